@@ -1,0 +1,73 @@
+package operations
+
+import "time"
+
+// EventType says what an event tells.
+type EventType string
+
+// The types of events.
+const (
+	EventPhase    EventType = "phase"    // a hive enters a phase
+	EventPlan     EventType = "plan"     // the plan is made; Plan holds it
+	EventStep     EventType = "step"     // a step begins, ends or fails
+	EventProgress EventType = "progress" // bytes moved for a step
+	EventNote     EventType = "note"     // something worth saying, in Message
+)
+
+// Phase is what is going on with a hive.
+type Phase string
+
+// The phases of a hive within one operation, in order. An operation ends every
+// hive in done, failed or unreachable, and skips phases it has no need of.
+const (
+	PhaseConnecting  Phase = "connecting"
+	PhaseReading     Phase = "reading"  // its state is being read
+	PhaseWaiting     Phase = "waiting"  // another run holds its lock; Message says who
+	PhaseApplying    Phase = "applying" // its steps are being done
+	PhaseDone        Phase = "done"
+	PhaseFailed      Phase = "failed"      // Error says why
+	PhaseUnreachable Phase = "unreachable" // Error says why
+)
+
+// StepStatus is how far a step is.
+type StepStatus string
+
+// The states of a step.
+const (
+	StepStarted StepStatus = "started"
+	StepDone    StepStatus = "done"
+	StepFailed  StepStatus = "failed"  // Error says why
+	StepSkipped StepStatus = "skipped" // an earlier step of the hive failed
+)
+
+// Event is one thing that happened while an operation runs.
+type Event struct {
+	// Time is when.
+	Time time.Time `json:"time"`
+
+	// Type says which of the following fields are meaningful.
+	Type EventType `json:"type"`
+
+	// Hive is the alias of the hive; empty for events about no single hive.
+	Hive string `json:"hive,omitempty"`
+
+	// Phase is set for [EventPhase].
+	Phase Phase `json:"phase,omitempty"`
+
+	// Step and StepStatus are set for [EventStep]; Step for [EventProgress] too.
+	Step       *Step      `json:"step,omitempty"`
+	StepStatus StepStatus `json:"step_status,omitempty"`
+
+	// Bytes have been moved so far, of Total; a Total of 0 is not known.
+	Bytes int64 `json:"bytes,omitempty"`
+	Total int64 `json:"total,omitempty"`
+
+	// Message is a line for a person. May be empty.
+	Message string `json:"message,omitempty"`
+
+	// Plan is set for [EventPlan].
+	Plan *Plan `json:"plan,omitempty"`
+
+	// Error is set for failures.
+	Error *Error `json:"error,omitempty"`
+}

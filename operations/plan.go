@@ -1,0 +1,101 @@
+package operations
+
+// Issue is a kind of drift: one way in which a hive differs from the config.
+type Issue string
+
+// The kinds of drift.
+const (
+	IssueMissingHive    Issue = "missing_hive"     // in the config, rbee is not on the machine
+	IssueExtraHive      Issue = "extra_hive"       // rbee was installed there, the config does not name it
+	IssueOutdatedHive   Issue = "outdated_hive"    // another rbee or other settings than wanted
+	IssueHiveNotRunning Issue = "hive_not_running" // auto_start is set, the daemon does not answer
+	IssueMissingWorker  Issue = "missing_worker"   // in the config, not installed
+	IssueExtraWorker    Issue = "extra_worker"     // installed, not in the config
+	IssueOutdatedWorker Issue = "outdated_worker"  // another version or another source than wanted
+	IssueCorruptWorker  Issue = "corrupt_worker"   // installed files are missing or changed
+	IssueUnreachable    Issue = "unreachable"      // the hive could not be read; nothing is known of it
+)
+
+// Drift is one difference between a hive and the config.
+type Drift struct {
+	// Hive is the alias of the hive.
+	Hive string `json:"hive"`
+
+	// Issue is the kind of difference.
+	Issue Issue `json:"issue"`
+
+	// Worker is the worker type, for drift of a worker; else empty.
+	Worker string `json:"worker,omitempty"`
+
+	// Details describes the difference in words.
+	Details string `json:"details"`
+
+	// Error is why the hive is unreachable; nil for every other issue.
+	Error *Error `json:"error,omitempty"`
+}
+
+// Action is what one step of a plan does to a hive.
+type Action string
+
+// The actions, in the order in which they are done on one hive.
+const (
+	ActionInstallHive   Action = "install_hive"   // bring rbee to a machine without it
+	ActionUpdateHive    Action = "update_hive"    // replace the machine's rbee or its settings
+	ActionRemoveWorker  Action = "remove_worker"  // remove a worker
+	ActionInstallWorker Action = "install_worker" // install a worker that is missing
+	ActionUpdateWorker  Action = "update_worker"  // replace a worker by another version, or repair it
+	ActionStartHive     Action = "start_hive"     // start the daemon, or restart it as another one
+	ActionStopHive      Action = "stop_hive"      // stop the daemon
+	ActionRemoveHive    Action = "remove_hive"    // stop the daemon and remove all of rbee
+)
+
+// Step is one change to one hive.
+type Step struct {
+	// Hive is the alias of the hive.
+	Hive string `json:"hive"`
+
+	// Action is what is done.
+	Action Action `json:"action"`
+
+	// Worker is the worker type, for steps on a worker; else empty.
+	Worker string `json:"worker,omitempty"`
+
+	// From and Version are the version before and after; empty where there is
+	// none or it is not known.
+	From    string `json:"from,omitempty"`
+	Version string `json:"version,omitempty"`
+
+	// Reason says why the step is needed.
+	Reason string `json:"reason"`
+
+	// Bytes is how many bytes go to the hive for this step, from this machine
+	// or by its own download, as far as it is known beforehand; 0 if nothing
+	// does or it is not known.
+	Bytes int64 `json:"bytes,omitempty"`
+}
+
+// Plan is the decision what to do, made before anything is done: sorted by
+// hive, and within a hive in the order of doing.
+type Plan struct {
+	// Steps are the changes; empty when nothing needs to change.
+	Steps []Step `json:"steps"`
+
+	// Drift is every difference that was found, whether a step mends it or not.
+	Drift []Drift `json:"drift"`
+
+	// Blocked are the wishes that no step can fulfil, such as a worker type
+	// whose recipe has no way to install it.
+	Blocked []Blocked `json:"blocked,omitempty"`
+}
+
+// Blocked is something the config wants and rbee cannot do.
+type Blocked struct {
+	// Hive is the alias of the hive.
+	Hive string `json:"hive"`
+
+	// Worker is the worker type, if it concerns one; else empty.
+	Worker string `json:"worker,omitempty"`
+
+	// Reason says why it cannot be done and what would help.
+	Reason string `json:"reason"`
+}

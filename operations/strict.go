@@ -1,0 +1,120 @@
+package operations
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"reflect"
+	"slices"
+	"strings"
+)
+
+// readFields fills into, a pointer to a struct, from the JSON object in data.
+// encoding/json alone would take keys in any case and the last of two equal
+// keys; here both are refused.
+func readFields(kind Kind, data []byte, into any) error {
+	known := fieldNames(reflect.TypeOf(into).Elem())
+	keys, err := topLevelKeys(data)
+	if err != nil {
+		return badOperation("%s: %v", kind, err)
+	}
+	seen := map[string]bool{}
+	for _, key := range keys {
+		switch {
+		case seen[key]:
+			return badOperation("%s: field %q is given twice", kind, key)
+		case key != "operation" && !slices.Contains(known, key):
+			return badOperation("%s: unknown field %q%s", kind, key, nearest(key, known))
+		}
+		seen[key] = true
+	}
+	if err := json.Unmarshal(data, into); err != nil {
+		var mismatch *json.UnmarshalTypeError
+		if errors.As(err, &mismatch) {
+			return badOperation("%s: field %q: a JSON %s does not fit, want %s",
+				kind, mismatch.Field, mismatch.Value, mismatch.Type)
+		}
+		return badOperation("%s: %v", kind, err)
+	}
+	return nil
+}
+
+// topLevelKeys lists the keys of one JSON object in order, repeated ones too.
+func topLevelKeys(data []byte) ([]string, error) {
+	dec := json.NewDecoder(bytes.NewReader(data))
+	if _, err := dec.Token(); err != nil {
+		return nil, err
+	}
+	var keys []string
+	for dec.More() {
+		key, err := dec.Token()
+		if err != nil {
+			return nil, err
+		}
+		name, _ := key.(string)
+		keys = append(keys, name)
+		var value json.RawMessage
+		if err := dec.Decode(&value); err != nil {
+			return nil, err
+		}
+	}
+	if _, err := dec.Token(); err != nil {
+		return nil, err
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return nil, errors.New("more than one JSON value")
+	}
+	return keys, nil
+}
+
+// fieldNames lists the JSON names of a struct's fields, embedded ones included.
+func fieldNames(t reflect.Type) []string {
+	var names []string
+	for i := range t.NumField() {
+		f := t.Field(i)
+		if f.Anonymous {
+			names = append(names, fieldNames(f.Type)...)
+			continue
+		}
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		names = append(names, name)
+	}
+	return names
+}
+
+// nearest words a suggestion: the known name that differs least from given, or
+// nothing when none is near.
+func nearest[S ~string](given string, known []S) string {
+	best, distance := "", 1+len(given)/3
+	for _, k := range known {
+		if d := editDistance(given, string(k)); d <= distance && (best == "" || d < distance) {
+			best, distance = string(k), d
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return ", did you mean \"" + best + "\"?"
+}
+
+// editDistance is the Levenshtein distance of two short names.
+func editDistance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}
