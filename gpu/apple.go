@@ -1,0 +1,66 @@
+package gpu
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+)
+
+// apple lists the GPU of a Mac with Apple silicon. Macs with Intel have none
+// that an inference engine can use.
+func (d *Detector) apple(ctx context.Context) []Device {
+	r, err := d.ask(ctx, "system_profiler", "SPDisplaysDataType", "-json")
+	if err != nil {
+		return []Device{{Index: -1, Vendor: Apple, Error: err.Error()}}
+	}
+	devices, err := parseApple(r.Stdout)
+	if err != nil {
+		return []Device{{Index: -1, Vendor: Apple, Error: "system_profiler: " + err.Error()}}
+	}
+	if len(devices) == 0 {
+		return nil
+	}
+	memory, err := d.ask(ctx, "sysctl", "-n", "hw.memsize")
+	for i := range devices {
+		if err == nil {
+			devices[i].MemoryTotal = orZero(toBytes(number(string(memory.Stdout)), 1))
+		}
+	}
+	return devices
+}
+
+// parseApple reads `system_profiler SPDisplaysDataType -json`. Its values are
+// labels such as "spdisplays_metal3" or, on older
+// macOS, "spdisplays_mtlgpufamilyapple7".
+func parseApple(out []byte) ([]Device, error) {
+	doc, err := jsonPart(out)
+	if err != nil {
+		return nil, err
+	}
+	var answer struct {
+		GPUs []struct {
+			Model  text `json:"sppci_model"`
+			Vendor text `json:"spdisplays_vendor"`
+			Metal  text `json:"spdisplays_mtlgpufamilysupport"`
+			Older  text `json:"spdisplays_metalfamily"`
+		} `json:"SPDisplaysDataType"`
+	}
+	if err := json.Unmarshal(doc, &answer); err != nil {
+		return nil, err
+	}
+	var devices []Device
+	for _, g := range answer.GPUs {
+		if g.Vendor != "sppci_vendor_Apple" {
+			continue
+		}
+		family := g.Metal
+		if family == "" {
+			family = g.Older
+		}
+		label := strings.TrimPrefix(strings.TrimPrefix(string(family), "spdisplays_"), "mtlgpufamily")
+		devices = append(devices, Device{
+			Index: len(devices), Vendor: Apple, Name: string(g.Model), Architecture: label, Unified: true,
+		})
+	}
+	return devices, nil
+}

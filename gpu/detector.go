@@ -1,0 +1,165 @@
+package gpu
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// DefaultTimeout is how long one call of a vendor's tool may take.
+const DefaultTimeout = 10 * time.Second
+
+// Detector looks for accelerators. The zero value is ready to use; its fields
+// are set before the first call, and its methods may be called at once from
+// several goroutines.
+type Detector struct {
+	// CUDA asks nvidia-smi for the CUDA version too, which costs another call.
+	CUDA bool
+	// Timeout limits each call of a tool; 0 means DefaultTimeout.
+	Timeout time.Duration
+	// Run runs a tool; nil means RunTool over PATH and the vendors' usual
+	// folders. It is called from several goroutines at once.
+	Run Runner
+	// Sys and Proc are where sysfs and procfs are; empty means /sys and /proc.
+	Sys, Proc string
+
+	goos string // for tests; empty means runtime.GOOS
+}
+
+// Detect finds the devices of all vendors. Its error is ctx's own; a vendor's
+// failure is a Device with Error set.
+func (d *Detector) Detect(ctx context.Context) (Report, error) {
+	var found [3][]Device
+	var cuda string
+	var all sync.WaitGroup
+	if d.os() == "darwin" {
+		found[0] = d.apple(ctx)
+	} else {
+		cards := d.pciCards()
+		all.Go(func() { found[0] = d.nvidia(ctx, of(cards, NVIDIA)) })
+		all.Go(func() { found[1] = d.amd(ctx, of(cards, AMD)) })
+		all.Go(func() { found[2] = d.intel(ctx, of(cards, Intel)) })
+		if d.CUDA {
+			all.Go(func() { cuda = d.cudaVersion(ctx) })
+		}
+	}
+	all.Wait()
+	if err := ctx.Err(); err != nil {
+		return Report{}, fmt.Errorf("detect GPUs: %w", err)
+	}
+	report := Report{Devices: slices.Concat(found[:]...), CUDA: cuda}
+	if report.Devices == nil {
+		report.Devices = []Device{} // [] in JSON, not null
+	}
+	sortDevices(report.Devices)
+	return report, nil
+}
+
+// Processes lists the processes that hold memory on the devices, with their
+// owners. Machines without a tool that knows, such as Apple's, give none. If a
+// tool fails, the others' processes come together with an error in its words.
+//
+// Inside a container the tools may give process ids of the host, whose owners
+// cannot be seen there.
+func (d *Detector) Processes(ctx context.Context) ([]Process, error) {
+	var found [3][]Process
+	var failed [3]error
+	var all sync.WaitGroup
+	for i, list := range []func(context.Context) ([]Process, error){
+		d.nvidiaProcesses, d.amdProcesses, d.intelProcesses,
+	} {
+		all.Go(func() { found[i], failed[i] = list(ctx) })
+	}
+	all.Wait()
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("list GPU processes: %w", err)
+	}
+	processes := append([]Process{}, slices.Concat(found[:]...)...) // [] in JSON, not null
+	for i := range processes {
+		processes[i].User = owner(d.proc(), processes[i].PID)
+	}
+	sortProcesses(processes)
+	if err := errors.Join(failed[:]...); err != nil {
+		return processes, fmt.Errorf("list GPU processes: %w", err)
+	}
+	return processes, nil
+}
+
+// toolError says that a tool could not be run, or did not do its work.
+type toolError struct {
+	tool  string
+	words string // what it said, in one line
+	err   error  // nil if it ended by itself
+}
+
+func (e *toolError) Error() string { return e.words }
+func (e *toolError) Unwrap() error { return e.err }
+
+// ask runs a tool under the time limit. The result is what it printed, also
+// when it failed; the error is then a *toolError.
+func (d *Detector) ask(ctx context.Context, tool string, args ...string) (Result, error) {
+	limit := d.Timeout
+	if limit <= 0 {
+		limit = DefaultTimeout
+	}
+	within, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	run := d.Run
+	if run == nil {
+		run = RunTool
+	}
+	r, err := run(within, tool, args...)
+	switch {
+	case errors.Is(err, exec.ErrNotFound):
+		return r, &toolError{tool, tool + " is not installed", err}
+	case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
+		return r, &toolError{tool, fmt.Sprintf("%s did not answer within %s and was killed", tool, limit), err}
+	case err != nil:
+		return r, &toolError{tool, fmt.Sprintf("%s could not be run: %v", tool, err), err}
+	case r.ExitCode != 0:
+		return r, &toolError{tool: tool, words: r.complaint(tool)}
+	}
+	return r, nil
+}
+
+// complaint is what a failed tool said, in one line.
+func (r Result) complaint(tool string) string {
+	said := oneLine(string(r.Stdout) + "\n" + string(r.Stderr))
+	if said == "" {
+		return fmt.Sprintf("%s failed with exit code %d and said nothing", tool, r.ExitCode)
+	}
+	return said
+}
+
+// oneLine joins text to a line of bounded length, fit for a table or a log.
+func oneLine(text string) string {
+	const most = 500
+	line := strings.Join(strings.Fields(strings.ToValidUTF8(text, "?")), " ")
+	if r := []rune(line); len(r) > most {
+		line = string(r[:most]) + "…"
+	}
+	return line
+}
+
+// missing is whether a tool is not installed.
+func missing(err error) bool { return errors.Is(err, exec.ErrNotFound) }
+
+func (d *Detector) os() string {
+	if d.goos != "" {
+		return d.goos
+	}
+	return runtime.GOOS
+}
+
+func (d *Detector) proc() string {
+	if d.Proc != "" {
+		return d.Proc
+	}
+	return "/proc"
+}

@@ -1,0 +1,286 @@
+package gpu
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func show(v any) string {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err.Error()
+	}
+	return string(b)
+}
+
+// machine is a made-up machine: answers by command line, and PCI cards.
+type machine struct {
+	answers map[string]answer // by the longest matching start of the command line
+	cards   []fakeCard
+	goos    string
+}
+
+type answer struct {
+	out  string
+	code int
+}
+
+type fakeCard struct {
+	bus, vendor, class, driver string
+	files                      map[string]string
+}
+
+func (m machine) detector(t *testing.T) *Detector {
+	t.Helper()
+	sys := t.TempDir()
+	for _, c := range m.cards {
+		dir := filepath.Join(sys, "bus/pci/devices", c.bus)
+		files := map[string]string{"vendor": c.vendor + "\n", "class": c.class + "\n", "device": "0x1234\n"}
+		for name, text := range c.files {
+			files[name] = text
+		}
+		for name, text := range files {
+			if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if c.driver != "" {
+			if err := os.Symlink("../../drivers/"+c.driver, filepath.Join(dir, "driver")); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	goos := m.goos
+	if goos == "" {
+		goos = "linux"
+	}
+	return &Detector{Sys: sys, Run: m.run, goos: goos}
+}
+
+func (m machine) run(ctx context.Context, name string, args ...string) (Result, error) {
+	line := strings.Join(append([]string{name}, args...), " ")
+	best := ""
+	for start := range m.answers {
+		if strings.HasPrefix(line, start) && len(start) > len(best) {
+			best = start
+		}
+	}
+	if best == "" {
+		return Result{}, fmt.Errorf("%s: %w", name, exec.ErrNotFound)
+	}
+	a := m.answers[best]
+	return Result{Stdout: []byte(a.out), ExitCode: a.code}, ctx.Err()
+}
+
+func TestDetect(t *testing.T) {
+	t.Parallel()
+	file := func(name string) answer { return answer{out: string(testdata(t, name))} }
+	down := file("nvidia_driver_down.txt")
+	down.code = 9
+	nvidiaCard := fakeCard{bus: "0000:41:00.0", vendor: "0x10de", class: "0x030200"}
+	const downWords = "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver. " +
+		"Make sure that the latest NVIDIA driver is installed and running."
+	for _, tt := range []struct {
+		name string
+		machine
+		want []string // vendor index bus name: error
+	}{
+		{"nothing", machine{}, nil},
+		{"other cards", machine{cards: []fakeCard{
+			{bus: "0000:00:02.0", vendor: "0x8086", class: "0x030000", driver: "i915"}, // integrated
+			{bus: "0000:09:00.0", vendor: "0x1a03", class: "0x030000"},                 // the board's own
+			{bus: "0000:0a:00.0", vendor: "0x10de", class: "0x040300"},                 // sound
+		}}, nil},
+		{"NVIDIA", machine{answers: map[string]answer{"nvidia-smi --query-gpu": file("nvidia_two.csv")}, cards: []fakeCard{nvidiaCard}},
+			[]string{"nvidia 0 0000:41:00.0 NVIDIA H100 80GB HBM3: ", "nvidia 1 0000:c1:00.0 NVIDIA GeForce RTX 4090: "}},
+		{"a lost NVIDIA device", machine{answers: map[string]answer{"nvidia-smi": {out: file("nvidia_lost.csv").out, code: 15}}},
+			[]string{
+				"nvidia 0 0000:17:00.0 NVIDIA L4: ",
+				"nvidia 2 0000:65:00.0 NVIDIA L4: nvidia-smi says of memory.total: GPU is lost",
+				"nvidia -1 0000:34:00.0 : Unable to determine the device handle for GPU1: 0000:34:00.0: Unknown Error",
+			}},
+		{"NVIDIA driver down", machine{answers: map[string]answer{"nvidia-smi": down}},
+			[]string{"nvidia -1  : " + downWords}},
+		{"NVIDIA driver down, card seen", machine{answers: map[string]answer{"nvidia-smi": down}, cards: []fakeCard{nvidiaCard}},
+			[]string{"nvidia -1 0000:41:00.0 : " + downWords + " (no driver is bound to the device)"}},
+		{"NVIDIA tool mute", machine{answers: map[string]answer{"nvidia-smi": {code: 255}}},
+			[]string{"nvidia -1  : nvidia-smi failed with exit code 255 and said nothing"}},
+		{"NVIDIA driver missing", machine{cards: []fakeCard{{bus: "0000:41:00.0", vendor: "0x10de", class: "0x030000", driver: "nouveau"}}},
+			[]string{"nvidia -1 0000:41:00.0 : the NVIDIA driver is not installed: there is no nvidia-smi (the device is bound to the driver nouveau)"}},
+		{"NVIDIA tool without a card", machine{answers: map[string]answer{"nvidia-smi": {out: "No devices were found\n", code: 6}}}, nil},
+		{"NVIDIA tool sees no card", machine{answers: map[string]answer{"nvidia-smi": {out: "No devices were found\n"}},
+			cards: []fakeCard{{bus: "0000:41:00.0", vendor: "0x10de", class: "0x030000", driver: "nvidia"}}},
+			[]string{"nvidia -1 0000:41:00.0 : No devices were found"}},
+		{"AMD", machine{answers: map[string]answer{"amd-smi static": file("amd_static_object.json"), "amd-smi list": file("amd_list.json")}},
+			[]string{"amd 0 0000:83:00.0 AMD Instinct MI210: "}},
+		{"AMD, older tool", machine{answers: map[string]answer{"amd-smi": {out: "no libamd_smi", code: 1}, "rocm-smi": file("rocm_mi250.json")}},
+			[]string{"amd 0 0000:c1:00.0 AMD INSTINCT MI250 (MCM) OAM AC MBA: ", "amd 1 0000:c4:00.0 AMD INSTINCT MI250 (MCM) OAM AC MBA: "}},
+		{"AMD, kernel alone", machine{cards: []fakeCard{
+			{bus: "0000:03:00.0", vendor: "0x1002", class: "0x120000", driver: "amdgpu", files: map[string]string{"product_name": "MI300X\n"}},
+			{bus: "0000:04:00.0", vendor: "0x1002", class: "0x030000", driver: "vfio-pci"}}},
+			[]string{"amd 0 0000:03:00.0 MI300X: ",
+				"amd -1 0000:04:00.0 : the amdgpu driver does not run this device (the device is bound to the driver vfio-pci)"}},
+		{"AMD tool fails", machine{answers: map[string]answer{"amd-smi": {out: "AMDSMI_STATUS_DRV\n", code: 34}},
+			cards: []fakeCard{{bus: "0000:03:00.0", vendor: "0x1002", class: "0x120000", driver: "amdgpu"}}},
+			[]string{"amd -1 0000:03:00.0 : AMDSMI_STATUS_DRV"}},
+		{"AMD tool without a card", machine{answers: map[string]answer{"rocm-smi": {out: "ERROR", code: 1}}}, nil},
+		{"Intel, kernel alone", machine{cards: []fakeCard{{bus: "0000:03:00.0", vendor: "0x8086", class: "0x030000", driver: "xe"}}},
+			[]string{"intel 0 0000:03:00.0 Intel GPU 0x1234: "}},
+		{"Intel", machine{answers: map[string]answer{"xpu-smi discovery": file("xpu_list.json"), "xpu-smi discovery -d 0": file("xpu_detail.json")},
+			cards: []fakeCard{{bus: "0000:4d:00.0", vendor: "0x8086", class: "0x038000", driver: "i915"}}},
+			[]string{"intel 0 0000:4d:00.0 Intel(R) Data Center GPU Flex 170: "}},
+		{"Intel tool fails", machine{answers: map[string]answer{"xpu-smi": {out: `{"error": "Level Zero Initialization Error"}`, code: 1}},
+			cards: []fakeCard{{bus: "0000:4d:00.0", vendor: "0x8086", class: "0x038000", driver: "i915"}}},
+			[]string{`intel 0 0000:4d:00.0 Intel GPU 0x1234: {"error": "Level Zero Initialization Error"}`}},
+		{"Apple", machine{goos: "darwin", answers: map[string]answer{"system_profiler": file("apple_m4.json"), "sysctl": {out: "25769803776\n"}}},
+			[]string{"apple 0  Apple M4: "}},
+		{"a Mac with Intel", machine{goos: "darwin", answers: map[string]answer{"system_profiler": {out: `{"SPDisplaysDataType":[]}`}}}, nil},
+		{"two vendors", machine{answers: map[string]answer{"nvidia-smi": file("nvidia_gb10.csv"), "amd-smi static": file("amd_static_array.json")}},
+			[]string{"amd 0  : ", "amd 1 0000:03:00.0 Radeon RX 7900 XTX: ", "nvidia 0 000f:01:00.0 NVIDIA GB10: "}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			report, err := tt.detector(t).Detect(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			usable := 0
+			for _, d := range report.Devices {
+				got = append(got, fmt.Sprintf("%s %d %s %s: %s", d.Vendor, d.Index, d.PCIBusID, d.Name, d.Error))
+				if d.Error == "" {
+					usable++
+				}
+			}
+			if !slices.Equal(got, tt.want) {
+				t.Errorf("\n got %s\nwant %s", strings.Join(got, "\n     "), strings.Join(tt.want, "\n     "))
+			}
+			if n := len(report.Usable()); n != usable {
+				t.Errorf("%d usable, want %d", n, usable)
+			}
+		})
+	}
+}
+
+func TestDetectMemory(t *testing.T) {
+	t.Parallel()
+	m := machine{cards: []fakeCard{
+		{bus: "0000:03:00.0", vendor: "0x1002", class: "0x030000", driver: "amdgpu", files: map[string]string{
+			"mem_info_vram_total": "17163091968\n", "mem_info_vram_used": "1000\n", "gpu_busy_percent": "12\n", "unique_id": "9246aa\n"}},
+		{bus: "0000:04:00.0", vendor: "0x8086", class: "0x030000", driver: "xe", files: map[string]string{
+			"tile0/physical_vram_size_bytes": "0x300000000\n", "tile1/physical_vram_size_bytes": "1\n"}},
+		{bus: "0000:05:00.0", vendor: "0x8086", class: "0x030000", driver: "i915", files: map[string]string{
+			"drm/card3/lmem_total_bytes": "16225243136\n"}},
+	}}
+	report, err := m.detector(t).Detect(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	equal(t, report, Report{Devices: []Device{
+		{Index: 0, Vendor: AMD, PCIBusID: "0000:03:00.0", Name: "AMD GPU 0x1234", UUID: "9246aa", MemoryTotal: 17163091968,
+			MemoryUsed: new(uint64(1000)), MemoryFree: new(uint64(17163090968)), Utilization: new(12.0)},
+		{Index: 0, Vendor: Intel, PCIBusID: "0000:04:00.0", Name: "Intel GPU 0x1234", Driver: "xe", MemoryTotal: 0x300000001},
+		{Index: 1, Vendor: Intel, PCIBusID: "0000:05:00.0", Name: "Intel GPU 0x1234", Driver: "i915", MemoryTotal: 16225243136},
+	}})
+	mac := machine{goos: "darwin", answers: map[string]answer{
+		"system_profiler": {out: string(testdata(t, "apple_m4.json"))}, "sysctl -n hw.memsize": {out: "25769803776\n"}}}
+	report, err = mac.detector(t).Detect(t.Context())
+	if err != nil || len(report.Devices) != 1 || report.Devices[0].MemoryTotal != 24<<30 || !report.Devices[0].Unified {
+		t.Errorf("%s, %v", show(report), err)
+	}
+}
+
+// An nvidia-smi that does not know a column is asked again without it.
+func TestDetectOldNvidia(t *testing.T) {
+	t.Parallel()
+	var calls []string
+	d := machine{}.detector(t)
+	d.Run = func(ctx context.Context, name string, args ...string) (Result, error) {
+		if name != nvidiaSMI {
+			return Result{}, exec.ErrNotFound
+		}
+		calls = append(calls, args[0]) // only NVIDIA's goroutine comes here
+		for _, field := range []string{"compute_cap", "mig.mode.current"} {
+			if strings.Contains(args[0], field) {
+				return Result{Stdout: []byte(`Field "` + field + `" is not a valid field to query.`), ExitCode: 2}, nil
+			}
+		}
+		return Result{Stdout: []byte("0, GPU-1, Tesla K80, 00000000:05:00.0, 11441, 0, 11441, 450.51.06, 0, 33, 26.20\n")}, nil
+	}
+	report, err := d.Detect(t.Context())
+	if err != nil || len(calls) != 3 {
+		t.Fatalf("%q, %v", calls, err)
+	}
+	equal(t, report.Devices, []Device{{Vendor: NVIDIA, UUID: "GPU-1", Name: "Tesla K80", PCIBusID: "0000:05:00.0", MemoryTotal: 11441 * mib,
+		MemoryUsed: new(uint64(0)), MemoryFree: new(uint64(11441 * mib)), Driver: "450.51.06", Utilization: new(0.0), Temperature: new(33.0), Power: new(26.2)}})
+}
+
+func TestProcesses(t *testing.T) {
+	t.Parallel()
+	me, gone := os.Getpid(), 1<<30
+	m := machine{
+		cards: []fakeCard{{bus: "0000:83:00.0", vendor: "0x1002", class: "0x120000"}, {bus: "0000:4d:00.0", vendor: "0x8086", class: "0x038000"}},
+		answers: map[string]answer{
+			"nvidia-smi --query-compute-apps": {out: fmt.Sprintf("GPU-b, %d, worker, 12\nGPU-a, %d, gone, [N/A]\n", me, gone)},
+			"amd-smi process":                 {out: `[{"gpu":0,"process_list":[{"process_info":"No running processes detected"}]}]`},
+			"xpu-smi ps":                      {out: "segmentation fault", code: 139},
+		},
+	}
+	got, err := m.detector(t).Processes(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "segmentation fault") {
+		t.Errorf("error %v", err)
+	}
+	mine := owner("/proc", me)
+	if len(got) != 2 || got[0].User != "" || got[1].User != mine {
+		t.Fatalf("%s, I am %q", show(got), mine)
+	}
+	got[1].User = ""
+	equal(t, got, []Process{
+		{Vendor: NVIDIA, DeviceUUID: "GPU-a", PID: gone, Name: "gone"},
+		{Vendor: NVIDIA, DeviceUUID: "GPU-b", PID: me, Name: "worker", Memory: new(uint64(12 * mib))},
+	})
+
+	none, err := machine{answers: map[string]answer{"nvidia-smi": {out: "No devices were found", code: 6}}}.detector(t).Processes(t.Context())
+	if err != nil || show(none) != "[]" {
+		t.Errorf("%s, %v", show(none), err)
+	}
+}
+
+func TestDetectCancelled(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := (&Detector{}).Detect(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("Detect: %v", err)
+	}
+	if _, err := (&Detector{}).Processes(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("Processes: %v", err)
+	}
+}
+
+// The JSON is read by other programs: its names stay, and what is unknown is
+// left out.
+func TestJSON(t *testing.T) {
+	t.Parallel()
+	equal(t, show(Report{Devices: []Device{{Index: -1, Vendor: NVIDIA, Error: "x"}}}),
+		`{"devices":[{"index":-1,"vendor":"nvidia","error":"x"}]}`)
+	report, err := machine{}.detector(t).Detect(t.Context())
+	if err != nil || show(report) != `{"devices":[]}` {
+		t.Errorf("%s, %v", show(report), err)
+	}
+	full := Device{UUID: "u", Name: "n", PCIBusID: "p", MemoryTotal: 1, MemoryUsed: new(uint64(0)), MemoryFree: new(uint64(1)), Unified: true,
+		Vendor: Apple, Driver: "d", ComputeCapability: "c", Architecture: "a", MIG: new(false), Utilization: new(0.0), Temperature: new(1.5), Power: new(2.0)}
+	equal(t, show(full), `{"index":0,"vendor":"apple","uuid":"u","name":"n","pci_bus_id":"p","memory_total":1,"memory_used":0,"memory_free":1,`+
+		`"unified":true,"driver":"d","compute_capability":"c","architecture":"a","mig":false,"utilization":0,"temperature":1.5,"power":2}`)
+}

@@ -1,0 +1,189 @@
+package gpu
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+const xpuSMI = "xpu-smi"
+
+// intel lists the discrete Intel devices that sysfs shows, with xpu-smi's
+// details where it is installed and answers. An integrated GPU is on PCI bus
+// 0, a discrete one never is.
+func (d *Detector) intel(ctx context.Context, cards []card) []Device {
+	cards = slices.DeleteFunc(cards, func(c card) bool { return onRootBus(c.bus) })
+	if len(cards) == 0 {
+		return nil
+	}
+	devices := intelKernelDevices(cards)
+	details, err := d.xpuDevices(ctx)
+	for i, g := range devices {
+		j := slices.IndexFunc(details, func(x xpuDevice) bool { return busID(string(x.BDF)) == g.PCIBusID })
+		if j >= 0 {
+			devices[i] = details[j].fill(g)
+		} else if err != nil && !missing(err) && g.Error == "" {
+			devices[i].Error = err.Error()
+		}
+	}
+	return devices
+}
+
+func onRootBus(bus string) bool {
+	_, rest, _ := strings.Cut(bus, ":")
+	return strings.HasPrefix(rest, "00:")
+}
+
+// intelKernelDevices reads the files of the drivers xe, which gives the memory
+// of each tile, and i915.
+func intelKernelDevices(cards []card) []Device {
+	var devices []Device
+	for i, c := range cards {
+		if c.driver != "xe" && c.driver != "i915" {
+			devices = append(devices, broken(Intel, cards[i:i+1], "neither xe nor i915 runs this device")...)
+			continue
+		}
+		g := Device{Index: i, Vendor: Intel, PCIBusID: c.bus, Name: "Intel GPU " + c.device, Driver: c.driver}
+		for _, pattern := range []string{"tile*/physical_vram_size_bytes", "drm/card*/lmem_total_bytes"} {
+			files, _ := filepath.Glob(filepath.Join(c.dir, pattern))
+			for _, f := range files {
+				g.MemoryTotal += orZero(readBytes(filepath.Dir(f), filepath.Base(f)))
+			}
+			if g.MemoryTotal > 0 {
+				break
+			}
+		}
+		devices = append(devices, g)
+	}
+	return devices
+}
+
+// xpuDevice is the JSON of `xpu-smi discovery -j` (an entry of device_list) and
+// of `xpu-smi discovery -d N -j`, which says more; see
+// https://intel.github.io/xpumanager/smi_user_guide.html
+type xpuDevice struct {
+	ID       int  `json:"device_id"`
+	Name     text `json:"device_name"`
+	BDF      text `json:"pci_bdf_address"`
+	UUID     text `json:"uuid"`
+	Driver   text `json:"driver_version"`
+	Function text `json:"device_function_type"`
+	Memory   text `json:"memory_physical_size_byte"`
+}
+
+// xpuDevices asks for the list and then for each device.
+func (d *Detector) xpuDevices(ctx context.Context) ([]xpuDevice, error) {
+	r, err := d.ask(ctx, xpuSMI, "discovery", "-j")
+	if err != nil {
+		return nil, err
+	}
+	devices, err := parseXPU(r.Stdout)
+	if err != nil {
+		return nil, &toolError{tool: xpuSMI, words: xpuSMI + ": " + err.Error()}
+	}
+	for i, x := range devices {
+		r, err := d.ask(ctx, xpuSMI, "discovery", "-d", strconv.Itoa(x.ID), "-j")
+		if err != nil {
+			continue // the list said enough
+		}
+		if detail, err := parseXPU(r.Stdout); err == nil && len(detail) == 1 {
+			devices[i] = detail[0]
+		}
+	}
+	return devices, nil
+}
+
+// parseXPU reads a list of devices, or the details of one. Virtual functions,
+// which are slices of a physical one, are left out.
+func parseXPU(out []byte) ([]xpuDevice, error) {
+	doc, err := jsonPart(out)
+	if err != nil {
+		return nil, err
+	}
+	var answer struct {
+		xpuDevice
+		List  []xpuDevice `json:"device_list"`
+		Error text        `json:"error"`
+	}
+	if err := json.Unmarshal(doc, &answer); err != nil {
+		return nil, err
+	}
+	if answer.Error != "" {
+		return nil, &toolError{tool: xpuSMI, words: oneLine(string(answer.Error))}
+	}
+	if answer.List == nil && answer.BDF != "" {
+		return []xpuDevice{answer.xpuDevice}, nil
+	}
+	return slices.DeleteFunc(answer.List, func(x xpuDevice) bool { return strings.EqualFold(string(x.Function), "virtual") }), nil
+}
+
+// fill adds what the tool knows to what the kernel said.
+func (x xpuDevice) fill(g Device) Device {
+	g.Index = x.ID
+	g.UUID = known(string(x.UUID))
+	g.Name = cmp.Or(known(string(x.Name)), g.Name)
+	g.Driver = cmp.Or(known(string(x.Driver)), g.Driver)
+	g.MemoryTotal = cmp.Or(orZero(toBytes(number(string(x.Memory)), 1)), g.MemoryTotal)
+	return g
+}
+
+// intelProcesses asks `xpu-smi ps`, which gives kilobytes of 1000; the tool
+// lists itself as well.
+func (d *Detector) intelProcesses(ctx context.Context) ([]Process, error) {
+	cards := of(d.pciCards(), Intel)
+	if !slices.ContainsFunc(cards, func(c card) bool { return !onRootBus(c.bus) }) {
+		return nil, nil
+	}
+	r, err := d.ask(ctx, xpuSMI, "ps", "-j")
+	if missing(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	listed, err := d.ask(ctx, xpuSMI, "discovery", "-j")
+	if err != nil {
+		return nil, err
+	}
+	devices, err := parseXPU(listed.Stdout)
+	if err != nil {
+		return nil, err
+	}
+	return parseXPUProcesses(r.Stdout, devices)
+}
+
+func parseXPUProcesses(out []byte, devices []xpuDevice) ([]Process, error) {
+	doc, err := jsonPart(out)
+	if err != nil {
+		return nil, &toolError{tool: xpuSMI, words: xpuSMI + " ps: " + err.Error()}
+	}
+	var answer struct {
+		List []struct {
+			Device int  `json:"device_id"`
+			PID    int  `json:"process_id"`
+			Name   text `json:"process_name"`
+			Memory text `json:"mem_size"`
+		} `json:"device_util_by_proc_list"`
+	}
+	if err := json.Unmarshal(doc, &answer); err != nil {
+		return nil, &toolError{tool: xpuSMI, words: xpuSMI + " ps: " + err.Error()}
+	}
+	uuids := map[int]string{}
+	for _, x := range devices {
+		uuids[x.ID] = known(string(x.UUID))
+	}
+	var processes []Process
+	for _, p := range answer.List {
+		if p.PID > 0 && p.Name != xpuSMI {
+			processes = append(processes, Process{
+				Vendor: Intel, DeviceUUID: uuids[p.Device], PID: p.PID, Name: known(string(p.Name)),
+				Memory: toBytes(number(string(p.Memory)), 1000),
+			})
+		}
+	}
+	return processes, nil
+}

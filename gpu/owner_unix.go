@@ -1,0 +1,28 @@
+//go:build unix
+
+package gpu
+
+import (
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"syscall"
+)
+
+// owner is the user of a process by procfs: a name, else a number, else "".
+func owner(proc string, pid int) string {
+	info, err := os.Stat(filepath.Join(proc, strconv.Itoa(pid)))
+	if err != nil {
+		return ""
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return ""
+	}
+	uid := strconv.FormatUint(uint64(stat.Uid), 10)
+	if u, err := user.LookupId(uid); err == nil {
+		return u.Username
+	}
+	return uid
+}

@@ -1,0 +1,198 @@
+package gpu
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"testing"
+)
+
+func testdata(t testing.TB, name string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("testdata", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+const mib = 1 << 20
+
+func equal(t *testing.T, got, want any) {
+	t.Helper()
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("\n got %s\nwant %s", show(got), show(want))
+	}
+}
+
+func TestParseNvidia(t *testing.T) {
+	t.Parallel()
+	devices, complaints := parseNvidia(nvidiaFields(), testdata(t, "nvidia_two.csv"))
+	equal(t, complaints, "")
+	equal(t, devices, []Device{
+		{Index: 0, Vendor: NVIDIA, UUID: "GPU-5d1f2c9e-3b7a-4f0d-9c11-7a0e5c1b2d3f", Name: "NVIDIA H100 80GB HBM3",
+			PCIBusID: "0000:41:00.0", MemoryTotal: 81559 * mib, MemoryUsed: new(uint64(1204 * mib)), MemoryFree: new(uint64(79874 * mib)),
+			Driver: "570.86.15", ComputeCapability: "9.0", MIG: new(false), Utilization: new(37.0), Temperature: new(41.0), Power: new(182.53)},
+		{Index: 1, Vendor: NVIDIA, UUID: "GPU-0a9b8c7d-6e5f-4a3b-8c1d-2e3f4a5b6c7d", Name: "NVIDIA GeForce RTX 4090",
+			PCIBusID: "0000:c1:00.0", MemoryTotal: 24564 * mib, MemoryUsed: new(uint64(2 * mib)), MemoryFree: new(uint64(24101 * mib)),
+			Driver: "570.86.15", ComputeCapability: "8.9", Utilization: new(0.0)},
+	})
+
+	devices, _ = parseNvidia(nvidiaFields(), testdata(t, "nvidia_gb10.csv"))
+	equal(t, devices, []Device{{Vendor: NVIDIA, UUID: "GPU-11111111-2222-3333-4444-555555555555", Name: "NVIDIA GB10",
+		PCIBusID: "000f:01:00.0", Driver: "580.95.05", ComputeCapability: "12.1", Utilization: new(0.0), Temperature: new(38.0), Power: new(4.41)}})
+
+	devices, complaints = parseNvidia(nvidiaFields(), testdata(t, "nvidia_lost.csv"))
+	equal(t, complaints, "Unable to determine the device handle for GPU1: 0000:34:00.0: Unknown Error")
+	equal(t, busIDIn(complaints), "0000:34:00.0")
+	equal(t, len(devices), 2)
+	equal(t, devices[0].Error, "")
+	equal(t, devices[1].Error, "nvidia-smi says of memory.total: GPU is lost")
+}
+
+func TestParseNvidiaProcesses(t *testing.T) {
+	t.Parallel()
+	equal(t, parseNvidiaProcesses(testdata(t, "nvidia_processes.csv")), []Process{
+		{Vendor: NVIDIA, DeviceUUID: "GPU-5d1f2c9e-3b7a-4f0d-9c11-7a0e5c1b2d3f", PID: 4242, Name: "/opt/vllm, nightly/bin/python3", Memory: new(uint64(71234 * mib))},
+		{Vendor: NVIDIA, DeviceUUID: "GPU-0a9b8c7d-6e5f-4a3b-8c1d-2e3f4a5b6c7d", PID: 77},
+	})
+	equal(t, parseNvidiaProcesses([]byte("No devices were found\n")), []Process(nil))
+}
+
+func TestParseCUDA(t *testing.T) {
+	t.Parallel()
+	equal(t, parseCUDA(testdata(t, "nvidia_table_570.txt")), "12.8")
+	equal(t, parseCUDA(testdata(t, "nvidia_table_610.txt")), "13.3")
+	equal(t, parseCUDA([]byte("CUDA Version: N/A")), "")
+}
+
+func amdEntries(t *testing.T, file string) []amdEntry {
+	t.Helper()
+	entries, err := parseAMD(testdata(t, file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return entries
+}
+
+func TestParseAMD(t *testing.T) {
+	t.Parallel()
+	devices := joinAMD(amdEntries(t, "amd_static_object.json"), amdEntries(t, "amd_list.json"), amdEntries(t, "amd_metric.json"))
+	equal(t, devices, []Device{{Vendor: AMD, UUID: "76ff740f-0000-1000-80a0-8c022586fed6", Name: "AMD Instinct MI210",
+		PCIBusID: "0000:83:00.0", Driver: "6.14.14", Architecture: "gfx90a",
+		MemoryTotal: 65520 * mib, MemoryUsed: new(uint64(4096 * mib)), MemoryFree: new(uint64(61424 * mib)),
+		Utilization: new(47.0), Temperature: new(36.0), Power: new(139.0)}})
+
+	devices = joinAMD(amdEntries(t, "amd_static_array.json"), nil, nil)
+	sortDevices(devices)
+	equal(t, devices, []Device{
+		{Index: 0, Vendor: AMD, MemoryTotal: 16368 * mib},
+		{Index: 1, Vendor: AMD, Name: "Radeon RX 7900 XTX", PCIBusID: "0000:03:00.0", Driver: "6.10.5", Architecture: "gfx1100", MemoryTotal: 24560 * mib},
+	})
+
+	equal(t, joinAMDProcesses(amdEntries(t, "amd_process.json"), amdEntries(t, "amd_list.json")), []Process{
+		{Vendor: AMD, DeviceUUID: "76ff740f-0000-1000-80a0-8c022586fed6", PID: 41, Name: "python3", Memory: new(uint64(2 << 30))},
+		{Vendor: AMD, DeviceUUID: "76ff740f-0000-1000-80a0-8c022586fed6", PID: 7, Name: "llama-server", Memory: new(uint64(7351832576))},
+	})
+}
+
+func TestParseROCm(t *testing.T) {
+	t.Parallel()
+	devices, err := parseROCm(testdata(t, "rocm_mi250.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const name = "AMD INSTINCT MI250 (MCM) OAM AC MBA"
+	equal(t, devices, []Device{
+		{Index: 0, Vendor: AMD, Name: name, PCIBusID: "0000:c1:00.0", Driver: "6.2.4", Architecture: "gfx9010",
+			MemoryTotal: 68702699520, MemoryUsed: new(uint64(10960896)), MemoryFree: new(uint64(68691738624)),
+			Utilization: new(0.0), Temperature: new(44.0), Power: new(92.0)},
+		{Index: 1, Vendor: AMD, UUID: "0x9246aabbccddeeff", Name: name, PCIBusID: "0000:c4:00.0", Driver: "6.2.4", Architecture: "gfx9010",
+			MemoryTotal: 68702699520, MemoryUsed: new(uint64(51527024640)), MemoryFree: new(uint64(17175674880)), Utilization: new(50.0)},
+	})
+	if _, err := parseROCm([]byte("ERROR: no GPUs")); err == nil {
+		t.Error("no error without JSON")
+	}
+}
+
+func TestParseXPU(t *testing.T) {
+	t.Parallel()
+	list, err := parseXPU(testdata(t, "xpu_list.json"))
+	if err != nil || len(list) != 1 || list[0].BDF != "0000:4d:00.0" {
+		t.Errorf("list %+v, %v", list, err)
+	}
+	detail, err := parseXPU(testdata(t, "xpu_detail.json"))
+	if err != nil || len(detail) != 1 || detail[0].Memory != "14942253056" {
+		t.Errorf("detail %+v, %v", detail, err)
+	}
+	if _, err := parseXPU([]byte(`{"error": "Level Zero Initialization Error"}`)); err == nil || err.Error() != "Level Zero Initialization Error" {
+		t.Errorf("error %v", err)
+	}
+	processes, err := parseXPUProcesses(testdata(t, "xpu_ps.json"), list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	equal(t, processes, []Process{{Vendor: Intel, DeviceUUID: "00000000-0000-0000-6769-df256e271362", PID: 768707, Name: "python", Memory: new(uint64(5726404000))}})
+}
+
+func TestParseApple(t *testing.T) {
+	t.Parallel()
+	for file, want := range map[string]Device{
+		"apple_m1.json": {Vendor: Apple, Name: "Apple M1", Architecture: "apple7", Unified: true},
+		"apple_m4.json": {Vendor: Apple, Name: "Apple M4", Architecture: "metal4", Unified: true},
+	} {
+		devices, err := parseApple(testdata(t, file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		equal(t, devices, []Device{want})
+	}
+}
+
+func TestBusID(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{
+		"00000000:C1:00.0": "0000:c1:00.0", "0000000F:01:00.0": "000f:01:00.0", "00010000:01:00.0": "10000:01:00.0",
+		"41:00.0": "0000:41:00.0", "": "", "N/A": "", "0000:41:00": "", "0000:411:00.0": "", "a:b:c:d.e": "", "0000:41:00.0.0": "",
+	} {
+		if got := busID(in); got != want {
+			t.Errorf("busID(%q) = %q, want %q", in, got, want)
+		}
+	}
+}
+
+// No parser may fail on anything a tool could print, and what they read must
+// make sense.
+func FuzzParse(f *testing.F) {
+	files, err := filepath.Glob("testdata/*.*")
+	if err != nil || len(files) < 15 {
+		f.Fatalf("testdata: %v, %v", files, err)
+	}
+	for _, name := range files {
+		f.Add(testdata(f, filepath.Base(name)))
+	}
+	f.Add([]byte("0, [, -1, 9e999"))
+	f.Add([]byte(`{"gpu_data":[{"gpu":-1,"vram":{"size":{"value":1e300,"unit":"GB"}}}]}`))
+	f.Fuzz(func(t *testing.T, out []byte) {
+		devices, _ := parseNvidia(nvidiaFields(), out)
+		rocm, _ := parseROCm(out)
+		apple, _ := parseApple(out)
+		amd, _ := parseAMD(out)
+		xpu, _ := parseXPU(out)
+		devices = append(append(append(devices, rocm...), apple...), joinAMD(amd, amd, amd)...)
+		for _, d := range devices {
+			if d.Vendor == "" || d.PCIBusID != busID(d.PCIBusID) || d.MemoryTotal > 1<<62 {
+				t.Errorf("%s", show(d))
+			}
+		}
+		sortDevices(devices)
+		processes := append(parseNvidiaProcesses(out), joinAMDProcesses(amd, amd)...)
+		intel, _ := parseXPUProcesses(out, xpu)
+		for _, p := range append(processes, intel...) {
+			if p.PID <= 0 || p.Vendor == "" {
+				t.Errorf("%s", show(p))
+			}
+		}
+		parseCUDA(out)
+	})
+}

@@ -1,0 +1,119 @@
+//go:build unix
+
+package gpu
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// script puts a shell script that plays a vendor's tool into a new folder.
+func script(t *testing.T, name, body string) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"+body), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// The real runner, a real process, a tool on PATH.
+func TestDetectWithTools(t *testing.T) {
+	here, err := filepath.Abs("testdata")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := script(t, "nvidia-smi", `
+case "$1" in
+--query-gpu=*) [ "$2" = --format=csv,noheader,nounits ] && [ "$LC_ALL" = C ] && exec cat '`+here+`/nvidia_two.csv' ;;
+--query-compute-apps=gpu_uuid,pid,process_name,used_memory) exec cat '`+here+`/nvidia_processes.csv' ;;
+"") exec cat '`+here+`/nvidia_table_570.txt' ;;
+esac
+echo "unexpected: $*"; exit 2
+`)
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	d := Detector{CUDA: true, Sys: t.TempDir(), goos: "linux"}
+	report, err := d.Detect(t.Context())
+	if err != nil || len(report.Devices) != 2 || report.Devices[0].Name != "NVIDIA H100 80GB HBM3" || report.CUDA != "12.8" {
+		t.Errorf("%s, %v", show(report), err)
+	}
+	processes, err := d.Processes(t.Context())
+	if err != nil || len(processes) != 2 || processes[1].PID != 4242 {
+		t.Errorf("%s, %v", show(processes), err)
+	}
+}
+
+// A tool that hangs is killed with its children, and the device says so.
+func TestToolHangs(t *testing.T) {
+	pidFile := filepath.Join(t.TempDir(), "pid")
+	dir := script(t, "nvidia-smi", "sleep 600 & echo $! >"+pidFile+"\nwait\n")
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	d := Detector{Sys: t.TempDir(), Timeout: 2 * time.Second, goos: "linux"}
+	start := time.Now()
+	report, err := d.Detect(t.Context())
+	if err != nil || len(report.Devices) != 1 || report.Devices[0].Error != "nvidia-smi did not answer within 2s and was killed" {
+		t.Errorf("%s, %v", show(report), err)
+	}
+	if took := time.Since(start); took > 8*time.Second {
+		t.Errorf("took %s", took)
+	}
+	text, err := os.ReadFile(pidFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	child, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(5 * time.Second); alive(child); {
+		if time.Now().After(deadline) {
+			t.Fatalf("the tool's child %d still runs", child)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// alive is whether a process runs; a zombie that nobody reaped does not.
+func alive(pid int) bool {
+	if syscall.Kill(pid, 0) != nil {
+		return false
+	}
+	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return !errors.Is(err, os.ErrNotExist)
+	}
+	_, state, _ := strings.Cut(string(stat), ") ")
+	return !strings.HasPrefix(state, "Z")
+}
+
+func TestRunTool(t *testing.T) {
+	dir := script(t, "tool", `echo out "$@"; echo err >&2; exit 7`)
+	if err := os.WriteFile(filepath.Join(dir, "flood"), []byte("#!/bin/sh\nhead -c 9000000 /dev/zero\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	r, err := RunTool(t.Context(), "tool", "a b", "c")
+	if err != nil || string(r.Stdout) != "out a b c\n" || string(r.Stderr) != "err\n" || r.ExitCode != 7 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	r, err = RunTool(t.Context(), "flood")
+	if err != nil || len(r.Stdout) != maxOutput || r.ExitCode != 0 {
+		t.Errorf("%d bytes, %d, %v", len(r.Stdout), r.ExitCode, err)
+	}
+	if _, err := RunTool(t.Context(), "no-such-tool"); !errors.Is(err, exec.ErrNotFound) {
+		t.Errorf("missing: %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := RunTool(ctx, "tool"); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+}

@@ -1,0 +1,18 @@
+//go:build unix
+
+package gpu
+
+import (
+	"os/exec"
+	"syscall"
+)
+
+// ownGroup makes the program the leader of a new process group.
+func ownGroup(cmd *exec.Cmd) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+}
+
+// killGroup ends the program and its children. It may have ended already.
+func killGroup(cmd *exec.Cmd) {
+	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+}
