@@ -1,0 +1,42 @@
+//go:build unix
+
+package sshtest
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/sys/unix"
+)
+
+// ownSession starts the command as the leader of a session and process group, as sshd does.
+func ownSession(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} }
+
+func hangUpGroup(group int) { _ = syscall.Kill(-group, syscall.SIGHUP) }
+func killGroup(group int)   { _ = syscall.Kill(-group, syscall.SIGKILL) }
+
+func groupLives(group int) bool { return !errors.Is(syscall.Kill(-group, 0), syscall.ESRCH) }
+
+// signalGroup obeys a signal request.
+func signalGroup(group int, payload []byte) {
+	var msg struct{ Name string }
+	if ssh.Unmarshal(payload, &msg) != nil {
+		return
+	}
+	if sig := unix.SignalNum("SIG" + msg.Name); sig != 0 {
+		_ = syscall.Kill(-group, sig)
+	}
+}
+
+// signalName is the name, without SIG, of the signal that ended a process; "" when none did.
+func signalName(state *os.ProcessState) string {
+	ws, ok := state.Sys().(syscall.WaitStatus)
+	if !ok || !ws.Signaled() {
+		return ""
+	}
+	return strings.TrimPrefix(unix.SignalName(ws.Signal()), "SIG")
+}
