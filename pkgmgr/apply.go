@@ -1,0 +1,503 @@
+package pkgmgr
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"time"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+)
+
+// DefaultLockWait is how long a run waits for a hive that another one works on.
+const DefaultLockWait = 30 * time.Second
+
+// ApplyOptions say how a plan is carried out. The zero value is the default.
+type ApplyOptions struct {
+	// Force makes the steps on workers install again even where the hive finds
+	// that nothing is to do.
+	Force bool
+
+	// LockWait is how long to wait for a hive's lock: 0 is [DefaultLockWait],
+	// a negative value does not wait.
+	LockWait time.Duration
+}
+
+// Apply carries out a plan that [Fleet.Plan] made, hives in parallel, over the
+// connections that [Fleet.Read] opened. The result has one entry for each hive
+// of the fleet, sorted by alias. What fails on one hive does not stop another.
+//
+// When ctx ends, hives stop after cleaning up what they were in the middle of;
+// what was done before is in the result.
+func (f *Fleet) Apply(ctx context.Context, plan operations.Plan, o ApplyOptions) []operations.HiveReport {
+	reports := make([]operations.HiveReport, len(f.members))
+	forEach(ctx, len(f.members), f.opts.Parallel, func(ctx context.Context, i int) {
+		m := f.members[i]
+		start := time.Now()
+		reports[i] = f.applyHive(ctx, m, stepsOf(plan, m.hive.Alias), o)
+		m.took += time.Since(start)
+		reports[i].DurationSeconds = seconds(m.took)
+		f.ended(m, reports[i])
+	}, func(i int, err error) {
+		m := f.members[i]
+		status := operations.HiveFailed
+		if errors.Is(err, context.Canceled) {
+			status = operations.HiveCanceled
+		}
+		reports[i] = operations.HiveReport{
+			Alias: m.hive.Alias, Status: status, Workers: installedTypes(m.state), DurationSeconds: seconds(m.took),
+			Error: hiveError(m.hive, operations.CodeFailed, err),
+		}
+		if m.err != nil && status != operations.HiveCanceled {
+			reports[i].Status, reports[i].Error = operations.HiveUnreachable, m.err
+		}
+	})
+	return reports
+}
+
+func seconds(d time.Duration) float64 { return d.Round(time.Millisecond).Seconds() }
+
+func stepsOf(plan operations.Plan, alias string) []operations.Step {
+	var steps []operations.Step
+	for _, s := range plan.Steps {
+		if s.Hive == alias {
+			steps = append(steps, s)
+		}
+	}
+	return steps
+}
+
+func (f *Fleet) ended(m *member, r operations.HiveReport) {
+	e := operations.Event{Type: operations.EventPhase, Hive: m.hive.Alias, Phase: operations.PhaseDone, Error: r.Error}
+	switch r.Status {
+	case operations.HiveUnreachable:
+		return // said when it was read
+	case operations.HiveFailed, operations.HiveLocked, operations.HiveCanceled:
+		e.Phase = operations.PhaseFailed
+	}
+	f.emit(e)
+}
+
+func hiveError(h Hive, code operations.Code, err error) *operations.Error {
+	if errors.Is(err, context.Canceled) {
+		code = operations.CodeCanceled
+	}
+	e := &operations.Error{Code: code, Hive: h.Alias, Message: err.Error(), Err: err}
+	var coded interface{ ErrorCode() string }
+	if errors.As(err, &coded) {
+		e.Reason = coded.ErrorCode()
+	}
+	return e
+}
+
+func (f *Fleet) applyHive(ctx context.Context, m *member, steps []operations.Step, o ApplyOptions) operations.HiveReport {
+	report := operations.HiveReport{Alias: m.hive.Alias, Status: operations.HiveAlreadyInstalled, Workers: installedTypes(m.state)}
+	switch {
+	case m.err != nil:
+		report.Status, report.Error = operations.HiveUnreachable, m.err
+		if m.err.Code == operations.CodeCanceled {
+			report.Status = operations.HiveCanceled
+		}
+		return report
+	case len(steps) == 0:
+		if m.state != nil && m.state.Rbee == nil {
+			report.Status = operations.HiveNotInstalled
+		}
+		return report
+	}
+	f.phase(m, operations.PhaseApplying, "")
+	s := &session{fleet: f, member: m, steps: steps, opts: o}
+	s.run(ctx)
+	s.fill(&report)
+	return report
+}
+
+func installedTypes(s *State) []string {
+	types := []string{}
+	if s != nil {
+		for _, w := range s.Workers {
+			types = append(types, w.Type)
+		}
+	}
+	return types
+}
+
+// session is one run of `rbee hive apply` on one hive.
+type session struct {
+	fleet  *Fleet
+	member *member
+	steps  []operations.Step
+	opts   ApplyOptions
+
+	failed map[int]error // by index of steps
+	done   map[int]bool
+	result *wire.Result
+	err    error // why the run as a whole did not work
+}
+
+// carriesBinary tells whether a step brings another rbee to the hive. An update
+// of settings alone names no version.
+func carriesBinary(s operations.Step) bool {
+	return s.Action == operations.ActionInstallHive || s.Action == operations.ActionUpdateHive && s.Version != ""
+}
+
+func (s *session) run(ctx context.Context) {
+	s.failed, s.done = map[int]error{}, map[int]bool{}
+	home := s.member.state.Home
+	exe := path.Join(home, wire.Binary)
+	var install *wire.Installed
+	if carriesBinary(s.steps[0]) {
+		var err error
+		if exe, install, err = s.upload(ctx, home); err != nil {
+			s.fail(0, err)
+			s.err = err
+			return
+		}
+	}
+	req, index := s.request(install)
+	if err := s.apply(ctx, exe, req, index); err != nil {
+		s.err = err
+	}
+}
+
+// fail notes that a step did not work, and says so.
+func (s *session) fail(i int, err error) {
+	s.failed[i] = err
+	s.event(i, operations.StepFailed, hiveError(s.member.hive, operations.CodeFailed, err), "")
+}
+
+func (s *session) event(i int, status operations.StepStatus, e *operations.Error, note string) {
+	step := s.steps[i]
+	s.fleet.emit(operations.Event{
+		Type: operations.EventStep, Hive: s.member.hive.Alias, Step: &step, StepStatus: status, Error: e, Message: note,
+	})
+}
+
+func (s *session) progress(i int, sent, total int64) {
+	step := s.steps[i]
+	s.fleet.emit(operations.Event{Type: operations.EventProgress, Hive: s.member.hive.Alias, Step: &step, Bytes: sent, Total: total})
+}
+
+// upload brings the binary beside its target. The machine itself puts it in
+// place, under its lock, once it is known to run there.
+func (s *session) upload(ctx context.Context, home string) (exe string, install *wire.Installed, err error) {
+	s.event(0, operations.StepStarted, nil, "")
+	binary, err := s.fleet.opts.Binaries.Binary(ctx, s.member.state.Platform, true)
+	if err != nil {
+		return "", nil, err
+	}
+	packed, err := s.fleet.packed.get(binary)
+	if err != nil {
+		return "", nil, fmt.Errorf("packing the rbee binary: %w", err)
+	}
+	release, err := s.fleet.uploadSlot(ctx)
+	if err != nil {
+		return "", nil, err
+	}
+	defer release()
+	exe = path.Join(home, wire.BinDir, ".rbee-"+binary.SHA256[:12]+"-"+rand.Text()[:8])
+	body := s.counted(0, bytes.NewReader(packed.gz), int64(len(packed.gz)))
+	if err := s.member.host.Put(ctx, exe, 0o755, body, packed.sum); err != nil {
+		return "", nil, fmt.Errorf("sending rbee: %w", err)
+	}
+	return exe, &wire.Installed{
+		Version: cmp.Or(binary.Version, s.fleet.opts.Version), SHA256: binary.SHA256, Size: binary.Size,
+		MadeDirs: s.member.state.MissingDirs,
+	}, nil
+}
+
+// uploadSlot waits for a turn to send bytes.
+func (f *Fleet) uploadSlot(ctx context.Context) (release func(), err error) {
+	select {
+	case f.uploads <- struct{}{}:
+		return func() { <-f.uploads }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// counted reports how much of r was read, a few times a second.
+func (s *session) counted(i int, r io.Reader, total int64) io.Reader {
+	return &countingReader{r: r, report: func(n int64) { s.progress(i, n, total) }, total: total}
+}
+
+type countingReader struct {
+	r      io.Reader
+	n      int64
+	total  int64
+	last   time.Time
+	report func(int64)
+}
+
+const progressInterval = 100 * time.Millisecond
+
+func (c *countingReader) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n += int64(n)
+	if now := time.Now(); n > 0 && (c.n == c.total || now.Sub(c.last) >= progressInterval) {
+		c.last = now
+		c.report(c.n)
+	}
+	return n, err
+}
+
+// request turns the steps of a plan into those of the machine. index tells for
+// each of them which step of the plan it stands for.
+func (s *session) request(install *wire.Installed) (req *wire.Request, index []int) {
+	wait := s.opts.LockWait
+	if wait == 0 {
+		wait = DefaultLockWait
+	}
+	req = &wire.Request{Schema: wire.Schema, Owner: s.fleet.opts.Owner, LockWait: max(wait, 0)}
+	if !s.member.extra {
+		settings := s.member.hive.Settings()
+		req.Settings = &settings
+	}
+	for i, step := range s.steps {
+		ws := wire.Step{}
+		switch step.Action {
+		case operations.ActionInstallHive, operations.ActionUpdateHive:
+			if install == nil {
+				s.done[i] = true // settings travel with the request itself
+				continue
+			}
+			ws.Action, ws.Install = wire.ActionInstallSelf, install
+		case operations.ActionInstallWorker, operations.ActionUpdateWorker:
+			ws.Action, ws.Worker = wire.ActionInstallWorker, s.workerInstall(step)
+		case operations.ActionRemoveWorker:
+			ws.Action, ws.Worker = wire.ActionRemoveWorker, &wire.WorkerInstall{Type: step.Worker}
+		case operations.ActionStartHive:
+			ws.Action = wire.ActionStart
+		case operations.ActionStopHive:
+			ws.Action = wire.ActionStop
+		case operations.ActionRemoveHive:
+			ws.Action, req.Settings = wire.ActionRemoveSelf, nil
+		}
+		req.Steps = append(req.Steps, ws)
+		index = append(index, i)
+	}
+	return req, index
+}
+
+func (s *session) wish(workerType string) Worker {
+	for _, w := range s.member.hive.Workers {
+		if w.Type == workerType {
+			return w
+		}
+	}
+	return Worker{}
+}
+
+func (s *session) wantOf(step operations.Step) WorkerWant {
+	w := s.wish(step.Worker)
+	return s.fleet.want.Workers[WorkerKey{w.Type, w.Version, s.member.state.Platform}]
+}
+
+func (s *session) workerInstall(step operations.Step) *wire.WorkerInstall {
+	want := s.wantOf(step)
+	return &wire.WorkerInstall{
+		Type: step.Worker, Version: want.Version, Requested: s.wish(step.Worker).Version,
+		Force:  s.opts.Force || step.Action == operations.ActionUpdateWorker && step.From == want.Version,
+		Source: want.Source,
+	}
+}
+
+// apply runs `rbee hive apply` and follows it to its result.
+func (s *session) apply(ctx context.Context, exe string, req *wire.Request, index []int) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	inR, inW := io.Pipe()
+	outR, outW := io.Pipe()
+	var stderr tailWriter
+	ended := make(chan error, 1)
+	go func() {
+		err := s.member.host.Run(ctx, []string{exe, "hive", "apply"}, inR, outW, &stderr)
+		_ = inR.CloseWithError(io.ErrClosedPipe)
+		_ = outW.Close()
+		ended <- err
+	}()
+	talkErr := s.talk(ctx, inW, wire.NewReader(outR), req, index)
+	_ = inW.Close()
+	go func() { _, _ = io.Copy(io.Discard, outR) }()
+	runErr := <-ended
+	switch {
+	case s.result != nil && s.result.Error != "":
+		return errors.New(s.result.Error)
+	case s.result != nil:
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case runErr != nil:
+		return fmt.Errorf("running rbee on the machine: %w%s", runErr, after(": ", stderr.String()))
+	default:
+		return fmt.Errorf("rbee on the machine ended without a result: %w%s", talkErr, after(": ", stderr.String()))
+	}
+}
+
+// talk sends the request, answers what the machine asks for, and returns when
+// the result is there or the stream ends.
+func (s *session) talk(ctx context.Context, in io.Writer, out *wire.Reader, req *wire.Request, index []int) error {
+	if err := wire.WriteRequest(in, req); err != nil {
+		return err
+	}
+	for {
+		var m wire.Message
+		if err := out.Read(&m); err != nil {
+			return err
+		}
+		switch {
+		case m.Result != nil:
+			s.finish(m.Result, index)
+			return nil
+		case m.Waiting != nil:
+			s.fleet.phase(s.member, operations.PhaseWaiting, heldBy(m.Waiting))
+		case m.Step != nil && known(m.Step.Index, index):
+			s.note(index[m.Step.Index], m.Step)
+		case m.Progress != nil && known(m.Progress.Index, index):
+			s.progress(index[m.Progress.Index], m.Progress.Bytes, m.Progress.Total)
+		case m.Need != nil && known(m.Need.Index, index):
+			if err := s.send(ctx, in, index[m.Need.Index]); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func known(i int, index []int) bool { return i >= 0 && i < len(index) }
+
+func heldBy(w *wire.Waiting) string {
+	return fmt.Sprintf("locked by %s since %s", cmp.Or(w.Holder, "another run"), w.Since.Local().Format(time.DateTime))
+}
+
+// note takes in that a step began or ended.
+func (s *session) note(i int, n *wire.StepNote) {
+	switch {
+	case n.Error != "":
+		s.fail(i, errors.New(n.Error))
+	case n.Done:
+		s.done[i] = true
+		s.event(i, operations.StepDone, nil, n.Note)
+	case !carriesBinary(s.steps[i]): // that one began with the upload
+		s.event(i, operations.StepStarted, nil, n.Note)
+	}
+}
+
+// send sends the artefact of a step. A source that cannot be read fails that
+// step alone: the machine is told, and goes on with the next.
+func (s *session) send(ctx context.Context, in io.Writer, i int) error {
+	want := s.wantOf(s.steps[i])
+	f, gzipped, err := s.fleet.art.open(ctx, want)
+	if err != nil {
+		s.failed[i] = err
+		if sent := wire.SendBlob(in, failingReader{err}, false); !errors.Is(sent, err) {
+			return sent
+		}
+		return ctx.Err()
+	}
+	defer f.Close()
+	release, err := s.fleet.uploadSlot(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	size := int64(0)
+	if info, err := f.Stat(); err == nil {
+		size = info.Size()
+	}
+	return wire.SendBlob(in, s.counted(i, f, size), gzipped)
+}
+
+// finish takes in the result.
+func (s *session) finish(r *wire.Result, index []int) {
+	s.result = r
+	for wi, text := range r.Errors {
+		if !known(wi, index) {
+			break
+		}
+		i := index[wi]
+		switch {
+		case text == "":
+			s.done[i] = true
+		case s.failed[i] == nil:
+			s.failed[i] = errors.New(text)
+		}
+	}
+}
+
+// fill writes what came of the session into the hive's report.
+func (s *session) fill(r *operations.HiveReport) {
+	h := s.member.hive
+	if s.result != nil && s.result.State != nil {
+		normalise(s.result.State)
+		s.member.state = s.result.State
+		r.Workers = installedTypes(s.member.state)
+	}
+	r.Status = operations.HiveUpdated
+	for i, step := range s.steps {
+		err := s.failed[i]
+		switch {
+		case err == nil && s.done[i] && (s.err == nil || s.result != nil || !settingsOnly(step)):
+			r.Steps = append(r.Steps, step)
+			switch step.Action {
+			case operations.ActionInstallHive:
+				r.Status = operations.HiveInstalled
+			case operations.ActionRemoveHive:
+				r.Status, r.Workers = operations.HiveUninstalled, []string{}
+			}
+		default:
+			if err == nil {
+				if err = s.err; err == nil {
+					err = errNotBegun
+				}
+			}
+			r.Failed = append(r.Failed, operations.FailedStep{Step: step, Error: hiveError(h, operations.CodeFailed, err)})
+		}
+	}
+	switch {
+	case s.result != nil && s.result.Locked != nil:
+		r.Status = operations.HiveLocked
+		r.Error = &operations.Error{
+			Code: operations.CodeLocked, Hive: h.Alias,
+			Message: "another run works on it: " + heldBy(s.result.Locked),
+		}
+		r.Failed = nil
+	case s.err != nil && errors.Is(s.err, context.Canceled):
+		r.Status, r.Error = operations.HiveCanceled, hiveError(h, operations.CodeCanceled, s.err)
+	case s.err != nil:
+		r.Status, r.Error = operations.HiveFailed, hiveError(h, operations.CodeFailed, s.err)
+	case len(r.Failed) > 0:
+		r.Status, r.Error = operations.HiveFailed, r.Failed[0].Error
+	}
+}
+
+func settingsOnly(s operations.Step) bool {
+	return s.Action == operations.ActionUpdateHive && !carriesBinary(s)
+}
+
+var errNotBegun = errors.New("not begun")
+
+type failingReader struct{ err error }
+
+func (f failingReader) Read([]byte) (int, error) { return 0, f.err }
+
+// tailWriter keeps the end of what is written to it.
+type tailWriter struct{ buf []byte }
+
+const tailSize = 4 << 10
+
+func (t *tailWriter) Write(p []byte) (int, error) {
+	t.buf = append(t.buf, p...)
+	if len(t.buf) > tailSize {
+		t.buf = append([]byte(nil), t.buf[len(t.buf)-tailSize:]...)
+	}
+	return len(p), nil
+}
+
+// String must only be called once the writer is no longer written to.
+func (t *tailWriter) String() string { return string(bytes.TrimSpace(t.buf)) }

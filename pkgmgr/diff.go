@@ -1,0 +1,343 @@
+package pkgmgr
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+)
+
+// HiveState is one hive with what its machine answered.
+type HiveState struct {
+	Hive Hive
+
+	// Extra means that the hive is on record but not in the config.
+	Extra bool
+
+	// State is the machine's answer; nil if it could not be read.
+	State *State
+
+	// Err is why it could not be read; nil if it could.
+	Err *operations.Error
+}
+
+// PlanOptions say which differences a plan mends. The zero value installs what
+// is missing and outdated, and removes nothing.
+type PlanOptions struct {
+	// RemoveExtra also removes workers and hives that the config does not name.
+	RemoveExtra bool
+
+	// Force installs again what is installed already.
+	Force bool
+}
+
+// Diff compares hives with what the config and want say, and decides what to do.
+// It is a pure function: equal arguments give equal plans, sorted by hive. A hive
+// that could not be read is reported and gets no step.
+func Diff(states []HiveState, want Want, o PlanOptions) operations.Plan {
+	plan := operations.Plan{Steps: []operations.Step{}, Drift: []operations.Drift{}}
+	sorted := slices.Clone(states)
+	slices.SortStableFunc(sorted, func(a, b HiveState) int { return cmp.Compare(a.Hive.Alias, b.Hive.Alias) })
+	for _, s := range sorted {
+		d := hiveDiff{hive: s.Hive, state: s.State, want: want, opts: o}
+		switch {
+		case s.Extra:
+			d.extraHive(s.Err)
+		case s.State == nil:
+			d.unreachable(s.Err)
+		default:
+			d.compare()
+		}
+		d.sort()
+		plan.Steps = append(plan.Steps, d.steps...)
+		plan.Drift = append(plan.Drift, d.drift...)
+		plan.Blocked = append(plan.Blocked, d.blocked...)
+	}
+	return plan
+}
+
+// hiveDiff collects what is to be said about one hive.
+type hiveDiff struct {
+	hive  Hive
+	state *State
+	want  Want
+	opts  PlanOptions
+
+	steps   []operations.Step
+	drift   []operations.Drift
+	blocked []operations.Blocked
+}
+
+func (d *hiveDiff) found(issue operations.Issue, worker, format string, args ...any) {
+	d.drift = append(d.drift, operations.Drift{
+		Hive: d.hive.Alias, Issue: issue, Worker: worker, Details: fmt.Sprintf(format, args...),
+	})
+}
+
+func (d *hiveDiff) step(s operations.Step) {
+	s.Hive = d.hive.Alias
+	d.steps = append(d.steps, s)
+}
+
+func (d *hiveDiff) block(worker, reason string) {
+	d.blocked = append(d.blocked, operations.Blocked{Hive: d.hive.Alias, Worker: worker, Reason: reason})
+}
+
+func (d *hiveDiff) unreachable(err *operations.Error) {
+	details := "Hive was not read"
+	if err != nil {
+		details = "Hive unreachable: " + err.Message
+	}
+	d.found(operations.IssueUnreachable, "", "%s", details)
+	d.drift[len(d.drift)-1].Error = err
+}
+
+func (d *hiveDiff) extraHive(err *operations.Error) {
+	switch {
+	case d.state == nil:
+		if d.found(operations.IssueExtraHive, "", "Hive not in config, and it could not be read"); d.opts.RemoveExtra {
+			d.unreachable(err)
+		}
+	case d.state.Rbee == nil && len(d.state.Workers) == 0:
+		// Somebody removed it already: there is nothing extra about it.
+	default:
+		d.found(operations.IssueExtraHive, "", "Hive not in config")
+		if d.opts.RemoveExtra {
+			d.step(operations.Step{Action: operations.ActionRemoveHive, From: installedVersion(d.state), Reason: "not in config"})
+		}
+	}
+}
+
+// compare is the whole comparison for a hive of the config that was read.
+func (d *hiveDiff) compare() {
+	ready, restart := d.compareHive()
+	for _, w := range d.hive.Workers {
+		d.compareWorker(w, ready)
+	}
+	for _, have := range d.state.Workers {
+		if d.wanted(have.Type) {
+			continue
+		}
+		d.found(operations.IssueExtraWorker, have.Type, "Extra worker '%s'", have.Type)
+		if d.opts.RemoveExtra && ready {
+			d.step(operations.Step{Action: operations.ActionRemoveWorker, Worker: have.Type, From: have.Version, Reason: "not in config"})
+		}
+	}
+	if ready {
+		d.compareDaemon(restart)
+	}
+}
+
+// compareHive looks at rbee itself. ready is false if no rbee is there and none
+// can be brought, so that nothing else can be done either; restart says that
+// what the daemon runs is about to be replaced.
+func (d *hiveDiff) compareHive() (ready, restart bool) {
+	binary, known := d.want.Binaries[PlatformKey(d.state.Platform)]
+	version := cmp.Or(binary.Version, d.want.Version)
+	update := operations.Step{
+		Action: operations.ActionUpdateHive, From: installedVersion(d.state), Version: version, Bytes: binary.Size,
+	}
+	switch reason := outdated(d.state, binary, version); {
+	case d.state.Rbee == nil:
+		d.found(operations.IssueMissingHive, "", "Hive not installed")
+		if !known || binary.Err != nil {
+			d.block("", noBinary(d.state, binary))
+			return false, false
+		}
+		d.step(operations.Step{
+			Action: operations.ActionInstallHive, Version: version, Bytes: binary.Size, Reason: "not installed",
+		})
+		return true, true
+	case reason != "":
+		d.found(operations.IssueOutdatedHive, "", "%s", reason)
+		if !known || binary.Err != nil {
+			d.block("", noBinary(d.state, binary))
+			return d.state.Schema == wire.Schema && d.state.Broken == "", false
+		}
+		update.Reason = reason
+		d.step(update)
+		return true, true
+	case d.opts.Force && known && binary.Err == nil:
+		update.Reason = "forced"
+		d.step(update)
+		return true, true
+	}
+	if reason := settingsDiffer(d.state.Settings, d.hive.Settings()); reason != "" {
+		d.found(operations.IssueOutdatedHive, "", "%s", reason)
+		d.step(operations.Step{Action: operations.ActionUpdateHive, Reason: reason})
+		return true, d.state.Settings == nil || d.state.Settings.HivePort != d.hive.HivePort
+	}
+	return true, false
+}
+
+func noBinary(s *State, b BinaryWant) string {
+	if b.Err != nil {
+		return b.Err.Error()
+	}
+	return fmt.Sprintf("there is no rbee for %s to bring to it", PlatformKey(s.Platform))
+}
+
+// outdated says why the installed rbee must be replaced; empty if it need not.
+func outdated(s *State, want BinaryWant, version string) string {
+	switch {
+	case s.Rbee == nil:
+		return ""
+	case s.Broken != "":
+		return "The installed rbee does not work: " + s.Broken
+	case s.Schema != wire.Schema:
+		return fmt.Sprintf("The installed rbee %s speaks another protocol than this one", installedVersion(s))
+	case want.SHA256 != "" && s.Rbee.SHA256 != want.SHA256 && s.Rbee.Version == version:
+		return fmt.Sprintf("rbee %s is another build than this one", version)
+	case want.SHA256 != "" && s.Rbee.SHA256 != want.SHA256, want.SHA256 == "" && s.Rbee.Version != version:
+		return fmt.Sprintf("rbee is %s, want %s", cmp.Or(s.Rbee.Version, "unknown"), version)
+	}
+	return ""
+}
+
+// settingsDiffer says how stored settings differ from the config's; empty if
+// they do not.
+func settingsDiffer(have *wire.Settings, want wire.Settings) string {
+	if have == nil {
+		return "The hive does not know its settings"
+	}
+	var differ []string
+	if have.Alias != want.Alias {
+		differ = append(differ, fmt.Sprintf("alias is %s, want %s", have.Alias, want.Alias))
+	}
+	if have.HivePort != want.HivePort {
+		differ = append(differ, fmt.Sprintf("hive_port is %d, want %d", have.HivePort, want.HivePort))
+	}
+	if have.AutoStart != want.AutoStart {
+		differ = append(differ, fmt.Sprintf("auto_start is %t, want %t", have.AutoStart, want.AutoStart))
+	}
+	if !slices.Equal(have.Labels, want.Labels) {
+		differ = append(differ, fmt.Sprintf("labels are [%s], want [%s]", strings.Join(have.Labels, " "), strings.Join(want.Labels, " ")))
+	}
+	return strings.Join(differ, "; ")
+}
+
+// compareDaemon looks at the daemon. restart says that it must be started anew
+// because what it runs is replaced.
+func (d *hiveDiff) compareDaemon(restart bool) {
+	daemon := d.state.Daemon
+	stale := daemon.Running && !restart && d.state.Rbee != nil && daemon.SHA256 != "" && daemon.SHA256 != d.state.Rbee.SHA256
+	switch {
+	case !daemon.Running && !d.hive.AutoStart:
+	case !daemon.Running:
+		reason := "auto_start"
+		if d.state.Rbee != nil {
+			d.found(operations.IssueHiveNotRunning, "", "Hive not running%s", after(": ", daemon.Problem))
+			reason = "not running"
+		}
+		d.step(operations.Step{Action: operations.ActionStartHive, Reason: reason})
+	case stale:
+		d.found(operations.IssueOutdatedHive, "", "The daemon still runs the rbee that was replaced")
+		d.step(operations.Step{Action: operations.ActionStartHive, Reason: "the daemon runs an old rbee"})
+	case restart:
+		d.step(operations.Step{Action: operations.ActionStartHive, Reason: "restart with what was updated"})
+	}
+}
+
+func after(prefix, s string) string {
+	if s == "" {
+		return ""
+	}
+	return prefix + s
+}
+
+func (d *hiveDiff) wanted(workerType string) bool {
+	return slices.ContainsFunc(d.hive.Workers, func(w Worker) bool { return w.Type == workerType })
+}
+
+// compareWorker looks at one wanted worker.
+func (d *hiveDiff) compareWorker(w Worker, ready bool) {
+	i := slices.IndexFunc(d.state.Workers, func(have wire.Worker) bool { return have.Type == w.Type })
+	want := d.want.Workers[WorkerKey{w.Type, w.Version, d.state.Platform}]
+	if i < 0 {
+		d.found(operations.IssueMissingWorker, w.Type, "Worker '%s' not installed", w.Type)
+		d.installWorker(w, want, operations.Step{Action: operations.ActionInstallWorker, Reason: "not installed"}, ready)
+		return
+	}
+	have := d.state.Workers[i]
+	step := operations.Step{Action: operations.ActionUpdateWorker, From: have.Version}
+	switch issue, reason := workerDiffers(have, w, want); {
+	case reason != "":
+		d.found(issue, w.Type, "Worker '%s' %s", w.Type, reason)
+		step.Reason = reason
+		d.installWorker(w, want, step, ready)
+	case d.opts.Force && want.Err == nil:
+		step.Reason = "forced"
+		d.installWorker(w, want, step, ready)
+	}
+}
+
+// workerDiffers says how an installed worker differs from the wish; reason is
+// empty if it does not.
+func workerDiffers(have wire.Worker, wish Worker, want WorkerWant) (issue operations.Issue, reason string) {
+	switch {
+	case have.Corrupt != "":
+		return operations.IssueCorruptWorker, "is damaged: " + have.Corrupt
+	case have.Foreign && wish.Version == Latest:
+		return "", "" // put there by hand and adopted: whatever it is, it is the latest we know
+	case have.Foreign:
+		return operations.IssueOutdatedWorker, fmt.Sprintf("was not installed by rbee, want version %s", wish.Version)
+	case want.Err != nil && wish.Version != Latest && have.Version != wish.Version:
+		return operations.IssueOutdatedWorker, fmt.Sprintf("is %s, want %s", have.Version, wish.Version)
+	case want.Err != nil:
+		return "", ""
+	case have.Version != want.Version:
+		return operations.IssueOutdatedWorker, fmt.Sprintf("is %s, want %s", have.Version, want.Version)
+	case want.Source.SHA256 != "" && have.SHA256 != want.Source.SHA256:
+		return operations.IssueOutdatedWorker, fmt.Sprintf("%s is of another source than the recipe's", have.Version)
+	}
+	return "", ""
+}
+
+func (d *hiveDiff) installWorker(w Worker, want WorkerWant, step operations.Step, ready bool) {
+	if want.Err != nil {
+		d.block(w.Type, want.Err.Error())
+		return
+	}
+	if !ready {
+		return // the block on the hive itself says it all
+	}
+	step.Worker, step.Version, step.Bytes = w.Type, want.Version, want.Source.Size
+	if want.Source.Kind == wire.SourceBuiltin {
+		step.Bytes = 0
+	}
+	d.step(step)
+}
+
+func installedVersion(s *State) string {
+	if s.Rbee == nil {
+		return ""
+	}
+	return s.Rbee.Version
+}
+
+// Orders within one hive.
+var (
+	actionOrder = []operations.Action{
+		operations.ActionInstallHive, operations.ActionUpdateHive, operations.ActionRemoveWorker,
+		operations.ActionInstallWorker, operations.ActionUpdateWorker, operations.ActionStartHive,
+		operations.ActionStopHive, operations.ActionRemoveHive,
+	}
+	issueOrder = []operations.Issue{
+		operations.IssueUnreachable, operations.IssueMissingHive, operations.IssueExtraHive,
+		operations.IssueOutdatedHive, operations.IssueHiveNotRunning, operations.IssueMissingWorker,
+		operations.IssueExtraWorker, operations.IssueOutdatedWorker, operations.IssueCorruptWorker,
+	}
+)
+
+func (d *hiveDiff) sort() {
+	slices.SortStableFunc(d.steps, func(a, b operations.Step) int {
+		return cmp.Or(cmp.Compare(slices.Index(actionOrder, a.Action), slices.Index(actionOrder, b.Action)), cmp.Compare(a.Worker, b.Worker))
+	})
+	slices.SortStableFunc(d.drift, func(a, b operations.Drift) int {
+		return cmp.Or(cmp.Compare(slices.Index(issueOrder, a.Issue), slices.Index(issueOrder, b.Issue)), cmp.Compare(a.Worker, b.Worker))
+	})
+	slices.SortStableFunc(d.blocked, func(a, b operations.Blocked) int { return cmp.Compare(a.Worker, b.Worker) })
+}

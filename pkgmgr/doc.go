@@ -1,0 +1,48 @@
+// Package pkgmgr brings machines to what a config says: it reads what each
+// machine has, decides what must change, and changes it over a way to the
+// machine that the caller provides.
+//
+// # Model
+//
+// [Config] is the desired state, [State] is what one machine says of itself, and
+// [Diff] compares the two and makes an [operations.Plan]: sorted steps, each
+// with its reason. Diff is a pure function. Nothing else decides; [Fleet.Apply]
+// only does.
+//
+//	config, err := pkgmgr.Load("hives.conf")
+//	...
+//	fleet, err := pkgmgr.Open(config, pkgmgr.Options{Connect: connect})
+//	...
+//	defer fleet.Close()
+//	fleet.Read(ctx, pkgmgr.ReadOptions{})
+//	plan := fleet.Plan(pkgmgr.PlanOptions{})
+//	report := fleet.Apply(ctx, plan, pkgmgr.ApplyOptions{Events: show})
+//
+// # The way to a machine
+//
+// [Connect] opens a [Host], which is five methods with types of the standard
+// library. The SSH client in package sshx has them; so may anything else.
+// Package pkgmgr itself knows no SSH, no terminal and no server. Package
+// fakehost is a Host without a machine, for the tests of programs that embed
+// this package.
+//
+// # Cost
+//
+// Reading a machine is one connection and one command, whether rbee is on it or
+// not. The connection stays open for what follows: bringing rbee to the machine
+// is one more command that carries the compressed binary, and doing all steps of
+// a plan is one more. The binary is compressed once for each platform and shared
+// by all machines.
+//
+// # Safety
+//
+// A machine that cannot be read is reported as unreachable and is never
+// planned for: unreachable is not empty. On the machine, steps run under a lock
+// that the kernel frees, and every file is the old one or the new one, whole.
+//
+// # Concurrency
+//
+// Machines are worked on in parallel, and no failure of one stops another. A
+// [Fleet] may be used by one goroutine at a time. Event handlers are never
+// called concurrently.
+package pkgmgr

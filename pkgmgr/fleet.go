@@ -1,0 +1,335 @@
+package pkgmgr
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+)
+
+// Options configure a [Fleet]. Only Connect is required.
+type Options struct {
+	// Connect opens the way to a machine.
+	Connect Connect
+
+	// Only limits the fleet to these aliases, and Labels to hives that carry
+	// all of these labels; empty means all.
+	Only   []string
+	Labels []string
+
+	// Extra are hives that are not in the config but were installed from it,
+	// such as [Record.Extra] gives.
+	Extra []Hive
+
+	// Catalog knows the worker types; nil is [BuiltinCatalog].
+	Catalog *Catalog
+
+	// Binaries finds the rbee to bring to machines; nil finds none, so that
+	// machines without rbee are blocked.
+	Binaries BinarySource
+
+	// Version is the version of rbee that hives shall have; empty accepts
+	// whatever Binaries gives.
+	Version string
+
+	// CacheDir keeps fetched and packed artefacts; empty is rbee's directory
+	// in the user's cache.
+	CacheDir string
+
+	// Push makes this side fetch what recipes name by URL and send it, for
+	// hives without a way to the internet.
+	Push bool
+
+	// Parallel is how many hives are worked on at once, and Uploads how many
+	// are sent bytes at once; 0 chooses.
+	Parallel int
+	Uploads  int
+
+	// Owner says who works on the hives, for others who wait for a lock;
+	// empty is user@host and the process id.
+	Owner string
+
+	// Events receives what happens; nil discards it. Calls never overlap.
+	Events operations.Handler
+}
+
+// Fleet is the hives of one config, each with its connection once it is read.
+type Fleet struct {
+	opts       Options
+	configPath string
+	members    []*member
+	art        *artefacts
+	uploads    chan struct{}
+	packed     packedBinaries
+	want       Want
+
+	eventMu sync.Mutex
+}
+
+// member is one hive of a fleet. It is written by one goroutine at a time.
+type member struct {
+	hive  Hive
+	extra bool
+	host  Host
+	state *State
+	err   *operations.Error
+	took  time.Duration
+}
+
+// Open makes a fleet of a config's hives. It connects to nothing yet. An alias
+// in Only that does not exist is an [*operations.Error] with CodeNotFound.
+func Open(c *Config, o Options) (*Fleet, error) {
+	if o.Connect == nil {
+		return nil, errors.New("pkgmgr: Options.Connect is nil: there is no way to a machine")
+	}
+	extras := map[string]Hive{}
+	for _, h := range o.Extra {
+		extras[h.Alias] = h
+	}
+	f := &Fleet{opts: o, configPath: c.Path, uploads: make(chan struct{}, cmp.Or(o.Uploads, defaultUploads))}
+	if f.opts.Catalog == nil {
+		f.opts.Catalog = BuiltinCatalog()
+	}
+	f.opts.Owner = cmp.Or(o.Owner, defaultOwner())
+	f.opts.CacheDir = cmp.Or(o.CacheDir, defaultCacheDir())
+	f.art = &artefacts{dir: filepath.Join(f.opts.CacheDir, "artefacts")}
+
+	inConfig := []string{}
+	for _, alias := range o.Only {
+		if h, ok := extras[alias]; ok {
+			f.members = append(f.members, &member{hive: h, extra: true})
+			continue
+		}
+		inConfig = append(inConfig, alias)
+	}
+	if len(o.Only) == 0 || len(inConfig) > 0 {
+		hives, err := c.Select(inConfig, o.Labels)
+		if err != nil {
+			return nil, err
+		}
+		for _, h := range hives {
+			f.members = append(f.members, &member{hive: h})
+		}
+	}
+	if len(o.Only) == 0 && len(o.Labels) == 0 {
+		for _, h := range o.Extra {
+			f.members = append(f.members, &member{hive: h, extra: true})
+		}
+	}
+	slices.SortStableFunc(f.members, func(a, b *member) int { return cmp.Compare(a.hive.Alias, b.hive.Alias) })
+	return f, nil
+}
+
+func defaultOwner() string {
+	name := "somebody"
+	if u, err := user.Current(); err == nil {
+		name = u.Username
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown host"
+	}
+	return fmt.Sprintf("%s@%s, pid %d", name, host, os.Getpid())
+}
+
+func defaultCacheDir() string {
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		dir = os.TempDir()
+	}
+	return filepath.Join(dir, "rbee")
+}
+
+// Close ends all connections.
+func (f *Fleet) Close() error {
+	var errs []error
+	for _, m := range f.members {
+		if m.host != nil {
+			errs = append(errs, m.host.Close())
+			m.host = nil
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// readTimeout bounds the one command that reads a machine. It is long: a loaded
+// machine, or a driver that takes its time, is no dead one.
+const readTimeout = 90 * time.Second
+
+// ReadOptions say what is read of machines, besides what is always read.
+type ReadOptions struct {
+	// Deep reads installed files again and compares their checksums.
+	Deep bool
+
+	// Devices asks for accelerators.
+	Devices bool
+}
+
+// Read connects to every hive and reads its state, all in parallel: one
+// connection and one command each. A hive that fails has Err set in [Fleet.States];
+// Read itself never fails. It keeps the connections open.
+func (f *Fleet) Read(ctx context.Context, o ReadOptions) {
+	forEach(ctx, len(f.members), f.opts.Parallel, func(ctx context.Context, i int) {
+		m := f.members[i]
+		start := time.Now()
+		f.read(ctx, m, o)
+		m.took += time.Since(start)
+		if m.err != nil {
+			f.emit(operations.Event{Type: operations.EventPhase, Hive: m.hive.Alias, Phase: operations.PhaseUnreachable, Error: m.err})
+		}
+	}, func(i int, err error) {
+		f.members[i].err = unreachable(f.members[i].hive, err)
+	})
+}
+
+func (f *Fleet) read(ctx context.Context, m *member, o ReadOptions) {
+	m.state, m.err = nil, nil
+	if m.host == nil {
+		f.phase(m, operations.PhaseConnecting, "")
+		host, err := f.opts.Connect(ctx, m.hive)
+		if err != nil {
+			m.err = unreachable(m.hive, err)
+			return
+		}
+		m.host = host
+	}
+	f.phase(m, operations.PhaseReading, "")
+	if !o.Deep { // reading files again takes as long as it takes
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, readTimeout, fmt.Errorf("no answer within %s", readTimeout))
+		defer cancel()
+	}
+	state, err := probe(ctx, m.host, o)
+	if err != nil {
+		m.err = unreachable(m.hive, err)
+		return
+	}
+	m.state = state
+}
+
+// unreachable words an error of the way to a hive.
+func unreachable(h Hive, err error) *operations.Error {
+	e := &operations.Error{Code: operations.CodeUnreachable, Hive: h.Alias, Message: err.Error(), Err: err}
+	var coded interface{ ErrorCode() string }
+	if errors.As(err, &coded) {
+		e.Reason = coded.ErrorCode()
+	}
+	if errors.Is(err, context.Canceled) {
+		e.Code = operations.CodeCanceled
+	}
+	return e
+}
+
+// States is what the last Read found, sorted by alias.
+func (f *Fleet) States() []HiveState {
+	states := make([]HiveState, len(f.members))
+	for i, m := range f.members {
+		states[i] = HiveState{Hive: m.hive, Extra: m.extra, State: m.state, Err: m.err}
+	}
+	return states
+}
+
+// Plan looks up what the hives that were read shall have, and decides with
+// [Diff]. A binary for a platform that is not on this machine is fetched if
+// fetch is true; with fetch false such hives are compared by version alone.
+func (f *Fleet) Plan(ctx context.Context, fetch bool, o PlanOptions) operations.Plan {
+	f.want = f.lookUp(ctx, fetch)
+	return Diff(f.States(), f.want, o)
+}
+
+// lookUp collects what Diff needs to know.
+func (f *Fleet) lookUp(ctx context.Context, fetch bool) Want {
+	want := Want{Version: f.opts.Version, Binaries: map[string]BinaryWant{}, Workers: map[WorkerKey]WorkerWant{}}
+	for _, m := range f.members {
+		if m.state == nil || m.extra {
+			continue
+		}
+		key := PlatformKey(m.state.Platform)
+		if _, ok := want.Binaries[key]; !ok {
+			if b, ok := f.binaryWant(ctx, m.state, fetch); ok {
+				want.Binaries[key] = b
+			}
+		}
+		for _, w := range m.hive.Workers {
+			key := WorkerKey{w.Type, w.Version, m.state.Platform}
+			if _, ok := want.Workers[key]; !ok {
+				want.Workers[key] = f.workerWant(key, want)
+			}
+		}
+	}
+	return want
+}
+
+func (f *Fleet) binaryWant(ctx context.Context, s *State, fetch bool) (BinaryWant, bool) {
+	if f.opts.Binaries == nil {
+		return BinaryWant{}, false
+	}
+	// A machine that has the right version needs no download to say so.
+	fetch = fetch && (s.Rbee == nil || s.Rbee.Version != f.opts.Version)
+	b, err := f.opts.Binaries.Binary(ctx, s.Platform, fetch)
+	switch {
+	case err != nil:
+		return BinaryWant{Err: err}, true
+	case b == nil:
+		return BinaryWant{}, false
+	}
+	return BinaryWant{Version: cmp.Or(b.Version, f.opts.Version), SHA256: b.SHA256, Size: b.Size}, true
+}
+
+func (f *Fleet) workerWant(key WorkerKey, want Want) WorkerWant {
+	recipe, ok := f.opts.Catalog.Recipe(key.Type)
+	if !ok {
+		hint := ""
+		if near := f.opts.Catalog.Nearest(key.Type); near != "" {
+			hint = fmt.Sprintf(", did you mean '%s'?", near)
+		}
+		return WorkerWant{Err: fmt.Errorf("unknown worker type '%s'%s", key.Type, hint)}
+	}
+	binary := want.Binaries[PlatformKey(key.Platform)]
+	r, err := recipe.Resolve(key.Version, key.Platform, cmp.Or(binary.Version, f.opts.Version))
+	if err != nil {
+		return WorkerWant{Err: err}
+	}
+	w := WorkerWant{Version: r.Version, Source: wire.Source{
+		Builtin: r.Source.Builtin, SHA256: r.Source.SHA256, Size: r.Source.Size,
+		Format: r.Source.Format, Entry: r.Source.Entry,
+	}}
+	switch {
+	case r.Source.Builtin != "":
+		w.Source.Kind, w.Source.SHA256 = wire.SourceBuiltin, binary.SHA256
+	case r.Source.File != "":
+		w.Source.Kind, w.File = wire.SourcePush, r.Source.File
+		w.Source.SHA256, w.Source.Size, err = f.art.sum(r.Source.File, r.Source.SHA256)
+		if err != nil {
+			return WorkerWant{Err: fmt.Errorf("worker '%s': %w", key.Type, err)}
+		}
+	case f.opts.Push:
+		w.Source.Kind, w.URL = wire.SourcePush, r.Source.URL
+	default:
+		w.Source.Kind, w.Source.URL = wire.SourceURL, r.Source.URL
+	}
+	return w
+}
+
+func (f *Fleet) emit(e operations.Event) {
+	if f.opts.Events == nil {
+		return
+	}
+	e.Time = time.Now()
+	f.eventMu.Lock()
+	defer f.eventMu.Unlock()
+	f.opts.Events(e)
+}
+
+func (f *Fleet) phase(m *member, p operations.Phase, message string) {
+	f.emit(operations.Event{Type: operations.EventPhase, Hive: m.hive.Alias, Phase: p, Message: message})
+}

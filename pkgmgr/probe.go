@@ -1,0 +1,139 @@
+package pkgmgr
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+)
+
+// probeScript reads a machine in one command. Where rbee is installed it becomes
+// `rbee hive inspect`; else it writes a record of the same shape with schema 0
+// from what a POSIX shell can find out. %s stands for the arguments of inspect.
+//
+// Values go through q, which makes them safe inside a JSON string.
+const probeScript = `ask_devices=%s
+R="${RBEE_HOME:-$HOME/.local/share/rbee}"
+B="$R/bin/rbee"
+rbee=null broken=
+if [ -e "$B" ]; then
+	if out=$("$B" hive inspect %s 2>&1 </dev/null); then
+		printf '%%s\n' "$out"
+		exit 0
+	fi
+	broken="bin/rbee hive inspect failed with status $?: $out"
+	rbee='{"version":"","sha256":"","size":0}'
+fi
+q() { printf '%%s' "$1" | tr '\n\t' '  ' | tr -d '\000-\037' | sed 's/\\/\\\\/g; s/"/\\"/g'; }
+missing= D=$R
+while [ ! -d "$D" ] && [ "$D" != / ] && [ -n "$D" ]; do
+	[ "$D" = "$R" ] || missing="\"$(q "$D")\"${missing:+,}$missing"
+	case $D in */*) D=${D%%/*} ;; *) D= ;; esac
+	[ -n "$D" ] || D=/
+done
+free=$(df -Pk "$D" 2>/dev/null | tail -n 1 | { read -r _ _ _ k _ && printf '%%s' "$k"; })
+case $free in ''|*[!0-9]*) free=0 ;; esac
+libc=
+for f in /lib/ld-musl-*; do [ -e "$f" ] && libc=musl; done
+[ -n "$libc" ] || libc=$(getconf GNU_LIBC_VERSION 2>/dev/null)
+workers=
+for f in "$R"/workers/rbee-worker-*; do
+	[ -e "$f" ] || [ -L "$f" ] || continue
+	t=${f##*/rbee-worker-}
+	case $t in ''|-*|*[!a-z0-9-]*) continue ;; esac
+	workers="$workers${workers:+,}{\"type\":\"$t\",\"foreign\":true}"
+done
+devices=
+if [ "$ask_devices" = 1 ]; then
+	limit=
+	command -v timeout >/dev/null 2>&1 && limit='timeout 10'
+	if command -v nvidia-smi >/dev/null 2>&1; then
+		if list=$($limit nvidia-smi --query-gpu=memory.total,name --format=csv,noheader,nounits 2>&1); then
+			devices=$(printf '%%s\n' "$list" | while IFS=', ' read -r mib name; do
+				case $mib in ''|*[!0-9]*) mib=0 ;; esac
+				printf '{"vendor":"nvidia","name":"%%s","memory_bytes":%%s},' "$(q "$name")" "$((mib * 1048576))"
+			done)
+		else
+			devices="{\"vendor\":\"nvidia\",\"name\":\"\",\"error\":\"$(q "$list")\"},"
+		fi
+	elif command -v rocm-smi >/dev/null 2>&1 || command -v amd-smi >/dev/null 2>&1; then
+		devices='{"vendor":"amd","name":""},'
+	elif [ "$(uname -s)" = Darwin ] && [ "$(uname -m)" = arm64 ]; then
+		devices="{\"vendor\":\"apple\",\"name\":\"$(q "$(sysctl -n machdep.cpu.brand_string)")\",\"memory_bytes\":$(sysctl -n hw.memsize)},"
+	fi
+	known=true
+else
+	known=false
+fi
+printf '\036{"schema":0,"os":"%%s","arch":"%%s","libc":"%%s","hostname":"%%s","user":"%%s","home":"%%s","missing_dirs":[%%s],"disk_free":%%s,"rbee":%%s,"broken":"%%s","workers":[%%s],"devices":[%%s],"devices_known":%%s}\n' \
+	"$(q "$(uname -s)")" "$(q "$(uname -m)")" "$(q "$libc")" "$(q "$(uname -n)")" "$(q "$(id -un)")" "$(q "$R")" \
+	"$missing" "${free}000" "$rbee" "$(q "$broken")" "$workers" "${devices%%,}" "$known"
+`
+
+// probe reads a machine with one command.
+func probe(ctx context.Context, host Host, o ReadOptions) (*State, error) {
+	ask, args := "0", ""
+	if o.Devices {
+		ask, args = "1", "--devices"
+	}
+	if o.Deep {
+		args += " --deep"
+	}
+	var out bytes.Buffer
+	limited := &limitWriter{w: &out, left: maxProbeOutput}
+	if err := host.Script(ctx, fmt.Sprintf(probeScript, ask, args), limited, nil); err != nil {
+		return nil, fmt.Errorf("reading the machine: %w", err)
+	}
+	var state State
+	if err := wire.NewReader(&out).Read(&state); err != nil {
+		if errors.Is(err, io.EOF) {
+			return nil, errors.New("reading the machine: its shell answered nothing that rbee understands")
+		}
+		return nil, fmt.Errorf("reading the machine: %w", err)
+	}
+	normalise(&state)
+	return &state, nil
+}
+
+// maxProbeOutput bounds what a machine may answer, noise of its shell included.
+const maxProbeOutput = 64 << 20
+
+// normalise turns what a shell says of a platform into Go's words, and refuses
+// to take over names of workers that could not have come from rbee.
+func normalise(s *State) {
+	s.OS = strings.ToLower(s.OS)
+	switch s.Arch {
+	case "x86_64":
+		s.Arch = "amd64"
+	case "aarch64", "armv8l":
+		s.Arch = "arm64"
+	}
+	if name, version, ok := strings.Cut(s.Libc, " "); ok {
+		s.Libc, s.LibcVersion = name, version
+	}
+	kept := s.Workers[:0]
+	for _, w := range s.Workers {
+		if ValidWorkerType(w.Type) {
+			kept = append(kept, w)
+		}
+	}
+	s.Workers = kept
+}
+
+// limitWriter fails once more than left bytes were written.
+type limitWriter struct {
+	w    io.Writer
+	left int
+}
+
+func (l *limitWriter) Write(p []byte) (int, error) {
+	if len(p) > l.left {
+		return 0, errors.New("the machine answers too much")
+	}
+	l.left -= len(p)
+	return l.w.Write(p)
+}

@@ -1,0 +1,147 @@
+package pkgmgr
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"time"
+)
+
+// Record is this machine's memory of which hives it installed, and at which
+// address. It exists so that a hive that was taken out of the config is still
+// seen and can be removed. It is never trusted over a hive's own answer. The
+// zero value, without a path, remembers nothing.
+type Record struct {
+	// Path is the file, such as ~/.local/state/rbee/fleet.json.
+	Path string
+}
+
+// RecordEntry is one hive on record.
+type RecordEntry struct {
+	Alias       string    `json:"alias"`
+	Hostname    string    `json:"hostname"`
+	SSHUser     string    `json:"ssh_user,omitempty"`
+	SSHPort     int       `json:"ssh_port,omitempty"`
+	SSHKey      string    `json:"ssh_key,omitempty"`
+	HivePort    int       `json:"hive_port"`
+	Config      string    `json:"config"` // absolute path of the config it was installed from
+	InstalledAt time.Time `json:"installed_at"`
+}
+
+// Hive is the entry as a hive without workers.
+func (e RecordEntry) Hive() Hive {
+	return Hive{
+		Alias: e.Alias, Hostname: e.Hostname, SSHUser: e.SSHUser, SSHPort: e.SSHPort, SSHKey: e.SSHKey, HivePort: e.HivePort,
+	}
+}
+
+type recordFile struct {
+	Version int           `json:"version"`
+	Hives   []RecordEntry `json:"hives"`
+}
+
+// Entries lists the hives on record, sorted by alias. A file that does not exist
+// is an empty record.
+func (r Record) Entries() ([]RecordEntry, error) {
+	if r.Path == "" {
+		return nil, nil
+	}
+	data, err := os.ReadFile(r.Path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the record of hives: %w", err)
+	}
+	var f recordFile
+	if err := json.Unmarshal(data, &f); err != nil {
+		return nil, fmt.Errorf("reading the record of hives: %s: %w", r.Path, err)
+	}
+	return f.Hives, nil
+}
+
+// Extra lists the hives on record that were installed from the config at this
+// path and that the config no longer names, neither by address nor by alias.
+func (r Record) Extra(c *Config, configPath string) ([]Hive, error) {
+	entries, err := r.Entries()
+	if err != nil {
+		return nil, err
+	}
+	var extra []Hive
+	for _, e := range entries {
+		gone := !slices.ContainsFunc(c.Hives, func(h Hive) bool {
+			return h.Alias == e.Alias || h.Address() == e.Hive().Address()
+		})
+		if gone && e.Config == configPath {
+			extra = append(extra, e.Hive())
+		}
+	}
+	return extra, nil
+}
+
+// Update changes the record: hives in installed are put on it, with the config
+// they came from, and those in removed are taken off. Runs that do so at the
+// same time wait for one another.
+func (r Record) Update(installed, removed []Hive, configPath string, now time.Time) error {
+	if r.Path == "" || len(installed)+len(removed) == 0 {
+		return nil
+	}
+	unlock, err := lockFile(r.Path + ".lock")
+	if err != nil {
+		return fmt.Errorf("locking the record of hives: %w", err)
+	}
+	defer unlock()
+	entries, err := r.Entries()
+	if err != nil {
+		return err
+	}
+	changed := append(slices.Clone(installed), removed...)
+	entries = slices.DeleteFunc(entries, func(e RecordEntry) bool {
+		return slices.ContainsFunc(changed, func(h Hive) bool {
+			return h.Address() == e.Hive().Address() || h.Alias == e.Alias && e.Config == configPath
+		})
+	})
+	for _, h := range installed {
+		entries = append(entries, RecordEntry{
+			Alias: h.Alias, Hostname: h.Hostname, SSHUser: h.SSHUser, SSHPort: h.SSHPort, SSHKey: h.SSHKey,
+			HivePort: h.HivePort, Config: configPath, InstalledAt: now.UTC().Truncate(time.Second),
+		})
+	}
+	slices.SortFunc(entries, func(a, b RecordEntry) int {
+		return cmp.Or(cmp.Compare(a.Alias, b.Alias), cmp.Compare(a.Config, b.Config))
+	})
+	return writeWhole(r.Path, 0o600, func(w io.Writer) error {
+		enc := json.NewEncoder(w)
+		enc.SetIndent("", "  ")
+		return enc.Encode(recordFile{Version: 1, Hives: entries})
+	})
+}
+
+// lockFile takes an exclusive lock, waiting for it; the kernel frees it when
+// the process ends.
+func lockFile(path string) (unlock func(), err error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX)
+		if !errors.Is(err, syscall.EINTR) {
+			break
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return func() { _ = f.Close() }, nil
+}

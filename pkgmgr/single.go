@@ -1,0 +1,57 @@
+package pkgmgr
+
+import (
+	"cmp"
+	"context"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+)
+
+// UninstallPlan is the plan that removes rbee from every hive that was read and
+// has anything of it. A machine whose rbee does not work, or that has workers
+// but no rbee, is brought this one first, since removing is done on the machine.
+func (f *Fleet) UninstallPlan() operations.Plan {
+	plan := operations.Plan{Steps: []operations.Step{}, Drift: []operations.Drift{}}
+	for _, m := range f.members {
+		s := m.state
+		if s == nil || s.Rbee == nil && len(s.Workers) == 0 {
+			continue
+		}
+		if s.Rbee == nil || s.Broken != "" || s.Schema != wire.Schema {
+			plan.Steps = append(plan.Steps, operations.Step{
+				Hive: m.hive.Alias, Action: operations.ActionUpdateHive, From: installedVersion(s),
+				Version: cmp.Or(f.opts.Version, "this one"), Reason: "needed to uninstall",
+			})
+		}
+		plan.Steps = append(plan.Steps, operations.Step{
+			Hive: m.hive.Alias, Action: operations.ActionRemoveHive, From: installedVersion(s), Reason: "uninstall",
+		})
+	}
+	return plan
+}
+
+// Daemon starts or stops the daemons of all hives of the fleet, which must have
+// been read; action is ActionStartHive or ActionStopHive.
+func (f *Fleet) Daemon(ctx context.Context, action operations.Action, o ApplyOptions) []operations.HiveReport {
+	plan := operations.Plan{}
+	for _, m := range f.members {
+		if m.state != nil && m.state.Rbee != nil {
+			plan.Steps = append(plan.Steps, operations.Step{Hive: m.hive.Alias, Action: action, Reason: "asked for"})
+		}
+	}
+	return f.Apply(ctx, plan, o)
+}
+
+// NeedsDevices tells whether a recipe of a wanted worker asks for a GPU, so that
+// [Fleet.Validate] has something to compare with only if devices are read.
+func (f *Fleet) NeedsDevices() bool {
+	for _, m := range f.members {
+		for _, w := range m.hive.Workers {
+			if r, ok := f.opts.Catalog.Recipe(w.Type); ok && r.Needs.GPU != "" {
+				return true
+			}
+		}
+	}
+	return false
+}

@@ -1,0 +1,184 @@
+package pkgmgr
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+)
+
+// Validate checks hives that [Fleet.Read] has read, with Devices asked for:
+// whether each could be reached, and whether its workers exist, fit its platform
+// and find the GPU and the disk that they need. It changes nothing. Files that a
+// config and recipes are written in are checked when they are loaded.
+func (f *Fleet) Validate(ctx context.Context) *operations.ValidateReport {
+	v := &validation{report: &operations.ValidateReport{
+		Warnings: []operations.ValidateWarning{}, Errors: []operations.ValidateError{},
+	}}
+	f.want = f.lookUp(ctx, false)
+	for _, m := range f.members {
+		if m.extra {
+			continue
+		}
+		v.report.Hives++
+		v.report.Workers += len(m.hive.Workers)
+		v.hive = m.hive
+		v.checkKey()
+		f.validateTypes(v, m)
+		switch {
+		case m.err != nil:
+			v.report.Errors = append(v.report.Errors, operations.ValidateError{
+				Hive: m.hive.Alias, Error: m.err.Message, Unreachable: cmp.Or(m.err.Reason, "failed"),
+			})
+		case m.state != nil:
+			f.validateMachine(v, m)
+		}
+	}
+	v.report.Status = operations.StatusValid
+	if len(v.report.Errors) > 0 {
+		v.report.Status = operations.StatusInvalid
+	}
+	return v.report
+}
+
+// validation collects what is found about the hive at hand.
+type validation struct {
+	hive   Hive
+	report *operations.ValidateReport
+}
+
+func (v *validation) warn(format string, args ...any) {
+	v.report.Warnings = append(v.report.Warnings, operations.ValidateWarning{
+		Hive: v.hive.Alias, Warning: fmt.Sprintf(format, args...),
+	})
+}
+
+func (v *validation) fail(pos Pos, file, format string, args ...any) {
+	v.report.Errors = append(v.report.Errors, operations.ValidateError{
+		Hive: v.hive.Alias, Error: fmt.Sprintf(format, args...), File: file, Line: pos.Line, Column: pos.Column,
+	})
+}
+
+func (v *validation) checkKey() {
+	if v.hive.SSHKey == "" {
+		return
+	}
+	if _, err := os.Stat(expandHome(v.hive.SSHKey)); errors.Is(err, fs.ErrNotExist) {
+		v.warn("SSH key not found, will prompt for password")
+	}
+}
+
+// expandHome replaces a leading ~/ by the user's home directory.
+func expandHome(path string) string {
+	rest, ok := strings.CutPrefix(path, "~/")
+	if !ok {
+		return path
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return path
+	}
+	return filepath.Join(home, rest)
+}
+
+// validateTypes checks what needs no machine: that worker types exist.
+func (f *Fleet) validateTypes(v *validation, m *member) {
+	for _, w := range m.hive.Workers {
+		recipe, ok := f.opts.Catalog.Recipe(w.Type)
+		if !ok {
+			hint := ""
+			if near := f.opts.Catalog.Nearest(w.Type); near != "" {
+				hint = fmt.Sprintf(", did you mean '%s'?", near)
+			}
+			v.fail(w.Pos, v.file(f), "unknown worker type '%s'%s", w.Type, hint)
+			continue
+		}
+		if len(recipe.Sources) == 0 {
+			v.warn("worker '%s': %s", w.Type, recipe.Note)
+		}
+	}
+}
+
+func (v *validation) file(f *Fleet) string { return f.configPath }
+
+// validateMachine checks what the machine must have.
+func (f *Fleet) validateMachine(v *validation, m *member) {
+	s := m.state
+	if s.Rbee == nil {
+		if b, ok := f.want.Binaries[PlatformKey(s.Platform)]; ok && b.Err != nil {
+			v.fail(m.hive.Pos, "", "%s", b.Err)
+		}
+	}
+	needDisk := uint64(0)
+	for _, w := range m.hive.Workers {
+		recipe, ok := f.opts.Catalog.Recipe(w.Type)
+		if !ok {
+			continue
+		}
+		want := f.want.Workers[WorkerKey{w.Type, w.Version, s.Platform}]
+		if want.Err != nil && len(recipe.Sources) > 0 {
+			v.fail(w.Pos, v.file(f), "worker '%s': %s", w.Type, want.Err)
+		}
+		v.checkDevices(w, recipe.Needs, s)
+		installed := slices.ContainsFunc(s.Workers, func(have wire.Worker) bool { return have.Type == w.Type })
+		if !installed {
+			needDisk += max(uint64(max(recipe.Needs.Disk, 0)), uint64(max(want.Source.Size, 0)))
+		}
+	}
+	if s.DiskFree > 0 && needDisk > s.DiskFree {
+		v.fail(m.hive.Pos, "", "%s has %s free, its workers need %s", s.Home, bytesText(s.DiskFree), bytesText(needDisk))
+	}
+}
+
+func (v *validation) checkDevices(w Worker, n Needs, s *State) {
+	if n.GPU == "" || !s.DevicesKnown {
+		return
+	}
+	var fit []wire.Device
+	for _, d := range s.Devices {
+		if n.GPU != "any" && d.Vendor != n.GPU {
+			continue
+		}
+		if d.Error != "" {
+			v.fail(w.Pos, "", "worker '%s' needs a GPU, and the driver of this one fails: %s", w.Type, d.Error)
+			return
+		}
+		fit = append(fit, d)
+	}
+	kind := n.GPU + " GPU"
+	if n.GPU == "any" {
+		kind = "GPU"
+	}
+	if len(fit) == 0 {
+		v.fail(w.Pos, "", "worker '%s' needs a %s, and none is found", w.Type, strings.TrimSpace(kind))
+		return
+	}
+	most := slices.MaxFunc(fit, func(a, b wire.Device) int { return cmp.Compare(a.MemoryBytes, b.MemoryBytes) })
+	if need := uint64(max(n.GPUMemory, 0)); most.MemoryBytes > 0 && most.MemoryBytes < need {
+		v.fail(w.Pos, "", "worker '%s' needs a GPU with %s, the largest has %s", w.Type, bytesText(need), bytesText(most.MemoryBytes))
+	}
+}
+
+// bytesText words a number of bytes in binary units.
+func bytesText(n uint64) string {
+	const unit = 1024
+	if n < unit {
+		return fmt.Sprintf("%d B", n)
+	}
+	value, suffix := float64(n)/unit, "KiB"
+	for _, next := range []string{"MiB", "GiB", "TiB"} {
+		if value < unit {
+			break
+		}
+		value, suffix = value/unit, next
+	}
+	return fmt.Sprintf("%.1f %s", value, suffix)
+}

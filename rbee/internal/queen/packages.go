@@ -1,0 +1,211 @@
+package queen
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr"
+)
+
+func (q *Queen) sync(ctx context.Context, op operations.PackageSync, events operations.Handler) (*operations.SyncReport, error) {
+	start := time.Now()
+	d, err := q.load(op.ConfigPath)
+	if err != nil {
+		return nil, err
+	}
+	fleet, err := q.open(d, op.Scope, op.Push, events)
+	if err != nil {
+		return nil, err
+	}
+	defer fleet.Close()
+	fleet.Read(ctx, pkgmgr.ReadOptions{})
+	plan := fleet.Plan(ctx, true, pkgmgr.PlanOptions{RemoveExtra: op.RemoveExtra, Force: op.Force})
+	tell(events, operations.Event{Type: operations.EventPlan, Plan: &plan})
+	if op.DryRun {
+		return fleet.SyncReport(plan, nil, time.Since(start)), nil
+	}
+	reports := fleet.Apply(ctx, plan, pkgmgr.ApplyOptions{Force: op.Force, LockWait: lockWait(op.LockWaitSeconds)})
+	if err := q.remember(d, fleet.States(), reports); err != nil {
+		return nil, err
+	}
+	return fleet.SyncReport(plan, reports, time.Since(start)), nil
+}
+
+func tell(events operations.Handler, e operations.Event) {
+	if events != nil {
+		e.Time = time.Now()
+		events(e)
+	}
+}
+
+// remember brings the record to what the machines are now known to be.
+func (q *Queen) remember(d *desired, states []pkgmgr.HiveState, reports []operations.HiveReport) error {
+	results := map[string]operations.HiveResult{}
+	for _, r := range reports {
+		results[r.Alias] = r.Status
+	}
+	entries, err := q.record.Entries()
+	if err != nil {
+		return err
+	}
+	var installed, removed []pkgmgr.Hive
+	for _, s := range states {
+		switch {
+		case s.State == nil:
+		case results[s.Hive.Alias] == operations.HiveUninstalled, s.State.Rbee == nil:
+			removed = append(removed, s.Hive)
+		case !s.Extra && !onRecord(entries, s.Hive, d.path):
+			installed = append(installed, s.Hive)
+		}
+	}
+	return q.record.Update(installed, removed, d.path, time.Now())
+}
+
+func onRecord(entries []pkgmgr.RecordEntry, h pkgmgr.Hive, configPath string) bool {
+	for _, e := range entries {
+		if e.Alias == h.Alias && e.Hive().Address() == h.Address() && e.Config == configPath && e.HivePort == h.HivePort {
+			return true
+		}
+	}
+	return false
+}
+
+func (q *Queen) status(ctx context.Context, op operations.PackageStatus, events operations.Handler) (*operations.StatusReport, error) {
+	start := time.Now()
+	d, err := q.load(op.ConfigPath)
+	if err != nil {
+		return nil, err
+	}
+	fleet, err := q.open(d, op.Scope, false, events)
+	if err != nil {
+		return nil, err
+	}
+	defer fleet.Close()
+	fleet.Read(ctx, pkgmgr.ReadOptions{Deep: op.Deep})
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	plan := fleet.Plan(ctx, false, pkgmgr.PlanOptions{})
+	return fleet.StatusReport(plan, op.Verbose, time.Since(start)), nil
+}
+
+func (q *Queen) validate(ctx context.Context, op operations.PackageValidate, events operations.Handler) (*operations.ValidateReport, error) {
+	d, err := q.load(op.ConfigPath)
+	if err != nil {
+		return invalid(err)
+	}
+	fleet, err := q.open(d, op.Scope, false, events)
+	if err != nil {
+		return nil, err
+	}
+	defer fleet.Close()
+	fleet.Read(ctx, pkgmgr.ReadOptions{Devices: fleet.NeedsDevices()})
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return fleet.Validate(ctx), nil
+}
+
+// invalid turns what is wrong with files into a report: to find that is what
+// validate is for.
+func invalid(err error) (*operations.ValidateReport, error) {
+	var e *operations.Error
+	if !errors.As(err, &e) || e.Code != operations.CodeConfigInvalid {
+		return nil, err
+	}
+	r := &operations.ValidateReport{Status: operations.StatusInvalid, Warnings: []operations.ValidateWarning{}}
+	for _, p := range e.Problems {
+		r.Errors = append(r.Errors, operations.ValidateError{
+			Hive: p.Hive, Error: p.Message, File: p.File, Line: p.Line, Column: p.Column, Hint: p.Hint,
+		})
+	}
+	if len(r.Errors) == 0 {
+		r.Errors = []operations.ValidateError{{Error: e.Message}}
+	}
+	return r, nil
+}
+
+func (q *Queen) uninstall(ctx context.Context, op operations.PackageUninstall, events operations.Handler) (*operations.UninstallReport, error) {
+	start := time.Now()
+	d, err := q.loadIfThere(op.ConfigPath)
+	if err != nil {
+		return nil, err
+	}
+	fleet, err := q.open(d, op.Scope, false, events)
+	if err != nil {
+		return nil, err
+	}
+	defer fleet.Close()
+	fleet.Read(ctx, pkgmgr.ReadOptions{})
+	before := workerCounts(fleet.States())
+	plan := fleet.UninstallPlan()
+	tell(events, operations.Event{Type: operations.EventPlan, Plan: &plan})
+	r := &operations.UninstallReport{
+		Status: operations.StatusSuccess,
+		Hives:  fleet.Apply(ctx, plan, pkgmgr.ApplyOptions{LockWait: lockWait(op.LockWaitSeconds)}),
+	}
+	if err := q.remember(d, fleet.States(), r.Hives); err != nil {
+		return nil, err
+	}
+	failed := 0
+	for _, h := range r.Hives {
+		switch h.Status {
+		case operations.HiveUninstalled:
+			r.Summary.HivesUninstalled++
+			r.Summary.WorkersRemoved += before[h.Alias]
+		case operations.HiveNotInstalled:
+			r.Summary.HivesNotInstalled++
+		case operations.HiveUnreachable:
+			r.Summary.HivesUnreachable++
+			failed++
+		default:
+			r.Summary.HivesFailed++
+			failed++
+		}
+	}
+	switch {
+	case failed > 0 && failed == len(r.Hives):
+		r.Status = operations.StatusFailed
+	case failed > 0:
+		r.Status = operations.StatusPartial
+	case op.Purge:
+		if r.Purged, err = q.purge(d.path); err != nil {
+			return nil, err
+		}
+	}
+	r.Summary.DurationSeconds = time.Since(start).Round(time.Millisecond).Seconds()
+	return r, nil
+}
+
+func workerCounts(states []pkgmgr.HiveState) map[string]int {
+	counts := map[string]int{}
+	for _, s := range states {
+		if s.State != nil {
+			counts[s.Hive.Alias] = len(s.State.Workers)
+		}
+	}
+	return counts
+}
+
+// purge removes rbee's files from this machine. It is only called once every
+// hive is known to be without rbee, so that no hive is forgotten.
+func (q *Queen) purge(configPath string) (purged []string, err error) {
+	paths := q.opts.Paths
+	for _, p := range []string{configPath, paths.Recipes(), paths.Record(), paths.Record() + ".lock", paths.CacheDir} {
+		if _, err := os.Lstat(p); errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err := os.RemoveAll(p); err != nil {
+			return purged, err
+		}
+		purged = append(purged, p)
+	}
+	for _, dir := range []string{paths.ConfigDir, paths.StateDir} {
+		_ = os.Remove(dir) // only where it is empty now
+	}
+	return purged, nil
+}

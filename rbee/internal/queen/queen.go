@@ -1,0 +1,210 @@
+// Package queen decides: it takes every operation, does the package and hive
+// operations itself, over SSH, and answers with a report.
+//
+// A [Queen] is an [operations.Runner]. The CLI runs one in its own process, so
+// no daemon is needed. Each file of this package holds the operations of one
+// kind; what they share is here: the config, the record of hives, the catalog,
+// and the way to the machines.
+package queen
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/sshx"
+)
+
+// Options configure a [Queen].
+type Options struct {
+	// Version is the version of this rbee, which hives shall have too.
+	Version string
+
+	// Self is the path of the running rbee, sent to machines of this platform.
+	// Empty if the running program is none.
+	Self string
+
+	// Paths are where this machine keeps rbee's files.
+	Paths Paths
+
+	// Prompter asks for passwords and unknown host keys; nil never asks.
+	Prompter sshx.Prompter
+
+	// AcceptNewHostKeys accepts the key of a host that is not known yet.
+	AcceptNewHostKeys bool
+
+	// SSHConfig is an ssh_config file in place of the user's; empty for that.
+	SSHConfig string
+
+	// Binaries is a directory of rbee builds for other platforms; may be empty.
+	Binaries string
+
+	// ReleaseURL is where released binaries are; empty for the usual place.
+	ReleaseURL string
+
+	// Timeout bounds each connection's making; 0 is as sshx has it.
+	Timeout time.Duration
+}
+
+// Queen does operations. It may be used by several goroutines at once.
+type Queen struct {
+	opts     Options
+	dialer   *sshx.Dialer
+	binaries *pkgmgr.Binaries
+	record   pkgmgr.Record
+}
+
+var _ operations.Runner = (*Queen)(nil)
+
+// New makes a queen. It opens nothing yet.
+func New(o Options) (*Queen, error) {
+	if o.Paths == (Paths{}) {
+		return nil, errors.New("queen: Options.Paths is empty")
+	}
+	d := &sshx.Dialer{
+		Home: o.Paths.Home, AcceptNewHostKeys: o.AcceptNewHostKeys, Prompter: o.Prompter, Timeout: o.Timeout,
+	}
+	if o.SSHConfig != "" {
+		d.ConfigFiles = []string{o.SSHConfig}
+	}
+	return &Queen{
+		opts: o, dialer: d, record: pkgmgr.Record{Path: o.Paths.Record()},
+		binaries: &pkgmgr.Binaries{
+			Self: o.Self, Version: o.Version, Dir: o.Binaries, Cache: o.Paths.BinaryCache(), ReleaseURL: o.ReleaseURL,
+		},
+	}, nil
+}
+
+// Close ends the connections that operations share, such as those to jump hosts.
+func (q *Queen) Close() error { return q.dialer.Close() }
+
+// Run implements [operations.Runner].
+func (q *Queen) Run(ctx context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
+	if err := op.Validate(); err != nil {
+		return nil, err
+	}
+	switch op := op.(type) {
+	case operations.PackageSync:
+		return report(q.sync(ctx, op, events))
+	case operations.PackageInstall:
+		return report(q.sync(ctx, op.Sync(), events))
+	case operations.PackageStatus:
+		return report(q.status(ctx, op, events))
+	case operations.PackageUninstall:
+		return report(q.uninstall(ctx, op, events))
+	case operations.PackageValidate:
+		return report(q.validate(ctx, op, events))
+	case operations.PackageMigrate:
+		return report(q.migrate(ctx, op, events))
+	case operations.HiveList:
+		return report(q.hiveList(op))
+	case operations.HiveGet:
+		return report(q.hiveGet(ctx, op, events))
+	case operations.HiveStatus:
+		return report(q.hiveStatus(ctx, op, events))
+	case operations.HiveStart:
+		return report(q.hiveDaemon(ctx, op.Alias, op.ConfigPath, operations.ActionStartHive, events))
+	case operations.HiveStop:
+		return report(q.hiveDaemon(ctx, op.Alias, op.ConfigPath, operations.ActionStopHive, events))
+	default:
+		return nil, &operations.Error{
+			Code: operations.CodeUnsupported, Message: fmt.Sprintf("this rbee cannot do %s yet", op.Kind()),
+		}
+	}
+}
+
+// report keeps a nil pointer from becoming a non-nil Report, and gives every
+// error a code.
+func report[R interface {
+	comparable
+	operations.Report
+}](r R, err error) (operations.Report, error) {
+	var none R
+	if err != nil {
+		return nil, asError(err)
+	}
+	if r == none {
+		return nil, nil
+	}
+	return r, nil
+}
+
+func asError(err error) error {
+	var e *operations.Error
+	if errors.As(err, &e) {
+		return err
+	}
+	code := operations.CodeFailed
+	if errors.Is(err, context.Canceled) {
+		code = operations.CodeCanceled
+	}
+	return &operations.Error{Code: code, Message: err.Error(), Err: err}
+}
+
+// connect opens the way to a hive's machine.
+func (q *Queen) connect(ctx context.Context, h pkgmgr.Hive) (pkgmgr.Host, error) {
+	if h.Local() {
+		return sshx.NewLocal(), nil
+	}
+	return q.dialer.Dial(ctx, sshx.Target{Host: h.Hostname, User: h.SSHUser, Port: h.SSHPort, KeyFile: h.SSHKey})
+}
+
+// desired is the config and all that belongs to it.
+type desired struct {
+	config  *pkgmgr.Config
+	path    string // absolute
+	catalog *pkgmgr.Catalog
+	extra   []pkgmgr.Hive
+}
+
+// load reads the config, the recipes and the record.
+func (q *Queen) load(configPath string) (*desired, error) {
+	path, err := q.opts.Paths.ConfigFile(configPath)
+	if err != nil {
+		return nil, err
+	}
+	config, err := pkgmgr.Load(path)
+	if err != nil {
+		return nil, err
+	}
+	return q.withCatalog(config, path)
+}
+
+// loadIfThere is load, with an empty config where the file does not exist.
+func (q *Queen) loadIfThere(configPath string) (*desired, error) {
+	d, err := q.load(configPath)
+	if operations.CodeOf(err) != operations.CodeNotFound {
+		return d, err
+	}
+	path, err := q.opts.Paths.ConfigFile(configPath)
+	if err != nil {
+		return nil, err
+	}
+	return q.withCatalog(&pkgmgr.Config{Path: path}, path)
+}
+
+func (q *Queen) withCatalog(config *pkgmgr.Config, path string) (*desired, error) {
+	catalog, err := pkgmgr.LoadCatalog(q.opts.Paths.Recipes())
+	if err != nil {
+		return nil, err
+	}
+	extra, err := q.record.Extra(config, path)
+	if err != nil {
+		return nil, err
+	}
+	return &desired{config: config, path: path, catalog: catalog, extra: extra}, nil
+}
+
+// open makes the fleet of a scope.
+func (q *Queen) open(d *desired, scope operations.Scope, push bool, events operations.Handler) (*pkgmgr.Fleet, error) {
+	return pkgmgr.Open(d.config, pkgmgr.Options{
+		Connect: q.connect, Only: scope.Hives, Labels: scope.Labels, Extra: d.extra, Catalog: d.catalog,
+		Binaries: q.binaries, Version: q.opts.Version, CacheDir: q.opts.Paths.CacheDir, Push: push,
+		Parallel: scope.Parallel, Events: events,
+	})
+}
+
+func lockWait(secs float64) time.Duration { return time.Duration(secs * float64(time.Second)) }
