@@ -26,15 +26,17 @@ type Client struct {
 	done   chan struct{} // closed when the connection has ended
 
 	mu      sync.Mutex
-	cause   error // why it ended
-	running int   // open sessions
-	freed   chan struct{}
+	cause   error         // why it ended
+	opening int           // sessions that the host is being asked for
+	running int           // open sessions
+	ended   int           // sessions that have ended
+	changed chan struct{} // closed and replaced when one of the three changes
 }
 
 var errClosed = errors.New("the connection was closed on this side")
 
 func newClient(g *goph.Client, l *link, r Resolved, keepAlive time.Duration) *Client {
-	c := &Client{ssh: g, link: l, target: r.Address(), done: make(chan struct{}), freed: make(chan struct{})}
+	c := &Client{ssh: g, link: l, target: r.Address(), done: make(chan struct{}), changed: make(chan struct{})}
 	go func() {
 		err := g.Wait()
 		if err == nil || errors.Is(err, io.EOF) {
@@ -160,31 +162,63 @@ func (c *Client) fail(ctx context.Context, op string, err error) error {
 	return &Error{Op: op, Target: c.target, Reason: classify(err), Err: err}
 }
 
-// newSession opens a session. When the host refuses one more, it waits until one of this connection's own has ended.
+// newSession opens a session. When the host refuses one more while this connection has others, it waits until one of
+// them has ended.
 func (c *Client) newSession(ctx context.Context) (*ssh.Session, error) {
 	for {
 		c.mu.Lock()
-		running, freed := c.running, c.freed
+		ended := c.ended
+		c.opening++
 		c.mu.Unlock()
 		s, err := c.ssh.NewSession()
+		c.mu.Lock()
+		c.opening--
 		if err == nil {
-			c.mu.Lock()
 			c.running++
-			c.mu.Unlock()
-			return s, nil
 		}
+		c.tellWaiters()
+		c.mu.Unlock()
 		var refused *ssh.OpenChannelError
-		if running == 0 || !errors.As(err, &refused) {
-			return nil, err
+		if err == nil || !errors.As(err, &refused) {
+			return s, err
 		}
-		select {
-		case <-freed:
-		case <-c.done:
-			return nil, io.EOF
-		case <-ctx.Done():
-			return nil, ctx.Err()
+		if waitErr := c.waitEnded(ctx, ended); waitErr != nil {
+			if waitErr == errNoneRunning {
+				return nil, err
+			}
+			return nil, waitErr
 		}
 	}
+}
+
+var errNoneRunning = errors.New("no other session is running")
+
+// waitEnded waits until more sessions than the given number have ended.
+func (c *Client) waitEnded(ctx context.Context, than int) error {
+	for {
+		c.mu.Lock()
+		enough, none, changed := c.ended > than, c.running+c.opening == 0, c.changed
+		c.mu.Unlock()
+		switch {
+		case enough:
+			return nil
+		case none:
+			return errNoneRunning
+		}
+		select {
+		case <-changed:
+		case <-c.done:
+			return io.EOF
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// tellWaiters wakes all waitEnded calls. c.mu is held.
+func (c *Client) tellWaiters() {
+	close(c.changed)
+	c.changed = make(chan struct{})
 }
 
 // sessionEnded lets waiting sessions try again.
@@ -192,8 +226,8 @@ func (c *Client) sessionEnded() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.running--
-	close(c.freed)
-	c.freed = make(chan struct{})
+	c.ended++
+	c.tellWaiters()
 }
 
 // Dial connects to an address as seen from the host: "tcp" with host:port, or "unix" with a path. Deadlines and

@@ -68,18 +68,18 @@ func (l *Local) run(ctx context.Context, c command, argv []string) error {
 	if ctx.Err() != nil {
 		return l.fail(ctx, c.op, ctx.Err())
 	}
+	dir, err := l.dir()
+	if err != nil {
+		return l.fail(ctx, c.op, err)
+	}
 	env := append(os.Environ(), l.Env...)
-	program, err := findProgram(argv[0], getenv(env, "PATH"))
+	program, err := findProgram(argv[0], dir, getenv(env, "PATH"))
 	if err != nil {
 		status := 127
 		if errors.Is(err, os.ErrPermission) {
 			status = 126
 		}
 		return &ExitError{Argv: c.argv, Target: localTarget, Status: status, Stderr: err.Error()}
-	}
-	dir, err := l.dir()
-	if err != nil {
-		return l.fail(ctx, c.op, err)
 	}
 	broken := make(chan error, 1)
 	failed := func(err error) {
@@ -183,9 +183,12 @@ func getenv(env []string, name string) string {
 	return ""
 }
 
-// findProgram looks for a program as a shell would.
-func findProgram(name, path string) (string, error) {
+// findProgram looks for a program as a shell in dir would.
+func findProgram(name, dir, path string) (string, error) {
 	if strings.ContainsRune(name, '/') {
+		if !filepath.IsAbs(name) {
+			name = filepath.Join(dir, name)
+		}
 		return name, canExecute(name)
 	}
 	found := fmt.Errorf("%s: not found", name)

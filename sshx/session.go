@@ -55,10 +55,11 @@ func scriptArgv() []string { return []string{"sh", "-s"} }
 
 // scriptInput wraps a script for `sh -s`. The shell reads all of it before it starts. Standard input stays open after it;
 // a watcher waits for its end, which comes with the end of the connection, and then hangs up the process group. It does
-// nothing once the shell, or what the shell has become, is gone.
+// nothing once the shell, or what the shell has become, is gone. The shell itself survives SIGPIPE, for it often has a word
+// to say about its dying children, to a reader that is gone, before it comes to the script's own trap for SIGHUP.
 func scriptInput(script string) string {
 	return "{ " + printMark + "; exec 3<&0 </dev/null; " +
-		"{ read -r x <&3; kill -0 $$ && kill -HUP 0; } >/dev/null 2>&1 & _sshx=$!; exec 3<&-; " +
+		"{ read -r x <&3; kill -0 $$ && kill -HUP 0; } >/dev/null 2>&1 & _sshx=$!; exec 3<&-; trap : PIPE; " +
 		"eval " + Quote(script) + "; set -- $?; kill $_sshx 2>/dev/null; exit $1; }\n"
 }
 

@@ -34,20 +34,11 @@ func (h *Host) Cut() {
 
 // CutAfter cuts one connection, the one that brings the n-th received byte from now on: the middle of an upload. It
 // happens once.
-func (h *Host) CutAfter(n int64) {
-	h.faults.mu.Lock()
-	defer h.faults.mu.Unlock()
-	h.faults.cutArmed, h.faults.cutAfter = true, n
-}
+func (h *Host) CutAfter(n int64) { h.faults.cutAt(n) }
 
 // Stall makes the host silent: connections are accepted and stay open, but nothing is read or answered. Stall(false) lets
 // everything go on.
-func (h *Host) Stall(stall bool) {
-	h.faults.mu.Lock()
-	defer h.faults.mu.Unlock()
-	h.faults.stalled = stall
-	h.faults.changed.Broadcast()
-}
+func (h *Host) Stall(stall bool) { h.faults.stall(stall) }
 
 // DropNext closes the next n connections as soon as they come, as sshd does beyond MaxStartups.
 func (h *Host) DropNext(n int) {
@@ -58,10 +49,25 @@ func (h *Host) DropNext(n int) {
 
 // Latency adds a round-trip time to connections made from now on. Bytes are delayed as on a long line: many can be under
 // way, so that throughput stays. Connecting takes one more round trip, like TCP's handshake.
-func (h *Host) Latency(rtt time.Duration) {
-	h.faults.mu.Lock()
-	defer h.faults.mu.Unlock()
-	h.faults.delay = rtt / 2
+func (h *Host) Latency(rtt time.Duration) { h.faults.latency(rtt) }
+
+func (f *faults) cutAt(n int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.cutArmed, f.cutAfter = true, n
+}
+
+func (f *faults) stall(stall bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.stalled = stall
+	f.changed.Broadcast()
+}
+
+func (f *faults) latency(rtt time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.delay = rtt / 2
 }
 
 // faultConn is the host's end of a connection, with the host's faults.
