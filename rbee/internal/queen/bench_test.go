@@ -1,0 +1,233 @@
+package queen
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/crypto/ssh/knownhosts"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr"
+)
+
+// The benchmarks compare rbee with bare programs on real hosts. They need:
+//
+//	RBEE_BENCH_CONFIG      a hives.conf whose hosts may be changed at will
+//	RBEE_BENCH_SSH_CONFIG  the ssh_config for them, with UserKnownHostsFile
+//	RBEE_BENCH_KEY         the private key that they accept
+//	RBEE_BENCH_KNOWN       their known_hosts
+//	RBEE_BENCH_RBEE        a stripped rbee for them
+//
+// docs/performance.md shows the commands and the figures.
+type bench struct {
+	config *pkgmgr.Config
+	queen  *Queen
+	ssh    *ssh.ClientConfig
+}
+
+func newBench(b *testing.B) *bench {
+	b.Helper()
+	env := func(name string) string {
+		v := os.Getenv(name)
+		if v == "" {
+			b.Skip(name + " is not set")
+		}
+		return v
+	}
+	config, err := pkgmgr.Load(env("RBEE_BENCH_CONFIG"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	pem, err := os.ReadFile(env("RBEE_BENCH_KEY"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	signer, err := ssh.ParsePrivateKey(pem)
+	if err != nil {
+		b.Fatal(err)
+	}
+	known, err := knownhosts.New(env("RBEE_BENCH_KNOWN"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	dir := b.TempDir()
+	q, err := New(Options{
+		Version: "bench", Self: env("RBEE_BENCH_RBEE"), SSHConfig: env("RBEE_BENCH_SSH_CONFIG"),
+		Paths: Paths{Home: dir, ConfigDir: dir, StateDir: filepath.Join(dir, "state"), CacheDir: filepath.Join(dir, "cache")},
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = q.Close() })
+	return &bench{config: config, queen: q, ssh: &ssh.ClientConfig{
+		Auth: []ssh.AuthMethod{ssh.PublicKeys(signer)}, HostKeyCallback: known, Timeout: 20 * time.Second,
+	}}
+}
+
+func (x *bench) scope() operations.Scope {
+	return operations.Scope{ConfigPath: x.config.Path}
+}
+
+// run does an operation and fails the benchmark unless all is as wanted.
+func (x *bench) run(b *testing.B, op operations.Operation, want operations.Outcome) {
+	b.Helper()
+	r, err := x.queen.Run(context.Background(), op, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if r.Outcome() != want {
+		b.Fatalf("outcome %s, want %s: %+v", r.Outcome(), want, r)
+	}
+}
+
+// bare runs command on every host with nothing but x/crypto/ssh.
+func (x *bench) bare(b *testing.B, command string, stdin func() io.Reader) {
+	b.Helper()
+	var wg sync.WaitGroup
+	errs := make([]error, len(x.config.Hives))
+	for i, h := range x.config.Hives {
+		wg.Go(func() {
+			errs[i] = func() error {
+				c := *x.ssh
+				c.User = h.SSHUser
+				client, err := ssh.Dial("tcp", net.JoinHostPort(h.Hostname, fmt.Sprint(max(h.SSHPort, 22))), &c)
+				if err != nil {
+					return err
+				}
+				defer client.Close()
+				s, err := client.NewSession()
+				if err != nil {
+					return err
+				}
+				s.Stdin, s.Stdout = stdin(), io.Discard
+				return s.Run(command)
+			}()
+		})
+	}
+	wg.Wait()
+	for _, err := range errs {
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// measure times each of the ways in turn, so that a drifting machine does not
+// favour one of them, and reports milliseconds and client CPU per hive.
+func (x *bench) measure(b *testing.B, ways map[string]func(), order ...string) {
+	b.Helper()
+	wall, cpu := map[string]time.Duration{}, map[string]time.Duration{}
+	n := 0
+	for b.Loop() {
+		n++
+		for _, name := range order {
+			c0, t0 := cpuTime(b), time.Now()
+			ways[name]()
+			wall[name] += time.Since(t0)
+			cpu[name] += cpuTime(b) - c0
+		}
+	}
+	for _, name := range order {
+		b.ReportMetric(wall[name].Seconds()*1000/float64(n), name+"-ms")
+		b.ReportMetric(cpu[name].Seconds()*1000/float64(n)/float64(len(x.config.Hives)), name+"-cpu-ms/hive")
+	}
+	if len(order) == 2 {
+		b.ReportMetric(wall[order[0]].Seconds()/wall[order[1]].Seconds(), "ratio")
+	}
+}
+
+func cpuTime(b *testing.B) time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// probeOfOneKilobyte is what a bare program would ask a host.
+var probeOfOneKilobyte = "uname -sm; id -un; cat /proc/meminfo | head -3; df -Pk \"$HOME\"; ls \"$HOME/.local/share/rbee/workers\" 2>/dev/null\n" +
+	strings.Repeat("# padding of a script that asks a host how it is\n", 18) + "exit 0\n"
+
+// BenchmarkStatus compares `rbee status` on installed hives with a bare
+// x/crypto/ssh program that runs a shell script of a kilobyte on each.
+func BenchmarkStatus(b *testing.B) {
+	x := newBench(b)
+	x.run(b, operations.PackageInstall{Scope: x.scope()}, operations.OutcomeOK)
+	x.measure(b, map[string]func(){
+		"rbee": func() { x.run(b, operations.PackageStatus{Scope: x.scope()}, operations.OutcomeOK) },
+		"sync": func() { x.run(b, operations.PackageSync{Scope: x.scope()}, operations.OutcomeOK) },
+		"bare": func() { x.bare(b, "sh -s", func() io.Reader { return strings.NewReader(probeOfOneKilobyte) }) },
+	}, "rbee", "bare", "sync")
+}
+
+// BenchmarkInstall compares bringing rbee to bare hosts with a bare program that
+// streams the same compressed bytes through one command per host.
+func BenchmarkInstall(b *testing.B) {
+	x := newBench(b)
+	raw, err := os.ReadFile(os.Getenv("RBEE_BENCH_RBEE"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	var packed bytes.Buffer
+	gz, _ := gzip.NewWriterLevel(&packed, gzip.BestSpeed)
+	_, _ = gz.Write(raw)
+	_ = gz.Close()
+	uninstall := func() { x.run(b, operations.PackageUninstall{Scope: x.scope()}, operations.OutcomeOK) }
+	uninstall()
+	var rbee, bare time.Duration
+	n := 0
+	for b.Loop() {
+		n++
+		t0 := time.Now()
+		x.run(b, operations.PackageInstall{Scope: x.scope()}, operations.OutcomeOK)
+		rbee += time.Since(t0)
+		uninstall()
+		t0 = time.Now()
+		x.bare(b, "umask 077; gzip -dc > .bench.tmp && sha256sum .bench.tmp && mv .bench.tmp .bench", func() io.Reader { return bytes.NewReader(packed.Bytes()) })
+		bare += time.Since(t0)
+		x.bare(b, "rm -f .bench", func() io.Reader { return strings.NewReader("") })
+	}
+	b.ReportMetric(rbee.Seconds()/float64(n), "rbee-s")
+	b.ReportMetric(bare.Seconds()/float64(n), "bare-s")
+	b.ReportMetric(rbee.Seconds()/bare.Seconds(), "ratio")
+	var u syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)
+	b.ReportMetric(float64(u.Maxrss)/1024, "MB-peak")
+}
+
+// BenchmarkParallel compares the default with one hive after another.
+func BenchmarkParallel(b *testing.B) {
+	x := newBench(b)
+	one := x.scope()
+	one.Parallel = 1
+	uninstall := func() { x.run(b, operations.PackageUninstall{Scope: x.scope()}, operations.OutcomeOK) }
+	uninstall()
+	var together, serial time.Duration
+	n := 0
+	for b.Loop() {
+		n++
+		t0 := time.Now()
+		x.run(b, operations.PackageInstall{Scope: x.scope()}, operations.OutcomeOK)
+		together += time.Since(t0)
+		uninstall()
+		t0 = time.Now()
+		x.run(b, operations.PackageInstall{Scope: one}, operations.OutcomeOK)
+		serial += time.Since(t0)
+		uninstall()
+	}
+	b.ReportMetric(together.Seconds()/float64(n), "default-s")
+	b.ReportMetric(serial.Seconds()/float64(n), "serial-s")
+	b.ReportMetric(serial.Seconds()/together.Seconds(), "times-faster")
+}
