@@ -1,0 +1,108 @@
+package pkgmgr
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/internal/strict"
+)
+
+// recipeFile is a recipe as it is written.
+type recipeFile struct {
+	Type        strict.Value[string]        `key:"type,required" like:"vllm"`
+	Description strict.Value[string]        `key:"description"`
+	Latest      strict.Value[string]        `key:"latest" like:"\"1.2\""`
+	Note        strict.Value[string]        `key:"note"`
+	Sources     strict.Value[[]sourceEntry] `key:"sources"`
+	Start       strict.Value[startEntry]    `key:"start"`
+	Ready       strict.Value[readyEntry]    `key:"ready"`
+	Needs       strict.Value[needsEntry]    `key:"needs"`
+}
+
+type sourceEntry struct {
+	Pos     strict.Pos
+	Version strict.Value[string] `key:"version" like:"\"1.2\""`
+	OS      strict.Value[string] `key:"os" like:"linux"`
+	Arch    strict.Value[string] `key:"arch" like:"amd64"`
+	Libc    strict.Value[string] `key:"libc" like:"glibc"`
+	Builtin strict.Value[string] `key:"builtin" like:"echo"`
+	File    strict.Value[string] `key:"file" like:"worker-{os}-{arch}.tar.gz"`
+	URL     strict.Value[string] `key:"url" like:"https://example.com/worker-{version}.tar.gz"`
+	SHA256  strict.Value[string] `key:"sha256"`
+	Size    strict.Value[size]   `key:"size" like:"512MiB"`
+	Format  strict.Value[string] `key:"format" like:"tar.gz"`
+	Entry   strict.Value[string] `key:"entry" like:"bin/server"`
+}
+
+type startEntry struct {
+	Args strict.Value[[]strict.Value[string]]          `key:"args" like:"[--port, \"{port}\"]"`
+	Env  strict.Value[map[string]strict.Value[string]] `key:"env" like:"{ NAME: value }"`
+}
+
+type readyEntry struct {
+	Path   strict.Value[string] `key:"path,required" like:"/health"`
+	Status strict.Value[int64]  `key:"status" like:"200"`
+}
+
+type needsEntry struct {
+	GPU       strict.Value[string]                 `key:"gpu" like:"nvidia"`
+	GPUMemory strict.Value[size]                   `key:"gpu_memory" like:"24GiB"`
+	Disk      strict.Value[size]                   `key:"disk" like:"20GiB"`
+	OS        strict.Value[[]strict.Value[string]] `key:"os" like:"[linux]"`
+	Arch      strict.Value[[]strict.Value[string]] `key:"arch" like:"[amd64]"`
+}
+
+// size is a number of bytes, written as one or with a unit: 512, "1.5 GiB".
+type size int64
+
+var errSize = errors.New("expected a size")
+
+// DecodeNode implements [strict.Decoder].
+func (s *size) DecodeNode(n *strict.Node) error {
+	switch {
+	case n.Kind == strict.Int && n.Int >= 0:
+		*s = size(n.Int)
+		return nil
+	case n.Kind == strict.String:
+		v, err := parseSize(n.Text)
+		if err != nil {
+			return fmt.Errorf("%q is not a size", n.Text)
+		}
+		*s = size(v)
+		return nil
+	case n.Kind == strict.Int:
+		return fmt.Errorf("%d is not a size", n.Int)
+	default:
+		return fmt.Errorf("%s is not a size", n.Kind)
+	}
+}
+
+var sizeRegexp = regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?) ?([KMGT]i?)?B?$`)
+
+// parseSize reads a number with a unit: B, KB, MB, GB, TB (powers of 1000), KiB,
+// MiB, GiB, TiB (powers of 1024), or none of them.
+func parseSize(s string) (int64, error) {
+	m := sizeRegexp.FindStringSubmatch(s)
+	if m == nil {
+		return 0, errSize
+	}
+	v, err := strconv.ParseFloat(m[1], 64)
+	if err != nil {
+		return 0, errSize
+	}
+	if m[2] != "" {
+		base := 1000.0
+		if strings.HasSuffix(m[2], "i") {
+			base = 1024
+		}
+		v *= math.Pow(base, float64(strings.Index("KMGT", m[2][:1])+1))
+	}
+	if v >= math.MaxInt64 {
+		return 0, errSize
+	}
+	return int64(v), nil
+}
