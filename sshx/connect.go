@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/melbahja/goph"
+	"github.com/rbee-keeper/rbee/sshx/internal/tcp"
 	"golang.org/x/crypto/ssh"
 )
 
@@ -45,7 +46,7 @@ func (st *state) attempt(l *login) (c *Client, dropped bool, err error) {
 	if err != nil {
 		return nil, via != nil && isDropped(err), err // a jump host that has just died is dialled again
 	}
-	link := &link{Conn: conn, raw: rawConn(conn)}
+	link := &link{Conn: conn, raw: tcp.Raw(conn)}
 	stop := context.AfterFunc(l.ctx, func() { conn.Close() })
 	gophClient, err := l.handshake(link)
 	if !stop() && err == nil {

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/rbee-keeper/rbee/sshx/internal/tcp"
 )
 
 // link is a connection's byte stream. It knows when something last came in, and how the stream began.
@@ -31,7 +33,7 @@ func (l *link) Read(p []byte) (int, error) {
 	n, err := l.Conn.Read(p)
 	if n > 0 {
 		l.last.Store(time.Now().UnixNano())
-		quickAck(l.raw)
+		tcp.QuickAck(l.raw)
 		if !l.full { // only one goroutine reads
 			l.keepHead(p[:n])
 		}

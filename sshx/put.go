@@ -18,12 +18,13 @@ import (
 
 // putScript receives a file. Its arguments are the temporary file, the target, the mode and the SHA-256. It says first
 // whether there is gzip, then reads the content. Exit status 65 means that the sum is wrong. Where no tool can tell the
-// sum, it sends the file back and waits for a while until somebody has renamed or removed it.
+// sum, it sends the file back and waits for a while until somebody has renamed or removed it. The last rm is shielded from
+// signals, which often come in pairs when a connection ends.
 //
 // openssl goes first because it is three times as fast as the others. There is no newline, no ! and no ' in it, because
 // it stands in single quotes in a command line for any login shell.
 const putScript = `t=$1; p=$2; m=$3; s=$4; umask 077; ` +
-	`clean() { rm -f "$t"; }; trap clean EXIT; trap "exit 1" HUP INT PIPE TERM; ` +
+	`clean() { trap "" HUP INT PIPE TERM; rm -f "$t"; }; trap clean EXIT; trap "exit 1" HUP INT PIPE TERM; ` +
 	`fail() { echo "$2" >&2; exit $1; }; ` +
 	`z=cat; if command -v gzip >/dev/null 2>&1; then z=gzip; fi; ` +
 	printMark + `; echo $z; ` +

@@ -259,8 +259,7 @@ func (s *session) abort() {
 	s.err.shut()
 	go func() {
 		s.ssh.Signal(ssh.SIGHUP)
-		s.in.Close()
-		s.ssh.Close()
+		s.ssh.Close() // which is the end of the program's input, too
 	}()
 }
 

@@ -14,8 +14,10 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
+	"github.com/rbee-keeper/rbee/sshx/internal/tcp"
 	"golang.org/x/crypto/ssh"
 )
 
@@ -288,7 +290,7 @@ func (h *OpenSSHHost) serve(client net.Conn) error {
 		ours.Close() // what is lost on one side is lost on the other
 	})
 	both.Go(func() {
-		io.Copy(client, ours)
+		io.Copy(client, promptReader{ours, tcp.Raw(ours)})
 		client.Close()
 	})
 	both.Wait()
@@ -296,6 +298,18 @@ func (h *OpenSSHHost) serve(client net.Conn) error {
 	defer kill.Stop()
 	cmd.Wait() // its status says only how the connection ended
 	return nil
+}
+
+// promptReader acknowledges what it reads at once, lest sshd's Nagle algorithm waits for it.
+type promptReader struct {
+	io.Reader
+	raw syscall.RawConn
+}
+
+func (p promptReader) Read(b []byte) (int, error) {
+	n, err := p.Reader.Read(b)
+	tcp.QuickAck(p.raw)
+	return n, err
 }
 
 // tcpPair gives both ends of a loopback connection.

@@ -110,10 +110,7 @@ func testPut(t *testing.T, open Open) {
 
 func testPutPaths(t *testing.T, open Open) {
 	m := open(t, Options{})
-	for i, name := range hostile {
-		if name == "" || strings.ContainsAny(name, "/\xff") {
-			continue
-		}
+	for i, name := range []string{"it's", `a\\b\`, "$(id)`id`", "~", "!!", "a;b &|<>", "*?[a]{b,c}", "-rf", "a\nb", " ", "é\t", "#x"} {
 		dir := fmt.Sprintf("d%d", i)
 		if err := put(t.Context(), m, dir+"/"+name+"/"+name, 0o600, []byte(name)); err != nil {
 			t.Errorf("%q: %v", name, err)

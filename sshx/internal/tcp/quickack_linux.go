@@ -1,14 +1,15 @@
-package sshx
+// Package tcp sets what TCP on Linux can do for SSH.
+package tcp
 
 import (
 	"net"
 	"syscall"
 )
 
-// quickAck makes the kernel acknowledge received bytes at once, until it changes its mind: it has to be asked again
+// QuickAck makes the kernel acknowledge received bytes at once, until it changes its mind: it has to be asked again
 // after every read (tcp(7), TCP_QUICKACK). Without it every login stalls for 40 ms, because sshd's Nagle algorithm
 // waits for an acknowledgement that our kernel delays.
-func quickAck(raw syscall.RawConn) {
+func QuickAck(raw syscall.RawConn) {
 	if raw == nil {
 		return
 	}
@@ -18,8 +19,8 @@ func quickAck(raw syscall.RawConn) {
 	})
 }
 
-// rawConn gives the socket behind c, or nil when c is no TCP connection.
-func rawConn(c net.Conn) syscall.RawConn {
+// Raw gives the socket behind c, or nil when c is no TCP connection.
+func Raw(c net.Conn) syscall.RawConn {
 	tcp, ok := c.(*net.TCPConn)
 	if !ok {
 		return nil
