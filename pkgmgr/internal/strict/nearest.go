@@ -7,7 +7,7 @@ import "strings"
 func Nearest(s string, candidates []string) string {
 	best, least := "", len(s)/3+2
 	for _, c := range candidates {
-		if d := distance(strings.ToLower(s), strings.ToLower(c)); d < least {
+		if d := distance(strings.ToLower(s), strings.ToLower(c)); d < least && d < len(c) {
 			best, least = c, d
 		}
 	}

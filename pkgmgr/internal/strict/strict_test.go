@@ -1,0 +1,69 @@
+package strict
+
+import (
+	"testing"
+)
+
+func TestNearest(t *testing.T) {
+	t.Parallel()
+	keys := []string{"alias", "hostname", "ssh_user", "ssh_port", "hive_port", "auto_start", "1"}
+	for in, want := range map[string]string{
+		"hostnme": "hostname", "host": "hostname", "HOSTNAME": "hostname", "user": "ssh_user", "ssh-port": "ssh_port",
+		"autostart": "auto_start", "ailas": "alias", "zzz": "", "": "", "2": "", "xy": "",
+	} {
+		if got := Nearest(in, keys); got != want {
+			t.Errorf("Nearest(%q) = %q, want %q", in, got, want)
+		}
+	}
+}
+
+func TestDistance(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		a, b string
+		want int
+	}{{"", "", 0}, {"", "abc", 3}, {"abc", "", 3}, {"abc", "acb", 1}, {"kitten", "sitting", 3}, {"abcd", "badc", 2}} {
+		if got := distance(tt.a, tt.b); got != tt.want {
+			t.Errorf("distance(%q, %q) = %d, want %d", tt.a, tt.b, got, tt.want)
+		}
+	}
+}
+
+// Both syntaxes make the same tree, so one struct reads both.
+func TestReadBoth(t *testing.T) {
+	t.Parallel()
+	type job struct {
+		Pos Pos
+		N   Value[int64] `key:"n,required"`
+	}
+	type file struct {
+		Name Value[string]                   `key:"name,required"`
+		On   Value[bool]                     `key:"on"`
+		Jobs Value[[]job]                    `key:"job"`
+		Env  Value[map[string]Value[string]] `key:"env"`
+	}
+	for _, tt := range []struct {
+		syntax Syntax
+		text   string
+		at     Pos
+	}{
+		{TOML, "name = 'x'\non = true\nenv.A = 'b'\n[[job]]\nn = 0x10\n  [[job]]\nn = 2\n", Pos{6, 3}},
+		{YAML, "name: x\non: true\nenv: {A: b}\njob:\n- n: 0x10\n- n: 2\n", Pos{6, 3}},
+	} {
+		var f file
+		if problems := Read(tt.syntax, []byte(tt.text), &f); len(problems) != 0 {
+			t.Fatalf("%v", problems)
+		}
+		if f.Name.V != "x" || !f.On.V || f.Env.V["A"].V != "b" || len(f.Jobs.V) != 2 || f.Jobs.V[0].N.V != 16 || f.Jobs.V[1].Pos != tt.at {
+			t.Errorf("syntax %d: %+v", tt.syntax, f)
+		}
+		var g file
+		problems := Read(tt.syntax, []byte("job: [{}]\n"), &g)
+		if tt.syntax == TOML {
+			problems = Read(tt.syntax, []byte("job = [{}]\n"), &g)
+		}
+		if len(problems) != 2 || problems[0].Item != -1 || problems[1].Item != 0 || problems[1].Message != "job 1 has no n" {
+			t.Errorf("syntax %d: %+v", tt.syntax, problems)
+		}
+	}
+}
