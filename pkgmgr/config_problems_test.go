@@ -57,6 +57,7 @@ func TestParseProblems(t *testing.T) {
 		{"yaml root", "c.yaml", "- a\n", []string{`1:1 the file is a list (expected keys with values)`}},
 		{"yaml key", "c.yaml", "[a]: b\n", []string{`1:1 a key must be a plain word`}},
 		{"yaml large", "c.yaml", yml + "  ssh_port: 99999999999999999999\n", []string{`4:13 a: ssh_port is a decimal number (expected an integer, such as 22)`}},
+		{"yaml worker", "c.yaml", yml + "  workers: [vllm]\n", []string{`4:13 a: workers 1 is a string (expected a table, such as { type: "vllm", version: "latest" })`}},
 		{"yaml merge", "c.yaml", "hive:\n- <<: 1\n  alias: a\n  hostname: h\n", []string{`2:7 << needs a table to merge (such as *name, with &name at a table above)`}},
 		{"yaml broken", "c.yaml", "hive: [\n", []string{`1:0 not valid YAML: did not find expected node content`}},
 	}

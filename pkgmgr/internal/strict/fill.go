@@ -146,6 +146,11 @@ func (c *checker) table(n *Node, dst reflect.Value, name string) {
 		p.Set(reflect.ValueOf(n.Pos))
 	}
 	fields := fieldsOf(dst.Type())
+	if c.syntax == YAML {
+		for i := range fields { // examples are written as TOML
+			fields[i].like = strings.ReplaceAll(fields[i].like, " = ", ": ")
+		}
+	}
 	for _, e := range n.Entries {
 		i := slices.IndexFunc(fields, func(f field) bool { return f.key == e.Key })
 		if i < 0 {
