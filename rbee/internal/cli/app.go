@@ -1,0 +1,198 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/term"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/rbee/internal/queen"
+	"github.com/rbee-keeper/rbee/rbee/internal/ui"
+)
+
+// app is one run of the program.
+type app struct {
+	p       Process
+	grammar grammar
+	json    bool // also set when the command line cannot be parsed
+
+	mu       sync.Mutex
+	progress ui.Progress
+}
+
+func newApp(p Process) *app { return &app{p: p, progress: ui.Silent{}} }
+
+func (a *app) flags() *globals { return &a.grammar.Globals }
+
+// asJSON tells whether stdout belongs to JSON.
+func (a *app) asJSON() bool { return a.json || a.flags().JSON }
+
+// terminal tells whether a standard stream is a terminal that can be drawn on.
+func (a *app) terminal(stream any) bool {
+	file, ok := stream.(*os.File)
+	return ok && a.p.Getenv("TERM") != "dumb" && term.IsTerminal(int(file.Fd()))
+}
+
+// style is what a stream can show.
+func (a *app) style(stream any) ui.Style {
+	colour := a.terminal(stream) && !a.flags().NoColor && a.p.Getenv("NO_COLOR") == ""
+	return ui.Style{Color: colour, ASCII: !a.unicode()}
+}
+
+// unicode is false if the locale names another character set than UTF-8. A
+// locale that is not set says nothing.
+func (a *app) unicode() bool {
+	for _, name := range []string{"LC_ALL", "LC_CTYPE", "LANG"} {
+		if locale := strings.ToLower(a.p.Getenv(name)); locale != "" {
+			return strings.Contains(locale, "utf-8") || strings.Contains(locale, "utf8")
+		}
+	}
+	return true
+}
+
+// config is the config file that flags and environment name; "" is the default.
+func (a *app) config() string {
+	if c := a.flags().Config; c != "" {
+		return c
+	}
+	return a.p.Getenv("RBEE_CONFIG")
+}
+
+// paths are the places of rbee's files on this machine.
+func (a *app) paths() (queen.Paths, error) { return queen.DefaultPaths(a.p.Getenv) }
+
+// open makes the runner of operations.
+func (a *app) open() (Runner, error) {
+	paths, err := a.paths()
+	if err != nil {
+		return nil, err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("finding the program's own file: %w", err)
+	}
+	g := a.flags()
+	o := queen.Options{
+		Version:           a.p.Version,
+		Self:              self,
+		Paths:             paths,
+		AcceptNewHostKeys: g.AcceptNewHostKeys,
+		SSHConfig:         g.SSHConfigFile,
+		Binaries:          g.Binaries,
+		ReleaseURL:        a.p.Getenv("RBEE_RELEASE_URL"),
+		Timeout:           g.Timeout,
+	}
+	if a.terminal(a.p.Stdin) && a.terminal(a.p.Stderr) {
+		o.Prompter = &prompter{a}
+	}
+	if a.p.Open != nil {
+		return a.p.Open(o)
+	}
+	return queen.New(o)
+}
+
+// ask runs an operation without showing anything.
+func (a *app) ask(ctx context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
+	runner, err := a.open()
+	if err != nil {
+		return nil, err
+	}
+	report, err := runner.Run(ctx, op, events)
+	if closing := runner.Close(); err == nil && closing != nil {
+		return report, fmt.Errorf("ending: %w", closing)
+	}
+	return report, err
+}
+
+// operate runs an operation, shows what happens and what it ends with.
+func (a *app) operate(ctx context.Context, op operations.Operation) error {
+	progress := a.draw()
+	report, err := a.ask(ctx, op, progress.Handle)
+	a.endDrawing()
+	if err != nil {
+		return err
+	}
+	return a.show(report)
+}
+
+// show writes a report and returns its outcome, as an error unless it is ok.
+func (a *app) show(report operations.Report) error {
+	var err error
+	if a.asJSON() {
+		err = ui.JSON(a.p.Stdout, report)
+	} else {
+		err = ui.Report(a.p.Stdout, a.style(a.p.Stdout), report)
+	}
+	if err != nil {
+		return fmt.Errorf("writing the result: %w", err)
+	}
+	if outcome := report.Outcome(); outcome != operations.OutcomeOK {
+		return outcomeError(outcome)
+	}
+	return nil
+}
+
+// draw begins to show progress on stderr.
+func (a *app) draw() ui.Progress {
+	var p ui.Progress
+	switch g := a.flags(); {
+	case g.Quiet:
+		p = ui.Silent{}
+	case a.terminal(a.p.Stderr):
+		p = ui.NewLive(ui.LiveOptions{W: a.p.Stderr, Style: a.style(a.p.Stderr), Size: terminalSize(a.p.Stderr)})
+	default:
+		p = ui.Plain{W: a.p.Stderr, Verbose: g.Verbose}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.progress = p
+	return p
+}
+
+func (a *app) endDrawing() {
+	a.mu.Lock()
+	p := a.progress
+	a.progress = ui.Silent{}
+	a.mu.Unlock()
+	p.Close()
+}
+
+// suspend clears the drawing for something else until resume is called.
+func (a *app) suspend() (resume func()) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.progress.Suspend()
+}
+
+func terminalSize(stream any) func() (columns, rows int) {
+	return func() (int, int) {
+		if file, ok := stream.(*os.File); ok {
+			if columns, rows, err := term.GetSize(int(file.Fd())); err == nil && columns > 0 && rows > 0 {
+				return columns, rows
+			}
+		}
+		return 80, 24
+	}
+}
+
+// scope is the selection of hives that flags make.
+func (a *app) scope(f scopeFlags) operations.Scope {
+	return operations.Scope{ConfigPath: a.config(), Hives: f.Hive, Labels: f.Label, Parallel: f.Parallel}
+}
+
+func (f changeFlags) change() operations.Change {
+	return operations.Change{Push: f.Push, LockWaitSeconds: lockWait(f.LockWait)}
+}
+
+// lockWait is a time in an operation's terms, where 0 stands for the default.
+func lockWait(d time.Duration) float64 {
+	if d <= 0 {
+		return -1
+	}
+	return d.Seconds()
+}

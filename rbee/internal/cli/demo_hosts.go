@@ -1,0 +1,277 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/sshx/sshtest"
+)
+
+const (
+	demoHosts = 3
+	// demoCleanup is how long cleaning up may take after an interrupt.
+	demoCleanup = 30 * time.Second
+)
+
+// demo is a laptop of its own (a home directory, a key) and its hosts. Its
+// rbee commands are run as programs, as a user would.
+type demo struct {
+	ctx       context.Context
+	a         *app
+	exe       string
+	dir       string // everything lies below it
+	key       ssh.Signer
+	hosts     []*sshtest.Host
+	ports     []int // of the hive daemons
+	installed bool  // something may be on the hosts
+	err       error // of the command that was run last; no further one is run
+}
+
+func newDemo(ctx context.Context, a *app) (d *demo, err error) {
+	d = &demo{ctx: ctx, a: a}
+	if d.exe, err = os.Executable(); err != nil {
+		return nil, fmt.Errorf("finding the program's own file: %w", err)
+	}
+	if d.dir, err = os.MkdirTemp("", "rbee-demo-"); err != nil {
+		return nil, err
+	}
+	if err = errors.Join(d.startHosts(), d.writeLaptop()); err != nil {
+		return nil, errors.Join(err, d.close())
+	}
+	return d, nil
+}
+
+// startHosts brings the hosts up and finds a free port for each hive daemon.
+func (d *demo) startHosts() error {
+	key, pem, err := sshtest.NewKey()
+	if err != nil {
+		return err
+	}
+	d.key = key
+	var known strings.Builder
+	for i := range demoHosts {
+		host, err := sshtest.New(sshtest.Options{
+			Home: filepath.Join(d.dir, d.alias(i)), AuthorizedKeys: []ssh.PublicKey{key.PublicKey()},
+		})
+		if err != nil {
+			return fmt.Errorf("starting a host: %w", err)
+		}
+		d.hosts = append(d.hosts, host)
+		known.WriteString(host.KnownHostsLines())
+	}
+	if d.ports, err = freePorts(demoHosts); err != nil {
+		return err
+	}
+	return errors.Join(
+		d.write("laptop/.ssh/id_ed25519", pem, 0o600),
+		d.write("laptop/.ssh/known_hosts", []byte(known.String()), 0o600),
+	)
+}
+
+// freePorts finds loopback ports that nothing listens on.
+func freePorts(n int) ([]int, error) {
+	var ports []int
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer l.Close() // at the end, so that no port comes twice
+		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+	}
+	return ports, nil
+}
+
+// writeLaptop writes a recipe of the user's own: a worker that is pushed.
+func (d *demo) writeLaptop() error {
+	program := d.path("laptop/hello.sh")
+	recipe := fmt.Sprintf("type: hello\ndescription: A worker of the user's own\nlatest: \"1.0\"\nsources:\n  - file: %q\n", program)
+	return errors.Join(
+		d.write("laptop/hello.sh", []byte("#!/bin/sh\necho hello\n"), 0o755),
+		d.write("laptop/.config/rbee/workers/hello.yaml", []byte(recipe), 0o644),
+	)
+}
+
+func (d *demo) path(name string) string { return filepath.Join(d.dir, filepath.FromSlash(name)) }
+
+func (d *demo) write(name string, content []byte, mode fs.FileMode) error {
+	path := d.path(name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	return os.WriteFile(path, content, mode)
+}
+
+func (d *demo) alias(i int) string { return fmt.Sprintf("gpu-server-%d", i+1) }
+
+// writeConfig writes hives.conf with the first n hosts, and shows the last one.
+func (d *demo) writeConfig(n int) error {
+	config := &pkgmgr.Config{}
+	for i := range n {
+		config.Hives = append(config.Hives, pkgmgr.Hive{
+			Alias: d.alias(i), Hostname: "127.0.0.1", SSHUser: d.hosts[i].User(), SSHPort: d.hosts[i].Port(),
+			HivePort: d.ports[i], AutoStart: true,
+			Workers: []pkgmgr.Worker{{Type: "echo", Version: pkgmgr.Latest}, {Type: "hello", Version: pkgmgr.Latest}},
+		})
+	}
+	const name = "laptop/.config/rbee/hives.conf"
+	if err := d.write(name, pkgmgr.Format(config, "The machines of the demo."), 0o644); err != nil {
+		return err
+	}
+	return d.show(d.path(name)).err
+}
+
+// ownEnv is what makes commands use the demo's laptop and nothing of the user's.
+func (d *demo) ownEnv() []string {
+	return []string{
+		"HOME=" + d.path("laptop"),
+		"XDG_CONFIG_HOME=" + d.path("laptop/.config"),
+		"XDG_STATE_HOME=" + d.path("laptop/.local/state"),
+		"XDG_CACHE_HOME=" + d.path("laptop/.cache"),
+	}
+}
+
+// env is the environment of the demo's commands.
+func (d *demo) env() []string {
+	var env []string
+	for _, name := range []string{"PATH", "TMPDIR", "TERM", "LANG", "LC_ALL", "LC_CTYPE", "NO_COLOR", "USER", "LOGNAME"} {
+		if value := d.a.p.Getenv(name); value != "" {
+			env = append(env, name+"="+value)
+		}
+	}
+	return append(env, d.ownEnv()...)
+}
+
+func (d *demo) say(text string) { fmt.Fprintln(d.a.p.Stdout, text) }
+
+func (d *demo) title(text string) { d.say("\n" + text + "\n") }
+
+// rbee shows and runs a command, and remembers an end that is not the one wanted.
+func (d *demo) rbee(want int, args ...string) *demo {
+	if d.err != nil {
+		return d
+	}
+	line := "rbee"
+	for _, arg := range args {
+		line += " " + shellQuote(arg)
+	}
+	d.say("$ " + line)
+	d.installed = d.installed || slices.Contains([]string{"install", "sync"}, args[0])
+	code, err := d.run(d.ctx, args)
+	switch {
+	case err != nil:
+		d.err = err
+	case code != want:
+		d.err = failed(line, code, want)
+	}
+	d.say("")
+	return d
+}
+
+// run runs rbee and returns its exit code. The end of ctx interrupts it.
+func (d *demo) run(ctx context.Context, args []string) (int, error) {
+	cmd := exec.CommandContext(ctx, d.exe, args...)
+	ownGroup(cmd)
+	cmd.Env, cmd.Stdout, cmd.Stderr, cmd.WaitDelay = d.env(), d.a.p.Stdout, d.a.p.Stderr, demoCleanup
+	err := cmd.Run()
+	var exit *exec.ExitError
+	switch {
+	case ctx.Err() != nil:
+		return 0, ctx.Err()
+	case errors.As(err, &exit):
+		return exit.ExitCode(), nil
+	}
+	return 0, err
+}
+
+// show prints a file as cat would.
+func (d *demo) show(path string) *demo {
+	if d.err != nil {
+		return d
+	}
+	content, err := os.ReadFile(path)
+	if d.err = err; err == nil {
+		d.say("$ cat " + shellQuote(path))
+		d.say(string(bytes.TrimRight(content, "\n")) + "\n")
+	}
+	return d
+}
+
+// putByHand makes a program on a host over SSH, past rbee.
+func (d *demo) putByHand(host int, path string) error {
+	command := "cp /bin/sh " + shellQuote(path)
+	d.say(fmt.Sprintf("$ ssh %s %s", d.alias(host), shellQuote(command)))
+	h := d.hosts[host]
+	client, err := ssh.Dial("tcp", h.Addr(), &ssh.ClientConfig{
+		User: h.User(), Auth: []ssh.AuthMethod{ssh.PublicKeys(d.key)},
+		HostKeyCallback: ssh.FixedHostKey(h.HostKeys()[0]), Timeout: demoCleanup,
+	})
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	session, err := client.NewSession()
+	if err != nil {
+		return err
+	}
+	defer session.Close()
+	if out, err := session.CombinedOutput(command); err != nil {
+		return fmt.Errorf("%s on %s: %w: %s", command, d.alias(host), err, out)
+	}
+	return nil
+}
+
+// checkEmpty makes sure that the uninstall left nothing on the hosts.
+func (d *demo) checkEmpty() error {
+	for i, h := range d.hosts {
+		left, err := os.ReadDir(h.Home())
+		if err != nil {
+			return err
+		}
+		if len(left) > 0 {
+			return fmt.Errorf("the demo failed: %s still has %s", d.alias(i), left[0].Name())
+		}
+	}
+	return nil
+}
+
+// close takes the hosts and all files away. It works after an interrupt too.
+func (d *demo) close() error {
+	var err error
+	if d.installed {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(d.ctx), demoCleanup)
+		defer cancel()
+		if code, e := d.run(ctx, []string{"uninstall", "--yes", "--quiet"}); e != nil || code != exitOK {
+			err = fmt.Errorf("cleaning the demo's hosts up: %w", errors.Join(e, fmt.Errorf("uninstall ended with exit code %d", code)))
+		}
+	}
+	for _, h := range d.hosts {
+		err = errors.Join(err, h.Close())
+	}
+	return errors.Join(err, os.RemoveAll(d.dir))
+}
+
+// shellQuote writes a word so that a POSIX shell takes it as it is; it is for
+// showing, and leaves plain words alone.
+func shellQuote(s string) string {
+	plain := func(r rune) bool {
+		return strings.ContainsRune("-_./=:,~@%+", r) || r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z'
+	}
+	if s != "" && strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) < 0 {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}

@@ -1,0 +1,142 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/rbee/internal/ui"
+)
+
+// The program's exit codes.
+const (
+	exitOK          = 0
+	exitFailed      = 1
+	exitDrift       = 2
+	exitInvalid     = 3
+	exitUnreachable = 4
+	exitLocked      = 5
+	exitUsage       = 64
+	exitInterrupted = 130
+)
+
+// codeUsage is the code of wrong usage in JSON errors.
+const codeUsage operations.Code = "usage"
+
+// exits words exit codes for a command's help, beside those of every command.
+func exits(codes ...int) string {
+	words := map[int]string{
+		exitOK: "fine", exitFailed: "failed", exitDrift: "drift found or changes pending",
+		exitInvalid: "the config is invalid", exitUnreachable: "a hive was unreachable and nothing else failed",
+		exitLocked: "locked by another run", exitUsage: "wrong usage", exitInterrupted: "interrupted",
+	}
+	var parts []string
+	for _, code := range append(append([]int{exitOK, exitFailed}, codes...), exitUsage, exitInterrupted) {
+		parts = append(parts, fmt.Sprintf("%d %s", code, words[code]))
+	}
+	return "Exit codes: " + strings.Join(parts, "; ") + "."
+}
+
+// describe is the long help of a command: examples, then exit codes.
+func describe(text string, examples []string, codes ...int) string {
+	var b strings.Builder
+	if text != "" {
+		b.WriteString(text + "\n\n")
+	}
+	b.WriteString("Examples:\n\n")
+	for _, e := range examples {
+		b.WriteString("    " + e + "\n")
+	}
+	return b.String() + "\n" + exits(codes...)
+}
+
+// outcomeError ends a command whose report was shown already.
+type outcomeError operations.Outcome
+
+func (e outcomeError) Error() string { return string(e) }
+
+// usageError is a command line that cannot be meant.
+type usageError struct {
+	message, hint string
+	code          operations.Code // "" stands for codeUsage
+}
+
+func (e *usageError) Error() string { return e.message }
+
+// exitCode is the one place where an end of a command becomes a number.
+func exitCode(err error) int {
+	var outcome outcomeError
+	var usage *usageError
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &usage):
+		return exitUsage
+	case errors.As(err, &outcome):
+		switch operations.Outcome(outcome) {
+		case operations.OutcomeOK:
+			return exitOK
+		case operations.OutcomeDrift:
+			return exitDrift
+		case operations.OutcomeInvalid:
+			return exitInvalid
+		case operations.OutcomeUnreachable:
+			return exitUnreachable
+		case operations.OutcomeLocked:
+			return exitLocked
+		default:
+			return exitFailed
+		}
+	}
+	switch operations.CodeOf(err) {
+	case operations.CodeConfigInvalid:
+		return exitInvalid
+	case operations.CodeUnreachable:
+		return exitUnreachable
+	case operations.CodeLocked:
+		return exitLocked
+	case operations.CodeBadOperation, operations.CodeRemovedOperation:
+		return exitUsage
+	case operations.CodeCanceled:
+		return exitInterrupted
+	default:
+		return exitFailed
+	}
+}
+
+// finish shows an error that nothing has shown yet, and gives the exit code.
+func (a *app) finish(ctx context.Context, err error) int {
+	var outcome outcomeError
+	if err != nil && !errors.As(err, &outcome) {
+		a.showError(err)
+	}
+	if err != nil && ctx.Err() != nil {
+		return exitInterrupted
+	}
+	return exitCode(err)
+}
+
+// showError writes an error to stdout as JSON, or to stderr for a person.
+func (a *app) showError(err error) {
+	e, hint := &operations.Error{Code: operations.CodeOf(err), Message: err.Error(), Err: err}, ""
+	var usage *usageError
+	var own *operations.Error
+	switch {
+	case errors.As(err, &usage):
+		e.Code, hint = codeUsage, usage.hint
+		if usage.code != "" {
+			e.Code = usage.code
+		}
+	case errors.As(err, &own):
+		e = own
+	case errors.Is(err, context.Canceled):
+		e.Code = operations.CodeCanceled
+	}
+	if a.asJSON() {
+		_ = ui.JSONError(a.p.Stdout, e, hint) // a stdout that is gone leaves nobody to tell
+		return
+	}
+	_ = ui.Failure(a.p.Stderr, a.style(a.p.Stderr), e, hint)
+}

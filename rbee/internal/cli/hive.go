@@ -1,0 +1,72 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive"
+)
+
+type hiveCmd struct {
+	Inspect hiveInspectCmd `cmd:"" help:"Say what this machine has."`
+	Apply   hiveApplyCmd   `cmd:"" help:"Do the steps that come on stdin."`
+	Serve   hiveServeCmd   `cmd:"" help:"Be the hive daemon."`
+}
+
+type hiveInspectCmd struct {
+	Devices bool `help:"Look for accelerators too."`
+	Deep    bool `help:"Read installed files and compare their checksums."`
+}
+
+type hiveApplyCmd struct{}
+
+type hiveServeCmd struct {
+	Port int `default:"8600" help:"The loopback port to listen on (${default})."`
+}
+
+// hive is this machine's side of rbee.
+func (a *app) hive() (*hive.Hive, error) {
+	home, err := hive.DefaultHome(a.p.Getenv)
+	if err != nil {
+		return nil, err
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("finding the program's own file: %w", err)
+	}
+	return &hive.Hive{Home: home, Version: a.p.Version, Exe: exe}, nil
+}
+
+// Run does the command.
+func (c *hiveInspectCmd) Run(ctx context.Context, a *app) error {
+	h, err := a.hive()
+	if err != nil {
+		return err
+	}
+	state, err := h.Inspect(ctx, hive.InspectOptions{Deep: c.Deep, Devices: c.Devices})
+	if err != nil {
+		return err
+	}
+	return wire.NewWriter(a.p.Stdout).Write(state)
+}
+
+// Run does the command.
+func (hiveApplyCmd) Run(ctx context.Context, a *app) error {
+	h, err := a.hive()
+	if err != nil {
+		return err
+	}
+	return h.Apply(ctx, a.p.Stdin, a.p.Stdout)
+}
+
+// Run does the command.
+func (c *hiveServeCmd) Run(ctx context.Context, a *app) error {
+	h, err := a.hive()
+	if err != nil {
+		return err
+	}
+	return h.Serve(ctx, hive.ServeOptions{Port: c.Port, Log: slog.New(slog.NewTextHandler(a.p.Stderr, nil))})
+}

@@ -1,0 +1,148 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/rbee/internal/ui"
+	"github.com/rbee-keeper/rbee/sshx"
+)
+
+type initCmd struct {
+	SSHConfig string `name:"ssh-config" placeholder:"PATTERN" help:"Fill it with these hosts of ssh_config, such as 'gpu-*'."`
+	Force     bool   `help:"Overwrite a config that exists."`
+}
+
+// Help is shown below the command's summary.
+func (initCmd) Help() string {
+	return describe("The first config holds this machine as a hive without SSH, with the worker echo, and says in comments what else can be written.",
+		[]string{"rbee init", "rbee init --ssh-config 'gpu-*'", "rbee init --config fleet.conf"})
+}
+
+const initHeader = `rbee: which machines there are (hives), and which workers belong on them.
+
+Each [[hive]] is one machine:
+  alias       its name in rbee
+  hostname    a host of ~/.ssh/config, a host name, an IP address, or
+              "localhost": this machine, without SSH
+  ssh_user    who logs in there; ssh_config decides when it is not given
+  ssh_port    22 when not given
+  ssh_key     a private key file; the usual keys when not given
+  hive_port   the loopback port of the hive daemon; 8600 when not given
+  labels      for --label, such as ["a100", "lab"]
+  workers     what to install: { type = "echo", version = "latest" }
+  auto_start  whether the hive daemon runs; true when not given
+
+Next: rbee validate, then rbee install, then rbee status.`
+
+// initReport is the JSON of the command.
+type initReport struct {
+	Status string   `json:"status"` // always "success"
+	Path   string   `json:"path"`
+	Hives  []string `json:"hives"`
+}
+
+// Run does the command.
+func (c *initCmd) Run(a *app) error {
+	config, err := c.config(a)
+	if err != nil {
+		return err
+	}
+	path := a.config()
+	if path == "" {
+		paths, err := a.paths()
+		if err != nil {
+			return err
+		}
+		path = paths.Config()
+	}
+	if err := writeConfig(path, pkgmgr.Format(config, initHeader), c.Force); err != nil {
+		return err
+	}
+	r := initReport{Status: "success", Path: path}
+	for _, h := range config.Hives {
+		r.Hives = append(r.Hives, h.Alias)
+	}
+	if a.asJSON() {
+		return ui.JSON(a.p.Stdout, r)
+	}
+	return ui.Written(a.p.Stdout, a.style(a.p.Stdout), path, r.Hives)
+}
+
+// config is this machine alone, or the hosts that were asked for.
+func (c *initCmd) config(a *app) (*pkgmgr.Config, error) {
+	if c.SSHConfig == "" {
+		name, _ := os.Hostname() // without a name, the alias is a default
+		return &pkgmgr.Config{Hives: []pkgmgr.Hive{firstHive(aliasFrom(name), "localhost")}}, nil
+	}
+	dialer := sshx.Dialer{Home: a.p.Getenv("HOME")}
+	if file := a.flags().SSHConfigFile; file != "" {
+		dialer.ConfigFiles = []string{file}
+	}
+	hosts, err := dialer.Hosts(c.SSHConfig)
+	if err != nil {
+		return nil, err
+	}
+	if len(hosts) == 0 {
+		return nil, fmt.Errorf("no host of ssh_config matches %q", c.SSHConfig)
+	}
+	config := &pkgmgr.Config{}
+	for _, host := range slices.Compact(hosts) {
+		config.Hives = append(config.Hives, firstHive(aliasFrom(host), host))
+	}
+	return config, nil
+}
+
+func firstHive(alias, hostname string) pkgmgr.Hive {
+	return pkgmgr.Hive{
+		Alias: alias, Hostname: hostname, HivePort: pkgmgr.DefaultHivePort, AutoStart: true,
+		Workers: []pkgmgr.Worker{{Type: "echo", Version: pkgmgr.Latest}},
+	}
+}
+
+// aliasFrom makes a valid alias of a host's name.
+func aliasFrom(name string) string {
+	name, _, _ = strings.Cut(name, ".")
+	if pkgmgr.ValidAlias(name) {
+		return name
+	}
+	name = strings.Trim(strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '_' || r == '-' {
+			return r
+		}
+		return '-'
+	}, name), "-_")
+	if name = name[:min(len(name), 63)]; pkgmgr.ValidAlias(name) {
+		return name
+	}
+	return "this-machine"
+}
+
+// writeConfig makes the file, whole or not at all, and its directory.
+func writeConfig(path string, content []byte, force bool) error {
+	if _, err := os.Lstat(path); err == nil && !force {
+		return fmt.Errorf("%s exists already; --force overwrites it", path)
+	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("making the config's directory: %w", err)
+	}
+	f, err := os.CreateTemp(dir, ".hives-*")
+	if err != nil {
+		return fmt.Errorf("writing the config: %w", err)
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(content)
+	if err := errors.Join(err, f.Chmod(0o644), f.Close()); err != nil {
+		return fmt.Errorf("writing the config: %w", err)
+	}
+	return os.Rename(f.Name(), path)
+}

@@ -1,0 +1,74 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/rbee-keeper/rbee/operations"
+)
+
+type uninstallCmd struct {
+	Purge    bool          `help:"Remove the config, own recipes and records from this machine too."`
+	Yes      bool          `short:"y" help:"Do not ask."`
+	LockWait time.Duration `default:"30s" placeholder:"TIME" help:"How long to wait for a hive on which another run works (${default})."`
+	Scope    scopeFlags    `embed:""`
+}
+
+// Help is shown below the command's summary.
+func (uninstallCmd) Help() string {
+	return describe("Without --hive or --label it removes everything, and asks before that.",
+		[]string{"rbee uninstall", "rbee uninstall --hive gpu-1", "rbee uninstall --purge --yes"},
+		exitInvalid, exitUnreachable, exitLocked)
+}
+
+// Run does the command.
+func (c *uninstallCmd) Run(ctx context.Context, a *app) error {
+	op := operations.PackageUninstall{Scope: a.scope(c.Scope), Purge: c.Purge, LockWaitSeconds: lockWait(c.LockWait)}
+	if err := op.Validate(); err != nil {
+		return err
+	}
+	all := len(c.Scope.Hive) == 0 && len(c.Scope.Label) == 0
+	if all && !c.Yes {
+		if err := c.confirm(ctx, a); err != nil {
+			return err
+		}
+	}
+	return a.operate(ctx, op)
+}
+
+// confirm names what will be removed and asks for a yes.
+func (c *uninstallCmd) confirm(ctx context.Context, a *app) error {
+	if !a.terminal(a.p.Stdin) || !a.terminal(a.p.Stderr) {
+		return &usageError{
+			message: "uninstall without --hive removes rbee from every hive, and there is no terminal to ask on",
+			hint:    "say --yes if that is meant, or name hives with --hive",
+		}
+	}
+	report, err := a.ask(ctx, operations.HiveList{ConfigPath: a.config()}, nil)
+	if err != nil {
+		return err
+	}
+	list, ok := report.(*operations.HiveListReport)
+	if !ok {
+		return fmt.Errorf("listing hives brought a %T", report)
+	}
+	for _, h := range list.Hives {
+		workers := make([]string, len(h.Workers))
+		for i, w := range h.Workers {
+			workers[i] = w.Type
+		}
+		fmt.Fprintf(a.p.Stderr, "  %s (%s)  %s\n", h.Alias, h.Hostname, strings.Join(workers, ", "))
+	}
+	question := fmt.Sprintf("Remove rbee and its workers from these hives (%d)?", len(list.Hives))
+	if c.Purge {
+		question = fmt.Sprintf("Remove rbee and its workers from these hives (%d), and the config, own recipes and records from this machine?", len(list.Hives))
+	}
+	yes, err := (&prompter{a}).Confirm(ctx, question)
+	if err == nil && !yes {
+		err = errors.New("nothing was removed")
+	}
+	return err
+}

@@ -1,0 +1,33 @@
+package cli
+
+import (
+	"fmt"
+	"runtime"
+
+	"github.com/rbee-keeper/rbee/rbee/internal/ui"
+)
+
+type versionCmd struct{}
+
+// Help is shown below the command's summary.
+func (versionCmd) Help() string {
+	return describe("", []string{"rbee version", "rbee version --json"})
+}
+
+// versionReport is the JSON of the command.
+type versionReport struct {
+	Version string `json:"version"`
+	Go      string `json:"go"`
+	OS      string `json:"os"`
+	Arch    string `json:"arch"`
+}
+
+// Run does the command.
+func (versionCmd) Run(a *app) error {
+	r := versionReport{a.p.Version, runtime.Version(), runtime.GOOS, runtime.GOARCH}
+	if a.asJSON() {
+		return ui.JSON(a.p.Stdout, r)
+	}
+	_, err := fmt.Fprintf(a.p.Stdout, "rbee %s %s/%s (%s)\n", r.Version, r.OS, r.Arch, r.Go)
+	return err
+}

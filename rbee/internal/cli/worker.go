@@ -1,0 +1,50 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strings"
+
+	"github.com/rbee-keeper/rbee/rbee/internal/echo"
+)
+
+// WorkerPrefix begins the name under which rbee is called as a built-in worker.
+const WorkerPrefix = "rbee-worker-"
+
+type workerCmd struct {
+	Echo echoCmd `cmd:"" help:"A small OpenAI-compatible server that answers with the prompt's own words."`
+}
+
+type echoCmd struct {
+	Host  string `default:"127.0.0.1" help:"The address to listen on (${default})."`
+	Port  int    `default:"0" help:"The port; 0 is any free one."`
+	Model string `default:"echo" help:"The name of the model that is served (${default})."`
+}
+
+// Help is shown below the command's summary.
+func (echoCmd) Help() string {
+	return describe("", []string{"rbee worker echo --port 8700", "rbee-worker-echo --port 8700 --model echo"})
+}
+
+// Run serves until it is interrupted.
+func (c *echoCmd) Run(ctx context.Context, a *app) error {
+	if c.Port < 0 || c.Port > 65535 {
+		return &usageError{message: fmt.Sprintf("--port is %d, want 0 to 65535", c.Port), hint: "`rbee worker echo --help` shows how it is used"}
+	}
+	return echo.Serve(ctx, echo.Options{Host: c.Host, Port: c.Port, Model: c.Model}, func(addr string) {
+		if host, port, err := net.SplitHostPort(addr); err == nil {
+			fmt.Fprintf(a.p.Stderr, "echo worker listening on http://%s\n", net.JoinHostPort(host, port))
+		}
+	})
+}
+
+// WorkerArgs is the command line for a program that was called by this name.
+// ok is false unless the name is a built-in worker's.
+func WorkerArgs(name string, args []string) (line []string, ok bool) {
+	worker, ok := strings.CutPrefix(name, WorkerPrefix)
+	if !ok || worker == "" {
+		return nil, false
+	}
+	return append([]string{"worker", worker}, args...), true
+}

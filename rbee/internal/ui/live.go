@@ -1,0 +1,286 @@
+package ui
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"github.com/rbee-keeper/rbee/operations"
+)
+
+// redraw is how often the lines are drawn: often enough to look alive.
+const redraw = 100 * time.Millisecond
+
+// LiveOptions says where and how a [Live] draws.
+type LiveOptions struct {
+	W     io.Writer // the terminal
+	Style Style
+
+	// Size tells the terminal's columns and rows; nil stands for 80 and 24.
+	Size func() (columns, rows int)
+
+	// Now is the clock; nil is [time.Now].
+	Now func() time.Time
+
+	// Tick, if not nil, takes the place of a timer: each value draws once.
+	Tick <-chan time.Time
+}
+
+// Live draws one line for each hive on a terminal and keeps it up to date: what
+// the hive is doing, bytes moved, and seconds. It never draws more lines than
+// the terminal has rows. All methods may be called from any goroutine.
+type Live struct {
+	o LiveOptions
+
+	mu        sync.Mutex
+	hives     map[string]*hiveLine
+	notes     []string // lines to write above the drawing
+	drawn     int      // lines on the terminal now
+	suspended int
+	closed    bool
+
+	stop  chan struct{}
+	ended chan struct{}
+}
+
+// hiveLine is what is known of a hive.
+type hiveLine struct {
+	alias        string
+	phase        operations.Phase
+	text         string
+	bytes, total int64
+	began, ended time.Time
+}
+
+// NewLive starts to draw. Close must be called.
+func NewLive(o LiveOptions) *Live {
+	if o.Size == nil {
+		o.Size = func() (int, int) { return 80, 24 }
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	l := &Live{o: o, hives: map[string]*hiveLine{}, stop: make(chan struct{}), ended: make(chan struct{})}
+	go l.run()
+	return l
+}
+
+func (l *Live) run() {
+	defer close(l.ended)
+	tick := l.o.Tick
+	if tick == nil {
+		t := time.NewTicker(redraw)
+		defer t.Stop()
+		tick = t.C
+	}
+	for {
+		select {
+		case <-l.stop:
+			return
+		case <-tick:
+			l.mu.Lock()
+			l.draw()
+			l.mu.Unlock()
+		}
+	}
+}
+
+// Handle takes an event over; it is drawn with the next tick.
+func (l *Live) Handle(e operations.Event) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if e.Type == operations.EventNote {
+		l.notes = append(l.notes, oneLine(strings.TrimPrefix(e.Hive+": "+e.Message, ": ")))
+		return
+	}
+	if e.Hive == "" {
+		return
+	}
+	h := l.hives[e.Hive]
+	if h == nil {
+		h = &hiveLine{alias: oneLine(e.Hive), began: l.o.Now()}
+		l.hives[e.Hive] = h
+	}
+	h.take(e, l.o.Now())
+}
+
+func (h *hiveLine) take(e operations.Event, now time.Time) {
+	switch e.Type {
+	case operations.EventPhase:
+		h.phase, h.text, h.bytes, h.total = e.Phase, oneLine(e.Message), 0, 0
+		if e.Error != nil {
+			h.text = oneLine(e.Error.Message)
+		}
+		if h.over() {
+			h.ended = now
+		} else {
+			h.ended = time.Time{}
+		}
+	case operations.EventStep:
+		h.bytes, h.total = 0, 0
+		if e.Step != nil && e.StepStatus == operations.StepStarted {
+			h.text = doing(*e.Step)
+		} else {
+			h.text = stepLine(e, true)
+		}
+	case operations.EventProgress:
+		h.bytes, h.total = e.Bytes, e.Total
+	}
+}
+
+func (h *hiveLine) over() bool {
+	switch h.phase {
+	case operations.PhaseDone, operations.PhaseFailed, operations.PhaseUnreachable:
+		return true
+	}
+	return false
+}
+
+// frame lays the lines out: at most rows of them, each at most columns wide.
+// Busy hives come first when there is not room for all.
+func (l *Live) frame(columns, rows int, now time.Time) []string {
+	hives := make([]*hiveLine, 0, len(l.hives))
+	for _, h := range l.hives {
+		hives = append(hives, h)
+	}
+	slices.SortFunc(hives, func(a, b *hiveLine) int { return strings.Compare(a.alias, b.alias) })
+	rest := ""
+	if rows = max(rows, 2); len(hives) > rows {
+		hives, rest = busiest(hives, rows-1)
+	}
+	width := 0
+	for _, h := range hives {
+		width = max(width, utf8.RuneCountInString(h.alias))
+	}
+	width = min(width, max(columns/3, 8))
+	lines := make([]string, 0, len(hives)+1)
+	for _, h := range hives {
+		lines = append(lines, h.line(l.o.Style, width, columns, now))
+	}
+	if rest != "" {
+		lines = append(lines, cut(rest, columns))
+	}
+	return lines
+}
+
+// busiest keeps n hives, busy ones before those that are over, and words the rest.
+func busiest(hives []*hiveLine, n int) (kept []*hiveLine, rest string) {
+	var over []*hiveLine
+	for _, h := range hives {
+		if h.over() {
+			over = append(over, h)
+		} else {
+			kept = append(kept, h)
+		}
+	}
+	kept = append(kept, over...)[:n]
+	left := len(hives) - n
+	rest = fmt.Sprintf("… and %d more", left)
+	if len(over) > 0 {
+		rest += fmt.Sprintf(" (%d of %d ended)", len(over), len(hives))
+	}
+	return kept, rest
+}
+
+func (h *hiveLine) line(s Style, width, columns int, now time.Time) string {
+	end := now
+	if h.over() {
+		end = h.ended
+	}
+	text := h.text
+	if h.bytes > 0 || h.total > 0 {
+		moved := size(h.bytes)
+		if h.total > 0 {
+			moved += "/" + size(h.total)
+		}
+		text = strings.TrimSpace(text + "  " + moved)
+	}
+	alias := cut(h.alias, width)
+	alias += strings.Repeat(" ", width-utf8.RuneCountInString(alias))
+	state := fmt.Sprintf("%-11s", h.phase)
+	took := fmt.Sprintf("%6s", seconds(end.Sub(h.began).Seconds()))
+	room := columns - 1 - utf8.RuneCountInString(alias+"  "+state+"  "+took+"  ")
+	if room < 4 {
+		return cut(alias+"  "+state, columns-1)
+	}
+	return alias + "  " + s.paint(h.color(), state) + "  " + s.paint(faint, took) + "  " + cut(text, room)
+}
+
+func (h *hiveLine) color() string {
+	switch h.phase {
+	case operations.PhaseDone:
+		return green
+	case operations.PhaseFailed, operations.PhaseUnreachable:
+		return red
+	case operations.PhaseWaiting:
+		return yellow
+	}
+	return bold
+}
+
+// draw replaces what is on the terminal by the current lines.
+func (l *Live) draw() {
+	if l.suspended > 0 || l.closed {
+		return
+	}
+	var b strings.Builder
+	l.erase(&b)
+	for _, note := range l.notes {
+		b.WriteString(note + "\n")
+	}
+	l.notes = nil
+	columns, rows := l.o.Size()
+	lines := l.frame(columns, rows-1, l.o.Now())
+	for _, line := range lines {
+		b.WriteString(line + "\n")
+	}
+	l.drawn = len(lines)
+	io.WriteString(l.o.W, b.String())
+}
+
+// erase takes the drawn lines away and leaves the cursor where they began.
+func (l *Live) erase(b *strings.Builder) {
+	if l.drawn > 0 {
+		fmt.Fprintf(b, "\r\x1b[%dA\x1b[J", l.drawn)
+		l.drawn = 0
+	}
+}
+
+// Suspend implements [Progress].
+func (l *Live) Suspend() (resume func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var b strings.Builder
+	l.erase(&b)
+	io.WriteString(l.o.W, b.String())
+	l.suspended++
+	return sync.OnceFunc(func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.suspended--
+	})
+}
+
+// Close takes the lines off the terminal: the report says what they said. Notes
+// that were not written yet are.
+func (l *Live) Close() {
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return
+	}
+	var b strings.Builder
+	l.erase(&b)
+	for _, note := range l.notes {
+		b.WriteString(note + "\n")
+	}
+	io.WriteString(l.o.W, b.String())
+	l.closed = true
+	l.mu.Unlock()
+	close(l.stop)
+	<-l.ended
+}

@@ -1,0 +1,92 @@
+package ui
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/rbee-keeper/rbee/operations"
+)
+
+// Report writes a report for a person, in one write. A report of a type that
+// is not known is written as JSON.
+func Report(w io.Writer, s Style, report operations.Report) error {
+	p := &page{style: s}
+	switch r := report.(type) {
+	case *operations.SyncReport:
+		p.sync(r)
+	case *operations.UninstallReport:
+		p.uninstall(r)
+	case *operations.StatusReport:
+		p.status(r)
+	case *operations.ValidateReport:
+		p.validate(r)
+	case *operations.MigrateReport:
+		p.migrate(r)
+	case *operations.HiveListReport:
+		p.hives(r.Hives)
+	case *operations.HiveGetReport:
+		p.hive(r)
+	case *operations.HiveDaemonReport:
+		p.daemon(r)
+	default:
+		return JSON(w, report)
+	}
+	_, err := io.WriteString(w, p.text.String())
+	return err
+}
+
+// Failure writes an error for a person, and what to do about it below it. An
+// empty hint is replaced by [Hint]'s.
+func Failure(w io.Writer, s Style, e *operations.Error, hint string) error {
+	if hint == "" {
+		hint = Hint(e)
+	}
+	p := &page{style: s}
+	p.fail(e.Hive, e.Message)
+	for _, problem := range e.Problems {
+		p.linef("   %s", problem)
+	}
+	p.hint(hint)
+	_, err := io.WriteString(w, p.text.String())
+	return err
+}
+
+// page collects the lines of one report.
+type page struct {
+	style Style
+	text  strings.Builder
+}
+
+func (p *page) linef(format string, args ...any) {
+	fmt.Fprintf(&p.text, format+"\n", args...)
+}
+
+func (p *page) okf(format string, args ...any) {
+	p.linef("%s%s", p.style.ok(), clean(fmt.Sprintf(format, args...)))
+}
+
+func (p *page) warn(hive, text string) { p.linef("%s%s", p.style.warn(), about(hive, text)) }
+func (p *page) fail(hive, text string) { p.linef("%s%s", p.style.fail(), about(hive, text)) }
+
+func (p *page) hint(text string) {
+	if text != "" {
+		p.linef("   %s%s", p.style.arrow(), clean(text))
+	}
+}
+
+// failure writes an error of one hive with its hint.
+func (p *page) failure(hive string, e *operations.Error) {
+	if e == nil {
+		e = &operations.Error{Message: "failed, and said nothing"}
+	}
+	p.fail(hive, e.Message)
+	p.hint(Hint(e))
+}
+
+func about(hive, text string) string {
+	if hive == "" {
+		return clean(text)
+	}
+	return clean(hive + ": " + text)
+}

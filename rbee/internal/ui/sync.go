@@ -1,0 +1,226 @@
+package ui
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/rbee-keeper/rbee/operations"
+)
+
+// manyHives is from how many changed hives on they are counted, not named.
+const manyHives = 12
+
+func (p *page) sync(r *operations.SyncReport) {
+	if r.DryRun {
+		p.plan(r)
+		return
+	}
+	p.installed(r)
+	p.changed(r)
+	p.hiveFailures(r.Hives)
+	p.blocked(r.Plan.Blocked)
+	sum := r.Summary
+	if p.text.Len() == 0 {
+		p.okf("Nothing to change: %s, %s already installed (%s)",
+			count(sum.HivesAlreadyInstalled, "hive"), count(sum.WorkersAlreadyInstalled, "worker"), seconds(sum.DurationSeconds))
+	}
+}
+
+// installed tells about the hives that are new.
+func (p *page) installed(r *operations.SyncReport) {
+	var hives []operations.HiveReport
+	workers := 0
+	for _, h := range r.Hives {
+		if h.Status == operations.HiveInstalled {
+			hives = append(hives, h)
+			workers += len(workersOf(h.Steps, operations.ActionInstallWorker, operations.ActionUpdateWorker))
+		}
+	}
+	took := seconds(r.Summary.DurationSeconds)
+	switch len(hives) {
+	case 0:
+	case 1:
+		p.okf("Installed %s (%s, %s)", hives[0].Alias, count(workers, "worker"), took)
+	default:
+		p.okf("Installed %s, %s (%s)", count(len(hives), "hive"), count(workers, "worker"), took)
+	}
+}
+
+// changed tells what was changed on hives that were there before.
+func (p *page) changed(r *operations.SyncReport) {
+	var hives []operations.HiveReport
+	for _, h := range r.Hives {
+		if h.Status != operations.HiveInstalled && len(h.Steps) > 0 {
+			hives = append(hives, h)
+		}
+	}
+	if len(hives) < manyHives {
+		for _, h := range hives {
+			p.changes(h)
+		}
+		return
+	}
+	var steps []operations.Step
+	for _, h := range hives {
+		steps = append(steps, h.Steps...)
+	}
+	p.okf("Updated %s: %s installed, %s updated, %s removed (%s)", count(len(hives), "hive"),
+		count(len(workersOf(steps, operations.ActionInstallWorker)), "worker"),
+		count(len(workersOf(steps, operations.ActionUpdateWorker)), "worker"),
+		count(len(workersOf(steps, operations.ActionRemoveWorker)), "worker"), seconds(r.Summary.DurationSeconds))
+}
+
+// changes writes one line for each kind of change on a hive.
+func (p *page) changes(h operations.HiveReport) {
+	for _, kind := range []struct {
+		action operations.Action
+		format string
+	}{
+		{operations.ActionInstallWorker, "Installed %s on %s"},
+		{operations.ActionUpdateWorker, "Updated %s on %s"},
+		{operations.ActionRemoveWorker, "Removed %s from %s"},
+	} {
+		if workers := workersOf(h.Steps, kind.action); len(workers) > 0 {
+			p.okf(kind.format, strings.Join(workers, ", "), h.Alias)
+		}
+	}
+	for _, s := range h.Steps {
+		switch s.Action {
+		case operations.ActionUpdateHive:
+			p.okf("Updated rbee on %s%s", h.Alias, prefixed(" to ", s.Version))
+		case operations.ActionStartHive:
+			p.okf("Started %s", h.Alias)
+		case operations.ActionStopHive:
+			p.okf("Stopped %s", h.Alias)
+		case operations.ActionRemoveHive:
+			p.okf("Removed %s", h.Alias)
+		}
+	}
+}
+
+func prefixed(prefix, text string) string {
+	if text == "" {
+		return ""
+	}
+	return prefix + text
+}
+
+// workersOf lists the workers of the steps with one of the actions.
+func workersOf(steps []operations.Step, actions ...operations.Action) []string {
+	var workers []string
+	for _, s := range steps {
+		for _, a := range actions {
+			if s.Action == a {
+				workers = append(workers, s.Worker)
+			}
+		}
+	}
+	return workers
+}
+
+// hiveFailures tells about every hive that was not brought to its end.
+func (p *page) hiveFailures(hives []operations.HiveReport) {
+	for _, h := range hives {
+		for _, f := range h.Failed {
+			e := f.Error
+			if e == nil {
+				e = &operations.Error{Message: "not done"}
+			}
+			p.fail(h.Alias, fmt.Sprintf("cannot %s: %s", todo(f.Step), e.Message))
+			p.hint(Hint(e))
+		}
+		switch h.Status {
+		case operations.HiveFailed, operations.HiveUnreachable, operations.HiveLocked, operations.HiveCanceled:
+			if h.Error != nil || len(h.Failed) == 0 {
+				p.failure(h.Alias, orStatus(h))
+			}
+		}
+	}
+}
+
+// orStatus is the error of a hive, made from its status where it has none.
+func orStatus(h operations.HiveReport) *operations.Error {
+	switch {
+	case h.Error != nil:
+		return h.Error
+	case h.Status == operations.HiveCanceled:
+		return &operations.Error{Code: operations.CodeCanceled, Message: "stopped before it was done"}
+	default:
+		return &operations.Error{Message: string(h.Status)}
+	}
+}
+
+func (p *page) blocked(blocked []operations.Blocked) {
+	for _, b := range blocked {
+		text := b.Reason
+		if b.Worker != "" {
+			text = fmt.Sprintf("Worker '%s': %s", b.Worker, b.Reason)
+		}
+		p.fail(b.Hive, text)
+	}
+}
+
+// plan shows a dry run: the steps as a table, and what they come to.
+func (p *page) plan(r *operations.SyncReport) {
+	if len(r.Plan.Steps) > 0 {
+		t := table{
+			header: []string{"HIVE", "ACTION", "WORKER", "VERSION", "REASON", "SIZE"},
+			right:  map[string]bool{"SIZE": true},
+		}
+		var total int64
+		hives := map[string]bool{}
+		for _, s := range r.Plan.Steps {
+			bytes := ""
+			if s.Bytes > 0 {
+				bytes = size(s.Bytes)
+			}
+			t.add(s.Hive, strings.ReplaceAll(string(s.Action), "_", " "), s.Worker, versions(s.From, s.Version), s.Reason, bytes)
+			total += s.Bytes
+			hives[s.Hive] = true
+		}
+		t.write(&p.text, p.style, "")
+		p.linef("")
+		p.linef("%s%s on %s, %s to send. Nothing was changed.", p.style.warn(),
+			count(len(r.Plan.Steps), "change"), count(len(hives), "hive"), size(total))
+	}
+	p.hiveFailures(r.Hives)
+	p.blocked(r.Plan.Blocked)
+	if p.text.Len() == 0 {
+		p.okf("Nothing to change: %s, %s already installed (%s)", count(r.Summary.HivesAlreadyInstalled, "hive"),
+			count(r.Summary.WorkersAlreadyInstalled, "worker"), seconds(r.Summary.DurationSeconds))
+	}
+}
+
+// versions writes a change of version.
+func versions(from, to string) string {
+	if from == "" || from == to {
+		return to
+	}
+	if to == "" {
+		return from
+	}
+	return from + " -> " + to
+}
+
+func (p *page) uninstall(r *operations.UninstallReport) {
+	sum := r.Summary
+	var removed []string
+	for _, h := range r.Hives {
+		if h.Status == operations.HiveUninstalled {
+			removed = append(removed, h.Alias)
+		}
+	}
+	switch {
+	case len(removed) == 1:
+		p.okf("Uninstalled %s (%s, %s)", removed[0], count(sum.WorkersRemoved, "worker"), seconds(sum.DurationSeconds))
+	case len(removed) > 1:
+		p.okf("Uninstalled %s, %s (%s)", count(len(removed), "hive"), count(sum.WorkersRemoved, "worker"), seconds(sum.DurationSeconds))
+	}
+	p.hiveFailures(r.Hives)
+	if len(removed) == 0 && p.text.Len() == 0 {
+		p.okf("Nothing to remove: rbee is not installed on %s", count(sum.HivesNotInstalled, "hive"))
+	}
+	for _, path := range r.Purged {
+		p.okf("Removed %s", path)
+	}
+}
