@@ -1,0 +1,155 @@
+package hive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+)
+
+const (
+	answerTimeout = 15 * time.Second // for a new daemon to answer
+	stopTimeout   = 10 * time.Second // from SIGTERM to SIGKILL
+	pollEvery     = 50 * time.Millisecond
+)
+
+// Start starts the daemon as a request's step does, under the lock.
+func (h *Hive) Start(ctx context.Context) (note string, err error) { return h.locked(ctx, h.start) }
+
+// Stop stops the daemon as a request's step does, under the lock.
+func (h *Hive) Stop(ctx context.Context) (note string, err error) { return h.locked(ctx, h.stop) }
+
+func (h *Hive) locked(ctx context.Context, do func(context.Context) (string, error)) (string, error) {
+	if err := h.checkHome(); err != nil {
+		return "", err
+	}
+	lock, err := h.lock(ctx, fmt.Sprintf("process %d on this machine", os.Getpid()), 30*time.Second, nil)
+	if err != nil {
+		return "", err
+	}
+	defer lock.Close() //nolint:errcheck // it holds no data
+	return do(ctx)
+}
+
+// daemon tells how the daemon is.
+func (h *Hive) daemon(ctx context.Context) wire.Daemon {
+	var rec record
+	if readJSON(h.path(daemonFile), &rec) != nil || !rec.alive() {
+		return wire.Daemon{}
+	}
+	d := wire.Daemon{
+		PID: rec.PID, Port: rec.Port, Version: rec.Version, SHA256: rec.SHA256,
+		Since: rec.Since, Supervisor: rec.Supervisor,
+	}
+	switch info, err := h.ask(ctx, rec.Port); {
+	case err != nil:
+		d.Problem = err.Error()
+	case info.PID != rec.PID:
+		d.Problem = fmt.Sprintf("port %d is answered by process %d", rec.Port, info.PID)
+	default:
+		d.Running = true
+	}
+	return d
+}
+
+// start makes the daemon run with the installed binary and the stored settings.
+func (h *Hive) start(ctx context.Context) (note string, err error) {
+	sum, _, err := hashFile(h.path(wire.Binary))
+	if err != nil {
+		return "", fmt.Errorf("starting the daemon: %w", err)
+	}
+	port, auto := h.port(), false
+	if s, err := h.settings(); err == nil {
+		auto = s.AutoStart
+	}
+	sup := h.supervisor(ctx)
+	if d := h.daemon(ctx); d.Running && d.SHA256 == sum && d.Port == port {
+		if d.Supervisor == sup.name() {
+			err = sup.enable(ctx, auto)
+		}
+		return "already running", err
+	}
+	if _, err := h.stop(ctx); err != nil {
+		return "", err
+	}
+	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", loopback(port))
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return "", fmt.Errorf("port %d is held by another process: end it, or give the hive another hive_port", port)
+	}
+	if err == nil {
+		err = ln.Close()
+	}
+	if err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(h.path(wire.LogsDir), 0o700); err != nil {
+		return "", err
+	}
+	var logged int64
+	if info, err := os.Stat(h.path(logFile)); err == nil {
+		logged = info.Size()
+	}
+	exited, err := sup.start(ctx, auto)
+	if err == nil {
+		err = h.await(ctx, sum, port, exited)
+	}
+	if err != nil {
+		_, stopErr := h.stop(context.WithoutCancel(ctx))
+		if tail := h.logTail(logged); tail != "" {
+			err = fmt.Errorf("%w; its log ends:\n%s", err, tail)
+		}
+		return "", errors.Join(fmt.Errorf("starting the daemon: %w", err), stopErr)
+	}
+	return "started", nil
+}
+
+// await waits until the new daemon answers.
+func (h *Hive) await(ctx context.Context, sum string, port int, exited <-chan struct{}) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, answerTimeout, fmt.Errorf("it did not answer on port %d within %s", port, answerTimeout))
+	defer cancel()
+	for {
+		if d := h.daemon(ctx); d.Running && d.SHA256 == sum && d.Port == port {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-exited:
+			return errors.New("it ended at once")
+		case <-time.After(pollEvery):
+		}
+	}
+}
+
+// stop ends the daemon, whoever supervises it.
+func (h *Hive) stop(ctx context.Context) (note string, err error) {
+	var rec record
+	known := readJSON(h.path(daemonFile), &rec) == nil && rec.alive()
+	if err := h.stopUnits(ctx); err != nil {
+		return "", err
+	}
+	if !known {
+		return "was not running", nil
+	}
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
+		if err := rec.signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			return "", fmt.Errorf("stopping the daemon, process %d: %w", rec.PID, err)
+		}
+		for end := time.Now().Add(stopTimeout); time.Now().Before(end); {
+			if !rec.alive() {
+				return "stopped", nil
+			}
+			select {
+			case <-ctx.Done():
+				return "", context.Cause(ctx)
+			case <-time.After(pollEvery):
+			}
+		}
+	}
+	return "", fmt.Errorf("the daemon, process %d, does not end", rec.PID)
+}

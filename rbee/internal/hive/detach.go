@@ -1,0 +1,67 @@
+package hive
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"syscall"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+)
+
+// supervisor starts the daemon and keeps it running.
+type supervisor interface {
+	name() string
+	// start begins the daemon; exited, if not nil, is closed when it ends.
+	start(ctx context.Context, auto bool) (exited <-chan struct{}, err error)
+	// enable says whether the daemon starts with the machine.
+	enable(ctx context.Context, auto bool) error
+}
+
+// detached is a process of its own session, which outlives the SSH connection.
+type detached struct{ h *Hive }
+
+func (detached) name() string                       { return SupervisorNone }
+func (detached) enable(context.Context, bool) error { return nil }
+
+func (d detached) start(context.Context, bool) (<-chan struct{}, error) {
+	out, err := os.OpenFile(d.h.path(logFile), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer out.Close() //nolint:errcheck // the daemon has its own
+	user, err := d.h.userHome()
+	if err != nil {
+		return nil, err
+	}
+	keepOwnFiles()
+	cmd := exec.Command(d.h.path(wire.Binary), "hive", "serve") //nolint:gosec // rbee itself; it outlives this context
+	cmd.Dir, cmd.Stdout, cmd.Stderr = "/", out, out
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	cmd.Env = []string{"HOME=" + user, "PATH=" + os.Getenv("PATH"), "RBEE_HOME=" + d.h.Home, "RBEE_SUPERVISOR=" + SupervisorNone}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	exited := make(chan struct{})
+	go func() {
+		_ = cmd.Wait() // its log says how it ended
+		close(exited)
+	}()
+	return exited, nil
+}
+
+// keepOwnFiles keeps what this process inherited from the daemon: an open pipe
+// of the SSH session would hold that session open.
+func keepOwnFiles() {
+	entries, err := os.ReadDir("/dev/fd")
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		if fd, err := strconv.Atoi(filepath.Base(e.Name())); err == nil && fd > 2 {
+			syscall.CloseOnExec(fd)
+		}
+	}
+}

@@ -1,0 +1,147 @@
+// Package hive is this machine's side of rbee: it tells what is installed here
+// and what runs ([Hive.Inspect]), changes it ([Hive.Apply]), and is the daemon
+// ([Hive.Serve]). The other side is package pkgmgr; between them lies package
+// wire.
+//
+// # Files
+//
+// Everything of rbee lies in one directory, [Hive.Home]:
+//
+//	bin/rbee, rbee.prev, rbee.json     the hive's own rbee, the one before, its record
+//	workers/rbee-worker-<type>         link to <type>/<version>/entry
+//	workers/<type>/<version>/          manifest.json, entry (a link), payload/
+//	run/                               token, settings.json, hive.json, hive.lock, supervisor.json
+//	logs/hive.log
+//	lock                               held with flock while a request is applied
+//
+// # Whole or not at all
+//
+// A new thing is built beside the old one, on the same filesystem, and takes its
+// place with one rename or one exchange. A process that is killed at any point
+// leaves the old or the new; what it left beside them is removed by the next
+// request, which is safe because only the holder of the lock builds anything.
+//
+// # The daemon
+//
+// It listens on loopback alone and wants the token in run/token, which only the
+// machine's user can read. Its record in run/hive.json holds its pid together
+// with the start time of that process and the boot of the machine, so a pid that
+// now belongs to somebody else is never signalled.
+package hive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+)
+
+// Names below the home that package wire has no use for.
+const (
+	tokenFile      = wire.RunDir + "/token"
+	settingsFile   = wire.RunDir + "/settings.json"
+	daemonFile     = wire.RunDir + "/hive.json"
+	daemonLock     = wire.RunDir + "/hive.lock"
+	supervisorFile = wire.RunDir + "/supervisor.json"
+	logFile        = wire.LogsDir + "/hive.log"
+
+	// tempPrefix begins the name of everything that is being made beside what
+	// it will replace. It matches wire.UploadGlob.
+	tempPrefix = ".rbee-"
+)
+
+// Names of what keeps the daemon running.
+const (
+	SupervisorSystemd = "systemd"
+	SupervisorLaunchd = "launchd"
+	SupervisorNone    = "none" // a detached process
+)
+
+// Hive is rbee on this machine. Set its fields before the first call and leave
+// them alone afterwards; its methods may then be called from several goroutines.
+type Hive struct {
+	// Home is rbee's directory, an absolute path. Required. See [DefaultHome].
+	Home string
+
+	// Version is that of the running rbee.
+	Version string
+
+	// Exe is the path of the running binary, as from os.Executable.
+	Exe string
+
+	// Devices finds the machine's accelerators; nil means that they are not known.
+	Devices func(ctx context.Context) ([]wire.Device, error)
+
+	// Supervisor is what is to keep the daemon running, one of the Supervisor
+	// constants. Empty picks what works on this machine.
+	Supervisor string
+
+	// UserHome is the user's home directory; empty means os.UserHomeDir.
+	UserHome string
+
+	// HTTP downloads workers; nil means a client of rbee's own that takes
+	// proxies from the environment.
+	HTTP *http.Client
+
+	// command runs a program of the system; nil means runCommand.
+	command func(ctx context.Context, argv ...string) (string, error)
+
+	// reached, if not nil, is told of each point at which tests end the process.
+	reached func(point string)
+}
+
+// path is a place in the home, given with slashes.
+func (h *Hive) path(name string) string {
+	return filepath.Join(h.Home, filepath.FromSlash(name))
+}
+
+func (h *Hive) reach(point string) {
+	if h.reached != nil {
+		h.reached(point)
+	}
+}
+
+// checkHome refuses homes in which a file of somebody else could be taken for
+// one of rbee's.
+func (h *Hive) checkHome() error {
+	if !filepath.IsAbs(h.Home) {
+		return fmt.Errorf("rbee's directory %q is no absolute path", h.Home)
+	}
+	user, err := h.userHome()
+	if err != nil {
+		return nil //nolint:nilerr // without a home directory there is none to protect
+	}
+	if rel, err := filepath.Rel(h.Home, user); err == nil && rel != ".." && !strings.HasPrefix(rel, "../") {
+		return fmt.Errorf("rbee's directory %s is or holds the home directory %s: set RBEE_HOME to a directory of its own", h.Home, user)
+	}
+	return nil
+}
+
+func (h *Hive) userHome() (string, error) {
+	if h.UserHome != "" {
+		return h.UserHome, nil
+	}
+	return os.UserHomeDir()
+}
+
+// DefaultHome is rbee's directory on this machine: RBEE_HOME, or
+// ~/.local/share/rbee. env is os.Getenv or the like. XDG_DATA_HOME does not
+// count: the other side must find the directory without the user's profile.
+func DefaultHome(env func(string) string) (string, error) {
+	if home := env("RBEE_HOME"); home != "" {
+		if !filepath.IsAbs(home) {
+			return "", fmt.Errorf("RBEE_HOME is %q, want an absolute path", home)
+		}
+		return filepath.Clean(home), nil
+	}
+	user := env("HOME")
+	if !filepath.IsAbs(user) {
+		return "", errors.New("neither RBEE_HOME nor HOME names a directory")
+	}
+	return filepath.Join(user, ".local", "share", "rbee"), nil
+}

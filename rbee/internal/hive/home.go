@@ -1,0 +1,167 @@
+package hive
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// random is a word for a name that nothing else has.
+func random() string {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
+
+// writeJSON makes path hold v, whole or not at all, also after a power cut.
+func writeJSON(path string, v any) error {
+	data, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	return writeFile(path, append(data, '\n'), 0o600)
+}
+
+func writeFile(path string, data []byte, mode fs.FileMode) (err error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), tempPrefix)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(f.Name())
+		}
+	}()
+	_, err = f.Write(data)
+	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// readJSON fills v from the file; a missing file is fs.ErrNotExist.
+func readJSON(path string, v any) error {
+	data, err := os.ReadFile(path) //nolint:gosec // the caller's own file
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(data, v); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}
+
+// syncDir brings the names in a directory to disk.
+func syncDir(dir string) error {
+	d, err := os.Open(dir) //nolint:gosec // the caller's own directory
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+func syncFile(path string) error { return syncDir(path) }
+
+// hashFile is the SHA-256 of a file in hex, and its size.
+func hashFile(path string) (sum string, size int64, err error) {
+	f, err := os.Open(path) //nolint:gosec // the caller's own file
+	if err != nil {
+		return "", 0, err
+	}
+	defer f.Close()
+	hash := sha256.New()
+	size, err = io.Copy(hash, f)
+	return hex.EncodeToString(hash.Sum(nil)), size, err
+}
+
+// linkOrCopy gives a file a second name, or a copy where that is impossible.
+func linkOrCopy(from, to string) error {
+	if os.Link(from, to) == nil {
+		return nil
+	}
+	return copyFile(from, to, 0o755)
+}
+
+func copyFile(from, to string, mode fs.FileMode) (err error) {
+	src, err := os.Open(from) //nolint:gosec // the caller's own file
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	dst, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode) //nolint:gosec // the caller's own file
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(dst, src)
+	if err = errors.Join(err, dst.Chmod(mode), dst.Sync(), dst.Close()); err != nil {
+		_ = os.Remove(to)
+	}
+	return err
+}
+
+// missingDirs lists the directories above home that do not exist, outermost first.
+func missingDirs(home string) []string {
+	var missing []string
+	for dir := filepath.Dir(home); ; dir = filepath.Dir(dir) {
+		if _, err := os.Lstat(dir); err == nil || dir == filepath.Dir(dir) {
+			return missing
+		}
+		missing = append([]string{dir}, missing...)
+	}
+}
+
+// diskFree is the space in bytes that this user can still fill at path or, if
+// that does not exist, where it would be made; 0 if not known.
+func diskFree(path string) uint64 {
+	for {
+		var st unix.Statfs_t
+		err := unix.Statfs(path, &st)
+		if err == nil {
+			return uint64(st.Bavail) * uint64(st.Bsize) //nolint:gosec,unconvert // types differ by system
+		}
+		parent := filepath.Dir(path)
+		if parent == path || !errors.Is(err, fs.ErrNotExist) {
+			return 0
+		}
+		path = parent
+	}
+}
+
+// explainFull says of an error that came from a full disk how full it is.
+func explainFull(err error, path string, needed int64) error {
+	if !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
+		return err
+	}
+	return fmt.Errorf("the disk is full: %s free at %s, at least %s needed: %w",
+		sizeText(diskFree(path)), path, sizeText(uint64(max(needed, 0))), err)
+}
+
+// sizeText writes bytes for a person.
+func sizeText(n uint64) string {
+	const units = "kMGTPE"
+	if n < 1000 {
+		return fmt.Sprintf("%d bytes", n)
+	}
+	value, unit := float64(n), -1
+	for value >= 999.95 && unit < len(units)-1 {
+		value /= 1000
+		unit++
+	}
+	return fmt.Sprintf("%.1f %cB", value, units[unit])
+}

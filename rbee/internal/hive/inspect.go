@@ -1,0 +1,117 @@
+package hive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/user"
+	"runtime"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+)
+
+// InspectOptions say how closely to look. The zero value is the quick look.
+type InspectOptions struct {
+	Deep    bool // read every installed file again and compare it with its record
+	Devices bool // ask for the accelerators too
+}
+
+// Inspect tells what is on this machine. It changes nothing and takes no lock,
+// so what it sees during a change is the old or the new. It fails only when ctx
+// ends or the home is unusable; everything that is wrong with what is installed
+// is part of the state.
+func (h *Hive) Inspect(ctx context.Context, o InspectOptions) (*wire.State, error) {
+	if err := h.checkHome(); err != nil {
+		return nil, err
+	}
+	s := &wire.State{
+		Schema:      wire.Schema,
+		Platform:    wire.Platform{OS: runtime.GOOS, Arch: runtime.GOARCH},
+		Home:        h.Home,
+		MissingDirs: missingDirs(h.Home),
+		DiskFree:    diskFree(h.Home),
+	}
+	s.Libc, s.LibcVersion = libc(ctx)
+	s.Hostname, _ = os.Hostname()
+	if u, err := user.Current(); err == nil {
+		s.User = u.Username
+	}
+	s.Rbee, s.Broken = h.installed(o.Deep)
+	s.Settings, _ = h.settings()
+	s.Daemon = h.daemon(ctx)
+	var err error
+	if s.Workers, err = h.workers(ctx, o.Deep); err != nil {
+		return nil, err
+	}
+	if o.Devices && h.Devices != nil {
+		if s.Devices, err = h.Devices(ctx); err == nil {
+			s.DevicesKnown = true
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("inspecting %s: %w", h.Home, err)
+	}
+	return s, nil
+}
+
+// installed is the record of bin/rbee, and what is wrong with that file. Where
+// the record does not fit the file, the file counts.
+func (h *Hive) installed(deep bool) (rec *wire.Installed, broken string) {
+	path := h.path(wire.Binary)
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Lstat(path); err != nil {
+			return nil, ""
+		}
+	}
+	rec = new(wire.Installed)
+	recErr := readJSON(h.path(wire.BinaryInfo), rec)
+	switch {
+	case err != nil:
+		return rec, err.Error()
+	case !info.Mode().IsRegular():
+		return rec, path + " is no regular file"
+	case info.Mode()&0o100 == 0:
+		broken = path + " is not executable"
+	}
+	if recErr == nil && rec.Size == info.Size() && !deep {
+		return rec, broken
+	}
+	sum, size, err := hashFile(path)
+	if err != nil {
+		return rec, err.Error()
+	}
+	if recErr == nil && rec.SHA256 == sum && rec.Size == size {
+		return rec, broken
+	}
+	if recErr == nil && broken == "" {
+		broken = path + " is not the file that was installed"
+	}
+	rec = &wire.Installed{SHA256: sum, Size: size, MadeDirs: rec.MadeDirs}
+	if own, err := os.Stat(h.Exe); err == nil && os.SameFile(own, info) {
+		rec.Version, broken = h.Version, "" // it runs this very code
+	}
+	return rec, broken
+}
+
+// settings are what the hive was last told; nil if never.
+func (h *Hive) settings() (*wire.Settings, error) {
+	var s wire.Settings
+	if err := readJSON(h.path(settingsFile), &s); err != nil {
+		return nil, err
+	}
+	return &s, nil
+}
+
+// defaultPort is the port of a hive that was told none.
+const defaultPort = 8600
+
+// port is where the daemon is to listen.
+func (h *Hive) port() int {
+	if s, err := h.settings(); err == nil && s.HivePort != 0 {
+		return s.HivePort
+	}
+	return defaultPort
+}

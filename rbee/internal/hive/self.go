@@ -1,0 +1,107 @@
+package hive
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+)
+
+// isUpload reports whether the running binary lies where uploads go.
+func (h *Hive) isUpload() bool {
+	if !strings.HasPrefix(filepath.Base(h.Exe), tempPrefix) {
+		return false
+	}
+	mine, err := os.Stat(filepath.Dir(h.Exe))
+	if err != nil {
+		return false
+	}
+	bin, err := os.Stat(h.path(wire.BinDir))
+	return err == nil && os.SameFile(mine, bin)
+}
+
+func (h *Hive) removeUpload() {
+	if h.isUpload() {
+		_ = os.Remove(h.Exe)
+	}
+}
+
+// installSelf puts the running binary in the place of bin/rbee.
+func (h *Hive) installSelf(want *wire.Installed) (note string, err error) {
+	if want == nil {
+		return "", errors.New("the step does not say what to install")
+	}
+	sum, size, err := hashFile(h.Exe)
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("reading the uploaded rbee: %w", err)
+	case sum != want.SHA256:
+		return "", fmt.Errorf("the uploaded rbee has SHA-256 %s, want %s", sum, want.SHA256)
+	case want.Version != "" && want.Version != h.Version:
+		return "", fmt.Errorf("the uploaded rbee is version %s, want %s", h.Version, want.Version)
+	}
+	old, broken := h.installed(true)
+	rec := &wire.Installed{
+		Version: h.Version, SHA256: sum, Size: size,
+		InstalledAt: time.Now().UTC().Truncate(time.Second), MadeDirs: want.MadeDirs,
+	}
+	if old != nil {
+		for _, dir := range old.MadeDirs {
+			if !slices.Contains(rec.MadeDirs, dir) {
+				rec.MadeDirs = append(rec.MadeDirs, dir)
+			}
+		}
+		slices.Sort(rec.MadeDirs) // a directory sorts before what it holds
+	}
+	note = "installed"
+	if old != nil && old.SHA256 == sum && broken == "" {
+		if rec.InstalledAt, note = old.InstalledAt, "already in place"; rec.InstalledAt.IsZero() {
+			rec.InstalledAt = time.Now().UTC().Truncate(time.Second)
+		}
+	} else if err := h.placeSelf(); err != nil {
+		return "", explainFull(err, h.Home, size)
+	}
+	h.reach("placed")
+	if err := writeJSON(h.path(wire.BinaryInfo), rec); err != nil {
+		return "", fmt.Errorf("recording the new rbee: %w", explainFull(err, h.Home, 4096))
+	}
+	return note, nil
+}
+
+// placeSelf renames the running binary to bin/rbee, after it has kept the old one.
+func (h *Hive) placeSelf() error {
+	bin, upload := h.path(wire.BinDir), h.Exe
+	if err := os.MkdirAll(bin, 0o755); err != nil { //nolint:gosec // programs are for everybody
+		return err
+	}
+	if !h.isUpload() { // somebody's own rbee: it stays where it is
+		upload = filepath.Join(bin, tempPrefix+random())
+		if err := copyFile(h.Exe, upload, 0o755); err != nil {
+			return fmt.Errorf("copying rbee: %w", err)
+		}
+		defer os.Remove(upload) //nolint:errcheck // gone once it is renamed
+	}
+	if err := errors.Join(os.Chmod(upload, 0o755), syncFile(upload)); err != nil { //nolint:gosec // a program
+		return err
+	}
+	kept := filepath.Join(bin, tempPrefix+random())
+	err := linkOrCopy(h.path(wire.Binary), kept)
+	if err == nil {
+		err = os.Rename(kept, h.path(wire.PrevBinary))
+		_ = os.Remove(kept) // two names of one file: rename leaves both
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("keeping the rbee before: %w", err)
+	}
+	h.reach("kept")
+	if err := os.Rename(upload, h.path(wire.Binary)); err != nil {
+		return fmt.Errorf("putting the new rbee in place: %w", err)
+	}
+	return syncDir(bin)
+}

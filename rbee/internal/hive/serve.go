@@ -1,0 +1,228 @@
+package hive
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/subtle"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+)
+
+// ServeOptions are the daemon's. The zero value works.
+type ServeOptions struct {
+	Port int          // 0: that of the settings, or 8600
+	Log  *slog.Logger // nil: text on stderr
+}
+
+// Info is what the daemon says of itself at GET /v1/info.
+type Info struct {
+	Alias   string        `json:"alias"`
+	Version string        `json:"version"`
+	SHA256  string        `json:"sha256"` // of its binary, in hex
+	PID     int           `json:"pid"`
+	Port    int           `json:"port"`
+	Since   time.Time     `json:"since"`
+	Workers []wire.Worker `json:"workers"`
+}
+
+// record is run/hive.json.
+type record struct {
+	process
+	Port       int       `json:"port"`
+	Version    string    `json:"version"`
+	SHA256     string    `json:"sha256"`
+	Since      time.Time `json:"since"`
+	Supervisor string    `json:"supervisor"`
+}
+
+// Serve is the daemon in the foreground, on loopback alone. It returns nil once
+// ctx has ended and requests in flight are answered (5 s at most), and an error
+// when another daemon of this home runs or the port is taken.
+func (h *Hive) Serve(ctx context.Context, o ServeOptions) error {
+	if err := h.checkHome(); err != nil {
+		return err
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
+	}
+	if o.Port == 0 {
+		o.Port = h.port()
+	}
+	if err := os.MkdirAll(h.path(wire.RunDir), 0o700); err != nil {
+		return err
+	}
+	lock, err := tryLock(h.path(daemonLock))
+	if err != nil {
+		return err
+	}
+	if lock == nil {
+		return fmt.Errorf("another daemon of %s runs already", h.Home)
+	}
+	defer lock.Close() //nolint:errcheck // it holds no data
+	token, err := h.token(true)
+	if err != nil {
+		return err
+	}
+	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", loopback(o.Port))
+	if err != nil {
+		return fmt.Errorf("hive daemon: %w", err)
+	}
+	rec, err := h.newRecord(o.Port)
+	if err == nil {
+		err = writeJSON(h.path(daemonFile), rec)
+	}
+	if err != nil {
+		return errors.Join(err, ln.Close())
+	}
+	defer os.Remove(h.path(daemonFile)) //nolint:errcheck // a stale one harms nobody
+	o.Log.Info("hive daemon listens", "address", ln.Addr().String(), "version", h.Version)
+	srv := &http.Server{
+		Handler: h.handler(rec, token), ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout: 30 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10,
+		ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelWarn),
+	}
+	done := make(chan error, 1)
+	go func() { done <- srv.Serve(ln) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	o.Log.Info("hive daemon stops")
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	if srv.Shutdown(grace) != nil {
+		_ = srv.Close()
+	}
+	return nil
+}
+
+func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
+
+func (h *Hive) newRecord(port int) (*record, error) {
+	self, err := identify(os.Getpid())
+	if err != nil {
+		return nil, fmt.Errorf("finding this process's start time: %w", err)
+	}
+	sum, _, err := hashFile(h.Exe)
+	if err != nil {
+		return nil, err
+	}
+	by := os.Getenv("RBEE_SUPERVISOR")
+	if by == "" {
+		by = SupervisorNone
+	}
+	return &record{self, port, h.Version, sum, time.Now().UTC().Truncate(time.Second), by}, nil
+}
+
+// token reads the daemon's token, and makes one if there is none and make is set.
+func (h *Hive) token(make bool) (string, error) {
+	data, err := os.ReadFile(h.path(tokenFile))
+	if token := strings.TrimSpace(string(data)); err == nil && len(token) == 64 {
+		return token, nil
+	}
+	if !make || (err != nil && !errors.Is(err, fs.ErrNotExist)) {
+		return "", fmt.Errorf("reading the daemon's token: %w", err)
+	}
+	var secret [32]byte
+	_, _ = rand.Read(secret[:]) // never fails
+	token := hex.EncodeToString(secret[:])
+	return token, writeFile(h.path(tokenFile), []byte(token+"\n"), 0o600)
+}
+
+func (h *Hive) handler(rec *record, token string) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) {
+		reply(w, http.StatusOK, map[string]string{"status": "ok"})
+	})
+	mux.HandleFunc("GET /v1/info", func(w http.ResponseWriter, r *http.Request) {
+		given, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+		if !ok || subtle.ConstantTimeCompare([]byte(given), []byte(token)) != 1 {
+			refuse(w, http.StatusUnauthorized, "the token is missing or wrong")
+			return
+		}
+		workers, err := h.workers(r.Context(), false)
+		if err != nil {
+			refuse(w, http.StatusInternalServerError, err.Error())
+			return
+		}
+		info := Info{"", rec.Version, rec.SHA256, rec.PID, rec.Port, rec.Since, workers}
+		if s, err := h.settings(); err == nil {
+			info.Alias = s.Alias
+		}
+		reply(w, http.StatusOK, info)
+	})
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+		refuse(w, http.StatusNotFound, "there is nothing here")
+	})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// A web page can make a browser ask this port under a name of its own.
+		host := r.Host
+		if name, _, err := net.SplitHostPort(host); err == nil {
+			host = name
+		}
+		if ip := net.ParseIP(strings.Trim(host, "[]")); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+			refuse(w, http.StatusForbidden, "the Host header names no loopback address")
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
+}
+
+func refuse(w http.ResponseWriter, status int, why string) {
+	reply(w, status, map[string]string{"error": why})
+}
+
+func reply(w http.ResponseWriter, status int, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(body) // a client that left needs no answer
+}
+
+// ask gets the daemon's own word, with the token.
+func (h *Hive) ask(ctx context.Context, port int) (*Info, error) {
+	token, err := h.token(false)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+loopback(port)+"/v1/info", http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Authorization", "Bearer "+token)
+	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("port %d answers %s", port, resp.Status)
+	}
+	var info Info
+	return &info, json.NewDecoder(resp.Body).Decode(&info)
+}
+
+// logTail is the end of what the log has gained since it had size bytes.
+func (h *Hive) logTail(size int64) string {
+	data, err := os.ReadFile(filepath.Clean(h.path(logFile)))
+	if err != nil || int64(len(data)) <= size {
+		return ""
+	}
+	lines := strings.Split(strings.TrimSpace(string(data[size:])), "\n")
+	return strings.Join(lines[max(0, len(lines)-10):], "\n")
+}
