@@ -149,12 +149,14 @@ func (c *Client) lost(ctx context.Context) error {
 	return c.cause
 }
 
-// fail makes an operation's error. A dead connection's cause explains more than what the operation has seen of it.
+// fail makes an operation's error. A dead connection's cause explains more than what the operation has seen of it, which
+// can be anything; only a channel that was refused proves a live connection.
 func (c *Client) fail(ctx context.Context, op string, err error) error {
 	if ctx.Err() != nil {
 		return &Error{Op: op, Target: c.target, Reason: classify(ctx.Err()), Err: ctx.Err()}
 	}
-	if isDropped(err) {
+	var refused *ssh.OpenChannelError
+	if !errors.As(err, &refused) {
 		if cause := c.lost(ctx); cause != nil {
 			return &Error{Op: op, Target: c.target, Reason: ReasonLost, Err: cause}
 		}

@@ -66,8 +66,14 @@ func (l *login) judge(link *link, err error) (dropped bool, _ error) {
 	if l.ctx.Err() != nil || !isDropped(err) {
 		return false, err
 	}
-	if pc, ok := link.Conn.(*commandConn); ok && pc.said() != "" {
-		err = fmt.Errorf("%w; ProxyCommand said: %s", err, pc.said())
+	if pc, ok := link.Conn.(*commandConn); ok {
+		failed, said := pc.verdict()
+		if said != "" {
+			err = fmt.Errorf("%w; ProxyCommand said: %s", err, said)
+		}
+		if failed {
+			return false, err
+		}
 	}
 	if l.currentStage() != stageExchange {
 		return false, err

@@ -221,11 +221,11 @@ func (l *login) failure(ctx context.Context, limit time.Duration, err error) err
 		return dialError(l.r, ReasonTimeout, fmt.Errorf("no answer within %s while %s: %w", limit, l.stage, os.ErrDeadlineExceeded))
 	}
 	reason := classify(err)
-	if reason == ReasonFailed {
+	switch {
+	case reason == ReasonFailed && l.stage == stageExchange:
 		reason = ReasonProtocol
-		if l.stage == stageLogin {
-			reason = ReasonAuth
-		}
+	case reason == ReasonFailed && l.stage == stageLogin:
+		reason = ReasonAuth
 	}
 	if reason == ReasonAuth && len(l.notes) > 0 {
 		err = fmt.Errorf("%w; %s", err, strings.Join(l.notes, "; "))

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -121,9 +120,13 @@ func parseCleaned(files []string) (*knownhosts.HostKeyDB, map[string]string, err
 
 // validKnownHost tells whether the parser will take the line.
 func validKnownHost(line []byte) bool {
+	line = bytes.TrimSpace(line)
+	if len(line) == 0 || line[0] == '#' {
+		return true
+	}
 	_, hosts, key, _, _, err := ssh.ParseKnownHosts(line)
 	if err != nil {
-		return errors.Is(err, io.EOF) // an empty line or a comment
+		return false
 	}
 	fields := strings.Fields(string(line))
 	if strings.HasPrefix(fields[0], "@") {

@@ -57,11 +57,12 @@ func (l *link) firstLine() string {
 
 // commandConn is the connection that a ProxyCommand makes: its standard input and output.
 type commandConn struct {
-	cmd  *exec.Cmd
-	in   *os.File // what we write
-	out  *os.File // what we read
-	err  *tail
-	once sync.Once
+	cmd   *exec.Cmd
+	in    *os.File // what we write
+	out   *os.File // what we read
+	err   *tail
+	once  sync.Once
+	ended chan struct{} // closed when the command has ended after Close
 }
 
 func startCommandConn(command string) (*commandConn, error) {
@@ -75,7 +76,7 @@ func startCommandConn(command string) (*commandConn, error) {
 		inWrite.Close()
 		return nil, err
 	}
-	c := &commandConn{in: inWrite, out: outRead, err: &tail{}}
+	c := &commandConn{in: inWrite, out: outRead, err: &tail{}, ended: make(chan struct{})}
 	c.cmd = exec.Command("/bin/sh", "-c", "exec "+command)
 	c.cmd.Stdin, c.cmd.Stdout, c.cmd.Stderr = inRead, outWrite, c.err
 	ownGroup(c.cmd)
@@ -93,19 +94,29 @@ func startCommandConn(command string) (*commandConn, error) {
 func (c *commandConn) Read(p []byte) (int, error)  { return c.out.Read(p) }
 func (c *commandConn) Write(p []byte) (int, error) { return c.in.Write(p) }
 
-// Close ends the command with its process group.
+// commandGrace is how long a ProxyCommand may take to end by itself once its pipes are closed.
+const commandGrace = 200 * time.Millisecond
+
+// Close ends the command: by closing its pipes, and if that does not help, with its whole process group.
 func (c *commandConn) Close() error {
 	c.once.Do(func() {
 		c.in.Close()
 		c.out.Close()
-		hangUp(c.cmd)
-		go endGroup(c.cmd)
+		hang := time.AfterFunc(commandGrace, func() { hangUp(c.cmd) })
+		go func() {
+			endGroup(c.cmd)
+			hang.Stop()
+			close(c.ended)
+		}()
 	})
 	return nil
 }
 
-// said is the end of what the command wrote to its standard error.
-func (c *commandConn) said() string { return lastLine(c.err.String()) }
+// verdict is how the command has ended, after Close: whether it failed, and the end of what it wrote to standard error.
+func (c *commandConn) verdict() (failed bool, said string) {
+	<-c.ended
+	return c.cmd.ProcessState.ExitCode() > 0, lastLine(c.err.String())
+}
 
 func (c *commandConn) LocalAddr() net.Addr  { return nowhere }
 func (c *commandConn) RemoteAddr() net.Addr { return nowhere }

@@ -108,6 +108,9 @@ func (q *query) port() string {
 // is passed over and all others stay in force.
 func (q *query) match(line configLine) bool {
 	args := splitArgs(line.value)
+	if len(args) == 0 {
+		return false
+	}
 	for len(args) > 0 {
 		name, negated := strings.CutPrefix(strings.ToLower(args[0]), "!")
 		args = args[1:]

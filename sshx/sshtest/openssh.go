@@ -127,8 +127,8 @@ func (h *OpenSSHHost) configure(o Options) error {
 	}
 	fmt.Fprintf(&config, "AuthorizedKeysFile %s\nStrictModes no\nUsePAM no\nPasswordAuthentication no\n"+
 		"KbdInteractiveAuthentication no\nPermitRootLogin yes\nPidFile none\nPrintMotd no\nAllowTcpForwarding %s\nMaxSessions %d\n"+
-		"Banner %s\nForceCommand /bin/sh %s\n",
-		h.file("authorized_keys"), forward, sessions, h.file("banner"), h.file("enter"))
+		"Banner %s\nForceCommand /bin/sh %s\nSetEnv \"HOME=%s\"\n", // HOME keeps the real user's shell from reading start-up files
+		h.file("authorized_keys"), forward, sessions, h.file("banner"), h.file("enter"), h.home)
 	return errors.Join(
 		os.WriteFile(h.file("sshd_config"), []byte(config.String()), 0o600),
 		os.WriteFile(h.file("authorized_keys"), []byte(authorized.String()), 0o600),

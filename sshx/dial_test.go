@@ -1,0 +1,419 @@
+package sshx_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rbee-keeper/rbee/sshx"
+	"github.com/rbee-keeper/rbee/sshx/sshtest"
+	"golang.org/x/crypto/ssh"
+)
+
+// hostsFor makes n hosts that know the key, and a home that knows the hosts.
+func hostsFor(t *testing.T, c *clientFiles, n int) []*sshtest.Host {
+	t.Helper()
+	var hosts []*sshtest.Host
+	var servers []server
+	for range n {
+		h := newHost(t, sshtest.Options{AuthorizedKeys: []ssh.PublicKey{c.key.PublicKey()}})
+		hosts, servers = append(hosts, h), append(servers, h)
+	}
+	c.knows(t, servers...)
+	return hosts
+}
+
+func TestOneConnectionOneExec(t *testing.T) {
+	t.Parallel()
+	c := newClientFiles(t)
+	h := hostsFor(t, c, 1)[0]
+	client, err := c.dialer(t, "").Dial(t.Context(), c.target(h))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	if err := client.Script(t.Context(), "true", nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := h.Stats(), (sshtest.Stats{Connections: 1, Logins: 1, Execs: 1}); got != want {
+		t.Errorf("stats %+v, want %+v", got, want)
+	}
+}
+
+func TestJump(t *testing.T) {
+	t.Parallel()
+	c := newClientFiles(t)
+	h := hostsFor(t, c, 7)
+	one, two, targets := h[0], h[1], h[2:]
+	var config strings.Builder
+	fmt.Fprintf(&config, "Host one\nHostName 127.0.0.1\nPort %d\nHost two\nHostName 127.0.0.1\nPort %d\nProxyJump one\n", one.Port(), two.Port())
+	for i, h := range targets {
+		fmt.Fprintf(&config, "Host t%d\nHostName 127.0.0.1\nPort %d\n", i, h.Port())
+	}
+	config.WriteString("Host t*\nProxyJump two\nHost *\nIdentityFile ~/.ssh/id\n")
+	d := c.dialer(t, config.String())
+	var clients []*sshx.Client
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	for i := range targets {
+		all.Go(func() {
+			client, err := d.Dial(t.Context(), sshx.Target{Host: fmt.Sprint("t", i)})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			mu.Lock()
+			clients = append(clients, client)
+			mu.Unlock()
+			var out bytes.Buffer
+			if err := client.Run(t.Context(), []string{"pwd"}, nil, &out, nil); err != nil || out.String() != targets[i].Home()+"\n" {
+				t.Errorf("%q, %v", out.String(), err)
+			}
+		})
+	}
+	all.Wait()
+	for name, hop := range map[string]*sshtest.Host{"one": one, "two": two} {
+		if n := hop.Stats().Connections; n != 1 {
+			t.Errorf("%d connections to jump host %s", n, name)
+		}
+	}
+	if n := one.Stats().Forwards; n != 1 {
+		t.Errorf("%d forwards on the first hop", n)
+	}
+	// A jump host that was lost is dialled again. Clients through it know that they are lost.
+	one.Cut()
+	for _, client := range clients {
+		wantReason(t, client.Wait(), sshx.ReasonLost)
+	}
+	if err := login(t, d, sshx.Target{Host: "t0"}); err != nil {
+		t.Error(err)
+	}
+	// Close ends the shared connections, after which the Dialer can begin anew.
+	client, err := d.Dial(t.Context(), sshx.Target{Host: "t1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.Close()
+	wantReason(t, client.Wait(), sshx.ReasonLost)
+	if err := login(t, d, sshx.Target{Host: "t1"}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestJumpList(t *testing.T) {
+	t.Parallel()
+	c := newClientFiles(t)
+	h := hostsFor(t, c, 3)
+	config := fmt.Sprintf("Host *\nIdentityFile ~/.ssh/id\nHost target\nHostName 127.0.0.1\nPort %d\nProxyJump 127.0.0.1:%d,ssh://%s@127.0.0.1:%d\n",
+		h[2].Port(), h[0].Port(), h[1].User(), h[1].Port())
+	if err := login(t, c.dialer(t, config), sshx.Target{Host: "target"}); err != nil {
+		t.Error(err)
+	}
+	for i, want := range []int{1, 1, 0} {
+		if n := h[i].Stats().Forwards; n != want {
+			t.Errorf("host %d forwarded %d times, want %d", i, n, want)
+		}
+	}
+}
+
+func TestJumpFails(t *testing.T) {
+	t.Parallel()
+	c := newClientFiles(t)
+	h := hostsFor(t, c, 2)
+	config := fmt.Sprintf("Host target\nHostName 127.0.0.1\nPort %d\nProxyJump 127.0.0.1:%d\n", h[1].Port(), h[0].Port())
+	e := wantReason(t, login(t, c.dialer(t, config), sshx.Target{Host: "target"}), sshx.ReasonAuth)
+	if !strings.Contains(e.Error(), "jump host") || !strings.Contains(e.Error(), fmt.Sprint(h[0].Port())) {
+		t.Errorf("error %q does not name the jump host", e)
+	}
+	h[1].Refuse(true)
+	wantReason(t, login(t, c.dialer(t, config+"Host *\nIdentityFile ~/.ssh/id\n"), sshx.Target{Host: "target"}), sshx.ReasonRefused)
+	closed := newHost(t, sshtest.Options{AuthorizedKeys: []ssh.PublicKey{c.key.PublicKey()}, NoForward: true})
+	c.knows(t, h[0], h[1], closed)
+	config = fmt.Sprintf("Host target\nHostName 127.0.0.1\nPort %d\nProxyJump 127.0.0.1:%d\nHost *\nIdentityFile ~/.ssh/id\n", h[1].Port(), closed.Port())
+	e = wantReason(t, login(t, c.dialer(t, config), sshx.Target{Host: "target"}), sshx.ReasonFailed)
+	if !strings.Contains(e.Error(), "prohibited") {
+		t.Errorf("error %q", e)
+	}
+}
+
+func TestProxyCommand(t *testing.T) {
+	t.Parallel()
+	c := newClientFiles(t)
+	h := hostsFor(t, c, 1)[0]
+	bash, err := exec.LookPath("bash")
+	if err != nil {
+		t.Skip("needs bash as the proxy")
+	}
+	relay := c.write(t, "relay", "exec 3<>/dev/tcp/$1/$2\ncat <&3 & cat >&3\nkill $!\n")
+	config := fmt.Sprintf("Host box\nHostName 127.0.0.1\nPort %d\nIdentityFile ~/.ssh/id\nProxyCommand %s %s %%h %%p\n", h.Port(), bash, relay)
+	d := c.dialer(t, config)
+	client, err := d.Dial(t.Context(), sshx.Target{Host: "box"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := client.Run(t.Context(), []string{"true"}, nil, nil, nil); err != nil {
+		t.Error(err)
+	}
+	client.Close()
+
+	d = c.dialer(t, "ProxyCommand echo no such way >&2; exit 1\n")
+	e := wantReason(t, login(t, d, sshx.Target{Host: "box"}), sshx.ReasonLost)
+	if !strings.Contains(e.Error(), "no such way") {
+		t.Errorf("error %q does not carry the command's words", e)
+	}
+	wantReason(t, login(t, d, sshx.Target{Host: "$(touch x)"}), sshx.ReasonConfig)
+}
+
+func TestDialReasons(t *testing.T) {
+	t.Parallel()
+	c := newClientFiles(t)
+	h := hostsFor(t, c, 1)[0]
+	d := c.dialer(t, "")
+	h.Refuse(true)
+	wantReason(t, login(t, d, c.target(h)), sshx.ReasonRefused)
+	h.Refuse(false)
+	if err := login(t, d, c.target(h)); err != nil {
+		t.Errorf("after the port was opened again: %v", err)
+	}
+	wantReason(t, login(t, d, sshx.Target{Host: "no-such-host.invalid"}), sshx.ReasonResolve)
+	wantReason(t, login(t, d, sshx.Target{}), sshx.ReasonConfig)
+	wantReason(t, login(t, c.dialer(t, "Port x\n"), sshx.Target{Host: "h"}), sshx.ReasonConfig)
+	wantReason(t, login(t, &sshx.Dialer{Home: c.home, ConfigFiles: []string{c.path("nope")}}, c.target(h)), sshx.ReasonConfig)
+
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := d.Dial(ctx, c.target(h))
+	wantReason(t, err, sshx.ReasonCanceled)
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v", err)
+	}
+}
+
+// listen serves raw connections.
+func listen(t *testing.T, serve func(net.Conn)) (port int) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go serve(c)
+		}
+	}()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+func TestNoSSHServer(t *testing.T) {
+	t.Parallel()
+	c := newClientFiles(t)
+	port := listen(t, func(conn net.Conn) {
+		io.WriteString(conn, "HTTP/1.1 400 Bad Request\r\n\r\n")
+		conn.Close()
+	})
+	e := wantReason(t, login(t, c.dialer(t, ""), sshx.Target{Host: "127.0.0.1", Port: port}), sshx.ReasonProtocol)
+	if !strings.Contains(e.Error(), "400 Bad Request") {
+		t.Errorf("error %q", e)
+	}
+}
+
+func TestSilentServer(t *testing.T) {
+	t.Parallel()
+	c := newClientFiles(t)
+	h := hostsFor(t, c, 1)[0]
+	h.Stall(true)
+	d := c.dialer(t, "")
+	d.Timeout = 100 * time.Millisecond
+	start := time.Now()
+	e := wantReason(t, login(t, d, c.target(h)), sshx.ReasonTimeout)
+	if took := time.Since(start); took > 5*time.Second || !strings.Contains(e.Error(), "100ms") {
+		t.Errorf("%q after %s", e, took)
+	}
+	// A context that ends comes before any timeout.
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	_, err := c.dialer(t, "ConnectTimeout 1h\n").Dial(ctx, c.target(h))
+	wantReason(t, err, sshx.ReasonTimeout)
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("error %v", err)
+	}
+}
+
+// TestPromptTime lets the user think longer than the timeout.
+func TestPromptTime(t *testing.T) {
+	t.Parallel()
+	c := newClientFiles(t)
+	h := newHost(t, sshtest.Options{AuthorizedKeys: []ssh.PublicKey{c.key.PublicKey()}})
+	d := c.dialer(t, "")
+	d.Timeout = 500 * time.Millisecond
+	d.Prompter = &prompter{confirm: func(string) (bool, error) {
+		<-time.After(700 * time.Millisecond) // what is tested is time itself
+		return true, nil
+	}}
+	if err := login(t, d, c.target(h)); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestDroppedHandshakes(t *testing.T) {
+	t.Parallel()
+	c := newClientFiles(t)
+	h := hostsFor(t, c, 1)[0]
+	h.DropNext(3)
+	if err := login(t, c.dialer(t, ""), c.target(h)); err != nil {
+		t.Error(err)
+	}
+	if n := h.Stats().Connections; n != 4 {
+		t.Errorf("%d connections", n)
+	}
+	h.DropNext(1000)
+	e := wantReason(t, login(t, c.dialer(t, ""), c.target(h)), sshx.ReasonLost)
+	if !strings.Contains(e.Error(), "tries") {
+		t.Errorf("error %q does not say how often it was tried", e)
+	}
+}
+
+func TestKeepAlive(t *testing.T) {
+	t.Parallel()
+	c := newClientFiles(t)
+	h := hostsFor(t, c, 1)[0]
+	d := c.dialer(t, "")
+	d.KeepAlive = 50 * time.Millisecond
+	client, err := d.Dial(t.Context(), c.target(h))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	// As long as answers come, an idle connection stays.
+	if err := client.Run(t.Context(), []string{"sleep", "0.5"}, nil, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	h.Stall(true)
+	e := wantReason(t, client.Run(t.Context(), []string{"true"}, nil, nil, nil), sshx.ReasonLost)
+	if !strings.Contains(e.Error(), "no sign of life") {
+		t.Errorf("error %q", e)
+	}
+	<-client.Done()
+	e = wantReason(t, client.Wait(), sshx.ReasonLost)
+	if !strings.Contains(e.Error(), "3 keepalive answers") {
+		t.Errorf("error %q", e)
+	}
+	_, err = client.Dial(t.Context(), "tcp", "127.0.0.1:1")
+	wantReason(t, err, sshx.ReasonLost)
+}
+
+func TestWaitAfterClose(t *testing.T) {
+	t.Parallel()
+	c := newClientFiles(t)
+	h := hostsFor(t, c, 1)[0]
+	client := c.dial(t, h)
+	client.Close()
+	if err := client.Wait(); err != nil {
+		t.Errorf("Wait after Close: %v", err)
+	}
+	e := wantReason(t, client.Run(t.Context(), []string{"true"}, nil, nil, nil), sshx.ReasonLost)
+	if !strings.Contains(e.Error(), "closed on this side") {
+		t.Errorf("error %q", e)
+	}
+}
+
+func TestCutWhileRunning(t *testing.T) {
+	t.Parallel()
+	c := newClientFiles(t)
+	h := hostsFor(t, c, 1)[0]
+	client := c.dial(t, h)
+	r, w := io.Pipe()
+	done := make(chan error, 1)
+	go func() { done <- client.Run(t.Context(), []string{"sh", "-c", "echo up; sleep 60"}, nil, w, nil) }()
+	if _, err := io.ReadFull(r, make([]byte, 3)); err != nil {
+		t.Fatal(err)
+	}
+	h.Cut()
+	wantReason(t, <-done, sshx.ReasonLost)
+}
+
+func TestAccountRunsNothing(t *testing.T) {
+	t.Parallel()
+	c := newClientFiles(t)
+	h := newHost(t, sshtest.Options{AuthorizedKeys: []ssh.PublicKey{c.key.PublicKey()}, NoExec: "This account is closed.\n"})
+	client := c.dial(t, h)
+	for name, do := range map[string]func() error{
+		"run":    func() error { return client.Run(t.Context(), []string{"true"}, nil, nil, nil) },
+		"script": func() error { return client.Script(t.Context(), "true", nil, nil) },
+		"put":    func() error { return client.Put(t.Context(), "x", 0o600, strings.NewReader(""), [32]byte{}) },
+	} {
+		e := wantReason(t, do(), sshx.ReasonFailed)
+		if !strings.Contains(e.Error(), "This account is closed.") {
+			t.Errorf("%s: error %q", name, e)
+		}
+	}
+}
+
+// TestLoginShells puts other shells between the command line and sh.
+func TestLoginShells(t *testing.T) {
+	t.Parallel()
+	for _, shell := range []string{"bash", "zsh", "fish", "tcsh", "csh", "ksh", "mksh"} {
+		path, err := exec.LookPath(shell)
+		if err != nil {
+			continue // as many as this machine has
+		}
+		t.Run(shell, func(t *testing.T) {
+			t.Parallel()
+			c := newClientFiles(t)
+			h := newHost(t, sshtest.Options{AuthorizedKeys: []ssh.PublicKey{c.key.PublicKey()}, Shell: path})
+			client := c.dial(t, h)
+			args := []string{"it's", `\`, `\\`, `'\''`, "!!", "a!b", "$HOME", "$(id)", "`id`", "*", "~", `"`, "", "#", "a b", "{a,b}", "%1", "^", "=x"}
+			if !strings.HasSuffix(shell, "csh") {
+				args = append(args, "a\nb")
+			}
+			var out bytes.Buffer
+			if err := client.Run(t.Context(), append([]string{"printf", `%s\n`}, args...), nil, &out, nil); err != nil {
+				t.Fatal(err)
+			}
+			if want := strings.Join(args, "\n") + "\n"; out.String() != want {
+				t.Errorf("got %q, want %q", out.String(), want)
+			}
+			out.Reset()
+			if err := client.Script(t.Context(), "echo \"it's\" '!' \\\\", &out, nil); err != nil || out.String() != "it's ! \\\n" {
+				t.Errorf("%q, %v", out.String(), err)
+			}
+			if err := client.Put(t.Context(), "it's a \\ file!", 0o644, bytes.NewReader(gzipped("x")), sum("x")); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestLatency(t *testing.T) {
+	t.Parallel()
+	c := newClientFiles(t)
+	h := hostsFor(t, c, 1)[0]
+	const rtt = 40 * time.Millisecond
+	h.Latency(rtt)
+	start := time.Now()
+	client := c.dial(t, h)
+	dial := time.Since(start)
+	start = time.Now()
+	if err := client.Script(t.Context(), "true", nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	script := time.Since(start)
+	// Round trips: 8 to log in, 3 for a command. Time can only be longer than that.
+	if dial < 7*rtt || script < 2*rtt {
+		t.Errorf("dial %s, script %s at %s round trip", dial, script, rtt)
+	}
+	t.Logf("dial %.1f, script %.1f round trips", float64(dial)/float64(rtt), float64(script)/float64(rtt))
+}

@@ -1,0 +1,167 @@
+package sshx
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestSlots(t *testing.T) {
+	t.Parallel()
+	s := slots{all: make(chan struct{}, handshakesPerAddress+2)}
+	ctx := t.Context()
+	var release []func()
+	take := func(key string) {
+		t.Helper()
+		r, err := s.acquire(ctx, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		release = append(release, r)
+	}
+	full := func(key string) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(ctx, 10*time.Millisecond)
+		defer cancel()
+		if _, err := s.acquire(ctx, key); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("one more for %s: %v", key, err)
+		}
+	}
+	for range handshakesPerAddress {
+		take("a")
+	}
+	full("a") // its own limit
+	take("b")
+	take("b")
+	full("b") // the limit for all
+	full("c")
+	for _, r := range release {
+		r()
+	}
+	for range handshakesPerAddress { // nothing was lost on the way
+		take("b")
+	}
+}
+
+func TestClock(t *testing.T) {
+	t.Parallel()
+	cause := errors.New("late")
+	ctx, c, stop := startClock(t.Context(), 50*time.Millisecond, cause)
+	defer stop()
+	<-time.After(70 * time.Millisecond)
+	if ctx.Err() != nil {
+		t.Fatal("the clock ran before it was started")
+	}
+	c.resume()
+	c.pause()
+	c.pause()
+	c.resume()
+	<-time.After(70 * time.Millisecond)
+	if ctx.Err() != nil {
+		t.Fatal("the clock ran while it was held")
+	}
+	c.resume()
+	<-ctx.Done()
+	if context.Cause(ctx) != cause {
+		t.Errorf("cause %v", context.Cause(ctx))
+	}
+}
+
+func TestTail(t *testing.T) {
+	t.Parallel()
+	var short tail
+	short.Write([]byte("a\nb\n"))
+	if short.String() != "a\nb\n" {
+		t.Errorf("%q", short.String())
+	}
+	var long tail
+	for range 3000 {
+		long.Write([]byte("line\n"))
+	}
+	long.Write([]byte("end \xff"))
+	if s := long.String(); len(s) > tailSize+3 || !strings.HasPrefix(s, "line\n") || !strings.HasSuffix(s, "line\nend \uFFFD") {
+		t.Errorf("%d bytes, %q … %q", len(s), s[:10], s[len(s)-10:])
+	}
+	var huge tail
+	huge.Write(bytes.Repeat([]byte("x"), 10*tailSize))
+	if len(huge.String()) != tailSize {
+		t.Errorf("%d bytes", len(huge.String()))
+	}
+}
+
+// FuzzAfterMark cuts noise, mark and output into pieces of any size.
+func FuzzAfterMark(f *testing.F) {
+	f.Add("noise", "output", 1)
+	f.Add("", "", 3)
+	f.Add("\n"+startMark, "\n"+startMark+"\n", 7)
+	f.Add(strings.Repeat("n", 5000), "x\x00y", 1000)
+	f.Fuzz(func(t *testing.T, noise, output string, size int) {
+		if size < 1 || strings.Contains(noise+"\n", "\n"+startMark+"\n") || strings.HasPrefix(noise, startMark) {
+			return
+		}
+		var got bytes.Buffer
+		a := &afterMark{w: &got}
+		for piece := range slices.Chunk([]byte(noise+"\n"+startMark+"\n"+output), size) {
+			if n, err := a.Write(slices.Clone(piece)); n != len(piece) || err != nil {
+				t.Fatal(n, err)
+			}
+		}
+		if !a.seen || got.String() != output {
+			t.Errorf("got %q, want %q", got.String(), output)
+		}
+	})
+}
+
+func TestPutPaths(t *testing.T) {
+	t.Parallel()
+	for path, want := range map[string]string{
+		"a": "./a", "a/b": "./a/b", "/a": "/a", "~/a": "./a", "-x": "./-x", "./a": "././a", "~a": "./~a", "": "", "/": "", "a/": "", "a/..": "", "x\x00": "",
+	} {
+		target, temp, err := putPaths(path)
+		if (err != nil) != (want == "") || target != want {
+			t.Errorf("%q becomes %q, %v", path, target, err)
+		}
+		if err == nil && target[:strings.LastIndexByte(target, '/')] != temp[:strings.LastIndexByte(temp, '/')] {
+			t.Errorf("%q: temporary file %q lies elsewhere", path, temp)
+		}
+	}
+}
+
+// TestFixedCommands keeps what stands in single quotes for any login shell free of what csh and fish take apart there.
+func TestFixedCommands(t *testing.T) {
+	t.Parallel()
+	for name, text := range map[string]string{"put": putScript, "run": strings.TrimSuffix(strings.TrimPrefix(runWrapper, "sh -c '"), "' sh ")} {
+		if strings.ContainsAny(text, "'!\\\n") {
+			t.Errorf("%s holds one of ' ! \\ newline: %s", name, text)
+		}
+	}
+}
+
+func TestPutOutput(t *testing.T) {
+	t.Parallel()
+	for _, size := range []int{1, 2, 1000} {
+		o := newPutOutput()
+		for piece := range slices.Chunk([]byte("gzip\n 5 \nhello and more"), size) {
+			if _, err := o.Write(piece); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if tool := <-o.tool; tool != "gzip" {
+			t.Errorf("tool %q", tool)
+		}
+		select {
+		case <-o.content:
+		default:
+			t.Error("no content")
+		}
+	}
+	for _, bad := range []string{"cat\n-1\n", "cat\nx\n", strings.Repeat("x", 100)} {
+		if _, err := newPutOutput().Write([]byte(bad)); err == nil {
+			t.Errorf("%q was taken", bad)
+		}
+	}
+}
