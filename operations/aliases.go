@@ -37,7 +37,7 @@ func (a *Aliases) UnmarshalJSON(data []byte) error {
 	}
 	var many []string
 	if json.Unmarshal(data, &many) != nil {
-		return errors.New("want one alias or a list of aliases")
+		return errors.New("field \"hive_alias\": want one alias or a list of aliases") // its one key
 	}
 	*a = many
 	return nil

@@ -32,8 +32,8 @@ func readFields(kind Kind, data []byte, into any) error {
 	if err := json.Unmarshal(data, into); err != nil {
 		var mismatch *json.UnmarshalTypeError
 		if errors.As(err, &mismatch) {
-			return badOperation("%s: field %q: a JSON %s does not fit, want %s",
-				kind, mismatch.Field, mismatch.Value, mismatch.Type)
+			field := mismatch.Field[strings.LastIndexByte(mismatch.Field, '.')+1:] // without the embedded struct
+			return badOperation("%s: field %q: a JSON %s does not fit, want %s", kind, field, mismatch.Value, mismatch.Type)
 		}
 		return badOperation("%s: %v", kind, err)
 	}
