@@ -2,10 +2,12 @@ package pkgmgr
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
@@ -22,10 +24,14 @@ B="$R/bin/rbee"
 rbee=null broken=
 if [ -e "$B" ]; then
 	if out=$("$B" hive inspect %s 2>&1 </dev/null); then
-		printf '%%s\n' "$out"
-		exit 0
+		case $out in *"$(printf '\036{')"*)
+			printf '%%s\n' "$out"
+			exit 0
+		esac
+		broken="bin/rbee hive inspect answered no record: $out"
+	else
+		broken="bin/rbee hive inspect failed with status $?: $out"
 	fi
-	broken="bin/rbee hive inspect failed with status $?: $out"
 	rbee='{"version":"","sha256":"","size":0}'
 fi
 q() { printf '%%s' "$1" | tr '\n\t' '  ' | tr -d '\000-\037' | sed 's/\\/\\\\/g; s/"/\\"/g'; }
@@ -36,7 +42,7 @@ while [ ! -d "$D" ] && [ "$D" != / ] && [ -n "$D" ]; do
 	[ -n "$D" ] || D=/
 done
 free=$(df -Pk "$D" 2>/dev/null | tail -n 1 | { read -r _ _ _ k _ && printf '%%s' "$k"; })
-case $free in ''|*[!0-9]*) free=0 ;; esac
+case $free in ''|0*|*[!0-9]*) free=0 ;; *) free=${free}000 ;; esac
 libc=
 for f in /lib/ld-musl-*; do [ -e "$f" ] && libc=musl; done
 [ -n "$libc" ] || libc=$(getconf GNU_LIBC_VERSION 2>/dev/null)
@@ -71,7 +77,7 @@ else
 fi
 printf '\036{"schema":0,"os":"%%s","arch":"%%s","libc":"%%s","hostname":"%%s","user":"%%s","home":"%%s","missing_dirs":[%%s],"disk_free":%%s,"rbee":%%s,"broken":"%%s","workers":[%%s],"devices":[%%s],"devices_known":%%s}\n' \
 	"$(q "$(uname -s)")" "$(q "$(uname -m)")" "$(q "$libc")" "$(q "$(uname -n)")" "$(q "$(id -un)")" "$(q "$R")" \
-	"$missing" "${free}000" "$rbee" "$(q "$broken")" "$workers" "${devices%%,}" "$known"
+	"$missing" "$free" "$rbee" "$(q "$broken")" "$workers" "${devices%%,}" "$known"
 `
 
 // probe reads a machine with one command.
@@ -102,8 +108,9 @@ func probe(ctx context.Context, host Host, o ReadOptions) (*State, error) {
 // maxProbeOutput bounds what a machine may answer, noise of its shell included.
 const maxProbeOutput = 64 << 20
 
-// normalise turns what a shell says of a platform into Go's words, and refuses
-// to take over names of workers that could not have come from rbee.
+// normalise turns what a shell says of a platform into Go's words, refuses to
+// take over names of workers that could not have come from rbee, and sorts the
+// others.
 func normalise(s *State) {
 	s.OS = strings.ToLower(s.OS)
 	switch s.Arch {
@@ -121,6 +128,7 @@ func normalise(s *State) {
 			kept = append(kept, w)
 		}
 	}
+	slices.SortFunc(kept, func(a, b wire.Worker) int { return cmp.Compare(a.Type, b.Type) })
 	s.Workers = kept
 }
 
