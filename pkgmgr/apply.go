@@ -188,6 +188,9 @@ func (s *session) progress(i int, sent, total int64) {
 // place, under its lock, once it is known to run there.
 func (s *session) upload(ctx context.Context, home string) (exe string, install *wire.Installed, err error) {
 	s.event(0, operations.StepStarted, nil, "")
+	if s.fleet.opts.Binaries == nil {
+		return "", nil, errors.New("there is no rbee to bring to it: Options.Binaries is nil")
+	}
 	binary, err := s.fleet.opts.Binaries.Binary(ctx, s.member.state.Platform, true)
 	if err != nil {
 		return "", nil, err
@@ -329,8 +332,10 @@ func (s *session) apply(ctx context.Context, exe string, req *wire.Request, inde
 	switch {
 	case s.result != nil && s.result.Error != "":
 		return errors.New(s.result.Error)
-	case s.result != nil:
+	case s.result != nil && len(s.done) == len(s.steps):
 		return nil
+	case s.result != nil:
+		return ctx.Err()
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case runErr != nil:
@@ -379,7 +384,11 @@ func heldBy(w *wire.Waiting) string {
 func (s *session) note(i int, n *wire.StepNote) {
 	switch {
 	case n.Error != "":
-		s.fail(i, errors.New(n.Error))
+		err := s.failed[i] // why nothing could be sent, if that is what the machine complains of
+		if err == nil {
+			err = errors.New(n.Error)
+		}
+		s.fail(i, err)
 	case n.Done:
 		s.done[i] = true
 		s.event(i, operations.StepDone, nil, n.Note)
@@ -439,10 +448,11 @@ func (s *session) fill(r *operations.HiveReport) {
 		r.Workers = installedTypes(s.member.state)
 	}
 	r.Status = operations.HiveUpdated
+	stored := s.err == nil && s.result != nil && s.result.Locked == nil // the settings that came with the request
 	for i, step := range s.steps {
 		err := s.failed[i]
 		switch {
-		case err == nil && s.done[i] && (s.err == nil || s.result != nil || !settingsOnly(step)):
+		case err == nil && s.done[i] && (stored || !settingsOnly(step)):
 			r.Steps = append(r.Steps, step)
 			switch step.Action {
 			case operations.ActionInstallHive:
@@ -466,7 +476,7 @@ func (s *session) fill(r *operations.HiveReport) {
 			Code: operations.CodeLocked, Hive: h.Alias,
 			Message: "another run works on it: " + heldBy(s.result.Locked),
 		}
-		r.Failed = nil
+		r.Steps, r.Failed = nil, nil
 	case s.err != nil && errors.Is(s.err, context.Canceled):
 		r.Status, r.Error = operations.HiveCanceled, hiveError(h, operations.CodeCanceled, s.err)
 	case s.err != nil:
