@@ -106,7 +106,9 @@ func (d *hiveDiff) extraHive(err *operations.Error) {
 	default:
 		d.found(operations.IssueExtraHive, "", "Hive not in config")
 		if d.opts.RemoveExtra {
-			d.step(operations.Step{Action: operations.ActionRemoveHive, From: installedVersion(d.state), Reason: "not in config"})
+			for _, s := range removeSteps(d.state, d.want.Version, "not in config") {
+				d.step(s)
+			}
 		}
 	}
 }
@@ -191,7 +193,7 @@ func outdated(s *State, want BinaryWant, version string) string {
 		return fmt.Sprintf("The installed rbee %s speaks another protocol than this one", installedVersion(s))
 	case want.SHA256 != "" && s.Rbee.SHA256 != want.SHA256 && s.Rbee.Version == version:
 		return fmt.Sprintf("rbee %s is another build than this one", version)
-	case want.SHA256 != "" && s.Rbee.SHA256 != want.SHA256, want.SHA256 == "" && s.Rbee.Version != version:
+	case want.SHA256 != "" && s.Rbee.SHA256 != want.SHA256, want.SHA256 == "" && version != "" && s.Rbee.Version != version:
 		return fmt.Sprintf("rbee is %s, want %s", cmp.Or(s.Rbee.Version, "unknown"), version)
 	}
 	return ""

@@ -14,21 +14,30 @@ import (
 func (f *Fleet) UninstallPlan() operations.Plan {
 	plan := operations.Plan{Steps: []operations.Step{}, Drift: []operations.Drift{}}
 	for _, m := range f.members {
-		s := m.state
-		if s == nil || s.Rbee == nil && len(s.Workers) == 0 {
+		if m.state == nil {
 			continue
 		}
-		if s.Rbee == nil || s.Broken != "" || s.Schema != wire.Schema {
-			plan.Steps = append(plan.Steps, operations.Step{
-				Hive: m.hive.Alias, Action: operations.ActionUpdateHive, From: installedVersion(s),
-				Version: cmp.Or(f.opts.Version, "this one"), Reason: "needed to uninstall",
-			})
+		for _, s := range removeSteps(m.state, f.opts.Version, "uninstall") {
+			s.Hive = m.hive.Alias
+			plan.Steps = append(plan.Steps, s)
 		}
-		plan.Steps = append(plan.Steps, operations.Step{
-			Hive: m.hive.Alias, Action: operations.ActionRemoveHive, From: installedVersion(s), Reason: "uninstall",
-		})
 	}
 	return plan
+}
+
+// removeSteps are the steps that remove all of rbee from a machine; version is
+// that of the rbee that is brought there where it takes one to remove the rest.
+func removeSteps(s *State, version, reason string) []operations.Step {
+	if s.Rbee == nil && len(s.Workers) == 0 {
+		return nil
+	}
+	remove := operations.Step{Action: operations.ActionRemoveHive, From: installedVersion(s), Reason: reason}
+	if s.Rbee != nil && s.Broken == "" && s.Schema == wire.Schema {
+		return []operations.Step{remove}
+	}
+	return []operations.Step{{
+		Action: operations.ActionUpdateHive, From: remove.From, Version: cmp.Or(version, "this one"), Reason: "needed to uninstall",
+	}, remove}
 }
 
 // Daemon starts or stops the daemons of all hives of the fleet, which must have
