@@ -187,7 +187,8 @@ func (f *Fleet) Read(ctx context.Context, o ReadOptions) {
 			f.emit(operations.Event{Type: operations.EventPhase, Hive: m.hive.Alias, Phase: operations.PhaseUnreachable, Error: m.err})
 		}
 	}, func(i int, err error) {
-		f.members[i].err = unreachable(f.members[i].hive, err)
+		m := f.members[i]
+		m.state, m.err = nil, unreachable(m.hive, err)
 	})
 }
 

@@ -50,7 +50,7 @@ func hiveFromState(s HiveState) Hive {
 	if h.HivePort == 0 {
 		h.HivePort = DefaultHivePort
 	}
-	if set := s.State.Settings; set != nil {
+	if set := s.State.Settings; set != nil && ValidAlias(set.Alias) {
 		h.Alias, h.HivePort, h.AutoStart, h.Labels = set.Alias, set.HivePort, set.AutoStart, set.Labels
 	}
 	h.Workers = nil
