@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 
+	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive"
 )
@@ -24,7 +25,7 @@ type hiveInspectCmd struct {
 type hiveApplyCmd struct{}
 
 type hiveServeCmd struct {
-	Port int `default:"8600" help:"The loopback port to listen on (${default})."`
+	Port int `help:"The loopback port to listen on; the one of the hive's settings when not given."`
 }
 
 // hive is this machine's side of rbee.
@@ -37,7 +38,21 @@ func (a *app) hive() (*hive.Hive, error) {
 	if err != nil {
 		return nil, fmt.Errorf("finding the program's own file: %w", err)
 	}
-	return &hive.Hive{Home: home, Version: a.p.Version, Exe: exe}, nil
+	return &hive.Hive{Home: home, Version: a.p.Version, Exe: exe, Devices: devices}, nil
+}
+
+// devices are this machine's accelerators, in the words of the wire. Those that
+// cannot be used have their error.
+func devices(ctx context.Context) ([]wire.Device, error) {
+	report, err := gpu.Detect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	found := make([]wire.Device, len(report.Devices))
+	for i, d := range report.Devices {
+		found[i] = wire.Device{Vendor: string(d.Vendor), Name: d.Name, MemoryBytes: d.MemoryTotal, Error: d.Error}
+	}
+	return found, nil
 }
 
 // Run does the command.

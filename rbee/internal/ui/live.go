@@ -197,7 +197,7 @@ func (h *hiveLine) line(s Style, width, columns int, now time.Time) string {
 		if h.total > 0 {
 			moved += "/" + size(h.total)
 		}
-		text = strings.TrimSpace(text + "  " + moved)
+		text = strings.TrimSpace(moved + "  " + text)
 	}
 	alias := cut(h.alias, width)
 	alias += strings.Repeat(" ", width-utf8.RuneCountInString(alias))
@@ -207,7 +207,11 @@ func (h *hiveLine) line(s Style, width, columns int, now time.Time) string {
 	if room < 4 {
 		return cut(alias+"  "+state, columns-1)
 	}
-	return alias + "  " + s.paint(h.color(), state) + "  " + s.paint(faint, took) + "  " + cut(text, room)
+	line := alias + "  " + s.paint(h.color(), state) + "  " + s.paint(faint, took)
+	if text != "" {
+		line += "  " + cut(text, room)
+	}
+	return line
 }
 
 func (h *hiveLine) color() string {

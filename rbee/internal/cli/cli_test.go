@@ -1,0 +1,275 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/rbee/internal/queen"
+)
+
+// fakeRunner answers every operation in the same way and remembers it.
+type fakeRunner struct {
+	report  operations.Report
+	err     error
+	do      func(ctx context.Context)
+	got     operations.Operation
+	options queen.Options
+	closed  bool
+}
+
+func (f *fakeRunner) Run(ctx context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
+	f.got = op
+	if events != nil {
+		events(operations.Event{Type: operations.EventNote, Message: "at work"})
+	}
+	if f.do != nil {
+		f.do(ctx)
+	}
+	return f.report, f.err
+}
+
+func (f *fakeRunner) Close() error { f.closed = true; return nil }
+
+// result is what a command line did.
+type result struct {
+	code        int
+	out, errOut string
+}
+
+func (f *fakeRunner) command(ctx context.Context, env []string, args ...string) result {
+	var out, errOut strings.Builder
+	code := Run(ctx, Process{
+		Args: args, Stdin: strings.NewReader(""), Stdout: &out, Stderr: &errOut,
+		Env: append([]string{"HOME=/home/me"}, env...), Version: "1.2.3",
+		Open: func(o queen.Options) (Runner, error) { f.options = o; return f, nil },
+	})
+	return result{code, out.String(), errOut.String()}
+}
+
+func TestFlagsBecomeOperations(t *testing.T) {
+	t.Parallel()
+	scope := operations.Scope{ConfigPath: "f.conf", Hives: operations.Aliases{"a", "b"}, Labels: []string{"x"}, Parallel: 3}
+	change := operations.Change{LockWaitSeconds: 30}
+	for line, want := range map[string]operations.Operation{
+		"sync":   operations.PackageSync{Change: change},
+		"status": operations.PackageStatus{},
+		"sync --dry-run --remove-extra --force --push --lock-wait 1m --hive a --hive b --label x --parallel 3 -c f.conf": operations.PackageSync{
+			Scope: scope, Change: operations.Change{Push: true, LockWaitSeconds: 60}, DryRun: true, RemoveExtra: true, Force: true},
+		"sync --lock-wait 0s": operations.PackageSync{Change: operations.Change{LockWaitSeconds: -1}},
+		"install --force --hive a,b --label x --parallel=3 --config f.conf": operations.PackageInstall{Scope: scope, Change: change, Force: true},
+		"status --verbose --deep": operations.PackageStatus{Verbose: true, Deep: true},
+		"uninstall --yes --purge": operations.PackageUninstall{Purge: true, LockWaitSeconds: 30},
+		"uninstall --hive a":      operations.PackageUninstall{Scope: operations.Scope{Hives: operations.Aliases{"a"}}, LockWaitSeconds: 30},
+		"validate":                operations.PackageValidate{},
+		"migrate -o d/ --ssh-config g* --hosts a,b --force": operations.PackageMigrate{OutputPath: "d/", SSHConfig: "g*", Hosts: []string{"a", "b"}, Force: true},
+		"start-hive a":  operations.HiveStart{Alias: "a"},
+		"stop-hive a":   operations.HiveStop{Alias: "a"},
+		"hive-status a": operations.HiveStatus{Alias: "a"},
+		"get-hive a":    operations.HiveGet{Alias: "a"},
+		"list-hives":    operations.HiveList{},
+	} {
+		f := &fakeRunner{report: &operations.StatusReport{}}
+		if r := f.command(t.Context(), nil, strings.Fields(line)...); r.code != 0 {
+			t.Errorf("%s: exit code %d: %s", line, r.code, r.errOut)
+		}
+		if !reflect.DeepEqual(f.got, want) {
+			t.Errorf("%s:\n got %#v\nwant %#v", line, f.got, want)
+		}
+		if !f.closed {
+			t.Errorf("%s: the runner was not closed", line)
+		}
+	}
+}
+
+func TestGlobalFlagsReachTheQueen(t *testing.T) {
+	t.Parallel()
+	f := &fakeRunner{report: &operations.StatusReport{}}
+	f.command(t.Context(), []string{"RBEE_CONFIG=env.conf", "RBEE_RELEASE_URL=http://x", "XDG_STATE_HOME=/state"},
+		"status", "--accept-new-host-keys", "--ssh-config-file", "sc", "--binaries", "b", "--timeout", "7s")
+	o := f.options
+	if !o.AcceptNewHostKeys || o.SSHConfig != "sc" || o.Binaries != "b" || o.Timeout != 7*time.Second ||
+		o.ReleaseURL != "http://x" || o.Version != "1.2.3" || o.Self == "" || o.Prompter != nil {
+		t.Errorf("options are %+v", o)
+	}
+	if o.Paths.Home != "/home/me" || o.Paths.StateDir != "/state/rbee" {
+		t.Errorf("paths are %+v", o.Paths)
+	}
+	if got := f.got.(operations.PackageStatus).ConfigPath; got != "env.conf" {
+		t.Errorf("config path is %q", got)
+	}
+}
+
+func TestExitCodes(t *testing.T) {
+	t.Parallel()
+	failed := func(code operations.Code) error {
+		return fmt.Errorf("x: %w", &operations.Error{Code: code, Message: "m"})
+	}
+	for want, ends := range map[int][]error{
+		0:   {nil, outcomeError(operations.OutcomeOK)},
+		1:   {errors.New("x"), failed(operations.CodeFailed), failed(operations.CodeNotFound), failed(operations.CodeUnsupported), outcomeError(operations.OutcomeFailed)},
+		2:   {outcomeError(operations.OutcomeDrift)},
+		3:   {failed(operations.CodeConfigInvalid), outcomeError(operations.OutcomeInvalid)},
+		4:   {failed(operations.CodeUnreachable), outcomeError(operations.OutcomeUnreachable)},
+		5:   {failed(operations.CodeLocked), outcomeError(operations.OutcomeLocked)},
+		64:  {&usageError{message: "x"}, failed(operations.CodeBadOperation), failed(operations.CodeRemovedOperation)},
+		130: {failed(operations.CodeCanceled)},
+	} {
+		for _, err := range ends {
+			if got := exitCode(err); got != want {
+				t.Errorf("%v: exit code %d, want %d", err, got, want)
+			}
+		}
+	}
+}
+
+func TestJSONIsAllOfStdout(t *testing.T) {
+	t.Parallel()
+	drift := &operations.StatusReport{Status: operations.StatusDriftDetected, Drift: []operations.Drift{{Hive: "a", Issue: operations.IssueMissingHive}}}
+	r := (&fakeRunner{report: drift}).command(t.Context(), nil, "status", "--json")
+	var got operations.StatusReport
+	if err := json.Unmarshal([]byte(r.out), &got); err != nil || !reflect.DeepEqual(&got, drift) || r.code != 2 {
+		t.Errorf("exit code %d, error %v, stdout %s", r.code, err, r.out)
+	}
+	if r.errOut != "at work\n" {
+		t.Errorf("stderr is %q", r.errOut)
+	}
+	locked := &operations.Error{Code: operations.CodeLocked, Hive: "a", Message: "held"}
+	r = (&fakeRunner{err: locked}).command(t.Context(), nil, "status", "--json", "--quiet")
+	var doc struct {
+		Status string
+		Error  struct{ Code, Hive, Message, Hint string }
+	}
+	if err := json.Unmarshal([]byte(r.out), &doc); err != nil {
+		t.Fatal(err)
+	}
+	if doc.Status != "error" || doc.Error.Code != "locked" || doc.Error.Hive != "a" || !strings.Contains(doc.Error.Hint, "--lock-wait") || r.code != 5 || r.errOut != "" {
+		t.Errorf("exit code %d, stderr %q, stdout %s", r.code, r.errOut, r.out)
+	}
+}
+
+// TestInterruptedRunShowsItsReport ends the context in the middle of an operation.
+func TestInterruptedRunShowsItsReport(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	f := &fakeRunner{do: func(inner context.Context) { cancel(); <-inner.Done() }, report: &operations.SyncReport{
+		Hives: []operations.HiveReport{{Alias: "gpu-1", Status: operations.HiveCanceled}},
+	}}
+	r := f.command(ctx, nil, "sync")
+	if r.code != 130 || !strings.Contains(r.out, "gpu-1") {
+		t.Errorf("exit code %d, stdout %q", r.code, r.out)
+	}
+}
+
+func TestLocaleChoosesSymbols(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		env  []string
+		want string
+	}{
+		{nil, "✅ "}, {[]string{"LANG=C"}, "ok: "}, {[]string{"LANG=C", "LC_ALL=en_US.UTF-8"}, "✅ "},
+		{[]string{"LANG=en_US.UTF-8", "LC_ALL=POSIX"}, "ok: "}, {[]string{"LC_CTYPE=de_DE.utf8"}, "✅ "},
+	} {
+		r := (&fakeRunner{report: &operations.StatusReport{}}).command(t.Context(), c.env, "status")
+		if !strings.HasPrefix(r.out, c.want) {
+			t.Errorf("%v: %q, want it to begin with %q", c.env, r.out, c.want)
+		}
+	}
+}
+
+// TestEveryCommandIsDocumented holds the help of every visible command to one shape.
+func TestEveryCommandIsDocumented(t *testing.T) {
+	t.Parallel()
+	parser, err := newParser(&grammar{}, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, node := range parser.Model.Leaves(true) {
+		switch {
+		case node.Help == "" || !strings.HasSuffix(node.Help, "."):
+			t.Errorf("%s: the summary is %q", node.Path(), node.Help)
+		case !strings.Contains(node.Detail, "    rbee "+node.Name) && node.Name != "completion":
+			t.Errorf("%s has no example", node.Path())
+		case !strings.Contains(node.Detail, "Exit codes: 0 fine; 1 failed"):
+			t.Errorf("%s does not tell its exit codes", node.Path())
+		}
+		checkFlags(t, node)
+	}
+}
+
+func checkFlags(t *testing.T, node *kong.Node) {
+	for _, flag := range node.Flags {
+		if flag.Help == "" {
+			t.Errorf("%s --%s has no help", node.Path(), flag.Name)
+		}
+	}
+}
+
+func TestWorkerArgs(t *testing.T) {
+	t.Parallel()
+	line, ok := WorkerArgs("rbee-worker-echo", []string{"--port", "1"})
+	if want := []string{"worker", "echo", "--port", "1"}; !ok || !reflect.DeepEqual(line, want) {
+		t.Errorf("got %q, %t", line, ok)
+	}
+	for _, name := range []string{"rbee", "rbee-worker-", "rbee-worker"} {
+		if _, ok := WorkerArgs(name, nil); ok {
+			t.Errorf("%q is taken for a worker", name)
+		}
+	}
+}
+
+func TestAliasFrom(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]string{
+		"gpu-1": "gpu-1", "gpu-1.example.com": "gpu-1", "Vince's Mac": "Vince-s-Mac", "": "this-machine", "---": "this-machine",
+		strings.Repeat("x", 80): strings.Repeat("x", 63),
+	} {
+		if got := aliasFrom(name); got != want {
+			t.Errorf("%q: %q, want %q", name, got, want)
+		}
+	}
+}
+
+func TestWriteConfigKeepsTheOldOneOnFailure(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "sub", "hives.conf")
+	if err := writeConfig(path, []byte("one"), false); err != nil {
+		t.Fatal(err)
+	}
+	if err := writeConfig(path, []byte("two"), false); err == nil {
+		t.Error("a config was overwritten without force")
+	}
+	if got, _ := os.ReadFile(path); string(got) != "one" {
+		t.Errorf("the config is %q", got)
+	}
+	if err := writeConfig(path, []byte("two"), true); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := os.ReadFile(path); string(got) != "two" {
+		t.Errorf("the config is %q", got)
+	}
+	entries, _ := os.ReadDir(filepath.Dir(path))
+	if len(entries) != 1 {
+		t.Errorf("%d files lie beside the config", len(entries)-1)
+	}
+}
+
+func TestShellQuote(t *testing.T) {
+	t.Parallel()
+	for word, want := range map[string]string{"": "''", "a-b/c.d": "a-b/c.d", "a b": "'a b'", "it's": `'it'\''s'`, "$x": "'$x'"} {
+		if got := shellQuote(word); got != want {
+			t.Errorf("%q: %s, want %s", word, got, want)
+		}
+	}
+}

@@ -1,0 +1,201 @@
+package cli_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/crypto/ssh"
+
+	"github.com/rbee-keeper/rbee/rbee"
+	"github.com/rbee-keeper/rbee/sshx/sshtest"
+)
+
+// TestMain makes the test binary the program itself when it is called rbee, as
+// it is in scripts and on the hosts that they install to.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"rbee": func() {
+		os.Exit(rbee.Main(context.Background(), os.Args, os.Stdin, os.Stdout, os.Stderr, os.Environ()))
+	}})
+}
+
+func TestScripts(t *testing.T) {
+	t.Parallel()
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Setup: func(e *testscript.Env) error {
+			home := filepath.Join(e.WorkDir, "home")
+			e.Setenv("HOME", home)
+			e.Setenv("LC_ALL", "C.UTF-8")
+			fleet := &fleet{}
+			e.Values[fleetKey{}] = fleet
+			e.Defer(fleet.close)
+			return os.MkdirAll(filepath.Join(home, ".ssh"), 0o700)
+		},
+		Condition: func(name string) (bool, error) {
+			if shell, ok := strings.CutPrefix(name, "has:"); ok {
+				_, err := exec.LookPath(shell)
+				return err == nil, nil
+			}
+			return false, fmt.Errorf("unknown condition %q", name)
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits":  exits,
+			"hosts":  hosts,
+			"config": writeConfig,
+			"refuse": func(ts *testscript.TestScript, _ bool, args []string) { ts.Check(fleetOf(ts).at(args[0]).Refuse(true)) },
+			"rekey":  func(ts *testscript.TestScript, _ bool, args []string) { ts.Check(fleetOf(ts).at(args[0]).Rekey()) },
+			"lock":   lock,
+			"empty":  empty,
+		},
+	})
+}
+
+type fleetKey struct{}
+
+// fleet are the hosts of one script.
+type fleet struct {
+	hosts   []*sshtest.Host
+	cleanup func() // takes rbee off the hosts
+}
+
+func fleetOf(ts *testscript.TestScript) *fleet { return ts.Value(fleetKey{}).(*fleet) }
+
+func (f *fleet) at(number string) *sshtest.Host {
+	i, err := strconv.Atoi(number)
+	if err != nil || i < 1 || i > len(f.hosts) {
+		panic("no host " + number)
+	}
+	return f.hosts[i-1]
+}
+
+func (f *fleet) close() {
+	if f.cleanup != nil {
+		f.cleanup()
+	}
+	for _, h := range f.hosts {
+		h.Close()
+	}
+}
+
+// exits runs a command and checks its exit code: exits 2 rbee status.
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits code command args...")
+	}
+	err := ts.Exec(args[1], args[2:]...)
+	got := 0
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		got = exit.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if strconv.Itoa(got) != args[0] {
+		ts.Fatalf("exit code %d, want %s", got, args[0])
+	}
+}
+
+// hosts starts SSH hosts that the script's user can log in to, and sets $HOST1,
+// $HOST2, ... to their home directories.
+func hosts(ts *testscript.TestScript, _ bool, args []string) {
+	n, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	key, pem, err := sshtest.NewKey()
+	ts.Check(err)
+	f := fleetOf(ts)
+	known := ""
+	for i := range n {
+		h, err := sshtest.New(sshtest.Options{AuthorizedKeys: []ssh.PublicKey{key.PublicKey()}})
+		ts.Check(err)
+		f.hosts = append(f.hosts, h)
+		known += h.KnownHostsLines()
+		ts.Setenv(fmt.Sprintf("HOST%d", i+1), h.Home())
+		ts.Setenv(fmt.Sprintf("PORT%d", i+1), strconv.Itoa(h.Port()))
+	}
+	dir := ts.MkAbs(filepath.Join(ts.Getenv("HOME"), ".ssh"))
+	ts.Check(os.WriteFile(filepath.Join(dir, "id_ed25519"), pem, 0o600))
+	ts.Check(os.WriteFile(filepath.Join(dir, "known_hosts"), []byte(known), 0o600))
+	home, path := ts.Getenv("HOME"), ts.Getenv("PATH")
+	f.cleanup = func() {
+		for _, h := range f.hosts {
+			h.Refuse(false)
+			if _, err := os.Stat(filepath.Join(h.Home(), ".local/share/rbee/bin/rbee")); err != nil {
+				continue
+			}
+			rbee, err := exec.LookPath("rbee")
+			if err != nil {
+				return
+			}
+			conf := filepath.Join(home, "cleanup.conf")
+			os.WriteFile(filepath.Join(home, "hello.yaml"), nil, 0o600)
+			os.WriteFile(conf, []byte(hiveText("last", h, 8600, "")), 0o600)
+			cmd := exec.Command(rbee, "uninstall", "--hive", "last", "--config", conf, "--accept-new-host-keys")
+			cmd.Env = []string{"HOME=" + home, "PATH=" + path}
+			cmd.Run()
+		}
+	}
+}
+
+func hiveText(alias string, h *sshtest.Host, port int, workers string) string {
+	return fmt.Sprintf("[[hive]]\nalias = %q\nhostname = \"127.0.0.1\"\nssh_user = %q\nssh_port = %d\nhive_port = %d\nworkers = [%s]\n\n",
+		alias, h.User(), h.Port(), port, workers)
+}
+
+// writeConfig writes hives.conf with the first n hosts, gpu-1 and so on, each
+// with the given workers: config 2 echo hello.
+func writeConfig(ts *testscript.TestScript, _ bool, args []string) {
+	n, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	var workers []string
+	for _, w := range args[1:] {
+		workers = append(workers, fmt.Sprintf("{ type = %q, version = \"latest\" }", w))
+	}
+	text := ""
+	for i, h := range fleetOf(ts).hosts[:n] {
+		text += hiveText(fmt.Sprintf("gpu-%d", i+1), h, freePort(ts, i), strings.Join(workers, ", "))
+	}
+	path := filepath.Join(ts.Getenv("HOME"), ".config/rbee/hives.conf")
+	ts.Check(os.MkdirAll(filepath.Dir(path), 0o755))
+	ts.Check(os.WriteFile(path, []byte(text), 0o644))
+}
+
+// freePort is a port for the daemon of host i, the same one throughout a script.
+func freePort(ts *testscript.TestScript, i int) int {
+	name := fmt.Sprintf("HIVEPORT%d", i+1)
+	if port, err := strconv.Atoi(ts.Getenv(name)); err == nil {
+		return port
+	}
+	h, err := sshtest.New(sshtest.Options{}) // takes a port that nothing listens on
+	ts.Check(err)
+	defer h.Close()
+	ts.Setenv(name, strconv.Itoa(h.Port()))
+	return h.Port()
+}
+
+// lock holds rbee's lock on a host until the script ends: lock 1.
+func lock(ts *testscript.TestScript, _ bool, args []string) {
+	f, err := os.OpenFile(filepath.Join(fleetOf(ts).at(args[0]).Home(), ".local/share/rbee/lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	ts.Check(err)
+	ts.Check(syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB))
+	ts.Defer(func() { f.Close() })
+}
+
+// empty checks that a directory holds nothing.
+func empty(ts *testscript.TestScript, _ bool, args []string) {
+	for _, dir := range args {
+		entries, err := os.ReadDir(ts.MkAbs(dir))
+		ts.Check(err)
+		for _, e := range entries {
+			ts.Fatalf("%s still holds %s", dir, e.Name())
+		}
+	}
+}

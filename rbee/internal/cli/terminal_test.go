@@ -1,0 +1,67 @@
+package cli_test
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/creack/pty"
+)
+
+// onTerminal runs rbee on a terminal of its own, types answer, and gives all
+// that was on the screen and the exit code.
+func onTerminal(t *testing.T, home, answer string, args ...string) (screen string, code int) {
+	t.Helper()
+	rbee, err := exec.LookPath("rbee")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), rbee, args...)
+	cmd.Env = []string{"HOME=" + home, "PATH=" + os.Getenv("PATH"), "TERM=xterm", "LC_ALL=C.UTF-8"}
+	terminal, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: 24, Cols: 100})
+	if err != nil {
+		t.Skipf("no pseudo-terminal here: %v", err)
+	}
+	defer terminal.Close()
+	var seen bytes.Buffer
+	buf := make([]byte, 4096)
+	for {
+		n, err := terminal.Read(buf)
+		seen.Write(buf[:n])
+		if err != nil { // the terminal ends with its program
+			break
+		}
+		if answer != "" && bytes.Contains(seen.Bytes(), []byte("[y/N]")) {
+			terminal.Write([]byte(answer + "\n"))
+			answer = ""
+		}
+	}
+	cmd.Wait()
+	return seen.String(), cmd.ProcessState.ExitCode()
+}
+
+func TestUninstallAsksOnATerminal(t *testing.T) {
+	t.Parallel()
+	home := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(home, ".config/rbee"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	config := "[[hive]]\nalias = \"here\"\nhostname = \"localhost\"\nworkers = [{ type = \"echo\", version = \"latest\" }]\n"
+	if err := os.WriteFile(filepath.Join(home, ".config/rbee/hives.conf"), []byte(config), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	screen, code := onTerminal(t, home, "n", "uninstall")
+	if code != 1 || !strings.Contains(screen, "here (localhost)") || !strings.Contains(screen, "nothing was removed") {
+		t.Errorf("answered no: exit code %d, screen:\n%s", code, screen)
+	}
+	screen, code = onTerminal(t, home, "y", "uninstall")
+	if code != 0 || !strings.Contains(screen, "✅ Nothing to remove") {
+		t.Errorf("answered yes: exit code %d, screen:\n%s", code, screen)
+	}
+	if screen, _ = onTerminal(t, home, "", "status", "--no-color"); strings.Contains(screen, "\x1b[3") {
+		t.Errorf("colour in spite of --no-color: %q", screen)
+	}
+}

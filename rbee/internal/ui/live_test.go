@@ -1,0 +1,176 @@
+package ui
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/rbee-keeper/rbee/operations"
+)
+
+// screen is a writer that tests read while Live writes.
+type screen struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (s *screen) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.Write(p)
+}
+
+func (s *screen) take() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	defer s.text.Reset()
+	return s.text.String()
+}
+
+type fakeClock struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+func (c *fakeClock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *fakeClock) advance(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+}
+
+func newTestLive(t *testing.T, columns, rows int) (*Live, *screen, *fakeClock) {
+	s, c := &screen{}, &fakeClock{now: installedAt}
+	l := NewLive(LiveOptions{W: s, Now: c.Now, Size: func() (int, int) { return columns, rows }, Tick: make(chan time.Time)})
+	t.Cleanup(l.Close)
+	return l, s, c
+}
+
+// redrawn draws once and gives what that wrote.
+func redrawn(l *Live, s *screen) string {
+	l.mu.Lock()
+	l.draw()
+	l.mu.Unlock()
+	return s.take()
+}
+
+func TestLiveStory(t *testing.T) {
+	t.Parallel()
+	l, s, clock := newTestLive(t, 70, 24)
+	worker := step("gpu-1", operations.ActionInstallWorker, "echo")
+	phase := func(hive string, p operations.Phase) { l.Handle(operations.Event{Type: operations.EventPhase, Hive: hive, Phase: p}) }
+	var story strings.Builder
+	frame := func() {
+		clock.advance(1500 * time.Millisecond)
+		story.WriteString(strings.ReplaceAll(redrawn(l, s), "\x1b", "ESC") + "---\n")
+	}
+	phase("gpu-1", operations.PhaseConnecting)
+	phase("longer-alias", operations.PhaseConnecting)
+	frame()
+	phase("gpu-1", operations.PhaseApplying)
+	l.Handle(operations.Event{Type: operations.EventStep, Hive: "gpu-1", Step: &worker, StepStatus: operations.StepStarted})
+	l.Handle(operations.Event{Type: operations.EventProgress, Hive: "gpu-1", Step: &worker, Bytes: 1_200_000, Total: 3_200_000})
+	l.Handle(operations.Event{Type: operations.EventPhase, Hive: "longer-alias", Phase: operations.PhaseUnreachable, Error: &operations.Error{Message: "connection refused by the machine, nothing listens there at all"}})
+	frame()
+	l.Handle(operations.Event{Type: operations.EventNote, Hive: "gpu-1", Message: "a note"})
+	phase("gpu-1", operations.PhaseDone)
+	frame()
+	frame()
+	l.Close()
+	story.WriteString(strings.ReplaceAll(s.take(), "\x1b", "ESC"))
+	golden(t, "live", story.String())
+}
+
+func TestLiveFitsTheTerminal(t *testing.T) {
+	t.Parallel()
+	for _, size := range [][2]int{{80, 24}, {40, 5}, {20, 3}, {10, 2}, {1, 1}} {
+		l, _, clock := newTestLive(t, size[0], size[1])
+		for i := range 50 {
+			p := operations.PhaseDone
+			if i%7 == 0 {
+				p = operations.PhaseApplying
+			}
+			l.Handle(operations.Event{Type: operations.EventPhase, Hive: fmt.Sprintf("gpu-server-with-a-name-%02d", i), Phase: p, Message: strings.Repeat("long ", 40)})
+		}
+		lines := l.frame(size[0], size[1]-1, clock.Now())
+		if limit := max(size[1]-1, 2); len(lines) > limit {
+			t.Errorf("%v: %d lines", size, len(lines))
+		}
+		for _, line := range lines {
+			if n := utf8.RuneCountInString(line); n > size[0] && size[0] > 2 {
+				t.Errorf("%v: a line of %d columns: %q", size, n, line)
+			}
+		}
+		if size[1] == 24 {
+			if !strings.Contains(lines[0], "applying") || !strings.Contains(lines[7], "applying") || strings.Contains(lines[8], "applying") {
+				t.Errorf("busy hives do not come first:\n%s", strings.Join(lines, "\n"))
+			}
+			if last := lines[len(lines)-1]; last != "… and 28 more (42 of 50 ended)" {
+				t.Errorf("last line is %q", last)
+			}
+		}
+	}
+}
+
+func TestLiveSuspendAndClose(t *testing.T) {
+	t.Parallel()
+	l, s, _ := newTestLive(t, 80, 24)
+	l.Handle(operations.Event{Type: operations.EventPhase, Hive: "a", Phase: operations.PhaseReading})
+	if redrawn(l, s) == "" {
+		t.Fatal("nothing was drawn")
+	}
+	resume := l.Suspend()
+	if got := s.take(); got != "\r\x1b[1A\x1b[J" {
+		t.Errorf("suspending wrote %q", got)
+	}
+	if got := redrawn(l, s); got != "" {
+		t.Errorf("drawn while suspended: %q", got)
+	}
+	resume()
+	resume() // a second time changes nothing
+	if redrawn(l, s) == "" {
+		t.Error("nothing was drawn after resuming")
+	}
+	l.Close()
+	l.Close()
+	s.take()
+	if got := redrawn(l, s); got != "" {
+		t.Errorf("drawn after Close: %q", got)
+	}
+}
+
+func TestPlain(t *testing.T) {
+	t.Parallel()
+	s := step("a", operations.ActionInstallWorker, "echo")
+	events := []operations.Event{
+		{Type: operations.EventPhase, Hive: "a", Phase: operations.PhaseConnecting},
+		{Type: operations.EventPhase, Hive: "a", Phase: operations.PhaseWaiting, Message: "held by pid 7"},
+		{Type: operations.EventStep, Hive: "a", Step: &s, StepStatus: operations.StepStarted},
+		{Type: operations.EventProgress, Hive: "a", Step: &s, Bytes: 1},
+		{Type: operations.EventStep, Hive: "a", Step: &s, StepStatus: operations.StepDone},
+		{Type: operations.EventStep, Hive: "a", Step: &s, StepStatus: operations.StepFailed, Error: &operations.Error{Message: "full\x1b[2J"}},
+		{Type: operations.EventNote, Message: "hello"},
+		{Type: operations.EventPhase, Hive: "a", Phase: operations.PhaseFailed, Error: &operations.Error{Message: "two\nlines"}},
+	}
+	for verbose, want := range map[bool]string{
+		false: "a: waiting: held by pid 7\na: installed worker echo 1.0\na: cannot install worker echo 1.0: full [2J\nhello\na: failed: two lines\n",
+		true: "a: connecting\na: waiting: held by pid 7\na: installing worker echo 1.0\na: installed worker echo 1.0\n" +
+			"a: cannot install worker echo 1.0: full [2J\nhello\na: failed: two lines\n",
+	} {
+		var b strings.Builder
+		for _, e := range events {
+			Plain{W: &b, Verbose: verbose}.Handle(e)
+		}
+		if b.String() != want {
+			t.Errorf("verbose %t: got\n%s\nwant\n%s", verbose, b.String(), want)
+		}
+	}
+}
