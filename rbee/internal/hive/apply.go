@@ -1,268 +1,200 @@
 package hive
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// errGone is why a run stops whose other side does not wait any more.
-var errGone = errors.New("the side that asked is gone")
+// errGone is why a run ends when nobody is there any more to hear of it.
+var errGone = errors.New("canceled: the other side closed the connection")
 
-// staleUpload is the age at which an uploaded binary that nobody put in place
-// is cleared away. One that is still being uploaded is younger: writing to it
-// keeps it young.
-const staleUpload = time.Hour
+// session is one request being applied.
+type session struct {
+	*Hive
+	in  io.Reader // after the request: blobs
+	out *wire.Writer
+}
 
-// Apply reads a request from stdin and does its steps, saying on stdout what
-// happens; package wire is the protocol. An error of Apply means that the
-// request could not be read or answered; what goes wrong with a step is told in
-// the result. The end of stdin stops it: the step at hand is undone.
+// Apply reads one request from stdin, does its steps and writes messages to
+// stdout, the last of them a Result. The end of stdin cancels: the step under way
+// stops and cleans up. The error is nil when a result was sent, even one that
+// tells of failures; it is not nil when the request could not be read, the run
+// was cancelled, or stdout failed. A read from stdin may still be pending when
+// Apply returns.
+//
+// When the running binary is an upload (bin/.rbee-*), it is gone afterwards: in
+// place as bin/rbee, or removed.
 func (h *Hive) Apply(ctx context.Context, stdin io.Reader, stdout io.Writer) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	in, pump := io.Pipe()
-	go func() {
-		_, err := io.Copy(pump, stdin)
-		cancel(errors.Join(errGone, err))
-		_ = pump.CloseWithError(io.ErrUnexpectedEOF)
-	}()
-	defer in.Close()
-	req, err := wire.ReadRequest(in)
+	defer h.removeUpload()
+	s := &session{h, bufio.NewReaderSize(watch(ctx, cancel, stdin), 64<<10), wire.NewWriter(stdout)}
+	req, err := wire.ReadRequest(s.in)
+	if err == nil {
+		err = h.checkRequest(req)
+	}
 	if err != nil {
-		return err
+		return errors.Join(err, s.out.Write(wire.Message{Result: &wire.Result{Error: err.Error()}}))
 	}
-	a := &applier{hive: h, req: req, in: in, out: wire.NewWriter(stdout), self: h.Exe}
-	return a.out.Write(wire.Message{Result: a.run(ctx)})
+	result := s.do(ctx, req)
+	cause := context.Cause(ctx)
+	return errors.Join(cause, s.out.Write(wire.Message{Result: result}))
 }
 
-// applier is one run of Apply.
-type applier struct {
-	hive *Hive
-	req  *wire.Request
-	in   io.Reader
-	out  *wire.Writer
-	self string // the path of the running binary, which install_self changes
-}
-
-func (a *applier) run(ctx context.Context) *wire.Result {
-	r := &wire.Result{Errors: make([]string, len(a.req.Steps))}
-	if a.req.Schema != wire.Schema {
-		r.Error = fmt.Sprintf("this rbee speaks protocol %d, the request is in %d", wire.Schema, a.req.Schema)
-		return r
-	}
-	unlock, err := a.hive.lock(ctx, a.req.Owner, a.req.LockWait, func(w wire.Waiting) {
-		_ = a.out.Write(wire.Message{Waiting: &w})
-	})
-	var locked *lockedError
-	switch {
-	case errors.As(err, &locked):
-		r.Locked = &locked.Waiting
-		return r
-	case err != nil:
-		r.Error = fmt.Sprintf("taking the lock of %s: %v", a.hive.Home, err)
-		return r
-	}
-	defer unlock()
-	a.hive.clean(a.self)
-	if a.req.Settings != nil {
-		if err := writeJSON(a.hive.path(settingsFile), 0o600, a.req.Settings); err != nil {
-			r.Error = fmt.Sprintf("storing the settings: %v", err)
-			return r
+// watch hands stdin on and cancels when it ends. Its reader fails as soon as ctx
+// ends, which a read from stdin would not.
+func watch(ctx context.Context, cancel context.CancelCauseFunc, stdin io.Reader) io.Reader {
+	r, w := io.Pipe()
+	context.AfterFunc(ctx, func() { _ = r.CloseWithError(context.Cause(ctx)) })
+	go func() {
+		_, err := io.CopyBuffer(w, struct{ io.Reader }{stdin}, make([]byte, 64<<10))
+		if err == nil {
+			err = io.ErrUnexpectedEOF
 		}
-	}
-	removed := a.steps(ctx, r)
-	if !removed {
-		// The state is told even to a run that was cut short.
-		if r.State, err = a.hive.Inspect(context.WithoutCancel(ctx), InspectOptions{}); err != nil {
-			r.Error = fmt.Sprintf("reading the state afterwards: %v", err)
-		}
-	}
+		_ = w.CloseWithError(err)
+		cancel(errGone)
+	}()
 	return r
 }
 
-// steps does all steps; removed tells whether rbee is gone from here.
-func (a *applier) steps(ctx context.Context, r *wire.Result) (removed bool) {
-	stopped := ""
-	for i, s := range a.req.Steps {
-		if stopped == "" && ctx.Err() != nil {
-			stopped = "not begun: " + context.Cause(ctx).Error()
+func (h *Hive) checkRequest(req *wire.Request) error {
+	if req.Schema != wire.Schema {
+		return fmt.Errorf("the request speaks schema %d, rbee %s here speaks %d", req.Schema, h.Version, wire.Schema)
+	}
+	if s := req.Settings; s != nil && (s.HivePort < 1 || s.HivePort > 65535) {
+		return fmt.Errorf("hive_port is %d, want 1 to 65535", s.HivePort)
+	}
+	return h.checkHome()
+}
+
+// do takes the lock, does the steps and tells how the machine is afterwards.
+func (s *session) do(ctx context.Context, req *wire.Request) *wire.Result {
+	result := &wire.Result{Errors: make([]string, len(req.Steps))}
+	notBegun := func(from int, why string) {
+		for i := from; i < len(req.Steps); i++ {
+			result.Errors[i] = "not begun: " + why
 		}
-		if stopped != "" {
-			r.Errors[i] = stopped
-			_ = a.out.Write(wire.Message{Step: &wire.StepNote{Index: i, Done: true, Error: stopped}})
+	}
+	lock, err := s.lock(ctx, req.Owner, req.LockWait, func(w wire.Waiting) { s.send(wire.Message{Waiting: &w}) })
+	var locked *errLocked
+	if errors.As(err, &locked) {
+		result.Locked = &locked.by
+		notBegun(0, err.Error())
+		return result
+	}
+	if err == nil {
+		defer lock.Close() //nolint:errcheck // it holds no data
+		err = s.prepare(req)
+	}
+	if err != nil {
+		result.Error = err.Error()
+		notBegun(0, err.Error())
+		return result
+	}
+	removed := false
+	for i, step := range req.Steps {
+		if ctx.Err() != nil {
+			notBegun(i, context.Cause(ctx).Error())
+			break
+		}
+		err := s.step(ctx, i, step)
+		removed = step.Action == wire.ActionRemoveSelf && err == nil
+		if err == nil {
 			continue
 		}
-		_ = a.out.Write(wire.Message{Step: &wire.StepNote{Index: i}})
-		note, err := a.step(ctx, i, s)
-		done := &wire.StepNote{Index: i, Done: true, Note: note}
-		if err != nil {
-			r.Errors[i], done.Error = err.Error(), err.Error()
-			if s.Action == wire.ActionInstallSelf {
-				stopped = "not begun: rbee itself could not be installed"
-			}
-		} else if s.Action == wire.ActionRemoveSelf {
-			removed = true
+		result.Errors[i] = err.Error()
+		if step.Action == wire.ActionInstallSelf {
+			notBegun(i+1, "rbee could not be installed")
+			break
 		}
-		_ = a.out.Write(wire.Message{Step: done})
 	}
-	return removed
+	if !removed {
+		// The state is true even when the run was cancelled.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		defer cancel()
+		if result.State, err = s.Inspect(ctx, InspectOptions{}); err != nil {
+			result.Error = err.Error()
+		}
+	}
+	return result
 }
 
-func (a *applier) step(ctx context.Context, i int, s wire.Step) (note string, err error) {
-	switch s.Action {
+// prepare removes what killed runs left, and stores settings.
+func (s *session) prepare(req *wire.Request) error {
+	if err := s.clean(); err != nil {
+		return fmt.Errorf("cleaning up after an earlier run: %w", err)
+	}
+	if req.Settings == nil {
+		return nil
+	}
+	if err := writeJSON(s.path(settingsFile), req.Settings); err != nil {
+		return fmt.Errorf("storing the settings: %w", explainFull(err, s.Home, 4096))
+	}
+	return nil
+}
+
+// clean removes what earlier runs did not finish. Only the lock's holder may.
+func (h *Hive) clean() error {
+	uploads, err := filepath.Glob(h.path(wire.UploadGlob))
+	if err != nil {
+		return err
+	}
+	own, _ := os.Stat(h.Exe)
+	for _, path := range uploads {
+		// A young one may be on its way: uploads come before the lock.
+		info, err := os.Lstat(path)
+		if err != nil || os.SameFile(info, own) || time.Since(info.ModTime()) < time.Hour {
+			continue
+		}
+		if err := os.Remove(path); err != nil {
+			return err
+		}
+	}
+	return h.cleanWorkers()
+}
+
+// step does one step between its two notes.
+func (s *session) step(ctx context.Context, index int, step wire.Step) error {
+	s.send(wire.Message{Step: &wire.StepNote{Index: index}})
+	note, err := s.act(ctx, index, step)
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	end := &wire.StepNote{Index: index, Done: true, Note: note}
+	if err != nil {
+		end.Error = err.Error()
+	}
+	s.send(wire.Message{Step: end})
+	return err
+}
+
+func (s *session) act(ctx context.Context, index int, step wire.Step) (note string, err error) {
+	switch step.Action {
 	case wire.ActionInstallSelf:
-		if s.Install == nil {
-			return "", errors.New("the step does not say what to install")
-		}
-		return a.installSelf(s.Install)
-	case wire.ActionInstallWorker, wire.ActionRemoveWorker:
-		if s.Worker == nil || !typePattern.MatchString(s.Worker.Type) {
-			return "", errors.New("the step names no valid worker type")
-		}
-		if s.Action == wire.ActionRemoveWorker {
-			return "", a.hive.removeWorker(s.Worker.Type)
-		}
-		return a.installWorker(ctx, i, s.Worker)
+		return s.installSelf(step.Install)
+	case wire.ActionInstallWorker:
+		return s.installWorker(ctx, index, step.Worker)
+	case wire.ActionRemoveWorker:
+		return s.removeWorker(step.Worker)
 	case wire.ActionStart:
-		return a.hive.start(ctx)
+		return s.start(ctx)
 	case wire.ActionStop:
-		return a.hive.stop(ctx)
+		return s.stop(ctx)
 	case wire.ActionRemoveSelf:
-		return a.hive.remove(ctx)
+		return s.remove(ctx)
 	default:
-		return "", fmt.Errorf("this rbee does not know the step %q", s.Action)
+		return "", fmt.Errorf("unknown action %q", step.Action)
 	}
 }
 
-// installSelf puts the running binary in the place of bin/rbee. That it runs
-// here is known by now: it is this very process.
-func (a *applier) installSelf(want *wire.Installed) (note string, err error) {
-	target := a.hive.path(wire.Binary)
-	uploaded := filepath.Dir(a.self) == filepath.Dir(target) && strings.HasPrefix(filepath.Base(a.self), ".rbee-")
-	if uploaded {
-		defer func() {
-			if err != nil {
-				_ = os.Remove(a.self)
-			}
-		}()
-	}
-	sum, size, err := hashFile(a.self)
-	if err != nil {
-		return "", fmt.Errorf("reading the new rbee: %w", err)
-	}
-	if sum != want.SHA256 {
-		return "", fmt.Errorf("the new rbee has SHA-256 %s, want %s", sum, want.SHA256)
-	}
-	if !uploaded {
-		return "", fmt.Errorf("%s was not uploaded into %s", a.self, filepath.Dir(target))
-	}
-	rec := wire.Installed{Version: want.Version, SHA256: sum, Size: size, InstalledAt: now(), MadeDirs: want.MadeDirs}
-	if old := a.hive.installed(false); old != nil {
-		rec.MadeDirs = old.MadeDirs
-		if old.SHA256 == sum {
-			note = "was there already"
-		} else if err := keepPrevious(target, a.hive.path(wire.PrevBinary)); err != nil {
-			return "", fmt.Errorf("keeping the previous rbee: %w", err)
-		}
-	}
-	if err := syncFile(a.self); err != nil {
-		return "", err
-	}
-	if err := os.Rename(a.self, target); err != nil {
-		return "", err
-	}
-	a.self, a.hive.Exe = target, target
-	return note, writeJSON(a.hive.path(wire.BinaryInfo), 0o644, rec)
-}
-
-func now() time.Time { return time.Now().UTC().Truncate(time.Second) }
-
-// keepPrevious makes prev the file that target is now, in one step.
-func keepPrevious(target, prev string) error {
-	tmp := prev + ".tmp"
-	_ = os.Remove(tmp)
-	if err := os.Link(target, tmp); err != nil {
-		return err
-	}
-	return os.Rename(tmp, prev)
-}
-
-func syncFile(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
-}
-
-// clean clears away what killed runs left. It is called under the lock, so
-// staging belongs to nobody; uploads happen without the lock, so only old ones
-// go.
-func (h *Hive) clean(self string) {
-	uploads, _ := filepath.Glob(h.path(wire.UploadGlob))
-	for _, u := range uploads {
-		info, err := os.Stat(u)
-		if err == nil && u != self && time.Since(info.ModTime()) > staleUpload {
-			_ = os.Remove(u)
-		}
-	}
-	_ = os.Remove(h.path(wire.PrevBinary) + ".tmp")
-	types, _ := os.ReadDir(h.path(wire.WorkersDir))
-	for _, t := range types {
-		name := h.path(wire.WorkersDir + "/" + t.Name())
-		switch {
-		case strings.HasPrefix(t.Name(), "."+wire.EntryPrefix):
-			_ = os.Remove(name)
-		case t.IsDir() && typePattern.MatchString(t.Name()):
-			h.cleanType(name)
-		}
-	}
-}
-
-// cleanType clears staging of one worker type. Where an exchange of two
-// directories was cut short, the version that is set aside goes back.
-func (h *Hive) cleanType(dir string) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return
-	}
-	names := make([]string, len(entries))
-	for i, e := range entries {
-		names[i] = e.Name()
-	}
-	for _, name := range names {
-		if version, ok := strings.CutPrefix(name, asidePrefix); ok && !slices.Contains(names, version) {
-			_ = os.Rename(filepath.Join(dir, name), filepath.Join(dir, version))
-		} else if ok || strings.HasPrefix(name, stagingPrefix) {
-			_ = os.RemoveAll(filepath.Join(dir, name))
-		}
-	}
-	_ = os.Remove(dir) // where nothing is left
-}
-
-// noSpace adds to an error of a full disk how full it is.
-func noSpace(err error, dir string, need int64) error {
-	if err == nil || !isNoSpace(err) {
-		return err
-	}
-	text := fmt.Sprintf("%d MiB are free in %s", diskFree(dir)>>20, dir)
-	if need > 0 {
-		text += fmt.Sprintf(", at least %d MiB are needed", need>>20+1)
-	}
-	return fmt.Errorf("%w: %s", err, text)
-}
-
-func exists(path string) bool {
-	_, err := os.Lstat(path)
-	return !errors.Is(err, fs.ErrNotExist)
-}
+// send writes a message. Where nobody reads any more stdin ends too, and that is
+// what cancels.
+func (s *session) send(m wire.Message) { _ = s.out.Write(m) }

@@ -1,104 +1,191 @@
 package hive
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
+	"regexp"
 	"strings"
 	"time"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// manifest is what is known of an installed worker version. It is written last,
-// so a directory that has one is whole.
-type manifest struct {
-	Type        string      `json:"type"`
-	Version     string      `json:"version"`
-	Requested   string      `json:"requested"`
-	Source      wire.Source `json:"source"`
-	SHA256      string      `json:"sha256"` // of the source
-	Bytes       int64       `json:"bytes"`  // on disk
-	InstalledAt time.Time   `json:"installed_at"`
-	Entry       string      `json:"entry"` // the program, relative to the version's directory
-	Files       []fileInfo  `json:"files"` // sorted by path
+// Names in workers/ and workers/<type>/<version>/.
+const (
+	manifestName  = "manifest.json"
+	entryName     = "entry"   // link to the program in the payload
+	payloadDir    = "payload" // the worker's files
+	stagingPrefix = ".staging-"
+	oldPrefix     = ".old-" // a version that is making room for its successor
+)
+
+// Manifest is the record of an installed worker, workers/<type>/<version>/manifest.json.
+type Manifest struct {
+	Type      string      `json:"type"`
+	Version   string      `json:"version"`
+	Requested string      `json:"requested"`
+	Source    wire.Source `json:"source"`
+
+	// SHA256 and Size are those of the source: the archive, the plain file, or
+	// the rbee binary for a built-in worker.
+	SHA256 string `json:"sha256"`
+	Size   int64  `json:"size"`
+
+	Bytes       int64     `json:"bytes"` // of all files together
+	InstalledAt time.Time `json:"installed_at"`
+	Entry       string    `json:"entry"` // path of the program in the payload
+	Files       []File    `json:"files"` // sorted by path
 }
 
-// fileInfo is one installed file or link.
-type fileInfo struct {
+// File is one file of a worker's payload, or one symbolic link.
+type File struct {
 	Path   string `json:"path"`
 	Size   int64  `json:"size,omitempty"`
 	SHA256 string `json:"sha256,omitempty"`
-	Link   string `json:"link,omitempty"`
+	Mode   string `json:"mode,omitempty"` // "0755" or "0644"
+	Link   string `json:"link,omitempty"` // what a symbolic link holds
 }
 
-// listFiles hashes everything below dir.
-func listFiles(dir string) (files []fileInfo, bytes int64, err error) {
-	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
+var nameForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$`)
+
+// validName reports whether a worker type or version may be a file's name here.
+func validName(name string) bool { return nameForm.MatchString(name) }
+
+func (h *Hive) entryPath(typ string) string {
+	return h.path(wire.WorkersDir + "/" + wire.EntryPrefix + typ)
+}
+
+func (h *Hive) versionDir(typ, version string) string {
+	return h.path(wire.WorkersDir + "/" + typ + "/" + version)
+}
+
+// workers lists what is installed, sorted by type.
+func (h *Hive) workers(ctx context.Context, deep bool) ([]wire.Worker, error) {
+	entries, err := os.ReadDir(h.path(wire.WorkersDir))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("listing the workers: %w", err)
+	}
+	var workers []wire.Worker
+	for _, e := range entries {
+		typ, ok := strings.CutPrefix(e.Name(), wire.EntryPrefix)
+		if !ok || !validName(typ) {
+			continue
 		}
-		rel, err := filepath.Rel(dir, path)
-		if err != nil {
-			return err
+		if w := h.worker(ctx, typ, deep); w != nil {
+			workers = append(workers, *w)
 		}
-		f := fileInfo{Path: filepath.ToSlash(rel)}
-		if d.Type()&fs.ModeSymlink != 0 {
-			f.Link, err = os.Readlink(path)
+	}
+	return workers, nil
+}
+
+// entryVersion is the version that a worker's entry point links to; empty if the
+// entry point is not one that rbee made.
+func (h *Hive) entryVersion(typ string) string {
+	target, err := os.Readlink(h.entryPath(typ))
+	if err != nil {
+		return ""
+	}
+	version, ok := strings.CutPrefix(target, typ+"/")
+	if !ok {
+		return ""
+	}
+	if version, ok = strings.CutSuffix(version, "/"+entryName); !ok || !validName(version) {
+		return ""
+	}
+	return version
+}
+
+// worker tells what is installed as a type; nil if nothing is.
+func (h *Hive) worker(ctx context.Context, typ string, deep bool) *wire.Worker {
+	if _, err := os.Lstat(h.entryPath(typ)); err != nil {
+		return nil
+	}
+	w := &wire.Worker{Type: typ, Version: h.entryVersion(typ)}
+	if w.Version == "" {
+		w.Foreign = true
+		if info, err := os.Stat(h.entryPath(typ)); err != nil {
+			w.Corrupt = "the entry point leads to no file"
 		} else {
-			f.SHA256, f.Size, err = hashFile(path)
+			w.Bytes, w.InstalledAt = info.Size(), info.ModTime().UTC().Truncate(time.Second)
 		}
-		bytes += f.Size
-		files = append(files, f)
-		return err
-	})
-	slices.SortFunc(files, func(a, b fileInfo) int { return strings.Compare(a.Path, b.Path) })
-	return files, bytes, err
+		return w
+	}
+	dir := h.versionDir(typ, w.Version)
+	var m Manifest
+	switch err := readJSON(filepath.Join(dir, manifestName), &m); {
+	case errors.Is(err, fs.ErrNotExist):
+		w.Corrupt = manifestName + " is missing"
+		return w
+	case err != nil:
+		w.Corrupt = manifestName + " cannot be read: " + err.Error()
+		return w
+	case m.Type != typ || m.Version != w.Version:
+		w.Corrupt = fmt.Sprintf("%s is that of %s %s", manifestName, m.Type, m.Version)
+		return w
+	}
+	w.Requested, w.SHA256, w.Bytes, w.InstalledAt = m.Requested, m.SHA256, m.Bytes, m.InstalledAt
+	w.Corrupt = m.check(ctx, dir, deep)
+	return w
 }
 
-// check compares the files in dir with the manifest; it says what is wrong, or
-// nothing. Only a deep check reads them; else only the entry point is looked at.
-func (m *manifest) check(dir string, deep bool) string {
-	entry := filepath.Join(dir, filepath.FromSlash(m.Entry))
-	info, err := os.Stat(entry)
+// check says what is wrong with the files of a version; empty if nothing is.
+func (m *Manifest) check(ctx context.Context, dir string, deep bool) string {
+	entry, err := os.Stat(filepath.Join(dir, entryName))
 	switch {
 	case err != nil:
 		return m.Entry + " is missing"
-	case info.Mode()&0o100 == 0:
+	case !entry.Mode().IsRegular():
+		return m.Entry + " is no regular file"
+	case entry.Mode()&0o111 == 0:
 		return m.Entry + " is not executable"
 	}
 	for _, f := range m.Files {
-		if f.Path == m.Entry && f.Link == "" && f.Size != info.Size() {
-			return fmt.Sprintf("%s has %d bytes, was installed with %d", f.Path, info.Size(), f.Size)
+		switch {
+		case ctx.Err() != nil:
+			return ""
+		case !filepath.IsLocal(f.Path):
+			return manifestName + " names a file outside"
+		case !deep && f.Path != m.Entry:
+			continue
 		}
-	}
-	if !deep {
-		return ""
-	}
-	for _, f := range m.Files {
-		if problem := f.check(dir); problem != "" {
-			return problem
+		if wrong := f.check(filepath.Join(dir, payloadDir, filepath.FromSlash(f.Path)), deep); wrong != "" {
+			return f.Path + " " + wrong
 		}
 	}
 	return ""
 }
 
-func (f fileInfo) check(dir string) string {
-	path := filepath.Join(dir, filepath.FromSlash(f.Path))
-	if f.Link != "" {
-		if link, err := os.Readlink(path); err != nil || link != f.Link {
-			return f.Path + " is not the link that was installed"
+func (f File) check(path string, deep bool) string {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "is missing"
+	case err != nil:
+		return "cannot be read: " + err.Error()
+	case f.Link != "":
+		if target, err := os.Readlink(path); err != nil || target != f.Link {
+			return "is not the link that was installed"
 		}
+		return ""
+	case !info.Mode().IsRegular():
+		return "is no regular file"
+	case info.Size() != f.Size:
+		return fmt.Sprintf("has %d bytes, want %d", info.Size(), f.Size)
+	case (info.Mode()&0o100 != 0) != (f.Mode == modeProgram):
+		return fmt.Sprintf("has mode %04o, want %s", info.Mode().Perm(), f.Mode)
+	case !deep:
 		return ""
 	}
 	sum, _, err := hashFile(path)
 	switch {
 	case err != nil:
-		return f.Path + " cannot be read: " + err.Error()
+		return "cannot be read: " + err.Error()
 	case sum != f.SHA256:
-		return f.Path + " has changed since it was installed"
+		return "has other content than was installed"
 	}
 	return ""
 }

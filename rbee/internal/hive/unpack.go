@@ -3,225 +3,302 @@ package hive
 import (
 	"archive/tar"
 	"archive/zip"
-	"compress/gzip"
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
+	"path/filepath"
+	"slices"
 	"strings"
 
+	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// unpacker writes an archive below one directory. The directory is opened as an
-// os.Root, which the kernel's own path lookup cannot leave by names or by links;
-// links are checked besides, so that none that points outside is even made.
-type unpacker struct {
-	root *os.Root
-	left int64 // how many bytes may still be written
-}
+// The two modes that an installed file has.
+const (
+	modeProgram = "0755"
+	modeData    = "0644"
+)
 
-// errTooBig says that an archive unpacks to more than there is room for.
-var errTooBig = errors.New("the archive unpacks to more than the disk has free")
+// maxEntries bounds the names in an archive, which cost inodes but no bytes.
+const maxEntries = 1 << 20
 
-// unpack writes the archive file below dir, which must exist, and at most limit
-// bytes.
-func unpack(archive, dir string, format wire.Format, limit int64) error {
-	root, err := os.OpenRoot(dir)
+// unpack puts the files of an archive into dir, an existing directory, and lists
+// them. An archive that reaches for anything outside dir is refused, as is one
+// with devices or with more than limit bytes. What was unpacked before an error
+// stays for the caller to remove.
+func unpack(ctx context.Context, archive string, format wire.Format, dir string, limit int64) ([]File, error) {
+	f, err := os.Open(archive) //nolint:gosec // in the staging directory
 	if err != nil {
-		return err
-	}
-	defer root.Close()
-	f, err := os.Open(archive)
-	if err != nil {
-		return err
+		return nil, err
 	}
 	defer f.Close()
-	u := &unpacker{root: root, left: limit}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	u := &unpacker{root: root, left: limit, files: map[string]File{}}
 	switch format {
 	case wire.FormatTarGz:
-		gz, err := gzip.NewReader(f)
-		if err != nil {
-			return fmt.Errorf("reading the archive: %w", err)
+		var r *gzip.Reader
+		if r, err = gzip.NewReader(bufio.NewReaderSize(f, 256<<10)); err == nil {
+			err = u.tar(ctx, r)
 		}
-		return u.tar(gz)
 	case wire.FormatTarZst:
-		zr, err := zstd.NewReader(f, zstd.WithDecoderMaxMemory(1<<30))
-		if err != nil {
-			return fmt.Errorf("reading the archive: %w", err)
+		var r *zstd.Decoder
+		if r, err = zstd.NewReader(f, zstd.WithDecoderMaxMemory(1<<30), zstd.WithDecoderConcurrency(1)); err == nil {
+			defer r.Close()
+			err = u.tar(ctx, r)
 		}
-		defer zr.Close()
-		return u.tar(zr)
 	case wire.FormatZip:
-		info, err := f.Stat()
-		if err != nil {
-			return err
-		}
-		return u.zip(f, info.Size())
+		err = u.zip(ctx, f)
 	default:
-		return fmt.Errorf("unknown archive format %q", format)
+		err = fmt.Errorf("unknown format %q", format)
 	}
+	if err == nil {
+		err = u.checkLinks()
+	}
+	return slices.Collect(maps.Values(u.files)), err
 }
 
-func (u *unpacker) tar(r io.Reader) error {
-	tr := tar.NewReader(r)
+// unpacker writes through an os.Root, which no name and no link leaves.
+type unpacker struct {
+	root    *os.Root
+	left    int64 // bytes that may still be written
+	entries int
+	files   map[string]File
+}
+
+func (u *unpacker) tar(ctx context.Context, r io.Reader) error {
+	t := tar.NewReader(r)
 	for {
-		h, err := tr.Next()
+		header, err := t.Next()
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("reading the archive: %w", err)
+			return err
 		}
-		if err := u.tarEntry(h, tr); err != nil {
-			return fmt.Errorf("unpacking %q: %w", h.Name, err)
-		}
-	}
-}
-
-func (u *unpacker) tarEntry(h *tar.Header, r io.Reader) error {
-	name, err := inside(h.Name)
-	if err != nil {
-		return err
-	}
-	switch h.Typeflag {
-	case tar.TypeDir:
-		return u.dir(name)
-	case tar.TypeReg:
-		return u.file(name, h.FileInfo().Mode(), r)
-	case tar.TypeSymlink:
-		return u.symlink(name, h.Linkname)
-	case tar.TypeLink:
-		target, err := inside(h.Linkname)
+		name, err := u.next(ctx, header.Name)
 		if err != nil {
 			return err
 		}
-		return u.hardlink(name, target)
-	case tar.TypeXGlobalHeader:
-		return nil
-	default:
-		return fmt.Errorf("entries of type %q are not unpacked", string(h.Typeflag))
+		switch header.Typeflag {
+		case tar.TypeXGlobalHeader:
+		case tar.TypeDir:
+			err = u.dir(name)
+		case tar.TypeReg, tar.TypeGNUSparse:
+			err = u.file(name, t, header.Mode&0o111 != 0)
+		case tar.TypeSymlink:
+			err = u.symlink(name, header.Linkname)
+		case tar.TypeLink:
+			err = u.hardlink(name, header.Linkname)
+		default:
+			err = fmt.Errorf("an entry of type %q, which is no file, directory or link", header.Typeflag)
+		}
+		if err != nil {
+			return fmt.Errorf("%q: %w", header.Name, err)
+		}
 	}
 }
 
-func (u *unpacker) zip(r io.ReaderAt, size int64) error {
-	zr, err := zip.NewReader(r, size)
+func (u *unpacker) zip(ctx context.Context, f *os.File) error {
+	info, err := f.Stat()
 	if err != nil {
-		return fmt.Errorf("reading the archive: %w", err)
+		return err
 	}
-	for _, f := range zr.File {
-		if err := u.zipEntry(f); err != nil {
-			return fmt.Errorf("unpacking %q: %w", f.Name, err)
+	z, err := zip.NewReader(f, info.Size())
+	if err != nil {
+		return err
+	}
+	for _, entry := range z.File {
+		name, err := u.next(ctx, entry.Name)
+		if err == nil {
+			err = u.zipEntry(name, entry)
+		}
+		if err != nil {
+			return fmt.Errorf("%q: %w", entry.Name, err)
 		}
 	}
 	return nil
 }
 
-func (u *unpacker) zipEntry(f *zip.File) error {
-	name, err := inside(f.Name)
-	if err != nil {
-		return err
-	}
-	if f.FileInfo().IsDir() {
+func (u *unpacker) zipEntry(name string, entry *zip.File) error {
+	mode := entry.Mode()
+	switch {
+	case mode.IsDir():
 		return u.dir(name)
+	case mode.Type() != 0 && mode.Type() != fs.ModeSymlink:
+		return fmt.Errorf("an entry of type %s, which is no file, directory or link", mode.Type())
 	}
-	r, err := f.Open()
+	r, err := entry.Open()
 	if err != nil {
 		return err
 	}
 	defer r.Close()
-	switch mode := f.Mode(); {
-	case mode&fs.ModeSymlink != 0:
-		target, err := io.ReadAll(io.LimitReader(r, 4096))
-		if err != nil {
-			return err
-		}
-		return u.symlink(name, string(target))
-	case mode.IsRegular():
-		return u.file(name, mode, r)
-	default:
-		return fmt.Errorf("entries of type %s are not unpacked", mode.Type())
+	if mode.IsRegular() {
+		return u.file(name, r, mode&0o111 != 0)
 	}
+	target, err := io.ReadAll(io.LimitReader(r, 4096))
+	if err != nil {
+		return err
+	}
+	return u.symlink(name, string(target))
 }
 
-// inside cleans the name of an entry and refuses one that is not below the
-// archive's own top.
-func inside(name string) (string, error) {
-	clean := path.Clean(strings.ReplaceAll(name, `\`, "/"))
-	if name == "" || strings.ContainsRune(name, 0) || path.IsAbs(clean) || clean == ".." || strings.HasPrefix(clean, "../") {
-		return "", errors.New("its name leads out of the archive")
+// next counts an entry and makes its name a clean one.
+func (u *unpacker) next(ctx context.Context, name string) (string, error) {
+	if err := ctx.Err(); err != nil {
+		return "", err
+	}
+	if u.entries++; u.entries > maxEntries {
+		return "", fmt.Errorf("more than %d entries", maxEntries)
+	}
+	return cleanName(name)
+}
+
+func cleanName(name string) (string, error) {
+	clean := path.Clean(name)
+	if name == "" || !filepath.IsLocal(clean) || strings.ContainsRune(name, 0) {
+		return "", fmt.Errorf("the archive names a file outside of it: %q", name)
 	}
 	return clean, nil
 }
 
-func (u *unpacker) dir(name string) error { return u.root.MkdirAll(name, 0o755) }
-
-// file writes one file, whose mode keeps nothing but whether it is executable.
-func (u *unpacker) file(name string, mode fs.FileMode, r io.Reader) (err error) {
-	if err := u.parent(name); err != nil {
+func (u *unpacker) dir(name string) error {
+	if name == "." {
+		return nil
+	}
+	if err := u.realParents(name); err != nil {
 		return err
 	}
-	perm := fs.FileMode(0o644)
-	if mode&0o111 != 0 {
-		perm = 0o755
+	if info, err := u.root.Lstat(name); err == nil && !info.IsDir() {
+		if err := u.drop(name); err != nil {
+			return err
+		}
 	}
-	f, err := u.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
+	return u.root.MkdirAll(name, 0o755)
+}
+
+// realParents makes the directories above name and refuses links among them: what
+// lies behind a link is unpacked under its own name or not at all.
+func (u *unpacker) realParents(name string) error {
+	parent := path.Dir(name)
+	if parent == "." {
+		return nil
+	}
+	if err := u.realParents(parent); err != nil {
+		return err
+	}
+	info, err := u.root.Lstat(parent)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return u.root.Mkdir(parent, 0o755)
+	case err != nil:
+		return err
+	case !info.IsDir():
+		return fmt.Errorf("%q is no directory", parent)
+	}
+	return nil
+}
+
+// makeRoom prepares the place of a new file or link; as with tar, the last of
+// several entries of one name stays.
+func (u *unpacker) makeRoom(name string) error {
+	if name == "." {
+		return errors.New("the archive's own root is no file")
+	}
+	if err := u.realParents(name); err != nil {
+		return err
+	}
+	return u.drop(name)
+}
+
+func (u *unpacker) drop(name string) error {
+	delete(u.files, name)
+	if err := u.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+func (u *unpacker) file(name string, r io.Reader, program bool) (err error) {
+	if err := u.makeRoom(name); err != nil {
+		return err
+	}
+	perm, mode := fs.FileMode(0o644), modeData
+	if program {
+		perm, mode = 0o755, modeProgram
+	}
+	f, err := u.root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, perm)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	n, err := io.Copy(f, io.LimitReader(r, u.left+1))
+	hash := sha256.New()
+	n, err := io.Copy(io.MultiWriter(f, hash), io.LimitReader(r, u.left+1))
+	if err != nil {
+		return err
+	}
 	if u.left -= n; u.left < 0 {
-		return errTooBig
+		return errors.New("the archive holds more than the disk has room for")
 	}
-	return err
-}
-
-// parent makes the directory of a name, and makes way for the name itself: the
-// later of two entries of one name wins, as with tar.
-func (u *unpacker) parent(name string) error {
-	if err := u.root.MkdirAll(path.Dir(name), 0o755); err != nil {
-		return err
-	}
-	info, err := u.root.Lstat(name)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil
-	case err != nil:
-		return err
-	case info.IsDir():
-		return errors.New("a directory has this name")
-	}
-	return u.root.Remove(name)
+	u.files[name] = File{Path: name, Size: n, SHA256: hex.EncodeToString(hash.Sum(nil)), Mode: mode}
+	return f.Chmod(perm) // the umask does not count
 }
 
 func (u *unpacker) symlink(name, target string) error {
-	if path.IsAbs(target) {
-		return fmt.Errorf("it links to %q, out of the archive", target)
-	}
-	if _, err := inside(path.Join(path.Dir(name), target)); err != nil {
-		return fmt.Errorf("it links to %q, out of the archive", target)
-	}
-	if err := u.parent(name); err != nil {
+	if err := u.makeRoom(name); err != nil {
 		return err
 	}
+	if target == "" || path.IsAbs(target) || !filepath.IsLocal(path.Join(path.Dir(name), target)) {
+		return fmt.Errorf("the link to %q leads out of the archive", target)
+	}
+	u.files[name] = File{Path: name, Link: target}
 	return u.root.Symlink(target, name)
 }
 
 func (u *unpacker) hardlink(name, target string) error {
-	info, err := u.root.Lstat(target)
+	target, err := cleanName(target)
 	if err != nil {
 		return err
 	}
-	if !info.Mode().IsRegular() {
-		return fmt.Errorf("it links to %q, which is no file", target)
+	old, ok := u.files[target]
+	if !ok || old.Link != "" {
+		return fmt.Errorf("a hard link to %q, which is no file of the archive", target)
 	}
-	if err := u.parent(name); err != nil {
+	if target == name {
+		return nil
+	}
+	if err := u.makeRoom(name); err != nil {
 		return err
 	}
+	old.Path = name
+	u.files[name] = old
 	return u.root.Link(target, name)
+}
+
+// checkLinks follows every link: those that looked right one by one can still
+// lead out together.
+func (u *unpacker) checkLinks() error {
+	for name, f := range u.files {
+		if f.Link == "" {
+			continue
+		}
+		if _, err := u.root.Stat(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%q: the link to %q leads out of the archive or nowhere: %w", name, f.Link, err)
+		}
+	}
+	return nil
 }

@@ -1,0 +1,363 @@
+package hive
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+)
+
+// TestMain lets the test binary be rbee: installed as bin/rbee it is the daemon.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 2 && os.Args[1] == "hive" {
+		exe, _ := os.Executable()
+		h := &Hive{Home: os.Getenv("RBEE_HOME"), Version: "1.0", Exe: exe, Supervisor: SupervisorNone}
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+		defer stop()
+		var err error
+		if os.Args[2] == "serve" {
+			err = h.Serve(ctx, ServeOptions{})
+		} else {
+			h.reached = func(point string) {
+				if point == os.Getenv("RBEE_TEST_KILL") {
+					_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+				}
+			}
+			err = h.Apply(ctx, os.Stdin, os.Stdout)
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// newHive is a home that lacks everything, with the test binary as upload.
+func newHive(t *testing.T) *Hive {
+	t.Helper()
+	user := t.TempDir()
+	h := &Hive{Home: filepath.Join(user, ".local/share/rbee"), Version: "1.0", UserHome: user, Supervisor: SupervisorNone}
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.Exe = h.path("bin/.rbee-upload")
+	if err := os.MkdirAll(h.path("bin"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := linkOrCopy(exe, h.Exe); err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// apply does steps and answers every Need with blob.
+func apply(t *testing.T, h *Hive, req *wire.Request, blob []byte) *wire.Result {
+	t.Helper()
+	req.Schema, req.Owner = wire.Schema, "tester"
+	inR, inW := io.Pipe()
+	outR, outW := io.Pipe()
+	done := make(chan error, 1)
+	go func() { done <- h.Apply(t.Context(), inR, outW) }()
+	if err := wire.WriteRequest(inW, req); err != nil {
+		t.Fatal(err)
+	}
+	for r := wire.NewReader(outR); ; {
+		var m wire.Message
+		if err := r.Read(&m); err != nil {
+			t.Fatal(err)
+		}
+		if m.Need != nil {
+			if err := wire.SendBlob(inW, bytes.NewReader(blob), false); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if m.Result != nil {
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+			return m.Result
+		}
+	}
+}
+
+func self(t *testing.T, h *Hive) wire.Step {
+	t.Helper()
+	sum, size, err := hashFile(h.Exe)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return wire.Step{Action: wire.ActionInstallSelf, Install: &wire.Installed{Version: "1.0", SHA256: sum, Size: size}}
+}
+
+func worker(version string, format wire.Format, kind wire.SourceKind, data []byte) wire.Step {
+	sum := sha256.Sum256(data)
+	return wire.Step{Action: wire.ActionInstallWorker, Worker: &wire.WorkerInstall{Type: "w", Version: version, Source: wire.Source{
+		Kind: kind, SHA256: hex.EncodeToString(sum[:]), Size: int64(len(data)), Format: format, Entry: "run", Builtin: "echo",
+	}}}
+}
+
+func tarGz(t testing.TB, headers ...tar.Header) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	z := gzip.NewWriter(&out)
+	w := tar.NewWriter(z)
+	for _, h := range headers {
+		if h.Typeflag == tar.TypeReg {
+			h.Size, h.Mode = 2, 0o755
+		}
+		err := w.WriteHeader(&h)
+		if h.Typeflag == tar.TypeReg && err == nil {
+			_, err = w.Write([]byte("hi"))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(w.Close(), z.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
+}
+
+func freePort(t *testing.T) (int, net.Listener) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ln.Addr().(*net.TCPAddr).Port, ln
+}
+
+// From nothing to a running daemon with a worker, and back to nothing.
+func TestLife(t *testing.T) {
+	t.Parallel()
+	h := newHive(t)
+	port, ln := freePort(t)
+	ln.Close()
+	builtin := worker("1.0", "", wire.SourceBuiltin, nil)
+	res := apply(t, h, &wire.Request{
+		Settings: &wire.Settings{Alias: "a", HivePort: port},
+		Steps:    []wire.Step{self(t, h), builtin, {Action: wire.ActionStart}},
+	}, nil)
+	t.Cleanup(func() { _, _ = h.Stop(context.Background()) })
+	s := res.State
+	if strings.Join(res.Errors, "") != "" || s == nil || s.Rbee == nil || s.Rbee.Version != "1.0" || s.Broken != "" ||
+		!s.Daemon.Running || s.Daemon.Port != port || len(s.Workers) != 1 || s.Workers[0].Corrupt != "" {
+		body, _ := json.Marshal(res)
+		t.Fatalf("%s", body)
+	}
+	h.Exe = h.path(wire.Binary)
+	if note, err := h.Start(t.Context()); note != "already running" || err != nil {
+		t.Errorf("second start: %q, %v", note, err)
+	}
+	resp, err := http.Get("http://" + loopback(port) + "/v1/info")
+	if err != nil || resp.StatusCode != http.StatusUnauthorized {
+		t.Errorf("without a token: %v, %v", resp, err)
+	}
+	if err := os.WriteFile(h.path("mine"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	res = apply(t, h, &wire.Request{Steps: []wire.Step{{Action: wire.ActionRemoveSelf}}}, nil)
+	left, _ := filepath.Glob(h.path("*"))
+	if res.Errors[0] != "" || len(left) != 1 || filepath.Base(left[0]) != "mine" {
+		t.Errorf("%v; left %v", res.Errors, left)
+	}
+	if c, err := net.Dial("tcp", loopback(port)); err == nil {
+		c.Close()
+		t.Error("the daemon still listens")
+	}
+}
+
+func TestWrongSumsLeaveTheOld(t *testing.T) {
+	t.Parallel()
+	h := newHive(t)
+	one, two := []byte("#!/bin/sh\n"), []byte("#!/bin/sh\n#2\n")
+	step := worker("2", wire.FormatPlain, wire.SourcePush, two)
+	step.Worker.Source.SHA256 = strings.Repeat("0", 64)
+	bad := self(t, h)
+	bad.Install.SHA256 = strings.Repeat("0", 64)
+	apply(t, h, &wire.Request{Steps: []wire.Step{worker("1", wire.FormatPlain, wire.SourcePush, one)}}, one)
+	res := apply(t, h, &wire.Request{Steps: []wire.Step{step}}, two)
+	if !strings.Contains(res.Errors[0], "SHA-256") || res.State.Workers[0].Version != "1" || res.State.Workers[0].Corrupt != "" {
+		t.Errorf("%v %+v", res.Errors, res.State.Workers)
+	}
+	res = apply(t, h, &wire.Request{Steps: []wire.Step{bad, step}}, two)
+	if res.Errors[0] == "" || !strings.HasPrefix(res.Errors[1], "not begun") || res.State.Rbee != nil {
+		t.Errorf("%v", res.Errors)
+	}
+}
+
+// A run that is killed leaves the old worker or the new one, whole, and the
+// next run tidies up.
+func TestKilled(t *testing.T) {
+	t.Parallel()
+	for _, point := range []string{"staged", "complete", "replaced", "linked"} {
+		for _, version := range []string{"1", "2"} {
+			t.Run(point+" "+version, func(t *testing.T) {
+				t.Parallel()
+				h := newHive(t)
+				apply(t, h, &wire.Request{Steps: []wire.Step{self(t, h), worker("1", "", wire.SourceBuiltin, nil)}}, nil)
+				step := worker(version, "", wire.SourceBuiltin, nil)
+				step.Worker.Force = true
+				cmd := exec.Command(h.path(wire.Binary), "hive", "apply")
+				cmd.Env = append(os.Environ(), "RBEE_HOME="+h.Home, "RBEE_TEST_KILL="+point)
+				in, err := cmd.StdinPipe()
+				if err == nil {
+					err = cmd.Start()
+				}
+				if err == nil {
+					err = wire.WriteRequest(in, &wire.Request{Schema: wire.Schema, Steps: []wire.Step{step}})
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				if state, _ := cmd.Process.Wait(); state.Success() || state.Exited() {
+					t.Fatalf("it was not killed: %v", state)
+				}
+				if w := h.worker(t.Context(), "w", true); w == nil || w.Corrupt != "" {
+					t.Fatalf("after the kill: %+v", w)
+				}
+				apply(t, h, &wire.Request{Steps: []wire.Step{step}}, nil)
+				dirs, _ := os.ReadDir(h.path("workers/w"))
+				if w := h.worker(t.Context(), "w", true); w.Version != version || w.Corrupt != "" || len(dirs) != 1 {
+					t.Errorf("afterwards: %+v, %v", w, dirs)
+				}
+			})
+		}
+	}
+}
+
+func TestUnpackStaysInside(t *testing.T) {
+	t.Parallel()
+	link := func(name, to string) tar.Header {
+		return tar.Header{Name: name, Linkname: to, Typeflag: tar.TypeSymlink}
+	}
+	file := func(name string) tar.Header { return tar.Header{Name: name, Typeflag: tar.TypeReg} }
+	for name, tt := range map[string]struct {
+		entries []tar.Header
+		want    string
+	}{
+		"fine":         {[]tar.Header{file("run"), link("a/l", "../run"), {Name: "h", Linkname: "run", Typeflag: tar.TypeLink}}, ""},
+		"climbs":       {[]tar.Header{file("../x")}, "outside"},
+		"absolute":     {[]tar.Header{file("/x")}, "outside"},
+		"link":         {[]tar.Header{link("l", "../..")}, "leads out"},
+		"through link": {[]tar.Header{{Name: "d/", Typeflag: tar.TypeDir, Mode: 0o755}, link("l", "d"), file("l/x")}, "no directory"},
+		"two links":    {[]tar.Header{link("a/b/c/x", "../../.."), link("y", "a/b/c/x/../../w")}, "leads out"},
+		"hard link":    {[]tar.Header{{Name: "h", Linkname: "../x", Typeflag: tar.TypeLink}}, "outside"},
+		"device":       {[]tar.Header{{Name: "d", Typeflag: tar.TypeChar}}, "type"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			archive := filepath.Join(dir, "a")
+			if err := errors.Join(os.WriteFile(archive, tarGz(t, tt.entries...), 0o600), os.Mkdir(filepath.Join(dir, "in"), 0o700)); err != nil {
+				t.Fatal(err)
+			}
+			_, err := unpack(t.Context(), archive, wire.FormatTarGz, filepath.Join(dir, "in"), 1000)
+			if (tt.want == "") != (err == nil) || (err != nil && !strings.Contains(err.Error(), tt.want)) {
+				t.Errorf("got %v, want %q", err, tt.want)
+			}
+			if left, _ := os.ReadDir(dir); len(left) != 2 {
+				t.Errorf("wrote outside: %v", left)
+			}
+		})
+	}
+}
+
+func TestDownload(t *testing.T) {
+	t.Parallel()
+	data := tarGz(t, tar.Header{Name: "run", Typeflag: tar.TypeReg})
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(data) }))
+	t.Cleanup(srv.Close)
+	h := newHive(t)
+	step := worker("3", wire.FormatTarGz, wire.SourceURL, data)
+	step.Worker.Source.URL = srv.URL + "/w?token=secret"
+	res := apply(t, h, &wire.Request{Steps: []wire.Step{step}}, nil)
+	if res.Errors[0] != "" || len(res.State.Workers) != 1 || res.State.Workers[0].Corrupt != "" {
+		t.Fatalf("%+v", res)
+	}
+	huge := worker("4", wire.FormatPlain, wire.SourcePush, data)
+	huge.Worker.Source.Size = 1 << 60
+	if res := apply(t, h, &wire.Request{Steps: []wire.Step{huge}}, nil); !strings.Contains(res.Errors[0], "not enough disk") {
+		t.Errorf("%v", res.Errors)
+	}
+}
+
+func TestLockHeld(t *testing.T) {
+	t.Parallel()
+	h := newHive(t)
+	lock, err := h.lock(t.Context(), "somebody", 0, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	res := apply(t, h, &wire.Request{LockWait: 150 * time.Millisecond, Steps: []wire.Step{{Action: wire.ActionStop}}}, nil)
+	if res.Locked == nil || res.Locked.Holder != "somebody" || !strings.HasPrefix(res.Errors[0], "not begun") {
+		t.Errorf("%+v", res)
+	}
+}
+
+func TestStrangerSurvivesAndPortTaken(t *testing.T) {
+	t.Parallel()
+	h := newHive(t)
+	cmd := exec.Command("sleep", "60")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
+	stale := record{process: process{cmd.Process.Pid, "1", "another boot"}}
+	port, ln := freePort(t)
+	defer ln.Close()
+	if err := errors.Join(writeJSON(h.path(daemonFile), stale), writeJSON(h.path(settingsFile), wire.Settings{HivePort: port})); err != nil {
+		t.Fatal(err)
+	}
+	res := apply(t, h, &wire.Request{Steps: []wire.Step{self(t, h), {Action: wire.ActionStop}, {Action: wire.ActionStart}}}, nil)
+	if res.Errors[1] != "" || !strings.Contains(res.Errors[2], "held by another process") {
+		t.Errorf("%v", res.Errors)
+	}
+	if _, err := identify(cmd.Process.Pid); err != nil {
+		t.Errorf("the stranger: %v", err)
+	}
+}
+
+func FuzzUnpack(f *testing.F) {
+	f.Add(tarGz(f, tar.Header{Name: "run", Typeflag: tar.TypeReg}), false)
+	f.Add([]byte("PK\x05\x06"+strings.Repeat("\x00", 18)), true)
+	f.Fuzz(func(t *testing.T, data []byte, zip bool) {
+		dir := t.TempDir()
+		archive := filepath.Join(dir, "a")
+		format := wire.FormatTarGz
+		if zip {
+			format = wire.FormatZip
+		}
+		if err := errors.Join(os.WriteFile(archive, data, 0o600), os.Mkdir(filepath.Join(dir, "in"), 0o700)); err != nil {
+			t.Fatal(err)
+		}
+		_, _ = unpack(t.Context(), archive, format, filepath.Join(dir, "in"), 1<<16)
+		if left, _ := os.ReadDir(dir); len(left) != 2 {
+			t.Fatalf("wrote outside: %v", left)
+		}
+	})
+}
