@@ -180,8 +180,8 @@ func (st *state) dial(ctx context.Context, r Resolved) (*Client, error) {
 		if dropped && try < droppedTries && pauseBefore(dialCtx, clock, try) {
 			continue
 		}
-		if dropped && try > 1 {
-			err = fmt.Errorf("%w (%d tries)", err, try)
+		if dropped && ctx.Err() == nil {
+			return nil, dialError(r, ReasonLost, fmt.Errorf("%s: %w (%d tries)", l.currentStage(), err, try))
 		}
 		return nil, l.failure(ctx, limit, err)
 	}

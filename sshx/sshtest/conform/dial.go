@@ -85,7 +85,7 @@ func testHalfClose(t *testing.T, open Open) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	data := pattern(3<<20 + 1)
+	data := pattern(5<<19 + 1)
 	go func() {
 		c.Write(data)
 		c.(interface{ CloseWrite() error }).CloseWrite()

@@ -59,7 +59,7 @@ func wantNoTemp(t *testing.T, dir string) {
 
 func testPut(t *testing.T, open Open) {
 	m := open(t, Options{})
-	big := pattern(6<<20 + 3)
+	big := pattern(3<<20 + 3)
 	for _, c := range []struct {
 		path string
 		mode os.FileMode
@@ -241,7 +241,7 @@ func testPutCut(t *testing.T, open Open) {
 	}
 	check := withOld(t, m)
 	m.CutAfter(1 << 20)
-	err := put(t.Context(), m, "dir/file", 0o755, pattern(8<<20))
+	err := put(t.Context(), m, "dir/file", 0o755, pattern(3<<20))
 	wantCode(t, err, "lost")
 	check()
 	wantCode(t, m.Host.Run(t.Context(), []string{"true"}, nil, nil, nil), "lost")
@@ -256,7 +256,7 @@ func testPutTools(t *testing.T, open Open) {
 			}
 			m := open(t, Options{Path: path})
 			check := withOld(t, m)
-			for _, size := range []int{0, 1, 3<<20 + 5} {
+			for _, size := range []int{0, 1, 300_005} {
 				data := pattern(size)
 				if err := put(t.Context(), m, "dir/new", 0o750, data); err != nil {
 					t.Fatal(err)
@@ -305,7 +305,7 @@ func testPutFull(t *testing.T, open Open) {
 		return // no login, so no login shell
 	}
 	check := withOld(t, m)
-	err := put(t.Context(), m, "dir/file", 0o755, pattern(4<<20))
+	err := put(t.Context(), m, "dir/file", 0o755, pattern(1<<20))
 	wantCode(t, err, "failed")
 	if !strings.Contains(strings.ToLower(err.Error()), "file too large") {
 		t.Errorf("error %q does not carry the tool's words", err)

@@ -117,7 +117,7 @@ func pattern(size int) []byte {
 
 func testStreams(t *testing.T, open Open) {
 	m := open(t, Options{})
-	data := pattern(5<<20 + 7) // more than SSH's windows hold
+	data := pattern(3<<20 + 7) // more than SSH's windows hold
 	var out, errs bytes.Buffer
 	if err := m.Host.Run(t.Context(), []string{"sh", "-c", "tee /dev/stderr"}, bytes.NewReader(data), &out, &errs); err != nil {
 		t.Fatal(err)
