@@ -20,8 +20,8 @@ type artefacts struct {
 	dir string
 
 	mu    sync.Mutex
-	sums  map[string]sumEntry     // by path
-	ready map[string]func() error // by file name in dir
+	sums  map[string]sumEntry        // by path
+	ready map[[2]string]func() error // by file name in dir, and what it is made from
 }
 
 type sumEntry struct {
@@ -55,7 +55,7 @@ func (a *artefacts) open(ctx context.Context, w WorkerWant) (f *os.File, gzipped
 	path := w.File
 	if path == "" {
 		path = filepath.Join(a.dir, w.Source.SHA256)
-		if err := a.once(w.Source.SHA256, func() error {
+		if err := a.once(w.Source.SHA256, w.URL, func() error {
 			return fetchFile(ctx, nil, w.URL, w.Source.SHA256, path, 0o600)
 		}); err != nil {
 			return nil, false, err
@@ -66,20 +66,22 @@ func (a *artefacts) open(ctx context.Context, w WorkerWant) (f *os.File, gzipped
 		return f, false, err
 	}
 	packed := filepath.Join(a.dir, w.Source.SHA256+".gz")
-	if err := a.once(w.Source.SHA256+".gz", func() error { return pack(path, packed) }); err != nil {
+	if err := a.once(w.Source.SHA256+".gz", path, func() error { return pack(path, packed) }); err != nil {
 		return nil, false, err
 	}
 	f, err = os.Open(packed)
 	return f, true, err
 }
 
-// once makes a file of the cache unless it is there; others who want it wait.
-func (a *artefacts) once(name string, make_ func() error) error {
+// once makes a file of the cache from something unless it is there; others who
+// want it wait.
+func (a *artefacts) once(name, from string, make_ func() error) error {
+	key := [2]string{name, from}
 	a.mu.Lock()
 	if a.ready == nil {
-		a.ready = map[string]func() error{}
+		a.ready = map[[2]string]func() error{}
 	}
-	do, ok := a.ready[name]
+	do, ok := a.ready[key]
 	if !ok {
 		do = sync.OnceValue(func() error {
 			if _, err := os.Stat(filepath.Join(a.dir, name)); err == nil {
@@ -87,7 +89,7 @@ func (a *artefacts) once(name string, make_ func() error) error {
 			}
 			return make_()
 		})
-		a.ready[name] = do
+		a.ready[key] = do
 	}
 	a.mu.Unlock()
 	return do()

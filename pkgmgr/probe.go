@@ -58,7 +58,7 @@ if [ "$ask_devices" = 1 ]; then
 	limit=
 	command -v timeout >/dev/null 2>&1 && limit='timeout 10'
 	if command -v nvidia-smi >/dev/null 2>&1; then
-		if list=$($limit nvidia-smi --query-gpu=memory.total,name --format=csv,noheader,nounits 2>&1); then
+		if list=$($limit nvidia-smi --query-gpu=memory.total,name --format=csv,noheader,nounits 2>&1 </dev/null); then
 			devices=$(printf '%%s\n' "$list" | while IFS=', ' read -r mib name; do
 				case $mib in ''|*[!0-9]*) mib=0 ;; esac
 				printf '{"vendor":"nvidia","name":"%%s","memory_bytes":%%s},' "$(q "$name")" "$((mib * 1048576))"
