@@ -119,7 +119,9 @@ var diffCases = []diffCase{
 	},
 	{
 		name: "another build, only the version is known",
-		edit: func(s *hiveState, w *want, _ *planOpts) { s.State.Rbee.SHA256, s.State.Daemon.SHA256, w.Binaries = "a9", "a9", nil },
+		edit: func(s *hiveState, w *want, _ *planOpts) {
+			s.State.Rbee.SHA256, s.State.Daemon.SHA256, w.Binaries = "a9", "a9", nil
+		},
 	},
 	{
 		name: "another version, only the version is known",
@@ -262,7 +264,9 @@ var diffCases = []diffCase{
 	},
 	{
 		name: "installed worker whose recipe is gone, latest wanted",
-		edit: func(s *hiveState, _ *want, _ *planOpts) { s.Hive.Workers[0].Type, s.State.Workers[0].Type = "none", "none" },
+		edit: func(s *hiveState, _ *want, _ *planOpts) {
+			s.Hive.Workers[0].Type, s.State.Workers[0].Type = "none", "none"
+		},
 	},
 	{
 		name: "installed worker whose recipe is gone, another version wanted",

@@ -1,0 +1,361 @@
+package pkgmgr_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+)
+
+// recipes makes a catalog of recipes, each given as a file name and its text.
+func recipes(t *testing.T, files map[string]string) (*pkgmgr.Catalog, string) {
+	t.Helper()
+	dir := t.TempDir()
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c, err := pkgmgr.LoadCatalog(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c, dir
+}
+
+// noise is bytes that do not compress, more than one chunk of them.
+func noise(n int) []byte {
+	r := rand.NewChaCha8([32]byte{})
+	b := make([]byte, n)
+	_, _ = r.Read(b)
+	return b
+}
+
+func hexSum(b []byte) string {
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:])
+}
+
+func TestPushedFilesArriveWhole(t *testing.T) {
+	t.Parallel()
+	plain, archive := noise(300<<10), noise(200<<10)
+	catalog, _ := recipes(t, map[string]string{
+		"plain.yaml":    "type: plain\nsources:\n  - version: \"1.2\"\n    file: server\n",
+		"packed.yaml":   "type: packed\nsources:\n  - version: \"3\"\n    file: packed.tar.gz\n    entry: bin/server\n",
+		"server":        string(plain),
+		"packed.tar.gz": string(archive),
+	})
+	c, machines := echoFleet(8)
+	for i := range c.Hives {
+		c.Hives[i] = echoHive(c.Hives[i].Alias, "plain", "packed")
+	}
+	cache := t.TempDir()
+	var progress atomic.Int64
+	f := openFleet(t, c, machines, func(o *pkgmgr.Options) {
+		o.Catalog, o.CacheDir, o.Uploads = catalog, cache, 2
+		o.Events = func(e operations.Event) {
+			if e.Type == operations.EventProgress && e.Step.Worker == "packed" && e.Bytes == e.Total {
+				progress.Add(1)
+			}
+		}
+	})
+	r := syncFleet(t.Context(), f, pkgmgr.PlanOptions{}, pkgmgr.ApplyOptions{})
+	if r.Status != operations.StatusSuccess || r.Summary.WorkersInstalled != 24 {
+		t.Fatalf("%s %+v %+v", r.Status, r.Summary, r.Hives[0].Error)
+	}
+	for alias, m := range machines {
+		if !bytes.Equal(m.Artefact("plain"), plain) || !bytes.Equal(m.Artefact("packed"), archive) {
+			t.Errorf("%s: %d and %d bytes came", alias, len(m.Artefact("plain")), len(m.Artefact("packed")))
+		}
+		for _, w := range m.State().Workers {
+			if want := map[string]string{"echo": "1.0.0", "plain": "1.2", "packed": "3"}[w.Type]; w.Version != want {
+				t.Errorf("%s: %+v", alias, w)
+			}
+		}
+	}
+	if progress.Load() != 8 {
+		t.Errorf("%d hives told of all bytes", progress.Load())
+	}
+	// A plain file travels compressed, packed once for all; an archive as it is.
+	packed, err := os.ReadDir(filepath.Join(cache, "artefacts"))
+	if err != nil || len(packed) != 1 || packed[0].Name() != hexSum(plain)+".gz" {
+		t.Errorf("cache %v, %v", packed, err)
+	}
+}
+
+func TestPushedDownload(t *testing.T) {
+	t.Parallel()
+	body := noise(50 << 10)
+	var asked atomic.Int64
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/good":
+			asked.Add(1)
+			_, _ = w.Write(body)
+		case "/changed":
+			_, _ = w.Write(body[1:])
+		default:
+			http.NotFound(w, r)
+		}
+	}))
+	t.Cleanup(server.Close)
+	recipe := func(name, path, sum string) string {
+		return fmt.Sprintf("type: %s\nsources:\n  - version: \"1\"\n    url: %s/%s\n    sha256: %s\n", name, server.URL, path, sum)
+	}
+	catalog, _ := recipes(t, map[string]string{
+		"a.yaml": recipe("good", "good", hexSum(body)),
+		"b.yaml": recipe("changed", "changed", hexSum(body[2:])),
+		"c.yaml": recipe("lost", "lost", hexSum(body[3:])),
+		"d.yaml": recipe("again", "good?again", hexSum(body)), // kept by content: either way serves
+	})
+	c, machines := echoFleet(4)
+	for i := range c.Hives {
+		c.Hives[i] = echoHive(c.Hives[i].Alias, "good", "changed", "lost", "again")
+	}
+	failed := map[string]string{}
+	f := openFleet(t, c, machines, func(o *pkgmgr.Options) {
+		o.Catalog, o.Push = catalog, true
+		o.Events = func(e operations.Event) {
+			if e.StepStatus == operations.StepFailed {
+				failed[e.Step.Worker] = e.Error.Message
+			}
+		}
+	})
+	r := syncFleet(t.Context(), f, pkgmgr.PlanOptions{}, pkgmgr.ApplyOptions{})
+	want := map[string]string{"changed": "its SHA-256 is " + hexSum(body[1:]), "lost": "404"}
+	for _, h := range r.Hives {
+		if h.Status != operations.HiveFailed || len(h.Failed) != 2 || len(h.Steps) != 5 {
+			t.Errorf("%+v", h)
+		}
+		for _, s := range h.Failed {
+			if !strings.Contains(s.Error.Message, want[s.Step.Worker]) {
+				t.Errorf("%s: %s, want %q in it", s.Step.Worker, s.Error.Message, want[s.Step.Worker])
+			}
+		}
+	}
+	for worker, words := range want {
+		if !strings.Contains(failed[worker], words) {
+			t.Errorf("the event of %s says %q", worker, failed[worker])
+		}
+	}
+	for alias, m := range machines {
+		if !bytes.Equal(m.Artefact("good"), body) || !bytes.Equal(m.Artefact("again"), body) || m.Artefact("changed") != nil {
+			t.Errorf("%s: other bytes came", alias)
+		}
+	}
+	if n := asked.Load(); n < 1 || n > 2 {
+		t.Errorf("fetched %d times", n)
+	}
+}
+
+// TestOneAddressFails holds that a mirror which fails does not spoil another one
+// of the same content.
+func TestOneAddressFails(t *testing.T) {
+	t.Parallel()
+	body := noise(100)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/second" {
+			http.NotFound(w, r)
+			return
+		}
+		_, _ = w.Write(body)
+	}))
+	t.Cleanup(server.Close)
+	text := "type: %s\nsources:\n  - version: \"1\"\n    url: " + server.URL + "/%[1]s\n    sha256: " + hexSum(body) + "\n"
+	catalog, _ := recipes(t, map[string]string{"a.yaml": fmt.Sprintf(text, "first"), "b.yaml": fmt.Sprintf(text, "second")})
+	c, machines := echoFleet(1)
+	c.Hives[0] = echoHive("gpu-00", "first", "second")
+	f := openFleet(t, c, machines, func(o *pkgmgr.Options) { o.Catalog, o.Push = catalog, true })
+	r := syncFleet(t.Context(), f, pkgmgr.PlanOptions{}, pkgmgr.ApplyOptions{})
+	m := machines["gpu-00"]
+	if failed := r.Hives[0].Failed; len(failed) != 1 || failed[0].Step.Worker != "first" || !bytes.Equal(m.Artefact("second"), body) {
+		t.Errorf("%+v", r.Hives[0])
+	}
+}
+
+func TestURLIsLeftToTheHive(t *testing.T) {
+	t.Parallel()
+	catalog, _ := recipes(t, map[string]string{
+		"a.yaml": "type: far\nsources:\n  - version: \"1\"\n    url: https://far.example/{os}/{arch}\n    sha256: " + hexSum(nil) + "\n",
+	})
+	c, machines := echoFleet(1)
+	c.Hives[0] = echoHive("gpu-00", "far")
+	var got wire.Source
+	machines["gpu-00"].OnStep = func(s wire.Step) error {
+		if s.Worker != nil && s.Worker.Type == "far" {
+			got = s.Worker.Source
+		}
+		return nil
+	}
+	syncFleet(t.Context(), openFleet(t, c, machines, func(o *pkgmgr.Options) { o.Catalog = catalog }), pkgmgr.PlanOptions{}, pkgmgr.ApplyOptions{})
+	if got.Kind != wire.SourceURL || got.URL != "https://far.example/linux/amd64" || got.SHA256 != hexSum(nil) {
+		t.Errorf("%+v", got)
+	}
+}
+
+// TestCancelled ends a run between two steps of one hive while another waits.
+func TestCancelled(t *testing.T) {
+	t.Parallel()
+	c, machines := echoFleet(2)
+	ctx, cancel := context.WithCancel(t.Context())
+	machines["gpu-00"].OnStep = func(s wire.Step) error {
+		if s.Action == wire.ActionInstallWorker {
+			cancel()
+		}
+		return nil
+	}
+	f := openFleet(t, c, machines, func(o *pkgmgr.Options) { o.Parallel = 1 })
+	r := syncFleet(ctx, f, pkgmgr.PlanOptions{}, pkgmgr.ApplyOptions{})
+	if got := results(r.Hives); got != "gpu-00=canceled gpu-01=canceled" {
+		t.Fatalf("%s %+v", got, r.Hives)
+	}
+	for _, h := range r.Hives {
+		if h.Error == nil || h.Error.Code != operations.CodeCanceled || !errors.Is(h.Error, context.Canceled) {
+			t.Errorf("%s: %+v", h.Alias, h.Error)
+		}
+	}
+	if len(r.Hives[0].Steps) == 0 || r.Hives[0].Steps[0].Action != operations.ActionInstallHive {
+		t.Errorf("what was done is not told: %+v", r.Hives[0])
+	}
+	if machines["gpu-00"].State().Daemon.Running || machines["gpu-01"].State().Rbee != nil {
+		t.Error("steps were done after the end")
+	}
+}
+
+func TestCancelledBefore(t *testing.T) {
+	t.Parallel()
+	c, machines := echoFleet(3)
+	f := openFleet(t, c, machines, nil)
+	f.Read(t.Context(), pkgmgr.ReadOptions{})
+	plan := f.Plan(t.Context(), true, pkgmgr.PlanOptions{})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if got := results(f.Apply(ctx, plan, pkgmgr.ApplyOptions{})); got != "gpu-00=canceled gpu-01=canceled gpu-02=canceled" {
+		t.Error(got)
+	}
+	f.Read(ctx, pkgmgr.ReadOptions{})
+	for _, s := range f.States() {
+		if s.State != nil || s.Err == nil || s.Err.Code != operations.CodeCanceled {
+			t.Errorf("%s: %+v, %v", s.Hive.Alias, s.State, s.Err)
+		}
+	}
+	if plan := f.Plan(t.Context(), true, pkgmgr.PlanOptions{}); len(plan.Steps) != 0 {
+		t.Errorf("planned for what was not read: %+v", plan.Steps)
+	}
+}
+
+func TestLocked(t *testing.T) {
+	t.Parallel()
+	c, machines := echoFleet(1)
+	m := machines["gpu-00"]
+	syncFleet(t.Context(), openFleet(t, c, machines, nil), pkgmgr.PlanOptions{}, pkgmgr.ApplyOptions{})
+	m.Locked = "ann@desk, pid 7"
+	c.Hives[0].Labels = []string{"new"} // settings alone, which travel with the request
+	for _, k := range []struct {
+		wait    time.Duration
+		waiting int
+	}{{0, 1}, {time.Minute, 1}, {-1, 0}} {
+		waiting := 0
+		f := openFleet(t, c, machines, func(o *pkgmgr.Options) {
+			o.Events = func(e operations.Event) {
+				if e.Phase == operations.PhaseWaiting && strings.Contains(e.Message, "locked by ann@desk, pid 7 since") {
+					waiting++
+				}
+			}
+		})
+		r := syncFleet(t.Context(), f, pkgmgr.PlanOptions{}, pkgmgr.ApplyOptions{LockWait: k.wait})
+		h := r.Hives[0]
+		if h.Status != operations.HiveLocked || h.Error.Code != operations.CodeLocked || !strings.Contains(h.Error.Message, "ann@desk, pid 7") {
+			t.Errorf("%s: %+v", k.wait, h)
+		}
+		if len(h.Steps) != 0 || len(h.Failed) != 0 || waiting != k.waiting || r.Outcome() != operations.OutcomeLocked {
+			t.Errorf("%s: %+v, %d times waiting, %s", k.wait, h, waiting, r.Outcome())
+		}
+	}
+	if len(m.State().Settings.Labels) != 0 {
+		t.Error("a locked hive was changed")
+	}
+}
+
+// TestTwoRunsTakeTurns lets a second run wait for the first, which goes on only
+// once the second is known to wait.
+func TestTwoRunsTakeTurns(t *testing.T) {
+	t.Parallel()
+	c, machines := echoFleet(1)
+	working, waiting := make(chan struct{}), make(chan struct{})
+	var once, told sync.Once
+	machines["gpu-00"].OnStep = func(wire.Step) error {
+		once.Do(func() {
+			close(working)
+			select {
+			case <-waiting:
+			case <-t.Context().Done():
+			}
+		})
+		return nil
+	}
+	first := make(chan *operations.SyncReport, 1)
+	f1, f2 := openFleet(t, c, machines, nil), openFleet(t, c, machines, func(o *pkgmgr.Options) {
+		o.Events = func(e operations.Event) {
+			if e.Phase == operations.PhaseWaiting {
+				told.Do(func() { close(waiting) })
+			}
+		}
+	})
+	f2.Read(t.Context(), pkgmgr.ReadOptions{})
+	plan := f2.Plan(t.Context(), true, pkgmgr.PlanOptions{})
+	go func() { first <- syncFleet(t.Context(), f1, pkgmgr.PlanOptions{}, pkgmgr.ApplyOptions{}) }()
+	<-working
+	second := f2.Apply(t.Context(), plan, pkgmgr.ApplyOptions{})
+	if got := results(append((<-first).Hives, second...)); got != "gpu-00=installed gpu-00=installed" {
+		t.Error(got)
+	}
+}
+
+// silentHost is a machine whose rbee ends without an answer.
+type silentHost struct{ pkgmgr.Host }
+
+func (silentHost) Run(_ context.Context, _ []string, _ io.Reader, _, stderr io.Writer) error {
+	_, err := io.WriteString(stderr, "rbee: killed\n")
+	return err
+}
+
+func TestRbeeOnTheMachineFails(t *testing.T) {
+	t.Parallel()
+	c, machines := echoFleet(1)
+	m := machines["gpu-00"]
+	syncFleet(t.Context(), openFleet(t, c, machines, nil), pkgmgr.PlanOptions{}, pkgmgr.ApplyOptions{})
+	m.Corrupt("echo", "gone")
+	apply := func(connect pkgmgr.Connect, before func(*pkgmgr.State), want string) {
+		f := openFleet(t, c, machines, func(o *pkgmgr.Options) { o.Connect = connect })
+		f.Read(t.Context(), pkgmgr.ReadOptions{})
+		plan := f.Plan(t.Context(), true, pkgmgr.PlanOptions{})
+		m.Edit(before)
+		r := f.Apply(t.Context(), plan, pkgmgr.ApplyOptions{})[0]
+		if r.Status != operations.HiveFailed || !strings.Contains(r.Error.Message, want) || len(plan.Steps) != 1 || len(r.Failed) != 1 {
+			t.Errorf("%+v: %v, want %q", r, r.Error, want)
+		}
+	}
+	apply(func(ctx context.Context, h pkgmgr.Hive) (pkgmgr.Host, error) {
+		host, err := machines.Connect(ctx, h)
+		return silentHost{host}, err
+	}, func(*pkgmgr.State) {}, "rbee: killed")
+	apply(machines.Connect, func(s *pkgmgr.State) { s.Home = "/elsewhere" }, "running rbee on the machine: exit status 127")
+}

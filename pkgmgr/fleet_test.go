@@ -1,0 +1,401 @@
+package pkgmgr_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/fakehost"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+)
+
+// echoHive is a hive that wants the worker that every rbee has, and more.
+func echoHive(alias string, more ...string) pkgmgr.Hive {
+	h := pkgmgr.Hive{Alias: alias, Hostname: alias + ".example", HivePort: 8600, AutoStart: true}
+	for _, w := range append([]string{"echo"}, more...) {
+		h.Workers = append(h.Workers, pkgmgr.Worker{Type: w, Version: pkgmgr.Latest})
+	}
+	return h
+}
+
+// echoFleet is a config of n hives and fresh machines for them.
+func echoFleet(n int) (*pkgmgr.Config, fakehost.Fleet) {
+	c, machines := &pkgmgr.Config{}, fakehost.Fleet{}
+	for i := range n {
+		h := echoHive(fmt.Sprintf("gpu-%02d", i))
+		c.Hives = append(c.Hives, h)
+		machines[h.Alias] = &fakehost.Machine{}
+	}
+	return c, machines
+}
+
+func openFleet(t *testing.T, c *pkgmgr.Config, machines fakehost.Fleet, change func(*pkgmgr.Options)) *pkgmgr.Fleet {
+	t.Helper()
+	o := pkgmgr.Options{Connect: machines.Connect, Binaries: fakehost.Rbee("1.0.0"), Version: "1.0.0", CacheDir: t.TempDir(), Owner: "me"}
+	if change != nil {
+		change(&o)
+	}
+	f, err := pkgmgr.Open(c, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := f.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return f
+}
+
+// syncFleet reads, plans and applies.
+func syncFleet(ctx context.Context, f *pkgmgr.Fleet, po pkgmgr.PlanOptions, ao pkgmgr.ApplyOptions) *operations.SyncReport {
+	f.Read(ctx, pkgmgr.ReadOptions{})
+	plan := f.Plan(ctx, true, po)
+	return f.SyncReport(plan, f.Apply(ctx, plan, ao), time.Second)
+}
+
+func results(hives []operations.HiveReport) string {
+	var all []string
+	for _, h := range hives {
+		all = append(all, fmt.Sprintf("%s=%s", h.Alias, h.Status))
+	}
+	return strings.Join(all, " ")
+}
+
+func TestInstallThenNothingToDo(t *testing.T) {
+	t.Parallel()
+	c, machines := echoFleet(3)
+	f := openFleet(t, c, machines, nil)
+	r := syncFleet(t.Context(), f, pkgmgr.PlanOptions{}, pkgmgr.ApplyOptions{})
+	if got := results(r.Hives); got != "gpu-00=installed gpu-01=installed gpu-02=installed" {
+		t.Fatal(got)
+	}
+	if want := (operations.SyncSummary{HivesInstalled: 3, WorkersInstalled: 3, DurationSeconds: 1}); r.Summary != want || r.Status != operations.StatusSuccess {
+		t.Errorf("%s %+v", r.Status, r.Summary)
+	}
+	for alias, m := range machines {
+		s := m.State()
+		if s.Rbee == nil || s.Rbee.Version != "1.0.0" || !s.Daemon.Running || s.Settings.Alias != alias {
+			t.Errorf("%s: %+v", alias, s)
+		}
+		if len(s.Workers) != 1 || s.Workers[0].Type != "echo" || s.Workers[0].Requested != pkgmgr.Latest || s.Workers[0].SHA256 != s.Rbee.SHA256 {
+			t.Errorf("%s: workers %+v", alias, s.Workers)
+		}
+		if got, want := m.Calls(), (fakehost.Calls{Connects: 1, Scripts: 1, Puts: 1, Runs: 1}); got != want {
+			t.Errorf("%s: %+v, want %+v", alias, got, want)
+		}
+	}
+
+	again := openFleet(t, c, machines, nil)
+	r = syncFleet(t.Context(), again, pkgmgr.PlanOptions{}, pkgmgr.ApplyOptions{})
+	if want := (operations.SyncSummary{HivesAlreadyInstalled: 3, WorkersAlreadyInstalled: 3, DurationSeconds: 1}); r.Summary != want || len(r.Plan.Steps) != 0 {
+		t.Errorf("%+v %+v", r.Summary, r.Plan.Steps)
+	}
+	for alias, m := range machines {
+		if got := m.Calls(); got.Puts != 1 || got.Runs != 1 {
+			t.Errorf("%s was touched again: %+v", alias, got)
+		}
+	}
+	status := again.StatusReport(again.Plan(t.Context(), false, pkgmgr.PlanOptions{}), true, 0)
+	if status.Status != operations.StatusInSync || status.Summary.HivesOK != 3 || len(status.Hives) != 3 || status.Hives[0].Workers[0].Type != "echo" {
+		t.Errorf("%+v", status)
+	}
+}
+
+func TestDryRun(t *testing.T) {
+	t.Parallel()
+	c, machines := echoFleet(2)
+	machines["gpu-01"].Unreachable = &fakehost.ConnectError{Code: "timeout", Message: "no answer"}
+	f := openFleet(t, c, machines, nil)
+	f.Read(t.Context(), pkgmgr.ReadOptions{})
+	r := f.SyncReport(f.Plan(t.Context(), true, pkgmgr.PlanOptions{}), nil, 0)
+	if got := results(r.Hives); got != "gpu-00=pending gpu-01=unreachable" || r.Status != operations.StatusChangesPending {
+		t.Errorf("%s %s", r.Status, got)
+	}
+	if want := (operations.SyncSummary{HivesInstalled: 1, HivesUnreachable: 1, WorkersInstalled: 1}); r.Summary != want {
+		t.Errorf("%+v", r.Summary)
+	}
+	if s := machines["gpu-00"].State(); s.Rbee != nil {
+		t.Error("a dry run installed rbee")
+	}
+}
+
+func TestOneHiveFailsAlone(t *testing.T) {
+	t.Parallel()
+	c, machines := echoFleet(5)
+	machines["gpu-00"].Unreachable = &fakehost.ConnectError{Code: "host_key_changed", Message: "the host key has changed"}
+	machines["gpu-01"].FailPut = errors.New("disk full")
+	machines["gpu-02"].FailStep = map[string]error{"echo": errors.New("no room for echo")}
+	machines["gpu-03"].FailStep = map[string]error{"": errors.New("exec format error")}
+	r := syncFleet(t.Context(), openFleet(t, c, machines, nil), pkgmgr.PlanOptions{}, pkgmgr.ApplyOptions{})
+	if got := results(r.Hives); got != "gpu-00=unreachable gpu-01=failed gpu-02=failed gpu-03=failed gpu-04=installed" {
+		t.Fatal(got)
+	}
+	want := operations.SyncSummary{
+		HivesInstalled: 1, HivesFailed: 3, HivesUnreachable: 1, WorkersInstalled: 1, WorkersFailed: 3, DurationSeconds: 1,
+	}
+	if r.Summary != want || r.Status != operations.StatusPartial || r.Outcome() != operations.OutcomeFailed {
+		t.Errorf("%s %s %+v", r.Status, r.Outcome(), r.Summary)
+	}
+	for i, words := range []string{"the host key has changed", "sending rbee: disk full", "no room for echo", "exec format error"} {
+		if e := r.Hives[i].Error; e == nil || !strings.Contains(e.Message, words) || e.Hive != r.Hives[i].Alias {
+			t.Errorf("%s: %v, want %q", r.Hives[i].Alias, e, words)
+		}
+	}
+	if e := r.Hives[0].Error; e.Code != operations.CodeUnreachable || e.Reason != "host_key_changed" {
+		t.Errorf("%+v", e)
+	}
+	// A worker that fails keeps neither rbee nor the daemon from their places.
+	if s := machines["gpu-02"].State(); s.Rbee == nil || !s.Daemon.Running || len(s.Workers) != 0 || len(r.Hives[2].Steps) != 2 {
+		t.Errorf("%+v %+v", s, r.Hives[2])
+	}
+	if s := machines["gpu-03"].State(); s.Rbee != nil || len(r.Hives[3].Failed) != 3 {
+		t.Errorf("%+v %+v", s, r.Hives[3])
+	}
+}
+
+// TestStatusCost holds that finding out costs one connection and one command.
+func TestStatusCost(t *testing.T) {
+	t.Parallel()
+	c, machines := echoFleet(6)
+	f := openFleet(t, c, machines, nil)
+	f.Read(t.Context(), pkgmgr.ReadOptions{})
+	r := f.StatusReport(f.Plan(t.Context(), false, pkgmgr.PlanOptions{}), false, 0)
+	want := operations.StatusSummary{TotalHives: 6, HivesMissing: 6, WorkersMissing: 6}
+	if r.Status != operations.StatusDriftDetected || r.Summary != want || r.Hives != nil {
+		t.Errorf("%+v", r)
+	}
+	for alias, m := range machines {
+		if got, want := m.Calls(), (fakehost.Calls{Connects: 1, Scripts: 1}); got != want {
+			t.Errorf("%s: %+v", alias, got)
+		}
+	}
+	f.Read(t.Context(), pkgmgr.ReadOptions{})
+	if got, want := machines["gpu-00"].Calls(), (fakehost.Calls{Connects: 1, Scripts: 2}); got != want {
+		t.Errorf("a second read: %+v", got)
+	}
+}
+
+// TestParallel holds the bound from both sides: each connection waits for a
+// second one that is made at the same time, and never is there a third.
+func TestParallel(t *testing.T) {
+	t.Parallel()
+	c, machines := echoFleet(12)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	meet := make(chan struct{})
+	var now, most atomic.Int64
+	f := openFleet(t, c, machines, func(o *pkgmgr.Options) {
+		o.Parallel = 2
+		o.Connect = func(ctx context.Context, h pkgmgr.Hive) (pkgmgr.Host, error) {
+			n := now.Add(1)
+			defer now.Add(-1)
+			for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+			}
+			select {
+			case meet <- struct{}{}:
+			case <-meet:
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+			return machines.Connect(ctx, h)
+		}
+	})
+	f.Read(ctx, pkgmgr.ReadOptions{})
+	for _, s := range f.States() {
+		if s.Err != nil {
+			t.Fatal(s.Err)
+		}
+	}
+	if most.Load() != 2 {
+		t.Errorf("%d at once", most.Load())
+	}
+}
+
+func TestEvents(t *testing.T) {
+	t.Parallel()
+	c, machines := echoFleet(20)
+	machines["gpu-19"].Unreachable = errors.New("no route")
+	var inside, ended atomic.Bool
+	phases, steps := map[string][]operations.Phase{}, map[string][]string{}
+	f := openFleet(t, c, machines, func(o *pkgmgr.Options) {
+		o.Events = func(e operations.Event) {
+			if inside.Swap(true) || ended.Load() || e.Time.IsZero() {
+				t.Error("events overlap, come after the end, or have no time")
+			}
+			switch e.Type {
+			case operations.EventPhase:
+				phases[e.Hive] = append(phases[e.Hive], e.Phase)
+			case operations.EventStep:
+				steps[e.Hive] = append(steps[e.Hive], fmt.Sprintf("%s %s", e.Step.Action, e.StepStatus))
+			}
+			inside.Store(false)
+		}
+	})
+	syncFleet(t.Context(), f, pkgmgr.PlanOptions{}, pkgmgr.ApplyOptions{})
+	ended.Store(true)
+	wantPhases := []operations.Phase{operations.PhaseConnecting, operations.PhaseReading, operations.PhaseApplying, operations.PhaseDone}
+	wantSteps := []string{
+		"install_hive started", "install_hive done", "install_worker started", "install_worker done", "start_hive started", "start_hive done",
+	}
+	for i := range 19 {
+		alias := fmt.Sprintf("gpu-%02d", i)
+		if !slices.Equal(phases[alias], wantPhases) || !slices.Equal(steps[alias], wantSteps) {
+			t.Errorf("%s: %v %v", alias, phases[alias], steps[alias])
+		}
+	}
+	if got := phases["gpu-19"]; !slices.Equal(got, []operations.Phase{operations.PhaseConnecting, operations.PhaseUnreachable}) {
+		t.Errorf("unreachable: %v", got)
+	}
+}
+
+func TestExtraHivesAndWorkers(t *testing.T) {
+	t.Parallel()
+	c, machines := echoFleet(3)
+	syncFleet(t.Context(), openFleet(t, c, machines, nil), pkgmgr.PlanOptions{}, pkgmgr.ApplyOptions{})
+	machines["gpu-00"].Edit(func(s *pkgmgr.State) { s.Workers = append(s.Workers, wire.Worker{Type: "old", Foreign: true}) })
+	machines["gpu-02"].Edit(func(s *pkgmgr.State) { s.Broken = "segmentation fault" })
+	smaller := &pkgmgr.Config{Hives: c.Hives[:1]}
+	extras := func(o *pkgmgr.Options) { o.Extra = c.Hives[1:] }
+
+	f := openFleet(t, smaller, machines, extras)
+	r := syncFleet(t.Context(), f, pkgmgr.PlanOptions{}, pkgmgr.ApplyOptions{})
+	status := f.StatusReport(r.Plan, false, 0)
+	if want := (operations.StatusSummary{TotalHives: 1, HivesExtra: 2, WorkersExtra: 1}); status.Summary != want || len(r.Plan.Steps) != 0 {
+		t.Errorf("%+v %+v", status.Summary, r.Plan.Steps)
+	}
+	f = openFleet(t, smaller, machines, extras)
+	r = syncFleet(t.Context(), f, pkgmgr.PlanOptions{RemoveExtra: true}, pkgmgr.ApplyOptions{})
+	if got := results(r.Hives); got != "gpu-00=updated gpu-01=uninstalled gpu-02=uninstalled" {
+		t.Errorf("%s: %+v", got, r.Hives)
+	}
+	if r.Summary.HivesRemoved != 2 || r.Summary.WorkersRemoved != 1 || r.Status != operations.StatusSuccess {
+		t.Errorf("%+v", r.Summary)
+	}
+	if s := machines["gpu-01"].State(); s.Rbee != nil || len(s.Workers) != 0 || s.Settings != nil {
+		t.Errorf("left over: %+v", s)
+	}
+}
+
+func TestUninstall(t *testing.T) {
+	t.Parallel()
+	c, machines := echoFleet(4)
+	machines["gpu-01"].Initial = pkgmgr.State{Workers: []wire.Worker{{Type: "old", Foreign: true}}} // workers, no rbee
+	machines["gpu-02"].Unreachable = errors.New("no route")
+	f := openFleet(t, &pkgmgr.Config{Hives: c.Hives[:1]}, machines, nil)
+	syncFleet(t.Context(), f, pkgmgr.PlanOptions{}, pkgmgr.ApplyOptions{})
+
+	f = openFleet(t, c, machines, nil)
+	f.Read(t.Context(), pkgmgr.ReadOptions{})
+	if got := results(f.Apply(t.Context(), f.UninstallPlan(), pkgmgr.ApplyOptions{})); got !=
+		"gpu-00=uninstalled gpu-01=uninstalled gpu-02=unreachable gpu-03=not_installed" {
+		t.Error(got)
+	}
+	none := openFleet(t, &pkgmgr.Config{Hives: c.Hives[1:2]}, fakehost.Fleet{
+		"gpu-01": {Initial: pkgmgr.State{Workers: []wire.Worker{{Type: "old"}}}},
+	}, func(o *pkgmgr.Options) { o.Binaries = nil })
+	none.Read(t.Context(), pkgmgr.ReadOptions{})
+	got := none.Apply(t.Context(), none.UninstallPlan(), pkgmgr.ApplyOptions{})
+	if got[0].Status != operations.HiveFailed || !strings.Contains(got[0].Error.Message, "no rbee to bring") {
+		t.Errorf("without a binary: %+v", got[0])
+	}
+}
+
+func TestDaemon(t *testing.T) {
+	t.Parallel()
+	c, machines := echoFleet(2)
+	f := openFleet(t, &pkgmgr.Config{Hives: c.Hives[:1]}, machines, nil)
+	syncFleet(t.Context(), f, pkgmgr.PlanOptions{}, pkgmgr.ApplyOptions{})
+	f = openFleet(t, c, machines, nil)
+	for _, running := range []bool{false, true} {
+		action := operations.ActionStopHive
+		if running {
+			action = operations.ActionStartHive
+		}
+		f.Read(t.Context(), pkgmgr.ReadOptions{})
+		if got := results(f.Daemon(t.Context(), action, pkgmgr.ApplyOptions{})); got != "gpu-00=updated gpu-01=not_installed" {
+			t.Error(got)
+		}
+		if s := machines["gpu-00"].State(); s.Daemon.Running != running {
+			t.Errorf("after %s: %+v", action, s.Daemon)
+		}
+	}
+}
+
+func TestRepairAndForce(t *testing.T) {
+	t.Parallel()
+	c, machines := echoFleet(1)
+	m := machines["gpu-00"]
+	f := openFleet(t, c, machines, nil)
+	syncFleet(t.Context(), f, pkgmgr.PlanOptions{}, pkgmgr.ApplyOptions{})
+	m.Corrupt("echo", "bin/echo is missing")
+	r := syncFleet(t.Context(), f, pkgmgr.PlanOptions{}, pkgmgr.ApplyOptions{})
+	if got := results(r.Hives); got != "gpu-00=updated" || m.State().Workers[0].Corrupt != "" {
+		t.Errorf("%s %+v", got, m.State().Workers)
+	}
+	before := m.State().Workers[0].InstalledAt
+	r = syncFleet(t.Context(), f, pkgmgr.PlanOptions{Force: true}, pkgmgr.ApplyOptions{Force: true})
+	if after := m.State().Workers[0].InstalledAt; !after.After(before) || len(r.Hives[0].Steps) != 3 {
+		t.Errorf("forced: %+v", r.Hives[0])
+	}
+}
+
+func TestOpenSelects(t *testing.T) {
+	t.Parallel()
+	c, machines := echoFleet(3)
+	c.Hives[1].Labels = []string{"big"}
+	extra := echoHive("gone")
+	aliases := func(o pkgmgr.Options) (string, error) {
+		o.Connect, o.Extra = machines.Connect, []pkgmgr.Hive{extra}
+		f, err := pkgmgr.Open(c, o)
+		if err != nil {
+			return "", err
+		}
+		var all []string
+		for _, s := range f.States() {
+			all = append(all, s.Hive.Alias)
+			if s.Extra != (s.Hive.Alias == "gone") {
+				t.Errorf("%s: extra is %t", s.Hive.Alias, s.Extra)
+			}
+		}
+		return strings.Join(all, " "), nil
+	}
+	for _, k := range []struct {
+		o    pkgmgr.Options
+		want string
+	}{
+		{pkgmgr.Options{}, "gone gpu-00 gpu-01 gpu-02"},
+		{pkgmgr.Options{Only: []string{"gpu-02", "gpu-00"}}, "gpu-00 gpu-02"},
+		{pkgmgr.Options{Only: []string{"gone"}}, "gone"},
+		{pkgmgr.Options{Labels: []string{"big"}}, "gpu-01"},
+		{pkgmgr.Options{Labels: []string{"none"}}, ""},
+	} {
+		if got, err := aliases(k.o); err != nil || got != k.want {
+			t.Errorf("%v %v: %q, %v", k.o.Only, k.o.Labels, got, err)
+		}
+	}
+	if _, err := aliases(pkgmgr.Options{Only: []string{"gpu-0"}}); operations.CodeOf(err) != operations.CodeNotFound {
+		t.Errorf("an unknown alias: %v", err)
+	}
+	if _, err := pkgmgr.Open(c, pkgmgr.Options{}); err == nil {
+		t.Error("a fleet without a way to machines")
+	}
+}
+
+// TestNilEverything holds that only Connect is required.
+func TestNilEverything(t *testing.T) {
+	t.Parallel()
+	c, machines := echoFleet(1)
+	f := openFleet(t, c, machines, func(o *pkgmgr.Options) { *o = pkgmgr.Options{Connect: machines.Connect} })
+	r := syncFleet(t.Context(), f, pkgmgr.PlanOptions{}, pkgmgr.ApplyOptions{})
+	if got := results(r.Hives); got != "gpu-00=not_installed" || len(r.Plan.Blocked) != 1 || r.Outcome() != operations.OutcomeFailed {
+		t.Errorf("%s %+v", got, r.Plan)
+	}
+}

@@ -1,0 +1,270 @@
+package pkgmgr_test
+
+import (
+	"context"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+)
+
+// shellHost runs scripts here, in a shell of its own with a home of its own.
+type shellHost struct {
+	pkgmgr.Host
+	shell []string
+	home  string
+	tools string // the directory that is PATH
+	noise string // what the shell's start-up files print
+}
+
+func (h *shellHost) Script(ctx context.Context, script string, stdout, stderr io.Writer) error {
+	if _, err := io.WriteString(stdout, h.noise); err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, h.shell[0], append(h.shell[1:len(h.shell):len(h.shell)], "-s")...)
+	cmd.Env = []string{"HOME=" + h.home, "PATH=" + h.tools}
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(script), stdout, stderr
+	return cmd.Run()
+}
+
+func (h *shellHost) Close() error { return nil }
+
+// read reads the machine that h is, the way that a fleet does.
+func (h *shellHost) read(t *testing.T, o pkgmgr.ReadOptions) (*pkgmgr.State, *operations.Error) {
+	t.Helper()
+	f, err := pkgmgr.Open(&pkgmgr.Config{Hives: []pkgmgr.Hive{{Alias: "here"}}}, pkgmgr.Options{
+		Connect: func(context.Context, pkgmgr.Hive) (pkgmgr.Host, error) { return h, nil },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Read(t.Context(), o)
+	return f.States()[0].State, f.States()[0].Err
+}
+
+func (h *shellHost) mustRead(t *testing.T, o pkgmgr.ReadOptions) *pkgmgr.State {
+	t.Helper()
+	s, err := h.read(t, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func (h *shellHost) rbee() string { return filepath.Join(h.home, ".local", "share", "rbee") }
+
+// write makes a file of the machine.
+func (h *shellHost) write(t *testing.T, mode os.FileMode, content string, elem ...string) {
+	t.Helper()
+	path := filepath.Join(elem...)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	_ = os.Remove(path) // it may be a link to the real tool
+	if err := os.WriteFile(path, []byte(content), mode); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// newShellHost makes a machine with a home of this name and the tools that every
+// machine has, and no others.
+func newShellHost(t *testing.T, home string, shell ...string) *shellHost {
+	t.Helper()
+	dir := t.TempDir()
+	h := &shellHost{shell: shell, home: filepath.Join(dir, home), tools: filepath.Join(dir, "tools")}
+	for _, d := range []string{h.home, h.tools} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tool := range []string{"cat", "df", "getconf", "id", "sed", "sh", "tail", "timeout", "tr", "uname"} {
+		if path, err := exec.LookPath(tool); err == nil {
+			if err := os.Symlink(path, filepath.Join(h.tools, tool)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	return h
+}
+
+const oddName = "a b\"c'd\\e$HOME`id`;f%s*ü"
+
+// inEveryShell runs a test in each POSIX shell that is here.
+func inEveryShell(t *testing.T, test func(t *testing.T, shell []string)) {
+	for _, shell := range [][]string{{"sh"}, {"dash"}, {"bash"}, {"busybox", "sh"}} {
+		path, err := exec.LookPath(shell[0])
+		if err != nil {
+			continue
+		}
+		shell := append([]string{path}, shell[1:]...)
+		t.Run(filepath.Base(path), func(t *testing.T) {
+			t.Parallel()
+			test(t, shell)
+		})
+	}
+}
+
+func TestProbeBareMachine(t *testing.T) {
+	t.Parallel()
+	inEveryShell(t, func(t *testing.T, shell []string) {
+		h := newShellHost(t, oddName, shell...)
+		h.noise = "Welcome!\nhave a \x01 nice day"
+		s := h.mustRead(t, pkgmgr.ReadOptions{Devices: true})
+		host, _ := os.Hostname()
+		if s.OS != runtime.GOOS || s.Arch != runtime.GOARCH || s.User == "" || s.Hostname != host || s.DiskFree == 0 {
+			t.Errorf("%+v", s)
+		}
+		if s.Schema != 0 || s.Rbee != nil || s.Broken != "" || len(s.Workers) != 0 {
+			t.Errorf("there is no rbee: %+v", s)
+		}
+		if s.Home != h.rbee() {
+			t.Errorf("home %q, want %q", s.Home, h.rbee())
+		}
+		if want := []string{filepath.Join(h.home, ".local"), filepath.Join(h.home, ".local", "share")}; !reflect.DeepEqual(s.MissingDirs, want) {
+			t.Errorf("missing %q, want %q", s.MissingDirs, want)
+		}
+		if runtime.GOOS == "linux" && s.Libc != "glibc" && s.Libc != "musl" {
+			t.Errorf("libc %q %q", s.Libc, s.LibcVersion)
+		}
+		if !s.DevicesKnown || len(s.Devices) != 0 && runtime.GOOS == "linux" {
+			t.Errorf("devices %+v", s.Devices)
+		}
+	})
+}
+
+func TestProbeAsksRbee(t *testing.T) {
+	t.Parallel()
+	inEveryShell(t, func(t *testing.T, shell []string) {
+		h := newShellHost(t, oddName, shell...)
+		h.write(t, 0o755, "#!/bin/sh\ncat >/dev/null\necho noise >&2\n"+
+			"printf '\\036{\"schema\":1,\"os\":\"linux\",\"arch\":\"amd64\",\"hostname\":\"%s\",\"rbee\":{\"version\":\"1.0\"},\"workers\":[{\"type\":\"b\"},{\"type\":\"../x\"},{\"type\":\"a\"}]}\\n' \"$*\"\n",
+			h.rbee(), "bin", "rbee")
+		for want, o := range map[string]pkgmgr.ReadOptions{
+			"hive inspect":                  {},
+			"hive inspect --deep":           {Deep: true},
+			"hive inspect --devices":        {Devices: true},
+			"hive inspect --devices --deep": {Devices: true, Deep: true},
+		} {
+			s := h.mustRead(t, o)
+			if s.Hostname != want || s.Schema != 1 || s.Rbee.Version != "1.0" {
+				t.Errorf("%+v, want %q asked", s, want)
+			}
+			if want := []wire.Worker{{Type: "a"}, {Type: "b"}}; !reflect.DeepEqual(s.Workers, want) {
+				t.Errorf("workers %+v", s.Workers)
+			}
+		}
+	})
+}
+
+func TestProbeBrokenRbee(t *testing.T) {
+	t.Parallel()
+	inEveryShell(t, func(t *testing.T, shell []string) {
+		h := newShellHost(t, "home", shell...)
+		for _, k := range []struct {
+			mode    os.FileMode
+			content string
+			want    string
+		}{
+			{0o755, "#!/bin/sh\nprintf 'no \"library\" \\\\ \\tx\\001\\ny\\n' >&2\nexit 3\n", `failed with status 3: no "library" \  x y`},
+			{0o755, "#!/bin/sh\nprintf '\\036{\"half\":\\n'\nexit 4\n", `failed with status 4: {"half":`},
+			{0o644, "not to be run", "failed with status 126: "},
+			{0o755, "#!/bin/sh\necho usage: rbee\n", "answered no record: usage: rbee"},
+			{0o755, "#!/bin/sh\n", "answered no record: "},
+		} {
+			h.write(t, k.mode, k.content, h.rbee(), "bin", "rbee")
+			s := h.mustRead(t, pkgmgr.ReadOptions{})
+			if s.Rbee == nil || s.Schema != 0 || !strings.Contains(s.Broken, k.want) {
+				t.Errorf("%+v %q, want %q in it", s.Rbee, s.Broken, k.want)
+			}
+			if len(s.MissingDirs) != 0 {
+				t.Errorf("missing %q", s.MissingDirs)
+			}
+		}
+	})
+}
+
+func TestProbeWorkersMadeByHand(t *testing.T) {
+	t.Parallel()
+	inEveryShell(t, func(t *testing.T, shell []string) {
+		h := newShellHost(t, oddName, shell...)
+		for _, name := range []string{"rbee-worker-vllm", "rbee-worker-llama-cpp", "rbee-worker-", "rbee-worker--x", "rbee-worker-A", "rbee-worker-a b", `rbee-worker-"`, "other"} {
+			h.write(t, 0o755, "", h.rbee(), "workers", name)
+		}
+		if err := os.Symlink("/nowhere", filepath.Join(h.rbee(), "workers", "rbee-worker-lost")); err != nil {
+			t.Fatal(err)
+		}
+		s := h.mustRead(t, pkgmgr.ReadOptions{})
+		want := []wire.Worker{{Type: "llama-cpp", Foreign: true}, {Type: "lost", Foreign: true}, {Type: "vllm", Foreign: true}}
+		if !reflect.DeepEqual(s.Workers, want) || s.DevicesKnown {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
+func TestProbeDevices(t *testing.T) {
+	t.Parallel()
+	inEveryShell(t, func(t *testing.T, shell []string) {
+		h := newShellHost(t, "home", shell...)
+		h.write(t, 0o755, "#!/bin/sh\ncat >/dev/null\necho '24576, NVIDIA \"Big\", 2nd'\necho '[N/A], NVIDIA GB10'\n", h.tools, "nvidia-smi")
+		s := h.mustRead(t, pkgmgr.ReadOptions{Devices: true})
+		want := []wire.Device{
+			{Vendor: "nvidia", Name: `NVIDIA "Big", 2nd`, MemoryBytes: 24 << 30}, {Vendor: "nvidia", Name: "NVIDIA GB10"},
+		}
+		if !s.DevicesKnown || !reflect.DeepEqual(s.Devices, want) {
+			t.Errorf("%+v", s.Devices)
+		}
+		h.write(t, 0o755, "#!/bin/sh\necho \"couldn't talk to the \\\"driver\\\"\"\nexit 9\n", h.tools, "nvidia-smi")
+		s = h.mustRead(t, pkgmgr.ReadOptions{Devices: true})
+		if want := []wire.Device{{Vendor: "nvidia", Error: `couldn't talk to the "driver"`}}; !reflect.DeepEqual(s.Devices, want) {
+			t.Errorf("%+v", s.Devices)
+		}
+	})
+}
+
+// TestProbeDisk holds that a full disk, or no df at all, is no reason not to
+// understand the machine.
+func TestProbeDisk(t *testing.T) {
+	t.Parallel()
+	h := newShellHost(t, "home", "sh")
+	row := "#!/bin/sh\necho 'Filesystem 1024-blocks Used Available Capacity Mounted'\necho '/dev/sda 100 90 "
+	for content, want := range map[string]uint64{
+		row + "7 90% /'\n": 7000, row + "0 100% /'\n": 0, row + "-5 105% /'\n": 0, "#!/bin/sh\nexit 1\n": 0, "#!/bin/sh\necho\n": 0,
+	} {
+		h.write(t, 0o755, content, h.tools, "df")
+		if s := h.mustRead(t, pkgmgr.ReadOptions{}); s.DiskFree != want {
+			t.Errorf("%q: %d, want %d", content, s.DiskFree, want)
+		}
+	}
+}
+
+func TestProbeOddAnswers(t *testing.T) {
+	t.Parallel()
+	h := newShellHost(t, "new\nline\tand \x02", "sh")
+	if s := h.mustRead(t, pkgmgr.ReadOptions{}); s.Home == "" || strings.ContainsAny(s.Home, "\n\t\x02") {
+		t.Errorf("home %q", s.Home)
+	}
+	for name, k := range map[string]struct {
+		host *shellHost
+		want string
+	}{
+		"no answer":     {&shellHost{shell: []string{"true"}}, "nothing that rbee understands"},
+		"only noise":    {&shellHost{shell: []string{"true"}, noise: "This account is not available.\n"}, "nothing that rbee understands"},
+		"half a record": {&shellHost{shell: []string{"true"}, noise: "\x1e{\"schema\":1"}, "unexpected EOF"},
+		"no JSON":       {&shellHost{shell: []string{"true"}, noise: "\x1e{schema}\n"}, "no JSON"},
+		"it fails":      {&shellHost{shell: []string{"false"}}, "exit status 1"},
+		"too much":      {&shellHost{shell: []string{"true"}, noise: strings.Repeat("x", 64<<20+1)}, "answers too much"},
+	} {
+		s, err := k.host.read(t, pkgmgr.ReadOptions{})
+		if s != nil || err == nil || err.Code != operations.CodeUnreachable || !strings.Contains(err.Message, k.want) {
+			t.Errorf("%s: %+v, %v", name, s, err)
+		}
+	}
+}

@@ -1,0 +1,143 @@
+package pkgmgr_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rbee-keeper/rbee/pkgmgr"
+)
+
+func newRecord(t *testing.T) pkgmgr.Record {
+	t.Helper()
+	return pkgmgr.Record{Path: filepath.Join(t.TempDir(), "state", "fleet.json")}
+}
+
+func onRecord(t *testing.T, r pkgmgr.Record) string {
+	t.Helper()
+	entries, err := r.Entries()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	for _, e := range entries {
+		all = append(all, e.Alias+"@"+e.Config)
+	}
+	return strings.Join(all, " ")
+}
+
+func TestRecord(t *testing.T) {
+	t.Parallel()
+	r, now := newRecord(t), time.Date(2025, 10, 23, 12, 0, 0, 5, time.UTC)
+	a := pkgmgr.Hive{Alias: "a", Hostname: "a.example", SSHUser: "bee", SSHPort: 2222, SSHKey: "~/key", HivePort: 8600, AutoStart: true}
+	b := echoHive("b")
+	update := func(installed, removed []pkgmgr.Hive, config, want string) {
+		t.Helper()
+		if err := r.Update(installed, removed, config, now); err != nil {
+			t.Fatal(err)
+		}
+		if got := onRecord(t, r); got != want {
+			t.Errorf("on record %q, want %q", got, want)
+		}
+	}
+	update(nil, nil, "/one", "")
+	update([]pkgmgr.Hive{b, a}, nil, "/one", "a@/one b@/one")
+	entries, _ := r.Entries()
+	if want := (pkgmgr.RecordEntry{
+		Alias: "a", Hostname: "a.example", SSHUser: "bee", SSHPort: 2222, SSHKey: "~/key", HivePort: 8600, Config: "/one", InstalledAt: now.Truncate(time.Second),
+	}); entries[0] != want {
+		t.Errorf("%+v", entries[0])
+	}
+	if h := entries[0].Hive(); h.Address() != a.Address() || h.SSHKey != a.SSHKey || h.HivePort != 8600 {
+		t.Errorf("%+v", h)
+	}
+	moved := a
+	moved.Hostname = "other.example"
+	update([]pkgmgr.Hive{moved}, nil, "/one", "a@/one b@/one")    // the same alias at another place
+	update([]pkgmgr.Hive{moved}, nil, "/two", "a@/two b@/one")    // the same place from another config
+	update([]pkgmgr.Hive{a}, nil, "/one", "a@/one a@/two b@/one") // the same alias in two configs
+	update([]pkgmgr.Hive{a}, []pkgmgr.Hive{b}, "/one", "a@/one a@/two")
+	if info, err := os.Stat(r.Path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+}
+
+func TestRecordExtra(t *testing.T) {
+	t.Parallel()
+	r := newRecord(t)
+	one, two, three := echoHive("one"), echoHive("two"), echoHive("three")
+	if err := r.Update([]pkgmgr.Hive{one, two, three}, nil, "/mine", time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Update([]pkgmgr.Hive{echoHive("theirs")}, nil, "/theirs", time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	renamed, moved := two, three
+	renamed.Alias, moved.Hostname = "zwei", "elsewhere.example"
+	extra, err := r.Extra(&pkgmgr.Config{Hives: []pkgmgr.Hive{renamed, moved}}, "/mine")
+	if err != nil || len(extra) != 1 || extra[0].Alias != "one" || extra[0].Address() != one.Address() {
+		t.Errorf("%+v, %v", extra, err)
+	}
+	if extra, err := r.Extra(&pkgmgr.Config{}, "/none"); err != nil || len(extra) != 0 {
+		t.Errorf("%+v, %v", extra, err)
+	}
+}
+
+// TestRecordConcurrent holds that no update is lost when many run at once.
+func TestRecordConcurrent(t *testing.T) {
+	t.Parallel()
+	r := newRecord(t)
+	var wg sync.WaitGroup
+	for i := range 24 {
+		wg.Go(func() {
+			h := echoHive(fmt.Sprintf("hive-%02d", i))
+			if err := r.Update([]pkgmgr.Hive{h}, nil, "/c", time.Now()); err != nil {
+				t.Error(err)
+			}
+			if i%3 == 0 {
+				if err := r.Update(nil, []pkgmgr.Hive{h}, "/c", time.Now()); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if got := strings.Fields(onRecord(t, r)); len(got) != 16 {
+		t.Errorf("%d on record: %v", len(got), got)
+	}
+	files, err := os.ReadDir(filepath.Dir(r.Path))
+	if err != nil || len(files) != 2 { // the record and its lock
+		t.Errorf("%v, %v", files, err)
+	}
+}
+
+func TestRecordWithoutPlace(t *testing.T) {
+	t.Parallel()
+	var none pkgmgr.Record
+	if err := none.Update([]pkgmgr.Hive{echoHive("a")}, nil, "/c", time.Now()); err != nil {
+		t.Error(err)
+	}
+	if got := onRecord(t, none); got != "" {
+		t.Error(got)
+	}
+	r := newRecord(t)
+	if err := r.Update([]pkgmgr.Hive{echoHive("a")}, nil, "/c", time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(r.Path, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Entries(); err == nil || !strings.Contains(err.Error(), r.Path) {
+		t.Errorf("%v", err)
+	}
+	if _, err := r.Extra(&pkgmgr.Config{}, "/c"); err == nil {
+		t.Error("a damaged record passes for an empty one")
+	}
+	if err := r.Update([]pkgmgr.Hive{echoHive("b")}, nil, "/c", time.Now()); err == nil {
+		t.Error("a damaged record was written over")
+	}
+}
