@@ -1,0 +1,158 @@
+package pkgmgr_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"os/exec"
+	"strings"
+	"time"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/fakehost"
+)
+
+// A program of its own brings a fleet to what a config says, and tells of it in
+// its own words. Another Connect, such as one over SSH, makes it a real fleet.
+func Example() {
+	config, err := pkgmgr.Parse("hives.conf", []byte(`
+		[[hive]]
+		alias = "gpu-1"
+		hostname = "gpu-1.example"
+		ssh_user = "bee"
+		workers = [{ type = "echo", version = "latest" }]
+		auto_start = true
+	`))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	machines := fakehost.Fleet{"gpu-1": {}}
+	fleet, err := pkgmgr.Open(config, pkgmgr.Options{
+		Connect: machines.Connect, Binaries: fakehost.Rbee("1.0.0"), Version: "1.0.0",
+		Events: func(e operations.Event) {
+			if e.Type == operations.EventStep && e.StepStatus == operations.StepDone {
+				fmt.Printf("%s: %s%s is done\n", e.Hive, e.Step.Action, suffix(e.Step.Worker))
+			}
+		},
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer fleet.Close()
+
+	ctx, start := context.Background(), time.Now()
+	fleet.Read(ctx, pkgmgr.ReadOptions{})
+	plan := fleet.Plan(ctx, true, pkgmgr.PlanOptions{})
+	for _, step := range plan.Steps {
+		fmt.Printf("%s: %s%s, because: %s\n", step.Hive, step.Action, suffix(step.Worker), step.Reason)
+	}
+	report := fleet.SyncReport(plan, fleet.Apply(ctx, plan, pkgmgr.ApplyOptions{}), time.Since(start))
+	fmt.Println(report.Status, report.Hives[0].Alias, report.Hives[0].Status, report.Hives[0].Workers)
+	// Output:
+	// gpu-1: install_hive, because: not installed
+	// gpu-1: install_worker echo, because: not installed
+	// gpu-1: start_hive, because: auto_start
+	// gpu-1: install_hive is done
+	// gpu-1: install_worker echo is done
+	// gpu-1: start_hive is done
+	// success gpu-1 installed [echo]
+}
+
+// suffix is a worker type after a blank, where there is one.
+func suffix(worker string) string { return strings.TrimRight(" "+worker, " ") }
+
+// Diff decides without looking anywhere: states in, plan out.
+func ExampleDiff() {
+	hive := pkgmgr.Hive{
+		Alias: "gpu-1", Hostname: "gpu-1.example", HivePort: pkgmgr.DefaultHivePort,
+		Workers: []pkgmgr.Worker{{Type: "llama-cpp", Version: "b4000"}},
+	}
+	platform := pkgmgr.Platform{OS: "linux", Arch: "arm64"}
+	want := pkgmgr.Want{
+		Version:  "1.0.0",
+		Binaries: map[string]pkgmgr.BinaryWant{pkgmgr.PlatformKey(platform): {Version: "1.0.0", Size: 9 << 20}},
+		Workers: map[pkgmgr.WorkerKey]pkgmgr.WorkerWant{
+			{Type: "llama-cpp", Version: "b4000", Platform: platform}: {Err: errors.New("no recipe of this fleet installs it")},
+		},
+	}
+	plan := pkgmgr.Diff([]pkgmgr.HiveState{
+		{Hive: hive, State: &pkgmgr.State{Platform: platform}},
+		{Hive: pkgmgr.Hive{Alias: "gpu-2"}, Err: &operations.Error{Message: "no route to host"}},
+	}, want, pkgmgr.PlanOptions{})
+	for _, d := range plan.Drift {
+		fmt.Printf("drift: %s %s%s\n", d.Hive, d.Issue, suffix(d.Worker))
+	}
+	for _, s := range plan.Steps {
+		fmt.Println("step:", s.Hive, s.Action, s.Version, s.Bytes)
+	}
+	for _, b := range plan.Blocked {
+		fmt.Println("blocked:", b.Hive, b.Worker, b.Reason)
+	}
+	// Output:
+	// drift: gpu-1 missing_hive
+	// drift: gpu-1 missing_worker llama-cpp
+	// drift: gpu-2 unreachable
+	// step: gpu-1 install_hive 1.0.0 9437184
+	// blocked: gpu-1 llama-cpp no recipe of this fleet installs it
+}
+
+// prefixHost reaches a machine by a command that runs another one there, such as
+// {"docker", "exec", "-i", "box"} or {"kubectl", "exec", "-i", "pod/box", "--"}.
+type prefixHost []string
+
+func (h prefixHost) Run(ctx context.Context, argv []string, stdin io.Reader, stdout, stderr io.Writer) error {
+	argv = append(h[:len(h):len(h)], argv...)
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, stdout, stderr
+	err := cmd.Run()
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+		return exitStatus{exit}
+	}
+	return err
+}
+
+// exitStatus is a program that ran and failed.
+type exitStatus struct{ *exec.ExitError }
+
+func (e exitStatus) ExitStatus() int { return e.ExitCode() }
+
+func (h prefixHost) Script(ctx context.Context, script string, stdout, stderr io.Writer) error {
+	return h.Run(ctx, []string{"sh", "-s"}, strings.NewReader(script), stdout, stderr)
+}
+
+func (h prefixHost) Put(ctx context.Context, path string, mode fs.FileMode, gz io.Reader, sum [32]byte) error {
+	const put = `set -e; mkdir -p "$(dirname "$1")"; gunzip >"$1.new"; echo "$3  $1.new" | sha256sum -c - >&2; chmod "$2" "$1.new"; mv "$1.new" "$1"`
+	return h.Run(ctx, []string{"sh", "-c", put, "sh", path, fmt.Sprintf("%o", mode), fmt.Sprintf("%x", sum)}, gz, nil, nil)
+}
+
+func (h prefixHost) Dial(context.Context, string, string) (net.Conn, error) {
+	return nil, errors.New("this way carries commands only")
+}
+
+func (h prefixHost) Close() error { return nil }
+
+// A Host is five methods, so containers and whatever else runs a command can be
+// hives. This one is a machine where rbee's directory is elsewhere.
+func ExampleHost() {
+	config := &pkgmgr.Config{Hives: []pkgmgr.Hive{{Alias: "box", Hostname: "box"}}}
+	fleet, err := pkgmgr.Open(config, pkgmgr.Options{
+		Connect: func(context.Context, pkgmgr.Hive) (pkgmgr.Host, error) {
+			return prefixHost{"env", "RBEE_HOME=/nowhere/rbee"}, nil
+		},
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer fleet.Close()
+	fleet.Read(context.Background(), pkgmgr.ReadOptions{})
+	box := fleet.States()[0]
+	fmt.Println(box.Err == nil, box.State.Home, box.State.MissingDirs, "installed:", box.State.Rbee != nil)
+	// Output: true /nowhere/rbee [/nowhere] installed: false
+}

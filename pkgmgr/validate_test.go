@@ -1,0 +1,172 @@
+package pkgmgr_test
+
+import (
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/fakehost"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+)
+
+const needy = `type: needy
+sources:
+  - version: "1"
+    file: server
+    os: linux
+    arch: amd64
+needs:
+  gpu: %s
+  gpu_memory: 16GiB
+  disk: 2GiB
+`
+
+func TestValidate(t *testing.T) {
+	t.Parallel()
+	device := func(vendor string, gib uint64, problem string) wire.Device {
+		return wire.Device{Vendor: vendor, Name: "GPU", MemoryBytes: gib << 30, Error: problem}
+	}
+	for _, k := range []struct {
+		name     string
+		gpu      string // what the recipe of needy asks for; empty for nvidia
+		machine  pkgmgr.State
+		edit     func(*pkgmgr.Hive, *fakehost.Machine, *pkgmgr.Options)
+		errors   []string
+		warnings []string
+		outcome  operations.Outcome // empty for ok, or invalid where there are errors
+	}{
+		{name: "fits", machine: pkgmgr.State{Devices: []wire.Device{device("nvidia", 8, ""), device("nvidia", 24, "")}}},
+		{name: "memory not known", machine: pkgmgr.State{Devices: []wire.Device{device("nvidia", 0, "")}}},
+		{name: "any GPU", gpu: "any", machine: pkgmgr.State{Devices: []wire.Device{device("amd", 0, "")}}},
+		{name: "no GPU", errors: []string{"worker 'needy' needs a nvidia GPU, and none is found"}},
+		{name: "no GPU at all", gpu: "any", errors: []string{"worker 'needy' needs a GPU, and none is found"}},
+		{
+			name: "another GPU", machine: pkgmgr.State{Devices: []wire.Device{device("amd", 192, "")}},
+			errors: []string{"needs a nvidia GPU, and none is found"},
+		},
+		{
+			name: "small GPU", machine: pkgmgr.State{Devices: []wire.Device{device("nvidia", 8, "")}},
+			errors: []string{"needs a GPU with 16.0 GiB, the largest has 8.0 GiB"},
+		},
+		{
+			name: "broken driver", machine: pkgmgr.State{Devices: []wire.Device{device("nvidia", 0, "driver/library version mismatch")}},
+			errors: []string{"the driver of this one fails: driver/library version mismatch"},
+		},
+		{
+			name:    "small disk",
+			machine: pkgmgr.State{DiskFree: 1 << 30, Devices: []wire.Device{device("nvidia", 24, "")}},
+			errors:  []string{"/home/bee/.local/share/rbee has 1.0 GiB free, its workers need 2.0 GiB"},
+		},
+		{
+			name: "small disk, installed already",
+			machine: pkgmgr.State{
+				DiskFree: 1 << 30, Devices: []wire.Device{device("nvidia", 24, "")}, Workers: []wire.Worker{{Type: "needy", Version: "1"}},
+			},
+		},
+		{
+			name:    "another platform",
+			machine: pkgmgr.State{Platform: pkgmgr.Platform{OS: "linux", Arch: "arm64"}, Devices: []wire.Device{device("nvidia", 24, "")}},
+			errors:  []string{"worker 'needy': worker needy 1 does not run on linux/arm64"},
+		},
+		{
+			name: "unknown type, near one, and its place",
+			edit: func(h *pkgmgr.Hive, _ *fakehost.Machine, _ *pkgmgr.Options) {
+				h.Workers = []pkgmgr.Worker{{Type: "neady", Version: pkgmgr.Latest, Pos: pkgmgr.Pos{Line: 7, Column: 3}}}
+			},
+			errors: []string{"unknown worker type 'neady', did you mean 'needy'?"},
+		},
+		{
+			name: "unknown version",
+			edit: func(h *pkgmgr.Hive, _ *fakehost.Machine, _ *pkgmgr.Options) {
+				h.Workers = []pkgmgr.Worker{{Type: "needy", Version: "9"}}
+			},
+			machine: pkgmgr.State{Devices: []wire.Device{device("nvidia", 24, "")}},
+			errors:  []string{`worker needy has no version "9"; known: 1`},
+		},
+		{
+			name: "known, and no way to install it",
+			edit: func(h *pkgmgr.Hive, _ *fakehost.Machine, _ *pkgmgr.Options) {
+				h.Workers = []pkgmgr.Worker{{Type: "llama-cpp", Version: pkgmgr.Latest}}
+			},
+			warnings: []string{"worker 'llama-cpp': This rbee has no built-in way to install llama-cpp"},
+		},
+		{
+			name: "key that is not there",
+			edit: func(h *pkgmgr.Hive, _ *fakehost.Machine, _ *pkgmgr.Options) {
+				h.Workers, h.SSHKey = nil, filepath.Join(t.TempDir(), "id_none")
+			},
+			warnings: []string{"SSH key not found, will prompt for password"},
+		},
+		{
+			name: "unreachable",
+			edit: func(_ *pkgmgr.Hive, m *fakehost.Machine, _ *pkgmgr.Options) {
+				m.Unreachable = &fakehost.ConnectError{Code: "auth", Message: "no key is accepted"}
+			},
+			errors: []string{"no key is accepted"}, outcome: operations.OutcomeUnreachable,
+		},
+	} {
+		t.Run(k.name, func(t *testing.T) {
+			t.Parallel()
+			gpu := k.gpu
+			if gpu == "" {
+				gpu = "nvidia"
+			}
+			catalog, _ := recipes(t, map[string]string{"needy.yaml": strings.ReplaceAll(needy, "%s", gpu), "server": "#!/bin/sh\n"})
+			h := pkgmgr.Hive{Alias: "a", Hostname: "a.example", Workers: []pkgmgr.Worker{{Type: "needy", Version: pkgmgr.Latest}}}
+			m := &fakehost.Machine{Initial: k.machine}
+			c := &pkgmgr.Config{Path: "hives.conf", Hives: []pkgmgr.Hive{h}}
+			f := openFleet(t, c, fakehost.Fleet{"a": m}, func(o *pkgmgr.Options) {
+				o.Catalog = catalog
+				if k.edit != nil {
+					k.edit(&c.Hives[0], m, o)
+				}
+			})
+			f.Read(t.Context(), pkgmgr.ReadOptions{Devices: f.NeedsDevices()})
+			r := f.Validate(t.Context())
+			var errs, warnings []string
+			for _, e := range r.Errors {
+				errs = append(errs, e.Error)
+				if e.Hive != "a" || strings.Contains(e.Error, "neady") && (e.File != "hives.conf" || e.Line != 7 || e.Column != 3) {
+					t.Errorf("%+v", e)
+				}
+			}
+			for _, w := range r.Warnings {
+				warnings = append(warnings, w.Warning)
+			}
+			if !slices.EqualFunc(errs, k.errors, strings.Contains) {
+				t.Errorf("errors %q, want %q", errs, k.errors)
+			}
+			if !slices.EqualFunc(warnings, k.warnings, strings.Contains) {
+				t.Errorf("warnings %q, want %q", warnings, k.warnings)
+			}
+			status, outcome := operations.StatusValid, operations.OutcomeOK
+			if len(k.errors) > 0 {
+				status, outcome = operations.StatusInvalid, operations.OutcomeInvalid
+			}
+			if k.outcome != "" {
+				outcome = k.outcome
+			}
+			if r.Status != status || r.Outcome() != outcome || r.Hives != 1 || r.Workers != len(c.Hives[0].Workers) {
+				t.Errorf("%+v %s", r, r.Outcome())
+			}
+			if got := m.Calls(); got.Puts+got.Runs != 0 {
+				t.Errorf("validate touched the machine: %+v", got)
+			}
+		})
+	}
+}
+
+func TestNeedsDevices(t *testing.T) {
+	t.Parallel()
+	c, machines := echoFleet(2)
+	if openFleet(t, c, machines, nil).NeedsDevices() {
+		t.Error("echo needs no GPU")
+	}
+	c.Hives[1] = echoHive("gpu-01", "vllm")
+	if !openFleet(t, c, machines, nil).NeedsDevices() {
+		t.Error("vllm needs a GPU")
+	}
+}
