@@ -183,7 +183,7 @@ func checkBuild(path string, p Platform) (version string, err error) {
 	if info.Main.Version == "(devel)" {
 		return "", nil
 	}
-	return info.Main.Version, nil
+	return strings.TrimPrefix(info.Main.Version, "v"), nil
 }
 
 // fitsLibc refuses a binary that needs a dynamic linker which the machine may

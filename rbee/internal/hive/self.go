@@ -43,8 +43,6 @@ func (h *Hive) installSelf(want *wire.Installed) (note string, err error) {
 		return "", fmt.Errorf("reading the uploaded rbee: %w", err)
 	case sum != want.SHA256:
 		return "", fmt.Errorf("the uploaded rbee has SHA-256 %s, want %s", sum, want.SHA256)
-	case want.Version != "" && want.Version != h.Version:
-		return "", fmt.Errorf("the uploaded rbee is version %s, want %s", h.Version, want.Version)
 	}
 	old, broken := h.installed(true)
 	rec := &wire.Installed{
