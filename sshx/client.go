@@ -43,7 +43,6 @@ func newClient(g *goph.Client, l *link, r Resolved, keepAlive time.Duration) *Cl
 			err = errors.New("the host closed the connection")
 		}
 		c.end(err)
-		close(c.done)
 	}()
 	if keepAlive == 0 {
 		keepAlive = r.KeepAlive
@@ -57,20 +56,35 @@ func newClient(g *goph.Client, l *link, r Resolved, keepAlive time.Duration) *Cl
 	return c
 }
 
+// closeLimit bounds how long closing may take: a connection through a jump host that does not answer cannot say goodbye.
+const closeLimit = time.Second
+
 // end closes the connection. The first cause is kept.
 func (c *Client) end(cause error) {
 	c.mu.Lock()
-	if c.cause == nil {
+	first := c.cause == nil
+	if first {
 		c.cause = cause
+		close(c.done)
 	}
 	c.mu.Unlock()
-	c.ssh.Close()
+	if !first {
+		return
+	}
+	closed := make(chan struct{})
+	go func() {
+		c.ssh.Close()
+		close(closed)
+	}()
+	select {
+	case <-closed:
+	case <-time.After(closeLimit):
+	}
 }
 
 // Close closes the connection: commands that are running lose it. It never fails.
 func (c *Client) Close() error {
 	c.end(errClosed)
-	<-c.done
 	return nil
 }
 

@@ -48,8 +48,8 @@ type Dialer struct {
 	AcceptNewHostKeys bool
 	// Prompter asks the user for passphrases, passwords and unknown host keys. nil: nothing is ever asked.
 	Prompter Prompter
-	// Timeout bounds a whole dial: connecting, jumping, handshake and login, but not the time that questions to the user
-	// take. 0: ConnectTimeout of ssh_config, else 20 s.
+	// Timeout bounds a whole dial: connecting, handshake, login and further tries; not the time that questions to the user
+	// take, nor that spent in a queue. Each jump host has its own. 0: ConnectTimeout of ssh_config, else 20 s.
 	Timeout time.Duration
 	// KeepAlive is how long a connection may be silent before the host is asked for a sign of life; after three missing
 	// answers the connection is closed. 0: ServerAliveInterval of ssh_config, else 15 s; negative: never.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 )
@@ -208,18 +209,32 @@ func (s *session) fail(err error) {
 func (s *session) wait(ctx context.Context) error {
 	select {
 	case err := <-s.ended:
-		select {
-		case err := <-s.broken:
-			return s.localFailure(ctx, err)
-		default:
-			return s.exitError(ctx, err)
-		}
+		return s.result(ctx, err)
 	case err := <-s.broken:
 		s.abort()
 		return s.localFailure(ctx, err)
 	case <-ctx.Done():
 		s.abort()
 		return s.client.fail(ctx, s.cmd.op, ctx.Err())
+	case <-s.client.done:
+		// The command may have ended just before the connection did.
+		select {
+		case err := <-s.ended:
+			return s.result(ctx, err)
+		case <-time.After(closeLimit):
+			s.abort()
+			return s.client.fail(ctx, s.cmd.op, io.EOF)
+		}
+	}
+}
+
+// result words the end of the session. A failure of the caller's own reader or writer explains more than the status.
+func (s *session) result(ctx context.Context, err error) error {
+	select {
+	case err := <-s.broken:
+		return s.localFailure(ctx, err)
+	default:
+		return s.exitError(ctx, err)
 	}
 }
 
@@ -261,42 +276,4 @@ func (s *session) abort() {
 		s.ssh.Signal(ssh.SIGHUP)
 		s.ssh.Close() // which is the end of the program's input, too
 	}()
-}
-
-// errReader remembers why reading failed.
-type errReader struct {
-	r   io.Reader
-	err error
-}
-
-func (e *errReader) Read(p []byte) (int, error) {
-	n, err := e.r.Read(p)
-	if err != nil && err != io.EOF {
-		e.err = err
-	}
-	return n, err
-}
-
-// openReader gives a text and then, instead of its end, nothing until it is closed.
-type openReader struct {
-	text   *strings.Reader
-	closed chan struct{}
-}
-
-func newOpenReader(text string) *openReader {
-	return &openReader{text: strings.NewReader(text), closed: make(chan struct{})}
-}
-
-func (o *openReader) Read(p []byte) (int, error) {
-	if o.text.Len() > 0 {
-		return o.text.Read(p)
-	}
-	<-o.closed
-	return 0, io.EOF
-}
-
-// Close ends the text. It must be called once.
-func (o *openReader) Close() error {
-	close(o.closed)
-	return nil
 }
