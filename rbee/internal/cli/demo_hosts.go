@@ -98,7 +98,7 @@ func freePorts(n int) ([]int, error) {
 // writeLaptop writes a recipe of the user's own: a worker that is pushed.
 func (d *demo) writeLaptop() error {
 	program := d.path("laptop/hello.sh")
-	recipe := fmt.Sprintf("type: hello\ndescription: A worker of the user's own\nlatest: \"1.0\"\nsources:\n  - file: %q\n", program)
+	recipe := fmt.Sprintf("type: hello\ndescription: A worker of the user's own\nlatest: \"1.0\"\nsources:\n  - version: \"1.0\"\n    file: %q\n", program)
 	return errors.Join(
 		d.write("laptop/hello.sh", []byte("#!/bin/sh\necho hello\n"), 0o755),
 		d.write("laptop/.config/rbee/workers/hello.yaml", []byte(recipe), 0o644),

@@ -127,7 +127,7 @@ func aliasFrom(name string) string {
 // writeConfig makes the file, whole or not at all, and its directory.
 func writeConfig(path string, content []byte, force bool) error {
 	if _, err := os.Lstat(path); err == nil && !force {
-		return fmt.Errorf("%s exists already; --force overwrites it", path)
+		return &usageError{message: path + " exists already", hint: "--force overwrites it"}
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

@@ -24,7 +24,8 @@ func (p *prompter) Secret(ctx context.Context, question string) (string, error) 
 	}
 	defer p.a.suspend()()
 	fd := int(file.Fd())
-	before, err := term.GetState(fd)
+	// The echo goes off before the question comes, so that no quick answer is shown.
+	before, err := term.MakeRaw(fd)
 	if err != nil {
 		return "", fmt.Errorf("asking on the terminal: %w", err)
 	}
@@ -33,11 +34,9 @@ func (p *prompter) Secret(ctx context.Context, question string) (string, error) 
 		secret, err := term.ReadPassword(fd)
 		return string(secret), err
 	})
-	if ctx.Err() != nil {
-		term.Restore(fd, before) // the reader still waits, with the echo off
-	}
+	restored := term.Restore(fd, before)
 	fmt.Fprintln(p.a.p.Stderr)
-	return answer, err
+	return answer, errors.Join(err, restored)
 }
 
 // Confirm asks yes or no; everything but yes is no.

@@ -15,16 +15,22 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/crypto/ssh"
 
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee"
 	"github.com/rbee-keeper/rbee/sshx/sshtest"
 )
 
 // TestMain makes the test binary the program itself when it is called rbee, as
-// it is in scripts and on the hosts that they install to.
+// it is in scripts and on the hosts that they install to. An upload that is not
+// in place yet has a name of its own there.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"rbee": func() {
+	program := func() {
 		os.Exit(rbee.Main(context.Background(), os.Args, os.Stdin, os.Stdout, os.Stderr, os.Environ()))
-	}})
+	}
+	if upload, _ := filepath.Match(filepath.Base(wire.UploadGlob), filepath.Base(os.Args[0])); upload {
+		program()
+	}
+	testscript.Main(m, map[string]func(){"rbee": program})
 }
 
 func TestScripts(t *testing.T) {
@@ -136,7 +142,6 @@ func hosts(ts *testscript.TestScript, _ bool, args []string) {
 				return
 			}
 			conf := filepath.Join(home, "cleanup.conf")
-			os.WriteFile(filepath.Join(home, "hello.yaml"), nil, 0o600)
 			os.WriteFile(conf, []byte(hiveText("last", h, 8600, "")), 0o600)
 			cmd := exec.Command(rbee, "uninstall", "--hive", "last", "--config", conf, "--accept-new-host-keys")
 			cmd.Env = []string{"HOME=" + home, "PATH=" + path}

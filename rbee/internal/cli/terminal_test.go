@@ -2,14 +2,22 @@ package cli_test
 
 import (
 	"bytes"
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/creack/pty"
+
+	"github.com/rbee-keeper/rbee/sshx/sshtest"
 )
+
+// asked is what a question ends with.
+var asked = regexp.MustCompile(`(?i)\[y/N\] |password.*: $`)
 
 // onTerminal runs rbee on a terminal of its own, types answer, and gives all
 // that was on the screen and the exit code.
@@ -19,7 +27,9 @@ func onTerminal(t *testing.T, home, answer string, args ...string) (screen strin
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), rbee, args...)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, rbee, args...)
 	cmd.Env = []string{"HOME=" + home, "PATH=" + os.Getenv("PATH"), "TERM=xterm", "LC_ALL=C.UTF-8"}
 	terminal, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: 24, Cols: 100})
 	if err != nil {
@@ -34,13 +44,42 @@ func onTerminal(t *testing.T, home, answer string, args ...string) (screen strin
 		if err != nil { // the terminal ends with its program
 			break
 		}
-		if answer != "" && bytes.Contains(seen.Bytes(), []byte("[y/N]")) {
+		if answer != "" && asked.Match(seen.Bytes()) {
 			terminal.Write([]byte(answer + "\n"))
 			answer = ""
 		}
 	}
 	cmd.Wait()
 	return seen.String(), cmd.ProcessState.ExitCode()
+}
+
+// TestQuestionsOfSSH logs in to a host that is unknown, and to one that wants a password.
+func TestQuestionsOfSSH(t *testing.T) {
+	t.Parallel()
+	host, err := sshtest.New(sshtest.Options{Password: "open sesame"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer host.Close()
+	home := t.TempDir()
+	write := func(name, text string) {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(home, name)), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(home, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(".config/rbee/hives.conf", hiveText("gpu-1", host, 8600, ""))
+	screen, code := onTerminal(t, home, "n", "status")
+	if code != 4 || !strings.Contains(screen, "SHA256:") || !strings.Contains(screen, "❌ gpu-1: ") {
+		t.Errorf("refused the key: exit code %d, screen:\n%s", code, screen)
+	}
+	write(".ssh/known_hosts", host.KnownHostsLines())
+	screen, code = onTerminal(t, home, "open sesame", "status")
+	if code != 2 || !strings.Contains(screen, "gpu-1: Hive not installed") || strings.Contains(screen, "sesame") {
+		t.Errorf("gave the password: exit code %d, screen:\n%s", code, screen)
+	}
 }
 
 func TestUninstallAsksOnATerminal(t *testing.T) {

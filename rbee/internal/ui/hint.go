@@ -21,6 +21,10 @@ func Hint(e *operations.Error) string {
 		return "wait until the other run is done, or wait longer with --lock-wait 5m"
 	case operations.CodeConfigInvalid, operations.CodeNotFound:
 		return configHint(e)
+	case operations.CodeBadOperation:
+		if strings.Contains(e.Message, "exists already") {
+			return "--force overwrites it"
+		}
 	case operations.CodeFailed:
 		return failedHint(e.Message)
 	case operations.CodeCanceled:

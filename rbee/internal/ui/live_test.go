@@ -66,7 +66,9 @@ func TestLiveStory(t *testing.T) {
 	t.Parallel()
 	l, s, clock := newTestLive(t, 70, 24)
 	worker := step("gpu-1", operations.ActionInstallWorker, "echo")
-	phase := func(hive string, p operations.Phase) { l.Handle(operations.Event{Type: operations.EventPhase, Hive: hive, Phase: p}) }
+	phase := func(hive string, p operations.Phase) {
+		l.Handle(operations.Event{Type: operations.EventPhase, Hive: hive, Phase: p})
+	}
 	var story strings.Builder
 	frame := func() {
 		clock.advance(1500 * time.Millisecond)

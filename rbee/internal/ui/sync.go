@@ -118,21 +118,26 @@ func workersOf(steps []operations.Step, actions ...operations.Action) []string {
 	return workers
 }
 
-// hiveFailures tells about every hive that was not brought to its end.
+// hiveFailures tells about every hive that was not brought to its end. Where
+// one cause failed several steps, it is told once, with the first of them.
 func (p *page) hiveFailures(hives []operations.HiveReport) {
 	for _, h := range hives {
+		told := map[string]bool{}
 		for _, f := range h.Failed {
 			e := f.Error
 			if e == nil {
 				e = &operations.Error{Message: "not done"}
 			}
-			p.fail(h.Alias, fmt.Sprintf("cannot %s: %s", todo(f.Step), e.Message))
-			p.hint(Hint(e))
+			if !told[e.Message] {
+				p.fail(h.Alias, fmt.Sprintf("cannot %s: %s", todo(f.Step), e.Message))
+				p.hint(Hint(e))
+			}
+			told[e.Message] = true
 		}
 		switch h.Status {
 		case operations.HiveFailed, operations.HiveUnreachable, operations.HiveLocked, operations.HiveCanceled:
-			if h.Error != nil || len(h.Failed) == 0 {
-				p.failure(h.Alias, orStatus(h))
+			if e := orStatus(h); !told[e.Message] && (h.Error != nil || len(h.Failed) == 0) {
+				p.failure(h.Alias, e)
 			}
 		}
 	}

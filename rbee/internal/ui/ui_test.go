@@ -75,7 +75,9 @@ func reports() map[string]operations.Report {
 			Hives: []operations.HiveReport{
 				{Alias: "gpu-1", Status: operations.HiveFailed, Failed: []operations.FailedStep{{
 					Step: step("gpu-1", operations.ActionInstallWorker, "vllm"), Error: &operations.Error{Code: operations.CodeFailed, Message: "write: no space left on device"},
-				}}},
+				}, {
+					Step: step("gpu-1", operations.ActionStartHive, ""), Error: &operations.Error{Code: operations.CodeFailed, Message: "write: no space left on device"},
+				}}, Error: &operations.Error{Code: operations.CodeFailed, Message: "write: no space left on device"}},
 				{Alias: "gpu-2", Status: operations.HiveUnreachable, Error: unknownKey},
 				{Alias: "gpu-3", Status: operations.HiveLocked, Error: &operations.Error{Code: operations.CodeLocked, Message: "locked by pid 7 since 12:00:00"}},
 				{Alias: "gpu-4", Status: operations.HiveCanceled},
