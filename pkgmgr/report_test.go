@@ -1,0 +1,117 @@
+package pkgmgr_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+)
+
+// TestStatusCountsEveryIssue holds that no kind of drift goes uncounted.
+func TestStatusCountsEveryIssue(t *testing.T) {
+	t.Parallel()
+	c, machines := echoFleet(3)
+	f := openFleet(t, c, machines, nil)
+	var plan operations.Plan
+	for _, issue := range []operations.Issue{
+		operations.IssueMissingHive, operations.IssueExtraHive, operations.IssueOutdatedHive, operations.IssueHiveNotRunning,
+		operations.IssueMissingWorker, operations.IssueExtraWorker, operations.IssueOutdatedWorker, operations.IssueCorruptWorker,
+		operations.IssueUnreachable,
+	} {
+		plan.Drift = append(plan.Drift, operations.Drift{Hive: "gpu-00", Issue: issue})
+	}
+	want := operations.StatusSummary{
+		TotalHives: 3, HivesOK: 2, HivesMissing: 1, HivesExtra: 1, HivesOutdated: 1, HivesNotRunning: 1, HivesUnreachable: 1,
+		WorkersMissing: 1, WorkersExtra: 1, WorkersOutdated: 1, WorkersCorrupt: 1,
+	}
+	if got := f.StatusReport(plan, false, 0); got.Summary != want || got.Status != operations.StatusDriftDetected {
+		t.Errorf("%s %+v", got.Status, got.Summary)
+	}
+	plan.Drift = plan.Drift[len(plan.Drift)-1:]
+	if got := f.StatusReport(plan, false, 0); got.Status != operations.StatusUnreachable {
+		t.Errorf("only unreachable: %s", got.Status)
+	}
+}
+
+// TestDryRunCounts holds that a dry run counts what a run would do.
+func TestDryRunCounts(t *testing.T) {
+	t.Parallel()
+	c, machines := echoFleet(4)
+	syncFleet(t.Context(), openFleet(t, c, machines, nil), pkgmgr.PlanOptions{}, pkgmgr.ApplyOptions{})
+	machines["gpu-00"].Edit(func(s *pkgmgr.State) { s.Workers = append(s.Workers, wire.Worker{Type: "old"}) })
+	machines["gpu-01"].Edit(func(s *pkgmgr.State) { s.Schema, s.Rbee, s.Workers = 0, nil, nil })
+	f := openFleet(t, &pkgmgr.Config{Hives: c.Hives[:3]}, machines, func(o *pkgmgr.Options) { o.Extra = c.Hives[3:] })
+	f.Read(t.Context(), pkgmgr.ReadOptions{})
+	plan := f.Plan(t.Context(), true, pkgmgr.PlanOptions{RemoveExtra: true})
+	dry := f.SyncReport(plan, nil, 0)
+	want := operations.SyncSummary{
+		HivesInstalled: 1, HivesUpdated: 1, HivesAlreadyInstalled: 1, HivesRemoved: 1,
+		WorkersInstalled: 1, WorkersAlreadyInstalled: 2, WorkersRemoved: 1,
+	}
+	if dry.Summary != want || !dry.DryRun {
+		t.Errorf("dry run %+v", dry.Summary)
+	}
+	done := f.SyncReport(plan, f.Apply(t.Context(), plan, pkgmgr.ApplyOptions{}), 0)
+	if done.Summary != want || done.DryRun {
+		t.Errorf("run %+v, the dry run said %+v", done.Summary, want)
+	}
+}
+
+func TestDetail(t *testing.T) {
+	t.Parallel()
+	err := &operations.Error{Message: "no route"}
+	if d := pkgmgr.Detail(pkgmgr.HiveState{Hive: echoHive("a"), Err: err}); d.Error != err || d.Installed || d.Workers == nil {
+		t.Errorf("%+v", d)
+	}
+	d := pkgmgr.Detail(pkgmgr.HiveState{Hive: echoHive("a"), State: &pkgmgr.State{
+		Platform: diffPlatform, Rbee: &wire.Installed{Version: "1"}, Daemon: wire.Daemon{Running: true, PID: 7, Port: 8600},
+		Workers: []wire.Worker{{Type: "hand", Foreign: true}, {Type: "ill", Foreign: true, Corrupt: "gone"}, {Type: "well", Version: "2"}},
+	}})
+	if !d.Installed || d.Version != "1" || d.Libc != "glibc 2.36" || d.Daemon.PID != 7 || !d.Daemon.Running {
+		t.Errorf("%+v", d)
+	}
+	for i, want := range []string{"not installed by rbee", "gone", ""} {
+		if d.Workers[i].Problem != want {
+			t.Errorf("%+v, want %q", d.Workers[i], want)
+		}
+	}
+}
+
+// failingSource has no binary, and says so.
+type failingSource struct{ asked map[bool]int }
+
+func (s failingSource) Binary(_ context.Context, _ pkgmgr.Platform, fetch bool) (*pkgmgr.Binary, error) {
+	s.asked[fetch]++
+	if fetch {
+		return nil, errors.New("the release is gone")
+	}
+	return nil, nil //nolint:nilnil // "none here", as the interface says
+}
+
+// TestBinaryIsFetchedOnlyWhereNeeded holds that a machine with the right version
+// causes no download, and that what cannot be had is told once a hive.
+func TestBinaryIsFetchedOnlyWhereNeeded(t *testing.T) {
+	t.Parallel()
+	c, machines := echoFleet(2)
+	for _, alias := range []string{"gpu-00", "gpu-01"} {
+		machines[alias].Initial = pkgmgr.State{Rbee: &wire.Installed{Version: "1.0.0", SHA256: "aa"}}
+	}
+	source := failingSource{map[bool]int{}}
+	plan := func() operations.Plan {
+		f := openFleet(t, c, machines, func(o *pkgmgr.Options) { o.Binaries = source })
+		f.Read(t.Context(), pkgmgr.ReadOptions{})
+		return f.Plan(t.Context(), true, pkgmgr.PlanOptions{})
+	}
+	if p := plan(); source.asked[true] != 0 || len(p.Blocked) != 0 {
+		t.Errorf("%v %+v", source.asked, p.Blocked)
+	}
+	machines["gpu-00"].Edit(func(s *pkgmgr.State) { s.Schema, s.Rbee = 0, nil })
+	p := plan()
+	if source.asked[true] == 0 || len(p.Blocked) != 1 || p.Blocked[0].Hive != "gpu-00" || !strings.Contains(p.Blocked[0].Reason, "the release is gone") {
+		t.Errorf("%v %+v", source.asked, p.Blocked)
+	}
+}
