@@ -46,7 +46,8 @@ type Reader struct{ r *bufio.Reader }
 func NewReader(r io.Reader) *Reader { return &Reader{bufio.NewReader(r)} }
 
 // Read fills v from the next record. It returns io.EOF when there is none, and
-// io.ErrUnexpectedEOF when the stream ends within one.
+// io.ErrUnexpectedEOF when the stream ends within one. A record that another one
+// cuts off is dropped. After a record that is no JSON, reading can go on.
 func (r *Reader) Read(v any) error {
 	if err := r.skipNoise(); err != nil {
 		return err
@@ -54,15 +55,19 @@ func (r *Reader) Read(v any) error {
 	var body []byte
 	for {
 		part, err := r.r.ReadSlice('\n')
+		// JSON holds no such byte, so the one who wrote was cut off and began anew.
+		if i := bytes.LastIndexByte(part, recordSeparator); i >= 0 {
+			body, part = body[:0], part[i+1:]
+		}
 		body = append(body, part...)
 		switch {
+		case len(body) > maxRecord:
+			return fmt.Errorf("a record of more than %d bytes", maxRecord)
 		case err == nil:
 			if err := json.Unmarshal(body, v); err != nil {
 				return fmt.Errorf("a record that is no JSON: %w", err)
 			}
 			return nil
-		case len(body) > maxRecord:
-			return fmt.Errorf("a record of more than %d bytes", maxRecord)
 		case errors.Is(err, bufio.ErrBufferFull):
 		case errors.Is(err, io.EOF):
 			return io.ErrUnexpectedEOF
@@ -107,7 +112,7 @@ func SendBlob(w io.Writer, r io.Reader, gzipped bool) error {
 	}
 	buf := make([]byte, 4+64<<10)
 	for {
-		n, readErr := io.ReadFull(r, buf[4:])
+		n, readErr := fill(r, buf[4:])
 		if n > 0 {
 			binary.BigEndian.PutUint32(buf, uint32(n)) //nolint:gosec // n is at most 64 KiB
 			if _, err := w.Write(buf[:4+n]); err != nil {
@@ -116,7 +121,7 @@ func SendBlob(w io.Writer, r io.Reader, gzipped bool) error {
 		}
 		switch {
 		case readErr == nil:
-		case errors.Is(readErr, io.EOF), errors.Is(readErr, io.ErrUnexpectedEOF):
+		case errors.Is(readErr, io.EOF):
 			_, err := w.Write(binary.BigEndian.AppendUint32(nil, chunkEnd))
 			return err
 		default:
@@ -124,6 +129,17 @@ func SendBlob(w io.Writer, r io.Reader, gzipped bool) error {
 			return errors.Join(readErr, err)
 		}
 	}
+}
+
+// fill reads until p is full or r ends. Unlike io.ReadFull it hands on r's own
+// error: an io.ErrUnexpectedEOF of r is a failure and no end.
+func fill(r io.Reader, p []byte) (n int, err error) {
+	for n < len(p) && err == nil {
+		var m int
+		m, err = r.Read(p[n:])
+		n += m
+	}
+	return n, err
 }
 
 // BlobReader reads one blob, unpacked if it came as gzip. It must be read to
@@ -141,13 +157,20 @@ func NewBlobReader(r io.Reader) (*BlobReader, error) {
 		return nil, noEOF(err)
 	}
 	b := &BlobReader{chunks: &chunkReader{r: r}}
-	b.body = b.chunks
-	if head[0] == 1 {
+	switch head[0] {
+	case 0:
+		b.body = b.chunks
+	case 1:
 		unpacked, err := gzip.NewReader(bufio.NewReader(b.chunks))
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("unpacking the artefact: %w", err), b.Close())
+			if err := b.Close(); err != nil {
+				return nil, err // the stream itself broke
+			}
+			return nil, fmt.Errorf("unpacking the artefact: %w", err)
 		}
 		b.body = unpacked
+	default:
+		return nil, fmt.Errorf("a blob that begins with byte %#02x, want 0 or 1", head[0])
 	}
 	return b, nil
 }
@@ -155,7 +178,8 @@ func NewBlobReader(r io.Reader) (*BlobReader, error) {
 // Read implements io.Reader.
 func (b *BlobReader) Read(p []byte) (int, error) { return b.body.Read(p) }
 
-// Close reads what is left of the blob, so that the stream is at its end.
+// Close reads what is left of the blob, so that the stream is at its end. It
+// returns what broke the stream, again if Read has returned it already.
 func (b *BlobReader) Close() error {
 	_, err := io.Copy(io.Discard, b.chunks)
 	return err
