@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -180,10 +181,21 @@ func checkBuild(path string, p Platform) (version string, err error) {
 	if err := fitsLibc(path, p); err != nil {
 		return "", err
 	}
-	if info.Main.Version == "(devel)" {
-		return "", nil
+	return ReleaseVersion(info.Main.Version), nil
+}
+
+// releasePattern is a version that a release is tagged with. The go command also
+// records pseudo-versions, made of a date and a commit, which are none.
+var releasePattern = regexp.MustCompile(`^v[0-9]+\.[0-9]+\.[0-9]+(-[a-z]+\.?[0-9]*)?$`)
+
+// ReleaseVersion is the release that a Go module version names, without its v:
+// "1.2.3" for "v1.2.3". It is empty for a development build, such as "(devel)"
+// or a pseudo-version.
+func ReleaseVersion(module string) string {
+	if !releasePattern.MatchString(module) {
+		return ""
 	}
-	return strings.TrimPrefix(info.Main.Version, "v"), nil
+	return module[1:]
 }
 
 // fitsLibc refuses a binary that needs a dynamic linker which the machine may

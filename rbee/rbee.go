@@ -2,11 +2,13 @@
 package rbee
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"path/filepath"
 	"runtime/debug"
 
+	"github.com/rbee-keeper/rbee/pkgmgr"
 	"github.com/rbee-keeper/rbee/rbee/internal/cli"
 )
 
@@ -30,8 +32,8 @@ func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io
 	})
 }
 
-// Version is the module's version where the go command recorded one, such as
-// v1.2.3 without its v, else [DevVersion].
+// Version is the release that this program is, such as 1.2.3, where the go
+// command recorded one, else [DevVersion].
 func Version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
@@ -41,11 +43,5 @@ func Version() string {
 }
 
 func versionOf(module string) string {
-	if module == "" || module == "(devel)" {
-		return DevVersion
-	}
-	if module[0] == 'v' {
-		return module[1:]
-	}
-	return module
+	return cmp.Or(pkgmgr.ReleaseVersion(module), DevVersion)
 }

@@ -7,7 +7,7 @@ import (
 
 func TestVersionOf(t *testing.T) {
 	t.Parallel()
-	for module, want := range map[string]string{"": DevVersion, "(devel)": DevVersion, "v1.2.3": "1.2.3", "v0.0.0-2026+dirty": "0.0.0-2026+dirty"} {
+	for module, want := range map[string]string{"": DevVersion, "(devel)": DevVersion, "v1.2.3": "1.2.3", "v0.0.0-20261123114718-c0e7c90c7af8+dirty": "0.1.0-dev"} {
 		if got := versionOf(module); got != want {
 			t.Errorf("%q: %q, want %q", module, got, want)
 		}
