@@ -29,9 +29,10 @@ type login struct {
 	noKI     bool            // keyboard-interactive asks nothing here
 	stop     error           // ends the login
 
-	mu    sync.Mutex
-	stage string   // what it is doing, for a timeout's message
-	notes []string // what was offered and what could not be, for the message of a failed login
+	mu      sync.Mutex
+	allowed []string // methods that the host takes
+	stage   string   // what it is doing, for a timeout's message
+	notes   []string // what was offered and what could not be, for the message of a failed login
 }
 
 // identity is a key to offer.
@@ -60,6 +61,12 @@ func (l *login) currentStage() string {
 	return l.stage
 }
 
+func (l *login) setAllowed(methods []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.allowed = methods
+}
+
 // next chooses what to try next: every key, one after another, then keyboard-interactive, then password.
 func (l *login) next(c *ssh.ClientAuthContext) (ssh.AuthMethod, error) {
 	if err := l.ctx.Err(); err != nil {
@@ -68,6 +75,7 @@ func (l *login) next(c *ssh.ClientAuthContext) (ssh.AuthMethod, error) {
 	if l.stop != nil {
 		return nil, l.stop
 	}
+	l.setAllowed(c.AllowedMethods)
 	if slices.Contains(c.AllowedMethods, "publickey") {
 		if signer := l.nextKey(); signer != nil {
 			return ssh.PublicKeys(signer), nil

@@ -227,12 +227,22 @@ func (l *login) failure(ctx context.Context, limit time.Duration, err error) err
 	case reason == ReasonFailed && l.stage == stageLogin:
 		reason = ReasonAuth
 	}
-	if reason == ReasonAuth && len(l.notes) > 0 {
-		err = fmt.Errorf("%w; %s", err, strings.Join(l.notes, "; "))
-	} else if reason == ReasonAuth {
-		err = fmt.Errorf("%w; there was no key to offer", err)
+	if reason == ReasonAuth {
+		err = l.denied(err)
 	}
 	return dialError(l.r, reason, fmt.Errorf("%s: %w", l.stage, err))
+}
+
+// denied says what the host wanted and what was tried. l.mu is held.
+func (l *login) denied(err error) error {
+	tried := strings.Join(l.notes, "; ")
+	if tried == "" {
+		tried = "there was no key to offer"
+	}
+	if strings.Contains(err.Error(), "unable to authenticate") { // the library's words for "nothing is left to try"
+		return fmt.Errorf("permission denied (the host takes %s): %s", strings.Join(l.allowed, ", "), tried)
+	}
+	return fmt.Errorf("%w; %s", err, tried)
 }
 
 // stepError gives a cause its reason where it is known best.

@@ -4,10 +4,17 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/crypto/ssh"
 )
 
 func TestSlots(t *testing.T) {
@@ -162,6 +169,35 @@ func TestPutOutput(t *testing.T) {
 	for _, bad := range []string{"cat\n-1\n", "cat\nx\n", strings.Repeat("x", 100)} {
 		if _, err := newPutOutput().Write([]byte(bad)); err == nil {
 			t.Errorf("%q was taken", bad)
+		}
+	}
+}
+
+func TestClassify(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		err  error
+		want Reason
+	}{
+		{&net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}, ReasonRefused},
+		{&net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.EHOSTUNREACH)}, ReasonUnreachable},
+		{&net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ENETUNREACH)}, ReasonUnreachable},
+		{&net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ETIMEDOUT)}, ReasonTimeout},
+		{&net.OpError{Op: "read", Err: os.NewSyscallError("read", syscall.ECONNRESET)}, ReasonLost},
+		{&net.DNSError{Name: "x", IsTimeout: true}, ReasonResolve},
+		{context.Canceled, ReasonCanceled},
+		{context.DeadlineExceeded, ReasonTimeout},
+		{io.EOF, ReasonLost},
+		{&ssh.OpenChannelError{Reason: ssh.ConnectionFailed, Message: "Connection refused"}, ReasonRefused},
+		{&ssh.OpenChannelError{Reason: ssh.ConnectionFailed, Message: "Connection timed out"}, ReasonTimeout},
+		{&ssh.OpenChannelError{Reason: ssh.ConnectionFailed, Message: "No route to host"}, ReasonUnreachable},
+		{&ssh.OpenChannelError{Reason: ssh.ConnectionFailed, Message: "Name or service not known"}, ReasonResolve},
+		{&ssh.OpenChannelError{Reason: ssh.Prohibited, Message: "open failed"}, ReasonFailed},
+		{&Error{Reason: ReasonAuth, Err: io.EOF}, ReasonAuth},
+		{errors.New("something else"), ReasonFailed},
+	} {
+		if got := classify(fmt.Errorf("wrapped: %w", c.err)); got != c.want {
+			t.Errorf("%v is %q, want %q", c.err, got, c.want)
 		}
 	}
 }

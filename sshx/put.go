@@ -109,8 +109,24 @@ func (c *Client) putError(path string, err error) error {
 	if errors.As(err, &own) {
 		return err
 	}
+	var exit *ExitError
+	if errors.As(err, &exit) && !errors.Is(err, ErrChecksum) {
+		err = &toolError{exit}
+	}
 	return &Error{Op: "put " + path, Target: c.target, Reason: ReasonFailed, Err: err}
 }
+
+// toolError shows an ExitError as the words of the tool that failed.
+type toolError struct{ exit *ExitError }
+
+func (e *toolError) Error() string {
+	if words := lastLine(e.exit.Stderr); words != "" {
+		return words
+	}
+	return e.exit.Error()
+}
+
+func (e *toolError) Unwrap() error { return e.exit }
 
 // putPaths gives the path for the shell, which always has a / in it and begins with no -, and the temporary file beside it.
 func putPaths(path string) (target, temp string, err error) {

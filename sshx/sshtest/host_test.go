@@ -156,6 +156,9 @@ func TestClose(t *testing.T) {
 		}
 	}
 	pid := readPID(t, pids)
+	if setsid != "" {
+		readPID(t, daemon) // it has left the group
+	}
 	h.Close()
 	eventually(t, "the end of the session's process", func() bool { return !running(pid) })
 	if _, err := os.Stat(h.Home()); !os.IsNotExist(err) {
