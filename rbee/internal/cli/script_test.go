@@ -1,7 +1,6 @@
 package cli_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -15,22 +14,28 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/crypto/ssh"
 
-	"github.com/rbee-keeper/rbee/pkgmgr/wire"
-	"github.com/rbee-keeper/rbee/rbee"
 	"github.com/rbee-keeper/rbee/sshx/sshtest"
 )
 
-// TestMain makes the test binary the program itself when it is called rbee, as
-// it is in scripts and on the hosts that they install to. An upload that is not
-// in place yet has a name of its own there.
-func TestMain(m *testing.M) {
-	program := func() {
-		os.Exit(rbee.Main(context.Background(), os.Args, os.Stdin, os.Stdout, os.Stderr, os.Environ()))
+// TestMain builds the program and puts it first in PATH, so that scripts and
+// terminals drive the real one, and hosts get it, whatever the tests are built with.
+func TestMain(m *testing.M) { os.Exit(withProgram(m.Run)) }
+
+func withProgram(run func() int) int {
+	dir, err := os.MkdirTemp("", "rbee-test-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
 	}
-	if upload, _ := filepath.Match(filepath.Base(wire.UploadGlob), filepath.Base(os.Args[0])); upload {
-		program()
+	defer os.RemoveAll(dir)
+	build := exec.Command("go", "build", "-buildvcs=false", "-ldflags=-s -w", "-o", filepath.Join(dir, "rbee"), "../../..")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "building rbee: %v\n%s", err, out)
+		return 1
 	}
-	testscript.Main(m, map[string]func(){"rbee": program})
+	os.Setenv("PATH", dir+string(os.PathListSeparator)+os.Getenv("PATH"))
+	return run()
 }
 
 func TestScripts(t *testing.T) {
