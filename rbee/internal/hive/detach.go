@@ -11,20 +11,13 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// supervisor starts the daemon and keeps it running.
-type supervisor interface {
-	name() string
-	// start begins the daemon; exited, if not nil, is closed when it ends.
-	start(ctx context.Context, auto bool) (exited <-chan struct{}, err error)
-	// enable says whether the daemon starts with the machine.
-	enable(ctx context.Context, auto bool) error
-}
-
 // detached is a process of its own session, which outlives the SSH connection.
 type detached struct{ h *Hive }
 
 func (detached) name() string                       { return SupervisorNone }
 func (detached) enable(context.Context, bool) error { return nil }
+func (detached) stop(context.Context) error         { return nil } // Hive.stop ends every daemon
+func (detached) remove(context.Context) error       { return nil }
 
 func (d detached) start(context.Context, bool) (<-chan struct{}, error) {
 	out, err := os.OpenFile(d.h.path(logFile), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)

@@ -11,7 +11,7 @@
 //	workers/rbee-worker-<type>         link to <type>/<version>/entry
 //	workers/<type>/<version>/          manifest.json, entry (a link), payload/
 //	run/                               token, settings.json, hive.json, hive.lock, supervisor.json
-//	logs/hive.log
+//	logs/hive.log, hive.log.1          the daemon's output, and what it was before the last rotation
 //	lock                               held with flock while a request is applied
 //
 // # Whole or not at all
@@ -37,6 +37,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"unicode"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
@@ -49,6 +50,7 @@ const (
 	daemonLock     = wire.RunDir + "/hive.lock"
 	supervisorFile = wire.RunDir + "/supervisor.json"
 	logFile        = wire.LogsDir + "/hive.log"
+	oldLogFile     = wire.LogsDir + "/hive.log.1"
 
 	// tempPrefix begins the name of everything that is being made beside what
 	// it will replace. It matches wire.UploadGlob.
@@ -111,6 +113,9 @@ func (h *Hive) reach(point string) {
 func (h *Hive) checkHome() error {
 	if !filepath.IsAbs(h.Home) {
 		return fmt.Errorf("rbee's directory %q is no absolute path", h.Home)
+	}
+	if strings.ContainsFunc(h.Home, unicode.IsControl) {
+		return fmt.Errorf("rbee's directory %q holds control characters, which no service file can name", h.Home)
 	}
 	user, err := h.userHome()
 	if err != nil {

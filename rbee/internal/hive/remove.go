@@ -34,6 +34,7 @@ func (h *Hive) remove(ctx context.Context) (note string, err error) {
 	}
 	for _, pattern := range []string{
 		wire.Binary, wire.PrevBinary, wire.BinaryInfo, wire.UploadGlob, wire.RunDir + "/" + tempPrefix + "*",
+		wire.LogsDir + "/" + tempPrefix + "*", oldLogFile,
 		tokenFile, settingsFile, daemonFile, daemonLock, supervisorFile, logFile,
 	} {
 		found, globErr := filepath.Glob(h.path(pattern))

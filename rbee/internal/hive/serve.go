@@ -13,7 +13,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -72,6 +71,9 @@ func (h *Hive) Serve(ctx context.Context, o ServeOptions) error {
 		return fmt.Errorf("another daemon of %s runs already", h.Home)
 	}
 	defer lock.Close() //nolint:errcheck // it holds no data
+	if err := h.rotateLog(); err != nil {
+		o.Log.Warn("the log stays as it is", "error", err)
+	}
 	token, err := h.token(true)
 	if err != nil {
 		return err
@@ -215,14 +217,4 @@ func (h *Hive) ask(ctx context.Context, port int) (*Info, error) {
 	}
 	var info Info
 	return &info, json.NewDecoder(resp.Body).Decode(&info)
-}
-
-// logTail is the end of what the log has gained since it had size bytes.
-func (h *Hive) logTail(size int64) string {
-	data, err := os.ReadFile(filepath.Clean(h.path(logFile)))
-	if err != nil || int64(len(data)) <= size {
-		return ""
-	}
-	lines := strings.Split(strings.TrimSpace(string(data[size:])), "\n")
-	return strings.Join(lines[max(0, len(lines)-10):], "\n")
 }

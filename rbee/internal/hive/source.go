@@ -105,7 +105,10 @@ func (s *session) take(index int, src wire.Source, path string) (int64, error) {
 	}
 	size, err := s.store(blob, src, path, nil)
 	// Whatever went wrong, the next blob begins only after this one's end.
-	if err := errors.Join(err, blob.Close()); err != nil {
+	if closeErr := blob.Close(); err == nil {
+		err = closeErr
+	}
+	if err != nil {
 		return 0, fmt.Errorf("receiving the artefact: %w", err)
 	}
 	return size, nil

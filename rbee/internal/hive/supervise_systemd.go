@@ -2,17 +2,12 @@ package hive
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"os/user"
 	"path/filepath"
-	"runtime"
 	"strings"
-	"time"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
@@ -22,46 +17,23 @@ type systemd struct{ h *Hive }
 
 func (systemd) name() string { return SupervisorSystemd }
 
-// supervisor picks what keeps the daemon running on this machine.
-func (h *Hive) supervisor(ctx context.Context) supervisor {
-	if h.Supervisor == SupervisorSystemd || (h.Supervisor == "" && runtime.GOOS == "linux" && h.systemdWorks(ctx)) {
-		return systemd{h}
-	}
-	return detached{h}
-}
-
-// systemdWorks reports whether the user's manager answers and reads units from
-// this home directory.
-func (h *Hive) systemdWorks(ctx context.Context) bool {
-	home, err := h.userHome()
-	u, userErr := user.Current()
-	if err != nil || userErr != nil || filepath.Clean(u.HomeDir) != filepath.Clean(home) {
-		return false
-	}
-	_, err = h.run(ctx, "systemctl", "--user", "show-environment")
-	return err == nil
-}
-
-// unit is the service's file and name. A home other than the usual one has a
-// service of its own.
-func (h *Hive) unit() (path, name string, err error) {
-	home, err := h.userHome()
+// unit is the service's file and name.
+func (s systemd) unit() (path, name string, err error) {
+	home, err := s.h.userHome()
 	if err != nil {
 		return "", "", err
 	}
-	name = "rbee-hive.service"
-	if filepath.Clean(h.Home) != filepath.Join(home, ".local", "share", "rbee") {
-		name = fmt.Sprintf("rbee-hive-%x.service", sha256.Sum256([]byte(h.Home)))[:len("rbee-hive-")+8] + ".service"
-	}
+	name = s.h.serviceName("rbee-hive", home) + ".service"
 	return filepath.Join(home, ".config", "systemd", "user", name), name, nil
 }
 
 func (s systemd) start(ctx context.Context, auto bool) (<-chan struct{}, error) {
-	path, name, err := s.h.unit()
+	path, name, err := s.unit()
 	if err != nil {
 		return nil, err
 	}
-	if err := writeFile(path, []byte(s.text()), 0o644); err != nil {
+	wants := filepath.Join(filepath.Dir(path), "default.target.wants") // made by enable
+	if err := s.h.writeService(path, unitText(s.h.Home), wants); err != nil {
 		return nil, err
 	}
 	if _, err := s.h.run(ctx, "systemctl", "--user", "daemon-reload"); err != nil {
@@ -74,25 +46,26 @@ func (s systemd) start(ctx context.Context, auto bool) (<-chan struct{}, error) 
 	return nil, err
 }
 
-// text is the unit. KillMode leaves running workers alone.
-func (s systemd) text() string {
-	home := strings.ReplaceAll(s.h.Home, "%", "%%")
+// unitText is the service's file for a home. KillMode leaves running workers
+// alone. Quoting is after systemd.syntax(7) and systemd.service(5): a percent
+// sign begins a specifier everywhere, quotes and backslashes count only where a
+// value is a list of words, and a dollar only in a command's arguments. The shell
+// is there because systemd refuses a program whose own path has quotes or
+// backslashes; it makes way for the daemon at once.
+func unitText(home string) string {
+	home = strings.ReplaceAll(home, "%", "%%")
 	quote := func(v string) string { return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(v) + `"` }
+	program := strings.ReplaceAll(quote(home+"/"+wire.Binary), "$", "$$")
 	return "[Unit]\nDescription=rbee hive daemon\n\n[Service]\n" +
-		"ExecStart=" + strings.ReplaceAll(quote(home+"/"+wire.Binary), "$", "$$") + " hive serve\n" +
+		`ExecStart=/bin/sh -c "exec \"$$0\" hive serve" ` + program + "\n" +
 		"Environment=" + quote("RBEE_HOME="+home) + " RBEE_SUPERVISOR=" + SupervisorSystemd + "\n" +
 		"StandardOutput=append:" + home + "/" + logFile + "\nStandardError=inherit\n" +
 		"Restart=on-failure\nRestartSec=2\nTimeoutStopSec=10\nKillMode=process\n\n" +
 		"[Install]\nWantedBy=default.target\n"
 }
 
-// lingering is run/supervisor.json.
-type lingering struct {
-	Enabled bool `json:"linger_enabled"` // by rbee, not by the user
-}
-
 func (s systemd) enable(ctx context.Context, auto bool) error {
-	_, name, err := s.h.unit()
+	_, name, err := s.unit()
 	if err != nil {
 		return err
 	}
@@ -115,67 +88,40 @@ func (s systemd) linger(ctx context.Context) {
 		return
 	}
 	if _, err := s.h.run(ctx, "loginctl", "enable-linger"); err == nil {
-		_ = writeJSON(s.h.path(supervisorFile), lingering{true}) // without it, linger only stays on
+		rec := s.h.supervision()
+		rec.Linger = true
+		_ = writeJSON(s.h.path(supervisorFile), rec) // without it, linger only stays on
 	}
 }
 
-// stopUnits stops the daemon where systemd has it.
-func (h *Hive) stopUnits(ctx context.Context) error {
-	path, name, err := h.unit()
+func (s systemd) stop(ctx context.Context) error {
+	path, name, err := s.unit()
 	if err != nil {
 		return nil //nolint:nilerr // without a home directory there is no unit
 	}
 	if _, err := os.Stat(path); err != nil {
 		return nil //nolint:nilerr // not there
 	}
-	_, err = h.run(ctx, "systemctl", "--user", "stop", name)
+	_, err = s.h.run(ctx, "systemctl", "--user", "stop", name)
 	return err
 }
 
-// removeUnits removes what start left with systemd.
-func (h *Hive) removeUnits(ctx context.Context) error {
-	path, name, err := h.unit()
+func (s systemd) remove(ctx context.Context) error {
+	path, name, err := s.unit()
 	if err != nil {
 		return nil //nolint:nilerr // without a home directory there is no unit
 	}
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	_, _ = h.run(ctx, "systemctl", "--user", "disable", name) // it may not be enabled
-	if err := os.Remove(path); err != nil {
+	_, _ = s.h.run(ctx, "systemctl", "--user", "disable", name) // it may not be enabled
+	if err := s.h.removeService(path); err != nil {
 		return err
 	}
-	_, err = h.run(ctx, "systemctl", "--user", "daemon-reload")
-	var l lingering
-	if readJSON(h.path(supervisorFile), &l) == nil && l.Enabled {
-		_, lingerErr := h.run(ctx, "loginctl", "disable-linger")
+	_, err = s.h.run(ctx, "systemctl", "--user", "daemon-reload")
+	if s.h.supervision().Linger {
+		_, lingerErr := s.h.run(ctx, "loginctl", "disable-linger")
 		err = errors.Join(err, lingerErr)
 	}
 	return err
-}
-
-func (h *Hive) run(ctx context.Context, argv ...string) (string, error) {
-	if h.command != nil {
-		return h.command(ctx, argv...)
-	}
-	return runCommand(ctx, argv...)
-}
-
-// runCommand runs a program of the system for at most 20 s.
-func runCommand(ctx context.Context, argv ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...) //nolint:gosec // fixed names
-	cmd.WaitDelay = time.Second
-	cmd.Env = os.Environ()
-	if dir := fmt.Sprintf("/run/user/%d", os.Getuid()); os.Getenv("XDG_RUNTIME_DIR") == "" {
-		if _, err := os.Stat(dir); err == nil {
-			cmd.Env = append(cmd.Env, "XDG_RUNTIME_DIR="+dir)
-		}
-	}
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		err = fmt.Errorf("%s: %w: %s", strings.Join(argv, " "), err, strings.TrimSpace(string(out)))
-	}
-	return string(out), err
 }

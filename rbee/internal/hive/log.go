@@ -1,0 +1,51 @@
+package hive
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+)
+
+// maxLog is the size in bytes beyond which a starting daemon begins a new log.
+const maxLog = 10 << 20
+
+// rotateLog moves what a large log holds to hive.log.1. The file itself stays:
+// whoever started this process opened it, to append, as its output.
+func (h *Hive) rotateLog() error {
+	log, temp := h.path(logFile), h.path(wire.LogsDir+"/"+tempPrefix+"log")
+	info, err := os.Stat(log)
+	if errors.Is(err, fs.ErrNotExist) || (err == nil && info.Size() <= maxLog) {
+		return nil
+	}
+	if err == nil {
+		_ = os.Remove(temp) // of a daemon that was killed here
+		err = copyFile(log, temp, 0o600)
+	}
+	if err == nil {
+		err = os.Rename(temp, h.path(oldLogFile))
+	}
+	if err == nil {
+		err = os.Truncate(log, 0)
+	}
+	if err != nil {
+		return fmt.Errorf("beginning a new log: %w", err)
+	}
+	return nil
+}
+
+// logTail is the end of what the log has gained since it had size bytes.
+func (h *Hive) logTail(size int64) string {
+	data, err := os.ReadFile(h.path(logFile))
+	if err != nil {
+		return ""
+	}
+	if int64(len(data)) < size {
+		size = 0 // a new log was begun
+	}
+	lines := strings.Split(strings.TrimSpace(string(data[size:])), "\n")
+	return strings.Join(lines[max(0, len(lines)-10):], "\n")
+}
