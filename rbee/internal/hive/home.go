@@ -143,13 +143,17 @@ func diskFree(path string) uint64 {
 	}
 }
 
-// explainFull says of an error that came from a full disk how full it is.
+// explainFull says of an error that came from a full disk how full it is. needed
+// is in bytes; 0 if not known.
 func explainFull(err error, path string, needed int64) error {
 	if !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
 		return err
 	}
-	return fmt.Errorf("the disk is full: %s free at %s, at least %s needed: %w",
-		sizeText(diskFree(path)), path, sizeText(uint64(max(needed, 0))), err)
+	want := ""
+	if needed > 0 {
+		want = ", at least " + sizeText(uint64(needed)) + " needed"
+	}
+	return fmt.Errorf("the disk is full: %s free at %s%s: %w", sizeText(diskFree(path)), path, want, err)
 }
 
 // sizeText writes bytes for a person.

@@ -33,7 +33,7 @@ type supervisor interface {
 func (h *Hive) supervisor(ctx context.Context) supervisor {
 	pick := h.Supervisor
 	if pick == "" {
-		pick = h.bestSupervisor(ctx)
+		pick = h.bestSupervisor(ctx, runtime.GOOS)
 	}
 	switch pick {
 	case SupervisorSystemd:
@@ -46,13 +46,13 @@ func (h *Hive) supervisor(ctx context.Context) supervisor {
 }
 
 // bestSupervisor finds out whether the user's own service manager answers.
-func (h *Hive) bestSupervisor(ctx context.Context) string {
+func (h *Hive) bestSupervisor(ctx context.Context, goos string) string {
 	home, err := h.userHome()
 	u, userErr := user.Current()
 	if err != nil || userErr != nil || filepath.Clean(u.HomeDir) != filepath.Clean(home) {
 		return SupervisorNone // the manager reads another home than this one
 	}
-	switch runtime.GOOS {
+	switch goos {
 	case "linux":
 		if _, err := h.run(ctx, "systemctl", "--user", "show-environment"); err == nil {
 			return SupervisorSystemd

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"os/user"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -249,5 +250,32 @@ func TestOtherHomeIsDetached(t *testing.T) {
 	h.Home = "/a\nExecStart=x"
 	if _, err := h.Inspect(t.Context(), InspectOptions{}); err == nil || !strings.Contains(err.Error(), "control") {
 		t.Errorf("home with a line break: %v", err)
+	}
+}
+
+// A manager that does not answer, such as that of a Mac with nobody at its
+// screen, leaves the daemon to itself.
+func TestBestSupervisor(t *testing.T) {
+	t.Parallel()
+	u, err := user.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		goos, asked, want string
+		fails             bool
+	}{
+		{"linux", "systemctl --user show-environment", SupervisorSystemd, false},
+		{"linux", "systemctl --user show-environment", SupervisorNone, true},
+		{"darwin", "launchctl print " + guiDomain(), SupervisorLaunchd, false},
+		{"darwin", "launchctl print " + guiDomain(), SupervisorNone, true},
+		{"freebsd", "", SupervisorNone, false},
+	} {
+		c := &commands{fail: func(string) bool { return tt.fails }}
+		h := &Hive{UserHome: u.HomeDir, command: c.run}
+		got := h.bestSupervisor(t.Context(), tt.goos)
+		if asked := strings.Join(c.told(), "\n"); got != tt.want || asked != tt.asked {
+			t.Errorf("%+v: got %q, asked %q", tt, got, asked)
+		}
 	}
 }

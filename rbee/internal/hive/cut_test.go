@@ -1,0 +1,196 @@
+package hive
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+)
+
+// A run that is killed while it installs rbee leaves the old binary or the new
+// one, whole, and the next run ends what it began.
+func TestKilledInstallingSelf(t *testing.T) {
+	t.Parallel()
+	for _, point := range []string{"kept", "placed"} {
+		t.Run(point, func(t *testing.T) {
+			t.Parallel()
+			h := newHive(t)
+			apply(t, h, &wire.Request{Steps: []wire.Step{self(t, h)}}, nil)
+			old, _, err := hashFile(h.path(wire.Binary))
+			if err != nil {
+				t.Fatal(err)
+			}
+			upload := h.path("bin/.rbee-new")
+			makeNew(t, h.path(wire.Binary), upload)
+			h.Exe = upload
+			step := self(t, h)
+			cmd := exec.Command(upload, "hive", "apply")
+			cmd.Env = append(os.Environ(), "RBEE_HOME="+h.Home, "RBEE_TEST_KILL="+point)
+			in, err := cmd.StdinPipe()
+			if err == nil {
+				err = cmd.Start()
+			}
+			if err == nil {
+				err = wire.WriteRequest(in, &wire.Request{Schema: wire.Schema, Steps: []wire.Step{step}})
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if state, _ := cmd.Process.Wait(); state.Success() || state.Exited() {
+				t.Fatalf("it was not killed: %v", state)
+			}
+			want := map[string]string{"kept": old, "placed": step.Install.SHA256}[point]
+			if sum, _, err := hashFile(h.path(wire.Binary)); sum != want || err != nil {
+				t.Fatalf("bin/rbee has %s, want %s, %v", sum, want, err)
+			}
+			if sum, _, _ := hashFile(h.path(wire.PrevBinary)); sum != old {
+				t.Errorf("bin/rbee.prev has %s, want %s", sum, old)
+			}
+			finish(t, h, step)
+		})
+	}
+}
+
+// finish installs again after a kill, from a new upload, and looks for leftovers.
+func finish(t *testing.T, h *Hive, step wire.Step) {
+	t.Helper()
+	again := h.path("bin/.rbee-again")
+	makeNew(t, h.path(wire.PrevBinary), again)
+	if _, err := os.Stat(h.Exe); err == nil { // the killed run's upload, long ago
+		long := time.Now().Add(-2 * time.Hour)
+		if err := os.Chtimes(h.Exe, long, long); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.Exe = again
+	res := apply(t, h, &wire.Request{Steps: []wire.Step{step}}, nil)
+	if r := res.State.Rbee; res.Errors[0] != "" || r == nil || r.SHA256 != step.Install.SHA256 || res.State.Broken != "" {
+		t.Errorf("the next run: %q, %+v, %q", res.Errors, r, res.State.Broken)
+	}
+	if left, _ := filepath.Glob(h.path(wire.UploadGlob)); len(left) != 0 {
+		t.Errorf("left: %v", left)
+	}
+	if rec, broken := h.installed(true); rec.SHA256 != step.Install.SHA256 || broken != "" {
+		t.Errorf("afterwards: %+v, %q", rec, broken)
+	}
+}
+
+// makeNew makes a program that does the same and has another sum.
+func makeNew(t *testing.T, from, to string) {
+	t.Helper()
+	if err := copyFile(from, to, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(to, os.O_APPEND|os.O_WRONLY, 0)
+	if err == nil {
+		_, err = f.WriteString("new")
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The connection breaks while an artefact comes: the run ends by itself and
+// leaves what was there before.
+func TestEndOfStdinWithinBlob(t *testing.T) {
+	t.Parallel()
+	data := bytes.Repeat([]byte("rbee"), 50_000)
+	for name, sent := range map[string][]byte{
+		"before it":       nil,
+		"within a length": {0, 0, 0},
+		"within a chunk":  append(binary.BigEndian.AppendUint32([]byte{0}, 1000), data[:10]...),
+		"between chunks":  append(binary.BigEndian.AppendUint32([]byte{0}, 1000), data[:1000]...),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHive(t)
+			old := []byte("old")
+			apply(t, h, &wire.Request{Steps: []wire.Step{worker("1", wire.FormatPlain, wire.SourcePush, old)}}, old)
+			before := tree(t, h.UserHome)
+			inR, inW := io.Pipe()
+			outR, outW := io.Pipe()
+			done := make(chan error, 1)
+			go func() { done <- h.Apply(t.Context(), inR, outW) }()
+			steps := []wire.Step{worker("2", wire.FormatPlain, wire.SourcePush, data), {Action: wire.ActionStop}}
+			if err := wire.WriteRequest(inW, &wire.Request{Schema: wire.Schema, Steps: steps}); err != nil {
+				t.Fatal(err)
+			}
+			var result *wire.Result
+			for r := wire.NewReader(outR); result == nil; {
+				var m wire.Message
+				if err := r.Read(&m); err != nil {
+					t.Fatal(err)
+				}
+				if m.Need != nil {
+					_, err := inW.Write(sent)
+					if err := errors.Join(err, inW.Close()); err != nil {
+						t.Fatal(err)
+					}
+				}
+				result = m.Result
+			}
+			if err := <-done; !errors.Is(err, errGone) {
+				t.Errorf("the run ended with %v", err)
+			}
+			if !strings.Contains(result.Errors[0], "canceled") || !strings.HasPrefix(result.Errors[1], "not begun") {
+				t.Errorf("%q", result.Errors)
+			}
+			if after := tree(t, h.UserHome); after != before {
+				t.Errorf("before:\n%safter:\n%s", before, after)
+			}
+		})
+	}
+}
+
+// A sender that cannot go on fails its own step and no other.
+func TestAbortedBlob(t *testing.T) {
+	t.Parallel()
+	h := newHive(t)
+	data := bytes.Repeat([]byte("rbee"), 50_000)
+	inR, inW := io.Pipe()
+	outR, outW := io.Pipe()
+	done := make(chan error, 1)
+	go func() { done <- h.Apply(t.Context(), inR, outW) }()
+	broken := worker("1", wire.FormatPlain, wire.SourcePush, data)
+	whole := worker("2", wire.FormatPlain, wire.SourcePush, data)
+	whole.Worker.Type = "v"
+	if err := wire.WriteRequest(inW, &wire.Request{Schema: wire.Schema, Steps: []wire.Step{broken, whole}}); err != nil {
+		t.Fatal(err)
+	}
+	var result *wire.Result
+	for r := wire.NewReader(outR); result == nil; {
+		var m wire.Message
+		if err := r.Read(&m); err != nil {
+			t.Fatal(err)
+		}
+		if m.Need != nil {
+			from := io.Reader(bytes.NewReader(data))
+			if m.Need.Index == 0 {
+				from = io.MultiReader(bytes.NewReader(data[:99_000]), failing{})
+			}
+			if err := wire.SendBlob(inW, from, false); (err != nil) != (m.Need.Index == 0) {
+				t.Fatal(err)
+			}
+		}
+		result = m.Result
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if result.Errors[0] != "receiving the artefact: "+wire.ErrAborted.Error() || result.Errors[1] != "" || len(result.State.Workers) != 1 {
+		t.Errorf("%q, %+v", result.Errors, result.State.Workers)
+	}
+}
+
+type failing struct{}
+
+func (failing) Read([]byte) (int, error) { return 0, errors.New("broken") }
