@@ -61,7 +61,7 @@ func RunTool(ctx context.Context, name string, args ...string) (Result, error) {
 	case <-ctx.Done():
 		killGroup(cmd)
 		select {
-		case <-done:
+		case <-done: //nolint:errcheck // a killed tool has nothing to say
 		case <-time.After(afterKill): // stuck in the kernel: its buffers are not ours to read
 		}
 		return Result{}, ctx.Err()

@@ -207,6 +207,7 @@ func (s *session) upload(ctx context.Context, home string) (exe string, install 
 	exe = path.Join(home, wire.BinDir, ".rbee-"+binary.SHA256[:12]+"-"+rand.Text()[:8])
 	body := s.counted(0, bytes.NewReader(packed.gz), int64(len(packed.gz)))
 	if err := s.member.host.Put(ctx, exe, 0o755, body, packed.sum); err != nil {
+		sweep(ctx, s.member, false)
 		return "", nil, fmt.Errorf("sending rbee: %w", err)
 	}
 	return exe, &wire.Installed{

@@ -199,7 +199,7 @@ func (c *Client) newSession(ctx context.Context) (*ssh.Session, error) {
 			return s, err
 		}
 		if waitErr := c.waitEnded(ctx, ended); waitErr != nil {
-			if waitErr == errNoneRunning {
+			if errors.Is(waitErr, errNoneRunning) {
 				return nil, err
 			}
 			return nil, waitErr

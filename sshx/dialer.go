@@ -126,7 +126,10 @@ func (d *Dialer) newState() (*state, error) {
 func (d *Dialer) Dial(ctx context.Context, t Target) (*Client, error) {
 	r, err := d.Resolve(t)
 	if err != nil {
-		err.(*Error).Op = "dial"
+		var own *Error
+		if errors.As(err, &own) {
+			own.Op = "dial"
+		}
 		return nil, err
 	}
 	st, err := d.start()

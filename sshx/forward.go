@@ -33,7 +33,7 @@ func newForward(channel net.Conn) *forward {
 		_, err := io.Copy(channel, toChannel)
 		toChannel.Close() // the caller's next write fails
 		if half, ok := channel.(interface{ CloseWrite() error }); ok && err == nil {
-			half.CloseWrite()
+			_ = half.CloseWrite()
 		} else {
 			f.end()
 		}

@@ -73,7 +73,7 @@ func TestClock(t *testing.T) {
 	}
 	c.resume()
 	<-ctx.Done()
-	if context.Cause(ctx) != cause {
+	if !errors.Is(context.Cause(ctx), cause) {
 		t.Errorf("cause %v", context.Cause(ctx))
 	}
 }

@@ -108,7 +108,7 @@ func (l *Local) run(ctx context.Context, c command, argv []string) error {
 		in.Close()
 		hangUp(cmd)
 		select {
-		case <-ended:
+		case <-ended: //nolint:errcheck // what ended it is known
 		case <-time.After(localGrace):
 		}
 		killGroup(cmd)

@@ -163,7 +163,7 @@ const matchExecLimit = 10 * time.Second
 func (q *query) matchExec(command string) bool {
 	command, err := q.shellTokens(command)
 	if err != nil {
-		q.err = fmt.Errorf("Match exec: %w", err)
+		q.err = fmt.Errorf("a Match exec: %w", err)
 		return false
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), matchExecLimit)

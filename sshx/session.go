@@ -273,7 +273,7 @@ func (s *session) abort() {
 	s.out.shut()
 	s.err.shut()
 	go func() {
-		s.ssh.Signal(ssh.SIGHUP)
+		_ = s.ssh.Signal(ssh.SIGHUP)
 		s.ssh.Close() // which is the end of the program's input, too
 	}()
 }

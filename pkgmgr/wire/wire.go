@@ -37,7 +37,7 @@ const (
 	Binary      = "bin/rbee"
 	PrevBinary  = "bin/rbee.prev"
 	BinaryInfo  = "bin/rbee.json" // an [Installed]
-	UploadGlob  = "bin/.rbee-*"   // uploaded binaries that are not in place yet
+	UploadGlob  = "bin/.*rbee-*"  // uploaded binaries that are not in place yet, whole or not
 	WorkersDir  = "workers"
 	EntryPrefix = "rbee-worker-" // workers/rbee-worker-<type> is a worker's entry point
 	RunDir      = "run"

@@ -148,6 +148,7 @@ func (q *Queen) uninstall(ctx context.Context, op operations.PackageUninstall, e
 		Status: operations.StatusSuccess,
 		Hives:  fleet.Apply(ctx, plan, pkgmgr.ApplyOptions{LockWait: lockWait(op.LockWaitSeconds)}),
 	}
+	fleet.Sweep(ctx)
 	if err := q.remember(d, fleet.States(), r.Hives); err != nil {
 		return nil, err
 	}

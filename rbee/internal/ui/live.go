@@ -243,7 +243,7 @@ func (l *Live) draw() {
 		b.WriteString(line + "\n")
 	}
 	l.drawn = len(lines)
-	io.WriteString(l.o.W, b.String())
+	_, _ = io.WriteString(l.o.W, b.String())
 }
 
 // erase takes the drawn lines away and leaves the cursor where they began.
@@ -260,7 +260,7 @@ func (l *Live) Suspend() (resume func()) {
 	defer l.mu.Unlock()
 	var b strings.Builder
 	l.erase(&b)
-	io.WriteString(l.o.W, b.String())
+	_, _ = io.WriteString(l.o.W, b.String())
 	l.suspended++
 	return sync.OnceFunc(func() {
 		l.mu.Lock()
@@ -282,7 +282,7 @@ func (l *Live) Close() {
 	for _, note := range l.notes {
 		b.WriteString(note + "\n")
 	}
-	io.WriteString(l.o.W, b.String())
+	_, _ = io.WriteString(l.o.W, b.String())
 	l.closed = true
 	l.mu.Unlock()
 	close(l.stop)
