@@ -32,21 +32,7 @@ func TestKilledInstallingSelf(t *testing.T) {
 			makeNew(t, h.path(wire.Binary), upload)
 			h.Exe = upload
 			step := self(t, h)
-			cmd := exec.Command(upload, "hive", "apply")
-			cmd.Env = append(os.Environ(), "RBEE_HOME="+h.Home, "RBEE_TEST_KILL="+point)
-			in, err := cmd.StdinPipe()
-			if err == nil {
-				err = cmd.Start()
-			}
-			if err == nil {
-				err = wire.WriteRequest(in, &wire.Request{Schema: wire.Schema, Steps: []wire.Step{step}})
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			if state, _ := cmd.Process.Wait(); state.Success() || state.Exited() {
-				t.Fatalf("it was not killed: %v", state)
-			}
+			killAt(t, h, upload, point, step)
 			want := map[string]string{"kept": old, "placed": step.Install.SHA256}[point]
 			if sum, _, err := hashFile(h.path(wire.Binary)); sum != want || err != nil {
 				t.Fatalf("bin/rbee has %s, want %s, %v", sum, want, err)
@@ -56,6 +42,27 @@ func TestKilledInstallingSelf(t *testing.T) {
 			}
 			finish(t, h, step)
 		})
+	}
+}
+
+// killAt lets a program apply a step and end itself with SIGKILL at a point.
+func killAt(t *testing.T, h *Hive, program, point string, step wire.Step) {
+	t.Helper()
+	cmd := exec.Command(program, "hive", "apply")
+	cmd.Env = append(os.Environ(), "RBEE_HOME="+h.Home, "RBEE_TEST_KILL="+point)
+	in, err := cmd.StdinPipe()
+	if err == nil {
+		defer in.Close() // only now: its end would cancel the run
+		err = cmd.Start()
+	}
+	if err == nil {
+		err = wire.WriteRequest(in, &wire.Request{Schema: wire.Schema, Steps: []wire.Step{step}})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if state, err := cmd.Process.Wait(); err != nil || state.Success() || state.Exited() {
+		t.Fatalf("it was not killed: %v, %v", state, err)
 	}
 }
 

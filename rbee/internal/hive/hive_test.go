@@ -221,21 +221,7 @@ func TestKilled(t *testing.T) {
 				apply(t, h, &wire.Request{Steps: []wire.Step{self(t, h), worker("1", "", wire.SourceBuiltin, nil)}}, nil)
 				step := worker(version, "", wire.SourceBuiltin, nil)
 				step.Worker.Force = true
-				cmd := exec.Command(h.path(wire.Binary), "hive", "apply")
-				cmd.Env = append(os.Environ(), "RBEE_HOME="+h.Home, "RBEE_TEST_KILL="+point)
-				in, err := cmd.StdinPipe()
-				if err == nil {
-					err = cmd.Start()
-				}
-				if err == nil {
-					err = wire.WriteRequest(in, &wire.Request{Schema: wire.Schema, Steps: []wire.Step{step}})
-				}
-				if err != nil {
-					t.Fatal(err)
-				}
-				if state, _ := cmd.Process.Wait(); state.Success() || state.Exited() {
-					t.Fatalf("it was not killed: %v", state)
-				}
+				killAt(t, h, h.path(wire.Binary), point, step)
 				if w := h.worker(t.Context(), "w", true); w == nil || w.Corrupt != "" {
 					t.Fatalf("after the kill: %+v", w)
 				}
