@@ -25,7 +25,7 @@ func newForward(channel net.Conn) *forward {
 	write, toChannel := net.Pipe()
 	f := &forward{read: read, write: write, channel: channel, flushed: make(chan struct{})}
 	go func() {
-		io.Copy(fromChannel, channel)
+		_, _ = io.Copy(fromChannel, channel)
 		fromChannel.Close()
 	}()
 	go func() {
