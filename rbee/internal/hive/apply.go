@@ -91,7 +91,7 @@ func (s *session) do(ctx context.Context, req *wire.Request) *wire.Result {
 		return result
 	}
 	if err == nil {
-		defer lock.Close() //nolint:errcheck // it holds no data
+		defer lock.Close()
 		err = s.prepare(req)
 	}
 	if err != nil {

@@ -32,7 +32,7 @@ func (h *Hive) locked(ctx context.Context, do func(context.Context) (string, err
 	if err != nil {
 		return "", err
 	}
-	defer lock.Close() //nolint:errcheck // it holds no data
+	defer lock.Close()
 	return do(ctx)
 }
 

@@ -24,7 +24,7 @@ func (d detached) start(context.Context, bool) (<-chan struct{}, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer out.Close() //nolint:errcheck // the daemon has its own
+	defer out.Close()
 	user, err := d.h.userHome()
 	if err != nil {
 		return nil, err

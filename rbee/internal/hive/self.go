@@ -83,7 +83,7 @@ func (h *Hive) placeSelf() error {
 		if err := copyFile(h.Exe, upload, 0o755); err != nil {
 			return fmt.Errorf("copying rbee: %w", err)
 		}
-		defer os.Remove(upload) //nolint:errcheck // gone once it is renamed
+		defer os.Remove(upload)
 	}
 	if err := errors.Join(os.Chmod(upload, 0o755), syncFile(upload)); err != nil { //nolint:gosec // a program
 		return err

@@ -70,7 +70,7 @@ func (h *Hive) Serve(ctx context.Context, o ServeOptions) error {
 	if lock == nil {
 		return fmt.Errorf("another daemon of %s runs already", h.Home)
 	}
-	defer lock.Close() //nolint:errcheck // it holds no data
+	defer lock.Close()
 	if err := h.rotateLog(); err != nil {
 		o.Log.Warn("the log stays as it is", "error", err)
 	}
@@ -89,7 +89,7 @@ func (h *Hive) Serve(ctx context.Context, o ServeOptions) error {
 	if err != nil {
 		return errors.Join(err, ln.Close())
 	}
-	defer os.Remove(h.path(daemonFile)) //nolint:errcheck // a stale one harms nobody
+	defer os.Remove(h.path(daemonFile))
 	o.Log.Info("hive daemon listens", "address", ln.Addr().String(), "version", h.Version)
 	srv := &http.Server{
 		Handler: h.handler(rec, token), ReadHeaderTimeout: 10 * time.Second,
