@@ -65,17 +65,34 @@ func glibcVersion(path string) string {
 			return m[1]
 		}
 	}
-	data, err := os.ReadFile(path) //nolint:gosec // the system's libc
+	return string(digits.Find(bannerOf(path)))
+}
+
+// bannerOf is what follows "release version " in a file's banner. The file is
+// read in pieces, each begun with the end of the one before: it is some
+// megabytes, and a process this short should not wake the garbage collector.
+func bannerOf(path string) []byte {
+	const overlap = 512
+	f, err := os.Open(path)
 	if err != nil {
-		return ""
+		return nil
 	}
-	if _, banner, ok := bytes.Cut(data, []byte("GNU C Library ")); ok {
-		banner = banner[:min(len(banner), 200)]
-		if _, rest, ok := bytes.Cut(banner, []byte("release version ")); ok {
-			return string(digits.Find(rest))
+	defer f.Close()
+	buf := make([]byte, 64<<10)
+	for kept := 0; ; {
+		n, err := f.Read(buf[kept:])
+		piece := buf[:kept+n]
+		if _, banner, ok := bytes.Cut(piece, []byte("GNU C Library ")); ok {
+			_, rest, whole := bytes.Cut(banner, []byte("release version "))
+			if whole && len(rest) >= 16 || err != nil {
+				return rest[:min(len(rest), 16)]
+			}
 		}
+		if err != nil {
+			return nil
+		}
+		kept = copy(buf, piece[max(0, len(piece)-overlap):])
 	}
-	return ""
 }
 
 func muslVersion(ctx context.Context, loader string) string {
