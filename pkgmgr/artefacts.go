@@ -1,7 +1,6 @@
 package pkgmgr
 
 import (
-	"compress/gzip"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -10,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+
+	"github.com/klauspost/compress/gzip"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )

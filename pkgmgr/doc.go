@@ -15,8 +15,8 @@
 //	...
 //	defer fleet.Close()
 //	fleet.Read(ctx, pkgmgr.ReadOptions{})
-//	plan := fleet.Plan(pkgmgr.PlanOptions{})
-//	report := fleet.Apply(ctx, plan, pkgmgr.ApplyOptions{Events: show})
+//	plan := fleet.Plan(ctx, true, pkgmgr.PlanOptions{})
+//	reports := fleet.Apply(ctx, plan, pkgmgr.ApplyOptions{})
 //
 // # The way to a machine
 //

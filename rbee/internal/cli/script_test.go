@@ -38,15 +38,52 @@ func withProgram(run func() int) int {
 	return run()
 }
 
+// TestScripts runs all scripts against hosts inside this process.
 func TestScripts(t *testing.T) {
 	t.Parallel()
-	testscript.Run(t, testscript.Params{
-		Dir: "testdata/script",
+	testscript.Run(t, scripts(inProcess, func(p *testscript.Params) { p.Dir = "testdata/script" }))
+}
+
+// TestScriptsOpenSSH runs those that need no fault of a host against OpenSSH.
+func TestScriptsOpenSSH(t *testing.T) {
+	t.Parallel()
+	probe, err := sshtest.OpenSSH(t.TempDir(), sshtest.Options{})
+	if errors.Is(err, sshtest.ErrNoOpenSSH) && !sshtest.RequireOpenSSH() {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	probe.Close()
+	testscript.Run(t, scripts(openSSH, func(p *testscript.Params) {
+		for _, name := range []string{"workflow", "json", "locked"} {
+			p.Files = append(p.Files, "testdata/script/"+name+".txtar")
+		}
+	}))
+}
+
+// host is what scripts need of a host, whoever plays it.
+type host interface {
+	Home() string
+	User() string
+	Port() int
+	KnownHostsLines() string
+	Close() error
+}
+
+// newHost starts a host; dir is its own for as long as it runs.
+type newHost func(dir string, o sshtest.Options) (host, error)
+
+func inProcess(_ string, o sshtest.Options) (host, error) { return sshtest.New(o) }
+func openSSH(dir string, o sshtest.Options) (host, error) { return sshtest.OpenSSH(dir, o) }
+
+func scripts(start newHost, which func(*testscript.Params)) testscript.Params {
+	p := testscript.Params{
 		Setup: func(e *testscript.Env) error {
 			home := filepath.Join(e.WorkDir, "home")
 			e.Setenv("HOME", home)
 			e.Setenv("LC_ALL", "C.UTF-8")
-			fleet := &fleet{}
+			fleet := &fleet{start: start}
 			e.Values[fleetKey{}] = fleet
 			e.Defer(fleet.close)
 			return os.MkdirAll(filepath.Join(home, ".ssh"), 0o700)
@@ -62,31 +99,39 @@ func TestScripts(t *testing.T) {
 			"exits":  exits,
 			"hosts":  hosts,
 			"config": writeConfig,
-			"refuse": func(ts *testscript.TestScript, _ bool, args []string) { ts.Check(fleetOf(ts).at(args[0]).Refuse(true)) },
-			"rekey":  func(ts *testscript.TestScript, _ bool, args []string) { ts.Check(fleetOf(ts).at(args[0]).Rekey()) },
-			"lock":   lock,
-			"empty":  empty,
+			"refuse": func(ts *testscript.TestScript, _ bool, args []string) {
+				ts.Check(fleetOf(ts).faulty(args[0]).Refuse(true))
+			},
+			"rekey": func(ts *testscript.TestScript, _ bool, args []string) { ts.Check(fleetOf(ts).faulty(args[0]).Rekey()) },
+			"lock":  lock,
+			"empty": empty,
 		},
-	})
+	}
+	which(&p)
+	return p
 }
 
 type fleetKey struct{}
 
 // fleet are the hosts of one script.
 type fleet struct {
-	hosts   []*sshtest.Host
+	start   newHost
+	hosts   []host
 	cleanup func() // takes rbee off the hosts
 }
 
 func fleetOf(ts *testscript.TestScript) *fleet { return ts.Value(fleetKey{}).(*fleet) }
 
-func (f *fleet) at(number string) *sshtest.Host {
+func (f *fleet) at(number string) host {
 	i, err := strconv.Atoi(number)
 	if err != nil || i < 1 || i > len(f.hosts) {
 		panic("no host " + number)
 	}
 	return f.hosts[i-1]
 }
+
+// faulty is a host that can be made to fail.
+func (f *fleet) faulty(number string) *sshtest.Host { return f.at(number).(*sshtest.Host) }
 
 func (f *fleet) close() {
 	if f.cleanup != nil {
@@ -125,7 +170,9 @@ func hosts(ts *testscript.TestScript, _ bool, args []string) {
 	f := fleetOf(ts)
 	known := ""
 	for i := range n {
-		h, err := sshtest.New(sshtest.Options{AuthorizedKeys: []ssh.PublicKey{key.PublicKey()}})
+		dir := ts.MkAbs(fmt.Sprintf("host%d", i+1))
+		ts.Check(os.MkdirAll(dir, 0o700))
+		h, err := f.start(dir, sshtest.Options{AuthorizedKeys: []ssh.PublicKey{key.PublicKey()}})
 		ts.Check(err)
 		f.hosts = append(f.hosts, h)
 		known += h.KnownHostsLines()
@@ -138,7 +185,9 @@ func hosts(ts *testscript.TestScript, _ bool, args []string) {
 	home, path := ts.Getenv("HOME"), ts.Getenv("PATH")
 	f.cleanup = func() {
 		for _, h := range f.hosts {
-			h.Refuse(false)
+			if own, ok := h.(*sshtest.Host); ok {
+				own.Refuse(false)
+			}
 			if _, err := os.Stat(filepath.Join(h.Home(), ".local/share/rbee/bin/rbee")); err != nil {
 				continue
 			}
@@ -155,7 +204,7 @@ func hosts(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-func hiveText(alias string, h *sshtest.Host, port int, workers string) string {
+func hiveText(alias string, h host, port int, workers string) string {
 	return fmt.Sprintf("[[hive]]\nalias = %q\nhostname = \"127.0.0.1\"\nssh_user = %q\nssh_port = %d\nhive_port = %d\nworkers = [%s]\n\n",
 		alias, h.User(), h.Port(), port, workers)
 }

@@ -20,6 +20,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/sshx/sshtest"
 )
 
 // The benchmarks compare rbee with bare programs on real hosts. They need:
@@ -210,19 +211,24 @@ func BenchmarkInstall(b *testing.B) {
 	b.ReportMetric(float64(u.Maxrss)/1024, "MB-peak")
 }
 
-// BenchmarkParallel compares the default with one hive after another.
+// BenchmarkParallel compares the default with one hive after another, on hosts
+// inside this process that are 50 ms away. It needs only RBEE_BENCH_RBEE.
 func BenchmarkParallel(b *testing.B) {
-	x := newBench(b)
-	one := x.scope()
+	rbee := os.Getenv("RBEE_BENCH_RBEE")
+	if rbee == "" {
+		b.Skip("RBEE_BENCH_RBEE is not set")
+	}
+	q, scope := farHosts(b, rbee, 10, 50*time.Millisecond)
+	x := &bench{queen: q}
+	one := scope
 	one.Parallel = 1
-	uninstall := func() { x.run(b, operations.PackageUninstall{Scope: x.scope()}, operations.OutcomeOK) }
-	uninstall()
+	uninstall := func() { x.run(b, operations.PackageUninstall{Scope: scope}, operations.OutcomeOK) }
 	var together, serial time.Duration
 	n := 0
 	for b.Loop() {
 		n++
 		t0 := time.Now()
-		x.run(b, operations.PackageInstall{Scope: x.scope()}, operations.OutcomeOK)
+		x.run(b, operations.PackageInstall{Scope: scope}, operations.OutcomeOK)
 		together += time.Since(t0)
 		uninstall()
 		t0 = time.Now()
@@ -233,4 +239,45 @@ func BenchmarkParallel(b *testing.B) {
 	b.ReportMetric(together.Seconds()/float64(n), "default-s")
 	b.ReportMetric(serial.Seconds()/float64(n), "serial-s")
 	b.ReportMetric(serial.Seconds()/together.Seconds(), "times-faster")
+}
+
+// farHosts starts n hosts in this process, rtt away, and a queen for them.
+func farHosts(b *testing.B, rbee string, n int, rtt time.Duration) (*Queen, operations.Scope) {
+	b.Helper()
+	dir := b.TempDir()
+	key, pem, err := sshtest.NewKey()
+	if err != nil {
+		b.Fatal(err)
+	}
+	var conf, known strings.Builder
+	for i := range n {
+		h, err := sshtest.New(sshtest.Options{
+			User: "bench", AuthorizedKeys: []ssh.PublicKey{key.PublicKey()}, Env: []string{"RBEE_SUPERVISOR=none"},
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { _ = h.Close() })
+		h.Latency(rtt)
+		known.WriteString(h.KnownHostsLines())
+		fmt.Fprintf(&conf, "[[hive]]\nalias = \"h%d\"\nhostname = \"127.0.0.1\"\nssh_user = \"bench\"\nssh_port = %d\nssh_key = %q\nworkers = [{ type = \"echo\" }]\nauto_start = false\n",
+			i, h.Port(), filepath.Join(dir, "key"))
+	}
+	for name, content := range map[string]string{
+		"key": string(pem), "known_hosts": known.String(), "hives.conf": conf.String(),
+		"ssh_config": "Host *\n  UserKnownHostsFile " + filepath.Join(dir, "known_hosts") + "\n  IdentitiesOnly yes\n",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			b.Fatal(err)
+		}
+	}
+	q, err := New(Options{
+		Version: rbeeVersion, Self: rbee, SSHConfig: filepath.Join(dir, "ssh_config"),
+		Paths: Paths{Home: dir, ConfigDir: dir, StateDir: filepath.Join(dir, "state"), CacheDir: filepath.Join(dir, "cache")},
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = q.Close() })
+	return q, operations.Scope{ConfigPath: filepath.Join(dir, "hives.conf")}
 }
