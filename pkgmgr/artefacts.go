@@ -2,6 +2,7 @@ package pkgmgr
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -67,7 +68,7 @@ func (a *artefacts) open(ctx context.Context, w WorkerWant) (f *os.File, gzipped
 		return f, false, err
 	}
 	packed := filepath.Join(a.dir, w.Source.SHA256+".gz")
-	if err := a.once(w.Source.SHA256+".gz", path, func() error { return pack(path, packed) }); err != nil {
+	if err := a.once(w.Source.SHA256+".gz", path, func() error { return pack(path, packed, w.Source.SHA256) }); err != nil {
 		return nil, false, err
 	}
 	f, err = os.Open(packed)
@@ -96,7 +97,9 @@ func (a *artefacts) once(name, from string, make_ func() error) error {
 	return do()
 }
 
-func pack(from, to string) error {
+// pack compresses a file that must have the checksum want: a file of the user's
+// may have changed since it was hashed, and the cache must not keep that.
+func pack(from, to, want string) error {
 	in, err := os.Open(from)
 	if err != nil {
 		return err
@@ -107,8 +110,15 @@ func pack(from, to string) error {
 		if err != nil {
 			return err
 		}
-		_, err = io.Copy(gz, in)
-		return errors.Join(err, gz.Close())
+		h := sha256.New()
+		_, err = io.Copy(io.MultiWriter(gz, h), in)
+		if err = errors.Join(err, gz.Close()); err != nil {
+			return err
+		}
+		if got := hex.EncodeToString(h.Sum(nil)); got != want {
+			return fmt.Errorf("%s changed while it was read", from)
+		}
+		return nil
 	})
 }
 

@@ -170,7 +170,8 @@ func (d *hiveDiff) compareHive() (ready, restart bool) {
 	if reason := settingsDiffer(d.state.Settings, d.hive.Settings()); reason != "" {
 		d.found(operations.IssueOutdatedHive, "", "%s", reason)
 		d.step(operations.Step{Action: operations.ActionUpdateHive, Reason: reason})
-		return true, d.state.Settings == nil || d.state.Settings.HivePort != d.hive.HivePort
+		have := d.state.Settings
+		return true, have == nil || have.HivePort != d.hive.HivePort || have.AutoStart != d.hive.AutoStart
 	}
 	return true, false
 }
@@ -239,7 +240,7 @@ func (d *hiveDiff) compareDaemon(restart bool) {
 		d.found(operations.IssueOutdatedHive, "", "The daemon still runs the rbee that was replaced")
 		d.step(operations.Step{Action: operations.ActionStartHive, Reason: "the daemon runs an old rbee"})
 	case restart:
-		d.step(operations.Step{Action: operations.ActionStartHive, Reason: "restart with what was updated"})
+		d.step(operations.Step{Action: operations.ActionStartHive, Reason: "run what was updated"})
 	}
 }
 

@@ -189,7 +189,7 @@ var diffCases = []diffCase{
 		name: "auto_start taken away from a daemon that runs",
 		edit: func(s *hiveState, _ *want, _ *planOpts) { s.Hive.AutoStart = false },
 		// It is told, and not stopped: somebody may be using it.
-		steps: []string{"update_hive  >"},
+		steps: []string{"update_hive  >", "start_hive  >"},
 		drift: []string{"outdated_hive : auto_start is true, want false"},
 	},
 	{

@@ -7,11 +7,21 @@ import (
 )
 
 // sweepScript removes the directories that an install made before it failed,
-// where they are empty, and, if $1 says so, the uploads that others left there.
+// where they are empty, and, if $1 says so, what an install or an uninstall that
+// was cut short left there.
 const sweepScript = `uploads=$1 R=$2
 shift 2
-[ "$uploads" = yes ] && rm -f "$R"/bin/.rbee-* "$R"/bin/..rbee-*
-rmdir "$R/bin" "$R" "$@" 2>/dev/null
+if [ "$uploads" = yes ] && [ -d "$R" ]; then
+	rm -f "$R"/bin/.rbee-* "$R"/bin/..rbee-* "$R/bin/rbee.prev" "$R/bin/rbee.json" \
+		"$R/run/settings.json" "$R/run/hive.json" "$R/run/hive.lock" "$R/run/supervisor.json" "$R/run/token" \
+		"$R/logs/hive.log" "$R/logs/hive.log.1"
+	if [ -e "$R/lock" ] && command -v flock >/dev/null 2>&1; then
+		flock -n "$R/lock" rm -f "$R/lock"
+	else
+		rm -f "$R/lock"
+	fi
+fi
+rmdir "$R/bin" "$R/run" "$R/logs" "$R/workers" "$R" "$@" 2>/dev/null
 exit 0`
 
 // sweepTimeout bounds a sweep: it is a courtesy, and the line may be the reason

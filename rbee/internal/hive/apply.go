@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -83,7 +84,11 @@ func (s *session) do(ctx context.Context, req *wire.Request) *wire.Result {
 			result.Errors[i] = "not begun: " + why
 		}
 	}
-	lock, err := s.lock(ctx, req.Owner, req.LockWait, func(w wire.Waiting) { s.send(wire.Message{Waiting: &w}) })
+	waited := false
+	lock, err := s.lock(ctx, req.Owner, req.LockWait, func(w wire.Waiting) {
+		waited = true
+		s.send(wire.Message{Waiting: &w})
+	})
 	var locked *errLocked
 	if errors.As(err, &locked) {
 		result.Locked = &locked.by
@@ -92,7 +97,11 @@ func (s *session) do(ctx context.Context, req *wire.Request) *wire.Result {
 	}
 	if err == nil {
 		defer lock.Close()
-		err = s.prepare(req)
+		if waited && s.goneMeanwhile() {
+			err = errors.New("rbee was removed from this machine while this run waited for its lock")
+		} else {
+			err = s.prepare(req)
+		}
 	}
 	if err != nil {
 		result.Error = err.Error()
@@ -125,6 +134,20 @@ func (s *session) do(ctx context.Context, req *wire.Request) *wire.Result {
 		}
 	}
 	return result
+}
+
+// goneMeanwhile reports whether the run that was waited for was an uninstall. It
+// takes back the lock file and the directory that waiting made anew.
+func (s *session) goneMeanwhile() bool {
+	if s.isUpload() {
+		return false
+	}
+	if _, err := os.Lstat(s.path(wire.Binary)); !errors.Is(err, fs.ErrNotExist) {
+		return false
+	}
+	_ = os.Remove(s.path(wire.LockFile))
+	_ = os.Remove(s.Home) // only where it is empty
+	return true
 }
 
 // prepare removes what killed runs left, and stores settings.

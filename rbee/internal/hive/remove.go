@@ -33,9 +33,10 @@ func (h *Hive) remove(ctx context.Context) (note string, err error) {
 		return "", err
 	}
 	for _, pattern := range []string{
-		wire.Binary, wire.PrevBinary, wire.BinaryInfo, wire.UploadGlob, wire.RunDir + "/" + tempPrefix + "*",
+		wire.PrevBinary, wire.UploadGlob, wire.RunDir + "/" + tempPrefix + "*",
 		wire.LogsDir + "/" + tempPrefix + "*", oldLogFile,
 		tokenFile, settingsFile, daemonFile, daemonLock, supervisorFile, logFile,
+		wire.BinaryInfo,
 	} {
 		found, globErr := filepath.Glob(h.path(pattern))
 		err = errors.Join(err, globErr)
@@ -46,6 +47,10 @@ func (h *Hive) remove(ctx context.Context) (note string, err error) {
 		}
 	}
 	if err != nil {
+		return "", err
+	}
+	// Last: as long as it is there, the next uninstall sees the hive.
+	if err := os.Remove(h.path(wire.Binary)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
 	for _, dir := range []string{wire.BinDir, wire.WorkersDir, wire.RunDir, wire.LogsDir} {

@@ -56,6 +56,8 @@ func (q *Queen) remember(d *desired, states []pkgmgr.HiveState, reports []operat
 	for _, s := range states {
 		switch {
 		case s.State == nil:
+		case s.State.Rbee == nil && (results[s.Hive.Alias] == operations.HiveFailed || results[s.Hive.Alias] == operations.HiveCanceled):
+			// What it was before is known, what it is now is not: nothing is forgotten.
 		case results[s.Hive.Alias] == operations.HiveUninstalled, s.State.Rbee == nil:
 			removed = append(removed, s.Hive)
 		case !s.Extra && !onRecord(entries, s.Hive, d.path):
@@ -192,11 +194,20 @@ func workerCounts(states []pkgmgr.HiveState) map[string]int {
 	return counts
 }
 
-// purge removes rbee's files from this machine. It is only called once every
-// hive is known to be without rbee, so that no hive is forgotten.
+// purge removes the config from this machine, and all else of rbee unless hives
+// of other configs are on record. It is only called once every hive of this
+// config is known to be without rbee, so that no hive is forgotten.
 func (q *Queen) purge(configPath string) (purged []string, err error) {
 	paths := q.opts.Paths
-	for _, p := range []string{configPath, paths.Recipes(), paths.Record(), paths.Record() + ".lock", paths.CacheDir} {
+	others, err := q.record.Entries() // this config's hives are off the record by now
+	if err != nil {
+		return nil, err
+	}
+	all := []string{configPath}
+	if len(others) == 0 {
+		all = append(all, paths.Recipes(), paths.Record(), paths.Record()+".lock", paths.CacheDir)
+	}
+	for _, p := range all {
 		if _, err := os.Lstat(p); errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
