@@ -33,6 +33,9 @@ if [ -e "$B" ]; then
 		broken="bin/rbee hive inspect failed with status $?: $out"
 	fi
 	rbee='{"version":"","sha256":"","size":0}'
+elif [ -e "$R/run/hive.json" ] || [ -e "$R/bin/rbee.json" ]; then
+	broken="bin/rbee is missing"
+	rbee='{"version":"","sha256":"","size":0}'
 fi
 q() { printf '%%s' "$1" | tr '\n\t' '  ' | tr -d '\000-\037' | sed 's/\\/\\\\/g; s/"/\\"/g'; }
 missing= D=$R
