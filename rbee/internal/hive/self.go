@@ -49,14 +49,17 @@ func (h *Hive) installSelf(want *wire.Installed) (note string, err error) {
 		Version: h.Version, SHA256: sum, Size: size,
 		InstalledAt: time.Now().UTC().Truncate(time.Second), MadeDirs: want.MadeDirs,
 	}
-	if old != nil {
-		for _, dir := range old.MadeDirs {
-			if !slices.Contains(rec.MadeDirs, dir) {
-				rec.MadeDirs = append(rec.MadeDirs, dir)
-			}
-		}
-		slices.Sort(rec.MadeDirs) // a directory sorts before what it holds
+	before := old
+	if before == nil { // the binary may be gone, and its record still there
+		before = new(wire.Installed)
+		_ = readJSON(h.path(wire.BinaryInfo), before)
 	}
+	for _, dir := range before.MadeDirs {
+		if !slices.Contains(rec.MadeDirs, dir) {
+			rec.MadeDirs = append(rec.MadeDirs, dir)
+		}
+	}
+	slices.Sort(rec.MadeDirs) // a directory sorts before what it holds
 	note = "installed"
 	if old != nil && old.SHA256 == sum && broken == "" {
 		if rec.InstalledAt, note = old.InstalledAt, "already in place"; rec.InstalledAt.IsZero() {

@@ -1,6 +1,7 @@
 package ui
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -54,8 +55,9 @@ func driftText(d operations.Drift) string {
 		return what
 	}
 	with := func(what string) string {
-		if d.Details == "" {
-			return what
+		// The details are a sentence of their own, which may begin as this one.
+		if d.Details == "" || strings.HasPrefix(d.Details, what) {
+			return cmp.Or(d.Details, what)
 		}
 		return what + ": " + d.Details
 	}
