@@ -60,6 +60,9 @@ func Run(ctx context.Context, p Process) int {
 
 // run parses the command line and does what it says.
 func (a *app) run(ctx context.Context) error {
+	if c, ok := inspectLine(a.p.Args); ok {
+		return c.Run(ctx, a)
+	}
 	parser, err := newParser(&a.grammar, a.p.Stdout)
 	if err != nil {
 		return fmt.Errorf("the command line's grammar is wrong: %w", err)
