@@ -1,0 +1,49 @@
+package pkgmgr
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestPackRefusesAChangedFile: what is kept under a checksum has that checksum.
+func TestPackRefusesAChangedFile(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file, packed := filepath.Join(dir, "engine"), filepath.Join(dir, "engine.gz")
+	if err := os.WriteFile(file, []byte("as it was"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	sum, _, err := hashFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte("rebuilt"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := pack(file, packed, sum); err == nil || !strings.Contains(err.Error(), "changed while it was read") {
+		t.Fatalf("error %v", err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(dir, "*.gz*")); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+// TestDownloadHidesQueries: a query may be a secret, so no error shows it.
+func TestDownloadHidesQueries(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(http.NotFoundHandler())
+	refused := server.URL + "/engine?token=secret"
+	for _, live := range []bool{true, false} {
+		if !live {
+			server.Close()
+		}
+		err := download(t.Context(), nil, refused, &strings.Builder{})
+		if err == nil || strings.Contains(err.Error(), "secret") || !strings.Contains(err.Error(), "/engine") {
+			t.Errorf("live %t: error %v", live, err)
+		}
+	}
+}
