@@ -28,7 +28,8 @@ type Error struct {
 	Code Code `json:"code"`
 
 	// Reason refines [CodeUnreachable]: "resolve", "refused", "timeout",
-	// "auth", "host_key_unknown", "host_key_changed" or what else the
+	// "auth", "host_key_unknown", "host_key_changed", "daemon" (the machine can be
+	// reached, its hive daemon does not run or answer) or what else the
 	// connection reported. Empty where there is nothing to add.
 	Reason string `json:"reason,omitempty"`
 

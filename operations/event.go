@@ -10,8 +10,11 @@ const (
 	EventPhase    EventType = "phase"    // a hive enters a phase
 	EventPlan     EventType = "plan"     // the plan is made; Plan holds it
 	EventStep     EventType = "step"     // a step begins, ends or fails
-	EventProgress EventType = "progress" // bytes moved for a step
+	EventProgress EventType = "progress" // bytes moved, for a step or a model
 	EventNote     EventType = "note"     // something worth saying, in Message
+	EventWorker   EventType = "worker"   // a worker process entered a state; Worker holds it
+	EventLog      EventType = "log"      // a worker wrote Text
+	EventToken    EventType = "token"    // a model answered Text, a part of its answer
 )
 
 // Phase is what is going on with a hive.
@@ -54,7 +57,8 @@ type Event struct {
 	// Phase is set for [EventPhase].
 	Phase Phase `json:"phase,omitempty"`
 
-	// Step and StepStatus are set for [EventStep]; Step for [EventProgress] too.
+	// Step and StepStatus are set for [EventStep]; Step for the [EventProgress]
+	// of a step too.
 	Step       *Step      `json:"step,omitempty"`
 	StepStatus StepStatus `json:"step_status,omitempty"`
 
@@ -67,6 +71,13 @@ type Event struct {
 
 	// Plan is set for [EventPlan].
 	Plan *Plan `json:"plan,omitempty"`
+
+	// Worker is set for [EventWorker].
+	Worker *WorkerProcess `json:"worker,omitempty"`
+
+	// Text is set for [EventLog] and [EventToken], as it is: white space counts,
+	// and a log may hold anything.
+	Text string `json:"text,omitempty"`
 
 	// Error is set for failures.
 	Error *Error `json:"error,omitempty"`

@@ -76,7 +76,7 @@ func ExampleRunner() {
 
 func ExampleShouldForwardToHive() {
 	fmt.Println(operations.ShouldForwardToHive(operations.PackageSync{}))
-	fmt.Println(operations.ShouldForwardToHive(operations.ModelList{HiveID: "gpu-1"}))
+	fmt.Println(operations.ShouldForwardToHive(operations.ModelList{Target: operations.Target{HiveID: "gpu-1"}}))
 	// Output:
 	// false
 	// true

@@ -30,6 +30,7 @@ const (
 	KindWorkerProcessList   Kind = "worker_process_list"
 	KindWorkerProcessGet    Kind = "worker_process_get"
 	KindWorkerProcessDelete Kind = "worker_process_delete"
+	KindWorkerProcessLogs   Kind = "worker_process_logs"
 	KindModelDownload       Kind = "model_download"
 	KindModelList           Kind = "model_list"
 	KindModelGet            Kind = "model_get"
@@ -73,7 +74,7 @@ type Runner interface {
 func ShouldForwardToHive(op Operation) bool {
 	switch op.Kind() {
 	case KindWorkerSpawn, KindWorkerProcessList, KindWorkerProcessGet, KindWorkerProcessDelete,
-		KindModelDownload, KindModelList, KindModelGet, KindModelDelete:
+		KindWorkerProcessLogs, KindModelDownload, KindModelList, KindModelGet, KindModelDelete:
 		return true
 	default:
 		return false
@@ -89,31 +90,52 @@ func Kinds() []Kind {
 	return kinds
 }
 
-// entry ties a kind to the Go type that carries it.
+// entry ties a kind to the Go types of its operation and its report.
 type entry struct {
-	kind Kind
-	read func(data []byte) (Operation, error)
+	kind   Kind
+	read   func(data []byte) (Operation, error)
+	report func() Report // an empty one, of the type that the operation ends with
 }
 
 var all = []entry{
-	reader[PackageSync](), reader[PackageStatus](), reader[PackageInstall](),
-	reader[PackageUninstall](), reader[PackageValidate](), reader[PackageMigrate](),
-	reader[HiveStart](), reader[HiveStop](), reader[HiveList](),
-	reader[HiveGet](), reader[HiveStatus](), reader[HiveCapabilities](),
-	reader[WorkerSpawn](), reader[WorkerProcessList](), reader[WorkerProcessGet](), reader[WorkerProcessDelete](),
-	reader[ModelDownload](), reader[ModelList](), reader[ModelGet](), reader[ModelDelete](),
-	reader[Infer](),
+	reader[PackageSync, SyncReport](),
+	reader[PackageStatus, StatusReport](),
+	reader[PackageInstall, SyncReport](),
+	reader[PackageUninstall, UninstallReport](),
+	reader[PackageValidate, ValidateReport](),
+	reader[PackageMigrate, MigrateReport](),
+	reader[HiveStart, HiveDaemonReport](),
+	reader[HiveStop, HiveDaemonReport](),
+	reader[HiveList, HiveListReport](),
+	reader[HiveGet, HiveGetReport](),
+	reader[HiveStatus, HiveDaemonReport](),
+	reader[HiveCapabilities, HiveCapabilitiesReport](),
+	reader[WorkerSpawn, WorkerSpawnReport](),
+	reader[WorkerProcessList, WorkerListReport](),
+	reader[WorkerProcessGet, WorkerGetReport](),
+	reader[WorkerProcessDelete, WorkerDeleteReport](),
+	reader[WorkerProcessLogs, WorkerLogsReport](),
+	reader[ModelDownload, ModelDownloadReport](),
+	reader[ModelList, ModelListReport](),
+	reader[ModelGet, ModelGetReport](),
+	reader[ModelDelete, ModelDeleteReport](),
+	reader[Infer, InferReport](),
 }
 
-func reader[T Operation]() entry {
+// reader makes the entry of operation T, which ends in a *R.
+func reader[T Operation, R any, P interface {
+	*R
+	Report
+}]() entry {
 	var zero T
-	return entry{zero.Kind(), func(data []byte) (Operation, error) {
+	read := func(data []byte) (Operation, error) {
 		var op T
 		if err := readFields(zero.Kind(), data, &op); err != nil {
 			return nil, err
 		}
 		return op, op.Validate()
-	}}
+	}
+	return entry{zero.Kind(), read, func() Report { return P(new(R)) }}
 }
 
 // Parse reads one operation from its wire form and validates it. Every error is

@@ -39,26 +39,36 @@ var golden = map[string]ops.Operation{
 	"package_migrate": ops.PackageMigrate{
 		OutputPath: "out/", ConfigPath: "hives.conf", SSHConfig: "gpu-*", Hosts: []string{"bee@box:2222", "other"}, Parallel: 4, Force: true,
 	},
-	"package_migrate_min":   ops.PackageMigrate{OutputPath: "hives.conf"},
-	"hive_start":            ops.HiveStart{Alias: "gpu-1", ConfigPath: "hives.conf"},
-	"hive_start_min":        ops.HiveStart{Alias: "gpu-1"},
-	"hive_stop":             ops.HiveStop{Alias: "gpu-1", ConfigPath: "hives.conf"},
-	"hive_list":             ops.HiveList{ConfigPath: "hives.conf"},
-	"hive_list_min":         ops.HiveList{},
-	"hive_get":              ops.HiveGet{Alias: "gpu-1", ConfigPath: "hives.conf"},
-	"hive_status":           ops.HiveStatus{Alias: "gpu-1", ConfigPath: "hives.conf"},
-	"hive_capabilities":     ops.HiveCapabilities{Alias: "gpu-1", ConfigPath: "hives.conf"},
-	"worker_spawn":          ops.WorkerSpawn{HiveID: "gpu-1", Model: "org/repo", Worker: "vllm", Device: "0,1"},
-	"worker_spawn_min":      ops.WorkerSpawn{HiveID: "gpu-1", Model: "org/repo", Worker: "vllm"},
-	"worker_process_list":   ops.WorkerProcessList{HiveID: "gpu-1"},
-	"worker_process_get":    ops.WorkerProcessGet{HiveID: "gpu-1", PID: 4242},
-	"worker_process_delete": ops.WorkerProcessDelete{HiveID: "gpu-1", PID: 4242},
-	"model_download":        ops.ModelDownload{HiveID: "gpu-1", Model: "org/repo:Q4"},
-	"model_list":            ops.ModelList{HiveID: "gpu-1"},
-	"model_get":             ops.ModelGet{HiveID: "gpu-1", ID: "org/repo"},
-	"model_delete":          ops.ModelDelete{HiveID: "gpu-1", ID: "org/repo"},
-	"infer": ops.Infer{
-		HiveID: "gpu-1", Model: "m", Prompt: "two\n\"lines\" <é>", MaxTokens: 20, Temperature: 0.7,
+	"package_migrate_min": ops.PackageMigrate{OutputPath: "hives.conf"},
+	"hive_start":          ops.HiveStart{Alias: "gpu-1", ConfigPath: "hives.conf"},
+	"hive_start_min":      ops.HiveStart{Alias: "gpu-1"},
+	"hive_stop":           ops.HiveStop{Alias: "gpu-1", ConfigPath: "hives.conf"},
+	"hive_list":           ops.HiveList{ConfigPath: "hives.conf"},
+	"hive_list_min":       ops.HiveList{},
+	"hive_get":            ops.HiveGet{Alias: "gpu-1", ConfigPath: "hives.conf"},
+	"hive_status":         ops.HiveStatus{Alias: "gpu-1", ConfigPath: "hives.conf"},
+	"hive_capabilities":   ops.HiveCapabilities{Alias: "gpu-1", ConfigPath: "hives.conf"},
+	"worker_spawn":        ops.WorkerSpawn{Target: ops.Target{HiveID: "gpu-1"}, Model: "org/repo", Worker: "vllm", Device: "0,1"},
+	"worker_spawn_min":    ops.WorkerSpawn{Target: ops.Target{HiveID: "gpu-1"}, Model: "org/repo", Worker: "vllm"},
+	"worker_process_list": ops.WorkerProcessList{Target: ops.Target{HiveID: "gpu-1"}},
+	"worker_spawn_all": ops.WorkerSpawn{
+		Target: ops.Target{HiveID: "gpu-1", ConfigPath: "hives.conf"}, Model: "org/repo", Worker: "vllm", Device: "0,1", Port: 8700,
+		ContextLength: 4096, Env: map[string]string{"A": "b=c"}, Args: []string{"--flag", "two words"}, Detach: true,
+	},
+	"worker_process_list_min":  ops.WorkerProcessList{},
+	"worker_process_list_all":  ops.WorkerProcessList{Target: ops.Target{HiveID: "gpu-1"}, All: true},
+	"worker_process_get_id":    ops.WorkerProcessGet{Target: ops.Target{HiveID: "gpu-1"}, WorkerRef: ops.WorkerRef{ID: "echo-1a2b"}},
+	"worker_process_delete_id": ops.WorkerProcessDelete{Target: ops.Target{HiveID: "gpu-1"}, WorkerRef: ops.WorkerRef{ID: "e"}, GraceSeconds: 1.5, Force: true},
+	"worker_process_logs":      ops.WorkerProcessLogs{Target: ops.Target{HiveID: "gpu-1"}, WorkerRef: ops.WorkerRef{ID: "e"}, Lines: -1, Follow: true},
+	"model_download_all":       ops.ModelDownload{Target: ops.Target{HiveID: "gpu-1"}, Model: "org/repo", Token: "hf_x", Endpoint: "http://hub"},
+	"model_list_min":           ops.ModelList{},
+	"worker_process_get":       ops.WorkerProcessGet{Target: ops.Target{HiveID: "gpu-1"}, WorkerRef: ops.WorkerRef{PID: 4242}},
+	"worker_process_delete":    ops.WorkerProcessDelete{Target: ops.Target{HiveID: "gpu-1"}, WorkerRef: ops.WorkerRef{PID: 4242}},
+	"model_download":           ops.ModelDownload{Target: ops.Target{HiveID: "gpu-1"}, Model: "org/repo:Q4"},
+	"model_list":               ops.ModelList{Target: ops.Target{HiveID: "gpu-1"}},
+	"model_get":                ops.ModelGet{Target: ops.Target{HiveID: "gpu-1"}, ID: "org/repo"},
+	"model_delete":             ops.ModelDelete{Target: ops.Target{HiveID: "gpu-1"}, ID: "org/repo"},
+	"infer": ops.Infer{Target: ops.Target{HiveID: "gpu-1"}, Model: "m", Prompt: "two\n\"lines\" <é>", MaxTokens: 20, Temperature: 0.7,
 		TopP: ptr(0.9), TopK: ptr(40), Device: "cuda:0", WorkerID: "w-1", Stream: true,
 	},
 	"infer_min": ops.Infer{Model: "m", Prompt: "hi", MaxTokens: 1},
@@ -115,7 +125,7 @@ func TestGolden(t *testing.T) {
 func TestEveryKindIsKnownOnce(t *testing.T) {
 	t.Parallel()
 	kinds := ops.Kinds()
-	if len(kinds) != 21 || len(slices.Compact(slices.Sorted(slices.Values(kinds)))) != 21 {
+	if len(kinds) != 22 || len(slices.Compact(slices.Sorted(slices.Values(kinds)))) != 22 {
 		t.Errorf("kinds: %v", kinds)
 	}
 }
@@ -185,11 +195,17 @@ func TestParseRefuses(t *testing.T) {
 		{"capabilities of none", `{"operation":"hive_capabilities"}`, `"alias" is required`},
 		{"spawn without model", `{"operation":"worker_spawn","hive_id":"a","worker":"w"}`, `"model" is required`},
 		{"spawn without worker", `{"operation":"worker_spawn","hive_id":"a","model":"m"}`, `"worker" is required`},
-		{"processes of none", `{"operation":"worker_process_list"}`, `"hive_id" is required`},
+		{"spawn on no device", `{"operation":"worker_spawn","hive_id":"a","model":"m","worker":"w","device":"0,x"}`, `"x" is no device`},
+		{"spawn twice on a device", `{"operation":"worker_spawn","hive_id":"a","model":"m","worker":"w","device":"1,1"}`, `named twice`},
+		{"spawn on a bad port", `{"operation":"worker_spawn","hive_id":"a","model":"m","worker":"w","port":65536}`, `"port" is 65536`},
+		{"spawn with a bad context", `{"operation":"worker_spawn","hive_id":"a","model":"m","worker":"w","context_length":-1}`, `"context_length" is -1`},
+		{"spawn with a bad variable", `{"operation":"worker_spawn","hive_id":"a","model":"m","worker":"w","env":{"A=B":""}}`, `not the name of a variable`},
+		{"pid and id", `{"operation":"worker_process_get","hive_id":"a","pid":1,"id":"w"}`, `both given`},
+		{"logs of none", `{"operation":"worker_process_logs","hive_id":"a"}`, `"pid" is 0`},
+		{"a bad grace", `{"operation":"worker_process_delete","hive_id":"a","pid":1,"grace_seconds":-1}`, `"grace_seconds" is -1`},
 		{"no process", `{"operation":"worker_process_get","hive_id":"a"}`, `"pid" is 0`},
 		{"a bad process", `{"operation":"worker_process_delete","hive_id":"a","pid":-1}`, `"pid" is -1`},
 		{"download of nothing", `{"operation":"model_download","hive_id":"a"}`, `"model" is required`},
-		{"models of none", `{"operation":"model_list"}`, `"hive_id" is required`},
 		{"no model", `{"operation":"model_get","hive_id":"a"}`, `"id" is required`},
 		{"delete no model", `{"operation":"model_delete","hive_id":"a"}`, `"id" is required`},
 		{"no prompt", `{"operation":"infer","model":"m","max_tokens":1}`, `"prompt" is required`},
@@ -247,7 +263,7 @@ func TestShouldForwardToHive(t *testing.T) {
 	t.Parallel()
 	forwarded := []ops.Kind{
 		ops.KindWorkerSpawn, ops.KindWorkerProcessList, ops.KindWorkerProcessGet, ops.KindWorkerProcessDelete,
-		ops.KindModelDownload, ops.KindModelList, ops.KindModelGet, ops.KindModelDelete,
+		ops.KindWorkerProcessLogs, ops.KindModelDownload, ops.KindModelList, ops.KindModelGet, ops.KindModelDelete,
 	}
 	byKind := map[ops.Kind]ops.Operation{}
 	for _, op := range golden {
