@@ -307,9 +307,23 @@ func (s *session) workerInstall(step operations.Step) *wire.WorkerInstall {
 	want := s.wantOf(step)
 	return &wire.WorkerInstall{
 		Type: step.Worker, Version: want.Version, Requested: s.wish(step.Worker).Version,
-		Force:  s.opts.Force || step.Action == operations.ActionUpdateWorker && step.From == want.Version,
+		Force:  s.opts.Force || s.damaged(step, want),
 		Source: want.Source,
+		Launch: want.Launch,
 	}
+}
+
+// damaged reports whether a version must be installed although it is there.
+func (s *session) damaged(step operations.Step, want WorkerWant) bool {
+	if step.Action != operations.ActionUpdateWorker || step.From != want.Version {
+		return false
+	}
+	for _, w := range s.member.state.Workers {
+		if w.Type == step.Worker {
+			return w.Corrupt != "" || w.Foreign || w.SHA256 != want.Source.SHA256
+		}
+	}
+	return false
 }
 
 // apply runs `rbee hive apply` and follows it to its result.

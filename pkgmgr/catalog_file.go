@@ -1,12 +1,14 @@
 package pkgmgr
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/internal/strict"
 )
@@ -21,6 +23,15 @@ type recipeFile struct {
 	Start       strict.Value[startEntry]    `key:"start"`
 	Ready       strict.Value[readyEntry]    `key:"ready"`
 	Needs       strict.Value[needsEntry]    `key:"needs"`
+	Memory      strict.Value[memoryEntry]   `key:"memory"`
+	Grace       strict.Value[span]          `key:"grace" like:"30s"`
+}
+
+type memoryEntry struct {
+	Fixed    strict.Value[size]  `key:"fixed" like:"8GiB"`
+	Overhead strict.Value[size]  `key:"overhead" like:"1GiB"`
+	Share    strict.Value[share] `key:"share" like:"90%"`
+	Context  strict.Value[int64] `key:"context" like:"8192"`
 }
 
 type sourceEntry struct {
@@ -46,6 +57,7 @@ type startEntry struct {
 type readyEntry struct {
 	Path   strict.Value[string] `key:"path,required" like:"/health"`
 	Status strict.Value[int64]  `key:"status" like:"200"`
+	Stall  strict.Value[span]   `key:"stall" like:"5m"`
 }
 
 type needsEntry struct {
@@ -54,6 +66,36 @@ type needsEntry struct {
 	Disk      strict.Value[size]                   `key:"disk" like:"20GiB"`
 	OS        strict.Value[[]strict.Value[string]] `key:"os" like:"[linux]"`
 	Arch      strict.Value[[]strict.Value[string]] `key:"arch" like:"[amd64]"`
+}
+
+// span is a length of time, such as 30s or 5m.
+type span time.Duration
+
+// DecodeNode implements [strict.Decoder].
+func (s *span) DecodeNode(n *strict.Node) error {
+	if n.Kind != strict.String {
+		return fmt.Errorf("%s is not a length of time", n.Kind)
+	}
+	d, err := time.ParseDuration(n.Text)
+	if err != nil || d <= 0 {
+		return fmt.Errorf("%q is not a length of time", n.Text)
+	}
+	*s = span(d)
+	return nil
+}
+
+// share is a part of a whole, such as 90%.
+type share float64
+
+// DecodeNode implements [strict.Decoder].
+func (s *share) DecodeNode(n *strict.Node) error {
+	number, ok := strings.CutSuffix(n.Text, "%")
+	v, err := strconv.ParseFloat(number, 64)
+	if n.Kind != strict.String || !ok || err != nil || v <= 0 || v > 100 {
+		return fmt.Errorf("%s is not a share", cmp.Or(n.Text, n.Kind.String()))
+	}
+	*s = share(v / 100)
+	return nil
 }
 
 // size is a number of bytes, written as one or with a unit: 512, "1.5 GiB".

@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 	"unicode"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/internal/strict"
@@ -35,7 +36,7 @@ var (
 	knownLibc    = []string{"glibc", "musl"}
 	knownGPU     = []string{"nvidia", "amd", "intel", "apple", "any"}
 	knownBuiltin = []string{"echo"}
-	startWords   = []string{"entry", "host", "model", "port"}
+	startWords   = []string{"context", "device_count", "devices", "entry", "host", "model", "model_path", "port"}
 	sourceWords  = []string{"arch", "os", "version"}
 
 	// otherNames are names of platforms that Go has another one for.
@@ -76,6 +77,10 @@ func (c *recipeCheck) recipe(f *recipeFile) *Recipe {
 			OS:        c.allOf(f.Needs.V.OS, "os", knownOS),
 			Arch:      c.allOf(f.Needs.V.Arch, "arch", knownArch),
 		},
+	}
+	r.Grace = time.Duration(f.Grace.V)
+	if f.Memory.Set {
+		r.Memory = c.memory(&f.Memory.V)
 	}
 	for i := range f.Sources.V {
 		r.Sources = append(r.Sources, c.source(&f.Sources.V[i]))
@@ -182,7 +187,7 @@ func (c *recipeCheck) ready(e *readyEntry) Ready {
 	if strings.ContainsFunc(e.Path.V, func(r rune) bool { return unicode.IsControl(r) || unicode.IsSpace(r) }) {
 		c.report(e.Path.Pos, "expected a path, such as /health", "ready.path %q has blanks", e.Path.V)
 	}
-	r := Ready{Path: e.Path.V, Status: int(e.Status.V)}
+	r := Ready{Path: e.Path.V, Status: int(e.Status.V), Stall: time.Duration(e.Stall.V)}
 	switch {
 	case !e.Status.Set && e.Path.Set:
 		r.Status = 200
@@ -190,4 +195,11 @@ func (c *recipeCheck) ready(e *readyEntry) Ready {
 		c.report(e.Status.Pos, "expected 100 to 599", "ready.status %d is not an HTTP status", e.Status.V)
 	}
 	return r
+}
+
+func (c *recipeCheck) memory(e *memoryEntry) *Memory {
+	if e.Context.Set && (e.Context.V < 1 || e.Context.V > 1<<30) {
+		c.report(e.Context.Pos, "expected a number of tokens", "memory.context is %d", e.Context.V)
+	}
+	return &Memory{Fixed: int64(e.Fixed.V), Overhead: int64(e.Overhead.V), Share: float64(e.Share.V), Context: int(e.Context.V)}
 }

@@ -1,6 +1,10 @@
 package pkgmgr
 
-import "github.com/rbee-keeper/rbee/pkgmgr/wire"
+import (
+	"time"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+)
 
 // Recipe says how one worker type is installed, started and probed.
 type Recipe struct {
@@ -19,6 +23,13 @@ type Recipe struct {
 	Start Start
 	Ready Ready
 	Needs Needs
+
+	// Grace is how long it may take to end after SIGTERM; 0 leaves that to the
+	// hive (20 s).
+	Grace time.Duration
+
+	// Memory says what it takes on accelerators; nil for a worker that uses none.
+	Memory *Memory
 
 	// File is where the recipe was read from; "catalog/..." for a built-in one.
 	File string
@@ -56,18 +67,51 @@ type Source struct {
 }
 
 // Start is how a worker is started: the arguments after its entry point and
-// variables added to its environment. In both {entry}, {host}, {port} and {model}
-// stand for what it is started with.
+// variables added to its environment. In both, words in braces stand for what it
+// is started with:
+//
+//	{entry}         the worker's program
+//	{host}, {port}  where it shall listen
+//	{model}         the model's name, as it was asked for
+//	{model_path}    the model's file, or the directory of its snapshot; a recipe
+//	                with this word needs the model on the machine's disk
+//	{devices}       indices of its accelerators, such as "0,1"; empty on the CPU
+//	{device_count}  how many those are
+//	{context}       the length of context that was asked for; 0 if none was
 type Start struct {
 	Args []string
 	Env  map[string]string
 }
 
 // Ready is how a worker shows that it can serve: a GET of Path on its port that
-// answers with Status. An empty Path means that nothing is probed.
+// answers with Status. An empty Path means that it is ready once it listens.
 type Ready struct {
 	Path   string
 	Status int
+
+	// Stall is how long it may load without a sign of life, which is a line in
+	// its log or a change of its memory; 0 leaves that to the hive (5 minutes).
+	Stall time.Duration
+}
+
+// Memory is how the device memory of a worker is estimated.
+type Memory struct {
+	Fixed    int64   // bytes whatever the model; 0: by the model's files and its context
+	Overhead int64   // bytes on each device besides
+	Share    float64 // part of each device that it reserves, above 0 to 1; 0: what it needs
+	Context  int     // tokens, where none are asked for; 0: the model's own, at most 8192
+}
+
+// Launch is the part of a recipe that a machine keeps beside an installed worker.
+func (r *Recipe) Launch() *wire.Launch {
+	l := &wire.Launch{
+		Args: r.Start.Args, Env: r.Start.Env, ReadyPath: r.Ready.Path, ReadyStatus: r.Ready.Status,
+		StallSeconds: r.Ready.Stall.Seconds(), GraceSeconds: r.Grace.Seconds(), GPU: r.Needs.GPU,
+	}
+	if m := r.Memory; m != nil {
+		l.Memory = &wire.Memory{Fixed: m.Fixed, Overhead: m.Overhead, Share: m.Share, Context: m.Context}
+	}
+	return l
 }
 
 // Needs are what a machine must have for a worker to be of use there.

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
@@ -117,7 +118,9 @@ sources:
 - {version: "2", file: x.zip, entry: x}
 - {version: "2", file: x.bin, format: tar.zst, entry: a/b}
 start: {args: [serve, "{model}", '{"a": 1}'], env: {PORT: "{port}"}}
-ready: {path: /health}
+ready: {path: /health, stall: 90s}
+grace: 1m
+memory: {fixed: 1GiB, overhead: 2GB, share: 87.5%, context: 4096}
 needs: {gpu: any, gpu_memory: 24GB, disk: 7, os: [linux], arch: [arm64]}
 `))
 	if err != nil {
@@ -131,8 +134,9 @@ needs: {gpu: any, gpu_memory: 24GB, disk: 7, os: [linux], arch: [arm64]}
 			{Version: "2", File: "x.bin", Format: wire.FormatTarZst, Entry: "a/b", Pos: Pos{10, 3}},
 		},
 		Start: Start{Args: []string{"serve", "{model}", `{"a": 1}`}, Env: map[string]string{"PORT": "{port}"}},
-		Ready: Ready{Path: "/health", Status: 200},
-		Needs: Needs{GPU: "any", GPUMemory: 24e9, Disk: 7, OS: []string{"linux"}, Arch: []string{"arm64"}},
+		Ready: Ready{Path: "/health", Status: 200, Stall: 90 * time.Second}, Grace: time.Minute,
+		Memory: &Memory{Fixed: 1 << 30, Overhead: 2e9, Share: 0.875, Context: 4096},
+		Needs:  Needs{GPU: "any", GPUMemory: 24e9, Disk: 7, OS: []string{"linux"}, Arch: []string{"arm64"}},
 	}
 	if !reflect.DeepEqual(r, want) {
 		t.Errorf("recipe\n%+v\nwant\n%+v", r, want)
@@ -172,10 +176,15 @@ func TestParseRecipeProblems(t *testing.T) {
 		{src("version: v1, url: ftp://h/x, sha256: " + sum), `3:22 "ftp://h/x" is not the address of a download`},
 		{src("version: v1, url: 'https://u:hunter2@h/x', sha256: " + sum), "3:22 url has a user name or password"},
 		{plain + "latest: \"2\"\n", `4:9 no source has the version "2" (expected one of 1)`},
-		{plain + "start: {args: [\"{prot}\"]}\n", "4:16 unknown placeholder {prot} (known are {entry}, {host}, {model}, {port})"},
+		{plain + "start: {args: [\"{prot}\"]}\n", "4:16 unknown placeholder {prot} (known are {context}, {device_count}, {devices}, {entry}, {host}, {model}, {model_path}, {port})"},
 		{plain + "start: {env: {A B: c}}\n", `4:20 "A B" is not the name of a variable`},
 		{plain + "ready: {path: health}\n", `4:15 ready.path "health" does not begin with a slash`},
 		{plain + "ready: {path: /h, status: 9}\n", "4:27 ready.status 9 is not an HTTP status"},
+		{plain + "ready: {path: /h, stall: 90}\n", "4:26 stall: an integer is not a length of time"},
+		{plain + "grace: -1s\n", `4:8 grace: "-1s" is not a length of time`},
+		{plain + "memory: {share: 0.9}\n", "4:17 share: 0.9 is not a share"},
+		{plain + "memory: {share: 101%}\n", "4:17 share: 101% is not a share"},
+		{plain + "memory: {context: 0}\n", "4:19 memory.context is 0"},
 		{plain + "needs: {gpu: nvida}\n", `4:14 unknown gpu "nvida" (did you mean "nvidia"?)`},
 		{plain + "disk: 1\n", `4:1 unknown key "disk" (it belongs in needs)`},
 	} {

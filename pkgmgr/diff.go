@@ -295,6 +295,8 @@ func workerDiffers(have wire.Worker, wish Worker, want WorkerWant) (issue operat
 		return operations.IssueOutdatedWorker, fmt.Sprintf("is %s, want %s", have.Version, want.Version)
 	case want.Source.SHA256 != "" && have.SHA256 != want.Source.SHA256:
 		return operations.IssueOutdatedWorker, fmt.Sprintf("%s is of another source than the recipe's", have.Version)
+	case want.Launch != nil && !want.Launch.Equal(have.Launch):
+		return operations.IssueOutdatedWorker, fmt.Sprintf("%s is started otherwise than the recipe says", have.Version)
 	}
 	return "", ""
 }

@@ -245,6 +245,17 @@ var diffCases = []diffCase{
 		drift: []string{"outdated_worker llm: Worker 'llm' 2.0 is of another source than the recipe's"},
 	},
 	{
+		name: "a recipe that starts the worker otherwise",
+		edit: func(_ *hiveState, w *want, _ *planOpts) {
+			for k, have := range w.Workers {
+				have.Launch = &wire.Launch{Args: []string{"serve"}}
+				w.Workers[k] = have
+			}
+		},
+		steps: []string{"update_worker llm 2.0>2.0"},
+		drift: []string{"outdated_worker llm: Worker 'llm' 2.0 is started otherwise than the recipe says"},
+	},
+	{
 		name:  "corrupt worker",
 		edit:  func(s *hiveState, _ *want, _ *planOpts) { s.State.Workers[0].Corrupt = "bin/x is missing" },
 		steps: []string{"update_worker llm 2.0>2.0"},

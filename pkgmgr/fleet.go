@@ -300,7 +300,7 @@ func (f *Fleet) workerWant(key WorkerKey, want Want) WorkerWant {
 	if err != nil {
 		return WorkerWant{Err: err}
 	}
-	w := WorkerWant{Version: r.Version, Source: wire.Source{
+	w := WorkerWant{Version: r.Version, Launch: recipe.Launch(), Source: wire.Source{
 		Builtin: r.Source.Builtin, SHA256: r.Source.SHA256, Size: r.Source.Size,
 		Format: r.Source.Format, Entry: r.Source.Entry,
 	}}

@@ -47,6 +47,9 @@ type WorkerWant struct {
 	// of the platform's rbee, and empty if that is not known.
 	Source wire.Source
 
+	// Launch is how the hive shall run it; nil compares nothing.
+	Launch *wire.Launch
+
 	// File is the artefact on this machine for a pushed source that is one
 	// already; else the artefact is fetched from URL when it is needed.
 	File string

@@ -194,11 +194,18 @@ func (r *run) installWorker(i int, want *wire.WorkerInstall) error {
 		return errors.New("install_worker without a worker")
 	}
 	if !want.Force && r.installed(want) {
+		r.machine.Edit(func(s *pkgmgr.State) {
+			for i := range s.Workers {
+				if s.Workers[i].Type == want.Type {
+					s.Workers[i].Requested, s.Workers[i].Launch = want.Requested, want.Launch
+				}
+			}
+		})
 		return nil
 	}
 	w := wire.Worker{
 		Type: want.Type, Version: want.Version, Requested: want.Requested,
-		SHA256: want.Source.SHA256, Bytes: want.Source.Size, InstalledAt: time.Now(),
+		Launch: want.Launch, SHA256: want.Source.SHA256, Bytes: want.Source.Size, InstalledAt: time.Now(),
 	}
 	var content []byte
 	if want.Source.Kind == wire.SourcePush {

@@ -25,7 +25,11 @@
 // what it was doing and leaves what was done.
 package wire
 
-import "time"
+import (
+	"bytes"
+	"encoding/json"
+	"time"
+)
 
 // Schema is the version of this protocol. A machine whose rbee speaks another
 // one is treated as outdated and gets a new rbee before anything else.
@@ -163,6 +167,9 @@ type Worker struct {
 	// Foreign means that the entry point is there and rbee did not install it.
 	Foreign bool `json:"foreign,omitempty"`
 
+	// Launch is how it is run, as it was installed; nil where nothing was said.
+	Launch *Launch `json:"launch,omitempty"`
+
 	// Corrupt says what is wrong with the installed files; empty if nothing is
 	// known to be. Files are only read again when a deep inspection is asked for.
 	Corrupt string `json:"corrupt,omitempty"`
@@ -226,6 +233,65 @@ type WorkerInstall struct {
 	Force bool `json:"force,omitempty"`
 
 	Source Source `json:"source"`
+
+	// Launch says how the worker is run; nil leaves it to the recipe of that
+	// type that is built into the machine's rbee.
+	Launch *Launch `json:"launch,omitempty"`
+}
+
+// Launch is how an installed worker is started, probed and stopped: the part of
+// a recipe that the machine keeps.
+type Launch struct {
+	// Args follow the entry point, and Env is added to its environment. In both,
+	// words in braces are replaced: {entry}, {host}, {port}, {model}, {model_path},
+	// {devices}, {device_count} and {context}.
+	Args []string          `json:"args,omitempty"`
+	Env  map[string]string `json:"env,omitempty"`
+
+	// ReadyPath is asked for with GET until it answers ReadyStatus. Without a
+	// path a worker is ready as soon as it listens on its port.
+	ReadyPath   string `json:"ready_path,omitempty"`
+	ReadyStatus int    `json:"ready_status,omitempty"`
+
+	// StallSeconds is how long a worker may load without writing to its log and
+	// without its memory changing; 0 is the machine's own.
+	StallSeconds float64 `json:"stall_seconds,omitempty"`
+
+	// GraceSeconds is how long it may take to end after SIGTERM; 0 is the
+	// machine's own.
+	GraceSeconds float64 `json:"grace_seconds,omitempty"`
+
+	// GPU is the vendor of the accelerator that it cannot run without, "any" for
+	// one of whatever vendor, or empty.
+	GPU string `json:"gpu,omitempty"`
+
+	// Memory says what it takes on accelerators; nil for a worker that uses none.
+	Memory *Memory `json:"memory,omitempty"`
+}
+
+// Memory is how the device memory of a worker is estimated.
+type Memory struct {
+	// Fixed is what it takes whatever the model, in bytes; 0 means that the
+	// model's files and its context say it.
+	Fixed int64 `json:"fixed,omitempty"`
+
+	// Overhead is taken on each device besides, in bytes.
+	Overhead int64 `json:"overhead,omitempty"`
+
+	// Share is the part of each device's whole memory that it reserves, above 0
+	// to 1; 0 if it takes what it needs.
+	Share float64 `json:"share,omitempty"`
+
+	// Context is the length of context, in tokens, that is counted with when
+	// none is asked for; 0 means the model's own, at most 8192.
+	Context int `json:"context,omitempty"`
+}
+
+// Equal reports whether two launches are the same on the wire; nil equals nil alone.
+func (l *Launch) Equal(other *Launch) bool {
+	a, errA := json.Marshal(l)
+	b, errB := json.Marshal(other)
+	return errA == nil && errB == nil && bytes.Equal(a, b)
 }
 
 // SourceKind says where the bytes of a worker come from.

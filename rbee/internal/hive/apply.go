@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
 )
 
 // errGone is why a run ends when nobody is there any more to hear of it.
@@ -158,7 +159,7 @@ func (s *session) prepare(req *wire.Request) error {
 	if req.Settings == nil {
 		return nil
 	}
-	if err := writeJSON(s.path(settingsFile), req.Settings); err != nil {
+	if err := atomicfile.WriteJSON(s.path(settingsFile), req.Settings); err != nil {
 		return fmt.Errorf("storing the settings: %w", explainFull(err, s.Home, 4096))
 	}
 	return nil

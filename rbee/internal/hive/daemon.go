@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
 )
 
 const (
@@ -39,7 +40,7 @@ func (h *Hive) locked(ctx context.Context, do func(context.Context) (string, err
 // daemon tells how the daemon is.
 func (h *Hive) daemon(ctx context.Context) wire.Daemon {
 	var rec record
-	if readJSON(h.path(daemonFile), &rec) != nil || !rec.alive() {
+	if atomicfile.ReadJSON(h.path(daemonFile), &rec) != nil || !rec.Alive() {
 		return wire.Daemon{}
 	}
 	d := wire.Daemon{
@@ -129,7 +130,7 @@ func (h *Hive) await(ctx context.Context, sum string, port int, exited <-chan st
 // stop ends the daemon, whoever supervises it.
 func (h *Hive) stop(ctx context.Context) (note string, err error) {
 	var rec record
-	known := readJSON(h.path(daemonFile), &rec) == nil && rec.alive()
+	known := atomicfile.ReadJSON(h.path(daemonFile), &rec) == nil && rec.Alive()
 	if err := h.stopUnits(ctx); err != nil {
 		return "", err
 	}
@@ -137,11 +138,11 @@ func (h *Hive) stop(ctx context.Context) (note string, err error) {
 		return "was not running", nil
 	}
 	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
-		if err := rec.signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		if err := rec.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
 			return "", fmt.Errorf("stopping the daemon, process %d: %w", rec.PID, err)
 		}
 		for end := time.Now().Add(stopTimeout); time.Now().Before(end); {
-			if !rec.alive() {
+			if !rec.Alive() {
 				return "stopped", nil
 			}
 			select {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 )
 
 // until waits for what a test cannot go on without.
@@ -60,7 +61,7 @@ func TestStartTwiceAndOtherPort(t *testing.T) {
 	if moved.PID == first.PID {
 		t.Errorf("the port changed, the process did not: %+v", moved)
 	}
-	if _, err := identify(first.PID); err == nil {
+	if _, err := proc.Identify(first.PID); err == nil {
 		t.Errorf("the daemon before still runs")
 	}
 }

@@ -40,6 +40,7 @@ import (
 	"unicode"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
 )
 
 // Names below the home that package wire has no use for.
@@ -54,7 +55,7 @@ const (
 
 	// tempPrefix begins the name of everything that is being made beside what
 	// it will replace. It matches wire.UploadGlob.
-	tempPrefix = ".rbee-"
+	tempPrefix = atomicfile.TempPrefix
 )
 
 // Names of what keeps the daemon running.

@@ -24,6 +24,8 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 )
 
 // TestMain lets the test binary be rbee: installed as bin/rbee it is the daemon.
@@ -313,17 +315,17 @@ func TestStrangerSurvivesAndPortTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
-	stale := record{process: process{cmd.Process.Pid, "1", "another boot"}}
+	stale := record{ID: proc.ID{PID: cmd.Process.Pid, StartTime: "1", BootID: "another boot"}}
 	port, ln := freePort(t)
 	defer ln.Close()
-	if err := errors.Join(writeJSON(h.path(daemonFile), stale), writeJSON(h.path(settingsFile), wire.Settings{HivePort: port})); err != nil {
+	if err := errors.Join(atomicfile.WriteJSON(h.path(daemonFile), stale), atomicfile.WriteJSON(h.path(settingsFile), wire.Settings{HivePort: port})); err != nil {
 		t.Fatal(err)
 	}
 	res := apply(t, h, &wire.Request{Steps: []wire.Step{self(t, h), {Action: wire.ActionStop}, {Action: wire.ActionStart}}}, nil)
 	if res.Errors[1] != "" || !strings.Contains(res.Errors[2], "held by another process") {
 		t.Errorf("%v", res.Errors)
 	}
-	if _, err := identify(cmd.Process.Pid); err != nil {
+	if _, err := proc.Identify(cmd.Process.Pid); err != nil {
 		t.Errorf("the stranger: %v", err)
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +12,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
 )
 
 // random is a word for a name that nothing else has.
@@ -22,61 +23,8 @@ func random() string {
 	return hex.EncodeToString(b[:])
 }
 
-// writeJSON makes path hold v, whole or not at all, also after a power cut.
-func writeJSON(path string, v any) error {
-	data, err := json.MarshalIndent(v, "", "  ")
-	if err != nil {
-		return err
-	}
-	return writeFile(path, append(data, '\n'), 0o600)
-}
-
-func writeFile(path string, data []byte, mode fs.FileMode) (err error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return err
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), tempPrefix)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(f.Name())
-		}
-	}()
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
-	if err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-// readJSON fills v from the file; a missing file is fs.ErrNotExist.
-func readJSON(path string, v any) error {
-	data, err := os.ReadFile(path) //nolint:gosec // the caller's own file
-	if err != nil {
-		return err
-	}
-	if err := json.Unmarshal(data, v); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	return nil
-}
-
-// syncDir brings the names in a directory to disk.
-func syncDir(dir string) error {
-	d, err := os.Open(dir) //nolint:gosec // the caller's own directory
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
-
-func syncFile(path string) error { return syncDir(path) }
+// syncFile brings a file's content to disk.
+func syncFile(path string) error { return atomicfile.SyncDir(path) }
 
 // hashFile is the SHA-256 of a file in hex, and its size.
 func hashFile(path string) (sum string, size int64, err error) {

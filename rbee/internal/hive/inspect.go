@@ -10,6 +10,7 @@ import (
 	"runtime"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
 )
 
 // InspectOptions say how closely to look. The zero value is the quick look.
@@ -67,7 +68,7 @@ func (h *Hive) installed(deep bool) (rec *wire.Installed, broken string) {
 		}
 	}
 	rec = new(wire.Installed)
-	recErr := readJSON(h.path(wire.BinaryInfo), rec)
+	recErr := atomicfile.ReadJSON(h.path(wire.BinaryInfo), rec)
 	switch {
 	case err != nil:
 		return rec, err.Error()
@@ -99,7 +100,7 @@ func (h *Hive) installed(deep bool) (rec *wire.Installed, broken string) {
 // settings are what the hive was last told; nil if never.
 func (h *Hive) settings() (*wire.Settings, error) {
 	var s wire.Settings
-	if err := readJSON(h.path(settingsFile), &s); err != nil {
+	if err := atomicfile.ReadJSON(h.path(settingsFile), &s); err != nil {
 		return nil, err
 	}
 	return &s, nil

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
 )
 
 // lockPoll is how often a held lock is tried again.
@@ -113,7 +114,7 @@ func writeHolder(f *os.File, owner string) error {
 // holder is who has the lock, as far as it can be read.
 func (h *Hive) holder() wire.Waiting {
 	var by holder
-	if err := readJSON(h.path(wire.LockFile), &by); err != nil || by.Owner == "" {
+	if err := atomicfile.ReadJSON(h.path(wire.LockFile), &by); err != nil || by.Owner == "" {
 		by.Owner = "a process that did not say who it is"
 		if by.PID != 0 {
 			by.Owner = fmt.Sprintf("process %d", by.PID)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
 )
 
 // Names in workers/ and workers/<type>/<version>/.
@@ -29,6 +30,9 @@ type Manifest struct {
 	Version   string      `json:"version"`
 	Requested string      `json:"requested"`
 	Source    wire.Source `json:"source"`
+
+	// Launch is how the worker is run.
+	Launch *wire.Launch `json:"launch,omitempty"`
 
 	// SHA256 and Size are those of the source: the archive, the plain file, or
 	// the rbee binary for a built-in worker.
@@ -116,7 +120,7 @@ func (h *Hive) worker(ctx context.Context, typ string, deep bool) *wire.Worker {
 	}
 	dir := h.versionDir(typ, w.Version)
 	var m Manifest
-	switch err := readJSON(filepath.Join(dir, manifestName), &m); {
+	switch err := atomicfile.ReadJSON(filepath.Join(dir, manifestName), &m); {
 	case errors.Is(err, fs.ErrNotExist):
 		w.Corrupt = manifestName + " is missing"
 		return w
@@ -128,6 +132,7 @@ func (h *Hive) worker(ctx context.Context, typ string, deep bool) *wire.Worker {
 		return w
 	}
 	w.Requested, w.SHA256, w.Bytes, w.InstalledAt = m.Requested, m.SHA256, m.Bytes, m.InstalledAt
+	w.Launch = m.Launch
 	w.Corrupt = m.check(ctx, dir, deep)
 	return w
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
 )
 
 // remove stops the daemon and removes everything of rbee, and nothing else.
@@ -21,7 +22,7 @@ func (h *Hive) remove(ctx context.Context) (note string, err error) {
 		return "", err
 	}
 	var rec wire.Installed
-	_ = readJSON(h.path(wire.BinaryInfo), &rec) // without it no directory above is rbee's
+	_ = atomicfile.ReadJSON(h.path(wire.BinaryInfo), &rec) // without it no directory above is rbee's
 	entries, err := filepath.Glob(h.entryPath("*"))
 	if err != nil {
 		return "", err

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
 )
 
 // isUpload reports whether the running binary lies where uploads go.
@@ -52,7 +53,7 @@ func (h *Hive) installSelf(want *wire.Installed) (note string, err error) {
 	before := old
 	if before == nil { // the binary may be gone, and its record still there
 		before = new(wire.Installed)
-		_ = readJSON(h.path(wire.BinaryInfo), before)
+		_ = atomicfile.ReadJSON(h.path(wire.BinaryInfo), before)
 	}
 	for _, dir := range before.MadeDirs {
 		if !slices.Contains(rec.MadeDirs, dir) {
@@ -69,7 +70,7 @@ func (h *Hive) installSelf(want *wire.Installed) (note string, err error) {
 		return "", explainFull(err, h.Home, size)
 	}
 	h.reach("placed")
-	if err := writeJSON(h.path(wire.BinaryInfo), rec); err != nil {
+	if err := atomicfile.WriteJSON(h.path(wire.BinaryInfo), rec); err != nil {
 		return "", fmt.Errorf("recording the new rbee: %w", explainFull(err, h.Home, 4096))
 	}
 	return note, nil
@@ -104,5 +105,5 @@ func (h *Hive) placeSelf() error {
 	if err := os.Rename(upload, h.path(wire.Binary)); err != nil {
 		return fmt.Errorf("putting the new rbee in place: %w", err)
 	}
-	return syncDir(bin)
+	return atomicfile.SyncDir(bin)
 }

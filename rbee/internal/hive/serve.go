@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 )
 
 // ServeOptions are the daemon's. The zero value works.
@@ -39,7 +41,7 @@ type Info struct {
 
 // record is run/hive.json.
 type record struct {
-	process
+	proc.ID
 	Port       int       `json:"port"`
 	Version    string    `json:"version"`
 	SHA256     string    `json:"sha256"`
@@ -84,7 +86,7 @@ func (h *Hive) Serve(ctx context.Context, o ServeOptions) error {
 	}
 	rec, err := h.newRecord(o.Port)
 	if err == nil {
-		err = writeJSON(h.path(daemonFile), rec)
+		err = atomicfile.WriteJSON(h.path(daemonFile), rec)
 	}
 	if err != nil {
 		return errors.Join(err, ln.Close())
@@ -115,7 +117,7 @@ func (h *Hive) Serve(ctx context.Context, o ServeOptions) error {
 func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
 func (h *Hive) newRecord(port int) (*record, error) {
-	self, err := identify(os.Getpid())
+	self, err := proc.Identify(os.Getpid())
 	if err != nil {
 		return nil, fmt.Errorf("finding this process's start time: %w", err)
 	}
@@ -142,7 +144,7 @@ func (h *Hive) token(make bool) (string, error) {
 	var secret [32]byte
 	_, _ = rand.Read(secret[:]) // never fails
 	token := hex.EncodeToString(secret[:])
-	return token, writeFile(h.path(tokenFile), []byte(token+"\n"), 0o600)
+	return token, atomicfile.Write(h.path(tokenFile), []byte(token+"\n"), 0o600)
 }
 
 func (h *Hive) handler(rec *record, token string) http.Handler {

@@ -14,6 +14,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
 )
 
 // supervisor starts the daemon and keeps it running.
@@ -92,7 +94,7 @@ type supervision struct {
 
 func (h *Hive) supervision() supervision {
 	var s supervision
-	_ = readJSON(h.path(supervisorFile), &s) // without it nothing is known to be rbee's
+	_ = atomicfile.ReadJSON(h.path(supervisorFile), &s) // without it nothing is known to be rbee's
 	return s
 }
 
@@ -108,11 +110,11 @@ func (h *Hive) writeService(path, text string, others ...string) error {
 	if len(made) > 0 {
 		s := h.supervision()
 		s.MadeDirs = slices.Compact(slices.Sorted(slices.Values(append(s.MadeDirs, made...))))
-		if err := writeJSON(h.path(supervisorFile), s); err != nil {
+		if err := atomicfile.WriteJSON(h.path(supervisorFile), s); err != nil {
 			return err
 		}
 	}
-	return writeFile(path, []byte(text), 0o644)
+	return atomicfile.Write(path, []byte(text), 0o644)
 }
 
 // removeService removes a service's file and the directories made for it, as far

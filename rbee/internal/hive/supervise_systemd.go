@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
 )
 
 // systemd is the user's own service manager.
@@ -90,7 +91,7 @@ func (s systemd) linger(ctx context.Context) {
 	if _, err := s.h.run(ctx, "loginctl", "enable-linger"); err == nil {
 		rec := s.h.supervision()
 		rec.Linger = true
-		_ = writeJSON(s.h.path(supervisorFile), rec) // without it, linger only stays on
+		_ = atomicfile.WriteJSON(s.h.path(supervisorFile), rec) // without it, linger only stays on
 	}
 }
 

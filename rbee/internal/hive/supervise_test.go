@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
 )
 
 // commands stands for the programs of the system and notes what is run.
@@ -226,7 +228,7 @@ func TestRemoveServiceLeavesTheUsers(t *testing.T) {
 	}
 	rec := h.supervision()
 	rec.MadeDirs = append(rec.MadeDirs, other, h.UserHome) // never rbee's to remove
-	if err := errors.Join(writeJSON(h.path(supervisorFile), rec), os.WriteFile(filepath.Join(h.UserHome, "a/b/mine"), nil, 0o600)); err != nil {
+	if err := errors.Join(atomicfile.WriteJSON(h.path(supervisorFile), rec), os.WriteFile(filepath.Join(h.UserHome, "a/b/mine"), nil, 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	if err := h.removeService(path); err != nil {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
 )
 
 // installWorker makes a worker type be what w says.
@@ -44,7 +45,7 @@ func (s *session) installWorker(ctx context.Context, index int, w *wire.WorkerIn
 	}()
 	m := &Manifest{
 		Type: w.Type, Version: w.Version, Requested: w.Requested,
-		Source: w.Source, SHA256: sum, InstalledAt: time.Now().UTC().Truncate(time.Second),
+		Source: w.Source, Launch: w.Launch, SHA256: sum, InstalledAt: time.Now().UTC().Truncate(time.Second),
 	}
 	if err := s.stage(ctx, index, staged, m); err != nil {
 		return "", explainFull(err, s.Home, max(w.Source.Size, m.Size))
@@ -92,15 +93,15 @@ func (h *Hive) sourceSum(src wire.Source) (string, error) {
 	return sum, nil
 }
 
-// noteRequest brings the record of what the config asked for up to date.
+// noteRequest brings the record of what the config and the recipe say up to date.
 func (h *Hive) noteRequest(w *wire.WorkerInstall) error {
 	path := filepath.Join(h.versionDir(w.Type, w.Version), manifestName)
 	var m Manifest
-	if err := readJSON(path, &m); err != nil || m.Requested == w.Requested {
+	if err := atomicfile.ReadJSON(path, &m); err != nil || m.Requested == w.Requested && m.Launch.Equal(w.Launch) {
 		return err
 	}
-	m.Requested = w.Requested
-	return writeJSON(path, m)
+	m.Requested, m.Launch = w.Requested, w.Launch
+	return atomicfile.WriteJSON(path, m)
 }
 
 // stage fills a directory with everything a version consists of.
@@ -132,7 +133,7 @@ func (s *session) stage(ctx context.Context, index int, staged string, m *Manife
 		return err
 	}
 	s.reach("staged")
-	if err := writeJSON(filepath.Join(staged, manifestName), m); err != nil {
+	if err := atomicfile.WriteJSON(filepath.Join(staged, manifestName), m); err != nil {
 		return err
 	}
 	s.reach("complete")
@@ -187,7 +188,7 @@ func (h *Hive) commit(staged string, m *Manifest) error {
 	if err := replaceDir(staged, dir); err != nil {
 		return fmt.Errorf("putting %s %s in place: %w", m.Type, m.Version, err)
 	}
-	if err := syncDir(filepath.Dir(dir)); err != nil {
+	if err := atomicfile.SyncDir(filepath.Dir(dir)); err != nil {
 		return err
 	}
 	h.reach("replaced")
@@ -199,7 +200,7 @@ func (h *Hive) commit(staged string, m *Manifest) error {
 		_ = os.Remove(link)
 		return fmt.Errorf("putting the entry point of %s in place: %w", m.Type, err)
 	}
-	if err := syncDir(h.path(wire.WorkersDir)); err != nil {
+	if err := atomicfile.SyncDir(h.path(wire.WorkersDir)); err != nil {
 		return err
 	}
 	h.reach("linked")
