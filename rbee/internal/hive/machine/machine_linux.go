@@ -1,0 +1,120 @@
+package machine
+
+import (
+	"bufio"
+	"bytes"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxProc is as much of a file of procfs as is read: the first of many
+// processors says what all of them are.
+const maxProc = 64 << 10
+
+func cpuModel() string { return parseCPUInfo(proc("cpuinfo")) }
+
+// memory is the machine's RAM and how much of it programs can still have.
+func memory() (total, available uint64) { return parseMeminfo(proc("meminfo")) }
+
+// blockSize is the unit of a filesystem's counts.
+func blockSize(st *unix.Statfs_t) uint64 {
+	if st.Frsize > 0 {
+		return uint64(st.Frsize)
+	}
+	return uint64(max(st.Bsize, 0))
+}
+
+func proc(name string) []byte {
+	f, err := os.Open("/proc/" + name)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	data, _ := io.ReadAll(io.LimitReader(f, maxProc))
+	return data
+}
+
+// parseCPUInfo finds the processor's name in /proc/cpuinfo. On x86 it is
+// "model name", on others one of the rest. 64-bit ARM gives numbers only; see
+// https://docs.kernel.org/arch/arm64/cpu-feature-registers.html, MIDR_EL1.
+func parseCPUInfo(data []byte) string {
+	values := map[string]string{} // the first of each
+	for key, value := range fields(data) {
+		if _, have := values[key]; !have && value != "" {
+			values[key] = value
+		}
+	}
+	for _, key := range []string{"model name", "cpu model", "cpu", "Hardware", "Model"} {
+		if values[key] != "" {
+			return strings.Join(strings.Fields(values[key]), " ")
+		}
+	}
+	implementer, part := values["CPU implementer"], values["CPU part"]
+	switch name := armCore(part); {
+	case implementer == "" || part == "":
+		return ""
+	case implementer == "0x41" && name != "":
+		return name
+	}
+	return "ARM implementer " + implementer + " part " + part
+}
+
+// armCore names ARM's own cores that are found beside GPUs; the numbers are those
+// of the cores' manuals.
+func armCore(part string) string {
+	switch part {
+	case "0xd0c":
+		return "ARM Neoverse-N1"
+	case "0xd40":
+		return "ARM Neoverse-V1"
+	case "0xd42":
+		return "ARM Cortex-A78AE"
+	case "0xd49":
+		return "ARM Neoverse-N2"
+	case "0xd4f":
+		return "ARM Neoverse-V2"
+	case "0xd85":
+		return "ARM Cortex-X925"
+	case "0xd87":
+		return "ARM Cortex-A725"
+	}
+	return ""
+}
+
+// parseMeminfo reads /proc/meminfo; see
+// https://docs.kernel.org/filesystems/proc.html#meminfo. Kernels before 3.14 do
+// not say what is available, so it is estimated as they were estimated then.
+func parseMeminfo(data []byte) (total, available uint64) {
+	values := map[string]uint64{}
+	for key, value := range fields(data) {
+		number, unit, _ := strings.Cut(value, " ")
+		n, err := strconv.ParseUint(number, 10, 50)
+		if err == nil && unit == "kB" {
+			values[key] = n << 10
+		}
+	}
+	available, known := values["MemAvailable"]
+	if !known {
+		available = values["MemFree"] + values["Buffers"] + values["Cached"]
+	}
+	total = values["MemTotal"]
+	return total, min(available, total)
+}
+
+// fields goes through the lines of the form "key : value".
+func fields(data []byte) func(yield func(key, value string) bool) {
+	return func(yield func(key, value string) bool) {
+		lines := bufio.NewScanner(bytes.NewReader(data))
+		lines.Buffer(nil, maxProc+1)
+		for lines.Scan() {
+			key, value, ok := strings.Cut(lines.Text(), ":")
+			if ok && !yield(strings.TrimSpace(key), strings.TrimSpace(value)) {
+				return
+			}
+		}
+	}
+}
