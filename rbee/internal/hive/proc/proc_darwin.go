@@ -76,6 +76,9 @@ func Arguments(pid int) []string {
 	return parts[:min(count, len(parts))]
 }
 
+// Holds tells whether [Wait] works here.
+const Holds = false
+
 // Wait waits until a child has ended, where that can be done without asking for
 // its exit status; here it cannot.
 func Wait(int) error { return errors.ErrUnsupported }

@@ -125,6 +125,9 @@ func Arguments(pid int) []string {
 	return strings.Split(strings.TrimSuffix(string(data), "\x00"), "\x00")
 }
 
+// Holds tells whether [Wait] works here.
+const Holds = true
+
 // Wait waits until a child has ended, and leaves it to be waited for again: until
 // then its pid, and the name of its group, are nobody else's.
 func Wait(pid int) error {

@@ -15,6 +15,9 @@ func Memory(int) int64 { return 0 }
 // Arguments is the command line of a process; not known here.
 func Arguments(int) []string { return nil }
 
+// Holds tells whether [Wait] works here.
+const Holds = false
+
 // Wait waits until a child has ended, where that can be done without asking for
 // its exit status; here it cannot.
 func Wait(int) error { return errors.ErrUnsupported }

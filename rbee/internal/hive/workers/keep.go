@@ -1,0 +1,375 @@
+package workers
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
+)
+
+// follows is the table of states: where a worker can go from each.
+//
+//	from      to        when
+//	starting  loading   its process runs
+//	          failed    it cannot be placed, or the process cannot be made
+//	          draining  it was told to stop
+//	loading   ready     its probe is answered
+//	          failed    it ended, or showed no sign of life for too long
+//	          draining  it was told to stop
+//	ready     failed    it ended
+//	          draining  it was told to stop
+//	draining  stopped   its whole group is gone
+//	failed    starting  its time to be tried again has come
+//	          draining  it was told to stop
+//	stopped             for good
+var follows = map[operations.WorkerState][]operations.WorkerState{
+	operations.WorkerStarting: {operations.WorkerLoading, operations.WorkerFailed, operations.WorkerDraining},
+	operations.WorkerLoading:  {operations.WorkerReady, operations.WorkerFailed, operations.WorkerDraining},
+	operations.WorkerReady:    {operations.WorkerFailed, operations.WorkerDraining},
+	operations.WorkerDraining: {operations.WorkerStopped},
+	operations.WorkerFailed:   {operations.WorkerStarting, operations.WorkerDraining},
+	operations.WorkerStopped:  {},
+}
+
+// worker is one worker and what its keeper knows. Only the keeper changes the
+// record once it runs.
+type worker struct {
+	m *Manager
+
+	mu       sync.Mutex
+	rec      record
+	adopted  bool
+	requests int
+	idle     chan struct{} // closed when requests falls to 0; nil if nobody waits
+	changed  chan struct{} // closed at the next change of the record
+	how      StopOptions   // set before stop is closed
+	stopping bool
+
+	stop    chan struct{} // closed when it is told to stop
+	settled chan struct{} // closed when the keeper has ended
+
+	ending atomic.Bool // its processes are being ended because it failed
+
+	// The keeper's own.
+	child   *child
+	refused error  // why the first start was refused: the worker never came to be
+	retry   bool   // the failure was of no fault of the engine's: try again at once
+	tries   int    // how often so
+	ended   ending // how stopping it went; read once settled is closed
+}
+
+// record is a copy of the record as it is now.
+func (w *worker) record() record {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.rec
+}
+
+// public is the worker as reports tell it.
+func (w *worker) public() operations.WorkerProcess {
+	w.mu.Lock()
+	p := w.rec.public()
+	p.Adopted, p.Requests = w.adopted, w.requests
+	w.mu.Unlock()
+	p.LogPath = w.m.logPath(p.ID)
+	if p.State == operations.WorkerFailed {
+		p.LogTail = w.m.logTail(p.ID, tailLines)
+	}
+	return p
+}
+
+// watch gives the worker as it is, and a channel that is closed at its next change.
+func (w *worker) watch() (operations.WorkerProcess, <-chan struct{}) {
+	w.mu.Lock()
+	changed := w.changed
+	w.mu.Unlock()
+	return w.public(), changed
+}
+
+// update changes the record, in memory and on disk. That the disk did not take it
+// is no reason to lose control of a process: it is logged, and tried again with
+// the next change.
+func (w *worker) update(change func(r *record)) {
+	w.mu.Lock()
+	change(&w.rec)
+	w.mu.Unlock()
+	if err := w.save(); err != nil {
+		w.m.log.Error("the record of a worker cannot be written", "worker", w.rec.ID, "error", err)
+	}
+	w.mu.Lock()
+	close(w.changed)
+	w.changed = make(chan struct{})
+	w.mu.Unlock()
+}
+
+func (w *worker) save() error {
+	r := w.record()
+	return atomicfile.WriteJSON(w.m.path(r.ID), &r)
+}
+
+// enter changes the state, and the record with it.
+func (w *worker) enter(next operations.WorkerState, change func(r *record)) {
+	w.update(func(r *record) {
+		if !slices.Contains(follows[r.State], next) {
+			w.m.log.Error("a worker takes a step that the table does not know", "worker", r.ID, "from", r.State, "to", next)
+		}
+		r.State, r.Boot = next, w.m.boot
+		if change != nil {
+			change(r)
+		}
+	})
+	r := w.record()
+	w.m.log.Info("worker", "id", r.ID, "state", next, "pid", r.Process.PID, "problem", r.Problem)
+}
+
+// run is the keeper. It ends when the worker has ended, or when the manager lets
+// go of it.
+func (w *worker) run() {
+	defer close(w.settled)
+	for w.m.ctx.Err() == nil {
+		switch r := w.record(); r.State {
+		case operations.WorkerStarting:
+			w.start()
+		case operations.WorkerLoading:
+			w.load()
+		case operations.WorkerReady:
+			w.serve()
+		case operations.WorkerDraining:
+			w.end()
+		case operations.WorkerFailed:
+			if r.RestartAt.IsZero() {
+				return
+			}
+			w.rest()
+		case operations.WorkerStopped:
+			return
+		}
+	}
+}
+
+// serve watches a worker that serves until it ends or is told to stop.
+func (w *worker) serve() {
+	tick := time.NewTicker(w.m.t.Watch)
+	defer tick.Stop()
+	w.noteMembers()
+	for {
+		select {
+		case <-w.m.ctx.Done():
+			return
+		case <-w.stop:
+			w.enter(operations.WorkerDraining, nil)
+			return
+		case <-w.child.ended:
+			w.fail("")
+			return
+		case <-tick.C:
+			w.noteMembers()
+			w.m.rotateLog(w.rec.ID)
+			if r := w.record(); r.Failures > 0 && time.Since(r.ReadyAt) > w.m.t.Steady {
+				w.update(func(r *record) { r.Failures = 0 })
+			}
+		}
+	}
+}
+
+// fail ends what is left of the worker's processes and enters the state of that
+// name. why is empty if the process ended by itself.
+func (w *worker) fail(why string) {
+	w.ending.Store(true)
+	defer w.ending.Store(false)
+	pids := w.pids()
+	_, left := w.endGroup(why != "", w.m.t.Kill)
+	for len(left) > 0 && w.m.ctx.Err() == nil {
+		w.update(func(r *record) { r.Problem = stuck(left) })
+		w.pause(time.Second)
+		_, left = w.endGroup(true, 0)
+	}
+	if w.m.ctx.Err() != nil {
+		return // the next hive goes on from the record
+	}
+	var status *int
+	if w.child != nil {
+		ended := ""
+		if status, ended = w.child.reap(); why == "" {
+			why = ended
+		}
+		w.child = nil
+	}
+	w.awaitMemory(pids)
+	retry := w.retry && w.tries < 3
+	w.retry = false
+	if retry {
+		w.tries++
+	}
+	w.enter(operations.WorkerFailed, func(r *record) {
+		r.ExitStatus, r.Problem, r.EndedAt = status, why, time.Now().UTC()
+		r.RestartAt = time.Time{}
+		switch {
+		case retry:
+			r.RestartAt = r.EndedAt
+		case r.EverReady:
+			r.RestartAt = r.EndedAt.Add(w.m.t.Backoff[min(r.Failures, len(w.m.t.Backoff)-1)])
+			r.Failures++
+		}
+	})
+}
+
+// rest waits until a worker that failed may be tried again.
+func (w *worker) rest() {
+	timer := time.NewTimer(time.Until(w.record().RestartAt))
+	defer timer.Stop()
+	select {
+	case <-w.m.ctx.Done():
+	case <-w.stop:
+		w.enter(operations.WorkerDraining, nil)
+	case <-timer.C:
+		w.enter(operations.WorkerStarting, func(r *record) {
+			r.Restarts++
+			r.RestartAt = time.Time{}
+		})
+	}
+}
+
+// resume goes on with a worker that another hive had.
+func (w *worker) resume() {
+	r := w.record()
+	switch {
+	case w.child != nil: // adopted
+	case r.State == operations.WorkerStopped:
+		close(w.settled)
+		return
+	case r.Boot != w.m.boot:
+		w.afterReboot(r.State)
+	case r.State == operations.WorkerStarting:
+		// The process was made or it was not. If it was, nobody wrote down which.
+		w.endGroup(true, w.m.t.Kill)
+	case r.State == operations.WorkerFailed:
+		w.endGroup(true, w.m.t.Kill)
+	case r.State != operations.WorkerDraining:
+		w.endGroup(true, w.m.t.Kill)
+		w.enter(operations.WorkerFailed, func(r *record) {
+			r.Problem = "it ended while no hive watched; its exit status is not known"
+			r.ExitStatus, r.EndedAt = nil, time.Now().UTC()
+			r.RestartAt = r.EndedAt.Add(w.m.t.Backoff[min(r.Failures, len(w.m.t.Backoff)-1)])
+			r.Failures++
+		})
+	}
+	w.ending.Store(false)
+	w.run()
+}
+
+// afterReboot goes on with a worker of which the machine's end left nothing.
+func (w *worker) afterReboot(state operations.WorkerState) {
+	w.update(func(r *record) { r.Process, r.Members, r.Boot = proc.ID{}, nil, w.m.boot })
+	switch state {
+	case operations.WorkerLoading, operations.WorkerReady:
+		w.enter(operations.WorkerFailed, func(r *record) {
+			r.Problem, r.EndedAt = "the machine was started anew", time.Now().UTC()
+			r.RestartAt, r.ExitStatus = r.EndedAt, nil
+		})
+	case operations.WorkerDraining:
+		w.enter(operations.WorkerStopped, func(r *record) { r.EndedAt = time.Now().UTC() })
+	case operations.WorkerStarting, operations.WorkerFailed, operations.WorkerStopped:
+	}
+}
+
+// adopt takes over the process that an earlier hive started, if it still runs.
+func (w *worker) adopt() {
+	r := w.record()
+	switch r.State {
+	case operations.WorkerLoading, operations.WorkerReady, operations.WorkerDraining:
+	case operations.WorkerStarting, operations.WorkerFailed, operations.WorkerStopped:
+		return
+	}
+	id := r.Process
+	if !id.Alive() {
+		w.ending.Store(true) // until what is left of it is gone
+		return
+	}
+	w.child = follow(w.m.ctx.Done(), id)
+	w.mu.Lock()
+	w.adopted = true
+	w.mu.Unlock()
+	w.m.log.Info("worker adopted", "id", r.ID, "pid", id.PID, "state", r.State)
+	if now := proc.Arguments(id.PID); now != nil && !slices.Equal(now, r.Argv) {
+		// Engines rename their processes. Pid, start time and boot say for sure
+		// which process it is.
+		w.m.log.Info("the adopted worker's command line is not the one that was started", "id", r.ID, "argv", now)
+	}
+}
+
+// child is the process that leads a worker's group.
+type child struct {
+	id    proc.ID
+	ended chan struct{} // closed when it has ended
+	held  bool          // its pid is held until reap, and with it its group's name
+	reap  func() (status *int, how string)
+}
+
+// hold follows a process that this hive started.
+func hold(id proc.ID, process *os.Process) *child {
+	c := &child{id: id, ended: make(chan struct{}), held: proc.Holds}
+	release, done := make(chan struct{}), make(chan struct{})
+	var state *os.ProcessState
+	go func() {
+		defer close(done)
+		if proc.Wait(id.PID) == nil {
+			close(c.ended)
+			<-release
+			state, _ = process.Wait()
+			return
+		}
+		state, _ = process.Wait() // its status is lost if this fails, which is said below
+		close(c.ended)
+	}()
+	c.reap = sync.OnceValues(func() (*int, string) {
+		close(release)
+		<-done
+		return describe(state)
+	})
+	return c
+}
+
+// describe words how a process ended.
+func describe(state *os.ProcessState) (status *int, how string) {
+	if state == nil {
+		return nil, "it ended; its exit status is not known"
+	}
+	if ws, ok := state.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
+		how = fmt.Sprintf("it was ended by signal %d (%s)", ws.Signal(), ws.Signal())
+		if ws.Signal() == syscall.SIGKILL {
+			how += ", which is how the kernel ends processes when memory runs out"
+		}
+		return nil, how
+	}
+	code := state.ExitCode()
+	return &code, fmt.Sprintf("it exited with status %d", code)
+}
+
+// follow watches a process that is nobody's child here, until stop is closed.
+func follow(stop <-chan struct{}, id proc.ID) *child {
+	c := &child{id: id, ended: make(chan struct{})}
+	c.reap = func() (*int, string) {
+		return nil, "it ended; its exit status is not known, for an earlier hive had started it"
+	}
+	go func() {
+		tick := time.NewTicker(200 * time.Millisecond)
+		defer tick.Stop()
+		for id.Alive() {
+			select {
+			case <-stop:
+				return
+			case <-tick.C:
+			}
+		}
+		close(c.ended)
+	}()
+	return c
+}

@@ -1,0 +1,376 @@
+package workers
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
+)
+
+// testHive is a hive in a process of its own: it spawns one worker and tells of
+// its states, until it is killed.
+func testHive() {
+	o := options(os.Getenv("TEST_HIVE"))
+	o.Times.Stall = time.Hour
+	if os.Getenv("TEST_BACKOFF") != "" {
+		o.Times.Backoff = []time.Duration{time.Hour}
+	}
+	m := New(o)
+	m.reached = func(point string) { fmt.Println(point); block(point) }
+	if err := m.Start(); err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	go func() { // what is written to stdin is a request to stop the worker
+		if bufio.NewScanner(os.Stdin).Scan() {
+			list := m.List(false)
+			w, _ := m.find(operations.WorkerRef{ID: list[0].ID})
+			w.mu.Lock()
+			w.requests = 1 // it shall drain for as long as it takes
+			w.mu.Unlock()
+			_, _ = m.Stop(context.Background(), operations.WorkerRef{ID: list[0].ID}, StopOptions{Grace: time.Hour})
+		}
+	}()
+	go func() {
+		_, _ = m.Spawn(context.Background(), operations.WorkerSpawn{Worker: "fake", Model: os.Getenv("TEST_ENGINE")}, nil)
+	}()
+	told := operations.WorkerState("")
+	for {
+		for _, p := range m.List(true) {
+			if p.State != told {
+				told = p.State
+				fmt.Println(told)
+			}
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// block stays at the point where the test kills this process.
+func block(point string) {
+	if point == os.Getenv("TEST_BLOCK") {
+		select {}
+	}
+}
+
+// TestKillInEveryState kills a hive at every point of a worker's life and holds
+// that the next one goes on from there: what runs is adopted, what does not is
+// cleaned up, and nothing is orphaned.
+func TestKillInEveryState(t *testing.T) {
+	t.Parallel()
+	if !proc.Holds {
+		t.Skip("needs /proc")
+	}
+	for _, c := range []struct {
+		name, engine, at, block string
+		act                     func(t *testing.T, h *hiveProcess) // before it is killed
+		want                    operations.WorkerState
+		adopted                 bool
+	}{
+		{name: "starting, before the process", engine: "serve", at: "before process", block: "before process", want: operations.WorkerReady},
+		{name: "starting, after the process", engine: "serve", at: "before loading", block: "before loading", want: operations.WorkerReady},
+		{name: "loading", engine: "crowdloading", at: "loading", want: operations.WorkerLoading, adopted: true},
+		{name: "ready", engine: "crowd", at: "ready", want: operations.WorkerReady, adopted: true},
+		{
+			name: "ready, and the engine's leader dies with it", engine: "crowd", at: "ready", want: operations.WorkerReady,
+			act: func(t *testing.T, h *hiveProcess) {
+				eventually(t, "the hive to know the crowd", func() bool { return len(h.record(t).Members) == 3 })
+				leader, err := os.FindProcess(h.record(t).Process.PID)
+				h.kill(t)
+				if err != nil || leader.Kill() != nil {
+					t.Fatal("the leader cannot be killed")
+				}
+				eventually(t, "the leader to be gone", func() bool { return gone(leader.Pid) })
+			},
+		},
+		{
+			name: "draining", engine: "crowd", at: "ready", want: operations.WorkerStopped,
+			act: func(t *testing.T, h *hiveProcess) {
+				fmt.Fprintln(h.stdin, "stop")
+				h.awaitRecord(t, operations.WorkerDraining)
+			},
+		},
+		{
+			name: "stopped", engine: "dies", at: "failed", want: operations.WorkerFailed,
+		},
+		{
+			name: "failed, waiting to be tried again", engine: "serve", at: "ready", want: operations.WorkerFailed,
+			act: func(t *testing.T, h *hiveProcess) {
+				_, _ = httpGet(h.record(t).Port, "/exit")
+				h.awaitRecord(t, operations.WorkerFailed)
+			},
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			h := startHive(t, dir, c.engine, c.block)
+			h.await(t, c.at)
+			if c.block == "" {
+				h.awaitRecord(t, operations.WorkerState(c.at))
+			}
+			if c.act != nil {
+				c.act(t, h)
+			}
+			h.kill(t)
+			before := h.record(t)
+			var pids []int
+			if ids, err := proc.Marked(markName, before.Mark); err == nil {
+				for _, id := range ids {
+					pids = append(pids, id.PID)
+				}
+			}
+
+			o := options(dir)
+			o.Times.Stall, o.Times.Grace = time.Hour, 100*time.Millisecond
+			if c.want == operations.WorkerFailed {
+				o.Times.Backoff = []time.Duration{time.Hour}
+			}
+			m := manager(t, o)
+			id := m.List(true)[0].ID
+			eventually(t, "the worker to be "+string(c.want), func() bool {
+				p, err := m.Get(operations.WorkerRef{ID: id})
+				return err == nil && p.State == c.want && (c.adopted || p.PID != before.Process.PID || p.PID == 0) && (c.adopted || !slices.ContainsFunc(pids, func(pid int) bool { return !gone(pid) }))
+			})
+			p, err := m.Get(operations.WorkerRef{ID: id})
+			if err != nil || p.Adopted != c.adopted && c.want != operations.WorkerStopped {
+				t.Fatalf("worker %+v, %v", p, err)
+			}
+			now := marked(t, m, id)
+			for _, pid := range pids {
+				if c.adopted == gone(pid) {
+					t.Errorf("process %d of %v: gone is %t, adopted is %t", pid, pids, gone(pid), c.adopted)
+				}
+				if !c.adopted && slices.Contains(now, pid) {
+					t.Errorf("process %d is still a member", pid)
+				}
+			}
+			if c.adopted && p.PID != before.Process.PID {
+				t.Errorf("adopted process %d, not %d", p.PID, before.Process.PID)
+			}
+			if p.State == operations.WorkerReady && get(t, p.Port, "/pid") != fmt.Sprint(p.PID) {
+				t.Error("another process serves")
+			}
+			r, err := m.Stop(t.Context(), operations.WorkerRef{ID: id}, StopOptions{Force: true})
+			if err != nil || r.Worker.State != operations.WorkerStopped {
+				t.Errorf("stopped: %+v, %v", r, err)
+			}
+			if left := marked(t, m, id); len(left) > 0 {
+				t.Errorf("left: %v", left)
+			}
+		})
+	}
+}
+
+// hiveProcess is a testHive.
+type hiveProcess struct {
+	cmd    *exec.Cmd
+	dir    string
+	stdin  interface{ Write([]byte) (int, error) }
+	lines  chan string
+	killed bool
+}
+
+func startHive(t *testing.T, dir, engine, blockAt string) *hiveProcess {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &hiveProcess{cmd: exec.Command(exe), dir: dir, lines: make(chan string, 1000)}
+	h.cmd.Env = append(os.Environ(), "TEST_HIVE="+dir, "TEST_ENGINE="+engine, "TEST_BLOCK="+blockAt, "TEST_BACKOFF=1")
+	stdin, err1 := h.cmd.StdinPipe()
+	stdout, err2 := h.cmd.StdoutPipe()
+	if err1 != nil || err2 != nil || h.cmd.Start() != nil {
+		t.Fatal("the hive's process cannot be made")
+	}
+	h.stdin = stdin
+	t.Cleanup(func() { h.kill(t) })
+	go func() {
+		defer close(h.lines)
+		for s := bufio.NewScanner(stdout); s.Scan(); {
+			h.lines <- s.Text()
+		}
+	}()
+	return h
+}
+
+func (h *hiveProcess) await(t *testing.T, line string) {
+	t.Helper()
+	limit := time.After(15 * time.Second)
+	for {
+		select {
+		case got, ok := <-h.lines:
+			if got == line {
+				return
+			}
+			if !ok {
+				t.Fatalf("the hive ended before it said %q", line)
+			}
+		case <-limit:
+			t.Fatalf("the hive did not say %q", line)
+		}
+	}
+}
+
+// awaitRecord waits until the state is on disk.
+func (h *hiveProcess) awaitRecord(t *testing.T, state operations.WorkerState) {
+	t.Helper()
+	eventually(t, "the record to say "+string(state), func() bool { return h.record(t).State == state })
+}
+
+func (h *hiveProcess) kill(t *testing.T) {
+	if h.killed {
+		return
+	}
+	h.killed = true
+	if err := h.cmd.Process.Kill(); err != nil {
+		t.Error(err)
+	}
+	_ = h.cmd.Wait()
+}
+
+func (h *hiveProcess) record(t *testing.T) record {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(h.dir, "run", "workers", "*.json"))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("records: %v, %v", files, err)
+	}
+	data, err := os.ReadFile(files[0])
+	var r record
+	if err != nil || json.Unmarshal(data, &r) != nil {
+		t.Fatalf("record: %v", err)
+	}
+	return r
+}
+
+// TestReboot holds that records of another boot adopt nobody, even if their pid is
+// somebody's now.
+func TestReboot(t *testing.T) {
+	t.Parallel()
+	if !proc.Holds {
+		t.Skip("needs /proc")
+	}
+	stranger := exec.Command("sleep", "60")
+	if err := stranger.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = stranger.Process.Kill(); _ = stranger.Wait() }()
+	id, err := proc.Identify(stranger.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id.BootID = "another boot"
+	for state, want := range map[operations.WorkerState]operations.WorkerState{
+		operations.WorkerStarting: operations.WorkerReady, operations.WorkerLoading: operations.WorkerReady,
+		operations.WorkerReady: operations.WorkerReady, operations.WorkerDraining: operations.WorkerStopped,
+		operations.WorkerStopped: operations.WorkerStopped,
+	} {
+		t.Run(string(state), func(t *testing.T) {
+			o := options(t.TempDir())
+			first := New(o)
+			w := first.add(&record{
+				ID: "fake-1", Worker: "fake", Model: "serve", State: state, Mark: "m-" + string(state), Boot: "another boot",
+				Process: id, Members: []proc.ID{id}, EverReady: true,
+			})
+			if err := w.save(); err != nil {
+				t.Fatal(err)
+			}
+			m := manager(t, o)
+			eventually(t, "the worker to be "+string(want), func() bool {
+				p, err := m.Get(operations.WorkerRef{ID: "fake-1"})
+				return err == nil && p.State == want && !p.Adopted && p.PID != id.PID
+			})
+			if gone(id.PID) {
+				t.Fatal("a stranger was ended")
+			}
+		})
+	}
+}
+
+// TestStrangersAreLeftAlone holds that a process which has the pid of a record,
+// and did not begin when the record says, is neither adopted nor signalled.
+func TestStrangersAreLeftAlone(t *testing.T) {
+	t.Parallel()
+	stranger := exec.Command("sleep", "60")
+	if err := stranger.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = stranger.Process.Kill(); _ = stranger.Wait() }()
+	o := options(t.TempDir())
+	self, err := proc.Identify(os.Getpid())
+	if err != nil {
+		t.Skip(err)
+	}
+	first := New(o)
+	w := first.add(&record{
+		ID: "fake-1", Worker: "fake", Model: "serve", State: operations.WorkerReady, Mark: "nobody's", Boot: self.BootID,
+		Process: proc.ID{PID: stranger.Process.Pid, StartTime: "1", BootID: self.BootID}, EverReady: true,
+	})
+	if err := w.save(); err != nil {
+		t.Fatal(err)
+	}
+	m := manager(t, o)
+	eventually(t, "a new process", func() bool {
+		p, err := m.Get(operations.WorkerRef{ID: "fake-1"})
+		return err == nil && p.State == operations.WorkerReady && p.PID != stranger.Process.Pid
+	})
+	if gone(stranger.Process.Pid) {
+		t.Error("a stranger was ended")
+	}
+}
+
+// TestBrokenRecord holds that a record which cannot be read keeps nobody else from
+// being taken over.
+func TestBrokenRecord(t *testing.T) {
+	t.Parallel()
+	o := options(t.TempDir())
+	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{"fake-1.json": "{", "fake-2.json": `{"id":"fake-9"}`, ".rbee-123": "{"} {
+		if err := os.WriteFile(filepath.Join(o.Dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m := manager(t, o)
+	if list := m.List(true); len(list) != 0 {
+		t.Errorf("listed %+v", list)
+	}
+	entries, _ := os.ReadDir(o.Dir)
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	if got := strings.Join(names, " "); got != "fake-1.json.broken fake-2.json.broken" {
+		t.Errorf("left %s", got)
+	}
+}
+
+func httpGet(port int, path string) (*http.Response, error) {
+	return http.Get(fmt.Sprintf("http://127.0.0.1:%d%s", port, path))
+}
+
+// steal answers on a port as a stranger, until the test ends.
+func steal(t *testing.T, port int) error {
+	ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	if err != nil {
+		return err
+	}
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "stranger") })}
+	go func() { _ = srv.Serve(ln) }()
+	t.Cleanup(func() { _ = srv.Close() })
+	return nil
+}

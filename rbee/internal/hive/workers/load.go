@@ -1,0 +1,156 @@
+package workers
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
+)
+
+// load waits until the worker serves. There is no limit but that of silence: a
+// large model may take as long as it takes, while the log or the memory moves.
+func (w *worker) load() {
+	r := w.record()
+	ctx, cancel := w.untilStopped()
+	defer cancel()
+	stall := w.m.t.Stall
+	if r.Launch.StallSeconds > 0 {
+		stall = seconds(r.Launch.StallSeconds)
+	}
+	life, alive, looked := w.life(ctx), time.Now(), time.Now()
+	pause := 2 * time.Millisecond
+	for {
+		if probe(ctx, r.Port, r.Launch) && !w.over() {
+			if pid, known := w.listener(r.Port); known && pid == 0 {
+				w.retry = r.AskedPort == 0
+				w.fail(fmt.Sprintf("port %d is answered by a process that is not the worker's", r.Port))
+				return
+			}
+			w.enter(operations.WorkerReady, func(r *record) {
+				r.ReadyAt, r.EverReady, r.Problem = time.Now().UTC(), true, ""
+			})
+			return
+		}
+		select {
+		case <-w.m.ctx.Done():
+			return
+		case <-w.stop:
+			w.enter(operations.WorkerDraining, nil)
+			return
+		case <-w.child.ended:
+			// A port that somebody else was faster to take is worth another try.
+			w.retry = r.AskedPort == 0 && portTaken(ctx, r.Port)
+			w.fail("")
+			return
+		case <-time.After(pause):
+		}
+		pause = min(pause+pause/4+1, 250*time.Millisecond)
+		if time.Since(looked) < min(time.Second, stall/4) {
+			continue
+		}
+		looked = time.Now()
+		if now := w.life(ctx); now != life {
+			life, alive = now, looked
+		}
+		if silent := time.Since(alive); silent > stall {
+			w.fail(fmt.Sprintf("it did not become ready: for %s neither its log nor its memory moved", silent.Round(time.Second/10)))
+			return
+		}
+	}
+}
+
+func (w *worker) over() bool {
+	select {
+	case <-w.child.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+// signs are what moves while a worker loads.
+type signs struct {
+	log    int64 // bytes
+	memory int64 // MiB of its processes together
+	device int64 // MiB on devices
+}
+
+func (w *worker) life(ctx context.Context) (s signs) {
+	r := w.record()
+	if info, err := os.Stat(w.m.logPath(r.ID)); err == nil {
+		s.log = info.Size()
+	}
+	members := w.members(false)
+	for _, p := range members {
+		s.memory += proc.Memory(p.PID)
+	}
+	s.memory >>= 20
+	if len(r.Devices) == 0 || w.m.o.Processes == nil {
+		return s
+	}
+	list, _ := w.m.o.Processes(ctx) // what is not known does not move
+	for _, held := range list {
+		for _, p := range members {
+			if held.PID == p.PID && held.Memory != nil {
+				s.device += int64(*held.Memory >> 20) //nolint:gosec // a size
+			}
+		}
+	}
+	return s
+}
+
+// probeClient asks workers. They are on loopback, where no proxy is.
+var probeClient = &http.Client{
+	Timeout:       5 * time.Second,
+	Transport:     &http.Transport{DisableKeepAlives: true},
+	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+}
+
+// probe asks a worker once whether it serves.
+func probe(ctx context.Context, port int, l wire.Launch) bool {
+	address := net.JoinHostPort(host, strconv.Itoa(port))
+	if l.ReadyPath == "" {
+		conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp", address)
+		if err == nil {
+			_ = conn.Close()
+		}
+		return err == nil
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+l.ReadyPath, http.NoBody)
+	if err != nil {
+		return false
+	}
+	resp, err := probeClient.Do(req)
+	if err != nil {
+		return false
+	}
+	_ = resp.Body.Close()
+	return resp.StatusCode == l.ReadyStatus || l.ReadyStatus == 0 && resp.StatusCode == http.StatusOK
+}
+
+// listener is the worker's process that listens on its port.
+func (w *worker) listener(port int) (pid int, known bool) {
+	var pids []int
+	for _, p := range w.members(true) {
+		pids = append(pids, p.PID)
+	}
+	return proc.Listener(port, pids)
+}
+
+func portTaken(ctx context.Context, port int) bool {
+	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(port)))
+	if err != nil {
+		return true
+	}
+	_ = ln.Close()
+	return false
+}
+
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }

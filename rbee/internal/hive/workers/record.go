@@ -1,0 +1,126 @@
+package workers
+
+import (
+	"errors"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
+)
+
+// record is what is on disk of a worker: enough to go on with it.
+type record struct {
+	ID      string `json:"id"`
+	Worker  string `json:"worker"`
+	Version string `json:"version,omitempty"`
+	Model   string `json:"model"`
+
+	// What was asked for.
+	Device        string            `json:"device,omitempty"`
+	AskedPort     int               `json:"asked_port,omitempty"`
+	ContextLength int               `json:"context_length,omitempty"`
+	Env           map[string]string `json:"env,omitempty"`
+	Args          []string          `json:"args,omitempty"`
+
+	State operations.WorkerState `json:"state"`
+
+	// Mark is the value of RBEE_WORKER in the environment of its processes.
+	Mark string `json:"mark"`
+
+	// Boot is the boot of the machine in which the state was entered.
+	Boot string `json:"boot"`
+
+	// Process leads the worker's group, and Members were seen to belong to it.
+	Process proc.ID   `json:"process"`
+	Members []proc.ID `json:"members,omitempty"`
+	Argv    []string  `json:"argv,omitempty"`
+	Port    int       `json:"port,omitempty"`
+
+	// Launch is how it was started, which may not be how it would be now.
+	Launch wire.Launch `json:"launch"`
+
+	Devices  []operations.WorkerDevice `json:"devices,omitempty"`
+	Estimate int64                     `json:"memory_estimate,omitempty"`
+	Reason   string                    `json:"reason,omitempty"`
+
+	// FreeBefore is the free memory of each device before the worker came, by
+	// UUID, in bytes.
+	FreeBefore map[string]uint64 `json:"free_before,omitempty"`
+
+	CreatedAt time.Time `json:"created_at"`
+	StartedAt time.Time `json:"started_at,omitzero"`
+	ReadyAt   time.Time `json:"ready_at,omitzero"`
+	EndedAt   time.Time `json:"ended_at,omitzero"`
+
+	// EverReady: a worker that has served is worth another try. Restarts counts
+	// all tries after the first, Failures those since it last was steady.
+	EverReady bool      `json:"ever_ready,omitempty"`
+	Restarts  int       `json:"restarts,omitempty"`
+	Failures  int       `json:"failures,omitempty"`
+	RestartAt time.Time `json:"restart_at,omitzero"`
+
+	ExitStatus *int   `json:"exit_status,omitempty"`
+	Problem    string `json:"problem,omitempty"`
+}
+
+// ended is true for a worker that nothing will be done about any more.
+func (r *record) ended() bool {
+	return r.State == operations.WorkerStopped || r.State == operations.WorkerFailed && r.RestartAt.IsZero()
+}
+
+// public is the record as reports tell it.
+func (r *record) public() operations.WorkerProcess {
+	p := operations.WorkerProcess{
+		ID: r.ID, Worker: r.Worker, Version: r.Version, Model: r.Model, State: r.State, Port: r.Port,
+		Devices: slices.Clone(r.Devices), MemoryEstimate: r.Estimate, Argv: slices.Clone(r.Argv),
+		EnvNames:  slices.Sorted(maps.Keys(r.Env)),
+		CreatedAt: r.CreatedAt, StartedAt: r.StartedAt, ReadyAt: r.ReadyAt, EndedAt: r.EndedAt,
+		Restarts: r.Restarts, RestartAt: r.RestartAt, ExitStatus: r.ExitStatus, Problem: r.Problem,
+	}
+	switch r.State {
+	case operations.WorkerLoading, operations.WorkerReady, operations.WorkerDraining:
+		p.PID = r.Process.PID
+	case operations.WorkerStarting, operations.WorkerFailed, operations.WorkerStopped:
+		p.Port = r.AskedPort
+	}
+	return p
+}
+
+// path is the file of a worker's record.
+func (m *Manager) path(id string) string { return filepath.Join(m.o.Dir, id+".json") }
+
+// readRecords reads all records. One that cannot be read is set aside under
+// another name: what it was about can no longer be known, and the other workers
+// are not to suffer for it.
+func (m *Manager) readRecords() ([]*record, error) {
+	entries, err := os.ReadDir(m.o.Dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	var all []*record
+	for _, e := range entries {
+		id, ok := strings.CutSuffix(e.Name(), ".json")
+		if strings.HasPrefix(e.Name(), atomicfile.TempPrefix) {
+			_ = os.Remove(filepath.Join(m.o.Dir, e.Name())) // of a hive that was killed
+		}
+		if !ok || strings.HasPrefix(id, ".") {
+			continue
+		}
+		r := new(record)
+		if err := atomicfile.ReadJSON(m.path(id), r); err != nil || r.ID != id || r.Mark == "" {
+			m.log.Error("a worker's record cannot be read and is set aside", "file", m.path(id), "error", err)
+			_ = os.Rename(m.path(id), m.path(id)+".broken")
+			continue
+		}
+		all = append(all, r)
+	}
+	return all, nil
+}

@@ -1,0 +1,373 @@
+package workers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/placement"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
+)
+
+// host is where workers listen.
+const host = "127.0.0.1"
+
+// errStopped ends a start that is no longer wanted.
+var errStopped = errors.New("it was told to stop")
+
+// start places the worker and makes its process.
+func (w *worker) start() {
+	ctx, cancel := w.untilStopped()
+	defer cancel()
+	err := w.launch(ctx)
+	switch {
+	case w.m.ctx.Err() != nil:
+	case w.stopped():
+		w.enter(operations.WorkerDraining, nil)
+	case err != nil:
+		if w.record().Restarts == 0 {
+			w.refused = err
+		}
+		w.fail(err.Error())
+	}
+}
+
+// untilStopped is a context that ends when the worker is told to stop or the
+// manager lets go.
+func (w *worker) untilStopped() (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(w.m.ctx)
+	done := make(chan struct{})
+	go func() {
+		select {
+		case <-w.stop:
+			cancel(errStopped)
+		case <-done:
+		}
+	}()
+	return ctx, func() { close(done); cancel(nil) }
+}
+
+func (w *worker) stopped() bool {
+	select {
+	case <-w.stop:
+		return true
+	default:
+		return false
+	}
+}
+
+// launch does all that comes before loading.
+func (w *worker) launch(ctx context.Context) error {
+	r := w.record()
+	engine, err := w.m.o.Engine(ctx, r.Worker)
+	if err != nil {
+		return err
+	}
+	model, err := w.model(ctx, engine.Launch, r)
+	if err != nil {
+		return err
+	}
+	// From here to the record on disk nobody else looks for room.
+	w.m.placing.Lock()
+	defer w.m.placing.Unlock()
+	place, free, err := w.place(ctx, engine.Launch, model)
+	if err != nil {
+		return err
+	}
+	port, err := w.m.port(ctx, r)
+	if err != nil {
+		return err
+	}
+	words := placeholders(engine.Entry, port, r, model.Path, place.Devices)
+	argv := []string{engine.Entry}
+	for _, arg := range engine.Launch.Args {
+		argv = append(argv, words.Replace(arg))
+	}
+	argv = append(argv, r.Args...)
+	w.update(func(r *record) {
+		r.Version, r.Argv, r.Port, r.Launch = engine.Version, argv, port, engine.Launch
+		r.Devices, r.Estimate, r.Reason, r.FreeBefore = place.Devices, place.Estimate, place.Reason, free
+		r.Process, r.Members, r.ExitStatus, r.Problem = proc.ID{}, nil, nil, ""
+		r.ReadyAt, r.EndedAt = time.Time{}, time.Time{}
+	})
+	// A process must not run that no record on disk knows of.
+	if err := w.save(); err != nil {
+		return fmt.Errorf("writing the worker's record: %w", err)
+	}
+	return w.exec(argv, environment(engine.Launch, words, place.Env, w.record()))
+}
+
+// placeholders replaces the words in braces of a recipe.
+func placeholders(entry string, port int, r record, modelPath string, devices []operations.WorkerDevice) *strings.Replacer {
+	var indices []string
+	for _, d := range devices {
+		indices = append(indices, strconv.Itoa(d.Index))
+	}
+	return strings.NewReplacer(
+		"{entry}", entry, "{host}", host, "{port}", strconv.Itoa(port), "{model}", r.Model, "{model_path}", modelPath,
+		"{devices}", strings.Join(indices, ","), "{device_count}", strconv.Itoa(max(1, len(indices))),
+		"{context}", strconv.Itoa(r.ContextLength),
+	)
+}
+
+// environment is the hive's own without what belongs to the hive alone, then what
+// the recipe, the placement and the user add, in this order.
+func environment(l wire.Launch, words *strings.Replacer, place map[string]string, r record) []string {
+	var env []string
+	for _, v := range os.Environ() {
+		name, _, _ := strings.Cut(v, "=")
+		switch name {
+		case "NOTIFY_SOCKET", "INVOCATION_ID", "JOURNAL_STREAM", "SYSTEMD_EXEC_PID", "MEMORY_PRESSURE_WATCH", "MEMORY_PRESSURE_WRITE", "LISTEN_FDS", "LISTEN_PID":
+			continue // between systemd and the hive
+		}
+		if !strings.HasPrefix(name, "RBEE_") {
+			env = append(env, v)
+		}
+	}
+	add := func(name, value string) { env = append(env, name+"="+value) }
+	for _, name := range slices.Sorted(maps.Keys(l.Env)) {
+		add(name, words.Replace(l.Env[name]))
+	}
+	for _, more := range []map[string]string{place, r.Env} {
+		for _, name := range slices.Sorted(maps.Keys(more)) {
+			add(name, more[name])
+		}
+	}
+	add(markName, r.Mark)
+	return env
+}
+
+// exec makes the process, the leader of a session and a group of its own that
+// writes to a file.
+func (w *worker) exec(argv, env []string) error {
+	r := w.record()
+	log, err := w.m.openLog(r.ID)
+	if err != nil {
+		return fmt.Errorf("opening the worker's log: %w", err)
+	}
+	defer log.Close()
+	line := argv
+	if w.m.o.Scopes {
+		// systemd-run becomes the program itself once the scope is made.
+		line = append([]string{
+			"systemd-run", "--user", "--scope", "--quiet", "--collect", "--unit=rbee-" + r.ID + "-" + random(3), "--",
+		}, argv...)
+	}
+	cmd := exec.Command(line[0], line[1:]...) //nolint:gosec // an installed worker; it outlives every context here
+	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = "/", env, log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	fmt.Fprintf(log, "rbee: %s starts, port %d\n", r.ID, r.Port)
+	w.m.reach("before process")
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("starting %s: %w", argv[0], err)
+	}
+	w.m.reach("before loading")
+	id, err := proc.Identify(cmd.Process.Pid)
+	if err != nil { // it has ended already: what is held still says when it began
+		id = proc.ID{PID: cmd.Process.Pid, StartTime: "ended", BootID: w.m.boot}
+	}
+	w.child = hold(id, cmd.Process)
+	w.mu.Lock()
+	w.adopted = false
+	w.mu.Unlock()
+	w.enter(operations.WorkerLoading, func(r *record) {
+		r.Process, r.StartedAt = id, time.Now().UTC()
+	})
+	return nil
+}
+
+// port finds a loopback port for the worker: the one asked for, or any free one
+// that no other worker has. The caller holds m.placing.
+func (m *Manager) port(ctx context.Context, r record) (int, error) {
+	taken := map[int]string{}
+	for _, w := range m.all() {
+		if other := w.record(); other.ID != r.ID && !other.ended() {
+			taken[other.Port] = other.ID
+		}
+	}
+	var lc net.ListenConfig
+	if r.AskedPort != 0 {
+		if id := taken[r.AskedPort]; id != "" {
+			return 0, failure("port %d is that of worker %s", r.AskedPort, id)
+		}
+		ln, err := lc.Listen(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(r.AskedPort)))
+		if err != nil {
+			return 0, failure("port %d cannot be had: %v", r.AskedPort, err)
+		}
+		return r.AskedPort, ln.Close()
+	}
+	for range 100 {
+		ln, err := lc.Listen(ctx, "tcp", net.JoinHostPort(host, "0"))
+		if err != nil {
+			return 0, fmt.Errorf("finding a free port: %w", err)
+		}
+		port := ln.Addr().(*net.TCPAddr).Port
+		if err := ln.Close(); err != nil {
+			return 0, err
+		}
+		if taken[port] == "" {
+			return port, nil
+		}
+	}
+	return 0, errors.New("finding a free port: all that the system offers are workers' already")
+}
+
+// model finds what the engine is given, where its recipe asks for it.
+func (w *worker) model(ctx context.Context, l wire.Launch, r record) (Model, error) {
+	needed := slices.ContainsFunc(l.Args, asksForModel)
+	for _, v := range l.Env {
+		needed = needed || asksForModel(v)
+	}
+	if !needed || w.m.o.Model == nil {
+		return Model{}, nil
+	}
+	length := r.ContextLength
+	if length == 0 && l.Memory != nil {
+		length = l.Memory.Context
+	}
+	return w.m.o.Model(ctx, r.Model, length)
+}
+
+func asksForModel(s string) bool { return strings.Contains(s, "{model_path}") }
+
+// place decides on devices. It waits as long as memory there is draining. free is
+// what was free on the devices. The caller holds m.placing.
+func (w *worker) place(ctx context.Context, l wire.Launch, model Model) (d placement.Decision, free map[string]uint64, err error) {
+	r := w.record()
+	load := placement.Load{
+		Worker: r.Worker, Model: r.Model, Device: r.Device, Vendor: l.GPU,
+		Wants: l.Memory != nil || l.GPU != "", Requires: l.GPU != "",
+	}
+	if l.Memory != nil {
+		load.Overhead, load.Fraction = l.Memory.Overhead, l.Memory.Share
+		load.Estimate, load.Explain = model.Estimate, model.Explain
+		if l.Memory.Fixed > 0 {
+			load.Estimate, load.Explain = l.Memory.Fixed, "as its recipe says"
+		}
+	}
+	for {
+		devices, raw, err := w.m.devices(ctx, r.ID)
+		if err != nil {
+			return d, nil, err
+		}
+		d, err = placement.Place(load, devices)
+		var wait *placement.Wait
+		if !errors.As(err, &wait) {
+			return d, freeOf(d.Devices, raw), err
+		}
+		w.update(func(r *record) { r.Problem = wait.Error() })
+		select {
+		case <-ctx.Done():
+			return d, nil, context.Cause(ctx)
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+func freeOf(chosen []operations.WorkerDevice, devices []operations.Device) map[string]uint64 {
+	free := map[string]uint64{}
+	for _, c := range chosen {
+		for _, d := range devices {
+			if sameDevice(c, d) && d.MemoryFree != nil {
+				free[deviceKey(c)] = *d.MemoryFree
+			}
+		}
+	}
+	return free
+}
+
+func sameDevice(a operations.WorkerDevice, b operations.Device) bool {
+	if a.UUID != "" || b.UUID != "" {
+		return a.UUID == b.UUID
+	}
+	return a.Vendor == b.Vendor && a.Index == b.Index
+}
+
+// deviceKey names a device in a record: its UUID, or what it has in place of one.
+func deviceKey(d operations.WorkerDevice) string {
+	if d.UUID != "" {
+		return d.UUID
+	}
+	return fmt.Sprintf("%s %d", d.Vendor, d.Index)
+}
+
+// devices are the accelerators with what other workers were promised there.
+func (m *Manager) devices(ctx context.Context, self string) ([]placement.Device, []operations.Device, error) {
+	if m.o.Devices == nil {
+		return nil, nil, nil
+	}
+	raw, err := m.o.Devices(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	held := m.heldByWorker(ctx)
+	devices := make([]placement.Device, len(raw))
+	for i, d := range raw {
+		devices[i].Device = d
+		for _, w := range m.all() {
+			r := w.record()
+			if r.ID == self || !slices.ContainsFunc(r.Devices, func(c operations.WorkerDevice) bool { return sameDevice(c, d) }) {
+				continue
+			}
+			switch {
+			case r.State == operations.WorkerDraining, w.ending.Load():
+				devices[i].Draining = append(devices[i].Draining, r.ID)
+			case r.State == operations.WorkerLoading:
+				part := r.Estimate / int64(len(r.Devices))
+				devices[i].Reserved += max(0, part-held[r.ID+"\x00"+d.UUID])
+			}
+		}
+	}
+	return devices, raw, nil
+}
+
+// heldByWorker is the memory in bytes that workers' processes hold on devices, by
+// id and UUID.
+func (m *Manager) heldByWorker(ctx context.Context) map[string]int64 {
+	held := map[string]int64{}
+	for _, p := range m.holders(ctx) {
+		if p.WorkerID != "" && p.Memory != nil {
+			held[p.WorkerID+"\x00"+p.DeviceUUID] += int64(*p.Memory) //nolint:gosec // a size
+		}
+	}
+	return held
+}
+
+// holders are the processes that hold device memory; those of workers are named.
+func (m *Manager) holders(ctx context.Context) []operations.DeviceProcess {
+	if m.o.Processes == nil {
+		return nil
+	}
+	list, err := m.o.Processes(ctx)
+	if err != nil {
+		m.log.Warn("who holds device memory is not wholly known", "error", err)
+	}
+	if len(list) == 0 {
+		return nil
+	}
+	whose := map[int]string{}
+	for _, w := range m.all() {
+		for _, p := range w.members(false) {
+			whose[p.PID] = w.record().ID
+		}
+	}
+	for i := range list {
+		list[i].WorkerID = whose[list[i].PID]
+	}
+	return list
+}
+
+// Holders are the processes that hold memory on the accelerators, those of
+// workers with their ids.
+func (m *Manager) Holders(ctx context.Context) []operations.DeviceProcess { return m.holders(ctx) }
