@@ -131,12 +131,14 @@ func (d *Detector) amdDevices(ctx context.Context) ([]Device, error) {
 
 func (d *Detector) askAMD(ctx context.Context, args ...string) ([]amdEntry, error) {
 	r, err := d.ask(ctx, amdSMI, args...)
-	if err != nil {
+	entries, bad := parseAMD(r.Stdout)
+	switch {
+	case bad == nil && len(entries) > 0:
+		return entries, nil // also if it ended with a warning's exit code
+	case err != nil:
 		return nil, err
-	}
-	entries, err := parseAMD(r.Stdout)
-	if err != nil {
-		return nil, &toolError{tool: amdSMI, words: fmt.Sprintf("amd-smi %s: %v: %s", args[0], err, oneLine(string(r.Stdout)))}
+	case bad != nil:
+		return nil, &toolError{tool: amdSMI, words: fmt.Sprintf("amd-smi %s: %v: %s", args[0], bad, oneLine(string(r.Stdout)))}
 	}
 	return entries, nil
 }
@@ -206,8 +208,7 @@ func (e amdEntry) measured(g Device) Device {
 	return g
 }
 
-// amdProcesses lists what amd-smi sees; rocm-smi cannot say which device a
-// process is on.
+// amdProcesses lists what amd-smi sees, else what rocm-smi does.
 func (d *Detector) amdProcesses(ctx context.Context) ([]Process, error) {
 	if len(of(d.pciCards(), AMD)) == 0 {
 		return nil, nil
@@ -218,10 +219,19 @@ func (d *Detector) amdProcesses(ctx context.Context) ([]Process, error) {
 	all.Go(func() { entries, failed = d.askAMD(ctx, "process", "--json") })
 	all.Go(func() { list, _ = d.askAMD(ctx, "list", "--json") })
 	all.Wait()
-	if missing(failed) {
-		return nil, nil
+	if failed == nil {
+		return joinAMDProcesses(entries, list), nil
 	}
-	return joinAMDProcesses(entries, list), failed
+	processes, older := d.rocmProcesses(ctx)
+	switch {
+	case older == nil:
+		return processes, nil
+	case !missing(failed):
+		return nil, failed
+	case !missing(older):
+		return nil, older
+	}
+	return nil, nil // no tool, nobody to ask
 }
 
 func joinAMDProcesses(entries, list []amdEntry) []Process {

@@ -43,7 +43,7 @@ func (d *Detector) Detect(ctx context.Context) (Report, error) {
 	} else {
 		cards := d.pciCards()
 		all.Go(func() { found[0] = d.nvidia(ctx, of(cards, NVIDIA)) })
-		all.Go(func() { found[1] = d.amd(ctx, of(cards, AMD)) })
+		all.Go(func() { found[1] = d.hipOrder(d.amd(ctx, of(cards, AMD))) })
 		all.Go(func() { found[2] = d.intel(ctx, of(cards, Intel)) })
 		if d.CUDA {
 			all.Go(func() { cuda = d.cudaVersion(ctx) })
@@ -155,6 +155,13 @@ func (d *Detector) os() string {
 		return d.goos
 	}
 	return runtime.GOOS
+}
+
+func (d *Detector) sys() string {
+	if d.Sys != "" {
+		return d.Sys
+	}
+	return "/sys"
 }
 
 func (d *Detector) proc() string {

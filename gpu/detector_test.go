@@ -137,6 +137,8 @@ func TestDetect(t *testing.T) {
 		{"AMD tool without a card", machine{answers: map[string]answer{"rocm-smi": {out: "ERROR", code: 1}}}, nil},
 		{"Intel, kernel alone", machine{cards: []fakeCard{{bus: "0000:03:00.0", vendor: "0x8086", class: "0x030000", driver: "xe"}}},
 			[]string{"intel 0 0000:03:00.0 Intel GPU 0x1234: "}},
+		{"AMD tool warns", machine{answers: map[string]answer{"amd-smi static": {out: file("amd_static_object.json").out, code: 1}}},
+			[]string{"amd 0  AMD Instinct MI210: "}},
 		{"Intel", machine{answers: map[string]answer{"xpu-smi discovery": file("xpu_list.json"), "xpu-smi discovery -d 0": file("xpu_detail.json")},
 			cards: []fakeCard{{bus: "0000:4d:00.0", vendor: "0x8086", class: "0x038000", driver: "i915"}}},
 			[]string{"intel 0 0000:4d:00.0 Intel(R) Data Center GPU Flex 170: "}},
@@ -201,6 +203,64 @@ func TestDetectMemory(t *testing.T) {
 	}
 }
 
+// xpu-smi tells what is in use, the kernel does not.
+func TestDetectIntelStats(t *testing.T) {
+	t.Parallel()
+	m := machine{
+		answers: map[string]answer{
+			"xpu-smi discovery": {out: string(testdata(t, "xpu_list.json"))}, "xpu-smi discovery -d 0": {out: string(testdata(t, "xpu_detail.json"))},
+			"xpu-smi stats -d 0 -j": {out: string(testdata(t, "xpu_stats.json"))},
+		},
+		cards: []fakeCard{{bus: "0000:4d:00.0", vendor: "0x8086", class: "0x038000", driver: "i915"}},
+	}
+	report, err := m.detector(t).Detect(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	equal(t, report.Devices, []Device{{Vendor: Intel, UUID: "00000000-0000-0000-6769-df256e271362", Name: "Intel(R) Data Center GPU Flex 170",
+		PCIBusID: "0000:4d:00.0", Driver: "XE_1.0.4_23.4.15", MemoryTotal: 14942253056, MemoryUsed: new(uint64(240320512)),
+		MemoryFree: new(uint64(14942253056 - 240320512)), Utilization: new(12.0), Temperature: new(53.0), Power: new(44.69)}})
+}
+
+// AMD's devices have the numbers that HIP gives them, if all of them are known.
+func TestHIPOrder(t *testing.T) {
+	t.Parallel()
+	d := machine{}.detector(t)
+	for node, properties := range map[string]string{
+		"0":  "simd_count 0\nvendor_id 0\n",
+		"1":  "simd_count 440\nvendor_id 4098\nlocation_id 49408\ndomain 0\n", // c1:00.0
+		"2":  "simd_count 440\nvendor_id 4098\nlocation_id 33536\ndomain 0\n", // 83:00.0
+		"10": "simd_count 440\nvendor_id 4098\nlocation_id 17152\ndomain 0\n", // 43:00.0
+	} {
+		dir := filepath.Join(d.Sys, "class/kfd/kfd/topology/nodes", node)
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "properties"), []byte(properties), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	at := func(index int, bus string) Device { return Device{Index: index, Vendor: AMD, PCIBusID: bus} }
+	broken := Device{Index: -1, Vendor: AMD, PCIBusID: "0000:05:00.0", Error: "no driver"}
+	for _, tt := range []struct{ in, want []Device }{
+		{nil, nil},
+		{[]Device{at(0, "0000:43:00.0"), at(1, "0000:83:00.0"), at(2, "0000:c1:00.0"), broken},
+			[]Device{at(2, "0000:43:00.0"), at(1, "0000:83:00.0"), at(0, "0000:c1:00.0"), broken}},
+		{[]Device{at(0, "0000:c1:00.0"), at(1, "0000:07:00.0")}, []Device{at(0, "0000:c1:00.0"), at(1, "0000:07:00.0")}},
+		{[]Device{at(0, "0000:83:00.0"), at(1, "0000:83:00.0")}, []Device{at(0, "0000:83:00.0"), at(1, "0000:83:00.0")}},
+		{[]Device{at(0, "")}, []Device{at(0, "")}},
+	} {
+		before := show(tt.in)
+		equal(t, d.hipOrder(tt.in), tt.want)
+		equal(t, show(tt.in), before)
+	}
+	d.Run = machine{answers: map[string]answer{"amd-smi static": {out: string(testdata(t, "amd_static_object.json"))}, "amd-smi list": {out: string(testdata(t, "amd_list.json"))}}}.run
+	report, err := d.Detect(t.Context())
+	if err != nil || len(report.Devices) != 1 || report.Devices[0].Index != 1 {
+		t.Errorf("%s, %v", show(report), err)
+	}
+}
+
 // An nvidia-smi that does not know a column is asked again without it.
 func TestDetectOldNvidia(t *testing.T) {
 	t.Parallel()
@@ -254,6 +314,32 @@ func TestProcesses(t *testing.T) {
 	none, err := machine{answers: map[string]answer{"nvidia-smi": {out: "No devices were found", code: 6}}}.detector(t).Processes(t.Context())
 	if err != nil || show(none) != "[]" {
 		t.Errorf("%s, %v", show(none), err)
+	}
+}
+
+// rocm-smi is asked where amd-smi is not or fails; its failure shows, its silence is none.
+func TestProcessesROCm(t *testing.T) {
+	t.Parallel()
+	pids := answer{out: string(testdata(t, "rocm_pids.json"))}
+	for _, tt := range []struct {
+		name    string
+		answers map[string]answer
+		want    int
+		err     string
+	}{
+		{"no tool", nil, 0, ""},
+		{"rocm-smi", map[string]answer{"rocm-smi": pids}, 2, ""},
+		{"no process", map[string]answer{"rocm-smi": {out: "WARNING: No JSON data to report\n"}}, 0, ""},
+		{"amd-smi fails", map[string]answer{"amd-smi": {out: "no libamd_smi", code: 1}, "rocm-smi": pids}, 2, ""},
+		{"both fail", map[string]answer{"amd-smi": {out: "no libamd_smi", code: 1}, "rocm-smi": {code: 1, out: "lost"}}, 0, "no libamd_smi"},
+		{"rocm-smi fails", map[string]answer{"rocm-smi": {code: 1, out: "lost"}}, 0, "lost"},
+		{"rocm-smi says something else", map[string]answer{"rocm-smi": {out: "hello"}}, 0, "hello"},
+	} {
+		m := machine{cards: []fakeCard{{bus: "0000:83:00.0", vendor: "0x1002", class: "0x120000"}}, answers: tt.answers}
+		got, err := m.detector(t).Processes(t.Context())
+		if len(got) != tt.want || (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
+			t.Errorf("%s: %s, %v", tt.name, show(got), err)
+		}
 	}
 }
 

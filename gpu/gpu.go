@@ -9,7 +9,8 @@
 //
 //	NVIDIA  nvidia-smi, one call
 //	AMD     amd-smi, else rocm-smi, else amdgpu's files under /sys
-//	Intel   discrete cards under /sys, with xpu-smi's details where it is installed
+//	Intel   discrete cards under /sys, with xpu-smi's details where it is installed:
+//	        without it, nobody tells how much of their memory is in use
 //	Apple   system_profiler and sysctl; memory is shared with the CPU
 //
 // All vendors are asked at once, so Detect takes as long as the slowest tool,
@@ -46,7 +47,9 @@ const (
 type Device struct {
 	// Index is the device's number in its vendor's tool, or -1 if none was
 	// given. NVIDIA's is the one that CUDA_VISIBLE_DEVICES means when
-	// CUDA_DEVICE_ORDER is PCI_BUS_ID. It can change at a reboot; UUID does not.
+	// CUDA_DEVICE_ORDER is PCI_BUS_ID. AMD's is the one that HIP_VISIBLE_DEVICES
+	// means, where the kernel's list of compute nodes tells it; amd-smi itself may
+	// count in another order. It can change at a reboot; UUID does not.
 	Index  int    `json:"index"`
 	Vendor Vendor `json:"vendor"`
 	UUID   string `json:"uuid,omitempty"`
@@ -61,7 +64,9 @@ type Device struct {
 	// add up to the total: drivers keep some memory for themselves.
 	MemoryUsed *uint64 `json:"memory_used,omitempty"`
 	MemoryFree *uint64 `json:"memory_free,omitempty"`
-	// Unified is true where the memory is the machine's own, shared with the CPU.
+	// Unified is true where the memory is the machine's own, shared with the CPU:
+	// Apple's, and NVIDIA's on boards such as the GB10, whose tool does not say how
+	// much there is.
 	Unified bool `json:"unified,omitempty"`
 
 	// Driver is the version of the kernel driver, such as "570.86.15".

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 const xpuSMI = "xpu-smi"
@@ -73,9 +74,26 @@ type xpuDevice struct {
 	Driver   text `json:"driver_version"`
 	Function text `json:"device_function_type"`
 	Memory   text `json:"memory_physical_size_byte"`
+
+	stats xpuStats
 }
 
-// xpuDevices asks for the list and then for each device.
+// xpuStats is the JSON of `xpu-smi stats -d N -j`. A device of several tiles may
+// say some things of each tile only.
+type xpuStats struct {
+	Device []xpuMetric `json:"device_level"`
+	Tiles  []struct {
+		List []xpuMetric `json:"data_list"`
+	} `json:"tile_level"`
+}
+
+type xpuMetric struct {
+	Type  text `json:"metrics_type"`
+	Value text `json:"value"`
+}
+
+// xpuDevices asks for the list, and then for the details and the measurements of
+// all devices at once: measuring takes the tool a while.
 func (d *Detector) xpuDevices(ctx context.Context) ([]xpuDevice, error) {
 	r, err := d.ask(ctx, xpuSMI, "discovery", "-j")
 	if err != nil {
@@ -85,16 +103,71 @@ func (d *Detector) xpuDevices(ctx context.Context) ([]xpuDevice, error) {
 	if err != nil {
 		return nil, &toolError{tool: xpuSMI, words: xpuSMI + ": " + err.Error()}
 	}
+	stats := make([]xpuStats, len(devices))
+	var all sync.WaitGroup
 	for i, x := range devices {
-		r, err := d.ask(ctx, xpuSMI, "discovery", "-d", strconv.Itoa(x.ID), "-j")
-		if err != nil {
-			continue // the list said enough
-		}
-		if detail, err := parseXPU(r.Stdout); err == nil && len(detail) == 1 {
-			devices[i] = detail[0]
-		}
+		id := strconv.Itoa(x.ID)
+		all.Go(func() {
+			r, err := d.ask(ctx, xpuSMI, "discovery", "-d", id, "-j")
+			if err != nil {
+				return // the list said enough
+			}
+			if detail, err := parseXPU(r.Stdout); err == nil && len(detail) == 1 {
+				devices[i] = detail[0]
+			}
+		})
+		all.Go(func() {
+			if r, err := d.ask(ctx, xpuSMI, "stats", "-d", id, "-j"); err == nil {
+				stats[i] = parseXPUStats(r.Stdout)
+			}
+		})
+	}
+	all.Wait()
+	for i := range devices {
+		devices[i].stats = stats[i]
 	}
 	return devices, nil
+}
+
+// parseXPUStats reads what can be read: other versions of the tool have other
+// measurements, or none.
+func parseXPUStats(out []byte) (s xpuStats) {
+	doc, err := jsonPart(out)
+	if err != nil || json.Unmarshal(doc, &s) != nil {
+		return xpuStats{}
+	}
+	return s
+}
+
+func metric(list []xpuMetric, name string) *float64 {
+	for _, m := range list {
+		if string(m.Type) == name {
+			return number(string(m.Value))
+		}
+	}
+	return nil
+}
+
+// memoryUsed is the memory in use of a device with this total, in bytes. The
+// tool means MiB; versions that mean bytes are told by a number that is more
+// MiB than there are.
+func (s xpuStats) memoryUsed(total uint64) *uint64 {
+	const name = "XPUM_STATS_MEMORY_USED"
+	used := metric(s.Device, name)
+	if used == nil {
+		for _, tile := range s.Tiles {
+			if part := metric(tile.List, name); part != nil {
+				used = new(*part + orZero(used))
+			}
+		}
+	}
+	if n := toBytes(used, 1<<20); n != nil && (total == 0 || *n <= total) {
+		return n
+	}
+	if n := toBytes(used, 1); n != nil && total > 0 && *n <= total {
+		return n
+	}
+	return nil
 }
 
 // parseXPU reads a list of devices, or the details of one. Virtual functions,
@@ -128,6 +201,11 @@ func (x xpuDevice) fill(g Device) Device {
 	g.Name = cmp.Or(known(string(x.Name)), g.Name)
 	g.Driver = cmp.Or(known(string(x.Driver)), g.Driver)
 	g.MemoryTotal = cmp.Or(orZero(toBytes(number(string(x.Memory)), 1)), g.MemoryTotal)
+	g.MemoryUsed = x.stats.memoryUsed(g.MemoryTotal)
+	g.MemoryFree = less(g.MemoryTotal, g.MemoryUsed)
+	g.Utilization = metric(x.stats.Device, "XPUM_STATS_GPU_UTILIZATION")
+	g.Temperature = metric(x.stats.Device, "XPUM_STATS_GPU_CORE_TEMPERATURE")
+	g.Power = metric(x.stats.Device, "XPUM_STATS_POWER")
 	return g
 }
 

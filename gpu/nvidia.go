@@ -116,6 +116,10 @@ func nvidiaDevice(index int, row map[string]string) Device {
 		on := mode == "Enabled"
 		d.MIG = &on
 	}
+	switch row["memory.total"] {
+	case "[N/A]", "[Not Supported]": // it has none of its own
+		d.Unified = d.MIG == nil
+	}
 	for _, field := range nvidiaFields() { // in order, so that the words are always the same
 		v := strings.Trim(row[field], "[]")
 		if strings.Contains(v, "GPU is lost") || strings.Contains(v, "requires reset") ||

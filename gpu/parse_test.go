@@ -40,7 +40,7 @@ func TestParseNvidia(t *testing.T) {
 
 	devices, _ = parseNvidia(nvidiaFields(), testdata(t, "nvidia_gb10.csv"))
 	equal(t, devices, []Device{{Vendor: NVIDIA, UUID: "GPU-11111111-2222-3333-4444-555555555555", Name: "NVIDIA GB10",
-		PCIBusID: "000f:01:00.0", Driver: "580.95.05", ComputeCapability: "12.1", Utilization: new(0.0), Temperature: new(38.0), Power: new(4.41)}})
+		PCIBusID: "000f:01:00.0", Unified: true, Driver: "580.95.05", ComputeCapability: "12.1", Utilization: new(0.0), Temperature: new(38.0), Power: new(4.41)}})
 
 	devices, complaints = parseNvidia(nvidiaFields(), testdata(t, "nvidia_lost.csv"))
 	equal(t, complaints, "Unable to determine the device handle for GPU1: 0000:34:00.0: Unknown Error")
@@ -48,6 +48,18 @@ func TestParseNvidia(t *testing.T) {
 	equal(t, len(devices), 2)
 	equal(t, devices[0].Error, "")
 	equal(t, devices[1].Error, "nvidia-smi says of memory.total: GPU is lost")
+}
+
+// A device in MIG mode keeps its numbers, where it may be asked for them.
+func TestParseNvidiaMIG(t *testing.T) {
+	t.Parallel()
+	devices, complaints := parseNvidia(nvidiaFields(), testdata(t, "nvidia_mig.csv"))
+	equal(t, complaints, "")
+	equal(t, len(devices), 3)
+	equal(t, []*bool{devices[0].MIG, devices[1].MIG, devices[2].MIG}, []*bool{new(true), new(true), new(false)})
+	equal(t, devices[0].MemoryFree, new(uint64(40326*mib)))
+	equal(t, []any{devices[1].MemoryTotal, devices[1].MemoryFree, devices[1].Unified, devices[1].Error}, []any{uint64(0), (*uint64)(nil), false, ""})
+	equal(t, devices[2].Error, "nvidia-smi says of utilization.gpu: GPU requires reset")
 }
 
 func TestParseNvidiaProcesses(t *testing.T) {
@@ -90,6 +102,12 @@ func TestParseAMD(t *testing.T) {
 		{Index: 1, Vendor: AMD, Name: "Radeon RX 7900 XTX", PCIBusID: "0000:03:00.0", Driver: "6.10.5", Architecture: "gfx1100", MemoryTotal: 24560 * mib},
 	})
 
+	devices = joinAMD(amdEntries(t, "amd_static_array.json"), nil, amdEntries(t, "amd_metric_array.json"))
+	sortDevices(devices)
+	equal(t, devices[0], Device{Index: 0, Vendor: AMD, MemoryTotal: 16368 * mib, MemoryUsed: new(uint64(2531 * mib)), MemoryFree: new(uint64(13837 * mib)),
+		Utilization: new(42.0), Temperature: new(52.0), Power: new(542.0)})
+
+	equal(t, joinAMDProcesses(amdEntries(t, "amd_process_object.json"), nil), []Process{{Vendor: AMD, PID: 2266127, Memory: new(uint64(2353860608))}})
 	equal(t, joinAMDProcesses(amdEntries(t, "amd_process.json"), amdEntries(t, "amd_list.json")), []Process{
 		{Vendor: AMD, DeviceUUID: "76ff740f-0000-1000-80a0-8c022586fed6", PID: 41, Name: "python3", Memory: new(uint64(2 << 30))},
 		{Vendor: AMD, DeviceUUID: "76ff740f-0000-1000-80a0-8c022586fed6", PID: 7, Name: "llama-server", Memory: new(uint64(7351832576))},
@@ -112,6 +130,59 @@ func TestParseROCm(t *testing.T) {
 	})
 	if _, err := parseROCm([]byte("ERROR: no GPUs")); err == nil {
 		t.Error("no error without JSON")
+	}
+}
+
+func TestParseROCmProcesses(t *testing.T) {
+	t.Parallel()
+	processes, err := parseROCmProcesses(testdata(t, "rocm_pids.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	equal(t, processes, []Process{
+		{Vendor: AMD, PID: 41, Name: "python, worker"},
+		{Vendor: AMD, DeviceUUID: "0x9246aabbccddeeff", PID: 28389, Name: "llama-server", Memory: new(uint64(2353860608))},
+	})
+	processes, err = parseROCmProcesses([]byte(`{"card0":{"Unique ID":"a"},"card1":{"Unique ID":"b"},"system":{"PID7":"x, 1, 5, 0, 0","PIDx":"x, 1, 5, 0, 0","PID8":"short"}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	equal(t, processes, []Process{{Vendor: AMD, PID: 7, Name: "x", Memory: new(uint64(5))}})
+}
+
+func TestParseXPUStats(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		file  string
+		total uint64
+		want  *uint64
+	}{
+		{"xpu_stats.json", 14248 * mib, new(uint64(240320512))},                 // MiB
+		{"xpu_stats.json", 0, new(uint64(240320512))},                           // taken for MiB
+		{"xpu_stats_tiles.json", 64 << 30, new(uint64(8501719040 + 134410240))}, // bytes
+		{"xpu_stats_tiles.json", 1 << 30, nil},                                  // neither
+		{"xpu_list.json", 1 << 30, nil},
+		{"nvidia_two.csv", 1 << 30, nil},
+	} {
+		if got := parseXPUStats(testdata(t, tt.file)).memoryUsed(tt.total); show(got) != show(tt.want) {
+			t.Errorf("%s of %d: %s, want %s", tt.file, tt.total, show(got), show(tt.want))
+		}
+	}
+}
+
+func TestParseKFDNode(t *testing.T) {
+	t.Parallel()
+	for properties, want := range map[string]string{
+		"cpu_cores_count 0\nsimd_count 440\nvendor_id 4098\ndevice_id 29772\nlocation_id 33536\ndomain 0\n": "0000:83:00.0",
+		"simd_count 440\nvendor_id 4098\nlocation_id 4874\ndomain 65536":                                    "10000:13:01.2",
+		"cpu_cores_count 32\nsimd_count 0\nvendor_id 0\nlocation_id 0":                                      "",
+		"simd_count 132\nvendor_id 4318\nlocation_id 4864":                                                  "",
+		"simd_count many": "",
+		"":                "",
+	} {
+		if got := parseKFDNode(properties); got != want {
+			t.Errorf("%q: %q, want %q", properties, got, want)
+		}
 	}
 }
 
@@ -188,11 +259,18 @@ func FuzzParse(f *testing.F) {
 		sortDevices(devices)
 		processes := append(parseNvidiaProcesses(out), joinAMDProcesses(amd, amd)...)
 		intel, _ := parseXPUProcesses(out, xpu)
-		for _, p := range append(processes, intel...) {
+		older, _ := parseROCmProcesses(out)
+		for _, p := range append(append(processes, intel...), older...) {
 			if p.PID <= 0 || p.Vendor == "" {
 				t.Errorf("%s", show(p))
 			}
 		}
 		parseCUDA(out)
+		if used := parseXPUStats(out).memoryUsed(1 << 40); used != nil && *used > 1<<40 {
+			t.Errorf("%d bytes in use of 1 TiB", *used)
+		}
+		if bus := parseKFDNode(string(out)); bus != busID(bus) {
+			t.Errorf("%q is no PCI address", bus)
+		}
 	})
 }

@@ -20,11 +20,7 @@ type card struct {
 // pciCards lists the cards of the three vendors, sorted by address. It is
 // empty where there is no PCI bus to be seen.
 func (d *Detector) pciCards() []card {
-	sys := d.Sys
-	if sys == "" {
-		sys = "/sys"
-	}
-	root := filepath.Join(sys, "bus/pci/devices")
+	root := filepath.Join(d.sys(), "bus/pci/devices")
 	entries, _ := os.ReadDir(root) // sorted by name
 	var cards []card
 	for _, e := range entries {

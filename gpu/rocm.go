@@ -3,6 +3,7 @@ package gpu
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -82,4 +83,62 @@ func (c rocmCard) device(index int) Device {
 	}
 	g.MemoryFree = less(g.MemoryTotal, g.MemoryUsed)
 	return g
+}
+
+// rocmProcesses asks rocm-smi which processes use devices. It tells on how many
+// devices each is and not on which, unless there is one only.
+func (d *Detector) rocmProcesses(ctx context.Context) ([]Process, error) {
+	r, err := d.ask(ctx, rocmSMI, "--showpids", "--showuniqueid", "--json")
+	if err != nil {
+		return nil, err
+	}
+	processes, err := parseROCmProcesses(r.Stdout)
+	if errors.Is(err, errNoJSON) && strings.Contains(r.complaint(rocmSMI), "No JSON data") {
+		return nil, nil // what it says where there is no process
+	}
+	if err != nil {
+		return nil, &toolError{tool: rocmSMI, words: fmt.Sprintf("rocm-smi --showpids: %v: %s", err, r.complaint(rocmSMI))}
+	}
+	return processes, nil
+}
+
+// parseROCmProcesses reads the "system" part of rocm-smi's JSON, in which
+// "PID<N>" has "name, devices, VRAM in bytes, SDMA, CU occupancy"; see showPids in
+// https://github.com/ROCm/rocm_smi_lib/blob/master/python_smi_tools/rocm_smi.py
+func parseROCmProcesses(out []byte) ([]Process, error) {
+	doc, err := jsonPart(out)
+	if err != nil {
+		return nil, err
+	}
+	var sections map[string]section[rocmCard]
+	if err := json.Unmarshal(doc, &sections); err != nil {
+		return nil, err
+	}
+	cards, uuid := 0, ""
+	for name, s := range sections {
+		if strings.HasPrefix(name, "card") {
+			cards, uuid = cards+1, s.value.first("unique id")
+		}
+	}
+	var processes []Process
+	for key, value := range sections["system"].value {
+		digits, isPID := strings.CutPrefix(key, "PID")
+		pid, err := strconv.Atoi(digits)
+		fields := strings.Split(string(value), ",")
+		last := len(fields) - 4 // the name before these may hold commas
+		if !isPID || err != nil || pid <= 0 || last < 1 {
+			continue // "No KFD PIDs currently running"
+		}
+		p := Process{
+			Vendor: AMD, PID: pid,
+			Name:   known(strings.Join(fields[:last], ",")),
+			Memory: toBytes(number(fields[last+1]), 1),
+		}
+		if cards == 1 && strings.TrimSpace(fields[last]) == "1" {
+			p.DeviceUUID = uuid
+		}
+		processes = append(processes, p)
+	}
+	sortProcesses(processes)
+	return processes, nil
 }

@@ -50,7 +50,7 @@ func toBytes(f *float64, scale uint64) *uint64 {
 }
 
 // orZero is *n, or 0 where it is unknown.
-func orZero(n *uint64) uint64 {
+func orZero[T uint64 | float64](n *T) T {
 	if n == nil {
 		return 0
 	}
