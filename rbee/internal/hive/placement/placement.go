@@ -109,7 +109,8 @@ type Decision struct {
 	Reason string
 
 	// Estimate is the memory that the load is expected to take over all its
-	// devices, overheads included, in bytes; 0 if that is not known or on the CPU.
+	// devices, with overheads and what the engine reserves, in bytes; 0 if that is
+	// not known or on the CPU. It is what a loading worker was promised.
 	Estimate int64
 }
 
@@ -246,11 +247,12 @@ func (l Load) decide(chosen []Device, why string) Decision {
 	d := Decision{Env: visible(chosen), Reason: l.reason(chosen, why)}
 	for _, c := range chosen {
 		d.Devices = append(d.Devices, operations.WorkerDevice{Index: c.Index, Vendor: c.Vendor, UUID: c.UUID, Name: c.Name})
+		takes := l.reserves(c)
 		if l.Estimate > 0 {
-			d.Estimate = add(d.Estimate, l.Overhead)
+			takes = max(takes, l.part(len(chosen)))
 		}
+		d.Estimate = add(d.Estimate, takes)
 	}
-	d.Estimate = add(d.Estimate, l.Estimate)
 	return d
 }
 

@@ -3,6 +3,7 @@ package placement_test
 import (
 	"errors"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,10 +31,18 @@ func draining(d placement.Device, workers ...string) placement.Device {
 
 func broken(d placement.Device, why string) placement.Device { d.Error = why; return d }
 
+func at(d placement.Device, bus string) placement.Device { d.PCIBusID = bus; return d }
+
 func named(d placement.Device, name string) placement.Device { d.Name = name; return d }
 
 // vague is a device of which free memory is not known.
 func vague(d placement.Device) placement.Device { d.MemoryFree = nil; return d }
+
+// used is a device of which only used memory is known, or only free.
+func used(d placement.Device, n uint64) placement.Device {
+	d.MemoryFree, d.MemoryUsed = nil, new(n*gib)
+	return d
+}
 
 func sliced(d placement.Device) placement.Device { d.MIG = new(true); return d }
 
@@ -93,6 +102,10 @@ func TestPlace(t *testing.T) {
 		{"the total is too little", load(24), []placement.Device{vague(gpu("intel", 0, 0, 24))}, "failed", "", ""},
 		{"nothing known: on trust", load(20), []placement.Device{vague(gpu("nvidia", 0, 0, 0))}, "nvidia 0", "", "taken on trust"},
 		{"known goes before unknown", load(20), []placement.Device{vague(gpu("nvidia", 0, 0, 0)), gpu("nvidia", 1, 21, 24)}, "nvidia 1", "", ""},
+		{"what is used is known", load(20), []placement.Device{used(gpu("intel", 0, 0, 24), 4)}, "failed", "", "20.0 GiB free of 24.0 GiB, 4.0 GiB held"},
+		{"only what is free is known", load(20), []placement.Device{gpu("amd", 0, 21, 0)}, "amd 0", "", "; 21.0 GiB free"},
+		{"more than any machine has", with(load(1), func(l *placement.Load) { l.Estimate, l.Overhead = math.MaxInt64, math.MaxInt64 }), l4s, "failed", "", "does not fit"},
+		{"less than nothing", with(load(-5), func(l *placement.Load) { l.Overhead = -1 }), l4s, "nvidia 1", "", "not known"},
 		{"unified memory", load(8), []placement.Device{mac}, "apple 0", "", ""},
 		{"too big for unified memory", load(24), []placement.Device{mac}, "failed", "", "needed: 25.0 GiB"},
 		{"a slice of MIG comes last", load(8), []placement.Device{sliced(gpu("nvidia", 0, 80, 80)), gpu("nvidia", 1, 10, 80)}, "nvidia 1", "", ""},
@@ -125,6 +138,7 @@ func TestPlace(t *testing.T) {
 		{"none, and one is required", with(load(10), requires), nil, "failed", "", "this machine has no accelerator"},
 		{"another vendor's", with(load(10), nvidia), []placement.Device{amd}, "cpu", "HIP_VISIBLE_DEVICES=-1", "no nvidia accelerator here that can be used: on the CPU (amd 0)"},
 		{"another vendor's, and one is required", with(with(load(10), nvidia), requires), []placement.Device{amd}, "failed", "", "needs an nvidia accelerator"},
+		{"a card without a driver", load(10), []placement.Device{at(broken(gpu("amd", -1, 0, 0), "no driver"), "0000:41:00.0")}, "cpu", "HIP_VISIBLE_DEVICES=-1", "amd at 0000:41:00.0: no driver"},
 		{"without an index", load(10), []placement.Device{gpu("intel", -1, 24, 24)}, "cpu", "ONEAPI_DEVICE_SELECTOR=*:cpu", "its tool gives it no index"},
 		{"none as asked", on(load(10), "none"), append([]placement.Device{amd, mac}, l4s...), "cpu", "CUDA_VISIBLE_DEVICES=-1 HIP_VISIBLE_DEVICES=-1", "as asked"},
 		{"none, but one is required", with(on(load(10), "none"), requires), l4s, "failed", "", `device "none" was asked for`},
@@ -201,6 +215,10 @@ func TestDecision(t *testing.T) {
 	}
 	if d, err = placement.Place(load(0), []placement.Device{a}); err != nil || d.Estimate != 0 {
 		t.Errorf("an estimate from nothing: %+v, %v", d, err)
+	}
+	vllm := with(load(30), func(l *placement.Load) { l.Fraction = 0.5 })
+	if d, err = placement.Place(vllm, []placement.Device{gpu("nvidia", 0, 80, 80)}); err != nil || d.Estimate != 40*gib {
+		t.Errorf("what the engine reserves: %+v, %v", d, err)
 	}
 	if d, err = placement.Place(on(load(30), "none"), nil); err != nil || d.Env == nil || d.Estimate != 0 {
 		t.Errorf("on the CPU: %+v, %v", d, err)

@@ -12,7 +12,11 @@ import (
 func (l Load) reason(chosen []Device, why string) string {
 	parts := []string{why, "needs " + l.need(len(chosen), chosen)}
 	for _, d := range chosen {
-		parts = append(parts, d.memory())
+		if len(chosen) > 1 {
+			parts = append(parts, d.title()+": "+d.memory())
+		} else {
+			parts = append(parts, d.memory())
+		}
 	}
 	return listed(chosen, Device.title) + ": " + strings.Join(parts, "; ")
 }
