@@ -223,6 +223,10 @@ func (w *worker) fail(why string) {
 
 // rest waits until a worker that failed may be tried again.
 func (w *worker) rest() {
+	if w.stopped() {
+		w.enter(operations.WorkerDraining, nil)
+		return
+	}
 	timer := time.NewTimer(time.Until(w.record().RestartAt))
 	defer timer.Stop()
 	select {

@@ -374,3 +374,42 @@ func steal(t *testing.T, port int) error {
 	t.Cleanup(func() { _ = srv.Close() })
 	return nil
 }
+
+// TestClear holds that workers of a hive that does not run can be ended, one type
+// of them or all, and that none is begun for it.
+func TestClear(t *testing.T) {
+	t.Parallel()
+	if !proc.Holds {
+		t.Skip("needs /proc")
+	}
+	dir := t.TempDir()
+	h := startHive(t, dir, "crowd", "")
+	h.await(t, "ready")
+	h.awaitRecord(t, operations.WorkerReady)
+	h.kill(t)
+	leader := h.record(t).Process.PID
+	o := options(dir)
+	o.Times.Grace = 50 * time.Millisecond
+	w := New(o).add(&record{
+		ID: "fake-2", Worker: "fake", Model: "serve", State: operations.WorkerFailed, Mark: "m-2", Boot: h.record(t).Boot,
+		EverReady: true, RestartAt: time.Now().Add(-time.Hour),
+	})
+	if versions, err := Versions(o.Dir, "fake"); err != nil || !slices.Equal(versions, []string{"1.0"}) {
+		t.Errorf("versions %v, %v", versions, err)
+	}
+	if err := w.save(); err != nil {
+		t.Fatal(err)
+	}
+	if err := Clear(t.Context(), o, "other"); err != nil || gone(leader) {
+		t.Fatalf("another type: %v, gone is %t", err, gone(leader))
+	}
+	if err := Clear(t.Context(), o, "fake"); err != nil || !gone(leader) {
+		t.Fatalf("%v, gone is %t", err, gone(leader))
+	}
+	files, _ := filepath.Glob(filepath.Join(o.Dir, "*.json"))
+	for _, f := range files {
+		if data, err := os.ReadFile(f); err != nil || !strings.Contains(string(data), `"state": "stopped"`) {
+			t.Errorf("%s: %s", f, data)
+		}
+	}
+}

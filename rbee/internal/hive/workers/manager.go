@@ -132,6 +132,12 @@ func New(o Options) *Manager {
 // Start reads the records and goes on with every worker in them: those whose
 // processes still run are adopted.
 func (m *Manager) Start() error {
+	return m.load(func(*record) bool { return true }, func(*worker) {})
+}
+
+// load takes over the workers of the records that are wanted; each is given to
+// first before anything is done with it.
+func (m *Manager) load(wanted func(*record) bool, first func(*worker)) error {
 	self, err := proc.Identify(os.Getpid())
 	if err != nil {
 		return fmt.Errorf("finding this process's start time: %w", err)
@@ -142,7 +148,11 @@ func (m *Manager) Start() error {
 		return fmt.Errorf("reading the records of workers: %w", err)
 	}
 	for _, r := range records {
+		if !wanted(r) {
+			continue
+		}
 		w := m.add(r)
+		first(w)
 		w.adopt()
 		m.keep.Go(w.resume)
 	}

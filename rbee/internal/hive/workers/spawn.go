@@ -122,34 +122,51 @@ func (m *Manager) Begin(id string) (port int, end func(), err error) {
 	}, nil
 }
 
-// Versions are the versions of a worker type that processes run now.
-func (m *Manager) Versions(workerType string) []string {
-	var list []string
-	for _, w := range m.all() {
-		if r := w.record(); r.Worker == workerType && !r.ended() {
-			list = append(list, r.Version)
-		}
-	}
-	return list
-}
-
-// StopAll stops all workers of a type, or all there are if the type is empty.
+// StopAll stops all workers of a type, or all there are if the type is empty, and
+// waits until nothing is left of them.
 func (m *Manager) StopAll(ctx context.Context, workerType string) error {
+	var ours []*worker
 	for _, w := range m.all() {
-		r := w.record()
-		if r.State == operations.WorkerStopped || workerType != "" && r.Worker != workerType {
-			continue
+		if r := w.record(); r.State != operations.WorkerStopped && (workerType == "" || r.Worker == workerType) {
+			w.tellStop(StopOptions{})
+			ours = append(ours, w)
 		}
-		w.tellStop(StopOptions{})
 	}
-	for _, w := range m.all() {
-		r := w.record()
-		if r.State == operations.WorkerStopped || workerType != "" && r.Worker != workerType {
-			continue
-		}
+	for _, w := range ours {
 		if err := w.finish(ctx, StopOptions{}); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// Clear stops all workers of a type that records tell of, or all if the type is
+// empty, without going on with any. It is for a machine whose hive does not run.
+func Clear(ctx context.Context, o Options, workerType string) error {
+	m := New(o)
+	defer m.Close()
+	if err := m.load(func(r *record) bool { return workerType == "" || r.Worker == workerType }, func(w *worker) {
+		w.tellStop(StopOptions{})
+	}); err != nil {
+		return err
+	}
+	return m.StopAll(ctx, workerType)
+}
+
+// Versions are the versions of a worker type that workers on record have not
+// ended with. dir is [Options].Dir.
+func Versions(dir, workerType string) ([]string, error) {
+	m := New(Options{Dir: dir})
+	defer m.Close()
+	records, err := m.readRecords()
+	if err != nil {
+		return nil, err
+	}
+	var list []string
+	for _, r := range records {
+		if r.Worker == workerType && r.Version != "" && !r.ended() {
+			list = append(list, r.Version)
+		}
+	}
+	return list, nil
 }

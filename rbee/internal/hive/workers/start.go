@@ -28,6 +28,10 @@ var errStopped = errors.New("it was told to stop")
 
 // start places the worker and makes its process.
 func (w *worker) start() {
+	if w.stopped() {
+		w.enter(operations.WorkerDraining, nil)
+		return
+	}
 	ctx, cancel := w.untilStopped()
 	defer cancel()
 	err := w.launch(ctx)
@@ -121,13 +125,16 @@ func placeholders(entry string, port int, r record, modelPath string, devices []
 	)
 }
 
-// environment is the hive's own without what belongs to the hive alone, then what
+// environment is the hive's own without what belongs to the hive alone or chooses
+// devices, then what
 // the recipe, the placement and the user add, in this order.
 func environment(l wire.Launch, words *strings.Replacer, place map[string]string, r record) []string {
 	var env []string
 	for _, v := range os.Environ() {
 		name, _, _ := strings.Cut(v, "=")
 		switch name {
+		case "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "ZE_AFFINITY_MASK", "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ONEAPI_DEVICE_SELECTOR":
+			continue // they would number the devices anew, under those that the worker is given
 		case "NOTIFY_SOCKET", "INVOCATION_ID", "JOURNAL_STREAM", "SYSTEMD_EXEC_PID", "MEMORY_PRESSURE_WATCH", "MEMORY_PRESSURE_WRITE", "LISTEN_FDS", "LISTEN_PID":
 			continue // between systemd and the hive
 		}
