@@ -1,0 +1,53 @@
+package atomicfile_test
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
+)
+
+func TestWriteAndRead(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "new", "file.json")
+	type thing struct{ A string }
+	var got thing
+	if err := atomicfile.ReadJSON(path, &got); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a missing file: %v", err)
+	}
+	for _, want := range []thing{{"one"}, {"two"}} {
+		if err := atomicfile.WriteJSON(path, want); err != nil {
+			t.Fatal(err)
+		}
+		if err := atomicfile.ReadJSON(path, &got); err != nil || got != want {
+			t.Errorf("%+v, %v", got, err)
+		}
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info, err)
+	}
+	if err := atomicfile.Write(path, []byte("{"), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if err := atomicfile.ReadJSON(path, &got); err == nil {
+		t.Error("half a document was read")
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o640 {
+		t.Errorf("%v, %v", info, err)
+	}
+	// A directory in the place of the file keeps its content, and nothing is left
+	// beside it.
+	dir := filepath.Dir(path)
+	if err := os.Mkdir(filepath.Join(dir, "d"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := atomicfile.Write(filepath.Join(dir, "d"), nil, 0o600); err == nil {
+		t.Error("a directory was replaced")
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 2 {
+		t.Errorf("left: %v, %v", entries, err)
+	}
+}
