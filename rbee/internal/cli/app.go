@@ -23,6 +23,9 @@ type app struct {
 
 	mu       sync.Mutex
 	progress ui.Progress
+
+	opening sync.Mutex
+	opened  Runner // nil until the first operation
 }
 
 func newApp(p Process) *app { return &app{p: p, progress: ui.Silent{}} }
@@ -41,7 +44,7 @@ func (a *app) terminal(stream any) bool {
 // style is what a stream can show.
 func (a *app) style(stream any) ui.Style {
 	colour := a.terminal(stream) && !a.flags().NoColor && a.p.Getenv("NO_COLOR") == ""
-	return ui.Style{Color: colour, ASCII: !a.unicode()}
+	return ui.Style{Color: colour, ASCII: !a.unicode(), Verbose: a.flags().Verbose}
 }
 
 // unicode is false if the locale names another character set than UTF-8. A
@@ -96,17 +99,54 @@ func (a *app) open() (Runner, error) {
 	return queen.New(o)
 }
 
-// ask runs an operation without showing anything.
+// runner is the one that does all operations of the command.
+func (a *app) runner() (Runner, error) {
+	a.opening.Lock()
+	defer a.opening.Unlock()
+	if a.opened != nil {
+		return a.opened, nil
+	}
+	var err error
+	a.opened, err = a.open()
+	return a.opened, err
+}
+
+// close ends the runner, if there is one.
+func (a *app) close() error {
+	a.opening.Lock()
+	defer a.opening.Unlock()
+	if a.opened == nil {
+		return nil
+	}
+	err := a.opened.Close()
+	a.opened = nil
+	if err != nil {
+		return fmt.Errorf("ending: %w", err)
+	}
+	return nil
+}
+
+// ask runs an operation without showing anything. It may be called from several
+// goroutines.
 func (a *app) ask(ctx context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
-	runner, err := a.open()
+	if err := op.Validate(); err != nil {
+		return nil, err
+	}
+	runner, err := a.runner()
 	if err != nil {
 		return nil, err
 	}
-	report, err := runner.Run(ctx, op, events)
-	if closing := runner.Close(); err == nil && closing != nil {
-		return report, fmt.Errorf("ending: %w", closing)
+	return runner.Run(ctx, op, events)
+}
+
+// askFor is ask for a report of one type.
+func askFor[R operations.Report](ctx context.Context, a *app, op operations.Operation, events operations.Handler) (R, error) {
+	report, err := a.ask(ctx, op, events)
+	r, ok := report.(R)
+	if err == nil && !ok {
+		err = fmt.Errorf("%s brought a %T", op.Kind(), report)
 	}
-	return report, err
+	return r, err
 }
 
 // operate runs an operation, shows what happens and what it ends with.
@@ -114,6 +154,14 @@ func (a *app) operate(ctx context.Context, op operations.Operation) error {
 	progress := a.draw()
 	report, err := a.ask(ctx, op, progress.Handle)
 	a.endDrawing()
+	return a.conclude(report, err)
+}
+
+// conclude ends the runner and shows what an operation ended with.
+func (a *app) conclude(report operations.Report, err error) error {
+	if closing := a.close(); err == nil {
+		err = closing
+	}
 	if err != nil {
 		return err
 	}
@@ -146,7 +194,7 @@ func (a *app) draw() ui.Progress {
 	case a.terminal(a.p.Stderr):
 		p = ui.NewLive(ui.LiveOptions{W: a.p.Stderr, Style: a.style(a.p.Stderr), Size: terminalSize(a.p.Stderr)})
 	default:
-		p = ui.Plain{W: a.p.Stderr, Verbose: g.Verbose}
+		p = &ui.Plain{W: a.p.Stderr, Verbose: g.Verbose}
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -40,12 +40,18 @@ type Runner interface {
 
 // Getenv is the value of an environment variable, or "".
 func (p Process) Getenv(name string) string {
+	value, _ := p.LookupEnv(name)
+	return value
+}
+
+// LookupEnv is the value of an environment variable; ok is false if there is none.
+func (p Process) LookupEnv(name string) (value string, ok bool) {
 	for _, e := range slices.Backward(p.Env) {
 		if key, value, ok := strings.Cut(e, "="); ok && key == name {
-			return value
+			return value, true
 		}
 	}
-	return ""
+	return "", false
 }
 
 // Run runs one command line and returns the program's exit code. The first
@@ -54,6 +60,7 @@ func Run(ctx context.Context, p Process) int {
 	a := newApp(p)
 	ctx, stop := a.interruptible(ctx)
 	defer stop()
+	defer func() { _ = a.close() }() // what went wrong has been told by the command itself
 	err := a.run(ctx)
 	return a.finish(ctx, err)
 }

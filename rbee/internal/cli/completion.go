@@ -10,6 +10,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr"
 )
 
 // completeCommand is what completion scripts call: the words of the command
@@ -23,7 +24,7 @@ type completionCmd struct {
 
 // Help is shown below the command's summary.
 func (completionCmd) Help() string {
-	return describe("Commands, flags and the aliases of hives are completed.", []string{
+	return describe("Commands, flags, the aliases of hives and worker types are completed.", []string{
 		`source <(rbee completion bash)`,
 		`rbee completion zsh > "$${fpath[1]}/_rbee"`,
 		`rbee completion fish > ~/.config/fish/completions/rbee.fish`,
@@ -123,6 +124,19 @@ func (a *app) aliases(ctx context.Context) []string {
 	return names
 }
 
+// workerTypes are those that there are recipes for, or none.
+func (a *app) workerTypes() []string {
+	paths, err := a.paths()
+	if err != nil {
+		return nil
+	}
+	catalog, err := pkgmgr.LoadCatalog(paths.Recipes())
+	if err != nil {
+		return nil
+	}
+	return catalog.Types()
+}
+
 // completer follows a command line through the grammar.
 type completer struct {
 	a       *app
@@ -131,6 +145,9 @@ type completer struct {
 }
 
 func (c *completer) answers(before []string, current string) []string {
+	if slices.Contains(before, "--") {
+		return nil // what comes now is not rbee's
+	}
 	waiting, positional := c.follow(before)
 	switch {
 	case waiting != nil:
@@ -218,6 +235,10 @@ func (c *completer) values(v *kong.Value, prefix, current string) []string {
 		known = v.EnumSlice()
 	case v.Name == "hive" || v.Name == "alias":
 		known = c.aliases()
+	case v.Name == "device" && c.node.Name == "spawn-worker":
+		known = []string{operations.DeviceAuto, operations.DeviceNone}
+	case v.Name == "worker" && v.Flag != nil:
+		known = c.a.workerTypes()
 	}
 	var out []string
 	for _, k := range known {

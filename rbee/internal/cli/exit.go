@@ -65,6 +65,15 @@ type usageError struct {
 
 func (e *usageError) Error() string { return e.message }
 
+// hintedError is an error for which the command knows better what to do.
+type hintedError struct {
+	err  error
+	hint string
+}
+
+func (e *hintedError) Error() string { return e.err.Error() }
+func (e *hintedError) Unwrap() error { return e.err }
+
 // exitCode is the one place where an end of a command becomes a number.
 func exitCode(err error) int {
 	var outcome outcomeError
@@ -106,6 +115,19 @@ func exitCode(err error) int {
 	}
 }
 
+// classify gives any error a code.
+func classify(err error) *operations.Error {
+	var own *operations.Error
+	if errors.As(err, &own) {
+		return own
+	}
+	e := &operations.Error{Code: operations.CodeOf(err), Message: err.Error(), Err: err}
+	if errors.Is(err, context.Canceled) {
+		e.Code = operations.CodeCanceled
+	}
+	return e
+}
+
 // finish shows an error that nothing has shown yet, and gives the exit code.
 func (a *app) finish(ctx context.Context, err error) int {
 	var outcome outcomeError
@@ -120,19 +142,17 @@ func (a *app) finish(ctx context.Context, err error) int {
 
 // showError writes an error to stdout as JSON, or to stderr for a person.
 func (a *app) showError(err error) {
-	e, hint := &operations.Error{Code: operations.CodeOf(err), Message: err.Error(), Err: err}, ""
+	e, hint := classify(err), ""
 	var usage *usageError
-	var own *operations.Error
+	var hinted *hintedError
 	switch {
 	case errors.As(err, &usage):
 		e.Code, hint = codeUsage, usage.hint
 		if usage.code != "" {
 			e.Code = usage.code
 		}
-	case errors.As(err, &own):
-		e = own
-	case errors.Is(err, context.Canceled):
-		e.Code = operations.CodeCanceled
+	case errors.As(err, &hinted):
+		hint = hinted.hint
 	}
 	if a.asJSON() {
 		_ = ui.JSONError(a.p.Stdout, e, hint) // a stdout that is gone leaves nobody to tell

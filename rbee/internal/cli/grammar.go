@@ -26,6 +26,18 @@ type grammar struct {
 	ListHives  listHivesCmd  `cmd:"" group:"hives" help:"List the hives of the config and those on record."`
 	GetHive    getHiveCmd    `cmd:"" group:"hives" help:"Tell all about one hive."`
 
+	HiveCapabilities hiveCapabilitiesCmd `cmd:"" group:"workers" help:"Show a machine's accelerators and what holds their memory."`
+	DownloadModel    downloadModelCmd    `cmd:"" group:"workers" help:"Fetch a model to hives."`
+	ListModels       listModelsCmd       `cmd:"" group:"workers" help:"List the models on hives."`
+	GetModel         getModelCmd         `cmd:"" group:"workers" help:"Tell all about one model."`
+	DeleteModel      deleteModelCmd      `cmd:"" group:"workers" help:"Remove a model from a hive."`
+	SpawnWorker      spawnWorkerCmd      `cmd:"" group:"workers" help:"Start a worker with a model on a hive."`
+	ListWorkers      listWorkersCmd      `cmd:"" group:"workers" help:"List the worker processes on hives."`
+	GetWorker        getWorkerCmd        `cmd:"" group:"workers" help:"Tell all about one worker process."`
+	WorkerLogs       workerLogsCmd       `cmd:"" group:"workers" help:"Show what a worker process wrote."`
+	StopWorker       stopWorkerCmd       `cmd:"" group:"workers" help:"Stop a worker process."`
+	Infer            inferCmd            `cmd:"" group:"workers" help:"Ask a model."`
+
 	Demo       demoCmd       `cmd:"" group:"other" help:"Show it all on three throw-away SSH hosts inside this process."`
 	Completion completionCmd `cmd:"" group:"other" help:"Print a completion script for bash, zsh or fish."`
 	Version    versionCmd    `cmd:"" group:"other" help:"Print the version."`
@@ -81,7 +93,7 @@ func (helpFlag) BeforeReset(ctx *kong.Context) error {
 
 const about = `rbee keeps GPU machines as one file says: which machines there are (hives), and which inference engines belong on them (workers). It needs nothing there but sshd and a shell.
 
-Try it: rbee demo. Begin: rbee init, rbee validate, rbee install, rbee status.`
+Try it: rbee demo. Begin: rbee init, rbee validate, rbee install, rbee status. Then: rbee download-model, rbee spawn-worker, rbee infer.`
 
 func newParser(g *grammar, stdout io.Writer) (*kong.Kong, error) {
 	parser, err := kong.New(g,
@@ -94,6 +106,7 @@ func newParser(g *grammar, stdout io.Writer) (*kong.Kong, error) {
 		kong.ExplicitGroups([]kong.Group{
 			{Key: "packages", Title: "What is installed:"},
 			{Key: "hives", Title: "Hive daemons:"},
+			{Key: "workers", Title: "Workers and models:"},
 			{Key: "other", Title: "More:"},
 			{Key: "global", Title: "Flags of every command:"},
 		}),

@@ -47,13 +47,9 @@ func (c *uninstallCmd) confirm(ctx context.Context, a *app) error {
 			hint:    "say --yes if that is meant, or name hives with --hive",
 		}
 	}
-	report, err := a.ask(ctx, operations.HiveList{ConfigPath: a.config()}, nil)
+	list, err := askFor[*operations.HiveListReport](ctx, a, operations.HiveList{ConfigPath: a.config()}, nil)
 	if err != nil {
 		return err
-	}
-	list, ok := report.(*operations.HiveListReport)
-	if !ok {
-		return fmt.Errorf("listing hives brought a %T", report)
 	}
 	for _, h := range list.Hives {
 		workers := make([]string, len(h.Workers))

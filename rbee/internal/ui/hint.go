@@ -1,8 +1,10 @@
 package ui
 
 import (
+	"cmp"
 	"errors"
 	"io/fs"
+	"slices"
 	"strings"
 
 	"github.com/rbee-keeper/rbee/operations"
@@ -16,24 +18,29 @@ func Hint(e *operations.Error) string {
 	}
 	switch e.Code {
 	case operations.CodeUnreachable:
-		return unreachableHint(e.Reason)
+		return unreachableHint(e.Reason, e.Hive)
 	case operations.CodeLocked:
 		return "wait until the other run is done, or wait longer with --lock-wait 5m"
-	case operations.CodeConfigInvalid, operations.CodeNotFound:
+	case operations.CodeConfigInvalid:
 		return configHint(e)
+	case operations.CodeNotFound:
+		if errors.Is(e, fs.ErrNotExist) || strings.Contains(e.Message, "no such hive") {
+			return configHint(e)
+		}
+		return cmp.Or(runtimeHint(e), configHint(e))
 	case operations.CodeBadOperation:
 		if strings.Contains(e.Message, "exists already") {
 			return "--force overwrites it"
 		}
 	case operations.CodeFailed:
-		return failedHint(e.Message)
+		return cmp.Or(runtimeHint(e), failedHint(e.Message))
 	case operations.CodeCanceled:
 		return "run the same command again to go on: what is done stays done"
 	}
 	return ""
 }
 
-func unreachableHint(reason string) string {
+func unreachableHint(reason, hive string) string {
 	switch reason {
 	case "resolve":
 		return "check hostname in the config, or add the host to ~/.ssh/config or the DNS"
@@ -47,6 +54,8 @@ func unreachableHint(reason string) string {
 		return "log in once with `ssh` and compare the fingerprint, or trust new hosts with --accept-new-host-keys"
 	case "host_key_changed":
 		return "if the machine was set up anew, remove its old key with `ssh-keygen -R HOST`; if not, somebody may be listening in"
+	case "daemon":
+		return "`rbee start-hive " + cmp.Or(hive, "HIVE") + "` starts it"
 	case "protocol":
 		return "check ssh_port: what answers there is no SSH server that rbee can speak with"
 	case "lost":
@@ -65,6 +74,44 @@ func configHint(e *operations.Error) string {
 		return "`rbee list-hives` shows the hives that are known"
 	}
 	return ""
+}
+
+// runtimeHint knows what goes wrong with workers and models, by the words in
+// which hives and queen tell it.
+func runtimeHint(e *operations.Error) string {
+	text := strings.ToLower(e.Message)
+	has := func(words ...string) bool {
+		return !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(text, w) })
+	}
+	switch {
+	case has("does not fit"):
+		return "`rbee hive-capabilities" + prefixed(" ", e.Hive) + "` shows what holds the memory: stop a worker, or use more devices or a smaller --context"
+	case has(" gated"), has("hf_token"), has("model", "401"), has("model", "403"):
+		return "accept the model's terms on its page, and set HF_TOKEN to a token that may read it"
+	case has("worker", "not installed"):
+		return "name it in the config's workers, then `rbee sync" + onHive(e.Hive) + "` installs it"
+	case has("worker", "damaged"):
+		return "`rbee sync" + onHive(e.Hive) + "` installs it again"
+	case has("no ready worker"), has("no worker", "serves"):
+		return "`rbee spawn-worker" + onHive(e.Hive) + " --worker TYPE --model " + quoted(e.Message, "MODEL") + "` starts one"
+	case e.Code != operations.CodeNotFound:
+		return ""
+	case has("worker"), has("process"):
+		return "`rbee list-workers --all` shows the workers there are"
+	case has("model"):
+		return "`rbee download-model " + quoted(e.Message, "MODEL") + onHive(e.Hive) + "` fetches it"
+	}
+	return ""
+}
+
+// quoted is the first text in quotation marks, or fallback.
+func quoted(message, fallback string) string {
+	if _, rest, ok := strings.Cut(message, `"`); ok {
+		if name, _, ok := strings.Cut(rest, `"`); ok && name != "" && !strings.ContainsAny(name, " \t\n\\") {
+			return name
+		}
+	}
+	return fallback
 }
 
 // failedHint knows the failures that only a machine's own words tell apart.

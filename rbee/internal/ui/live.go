@@ -1,6 +1,7 @@
 package ui
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"slices"
@@ -51,8 +52,11 @@ type Live struct {
 type hiveLine struct {
 	alias        string
 	phase        operations.Phase
+	state        string // shown in place of the phase
+	worker       string // that it starts; what it writes is shown
 	text         string
 	bytes, total int64
+	meter        *meter // nil: speed is not shown
 	began, ended time.Time
 }
 
@@ -93,6 +97,9 @@ func (l *Live) run() {
 func (l *Live) Handle(e operations.Event) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if h := l.hives[e.Hive]; h != nil && h.worker != "" && e.Type == operations.EventNote {
+		e.Type, e.Text = operations.EventLog, e.Message // what is noted while a worker loads is its log
+	}
 	if e.Type == operations.EventNote {
 		l.notes = append(l.notes, oneLine(strings.TrimPrefix(e.Hive+": "+e.Message, ": ")))
 		return
@@ -111,14 +118,9 @@ func (l *Live) Handle(e operations.Event) {
 func (h *hiveLine) take(e operations.Event, now time.Time) {
 	switch e.Type {
 	case operations.EventPhase:
-		h.phase, h.text, h.bytes, h.total = e.Phase, oneLine(e.Message), 0, 0
+		*h = hiveLine{alias: h.alias, phase: e.Phase, text: oneLine(e.Message), began: h.began}
 		if e.Error != nil {
 			h.text = oneLine(e.Error.Message)
-		}
-		if h.over() {
-			h.ended = now
-		} else {
-			h.ended = time.Time{}
 		}
 	case operations.EventStep:
 		h.bytes, h.total = 0, 0
@@ -129,10 +131,49 @@ func (h *hiveLine) take(e operations.Event, now time.Time) {
 		}
 	case operations.EventProgress:
 		h.bytes, h.total = e.Bytes, e.Total
+		if e.Step == nil { // a model
+			h.state, h.text = "downloading", oneLine(e.Message)
+			if h.meter == nil {
+				h.meter = &meter{}
+			}
+			h.meter.add(now, e.Bytes)
+		}
+	case operations.EventWorker:
+		if e.Worker != nil {
+			h.state, h.worker = string(e.Worker.State), oneLine(e.Worker.ID)
+			h.text, h.bytes, h.total = oneLine(h.worker+prefixed(": ", e.Worker.Problem)), 0, 0
+		}
+	case operations.EventLog:
+		if said := lastLine(e.Text); said != "" {
+			h.text = strings.TrimPrefix(h.worker+": "+said, ": ")
+		}
+	}
+	if !h.over() {
+		h.ended = time.Time{}
+	} else if h.ended.IsZero() {
+		h.ended = now
 	}
 }
 
+// lastLine is the last line of a text that is not empty.
+func lastLine(text string) string {
+	lines := strings.Split(strings.ReplaceAll(text, "\r", "\n"), "\n")
+	for _, line := range slices.Backward(lines) {
+		if line = oneLine(printable(line)); line != "" {
+			return line
+		}
+	}
+	return ""
+}
+
 func (h *hiveLine) over() bool {
+	switch operations.WorkerState(h.state) {
+	case operations.WorkerReady, operations.WorkerStopped, operations.WorkerFailed:
+		return true
+	}
+	if h.state != "" {
+		return false
+	}
 	switch h.phase {
 	case operations.PhaseDone, operations.PhaseFailed, operations.PhaseUnreachable:
 		return true
@@ -193,15 +234,15 @@ func (h *hiveLine) line(s Style, width, columns int, now time.Time) string {
 	}
 	text := h.text
 	if h.bytes > 0 || h.total > 0 {
-		moved := size(h.bytes)
-		if h.total > 0 {
-			moved += "/" + size(h.total)
+		parts := []string{moved(h.bytes, h.total)}
+		if h.meter != nil && !h.over() {
+			parts = append(parts, h.meter.parts(now, h.total)...)
 		}
-		text = strings.TrimSpace(moved + "  " + text)
+		text = strings.TrimSpace(strings.Join(parts, "  ") + "  " + text)
 	}
 	alias := cut(h.alias, width)
 	alias += strings.Repeat(" ", width-utf8.RuneCountInString(alias))
-	state := fmt.Sprintf("%-11s", h.phase)
+	state := fmt.Sprintf("%-11s", cmp.Or(h.state, string(h.phase)))
 	took := fmt.Sprintf("%6s", seconds(end.Sub(h.began).Seconds()))
 	room := columns - 1 - utf8.RuneCountInString(alias+"  "+state+"  "+took+"  ")
 	if room < 4 {
@@ -215,6 +256,15 @@ func (h *hiveLine) line(s Style, width, columns int, now time.Time) string {
 }
 
 func (h *hiveLine) color() string {
+	switch operations.WorkerState(h.state) {
+	case operations.WorkerReady:
+		return green
+	case operations.WorkerFailed:
+		return red
+	}
+	if h.state != "" {
+		return bold
+	}
 	switch h.phase {
 	case operations.PhaseDone:
 		return green

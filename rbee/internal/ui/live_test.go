@@ -168,8 +168,9 @@ func TestPlain(t *testing.T) {
 			"a: cannot install worker echo 1.0: full [2J\nhello\na: failed: two lines\n",
 	} {
 		var b strings.Builder
+		p := &Plain{W: &b, Verbose: verbose}
 		for _, e := range events {
-			Plain{W: &b, Verbose: verbose}.Handle(e)
+			p.Handle(e)
 		}
 		if b.String() != want {
 			t.Errorf("verbose %t: got\n%s\nwant\n%s", verbose, b.String(), want)

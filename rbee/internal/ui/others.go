@@ -19,7 +19,7 @@ func (p *page) validate(r *operations.ValidateReport) {
 		}
 		p.fail(hive, problem.String())
 		if e.Hint == "" && e.Unreachable != "" {
-			p.hint(unreachableHint(e.Unreachable))
+			p.hint(unreachableHint(e.Unreachable, e.Hive))
 		}
 	}
 	for _, w := range r.Warnings {
@@ -92,29 +92,24 @@ func wantedText(workers []operations.WorkerSummary) string {
 }
 
 func (p *page) hive(r *operations.HiveGetReport) {
-	t := table{header: []string{r.Hive.Alias, ""}}
-	fact := func(name, value string) {
-		if value != "" {
-			t.add(name, value)
-		}
-	}
+	t := facts(r.Hive.Alias)
 	d := r.Detail
-	fact("host", address(r.Hive))
-	fact("labels", strings.Join(r.Hive.Labels, ", "))
-	fact("wanted workers", wantedText(r.Hive.Workers))
+	t.fact("host", address(r.Hive))
+	t.fact("labels", strings.Join(r.Hive.Labels, ", "))
+	t.fact("wanted workers", wantedText(r.Hive.Workers))
 	if !r.Hive.InConfig {
-		fact("note", "not in config")
+		t.fact("note", "not in config")
 	}
 	if !r.Hive.InstalledAt.IsZero() {
-		fact("installed", r.Hive.InstalledAt.Local().Format(time.DateTime))
+		t.fact("installed", r.Hive.InstalledAt.Local().Format(time.DateTime))
 	}
-	fact("rbee", rbeeText(d))
-	fact("daemon", daemonText(d.Daemon))
-	fact("workers", workersText(d.Workers))
-	fact("platform", platformText(d))
-	fact("machine", d.Hostname)
-	fact("directory", d.Home)
-	fact("disk free", diskText(d))
+	t.fact("rbee", rbeeText(d))
+	t.fact("daemon", daemonText(d.Daemon))
+	t.fact("workers", workersText(d.Workers))
+	t.fact("platform", platformText(d))
+	t.fact("machine", d.Hostname)
+	t.fact("directory", d.Home)
+	t.fact("disk free", diskText(d))
 	t.write(&p.text, p.style, "")
 	if d.Error != nil {
 		p.failure(r.Hive.Alias, d.Error)

@@ -3,6 +3,9 @@ package ui
 import (
 	"fmt"
 	"io"
+	"strings"
+	"sync"
+	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
 )
@@ -32,14 +35,33 @@ func (Silent) Suspend() func() { return func() {} }
 func (Silent) Close() {}
 
 // Plain writes one line of text for each event that tells something, for
-// outputs that are no terminal. The zero value of Verbose leaves phases out.
+// outputs that are no terminal. Of bytes that move it tells now and then. The
+// zero value of Verbose leaves phases and what workers write out. Its methods
+// may be called from any goroutine.
 type Plain struct {
 	W       io.Writer
 	Verbose bool // every phase too
+
+	mu     sync.Mutex
+	models map[string]*plainModel // by hive
 }
 
+// plainModel is what was told of a download.
+type plainModel struct {
+	meter  meter
+	told   time.Time
+	tenths int64
+}
+
+const (
+	plainPause = 2 * time.Second  // the shortest time between two lines on a download
+	plainLong  = 30 * time.Second // the longest, while there is something to tell
+)
+
 // Handle writes the event's line, if it has one.
-func (p Plain) Handle(e operations.Event) {
+func (p *Plain) Handle(e operations.Event) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	text := p.line(e)
 	if text == "" {
 		return
@@ -50,7 +72,7 @@ func (p Plain) Handle(e operations.Event) {
 	fmt.Fprintln(p.W, oneLine(text))
 }
 
-func (p Plain) line(e operations.Event) string {
+func (p *Plain) line(e operations.Event) string {
 	switch e.Type {
 	case operations.EventPhase:
 		switch {
@@ -63,8 +85,45 @@ func (p Plain) line(e operations.Event) string {
 		return stepLine(e, p.Verbose)
 	case operations.EventNote:
 		return e.Message
+	case operations.EventProgress:
+		if e.Step == nil {
+			return p.progress(e)
+		}
+	case operations.EventWorker:
+		if e.Worker != nil {
+			return e.Worker.ID + ": " + string(e.Worker.State) + prefixed(": ", e.Worker.Problem)
+		}
+	case operations.EventLog:
+		if p.Verbose {
+			return lastLine(e.Text)
+		}
 	}
 	return ""
+}
+
+// progress tells of a download for each tenth of it, and when nothing was told
+// for long.
+func (p *Plain) progress(e operations.Event) string {
+	m := p.models[e.Hive]
+	if m == nil || e.Bytes < m.meter.bytes {
+		m = &plainModel{told: e.Time}
+		if p.models == nil {
+			p.models = map[string]*plainModel{}
+		}
+		p.models[e.Hive] = m
+	}
+	m.meter.add(e.Time, e.Bytes)
+	tenths := int64(0)
+	if e.Total > 0 {
+		tenths = int64(float64(e.Bytes) / float64(e.Total) * 10)
+	}
+	since := e.Time.Sub(m.told)
+	if since < plainPause || tenths == m.tenths && since < plainLong {
+		return ""
+	}
+	m.told, m.tenths = e.Time, tenths
+	parts := append([]string{moved(e.Bytes, e.Total)}, m.meter.parts(e.Time, e.Total)...)
+	return strings.Join(parts, ", ") + prefixed(": ", e.Message)
 }
 
 func stepLine(e operations.Event, verbose bool) string {
@@ -91,7 +150,7 @@ func stepLine(e operations.Event, verbose bool) string {
 }
 
 // Suspend does nothing: lines need no room.
-func (Plain) Suspend() func() { return func() {} }
+func (*Plain) Suspend() func() { return func() {} }
 
 // Close does nothing.
-func (Plain) Close() {}
+func (*Plain) Close() {}

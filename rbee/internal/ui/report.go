@@ -9,9 +9,17 @@ import (
 )
 
 // Report writes a report for a person, in one write. A report of a type that
-// is not known is written as JSON.
+// has no words of its own is written as JSON.
 func Report(w io.Writer, s Style, report operations.Report) error {
 	p := &page{style: s}
+	if err := p.report(report); err != nil {
+		return err
+	}
+	_, err := io.WriteString(w, p.text.String())
+	return err
+}
+
+func (p *page) report(report operations.Report) error {
 	switch r := report.(type) {
 	case *operations.SyncReport:
 		p.sync(r)
@@ -29,11 +37,30 @@ func Report(w io.Writer, s Style, report operations.Report) error {
 		p.hive(r)
 	case *operations.HiveDaemonReport:
 		p.daemon(r)
+	case *operations.HiveCapabilitiesReport:
+		p.capabilities(r)
+	case *operations.WorkerSpawnReport:
+		p.spawned(r)
+	case *operations.WorkerListReport:
+		p.workers(r)
+	case *operations.WorkerGetReport:
+		p.worker(r.Worker)
+	case *operations.WorkerDeleteReport:
+		p.stopped(r)
+	case *operations.ModelDownloadReport:
+		p.downloaded(r)
+	case *operations.ModelListReport:
+		p.models(r)
+	case *operations.ModelGetReport:
+		p.model(r.Model)
+	case *operations.ModelDeleteReport:
+		p.deleted(r)
+	case *Several:
+		return p.several(r)
 	default:
-		return JSON(w, report)
+		return JSON(&p.text, report)
 	}
-	_, err := io.WriteString(w, p.text.String())
-	return err
+	return nil
 }
 
 // Failure writes an error for a person, and what to do about it below it. An

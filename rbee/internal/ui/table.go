@@ -2,6 +2,7 @@ package ui
 
 import (
 	"strings"
+	"time"
 	"unicode/utf8"
 )
 
@@ -19,6 +20,23 @@ func (t *table) add(cells ...string) {
 		row[i] = oneLine(c)
 	}
 	t.rows = append(t.rows, row)
+}
+
+// facts is a table of two columns without a header of their own: names and values.
+func facts(title string) *table { return &table{header: []string{oneLine(title), ""}} }
+
+// fact adds a line, unless there is nothing to say.
+func (t *table) fact(name, value string) {
+	if value != "" {
+		t.add(name, value)
+	}
+}
+
+// moment adds when something was, and how long ago.
+func (t *table) moment(name string, at, now time.Time) {
+	if !at.IsZero() {
+		t.add(name, at.Local().Format(time.DateTime)+" ("+age(now.Sub(at))+" ago)")
+	}
 }
 
 // write draws the table with an indent before each line.

@@ -1,8 +1,9 @@
 // Package ui draws what operations do and what they end with.
 //
 // There are three layers. [Live] and [Plain] draw events while an operation
-// runs, on a terminal or into a log. [Report] and [Failure] write the result
-// for a person. [JSON] and [JSONError] write it for a program. Nothing here
+// runs, on a terminal or into a log, and [Text] passes on what models and
+// workers write. [Report] and [Failure] write the result for a person. [JSON]
+// and [JSONError] write it for a program. Nothing here
 // reads flags, decides on exit codes or looks at the environment: the caller
 // says in a [Style] what the output can show.
 //
@@ -20,8 +21,17 @@ import (
 
 // Style says what an output can show. The zero value is symbols without colour.
 type Style struct {
-	Color bool // escape codes for colour may be used
-	ASCII bool // words instead of symbols, for outputs that are not UTF-8
+	Color   bool      // escape codes for colour may be used
+	ASCII   bool      // words instead of symbols, for outputs that are not UTF-8
+	Verbose bool      // reasons too, where a report has them
+	Now     time.Time // what ages are counted from; zero is the present
+}
+
+func (s Style) now() time.Time {
+	if s.Now.IsZero() {
+		return time.Now()
+	}
+	return s.Now
 }
 
 const (
@@ -81,6 +91,28 @@ func seconds(s float64) string {
 	default:
 		return (time.Duration(s*float64(time.Second)) + time.Second/2).Truncate(time.Second).String()
 	}
+}
+
+// age writes a time for which only its order of magnitude matters: 42s, 5m, 3h12m, 4d.
+func age(d time.Duration) string {
+	switch minutes := int(d / time.Minute); {
+	case d < time.Minute:
+		return fmt.Sprintf("%ds", max(0, int((d+time.Second/2)/time.Second)))
+	case minutes < 60:
+		return fmt.Sprintf("%dm", minutes)
+	case minutes < 48*60:
+		return fmt.Sprintf("%dh%02dm", minutes/60, minutes%60)
+	default:
+		return fmt.Sprintf("%dd", minutes/60/24)
+	}
+}
+
+// short writes seconds, and what is less than one as milliseconds.
+func short(s float64) string {
+	if s < 1 {
+		return fmt.Sprintf("%.0fms", max(0, s*1000))
+	}
+	return seconds(s)
 }
 
 // size writes a number of bytes with three digits: 512 B, 3.2 MB, 15 GB.

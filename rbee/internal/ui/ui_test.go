@@ -219,7 +219,7 @@ func TestFailureAndJSONError(t *testing.T) {
 func TestEveryReasonHasAHint(t *testing.T) {
 	t.Parallel()
 	seen := map[string]string{}
-	for _, reason := range []string{"resolve", "refused", "timeout", "auth", "host_key_unknown", "host_key_changed", "protocol", "lost", "config"} {
+	for _, reason := range []string{"resolve", "refused", "timeout", "auth", "host_key_unknown", "host_key_changed", "protocol", "lost", "config", "daemon"} {
 		hint := Hint(&operations.Error{Code: operations.CodeUnreachable, Reason: reason})
 		if hint == "" || seen[hint] != "" {
 			t.Errorf("reason %s: hint %q (also of %q)", reason, hint, seen[hint])

@@ -1,0 +1,59 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/rbee/internal/ui"
+)
+
+type deleteModelCmd struct {
+	Which modelFlags `embed:""`
+	Yes   bool       `short:"y" help:"Do not ask."`
+}
+
+// Help is shown below the command's summary.
+func (deleteModelCmd) Help() string {
+	return describe("It asks before that. A model that a worker uses is refused, and files that other models share with it stay.",
+		[]string{"rbee delete-model Qwen/Qwen3-8B --hive gpu-1", "rbee delete-model Qwen/Qwen3-8B --hive gpu-1 --yes"},
+		exitInvalid, exitUnreachable, exitLocked)
+}
+
+// Run does the command.
+func (c *deleteModelCmd) Run(ctx context.Context, a *app) error {
+	if !c.Yes && !(a.terminal(a.p.Stdin) && a.terminal(a.p.Stderr)) {
+		return &usageError{
+			message: "delete-model removes files, and there is no terminal to ask on",
+			hint:    "say --yes if that is meant",
+		}
+	}
+	target, err := a.findModel(ctx, c.Which.Hive, c.Which.ID)
+	if err != nil {
+		return err
+	}
+	if !c.Yes {
+		if err := c.confirm(ctx, a, target); err != nil {
+			return err
+		}
+	}
+	return a.operate(ctx, operations.ModelDelete{Target: target, ID: c.Which.ID})
+}
+
+// confirm shows the model and asks for a yes.
+func (c *deleteModelCmd) confirm(ctx context.Context, a *app, target operations.Target) error {
+	report, err := listAll[*operations.ModelGetReport](ctx, a, operations.ModelGet{Target: target, ID: c.Which.ID})
+	if err != nil {
+		return err
+	}
+	report.Model.Files = nil
+	if err := ui.Report(a.p.Stderr, a.style(a.p.Stderr), report); err != nil {
+		return err
+	}
+	yes, err := (&prompter{a}).Confirm(ctx, fmt.Sprintf("Delete this model from %s?", target.HiveID))
+	if err == nil && !yes {
+		err = errors.New("nothing was deleted")
+	}
+	return err
+}

@@ -1,0 +1,115 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"golang.org/x/term"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/rbee/internal/ui"
+)
+
+// maxPrompt bounds what is read as a prompt, in bytes.
+const maxPrompt = 16 << 20
+
+type inferCmd struct {
+	Prompt      string   `arg:"" optional:"" help:"The question; - reads it from stdin, as does none if stdin is no terminal."`
+	Model       string   `required:"" placeholder:"MODEL" help:"The model to ask, as its worker was started with it."`
+	Hive        string   `placeholder:"ALIAS" help:"Only workers on this hive."`
+	WorkerID    string   `name:"worker-id" placeholder:"ID" help:"Only this worker."`
+	Device      string   `placeholder:"INDEX" help:"Only workers on this accelerator."`
+	MaxTokens   int      `default:"256" placeholder:"N" help:"End the answer after so many tokens (${default})."`
+	Temperature float64  `default:"0.7" placeholder:"T" help:"0 takes the likeliest token always, 2 is wild (${default})."`
+	TopP        *float64 `name:"top-p" placeholder:"P" help:"Choose from the likeliest tokens that hold this share of the probability, such as 0.9."`
+	TopK        *int     `name:"top-k" placeholder:"K" help:"Choose from so many of the likeliest tokens."`
+	NoStream    bool     `help:"Show the answer when it is whole."`
+}
+
+// Help is shown below the command's summary.
+func (inferCmd) Help() string {
+	return describe("The answer goes to stdout as it comes. With --verbose a line on stderr tells its tokens, their speed and who answered; with --json stdout has the whole result, and nothing comes before its end.",
+		[]string{
+			`rbee infer "Why is the sky blue?" --model Qwen/Qwen3-8B`,
+			"git diff | rbee infer --model Qwen/Qwen3-8B --max-tokens 1000 > summary.txt",
+			`rbee infer "Name a colour." --model Qwen/Qwen3-8B --temperature 0 --json`,
+		}, exitInvalid, exitUnreachable)
+}
+
+// Run does the command.
+func (c *inferCmd) Run(ctx context.Context, a *app) error {
+	prompt, err := c.prompt(ctx, a)
+	if err != nil {
+		return err
+	}
+	op := operations.Infer{
+		Target: a.target(c.Hive), Model: c.Model, Prompt: prompt, MaxTokens: c.MaxTokens, Temperature: c.Temperature,
+		TopP: c.TopP, TopK: c.TopK, Device: c.Device, WorkerID: c.WorkerID, Stream: !c.NoStream && !a.asJSON(),
+	}
+	if a.asJSON() {
+		report, err := a.ask(ctx, op, nil)
+		return a.conclude(report, err)
+	}
+	out := ui.NewText(a.p.Stdout, a.terminal(a.p.Stdout))
+	report, err := askFor[*operations.InferReport](ctx, a, op, a.stream(operations.EventToken, out))
+	if err == nil {
+		if !out.Written() {
+			out.Write(report.Text)
+		}
+		out.EndLine()
+	}
+	if err := a.endStream(ctx, out, err); err != nil {
+		return err
+	}
+	return c.after(a, report)
+}
+
+// after says on stderr what the answer does not.
+func (c *inferCmd) after(a *app, report *operations.InferReport) error {
+	w, style := a.p.Stderr, a.style(a.p.Stderr)
+	if report.FinishReason == "length" && !a.flags().Quiet {
+		if err := ui.Cut(w, style, c.MaxTokens); err != nil {
+			return err
+		}
+	}
+	if a.flags().Verbose {
+		return ui.Answered(w, style, report)
+	}
+	return nil
+}
+
+// prompt is the argument, or what stdin has.
+func (c *inferCmd) prompt(ctx context.Context, a *app) (string, error) {
+	text := c.Prompt
+	if text == "-" || text == "" && !isTerminal(a.p.Stdin) {
+		var err error
+		if text, err = waitFor(ctx, func() (string, error) { return readPrompt(a.p.Stdin) }); err != nil {
+			return "", err
+		}
+	}
+	if strings.TrimSpace(text) == "" {
+		return "", &usageError{message: "the prompt is empty", hint: "give it as an argument or on stdin; `rbee infer --help` shows how"}
+	}
+	return text, nil
+}
+
+// readPrompt reads all of r but for the line ends after it.
+func readPrompt(r io.Reader) (string, error) {
+	data, err := io.ReadAll(io.LimitReader(r, maxPrompt+1))
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("reading the prompt: %w", err)
+	case len(data) > maxPrompt:
+		return "", &usageError{message: fmt.Sprintf("the prompt is longer than %d MiB", maxPrompt>>20), hint: "no model reads that much"}
+	}
+	return strings.TrimRight(string(data), "\r\n"), nil
+}
+
+// isTerminal also holds for terminals that cannot be drawn on.
+func isTerminal(stream any) bool {
+	file, ok := stream.(*os.File)
+	return ok && term.IsTerminal(int(file.Fd()))
+}

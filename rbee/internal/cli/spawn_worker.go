@@ -1,0 +1,89 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/rbee-keeper/rbee/operations"
+)
+
+type spawnWorkerCmd struct {
+	Worker  string   `required:"" placeholder:"TYPE" help:"The worker type, such as vllm; it must be installed on the hive."`
+	Model   string   `required:"" placeholder:"MODEL" help:"The model that it serves, as download-model takes it."`
+	Hive    string   `placeholder:"ALIAS" help:"The hive; may be left out if the config has only one."`
+	Device  string   `placeholder:"DEVICES" help:"The accelerators: indices such as 0,1; auto, which chooses by free memory; or none for the CPU. Auto when not given."`
+	Port    int      `placeholder:"PORT" help:"The port it listens on, on the hive alone; any free one when not given."`
+	Context int      `placeholder:"TOKENS" help:"How long a conversation may become; the engine chooses when not given."`
+	Env     []string `sep:"none" placeholder:"NAME[=VALUE]" help:"A variable for its environment, without =VALUE with the value it has here; may be given several times."`
+	Detach  bool     `help:"Do not wait until it is ready."`
+	Args    []string `arg:"" optional:"" name:"engine-flags" help:"Flags for the engine itself, after --."`
+}
+
+// Help is shown below the command's summary.
+func (spawnWorkerCmd) Help() string {
+	return describe("It waits until the worker is ready to serve. With --verbose it says why the worker was put on its devices.",
+		[]string{
+			"rbee spawn-worker --hive gpu-1 --worker vllm --model Qwen/Qwen3-8B",
+			"rbee spawn-worker --worker llama-cpp --model ggml-org/gemma-3-4b-it-GGUF:Q4_K_M --device 0 --context 8192",
+			"rbee spawn-worker --worker vllm --model Qwen/Qwen3-8B --env VLLM_LOGGING_LEVEL=DEBUG -- --enforce-eager",
+		}, exitInvalid, exitUnreachable, exitLocked)
+}
+
+// Run does the command.
+func (c *spawnWorkerCmd) Run(ctx context.Context, a *app) error {
+	if err := c.check(a.p.Args); err != nil {
+		return err
+	}
+	env, err := environment(a.p, c.Env)
+	if err != nil {
+		return err
+	}
+	hive, err := a.oneHive(ctx, c.Hive)
+	if err != nil {
+		return err
+	}
+	err = a.operate(ctx, operations.WorkerSpawn{
+		Target: a.target(hive), Model: c.Model, Worker: c.Worker, Device: c.Device, Port: c.Port,
+		ContextLength: c.Context, Env: env, Args: c.Args, Detach: c.Detach,
+	})
+	if operations.CodeOf(err) == operations.CodeCanceled || errors.Is(err, context.Canceled) {
+		return &hintedError{err, "with --detach it loads by itself, and `rbee list-workers` tells how far it is"}
+	}
+	return err
+}
+
+// check refuses words that are not the engine's, as a forgotten flag makes them.
+func (c *spawnWorkerCmd) check(line []string) error {
+	after := 0
+	if end := slices.Index(line, "--"); end >= 0 {
+		after = len(line) - end - 1
+	}
+	if len(c.Args) > after {
+		return &usageError{
+			message: "unexpected argument " + c.Args[0],
+			hint:    "the engine's own flags come after --; `rbee spawn-worker --help` shows how it is used",
+		}
+	}
+	return nil
+}
+
+// environment reads NAME=VALUE, or NAME for a variable of this process.
+func environment(p Process, given []string) (map[string]string, error) {
+	env := map[string]string{}
+	for _, g := range given {
+		name, value, ok := strings.Cut(g, "=")
+		if !ok {
+			if value, ok = p.LookupEnv(name); !ok {
+				return nil, &usageError{message: fmt.Sprintf("--env %s: there is no such variable here", name), hint: "set it, or give --env " + name + "=VALUE"}
+			}
+		}
+		env[name] = value
+	}
+	if len(env) == 0 {
+		return nil, nil
+	}
+	return env, nil
+}

@@ -1,0 +1,78 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/rbee/internal/ui"
+)
+
+type workerLogsCmd struct {
+	Which  workerFlags `embed:""`
+	Lines  int         `short:"n" default:"100" placeholder:"LINES" help:"How many of the last lines (${default}); 0 is all that is kept."`
+	Follow bool        `short:"f" help:"Go on with what is written until the worker has ended."`
+}
+
+// Help is shown below the command's summary.
+func (workerLogsCmd) Help() string {
+	return describe("The log goes to stdout as it is. With --json it is in \"lines\" of the result.",
+		[]string{"rbee worker-logs vllm-1a2b", "rbee worker-logs vllm-1a2b -n 1000", "rbee worker-logs vllm-1a2b --follow"},
+		exitInvalid, exitUnreachable)
+}
+
+// logsDocument is the JSON of the command.
+type logsDocument struct {
+	Lines []string `json:"lines"`
+	*operations.WorkerLogsReport
+}
+
+// Run does the command.
+func (c *workerLogsCmd) Run(ctx context.Context, a *app) error {
+	switch {
+	case c.Lines < 0:
+		return &usageError{message: fmt.Sprintf("--lines is %d, want 0 (all) or more", c.Lines), hint: "`rbee worker-logs --help` shows how it is used"}
+	case c.Follow && a.asJSON():
+		return &usageError{message: "--follow and --json do not go together: the result would come when the worker has ended", hint: "leave one of them out"}
+	}
+	target, ref, err := a.findWorker(ctx, c.Which.Hive, c.Which.ID)
+	if err != nil {
+		return err
+	}
+	lines := c.Lines
+	if lines == 0 {
+		lines = -1
+	}
+	op := operations.WorkerProcessLogs{Target: target, WorkerRef: ref, Lines: lines, Follow: c.Follow}
+	if a.asJSON() {
+		return c.document(ctx, a, op)
+	}
+	out := ui.NewText(a.p.Stdout, a.terminal(a.p.Stdout))
+	report, err := askFor[*operations.WorkerLogsReport](ctx, a, op, a.stream(operations.EventLog, out))
+	if err := a.endStream(ctx, out, err); err != nil {
+		return err
+	}
+	if c.Follow && !a.flags().Quiet {
+		fmt.Fprintf(a.p.Stderr, "%s is %s\n", report.ID, report.State)
+	}
+	return nil
+}
+
+// document writes the log as JSON.
+func (c *workerLogsCmd) document(ctx context.Context, a *app, op operations.Operation) error {
+	var text strings.Builder
+	report, err := askFor[*operations.WorkerLogsReport](ctx, a, op, func(e operations.Event) {
+		if e.Type == operations.EventLog {
+			text.WriteString(e.Text)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	doc := logsDocument{Lines: []string{}, WorkerLogsReport: report}
+	for line := range strings.Lines(text.String()) {
+		doc.Lines = append(doc.Lines, strings.TrimRight(line, "\r\n"))
+	}
+	return ui.JSON(a.p.Stdout, doc)
+}

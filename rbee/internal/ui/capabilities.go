@@ -1,0 +1,149 @@
+package ui
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/rbee-keeper/rbee/operations"
+)
+
+// capabilities is what a machine has: facts, accelerators, and who holds memory on them.
+func (p *page) capabilities(r *operations.HiveCapabilitiesReport) {
+	t := facts(r.Alias)
+	t.fact("machine", r.Hostname)
+	t.fact("system", systemText(r))
+	t.fact("cpu", cpuText(r.CPU))
+	t.fact("memory", freeText(r.MemoryTotal, r.MemoryAvailable))
+	t.fact("disk", freeText(r.DiskTotal, r.DiskFree))
+	models := r.ModelsPath
+	if models != "" && r.ModelsFree > 0 {
+		models += " (" + memory(r.ModelsFree) + " free)"
+	}
+	t.fact("models", models)
+	t.fact("CUDA", r.CUDA)
+	t.write(&p.text, p.style, "")
+	p.linef("")
+	if len(r.Devices) == 0 {
+		p.linef("No accelerator was found: workers run on the CPU.")
+		return
+	}
+	p.devices(r.Devices)
+	if len(r.Processes) > 0 {
+		p.linef("")
+		p.deviceProcesses(r.Processes, r.Devices, "")
+	}
+}
+
+func systemText(r *operations.HiveCapabilitiesReport) string {
+	text := r.OS + "/" + r.Arch
+	if r.Kernel != "" {
+		text += ", kernel " + r.Kernel
+	}
+	if r.Libc != "" {
+		text += ", " + r.Libc
+	}
+	return text
+}
+
+func cpuText(c operations.CPU) string {
+	text := c.Model
+	if c.Threads > 0 {
+		text += ", " + count(c.Threads, "thread")
+	}
+	return strings.TrimPrefix(text, ", ")
+}
+
+// freeText words a total of which some is free.
+func freeText(total, free uint64) string {
+	switch {
+	case total == 0 && free == 0:
+		return ""
+	case total == 0:
+		return memory(free) + " free"
+	default:
+		return memory(total) + ", " + memory(free) + " free"
+	}
+}
+
+func (p *page) devices(devices []operations.Device) {
+	t := table{
+		header: []string{"INDEX", "VENDOR", "NAME", "MEMORY", "UTIL", "TEMP", "POWER", "DRIVER", "CC", "NOTE"},
+		right:  map[string]bool{"INDEX": true, "MEMORY": true, "UTIL": true, "TEMP": true, "POWER": true},
+	}
+	for _, d := range devices {
+		index := "-"
+		if d.Index >= 0 {
+			index = fmt.Sprint(d.Index)
+		}
+		t.add(index, d.Vendor, d.Name, deviceMemory(d), number(d.Utilization, " %"), number(d.Temperature, " °C"), number(d.Power, " W"),
+			d.Driver, d.ComputeCapability, deviceNote(d))
+	}
+	t.write(&p.text, p.style, "")
+}
+
+// deviceMemory is "used/total" of an accelerator's memory, as far as it is known.
+func deviceMemory(d operations.Device) string {
+	used := d.MemoryUsed
+	if used == nil && d.MemoryFree != nil && d.MemoryTotal >= *d.MemoryFree {
+		n := d.MemoryTotal - *d.MemoryFree
+		used = &n
+	}
+	switch {
+	case d.MemoryTotal == 0:
+		return ""
+	case used == nil:
+		return memory(d.MemoryTotal)
+	default:
+		return memory(*used) + "/" + memory(d.MemoryTotal)
+	}
+}
+
+func deviceNote(d operations.Device) string {
+	var notes []string
+	if d.Error != "" {
+		notes = append(notes, "cannot be used: "+d.Error)
+	}
+	if d.Unified {
+		notes = append(notes, "memory shared with the CPU")
+	}
+	if d.MIG != nil && *d.MIG {
+		notes = append(notes, "MIG is on")
+	}
+	if d.Architecture != "" {
+		notes = append(notes, d.Architecture)
+	}
+	return strings.Join(notes, "; ")
+}
+
+func number(v *float64, unit string) string {
+	if v == nil {
+		return ""
+	}
+	return fmt.Sprintf("%.0f%s", *v, unit)
+}
+
+// deviceProcesses lists who holds memory on accelerators.
+func (p *page) deviceProcesses(list []operations.DeviceProcess, devices []operations.Device, indent string) {
+	t := table{header: []string{"PID", "USER", "NAME", "MEMORY", "DEVICE", "WORKER"}, right: map[string]bool{"PID": true, "MEMORY": true}}
+	for _, o := range list {
+		held := ""
+		if o.Memory != nil {
+			held = memory(*o.Memory)
+		}
+		t.add(fmt.Sprint(o.PID), o.User, o.Name, held, deviceName(o.DeviceUUID, devices), o.WorkerID)
+	}
+	t.write(&p.text, p.style, indent)
+}
+
+// deviceName is what a person calls the device with this UUID: its vendor and index.
+func deviceName(uuid string, devices []operations.Device) string {
+	for _, d := range devices {
+		if d.UUID == uuid && uuid != "" && d.Index >= 0 {
+			return fmt.Sprintf("%s %d", d.Vendor, d.Index)
+		}
+	}
+	return uuid
+}
+
+// memory is size for the unsigned numbers of reports.
+func memory(n uint64) string { return size(int64(min(n, 1<<62))) }

@@ -1,0 +1,357 @@
+package ui
+
+import (
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rbee-keeper/rbee/operations"
+)
+
+// runtimeNow is the present of the golden files, the same in every time zone.
+var runtimeNow = time.Date(2026, 3, 4, 12, 0, 0, 0, time.Local)
+
+func before(d time.Duration) time.Time { return runtimeNow.Add(-d) }
+
+func ptr[T any](v T) *T { return &v }
+
+var (
+	gpu0   = operations.WorkerDevice{Index: 0, Vendor: "nvidia", UUID: "GPU-aaaa", Name: "NVIDIA H100 80GB HBM3"}
+	gpu1   = operations.WorkerDevice{Index: 1, Vendor: "nvidia", UUID: "GPU-bbbb"}
+	silent = &operations.Error{Code: operations.CodeUnreachable, Reason: "daemon", Hive: "gpu-9", Message: "the hive daemon does not answer: connection refused"}
+)
+
+func readyWorker() operations.WorkerProcess {
+	return operations.WorkerProcess{
+		ID: "vllm-1a2b", Hive: "gpu-1", Worker: "vllm", Version: "0.9.1", Model: "Qwen/Qwen3-8B", State: operations.WorkerReady,
+		PID: 4711, Port: 43123, Devices: []operations.WorkerDevice{gpu0, gpu1}, MemoryEstimate: 18_200_000_000,
+		Argv: []string{"/w/vllm", "serve", "--chat template", ""}, EnvNames: []string{"HF_HOME", "X"},
+		CreatedAt: before(3*time.Hour + 13*time.Minute), StartedAt: before(3*time.Hour + 12*time.Minute), ReadyAt: before(3 * time.Hour),
+		Requests: 2, Restarts: 1, LogPath: "/l/vllm-1a2b.log", LogTail: []string{"INFO\tready", "  indented \x1b[31mred"},
+	}
+}
+
+func failedWorker() operations.WorkerProcess {
+	return operations.WorkerProcess{
+		ID: "vllm-3c4d", Hive: "gpu-1", Worker: "vllm", Model: "big", State: operations.WorkerFailed, Port: 43124, Devices: []operations.WorkerDevice{gpu0},
+		ExitStatus: ptr(1), Problem: "it ended before it was ready", CreatedAt: before(time.Minute), EndedAt: before(50 * time.Second),
+		LogTail: []string{"Traceback:", "  CUDA out of memory\x07"},
+	}
+}
+
+func runtimeReports() map[string]operations.Report {
+	echo := operations.WorkerProcess{ID: "echo-1a2b", Hive: "gpu-1", Worker: "echo", Model: "m", State: operations.WorkerReady, PID: 123, Port: 43123}
+	on := func(w operations.WorkerProcess, state operations.WorkerState) operations.WorkerProcess {
+		w.State = state
+		return w
+	}
+	restarting := failedWorker()
+	restarting.RestartAt, restarting.Restarts = runtimeNow.Add(20*time.Second), 3
+	model := operations.Model{
+		ID: "org/repo:m.gguf", Hive: "gpu-1", Repo: "org/repo", Revisions: []string{"main"}, Commit: "abc", Format: "gguf", Path: "/hub/m.gguf",
+		Bytes: 4_100_000_000, Complete: true, UsedBy: []string{"llama-cpp-1a2b"}, ModifiedAt: before(26 * time.Hour),
+	}
+	partial := operations.Model{ID: "org/big", Hive: "gpu-2", Bytes: 20_000_000_000, PartialBytes: 7_000_000_000, Format: "safetensors"}
+	detail := model
+	detail.MemoryEstimate = 5_500_000_000
+	detail.Files = []operations.ModelFile{{Path: "m.gguf", Bytes: 4_100_000_000, SHA256: strings.Repeat("a1", 32)}, {Path: "config.json", Bytes: 500, Missing: true}}
+	return map[string]operations.Report{
+		"capabilities":     capable(),
+		"capabilities_cpu": &operations.HiveCapabilitiesReport{Alias: "nas", OS: "linux", Arch: "arm64", CPU: operations.CPU{Threads: 1}, DiskFree: 5e9},
+		"several": &Several{Hives: []HiveResult{
+			{Alias: "gpu-1", Report: &operations.HiveCapabilitiesReport{Alias: "gpu-1", OS: "linux", Arch: "amd64"}},
+			{Alias: "gpu-2", Report: &operations.HiveCapabilitiesReport{Alias: "gpu-2", OS: "linux", Arch: "amd64"}},
+			{Alias: "gpu-9", Error: silent},
+		}},
+		"spawned":         &operations.WorkerSpawnReport{Worker: echo, Reason: "not shown", DurationSeconds: 0.12},
+		"spawned_detach":  &operations.WorkerSpawnReport{Worker: on(readyWorker(), operations.WorkerLoading), DurationSeconds: 0.5},
+		"spawned_failed":  &operations.WorkerSpawnReport{Worker: failedWorker(), DurationSeconds: 12},
+		"workers":         &operations.WorkerListReport{Workers: []operations.WorkerProcess{readyWorker(), restarting, on(echo, operations.WorkerStopped)}, Errors: []*operations.Error{silent}},
+		"workers_none":    &operations.WorkerListReport{},
+		"worker":          &operations.WorkerGetReport{Worker: readyWorker()},
+		"worker_failed":   &operations.WorkerGetReport{Worker: restarting},
+		"stopped":         &operations.WorkerDeleteReport{Worker: on(echo, operations.WorkerStopped), Killed: true, DurationSeconds: 21},
+		"stopped_problem": stopProblem(on(readyWorker(), operations.WorkerStopped)),
+		"stopped_not":     &operations.WorkerDeleteReport{Worker: on(echo, operations.WorkerDraining), Problem: "the kernel does not end process 123"},
+		"downloaded":      &operations.ModelDownloadReport{Model: model, Downloaded: 4_100_000_000, Resumed: 1_200_000_000, DurationSeconds: 35},
+		"downloaded_none": &operations.ModelDownloadReport{Model: model, Present: 4_100_000_000, DurationSeconds: 0.2},
+		"models":          &operations.ModelListReport{Models: []operations.Model{model, partial}, Errors: []*operations.Error{silent}},
+		"models_none":     &operations.ModelListReport{},
+		"model":           &operations.ModelGetReport{Model: detail},
+		"deleted":         &operations.ModelDeleteReport{Model: model, Freed: 4_000_000_000, Kept: 100_000_000},
+	}
+}
+
+func capable() *operations.HiveCapabilitiesReport {
+	return &operations.HiveCapabilitiesReport{
+		Alias: "gpu-1", Hostname: "box", OS: "linux", Arch: "amd64", Kernel: "6.1.0", Libc: "glibc 2.36",
+		CPU: operations.CPU{Model: "AMD EPYC 9654", Threads: 64}, MemoryTotal: 128e9, MemoryAvailable: 100e9, DiskTotal: 2e12, DiskFree: 81e9,
+		ModelsPath: "/home/u/.cache/huggingface/hub", ModelsFree: 500e9, CUDA: "12.8",
+		Devices: []operations.Device{
+			{Index: 0, Vendor: "nvidia", UUID: "GPU-aaaa", Name: "NVIDIA H100 80GB HBM3", MemoryTotal: 85_520_000_000, MemoryUsed: ptr[uint64](14e9), Driver: "570.1", ComputeCapability: "9.0",
+				Utilization: ptr(97.4), Temperature: ptr(61.0), Power: ptr(412.7), MIG: ptr(true)},
+			{Index: 1, Vendor: "nvidia", UUID: "GPU-bbbb", Name: "NVIDIA H100 80GB HBM3", Driver: "570.1", Error: "GPU is lost"},
+			{Index: -1, Vendor: "amd", Name: "MI300X", MemoryTotal: 192e9, MemoryFree: ptr[uint64](190e9), Architecture: "gfx942"},
+		},
+		Processes: []operations.DeviceProcess{
+			{DeviceUUID: "GPU-aaaa", PID: 4711, Name: "vllm", User: "rbee", Memory: ptr[uint64](13e9), WorkerID: "vllm-1a2b"},
+			{DeviceUUID: "GPU-cccc", PID: 9, Name: "python3"},
+		},
+	}
+}
+
+func stopProblem(w operations.WorkerProcess) *operations.WorkerDeleteReport {
+	return &operations.WorkerDeleteReport{
+		Worker: w, Problem: "device memory did not come back within 30s", DurationSeconds: 51,
+		Holders: []operations.DeviceProcess{{DeviceUUID: "GPU-aaaa", PID: 99, Name: "python3", User: "eve", Memory: ptr[uint64](3e9)}},
+	}
+}
+
+func TestRuntimeReports(t *testing.T) {
+	t.Parallel()
+	for name, report := range runtimeReports() {
+		var b strings.Builder
+		if err := Report(&b, Style{Now: runtimeNow}, report); err != nil {
+			t.Fatal(err)
+		}
+		golden(t, name, b.String())
+		if strings.ContainsAny(b.String(), "\x1b\x07\t") {
+			t.Errorf("%s has control characters: %q", name, b.String())
+		}
+	}
+}
+
+func TestVerboseTellsTheReason(t *testing.T) {
+	t.Parallel()
+	r := &operations.WorkerSpawnReport{Worker: readyWorker(), Reason: "needed: 18 GB\nfree: 80 GB"}
+	var b strings.Builder
+	if err := Report(&b, Style{Verbose: true}, r); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasSuffix(b.String(), ")\n   needed: 18 GB\n   free: 80 GB\n") {
+		t.Errorf("got %q", b.String())
+	}
+}
+
+func TestSeveralOutcome(t *testing.T) {
+	t.Parallel()
+	ok := HiveResult{Report: &operations.HiveCapabilitiesReport{}}
+	failed := func(code operations.Code) HiveResult { return HiveResult{Error: &operations.Error{Code: code}} }
+	for _, c := range []struct {
+		hives []HiveResult
+		want  operations.Outcome
+	}{
+		{nil, operations.OutcomeOK},
+		{[]HiveResult{ok, ok}, operations.OutcomeOK},
+		{[]HiveResult{ok, failed(operations.CodeUnreachable)}, operations.OutcomeUnreachable},
+		{[]HiveResult{failed(operations.CodeUnreachable), failed(operations.CodeLocked)}, operations.OutcomeLocked},
+		{[]HiveResult{failed(operations.CodeLocked), failed(operations.CodeConfigInvalid)}, operations.OutcomeInvalid},
+		{[]HiveResult{failed(operations.CodeConfigInvalid), failed(operations.CodeNotFound)}, operations.OutcomeFailed},
+		{[]HiveResult{{Report: &operations.WorkerSpawnReport{Worker: failedWorker()}}}, operations.OutcomeFailed},
+	} {
+		if got := (&Several{c.hives}).Outcome(); got != c.want {
+			t.Errorf("%+v: %s, want %s", c.hives, got, c.want)
+		}
+	}
+}
+
+func TestSeveralJSON(t *testing.T) {
+	t.Parallel()
+	var b strings.Builder
+	if err := JSON(&b, runtimeReports()["several"]); err != nil {
+		t.Fatal(err)
+	}
+	var doc struct {
+		Hives []struct {
+			Alias  string
+			Report *operations.HiveCapabilitiesReport
+			Error  *operations.Error
+		}
+	}
+	if err := json.Unmarshal([]byte(b.String()), &doc); err != nil {
+		t.Fatal(err)
+	}
+	if len(doc.Hives) != 3 || doc.Hives[0].Report.Alias != "gpu-1" || doc.Hives[0].Error != nil || doc.Hives[2].Report != nil || doc.Hives[2].Error.Reason != "daemon" {
+		t.Errorf("got %s", b.String())
+	}
+}
+
+func TestRuntimeHints(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		e    operations.Error
+		want string
+	}{
+		{*silent, "`rbee start-hive gpu-9` starts it"},
+		{operations.Error{Code: operations.CodeNotFound, Hive: "a", Message: "worker type vllm is not installed there"}, "`rbee sync --hive a` installs it"},
+		{operations.Error{Code: operations.CodeFailed, Hive: "a", Message: "worker type vllm is damaged: bin/x has changed"}, "`rbee sync --hive a` installs it again"},
+		{operations.Error{Code: operations.CodeNotFound, Hive: "a", Message: `model "org/repo" is not there`}, "`rbee download-model org/repo --hive a` fetches it"},
+		{operations.Error{Code: operations.CodeNotFound, Message: "the model is not there"}, "`rbee download-model MODEL` fetches it"},
+		{operations.Error{Code: operations.CodeFailed, Hive: "a", Message: "big does not fit\n  needed: 80 GiB"}, "`rbee hive-capabilities a` shows"},
+		{operations.Error{Code: operations.CodeFailed, Message: "getting org/repo: it is gated"}, "HF_TOKEN"},
+		{operations.Error{Code: operations.CodeFailed, Message: "model org/repo: 401 Unauthorized"}, "HF_TOKEN"},
+		{operations.Error{Code: operations.CodeNotFound, Message: `no ready worker serves model "m"`}, "`rbee spawn-worker --worker TYPE --model m` starts one"},
+		{operations.Error{Code: operations.CodeNotFound, Hive: "a", Message: `no worker "x" runs here; there are none`}, "`rbee list-workers --all`"},
+		{operations.Error{Code: operations.CodeNotFound, Hive: "a", Message: `process 7 is no worker that rbee started`}, "`rbee list-workers --all`"},
+		{operations.Error{Code: operations.CodeNotFound, Hive: "x", Message: `the config has no such hive; did you mean "worker-1"?`}, "`rbee list-hives`"},
+		{operations.Error{Code: operations.CodeFailed, Message: "write: no space left on device"}, "free some space"},
+	} {
+		if got := Hint(&c.e); !strings.Contains(got, c.want) {
+			t.Errorf("%s: hint %q, want %q in it", c.e.Message, got, c.want)
+		}
+	}
+}
+
+func TestLiveRuntime(t *testing.T) {
+	t.Parallel()
+	l, s, clock := newTestLive(t, 90, 24)
+	var story strings.Builder
+	frame := func() {
+		clock.advance(2 * time.Second)
+		story.WriteString(strings.ReplaceAll(redrawn(l, s), "\x1b", "ESC") + "---\n")
+	}
+	worker := func(state operations.WorkerState, problem string) {
+		w := operations.WorkerProcess{ID: "vllm-1a2b", State: state, Problem: problem}
+		l.Handle(operations.Event{Type: operations.EventWorker, Hive: "gpu-1", Worker: &w})
+	}
+	progress := func(bytes int64) {
+		l.Handle(operations.Event{Type: operations.EventProgress, Hive: "gpu-2", Bytes: bytes, Total: 4_000_000_000, Message: "model.gguf"})
+	}
+	l.Handle(operations.Event{Type: operations.EventPhase, Hive: "gpu-1", Phase: operations.PhaseConnecting})
+	worker(operations.WorkerStarting, "")
+	progress(1_000_000_000)
+	frame()
+	worker(operations.WorkerLoading, "")
+	l.Handle(operations.Event{Type: operations.EventLog, Hive: "gpu-1", Text: "one\nloading \x1b[2Jweights\n\n"})
+	progress(1_200_000_000)
+	frame()
+	l.Handle(operations.Event{Type: operations.EventNote, Hive: "gpu-1", Message: "compiling graphs"})
+	l.Handle(operations.Event{Type: operations.EventNote, Hive: "gpu-2", Message: "a note of its own"})
+	progress(1_300_000_000)
+	frame()
+	worker(operations.WorkerReady, "")
+	clock.advance(20 * time.Second)
+	frame()
+	worker(operations.WorkerFailed, "exit status 1")
+	l.Handle(operations.Event{Type: operations.EventPhase, Hive: "gpu-2", Phase: operations.PhaseDone})
+	frame()
+	golden(t, "live_runtime", story.String())
+}
+
+func TestPlainRuntime(t *testing.T) {
+	t.Parallel()
+	var b strings.Builder
+	p := &Plain{W: &b}
+	at := runtimeNow
+	progress := func(after time.Duration, bytes int64) {
+		at = at.Add(after)
+		p.Handle(operations.Event{Time: at, Type: operations.EventProgress, Hive: "a", Bytes: bytes, Total: 1000_000_000, Message: "m.gguf"})
+	}
+	progress(0, 100e6)
+	progress(time.Second, 210e6)           // a tenth, too soon
+	progress(1500*time.Millisecond, 220e6) // told
+	progress(5*time.Second, 290e6)         // the same tenth
+	progress(24*time.Second, 291e6)        // nothing was told for long
+	progress(12*time.Second, 291e6)
+	progress(0, 10e6) // the count begins anew
+	w := operations.WorkerProcess{ID: "echo-1", State: operations.WorkerFailed, Problem: "exit\nstatus 1"}
+	p.Handle(operations.Event{Type: operations.EventWorker, Hive: "a", Worker: &w})
+	p.Handle(operations.Event{Type: operations.EventLog, Hive: "a", Text: "secret of the verbose"})
+	p.Handle(operations.Event{Type: operations.EventToken, Hive: "a", Text: "no"})
+	p.Verbose = true
+	p.Handle(operations.Event{Type: operations.EventLog, Hive: "a", Text: "x\nlast\n"})
+	golden(t, "plain_runtime", b.String())
+}
+
+func TestMeter(t *testing.T) {
+	t.Parallel()
+	var m meter
+	at := runtimeNow
+	m.add(at, 5000) // resumed
+	if got := m.parts(at, 10_000); got != nil {
+		t.Errorf("a speed before anything moved: %q", got)
+	}
+	for range 10 {
+		at = at.Add(time.Second)
+		m.add(at, m.bytes+1000)
+		m.add(at.Add(time.Millisecond), m.bytes+900_000) // too soon to count
+	}
+	if m.rate < 999 || m.rate > 1001 {
+		t.Errorf("a steady kilobyte a second is %g", m.rate)
+	}
+	at = at.Add(time.Second)
+	m.add(at, m.bytes+10_000)
+	if m.rate < 1500 || m.rate > 5000 {
+		t.Errorf("one fast second among slow ones makes %g", m.rate)
+	}
+	m.add(at.Add(time.Second), 0)
+	if m.rate != 0 || m.bytes != 0 {
+		t.Errorf("a count that began anew is %+v", m)
+	}
+}
+
+func TestText(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		terminal bool
+		pieces   []string
+		want     string
+	}{
+		{false, []string{"a\x1b[31m\r", "\nb"}, "a\x1b[31m\r\nb\n"},
+		{true, []string{"a\x1b]0;title\x07b\tc", "\u009b2J", "\u202eabc"}, "a]0;titleb\tc2Jabc\n"},
+		{true, []string{"line\r", "\nnext\rover", "\r\n"}, "line\nnext\nover\n"},
+		{true, []string{"\x1b", "Grüße 🐝"}, "Grüße 🐝\n"},
+		{true, nil, ""},
+	} {
+		var b strings.Builder
+		text := NewText(&b, c.terminal)
+		for _, p := range c.pieces {
+			text.Write(p)
+		}
+		if text.Written() != (c.pieces != nil) {
+			t.Errorf("%q: written is %t", c.pieces, text.Written())
+		}
+		text.EndLine()
+		if b.String() != c.want {
+			t.Errorf("terminal %t, %q: got %q, want %q", c.terminal, c.pieces, b.String(), c.want)
+		}
+	}
+	text := NewText(broken{}, false)
+	text.Write("a")
+	text.Write("b")
+	if text.Err() == nil {
+		t.Error("the error of writing is lost")
+	}
+}
+
+type broken struct{}
+
+func (broken) Write([]byte) (int, error) { return 0, errors.New("gone") }
+
+func TestAnswered(t *testing.T) {
+	t.Parallel()
+	for want, r := range map[string]operations.InferReport{
+		"41 tokens, 12 prompt tokens, first after 200ms, 20.0 tokens/s, 2.2s in all, echo-1 on a\n": {
+			CompletionTokens: 41, PromptTokens: 12, FirstTokenSeconds: 0.2, DurationSeconds: 2.2, WorkerID: "echo-1", Hive: "a"},
+		"1 token, first after 1.5s, 0.7 tokens/s, 1.5s in all\n": {CompletionTokens: 1, FirstTokenSeconds: 1.5, DurationSeconds: 1.5},
+		"0.0s in all\n": {},
+	} {
+		var b strings.Builder
+		if err := Answered(&b, Style{}, &r); err != nil || b.String() != want {
+			t.Errorf("got %q, want %q (%v)", b.String(), want, err)
+		}
+	}
+}
+
+func TestAge(t *testing.T) {
+	t.Parallel()
+	for d, want := range map[time.Duration]string{
+		-time.Second: "0s", 1400 * time.Millisecond: "1s", 59 * time.Second: "59s", 5 * time.Minute: "5m", 90 * time.Minute: "1h30m", 47 * time.Hour: "47h00m", 50 * time.Hour: "2d",
+	} {
+		if got := age(d); got != want {
+			t.Errorf("%v: %s, want %s", d, got, want)
+		}
+	}
+}

@@ -1,0 +1,231 @@
+package ui
+
+import (
+	"cmp"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/rbee-keeper/rbee/operations"
+)
+
+func (p *page) spawned(r *operations.WorkerSpawnReport) {
+	w := r.Worker
+	switch {
+	case r.Outcome() != operations.OutcomeOK:
+		p.fail(w.Hive, w.ID+" "+string(w.State)+prefixed(": ", problemText(w)))
+		p.logTail(w.LogTail)
+		p.hint("`rbee worker-logs " + w.ID + onHive(w.Hive) + "` shows the whole log")
+	case w.State == operations.WorkerReady:
+		p.okf("Spawned %s%s: %s serves %s at port %d (pid %d, %s, ready after %s)",
+			w.ID, atHive(w.Hive), w.Worker, w.Model, w.Port, w.PID, devicesText(w.Devices), seconds(r.DurationSeconds))
+	default:
+		p.okf("Started %s%s: %s is %s %s at port %d (pid %d, %s)",
+			w.ID, atHive(w.Hive), w.Worker, w.State, w.Model, w.Port, w.PID, devicesText(w.Devices))
+		p.hint("`rbee get-worker " + w.ID + onHive(w.Hive) + "` tells when it is ready")
+	}
+	if p.style.Verbose && r.Reason != "" {
+		p.linef("   %s", clean(r.Reason))
+	}
+}
+
+// problemText says what is wrong with a worker.
+func problemText(w operations.WorkerProcess) string {
+	text := w.Problem
+	if w.ExitStatus != nil && !strings.Contains(text, fmt.Sprintf("exit status %d", *w.ExitStatus)) {
+		text = fmt.Sprintf("exit status %d", *w.ExitStatus) + prefixed(": ", text)
+	}
+	return text
+}
+
+// logTail shows the last lines of a log, each as far as it can be shown.
+func (p *page) logTail(lines []string) {
+	if len(lines) == 0 {
+		return
+	}
+	p.linef("   the last lines of its log:")
+	for _, line := range lines {
+		p.linef("%s", strings.TrimRight("     "+printable(line), " "))
+	}
+}
+
+// atHive and onHive add a hive to a sentence and to a command.
+func atHive(alias string) string { return prefixed(" on ", alias) }
+func onHive(alias string) string { return prefixed(" --hive ", alias) }
+
+// devicesText words what a worker runs on: "GPU 0", "GPUs 0,1" or "CPU".
+func devicesText(devices []operations.WorkerDevice) string {
+	switch len(devices) {
+	case 0:
+		return "CPU"
+	case 1:
+		return "GPU " + indices(devices)
+	default:
+		return "GPUs " + indices(devices)
+	}
+}
+
+func indices(devices []operations.WorkerDevice) string {
+	list := make([]string, len(devices))
+	for i, d := range devices {
+		list[i] = fmt.Sprint(d.Index)
+	}
+	return strings.Join(list, ",")
+}
+
+func (p *page) workers(r *operations.WorkerListReport) {
+	t := table{
+		header: []string{"HIVE", "ID", "WORKER", "MODEL", "STATE", "PID", "PORT", "DEVICES", "REQUESTS", "UPTIME", "NOTE"},
+		right:  map[string]bool{"PID": true, "PORT": true, "REQUESTS": true, "UPTIME": true},
+	}
+	now := p.style.now()
+	for _, w := range r.Workers {
+		devices, requests := indices(w.Devices), ""
+		if w.PID > 0 && devices == "" {
+			devices = "cpu"
+		}
+		if w.State == operations.WorkerReady || w.Requests > 0 {
+			requests = fmt.Sprint(w.Requests)
+		}
+		t.add(w.Hive, w.ID, w.Worker, w.Model, string(w.State), positive(w.PID), positive(w.Port), devices, requests, uptime(w, now), workerNote(w, now))
+	}
+	switch {
+	case len(r.Workers) > 0:
+		t.write(&p.text, p.style, "")
+	case len(r.Errors) == 0:
+		p.linef("No workers run.")
+		p.hint("`rbee spawn-worker` starts one")
+	}
+	p.errors(r.Errors)
+}
+
+// errors tells about hives that could not be asked.
+func (p *page) errors(errs []*operations.Error) {
+	for _, e := range errs {
+		p.failure(e.Hive, e)
+	}
+}
+
+func positive(n int) string {
+	if n <= 0 {
+		return ""
+	}
+	return fmt.Sprint(n)
+}
+
+// uptime is how long a worker's process has run; empty if there is none.
+func uptime(w operations.WorkerProcess, now time.Time) string {
+	switch w.State {
+	case operations.WorkerStopped, operations.WorkerFailed:
+		return ""
+	}
+	since := cmp.Or(w.StartedAt, w.CreatedAt)
+	if since.IsZero() {
+		return ""
+	}
+	return age(now.Sub(since))
+}
+
+// workerNote is what is worth saying of a worker beside its state.
+func workerNote(w operations.WorkerProcess, now time.Time) string {
+	var notes []string
+	switch w.State {
+	case operations.WorkerStopped, operations.WorkerFailed:
+		if !w.RestartAt.IsZero() {
+			notes = append(notes, restartText(w.RestartAt, now))
+		} else if !w.EndedAt.IsZero() {
+			notes = append(notes, "ended "+age(now.Sub(w.EndedAt))+" ago")
+		}
+	}
+	if w.Restarts > 0 {
+		notes = append(notes, count(w.Restarts, "restart"))
+	}
+	if text := problemText(w); text != "" && w.State != operations.WorkerStopped {
+		notes = append(notes, text)
+	}
+	return cut(oneLine(strings.Join(notes, "; ")), 100)
+}
+
+func restartText(at, now time.Time) string {
+	if left := at.Sub(now); left > 0 {
+		return "restart in " + age(left)
+	}
+	return "restart now"
+}
+
+func (p *page) worker(w operations.WorkerProcess) {
+	now := p.style.now()
+	t := facts(w.ID)
+	t.fact("hive", w.Hive)
+	t.fact("worker", strings.TrimSpace(w.Worker+" "+w.Version))
+	t.fact("model", w.Model)
+	t.fact("state", string(w.State))
+	t.fact("problem", problemText(w))
+	if !w.RestartAt.IsZero() {
+		t.fact("next try", restartText(w.RestartAt, now))
+	}
+	t.fact("restarts", positive(w.Restarts))
+	t.fact("pid", positive(w.PID))
+	t.fact("port", positive(w.Port))
+	t.fact("devices", deviceList(w.Devices))
+	if w.MemoryEstimate > 0 {
+		t.fact("expected memory", size(w.MemoryEstimate))
+	}
+	t.fact("requests", positive(w.Requests))
+	t.moment("asked for", w.CreatedAt, now)
+	t.moment("started", w.StartedAt, now)
+	t.moment("ready", w.ReadyAt, now)
+	t.moment("ended", w.EndedAt, now)
+	t.fact("command", commandText(w.Argv))
+	t.fact("environment", strings.Join(w.EnvNames, ", "))
+	t.fact("log", w.LogPath)
+	t.write(&p.text, p.style, "")
+	p.logTail(w.LogTail)
+}
+
+func deviceList(devices []operations.WorkerDevice) string {
+	if len(devices) == 0 {
+		return "CPU"
+	}
+	list := make([]string, len(devices))
+	for i, d := range devices {
+		list[i] = strings.TrimSpace(fmt.Sprintf("%d %s", d.Index, cmp.Or(d.Name, d.Vendor)))
+	}
+	return strings.Join(list, ", ")
+}
+
+// commandText shows a command such that its words can be told apart.
+func commandText(argv []string) string {
+	words := make([]string, len(argv))
+	for i, word := range argv {
+		words[i] = word
+		if word == "" || strings.ContainsAny(word, " \t\n\"'$\\") {
+			words[i] = fmt.Sprintf("%q", word)
+		}
+	}
+	return strings.Join(words, " ")
+}
+
+func (p *page) stopped(r *operations.WorkerDeleteReport) {
+	w := r.Worker
+	switch {
+	case r.Outcome() == operations.OutcomeOK:
+		how := ""
+		if r.Killed {
+			how = "killed, "
+		}
+		p.okf("Stopped %s%s (%s%s)", w.ID, atHive(w.Hive), how, seconds(r.DurationSeconds))
+	case w.State == operations.WorkerStopped:
+		p.fail(w.Hive, w.ID+" stopped, but "+r.Problem)
+	default:
+		p.fail(w.Hive, w.ID+" is "+string(w.State)+", not stopped"+prefixed(": ", cmp.Or(r.Problem, w.Problem)))
+	}
+	if len(r.Holders) > 0 {
+		p.linef("   what still holds memory on its devices:")
+		var devices []operations.Device
+		for _, d := range w.Devices {
+			devices = append(devices, operations.Device{Index: d.Index, Vendor: d.Vendor, UUID: d.UUID})
+		}
+		p.deviceProcesses(r.Holders, devices, "     ")
+	}
+}
