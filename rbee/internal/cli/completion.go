@@ -26,7 +26,7 @@ type completionCmd struct {
 func (completionCmd) Help() string {
 	return describe("Commands, flags, the aliases of hives and worker types are completed.", []string{
 		`source <(rbee completion bash)`,
-		`rbee completion zsh > "$${fpath[1]}/_rbee"`,
+		`rbee completion zsh > "${fpath[1]}/_rbee"`,
 		`rbee completion fish > ~/.config/fish/completions/rbee.fish`,
 	})
 }

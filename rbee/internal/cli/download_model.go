@@ -14,7 +14,7 @@ type downloadModelCmd struct {
 
 // Help is shown below the command's summary.
 func (downloadModelCmd) Help() string {
-	return describe("$$HF_TOKEN and $$HF_ENDPOINT are passed on if they are set here; else the hive's own count. Cut off, a download goes on where it was when it is asked for again. With --json the result for several hives, and for --all-hives, is {\"hives\":[{\"alias\":...,\"report\":...}]}, with \"error\" in place of \"report\" where it failed.",
+	return describe("$HF_TOKEN and $HF_ENDPOINT are passed on if they are set here; else the hive's own count. Cut off, a download goes on where it was when it is asked for again. With --json the result for several hives, and for --all-hives, is {\"hives\":[{\"alias\":...,\"report\":...}]}, with \"error\" in place of \"report\" where it failed.",
 		[]string{
 			"rbee download-model Qwen/Qwen3-8B --hive gpu-1",
 			"rbee download-model ggml-org/gemma-3-4b-it-GGUF:Q4_K_M --all-hives",

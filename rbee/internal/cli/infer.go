@@ -17,7 +17,7 @@ import (
 const maxPrompt = 16 << 20
 
 type inferCmd struct {
-	Prompt      string   `arg:"" optional:"" help:"The question; - reads it from stdin, as does none if stdin is no terminal."`
+	Prompt      string   `arg:"" optional:"" help:"The question. It is read from stdin for -, and where there is none and stdin is no terminal."`
 	Model       string   `required:"" placeholder:"MODEL" help:"The model to ask, as its worker was started with it."`
 	Hive        string   `placeholder:"ALIAS" help:"Only workers on this hive."`
 	WorkerID    string   `name:"worker-id" placeholder:"ID" help:"Only this worker."`
@@ -50,8 +50,7 @@ func (c *inferCmd) Run(ctx context.Context, a *app) error {
 		TopP: c.TopP, TopK: c.TopK, Device: c.Device, WorkerID: c.WorkerID, Stream: !c.NoStream && !a.asJSON(),
 	}
 	if a.asJSON() {
-		report, err := a.ask(ctx, op, nil)
-		return a.conclude(report, err)
+		return a.operate(ctx, op)
 	}
 	out := ui.NewText(a.p.Stdout, a.terminal(a.p.Stdout))
 	report, err := askFor[*operations.InferReport](ctx, a, op, a.stream(operations.EventToken, out))
@@ -71,7 +70,7 @@ func (c *inferCmd) Run(ctx context.Context, a *app) error {
 func (c *inferCmd) after(a *app, report *operations.InferReport) error {
 	w, style := a.p.Stderr, a.style(a.p.Stderr)
 	if report.FinishReason == "length" && !a.flags().Quiet {
-		if err := ui.Cut(w, style, c.MaxTokens); err != nil {
+		if err := ui.CutShort(w, style, c.MaxTokens); err != nil {
 			return err
 		}
 	}

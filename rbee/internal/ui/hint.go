@@ -93,7 +93,7 @@ func runtimeHint(e *operations.Error) string {
 	case has("worker", "damaged"):
 		return "`rbee sync" + onHive(e.Hive) + "` installs it again"
 	case has("no ready worker"), has("no worker", "serves"):
-		return "`rbee spawn-worker" + onHive(e.Hive) + " --worker TYPE --model " + quoted(e.Message, "MODEL") + "` starts one"
+		return "`rbee spawn-worker" + onHive(e.Hive) + " --worker TYPE --model " + cmp.Or(served(e.Message), "MODEL") + "` starts one"
 	case e.Code != operations.CodeNotFound:
 		return ""
 	case has("worker"), has("process"):
@@ -102,6 +102,13 @@ func runtimeHint(e *operations.Error) string {
 		return "`rbee download-model " + quoted(e.Message, "MODEL") + onHive(e.Hive) + "` fetches it"
 	}
 	return ""
+}
+
+// served is the model in "no ready worker serves m", or "".
+func served(message string) string {
+	line, _, _ := strings.Cut(message, "\n")
+	_, model, _ := strings.Cut(line, "serves ")
+	return quoted(model, model)
 }
 
 // quoted is the first text in quotation marks, or fallback.

@@ -120,8 +120,8 @@ func tokenRate(r *operations.InferReport) string {
 	return fmt.Sprintf("%.1f tokens/s", n/took)
 }
 
-// Cut writes that an answer was ended by its limit of tokens.
-func Cut(w io.Writer, s Style, limit int) error {
+// CutShort writes that an answer was ended by its limit of tokens.
+func CutShort(w io.Writer, s Style, limit int) error {
 	p := &page{style: s}
 	p.warn("", "the answer ends after "+count(limit, "token")+", its limit")
 	p.hint("--max-tokens allows more")
