@@ -1,0 +1,177 @@
+package operations
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"syscall"
+)
+
+// maxAnswer is how many bytes an answer that is no stream may have.
+const maxAnswer = 64 << 20
+
+// request is one request to the other side.
+type request struct {
+	method, path string
+	header       http.Header // nil: none of its own
+	body         []byte
+
+	// connected becomes true once there was a connection to send it on: from
+	// then on it may have been received.
+	connected atomic.Bool
+}
+
+// get fills into with the JSON at path.
+func (c *Client) get(ctx context.Context, path string, into any) error {
+	return c.exchange(ctx, &request{method: http.MethodGet, path: path}, into)
+}
+
+// exchange sends a request and fills into with the JSON of its answer.
+func (c *Client) exchange(ctx context.Context, r *request, into any) error {
+	limited, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	resp, err := c.send(limited, r)
+	if err != nil {
+		return c.transportError(ctx, r, err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode/100 != 2 {
+		return c.refusal(resp)
+	}
+	data, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return c.transportError(ctx, r, fmt.Errorf("reading the answer: %w", err))
+	}
+	if err := json.Unmarshal(data, into); err != nil {
+		e := c.noRbee(resp)
+		e.Message += ": " + err.Error()
+		return e
+	}
+	return nil
+}
+
+// send sends a request once. The error may be an [*Error] already.
+func (c *Client) send(ctx context.Context, r *request) (*http.Response, error) {
+	base, err := url.Parse(c.URL)
+	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" {
+		return nil, &Error{Code: CodeFailed, Message: "the address of rbee is no URL such as http://127.0.0.1:8600"}
+	}
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) {
+		r.connected.Store(true)
+	}})
+	// A plain reader as body, which cannot be sent twice, keeps the transport
+	// from repeating a request by itself.
+	var body io.Reader
+	if r.body != nil {
+		body = io.NopCloser(bytes.NewReader(r.body))
+	}
+	req, err := http.NewRequestWithContext(ctx, r.method, strings.TrimRight(c.URL, "/")+r.path, body)
+	if err != nil {
+		return nil, err
+	}
+	req.ContentLength = int64(len(r.body))
+	if r.header != nil {
+		req.Header = r.header.Clone()
+	}
+	if c.Token != "" {
+		req.Header.Set("Authorization", "Bearer "+string(c.Token))
+	}
+	client := c.HTTP
+	if client == nil {
+		client = &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	}
+	return client.Do(req)
+}
+
+// refusal reads the error out of an answer that is not a success.
+func (c *Client) refusal(resp *http.Response) error {
+	data, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<20)) // what cannot be read is no error of rbee's
+	var answer struct {
+		Error *Error `json:"error"`
+	}
+	known := json.Unmarshal(data, &answer) == nil && answer.Error != nil && answer.Error.Code != "" && answer.Error.Message != ""
+	switch {
+	case resp.StatusCode == http.StatusUnauthorized && c.Token == "":
+		return &Error{Code: CodeFailed, Reason: "auth", Message: c.where() + " asks for a token"}
+	case resp.StatusCode == http.StatusUnauthorized:
+		return &Error{Code: CodeFailed, Reason: "auth", Message: "the token was refused by " + c.where()}
+	case known:
+		return answer.Error
+	}
+	return c.noRbee(resp)
+}
+
+// noRbee is the error of an answer that rbee would not give.
+func (c *Client) noRbee(resp *http.Response) *Error {
+	kind, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	if err != nil {
+		kind = "no content type"
+	}
+	return &Error{Code: CodeFailed, Message: fmt.Sprintf("%s answered %q with %s, which is no rbee", c.where(), resp.Status, kind)}
+}
+
+// where is the address of the other side as errors show it.
+func (c *Client) where() string {
+	u, err := url.Parse(c.URL)
+	if err != nil {
+		return "rbee"
+	}
+	u.User = nil
+	return strings.TrimRight(u.String(), "/")
+}
+
+// transportError words the error of a request that was not answered on behalf of ctx.
+func (c *Client) transportError(ctx context.Context, r *request, err error) error {
+	var known *Error
+	if errors.As(err, &known) {
+		return known
+	}
+	if ctx.Err() != nil {
+		return canceledError(ctx, nil)
+	}
+	var around *url.Error // it repeats method and address
+	if errors.As(err, &around) {
+		err = around.Err
+	}
+	text, reason := "cannot be reached", reasonOf(err)
+	if r.connected.Load() && reason == "" {
+		text, reason = "was lost", "lost"
+	}
+	return &Error{Code: CodeUnreachable, Reason: reason, Message: fmt.Sprintf("%s %s: %v", c.where(), text, err), Err: err}
+}
+
+// reasonOf classifies what went wrong on the way; empty for what says nothing of itself.
+func reasonOf(err error) string {
+	var timed net.Error
+	var name *net.DNSError
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "refused"
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, errSilent), errors.As(err, &timed) && timed.Timeout():
+		return "timeout"
+	case errors.As(err, &name):
+		return "resolve"
+	}
+	return ""
+}
+
+// wrapError is err, an [*Error] or another, with other words.
+func wrapError(err error, format string, args ...any) *Error {
+	out := &Error{Code: CodeFailed, Err: err}
+	var known *Error
+	if errors.As(err, &known) {
+		*out = Error{Code: known.Code, Reason: known.Reason, Err: err}
+	}
+	out.Message = fmt.Sprintf(format, args...)
+	return out
+}

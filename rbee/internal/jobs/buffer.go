@@ -1,0 +1,109 @@
+package jobs
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"sort"
+	"strconv"
+	"time"
+
+	"github.com/rbee-keeper/rbee/operations"
+)
+
+// buffer keeps the last events of a job as they are written to streams. Ids grow
+// by one; those of events that were replaced are missing.
+type buffer struct {
+	maxEvents int
+	maxBytes  int
+	kept      []kept
+	bytes     int
+	last      int64   // id of the last event
+	lost      int64   // events up to this id were dropped to make room
+	of        subject // what the last event was progress of; zero: something else
+}
+
+type kept struct {
+	id   int64
+	data []byte // the whole event as it is sent
+}
+
+// subject is what an event is progress of.
+type subject struct {
+	progress bool
+	hive     string
+	message  string
+	step     operations.Step
+}
+
+func newBuffer(maxEvents, maxBytes int) *buffer {
+	return &buffer{maxEvents: max(maxEvents, 1), maxBytes: maxBytes}
+}
+
+func subjectOf(e operations.Event) subject {
+	if e.Type != operations.EventProgress {
+		return subject{}
+	}
+	s := subject{progress: true, hive: e.Hive, message: e.Message}
+	if e.Step != nil {
+		s.step = *e.Step
+	}
+	return s
+}
+
+// add appends an event: in place of the last, if both are progress of one thing.
+func (b *buffer) add(e operations.Event) {
+	of := subjectOf(e)
+	if of.progress && of == b.of && len(b.kept) > 0 {
+		end := len(b.kept) - 1
+		b.bytes -= len(b.kept[end].data)
+		b.kept[end] = kept{}
+		b.kept = b.kept[:end]
+	}
+	b.of = of
+	b.last++
+	data := encode(b.last, e)
+	b.kept = append(b.kept, kept{b.last, data})
+	b.bytes += len(data)
+	for len(b.kept) > b.maxEvents || b.bytes > b.maxBytes {
+		b.lost = b.kept[0].id
+		b.bytes -= len(b.kept[0].data)
+		b.kept[0] = kept{} // let go of its data before the slice moves on
+		b.kept = b.kept[1:]
+	}
+}
+
+// copy writes the events after an id to out, until there are limit bytes, and
+// returns the id of the last. A note stands for those that are gone.
+func (b *buffer) copy(after int64, limit int, out *bytes.Buffer) int64 {
+	if after < b.lost {
+		out.Write(encode(b.lost, operations.Event{
+			Time: time.Now(), Type: operations.EventNote,
+			Message: fmt.Sprintf("up to %d events are missing here: they came faster than they were read", b.lost-after),
+		}))
+		after = b.lost
+	}
+	first := sort.Search(len(b.kept), func(i int) bool { return b.kept[i].id > after })
+	for _, k := range b.kept[first:] {
+		if out.Len() >= limit {
+			break
+		}
+		out.Write(k.data)
+		after = k.id
+	}
+	return after
+}
+
+// encode writes an event as a stream has it.
+func encode(id int64, e operations.Event) []byte {
+	data, err := json.Marshal(e)
+	if err != nil { // a time that JSON has no form for
+		data, _ = json.Marshal(operations.Event{Time: time.Now(), Type: operations.EventNote, Message: "an event cannot be written: " + err.Error()})
+	}
+	out := make([]byte, 0, len(data)+48)
+	out = append(out, "id: "...)
+	out = strconv.AppendInt(out, id, 10)
+	out = append(out, "\nevent: event\ndata: "...)
+	out = append(out, data...)
+	return append(out, "\n\n"...)
+}

@@ -1,0 +1,96 @@
+package jobs
+
+import (
+	"bytes"
+	"errors"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/rbee-keeper/rbee/operations"
+)
+
+// stream sends the events of a job at the reader's pace, then its result.
+func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
+	j := s.find(w, r)
+	if j == nil {
+		return
+	}
+	after, no := position(r, j.describe().Events)
+	if no != nil {
+		refuse(w, no.status, no.err)
+		return
+	}
+	h := w.Header()
+	h.Set("Content-Type", "text/event-stream")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Accel-Buffering", "no") // nginx would collect events
+	h.Set("X-Content-Type-Options", "nosniff")
+	out := sender{w: w, control: http.NewResponseController(w)}
+	if err := out.control.Flush(); errors.Is(err, http.ErrNotSupported) { // nothing is written yet
+		s.log.Error("a stream is not possible: what wraps the jobs handler hides http.Flusher")
+		refuse(w, http.StatusInternalServerError, &operations.Error{Code: operations.CodeFailed, Message: "rbee there cannot stream"})
+		return
+	}
+
+	var batch bytes.Buffer
+	quiet := time.NewTimer(heartbeat)
+	defer quiet.Stop()
+	for {
+		batch.Reset()
+		var end []byte
+		var wake <-chan struct{}
+		after, end, wake = j.read(after, &batch)
+		if batch.Len() > 0 {
+			if out.send(batch.Bytes()) != nil {
+				return // the reader has gone, or is too slow to be one
+			}
+			continue
+		}
+		if end != nil {
+			_ = out.send(end) // nothing comes after
+			return
+		}
+		quiet.Reset(heartbeat)
+		select {
+		case <-wake:
+		case <-r.Context().Done():
+			return
+		case <-quiet.C:
+			if out.send([]byte(": \n\n")) != nil {
+				return
+			}
+		}
+	}
+}
+
+// position is the id of the last event that the reader has. The header comes
+// from a reader that goes on, whose address still has the old query.
+func position(r *http.Request, last int64) (int64, *refusal) {
+	from := r.Header.Get("Last-Event-ID")
+	if from == "" {
+		from = r.URL.Query().Get("after")
+	}
+	if from == "" {
+		return 0, nil
+	}
+	after, err := strconv.ParseInt(from, 10, 64)
+	if err != nil || after < 0 || after > last {
+		return 0, refusef(http.StatusBadRequest, operations.CodeBadOperation, "%q is no event of this job, want 0 to %d", from, last)
+	}
+	return after, nil
+}
+
+// sender writes pieces of a stream, each within its time.
+type sender struct {
+	w       http.ResponseWriter
+	control *http.ResponseController
+}
+
+func (s sender) send(data []byte) error {
+	_ = s.control.SetWriteDeadline(time.Now().Add(writeTimeout)) // where it can be set
+	if _, err := s.w.Write(data); err != nil {
+		return err
+	}
+	return s.control.Flush()
+}

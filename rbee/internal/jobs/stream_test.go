@@ -1,0 +1,304 @@
+package jobs_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	ops "github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/rbee/internal/jobs"
+)
+
+// count sends so many events and ends.
+func count(n int) script {
+	return func(_ context.Context, _ ops.Operation, events ops.Handler) (ops.Report, error) {
+		for i := range n {
+			events(note(i + 1))
+		}
+		return &ops.HiveListReport{}, nil
+	}
+}
+
+// finished starts a job and waits for its end.
+func finished(t testing.TB, c *ops.Client) ops.Job {
+	t.Helper()
+	job, err := c.Start(t.Context(), ops.HiveList{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Watch(t.Context(), job.ID, 0, nil); err != nil {
+		t.Fatal(err)
+	}
+	return job
+}
+
+// The stream, byte for byte.
+func TestStreamForm(t *testing.T) {
+	t.Parallel()
+	_, c := serve(t, count(2), jobs.Options{})
+	job := finished(t, c)
+	resp, body := ask(t, "GET", c.URL+"/v1/jobs/"+job.ID+"/stream", "")
+	want := `id: 1
+event: event
+data: {"time":"0001-01-01T00:00:00Z","type":"note","message":"event 1"}
+
+id: 2
+event: event
+data: {"time":"0001-01-01T00:00:00Z","type":"note","message":"event 2"}
+
+event: result
+data: {"operation":"hive_list","report":{"hives":null}}
+
+data: [DONE]
+
+`
+	if body != want {
+		t.Errorf("got %s\nwant %s", body, want)
+	}
+	if resp.Header.Get("Content-Type") != "text/event-stream" || resp.Header.Get("Cache-Control") != "no-store" {
+		t.Errorf("header %v", resp.Header)
+	}
+}
+
+var idLine = regexp.MustCompile(`(?m)^id: (\d+)$`)
+
+func TestResumeIDs(t *testing.T) {
+	t.Parallel()
+	_, c := serve(t, count(5), jobs.Options{})
+	url := c.URL + "/v1/jobs/" + finished(t, c).ID + "/stream"
+	for _, test := range []struct {
+		query, header string
+		status        int
+		want          string
+	}{
+		{"", "", 200, "1 2 3 4 5"},
+		{"?after=0", "", 200, "1 2 3 4 5"},
+		{"?after=3", "", 200, "4 5"},
+		{"?after=1", "4", 200, "5"}, // the header is the newer of the two
+		{"", "5", 200, ""},
+		{"", "6", 400, ""},
+		{"?after=-1", "", 400, ""},
+		{"", "x", 400, ""},
+	} {
+		var header []string
+		if test.header != "" {
+			header = []string{"Last-Event-ID", test.header}
+		}
+		resp, body := ask(t, "GET", url+test.query, "", header...)
+		var ids []string
+		for _, m := range idLine.FindAllStringSubmatch(body, -1) {
+			ids = append(ids, m[1])
+		}
+		if got := strings.Join(ids, " "); resp.StatusCode != test.status || got != test.want {
+			t.Errorf("%q %q: %s %q", test.query, test.header, resp.Status, got)
+		}
+		if test.status == 200 && !strings.HasSuffix(body, "data: [DONE]\n\n") {
+			t.Errorf("%q %q: ends in %q", test.query, test.header, body)
+		}
+	}
+}
+
+func TestRingOverflow(t *testing.T) {
+	t.Parallel()
+	_, c := serve(t, count(25), jobs.Options{MaxEvents: 10})
+	job := finished(t, c)
+	for after, want := range map[int64]string{
+		0:  "up to 15 events are missing",
+		12: "up to 3 events are missing",
+		15: "event 16",
+		20: "event 21",
+	} {
+		var got []string
+		if _, err := c.Watch(t.Context(), job.ID, after, func(e ops.Event) { got = append(got, e.Message) }); err != nil {
+			t.Fatal(err)
+		}
+		if !strings.HasPrefix(got[0], want) || got[len(got)-1] != "event 25" {
+			t.Errorf("after %d: %q", after, got)
+		}
+		if wantLen := 25 - max(int(after), 15) + btoi(after < 15); len(got) != wantLen {
+			t.Errorf("after %d: %d events, want %d", after, len(got), wantLen)
+		}
+	}
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// A reader that does not read holds up neither the job nor another reader.
+func TestSlowReader(t *testing.T) {
+	t.Parallel()
+	const events = 100_000
+	go1 := make(chan struct{})
+	s, c := serve(t, script(func(ctx context.Context, op ops.Operation, handle ops.Handler) (ops.Report, error) {
+		<-go1
+		return count(events)(ctx, op, handle)
+	}), jobs.Options{})
+	job, err := c.Start(t.Context(), ops.HiveList{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	req, _ := http.NewRequestWithContext(t.Context(), "GET", c.URL+"/v1/jobs/"+job.ID+"/stream", nil)
+	slow, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer slow.Body.Close()
+	close(go1)
+	eventually(t, "the job is done", func() bool { return s.Running() == 0 })
+	var last string
+	if _, err := c.Watch(t.Context(), job.ID, 0, func(e ops.Event) { last = e.Message }); err != nil || last != fmt.Sprint("event ", events) {
+		t.Errorf("another reader: %q, %v", last, err)
+	}
+
+	// It gets what its connection held, then what is kept, and the result.
+	lines, before, missing := bufio.NewScanner(slow.Body), 0, 0
+	var line string
+	for lines.Scan() {
+		if lines.Text() == "" {
+			continue
+		}
+		line = lines.Text()
+		if id, ok := strings.CutPrefix(line, "id: "); ok {
+			n, _ := strconv.Atoi(id)
+			if n <= before {
+				t.Fatalf("event %d after %d", n, before)
+			}
+			before = n
+		}
+		missing += strings.Count(line, "events are missing here")
+	}
+	if line != "data: [DONE]" || before != events || missing == 0 {
+		t.Errorf("last line %q, last event %d, %d notes, %v", line, before, missing, lines.Err())
+	}
+}
+
+func TestManyReaders(t *testing.T) {
+	t.Parallel()
+	const events, readers = 2000, 20
+	started := make(chan struct{})
+	_, c := serve(t, script(func(ctx context.Context, op ops.Operation, handle ops.Handler) (ops.Report, error) {
+		<-started
+		return count(events)(ctx, op, handle)
+	}), jobs.Options{})
+	job, err := c.Start(t.Context(), ops.HiveList{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	for i := range readers {
+		all.Go(func() {
+			n := 0
+			report, err := c.Watch(t.Context(), job.ID, 0, func(e ops.Event) {
+				if n++; e.Message != fmt.Sprint("event ", n) {
+					t.Errorf("reader %d: %q at %d", i, e.Message, n)
+				}
+			})
+			if err != nil || n != events || report == nil {
+				t.Errorf("reader %d: %d events, %v", i, n, err)
+			}
+		})
+		if i == readers/2 {
+			close(started)
+		}
+	}
+	all.Wait()
+}
+
+// A quiet stream says every 15 seconds that it is alive.
+func TestHeartbeat(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := jobs.New(untilCanceled, jobs.Options{})
+		post := httptest.NewRequest("POST", "/v1/jobs", strings.NewReader(`{"operation":"hive_list"}`))
+		post.Header.Set("Content-Type", "application/json")
+		created := httptest.NewRecorder()
+		s.ServeHTTP(created, post)
+
+		stream := httptest.NewRecorder()
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			s.ServeHTTP(stream, httptest.NewRequest("GET", created.Header().Get("Location")+"/stream", nil))
+		}()
+		time.Sleep(31 * time.Second)
+		synctest.Wait()
+		if got := stream.Body.String(); got != ": \n\n: \n\n" {
+			t.Errorf("after 31 s: %q", got)
+		}
+		if err := s.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+		<-ended
+		if got := stream.Body.String(); !strings.HasSuffix(got, "\ndata: [CANCELLED]\n\n") {
+			t.Errorf("at the end: %q", got)
+		}
+		time.Sleep(11 * time.Minute) // the timer that forgets the job
+	})
+}
+
+// A reader that goes away ends its request.
+func TestReaderGone(t *testing.T) {
+	t.Parallel()
+	s := jobs.New(untilCanceled, jobs.Options{})
+	returned := make(chan struct{})
+	h := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.ServeHTTP(w, r)
+		if r.Method == http.MethodGet {
+			close(returned)
+		}
+	}))
+	defer h.Close()
+	defer s.Close(t.Context())
+	c := &ops.Client{URL: h.URL}
+	job, err := c.Start(t.Context(), ops.HiveList{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := c.Watch(ctx, job.ID, 0, nil); ops.CodeOf(err) != ops.CodeCanceled {
+		t.Errorf("%v", err)
+	}
+	<-returned
+	if s.Running() != 1 {
+		t.Error("the job ended with its reader")
+	}
+}
+
+// A handler that cannot flush is told of, not left hanging.
+func TestNoFlush(t *testing.T) {
+	t.Parallel()
+	s := jobs.New(done, jobs.Options{})
+	defer s.Close(t.Context())
+	h := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.ServeHTTP(struct{ http.ResponseWriter }{w}, r) // hides Flush and Unwrap
+	}))
+	defer h.Close()
+	if _, err := (&ops.Client{URL: h.URL}).Run(t.Context(), ops.HiveList{}, nil); err == nil || !strings.Contains(err.Error(), "cannot stream") {
+		t.Errorf("%v", err)
+	}
+}
+
+func BenchmarkStream(b *testing.B) {
+	_, c := serve(b, count(b.N), jobs.Options{MaxEvents: 1 << 30})
+	n := 0
+	b.ReportAllocs()
+	b.ResetTimer()
+	if _, err := c.Run(b.Context(), ops.HiveList{}, func(ops.Event) { n++ }); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "events/s")
+}
