@@ -113,7 +113,8 @@ func (w *watch) check(resp *http.Response) error {
 	if CodeOf(err) == CodeNotFound && w.begun {
 		return &Error{Code: CodeFailed, Message: fmt.Sprintf("job %s is not known any more: rbee there was restarted, or has forgotten it", w.id), Err: err}
 	}
-	if resp.StatusCode >= 500 && w.begun {
+	switch resp.StatusCode {
+	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		return brokenError{err} // a proxy whose other side is away
 	}
 	return err

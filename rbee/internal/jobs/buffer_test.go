@@ -121,6 +121,8 @@ func TestAdmitRepeated(t *testing.T) {
 			t.Errorf("known, and refused: %v", no.err)
 		}
 		time.Sleep(time.Hour)
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		if n := len(s.jobs) + len(s.order) + len(s.ended) + len(s.keys); n != 0 {
 			t.Errorf("%d left after an hour", n)
 		}
