@@ -25,7 +25,7 @@ type job struct {
 	key       string            // its Idempotency-Key; empty: none
 	digest    [sha256.Size]byte // of what asked for it
 	createdAt time.Time
-	endedAt   time.Time // set before done is closed, read after
+	endedAt   time.Time // set once it is in Server.ended
 	cancel    context.CancelCauseFunc
 	done      chan struct{}
 
@@ -48,10 +48,19 @@ func newJob(id string, a asked, maxEvents int, cancel context.CancelCauseFunc) *
 // ending is how a job ends.
 type ending struct {
 	state  operations.JobState
-	report operations.Report // nil: none
+	report *written          // nil: none
 	err    *operations.Error // nil: none
 	last   []byte            // the end of its streams
 }
+
+// written is a report as it was when the job ended: the runner may go on to use
+// what its report points to.
+type written struct {
+	json.RawMessage
+	outcome operations.Outcome
+}
+
+func (w *written) Outcome() operations.Outcome { return w.outcome }
 
 var errExited = errors.New("the operation ended its goroutine")
 
@@ -65,26 +74,28 @@ func (s *Server) run(ctx context.Context, j *job, op operations.Operation) {
 			s.log.Error("job panicked", "job", j.id, "operation", kind, "panic", p, "stack", string(debug.Stack()))
 			end = conclude(ctx, kind, nil, fmt.Errorf("%s panicked, which is a mistake in rbee: %v", kind, p))
 		}
-		j.end(end)
 		s.leave(j, end)
 	}()
 	report, err := s.runner.Run(ctx, op, j.add)
 	end = conclude(ctx, kind, report, err)
 }
 
-// leave records that a job has ended.
+// leave ends a job, for those who read it and for the server at once: whoever has
+// read the end may begin the next.
 func (s *Server) leave(j *job, end ending) {
+	s.mu.Lock()
+	j.end(end)
+	s.running--
+	s.ended = append(s.ended, j)
+	s.prune()
+	s.mu.Unlock()
+
 	duration := j.endedAt.Sub(j.createdAt).Round(time.Millisecond)
 	if end.err != nil {
 		s.log.Warn("job ends", "job", j.id, "state", end.state, "duration", duration, "error", end.err)
 	} else {
 		s.log.Info("job ends", "job", j.id, "state", end.state, "duration", duration)
 	}
-	s.mu.Lock()
-	s.running--
-	s.ended = append(s.ended, j)
-	s.prune()
-	s.mu.Unlock()
 	j.cancel(nil)
 	close(j.done)
 	time.AfterFunc(s.opts.KeepFor, func() {
@@ -97,35 +108,37 @@ func (s *Server) leave(j *job, end ending) {
 // conclude decides how a job ends whose runner returned this. ctx has ended if
 // the job was canceled.
 func conclude(ctx context.Context, kind operations.Kind, report operations.Report, err error) ending {
-	e := ending{report: report}
+	var e ending
+	if report != nil {
+		data, wrong := json.Marshal(report)
+		if wrong != nil {
+			return conclude(ctx, kind, nil, fmt.Errorf("the report of %s cannot be written: %w", kind, wrong))
+		}
+		e.report = &written{data, report.Outcome()}
+	}
 	if err == nil && report == nil {
 		err = fmt.Errorf("%s ended without a report", kind)
 	}
 	if err != nil {
 		e.err = asError(err)
 	}
-	whole := err == nil && report.Outcome() == operations.OutcomeOK
+	whole := err == nil && e.report.outcome == operations.OutcomeOK
 	switch {
 	case ctx.Err() != nil && !whole:
 		e.state = operations.JobCanceled
 		if e.err != nil && e.err.Code != operations.CodeCanceled {
-			told := *e.err
-			told.Code, told.Message = operations.CodeCanceled, context.Cause(ctx).Error()+": "+told.Message
-			e.err = &told
+			e.err.Code, e.err.Message = operations.CodeCanceled, context.Cause(ctx).Error()+": "+e.err.Message
 		}
 	case err != nil:
 		e.state = operations.JobFailed
 	default:
 		e.state = operations.JobDone
 	}
-	data, wrong := json.Marshal(struct {
+	data, _ := json.Marshal(struct { // of parts that can be written
 		Operation operations.Kind   `json:"operation"`
-		Report    operations.Report `json:"report,omitempty"`
+		Report    *written          `json:"report,omitempty"`
 		Error     *operations.Error `json:"error,omitempty"`
 	}{kind, e.report, e.err})
-	if wrong != nil {
-		return conclude(ctx, kind, nil, fmt.Errorf("the report of %s cannot be written: %w", kind, wrong))
-	}
 	word := "[DONE]"
 	switch {
 	case e.state == operations.JobCanceled:
@@ -161,9 +174,9 @@ func (j *job) end(e ending) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.endedAt = time.Now()
-	j.info.State, j.info.EndedAt, j.info.Error, j.info.Report = e.state, j.endedAt.UTC(), e.err, e.report
+	j.info.State, j.info.EndedAt, j.info.Error = e.state, j.endedAt.UTC(), e.err
 	if e.report != nil {
-		j.info.Outcome = e.report.Outcome()
+		j.info.Report, j.info.Outcome = e.report, e.report.outcome
 	}
 	j.last = e.last
 	j.changed()

@@ -262,7 +262,8 @@ func asError(err error) *operations.Error {
 	var known *operations.Error
 	switch {
 	case errors.As(err, &known):
-		return known
+		own := *known
+		return &own
 	case errors.Is(err, context.Canceled):
 		return &operations.Error{Code: operations.CodeCanceled, Message: err.Error()}
 	}

@@ -364,3 +364,30 @@ func TestForgotten(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// Whoever has read the end of a job may begin the next, also where only one may run.
+func TestOneAfterAnother(t *testing.T) {
+	t.Parallel()
+	_, c := serve(t, done, jobs.Options{MaxRunning: 1})
+	for range 200 {
+		if _, err := c.Run(t.Context(), ops.HiveList{}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A report stays as it was when the job ended.
+func TestReportIsACopy(t *testing.T) {
+	t.Parallel()
+	report := &ops.HiveListReport{Hives: []ops.HiveSummary{{Alias: "then"}}}
+	_, c := serve(t, script(func(context.Context, ops.Operation, ops.Handler) (ops.Report, error) { return report, nil }), jobs.Options{})
+	job := finished(t, c)
+	report.Hives[0].Alias = "later"
+	job, err := c.Job(t.Context(), job.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, ok := job.Report.(*ops.HiveListReport); !ok || r.Hives[0].Alias != "then" {
+		t.Errorf("%+v", job.Report)
+	}
+}

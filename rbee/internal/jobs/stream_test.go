@@ -141,10 +141,16 @@ func btoi(b bool) int {
 func TestSlowReader(t *testing.T) {
 	t.Parallel()
 	const events = 100_000
-	go1 := make(chan struct{})
-	s, c := serve(t, script(func(ctx context.Context, op ops.Operation, handle ops.Handler) (ops.Report, error) {
-		<-go1
-		return count(events)(ctx, op, handle)
+	begin := make(chan struct{})
+	s, c := serve(t, script(func(_ context.Context, _ ops.Operation, handle ops.Handler) (ops.Report, error) {
+		<-begin
+		padding := strings.Repeat("x", 300) // together much more than connections hold by themselves
+		for i := range events {
+			e := note(i + 1)
+			e.Text = padding
+			handle(e)
+		}
+		return &ops.HiveListReport{}, nil
 	}), jobs.Options{})
 	job, err := c.Start(t.Context(), ops.HiveList{})
 	if err != nil {
@@ -156,7 +162,7 @@ func TestSlowReader(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer slow.Body.Close()
-	close(go1)
+	close(begin)
 	eventually(t, "the job is done", func() bool { return s.Running() == 0 })
 	var last string
 	if _, err := c.Watch(t.Context(), job.ID, 0, func(e ops.Event) { last = e.Message }); err != nil || last != fmt.Sprint("event ", events) {
