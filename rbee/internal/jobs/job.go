@@ -140,10 +140,11 @@ func conclude(ctx context.Context, kind operations.Kind, report operations.Repor
 		Error     *operations.Error `json:"error,omitempty"`
 	}{kind, e.report, e.err})
 	word := "[DONE]"
-	switch {
-	case e.state == operations.JobCanceled:
+	switch e.state {
+	default:
+	case operations.JobCanceled:
 		word = "[CANCELLED]"
-	case e.state == operations.JobFailed:
+	case operations.JobFailed:
 		word = "[ERROR] " + strings.Join(strings.Fields(e.err.Error()), " ")
 	}
 	e.last = fmt.Appendf(nil, "event: result\ndata: %s\n\ndata: %s\n\n", data, word)

@@ -156,7 +156,7 @@ func TestSlowReader(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	req, _ := http.NewRequestWithContext(t.Context(), "GET", c.URL+"/v1/jobs/"+job.ID+"/stream", nil)
+	req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, c.URL+"/v1/jobs/"+job.ID+"/stream", nil)
 	slow, err := http.DefaultClient.Do(req)
 	if err != nil {
 		t.Fatal(err)
@@ -228,7 +228,7 @@ func TestHeartbeat(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := jobs.New(untilCanceled, jobs.Options{})
-		post := httptest.NewRequest("POST", "/v1/jobs", strings.NewReader(`{"operation":"hive_list"}`))
+		post := httptest.NewRequest(http.MethodPost, "/v1/jobs", strings.NewReader(`{"operation":"hive_list"}`))
 		post.Header.Set("Content-Type", "application/json")
 		created := httptest.NewRecorder()
 		s.ServeHTTP(created, post)
@@ -237,7 +237,7 @@ func TestHeartbeat(t *testing.T) {
 		ended := make(chan struct{})
 		go func() {
 			defer close(ended)
-			s.ServeHTTP(stream, httptest.NewRequest("GET", created.Header().Get("Location")+"/stream", nil))
+			s.ServeHTTP(stream, httptest.NewRequest(http.MethodGet, created.Header().Get("Location")+"/stream", nil))
 		}()
 		time.Sleep(31 * time.Second)
 		synctest.Wait()
