@@ -40,7 +40,7 @@ const extraWorker = "comfyui"
 // it should.
 func (d *demo) play() error {
 	d.say("Three SSH hosts are up on this machine, with nothing of rbee on them.")
-	for _, part := range []func() error{d.setUp, d.addHive, d.drift, d.migrate} {
+	for _, part := range []func() error{d.setUp, d.addHive, d.drift, d.migrate, d.infer} {
 		if err := part(); err != nil {
 			return err
 		}
@@ -90,6 +90,14 @@ func (d *demo) migrate() error {
 	return d.rbee(exitOK, "migrate", "--output", out).
 		show(filepath.Join(out, "hives.conf")).
 		rbee(exitOK, "status", "--config", filepath.Join(out, "hives.conf")).err
+}
+
+// infer is what it is all for: a worker runs on a machine and answers.
+func (d *demo) infer() error {
+	d.title("5. A worker process on a machine answers from here")
+	return d.rbee(exitOK, "spawn-worker", "--hive", d.alias(1), "--worker", "echo", "--model", "parrot").
+		rbee(exitOK, "list-workers").
+		rbee(exitOK, "infer", "Busy bees make the best honey.", "--model", "parrot", "--verbose").err
 }
 
 // end removes everything again.

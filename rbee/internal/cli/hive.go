@@ -3,10 +3,12 @@ package cli
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
+	"net"
 	"os"
+	"strconv"
 
-	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive"
 )
@@ -15,6 +17,9 @@ type hiveCmd struct {
 	Inspect hiveInspectCmd `cmd:"" help:"Say what this machine has."`
 	Apply   hiveApplyCmd   `cmd:"" help:"Do the steps that come on stdin."`
 	Serve   hiveServeCmd   `cmd:"" help:"Be the hive daemon."`
+
+	Connect      hiveConnectCmd          `cmd:"" help:"Be a way to a port of this machine, through stdin and stdout."`
+	Capabilities hiveCapabilitiesHereCmd `cmd:"" help:"Say which accelerators and resources this machine has."`
 }
 
 type hiveInspectCmd struct {
@@ -23,6 +28,12 @@ type hiveInspectCmd struct {
 }
 
 type hiveApplyCmd struct{}
+
+type hiveCapabilitiesHereCmd struct{}
+
+type hiveConnectCmd struct {
+	Port int `arg:"" help:"The port, on loopback."`
+}
 
 type hiveServeCmd struct {
 	Port int `help:"The loopback port to listen on; the one of the hive's settings when not given."`
@@ -38,21 +49,7 @@ func (a *app) hive() (*hive.Hive, error) {
 	if err != nil {
 		return nil, fmt.Errorf("finding the program's own file: %w", err)
 	}
-	return &hive.Hive{Home: home, Version: a.p.Version, Exe: exe, Devices: devices}, nil
-}
-
-// devices are this machine's accelerators, in the words of the wire. Those that
-// cannot be used have their error.
-func devices(ctx context.Context) ([]wire.Device, error) {
-	report, err := gpu.Detect(ctx)
-	if err != nil {
-		return nil, err
-	}
-	found := make([]wire.Device, len(report.Devices))
-	for i, d := range report.Devices {
-		found[i] = wire.Device{Vendor: string(d.Vendor), Name: d.Name, MemoryBytes: d.MemoryTotal, Error: d.Error}
-	}
-	return found, nil
+	return &hive.Hive{Home: home, Version: a.p.Version, Exe: exe}, nil
 }
 
 // Run does the command.
@@ -84,6 +81,35 @@ func (c *hiveServeCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	return h.Serve(ctx, hive.ServeOptions{Port: c.Port, Log: slog.New(slog.NewTextHandler(a.p.Stderr, nil))})
+}
+
+// Run does the command.
+func (hiveCapabilitiesHereCmd) Run(ctx context.Context, a *app) error {
+	h, err := a.hive()
+	if err != nil {
+		return err
+	}
+	report, err := h.Capabilities(ctx)
+	if err != nil {
+		return err
+	}
+	return wire.NewWriter(a.p.Stdout).Write(report)
+}
+
+// Run does the command. It ends when either side does.
+func (c *hiveConnectCmd) Run(ctx context.Context, a *app) error {
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(c.Port)))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
+	go func() {
+		_, _ = io.Copy(conn, a.p.Stdin) // the other side sees that it ended
+		_ = conn.(*net.TCPConn).CloseWrite()
+	}()
+	_, err = io.Copy(a.p.Stdout, conn)
+	return err
 }
 
 // inspectLine recognises the one command line that every machine is asked each

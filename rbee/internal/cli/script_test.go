@@ -56,7 +56,7 @@ func TestScriptsOpenSSH(t *testing.T) {
 	}
 	probe.Close()
 	testscript.Run(t, scripts(openSSH, func(p *testscript.Params) {
-		for _, name := range []string{"workflow", "json", "locked"} {
+		for _, name := range []string{"workflow", "json", "locked", "runtime"} {
 			p.Files = append(p.Files, "testdata/script/"+name+".txtar")
 		}
 	}))

@@ -207,7 +207,7 @@ func (s *session) act(ctx context.Context, index int, step wire.Step) (note stri
 	case wire.ActionInstallWorker:
 		return s.installWorker(ctx, index, step.Worker)
 	case wire.ActionRemoveWorker:
-		return s.removeWorker(step.Worker)
+		return s.removeWorker(ctx, step.Worker)
 	case wire.ActionStart:
 		return s.start(ctx)
 	case wire.ActionStop:

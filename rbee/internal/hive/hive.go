@@ -11,7 +11,9 @@
 //	workers/rbee-worker-<type>         link to <type>/<version>/entry
 //	workers/<type>/<version>/          manifest.json, entry (a link), payload/
 //	run/                               token, settings.json, hive.json, hive.lock, supervisor.json
+//	run/workers/<id>.json              the record of a worker process
 //	logs/hive.log, hive.log.1          the daemon's output, and what it was before the last rotation
+//	logs/workers/<id>.log, <id>.log.1  what a worker process wrote
 //	lock                               held with flock while a request is applied
 //
 // # Whole or not at all
@@ -24,7 +26,11 @@
 // # The daemon
 //
 // It listens on loopback alone and wants the token in run/token, which only the
-// machine's user can read. Its record in run/hive.json holds its pid together
+// machine's user can read. It does runtime operations as jobs (package jobs):
+// worker processes (package workers), models (package models). What it is asked
+// for below /v1/workers/{id}/proxy/ goes to that worker.
+//
+// Its record in run/hive.json holds its pid together
 // with the start time of that process and the boot of the machine, so a pid that
 // now belongs to somebody else is never signalled.
 package hive
@@ -39,6 +45,7 @@ import (
 	"strings"
 	"unicode"
 
+	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
 )
@@ -77,8 +84,8 @@ type Hive struct {
 	// Exe is the path of the running binary, as from os.Executable.
 	Exe string
 
-	// Devices finds the machine's accelerators; nil means that they are not known.
-	Devices func(ctx context.Context) ([]wire.Device, error)
+	// Detector finds the machine's accelerators; nil is the usual one.
+	Detector *gpu.Detector
 
 	// Supervisor is what is to keep the daemon running, one of the Supervisor
 	// constants. Empty picks what works on this machine.

@@ -30,6 +30,9 @@ import (
 
 // TestMain lets the test binary be rbee: installed as bin/rbee it is the daemon.
 func TestMain(m *testing.M) {
+	if len(os.Args) > 3 && os.Args[1] == "engine" {
+		engine(os.Args[2], os.Args[3])
+	}
 	if len(os.Args) > 2 && os.Args[1] == "hive" {
 		exe, _ := os.Executable()
 		h := &Hive{Home: os.Getenv("RBEE_HOME"), Version: "1.0", Exe: exe, Supervisor: SupervisorNone}
@@ -143,7 +146,7 @@ func tarGz(t testing.TB, headers ...tar.Header) []byte {
 	return out.Bytes()
 }
 
-func freePort(t *testing.T) (int, net.Listener) {
+func freePort(t testing.TB) (int, net.Listener) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

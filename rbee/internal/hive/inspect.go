@@ -46,9 +46,12 @@ func (h *Hive) Inspect(ctx context.Context, o InspectOptions) (*wire.State, erro
 	if s.Workers, err = h.workers(ctx, o.Deep); err != nil {
 		return nil, err
 	}
-	if o.Devices && h.Devices != nil {
-		if s.Devices, err = h.Devices(ctx); err == nil {
+	if o.Devices {
+		if found, err := h.machine().Devices(ctx); err == nil {
 			s.DevicesKnown = true
+			for _, d := range found {
+				s.Devices = append(s.Devices, wire.Device{Vendor: d.Vendor, Name: d.Name, MemoryBytes: d.MemoryTotal, Error: d.Error})
+			}
 		}
 	}
 	if err := ctx.Err(); err != nil {

@@ -19,6 +19,9 @@ import (
 // lockPoll is how often a held lock is tried again.
 const lockPoll = 100 * time.Millisecond
 
+// lockSettle is how long a lock is tried even if nobody wants to wait.
+const lockSettle = 50 * time.Millisecond
+
 // holder is what the one who holds the lock writes into its file.
 type holder struct {
 	Owner string    `json:"owner"`
@@ -37,7 +40,9 @@ func (e *errLocked) Error() string {
 // not nil, is called once when another has it. The kernel frees the lock when
 // the process ends, however it ends. The error is an *errLocked when time is up.
 func (h *Hive) lock(ctx context.Context, owner string, wait time.Duration, waiting func(wire.Waiting)) (io.Closer, error) {
-	deadline := time.Now().Add(wait)
+	// A process that is just being made by one that let go of the lock holds it
+	// for another moment, until it becomes a program of its own.
+	deadline := time.Now().Add(max(wait, lockSettle))
 	for tries := 0; ; tries++ {
 		f, err := tryLock(h.path(wire.LockFile))
 		if err != nil {

@@ -3,19 +3,25 @@ package hive
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
+	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/workers"
 )
 
 // remove stops the daemon and removes everything of rbee, and nothing else.
 func (h *Hive) remove(ctx context.Context) (note string, err error) {
 	if _, err := h.stop(ctx); err != nil {
+		return "", err
+	}
+	if err := h.stopWorkers(ctx, ""); err != nil {
 		return "", err
 	}
 	if err := h.removeUnits(ctx); err != nil {
@@ -36,6 +42,7 @@ func (h *Hive) remove(ctx context.Context) (note string, err error) {
 	for _, pattern := range []string{
 		wire.PrevBinary, wire.UploadGlob, wire.RunDir + "/" + tempPrefix + "*",
 		wire.LogsDir + "/" + tempPrefix + "*", oldLogFile,
+		workerRecords + "/*", workerLogs + "/*",
 		tokenFile, settingsFile, daemonFile, daemonLock, supervisorFile, logFile,
 		wire.BinaryInfo,
 	} {
@@ -54,7 +61,7 @@ func (h *Hive) remove(ctx context.Context) (note string, err error) {
 	if err := os.Remove(h.path(wire.Binary)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
-	for _, dir := range []string{wire.BinDir, wire.WorkersDir, wire.RunDir, wire.LogsDir} {
+	for _, dir := range []string{wire.BinDir, wire.WorkersDir, workerRecords, wire.RunDir, workerLogs, wire.LogsDir} {
 		_ = os.Remove(h.path(dir)) // stays if it holds what is not rbee's
 	}
 	if err := os.Remove(h.path(wire.LockFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -82,4 +89,58 @@ func (h *Hive) leftovers() []string {
 		return nil
 	})
 	return names
+}
+
+// stopWorkers ends the worker processes of a type, or all of them if it is empty:
+// through the daemon where it runs, else by itself.
+func (h *Hive) stopWorkers(ctx context.Context, typ string) error {
+	if _, err := os.Lstat(h.path(workerRecords)); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if d := h.daemon(ctx); d.Running {
+		return h.askToStop(ctx, d.Port, typ)
+	}
+	lock, err := tryLock(h.path(daemonLock))
+	if err != nil {
+		return err
+	}
+	if lock == nil {
+		return errors.New("the hive daemon runs and does not answer: its workers cannot be stopped")
+	}
+	defer lock.Close()
+	rt, err := h.newRunner(nil)
+	if err != nil {
+		return err
+	}
+	if err := workers.Clear(ctx, h.workerOptions(rt.models, nil), typ); err != nil {
+		return fmt.Errorf("stopping workers: %w", err)
+	}
+	return nil
+}
+
+// askToStop has the daemon end the worker processes of a type.
+func (h *Hive) askToStop(ctx context.Context, port int, typ string) error {
+	token, err := h.token(false)
+	if err != nil {
+		return err
+	}
+	c := &operations.Client{URL: "http://" + loopback(port), Token: operations.Secret(token)}
+	here := operations.Target{HiveID: "localhost"}
+	r, err := c.Run(ctx, operations.WorkerProcessList{Target: here}, nil)
+	if err != nil {
+		return fmt.Errorf("stopping workers: %w", err)
+	}
+	list, ok := r.(*operations.WorkerListReport)
+	if !ok {
+		return fmt.Errorf("stopping workers: the daemon answered with a %T", r)
+	}
+	for _, w := range list.Workers {
+		if typ != "" && w.Worker != typ {
+			continue
+		}
+		if _, err := c.Run(ctx, operations.WorkerProcessDelete{Target: here, WorkerRef: operations.WorkerRef{ID: w.ID}}, nil); err != nil {
+			return fmt.Errorf("stopping worker %s: %w", w.ID, err)
+		}
+	}
+	return nil
 }

@@ -17,9 +17,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
+	"github.com/rbee-keeper/rbee/rbee/internal/jobs"
 )
 
 // ServeOptions are the daemon's. The zero value works.
@@ -80,10 +82,20 @@ func (h *Hive) Serve(ctx context.Context, o ServeOptions) error {
 	if err != nil {
 		return err
 	}
+	rt, err := h.newRunner(o.Log)
+	if err != nil {
+		return err
+	}
 	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", loopback(o.Port))
 	if err != nil {
 		return fmt.Errorf("hive daemon: %w", err)
 	}
+	// Workers are taken over before anybody can ask for them.
+	if err := rt.workers.Start(); err != nil {
+		return errors.Join(err, ln.Close())
+	}
+	defer rt.workers.Close()
+	work := jobs.New(rt, jobs.Options{Log: o.Log})
 	rec, err := h.newRecord(o.Port)
 	if err == nil {
 		err = atomicfile.WriteJSON(h.path(daemonFile), rec)
@@ -94,7 +106,7 @@ func (h *Hive) Serve(ctx context.Context, o ServeOptions) error {
 	defer os.Remove(h.path(daemonFile))
 	o.Log.Info("hive daemon listens", "address", ln.Addr().String(), "version", h.Version)
 	srv := &http.Server{
-		Handler: h.handler(rec, token), ReadHeaderTimeout: 10 * time.Second,
+		Handler: h.handler(rec, token, work, proxy(rt.workers, o.Log)), ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout: 30 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelWarn),
 	}
@@ -108,6 +120,11 @@ func (h *Hive) Serve(ctx context.Context, o ServeOptions) error {
 	o.Log.Info("hive daemon stops")
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
+	// Before jobs are cancelled: one that waits for a worker to load would end it.
+	rt.workers.Close()
+	if err := work.Close(grace); err != nil {
+		o.Log.Warn("jobs are cut off", "error", err)
+	}
 	if srv.Shutdown(grace) != nil {
 		_ = srv.Close()
 	}
@@ -147,20 +164,28 @@ func (h *Hive) token(make bool) (string, error) {
 	return token, atomicfile.Write(h.path(tokenFile), []byte(token+"\n"), 0o600)
 }
 
-func (h *Hive) handler(rec *record, token string) http.Handler {
+func (h *Hive) handler(rec *record, token string, work, workers http.Handler) http.Handler {
 	mux := http.NewServeMux()
+	guarded := func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			given, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+			if !ok || subtle.ConstantTimeCompare([]byte(given), []byte(token)) != 1 {
+				refuse(w, http.StatusUnauthorized, errors.New("the token is missing or wrong"))
+				return
+			}
+			next.ServeHTTP(w, r)
+		})
+	}
+	mux.Handle("/v1/jobs", guarded(work))
+	mux.Handle("/v1/jobs/", guarded(work))
+	mux.Handle(proxyPath, guarded(workers))
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) {
 		reply(w, http.StatusOK, map[string]string{"status": "ok"})
 	})
-	mux.HandleFunc("GET /v1/info", func(w http.ResponseWriter, r *http.Request) {
-		given, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-		if !ok || subtle.ConstantTimeCompare([]byte(given), []byte(token)) != 1 {
-			refuse(w, http.StatusUnauthorized, "the token is missing or wrong")
-			return
-		}
+	mux.Handle("GET /v1/info", guarded(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		workers, err := h.workers(r.Context(), false)
 		if err != nil {
-			refuse(w, http.StatusInternalServerError, err.Error())
+			refuse(w, http.StatusInternalServerError, err)
 			return
 		}
 		info := Info{"", rec.Version, rec.SHA256, rec.PID, rec.Port, rec.Since, workers}
@@ -168,9 +193,9 @@ func (h *Hive) handler(rec *record, token string) http.Handler {
 			info.Alias = s.Alias
 		}
 		reply(w, http.StatusOK, info)
-	})
+	})))
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
-		refuse(w, http.StatusNotFound, "there is nothing here")
+		refuse(w, http.StatusNotFound, errors.New("there is nothing here"))
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// A web page can make a browser ask this port under a name of its own.
@@ -179,15 +204,18 @@ func (h *Hive) handler(rec *record, token string) http.Handler {
 			host = name
 		}
 		if ip := net.ParseIP(strings.Trim(host, "[]")); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-			refuse(w, http.StatusForbidden, "the Host header names no loopback address")
+			refuse(w, http.StatusForbidden, errors.New("the Host header names no loopback address"))
 			return
 		}
 		mux.ServeHTTP(w, r)
 	})
 }
 
-func refuse(w http.ResponseWriter, status int, why string) {
-	reply(w, status, map[string]string{"error": why})
+// refuse answers with an error in the shape that all of rbee's have.
+func refuse(w http.ResponseWriter, status int, err error) {
+	e := &operations.Error{Code: operations.CodeFailed, Message: err.Error()}
+	errors.As(err, &e)
+	reply(w, status, map[string]*operations.Error{"error": e})
 }
 
 func reply(w http.ResponseWriter, status int, body any) {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/workers"
 )
 
 // installWorker makes a worker type be what w says.
@@ -207,10 +208,13 @@ func (h *Hive) commit(staged string, m *Manifest) error {
 	return h.cleanType(m.Type)
 }
 
-// removeWorker removes a worker type: the entry point, then its files.
-func (h *Hive) removeWorker(w *wire.WorkerInstall) (note string, err error) {
+// removeWorker removes a worker type: its processes, the entry point, its files.
+func (h *Hive) removeWorker(ctx context.Context, w *wire.WorkerInstall) (note string, err error) {
 	if w == nil || !validName(w.Type) {
 		return "", errors.New("the step names no worker type")
+	}
+	if err := h.stopWorkers(ctx, w.Type); err != nil {
+		return "", err
 	}
 	err = os.Remove(h.entryPath(w.Type))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -240,8 +244,8 @@ func (h *Hive) cleanWorkers() error {
 }
 
 // cleanType removes every version of a type but the one that the entry point
-// leads to, and the type's directory if that leaves it empty. Files that are not
-// rbee's stay.
+// leads to and those that processes run, and the type's directory if that leaves
+// it empty. Files that are not rbee's stay.
 func (h *Hive) cleanType(typ string) error {
 	dir, current := h.path(wire.WorkersDir+"/"+typ), h.entryVersion(typ)
 	if current != "" {
@@ -254,8 +258,10 @@ func (h *Hive) cleanType(typ string) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
+	running, useErr := workers.Versions(h.path(workerRecords), typ)
+	err = errors.Join(err, useErr)
 	for _, e := range entries {
-		if e.IsDir() && e.Name() != current {
+		if e.IsDir() && e.Name() != current && !slices.Contains(running, e.Name()) {
 			err = errors.Join(err, discard(filepath.Join(dir, e.Name())))
 		}
 	}

@@ -1,5 +1,11 @@
 // Package queen decides: it takes every operation, does the package and hive
-// operations itself, over SSH, and answers with a report.
+// operations itself, over SSH, has hives do the runtime operations, and answers
+// with a report.
+//
+// A hive's daemon is reached through the SSH connection to its machine: one
+// command reads its port and its token, and then HTTP goes to that port on the
+// machine's own loopback (reach.go). Inference goes the same way, to a worker
+// through its hive (infer.go).
 //
 // A [Queen] is an [operations.Runner]. The CLI runs one in its own process, so
 // no daemon is needed. Each file of this package holds the operations of one
@@ -109,9 +115,31 @@ func (q *Queen) Run(ctx context.Context, op operations.Operation, events operati
 		return report(q.hiveDaemon(ctx, op.Alias, op.ConfigPath, operations.ActionStartHive, events))
 	case operations.HiveStop:
 		return report(q.hiveDaemon(ctx, op.Alias, op.ConfigPath, operations.ActionStopHive, events))
+	case operations.HiveCapabilities:
+		return report(q.capabilities(ctx, op))
+	case operations.WorkerProcessList:
+		return report(q.workerList(ctx, op))
+	case operations.ModelList:
+		return report(q.modelList(ctx, op))
+	case operations.Infer:
+		return report(q.infer(ctx, op, events))
+	case operations.WorkerSpawn:
+		return q.forward(ctx, op.Target, op, events)
+	case operations.WorkerProcessGet:
+		return q.forward(ctx, op.Target, op, events)
+	case operations.WorkerProcessDelete:
+		return q.forward(ctx, op.Target, op, events)
+	case operations.WorkerProcessLogs:
+		return q.forward(ctx, op.Target, op, events)
+	case operations.ModelDownload:
+		return q.forward(ctx, op.Target, op, events)
+	case operations.ModelGet:
+		return q.forward(ctx, op.Target, op, events)
+	case operations.ModelDelete:
+		return q.forward(ctx, op.Target, op, events)
 	default:
 		return nil, &operations.Error{
-			Code: operations.CodeUnsupported, Message: fmt.Sprintf("this rbee cannot do %s yet", op.Kind()),
+			Code: operations.CodeUnsupported, Message: fmt.Sprintf("this rbee does not know %s", op.Kind()),
 		}
 	}
 }

@@ -13,11 +13,11 @@ func (p *page) capabilities(r *operations.HiveCapabilitiesReport) {
 	t.fact("machine", r.Hostname)
 	t.fact("system", systemText(r))
 	t.fact("cpu", cpuText(r.CPU))
-	t.fact("memory", freeText(r.MemoryTotal, r.MemoryAvailable))
-	t.fact("disk", freeText(r.DiskTotal, r.DiskFree))
+	t.fact("memory", freeText(r.MemoryTotal, r.MemoryAvailable, memory))
+	t.fact("disk", freeText(r.DiskTotal, r.DiskFree, disk))
 	models := r.ModelsPath
 	if models != "" && r.ModelsFree > 0 {
-		models += " (" + memory(r.ModelsFree) + " free)"
+		models += " (" + disk(r.ModelsFree) + " free)"
 	}
 	t.fact("models", models)
 	t.fact("CUDA", r.CUDA)
@@ -54,14 +54,14 @@ func cpuText(c operations.CPU) string {
 }
 
 // freeText words a total of which some is free.
-func freeText(total, free uint64) string {
+func freeText(total, free uint64, text func(uint64) string) string {
 	switch {
 	case total == 0 && free == 0:
 		return ""
 	case total == 0:
-		return memory(free) + " free"
+		return text(free) + " free"
 	default:
-		return memory(total) + ", " + memory(free) + " free"
+		return text(total) + ", " + text(free) + " free"
 	}
 }
 
@@ -145,5 +145,13 @@ func deviceName(uuid string, devices []operations.Device) string {
 	return uuid
 }
 
-// memory is size for the unsigned numbers of reports.
-func memory(n uint64) string { return size(int64(min(n, 1<<62))) }
+// memory is an amount of it, in the units that memory is sold in.
+func memory(n uint64) string {
+	if n < 1<<30 {
+		return fmt.Sprintf("%.0f MiB", float64(n)/(1<<20))
+	}
+	return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30))
+}
+
+// disk is an amount of it, in the units that disks are sold in.
+func disk(n uint64) string { return size(int64(min(n, 1<<62))) }

@@ -96,6 +96,10 @@ func runtimeHint(e *operations.Error) string {
 		return "`rbee spawn-worker" + onHive(e.Hive) + " --worker TYPE --model " + cmp.Or(served(e.Message), "MODEL") + "` starts one"
 	case e.Code != operations.CodeNotFound:
 		return ""
+	case has("device"):
+		return "`rbee hive-capabilities" + prefixed(" ", e.Hive) + "` shows the devices there are"
+	case has("rbee is not installed"):
+		return "`rbee sync" + onHive(e.Hive) + "` installs it"
 	case has("worker"), has("process"):
 		return "`rbee list-workers --all` shows the workers there are"
 	case has("model"):

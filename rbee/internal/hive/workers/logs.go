@@ -15,7 +15,7 @@ import (
 
 const (
 	tailLines    = 20       // of a log, in reports on workers that failed
-	maxLog       = 10 << 20 // bytes, beyond which a log is begun anew; the old one is kept once
+	maxLog       = 5 << 20  // bytes, beyond which a log is begun anew; the old one is kept once
 	tailBytes    = 64 << 10 // of a log are looked at for its last lines in reports
 	defaultLines = 100      // of a log, where none are asked for
 	logChunk     = 32 << 10 // bytes in one event

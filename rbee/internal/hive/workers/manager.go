@@ -159,7 +159,7 @@ func (m *Manager) load(wanted func(*record) bool, first func(*worker)) error {
 	return nil
 }
 
-// Close lets go of all workers. Their processes run on.
+// Close lets go of all workers. Their processes run on. It may be called twice.
 func (m *Manager) Close() {
 	m.cancel()
 	m.keep.Wait()

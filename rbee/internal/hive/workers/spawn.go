@@ -38,11 +38,7 @@ func (m *Manager) Spawn(ctx context.Context, op operations.WorkerSpawn, events o
 		}
 		select {
 		case <-ctx.Done():
-			return nil, m.abandon(ctx, w)
 		case <-m.ctx.Done():
-			return nil, failure("the hive is stopping; the next one goes on with %s", p.ID)
-		case <-w.settled:
-			return m.spawned(w, start)
 		case <-changed:
 		case <-tick.C:
 			if last := m.logTail(p.ID, 1); len(last) == 1 && last[0] != line {
@@ -52,19 +48,25 @@ func (m *Manager) Spawn(ctx context.Context, op operations.WorkerSpawn, events o
 				events(operations.Event{Time: time.Now(), Type: operations.EventNote, Hive: op.HiveID, Message: p.Problem})
 			}
 		}
+		switch {
+		case m.ctx.Err() != nil:
+			return nil, failure("the hive is stopping; the next one goes on with %s", p.ID)
+		case ctx.Err() != nil:
+			return nil, m.abandon(ctx, w)
+		}
 	}
 }
 
 // settled reports whether the one who spawned a worker need not wait any longer.
 func settled(p operations.WorkerProcess, detach bool) bool {
 	switch p.State {
-	case operations.WorkerReady:
+	case operations.WorkerReady, operations.WorkerStopped:
 		return true
 	case operations.WorkerLoading:
 		return detach
 	case operations.WorkerFailed:
 		return p.RestartAt.IsZero()
-	case operations.WorkerStarting, operations.WorkerDraining, operations.WorkerStopped:
+	case operations.WorkerStarting, operations.WorkerDraining:
 	}
 	return false
 }

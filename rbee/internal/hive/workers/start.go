@@ -249,7 +249,8 @@ func (w *worker) model(ctx context.Context, l wire.Launch, r record) (Model, err
 func asksForModel(s string) bool { return strings.Contains(s, "{model_path}") }
 
 // place decides on devices. It waits as long as memory there is draining. free is
-// what was free on the devices. The caller holds m.placing.
+// what was free on the devices. The caller holds m.placing, which is let go while
+// it waits.
 func (w *worker) place(ctx context.Context, l wire.Launch, model Model) (d placement.Decision, free map[string]uint64, err error) {
 	r := w.record()
 	load := placement.Load{
@@ -273,11 +274,18 @@ func (w *worker) place(ctx context.Context, l wire.Launch, model Model) (d place
 		if !errors.As(err, &wait) {
 			return d, freeOf(d.Devices, raw), err
 		}
-		w.update(func(r *record) { r.Problem = wait.Error() })
+		if w.record().Problem != wait.Error() {
+			w.update(func(r *record) { r.Problem = wait.Error() })
+		}
+		w.m.placing.Unlock() // others may have room elsewhere
 		select {
 		case <-ctx.Done():
-			return d, nil, context.Cause(ctx)
+			err = context.Cause(ctx)
 		case <-time.After(200 * time.Millisecond):
+		}
+		w.m.placing.Lock()
+		if ctx.Err() != nil {
+			return d, nil, err
 		}
 	}
 }

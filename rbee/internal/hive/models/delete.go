@@ -1,0 +1,169 @@
+package models
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/rbee-keeper/rbee/operations"
+)
+
+// Delete removes a model, also one that is not whole. Content that other models
+// share stays. A download of the same repository that runs is waited for.
+func (s *Store) Delete(ctx context.Context, id string) (*operations.ModelDeleteReport, error) {
+	ref, err := ParseRef(id)
+	if err != nil {
+		return nil, err
+	}
+	if ref.URL != "" {
+		ref.Repo = ref.localRepo()
+	}
+	m, err := s.Get(ctx, id) // before the lock, which would make directories for a model that is not
+	if err != nil {
+		return nil, err
+	}
+	r := s.repo(ref.Repo)
+	unlock, err := r.lock(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if m, err = s.Get(ctx, id); err != nil {
+		return nil, err
+	}
+	before, err := r.snapshots()
+	if err != nil {
+		return nil, err
+	}
+	i := slices.IndexFunc(before, func(s snapshot) bool { return s.commit == m.Commit })
+	if i < 0 {
+		return nil, notFound("model %q is not on this hive", id)
+	}
+	doomed := before[i].doomed(*m)
+	report := &operations.ModelDeleteReport{Model: *m}
+	if err := r.forgetPlans(m.Commit, doomed); err != nil {
+		return nil, err
+	}
+	for _, f := range doomed {
+		if err := r.unlink(m.Commit, f); err != nil {
+			return nil, err
+		}
+	}
+	after, err := r.snapshots()
+	if err != nil {
+		return nil, err
+	}
+	if report.Freed, report.Kept, err = r.sweep(doomed, after); err != nil {
+		return nil, err
+	}
+	return report, r.tidy(m.Commit, after)
+}
+
+// doomed are the files of the snapshot that go with a model: its own, and if no
+// other model is left there, the rest.
+func (s snapshot) doomed(m operations.Model) []snapshotFile {
+	if len(s.models()) == 1 {
+		return s.files
+	}
+	var names []string
+	for _, f := range m.Files {
+		names = append(names, f.Path)
+	}
+	return s.of(names)
+}
+
+// forgetPlans drops the plans of downloads that would bring doomed files.
+func (r repo) forgetPlans(commit string, doomed []snapshotFile) error {
+	for _, p := range r.readPlans() {
+		if p.Commit != commit || !slices.ContainsFunc(p.Files, func(f hubFile) bool {
+			return slices.ContainsFunc(doomed, func(d snapshotFile) bool { return d.Path == f.Path })
+		}) {
+			continue
+		}
+		if err := r.dropPlan(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unlink removes a file from a snapshot, and directories that it leaves empty.
+func (r repo) unlink(commit string, f snapshotFile) error {
+	root := r.snapshot(commit)
+	at := filepath.Join(root, filepath.FromSlash(f.Path))
+	if err := os.Remove(at); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for dir := filepath.Dir(at); dir != root; dir = filepath.Dir(dir) {
+		if os.Remove(dir) != nil {
+			break // not empty
+		}
+	}
+	return nil
+}
+
+// sweep removes the blobs of removed files that nothing else needs.
+func (r repo) sweep(doomed []snapshotFile, left []snapshot) (freed, kept int64, err error) {
+	used := map[string]bool{}
+	for _, s := range left {
+		for _, f := range s.files {
+			used[f.Etag] = true
+		}
+	}
+	seen := map[string]bool{}
+	for _, f := range doomed {
+		switch {
+		case f.plain:
+			freed += f.Size
+			continue
+		case f.Etag == "" || seen[f.Etag]:
+			continue
+		case used[f.Etag]:
+			if !f.missing {
+				kept += f.Size
+			}
+			continue
+		}
+		seen[f.Etag] = true
+		for _, path := range []string{r.blob(f.Etag), journalPath(r.blob(f.Etag)), partPath(r.blob(f.Etag)), r.blob(f.Etag) + ".incomplete"} {
+			n := occupied(path)
+			switch e := os.Remove(path); {
+			case e == nil:
+				freed += n
+			case !errors.Is(e, fs.ErrNotExist):
+				err = errors.Join(err, e)
+			}
+		}
+	}
+	return freed, kept, err
+}
+
+// tidy removes what a snapshot without files leaves: its names, its directory,
+// and if it was the last one the whole repository.
+func (r repo) tidy(commit string, left []snapshot) error {
+	if slices.ContainsFunc(left, func(s snapshot) bool { return s.commit == commit && len(s.files) > 0 }) {
+		return nil
+	}
+	refs, err := r.refs()
+	if err != nil {
+		return err
+	}
+	for name, c := range refs {
+		if c == commit {
+			err = errors.Join(err, os.Remove(r.ref(name)))
+			for dir := filepath.Dir(r.ref(name)); dir != filepath.Join(r.dir, "refs") && os.Remove(dir) == nil; {
+				dir = filepath.Dir(dir)
+			}
+		}
+	}
+	if e := os.Remove(r.snapshot(commit)); e != nil && !errors.Is(e, fs.ErrNotExist) {
+		err = errors.Join(err, e)
+	}
+	if slices.ContainsFunc(left, func(s snapshot) bool { return s.commit != commit }) || err != nil {
+		return err
+	}
+	return errors.Join(os.RemoveAll(r.dir), os.RemoveAll(r.locks))
+}

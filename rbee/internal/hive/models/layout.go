@@ -1,0 +1,159 @@
+package models
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
+)
+
+// repo is the place of one repository in the cache.
+type repo struct {
+	name  string // org/name
+	dir   string
+	locks string
+}
+
+func (s *Store) repo(name string) repo {
+	folder := "models--" + strings.ReplaceAll(name, "/", "--")
+	return repo{name: name, dir: filepath.Join(s.Dir, folder), locks: filepath.Join(s.Dir, ".locks", folder)}
+}
+
+func (r repo) blob(etag string) string { return filepath.Join(r.dir, "blobs", etag) }
+func (r repo) ref(revision string) string {
+	return filepath.Join(r.dir, "refs", filepath.FromSlash(revision))
+}
+func (r repo) snapshot(commit string) string { return filepath.Join(r.dir, "snapshots", commit) }
+func (r repo) plans() string                 { return filepath.Join(r.dir, ".rbee") }
+
+func (r repo) makeDirs(commit string) error {
+	for _, dir := range []string{"blobs", "refs", filepath.Join("snapshots", commit)} {
+		if err := os.MkdirAll(filepath.Join(r.dir, dir), 0o755); err != nil { //nolint:gosec // as the hub's own tools make theirs
+			return err
+		}
+	}
+	return nil
+}
+
+// lock keeps others from changing the repository. waiting is called once if
+// somebody else has it. The kernel frees it when the process ends, however it does.
+func (r repo) lock(ctx context.Context, waiting func()) (unlock func(), err error) {
+	if err := os.MkdirAll(r.locks, 0o755); err != nil { //nolint:gosec // as the hub's own tools make theirs
+		return nil, err
+	}
+	path := filepath.Join(r.locks, "rbee.lock")
+	for tries := 0; ; tries++ {
+		f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600) //nolint:gosec // the store's own file
+		if err != nil {
+			return nil, fmt.Errorf("taking the lock of %s: %w", r.name, err)
+		}
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) //nolint:gosec // a descriptor fits
+		mine, named := false, error(nil)
+		if err == nil {
+			// A delete removes the file while others wait for it.
+			var a, b os.FileInfo
+			a, named = f.Stat()
+			if named == nil {
+				b, named = os.Stat(path)
+			}
+			mine = named == nil && os.SameFile(a, b)
+		}
+		if mine {
+			return func() { _ = f.Close() }, nil
+		}
+		_ = f.Close()
+		switch {
+		case err == nil, errors.Is(err, unix.EINTR):
+			continue
+		case !errors.Is(err, unix.EWOULDBLOCK):
+			return nil, fmt.Errorf("taking the lock of %s: %w", r.name, err)
+		}
+		if tries == 0 && waiting != nil {
+			waiting()
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("waiting for another download of %s: %w", r.name, context.Cause(ctx))
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// link makes the snapshot's name for a blob.
+func (r repo) link(commit string, f hubFile) error {
+	at := filepath.Join(r.snapshot(commit), filepath.FromSlash(f.Path))
+	target, err := filepath.Rel(filepath.Dir(at), r.blob(f.Etag))
+	if err != nil {
+		return err
+	}
+	if now, err := os.Readlink(at); err == nil && now == target {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil { //nolint:gosec // as the hub's own tools make theirs
+		return err
+	}
+	temp := at + ".rbee-link"
+	_ = os.Remove(temp) // of a process that was killed here
+	if err := os.Symlink(target, temp); err != nil {
+		return err
+	}
+	return os.Rename(temp, at)
+}
+
+// plan is what a download that is not whole yet is about.
+type plan struct {
+	Commit   string    `json:"commit"`
+	Revision string    `json:"revision"`
+	Files    []hubFile `json:"files"`
+}
+
+// path names a plan by what it is about, so that asking again is the same plan.
+func (r repo) planPath(p plan) string {
+	h := sha256.New()
+	fmt.Fprintln(h, p.Commit)
+	for _, f := range p.Files {
+		fmt.Fprintln(h, f.Path)
+	}
+	return filepath.Join(r.plans(), hex.EncodeToString(h.Sum(nil)[:8])+".json")
+}
+
+func (r repo) savePlan(p plan) error { return atomicfile.WriteJSON(r.planPath(p), p) }
+
+func (r repo) dropPlan(p plan) error {
+	err := os.Remove(r.planPath(p))
+	_ = os.Remove(r.plans()) // only if it is empty
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// readPlans reads the plans of downloads that are not whole.
+func (r repo) readPlans() []plan {
+	names, _ := filepath.Glob(filepath.Join(r.plans(), "*.json"))
+	var plans []plan
+	for _, name := range names {
+		var p plan
+		if atomicfile.ReadJSON(name, &p) != nil || !commitPattern.MatchString(p.Commit) {
+			continue // not ours, or half written by a disk that was full
+		}
+		ok := true
+		for _, f := range p.Files {
+			ok = ok && validPath(f.Path) && etagPattern.MatchString(f.Etag)
+		}
+		if ok {
+			plans = append(plans, p)
+		}
+	}
+	return plans
+}

@@ -1,0 +1,421 @@
+package models
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/rbee-keeper/rbee/operations"
+)
+
+// snapshotFile is a file of a snapshot, or one that a download will bring.
+type snapshotFile struct {
+	hubFile
+	missing bool
+	plain   bool // no link to a blob
+}
+
+// snapshot is one commit of a repository, as far as it is there.
+type snapshot struct {
+	repo      repo
+	commit    string
+	revisions []string // sorted, shortest first
+	files     []snapshotFile
+}
+
+// snapshots reads what is there of a repository.
+func (r repo) snapshots() ([]snapshot, error) {
+	refs, err := r.refs()
+	if err != nil {
+		return nil, err
+	}
+	commits := map[string]map[string]snapshotFile{}
+	entries, err := os.ReadDir(filepath.Join(r.dir, "snapshots"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	for _, e := range entries {
+		if e.IsDir() && commitPattern.MatchString(e.Name()) {
+			commits[e.Name()] = r.readSnapshot(e.Name())
+		}
+	}
+	for _, p := range r.readPlans() {
+		// The name will be the commit's, unless it is another one's until then.
+		if _, taken := refs[p.Revision]; !taken && validRevision(p.Revision) && !commitPattern.MatchString(p.Revision) {
+			refs[p.Revision] = p.Commit
+		}
+		if commits[p.Commit] == nil {
+			commits[p.Commit] = map[string]snapshotFile{}
+		}
+		for _, f := range p.Files {
+			if _, there := commits[p.Commit][f.Path]; !there {
+				commits[p.Commit][f.Path] = snapshotFile{hubFile: f, missing: true}
+			}
+		}
+	}
+	var list []snapshot
+	for _, commit := range slices.Sorted(maps.Keys(commits)) {
+		s := snapshot{repo: r, commit: commit}
+		for name, c := range refs {
+			if c == commit {
+				s.revisions = append(s.revisions, name)
+			}
+		}
+		slices.SortFunc(s.revisions, func(a, b string) int { return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b)) })
+		for _, name := range slices.Sorted(maps.Keys(commits[commit])) {
+			s.files = append(s.files, commits[commit][name])
+		}
+		list = append(list, s)
+	}
+	return list, nil
+}
+
+// refs are the names of commits.
+func (r repo) refs() (map[string]string, error) {
+	refs, root := map[string]string{}, filepath.Join(r.dir, "refs")
+	err := filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		data, err := os.ReadFile(p) //nolint:gosec // below the cache
+		name, relErr := filepath.Rel(root, p)
+		if commit := string(bytes.TrimSpace(data)); err == nil && relErr == nil && commitPattern.MatchString(commit) {
+			refs[filepath.ToSlash(name)] = commit
+		}
+		return nil
+	})
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	return refs, err
+}
+
+// readSnapshot lists the files of a commit by their paths. Most are links to
+// blobs; on systems without links they are files themselves.
+func (r repo) readSnapshot(commit string) map[string]snapshotFile {
+	files, root := map[string]snapshotFile{}, r.snapshot(commit)
+	_ = filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
+		rel, relErr := filepath.Rel(root, p)
+		if err != nil || relErr != nil || d.IsDir() || strings.HasSuffix(p, ".rbee-link") {
+			return nil //nolint:nilerr // what cannot be read is not listed
+		}
+		f := snapshotFile{hubFile: hubFile{Path: filepath.ToSlash(rel)}, plain: true}
+		if target, err := os.Readlink(p); err == nil {
+			f.plain = false
+			if etag := filepath.Base(target); etagPattern.MatchString(etag) {
+				f.Etag = etag
+			}
+		}
+		info, err := os.Stat(p)
+		if f.missing = err != nil; err == nil {
+			f.Size = info.Size()
+		}
+		files[f.Path] = f
+		return nil
+	})
+	return files
+}
+
+// models sorts the files of a snapshot into models.
+func (s snapshot) models() []operations.Model {
+	var ggufs, others []string
+	for _, f := range s.files {
+		if isGGUF(f.Path) {
+			ggufs = append(ggufs, f.Path)
+		} else {
+			others = append(others, f.Path)
+		}
+	}
+	groups := groupGGUF(ggufs)
+	names := ids(groups)
+	var list []operations.Model
+	for i, g := range groups {
+		list = append(list, s.model(s.repo.name+":"+names[i], "gguf", s.of(g.files)))
+	}
+	weights := slices.ContainsFunc(others, isSafetensors)
+	if len(others) > 0 && (weights || len(groups) == 0) {
+		format := ""
+		if weights {
+			format = "safetensors"
+		}
+		list = append(list, s.model(s.repo.name, format, s.of(others)))
+	}
+	return list
+}
+
+func (s snapshot) of(names []string) []snapshotFile {
+	var files []snapshotFile
+	for _, f := range s.files {
+		if slices.Contains(names, f.Path) {
+			files = append(files, f)
+		}
+	}
+	return files
+}
+
+// suffix is what an id says of the revision: nothing if it is main.
+func (s snapshot) suffix() string {
+	switch {
+	case slices.Contains(s.revisions, "main"):
+		return ""
+	case len(s.revisions) > 0:
+		return "@" + s.revisions[0]
+	default:
+		return "@" + s.commit[:12]
+	}
+}
+
+func (s snapshot) model(id, format string, files []snapshotFile) operations.Model {
+	m := operations.Model{
+		ID: id + s.suffix(), Repo: s.repo.name, Revisions: s.revisions, Commit: s.commit, Format: format,
+		Path: s.repo.snapshot(s.commit), Complete: true,
+	}
+	if format == "gguf" {
+		m.Path = filepath.Join(m.Path, filepath.FromSlash(files[0].Path))
+	}
+	seen := map[string]bool{}
+	for _, f := range files {
+		file := operations.ModelFile{Path: f.Path, Bytes: f.Size, Missing: f.missing}
+		if f.lfs() {
+			file.SHA256 = f.Etag
+		}
+		m.Files = append(m.Files, file)
+		if f.missing {
+			m.Complete = false
+		}
+		if f.Etag != "" && seen[f.Etag] {
+			continue
+		}
+		seen[f.Etag] = true
+		if f.missing {
+			m.PartialBytes += s.repo.arrived(f.hubFile)
+			continue
+		}
+		m.Bytes += f.Size
+		if info, err := os.Stat(filepath.Join(s.repo.snapshot(s.commit), filepath.FromSlash(f.Path))); err == nil && info.ModTime().After(m.ModifiedAt) {
+			m.ModifiedAt = info.ModTime().UTC()
+		}
+	}
+	if m.Complete && format == "safetensors" {
+		m.Complete = s.indexed(files)
+	}
+	return m
+}
+
+// arrived is how much of a file is there that is not whole: of rbee's own
+// download, or of another tool's.
+func (r repo) arrived(f hubFile) int64 {
+	if f.Etag == "" {
+		return 0
+	}
+	if n := partial(r.blob(f.Etag), f.Size); n > 0 {
+		return n
+	}
+	if info, err := os.Stat(r.blob(f.Etag) + ".incomplete"); err == nil && info.Size() <= f.Size {
+		return info.Size()
+	}
+	return 0
+}
+
+// indexed reports whether all shards are there that the snapshot's index names.
+func (s snapshot) indexed(files []snapshotFile) bool {
+	const index = "model.safetensors.index.json"
+	i := slices.IndexFunc(files, func(f snapshotFile) bool { return f.Path == index })
+	if i < 0 || files[i].Size > 64<<20 {
+		return true
+	}
+	data, err := os.ReadFile(filepath.Join(s.repo.snapshot(s.commit), index))
+	var content struct {
+		WeightMap map[string]string `json:"weight_map"`
+	}
+	if err != nil || json.Unmarshal(data, &content) != nil {
+		return true // nothing is known to be missing
+	}
+	for _, shard := range content.WeightMap {
+		if !slices.ContainsFunc(files, func(f snapshotFile) bool { return f.Path == shard && !f.missing }) {
+			return false
+		}
+	}
+	return true
+}
+
+// repos lists the repositories of the cache, sorted.
+func (s *Store) repos() ([]repo, error) {
+	entries, err := os.ReadDir(s.Dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listing models: %w", err)
+	}
+	var list []repo
+	for _, e := range entries {
+		name, ok := strings.CutPrefix(e.Name(), "models--")
+		if !ok || !e.IsDir() {
+			continue
+		}
+		if name = strings.Replace(name, "--", "/", 1); !strings.Contains(name, "--") {
+			list = append(list, s.repo(name))
+		}
+	}
+	slices.SortFunc(list, func(a, b repo) int { return cmp.Compare(a.name, b.name) })
+	return list, nil
+}
+
+// ofRepo lists the models of one repository, with their files.
+func ofRepo(r repo) ([]operations.Model, error) {
+	snapshots, err := r.snapshots()
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", r.dir, err)
+	}
+	var list []operations.Model
+	for _, s := range snapshots {
+		list = append(list, s.models()...)
+	}
+	slices.SortFunc(list, func(a, b operations.Model) int { return cmp.Compare(a.ID, b.ID) })
+	return list, nil
+}
+
+// List tells of all models in the cache, sorted by id, also of those that are not
+// whole and of those that other tools put there. Files are left out.
+func (s *Store) List(ctx context.Context) ([]operations.Model, error) {
+	repos, err := s.repos()
+	if err != nil {
+		return nil, err
+	}
+	var list []operations.Model
+	for _, r := range repos {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		models, err := ofRepo(r)
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range models {
+			m.Files = nil
+			list = append(list, m)
+		}
+	}
+	return list, nil
+}
+
+// Get tells of one model, with its files. id is one that List gives, or any
+// reference that means one model here. The error is an [*operations.Error] with
+// CodeNotFound if there is none.
+func (s *Store) Get(ctx context.Context, id string) (*operations.Model, error) {
+	ref, err := ParseRef(id)
+	if err != nil {
+		return nil, err
+	}
+	return s.lookUp(ctx, ref, id)
+}
+
+// Find is the model that a reference means, whole: what an engine can be given.
+func (s *Store) Find(ctx context.Context, ref Ref) (*operations.Model, error) {
+	m, err := s.lookUp(ctx, ref, ref.String())
+	if err != nil {
+		return nil, err
+	}
+	if !m.Complete {
+		return nil, failure(nil, "model %q is not whole here: a download of it was not finished", ref)
+	}
+	return m, nil
+}
+
+func (s *Store) lookUp(ctx context.Context, ref Ref, id string) (*operations.Model, error) {
+	sum := ref.SHA256
+	if ref.URL != "" {
+		ref = Ref{Repo: ref.localRepo()}
+	}
+	all, err := ofRepo(s.repo(ref.Repo))
+	if err != nil {
+		return nil, err
+	}
+	if sum != "" {
+		all = slices.DeleteFunc(all, func(m operations.Model) bool {
+			return !slices.ContainsFunc(m.Files, func(f operations.ModelFile) bool { return f.SHA256 == sum })
+		})
+		if len(all) > 0 {
+			return &all[0], nil
+		}
+	}
+	for i := range all {
+		if all[i].ID == id {
+			return &all[i], nil
+		}
+	}
+	fit := slices.DeleteFunc(slices.Clone(all), func(m operations.Model) bool { return !ofRevision(m, ref.revision()) })
+	if m, ok := only(fit, ref.Part); ok {
+		return m, nil
+	}
+	return nil, s.unknown(ctx, ref, id, all)
+}
+
+func ofRevision(m operations.Model, revision string) bool {
+	return slices.Contains(m.Revisions, revision) || len(revision) >= 7 && strings.HasPrefix(m.Commit, revision)
+}
+
+// only picks the model that a part means among those of one commit.
+func only(list []operations.Model, part string) (*operations.Model, bool) {
+	if part == "" {
+		for i := range list {
+			if len(list) == 1 || list[i].Format != "gguf" {
+				return &list[i], true
+			}
+		}
+		part = usualQuant
+	}
+	var files []string
+	owner := map[string]int{}
+	for i, m := range list {
+		for _, f := range m.Files {
+			if m.Format == "gguf" {
+				files = append(files, f.Path)
+			}
+			owner[f.Path] = i
+		}
+	}
+	if g, _ := matchGGUF(groupGGUF(files), part); g != nil {
+		return &list[owner[g.files[0]]], true
+	}
+	if i, ok := owner[part]; ok {
+		return &list[i], true
+	}
+	return nil, false
+}
+
+// unknown says that a model is not here, and what is.
+func (s *Store) unknown(ctx context.Context, ref Ref, id string, same []operations.Model) error {
+	if len(same) > 0 {
+		names := make([]string, len(same))
+		for i, m := range same {
+			names[i] = m.ID
+		}
+		return notFound("model %q is not on this hive; of %s there are %s", id, ref.Repo, strings.Join(names, ", "))
+	}
+	all, err := s.List(ctx)
+	if err != nil || len(all) == 0 {
+		return notFound("model %q is not on this hive", id)
+	}
+	var near []string
+	for _, m := range all {
+		if strings.EqualFold(path.Base(m.Repo), path.Base(ref.Repo)) || strings.Contains(strings.ToLower(m.Repo), strings.ToLower(path.Base(ref.Repo))) {
+			near = append(near, m.ID)
+		}
+	}
+	if len(near) == 0 {
+		return notFound("model %q is not on this hive", id)
+	}
+	return notFound("model %q is not on this hive; did you mean %s?", id, strings.Join(near[:min(len(near), 5)], ", "))
+}

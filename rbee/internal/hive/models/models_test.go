@@ -1,0 +1,697 @@
+package models
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/models/hubtest"
+)
+
+// TestMain lets the test binary be a process that downloads, to be killed.
+func TestMain(m *testing.M) {
+	if dir := os.Getenv("TEST_DOWNLOAD"); dir != "" {
+		s := &Store{Dir: dir, Endpoint: os.Getenv("TEST_HUB"), chunk: 64 << 10}
+		ref, err := ParseRef(os.Getenv("TEST_MODEL"))
+		if err == nil {
+			_, err = s.Download(context.Background(), ref, DownloadOptions{})
+		}
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+const q4, q8 = "bee-Q4_K_M.gguf", "bee-Q8_0.gguf"
+
+// world is a hub and a cache.
+type world struct {
+	*hubtest.Hub
+	*Store
+}
+
+func newWorld(t testing.TB) *world {
+	t.Helper()
+	w := &world{Hub: hubtest.New(map[string]hubtest.Repo{
+		"org/gguf": {
+			"README.md": []byte("hello"), q4: hubtest.GGUF(1, 2, 2, 64, 4096, 1_000_000), q8: hubtest.GGUF(2, 2, 2, 64, 4096, 300_000),
+			"mmproj-bee-f16.gguf": hubtest.GGUF(3, 1, 1, 1, 1, 10),
+		},
+		"org/shards": {
+			"Q4_K_M/bee-Q4_K_M-00001-of-00002.gguf": hubtest.GGUF(4, 2, 2, 64, 4096, 100_000),
+			"Q4_K_M/bee-Q4_K_M-00002-of-00002.gguf": hubtest.Noise(5, 200_000),
+			"IQ2_XXS/bee-IQ2_XXS.gguf":              hubtest.GGUF(6, 2, 2, 64, 4096, 1000),
+		},
+		"org/several": {"a-Q5_K_M.gguf": hubtest.GGUF(7, 1, 1, 1, 1, 10), "a-Q6_K.gguf": hubtest.GGUF(8, 1, 1, 1, 1, 10)},
+		"org/tensors": {
+			"config.json":                      []byte(`{"num_hidden_layers":4,"num_attention_heads":8,"num_key_value_heads":2,"hidden_size":512,"max_position_embeddings":32768}`),
+			"model-00001-of-00002.safetensors": hubtest.Noise(9, 400_000), "model-00002-of-00002.safetensors": hubtest.Noise(10, 400_000),
+			"model.safetensors.index.json": []byte(`{"weight_map":{"a":"model-00001-of-00002.safetensors","b":"model-00002-of-00002.safetensors"}}`),
+			"pytorch_model.bin":            hubtest.Noise(11, 1000), "original/weights.pth": []byte("x"), "tokenizer/empty.txt": {},
+		},
+		"org/gated": {"x.safetensors": hubtest.Noise(12, 100)},
+		"org/plain": {"model.onnx": hubtest.Noise(13, 100)},
+	})}
+	w.Store = &Store{Dir: filepath.Join(t.TempDir(), "hub"), Endpoint: w.URL, chunk: 64 << 10, pause: time.Millisecond, Stall: 5 * time.Second}
+	t.Cleanup(w.Close)
+	return w
+}
+
+func ref(t testing.TB, s string) Ref {
+	t.Helper()
+	r, err := ParseRef(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func (w *world) fetch(t testing.TB, model string) *operations.ModelDownloadReport {
+	t.Helper()
+	r, err := w.Download(t.Context(), ref(t, model), DownloadOptions{})
+	if err != nil {
+		t.Fatalf("%s: %v", model, err)
+	}
+	return r
+}
+
+// holds checks that files of a model are in the cache, as the hub has them.
+func (w *world) holds(t *testing.T, repo string, paths ...string) {
+	t.Helper()
+	for _, p := range paths {
+		got, err := os.ReadFile(filepath.Join(w.repo(repo).snapshot(hubtest.Commit(repo)), p))
+		if err != nil || !bytes.Equal(got, w.Repos[repo][p]) {
+			t.Errorf("%s of %s: %d bytes, %v", p, repo, len(got), err)
+		}
+	}
+}
+
+func (w *world) left(t *testing.T, pattern string) []string {
+	t.Helper()
+	var found []string
+	_ = filepath.WalkDir(w.Dir, func(p string, _ os.DirEntry, err error) error {
+		if ok, _ := filepath.Match(pattern, filepath.Base(p)); ok && err == nil {
+			found = append(found, p)
+		}
+		return nil
+	})
+	return found
+}
+
+func TestDownloadAndUse(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Page = 2
+	var last Progress
+	r, err := w.Download(t.Context(), ref(t, "org/gguf"), DownloadOptions{Progress: func(p Progress) { last = p }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	size := int64(len(w.Repos["org/gguf"][q4]))
+	if r.Model.ID != "org/gguf:Q4_K_M" || !r.Model.Complete || r.Downloaded != size || r.Model.Bytes != size || last.Bytes != size || last.Total != size {
+		t.Errorf("%+v, %+v", r, last)
+	}
+	w.holds(t, "org/gguf", q4)
+	if target, err := os.Readlink(r.Model.Path); err != nil || target != "../../blobs/"+hubtest.Sum(w.Repos["org/gguf"][q4]) {
+		t.Errorf("link %q, %v", target, err)
+	}
+	if data, err := os.ReadFile(w.repo("org/gguf").ref("main")); err != nil || string(data) != hubtest.Commit("org/gguf") {
+		t.Errorf("ref %q, %v", data, err)
+	}
+	if again := w.fetch(t, "org/gguf:q4_k_m"); again.Downloaded != 0 || again.Present != size {
+		t.Errorf("again: %+v", again)
+	}
+	if w.Served(q4) != size || w.Served(q8) != 0 {
+		t.Errorf("served %d and %d", w.Served(q4), w.Served(q8))
+	}
+	if left := append(w.left(t, "*.rbee-*"), w.left(t, ".rbee")...); len(left) > 0 {
+		t.Errorf("left %v", left)
+	}
+	w.fetch(t, "org/gguf:"+q8)
+	list, err := w.List(t.Context())
+	if err != nil || len(list) != 2 || list[0].ID != "org/gguf:Q4_K_M" || list[1].ID != "org/gguf:Q8_0" {
+		t.Errorf("%+v, %v", list, err)
+	}
+}
+
+func TestWhatIsFetched(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		model, id string
+		files     []string
+	}{
+		{"org/gguf:Q8_0", "org/gguf:Q8_0", []string{q8}},
+		{"org/gguf:bee-q8_0", "org/gguf:Q8_0", []string{q8}},
+		{"org/gguf@" + hubtest.Commit("org/gguf"), "org/gguf:Q4_K_M@" + hubtest.Commit("org/gguf")[:12], []string{q4}},
+		{"org/gguf:Q8_0@refs/pr/1", "org/gguf:Q8_0@refs/pr/1", []string{q8}},
+		{"org/gguf:README.md", "org/gguf", []string{"README.md"}},
+		{"org/shards", "org/shards:Q4_K_M", []string{"Q4_K_M/bee-Q4_K_M-00001-of-00002.gguf", "Q4_K_M/bee-Q4_K_M-00002-of-00002.gguf"}},
+		{"org/shards:Q4_K_M/bee-Q4_K_M-00002-of-00002.gguf", "org/shards:Q4_K_M", []string{"Q4_K_M/bee-Q4_K_M-00001-of-00002.gguf", "Q4_K_M/bee-Q4_K_M-00002-of-00002.gguf"}},
+		{"org/tensors", "org/tensors", []string{"config.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json", "tokenizer/empty.txt"}},
+		{"org/plain", "org/plain", []string{"model.onnx"}},
+	} {
+		t.Run(c.model, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			r := w.fetch(t, c.model)
+			var got []string
+			for _, f := range r.Model.Files {
+				got = append(got, f.Path)
+			}
+			if r.Model.ID != c.id || !slices.Equal(got, c.files) || !r.Model.Complete {
+				t.Errorf("%s: %v, complete is %t", r.Model.ID, got, r.Model.Complete)
+			}
+			w.holds(t, r.Model.Repo, c.files...)
+		})
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Gated["org/gated"] = "hf_right"
+	for _, c := range []struct {
+		model string
+		token operations.Secret
+		code  operations.Code
+		want  []string
+	}{
+		{"org/none", "", operations.CodeFailed, []string{`"org/none"`, "HF_TOKEN"}},
+		{"org/none", "hf_x", operations.CodeNotFound, []string{"no model"}},
+		{"org/gguf@no-such", "", operations.CodeNotFound, []string{`no revision "no-such"`}},
+		{"org/gguf:Q2_K", "", operations.CodeNotFound, []string{"Q4_K_M (1.0 MB)", "Q8_0 (300.4 kB)"}},
+		{"org/several", "", operations.CodeNotFound, []string{"several quantisations", "Q5_K_M", "Q6_K"}},
+		{"org/tensors:x.bin", "", operations.CodeNotFound, []string{"no such file", "config.json"}},
+		{"org/gated", "", operations.CodeFailed, []string{"gated", w.URL + "/org/gated", "HF_TOKEN"}},
+		{"org/gated", "hf_wrong", operations.CodeFailed, []string{"gated"}},
+	} {
+		_, err := w.Download(t.Context(), ref(t, c.model), DownloadOptions{Token: c.token})
+		if operations.CodeOf(err) != c.code || c.token != "" && strings.Contains(fmt.Sprintf("%v %+v", err, err), string(c.token)) {
+			t.Errorf("%s: %v", c.model, err)
+		}
+		for _, want := range c.want {
+			if err != nil && !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: %q has no %q", c.model, err, want)
+			}
+		}
+	}
+	if _, err := w.Download(t.Context(), ref(t, "org/gated"), DownloadOptions{Token: "hf_right"}); err != nil {
+		t.Error(err)
+	}
+	if w.Leaked() {
+		t.Error("the token came to the other host")
+	}
+	if list, err := w.List(t.Context()); err != nil || len(list) != 1 {
+		t.Errorf("refusals left %+v, %v", list, err)
+	}
+}
+
+// TestFaults holds that what may pass is tried again, and that the file is right
+// in the end.
+func TestFaults(t *testing.T) {
+	t.Parallel()
+	for name, f := range map[string]hubtest.Fault{
+		"cut":                {CutAfter: 20_000, Cuts: 5},
+		"no ranges":          {IgnoreRange: true},
+		"no ranges and cut":  {IgnoreRange: true, CutAfter: 200_000, Cuts: 3},
+		"stalls":             {StallAfter: 20_000, Stalls: 3},
+		"busy":               {Status: 503, Statuses: 4},
+		"too many":           {Status: 429, Statuses: 3, RetryAfter: 0},
+		"wrong once":         {Wrong: 1},
+		"no size, no ranges": {NoSize: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.Stall, w.Lists = 300*time.Millisecond, 2
+			w.Fail(q4, f)
+			w.fetch(t, "org/gguf")
+			w.holds(t, "org/gguf", q4)
+		})
+	}
+}
+
+// TestHopeless holds that what does not pass is an error that says what came
+// back, and that what has arrived is kept where it may be right.
+func TestHopeless(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		fault hubtest.Fault
+		want  string
+		kept  bool
+	}{
+		"always wrong":  {hubtest.Fault{Wrong: -1}, "has the checksum", false},
+		"always cut":    {hubtest.Fault{CutAfter: 16_000, Cuts: -1, IgnoreRange: true}, "unexpected EOF", true},
+		"always busy":   {hubtest.Fault{Status: 503, Statuses: -1}, "503", true},
+		"gone":          {hubtest.Fault{Status: 404, Statuses: -1}, "404", true},
+		"another range": {hubtest.Fault{ShiftRange: true}, "sent the range", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.Fail(q4, c.fault)
+			_, err := w.Download(t.Context(), ref(t, "org/gguf"), DownloadOptions{})
+			if operations.CodeOf(err) != operations.CodeFailed || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), q4) && !strings.Contains(err.Error(), "org/gguf") {
+				t.Errorf("error %v", err)
+			}
+			if kept := len(w.left(t, "*.rbee-part")) > 0; kept != c.kept {
+				t.Errorf("kept is %t", kept)
+			}
+			if m, err := w.Get(t.Context(), "org/gguf"); err != nil || m.Complete {
+				t.Errorf("%+v, %v", m, err)
+			}
+			if _, err := w.Find(t.Context(), ref(t, "org/gguf")); err == nil {
+				t.Error("an engine would get half a model")
+			}
+			w.Fail(q4, hubtest.Fault{})
+			w.fetch(t, "org/gguf")
+			w.holds(t, "org/gguf", q4)
+		})
+	}
+}
+
+func TestExpiredAddress(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Parallel = 2
+	held := w.Hold(200_000)
+	go func() { <-held; w.Expire(); w.Release() }()
+	w.fetch(t, "org/gguf")
+	w.holds(t, "org/gguf", q4)
+}
+
+// TestCancelAndResume holds that a cancelled download ends within a second, and
+// that the next one fetches only what is missing.
+func TestCancelAndResume(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	held := w.Hold(500_000)
+	var at time.Time
+	go func() { <-held; at = time.Now(); cancel() }()
+	_, err := w.Download(ctx, ref(t, "org/gguf"), DownloadOptions{})
+	if !errors.Is(err, context.Canceled) || time.Since(at) > time.Second {
+		t.Fatalf("%v after %s", err, time.Since(at))
+	}
+	w.Release()
+	m, err := w.Get(t.Context(), "org/gguf")
+	if err != nil || m.Complete || m.PartialBytes == 0 || !m.Files[0].Missing || m.ID != "org/gguf:Q4_K_M" {
+		t.Fatalf("%+v, %v", m, err)
+	}
+	before := w.Served(q4)
+	r := w.fetch(t, "org/gguf")
+	w.holds(t, "org/gguf", q4)
+	if r.Resumed != m.PartialBytes || r.Downloaded != int64(len(w.Repos["org/gguf"][q4]))-r.Resumed {
+		t.Errorf("%+v, had %d", r, m.PartialBytes)
+	}
+	if again := w.Served(q4) - before; again != r.Downloaded {
+		t.Errorf("fetched %d, missing were %d", again, r.Downloaded)
+	}
+}
+
+// TestKill holds that a download which is ended by force loses nothing that was
+// written, wherever it was.
+func TestKill(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var had int64
+	for _, at := range []int64{50_000, 300_000, 800_000} {
+		held := w.Hold(at)
+		cmd := exec.Command(exe)
+		cmd.Env = append(os.Environ(), "TEST_DOWNLOAD="+w.Dir, "TEST_HUB="+w.URL, "TEST_MODEL=org/gguf")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-held:
+		case <-time.After(20 * time.Second):
+			t.Fatal("the hub was not asked")
+		}
+		// What was sent arrives and is written down.
+		for end := time.Now().Add(20 * time.Second); ; {
+			m, err := w.Get(t.Context(), "org/gguf")
+			if err == nil && m.PartialBytes > had && m.PartialBytes >= at-8*64<<10 {
+				break
+			}
+			if time.Now().After(end) {
+				t.Fatalf("%+v, %v", m, err)
+			}
+		}
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		w.Release()
+		m, err := w.Get(t.Context(), "org/gguf")
+		if err != nil || m.PartialBytes < had {
+			t.Fatalf("lost: %+v, %v", m, err)
+		}
+		had = m.PartialBytes
+	}
+	r := w.fetch(t, "org/gguf")
+	w.holds(t, "org/gguf", q4)
+	if r.Resumed != had || had == 0 {
+		t.Errorf("resumed %d of %d", r.Resumed, had)
+	}
+}
+
+func TestTwoAreOne(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() { w.fetch(t, "org/gguf") })
+	}
+	all.Wait()
+	if size := int64(len(w.Repos["org/gguf"][q4])); w.Served(q4) != size {
+		t.Errorf("served %d bytes of %d", w.Served(q4), size)
+	}
+	// Waiting honours its context.
+	unlock, err := w.repo("org/gguf").lock(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unlock()
+	ctx, cancel := context.WithCancel(t.Context())
+	_, err = w.Download(ctx, ref(t, "org/gguf"), DownloadOptions{Progress: func(p Progress) {
+		if !strings.Contains(p.File, "waiting") {
+			t.Errorf("progress %+v", p)
+		}
+		cancel()
+	}})
+	if !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
+// TestTornJournal holds that a journal may end anywhere, and that one of another
+// boot counts up to what was surely on disk.
+func TestTornJournal(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "j")
+	c := newChunks(1000, 300)
+	j, err := openJournal(path, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []struct {
+		chunk int
+		done  int64
+	}{{0, 100}, {3, 100}, {0, 300}} {
+		if err := j.note(step.chunk, step.done); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(j.synced(), j.note(1, 7)); err != nil {
+		t.Fatal(err)
+	}
+	j.close()
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range len(whole) + 1 {
+		if err := os.WriteFile(path, whole[:n], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got, err := readJournal(path, 1000)
+		if err == nil && (got.done[0] > 300 || got.done[1] > 7 || got.done[2] != 0 || got.done[3] > 100) {
+			t.Errorf("cut after %d: %v", n, got.done)
+		}
+		if n == len(whole) && (err != nil || !slices.Equal(got.done, []int64{300, 7, 0, 100}) || got.total() != 407 || got.frontier() != 307) {
+			t.Errorf("whole: %+v, %v", got, err)
+		}
+	}
+	other := bytes.Replace(whole, []byte(boot()), []byte("another"), 1)
+	if err := os.WriteFile(path, other, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := readJournal(path, 1000); err != nil || !slices.Equal(got.done, []int64{300, 0, 0, 100}) {
+		t.Errorf("after a reboot: %+v, %v", got, err)
+	}
+	if _, err := readJournal(path, 999); err == nil {
+		t.Error("a journal of another file counts")
+	}
+}
+
+func FuzzJournal(f *testing.F) {
+	f.Add([]byte("rbee-part 1 1000 300 boot\n0 100\nsync\n1 9\n"))
+	f.Add([]byte("rbee-part 1 1000 1 x\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		path := filepath.Join(t.TempDir(), "j")
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if c, err := readJournal(path, 1000); err == nil && (c.total() > 1000 || c.frontier() > 1000 || c.total() < 0) {
+			t.Errorf("%+v", c)
+		}
+	})
+}
+
+// TestOfHuggingfaceHub holds that what another tool left is listed and used: a
+// snapshot of its own, one with plain files, and a download that was cut off.
+func TestOfHuggingfaceHub(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	r := w.repo("org/gguf")
+	commit := hubtest.Commit("org/gguf")
+	content := w.Repos["org/gguf"][q4]
+	if err := r.makeDirs(commit); err != nil {
+		t.Fatal(err)
+	}
+	write := func(path string, data []byte) {
+		t.Helper()
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, data, 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(r.blob(hubtest.Sum(content))+".incomplete", content[:600_000])
+	write(r.ref("main"), []byte(commit))
+	got := w.fetch(t, "org/gguf")
+	if got.Resumed != 600_000 || w.Served(q4) != int64(len(content))-600_000 {
+		t.Errorf("%+v, served %d", got, w.Served(q4))
+	}
+	w.holds(t, "org/gguf", q4)
+
+	plain := w.repo("other/plain")
+	write(filepath.Join(plain.snapshot(strings.Repeat("a", 40)), "model.safetensors"), []byte("weights"))
+	write(plain.ref("refs/pr/7"), []byte(strings.Repeat("a", 40)))
+	dangling := w.repo("other/dangling")
+	write(dangling.ref("main"), []byte(strings.Repeat("b", 40)))
+	if err := errors.Join(
+		os.MkdirAll(dangling.snapshot(strings.Repeat("b", 40)), 0o755),
+		os.Symlink("../../blobs/"+strings.Repeat("c", 64), filepath.Join(dangling.snapshot(strings.Repeat("b", 40)), "model.safetensors")),
+		os.MkdirAll(filepath.Join(w.Dir, "datasets--a--b"), 0o755), os.MkdirAll(filepath.Join(w.Dir, "spaces--a--b"), 0o755),
+		os.WriteFile(filepath.Join(w.Dir, "version.txt"), []byte("1"), 0o644),
+	); err != nil {
+		t.Fatal(err)
+	}
+	list, err := w.List(t.Context())
+	var ids []string
+	for _, m := range list {
+		ids = append(ids, fmt.Sprintf("%s %t", m.ID, m.Complete))
+	}
+	if want := []string{"org/gguf:Q4_K_M true", "other/dangling false", "other/plain@refs/pr/7 true"}; err != nil || !slices.Equal(ids, want) {
+		t.Errorf("%v, %v", ids, err)
+	}
+	m, err := w.Find(t.Context(), ref(t, "other/plain@refs/pr/7"))
+	if err != nil || m.Path != plain.snapshot(strings.Repeat("a", 40)) {
+		t.Errorf("%+v, %v", m, err)
+	}
+	del, err := w.Delete(t.Context(), "other/plain@refs/pr/7")
+	if err != nil || del.Freed != 7 {
+		t.Errorf("%+v, %v", del, err)
+	}
+}
+
+// TestIDsGoRound holds that every id that is listed means its model everywhere.
+func TestIDsGoRound(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for _, m := range []string{"org/gguf", "org/gguf:Q8_0", "org/gguf:Q8_0@refs/pr/1", "org/shards", "org/shards:IQ2_XXS", "org/tensors", "org/plain", "org/several:Q6_K"} {
+		w.fetch(t, m)
+	}
+	list, err := w.List(t.Context())
+	if err != nil || len(list) < 7 {
+		t.Fatalf("%+v, %v", list, err)
+	}
+	for _, m := range list {
+		got, err := w.Get(t.Context(), m.ID)
+		if err != nil || got.ID != m.ID {
+			t.Errorf("get %s: %+v, %v", m.ID, got, err)
+		}
+		if found, err := w.Find(t.Context(), ref(t, m.ID)); err != nil || found.ID != m.ID {
+			t.Errorf("find %s: %+v, %v", m.ID, found, err)
+		}
+		if r := w.fetch(t, m.ID); r.Model.ID != m.ID || r.Downloaded != 0 {
+			t.Errorf("download %s: %+v", m.ID, r)
+		}
+	}
+	for _, m := range list {
+		if _, err := w.Delete(t.Context(), m.ID); err != nil {
+			t.Errorf("delete %s: %v", m.ID, err)
+		}
+	}
+	if left, _ := os.ReadDir(w.Dir); len(left) != 1 || left[0].Name() != ".locks" {
+		t.Errorf("left %v", left)
+	}
+}
+
+func TestDeleteKeepsWhatIsShared(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	same := hubtest.GGUF(1, 2, 2, 64, 4096, 50_000)
+	w.Repos["org/same"] = hubtest.Repo{"a-Q4_K_M.gguf": same, "b-Q8_0.gguf": same, "c-Q2_K.gguf": hubtest.Noise(1, 5000)}
+	for _, m := range []string{"org/same:Q4_K_M", "org/same:Q8_0", "org/same:Q2_K"} {
+		w.fetch(t, m)
+	}
+	size := int64(len(same))
+	r, err := w.Delete(t.Context(), "org/same:Q4_K_M")
+	if err != nil || r.Freed != 0 || r.Kept != size {
+		t.Errorf("%+v, %v", r, err)
+	}
+	w.holds(t, "org/same", "b-Q8_0.gguf", "c-Q2_K.gguf")
+	if r, err = w.Delete(t.Context(), "org/same:Q8_0"); err != nil || r.Freed != size || r.Kept != 0 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	w.holds(t, "org/same", "c-Q2_K.gguf")
+	if _, err := w.Delete(t.Context(), "org/same:Q8_0"); operations.CodeOf(err) != operations.CodeNotFound || !strings.Contains(err.Error(), "org/same:Q2_K") {
+		t.Errorf("%v", err)
+	}
+	if r, err = w.Delete(t.Context(), "org/same:Q2_K"); err != nil || r.Freed != 5000 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if _, err := os.Stat(w.repo("org/same").dir); err == nil {
+		t.Error("the repository stays")
+	}
+}
+
+func TestDeleteHalfAModel(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Fail(q4, hubtest.Fault{CutAfter: 300_000, Cuts: -1, IgnoreRange: true})
+	if _, err := w.Download(t.Context(), ref(t, "org/gguf"), DownloadOptions{}); err == nil {
+		t.Fatal("it is whole")
+	}
+	r, err := w.Delete(t.Context(), "org/gguf:Q4_K_M")
+	if err != nil || r.Freed == 0 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if _, err := os.Stat(w.repo("org/gguf").dir); err == nil {
+		t.Error("the repository stays")
+	}
+}
+
+func TestAddresses(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	content := w.Repos["org/gguf"][q4]
+	sum := hubtest.Sum(content)
+	address := w.CDN + "/org/gguf/" + q4 + "?key=hush"
+	r := w.fetch(t, address+"#sha256="+sum)
+	if r.Model.ID != "local/bee-Q4_K_M:Q4_K_M" || r.Model.Format != "gguf" || r.Downloaded != int64(len(content)) {
+		t.Errorf("%+v", r)
+	}
+	if got, err := os.ReadFile(r.Model.Path); err != nil || !bytes.Equal(got, content) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	requests := w.Requests(q4)
+	if again := w.fetch(t, address+"#sha256="+sum); again.Present != int64(len(content)) || w.Requests(q4) != requests {
+		t.Errorf("again: %+v, %d requests", again, w.Requests(q4))
+	}
+	for _, id := range []string{r.Model.ID, address + "#sha256=" + sum} {
+		if m, err := w.Find(t.Context(), ref(t, id)); err != nil || m.ID != r.Model.ID {
+			t.Errorf("find %s: %+v, %v", id, m, err)
+		}
+	}
+	_, err := w.Download(t.Context(), ref(t, address+"#sha256="+strings.Repeat("0", 64)), DownloadOptions{})
+	if operations.CodeOf(err) != operations.CodeFailed || !strings.Contains(err.Error(), "checksum") || strings.Contains(err.Error(), "hush") {
+		t.Errorf("wrong sum: %v", err)
+	}
+	if _, err := w.Download(t.Context(), ref(t, w.CDN+"/org/gguf/none.gguf#sha256="+sum), DownloadOptions{}); operations.CodeOf(err) != operations.CodeNotFound {
+		t.Errorf("nothing there: %v", err)
+	}
+
+	path := filepath.Join(t.TempDir(), "my model.gguf")
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	local := w.fetch(t, "file:"+path)
+	if local.Model.ID != "local/my-model:my model.gguf" {
+		t.Errorf("%+v", local)
+	}
+	if got, err := os.ReadFile(local.Model.Path); err != nil || !bytes.Equal(got, content) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	if _, err := w.Download(t.Context(), ref(t, "file:"+path+"#sha256="+strings.Repeat("0", 64)), DownloadOptions{}); err == nil || !strings.Contains(err.Error(), "checksum") {
+		t.Errorf("wrong sum: %v", err)
+	}
+	if _, err := w.Download(t.Context(), ref(t, "file:/no/such/file.gguf"), DownloadOptions{}); operations.CodeOf(err) != operations.CodeNotFound {
+		t.Errorf("no file: %v", err)
+	}
+}
+
+// TestHostileHub holds that no name leads out of the cache.
+func TestHostileHub(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"../../evil.gguf", "/etc/evil.gguf", "a/../../evil.gguf", "a\\..\\evil.gguf"} {
+		w := newWorld(t)
+		w.Repos["org/evil"] = hubtest.Repo{name: []byte("x")}
+		_, err := w.Download(t.Context(), ref(t, "org/evil"), DownloadOptions{})
+		if operations.CodeOf(err) != operations.CodeFailed || !strings.Contains(err.Error(), "cannot be") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestNotEnoughRoom(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := &download{s: w.Store, ref: ref(t, "org/gguf"), repo: w.repo("org/gguf"), hub: &hub{endpoint: w.URL, http: w.client()}}
+	if err := d.look(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.Repos["org/huge"] = hubtest.Repo{}
+	huge := hubFile{Path: "x.gguf", Size: 1 << 60, Etag: strings.Repeat("a", 64)}
+	if err := d.room([]hubFile{huge}); operations.CodeOf(err) != operations.CodeFailed || !strings.Contains(err.Error(), "free at "+w.Dir) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestDefaults(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(file, []byte("hf_file\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		env        map[string]string
+		dir, token string
+	}{
+		{map[string]string{"HOME": "/h"}, "/h/.cache/huggingface/hub", ""},
+		{map[string]string{"HOME": "/h", "XDG_CACHE_HOME": "/x"}, "/x/huggingface/hub", ""},
+		{map[string]string{"HOME": "/h", "XDG_CACHE_HOME": "/x", "HF_HOME": "/f"}, "/f/hub", ""},
+		{map[string]string{"HF_HOME": filepath.Dir(file)}, filepath.Dir(file) + "/hub", "hf_file"},
+		{map[string]string{"HF_HUB_CACHE": "/c", "HF_HOME": "/f", "HF_TOKEN_PATH": file}, "/c", "hf_file"},
+		{map[string]string{"HF_HUB_CACHE": "/c", "HF_TOKEN": " hf_env ", "HF_TOKEN_PATH": file}, "/c", "hf_env"},
+		{map[string]string{}, "", ""},
+	} {
+		env := func(name string) string { return c.env[name] }
+		dir, err := DefaultDir(env)
+		if dir != c.dir || (err == nil) != (c.dir != "") || string(DefaultToken(env)) != c.token {
+			t.Errorf("%v: %q, %v, %q", c.env, dir, err, string(DefaultToken(env)))
+		}
+	}
+}

@@ -1,0 +1,472 @@
+package models
+
+import (
+	"context"
+	"crypto/sha1" //nolint:gosec // git's own hash, by which the hub names small files
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/rbee-keeper/rbee/operations"
+)
+
+const (
+	defaultChunk = 16 << 20
+	bufferSize   = 512 << 10
+	syncEvery    = 1 << 30 // bytes after which a file is brought to disk
+	defaultStall = 30 * time.Second
+)
+
+// part is one file that is being fetched.
+type part struct {
+	hub  *hub
+	file hubFile
+	from string // where the hub says that it is
+	blob string // the path that it will take
+
+	theirLock string // what huggingface_hub locks while it fetches this file
+
+	stall time.Duration
+	moved func(n int64) // told of bytes that arrived
+
+	f       *os.File
+	journal *journal
+
+	mu       sync.Mutex
+	grown    *sync.Cond // more bytes are there, or it has failed
+	have     *chunks
+	address  string // where it really is, once the hub has said; may expire
+	single   bool   // the server gives no ranges: one connection fetches all
+	unsynced int64
+	err      error
+}
+
+func partPath(blob string) string    { return blob + ".rbee-part" }
+func journalPath(blob string) string { return blob + ".rbee-journal" }
+
+// partial is how many bytes of a blob are there from an earlier download.
+func partial(blob string, size int64) int64 {
+	info, err := os.Stat(partPath(blob))
+	if err != nil || info.Size() != size {
+		return 0
+	}
+	c, err := readJournal(journalPath(blob), size)
+	if err != nil {
+		return 0
+	}
+	return c.total()
+}
+
+// open goes on with what is there, or begins anew.
+func (p *part) open(chunk int64) (err error) {
+	p.grown = sync.NewCond(&p.mu)
+	p.f, err = os.OpenFile(partPath(p.blob), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	info, err := p.f.Stat()
+	if err == nil && info.Size() == p.file.Size {
+		p.have, err = readJournal(journalPath(p.blob), p.file.Size)
+	} else if err == nil {
+		err = fs.ErrNotExist
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		p.have = newChunks(p.file.Size, chunk)
+		if err = p.f.Truncate(0); err == nil {
+			err = p.takeOver()
+		}
+		if err == nil {
+			err = p.f.Truncate(p.file.Size)
+		}
+	}
+	if err == nil {
+		p.journal, err = openJournal(journalPath(p.blob), p.have)
+	}
+	if err != nil {
+		_ = p.f.Close()
+	}
+	return err
+}
+
+// takeOver begins with what huggingface_hub left of a download that was cut off:
+// the beginning of the file. It is checked with the rest at the end. A download
+// that is under way holds a lock, and keeps its file.
+func (p *part) takeOver() error {
+	theirs := p.blob + ".incomplete"
+	info, err := os.Stat(theirs)
+	if err != nil || info.Size() == 0 || info.Size() > p.file.Size {
+		return nil //nolint:nilerr // there is nothing to take over
+	}
+	lock, err := os.OpenFile(p.theirLock, os.O_CREATE|os.O_RDWR, 0o644) //nolint:gosec // as huggingface_hub makes it
+	if err != nil {
+		return nil //nolint:nilerr // it is only a help
+	}
+	defer lock.Close()
+	if unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil { //nolint:gosec // a descriptor fits
+		return nil
+	}
+	_ = p.f.Close()
+	if err := os.Rename(theirs, partPath(p.blob)); err != nil {
+		return err
+	}
+	if p.f, err = os.OpenFile(partPath(p.blob), os.O_RDWR, 0o600); err != nil {
+		return err
+	}
+	for i := range p.have.done {
+		from, to := p.have.span(i)
+		p.have.done[i] = max(0, min(to, info.Size())-from)
+	}
+	return nil
+}
+
+// close leaves what is there for a later download.
+func (p *part) close() {
+	p.journal.close()
+	_ = p.f.Close()
+}
+
+// discard throws away what is there.
+func (p *part) discard() {
+	_ = os.Remove(journalPath(p.blob)) // first: without it the rest counts for nothing
+	_ = os.Remove(partPath(p.blob))
+}
+
+// fail ends the waiting of verify.
+func (p *part) fail(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.err == nil {
+		p.err = err
+	}
+	p.grown.Broadcast()
+}
+
+// fetch fetches one chunk, with patience.
+func (p *part) fetch(ctx context.Context, chunk int) error {
+	for try := 1; ; try++ {
+		p.mu.Lock()
+		before, enough := p.have.done[chunk], p.have.whole(chunk) || p.single
+		p.mu.Unlock()
+		if enough {
+			return nil
+		}
+		err := p.attempt(ctx, chunk)
+		p.mu.Lock()
+		gained := p.have.done[chunk] > before
+		p.mu.Unlock()
+		if err == nil {
+			try = 0
+			continue
+		}
+		if gained {
+			try = 1
+		}
+		if err := p.give(ctx, err, try); err != nil {
+			return err
+		}
+	}
+}
+
+// give decides whether another try is worth it after err: nil, after a pause, if it is.
+func (p *part) give(ctx context.Context, err error, try int) error {
+	var status *statusError
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return failure(err, "the disk is full: %s free, %s is not whole yet; what has arrived is kept", sizeText(diskFree(p.blob)), p.file.Path)
+	case errors.As(err, &status) && status.stale != "" && try < maxTries:
+		p.forget(status.stale) // it has expired: the hub gives another one
+	case errors.As(err, &status) && !status.mayPass(), try >= maxTries:
+		return failure(err, "fetching %s: %v; what has arrived is kept", p.file.Path, err)
+	}
+	return rest(ctx, p.hub.pause, try, err)
+}
+
+// forget drops an address of the file, unless another one is known by now.
+func (p *part) forget(address string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.address == address {
+		p.address = ""
+	}
+}
+
+// attempt fetches what is missing of a chunk once; or, from a server that gives
+// no ranges, of all chunks.
+func (p *part) attempt(ctx context.Context, chunk int) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	silent := fmt.Errorf("nothing came for %s", p.stall)
+	watch := time.AfterFunc(p.stall, func() { cancel(silent) })
+	defer watch.Stop()
+
+	p.mu.Lock()
+	from, to := p.have.span(chunk)
+	from += p.have.done[chunk]
+	address := p.address
+	p.mu.Unlock()
+	stale := address
+	if address == "" {
+		address = p.from
+	}
+	header := http.Header{"Range": {fmt.Sprintf("bytes=%d-%d", from, to-1)}}
+	resp, final, err := p.hub.get(ctx, address, header)
+	if err != nil {
+		return causeOr(ctx, err)
+	}
+	defer resp.Body.Close()
+	body := &alive{resp.Body, watch, p.stall}
+	switch resp.StatusCode {
+	case http.StatusPartialContent:
+		if err := p.checkRange(resp, from); err != nil {
+			return err
+		}
+	case http.StatusOK:
+		if resp.ContentLength >= 0 && resp.ContentLength != p.file.Size {
+			return failure(nil, "%s has %d bytes there, not %d as the hub says", p.file.Path, resp.ContentLength, p.file.Size)
+		}
+		return causeOr(ctx, p.takeAll(body))
+	default:
+		status := readStatus(resp)
+		status.stale = stale
+		return status
+	}
+	if final != p.from {
+		p.mu.Lock()
+		p.address = final
+		p.mu.Unlock()
+	}
+	return causeOr(ctx, p.take(body, chunk, from, to))
+}
+
+func causeOr(ctx context.Context, err error) error {
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+func (p *part) checkRange(resp *http.Response, from int64) error {
+	var first, last, total int64
+	text := resp.Header.Get("Content-Range")
+	if n, _ := fmt.Sscanf(text, "bytes %d-%d/%d", &first, &last, &total); n < 2 || first != from || n == 3 && total != p.file.Size {
+		return fmt.Errorf("the server sent the range %q, want %d bytes from %d of %d", text, last-first+1, from, p.file.Size)
+	}
+	return nil
+}
+
+// take writes a body into its place.
+func (p *part) take(body io.Reader, chunk int, at, to int64) error {
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	for at < to {
+		n, err := readSome(body, (*buf)[:min(int64(len(*buf)), to-at)])
+		if n > 0 {
+			if _, err := p.f.WriteAt((*buf)[:n], at); err != nil {
+				return err
+			}
+			at += int64(n)
+			if err := p.note(chunk, int64(n)); err != nil {
+				return err
+			}
+		}
+		if err != nil && at < to {
+			if errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+// readSome fills the buffer as far as bytes come without a long wait: large
+// writes are cheaper, and what has arrived shall not wait long to be kept.
+func readSome(r io.Reader, buf []byte) (n int, err error) {
+	for start := time.Now(); n < len(buf) && err == nil && time.Since(start) < 250*time.Millisecond; {
+		var m int
+		m, err = r.Read(buf[n:])
+		n += m
+	}
+	return n, err
+}
+
+var buffers = sync.Pool{New: func() any { b := make([]byte, bufferSize); return &b }}
+
+// takeAll writes a whole file, the only thing that this server gives. What is
+// there already is passed over. Other connections for the same file give way.
+func (p *part) takeAll(body io.Reader) error {
+	p.mu.Lock()
+	if p.single {
+		p.mu.Unlock()
+		return nil
+	}
+	p.single = true
+	at := p.have.frontier()
+	p.mu.Unlock()
+	defer func() {
+		p.mu.Lock()
+		p.single = p.have.frontier() == p.file.Size // else the next try may
+		p.mu.Unlock()
+	}()
+	if _, err := io.CopyN(io.Discard, body, at); err != nil {
+		return err
+	}
+	for i := range p.have.done {
+		from, to := p.have.span(i)
+		if to <= at {
+			continue
+		}
+		p.mu.Lock()
+		done := p.have.done[i]
+		if from+done > at { // there is a gap before what another connection fetched
+			p.have.done[i], done = at-from, at-from
+		}
+		p.mu.Unlock()
+		if err := p.take(body, i, from+done, to); err != nil {
+			return err
+		}
+		at = to
+	}
+	return nil
+}
+
+// note counts bytes that are in the file now.
+func (p *part) note(chunk int, n int64) error {
+	p.mu.Lock()
+	p.have.done[chunk] += n
+	done := p.have.done[chunk]
+	p.unsynced += n
+	sync := p.unsynced >= syncEvery
+	if sync {
+		p.unsynced = 0
+	}
+	err := p.journal.note(chunk, done)
+	p.grown.Broadcast()
+	p.mu.Unlock()
+	p.moved(n)
+	if err == nil && sync {
+		// Others go on meanwhile; what they note before the line is on disk a
+		// moment later at worst, and checked at the end in any case.
+		if err = p.f.Sync(); err == nil {
+			p.mu.Lock()
+			err = p.journal.synced()
+			p.mu.Unlock()
+		}
+	}
+	return err
+}
+
+// alive is a body whose reads put off the end of patience.
+type alive struct {
+	r     io.Reader
+	timer *time.Timer
+	stall time.Duration
+}
+
+func (a *alive) Read(b []byte) (int, error) {
+	n, err := a.r.Read(b)
+	if n > 0 {
+		a.timer.Reset(a.stall)
+	}
+	return n, err
+}
+
+// wrongSumError says that a file is whole and not what it should be.
+type wrongSumError struct{ file, want, got string }
+
+func (e *wrongSumError) Error() string {
+	return fmt.Sprintf("%s has the checksum %s, want %s", e.file, e.got, e.want)
+}
+
+// hasher is the hash whose sum names the blob.
+func (f hubFile) hasher() hash.Hash {
+	if f.lfs() {
+		return sha256.New()
+	}
+	h := sha1.New() //nolint:gosec // see the import
+	fmt.Fprintf(h, "blob %d\x00", f.Size)
+	return h
+}
+
+// verify computes the checksum while bytes arrive, and gives the file its name
+// once all are there and right. A wrong one is a *wrongSumError, and the bytes
+// are thrown away.
+func (p *part) verify(ctx context.Context) error {
+	defer context.AfterFunc(ctx, func() { p.fail(context.Cause(ctx)) })()
+	h, buf := p.file.hasher(), make([]byte, 1<<20)
+	for at := int64(0); at < p.file.Size; {
+		p.mu.Lock()
+		end := p.have.frontier()
+		for end <= at && p.err == nil {
+			p.grown.Wait()
+			end = p.have.frontier()
+		}
+		err := p.err
+		p.mu.Unlock()
+		if err != nil {
+			return err
+		}
+		for at < end {
+			n, err := p.f.ReadAt(buf[:min(int64(len(buf)), end-at)], at)
+			if n == 0 && err != nil {
+				return fmt.Errorf("reading what was fetched of %s: %w", p.file.Path, err)
+			}
+			_, _ = h.Write(buf[:n]) // never fails
+			at += int64(n)
+		}
+	}
+	if got := hex.EncodeToString(h.Sum(nil)); got != p.file.Etag {
+		p.discard()
+		return &wrongSumError{p.file.Path, p.file.Etag, got}
+	}
+	if err := errors.Join(p.f.Chmod(0o644), p.f.Sync()); err != nil {
+		return err
+	}
+	if err := os.Rename(partPath(p.blob), p.blob); err != nil {
+		return err
+	}
+	return os.Remove(journalPath(p.blob))
+}
+
+// copyFile is the way of a file of this machine into the cache.
+func (p *part) copyFile(ctx context.Context, path string) error {
+	src, err := os.Open(path) //nolint:gosec // the file that was asked for
+	if err != nil {
+		return notFoundOr(err, path)
+	}
+	defer src.Close()
+	return p.take(&canceled{ctx, src}, 0, 0, p.file.Size)
+}
+
+func notFoundOr(err error, path string) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return &operations.Error{Code: operations.CodeNotFound, Message: "there is no file " + path + " on the hive", Err: err}
+	}
+	return err
+}
+
+// canceled is a reader that ends with its context.
+type canceled struct {
+	ctx context.Context //nolint:containedctx // of this one copy
+	r   io.Reader
+}
+
+func (c *canceled) Read(b []byte) (int, error) {
+	if c.ctx.Err() != nil {
+		return 0, context.Cause(c.ctx)
+	}
+	return c.r.Read(b)
+}

@@ -1,0 +1,292 @@
+package hive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/machine"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/models"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/workers"
+)
+
+// Places of the runtime below the home.
+const (
+	workerRecords = wire.RunDir + "/workers"
+	workerLogs    = wire.LogsDir + "/workers"
+)
+
+// runner does the runtime operations on this machine. It is the Runner of the
+// daemon's jobs.
+type runner struct {
+	machine machine.Machine
+	workers *workers.Manager
+	models  *models.Store
+}
+
+var _ operations.Runner = (*runner)(nil)
+
+// machine is what this machine has.
+func (h *Hive) machine() machine.Machine {
+	m := machine.Machine{Home: h.Home, Detector: h.Detector}
+	m.ModelsPath, _ = models.DefaultDir(h.env) // without a home directory there is none
+	return m
+}
+
+func (h *Hive) env(name string) string {
+	if name == "HOME" {
+		home, _ := h.userHome()
+		return home
+	}
+	return os.Getenv(name)
+}
+
+// Capabilities tells what this machine has. It needs no daemon.
+func (h *Hive) Capabilities(ctx context.Context) (*operations.HiveCapabilitiesReport, error) {
+	m := h.machine()
+	name, version := libc(ctx)
+	if m.Libc = name; version != "" {
+		m.Libc += " " + version
+	}
+	r, err := m.Capabilities(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if s, err := h.settings(); err == nil {
+		r.Alias = s.Alias
+	}
+	return r, nil
+}
+
+// newRunner makes the runner; no worker is taken over yet.
+func (h *Hive) newRunner(log *slog.Logger) (*runner, error) {
+	dir, err := models.DefaultDir(h.env)
+	if err != nil {
+		return nil, fmt.Errorf("finding the place of models: %w", err)
+	}
+	rt := &runner{
+		machine: h.machine(),
+		models: &models.Store{
+			Dir: dir, Endpoint: os.Getenv("HF_ENDPOINT"), Token: models.DefaultToken(h.env), HTTP: h.HTTP, UserAgent: "rbee/" + h.Version,
+		},
+	}
+	rt.workers = workers.New(h.workerOptions(rt.models, log))
+	return rt, nil
+}
+
+func (h *Hive) workerOptions(store *models.Store, log *slog.Logger) workers.Options {
+	m := h.machine()
+	return workers.Options{
+		Dir: h.path(workerRecords), Logs: h.path(workerLogs), Engine: h.engine, Log: log,
+		Model: func(ctx context.Context, model string, length int) (workers.Model, error) {
+			return findModel(ctx, store, model, length)
+		},
+		Devices: m.Devices, Processes: m.Processes,
+		Scopes: os.Getenv("RBEE_SUPERVISOR") == SupervisorSystemd && haveScopes(),
+	}
+}
+
+func haveScopes() bool {
+	_, err := exec.LookPath("systemd-run")
+	return err == nil
+}
+
+// engine finds an installed worker type. One that was put there by hand is
+// started as the recipe says that is built into this rbee.
+func (h *Hive) engine(ctx context.Context, typ string) (workers.Engine, error) {
+	fail := func(code operations.Code, format string, args ...any) (workers.Engine, error) {
+		return workers.Engine{}, &operations.Error{Code: code, Message: fmt.Sprintf(format, args...)}
+	}
+	if !validName(typ) {
+		return fail(operations.CodeBadOperation, "%q is no name for a worker type", typ)
+	}
+	w := h.worker(ctx, typ, false)
+	switch {
+	case w == nil:
+		return fail(operations.CodeNotFound, "worker type %s is not installed there", typ)
+	case w.Corrupt != "":
+		return fail(operations.CodeFailed, "worker type %s is damaged: %s", typ, w.Corrupt)
+	}
+	e := workers.Engine{Version: w.Version, Entry: h.entryPath(typ)}
+	if w.Version != "" {
+		// The entry point itself may lead to another version tomorrow.
+		dir := h.versionDir(typ, w.Version)
+		program, err := os.Readlink(filepath.Join(dir, entryName))
+		if err != nil {
+			return fail(operations.CodeFailed, "worker type %s is damaged: %v", typ, err)
+		}
+		e.Entry = filepath.Join(dir, program)
+	}
+	recipe, known := pkgmgr.BuiltinCatalog().Recipe(typ)
+	switch {
+	case w.Launch != nil:
+		e.Launch = *w.Launch
+	case known:
+		e.Launch = *recipe.Launch()
+	default:
+		return fail(operations.CodeFailed, "no recipe says how worker type %s is started: it was put there by hand", typ)
+	}
+	return e, nil
+}
+
+// findModel is a model as an engine gets it, with what it takes.
+func findModel(ctx context.Context, store *models.Store, model string, length int) (workers.Model, error) {
+	ref, err := models.ParseRef(model)
+	if err != nil {
+		return workers.Model{}, err
+	}
+	m, err := store.Find(ctx, ref)
+	if err != nil {
+		return workers.Model{}, err
+	}
+	found := workers.Model{Path: m.Path}
+	estimate, err := models.EstimateMemory(*m, length)
+	if err != nil {
+		found.Explain = "what it takes is not known: " + err.Error()
+		return found, nil
+	}
+	found.Estimate, found.Explain = estimate.Total(), estimate.Explain()
+	return found, nil
+}
+
+// Run implements [operations.Runner].
+func (rt *runner) Run(ctx context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
+	switch op := op.(type) {
+	case operations.WorkerSpawn:
+		return result(rt.workers.Spawn(ctx, op, events))
+	case operations.WorkerProcessList:
+		return &operations.WorkerListReport{Workers: rt.workers.List(op.All)}, nil
+	case operations.WorkerProcessGet:
+		w, err := rt.workers.Get(op.WorkerRef)
+		if err != nil {
+			return nil, err
+		}
+		return &operations.WorkerGetReport{Worker: *w}, nil
+	case operations.WorkerProcessDelete:
+		grace := time.Duration(op.GraceSeconds * float64(time.Second))
+		return result(rt.workers.Stop(ctx, op.WorkerRef, workers.StopOptions{Grace: grace, Force: op.Force}))
+	case operations.WorkerProcessLogs:
+		return result(rt.workers.Logs(ctx, op, events))
+	case operations.ModelDownload:
+		return result(rt.download(ctx, op, events))
+	case operations.ModelList:
+		return result(rt.listModels(ctx))
+	case operations.ModelGet:
+		return result(rt.getModel(ctx, op.ID))
+	case operations.ModelDelete:
+		return result(rt.deleteModel(ctx, op.ID))
+	case operations.HiveCapabilities:
+		r, err := rt.machine.Capabilities(ctx)
+		if err != nil {
+			return nil, err
+		}
+		r.Processes = rt.workers.Holders(ctx)
+		return r, nil
+	default:
+		return nil, &operations.Error{
+			Code: operations.CodeUnsupported, Message: fmt.Sprintf("a hive does not do %s: that is for the queen", op.Kind()),
+		}
+	}
+}
+
+// result keeps a nil pointer from becoming a report, and a cancelled operation
+// from being a failed one.
+func result[R interface {
+	comparable
+	operations.Report
+}](r R, err error) (operations.Report, error) {
+	var none R
+	if err == nil && r != none {
+		return r, nil
+	}
+	var e *operations.Error
+	if errors.Is(err, context.Canceled) && !errors.As(err, &e) {
+		err = &operations.Error{Code: operations.CodeCanceled, Message: err.Error(), Err: err}
+	}
+	return nil, err
+}
+
+func (rt *runner) download(ctx context.Context, op operations.ModelDownload, events operations.Handler) (*operations.ModelDownloadReport, error) {
+	ref, err := models.ParseRef(op.Model)
+	if err != nil {
+		return nil, err
+	}
+	var last time.Time
+	return rt.models.Download(ctx, ref, models.DownloadOptions{
+		Token: op.Token, Endpoint: op.Endpoint,
+		Progress: func(p models.Progress) {
+			if events == nil || p.Bytes < p.Total && time.Since(last) < 100*time.Millisecond {
+				return
+			}
+			last = time.Now()
+			events(operations.Event{
+				Time: last, Type: operations.EventProgress, Hive: op.HiveID, Bytes: p.Bytes, Total: p.Total, Message: p.File,
+			})
+		},
+	})
+}
+
+func (rt *runner) listModels(ctx context.Context) (*operations.ModelListReport, error) {
+	list, err := rt.models.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	users := rt.users(ctx)
+	r := &operations.ModelListReport{Models: []operations.Model{}}
+	for _, m := range list {
+		m.UsedBy = users[m.ID]
+		r.Models = append(r.Models, m)
+	}
+	return r, nil
+}
+
+// users are the workers that serve each model, by its id.
+func (rt *runner) users(ctx context.Context) map[string][]string {
+	users := map[string][]string{}
+	for _, w := range rt.workers.List(false) {
+		if w.State == operations.WorkerFailed && w.RestartAt.IsZero() {
+			continue
+		}
+		ref, err := models.ParseRef(w.Model)
+		if err != nil {
+			continue // no model on disk, but a name
+		}
+		if m, err := rt.models.Find(ctx, ref); err == nil {
+			users[m.ID] = append(users[m.ID], w.ID)
+		}
+	}
+	return users
+}
+
+func (rt *runner) getModel(ctx context.Context, id string) (*operations.ModelGetReport, error) {
+	m, err := rt.models.Get(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	m.UsedBy = rt.users(ctx)[m.ID]
+	if estimate, err := models.EstimateMemory(*m, 0); err == nil {
+		m.MemoryEstimate = estimate.Total()
+	}
+	return &operations.ModelGetReport{Model: *m}, nil
+}
+
+func (rt *runner) deleteModel(ctx context.Context, id string) (*operations.ModelDeleteReport, error) {
+	m, err := rt.models.Get(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	if by := rt.users(ctx)[m.ID]; len(by) > 0 {
+		return nil, &operations.Error{
+			Code: operations.CodeFailed, Message: fmt.Sprintf("model %s is used by worker %s: stop it first", m.ID, by[0]),
+		}
+	}
+	return rt.models.Delete(ctx, id)
+}

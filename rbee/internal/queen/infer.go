@@ -1,0 +1,376 @@
+package queen
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sourcegraph/conc/pool"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr"
+)
+
+// maxAnswer bounds one piece of an engine's answer, in bytes.
+const maxAnswer = 16 << 20
+
+// offer is a worker that can answer.
+type offer struct {
+	door   *door
+	worker operations.WorkerProcess
+}
+
+// infer asks a ready worker of the model, the one with the fewest requests. If
+// one turns out to be gone before it has said anything, the next is asked.
+func (q *Queen) infer(ctx context.Context, op operations.Infer, events operations.Handler) (*operations.InferReport, error) {
+	hives, err := q.hives(op.Target)
+	if err != nil {
+		return nil, err
+	}
+	found := make([][]offer, len(hives))
+	reasons := make([]error, len(hives))
+	doors := make([]*door, len(hives))
+	p := pool.New().WithMaxGoroutines(maxAsked)
+	for i, h := range hives {
+		p.Go(func() { doors[i], found[i], reasons[i] = q.offers(ctx, h, op) })
+	}
+	p.Wait()
+	defer func() {
+		for _, d := range doors {
+			if d != nil {
+				d.close()
+			}
+		}
+	}()
+	offers := slices.Concat(found...)
+	slices.SortFunc(offers, func(a, b offer) int {
+		return cmp.Or(
+			cmp.Compare(a.worker.Requests, b.worker.Requests),
+			cmp.Compare(a.door.hive.Alias, b.door.hive.Alias), cmp.Compare(a.worker.ID, b.worker.ID),
+		)
+	})
+	if len(offers) == 0 {
+		return nil, noOffer(op, hives, reasons)
+	}
+	for i, o := range offers {
+		r, begun, err := o.ask(ctx, op, inTurn(events))
+		if err == nil || begun || ctx.Err() != nil || i == len(offers)-1 {
+			return r, err
+		}
+		tell(events, operations.Event{Type: operations.EventNote, Hive: o.door.hive.Alias, Message: err.Error()})
+	}
+	return nil, nil // there is at least one offer
+}
+
+// offers finds the workers of one hive that can answer, or why there are none.
+func (q *Queen) offers(ctx context.Context, h pkgmgr.Hive, op operations.Infer) (*door, []offer, error) {
+	d, err := q.knock(ctx, h)
+	if err != nil {
+		return nil, nil, err
+	}
+	r, err := d.do(ctx, operations.WorkerProcessList{Target: operations.Target{HiveID: h.Alias}}, nil)
+	if err != nil {
+		return d, nil, err
+	}
+	list, ok := r.(*operations.WorkerListReport)
+	if !ok {
+		return d, nil, fmt.Errorf("the hive answered with a %T", r)
+	}
+	offers, why := choose(list.Workers, op)
+	for i := range offers {
+		offers[i].door = d
+	}
+	if len(offers) > 0 {
+		return d, offers, nil
+	}
+	return d, nil, errors.New(why)
+}
+
+// choose picks the workers that can answer, or says why none can.
+func choose(workers []operations.WorkerProcess, op operations.Infer) (offers []offer, why string) {
+	var not []string
+	for _, w := range workers {
+		switch {
+		case op.WorkerID != "" && w.ID != op.WorkerID && !strings.HasPrefix(w.ID, op.WorkerID):
+		case w.Model != op.Model:
+			not = append(not, fmt.Sprintf("%s serves %s", w.ID, w.Model))
+		case op.Device != "" && !onDevice(w, op.Device):
+			not = append(not, fmt.Sprintf("%s is not on device %s", w.ID, op.Device))
+		case w.State != operations.WorkerReady:
+			not = append(not, strings.TrimSuffix(fmt.Sprintf("%s is %s: %s", w.ID, w.State, w.Problem), ": "))
+		default:
+			offers = append(offers, offer{worker: w})
+		}
+	}
+	switch {
+	case len(offers) > 0:
+		return offers, ""
+	case len(workers) == 0:
+		return nil, "no worker runs there"
+	case len(not) == 0:
+		return nil, fmt.Sprintf("no worker %s runs there", op.WorkerID)
+	default:
+		return nil, strings.Join(not, ", ")
+	}
+}
+
+// onDevice reports whether a worker runs on a device, named by index, by vendor
+// and index as in "cuda:0", or by UUID; "cpu" is none.
+func onDevice(w operations.WorkerProcess, device string) bool {
+	if device == "cpu" || device == operations.DeviceNone {
+		return len(w.Devices) == 0
+	}
+	_, index, _ := strings.Cut(device, ":")
+	return slices.ContainsFunc(w.Devices, func(d operations.WorkerDevice) bool {
+		return d.UUID != "" && d.UUID == device || strconv.Itoa(d.Index) == cmp.Or(index, device)
+	})
+}
+
+// noOffer says, hive by hive, why nobody can answer.
+func noOffer(op operations.Infer, hives []pkgmgr.Hive, reasons []error) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "no ready worker serves %s", op.Model)
+	code, reason := operations.CodeNotFound, ""
+	if len(hives) == 0 {
+		b.WriteString(": the config has no hives")
+	}
+	unreached := 0
+	for i, h := range hives {
+		var e *operations.Error
+		text := reasons[i].Error()
+		if errors.As(reasons[i], &e) {
+			text = e.Message
+			if e.Code == operations.CodeUnreachable {
+				unreached++
+				reason = e.Reason
+			}
+			if e.Code == operations.CodeCanceled {
+				return reasons[i]
+			}
+		}
+		fmt.Fprintf(&b, "\n  %s: %s", h.Alias, text)
+	}
+	hive := op.HiveID
+	if len(hives) > 0 && unreached == len(hives) {
+		if len(hives) == 1 {
+			return reasons[0]
+		}
+		return &operations.Error{Code: operations.CodeUnreachable, Reason: reason, Message: b.String()}
+	}
+	return &operations.Error{Code: code, Hive: hive, Message: b.String()}
+}
+
+// chatRequest is a question in OpenAI's dialect, with top_k, which the open
+// engines share beyond it:
+// https://platform.openai.com/docs/api-reference/chat/create
+type chatRequest struct {
+	Model         string         `json:"model"`
+	Messages      []chatMessage  `json:"messages,omitempty"`
+	Prompt        string         `json:"prompt,omitempty"` // of a completion, in place of messages
+	MaxTokens     int            `json:"max_tokens"`
+	Temperature   float64        `json:"temperature"`
+	TopP          *float64       `json:"top_p,omitempty"`
+	TopK          *int           `json:"top_k,omitempty"`
+	Stream        bool           `json:"stream"`
+	StreamOptions *streamOptions `json:"stream_options,omitempty"`
+}
+
+type chatMessage struct {
+	Role    string `json:"role"`
+	Content string `json:"content"`
+}
+
+type streamOptions struct {
+	IncludeUsage bool `json:"include_usage"`
+}
+
+// chatAnswer is an answer, whole or a piece of one, of a chat or a completion.
+type chatAnswer struct {
+	Choices []struct {
+		Message      chatMessage `json:"message"`
+		Delta        chatMessage `json:"delta"`
+		Text         string      `json:"text"`
+		FinishReason string      `json:"finish_reason"`
+	} `json:"choices"`
+	Usage *struct {
+		PromptTokens     int `json:"prompt_tokens"`
+		CompletionTokens int `json:"completion_tokens"`
+	} `json:"usage"`
+	Error *struct {
+		Message string `json:"message"`
+	} `json:"error"`
+}
+
+// ask asks one worker. begun is true once it has said something.
+func (o offer) ask(ctx context.Context, op operations.Infer, events operations.Handler) (r *operations.InferReport, begun bool, err error) {
+	start := time.Now()
+	resp, err := o.post(ctx, "/v1/chat/completions", op)
+	if err == nil && speaksNoChat(resp) {
+		resp, err = o.post(ctx, "/v1/completions", op)
+	}
+	if err != nil {
+		return nil, false, o.fail(err.Error(), err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, false, o.fail(fmt.Sprintf("worker %s answered %s: %s", o.worker.ID, resp.Status, complaint(resp.Body)), nil)
+	}
+	r = &operations.InferReport{Model: op.Model, Hive: o.door.hive.Alias, WorkerID: o.worker.ID}
+	var text strings.Builder
+	take := func(data []byte) error {
+		var a chatAnswer
+		if err := json.Unmarshal(data, &a); err != nil {
+			return fmt.Errorf("worker %s answered what is no answer: %w", o.worker.ID, err)
+		}
+		if a.Error != nil {
+			return fmt.Errorf("worker %s: %s", o.worker.ID, a.Error.Message)
+		}
+		if a.Usage != nil {
+			r.PromptTokens, r.CompletionTokens = a.Usage.PromptTokens, a.Usage.CompletionTokens
+		}
+		for _, c := range a.Choices {
+			piece := c.Delta.Content + c.Message.Content + c.Text
+			r.FinishReason = cmp.Or(c.FinishReason, r.FinishReason)
+			if piece == "" {
+				continue
+			}
+			if text.Len() == 0 {
+				r.FirstTokenSeconds = time.Since(start).Seconds()
+			}
+			begun = true
+			text.WriteString(piece)
+			if op.Stream {
+				events(operations.Event{Time: time.Now(), Type: operations.EventToken, Hive: r.Hive, Text: piece})
+			}
+		}
+		return nil
+	}
+	if op.Stream {
+		err = eachPiece(resp.Body, take)
+	} else {
+		var whole []byte
+		if whole, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer)); err == nil {
+			err = take(whole)
+		}
+	}
+	if err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return nil, begun, o.fail(err.Error(), err)
+	}
+	r.Text, r.DurationSeconds = text.String(), time.Since(start).Seconds()
+	return r, begun, nil
+}
+
+func (o offer) fail(message string, err error) error {
+	code := operations.CodeFailed
+	if errors.Is(err, context.Canceled) {
+		code = operations.CodeCanceled
+	}
+	return &operations.Error{Code: code, Hive: o.door.hive.Alias, Message: message, Err: err}
+}
+
+// post sends the question through the hive to the worker.
+func (o offer) post(ctx context.Context, path string, op operations.Infer) (*http.Response, error) {
+	q := chatRequest{
+		Model: op.Model, MaxTokens: op.MaxTokens, Temperature: op.Temperature, TopP: op.TopP, TopK: op.TopK, Stream: op.Stream,
+	}
+	if op.Stream {
+		q.StreamOptions = &streamOptions{IncludeUsage: true}
+	}
+	if strings.HasSuffix(path, "/chat/completions") {
+		q.Messages = []chatMessage{{Role: "user", Content: op.Prompt}}
+	} else {
+		q.Prompt = op.Prompt
+	}
+	body, err := json.Marshal(q)
+	if err != nil {
+		return nil, err
+	}
+	to := o.door.client.URL + "/v1/workers/" + url.PathEscape(o.worker.ID) + "/proxy" + path
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Authorization", "Bearer "+string(o.door.client.Token))
+	resp, err := o.door.client.HTTP.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("asking worker %s: %w", o.worker.ID, err)
+	}
+	return resp, nil
+}
+
+// speaksNoChat recognises an engine, or a model, that only completes text. The
+// answer's body is used up then.
+func speaksNoChat(resp *http.Response) bool {
+	switch resp.StatusCode {
+	case http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusBadRequest, http.StatusNotImplemented:
+	default:
+		return false
+	}
+	data, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
+	_ = resp.Body.Close()
+	resp.Body = io.NopCloser(bytes.NewReader(data))
+	return resp.StatusCode != http.StatusBadRequest || strings.Contains(string(data), "chat template")
+}
+
+// complaint is what an answer that is an error says, in one line.
+func complaint(body io.Reader) string {
+	data, _ := io.ReadAll(io.LimitReader(body, 64<<10)) // what came is told
+	var a struct {
+		Error json.RawMessage `json:"error"`
+	}
+	var e struct {
+		Message string `json:"message"`
+	}
+	var text string
+	if json.Unmarshal(data, &a) == nil && len(a.Error) > 0 {
+		if json.Unmarshal(a.Error, &e) == nil && e.Message != "" {
+			return e.Message
+		}
+		if json.Unmarshal(a.Error, &text) == nil && text != "" {
+			return text
+		}
+	}
+	text = strings.Join(strings.Fields(string(data)), " ")
+	return text[:min(len(text), 300)]
+}
+
+// errCut is a stream that ended before its end.
+var errCut = errors.New("the answer was cut off")
+
+// eachPiece reads the server-sent events of an answer until its end mark.
+func eachPiece(body io.Reader, take func(data []byte) error) error {
+	lines := bufio.NewScanner(body)
+	lines.Buffer(make([]byte, 0, 64<<10), maxAnswer)
+	for lines.Scan() {
+		data, ok := bytes.CutPrefix(lines.Bytes(), []byte("data:"))
+		if !ok {
+			continue
+		}
+		data = bytes.TrimSpace(data)
+		if string(data) == "[DONE]" {
+			return nil
+		}
+		if err := take(data); err != nil {
+			return err
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return fmt.Errorf("%w: %w", errCut, err)
+	}
+	return errCut
+}

@@ -1,0 +1,122 @@
+package queen
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr"
+)
+
+func TestChoose(t *testing.T) {
+	t.Parallel()
+	ready := operations.WorkerProcess{ID: "echo-1", Model: "m", State: operations.WorkerReady}
+	on := func(index int, uuid string) operations.WorkerProcess {
+		w := ready
+		w.ID, w.Devices = "echo-2", []operations.WorkerDevice{{Index: index, UUID: uuid}}
+		return w
+	}
+	loading, failed, other := ready, ready, ready
+	loading.State, other.Model = operations.WorkerLoading, "n"
+	failed.State, failed.Problem = operations.WorkerFailed, "it exited with status 3"
+	for _, c := range []struct {
+		name    string
+		workers []operations.WorkerProcess
+		op      operations.Infer
+		want    int
+		why     string
+	}{
+		{"ready", []operations.WorkerProcess{ready, on(0, "")}, operations.Infer{Model: "m"}, 2, ""},
+		{"nobody", nil, operations.Infer{Model: "m"}, 0, "no worker runs there"},
+		{"another model", []operations.WorkerProcess{other}, operations.Infer{Model: "m"}, 0, "echo-1 serves n"},
+		{"loading", []operations.WorkerProcess{loading}, operations.Infer{Model: "m"}, 0, "echo-1 is loading"},
+		{"failed", []operations.WorkerProcess{failed}, operations.Infer{Model: "m"}, 0, "echo-1 is failed: it exited with status 3"},
+		{"by id", []operations.WorkerProcess{ready, on(0, "")}, operations.Infer{Model: "m", WorkerID: "echo-2"}, 1, ""},
+		{"by no id", []operations.WorkerProcess{ready}, operations.Infer{Model: "m", WorkerID: "x"}, 0, "no worker x runs there"},
+		{"by device", []operations.WorkerProcess{ready, on(1, "GPU-a")}, operations.Infer{Model: "m", Device: "1"}, 1, ""},
+		{"by vendor and device", []operations.WorkerProcess{ready, on(1, "GPU-a")}, operations.Infer{Model: "m", Device: "cuda:1"}, 1, ""},
+		{"by UUID", []operations.WorkerProcess{ready, on(1, "GPU-a")}, operations.Infer{Model: "m", Device: "GPU-a"}, 1, ""},
+		{"by no device", []operations.WorkerProcess{on(1, "GPU-a")}, operations.Infer{Model: "m", Device: "0"}, 0, "echo-2 is not on device 0"},
+		{"on the CPU", []operations.WorkerProcess{ready, on(1, "GPU-a")}, operations.Infer{Model: "m", Device: "cpu"}, 1, ""},
+	} {
+		offers, why := choose(c.workers, c.op)
+		if len(offers) != c.want || why != c.why {
+			t.Errorf("%s: %d offers, %q", c.name, len(offers), why)
+		}
+	}
+}
+
+func TestNoOffer(t *testing.T) {
+	t.Parallel()
+	hives := []pkgmgr.Hive{{Alias: "a"}, {Alias: "b"}}
+	down := &operations.Error{Code: operations.CodeUnreachable, Reason: "timeout", Hive: "a", Message: "no answer"}
+	err := noOffer(operations.Infer{Model: "m"}, hives, []error{down, errors.New("no worker runs there")})
+	if operations.CodeOf(err) != operations.CodeNotFound || err.Error() != "no ready worker serves m\n  a: no answer\n  b: no worker runs there" {
+		t.Errorf("%v", err)
+	}
+	if err := noOffer(operations.Infer{Model: "m"}, hives, []error{down, down}); operations.CodeOf(err) != operations.CodeUnreachable {
+		t.Errorf("%v", err)
+	}
+	if err := noOffer(operations.Infer{Model: "m"}, hives[:1], []error{down}); !errors.Is(err, down) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestEachPiece(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name, stream, want string
+		cut                bool
+	}{
+		{"whole", "data: a\n\ndata: b\n\ndata: [DONE]\n\n", "a|b|", false},
+		{"carriage returns, comments and names", ": hi\r\n\r\nevent: x\r\ndata:a\r\n\r\ndata: [DONE]\r\n", "a|", false},
+		{"cut", "data: a\n\nda", "a|", true},
+		{"empty", "", "", true},
+	} {
+		var got strings.Builder
+		err := eachPiece(strings.NewReader(c.stream), func(data []byte) error { got.WriteString(string(data) + "|"); return nil })
+		if got.String() != c.want || errors.Is(err, errCut) != c.cut {
+			t.Errorf("%s: %q, %v", c.name, got.String(), err)
+		}
+	}
+}
+
+func TestComplaint(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{
+		`{"error":{"message":"too long","code":400}}`: "too long",
+		`{"error":"model not loaded"}`:                "model not loaded",
+		"<html>\n  Bad Gateway </html>":               "<html> Bad Gateway </html>",
+		"":                                            "",
+	} {
+		if got := complaint(strings.NewReader(in)); got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	}
+}
+
+func TestSpeaksNoChat(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		status int
+		body   string
+		want   bool
+	}{
+		{http.StatusOK, "", false},
+		{http.StatusNotFound, "", true},
+		{http.StatusBadRequest, `{"error":{"message":"a chat template is not defined"}}`, true},
+		{http.StatusBadRequest, `{"error":{"message":"max_tokens is too large"}}`, false},
+		{http.StatusInternalServerError, "chat template", false},
+	} {
+		resp := &http.Response{StatusCode: c.status, Body: io.NopCloser(strings.NewReader(c.body))}
+		if got := speaksNoChat(resp); got != c.want {
+			t.Errorf("%d %s: %t", c.status, c.body, got)
+		}
+		if rest, _ := io.ReadAll(resp.Body); string(rest) != c.body {
+			t.Errorf("%d: the body is lost", c.status)
+		}
+	}
+}

@@ -1,0 +1,246 @@
+package queen
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+)
+
+// reasonDaemon is the reason of a machine that can be reached while its hive
+// daemon does not run or answer.
+const reasonDaemon = "daemon"
+
+// doorScript tells how to talk to the hive daemon of a machine: lines that begin
+// with a mark, with rbee's directory and the token, and the daemon's record
+// between two more. What a shell's start-up files print stands before the first.
+const doorScript = `R="${RBEE_HOME:-$HOME/.local/share/rbee}"
+[ -e "$R/bin/rbee" ] || { printf '\036absent\n'; exit 0; }
+printf '\036home %s\n' "$R"
+printf '\036token %s\n' "$(cat "$R/run/token" 2>/dev/null)"
+printf '\036record '
+cat "$R/run/hive.json" 2>/dev/null
+printf '\036end\n'
+`
+
+// door is an open way to a hive's daemon.
+type door struct {
+	hive   pkgmgr.Hive
+	port   int
+	client *operations.Client
+	host   pkgmgr.Host
+}
+
+// knock connects to a hive's machine and finds its daemon. Every error is an
+// [*operations.Error] that names the hive.
+func (q *Queen) knock(ctx context.Context, h pkgmgr.Hive) (_ *door, err error) {
+	host, err := q.connect(ctx, h)
+	if err != nil {
+		return nil, unreachable(h.Alias, err)
+	}
+	defer func() {
+		if err != nil {
+			_ = host.Close()
+		}
+	}()
+	var out bytes.Buffer
+	if err := host.Script(ctx, doorScript, &out, nil); err != nil {
+		return nil, unreachable(h.Alias, fmt.Errorf("finding the hive daemon: %w", err))
+	}
+	home, token, port, err := readDoor(out.String())
+	if err != nil {
+		var e *operations.Error
+		if errors.As(err, &e) {
+			e.Hive = h.Alias
+		}
+		return nil, err
+	}
+	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	transport := &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			conn, err := host.Dial(ctx, "tcp", address)
+			if err != nil && forwardingRefused(err) {
+				conn, err = through(host, home+"/"+wire.Binary, port), nil
+			}
+			if err != nil {
+				return nil, fmt.Errorf("the hive daemon's port %d: %w", port, err)
+			}
+			return conn, nil
+		},
+		DisableCompression: true, MaxIdleConnsPerHost: 16, IdleConnTimeout: time.Minute,
+	}
+	return &door{
+		hive: h, host: host, port: port,
+		client: &operations.Client{URL: "http://" + address, Token: token, HTTP: &http.Client{Transport: transport}},
+	}, nil
+}
+
+// close ends the connection.
+func (d *door) close() {
+	d.client.HTTP.CloseIdleConnections()
+	_ = d.host.Close() // nothing is lost by then
+}
+
+// forwardingRefused reports whether it is the SSH server that lets nobody through
+// to a port (AllowTcpForwarding no), and not the port that does not answer.
+func forwardingRefused(err error) bool {
+	var coded interface{ ErrorCode() string }
+	return errors.As(err, &coded) && coded.ErrorCode() == "failed" && strings.Contains(err.Error(), "prohibited")
+}
+
+// through is a connection to a port of the machine through a command there. It
+// costs a process on the machine and so is only the second choice.
+func through(host pkgmgr.Host, exe string, port int) net.Conn {
+	near, far := net.Pipe()
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		defer cancel()
+		// Why it ended shows to the one who reads: the connection is closed.
+		_ = host.Run(ctx, []string{exe, "hive", "connect", strconv.Itoa(port)}, far, far, nil)
+		_ = far.Close()
+	}()
+	return &pipeConn{near, cancel}
+}
+
+// pipeConn ends the command when it is closed.
+type pipeConn struct {
+	net.Conn
+	cancel context.CancelFunc
+}
+
+func (c *pipeConn) Close() error {
+	defer c.cancel()
+	return c.Conn.Close()
+}
+
+// readDoor reads what doorScript printed.
+func readDoor(out string) (home string, token operations.Secret, port int, err error) {
+	fail := func(e *operations.Error) (string, operations.Secret, int, error) { return "", "", 0, e }
+	daemon := func(what string) (string, operations.Secret, int, error) {
+		return fail(&operations.Error{Code: operations.CodeUnreachable, Reason: reasonDaemon, Message: what})
+	}
+	if strings.Contains(out, "\x1eabsent") {
+		return fail(&operations.Error{Code: operations.CodeNotFound, Message: "rbee is not installed there"})
+	}
+	between := func(from, to string) (string, bool) {
+		_, after, found := strings.Cut(out, from)
+		text, _, ended := strings.Cut(after, to)
+		return strings.TrimSpace(text), found && ended
+	}
+	home, ok1 := between("\x1ehome ", "\n")
+	secret, ok2 := between("\x1etoken ", "\n")
+	text, ok3 := between("\x1erecord ", "\x1eend")
+	var record struct {
+		Port int `json:"port"`
+	}
+	switch {
+	case !ok1 || !ok2 || !ok3 || home == "":
+		return fail(&operations.Error{Code: operations.CodeFailed, Message: "the machine's shell answered nothing that rbee understands"})
+	case text == "":
+		return daemon("the hive daemon does not run")
+	case json.Unmarshal([]byte(text), &record) != nil || record.Port < 1:
+		return daemon("the hive daemon's record cannot be read")
+	case secret == "":
+		return daemon("the hive daemon's token is missing")
+	}
+	return home, operations.Secret(secret), record.Port, nil
+}
+
+// unreachable words an error of the way to a hive.
+func unreachable(alias string, err error) error {
+	var known *operations.Error
+	if errors.As(err, &known) {
+		return err
+	}
+	e := &operations.Error{Code: operations.CodeUnreachable, Hive: alias, Message: err.Error(), Err: err}
+	var coded interface{ ErrorCode() string }
+	if errors.As(err, &coded) {
+		e.Reason = coded.ErrorCode()
+	}
+	if errors.Is(err, context.Canceled) {
+		e.Code = operations.CodeCanceled
+	}
+	return e
+}
+
+// do has the hive do an operation. Events and errors name the hive.
+func (d *door) do(ctx context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
+	report, err := d.client.Run(ctx, op, func(e operations.Event) {
+		if events == nil {
+			return
+		}
+		e.Hive = d.hive.Alias
+		if e.Worker != nil {
+			e.Worker.Hive = d.hive.Alias
+		}
+		events(e)
+	})
+	return report, d.explain(err)
+}
+
+// explain names the hive in an error, and tells a daemon that is gone from a
+// machine that is.
+func (d *door) explain(err error) error {
+	var e *operations.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	named := *e
+	named.Hive = d.hive.Alias
+	var coded interface{ ErrorCode() string }
+	refused := errors.Is(err, syscall.ECONNREFUSED) || errors.As(err, &coded) && coded.ErrorCode() == "refused"
+	if named.Code == operations.CodeUnreachable && refused {
+		named.Reason, named.Message = reasonDaemon, fmt.Sprintf("the hive daemon does not run: nothing answers on its port %d", d.port)
+	}
+	return &named
+}
+
+// capabilities has the machine's own rbee tell what the machine has. It needs no
+// daemon.
+func (q *Queen) capabilities(ctx context.Context, op operations.HiveCapabilities) (*operations.HiveCapabilitiesReport, error) {
+	hives, err := q.hives(operations.Target{HiveID: op.Alias, ConfigPath: op.ConfigPath})
+	if err != nil {
+		return nil, err
+	}
+	h := hives[0]
+	host, err := q.connect(ctx, h)
+	if err != nil {
+		return nil, unreachable(h.Alias, err)
+	}
+	defer host.Close()
+	var out, complaint bytes.Buffer
+	err = host.Script(ctx, `B="${RBEE_HOME:-$HOME/.local/share/rbee}/bin/rbee"
+[ -e "$B" ] || { printf '\036{"os":""}\n'; exit 0; }
+exec "$B" hive capabilities </dev/null
+`, &out, &complaint)
+	if err != nil {
+		var exited interface{ ExitStatus() int }
+		if errors.As(err, &exited) {
+			return nil, &operations.Error{
+				Code: operations.CodeFailed, Hive: h.Alias,
+				Message: fmt.Sprintf("asking the machine what it has: %v: %s", err, strings.TrimSpace(complaint.String())), Err: err,
+			}
+		}
+		return nil, unreachable(h.Alias, err)
+	}
+	r := new(operations.HiveCapabilitiesReport)
+	if err := wire.NewReader(&out).Read(r); err != nil {
+		return nil, &operations.Error{Code: operations.CodeFailed, Hive: h.Alias, Message: "what the machine has cannot be read: " + err.Error(), Err: err}
+	}
+	if r.OS == "" {
+		return nil, &operations.Error{Code: operations.CodeNotFound, Hive: h.Alias, Message: "rbee is not installed there"}
+	}
+	r.Alias = h.Alias
+	return r, nil
+}
