@@ -351,7 +351,9 @@ func (d *download) fetch(ctx context.Context) (wrong []wrongFile, err error) {
 			fail(fmt.Errorf("making room for %s: %w", f.Path, e))
 			break
 		}
+		todo := p.have.missing()
 		var fetching sync.WaitGroup
+		fetching.Add(len(todo))
 		checks.Go(func() {
 			e := p.verify(ctx)
 			fetching.Wait()
@@ -366,11 +368,7 @@ func (d *download) fetch(ctx context.Context) (wrong []wrongFile, err error) {
 				fail(e)
 			}
 		})
-		for i := range p.have.done {
-			if p.have.whole(i) {
-				continue
-			}
-			fetching.Add(1)
+		for _, i := range todo {
 			work.Go(func() {
 				defer fetching.Done()
 				var e error

@@ -46,6 +46,16 @@ func (c *chunks) whole(i int) bool {
 	return c.done[i] == to-from
 }
 
+// missing lists the chunks that are not whole.
+func (c *chunks) missing() (list []int) {
+	for i := range c.done {
+		if !c.whole(i) {
+			list = append(list, i)
+		}
+	}
+	return list
+}
+
 // total is how many bytes are there.
 func (c *chunks) total() (n int64) {
 	for _, d := range c.done {

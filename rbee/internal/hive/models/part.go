@@ -47,7 +47,8 @@ type part struct {
 	grown    *sync.Cond // more bytes are there, or it has failed
 	have     *chunks
 	address  string // where it really is, once the hub has said; may expire
-	single   bool   // the server gives no ranges: one connection fetches all
+	noRanges bool   // the server gives none: one connection fetches all
+	single   bool   // that connection is under way
 	unsynced int64
 	err      error
 }
@@ -155,16 +156,13 @@ func (p *part) fail(err error) {
 // fetch fetches one chunk, with patience.
 func (p *part) fetch(ctx context.Context, chunk int) error {
 	for try := 1; ; try++ {
-		p.mu.Lock()
-		before, enough := p.have.done[chunk], p.have.whole(chunk) || p.single
-		p.mu.Unlock()
+		before, enough := p.enough(chunk)
 		if enough {
 			return nil
 		}
 		err := p.attempt(ctx, chunk)
-		p.mu.Lock()
-		gained := p.have.done[chunk] > before
-		p.mu.Unlock()
+		now, _ := p.enough(chunk)
+		gained := now > before
 		if err == nil {
 			try = 0
 			continue
@@ -178,6 +176,19 @@ func (p *part) fetch(ctx context.Context, chunk int) error {
 	}
 }
 
+// enough reports how many bytes are there, and whether the one who fetches a
+// chunk is done: with the chunk, or where there are no ranges with the file,
+// unless another fetches that.
+func (p *part) enough(chunk int) (total int64, done bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	total = p.have.total()
+	if p.noRanges {
+		return total, p.single || total == p.file.Size
+	}
+	return total, p.have.whole(chunk)
+}
+
 // give decides whether another try is worth it after err: nil, after a pause, if it is.
 func (p *part) give(ctx context.Context, err error, try int) error {
 	var status *statusError
@@ -186,7 +197,7 @@ func (p *part) give(ctx context.Context, err error, try int) error {
 		return context.Cause(ctx)
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return failure(err, "the disk is full: %s free, %s is not whole yet; what has arrived is kept", sizeText(diskFree(p.blob)), p.file.Path)
-	case errors.As(err, &status) && status.stale != "" && try < maxTries:
+	case errors.As(err, &status) && status.stale != "" && try < maxTries/2:
 		p.forget(status.stale) // it has expired: the hub gives another one
 	case errors.As(err, &status) && !status.mayPass(), try >= maxTries:
 		return failure(err, "fetching %s: %v; what has arrived is kept", p.file.Path, err)
@@ -240,7 +251,9 @@ func (p *part) attempt(ctx context.Context, chunk int) error {
 		return causeOr(ctx, p.takeAll(body))
 	default:
 		status := readStatus(resp)
-		status.stale = stale
+		if status.stale = stale; final != p.from {
+			status.stale = final // it can expire between the hub's word and the use of it
+		}
 		return status
 	}
 	if final != p.from {
@@ -278,7 +291,7 @@ func (p *part) take(body io.Reader, chunk int, at, to int64) error {
 				return err
 			}
 			at += int64(n)
-			if err := p.note(chunk, int64(n)); err != nil {
+			if err := p.note(chunk, at, int64(n)); err != nil {
 				return err
 			}
 		}
@@ -313,12 +326,12 @@ func (p *part) takeAll(body io.Reader) error {
 		p.mu.Unlock()
 		return nil
 	}
-	p.single = true
+	p.noRanges, p.single = true, true
 	at := p.have.frontier()
 	p.mu.Unlock()
 	defer func() {
 		p.mu.Lock()
-		p.single = p.have.frontier() == p.file.Size // else the next try may
+		p.single = false
 		p.mu.Unlock()
 	}()
 	if _, err := io.CopyN(io.Discard, body, at); err != nil {
@@ -343,11 +356,12 @@ func (p *part) takeAll(body io.Reader) error {
 	return nil
 }
 
-// note counts bytes that are in the file now.
-func (p *part) note(chunk int, n int64) error {
+// note counts n bytes that are in the file now, up to a place in a chunk.
+func (p *part) note(chunk int, at, n int64) error {
 	p.mu.Lock()
-	p.have.done[chunk] += n
-	done := p.have.done[chunk]
+	from, _ := p.have.span(chunk)
+	done := max(p.have.done[chunk], at-from)
+	p.have.done[chunk] = done
 	p.unsynced += n
 	sync := p.unsynced >= syncEvery
 	if sync {

@@ -1,0 +1,66 @@
+package models
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/models/hubtest"
+)
+
+// BenchmarkDownload fetches half a gigabyte from a server on loopback, in turn
+// with curl, which verifies nothing, and with the store, which does. Both write to
+// the same disk; curl's file is brought to disk too, as the store's is. It needs
+// curl.
+func BenchmarkDownload(b *testing.B) {
+	if _, err := exec.LookPath("curl"); err != nil {
+		b.Skip(err)
+	}
+	const size = 512 << 20
+	dir := b.TempDir()
+	if other := os.Getenv("RBEE_BENCH_DIR"); other != "" {
+		dir = other
+	}
+	source := filepath.Join(dir, "source.gguf")
+	content := hubtest.Noise(1, size)
+	if err := os.WriteFile(source, content, 0o600); err != nil {
+		b.Fatal(err)
+	}
+	defer os.Remove(source)
+	sum := hubtest.Sum(content)
+	content = nil
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, source) }))
+	defer srv.Close()
+	ref, err := ParseRef(srv.URL + "/model.gguf#sha256=" + sum)
+	if err != nil {
+		b.Fatal(err)
+	}
+	var curl, own time.Duration
+	for b.Loop() {
+		file := filepath.Join(dir, "curl.gguf")
+		start := time.Now()
+		if out, err := exec.Command("sh", "-c", fmt.Sprintf("curl -s -o %s %s/model.gguf && sync %s", file, srv.URL, file)).CombinedOutput(); err != nil {
+			b.Fatal(err, string(out))
+		}
+		curl += time.Since(start)
+		os.Remove(file)
+
+		cache := filepath.Join(dir, "hub")
+		s := &Store{Dir: cache}
+		start = time.Now()
+		if _, err := s.Download(b.Context(), ref, DownloadOptions{}); err != nil {
+			b.Fatal(err)
+		}
+		own += time.Since(start)
+		os.RemoveAll(cache)
+	}
+	rate := func(d time.Duration) float64 { return float64(size) * float64(b.N) / d.Seconds() / 1e6 }
+	b.ReportMetric(rate(curl), "MB/s-curl")
+	b.ReportMetric(rate(own), "MB/s-rbee")
+	b.ReportMetric(rate(own)/rate(curl), "ratio")
+}
