@@ -14,6 +14,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/crypto/ssh"
 
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/models/hubtest"
 	"github.com/rbee-keeper/rbee/sshx/sshtest"
 )
 
@@ -104,11 +105,22 @@ func scripts(start newHost, which func(*testscript.Params)) testscript.Params {
 			},
 			"rekey": func(ts *testscript.TestScript, _ bool, args []string) { ts.Check(fleetOf(ts).faulty(args[0]).Rekey()) },
 			"lock":  lock,
+			"hub":   hub,
 			"empty": empty,
 		},
 	}
 	which(&p)
 	return p
+}
+
+// hub starts a model hub with one small repository and names it in HF_ENDPOINT.
+func hub(ts *testscript.TestScript, _ bool, _ []string) {
+	h := hubtest.New(map[string]hubtest.Repo{"bees/honey": {
+		"README.md": []byte("sweet"), "honey-Q4_K_M.gguf": hubtest.GGUF(1, 4, 2, 64, 4096, 500_000),
+		"honey-Q8_0.gguf": hubtest.GGUF(2, 4, 2, 64, 4096, 900_000),
+	}})
+	ts.Defer(h.Close)
+	ts.Setenv("HF_ENDPOINT", h.URL)
 }
 
 type fleetKey struct{}

@@ -27,6 +27,9 @@ func Hint(e *operations.Error) string {
 		if errors.Is(e, fs.ErrNotExist) || strings.Contains(e.Message, "no such hive") {
 			return configHint(e)
 		}
+		if strings.HasPrefix(e.Message, "model ") || strings.HasPrefix(e.Message, "there is no model") || strings.HasPrefix(e.Message, "there is nothing at") {
+			return runtimeHint(e)
+		}
 		return cmp.Or(runtimeHint(e), configHint(e))
 	case operations.CodeBadOperation:
 		if strings.Contains(e.Message, "exists already") {
@@ -102,6 +105,8 @@ func runtimeHint(e *operations.Error) string {
 		return "`rbee sync" + onHive(e.Hive) + "` installs it"
 	case has("worker"), has("process"):
 		return "`rbee list-workers --all` shows the workers there are"
+	case has("model", "at http"), has("model", "the repository has"), has("model", "quantisation"):
+		return "" // the hub was asked, and the words say what it has
 	case has("model"):
 		return "`rbee download-model " + quoted(e.Message, "MODEL") + onHive(e.Hive) + "` fetches it"
 	}
