@@ -33,7 +33,6 @@ func BenchmarkDownload(b *testing.B) {
 	}
 	defer os.Remove(source)
 	sum := hubtest.Sum(content)
-	content = nil
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, source) }))
 	defer srv.Close()
 	ref, err := ParseRef(srv.URL + "/model.gguf#sha256=" + sum)
