@@ -164,7 +164,7 @@ func (w *worker) awaitMemory(pids map[int]bool) (e ending) {
 		case <-ctx.Done():
 			e.problem = fmt.Sprintf("device memory did not come back within %s: %s", w.m.t.Memory, strings.Join(missing, "; "))
 			return e
-		case <-time.After(100 * time.Millisecond):
+		case <-time.After(200 * time.Millisecond):
 		}
 	}
 }

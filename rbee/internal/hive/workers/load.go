@@ -25,7 +25,10 @@ func (w *worker) load() {
 		stall = seconds(r.Launch.StallSeconds)
 	}
 	life, alive, looked := w.life(ctx), time.Now(), time.Now()
-	pause := 2 * time.Millisecond
+	pause, interval := 2*time.Millisecond, min(time.Second, stall/4)
+	if len(r.Devices) > 0 {
+		interval = min(5*time.Second, stall/4) // the vendors' tools are asked each time
+	}
 	for {
 		if probe(ctx, r.Port, r.Launch) && !w.over() {
 			if pid, known := w.listener(r.Port); known && pid == 0 {
@@ -52,7 +55,7 @@ func (w *worker) load() {
 		case <-time.After(pause):
 		}
 		pause = min(pause+pause/4+1, 250*time.Millisecond)
-		if time.Since(looked) < min(time.Second, stall/4) {
+		if time.Since(looked) < interval {
 			continue
 		}
 		looked = time.Now()

@@ -264,6 +264,10 @@ func (w *worker) place(ctx context.Context, l wire.Launch, model Model) (d place
 			load.Estimate, load.Explain = l.Memory.Fixed, "as its recipe says"
 		}
 	}
+	if indices, err := operations.ParseDevices(r.Device); !load.Wants && len(indices) == 0 {
+		// The vendors' tools need not be asked, which may be slow, or hang.
+		return placement.Decision{Reason: "it uses no accelerator"}, nil, err
+	}
 	for {
 		devices, raw, err := w.m.devices(ctx, r.ID)
 		if err != nil {
