@@ -354,7 +354,7 @@ func describe(state *os.ProcessState) (status *int, how string) {
 		return nil, how
 	}
 	code := state.ExitCode()
-	return &code, fmt.Sprintf("it exited with status %d", code)
+	return &code, fmt.Sprintf("exit status %d", code)
 }
 
 // follow watches a process that is nobody's child here, until stop is closed.

@@ -217,7 +217,7 @@ func (m *Manager) Get(ref operations.WorkerRef) (*operations.WorkerProcess, erro
 
 // find looks a worker up. The error is an [*operations.Error] with CodeNotFound.
 func (m *Manager) find(ref operations.WorkerRef) (*worker, error) {
-	var begin []*worker
+	var begin, live []*worker // of those that begin so; a worker that was stopped is hardly meant
 	var ids []string
 	for _, w := range m.all() {
 		p := w.public()
@@ -227,9 +227,14 @@ func (m *Manager) find(ref operations.WorkerRef) (*worker, error) {
 		case ref.ID != "" && strings.HasPrefix(p.ID, ref.ID):
 			begin = append(begin, w)
 			ids = append(ids, p.ID)
+			if p.State != operations.WorkerStopped {
+				live = append(live, w)
+			}
 		}
 	}
 	switch {
+	case len(live) == 1:
+		return live[0], nil
 	case len(begin) == 1:
 		return begin[0], nil
 	case len(begin) > 1:

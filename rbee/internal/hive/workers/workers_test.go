@@ -94,7 +94,7 @@ func TestEngineThatDiesAtOnce(t *testing.T) {
 	if p.State != operations.WorkerFailed || p.ExitStatus == nil || *p.ExitStatus != 3 || !p.RestartAt.IsZero() {
 		t.Fatalf("worker %+v", p)
 	}
-	if !strings.Contains(p.Problem, "exited with status 3") || !slices.Contains(p.LogTail, "CUDA error: out of luck") {
+	if !strings.Contains(p.Problem, "exit status 3") || !slices.Contains(p.LogTail, "CUDA error: out of luck") {
 		t.Errorf("problem %q, log %q", p.Problem, p.LogTail)
 	}
 	stopped, err := m.Stop(t.Context(), operations.WorkerRef{ID: p.ID}, StopOptions{})
