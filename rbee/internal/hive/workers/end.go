@@ -77,9 +77,9 @@ func (w *worker) end() {
 		return // still draining: tried again, for as long as it takes
 	}
 	var status *int
-	if w.child != nil {
-		status, _ = w.child.reap()
-		w.child = nil
+	if c := w.child.Load(); c != nil {
+		status, _ = c.reap()
+		w.child.Store(nil)
 	}
 	w.ended = w.awaitMemory(pids)
 	w.ended.killed = killed
@@ -221,22 +221,40 @@ func (m *Manager) Stop(ctx context.Context, ref operations.WorkerRef, o StopOpti
 		return nil, err
 	}
 	r := &operations.WorkerDeleteReport{Worker: w.public(), DurationSeconds: time.Since(start).Seconds()}
-	r.Killed, r.Holders, r.Problem = w.ended.killed, w.ended.holders, w.ended.problem
+	if r.Worker.State == operations.WorkerStopped {
+		r.Killed, r.Holders, r.Problem = w.ended.killed, w.ended.holders, w.ended.problem
+	} else {
+		r.Killed, r.Problem = true, r.Worker.Problem
+	}
 	return r, nil
 }
 
-// finish tells a worker to stop and waits for its keeper.
+// drainNow enters the state in which the worker ends.
+func (w *worker) drainNow() {
+	w.enter(operations.WorkerDraining, func(r *record) { r.Problem, r.RestartAt = "", time.Time{} })
+}
+
+// finish tells a worker to stop and waits for its keeper. One that the kernel does
+// not end goes on draining, and its Problem says so.
 func (w *worker) finish(ctx context.Context, o StopOptions) error {
 	w.tellStop(o)
-	select {
-	case <-w.settled:
-	case <-ctx.Done():
-		return fmt.Errorf("waiting for %s to end: %w", w.rec.ID, context.Cause(ctx))
+	for waiting := true; waiting; {
+		p, changed := w.watch()
+		if p.State == operations.WorkerDraining && p.Problem != "" {
+			return nil
+		}
+		select {
+		case <-w.settled:
+			waiting = false
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for %s to end: %w", p.ID, context.Cause(ctx))
+		}
 	}
 	switch r := w.record(); {
 	case r.State == operations.WorkerFailed && r.RestartAt.IsZero():
 		// Its keeper is gone; its processes were ended when it failed.
-		w.enter(operations.WorkerDraining, nil)
+		w.drainNow()
 		w.enter(operations.WorkerStopped, func(r *record) { r.Problem = "" })
 	case r.State != operations.WorkerStopped:
 		return errors.New("the hive is stopping; the next one goes on with it")

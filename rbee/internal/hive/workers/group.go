@@ -32,7 +32,7 @@ func (w *worker) members(deep bool) []proc.Process {
 	ours := map[int]bool{}
 	// The number of the group is the worker's for as long as the leader's pid is
 	// held, or a process that is known for sure is in the group.
-	group := w.child != nil && w.child.held
+	group := w.child.Load().holds()
 	for _, p := range all {
 		if p.ID == r.Process || slices.Contains(r.Members, p.ID) || slices.Contains(marked, p.ID) {
 			ours[p.PID] = true
@@ -74,8 +74,8 @@ func (w *worker) noteMembers() {
 func (w *worker) endGroup(kill bool, grace time.Duration) (killed bool, left []proc.Process) {
 	if !kill {
 		w.signal(syscall.SIGTERM)
-		if left = w.awaitGone(grace); len(left) == 0 || w.m.ctx.Err() != nil {
-			return false, left
+		if left = w.awaitGone(grace, true); len(left) == 0 || w.m.ctx.Err() != nil {
+			return false, left // it ended by itself, or is the next hive's
 		}
 	}
 	for end := time.Now().Add(w.m.t.Kill); ; {
@@ -84,7 +84,7 @@ func (w *worker) endGroup(kill bool, grace time.Duration) (killed bool, left []p
 			return killed, nil
 		}
 		killed = true
-		if left = w.awaitGone(500 * time.Millisecond); len(left) == 0 || time.Now().After(end) || w.m.ctx.Err() != nil {
+		if left = w.awaitGone(500*time.Millisecond, false); len(left) == 0 || time.Now().After(end) || w.m.ctx.Err() != nil {
 			return killed, left
 		}
 	}
@@ -94,7 +94,7 @@ func (w *worker) endGroup(kill bool, grace time.Duration) (killed bool, left []p
 func (w *worker) signal(sig syscall.Signal) int {
 	members := w.members(true)
 	leader := w.record().Process.PID
-	held := w.child != nil && w.child.held && leader > 1
+	held := w.child.Load().holds() && leader > 1
 	if held && slices.ContainsFunc(members, func(p proc.Process) bool { return p.Group == leader }) {
 		_ = syscall.Kill(-leader, sig) // what is left is seen afterwards
 	}
@@ -109,15 +109,16 @@ func (w *worker) signal(sig syscall.Signal) int {
 	return len(members)
 }
 
-// awaitGone waits until no process of the worker is left, at most for limit.
-func (w *worker) awaitGone(limit time.Duration) (left []proc.Process) {
+// awaitGone waits until no process of the worker is left, at most for limit; and,
+// when they were asked gently, until somebody wants them killed.
+func (w *worker) awaitGone(limit time.Duration, gentle bool) (left []proc.Process) {
 	pause := 5 * time.Millisecond
 	for end := time.Now().Add(limit); ; {
 		// Only when nobody is left at first sight is it worth to look closely.
 		if left = w.members(false); len(left) == 0 {
 			left = w.members(true)
 		}
-		if len(left) == 0 || time.Now().After(end) || w.m.ctx.Err() != nil {
+		if len(left) == 0 || time.Now().After(end) || w.m.ctx.Err() != nil || gentle && w.options().Force {
 			return left
 		}
 		w.pause(pause)

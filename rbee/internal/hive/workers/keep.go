@@ -55,10 +55,10 @@ type worker struct {
 	stop    chan struct{} // closed when it is told to stop
 	settled chan struct{} // closed when the keeper has ended
 
-	ending atomic.Bool // its processes are being ended because it failed
+	ending atomic.Bool           // its processes are being ended because it failed
+	child  atomic.Pointer[child] // nil while it has no process; the keeper's to change
 
 	// The keeper's own.
-	child   *child
 	refused error  // why the first start was refused: the worker never came to be
 	retry   bool   // the failure was of no fault of the engine's: try again at once
 	tries   int    // how often so
@@ -164,9 +164,9 @@ func (w *worker) serve() {
 		case <-w.m.ctx.Done():
 			return
 		case <-w.stop:
-			w.enter(operations.WorkerDraining, nil)
+			w.drainNow()
 			return
-		case <-w.child.ended:
+		case <-w.child.Load().ended:
 			w.fail("")
 			return
 		case <-tick.C:
@@ -195,12 +195,12 @@ func (w *worker) fail(why string) {
 		return // the next hive goes on from the record
 	}
 	var status *int
-	if w.child != nil {
+	if c := w.child.Load(); c != nil {
 		ended := ""
-		if status, ended = w.child.reap(); why == "" {
+		if status, ended = c.reap(); why == "" {
 			why = ended
 		}
-		w.child = nil
+		w.child.Store(nil)
 	}
 	w.awaitMemory(pids)
 	retry := w.retry && w.tries < 3
@@ -224,7 +224,7 @@ func (w *worker) fail(why string) {
 // rest waits until a worker that failed may be tried again.
 func (w *worker) rest() {
 	if w.stopped() {
-		w.enter(operations.WorkerDraining, nil)
+		w.drainNow()
 		return
 	}
 	timer := time.NewTimer(time.Until(w.record().RestartAt))
@@ -232,7 +232,7 @@ func (w *worker) rest() {
 	select {
 	case <-w.m.ctx.Done():
 	case <-w.stop:
-		w.enter(operations.WorkerDraining, nil)
+		w.drainNow()
 	case <-timer.C:
 		w.enter(operations.WorkerStarting, func(r *record) {
 			r.Restarts++
@@ -245,7 +245,7 @@ func (w *worker) rest() {
 func (w *worker) resume() {
 	r := w.record()
 	switch {
-	case w.child != nil: // adopted
+	case w.child.Load() != nil: // adopted
 	case r.State == operations.WorkerStopped:
 		close(w.settled)
 		return
@@ -297,7 +297,7 @@ func (w *worker) adopt() {
 		w.ending.Store(true) // until what is left of it is gone
 		return
 	}
-	w.child = follow(w.m.ctx.Done(), id)
+	w.child.Store(follow(w.m.ctx.Done(), id))
 	w.mu.Lock()
 	w.adopted = true
 	w.mu.Unlock()
@@ -316,6 +316,9 @@ type child struct {
 	held  bool          // its pid is held until reap, and with it its group's name
 	reap  func() (status *int, how string)
 }
+
+// holds reports whether the number of the group is surely the worker's still.
+func (c *child) holds() bool { return c != nil && c.held }
 
 // hold follows a process that this hive started.
 func hold(id proc.ID, process *os.Process) *child {

@@ -45,9 +45,9 @@ func (w *worker) load() {
 		case <-w.m.ctx.Done():
 			return
 		case <-w.stop:
-			w.enter(operations.WorkerDraining, nil)
+			w.drainNow()
 			return
-		case <-w.child.ended:
+		case <-w.child.Load().ended:
 			// A port that somebody else was faster to take is worth another try.
 			w.retry = r.AskedPort == 0 && portTaken(ctx, r.Port)
 			w.fail("")
@@ -71,7 +71,7 @@ func (w *worker) load() {
 
 func (w *worker) over() bool {
 	select {
-	case <-w.child.ended:
+	case <-w.child.Load().ended:
 		return true
 	default:
 		return false

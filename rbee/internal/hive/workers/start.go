@@ -29,7 +29,7 @@ var errStopped = errors.New("it was told to stop")
 // start places the worker and makes its process.
 func (w *worker) start() {
 	if w.stopped() {
-		w.enter(operations.WorkerDraining, nil)
+		w.drainNow()
 		return
 	}
 	ctx, cancel := w.untilStopped()
@@ -38,7 +38,7 @@ func (w *worker) start() {
 	switch {
 	case w.m.ctx.Err() != nil:
 	case w.stopped():
-		w.enter(operations.WorkerDraining, nil)
+		w.drainNow()
 	case err != nil:
 		if w.record().Restarts == 0 {
 			w.refused = err
@@ -184,7 +184,7 @@ func (w *worker) exec(argv, env []string) error {
 	if err != nil { // it has ended already: what is held still says when it began
 		id = proc.ID{PID: cmd.Process.Pid, StartTime: "ended", BootID: w.m.boot}
 	}
-	w.child = hold(id, cmd.Process)
+	w.child.Store(hold(id, cmd.Process))
 	w.mu.Lock()
 	w.adopted = false
 	w.mu.Unlock()

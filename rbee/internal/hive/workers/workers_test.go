@@ -182,6 +182,32 @@ func TestStopKillsTheDeaf(t *testing.T) {
 	}
 }
 
+// TestForceWhileItDrains holds that somebody who has no more patience is heard.
+func TestForceWhileItDrains(t *testing.T) {
+	t.Parallel()
+	m := manager(t, options(t.TempDir()))
+	p := spawn(t, m, "deaf")
+	gentle := make(chan *operations.WorkerDeleteReport, 1)
+	go func() {
+		r, err := m.Stop(context.Background(), operations.WorkerRef{ID: p.ID}, StopOptions{Grace: time.Hour})
+		if err != nil {
+			t.Error(err)
+		}
+		gentle <- r
+	}()
+	eventually(t, "the worker to drain", func() bool {
+		got, err := m.Get(operations.WorkerRef{ID: p.ID})
+		return err == nil && got.State == operations.WorkerDraining
+	})
+	r, err := m.Stop(t.Context(), operations.WorkerRef{ID: p.ID}, StopOptions{Force: true})
+	if err != nil || !r.Killed || r.Worker.State != operations.WorkerStopped || !gone(p.PID) {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if r := <-gentle; r.Worker.State != operations.WorkerStopped {
+		t.Errorf("%+v", r)
+	}
+}
+
 // TestNobodyIsLeft holds that the whole crowd of an engine ends with it: stopped,
 // crashed, or killed.
 func TestNobodyIsLeft(t *testing.T) {
@@ -458,7 +484,7 @@ func TestEndedAreForgotten(t *testing.T) {
 	m := manager(t, options(t.TempDir()))
 	for i := range maxEnded + 5 {
 		r := &record{
-			ID: fmt.Sprintf("fake-%d", i), Mark: "m", Boot: m.boot, State: operations.WorkerStopped,
+			ID: fmt.Sprintf("old-%d", i), Mark: "m", Boot: m.boot, State: operations.WorkerStopped,
 			CreatedAt: time.Now().Add(time.Duration(i) * time.Second),
 		}
 		w := m.add(r)
@@ -468,7 +494,7 @@ func TestEndedAreForgotten(t *testing.T) {
 		}
 	}
 	p := spawn(t, m, "serve")
-	if _, err := m.Get(operations.WorkerRef{ID: "fake-0"}); err == nil {
+	if _, err := m.Get(operations.WorkerRef{ID: "old-0"}); err == nil {
 		t.Error("the oldest is remembered")
 	}
 	if list := m.List(true); len(list) != maxEnded+1 {
