@@ -20,6 +20,8 @@ const (
 	KindPackageUninstall    Kind = "package_uninstall"
 	KindPackageValidate     Kind = "package_validate"
 	KindPackageMigrate      Kind = "package_migrate"
+	KindPackageRollback     Kind = "package_rollback"
+	KindPackageBundle       Kind = "package_bundle"
 	KindHiveStart           Kind = "hive_start"
 	KindHiveStop            Kind = "hive_stop"
 	KindHiveList            Kind = "hive_list"
@@ -104,6 +106,8 @@ var all = []entry{
 	reader[PackageUninstall, UninstallReport](),
 	reader[PackageValidate, ValidateReport](),
 	reader[PackageMigrate, MigrateReport](),
+	reader[PackageRollback, RollbackReport](),
+	reader[PackageBundle, BundleReport](),
 	reader[HiveStart, HiveDaemonReport](),
 	reader[HiveStop, HiveDaemonReport](),
 	reader[HiveList, HiveListReport](),

@@ -39,18 +39,24 @@ var golden = map[string]ops.Operation{
 	"package_migrate": ops.PackageMigrate{
 		OutputPath: "out/", ConfigPath: "hives.conf", SSHConfig: "gpu-*", Hosts: []string{"bee@box:2222", "other"}, Parallel: 4, Force: true,
 	},
-	"package_migrate_min": ops.PackageMigrate{OutputPath: "hives.conf"},
-	"hive_start":          ops.HiveStart{Alias: "gpu-1", ConfigPath: "hives.conf"},
-	"hive_start_min":      ops.HiveStart{Alias: "gpu-1"},
-	"hive_stop":           ops.HiveStop{Alias: "gpu-1", ConfigPath: "hives.conf"},
-	"hive_list":           ops.HiveList{ConfigPath: "hives.conf"},
-	"hive_list_min":       ops.HiveList{},
-	"hive_get":            ops.HiveGet{Alias: "gpu-1", ConfigPath: "hives.conf"},
-	"hive_status":         ops.HiveStatus{Alias: "gpu-1", ConfigPath: "hives.conf"},
-	"hive_capabilities":   ops.HiveCapabilities{Alias: "gpu-1", ConfigPath: "hives.conf"},
-	"worker_spawn":        ops.WorkerSpawn{Target: ops.Target{HiveID: "gpu-1"}, Model: "org/repo", Worker: "vllm", Device: "0,1"},
-	"worker_spawn_min":    ops.WorkerSpawn{Target: ops.Target{HiveID: "gpu-1"}, Model: "org/repo", Worker: "vllm"},
-	"worker_process_list": ops.WorkerProcessList{Target: ops.Target{HiveID: "gpu-1"}},
+	"package_migrate_min":  ops.PackageMigrate{OutputPath: "hives.conf"},
+	"package_sync_upgrade": ops.PackageSync{Upgrade: true, UpgradeWorkers: []string{"vllm"}},
+	"package_sync_bundle":  ops.PackageSync{Change: ops.Change{BundlePath: "fleet.rbee"}},
+	"package_rollback":     ops.PackageRollback{ConfigPath: "hives.conf", Hive: "gpu-1", Worker: "vllm", LockWaitSeconds: 2},
+	"package_rollback_min": ops.PackageRollback{Hive: "gpu-1", Worker: "vllm"},
+	"package_bundle":       ops.PackageBundle{Scope: scope(), OutputPath: "fleet.rbee", Platforms: []string{"linux/amd64"}, Force: true},
+	"package_bundle_min":   ops.PackageBundle{OutputPath: "fleet.rbee"},
+	"hive_start":           ops.HiveStart{Alias: "gpu-1", ConfigPath: "hives.conf"},
+	"hive_start_min":       ops.HiveStart{Alias: "gpu-1"},
+	"hive_stop":            ops.HiveStop{Alias: "gpu-1", ConfigPath: "hives.conf"},
+	"hive_list":            ops.HiveList{ConfigPath: "hives.conf"},
+	"hive_list_min":        ops.HiveList{},
+	"hive_get":             ops.HiveGet{Alias: "gpu-1", ConfigPath: "hives.conf"},
+	"hive_status":          ops.HiveStatus{Alias: "gpu-1", ConfigPath: "hives.conf"},
+	"hive_capabilities":    ops.HiveCapabilities{Alias: "gpu-1", ConfigPath: "hives.conf"},
+	"worker_spawn":         ops.WorkerSpawn{Target: ops.Target{HiveID: "gpu-1"}, Model: "org/repo", Worker: "vllm", Device: "0,1"},
+	"worker_spawn_min":     ops.WorkerSpawn{Target: ops.Target{HiveID: "gpu-1"}, Model: "org/repo", Worker: "vllm"},
+	"worker_process_list":  ops.WorkerProcessList{Target: ops.Target{HiveID: "gpu-1"}},
 	"worker_spawn_all": ops.WorkerSpawn{
 		Target: ops.Target{HiveID: "gpu-1", ConfigPath: "hives.conf"}, Model: "org/repo", Worker: "vllm", Device: "0,1", Port: 8700,
 		ContextLength: 4096, Env: map[string]string{"A": "b=c"}, Args: []string{"--flag", "two words"}, Detach: true,
@@ -125,7 +131,7 @@ func TestGolden(t *testing.T) {
 func TestEveryKindIsKnownOnce(t *testing.T) {
 	t.Parallel()
 	kinds := ops.Kinds()
-	if len(kinds) != 22 || len(slices.Compact(slices.Sorted(slices.Values(kinds)))) != 22 {
+	if len(kinds) != 24 || len(slices.Compact(slices.Sorted(slices.Values(kinds)))) != 24 {
 		t.Errorf("kinds: %v", kinds)
 	}
 }

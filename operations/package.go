@@ -37,6 +37,11 @@ type Change struct {
 	// hives, for hives without a way to the internet.
 	Push bool `json:"push,omitempty"`
 
+	// BundlePath is a file that [PackageBundle] wrote. All that is installed is
+	// taken from it and sent, so that nothing is fetched from anywhere. Empty for
+	// none.
+	BundlePath string `json:"bundle_path,omitempty"`
+
 	// LockWaitSeconds is how long to wait for a hive on which another run
 	// works: 0 means 30 seconds, a negative number not to wait.
 	LockWaitSeconds float64 `json:"lock_wait_seconds,omitempty"`
@@ -57,6 +62,11 @@ type PackageSync struct {
 
 	// Force installs again what is installed already.
 	Force bool `json:"force"`
+
+	// Upgrade looks for newer versions than those that the lock beside the config
+	// holds, of the worker types in UpgradeWorkers, or of all if that is empty.
+	Upgrade        bool     `json:"upgrade,omitempty"`
+	UpgradeWorkers []string `json:"upgrade_workers,omitempty"`
 }
 
 // PackageInstall is a [PackageSync] that never removes anything.
@@ -130,6 +140,75 @@ type PackageMigrate struct {
 	Force bool `json:"force,omitempty"`
 }
 
+// PackageRollback makes the version of a worker type that a hive had before be the
+// one that is installed there. The hive keeps it until the type is upgraded. It
+// ends in a [*RollbackReport].
+type PackageRollback struct {
+	// ConfigPath is as in [Scope].
+	ConfigPath string `json:"config_path,omitempty"`
+
+	// Hive is the alias of the hive, and Worker the worker type. Required.
+	Hive   string `json:"hive_alias"`
+	Worker string `json:"worker"`
+
+	// LockWaitSeconds is as in [Change].
+	LockWaitSeconds float64 `json:"lock_wait_seconds,omitempty"`
+}
+
+// PackageBundle writes all that a config needs into one file, from which a
+// machine without the internet can install it: rbee for each platform, and every
+// artefact of the workers. It ends in a [*BundleReport].
+type PackageBundle struct {
+	Scope
+
+	// OutputPath is the file to write. Required.
+	OutputPath string `json:"output_path"`
+
+	// Platforms are os/arch pairs, such as "linux/amd64". For a hive that cannot
+	// be read, every variant of its workers for these is put in; empty means
+	// linux/amd64.
+	Platforms []string `json:"platforms,omitempty"`
+
+	// Force overwrites a file that exists.
+	Force bool `json:"force,omitempty"`
+}
+
+// Kind is [KindPackageRollback].
+func (PackageRollback) Kind() Kind { return KindPackageRollback }
+
+// Kind is [KindPackageBundle].
+func (PackageBundle) Kind() Kind { return KindPackageBundle }
+
+// Validate implements [Operation].
+func (o PackageRollback) Validate() error {
+	return require(o.Kind(), "hive_alias", o.Hive, "worker", o.Worker)
+}
+
+// Validate implements [Operation].
+func (o PackageBundle) Validate() error {
+	for _, p := range o.Platforms {
+		if system, arch, ok := strings.Cut(p, "/"); !ok || system == "" || arch == "" {
+			return badOperation("%s: platform %q is none, want such as linux/amd64", o.Kind(), p)
+		}
+	}
+	if err := require(o.Kind(), "output_path", o.OutputPath); err != nil {
+		return err
+	}
+	return o.Scope.validate(o.Kind())
+}
+
+// MarshalJSON writes the wire form.
+func (o PackageRollback) MarshalJSON() ([]byte, error) {
+	type fields PackageRollback
+	return tagged(o.Kind(), fields(o))
+}
+
+// MarshalJSON writes the wire form.
+func (o PackageBundle) MarshalJSON() ([]byte, error) {
+	type fields PackageBundle
+	return tagged(o.Kind(), fields(o))
+}
+
 // Kind is [KindPackageSync].
 func (PackageSync) Kind() Kind { return KindPackageSync }
 
@@ -149,7 +228,15 @@ func (PackageValidate) Kind() Kind { return KindPackageValidate }
 func (PackageMigrate) Kind() Kind { return KindPackageMigrate }
 
 // Validate implements [Operation].
-func (o PackageSync) Validate() error { return o.Scope.validate(o.Kind()) }
+func (o PackageSync) Validate() error {
+	switch {
+	case len(o.UpgradeWorkers) > 0 && !o.Upgrade:
+		return badOperation("%s: field \"upgrade_workers\" goes with upgrade only", o.Kind())
+	case o.Upgrade && o.BundlePath != "":
+		return badOperation("%s: a bundle has the versions that it has: upgrade does not go with it", o.Kind())
+	}
+	return o.Scope.validate(o.Kind())
+}
 
 // Validate implements [Operation].
 func (o PackageInstall) Validate() error { return o.Scope.validate(o.Kind()) }

@@ -44,9 +44,12 @@ const (
 	ActionRemoveWorker  Action = "remove_worker"  // remove a worker
 	ActionInstallWorker Action = "install_worker" // install a worker that is missing
 	ActionUpdateWorker  Action = "update_worker"  // replace a worker by another version, or repair it
-	ActionStartHive     Action = "start_hive"     // start the daemon, or restart it as another one
-	ActionStopHive      Action = "stop_hive"      // stop the daemon
-	ActionRemoveHive    Action = "remove_hive"    // stop the daemon and remove all of rbee
+
+	ActionRollbackWorker Action = "rollback_worker" // go back to the version before
+
+	ActionStartHive  Action = "start_hive"  // start the daemon, or restart it as another one
+	ActionStopHive   Action = "stop_hive"   // stop the daemon
+	ActionRemoveHive Action = "remove_hive" // stop the daemon and remove all of rbee
 )
 
 // Step is one change to one hive.
@@ -64,6 +67,11 @@ type Step struct {
 	// none or it is not known.
 	From    string `json:"from,omitempty"`
 	Version string `json:"version,omitempty"`
+
+	// Variant is which of a recipe's sources is installed, and VariantReason why
+	// it is that one; empty where there is no choice.
+	Variant       string `json:"variant,omitempty"`
+	VariantReason string `json:"variant_reason,omitempty"`
 
 	// Reason says why the step is needed.
 	Reason string `json:"reason"`
@@ -86,6 +94,18 @@ type Plan struct {
 	// Blocked are the wishes that no step can fulfil, such as a worker type
 	// whose recipe has no way to install it.
 	Blocked []Blocked `json:"blocked,omitempty"`
+
+	// Upgrades are the wishes that stand for another version from now on.
+	Upgrades []Upgrade `json:"upgrades,omitempty"`
+}
+
+// Upgrade is a wish of the config, such as "latest", that stands for another
+// version than the lock said.
+type Upgrade struct {
+	Worker    string `json:"worker"`
+	Requested string `json:"requested"`
+	From      string `json:"from"`
+	To        string `json:"to"`
 }
 
 // Blocked is something the config wants and rbee cannot do.

@@ -132,6 +132,52 @@ func hivesOutcome(hives []HiveReport) Outcome {
 	return out
 }
 
+// RollbackReport is what [PackageRollback] ends with.
+type RollbackReport struct {
+	Hive   string `json:"hive"`
+	Worker string `json:"worker"`
+	From   string `json:"from"` // the version that was installed
+	To     string `json:"to"`   // the one that is now
+}
+
+// Outcome implements [Report].
+func (r *RollbackReport) Outcome() Outcome { return OutcomeOK }
+
+// BundleReport is what [PackageBundle] ends with.
+type BundleReport struct {
+	Path      string `json:"path"`
+	Bytes     int64  `json:"bytes"`
+	SHA256    string `json:"sha256"`
+	Artefacts int    `json:"artefacts"` // files of workers
+
+	// Platforms are those that rbee itself is in for, and Workers what is in of
+	// workers, sorted.
+	Platforms []string         `json:"platforms"`
+	Workers   []BundleContents `json:"workers"`
+
+	// Blocked are the wishes that are not in, with the reason.
+	Blocked []Blocked `json:"blocked,omitempty"`
+
+	DurationSeconds float64 `json:"duration_seconds"`
+}
+
+// BundleContents is a version of a worker type in a bundle.
+type BundleContents struct {
+	Worker   string `json:"worker"`
+	Version  string `json:"version"`
+	Variant  string `json:"variant,omitempty"`
+	Platform string `json:"platform"`
+	Bytes    int64  `json:"bytes"`
+}
+
+// Outcome implements [Report].
+func (r *BundleReport) Outcome() Outcome {
+	if len(r.Blocked) > 0 {
+		return OutcomeFailed
+	}
+	return OutcomeOK
+}
+
 // UninstallReport is what [PackageUninstall] ends with.
 type UninstallReport struct {
 	Status  string           `json:"status"` // success, partial, failed

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path"
 	"time"
 
@@ -276,6 +277,8 @@ func (s *session) request(install *wire.Installed) (req *wire.Request, index []i
 			ws.Action, ws.Worker = wire.ActionInstallWorker, s.workerInstall(step)
 		case operations.ActionRemoveWorker:
 			ws.Action, ws.Worker = wire.ActionRemoveWorker, &wire.WorkerInstall{Type: step.Worker}
+		case operations.ActionRollbackWorker:
+			ws.Action, ws.Worker = wire.ActionRollback, &wire.WorkerInstall{Type: step.Worker}
 		case operations.ActionStartHive:
 			ws.Action = wire.ActionStart
 		case operations.ActionStopHive:
@@ -299,16 +302,15 @@ func (s *session) wish(workerType string) Worker {
 }
 
 func (s *session) wantOf(step operations.Step) WorkerWant {
-	w := s.wish(step.Worker)
-	return s.fleet.want.Workers[WorkerKey{w.Type, w.Version, s.member.state.Platform}]
+	return s.fleet.want.Workers[WorkerKey{s.member.hive.Alias, step.Worker}]
 }
 
 func (s *session) workerInstall(step operations.Step) *wire.WorkerInstall {
 	want := s.wantOf(step)
 	return &wire.WorkerInstall{
-		Type: step.Worker, Version: want.Version, Requested: s.wish(step.Worker).Version,
+		Type: step.Worker, Version: want.Version, Requested: s.wish(step.Worker).Version, Variant: want.Variant,
 		Force:  s.opts.Force || s.damaged(step, want),
-		Source: want.Source,
+		SHA256: want.SHA256, Steps: s.fleet.sent(want.Steps), Entry: want.Entry,
 		Launch: want.Launch,
 	}
 }
@@ -320,7 +322,7 @@ func (s *session) damaged(step operations.Step, want WorkerWant) bool {
 	}
 	for _, w := range s.member.state.Workers {
 		if w.Type == step.Worker {
-			return w.Corrupt != "" || w.Foreign || w.SHA256 != want.Source.SHA256
+			return w.Corrupt != "" || w.Foreign || w.SHA256 != want.SHA256
 		}
 	}
 	return false
@@ -382,7 +384,7 @@ func (s *session) talk(ctx context.Context, in io.Writer, out *wire.Reader, req 
 		case m.Progress != nil && known(m.Progress.Index, index):
 			s.progress(index[m.Progress.Index], m.Progress.Bytes, m.Progress.Total)
 		case m.Need != nil && known(m.Need.Index, index):
-			if err := s.send(ctx, in, index[m.Need.Index]); err != nil {
+			if err := s.send(ctx, in, index[m.Need.Index], m.Need.SHA256); err != nil {
 				return err
 			}
 		}
@@ -412,11 +414,10 @@ func (s *session) note(i int, n *wire.StepNote) {
 	}
 }
 
-// send sends the artefact of a step. A source that cannot be read fails that
-// step alone: the machine is told, and goes on with the next.
-func (s *session) send(ctx context.Context, in io.Writer, i int) error {
-	want := s.wantOf(s.steps[i])
-	f, gzipped, err := s.fleet.art.open(ctx, want)
+// send sends an artefact of a step. One that cannot be read fails that step alone:
+// the machine is told, and goes on with the next.
+func (s *session) send(ctx context.Context, in io.Writer, i int, sum string) error {
+	f, gzipped, err := s.fleet.openNeeded(ctx, s.wantOf(s.steps[i]), sum)
 	if err != nil {
 		s.failed[i] = err
 		if sent := wire.SendBlob(in, failingReader{err}, false); !errors.Is(sent, err) {
@@ -435,6 +436,33 @@ func (s *session) send(ctx context.Context, in io.Writer, i int) error {
 		size = info.Size()
 	}
 	return wire.SendBlob(in, s.counted(i, f, size), gzipped)
+}
+
+// sent are the steps as a machine gets them: where this side sends artefacts, they
+// have no address.
+func (f *Fleet) sent(steps []wire.InstallStep) []wire.InstallStep {
+	steps = cloneSteps(steps)
+	for i := range steps {
+		for _, a := range steps[i].Artefacts() {
+			if f.opts.Push || f.opts.Bundle != nil {
+				a.URL = ""
+			}
+		}
+	}
+	return steps
+}
+
+// openNeeded opens the artefact that a machine asks for.
+func (f *Fleet) openNeeded(ctx context.Context, want WorkerWant, sum string) (*os.File, bool, error) {
+	for i := range want.Steps {
+		for _, a := range want.Steps[i].Artefacts() {
+			if a.SHA256 == sum {
+				// An archive is packed already, and so is a wheel.
+				return f.art.open(ctx, *a, want.Files[sum], want.Steps[i].Kind == wire.StepFile)
+			}
+		}
+	}
+	return nil, false, fmt.Errorf("the machine asks for an artefact %s, which is not one of the step's", sum)
 }
 
 // finish takes in the result.

@@ -197,15 +197,15 @@ func TestURLIsLeftToTheHive(t *testing.T) {
 	})
 	c, machines := echoFleet(1)
 	c.Hives[0] = echoHive("gpu-00", "far")
-	var got wire.Source
+	var got wire.InstallStep
 	machines["gpu-00"].OnStep = func(s wire.Step) error {
 		if s.Worker != nil && s.Worker.Type == "far" {
-			got = s.Worker.Source
+			got = s.Worker.Steps[0]
 		}
 		return nil
 	}
 	syncFleet(t.Context(), openFleet(t, c, machines, func(o *pkgmgr.Options) { o.Catalog = catalog }), pkgmgr.PlanOptions{}, pkgmgr.ApplyOptions{})
-	if got.Kind != wire.SourceURL || got.URL != "https://far.example/linux/amd64" || got.SHA256 != hexSum(nil) {
+	if a := got.Artefact; got.Kind != wire.StepFile || a.URL != "https://far.example/linux/amd64" || a.SHA256 != hexSum(nil) {
 		t.Errorf("%+v", got)
 	}
 }
@@ -244,7 +244,7 @@ func TestCancelledBefore(t *testing.T) {
 	c, machines := echoFleet(3)
 	f := openFleet(t, c, machines, nil)
 	f.Read(t.Context(), pkgmgr.ReadOptions{})
-	plan := f.Plan(t.Context(), true, pkgmgr.PlanOptions{})
+	plan := f.Plan(t.Context(), pkgmgr.PlanOptions{Fetch: true})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if got := results(f.Apply(ctx, plan, pkgmgr.ApplyOptions{})); got != "gpu-00=canceled gpu-01=canceled gpu-02=canceled" {
@@ -256,7 +256,7 @@ func TestCancelledBefore(t *testing.T) {
 			t.Errorf("%s: %+v, %v", s.Hive.Alias, s.State, s.Err)
 		}
 	}
-	if plan := f.Plan(t.Context(), true, pkgmgr.PlanOptions{}); len(plan.Steps) != 0 {
+	if plan := f.Plan(t.Context(), pkgmgr.PlanOptions{Fetch: true}); len(plan.Steps) != 0 {
 		t.Errorf("planned for what was not read: %+v", plan.Steps)
 	}
 }
@@ -320,7 +320,7 @@ func TestTwoRunsTakeTurns(t *testing.T) {
 		}
 	})
 	f2.Read(t.Context(), pkgmgr.ReadOptions{})
-	plan := f2.Plan(t.Context(), true, pkgmgr.PlanOptions{})
+	plan := f2.Plan(t.Context(), pkgmgr.PlanOptions{Fetch: true})
 	go func() { first <- syncFleet(t.Context(), f1, pkgmgr.PlanOptions{}, pkgmgr.ApplyOptions{}) }()
 	<-working
 	second := f2.Apply(t.Context(), plan, pkgmgr.ApplyOptions{})
@@ -346,7 +346,7 @@ func TestRbeeOnTheMachineFails(t *testing.T) {
 	apply := func(connect pkgmgr.Connect, before func(*pkgmgr.State), want string) {
 		f := openFleet(t, c, machines, func(o *pkgmgr.Options) { o.Connect = connect })
 		f.Read(t.Context(), pkgmgr.ReadOptions{})
-		plan := f.Plan(t.Context(), true, pkgmgr.PlanOptions{})
+		plan := f.Plan(t.Context(), pkgmgr.PlanOptions{Fetch: true})
 		m.Edit(before)
 		r := f.Apply(t.Context(), plan, pkgmgr.ApplyOptions{})[0]
 		if r.Status != operations.HiveFailed || !strings.Contains(r.Error.Message, want) || len(plan.Steps) != 1 || len(r.Failed) != 1 {

@@ -2,11 +2,13 @@ package pkgmgr
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"sync"
@@ -19,7 +21,9 @@ import (
 // artefacts keeps what is pushed to hives, by SHA-256: each is fetched, hashed
 // and packed once, however many hives want it.
 type artefacts struct {
-	dir string
+	dir    string
+	client *http.Client // nil is the default one
+	bundle *Bundle      // has artefacts too; nil for none
 
 	mu    sync.Mutex
 	sums  map[string]sumEntry        // by path
@@ -51,28 +55,65 @@ func (a *artefacts) sum(path, want string) (sum string, size int64, err error) {
 	return e.sum, e.size, e.err
 }
 
-// open opens what is sent for a pushed source. gzipped tells whether that is
-// the artefact compressed: a plain file is, an archive is packed already.
-func (a *artefacts) open(ctx context.Context, w WorkerWant) (f *os.File, gzipped bool, err error) {
-	path := w.File
+// open opens an artefact: file, if it is one on this machine already, or what its
+// address gives. gzipped tells whether what is read is the artefact compressed,
+// which it is if compress is true.
+func (a *artefacts) open(ctx context.Context, want wire.Artefact, file string, compress bool) (f *os.File, gzipped bool, err error) {
+	path := file
 	if path == "" {
-		path = filepath.Join(a.dir, w.Source.SHA256)
-		if err := a.once(w.Source.SHA256, w.URL, func() error {
-			return fetchFile(ctx, nil, w.URL, w.Source.SHA256, path, 0o600)
-		}); err != nil {
+		if path, err = a.fetch(ctx, want); err != nil {
 			return nil, false, err
 		}
 	}
-	if w.Source.Format != wire.FormatPlain {
+	if !compress {
 		f, err = os.Open(path)
 		return f, false, err
 	}
-	packed := filepath.Join(a.dir, w.Source.SHA256+".gz")
-	if err := a.once(w.Source.SHA256+".gz", path, func() error { return pack(path, packed, w.Source.SHA256) }); err != nil {
+	packed := filepath.Join(a.dir, want.SHA256+".gz")
+	if err := a.once(want.SHA256+".gz", path, func() error { return pack(path, packed, want.SHA256) }); err != nil {
 		return nil, false, err
 	}
 	f, err = os.Open(packed)
 	return f, true, err
+}
+
+// fetch makes an artefact be in the cache.
+func (a *artefacts) fetch(ctx context.Context, want wire.Artefact) (path string, err error) {
+	path = filepath.Join(a.dir, want.SHA256)
+	return path, a.once(want.SHA256, want.URL, func() error {
+		if a.bundle != nil {
+			if found, err := a.bundle.extract(want.SHA256, path); found || err != nil {
+				return err
+			}
+			return fmt.Errorf("the bundle does not hold %s", want.Name)
+		}
+		if want.URL == "" {
+			return fmt.Errorf("nobody knows where %s comes from", want.Name)
+		}
+		return fetchFile(ctx, a.client, want.URL, want.SHA256, path, 0o600)
+	})
+}
+
+// learn fetches something into the cache, whatever it is, or whose checksum is
+// sum if that is not empty.
+func (a *artefacts) learn(ctx context.Context, client *http.Client, from, sum string) (got string, size int64, err error) {
+	temp := filepath.Join(a.dir, "new-"+rand.Text())
+	h := sha256.New()
+	if err := writeWhole(temp, 0o600, func(w io.Writer) error {
+		return download(ctx, client, from, io.MultiWriter(w, h))
+	}); err != nil {
+		return "", 0, err
+	}
+	defer os.Remove(temp)
+	got = hex.EncodeToString(h.Sum(nil))
+	if sum != "" && got != sum {
+		return "", 0, fmt.Errorf("fetching %s: its SHA-256 is %s, want %s", shown(from), got, sum)
+	}
+	info, err := os.Stat(temp)
+	if err != nil {
+		return "", 0, err
+	}
+	return got, info.Size(), os.Rename(temp, filepath.Join(a.dir, got))
 }
 
 // once makes a file of the cache from something unless it is there; others who

@@ -22,12 +22,19 @@ type Catalog struct {
 	recipes map[string]*Recipe
 }
 
-//go:embed catalog/*.yaml
+//go:embed catalog/*.yaml catalog/tools/*.yaml
 var builtinRecipes embed.FS
 
 var builtinCatalog = sync.OnceValue(func() *Catalog {
-	c := &Catalog{recipes: map[string]*Recipe{}}
-	names, _ := fs.Glob(builtinRecipes, "catalog/*.yaml") // fails for a bad pattern only
+	return &Catalog{recipes: builtin("catalog/*.yaml")}
+})
+
+// toolRecipes are the recipes of programs that installs need.
+var toolRecipes = sync.OnceValue(func() map[string]*Recipe { return builtin("catalog/tools/*.yaml") })
+
+func builtin(pattern string) map[string]*Recipe {
+	recipes := map[string]*Recipe{}
+	names, _ := fs.Glob(builtinRecipes, pattern) // fails for a bad pattern only
 	for _, name := range names {
 		data, err := builtinRecipes.ReadFile(name)
 		if err != nil {
@@ -35,11 +42,11 @@ var builtinCatalog = sync.OnceValue(func() *Catalog {
 		}
 		// A test holds that each of them is right.
 		if r, err := ParseRecipe(name, data); err == nil {
-			c.recipes[r.Type] = r
+			recipes[r.Type] = r
 		}
 	}
-	return c
-})
+	return recipes
+}
 
 // BuiltinCatalog gives the recipes that come with rbee. Only the first call costs
 // anything.
@@ -115,6 +122,14 @@ func addRecipe(own map[string]*Recipe, path string) ([]operations.Problem, error
 func (c *Catalog) Recipe(typ string) (*Recipe, bool) {
 	r, ok := c.recipes[typ]
 	return r, ok
+}
+
+// Text is the recipe's file as it is written.
+func (r *Recipe) Text() ([]byte, error) {
+	if data, err := builtinRecipes.ReadFile(r.File); err == nil {
+		return data, nil
+	}
+	return os.ReadFile(r.File)
 }
 
 // Types lists the worker types, sorted.

@@ -17,6 +17,8 @@ import (
 type recipeFile struct {
 	Type        strict.Value[string]        `key:"type,required" like:"vllm"`
 	Description strict.Value[string]        `key:"description"`
+	API         strict.Value[string]        `key:"api" like:"openai"`
+	Versions    strict.Value[versionsEntry] `key:"versions"`
 	Latest      strict.Value[string]        `key:"latest" like:"\"1.2\""`
 	Note        strict.Value[string]        `key:"note"`
 	Sources     strict.Value[[]sourceEntry] `key:"sources"`
@@ -25,6 +27,12 @@ type recipeFile struct {
 	Needs       strict.Value[needsEntry]    `key:"needs"`
 	Memory      strict.Value[memoryEntry]   `key:"memory"`
 	Grace       strict.Value[span]          `key:"grace" like:"30s"`
+}
+
+type versionsEntry struct {
+	GitHub  strict.Value[string] `key:"github" like:"owner/name"`
+	Tag     strict.Value[string] `key:"tag" like:"\"v{version}\""`
+	Package strict.Value[string] `key:"package" like:"vllm"`
 }
 
 type memoryEntry struct {
@@ -36,22 +44,71 @@ type memoryEntry struct {
 
 type sourceEntry struct {
 	Pos     strict.Pos
-	Version strict.Value[string] `key:"version" like:"\"1.2\""`
-	OS      strict.Value[string] `key:"os" like:"linux"`
-	Arch    strict.Value[string] `key:"arch" like:"amd64"`
-	Libc    strict.Value[string] `key:"libc" like:"glibc"`
+	Name    strict.Value[string]      `key:"name" like:"cuda-13"`
+	Version strict.Value[string]      `key:"version" like:"\"1.2\""`
+	OS      strict.Value[string]      `key:"os" like:"linux"`
+	Arch    strict.Value[string]      `key:"arch" like:"amd64"`
+	Libc    strict.Value[string]      `key:"libc" like:"glibc"`
+	Glibc   strict.Value[string]      `key:"glibc" like:"\"2.28\""`
+	GPU     strict.Value[string]      `key:"gpu" like:"nvidia"`
+	Driver  strict.Value[string]      `key:"driver" like:"\"580\""`
+	Compute strict.Value[string]      `key:"compute" like:"\"7.5\""`
+	Steps   strict.Value[[]stepEntry] `key:"steps"`
+
+	// One step, written without a list.
 	Builtin strict.Value[string] `key:"builtin" like:"echo"`
-	File    strict.Value[string] `key:"file" like:"worker-{os}-{arch}.tar.gz"`
-	URL     strict.Value[string] `key:"url" like:"https://example.com/worker-{version}.tar.gz"`
-	SHA256  strict.Value[string] `key:"sha256"`
-	Size    strict.Value[size]   `key:"size" like:"512MiB"`
-	Format  strict.Value[string] `key:"format" like:"tar.gz"`
-	Entry   strict.Value[string] `key:"entry" like:"bin/server"`
+	artefactEntry
+
+	Entry strict.Value[string]                 `key:"entry" like:"bin/server"`
+	Args  strict.Value[[]strict.Value[string]] `key:"args" like:"[--cpu]"`
+}
+
+type stepEntry struct {
+	Pos     strict.Pos
+	Builtin strict.Value[string]      `key:"builtin" like:"echo"`
+	File    strict.Value[originEntry] `key:"file"`
+	Archive strict.Value[originEntry] `key:"archive"`
+	Python  strict.Value[pythonEntry] `key:"python"`
+}
+
+// artefactEntry is where a file or an archive comes from.
+type artefactEntry struct {
+	File   strict.Value[string] `key:"file" like:"worker-{os}-{arch}.tar.gz"`
+	URL    strict.Value[string] `key:"url" like:"https://example.com/worker-{version}.tar.gz"`
+	SHA256 strict.Value[string] `key:"sha256"`
+	Size   strict.Value[size]   `key:"size" like:"512MiB"`
+	Format strict.Value[string] `key:"format" like:"tar.gz"`
+	Strip  strict.Value[int64]  `key:"strip" like:"1"`
+}
+
+type originEntry struct {
+	Pos strict.Pos
+	artefactEntry
+	Asset strict.Value[string] `key:"asset" like:"worker-{version}-*-x64.tar.gz"`
+	Code  strict.Value[bool]   `key:"source_code" like:"true"`
+	Into  strict.Value[string] `key:"into" like:"lib"`
+}
+
+type pythonEntry struct {
+	Version      strict.Value[string]                 `key:"version,required" like:"\"3.12\""`
+	Packages     strict.Value[[]strict.Value[string]] `key:"packages" like:"[\"vllm=={version}\"]"`
+	Requirements strict.Value[string]                 `key:"requirements" like:"requirements.txt"`
+	Torch        strict.Value[string]                 `key:"torch" like:"cu128"`
+	Prerelease   strict.Value[bool]                   `key:"prerelease" like:"true"`
+	Into         strict.Value[string]                 `key:"into" like:"venv"`
 }
 
 type startEntry struct {
-	Args strict.Value[[]strict.Value[string]]          `key:"args" like:"[--port, \"{port}\"]"`
-	Env  strict.Value[map[string]strict.Value[string]] `key:"env" like:"{ NAME: value }"`
+	Args    strict.Value[[]strict.Value[string]]          `key:"args" like:"[--port, \"{port}\"]"`
+	Env     strict.Value[map[string]strict.Value[string]] `key:"env" like:"{ NAME: value }"`
+	Links   strict.Value[map[string]strict.Value[string]] `key:"links" like:"{ models/x.gguf: \"{model_path}\" }"`
+	Prepare strict.Value[[]prepareEntry]                  `key:"prepare"`
+}
+
+type prepareEntry struct {
+	Pos  strict.Pos
+	Path strict.Value[string] `key:"path,required" like:"/api/load"`
+	Body strict.Value[string] `key:"body" like:"'{\"model\": \"{model}\"}'"`
 }
 
 type readyEntry struct {
@@ -63,6 +120,10 @@ type readyEntry struct {
 type needsEntry struct {
 	GPU       strict.Value[string]                 `key:"gpu" like:"nvidia"`
 	GPUMemory strict.Value[size]                   `key:"gpu_memory" like:"24GiB"`
+	Driver    strict.Value[string]                 `key:"driver" like:"\"535\""`
+	Compute   strict.Value[string]                 `key:"compute" like:"\"7.5\""`
+	Glibc     strict.Value[string]                 `key:"glibc" like:"\"2.28\""`
+	Commands  strict.Value[[]strict.Value[string]] `key:"commands" like:"[cc]"`
 	Disk      strict.Value[size]                   `key:"disk" like:"20GiB"`
 	OS        strict.Value[[]strict.Value[string]] `key:"os" like:"[linux]"`
 	Arch      strict.Value[[]strict.Value[string]] `key:"arch" like:"[amd64]"`

@@ -1,6 +1,8 @@
 package pkgmgr
 
 import (
+	"cmp"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"regexp"
@@ -10,6 +12,7 @@ import (
 	"unicode"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/internal/strict"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
 // ParseRecipe reads a recipe, which is always YAML. The name is its file's: paths
@@ -36,8 +39,12 @@ var (
 	knownLibc    = []string{"glibc", "musl"}
 	knownGPU     = []string{"nvidia", "amd", "intel", "apple", "any"}
 	knownBuiltin = []string{"echo"}
-	startWords   = []string{"context", "device_count", "devices", "entry", "host", "model", "model_path", "port"}
-	sourceWords  = []string{"arch", "os", "version"}
+	knownAPI     = []string{APIOpenAI, APIComfyUI}
+	startWords   = []string{
+		"context", "device_count", "devices", "entry", "host", "model", "model_file", "model_path", "model_sha256",
+		"parallel", "payload", "port", "state",
+	}
+	sourceWords = []string{"arch", "os", "version"}
 
 	// otherNames are names of platforms that Go has another one for.
 	otherNames = map[string]string{
@@ -45,13 +52,17 @@ var (
 		"i386": "386", "i686": "386", "x86": "386", "armv7l": "arm", "gnu": "glibc",
 	}
 
-	placeholder = regexp.MustCompile(`\{([A-Za-z_]+)\}`)
+	placeholder = regexp.MustCompile(`\{([A-Za-z_][A-Za-z0-9_]*)\??\}`)
+	githubRepo  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9-]*/[A-Za-z0-9._-]+$`)
+	packageName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$`)
+	numbers     = regexp.MustCompile(`^[0-9]+(\.[0-9]+)*$`)
 	envName     = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 )
 
 // recipeCheck collects problems while it makes a recipe.
 type recipeCheck struct {
 	problems []strict.Problem
+	words    []string // in braces, that a source may have
 }
 
 func (c *recipeCheck) report(at strict.Pos, hint, format string, args ...any) {
@@ -62,17 +73,27 @@ func (c *recipeCheck) recipe(f *recipeFile) *Recipe {
 	if f.Type.Set && !ValidWorkerType(f.Type.V) {
 		c.report(f.Type.Pos, "expected lower-case letters, digits and dashes, at most 63", "%q is not a valid worker type", f.Type.V)
 	}
+	c.words = sourceWords
+	if f.Type.V == pythonTool {
+		c.words = append(slices.Clip(sourceWords), "python")
+	}
 	r := &Recipe{
 		Type:        f.Type.V,
 		Pos:         Pos(f.Type.Pos),
 		Description: c.text(f.Description, "description"),
 		Note:        c.text(f.Note, "note"),
+		API:         cmp.Or(c.oneOf(f.API, "api", knownAPI), APIOpenAI),
+		Versions:    c.versions(&f.Versions),
 		Latest:      f.Latest.V,
 		Start:       c.start(&f.Start.V),
 		Ready:       c.ready(&f.Ready.V),
 		Needs: Needs{
 			GPU:       c.oneOf(f.Needs.V.GPU, "gpu", knownGPU),
 			GPUMemory: int64(f.Needs.V.GPUMemory.V),
+			Driver:    c.number(f.Needs.V.Driver, "driver"),
+			Compute:   c.number(f.Needs.V.Compute, "compute"),
+			Glibc:     c.number(f.Needs.V.Glibc, "glibc"),
+			Commands:  c.allOf(f.Needs.V.Commands, "command", wire.ProbedCommands),
 			Disk:      int64(f.Needs.V.Disk.V),
 			OS:        c.allOf(f.Needs.V.OS, "os", knownOS),
 			Arch:      c.allOf(f.Needs.V.Arch, "arch", knownArch),
@@ -83,20 +104,70 @@ func (c *recipeCheck) recipe(f *recipeFile) *Recipe {
 		r.Memory = c.memory(&f.Memory.V)
 	}
 	for i := range f.Sources.V {
-		r.Sources = append(r.Sources, c.source(&f.Sources.V[i]))
+		r.Sources = append(r.Sources, c.source(&f.Sources.V[i], r.Versions))
 	}
 	if len(f.Sources.V) == 0 && f.Type.Set && r.Note == "" {
 		c.report(f.Type.Pos, "add sources, or a note that says what to do", "the recipe has no sources")
 	}
-	c.latest(f.Latest, r.Sources)
+	c.latest(f.Latest, r)
+	c.names(r.Sources)
 	return r
 }
 
+// names must tell sources apart, which the lock and reports do.
+func (c *recipeCheck) names(sources []Source) {
+	seen := map[[2]string]bool{}
+	for _, s := range sources {
+		key := [2]string{s.Name, s.Version + " " + s.OS + " " + s.Arch + " " + s.Libc}
+		if s.Name != "" && seen[key] {
+			c.report(strict.Pos(s.Pos), "give each source a name of its own", "two sources are named %q", s.Name)
+		}
+		seen[key] = true
+	}
+}
+
+// versions is where versions are published.
+func (c *recipeCheck) versions(v *strict.Value[versionsEntry]) *Versions {
+	if v.Pos.Line == 0 {
+		return nil
+	}
+	e := &v.V
+	if e.GitHub.Set == e.Package.Set {
+		c.report(v.Pos, "such as github: owner/name", "expected exactly one of github and package in versions")
+	}
+	if e.GitHub.Set && !githubRepo.MatchString(e.GitHub.V) {
+		c.report(e.GitHub.Pos, "expected owner/name", "%q is no repository", e.GitHub.V)
+	}
+	if e.Package.Set && !packageName.MatchString(e.Package.V) {
+		c.report(e.Package.Pos, "expected letters, digits, dot, dash and underscore", "%q is no name of a package", e.Package.V)
+	}
+	tag := "{version}"
+	if e.Tag.Set {
+		if tag = e.Tag.V; strings.Count(tag, "{version}") != 1 || strings.Count(tag, "{") != 1 {
+			c.report(e.Tag.Pos, "such as v{version}", "tag %q does not have {version} once", tag)
+		}
+	}
+	return &Versions{GitHub: e.GitHub.V, Tag: tag, Package: e.Package.V, Pos: Pos(v.Pos)}
+}
+
+// number is a version made of numbers, such as a driver's.
+func (c *recipeCheck) number(v strict.Value[string], key string) string {
+	if v.Set && !numbers.MatchString(v.V) {
+		c.report(v.Pos, "expected numbers with dots between them", "%s %q is no version", key, v.V)
+	}
+	return v.V
+}
+
 // latest must be a version that a source gives.
-func (c *recipeCheck) latest(v strict.Value[string], sources []Source) {
+func (c *recipeCheck) latest(v strict.Value[string], r *Recipe) {
 	if !v.Set {
 		return
 	}
+	if r.Versions != nil {
+		c.report(v.Pos, "remove it: the newest published version is the latest", "latest does not go with versions")
+		return
+	}
+	sources := r.Sources
 	var known []string
 	for _, s := range sources {
 		if s.Version != "" {
@@ -163,6 +234,29 @@ func (c *recipeCheck) start(e *startEntry) Start {
 			s.Env = map[string]string{}
 		}
 		s.Env[name] = v.V
+	}
+	for _, name := range slices.Sorted(maps.Keys(e.Links.V)) {
+		v := e.Links.V[name]
+		if !cleanPath(placeholder.ReplaceAllString(name, "x")) {
+			c.report(v.Pos, "expected a path such as models/x.gguf", "the link %q is not a clean relative path", name)
+		}
+		c.placeholders(strict.Value[string]{V: name, Pos: v.Pos}, startWords)
+		c.placeholders(v, startWords)
+		if s.Links == nil {
+			s.Links = map[string]string{}
+		}
+		s.Links[name] = v.V
+	}
+	for _, p := range e.Prepare.V {
+		if p.Path.Set && !strings.HasPrefix(p.Path.V, "/") {
+			c.report(p.Path.Pos, "expected a path, such as /api/load", "path %q does not begin with a slash", p.Path.V)
+		}
+		c.placeholders(p.Path, startWords)
+		c.placeholders(p.Body, startWords)
+		if p.Body.Set && !json.Valid([]byte(p.Body.V)) {
+			c.report(p.Body.Pos, "words in braces belong inside of strings", "the body is not JSON")
+		}
+		s.Prepare = append(s.Prepare, wire.HTTPRequest{Path: p.Path.V, Body: p.Body.V})
 	}
 	return s
 }

@@ -1,6 +1,7 @@
 package pkgmgr
 
 import (
+	"slices"
 	"time"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
@@ -11,8 +12,15 @@ type Recipe struct {
 	Type        string
 	Description string // one line; may be empty
 
-	// Latest is the version that [Latest] stands for; empty for that of the
-	// first source.
+	// API is the dialect that it speaks: [APIOpenAI] or [APIComfyUI].
+	API string
+
+	// Versions is where its versions are published; nil if the sources name all
+	// that there are.
+	Versions *Versions
+
+	// Latest is the version that [Latest] stands for where Versions is nil;
+	// empty for that of the first source.
 	Latest string
 
 	// Sources are tried in order. Without any, the type can be wanted and
@@ -36,34 +44,130 @@ type Recipe struct {
 	Pos  Pos // of the type in File
 }
 
-// Source is one place that a worker can be installed from. Exactly one of
-// Builtin, File and URL is set. In File, URL and Entry of a [Recipe], {version},
-// {os} and {arch} stand for what is installed; those of a [Resolved] have them
-// replaced.
+// The dialects of workers.
+const (
+	APIOpenAI  = "openai"
+	APIComfyUI = "comfyui"
+)
+
+// Versions is a place where versions are published: exactly one of GitHub and
+// Package is set.
+type Versions struct {
+	// GitHub is a repository with releases, owner/name, and Tag how a version is
+	// written as a tag: "v{version}".
+	GitHub, Tag string
+
+	// Package is a package of the Python index.
+	Package string
+
+	Pos Pos
+}
+
+// Source is one way to install a worker: on which machines, and in which steps.
+// In the strings of a step and in Entry, {version}, {os} and {arch} stand for
+// what is installed.
 type Source struct {
-	// Version is the version that it gives; empty for a built-in server, which
-	// has rbee's.
+	// Name tells it from the others, such as "cuda-13"; may be empty.
+	Name string
+
+	// Version is the version that it gives; empty for a server inside rbee, which
+	// has rbee's. Where the recipe has Versions, it is a range that the source is
+	// for, as [ParseRange] reads it, and empty for all.
 	Version string
 
 	// OS and Arch (as GOOS and GOARCH) and Libc ("glibc", "musl") are what it
-	// runs on; empty is any.
-	OS, Arch, Libc string
+	// runs on; empty is any. Glibc is the oldest glibc.
+	OS, Arch, Libc, Glibc string
 
-	Builtin string // a server inside rbee
-	File    string // a path on the machine that installs from, relative to the recipe's folder
-	URL     string // https, or http, which the checksum makes safe
+	// GPU is the vendor of an accelerator that the machine must have, "any" for
+	// one of whatever vendor; empty for none. Driver and Compute are the oldest
+	// driver and the lowest compute capability of such an accelerator.
+	GPU, Driver, Compute string
 
-	// SHA256 (64 lower-case hex digits) and Size (bytes, 0 if not known) are of
-	// the file or download. SHA256 is always set for a URL.
-	SHA256 string
-	Size   int64
+	// Steps make the worker's payload. Entry is the program's slash-separated
+	// path there; empty for a server inside rbee and for a single file.
+	Steps []Step
+	Entry string
 
-	// Format is how it is packed, Entry the program's slash-separated path
-	// inside an archive. Neither is set for a built-in server.
-	Format wire.Format
-	Entry  string
+	// Args are given to the program after those of [Start].
+	Args []string
 
 	Pos Pos
+}
+
+// Step makes a part of a worker's payload.
+type Step struct {
+	Kind wire.StepKind
+
+	// Builtin is the server inside rbee, for [wire.StepBuiltin].
+	Builtin string
+
+	// Origin is where the file or the archive comes from, for [wire.StepFile] and
+	// [wire.StepArchive]; Format and Strip are as in [wire.InstallStep].
+	Origin Origin
+	Format wire.Format
+	Strip  int
+
+	// Into is as in [wire.InstallStep].
+	Into string
+
+	// Python is for [wire.StepPython].
+	Python *Python
+
+	Pos Pos
+}
+
+// Origin is where an artefact comes from. Exactly one of File, URL, Asset and
+// Code is set.
+type Origin struct {
+	File string // a path on the machine that installs from, relative to the recipe's folder
+	URL  string // https, or http, which the checksum makes safe
+
+	// Asset is the name of a file of the release, in which * stands for anything,
+	// and Code the release's own source code, packed by the host of the release.
+	// Both need [Versions.GitHub].
+	Asset string
+	Code  bool
+
+	// SHA256 (64 lower-case hex digits) and Size (bytes, 0 if not known) are of
+	// the file or download. Where SHA256 is empty for a download, what came first
+	// is right from then on: the lock keeps its sum.
+	SHA256 string
+	Size   int64
+}
+
+// Python is a virtual environment that a step makes.
+type Python struct {
+	Version string // of the interpreter, such as "3.12"
+
+	// Packages are requirements as pip reads them, and Requirements a file of
+	// them in the payload, which an earlier step unpacked.
+	Packages     []string
+	Requirements string
+
+	// Torch is the backend that PyTorch is built for, such as "cu128", "rocm6.4"
+	// or "cpu"; empty for what the package index has.
+	Torch string
+
+	// Prerelease also allows versions of dependencies that are not final.
+	Prerelease bool
+}
+
+// pinned reports whether everything that the source installs stands in the recipe
+// itself, so that no lock is needed to get the same again.
+func (s *Source) pinned() bool {
+	for _, step := range s.Steps {
+		o := step.Origin
+		if step.Python != nil || o.Asset != "" || o.Code || o.URL != "" && o.SHA256 == "" {
+			return false
+		}
+	}
+	return true
+}
+
+// here reports whether the source installs a file of this machine.
+func (s *Source) here() bool {
+	return slices.ContainsFunc(s.Steps, func(step Step) bool { return step.Origin.File != "" })
 }
 
 // Start is how a worker is started: the arguments after its entry point and
@@ -71,16 +175,31 @@ type Source struct {
 // is started with:
 //
 //	{entry}         the worker's program
+//	{payload}       the directory with its files
+//	{state}         a directory of this process alone, empty but for Links
 //	{host}, {port}  where it shall listen
 //	{model}         the model's name, as it was asked for
 //	{model_path}    the model's file, or the directory of its snapshot; a recipe
 //	                with this word needs the model on the machine's disk
+//	{model_file}    the name of the model's file
+//	{model_sha256}  the SHA-256 of the model's file
 //	{devices}       indices of its accelerators, such as "0,1"; empty on the CPU
 //	{device_count}  how many those are
 //	{context}       the length of context that was asked for; 0 if none was
+//	{parallel}      how many requests it shall serve at once; 1 if nothing was said
+//
+// With a question mark, such as {context?}, the whole argument or variable is left
+// out where nothing was asked for.
 type Start struct {
 	Args []string
 	Env  map[string]string
+
+	// Links are symbolic links that are made in {state} before it starts: what
+	// each is called there, and what it leads to.
+	Links map[string]string
+
+	// Prepare are requests that it gets once it answers, before it is ready.
+	Prepare []wire.HTTPRequest
 }
 
 // Ready is how a worker shows that it can serve: a GET of Path on its port that
@@ -102,11 +221,20 @@ type Memory struct {
 	Context  int     // tokens, where none are asked for; 0: the model's own, at most 8192
 }
 
-// Launch is the part of a recipe that a machine keeps beside an installed worker.
-func (r *Recipe) Launch() *wire.Launch {
+// Launch is the part of a recipe that a machine keeps beside a worker that was
+// installed from a source; nil for one that was put there by hand.
+func (r *Recipe) Launch(s *Source) *wire.Launch {
+	args := r.Start.Args
+	if s != nil && len(s.Args) > 0 {
+		args = slices.Concat(args, s.Args)
+	}
 	l := &wire.Launch{
-		Args: r.Start.Args, Env: r.Start.Env, ReadyPath: r.Ready.Path, ReadyStatus: r.Ready.Status,
+		Args: args, Env: r.Start.Env, Links: r.Start.Links, Prepare: r.Start.Prepare,
+		ReadyPath: r.Ready.Path, ReadyStatus: r.Ready.Status,
 		StallSeconds: r.Ready.Stall.Seconds(), GraceSeconds: r.Grace.Seconds(), GPU: r.Needs.GPU,
+	}
+	if r.API != APIOpenAI {
+		l.API = r.API
 	}
 	if m := r.Memory; m != nil {
 		l.Memory = &wire.Memory{Fixed: m.Fixed, Overhead: m.Overhead, Share: m.Share, Context: m.Context}
@@ -114,11 +242,19 @@ func (r *Recipe) Launch() *wire.Launch {
 	return l
 }
 
-// Needs are what a machine must have for a worker to be of use there.
+// Needs are what a machine must have for a worker to be of use there, whatever
+// the source.
 type Needs struct {
 	GPU       string // "nvidia", "amd", "intel", "apple", "any"; empty for none
 	GPUMemory int64  // bytes on one GPU; 0 for no need
-	Disk      int64  // bytes free; 0 for no need
+	Driver    string // the oldest driver of such a GPU
+	Compute   string // the lowest compute capability of such a GPU
+	Glibc     string // the oldest glibc, where the machine has glibc
+	Disk      int64  // bytes free, for what is installed; 0 for no need
+
+	// Commands are programs of the machine's own that it starts, of
+	// [wire.ProbedCommands].
+	Commands []string
 
 	OS, Arch []string // as GOOS and GOARCH; nil is any
 }

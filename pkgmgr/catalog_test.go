@@ -26,8 +26,9 @@ func TestBuiltinCatalog(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	files = slices.DeleteFunc(files, func(f os.DirEntry) bool { return f.IsDir() })
 	c := BuiltinCatalog()
-	if want := []string{"comfyui", "echo", "llama-cpp", "vllm"}; !slices.Equal(c.Types(), want) {
+	if want := []string{"comfyui", "echo", "llama-cpp", "ollama", "sglang", "vllm"}; !slices.Equal(c.Types(), want) {
 		t.Errorf("types %v, want %v", c.Types(), want)
 	}
 	for _, f := range files {
@@ -42,11 +43,21 @@ func TestBuiltinCatalog(t *testing.T) {
 		if have, ok := c.Recipe(r.Type); !ok || !reflect.DeepEqual(have, r) || r.Type+".yaml" != f.Name() || r.Description == "" || r.Ready.Path == "" {
 			t.Errorf("%s: %+v", f.Name(), have)
 		}
-		_, err = r.Resolve(Latest, Platform{OS: "linux", Arch: "arm64"}, "v1.2.3")
-		var none *NoSourcesError
-		if noSources := errors.Is(err, ErrNoSources); noSources == (r.Type == "echo") || noSources && (!errors.As(err, &none) || !strings.Contains(err.Error(), "no built-in way to install "+r.Type)) {
-			t.Errorf("%s resolves with %v", r.Type, err)
+		nvidia := []wire.Device{{Vendor: "nvidia", Driver: "580.65.06", Compute: "9.0"}}
+		choice, err := r.Choose(map[bool]string{true: "v1.2.3", false: "1.2.3"}[r.Versions == nil], Machine{
+			Platform: Platform{OS: "linux", Arch: "arm64", Libc: "glibc", LibcVersion: "2.36"}, Devices: nvidia, DevicesKnown: true,
+		}, "v1.2.3")
+		if err != nil || len(choice.Source.Steps) == 0 {
+			t.Errorf("%s: %+v, %v", r.Type, choice, err)
 		}
+	}
+	for name, r := range toolRecipes() {
+		if r.Type != name || r.Versions == nil || len(r.Sources) < 4 {
+			t.Errorf("tool %s: %+v", name, r)
+		}
+	}
+	if len(toolRecipes()) != 2 {
+		t.Errorf("tools %v", toolRecipes())
 	}
 	if got := c.Nearest("vlm"); got != "vllm" {
 		t.Errorf("nearest to vlm is %q", got)
@@ -81,7 +92,7 @@ func TestLoadCatalog(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r, _ := c.Recipe("vllm"); r.File != mine || len(c.Types()) != 5 {
+	if r, _ := c.Recipe("vllm"); r.File != mine || len(c.Types()) != 7 {
 		t.Errorf("vllm is from %s, types are %v", r.File, c.Types())
 	}
 	if r, _ := BuiltinCatalog().Recipe("vllm"); r.File != "catalog/vllm.yaml" {
@@ -127,11 +138,13 @@ needs: {gpu: any, gpu_memory: 24GB, disk: 7, os: [linux], arch: [arm64]}
 		t.Fatal(err)
 	}
 	want := &Recipe{
-		Type: "x", Description: "An engine", Latest: "2", Note: "two\nlines", File: "dir/x.yaml", Pos: Pos{1, 7},
+		Type: "x", Description: "An engine", API: APIOpenAI, Latest: "2", Note: "two\nlines", File: "dir/x.yaml", Pos: Pos{1, 7},
 		Sources: []Source{
-			{Version: "1", OS: "linux", Arch: "amd64", Libc: "musl", URL: "https://h/x-{version}.tgz?a=1", SHA256: sum, Size: 1536, Format: wire.FormatTarGz, Entry: "x-{os}/bin", Pos: Pos{8, 3}},
-			{Version: "2", File: "x.zip", Format: wire.FormatZip, Entry: "x", Pos: Pos{9, 3}},
-			{Version: "2", File: "x.bin", Format: wire.FormatTarZst, Entry: "a/b", Pos: Pos{10, 3}},
+			{Version: "1", OS: "linux", Arch: "amd64", Libc: "musl", Entry: "x-{os}/bin", Pos: Pos{8, 3}, Steps: []Step{{
+				Kind: wire.StepArchive, Origin: Origin{URL: "https://h/x-{version}.tgz?a=1", SHA256: sum, Size: 1536}, Format: wire.FormatTarGz, Pos: Pos{8, 3},
+			}}},
+			{Version: "2", Entry: "x", Pos: Pos{9, 3}, Steps: []Step{{Kind: wire.StepArchive, Origin: Origin{File: "x.zip"}, Format: wire.FormatZip, Pos: Pos{9, 3}}}},
+			{Version: "2", Entry: "a/b", Pos: Pos{10, 3}, Steps: []Step{{Kind: wire.StepArchive, Origin: Origin{File: "x.bin"}, Format: wire.FormatTarZst, Pos: Pos{10, 3}}}},
 		},
 		Start: Start{Args: []string{"serve", "{model}", `{"a": 1}`}, Env: map[string]string{"PORT": "{port}"}},
 		Ready: Ready{Path: "/health", Status: 200, Stall: 90 * time.Second}, Grace: time.Minute,
@@ -151,7 +164,7 @@ func TestParseRecipeProblems(t *testing.T) {
 		{"type: X\nnote: n\n", `1:7 "X" is not a valid worker type`},
 		{"type: x\n", "1:7 the recipe has no sources (add sources, or a note that says what to do)"},
 		{"type: x\nnote: \"\\e[31m\"\n", "2:7 note has control characters"},
-		{src(""), "3:3 the source has nothing to install from (expected exactly one of builtin, file and url)"},
+		{src(""), "3:3 the source has nothing to install from (expected exactly one of builtin, file, url and steps)"},
 		{src("builtin: echo, file: x"), "3:3 the source has builtin and file"},
 		{src("builtin: ecko"), `3:13 unknown built-in server "ecko" (did you mean "echo"?)`},
 		{src("builtin: echo, version: \"1\""), "3:28 version does not go with builtin"},
@@ -176,7 +189,7 @@ func TestParseRecipeProblems(t *testing.T) {
 		{src("version: v1, url: ftp://h/x, sha256: " + sum), `3:22 "ftp://h/x" is not the address of a download`},
 		{src("version: v1, url: 'https://u:hunter2@h/x', sha256: " + sum), "3:22 url has a user name or password"},
 		{plain + "latest: \"2\"\n", `4:9 no source has the version "2" (expected one of 1)`},
-		{plain + "start: {args: [\"{prot}\"]}\n", "4:16 unknown placeholder {prot} (known are {context}, {device_count}, {devices}, {entry}, {host}, {model}, {model_path}, {port})"},
+		{plain + "start: {args: [\"{prot}\"]}\n", "4:16 unknown placeholder {prot} (known are {context}, {device_count}, {devices}, {entry}, {host}, {model}, {model_file}, {model_path}, {model_sha256}, {parallel}, {payload}, {port}, {state})"},
 		{plain + "start: {env: {A B: c}}\n", `4:20 "A B" is not the name of a variable`},
 		{plain + "ready: {path: health}\n", `4:15 ready.path "health" does not begin with a slash`},
 		{plain + "ready: {path: /h, status: 9}\n", "4:27 ready.status 9 is not an HTTP status"},
@@ -217,7 +230,7 @@ func TestParseSize(t *testing.T) {
 	}
 }
 
-func TestResolve(t *testing.T) {
+func TestChoose(t *testing.T) {
 	t.Parallel()
 	r, err := ParseRecipe("dir/x.yaml", []byte(`type: x
 latest: "2"
@@ -250,33 +263,145 @@ sources:
 		{"latest", musl, "2", "/abs/x", ""},
 		{"", glibc, "2", filepath.Join(home, "x"), ""},
 		{"1", glibc, "1", relative, ""},
+		{"<2", glibc, "1", relative, ""},
 		{"latest", mac, "2", "https://h/2/arm64.zip x-2", ""},
 		{"v9", mac, "v9", "echo", ""},
 		{"3", mac, "", "", `worker x has no version "3"; known: 1, 2, v9`},
+		{">9", mac, "", "", `worker x has no version ">9"; known: 1, 2, v9`},
 		{"1", mac, "", "", "worker x 1 does not run on darwin/arm64; it runs on linux/amd64"},
 		{"2", Platform{OS: "linux", Arch: "amd64"}, "", "", "worker x 2 does not run on linux/amd64; it runs on linux/amd64 (musl), linux/amd64 (glibc), darwin/any"},
 	} {
-		got, err := r.Resolve(tt.version, tt.p, "v9")
+		version, err := r.Version(tt.version, "v9")
+		var got Choice
+		if err == nil {
+			got, err = r.Choose(version, Machine{Platform: tt.p}, "v9")
+		}
 		if tt.err != "" {
 			if err == nil || err.Error() != tt.err {
 				t.Errorf("%s on %v: %v, want %s", tt.version, tt.p, err, tt.err)
 			}
 			continue
 		}
-		s := got.Source
-		if where := strings.TrimSpace(s.Builtin + s.File + s.URL + " " + s.Entry); err != nil || got.Version != tt.want || s.Version != tt.want || where != tt.got {
-			t.Errorf("%s on %v: %+v, %v", tt.version, tt.p, got, err)
+		if err != nil {
+			t.Errorf("%s on %v: %v", tt.version, tt.p, err)
+			continue
+		}
+		step := got.Source.Steps[0]
+		if where := strings.TrimSpace(step.Builtin + step.Origin.File + step.Origin.URL + " " + got.Source.Entry); got.Version != tt.want || where != tt.got {
+			t.Errorf("%s on %v: %+v", tt.version, tt.p, got)
 		}
 	}
-	if r.Sources[0].File != "x-{version}-{os}-{arch}" {
-		t.Error("Resolve changed the recipe")
+	if r.Sources[0].Steps[0].Origin.File != "x-{version}-{os}-{arch}" {
+		t.Error("Choose changed the recipe")
 	}
+}
+
+// TestChooseByMachine holds which source the built-in recipes take, and why.
+func TestChooseByMachine(t *testing.T) {
+	t.Parallel()
+	nvidia := func(driver, compute string) []wire.Device {
+		return []wire.Device{{Vendor: "nvidia", Name: "RTX", Driver: driver, Compute: compute}}
+	}
+	old := Platform{OS: "linux", Arch: "amd64", Libc: "glibc", LibcVersion: "2.27"}
+	linux := Platform{OS: "linux", Arch: "amd64", Libc: "glibc", LibcVersion: "2.36"}
+	for _, tt := range []struct {
+		typ, version string
+		p            Platform
+		devices      []wire.Device
+		want, reason string // of an error, in reason, with want empty
+	}{
+		{"llama-cpp", "b9", linux, nvidia("580.65.06", "9.0"), "cuda-13", "RTX, driver 580.65.06"},
+		{"llama-cpp", "b9", linux, nvidia("570.1", "9.0"), "cuda-12", "RTX, driver 570.1; not cuda-13: driver 570.1 is older than 580"},
+		{"llama-cpp", "b9", linux, nvidia("470.1", "9.0"), "vulkan", "RTX, driver 470.1; not cuda-13: driver 470.1 is older than 580, not cuda-12: driver 470.1 is older than 525, not rocm: no AMD GPU is found"},
+		{"llama-cpp", "b9", linux, []wire.Device{{Vendor: "amd"}}, "rocm", "AMD GPU; not cuda-13: no NVIDIA GPU is found, not cuda-12: no NVIDIA GPU is found"},
+		{"llama-cpp", "b9", linux, nil, "cpu", "not cuda-13: no NVIDIA GPU is found, not cuda-12: no NVIDIA GPU is found, not rocm: no AMD GPU is found, not vulkan: no GPU is found"},
+		{"llama-cpp", "b9", Platform{OS: "darwin", Arch: "arm64"}, nil, "metal", ""},
+		{"vllm", "0.9", linux, nvidia("580", "9.0"), "cuda", "RTX, driver 580"},
+		{"vllm", "0.9", linux, nvidia("580", "6.1"), "", "worker vllm 0.9 does not run there: cuda: RTX has compute capability 6.1, 7.5 is needed"},
+		{"vllm", "0.9", old, nvidia("580", "9.0"), "", "worker vllm 0.9 does not run there: cuda: glibc 2.27 is older than 2.28"},
+		{"vllm", "0.9", linux, []wire.Device{{Vendor: "nvidia", Error: "version mismatch"}}, "", "worker vllm 0.9 does not run there: cuda: the driver of the NVIDIA GPU fails: version mismatch"},
+		{"sglang", "0.5.20", linux, nvidia("570", "9.0"), "", "worker sglang 0.5.20 does not run there: cuda-13: driver 570 is older than 580"},
+		{"sglang", "0.5.19", linux, nvidia("570", "9.0"), "cuda-12", "RTX, driver 570"},
+		{"comfyui", "0.3.1", linux, nil, "cpu", "not cuda-13: no NVIDIA GPU is found, not cuda-12: no NVIDIA GPU is found, not rocm: no AMD GPU is found"},
+	} {
+		r, _ := BuiltinCatalog().Recipe(tt.typ)
+		got, err := r.Choose(tt.version, Machine{Platform: tt.p, Devices: tt.devices, DevicesKnown: true}, "")
+		reason := got.Reason
+		if err != nil {
+			reason = err.Error()
+		}
+		if got.Source.Name != tt.want || reason != tt.reason {
+			t.Errorf("%s on %v with %v: %q because %q", tt.typ, tt.p, tt.devices, got.Source.Name, reason)
+		}
+	}
+	r, _ := BuiltinCatalog().Recipe("vllm")
+	if _, err := r.Choose("1", Machine{Platform: linux}, ""); !errors.Is(err, ErrDevicesUnknown) {
+		t.Errorf("devices not asked for: %v", err)
+	}
+}
+
+func TestVersions(t *testing.T) {
+	t.Parallel()
+	sorted := []string{
+		"0.6.0.dev1", "0.6.0a1", "0.6.0b2", "0.6.0rc1", "0.6.0", "0.6.0.post1", "0.6.1", "v0.6.2", "0.6.10", "0.7", "1.0-beta.2", "1.0.0", "1.0.1", "b999", "b1000",
+	}
+	for i := range sorted {
+		for j := range sorted {
+			want := 0
+			switch {
+			case i < j:
+				want = -1
+			case i > j:
+				want = 1
+			}
+			if got := CompareVersions(sorted[i], sorted[j]); got != want && !strings.HasPrefix(sorted[max(i, j)], "b") {
+				t.Errorf("%s and %s: %d", sorted[i], sorted[j], got)
+			}
+		}
+	}
+	if CompareVersions("b999", "b1000") != -1 || CompareVersions("1.2", "1.2.0") != 0 || CompareVersions("V1", "1") != 0 {
+		t.Error("numbers do not count as numbers")
+	}
+	all := []string{"0.9.0", "0.10.0", "0.11.0rc1", "0.10.2", "0.8.9"}
+	for wish, want := range map[string]string{
+		"latest": "0.10.2", ">=0.8, <0.10": "0.9.0", "0.10.*": "0.10.2", "!=0.10.2": "0.10.0", "0.8.9": "0.8.9", ">0.10.2": "0.11.0rc1", ">2": "", "<=0.8.9": "0.8.9",
+	} {
+		if got := newest(wish, all); got != want {
+			t.Errorf("%s is %q, want %q", wish, got, want)
+		}
+		if !ValidVersionWish(wish) {
+			t.Errorf("%s is not valid", wish)
+		}
+	}
+	for _, bad := range []string{"", ">=", "1,,2", ">= 1; rm", "1 2", "latest,1", "$(x)", strings.Repeat("1", 200)} {
+		if ValidVersionWish(bad) {
+			t.Errorf("%q is valid", bad)
+		}
+	}
+}
+
+func FuzzParseRange(f *testing.F) {
+	f.Add(">=1.2, <2", "1.3")
+	f.Add("0.*", "v0.1rc1")
+	f.Fuzz(func(t *testing.T, text, version string) {
+		r, err := ParseRange(text)
+		if err == nil {
+			r.Has(version)
+		}
+		if CompareVersions(text, version) != -CompareVersions(version, text) {
+			t.Errorf("%q and %q are in no order", text, version)
+		}
+		if CompareVersions(version, version) != 0 {
+			t.Errorf("%q is not itself", version)
+		}
+	})
 }
 
 func FuzzParseRecipe(f *testing.F) {
 	f.Add([]byte(plain))
 	f.Add([]byte("type: x\nnote: &n n\ndescription: *n\nneeds: {disk: 1.5TiB}\nstart: {env: {A: '{port}'}}\n"))
 	f.Add([]byte(src0))
+	f.Add([]byte("type: x\nversions: {github: a/b}\nsources:\n- {gpu: any, entry: x, steps: [archive: {asset: '*.zip', into: y}, python: {version: '3.1', packages: [z]}]}\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		r, err := ParseRecipe("x.yaml", data)
 		if err != nil {
@@ -285,12 +410,25 @@ func FuzzParseRecipe(f *testing.F) {
 			}
 			return
 		}
-		got, err := r.Resolve(Latest, Platform{OS: "linux", Arch: "amd64"}, "v1")
+		version, err := r.Version(Latest, "v1")
+		if r.Versions != nil {
+			version, err = "1.0", nil
+		}
 		if err != nil {
 			return
 		}
-		if s := got.Source; !filepath.IsLocal(s.Entry) && s.Entry != "" || s.File != "" && !filepath.IsAbs(s.File) || s.URL != "" && len(s.SHA256) != 64 {
-			t.Errorf("resolved to %+v", s)
+		got, err := r.Choose(version, Machine{Platform: Platform{OS: "linux", Arch: "amd64"}, DevicesKnown: true}, "v1")
+		if err != nil {
+			return
+		}
+		for _, s := range got.Source.Steps {
+			if s.Into != "" && !filepath.IsLocal(s.Into) || s.Origin.File != "" && !filepath.IsAbs(s.Origin.File) ||
+				s.Origin.URL != "" && len(s.Origin.SHA256) != 64 && r.Versions == nil {
+				t.Errorf("chose %+v", s)
+			}
+		}
+		if e := got.Source.Entry; e != "" && !filepath.IsLocal(e) {
+			t.Errorf("the program is %q", e)
 		}
 	})
 }
@@ -315,7 +453,12 @@ ready:
 		fmt.Println(err)
 		return
 	}
-	found, err := r.Resolve(Latest, Platform{OS: "linux", Arch: "arm64"}, "v0.1.0")
-	fmt.Println(found.Version, found.Source.URL, err)
+	version, err := r.Version(Latest, "v0.1.0")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	choice, err := r.Choose(version, Machine{Platform: Platform{OS: "linux", Arch: "arm64"}}, "v0.1.0")
+	fmt.Println(choice.Version, choice.Source.Steps[0].Origin.URL, err)
 	// Output: 1.2 https://example.com/mine-1.2-arm64.tar.gz <nil>
 }

@@ -77,7 +77,7 @@ func (c *configCheck) hive(e *hiveEntry) Hive {
 func (c *configCheck) worker(e workerEntry, before []Worker) Worker {
 	w := Worker{
 		Type:    c.name(e.Type, "worker type", ValidWorkerType, "lower-case letters, digits and dashes, at most 63"),
-		Version: c.name(e.Version, "version", ValidVersion, "letters, digits, dot, plus, dash and underscore, at most 64"),
+		Version: c.name(e.Version, "version", ValidVersionWish, "latest, a version such as 1.2, or a range such as \">=1.2, <2\""),
 		Pos:     Pos(e.Pos),
 	}
 	if w.Version == "" {

@@ -32,6 +32,16 @@ type PlanOptions struct {
 
 	// Force installs again what is installed already.
 	Force bool
+
+	// Fetch allows to look up what is not known on this machine: an rbee for
+	// another platform, the versions that are published, the files of a version.
+	// Without it hives are compared by what is known.
+	Fetch bool
+
+	// Upgrade looks for newer versions than those of the lock, of the worker
+	// types in UpgradeTypes, or of all if that is empty. It needs Fetch.
+	Upgrade      bool
+	UpgradeTypes []string
 }
 
 // Diff compares hives with what the config and want say, and decides what to do.
@@ -128,6 +138,7 @@ func (d *hiveDiff) compare() {
 			d.step(operations.Step{Action: operations.ActionRemoveWorker, Worker: have.Type, From: have.Version, Reason: "not in config"})
 		}
 	}
+	d.checkDisk()
 	if ready {
 		d.compareDaemon(restart)
 	}
@@ -258,7 +269,7 @@ func (d *hiveDiff) wanted(workerType string) bool {
 // compareWorker looks at one wanted worker.
 func (d *hiveDiff) compareWorker(w Worker, ready bool) {
 	i := slices.IndexFunc(d.state.Workers, func(have wire.Worker) bool { return have.Type == w.Type })
-	want := d.want.Workers[WorkerKey{w.Type, w.Version, d.state.Platform}]
+	want := d.want.Workers[WorkerKey{d.hive.Alias, w.Type}]
 	if i < 0 {
 		d.found(operations.IssueMissingWorker, w.Type, "Worker '%s' not installed", w.Type)
 		d.installWorker(w, want, operations.Step{Action: operations.ActionInstallWorker, Reason: "not installed"}, ready)
@@ -287,13 +298,15 @@ func workerDiffers(have wire.Worker, wish Worker, want WorkerWant) (issue operat
 		return "", "" // put there by hand and adopted: whatever it is, it is the latest we know
 	case have.Foreign:
 		return operations.IssueOutdatedWorker, fmt.Sprintf("was not installed by rbee, want version %s", wish.Version)
-	case want.Err != nil && wish.Version != Latest && have.Version != wish.Version:
+	case want.Err != nil && exactWish(wish.Version) && have.Version != wish.Version:
 		return operations.IssueOutdatedWorker, fmt.Sprintf("is %s, want %s", have.Version, wish.Version)
 	case want.Err != nil:
 		return "", ""
 	case have.Version != want.Version:
 		return operations.IssueOutdatedWorker, fmt.Sprintf("is %s, want %s", have.Version, want.Version)
-	case want.Source.SHA256 != "" && have.SHA256 != want.Source.SHA256:
+	case want.SHA256 != "" && have.SHA256 != want.SHA256 && have.Variant != want.Variant:
+		return operations.IssueOutdatedWorker, fmt.Sprintf("%s is %s, want %s", have.Version, cmp.Or(have.Variant, "without a variant"), cmp.Or(want.Variant, "none"))
+	case want.SHA256 != "" && have.SHA256 != want.SHA256:
 		return operations.IssueOutdatedWorker, fmt.Sprintf("%s is of another source than the recipe's", have.Version)
 	case want.Launch != nil && !want.Launch.Equal(have.Launch):
 		return operations.IssueOutdatedWorker, fmt.Sprintf("%s is started otherwise than the recipe says", have.Version)
@@ -309,11 +322,34 @@ func (d *hiveDiff) installWorker(w Worker, want WorkerWant, step operations.Step
 	if !ready {
 		return // the block on the hive itself says it all
 	}
-	step.Worker, step.Version, step.Bytes = w.Type, want.Version, want.Source.Size
-	if want.Source.Kind == wire.SourceBuiltin {
-		step.Bytes = 0
+	if lacks := Lacks(want.Needs, d.state); len(lacks) > 0 {
+		d.block(w.Type, fmt.Sprintf("worker '%s' would not run there: %s", w.Type, strings.Join(lacks, "; ")))
+		return
 	}
+	step.Worker, step.Version, step.Bytes = w.Type, want.Version, wire.Bytes(want.Steps)
+	step.Variant, step.VariantReason = want.Variant, want.Reason
 	d.step(step)
+}
+
+// checkDisk blocks the installs of a machine whose disk has no room for them all.
+func (d *hiveDiff) checkDisk() {
+	var need uint64
+	for _, s := range d.steps {
+		if s.Action == operations.ActionInstallWorker || s.Action == operations.ActionUpdateWorker {
+			need += diskNeed(d.want.Workers[WorkerKey{d.hive.Alias, s.Worker}])
+		}
+	}
+	if d.state.DiskFree == 0 || need <= d.state.DiskFree {
+		return
+	}
+	d.steps = slices.DeleteFunc(d.steps, func(s operations.Step) bool {
+		if s.Action != operations.ActionInstallWorker && s.Action != operations.ActionUpdateWorker {
+			return false
+		}
+		d.block(s.Worker, fmt.Sprintf(
+			"%s has %s free, and what is to be installed there needs %s", d.state.Home, bytesText(d.state.DiskFree), bytesText(need)))
+		return true
+	})
 }
 
 func installedVersion(s *State) string {

@@ -38,19 +38,17 @@ func inSync() (pkgmgr.HiveState, pkgmgr.Want) {
 		Daemon:  wire.Daemon{Running: true, SHA256: "aa"},
 		Workers: []wire.Worker{{Type: "llm", Version: "2.0", Requested: pkgmgr.Latest, SHA256: "bb"}},
 	}
-	llm := pkgmgr.WorkerWant{Version: "2.0", Source: wire.Source{Kind: wire.SourceURL, SHA256: "bb", Size: 70}}
+	llm := pkgmgr.WorkerWant{
+		Version: "2.0", SHA256: "bb", Steps: []wire.InstallStep{{Kind: wire.StepFile, Artefact: &wire.Artefact{URL: "https://h/x", SHA256: "bb", Size: 70}}},
+	}
 	return pkgmgr.HiveState{Hive: h, State: s}, pkgmgr.Want{
 		Version:  "1.0",
 		Binaries: map[string]pkgmgr.BinaryWant{"linux/amd64": {Version: "1.0", SHA256: "aa", Size: 100}},
 		Workers: map[pkgmgr.WorkerKey]pkgmgr.WorkerWant{
-			{Type: "llm", Version: pkgmgr.Latest, Platform: diffPlatform}: llm,
-			{Type: "llm", Version: "2.0", Platform: diffPlatform}:         llm,
-			{Type: "none", Version: pkgmgr.Latest, Platform: diffPlatform}: {
-				Err: errors.New("worker none cannot be installed"),
-			},
-			{Type: "none", Version: "9", Platform: diffPlatform}: {Err: errors.New("worker none cannot be installed")},
-			{Type: "echo", Version: pkgmgr.Latest, Platform: diffPlatform}: {
-				Version: "1.0", Source: wire.Source{Kind: wire.SourceBuiltin, Builtin: "echo", SHA256: "aa", Size: 5},
+			{Hive: "a", Type: "llm"}:  llm,
+			{Hive: "a", Type: "none"}: {Err: errors.New("worker none cannot be installed")},
+			{Hive: "a", Type: "echo"}: {
+				Version: "1.0", SHA256: "aa", Steps: []wire.InstallStep{{Kind: wire.StepBuiltin, Builtin: "echo"}},
 			},
 		},
 	}

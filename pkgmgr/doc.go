@@ -15,7 +15,7 @@
 //	...
 //	defer fleet.Close()
 //	fleet.Read(ctx, pkgmgr.ReadOptions{})
-//	plan := fleet.Plan(ctx, true, pkgmgr.PlanOptions{})
+//	plan := fleet.Plan(ctx, pkgmgr.PlanOptions{Fetch: true})
 //	reports := fleet.Apply(ctx, plan, pkgmgr.ApplyOptions{})
 //
 // # The way to a machine

@@ -48,7 +48,7 @@ func Example() {
 
 	ctx, start := context.Background(), time.Now()
 	fleet.Read(ctx, pkgmgr.ReadOptions{})
-	plan := fleet.Plan(ctx, true, pkgmgr.PlanOptions{})
+	plan := fleet.Plan(ctx, pkgmgr.PlanOptions{Fetch: true})
 	for _, step := range plan.Steps {
 		fmt.Printf("%s: %s%s, because: %s\n", step.Hive, step.Action, suffix(step.Worker), step.Reason)
 	}
@@ -78,7 +78,7 @@ func ExampleDiff() {
 		Version:  "1.0.0",
 		Binaries: map[string]pkgmgr.BinaryWant{pkgmgr.PlatformKey(platform): {Version: "1.0.0", Size: 9 << 20}},
 		Workers: map[pkgmgr.WorkerKey]pkgmgr.WorkerWant{
-			{Type: "llama-cpp", Version: "b4000", Platform: platform}: {Err: errors.New("no recipe of this fleet installs it")},
+			{Hive: "gpu-1", Type: "llama-cpp"}: {Err: errors.New("no recipe of this fleet installs it")},
 		},
 	}
 	plan := pkgmgr.Diff([]pkgmgr.HiveState{

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
-	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
 // Options configure a [Fleet]. Only Connect is required.
@@ -45,9 +44,18 @@ type Options struct {
 	// in the user's cache.
 	CacheDir string
 
-	// Push makes this side fetch what recipes name by URL and send it, for
-	// hives without a way to the internet.
-	Push bool
+	// Origins are where versions and files of workers come from.
+	Origins Origins
+
+	// Lock is what wishes came to; nil knows nothing. [Fleet.Plan] changes it in
+	// memory, and it is the caller's to save it.
+	Lock *Lock
+
+	// Push makes this side fetch what is to be downloaded and send it, for hives
+	// without a way to the internet. Bundle, if not nil, is where this side takes
+	// it from, without the internet too.
+	Push   bool
+	Bundle *Bundle
 
 	// Parallel is how many hives are worked on at once, and Uploads how many
 	// are sent bytes at once; 0 chooses.
@@ -70,6 +78,7 @@ type Fleet struct {
 	art        *artefacts
 	uploads    chan struct{}
 	packed     packedBinaries
+	resolver   *resolver
 	want       Want
 
 	eventMu sync.Mutex
@@ -101,7 +110,13 @@ func Open(c *Config, o Options) (*Fleet, error) {
 	}
 	f.opts.Owner = cmp.Or(o.Owner, defaultOwner())
 	f.opts.CacheDir = cmp.Or(o.CacheDir, defaultCacheDir())
-	f.art = &artefacts{dir: filepath.Join(f.opts.CacheDir, "artefacts")}
+	f.art = &artefacts{dir: filepath.Join(f.opts.CacheDir, "artefacts"), client: o.Origins.HTTP, bundle: o.Bundle}
+	if f.opts.Lock == nil {
+		f.opts.Lock = &Lock{}
+	}
+	f.resolver = newResolver(o.Origins, f.opts.Lock, f.art, f.opts.CacheDir, func(text string) {
+		f.emit(operations.Event{Type: operations.EventNote, Message: text})
+	})
 
 	inConfig := []string{}
 	for _, alias := range o.Only {
@@ -239,32 +254,43 @@ func (f *Fleet) States() []HiveState {
 	return states
 }
 
-// Plan looks up what the hives that were read shall have, and decides with
-// [Diff]. A binary for a platform that is not on this machine is fetched if
-// fetch is true; with fetch false such hives are compared by version alone.
-func (f *Fleet) Plan(ctx context.Context, fetch bool, o PlanOptions) operations.Plan {
-	f.want = f.lookUp(ctx, fetch)
-	return Diff(f.States(), f.want, o)
+// Plan looks up what the hives that were read shall have, and decides with [Diff].
+// What it finds out about versions goes to the lock, in memory.
+func (f *Fleet) Plan(ctx context.Context, o PlanOptions) operations.Plan {
+	before := f.opts.Lock.Workers()
+	f.want = f.lookUp(ctx, o)
+	plan := Diff(f.States(), f.want, o)
+	plan.Upgrades = f.upgrades(before)
+	return plan
+}
+
+// upgrades are the wishes that stand for another version than before.
+func (f *Fleet) upgrades(before []LockedWorker) []operations.Upgrade {
+	var list []operations.Upgrade
+	for _, w := range before {
+		if now, ok := f.opts.Lock.worker(w.Type, w.Requested); ok && now.Version != w.Version {
+			list = append(list, operations.Upgrade{Worker: w.Type, Requested: w.Requested, From: w.Version, To: now.Version})
+		}
+	}
+	return list
 }
 
 // lookUp collects what Diff needs to know.
-func (f *Fleet) lookUp(ctx context.Context, fetch bool) Want {
+func (f *Fleet) lookUp(ctx context.Context, o PlanOptions) Want {
 	want := Want{Version: f.opts.Version, Binaries: map[string]BinaryWant{}, Workers: map[WorkerKey]WorkerWant{}}
+	l := &lookup{fleet: f, opts: o, versions: map[[2]string]versionOrErr{}, failed: map[string]error{}}
 	for _, m := range f.members {
 		if m.state == nil || m.extra {
 			continue
 		}
 		key := PlatformKey(m.state.Platform)
 		if _, ok := want.Binaries[key]; !ok {
-			if b, ok := f.binaryWant(ctx, m.state, fetch); ok {
+			if b, ok := f.binaryWant(ctx, m.state, o.Fetch); ok {
 				want.Binaries[key] = b
 			}
 		}
 		for _, w := range m.hive.Workers {
-			key := WorkerKey{w.Type, w.Version, m.state.Platform}
-			if _, ok := want.Workers[key]; !ok {
-				want.Workers[key] = f.workerWant(key, want)
-			}
+			want.Workers[WorkerKey{m.hive.Alias, w.Type}] = l.worker(ctx, m.hive.Alias, w, m.state, want)
 		}
 	}
 	return want
@@ -284,41 +310,6 @@ func (f *Fleet) binaryWant(ctx context.Context, s *State, fetch bool) (BinaryWan
 		return BinaryWant{}, false
 	}
 	return BinaryWant{Version: cmp.Or(b.Version, f.opts.Version), SHA256: b.SHA256, Size: b.Size}, true
-}
-
-func (f *Fleet) workerWant(key WorkerKey, want Want) WorkerWant {
-	recipe, ok := f.opts.Catalog.Recipe(key.Type)
-	if !ok {
-		hint := ""
-		if near := f.opts.Catalog.Nearest(key.Type); near != "" {
-			hint = fmt.Sprintf(", did you mean '%s'?", near)
-		}
-		return WorkerWant{Err: fmt.Errorf("unknown worker type '%s'%s", key.Type, hint)}
-	}
-	binary := want.Binaries[PlatformKey(key.Platform)]
-	r, err := recipe.Resolve(key.Version, key.Platform, cmp.Or(binary.Version, f.opts.Version))
-	if err != nil {
-		return WorkerWant{Err: err}
-	}
-	w := WorkerWant{Version: r.Version, Launch: recipe.Launch(), Source: wire.Source{
-		Builtin: r.Source.Builtin, SHA256: r.Source.SHA256, Size: r.Source.Size,
-		Format: r.Source.Format, Entry: r.Source.Entry,
-	}}
-	switch {
-	case r.Source.Builtin != "":
-		w.Source.Kind, w.Source.SHA256 = wire.SourceBuiltin, binary.SHA256
-	case r.Source.File != "":
-		w.Source.Kind, w.File = wire.SourcePush, r.Source.File
-		w.Source.SHA256, w.Source.Size, err = f.art.sum(r.Source.File, r.Source.SHA256)
-		if err != nil {
-			return WorkerWant{Err: fmt.Errorf("worker '%s': %w", key.Type, err)}
-		}
-	case f.opts.Push:
-		w.Source.Kind, w.URL = wire.SourcePush, r.Source.URL
-	default:
-		w.Source.Kind, w.Source.URL = wire.SourceURL, r.Source.URL
-	}
-	return w
 }
 
 func (f *Fleet) emit(e operations.Event) {

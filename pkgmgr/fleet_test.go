@@ -57,7 +57,8 @@ func openFleet(t *testing.T, c *pkgmgr.Config, machines fakehost.Fleet, change f
 // syncFleet reads, plans and applies.
 func syncFleet(ctx context.Context, f *pkgmgr.Fleet, po pkgmgr.PlanOptions, ao pkgmgr.ApplyOptions) *operations.SyncReport {
 	f.Read(ctx, pkgmgr.ReadOptions{})
-	plan := f.Plan(ctx, true, po)
+	po.Fetch = true
+	plan := f.Plan(ctx, po)
 	return f.SyncReport(plan, f.Apply(ctx, plan, ao), time.Second)
 }
 
@@ -103,7 +104,7 @@ func TestInstallThenNothingToDo(t *testing.T) {
 			t.Errorf("%s was touched again: %+v", alias, got)
 		}
 	}
-	status := again.StatusReport(again.Plan(t.Context(), false, pkgmgr.PlanOptions{}), true, 0)
+	status := again.StatusReport(again.Plan(t.Context(), pkgmgr.PlanOptions{}), true, 0)
 	if status.Status != operations.StatusInSync || status.Summary.HivesOK != 3 || len(status.Hives) != 3 || status.Hives[0].Workers[0].Type != "echo" {
 		t.Errorf("%+v", status)
 	}
@@ -115,7 +116,7 @@ func TestDryRun(t *testing.T) {
 	machines["gpu-01"].Unreachable = &fakehost.ConnectError{Code: "timeout", Message: "no answer"}
 	f := openFleet(t, c, machines, nil)
 	f.Read(t.Context(), pkgmgr.ReadOptions{})
-	r := f.SyncReport(f.Plan(t.Context(), true, pkgmgr.PlanOptions{}), nil, 0)
+	r := f.SyncReport(f.Plan(t.Context(), pkgmgr.PlanOptions{Fetch: true}), nil, 0)
 	if got := results(r.Hives); got != "gpu-00=pending gpu-01=unreachable" || r.Status != operations.StatusChangesPending {
 		t.Errorf("%s %s", r.Status, got)
 	}
@@ -167,7 +168,7 @@ func TestStatusCost(t *testing.T) {
 	c, machines := echoFleet(6)
 	f := openFleet(t, c, machines, nil)
 	f.Read(t.Context(), pkgmgr.ReadOptions{})
-	r := f.StatusReport(f.Plan(t.Context(), false, pkgmgr.PlanOptions{}), false, 0)
+	r := f.StatusReport(f.Plan(t.Context(), pkgmgr.PlanOptions{}), false, 0)
 	want := operations.StatusSummary{TotalHives: 6, HivesMissing: 6, WorkersMissing: 6}
 	if r.Status != operations.StatusDriftDetected || r.Summary != want || r.Hives != nil {
 		t.Errorf("%+v", r)

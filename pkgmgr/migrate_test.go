@@ -45,7 +45,7 @@ func TestMigrateThenInSync(t *testing.T) {
 	plan := func() operations.Plan {
 		f := openFleet(t, again, machines, withCatalog)
 		f.Read(t.Context(), pkgmgr.ReadOptions{})
-		return f.Plan(t.Context(), true, pkgmgr.PlanOptions{RemoveExtra: true})
+		return f.Plan(t.Context(), pkgmgr.PlanOptions{Fetch: true, RemoveExtra: true})
 	}()
 	if len(plan.Drift) != 0 || len(plan.Steps) != 0 || len(plan.Blocked) != 0 {
 		t.Errorf("%+v\n%s", plan, text)

@@ -15,7 +15,8 @@ import (
 
 // probeScript reads a machine in one command. Where rbee is installed it becomes
 // `rbee hive inspect`; else it writes a record of the same shape with schema 0
-// from what a POSIX shell can find out. %s stands for the arguments of inspect.
+// from what a POSIX shell can find out. The three %s stand for whether accelerators
+// are asked for, the arguments of inspect, and the names of commands.
 //
 // Values go through q, which makes them safe inside a JSON string.
 const probeScript = `ask_devices=%s
@@ -46,6 +47,19 @@ while [ ! -d "$D" ] && [ "$D" != / ] && [ -n "$D" ]; do
 done
 free=$(df -Pk "$D" 2>/dev/null | tail -n 1 | { read -r _ _ _ k _ && printf '%%s' "$k"; })
 case $free in ''|0*|*[!0-9]*) free=0 ;; *) free=${free}000 ;; esac
+noexec=
+if [ -r /proc/mounts ]; then
+	m=$(df -Pk "$D" 2>/dev/null | tail -n 1 | { read -r _ _ _ _ _ m && printf '%%s' "$m"; })
+	while read -r _ dir _ opts _; do
+		if [ "$dir" = "$m" ]; then
+			case ,$opts, in *,noexec,*) noexec=$m ;; *) noexec= ;; esac
+		fi
+	done </proc/mounts
+fi
+commands=
+for c in %s; do
+	command -v "$c" >/dev/null 2>&1 && commands="$commands${commands:+,}\"$c\""
+done
 libc=
 for f in /lib/ld-musl-*; do [ -e "$f" ] && libc=musl; done
 [ -n "$libc" ] || libc=$(getconf GNU_LIBC_VERSION 2>/dev/null)
@@ -61,10 +75,13 @@ if [ "$ask_devices" = 1 ]; then
 	limit=
 	command -v timeout >/dev/null 2>&1 && limit='timeout 10'
 	if command -v nvidia-smi >/dev/null 2>&1; then
-		if list=$($limit nvidia-smi --query-gpu=memory.total,name --format=csv,noheader,nounits 2>&1 </dev/null); then
-			devices=$(printf '%%s\n' "$list" | while IFS=', ' read -r mib name; do
+		ask() { $limit nvidia-smi "--query-gpu=memory.total,driver_version,$1,name" --format=csv,noheader,nounits 2>&1 </dev/null; }
+		if list=$(ask compute_cap) || list=$(ask index); then # old drivers do not tell the compute capability
+			devices=$(printf '%%s\n' "$list" | while IFS=', ' read -r mib driver compute name; do
 				case $mib in ''|*[!0-9]*) mib=0 ;; esac
-				printf '{"vendor":"nvidia","name":"%%s","memory_bytes":%%s},' "$(q "$name")" "$((mib * 1048576))"
+				case $compute in *.*) ;; *) compute= ;; esac
+				printf '{"vendor":"nvidia","name":"%%s","memory_bytes":%%s,"driver":"%%s","compute":"%%s"},' \
+					"$(q "$name")" "$((mib * 1048576))" "$(q "$driver")" "$(q "$compute")"
 			done)
 		else
 			devices="{\"vendor\":\"nvidia\",\"name\":\"\",\"error\":\"$(q "$list")\"},"
@@ -78,9 +95,9 @@ if [ "$ask_devices" = 1 ]; then
 else
 	known=false
 fi
-printf '\036{"schema":0,"os":"%%s","arch":"%%s","libc":"%%s","hostname":"%%s","user":"%%s","home":"%%s","missing_dirs":[%%s],"disk_free":%%s,"rbee":%%s,"broken":"%%s","workers":[%%s],"devices":[%%s],"devices_known":%%s}\n' \
+printf '\036{"schema":0,"os":"%%s","arch":"%%s","libc":"%%s","hostname":"%%s","user":"%%s","home":"%%s","missing_dirs":[%%s],"disk_free":%%s,"noexec":"%%s","commands":[%%s],"rbee":%%s,"broken":"%%s","workers":[%%s],"devices":[%%s],"devices_known":%%s}\n' \
 	"$(q "$(uname -s)")" "$(q "$(uname -m)")" "$(q "$libc")" "$(q "$(uname -n)")" "$(q "$(id -un)")" "$(q "$R")" \
-	"$missing" "$free" "$rbee" "$(q "$broken")" "$workers" "${devices%%,}" "$known"
+	"$missing" "$free" "$(q "$noexec")" "$commands" "$rbee" "$(q "$broken")" "$workers" "${devices%%,}" "$known"
 `
 
 // probe reads a machine with one command.
@@ -94,7 +111,7 @@ func probe(ctx context.Context, host Host, o ReadOptions) (*State, error) {
 	}
 	var out bytes.Buffer
 	limited := &limitWriter{w: &out, left: maxProbeOutput}
-	if err := host.Script(ctx, fmt.Sprintf(probeScript, ask, args), limited, nil); err != nil {
+	if err := host.Script(ctx, fmt.Sprintf(probeScript, ask, args, strings.Join(wire.ProbedCommands, " ")), limited, nil); err != nil {
 		return nil, fmt.Errorf("reading the machine: %w", err)
 	}
 	var state State

@@ -213,13 +213,21 @@ func TestProbeDevices(t *testing.T) {
 	t.Parallel()
 	inEveryShell(t, func(t *testing.T, shell []string) {
 		h := newShellHost(t, "home", shell...)
-		h.write(t, 0o755, "#!/bin/sh\ncat >/dev/null\necho '24576, NVIDIA \"Big\", 2nd'\necho '[N/A], NVIDIA GB10'\n", h.tools, "nvidia-smi")
+		h.write(t, 0o755, "#!/bin/sh\ncat >/dev/null\necho '24576, 580.65.06, 12.0, NVIDIA \"Big\", 2nd'\necho '[N/A], 580.65.06, [N/A], NVIDIA GB10'\n", h.tools, "nvidia-smi")
 		s := h.mustRead(t, pkgmgr.ReadOptions{Devices: true})
 		want := []wire.Device{
-			{Vendor: "nvidia", Name: `NVIDIA "Big", 2nd`, MemoryBytes: 24 << 30}, {Vendor: "nvidia", Name: "NVIDIA GB10"},
+			{Vendor: "nvidia", Name: `NVIDIA "Big", 2nd`, MemoryBytes: 24 << 30, Driver: "580.65.06", Compute: "12.0"},
+			{Vendor: "nvidia", Name: "NVIDIA GB10", Driver: "580.65.06"},
 		}
 		if !s.DevicesKnown || !reflect.DeepEqual(s.Devices, want) {
 			t.Errorf("%+v", s.Devices)
+		}
+		h.write(t, 0o755, "#!/bin/sh\ncase $* in *compute_cap*) echo 'Field \"compute_cap\" is not a valid field to query.'; exit 2;; esac\necho '12288, 470.82.01, 0, Tesla K80'\n", h.tools, "nvidia-smi")
+		h.write(t, 0o755, "", h.tools, "cc")
+		s = h.mustRead(t, pkgmgr.ReadOptions{Devices: true})
+		want = []wire.Device{{Vendor: "nvidia", Name: "Tesla K80", MemoryBytes: 12 << 30, Driver: "470.82.01"}}
+		if !reflect.DeepEqual(s.Devices, want) || !reflect.DeepEqual(s.Commands, []string{"cc"}) {
+			t.Errorf("%+v, %q", s.Devices, s.Commands)
 		}
 		h.write(t, 0o755, "#!/bin/sh\necho \"couldn't talk to the \\\"driver\\\"\"\nexit 9\n", h.tools, "nvidia-smi")
 		s = h.mustRead(t, pkgmgr.ReadOptions{Devices: true})

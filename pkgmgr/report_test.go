@@ -46,7 +46,7 @@ func TestDryRunCounts(t *testing.T) {
 	machines["gpu-01"].Edit(func(s *pkgmgr.State) { s.Schema, s.Rbee, s.Workers = 0, nil, nil })
 	f := openFleet(t, &pkgmgr.Config{Hives: c.Hives[:3]}, machines, func(o *pkgmgr.Options) { o.Extra = c.Hives[3:] })
 	f.Read(t.Context(), pkgmgr.ReadOptions{})
-	plan := f.Plan(t.Context(), true, pkgmgr.PlanOptions{RemoveExtra: true})
+	plan := f.Plan(t.Context(), pkgmgr.PlanOptions{Fetch: true, RemoveExtra: true})
 	dry := f.SyncReport(plan, nil, 0)
 	want := operations.SyncSummary{
 		HivesInstalled: 1, HivesUpdated: 1, HivesAlreadyInstalled: 1, HivesRemoved: 1,
@@ -104,7 +104,7 @@ func TestBinaryIsFetchedOnlyWhereNeeded(t *testing.T) {
 	plan := func() operations.Plan {
 		f := openFleet(t, c, machines, func(o *pkgmgr.Options) { o.Binaries = source })
 		f.Read(t.Context(), pkgmgr.ReadOptions{})
-		return f.Plan(t.Context(), true, pkgmgr.PlanOptions{})
+		return f.Plan(t.Context(), pkgmgr.PlanOptions{Fetch: true})
 	}
 	if p := plan(); source.asked[true] != 0 || len(p.Blocked) != 0 {
 		t.Errorf("%v %+v", source.asked, p.Blocked)

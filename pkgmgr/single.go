@@ -52,12 +52,12 @@ func (f *Fleet) Daemon(ctx context.Context, action operations.Action, o ApplyOpt
 	return f.Apply(ctx, plan, o)
 }
 
-// NeedsDevices tells whether a recipe of a wanted worker asks for a GPU, so that
-// [Fleet.Validate] has something to compare with only if devices are read.
+// NeedsDevices tells whether what is installed, or whether it can be, depends on
+// the accelerators of machines for a wanted worker, so that they have to be read.
 func (f *Fleet) NeedsDevices() bool {
 	for _, m := range f.members {
 		for _, w := range m.hive.Workers {
-			if r, ok := f.opts.Catalog.Recipe(w.Type); ok && r.Needs.GPU != "" {
+			if r, ok := f.opts.Catalog.Recipe(w.Type); ok && (r.Needs.GPU != "" || r.dependsOnDevices()) {
 				return true
 			}
 		}

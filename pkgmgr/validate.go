@@ -23,7 +23,7 @@ func (f *Fleet) Validate(ctx context.Context) *operations.ValidateReport {
 	v := &validation{report: &operations.ValidateReport{
 		Warnings: []operations.ValidateWarning{}, Errors: []operations.ValidateError{},
 	}}
-	f.want = f.lookUp(ctx, false)
+	f.want = f.lookUp(ctx, PlanOptions{})
 	for _, m := range f.members {
 		if m.extra {
 			continue
@@ -123,47 +123,19 @@ func (f *Fleet) validateMachine(v *validation, m *member) {
 		if !ok {
 			continue
 		}
-		want := f.want.Workers[WorkerKey{w.Type, w.Version, s.Platform}]
-		if want.Err != nil && len(recipe.Sources) > 0 {
+		want := f.want.Workers[WorkerKey{m.hive.Alias, w.Type}]
+		if want.Err != nil && len(recipe.Sources) > 0 && !errors.Is(want.Err, ErrNotLocked) {
 			v.fail(w.Pos, v.file(f), "worker '%s': %s", w.Type, want.Err)
+		} else if lacks := Lacks(recipe.Needs, s); len(lacks) > 0 {
+			v.fail(w.Pos, "", "worker '%s' would not run there: %s", w.Type, strings.Join(lacks, "; "))
 		}
-		v.checkDevices(w, recipe.Needs, s)
 		installed := slices.ContainsFunc(s.Workers, func(have wire.Worker) bool { return have.Type == w.Type })
 		if !installed {
-			needDisk += max(uint64(max(recipe.Needs.Disk, 0)), uint64(max(want.Source.Size, 0)))
+			needDisk += diskNeed(want)
 		}
 	}
 	if s.DiskFree > 0 && needDisk > s.DiskFree {
 		v.fail(m.hive.Pos, "", "%s has %s free, its workers need %s", s.Home, bytesText(s.DiskFree), bytesText(needDisk))
-	}
-}
-
-func (v *validation) checkDevices(w Worker, n Needs, s *State) {
-	if n.GPU == "" || !s.DevicesKnown {
-		return
-	}
-	var fit []wire.Device
-	for _, d := range s.Devices {
-		if n.GPU != "any" && d.Vendor != n.GPU {
-			continue
-		}
-		if d.Error != "" {
-			v.fail(w.Pos, "", "worker '%s' needs a GPU, and the driver of this one fails: %s", w.Type, d.Error)
-			return
-		}
-		fit = append(fit, d)
-	}
-	kind := n.GPU + " GPU"
-	if n.GPU == "any" {
-		kind = "GPU"
-	}
-	if len(fit) == 0 {
-		v.fail(w.Pos, "", "worker '%s' needs a %s, and none is found", w.Type, strings.TrimSpace(kind))
-		return
-	}
-	most := slices.MaxFunc(fit, func(a, b wire.Device) int { return cmp.Compare(a.MemoryBytes, b.MemoryBytes) })
-	if need := uint64(max(n.GPUMemory, 0)); most.MemoryBytes > 0 && most.MemoryBytes < need {
-		v.fail(w.Pos, "", "worker '%s' needs a GPU with %s, the largest has %s", w.Type, bytesText(need), bytesText(most.MemoryBytes))
 	}
 }
 

@@ -41,19 +41,19 @@ func TestValidate(t *testing.T) {
 		{name: "fits", machine: pkgmgr.State{Devices: []wire.Device{device("nvidia", 8, ""), device("nvidia", 24, "")}}},
 		{name: "memory not known", machine: pkgmgr.State{Devices: []wire.Device{device("nvidia", 0, "")}}},
 		{name: "any GPU", gpu: "any", machine: pkgmgr.State{Devices: []wire.Device{device("amd", 0, "")}}},
-		{name: "no GPU", errors: []string{"worker 'needy' needs a nvidia GPU, and none is found"}},
-		{name: "no GPU at all", gpu: "any", errors: []string{"worker 'needy' needs a GPU, and none is found"}},
+		{name: "no GPU", errors: []string{"worker 'needy' would not run there: no NVIDIA GPU is found"}},
+		{name: "no GPU at all", gpu: "any", errors: []string{"worker 'needy' would not run there: no GPU is found"}},
 		{
 			name: "another GPU", machine: pkgmgr.State{Devices: []wire.Device{device("amd", 192, "")}},
-			errors: []string{"needs a nvidia GPU, and none is found"},
+			errors: []string{"no NVIDIA GPU is found"},
 		},
 		{
 			name: "small GPU", machine: pkgmgr.State{Devices: []wire.Device{device("nvidia", 8, "")}},
-			errors: []string{"needs a GPU with 16.0 GiB, the largest has 8.0 GiB"},
+			errors: []string{"the largest GPU has 8.0 GiB, 16.0 GiB is needed"},
 		},
 		{
 			name: "broken driver", machine: pkgmgr.State{Devices: []wire.Device{device("nvidia", 0, "driver/library version mismatch")}},
-			errors: []string{"the driver of this one fails: driver/library version mismatch"},
+			errors: []string{"the driver of the NVIDIA GPU fails: driver/library version mismatch"},
 		},
 		{
 			name:    "small disk",
@@ -89,9 +89,36 @@ func TestValidate(t *testing.T) {
 		{
 			name: "known, and no way to install it",
 			edit: func(h *pkgmgr.Hive, _ *fakehost.Machine, _ *pkgmgr.Options) {
+				h.Workers = []pkgmgr.Worker{{Type: "noted", Version: pkgmgr.Latest}}
+			},
+			warnings: []string{"worker 'noted': Build it yourself"},
+		},
+		{
+			name: "not in the lock, and it fits",
+			edit: func(h *pkgmgr.Hive, _ *fakehost.Machine, _ *pkgmgr.Options) {
 				h.Workers = []pkgmgr.Worker{{Type: "llama-cpp", Version: pkgmgr.Latest}}
 			},
-			warnings: []string{"worker 'llama-cpp': This rbee has no built-in way to install llama-cpp"},
+			machine: pkgmgr.State{Platform: pkgmgr.Platform{OS: "linux", Arch: "amd64", Libc: "glibc", LibcVersion: "2.36"}},
+		},
+		{
+			name: "not in the lock, and nothing fits",
+			edit: func(h *pkgmgr.Hive, _ *fakehost.Machine, _ *pkgmgr.Options) {
+				h.Workers = []pkgmgr.Worker{{Type: "vllm", Version: pkgmgr.Latest}}
+			},
+			machine: pkgmgr.State{
+				Platform: pkgmgr.Platform{OS: "linux", Arch: "amd64", Libc: "glibc", LibcVersion: "2.27"},
+				Devices:  []wire.Device{device("nvidia", 24, "")},
+			},
+			errors: []string{
+				"worker 'vllm': worker vllm does not run there: cuda: glibc 2.27 is older than 2.28",
+			},
+		},
+		{
+			name: "noexec, and a command that is not there",
+			machine: pkgmgr.State{
+				Devices: []wire.Device{device("nvidia", 24, "")}, Noexec: "/home", Commands: []string{"git"},
+			},
+			errors: []string{"/home is mounted noexec"},
 		},
 		{
 			name: "key that is not there",
@@ -114,7 +141,7 @@ func TestValidate(t *testing.T) {
 			if gpu == "" {
 				gpu = "nvidia"
 			}
-			catalog, _ := recipes(t, map[string]string{"needy.yaml": strings.ReplaceAll(needy, "%s", gpu), "server": "#!/bin/sh\n"})
+			catalog, _ := recipes(t, map[string]string{"needy.yaml": strings.ReplaceAll(needy, "%s", gpu), "noted.yaml": "type: noted\nnote: Build it yourself\n", "server": "#!/bin/sh\n"})
 			h := pkgmgr.Hive{Alias: "a", Hostname: "a.example", Workers: []pkgmgr.Worker{{Type: "needy", Version: pkgmgr.Latest}}}
 			m := &fakehost.Machine{Initial: k.machine}
 			c := &pkgmgr.Config{Path: "hives.conf", Hives: []pkgmgr.Hive{h}}

@@ -31,29 +31,37 @@ type BinaryWant struct {
 // PlatformKey is "os/arch" as Go names them.
 func PlatformKey(p Platform) string { return p.OS + "/" + p.Arch }
 
-// WorkerKey is one worker wish on one kind of platform.
-type WorkerKey struct {
-	Type     string
-	Version  string // as the config says it
-	Platform Platform
-}
+// WorkerKey is one worker wish of a hive.
+type WorkerKey struct{ Hive, Type string }
 
 // WorkerWant is what a worker wish comes to, or why it cannot be fulfilled.
 type WorkerWant struct {
-	// Version is the exact version.
-	Version string
+	// Version is the exact version, and Variant the name of the recipe's source
+	// that was chosen, with the reason for that; both may be empty.
+	Version         string
+	Variant, Reason string
 
-	// Source is what the hive is told. For a builtin source its SHA256 is that
-	// of the platform's rbee, and empty if that is not known.
-	Source wire.Source
+	// Held says that the hive's worker is kept at this version by a rollback.
+	Held bool
+
+	// SHA256 tells this install from others: [wire.Digest] of Steps. For a server
+	// inside rbee it is that of the platform's rbee, and empty if that is not
+	// known.
+	SHA256 string
+
+	// Steps and Entry are what the hive is told. An artefact without an address
+	// comes from this machine.
+	Steps []wire.InstallStep
+	Entry string
+
+	// Files are the artefacts that are files on this machine, by SHA-256.
+	Files map[string]string
 
 	// Launch is how the hive shall run it; nil compares nothing.
 	Launch *wire.Launch
 
-	// File is the artefact on this machine for a pushed source that is one
-	// already; else the artefact is fetched from URL when it is needed.
-	File string
-	URL  string
+	// Needs are what the machine must have; the zero value needs nothing.
+	Needs Needs
 
 	// Err is why there is no way to install it; the other fields are empty then.
 	Err error

@@ -133,6 +133,8 @@ func (r *run) step(i int, step wire.Step) error {
 		return r.installWorker(i, step.Worker)
 	case wire.ActionRemoveWorker:
 		m.Edit(func(s *pkgmgr.State) { removeWorker(s, worker) })
+	case wire.ActionRollback:
+		return r.rollback(worker)
 	case wire.ActionStart:
 		return r.start()
 	case wire.ActionStop:
@@ -147,6 +149,24 @@ func (r *run) step(i int, step wire.Step) error {
 		return fmt.Errorf("unknown action %q", step.Action)
 	}
 	return nil
+}
+
+func (r *run) rollback(worker string) (err error) {
+	m := r.machine
+	m.Edit(func(s *pkgmgr.State) {
+		before, ok := m.previous[worker]
+		if !ok {
+			err = fmt.Errorf("no earlier version of %s is there", worker)
+			return
+		}
+		for i, have := range s.Workers {
+			if have.Type == worker {
+				before.Previous, m.previous[worker] = have.Version, have
+				s.Workers[i] = before
+			}
+		}
+	})
+	return err
 }
 
 func (r *run) installSelf(want *wire.Installed) (err error) {
@@ -205,22 +225,40 @@ func (r *run) installWorker(i int, want *wire.WorkerInstall) error {
 	}
 	w := wire.Worker{
 		Type: want.Type, Version: want.Version, Requested: want.Requested,
-		Launch: want.Launch, SHA256: want.Source.SHA256, Bytes: want.Source.Size, InstalledAt: time.Now(),
+		Variant: want.Variant, Launch: want.Launch, SHA256: want.SHA256, Bytes: wire.Bytes(want.Steps), InstalledAt: time.Now(),
 	}
 	var content []byte
-	if want.Source.Kind == wire.SourcePush {
-		var err error
-		if content, err = r.receive(i, want.Source); err != nil {
-			return err
+	builtin := false
+	for j := range want.Steps {
+		builtin = builtin || want.Steps[j].Kind == wire.StepBuiltin
+		for _, a := range want.Steps[j].Artefacts() {
+			if a.URL != "" {
+				continue
+			}
+			piece, err := r.receive(i, *a)
+			if err != nil {
+				return err
+			}
+			content = append(content, piece...)
+			w.Bytes = int64(len(content))
 		}
-		w.Bytes = int64(len(content))
 	}
 	r.machine.Edit(func(s *pkgmgr.State) {
-		if want.Source.Kind == wire.SourceBuiltin && s.Rbee != nil {
+		if builtin && s.Rbee != nil {
 			w.SHA256 = s.Rbee.SHA256
 		}
 		if content != nil {
 			r.machine.artefacts[want.Type] = content
+		}
+		for _, have := range s.Workers {
+			if have.Type == w.Type && have.Version != w.Version {
+				w.Previous = have.Version
+				m := r.machine
+				if m.previous == nil {
+					m.previous = map[string]wire.Worker{}
+				}
+				m.previous[w.Type] = have
+			}
 		}
 		removeWorker(s, want.Type)
 		s.Workers = append(s.Workers, w)
@@ -233,13 +271,13 @@ func (r *run) installWorker(i int, want *wire.WorkerInstall) error {
 func (r *run) installed(want *wire.WorkerInstall) bool {
 	have := r.machine.State()
 	return slices.ContainsFunc(have.Workers, func(w wire.Worker) bool {
-		return w.Type == want.Type && w.Version == want.Version && w.SHA256 == want.Source.SHA256 && w.Corrupt == "" && !w.Foreign
+		return w.Type == want.Type && w.Version == want.Version && w.SHA256 == want.SHA256 && w.Corrupt == "" && !w.Foreign
 	})
 }
 
 // receive asks for an artefact and checks what arrives.
-func (r *run) receive(i int, want wire.Source) ([]byte, error) {
-	if err := r.out.Write(wire.Message{Need: &wire.Need{Index: i}}); err != nil {
+func (r *run) receive(i int, want wire.Artefact) ([]byte, error) {
+	if err := r.out.Write(wire.Message{Need: &wire.Need{Index: i, SHA256: want.SHA256}}); err != nil {
 		return nil, err
 	}
 	blob, err := wire.NewBlobReader(r.in)

@@ -32,7 +32,7 @@ func ExampleFleet() {
 	defer fleet.Close()
 	ctx := context.Background()
 	fleet.Read(ctx, pkgmgr.ReadOptions{})
-	for _, r := range fleet.Apply(ctx, fleet.Plan(ctx, true, pkgmgr.PlanOptions{}), pkgmgr.ApplyOptions{LockWait: -1}) {
+	for _, r := range fleet.Apply(ctx, fleet.Plan(ctx, pkgmgr.PlanOptions{Fetch: true}), pkgmgr.ApplyOptions{LockWait: -1}) {
 		fmt.Println(r.Alias, r.Status)
 	}
 	fmt.Println("on the machine:", machines["fresh"].State().Rbee.Version)

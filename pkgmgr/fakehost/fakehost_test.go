@@ -105,7 +105,7 @@ func TestApply(t *testing.T) {
 	rbee := pkgmgr.State{Rbee: &wire.Installed{Version: "1", SHA256: "aa"}}
 	push := func(sum string) wire.Step {
 		return wire.Step{Action: wire.ActionInstallWorker, Worker: &wire.WorkerInstall{
-			Type: "w", Version: "1", Source: wire.Source{Kind: wire.SourcePush, SHA256: sum},
+			Type: "w", Version: "1", SHA256: sum, Steps: []wire.InstallStep{{Kind: wire.StepFile, Artefact: &wire.Artefact{Name: "w", SHA256: sum}}},
 		}}
 	}
 	for name, k := range map[string]struct {
@@ -115,7 +115,7 @@ func TestApply(t *testing.T) {
 		want   string // in the result; empty for success
 	}{
 		"stop":            {wire.Schema, wire.Step{Action: wire.ActionStop}, "", ""},
-		"another schema":  {wire.Schema + 1, wire.Step{Action: wire.ActionStop}, "", "speaks protocol 2"},
+		"another schema":  {wire.Schema + 1, wire.Step{Action: wire.ActionStop}, "", fmt.Sprintf("speaks protocol %d", wire.Schema+1)},
 		"unknown action":  {wire.Schema, wire.Step{Action: "fly"}, "", `unknown action "fly"`},
 		"no worker":       {wire.Schema, wire.Step{Action: wire.ActionInstallWorker}, "", "without a worker"},
 		"nothing to be":   {wire.Schema, wire.Step{Action: wire.ActionInstallSelf}, "", "without what to install"},
@@ -213,7 +213,7 @@ func TestConcurrent(t *testing.T) {
 			}
 			defer f.Close()
 			f.Read(t.Context(), pkgmgr.ReadOptions{})
-			for _, r := range f.Apply(t.Context(), f.Plan(t.Context(), true, pkgmgr.PlanOptions{}), pkgmgr.ApplyOptions{}) {
+			for _, r := range f.Apply(t.Context(), f.Plan(t.Context(), pkgmgr.PlanOptions{Fetch: true}), pkgmgr.ApplyOptions{}) {
 				if r.Status != operations.HiveInstalled && r.Status != operations.HiveUpdated && r.Status != operations.HiveAlreadyInstalled {
 					t.Errorf("%+v: %v", r, r.Error)
 				}

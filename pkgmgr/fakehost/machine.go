@@ -92,8 +92,9 @@ type Machine struct {
 	mu        sync.Mutex
 	begun     bool
 	state     pkgmgr.State
-	files     map[string][]byte // by path
-	artefacts map[string][]byte // by worker type
+	files     map[string][]byte      // by path
+	artefacts map[string][]byte      // by worker type
+	previous  map[string]wire.Worker // by worker type: what a rollback goes back to
 	calls     Calls
 	lock      chan struct{} // holds one value while somebody has the lock
 	holder    wire.Waiting

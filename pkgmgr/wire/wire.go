@@ -14,9 +14,9 @@
 //
 // # Artefacts
 //
-// A step whose source is pushed needs bytes from the queen's side. The machine
-// asks for them with a [Message] that has Need set, when it is ready to take
-// them; [SendBlob] answers on the machine's stdin and [BlobReader] reads it
+// A step may have artefacts without an address, which come from the queen's side.
+// The machine asks for one with a [Message] that has Need set, when it is ready
+// to take it; [SendBlob] answers on the machine's stdin and [BlobReader] reads it
 // there. A machine that has the bytes already never asks.
 //
 // # Ends
@@ -27,13 +27,17 @@ package wire
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
+	"fmt"
+	"strings"
 	"time"
 )
 
 // Schema is the version of this protocol. A machine whose rbee speaks another
 // one is treated as outdated and gets a new rbee before anything else.
-const Schema = 1
+const Schema = 2
 
 // Places below rbee's directory on a machine.
 const (
@@ -46,8 +50,14 @@ const (
 	EntryPrefix = "rbee-worker-" // workers/rbee-worker-<type> is a worker's entry point
 	RunDir      = "run"
 	LogsDir     = "logs"
+	ToolsDir    = "tools"    // what installs need, once for all workers
+	DownloadDir = "download" // artefacts of an install that did not end well, whole or not
 	LockFile    = "lock"
 )
+
+// ProbedCommands are the programs that an engine may need besides its own files,
+// such as a compiler for what it compiles when it starts.
+var ProbedCommands = []string{"cc", "c++", "nvcc", "hipcc", "git", "ffmpeg", "ninja"}
 
 // State is what a machine says of itself.
 type State struct {
@@ -66,6 +76,13 @@ type State struct {
 
 	// DiskFree is the free space for Home in bytes; 0 if not known.
 	DiskFree uint64 `json:"disk_free"`
+
+	// Noexec is the mount point that Home lies on, if programs may not be run
+	// there; else empty.
+	Noexec string `json:"noexec,omitempty"`
+
+	// Commands are those of [ProbedCommands] that are on the machine's PATH.
+	Commands []string `json:"commands,omitempty"`
 
 	// Devices are the accelerators; nil if they were not asked for.
 	Devices []Device `json:"devices,omitempty"`
@@ -106,6 +123,8 @@ type Device struct {
 	Vendor      string `json:"vendor"` // "nvidia", "amd", "intel", "apple"
 	Name        string `json:"name"`
 	MemoryBytes uint64 `json:"memory_bytes,omitempty"` // 0 if not known
+	Driver      string `json:"driver,omitempty"`       // the driver's version
+	Compute     string `json:"compute,omitempty"`      // compute capability, or the architecture's name
 	Error       string `json:"error,omitempty"`        // the driver's own words, if it is broken
 }
 
@@ -157,9 +176,15 @@ type Worker struct {
 	Version   string `json:"version,omitempty"`
 	Requested string `json:"requested,omitempty"`
 
-	// SHA256 is that of the source it was installed from, in hex: the archive
-	// or the plain file. Empty for a worker that rbee did not install.
+	// Variant is the name of the recipe's source that was chosen; may be empty.
+	Variant string `json:"variant,omitempty"`
+
+	// SHA256 tells what was installed: see [WorkerInstall]. Empty for a worker
+	// that rbee did not install.
 	SHA256 string `json:"sha256,omitempty"`
+
+	// Previous is the version before, which is still there; empty if none is.
+	Previous string `json:"previous,omitempty"`
 
 	Bytes       int64     `json:"bytes,omitempty"`
 	InstalledAt time.Time `json:"installed_at,omitzero"`
@@ -206,9 +231,10 @@ const (
 
 	ActionInstallWorker Action = "install_worker" // also replaces and repairs
 	ActionRemoveWorker  Action = "remove_worker"
-	ActionStart         Action = "start"  // starts the daemon; one that runs with the right binary and settings is left alone
-	ActionStop          Action = "stop"   // stops the daemon
-	ActionRemoveSelf    Action = "remove" // stops the daemon and removes everything of rbee
+	ActionRollback      Action = "rollback_worker" // back to the version before; only the Type of the worker counts
+	ActionStart         Action = "start"           // starts the daemon; one that runs with the right binary and settings is left alone
+	ActionStop          Action = "stop"            // stops the daemon
+	ActionRemoveSelf    Action = "remove"          // stops the daemon and removes everything of rbee
 )
 
 // Step is one thing to do.
@@ -218,8 +244,8 @@ type Step struct {
 	// Install is set for ActionInstallSelf: what the binary must turn out to be.
 	Install *Installed `json:"install,omitempty"`
 
-	// Worker is set for ActionInstallWorker and ActionRemoveWorker; for the
-	// latter only its Type counts.
+	// Worker is set for the actions on workers; only its Type counts but for
+	// ActionInstallWorker.
 	Worker *WorkerInstall `json:"worker,omitempty"`
 }
 
@@ -229,24 +255,173 @@ type WorkerInstall struct {
 	Version   string `json:"version"`
 	Requested string `json:"requested"`
 
-	// Force installs again even if the same source is installed and whole.
+	// Variant is the name of the recipe's source that was chosen; may be empty.
+	Variant string `json:"variant,omitempty"`
+
+	// Force installs again even if the same is installed and whole.
 	Force bool `json:"force,omitempty"`
 
-	Source Source `json:"source"`
+	// SHA256 tells what is installed from anything else: [Digest] of the steps.
+	// Empty for a server inside rbee, which the machine's own rbee stands for.
+	SHA256 string `json:"sha256,omitempty"`
+
+	// Steps make the payload, in order.
+	Steps []InstallStep `json:"steps,omitempty"`
+
+	// Entry is the slash-separated path of the program in the payload. Empty for
+	// a server inside rbee, and for a single file, which is the program itself.
+	Entry string `json:"entry,omitempty"`
 
 	// Launch says how the worker is run; nil leaves it to the recipe of that
 	// type that is built into the machine's rbee.
 	Launch *Launch `json:"launch,omitempty"`
 }
 
+// StepKind is what an install step does.
+type StepKind string
+
+// The kinds of install steps.
+const (
+	StepBuiltin StepKind = "builtin" // the machine's own rbee is the program
+	StepFile    StepKind = "file"    // one file as it is
+	StepArchive StepKind = "archive" // unpacked
+	StepPython  StepKind = "python"  // a virtual environment with packages
+)
+
+// InstallStep makes a part of a worker's payload.
+type InstallStep struct {
+	Kind StepKind `json:"kind"`
+
+	// At is the place in the recipe, for errors: "catalog/x.yaml:12". May be empty.
+	At string `json:"at,omitempty"`
+
+	// Builtin is the name of a server inside rbee, for StepBuiltin.
+	Builtin string `json:"builtin,omitempty"`
+
+	// Artefact is the file or the archive.
+	Artefact *Artefact `json:"artefact,omitempty"`
+
+	// Format is how an archive is packed, and Strip how many directories at the
+	// beginning of each name in it are left out, if it has so many.
+	Format Format `json:"format,omitempty"`
+	Strip  int    `json:"strip,omitempty"`
+
+	// Into is a slash-separated path in the payload: of the file itself, or of
+	// the directory that an archive or an environment fills. Empty is the
+	// payload itself, and for a file a name of the machine's choice.
+	Into string `json:"into,omitempty"`
+
+	Python *Python `json:"python,omitempty"`
+}
+
+// Artefact is a file that an install needs.
+type Artefact struct {
+	// Name is what it is called where it comes from.
+	Name string `json:"name"`
+
+	// URL is where the machine downloads it; empty if the queen's side sends it.
+	URL string `json:"url,omitempty"`
+
+	// SHA256 (hex) and Size (bytes, 0 if not known) are those of the file as it
+	// is sent or downloaded, before unpacking.
+	SHA256 string `json:"sha256"`
+	Size   int64  `json:"size,omitempty"`
+}
+
+// Python is a virtual environment: an interpreter and packages, all from wheels,
+// so that nothing is resolved and nothing is built on the machine.
+type Python struct {
+	// UV makes the environment, Interpreter runs it. They lie beside the workers,
+	// once for all that need them.
+	UV          Tool `json:"uv"`
+	Interpreter Tool `json:"interpreter"`
+
+	// Wheels are the packages, with all that they depend on.
+	Wheels []Artefact `json:"wheels"`
+}
+
+// Tool is a program that an install needs, and maybe the worker too.
+type Tool struct {
+	Name     string   `json:"name"`
+	Version  string   `json:"version"`
+	Artefact Artefact `json:"artefact"`
+	Format   Format   `json:"format"`
+	Strip    int      `json:"strip,omitempty"`
+	Entry    string   `json:"entry"` // path of the program once it is unpacked
+}
+
+// Artefacts lists all files that a step needs.
+func (s *InstallStep) Artefacts() []*Artefact {
+	var all []*Artefact
+	if s.Artefact != nil {
+		all = append(all, s.Artefact)
+	}
+	if p := s.Python; p != nil {
+		all = append(all, &p.UV.Artefact, &p.Interpreter.Artefact)
+		for i := range p.Wheels {
+			all = append(all, &p.Wheels[i])
+		}
+	}
+	return all
+}
+
+// Digest is what tells one install from another, in hex: the SHA-256 of a single
+// artefact, that of a description of several, and empty for a server inside rbee.
+// It does not depend on where artefacts come from, nor on the uv that installs
+// them.
+func Digest(steps []InstallStep, entry string) string {
+	if len(steps) == 1 && steps[0].Kind == StepBuiltin {
+		return ""
+	}
+	if len(steps) == 1 && steps[0].Artefact != nil && steps[0].Into == "" {
+		return strings.ToLower(steps[0].Artefact.SHA256)
+	}
+	h := sha256.New()
+	for _, s := range steps {
+		fmt.Fprintf(h, "%s %q %s %d %q\n", s.Kind, s.Builtin, s.Format, s.Strip, s.Into)
+		if s.Artefact != nil {
+			fmt.Fprintln(h, strings.ToLower(s.Artefact.SHA256))
+		}
+		if s.Python != nil {
+			fmt.Fprintln(h, strings.ToLower(s.Python.Interpreter.Artefact.SHA256))
+			for _, w := range s.Python.Wheels {
+				fmt.Fprintln(h, strings.ToLower(w.SHA256))
+			}
+		}
+	}
+	fmt.Fprintf(h, "%q\n", entry)
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// Bytes is how much an install transfers at most, as far as sizes are known.
+func Bytes(steps []InstallStep) (n int64) {
+	for i := range steps {
+		for _, a := range steps[i].Artefacts() {
+			n += a.Size
+		}
+	}
+	return n
+}
+
 // Launch is how an installed worker is started, probed and stopped: the part of
 // a recipe that the machine keeps.
 type Launch struct {
 	// Args follow the entry point, and Env is added to its environment. In both,
-	// words in braces are replaced: {entry}, {host}, {port}, {model}, {model_path},
-	// {devices}, {device_count} and {context}.
+	// words in braces are replaced: {entry}, {payload}, {state}, {host}, {port},
+	// {model}, {model_path}, {model_file}, {model_sha256}, {devices},
+	// {device_count}, {context} and {parallel}.
 	Args []string          `json:"args,omitempty"`
 	Env  map[string]string `json:"env,omitempty"`
+
+	// API is the dialect it speaks: "openai" or "comfyui"; empty is "openai".
+	API string `json:"api,omitempty"`
+
+	// Links are made before it starts, in a directory of this process alone,
+	// {state}: the key is the link, the value what it leads to.
+	Links map[string]string `json:"links,omitempty"`
+
+	// Prepare are requests that it gets once it answers, before it is ready.
+	Prepare []HTTPRequest `json:"prepare,omitempty"`
 
 	// ReadyPath is asked for with GET until it answers ReadyStatus. Without a
 	// path a worker is ready as soon as it listens on its port.
@@ -267,6 +442,13 @@ type Launch struct {
 
 	// Memory says what it takes on accelerators; nil for a worker that uses none.
 	Memory *Memory `json:"memory,omitempty"`
+}
+
+// HTTPRequest is something to ask a worker over HTTP, with POST. Words in braces
+// are replaced as in Launch; in the body as in a string of JSON.
+type HTTPRequest struct {
+	Path string `json:"path"`
+	Body string `json:"body,omitempty"` // JSON
 }
 
 // Memory is how the device memory of a worker is estimated.
@@ -294,47 +476,15 @@ func (l *Launch) Equal(other *Launch) bool {
 	return errA == nil && errB == nil && bytes.Equal(a, b)
 }
 
-// SourceKind says where the bytes of a worker come from.
-type SourceKind string
-
-// The kinds of sources.
-const (
-	SourceBuiltin SourceKind = "builtin" // the machine's own rbee
-	SourceURL     SourceKind = "url"     // the machine downloads
-	SourcePush    SourceKind = "push"    // the queen's side sends
-)
-
-// Format is how an artefact is packed.
+// Format is how an archive is packed.
 type Format string
 
 // The formats.
 const (
-	FormatPlain  Format = "plain" // one file, the entry point itself
 	FormatTarGz  Format = "tar.gz"
 	FormatTarZst Format = "tar.zst"
 	FormatZip    Format = "zip"
 )
-
-// Source is where a worker comes from.
-type Source struct {
-	Kind SourceKind `json:"kind"`
-
-	// Builtin is the name of a server inside rbee, for SourceBuiltin.
-	Builtin string `json:"builtin,omitempty"`
-
-	// URL is for SourceURL.
-	URL string `json:"url,omitempty"`
-
-	// SHA256 (hex) and Size (bytes, 0 if not known) are those of the artefact
-	// as it is sent or downloaded, before unpacking. Not set for SourceBuiltin.
-	SHA256 string `json:"sha256,omitempty"`
-	Size   int64  `json:"size,omitempty"`
-
-	Format Format `json:"format,omitempty"`
-
-	// Entry is the path of the program inside an archive, slash-separated.
-	Entry string `json:"entry,omitempty"`
-}
 
 // Message is one record from the machine while it applies a request. Exactly
 // one of its parts is set.
@@ -361,12 +511,13 @@ type StepNote struct {
 	Note  string `json:"note,omitempty"` // what was found or done, for a person
 }
 
-// Need asks for the artefact of the step with this index.
+// Need asks for an artefact of the step with this index.
 type Need struct {
-	Index int `json:"index"`
+	Index  int    `json:"index"`
+	SHA256 string `json:"sha256"`
 }
 
-// Progress tells how many bytes of a step's artefact have arrived by download.
+// Progress tells how many bytes of a step's artefacts have arrived by download.
 type Progress struct {
 	Index int   `json:"index"`
 	Bytes int64 `json:"bytes"`

@@ -7,7 +7,7 @@ import (
 
 // field is a key that a struct knows.
 type field struct {
-	index    int
+	index    []int // as in [reflect.Value.FieldByIndex]: keys of an embedded struct belong to the one around it
 	key      string
 	name     string // what messages call the value
 	like     string // an example of a value; may be empty
@@ -26,15 +26,15 @@ func (f field) example() string {
 
 func fieldsOf(t reflect.Type) []field {
 	var fields []field
-	for i := range t.NumField() {
-		tag, ok := t.Field(i).Tag.Lookup("key")
+	for _, f := range reflect.VisibleFields(t) {
+		tag, ok := f.Tag.Lookup("key")
 		if !ok {
 			continue
 		}
 		key, option, _ := strings.Cut(tag, ",")
 		fields = append(fields, field{
-			index: i, key: key, name: key, typ: t.Field(i).Type,
-			like: t.Field(i).Tag.Get("like"), required: option == "required",
+			index: f.Index, key: key, name: key, typ: f.Type,
+			like: f.Tag.Get("like"), required: option == "required",
 		})
 	}
 	return fields

@@ -157,7 +157,7 @@ func (c *checker) table(n *Node, dst reflect.Value, name string) {
 			c.unknown(e, fields)
 			continue
 		}
-		c.value(e.Value, dst.Field(fields[i].index), fields[i])
+		c.value(e.Value, dst.FieldByIndex(fields[i].index), fields[i])
 	}
 	for _, f := range fields {
 		if f.required && n.get(f.key) == nil {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr"
 	"github.com/rbee-keeper/rbee/rbee/internal/queen"
 	"github.com/rbee-keeper/rbee/rbee/internal/ui"
 )
@@ -88,7 +90,11 @@ func (a *app) open() (Runner, error) {
 		SSHConfig:         g.SSHConfigFile,
 		Binaries:          g.Binaries,
 		ReleaseURL:        a.p.Getenv("RBEE_RELEASE_URL"),
-		Timeout:           g.Timeout,
+		Origins: pkgmgr.Origins{
+			GitHubAPI: a.p.Getenv("GITHUB_API_URL"), GitHubToken: a.p.Getenv("GITHUB_TOKEN"),
+			PythonIndex: cmp.Or(a.p.Getenv("UV_DEFAULT_INDEX"), a.p.Getenv("UV_INDEX_URL"), a.p.Getenv("PIP_INDEX_URL")),
+		},
+		Timeout: g.Timeout,
 	}
 	if a.terminal(a.p.Stdin) && a.terminal(a.p.Stderr) {
 		o.Prompter = &prompter{a}
@@ -234,7 +240,7 @@ func (a *app) scope(f scopeFlags) operations.Scope {
 }
 
 func (f changeFlags) change() operations.Change {
-	return operations.Change{Push: f.Push, LockWaitSeconds: lockWait(f.LockWait)}
+	return operations.Change{Push: f.Push, BundlePath: f.Bundle, LockWaitSeconds: lockWait(f.LockWait)}
 }
 
 // lockWait is a time in an operation's terms, where 0 stands for the default.

@@ -199,7 +199,7 @@ func TestEveryCommandIsDocumented(t *testing.T) {
 		switch {
 		case node.Help == "" || !strings.HasSuffix(node.Help, "."):
 			t.Errorf("%s: the summary is %q", node.Path(), node.Help)
-		case !strings.Contains(node.Detail, "    rbee "+node.Name) && node.Name != "completion":
+		case !strings.Contains(node.Detail, "    rbee "+node.Path()) && node.Name != "completion":
 			t.Errorf("%s has no example", node.Path())
 		case !strings.Contains(node.Detail, "Exit codes: 0 fine; 1 failed"):
 			t.Errorf("%s does not tell its exit codes", node.Path())

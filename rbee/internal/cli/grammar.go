@@ -17,6 +17,9 @@ type grammar struct {
 	Sync      syncCmd      `cmd:"" group:"packages" help:"Bring hives to what the config says."`
 	Status    statusCmd    `cmd:"" group:"packages" help:"Show every difference between hives and config."`
 	Uninstall uninstallCmd `cmd:"" group:"packages" help:"Remove rbee and its workers from hives."`
+	Rollback  rollbackCmd  `cmd:"" group:"packages" help:"Go back to the version of a worker before."`
+	Bundle    bundleCmd    `cmd:"" group:"packages" help:"Carry all that a config needs to where there is no internet."`
+	Catalog   catalogCmd   `cmd:"" group:"packages" help:"Show how worker types are installed, and check recipes of your own."`
 	Migrate   migrateCmd   `cmd:"" group:"packages" help:"Write a config from what machines have."`
 	Init      initCmd      `cmd:"" group:"packages" help:"Write a first config."`
 
@@ -74,6 +77,7 @@ type scopeFlags struct {
 // changeFlags say how hives are changed.
 type changeFlags struct {
 	Push     bool          `help:"Fetch downloads here and send them, for hives without a way to the internet."`
+	Bundle   string        `placeholder:"FILE" help:"Take all that is installed from a file that rbee bundle create wrote."`
 	LockWait time.Duration `default:"30s" placeholder:"TIME" help:"How long to wait for a hive on which another run works (${default})."`
 }
 

@@ -182,7 +182,7 @@ func (h *Hive) clean() error {
 			return err
 		}
 	}
-	return h.cleanWorkers()
+	return errors.Join(h.cleanDownloads(), h.cleanWorkers())
 }
 
 // step does one step between its two notes.
@@ -208,6 +208,8 @@ func (s *session) act(ctx context.Context, index int, step wire.Step) (note stri
 		return s.installWorker(ctx, index, step.Worker)
 	case wire.ActionRemoveWorker:
 		return s.removeWorker(ctx, step.Worker)
+	case wire.ActionRollback:
+		return s.rollback(ctx, step.Worker)
 	case wire.ActionStart:
 		return s.start(ctx)
 	case wire.ActionStop:

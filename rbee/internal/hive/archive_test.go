@@ -80,7 +80,7 @@ func TestArchivesAreInstalled(t *testing.T) {
 		t.Run(string(format), func(t *testing.T) {
 			t.Parallel()
 			h := newHive(t)
-			res := apply(t, h, &wire.Request{Steps: []wire.Step{worker("1", format, wire.SourcePush, data)}}, data)
+			res := apply(t, h, &wire.Request{Steps: []wire.Step{worker("1", format, data)}}, data)
 			if res.Errors[0] != "" {
 				t.Fatal(res.Errors)
 			}
@@ -150,9 +150,9 @@ func TestArchivesThatClimb(t *testing.T) {
 			t.Parallel()
 			h := newHive(t)
 			old := []byte("old")
-			apply(t, h, &wire.Request{Steps: []wire.Step{worker("1", wire.FormatPlain, wire.SourcePush, old)}}, old)
+			apply(t, h, &wire.Request{Steps: []wire.Step{worker("1", "", old)}}, old)
 			before := tree(t, h.UserHome)
-			res := apply(t, h, &wire.Request{Steps: []wire.Step{worker("2", a.format, wire.SourcePush, a.data)}}, a.data)
+			res := apply(t, h, &wire.Request{Steps: []wire.Step{worker("2", a.format, a.data)}}, a.data)
 			if !strings.Contains(res.Errors[0], strings.TrimSpace(a.want)) {
 				t.Errorf("got %q, want %q", res.Errors[0], a.want)
 			}

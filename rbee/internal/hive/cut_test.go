@@ -116,13 +116,13 @@ func TestEndOfStdinWithinBlob(t *testing.T) {
 			t.Parallel()
 			h := newHive(t)
 			old := []byte("old")
-			apply(t, h, &wire.Request{Steps: []wire.Step{worker("1", wire.FormatPlain, wire.SourcePush, old)}}, old)
+			apply(t, h, &wire.Request{Steps: []wire.Step{worker("1", "", old)}}, old)
 			before := tree(t, h.UserHome)
 			inR, inW := io.Pipe()
 			outR, outW := io.Pipe()
 			done := make(chan error, 1)
 			go func() { done <- h.Apply(t.Context(), inR, outW) }()
-			steps := []wire.Step{worker("2", wire.FormatPlain, wire.SourcePush, data), {Action: wire.ActionStop}}
+			steps := []wire.Step{worker("2", "", data), {Action: wire.ActionStop}}
 			if err := wire.WriteRequest(inW, &wire.Request{Schema: wire.Schema, Steps: steps}); err != nil {
 				t.Fatal(err)
 			}
@@ -162,8 +162,8 @@ func TestAbortedBlob(t *testing.T) {
 	outR, outW := io.Pipe()
 	done := make(chan error, 1)
 	go func() { done <- h.Apply(t.Context(), inR, outW) }()
-	broken := worker("1", wire.FormatPlain, wire.SourcePush, data)
-	whole := worker("2", wire.FormatPlain, wire.SourcePush, data)
+	broken := worker("1", "", data)
+	whole := worker("2", "", data)
 	whole.Worker.Type = "v"
 	if err := wire.WriteRequest(inW, &wire.Request{Schema: wire.Schema, Steps: []wire.Step{broken, whole}}); err != nil {
 		t.Fatal(err)
@@ -188,7 +188,7 @@ func TestAbortedBlob(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	if result.Errors[0] != "receiving the artefact: "+wire.ErrAborted.Error() || result.Errors[1] != "" || len(result.State.Workers) != 1 {
+	if result.Errors[0] != "receiving w: "+wire.ErrAborted.Error() || result.Errors[1] != "" || len(result.State.Workers) != 1 {
 		t.Errorf("%q, %+v", result.Errors, result.State.Workers)
 	}
 }

@@ -34,7 +34,7 @@ func TestFullDisk(t *testing.T) {
 	})
 	h.Home = filepath.Join(disk, "rbee")
 	old := []byte("old")
-	apply(t, h, &wire.Request{Steps: []wire.Step{worker("1", wire.FormatPlain, wire.SourcePush, old)}}, old)
+	apply(t, h, &wire.Request{Steps: []wire.Step{worker("1", "", old)}}, old)
 	before := tree(t, disk)
 
 	// Small files take more room than their sizes say, so no check foresees it.
@@ -43,15 +43,15 @@ func TestFullDisk(t *testing.T) {
 		headers = append(headers, tar.Header{Name: fmt.Sprintf("f%d", i), Typeflag: tar.TypeReg})
 	}
 	data := tarGz(t, headers...)
-	many := worker("2", wire.FormatTarGz, wire.SourcePush, data)
+	many := worker("2", wire.FormatTarGz, data)
 	res := apply(t, h, &wire.Request{Steps: []wire.Step{many}}, data)
 	if !strings.Contains(res.Errors[0], "the disk is full: ") || !strings.Contains(res.Errors[0], unix.ENOSPC.Error()) {
 		t.Errorf("many files: %q", res.Errors)
 	}
 	// An artefact of which nobody said how large it is.
 	large := bytes.Repeat([]byte("x"), 3<<20)
-	step := worker("3", wire.FormatPlain, wire.SourcePush, large)
-	step.Worker.Source.Size = 0
+	step := worker("3", "", large)
+	step.Worker.Steps[0].Artefact.Size = 0
 	res = apply(t, h, &wire.Request{Steps: []wire.Step{step}}, large)
 	if !strings.Contains(res.Errors[0], "the disk is full: ") || strings.Contains(res.Errors[0], " 0 bytes needed") {
 		t.Errorf("large: %q", res.Errors)

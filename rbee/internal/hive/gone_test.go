@@ -33,7 +33,7 @@ func TestWaitingBehindAnUninstall(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- h.Apply(t.Context(), inR, outW) }()
 	settings := &wire.Settings{Alias: "a", HivePort: 8600}
-	step := worker("1", wire.FormatPlain, wire.SourcePush, []byte("engine"))
+	step := worker("1", "", []byte("engine"))
 	req := &wire.Request{Schema: wire.Schema, LockWait: time.Minute, Settings: settings, Steps: []wire.Step{step}}
 	if err := wire.WriteRequest(inW, req); err != nil {
 		t.Fatal(err)

@@ -116,11 +116,21 @@ func self(t *testing.T, h *Hive) wire.Step {
 	return wire.Step{Action: wire.ActionInstallSelf, Install: &wire.Installed{Version: "1.0", SHA256: sum, Size: size}}
 }
 
-func worker(version string, format wire.Format, kind wire.SourceKind, data []byte) wire.Step {
-	sum := sha256.Sum256(data)
-	return wire.Step{Action: wire.ActionInstallWorker, Worker: &wire.WorkerInstall{Type: "w", Version: version, Source: wire.Source{
-		Kind: kind, SHA256: hex.EncodeToString(sum[:]), Size: int64(len(data)), Format: format, Entry: "run", Builtin: "echo",
-	}}}
+// worker is a step that installs version of a worker w from data: packed in a
+// format, or the program itself if that is empty; without data, a server inside
+// rbee.
+func worker(version string, format wire.Format, data []byte) wire.Step {
+	install := &wire.WorkerInstall{Type: "w", Version: version, Steps: []wire.InstallStep{{Kind: wire.StepBuiltin, Builtin: "echo"}}}
+	if data != nil {
+		sum := sha256.Sum256(data)
+		install.Steps[0] = wire.InstallStep{Kind: wire.StepFile, Artefact: &wire.Artefact{
+			Name: "w", SHA256: hex.EncodeToString(sum[:]), Size: int64(len(data)),
+		}}
+		if format != "" {
+			install.Steps[0].Kind, install.Steps[0].Format, install.Entry = wire.StepArchive, format, "run"
+		}
+	}
+	return wire.Step{Action: wire.ActionInstallWorker, Worker: install}
 }
 
 func tarGz(t testing.TB, headers ...tar.Header) []byte {
@@ -161,7 +171,7 @@ func TestLife(t *testing.T) {
 	h := newHive(t)
 	port, ln := freePort(t)
 	ln.Close()
-	builtin := worker("1.0", "", wire.SourceBuiltin, nil)
+	builtin := worker("1.0", "", nil)
 	res := apply(t, h, &wire.Request{
 		Settings: &wire.Settings{Alias: "a", HivePort: port},
 		Steps:    []wire.Step{self(t, h), builtin, {Action: wire.ActionStart}},
@@ -199,11 +209,11 @@ func TestWrongSumsLeaveTheOld(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
 	one, two := []byte("#!/bin/sh\n"), []byte("#!/bin/sh\n#2\n")
-	step := worker("2", wire.FormatPlain, wire.SourcePush, two)
-	step.Worker.Source.SHA256 = strings.Repeat("0", 64)
+	step := worker("2", "", two)
+	step.Worker.Steps[0].Artefact.SHA256 = strings.Repeat("0", 64)
 	bad := self(t, h)
 	bad.Install.SHA256 = strings.Repeat("0", 64)
-	apply(t, h, &wire.Request{Steps: []wire.Step{worker("1", wire.FormatPlain, wire.SourcePush, one)}}, one)
+	apply(t, h, &wire.Request{Steps: []wire.Step{worker("1", "", one)}}, one)
 	res := apply(t, h, &wire.Request{Steps: []wire.Step{step}}, two)
 	if !strings.Contains(res.Errors[0], "SHA-256") || res.State.Workers[0].Version != "1" || res.State.Workers[0].Corrupt != "" {
 		t.Errorf("%v %+v", res.Errors, res.State.Workers)
@@ -223,8 +233,8 @@ func TestKilled(t *testing.T) {
 			t.Run(point+" "+version, func(t *testing.T) {
 				t.Parallel()
 				h := newHive(t)
-				apply(t, h, &wire.Request{Steps: []wire.Step{self(t, h), worker("1", "", wire.SourceBuiltin, nil)}}, nil)
-				step := worker(version, "", wire.SourceBuiltin, nil)
+				apply(t, h, &wire.Request{Steps: []wire.Step{self(t, h), worker("1", "", nil)}}, nil)
+				step := worker(version, "", nil)
 				step.Worker.Force = true
 				killAt(t, h, h.path(wire.Binary), point, step)
 				if w := h.worker(t.Context(), "w", true); w == nil || w.Corrupt != "" {
@@ -232,7 +242,11 @@ func TestKilled(t *testing.T) {
 				}
 				apply(t, h, &wire.Request{Steps: []wire.Step{step}}, nil)
 				dirs, _ := os.ReadDir(h.path("workers/w"))
-				if w := h.worker(t.Context(), "w", true); w.Version != version || w.Corrupt != "" || len(dirs) != 1 {
+				want, previous := 1, "" // the version itself
+				if version == "2" {
+					want, previous = 3, "1" // the one before, and the link to it
+				}
+				if w := h.worker(t.Context(), "w", true); w.Version != version || w.Corrupt != "" || w.Previous != previous || len(dirs) != want {
 					t.Errorf("afterwards: %+v, %v", w, dirs)
 				}
 			})
@@ -266,7 +280,7 @@ func TestUnpackStaysInside(t *testing.T) {
 			if err := errors.Join(os.WriteFile(archive, tarGz(t, tt.entries...), 0o600), os.Mkdir(filepath.Join(dir, "in"), 0o700)); err != nil {
 				t.Fatal(err)
 			}
-			_, err := unpack(t.Context(), archive, wire.FormatTarGz, filepath.Join(dir, "in"), 1000)
+			_, err := unpack(t.Context(), archive, wire.FormatTarGz, 0, filepath.Join(dir, "in"), 1000)
 			if (tt.want == "") != (err == nil) || (err != nil && !strings.Contains(err.Error(), tt.want)) {
 				t.Errorf("got %v, want %q", err, tt.want)
 			}
@@ -283,14 +297,14 @@ func TestDownload(t *testing.T) {
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(data) }))
 	t.Cleanup(srv.Close)
 	h := newHive(t)
-	step := worker("3", wire.FormatTarGz, wire.SourceURL, data)
-	step.Worker.Source.URL = srv.URL + "/w?token=secret"
+	step := worker("3", wire.FormatTarGz, data)
+	step.Worker.Steps[0].Artefact.URL = srv.URL + "/w?token=secret"
 	res := apply(t, h, &wire.Request{Steps: []wire.Step{step}}, nil)
 	if res.Errors[0] != "" || len(res.State.Workers) != 1 || res.State.Workers[0].Corrupt != "" {
 		t.Fatalf("%+v", res)
 	}
-	huge := worker("4", wire.FormatPlain, wire.SourcePush, data)
-	huge.Worker.Source.Size = 1 << 60
+	huge := worker("4", "", data)
+	huge.Worker.Steps[0].Artefact.Size = 1 << 60
 	if res := apply(t, h, &wire.Request{Steps: []wire.Step{huge}}, nil); !strings.Contains(res.Errors[0], "not enough disk") {
 		t.Errorf("%v", res.Errors)
 	}
@@ -346,7 +360,7 @@ func FuzzUnpack(f *testing.F) {
 		if err := errors.Join(os.WriteFile(archive, data, 0o600), os.Mkdir(filepath.Join(dir, "in"), 0o700)); err != nil {
 			t.Fatal(err)
 		}
-		_, _ = unpack(t.Context(), archive, format, filepath.Join(dir, "in"), 1<<16)
+		_, _ = unpack(t.Context(), archive, format, 0, filepath.Join(dir, "in"), 1<<16)
 		if left, _ := os.ReadDir(dir); len(left) != 2 {
 			t.Fatalf("wrote outside: %v", left)
 		}

@@ -77,15 +77,23 @@ func missingDirs(home string) []string {
 // diskFree is the space in bytes that this user can still fill at path or, if
 // that does not exist, where it would be made; 0 if not known.
 func diskFree(path string) uint64 {
+	st, ok := statfs(path)
+	if !ok {
+		return 0
+	}
+	return uint64(st.Bavail) * uint64(st.Bsize) //nolint:gosec,unconvert // types differ by system
+}
+
+// statfs tells about the disk that path lies on or would be made on.
+func statfs(path string) (st unix.Statfs_t, ok bool) {
 	for {
-		var st unix.Statfs_t
 		err := unix.Statfs(path, &st)
 		if err == nil {
-			return uint64(st.Bavail) * uint64(st.Bsize) //nolint:gosec,unconvert // types differ by system
+			return st, true
 		}
 		parent := filepath.Dir(path)
 		if parent == path || !errors.Is(err, fs.ErrNotExist) {
-			return 0
+			return st, false
 		}
 		path = parent
 	}

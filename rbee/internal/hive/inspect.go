@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"os/user"
 	"runtime"
 
+	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
 )
@@ -35,6 +37,7 @@ func (h *Hive) Inspect(ctx context.Context, o InspectOptions) (*wire.State, erro
 		DiskFree:    diskFree(h.Home),
 	}
 	s.Libc, s.LibcVersion = libc(ctx)
+	s.Noexec, s.Commands = noexec(h.Home), probedCommands()
 	s.Hostname, _ = os.Hostname()
 	if u, err := user.Current(); err == nil {
 		s.User = u.Username
@@ -50,7 +53,7 @@ func (h *Hive) Inspect(ctx context.Context, o InspectOptions) (*wire.State, erro
 		if found, err := h.machine().Devices(ctx); err == nil {
 			s.DevicesKnown = true
 			for _, d := range found {
-				s.Devices = append(s.Devices, wire.Device{Vendor: d.Vendor, Name: d.Name, MemoryBytes: d.MemoryTotal, Error: d.Error})
+				s.Devices = append(s.Devices, device(d))
 			}
 		}
 	}
@@ -58,6 +61,24 @@ func (h *Hive) Inspect(ctx context.Context, o InspectOptions) (*wire.State, erro
 		return nil, fmt.Errorf("inspecting %s: %w", h.Home, err)
 	}
 	return s, nil
+}
+
+// device is an accelerator as an install needs to know it.
+func device(d operations.Device) wire.Device {
+	return wire.Device{
+		Vendor: d.Vendor, Name: d.Name, MemoryBytes: d.MemoryTotal, Driver: d.Driver, Compute: d.ComputeCapability, Error: d.Error,
+	}
+}
+
+// probedCommands are the programs on this machine's PATH that engines may need.
+func probedCommands() []string {
+	found := []string{}
+	for _, c := range wire.ProbedCommands {
+		if _, err := exec.LookPath(c); err == nil {
+			found = append(found, c)
+		}
+	}
+	return found
 }
 
 // installed is the record of bin/rbee, and what is wrong with that file. Where

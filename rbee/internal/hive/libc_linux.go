@@ -10,6 +10,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // libc names the C library that this machine's own programs use, and its
@@ -103,4 +105,12 @@ func muslVersion(ctx context.Context, loader string) string {
 		return string(m[1])
 	}
 	return ""
+}
+
+// noexec is the path if programs on its disk may not be run; else empty.
+func noexec(path string) string {
+	if st, ok := statfs(path); !ok || st.Flags&unix.ST_NOEXEC == 0 {
+		return ""
+	}
+	return path
 }

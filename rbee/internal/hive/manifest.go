@@ -18,24 +18,31 @@ import (
 // Names in workers/ and workers/<type>/<version>/.
 const (
 	manifestName  = "manifest.json"
-	entryName     = "entry"   // link to the program in the payload
-	payloadDir    = "payload" // the worker's files
+	entryName     = "entry"     // link to the program in the payload
+	payloadDir    = "payload"   // the worker's files
+	previousName  = ".previous" // in workers/<type>/: link to the version before
 	stagingPrefix = ".staging-"
 	oldPrefix     = ".old-" // a version that is making room for its successor
 )
 
 // Manifest is the record of an installed worker, workers/<type>/<version>/manifest.json.
 type Manifest struct {
-	Type      string      `json:"type"`
-	Version   string      `json:"version"`
-	Requested string      `json:"requested"`
-	Source    wire.Source `json:"source"`
+	Type      string `json:"type"`
+	Version   string `json:"version"`
+	Requested string `json:"requested"`
+	Variant   string `json:"variant,omitempty"`
+
+	// Steps made the payload.
+	Steps []wire.InstallStep `json:"steps"`
+
+	// Tools are the directories in tools/ that the worker needs to run.
+	Tools []string `json:"tools,omitempty"`
 
 	// Launch is how the worker is run.
 	Launch *wire.Launch `json:"launch,omitempty"`
 
-	// SHA256 and Size are those of the source: the archive, the plain file, or
-	// the rbee binary for a built-in worker.
+	// SHA256 tells what is installed, as in [wire.WorkerInstall]; for a built-in
+	// worker it is that of the rbee binary. Size is that of all that was sent.
 	SHA256 string `json:"sha256"`
 	Size   int64  `json:"size"`
 
@@ -132,7 +139,7 @@ func (h *Hive) worker(ctx context.Context, typ string, deep bool) *wire.Worker {
 		return w
 	}
 	w.Requested, w.SHA256, w.Bytes, w.InstalledAt = m.Requested, m.SHA256, m.Bytes, m.InstalledAt
-	w.Launch = m.Launch
+	w.Launch, w.Variant, w.Previous = m.Launch, m.Variant, h.previousVersion(typ)
 	w.Corrupt = m.check(ctx, dir, deep)
 	return w
 }

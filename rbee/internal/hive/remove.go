@@ -61,6 +61,11 @@ func (h *Hive) remove(ctx context.Context) (note string, err error) {
 	if err := os.Remove(h.path(wire.Binary)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
+	for _, dir := range []string{wire.ToolsDir, wire.DownloadDir} {
+		if err := os.RemoveAll(h.path(dir)); err != nil {
+			return "", err
+		}
+	}
 	for _, dir := range []string{wire.BinDir, wire.WorkersDir, workerRecords, wire.RunDir, workerLogs, wire.LogsDir} {
 		_ = os.Remove(h.path(dir)) // stays if it holds what is not rbee's
 	}

@@ -130,7 +130,7 @@ func (h *Hive) engine(ctx context.Context, typ string) (workers.Engine, error) {
 	case w.Launch != nil:
 		e.Launch = *w.Launch
 	case known:
-		e.Launch = *recipe.Launch()
+		e.Launch = *recipe.Launch(nil)
 	default:
 		return fail(operations.CodeFailed, "no recipe says how worker type %s is started: it was put there by hand", typ)
 	}

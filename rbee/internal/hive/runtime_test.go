@@ -62,8 +62,8 @@ func workerProgram(t *testing.T) []byte {
 func workerStep(t *testing.T) wire.Step {
 	t.Helper()
 	program := workerProgram(t)
-	step := worker("1.0", wire.FormatPlain, wire.SourcePush, program)
-	step.Worker.Type, step.Worker.Requested, step.Worker.Source.Entry = "fake", "1.0", ""
+	step := worker("1.0", "", program)
+	step.Worker.Type, step.Worker.Requested = "fake", "1.0"
 	step.Worker.Launch = &wire.Launch{Args: []string{"{port}", "{model}"}, ReadyPath: "/health", ReadyStatus: 200, GraceSeconds: 5}
 	return step
 }

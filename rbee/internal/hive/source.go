@@ -6,13 +6,17 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
+
+	"github.com/sourcegraph/conc/pool"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
@@ -23,102 +27,157 @@ const (
 	progressEvery  = 200 * time.Millisecond
 )
 
-func checkSource(src wire.Source) error {
-	if sum, err := hex.DecodeString(src.SHA256); err != nil || len(sum) != sha256.Size {
-		return fmt.Errorf("the source has SHA-256 %q, want 64 hex digits", src.SHA256)
+func checkStep(step *wire.InstallStep, of int) error {
+	if step.Into != "" && !filepath.IsLocal(filepath.FromSlash(step.Into)) {
+		return fmt.Errorf("%q is no path inside the payload", step.Into)
 	}
-	if src.Kind == wire.SourceURL {
-		u, err := url.Parse(src.URL)
-		if err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") {
-			return errors.New("the source's URL is not one of http or https")
-		}
-	}
-	switch src.Format {
-	case wire.FormatPlain:
-		if src.Entry != "" && !plainName(src.Entry) {
-			return fmt.Errorf("%q is no name for a program", src.Entry)
+	switch step.Kind {
+	case wire.StepBuiltin:
+		if !validName(step.Builtin) || of > 1 {
+			return fmt.Errorf("%q is no worker inside rbee", step.Builtin)
 		}
 		return nil
-	case wire.FormatTarGz, wire.FormatTarZst, wire.FormatZip:
-		if !filepath.IsLocal(src.Entry) {
-			return fmt.Errorf("the program %q is no path inside the archive", src.Entry)
+	case wire.StepFile, wire.StepArchive:
+		if step.Artefact == nil {
+			return fmt.Errorf("the step %s names no artefact", step.Kind)
 		}
-		return nil
+	case wire.StepPython:
+		if step.Python == nil {
+			return errors.New("the python step names no packages")
+		}
+		for _, t := range []wire.Tool{step.Python.UV, step.Python.Interpreter} {
+			if !validName(t.Name) || !validName(t.Version) || !filepath.IsLocal(filepath.FromSlash(t.Entry)) {
+				return fmt.Errorf("the tool %s %s has no right name", t.Name, t.Version)
+			}
+			if err := checkFormat(t.Format, t.Strip); err != nil {
+				return err
+			}
+		}
 	default:
-		return fmt.Errorf("unknown format %q", src.Format)
+		return fmt.Errorf("unknown kind of install step %q", step.Kind)
 	}
+	for _, a := range step.Artefacts() {
+		if err := checkArtefact(a); err != nil {
+			return err
+		}
+	}
+	if step.Kind == wire.StepArchive {
+		return checkFormat(step.Format, step.Strip)
+	}
+	return nil
+}
+
+func checkFormat(f wire.Format, strip int) error {
+	switch f {
+	case wire.FormatTarGz, wire.FormatTarZst, wire.FormatZip:
+	default:
+		return fmt.Errorf("unknown format %q", f)
+	}
+	if strip < 0 {
+		return fmt.Errorf("%d directories cannot be left out", strip)
+	}
+	return nil
+}
+
+func checkArtefact(a *wire.Artefact) error {
+	if sum, err := hex.DecodeString(a.SHA256); err != nil || len(sum) != sha256.Size {
+		return fmt.Errorf("%s has SHA-256 %q, want 64 hex digits", a.Name, a.SHA256)
+	}
+	if !plainName(a.Name) {
+		return fmt.Errorf("%q is no name for an artefact", a.Name)
+	}
+	if a.URL == "" {
+		return nil
+	}
+	u, err := url.Parse(a.URL)
+	if err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") {
+		return fmt.Errorf("the URL of %s is not one of http or https", a.Name)
+	}
+	return nil
 }
 
 func plainName(name string) bool {
 	return filepath.IsLocal(name) && filepath.Base(name) == name && name != "."
 }
 
-// stageArtefact gets the artefact, checks it, and only then unpacks it.
-func (s *session) stageArtefact(ctx context.Context, index int, staged string, m *Manifest) error {
-	src := m.Source
-	if err := s.checkSpace(src); err != nil {
-		return err
+// downloadsAtOnce is how many artefacts of one step are downloaded at a time.
+const downloadsAtOnce = 4
+
+// get makes artefacts be in the download directory, each checked, and gives their
+// paths. What is there already, of an install that did not end well, counts.
+func (st *stage) get(ctx context.Context, artefacts ...*wire.Artefact) (paths []string, err error) {
+	if err := os.MkdirAll(st.path(wire.DownloadDir), 0o700); err != nil {
+		return nil, err
 	}
-	artefact := filepath.Join(staged, "artefact")
-	var err error
-	if src.Kind == wire.SourceURL {
-		m.Size, err = s.download(ctx, index, src, artefact)
-	} else {
-		m.Size, err = s.take(index, src, artefact)
-	}
-	if err != nil {
-		return err
-	}
-	s.reach("received")
-	payload := filepath.Join(staged, payloadDir)
-	if src.Format == wire.FormatPlain {
-		if m.Entry = src.Entry; m.Entry == "" {
-			m.Entry = wire.EntryPrefix + m.Type
+	paths = make([]string, len(artefacts))
+	p := pool.New().WithContext(ctx).WithCancelOnError().WithFirstError().WithMaxGoroutines(downloadsAtOnce)
+	for i, a := range artefacts {
+		paths[i] = filepath.Join(st.path(wire.DownloadDir), strings.ToLower(a.SHA256))
+		st.used = append(st.used, paths[i])
+		if a.URL != "" {
+			p.Go(func(ctx context.Context) error { return st.download(ctx, a, paths[i]) })
 		}
-		m.Files = []File{{Path: m.Entry, Size: m.Size, SHA256: m.SHA256, Mode: modeProgram}}
-		return os.Rename(artefact, filepath.Join(payload, m.Entry))
 	}
-	m.Entry = filepath.ToSlash(filepath.Clean(src.Entry))
-	if m.Files, err = unpack(ctx, artefact, src.Format, payload, int64(min(diskFree(staged), 1<<62))); err != nil { //nolint:gosec // bounded
-		return fmt.Errorf("unpacking: %w", err)
+	err = p.Wait()
+	for i, a := range artefacts {
+		if a.URL == "" && err == nil {
+			err = st.take(a, paths[i]) // over the one connection, one after the other
+		}
 	}
-	return os.Remove(artefact)
+	st.cut = err != nil
+	return paths, err
 }
 
-func (h *Hive) checkSpace(src wire.Source) error {
-	needed := uint64(max(src.Size, 0)) //nolint:gosec // not negative
-	if src.Format != wire.FormatPlain {
-		needed *= 2 // the archive and, at the very least, as much again
-	}
-	if free := diskFree(h.Home); free > 0 && free < needed {
-		return fmt.Errorf("not enough disk: %s free at %s, at least %s needed", sizeText(free), h.Home, sizeText(needed))
-	}
-	return nil
-}
-
-// take asks the other side for the artefact of a step and stores it.
-func (s *session) take(index int, src wire.Source, path string) (int64, error) {
-	s.send(wire.Message{Need: &wire.Need{Index: index}})
-	blob, err := wire.NewBlobReader(s.in)
+// have reports whether an artefact is there, with the right content.
+func (st *stage) have(a *wire.Artefact, path string) bool {
+	info, err := os.Stat(path)
 	if err != nil {
-		return 0, fmt.Errorf("receiving the artefact: %w", err)
+		return false
 	}
-	size, err := s.store(blob, src, path, nil)
+	sum, size, err := hashFile(path)
+	if err != nil || size != info.Size() || !equalHex(sum, a.SHA256) {
+		_ = os.Remove(path)
+		return false
+	}
+	st.arrived(size)
+	return true
+}
+
+// take asks the other side for an artefact and stores it.
+func (st *stage) take(a *wire.Artefact, path string) error {
+	if st.have(a, path) {
+		return nil
+	}
+	st.send(wire.Message{Need: &wire.Need{Index: st.index, SHA256: a.SHA256}})
+	blob, err := wire.NewBlobReader(st.in)
+	if err != nil {
+		return fmt.Errorf("receiving %s: %w", a.Name, err)
+	}
+	_ = os.Remove(path + partSuffix)
+	err = st.store(blob, a, path, 0, sha256.New(), nil)
 	// Whatever went wrong, the next blob begins only after this one's end.
 	if closeErr := blob.Close(); err == nil {
 		err = closeErr
 	}
 	if err != nil {
-		return 0, fmt.Errorf("receiving the artefact: %w", err)
+		_ = os.Remove(path + partSuffix) // it cannot be gone on with
+		return fmt.Errorf("receiving %s: %w", a.Name, err)
 	}
-	return size, nil
+	return nil
 }
 
-// download fetches the artefact of a step and stores it.
-func (s *session) download(ctx context.Context, index int, src wire.Source, path string) (size int64, err error) {
-	u, err := url.Parse(src.URL)
+// partSuffix marks what has arrived of an artefact.
+const partSuffix = ".part"
+
+// download fetches an artefact and stores it, going on with what an earlier try
+// has brought.
+func (st *stage) download(ctx context.Context, a *wire.Artefact, path string) (err error) {
+	if st.have(a, path) {
+		return nil
+	}
+	u, err := url.Parse(a.URL)
 	if err != nil {
-		return 0, errors.New("the source's URL cannot be read")
+		return fmt.Errorf("the URL of %s cannot be read", a.Name)
 	}
 	shown := (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String() // a query may be secret
 	defer func() {
@@ -130,35 +189,54 @@ func (s *session) download(ctx context.Context, index int, src wire.Source, path
 	defer cancel(nil)
 	stalled := time.AfterFunc(stallTimeout, func() { cancel(fmt.Errorf("no byte came for %s", stallTimeout)) })
 	defer stalled.Stop()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, src.URL, http.NoBody)
+	hash := sha256.New()
+	have := hashPart(path+partSuffix, hash)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, a.URL, http.NoBody)
 	if err != nil {
-		return 0, errors.New("the URL cannot be asked for")
+		return errors.New("the URL cannot be asked for")
 	}
-	req.Header.Set("User-Agent", "rbee/"+s.Version)
-	resp, err := s.client().Do(req)
+	req.Header.Set("User-Agent", "rbee/"+st.Version)
+	if have > 0 {
+		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", have))
+	}
+	resp, err := st.client().Do(req)
 	if err != nil {
-		return 0, stripURL(ctx, err)
+		return stripURL(ctx, err)
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return 0, fmt.Errorf("the server answered %s", resp.Status)
+	switch {
+	case resp.StatusCode == http.StatusPartialContent && have > 0 && strings.HasPrefix(resp.Header.Get("Content-Range"), fmt.Sprintf("bytes %d-", have)):
+		st.arrived(have)
+	case resp.StatusCode == http.StatusOK:
+		have = 0
+		hash.Reset()
+	case resp.StatusCode == http.StatusRequestedRangeNotSatisfiable && have > 0:
+		// What is there is no beginning of it.
+		_ = os.Remove(path + partSuffix)
+		return errors.New("what an earlier try brought does not fit; try again")
+	default:
+		return fmt.Errorf("the server answered %s", resp.Status)
 	}
-	var done int64
-	var told time.Time
-	total := max(src.Size, resp.ContentLength, 0)
-	size, err = s.store(resp.Body, src, path, func(n int) {
+	err = st.store(resp.Body, a, path, have, hash, func(n int) {
 		stalled.Reset(stallTimeout)
-		done += int64(n)
-		if time.Since(told) >= progressEvery {
-			told = time.Now()
-			s.send(wire.Message{Progress: &wire.Progress{Index: index, Bytes: done, Total: total}})
-		}
+		st.arrived(int64(n))
 	})
+	return stripURL(ctx, err)
+}
+
+// hashPart hashes what is there of an artefact, and gives how much that is.
+func hashPart(path string, h hash.Hash) int64 {
+	f, err := os.Open(path) //nolint:gosec // in rbee's own directory
 	if err != nil {
-		return 0, stripURL(ctx, err)
+		return 0
 	}
-	s.send(wire.Message{Progress: &wire.Progress{Index: index, Bytes: size, Total: size}})
-	return size, nil
+	defer f.Close()
+	n, err := io.Copy(h, f)
+	if err != nil {
+		h.Reset()
+		return 0
+	}
+	return n
 }
 
 // client is how artefacts are downloaded.
@@ -189,35 +267,44 @@ func stripURL(ctx context.Context, err error) error {
 	return err
 }
 
-// store writes r to path and checks it against the source. arrived, if not nil,
-// is told of every piece.
-func (h *Hive) store(r io.Reader, src wire.Source, path string, arrived func(n int)) (size int64, err error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600) //nolint:gosec // in the staging directory
+// store writes r to path, after the have bytes that are there and that h has seen,
+// and checks all of it. Whatever is not right is removed. arrived, if not nil, is
+// told of every piece.
+func (h *Hive) store(r io.Reader, a *wire.Artefact, path string, have int64, sum hash.Hash, arrived func(n int)) (err error) {
+	part := path + partSuffix
+	flags := os.O_CREATE | os.O_WRONLY | os.O_APPEND
+	if have == 0 {
+		flags |= os.O_TRUNC
+	}
+	f, err := os.OpenFile(part, flags, 0o600) //nolint:gosec // in rbee's own directory
 	if err != nil {
-		return 0, err
+		return err
 	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	limit := src.Size
+	limit := a.Size
 	if limit <= 0 {
-		limit = int64(min(diskFree(path), 1<<62)) //nolint:gosec // bounded
+		limit = have + int64(min(diskFree(path), 1<<61)) //nolint:gosec // bounded
 	}
-	hash := sha256.New()
-	to := io.MultiWriter(f, hash, tell(arrived))
-	size, err = io.CopyBuffer(to, struct{ io.Reader }{io.LimitReader(r, limit+1)}, make([]byte, 256<<10))
-	sum := hex.EncodeToString(hash.Sum(nil))
-	switch want := src.SHA256; {
-	case err != nil:
-		return 0, err
-	case size > limit && src.Size > 0:
-		return 0, fmt.Errorf("more than the %d bytes that were promised came", src.Size)
+	to := io.MultiWriter(f, sum, tell(arrived))
+	size, err := io.CopyBuffer(to, struct{ io.Reader }{io.LimitReader(r, limit-have+1)}, make([]byte, 256<<10))
+	size += have
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	got := hex.EncodeToString(sum.Sum(nil))
+	switch {
+	case size > limit && a.Size > 0:
+		err = fmt.Errorf("more than the %d bytes that were promised came", a.Size)
 	case size > limit:
-		return 0, fmt.Errorf("it does not fit on the disk: more than %s", sizeText(uint64(limit))) //nolint:gosec // not negative
-	case src.Size > 0 && size != src.Size:
-		return 0, fmt.Errorf("%d bytes came, want %d", size, src.Size)
-	case !equalHex(sum, want):
-		return 0, fmt.Errorf("the artefact has SHA-256 %s, want %s", sum, want)
+		err = fmt.Errorf("it does not fit on the disk: more than %s", sizeText(uint64(limit))) //nolint:gosec // not negative
+	case a.Size > 0 && size != a.Size:
+		err = fmt.Errorf("%d bytes came, want %d", size, a.Size)
+	case !equalHex(got, a.SHA256):
+		err = fmt.Errorf("the artefact has SHA-256 %s, want %s", got, a.SHA256)
+	default:
+		return os.Rename(part, path)
 	}
-	return size, nil
+	_ = os.Remove(part)
+	return err
 }
 
 func equalHex(a, b string) bool {

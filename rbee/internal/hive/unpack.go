@@ -34,10 +34,11 @@ const (
 const maxEntries = 1 << 20
 
 // unpack puts the files of an archive into dir, an existing directory, and lists
-// them. An archive that reaches for anything outside dir is refused, as is one
+// them. The first strip directories of each name are left out, as many as it has.
+// An archive that reaches for anything outside dir is refused, as is one
 // with devices or with more than limit bytes. What was unpacked before an error
 // stays for the caller to remove.
-func unpack(ctx context.Context, archive string, format wire.Format, dir string, limit int64) ([]File, error) {
+func unpack(ctx context.Context, archive string, format wire.Format, strip int, dir string, limit int64) ([]File, error) {
 	f, err := os.Open(archive) //nolint:gosec // in the staging directory
 	if err != nil {
 		return nil, err
@@ -48,7 +49,7 @@ func unpack(ctx context.Context, archive string, format wire.Format, dir string,
 		return nil, err
 	}
 	defer root.Close()
-	u := &unpacker{root: root, left: limit, files: map[string]File{}}
+	u := &unpacker{root: root, strip: strip, left: limit, files: map[string]File{}}
 	switch format {
 	case wire.FormatTarGz:
 		var r *gzip.Reader
@@ -75,6 +76,7 @@ func unpack(ctx context.Context, archive string, format wire.Format, dir string,
 // unpacker writes through an os.Root, which no name and no link leaves.
 type unpacker struct {
 	root    *os.Root
+	strip   int
 	left    int64 // bytes that may still be written
 	entries int
 	files   map[string]File
@@ -90,9 +92,12 @@ func (u *unpacker) tar(ctx context.Context, r io.Reader) error {
 		if err != nil {
 			return err
 		}
-		name, err := u.next(ctx, header.Name)
+		name, err := u.next(ctx, header.Name, header.Typeflag == tar.TypeDir)
 		if err != nil {
 			return err
+		}
+		if name == "" {
+			continue
 		}
 		switch header.Typeflag {
 		case tar.TypeXGlobalHeader:
@@ -123,8 +128,8 @@ func (u *unpacker) zip(ctx context.Context, f *os.File) error {
 		return err
 	}
 	for _, entry := range z.File {
-		name, err := u.next(ctx, entry.Name)
-		if err == nil {
+		name, err := u.next(ctx, entry.Name, entry.Mode().IsDir())
+		if err == nil && name != "" {
 			err = u.zipEntry(name, entry)
 		}
 		if err != nil {
@@ -157,15 +162,35 @@ func (u *unpacker) zipEntry(name string, entry *zip.File) error {
 	return u.symlink(name, string(target))
 }
 
-// next counts an entry and makes its name a clean one.
-func (u *unpacker) next(ctx context.Context, name string) (string, error) {
+// next counts an entry and makes its name a clean one; empty for a directory that
+// is left out.
+func (u *unpacker) next(ctx context.Context, name string, dir bool) (string, error) {
 	if err := ctx.Err(); err != nil {
 		return "", err
 	}
 	if u.entries++; u.entries > maxEntries {
 		return "", fmt.Errorf("more than %d entries", maxEntries)
 	}
-	return cleanName(name)
+	clean, err := cleanName(name)
+	if err != nil {
+		return "", err
+	}
+	if dir && strings.Count(clean, "/") < u.strip {
+		return "", nil
+	}
+	return u.stripped(clean), nil
+}
+
+// stripped is a clean name of a file without its first directories.
+func (u *unpacker) stripped(clean string) string {
+	for range u.strip {
+		_, rest, ok := strings.Cut(clean, "/")
+		if !ok {
+			break
+		}
+		clean = rest
+	}
+	return clean
 }
 
 func cleanName(name string) (string, error) {
@@ -274,6 +299,7 @@ func (u *unpacker) hardlink(name, target string) error {
 	if err != nil {
 		return err
 	}
+	target = u.stripped(target)
 	old, ok := u.files[target]
 	if !ok || old.Link != "" {
 		return fmt.Errorf("a hard link to %q, which is no file of the archive", target)

@@ -1,7 +1,6 @@
 package hive
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,7 +21,7 @@ func (s *session) installWorker(ctx context.Context, index int, w *wire.WorkerIn
 	if err := checkWorker(w); err != nil {
 		return "", err
 	}
-	sum, err := s.sourceSum(w.Source)
+	sum, err := s.digest(w)
 	if err != nil {
 		return "", err
 	}
@@ -32,24 +31,27 @@ func (s *session) installWorker(ctx context.Context, index int, w *wire.WorkerIn
 			return "already installed", s.noteRequest(w)
 		}
 	}
+	total := wire.Bytes(w.Steps)
 	typeDir := s.path(wire.WorkersDir + "/" + w.Type)
 	if err := os.MkdirAll(typeDir, 0o755); err != nil { //nolint:gosec // programs are for everybody
-		return "", explainFull(err, s.Home, w.Source.Size)
+		return "", explainFull(err, s.Home, total)
 	}
 	staged, err := os.MkdirTemp(typeDir, stagingPrefix)
 	if err != nil {
-		return "", explainFull(err, s.Home, w.Source.Size)
+		return "", explainFull(err, s.Home, total)
 	}
 	defer func() {
 		_ = os.RemoveAll(staged)
 		_ = os.Remove(typeDir) // only if nothing else is in it
 	}()
 	m := &Manifest{
-		Type: w.Type, Version: w.Version, Requested: w.Requested,
-		Source: w.Source, Launch: w.Launch, SHA256: sum, InstalledAt: time.Now().UTC().Truncate(time.Second),
+		Type: w.Type, Version: w.Version, Requested: w.Requested, Variant: w.Variant, Entry: w.Entry,
+		Steps: w.Steps, Launch: w.Launch, SHA256: sum, InstalledAt: time.Now().UTC().Truncate(time.Second),
 	}
-	if err := s.stage(ctx, index, staged, m); err != nil {
-		return "", explainFull(err, s.Home, max(w.Source.Size, m.Size))
+	st := &stage{session: s, index: index, dir: staged, payload: filepath.Join(staged, payloadDir), manifest: m, total: total}
+	if err := st.fill(ctx); err != nil {
+		st.keepDownloads(err)
+		return "", explainFull(err, s.Home, max(total, m.Size))
 	}
 	if err := ctx.Err(); err != nil {
 		return "", err
@@ -57,6 +59,7 @@ func (s *session) installWorker(ctx context.Context, index int, w *wire.WorkerIn
 	if err := s.commit(staged, m); err != nil {
 		return "", explainFull(err, s.Home, 4096)
 	}
+	st.dropDownloads()
 	return fmt.Sprintf("%d files, %s", len(m.Files), sizeText(uint64(m.Bytes))), nil //nolint:gosec // a size
 }
 
@@ -68,24 +71,23 @@ func checkWorker(w *wire.WorkerInstall) error {
 		return fmt.Errorf("%q is no name for a worker type", w.Type)
 	case !validName(w.Version):
 		return fmt.Errorf("%q is no version of a worker", w.Version)
+	case len(w.Steps) == 0:
+		return errors.New("the worker has no install steps")
+	case w.Entry != "" && !filepath.IsLocal(filepath.FromSlash(w.Entry)):
+		return fmt.Errorf("the program %q is no path inside the payload", w.Entry)
 	}
-	switch src := w.Source; src.Kind {
-	case wire.SourceBuiltin:
-		if !validName(src.Builtin) {
-			return fmt.Errorf("%q is no worker inside rbee", src.Builtin)
+	for i := range w.Steps {
+		if err := checkStep(&w.Steps[i], len(w.Steps)); err != nil {
+			return err
 		}
-		return nil
-	case wire.SourceURL, wire.SourcePush:
-		return checkSource(src)
-	default:
-		return fmt.Errorf("unknown kind of source %q", src.Kind)
 	}
+	return nil
 }
 
-// sourceSum is the SHA-256 that the source has.
-func (h *Hive) sourceSum(src wire.Source) (string, error) {
-	if src.Kind != wire.SourceBuiltin {
-		return strings.ToLower(src.SHA256), nil
+// digest is what tells this install from others.
+func (h *Hive) digest(w *wire.WorkerInstall) (string, error) {
+	if w.Steps[0].Kind != wire.StepBuiltin {
+		return wire.Digest(w.Steps, w.Entry), nil
 	}
 	sum, _, err := hashFile(h.path(wire.Binary))
 	if err != nil {
@@ -98,88 +100,11 @@ func (h *Hive) sourceSum(src wire.Source) (string, error) {
 func (h *Hive) noteRequest(w *wire.WorkerInstall) error {
 	path := filepath.Join(h.versionDir(w.Type, w.Version), manifestName)
 	var m Manifest
-	if err := atomicfile.ReadJSON(path, &m); err != nil || m.Requested == w.Requested && m.Launch.Equal(w.Launch) {
+	if err := atomicfile.ReadJSON(path, &m); err != nil || m.Requested == w.Requested && m.Variant == w.Variant && m.Launch.Equal(w.Launch) {
 		return err
 	}
-	m.Requested, m.Launch = w.Requested, w.Launch
+	m.Requested, m.Variant, m.Launch = w.Requested, w.Variant, w.Launch
 	return atomicfile.WriteJSON(path, m)
-}
-
-// stage fills a directory with everything a version consists of.
-func (s *session) stage(ctx context.Context, index int, staged string, m *Manifest) error {
-	payload := filepath.Join(staged, payloadDir)
-	if err := errors.Join(os.Chmod(staged, 0o755), os.Mkdir(payload, 0o755)); err != nil { //nolint:gosec // programs are for everybody
-		return err
-	}
-	var err error
-	if m.Source.Kind == wire.SourceBuiltin {
-		err = s.stageBuiltin(payload, m)
-	} else {
-		err = s.stageArtefact(ctx, index, staged, m)
-	}
-	if err != nil {
-		return err
-	}
-	if err := m.openEntry(payload); err != nil {
-		return err
-	}
-	if err := os.Symlink(payloadDir+"/"+m.Entry, filepath.Join(staged, entryName)); err != nil {
-		return err
-	}
-	slices.SortFunc(m.Files, func(a, b File) int { return cmp.Compare(a.Path, b.Path) })
-	for _, f := range m.Files {
-		m.Bytes += f.Size
-	}
-	if err := syncTree(staged, m); err != nil {
-		return err
-	}
-	s.reach("staged")
-	if err := atomicfile.WriteJSON(filepath.Join(staged, manifestName), m); err != nil {
-		return err
-	}
-	s.reach("complete")
-	return nil
-}
-
-func (h *Hive) stageBuiltin(payload string, m *Manifest) error {
-	m.Entry = wire.EntryPrefix + m.Source.Builtin
-	path := filepath.Join(payload, m.Entry)
-	if err := linkOrCopy(h.path(wire.Binary), path); err != nil {
-		return err
-	}
-	info, err := os.Stat(path)
-	if err != nil {
-		return err
-	}
-	m.Size = info.Size()
-	m.Files = []File{{Path: m.Entry, Size: m.Size, SHA256: m.SHA256, Mode: modeProgram}}
-	return nil
-}
-
-// openEntry makes the program executable. It may be a link to another file of
-// the payload, which was found to lead nowhere else.
-func (m *Manifest) openEntry(payload string) error {
-	root, err := filepath.EvalSymlinks(payload)
-	if err != nil {
-		return err
-	}
-	path, err := filepath.EvalSymlinks(filepath.Join(root, filepath.FromSlash(m.Entry)))
-	if err != nil {
-		return fmt.Errorf("the artefact holds no program %q", m.Entry)
-	}
-	rel, err := filepath.Rel(root, path)
-	if err != nil || !filepath.IsLocal(rel) {
-		return fmt.Errorf("the program %q is outside of the artefact", m.Entry)
-	}
-	i := slices.IndexFunc(m.Files, func(f File) bool { return f.Path == filepath.ToSlash(rel) && f.Link == "" })
-	if i < 0 {
-		return fmt.Errorf("%q is no file of the artefact", m.Entry)
-	}
-	m.Files[i].Mode = modeProgram
-	if info, err := os.Stat(path); err == nil && info.Mode().Perm() == 0o755 {
-		return nil
-	}
-	return os.Chmod(path, 0o755) //nolint:gosec // a program
 }
 
 // commit puts a staged version in place: the directory, then the entry point,
@@ -193,19 +118,76 @@ func (h *Hive) commit(staged string, m *Manifest) error {
 		return err
 	}
 	h.reach("replaced")
-	link := h.path(wire.WorkersDir + "/" + tempPrefix + random())
-	if err := os.Symlink(m.Type+"/"+m.Version+"/"+entryName, link); err != nil {
-		return err
-	}
-	if err := os.Rename(link, h.entryPath(m.Type)); err != nil {
-		_ = os.Remove(link)
-		return fmt.Errorf("putting the entry point of %s in place: %w", m.Type, err)
-	}
-	if err := atomicfile.SyncDir(h.path(wire.WorkersDir)); err != nil {
+	if err := h.enter(m.Type, m.Version); err != nil {
 		return err
 	}
 	h.reach("linked")
 	return h.cleanType(m.Type)
+}
+
+// enter makes the entry point of a type lead to a version, and remembers the one
+// that it led to.
+func (h *Hive) enter(typ, version string) error {
+	if before := h.entryVersion(typ); before != "" && before != version {
+		if err := h.replaceLink(before, h.path(wire.WorkersDir+"/"+typ+"/"+previousName)); err != nil {
+			return fmt.Errorf("remembering the version before: %w", err)
+		}
+	}
+	if err := h.replaceLink(typ+"/"+version+"/"+entryName, h.entryPath(typ)); err != nil {
+		return fmt.Errorf("putting the entry point of %s in place: %w", typ, err)
+	}
+	return atomicfile.SyncDir(h.path(wire.WorkersDir))
+}
+
+// replaceLink makes a symbolic link, in the place of one that may be there.
+func (h *Hive) replaceLink(target, path string) error {
+	temp := filepath.Join(filepath.Dir(path), tempPrefix+random())
+	if err := os.Symlink(target, temp); err != nil {
+		return err
+	}
+	if err := os.Rename(temp, path); err != nil {
+		_ = os.Remove(temp)
+		return err
+	}
+	return nil
+}
+
+// previousVersion is the version that a rollback goes to; empty if none is there.
+func (h *Hive) previousVersion(typ string) string {
+	version, err := os.Readlink(h.path(wire.WorkersDir + "/" + typ + "/" + previousName))
+	if now := h.entryVersion(typ); err != nil || !validName(version) || version == now || now == "" {
+		return ""
+	}
+	if _, err := os.Stat(filepath.Join(h.versionDir(typ, version), manifestName)); err != nil {
+		return ""
+	}
+	return version
+}
+
+// rollback makes the version before be the one that is installed. Workers that
+// run go on with what they were started from.
+func (h *Hive) rollback(ctx context.Context, w *wire.WorkerInstall) (note string, err error) {
+	if w == nil || !validName(w.Type) {
+		return "", errors.New("the step names no worker type")
+	}
+	now, before := h.entryVersion(w.Type), h.previousVersion(w.Type)
+	switch {
+	case now == "":
+		return "", fmt.Errorf("worker type %s is not installed by rbee there", w.Type)
+	case before == "":
+		return "", fmt.Errorf("no earlier version of %s is there, only %s", w.Type, now)
+	}
+	var m Manifest
+	if err := atomicfile.ReadJSON(filepath.Join(h.versionDir(w.Type, before), manifestName), &m); err != nil {
+		return "", fmt.Errorf("reading the record of %s %s: %w", w.Type, before, err)
+	}
+	if wrong := m.check(ctx, h.versionDir(w.Type, before), true); wrong != "" {
+		return "", fmt.Errorf("%s %s is damaged: %s", w.Type, before, wrong)
+	}
+	if err := h.enter(w.Type, before); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%s → %s", now, before), h.cleanType(w.Type)
 }
 
 // removeWorker removes a worker type: its processes, the entry point, its files.
@@ -223,7 +205,11 @@ func (h *Hive) removeWorker(ctx context.Context, w *wire.WorkerInstall) (note st
 	if err != nil {
 		return "", err
 	}
-	return note, h.cleanType(w.Type)
+	// Nothing is left to go back to.
+	if err := os.Remove(h.path(wire.WorkersDir + "/" + w.Type + "/" + previousName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	return note, errors.Join(h.cleanType(w.Type), h.cleanTools())
 }
 
 // cleanWorkers removes what no entry point leads to.
@@ -240,12 +226,12 @@ func (h *Hive) cleanWorkers() error {
 			err = errors.Join(err, h.cleanType(e.Name()))
 		}
 	}
-	return err
+	return errors.Join(err, h.cleanTools())
 }
 
 // cleanType removes every version of a type but the one that the entry point
-// leads to and those that processes run, and the type's directory if that leaves
-// it empty. Files that are not rbee's stay.
+// leads to, the one before, and those that processes run, and the type's directory
+// if that leaves it empty. Files that are not rbee's stay.
 func (h *Hive) cleanType(typ string) error {
 	dir, current := h.path(wire.WorkersDir+"/"+typ), h.entryVersion(typ)
 	if current != "" {
@@ -258,11 +244,17 @@ func (h *Hive) cleanType(typ string) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	running, useErr := workers.Versions(h.path(workerRecords), typ)
+	keep, useErr := workers.Versions(h.path(workerRecords), typ)
 	err = errors.Join(err, useErr)
+	keep = append(keep, current, h.previousVersion(typ))
 	for _, e := range entries {
-		if e.IsDir() && e.Name() != current && !slices.Contains(running, e.Name()) {
+		switch {
+		case strings.HasPrefix(e.Name(), tempPrefix):
+			err = errors.Join(err, os.Remove(filepath.Join(dir, e.Name())))
+		case e.IsDir() && !slices.Contains(keep, e.Name()):
 			err = errors.Join(err, discard(filepath.Join(dir, e.Name())))
+		case e.Name() == previousName && h.previousVersion(typ) == "":
+			err = errors.Join(err, os.Remove(filepath.Join(dir, e.Name())))
 		}
 	}
 	_ = os.Remove(dir) // only if nothing is left in it

@@ -3,8 +3,10 @@ package queen
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
@@ -17,22 +19,54 @@ func (q *Queen) sync(ctx context.Context, op operations.PackageSync, events oper
 	if err != nil {
 		return nil, err
 	}
+	if op.BundlePath != "" {
+		close, err := q.useBundle(d, op.BundlePath)
+		if err != nil {
+			return nil, err
+		}
+		defer close()
+	}
+	if err := knownTypes(d, op.UpgradeWorkers); err != nil {
+		return nil, err
+	}
 	fleet, err := q.open(d, op.Scope, op.Push, events)
 	if err != nil {
 		return nil, err
 	}
 	defer fleet.Close()
-	fleet.Read(ctx, pkgmgr.ReadOptions{})
-	plan := fleet.Plan(ctx, true, pkgmgr.PlanOptions{RemoveExtra: op.RemoveExtra, Force: op.Force})
+	fleet.Read(ctx, pkgmgr.ReadOptions{Devices: fleet.NeedsDevices()})
+	plan := fleet.Plan(ctx, pkgmgr.PlanOptions{
+		Fetch: true, RemoveExtra: op.RemoveExtra, Force: op.Force, Upgrade: op.Upgrade, UpgradeTypes: op.UpgradeWorkers,
+	})
 	tell(events, operations.Event{Type: operations.EventPlan, Plan: &plan})
 	if op.DryRun {
 		return fleet.SyncReport(plan, nil, time.Since(start)), nil
+	}
+	// Before anything is installed: what lies on hives is always in the lock.
+	if err := d.lock.Save(); err != nil {
+		return nil, err
 	}
 	reports := fleet.Apply(ctx, plan, pkgmgr.ApplyOptions{Force: op.Force, LockWait: lockWait(op.LockWaitSeconds)})
 	if err := q.remember(d, fleet.States(), reports); err != nil {
 		return nil, err
 	}
 	return fleet.SyncReport(plan, reports, time.Since(start)), nil
+}
+
+// knownTypes refuses to upgrade what the config does not want anywhere.
+func knownTypes(d *desired, types []string) error {
+	var wanted []string
+	for _, h := range d.config.Hives {
+		for _, w := range h.Workers {
+			wanted = append(wanted, w.Type)
+		}
+	}
+	for _, typ := range types {
+		if !slices.Contains(wanted, typ) {
+			return &operations.Error{Code: operations.CodeNotFound, Message: fmt.Sprintf("no hive of the config has a worker '%s'", typ)}
+		}
+	}
+	return nil
 }
 
 func tell(events operations.Handler, e operations.Event) {
@@ -87,11 +121,11 @@ func (q *Queen) status(ctx context.Context, op operations.PackageStatus, events 
 		return nil, err
 	}
 	defer fleet.Close()
-	fleet.Read(ctx, pkgmgr.ReadOptions{Deep: op.Deep})
+	fleet.Read(ctx, pkgmgr.ReadOptions{Deep: op.Deep, Devices: fleet.NeedsDevices()})
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	plan := fleet.Plan(ctx, false, pkgmgr.PlanOptions{})
+	plan := fleet.Plan(ctx, pkgmgr.PlanOptions{})
 	return fleet.StatusReport(plan, op.Verbose, time.Since(start)), nil
 }
 
@@ -203,7 +237,7 @@ func (q *Queen) purge(configPath string) (purged []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	all := []string{configPath}
+	all := []string{configPath, pkgmgr.LockPath(configPath)}
 	if len(others) == 0 {
 		all = append(all, paths.Recipes(), paths.Record(), paths.Record()+".lock", paths.CacheDir)
 	}

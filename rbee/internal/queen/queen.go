@@ -51,6 +51,9 @@ type Options struct {
 	// ReleaseURL is where released binaries are; empty for the usual place.
 	ReleaseURL string
 
+	// Origins are where versions and files of workers come from.
+	Origins pkgmgr.Origins
+
 	// Timeout bounds each connection's making; 0 is as sshx has it.
 	Timeout time.Duration
 }
@@ -105,6 +108,10 @@ func (q *Queen) Run(ctx context.Context, op operations.Operation, events operati
 		return report(q.validate(ctx, op, events))
 	case operations.PackageMigrate:
 		return report(q.migrate(ctx, op, events))
+	case operations.PackageRollback:
+		return report(q.rollback(ctx, op, events))
+	case operations.PackageBundle:
+		return report(q.bundle(ctx, op, events))
 	case operations.HiveList:
 		return report(q.hiveList(op))
 	case operations.HiveGet:
@@ -185,10 +192,16 @@ type desired struct {
 	config  *pkgmgr.Config
 	path    string // absolute
 	catalog *pkgmgr.Catalog
+	lock    *pkgmgr.Lock
 	extra   []pkgmgr.Hive
+
+	// bundle is where all that is installed is taken from, binaries the rbee for
+	// machines; nil for the usual ways.
+	bundle   *pkgmgr.Bundle
+	binaries pkgmgr.BinarySource
 }
 
-// load reads the config, the recipes and the record.
+// load reads the config, the recipes, the lock and the record.
 func (q *Queen) load(configPath string) (*desired, error) {
 	path, err := q.opts.Paths.ConfigFile(configPath)
 	if err != nil {
@@ -223,14 +236,19 @@ func (q *Queen) withCatalog(config *pkgmgr.Config, path string) (*desired, error
 	if err != nil {
 		return nil, err
 	}
-	return &desired{config: config, path: path, catalog: catalog, extra: extra}, nil
+	lock, err := pkgmgr.LoadLock(pkgmgr.LockPath(path))
+	if err != nil {
+		return nil, err
+	}
+	return &desired{config: config, path: path, catalog: catalog, lock: lock, extra: extra, binaries: q.binaries}, nil
 }
 
 // open makes the fleet of a scope.
 func (q *Queen) open(d *desired, scope operations.Scope, push bool, events operations.Handler) (*pkgmgr.Fleet, error) {
 	return pkgmgr.Open(d.config, pkgmgr.Options{
 		Connect: q.connect, Only: scope.Hives, Labels: scope.Labels, Extra: d.extra, Catalog: d.catalog,
-		Binaries: q.binaries, Version: q.opts.Version, CacheDir: q.opts.Paths.CacheDir, Push: push,
+		Binaries: d.binaries, Version: q.opts.Version, CacheDir: q.opts.Paths.CacheDir,
+		Origins: q.opts.Origins, Lock: d.lock, Push: push, Bundle: d.bundle,
 		Parallel: scope.Parallel, Events: events,
 	})
 }

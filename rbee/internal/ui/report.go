@@ -55,6 +55,16 @@ func (p *page) report(report operations.Report) error {
 		p.model(r.Model)
 	case *operations.ModelDeleteReport:
 		p.deleted(r)
+	case *operations.RollbackReport:
+		p.rolledBack(r)
+	case *operations.BundleReport:
+		p.bundled(r)
+	case *Catalog:
+		p.catalog(r)
+	case *Recipe:
+		p.recipe(r)
+	case *CheckedRecipe:
+		p.checkedRecipe(r)
 	case *Several:
 		return p.several(r)
 	default:

@@ -15,6 +15,7 @@ func (p *page) sync(r *operations.SyncReport) {
 		p.plan(r)
 		return
 	}
+	p.upgrades(r.Plan.Upgrades)
 	p.installed(r)
 	p.changed(r)
 	p.hiveFailures(r.Hives)
@@ -167,9 +168,10 @@ func (p *page) blocked(blocked []operations.Blocked) {
 
 // plan shows a dry run: the steps as a table, and what they come to.
 func (p *page) plan(r *operations.SyncReport) {
+	p.upgrades(r.Plan.Upgrades)
 	if len(r.Plan.Steps) > 0 {
 		t := table{
-			header: []string{"HIVE", "ACTION", "WORKER", "VERSION", "REASON", "SIZE"},
+			header: []string{"HIVE", "ACTION", "WORKER", "VERSION", "VARIANT", "REASON", "SIZE"},
 			right:  map[string]bool{"SIZE": true},
 		}
 		var total int64
@@ -179,12 +181,13 @@ func (p *page) plan(r *operations.SyncReport) {
 			if s.Bytes > 0 {
 				bytes = size(s.Bytes)
 			}
-			t.add(s.Hive, strings.ReplaceAll(string(s.Action), "_", " "), s.Worker, versions(s.From, s.Version), s.Reason, bytes)
+			t.add(s.Hive, strings.ReplaceAll(string(s.Action), "_", " "), s.Worker, versions(s.From, s.Version), s.Variant, s.Reason, bytes)
 			total += s.Bytes
 			hives[s.Hive] = true
 		}
 		t.write(&p.text, p.style, "")
 		p.linef("")
+		p.variants(r.Plan.Steps)
 		p.linef("%s%s on %s, %s to send. Nothing was changed.", p.style.warn(),
 			count(len(r.Plan.Steps), "change"), count(len(hives), "hive"), size(total))
 	}
@@ -193,6 +196,20 @@ func (p *page) plan(r *operations.SyncReport) {
 	if p.text.Len() == 0 {
 		p.okf("Nothing to change: %s, %s already installed (%s)", count(r.Summary.HivesAlreadyInstalled, "hive"),
 			count(r.Summary.WorkersAlreadyInstalled, "worker"), seconds(r.Summary.DurationSeconds))
+	}
+}
+
+// variants says why the variants of a plan were chosen.
+func (p *page) variants(steps []operations.Step) {
+	any := false
+	for _, s := range steps {
+		if s.VariantReason != "" {
+			p.linef("%s: %s %s: %s", s.Hive, s.Worker, s.Variant, s.VariantReason)
+			any = true
+		}
+	}
+	if any {
+		p.linef("")
 	}
 }
 

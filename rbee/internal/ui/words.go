@@ -20,14 +20,15 @@ func todo(s operations.Step) string { return word(s, 2) }
 // word gives a step in one of three tenses.
 func word(s operations.Step, tense int) string {
 	verbs := map[operations.Action][3]string{
-		operations.ActionInstallHive:   {"installing rbee", "installed rbee", "install rbee"},
-		operations.ActionUpdateHive:    {"updating rbee", "updated rbee", "update rbee"},
-		operations.ActionRemoveWorker:  {"removing worker", "removed worker", "remove worker"},
-		operations.ActionInstallWorker: {"installing worker", "installed worker", "install worker"},
-		operations.ActionUpdateWorker:  {"updating worker", "updated worker", "update worker"},
-		operations.ActionStartHive:     {"starting the hive", "started the hive", "start the hive"},
-		operations.ActionStopHive:      {"stopping the hive", "stopped the hive", "stop the hive"},
-		operations.ActionRemoveHive:    {"removing rbee", "removed rbee", "remove rbee"},
+		operations.ActionInstallHive:    {"installing rbee", "installed rbee", "install rbee"},
+		operations.ActionUpdateHive:     {"updating rbee", "updated rbee", "update rbee"},
+		operations.ActionRemoveWorker:   {"removing worker", "removed worker", "remove worker"},
+		operations.ActionInstallWorker:  {"installing worker", "installed worker", "install worker"},
+		operations.ActionUpdateWorker:   {"updating worker", "updated worker", "update worker"},
+		operations.ActionRollbackWorker: {"rolling back worker", "rolled back worker", "roll back worker"},
+		operations.ActionStartHive:      {"starting the hive", "started the hive", "start the hive"},
+		operations.ActionStopHive:       {"stopping the hive", "stopped the hive", "stop the hive"},
+		operations.ActionRemoveHive:     {"removing rbee", "removed rbee", "remove rbee"},
 	}
 	text := strings.ReplaceAll(string(s.Action), "_", " ")
 	if v, ok := verbs[s.Action]; ok {

@@ -1,0 +1,333 @@
+package pkgmgr
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+)
+
+// Machine is what the choice of a source depends on.
+type Machine struct {
+	Platform
+
+	// Devices are its accelerators; DevicesKnown tells whether they were asked for.
+	Devices      []wire.Device
+	DevicesKnown bool
+}
+
+// Choice is a source that fits a machine.
+type Choice struct {
+	// Version is the exact version.
+	Version string
+
+	// Source is the one that was chosen, with nothing left to replace but what
+	// only a release or an index can tell; the files it names are absolute paths.
+	Source Source
+
+	// Reason says why it was this one, if a machine could have had another.
+	Reason string
+
+	index int // of the source in the recipe
+}
+
+// ErrNoSources is what a [*NoSourcesError] is, for errors.Is.
+var ErrNoSources = errors.New("the recipe has no sources")
+
+// NoSourcesError says that a worker type is known, and that this rbee has no way
+// to install it.
+type NoSourcesError struct{ Type, Note string }
+
+func (e *NoSourcesError) Error() string {
+	return fmt.Sprintf("worker %s cannot be installed: %s", e.Type, e.Note)
+}
+
+// Unwrap gives [ErrNoSources].
+func (e *NoSourcesError) Unwrap() error { return ErrNoSources }
+
+// UnknownVersionError says that a recipe does not have a version.
+type UnknownVersionError struct {
+	Type, Version string
+	Known         []string // in the order of the recipe
+}
+
+func (e *UnknownVersionError) Error() string {
+	return fmt.Sprintf("worker %s has no version %q; known: %s", e.Type, e.Version, strings.Join(e.Known, ", "))
+}
+
+// NoPlatformError says that a recipe has a version, but not for the machine.
+type NoPlatformError struct {
+	Type, Version string
+	Platform      Platform
+	Known         []string // what there is, such as "linux/amd64 (glibc)", in the order of the recipe
+}
+
+func (e *NoPlatformError) Error() string {
+	p := e.Platform
+	return fmt.Sprintf("worker %s does not run on %s; it runs on %s", strings.TrimSpace(e.Type+" "+e.Version), platformName(p.OS, p.Arch, p.Libc), strings.Join(e.Known, ", "))
+}
+
+// UnfitError says that a recipe has sources for the machine's platform, and that
+// the machine lacks what each of them needs.
+type UnfitError struct {
+	Type, Version string
+	Reasons       []string // one a source, in the order of the recipe
+}
+
+func (e *UnfitError) Error() string {
+	return fmt.Sprintf("worker %s does not run there: %s", strings.TrimSpace(e.Type+" "+e.Version), strings.Join(e.Reasons, "; "))
+}
+
+// ErrDevicesUnknown says that a source can only be chosen once the machine's
+// accelerators are known.
+var ErrDevicesUnknown = errors.New("the machine's accelerators were not asked for")
+
+func platformName(system, arch, libc string) string {
+	name := cmp.Or(system, "any") + "/" + cmp.Or(arch, "any")
+	if libc != "" {
+		name += " (" + libc + ")"
+	}
+	return name
+}
+
+// Version is the version that a wish of a config comes to, where the sources name
+// all versions there are. Servers inside rbee have its version, rbeeVersion. The
+// error is a [*NoSourcesError] or an [*UnknownVersionError].
+func (r *Recipe) Version(wish, rbeeVersion string) (string, error) {
+	if len(r.Sources) == 0 {
+		return "", &NoSourcesError{Type: r.Type, Note: r.Note}
+	}
+	versions := make([]string, len(r.Sources))
+	for i := range r.Sources {
+		versions[i] = r.Sources[i].version(rbeeVersion)
+	}
+	if wish == Latest || wish == "" {
+		return cmp.Or(r.Latest, versions[0]), nil
+	}
+	if exactWish(wish) && slices.Contains(versions, wish) {
+		return wish, nil
+	}
+	if v := newest(wish, versions); v != "" {
+		return v, nil
+	}
+	return "", &UnknownVersionError{Type: r.Type, Version: wish, Known: unique(versions)}
+}
+
+func (s *Source) version(rbeeVersion string) string {
+	if len(s.Steps) > 0 && s.Steps[0].Kind == wire.StepBuiltin {
+		return rbeeVersion
+	}
+	return s.Version
+}
+
+// Choose picks the first source for an exact version on a machine, or for any
+// version if that is empty and the recipe has Versions. The error is a
+// [*NoSourcesError], [*UnknownVersionError], [*NoPlatformError], [*UnfitError] or
+// [ErrDevicesUnknown], or says that a path with ~ cannot be resolved.
+func (r *Recipe) Choose(version string, m Machine, rbeeVersion string) (Choice, error) {
+	if len(r.Sources) == 0 {
+		return Choice{}, &NoSourcesError{Type: r.Type, Note: r.Note}
+	}
+	var versions, platforms, unfit []string
+	for i := range r.Sources {
+		s := &r.Sources[i]
+		versions = append(versions, s.version(rbeeVersion))
+		if !r.has(s, version, rbeeVersion) {
+			continue
+		}
+		platforms = append(platforms, platformName(s.OS, s.Arch, s.Libc))
+		if !s.fitsPlatform(m.Platform) {
+			continue
+		}
+		if s.GPU != "" && !m.DevicesKnown {
+			return Choice{}, ErrDevicesUnknown
+		}
+		ok, why := s.fitsMachine(m)
+		if !ok {
+			unfit = append(unfit, s.named(why))
+			continue
+		}
+		filled, err := s.fill(version, m.Platform, filepath.Dir(r.File))
+		reason := why
+		if len(unfit) > 0 {
+			reason = strings.TrimPrefix(reason+"; not "+strings.Join(unfit, ", not "), "; ")
+		}
+		return Choice{Version: version, Source: filled, Reason: reason, index: i}, err
+	}
+	switch {
+	case len(unfit) > 0:
+		return Choice{}, &UnfitError{Type: r.Type, Version: version, Reasons: unfit}
+	case len(platforms) > 0:
+		return Choice{}, &NoPlatformError{Type: r.Type, Version: version, Platform: m.Platform, Known: unique(platforms)}
+	default:
+		return Choice{}, &UnknownVersionError{Type: r.Type, Version: version, Known: unique(versions)}
+	}
+}
+
+// has reports whether a source is for a version.
+func (r *Recipe) has(s *Source, version, rbeeVersion string) bool {
+	if r.Versions == nil {
+		return s.version(rbeeVersion) == version
+	}
+	if s.Version == "" || version == "" { // all, or not known yet
+		return true
+	}
+	set, err := ParseRange(s.Version)
+	return err == nil && set.Has(version)
+}
+
+// dependsOnDevices reports whether the choice among sources needs to know the
+// machine's accelerators.
+func (r *Recipe) dependsOnDevices() bool {
+	return slices.ContainsFunc(r.Sources, func(s Source) bool { return s.GPU != "" })
+}
+
+// unique drops repetitions and keeps the order.
+func unique(all []string) []string {
+	var once []string
+	for _, s := range all {
+		if !slices.Contains(once, s) {
+			once = append(once, s)
+		}
+	}
+	return once
+}
+
+func (s *Source) fitsPlatform(p Platform) bool {
+	same := func(want, have string) bool { return want == "" || want == have }
+	return same(s.OS, p.OS) && same(s.Arch, p.Arch) && same(s.Libc, p.Libc)
+}
+
+// named puts the source's name before a reason.
+func (s *Source) named(why string) string {
+	if s.Name == "" {
+		return why
+	}
+	return s.Name + ": " + why
+}
+
+// fitsMachine reports whether the machine has what the source needs, and what
+// decided that.
+func (s *Source) fitsMachine(m Machine) (ok bool, why string) {
+	if wrong := oldGlibc(s.Glibc, m.Platform); wrong != "" {
+		return false, wrong
+	}
+	if s.GPU == "" {
+		return true, ""
+	}
+	return fitsDevice(Needs{GPU: s.GPU, Driver: s.Driver, Compute: s.Compute}, m.Devices)
+}
+
+// oldGlibc says that the machine's glibc is too old, or nothing.
+func oldGlibc(oldest string, p Platform) string {
+	if oldest == "" || p.Libc != "glibc" || p.LibcVersion == "" || CompareVersions(p.LibcVersion, oldest) >= 0 {
+		return ""
+	}
+	return fmt.Sprintf("glibc %s is older than %s", p.LibcVersion, oldest)
+}
+
+// fitsDevice looks for one accelerator that has what is needed. why is what was
+// found, or what is wrong with the one that comes nearest.
+func fitsDevice(n Needs, devices []wire.Device) (ok bool, why string) {
+	kind := "GPU"
+	if n.GPU != "any" {
+		kind = gpuName(n.GPU) + " GPU"
+	}
+	why = "no " + kind + " is found"
+	for _, d := range devices {
+		if n.GPU != "any" && d.Vendor != n.GPU {
+			continue
+		}
+		name := cmp.Or(d.Name, gpuName(d.Vendor)+" GPU")
+		switch {
+		case d.Error != "":
+			why = fmt.Sprintf("the driver of the %s GPU fails: %s", gpuName(d.Vendor), d.Error)
+		case n.Driver != "" && d.Driver == "":
+			why = "the driver's version is not known"
+		case n.Driver != "" && CompareVersions(d.Driver, n.Driver) < 0:
+			why = fmt.Sprintf("driver %s is older than %s", d.Driver, n.Driver)
+		case n.Compute != "" && d.Compute != "" && CompareVersions(d.Compute, n.Compute) < 0:
+			why = fmt.Sprintf("%s has compute capability %s, %s is needed", name, d.Compute, n.Compute)
+		case n.GPUMemory > 0 && d.MemoryBytes > 0 && d.MemoryBytes < uint64(n.GPUMemory):
+			why = fmt.Sprintf("the largest GPU has %s, %s is needed", bytesText(mostMemory(n.GPU, devices)), bytesText(uint64(n.GPUMemory)))
+		default:
+			return true, strings.TrimSuffix(name+", driver "+d.Driver, ", driver ")
+		}
+	}
+	return false, why
+}
+
+func mostMemory(vendor string, devices []wire.Device) (most uint64) {
+	for _, d := range devices {
+		if vendor == "any" || d.Vendor == vendor {
+			most = max(most, d.MemoryBytes)
+		}
+	}
+	return most
+}
+
+// gpuName is how a vendor writes itself.
+func gpuName(vendor string) string {
+	switch vendor {
+	case "nvidia":
+		return "NVIDIA"
+	case "amd":
+		return "AMD"
+	case "":
+		return ""
+	default:
+		return strings.ToUpper(vendor[:1]) + vendor[1:]
+	}
+}
+
+// fill replaces the placeholders and makes paths absolute.
+func (s *Source) fill(version string, p Platform, folder string) (Source, error) {
+	words := strings.NewReplacer("{version}", version, "{os}", p.OS, "{arch}", p.Arch)
+	out := *s
+	out.Version, out.Entry = version, words.Replace(s.Entry)
+	out.Steps = slices.Clone(s.Steps)
+	for i := range out.Steps {
+		step := &out.Steps[i]
+		step.Origin.URL, step.Origin.Asset = words.Replace(step.Origin.URL), words.Replace(step.Origin.Asset)
+		if p := step.Python; p != nil {
+			filled := *p
+			filled.Packages = slices.Clone(p.Packages)
+			for i := range filled.Packages {
+				filled.Packages[i] = words.Replace(filled.Packages[i])
+			}
+			step.Python = &filled
+		}
+		if step.Origin.File == "" {
+			continue
+		}
+		file, err := resolvePath(words.Replace(step.Origin.File), folder)
+		if err != nil {
+			return out, err
+		}
+		step.Origin.File = file
+	}
+	return out, nil
+}
+
+func resolvePath(file, folder string) (string, error) {
+	file = filepath.FromSlash(file)
+	if rest, ok := strings.CutPrefix(file, "~"+string(filepath.Separator)); ok {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return "", fmt.Errorf("resolving %s: %w", file, err)
+		}
+		file = filepath.Join(home, rest)
+	} else if !filepath.IsAbs(file) {
+		file = filepath.Join(folder, file)
+	}
+	absolute, err := filepath.Abs(file)
+	if err != nil {
+		return "", fmt.Errorf("resolving %s: %w", file, err)
+	}
+	return absolute, nil
+}

@@ -1,0 +1,55 @@
+package pkgmgr
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+)
+
+// Lacks says what a machine lacks of what a worker needs, before anything is
+// fetched for it; nothing if it has all. What was not read of the machine is not
+// missed.
+func Lacks(n Needs, s *State) []string {
+	var lacks []string
+	lack := func(format string, args ...any) { lacks = append(lacks, fmt.Sprintf(format, args...)) }
+	if len(n.OS) > 0 && !slices.Contains(n.OS, s.OS) {
+		lack("it runs on %s, this is %s", strings.Join(n.OS, ", "), s.OS)
+	}
+	if len(n.Arch) > 0 && !slices.Contains(n.Arch, s.Arch) {
+		lack("it runs on %s, this is %s", strings.Join(n.Arch, ", "), s.Arch)
+	}
+	if old := oldGlibc(n.Glibc, s.Platform); old != "" {
+		lack("%s", old)
+	}
+	if n.GPU != "" && s.DevicesKnown {
+		if ok, why := fitsDevice(n, s.Devices); !ok {
+			lack("%s", why)
+		}
+	}
+	if s.Noexec != "" {
+		lack("%s is mounted noexec, so that no program in it can be run; move rbee with RBEE_HOME", s.Noexec)
+	}
+	if s.Commands != nil {
+		for _, c := range n.Commands {
+			if !slices.Contains(s.Commands, c) {
+				lack("%s is not on its PATH%s", c, commandUse[c])
+			}
+		}
+	}
+	return lacks
+}
+
+// commandUse says what a program is for, where people ask.
+var commandUse = map[string]string{
+	"cc":   ": engines compile kernels with a C compiler when they start (install gcc or clang)",
+	"c++":  ": engines compile kernels with a C++ compiler when they start (install g++ or clang)",
+	"nvcc": ": kernels are compiled with the CUDA toolkit",
+}
+
+// diskNeed is how many bytes an install takes: what the recipe says, or at least
+// what is sent and as much again unpacked.
+func diskNeed(w WorkerWant) uint64 {
+	return uint64(max(w.Needs.Disk, 2*wire.Bytes(w.Steps), 0)) //nolint:gosec // not negative
+}

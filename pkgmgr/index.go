@@ -1,0 +1,289 @@
+package pkgmgr
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"path"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/pelletier/go-toml/v2"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+)
+
+// index asks a Python package index over its JSON API:
+// https://packaging.python.org/en/latest/specifications/simple-repository-api/
+type index struct {
+	http *http.Client
+	base string // https://pypi.org/simple
+}
+
+// versions lists the versions of a package that have a wheel and were not
+// withdrawn.
+func (x *index) versions(ctx context.Context, name string) ([]string, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, fetchStall, fmt.Errorf("no answer within %s", fetchStall))
+	defer cancel()
+	address := strings.TrimSuffix(x.base, "/") + "/" + normalName(name) + "/"
+	fail := func(err error) ([]string, error) {
+		return nil, fmt.Errorf("asking %s: %w", shown(address), withoutAddress(ctx, err))
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return fail(err)
+	}
+	req.Header.Set("Accept", "application/vnd.pypi.simple.v1+json")
+	req.Header.Set("User-Agent", "rbee")
+	resp, err := cmp.Or(x.http, http.DefaultClient).Do(req)
+	if err != nil {
+		return fail(err)
+	}
+	defer resp.Body.Close()
+	switch {
+	case resp.StatusCode == http.StatusNotFound:
+		return nil, fmt.Errorf("the package index %s has no %s", shown(x.base), name)
+	case resp.StatusCode != http.StatusOK:
+		return nil, fmt.Errorf("asking %s: the server answers %s", shown(address), resp.Status)
+	case !strings.Contains(resp.Header.Get("Content-Type"), "json"):
+		return nil, fmt.Errorf("asking %s: the index does not speak JSON (PEP 691)", shown(address))
+	}
+	var page struct {
+		Files []struct {
+			Filename string          `json:"filename"`
+			Yanked   json.RawMessage `json:"yanked"` // true, false or a reason
+		} `json:"files"`
+	}
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxAPIAnswer)).Decode(&page); err != nil {
+		return fail(fmt.Errorf("its answer cannot be read: %w", err))
+	}
+	var versions []string
+	for _, f := range page.Files {
+		w, ok := parseWheel(f.Filename)
+		yanked := len(f.Yanked) > 0 && string(f.Yanked) != "false" && string(f.Yanked) != "null"
+		if ok && !yanked && ValidVersion(w.version) && !slices.Contains(versions, w.version) {
+			versions = append(versions, w.version)
+		}
+	}
+	return versions, nil
+}
+
+var nameRuns = regexp.MustCompile(`[-_.]+`)
+
+// normalName is how an index writes a package's name (PEP 503).
+func normalName(name string) string { return strings.ToLower(nameRuns.ReplaceAllString(name, "-")) }
+
+// wheel is what the name of a wheel says:
+// https://packaging.python.org/en/latest/specifications/binary-distribution-format/
+type wheel struct {
+	name, version        string
+	python, abi, platfrm []string
+}
+
+func parseWheel(filename string) (w wheel, ok bool) {
+	stem, ok := strings.CutSuffix(filename, ".whl")
+	parts := strings.Split(stem, "-")
+	if !ok || len(parts) != 5 && len(parts) != 6 {
+		return wheel{}, false
+	}
+	tags := parts[len(parts)-3:]
+	return wheel{
+		name: parts[0], version: parts[1],
+		python: strings.Split(tags[0], "."), abi: strings.Split(tags[1], "."), platfrm: strings.Split(tags[2], "."),
+	}, true
+}
+
+// target is what wheels must fit.
+type target struct {
+	platform Platform
+	python   string // "3.12"
+	glibc    int    // minor version of the oldest glibc that they may need
+}
+
+// uvPlatform is how uv names the oldest system that packages are chosen for.
+func (t target) uvPlatform() (string, error) {
+	switch p := t.platform; {
+	case p.OS == "linux" && p.Libc == "musl":
+		return cpuName(p) + "-unknown-linux-musl", nil
+	case p.OS == "linux":
+		return fmt.Sprintf("%s-manylinux_2_%d", cpuName(p), t.glibc), nil
+	case p.OS == "darwin":
+		return cpuName(p) + "-apple-darwin", nil
+	default:
+		return "", fmt.Errorf("there are no Python packages for %s", PlatformKey(p))
+	}
+}
+
+func cpuName(p Platform) string {
+	switch {
+	case p.Arch == "amd64":
+		return "x86_64"
+	case p.Arch == "arm64" && p.OS == "linux":
+		return "aarch64"
+	case p.Arch == "arm64":
+		return "aarch64"
+	default:
+		return p.Arch
+	}
+}
+
+// rank tells how well a wheel fits, higher for better; 0 if it does not.
+func (t target) rank(w wheel) int {
+	best := 0
+	for _, py := range w.python {
+		for _, abi := range w.abi {
+			for _, plat := range w.platfrm {
+				a, b := t.interpreterRank(py, abi), t.platformRank(plat)
+				if a > 0 && b > 0 {
+					best = max(best, a*1000+b)
+				}
+			}
+		}
+	}
+	return best
+}
+
+// interpreterRank compares tags such as cp312-cp312, cp38-abi3 and py3-none.
+func (t target) interpreterRank(py, abi string) int {
+	own := "cp" + strings.ReplaceAll(t.python, ".", "")
+	_, minor, _ := strings.Cut(t.python, ".")
+	ours, _ := strconv.Atoi(minor)
+	version := func(prefix string) (int, bool) {
+		rest, ok := strings.CutPrefix(py, prefix+"3")
+		if !ok {
+			return 0, false
+		}
+		n, err := strconv.Atoi(rest)
+		return n, err == nil && n <= ours
+	}
+	switch {
+	case py == own && abi == own:
+		return 6
+	case abi == "abi3":
+		if _, ok := version("cp"); ok {
+			return 5
+		}
+	case py == own && abi == "none":
+		return 4
+	case py == "py"+strings.TrimPrefix(own, "cp") && abi == "none":
+		return 3
+	case abi == "none" && (py == "py3" || py == "py2.py3"):
+		return 2
+	case abi == "none":
+		if _, ok := version("py"); ok {
+			return 1
+		}
+	}
+	return 0
+}
+
+var (
+	manylinux = regexp.MustCompile(`^manylinux_2_([0-9]+)_(.+)$`)
+	musllinux = regexp.MustCompile(`^musllinux_1_([0-9]+)_(.+)$`)
+	macosx    = regexp.MustCompile(`^macosx_([0-9]+)_([0-9]+)_(.+)$`)
+)
+
+// The newest systems that a wheel may need: musl 1.2, macOS 13, which are what uv
+// takes for them, and glibc 2.28 where a recipe does not say another.
+const (
+	defaultGlibc = 28
+	newestMusl   = 2
+	newestMacOS  = 13
+)
+
+func (t target) platformRank(tag string) int {
+	p, cpu := t.platform, cpuName(t.platform)
+	mac := cpu
+	if p.Arch == "arm64" {
+		mac = "arm64"
+	}
+	level := func(m []string, newest int) int {
+		if m == nil || m[2] != cpu {
+			return 0
+		}
+		n, err := strconv.Atoi(m[1])
+		if err != nil || n > newest {
+			return 0
+		}
+		return 100 + n
+	}
+	switch {
+	case tag == "any":
+		return 1
+	case p.OS == "linux" && p.Libc == "musl":
+		return level(musllinux.FindStringSubmatch(tag), newestMusl)
+	case p.OS == "linux":
+		switch tag {
+		case "linux_" + cpu:
+			return 50
+		case "manylinux1_" + cpu:
+			return 105
+		case "manylinux2010_" + cpu:
+			return 112
+		case "manylinux2014_" + cpu:
+			return 117
+		}
+		return level(manylinux.FindStringSubmatch(tag), t.glibc)
+	case p.OS == "darwin":
+		m := macosx.FindStringSubmatch(tag)
+		if m == nil || m[3] != mac && m[3] != "universal2" {
+			return 0
+		}
+		if major, err := strconv.Atoi(m[1]); err == nil && major <= newestMacOS {
+			return 100 + major
+		}
+	}
+	return 0
+}
+
+// pylock is the part of a lock file after PEP 751 that is used:
+// https://packaging.python.org/en/latest/specifications/pylock-toml/
+type pylock struct {
+	Packages []struct {
+		Name    string `toml:"name"`
+		Version string `toml:"version"`
+		Wheels  []struct {
+			Name   string            `toml:"name"`
+			URL    string            `toml:"url"`
+			Size   int64             `toml:"size"`
+			Hashes map[string]string `toml:"hashes"`
+		} `toml:"wheels"`
+	} `toml:"packages"`
+}
+
+// wheels picks the best wheel of each package of a lock.
+func (t target) wheels(data []byte) ([]wire.Artefact, error) {
+	var lock pylock
+	if err := toml.Unmarshal(data, &lock); err != nil {
+		return nil, fmt.Errorf("what uv wrote cannot be read: %w", err)
+	}
+	var all []wire.Artefact
+	for _, p := range lock.Packages {
+		best, a := 0, wire.Artefact{}
+		for _, w := range p.Wheels {
+			name := w.Name
+			if u, err := url.Parse(w.URL); name == "" && err == nil {
+				name = path.Base(u.Path)
+			}
+			parsed, ok := parseWheel(name)
+			if rank := t.rank(parsed); ok && rank > best {
+				best, a = rank, wire.Artefact{Name: name, URL: w.URL, SHA256: strings.ToLower(w.Hashes["sha256"]), Size: w.Size}
+			}
+		}
+		switch {
+		case best == 0:
+			return nil, fmt.Errorf("%s %s has no wheel for Python %s on %s", p.Name, p.Version, t.python, platformName(t.platform.OS, t.platform.Arch, t.platform.Libc))
+		case !sha256Regexp.MatchString(a.SHA256):
+			return nil, fmt.Errorf("the index tells no SHA-256 of %s", a.Name)
+		}
+		all = append(all, a)
+	}
+	slices.SortFunc(all, func(a, b wire.Artefact) int { return cmp.Compare(a.Name, b.Name) })
+	return all, nil
+}

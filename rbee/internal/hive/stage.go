@@ -1,0 +1,498 @@
+package hive
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/sourcegraph/conc/pool"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
+)
+
+// stage is one version of a worker while it is made, beside its place.
+type stage struct {
+	*session
+	index    int    // of the request's step
+	dir      string // becomes workers/<type>/<version>
+	payload  string
+	manifest *Manifest
+	total    int64    // bytes that are sent or downloaded, as far as it is known
+	used     []string // artefacts in the download directory
+	cut      bool     // an artefact did not arrive
+
+	mu   sync.Mutex
+	got  int64
+	told time.Time
+}
+
+// arrived counts bytes, and tells of them now and then.
+func (st *stage) arrived(n int64) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.got += n
+	if time.Since(st.told) < progressEvery && st.got != st.total {
+		return
+	}
+	st.told = time.Now()
+	st.send(wire.Message{Progress: &wire.Progress{Index: st.index, Bytes: st.got, Total: st.total}})
+}
+
+// fill makes everything that a version consists of.
+func (st *stage) fill(ctx context.Context) error {
+	m := st.manifest
+	if err := errors.Join(os.Chmod(st.dir, 0o755), os.Mkdir(st.payload, 0o755)); err != nil { //nolint:gosec // programs are for everybody
+		return err
+	}
+	if err := st.checkSpace(); err != nil {
+		return err
+	}
+	for i := range m.Steps {
+		if err := st.step(ctx, &m.Steps[i]); err != nil {
+			if place := m.Steps[i].At; place != "" && ctx.Err() == nil {
+				err = fmt.Errorf("%s: %w", place, err)
+			}
+			return err
+		}
+	}
+	if err := st.openEntry(); err != nil {
+		return err
+	}
+	if err := os.Symlink(payloadDir+"/"+m.Entry, filepath.Join(st.dir, entryName)); err != nil {
+		return err
+	}
+	slices.SortFunc(m.Files, func(a, b File) int { return cmp.Compare(a.Path, b.Path) })
+	for _, f := range m.Files {
+		m.Bytes += f.Size
+	}
+	if err := syncTree(st.dir, m); err != nil {
+		return err
+	}
+	st.reach("staged")
+	if err := atomicfile.WriteJSON(filepath.Join(st.dir, manifestName), m); err != nil {
+		return err
+	}
+	st.reach("complete")
+	return nil
+}
+
+func (st *stage) checkSpace() error {
+	needed := uint64(max(st.total, 0)) //nolint:gosec // not negative
+	if len(st.manifest.Steps) > 1 || st.manifest.Steps[0].Kind != wire.StepFile {
+		needed *= 2 // what is packed and, at the very least, as much again
+	}
+	if free := diskFree(st.Home); free > 0 && free < needed {
+		return fmt.Errorf("not enough disk: %s free at %s, at least %s needed", sizeText(free), st.Home, sizeText(needed))
+	}
+	return nil
+}
+
+func (st *stage) step(ctx context.Context, step *wire.InstallStep) error {
+	switch step.Kind {
+	case wire.StepBuiltin:
+		return st.builtin(step)
+	case wire.StepFile:
+		return st.file(ctx, step)
+	case wire.StepArchive:
+		return st.archive(ctx, step)
+	case wire.StepPython:
+		return st.python(ctx, step)
+	}
+	return fmt.Errorf("unknown kind of install step %q", step.Kind)
+}
+
+func (st *stage) builtin(step *wire.InstallStep) error {
+	m := st.manifest
+	m.Entry = wire.EntryPrefix + step.Builtin
+	path := filepath.Join(st.payload, m.Entry)
+	if err := linkOrCopy(st.Hive.path(wire.Binary), path); err != nil {
+		return err
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	m.Size = info.Size()
+	m.Files = []File{{Path: m.Entry, Size: m.Size, SHA256: m.SHA256, Mode: modeProgram}}
+	return nil
+}
+
+// file puts an artefact into the payload as it is. A worker's only file is its
+// program.
+func (st *stage) file(ctx context.Context, step *wire.InstallStep) error {
+	m := st.manifest
+	paths, err := st.get(ctx, step.Artefact)
+	if err != nil {
+		return err
+	}
+	st.reach("received")
+	into := cmp.Or(step.Into, wire.EntryPrefix+m.Type)
+	m.Entry = cmp.Or(m.Entry, into)
+	target, err := st.inside(into)
+	if err != nil {
+		return err
+	}
+	info, err := os.Stat(paths[0])
+	if err != nil {
+		return err
+	}
+	mode, perm := modeData, fs.FileMode(0o644)
+	if into == m.Entry {
+		mode, perm = modeProgram, 0o755
+	}
+	if err := errors.Join(os.Rename(paths[0], target), os.Chmod(target, perm)); err != nil { //nolint:gosec // programs are for everybody
+		return err
+	}
+	m.Size += info.Size()
+	st.list(File{Path: into, Size: info.Size(), SHA256: strings.ToLower(step.Artefact.SHA256), Mode: mode})
+	return nil
+}
+
+// inside is a path in the payload, with the directories above it. No link leads it
+// elsewhere.
+func (st *stage) inside(name string) (string, error) {
+	root, err := os.OpenRoot(st.payload)
+	if err != nil {
+		return "", err
+	}
+	defer root.Close()
+	name = filepath.FromSlash(name)
+	if err := root.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		return "", err
+	}
+	parent := st.payload
+	for part := range strings.SplitSeq(filepath.Dir(name), string(filepath.Separator)) {
+		parent = filepath.Join(parent, part)
+		if info, err := os.Lstat(parent); err != nil || !info.IsDir() {
+			return "", fmt.Errorf("%q in the payload is no directory", part)
+		}
+	}
+	return filepath.Join(st.payload, name), nil
+}
+
+// list notes files of the payload; the last one of a path counts.
+func (st *stage) list(files ...File) {
+	m := st.manifest
+	new := map[string]bool{}
+	for _, f := range files {
+		new[f.Path] = true
+	}
+	m.Files = append(slices.DeleteFunc(m.Files, func(f File) bool { return new[f.Path] }), files...)
+}
+
+func (st *stage) archive(ctx context.Context, step *wire.InstallStep) error {
+	paths, err := st.get(ctx, step.Artefact)
+	if err != nil {
+		return err
+	}
+	st.reach("received")
+	dir := st.payload
+	if step.Into != "" {
+		if dir, err = st.inside(step.Into); err != nil {
+			return err
+		}
+		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) { //nolint:gosec // programs are for everybody
+			return err
+		}
+	}
+	files, err := unpack(ctx, paths[0], step.Format, step.Strip, dir, int64(min(diskFree(st.dir), 1<<62))) //nolint:gosec // bounded
+	if err != nil {
+		return fmt.Errorf("unpacking %s: %w", step.Artefact.Name, err)
+	}
+	for i := range files {
+		files[i].Path = strings.TrimPrefix(step.Into+"/"+files[i].Path, "/")
+	}
+	st.manifest.Size += step.Artefact.Size
+	st.list(files...)
+	return nil
+}
+
+// python makes a virtual environment from wheels. Nothing is resolved, built or
+// asked for elsewhere.
+func (st *stage) python(ctx context.Context, step *wire.InstallStep) error {
+	p := step.Python
+	uv, err := st.tool(ctx, &p.UV)
+	if err != nil {
+		return err
+	}
+	python, err := st.tool(ctx, &p.Interpreter)
+	if err != nil {
+		return err
+	}
+	st.manifest.Tools = append(st.manifest.Tools, toolDir(&p.Interpreter))
+	wheels := make([]*wire.Artefact, len(p.Wheels))
+	for i := range p.Wheels {
+		wheels[i] = &p.Wheels[i]
+		st.manifest.Size += p.Wheels[i].Size
+	}
+	paths, err := st.get(ctx, wheels...)
+	if err != nil {
+		return err
+	}
+	st.reach("received")
+	// uv reads what a wheel is from its name.
+	house := filepath.Join(st.dir, "wheels")
+	if err := os.Mkdir(house, 0o700); err != nil {
+		return err
+	}
+	var names []string
+	for i, w := range wheels {
+		name := filepath.Join(house, w.Name)
+		if err := os.Link(paths[i], name); err != nil {
+			return err
+		}
+		names = append(names, name)
+	}
+	list := filepath.Join(house, "requirements.txt")
+	if err := os.WriteFile(list, []byte(strings.Join(names, "\n")+"\n"), 0o600); err != nil {
+		return err
+	}
+	venv, err := st.inside(step.Into)
+	if err != nil {
+		return err
+	}
+	if err := st.run(ctx, uv, "venv", "--no-config", "--offline", "--no-python-downloads", "--quiet", "--relocatable", "--python", python, venv); err != nil {
+		return err
+	}
+	if err := st.run(ctx, uv, "pip", "install", "--no-config", "--offline", "--no-index", "--no-deps", "--no-progress", "--quiet",
+		"--python", filepath.Join(venv, "bin", "python"), "--requirements", list); err != nil {
+		return err
+	}
+	if err := errors.Join(os.RemoveAll(house), os.RemoveAll(filepath.Join(st.dir, uvCache))); err != nil {
+		return err
+	}
+	files, err := listTree(ctx, venv, step.Into)
+	if err != nil {
+		return err
+	}
+	st.list(files...)
+	return nil
+}
+
+// uvCache is where uv unpacks wheels: on the same disk as the environment, so that
+// it need only link them, and gone when that is done.
+const uvCache = "uv-cache"
+
+// run runs uv. It ends when ctx does, with all that it started.
+func (st *stage) run(ctx context.Context, uv string, args ...string) error {
+	cmd := exec.CommandContext(ctx, uv, args...) //nolint:gosec // verified by its checksum
+	cmd.Dir = st.dir
+	cmd.Env = append(os.Environ(), "UV_CACHE_DIR="+filepath.Join(st.dir, uvCache))
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = 5 * time.Second
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err := cmd.Run()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err == nil {
+		return nil
+	}
+	text := strings.TrimSpace(out.String())
+	const most = 2000
+	if len(text) > most {
+		text = "…" + text[len(text)-most:]
+	}
+	return fmt.Errorf("uv %s: %s", strings.Join(args[:min(2, len(args))], " "), cmp.Or(text, err.Error()))
+}
+
+// listTree lists the files of a directory with their checksums, as paths below
+// prefix.
+func listTree(ctx context.Context, dir, prefix string) ([]File, error) {
+	var files []File
+	var hash []int // indices of files that have content
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		rel, err := filepath.Rel(dir, path)
+		if err != nil {
+			return err
+		}
+		f := File{Path: strings.TrimPrefix(prefix+"/"+filepath.ToSlash(rel), "/")}
+		info, err := d.Info()
+		switch {
+		case err != nil:
+			return err
+		case info.Mode().Type() == fs.ModeSymlink:
+			f.Link, err = os.Readlink(path)
+		case info.Mode().IsRegular():
+			f.Mode = modeData
+			if info.Mode()&0o100 != 0 {
+				f.Mode = modeProgram
+			}
+			hash = append(hash, len(files))
+		default:
+			return nil // a lock or a socket, which nobody counts on
+		}
+		files = append(files, f)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	p := pool.New().WithContext(ctx).WithCancelOnError().WithFirstError().WithMaxGoroutines(runtime.GOMAXPROCS(0))
+	for _, i := range hash {
+		p.Go(func(ctx context.Context) (err error) {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			rel := strings.TrimPrefix(strings.TrimPrefix(files[i].Path, prefix), "/")
+			files[i].SHA256, files[i].Size, err = hashFile(filepath.Join(dir, filepath.FromSlash(rel)))
+			return err
+		})
+	}
+	return files, p.Wait()
+}
+
+// openEntry makes the program executable. It may be a link to another file of
+// the payload, or to a tool.
+func (st *stage) openEntry() error {
+	m := st.manifest
+	root, err := filepath.EvalSymlinks(st.payload)
+	if err != nil {
+		return err
+	}
+	path, err := filepath.EvalSymlinks(filepath.Join(root, filepath.FromSlash(m.Entry)))
+	if err != nil {
+		return fmt.Errorf("the artefact holds no program %q", m.Entry)
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if tools, err := filepath.EvalSymlinks(st.Hive.path(wire.ToolsDir)); err == nil {
+		if rel, err := filepath.Rel(tools, path); err == nil && filepath.IsLocal(rel) && info.Mode()&0o111 != 0 {
+			return nil
+		}
+	}
+	rel, err := filepath.Rel(root, path)
+	if err != nil || !filepath.IsLocal(rel) {
+		return fmt.Errorf("the program %q is outside of the artefact", m.Entry)
+	}
+	i := slices.IndexFunc(m.Files, func(f File) bool { return f.Path == filepath.ToSlash(rel) && f.Link == "" })
+	if i < 0 {
+		return fmt.Errorf("%q is no file of the artefact", m.Entry)
+	}
+	m.Files[i].Mode = modeProgram
+	if info.Mode().Perm() == 0o755 {
+		return nil
+	}
+	return os.Chmod(path, 0o755) //nolint:gosec // a program
+}
+
+// keepDownloads lets what has arrived lie for the next try, if that is for want of
+// the rest, and the disk is not full.
+func (st *stage) keepDownloads(err error) {
+	if !st.cut || errors.Is(err, syscall.ENOSPC) {
+		st.dropDownloads()
+	}
+	_ = os.Remove(st.Hive.path(wire.DownloadDir)) // only if it is empty
+}
+
+// dropDownloads removes the artefacts of this install.
+func (st *stage) dropDownloads() {
+	for _, path := range st.used {
+		_ = os.Remove(path)
+		_ = os.Remove(path + partSuffix)
+	}
+	_ = os.Remove(st.Hive.path(wire.DownloadDir)) // only if it is empty
+}
+
+// downloadsKept is how long what has arrived waits for the next try.
+const downloadsKept = 24 * time.Hour
+
+// cleanDownloads removes what nobody came back for.
+func (h *Hive) cleanDownloads() error {
+	dir := h.path(wire.DownloadDir)
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, e := range entries {
+		if info, infoErr := e.Info(); infoErr == nil && time.Since(info.ModTime()) > downloadsKept {
+			err = errors.Join(err, os.Remove(filepath.Join(dir, e.Name())))
+		}
+	}
+	_ = os.Remove(dir) // only if it is empty
+	return err
+}
+
+// toolDir is the name of a tool's directory in tools/.
+func toolDir(t *wire.Tool) string {
+	return t.Name + "-" + t.Version + "-" + strings.ToLower(t.Artefact.SHA256[:12])
+}
+
+// tool makes a tool be there and gives the path of its program. It is unpacked
+// once, for all workers that need it.
+func (st *stage) tool(ctx context.Context, t *wire.Tool) (program string, err error) {
+	dir := filepath.Join(st.Hive.path(wire.ToolsDir), toolDir(t))
+	program = filepath.Join(dir, filepath.FromSlash(t.Entry))
+	if _, err := os.Stat(program); err == nil {
+		st.arrived(t.Artefact.Size)
+		return program, nil
+	}
+	paths, err := st.get(ctx, &t.Artefact)
+	if err != nil {
+		return "", err
+	}
+	staged := filepath.Join(st.Hive.path(wire.ToolsDir), stagingPrefix+random())
+	if err := os.MkdirAll(staged, 0o755); err != nil { //nolint:gosec // programs are for everybody
+		return "", err
+	}
+	defer os.RemoveAll(staged)
+	if _, err := unpack(ctx, paths[0], t.Format, t.Strip, staged, int64(min(diskFree(staged), 1<<62))); err != nil { //nolint:gosec // bounded
+		return "", fmt.Errorf("unpacking %s: %w", t.Artefact.Name, err)
+	}
+	if info, err := os.Stat(filepath.Join(staged, filepath.FromSlash(t.Entry))); err != nil || info.Mode()&0o111 == 0 {
+		return "", fmt.Errorf("%s holds no program %q", t.Artefact.Name, t.Entry)
+	}
+	if err := os.Rename(staged, dir); err != nil {
+		return "", err
+	}
+	return program, atomicfile.SyncDir(filepath.Dir(dir))
+}
+
+// cleanTools removes tools that no installed version needs. uv goes too once no
+// environment is there that it has made.
+func (h *Hive) cleanTools() error {
+	entries, err := os.ReadDir(h.path(wire.ToolsDir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	needed := map[string]bool{}
+	manifests, _ := filepath.Glob(h.path(wire.WorkersDir + "/*/*/" + manifestName)) // fails for a bad pattern only
+	for _, path := range manifests {
+		var m Manifest
+		if atomicfile.ReadJSON(path, &m) != nil {
+			continue // damaged, and reported as such
+		}
+		for _, step := range m.Steps {
+			if p := step.Python; p != nil {
+				needed[toolDir(&p.UV)], needed[toolDir(&p.Interpreter)] = true, true
+			}
+		}
+	}
+	for _, e := range entries {
+		if !needed[e.Name()] {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(h.path(wire.ToolsDir), e.Name())))
+		}
+	}
+	_ = os.Remove(h.path(wire.ToolsDir)) // only if it is empty
+	return err
+}

@@ -1,0 +1,199 @@
+package ui
+
+import (
+	"cmp"
+	"fmt"
+	"strings"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+)
+
+// Catalog lists the worker types that can be installed. It is the report of a
+// command that needs no operation.
+type Catalog struct {
+	Recipes []Recipe `json:"recipes"`
+}
+
+// Recipe is what a recipe says, in short.
+type Recipe struct {
+	Type        string         `json:"type"`
+	Description string         `json:"description"`
+	File        string         `json:"file"`
+	API         string         `json:"api"`
+	Versions    string         `json:"versions"` // where they come from, or the versions
+	Note        string         `json:"note,omitempty"`
+	Sources     []RecipeSource `json:"sources"`
+	Needs       []string       `json:"needs,omitempty"`
+	Start       []string       `json:"start"`
+	Ready       string         `json:"ready,omitempty"`
+}
+
+// RecipeSource is one way to install a worker.
+type RecipeSource struct {
+	Name     string   `json:"name,omitempty"`
+	Version  string   `json:"version,omitempty"`
+	Platform string   `json:"platform"`
+	Needs    string   `json:"needs,omitempty"`
+	Steps    []string `json:"steps"`
+}
+
+// CheckedRecipe says that a recipe is right.
+type CheckedRecipe struct {
+	Recipe Recipe `json:"recipe"`
+}
+
+// Outcome implements [operations.Report].
+func (*Catalog) Outcome() operations.Outcome { return operations.OutcomeOK }
+
+// Outcome implements [operations.Report].
+func (*Recipe) Outcome() operations.Outcome { return operations.OutcomeOK }
+
+// Outcome implements [operations.Report].
+func (*CheckedRecipe) Outcome() operations.Outcome { return operations.OutcomeOK }
+
+// AboutRecipe puts a recipe into words.
+func AboutRecipe(r *pkgmgr.Recipe) Recipe {
+	out := Recipe{
+		Type: r.Type, Description: r.Description, File: r.File, API: r.API, Note: r.Note,
+		Sources: []RecipeSource{}, Start: append([]string{}, r.Start.Args...), Ready: r.Ready.Path,
+	}
+	var versions []string
+	for _, s := range r.Sources {
+		source := RecipeSource{Name: s.Name, Version: s.Version, Platform: platform(s.OS, s.Arch, s.Libc)}
+		source.Needs = strings.Join(needs(pkgmgr.Needs{GPU: s.GPU, Driver: s.Driver, Compute: s.Compute, Glibc: s.Glibc}), ", ")
+		for _, step := range s.Steps {
+			source.Steps = append(source.Steps, stepText(step))
+		}
+		out.Sources = append(out.Sources, source)
+		if s.Version != "" && r.Versions == nil && (len(versions) == 0 || versions[len(versions)-1] != s.Version) {
+			versions = append(versions, s.Version)
+		}
+	}
+	switch v := r.Versions; {
+	case v == nil && len(versions) == 0 && len(r.Sources) > 0:
+		out.Versions = "rbee's own"
+	case v == nil:
+		out.Versions = strings.Join(versions, ", ")
+	case v.GitHub != "":
+		out.Versions = "releases of " + v.GitHub
+	default:
+		out.Versions = "package " + v.Package
+	}
+	out.Needs = needs(r.Needs)
+	return out
+}
+
+func platform(system, arch, libc string) string {
+	text := cmp.Or(system, "any") + "/" + cmp.Or(arch, "any")
+	if libc != "" {
+		text += " (" + libc + ")"
+	}
+	return text
+}
+
+func needs(n pkgmgr.Needs) []string {
+	var all []string
+	add := func(format string, value string) {
+		if value != "" {
+			all = append(all, fmt.Sprintf(format, value))
+		}
+	}
+	add("%s GPU", n.GPU)
+	add("driver %s", n.Driver)
+	add("compute capability %s", n.Compute)
+	add("glibc %s", n.Glibc)
+	if n.GPUMemory > 0 {
+		add("%s of device memory", size(n.GPUMemory))
+	}
+	if n.Disk > 0 {
+		add("%s of disk", size(n.Disk))
+	}
+	for _, c := range n.Commands {
+		add("%s", c)
+	}
+	return all
+}
+
+func stepText(s pkgmgr.Step) string {
+	switch s.Kind {
+	case wire.StepBuiltin:
+		return "built into rbee"
+	case wire.StepPython:
+		what := append([]string{}, s.Python.Packages...)
+		if s.Python.Requirements != "" {
+			what = append(what, s.Python.Requirements)
+		}
+		text := "Python " + s.Python.Version + " with " + strings.Join(what, ", ")
+		if s.Python.Torch != "" {
+			text += " (torch for " + s.Python.Torch + ")"
+		}
+		return text
+	}
+	o := s.Origin
+	if o.Code {
+		return "source code of the release"
+	}
+	return cmp.Or(o.Asset, o.URL, o.File)
+}
+
+func (p *page) catalog(c *Catalog) {
+	t := table{header: []string{"TYPE", "VERSIONS", "API", "DESCRIPTION", "RECIPE"}}
+	for _, r := range c.Recipes {
+		t.add(r.Type, r.Versions, r.API, r.Description, r.File)
+	}
+	t.write(&p.text, p.style, "")
+}
+
+func (p *page) recipe(r *Recipe) {
+	t := facts(r.Type)
+	t.fact("description", r.Description)
+	t.fact("recipe", r.File)
+	t.fact("versions", r.Versions)
+	t.fact("API", r.API)
+	t.fact("needs", strings.Join(r.Needs, ", "))
+	t.fact("start", strings.Join(r.Start, " "))
+	t.fact("ready", r.Ready)
+	t.fact("note", r.Note)
+	t.write(&p.text, p.style, "")
+	p.linef("")
+	s := table{header: []string{"VARIANT", "VERSION", "PLATFORM", "NEEDS", "INSTALLS"}}
+	for _, source := range r.Sources {
+		s.add(source.Name, source.Version, source.Platform, source.Needs, strings.Join(source.Steps, " + "))
+	}
+	s.write(&p.text, p.style, "")
+}
+
+func (p *page) checkedRecipe(r *CheckedRecipe) {
+	p.okf("%s is a valid recipe for %s (%s)", r.Recipe.File, r.Recipe.Type, count(len(r.Recipe.Sources), "source"))
+}
+
+func (p *page) rolledBack(r *operations.RollbackReport) {
+	p.okf("Rolled back %s on %s: %s -> %s", r.Worker, r.Hive, r.From, r.To)
+	p.hint("it is kept at this version until `rbee sync --upgrade " + r.Worker + "`; workers that run go on with the one before until they are started again")
+}
+
+func (p *page) bundled(r *operations.BundleReport) {
+	if len(r.Workers) > 0 {
+		t := table{header: []string{"WORKER", "VERSION", "VARIANT", "PLATFORM", "SIZE"}, right: map[string]bool{"SIZE": true}}
+		for _, w := range r.Workers {
+			bytes := ""
+			if w.Bytes > 0 {
+				bytes = size(w.Bytes)
+			}
+			t.add(w.Worker, w.Version, w.Variant, w.Platform, bytes)
+		}
+		t.write(&p.text, p.style, "")
+		p.linef("")
+	}
+	p.blocked(r.Blocked)
+	p.okf("Wrote %s: %s, %s, rbee for %s (%s)", r.Path, size(r.Bytes), count(r.Artefacts, "artefact"), strings.Join(r.Platforms, ", "), seconds(r.DurationSeconds))
+}
+
+// upgrades tells which versions move.
+func (p *page) upgrades(list []operations.Upgrade) {
+	for _, u := range list {
+		p.linef("%s (%s): %s -> %s", u.Worker, u.Requested, u.From, u.To)
+	}
+}
