@@ -59,7 +59,7 @@ var golden = map[string]ops.Operation{
 	"worker_process_list":  ops.WorkerProcessList{Target: ops.Target{HiveID: "gpu-1"}},
 	"worker_spawn_all": ops.WorkerSpawn{
 		Target: ops.Target{HiveID: "gpu-1", ConfigPath: "hives.conf"}, Model: "org/repo", Worker: "vllm", Device: "0,1", Port: 8700,
-		ContextLength: 4096, Env: map[string]string{"A": "b=c"}, Args: []string{"--flag", "two words"}, Detach: true,
+		ContextLength: 4096, Parallel: 4, Env: map[string]string{"A": "b=c"}, Args: []string{"--flag", "two words"}, Detach: true,
 	},
 	"worker_process_list_min":  ops.WorkerProcessList{},
 	"worker_process_list_all":  ops.WorkerProcessList{Target: ops.Target{HiveID: "gpu-1"}, All: true},

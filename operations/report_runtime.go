@@ -37,6 +37,9 @@ type WorkerProcess struct {
 	// Model is the model it serves, as it was asked for.
 	Model string `json:"model"`
 
+	// API is the dialect it speaks: "comfyui", or empty for OpenAI's.
+	API string `json:"api,omitempty"`
+
 	State WorkerState `json:"state"`
 
 	// PID is the process, which leads a process group of its own; 0 if there is none.

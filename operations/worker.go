@@ -47,6 +47,10 @@ type WorkerSpawn struct {
 	// the engine, and the estimate of memory to the recipe.
 	ContextLength int `json:"context_length,omitempty"`
 
+	// Parallel is how many requests it shall serve at once; 0 leaves it to the
+	// engine and its recipe.
+	Parallel int `json:"parallel,omitempty"`
+
 	// Env is added to the worker's environment. Reports tell its names only.
 	Env map[string]string `json:"env,omitempty"`
 
@@ -137,6 +141,9 @@ func (o WorkerSpawn) Validate() error {
 	}
 	if o.ContextLength < 0 {
 		return badOperation("%s: field \"context_length\" is %d, want 0 (the engine's own) or more", o.Kind(), o.ContextLength)
+	}
+	if o.Parallel < 0 {
+		return badOperation("%s: field \"parallel\" is %d, want 0 (the engine's own) or more", o.Kind(), o.Parallel)
 	}
 	if _, err := ParseDevices(o.Device); err != nil {
 		return badOperation("%s: field \"device\": %v", o.Kind(), err)

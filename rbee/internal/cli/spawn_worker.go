@@ -11,15 +11,16 @@ import (
 )
 
 type spawnWorkerCmd struct {
-	Worker  string   `required:"" placeholder:"TYPE" help:"The worker type, such as vllm; it must be installed on the hive."`
-	Model   string   `required:"" placeholder:"MODEL" help:"The model that it serves, as download-model takes it."`
-	Hive    string   `placeholder:"ALIAS" help:"The hive; may be left out if the config has only one."`
-	Device  string   `placeholder:"DEVICES" help:"The accelerators: indices such as 0,1; auto, which chooses by free memory; or none for the CPU. Auto when not given."`
-	Port    int      `placeholder:"PORT" help:"The port it listens on, on the hive alone; any free one when not given."`
-	Context int      `placeholder:"TOKENS" help:"How long a conversation may become; the engine chooses when not given."`
-	Env     []string `sep:"none" placeholder:"NAME[=VALUE]" help:"A variable for its environment, without =VALUE with the value it has here; may be given several times."`
-	Detach  bool     `help:"Do not wait until it is ready."`
-	Args    []string `arg:"" optional:"" name:"engine-flags" help:"Flags for the engine itself, after --."`
+	Worker   string   `required:"" placeholder:"TYPE" help:"The worker type, such as vllm; it must be installed on the hive."`
+	Model    string   `required:"" placeholder:"MODEL" help:"The model that it serves, as download-model takes it."`
+	Hive     string   `placeholder:"ALIAS" help:"The hive; may be left out if the config has only one."`
+	Device   string   `placeholder:"DEVICES" help:"The accelerators: indices such as 0,1; auto, which chooses by free memory; or none for the CPU. Auto when not given."`
+	Port     int      `placeholder:"PORT" help:"The port it listens on, on the hive alone; any free one when not given."`
+	Context  int      `placeholder:"TOKENS" help:"How long a conversation may become; the engine chooses when not given."`
+	Parallel int      `placeholder:"N" help:"How many requests it shall serve at once; the engine chooses when not given."`
+	Env      []string `sep:"none" placeholder:"NAME[=VALUE]" help:"A variable for its environment, without =VALUE with the value it has here; may be given several times."`
+	Detach   bool     `help:"Do not wait until it is ready."`
+	Args     []string `arg:"" optional:"" name:"engine-flags" help:"Flags for the engine itself, after --."`
 }
 
 // Help is shown below the command's summary.
@@ -47,7 +48,7 @@ func (c *spawnWorkerCmd) Run(ctx context.Context, a *app) error {
 	}
 	err = a.operate(ctx, operations.WorkerSpawn{
 		Target: a.target(hive), Model: c.Model, Worker: c.Worker, Device: c.Device, Port: c.Port,
-		ContextLength: c.Context, Env: env, Args: c.Args, Detach: c.Detach,
+		ContextLength: c.Context, Parallel: c.Parallel, Env: env, Args: c.Args, Detach: c.Detach,
 	})
 	if operations.CodeOf(err) == operations.CodeCanceled || errors.Is(err, context.Canceled) {
 		return &hintedError{err, "with --detach it loads by itself, and `rbee list-workers` tells how far it is"}

@@ -49,7 +49,7 @@ func (h *Hive) remove(ctx context.Context) (note string, err error) {
 		found, globErr := filepath.Glob(h.path(pattern))
 		err = errors.Join(err, globErr)
 		for _, path := range found {
-			if e := os.Remove(path); e != nil && !errors.Is(e, fs.ErrNotExist) {
+			if e := os.RemoveAll(path); e != nil {
 				err = errors.Join(err, e)
 			}
 		}

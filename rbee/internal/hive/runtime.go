@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
@@ -123,7 +124,7 @@ func (h *Hive) engine(ctx context.Context, typ string) (workers.Engine, error) {
 		if err != nil {
 			return fail(operations.CodeFailed, "worker type %s is damaged: %v", typ, err)
 		}
-		e.Entry = filepath.Join(dir, program)
+		e.Entry, e.Payload = filepath.Join(dir, program), filepath.Join(dir, payloadDir)
 	}
 	recipe, known := pkgmgr.BuiltinCatalog().Recipe(typ)
 	switch {
@@ -148,6 +149,9 @@ func findModel(ctx context.Context, store *models.Store, model string, length in
 		return workers.Model{}, err
 	}
 	found := workers.Model{Path: m.Path}
+	if found.SHA256, err = modelSum(m.Path); err != nil {
+		return workers.Model{}, err
+	}
 	estimate, err := models.EstimateMemory(*m, length)
 	if err != nil {
 		found.Explain = "what it takes is not known: " + err.Error()
@@ -155,6 +159,23 @@ func findModel(ctx context.Context, store *models.Store, model string, length in
 	}
 	found.Estimate, found.Explain = estimate.Total(), estimate.Explain()
 	return found, nil
+}
+
+// modelSum is the SHA-256 of a model's file; empty for a directory. The cache of the
+// hub names large files by it.
+func modelSum(path string) (string, error) {
+	real, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return "", err
+	}
+	if info, err := os.Stat(real); err != nil || info.IsDir() {
+		return "", err
+	}
+	if name := filepath.Base(real); len(name) == 64 && strings.Trim(name, "0123456789abcdef") == "" {
+		return name, nil
+	}
+	sum, _, err := hashFile(real)
+	return sum, err
 }
 
 // Run implements [operations.Runner].

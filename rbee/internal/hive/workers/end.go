@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -85,6 +86,9 @@ func (w *worker) end() {
 	w.ended.killed = killed
 	if w.m.ctx.Err() != nil {
 		return
+	}
+	if err := os.RemoveAll(w.m.stateDir(r.ID)); err != nil {
+		w.m.log.Warn("the directory of a worker that has stopped stays", "error", err)
 	}
 	w.enter(operations.WorkerStopped, func(r *record) {
 		r.EndedAt, r.Problem, r.RestartAt = time.Now().UTC(), w.ended.problem, time.Time{}

@@ -3,10 +3,12 @@ package workers
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
@@ -29,17 +31,35 @@ func (w *worker) load() {
 	if len(r.Devices) > 0 {
 		interval = min(5*time.Second, stall/4) // the vendors' tools are asked each time
 	}
+	var prepared chan error // nil until it answers
 	for {
-		if probe(ctx, r.Port, r.Launch) && !w.over() {
+		if prepared == nil && probe(ctx, r.Port, r.Launch) && !w.over() {
 			if pid, known := w.listener(r.Port); known && pid == 0 {
 				w.retry = r.AskedPort == 0
 				w.fail(fmt.Sprintf("port %d is answered by a process that is not the worker's", r.Port))
+				return
+			}
+			prepared = make(chan error, 1)
+			if len(r.Prepare) == 0 {
+				prepared <- nil
+			} else {
+				go func() { prepared <- prepare(ctx, r.Port, r.Prepare) }()
+			}
+		}
+		select {
+		case err := <-prepared:
+			if w.over() || ctx.Err() != nil {
+				break // which says more than that a request failed
+			}
+			if err != nil {
+				w.fail(err.Error())
 				return
 			}
 			w.enter(operations.WorkerReady, func(r *record) {
 				r.ReadyAt, r.EverReady, r.Problem = time.Now().UTC(), true, ""
 			})
 			return
+		default:
 		}
 		select {
 		case <-w.m.ctx.Done():
@@ -136,6 +156,35 @@ func probe(ctx context.Context, port int, l wire.Launch) bool {
 	}
 	_ = resp.Body.Close()
 	return resp.StatusCode == l.ReadyStatus || l.ReadyStatus == 0 && resp.StatusCode == http.StatusOK
+}
+
+// prepareClient waits for an answer for as long as it takes: a worker that is
+// loading is given up for its silence elsewhere.
+var prepareClient = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+
+// prepare asks a worker what its recipe wants it asked before it is ready.
+func prepare(ctx context.Context, port int, requests []wire.HTTPRequest) error {
+	for _, r := range requests {
+		address := "http://" + net.JoinHostPort(host, strconv.Itoa(port)) + r.Path
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, address, strings.NewReader(r.Body))
+		if err != nil {
+			return fmt.Errorf("preparing it: %w", err)
+		}
+		req.Header.Set("Content-Type", "application/json")
+		resp, err := prepareClient.Do(req)
+		if err != nil {
+			return fmt.Errorf("preparing it: %s: %w", r.Path, err)
+		}
+		answer, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+		_ = resp.Body.Close()
+		switch {
+		case err != nil:
+			return fmt.Errorf("preparing it: %s: %w", r.Path, err)
+		case resp.StatusCode/100 != 2:
+			return fmt.Errorf("preparing it: %s answers %s: %s", r.Path, resp.Status, strings.TrimSpace(string(answer[:min(len(answer), 500)])))
+		}
+	}
+	return nil
 }
 
 // listener is the worker's process that listens on its port.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -35,6 +36,7 @@ func TestMain(m *testing.M) {
 // engine plays an inference engine on a port.
 func engine(port, how string) {
 	health := http.NewServeMux()
+	prepared := false // one request after another
 	ok := func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") }
 	serve := func() {
 		fmt.Println("serving")
@@ -47,6 +49,16 @@ func engine(port, how string) {
 	health.HandleFunc("/exit", func(http.ResponseWriter, *http.Request) { os.Exit(5) })
 	health.HandleFunc("/pid", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, os.Getpid()) })
 	health.HandleFunc("/environ", func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(os.Environ()) })
+	health.HandleFunc("/prepare", func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		fmt.Printf("prepared with %s\n", body)
+		prepared = true
+		if strings.Contains(string(body), "refuse") {
+			http.Error(w, "no such model", http.StatusNotFound)
+		}
+	})
+	health.HandleFunc("/prepared", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, prepared) })
+	health.HandleFunc("/args", func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(os.Args) })
 	health.HandleFunc("/slow", func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusOK)
 		_ = http.NewResponseController(w).Flush()

@@ -25,12 +25,14 @@ import (
 type Engine struct {
 	Version string
 	Entry   string // absolute path of its program
+	Payload string // absolute path of the directory with its files; empty for one put there by hand
 	Launch  wire.Launch
 }
 
 // Model is a model as an engine gets it.
 type Model struct {
 	Path     string // file or directory
+	SHA256   string // of the file, in hex; empty for a directory
 	Estimate int64  // device memory in bytes, 0 if not known
 	Explain  string // how the estimate came about
 }
@@ -269,7 +271,7 @@ func failure(format string, args ...any) error {
 func (m *Manager) create(op operations.WorkerSpawn) (*worker, error) {
 	m.forget()
 	r := &record{
-		Worker: op.Worker, Model: op.Model, Device: op.Device, AskedPort: op.Port, ContextLength: op.ContextLength,
+		Worker: op.Worker, Model: op.Model, Device: op.Device, AskedPort: op.Port, ContextLength: op.ContextLength, Parallel: op.Parallel,
 		Env: op.Env, Args: op.Args, State: operations.WorkerStarting, Mark: random(16), Boot: m.boot, CreatedAt: time.Now().UTC(),
 	}
 	m.mu.Lock()
@@ -291,8 +293,8 @@ func (m *Manager) drop(w *worker) {
 	m.mu.Lock()
 	delete(m.workers, id)
 	m.mu.Unlock()
-	for _, path := range []string{m.path(id), m.logPath(id), m.oldLogPath(id)} {
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	for _, path := range []string{m.path(id), m.logPath(id), m.oldLogPath(id), m.stateDir(id)} {
+		if err := os.RemoveAll(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			m.log.Warn("a file of a worker that is gone stays", "file", path, "error", err)
 		}
 	}
@@ -317,6 +319,9 @@ func random(n int) string {
 	_, _ = rand.Read(b) // never fails
 	return hex.EncodeToString(b)
 }
+
+// stateDir is the directory that belongs to a worker alone while it lives.
+func (m *Manager) stateDir(id string) string { return filepath.Join(m.o.Dir, id+".state") }
 
 func (m *Manager) logPath(id string) string    { return filepath.Join(m.o.Logs, id+".log") }
 func (m *Manager) oldLogPath(id string) string { return m.logPath(id) + ".1" }

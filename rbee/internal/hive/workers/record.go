@@ -27,6 +27,7 @@ type record struct {
 	Device        string            `json:"device,omitempty"`
 	AskedPort     int               `json:"asked_port,omitempty"`
 	ContextLength int               `json:"context_length,omitempty"`
+	Parallel      int               `json:"parallel,omitempty"`
 	Env           map[string]string `json:"env,omitempty"`
 	Args          []string          `json:"args,omitempty"`
 
@@ -44,8 +45,10 @@ type record struct {
 	Argv    []string  `json:"argv,omitempty"`
 	Port    int       `json:"port,omitempty"`
 
-	// Launch is how it was started, which may not be how it would be now.
-	Launch wire.Launch `json:"launch"`
+	// Launch is how it was started, which may not be how it would be now, and
+	// Prepare what it is asked before it is ready, with nothing left to replace.
+	Launch  wire.Launch        `json:"launch"`
+	Prepare []wire.HTTPRequest `json:"prepare,omitempty"`
 
 	Devices  []operations.WorkerDevice `json:"devices,omitempty"`
 	Estimate int64                     `json:"memory_estimate,omitempty"`
@@ -79,7 +82,7 @@ func (r *record) ended() bool {
 // public is the record as reports tell it.
 func (r *record) public() operations.WorkerProcess {
 	p := operations.WorkerProcess{
-		ID: r.ID, Worker: r.Worker, Version: r.Version, Model: r.Model, State: r.State, Port: r.Port,
+		ID: r.ID, Worker: r.Worker, Version: r.Version, Model: r.Model, State: r.State, Port: r.Port, API: r.Launch.API,
 		Devices: slices.Clone(r.Devices), MemoryEstimate: r.Estimate, Argv: slices.Clone(r.Argv),
 		EnvNames:  slices.Sorted(maps.Keys(r.Env)),
 		CreatedAt: r.CreatedAt, StartedAt: r.StartedAt, ReadyAt: r.ReadyAt, EndedAt: r.EndedAt,

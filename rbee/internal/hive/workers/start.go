@@ -93,14 +93,20 @@ func (w *worker) launch(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	words := placeholders(engine.Entry, port, r, model.Path, place.Devices)
+	words := w.m.words(engine, port, r, model, place.Devices)
 	argv := []string{engine.Entry}
 	for _, arg := range engine.Launch.Args {
-		argv = append(argv, words.Replace(arg))
+		if arg, ok := words.fill(arg); ok {
+			argv = append(argv, arg)
+		}
 	}
 	argv = append(argv, r.Args...)
+	if err := w.makeState(engine.Launch, words); err != nil {
+		return fmt.Errorf("making the worker's directory: %w", err)
+	}
 	w.update(func(r *record) {
 		r.Version, r.Argv, r.Port, r.Launch = engine.Version, argv, port, engine.Launch
+		r.Prepare = words.requests(engine.Launch.Prepare)
 		r.Devices, r.Estimate, r.Reason, r.FreeBefore = place.Devices, place.Estimate, place.Reason, free
 		r.Process, r.Members, r.ExitStatus, r.Problem = proc.ID{}, nil, nil, ""
 		r.ReadyAt, r.EndedAt = time.Time{}, time.Time{}
@@ -112,23 +118,10 @@ func (w *worker) launch(ctx context.Context) error {
 	return w.exec(argv, environment(engine.Launch, words, place.Env, w.record()))
 }
 
-// placeholders replaces the words in braces of a recipe.
-func placeholders(entry string, port int, r record, modelPath string, devices []operations.WorkerDevice) *strings.Replacer {
-	var indices []string
-	for _, d := range devices {
-		indices = append(indices, strconv.Itoa(d.Index))
-	}
-	return strings.NewReplacer(
-		"{entry}", entry, "{host}", host, "{port}", strconv.Itoa(port), "{model}", r.Model, "{model_path}", modelPath,
-		"{devices}", strings.Join(indices, ","), "{device_count}", strconv.Itoa(max(1, len(indices))),
-		"{context}", strconv.Itoa(r.ContextLength),
-	)
-}
-
 // environment is the hive's own without what belongs to the hive alone or chooses
 // devices, then what
 // the recipe, the placement and the user add, in this order.
-func environment(l wire.Launch, words *strings.Replacer, place map[string]string, r record) []string {
+func environment(l wire.Launch, words words, place map[string]string, r record) []string {
 	var env []string
 	for _, v := range os.Environ() {
 		name, _, _ := strings.Cut(v, "=")
@@ -144,7 +137,9 @@ func environment(l wire.Launch, words *strings.Replacer, place map[string]string
 	}
 	add := func(name, value string) { env = append(env, name+"="+value) }
 	for _, name := range slices.Sorted(maps.Keys(l.Env)) {
-		add(name, words.Replace(l.Env[name]))
+		if value, ok := words.fill(l.Env[name]); ok {
+			add(name, value)
+		}
 	}
 	for _, more := range []map[string]string{place, r.Env} {
 		for _, name := range slices.Sorted(maps.Keys(more)) {
@@ -232,21 +227,19 @@ func (m *Manager) port(ctx context.Context, r record) (int, error) {
 
 // model finds what the engine is given, where its recipe asks for it.
 func (w *worker) model(ctx context.Context, l wire.Launch, r record) (Model, error) {
-	needed := slices.ContainsFunc(l.Args, asksForModel)
-	for _, v := range l.Env {
-		needed = needed || asksForModel(v)
-	}
-	if !needed || w.m.o.Model == nil {
+	if !asks(l, "{model_path}", "{model_file}", "{model_sha256}") || w.m.o.Model == nil {
 		return Model{}, nil
 	}
 	length := r.ContextLength
 	if length == 0 && l.Memory != nil {
 		length = l.Memory.Context
 	}
-	return w.m.o.Model(ctx, r.Model, length)
+	model, err := w.m.o.Model(ctx, r.Model, length)
+	if err == nil && model.SHA256 == "" && asks(l, "{model_file}", "{model_sha256}") {
+		return model, failure("%s wants one file of a model, and %s is several: name the one, as in org/repo:file", r.Worker, r.Model)
+	}
+	return model, err
 }
-
-func asksForModel(s string) bool { return strings.Contains(s, "{model_path}") }
 
 // place decides on devices. It waits as long as memory there is draining. free is
 // what was free on the devices. The caller holds m.placing, which is let go while

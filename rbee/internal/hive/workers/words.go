@@ -1,0 +1,133 @@
+package workers
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+)
+
+// words are what stands for the words in braces of a recipe; [pkgmgr.Start] says
+// what they mean.
+type words map[string]string
+
+// inBraces is a word of a recipe; one with a question mark may be missing.
+var inBraces = regexp.MustCompile(`\{([A-Za-z_][A-Za-z0-9_]*)(\??)\}`)
+
+func (m *Manager) words(e Engine, port int, r record, model Model, devices []operations.WorkerDevice) words {
+	var indices []string
+	for _, d := range devices {
+		indices = append(indices, strconv.Itoa(d.Index))
+	}
+	file := ""
+	if model.SHA256 != "" {
+		file = filepath.Base(model.Path)
+	}
+	return words{
+		"entry": e.Entry, "payload": e.Payload, "state": m.stateDir(r.ID), "host": host, "port": strconv.Itoa(port),
+		"model": r.Model, "model_path": model.Path, "model_file": file, "model_sha256": model.SHA256,
+		"devices": strings.Join(indices, ","), "device_count": strconv.Itoa(max(1, len(indices))),
+		"context": strconv.Itoa(r.ContextLength), "parallel": strconv.Itoa(r.Parallel),
+	}
+}
+
+// fill replaces the words of a text. It is false for a text with a question mark
+// after a word for which nothing was asked.
+func (w words) fill(text string) (filled string, ok bool) {
+	return w.replace(text, func(s string) string { return s })
+}
+
+func (w words) replace(text string, quote func(string) string) (filled string, ok bool) {
+	ok = true
+	filled = inBraces.ReplaceAllStringFunc(text, func(word string) string {
+		m := inBraces.FindStringSubmatch(word)
+		value, known := w[m[1]]
+		switch {
+		case !known:
+			return word
+		case m[2] == "?" && (value == "" || value == "0"):
+			ok = false
+		case m[1] == "parallel" && value == "0":
+			value = "1"
+		}
+		return quote(value)
+	})
+	return filled, ok
+}
+
+// requests are those of a recipe, with words put into JSON strings as such.
+func (w words) requests(all []wire.HTTPRequest) []wire.HTTPRequest {
+	quote := func(s string) string {
+		data, err := json.Marshal(s)
+		if err != nil {
+			return "" // a string: it cannot fail
+		}
+		return string(data[1 : len(data)-1])
+	}
+	var out []wire.HTTPRequest
+	for _, r := range all {
+		path, _ := w.fill(r.Path)
+		body, _ := w.replace(r.Body, quote)
+		out = append(out, wire.HTTPRequest{Path: path, Body: body})
+	}
+	return out
+}
+
+// asks reports whether a recipe has one of some words, in braces.
+func asks(l wire.Launch, braced ...string) bool {
+	has := func(text string) bool {
+		return slices.ContainsFunc(braced, func(word string) bool { return strings.Contains(text, word) })
+	}
+	found := slices.ContainsFunc(l.Args, has)
+	for _, value := range l.Env {
+		found = found || has(value)
+	}
+	for name, to := range l.Links {
+		found = found || has(name) || has(to)
+	}
+	for _, r := range l.Prepare {
+		found = found || has(r.Path) || has(r.Body)
+	}
+	return found
+}
+
+// makeState makes the worker's own directory anew, with its links, if the recipe
+// wants one. What an earlier try has left there stays.
+func (w *worker) makeState(l wire.Launch, words words) error {
+	if len(l.Links) == 0 && !asks(l, "{state}") {
+		return nil
+	}
+	dir := words["state"]
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	for name, to := range l.Links {
+		name, _ = words.fill(name)
+		to, _ = words.fill(to)
+		name = filepath.FromSlash(name)
+		if err := root.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+			return err
+		}
+		if now, err := root.Readlink(name); err == nil && now == to {
+			continue
+		}
+		if err := root.RemoveAll(name); err != nil {
+			return err
+		}
+		if err := root.Symlink(to, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
