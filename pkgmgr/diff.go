@@ -2,6 +2,7 @@ package pkgmgr
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -277,6 +278,12 @@ func (d *hiveDiff) compareWorker(w Worker, ready bool) {
 	}
 	have := d.state.Workers[i]
 	step := operations.Step{Action: operations.ActionUpdateWorker, From: have.Version}
+	var unknown *LookupError
+	if errors.As(want.Err, &unknown) && have.Corrupt == "" {
+		// What is there may be right or not.
+		d.block(w.Type, want.Err.Error())
+		return
+	}
 	switch issue, reason := workerDiffers(have, w, want); {
 	case reason != "":
 		d.found(issue, w.Type, "Worker '%s' %s", w.Type, reason)

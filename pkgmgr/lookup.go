@@ -16,6 +16,15 @@ import (
 // looked up.
 var ErrNotLocked = errors.New("it is not in the lock yet; sync puts it there")
 
+// LookupError says that what a wish stands for, or what it consists of, could not
+// be asked for.
+type LookupError struct{ Err error }
+
+func (e *LookupError) Error() string { return e.Err.Error() }
+
+// Unwrap gives what went wrong.
+func (e *LookupError) Unwrap() error { return e.Err }
+
 // lookup finds out what workers' wishes come to. Each question is asked once,
 // however many hives want the answer.
 type lookup struct {
@@ -133,7 +142,7 @@ func (l *lookup) newest(ctx context.Context, recipe *Recipe, wish string, p Plat
 	}
 	version, err := l.fleet.resolver.version(ctx, recipe, wish, p)
 	if err != nil {
-		return "", at(recipe, recipe.Versions.Pos, err)
+		return "", &LookupError{at(recipe, recipe.Versions.Pos, err)}
 	}
 	lock.release(recipe.Type)
 	if ok && CompareVersions(version, locked.Version) < 0 {
@@ -172,8 +181,8 @@ func (l *lookup) steps(ctx context.Context, recipe *Recipe, c Choice, p Platform
 	}
 	steps, err := f.resolver.steps(ctx, recipe, c, p)
 	if err != nil {
-		l.failed[name] = err
-		return nil, err
+		l.failed[name] = &LookupError{err}
+		return nil, l.failed[name]
 	}
 	f.opts.Lock.setSteps(key, steps)
 	return steps, nil

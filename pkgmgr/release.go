@@ -207,9 +207,9 @@ func (g *releases) get(ctx context.Context, what string, into any) error {
 		return fmt.Errorf("asking %s: %w", shown(address), withoutAddress(ctx, err))
 	}
 	defer resp.Body.Close()
-	switch {
-	case resp.StatusCode == http.StatusOK:
-	case resp.StatusCode == http.StatusNotFound:
+	switch resp.StatusCode {
+	case http.StatusOK:
+	case http.StatusNotFound:
 		return errNotFound
 	default:
 		return g.refused(address, resp)

@@ -14,13 +14,17 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/crypto/ssh"
 
+	"github.com/rbee-keeper/rbee/pkgmgr/origintest"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/models/hubtest"
 	"github.com/rbee-keeper/rbee/sshx/sshtest"
 )
 
 // TestMain builds the program and puts it first in PATH, so that scripts and
 // terminals drive the real one, and hosts get it, whatever the tests are built with.
-func TestMain(m *testing.M) { os.Exit(withProgram(m.Run)) }
+func TestMain(m *testing.M) {
+	origintest.Main()
+	os.Exit(withProgram(m.Run))
+}
 
 func withProgram(run func() int) int {
 	dir, err := os.MkdirTemp("", "rbee-test-")
@@ -103,10 +107,11 @@ func scripts(start newHost, which func(*testscript.Params)) testscript.Params {
 			"refuse": func(ts *testscript.TestScript, _ bool, args []string) {
 				ts.Check(fleetOf(ts).faulty(args[0]).Refuse(true))
 			},
-			"rekey": func(ts *testscript.TestScript, _ bool, args []string) { ts.Check(fleetOf(ts).faulty(args[0]).Rekey()) },
-			"lock":  lock,
-			"hub":   hub,
-			"empty": empty,
+			"rekey":  func(ts *testscript.TestScript, _ bool, args []string) { ts.Check(fleetOf(ts).faulty(args[0]).Rekey()) },
+			"lock":   lock,
+			"hub":    hub,
+			"origin": origin,
+			"empty":  empty,
 		},
 	}
 	which(&p)
@@ -123,12 +128,69 @@ func hub(ts *testscript.TestScript, _ bool, _ []string) {
 	ts.Setenv("HF_ENDPOINT", h.URL)
 }
 
+// origin plays the places that workers come from:
+//
+//	origin start                begins, with tools, and names itself in the environment
+//	origin release 1.1          publishes a version of the engine and of the package beeserve
+//	origin break PART STATUS    answers downloads so from now on, or cuts them off
+//	origin limit TOKEN          answers only those with the token
+//	origin mend                 ends both
+//	origin stop                 is not there any more
+//	origin asked PART N         has had so many requests
+func origin(ts *testscript.TestScript, _ bool, args []string) {
+	if args[0] == "start" {
+		s := origintest.NewServer()
+		ts.Defer(s.Close)
+		fleetOf(ts).origin = s
+		exe, err := os.Executable()
+		ts.Check(err)
+		s.AddTools(exe)
+		ts.Setenv("GITHUB_API_URL", s.API())
+		ts.Setenv("UV_DEFAULT_INDEX", s.Index())
+		return
+	}
+	s := fleetOf(ts).origin
+	switch args[0] {
+	case "release":
+		program := "#!/bin/sh\n# version " + args[1] + "\nexec \"$HOME/.local/share/rbee/bin/rbee\" worker echo \"$@\"\n"
+		s.AddRelease("bees/engine", origintest.Release{Tag: "v" + args[1], Code: origintest.TarGz(map[string]string{"engine-x/requirements.txt": "wax >=1 # honey comb\n", "engine-x/main.sh": program}), Assets: map[string][]byte{
+			"engine-" + args[1] + "-linux-any.tar.gz": origintest.TarGz(map[string]string{"engine-x/bin/engine": program, "engine-x/data": strings.Repeat("x", 100_000)}),
+			"engine-" + args[1] + "-cuda.tar.gz":      origintest.TarGz(map[string]string{"engine-x/bin/engine": program}),
+		}})
+		s.AddWheel(origintest.Wheel{Name: "beeserve", Version: args[1], Requires: []string{"wax>=1"}, Scripts: map[string]string{"beeserve": program}})
+		s.AddWheel(origintest.Wheel{Name: "wax", Version: args[1], Files: map[string]string{"wax.py": args[1]}})
+	case "break":
+		status, err := strconv.Atoi(args[2])
+		switch {
+		case err == nil:
+			s.Break(origintest.Fault{Path: args[1], Status: status})
+		case args[2] == "cut":
+			s.Break(origintest.Fault{Path: args[1], Cut: 200})
+		default:
+			s.Break(origintest.Fault{Path: args[1], Corrupt: true})
+		}
+	case "limit":
+		s.LimitRate(args[1])
+	case "mend":
+		s.Mend()
+	case "stop":
+		s.Close()
+	case "asked":
+		if got := s.Asked(args[1]); strconv.Itoa(got) != args[2] {
+			ts.Fatalf("%d requests for %s, want %s", got, args[1], args[2])
+		}
+	default:
+		ts.Fatalf("origin does not know %s", args[0])
+	}
+}
+
 type fleetKey struct{}
 
 // fleet are the hosts of one script.
 type fleet struct {
 	start   newHost
 	hosts   []host
+	origin  *origintest.Server
 	cleanup func() // takes rbee off the hosts
 }
 

@@ -30,6 +30,12 @@ func (s *session) installWorker(ctx context.Context, index int, w *wire.WorkerIn
 		if have != nil && have.Version == w.Version && have.SHA256 == sum && have.Corrupt == "" {
 			return "already installed", s.noteRequest(w)
 		}
+		if s.stillThere(ctx, w, sum) {
+			if err := errors.Join(s.noteRequest(w), s.enter(w.Type, w.Version)); err != nil {
+				return "", err
+			}
+			return "was still there", s.cleanType(w.Type)
+		}
 	}
 	total := wire.Bytes(w.Steps)
 	typeDir := s.path(wire.WorkersDir + "/" + w.Type)
@@ -61,6 +67,17 @@ func (s *session) installWorker(ctx context.Context, index int, w *wire.WorkerIn
 	}
 	st.dropDownloads()
 	return fmt.Sprintf("%d files, %s", len(m.Files), sizeText(uint64(m.Bytes))), nil //nolint:gosec // a size
+}
+
+// stillThere reports whether the version lies there, whole, although it is not the
+// one that is installed: after a rollback.
+func (h *Hive) stillThere(ctx context.Context, w *wire.WorkerInstall, sum string) bool {
+	dir := h.versionDir(w.Type, w.Version)
+	var m Manifest
+	if atomicfile.ReadJSON(filepath.Join(dir, manifestName), &m) != nil {
+		return false
+	}
+	return m.Type == w.Type && m.Version == w.Version && m.SHA256 == sum && m.check(ctx, dir, true) == ""
 }
 
 func checkWorker(w *wire.WorkerInstall) error {

@@ -39,6 +39,9 @@ func (q *Queen) sync(ctx context.Context, op operations.PackageSync, events oper
 		Fetch: true, RemoveExtra: op.RemoveExtra, Force: op.Force, Upgrade: op.Upgrade, UpgradeTypes: op.UpgradeWorkers,
 	})
 	tell(events, operations.Event{Type: operations.EventPlan, Plan: &plan})
+	for _, u := range plan.Upgrades {
+		tell(events, operations.Event{Type: operations.EventNote, Message: fmt.Sprintf("%s (%s): %s -> %s", u.Worker, u.Requested, u.From, u.To)})
+	}
 	if op.DryRun {
 		return fleet.SyncReport(plan, nil, time.Since(start)), nil
 	}
@@ -63,7 +66,7 @@ func knownTypes(d *desired, types []string) error {
 	}
 	for _, typ := range types {
 		if !slices.Contains(wanted, typ) {
-			return &operations.Error{Code: operations.CodeNotFound, Message: fmt.Sprintf("no hive of the config has a worker '%s'", typ)}
+			return &operations.Error{Code: operations.CodeNotFound, Message: fmt.Sprintf("the config wants no %s on any hive", typ)}
 		}
 	}
 	return nil

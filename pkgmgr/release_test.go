@@ -1,0 +1,213 @@
+package pkgmgr
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+)
+
+// fakeAPI answers as the release API does, for one repository a/b.
+type fakeAPI struct {
+	releases []release // newest first
+	latest   string    // the tag that is marked as the latest
+	limited  bool      // but for those with the token
+	asked    []string
+}
+
+func (f *fakeAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	f.asked = append(f.asked, r.URL.RequestURI())
+	if f.limited && r.Header.Get("Authorization") != "Bearer good" {
+		w.Header().Set("X-RateLimit-Remaining", "0")
+		w.Header().Set("X-RateLimit-Reset", strconv.FormatInt(time.Date(2030, 1, 2, 3, 4, 5, 0, time.Local).Unix(), 10))
+		http.Error(w, `{"message": "API rate limit exceeded"}`, http.StatusForbidden)
+		return
+	}
+	page, _ := strconv.Atoi(r.URL.Query().Get("page"))
+	tag := func(want string) {
+		i := slices.IndexFunc(f.releases, func(r release) bool { return r.Tag == want })
+		if i < 0 {
+			http.Error(w, `{"message": "Not Found"}`, http.StatusNotFound)
+			return
+		}
+		_ = json.NewEncoder(w).Encode(f.releases[i])
+	}
+	switch path := strings.TrimPrefix(r.URL.Path, "/repos/a/b/releases"); {
+	case path == "/latest":
+		tag(f.latest)
+	case strings.HasPrefix(path, "/tags/"):
+		tag(strings.TrimPrefix(path, "/tags/"))
+	case path == "" && page > 0:
+		from := min((page-1)*perPage, len(f.releases))
+		_ = json.NewEncoder(w).Encode(f.releases[from:min(from+perPage, len(f.releases))])
+	default:
+		http.Error(w, `{"message": "Not Found"}`, http.StatusNotFound)
+	}
+}
+
+func newAPI(t *testing.T, f *fakeAPI) *releases {
+	t.Helper()
+	srv := httptest.NewServer(f)
+	t.Cleanup(srv.Close)
+	return &releases{base: srv.URL}
+}
+
+func assets(names ...string) []releaseAsset {
+	var all []releaseAsset
+	for _, n := range names {
+		all = append(all, releaseAsset{Name: n, Size: 7, Digest: "sha256:" + sum, URL: "https://h/" + n})
+	}
+	return all
+}
+
+func TestNewestRelease(t *testing.T) {
+	t.Parallel()
+	f := &fakeAPI{latest: "nightly", releases: []release{
+		{Tag: "nightly", Assets: assets("nightly-tag.txt")},
+		{Tag: "b30", Prerelease: true, Assets: assets("x-b30.zip")},
+		{Tag: "b29", Draft: true, Assets: assets("x-b29.zip")},
+		{Tag: "b28"}, // not all is there yet
+		{Tag: "b27", Assets: assets("x-b27.zip")},
+	}}
+	for n := 26; n > 0; n-- {
+		f.releases = append(f.releases, release{Tag: "b" + strconv.Itoa(n), Assets: assets(fmt.Sprintf("x-b%d.zip", n))})
+	}
+	g := newAPI(t, f)
+	has := func(r *release, version string) bool { _, ok := r.asset("x-" + version + ".zip"); return ok }
+	for wish, want := range map[string]string{"latest": "b27", "<=b9": "b9", ">b10, <b12": "b11"} {
+		if got, err := g.newest(t.Context(), &Versions{GitHub: "a/b", Tag: "{version}"}, wish, has); got != want || err != nil {
+			t.Errorf("%s is %q, %v", wish, got, err)
+		}
+	}
+	for repo, want := range map[string]string{"a/b": "none of the newest 28 releases of a/b is a version >b90 with the files that the recipe names", "no/such": "no/such has no releases"} {
+		if _, err := g.newest(t.Context(), &Versions{GitHub: repo, Tag: "{version}"}, ">b90", has); err == nil || err.Error() != want {
+			t.Errorf("%s: %v", repo, err)
+		}
+	}
+	if _, err := g.newest(t.Context(), &Versions{GitHub: "a/b", Tag: "v{version}"}, Latest, has); err == nil || err.Error() != "a/b has no release with a tag such as v{version}" {
+		t.Errorf("%v", err)
+	}
+	// A release that is the latest, and is one, costs one request.
+	f.latest, f.asked = "b27", nil
+	if got, err := g.newest(t.Context(), &Versions{GitHub: "a/b", Tag: "b{version}"}, Latest, func(*release, string) bool { return true }); got != "27" || err != nil || len(f.asked) != 1 {
+		t.Errorf("%q, %v, %q", got, err, f.asked)
+	}
+}
+
+func TestRateLimit(t *testing.T) {
+	t.Parallel()
+	f := &fakeAPI{limited: true, releases: []release{{Tag: "v1"}}}
+	g := newAPI(t, f)
+	if _, err := g.tagged(t.Context(), "a/b", "v1"); err == nil || !strings.Contains(err.Error(), "takes no more requests before 03:04:05: set GITHUB_TOKEN") {
+		t.Errorf("%v", err)
+	}
+	g.token = "spent"
+	if _, err := g.tagged(t.Context(), "a/b", "v1"); err == nil || !strings.Contains(err.Error(), "the token in GITHUB_TOKEN has used up its share") || strings.Contains(err.Error(), "spent") {
+		t.Errorf("%v", err)
+	}
+	g.token = "good"
+	if r, err := g.tagged(t.Context(), "a/b", "v1"); err != nil || r.Tag != "v1" {
+		t.Errorf("%v, %v", r, err)
+	}
+	if _, err := g.tagged(t.Context(), "a/b", "v2"); err == nil || err.Error() != "a/b has no release v2" {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestAsset(t *testing.T) {
+	t.Parallel()
+	r := &release{Tag: "b1", Assets: assets("x-cuda-12.4.tgz", "x-cuda-12.10.tgz", "x-cuda-13.1.tgz")}
+	if a, err := r.artefact("a/b", "x-cuda-12.*.tgz"); err != nil || a != (wire.Artefact{Name: "x-cuda-12.10.tgz", URL: "https://h/x-cuda-12.10.tgz", SHA256: sum, Size: 7}) {
+		t.Errorf("%+v, %v", a, err)
+	}
+	if _, err := r.artefact("a/b", "x-rocm-*.tgz"); err == nil || err.Error() != "release b1 of a/b has no asset x-rocm-*.tgz; it has x-cuda-12.10.tgz, x-cuda-12.4.tgz, x-cuda-13.1.tgz" {
+		t.Errorf("%v", err)
+	}
+	r.Assets[0].Digest = "md5:1"
+	if _, err := r.artefact("a/b", "x-cuda-12.4.tgz"); err == nil || !strings.Contains(err.Error(), "which is no SHA-256") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestWheelRank(t *testing.T) {
+	t.Parallel()
+	linux := target{platform: Platform{OS: "linux", Arch: "amd64", Libc: "glibc"}, python: "3.12", glibc: 28}
+	mac := target{platform: Platform{OS: "darwin", Arch: "arm64"}, python: "3.12"}
+	musl := target{platform: Platform{OS: "linux", Arch: "arm64", Libc: "musl"}, python: "3.11"}
+	for _, tt := range []struct {
+		t    target
+		name string
+		fits bool
+	}{
+		{linux, "torch-2.9.0-cp312-cp312-manylinux_2_28_x86_64.whl", true},
+		{linux, "torch-2.9.0-cp313-cp313-manylinux_2_28_x86_64.whl", false},
+		{linux, "torch-2.9.0+cu128-cp312-cp312-linux_x86_64.whl", true},
+		{linux, "vllm-0.11.0-cp38-abi3-manylinux1_x86_64.whl", true},
+		{linux, "vllm-0.11.0-cp313-abi3-manylinux1_x86_64.whl", false},
+		{linux, "x-1-cp312-cp312-manylinux_2_34_x86_64.whl", false},
+		{linux, "x-1-cp312-cp312-manylinux_2_17_x86_64.manylinux2014_x86_64.whl", true},
+		{linux, "x-1-cp312-cp312-manylinux_2_28_aarch64.whl", false},
+		{linux, "x-1-cp312-cp312-musllinux_1_2_x86_64.whl", false},
+		{linux, "six-1.17.0-py2.py3-none-any.whl", true},
+		{linux, "x-1-1-py3-none-any.whl", true},
+		{linux, "x-1-py2-none-any.whl", false},
+		{linux, "x-1-py312-none-any.whl", true},
+		{linux, "x-1-cp312-none-any.whl", true},
+		{linux, "x-1-py3-none-manylinux2014_x86_64.whl", true},
+		{linux, "x-1.tar.gz", false},
+		{linux, "x-py3.whl", false},
+		{mac, "torch-2.9.0-cp312-none-macosx_11_0_arm64.whl", true},
+		{mac, "x-1-cp312-cp312-macosx_10_9_universal2.whl", true},
+		{mac, "x-1-cp312-cp312-macosx_14_0_arm64.whl", false},
+		{mac, "x-1-cp312-cp312-macosx_11_0_x86_64.whl", false},
+		{musl, "x-1-cp311-cp311-musllinux_1_2_aarch64.whl", true},
+		{musl, "x-1-cp311-cp311-manylinux_2_28_aarch64.whl", false},
+	} {
+		w, ok := parseWheel(tt.name)
+		if got := ok && tt.t.rank(w) > 0; got != tt.fits {
+			t.Errorf("%s on %s: %t", tt.name, PlatformKey(tt.t.platform), got)
+		}
+	}
+	best := func(names ...string) string {
+		at, rank := "", 0
+		for _, n := range names {
+			w, _ := parseWheel(n)
+			if r := linux.rank(w); r > rank {
+				at, rank = n, r
+			}
+		}
+		return at
+	}
+	if got := best("x-1-py3-none-any.whl", "x-1-cp312-cp312-manylinux_2_17_x86_64.whl", "x-1-cp38-abi3-manylinux_2_28_x86_64.whl"); got != "x-1-cp312-cp312-manylinux_2_17_x86_64.whl" {
+		t.Errorf("the best is %s", got)
+	}
+}
+
+func TestPylock(t *testing.T) {
+	t.Parallel()
+	linux := target{platform: Platform{OS: "linux", Arch: "amd64", Libc: "glibc"}, python: "3.12", glibc: 28}
+	lock := func(wheels string) []byte {
+		return []byte("lock-version = \"1.0\"\ncreated-by = \"uv\"\n[[packages]]\nname = \"x\"\nversion = \"1\"\nwheels = [" + wheels + "]\n")
+	}
+	one := `{ url = "https://h/p/x-1-py3-none-any.whl", upload-time = 2025-01-01T00:00:00Z, size = 9, hashes = { sha256 = "` + strings.ToUpper(sum) + `" } }`
+	got, err := linux.wheels(lock(one))
+	if want := (wire.Artefact{Name: "x-1-py3-none-any.whl", URL: "https://h/p/x-1-py3-none-any.whl", SHA256: sum, Size: 9}); err != nil || len(got) != 1 || got[0] != want {
+		t.Errorf("%+v, %v", got, err)
+	}
+	for text, want := range map[string]string{
+		"": "x 1 has no wheel for Python 3.12 on linux/amd64 (glibc)",
+		`{ url = "https://h/x-1-py3-none-any.whl", hashes = { md5 = "1" } }`: "the index tells no SHA-256 of x-1-py3-none-any.whl",
+		"{": "what uv wrote cannot be read",
+	} {
+		if _, err := linux.wheels(lock(text)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
