@@ -15,7 +15,7 @@ const (
 	labelPattern      = `^[A-Za-z0-9][A-Za-z0-9._:/=-]{0,62}$`
 	workerTypePattern = `^[a-z0-9][a-z0-9-]{0,62}$`
 	versionPattern    = `^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$`
-	wishPattern       = `^[A-Za-z0-9<>=!][A-Za-z0-9._+<>=!, *-]{0,99}$` // of a version in a config
+	wishPattern       = `^(>=|<=|==|!=|>|<)? *[A-Za-z0-9][A-Za-z0-9._+-]{0,63}(\.\*)?( *, *(>=|<=|==|!=|>|<)? *[A-Za-z0-9][A-Za-z0-9._+-]{0,63}(\.\*)?)*$` // of a version in a config
 
 	maxHostname = 253
 )

@@ -321,6 +321,13 @@ func workerDiffers(have wire.Worker, wish Worker, want WorkerWant) (issue operat
 	return "", ""
 }
 
+// adopted reports whether a wish is fulfilled by what somebody else put there.
+func adopted(s *State, wish Worker) bool {
+	return wish.Version == Latest && slices.ContainsFunc(s.Workers, func(w wire.Worker) bool {
+		return w.Type == wish.Type && w.Foreign && w.Corrupt == ""
+	})
+}
+
 func (d *hiveDiff) installWorker(w Worker, want WorkerWant, step operations.Step, ready bool) {
 	if want.Err != nil {
 		d.block(w.Type, want.Err.Error())

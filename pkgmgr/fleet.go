@@ -290,6 +290,9 @@ func (f *Fleet) lookUp(ctx context.Context, o PlanOptions) Want {
 			}
 		}
 		for _, w := range m.hive.Workers {
+			if adopted(m.state, w) && !o.Force {
+				continue // nothing to look up: it stays as it is
+			}
 			want.Workers[WorkerKey{m.hive.Alias, w.Type}] = l.worker(ctx, m.hive.Alias, w, m.state, want)
 		}
 	}

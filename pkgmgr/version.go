@@ -161,7 +161,7 @@ func ValidVersionWish(s string) bool {
 		return true
 	}
 	_, err := ParseRange(s)
-	return err == nil && wishRegexp.MatchString(s)
+	return err == nil && wishRegexp.MatchString(s) && len(s) <= 100
 }
 
 // exactWish reports whether a wish of a config names one version.

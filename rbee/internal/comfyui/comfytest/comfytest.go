@@ -1,0 +1,268 @@
+// Package comfytest plays ComfyUI for tests: it queues graphs, runs them one after
+// the other, and makes small pictures.
+package comfytest
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"image"
+	"image/color"
+	"image/png"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Server is a ComfyUI. Its zero value does not work: see [New].
+type Server struct {
+	mux *http.ServeMux
+
+	mu      sync.Mutex
+	next    int
+	pending []job
+	running *job
+	history map[string]any
+	files   map[string][]byte
+	wake    chan struct{}
+	closed  chan struct{}
+	stop    chan struct{} // closed to interrupt the graph that runs
+}
+
+type job struct {
+	number int
+	id     string
+	graph  map[string]node
+}
+
+type node struct {
+	Class  string         `json:"class_type"`
+	Inputs map[string]any `json:"inputs"`
+}
+
+// Classes of nodes that the server knows. Fail fails with the message of its
+// inputs, and Sleep takes as many seconds as they say.
+var classes = []string{
+	"CheckpointLoaderSimple", "CLIPTextEncode", "KSampler", "EmptyLatentImage", "VAEDecode", "SaveImage", "PreviewImage", "Fail", "Sleep",
+}
+
+// New starts a server; Close ends it.
+func New() *Server {
+	s := &Server{
+		mux: http.NewServeMux(), history: map[string]any{}, files: map[string][]byte{},
+		wake: make(chan struct{}, 1), closed: make(chan struct{}),
+	}
+	s.mux.HandleFunc("GET /system_stats", func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, 200, map[string]any{"system": map[string]string{"os": "posix"}})
+	})
+	s.mux.HandleFunc("POST /prompt", s.prompt)
+	s.mux.HandleFunc("GET /queue", s.queue)
+	s.mux.HandleFunc("POST /queue", s.remove)
+	s.mux.HandleFunc("POST /interrupt", s.interrupt)
+	s.mux.HandleFunc("GET /history/{id}", s.told)
+	s.mux.HandleFunc("GET /view", s.view)
+	go s.work()
+	return s
+}
+
+// Close ends the work.
+func (s *Server) Close() { close(s.closed) }
+
+// Forget empties queue and history, as a restart does.
+func (s *Server) Forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pending, s.history = nil, map[string]any{}
+	if s.running != nil {
+		close(s.stop)
+		s.running = nil
+	}
+}
+
+// ServeHTTP implements [http.Handler].
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.ServeHTTP(w, r) }
+
+func answer(w http.ResponseWriter, status int, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(body) // the client sees what it got
+}
+
+func (s *Server) prompt(w http.ResponseWriter, r *http.Request) {
+	var q struct {
+		Prompt map[string]node `json:"prompt"`
+	}
+	if err := json.NewDecoder(r.Body).Decode(&q); err != nil {
+		answer(w, 400, map[string]any{"error": map[string]string{"type": "no_prompt", "message": "No prompt provided", "details": ""}, "node_errors": map[string]any{}})
+		return
+	}
+	wrong, outputs := map[string]any{}, 0
+	for id, n := range q.Prompt {
+		if !slices.Contains(classes, n.Class) {
+			wrong[id] = map[string]any{"class_type": n.Class, "errors": []any{map[string]string{"message": "Node type not found", "details": n.Class}}}
+		}
+		if n.Class == "SaveImage" || n.Class == "PreviewImage" {
+			outputs++
+		}
+	}
+	if len(wrong) > 0 || outputs == 0 {
+		answer(w, 400, map[string]any{"error": map[string]string{"type": "prompt_outputs_failed_validation", "message": "Prompt outputs failed validation", "details": ""}, "node_errors": wrong})
+		return
+	}
+	s.mu.Lock()
+	s.next++
+	j := job{s.next, fmt.Sprintf("id-%d", s.next), q.Prompt}
+	s.pending = append(s.pending, j)
+	s.mu.Unlock()
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+	answer(w, 200, map[string]any{"prompt_id": j.id, "number": j.number, "node_errors": map[string]any{}})
+}
+
+func (s *Server) work() {
+	for {
+		s.mu.Lock()
+		if len(s.pending) == 0 {
+			s.mu.Unlock()
+			select {
+			case <-s.wake:
+				continue
+			case <-s.closed:
+				return
+			}
+		}
+		j := s.pending[0]
+		s.pending, s.running, s.stop = s.pending[1:], &j, make(chan struct{})
+		stop := s.stop
+		s.mu.Unlock()
+		outcome := s.execute(j, stop)
+		s.mu.Lock()
+		if s.running != nil && s.running.id == j.id {
+			s.running, s.history[j.id] = nil, outcome
+		}
+		s.mu.Unlock()
+	}
+}
+
+func (s *Server) execute(j job, stop chan struct{}) any {
+	failed := func(id string, n node, kind, message string) any {
+		return map[string]any{"outputs": map[string]any{}, "status": map[string]any{"status_str": "error", "completed": false, "messages": []any{
+			[]any{"execution_start", map[string]any{"prompt_id": j.id}},
+			[]any{kind, map[string]any{"node_id": id, "node_type": n.Class, "exception_message": message}},
+		}}}
+	}
+	outputs := map[string]any{}
+	for id, n := range j.graph {
+		if n.Class == "Sleep" {
+			seconds, _ := n.Inputs["seconds"].(float64)
+			select {
+			case <-stop:
+				return failed(id, n, "execution_interrupted", "")
+			case <-s.closed:
+			case <-time.After(time.Duration(seconds * float64(time.Second))):
+			}
+		}
+		if n.Class == "Fail" {
+			return failed(id, n, "execution_error", fmt.Sprint(n.Inputs["message"]))
+		}
+	}
+	for id, n := range j.graph {
+		kind := map[string]string{"SaveImage": "output", "PreviewImage": "temp"}[n.Class]
+		if kind == "" {
+			continue
+		}
+		name := fmt.Sprintf("%v_%05d_.png", n.Inputs["filename_prefix"], j.number)
+		s.mu.Lock()
+		s.files[kind+"//"+name] = picture(j.graph)
+		s.mu.Unlock()
+		outputs[id] = map[string]any{"images": []any{map[string]string{"filename": name, "subfolder": "", "type": kind}}}
+	}
+	return map[string]any{"outputs": outputs, "status": map[string]any{"status_str": "success", "completed": true, "messages": []any{}}}
+}
+
+// picture is of a colour that depends on all texts of the graph.
+func picture(graph map[string]node) []byte {
+	sum := uint32(0)
+	for _, n := range graph {
+		for _, v := range n.Inputs {
+			if text, ok := v.(string); ok {
+				for _, r := range text {
+					sum += uint32(r) * 2654435761 //nolint:gosec // any number will do
+				}
+			}
+		}
+	}
+	img := image.NewRGBA(image.Rect(0, 0, 8, 8))
+	for i := range 64 {
+		img.Set(i%8, i/8, color.RGBA{uint8(sum), uint8(sum >> 8), uint8(sum >> 16), 255}) //nolint:gosec // parts of a number
+	}
+	var out bytes.Buffer
+	_ = png.Encode(&out, img) // into memory
+	return out.Bytes()
+}
+
+func (s *Server) queue(w http.ResponseWriter, _ *http.Request) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	running, pending := []any{}, []any{}
+	if s.running != nil {
+		running = append(running, []any{s.running.number, s.running.id, map[string]any{}})
+	}
+	for _, j := range s.pending {
+		pending = append(pending, []any{j.number, j.id, map[string]any{}})
+	}
+	answer(w, 200, map[string]any{"queue_running": running, "queue_pending": pending})
+}
+
+func (s *Server) remove(w http.ResponseWriter, r *http.Request) {
+	var q struct {
+		Delete []string `json:"delete"`
+	}
+	_ = json.NewDecoder(r.Body).Decode(&q) // nothing to delete, then
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pending = slices.DeleteFunc(s.pending, func(j job) bool { return slices.Contains(q.Delete, j.id) })
+}
+
+func (s *Server) interrupt(_ http.ResponseWriter, r *http.Request) {
+	var q struct {
+		ID string `json:"prompt_id"`
+	}
+	_ = json.NewDecoder(r.Body).Decode(&q) // whatever runs, then
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.running != nil && (q.ID == "" || q.ID == s.running.id) {
+		select {
+		case <-s.stop:
+		default:
+			close(s.stop)
+		}
+	}
+}
+
+func (s *Server) told(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := map[string]any{}
+	if h, ok := s.history[r.PathValue("id")]; ok {
+		out[r.PathValue("id")] = h
+	}
+	answer(w, 200, out)
+}
+
+func (s *Server) view(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	s.mu.Lock()
+	data, ok := s.files[strings.Join([]string{q.Get("type"), q.Get("subfolder"), q.Get("filename")}, "/")]
+	s.mu.Unlock()
+	if !ok {
+		http.NotFound(w, r)
+		return
+	}
+	w.Header().Set("Content-Type", "image/png")
+	_, _ = w.Write(data) // the client sees what it got
+}
