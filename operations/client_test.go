@@ -396,11 +396,11 @@ func TestJobJSON(t *testing.T) {
 	if r, ok := back.Report.(*ops.SyncReport); !ok || r.Status != ops.StatusSuccess {
 		t.Errorf("report %#v", back.Report)
 	}
-	for op, want := range map[ops.Operation]string{
-		ops.HiveStart{Alias: "a"}: "a  ",
-		ops.ModelDelete{Target: ops.Target{HiveID: "a"}, ID: "org/repo:Q4@x"}: "a org/repo:Q4@x ",
-		ops.WorkerProcessGet{WorkerRef: ops.WorkerRef{ID: "echo-1"}}:          "  echo-1",
-		ops.Infer{Model: "m", Prompt: "secret"}:                               " m ",
+	for want, op := range map[string]ops.Operation{
+		"a  ":              ops.HiveStart{Alias: "a"},
+		"a org/repo:Q4@x ": ops.ModelDelete{Target: ops.Target{HiveID: "a"}, ID: "org/repo:Q4@x"},
+		"  echo-1":         ops.WorkerProcessGet{WorkerRef: ops.WorkerRef{ID: "echo-1"}},
+		" m ":              ops.Infer{Model: "m", Prompt: "secret"},
 	} {
 		j := ops.NewJob("j", op)
 		if got := j.HiveID + " " + j.Model + " " + j.Worker; got != want {

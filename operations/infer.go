@@ -1,18 +1,38 @@
 package operations
 
+import (
+	"bytes"
+	"encoding/json"
+)
+
 // Infer asks a model. The answer comes in events of type [EventToken] as it is
 // made, if Stream is set, and whole in the [*InferReport] that it ends in.
+//
+// With a Workflow it makes pictures, or what else the workflow makes: a worker
+// that speaks ComfyUI's dialect runs it, and the report holds the files.
 type Infer struct {
 	// Target limits the choice to one hive; an empty HiveID lets the queen choose.
 	Target
 
-	// Model is the model to ask. Required.
+	// Model is the model to ask. Required, unless there is a Workflow: that may
+	// run on any worker that runs workflows.
 	Model string `json:"model"`
 
-	// Prompt is the question. Required.
+	// Prompt is the question, or what {prompt} stands for in a workflow. Required,
+	// unless there is a Workflow.
 	Prompt string `json:"prompt"`
 
-	// MaxTokens ends the answer after so many tokens; at least 1.
+	// Workflow is a graph in ComfyUI's API format, a JSON object. In the texts of
+	// its inputs {prompt}, {seed} and {model_file}, the name of the file of the
+	// worker's model, are replaced. May be nil.
+	Workflow json.RawMessage `json:"workflow,omitempty"`
+
+	// Seed begins the sampling, so that the same seed gives the same answer as far
+	// as the engine can; nil leaves it to the worker, and to chance for a workflow.
+	Seed *int64 `json:"seed,omitempty"`
+
+	// MaxTokens ends the answer after so many tokens; at least 1. A workflow
+	// takes no heed of it, nor of the three below.
 	MaxTokens int `json:"max_tokens"`
 
 	// Temperature is the sampling temperature, 0 (always the likeliest) to 2.
@@ -41,6 +61,12 @@ func (Infer) Kind() Kind { return KindInfer }
 
 // Validate implements [Operation].
 func (o Infer) Validate() error {
+	if o.Workflow != nil {
+		if text := bytes.TrimSpace(o.Workflow); !bytes.HasPrefix(text, []byte("{")) || !json.Valid(text) {
+			return badOperation("%s: field \"workflow\" is no JSON object", o.Kind())
+		}
+		return nil
+	}
 	if err := require(o.Kind(), "model", o.Model, "prompt", o.Prompt); err != nil {
 		return err
 	}

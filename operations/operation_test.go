@@ -77,6 +77,10 @@ var golden = map[string]ops.Operation{
 	"infer": ops.Infer{Target: ops.Target{HiveID: "gpu-1"}, Model: "m", Prompt: "two\n\"lines\" <é>", MaxTokens: 20, Temperature: 0.7,
 		TopP: ptr(0.9), TopK: ptr(40), Device: "cuda:0", WorkerID: "w-1", Stream: true,
 	},
+	"infer_workflow": ops.Infer{
+		Target: ops.Target{HiveID: "gpu-1"}, Prompt: "a bee", Seed: ptr(int64(7)),
+		Workflow: []byte(`{"1":{"class_type":"SaveImage","inputs":{"text":"{prompt}"}}}`),
+	},
 	"infer_min": ops.Infer{Model: "m", Prompt: "hi", MaxTokens: 1},
 }
 
@@ -216,6 +220,7 @@ func TestParseRefuses(t *testing.T) {
 		{"delete no model", `{"operation":"model_delete","hive_id":"a"}`, `"id" is required`},
 		{"no prompt", `{"operation":"infer","model":"m","max_tokens":1}`, `"prompt" is required`},
 		{"no tokens", `{"operation":"infer","model":"m","prompt":"p"}`, `"max_tokens" is 0`},
+		{"no graph", `{"operation":"infer","workflow":[],"max_tokens":1}`, `"workflow" is no JSON object`},
 		{"too hot", `{"operation":"infer","model":"m","prompt":"p","max_tokens":1,"temperature":2.1}`, `"temperature" is 2.1`},
 		{"no share", `{"operation":"infer","model":"m","prompt":"p","max_tokens":1,"top_p":0}`, `"top_p" is 0`},
 		{"no choice", `{"operation":"infer","model":"m","prompt":"p","max_tokens":1,"top_k":0}`, `"top_k" is 0`},

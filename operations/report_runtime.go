@@ -34,8 +34,10 @@ type WorkerProcess struct {
 	Worker  string `json:"worker"`
 	Version string `json:"version,omitempty"`
 
-	// Model is the model it serves, as it was asked for.
-	Model string `json:"model"`
+	// Model is the model it serves, as it was asked for, and ModelFile the name
+	// of its file; empty if it has none or the engine does not need it.
+	Model     string `json:"model"`
+	ModelFile string `json:"model_file,omitempty"`
 
 	// API is the dialect it speaks: "comfyui", or empty for OpenAI's.
 	API string `json:"api,omitempty"`
@@ -295,8 +297,12 @@ type InferReport struct {
 	// Text is the whole answer.
 	Text string `json:"text"`
 
+	// Files are what a workflow made, and Seed is the one that it was given.
+	Files []InferFile `json:"files,omitempty"`
+	Seed  *int64      `json:"seed,omitempty"`
+
 	// Model, Hive and WorkerID say who answered.
-	Model    string `json:"model"`
+	Model    string `json:"model,omitempty"`
 	Hive     string `json:"hive,omitempty"`
 	WorkerID string `json:"worker_id,omitempty"`
 
@@ -311,6 +317,24 @@ type InferReport struct {
 	// the last.
 	FirstTokenSeconds float64 `json:"first_token_seconds,omitempty"`
 	DurationSeconds   float64 `json:"duration_seconds"`
+}
+
+// InferFile is a file that a workflow made.
+type InferFile struct {
+	// Name is its name at the worker, without directories.
+	Name string `json:"name"`
+
+	// Node is the id of the node that made it, and Kind what that calls it, such
+	// as "images".
+	Node string `json:"node,omitempty"`
+	Kind string `json:"kind,omitempty"`
+
+	// Bytes is its size.
+	Bytes int64 `json:"bytes"`
+
+	// Data is what is in it. Who saves it may put Path in its place.
+	Data []byte `json:"data,omitempty"`
+	Path string `json:"path,omitempty"`
 }
 
 // Outcome implements [Report]; it is always ok.

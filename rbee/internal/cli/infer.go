@@ -18,7 +18,9 @@ const maxPrompt = 16 << 20
 
 type inferCmd struct {
 	Prompt      string   `arg:"" optional:"" help:"The question. It is read from stdin for -, and where there is none and stdin is no terminal."`
-	Model       string   `required:"" placeholder:"MODEL" help:"The model to ask, as its worker was started with it."`
+	Model       string   `placeholder:"MODEL" help:"The model to ask, as its worker was started with it. A workflow may do without."`
+	Workflow    string   `placeholder:"FILE" type:"path" help:"Run a workflow of ComfyUI, exported in its API format, with the prompt in the place of {prompt}."`
+	Output      string   `short:"o" default:"." placeholder:"DIR" help:"Where to save what a workflow makes (here)."`
 	Hive        string   `placeholder:"ALIAS" help:"Only workers on this hive."`
 	WorkerID    string   `name:"worker-id" placeholder:"ID" help:"Only this worker."`
 	Device      string   `placeholder:"INDEX" help:"Only workers on this accelerator."`
@@ -26,28 +28,36 @@ type inferCmd struct {
 	Temperature float64  `default:"0.7" placeholder:"T" help:"0 takes the likeliest token always, 2 is wild (${default})."`
 	TopP        *float64 `name:"top-p" placeholder:"P" help:"Choose from the likeliest tokens that hold this share of the probability, such as 0.9."`
 	TopK        *int     `name:"top-k" placeholder:"K" help:"Choose from so many of the likeliest tokens."`
+	Seed        *int64   `placeholder:"N" help:"Begin the sampling from this number: the same again gives the same again."`
 	NoStream    bool     `help:"Show the answer when it is whole."`
 }
 
 // Help is shown below the command's summary.
 func (inferCmd) Help() string {
-	return describe("The answer goes to stdout as it comes. With --verbose a line on stderr tells its tokens, their speed and who answered; with --json stdout has the whole result, and nothing comes before its end.",
+	return describe("The answer goes to stdout as it comes. With --verbose a line on stderr tells its tokens, their speed and who answered; with --json stdout has the whole result, and nothing comes before its end.\n\nWith --workflow a ComfyUI worker runs a graph of nodes, and what it makes is saved, under a name that is not taken; stdout has the paths. {prompt}, {seed} and {model_file} are replaced in its texts.",
 		[]string{
 			`rbee infer "Why is the sky blue?" --model Qwen/Qwen3-8B`,
 			"git diff | rbee infer --model Qwen/Qwen3-8B --max-tokens 1000 > summary.txt",
 			`rbee infer "Name a colour." --model Qwen/Qwen3-8B --temperature 0 --json`,
+			`rbee infer "a bee on a flower" --workflow flower.json --output pictures`,
 		}, exitInvalid, exitUnreachable)
 }
 
 // Run does the command.
 func (c *inferCmd) Run(ctx context.Context, a *app) error {
+	switch {
+	case c.Workflow != "":
+		return c.runWorkflow(ctx, a)
+	case c.Model == "":
+		return &usageError{message: "missing flags: --model=MODEL", hint: "`rbee list-workers` shows which models are served"}
+	}
 	prompt, err := c.prompt(ctx, a)
 	if err != nil {
 		return err
 	}
 	op := operations.Infer{
 		Target: a.target(c.Hive), Model: c.Model, Prompt: prompt, MaxTokens: c.MaxTokens, Temperature: c.Temperature,
-		TopP: c.TopP, TopK: c.TopK, Device: c.Device, WorkerID: c.WorkerID, Stream: !c.NoStream && !a.asJSON(),
+		TopP: c.TopP, TopK: c.TopK, Seed: c.Seed, Device: c.Device, WorkerID: c.WorkerID, Stream: !c.NoStream && !a.asJSON(),
 	}
 	if a.asJSON() {
 		return a.operate(ctx, op)

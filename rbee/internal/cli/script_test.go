@@ -15,6 +15,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/origintest"
+	"github.com/rbee-keeper/rbee/rbee/internal/comfyui/comfytest"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/models/hubtest"
 	"github.com/rbee-keeper/rbee/sshx/sshtest"
 )
@@ -23,6 +24,7 @@ import (
 // terminals drive the real one, and hosts get it, whatever the tests are built with.
 func TestMain(m *testing.M) {
 	origintest.Main()
+	comfytest.Main()
 	os.Exit(withProgram(m.Run))
 }
 
@@ -88,6 +90,11 @@ func scripts(start newHost, which func(*testscript.Params)) testscript.Params {
 			home := filepath.Join(e.WorkDir, "home")
 			e.Setenv("HOME", home)
 			e.Setenv("LC_ALL", "C.UTF-8")
+			exe, err := os.Executable()
+			if err != nil {
+				return err
+			}
+			e.Setenv("TESTS", exe) // plays ComfyUI
 			fleet := &fleet{start: start}
 			e.Values[fleetKey{}] = fleet
 			e.Defer(fleet.close)
@@ -118,11 +125,13 @@ func scripts(start newHost, which func(*testscript.Params)) testscript.Params {
 	return p
 }
 
-// hub starts a model hub with one small repository and names it in HF_ENDPOINT.
+// hub starts a model hub with two small repositories and names it in HF_ENDPOINT.
 func hub(ts *testscript.TestScript, _ bool, _ []string) {
 	h := hubtest.New(map[string]hubtest.Repo{"bees/honey": {
 		"README.md": []byte("sweet"), "honey-Q4_K_M.gguf": hubtest.GGUF(1, 4, 2, 64, 4096, 500_000),
 		"honey-Q8_0.gguf": hubtest.GGUF(2, 4, 2, 64, 4096, 900_000),
+	}, "bees/comb": {
+		"wax-fp8.safetensors": []byte("wax"), "vae/wings.safetensors": []byte("wings"),
 	}})
 	ts.Defer(h.Close)
 	ts.Setenv("HF_ENDPOINT", h.URL)

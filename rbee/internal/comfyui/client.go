@@ -8,14 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net/http"
 	"net/url"
-	"os"
 	"path"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -338,46 +334,30 @@ func (c *Client) do(ctx context.Context, method, what string, body []byte) (*htt
 	return cmp.Or(c.HTTP, http.DefaultClient).Do(req)
 }
 
-// Save fetches a file into dir, under its own name, or that with a number where one
-// is there already. The file is whole, or not there.
-func (c *Client) Save(ctx context.Context, f File, dir string) (saved string, size int64, err error) {
-	name := path.Base(path.Clean("/" + strings.ReplaceAll(f.Filename, `\`, "/")))
-	if name == "/" || name == "." || strings.ContainsRune(name, 0) {
-		return "", 0, fmt.Errorf("ComfyUI names a file %q", f.Filename)
+// Fetch fetches a file of at most limit bytes. name is its name without
+// directories, and fit to be a file's name here.
+func (c *Client) Fetch(ctx context.Context, f File, limit int64) (name string, data []byte, err error) {
+	name = path.Base(path.Clean("/" + strings.ReplaceAll(f.Filename, `\`, "/")))
+	if name == "/" || strings.ContainsRune(name, 0) {
+		return "", nil, fmt.Errorf("ComfyUI names a file %q", f.Filename)
 	}
 	query := url.Values{"filename": {f.Filename}, "subfolder": {f.Subfolder}, "type": {f.Type}}
 	resp, err := c.do(ctx, http.MethodGet, "/view?"+query.Encode(), nil)
 	if err != nil {
-		return "", 0, fmt.Errorf("fetching %s: %w", name, err)
+		return "", nil, fmt.Errorf("fetching %s: %w", name, err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return "", 0, fmt.Errorf("fetching %s: ComfyUI answers %s", name, resp.Status)
+		return "", nil, fmt.Errorf("fetching %s: ComfyUI answers %s", name, resp.Status)
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // for whoever may see the directory above
-		return "", 0, err
+	data, err = io.ReadAll(io.LimitReader(resp.Body, limit+1))
+	switch {
+	case err != nil:
+		return "", nil, fmt.Errorf("fetching %s: %w", name, err)
+	case resp.ContentLength >= 0 && int64(len(data)) < min(resp.ContentLength, limit):
+		return "", nil, fmt.Errorf("fetching %s: %w", name, io.ErrUnexpectedEOF)
+	case int64(len(data)) > limit:
+		return "", nil, fmt.Errorf("fetching %s: it is longer than the %d bytes that are left for it", name, limit)
 	}
-	temp, err := os.CreateTemp(dir, ".rbee-*")
-	if err != nil {
-		return "", 0, err
-	}
-	defer os.Remove(temp.Name())
-	size, err = io.Copy(temp, resp.Body)
-	if resp.ContentLength >= 0 && err == nil && size != resp.ContentLength {
-		err = io.ErrUnexpectedEOF
-	}
-	if err := errors.Join(err, temp.Chmod(0o644), temp.Close()); err != nil {
-		return "", 0, fmt.Errorf("fetching %s: %w", name, err)
-	}
-	stem, ext := strings.TrimSuffix(name, filepath.Ext(name)), filepath.Ext(name)
-	for n := 0; ; n++ {
-		saved = filepath.Join(dir, name)
-		if n > 0 {
-			saved = filepath.Join(dir, stem+"-"+strconv.Itoa(n)+ext)
-		}
-		// A link fails where the name is taken, which a rename would not.
-		if err := os.Link(temp.Name(), saved); !errors.Is(err, fs.ErrExist) {
-			return saved, size, err
-		}
-	}
+	return name, data, nil
 }

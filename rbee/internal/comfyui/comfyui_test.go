@@ -7,8 +7,6 @@ import (
 	"image/png"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -44,7 +42,7 @@ const bee = `{"1": {"class_type": "CLIPTextEncode", "inputs": {"text": "{prompt}
 func TestRun(t *testing.T) {
 	t.Parallel()
 	c, _ := newClient(t)
-	w, found := parse(t, bee).With(map[string]string{"prompt": "a bee", "seed": "7", "model_file": "x"})
+	w, found := parse(t, bee).With(map[string]any{"prompt": "a bee", "seed": int64(7), "model_file": "x"})
 	if !slices.Equal(found, []string{"prompt", "seed"}) {
 		t.Errorf("found %q", found)
 	}
@@ -52,34 +50,27 @@ func TestRun(t *testing.T) {
 	if !reflect.DeepEqual(inputs, map[string]any{"text": "a bee, sharp", "seed": int64(7)}) {
 		t.Errorf("%v", inputs)
 	}
-	dir := filepath.Join(t.TempDir(), "out")
-	for _, name := range []string{"bee_00001_.png", "bee_00002_.png"} {
+	for _, want := range []string{"bee_00001_.png", "bee_00002_.png"} {
 		r, err := c.Run(t.Context(), w, nil)
 		if err != nil || len(r.Files) != 1 || r.Files[0].Node != "2" {
 			t.Fatalf("%+v, %v", r, err)
 		}
-		path, size, err := c.Save(t.Context(), r.Files[0], dir)
-		if err != nil || path != filepath.Join(dir, name) {
-			t.Fatalf("%s, %v", path, err)
-		}
-		data, err := os.ReadFile(path)
-		if err != nil || int64(len(data)) != size {
-			t.Errorf("%d bytes, %v", len(data), err)
+		name, data, err := c.Fetch(t.Context(), r.Files[0], 1<<20)
+		if err != nil || name != want {
+			t.Fatalf("%s, %v", name, err)
 		}
 		if _, err := png.Decode(bytes.NewReader(data)); err != nil {
 			t.Errorf("no picture: %v", err)
 		}
-		again, _, err := c.Save(t.Context(), r.Files[0], dir)
-		if want := strings.TrimSuffix(path, ".png") + "-1.png"; again != want || err != nil {
-			t.Errorf("saved again as %s, %v", again, err)
+		if _, _, err := c.Fetch(t.Context(), r.Files[0], int64(len(data))); err != nil {
+			t.Errorf("no byte more than allowed: %v", err)
+		}
+		if _, _, err := c.Fetch(t.Context(), r.Files[0], int64(len(data))-1); err == nil {
+			t.Error("a byte more than allowed")
 		}
 	}
-	if left, _ := filepath.Glob(filepath.Join(dir, ".rbee-*")); len(left) != 0 {
-		t.Errorf("left %q", left)
-	}
-	// A name from the machine does not lead out of the directory.
-	if path, _, err := c.Save(t.Context(), File{Filename: "../../bee_00001_.png", Type: "output"}, dir); err == nil {
-		t.Errorf("saved %s", path)
+	if name, _, err := c.Fetch(t.Context(), File{Filename: "../../bee_00001_.png", Type: "output"}, 1<<20); err == nil {
+		t.Errorf("fetched %s", name)
 	}
 }
 
@@ -171,7 +162,7 @@ func FuzzParseWorkflow(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if out, _ := w.With(map[string]string{"prompt": "p", "seed": "1"}); len(out) != len(w) {
+		if out, _ := w.With(map[string]any{"prompt": "p", "seed": 1}); len(out) != len(w) {
 			t.Errorf("%d nodes became %d", len(w), len(out))
 		}
 	})

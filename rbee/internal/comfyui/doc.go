@@ -2,13 +2,13 @@
 //
 // A [Workflow] is a graph in the API format, which ComfyUI exports as "Save (API
 // format)". [Client.Run] queues one, waits until it has run, and tells which files
-// came out; [Client.Save] fetches a file:
+// came out; [Client.Fetch] fetches a file:
 //
 //	w, err := comfyui.ParseWorkflow(data)
-//	w = w.With(map[string]string{"prompt": "a bee on a flower"})
+//	w, _ = w.With(map[string]any{"prompt": "a bee on a flower"})
 //	r, err := client.Run(ctx, w, nil)
 //	for _, f := range r.Files {
-//		path, size, err := client.Save(ctx, f, "pictures")
+//		name, data, err := client.Fetch(ctx, f, 100<<20)
 //	}
 //
 // How far a graph is comes from asking, not from ComfyUI's WebSocket: a request a

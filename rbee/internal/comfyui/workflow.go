@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 )
 
@@ -37,9 +36,9 @@ func ParseWorkflow(data []byte) (Workflow, error) {
 }
 
 // With is a copy with the words in braces of its text inputs replaced, such as
-// {prompt}. An input that is nothing but a word whose value is a whole number
-// becomes that number. found are the words that were there.
-func (w Workflow) With(words map[string]string) (out Workflow, found []string) {
+// {prompt}. An input that is nothing but a word becomes its value, so that a
+// number stays one. found are the words that were there.
+func (w Workflow) With(words map[string]any) (out Workflow, found []string) {
 	out = Workflow{}
 	for id, n := range w {
 		out[id] = n
@@ -64,20 +63,17 @@ func (w Workflow) With(words map[string]string) (out Workflow, found []string) {
 	return out, slices.Compact(found)
 }
 
-func fill(text string, words map[string]string, found *[]string) any {
-	whole := text
-	for name, value := range words {
-		if !strings.Contains(text, "{"+name+"}") {
-			continue
-		}
-		*found = append(*found, name)
-		if number, err := strconv.ParseInt(value, 10, 64); err == nil && whole == "{"+name+"}" {
-			return number
-		}
-	}
+func fill(text string, words map[string]any, found *[]string) any {
 	var pairs []string
 	for name, value := range words {
-		pairs = append(pairs, "{"+name+"}", value)
+		word := "{" + name + "}"
+		pairs = append(pairs, word, fmt.Sprint(value))
+		if strings.Contains(text, word) {
+			*found = append(*found, name)
+		}
+		if text == word {
+			return value
+		}
 	}
 	return strings.NewReplacer(pairs...).Replace(text)
 }

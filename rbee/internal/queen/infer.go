@@ -64,7 +64,11 @@ func (q *Queen) infer(ctx context.Context, op operations.Infer, events operation
 		return nil, noOffer(op, hives, reasons)
 	}
 	for i, o := range offers {
-		r, begun, err := o.ask(ctx, op, inTurn(events))
+		ask := o.ask
+		if op.Workflow != nil {
+			ask = o.run
+		}
+		r, begun, err := ask(ctx, op, inTurn(events))
 		if err == nil || begun || ctx.Err() != nil || i == len(offers)-1 {
 			return r, err
 		}
@@ -103,7 +107,11 @@ func choose(workers []operations.WorkerProcess, op operations.Infer) (offers []o
 	for _, w := range workers {
 		switch {
 		case op.WorkerID != "" && w.ID != op.WorkerID && !strings.HasPrefix(w.ID, op.WorkerID):
-		case w.Model != op.Model:
+		case op.Workflow != nil && w.API != pkgmgr.APIComfyUI:
+			not = append(not, w.ID+" runs no workflows")
+		case op.Workflow == nil && w.API != "" && w.Model == op.Model:
+			not = append(not, w.ID+" runs workflows only")
+		case w.Model != op.Model && (op.Workflow == nil || op.Model != ""):
 			not = append(not, fmt.Sprintf("%s serves %s", w.ID, w.Model))
 		case op.Device != "" && !onDevice(w, op.Device):
 			not = append(not, fmt.Sprintf("%s is not on device %s", w.ID, op.Device))
@@ -140,7 +148,15 @@ func onDevice(w operations.WorkerProcess, device string) bool {
 // noOffer says, hive by hive, why nobody can answer.
 func noOffer(op operations.Infer, hives []pkgmgr.Hive, reasons []error) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "no ready worker serves %s", op.Model)
+	b.WriteString("no ready worker ")
+	switch {
+	case op.Workflow == nil:
+		b.WriteString("serves " + op.Model)
+	case op.Model == "":
+		b.WriteString("runs workflows")
+	default:
+		b.WriteString("runs workflows with " + op.Model)
+	}
 	code, reason := operations.CodeNotFound, ""
 	if len(hives) == 0 {
 		b.WriteString(": the config has no hives")
@@ -182,6 +198,7 @@ type chatRequest struct {
 	Temperature   float64        `json:"temperature"`
 	TopP          *float64       `json:"top_p,omitempty"`
 	TopK          *int           `json:"top_k,omitempty"`
+	Seed          *int64         `json:"seed,omitempty"`
 	Stream        bool           `json:"stream"`
 	StreamOptions *streamOptions `json:"stream_options,omitempty"`
 }
@@ -285,7 +302,7 @@ func (o offer) fail(message string, err error) error {
 // post sends the question through the hive to the worker.
 func (o offer) post(ctx context.Context, path string, op operations.Infer) (*http.Response, error) {
 	q := chatRequest{
-		Model: op.Model, MaxTokens: op.MaxTokens, Temperature: op.Temperature, TopP: op.TopP, TopK: op.TopK, Stream: op.Stream,
+		Model: op.Model, MaxTokens: op.MaxTokens, Temperature: op.Temperature, TopP: op.TopP, TopK: op.TopK, Seed: op.Seed, Stream: op.Stream,
 	}
 	if op.Stream {
 		q.StreamOptions = &streamOptions{IncludeUsage: true}

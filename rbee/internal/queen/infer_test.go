@@ -22,6 +22,8 @@ func TestChoose(t *testing.T) {
 	loading, failed, other := ready, ready, ready
 	loading.State, other.Model = operations.WorkerLoading, "n"
 	failed.State, failed.Problem = operations.WorkerFailed, "it exited with status 3"
+	painter, graph := ready, []byte("{}")
+	painter.ID, painter.API = "comfyui-1", pkgmgr.APIComfyUI
 	for _, c := range []struct {
 		name    string
 		workers []operations.WorkerProcess
@@ -30,6 +32,11 @@ func TestChoose(t *testing.T) {
 		why     string
 	}{
 		{"ready", []operations.WorkerProcess{ready, on(0, "")}, operations.Infer{Model: "m"}, 2, ""},
+		{"runs workflows only", []operations.WorkerProcess{painter}, operations.Infer{Model: "m"}, 0, "comfyui-1 runs workflows only"},
+		{"a workflow", []operations.WorkerProcess{ready, painter}, operations.Infer{Model: "m", Workflow: graph}, 1, ""},
+		{"a workflow for any model", []operations.WorkerProcess{painter, other}, operations.Infer{Workflow: graph}, 1, ""},
+		{"a workflow for another model", []operations.WorkerProcess{painter}, operations.Infer{Model: "n", Workflow: graph}, 0, "comfyui-1 serves m"},
+		{"no workflows", []operations.WorkerProcess{ready}, operations.Infer{Workflow: graph}, 0, "echo-1 runs no workflows"},
 		{"nobody", nil, operations.Infer{Model: "m"}, 0, "no worker runs there"},
 		{"another model", []operations.WorkerProcess{other}, operations.Infer{Model: "m"}, 0, "echo-1 serves n"},
 		{"loading", []operations.WorkerProcess{loading}, operations.Infer{Model: "m"}, 0, "echo-1 is loading"},

@@ -95,6 +95,8 @@ func runtimeHint(e *operations.Error) string {
 		return "name it in the config's workers, then `rbee sync" + onHive(e.Hive) + "` installs it"
 	case has("worker", "damaged"):
 		return "`rbee sync" + onHive(e.Hive) + "` installs it again"
+	case has("no ready worker runs workflows"):
+		return "`rbee spawn-worker" + onHive(e.Hive) + " --worker comfyui --model MODEL` starts one"
 	case has("no ready worker"), has("no worker", "serves"):
 		return "`rbee spawn-worker" + onHive(e.Hive) + " --worker TYPE --model " + cmp.Or(served(e.Message), "MODEL") + "` starts one"
 	case e.Code != operations.CodeNotFound:

@@ -120,6 +120,15 @@ func tokenRate(r *operations.InferReport) string {
 	return fmt.Sprintf("%.1f tokens/s", n/took)
 }
 
+// NothingMade writes that a workflow has made nothing that could be saved.
+func NothingMade(w io.Writer, s Style) error {
+	p := &page{style: s}
+	p.warn("", "the workflow ran and made nothing that can be saved")
+	p.hint("it needs a node such as SaveImage at its end; and what was made before with the same seed is not made again")
+	_, err := io.WriteString(w, p.text.String())
+	return err
+}
+
 // CutShort writes that an answer was ended by its limit of tokens.
 func CutShort(w io.Writer, s Style, limit int) error {
 	p := &page{style: s}

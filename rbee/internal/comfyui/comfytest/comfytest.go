@@ -5,11 +5,15 @@ package comfytest
 import (
 	"bytes"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"image"
 	"image/color"
 	"image/png"
+	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -18,6 +22,9 @@ import (
 
 // Server is a ComfyUI. Its zero value does not work: see [New].
 type Server struct {
+	// Dir is where it looks for models; empty knows every model.
+	Dir string
+
 	mux *http.ServeMux
 
 	mu      sync.Mutex
@@ -67,6 +74,22 @@ func New() *Server {
 	return s
 }
 
+// Main plays ComfyUI in the process of a test binary that was called with the
+// argument "comfytest" and ComfyUI's own. Otherwise it does nothing.
+func Main() {
+	if len(os.Args) < 2 || os.Args[1] != "comfytest" {
+		return
+	}
+	flags := flag.NewFlagSet("comfytest", flag.ExitOnError)
+	host, port, dir := flags.String("listen", "", ""), flags.String("port", "", ""), flags.String("base-directory", "", "")
+	_ = flags.Parse(os.Args[2:]) // ends the process instead
+	s := New()
+	s.Dir = *dir
+	fmt.Println("To see the GUI go to: http://" + net.JoinHostPort(*host, *port))
+	fmt.Println(http.ListenAndServe(net.JoinHostPort(*host, *port), s)) //nolint:gosec // for tests
+	os.Exit(1)
+}
+
 // Close ends the work.
 func (s *Server) Close() { close(s.closed) }
 
@@ -103,6 +126,9 @@ func (s *Server) prompt(w http.ResponseWriter, r *http.Request) {
 		if !slices.Contains(classes, n.Class) {
 			wrong[id] = map[string]any{"class_type": n.Class, "errors": []any{map[string]string{"message": "Node type not found", "details": n.Class}}}
 		}
+		if name, ok := n.Inputs["ckpt_name"].(string); ok && n.Class == "CheckpointLoaderSimple" && !s.has(name) {
+			wrong[id] = map[string]any{"class_type": n.Class, "errors": []any{map[string]string{"message": "Value not in list", "details": "ckpt_name: '" + name + "'"}}}
+		}
 		if n.Class == "SaveImage" || n.Class == "PreviewImage" {
 			outputs++
 		}
@@ -121,6 +147,14 @@ func (s *Server) prompt(w http.ResponseWriter, r *http.Request) {
 	default:
 	}
 	answer(w, 200, map[string]any{"prompt_id": j.id, "number": j.number, "node_errors": map[string]any{}})
+}
+
+func (s *Server) has(model string) bool {
+	if s.Dir == "" {
+		return true
+	}
+	_, err := os.Stat(filepath.Join(s.Dir, "models", "checkpoints", model))
+	return err == nil
 }
 
 func (s *Server) work() {

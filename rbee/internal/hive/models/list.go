@@ -322,10 +322,16 @@ func (s *Store) Get(ctx context.Context, id string) (*operations.Model, error) {
 }
 
 // Find is the model that a reference means, whole: what an engine can be given.
+// Where the reference names one file of several, or an address, it is that file.
 func (s *Store) Find(ctx context.Context, ref Ref) (*operations.Model, error) {
 	m, err := s.lookUp(ctx, ref, ref.String())
 	if err != nil {
 		return nil, err
+	}
+	if i := slices.IndexFunc(m.Files, func(f operations.ModelFile) bool { return f.Path == ref.Part || ref.URL != "" }); i >= 0 && m.Format != "gguf" {
+		f := m.Files[i]
+		m.Path = filepath.Join(m.Path, filepath.FromSlash(f.Path))
+		m.Files, m.Bytes, m.Complete = []operations.ModelFile{f}, f.Bytes, !f.Missing
 	}
 	if !m.Complete {
 		return nil, failure(nil, "model %q is not whole here: a download of it was not finished", ref)

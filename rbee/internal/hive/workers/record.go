@@ -23,6 +23,9 @@ type record struct {
 	Version string `json:"version,omitempty"`
 	Model   string `json:"model"`
 
+	// ModelFile is the name of the model's file, if the recipe asks for it.
+	ModelFile string `json:"model_file,omitempty"`
+
 	// What was asked for.
 	Device        string            `json:"device,omitempty"`
 	AskedPort     int               `json:"asked_port,omitempty"`
@@ -82,7 +85,7 @@ func (r *record) ended() bool {
 // public is the record as reports tell it.
 func (r *record) public() operations.WorkerProcess {
 	p := operations.WorkerProcess{
-		ID: r.ID, Worker: r.Worker, Version: r.Version, Model: r.Model, State: r.State, Port: r.Port, API: r.Launch.API,
+		ID: r.ID, Worker: r.Worker, Version: r.Version, Model: r.Model, ModelFile: r.ModelFile, State: r.State, Port: r.Port, API: r.Launch.API,
 		Devices: slices.Clone(r.Devices), MemoryEstimate: r.Estimate, Argv: slices.Clone(r.Argv),
 		EnvNames:  slices.Sorted(maps.Keys(r.Env)),
 		CreatedAt: r.CreatedAt, StartedAt: r.StartedAt, ReadyAt: r.ReadyAt, EndedAt: r.EndedAt,

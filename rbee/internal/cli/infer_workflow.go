@@ -1,0 +1,112 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/rbee/internal/ui"
+)
+
+// runWorkflow has a worker run a workflow and saves what it made.
+func (c *inferCmd) runWorkflow(ctx context.Context, a *app) error {
+	graph, err := os.ReadFile(c.Workflow)
+	if err != nil {
+		return &usageError{message: "the workflow cannot be read: " + err.Error(), hint: "ComfyUI exports one with Workflow, Export (API)"}
+	}
+	prompt := c.Prompt
+	if prompt == "-" {
+		if prompt, err = waitFor(ctx, func() (string, error) { return readPrompt(a.p.Stdin) }); err != nil {
+			return err
+		}
+	}
+	out := ui.NewText(a.p.Stdout, a.terminal(a.p.Stdout))
+	r, err := askFor[*operations.InferReport](ctx, a, operations.Infer{
+		Target: a.target(c.Hive), Model: c.Model, Prompt: prompt, Workflow: graph, Seed: c.Seed,
+		Device: c.Device, WorkerID: c.WorkerID, MaxTokens: c.MaxTokens, Temperature: c.Temperature,
+	}, a.stream(operations.EventToken, out))
+	if err := a.endStream(ctx, out, err); err != nil {
+		return err
+	}
+	for i, f := range r.Files {
+		saved, err := saveNew(filepath.Join(c.Output, f.Name), f.Data)
+		if err != nil {
+			return fmt.Errorf("saving %s: %w", f.Name, err)
+		}
+		r.Files[i].Path, r.Files[i].Data = saved, nil
+		if !a.asJSON() {
+			out.Write(saved + "\n")
+		}
+	}
+	switch {
+	case a.asJSON():
+		return a.show(r)
+	case r.Text != "":
+		out.Write(r.Text)
+		out.EndLine()
+	case len(r.Files) == 0 && !a.flags().Quiet:
+		if err := ui.NothingMade(a.p.Stderr, a.style(a.p.Stderr)); err != nil {
+			return err
+		}
+	}
+	if out.Err() != nil {
+		return fmt.Errorf("writing the result: %w", out.Err())
+	}
+	return c.after(a, r)
+}
+
+// saveNew writes a file that is whole or not there, and never in the place of
+// another: where the name is taken, a number goes to its end.
+func saveNew(path string, data []byte) (saved string, err error) {
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // for whoever may see the directory above
+		return "", err
+	}
+	temp, err := os.CreateTemp(dir, ".rbee-")
+	if err != nil {
+		return "", err
+	}
+	defer os.Remove(temp.Name())
+	n, err := temp.Write(data)
+	if err == nil && n < len(data) {
+		err = io.ErrShortWrite
+	}
+	if err := errors.Join(err, temp.Chmod(0o644), temp.Close()); err != nil {
+		return "", err
+	}
+	ext := filepath.Ext(path)
+	stem := strings.TrimSuffix(path, ext)
+	for n := 0; ; n++ {
+		if saved = path; n > 0 {
+			saved = stem + "-" + strconv.Itoa(n) + ext
+		}
+		// A link fails where the name is taken, which a rename does not.
+		err := os.Link(temp.Name(), saved)
+		switch {
+		case err == nil:
+			return saved, nil
+		case !errors.Is(err, fs.ErrExist):
+			return saveHere(saved, data)
+		}
+	}
+}
+
+// saveHere is for file systems without links.
+func saveHere(path string, data []byte) (string, error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644) //nolint:gosec // the user's own directory
+	if err != nil {
+		return "", err
+	}
+	_, err = f.Write(data)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return "", errors.Join(err, os.Remove(path))
+	}
+	return path, nil
+}
