@@ -11,6 +11,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -41,6 +43,8 @@ type bundleIndex struct {
 	CreatedAt time.Time         `json:"created_at"`
 	Lock      json.RawMessage   `json:"lock"`
 	Recipes   map[string]string `json:"recipes,omitempty"` // the user's own, by file name
+	Binaries  map[string]string `json:"binaries"`          // the SHA-256 of each rbee, by its name there
+	Entries   int               `json:"entries"`           // how many come after this one
 }
 
 // Names in a bundle.
@@ -94,8 +98,11 @@ func OpenBundle(path string) (_ *Bundle, err error) {
 		}
 		b.entries[h.Name] = tarEntry{offset, h.Size}
 	}
-	if b.index.Form == 0 {
+	switch {
+	case b.index.Form == 0:
 		return nil, errors.New("it is empty")
+	case len(b.entries) != b.index.Entries:
+		return nil, fmt.Errorf("it is cut short: %d of %d files are in it", len(b.entries), b.index.Entries)
 	}
 	return b, nil
 }
@@ -117,8 +124,11 @@ func (b *Bundle) Lock(other *Lock) (*Lock, error) {
 	return l, nil
 }
 
-// Catalog is c with the bundle's recipes.
+// Catalog is c with the bundle's recipes; a nil c is the built-in catalog.
 func (b *Bundle) Catalog(c *Catalog) (*Catalog, error) {
+	if c == nil {
+		c = BuiltinCatalog()
+	}
 	if len(b.index.Recipes) == 0 {
 		return c, nil
 	}
@@ -136,18 +146,15 @@ func (b *Bundle) Catalog(c *Catalog) (*Catalog, error) {
 	return out, nil
 }
 
-// ExtractBinaries puts the rbee of each platform into dir, as [Binaries.Dir] wants
-// them.
+// ExtractBinaries puts the rbee of each platform into dir, checked, as
+// [Binaries.Dir] wants them.
 func (b *Bundle) ExtractBinaries(dir string) error {
 	for name, e := range b.entries {
 		file, ok := strings.CutPrefix(name, bundleBinaries)
 		if !ok || !filepath.IsLocal(file) || filepath.Base(file) != file {
 			continue
 		}
-		if err := writeWhole(filepath.Join(dir, file), 0o700, func(w io.Writer) error {
-			_, err := io.Copy(w, io.NewSectionReader(b.f, e.offset, e.size))
-			return err
-		}); err != nil {
+		if err := b.copyOut(e, b.index.Binaries[file], filepath.Join(dir, file), 0o700); err != nil {
 			return fmt.Errorf("unpacking %s: %w", name, err)
 		}
 	}
@@ -160,13 +167,18 @@ func (b *Bundle) extract(sum, path string) (bool, error) {
 	if !ok {
 		return false, nil
 	}
-	return true, writeWhole(path, 0o600, func(w io.Writer) error {
+	return true, b.copyOut(e, sum, path, 0o600)
+}
+
+// copyOut copies an entry to a path, if it has the right content.
+func (b *Bundle) copyOut(e tarEntry, sum, path string, mode fs.FileMode) error {
+	return writeWhole(path, mode, func(w io.Writer) error {
 		h := sha256.New()
 		if _, err := io.Copy(io.MultiWriter(w, h), io.NewSectionReader(b.f, e.offset, e.size)); err != nil {
 			return err
 		}
 		if got := hex.EncodeToString(h.Sum(nil)); got != sum {
-			return fmt.Errorf("the bundle is damaged: an artefact has SHA-256 %s, want %s", got, sum)
+			return fmt.Errorf("the bundle is damaged: a file has SHA-256 %s, want %s", got, sum)
 		}
 		return nil
 	})
@@ -316,16 +328,7 @@ func (l *lookup) variants(ctx context.Context, w Worker, p Platform) []WorkerWan
 // write writes the tar file.
 func (c *bundleContents) write(ctx context.Context, t *tar.Writer, o BundleOptions) error {
 	f := c.fleet
-	index, err := json.Marshal(bundleIndex{
-		Form: bundleForm, Version: f.opts.Version, CreatedAt: time.Now().UTC().Truncate(time.Second),
-		Lock: json.RawMessage(f.opts.Lock.whole()), Recipes: o.Recipes,
-	})
-	if err != nil {
-		return err
-	}
-	if err := putEntry(t, bundleIndexName, int64(len(index)), bytes.NewReader(index)); err != nil {
-		return err
-	}
+	binaries, sums := map[string]*Binary{}, map[string]string{}
 	for _, p := range c.binaries {
 		if f.opts.Binaries == nil {
 			break
@@ -334,25 +337,35 @@ func (c *bundleContents) write(ctx context.Context, t *tar.Writer, o BundleOptio
 		if err != nil {
 			return err
 		}
-		r, err := b.Open()
-		if err != nil {
-			return err
-		}
-		err = putEntry(t, fmt.Sprintf("%srbee-%s-%s", bundleBinaries, p.OS, p.Arch), b.Size, r)
-		if err = errors.Join(err, r.Close()); err != nil {
-			return err
-		}
+		name := fmt.Sprintf("rbee-%s-%s", p.OS, p.Arch)
+		binaries[name], sums[name] = b, b.SHA256
 		c.report.Platforms = append(c.report.Platforms, PlatformKey(p))
 	}
 	slices.Sort(c.report.Platforms)
-	sums := make([]string, 0, len(c.artefacts))
-	for sum := range c.artefacts {
-		sums = append(sums, sum)
+	index, err := json.Marshal(bundleIndex{
+		Form: bundleForm, Version: f.opts.Version, CreatedAt: time.Now().UTC().Truncate(time.Second),
+		Lock: json.RawMessage(f.opts.Lock.whole()), Recipes: o.Recipes, Binaries: sums,
+		Entries: len(binaries) + len(c.artefacts),
+	})
+	if err != nil {
+		return err
 	}
-	slices.Sort(sums)
-	for i, sum := range sums {
+	if err := putEntry(t, bundleIndexName, int64(len(index)), bytes.NewReader(index)); err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(binaries)) {
+		r, err := binaries[name].Open()
+		if err != nil {
+			return err
+		}
+		err = putEntry(t, bundleBinaries+name, binaries[name].Size, r)
+		if err = errors.Join(err, r.Close()); err != nil {
+			return err
+		}
+	}
+	for i, sum := range slices.Sorted(maps.Keys(c.artefacts)) {
 		a := c.artefacts[sum]
-		f.emit(operations.Event{Type: operations.EventNote, Message: fmt.Sprintf("%d of %d: %s", i+1, len(sums), a.artefact.Name)})
+		f.emit(operations.Event{Type: operations.EventNote, Message: fmt.Sprintf("%d of %d: %s", i+1, len(c.artefacts), a.artefact.Name)})
 		if err := c.putArtefact(ctx, t, sum, a); err != nil {
 			return err
 		}

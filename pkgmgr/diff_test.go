@@ -60,6 +60,14 @@ type (
 	planOpts  = pkgmgr.PlanOptions
 )
 
+var llmKey = pkgmgr.WorkerKey{Hive: "a", Type: "llm"}
+
+func setNeeds(w *want, n pkgmgr.Needs) {
+	llm := w.Workers[llmKey]
+	llm.Needs = n
+	w.Workers[llmKey] = llm
+}
+
 func setBinary(w *want, b pkgmgr.BinaryWant) { w.Binaries["linux/amd64"] = b }
 
 var diffCases = []diffCase{
@@ -215,6 +223,71 @@ var diffCases = []diffCase{
 		},
 		steps: []string{"update_hive  1.0>1.0", "start_hive  >"},
 		drift: []string{"outdated_hive"},
+	},
+	{
+		name: "a worker that would not run there",
+		edit: func(s *hiveState, w *want, _ *planOpts) {
+			s.State.Workers, s.State.Noexec, s.State.Commands = nil, "/home", []string{"sh"}
+			setNeeds(w, pkgmgr.Needs{Glibc: "2.38", Commands: []string{"cc"}})
+		},
+		drift: []string{"missing_worker llm"},
+		blocked: []string{"llm: worker 'llm' would not run there: glibc 2.36 is older than 2.38; " +
+			"/home is mounted noexec, so that no program in it can be run; move rbee with RBEE_HOME; cc is not on its PATH: engines compile"},
+	},
+	{
+		name: "a worker that runs, and would not be installed there again",
+		edit: func(_ *hiveState, w *want, _ *planOpts) { setNeeds(w, pkgmgr.Needs{Glibc: "2.38"}) },
+	},
+	{
+		name: "no room for it",
+		edit: func(s *hiveState, w *want, _ *planOpts) {
+			s.State.Workers, s.State.DiskFree, s.State.Home = nil, 5<<30, "/home/bee/rbee"
+			setNeeds(w, pkgmgr.Needs{Disk: 6 << 30})
+		},
+		drift:   []string{"missing_worker llm"},
+		blocked: []string{"llm: /home/bee/rbee has 5.0 GiB free, and what is to be installed there needs 6.0 GiB"},
+	},
+	{
+		name: "no room for twice what is sent",
+		edit: func(s *hiveState, _ *want, _ *planOpts) {
+			s.State.Workers, s.State.DiskFree = nil, 139
+		},
+		drift:   []string{"missing_worker llm"},
+		blocked: []string{"llm:  has 139 B free"},
+	},
+	{
+		name: "just room enough",
+		edit: func(s *hiveState, _ *want, _ *planOpts) {
+			s.State.Workers, s.State.DiskFree = nil, 140
+		},
+		steps: []string{"install_worker llm >2.0"},
+		drift: []string{"missing_worker llm"},
+	},
+	{
+		name: "another variant of the same version",
+		edit: func(s *hiveState, w *want, _ *planOpts) {
+			llm := w.Workers[llmKey]
+			llm.Variant, llm.SHA256 = "cuda", "cc"
+			w.Workers[llmKey], s.State.Workers[0].Variant = llm, "cpu"
+		},
+		steps: []string{"update_worker llm 2.0>2.0"},
+		drift: []string{"outdated_worker llm: Worker 'llm' 2.0 is cpu, want cuda"},
+	},
+	{
+		name: "what is published could not be asked for: what is there stays",
+		edit: func(_ *hiveState, w *want, _ *planOpts) {
+			w.Workers[llmKey] = pkgmgr.WorkerWant{Err: &pkgmgr.LookupError{Err: errors.New("llm.yaml:3: the API is limited")}}
+		},
+		blocked: []string{"llm: llm.yaml:3: the API is limited"},
+	},
+	{
+		name: "what is published could not be asked for, and what is there is damaged",
+		edit: func(s *hiveState, w *want, _ *planOpts) {
+			w.Workers[llmKey] = pkgmgr.WorkerWant{Err: &pkgmgr.LookupError{Err: errors.New("llm.yaml:3: the API is limited")}}
+			s.State.Workers[0].Corrupt = "run is gone"
+		},
+		drift:   []string{"corrupt_worker llm"},
+		blocked: []string{"llm: llm.yaml:3: the API is limited"},
 	},
 	{
 		name:  "missing worker",

@@ -119,6 +119,8 @@ func scripts(start newHost, which func(*testscript.Params)) testscript.Params {
 			"hub":    hub,
 			"origin": origin,
 			"empty":  empty,
+
+			"example": example,
 		},
 	}
 	which(&p)
@@ -191,6 +193,17 @@ func origin(ts *testscript.TestScript, _ bool, args []string) {
 	default:
 		ts.Fatalf("origin does not know %s", args[0])
 	}
+}
+
+// example writes the nth recipe of docs/catalog.md to a file: example 1 bee.yaml.
+func example(ts *testscript.TestScript, _ bool, args []string) {
+	doc, err := os.ReadFile("../../../docs/catalog.md")
+	ts.Check(err)
+	n, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	parts := strings.Split(string(doc), "\n```yaml\n")
+	text, _, _ := strings.Cut(parts[n], "```")
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(text), 0o600))
 }
 
 type fleetKey struct{}

@@ -23,6 +23,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rbee-keeper/rbee/pkgmgr/origintest"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
@@ -30,6 +31,7 @@ import (
 
 // TestMain lets the test binary be rbee: installed as bin/rbee it is the daemon.
 func TestMain(m *testing.M) {
+	origintest.Main()
 	if len(os.Args) > 3 && os.Args[1] == "engine" {
 		engine(os.Args[2], os.Args[3])
 	}

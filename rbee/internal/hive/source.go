@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/sourcegraph/conc/pool"
@@ -169,22 +170,53 @@ func (st *stage) take(a *wire.Artefact, path string) error {
 // partSuffix marks what has arrived of an artefact.
 const partSuffix = ".part"
 
+// downloadTries bounds how often a download is gone on with that is cut off again
+// and again.
+const downloadTries = 10
+
+// errOther is an artefact whose content is another one than was promised.
+var errOther = errors.New("it is not what was promised")
+
 // download fetches an artefact and stores it, going on with what an earlier try
-// has brought.
-func (st *stage) download(ctx context.Context, a *wire.Artefact, path string) (err error) {
+// has brought. One that is cut off is gone on with as long as that brings more; one
+// that was gone on with and turns out to be another one is begun anew.
+func (st *stage) download(ctx context.Context, a *wire.Artefact, path string) error {
 	if st.have(a, path) {
 		return nil
 	}
+	for try := 1; ; try++ {
+		before := fileSize(path + partSuffix)
+		err := st.fetch(ctx, a, path)
+		more := fileSize(path+partSuffix) > before || before > 0 && errors.Is(err, errOther)
+		if err == nil || ctx.Err() != nil || errors.Is(err, syscall.ENOSPC) || !more || try == downloadTries {
+			return err
+		}
+	}
+}
+
+func fileSize(path string) int64 {
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}
+
+// fetch is one try of a download.
+func (st *stage) fetch(ctx context.Context, a *wire.Artefact, path string) (err error) {
 	u, err := url.Parse(a.URL)
 	if err != nil {
 		return fmt.Errorf("the URL of %s cannot be read", a.Name)
 	}
 	shown := (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String() // a query may be secret
+	var counted int64
 	defer func() {
 		if err != nil {
+			st.arrived(-counted) // the next try counts anew
 			err = fmt.Errorf("downloading %s: %w", shown, err)
 		}
 	}()
+	arrived := func(n int64) { counted += n; st.arrived(n) }
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	stalled := time.AfterFunc(stallTimeout, func() { cancel(fmt.Errorf("no byte came for %s", stallTimeout)) })
@@ -206,20 +238,19 @@ func (st *stage) download(ctx context.Context, a *wire.Artefact, path string) (e
 	defer resp.Body.Close()
 	switch {
 	case resp.StatusCode == http.StatusPartialContent && have > 0 && strings.HasPrefix(resp.Header.Get("Content-Range"), fmt.Sprintf("bytes %d-", have)):
-		st.arrived(have)
+		arrived(have)
 	case resp.StatusCode == http.StatusOK:
 		have = 0
 		hash.Reset()
 	case resp.StatusCode == http.StatusRequestedRangeNotSatisfiable && have > 0:
-		// What is there is no beginning of it.
 		_ = os.Remove(path + partSuffix)
-		return errors.New("what an earlier try brought does not fit; try again")
+		return fmt.Errorf("%w: what an earlier try brought is no beginning of it", errOther)
 	default:
 		return fmt.Errorf("the server answered %s", resp.Status)
 	}
 	err = st.store(resp.Body, a, path, have, hash, func(n int) {
 		stalled.Reset(stallTimeout)
-		st.arrived(int64(n))
+		arrived(int64(n))
 	})
 	return stripURL(ctx, err)
 }
@@ -293,13 +324,13 @@ func (h *Hive) store(r io.Reader, a *wire.Artefact, path string, have int64, sum
 	got := hex.EncodeToString(sum.Sum(nil))
 	switch {
 	case size > limit && a.Size > 0:
-		err = fmt.Errorf("more than the %d bytes that were promised came", a.Size)
+		err = fmt.Errorf("%w: more than %d bytes came", errOther, a.Size)
 	case size > limit:
 		err = fmt.Errorf("it does not fit on the disk: more than %s", sizeText(uint64(limit))) //nolint:gosec // not negative
 	case a.Size > 0 && size != a.Size:
 		err = fmt.Errorf("%d bytes came, want %d", size, a.Size)
 	case !equalHex(got, a.SHA256):
-		err = fmt.Errorf("the artefact has SHA-256 %s, want %s", got, a.SHA256)
+		err = fmt.Errorf("%w: SHA-256 %s, want %s", errOther, got, a.SHA256)
 	default:
 		return os.Rename(part, path)
 	}

@@ -1,0 +1,281 @@
+package pkgmgr_test
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/fakehost"
+	"github.com/rbee-keeper/rbee/pkgmgr/origintest"
+)
+
+const engineRecipe = `type: engine
+versions: { github: bees/engine, tag: "v{version}" }
+sources:
+  - name: any
+    steps: [archive: { asset: "engine-{version}-*.tar.gz" }]
+    entry: bin/engine
+start: { args: [--port, "{port}"] }
+ready: { path: /health }
+`
+
+// lockFleet is a fleet whose worker comes from releases, with its lock.
+type lockFleet struct {
+	t        *testing.T
+	origin   *origintest.Server
+	config   *pkgmgr.Config
+	machines fakehost.Fleet
+	lock     string // the file
+	catalog  *pkgmgr.Catalog
+	cache    string
+}
+
+func newLockFleet(t *testing.T) *lockFleet {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "engine.yaml"), []byte(engineRecipe), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	catalog, err := pkgmgr.LoadCatalog(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &lockFleet{t: t, origin: origintest.New(t), lock: filepath.Join(dir, "hives.lock"), catalog: catalog, cache: t.TempDir()}
+	f.config, f.machines = echoFleet(2)
+	for i := range f.config.Hives {
+		f.config.Hives[i].Workers = append(f.config.Hives[i].Workers, pkgmgr.Worker{Type: "engine", Version: pkgmgr.Latest})
+	}
+	return f
+}
+
+func (f *lockFleet) release(version string) {
+	f.origin.AddRelease("bees/engine", origintest.Release{Tag: "v" + version, Assets: map[string][]byte{
+		"engine-" + version + "-any.tar.gz": origintest.TarGz(map[string]string{"bin/engine": "#!/bin/sh\necho " + version + "\n"}),
+	}})
+}
+
+func (f *lockFleet) load() *pkgmgr.Lock {
+	f.t.Helper()
+	l, err := pkgmgr.LoadLock(f.lock)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return l
+}
+
+// open gives a fleet with the lock as it is on disk.
+func (f *lockFleet) open(edit func(*pkgmgr.Options)) (*pkgmgr.Fleet, *pkgmgr.Lock) {
+	f.t.Helper()
+	lock := f.load()
+	return openFleet(f.t, f.config, f.machines, func(o *pkgmgr.Options) {
+		o.Catalog, o.Lock, o.CacheDir = f.catalog, lock, f.cache
+		o.Origins = pkgmgr.Origins{GitHubAPI: f.origin.API(), PythonIndex: f.origin.Index()}
+		if edit != nil {
+			edit(o)
+		}
+	}), lock
+}
+
+// sync makes it so and saves the lock.
+func (f *lockFleet) sync(po pkgmgr.PlanOptions, edit func(*pkgmgr.Options)) *operations.SyncReport {
+	f.t.Helper()
+	fleet, lock := f.open(edit)
+	r := syncFleet(f.t.Context(), fleet, po, pkgmgr.ApplyOptions{})
+	if err := lock.Save(); err != nil {
+		f.t.Fatal(err)
+	}
+	return r
+}
+
+func (f *lockFleet) version(hive string) (v string) {
+	f.machines[hive].Edit(func(s *pkgmgr.State) {
+		for _, w := range s.Workers {
+			if w.Type == "engine" {
+				v = w.Version
+			}
+		}
+	})
+	return v
+}
+
+// TestLockIsKept holds that a wish is resolved once, that the lock alone tells it
+// from then on, and that only an upgrade moves it.
+func TestLockIsKept(t *testing.T) {
+	t.Parallel()
+	f := newLockFleet(t)
+	f.release("1.0")
+	if r := f.sync(pkgmgr.PlanOptions{}, nil); results(r.Hives) != "gpu-00=installed gpu-01=installed" || f.version("gpu-00") != "1.0" {
+		t.Fatal(results(r.Hives), f.version("gpu-00"))
+	}
+	first, err := os.ReadFile(f.lock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.release("1.1")
+	asked := f.origin.Asked("/")
+	f.machines["gpu-01"].Edit(func(s *pkgmgr.State) { s.Workers = nil })
+	if f.sync(pkgmgr.PlanOptions{}, nil); f.version("gpu-01") != "1.0" || f.origin.Asked("/releases") != 1 {
+		t.Errorf("%s, %d requests more", f.version("gpu-01"), f.origin.Asked("/")-asked)
+	}
+	if again, _ := os.ReadFile(f.lock); !bytes.Equal(first, again) {
+		t.Errorf("the lock was written anew:\n%s", again)
+	}
+	fleet, _ := f.open(nil)
+	fleet.Read(t.Context(), pkgmgr.ReadOptions{})
+	plan := fleet.Plan(t.Context(), pkgmgr.PlanOptions{Fetch: true, Upgrade: true})
+	if len(plan.Upgrades) != 1 || plan.Upgrades[0].From != "1.0" || plan.Upgrades[0].To != "1.1" || len(plan.Steps) != 2 {
+		t.Errorf("%+v", plan)
+	}
+	if again, _ := os.ReadFile(f.lock); !bytes.Equal(first, again) {
+		t.Error("a plan wrote the lock")
+	}
+	// A hive that is held stays; an upgrade ends that.
+	lock := f.load()
+	lock.Hold("gpu-00", "engine", "1.0", time.Now())
+	if err := lock.Save(); err != nil {
+		t.Fatal(err)
+	}
+	if f.sync(pkgmgr.PlanOptions{Upgrade: true, UpgradeTypes: []string{"echo"}}, nil); f.version("gpu-01") != "1.0" {
+		t.Errorf("another type's upgrade moved it to %s", f.version("gpu-01"))
+	}
+	if f.sync(pkgmgr.PlanOptions{Upgrade: true}, nil); f.version("gpu-00") != "1.1" || f.version("gpu-01") != "1.1" {
+		t.Errorf("%s, %s", f.version("gpu-00"), f.version("gpu-01"))
+	}
+	if text, _ := os.ReadFile(f.lock); !strings.Contains(string(text), `"previous": "1.0"`) || strings.Contains(string(text), "holds") {
+		t.Errorf("%s", text)
+	}
+}
+
+func TestHold(t *testing.T) {
+	t.Parallel()
+	f := newLockFleet(t)
+	f.release("1.0")
+	f.sync(pkgmgr.PlanOptions{}, nil)
+	f.release("1.1")
+	f.sync(pkgmgr.PlanOptions{Upgrade: true}, nil)
+	lock := f.load()
+	lock.Hold("gpu-00", "engine", "1.0", time.Now())
+	if err := lock.Save(); err != nil {
+		t.Fatal(err)
+	}
+	f.machines["gpu-00"].Edit(func(s *pkgmgr.State) { s.Workers = nil })
+	f.machines["gpu-01"].Edit(func(s *pkgmgr.State) { s.Workers = nil })
+	if f.sync(pkgmgr.PlanOptions{}, nil); f.version("gpu-00") != "1.0" || f.version("gpu-01") != "1.1" {
+		t.Errorf("%s, %s", f.version("gpu-00"), f.version("gpu-01"))
+	}
+}
+
+func TestLoadLockProblems(t *testing.T) {
+	t.Parallel()
+	const sum = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+	source := func(sum string) string {
+		return `{"lock":1,"sources":[{"type":"e","version":"1","steps":[{"kind":"file","artefact":{"name":"x","url":"https://h/x","sha256":"` + sum + `"}}]}]}`
+	}
+	for text, want := range map[string]string{
+		"":                                    "unexpected end",
+		"<<<<<<< ours":                        "invalid character",
+		`{}`:                                  "it has form 0, this rbee knows 1",
+		`{"lock":2}`:                          "it has form 2, this rbee knows 1",
+		`{"lock":1,"workers":[{"type":"e"}]}`: `e: "" is no version`,
+		`{"lock":1,"workers":[{"type":"e","version":"../x"}]}`: `"../x" is no version`,
+		source(""):                "e 1: x has no SHA-256",
+		source("ABC"):             "e 1: x has no SHA-256",
+		source(sum):               "",
+		`{"lock":1,"later":true}`: "",
+	} {
+		path := filepath.Join(t.TempDir(), "hives.lock")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := pkgmgr.LoadLock(path)
+		if (err == nil) != (want == "") || err != nil && (!strings.Contains(err.Error(), want) || operations.CodeOf(err) != operations.CodeConfigInvalid) {
+			t.Errorf("%s: %v, want %q", text, err, want)
+		}
+	}
+}
+
+// TestBundle holds that a bundle stands for every origin, and that a damaged one
+// installs nothing.
+func TestBundle(t *testing.T) {
+	t.Parallel()
+	f := newLockFleet(t)
+	f.release("1.0")
+	path := filepath.Join(t.TempDir(), "fleet.rbee")
+	fleet, _ := f.open(nil)
+	fleet.Read(t.Context(), pkgmgr.ReadOptions{})
+	r, err := fleet.WriteBundle(t.Context(), path, pkgmgr.BundleOptions{Recipes: map[string]string{"engine.yaml": engineRecipe}})
+	if err != nil || r.Artefacts != 1 || len(r.Blocked) != 0 || len(r.Platforms) != 1 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	whole, err := os.ReadFile(path)
+	if err != nil || int64(len(whole)) != r.Bytes {
+		t.Fatalf("%d bytes, %v", len(whole), err)
+	}
+	f.origin.Close()
+
+	// use installs from a bundle, as if nothing had been known here.
+	use := func(path string) (*operations.SyncReport, error) {
+		b, err := pkgmgr.OpenBundle(path)
+		if err != nil {
+			return nil, err
+		}
+		defer b.Close()
+		if err := b.ExtractBinaries(t.TempDir()); err != nil {
+			return nil, err
+		}
+		f.cache = t.TempDir()
+		empty, err := pkgmgr.LoadLock(filepath.Join(t.TempDir(), "hives.lock"))
+		if err != nil {
+			return nil, err
+		}
+		lock, err := b.Lock(empty)
+		if err != nil {
+			return nil, err
+		}
+		catalog, err := b.Catalog(nil)
+		if err != nil {
+			return nil, err
+		}
+		return f.sync(pkgmgr.PlanOptions{}, func(o *pkgmgr.Options) { o.Bundle, o.Push, o.Lock, o.Catalog = b, true, lock, catalog }), nil
+	}
+	// Every tenth byte of it is another one, in turn; what is not noticed when it is
+	// opened is when it is used.
+	bent := filepath.Join(t.TempDir(), "bent.rbee")
+	for at := 0; at < len(whole); at += max(1, len(whole)/400) {
+		data := bytes.Clone(whole)
+		data[at] ^= 0x20
+		if err := os.WriteFile(bent, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r, err := use(bent)
+		if err != nil {
+			continue
+		}
+		if v := f.version("gpu-00"); v != "" && v != "1.0" {
+			t.Errorf("byte %d: %s was installed: %s", at, v, results(r.Hives))
+		}
+		for _, m := range f.machines {
+			m.Edit(func(s *pkgmgr.State) { s.Workers = nil })
+		}
+	}
+	for _, n := range []int{0, 100, 512, 1000, len(whole) / 2} {
+		if err := os.WriteFile(bent, whole[:n], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := use(bent); err == nil || !strings.Contains(err.Error(), "bent.rbee") {
+			t.Errorf("cut at %d: %v", n, err)
+		}
+	}
+	if _, err := pkgmgr.OpenBundle(filepath.Join(t.TempDir(), "none")); !errors.Is(err, os.ErrNotExist) {
+		t.Error(err)
+	}
+	if r, err := use(path); err != nil || f.version("gpu-00") != "1.0" || f.version("gpu-01") != "1.0" {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
