@@ -39,6 +39,9 @@ type WorkerProcess struct {
 	Model     string `json:"model"`
 	ModelFile string `json:"model_file,omitempty"`
 
+	// Serves is what the engine itself calls the model; empty if that is Model.
+	Serves string `json:"serves,omitempty"`
+
 	// API is the dialect it speaks: "comfyui", or empty for OpenAI's.
 	API string `json:"api,omitempty"`
 

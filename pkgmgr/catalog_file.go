@@ -103,6 +103,7 @@ type startEntry struct {
 	Env     strict.Value[map[string]strict.Value[string]] `key:"env" like:"{ NAME: value }"`
 	Links   strict.Value[map[string]strict.Value[string]] `key:"links" like:"{ models/x.gguf: \"{model_path}\" }"`
 	Prepare strict.Value[[]prepareEntry]                  `key:"prepare"`
+	Serves  strict.Value[string]                          `key:"serves" like:"\"{model_sha256}\""`
 }
 
 type prepareEntry struct {

@@ -247,6 +247,8 @@ func (c *recipeCheck) start(e *startEntry) Start {
 		}
 		s.Links[name] = v.V
 	}
+	c.placeholders(e.Serves, startWords)
+	s.Serves = e.Serves.V
 	for _, p := range e.Prepare.V {
 		if p.Path.Set && !strings.HasPrefix(p.Path.V, "/") {
 			c.report(p.Path.Pos, "expected a path, such as /api/load", "path %q does not begin with a slash", p.Path.V)

@@ -200,6 +200,9 @@ type Start struct {
 
 	// Prepare are requests that it gets once it answers, before it is ready.
 	Prepare []wire.HTTPRequest
+
+	// Serves is what it calls its model in requests; empty if that is {model}.
+	Serves string
 }
 
 // Ready is how a worker shows that it can serve: a GET of Path on its port that
@@ -229,7 +232,7 @@ func (r *Recipe) Launch(s *Source) *wire.Launch {
 		args = slices.Concat(args, s.Args)
 	}
 	l := &wire.Launch{
-		Args: args, Env: r.Start.Env, Links: r.Start.Links, Prepare: r.Start.Prepare,
+		Args: args, Env: r.Start.Env, Links: r.Start.Links, Prepare: r.Start.Prepare, Serves: r.Start.Serves,
 		ReadyPath: r.Ready.Path, ReadyStatus: r.Ready.Status,
 		StallSeconds: r.Ready.Stall.Seconds(), GraceSeconds: r.Grace.Seconds(), GPU: r.Needs.GPU,
 	}

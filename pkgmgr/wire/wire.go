@@ -423,6 +423,9 @@ type Launch struct {
 	// Prepare are requests that it gets once it answers, before it is ready.
 	Prepare []HTTPRequest `json:"prepare,omitempty"`
 
+	// Serves is what it calls its model in requests; empty if that is {model}.
+	Serves string `json:"serves,omitempty"`
+
 	// ReadyPath is asked for with GET until it answers ReadyStatus. Without a
 	// path a worker is ready as soon as it listens on its port.
 	ReadyPath   string `json:"ready_path,omitempty"`

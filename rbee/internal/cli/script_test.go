@@ -105,6 +105,9 @@ func scripts(start newHost, which func(*testscript.Params)) testscript.Params {
 				_, err := exec.LookPath(shell)
 				return err == nil, nil
 			}
+			if name == "engine" {
+				return os.Getenv("RBEE_TEST_OLLAMA") != "" && os.Getenv("RBEE_TEST_GGUF") != "", nil
+			}
 			return false, fmt.Errorf("unknown condition %q", name)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -121,15 +124,17 @@ func scripts(start newHost, which func(*testscript.Params)) testscript.Params {
 			"empty":  empty,
 
 			"example": example,
+			"engine":  engine,
 		},
 	}
 	which(&p)
 	return p
 }
 
-// hub starts a model hub with two small repositories and names it in HF_ENDPOINT.
+// hub starts a model hub with small repositories and names it in HF_ENDPOINT.
 func hub(ts *testscript.TestScript, _ bool, _ []string) {
-	h := hubtest.New(map[string]hubtest.Repo{"bees/honey": {
+	tiny, _ := os.ReadFile(os.Getenv("RBEE_TEST_GGUF")) // for the few scripts that need one
+	h := hubtest.New(map[string]hubtest.Repo{"bees/tiny": {"tiny-F32.gguf": tiny}, "bees/honey": {
 		"README.md": []byte("sweet"), "honey-Q4_K_M.gguf": hubtest.GGUF(1, 4, 2, 64, 4096, 500_000),
 		"honey-Q8_0.gguf": hubtest.GGUF(2, 4, 2, 64, 4096, 900_000),
 	}, "bees/comb": {
@@ -193,6 +198,16 @@ func origin(ts *testscript.TestScript, _ bool, args []string) {
 	default:
 		ts.Fatalf("origin does not know %s", args[0])
 	}
+}
+
+// engine publishes the real ollama, under a version: engine v0.17.4.
+func engine(ts *testscript.TestScript, _ bool, args []string) {
+	program, err := os.ReadFile(os.Getenv("RBEE_TEST_OLLAMA"))
+	ts.Check(err)
+	packed := origintest.TarZst(map[string]string{"bin/ollama": string(program)})
+	fleetOf(ts).origin.AddRelease("ollama/ollama", origintest.Release{Tag: args[0], Assets: map[string][]byte{
+		"ollama-linux-amd64.tar.zst": packed, "ollama-linux-arm64.tar.zst": packed,
+	}})
 }
 
 // example writes the nth recipe of docs/catalog.md to a file: example 1 bee.yaml.

@@ -302,7 +302,7 @@ func (o offer) fail(message string, err error) error {
 // post sends the question through the hive to the worker.
 func (o offer) post(ctx context.Context, path string, op operations.Infer) (*http.Response, error) {
 	q := chatRequest{
-		Model: op.Model, MaxTokens: op.MaxTokens, Temperature: op.Temperature, TopP: op.TopP, TopK: op.TopK, Seed: op.Seed, Stream: op.Stream,
+		Model: cmp.Or(o.worker.Serves, op.Model), MaxTokens: op.MaxTokens, Temperature: op.Temperature, TopP: op.TopP, TopK: op.TopK, Seed: op.Seed, Stream: op.Stream,
 	}
 	if op.Stream {
 		q.StreamOptions = &streamOptions{IncludeUsage: true}

@@ -107,6 +107,7 @@ func (w *worker) launch(ctx context.Context) error {
 	w.update(func(r *record) {
 		r.Version, r.Argv, r.Port, r.Launch = engine.Version, argv, port, engine.Launch
 		r.ModelFile, r.Prepare = words["model_file"], words.requests(engine.Launch.Prepare)
+		r.Serves, _ = words.fill(engine.Launch.Serves)
 		r.Devices, r.Estimate, r.Reason, r.FreeBefore = place.Devices, place.Estimate, place.Reason, free
 		r.Process, r.Members, r.ExitStatus, r.Problem = proc.ID{}, nil, nil, ""
 		r.ReadyAt, r.EndedAt = time.Time{}, time.Time{}

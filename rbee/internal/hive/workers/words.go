@@ -91,6 +91,7 @@ func asks(l wire.Launch, braced ...string) bool {
 	for name, to := range l.Links {
 		found = found || has(name) || has(to)
 	}
+	found = found || has(l.Serves)
 	for _, r := range l.Prepare {
 		found = found || has(r.Path) || has(r.Body)
 	}

@@ -27,6 +27,7 @@ func prepared(t *testing.T, body string) (Options, string) {
 		e.Launch.Args = []string{"engine", "{port}", "serve", "{payload}/main.py", "--dir={state}", "--ctx={context?}", "--slots={parallel}", "--seats={parallel?}"}
 		e.Launch.Links = map[string]string{"models/{model_file}": "{model_path}", "blobs/sha256-{model_sha256}": "{model_path}"}
 		e.Launch.Prepare = []wire.HTTPRequest{{Path: "/prepare", Body: body}}
+		e.Launch.Serves = "m-{model_sha256}"
 		e.Launch.Env = map[string]string{"CTX": "{context?}", "STATE": "{state}"}
 		return e, err
 	}
@@ -43,6 +44,9 @@ func TestPrepare(t *testing.T) {
 	r, err := m.Spawn(t.Context(), operations.WorkerSpawn{Worker: "fake", Model: `a "quoted" name`}, nil)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if r.Worker.Serves != "m-ab12" || r.Worker.ModelFile != "tiny.gguf" {
+		t.Errorf("%+v", r.Worker)
 	}
 	state := m.stateDir(r.Worker.ID)
 	for _, link := range []string{"models/tiny.gguf", "blobs/sha256-ab12"} {
