@@ -29,7 +29,7 @@ package gpu
 import (
 	"cmp"
 	"context"
-	"slices"
+	"sort"
 )
 
 // Vendor is who made a device.
@@ -134,24 +134,26 @@ func Detect(ctx context.Context) (Report, error) {
 }
 
 func sortDevices(devices []Device) {
-	slices.SortFunc(devices, func(a, b Device) int {
+	sort.Slice(devices, func(i, j int) bool {
+		a, b := &devices[i], &devices[j]
 		return cmp.Or(
 			cmp.Compare(a.Vendor, b.Vendor),
 			cmp.Compare(uint(a.Index), uint(b.Index)), // -1 goes last
 			cmp.Compare(a.PCIBusID, b.PCIBusID),
 			cmp.Compare(a.UUID, b.UUID),
 			cmp.Compare(a.Error, b.Error),
-		)
+		) < 0
 	})
 }
 
 func sortProcesses(processes []Process) {
-	slices.SortFunc(processes, func(a, b Process) int {
+	sort.Slice(processes, func(i, j int) bool {
+		a, b := &processes[i], &processes[j]
 		return cmp.Or(
 			cmp.Compare(a.Vendor, b.Vendor),
 			cmp.Compare(a.DeviceUUID, b.DeviceUUID),
 			cmp.Compare(a.PID, b.PID),
 			cmp.Compare(a.Name, b.Name),
-		)
+		) < 0
 	})
 }

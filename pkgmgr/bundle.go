@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -275,8 +276,9 @@ func (c *bundleContents) collect(ctx context.Context, o BundleOptions) {
 			}
 		}
 	}
-	slices.SortFunc(c.report.Workers, func(a, b operations.BundleContents) int {
-		return cmp.Or(cmp.Compare(a.Worker, b.Worker), cmp.Compare(a.Version, b.Version), cmp.Compare(a.Variant, b.Variant), cmp.Compare(a.Platform, b.Platform))
+	sort.Slice(c.report.Workers, func(i, j int) bool {
+		a, b := &c.report.Workers[i], &c.report.Workers[j]
+		return cmp.Or(cmp.Compare(a.Worker, b.Worker), cmp.Compare(a.Version, b.Version), cmp.Compare(a.Variant, b.Variant), cmp.Compare(a.Platform, b.Platform)) < 0
 	})
 	c.report.Workers = slices.Compact(c.report.Workers)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sort"
 	"strings"
 
 	"github.com/rbee-keeper/rbee/operations"
@@ -51,7 +52,7 @@ type PlanOptions struct {
 func Diff(states []HiveState, want Want, o PlanOptions) operations.Plan {
 	plan := operations.Plan{Steps: []operations.Step{}, Drift: []operations.Drift{}}
 	sorted := slices.Clone(states)
-	slices.SortStableFunc(sorted, func(a, b HiveState) int { return cmp.Compare(a.Hive.Alias, b.Hive.Alias) })
+	sort.SliceStable(sorted, func(i, j int) bool { return sorted[i].Hive.Alias < sorted[j].Hive.Alias })
 	for _, s := range sorted {
 		d := hiveDiff{hive: s.Hive, state: s.State, want: want, opts: o}
 		switch {
@@ -388,11 +389,13 @@ var (
 )
 
 func (d *hiveDiff) sort() {
-	slices.SortStableFunc(d.steps, func(a, b operations.Step) int {
-		return cmp.Or(cmp.Compare(slices.Index(actionOrder, a.Action), slices.Index(actionOrder, b.Action)), cmp.Compare(a.Worker, b.Worker))
+	sort.SliceStable(d.steps, func(i, j int) bool {
+		a, b := &d.steps[i], &d.steps[j]
+		return cmp.Or(cmp.Compare(slices.Index(actionOrder, a.Action), slices.Index(actionOrder, b.Action)), cmp.Compare(a.Worker, b.Worker)) < 0
 	})
-	slices.SortStableFunc(d.drift, func(a, b operations.Drift) int {
-		return cmp.Or(cmp.Compare(slices.Index(issueOrder, a.Issue), slices.Index(issueOrder, b.Issue)), cmp.Compare(a.Worker, b.Worker))
+	sort.SliceStable(d.drift, func(i, j int) bool {
+		a, b := &d.drift[i], &d.drift[j]
+		return cmp.Or(cmp.Compare(slices.Index(issueOrder, a.Issue), slices.Index(issueOrder, b.Issue)), cmp.Compare(a.Worker, b.Worker)) < 0
 	})
-	slices.SortStableFunc(d.blocked, func(a, b operations.Blocked) int { return cmp.Compare(a.Worker, b.Worker) })
+	sort.SliceStable(d.blocked, func(i, j int) bool { return d.blocked[i].Worker < d.blocked[j].Worker })
 }

@@ -11,6 +11,7 @@ import (
 	"path"
 	"regexp"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 
@@ -284,6 +285,6 @@ func (t target) wheels(data []byte) ([]wire.Artefact, error) {
 		}
 		all = append(all, a)
 	}
-	slices.SortFunc(all, func(a, b wire.Artefact) int { return cmp.Compare(a.Name, b.Name) })
+	sort.Slice(all, func(i, j int) bool { return all[i].Name < all[j].Name })
 	return all, nil
 }

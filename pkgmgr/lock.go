@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sort"
 	"strings"
 	"sync"
 	"time"
@@ -137,13 +138,18 @@ func (l *Lock) text() string {
 		}) || slices.ContainsFunc(f.Holds, func(h Hold) bool { return h.Type == s.Type && h.Version == s.Version })
 		return !used
 	})
-	slices.SortFunc(f.Workers, func(a, b LockedWorker) int {
-		return cmp.Or(cmp.Compare(a.Type, b.Type), cmp.Compare(a.Requested, b.Requested))
+	sort.Slice(f.Workers, func(i, j int) bool {
+		a, b := &f.Workers[i], &f.Workers[j]
+		return cmp.Or(cmp.Compare(a.Type, b.Type), cmp.Compare(a.Requested, b.Requested)) < 0
 	})
-	slices.SortFunc(f.Sources, func(a, b LockedSource) int {
-		return cmp.Or(cmp.Compare(a.Type, b.Type), CompareVersions(a.Version, b.Version), cmp.Compare(a.Source, b.Source), cmp.Compare(a.Platform, b.Platform))
+	sort.Slice(f.Sources, func(i, j int) bool {
+		a, b := &f.Sources[i], &f.Sources[j]
+		return cmp.Or(cmp.Compare(a.Type, b.Type), CompareVersions(a.Version, b.Version), cmp.Compare(a.Source, b.Source), cmp.Compare(a.Platform, b.Platform)) < 0
 	})
-	slices.SortFunc(f.Holds, func(a, b Hold) int { return cmp.Or(cmp.Compare(a.Hive, b.Hive), cmp.Compare(a.Type, b.Type)) })
+	sort.Slice(f.Holds, func(i, j int) bool {
+		a, b := &f.Holds[i], &f.Holds[j]
+		return cmp.Or(cmp.Compare(a.Hive, b.Hive), cmp.Compare(a.Type, b.Type)) < 0
+	})
 	data, err := json.MarshalIndent(f, "", "  ")
 	if err != nil {
 		return "" // strings, numbers and times: it cannot fail

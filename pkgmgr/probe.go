@@ -2,12 +2,11 @@ package pkgmgr
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"slices"
+	"sort"
 	"strings"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
@@ -148,7 +147,7 @@ func normalise(s *State) {
 			kept = append(kept, w)
 		}
 	}
-	slices.SortFunc(kept, func(a, b wire.Worker) int { return cmp.Compare(a.Type, b.Type) })
+	sort.Slice(kept, func(i, j int) bool { return kept[i].Type < kept[j].Type })
 	s.Workers = kept
 }
 

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sort"
 	"syscall"
 	"time"
 )
@@ -114,8 +115,9 @@ func (r Record) Update(installed, removed []Hive, configPath string, now time.Ti
 			HivePort: h.HivePort, Config: configPath, InstalledAt: now.UTC().Truncate(time.Second),
 		})
 	}
-	slices.SortFunc(entries, func(a, b RecordEntry) int {
-		return cmp.Or(cmp.Compare(a.Alias, b.Alias), cmp.Compare(a.Config, b.Config))
+	sort.Slice(entries, func(i, j int) bool {
+		a, b := &entries[i], &entries[j]
+		return cmp.Or(cmp.Compare(a.Alias, b.Alias), cmp.Compare(a.Config, b.Config)) < 0
 	})
 	return writeWhole(r.Path, 0o600, func(w io.Writer) error {
 		enc := json.NewEncoder(w)

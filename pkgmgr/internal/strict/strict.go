@@ -19,7 +19,7 @@ package strict
 
 import (
 	"cmp"
-	"slices"
+	"sort"
 )
 
 // Pos is a place in a file. Lines and columns count from 1; 0 is not known.
@@ -76,8 +76,9 @@ func Read(s Syntax, data []byte, dst any) []Problem {
 
 // Sort puts problems in the order of the file.
 func Sort(problems []Problem) {
-	slices.SortStableFunc(problems, func(a, b Problem) int {
-		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+	sort.SliceStable(problems, func(i, j int) bool {
+		a, b := &problems[i], &problems[j]
+		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column)) < 0
 	})
 }
 

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"path"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 )
@@ -217,8 +218,9 @@ func (r *Result) onlyOutputs() {
 	if slices.ContainsFunc(r.Files, func(f File) bool { return !isPreview(f) }) {
 		r.Files = slices.DeleteFunc(r.Files, isPreview)
 	}
-	slices.SortFunc(r.Files, func(a, b File) int {
-		return cmp.Or(cmp.Compare(a.Node, b.Node), cmp.Compare(a.Subfolder, b.Subfolder), cmp.Compare(a.Filename, b.Filename))
+	sort.Slice(r.Files, func(i, j int) bool {
+		a, b := &r.Files[i], &r.Files[j]
+		return cmp.Or(cmp.Compare(a.Node, b.Node), cmp.Compare(a.Subfolder, b.Subfolder), cmp.Compare(a.Filename, b.Filename)) < 0
 	})
 }
 

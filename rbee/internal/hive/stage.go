@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"sort"
 	"strings"
 	"sync"
 	"syscall"
@@ -74,7 +75,7 @@ func (st *stage) fill(ctx context.Context) error {
 	if err := os.Symlink(payloadDir+"/"+m.Entry, filepath.Join(st.dir, entryName)); err != nil {
 		return err
 	}
-	slices.SortFunc(m.Files, func(a, b File) int { return cmp.Compare(a.Path, b.Path) })
+	sort.Slice(m.Files, func(i, j int) bool { return m.Files[i].Path < m.Files[j].Path })
 	for _, f := range m.Files {
 		m.Bytes += f.Size
 	}

@@ -1,9 +1,8 @@
 package queen
 
 import (
-	"cmp"
 	"context"
-	"slices"
+	"sort"
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
@@ -43,7 +42,7 @@ func (q *Queen) summaries(d *desired) ([]operations.HiveSummary, error) {
 	for _, h := range d.extra {
 		add(h, false)
 	}
-	slices.SortFunc(list, func(a, b operations.HiveSummary) int { return cmp.Compare(a.Alias, b.Alias) })
+	sort.Slice(list, func(i, j int) bool { return list[i].Alias < list[j].Alias })
 	return list, nil
 }
 

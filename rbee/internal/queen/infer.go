@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 	"time"
@@ -54,11 +55,12 @@ func (q *Queen) infer(ctx context.Context, op operations.Infer, events operation
 		}
 	}()
 	offers := slices.Concat(found...)
-	slices.SortFunc(offers, func(a, b offer) int {
+	sort.Slice(offers, func(i, j int) bool {
+		a, b := &offers[i], &offers[j]
 		return cmp.Or(
 			cmp.Compare(a.worker.Requests, b.worker.Requests),
 			cmp.Compare(a.door.hive.Alias, b.door.hive.Alias), cmp.Compare(a.worker.ID, b.worker.ID),
-		)
+		) < 0
 	})
 	if len(offers) == 0 {
 		return nil, noOffer(op, hives, reasons)

@@ -10,7 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
-	"slices"
+	"sort"
 	"strconv"
 	"strings"
 	"time"
@@ -262,7 +262,7 @@ func (h *hub) repository(ctx context.Context, ref Ref) (commit string, files []h
 			return "", nil, failure(nil, "the hub lists more than %d files of %s", maxFiles, ref.Repo)
 		}
 	}
-	slices.SortFunc(files, func(a, b hubFile) int { return cmp.Compare(a.Path, b.Path) })
+	sort.Slice(files, func(i, j int) bool { return files[i].Path < files[j].Path })
 	return info.SHA, files, nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"sort"
 	"strings"
 
 	"github.com/rbee-keeper/rbee/operations"
@@ -268,7 +269,7 @@ func (s *Store) repos() ([]repo, error) {
 			list = append(list, s.repo(name))
 		}
 	}
-	slices.SortFunc(list, func(a, b repo) int { return cmp.Compare(a.name, b.name) })
+	sort.Slice(list, func(i, j int) bool { return list[i].name < list[j].name })
 	return list, nil
 }
 
@@ -282,7 +283,7 @@ func ofRepo(r repo) ([]operations.Model, error) {
 	for _, s := range snapshots {
 		list = append(list, s.models()...)
 	}
-	slices.SortFunc(list, func(a, b operations.Model) int { return cmp.Compare(a.ID, b.ID) })
+	sort.Slice(list, func(i, j int) bool { return list[i].ID < list[j].ID })
 	return list, nil
 }
 
