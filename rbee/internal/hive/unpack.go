@@ -20,6 +20,7 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
+	"github.com/klauspost/readahead"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
@@ -49,7 +50,7 @@ func unpack(ctx context.Context, archive string, format wire.Format, strip int, 
 		return nil, err
 	}
 	defer root.Close()
-	u := &unpacker{root: root, strip: strip, left: limit, files: map[string]File{}}
+	u := &unpacker{root: root, strip: strip, left: limit, files: map[string]File{}, buffer: make([]byte, 512<<10)}
 	switch format {
 	case wire.FormatTarGz:
 		var r *gzip.Reader
@@ -80,10 +81,13 @@ type unpacker struct {
 	left    int64 // bytes that may still be written
 	entries int
 	files   map[string]File
+	buffer  []byte
 }
 
 func (u *unpacker) tar(ctx context.Context, r io.Reader) error {
-	t := tar.NewReader(r)
+	ahead := readahead.NewReader(r) // decompresses while files are written
+	defer ahead.Close()
+	t := tar.NewReader(ahead)
 	for {
 		header, err := t.Next()
 		if errors.Is(err, io.EOF) {
@@ -272,7 +276,7 @@ func (u *unpacker) file(name string, r io.Reader, program bool) (err error) {
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	hash := sha256.New()
-	n, err := io.Copy(io.MultiWriter(f, hash), io.LimitReader(r, u.left+1))
+	n, err := io.CopyBuffer(io.MultiWriter(f, hash), io.LimitReader(r, u.left+1), u.buffer)
 	if err != nil {
 		return err
 	}
