@@ -200,6 +200,37 @@ func TestLoadLockProblems(t *testing.T) {
 	}
 }
 
+// TestDamagedCache holds that what lies in the cache and is damaged is fetched
+// again, and nothing else.
+func TestDamagedCache(t *testing.T) {
+	t.Parallel()
+	f := newLockFleet(t)
+	f.release("1.0")
+	push := func(o *pkgmgr.Options) { o.Push = true }
+	f.sync(pkgmgr.PlanOptions{}, push)
+	cached, err := filepath.Glob(filepath.Join(f.cache, "artefacts", "*"))
+	if err != nil || len(cached) != 1 || f.origin.Asked("/download/") != 1 {
+		t.Fatalf("%q, %v, %d requests", cached, err, f.origin.Asked("/download/"))
+	}
+	for _, damage := range []bool{false, true} {
+		if damage {
+			if err := os.WriteFile(cached[0], []byte("honey"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, m := range f.machines {
+			m.Edit(func(s *pkgmgr.State) { s.Workers = nil })
+		}
+		want := 1
+		if damage {
+			want = 2
+		}
+		if f.sync(pkgmgr.PlanOptions{}, push); f.version("gpu-01") != "1.0" || f.origin.Asked("/download/") != want {
+			t.Errorf("damage %t: %q, %d requests", damage, f.version("gpu-01"), f.origin.Asked("/download/"))
+		}
+	}
+}
+
 // TestBundle holds that a bundle stands for every origin, and that a damaged one
 // installs nothing.
 func TestBundle(t *testing.T) {

@@ -99,6 +99,10 @@ const (
 // ErrAborted is what a [BlobReader] returns when the sender could not go on.
 var ErrAborted = errors.New("the sender gave up sending the artefact")
 
+// blobPiece is a chunk with its length: a multiple of what SSH puts into a packet,
+// so that no packet goes with four bytes.
+const blobPiece = 128 << 10
+
 // SendBlob sends all of r as one blob: a byte that says whether it is gzip,
 // then chunks, each with its length as 4 bytes in network order, then a chunk
 // of length 0. If r fails, the receiver is told, and r's error is returned.
@@ -110,11 +114,11 @@ func SendBlob(w io.Writer, r io.Reader, gzipped bool) error {
 	if _, err := w.Write(head); err != nil {
 		return err
 	}
-	buf := make([]byte, 4+64<<10)
+	buf := make([]byte, blobPiece)
 	for {
 		n, readErr := fill(r, buf[4:])
 		if n > 0 {
-			binary.BigEndian.PutUint32(buf, uint32(n)) //nolint:gosec // n is at most 64 KiB
+			binary.BigEndian.PutUint32(buf, uint32(n)) //nolint:gosec // n is less than blobPiece
 			if _, err := w.Write(buf[:4+n]); err != nil {
 				return err
 			}

@@ -152,7 +152,7 @@ func (x *exchange) leave(err error) {
 // refuse answers with an error, if anybody is there.
 func (x *exchange) refuse(err error) {
 	if gone := x.ctx.Err(); gone != nil {
-		x.leave(fmt.Errorf("the client left: %w", gone))
+		x.leave(fmt.Errorf("the client left: %w, before it was told: %w", gone, err))
 	}
 	no := asRefusal(err)
 	if before := x.sample.Err; before != nil {

@@ -74,6 +74,9 @@ func (x *exchange) relay(resp *http.Response, b *Backend) error {
 	}
 	copyHeader(x.w.Header(), resp.Header)
 	x.w.Header()[requestID] = []string{x.sample.RequestID}
+	if events {
+		x.w.Header().Del("Content-Length") // leaves room for an error at the end
+	}
 	x.status(resp.StatusCode)
 	for {
 		if n > 0 {
@@ -98,7 +101,7 @@ func (x *exchange) relay(resp *http.Response, b *Backend) error {
 
 // cut says how a body ended that should not have ended there.
 func cut(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return fmt.Errorf("its stream ended without [DONE]: %w", io.ErrUnexpectedEOF)
 	}
 	return fmt.Errorf("reading its answer: %w", err)
@@ -107,7 +110,7 @@ func cut(err error) error {
 // breakOff ends an answer that cannot be finished so that nobody takes it for whole.
 func (x *exchange) breakOff(failed *WorkerError) {
 	h := x.w.Header()
-	if h.Get("Content-Length") != "" || h.Get("Content-Encoding") != "" || !strings.HasPrefix(h.Get("Content-Type"), "text/event-stream") {
+	if h.Get("Content-Encoding") != "" || !strings.HasPrefix(h.Get("Content-Type"), "text/event-stream") {
 		panic(http.ErrAbortHandler)
 	}
 	no := refusalf(http.StatusBadGateway, "worker_failed", "%s: the answer is not complete", failed.brief())

@@ -4,9 +4,14 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -280,4 +285,68 @@ func farHosts(b *testing.B, rbee string, n int, rtt time.Duration) (*Queen, oper
 	}
 	b.Cleanup(func() { _ = q.Close() })
 	return q, operations.Scope{ConfigPath: filepath.Join(dir, "hives.conf")}
+}
+
+// BenchmarkPush compares sending an engine of 50 MB to 20 hives through this
+// machine with a bare program that streams the same bytes, and brings them to disk
+// as rbee does. The server that they come from must be asked once.
+func BenchmarkPush(b *testing.B) {
+	x := newBench(b)
+	const size = 50 << 20
+	content := make([]byte, size)
+	_, _ = rand.NewChaCha8([32]byte{1}).Read(content) // never fails
+	sum := sha256.Sum256(content)
+	asked := 0
+	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked++
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(content))
+	}))
+	b.Cleanup(origin.Close)
+	paths := x.queen.opts.Paths
+	recipe := fmt.Sprintf("type: engine\nsources: [{ version: \"1\", url: %s/engine, sha256: %x }]\nstart: { args: [] }\n", origin.URL, sum)
+	x.config.Hives = x.config.Hives[:min(20, len(x.config.Hives))]
+	for i := range x.config.Hives {
+		x.config.Hives[i].Workers = nil
+	}
+	without := pkgmgr.Format(x.config, "")
+	for i := range x.config.Hives {
+		x.config.Hives[i].Workers = []pkgmgr.Worker{{Type: "engine", Version: "1"}}
+	}
+	with := pkgmgr.Format(x.config, "")
+	x.config.Path = filepath.Join(paths.ConfigDir, "push.conf")
+	for path, data := range map[string][]byte{filepath.Join(paths.Recipes(), "engine.yaml"): []byte(recipe), x.config.Path: without} {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, data, 0o600)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	x.run(b, operations.PackageInstall{Scope: x.scope()}, operations.OutcomeOK)
+	sync := func() {
+		x.run(b, operations.PackageSync{Scope: x.scope(), Change: operations.Change{Push: true}, RemoveExtra: true}, operations.OutcomeOK)
+	}
+	var rbee, bare time.Duration
+	n := 0
+	for b.Loop() {
+		n++
+		if err := os.WriteFile(x.config.Path, with, 0o600); err != nil {
+			b.Fatal(err)
+		}
+		t0 := time.Now()
+		sync()
+		rbee += time.Since(t0)
+		if err := os.WriteFile(x.config.Path, without, 0o600); err != nil {
+			b.Fatal(err)
+		}
+		sync()
+		t0 = time.Now()
+		x.bare(b, "umask 077; cat > .bench.tmp && sha256sum .bench.tmp && sync .bench.tmp && mv .bench.tmp .bench", func() io.Reader { return bytes.NewReader(content) })
+		bare += time.Since(t0)
+		x.bare(b, "rm -f .bench", func() io.Reader { return strings.NewReader("") })
+	}
+	if asked != 1 {
+		b.Errorf("the server was asked %d times", asked)
+	}
+	mb := float64(size) * float64(len(x.config.Hives)*n) / 1e6
+	b.ReportMetric(mb/rbee.Seconds(), "rbee-MB/s")
+	b.ReportMetric(mb/bare.Seconds(), "bare-MB/s")
+	b.ReportMetric(bare.Seconds()/rbee.Seconds(), "ratio")
 }
