@@ -52,6 +52,13 @@ type Infer struct {
 	// WorkerID asks one worker; empty lets the queen choose.
 	WorkerID string `json:"worker_id,omitempty"`
 
+	// NoSpawn asks only workers that run. Without it, where none is ready, one is
+	// started on a hive that has an engine for the model, the model, and room.
+	NoSpawn bool `json:"no_spawn,omitempty"`
+
+	// System is the instruction before the question; empty for none.
+	System string `json:"system,omitempty"`
+
 	// Stream sends tokens as they come.
 	Stream bool `json:"stream"`
 }

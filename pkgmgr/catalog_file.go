@@ -15,18 +15,19 @@ import (
 
 // recipeFile is a recipe as it is written.
 type recipeFile struct {
-	Type        strict.Value[string]        `key:"type,required" like:"vllm"`
-	Description strict.Value[string]        `key:"description"`
-	API         strict.Value[string]        `key:"api" like:"openai"`
-	Versions    strict.Value[versionsEntry] `key:"versions"`
-	Latest      strict.Value[string]        `key:"latest" like:"\"1.2\""`
-	Note        strict.Value[string]        `key:"note"`
-	Sources     strict.Value[[]sourceEntry] `key:"sources"`
-	Start       strict.Value[startEntry]    `key:"start"`
-	Ready       strict.Value[readyEntry]    `key:"ready"`
-	Needs       strict.Value[needsEntry]    `key:"needs"`
-	Memory      strict.Value[memoryEntry]   `key:"memory"`
-	Grace       strict.Value[span]          `key:"grace" like:"30s"`
+	Type        strict.Value[string]                 `key:"type,required" like:"vllm"`
+	Description strict.Value[string]                 `key:"description"`
+	API         strict.Value[string]                 `key:"api" like:"openai"`
+	Formats     strict.Value[[]strict.Value[string]] `key:"formats" like:"[gguf]"`
+	Versions    strict.Value[versionsEntry]          `key:"versions"`
+	Latest      strict.Value[string]                 `key:"latest" like:"\"1.2\""`
+	Note        strict.Value[string]                 `key:"note"`
+	Sources     strict.Value[[]sourceEntry]          `key:"sources"`
+	Start       strict.Value[startEntry]             `key:"start"`
+	Ready       strict.Value[readyEntry]             `key:"ready"`
+	Needs       strict.Value[needsEntry]             `key:"needs"`
+	Memory      strict.Value[memoryEntry]            `key:"memory"`
+	Grace       strict.Value[span]                   `key:"grace" like:"30s"`
 }
 
 type versionsEntry struct {

@@ -40,6 +40,7 @@ var (
 	knownGPU     = []string{"nvidia", "amd", "intel", "apple", "any"}
 	knownBuiltin = []string{"echo"}
 	knownAPI     = []string{APIOpenAI, APIComfyUI}
+	knownFormat  = []string{"gguf", "safetensors"}
 	startWords   = []string{
 		"context", "device_count", "devices", "entry", "host", "model", "model_file", "model_path", "model_sha256",
 		"parallel", "payload", "port", "state",
@@ -83,6 +84,7 @@ func (c *recipeCheck) recipe(f *recipeFile) *Recipe {
 		Description: c.text(f.Description, "description"),
 		Note:        c.text(f.Note, "note"),
 		API:         cmp.Or(c.oneOf(f.API, "api", knownAPI), APIOpenAI),
+		Formats:     c.allOf(f.Formats, "format", knownFormat),
 		Versions:    c.versions(&f.Versions),
 		Latest:      f.Latest.V,
 		Start:       c.start(&f.Start.V),

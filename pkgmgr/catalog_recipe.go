@@ -15,6 +15,10 @@ type Recipe struct {
 	// API is the dialect that it speaks: [APIOpenAI] or [APIComfyUI].
 	API string
 
+	// Formats are the formats of models that it serves, "gguf" or "safetensors":
+	// for them it may be started without anybody naming it.
+	Formats []string
+
 	// Versions is where its versions are published; nil if the sources name all
 	// that there are.
 	Versions *Versions
@@ -234,7 +238,7 @@ func (r *Recipe) Launch(s *Source) *wire.Launch {
 	l := &wire.Launch{
 		Args: args, Env: r.Start.Env, Links: r.Start.Links, Prepare: r.Start.Prepare, Serves: r.Start.Serves,
 		ReadyPath: r.Ready.Path, ReadyStatus: r.Ready.Status,
-		StallSeconds: r.Ready.Stall.Seconds(), GraceSeconds: r.Grace.Seconds(), GPU: r.Needs.GPU,
+		StallSeconds: r.Ready.Stall.Seconds(), GraceSeconds: r.Grace.Seconds(), GPU: r.Needs.GPU, Formats: r.Formats,
 	}
 	if r.API != APIOpenAI {
 		l.API = r.API

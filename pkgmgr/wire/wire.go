@@ -445,6 +445,9 @@ type Launch struct {
 
 	// Memory says what it takes on accelerators; nil for a worker that uses none.
 	Memory *Memory `json:"memory,omitempty"`
+
+	// Formats are the formats of models that it serves: "gguf", "safetensors".
+	Formats []string `json:"formats,omitempty"`
 }
 
 // HTTPRequest is something to ask a worker over HTTP, with POST. Words in braces

@@ -132,7 +132,7 @@ func TestHandler(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
 	token := strings.Repeat("ab", 32)
-	srv := h.handler(&record{Port: 1, Version: "1.0"}, token, http.NotFoundHandler(), http.NotFoundHandler())
+	srv := h.handler(&record{Port: 1, Version: "1.0"}, token, http.NotFoundHandler(), http.NotFoundHandler(), http.NotFoundHandler())
 	for name, tt := range map[string]struct {
 		method, path, host, auth string
 		want                     int

@@ -106,7 +106,7 @@ func (h *Hive) Serve(ctx context.Context, o ServeOptions) error {
 	defer os.Remove(h.path(daemonFile))
 	o.Log.Info("hive daemon listens", "address", ln.Addr().String(), "version", h.Version)
 	srv := &http.Server{
-		Handler: h.handler(rec, token, work, proxy(rt.workers, o.Log)), ReadHeaderTimeout: 10 * time.Second,
+		Handler: h.handler(rec, token, work, proxy(rt.workers, o.Log), h.watcher(rec, rt)), ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout: 30 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelWarn),
 	}
@@ -164,7 +164,7 @@ func (h *Hive) token(make bool) (string, error) {
 	return token, atomicfile.Write(h.path(tokenFile), []byte(token+"\n"), 0o600)
 }
 
-func (h *Hive) handler(rec *record, token string, work, workers http.Handler) http.Handler {
+func (h *Hive) handler(rec *record, token string, work, workers, watch http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	guarded := func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -179,6 +179,7 @@ func (h *Hive) handler(rec *record, token string, work, workers http.Handler) ht
 	mux.Handle("/v1/jobs", guarded(work))
 	mux.Handle("/v1/jobs/", guarded(work))
 	mux.Handle(proxyPath, guarded(workers))
+	mux.Handle("GET "+operations.WatchPath, guarded(watch))
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) {
 		reply(w, http.StatusOK, map[string]string{"status": "ok"})
 	})

@@ -17,8 +17,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/sourcegraph/conc/pool"
-
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
 )
@@ -30,47 +28,31 @@ const maxAnswer = 16 << 20
 type offer struct {
 	door   *door
 	worker operations.WorkerProcess
+	busy   int    // requests that it is answering
+	room   uint64 // device memory that is free beside it, in bytes
 }
 
-// infer asks a ready worker of the model, the one with the fewest requests. If
-// one turns out to be gone before it has said anything, the next is asked.
+// infer asks a ready worker of the model: the one with the fewest requests, then
+// the one with the most room. If one turns out to be gone before it has said
+// anything, the next is asked. Where none is ready, one is started, if it may.
 func (q *Queen) infer(ctx context.Context, op operations.Infer, events operations.Handler) (*operations.InferReport, error) {
-	hives, err := q.hives(op.Target)
+	events = inTurn(events)
+	offers, views, err := q.offers(ctx, op)
+	defer func() { closeViews(views) }()
+	if operations.CodeOf(err) == operations.CodeNotFound && mayLoad(op) {
+		offers, err = q.offerAnew(ctx, op, views, events)
+	}
 	if err != nil {
 		return nil, err
-	}
-	found := make([][]offer, len(hives))
-	reasons := make([]error, len(hives))
-	doors := make([]*door, len(hives))
-	p := pool.New().WithMaxGoroutines(maxAsked)
-	for i, h := range hives {
-		p.Go(func() { doors[i], found[i], reasons[i] = q.offers(ctx, h, op) })
-	}
-	p.Wait()
-	defer func() {
-		for _, d := range doors {
-			if d != nil {
-				d.close()
-			}
-		}
-	}()
-	offers := slices.Concat(found...)
-	sort.Slice(offers, func(i, j int) bool {
-		a, b := &offers[i], &offers[j]
-		return cmp.Or(
-			cmp.Compare(a.worker.Requests, b.worker.Requests),
-			cmp.Compare(a.door.hive.Alias, b.door.hive.Alias), cmp.Compare(a.worker.ID, b.worker.ID),
-		) < 0
-	})
-	if len(offers) == 0 {
-		return nil, noOffer(op, hives, reasons)
 	}
 	for i, o := range offers {
 		ask := o.ask
 		if op.Workflow != nil {
 			ask = o.run
 		}
-		r, begun, err := ask(ctx, op, inTurn(events))
+		end := q.begin(o.worker)
+		r, begun, err := ask(ctx, op, events)
+		end()
 		if err == nil || begun || ctx.Err() != nil || i == len(offers)-1 {
 			return r, err
 		}
@@ -79,28 +61,53 @@ func (q *Queen) infer(ctx context.Context, op operations.Infer, events operation
 	return nil, nil // there is at least one offer
 }
 
-// offers finds the workers of one hive that can answer, or why there are none.
-func (q *Queen) offers(ctx context.Context, h pkgmgr.Hive, op operations.Infer) (*door, []offer, error) {
-	d, err := q.knock(ctx, h)
-	if err != nil {
+// offers finds the workers that can answer, best first, or says hive by hive why
+// there are none. The views are the caller's to close.
+func (q *Queen) offers(ctx context.Context, op operations.Infer) (offers []offer, views []view, err error) {
+	if views, err = q.views(ctx, op.Target); err != nil {
 		return nil, nil, err
 	}
-	r, err := d.do(ctx, operations.WorkerProcessList{Target: operations.Target{HiveID: h.Alias}}, nil)
-	if err != nil {
-		return d, nil, err
+	for i := range views {
+		v := &views[i]
+		if v.err != nil {
+			continue
+		}
+		found, why := choose(v.snapshot.Workers, op)
+		if len(found) == 0 {
+			v.err = errors.New(why)
+			continue
+		}
+		for j := range found {
+			found[j].door, found[j].busy, found[j].room = v.door, q.busy(found[j].worker), room(v.snapshot, found[j].worker)
+		}
+		offers = append(offers, found...)
 	}
-	list, ok := r.(*operations.WorkerListReport)
-	if !ok {
-		return d, nil, fmt.Errorf("the hive answered with a %T", r)
+	if len(offers) == 0 {
+		return nil, views, noOffer(op, views)
 	}
-	offers, why := choose(list.Workers, op)
-	for i := range offers {
-		offers[i].door = d
+	sortOffers(offers)
+	return offers, views, nil
+}
+
+func sortOffers(offers []offer) {
+	sort.Slice(offers, func(i, j int) bool {
+		a, b := &offers[i], &offers[j]
+		return cmp.Or(
+			cmp.Compare(a.busy, b.busy), cmp.Compare(b.room, a.room),
+			cmp.Compare(a.door.hive.Alias, b.door.hive.Alias), cmp.Compare(a.worker.ID, b.worker.ID),
+		) < 0
+	})
+}
+
+// room is the device memory that is free beside a worker.
+func room(s *operations.HiveSnapshot, w operations.WorkerProcess) (free uint64) {
+	for _, d := range s.Machine.Devices {
+		on := slices.ContainsFunc(w.Devices, func(o operations.WorkerDevice) bool { return o.UUID == d.UUID && o.Index == d.Index })
+		if on && d.MemoryFree != nil {
+			free += *d.MemoryFree
+		}
 	}
-	if len(offers) > 0 {
-		return d, offers, nil
-	}
-	return d, nil, errors.New(why)
+	return free
 }
 
 // choose picks the workers that can answer, or says why none can.
@@ -148,7 +155,7 @@ func onDevice(w operations.WorkerProcess, device string) bool {
 }
 
 // noOffer says, hive by hive, why nobody can answer.
-func noOffer(op operations.Infer, hives []pkgmgr.Hive, reasons []error) error {
+func noOffer(op operations.Infer, views []view) error {
 	var b strings.Builder
 	b.WriteString("no ready worker ")
 	switch {
@@ -160,33 +167,32 @@ func noOffer(op operations.Infer, hives []pkgmgr.Hive, reasons []error) error {
 		b.WriteString("runs workflows with " + op.Model)
 	}
 	code, reason := operations.CodeNotFound, ""
-	if len(hives) == 0 {
+	if len(views) == 0 {
 		b.WriteString(": the config has no hives")
 	}
 	unreached := 0
-	for i, h := range hives {
+	for _, v := range views {
 		var e *operations.Error
-		text := reasons[i].Error()
-		if errors.As(reasons[i], &e) {
+		text := v.err.Error()
+		if errors.As(v.err, &e) {
 			text = e.Message
 			if e.Code == operations.CodeUnreachable {
 				unreached++
 				reason = e.Reason
 			}
 			if e.Code == operations.CodeCanceled {
-				return reasons[i]
+				return v.err
 			}
 		}
-		fmt.Fprintf(&b, "\n  %s: %s", h.Alias, text)
+		fmt.Fprintf(&b, "\n  %s: %s", v.hive.Alias, text)
 	}
-	hive := op.HiveID
-	if len(hives) > 0 && unreached == len(hives) {
-		if len(hives) == 1 {
-			return reasons[0]
+	if len(views) > 0 && unreached == len(views) {
+		if len(views) == 1 {
+			return views[0].err
 		}
 		return &operations.Error{Code: operations.CodeUnreachable, Reason: reason, Message: b.String()}
 	}
-	return &operations.Error{Code: code, Hive: hive, Message: b.String()}
+	return &operations.Error{Code: code, Hive: op.HiveID, Message: b.String()}
 }
 
 // chatRequest is a question in OpenAI's dialect, with top_k, which the open
@@ -310,9 +316,12 @@ func (o offer) post(ctx context.Context, path string, op operations.Infer) (*htt
 		q.StreamOptions = &streamOptions{IncludeUsage: true}
 	}
 	if strings.HasSuffix(path, "/chat/completions") {
-		q.Messages = []chatMessage{{Role: "user", Content: op.Prompt}}
+		if op.System != "" {
+			q.Messages = append(q.Messages, chatMessage{Role: "system", Content: op.System})
+		}
+		q.Messages = append(q.Messages, chatMessage{Role: "user", Content: op.Prompt})
 	} else {
-		q.Prompt = op.Prompt
+		q.Prompt = strings.TrimPrefix(op.System+"\n\n"+op.Prompt, "\n\n")
 	}
 	body, err := json.Marshal(q)
 	if err != nil {

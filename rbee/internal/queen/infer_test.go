@@ -58,17 +58,63 @@ func TestChoose(t *testing.T) {
 
 func TestNoOffer(t *testing.T) {
 	t.Parallel()
-	hives := []pkgmgr.Hive{{Alias: "a"}, {Alias: "b"}}
 	down := &operations.Error{Code: operations.CodeUnreachable, Reason: "timeout", Hive: "a", Message: "no answer"}
-	err := noOffer(operations.Infer{Model: "m"}, hives, []error{down, errors.New("no worker runs there")})
+	a, b := view{hive: pkgmgr.Hive{Alias: "a"}, err: down}, view{hive: pkgmgr.Hive{Alias: "b"}, err: errors.New("no worker runs there")}
+	err := noOffer(operations.Infer{Model: "m"}, []view{a, b})
 	if operations.CodeOf(err) != operations.CodeNotFound || err.Error() != "no ready worker serves m\n  a: no answer\n  b: no worker runs there" {
 		t.Errorf("%v", err)
 	}
-	if err := noOffer(operations.Infer{Model: "m"}, hives, []error{down, down}); operations.CodeOf(err) != operations.CodeUnreachable {
+	b.err = down
+	if err := noOffer(operations.Infer{Model: "m"}, []view{a, b}); operations.CodeOf(err) != operations.CodeUnreachable {
 		t.Errorf("%v", err)
 	}
-	if err := noOffer(operations.Infer{Model: "m"}, hives[:1], []error{down}); !errors.Is(err, down) {
+	if err := noOffer(operations.Infer{Model: "m"}, []view{a}); !errors.Is(err, down) {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestPlaces holds where a model may be loaded: where it is whole, with an engine
+// for its format, the config's first one, and most room first.
+func TestPlaces(t *testing.T) {
+	t.Parallel()
+	free := uint64(8 << 30)
+	model := operations.Model{ID: "org/m:Q4", Repo: "org/m", Format: "gguf", Complete: true}
+	one := func(alias string, edit func(*operations.HiveSnapshot)) view {
+		s := &operations.HiveSnapshot{
+			Models:    []operations.Model{model},
+			Installed: []operations.InstalledType{{Type: "llama-cpp", Formats: []string{"gguf"}}, {Type: "ollama", Formats: []string{"gguf"}}, {Type: "echo"}},
+		}
+		edit(s)
+		return view{hive: pkgmgr.Hive{Alias: alias, Workers: []pkgmgr.Worker{{Type: "echo"}, {Type: "ollama"}, {Type: "llama-cpp"}}}, snapshot: s}
+	}
+	views := []view{
+		one("small", func(*operations.HiveSnapshot) {}),
+		one("large", func(s *operations.HiveSnapshot) {
+			s.Machine.Devices = []operations.Device{{MemoryFree: &free}, {MemoryFree: &free, Error: "fell off the bus"}}
+		}),
+		one("partial", func(s *operations.HiveSnapshot) { s.Models[0].Complete = false }),
+		one("without", func(s *operations.HiveSnapshot) { s.Models = nil }),
+		one("other", func(s *operations.HiveSnapshot) { s.Models[0].Format = "safetensors" }),
+		{hive: pkgmgr.Hive{Alias: "away"}},
+	}
+	list, why := places(views, "org/m")
+	var got []string
+	for _, p := range list {
+		got = append(got, p.view.hive.Alias+" "+p.worker)
+	}
+	if want := "large ollama, small ollama"; strings.Join(got, ", ") != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	for alias, want := range map[string]string{
+		"partial": "the model is not whole there", "without": "the model is not there", "other": "no engine for safetensors models is installed there",
+	} {
+		if why[alias] != want {
+			t.Errorf("%s: %q", alias, why[alias])
+		}
+	}
+	two := append(views[0].snapshot.Models, operations.Model{ID: "org/m:Q8", Repo: "org/m", Format: "gguf", Complete: true})
+	if findModel(two, "org/m") != nil || findModel(two, "org/m:Q8") == nil {
+		t.Error("of two models of a repository one was meant")
 	}
 }
 

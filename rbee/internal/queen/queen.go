@@ -64,6 +64,8 @@ type Queen struct {
 	dialer   *sshx.Dialer
 	binaries *pkgmgr.Binaries
 	record   pkgmgr.Record
+	registry *registry // of a queen that serves; nil for one that does single operations
+	traffic  traffic
 }
 
 var _ operations.Runner = (*Queen)(nil)
@@ -179,8 +181,18 @@ func asError(err error) error {
 	return &operations.Error{Code: code, Message: err.Error(), Err: err}
 }
 
-// connect opens the way to a hive's machine.
+// connect opens the way to a hive's machine: the one that is held already, if any.
 func (q *Queen) connect(ctx context.Context, h pkgmgr.Hive) (pkgmgr.Host, error) {
+	if q.registry != nil {
+		if host := q.registry.host(h); host != nil {
+			return host, nil
+		}
+	}
+	return q.dial(ctx, h)
+}
+
+// dial opens a connection to a hive's machine.
+func (q *Queen) dial(ctx context.Context, h pkgmgr.Hive) (pkgmgr.Host, error) {
 	if h.Local() {
 		return sshx.NewLocal(), nil
 	}

@@ -40,20 +40,35 @@ type door struct {
 	port   int
 	client *operations.Client
 	host   pkgmgr.Host
+	shared bool // its HTTP connections are others' too
 }
 
 // knock connects to a hive's machine and finds its daemon. Every error is an
 // [*operations.Error] that names the hive.
-func (q *Queen) knock(ctx context.Context, h pkgmgr.Hive) (_ *door, err error) {
-	host, err := q.connect(ctx, h)
+func (q *Queen) knock(ctx context.Context, h pkgmgr.Hive) (*door, error) {
+	if q.registry != nil {
+		if d := q.registry.door(h); d != nil {
+			return d, nil
+		}
+	}
+	return q.openDoor(ctx, h)
+}
+
+// openDoor is knock over a connection of its own.
+func (q *Queen) openDoor(ctx context.Context, h pkgmgr.Hive) (*door, error) {
+	host, err := q.dial(ctx, h)
 	if err != nil {
 		return nil, unreachable(h.Alias, err)
 	}
-	defer func() {
-		if err != nil {
-			_ = host.Close()
-		}
-	}()
+	d, err := q.through(ctx, h, host)
+	if err != nil {
+		_ = host.Close()
+	}
+	return d, err
+}
+
+// through finds the daemon of a machine that is connected.
+func (q *Queen) through(ctx context.Context, h pkgmgr.Hive, host pkgmgr.Host) (*door, error) {
 	var out bytes.Buffer
 	if err := host.Script(ctx, doorScript, &out, nil); err != nil {
 		return nil, unreachable(h.Alias, fmt.Errorf("finding the hive daemon: %w", err))
@@ -71,7 +86,7 @@ func (q *Queen) knock(ctx context.Context, h pkgmgr.Hive) (_ *door, err error) {
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			conn, err := host.Dial(ctx, "tcp", address)
 			if err != nil && forwardingRefused(err) {
-				conn, err = through(host, home+"/"+wire.Binary, port), nil
+				conn, err = pipe(host, home+"/"+wire.Binary, port), nil
 			}
 			if err != nil {
 				return nil, fmt.Errorf("the hive daemon's port %d: %w", port, err)
@@ -86,9 +101,11 @@ func (q *Queen) knock(ctx context.Context, h pkgmgr.Hive) (_ *door, err error) {
 	}, nil
 }
 
-// close ends the connection.
+// close ends the connection, or gives back a held one.
 func (d *door) close() {
-	d.client.HTTP.CloseIdleConnections()
+	if !d.shared {
+		d.client.HTTP.CloseIdleConnections()
+	}
 	_ = d.host.Close() // nothing is lost by then
 }
 
@@ -99,9 +116,9 @@ func forwardingRefused(err error) bool {
 	return errors.As(err, &coded) && coded.ErrorCode() == "failed" && strings.Contains(err.Error(), "prohibited")
 }
 
-// through is a connection to a port of the machine through a command there. It
+// pipe is a connection to a port of the machine through a command there. It
 // costs a process on the machine and so is only the second choice.
-func through(host pkgmgr.Host, exe string, port int) net.Conn {
+func pipe(host pkgmgr.Host, exe string, port int) net.Conn {
 	near, far := net.Pipe()
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {

@@ -1,0 +1,219 @@
+package queen
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"reflect"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr"
+)
+
+// Times of the registry.
+const (
+	staleAfter   = 15 * time.Second // of silence
+	offlineAfter = 45 * time.Second
+	lookAtConfig = 2 * time.Second
+)
+
+// registry holds one connection to each hive of the config, and what the hives say
+// of themselves.
+type registry struct {
+	queen  *Queen
+	config string // the file that a queen serves; empty for the default one
+	log    *slog.Logger
+	since  time.Time
+
+	mu      sync.Mutex
+	links   map[string]*link // by alias
+	problem string           // of the config
+	changed chan struct{}    // closed when something changes, and made anew
+}
+
+func newRegistry(q *Queen, config string, log *slog.Logger) *registry {
+	return &registry{
+		queen: q, config: config, log: log, since: time.Now().UTC().Truncate(time.Second),
+		links: map[string]*link{}, changed: make(chan struct{}),
+	}
+}
+
+// run holds the connections until ctx ends, and follows the config.
+func (r *registry) run(ctx context.Context) {
+	var links sync.WaitGroup
+	defer links.Wait()
+	tick := time.NewTicker(lookAtConfig)
+	defer tick.Stop()
+	var before fileMark
+	for {
+		if now, err := r.mark(); err != nil || now != before || before == (fileMark{}) {
+			before = now
+			r.follow(ctx, &links)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// fileMark tells a file's content from another.
+type fileMark struct {
+	size int64
+	at   time.Time
+}
+
+func (r *registry) mark() (fileMark, error) {
+	path, err := r.queen.opts.Paths.ConfigFile(r.config)
+	if err != nil {
+		return fileMark{}, err
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return fileMark{}, err
+	}
+	return fileMark{info.Size(), info.ModTime()}, nil
+}
+
+// follow makes the links those of the config. A config that cannot be read changes
+// nothing.
+func (r *registry) follow(ctx context.Context, running *sync.WaitGroup) {
+	d, err := r.queen.load(r.config)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err != nil {
+		if r.problem != err.Error() {
+			r.log.Warn("the config cannot be read, and what it said before goes on", "error", err)
+		}
+		r.problem = err.Error()
+		r.tell()
+		return
+	}
+	r.problem = ""
+	wanted := map[string]pkgmgr.Hive{}
+	for _, h := range d.config.Hives {
+		wanted[h.Alias] = h
+	}
+	for alias, l := range r.links {
+		if h, ok := wanted[alias]; ok && reflect.DeepEqual(h, l.hive) {
+			continue
+		}
+		l.stop()
+		delete(r.links, alias)
+	}
+	for alias, h := range wanted {
+		if r.links[alias] != nil {
+			continue
+		}
+		l := newLink(r, h)
+		r.links[alias] = l
+		ctx, cancel := context.WithCancel(ctx)
+		l.stop = cancel
+		running.Go(func() { l.run(ctx) })
+	}
+	r.tell()
+}
+
+// tell wakes those who wait for a change. The caller holds r.mu.
+func (r *registry) tell() {
+	close(r.changed)
+	r.changed = make(chan struct{})
+}
+
+func (r *registry) news() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.tell()
+}
+
+// next is closed at the next change.
+func (r *registry) next() <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.changed
+}
+
+// all are the links, sorted by alias.
+func (r *registry) all() []*link {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	list := make([]*link, 0, len(r.links))
+	for _, alias := range slices.Sorted(maps.Keys(r.links)) {
+		list = append(list, r.links[alias])
+	}
+	return list
+}
+
+// find is the link to a machine, if there is one; by its alias or, for a hive of
+// another config, by its address.
+func (r *registry) find(h pkgmgr.Hive) *link {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if l := r.links[h.Alias]; l != nil && sameMachine(l.hive, h) {
+		return l
+	}
+	return nil
+}
+
+func sameMachine(a, b pkgmgr.Hive) bool {
+	return a.Hostname == b.Hostname && a.SSHUser == b.SSHUser && a.SSHPort == b.SSHPort && a.SSHKey == b.SSHKey
+}
+
+// host lends the connection to a machine, if one is held.
+func (r *registry) host(h pkgmgr.Hive) pkgmgr.Host {
+	if l := r.find(h); l != nil {
+		return l.lendHost()
+	}
+	return nil
+}
+
+// door lends the way to a hive's daemon, if one is held.
+func (r *registry) door(h pkgmgr.Hive) *door {
+	if l := r.find(h); l != nil {
+		return l.lendDoor()
+	}
+	return nil
+}
+
+// snapshot is all that is known now.
+func (r *registry) snapshot() operations.FleetSnapshot {
+	path, _ := r.queen.opts.Paths.ConfigFile(r.config) // a config that cannot be named has no hives
+	s := operations.FleetSnapshot{
+		Time: time.Now().UTC(), Version: r.queen.opts.Version, Since: r.since, Config: path, Hives: []operations.HiveView{},
+	}
+	for _, l := range r.all() {
+		s.Hives = append(s.Hives, l.view(s.Time))
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s.ConfigProblem = r.problem
+	return s
+}
+
+// settled waits until every hive was heard or could not be reached, or ctx ends: a
+// queen that has just been started knows of nobody yet.
+func (r *registry) settled(ctx context.Context) error {
+	for {
+		next := r.next()
+		waiting := ""
+		for _, l := range r.all() {
+			if !l.tried() {
+				waiting = l.hive.Alias
+			}
+		}
+		if waiting == "" {
+			return nil
+		}
+		select {
+		case <-next:
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for %s: %w", waiting, context.Cause(ctx))
+		}
+	}
+}
