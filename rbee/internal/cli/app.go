@@ -73,13 +73,28 @@ func (a *app) paths() (queen.Paths, error) { return queen.DefaultPaths(a.p.Geten
 
 // open makes the runner of operations.
 func (a *app) open() (Runner, error) {
+	if address := cmp.Or(a.flags().Queen, a.p.Getenv("RBEE_QUEEN")); address != "" {
+		return a.client(address)
+	}
+	q, err := a.options()
+	switch {
+	case err != nil:
+		return nil, err
+	case a.p.Open != nil:
+		return a.p.Open(q)
+	}
+	return queen.New(q)
+}
+
+// options are those of a queen in this process.
+func (a *app) options() (queen.Options, error) {
 	paths, err := a.paths()
 	if err != nil {
-		return nil, err
+		return queen.Options{}, err
 	}
 	self, err := os.Executable()
 	if err != nil {
-		return nil, fmt.Errorf("finding the program's own file: %w", err)
+		return queen.Options{}, fmt.Errorf("finding the program's own file: %w", err)
 	}
 	g := a.flags()
 	o := queen.Options{
@@ -99,10 +114,7 @@ func (a *app) open() (Runner, error) {
 	if a.terminal(a.p.Stdin) && a.terminal(a.p.Stderr) {
 		o.Prompter = &prompter{a}
 	}
-	if a.p.Open != nil {
-		return a.p.Open(o)
-	}
-	return queen.New(o)
+	return o, nil
 }
 
 // runner is the one that does all operations of the command.

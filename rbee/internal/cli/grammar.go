@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/rbee-keeper/rbee/rbee/internal/queen"
 )
 
 // grammar is the whole command line.
@@ -41,6 +43,9 @@ type grammar struct {
 	StopWorker       stopWorkerCmd       `cmd:"" group:"workers" help:"Stop a worker process."`
 	Infer            inferCmd            `cmd:"" group:"workers" help:"Ask a model."`
 
+	Serve serveCmd `cmd:"" group:"queen" help:"Keep the fleet's connections, and be its one address."`
+	Key   keyCmd   `cmd:"" group:"queen" help:"Keys for those who ask the queen from other machines."`
+
 	Demo       demoCmd       `cmd:"" group:"other" help:"Show it all on three throw-away SSH hosts inside this process."`
 	Completion completionCmd `cmd:"" group:"other" help:"Print a completion script for bash, zsh or fish."`
 	Version    versionCmd    `cmd:"" group:"other" help:"Print the version."`
@@ -57,6 +62,7 @@ type grammar struct {
 type globals struct {
 	Help              helpFlag      `short:"h" group:"global" help:"Show this help."`
 	Config            string        `short:"c" group:"global" placeholder:"FILE" help:"The config; else $$RBEE_CONFIG, else hives.conf in ~/.config/rbee."`
+	Queen             string        `group:"global" placeholder:"URL" help:"Have the queen that runs there do it; $$RBEE_QUEEN does the same."`
 	JSON              bool          `name:"json" group:"global" help:"Write the result as JSON to stdout, and nothing else there."`
 	NoColor           bool          `group:"global" help:"No colour; $$NO_COLOR does the same."`
 	Quiet             bool          `short:"q" group:"global" help:"No progress, only the result."`
@@ -103,6 +109,7 @@ func newParser(g *grammar, stdout io.Writer) (*kong.Kong, error) {
 	parser, err := kong.New(g,
 		kong.Name("rbee"),
 		kong.Description(about),
+		kong.Vars{"defaultAddr": queen.DefaultAddr},
 		kong.NoDefaultHelp(),
 		kong.Writers(stdout, stdout),
 		kong.Exit(func(int) {}),
@@ -111,6 +118,7 @@ func newParser(g *grammar, stdout io.Writer) (*kong.Kong, error) {
 			{Key: "packages", Title: "What is installed:"},
 			{Key: "hives", Title: "Hive daemons:"},
 			{Key: "workers", Title: "Workers and models:"},
+			{Key: "queen", Title: "One address for the fleet:"},
 			{Key: "other", Title: "More:"},
 			{Key: "global", Title: "Flags of every command:"},
 		}),

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -67,6 +68,76 @@ func TestScriptsOpenSSH(t *testing.T) {
 			p.Files = append(p.Files, "testdata/script/"+name+".txtar")
 		}
 	}))
+}
+
+// TestScriptsQueen runs scripts with a queen in between: every command has it do the
+// operations, and what it prints must be the same.
+func TestScriptsQueen(t *testing.T) {
+	t.Parallel()
+	testscript.Run(t, scripts(inProcess, func(p *testscript.Params) {
+		names, err := filepath.Glob("testdata/script/*.txtar")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range names {
+			if !slices.Contains(withoutQueen, strings.TrimSuffix(filepath.Base(name), ".txtar")) {
+				p.Files = append(p.Files, name)
+			}
+		}
+		setup := p.Setup
+		p.Setup = func(e *testscript.Env) error {
+			if err := setup(e); err != nil {
+				return err
+			}
+			return throughQueen(e)
+		}
+	}))
+}
+
+// withoutQueen are scripts about what is not the queen's: the program itself, its
+// own files here, and the flags of connections.
+var withoutQueen = []string{
+	"completion", "demo", "demo_interrupted", "help", "host_keys", "init", "interrupt", "queen", "removed", "usage",
+}
+
+// throughQueen puts a program before rbee in PATH that starts a queen when it is
+// called first, and again when the environment that a queen looks at has changed,
+// and calls rbee with it.
+func throughQueen(e *testscript.Env) error {
+	real, err := exec.LookPath("rbee")
+	if err != nil {
+		return err
+	}
+	dir := filepath.Join(e.WorkDir, ".queen")
+	shim := `#!/bin/sh
+set -e
+now=$(env | grep -E '^(HF_|GITHUB_|UV_|RBEE_|XDG_)' | sort | cksum)
+if [ "$now" != "$(cat "` + dir + `/env" 2>/dev/null)" ]; then
+	printf %s "$now" > "` + dir + `/env"
+	[ ! -e "` + dir + `/pid" ] || kill "$(cat "` + dir + `/pid")"
+	rm -f "` + dir + `/url"
+	mkfifo "` + dir + `/url"
+	HF_TOKEN= "` + real + `" serve --addr 127.0.0.1:0 > "` + dir + `/url" 2>> "` + dir + `/log" </dev/null &
+	printf %s $! > "` + dir + `/pid"
+	read -r url < "` + dir + `/url"
+	printf %s "$url" > "` + dir + `/address"
+fi
+RBEE_QUEEN=$(cat "` + dir + `/address") exec "` + real + `" "$@"
+`
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "rbee"), []byte(shim), 0o700); err != nil {
+		return err
+	}
+	e.Setenv("PATH", dir+string(os.PathListSeparator)+e.Getenv("PATH"))
+	e.Defer(func() {
+		text, err := os.ReadFile(filepath.Join(dir, "pid"))
+		if pid, convErr := strconv.Atoi(string(text)); err == nil && convErr == nil {
+			_ = syscall.Kill(pid, syscall.SIGTERM)
+		}
+	})
+	return nil
 }
 
 // host is what scripts need of a host, whoever plays it.

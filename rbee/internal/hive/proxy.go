@@ -20,6 +20,9 @@ import (
 // know of them.
 const proxyPath = "/v1/workers/{id}/proxy/{path...}"
 
+// hiveSays marks an answer as the hive's own, and not the engine's.
+const hiveSays = "X-Rbee-Error"
+
 // proxy passes requests on to workers, byte for byte, streams as they come.
 func proxy(m *workers.Manager, log *slog.Logger) http.Handler {
 	transport := &http.Transport{
@@ -30,6 +33,7 @@ func proxy(m *workers.Manager, log *slog.Logger) http.Handler {
 		id := r.PathValue("id")
 		port, end, err := m.Begin(id)
 		if err != nil {
+			w.Header().Set(hiveSays, string(operations.CodeOf(err)))
 			status := http.StatusServiceUnavailable
 			if operations.CodeOf(err) == operations.CodeNotFound {
 				status = http.StatusNotFound
@@ -53,6 +57,7 @@ func proxy(m *workers.Manager, log *slog.Logger) http.Handler {
 				if r.Context().Err() != nil {
 					return // nobody is there to hear of it
 				}
+				w.Header().Set(hiveSays, string(operations.CodeFailed))
 				refuse(w, http.StatusBadGateway, &operations.Error{
 					Code: operations.CodeFailed, Message: "worker " + id + " did not answer: " + err.Error(), Err: err,
 				})

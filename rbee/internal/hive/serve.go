@@ -105,8 +105,9 @@ func (h *Hive) Serve(ctx context.Context, o ServeOptions) error {
 	}
 	defer os.Remove(h.path(daemonFile))
 	o.Log.Info("hive daemon listens", "address", ln.Addr().String(), "version", h.Version)
+	watch := h.watcher(rec, rt)
 	srv := &http.Server{
-		Handler: h.handler(rec, token, work, proxy(rt.workers, o.Log), h.watcher(rec, rt)), ReadHeaderTimeout: 10 * time.Second,
+		Handler: h.handler(rec, token, work, proxy(rt.workers, o.Log), watch), ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout: 30 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelWarn),
 	}
@@ -118,6 +119,7 @@ func (h *Hive) Serve(ctx context.Context, o ServeOptions) error {
 	case <-ctx.Done():
 	}
 	o.Log.Info("hive daemon stops")
+	close(watch.stop)
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	// Before jobs are cancelled: one that waits for a worker to load would end it.

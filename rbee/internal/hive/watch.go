@@ -27,6 +27,7 @@ type watcher struct {
 	rec   *record
 	rt    *runner
 	slots chan struct{} // one for whoever looks at the machine
+	stop  chan struct{} // closed when the daemon stops
 
 	mu        sync.Mutex
 	machine   operations.HiveCapabilitiesReport
@@ -38,7 +39,7 @@ type watcher struct {
 }
 
 func (h *Hive) watcher(rec *record, rt *runner) *watcher {
-	return &watcher{hive: h, rec: rec, rt: rt, slots: make(chan struct{}, 1), models: []operations.Model{}, installed: []operations.InstalledType{}}
+	return &watcher{hive: h, rec: rec, rt: rt, slots: make(chan struct{}, 1), stop: make(chan struct{}), models: []operations.Model{}, installed: []operations.InstalledType{}}
 }
 
 // ServeHTTP streams snapshots until the client leaves.
@@ -89,6 +90,8 @@ func (w *watcher) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 		}
 		select {
 		case <-tick.C:
+		case <-w.stop:
+			return
 		case <-r.Context().Done():
 			return
 		}

@@ -29,7 +29,7 @@ type offer struct {
 	door   *door
 	worker operations.WorkerProcess
 	busy   int    // requests that it is answering
-	room   uint64 // device memory that is free beside it, in bytes
+	room   uint64 // device memory that is free beside it, in GiB
 }
 
 // infer asks a ready worker of the model: the one with the fewest requests, then
@@ -67,6 +67,19 @@ func (q *Queen) offers(ctx context.Context, op operations.Infer) (offers []offer
 	if views, err = q.views(ctx, op.Target); err != nil {
 		return nil, nil, err
 	}
+	if offers = q.among(views, op); len(offers) == 0 {
+		q.refresh(ctx, views)
+		offers = q.among(views, op)
+	}
+	if len(offers) == 0 {
+		return nil, views, noOffer(op, views)
+	}
+	sortOffers(offers)
+	return offers, views, nil
+}
+
+// among are the workers that can answer; views that have none are told why.
+func (q *Queen) among(views []view, op operations.Infer) (offers []offer) {
 	for i := range views {
 		v := &views[i]
 		if v.err != nil {
@@ -82,11 +95,7 @@ func (q *Queen) offers(ctx context.Context, op operations.Infer) (offers []offer
 		}
 		offers = append(offers, found...)
 	}
-	if len(offers) == 0 {
-		return nil, views, noOffer(op, views)
-	}
-	sortOffers(offers)
-	return offers, views, nil
+	return offers
 }
 
 func sortOffers(offers []offer) {
@@ -99,7 +108,8 @@ func sortOffers(offers []offer) {
 	})
 }
 
-// room is the device memory that is free beside a worker.
+// room is the device memory that is free beside a worker, in whole GiB: less is no
+// difference.
 func room(s *operations.HiveSnapshot, w operations.WorkerProcess) (free uint64) {
 	for _, d := range s.Machine.Devices {
 		on := slices.ContainsFunc(w.Devices, func(o operations.WorkerDevice) bool { return o.UUID == d.UUID && o.Index == d.Index })
@@ -107,7 +117,7 @@ func room(s *operations.HiveSnapshot, w operations.WorkerProcess) (free uint64) 
 			free += *d.MemoryFree
 		}
 	}
-	return free
+	return free >> 30
 }
 
 // choose picks the workers that can answer, or says why none can.

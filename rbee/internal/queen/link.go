@@ -235,6 +235,14 @@ func (l *link) lendDoor() *door {
 	return &d
 }
 
+// unknown reports whether the daemon may be there without having been heard: the
+// machine was not tried yet, or can be reached.
+func (l *link) unknown() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.door == nil && (l.host != nil || !l.failed)
+}
+
 // trouble is why the hive is away; nil if it is not.
 func (l *link) trouble() *operations.Error {
 	l.mu.Lock()

@@ -51,12 +51,7 @@ func (q *Queen) knock(ctx context.Context, h pkgmgr.Hive) (*door, error) {
 			return d, nil
 		}
 	}
-	return q.openDoor(ctx, h)
-}
-
-// openDoor is knock over a connection of its own.
-func (q *Queen) openDoor(ctx context.Context, h pkgmgr.Hive) (*door, error) {
-	host, err := q.dial(ctx, h)
+	host, err := q.connect(ctx, h)
 	if err != nil {
 		return nil, unreachable(h.Alias, err)
 	}

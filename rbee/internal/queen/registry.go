@@ -34,14 +34,18 @@ type registry struct {
 	links   map[string]*link // by alias
 	problem string           // of the config
 	changed chan struct{}    // closed when something changes, and made anew
+	closed  chan struct{}    // closed when the server stops
 }
 
 func newRegistry(q *Queen, config string, log *slog.Logger) *registry {
 	return &registry{
 		queen: q, config: config, log: log, since: time.Now().UTC().Truncate(time.Second),
-		links: map[string]*link{}, changed: make(chan struct{}),
+		links: map[string]*link{}, changed: make(chan struct{}), closed: make(chan struct{}),
 	}
 }
+
+// close ends those who listen for news. The connections stay for those who finish.
+func (r *registry) close() { close(r.closed) }
 
 // run holds the connections until ctx ends, and follows the config.
 func (r *registry) run(ctx context.Context) {

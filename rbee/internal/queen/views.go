@@ -48,10 +48,33 @@ func closeViews(list []view) {
 	}
 }
 
-// look is what a hive says of itself now.
+// refresh asks those anew whose words were held: they may be half a second old, and
+// somebody may have done something since.
+func (q *Queen) refresh(ctx context.Context, list []view) {
+	if q.registry == nil {
+		return // they are fresh
+	}
+	p := pool.New().WithMaxGoroutines(maxAsked)
+	for i := range list {
+		v := &list[i]
+		if v.door == nil || !v.door.shared {
+			continue
+		}
+		p.Go(func() {
+			if s, err := v.door.snapshot(ctx); err == nil {
+				v.snapshot, v.err = s, nil
+			} else {
+				v.err = err
+			}
+		})
+	}
+	p.Wait()
+}
+
+// look is what a hive says of itself now, or what it said last.
 func (q *Queen) look(ctx context.Context, h pkgmgr.Hive) (*door, *operations.HiveSnapshot, error) {
 	if q.registry != nil {
-		if l := q.registry.find(h); l != nil {
+		if l := q.registry.find(h); l != nil && !l.unknown() {
 			return l.look()
 		}
 	}

@@ -24,7 +24,7 @@ func Hint(e *operations.Error) string {
 	case operations.CodeConfigInvalid:
 		return configHint(e)
 	case operations.CodeNotFound:
-		if errors.Is(e, fs.ErrNotExist) || strings.Contains(e.Message, "no such hive") {
+		if noConfig(e) || strings.Contains(e.Message, "no such hive") {
 			return configHint(e)
 		}
 		if strings.HasPrefix(e.Message, "model ") || strings.HasPrefix(e.Message, "there is no model") || strings.HasPrefix(e.Message, "there is nothing at") {
@@ -69,9 +69,14 @@ func unreachableHint(reason, hive string) string {
 	return ""
 }
 
+// noConfig also knows the error when it has come over HTTP, which leaves its words.
+func noConfig(e *operations.Error) bool {
+	return errors.Is(e, fs.ErrNotExist) || strings.HasPrefix(e.Message, "there is no config file")
+}
+
 func configHint(e *operations.Error) string {
 	switch {
-	case errors.Is(e, fs.ErrNotExist):
+	case noConfig(e):
 		return "write a first config with `rbee init`, or name yours with --config"
 	case e.Code == operations.CodeNotFound:
 		return "`rbee list-hives` shows the hives that are known"

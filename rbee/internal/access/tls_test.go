@@ -1,0 +1,245 @@
+package access_test
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rbee-keeper/rbee/rbee/internal/access"
+)
+
+// certificate makes or loads the certificate in dir.
+func certificate(t testing.TB, dir string, hosts ...string) (tls.Certificate, string) {
+	t.Helper()
+	cert, print, err := access.Certificate(dir, hosts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cert, print
+}
+
+func TestCertificate(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "new")
+	cert, first := certificate(t, dir, "queen.example.com", "192.0.2.7", "2001:db8::1")
+	for _, host := range []string{"queen.example.com", "192.0.2.7", "2001:db8::1", "localhost", "127.0.0.1", "::1"} {
+		if err := cert.Leaf.VerifyHostname(host); err != nil {
+			t.Error(err)
+		}
+	}
+	if years := time.Until(cert.Leaf.NotAfter).Hours() / 24 / 365; years < 9.9 || years > 10.1 {
+		t.Errorf("%v years", years)
+	}
+	if key, ok := cert.PrivateKey.(*ecdsa.PrivateKey); !ok || key.Curve != elliptic.P256() {
+		t.Errorf("the key is a %T", cert.PrivateKey)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(cert.Leaf)
+	if _, err := cert.Leaf.Verify(x509.VerifyOptions{Roots: roots, DNSName: "queen.example.com"}); err != nil {
+		t.Error(err) // for those who trust it by name
+	}
+	if info, err := os.Stat(filepath.Join(dir, "tls.key")); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info, err)
+	}
+	if len(first) != len("SHA256:")+43 || !strings.HasPrefix(first, "SHA256:") {
+		t.Errorf("fingerprint %q", first)
+	}
+
+	for _, test := range []struct {
+		name  string
+		hosts []string
+		same  bool
+	}{
+		{"again", []string{"queen.example.com", "192.0.2.7", "2001:db8::1"}, true},
+		{"fewer hosts", []string{"QUEEN.example.com"}, true},
+		{"another name", []string{"queen.example.org"}, false},
+		{"another address", []string{"192.0.2.8"}, false},
+	} {
+		own := filepath.Join(t.TempDir(), "tls")
+		if err := os.CopyFS(own, os.DirFS(dir)); err != nil {
+			t.Fatal(err)
+		}
+		next, print := certificate(t, own, test.hosts...)
+		if (print == first) != test.same {
+			t.Errorf("%s: %s after %s", test.name, print, first)
+		}
+		if !next.PrivateKey.(*ecdsa.PrivateKey).Equal(cert.PrivateKey) {
+			t.Errorf("%s: the key changed", test.name)
+		}
+		if _, third := certificate(t, own, test.hosts...); third != print {
+			t.Errorf("%s: %s after %s", test.name, third, print)
+		}
+	}
+
+	// What is cut off after the key is written goes on with it.
+	if err := os.Remove(filepath.Join(dir, "tls.crt")); err != nil {
+		t.Fatal(err)
+	}
+	if next, print := certificate(t, dir); print == first || !next.PrivateKey.(*ecdsa.PrivateKey).Equal(cert.PrivateKey) {
+		t.Error("the key was not taken up")
+	}
+}
+
+func TestCertificateExpires(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		_, first := certificate(t, dir)
+		time.Sleep(9 * 365 * 24 * time.Hour)
+		if _, later := certificate(t, dir); later != first {
+			t.Error("made anew after 9 years")
+		}
+		time.Sleep(2 * 365 * 24 * time.Hour)
+		cert, later := certificate(t, dir)
+		if later == first || time.Now().After(cert.Leaf.NotAfter) {
+			t.Errorf("not made anew after 11 years, good until %v", cert.Leaf.NotAfter)
+		}
+	})
+}
+
+// foreign puts a certificate into dir as others make them, which has expired.
+func foreign(t testing.TB, dir string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{Subject: pkix.Name{CommonName: "me"}, DNSNames: []string{"a"}, NotAfter: time.Now().Add(-time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, block := range map[string]*pem.Block{"tls.crt": {Type: "CERTIFICATE", Bytes: der}, "tls.key": {Type: "PRIVATE KEY", Bytes: secret}} {
+		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestForeignCertificate(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	foreign(t, dir)
+	cert, print := certificate(t, dir, "b")
+	if cert.Leaf.Subject.CommonName != "me" {
+		t.Error("a certificate was replaced that rbee did not make")
+	}
+	loaded, same, err := access.LoadCertificate(filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"))
+	if err != nil || same != print || !loaded.Leaf.Equal(cert.Leaf) {
+		t.Errorf("%s, want %s, %v", same, print, err)
+	}
+}
+
+func TestCertificateErrors(t *testing.T) {
+	t.Parallel()
+	for _, host := range []string{"", "a:80", "https://a", "a b", "[::1]"} {
+		if _, _, err := access.Certificate(t.TempDir(), []string{host}); err == nil {
+			t.Errorf("host %q was taken", host)
+		}
+	}
+	put := func(name, content string) func(dir string) error {
+		return func(dir string) error { return os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600) }
+	}
+	for _, test := range []struct {
+		name   string
+		change func(dir string) error
+		want   string
+	}{
+		{"no key", func(dir string) error { return os.Remove(filepath.Join(dir, "tls.key")) }, "reading the key of the certificate"},
+		{"broken certificate", put("tls.crt", "x"), "tls.crt"},
+		{"broken key", put("tls.key", "x"), "tls.key"},
+		{"another's key", func(dir string) error {
+			other := t.TempDir()
+			certificate(t, other)
+			return os.Rename(filepath.Join(other, "tls.key"), filepath.Join(dir, "tls.key"))
+		}, "does not match"},
+	} {
+		dir := t.TempDir()
+		certificate(t, dir)
+		if err := test.change(dir); err != nil {
+			t.Fatal(err)
+		}
+		_, _, made := access.Certificate(dir, nil)
+		_, _, loaded := access.LoadCertificate(filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"))
+		for _, err := range []error{made, loaded} {
+			if err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), dir) {
+				t.Errorf("%s: %v, want %q and the path", test.name, err, test.want)
+			}
+		}
+	}
+	dir := t.TempDir()
+	if err := put("tls.key", "x")(dir); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := access.Certificate(dir, nil); err == nil || !strings.Contains(err.Error(), "no key in PEM") {
+		t.Errorf("a key that is none, alone: %v", err)
+	}
+	if _, _, err := access.LoadCertificate(filepath.Join(dir, "none"), ""); err == nil || !strings.Contains(err.Error(), "reading the certificate") {
+		t.Errorf("no certificate: %v", err)
+	}
+}
+
+func TestPinned(t *testing.T) {
+	t.Parallel()
+	cert, print := certificate(t, t.TempDir())
+	_, other := certificate(t, t.TempDir())
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	s.TLS = &tls.Config{Certificates: []tls.Certificate{cert}}
+	s.Config.ErrorLog = log.New(io.Discard, "", 0) // refused handshakes
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	cache := tls.NewLRUClientSessionCache(8)
+	get := func(pin string) (resumed bool, err error) {
+		config := access.PinnedClient(pin)
+		config.ClientSessionCache = cache
+		verify := config.VerifyConnection
+		config.VerifyConnection = func(s tls.ConnectionState) error {
+			resumed = s.DidResume
+			return verify(s)
+		}
+		transport := &http.Transport{TLSClientConfig: config, DisableKeepAlives: true}
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.URL, http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := transport.RoundTrip(req)
+		if err != nil {
+			return resumed, err
+		}
+		defer resp.Body.Close()
+		_, err = io.Copy(io.Discard, resp.Body)
+		return resumed, err
+	}
+	if resumed, err := get(print); err != nil || resumed {
+		t.Fatalf("resumed %v, %v", resumed, err)
+	}
+	if resumed, err := get(print); err != nil || !resumed {
+		t.Fatalf("the second time: resumed %v, %v", resumed, err)
+	}
+	if resumed, err := get(other); err == nil || !strings.Contains(err.Error(), "has the fingerprint "+print) || !resumed {
+		t.Errorf("another pin for a resumed connection: resumed %v, %v", resumed, err)
+	}
+	for _, pin := range []string{other, "", print[:20], strings.ToLower(print)} {
+		if _, err := get(pin); err == nil || !strings.Contains(err.Error(), "has the fingerprint "+print) {
+			t.Errorf("pin %q: %v", pin, err)
+		}
+	}
+}

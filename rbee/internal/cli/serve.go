@@ -1,0 +1,111 @@
+package cli
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"net"
+	"path/filepath"
+
+	"github.com/rbee-keeper/rbee/rbee/internal/access"
+	"github.com/rbee-keeper/rbee/rbee/internal/queen"
+)
+
+type serveCmd struct {
+	Addr    string   `default:"${defaultAddr}" placeholder:"HOST:PORT" help:"Where to listen (${default}). Beyond this machine it takes a key and TLS."`
+	Host    []string `placeholder:"NAME" help:"A further name that it goes by; may be given several times."`
+	Origin  []string `placeholder:"URL" help:"A web page that may ask it, such as https://chat.example.com; may be given several times."`
+	TLSCert string   `name:"tls-cert" placeholder:"FILE" help:"Its certificate, in PEM; without one it makes its own, whose fingerprint it prints."`
+	TLSKey  string   `name:"tls-key" placeholder:"FILE" help:"The key of --tls-cert."`
+	NoTLS   bool     `name:"no-tls" help:"Plain HTTP also beyond this machine, for behind a proxy."`
+}
+
+// Help is shown below the command's summary.
+func (serveCmd) Help() string {
+	return describe("The queen holds one connection to each hive and knows what runs where. It takes every operation over HTTP (`--queen URL` of any command), and serves all models of the fleet at one OpenAI-compatible address: `/v1/chat/completions`, `/v1/models` and the others. A model that is on a hive and not loaded is loaded when it is asked for.\n\nOn loopback it asks for no key. A web page in your browser cannot drive it.",
+		[]string{
+			"rbee serve",
+			"curl http://127.0.0.1:8500/v1/models",
+			"rbee status --queen http://127.0.0.1:8500",
+			"rbee key add laptop && rbee serve --addr 0.0.0.0:8500 --host queen.lan",
+		})
+}
+
+// Run serves until it is interrupted.
+func (c *serveCmd) Run(ctx context.Context, a *app) error {
+	o, err := a.options()
+	if err != nil {
+		return err
+	}
+	o.Prompter = nil // nobody is there to be asked
+	s := queen.ServeOptions{
+		Addr: c.Addr, Config: a.config(), Origins: c.Origin, Hosts: c.Host,
+		Log: slog.New(slog.NewTextHandler(a.p.Stderr, &slog.HandlerOptions{Level: a.logLevel()})),
+	}
+	pin, err := c.secure(a, o.Paths, &s)
+	if err != nil {
+		return err
+	}
+	s.Ready = func(addr net.Addr) {
+		scheme := "http"
+		if s.Certificate != nil {
+			scheme = "https"
+		}
+		fmt.Fprintf(a.p.Stdout, "%s://%s%s\n", scheme, addr, pin)
+	}
+	q, err := queen.New(o)
+	if err != nil {
+		return err
+	}
+	defer q.Close()
+	return q.Serve(ctx, s)
+}
+
+// secure says what strangers need: nothing on loopback, a key and TLS beyond. pin is
+// what goes behind the address for those who shall trust the queen's own certificate.
+func (c *serveCmd) secure(a *app, paths queen.Paths, s *queen.ServeOptions) (pin string, err error) {
+	far := !queen.OnLoopback(c.Addr)
+	if far {
+		s.Keys = access.OpenKeys(keysPath(paths))
+		keys, err := s.Keys.List()
+		if err != nil {
+			return "", err
+		}
+		if len(keys) == 0 {
+			return "", &usageError{message: c.Addr + " can be reached from other machines, and there is no key yet", hint: "`rbee key add NAME` makes one"}
+		}
+	}
+	switch {
+	case (c.TLSCert == "") != (c.TLSKey == ""):
+		return "", &usageError{message: "--tls-cert and --tls-key belong together", hint: "give both, or none for a certificate of rbee's own"}
+	case c.TLSCert != "":
+		cert, _, err := access.LoadCertificate(c.TLSCert, c.TLSKey)
+		s.Certificate = &cert
+		return "", err
+	case !far || c.NoTLS:
+		return "", nil
+	}
+	var cert tls.Certificate
+	host, _, err := net.SplitHostPort(c.Addr)
+	if err != nil {
+		return "", &usageError{message: fmt.Sprintf("%q is no address", c.Addr), hint: "such as 0.0.0.0:8500"}
+	}
+	names := append([]string{}, c.Host...)
+	if ip := net.ParseIP(host); ip == nil || !ip.IsUnspecified() {
+		names = append(names, host)
+	}
+	cert, pin, err = access.Certificate(filepath.Join(paths.StateDir, "tls"), names)
+	s.Certificate = &cert
+	return "#" + pin, err
+}
+
+func (a *app) logLevel() slog.Level {
+	switch g := a.flags(); {
+	case g.Quiet:
+		return slog.LevelWarn
+	case g.Verbose:
+		return slog.LevelDebug
+	}
+	return slog.LevelInfo
+}

@@ -1,0 +1,302 @@
+package queen
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/rbee/internal/access"
+	"github.com/rbee-keeper/rbee/rbee/internal/gateway"
+	"github.com/rbee-keeper/rbee/rbee/internal/jobs"
+)
+
+// DefaultAddr is where a queen listens when nothing else is said.
+const DefaultAddr = "127.0.0.1:8500"
+
+// Times of the server.
+const (
+	finishing   = 30 * time.Second // for answers that are under way when it stops
+	headerTime  = 10 * time.Second
+	idleTime    = 2 * time.Minute
+	maxHeader   = 64 << 10
+	maxJobBody  = 64 << 20
+	fleetPause  = 500 * time.Millisecond // between two snapshots at least
+	fleetBeat   = 5 * time.Second        // and at most
+	streamWrite = 30 * time.Second       // for a reader to take one
+)
+
+// ServeOptions are a server's. The zero value serves the default config on loopback.
+type ServeOptions struct {
+	Addr   string // empty is [DefaultAddr]
+	Config string // the config file; empty for the default one
+
+	// Keys are demanded of everybody; nil demands none, which only an address on
+	// loopback may.
+	Keys *access.Keys
+
+	// Certificate makes it TLS; nil is plain HTTP.
+	Certificate *tls.Certificate
+
+	// Origins are web pages that may ask it, and Hosts further names that it goes by.
+	Origins, Hosts []string
+
+	Log *slog.Logger // nil: text on stderr
+
+	// Ready is called once it listens, with the address; may be nil.
+	Ready func(addr net.Addr)
+}
+
+// Serve is the queen as a server, until ctx ends and answers under way are given,
+// for which they have 30 seconds. It must be called once, before any operation.
+func (q *Queen) Serve(ctx context.Context, o ServeOptions) error {
+	if o.Addr == "" {
+		o.Addr = DefaultAddr
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
+	}
+	if o.Keys == nil && !OnLoopback(o.Addr) {
+		return fmt.Errorf("%s can be reached from other machines, which demands keys", o.Addr)
+	}
+	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", o.Addr)
+	if err != nil {
+		return fmt.Errorf("queen: %w", err)
+	}
+	q.registry = newRegistry(q, o.Config, o.Log)
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	held := make(chan struct{})
+	go func() { defer close(held); q.registry.run(background) }()
+	defer func() { stop(); <-held }()
+	work := jobs.New(&remote{q}, jobs.Options{Log: o.Log})
+	srv := &http.Server{
+		Handler: q.handler(o, ln.Addr(), work, background), ReadHeaderTimeout: headerTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeader,
+		ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
+	}
+	if o.Certificate != nil {
+		ln = tls.NewListener(ln, &tls.Config{Certificates: []tls.Certificate{*o.Certificate}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}})
+	}
+	done := make(chan error, 1)
+	go func() { done <- srv.Serve(ln) }()
+	o.Log.Info("queen listens", "address", ln.Addr().String(), "version", q.opts.Version)
+	if o.Ready != nil {
+		o.Ready(ln.Addr())
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	o.Log.Info("queen stops, and finishes what is under way")
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishing)
+	defer cancel()
+	q.registry.close()
+	shut := make(chan error, 1)
+	go func() { shut <- srv.Shutdown(grace) }()
+	if err := work.Close(grace); err != nil {
+		o.Log.Warn("jobs are cut off", "error", err)
+	}
+	if <-shut != nil {
+		_ = srv.Close()
+	}
+	return nil
+}
+
+// OnLoopback reports whether only this machine reaches an address.
+func OnLoopback(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// handler is all that the server answers.
+func (q *Queen) handler(o ServeOptions, addr net.Addr, work http.Handler, background context.Context) http.Handler {
+	front := gateway.New(gateway.Options{Fleet: newGatewayFleet(q, background), Log: o.Log})
+	mux := http.NewServeMux()
+	mux.Handle("/v1/jobs", work)
+	mux.Handle("/v1/jobs/", work)
+	mux.HandleFunc("GET "+operations.FleetPath, q.serveFleet)
+	mux.HandleFunc("GET /v1/info", func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, http.StatusOK, map[string]any{"version": q.opts.Version, "pid": os.Getpid(), "since": q.registry.since})
+	})
+	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, http.StatusOK, map[string]string{"status": "ok"})
+	})
+	mux.Handle("/v1/", front)
+	guard := access.Guard(access.Options{
+		Keys: o.Keys, Addr: addr.String(), Origins: o.Origins, Hosts: o.Hosts, Scope: needed, MaxBody: maxJobBody, Log: o.Log,
+		Refuse: func(w http.ResponseWriter, r *http.Request, status int, code, message string) {
+			if needed(r) == access.ScopeInfer {
+				refuseAsOpenAI(w, status, code, message)
+				return
+			}
+			answer(w, status, map[string]*operations.Error{"error": {Code: operations.CodeFailed, Reason: code, Message: message}})
+		},
+	})
+	return guard(mux)
+}
+
+// needed is what a request must be allowed to do.
+func needed(r *http.Request) access.Scope {
+	path := r.URL.Path
+	own := []string{"/v1/jobs", "/v1/jobs/", operations.FleetPath, "/v1/info"}
+	switch {
+	case path == "/health":
+		return ""
+	case strings.HasPrefix(path, "/v1/"):
+		for _, p := range own {
+			if path == p || strings.HasSuffix(p, "/") && strings.HasPrefix(path, p) {
+				return access.ScopeAdmin
+			}
+		}
+		return access.ScopeInfer
+	default:
+		return access.ScopeAdmin
+	}
+}
+
+func answer(w http.ResponseWriter, status int, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(body) // a client that left needs no answer
+}
+
+func refuseAsOpenAI(w http.ResponseWriter, status int, code, message string) {
+	kind := "invalid_request_error"
+	if status == http.StatusUnauthorized || status == http.StatusForbidden {
+		kind = "authentication_error"
+	}
+	answer(w, status, map[string]any{"error": map[string]any{"message": message, "type": kind, "param": nil, "code": code}})
+}
+
+// serveFleet tells of the fleet, once or as a stream.
+func (q *Queen) serveFleet(w http.ResponseWriter, r *http.Request) {
+	if !strings.Contains(r.Header.Get("Accept"), "text/event-stream") {
+		answer(w, http.StatusOK, q.registry.snapshot())
+		return
+	}
+	control := http.NewResponseController(w)
+	w.Header().Set("Content-Type", "text/event-stream")
+	w.Header().Set("Cache-Control", "no-store")
+	beat := time.NewTicker(fleetBeat)
+	defer beat.Stop()
+	for {
+		next := q.registry.next()
+		data, err := json.Marshal(q.registry.snapshot())
+		if err != nil {
+			return
+		}
+		_ = control.SetWriteDeadline(time.Now().Add(streamWrite))
+		if _, err := fmt.Fprintf(w, "data: %s\n\n", data); err != nil || control.Flush() != nil {
+			return
+		}
+		select {
+		case <-next:
+		case <-beat.C:
+		case <-q.registry.closed:
+			return
+		case <-r.Context().Done():
+			return
+		}
+		select {
+		case <-time.After(fleetPause):
+		case <-r.Context().Done():
+			return
+		}
+	}
+}
+
+// remote does operations that came over HTTP. What they name of this machine's
+// files must lie in rbee's own directory.
+type remote struct{ queen *Queen }
+
+// Run implements [operations.Runner].
+func (r *remote) Run(ctx context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
+	op, err := r.queen.confine(op)
+	if err != nil {
+		return nil, err
+	}
+	return r.queen.Run(ctx, op, events)
+}
+
+// pathFields are the fields of operations that name files of the queen's machine.
+var pathFields = []string{"config_path", "bundle_path", "output_path"}
+
+// confine makes the paths of an operation absolute, or refuses one that leads out
+// of the directory of the config.
+func (q *Queen) confine(op operations.Operation) (operations.Operation, error) {
+	data, err := op.MarshalJSON()
+	if err != nil {
+		return nil, err
+	}
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(data, &fields); err != nil {
+		return nil, err
+	}
+	changed := false
+	for _, name := range pathFields {
+		var path string
+		if raw, ok := fields[name]; !ok || json.Unmarshal(raw, &path) != nil || path == "" {
+			continue
+		}
+		inside, err := q.inConfigDir(path)
+		if err != nil {
+			return nil, &operations.Error{Code: operations.CodeBadOperation, Message: fmt.Sprintf("%s: field %q: %v", op.Kind(), name, err)}
+		}
+		if fields[name], err = json.Marshal(inside); err != nil {
+			return nil, err
+		}
+		changed = true
+	}
+	if !changed {
+		return op, nil
+	}
+	if data, err = json.Marshal(fields); err != nil {
+		return nil, err
+	}
+	return operations.Parse(data)
+}
+
+// inConfigDir is a path on this machine, if it lies in the directory of the config.
+func (q *Queen) inConfigDir(path string) (string, error) {
+	dir, err := filepath.EvalSymlinks(q.opts.Paths.ConfigDir)
+	if err != nil {
+		dir = q.opts.Paths.ConfigDir
+	}
+	if rest, ok := strings.CutPrefix(path, "~/"); ok {
+		path = filepath.Join(q.opts.Paths.Home, rest)
+	}
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(dir, path)
+	}
+	real := filepath.Clean(path)
+	for at := real; ; at = filepath.Dir(at) { // what is there of it must not lead elsewhere
+		resolved, err := filepath.EvalSymlinks(at)
+		if err == nil {
+			real = filepath.Join(resolved, strings.TrimPrefix(real, at))
+			break
+		}
+		if !errors.Is(err, os.ErrNotExist) || at == filepath.Dir(at) {
+			return "", fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	if rel, err := filepath.Rel(dir, real); err != nil || !filepath.IsLocal(rel) {
+		return "", fmt.Errorf("%s lies outside of the queen's directory %s", path, dir)
+	}
+	if strings.HasSuffix(path, string(filepath.Separator)) {
+		real += string(filepath.Separator) // which says that it is a directory
+	}
+	return real, nil
+}
