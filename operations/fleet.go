@@ -89,4 +89,47 @@ type FleetSnapshot struct {
 
 	// Hives are those of the config, sorted by alias.
 	Hives []HiveView `json:"hives"`
+
+	Traffic Traffic `json:"traffic"`
+
+	// Drift is what `rbee status` found last, at DriftAt; a queen looks now and then.
+	Drift   []Drift   `json:"drift"`
+	DriftAt time.Time `json:"drift_at,omitzero"`
+}
+
+// Traffic is what goes through a queen's gateway: the last minutes as points, and
+// what there was since it was started, model by model.
+type Traffic struct {
+	// EverySeconds is the time between two points, the last of which is still going
+	// on; Points are oldest first.
+	EverySeconds float64        `json:"every_seconds"`
+	Points       []TrafficPoint `json:"points"`
+
+	Models []ModelTraffic `json:"models"`
+
+	// InFlight are requests that are being answered, Waiting those that wait for a
+	// model to be loaded.
+	InFlight int `json:"in_flight"`
+	Waiting  int `json:"waiting"`
+}
+
+// TrafficPoint is a piece of time.
+type TrafficPoint struct {
+	Time     time.Time `json:"time"` // its beginning
+	Requests int       `json:"requests"`
+	Errors   int       `json:"errors"`
+	Tokens   int       `json:"tokens"` // that were generated
+
+	// FirstToken is the median time to the first byte of an answer, in seconds; 0
+	// without requests.
+	FirstToken float64 `json:"first_token_seconds"`
+}
+
+// ModelTraffic is what one model was asked.
+type ModelTraffic struct {
+	Model    string `json:"model"`
+	Requests int64  `json:"requests"`
+	Errors   int64  `json:"errors"`
+	Tokens   int64  `json:"tokens"`
+	InFlight int    `json:"in_flight"`
 }

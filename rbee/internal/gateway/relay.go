@@ -25,6 +25,13 @@ func (x *exchange) send(a *ask, b *Backend) (*http.Response, error) {
 	for _, name := range []string{"Authorization", "X-Api-Key", "Cookie", "Host", "Expect", "Content-Length"} {
 		delete(req.Header, name)
 	}
+	// Which page asks is this server's to judge; an engine would refuse those that it
+	// does not know.
+	for name := range req.Header {
+		if name == "Origin" || name == "Referer" || strings.HasPrefix(name, "Sec-Fetch-") {
+			delete(req.Header, name)
+		}
+	}
 	if _, ok := req.Header["User-Agent"]; !ok {
 		req.Header["User-Agent"] = []string{""} // none, and not the transport's
 	}
@@ -71,6 +78,11 @@ func (x *exchange) relay(resp *http.Response, b *Backend) error {
 	x.sample.FirstByte = time.Since(x.sample.Start)
 	if n == 0 && err != nil && (ends || err != io.EOF) {
 		return x.fault(b, 0, cut(err))
+	}
+	for name := range resp.Header { // likewise what pages may do with the answer
+		if name == "Set-Cookie" || name == "Vary" || strings.HasPrefix(name, "Access-Control-") {
+			delete(resp.Header, name)
+		}
 	}
 	copyHeader(x.w.Header(), resp.Header)
 	x.w.Header()[requestID] = []string{x.sample.RequestID}

@@ -32,6 +32,7 @@ type registry struct {
 
 	mu      sync.Mutex
 	links   map[string]*link // by alias
+	read    bool             // the config was read, or could not be
 	problem string           // of the config
 	changed chan struct{}    // closed when something changes, and made anew
 	closed  chan struct{}    // closed when the server stops
@@ -91,6 +92,7 @@ func (r *registry) follow(ctx context.Context, running *sync.WaitGroup) {
 	d, err := r.queen.load(r.config)
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.read = true
 	if err != nil {
 		if r.problem != err.Error() {
 			r.log.Warn("the config cannot be read, and what it said before goes on", "error", err)
@@ -204,8 +206,12 @@ func (r *registry) snapshot() operations.FleetSnapshot {
 // queen that has just been started knows of nobody yet.
 func (r *registry) settled(ctx context.Context) error {
 	for {
-		next := r.next()
-		waiting := ""
+		r.mu.Lock()
+		next, waiting := r.changed, ""
+		if !r.read {
+			waiting = "the config"
+		}
+		r.mu.Unlock()
 		for _, l := range r.all() {
 			if !l.tried() {
 				waiting = l.hive.Alias

@@ -1,0 +1,389 @@
+package cli_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/openai/openai-go/v3"
+	"github.com/openai/openai-go/v3/option"
+	"golang.org/x/crypto/ssh"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/models/hubtest"
+	"github.com/rbee-keeper/rbee/sshx/sshtest"
+)
+
+// kingdom is a queen over hosts in this process, with the real program everywhere.
+type kingdom struct {
+	t     *testing.T
+	home  string
+	env   []string
+	hosts []*sshtest.Host
+	url   string
+	queen *exec.Cmd
+	log   *syncedBuffer
+}
+
+type syncedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *syncedBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *syncedBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
+// newKingdom installs workers on n hosts and starts a queen.
+func newKingdom(t *testing.T, n int, workers string) *kingdom {
+	t.Helper()
+	k := &kingdom{t: t, home: t.TempDir(), log: &syncedBuffer{}}
+	k.env = []string{"HOME=" + k.home, "PATH=" + os.Getenv("PATH"), "LC_ALL=C.UTF-8"}
+	key, pem, err := sshtest.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	known, conf := "", ""
+	for i := range n {
+		h, err := sshtest.New(sshtest.Options{AuthorizedKeys: []ssh.PublicKey{key.PublicKey()}, Env: []string{"RBEE_SUPERVISOR=none"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		port, err := sshtest.New(sshtest.Options{}) // takes a port that nothing listens on
+		if err != nil {
+			t.Fatal(err)
+		}
+		k.hosts = append(k.hosts, h)
+		known += h.KnownHostsLines()
+		conf += hiveText(fmt.Sprintf("gpu-%d", i+1), h, port.Port(), workers)
+		port.Close()
+	}
+	for name, text := range map[string]string{".ssh/id_ed25519": string(pem), ".ssh/known_hosts": known, ".config/rbee/hives.conf": conf} {
+		k.write(name, text)
+	}
+	t.Cleanup(func() {
+		k.stop()
+		for _, h := range k.hosts {
+			h.Refuse(false)
+		}
+		k.rbee("uninstall", "--yes")
+		for _, h := range k.hosts {
+			h.Close()
+		}
+		if t.Failed() {
+			t.Logf("the queen wrote:\n%s", k.log)
+		}
+	})
+	return k
+}
+
+func (k *kingdom) write(name, text string) {
+	k.t.Helper()
+	path := filepath.Join(k.home, name)
+	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(text), 0o600)); err != nil {
+		k.t.Fatal(err)
+	}
+}
+
+// rbee runs a command without the queen.
+func (k *kingdom) rbee(args ...string) string {
+	k.t.Helper()
+	cmd := exec.Command("rbee", args...)
+	cmd.Env = k.env
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		k.t.Errorf("rbee %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// serve starts the queen.
+func (k *kingdom) serve(args ...string) {
+	k.t.Helper()
+	k.queen = exec.Command("rbee", append([]string{"serve", "--addr", "127.0.0.1:0"}, args...)...)
+	k.queen.Env, k.queen.Stderr = k.env, k.log
+	out, err := k.queen.StdoutPipe()
+	if err == nil {
+		err = k.queen.Start()
+	}
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		k.t.Fatalf("the queen did not begin: %v\n%s", err, k.log)
+	}
+	k.url = strings.TrimSpace(line)
+}
+
+func (k *kingdom) stop() {
+	if k.queen != nil {
+		_ = k.queen.Process.Signal(syscall.SIGTERM)
+		_ = k.queen.Wait()
+		k.queen = nil
+	}
+}
+
+// fleet is what the queen knows, once it is as wanted.
+func (k *kingdom) fleet(wanted func(operations.FleetSnapshot) bool) operations.FleetSnapshot {
+	k.t.Helper()
+	ctx, cancel := context.WithTimeout(k.t.Context(), time.Minute)
+	defer cancel()
+	req, _ := http.NewRequestWithContext(ctx, http.MethodGet, k.url+operations.FleetPath, http.NoBody)
+	req.Header.Set("Accept", "text/event-stream")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var s operations.FleetSnapshot
+	lines := bufio.NewReader(resp.Body)
+	for {
+		line, err := lines.ReadString('\n')
+		if err != nil {
+			k.t.Fatalf("waiting for the fleet: %v; it is %+v", err, s)
+		}
+		data, ok := strings.CutPrefix(line, "data: ")
+		if !ok {
+			continue
+		}
+		s = operations.FleetSnapshot{}
+		if err := json.Unmarshal([]byte(data), &s); err != nil {
+			k.t.Fatal(err)
+		}
+		if wanted(s) {
+			return s
+		}
+	}
+}
+
+func linked(alias string, link operations.Link) func(operations.FleetSnapshot) bool {
+	return func(s operations.FleetSnapshot) bool {
+		for _, h := range s.Hives {
+			if h.Alias == alias {
+				return h.Link == link
+			}
+		}
+		return false
+	}
+}
+
+// TestOpenAIClient drives the queen with OpenAI's own client: models, chat, streams,
+// loading on demand, errors, a hive that goes away, and one that comes.
+func TestOpenAIClient(t *testing.T) {
+	t.Parallel()
+	k := newKingdom(t, 2, `{ type = "echo" }, { type = "mine" }`)
+	k.write(".config/rbee/workers/mine.yaml", "type: mine\nformats: [gguf]\nsources: [{ version: \"1\", file: mine.sh }]\nstart: { args: [--port, \"{port}\", --model, \"{model}\"] }\nready: { path: /health }\n")
+	k.write(".config/rbee/workers/mine.sh", "#!/bin/sh\nexec \"$HOME/.local/share/rbee/bin/rbee\" worker echo \"$@\"\n")
+	hub := hubtest.New(map[string]hubtest.Repo{"bees/honey": {"honey-Q4_K_M.gguf": hubtest.GGUF(1, 4, 2, 64, 4096, 500_000)}})
+	t.Cleanup(hub.Close)
+	k.env = append(k.env, "HF_ENDPOINT="+hub.URL)
+	k.rbee("install")
+	k.rbee("download-model", "bees/honey", "--hive", "gpu-2")
+	k.rbee("spawn-worker", "--hive", "gpu-1", "--worker", "echo", "--model", "parrot")
+	k.serve()
+	client := openai.NewClient(option.WithBaseURL(k.url+"/v1"), option.WithAPIKey("none"), option.WithMaxRetries(0))
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+
+	models, err := client.Models.List(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := map[string]bool{}
+	for _, m := range models.Data {
+		names[m.ID] = true
+	}
+	if len(names) != 2 || !names["parrot"] || !names["bees/honey:Q4_K_M"] {
+		t.Errorf("models %v", names)
+	}
+	ask := func(model, text string) openai.ChatCompletionNewParams {
+		return openai.ChatCompletionNewParams{Model: model, Messages: []openai.ChatCompletionMessageParamUnion{openai.UserMessage(text)}}
+	}
+	answer, err := client.Chat.Completions.New(ctx, ask("parrot", "busy bees"))
+	if err != nil || answer.Choices[0].Message.Content != "busy bees" {
+		t.Fatalf("%+v, %v", answer, err)
+	}
+	stream, pieces := client.Chat.Completions.NewStreaming(ctx, ask("parrot", "busy bees make honey")), []string{}
+	for stream.Next() {
+		for _, c := range stream.Current().Choices {
+			pieces = append(pieces, c.Delta.Content)
+		}
+	}
+	if stream.Err() != nil || strings.Join(pieces, "") != "busy bees make honey" || len(pieces) < 4 {
+		t.Errorf("%q, %v", pieces, stream.Err())
+	}
+
+	// On a hive, and not loaded: loaded once, however many ask.
+	var asking sync.WaitGroup
+	for range 20 {
+		asking.Go(func() {
+			answer, err := client.Chat.Completions.New(ctx, ask("bees/honey:Q4_K_M", "sweet"))
+			if err != nil || answer.Choices[0].Message.Content != "sweet" {
+				t.Errorf("%+v, %v", answer, err)
+			}
+		})
+	}
+	asking.Wait()
+	if list := k.rbee("list-workers", "--json"); strings.Count(list, `"worker": "mine"`) != 1 {
+		t.Errorf("%s", list)
+	}
+
+	// Errors in OpenAI's own terms.
+	var refused *openai.Error
+	if _, err := client.Chat.Completions.New(ctx, ask("nobody", "x")); !errors.As(err, &refused) || refused.StatusCode != http.StatusNotFound || refused.Code != "model_not_found" || !strings.Contains(refused.Message, "gpu-2") {
+		t.Errorf("%v", err)
+	}
+	if _, err := client.Embeddings.New(ctx, openai.EmbeddingNewParams{Model: "parrot", Input: openai.EmbeddingNewParamsInputUnion{OfString: openai.String("x")}}); !errors.As(err, &refused) || refused.StatusCode/100 != 4 {
+		t.Errorf("%v", err)
+	}
+
+	// A hive goes away, and its model with it; the other one serves on.
+	k.fleet(linked("gpu-2", operations.LinkOnline))
+	k.hosts[1].Refuse(true)
+	k.hosts[1].Cut()
+	k.fleet(linked("gpu-2", operations.LinkOffline))
+	if _, err := client.Chat.Completions.New(ctx, ask("bees/honey:Q4_K_M", "x")); !errors.As(err, &refused) || refused.StatusCode != http.StatusServiceUnavailable || refused.Response.Header.Get("Retry-After") == "" {
+		t.Errorf("%v", err)
+	}
+	if _, err := client.Chat.Completions.New(ctx, ask("parrot", "x")); err != nil {
+		t.Error(err)
+	}
+	k.hosts[1].Refuse(false)
+	k.fleet(linked("gpu-2", operations.LinkOnline))
+	if _, err := client.Chat.Completions.New(ctx, ask("bees/honey:Q4_K_M", "x")); err != nil {
+		t.Error(err)
+	}
+
+	// The config loses a hive, and the queen follows.
+	text, err := os.ReadFile(filepath.Join(k.home, ".config/rbee/hives.conf"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.write(".config/rbee/hives.conf", "[[hive]]\nalias = broken")
+	if s := k.fleet(func(s operations.FleetSnapshot) bool { return s.ConfigProblem != "" }); len(s.Hives) != 2 {
+		t.Errorf("a config that cannot be read left %d hives", len(s.Hives))
+	}
+	one, _, _ := strings.Cut(string(text), "[[hive]]\nalias = \"gpu-2\"")
+	k.write(".config/rbee/hives.conf", one)
+	k.fleet(func(s operations.FleetSnapshot) bool { return len(s.Hives) == 1 })
+	k.write(".config/rbee/hives.conf", string(text))
+
+	// The queen is killed; workers live, and the next one finds them.
+	_ = k.queen.Process.Kill()
+	_ = k.queen.Wait()
+	k.serve()
+	client = openai.NewClient(option.WithBaseURL(k.url+"/v1"), option.WithAPIKey("none"), option.WithMaxRetries(0))
+	for _, model := range []string{"parrot", "bees/honey:Q4_K_M"} {
+		if answer, err := client.Chat.Completions.New(ctx, ask(model, "still here")); err != nil || answer.Choices[0].Message.Content != "still here" {
+			t.Errorf("%s: %+v, %v", model, answer, err)
+		}
+	}
+}
+
+// TestWebPagesAreKeptOut holds that a page in the user's browser cannot drive the
+// queen, and that somebody from elsewhere needs a key.
+func TestWebPagesAreKeptOut(t *testing.T) {
+	t.Parallel()
+	k := newKingdom(t, 0, "")
+	k.serve()
+	ask := func(url, key string, edit func(*http.Request)) (int, string) {
+		t.Helper()
+		req, err := http.NewRequest(http.MethodPost, url+"/v1/jobs", strings.NewReader(`{"operation":"hive_list"}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Content-Type", "application/json")
+		if key != "" {
+			req.Header.Set("Authorization", "Bearer "+key)
+		}
+		if edit != nil {
+			edit(req)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		body, _ := io.ReadAll(resp.Body)
+		return resp.StatusCode, string(body)
+	}
+	for name, c := range map[string]struct {
+		edit func(*http.Request)
+		want int
+	}{
+		"a program":         {nil, 201},
+		"another page":      {func(r *http.Request) { r.Header.Set("Origin", "https://evil.example") }, 403},
+		"a rebound name":    {func(r *http.Request) { r.Host = "evil.example:8500" }, 403},
+		"a form":            {func(r *http.Request) { r.Header.Set("Content-Type", "text/plain") }, 415},
+		"the own page":      {func(r *http.Request) { r.Header.Set("Origin", "http://"+r.Host) }, 201},
+		"a page of nothing": {func(r *http.Request) { r.Header.Set("Origin", "null") }, 403},
+	} {
+		if status, body := ask(k.url, "", c.edit); status != c.want {
+			t.Errorf("%s: %d %s, want %d", name, status, body, c.want)
+		}
+	}
+	k.stop()
+
+	cmd := exec.Command("rbee", "serve", "--addr", "0.0.0.0:0")
+	cmd.Env = k.env
+	if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "rbee key add") {
+		t.Errorf("%v: %s", err, out)
+	}
+	admin, infer := strings.TrimSpace(k.rbee("key", "add", "me", "--scope", "admin")), strings.TrimSpace(k.rbee("key", "add", "app"))
+	k.serve("--addr", "0.0.0.0:0", "--no-tls")
+	url := "http://127.0.0.1:" + k.url[strings.LastIndex(k.url, ":")+1:]
+	for key, want := range map[string]int{"": 401, "wrong": 401, infer: 403, admin: 201} {
+		if status, body := ask(url, key, nil); status != want {
+			t.Errorf("key %.9s: %d %s, want %d", key, status, body, want)
+		}
+	}
+	if list := k.rbee("key", "list"); !strings.Contains(list, "app") || strings.Contains(list, infer) {
+		t.Errorf("%s", list)
+	}
+	k.stop()
+
+	// Its own certificate, which the address names.
+	k.serve("--addr", "0.0.0.0:0")
+	port, pin, _ := strings.Cut(k.url[strings.LastIndex(k.url, "]:")+2:], "#")
+	if !strings.HasPrefix(k.url, "https://") || !strings.HasPrefix(pin, "SHA256:") {
+		t.Fatal(k.url)
+	}
+	if _, err := strconv.Atoi(port); err != nil {
+		t.Fatal(k.url)
+	}
+	list := func(pin string) (string, error) {
+		cmd := exec.Command("rbee", "list-hives", "--queen", "https://127.0.0.1:"+port+"#"+pin)
+		cmd.Env = append(k.env, "RBEE_API_KEY="+admin)
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	if out, err := list(pin); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+	if out, err := list("SHA256:" + strings.Repeat("A", 43)); err == nil || !strings.Contains(out, "certificate") {
+		t.Errorf("%v: %s", err, out)
+	}
+}
