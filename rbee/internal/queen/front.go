@@ -193,7 +193,7 @@ func mix(affinity uint64, key string) uint64 {
 }
 
 func (f *gatewayFleet) lease(d *door, w operations.WorkerProcess) *gateway.Lease {
-	end := f.queen.begin(w)
+	end := f.queen.traffic.begin(w)
 	return &gateway.Lease{
 		Backend: gateway.Backend{
 			Worker: w.ID, Hive: w.Hive, Model: w.Model, Name: w.Serves,
@@ -249,6 +249,13 @@ func (f *gatewayFleet) load(ctx context.Context, model string, away []string) er
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// waits is how many requests wait for a model to be loaded.
+func (f *gatewayFleet) waits() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.waiting
 }
 
 func ended(done <-chan struct{}) bool {

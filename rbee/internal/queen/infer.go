@@ -50,7 +50,7 @@ func (q *Queen) infer(ctx context.Context, op operations.Infer, events operation
 		if op.Workflow != nil {
 			ask = o.run
 		}
-		end := q.begin(o.worker)
+		end := q.traffic.begin(o.worker)
 		r, begun, err := ask(ctx, op, events)
 		end()
 		if err == nil || begun || ctx.Err() != nil || i == len(offers)-1 {

@@ -8,35 +8,9 @@ import (
 	"slices"
 	"sort"
 	"strings"
-	"sync"
 
 	"github.com/rbee-keeper/rbee/operations"
 )
-
-// traffic counts what this queen has workers do.
-type traffic struct {
-	mu      sync.Mutex
-	running map[string]int // requests, by hive and worker
-}
-
-func trafficKey(w operations.WorkerProcess) string { return w.Hive + "/" + w.ID }
-
-// begin counts a request to a worker until end is called.
-func (q *Queen) begin(w operations.WorkerProcess) (end func()) {
-	t, key := &q.traffic, trafficKey(w)
-	add := func(n int) {
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		if t.running == nil {
-			t.running = map[string]int{}
-		}
-		if t.running[key] += n; t.running[key] <= 0 {
-			delete(t.running, key)
-		}
-	}
-	add(1)
-	return sync.OnceFunc(func() { add(-1) })
-}
 
 // busy is how many requests a worker is answering: by this queen's own count, or,
 // for a single operation, by the hive's.
@@ -44,9 +18,7 @@ func (q *Queen) busy(w operations.WorkerProcess) int {
 	if q.registry == nil {
 		return w.Requests
 	}
-	q.traffic.mu.Lock()
-	defer q.traffic.mu.Unlock()
-	return q.traffic.running[trafficKey(w)]
+	return q.traffic.busy(w)
 }
 
 // mayLoad reports whether a worker may be started to answer.

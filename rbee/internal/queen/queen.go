@@ -65,7 +65,7 @@ type Queen struct {
 	binaries *pkgmgr.Binaries
 	record   pkgmgr.Record
 	registry *registry // of a queen that serves; nil for one that does single operations
-	traffic  traffic
+	traffic  *traffic
 }
 
 var _ operations.Runner = (*Queen)(nil)
@@ -82,7 +82,7 @@ func New(o Options) (*Queen, error) {
 		d.ConfigFiles = []string{o.SSHConfig}
 	}
 	return &Queen{
-		opts: o, dialer: d, record: pkgmgr.Record{Path: o.Paths.Record()},
+		opts: o, dialer: d, traffic: newTraffic(), record: pkgmgr.Record{Path: o.Paths.Record()},
 		binaries: &pkgmgr.Binaries{
 			Self: o.Self, Version: o.Version, Dir: o.Binaries, Cache: o.Paths.BinaryCache(), ReleaseURL: o.ReleaseURL,
 		},

@@ -36,6 +36,8 @@ type registry struct {
 	problem string           // of the config
 	changed chan struct{}    // closed when something changes, and made anew
 	closed  chan struct{}    // closed when the server stops
+
+	traffic func() operations.Traffic // of the gateway
 }
 
 func newRegistry(q *Queen, config string, log *slog.Logger) *registry {
@@ -198,7 +200,7 @@ func (r *registry) snapshot() operations.FleetSnapshot {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s.ConfigProblem = r.problem
+	s.ConfigProblem, s.Traffic, s.Drift = r.problem, r.traffic(), []operations.Drift{}
 	return s
 }
 

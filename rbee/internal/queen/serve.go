@@ -123,7 +123,9 @@ func OnLoopback(addr string) bool {
 
 // handler is all that the server answers.
 func (q *Queen) handler(o ServeOptions, addr net.Addr, work http.Handler, background context.Context) http.Handler {
-	front := gateway.New(gateway.Options{Fleet: newGatewayFleet(q, background), Log: o.Log})
+	fleet := newGatewayFleet(q, background)
+	front := gateway.New(gateway.Options{Fleet: fleet, Observer: q.traffic, Log: o.Log})
+	q.registry.traffic = func() operations.Traffic { return q.traffic.report(fleet.waits()) }
 	mux := http.NewServeMux()
 	mux.Handle("/v1/jobs", work)
 	mux.Handle("/v1/jobs/", work)
@@ -134,6 +136,11 @@ func (q *Queen) handler(o ServeOptions, addr net.Addr, work http.Handler, backgr
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, http.StatusOK, map[string]string{"status": "ok"})
 	})
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+		q.writeMetrics(w, fleet.waits())
+	})
+	mux.HandleFunc("POST /login", func(w http.ResponseWriter, r *http.Request) { login(w, r, o) })
 	mux.Handle("/v1/", front)
 	guard := access.Guard(access.Options{
 		Keys: o.Keys, Addr: addr.String(), Origins: o.Origins, Hosts: o.Hosts, Scope: needed, MaxBody: maxJobBody, Log: o.Log,
@@ -153,8 +160,8 @@ func needed(r *http.Request) access.Scope {
 	path := r.URL.Path
 	own := []string{"/v1/jobs", "/v1/jobs/", operations.FleetPath, "/v1/info"}
 	switch {
-	case path == "/health":
-		return ""
+	case path == "/metrics":
+		return access.ScopeAdmin
 	case strings.HasPrefix(path, "/v1/"):
 		for _, p := range own {
 			if path == p || strings.HasSuffix(p, "/") && strings.HasPrefix(path, p) {
@@ -163,7 +170,30 @@ func needed(r *http.Request) access.Scope {
 		}
 		return access.ScopeInfer
 	default:
-		return access.ScopeAdmin
+		return "" // the page, which has nothing in it yet
+	}
+}
+
+// login takes a key from the page and puts it into a cookie that no script reads.
+func login(w http.ResponseWriter, r *http.Request, o ServeOptions) {
+	var asked struct {
+		Key string `json:"key"`
+	}
+	if err := json.NewDecoder(r.Body).Decode(&asked); err != nil || o.Keys == nil {
+		answer(w, http.StatusBadRequest, map[string]string{"error": "a key is wanted, and only where keys are demanded"})
+		return
+	}
+	key, ok, err := o.Keys.Check(asked.Key)
+	switch {
+	case err != nil:
+		answer(w, http.StatusInternalServerError, map[string]string{"error": "the keys cannot be read"})
+	case !ok || !key.Scope.Includes(access.ScopeAdmin):
+		answer(w, http.StatusUnauthorized, map[string]string{"error": "this is no key of scope admin"})
+	default:
+		http.SetCookie(w, &http.Cookie{
+			Name: access.Cookie, Value: asked.Key, Path: "/", HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: o.Certificate != nil, MaxAge: 30 * 24 * 3600,
+		})
+		w.WriteHeader(http.StatusNoContent)
 	}
 }
 
