@@ -22,6 +22,10 @@ const (
 	CodeCanceled         Code = "canceled"          // the caller ended the operation
 )
 
+// ReasonNoRoom is the reason of a load for which the accelerators have too little
+// memory free.
+const ReasonNoRoom = "no_room"
+
 // Error is an error as it crosses the wire: classified, about one hive or none.
 type Error struct {
 	// Code classifies the error.
@@ -30,7 +34,7 @@ type Error struct {
 	// Reason refines [CodeUnreachable]: "resolve", "refused", "timeout",
 	// "auth", "host_key_unknown", "host_key_changed", "daemon" (the machine can be
 	// reached, its hive daemon does not run or answer) or what else the
-	// connection reported. Empty where there is nothing to add.
+	// connection reported. For [CodeFailed] it may be [ReasonNoRoom]. Empty where there is nothing to add.
 	Reason string `json:"reason,omitempty"`
 
 	// Hive is the alias of the hive that it concerns; empty for none.

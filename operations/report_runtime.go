@@ -42,6 +42,9 @@ type WorkerProcess struct {
 	// Serves is what the engine itself calls the model; empty if that is Model.
 	Serves string `json:"serves,omitempty"`
 
+	// OnDemand means that a queen started it for a request, and ends it again.
+	OnDemand bool `json:"on_demand,omitempty"`
+
 	// API is the dialect it speaks: "comfyui", or empty for OpenAI's.
 	API string `json:"api,omitempty"`
 

@@ -57,6 +57,10 @@ type WorkerSpawn struct {
 	// Args are given to the engine after those of the recipe.
 	Args []string `json:"args,omitempty"`
 
+	// OnDemand marks a worker that nobody asked for by name: a queen starts it for
+	// a request, and ends it when it has been idle for long or its room is needed.
+	OnDemand bool `json:"on_demand,omitempty"`
+
 	// Detach ends the operation once the process is started, without waiting
 	// until it is ready.
 	Detach bool `json:"detach,omitempty"`

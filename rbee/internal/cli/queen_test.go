@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -67,7 +68,13 @@ func newKingdom(t *testing.T, n int, workers string) *kingdom {
 	}
 	known, conf := "", ""
 	for i := range n {
-		h, err := sshtest.New(sshtest.Options{AuthorizedKeys: []ssh.PublicKey{key.PublicKey()}, Env: []string{"RBEE_SUPERVISOR=none"}})
+		tools := t.TempDir()
+		if err := os.WriteFile(filepath.Join(tools, "nvidia-smi"), []byte(fakeSMI), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		h, err := sshtest.New(sshtest.Options{AuthorizedKeys: []ssh.PublicKey{key.PublicKey()}, Env: []string{
+			"RBEE_SUPERVISOR=none", "PATH=" + tools + string(os.PathListSeparator) + os.Getenv("PATH"),
+		}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -177,6 +184,21 @@ func (k *kingdom) fleet(wanted func(operations.FleetSnapshot) bool) operations.F
 			return s
 		}
 	}
+}
+
+// post asks a model through the queen.
+func (k *kingdom) post(model string) *http.Response {
+	k.t.Helper()
+	body := fmt.Sprintf(`{"model": %q, "messages": [{"role": "user", "content": "sweet"}]}`, model)
+	resp, err := http.Post(k.url+"/v1/chat/completions", "application/json", strings.NewReader(body))
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if text, _ := io.ReadAll(resp.Body); resp.StatusCode == http.StatusOK && !strings.Contains(string(text), "sweet") {
+		k.t.Errorf("%s answered %s", model, text)
+	}
+	return resp
 }
 
 func linked(alias string, link operations.Link) func(operations.FleetSnapshot) bool {
@@ -386,4 +408,80 @@ func TestWebPagesAreKeptOut(t *testing.T) {
 	if out, err := list("SHA256:" + strings.Repeat("A", 43)); err == nil || !strings.Contains(out, "certificate") {
 		t.Errorf("%v: %s", err, out)
 	}
+}
+
+// fakeSMI plays a GPU of 8 GiB, of which each worker that is ready takes 5.
+const fakeSMI = `#!/bin/sh
+n=$(grep -ls '"state": "ready"' "$HOME"/.local/share/rbee/run/workers/mine-*.json | wc -l)
+case "$*" in
+*--query-gpu=*) echo "0, GPU-1, Fake, 00000000:01:00.0, 8192, $((n * 5120)), $((8192 - n * 5120)), 580.65, 8.9, [N/A], 0, 40, 20.0" ;;
+esac
+`
+
+// TestOnDemand holds that a worker which was started for a request ends when it is
+// idle, that one which somebody started himself does not, and that the idle one
+// makes room for another model.
+func TestOnDemand(t *testing.T) {
+	t.Parallel()
+	k := newKingdom(t, 1, `{ type = "mine" }`)
+	k.write(".config/rbee/workers/mine.yaml", "type: mine\nformats: [gguf]\nsources: [{ version: \"1\", file: mine.sh }]\nstart: { args: [--port, \"{port}\", --model, \"{model}\"] }\nready: { path: /health }\nmemory: { fixed: 5GiB }\n")
+	k.write(".config/rbee/workers/mine.sh", "#!/bin/sh\nexec \"$HOME/.local/share/rbee/bin/rbee\" worker echo \"$@\"\n")
+	gguf := func(seed byte) []byte { return hubtest.GGUF(seed, 4, 2, 64, 4096, 500_000) }
+	hub := hubtest.New(map[string]hubtest.Repo{"bees/honey": {"honey-Q4_K_M.gguf": gguf(1)}, "bees/wax": {"wax-Q4_K_M.gguf": gguf(2)}})
+	t.Cleanup(hub.Close)
+	k.env = append(k.env, "HF_ENDPOINT="+hub.URL)
+	k.rbee("install")
+	k.rbee("download-model", "bees/honey")
+	k.rbee("download-model", "bees/wax")
+	ask := func(model string) {
+		t.Helper()
+		if resp := k.post(model); resp.StatusCode != http.StatusOK {
+			t.Errorf("%s: %s", model, resp.Status)
+		}
+	}
+	serving := func(models ...string) func(operations.FleetSnapshot) bool {
+		return func(s operations.FleetSnapshot) bool {
+			if len(s.Hives) != 1 || s.Hives[0].Snapshot == nil {
+				return false
+			}
+			var ready []string
+			for _, w := range s.Hives[0].Snapshot.Workers {
+				if w.State == operations.WorkerReady {
+					ready = append(ready, w.Model)
+				}
+			}
+			slices.Sort(ready)
+			return slices.Equal(ready, models)
+		}
+	}
+	k.serve("--idle", "400ms")
+	ask("bees/honey:Q4_K_M")
+	k.fleet(serving())
+	k.rbee("spawn-worker", "--worker", "mine", "--model", "bees/wax:Q4_K_M")
+	if resp := k.post("bees/honey:Q4_K_M"); resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" {
+		t.Errorf("what somebody started had to go, or nothing is said of it: %s", resp.Status)
+	}
+	k.fleet(serving("bees/wax:Q4_K_M"))
+	k.rbee("stop-worker", "mine")
+	k.stop()
+
+	// Both do not fit: the one that is idle goes.
+	k.serve()
+	ask("bees/honey:Q4_K_M")
+	s := k.fleet(serving("bees/honey:Q4_K_M"))
+	if d := s.Hives[0].Snapshot.Workers[0].Devices; len(d) != 1 || d[0].Name != "Fake" {
+		t.Errorf("it was put on %+v", d)
+	}
+	resp := k.post("bees/wax:Q4_K_M")
+	if resp.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("it was not idle for long, and had to go: %s", resp.Status)
+	}
+	for deadline := time.Now().Add(time.Minute); resp.StatusCode != http.StatusOK; resp = k.post("bees/wax:Q4_K_M") {
+		after, err := strconv.Atoi(resp.Header.Get("Retry-After"))
+		if err != nil || time.Now().After(deadline) {
+			t.Fatalf("%s, to be asked again after %q", resp.Status, resp.Header.Get("Retry-After"))
+		}
+		time.Sleep(time.Duration(after) * time.Second) // as the answer says
+	}
+	k.fleet(serving("bees/wax:Q4_K_M"))
 }

@@ -7,18 +7,20 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"time"
 
 	"github.com/rbee-keeper/rbee/rbee/internal/access"
 	"github.com/rbee-keeper/rbee/rbee/internal/queen"
 )
 
 type serveCmd struct {
-	Addr    string   `default:"${defaultAddr}" placeholder:"HOST:PORT" help:"Where to listen (${default}). Beyond this machine it takes a key and TLS."`
-	Host    []string `placeholder:"NAME" help:"A further name that it goes by; may be given several times."`
-	Origin  []string `placeholder:"URL" help:"A web page that may ask it, such as https://chat.example.com; may be given several times."`
-	TLSCert string   `name:"tls-cert" placeholder:"FILE" help:"Its certificate, in PEM; without one it makes its own, whose fingerprint it prints."`
-	TLSKey  string   `name:"tls-key" placeholder:"FILE" help:"The key of --tls-cert."`
-	NoTLS   bool     `name:"no-tls" help:"Plain HTTP also beyond this machine, for behind a proxy."`
+	Addr    string        `default:"${defaultAddr}" placeholder:"HOST:PORT" help:"Where to listen (${default}). Beyond this machine it takes a key and TLS."`
+	Host    []string      `placeholder:"NAME" help:"A further name that it goes by; may be given several times."`
+	Origin  []string      `placeholder:"URL" help:"A web page that may ask it, such as https://chat.example.com; may be given several times."`
+	TLSCert string        `name:"tls-cert" placeholder:"FILE" help:"Its certificate, in PEM; without one it makes its own, whose fingerprint it prints."`
+	TLSKey  string        `name:"tls-key" placeholder:"FILE" help:"The key of --tls-cert."`
+	Idle    time.Duration `default:"15m" placeholder:"TIME" help:"End workers that were started on demand after so long without a request (${default}); 0 never does."`
+	NoTLS   bool          `name:"no-tls" help:"Plain HTTP also beyond this machine, for behind a proxy."`
 }
 
 // Help is shown below the command's summary.
@@ -40,8 +42,11 @@ func (c *serveCmd) Run(ctx context.Context, a *app) error {
 	}
 	o.Prompter = nil // nobody is there to be asked
 	s := queen.ServeOptions{
-		Addr: c.Addr, Config: a.config(), Origins: c.Origin, Hosts: c.Host,
+		Addr: c.Addr, Config: a.config(), Idle: c.Idle, Origins: c.Origin, Hosts: c.Host,
 		Log: slog.New(slog.NewTextHandler(a.p.Stderr, &slog.HandlerOptions{Level: a.logLevel()})),
+	}
+	if c.Idle == 0 {
+		s.Idle = -1
 	}
 	pin, err := c.secure(a, o.Paths, &s)
 	if err != nil {

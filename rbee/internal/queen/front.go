@@ -2,6 +2,7 @@ package queen
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -21,7 +22,7 @@ const (
 	retryAway    = 10 * time.Second // and those whose model's hive is away
 	settling     = 10 * time.Second // for a queen that was just started to hear its hives
 	suspectFor   = 2 * time.Second  // a worker that failed is asked again after
-	forgetLoad   = 10 * time.Second // a load that failed is not tried again before
+	forgetLoad   = 5 * time.Second  // a load that failed is not tried again before
 )
 
 // gatewayFleet chooses workers for the gateway.
@@ -294,7 +295,15 @@ func (f *gatewayFleet) spawn(model string) error {
 		return q.registry.known(ctx, offers[0].door.hive, offers[0].worker) // somebody else has started one
 	}
 	offers, err := q.offerAnew(ctx, op, views, func(operations.Event) {})
-	if err != nil {
+	for noRoom(views) && err != nil && f.makeRoom(ctx, views, model) {
+		q.refresh(ctx, views)
+		q.among(views, op)
+		offers, err = q.offerAnew(ctx, op, views, func(operations.Event) {})
+	}
+	switch {
+	case err != nil && noRoom(views):
+		return &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonNoRoom, Message: err.Error(), Err: err}
+	case err != nil:
 		return err
 	}
 	w := offers[0].worker
@@ -331,6 +340,9 @@ func refusal(model string, away []string, err error) *gateway.Refusal {
 			Status: http.StatusServiceUnavailable, Type: "server_error", Code: "hive_away", RetryAfter: retryAway,
 			Message: fmt.Sprintf("%s is served on %s, which cannot be reached now", model, strings.Join(away, ", ")),
 		}
+	}
+	if e := (*operations.Error)(nil); errors.As(err, &e) && e.Reason == operations.ReasonNoRoom {
+		return &gateway.Refusal{Status: http.StatusServiceUnavailable, Type: "server_error", Code: operations.ReasonNoRoom, RetryAfter: forgetLoad, Message: text}
 	}
 	if operations.CodeOf(err) == operations.CodeUnreachable {
 		return &gateway.Refusal{Status: http.StatusServiceUnavailable, Type: "server_error", Code: "hive_away", RetryAfter: retryAway, Message: text}

@@ -123,7 +123,7 @@ func (q *Queen) offerAnew(ctx context.Context, op operations.Infer, views []view
 			Type: operations.EventNote, Hive: p.view.hive.Alias, Message: fmt.Sprintf("no ready worker serves %s: starting %s", op.Model, p.worker),
 		})
 		r, err := p.view.door.do(ctx, operations.WorkerSpawn{
-			Target: operations.Target{HiveID: p.view.hive.Alias}, Model: op.Model, Worker: p.worker, Device: op.Device,
+			Target: operations.Target{HiveID: p.view.hive.Alias}, Model: op.Model, Worker: p.worker, Device: op.Device, OnDemand: true,
 		}, events)
 		spawned, ok := r.(*operations.WorkerSpawnReport)
 		switch {

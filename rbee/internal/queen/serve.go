@@ -1,6 +1,7 @@
 package queen
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -25,6 +26,7 @@ const DefaultAddr = "127.0.0.1:8500"
 
 // Times of the server.
 const (
+	defaultIdle = 15 * time.Minute
 	finishing   = 30 * time.Second // for answers that are under way when it stops
 	headerTime  = 10 * time.Second
 	idleTime    = 2 * time.Minute
@@ -43,6 +45,10 @@ type ServeOptions struct {
 	// Keys are demanded of everybody; nil demands none, which only an address on
 	// loopback may.
 	Keys *access.Keys
+
+	// Idle is how long a worker that was started on demand may be idle before it is
+	// ended; 0 is 15 minutes, less never ends one.
+	Idle time.Duration
 
 	// Certificate makes it TLS; nil is plain HTTP.
 	Certificate *tls.Certificate
@@ -124,6 +130,7 @@ func OnLoopback(addr string) bool {
 // handler is all that the server answers.
 func (q *Queen) handler(o ServeOptions, addr net.Addr, work http.Handler, background context.Context) http.Handler {
 	fleet := newGatewayFleet(q, background)
+	go fleet.tidy(cmp.Or(o.Idle, defaultIdle))
 	front := gateway.New(gateway.Options{Fleet: fleet, Observer: q.traffic, Log: o.Log})
 	q.registry.traffic = func() operations.Traffic { return q.traffic.report(fleet.waits()) }
 	mux := http.NewServeMux()

@@ -27,8 +27,9 @@ type traffic struct {
 	set *metrics.Set // for /metrics
 
 	mu      sync.Mutex
-	running map[string]int // requests, by hive and worker
-	points  []point        // oldest first
+	running map[string]int       // requests, by hive and worker
+	used    map[string]time.Time // when the last one ended, likewise
+	points  []point              // oldest first
 	models  map[string]*operations.ModelTraffic
 }
 
@@ -38,7 +39,7 @@ type point struct {
 }
 
 func newTraffic() *traffic {
-	return &traffic{set: metrics.NewSet(), running: map[string]int{}, models: map[string]*operations.ModelTraffic{}}
+	return &traffic{set: metrics.NewSet(), running: map[string]int{}, used: map[string]time.Time{}, models: map[string]*operations.ModelTraffic{}}
 }
 
 var _ gateway.Observer = (*traffic)(nil)
@@ -51,6 +52,7 @@ func (t *traffic) begin(w operations.WorkerProcess) (end func()) {
 	add := func(n int) {
 		t.mu.Lock()
 		defer t.mu.Unlock()
+		t.used[key] = time.Now()
 		if t.running[key] += n; t.running[key] <= 0 {
 			delete(t.running, key)
 		}
@@ -65,6 +67,30 @@ func (t *traffic) busy(w operations.WorkerProcess) int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.running[trafficKey(w)]
+}
+
+// idle is for how long a worker has answered nothing, as far as this queen knows;
+// 0 while it does.
+func (t *traffic) idle(w operations.WorkerProcess, since time.Time) time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.running[trafficKey(w)] > 0 || w.Requests > 0 {
+		return 0
+	}
+	last := since // the queen's own beginning: what was before is not known
+	for _, at := range []time.Time{t.used[trafficKey(w)], w.ReadyAt} {
+		if at.After(last) {
+			last = at
+		}
+	}
+	return time.Since(last)
+}
+
+// forget drops what is known of workers that are no more.
+func (t *traffic) forget(there map[string]bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	maps.DeleteFunc(t.used, func(key string, at time.Time) bool { return !there[key] && time.Since(at) > time.Hour })
 }
 
 // model is the count of a model that a worker serves. The caller holds t.mu.

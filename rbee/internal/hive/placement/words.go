@@ -53,7 +53,9 @@ func (l Load) refuse(groups [][]Device) *operations.Error {
 	} else {
 		fmt.Fprintf(&b, "\n  missing: %s", nearest)
 	}
-	return failed("%s", b.String())
+	e := failed("%s", b.String())
+	e.Reason = operations.ReasonNoRoom
+	return e
 }
 
 // shortest is the device that lacks most among the n that lack least.

@@ -271,7 +271,7 @@ func failure(format string, args ...any) error {
 func (m *Manager) create(op operations.WorkerSpawn) (*worker, error) {
 	m.forget()
 	r := &record{
-		Worker: op.Worker, Model: op.Model, Device: op.Device, AskedPort: op.Port, ContextLength: op.ContextLength, Parallel: op.Parallel,
+		Worker: op.Worker, Model: op.Model, Device: op.Device, AskedPort: op.Port, ContextLength: op.ContextLength, Parallel: op.Parallel, OnDemand: op.OnDemand,
 		Env: op.Env, Args: op.Args, State: operations.WorkerStarting, Mark: random(16), Boot: m.boot, CreatedAt: time.Now().UTC(),
 	}
 	m.mu.Lock()

@@ -33,6 +33,7 @@ type record struct {
 	AskedPort     int               `json:"asked_port,omitempty"`
 	ContextLength int               `json:"context_length,omitempty"`
 	Parallel      int               `json:"parallel,omitempty"`
+	OnDemand      bool              `json:"on_demand,omitempty"`
 	Env           map[string]string `json:"env,omitempty"`
 	Args          []string          `json:"args,omitempty"`
 
@@ -87,7 +88,7 @@ func (r *record) ended() bool {
 // public is the record as reports tell it.
 func (r *record) public() operations.WorkerProcess {
 	p := operations.WorkerProcess{
-		ID: r.ID, Worker: r.Worker, Version: r.Version, Model: r.Model, ModelFile: r.ModelFile, Serves: r.Serves, State: r.State, Port: r.Port, API: r.Launch.API,
+		ID: r.ID, Worker: r.Worker, Version: r.Version, Model: r.Model, ModelFile: r.ModelFile, Serves: r.Serves, OnDemand: r.OnDemand, State: r.State, Port: r.Port, API: r.Launch.API,
 		Devices: slices.Clone(r.Devices), MemoryEstimate: r.Estimate, Argv: slices.Clone(r.Argv),
 		EnvNames:  slices.Sorted(maps.Keys(r.Env)),
 		CreatedAt: r.CreatedAt, StartedAt: r.StartedAt, ReadyAt: r.ReadyAt, EndedAt: r.EndedAt,
