@@ -29,6 +29,8 @@ type inferCmd struct {
 	TopP        *float64 `name:"top-p" placeholder:"P" help:"Choose from the likeliest tokens that hold this share of the probability, such as 0.9."`
 	TopK        *int     `name:"top-k" placeholder:"K" help:"Choose from so many of the likeliest tokens."`
 	Seed        *int64   `placeholder:"N" help:"Begin the sampling from this number: the same again gives the same again."`
+	System      string   `placeholder:"TEXT" help:"An instruction before the question."`
+	NoSpawn     bool     `help:"Ask only workers that run. Else one is started where none is ready, on a hive that has the model, an engine for it, and room."`
 	NoStream    bool     `help:"Show the answer when it is whole."`
 }
 
@@ -57,7 +59,7 @@ func (c *inferCmd) Run(ctx context.Context, a *app) error {
 	}
 	op := operations.Infer{
 		Target: a.target(c.Hive), Model: c.Model, Prompt: prompt, MaxTokens: c.MaxTokens, Temperature: c.Temperature,
-		TopP: c.TopP, TopK: c.TopK, Seed: c.Seed, Device: c.Device, WorkerID: c.WorkerID, Stream: !c.NoStream && !a.asJSON(),
+		System: c.System, NoSpawn: c.NoSpawn, TopP: c.TopP, TopK: c.TopK, Seed: c.Seed, Device: c.Device, WorkerID: c.WorkerID, Stream: !c.NoStream && !a.asJSON(),
 	}
 	if a.asJSON() {
 		return a.operate(ctx, op)

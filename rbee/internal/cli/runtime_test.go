@@ -145,6 +145,8 @@ func TestRuntimeCommandsBecomeOperations(t *testing.T) {
 
 		{fleet, "infer hello --model m", []string{`{"operation":"infer","model":"m","prompt":"hello","max_tokens":256,"temperature":0.7,"stream":true}`}},
 		{fleet, "infer hello --model m --json", []string{`{"operation":"infer","model":"m","prompt":"hello","max_tokens":256,"temperature":0.7,"stream":false}`}},
+		{fleet, "infer hello --model m --system be-brief --no-spawn --seed 4", []string{
+			`{"operation":"infer","model":"m","prompt":"hello","seed":4,"max_tokens":256,"temperature":0.7,"no_spawn":true,"system":"be-brief","stream":true}`}},
 		{fleet, "infer hello --model m --hive a --worker-id w --device 1 --max-tokens 5 --temperature 0 --top-p 0.9 --top-k 40 --no-stream", []string{
 			`{"operation":"infer","hive_id":"a","model":"m","prompt":"hello","max_tokens":5,"temperature":0,"top_p":0.9,"top_k":40,"device":"1","worker_id":"w","stream":false}`}},
 	} {

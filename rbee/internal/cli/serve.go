@@ -14,13 +14,16 @@ import (
 )
 
 type serveCmd struct {
-	Addr    string        `default:"${defaultAddr}" placeholder:"HOST:PORT" help:"Where to listen (${default}). Beyond this machine it takes a key and TLS."`
-	Host    []string      `placeholder:"NAME" help:"A further name that it goes by; may be given several times."`
-	Origin  []string      `placeholder:"URL" help:"A web page that may ask it, such as https://chat.example.com; may be given several times."`
-	TLSCert string        `name:"tls-cert" placeholder:"FILE" help:"Its certificate, in PEM; without one it makes its own, whose fingerprint it prints."`
-	TLSKey  string        `name:"tls-key" placeholder:"FILE" help:"The key of --tls-cert."`
-	Idle    time.Duration `default:"15m" placeholder:"TIME" help:"End workers that were started on demand after so long without a request (${default}); 0 never does."`
-	NoTLS   bool          `name:"no-tls" help:"Plain HTTP also beyond this machine, for behind a proxy."`
+	Addr      string        `default:"${defaultAddr}" placeholder:"HOST:PORT" help:"Where to listen (${default}). Beyond this machine it takes a key and TLS."`
+	Host      []string      `placeholder:"NAME" help:"A further name that it goes by; may be given several times."`
+	Origin    []string      `placeholder:"URL" help:"A web page that may ask it, such as https://chat.example.com; may be given several times."`
+	TLSCert   string        `name:"tls-cert" placeholder:"FILE" help:"Its certificate, in PEM; without one it makes its own, whose fingerprint it prints."`
+	TLSKey    string        `name:"tls-key" placeholder:"FILE" help:"The key of --tls-cert."`
+	Idle      time.Duration `default:"15m" placeholder:"TIME" help:"End workers that were started on demand after so long without a request (${default}); 0 never does."`
+	Install   bool          `help:"Make it a service of yours, of systemd or launchd, with these flags, and start it."`
+	Uninstall bool          `help:"End that service."`
+
+	NoTLS bool `name:"no-tls" help:"Plain HTTP also beyond this machine, for behind a proxy."`
 }
 
 // Help is shown below the command's summary.
@@ -30,6 +33,7 @@ func (serveCmd) Help() string {
 			"rbee serve",
 			"curl http://127.0.0.1:8500/v1/models",
 			"rbee status --queen http://127.0.0.1:8500",
+			"rbee serve --install",
 			"rbee key add laptop && rbee serve --addr 0.0.0.0:8500 --host queen.lan",
 		})
 }
@@ -39,6 +43,12 @@ func (c *serveCmd) Run(ctx context.Context, a *app) error {
 	o, err := a.options()
 	if err != nil {
 		return err
+	}
+	switch {
+	case c.Install:
+		return c.install(ctx, a, o.Paths)
+	case c.Uninstall:
+		return c.uninstall(a)
 	}
 	o.Prompter = nil // nobody is there to be asked
 	s := queen.ServeOptions{
