@@ -20,6 +20,7 @@ const (
 	staleAfter   = 15 * time.Second // of silence
 	offlineAfter = 45 * time.Second
 	lookAtConfig = 2 * time.Second
+	compareEvery = time.Minute
 )
 
 // registry holds one connection to each hive of the config, and what the hives say
@@ -36,6 +37,8 @@ type registry struct {
 	problem string           // of the config
 	changed chan struct{}    // closed when something changes, and made anew
 	closed  chan struct{}    // closed when the server stops
+	drift   []operations.Drift
+	driftAt time.Time
 
 	traffic func() operations.Traffic // of the gateway
 }
@@ -54,6 +57,7 @@ func (r *registry) close() { close(r.closed) }
 func (r *registry) run(ctx context.Context) {
 	var links sync.WaitGroup
 	defer links.Wait()
+	links.Go(func() { r.compare(ctx) })
 	tick := time.NewTicker(lookAtConfig)
 	defer tick.Stop()
 	var before fileMark
@@ -200,8 +204,36 @@ func (r *registry) snapshot() operations.FleetSnapshot {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s.ConfigProblem, s.Traffic, s.Drift = r.problem, r.traffic(), []operations.Drift{}
+	s.ConfigProblem, s.Traffic = r.problem, r.traffic()
+	s.Drift, s.DriftAt = append([]operations.Drift{}, r.drift...), r.driftAt
 	return s
+}
+
+// compare looks now and then for what differs from the config, over the connections
+// that are held.
+func (r *registry) compare(ctx context.Context) {
+	tick := time.NewTicker(compareEvery)
+	defer tick.Stop()
+	settling, cancel := context.WithTimeout(ctx, settling)
+	_ = r.settled(settling) // those who are heard by then count
+	cancel()
+	for {
+		report, err := r.queen.status(ctx, operations.PackageStatus{Scope: operations.Scope{ConfigPath: r.config}}, nil)
+		if ctx.Err() != nil {
+			return
+		}
+		r.mu.Lock()
+		if err == nil {
+			r.drift, r.driftAt = report.Drift, time.Now().UTC().Truncate(time.Second)
+			r.tell()
+		}
+		r.mu.Unlock()
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // settled waits until every hive was heard or could not be reached, or ctx ends: a

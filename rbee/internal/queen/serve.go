@@ -78,7 +78,7 @@ func (q *Queen) Serve(ctx context.Context, o ServeOptions) error {
 	if err != nil {
 		return fmt.Errorf("queen: %w", err)
 	}
-	q.registry = newRegistry(q, o.Config, o.Log)
+	q.registry, q.traffic.log = newRegistry(q, o.Config, o.Log), o.Log
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	held := make(chan struct{})
 	go func() { defer close(held); q.registry.run(background) }()

@@ -1,7 +1,9 @@
 package queen
 
 import (
+	"context"
 	"io"
+	"log/slog"
 	"maps"
 	"net/http"
 	"slices"
@@ -25,6 +27,7 @@ const (
 // traffic counts what this queen has workers do.
 type traffic struct {
 	set *metrics.Set // for /metrics
+	log *slog.Logger
 
 	mu      sync.Mutex
 	running map[string]int       // requests, by hive and worker
@@ -39,7 +42,7 @@ type point struct {
 }
 
 func newTraffic() *traffic {
-	return &traffic{set: metrics.NewSet(), running: map[string]int{}, used: map[string]time.Time{}, models: map[string]*operations.ModelTraffic{}}
+	return &traffic{set: metrics.NewSet(), log: slog.New(slog.DiscardHandler), running: map[string]int{}, used: map[string]time.Time{}, models: map[string]*operations.ModelTraffic{}}
 }
 
 var _ gateway.Observer = (*traffic)(nil)
@@ -125,6 +128,14 @@ func (t *traffic) Observe(s gateway.Sample) {
 	if s.Path == "" || !strings.HasPrefix(s.Path, "/v1/") || strings.HasPrefix(s.Path, "/v1/models") {
 		return
 	}
+	level, words := slog.LevelInfo, []any{
+		"id", s.RequestID, "path", s.Path, "model", s.Model, "hive", s.Hive, "worker", s.Worker, "status", s.Status,
+		"first", s.FirstByte.Round(time.Millisecond / 10), "took", s.Duration.Round(time.Millisecond / 10), "tokens", s.CompletionTokens,
+	}
+	if s.Err != nil {
+		level, words = slog.LevelWarn, append(words, "error", s.Err)
+	}
+	t.log.Log(context.Background(), level, "request", words...)
 	failed := s.Status >= http.StatusInternalServerError || s.Status == http.StatusTooManyRequests
 	t.count(s)
 	t.mu.Lock()
