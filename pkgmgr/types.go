@@ -125,6 +125,14 @@ type Host interface {
 	Close() error
 }
 
+// Teller is a Host that may know the machine's state without running anything there:
+// a hive daemon that answers tells it. Where Tell fails, the machine is asked with a
+// command as any other.
+type Teller interface {
+	Host
+	Tell(ctx context.Context, o ReadOptions) (*State, error)
+}
+
 // Connect opens the way to a hive's machine. An error may have a method
 // ErrorCode() string that says in a word why the machine cannot be reached.
 type Connect func(ctx context.Context, hive Hive) (Host, error)

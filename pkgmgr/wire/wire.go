@@ -128,6 +128,10 @@ type Device struct {
 	Error       string `json:"error,omitempty"`        // the driver's own words, if it is broken
 }
 
+// StatePath is where a daemon tells the machine's [State], with GET; "deep" and
+// "devices" in the query are as for `rbee hive inspect`.
+const StatePath = "/v1/state"
+
 // Installed is the record of an installed rbee binary.
 type Installed struct {
 	Version     string    `json:"version"`

@@ -185,6 +185,16 @@ func (h *Hive) handler(rec *record, token string, work, workers, watch http.Hand
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) {
 		reply(w, http.StatusOK, map[string]string{"status": "ok"})
 	})
+	mux.Handle("GET "+wire.StatePath, guarded(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // a deep look takes its time
+		q := r.URL.Query()
+		state, err := h.Inspect(r.Context(), InspectOptions{Deep: q.Has("deep"), Devices: q.Has("devices")})
+		if err != nil {
+			refuse(w, http.StatusInternalServerError, err)
+			return
+		}
+		reply(w, http.StatusOK, state)
+	})))
 	mux.Handle("GET /v1/info", guarded(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		workers, err := h.workers(r.Context(), false)
 		if err != nil {

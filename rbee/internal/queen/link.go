@@ -220,7 +220,11 @@ func (l *link) lendHost() pkgmgr.Host {
 	if l.host == nil {
 		return nil
 	}
-	return l.host.lend()
+	lent := l.host.lend()
+	if l.door == nil {
+		return lent
+	}
+	return &tellingHost{lent, l.door.client}
 }
 
 // lendDoor lends the way to the daemon; nil while there is none.

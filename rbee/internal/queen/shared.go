@@ -1,9 +1,17 @@
 package queen
 
 import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
 	"sync"
 
+	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
 // heldHost is a connection that is held for everybody, and closed when it is given
@@ -49,4 +57,41 @@ type lentHost struct {
 func (l *lentHost) Close() error {
 	l.once.Do(func() { l.from.release(func() { l.from.users-- }) })
 	return nil
+}
+
+// tellingHost is a lent connection to a machine whose daemon answers.
+type tellingHost struct {
+	pkgmgr.Host
+	client *operations.Client
+}
+
+var _ pkgmgr.Teller = (*tellingHost)(nil)
+
+// maxState bounds what a daemon tells of its machine, in bytes.
+const maxState = 64 << 20
+
+// Tell implements [pkgmgr.Teller].
+func (h *tellingHost) Tell(ctx context.Context, o pkgmgr.ReadOptions) (*pkgmgr.State, error) {
+	query := url.Values{}
+	if o.Deep {
+		query.Set("deep", "1")
+	}
+	if o.Devices {
+		query.Set("devices", "1")
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, h.client.URL+wire.StatePath+"?"+query.Encode(), http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Authorization", "Bearer "+string(h.client.Token))
+	resp, err := h.client.HTTP.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("the hive answers %s", resp.Status)
+	}
+	s := new(pkgmgr.State)
+	return s, json.NewDecoder(io.LimitReader(resp.Body, maxState)).Decode(s)
 }
