@@ -32,6 +32,7 @@ const (
 	idleTime    = 2 * time.Minute
 	maxHeader   = 64 << 10
 	maxJobBody  = 64 << 20
+	jobBody     = 30 * time.Second
 	fleetPause  = 500 * time.Millisecond // between two snapshots at least
 	fleetBeat   = 5 * time.Second        // and at most
 	streamWrite = 30 * time.Second       // for a reader to take one
@@ -134,7 +135,10 @@ func (q *Queen) handler(o ServeOptions, addr net.Addr, work http.Handler, backgr
 	front := gateway.New(gateway.Options{Fleet: fleet, Observer: q.traffic, Log: o.Log})
 	q.registry.traffic = func() operations.Traffic { return q.traffic.report(fleet.waits()) }
 	mux := http.NewServeMux()
-	mux.Handle("/v1/jobs", work)
+	mux.HandleFunc("/v1/jobs", func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(jobBody)) // the body's
+		work.ServeHTTP(w, r)
+	})
 	mux.Handle("/v1/jobs/", work)
 	mux.HandleFunc("GET "+operations.FleetPath, q.serveFleet)
 	mux.HandleFunc("GET /v1/info", func(w http.ResponseWriter, _ *http.Request) {
@@ -312,6 +316,7 @@ func (q *Queen) inConfigDir(path string) (string, error) {
 	if err != nil {
 		dir = q.opts.Paths.ConfigDir
 	}
+	directory := strings.HasSuffix(path, string(filepath.Separator))
 	if rest, ok := strings.CutPrefix(path, "~/"); ok {
 		path = filepath.Join(q.opts.Paths.Home, rest)
 	}
@@ -332,8 +337,8 @@ func (q *Queen) inConfigDir(path string) (string, error) {
 	if rel, err := filepath.Rel(dir, real); err != nil || !filepath.IsLocal(rel) {
 		return "", fmt.Errorf("%s lies outside of the queen's directory %s", path, dir)
 	}
-	if strings.HasSuffix(path, string(filepath.Separator)) {
-		real += string(filepath.Separator) // which says that it is a directory
+	if directory {
+		real += string(filepath.Separator)
 	}
 	return real, nil
 }
