@@ -94,10 +94,10 @@ func TestScriptsQueen(t *testing.T) {
 	}))
 }
 
-// withoutQueen are scripts about what is not the queen's: the program itself, its
-// own files here, and the flags of connections.
+// withoutQueen are scripts about what is not the queen's: files beside the caller,
+// hosts of the demo's own, and the flags of connections.
 var withoutQueen = []string{
-	"completion", "demo", "demo_interrupted", "help", "host_keys", "init", "interrupt", "queen", "removed", "usage",
+	"completion", "demo", "demo_interrupted", "host_keys", "init",
 }
 
 // throughQueen puts a program before rbee in PATH that starts a queen when it is
