@@ -278,8 +278,56 @@ func TestOpenAIClient(t *testing.T) {
 	if _, err := client.Chat.Completions.New(ctx, ask("nobody", "x")); !errors.As(err, &refused) || refused.StatusCode != http.StatusNotFound || refused.Code != "model_not_found" || !strings.Contains(refused.Message, "gpu-2") {
 		t.Errorf("%v", err)
 	}
-	if _, err := client.Embeddings.New(ctx, openai.EmbeddingNewParams{Model: "parrot", Input: openai.EmbeddingNewParamsInputUnion{OfString: openai.String("x")}}); !errors.As(err, &refused) || refused.StatusCode/100 != 4 {
-		t.Errorf("%v", err)
+	vectors, err := client.Embeddings.New(ctx, openai.EmbeddingNewParams{Model: "parrot", Input: openai.EmbeddingNewParamsInputUnion{OfString: openai.String("busy bees")}})
+	if err != nil || len(vectors.Data) != 1 || len(vectors.Data[0].Embedding) == 0 {
+		t.Errorf("%+v, %v", vectors, err)
+	}
+
+	// Somebody who leaves ends what he asked for, at the worker.
+	k.rbee("spawn-worker", "--hive", "gpu-1", "--worker", "echo", "--model", "sloth", "--", "--delay", "1h")
+	leaving, leave := context.WithCancel(ctx)
+	slow := client.Chat.Completions.NewStreaming(leaving, ask("sloth", "a long story"))
+	left := make(chan struct{})
+	go func() {
+		defer close(left)
+		for slow.Next() {
+		}
+	}()
+	requests := func(n int) func(operations.FleetSnapshot) bool {
+		return func(s operations.FleetSnapshot) bool {
+			for _, h := range s.Hives {
+				if h.Snapshot == nil {
+					continue
+				}
+				for _, w := range h.Snapshot.Workers {
+					if w.Model == "sloth" {
+						return w.Requests == n
+					}
+				}
+			}
+			return false
+		}
+	}
+	k.fleet(requests(1))
+	leave()
+	<-left
+	k.fleet(requests(0))
+
+	// A worker that is killed in the middle of an answer ends it with an error, and is
+	// started again.
+	slow = client.Chat.Completions.NewStreaming(ctx, ask("sloth", "another long story"))
+	s := k.fleet(requests(1))
+	for _, w := range s.Hives[0].Snapshot.Workers {
+		if w.Model == "sloth" {
+			if err := syscall.Kill(-w.PID, syscall.SIGKILL); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	for slow.Next() {
+	}
+	if err := slow.Err(); err == nil || !strings.Contains(err.Error(), "sloth") && !strings.Contains(err.Error(), "worker") {
+		t.Errorf("a stream whose worker was killed ended with %v", err)
 	}
 
 	// A hive goes away, and its model with it; the other one serves on.

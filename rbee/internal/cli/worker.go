@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"time"
 
 	"github.com/rbee-keeper/rbee/rbee/internal/echo"
 )
@@ -17,9 +18,10 @@ type workerCmd struct {
 }
 
 type echoCmd struct {
-	Host  string `default:"127.0.0.1" help:"The address to listen on (${default})."`
-	Port  int    `default:"0" help:"The port; 0 is any free one."`
-	Model string `default:"echo" help:"The name of the model that is served (${default})."`
+	Host  string        `default:"127.0.0.1" help:"The address to listen on (${default})."`
+	Port  int           `default:"0" help:"The port; 0 is any free one."`
+	Delay time.Duration `placeholder:"TIME" help:"Wait so long before each word, as a model that thinks."`
+	Model string        `default:"echo" help:"The name of the model that is served (${default})."`
 }
 
 // Help is shown below the command's summary.
@@ -32,7 +34,7 @@ func (c *echoCmd) Run(ctx context.Context, a *app) error {
 	if c.Port < 0 || c.Port > 65535 {
 		return &usageError{message: fmt.Sprintf("--port is %d, want 0 to 65535", c.Port), hint: "`rbee worker echo --help` shows how it is used"}
 	}
-	return echo.Serve(ctx, echo.Options{Host: c.Host, Port: c.Port, Model: c.Model}, func(addr string) {
+	return echo.Serve(ctx, echo.Options{Host: c.Host, Port: c.Port, Model: c.Model, Delay: c.Delay}, func(addr string) {
 		if host, port, err := net.SplitHostPort(addr); err == nil {
 			fmt.Fprintf(a.p.Stderr, "echo worker listening on http://%s\n", net.JoinHostPort(host, port))
 		}

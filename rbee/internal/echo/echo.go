@@ -129,6 +129,7 @@ func New(o Options) http.Handler {
 	mux.Handle("/v1/models/{model...}", only(s.oneModel, http.MethodGet, http.MethodHead))
 	mux.Handle("/v1/chat/completions", only(s.answer(chat), http.MethodPost))
 	mux.Handle("/v1/completions", only(s.answer(completions), http.MethodPost))
+	mux.Handle("/v1/embeddings", only(s.embeddings, http.MethodPost))
 	mux.HandleFunc("/", unknownURL)
 	return mux
 }
