@@ -533,3 +533,40 @@ func TestOnDemand(t *testing.T) {
 	}
 	k.fleet(serving("bees/wax:Q4_K_M"))
 }
+
+// TestQueenStops holds that answers under way are given before a queen ends, and
+// that she takes no new requests.
+func TestQueenStops(t *testing.T) {
+	t.Parallel()
+	k := newKingdom(t, 1, `{ type = "echo" }`)
+	k.rbee("install")
+	k.rbee("spawn-worker", "--worker", "echo", "--model", "sloth", "--", "--delay", "20ms")
+	k.serve()
+	client := openai.NewClient(option.WithBaseURL(k.url+"/v1"), option.WithAPIKey("none"), option.WithMaxRetries(0))
+	words := strings.TrimSpace(strings.Repeat("bee ", 40))
+	stream := client.Chat.Completions.NewStreaming(t.Context(), openai.ChatCompletionNewParams{
+		Model: "sloth", Messages: []openai.ChatCompletionMessageParamUnion{openai.UserMessage(words)},
+	})
+	var answer strings.Builder
+	tell := sync.OnceFunc(func() {
+		if err := k.queen.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Error(err)
+		}
+	})
+	for stream.Next() {
+		tell()
+		for _, c := range stream.Current().Choices {
+			answer.WriteString(c.Delta.Content)
+		}
+	}
+	if stream.Err() != nil || answer.String() != words {
+		t.Errorf("%d bytes of %d, %v", answer.Len(), len(words), stream.Err())
+	}
+	if err := k.queen.Wait(); err != nil {
+		t.Errorf("the queen ended with %v", err)
+	}
+	k.queen = nil
+	if list := k.rbee("list-workers"); !strings.Contains(list, "ready") {
+		t.Errorf("the worker ended with her: %s", list)
+	}
+}

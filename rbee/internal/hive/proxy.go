@@ -42,6 +42,7 @@ func proxy(m *workers.Manager, log *slog.Logger) http.Handler {
 			return
 		}
 		defer end()
+		log.Debug("request", "worker", id, "request", r.Header.Get("X-Request-Id"), "path", r.PathValue("path"))
 		// An answer may take as long as it takes: generating is slow.
 		_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
 		target := &url.URL{Scheme: "http", Host: net.JoinHostPort("127.0.0.1", strconv.Itoa(port))}
@@ -57,6 +58,7 @@ func proxy(m *workers.Manager, log *slog.Logger) http.Handler {
 				if r.Context().Err() != nil {
 					return // nobody is there to hear of it
 				}
+				log.Warn("a worker did not answer", "worker", id, "request", r.Header.Get("X-Request-Id"), "error", err)
 				w.Header().Set(hiveSays, string(operations.CodeFailed))
 				refuse(w, http.StatusBadGateway, &operations.Error{
 					Code: operations.CodeFailed, Message: "worker " + id + " did not answer: " + err.Error(), Err: err,
