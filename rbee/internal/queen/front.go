@@ -22,6 +22,7 @@ const (
 	retryAway    = 10 * time.Second // and those whose model's hive is away
 	settling     = 10 * time.Second // for a queen that was just started to hear its hives
 	suspectFor   = 2 * time.Second  // a worker that failed is asked again after
+	lastChoice   = 1 << 20          // requests that a doubtful worker counts as having
 	forgetLoad   = 5 * time.Second  // a load that failed is not tried again before
 )
 
@@ -154,8 +155,8 @@ func (f *gatewayFleet) pick(wish gateway.Wish) (lease *gateway.Lease, away []str
 				continue
 			}
 			c := candidate{link: l, worker: w, busy: f.queen.busy(w), room: room(v.Snapshot, w), like: mix(wish.Affinity, trafficKey(w))}
-			if suspects[trafficKey(w)] {
-				c.busy += 1 << 20
+			if suspects[trafficKey(w)] || v.Link == operations.LinkStale {
+				c.busy += lastChoice
 			}
 			list = append(list, c)
 		}

@@ -248,6 +248,13 @@ func TestPick(t *testing.T) {
 		l.Done(nil)
 	}
 	f.suspects = map[string]time.Time{}
+	q.registry.links["large"].seen = time.Now().Add(-20 * time.Second)
+	if l := take(gateway.Wish{}); l.Worker != "w1" {
+		t.Errorf("%s, whose hive has been silent", l.Worker)
+	} else {
+		l.Done(nil)
+	}
+	q.registry.links["large"].seen = time.Now()
 	*q.registry.links["large"].snapshot.Machine.Devices[0].MemoryFree = 1 << 30
 	seen := map[string]bool{}
 	for affinity := range uint64(64) {
