@@ -212,6 +212,22 @@ func linked(alias string, link operations.Link) func(operations.FleetSnapshot) b
 	}
 }
 
+// ready are the models of workers that are ready.
+func ready(s operations.FleetSnapshot) (models []string) {
+	for _, h := range s.Hives {
+		if h.Snapshot == nil {
+			continue
+		}
+		for _, w := range h.Snapshot.Workers {
+			if w.State == operations.WorkerReady {
+				models = append(models, w.Model)
+			}
+		}
+	}
+	slices.Sort(models)
+	return models
+}
+
 // TestOpenAIClient drives the queen with OpenAI's own client: models, chat, streams,
 // loading on demand, errors, a hive that goes away, and one that comes.
 func TestOpenAIClient(t *testing.T) {
@@ -329,6 +345,22 @@ func TestOpenAIClient(t *testing.T) {
 	if err := slow.Err(); err == nil || !strings.Contains(err.Error(), "sloth") && !strings.Contains(err.Error(), "worker") {
 		t.Errorf("a stream whose worker was killed ended with %v", err)
 	}
+
+	// So does a line that is cut.
+	k.fleet(func(s operations.FleetSnapshot) bool {
+		return slices.ContainsFunc(s.Hives[0].Snapshot.Workers, func(w operations.WorkerProcess) bool {
+			return w.Model == "sloth" && w.Restarts == 1 && w.State == operations.WorkerReady
+		})
+	})
+	slow = client.Chat.Completions.NewStreaming(ctx, ask("sloth", "a third one"))
+	k.fleet(requests(1))
+	k.hosts[0].Cut()
+	for slow.Next() {
+	}
+	if err := slow.Err(); err == nil || !strings.Contains(err.Error(), "worker") {
+		t.Errorf("a stream whose line was cut ended with %v", err)
+	}
+	k.fleet(linked("gpu-1", operations.LinkOnline))
 
 	// A hive goes away, and its model with it; the other one serves on.
 	k.fleet(linked("gpu-2", operations.LinkOnline))
@@ -489,17 +521,7 @@ func TestOnDemand(t *testing.T) {
 	}
 	serving := func(models ...string) func(operations.FleetSnapshot) bool {
 		return func(s operations.FleetSnapshot) bool {
-			if len(s.Hives) != 1 || s.Hives[0].Snapshot == nil {
-				return false
-			}
-			var ready []string
-			for _, w := range s.Hives[0].Snapshot.Workers {
-				if w.State == operations.WorkerReady {
-					ready = append(ready, w.Model)
-				}
-			}
-			slices.Sort(ready)
-			return slices.Equal(ready, models)
+			return len(s.Hives) == 1 && s.Hives[0].Snapshot != nil && slices.Equal(ready(s), models)
 		}
 	}
 	k.serve("--idle", "400ms")
