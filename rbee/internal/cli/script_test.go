@@ -2,10 +2,12 @@ package cli_test
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -26,7 +28,19 @@ import (
 func TestMain(m *testing.M) {
 	origintest.Main()
 	comfytest.Main()
+	waitTogether()
 	os.Exit(withProgram(m.Run))
+}
+
+// waitTogether lets more tests run at once than there are cores: most of them wait
+// for programs.
+func waitTogether() {
+	flag.Parse()
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
+	if !given {
+		_ = flag.Set("test.parallel", strconv.Itoa(3*runtime.GOMAXPROCS(0))) // it is a number
+	}
 }
 
 func withProgram(run func() int) int {
@@ -79,8 +93,10 @@ func TestScriptsQueen(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		all := os.Getenv("RBEE_TEST_ALL") != ""
 		for _, name := range names {
-			if !slices.Contains(withoutQueen, strings.TrimSuffix(filepath.Base(name), ".txtar")) {
+			script := strings.TrimSuffix(filepath.Base(name), ".txtar")
+			if slices.Contains(shortQueen, script) || all && !slices.Contains(withoutQueen, script) {
 				p.Files = append(p.Files, name)
 			}
 		}
@@ -93,6 +109,10 @@ func TestScriptsQueen(t *testing.T) {
 		}
 	}))
 }
+
+// shortQueen are the scripts that run through a queen where RBEE_TEST_ALL is not set:
+// one of each kind, so that the tests take less than a minute.
+var shortQueen = []string{"bad_config", "interrupt", "json", "runtime"}
 
 // withoutQueen are scripts about what is not the queen's: files beside the caller,
 // hosts of the demo's own, and the flags of connections.
