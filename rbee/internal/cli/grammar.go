@@ -44,6 +44,7 @@ type grammar struct {
 	Infer            inferCmd            `cmd:"" group:"workers" help:"Ask a model."`
 
 	Serve serveCmd `cmd:"" group:"queen" help:"Keep the fleet's connections, and be its one address."`
+	Top   topCmd   `cmd:"" group:"queen" help:"Watch the fleet live in the terminal."`
 	Key   keyCmd   `cmd:"" group:"queen" help:"Keys for those who ask the queen from other machines."`
 
 	Demo       demoCmd       `cmd:"" group:"other" help:"Show it all on three throw-away SSH hosts inside this process."`

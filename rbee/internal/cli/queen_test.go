@@ -289,6 +289,24 @@ func TestOpenAIClient(t *testing.T) {
 		t.Errorf("%s", list)
 	}
 
+	// Many at once, with answers that begin at once: none is broken off.
+	for range 40 {
+		asking.Go(func() {
+			for range 15 {
+				stream, got := client.Chat.Completions.NewStreaming(ctx, ask("parrot", "busy bees")), ""
+				for stream.Next() {
+					for _, c := range stream.Current().Choices {
+						got += c.Delta.Content
+					}
+				}
+				if stream.Err() != nil || got != "busy bees" {
+					t.Errorf("%q, %v", got, stream.Err())
+				}
+			}
+		})
+	}
+	asking.Wait()
+
 	// Errors in OpenAI's own terms.
 	var refused *openai.Error
 	if _, err := client.Chat.Completions.New(ctx, ask("nobody", "x")); !errors.As(err, &refused) || refused.StatusCode != http.StatusNotFound || refused.Code != "model_not_found" || !strings.Contains(refused.Message, "gpu-2") {

@@ -1,6 +1,7 @@
 package hive
 
 import (
+	"errors"
 	"log/slog"
 	"net"
 	"net/http"
@@ -43,8 +44,12 @@ func proxy(m *workers.Manager, log *slog.Logger) http.Handler {
 		}
 		defer end()
 		log.Debug("request", "worker", id, "request", r.Header.Get("X-Request-Id"), "path", r.PathValue("path"))
-		// An answer may take as long as it takes: generating is slow.
-		_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
+		// An answer may take as long as it takes: generating is slow. And one that
+		// begins before the request was read to its end, if only by the bit that says
+		// so, must not have net/http close the request's body under the transport's
+		// hands, which then gives up the engine's connection.
+		control := http.NewResponseController(w)
+		_ = errors.Join(control.SetReadDeadline(time.Time{}), control.EnableFullDuplex())
 		target := &url.URL{Scheme: "http", Host: net.JoinHostPort("127.0.0.1", strconv.Itoa(port))}
 		(&httputil.ReverseProxy{
 			Transport: transport, FlushInterval: -1,
