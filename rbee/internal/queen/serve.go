@@ -17,6 +17,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/rbee/internal/access"
+	"github.com/rbee-keeper/rbee/rbee/internal/dashboard"
 	"github.com/rbee-keeper/rbee/rbee/internal/gateway"
 	"github.com/rbee-keeper/rbee/rbee/internal/jobs"
 )
@@ -153,6 +154,7 @@ func (q *Queen) handler(o ServeOptions, addr net.Addr, work http.Handler, backgr
 	})
 	mux.HandleFunc("POST /login", func(w http.ResponseWriter, r *http.Request) { login(w, r, o) })
 	mux.Handle("/v1/", front)
+	mux.Handle("/", dashboard.Handler())
 	guard := access.Guard(access.Options{
 		Keys: o.Keys, Addr: addr.String(), Origins: o.Origins, Hosts: o.Hosts, Scope: needed, MaxBody: maxJobBody, Log: o.Log,
 		Refuse: func(w http.ResponseWriter, r *http.Request, status int, code, message string) {

@@ -1,0 +1,322 @@
+// Everything that comes from hives is put into the page as text, never as HTML.
+
+const $ = (id) => document.getElementById(id);
+
+function text(node, value) {
+  if (node.textContent !== value) node.textContent = value;
+}
+
+function make(tag, className, ...children) {
+  const node = document.createElement(tag);
+  if (className) node.className = className;
+  node.append(...children);
+  return node;
+}
+
+// keyed keeps one child for each item, in their order: what is there already is
+// filled anew, so that focus and scrolling stay.
+function keyed(parent, items, keyOf, create, fill) {
+  const old = new Map([...parent.children].map((node) => [node.dataset.key, node]));
+  let at = parent.firstElementChild;
+  for (const item of items) {
+    const key = keyOf(item);
+    let node = old.get(key);
+    old.delete(key);
+    if (!node) {
+      node = create(item);
+      node.dataset.key = key;
+    }
+    if (node === at) at = at.nextElementSibling;
+    else parent.insertBefore(node, at);
+    fill(node, item);
+  }
+  for (const node of old.values()) node.remove();
+}
+
+const units = ["B", "KiB", "MiB", "GiB", "TiB"];
+
+function bytes(n) {
+  let i = 0;
+  while (n >= 1024 && i < units.length - 1) { n /= 1024; i++; }
+  return (i > 1 ? n.toFixed(1) : Math.round(n)) + " " + units[i];
+}
+
+function span(seconds) {
+  if (!(seconds >= 0)) return "";
+  for (const [unit, size] of [["d", 86400], ["h", 3600], ["min", 60]]) {
+    if (seconds >= size) return Math.floor(seconds / size) + " " + unit;
+  }
+  return Math.floor(seconds) + " s";
+}
+
+const known = (time) => time && !time.startsWith("0001");
+const since = (time, now) => (known(time) ? (now - Date.parse(time)) / 1000 : NaN);
+
+const links = {
+  online: ["● online", "good"], stale: ["◐ stale", "warn"], offline: ["○ offline", "bad"], connecting: ["… connecting", "warn"],
+};
+const states = {
+  ready: ["● ready", "good"], loading: ["◐ loading", "warn"], starting: ["◐ starting", "warn"], draining: ["◐ draining", "warn"],
+  failed: ["✕ failed", "bad"], stopped: ["○ stopped", ""],
+};
+
+function state(node, [words, className]) {
+  text(node, words);
+  node.className = className;
+}
+
+function drawHives(s, now) {
+  keyed($("hives"), s.hives, (h) => h.alias, (h) => {
+    const card = make("article", "card", make("h3", "", make("span"), make("span")), make("p"), make("p", "bad"), make("div"));
+    card.firstChild.firstChild.textContent = h.alias;
+    return card;
+  }, (card, h) => {
+    const [title, about, problem, devices] = card.children;
+    state(title.lastChild, links[h.link] ?? [h.link, ""]);
+    const snap = h.snapshot, m = snap?.machine;
+    const parts = [h.hostname];
+    if (m?.os) parts.push(m.os + "/" + m.arch);
+    if (snap) parts.push("rbee " + snap.version);
+    if (known(h.seen_at) && h.link !== "online") parts.push("heard " + span(since(h.seen_at, now)) + " ago");
+    text(about, parts.join(", "));
+    text(problem, h.problem ?? "");
+    problem.hidden = !h.problem;
+    const bars = (m?.devices ?? []).map((d) => ({
+      key: d.vendor + d.index + (d.uuid ?? ""), name: (d.index >= 0 ? d.index + " " : "") + (d.name || d.vendor), used: d.memory_used, total: d.memory_total, error: d.error,
+      more: [d.utilization != null && Math.round(d.utilization) + " %", d.temperature != null && Math.round(d.temperature) + " °C", d.power != null && Math.round(d.power) + " W"],
+    }));
+    if (m?.memory_total) bars.push({ key: "ram", name: "RAM", used: m.memory_total - (m.memory_available ?? 0), total: m.memory_total, more: [m.cpu?.threads && m.cpu.threads + " threads"] });
+    if (m?.disk_total) bars.push({ key: "disk", name: "disk", used: m.disk_total - (m.disk_free ?? 0), total: m.disk_total, more: [] });
+    keyed(devices, bars, (b) => b.key, () => make("div", "device", make("div", "", make("span"), make("span")), make("progress"), make("span", "bad")), (node, b) => {
+      const [line, bar, error] = node.children;
+      text(line.firstChild, b.name);
+      const size = b.total ? (b.used == null ? "" : bytes(b.used) + " of ") + bytes(b.total) : "";
+      text(line.lastChild, [...b.more.filter(Boolean), size].join("  "));
+      bar.hidden = !b.total || b.used == null;
+      bar.max = b.total || 1;
+      bar.value = b.used ?? 0;
+      bar.setAttribute("aria-label", b.name + ": " + size);
+      text(error, b.error ?? "");
+    });
+  });
+}
+
+function drawWorkers(s, now) {
+  const all = s.hives.flatMap((h) => (h.snapshot?.workers ?? []).map((w) => ({ ...w, hive: h.alias })));
+  $("noworkers").hidden = all.length > 0;
+  keyed($("workers"), all, (w) => w.hive + "/" + w.id, (w) => {
+    const row = make("tr", "", ...Array.from({ length: 8 }, () => make("td")));
+    row.children[3].append(make("span"), make("span", "note"));
+    row.children[5].className = row.children[6].className = "n";
+    const button = make("button", "", "Logs");
+    button.type = "button";
+    button.setAttribute("aria-label", "Logs of " + w.id + " on " + w.hive);
+    button.addEventListener("click", () => openLogs(w.hive, w.id));
+    row.children[7].append(button);
+    return row;
+  }, (row, w) => {
+    const c = row.children;
+    text(c[0], w.model);
+    text(c[1], [w.worker, w.version].filter(Boolean).join(" "));
+    text(c[2], w.hive);
+    state(c[3].firstChild, states[w.state] ?? [w.state, ""]);
+    text(c[3].lastChild, [w.problem, ...(w.state === "failed" ? (w.log_tail ?? []).slice(-3) : [])].filter(Boolean).join("\n"));
+    text(c[4], (w.devices ?? []).map((d) => (d.vendor ?? "") + " " + d.index).join(", ") || "CPU");
+    text(c[5], String(w.requests ?? 0));
+    text(c[6], w.state === "ready" ? span(since(w.ready_at, now)) : "");
+  });
+}
+
+function drawModels(s) {
+  const models = new Map(), loaded = new Set();
+  for (const h of s.hives) {
+    for (const w of h.snapshot?.workers ?? []) if (w.state === "ready") loaded.add(w.model);
+    for (const m of h.snapshot?.models ?? []) {
+      const known = models.get(m.id) ?? { id: m.id, repo: m.repo, hives: [], bytes: 0, complete: false };
+      known.hives.push(h.alias);
+      known.bytes = Math.max(known.bytes, m.bytes ?? 0);
+      known.complete ||= m.complete;
+      models.set(m.id, known);
+    }
+  }
+  const list = [...models.values()].sort((a, b) => (a.id < b.id ? -1 : 1));
+  $("nomodels").hidden = list.length > 0;
+  keyed($("models"), list, (m) => m.id, () => {
+    const row = make("tr", "", make("td"), make("td"), make("td", "n"), make("td"));
+    return row;
+  }, (row, m) => {
+    const c = row.children;
+    text(c[0], m.id);
+    text(c[1], m.hives.join(", "));
+    text(c[2], bytes(m.bytes));
+    text(c[3], !m.complete ? "◐ not whole" : loaded.has(m.id) || loaded.has(m.repo) ? "● loaded" : "on disk");
+  });
+}
+
+const issue = (name) => name.replaceAll("_", " ");
+
+function drawDrift(s, now) {
+  const list = s.drift ?? [];
+  text($("insync"), !known(s.drift_at) ? "Not compared yet." : (list.length ? "" : "All is as the config says. ") + "Looked at " + span(since(s.drift_at, now)) + " ago.");
+  keyed($("drift"), list.map((d, i) => ({ ...d, key: i + d.hive + d.issue + (d.worker ?? "") })), (d) => d.key, () => make("li"), (node, d) => {
+    text(node, [d.hive, issue(d.issue) + (d.worker ? " " + d.worker : ""), d.details].filter(Boolean).join(": "));
+  });
+}
+
+const svg = "http://www.w3.org/2000/svg";
+
+function plot(node, series, label) {
+  const most = Math.max(...series.flatMap((s) => s.values), 1e-9);
+  series.forEach((s, i) => {
+    let line = node.children[i];
+    if (!line) {
+      line = document.createElementNS(svg, "polyline");
+      if (s.className) line.setAttribute("class", s.className);
+      node.append(line);
+    }
+    const step = 300 / Math.max(s.values.length - 1, 1);
+    line.setAttribute("points", s.values.map((v, x) => (x * step).toFixed(1) + "," + (58 - (56 * v) / most).toFixed(1)).join(" "));
+  });
+  node.setAttribute("aria-label", label);
+}
+
+function drawTraffic(t) {
+  const points = t.points ?? [];
+  const rate = points.map((p) => p.requests / t.every_seconds), errors = points.map((p) => p.errors / t.every_seconds);
+  const first = points.map((p) => p.first_token_seconds);
+  const before = points.length > 1 ? points.length - 2 : 0; // the last one is still going on
+  text($("rate"), (rate[before] ?? 0).toFixed(1));
+  const asked = first.filter((v) => v > 0);
+  text($("first"), asked.length ? (asked[asked.length - 1] * 1000).toFixed(0) + " ms" : "");
+  plot($("requests"), [{ values: rate }, { values: errors, className: "errors" }], "Requests per second, now " + $("rate").textContent + ", errors " + (errors[before] ?? 0).toFixed(1));
+  plot($("latency"), [{ values: first }], "Median time to the first byte, lately " + ($("first").textContent || "none"));
+}
+
+function draw(s) {
+  const now = Date.parse(s.time);
+  const count = (link) => s.hives.filter((h) => h.link === link).length;
+  const workers = s.hives.flatMap((h) => h.snapshot?.workers ?? []);
+  const devices = s.hives.reduce((n, h) => n + (h.snapshot?.machine?.devices?.length ?? 0), 0);
+  const parts = [count("online") + " of " + s.hives.length + " hives online"];
+  for (const link of ["stale", "offline"]) if (count(link)) parts.push(count(link) + " " + link);
+  parts.push(devices + " devices", workers.filter((w) => w.state === "ready").length + " workers ready", s.traffic.in_flight + " requests in flight");
+  if (s.traffic.waiting) parts.push(s.traffic.waiting + " waiting");
+  text($("summary"), parts.join(", "));
+  text($("problem"), s.config_problem ? "The config cannot be read: " + s.config_problem : "");
+  $("problem").hidden = !s.config_problem;
+  drawTraffic(s.traffic);
+  drawHives(s, now);
+  drawWorkers(s, now);
+  drawModels(s);
+  drawDrift(s, now);
+  $("fleet").hidden = false;
+}
+
+// events reads server-sent events: calls back for the data of each, until the end.
+async function events(response, each) {
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    rest += value;
+    let end;
+    while ((end = rest.indexOf("\n\n")) >= 0) {
+      const data = rest.slice(0, end).split("\n").filter((l) => l.startsWith("data:")).map((l) => l.slice(5).trimStart());
+      rest = rest.slice(end + 2);
+      if (data.length) each(data.join("\n"));
+    }
+  }
+}
+
+let heard = 0;
+
+async function follow() {
+  for (let pause = 500; ; pause = Math.min(pause * 2, 10000)) {
+    try {
+      const response = await fetch("/v1/fleet", { headers: { Accept: "text/event-stream" } });
+      if (response.status === 401 || response.status === 403) {
+        await login();
+        pause = 250;
+        continue;
+      }
+      if (!response.ok) throw new Error("the queen answers " + response.status);
+      await events(response, (data) => {
+        heard = Date.now();
+        pause = 500;
+        text($("connection"), "live");
+        draw(JSON.parse(data));
+      });
+    } catch (error) {
+      console.info("the connection broke", error);
+    }
+    heard = 0;
+    text($("connection"), "reconnecting …");
+    await new Promise((go) => setTimeout(go, pause));
+  }
+}
+
+setInterval(() => {
+  const age = (Date.now() - heard) / 1000;
+  if (heard && age > 8) text($("connection"), "as it was " + span(age) + " ago");
+}, 1000);
+
+function login() {
+  $("fleet").hidden = true;
+  $("login").hidden = false;
+  $("key").focus();
+  return new Promise((done) => {
+    $("login").onsubmit = async (submit) => {
+      submit.preventDefault();
+      const response = await fetch("/login", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ key: $("key").value }) });
+      if (!response.ok) {
+        text($("refused"), "This is no key that may see the fleet.");
+        return;
+      }
+      $("key").value = "";
+      $("login").hidden = true;
+      done();
+    };
+  });
+}
+
+const mostLines = 2000;
+
+async function openLogs(hive, id) {
+  const stop = new AbortController();
+  let job = "";
+  text($("logtitle"), id + " on " + hive);
+  text($("log"), "");
+  const close = () => {
+    stop.abort();
+    if (job) fetch("/v1/jobs/" + encodeURIComponent(job), { method: "DELETE" });
+  };
+  $("close").onclick = () => $("logs").close();
+  $("logs").onclose = close;
+  $("logs").showModal();
+  const append = (words) => {
+    const log = $("log"), atEnd = log.scrollTop + log.clientHeight >= log.scrollHeight - 4;
+    const lines = (log.textContent + words).split("\n");
+    log.textContent = lines.slice(-mostLines).join("\n");
+    if (atEnd) log.scrollTop = log.scrollHeight;
+  };
+  try {
+    const operation = { operation: "worker_process_logs", hive_id: hive, id, lines: 200, follow: true };
+    const begun = await fetch("/v1/jobs", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(operation), signal: stop.signal });
+    const answer = await begun.json();
+    if (!begun.ok) throw new Error(answer.error?.message ?? "the queen answers " + begun.status);
+    job = answer.job_id;
+    if (stop.signal.aborted) return close();
+    await events(await fetch("/v1/jobs/" + encodeURIComponent(job) + "/stream", { signal: stop.signal }), (data) => {
+      if (data.startsWith("[ERROR]")) return append("\n" + data.slice(8));
+      if (data.startsWith("[")) return;
+      const event = JSON.parse(data);
+      if (event.type === "log") append(event.text);
+    });
+    job = "";
+  } catch (error) {
+    if (!stop.signal.aborted) append("\n" + error.message);
+  }
+}
+
+follow();
