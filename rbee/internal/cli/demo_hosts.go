@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +16,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/rbee/internal/freeport"
 	"github.com/rbee-keeper/rbee/sshx/sshtest"
 )
 
@@ -71,28 +71,16 @@ func (d *demo) startHosts() error {
 		}
 		d.hosts = append(d.hosts, host)
 		known.WriteString(host.KnownHostsLines())
-	}
-	if d.ports, err = freePorts(demoHosts); err != nil {
-		return err
+		port, err := freeport.Find(func(port int) bool { return slices.Contains(d.ports, port) })
+		if err != nil {
+			return err
+		}
+		d.ports = append(d.ports, port)
 	}
 	return errors.Join(
 		d.write("laptop/.ssh/id_ed25519", pem, 0o600),
 		d.write("laptop/.ssh/known_hosts", []byte(known.String()), 0o600),
 	)
-}
-
-// freePorts finds loopback ports that nothing listens on.
-func freePorts(n int) ([]int, error) {
-	var ports []int
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		defer l.Close() // at the end, so that no port comes twice
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
-	}
-	return ports, nil
 }
 
 // writeLaptop writes a recipe of the user's own: a worker that is pushed.

@@ -25,6 +25,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/rbee/internal/freeport"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/models/hubtest"
 	"github.com/rbee-keeper/rbee/sshx/sshtest"
 )
@@ -78,14 +79,13 @@ func newKingdom(t *testing.T, n int, workers string) *kingdom {
 		if err != nil {
 			t.Fatal(err)
 		}
-		port, err := sshtest.New(sshtest.Options{}) // takes a port that nothing listens on
+		port, err := freeport.Find(nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		k.hosts = append(k.hosts, h)
 		known += h.KnownHostsLines()
-		conf += hiveText(fmt.Sprintf("gpu-%d", i+1), h, port.Port(), workers)
-		port.Close()
+		conf += hiveText(fmt.Sprintf("gpu-%d", i+1), h, port, workers)
 	}
 	for name, text := range map[string]string{".ssh/id_ed25519": string(pem), ".ssh/known_hosts": known, ".config/rbee/hives.conf": conf} {
 		k.write(name, text)

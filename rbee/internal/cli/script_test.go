@@ -19,6 +19,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/pkgmgr/origintest"
 	"github.com/rbee-keeper/rbee/rbee/internal/comfyui/comfytest"
+	"github.com/rbee-keeper/rbee/rbee/internal/freeport"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/models/hubtest"
 	"github.com/rbee-keeper/rbee/sshx/sshtest"
 )
@@ -435,11 +436,10 @@ func freePort(ts *testscript.TestScript, i int) int {
 	if port, err := strconv.Atoi(ts.Getenv(name)); err == nil {
 		return port
 	}
-	h, err := sshtest.New(sshtest.Options{}) // takes a port that nothing listens on
+	port, err := freeport.Find(nil)
 	ts.Check(err)
-	defer h.Close()
-	ts.Setenv(name, strconv.Itoa(h.Port()))
-	return h.Port()
+	ts.Setenv(name, strconv.Itoa(port))
+	return port
 }
 
 // lock holds rbee's lock on a host until the script ends: lock 1.

@@ -26,6 +26,7 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/origintest"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
+	"github.com/rbee-keeper/rbee/rbee/internal/freeport"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 )
 
@@ -160,11 +161,15 @@ func tarGz(t testing.TB, headers ...tar.Header) []byte {
 
 func freePort(t testing.TB) (int, net.Listener) {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := freeport.Find(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return ln.Addr().(*net.TCPAddr).Port, ln
+	ln, err := net.Listen("tcp", loopback(port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port, ln
 }
 
 // From nothing to a running daemon with a worker, and back to nothing.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/freeport"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/placement"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 )
@@ -199,31 +200,17 @@ func (m *Manager) port(ctx context.Context, r record) (int, error) {
 			taken[other.Port] = other.ID
 		}
 	}
-	var lc net.ListenConfig
 	if r.AskedPort != 0 {
 		if id := taken[r.AskedPort]; id != "" {
 			return 0, failure("port %d is that of worker %s", r.AskedPort, id)
 		}
-		ln, err := lc.Listen(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(r.AskedPort)))
+		ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(r.AskedPort)))
 		if err != nil {
 			return 0, failure("port %d cannot be had: %v", r.AskedPort, err)
 		}
 		return r.AskedPort, ln.Close()
 	}
-	for range 100 {
-		ln, err := lc.Listen(ctx, "tcp", net.JoinHostPort(host, "0"))
-		if err != nil {
-			return 0, fmt.Errorf("finding a free port: %w", err)
-		}
-		port := ln.Addr().(*net.TCPAddr).Port
-		if err := ln.Close(); err != nil {
-			return 0, err
-		}
-		if taken[port] == "" {
-			return port, nil
-		}
-	}
-	return 0, errors.New("finding a free port: all that the system offers are workers' already")
+	return freeport.Find(func(port int) bool { return taken[port] != "" })
 }
 
 // model finds what the engine is given, where its recipe asks for it.
