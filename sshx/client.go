@@ -179,9 +179,11 @@ func (c *Client) fail(ctx context.Context, op string, err error) error {
 }
 
 // newSession opens a session. When the host refuses one more while this connection has others, it waits until one of
-// them has ended.
+// them has ended. When it has none, it tries once more: sshd frees the sessions whose end it has read only after
+// all else that it has read by then, such as this wish, but before it answers (channel_garbage_collect in OpenSSH's
+// channels.c).
 func (c *Client) newSession(ctx context.Context) (*ssh.Session, error) {
-	for {
+	for again := true; ; {
 		c.mu.Lock()
 		ended := c.ended
 		c.opening++
@@ -199,10 +201,13 @@ func (c *Client) newSession(ctx context.Context) (*ssh.Session, error) {
 			return s, err
 		}
 		if waitErr := c.waitEnded(ctx, ended); waitErr != nil {
-			if errors.Is(waitErr, errNoneRunning) {
+			if !errors.Is(waitErr, errNoneRunning) {
+				return nil, waitErr
+			}
+			if !again {
 				return nil, err
 			}
-			return nil, waitErr
+			again = false
 		}
 	}
 }
