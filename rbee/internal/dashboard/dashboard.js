@@ -91,7 +91,7 @@ function drawHives(s, now) {
       const [line, bar, error] = node.children;
       text(line.firstChild, b.name);
       const size = b.total ? (b.used == null ? "" : bytes(b.used) + " of ") + bytes(b.total) : "";
-      text(line.lastChild, [...b.more.filter(Boolean), size].join("  "));
+      text(line.lastChild, [...b.more, size].filter(Boolean).join(" · "));
       bar.hidden = !b.total || b.used == null;
       bar.max = b.total || 1;
       bar.value = b.used ?? 0;
@@ -269,11 +269,13 @@ function login() {
     $("login").onsubmit = async (submit) => {
       submit.preventDefault();
       const response = await fetch("/login", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ key: $("key").value }) });
+      $("key").value = "";
       if (!response.ok) {
         text($("refused"), "This is no key that may see the fleet.");
+        $("key").focus();
         return;
       }
-      $("key").value = "";
+      text($("refused"), "");
       $("login").hidden = true;
       done();
     };
@@ -287,12 +289,16 @@ async function openLogs(hive, id) {
   let job = "";
   text($("logtitle"), id + " on " + hive);
   text($("log"), "");
+  // A job runs whether it is watched or not, so one that nobody watches is cancelled,
+  // also when the page is left; keepalive lets that be sent.
   const close = () => {
     stop.abort();
-    if (job) fetch("/v1/jobs/" + encodeURIComponent(job), { method: "DELETE" });
+    if (job) fetch("/v1/jobs/" + encodeURIComponent(job), { method: "DELETE", keepalive: true }).catch((error) => console.info("the queen went away", error));
+    job = "";
   };
   $("close").onclick = () => $("logs").close();
   $("logs").onclose = close;
+  window.onpagehide = close;
   $("logs").showModal();
   const append = (words) => {
     const log = $("log"), atEnd = log.scrollTop + log.clientHeight >= log.scrollHeight - 4;
