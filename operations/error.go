@@ -23,8 +23,13 @@ const (
 )
 
 // ReasonNoRoom is the reason of a load for which the accelerators have too little
-// memory free.
+// memory free, and would have enough without workers that were started on demand and
+// answer nothing now.
 const ReasonNoRoom = "no_room"
+
+// ReasonTooLarge is the reason of a load for which the accelerators have too little
+// memory, even without such workers.
+const ReasonTooLarge = "too_large"
 
 // Error is an error as it crosses the wire: classified, about one hive or none.
 type Error struct {
@@ -34,7 +39,7 @@ type Error struct {
 	// Reason refines [CodeUnreachable]: "resolve", "refused", "timeout",
 	// "auth", "host_key_unknown", "host_key_changed", "daemon" (the machine can be
 	// reached, its hive daemon does not run or answer) or what else the
-	// connection reported. For [CodeFailed] it may be [ReasonNoRoom]. Empty where there is nothing to add.
+	// connection reported. For [CodeFailed] it may be [ReasonNoRoom] or [ReasonTooLarge]. Empty where there is nothing to add.
 	Reason string `json:"reason,omitempty"`
 
 	// Hive is the alias of the hive that it concerns; empty for none.

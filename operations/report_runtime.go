@@ -39,6 +39,10 @@ type WorkerProcess struct {
 	Model     string `json:"model"`
 	ModelFile string `json:"model_file,omitempty"`
 
+	// ModelID is the model's id as [ModelList] tells it; empty where the worker has
+	// no model on disk.
+	ModelID string `json:"model_id,omitempty"`
+
 	// Serves is what the engine itself calls the model; empty if that is Model.
 	Serves string `json:"serves,omitempty"`
 

@@ -125,7 +125,7 @@ func (h *Hive) stopWorkers(ctx context.Context, typ string) error {
 
 // askToStop has the daemon end the worker processes of a type.
 func (h *Hive) askToStop(ctx context.Context, port int, typ string) error {
-	token, err := h.token(false)
+	token, err := h.token()
 	if err != nil {
 		return err
 	}

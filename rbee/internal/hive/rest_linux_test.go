@@ -53,7 +53,7 @@ func BenchmarkAtRest(b *testing.B) {
 			b.Fatal("the daemon does not answer")
 		}
 	}
-	token, err := h.token(false)
+	token, err := h.token()
 	if err != nil {
 		b.Fatal(err)
 	}

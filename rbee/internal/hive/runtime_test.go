@@ -42,7 +42,7 @@ func installWithWorker(t *testing.T) (h *Hive, c *operations.Client) {
 
 func client(t *testing.T, h *Hive, port int) *operations.Client {
 	t.Helper()
-	token, err := h.token(false)
+	token, err := h.token()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -78,10 +77,6 @@ func (h *Hive) Serve(ctx context.Context, o ServeOptions) error {
 	if err := h.rotateLog(); err != nil {
 		o.Log.Warn("the log stays as it is", "error", err)
 	}
-	token, err := h.token(true)
-	if err != nil {
-		return err
-	}
 	rt, err := h.newRunner(o.Log)
 	if err != nil {
 		return err
@@ -89,6 +84,10 @@ func (h *Hive) Serve(ctx context.Context, o ServeOptions) error {
 	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", loopback(o.Port))
 	if err != nil {
 		return fmt.Errorf("hive daemon: %w", err)
+	}
+	token, err := h.newToken()
+	if err != nil {
+		return errors.Join(err, ln.Close())
 	}
 	// Workers are taken over before anybody can ask for them.
 	if err := rt.workers.Start(); err != nil {
@@ -151,15 +150,22 @@ func (h *Hive) newRecord(port int) (*record, error) {
 	return &record{self, port, h.Version, sum, time.Now().UTC().Truncate(time.Second), by}, nil
 }
 
-// token reads the daemon's token, and makes one if there is none and make is set.
-func (h *Hive) token(make bool) (string, error) {
+// token reads the daemon's token.
+func (h *Hive) token() (string, error) {
 	data, err := os.ReadFile(h.path(tokenFile))
-	if token := strings.TrimSpace(string(data)); err == nil && len(token) == 64 {
-		return token, nil
+	token := strings.TrimSpace(string(data))
+	if err == nil && len(token) != 64 {
+		err = errors.New("it is not whole")
 	}
-	if !make || (err != nil && !errors.Is(err, fs.ErrNotExist)) {
+	if err != nil {
 		return "", fmt.Errorf("reading the daemon's token: %w", err)
 	}
+	return token, nil
+}
+
+// newToken makes a token for this daemon's life. An old one may have been sent to
+// somebody who took the port while no daemon ran.
+func (h *Hive) newToken() (string, error) {
 	var secret [32]byte
 	_, _ = rand.Read(secret[:]) // never fails
 	token := hex.EncodeToString(secret[:])
@@ -239,7 +245,7 @@ func reply(w http.ResponseWriter, status int, body any) {
 
 // ask gets the daemon's own word, with the token.
 func (h *Hive) ask(ctx context.Context, port int) (*Info, error) {
-	token, err := h.token(false)
+	token, err := h.token()
 	if err != nil {
 		return nil, err
 	}

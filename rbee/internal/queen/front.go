@@ -1,18 +1,17 @@
 package queen
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/http"
 	"slices"
 	"sort"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
-	"github.com/rbee-keeper/rbee/pkgmgr"
 	"github.com/rbee-keeper/rbee/rbee/internal/gateway"
 )
 
@@ -32,22 +31,17 @@ type gatewayFleet struct {
 	background context.Context // of loads, which are for all who wait
 
 	mu       sync.Mutex
-	loads    map[string]*loading
+	loads    map[wanted]*loading
+	fresh    *freshening // the next one; nil if nobody waits for one
+	freshAt  time.Time   // when the last one began
 	waiting  int
 	suspects map[string]time.Time // workers that failed, until when
-}
-
-// loading is a model on its way to a worker.
-type loading struct {
-	done chan struct{}
-	err  error
-	at   time.Time // when it ended
 }
 
 var _ gateway.Fleet = (*gatewayFleet)(nil)
 
 func newGatewayFleet(q *Queen, background context.Context) *gatewayFleet {
-	return &gatewayFleet{queen: q, background: background, loads: map[string]*loading{}, suspects: map[string]time.Time{}}
+	return &gatewayFleet{queen: q, background: background, loads: map[wanted]*loading{}, suspects: map[string]time.Time{}}
 }
 
 // Models implements [gateway.Fleet]: models that are served, and those that can be.
@@ -69,7 +63,7 @@ func (f *gatewayFleet) Models(ctx context.Context) []gateway.ModelInfo {
 		}
 		for _, w := range v.Snapshot.Workers {
 			if w.API == "" && w.State == operations.WorkerReady {
-				m := info(w.Model, w.ReadyAt)
+				m := info(served(w), w.ReadyAt)
 				m.Loaded, m.Workers = true, append(m.Workers, w.ID)
 			}
 		}
@@ -98,24 +92,75 @@ func (f *gatewayFleet) settle(ctx context.Context) {
 	_ = f.queen.registry.settled(ctx) // those who are heard by then count
 }
 
-// Acquire implements [gateway.Fleet].
+// maxLoads is how often a request has its model loaded: a worker that is there and
+// gone again at once will not get better.
+const maxLoads = 3
+
+// Acquire implements [gateway.Fleet]. A worker that failed is looked for anew once:
+// it may have been ended, and then another one is started.
 func (f *gatewayFleet) Acquire(ctx context.Context, wish gateway.Wish) (*gateway.Lease, error) {
 	f.settle(ctx)
-	for {
+	for loads := 0; ; loads++ {
 		lease, away := f.pick(wish)
-		if lease != nil {
+		switch {
+		case lease != nil:
 			return lease, nil
-		}
-		if len(wish.Avoid) > 0 {
+		case loads == maxLoads || loads > 0 && len(wish.Avoid) > 0:
 			return nil, &gateway.Refusal{
 				Status: http.StatusServiceUnavailable, Type: "server_error", Code: "worker_failed", RetryAfter: suspectFor,
 				Message: fmt.Sprintf("the worker that serves %s failed, and there is no other", wish.Model),
 			}
 		}
-		if err := f.load(ctx, wish.Model, away); err != nil {
+		err := f.loadKnown(ctx, wish.Model)
+		var no *gateway.Refusal
+		switch {
+		case err == nil:
+		case ctx.Err() != nil || errors.As(err, &no):
 			return nil, err
+		default:
+			return nil, refusal(wish.Model, away, err)
 		}
 	}
+}
+
+// loadKnown loads a model that some hive has. For any other name, which is a stranger's
+// word, all that is done is to ask whether one has it by now.
+func (f *gatewayFleet) loadKnown(ctx context.Context, name string) error {
+	if !f.knows(name) {
+		if err := f.freshen(ctx); err != nil {
+			return err
+		}
+		if !f.knows(name) {
+			return unknown(f.queen.whyNot(ctx, operations.Infer{Target: operations.Target{ConfigPath: f.queen.registry.config}, Model: name}))
+		}
+	}
+	return f.load(ctx, wanted{model: f.idOf(name)}, nil)
+}
+
+// knows reports whether a hive has told of a model, or of a worker that serves it.
+func (f *gatewayFleet) knows(name string) bool {
+	for _, l := range f.queen.registry.all() {
+		s := l.view(time.Now()).Snapshot
+		if s == nil {
+			continue
+		}
+		if findModel(s.Models, name) != nil || slices.ContainsFunc(s.Workers, func(w operations.WorkerProcess) bool { return serves(s.Models, w, name) }) {
+			return true
+		}
+	}
+	return false
+}
+
+// idOf is the id of the model that somebody calls name: the first hive's that has it.
+func (f *gatewayFleet) idOf(name string) string {
+	for _, l := range f.queen.registry.all() {
+		if s := l.view(time.Now()).Snapshot; s != nil {
+			if m := findModel(s.Models, name); m != nil {
+				return m.ID
+			}
+		}
+	}
+	return name
 }
 
 // pick takes the best ready worker. away are hives that serve the model, or could,
@@ -147,7 +192,7 @@ func (f *gatewayFleet) pick(wish gateway.Wish) (lease *gateway.Lease, away []str
 			continue
 		}
 		for _, w := range v.Snapshot.Workers {
-			if w.Model != wish.Model || w.API != "" || w.State != operations.WorkerReady || slices.Contains(wish.Avoid, w.ID) {
+			if w.API != "" || w.State != operations.WorkerReady || slices.Contains(wish.Avoid, w.ID) || f.queen.traffic.closing(w) != nil || !serves(v.Snapshot.Models, w, wish.Model) {
 				continue
 			}
 			if v.Link == operations.LinkOffline {
@@ -177,7 +222,10 @@ func (f *gatewayFleet) pick(wish gateway.Wish) (lease *gateway.Lease, away []str
 		if d == nil {
 			continue
 		}
-		return f.lease(d, c.worker), nil
+		if lease := f.lease(d, c.worker); lease != nil {
+			return lease, nil
+		}
+		d.close()
 	}
 	return nil, away
 }
@@ -194,11 +242,15 @@ func mix(affinity uint64, key string) uint64 {
 	return h ^ h>>33
 }
 
+// lease takes a worker; nil if it has just begun to end.
 func (f *gatewayFleet) lease(d *door, w operations.WorkerProcess) *gateway.Lease {
-	end := f.queen.traffic.begin(w)
+	end, ok := f.queen.traffic.begin(w)
+	if !ok {
+		return nil
+	}
 	return &gateway.Lease{
 		Backend: gateway.Backend{
-			Worker: w.ID, Hive: w.Hive, Model: w.Model, Name: w.Serves,
+			Worker: w.ID, Hive: w.Hive, Model: served(w), Name: cmp.Or(w.Serves, w.Model),
 			URL:       d.client.URL + "/v1/workers/" + w.ID + "/proxy",
 			Header:    http.Header{"Authorization": {"Bearer " + string(d.client.Token)}},
 			Transport: d.client.HTTP.Transport,
@@ -206,58 +258,18 @@ func (f *gatewayFleet) lease(d *door, w operations.WorkerProcess) *gateway.Lease
 		Done: func(err error) {
 			end()
 			d.close()
-			if err == nil {
-				return
+			if err != nil {
+				f.suspect(w)
 			}
-			f.mu.Lock()
-			defer f.mu.Unlock()
-			f.suspects[trafficKey(w)] = time.Now().Add(suspectFor)
 		},
 	}
 }
 
-// load waits until a worker for the model was started, by this request or another.
-func (f *gatewayFleet) load(ctx context.Context, model string, away []string) error {
-	f.mu.Lock()
-	l := f.loads[model]
-	if l != nil && ended(l.done) && (l.err == nil || time.Since(l.at) > forgetLoad) {
-		l = nil
-	}
-	if l == nil {
-		for name, old := range f.loads { // names are strangers' words: they must not pile up
-			if ended(old.done) && time.Since(old.at) > forgetLoad {
-				delete(f.loads, name)
-			}
-		}
-		l = &loading{done: make(chan struct{})}
-		f.loads[model] = l
-		go f.start(l, model, away)
-	}
-	if !ended(l.done) {
-		if f.waiting >= maxWaiting {
-			f.mu.Unlock()
-			return &gateway.Refusal{
-				Status: http.StatusTooManyRequests, Type: "rate_limit_error", Code: "loading", RetryAfter: retryLoading,
-				Message: fmt.Sprintf("%s is being loaded, and %d requests wait already", model, maxWaiting),
-			}
-		}
-		f.waiting++
-		defer func() { f.mu.Lock(); f.waiting--; f.mu.Unlock() }()
-	}
-	f.mu.Unlock()
-	select {
-	case <-l.done:
-		return l.err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// waits is how many requests wait for a model to be loaded.
-func (f *gatewayFleet) waits() int {
+// suspect makes a worker that failed the last choice for a while.
+func (f *gatewayFleet) suspect(w operations.WorkerProcess) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.waiting
+	f.suspects[trafficKey(w)] = time.Now().Add(suspectFor)
 }
 
 func ended(done <-chan struct{}) bool {
@@ -267,86 +279,4 @@ func ended(done <-chan struct{}) bool {
 	default:
 		return false
 	}
-}
-
-// start starts a worker for a model, and waits until the registry knows of it.
-func (f *gatewayFleet) start(l *loading, model string, away []string) {
-	log := f.queen.registry.log
-	err := f.spawn(model)
-	if err != nil {
-		log.Warn("a model cannot be loaded", "model", model, "error", err)
-		err = refusal(model, away, err)
-	}
-	f.mu.Lock()
-	l.err, l.at = err, time.Now()
-	f.mu.Unlock()
-	close(l.done)
-}
-
-func (f *gatewayFleet) spawn(model string) error {
-	ctx, q := f.background, f.queen
-	op := operations.Infer{Target: operations.Target{ConfigPath: q.registry.config}, Model: model}
-	views, err := q.views(ctx, op.Target)
-	if err != nil {
-		return err
-	}
-	defer closeViews(views)
-	q.refresh(ctx, views)
-	if offers := q.among(views, op); len(offers) > 0 {
-		return q.registry.known(ctx, offers[0].door.hive, offers[0].worker) // somebody else has started one
-	}
-	offers, err := q.offerAnew(ctx, op, views, func(operations.Event) {})
-	for noRoom(views) && err != nil && f.makeRoom(ctx, views, model) {
-		q.refresh(ctx, views)
-		q.among(views, op)
-		offers, err = q.offerAnew(ctx, op, views, func(operations.Event) {})
-	}
-	switch {
-	case err != nil && noRoom(views):
-		return &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonNoRoom, Message: err.Error(), Err: err}
-	case err != nil:
-		return err
-	}
-	w := offers[0].worker
-	q.registry.log.Info("a model was loaded on demand", "model", model, "hive", w.Hive, "worker", w.ID)
-	return q.registry.known(ctx, offers[0].door.hive, w)
-}
-
-// known waits until the registry has heard of a worker that is ready.
-func (r *registry) known(ctx context.Context, h pkgmgr.Hive, w operations.WorkerProcess) error {
-	ctx, cancel := context.WithTimeout(ctx, settling)
-	defer cancel()
-	for {
-		next := r.next()
-		if l := r.find(h); l != nil {
-			if v := l.view(time.Now()); v.Snapshot != nil && slices.ContainsFunc(v.Snapshot.Workers, func(o operations.WorkerProcess) bool {
-				return o.ID == w.ID && o.State == operations.WorkerReady
-			}) {
-				return nil
-			}
-		}
-		select {
-		case <-next:
-		case <-ctx.Done():
-			return fmt.Errorf("worker %s was ready, and its hive does not tell of it", w.ID)
-		}
-	}
-}
-
-// refusal words for an application why nobody serves a model.
-func refusal(model string, away []string, err error) *gateway.Refusal {
-	text := strings.Join(strings.Fields(strings.ReplaceAll(err.Error(), "\n", "; ")), " ")
-	if len(away) > 0 {
-		return &gateway.Refusal{
-			Status: http.StatusServiceUnavailable, Type: "server_error", Code: "hive_away", RetryAfter: retryAway,
-			Message: fmt.Sprintf("%s is served on %s, which cannot be reached now", model, strings.Join(away, ", ")),
-		}
-	}
-	if e := (*operations.Error)(nil); errors.As(err, &e) && e.Reason == operations.ReasonNoRoom {
-		return &gateway.Refusal{Status: http.StatusServiceUnavailable, Type: "server_error", Code: operations.ReasonNoRoom, RetryAfter: forgetLoad, Message: text}
-	}
-	if operations.CodeOf(err) == operations.CodeUnreachable {
-		return &gateway.Refusal{Status: http.StatusServiceUnavailable, Type: "server_error", Code: "hive_away", RetryAfter: retryAway, Message: text}
-	}
-	return &gateway.Refusal{Status: http.StatusNotFound, Type: "not_found_error", Code: "model_not_found", Message: text}
 }

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io"
 	"net/http"
 	"net/url"
@@ -19,10 +20,16 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/rbee/internal/gateway"
 )
 
-// maxAnswer bounds one piece of an engine's answer, in bytes.
-const maxAnswer = 16 << 20
+const (
+	maxAnswer     = 16 << 20 // bytes of one piece of an engine's answer
+	maxInferTries = 3        // workers that are asked one question
+	likeBytes     = 1 << 10  // of a prompt, by which a worker is found that has seen it
+	inferPath     = "infer"  // what counts call an operation that asks a model
+	statusLeft    = 499      // likewise for one that was cancelled
+)
 
 // offer is a worker that can answer.
 type offer struct {
@@ -33,32 +40,71 @@ type offer struct {
 }
 
 // infer asks a ready worker of the model: the one with the fewest requests, then
-// the one with the most room. If one turns out to be gone before it has said
-// anything, the next is asked. Where none is ready, one is started, if it may.
+// the one with the most room, then always the same one for the same beginning. If one
+// turns out to be gone before it has said anything, the next is asked. Where none is
+// ready, one is started, if it may.
 func (q *Queen) infer(ctx context.Context, op operations.Infer, events operations.Handler) (*operations.InferReport, error) {
 	events = inTurn(events)
 	offers, views, err := q.offers(ctx, op)
 	defer func() { closeViews(views) }()
 	if operations.CodeOf(err) == operations.CodeNotFound && mayLoad(op) {
-		offers, err = q.offerAnew(ctx, op, views, events)
+		if q.front == nil {
+			offers, err = q.offerAnew(ctx, op, views, events)
+		} else if err = q.front.load(ctx, q.front.wanted(op), events); err == nil {
+			closeViews(views)
+			offers, views, err = q.offers(ctx, op)
+		}
 	}
 	if err != nil {
 		return nil, err
 	}
-	for i, o := range offers {
-		ask := o.ask
-		if op.Workflow != nil {
-			ask = o.run
-		}
-		end := q.traffic.begin(o.worker)
-		r, begun, err := ask(ctx, op, events)
-		end()
-		if err == nil || begun || ctx.Err() != nil || i == len(offers)-1 {
+	for i, o := range offers[:min(len(offers), maxInferTries)] {
+		var r *operations.InferReport
+		var final bool
+		r, final, err = q.askOne(ctx, o, op, i, events)
+		if err == nil || final || ctx.Err() != nil {
 			return r, err
 		}
 		tell(events, operations.Event{Type: operations.EventNote, Hive: o.door.hive.Alias, Message: err.Error()})
 	}
-	return nil, nil // there is at least one offer
+	return nil, err
+}
+
+// askOne asks a worker, and counts that. final is true once it has begun to answer,
+// or has given an error that others would give too.
+func (q *Queen) askOne(ctx context.Context, o offer, op operations.Infer, tried int, events operations.Handler) (r *operations.InferReport, final bool, err error) {
+	end, ok := q.traffic.begin(o.worker)
+	if !ok {
+		return nil, false, o.fail(fmt.Sprintf("worker %s is being ended", o.worker.ID), nil)
+	}
+	defer end()
+	ask := o.ask
+	if op.Workflow != nil {
+		ask = o.run
+	}
+	start := time.Now()
+	r, final, err = ask(ctx, op, events)
+	if q.front == nil {
+		return r, final, err
+	}
+	s := gateway.Sample{
+		Path: inferPath, Model: served(o.worker), Hive: o.door.hive.Alias, Worker: o.worker.ID, Start: start, Duration: time.Since(start),
+		Status: http.StatusOK, Stream: op.Stream, Retries: tried, Err: err,
+	}
+	switch {
+	case ctx.Err() != nil:
+		s.Status = statusLeft
+	case err != nil:
+		s.Status = http.StatusBadGateway
+		if !final {
+			q.front.suspect(o.worker)
+		}
+	default:
+		s.PromptTokens, s.CompletionTokens = r.PromptTokens, r.CompletionTokens
+		s.FirstByte = time.Duration(r.FirstTokenSeconds * float64(time.Second))
+	}
+	q.traffic.Observe(s)
+	return r, final, err
 }
 
 // offers finds the workers that can answer, best first, or says hive by hive why
@@ -74,7 +120,7 @@ func (q *Queen) offers(ctx context.Context, op operations.Infer) (offers []offer
 	if len(offers) == 0 {
 		return nil, views, noOffer(op, views)
 	}
-	sortOffers(offers)
+	sortOffers(offers, op)
 	return offers, views, nil
 }
 
@@ -85,7 +131,7 @@ func (q *Queen) among(views []view, op operations.Infer) (offers []offer) {
 		if v.err != nil {
 			continue
 		}
-		found, why := choose(v.snapshot.Workers, op)
+		found, why := choose(v.snapshot, op)
 		if len(found) == 0 {
 			v.err = errors.New(why)
 			continue
@@ -98,12 +144,15 @@ func (q *Queen) among(views []view, op operations.Infer) (offers []offer) {
 	return offers
 }
 
-func sortOffers(offers []offer) {
+func sortOffers(offers []offer, op operations.Infer) {
+	h := fnv.New64a()
+	_, _ = io.WriteString(h, op.System+"\x00"+op.Prompt[:min(len(op.Prompt), likeBytes)]) // into memory
+	like := h.Sum64()
 	sort.Slice(offers, func(i, j int) bool {
 		a, b := &offers[i], &offers[j]
 		return cmp.Or(
 			cmp.Compare(a.busy, b.busy), cmp.Compare(b.room, a.room),
-			cmp.Compare(a.door.hive.Alias, b.door.hive.Alias), cmp.Compare(a.worker.ID, b.worker.ID),
+			cmp.Compare(mix(like, trafficKey(b.worker)), mix(like, trafficKey(a.worker))),
 		) < 0
 	})
 }
@@ -120,20 +169,23 @@ func room(s *operations.HiveSnapshot, w operations.WorkerProcess) (free uint64) 
 	return free >> 30
 }
 
-// choose picks the workers that can answer, or says why none can.
-func choose(workers []operations.WorkerProcess, op operations.Infer) (offers []offer, why string) {
+// choose picks the workers of a hive that can answer, or says why none can.
+func choose(s *operations.HiveSnapshot, op operations.Infer) (offers []offer, why string) {
 	var not []string
-	for _, w := range workers {
+	for _, w := range s.Workers {
+		asked := serves(s.Models, w, op.Model)
 		switch {
 		case op.WorkerID != "" && w.ID != op.WorkerID && !strings.HasPrefix(w.ID, op.WorkerID):
 		case op.Workflow != nil && w.API != pkgmgr.APIComfyUI:
 			not = append(not, w.ID+" runs no workflows")
-		case op.Workflow == nil && w.API != "" && w.Model == op.Model:
+		case op.Workflow == nil && w.API != "" && asked:
 			not = append(not, w.ID+" runs workflows only")
-		case w.Model != op.Model && (op.Workflow == nil || op.Model != ""):
+		case !asked && (op.Workflow == nil || op.Model != ""):
 			not = append(not, fmt.Sprintf("%s serves %s", w.ID, w.Model))
 		case op.Device != "" && !onDevice(w, op.Device):
 			not = append(not, fmt.Sprintf("%s is not on device %s", w.ID, op.Device))
+		case w.State == operations.WorkerFailed && !w.RestartAt.IsZero():
+			not = append(not, strings.TrimSuffix(fmt.Sprintf("%s failed and is started again at %s: %s", w.ID, w.RestartAt.Format(time.TimeOnly), w.Problem), ": "))
 		case w.State != operations.WorkerReady:
 			not = append(not, strings.TrimSuffix(fmt.Sprintf("%s is %s: %s", w.ID, w.State, w.Problem), ": "))
 		default:
@@ -143,7 +195,7 @@ func choose(workers []operations.WorkerProcess, op operations.Infer) (offers []o
 	switch {
 	case len(offers) > 0:
 		return offers, ""
-	case len(workers) == 0:
+	case len(s.Workers) == 0:
 		return nil, "no worker runs there"
 	case len(not) == 0:
 		return nil, fmt.Sprintf("no worker %s runs there", op.WorkerID)
@@ -183,7 +235,10 @@ func noOffer(op operations.Infer, views []view) error {
 	unreached := 0
 	for _, v := range views {
 		var e *operations.Error
-		text := v.err.Error()
+		text := "it can now" // somebody else made it so just now
+		if v.err != nil {
+			text = v.err.Error()
+		}
 		if errors.As(v.err, &e) {
 			text = e.Message
 			if e.Code == operations.CodeUnreachable {
@@ -247,8 +302,9 @@ type chatAnswer struct {
 	} `json:"error"`
 }
 
-// ask asks one worker. begun is true once it has said something.
-func (o offer) ask(ctx context.Context, op operations.Infer, events operations.Handler) (r *operations.InferReport, begun bool, err error) {
+// ask asks one worker. final is true once it has said something, or another worker
+// would not say anything else.
+func (o offer) ask(ctx context.Context, op operations.Infer, events operations.Handler) (r *operations.InferReport, final bool, err error) {
 	start := time.Now()
 	resp, err := o.post(ctx, "/v1/chat/completions", op)
 	if err == nil && speaksNoChat(resp) {
@@ -259,7 +315,7 @@ func (o offer) ask(ctx context.Context, op operations.Infer, events operations.H
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return nil, false, o.fail(fmt.Sprintf("worker %s answered %s: %s", o.worker.ID, resp.Status, complaint(resp.Body)), nil)
+		return nil, !cannotServe(resp), o.fail(fmt.Sprintf("worker %s answered %s: %s", o.worker.ID, resp.Status, complaint(resp.Body)), nil)
 	}
 	r = &operations.InferReport{Model: op.Model, Hive: o.door.hive.Alias, WorkerID: o.worker.ID}
 	var text strings.Builder
@@ -269,6 +325,7 @@ func (o offer) ask(ctx context.Context, op operations.Infer, events operations.H
 			return fmt.Errorf("worker %s answered what is no answer: %w", o.worker.ID, err)
 		}
 		if a.Error != nil {
+			final = true
 			return fmt.Errorf("worker %s: %s", o.worker.ID, a.Error.Message)
 		}
 		if a.Usage != nil {
@@ -283,7 +340,7 @@ func (o offer) ask(ctx context.Context, op operations.Infer, events operations.H
 			if text.Len() == 0 {
 				r.FirstTokenSeconds = time.Since(start).Seconds()
 			}
-			begun = true
+			final = true
 			text.WriteString(piece)
 			if op.Stream {
 				events(operations.Event{Time: time.Now(), Type: operations.EventToken, Hive: r.Hive, Text: piece})
@@ -303,10 +360,10 @@ func (o offer) ask(ctx context.Context, op operations.Infer, events operations.H
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
-		return nil, begun, o.fail(err.Error(), err)
+		return nil, final, o.fail(err.Error(), err)
 	}
 	r.Text, r.DurationSeconds = text.String(), time.Since(start).Seconds()
-	return r, begun, nil
+	return r, true, nil
 }
 
 func (o offer) fail(message string, err error) error {
@@ -320,7 +377,7 @@ func (o offer) fail(message string, err error) error {
 // post sends the question through the hive to the worker.
 func (o offer) post(ctx context.Context, path string, op operations.Infer) (*http.Response, error) {
 	q := chatRequest{
-		Model: cmp.Or(o.worker.Serves, op.Model), MaxTokens: op.MaxTokens, Temperature: op.Temperature, TopP: op.TopP, TopK: op.TopK, Seed: op.Seed, Stream: op.Stream,
+		Model: cmp.Or(o.worker.Serves, o.worker.Model), MaxTokens: op.MaxTokens, Temperature: op.Temperature, TopP: op.TopP, TopK: op.TopK, Seed: op.Seed, Stream: op.Stream,
 	}
 	if op.Stream {
 		q.StreamOptions = &streamOptions{IncludeUsage: true}
@@ -351,11 +408,25 @@ func (o offer) post(ctx context.Context, path string, op operations.Infer) (*htt
 	return resp, nil
 }
 
+// cannotServe recognises answers that another worker need not give: the hive's, in
+// the place of a worker that is gone or ending, and those of an engine that is not
+// well.
+func cannotServe(resp *http.Response) bool {
+	switch resp.StatusCode {
+	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return true
+	}
+	return resp.Header.Get("X-Rbee-Error") != ""
+}
+
 // speaksNoChat recognises an engine, or a model, that only completes text. The
 // answer's body is used up then.
 func speaksNoChat(resp *http.Response) bool {
 	switch resp.StatusCode {
 	case http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusBadRequest, http.StatusNotImplemented:
+		if cannotServe(resp) {
+			return false
+		}
 	default:
 		return false
 	}

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
@@ -23,6 +24,11 @@ func TestChoose(t *testing.T) {
 	loading.State, other.Model = operations.WorkerLoading, "n"
 	failed.State, failed.Problem = operations.WorkerFailed, "it exited with status 3"
 	painter, graph := ready, []byte("{}")
+	models := []operations.Model{{ID: "org/m:Q4", Repo: "org/m"}}
+	short, long := ready, ready
+	short.Model, short.ModelID, long.Model = "org/m", "org/m:Q4", "org/m:Q4"
+	crashed := failed
+	crashed.RestartAt = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	painter.ID, painter.API = "comfyui-1", pkgmgr.APIComfyUI
 	for _, c := range []struct {
 		name    string
@@ -41,6 +47,11 @@ func TestChoose(t *testing.T) {
 		{"another model", []operations.WorkerProcess{other}, operations.Infer{Model: "m"}, 0, "echo-1 serves n"},
 		{"loading", []operations.WorkerProcess{loading}, operations.Infer{Model: "m"}, 0, "echo-1 is loading"},
 		{"failed", []operations.WorkerProcess{failed}, operations.Infer{Model: "m"}, 0, "echo-1 is failed: it exited with status 3"},
+		{"crashed", []operations.WorkerProcess{crashed}, operations.Infer{Model: "m"}, 0, "echo-1 failed and is started again at 03:04:05: it exited with status 3"},
+		{"asked for by the repository", []operations.WorkerProcess{short, long}, operations.Infer{Model: "org/m"}, 2, ""},
+		{"by the model's id", []operations.WorkerProcess{short, long}, operations.Infer{Model: "org/m:Q4"}, 2, ""},
+		{"in other letters", []operations.WorkerProcess{short, long}, operations.Infer{Model: "Org/M:q4"}, 2, ""},
+		{"another quantisation", []operations.WorkerProcess{short}, operations.Infer{Model: "org/m:Q8"}, 0, "echo-1 serves org/m"},
 		{"by id", []operations.WorkerProcess{ready, on(0, "")}, operations.Infer{Model: "m", WorkerID: "echo-2"}, 1, ""},
 		{"by no id", []operations.WorkerProcess{ready}, operations.Infer{Model: "m", WorkerID: "x"}, 0, "no worker x runs there"},
 		{"by device", []operations.WorkerProcess{ready, on(1, "GPU-a")}, operations.Infer{Model: "m", Device: "1"}, 1, ""},
@@ -49,7 +60,7 @@ func TestChoose(t *testing.T) {
 		{"by no device", []operations.WorkerProcess{on(1, "GPU-a")}, operations.Infer{Model: "m", Device: "0"}, 0, "echo-2 is not on device 0"},
 		{"on the CPU", []operations.WorkerProcess{ready, on(1, "GPU-a")}, operations.Infer{Model: "m", Device: "cpu"}, 1, ""},
 	} {
-		offers, why := choose(c.workers, c.op)
+		offers, why := choose(&operations.HiveSnapshot{Workers: c.workers, Models: models}, c.op)
 		if len(offers) != c.want || why != c.why {
 			t.Errorf("%s: %d offers, %q", c.name, len(offers), why)
 		}

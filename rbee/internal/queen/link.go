@@ -192,6 +192,9 @@ func (l *link) heard(d *door, s *operations.HiveSnapshot) {
 		l.snapshot = s
 	}
 	l.mu.Unlock()
+	if s != nil {
+		l.registry.queen.traffic.heard(l.hive.Alias, s.Workers)
+	}
 	if back {
 		l.registry.log.Info("a hive is here", "hive", l.hive.Alias)
 	}

@@ -143,7 +143,10 @@ func TestTraffic(t *testing.T) {
 	t.Parallel()
 	tr := newTraffic()
 	w := operations.WorkerProcess{ID: "w", Hive: "h", Model: "m"}
-	end := tr.begin(w)
+	end, ok := tr.begin(w)
+	if !ok {
+		t.Fatal("a worker that serves takes no requests")
+	}
 	if tr.busy(w) != 1 || tr.report(0).InFlight != 1 || tr.idle(w, time.Now()) != 0 {
 		t.Error("a request that is under way is not seen")
 	}
@@ -156,7 +159,7 @@ func TestTraffic(t *testing.T) {
 		t.Errorf("idle for %v, after a request just now", idle)
 	}
 	for i, status := range []int{200, 200, 502, 404} {
-		s := gateway.Sample{Path: "/v1/chat/completions", Model: "m", Worker: "w", Hive: "h", Status: status, FirstByte: time.Duration(i+1) * time.Second, CompletionTokens: 10}
+		s := gateway.Sample{Path: "/v1/chat/completions", Model: "m", Worker: "w", Hive: "h", Status: status, Stream: i > 0, FirstByte: time.Duration(i+1) * time.Second, CompletionTokens: 10}
 		if status == 404 {
 			s.Model, s.Worker, s.Hive, s.FirstByte, s.CompletionTokens = "a stranger's \"word\"\n", "", "", 0, 0
 		}
@@ -174,7 +177,8 @@ func TestTraffic(t *testing.T) {
 		`rbee_requests_total{path="/v1/chat/completions",code="200",model="m",hive="h",worker="w"} 2`,
 		`rbee_requests_total{path="/v1/chat/completions",code="404",model="",hive="",worker=""} 1`,
 		`rbee_generated_tokens_total{model="m",hive="h",worker="w"} 30`,
-		`rbee_time_to_first_byte_seconds_count{model="m"} 3`,
+		`rbee_time_to_first_token_seconds_count{model="m",hive="h",worker="w"} 1`,
+		`rbee_request_duration_seconds_count{model="m",hive="h",worker="w"} 3`,
 	} {
 		if !strings.Contains(b.String(), want+"\n") {
 			t.Errorf("%s is not in\n%s", want, b.String())

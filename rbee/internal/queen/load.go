@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 	"sort"
-	"strings"
 
 	"github.com/rbee-keeper/rbee/operations"
 )
@@ -29,6 +28,7 @@ func mayLoad(op operations.Infer) bool {
 // place is where a model could be loaded.
 type place struct {
 	view   *view
+	model  string // its id
 	worker string // the type
 	free   uint64 // device memory, in bytes
 }
@@ -54,29 +54,11 @@ func places(views []view, model string) (list []place, why map[string]string) {
 		case typ == "":
 			why[v.hive.Alias] = "no engine for " + cmp.Or(m.Format, "such") + " models is installed there"
 		default:
-			list = append(list, place{v, typ, freeMemory(v.snapshot)})
+			list = append(list, place{v, m.ID, typ, freeMemory(v.snapshot)})
 		}
 	}
 	sort.SliceStable(list, func(i, j int) bool { return list[i].free > list[j].free })
 	return list, why
-}
-
-// findModel finds a model by its id, or by its repository where that has but one.
-func findModel(models []operations.Model, name string) *operations.Model {
-	if i := slices.IndexFunc(models, func(m operations.Model) bool { return m.ID == name }); i >= 0 {
-		return &models[i]
-	}
-	var found *operations.Model
-	for i, m := range models {
-		if !strings.EqualFold(m.Repo, name) && !strings.EqualFold(m.ID, name) {
-			continue
-		}
-		if found != nil {
-			return nil
-		}
-		found = &models[i]
-	}
-	return found
 }
 
 // engineFor is the installed worker type that serves a format; of several the one
@@ -109,38 +91,112 @@ func freeMemory(s *operations.HiveSnapshot) (free uint64) {
 	return free
 }
 
-// offerAnew starts a worker that can answer: where there is the most room first,
-// and on the next hive if the first refuses.
+// offerAnew gets a worker that can answer: one that is on its way already is waited
+// for; else one is started, where there is the most room first, and on the next hive
+// if the first refuses. Where no hive has the model it may be fetched first.
 func (q *Queen) offerAnew(ctx context.Context, op operations.Infer, views []view, events operations.Handler) ([]offer, error) {
-	list, why := places(views, op.Model)
-	for i := range views {
-		if text := why[views[i].hive.Alias]; text != "" && views[i].err != nil {
-			views[i].err = fmt.Errorf("%w; %s", views[i].err, text)
-		}
+	if offers, err := q.awaitUnderway(ctx, op, views, events); len(offers) > 0 || err != nil {
+		return offers, err
 	}
+	list, why := places(views, op.Model)
+	if len(list) == 0 {
+		if err := q.fetchModel(ctx, op.Model, views, events); err != nil {
+			return nil, err
+		}
+		list, why = places(views, op.Model)
+	}
+	sayWhy(views, why)
 	for _, p := range list {
+		if w := restarting(p.view, op.Model); w != nil {
+			continue // what it says of it is told already
+		}
 		tell(events, operations.Event{
 			Type: operations.EventNote, Hive: p.view.hive.Alias, Message: fmt.Sprintf("no ready worker serves %s: starting %s", op.Model, p.worker),
 		})
-		r, err := p.view.door.do(ctx, operations.WorkerSpawn{
-			Target: operations.Target{HiveID: p.view.hive.Alias}, Model: op.Model, Worker: p.worker, Device: op.Device, OnDemand: true,
-		}, events)
-		spawned, ok := r.(*operations.WorkerSpawnReport)
-		switch {
-		case ctx.Err() != nil:
+		w, err := p.start(ctx, op, events)
+		if ctx.Err() != nil {
 			return nil, asError(context.Cause(ctx))
-		case err == nil && !ok:
-			err = fmt.Errorf("the hive answered with a %T", r)
-		case err == nil && spawned.Worker.State != operations.WorkerReady:
-			err = errors.New(cmp.Or(spawned.Worker.Problem, "the worker is "+string(spawned.Worker.State)))
 		}
 		if err != nil {
 			p.view.err = fmt.Errorf("starting %s there: %w", p.worker, err)
 			continue
 		}
-		w := spawned.Worker
-		w.Hive = p.view.hive.Alias
-		return []offer{{door: p.view.door, worker: w}}, nil
+		return []offer{{door: p.view.door, worker: *w}}, nil
 	}
 	return nil, noOffer(op, views)
+}
+
+// sayWhy adds to why a hive has no worker that can answer, why none can be started.
+func sayWhy(views []view, why map[string]string) {
+	for i := range views {
+		v := &views[i]
+		if text := why[v.hive.Alias]; text != "" && v.err != nil {
+			v.err = fmt.Errorf("%w; %s", v.err, text)
+		}
+	}
+}
+
+// start starts a worker for the model.
+func (p place) start(ctx context.Context, op operations.Infer, events operations.Handler) (*operations.WorkerProcess, error) {
+	alias := p.view.hive.Alias
+	r, err := p.view.door.do(ctx, operations.WorkerSpawn{
+		Target: operations.Target{HiveID: alias}, Model: p.model, Worker: p.worker, Device: op.Device, OnDemand: true,
+	}, events)
+	spawned, ok := r.(*operations.WorkerSpawnReport)
+	switch {
+	case err != nil:
+		return nil, err
+	case !ok:
+		return nil, fmt.Errorf("the hive answered with a %T", r)
+	case spawned.Worker.State != operations.WorkerReady:
+		return nil, errors.New(cmp.Or(spawned.Worker.Problem, "the worker is "+string(spawned.Worker.State)))
+	}
+	spawned.Worker.Hive = alias
+	return &spawned.Worker, nil
+}
+
+// restarting is a worker of the model that failed, and will be started again.
+func restarting(v *view, model string) *operations.WorkerProcess {
+	for i, w := range v.snapshot.Workers {
+		if w.State == operations.WorkerFailed && !w.RestartAt.IsZero() && serves(v.snapshot.Models, w, model) {
+			return &v.snapshot.Workers[i]
+		}
+	}
+	return nil
+}
+
+// awaitUnderway waits for a worker of the model that is starting or loading already, if
+// there is one.
+func (q *Queen) awaitUnderway(ctx context.Context, op operations.Infer, views []view, events operations.Handler) ([]offer, error) {
+	for i := range views {
+		v := &views[i]
+		if v.snapshot == nil || v.door == nil {
+			continue
+		}
+		for _, w := range v.snapshot.Workers {
+			coming := w.State == operations.WorkerStarting || w.State == operations.WorkerLoading
+			if !coming || w.API != "" || !serves(v.snapshot.Models, w, op.Model) || op.Device != "" && !onDevice(w, op.Device) {
+				continue
+			}
+			tell(events, operations.Event{
+				Type: operations.EventNote, Hive: v.hive.Alias, Message: fmt.Sprintf("waiting for worker %s, which is %s %s", w.ID, w.State, op.Model),
+			})
+			s, err := v.door.await(ctx, func(s *operations.HiveSnapshot) bool { return settledWorker(s, w.ID) })
+			if err != nil {
+				return nil, err
+			}
+			v.snapshot, v.err = s, nil
+			if offers := q.among(views[i:i+1], op); len(offers) > 0 {
+				return offers, nil
+			}
+		}
+	}
+	return nil, nil
+}
+
+// settledWorker reports whether a worker is not on its way any more.
+func settledWorker(s *operations.HiveSnapshot, id string) bool {
+	return !slices.ContainsFunc(s.Workers, func(w operations.WorkerProcess) bool {
+		return w.ID == id && (w.State == operations.WorkerStarting || w.State == operations.WorkerLoading)
+	})
 }

@@ -64,7 +64,8 @@ type Queen struct {
 	dialer   *sshx.Dialer
 	binaries *pkgmgr.Binaries
 	record   pkgmgr.Record
-	registry *registry // of a queen that serves; nil for one that does single operations
+	registry *registry     // of a queen that serves; nil for one that does single operations
+	front    *gatewayFleet // likewise
 	traffic  *traffic
 }
 

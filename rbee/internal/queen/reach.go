@@ -18,6 +18,10 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
+// idleHive is less than the time after which a hive closes a connection that nobody
+// uses: a request must not meet its end.
+const idleHive = 45 * time.Second
+
 // reasonDaemon is the reason of a machine that can be reached while its hive
 // daemon does not run or answer.
 const reasonDaemon = "daemon"
@@ -25,13 +29,25 @@ const reasonDaemon = "daemon"
 // doorScript tells how to talk to the hive daemon of a machine: lines that begin
 // with a mark, with rbee's directory and the token, and the daemon's record
 // between two more. What a shell's start-up files print stands before the first.
+//
+// A record whose process is gone is told as none: whoever may listen on its port now
+// must not be sent the token. A process is the same if it has the same id and, where
+// there is a /proc (proc(5): field 22 of stat), the same start in the same boot.
 const doorScript = `R="${RBEE_HOME:-$HOME/.local/share/rbee}"
 [ -e "$R/bin/rbee" ] || { printf '\036absent\n'; exit 0; }
-printf '\036home %s\n' "$R"
-printf '\036token %s\n' "$(cat "$R/run/token" 2>/dev/null)"
-printf '\036record '
-cat "$R/run/hive.json" 2>/dev/null
-printf '\036end\n'
+J=$(cat "$R/run/hive.json" 2>/dev/null)
+field() { v=${J#*\"$1\": }; [ "$v" != "$J" ] || v=; v=${v#\"}; v=${v%%[\",]*}; }
+alive() {
+	field pid; p=$v
+	case $p in ''|*[!0-9]*) return 1;; esac
+	kill -0 "$p" 2>/dev/null || return 1
+	{ read -r boot </proc/sys/kernel/random/boot_id && read -r stat <"/proc/$p/stat"; } 2>/dev/null || return 0
+	field boot_id; [ "$v" = "$boot" ] || return 1
+	field start_time; set -- ${stat##*)}
+	[ "$v" = "${20}" ]
+}
+alive || J=
+printf '\036home %s\n\036token %s\n\036record %s\036end\n' "$R" "$(cat "$R/run/token" 2>/dev/null)" "$J"
 `
 
 // door is an open way to a hive's daemon.
@@ -88,7 +104,7 @@ func (q *Queen) through(ctx context.Context, h pkgmgr.Hive, host pkgmgr.Host) (*
 			}
 			return conn, nil
 		},
-		DisableCompression: true, MaxIdleConnsPerHost: 16, IdleConnTimeout: time.Minute,
+		DisableCompression: true, MaxIdleConnsPerHost: 16, IdleConnTimeout: idleHive,
 	}
 	return &door{
 		hive: h, host: host, port: port,

@@ -1,11 +1,73 @@
 package queen
 
 import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 )
+
+// TestDoorScript holds that the token is told only while the daemon's own process lives.
+func TestDoorScript(t *testing.T) {
+	t.Parallel()
+	type record struct {
+		proc.ID
+		Port int `json:"port"`
+	}
+	self, err := proc.Identify(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := exec.Command("true")
+	if err := ended.Run(); err != nil {
+		t.Fatal(err)
+	}
+	gone, older, elsewhere := self, self, self
+	gone.PID, older.StartTime, elsewhere.BootID = ended.Process.Pid, self.StartTime+"1", "another boot"
+	for name, c := range map[string]struct {
+		record any
+		alive  bool
+	}{
+		"it lives": {record{self, 8600}, true}, "its process is gone": {record{gone, 8600}, false}, "no record": {nil, false},
+		"another process has its id": {record{older, 8600}, false}, "the machine was started anew": {record{elsewhere, 8600}, false},
+		"nonsense": {json.RawMessage(`"$(exit 3)"`), false}, "no process": {map[string]int{"port": 8600}, false},
+	} {
+		if _, err := os.Stat("/proc/self/stat"); err != nil && (name == "another process has its id" || name == "the machine was started anew") {
+			continue // nothing else can be told there
+		}
+		home := t.TempDir()
+		for file, text := range map[string]string{"bin/rbee": "", "run/token": "abc\n"} {
+			path := filepath.Join(home, file)
+			if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if c.record != nil {
+			if err := atomicfile.WriteJSON(filepath.Join(home, "run/hive.json"), c.record); err != nil {
+				t.Fatal(err)
+			}
+		}
+		sh := exec.Command("sh", "-s")
+		sh.Stdin, sh.Env = strings.NewReader(doorScript), append(os.Environ(), "RBEE_HOME="+home)
+		out, err := sh.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%s: %v: %s", name, err, out)
+		}
+		got, token, port, err := readDoor(string(out))
+		if c.alive != (err == nil) || c.alive && (got != home || token != "abc" || port != 8600) {
+			t.Errorf("%s: %q, %q, %d, %v, of %q", name, got, string(token), port, err, out)
+		}
+	}
+}
 
 func TestReadDoor(t *testing.T) {
 	t.Parallel()

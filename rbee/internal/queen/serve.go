@@ -132,9 +132,10 @@ func OnLoopback(addr string) bool {
 // handler is all that the server answers.
 func (q *Queen) handler(o ServeOptions, addr net.Addr, work http.Handler, background context.Context) http.Handler {
 	fleet := newGatewayFleet(q, background)
+	q.front = fleet
 	go fleet.tidy(cmp.Or(o.Idle, defaultIdle))
 	front := gateway.New(gateway.Options{Fleet: fleet, Observer: q.traffic, Log: o.Log})
-	q.registry.traffic = func() operations.Traffic { return q.traffic.report(fleet.waits()) }
+	q.registry.traffic = func() operations.Traffic { return q.traffic.report(fleet.waitingNow()) }
 	mux := http.NewServeMux()
 	mux.HandleFunc("/v1/jobs", func(w http.ResponseWriter, r *http.Request) {
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(jobBody)) // the body's

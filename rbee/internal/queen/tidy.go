@@ -35,8 +35,8 @@ func (f *gatewayFleet) tidy(after time.Duration) {
 			}
 			for _, w := range v.Snapshot.Workers {
 				there[trafficKey(w)] = true
-				if w.OnDemand && w.State == operations.WorkerReady && q.traffic.idle(w, q.registry.since) >= after {
-					f.end(f.background, l, w, "it was idle for "+after.String())
+				if w.OnDemand && w.State == operations.WorkerReady {
+					f.end(f.background, l, w, after, "it was idle for "+after.String())
 				}
 			}
 		}
@@ -44,20 +44,26 @@ func (f *gatewayFleet) tidy(after time.Duration) {
 	}
 }
 
-// end ends a worker. It drains: a request that comes meanwhile is still answered.
-func (f *gatewayFleet) end(ctx context.Context, l *link, w operations.WorkerProcess, why string) bool {
+// end ends a worker that has been idle for so long. Who asks for its model meanwhile
+// waits until it has ended, and has it loaded again.
+func (f *gatewayFleet) end(ctx context.Context, l *link, w operations.WorkerProcess, idle time.Duration, why string) (ended bool) {
 	d := l.lendDoor()
 	if d == nil {
 		return false
 	}
 	defer d.close()
+	done, ok := f.queen.traffic.close(w, f.queen.registry.since, idle)
+	if !ok {
+		return false
+	}
+	defer func() { done(ended) }()
 	_, err := d.do(ctx, operations.WorkerProcessDelete{Target: operations.Target{HiveID: w.Hive}, WorkerRef: operations.WorkerRef{ID: w.ID}}, nil)
 	log := f.queen.registry.log
 	if err != nil {
 		log.Warn("a worker could not be ended", "hive", w.Hive, "worker", w.ID, "error", err)
 		return false
 	}
-	log.Info("a worker was ended", "hive", w.Hive, "worker", w.ID, "model", w.Model, "because", why)
+	log.Info("a worker was ended", "hive", w.Hive, "worker", w.ID, "model", served(w), "because", why)
 	return true
 }
 
@@ -98,7 +104,7 @@ func (f *gatewayFleet) makeRoom(ctx context.Context, views []view, model string)
 	}
 	sort.Slice(list, func(i, j int) bool { return list[i].cost < list[j].cost })
 	for _, v := range list {
-		if f.end(ctx, v.link, v.worker, "its room is needed for "+model) {
+		if f.end(ctx, v.link, v.worker, leastIdle, "its room is needed for "+model) {
 			return true
 		}
 	}

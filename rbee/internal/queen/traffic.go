@@ -2,12 +2,10 @@ package queen
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"maps"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -22,6 +20,8 @@ const (
 	pointEvery = 5 * time.Second
 	pointsKept = 60
 	sampled    = 1000 // times to the first byte that a point's median is made of, at most
+
+	rememberWorker = time.Hour // after its last request, if it is no more
 )
 
 // traffic counts what this queen has workers do.
@@ -30,10 +30,19 @@ type traffic struct {
 	log *slog.Logger
 
 	mu      sync.Mutex
-	running map[string]int       // requests, by hive and worker
-	used    map[string]time.Time // when the last one ended, likewise
-	points  []point              // oldest first
+	running map[string]*running      // workers that answer, by hive and worker
+	others  map[string]int           // requests of workers that did not come through here, likewise
+	used    map[string]time.Time     // when the last one ended, likewise
+	ending  map[string]chan struct{} // workers that this queen ends; closed once that is done
+	points  []point                  // oldest first
 	models  map[string]*operations.ModelTraffic
+	series  map[string]map[string]bool // names in set, by hive and worker
+}
+
+// running are the requests that one worker is answering.
+type running struct {
+	model, hive, worker string
+	requests            int
 }
 
 type point struct {
@@ -42,34 +51,113 @@ type point struct {
 }
 
 func newTraffic() *traffic {
-	return &traffic{set: metrics.NewSet(), log: slog.New(slog.DiscardHandler), running: map[string]int{}, used: map[string]time.Time{}, models: map[string]*operations.ModelTraffic{}}
+	return &traffic{
+		set: metrics.NewSet(), log: slog.New(slog.DiscardHandler), running: map[string]*running{}, others: map[string]int{},
+		used: map[string]time.Time{}, ending: map[string]chan struct{}{}, models: map[string]*operations.ModelTraffic{}, series: map[string]map[string]bool{},
+	}
 }
 
 var _ gateway.Observer = (*traffic)(nil)
 
 func trafficKey(w operations.WorkerProcess) string { return w.Hive + "/" + w.ID }
 
-// begin counts a request to a worker until end is called.
-func (t *traffic) begin(w operations.WorkerProcess) (end func()) {
+// begin counts a request to a worker until end is called. It is false, and counts
+// nothing, for a worker that is being ended.
+func (t *traffic) begin(w operations.WorkerProcess) (end func(), ok bool) {
 	key := trafficKey(w)
-	add := func(n int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.ending[key] != nil {
+		return nil, false
+	}
+	r := t.running[key]
+	if r == nil {
+		r = &running{model: served(w), hive: w.Hive, worker: w.ID}
+		t.running[key] = r
+	}
+	r.requests++
+	t.used[key] = time.Now()
+	t.model(r.model).InFlight++
+	return sync.OnceFunc(func() {
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		t.used[key] = time.Now()
-		if t.running[key] += n; t.running[key] <= 0 {
+		t.model(r.model).InFlight--
+		if r.requests--; r.requests == 0 {
 			delete(t.running, key)
 		}
-		t.model(w.Model).InFlight += n
-	}
-	add(1)
-	return sync.OnceFunc(func() { add(-1) })
+	}), true
 }
 
-// busy is how many requests a worker is answering.
+// close marks a worker as one that is being ended, so that it gets no more requests:
+// only one that answers none, and was idle for so long. The end is told by calling
+// done: whether it succeeded.
+func (t *traffic) close(w operations.WorkerProcess, since time.Time, idle time.Duration) (done func(ended bool), ok bool) {
+	if t.idle(w, since) < idle {
+		return nil, false
+	}
+	key, closed := trafficKey(w), make(chan struct{})
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.running[key] != nil || t.ending[key] != nil {
+		return nil, false
+	}
+	t.ending[key] = closed
+	return func(ended bool) {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		close(closed)
+		if !ended {
+			delete(t.ending, key) // it may serve again; one that has ended goes when its hive says so
+		}
+	}, true
+}
+
+// closing is closed once a worker that is being ended has ended, or could not be; nil
+// for one that is not.
+func (t *traffic) closing(w operations.WorkerProcess) <-chan struct{} {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.ending[trafficKey(w)]
+}
+
+// heard takes note of what a hive says of its workers: of requests that came another
+// way, and of those that have ended.
+func (t *traffic) heard(alias string, workers []operations.WorkerProcess) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	ready := map[string]bool{}
+	for _, w := range workers {
+		key := trafficKey(w)
+		ready[key] = w.State == operations.WorkerReady
+		own := 0
+		if r := t.running[key]; r != nil {
+			own = r.requests
+		}
+		delete(t.others, key)
+		if more := w.Requests - own; more > 0 {
+			t.others[key] = more
+		}
+	}
+	prefix := alias + "/"
+	for key, closed := range t.ending {
+		if strings.HasPrefix(key, prefix) && ended(closed) && !ready[key] {
+			delete(t.ending, key)
+		}
+	}
+	maps.DeleteFunc(t.others, func(key string, _ int) bool { return strings.HasPrefix(key, prefix) && !ready[key] })
+}
+
+// busy is how many requests a worker is answering: this queen's, exactly, and those of
+// others, as its hive has told.
 func (t *traffic) busy(w operations.WorkerProcess) int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.running[trafficKey(w)]
+	n := t.others[trafficKey(w)]
+	if r := t.running[trafficKey(w)]; r != nil {
+		n += r.requests
+	}
+	return n
 }
 
 // idle is for how long a worker has answered nothing, as far as this queen knows;
@@ -77,7 +165,7 @@ func (t *traffic) busy(w operations.WorkerProcess) int {
 func (t *traffic) idle(w operations.WorkerProcess, since time.Time) time.Duration {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.running[trafficKey(w)] > 0 || w.Requests > 0 {
+	if t.running[trafficKey(w)] != nil || w.Requests > 0 {
 		return 0
 	}
 	last := since // the queen's own beginning: what was before is not known
@@ -93,7 +181,16 @@ func (t *traffic) idle(w operations.WorkerProcess, since time.Time) time.Duratio
 func (t *traffic) forget(there map[string]bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	maps.DeleteFunc(t.used, func(key string, at time.Time) bool { return !there[key] && time.Since(at) > time.Hour })
+	for key, at := range t.used {
+		if there[key] || time.Since(at) < rememberWorker {
+			continue
+		}
+		delete(t.used, key)
+		for name := range t.series[key] {
+			t.set.UnregisterMetric(name)
+		}
+		delete(t.series, key)
+	}
 }
 
 // model is the count of a model that a worker serves. The caller holds t.mu.
@@ -125,7 +222,7 @@ func (t *traffic) now(at time.Time) *point {
 
 // Observe implements [gateway.Observer].
 func (t *traffic) Observe(s gateway.Sample) {
-	if s.Path == "" || !strings.HasPrefix(s.Path, "/v1/") || strings.HasPrefix(s.Path, "/v1/models") {
+	if s.Path == "" || strings.HasPrefix(s.Path, "/v1/models") {
 		return
 	}
 	level, words := slog.LevelInfo, []any{
@@ -160,40 +257,6 @@ func (t *traffic) Observe(s gateway.Sample) {
 	}
 }
 
-// count is for /metrics. Only models that a worker serves have a name there: others
-// are strangers' words, of which there may be any number.
-func (t *traffic) count(s gateway.Sample) {
-	model := ""
-	if s.Worker != "" {
-		model = s.Model
-	}
-	where := labels("model", model, "hive", s.Hive, "worker", s.Worker)
-	t.set.GetOrCreateCounter("rbee_requests_total" + labels("path", s.Path, "code", strconv.Itoa(s.Status), "model", model, "hive", s.Hive, "worker", s.Worker)).Inc()
-	if s.Worker == "" {
-		return
-	}
-	t.set.GetOrCreateCounter("rbee_prompt_tokens_total" + where).Add(s.PromptTokens)
-	t.set.GetOrCreateCounter("rbee_generated_tokens_total" + where).Add(s.CompletionTokens)
-	t.set.GetOrCreateCounter("rbee_retries_total" + labels("model", model)).Add(s.Retries)
-	t.set.GetOrCreatePrometheusHistogramExt("rbee_time_to_first_byte_seconds"+labels("model", model), buckets).Update(s.FirstByte.Seconds())
-	t.set.GetOrCreatePrometheusHistogramExt("rbee_request_duration_seconds"+labels("model", model), buckets).Update(s.Duration.Seconds())
-}
-
-var buckets = []float64{0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300}
-
-// labels writes labels as Prometheus reads them
-// (https://prometheus.io/docs/instrumenting/exposition_formats/).
-func labels(pairs ...string) string {
-	escape := strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
-	var b strings.Builder
-	for i := 0; i < len(pairs); i += 2 {
-		b.WriteString(map[bool]string{true: "{", false: ","}[i == 0] + pairs[i] + `="`)
-		_, _ = escape.WriteString(&b, strings.ToValidUTF8(pairs[i+1], "\uFFFD")) // into memory
-		b.WriteByte('"')
-	}
-	return b.String() + "}"
-}
-
 // report is what there is to tell.
 func (t *traffic) report(waiting int) operations.Traffic {
 	t.mu.Lock()
@@ -212,41 +275,8 @@ func (t *traffic) report(waiting int) operations.Traffic {
 	for _, name := range slices.Sorted(maps.Keys(t.models)) {
 		r.Models = append(r.Models, *t.models[name])
 	}
-	for _, n := range t.running {
-		r.InFlight += n
+	for _, one := range t.running {
+		r.InFlight += one.requests
 	}
 	return r
-}
-
-// writeMetrics writes everything for Prometheus.
-func (q *Queen) writeMetrics(w io.Writer, waiting int) {
-	q.traffic.set.WritePrometheus(w)
-	s := q.registry.snapshot()
-	metrics.WriteGaugeUint64(w, "rbee_requests_in_flight", uint64(max(q.traffic.report(0).InFlight, 0))) //nolint:gosec // not negative
-	metrics.WriteGaugeUint64(w, "rbee_requests_waiting", uint64(max(waiting, 0)))                        //nolint:gosec // not negative
-	links := map[operations.Link]uint64{operations.LinkConnecting: 0, operations.LinkOnline: 0, operations.LinkStale: 0, operations.LinkOffline: 0}
-	for _, h := range s.Hives {
-		links[h.Link]++
-	}
-	for _, link := range slices.Sorted(maps.Keys(links)) {
-		metrics.WriteGaugeUint64(w, "rbee_hives"+labels("link", string(link)), links[link])
-	}
-	for _, h := range s.Hives {
-		if h.Snapshot == nil || h.Link == operations.LinkOffline {
-			continue
-		}
-		for _, d := range h.Snapshot.Machine.Devices {
-			of := labels("hive", h.Alias, "index", strconv.Itoa(d.Index), "name", d.Name, "uuid", d.UUID)
-			metrics.WriteGaugeUint64(w, "rbee_device_memory_bytes"+of, d.MemoryTotal)
-			if d.MemoryUsed != nil {
-				metrics.WriteGaugeUint64(w, "rbee_device_memory_used_bytes"+of, *d.MemoryUsed)
-			}
-			if d.Utilization != nil {
-				metrics.WriteGaugeFloat64(w, "rbee_device_utilization_ratio"+of, *d.Utilization/100)
-			}
-		}
-		for _, p := range h.Snapshot.Workers {
-			metrics.WriteGaugeUint64(w, "rbee_worker"+labels("hive", h.Alias, "worker", p.ID, "type", p.Worker, "model", p.Model, "state", string(p.State)), 1)
-		}
-	}
 }

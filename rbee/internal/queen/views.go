@@ -95,17 +95,24 @@ func (l *link) look() (*door, *operations.HiveSnapshot, error) {
 	if e := l.trouble(); e != nil {
 		return nil, nil, e
 	}
-	d := l.lendDoor()
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	if d == nil || l.snapshot == nil {
-		return nil, nil, &operations.Error{Code: operations.CodeUnreachable, Hive: l.hive.Alias, Message: "the hive went away just now"}
+	s := l.snapshot
+	l.mu.Unlock()
+	if s != nil {
+		if d := l.lendDoor(); d != nil {
+			return d, s, nil
+		}
 	}
-	return d, l.snapshot, nil
+	return nil, nil, &operations.Error{Code: operations.CodeUnreachable, Hive: l.hive.Alias, Message: "the hive went away just now"}
 }
 
 // snapshot asks the hive once.
 func (d *door) snapshot(ctx context.Context) (*operations.HiveSnapshot, error) {
+	return d.await(ctx, func(*operations.HiveSnapshot) bool { return true })
+}
+
+// await listens to the hive until what it says is as wanted.
+func (d *door) await(ctx context.Context, wanted func(*operations.HiveSnapshot) bool) (*operations.HiveSnapshot, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // the stream would go on
 	fail := func(err error) (*operations.HiveSnapshot, error) {
@@ -126,7 +133,7 @@ func (d *door) snapshot(ctx context.Context) (*operations.HiveSnapshot, error) {
 			return fail(err)
 		}
 		s, err := readSnapshot(line, d.hive.Alias)
-		if s != nil || err != nil {
+		if err != nil || s != nil && wanted(s) {
 			return s, err
 		}
 	}

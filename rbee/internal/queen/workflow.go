@@ -26,7 +26,8 @@ const (
 	stillRunning = 15 * time.Second
 )
 
-// run has one worker run a workflow. begun is true once it has taken it.
+// run has one worker run a workflow. final is true once it has taken it, or nobody
+// could.
 func (o offer) run(ctx context.Context, op operations.Infer, events operations.Handler) (r *operations.InferReport, begun bool, err error) {
 	start := time.Now()
 	r = &operations.InferReport{Model: o.worker.Model, Hive: o.door.hive.Alias, WorkerID: o.worker.ID, Seed: op.Seed}

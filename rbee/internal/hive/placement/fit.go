@@ -74,6 +74,22 @@ func (d Device) drained() Device {
 	return d
 }
 
+// reclaimed are the devices as they would be without the workers that may be ended
+// to make room.
+func reclaimed(groups [][]Device) [][]Device {
+	all := make([][]Device, len(groups))
+	for i, g := range groups {
+		for _, d := range g {
+			if free, known := d.free(); known && d.Reclaimable > 0 {
+				more := uint64(min(add(free, d.Reclaimable), d.total())) //nolint:gosec // not negative
+				d.MemoryFree = &more
+			}
+			all[i] = append(all[i], d)
+		}
+	}
+	return all
+}
+
 func (d Device) usable() bool { return d.Error == "" && d.Index >= 0 }
 
 func (d Device) sliced() bool { return d.MIG != nil && *d.MIG }

@@ -27,7 +27,9 @@
 //
 // What does not fit is refused with the arithmetic, line by line. It is never put
 // on the CPU instead: there it would run, a hundred times slower, and nobody
-// would know why.
+// would know why. Only a refusal for want of memory that could be made free, by
+// ending workers that are there on demand, has the reason
+// [operations.ReasonNoRoom].
 package placement
 
 import (
@@ -93,6 +95,10 @@ type Device struct {
 	// Draining are the ids of workers that are ending and may still hold memory
 	// on the device.
 	Draining []string
+
+	// Reclaimable is memory of workers that were started on demand and answer
+	// nothing now, in bytes: a queen may end them to make room.
+	Reclaimable int64
 }
 
 // Decision is where a load goes.

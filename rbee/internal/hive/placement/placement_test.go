@@ -227,3 +227,31 @@ func TestDecision(t *testing.T) {
 		t.Errorf("the reason is more than a line: %s", d.Reason)
 	}
 }
+
+// A queen ends workers for a load only if that makes enough room for it.
+func TestNoRoom(t *testing.T) {
+	t.Parallel()
+	idle := func(d placement.Device, gb int64) placement.Device { d.Reclaimable = gb * gib; return d }
+	for _, tt := range []struct {
+		name    string
+		load    placement.Load
+		devices []placement.Device
+		want    bool
+	}{
+		{"nobody could go", load(20), []placement.Device{gpu("nvidia", 0, 3, 24)}, false},
+		{"enough could go", load(20), []placement.Device{idle(gpu("nvidia", 0, 3, 24), 20)}, true},
+		{"too little could go", load(20), []placement.Device{idle(gpu("nvidia", 0, 3, 24), 10)}, false},
+		{"it is too large for the device", load(500), []placement.Device{idle(gpu("nvidia", 0, 3, 24), 1000)}, false},
+		{"enough on another device", load(20), []placement.Device{gpu("nvidia", 0, 3, 24), idle(gpu("nvidia", 1, 0, 24), 24)}, true},
+		{"on two together", load(40), []placement.Device{idle(gpu("nvidia", 0, 3, 24), 20), idle(gpu("nvidia", 1, 0, 24), 24)}, true},
+		{"not on the device that was asked for", on(load(20), "0"), []placement.Device{gpu("nvidia", 0, 3, 24), idle(gpu("nvidia", 1, 0, 24), 24)}, false},
+		{"on the device that was asked for", on(load(20), "1"), []placement.Device{gpu("nvidia", 0, 3, 24), idle(gpu("nvidia", 1, 0, 24), 24)}, true},
+		{"too few devices", with(load(1), func(l *placement.Load) { l.Split = []int{2} }), []placement.Device{idle(gpu("nvidia", 0, 0, 24), 24)}, false},
+	} {
+		_, err := placement.Place(tt.load, tt.devices)
+		e, ok := errors.AsType[*operations.Error](err)
+		if !ok || (e.Reason == operations.ReasonNoRoom) != tt.want {
+			t.Errorf("%s: %v", tt.name, err)
+		}
+	}
+}

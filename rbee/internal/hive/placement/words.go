@@ -54,7 +54,10 @@ func (l Load) refuse(groups [][]Device) *operations.Error {
 		fmt.Fprintf(&b, "\n  missing: %s", nearest)
 	}
 	e := failed("%s", b.String())
-	e.Reason = operations.ReasonNoRoom
+	e.Reason = operations.ReasonTooLarge
+	if l.choose(reclaimed(groups)) != nil {
+		e.Reason = operations.ReasonNoRoom
+	}
 	return e
 }
 

@@ -172,3 +172,10 @@ func Versions(dir, workerType string) ([]string, error) {
 	}
 	return list, nil
 }
+
+// answers reports whether requests go through the hive to the worker now.
+func (w *worker) answers() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.requests > 0
+}

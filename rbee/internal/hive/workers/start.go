@@ -326,6 +326,8 @@ func (m *Manager) devices(ctx context.Context, self string) ([]placement.Device,
 			case r.State == operations.WorkerLoading:
 				part := r.Estimate / int64(len(r.Devices))
 				devices[i].Reserved += max(0, part-held[r.ID+"\x00"+d.UUID])
+			case r.OnDemand && r.State == operations.WorkerReady && !w.answers():
+				devices[i].Reclaimable += max(r.Estimate/int64(len(r.Devices)), held[r.ID+"\x00"+d.UUID])
 			}
 		}
 	}

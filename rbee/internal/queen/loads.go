@@ -1,0 +1,310 @@
+package queen
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/rbee/internal/gateway"
+)
+
+// wanted is a model that somebody waits for: what is the same is loaded once, however
+// many ask for it.
+type wanted struct {
+	model  string // by its id, where a hive has it
+	config string // the file; empty for the one that is served
+	hive   string // the only one; empty for any
+	device string // likewise
+}
+
+// loading is a model on its way to a worker. The queen's lock on loads guards all but
+// done and cancel.
+type loading struct {
+	done   chan struct{}
+	cancel context.CancelFunc
+
+	err     error
+	at      time.Time // when it ended
+	stays   bool      // it goes on without anybody who waits
+	waiting int
+	told    []*operations.Handler // those who hear how it goes
+	telling sync.Mutex            // held while they are told
+}
+
+// load waits until a worker for a model was started, by this request or another.
+// events may be nil: then the load goes on when its caller has left, for applications
+// ask again.
+func (f *gatewayFleet) load(ctx context.Context, w wanted, events operations.Handler) error {
+	l, err := f.join(w, events)
+	if err != nil {
+		return err
+	}
+	defer f.leave(l, &events)
+	select {
+	case <-l.done:
+		return l.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// join takes part in a load, and begins it if nobody has. Every join is followed by a
+// leave with the same handler.
+func (f *gatewayFleet) join(w wanted, events operations.Handler) (*loading, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	l := f.loads[w]
+	switch {
+	case l == nil:
+	case !ended(l.done):
+		if l.waiting == 0 && !l.stays {
+			l = nil // it was given up
+		}
+	case l.err == nil, events != nil, time.Since(l.at) > forgetLoad:
+		l = nil
+	}
+	if l == nil {
+		for name, old := range f.loads { // names are strangers' words: they must not pile up
+			if ended(old.done) && time.Since(old.at) > forgetLoad {
+				delete(f.loads, name)
+			}
+		}
+		ctx, cancel := context.WithCancel(f.background)
+		l = &loading{done: make(chan struct{}), cancel: cancel}
+		f.loads[w] = l
+		go f.start(ctx, l, w)
+	}
+	if !ended(l.done) && f.waiting >= maxWaiting {
+		return nil, &gateway.Refusal{
+			Status: http.StatusTooManyRequests, Type: "rate_limit_error", Code: "loading", RetryAfter: retryLoading,
+			Message: fmt.Sprintf("%s is being loaded, and %d requests wait already", w.model, maxWaiting),
+		}
+	}
+	f.waiting++
+	l.waiting++
+	if events == nil {
+		l.stays = true
+	} else {
+		l.told = append(l.told, &events)
+	}
+	return l, nil
+}
+
+func (f *gatewayFleet) leave(l *loading, events *operations.Handler) {
+	f.mu.Lock()
+	f.waiting--
+	l.waiting--
+	l.told = slices.DeleteFunc(l.told, func(h *operations.Handler) bool { return h == events })
+	if l.waiting == 0 && !l.stays {
+		l.cancel()
+	}
+	f.mu.Unlock()
+	l.telling.Lock() // once it is let go, nobody calls the handler any more
+	defer l.telling.Unlock()
+}
+
+// wanted is what an operation waits for.
+func (f *gatewayFleet) wanted(op operations.Infer) wanted {
+	w := wanted{model: f.idOf(op.Model), config: op.ConfigPath, hive: op.HiveID, device: op.Device}
+	paths := f.queen.opts.Paths
+	here, err := paths.ConfigFile(f.queen.registry.config)
+	there, otherErr := paths.ConfigFile(op.ConfigPath)
+	if err == nil && otherErr == nil && here == there {
+		w.config = ""
+	}
+	return w
+}
+
+// waitingNow is how many requests wait for models to be loaded.
+func (f *gatewayFleet) waitingNow() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.waiting
+}
+
+// waits are the requests that wait for models to be loaded, by model: under an empty
+// name those for models that no hive has, which are strangers' words.
+func (f *gatewayFleet) waits() map[string]int {
+	known := map[string]bool{}
+	for _, l := range f.queen.registry.all() {
+		if s := l.view(time.Now()).Snapshot; s != nil {
+			for _, m := range s.Models {
+				known[m.ID] = true
+			}
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := map[string]int{"": 0}
+	for w, l := range f.loads {
+		name := w.model
+		if !known[name] {
+			name = ""
+		}
+		if l.waiting > 0 && !ended(l.done) {
+			n[name] += l.waiting
+		}
+	}
+	return n
+}
+
+// start starts a worker for a model, and waits until the registry knows of it.
+func (f *gatewayFleet) start(ctx context.Context, l *loading, w wanted) {
+	log := f.queen.registry.log
+	err := errors.New("the queen failed")
+	defer func() {
+		if p := recover(); p != nil {
+			log.Error("loading a model", "model", w.model, "panic", p)
+		}
+		f.mu.Lock()
+		l.err, l.at = err, time.Now()
+		f.mu.Unlock()
+		l.cancel()
+		close(l.done)
+	}()
+	err = f.spawn(ctx, w, func(e operations.Event) {
+		l.telling.Lock()
+		defer l.telling.Unlock()
+		f.mu.Lock()
+		told := slices.Clone(l.told)
+		f.mu.Unlock()
+		for _, events := range told {
+			tell(*events, e)
+		}
+	})
+	if err != nil {
+		log.Warn("a model cannot be loaded", "model", w.model, "error", err)
+	}
+}
+
+// spawn starts a worker. Idle ones that are there on demand make room for it.
+func (f *gatewayFleet) spawn(ctx context.Context, w wanted, events operations.Handler) error {
+	q := f.queen
+	op := operations.Infer{Target: operations.Target{HiveID: w.hive, ConfigPath: w.config}, Model: w.model, Device: w.device}
+	if w.config == "" {
+		op.ConfigPath = q.registry.config
+	}
+	views, err := q.views(ctx, op.Target)
+	if err != nil {
+		return err
+	}
+	defer closeViews(views)
+	if err := f.awaitEnding(ctx, views, w.model); err != nil {
+		return err
+	}
+	q.refresh(ctx, views)
+	offers := q.among(views, op)
+	if len(offers) == 0 {
+		offers, err = q.offerAnew(ctx, op, views, events)
+	}
+	for err != nil && noRoom(views) && f.makeRoom(ctx, views, w.model) {
+		q.refresh(ctx, views)
+		if offers = q.among(views, op); len(offers) > 0 {
+			err = nil // somebody else has started one
+			break
+		}
+		offers, err = q.offerAnew(ctx, op, views, events)
+	}
+	if err != nil {
+		return withReason(err, views)
+	}
+	p := offers[0].worker
+	q.registry.log.Info("a model is loaded", "model", w.model, "hive", p.Hive, "worker", p.ID)
+	return q.registry.known(ctx, offers[0].door.hive, p)
+}
+
+// withReason gives the error of all hives the reason of one that has too little memory.
+func withReason(err error, views []view) error {
+	for _, reason := range []string{operations.ReasonNoRoom, operations.ReasonTooLarge} {
+		for _, v := range views {
+			if e := (*operations.Error)(nil); errors.As(v.err, &e) && e.Reason == reason {
+				return &operations.Error{Code: operations.CodeOf(err), Reason: reason, Message: err.Error(), Err: err}
+			}
+		}
+	}
+	return err
+}
+
+// awaitEnding waits for workers of a model that are being ended, so that none of them
+// is taken for one that serves.
+func (f *gatewayFleet) awaitEnding(ctx context.Context, views []view, model string) error {
+	for _, v := range views {
+		if v.snapshot == nil {
+			continue
+		}
+		for _, w := range v.snapshot.Workers {
+			closing := f.queen.traffic.closing(w)
+			if closing == nil || !serves(v.snapshot.Models, w, model) {
+				continue
+			}
+			select {
+			case <-closing:
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}
+	}
+	return nil
+}
+
+// known waits until the registry has heard of a worker that is ready.
+func (r *registry) known(ctx context.Context, h pkgmgr.Hive, w operations.WorkerProcess) error {
+	l := r.find(h)
+	if l == nil {
+		return nil // a hive of another config
+	}
+	ctx, cancel := context.WithTimeout(ctx, settling)
+	defer cancel()
+	for {
+		next := r.next()
+		if v := l.view(time.Now()); v.Snapshot != nil && slices.ContainsFunc(v.Snapshot.Workers, func(o operations.WorkerProcess) bool {
+			return o.ID == w.ID && o.State == operations.WorkerReady
+		}) {
+			return nil
+		}
+		select {
+		case <-next:
+		case <-ctx.Done():
+			return fmt.Errorf("worker %s was ready, and its hive does not tell of it", w.ID)
+		}
+	}
+}
+
+// unknown words for an application that no hive has a model.
+func unknown(err error) *gateway.Refusal {
+	if operations.CodeOf(err) == operations.CodeUnreachable {
+		return refusal("", nil, err)
+	}
+	return &gateway.Refusal{Status: http.StatusNotFound, Type: "not_found_error", Code: "model_not_found", Message: inOneLine(err)}
+}
+
+func inOneLine(err error) string {
+	return strings.Join(strings.Fields(strings.ReplaceAll(err.Error(), "\n", "; ")), " ")
+}
+
+// refusal words for an application why a model that a hive has is not served now.
+func refusal(model string, away []string, err error) *gateway.Refusal {
+	no := &gateway.Refusal{
+		Status: http.StatusServiceUnavailable, Type: "server_error", Code: "not_loaded", RetryAfter: retryAway, Message: inOneLine(err),
+	}
+	var e *operations.Error
+	switch {
+	case len(away) > 0:
+		no.Code = "hive_away"
+		no.Message = fmt.Sprintf("%s is served on %s, which cannot be reached now", model, strings.Join(away, ", "))
+	case errors.As(err, &e) && (e.Reason == operations.ReasonNoRoom || e.Reason == operations.ReasonTooLarge):
+		no.Code, no.RetryAfter = e.Reason, forgetLoad
+	case operations.CodeOf(err) == operations.CodeUnreachable:
+		no.Code = "hive_away"
+	case operations.CodeOf(err) == operations.CodeCanceled:
+		no.Code, no.RetryAfter = "canceled", time.Second
+	}
+	return no
+}

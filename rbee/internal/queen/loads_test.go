@@ -1,0 +1,533 @@
+package queen
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/rbee/internal/gateway"
+	"github.com/rbee-keeper/rbee/rbee/internal/jobs"
+)
+
+// playedHive answers as a hive's daemon does, and does what it is told at once: a test
+// may have it wait, or refuse.
+type playedHive struct {
+	t     *testing.T
+	alias string
+	http  *httptest.Server
+
+	mu       sync.Mutex
+	changed  chan struct{} // closed when it has changed
+	models   []operations.Model
+	workers  []operations.WorkerProcess
+	done     []string // operations that it was told to do, with what they are about
+	asked    []string // workers that were asked
+	hold     chan struct{}
+	refuse   error
+	answer   int // the status of workers' answers; 0: 200
+	canceled int
+	watched  int // who began to listen
+}
+
+var llama = operations.Model{ID: "org/m:Q4", Repo: "org/m", Format: "gguf", Complete: true}
+
+func newPlayedHive(t *testing.T, alias string, models ...operations.Model) *playedHive {
+	h := &playedHive{t: t, alias: alias, changed: make(chan struct{}), models: models}
+	mux := http.NewServeMux()
+	work := jobs.New(h, jobs.Options{})
+	mux.Handle("/v1/jobs", work)
+	mux.Handle("/v1/jobs/", work)
+	mux.HandleFunc("GET "+operations.WatchPath, h.watch)
+	mux.HandleFunc("POST /v1/workers/{id}/proxy/v1/chat/completions", h.chat)
+	h.http = httptest.NewServer(mux)
+	t.Cleanup(func() {
+		h.http.CloseClientConnections()
+		h.http.Close()
+	})
+	return h
+}
+
+func (h *playedHive) change(f func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	f()
+	close(h.changed)
+	h.changed = make(chan struct{})
+}
+
+// until waits until something is so.
+func (h *playedHive) until(so func() bool) {
+	h.t.Helper()
+	deadline := time.After(time.Minute)
+	for {
+		h.mu.Lock()
+		ok, changed := so(), h.changed
+		h.mu.Unlock()
+		if ok {
+			return
+		}
+		select {
+		case <-changed:
+		case <-deadline:
+			h.t.Fatal("it did not come to that")
+		}
+	}
+}
+
+func (h *playedHive) watch(w http.ResponseWriter, r *http.Request) {
+	h.mu.Lock()
+	h.watched++
+	h.mu.Unlock()
+	for {
+		h.mu.Lock()
+		s := operations.HiveSnapshot{
+			Time: time.Now(), Models: h.models, Workers: h.workers, Installed: []operations.InstalledType{{Type: "llama-cpp", Formats: []string{"gguf"}}},
+			Machine: operations.HiveCapabilitiesReport{MemoryTotal: 64 << 30},
+		}
+		data, err := json.Marshal(s)
+		changed := h.changed
+		h.mu.Unlock()
+		if err != nil {
+			h.t.Error(err)
+		}
+		fmt.Fprintf(w, "data: %s\n\n", data)
+		_ = http.NewResponseController(w).Flush()
+		select {
+		case <-changed:
+		case <-r.Context().Done():
+			return
+		}
+	}
+}
+
+func (h *playedHive) chat(w http.ResponseWriter, r *http.Request) {
+	id := r.PathValue("id")
+	var q struct{ Model string }
+	_ = json.NewDecoder(r.Body).Decode(&q)
+	var status int
+	h.change(func() {
+		h.asked = append(h.asked, id+" "+q.Model)
+		status = h.answer
+		if !slices.ContainsFunc(h.workers, func(p operations.WorkerProcess) bool { return p.ID == id }) {
+			status = http.StatusNotFound
+			w.Header().Set("X-Rbee-Error", "not_found")
+		}
+	})
+	if status != 0 {
+		w.WriteHeader(status)
+		return
+	}
+	_, _ = io.WriteString(w, `{"choices":[{"message":{"role":"assistant","content":"honey"}}]}`)
+}
+
+// Run implements [operations.Runner].
+func (h *playedHive) Run(ctx context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
+	var hold chan struct{}
+	var refuse error
+	h.change(func() {
+		about := ""
+		switch op := op.(type) {
+		case operations.WorkerSpawn:
+			about = op.Model
+		case operations.WorkerProcessDelete:
+			about = op.ID
+		case operations.ModelDownload:
+			about = op.Model
+		}
+		h.done = append(h.done, string(op.Kind())+" "+about)
+		hold, refuse = h.hold, h.refuse
+	})
+	events(operations.Event{Type: operations.EventNote, Message: "it begins"})
+	if hold != nil {
+		select {
+		case <-hold:
+		case <-ctx.Done():
+			h.change(func() { h.canceled++ })
+			return nil, ctx.Err()
+		}
+	}
+	if refuse != nil {
+		return nil, refuse
+	}
+	switch op := op.(type) {
+	case operations.WorkerSpawn:
+		w := operations.WorkerProcess{Worker: op.Worker, Model: op.Model, ModelID: "org/m:Q4", State: operations.WorkerReady, OnDemand: op.OnDemand, ReadyAt: time.Now()}
+		h.change(func() {
+			w.ID = fmt.Sprintf("llama-cpp-%d", len(h.done))
+			h.workers = append(slices.Clone(h.workers), w)
+		})
+		return &operations.WorkerSpawnReport{Worker: w}, nil
+	case operations.WorkerProcessDelete:
+		h.change(func() {
+			h.workers = slices.DeleteFunc(slices.Clone(h.workers), func(w operations.WorkerProcess) bool { return w.ID == op.ID })
+		})
+		return &operations.WorkerDeleteReport{}, nil
+	case operations.ModelDownload:
+		events(operations.Event{Type: operations.EventProgress, Bytes: 1, Total: 1 << 30})
+		h.change(func() { h.models = append(slices.Clone(h.models), llama) })
+		return &operations.ModelDownloadReport{Model: llama}, nil
+	}
+	return nil, errors.New("a played hive does not do that")
+}
+
+// playedFleet is a queen that listens to played hives.
+func playedFleet(t *testing.T, hives ...*playedHive) *Queen {
+	q := testQueen(t)
+	q.registry = newRegistry(q, "", slog.New(slog.DiscardHandler))
+	q.registry.read = true
+	ctx, cancel := context.WithCancel(context.Background())
+	var all sync.WaitGroup
+	t.Cleanup(func() { cancel(); all.Wait() })
+	q.front = newGatewayFleet(q, ctx)
+	text := ""
+	for _, h := range hives {
+		text += fmt.Sprintf("[[hive]]\nalias = %q\nhostname = \"127.0.0.1\"\n", h.alias)
+	}
+	path := filepath.Join(q.opts.Paths.ConfigDir, "hives.conf")
+	if err := errors.Join(os.MkdirAll(q.opts.Paths.ConfigDir, 0o700), os.WriteFile(path, []byte(text), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	d, err := q.load("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, h := range hives {
+		l := newLink(q.registry, d.config.Hives[i])
+		l.host = &heldHost{Host: &closing{}}
+		q.registry.links[h.alias] = l
+		all.Go(func() {
+			ctx, cancel := context.WithCancelCause(ctx)
+			defer cancel(nil)
+			_ = l.watch(ctx, cancel, &door{hive: l.hive, host: l.host, client: &operations.Client{URL: h.http.URL, HTTP: h.http.Client()}})
+		})
+	}
+	for _, l := range q.registry.all() {
+		for !l.tried() {
+			<-q.registry.next()
+		}
+	}
+	return q
+}
+
+func question(model string) operations.Infer {
+	return operations.Infer{Model: model, Prompt: "What do bees make?", MaxTokens: 10}
+}
+
+// TestLoadedOnce holds that a model is loaded once, whoever asks for it, how, and by
+// whatever name.
+func TestLoadedOnce(t *testing.T) {
+	t.Parallel()
+	h := newPlayedHive(t, "gpu-1", llama)
+	h.hold = make(chan struct{})
+	q := playedFleet(t, h)
+	var all sync.WaitGroup
+	for _, name := range []string{"org/m", "org/m:Q4", "ORG/M:q4"} {
+		all.Go(func() {
+			r, err := q.infer(t.Context(), question(name), nil)
+			if err != nil || r.Text != "honey" {
+				t.Errorf("%s: %+v, %v", name, r, err)
+			}
+		})
+		all.Go(func() {
+			l, err := q.front.Acquire(t.Context(), gateway.Wish{Model: name})
+			if err != nil || l.Model != "org/m:Q4" || l.Name != "org/m:Q4" {
+				t.Errorf("%s: %+v, %v", name, l, err)
+				return
+			}
+			l.Done(nil)
+		})
+	}
+	h.until(func() bool { return len(h.done) > 0 })
+	for q.front.waitingNow() < 6 {
+		time.Sleep(time.Millisecond)
+	}
+	if n := q.front.waits()["org/m:Q4"]; n != 6 {
+		t.Errorf("%d wait", n)
+	}
+	close(h.hold)
+	all.Wait()
+	if want := []string{"worker_spawn org/m:Q4"}; !slices.Equal(h.done, want) {
+		t.Errorf("the hive was told %v", h.done)
+	}
+	var b strings.Builder
+	q.registry.traffic = func() operations.Traffic { return q.traffic.report(0) }
+	q.writeMetrics(&b, q.front.waits())
+	for _, want := range []string{
+		`rbee_requests_total{path="infer",code="200",model="org/m:Q4",hive="gpu-1",worker="llama-cpp-1"} 3`,
+		`rbee_requests_in_flight{model="org/m:Q4",hive="gpu-1",worker="llama-cpp-1"} 0`,
+		`rbee_requests_waiting{model=""} 0`, `rbee_hive_memory_bytes{hive="gpu-1"} 68719476736`,
+	} {
+		if !strings.Contains(b.String(), want+"\n") {
+			t.Errorf("%s is not in\n%s", want, b.String())
+		}
+	}
+}
+
+// TestLoadIsCancelled holds that a load ends when nobody waits for it any more, unless
+// an application asked: that asks again.
+func TestLoadIsCancelled(t *testing.T) {
+	t.Parallel()
+	h := newPlayedHive(t, "gpu-1", llama)
+	h.hold = make(chan struct{})
+	q := playedFleet(t, h)
+	wait := func(ask func(context.Context) error) (leave func() error) {
+		ctx, cancel := context.WithCancel(t.Context())
+		before, err := q.front.waitingNow(), make(chan error, 1)
+		go func() { err <- ask(ctx) }()
+		for q.front.waitingNow() == before {
+			time.Sleep(time.Millisecond)
+		}
+		return func() error { cancel(); return <-err }
+	}
+	infer := func(ctx context.Context) error { _, err := q.infer(ctx, question("org/m"), nil); return err }
+	one, two := wait(infer), wait(infer)
+	h.until(func() bool { return len(h.done) == 1 })
+	if err := one(); err == nil {
+		t.Error("somebody who left was answered")
+	}
+	if h.canceled != 0 {
+		t.Error("a load was given up for which somebody waits")
+	}
+	if err := two(); err == nil {
+		t.Error("somebody who left was answered")
+	}
+	h.until(func() bool { return h.canceled == 1 })
+
+	app := wait(func(ctx context.Context) error {
+		_, err := q.front.Acquire(ctx, gateway.Wish{Model: "org/m"})
+		return err
+	})
+	h.until(func() bool { return len(h.done) == 2 })
+	if err := app(); err == nil {
+		t.Error("somebody who left was answered")
+	}
+	close(h.hold)
+	h.until(func() bool { return len(h.workers) == 1 })
+}
+
+// TestAskedWhileItEnds holds that who asks for a model whose worker is just being ended
+// has it loaded again.
+func TestAskedWhileItEnds(t *testing.T) {
+	t.Parallel()
+	h := newPlayedHive(t, "gpu-1", llama)
+	q := playedFleet(t, h)
+	lease, err := q.front.Acquire(t.Context(), gateway.Wish{Model: "org/m"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := q.registry.links["gpu-1"]
+	worker := l.view(time.Now()).Snapshot.Workers[0]
+	if q.front.end(t.Context(), l, worker, 0, "a test wants it") {
+		t.Error("a worker was ended that answers")
+	}
+	lease.Done(nil)
+	h.change(func() { h.hold = make(chan struct{}) })
+	ended, asked := make(chan bool, 1), make(chan error, 1)
+	go func() { ended <- q.front.end(t.Context(), l, worker, 0, "a test wants it") }()
+	h.until(func() bool { return len(h.done) == 2 })
+	if _, ok := q.traffic.begin(worker); ok {
+		t.Error("a worker that is being ended takes a request")
+	}
+	go func() {
+		l, err := q.front.Acquire(t.Context(), gateway.Wish{Model: "org/m"})
+		if err == nil && l.Worker == worker.ID {
+			err = errors.New("it was given the worker that is ending")
+		}
+		asked <- err
+	}()
+	for q.front.waitingNow() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	close(h.hold)
+	if !<-ended {
+		t.Error("it did not end")
+	}
+	if err := <-asked; err != nil {
+		t.Error(err)
+	}
+	if len(h.done) != 3 {
+		t.Errorf("the hive was told %v", h.done)
+	}
+}
+
+// TestGoneWorker holds that a worker that somebody else has ended is noticed by the one
+// who asks it, and another one is started.
+func TestGoneWorker(t *testing.T) {
+	t.Parallel()
+	h := newPlayedHive(t, "gpu-1", llama)
+	q := playedFleet(t, h)
+	if _, err := q.front.Acquire(t.Context(), gateway.Wish{Model: "org/m"}); err != nil {
+		t.Fatal(err)
+	}
+	h.change(func() { h.workers = nil })
+	l, err := q.front.Acquire(t.Context(), gateway.Wish{Model: "org/m", Avoid: []string{"llama-cpp-1"}})
+	if err != nil || l.Worker != "llama-cpp-2" {
+		t.Errorf("%+v, %v", l, err)
+	}
+	// One that is there and failed is not made better by another one.
+	if _, err := q.front.Acquire(t.Context(), gateway.Wish{Model: "org/m", Avoid: []string{"llama-cpp-2"}}); err == nil {
+		t.Error("a second worker was started beside one that fails")
+	}
+	if len(h.done) != 2 {
+		t.Errorf("the hive was told %v", h.done)
+	}
+}
+
+// TestUnderway holds that a worker which is loading is waited for, and one that will be
+// started again gets no second one beside it.
+func TestUnderway(t *testing.T) {
+	t.Parallel()
+	h := newPlayedHive(t, "gpu-1", llama)
+	loading := operations.WorkerProcess{ID: "mine-1", Model: "org/m", State: operations.WorkerLoading}
+	h.workers = []operations.WorkerProcess{loading}
+	q := playedFleet(t, h)
+	asked := make(chan error, 1)
+	go func() {
+		_, err := q.front.Acquire(t.Context(), gateway.Wish{Model: "org/m:Q4"})
+		asked <- err
+	}()
+	for q.front.waitingNow() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	loading.State = operations.WorkerReady
+	h.change(func() { h.workers = []operations.WorkerProcess{loading} })
+	if err := <-asked; err != nil || len(h.done) != 0 {
+		t.Errorf("%v; the hive was told %v", err, h.done)
+	}
+	failed := loading
+	failed.State, failed.Problem, failed.RestartAt = operations.WorkerFailed, "exit status 1", time.Now().Add(time.Minute)
+	h.change(func() { h.workers = []operations.WorkerProcess{failed} })
+	for l := q.registry.links["gpu-1"]; l.view(time.Now()).Snapshot.Workers[0].State != operations.WorkerFailed; {
+		time.Sleep(time.Millisecond)
+	}
+	_, err := q.infer(t.Context(), question("org/m"), nil)
+	if err == nil || !strings.Contains(err.Error(), "mine-1 failed and is started again at") || len(h.done) != 0 {
+		t.Errorf("%v; the hive was told %v", err, h.done)
+	}
+}
+
+// TestFetched holds that a person who asks for a model that no hive has gets it, and an
+// application does not.
+func TestFetched(t *testing.T) {
+	t.Parallel()
+	h := newPlayedHive(t, "gpu-1")
+	q := playedFleet(t, h)
+	if _, err := q.front.Acquire(t.Context(), gateway.Wish{Model: "org/m"}); err == nil {
+		t.Error("an application had a model fetched")
+	}
+	op := question("org/m")
+	op.NoSpawn = true
+	if _, err := q.infer(t.Context(), op, nil); operations.CodeOf(err) != operations.CodeNotFound {
+		t.Errorf("%v", err)
+	}
+	if len(h.done) != 0 {
+		t.Errorf("the hive was told %v", h.done)
+	}
+	var told []string
+	r, err := q.infer(t.Context(), question("org/m"), func(e operations.Event) { told = append(told, e.Message) })
+	if err != nil || r.Text != "honey" || !slices.Contains(told, "no hive has org/m: fetching it") {
+		t.Errorf("%+v, %v, told %q", r, err, told)
+	}
+	if want := []string{"model_download org/m", "worker_spawn org/m:Q4"}; !slices.Equal(h.done, want) {
+		t.Errorf("the hive was told %v", h.done)
+	}
+}
+
+// TestTooLargeToFetch holds that a model that no memory of the hive could hold is given
+// up as soon as that is known.
+func TestTooLargeToFetch(t *testing.T) {
+	t.Parallel()
+	h := newPlayedHive(t, "gpu-1")
+	q := playedFleet(t, h)
+	views, err := q.views(t.Context(), operations.Target{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeViews(views)
+	views[0].snapshot.Machine.MemoryTotal = 1 << 20
+	if err := q.fetchModel(t.Context(), "org/m", views, nil); err != nil {
+		t.Error(err)
+	}
+	if err := views[0].err; err == nil || !strings.Contains(err.Error(), "1073741824 bytes") {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestAskedAgain holds which failures of a worker have another one asked.
+func TestAskedAgain(t *testing.T) {
+	t.Parallel()
+	for status, want := range map[int]int{http.StatusBadRequest: 1, http.StatusInternalServerError: 1, http.StatusServiceUnavailable: maxInferTries} {
+		h := newPlayedHive(t, "gpu-1", llama)
+		h.answer = status
+		for i := range 5 {
+			h.workers = append(h.workers, operations.WorkerProcess{ID: fmt.Sprintf("w-%d", i), Model: "org/m:Q4", State: operations.WorkerReady})
+		}
+		q := playedFleet(t, h)
+		if _, err := q.infer(t.Context(), question("org/m"), nil); err == nil || len(h.asked) != want {
+			t.Errorf("%d: %v; asked %v", status, err, h.asked)
+		}
+	}
+}
+
+// TestStrangersNames holds that for names that no hive knows nothing is done but to ask
+// all of them, once for all who wait; and that one is known as soon as it is there.
+func TestStrangersNames(t *testing.T) {
+	t.Parallel()
+	h := newPlayedHive(t, "gpu-1", llama)
+	q := playedFleet(t, h)
+	h.mu.Lock()
+	before := h.watched
+	h.mu.Unlock()
+	var all sync.WaitGroup
+	for i := range 50 {
+		all.Go(func() {
+			_, err := q.front.Acquire(t.Context(), gateway.Wish{Model: fmt.Sprintf("org/nobody-%d", i)})
+			if no := (*gateway.Refusal)(nil); !errors.As(err, &no) || no.Status != http.StatusNotFound || !strings.Contains(no.Message, "gpu-1") {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+	all.Wait()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if n := h.watched - before; n > 2 || len(h.done) > 0 || len(q.front.loads) > 0 {
+		t.Errorf("it was asked %d times and told %v", n, h.done)
+	}
+}
+
+// TestOthersRequests holds that requests which did not come through the queen count.
+func TestOthersRequests(t *testing.T) {
+	t.Parallel()
+	tr := newTraffic()
+	w := operations.WorkerProcess{ID: "w", Hive: "h", State: operations.WorkerReady}
+	end, _ := tr.begin(w)
+	w.Requests = 3
+	tr.heard("h", []operations.WorkerProcess{w})
+	if n := tr.busy(w); n != 3 {
+		t.Errorf("%d", n)
+	}
+	end()
+	if n := tr.busy(w); n != 2 {
+		t.Errorf("%d after the own one has ended", n)
+	}
+	tr.heard("h", nil)
+	if n := tr.busy(w); n != 0 {
+		t.Errorf("%d of a worker that is gone", n)
+	}
+}
+
+var _ pkgmgr.Host = (*closing)(nil)
