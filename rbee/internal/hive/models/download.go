@@ -25,7 +25,8 @@ import (
 
 // DownloadOptions are those of one download. The zero value works.
 type DownloadOptions struct {
-	// Token and Endpoint take the place of the store's; empty leaves those.
+	// Token and Endpoint take the place of the store's; empty leaves those. The
+	// store's token goes to no other endpoint than the store's.
 	Token    operations.Secret
 	Endpoint string
 
@@ -45,9 +46,9 @@ type Progress struct {
 // already, in this process or another, is waited for; what it brings is present
 // then. Every error that a person can do something about is an [*operations.Error].
 func (s *Store) Download(ctx context.Context, ref Ref, o DownloadOptions) (*operations.ModelDownloadReport, error) {
+	endpoint, token := s.access(o)
 	d := &download{s: s, ref: ref, tell: o.Progress, hub: &hub{
-		endpoint: strings.TrimRight(cmp.Or(o.Endpoint, s.Endpoint, DefaultEndpoint), "/"),
-		token:    cmp.Or(o.Token, s.Token), agent: s.UserAgent, http: s.client(), pause: s.pause,
+		endpoint: endpoint, token: token, agent: s.UserAgent, http: s.client(), pause: s.pause,
 	}}
 	if u, err := url.Parse(d.hub.endpoint); err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
 		return nil, &operations.Error{Code: operations.CodeBadOperation, Message: fmt.Sprintf("%q is no address of a model hub", withoutQuery(d.hub.endpoint))}
@@ -58,6 +59,18 @@ func (s *Store) Download(ctx context.Context, ref Ref, o DownloadOptions) (*oper
 	d.repo = s.repo(d.ref.Repo)
 	report, err := d.do(ctx)
 	return report, d.full(err)
+}
+
+// access is the hub that a download asks, and the token for it. The store's own
+// token is for the store's own hub: whoever may name another one could read it
+// there.
+func (s *Store) access(o DownloadOptions) (endpoint string, token operations.Secret) {
+	own := strings.TrimRight(cmp.Or(s.Endpoint, DefaultEndpoint), "/")
+	endpoint = cmp.Or(strings.TrimRight(o.Endpoint, "/"), own)
+	if o.Token == "" && endpoint == own {
+		return endpoint, s.Token
+	}
+	return endpoint, o.Token
 }
 
 // do does the download, with the repository locked.
