@@ -367,7 +367,7 @@ func (d *download) fetch(ctx context.Context) (wrong []wrongFile, err error) {
 		}
 		p := &part{
 			hub: d.hub, file: f, from: d.ref.URL, blob: d.repo.blob(f.Etag), stall: cmp.Or(d.s.Stall, defaultStall),
-			theirLock: filepath.Join(d.repo.locks, f.Etag+".lock"),
+			theirLock: d.repo.theirLock(f.Etag),
 			moved:     func(n int64) { d.add(n, f.Path) },
 		}
 		if d.ref.URL == "" {

@@ -110,7 +110,7 @@ func (p *part) open(chunk int64) (err error) {
 // the beginning of the file. It is checked with the rest at the end. A download
 // that is under way holds a lock, and keeps its file.
 func (p *part) takeOver() error {
-	theirs := p.blob + ".incomplete"
+	theirs := p.blob + theirSuffix
 	info, err := os.Stat(theirs)
 	if err != nil || info.Size() == 0 || info.Size() > p.file.Size {
 		return nil //nolint:nilerr // there is nothing to take over
