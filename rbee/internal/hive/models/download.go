@@ -192,7 +192,7 @@ func (d *download) address(ctx context.Context) (commit string, files []hubFile,
 			return "", nil, failure(nil, "%s is no file", path)
 		}
 		if f.Size = info.Size(); f.Etag == "" {
-			if f.Etag, err = sumOf(ctx, path); err != nil {
+			if f.Etag, err = Sum(ctx, path); err != nil {
 				return "", nil, err
 			}
 		}
@@ -254,7 +254,9 @@ func localPath(address string) (string, bool) {
 	return filepath.FromSlash(u.Path), true
 }
 
-func sumOf(ctx context.Context, path string) (string, error) {
+// Sum is the SHA-256 of a file, in hex. It takes as long as reading it, and ends
+// with ctx.
+func Sum(ctx context.Context, path string) (string, error) {
 	f, err := os.Open(path) //nolint:gosec // the file that was asked for
 	if err != nil {
 		return "", err
