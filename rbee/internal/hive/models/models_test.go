@@ -290,7 +290,7 @@ func TestExpiredAddress(t *testing.T) {
 	w.holds(t, "org/gguf", q4)
 }
 
-// TestCancelAndResume holds that a cancelled download ends within a second, and
+// TestCancelAndResume holds that a cancelled download ends soon, and
 // that the next one fetches only what is missing.
 func TestCancelAndResume(t *testing.T) {
 	t.Parallel()
@@ -300,7 +300,7 @@ func TestCancelAndResume(t *testing.T) {
 	var at time.Time
 	go func() { <-held; at = time.Now(); cancel() }()
 	_, err := w.Download(ctx, ref(t, "org/gguf"), DownloadOptions{})
-	if !errors.Is(err, context.Canceled) || time.Since(at) > time.Second {
+	if !errors.Is(err, context.Canceled) || time.Since(at) > syncPatience+time.Second {
 		t.Fatalf("%v after %s", err, time.Since(at))
 	}
 	w.Release()
