@@ -13,7 +13,8 @@ type ModelDownload struct {
 	Model string `json:"model"`
 
 	// Token is for repositories that ask for one. Empty leaves it to the hive,
-	// which has its own HF_TOKEN or token file, or none.
+	// which has its own HF_TOKEN or token file, or none, and uses that only with
+	// its own endpoint.
 	Token Secret `json:"token,omitempty"`
 
 	// Endpoint is the address of the model hub; empty leaves it to the hive:

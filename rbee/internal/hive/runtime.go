@@ -149,7 +149,7 @@ func findModel(ctx context.Context, store *models.Store, model string, length in
 		return workers.Model{}, err
 	}
 	found := workers.Model{Path: m.Path}
-	if found.SHA256, err = modelSum(m.Path); err != nil {
+	if found.SHA256, found.Sum, err = modelSum(m.Path); err != nil {
 		return workers.Model{}, err
 	}
 	estimate, err := models.EstimateMemory(*m, length)
@@ -161,21 +161,20 @@ func findModel(ctx context.Context, store *models.Store, model string, length in
 	return found, nil
 }
 
-// modelSum is the SHA-256 of a model's file; empty for a directory. The cache of the
-// hub names large files by it.
-func modelSum(path string) (string, error) {
+// modelSum is the SHA-256 of a model's file, where the cache of the hub names the
+// file by it; else how to compute it. A directory has neither.
+func modelSum(path string) (known string, compute func(context.Context) (string, error), err error) {
 	real, err := filepath.EvalSymlinks(path)
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	if info, err := os.Stat(real); err != nil || info.IsDir() {
-		return "", err
+		return "", nil, err
 	}
 	if name := filepath.Base(real); len(name) == 64 && strings.Trim(name, "0123456789abcdef") == "" {
-		return name, nil
+		return name, nil, nil
 	}
-	sum, _, err := hashFile(real)
-	return sum, err
+	return "", func(ctx context.Context) (string, error) { return models.Sum(ctx, real) }, nil
 }
 
 // Run implements [operations.Runner].

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -74,8 +75,29 @@ func matchGGUF(groups []ggufGroup, part string) (found *ggufGroup, several bool)
 	return found, false
 }
 
-// choose picks the files of a repository that a reference means.
+// choose picks the files of a repository that a reference means. An odd file does
+// no harm where it is not wanted.
 func choose(ref Ref, files []hubFile) ([]hubFile, error) {
+	chosen, err := chooseAny(ref, files)
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range chosen {
+		if !f.valid() {
+			return nil, failure(nil, "the hub lists a file of %s that cannot be: %q", ref.Repo, f.Path)
+		}
+	}
+	groups := groupGGUF(paths(files))
+	for i, id := range ids(groups) {
+		file := groups[i].files[0]
+		if !validPart(id) && slices.ContainsFunc(chosen, func(f hubFile) bool { return f.Path == file }) {
+			return nil, failure(nil, "model %q: the file %q has : or @ in its name, so nothing could name it afterwards", ref, file)
+		}
+	}
+	return chosen, nil
+}
+
+func chooseAny(ref Ref, files []hubFile) ([]hubFile, error) {
 	names := make([]string, len(files))
 	sizes := map[string]int64{}
 	for i, f := range files {
@@ -94,6 +116,7 @@ func choose(ref Ref, files []hubFile) ([]hubFile, error) {
 		if len(groups) > 0 {
 			return nil, notFound("model %q: the repository has no such quantisation or file; it has %s", ref, describeGroups(groups, sizes, false))
 		}
+		names = slices.DeleteFunc(names, func(name string) bool { return !validPart(name) })
 		return nil, notFound("model %q: the repository has no such file; it has %s", ref, strings.Join(names[:min(len(names), 20)], ", "))
 	}
 	if slices.ContainsFunc(names, isSafetensors) {
@@ -144,6 +167,9 @@ func describeGroups(groups []ggufGroup, sizes map[string]int64, byFile bool) str
 		}
 		if byFile {
 			names[i] = g.name
+		}
+		if !validPart(names[i]) {
+			names[i] = strconv.Quote(names[i])
 		}
 		words[i] = fmt.Sprintf("%s (%s)", names[i], sizeText(size))
 	}

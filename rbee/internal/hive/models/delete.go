@@ -7,12 +7,15 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
 )
 
 // Delete removes a model, also one that is not whole. Content that other models
-// share stays. A download of the same repository that runs is waited for.
+// share stays. A download of the same repository that runs is waited for; what
+// another tool is fetching there is left alone.
 func (s *Store) Delete(ctx context.Context, id string) (*operations.ModelDeleteReport, error) {
 	ref, err := ParseRef(id)
 	if err != nil {
@@ -128,7 +131,11 @@ func (r repo) sweep(doomed []snapshotFile, left []snapshot) (freed, kept int64, 
 			continue
 		}
 		seen[f.Etag] = true
-		for _, path := range []string{r.blob(f.Etag), journalPath(r.blob(f.Etag)), partPath(r.blob(f.Etag)), r.blob(f.Etag) + ".incomplete"} {
+		files := []string{r.blob(f.Etag), journalPath(r.blob(f.Etag)), partPath(r.blob(f.Etag))}
+		if !r.theirsHeld(f.Etag) {
+			files = append(files, r.theirs(f.Etag))
+		}
+		for _, path := range files {
 			n := occupied(path)
 			switch e := os.Remove(path); {
 			case e == nil:
@@ -141,10 +148,35 @@ func (r repo) sweep(doomed []snapshotFile, left []snapshot) (freed, kept int64, 
 	return freed, kept, err
 }
 
+// theirsIdle is how long a file that another tool fetches stays as it is before
+// nobody seems to fetch it. Locks do not tell where the filesystem has none.
+const theirsIdle = 10 * time.Minute
+
+// theirsUnderWay reports whether another tool fetches something of the repository.
+// It names that in a snapshot, and with a revision, only when it is whole.
+func (r repo) theirsUnderWay() bool {
+	entries, err := os.ReadDir(filepath.Join(r.dir, "blobs"))
+	if err != nil {
+		return false // there is nothing
+	}
+	return slices.ContainsFunc(entries, func(e fs.DirEntry) bool {
+		etag, ok := strings.CutSuffix(e.Name(), theirSuffix)
+		if !ok {
+			return false
+		}
+		info, err := e.Info()
+		return err == nil && time.Since(info.ModTime()) < theirsIdle || r.theirsHeld(etag)
+	})
+}
+
 // tidy removes what a snapshot without files leaves: its names, its directory,
-// and if it was the last one the whole repository.
+// and if it was the last one the whole repository. Where another tool is about to
+// put something there, it all stays.
 func (r repo) tidy(commit string, left []snapshot) error {
 	if slices.ContainsFunc(left, func(s snapshot) bool { return s.commit == commit && len(s.files) > 0 }) {
+		return nil
+	}
+	if r.theirsUnderWay() {
 		return nil
 	}
 	refs, err := r.refs()
@@ -162,7 +194,7 @@ func (r repo) tidy(commit string, left []snapshot) error {
 	if e := os.Remove(r.snapshot(commit)); e != nil && !errors.Is(e, fs.ErrNotExist) {
 		err = errors.Join(err, e)
 	}
-	if slices.ContainsFunc(left, func(s snapshot) bool { return s.commit != commit }) || err != nil {
+	if slices.ContainsFunc(left, func(s snapshot) bool { return s.commit != commit && len(s.files) > 0 }) || err != nil {
 		return err
 	}
 	return errors.Join(os.RemoveAll(r.dir), os.RemoveAll(r.locks))

@@ -24,7 +24,8 @@
 // Files are fetched in chunks over several connections. What has arrived is
 // written down after it is in the file, so a download that is cut off at any
 // moment, by kill -9 too, goes on where it was; after a loss of power it goes on
-// from what was surely on disk. The checksum is computed while bytes arrive, and
+// from what was surely on disk: all of it if it was cancelled before, else all but
+// the last 128 MiB of each file or so. The checksum is computed while bytes arrive, and
 // a file takes its name only when it is right.
 //
 // The hub's protocol is that of https://huggingface.co/docs/hub/api.
@@ -135,17 +136,17 @@ func failure(err error, format string, args ...any) error {
 }
 
 // diskFree is the space in bytes that this user can still fill at path, or where
-// that would be made; 0 if not known.
-func diskFree(path string) int64 {
+// that would be made.
+func diskFree(path string) (n int64, known bool) {
 	for {
 		var st unix.Statfs_t
 		err := unix.Statfs(path, &st)
 		if err == nil {
-			return int64(st.Bavail) * int64(st.Bsize) //nolint:gosec,unconvert // types differ by system
+			return int64(st.Bavail) * int64(st.Bsize), true //nolint:gosec,unconvert // types differ by system
 		}
 		parent := filepath.Dir(path)
 		if parent == path || !errors.Is(err, fs.ErrNotExist) {
-			return 0
+			return 0, false
 		}
 		path = parent
 	}

@@ -25,7 +25,8 @@ import (
 
 // DownloadOptions are those of one download. The zero value works.
 type DownloadOptions struct {
-	// Token and Endpoint take the place of the store's; empty leaves those.
+	// Token and Endpoint take the place of the store's; empty leaves those. The
+	// store's token goes to no other endpoint than the store's.
 	Token    operations.Secret
 	Endpoint string
 
@@ -45,10 +46,9 @@ type Progress struct {
 // already, in this process or another, is waited for; what it brings is present
 // then. Every error that a person can do something about is an [*operations.Error].
 func (s *Store) Download(ctx context.Context, ref Ref, o DownloadOptions) (*operations.ModelDownloadReport, error) {
-	start := time.Now()
+	endpoint, token := s.access(o)
 	d := &download{s: s, ref: ref, tell: o.Progress, hub: &hub{
-		endpoint: strings.TrimRight(cmp.Or(o.Endpoint, s.Endpoint, DefaultEndpoint), "/"),
-		token:    cmp.Or(o.Token, s.Token), agent: s.UserAgent, http: s.client(), pause: s.pause,
+		endpoint: endpoint, token: token, agent: s.UserAgent, http: s.client(), pause: s.pause,
 	}}
 	if u, err := url.Parse(d.hub.endpoint); err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
 		return nil, &operations.Error{Code: operations.CodeBadOperation, Message: fmt.Sprintf("%q is no address of a model hub", withoutQuery(d.hub.endpoint))}
@@ -57,6 +57,25 @@ func (s *Store) Download(ctx context.Context, ref Ref, o DownloadOptions) (*oper
 		d.ref.Repo = ref.localRepo()
 	}
 	d.repo = s.repo(d.ref.Repo)
+	report, err := d.do(ctx)
+	return report, d.full(err)
+}
+
+// access is the hub that a download asks, and the token for it. The store's own
+// token is for the store's own hub: whoever may name another one could read it
+// there.
+func (s *Store) access(o DownloadOptions) (endpoint string, token operations.Secret) {
+	own := strings.TrimRight(cmp.Or(s.Endpoint, DefaultEndpoint), "/")
+	endpoint = cmp.Or(strings.TrimRight(o.Endpoint, "/"), own)
+	if o.Token == "" && endpoint == own {
+		return endpoint, s.Token
+	}
+	return endpoint, o.Token
+}
+
+// do does the download, with the repository locked.
+func (d *download) do(ctx context.Context) (*operations.ModelDownloadReport, error) {
+	start := time.Now()
 	unlock, err := d.repo.lock(ctx, func() { d.progress(0, "waiting for another download of "+d.ref.Repo) })
 	if err != nil {
 		return nil, err
@@ -69,7 +88,7 @@ func (s *Store) Download(ctx context.Context, ref Ref, o DownloadOptions) (*oper
 	if err := d.run(ctx); err != nil {
 		return nil, err
 	}
-	m, err := s.Find(ctx, d.found())
+	m, err := d.s.Find(ctx, d.found())
 	if err != nil {
 		return nil, err
 	}
@@ -155,7 +174,7 @@ func (d *download) room(files []hubFile) error {
 		need += f.Size - have
 	}
 	d.bytes = d.present + d.resumed
-	if free := diskFree(d.s.Dir); free > 0 && need > free {
+	if free, known := diskFree(d.s.Dir); known && need > free {
 		return failure(nil, "model %q needs %s more, and %s are free at %s", d.ref, sizeText(need), sizeText(free), d.s.Dir)
 	}
 	return nil
@@ -173,7 +192,7 @@ func (d *download) address(ctx context.Context) (commit string, files []hubFile,
 			return "", nil, failure(nil, "%s is no file", path)
 		}
 		if f.Size = info.Size(); f.Etag == "" {
-			if f.Etag, err = sumOf(ctx, path); err != nil {
+			if f.Etag, err = Sum(ctx, path); err != nil {
 				return "", nil, err
 			}
 		}
@@ -235,7 +254,9 @@ func localPath(address string) (string, bool) {
 	return filepath.FromSlash(u.Path), true
 }
 
-func sumOf(ctx context.Context, path string) (string, error) {
+// Sum is the SHA-256 of a file, in hex. It takes as long as reading it, and ends
+// with ctx.
+func Sum(ctx context.Context, path string) (string, error) {
 	f, err := os.Open(path) //nolint:gosec // the file that was asked for
 	if err != nil {
 		return "", err
@@ -251,20 +272,20 @@ func sumOf(ctx context.Context, path string) (string, error) {
 // run fetches what is missing, makes the snapshot, and lets the revision name it.
 func (d *download) run(ctx context.Context) error {
 	if err := d.repo.makeDirs(d.commit); err != nil {
-		return d.full(err)
+		return err
 	}
 	plan := plan{Commit: d.commit, Revision: d.ref.revision(), Files: d.files}
 	if err := d.repo.savePlan(plan); err != nil {
-		return d.full(err)
+		return err
 	}
 	d.progress(0, "")
 	if err := d.link(); err != nil {
-		return d.full(err)
+		return err
 	}
 	for round := 1; len(d.missing) > 0; round++ {
 		wrong, err := d.fetch(ctx)
 		if err != nil {
-			return d.full(err)
+			return err
 		}
 		if len(wrong) > 0 && round == 2 {
 			return failure(wrong[0], "model %q: %v, twice: what was sent is not what the hub lists, and was thrown away", d.ref, wrong[0])
@@ -276,23 +297,36 @@ func (d *download) run(ctx context.Context) error {
 		}
 	}
 	if err := d.link(); err != nil {
-		return d.full(err)
+		return err
 	}
 	if d.ref.URL != "" || !commitPattern.MatchString(d.ref.revision()) {
 		if err := atomicfile.Write(d.repo.ref(d.ref.revision()), []byte(d.commit), 0o644); err != nil {
-			return d.full(err)
+			return err
 		}
 	}
 	return d.repo.dropPlan(plan)
 }
 
+// full words the error of a disk that has no room left: what is missing, and how
+// much of it. Others it leaves alone.
 func (d *download) full(err error) error {
-	var known *operations.Error
-	if (errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)) && !errors.As(err, &known) {
-		return failure(err, "the disk is full: %s free at %s; what has arrived is kept: %v", sizeText(diskFree(d.s.Dir)), d.s.Dir, err)
+	if !isFull(err) {
+		return err
 	}
-	return err
+	free := "nothing"
+	if n, known := diskFree(d.s.Dir); known {
+		free = sizeText(n)
+	}
+	d.mu.Lock()
+	missing := d.total - d.bytes
+	d.mu.Unlock()
+	if missing == 0 {
+		return failure(err, "model %q: the disk is full, %s free at %s: %v", d.ref, free, d.s.Dir, err)
+	}
+	return failure(err, "model %q needs %s more, and the disk is full: %s free at %s; what has arrived is kept: %v", d.ref, sizeText(missing), free, d.s.Dir, err)
 }
+
+func isFull(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
 
 // link brings files that are whole into the snapshot.
 func (d *download) link() error {
@@ -335,7 +369,7 @@ func (d *download) fetch(ctx context.Context) (wrong []wrongFile, err error) {
 		}
 		p := &part{
 			hub: d.hub, file: f, from: d.ref.URL, blob: d.repo.blob(f.Etag), stall: cmp.Or(d.s.Stall, defaultStall),
-			theirLock: filepath.Join(d.repo.locks, f.Etag+".lock"),
+			theirLock: d.repo.theirLock(f.Etag),
 			moved:     func(n int64) { d.add(n, f.Path) },
 		}
 		if d.ref.URL == "" {

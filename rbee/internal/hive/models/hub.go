@@ -25,6 +25,11 @@ type hubFile struct {
 	Etag string `json:"etag"` // names its blob: a SHA-256, or the hash of a git blob
 }
 
+// valid reports whether the file can be kept in the cache.
+func (f hubFile) valid() bool {
+	return validPath(f.Path) && f.Size >= 0 && etagPattern.MatchString(f.Etag)
+}
+
 // lfs tells whether the etag is the SHA-256 of the content.
 func (f hubFile) lfs() bool { return len(f.Etag) == 64 }
 
@@ -219,7 +224,8 @@ func rest(ctx context.Context, pause time.Duration, try int, err error) error {
 	}
 }
 
-// repository reads which commit a revision is, and its files.
+// repository reads which commit a revision is, and its files. Some of these may not
+// be valid.
 func (h *hub) repository(ctx context.Context, ref Ref) (commit string, files []hubFile, err error) {
 	base := h.endpoint + "/api/models/" + ref.Repo
 	var info struct {
@@ -252,9 +258,6 @@ func (h *hub) repository(ctx context.Context, ref Ref) (commit string, files []h
 			f := hubFile{Path: e.Path, Size: e.Size, Etag: e.OID}
 			if e.LFS != nil {
 				f.Size, f.Etag = e.LFS.Size, strings.TrimPrefix(e.LFS.OID, "sha256:")
-			}
-			if !validPath(f.Path) || f.Size < 0 || !etagPattern.MatchString(f.Etag) {
-				return "", nil, failure(nil, "the hub lists a file of %s that cannot be: %q", ref.Repo, f.Path)
 			}
 			files = append(files, f)
 		}

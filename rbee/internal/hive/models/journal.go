@@ -2,13 +2,17 @@ package models
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 
+	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 )
 
@@ -16,13 +20,17 @@ import (
 //
 //	rbee-part 1 <size> <bytes of a chunk> <boot of the machine>
 //	<chunk> <bytes of it that are there>
+//	mark
 //	sync
 //
-// A line is written after the bytes it speaks of are in the file, and "sync"
-// after everything before it is on disk: after the machine's end only what stands
-// before the last one counts. A last line that is torn counts for nothing.
+// A line is written after the bytes it speaks of are in the file. "mark" is where
+// the file begins to be brought to disk, and "sync" says that it is, up to the
+// mark: after the machine's end only that counts. A last line that is torn counts
+// for nothing. Its methods may be called from several goroutines.
 type journal struct {
+	mu   sync.Mutex
 	file *os.File
+	err  error // of a write that failed: what would follow half a line could be misread
 }
 
 // chunks are the bytes that are there of each chunk of a file.
@@ -84,85 +92,137 @@ func boot() string {
 	return self.BootID
 }
 
-// readJournal reads what is there of a file of this size. A journal of another
-// file, or none, is fs.ErrNotExist.
-func readJournal(path string, size int64) (*chunks, error) {
+// readJournal reads what is there of a file of this size, and what of it is on
+// disk for sure, which in another boot of the machine is the same. A journal of
+// another file, or none, is fs.ErrNotExist.
+func readJournal(path string, size int64) (have, sure *chunks, err error) {
 	f, err := os.Open(path) //nolint:gosec // the store's own file
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer f.Close()
 	lines := bufio.NewReader(f)
 	header, err := lines.ReadString('\n')
 	if err != nil {
-		return nil, fs.ErrNotExist
+		return nil, nil, fs.ErrNotExist
 	}
 	var version int
 	var had, length int64
 	var madeIn string
 	if n, _ := fmt.Sscanf(header, "rbee-part %d %d %d %s", &version, &had, &length, &madeIn); n < 3 || version != 1 || had != size || length < 1 {
-		return nil, fs.ErrNotExist
+		return nil, nil, fs.ErrNotExist
 	}
 	if size/length > 1<<24 {
-		return nil, fs.ErrNotExist
+		return nil, nil, fs.ErrNotExist
 	}
-	now, sure := newChunks(size, length), newChunks(size, length)
+	have, marked, sure := newChunks(size, length), newChunks(size, length), newChunks(size, length)
 	for {
 		line, err := lines.ReadString('\n')
 		if err != nil {
 			break // the end, or half a line
 		}
-		line = strings.TrimSuffix(line, "\n")
-		if line == "sync" {
-			copy(sure.done, now.done)
-			continue
-		}
-		number, bytes, ok := strings.Cut(line, " ")
-		i, err1 := strconv.Atoi(number)
-		n, err2 := strconv.ParseInt(bytes, 10, 64)
-		if !ok || errors.Join(err1, err2) != nil || i < 0 || i >= len(now.done) {
-			continue
-		}
-		if from, to := now.span(i); n >= 0 && n <= to-from {
-			now.done[i] = n
+		switch line = strings.TrimSuffix(line, "\n"); line {
+		case "mark":
+			copy(marked.done, have.done)
+		case "sync":
+			copy(sure.done, marked.done)
+		default:
+			have.read(line)
 		}
 	}
 	if here := boot(); here == "" || here != madeIn {
-		return sure, nil
+		copy(have.done, sure.done)
 	}
-	return now, nil
+	return have, sure, nil
 }
 
-// openJournal begins a journal that says what c says.
-func openJournal(path string, c *chunks) (*journal, error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY|os.O_APPEND, 0o600) //nolint:gosec // the store's own file
+// read takes in a line of a journal about one chunk; another is passed over.
+func (c *chunks) read(line string) {
+	number, bytes, ok := strings.Cut(line, " ")
+	i, err1 := strconv.Atoi(number)
+	n, err2 := strconv.ParseInt(bytes, 10, 64)
+	if !ok || errors.Join(err1, err2) != nil || i < 0 || i >= len(c.done) {
+		return
+	}
+	if from, to := c.span(i); n >= 0 && n <= to-from {
+		c.done[i] = n
+	}
+}
+
+// openJournal begins a journal that says what is there, and what of it is on disk
+// for sure. One that was there is whole until the new one is.
+func openJournal(path string, have, sure *chunks) (*journal, error) {
+	var err error
+	if have.total() == 0 {
+		// Nothing can be lost. The old one goes first, because somebody may still
+		// be bringing an earlier download to disk, and note that in it.
+		if err = os.Remove(path); errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
+		if err == nil {
+			err = os.WriteFile(path, journalText(have, sure), 0o600)
+		}
+	} else {
+		err = atomicfile.Write(path, journalText(have, sure), 0o600)
+	}
 	if err != nil {
 		return nil, err
 	}
-	j := &journal{f}
-	var b strings.Builder
-	fmt.Fprintf(&b, "rbee-part 1 %d %d %s\n", c.size, c.length, boot())
-	for i, n := range c.done {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0o600) //nolint:gosec // the store's own file
+	if err != nil {
+		return nil, err
+	}
+	return &journal{file: f}, nil
+}
+
+// journalText is a journal's beginning.
+func journalText(have, sure *chunks) []byte {
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "rbee-part 1 %d %d %s\n", have.size, have.length, boot())
+	for i, n := range sure.done {
 		if n > 0 {
 			fmt.Fprintf(&b, "%d %d\n", i, n)
 		}
 	}
-	if _, err := f.WriteString(b.String()); err != nil {
-		_ = f.Close()
-		return nil, err
+	b.WriteString("mark\nsync\n")
+	for i, n := range have.done {
+		if n != sure.done[i] {
+			fmt.Fprintf(&b, "%d %d\n", i, n)
+		}
 	}
-	return j, nil
+	return b.Bytes()
 }
 
+func (j *journal) write(line string) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.err == nil {
+		_, j.err = j.file.WriteString(line)
+	}
+	return j.err
+}
+
+// note says that so many bytes of a chunk are in the file.
 func (j *journal) note(chunk int, done int64) error {
-	_, err := fmt.Fprintf(j.file, "%d %d\n", chunk, done) // one write
-	return err
+	return j.write(fmt.Sprintf("%d %d\n", chunk, done))
 }
 
-// synced says that everything noted so far is on disk.
-func (j *journal) synced() error {
-	_, err := j.file.WriteString("sync\n")
-	return err
+// sync has the file brought to disk, and says that what was noted before is there.
+// Others may note more meanwhile.
+func (j *journal) sync(file func() error) error {
+	if err := j.write("mark\n"); err != nil {
+		return err
+	}
+	if err := file(); err != nil {
+		return err
+	}
+	if err := j.write("sync\n"); err != nil {
+		return err
+	}
+	if err := j.file.Sync(); err != nil {
+		return err
+	}
+	return atomicfile.SyncDir(filepath.Dir(j.file.Name()))
 }
 
 func (j *journal) close() { _ = j.file.Close() }

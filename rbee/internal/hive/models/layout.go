@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -89,6 +90,24 @@ func (r repo) lock(ctx context.Context, waiting func()) (unlock func(), err erro
 	}
 }
 
+// theirSuffix ends the name of a blob that huggingface_hub is fetching.
+const theirSuffix = ".incomplete"
+
+func (r repo) theirs(etag string) string { return r.blob(etag) + theirSuffix }
+
+// theirLock is what huggingface_hub locks while it fetches a blob.
+func (r repo) theirLock(etag string) string { return filepath.Join(r.locks, etag+".lock") }
+
+// theirsHeld reports whether huggingface_hub fetches a blob at this moment.
+func (r repo) theirsHeld(etag string) bool {
+	f, err := os.Open(r.theirLock(etag)) //nolint:gosec // below the cache
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	return errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK) //nolint:gosec // a descriptor fits
+}
+
 // link makes the snapshot's name for a blob.
 func (r repo) link(commit string, f hubFile) error {
 	at := filepath.Join(r.snapshot(commit), filepath.FromSlash(f.Path))
@@ -147,11 +166,7 @@ func (r repo) readPlans() []plan {
 		if atomicfile.ReadJSON(name, &p) != nil || !commitPattern.MatchString(p.Commit) {
 			continue // not ours, or half written by a disk that was full
 		}
-		ok := true
-		for _, f := range p.Files {
-			ok = ok && validPath(f.Path) && etagPattern.MatchString(f.Etag)
-		}
-		if ok {
+		if !slices.ContainsFunc(p.Files, func(f hubFile) bool { return !f.valid() }) {
 			plans = append(plans, p)
 		}
 	}

@@ -222,7 +222,7 @@ func (r repo) arrived(f hubFile) int64 {
 	if n := partial(r.blob(f.Etag), f.Size); n > 0 {
 		return n
 	}
-	if info, err := os.Stat(r.blob(f.Etag) + ".incomplete"); err == nil && info.Size() <= f.Size {
+	if info, err := os.Stat(r.theirs(f.Etag)); err == nil && info.Size() <= f.Size {
 		return info.Size()
 	}
 	return 0

@@ -290,7 +290,7 @@ func TestExpiredAddress(t *testing.T) {
 	w.holds(t, "org/gguf", q4)
 }
 
-// TestCancelAndResume holds that a cancelled download ends within a second, and
+// TestCancelAndResume holds that a cancelled download ends soon, and
 // that the next one fetches only what is missing.
 func TestCancelAndResume(t *testing.T) {
 	t.Parallel()
@@ -300,7 +300,7 @@ func TestCancelAndResume(t *testing.T) {
 	var at time.Time
 	go func() { <-held; at = time.Now(); cancel() }()
 	_, err := w.Download(ctx, ref(t, "org/gguf"), DownloadOptions{})
-	if !errors.Is(err, context.Canceled) || time.Since(at) > time.Second {
+	if !errors.Is(err, context.Canceled) || time.Since(at) > syncPatience+time.Second {
 		t.Fatalf("%v after %s", err, time.Since(at))
 	}
 	w.Release()
@@ -343,15 +343,7 @@ func TestKill(t *testing.T) {
 			t.Fatal("the hub was not asked")
 		}
 		// What was sent arrives and is written down.
-		for end := time.Now().Add(20 * time.Second); ; {
-			m, err := w.Get(t.Context(), "org/gguf")
-			if err == nil && m.PartialBytes > had && m.PartialBytes >= at-8*64<<10 {
-				break
-			}
-			if time.Now().After(end) {
-				t.Fatalf("%+v, %v", m, err)
-			}
-		}
+		w.waitFor(t, max(had+1, at-8*w.chunk))
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 		w.Release()
@@ -395,70 +387,6 @@ func TestTwoAreOne(t *testing.T) {
 	if !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
-}
-
-// TestTornJournal holds that a journal may end anywhere, and that one of another
-// boot counts up to what was surely on disk.
-func TestTornJournal(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "j")
-	c := newChunks(1000, 300)
-	j, err := openJournal(path, c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, step := range []struct {
-		chunk int
-		done  int64
-	}{{0, 100}, {3, 100}, {0, 300}} {
-		if err := j.note(step.chunk, step.done); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := errors.Join(j.synced(), j.note(1, 7)); err != nil {
-		t.Fatal(err)
-	}
-	j.close()
-	whole, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for n := range len(whole) + 1 {
-		if err := os.WriteFile(path, whole[:n], 0o600); err != nil {
-			t.Fatal(err)
-		}
-		got, err := readJournal(path, 1000)
-		if err == nil && (got.done[0] > 300 || got.done[1] > 7 || got.done[2] != 0 || got.done[3] > 100) {
-			t.Errorf("cut after %d: %v", n, got.done)
-		}
-		if n == len(whole) && (err != nil || !slices.Equal(got.done, []int64{300, 7, 0, 100}) || got.total() != 407 || got.frontier() != 307) {
-			t.Errorf("whole: %+v, %v", got, err)
-		}
-	}
-	other := bytes.Replace(whole, []byte(boot()), []byte("another"), 1)
-	if err := os.WriteFile(path, other, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if got, err := readJournal(path, 1000); err != nil || !slices.Equal(got.done, []int64{300, 0, 0, 100}) {
-		t.Errorf("after a reboot: %+v, %v", got, err)
-	}
-	if _, err := readJournal(path, 999); err == nil {
-		t.Error("a journal of another file counts")
-	}
-}
-
-func FuzzJournal(f *testing.F) {
-	f.Add([]byte("rbee-part 1 1000 300 boot\n0 100\nsync\n1 9\n"))
-	f.Add([]byte("rbee-part 1 1000 1 x\n"))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		path := filepath.Join(t.TempDir(), "j")
-		if err := os.WriteFile(path, data, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if c, err := readJournal(path, 1000); err == nil && (c.total() > 1000 || c.frontier() > 1000 || c.total() < 0) {
-			t.Errorf("%+v", c)
-		}
-	})
 }
 
 // TestOfHuggingfaceHub holds that what another tool left is listed and used: a
@@ -550,51 +478,6 @@ func TestIDsGoRound(t *testing.T) {
 	}
 }
 
-func TestDeleteKeepsWhatIsShared(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	same := hubtest.GGUF(1, 2, 2, 64, 4096, 50_000)
-	w.Repos["org/same"] = hubtest.Repo{"a-Q4_K_M.gguf": same, "b-Q8_0.gguf": same, "c-Q2_K.gguf": hubtest.Noise(1, 5000)}
-	for _, m := range []string{"org/same:Q4_K_M", "org/same:Q8_0", "org/same:Q2_K"} {
-		w.fetch(t, m)
-	}
-	size := int64(len(same))
-	r, err := w.Delete(t.Context(), "org/same:Q4_K_M")
-	if err != nil || r.Freed != 0 || r.Kept != size {
-		t.Errorf("%+v, %v", r, err)
-	}
-	w.holds(t, "org/same", "b-Q8_0.gguf", "c-Q2_K.gguf")
-	if r, err = w.Delete(t.Context(), "org/same:Q8_0"); err != nil || r.Freed != size || r.Kept != 0 {
-		t.Errorf("%+v, %v", r, err)
-	}
-	w.holds(t, "org/same", "c-Q2_K.gguf")
-	if _, err := w.Delete(t.Context(), "org/same:Q8_0"); operations.CodeOf(err) != operations.CodeNotFound || !strings.Contains(err.Error(), "org/same:Q2_K") {
-		t.Errorf("%v", err)
-	}
-	if r, err = w.Delete(t.Context(), "org/same:Q2_K"); err != nil || r.Freed != 5000 {
-		t.Errorf("%+v, %v", r, err)
-	}
-	if _, err := os.Stat(w.repo("org/same").dir); err == nil {
-		t.Error("the repository stays")
-	}
-}
-
-func TestDeleteHalfAModel(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	w.Fail(q4, hubtest.Fault{CutAfter: 300_000, Cuts: -1, IgnoreRange: true})
-	if _, err := w.Download(t.Context(), ref(t, "org/gguf"), DownloadOptions{}); err == nil {
-		t.Fatal("it is whole")
-	}
-	r, err := w.Delete(t.Context(), "org/gguf:Q4_K_M")
-	if err != nil || r.Freed == 0 {
-		t.Errorf("%+v, %v", r, err)
-	}
-	if _, err := os.Stat(w.repo("org/gguf").dir); err == nil {
-		t.Error("the repository stays")
-	}
-}
-
 func TestAddresses(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -668,6 +551,11 @@ func TestNotEnoughRoom(t *testing.T) {
 	huge := hubFile{Path: "x.gguf", Size: 1 << 60, Etag: strings.Repeat("a", 64)}
 	if err := d.room([]hubFile{huge}); operations.CodeOf(err) != operations.CodeFailed || !strings.Contains(err.Error(), "free at "+w.Dir) {
 		t.Errorf("%v", err)
+	}
+	for path, want := range map[string]bool{w.Dir: true, t.TempDir() + "/not/there": true, "\x00": false} {
+		if n, known := diskFree(path); known != want || known != (n > 0) {
+			t.Errorf("%q: %d free, known is %t", path, n, known)
+		}
 	}
 }
 

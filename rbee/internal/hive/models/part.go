@@ -13,7 +13,6 @@ import (
 	"net/http"
 	"os"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -24,7 +23,8 @@ import (
 const (
 	defaultChunk = 16 << 20
 	bufferSize   = 512 << 10
-	syncEvery    = 1 << 30 // bytes after which a file is brought to disk
+	syncEvery    = 128 << 20   // bytes after which a file is brought to disk
+	syncPatience = time.Second // how long a download that ends waits for that
 	defaultStall = 30 * time.Second
 )
 
@@ -44,13 +44,17 @@ type part struct {
 	journal *journal
 
 	mu       sync.Mutex
-	grown    *sync.Cond // more bytes are there, or it has failed
+	grown    *sync.Cond // more bytes are there, or on disk, or it has failed
 	have     *chunks
 	address  string // where it really is, once the hub has said; may expire
 	noRanges bool   // the server gives none: one connection fetches all
 	single   bool   // that connection is under way
-	unsynced int64
-	err      error
+	unsynced int64  // bytes that are perhaps not on disk
+	syncing  bool   // they are being brought there
+	settled  bool   // the file has its name, or was thrown away
+
+	syncFailed bool
+	err        error
 }
 
 func partPath(blob string) string    { return blob + ".rbee-part" }
@@ -62,11 +66,11 @@ func partial(blob string, size int64) int64 {
 	if err != nil || info.Size() != size {
 		return 0
 	}
-	c, err := readJournal(journalPath(blob), size)
+	have, _, err := readJournal(journalPath(blob), size)
 	if err != nil {
 		return 0
 	}
-	return c.total()
+	return have.total()
 }
 
 // open goes on with what is there, or begins anew.
@@ -76,14 +80,15 @@ func (p *part) open(chunk int64) (err error) {
 	if err != nil {
 		return err
 	}
+	var sure *chunks
 	info, err := p.f.Stat()
 	if err == nil && info.Size() == p.file.Size {
-		p.have, err = readJournal(journalPath(p.blob), p.file.Size)
+		p.have, sure, err = readJournal(journalPath(p.blob), p.file.Size)
 	} else if err == nil {
 		err = fs.ErrNotExist
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		p.have = newChunks(p.file.Size, chunk)
+		p.have, sure = newChunks(p.file.Size, chunk), newChunks(p.file.Size, chunk)
 		if err = p.f.Truncate(0); err == nil {
 			err = p.takeOver()
 		}
@@ -92,7 +97,8 @@ func (p *part) open(chunk int64) (err error) {
 		}
 	}
 	if err == nil {
-		p.journal, err = openJournal(journalPath(p.blob), p.have)
+		p.unsynced = p.have.total() - sure.total()
+		p.journal, err = openJournal(journalPath(p.blob), p.have, sure)
 	}
 	if err != nil {
 		_ = p.f.Close()
@@ -104,7 +110,7 @@ func (p *part) open(chunk int64) (err error) {
 // the beginning of the file. It is checked with the rest at the end. A download
 // that is under way holds a lock, and keeps its file.
 func (p *part) takeOver() error {
-	theirs := p.blob + ".incomplete"
+	theirs := p.blob + theirSuffix
 	info, err := os.Stat(theirs)
 	if err != nil || info.Size() == 0 || info.Size() > p.file.Size {
 		return nil //nolint:nilerr // there is nothing to take over
@@ -131,10 +137,32 @@ func (p *part) takeOver() error {
 	return nil
 }
 
-// close leaves what is there for a later download.
+// close leaves what is there for a later download. It is brought to disk, so that
+// it outlasts the machine too; where that takes longer than syncPatience, it goes
+// on behind the caller's back. Nobody fetches or verifies any more.
 func (p *part) close() {
-	p.journal.close()
-	_ = p.f.Close()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		p.mu.Lock()
+		for p.syncing {
+			p.grown.Wait()
+		}
+		// After a sync that failed the next one may speak of less than it seems to.
+		todo := p.unsynced > 0 && !p.settled && !p.syncFailed
+		p.mu.Unlock()
+		if todo {
+			_ = p.syncJournal() // what is not surely there is fetched again
+		}
+		p.journal.close()
+		_ = p.f.Close()
+	}()
+	patience := time.NewTimer(syncPatience)
+	defer patience.Stop()
+	select {
+	case <-done:
+	case <-patience.C:
+	}
 }
 
 // discard throws away what is there.
@@ -195,8 +223,8 @@ func (p *part) give(ctx context.Context, err error, try int) error {
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		return failure(err, "the disk is full: %s free, %s is not whole yet; what has arrived is kept", sizeText(diskFree(p.blob)), p.file.Path)
+	case isFull(err):
+		return err
 	case errors.As(err, &status) && status.stale != "" && try < maxTries/2:
 		p.forget(status.stale) // it has expired: the hub gives another one
 	case errors.As(err, &status) && !status.mayPass(), try >= maxTries:
@@ -287,12 +315,13 @@ func (p *part) take(body io.Reader, chunk int, at, to int64) error {
 	for at < to {
 		n, err := readSome(body, (*buf)[:min(int64(len(*buf)), to-at)])
 		if n > 0 {
-			if _, err := p.f.WriteAt((*buf)[:n], at); err != nil {
-				return err
+			written, err := p.f.WriteAt((*buf)[:n], at) // of a full disk the last bytes too
+			at += int64(written)
+			if noted := p.note(chunk, at, int64(written)); err == nil {
+				err = noted
 			}
-			at += int64(n)
-			if err := p.note(chunk, at, int64(n)); err != nil {
-				return err
+			if err != nil {
+				return fmt.Errorf("writing %s: %w", p.file.Path, err)
 			}
 		}
 		if err != nil && at < to {
@@ -361,26 +390,37 @@ func (p *part) note(chunk int, at, n int64) error {
 	p.mu.Lock()
 	from, _ := p.have.span(chunk)
 	done := max(p.have.done[chunk], at-from)
-	p.have.done[chunk] = done
-	p.unsynced += n
-	sync := p.unsynced >= syncEvery
-	if sync {
-		p.unsynced = 0
-	}
 	err := p.journal.note(chunk, done)
-	p.grown.Broadcast()
-	p.mu.Unlock()
-	p.moved(n)
-	if err == nil && sync {
-		// Others go on meanwhile; what they note before the line is on disk a
-		// moment later at worst, and checked at the end in any case.
-		if err = p.f.Sync(); err == nil {
-			p.mu.Lock()
-			err = p.journal.synced()
-			p.mu.Unlock()
+	if err == nil {
+		p.have.done[chunk] = done
+		p.unsynced += n
+		if p.unsynced >= syncEvery && !p.syncing {
+			p.syncing, p.unsynced = true, 0
+			go p.sync(p.syncJournal)
 		}
+		p.grown.Broadcast()
+	}
+	p.mu.Unlock()
+	if err == nil {
+		p.moved(n)
 	}
 	return err
+}
+
+// syncJournal brings to disk what has arrived, and notes that.
+func (p *part) syncJournal() error { return p.journal.sync(p.f.Sync) }
+
+// sync brings to disk what has arrived, while more does: who waits for a slow disk
+// can leave off. The caller has set p.syncing.
+func (p *part) sync(how func() error) {
+	err := how()
+	if err != nil {
+		p.fail(fmt.Errorf("bringing %s to disk: %w", p.file.Path, err))
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.syncing, p.syncFailed = false, err != nil
+	p.grown.Broadcast()
 }
 
 // alive is a body whose reads put off the end of patience.
@@ -422,18 +462,14 @@ func (p *part) verify(ctx context.Context) error {
 	defer context.AfterFunc(ctx, func() { p.fail(context.Cause(ctx)) })()
 	h, buf := p.file.hasher(), make([]byte, 1<<20)
 	for at := int64(0); at < p.file.Size; {
-		p.mu.Lock()
-		end := p.have.frontier()
-		for end <= at && p.err == nil {
-			p.grown.Wait()
-			end = p.have.frontier()
-		}
-		err := p.err
-		p.mu.Unlock()
+		end, err := p.await(at)
 		if err != nil {
 			return err
 		}
 		for at < end {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
 			n, err := p.f.ReadAt(buf[:min(int64(len(buf)), end-at)], at)
 			if n == 0 && err != nil {
 				return fmt.Errorf("reading what was fetched of %s: %w", p.file.Path, err)
@@ -443,16 +479,61 @@ func (p *part) verify(ctx context.Context) error {
 		}
 	}
 	if got := hex.EncodeToString(h.Sum(nil)); got != p.file.Etag {
+		p.settle()
 		p.discard()
 		return &wrongSumError{p.file.Path, p.file.Etag, got}
 	}
-	if err := errors.Join(p.f.Chmod(0o644), p.f.Sync()); err != nil {
+	return p.finish()
+}
+
+// await waits until bytes are there after at without a gap, and tells where they
+// end. It does not wait once the download has failed.
+func (p *part) await(at int64) (end int64, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for p.err == nil && p.have.frontier() <= at {
+		p.grown.Wait()
+	}
+	return p.have.frontier(), p.err
+}
+
+// finish gives a file that is right its name, once it is on disk.
+func (p *part) finish() error {
+	if err := p.f.Chmod(0o644); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	p.awaitSync()
+	if p.err == nil {
+		p.syncing = true
+		go p.sync(p.f.Sync)
+		p.awaitSync()
+	}
+	err := p.err
+	p.mu.Unlock()
+	if err != nil {
 		return err
 	}
 	if err := os.Rename(partPath(p.blob), p.blob); err != nil {
 		return err
 	}
+	p.settle()
 	return os.Remove(journalPath(p.blob))
+}
+
+// awaitSync waits for the sync that is under way, or until the download has
+// failed. The caller holds p.mu.
+func (p *part) awaitSync() {
+	for p.syncing && p.err == nil {
+		p.grown.Wait()
+	}
+}
+
+// settle says that nothing is left for a later download.
+func (p *part) settle() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.settled = true
 }
 
 // copyFile is the way of a file of this machine into the cache.

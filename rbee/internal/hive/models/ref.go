@@ -54,7 +54,7 @@ func ParseRef(s string) (Ref, error) {
 	switch {
 	case !repoPattern.MatchString(r.Repo) || strings.Contains(r.Repo, "..") || strings.Contains(r.Repo, "--"):
 		return bad("want org/repo, with :quantisation or :file and @revision if needed, or an address")
-	case hasPart && !validPath(r.Part):
+	case hasPart && !validPart(r.Part):
 		return bad("%q is neither a quantisation nor a file", r.Part)
 	}
 	return r, nil
@@ -66,8 +66,11 @@ func validRevision(s string) bool {
 
 // validPath takes paths that stay inside of a directory, however they are joined.
 func validPath(p string) bool {
-	return p != "" && len(p) < 1024 && path.Clean(p) == p && filepath.IsLocal(p) && !strings.ContainsAny(p, "\\\x00\n\r:@")
+	return p != "" && len(p) < 1024 && path.Clean(p) == p && filepath.IsLocal(p) && !strings.ContainsAny(p, "\\\x00\n\r")
 }
+
+// validPart takes the paths that a reference can name: it has : and @ for itself.
+func validPart(p string) bool { return validPath(p) && !strings.ContainsAny(p, ":@") }
 
 func parseAddress(s, scheme string, bad func(string, ...any) (Ref, error)) (Ref, error) {
 	r := Ref{URL: s}
@@ -90,7 +93,7 @@ func parseAddress(s, scheme string, bad func(string, ...any) (Ref, error)) (Ref,
 	case scheme != "file" && r.SHA256 == "":
 		return bad("an address needs its checksum: #sha256= and 64 hex digits")
 	}
-	if name := path.Base(u.Path); !validPath(name) || strings.HasPrefix(name, ".") {
+	if name := path.Base(u.Path); !validPart(name) || strings.HasPrefix(name, ".") {
 		return bad("it names no file")
 	}
 	return r, nil

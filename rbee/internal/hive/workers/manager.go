@@ -35,6 +35,10 @@ type Model struct {
 	SHA256   string // of the file, in hex; empty for a directory
 	Estimate int64  // device memory in bytes, 0 if not known
 	Explain  string // how the estimate came about
+
+	// Sum computes SHA256 where that is empty, if the recipe asks for it: it is as
+	// slow as reading the file. Nil if there is nothing to compute.
+	Sum func(ctx context.Context) (string, error)
 }
 
 // Options are what a [Manager] works with. Dir, Logs and Engine are required.

@@ -213,6 +213,9 @@ func (m *Manager) port(ctx context.Context, r record) (int, error) {
 	return freeport.Find(func(port int) bool { return taken[port] != "" })
 }
 
+// isFile tells one file from a directory.
+func (m Model) isFile() bool { return m.SHA256 != "" || m.Sum != nil }
+
 // model finds what the engine is given, where its recipe asks for it.
 func (w *worker) model(ctx context.Context, l wire.Launch, r record) (Model, error) {
 	if !asks(l, "{model_path}", "{model_file}", "{model_sha256}") || w.m.o.Model == nil {
@@ -223,8 +226,11 @@ func (w *worker) model(ctx context.Context, l wire.Launch, r record) (Model, err
 		length = l.Memory.Context
 	}
 	model, err := w.m.o.Model(ctx, r.Model, length)
-	if err == nil && model.SHA256 == "" && asks(l, "{model_file}", "{model_sha256}") {
+	if err == nil && !model.isFile() && asks(l, "{model_file}", "{model_sha256}") {
 		return model, failure("%s wants one file of a model, and %s is several: name the one, as in org/repo:file", r.Worker, r.Model)
+	}
+	if err == nil && model.SHA256 == "" && asks(l, "{model_sha256}") {
+		model.SHA256, err = model.Sum(ctx)
 	}
 	return model, err
 }

@@ -26,7 +26,7 @@ func (m *Manager) words(e Engine, port int, r record, model Model, devices []ope
 		indices = append(indices, strconv.Itoa(d.Index))
 	}
 	file := ""
-	if model.SHA256 != "" {
+	if model.isFile() {
 		file = filepath.Base(model.Path)
 	}
 	return words{

@@ -1,0 +1,112 @@
+package models
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/models/hubtest"
+)
+
+// smallDisk moves the world's cache to a disk of its own, of 2 MiB.
+func (w *world) smallDisk(t *testing.T) {
+	t.Helper()
+	disk := t.TempDir()
+	if err := unix.Mount("rbee-test", disk, "tmpfs", 0, "size=2m"); err != nil {
+		t.Skipf("a small filesystem to fill cannot be mounted here: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(disk, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	w.Dir = filepath.Join(disk, "hub")
+}
+
+// fill takes what is left of the disk, until drain is called.
+func (w *world) fill(t *testing.T) (drain func()) {
+	t.Helper()
+	f, err := os.CreateTemp(filepath.Dir(w.Dir), "filler")
+	if err != nil {
+		t.Fatal(err)
+	}
+	piece := make([]byte, 4096)
+	for err == nil {
+		_, err = f.Write(piece)
+	}
+	if !errors.Is(err, unix.ENOSPC) {
+		t.Fatal(err)
+	}
+	return func() {
+		if err := errors.Join(f.Close(), os.Remove(f.Name())); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestDiskFills holds that a download which fills the disk says what is missing,
+// keeps what had arrived, is refused as long as there is no room, and goes on when
+// there is.
+func TestDiskFills(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.smallDisk(t)
+	const at = 700_000
+	held := w.Hold(at)
+	failed := make(chan error, 1)
+	go func() {
+		_, err := w.Download(t.Context(), ref(t, "org/gguf"), DownloadOptions{})
+		failed <- err
+	}()
+	<-held
+	w.waitFor(t, at-8*w.chunk) // the rest is on its way in as many chunks
+	drain := w.fill(t)
+	w.Release()
+	err := <-failed
+	had, size := w.arrivedOf(t), int64(len(w.Repos["org/gguf"][q4]))
+	if had < at-8*w.chunk || had >= size {
+		t.Fatalf("%d bytes are there of %d", had, size)
+	}
+	for _, want := range []string{`"org/gguf"`, "needs " + sizeText(size-had) + " more", "the disk is full: 0 bytes free at " + w.Dir, "kept", q4} {
+		if operations.CodeOf(err) != operations.CodeFailed || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v has no %q", err, want)
+		}
+	}
+	served := w.Served(q4)
+	_, err = w.Download(t.Context(), ref(t, "org/gguf"), DownloadOptions{})
+	if err == nil || !strings.Contains(err.Error(), "needs "+sizeText(size-had)+" more, and 0 bytes are free") || w.Served(q4) != served {
+		t.Errorf("on the full disk: %v, served %d more", err, w.Served(q4)-served)
+	}
+	if now := w.arrivedOf(t); now != had {
+		t.Errorf("%d bytes are left of %d", now, had)
+	}
+	drain()
+	if r := w.fetch(t, "org/gguf"); r.Resumed != had {
+		t.Errorf("resumed %d of %d", r.Resumed, had)
+	}
+	w.holds(t, "org/gguf", q4)
+}
+
+// TestFullDiskKeepsTheJournal holds that a download which cannot even begin again
+// leaves the record of what is there.
+func TestFullDiskKeepsTheJournal(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.smallDisk(t)
+	had := w.cutOff(t, 500_000)
+	drain := w.fill(t)
+	blob := w.repo("org/gguf").blob(hubtest.Sum(w.Repos["org/gguf"][q4]))
+	p := &part{file: hubFile{Size: int64(len(w.Repos["org/gguf"][q4]))}, blob: blob}
+	if err := p.open(64 << 10); !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("it is opened: %v", err)
+	}
+	drain()
+	if now := w.arrivedOf(t); now != had || had == 0 {
+		t.Errorf("%d bytes are left of %d", now, had)
+	}
+}
