@@ -1,0 +1,187 @@
+package queen
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/rbee-keeper/rbee/operations"
+)
+
+// serve starts a queen as a server for the benchmark's hives, and waits until it has
+// heard all of them. Its process is the benchmark's own.
+func (x *bench) serve(b *testing.B) *operations.Client {
+	b.Helper()
+	x.run(b, operations.PackageInstall{Scope: x.scope()}, operations.OutcomeOK)
+	q, err := New(x.queen.opts)
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ready, done := make(chan net.Addr, 1), make(chan error, 1)
+	go func() {
+		done <- q.Serve(ctx, ServeOptions{
+			Addr: "127.0.0.1:0", Config: x.config.Path, Log: slog.New(slog.DiscardHandler), Ready: func(a net.Addr) { ready <- a },
+		})
+	}()
+	b.Cleanup(func() {
+		cancel()
+		if err := errors.Join(<-done, q.Close()); err != nil {
+			b.Error(err)
+		}
+	})
+	addr := <-ready
+	hearing, heard := context.WithTimeout(ctx, time.Minute)
+	defer heard()
+	if err := q.registry.settled(hearing); err != nil {
+		b.Fatal(err)
+	}
+	return &operations.Client{URL: "http://" + addr.String(), HTTP: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 2000}}}
+}
+
+// BenchmarkStatusThroughQueen compares `rbee status` over new connections with the same
+// over those that a queen holds.
+func BenchmarkStatusThroughQueen(b *testing.B) {
+	x := newBench(b)
+	client := x.serve(b)
+	op := operations.PackageStatus{Scope: x.scope()}
+	var alone, through time.Duration
+	n := 0
+	for b.Loop() {
+		n++
+		t0 := time.Now()
+		x.run(b, op, operations.OutcomeOK)
+		alone += time.Since(t0)
+		t0 = time.Now()
+		r, err := client.Run(context.Background(), op, nil)
+		through += time.Since(t0)
+		if err != nil || r.Outcome() != operations.OutcomeOK {
+			b.Fatalf("%+v, %v", r, err)
+		}
+	}
+	b.ReportMetric(alone.Seconds()*1000/float64(n), "alone-ms")
+	b.ReportMetric(through.Seconds()*1000/float64(n), "queen-ms")
+	b.ReportMetric(alone.Seconds()/through.Seconds(), "times-faster")
+	b.ReportMetric(resident(b), "MB")
+}
+
+// parrot starts an echo worker on the first hive; its config must name the type.
+func (x *bench) parrot(b *testing.B, client *operations.Client) operations.WorkerProcess {
+	b.Helper()
+	target := operations.Target{HiveID: x.config.Hives[0].Alias}
+	r, err := client.Run(context.Background(), operations.WorkerSpawn{Target: target, Worker: "echo", Model: "parrot"}, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	w := r.(*operations.WorkerSpawnReport).Worker
+	b.Cleanup(func() {
+		_, err := client.Run(context.Background(), operations.WorkerProcessDelete{Target: target, WorkerRef: operations.WorkerRef{ID: w.ID}}, nil)
+		if err != nil {
+			b.Error(err)
+		}
+	})
+	return w
+}
+
+// BenchmarkTunnel is what a small question takes, one after the other, through a plain
+// forwarding of SSH to the worker's port, and through the queen and the hive.
+func BenchmarkTunnel(b *testing.B) {
+	x := newBench(b)
+	client := x.serve(b)
+	w := x.parrot(b, client)
+	h := x.config.Hives[0]
+	config := *x.ssh
+	config.User = h.SSHUser
+	tunnel, err := ssh.Dial("tcp", net.JoinHostPort(h.Hostname, fmt.Sprint(max(h.SSHPort, 22))), &config)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer tunnel.Close()
+	forward := &http.Client{Transport: &http.Transport{DialContext: func(_ context.Context, network, addr string) (net.Conn, error) { return tunnel.Dial(network, addr) }}}
+	ask := func(c *http.Client, url string) time.Duration {
+		t0 := time.Now()
+		resp, err := c.Post(url+"/v1/chat/completions", "application/json", strings.NewReader(`{"model":"parrot","messages":[{"role":"user","content":"bee"}]}`))
+		if err != nil {
+			b.Fatal(err)
+		}
+		_, _ = io.Copy(io.Discard, resp.Body)
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			b.Fatal(resp.Status)
+		}
+		return time.Since(t0)
+	}
+	var plain, queen []time.Duration
+	for b.Loop() {
+		plain = append(plain, ask(forward, fmt.Sprintf("http://127.0.0.1:%d", w.Port)))
+		queen = append(queen, ask(client.HTTP, client.URL))
+	}
+	median := func(list []time.Duration) float64 {
+		slices.Sort(list)
+		return float64(list[len(list)/2].Microseconds()) / 1000
+	}
+	b.ReportMetric(median(plain), "ssh-p50-ms")
+	b.ReportMetric(median(queen), "queen-p50-ms")
+}
+
+// BenchmarkStreams opens a thousand streams at once through the queen and one tunnel,
+// of two thousand events each. Run it with -benchtime 1x.
+func BenchmarkStreams(b *testing.B) {
+	x := newBench(b)
+	client := x.serve(b)
+	x.parrot(b, client)
+	body := fmt.Sprintf(`{"model":"parrot","stream":true,"max_tokens":4000,"messages":[{"role":"user","content":%q}]}`, strings.Repeat("bee ", 2000))
+	for b.Loop() {
+		var failed atomic.Int64
+		var all sync.WaitGroup
+		for range 1000 {
+			all.Go(func() {
+				resp, err := client.HTTP.Post(client.URL+"/v1/chat/completions", "application/json", strings.NewReader(body))
+				if err != nil {
+					failed.Add(1)
+					return
+				}
+				defer resp.Body.Close()
+				last := ""
+				for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
+					if lines.Text() != "" {
+						last = lines.Text()
+					}
+				}
+				if resp.StatusCode != http.StatusOK || last != "data: [DONE]" {
+					failed.Add(1)
+				}
+			})
+		}
+		all.Wait()
+		b.ReportMetric(float64(failed.Load()), "failed")
+	}
+	b.ReportMetric(resident(b), "MB")
+}
+
+// resident is the memory that this process holds at most, in megabytes.
+func resident(b *testing.B) float64 {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return float64(u.Maxrss) * float64(maxrssUnit) / 1e6
+}
+
+// maxrssUnit is in what Linux counts (getrusage(2)).
+const maxrssUnit = 1024
+
