@@ -184,4 +184,3 @@ func resident(b *testing.B) float64 {
 
 // maxrssUnit is in what Linux counts (getrusage(2)).
 const maxrssUnit = 1024
-
