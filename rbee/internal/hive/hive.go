@@ -43,6 +43,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 	"unicode"
 
 	"github.com/rbee-keeper/rbee/gpu"
@@ -100,6 +101,9 @@ type Hive struct {
 
 	// command runs a program of the system; nil means runCommand.
 	command func(ctx context.Context, argv ...string) (string, error)
+
+	// stall is how long a transfer may bring no byte; 0 means stallTimeout.
+	stall time.Duration
 
 	// reached, if not nil, is told of each point at which tests end the process.
 	reached func(point string)
