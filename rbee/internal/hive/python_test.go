@@ -180,11 +180,11 @@ func TestPythonGoesWrong(t *testing.T) {
 		},
 		"more than the disk has": {
 			then: func(s *wire.InstallStep) { s.Python.Wheels[0].Size = 1 << 60 },
-			want: "not enough disk",
+			want: "w.yaml:7: not enough disk",
 		},
 		"no program": {
 			edit: func(_ *origin, w *origintest.Wheel, _ *wire.InstallStep) { w.Scripts = nil },
-			want: `holds no program "venv/bin/serve"`,
+			want: `w.yaml:7: the artefact holds no program "venv/bin/serve"`,
 		},
 		"a tool without its program": {
 			then: func(s *wire.InstallStep) { s.Python.Interpreter.Entry, s.Python.Interpreter.Version = "bin/pypy", "7" },
