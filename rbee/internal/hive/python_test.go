@@ -135,6 +135,18 @@ func TestPython(t *testing.T) {
 	if w := h.worker(t.Context(), "one", true); !strings.Contains(w.Corrupt, "wax.py") {
 		t.Errorf("%+v", w)
 	}
+	// Without its interpreter it would not start; an install heals that, and both.
+	if err := os.Remove(filepath.Join(h.toolPath(&o.python), "bin/python3")); err != nil {
+		t.Fatal(err)
+	}
+	for _, deep := range []bool{false, true} {
+		if w := h.worker(t.Context(), "two", deep); !strings.HasPrefix(w.Corrupt, "tools/cpython-3.12.12-") || !strings.HasSuffix(w.Corrupt, "bin/python3 is missing") {
+			t.Errorf("without an interpreter: %+v", w)
+		}
+	}
+	if errs := install(t, h, one); errs[0] != "" || h.worker(t.Context(), "one", true).Corrupt != "" || h.worker(t.Context(), "two", true).Corrupt != "" {
+		t.Errorf("%q", errs)
+	}
 	remove := func(typ string) wire.Step {
 		return wire.Step{Action: wire.ActionRemoveWorker, Worker: &wire.WorkerInstall{Type: typ}}
 	}
