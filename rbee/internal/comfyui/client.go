@@ -29,6 +29,10 @@ type Client struct {
 
 	// Poll is the time between two questions how far it is, at first; 0 is 250 ms.
 	Poll time.Duration
+
+	// Stall is how long a request may bring no byte; 0 is a minute. A graph may run
+	// for longer: ComfyUI answers questions meanwhile.
+	Stall time.Duration
 }
 
 // Progress tells how far a graph is.
@@ -57,6 +61,7 @@ const (
 	maxAnswer  = 16 << 20
 	firstPoll  = 250 * time.Millisecond
 	slowPoll   = time.Second
+	stall      = time.Minute
 	patience   = 5 // questions that may fail in a row while a graph runs
 	takingBack = 5 * time.Second
 )
@@ -322,9 +327,13 @@ func (c *Client) ask(ctx context.Context, method, what string, body []byte, into
 	return resp.StatusCode, nil
 }
 
+// do makes a request. It fails, and so does reading what comes back, when nothing
+// has come for c.Stall.
 func (c *Client) do(ctx context.Context, method, what string, body []byte) (*http.Response, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
 	req, err := http.NewRequestWithContext(ctx, method, strings.TrimSuffix(c.Base, "/")+what, bytes.NewReader(body))
 	if err != nil {
+		cancel(nil)
 		return nil, err
 	}
 	for name, values := range c.Header {
@@ -333,7 +342,59 @@ func (c *Client) do(ctx context.Context, method, what string, body []byte) (*htt
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	return cmp.Or(c.HTTP, http.DefaultClient).Do(req)
+	limit := cmp.Or(c.Stall, stall)
+	w := &watchedBody{ctx: ctx, cancel: cancel, limit: limit}
+	w.timer = time.AfterFunc(limit, func() { cancel(silent(limit)) })
+	resp, err := cmp.Or(c.HTTP, http.DefaultClient).Do(req)
+	if err != nil {
+		w.stop()
+		return nil, w.why(err)
+	}
+	w.timer.Reset(limit)
+	w.ReadCloser, resp.Body = resp.Body, w
+	return resp, nil
+}
+
+// silent is the error of a request that nothing came back from for so long.
+type silent time.Duration
+
+func (s silent) Error() string { return fmt.Sprintf("nothing came for %s", time.Duration(s)) }
+
+// watchedBody is the body of an answer. Its request ends when no byte of it has
+// come for limit.
+type watchedBody struct {
+	io.ReadCloser
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	timer  *time.Timer
+	limit  time.Duration
+}
+
+func (w *watchedBody) Read(p []byte) (int, error) {
+	n, err := w.ReadCloser.Read(p)
+	if n > 0 {
+		w.timer.Reset(w.limit)
+	}
+	return n, w.why(err)
+}
+
+func (w *watchedBody) Close() error {
+	w.stop()
+	return w.ReadCloser.Close()
+}
+
+func (w *watchedBody) stop() {
+	w.timer.Stop()
+	w.cancel(nil)
+}
+
+// why is err, or the silence that it came from.
+func (w *watchedBody) why(err error) error {
+	var s silent
+	if err != nil && !errors.Is(err, io.EOF) && errors.As(context.Cause(w.ctx), &s) {
+		return s
+	}
+	return err
 }
 
 // Fetch fetches a file of at most limit bytes. name is its name without

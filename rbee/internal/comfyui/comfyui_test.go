@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"image/png"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"reflect"
@@ -151,6 +153,53 @@ func TestRestart(t *testing.T) {
 	c.Base = "http://127.0.0.1:1"
 	if _, err := c.Run(t.Context(), parse(t, bee), nil); err == nil || !strings.Contains(err.Error(), "queueing the workflow") {
 		t.Error(err)
+	}
+}
+
+// TestHungServer holds that a ComfyUI which accepts a request and falls silent, at
+// any point, is given up.
+func TestHungServer(t *testing.T) {
+	t.Parallel()
+	for at, want := range map[string]string{
+		"/prompt":  "queueing the workflow: nothing came for 20ms",
+		"/history": "ComfyUI does not answer any more: nothing came for 20ms",
+		"/queue":   "ComfyUI does not answer any more: nothing came for 20ms",
+		"/view":    "fetching bee_00001_.png: nothing came for 20ms",
+	} {
+		for _, begun := range []bool{false, true} {
+			t.Run(fmt.Sprint(at, " ", begun), func(t *testing.T) {
+				t.Parallel()
+				s := comfytest.New()
+				t.Cleanup(s.Close)
+				srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					if !strings.HasPrefix(r.URL.Path, at) {
+						s.ServeHTTP(w, r)
+						return
+					}
+					_, _ = io.Copy(io.Discard, r.Body) // only then is the client's end noticed
+					if begun {
+						_, _ = w.Write([]byte("{"))
+						_ = http.NewResponseController(w).Flush()
+					}
+					<-r.Context().Done()
+				}))
+				t.Cleanup(srv.Close)
+				c := &Client{Base: srv.URL, Poll: time.Millisecond, Stall: 20 * time.Millisecond}
+				text := bee
+				if at == "/queue" {
+					text = sleeper // else it has ended before it is looked for
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+				defer cancel()
+				r, err := c.Run(ctx, parse(t, text), nil)
+				if err == nil {
+					_, _, err = c.Fetch(ctx, r.Files[0], 1<<20)
+				}
+				if err == nil || err.Error() != want {
+					t.Errorf("got %v, want %s", err, want)
+				}
+			})
+		}
 	}
 }
 

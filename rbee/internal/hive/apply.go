@@ -23,6 +23,9 @@ type session struct {
 	*Hive
 	in  io.Reader // after the request: blobs
 	out *wire.Writer
+
+	// giveUp ends the run where the other side fell silent.
+	giveUp context.CancelCauseFunc
 }
 
 // Apply reads one request from stdin, does its steps and writes messages to
@@ -38,7 +41,7 @@ func (h *Hive) Apply(ctx context.Context, stdin io.Reader, stdout io.Writer) err
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer h.removeUpload()
-	s := &session{h, bufio.NewReaderSize(watch(ctx, cancel, stdin), 64<<10), wire.NewWriter(stdout)}
+	s := &session{Hive: h, in: bufio.NewReaderSize(watch(ctx, cancel, stdin), 64<<10), out: wire.NewWriter(stdout), giveUp: cancel}
 	req, err := wire.ReadRequest(s.in)
 	if err == nil {
 		err = h.checkRequest(req)

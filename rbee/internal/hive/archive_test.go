@@ -117,7 +117,7 @@ func TestArchivesThatClimb(t *testing.T) {
 		"directory":       {[]zipEntry{{"../d/", "", fs.ModeDir | 0o755}}, "outside"},
 		"link":            {[]zipEntry{{"run", "../../x", link}}, "leads out"},
 		"absolute link":   {[]zipEntry{{"run", "/etc/passwd", link}}, "leads out"},
-		"two links":       {[]zipEntry{{"a/b/c/x", "../../..", link}, {"run", "a/b/c/x/../../w", link}}, "leads out"},
+		"two links":       {[]zipEntry{{"a/b/c/x", "../../..", link}, {"run", "a/b/c/x/../../w", link}}, "leads through another link"},
 		"through a link":  {[]zipEntry{{"d/", "", fs.ModeDir | 0o755}, {"l", "d", link}, {"l/x", "x", 0o644}}, "no directory"},
 		"device":          {[]zipEntry{{"run", "", fs.ModeDevice | 0o644}}, "no file, directory or link"},
 		"without program": {[]zipEntry{{"other", "x", 0o644}}, `no program "run"`},

@@ -2,6 +2,7 @@ package hive
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -196,3 +197,51 @@ func TestAbortedBlob(t *testing.T) {
 type failing struct{}
 
 func (failing) Read([]byte) (int, error) { return 0, errors.New("broken") }
+
+// The other side falls silent in the middle of an artefact, and its connection
+// stays: the run ends and lets go of the lock. Before that it may take its time.
+func TestSilenceWithinBlob(t *testing.T) {
+	t.Parallel()
+	h := newHive(t)
+	h.stall = 50 * time.Millisecond
+	data := bytes.Repeat([]byte("rbee"), 50_000)
+	inR, inW := io.Pipe()
+	outR, outW := io.Pipe()
+	defer inW.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- h.Apply(ctx, inR, outW) }()
+	if err := wire.WriteRequest(inW, &wire.Request{Schema: wire.Schema, Steps: []wire.Step{worker("1", "", data)}}); err != nil {
+		t.Fatal(err)
+	}
+	var result *wire.Result
+	for r := wire.NewReader(outR); result == nil; {
+		var m wire.Message
+		if err := r.Read(&m); err != nil {
+			t.Fatal(err)
+		}
+		if m.Need != nil {
+			select { // it is being fetched
+			case err := <-done:
+				t.Fatalf("ended before a byte was sent: %v", err)
+			case <-time.After(3 * h.stall):
+			}
+			if _, err := inW.Write(append(binary.BigEndian.AppendUint32([]byte{0}, 1000), data[:10]...)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		result = m.Result
+	}
+	if err := <-done; err == nil || err.Error() != "no byte came for 50ms" {
+		t.Errorf("the run ended with %v", err)
+	}
+	if result.Errors[0] != "no byte came for 50ms" {
+		t.Errorf("%q", result.Errors)
+	}
+	lock, err := h.lock(t.Context(), "the next", 0, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lock.Close()
+}

@@ -10,6 +10,8 @@
 //	bin/rbee, rbee.prev, rbee.json     the hive's own rbee, the one before, its record
 //	workers/rbee-worker-<type>         link to <type>/<version>/entry
 //	workers/<type>/<version>/          manifest.json, entry (a link), payload/
+//	workers/<type>/<version>@2/        other content of it, while a process still runs from the one before
+//	tools/<name>-<version>-<digest>/   what workers are installed and run with
 //	run/                               token, settings.json, hive.json, hive.lock, supervisor.json
 //	run/workers/<id>.json              the record of a worker process
 //	logs/hive.log, hive.log.1          the daemon's output, and what it was before the last rotation
@@ -43,6 +45,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 	"unicode"
 
 	"github.com/rbee-keeper/rbee/gpu"
@@ -100,6 +103,9 @@ type Hive struct {
 
 	// command runs a program of the system; nil means runCommand.
 	command func(ctx context.Context, argv ...string) (string, error)
+
+	// stall is how long a transfer may bring no byte; 0 means stallTimeout.
+	stall time.Duration
 
 	// reached, if not nil, is told of each point at which tests end the process.
 	reached func(point string)

@@ -276,7 +276,8 @@ func TestUnpackStaysInside(t *testing.T) {
 		"absolute":     {[]tar.Header{file("/x")}, "outside"},
 		"link":         {[]tar.Header{link("l", "../..")}, "leads out"},
 		"through link": {[]tar.Header{{Name: "d/", Typeflag: tar.TypeDir, Mode: 0o755}, link("l", "d"), file("l/x")}, "no directory"},
-		"two links":    {[]tar.Header{link("a/b/c/x", "../../.."), link("y", "a/b/c/x/../../w")}, "leads out"},
+		"two links":    {[]tar.Header{link("a/b/c/x", "../../.."), link("y", "a/b/c/x/../../w")}, "leads through another link"},
+		"to a link":    {[]tar.Header{file("lib/a.so.1.2"), link("lib/a.so.1", "a.so.1.2"), link("lib/a.so", "./a.so.1"), link("current", "lib")}, ""},
 		"hard link":    {[]tar.Header{{Name: "h", Linkname: "../x", Typeflag: tar.TypeLink}}, "outside"},
 		"device":       {[]tar.Header{{Name: "d", Typeflag: tar.TypeChar}}, "type"},
 	} {

@@ -15,17 +15,17 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
 )
 
-// Names in workers/ and workers/<type>/<version>/.
+// Names in workers/ and workers/<type>/<build>/.
 const (
 	manifestName  = "manifest.json"
 	entryName     = "entry"     // link to the program in the payload
 	payloadDir    = "payload"   // the worker's files
-	previousName  = ".previous" // in workers/<type>/: link to the version before
+	previousName  = ".previous" // in workers/<type>/: link to the build of the version before
 	stagingPrefix = ".staging-"
 	oldPrefix     = ".old-" // a version that is making room for its successor
 )
 
-// Manifest is the record of an installed worker, workers/<type>/<version>/manifest.json.
+// Manifest is the record of an installed worker, workers/<type>/<build>/manifest.json.
 type Manifest struct {
 	Type      string `json:"type"`
 	Version   string `json:"version"`
@@ -34,9 +34,6 @@ type Manifest struct {
 
 	// Steps made the payload.
 	Steps []wire.InstallStep `json:"steps"`
-
-	// Tools are the directories in tools/ that the worker needs to run.
-	Tools []string `json:"tools,omitempty"`
 
 	// Launch is how the worker is run.
 	Launch *wire.Launch `json:"launch,omitempty"`
@@ -70,8 +67,8 @@ func (h *Hive) entryPath(typ string) string {
 	return h.path(wire.WorkersDir + "/" + wire.EntryPrefix + typ)
 }
 
-func (h *Hive) versionDir(typ, version string) string {
-	return h.path(wire.WorkersDir + "/" + typ + "/" + version)
+func (h *Hive) versionDir(typ, build string) string {
+	return h.path(wire.WorkersDir + "/" + typ + "/" + build)
 }
 
 // workers lists what is installed, sorted by type.
@@ -93,21 +90,21 @@ func (h *Hive) workers(ctx context.Context, deep bool) ([]wire.Worker, error) {
 	return workers, nil
 }
 
-// entryVersion is the version that a worker's entry point links to; empty if the
+// entryBuild is the build that a worker's entry point links to; empty if the
 // entry point is not one that rbee made.
-func (h *Hive) entryVersion(typ string) string {
+func (h *Hive) entryBuild(typ string) string {
 	target, err := os.Readlink(h.entryPath(typ))
 	if err != nil {
 		return ""
 	}
-	version, ok := strings.CutPrefix(target, typ+"/")
+	build, ok := strings.CutPrefix(target, typ+"/")
 	if !ok {
 		return ""
 	}
-	if version, ok = strings.CutSuffix(version, "/"+entryName); !ok || !validName(version) {
+	if build, ok = strings.CutSuffix(build, "/"+entryName); !ok || versionOf(build) == "" {
 		return ""
 	}
-	return version
+	return build
 }
 
 // worker tells what is installed as a type; nil if nothing is.
@@ -115,7 +112,8 @@ func (h *Hive) worker(ctx context.Context, typ string, deep bool) *wire.Worker {
 	if _, err := os.Lstat(h.entryPath(typ)); err != nil {
 		return nil
 	}
-	w := &wire.Worker{Type: typ, Version: h.entryVersion(typ)}
+	build := h.entryBuild(typ)
+	w := &wire.Worker{Type: typ, Version: versionOf(build)}
 	if w.Version == "" {
 		w.Foreign = true
 		if info, err := os.Stat(h.entryPath(typ)); err != nil {
@@ -125,7 +123,7 @@ func (h *Hive) worker(ctx context.Context, typ string, deep bool) *wire.Worker {
 		}
 		return w
 	}
-	dir := h.versionDir(typ, w.Version)
+	dir := h.versionDir(typ, build)
 	var m Manifest
 	switch err := atomicfile.ReadJSON(filepath.Join(dir, manifestName), &m); {
 	case errors.Is(err, fs.ErrNotExist):
@@ -139,12 +137,29 @@ func (h *Hive) worker(ctx context.Context, typ string, deep bool) *wire.Worker {
 		return w
 	}
 	w.Requested, w.SHA256, w.Bytes, w.InstalledAt = m.Requested, m.SHA256, m.Bytes, m.InstalledAt
-	w.Launch, w.Variant, w.Previous = m.Launch, m.Variant, h.previousVersion(typ)
-	w.Corrupt = m.check(ctx, dir, deep)
+	w.Launch, w.Variant, w.Previous = m.Launch, m.Variant, versionOf(h.previousBuild(typ))
+	w.Corrupt = h.check(ctx, &m, dir, deep)
 	return w
 }
 
-// check says what is wrong with the files of a version; empty if nothing is.
+// check says what is wrong with a build, its files and the tools that it runs
+// with; empty if nothing is.
+func (h *Hive) check(ctx context.Context, m *Manifest, dir string, deep bool) string {
+	if wrong := m.check(ctx, dir, deep); wrong != "" {
+		return wrong
+	}
+	for _, step := range m.Steps {
+		if step.Python == nil {
+			continue
+		}
+		if wrong := h.checkTool(ctx, &step.Python.Interpreter, deep); wrong != "" {
+			return wrong
+		}
+	}
+	return ""
+}
+
+// check says what is wrong with the files of a build; empty if nothing is.
 func (m *Manifest) check(ctx context.Context, dir string, deep bool) string {
 	entry, err := os.Stat(filepath.Join(dir, entryName))
 	switch {

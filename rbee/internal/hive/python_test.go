@@ -1,17 +1,22 @@
 package hive
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/origintest"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
@@ -130,6 +135,18 @@ func TestPython(t *testing.T) {
 	if w := h.worker(t.Context(), "one", true); !strings.Contains(w.Corrupt, "wax.py") {
 		t.Errorf("%+v", w)
 	}
+	// Without its interpreter it would not start; an install heals that, and both.
+	if err := os.Remove(filepath.Join(h.toolPath(&o.python), "bin/python3")); err != nil {
+		t.Fatal(err)
+	}
+	for _, deep := range []bool{false, true} {
+		if w := h.worker(t.Context(), "two", deep); !strings.HasPrefix(w.Corrupt, "tools/cpython-3.12.12-") || !strings.HasSuffix(w.Corrupt, "bin/python3 is missing") {
+			t.Errorf("without an interpreter: %+v", w)
+		}
+	}
+	if errs := install(t, h, one); errs[0] != "" || h.worker(t.Context(), "one", true).Corrupt != "" || h.worker(t.Context(), "two", true).Corrupt != "" {
+		t.Errorf("%q", errs)
+	}
 	remove := func(typ string) wire.Step {
 		return wire.Step{Action: wire.ActionRemoveWorker, Worker: &wire.WorkerInstall{Type: typ}}
 	}
@@ -175,11 +192,11 @@ func TestPythonGoesWrong(t *testing.T) {
 		},
 		"more than the disk has": {
 			then: func(s *wire.InstallStep) { s.Python.Wheels[0].Size = 1 << 60 },
-			want: "not enough disk",
+			want: "w.yaml:7: not enough disk",
 		},
 		"no program": {
 			edit: func(_ *origin, w *origintest.Wheel, _ *wire.InstallStep) { w.Scripts = nil },
-			want: `holds no program "venv/bin/serve"`,
+			want: `w.yaml:7: the artefact holds no program "venv/bin/serve"`,
 		},
 		"a tool without its program": {
 			then: func(s *wire.InstallStep) { s.Python.Interpreter.Entry, s.Python.Interpreter.Version = "bin/pypy", "7" },
@@ -265,6 +282,48 @@ func TestCutDownload(t *testing.T) {
 		if errs := install(t, h, step); errs[0] != "" || says(t, h, "w") != version {
 			t.Error(errs)
 		}
+	}
+}
+
+// TestSlowDisk holds that a download is gone on with although it takes the disk
+// longer to read what is there than the line may be silent.
+func TestSlowDisk(t *testing.T) {
+	t.Parallel()
+	h := newHive(t)
+	h.stall = 50 * time.Millisecond
+	data := []byte(strings.Repeat("honey", 1000))
+	const there = 2000
+	var asked []string
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked = append(asked, r.Header.Get("Range"))
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(data))
+	}))
+	defer srv.Close()
+	sum := sha256.Sum256(data)
+	a := &wire.Artefact{Name: "w", URL: srv.URL, SHA256: hex.EncodeToString(sum[:]), Size: int64(len(data))}
+	path := filepath.Join(h.UserHome, "w")
+	part, slow := path+partSuffix, path+".slow"
+	if err := errors.Join(unix.Mkfifo(part, 0o600), os.WriteFile(slow, data[:there], 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		disk, err := os.OpenFile(part, os.O_WRONLY, 0) // when it is being read
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		_, err = disk.Write(data[:there])
+		<-time.After(3 * h.stall)
+		if err := errors.Join(err, os.Rename(slow, part), disk.Close()); err != nil {
+			t.Error(err)
+		}
+	}()
+	st := &stage{session: &session{Hive: h, out: wire.NewWriter(io.Discard)}, total: a.Size}
+	if err := st.fetch(t.Context(), a, path); err != nil || len(asked) != 1 || asked[0] != "bytes=2000-" {
+		t.Errorf("%v, asked for %q", err, asked)
+	}
+	if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("%d bytes, %v", len(got), err)
 	}
 }
 

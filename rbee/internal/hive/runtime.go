@@ -119,7 +119,7 @@ func (h *Hive) engine(ctx context.Context, typ string) (workers.Engine, error) {
 	e := workers.Engine{Version: w.Version, Entry: h.entryPath(typ)}
 	if w.Version != "" {
 		// The entry point itself may lead to another version tomorrow.
-		dir := h.versionDir(typ, w.Version)
+		dir := h.versionDir(typ, h.entryBuild(typ))
 		program, err := os.Readlink(filepath.Join(dir, entryName))
 		if err != nil {
 			return fail(operations.CodeFailed, "worker type %s is damaged: %v", typ, err)

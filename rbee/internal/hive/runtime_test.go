@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -156,6 +157,81 @@ func TestRuntimeThroughTheDaemon(t *testing.T) {
 	if _, err := os.Stat(h.versionDir("fake", "1.0")); err == nil {
 		t.Error("the files of a removed type stay")
 	}
+}
+
+// TestNewContentUnderARunningWorker holds that a worker goes on with the files that
+// it was started from when its version is installed with other content, that new
+// ones get the new content, and that the old goes with the last that needs it.
+func TestNewContentUnderARunningWorker(t *testing.T) {
+	t.Parallel()
+	h, c := installWithWorker(t)
+	ref := func(w operations.WorkerProcess) operations.WorkerRef { return operations.WorkerRef{ID: w.ID} }
+	spawn := func() operations.WorkerProcess {
+		t.Helper()
+		return run[*operations.WorkerSpawnReport](t, c, operations.WorkerSpawn{Target: here, Worker: "fake", Model: "m"}).Worker
+	}
+	put := func(version, comment string, force bool) {
+		t.Helper()
+		data := append(workerProgram(t), "#"+comment...)
+		step := worker(version, "", data)
+		step.Worker.Type, step.Worker.Launch, step.Worker.Force = "fake", workerStep(t).Worker.Launch, force
+		res := apply(t, h, &wire.Request{Steps: []wire.Step{step}}, data)
+		if w := res.State.Workers[0]; res.Errors[0] != "" || w.Version != version || w.Corrupt != "" {
+			t.Fatalf("%q, %+v", res.Errors, w)
+		}
+	}
+	builds := func(want ...string) {
+		t.Helper()
+		dirs, err := filepath.Glob(h.path("workers/fake/[0-9]*"))
+		for i := range dirs {
+			dirs[i] = filepath.Base(dirs[i])
+		}
+		if err != nil || !slices.Equal(dirs, want) {
+			t.Errorf("there are %q, want %q", dirs, want)
+		}
+	}
+	put("0.9", "before", false)
+	put("1.0", "one", false)
+	builds("0.9", "1.0")
+	one := spawn()
+	before, err := os.ReadFile(one.Argv[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	same := func(when string) {
+		t.Helper()
+		if now, err := os.ReadFile(one.Argv[0]); err != nil || !bytes.Equal(now, before) {
+			t.Errorf("%s: the running worker's file is %q, %v", when, now, err)
+		}
+	}
+	put("1.0", "two", false)
+	same("another content")
+	builds("0.9", "1.0", "1.0@2")
+	two := spawn()
+	if two.Version != "1.0" || !strings.HasPrefix(two.Argv[0], h.versionDir("fake", "1.0@2")+"/") {
+		t.Errorf("the new worker: %+v", two)
+	}
+	put("1.0", "two", true)
+	same("installed again")
+	builds("0.9", "1.0", "1.0@2", "1.0@3")
+	put("1.0", "one", false) // that lies there still
+	same("back again")
+	builds("0.9", "1.0", "1.0@2")
+
+	// A rollback is to another version, not to another content.
+	rollback := wire.Step{Action: wire.ActionRollback, Worker: &wire.WorkerInstall{Type: "fake"}}
+	if res := apply(t, h, &wire.Request{Steps: []wire.Step{rollback}}, nil); res.Errors[0] != "" || res.State.Workers[0].Version != "0.9" || res.State.Workers[0].Previous != "1.0" {
+		t.Errorf("%q, %+v", res.Errors, res.State.Workers)
+	}
+	same("rolled back")
+	put("1.0", "two", false)
+	builds("0.9", "1.0", "1.0@2")
+	for _, w := range []operations.WorkerProcess{one, two} {
+		run[*operations.WorkerDeleteReport](t, c, operations.WorkerProcessDelete{Target: here, WorkerRef: ref(w)})
+	}
+	// Nothing runs: the usual name is free, and everything else goes.
+	put("1.0", "three", false)
+	builds("0.9", "1.0")
 }
 
 func readRecord(h *Hive, rec *record) error {

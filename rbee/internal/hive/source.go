@@ -1,6 +1,7 @@
 package hive
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -27,6 +28,13 @@ const (
 	stallTimeout   = 60 * time.Second // without a byte
 	progressEvery  = 200 * time.Millisecond
 )
+
+// errStalled is a transfer in which nothing came for so long.
+type errStalled struct{ limit time.Duration }
+
+func (e errStalled) Error() string { return fmt.Sprintf("no byte came for %s", e.limit) }
+
+func (h *Hive) stallLimit() time.Duration { return cmp.Or(h.stall, stallTimeout) }
 
 func checkStep(step *wire.InstallStep, of int) error {
 	if step.Into != "" && !filepath.IsLocal(filepath.FromSlash(step.Into)) {
@@ -144,13 +152,17 @@ func (st *stage) have(a *wire.Artefact, path string) bool {
 	return true
 }
 
-// take asks the other side for an artefact and stores it.
+// take asks the other side for an artefact and stores it. The other side may have
+// to fetch it first, which takes as long as it takes and shows no sign of life; once
+// it sends it does not pause.
 func (st *stage) take(a *wire.Artefact, path string) error {
 	if st.have(a, path) {
 		return nil
 	}
 	st.send(wire.Message{Need: &wire.Need{Index: st.index, SHA256: a.SHA256}})
-	blob, err := wire.NewBlobReader(st.in)
+	in := &stallReader{r: st.in, limit: st.stallLimit(), stalled: st.giveUp}
+	defer in.stop()
+	blob, err := wire.NewBlobReader(in)
 	if err != nil {
 		return fmt.Errorf("receiving %s: %w", a.Name, err)
 	}
@@ -165,6 +177,33 @@ func (st *stage) take(a *wire.Artefact, path string) error {
 		return fmt.Errorf("receiving %s: %w", a.Name, err)
 	}
 	return nil
+}
+
+// stallReader calls stalled when no byte has come for a limit, from the first one
+// until stop. It is for one goroutine.
+type stallReader struct {
+	r       io.Reader
+	limit   time.Duration
+	stalled func(error)
+	timer   *time.Timer // nil before the first byte
+}
+
+func (s *stallReader) Read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
+	switch {
+	case n == 0:
+	case s.timer == nil:
+		s.timer = time.AfterFunc(s.limit, func() { s.stalled(errStalled{s.limit}) })
+	default:
+		s.timer.Reset(s.limit)
+	}
+	return n, err
+}
+
+func (s *stallReader) stop() {
+	if s.timer != nil {
+		s.timer.Stop()
+	}
 }
 
 // partSuffix marks what has arrived of an artefact.
@@ -217,12 +256,13 @@ func (st *stage) fetch(ctx context.Context, a *wire.Artefact, path string) (err 
 		}
 	}()
 	arrived := func(n int64) { counted += n; st.arrived(n) }
+	hash := sha256.New()
+	have := hashPart(path+partSuffix, hash) // which takes a slow disk minutes
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	stalled := time.AfterFunc(stallTimeout, func() { cancel(fmt.Errorf("no byte came for %s", stallTimeout)) })
+	limit := st.stallLimit()
+	stalled := time.AfterFunc(limit, func() { cancel(errStalled{limit}) })
 	defer stalled.Stop()
-	hash := sha256.New()
-	have := hashPart(path+partSuffix, hash)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, a.URL, http.NoBody)
 	if err != nil {
 		return errors.New("the URL cannot be asked for")
@@ -249,7 +289,7 @@ func (st *stage) fetch(ctx context.Context, a *wire.Artefact, path string) (err 
 		return fmt.Errorf("the server answered %s", resp.Status)
 	}
 	err = st.store(resp.Body, a, path, have, hash, func(n int) {
-		stalled.Reset(stallTimeout)
+		stalled.Reset(limit)
 		arrived(int64(n))
 	})
 	return stripURL(ctx, err)

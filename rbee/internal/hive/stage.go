@@ -59,18 +59,18 @@ func (st *stage) fill(ctx context.Context) error {
 		return err
 	}
 	if err := st.checkSpace(); err != nil {
-		return err
+		return placed(&m.Steps[0], err)
 	}
 	for i := range m.Steps {
 		if err := st.step(ctx, &m.Steps[i]); err != nil {
-			if place := m.Steps[i].At; place != "" && ctx.Err() == nil {
-				err = fmt.Errorf("%s: %w", place, err)
+			if ctx.Err() != nil {
+				return err
 			}
-			return err
+			return placed(&m.Steps[i], err)
 		}
 	}
 	if err := st.openEntry(); err != nil {
-		return err
+		return placed(&m.Steps[0], err)
 	}
 	if err := os.Symlink(payloadDir+"/"+m.Entry, filepath.Join(st.dir, entryName)); err != nil {
 		return err
@@ -90,6 +90,15 @@ func (st *stage) fill(ctx context.Context) error {
 	return nil
 }
 
+// placed says where in the recipe that is which went wrong. What concerns all steps
+// has the place of the first.
+func placed(step *wire.InstallStep, err error) error {
+	if step.At == "" {
+		return err
+	}
+	return fmt.Errorf("%s: %w", step.At, err)
+}
+
 func (st *stage) checkSpace() error {
 	needed := uint64(max(st.total, 0)) //nolint:gosec // not negative
 	if len(st.manifest.Steps) > 1 || st.manifest.Steps[0].Kind != wire.StepFile {
@@ -101,18 +110,25 @@ func (st *stage) checkSpace() error {
 	return nil
 }
 
-func (st *stage) step(ctx context.Context, step *wire.InstallStep) error {
+// step does one step. Afterwards no link leads out of the payload, so the next one
+// can trust what is there.
+func (st *stage) step(ctx context.Context, step *wire.InstallStep) (err error) {
 	switch step.Kind {
 	case wire.StepBuiltin:
-		return st.builtin(step)
+		err = st.builtin(step)
 	case wire.StepFile:
-		return st.file(ctx, step)
+		err = st.file(ctx, step)
 	case wire.StepArchive:
-		return st.archive(ctx, step)
+		err = st.archive(ctx, step)
 	case wire.StepPython:
-		return st.python(ctx, step)
+		err = st.python(ctx, step)
+	default:
+		err = fmt.Errorf("unknown kind of install step %q", step.Kind)
 	}
-	return fmt.Errorf("unknown kind of install step %q", step.Kind)
+	if err != nil {
+		return err
+	}
+	return st.checkLinks()
 }
 
 func (st *stage) builtin(step *wire.InstallStep) error {
@@ -162,26 +178,31 @@ func (st *stage) file(ctx context.Context, step *wire.InstallStep) error {
 	return nil
 }
 
-// inside is a path in the payload, with the directories above it. No link leads it
-// elsewhere.
+// inside is a path in the payload for something new, with the directories above
+// it. Neither they nor what may be there already are links, so nothing that is
+// written there goes elsewhere.
 func (st *stage) inside(name string) (string, error) {
 	root, err := os.OpenRoot(st.payload)
 	if err != nil {
 		return "", err
 	}
 	defer root.Close()
-	name = filepath.FromSlash(name)
+	name = filepath.Clean(filepath.FromSlash(name))
 	if err := root.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 		return "", err
 	}
-	parent := st.payload
+	path := st.payload
 	for part := range strings.SplitSeq(filepath.Dir(name), string(filepath.Separator)) {
-		parent = filepath.Join(parent, part)
-		if info, err := os.Lstat(parent); err != nil || !info.IsDir() {
+		path = filepath.Join(path, part)
+		if info, err := os.Lstat(path); err != nil || !info.IsDir() {
 			return "", fmt.Errorf("%q in the payload is no directory", part)
 		}
 	}
-	return filepath.Join(st.payload, name), nil
+	path = filepath.Join(st.payload, name)
+	if info, err := os.Lstat(path); err == nil && info.Mode().Type() == fs.ModeSymlink {
+		return "", fmt.Errorf("%q in the payload is a link", name)
+	}
+	return path, nil
 }
 
 // list notes files of the payload; the last one of a path counts.
@@ -233,7 +254,6 @@ func (st *stage) python(ctx context.Context, step *wire.InstallStep) error {
 	if err != nil {
 		return err
 	}
-	st.manifest.Tools = append(st.manifest.Tools, toolDir(&p.Interpreter))
 	wheels := make([]*wire.Artefact, len(p.Wheels))
 	for i := range p.Wheels {
 		wheels[i] = &p.Wheels[i]
@@ -377,10 +397,8 @@ func (st *stage) openEntry() error {
 	if err != nil {
 		return err
 	}
-	if tools, err := filepath.EvalSymlinks(st.Hive.path(wire.ToolsDir)); err == nil {
-		if rel, err := filepath.Rel(tools, path); err == nil && filepath.IsLocal(rel) && info.Mode()&0o111 != 0 {
-			return nil
-		}
+	if st.ofTool(path) && info.Mode()&0o111 != 0 {
+		return nil
 	}
 	rel, err := filepath.Rel(root, path)
 	if err != nil || !filepath.IsLocal(rel) {
@@ -431,69 +449,5 @@ func (h *Hive) cleanDownloads() error {
 		}
 	}
 	_ = os.Remove(dir) // only if it is empty
-	return err
-}
-
-// toolDir is the name of a tool's directory in tools/.
-func toolDir(t *wire.Tool) string {
-	return t.Name + "-" + t.Version + "-" + strings.ToLower(t.Artefact.SHA256[:12])
-}
-
-// tool makes a tool be there and gives the path of its program. It is unpacked
-// once, for all workers that need it.
-func (st *stage) tool(ctx context.Context, t *wire.Tool) (program string, err error) {
-	dir := filepath.Join(st.Hive.path(wire.ToolsDir), toolDir(t))
-	program = filepath.Join(dir, filepath.FromSlash(t.Entry))
-	if _, err := os.Stat(program); err == nil {
-		st.arrived(t.Artefact.Size)
-		return program, nil
-	}
-	paths, err := st.get(ctx, &t.Artefact)
-	if err != nil {
-		return "", err
-	}
-	staged := filepath.Join(st.Hive.path(wire.ToolsDir), stagingPrefix+random())
-	if err := os.MkdirAll(staged, 0o755); err != nil { //nolint:gosec // programs are for everybody
-		return "", err
-	}
-	defer os.RemoveAll(staged)
-	if _, err := unpack(ctx, paths[0], t.Format, t.Strip, staged, int64(min(diskFree(staged), 1<<62))); err != nil { //nolint:gosec // bounded
-		return "", fmt.Errorf("unpacking %s: %w", t.Artefact.Name, err)
-	}
-	if info, err := os.Stat(filepath.Join(staged, filepath.FromSlash(t.Entry))); err != nil || info.Mode()&0o111 == 0 {
-		return "", fmt.Errorf("%s holds no program %q", t.Artefact.Name, t.Entry)
-	}
-	if err := os.Rename(staged, dir); err != nil {
-		return "", err
-	}
-	return program, atomicfile.SyncDir(filepath.Dir(dir))
-}
-
-// cleanTools removes tools that no installed version needs. uv goes too once no
-// environment is there that it has made.
-func (h *Hive) cleanTools() error {
-	entries, err := os.ReadDir(h.path(wire.ToolsDir))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	needed := map[string]bool{}
-	manifests, _ := filepath.Glob(h.path(wire.WorkersDir + "/*/*/" + manifestName)) // fails for a bad pattern only
-	for _, path := range manifests {
-		var m Manifest
-		if atomicfile.ReadJSON(path, &m) != nil {
-			continue // damaged, and reported as such
-		}
-		for _, step := range m.Steps {
-			if p := step.Python; p != nil {
-				needed[toolDir(&p.UV)], needed[toolDir(&p.Interpreter)] = true, true
-			}
-		}
-	}
-	for _, e := range entries {
-		if !needed[e.Name()] {
-			err = errors.Join(err, os.RemoveAll(filepath.Join(h.path(wire.ToolsDir), e.Name())))
-		}
-	}
-	_ = os.Remove(h.path(wire.ToolsDir)) // only if it is empty
 	return err
 }

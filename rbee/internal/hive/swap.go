@@ -10,7 +10,7 @@ import (
 )
 
 // replaceDir gives the staged directory the name dir. What had that name has
-// another one afterwards, beside it, and is removed when the type is cleaned.
+// another one afterwards, that of the staged one or [aside], for the caller to remove.
 func replaceDir(staged, dir string) error {
 	if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
 		return os.Rename(staged, dir)
@@ -21,7 +21,7 @@ func replaceDir(staged, dir string) error {
 	}
 	// Not every filesystem can exchange. A run that is killed between these two
 	// is put right by cleanType.
-	old := filepath.Join(filepath.Dir(dir), oldPrefix+filepath.Base(dir))
+	old := aside(dir)
 	if err := os.RemoveAll(old); err != nil {
 		return err
 	}
@@ -32,4 +32,9 @@ func replaceDir(staged, dir string) error {
 		return errors.Join(err, os.Rename(old, dir))
 	}
 	return nil
+}
+
+// aside is the name of a directory that makes room where two cannot be exchanged.
+func aside(dir string) string {
+	return filepath.Join(filepath.Dir(dir), oldPrefix+filepath.Base(dir))
 }

@@ -319,15 +319,15 @@ func (u *unpacker) hardlink(name, target string) error {
 	return u.root.Link(target, name)
 }
 
-// checkLinks follows every link: those that looked right one by one can still
-// lead out together.
+// checkLinks looks at all links of the archive: those that looked right one by one
+// can still lead out together.
 func (u *unpacker) checkLinks() error {
 	for name, f := range u.files {
 		if f.Link == "" {
 			continue
 		}
-		if _, err := u.root.Stat(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("%q: the link to %q leads out of the archive or nowhere: %w", name, f.Link, err)
+		if err := checkLink(u.root, name, f.Link); err != nil {
+			return err
 		}
 	}
 	return nil

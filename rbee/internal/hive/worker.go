@@ -7,13 +7,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
-	"github.com/rbee-keeper/rbee/rbee/internal/hive/workers"
 )
 
 // installWorker makes a worker type be what w says.
@@ -28,10 +26,10 @@ func (s *session) installWorker(ctx context.Context, index int, w *wire.WorkerIn
 	if !w.Force {
 		have := s.worker(ctx, w.Type, true)
 		if have != nil && have.Version == w.Version && have.SHA256 == sum && have.Corrupt == "" {
-			return "already installed", s.noteRequest(w)
+			return "already installed", s.noteRequest(w, s.entryBuild(w.Type))
 		}
-		if s.stillThere(ctx, w, sum) {
-			if err := errors.Join(s.noteRequest(w), s.enter(w.Type, w.Version)); err != nil {
+		if build := s.stillThere(ctx, w, sum); build != "" {
+			if err := errors.Join(s.noteRequest(w, build), s.enter(w.Type, build)); err != nil {
 				return "", err
 			}
 			return "was still there", s.cleanType(w.Type)
@@ -69,15 +67,25 @@ func (s *session) installWorker(ctx context.Context, index int, w *wire.WorkerIn
 	return fmt.Sprintf("%d files, %s", len(m.Files), sizeText(uint64(m.Bytes))), nil //nolint:gosec // a size
 }
 
-// stillThere reports whether the version lies there, whole, although it is not the
-// one that is installed: after a rollback.
-func (h *Hive) stillThere(ctx context.Context, w *wire.WorkerInstall, sum string) bool {
-	dir := h.versionDir(w.Type, w.Version)
-	var m Manifest
-	if atomicfile.ReadJSON(filepath.Join(dir, manifestName), &m) != nil {
-		return false
+// stillThere is the build of a version that lies there, whole, although it is not
+// the one that is installed: after a rollback, or because processes run from it. It
+// is empty if there is none.
+func (h *Hive) stillThere(ctx context.Context, w *wire.WorkerInstall, sum string) string {
+	entries, _ := os.ReadDir(h.path(wire.WorkersDir + "/" + w.Type)) // what is not there has no builds
+	for _, e := range entries {
+		if versionOf(e.Name()) != w.Version {
+			continue
+		}
+		dir := h.versionDir(w.Type, e.Name())
+		var m Manifest
+		if atomicfile.ReadJSON(filepath.Join(dir, manifestName), &m) != nil {
+			continue
+		}
+		if m.Type == w.Type && m.Version == w.Version && m.SHA256 == sum && h.check(ctx, &m, dir, true) == "" {
+			return e.Name()
+		}
 	}
-	return m.Type == w.Type && m.Version == w.Version && m.SHA256 == sum && m.check(ctx, dir, true) == ""
+	return ""
 }
 
 func checkWorker(w *wire.WorkerInstall) error {
@@ -114,8 +122,8 @@ func (h *Hive) digest(w *wire.WorkerInstall) (string, error) {
 }
 
 // noteRequest brings the record of what the config and the recipe say up to date.
-func (h *Hive) noteRequest(w *wire.WorkerInstall) error {
-	path := filepath.Join(h.versionDir(w.Type, w.Version), manifestName)
+func (h *Hive) noteRequest(w *wire.WorkerInstall, build string) error {
+	path := filepath.Join(h.versionDir(w.Type, build), manifestName)
 	var m Manifest
 	if err := atomicfile.ReadJSON(path, &m); err != nil || m.Requested == w.Requested && m.Variant == w.Variant && m.Launch.Equal(w.Launch) {
 		return err
@@ -127,7 +135,11 @@ func (h *Hive) noteRequest(w *wire.WorkerInstall) error {
 // commit puts a staged version in place: the directory, then the entry point,
 // then away with other versions.
 func (h *Hive) commit(staged string, m *Manifest) error {
-	dir := h.versionDir(m.Type, m.Version)
+	build, err := h.freeBuild(m.Type, m.Version)
+	if err != nil {
+		return err
+	}
+	dir := h.versionDir(m.Type, build)
 	if err := replaceDir(staged, dir); err != nil {
 		return fmt.Errorf("putting %s %s in place: %w", m.Type, m.Version, err)
 	}
@@ -135,22 +147,22 @@ func (h *Hive) commit(staged string, m *Manifest) error {
 		return err
 	}
 	h.reach("replaced")
-	if err := h.enter(m.Type, m.Version); err != nil {
+	if err := h.enter(m.Type, build); err != nil {
 		return err
 	}
 	h.reach("linked")
 	return h.cleanType(m.Type)
 }
 
-// enter makes the entry point of a type lead to a version, and remembers the one
-// that it led to.
-func (h *Hive) enter(typ, version string) error {
-	if before := h.entryVersion(typ); before != "" && before != version {
+// enter makes the entry point of a type lead to a build, and remembers the one of
+// another version that it led to.
+func (h *Hive) enter(typ, build string) error {
+	if before := h.entryBuild(typ); before != "" && versionOf(before) != versionOf(build) {
 		if err := h.replaceLink(before, h.path(wire.WorkersDir+"/"+typ+"/"+previousName)); err != nil {
 			return fmt.Errorf("remembering the version before: %w", err)
 		}
 	}
-	if err := h.replaceLink(typ+"/"+version+"/"+entryName, h.entryPath(typ)); err != nil {
+	if err := h.replaceLink(typ+"/"+build+"/"+entryName, h.entryPath(typ)); err != nil {
 		return fmt.Errorf("putting the entry point of %s in place: %w", typ, err)
 	}
 	return atomicfile.SyncDir(h.path(wire.WorkersDir))
@@ -169,16 +181,18 @@ func (h *Hive) replaceLink(target, path string) error {
 	return nil
 }
 
-// previousVersion is the version that a rollback goes to; empty if none is there.
-func (h *Hive) previousVersion(typ string) string {
-	version, err := os.Readlink(h.path(wire.WorkersDir + "/" + typ + "/" + previousName))
-	if now := h.entryVersion(typ); err != nil || !validName(version) || version == now || now == "" {
+// previousBuild is what a rollback goes to, of another version than the one that is
+// installed; empty if nothing is there.
+func (h *Hive) previousBuild(typ string) string {
+	build, err := os.Readlink(h.path(wire.WorkersDir + "/" + typ + "/" + previousName))
+	now := h.entryBuild(typ)
+	if err != nil || now == "" || versionOf(build) == "" || versionOf(build) == versionOf(now) {
 		return ""
 	}
-	if _, err := os.Stat(filepath.Join(h.versionDir(typ, version), manifestName)); err != nil {
+	if _, err := os.Stat(filepath.Join(h.versionDir(typ, build), manifestName)); err != nil {
 		return ""
 	}
-	return version
+	return build
 }
 
 // rollback makes the version before be the one that is installed. Workers that
@@ -187,21 +201,23 @@ func (h *Hive) rollback(ctx context.Context, w *wire.WorkerInstall) (note string
 	if w == nil || !validName(w.Type) {
 		return "", errors.New("the step names no worker type")
 	}
-	now, before := h.entryVersion(w.Type), h.previousVersion(w.Type)
+	build := h.previousBuild(w.Type)
+	now, before := versionOf(h.entryBuild(w.Type)), versionOf(build)
 	switch {
 	case now == "":
 		return "", fmt.Errorf("worker type %s is not installed by rbee there", w.Type)
 	case before == "":
 		return "", fmt.Errorf("no earlier version of %s is there, only %s", w.Type, now)
 	}
+	dir := h.versionDir(w.Type, build)
 	var m Manifest
-	if err := atomicfile.ReadJSON(filepath.Join(h.versionDir(w.Type, before), manifestName), &m); err != nil {
+	if err := atomicfile.ReadJSON(filepath.Join(dir, manifestName), &m); err != nil {
 		return "", fmt.Errorf("reading the record of %s %s: %w", w.Type, before, err)
 	}
-	if wrong := m.check(ctx, h.versionDir(w.Type, before), true); wrong != "" {
+	if wrong := h.check(ctx, &m, dir, true); wrong != "" {
 		return "", fmt.Errorf("%s %s is damaged: %s", w.Type, before, wrong)
 	}
-	if err := h.enter(w.Type, before); err != nil {
+	if err := h.enter(w.Type, build); err != nil {
 		return "", err
 	}
 	return fmt.Sprintf("%s → %s", now, before), h.cleanType(w.Type)
@@ -246,40 +262,43 @@ func (h *Hive) cleanWorkers() error {
 	return errors.Join(err, h.cleanTools())
 }
 
-// cleanType removes every version of a type but the one that the entry point
-// leads to, the one before, and those that processes run, and the type's directory
-// if that leaves it empty. Files that are not rbee's stay.
+// cleanType removes every build of a type but the one that the entry point leads
+// to, that of the version before, and those that processes run from, and the type's
+// directory if that leaves it empty. Files that are not rbee's stay.
 func (h *Hive) cleanType(typ string) error {
-	dir, current := h.path(wire.WorkersDir+"/"+typ), h.entryVersion(typ)
+	dir, current := h.path(wire.WorkersDir+"/"+typ), h.entryBuild(typ)
 	if current != "" {
 		// Two renames instead of an exchange, and killed between them.
 		if _, err := os.Lstat(filepath.Join(dir, current)); errors.Is(err, fs.ErrNotExist) {
-			_ = os.Rename(filepath.Join(dir, oldPrefix+current), filepath.Join(dir, current))
+			_ = os.Rename(aside(filepath.Join(dir, current)), filepath.Join(dir, current))
 		}
 	}
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	keep, useErr := workers.Versions(h.path(workerRecords), typ)
-	err = errors.Join(err, useErr)
-	keep = append(keep, current, h.previousVersion(typ))
+	inUse, useErr := h.buildsInUse(typ)
+	if err := errors.Join(err, useErr); err != nil {
+		return err
+	}
+	previous := h.previousBuild(typ)
 	for _, e := range entries {
+		name := e.Name()
 		switch {
-		case strings.HasPrefix(e.Name(), tempPrefix):
-			err = errors.Join(err, os.Remove(filepath.Join(dir, e.Name())))
-		case e.IsDir() && !slices.Contains(keep, e.Name()):
-			err = errors.Join(err, discard(filepath.Join(dir, e.Name())))
-		case e.Name() == previousName && h.previousVersion(typ) == "":
-			err = errors.Join(err, os.Remove(filepath.Join(dir, e.Name())))
+		case strings.HasPrefix(name, tempPrefix):
+			err = errors.Join(err, os.Remove(filepath.Join(dir, name)))
+		case e.IsDir() && name != current && name != previous && !inUse(name):
+			err = errors.Join(err, discard(filepath.Join(dir, name)))
+		case name == previousName && previous == "":
+			err = errors.Join(err, os.Remove(filepath.Join(dir, name)))
 		}
 	}
 	_ = os.Remove(dir) // only if nothing is left in it
 	return err
 }
 
-// discard removes a version or what was to become one. The new name keeps a
-// removal that is cut short from leaving half a version.
+// discard removes a build or what was to become one. The new name keeps a removal
+// that is cut short from leaving half a build.
 func discard(dir string) error {
 	name := filepath.Base(dir)
 	if !strings.HasPrefix(name, stagingPrefix) && !strings.HasPrefix(name, oldPrefix) {

@@ -394,8 +394,8 @@ func TestClear(t *testing.T) {
 		ID: "fake-2", Worker: "fake", Model: "serve", State: operations.WorkerFailed, Mark: "m-2", Boot: h.record(t).Boot,
 		EverReady: true, RestartAt: time.Now().Add(-time.Hour),
 	})
-	if versions, err := Versions(o.Dir, "fake"); err != nil || !slices.Equal(versions, []string{"1.0"}) {
-		t.Errorf("versions %v, %v", versions, err)
+	if programs, err := Programs(o.Dir, "fake"); err != nil || !slices.Equal(programs, h.record(t).Argv[:1]) {
+		t.Errorf("programs %v, %v", programs, err)
 	}
 	if err := w.save(); err != nil {
 		t.Fatal(err)

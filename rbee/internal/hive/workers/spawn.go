@@ -155,9 +155,9 @@ func Clear(ctx context.Context, o Options, workerType string) error {
 	return m.StopAll(ctx, workerType)
 }
 
-// Versions are the versions of a worker type that workers on record have not
-// ended with. dir is [Options].Dir.
-func Versions(dir, workerType string) ([]string, error) {
+// Programs are the paths of the programs of a worker type that workers on record
+// were started from and have not ended with. dir is [Options].Dir.
+func Programs(dir, workerType string) ([]string, error) {
 	m := New(Options{Dir: dir})
 	defer m.Close()
 	records, err := m.readRecords()
@@ -166,8 +166,8 @@ func Versions(dir, workerType string) ([]string, error) {
 	}
 	var list []string
 	for _, r := range records {
-		if r.Worker == workerType && r.Version != "" && !r.ended() {
-			list = append(list, r.Version)
+		if r.Worker == workerType && len(r.Argv) > 0 && !r.ended() {
+			list = append(list, r.Argv[0])
 		}
 	}
 	return list, nil

@@ -1,0 +1,139 @@
+package hive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"sort"
+	"strings"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
+)
+
+// toolDir is the name of a tool's directory in tools/.
+func toolDir(t *wire.Tool) string {
+	return t.Name + "-" + t.Version + "-" + strings.ToLower(t.Artefact.SHA256[:min(12, len(t.Artefact.SHA256))])
+}
+
+// toolFiles lies in a tool's directory and lists its files, for [Hive.checkTool].
+const toolFiles = ".rbee-files.json"
+
+// tool makes a tool be there, whole, and gives the path of its program. It is
+// unpacked once, for all workers that need it. One that is damaged makes room for
+// the same files anew, also under processes that use it.
+func (st *stage) tool(ctx context.Context, t *wire.Tool) (program string, err error) {
+	dir := st.toolPath(t)
+	program = filepath.Join(dir, filepath.FromSlash(t.Entry))
+	if st.checkTool(ctx, t, true) == "" {
+		st.arrived(t.Artefact.Size)
+		return program, nil
+	}
+	paths, err := st.get(ctx, &t.Artefact)
+	if err != nil {
+		return "", err
+	}
+	staged := st.Hive.path(wire.ToolsDir + "/" + stagingPrefix + random())
+	if err := os.MkdirAll(staged, 0o755); err != nil { //nolint:gosec // programs are for everybody
+		return "", err
+	}
+	defer os.RemoveAll(staged)
+	files, err := unpack(ctx, paths[0], t.Format, t.Strip, staged, int64(min(diskFree(staged), 1<<62))) //nolint:gosec // bounded
+	if err != nil {
+		return "", fmt.Errorf("unpacking %s: %w", t.Artefact.Name, err)
+	}
+	if info, err := os.Stat(filepath.Join(staged, filepath.FromSlash(t.Entry))); err != nil || info.Mode()&0o111 == 0 {
+		return "", fmt.Errorf("%s holds no program %q", t.Artefact.Name, t.Entry)
+	}
+	// What Python makes of its own files it makes anew as it likes.
+	files = slices.DeleteFunc(files, func(f File) bool { return strings.Contains("/"+f.Path, "/__pycache__/") })
+	sort.Slice(files, func(i, j int) bool { return files[i].Path < files[j].Path })
+	if err := atomicfile.WriteJSON(filepath.Join(staged, toolFiles), files); err != nil {
+		return "", err
+	}
+	if err := replaceDir(staged, dir); err != nil {
+		return "", fmt.Errorf("putting %s %s in place: %w", t.Name, t.Version, err)
+	}
+	_ = os.RemoveAll(aside(dir)) // if it stays, the next request removes it
+	return program, atomicfile.SyncDir(filepath.Dir(dir))
+}
+
+func (h *Hive) toolPath(t *wire.Tool) string {
+	return h.path(wire.ToolsDir + "/" + toolDir(t))
+}
+
+// checkTool says what is wrong with a tool; empty if nothing is. Of one that an
+// earlier rbee unpacked only the program is known.
+func (h *Hive) checkTool(ctx context.Context, t *wire.Tool, deep bool) string {
+	dir := h.toolPath(t)
+	name := func(path string) string { return wire.ToolsDir + "/" + toolDir(t) + "/" + path }
+	switch info, err := os.Stat(filepath.Join(dir, filepath.FromSlash(t.Entry))); {
+	case err != nil:
+		return name(t.Entry) + " is missing"
+	case !info.Mode().IsRegular() || info.Mode()&0o111 == 0:
+		return name(t.Entry) + " is not executable"
+	case !deep:
+		return ""
+	}
+	var files []File
+	if err := atomicfile.ReadJSON(filepath.Join(dir, toolFiles), &files); errors.Is(err, fs.ErrNotExist) {
+		return ""
+	} else if err != nil {
+		return name(toolFiles) + " cannot be read: " + err.Error()
+	}
+	for _, f := range files {
+		if ctx.Err() != nil {
+			return ""
+		}
+		if !filepath.IsLocal(f.Path) {
+			return name(toolFiles) + " names a file outside"
+		}
+		if wrong := f.check(filepath.Join(dir, filepath.FromSlash(f.Path)), true); wrong != "" {
+			return name(f.Path) + " " + wrong
+		}
+	}
+	return ""
+}
+
+// ofTool reports whether a path, without links in it, lies in a tool's directory.
+func (h *Hive) ofTool(path string) bool {
+	tools, err := filepath.EvalSymlinks(h.path(wire.ToolsDir))
+	if err != nil {
+		return false
+	}
+	rel, err := filepath.Rel(tools, path)
+	return err == nil && filepath.IsLocal(rel)
+}
+
+// cleanTools removes tools that no installed version needs. uv goes too once no
+// environment is there that it has made.
+func (h *Hive) cleanTools() error {
+	entries, err := os.ReadDir(h.path(wire.ToolsDir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	needed := map[string]bool{}
+	manifests, _ := filepath.Glob(h.path(wire.WorkersDir + "/*/*/" + manifestName)) // fails for a bad pattern only
+	for _, path := range manifests {
+		var m Manifest
+		if atomicfile.ReadJSON(path, &m) != nil {
+			continue // damaged, and reported as such
+		}
+		for _, step := range m.Steps {
+			if p := step.Python; p != nil {
+				needed[toolDir(&p.UV)], needed[toolDir(&p.Interpreter)] = true, true
+			}
+		}
+	}
+	for _, e := range entries {
+		if !needed[e.Name()] {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(h.path(wire.ToolsDir), e.Name())))
+		}
+	}
+	_ = os.Remove(h.path(wire.ToolsDir)) // only if it is empty
+	return err
+}

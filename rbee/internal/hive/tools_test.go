@@ -1,0 +1,80 @@
+package hive
+
+import (
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/origintest"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+)
+
+// TestDamagedTool holds that the quick look at a tool sees what keeps it from
+// starting and the deep one everything, and that whoever needs it gets it whole.
+func TestDamagedTool(t *testing.T) {
+	t.Parallel()
+	h := newHive(t)
+	data := origintest.TarGz(map[string]string{
+		"python/bin/python3": "#!/bin/sh\n", "python/lib/os.py": "os", "python/lib/__pycache__/os.pyc": "compiled",
+	})
+	tool := &wire.Tool{
+		Name: "cpython", Version: "3", Format: wire.FormatTarGz, Strip: 1, Entry: "bin/python3",
+		Artefact: *published(t, "cpython.tar.gz", data),
+	}
+	get := func() {
+		t.Helper()
+		st := &stage{session: &session{Hive: h, out: wire.NewWriter(io.Discard)}}
+		program, err := st.tool(t.Context(), tool)
+		if info, statErr := os.Stat(program); errors.Join(err, statErr) != nil || info.Mode()&0o111 == 0 {
+			t.Fatal(program, err, statErr)
+		}
+		st.dropDownloads()
+	}
+	get()
+	dir := h.toolPath(tool)
+	path := func(name string) string { return filepath.Join(dir, name) }
+	for name, c := range map[string]struct {
+		do    func() error
+		quick bool   // sees it
+		want  string // of what is seen; empty if nothing is
+	}{
+		"the program is gone":    {func() error { return os.Remove(path("bin/python3")) }, true, "/bin/python3 is missing"},
+		"it is no program":       {func() error { return os.Chmod(path("bin/python3"), 0o600) }, true, "/bin/python3 is not executable"},
+		"it is a directory":      {func() error { return errors.Join(os.Remove(path("bin/python3")), os.Mkdir(path("bin/python3"), 0o700)) }, true, "/bin/python3 is not executable"},
+		"all of it is gone":      {func() error { return os.RemoveAll(dir) }, true, "/bin/python3 is missing"},
+		"a module is gone":       {func() error { return os.Remove(path("lib/os.py")) }, false, "/lib/os.py is missing"},
+		"a module is another":    {func() error { return os.WriteFile(path("lib/os.py"), []byte("so"), 0o600) }, false, "/lib/os.py has other content"},
+		"the list is no list":    {func() error { return os.WriteFile(path(toolFiles), []byte("{"), 0o600) }, false, "cannot be read"},
+		"the list leads astray":  {func() error { return os.WriteFile(path(toolFiles), []byte(`[{"path":"../x"}]`), 0o600) }, false, "outside"},
+		"compiled anew":          {func() error { return os.WriteFile(path("lib/__pycache__/os.pyc"), []byte("anew"), 0o600) }, false, ""},
+		"made by an earlier one": {func() error { return errors.Join(os.Remove(path(toolFiles)), os.Remove(path("lib/os.py"))) }, false, ""},
+	} {
+		if err := c.do(); err != nil {
+			t.Fatal(name, err)
+		}
+		if got := h.checkTool(t.Context(), tool, false); (got != "") != c.quick || c.quick && !strings.HasSuffix(got, c.want) {
+			t.Errorf("%s: the quick look sees %q", name, got)
+		}
+		got := h.checkTool(t.Context(), tool, true)
+		if (got != "") != (c.want != "") || !strings.Contains(got, c.want) || got != "" && !strings.HasPrefix(got, wire.ToolsDir+"/cpython-3-") {
+			t.Errorf("%s: the deep look sees %q, want %q", name, got, c.want)
+		}
+		get()
+		if got := h.checkTool(t.Context(), tool, true); got != "" {
+			t.Errorf("%s: afterwards %q", name, got)
+		}
+		if err := os.RemoveAll(dir); err != nil { // the cases come in any order
+			t.Fatal(err)
+		}
+		get()
+	}
+	if left, _ := os.ReadDir(h.path(wire.ToolsDir)); len(left) != 1 {
+		t.Errorf("beside the tool: %v", left)
+	}
+	if whole, err := os.ReadFile(path("lib/os.py")); err != nil || string(whole) != "os" {
+		t.Errorf("%q, %v", whole, err)
+	}
+}
