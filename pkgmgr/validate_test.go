@@ -22,6 +22,7 @@ needs:
   gpu: %s
   gpu_memory: 16GiB
   disk: 2GiB
+  commands: [git]
 `
 
 func TestValidate(t *testing.T) {
@@ -119,6 +120,13 @@ func TestValidate(t *testing.T) {
 				Devices: []wire.Device{device("nvidia", 24, "")}, Noexec: "/home", Commands: []string{"git"},
 			},
 			errors: []string{"/home is mounted noexec"},
+		},
+		{
+			name: "none of the commands that were looked for",
+			machine: pkgmgr.State{
+				Devices: []wire.Device{device("nvidia", 24, "")}, Commands: []string{},
+			},
+			errors: []string{"worker 'needy' would not run there: git is not on its PATH"},
 		},
 		{
 			name: "key that is not there",

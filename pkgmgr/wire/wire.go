@@ -81,8 +81,9 @@ type State struct {
 	// there; else empty.
 	Noexec string `json:"noexec,omitempty"`
 
-	// Commands are those of [ProbedCommands] that are on the machine's PATH.
-	Commands []string `json:"commands,omitempty"`
+	// Commands are those of [ProbedCommands] that are on the machine's PATH: empty
+	// for a machine that has none of them, nil where nobody looked.
+	Commands []string `json:"commands"`
 
 	// Devices are the accelerators; nil if they were not asked for.
 	Devices []Device `json:"devices,omitempty"`
