@@ -312,9 +312,9 @@ func workerDiffers(have wire.Worker, wish Worker, want WorkerWant) (issue operat
 		return "", ""
 	case have.Version != want.Version:
 		return operations.IssueOutdatedWorker, fmt.Sprintf("is %s, want %s", have.Version, want.Version)
-	case want.SHA256 != "" && have.SHA256 != want.SHA256 && have.Variant != want.Variant:
+	case want.differs(have) && have.Variant != want.Variant:
 		return operations.IssueOutdatedWorker, fmt.Sprintf("%s is %s, want %s", have.Version, cmp.Or(have.Variant, "without a variant"), cmp.Or(want.Variant, "none"))
-	case want.SHA256 != "" && have.SHA256 != want.SHA256:
+	case want.differs(have):
 		return operations.IssueOutdatedWorker, fmt.Sprintf("%s is of another source than the recipe's", have.Version)
 	case want.Launch != nil && !want.Launch.Equal(have.Launch):
 		return operations.IssueOutdatedWorker, fmt.Sprintf("%s is started otherwise than the recipe says", have.Version)

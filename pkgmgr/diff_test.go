@@ -68,6 +68,14 @@ func setNeeds(w *want, n pkgmgr.Needs) {
 	w.Workers[llmKey] = llm
 }
 
+// setArchive makes llm an archive with this program.
+func setArchive(w *want, entry string) {
+	llm := w.Workers[llmKey]
+	llm.Steps = []wire.InstallStep{{Kind: wire.StepArchive, Format: wire.FormatTarGz, Artefact: &wire.Artefact{URL: "https://h/x", SHA256: "cc", Size: 70}}}
+	llm.Entry, llm.SHA256 = entry, wire.Digest(llm.Steps, entry)
+	w.Workers[llmKey] = llm
+}
+
 func setBinary(w *want, b pkgmgr.BinaryWant) { w.Binaries["linux/amd64"] = b }
 
 var diffCases = []diffCase{
@@ -237,6 +245,23 @@ var diffCases = []diffCase{
 	{
 		name: "a worker that runs, and would not be installed there again",
 		edit: func(_ *hiveState, w *want, _ *planOpts) { setNeeds(w, pkgmgr.Needs{Glibc: "2.38"}) },
+	},
+	{
+		name: "an archive on record as an earlier rbee told it",
+		edit: func(s *hiveState, w *want, _ *planOpts) {
+			setArchive(w, "bin/llm")
+			s.State.Workers[0].SHA256 = "cc"
+		},
+	},
+	{
+		name: "another program of the same archive",
+		edit: func(s *hiveState, w *want, _ *planOpts) {
+			setArchive(w, "bin/llm")
+			s.State.Workers[0].SHA256 = w.Workers[llmKey].SHA256
+			setArchive(w, "bin/llm-server")
+		},
+		steps: []string{"update_worker llm 2.0>2.0"},
+		drift: []string{"outdated_worker llm: Worker 'llm' 2.0 is of another source"},
 	},
 	{
 		name: "no room for it",

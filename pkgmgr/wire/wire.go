@@ -371,15 +371,15 @@ func (s *InstallStep) Artefacts() []*Artefact {
 }
 
 // Digest is what tells one install from another, in hex: the SHA-256 of a single
-// artefact, that of a description of several, and empty for a server inside rbee.
-// It does not depend on where artefacts come from, nor on the uv that installs
-// them.
+// file, that of a description of anything else, and empty for a server inside
+// rbee. It does not depend on where artefacts come from, nor on the uv that
+// installs them.
 func Digest(steps []InstallStep, entry string) string {
 	if len(steps) == 1 && steps[0].Kind == StepBuiltin {
 		return ""
 	}
-	if len(steps) == 1 && steps[0].Artefact != nil && steps[0].Into == "" {
-		return strings.ToLower(steps[0].Artefact.SHA256)
+	if sum, ok := single(steps, StepFile); ok {
+		return sum
 	}
 	h := sha256.New()
 	for _, s := range steps {
@@ -396,6 +396,23 @@ func Digest(steps []InstallStep, entry string) string {
 	}
 	fmt.Fprintf(h, "%q\n", entry)
 	return hex.EncodeToString(h.Sum(nil))
+}
+
+// EarlierDigest is the digest that a machine whose rbee is from before [Digest]
+// told entry, format and strip of a single archive has on record; empty where
+// none is other than today's.
+func EarlierDigest(steps []InstallStep) string {
+	sum, _ := single(steps, StepArchive)
+	return sum
+}
+
+// single is the SHA-256 of the one artefact that an install of one step of a kind
+// puts into the payload itself.
+func single(steps []InstallStep, kind StepKind) (sum string, ok bool) {
+	if len(steps) != 1 || steps[0].Kind != kind || steps[0].Artefact == nil || steps[0].Into != "" {
+		return "", false
+	}
+	return strings.ToLower(steps[0].Artefact.SHA256), true
 }
 
 // Bytes is how much an install transfers at most, as far as sizes are known.
