@@ -112,6 +112,22 @@ var diffCases = []diffCase{
 		blocked: []string{": the release is gone"},
 	},
 	{
+		name: "fresh machine, and no program runs there",
+		edit: func(s *hiveState, _ *want, _ *planOpts) {
+			s.State = &pkgmgr.State{Platform: diffPlatform, Noexec: "/home"}
+		},
+		drift:   []string{"missing_hive", "missing_worker llm"},
+		blocked: []string{": /home is mounted noexec, so that no program in it can be run; move rbee with RBEE_HOME"},
+	},
+	{
+		name: "outdated, and no program runs there any more",
+		edit: func(s *hiveState, _ *want, o *planOpts) {
+			s.State.Rbee, s.State.Broken, s.State.Noexec, o.Force = &wire.Installed{}, "permission denied", "/home", true
+		},
+		drift:   []string{"outdated_hive : The installed rbee does not work"},
+		blocked: []string{": /home is mounted noexec"},
+	},
+	{
 		name: "workers without rbee",
 		edit: func(s *hiveState, _ *want, _ *planOpts) {
 			s.State = &pkgmgr.State{Platform: diffPlatform, Workers: []wire.Worker{{Type: "llm", Foreign: true}}}
@@ -240,7 +256,8 @@ var diffCases = []diffCase{
 		},
 		drift: []string{"missing_worker llm"},
 		blocked: []string{"llm: worker 'llm' would not run there: glibc 2.36 is older than 2.38; " +
-			"/home is mounted noexec, so that no program in it can be run; move rbee with RBEE_HOME; cc is not on its PATH: engines compile"},
+			"cc is not on its PATH: engines compile kernels with a C compiler when they start (install gcc or clang); " +
+			"/home is mounted noexec, so that no program in it can be run; move rbee with RBEE_HOME"},
 	},
 	{
 		name: "a worker that runs, and would not be installed there again",

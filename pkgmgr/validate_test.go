@@ -117,9 +117,9 @@ func TestValidate(t *testing.T) {
 		{
 			name: "noexec, and a command that is not there",
 			machine: pkgmgr.State{
-				Devices: []wire.Device{device("nvidia", 24, "")}, Noexec: "/home", Commands: []string{"git"},
+				Devices: []wire.Device{device("nvidia", 24, "")}, Noexec: "/home", Commands: []string{"cc"},
 			},
-			errors: []string{"/home is mounted noexec"},
+			errors: []string{"/home is mounted noexec", "git is not on its PATH"},
 		},
 		{
 			name: "none of the commands that were looked for",
