@@ -313,7 +313,7 @@ func workerDiffers(have wire.Worker, wish Worker, want WorkerWant) (issue operat
 		return "", "" // put there by hand and adopted: whatever it is, it is the latest we know
 	case have.Foreign:
 		return operations.IssueOutdatedWorker, fmt.Sprintf("was not installed by rbee, want version %s", wish.Version)
-	case want.Err != nil && exactWish(wish.Version) && have.Version != wish.Version:
+	case want.Err != nil && exactWish(wish.Version) && !wishes(wish.Version, have.Version):
 		return operations.IssueOutdatedWorker, fmt.Sprintf("is %s, want %s", have.Version, wish.Version)
 	case want.Err != nil:
 		return "", ""
@@ -327,6 +327,12 @@ func workerDiffers(have wire.Worker, wish Worker, want WorkerWant) (issue operat
 		return operations.IssueOutdatedWorker, fmt.Sprintf("%s is started otherwise than the recipe says", have.Version)
 	}
 	return "", ""
+}
+
+// wishes reports whether an exact wish is one for a version, however it is written.
+func wishes(wish, version string) bool {
+	set, err := ParseRange(wish)
+	return err == nil && set.Has(version)
 }
 
 // adopted reports whether a wish is fulfilled by what somebody else put there.

@@ -78,7 +78,7 @@ func newResolver(o Origins, lock *Lock, art *artefacts, cacheDir string, note fu
 func (r *resolver) version(ctx context.Context, recipe *Recipe, wish string, p Platform) (string, error) {
 	if exactWish(wish) {
 		set, err := ParseRange(wish)
-		return set.Exact(), err
+		return recipe.Versions.exact(set.Exact()), err
 	}
 	r.note(fmt.Sprintf("looking for the newest %s", recipe.Type))
 	v := recipe.Versions
