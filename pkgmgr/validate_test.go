@@ -111,7 +111,7 @@ func TestValidate(t *testing.T) {
 				Devices:  []wire.Device{device("nvidia", 24, "")},
 			},
 			errors: []string{
-				"worker 'vllm': worker vllm does not run there: cuda: glibc 2.27 is older than 2.28",
+				"worker 'vllm': worker vllm does not run there: cuda-13: glibc 2.27 is older than 2.28; ",
 			},
 		},
 		{

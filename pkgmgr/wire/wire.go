@@ -431,7 +431,7 @@ type Launch struct {
 	// Args follow the entry point, and Env is added to its environment. In both,
 	// words in braces are replaced: {entry}, {payload}, {state}, {host}, {port},
 	// {model}, {model_path}, {model_file}, {model_sha256}, {devices},
-	// {device_count}, {context} and {parallel}.
+	// {device_count}, {context}, {context_total} and {parallel}.
 	Args []string          `json:"args,omitempty"`
 	Env  map[string]string `json:"env,omitempty"`
 
