@@ -2,6 +2,7 @@ package workers
 
 import (
 	"context"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -98,5 +99,18 @@ func TestContextForEachRequest(t *testing.T) {
 				t.Errorf("%s", r.Reason)
 			}
 		})
+	}
+}
+
+// TestForRequests holds that no number of requests makes memory count as little.
+func TestForRequests(t *testing.T) {
+	t.Parallel()
+	for n, want := range map[int]int64{1: 7, 3: 11, math.MaxInt: math.MaxInt64} {
+		if got := forRequests(Model{Estimate: 7, Cache: 2}, n); got != want {
+			t.Errorf("%d requests take %d, want %d", n, got, want)
+		}
+	}
+	if got := forRequests(Model{Estimate: 7}, 9); got != 7 {
+		t.Errorf("without a cache: %d", got)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"net"
 	"os"
 	"os/exec"
@@ -253,7 +254,7 @@ func (w *worker) place(ctx context.Context, l wire.Launch, model Model) (d place
 		load.Estimate, load.Explain = model.Estimate, model.Explain
 		if r.Parallel > 1 && model.Estimate > 0 && l.Memory.Share == 0 {
 			// What reserves a share divides it among requests; the others take as much for each.
-			load.Estimate += int64(r.Parallel-1) * model.Cache
+			load.Estimate = forRequests(model, r.Parallel)
 			load.Explain += fmt.Sprintf(", the context once for each of %d requests", r.Parallel)
 		}
 		if l.Memory.Fixed > 0 {
@@ -288,6 +289,14 @@ func (w *worker) place(ctx context.Context, l wire.Launch, model Model) (d place
 			return d, nil, err
 		}
 	}
+}
+
+// forRequests is what a model takes with the context of n requests, in bytes.
+func forRequests(m Model, n int) int64 {
+	if more := int64(n - 1); m.Cache <= 0 || more <= (math.MaxInt64-m.Estimate)/m.Cache {
+		return m.Estimate + more*m.Cache
+	}
+	return math.MaxInt64
 }
 
 func freeOf(chosen []operations.WorkerDevice, devices []operations.Device) map[string]uint64 {
