@@ -43,8 +43,8 @@ type WorkerSpawn struct {
 	// Port is the loopback port that the worker listens on; 0 takes a free one.
 	Port int `json:"port,omitempty"`
 
-	// ContextLength is how many tokens a conversation may have; 0 leaves it to
-	// the engine, and the estimate of memory to the recipe.
+	// ContextLength is how many tokens each conversation may have; 0 leaves it to
+	// the recipe: as many as memory was counted with, or the engine's own choice.
 	ContextLength int `json:"context_length,omitempty"`
 
 	// Parallel is how many requests it shall serve at once; 0 leaves it to the

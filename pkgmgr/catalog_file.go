@@ -60,8 +60,9 @@ type sourceEntry struct {
 	Builtin strict.Value[string] `key:"builtin" like:"echo"`
 	artefactEntry
 
-	Entry strict.Value[string]                 `key:"entry" like:"bin/server"`
-	Args  strict.Value[[]strict.Value[string]] `key:"args" like:"[--cpu]"`
+	Entry strict.Value[string]                          `key:"entry" like:"bin/server"`
+	Args  strict.Value[[]strict.Value[string]]          `key:"args" like:"[--cpu]"`
+	Env   strict.Value[map[string]strict.Value[string]] `key:"env" like:"{ NAME: value }"`
 }
 
 type stepEntry struct {

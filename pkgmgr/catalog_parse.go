@@ -42,7 +42,7 @@ var (
 	knownAPI     = []string{APIOpenAI, APIComfyUI}
 	knownFormat  = []string{"gguf", "safetensors"}
 	startWords   = []string{
-		"context", "device_count", "devices", "entry", "host", "model", "model_file", "model_path", "model_sha256",
+		"context", "context_total", "device_count", "devices", "entry", "host", "model", "model_file", "model_path", "model_sha256",
 		"parallel", "payload", "port", "state",
 	}
 	sourceWords = []string{"arch", "os", "version"}
@@ -226,17 +226,7 @@ func (c *recipeCheck) start(e *startEntry) Start {
 		c.placeholders(a, startWords)
 		s.Args = append(s.Args, a.V)
 	}
-	for _, name := range slices.Sorted(maps.Keys(e.Env.V)) {
-		v := e.Env.V[name]
-		if !envName.MatchString(name) {
-			c.report(v.Pos, "expected letters, digits and underscore", "%q is not the name of a variable", name)
-		}
-		c.placeholders(v, startWords)
-		if s.Env == nil {
-			s.Env = map[string]string{}
-		}
-		s.Env[name] = v.V
-	}
+	s.Env = c.env(e.Env.V)
 	for _, name := range slices.Sorted(maps.Keys(e.Links.V)) {
 		v := e.Links.V[name]
 		if !cleanPath(placeholder.ReplaceAllString(name, "x")) {
@@ -263,6 +253,23 @@ func (c *recipeCheck) start(e *startEntry) Start {
 		s.Prepare = append(s.Prepare, wire.HTTPRequest{Path: p.Path.V, Body: p.Body.V})
 	}
 	return s
+}
+
+// env checks variables; nil if there are none.
+func (c *recipeCheck) env(all map[string]strict.Value[string]) map[string]string {
+	var env map[string]string
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		v := all[name]
+		if !envName.MatchString(name) {
+			c.report(v.Pos, "expected letters, digits and underscore", "%q is not the name of a variable", name)
+		}
+		c.placeholders(v, startWords)
+		if env == nil {
+			env = map[string]string{}
+		}
+		env[name] = v.V
+	}
+	return env
 }
 
 // placeholders refuses words in braces that nothing would replace, and control

@@ -1,6 +1,7 @@
 package pkgmgr
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -93,8 +94,11 @@ type Source struct {
 	Steps []Step
 	Entry string
 
-	// Args are given to the program after those of [Start].
+	// Args are given to the program after those of [Start], and Env is added to
+	// its environment, in the place of what Start says there. What is installed
+	// does not depend on them.
 	Args []string
+	Env  map[string]string `json:",omitempty"` // keeps the lock's sums of recipes without it
 
 	Pos Pos
 }
@@ -189,7 +193,9 @@ func (s *Source) here() bool {
 //	{model_sha256}  the SHA-256 of the model's file
 //	{devices}       indices of its accelerators, such as "0,1"; empty on the CPU
 //	{device_count}  how many those are
-//	{context}       the length of context that was asked for; 0 if none was
+//	{context}       the length of context of one request, in tokens: what was asked
+//	                for, or what memory was counted with; 0 if neither is known
+//	{context_total} the same over all requests at once, for engines that divide it
 //	{parallel}      how many requests it shall serve at once; 1 if nothing was said
 //
 // With a question mark, such as {context?}, the whole argument or variable is left
@@ -231,12 +237,19 @@ type Memory struct {
 // Launch is the part of a recipe that a machine keeps beside a worker that was
 // installed from a source; nil for one that was put there by hand.
 func (r *Recipe) Launch(s *Source) *wire.Launch {
-	args := r.Start.Args
+	args, env := r.Start.Args, r.Start.Env
 	if s != nil && len(s.Args) > 0 {
 		args = slices.Concat(args, s.Args)
 	}
+	if s != nil && len(s.Env) > 0 {
+		env = maps.Clone(env)
+		if env == nil {
+			env = map[string]string{}
+		}
+		maps.Copy(env, s.Env)
+	}
 	l := &wire.Launch{
-		Args: args, Env: r.Start.Env, Links: r.Start.Links, Prepare: r.Start.Prepare, Serves: r.Start.Serves,
+		Args: args, Env: env, Links: r.Start.Links, Prepare: r.Start.Prepare, Serves: r.Start.Serves,
 		ReadyPath: r.Ready.Path, ReadyStatus: r.Ready.Status,
 		StallSeconds: r.Ready.Stall.Seconds(), GraceSeconds: r.Grace.Seconds(), GPU: r.Needs.GPU, Formats: r.Formats,
 	}

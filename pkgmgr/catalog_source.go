@@ -57,6 +57,7 @@ func (c *recipeCheck) source(e *sourceEntry, versions *Versions) Source {
 		c.placeholders(a, startWords)
 		s.Args = append(s.Args, a.V)
 	}
+	s.Env = c.env(e.Env.V)
 	c.sourceVersion(e, &s, versions)
 	c.entry(e, &s)
 	return s

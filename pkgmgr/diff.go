@@ -158,8 +158,8 @@ func (d *hiveDiff) compareHive() (ready, restart bool) {
 	switch reason := outdated(d.state, binary, version); {
 	case d.state.Rbee == nil:
 		d.found(operations.IssueMissingHive, "", "Hive not installed")
-		if !known || binary.Err != nil {
-			d.block("", noBinary(d.state, binary))
+		if no := noRbee(d.state, binary, known); no != "" {
+			d.block("", no)
 			return false, false
 		}
 		d.step(operations.Step{
@@ -168,14 +168,14 @@ func (d *hiveDiff) compareHive() (ready, restart bool) {
 		return true, true
 	case reason != "":
 		d.found(operations.IssueOutdatedHive, "", "%s", reason)
-		if !known || binary.Err != nil {
-			d.block("", noBinary(d.state, binary))
+		if no := noRbee(d.state, binary, known); no != "" {
+			d.block("", no)
 			return d.state.Schema == wire.Schema && d.state.Broken == "", false
 		}
 		update.Reason = reason
 		d.step(update)
 		return true, true
-	case d.opts.Force && known && binary.Err == nil:
+	case d.opts.Force && noRbee(d.state, binary, known) == "":
 		update.Reason = "forced"
 		d.step(update)
 		return true, true
@@ -189,11 +189,18 @@ func (d *hiveDiff) compareHive() (ready, restart bool) {
 	return true, false
 }
 
-func noBinary(s *State, b BinaryWant) string {
-	if b.Err != nil {
+// noRbee says why no rbee can be brought to a machine, or none that would run;
+// empty if one can.
+func noRbee(s *State, b BinaryWant, known bool) string {
+	switch {
+	case s.Noexec != "":
+		return noexecText(s)
+	case b.Err != nil:
 		return b.Err.Error()
+	case !known:
+		return fmt.Sprintf("there is no rbee for %s to bring to it", PlatformKey(s.Platform))
 	}
-	return fmt.Sprintf("there is no rbee for %s to bring to it", PlatformKey(s.Platform))
+	return ""
 }
 
 // outdated says why the installed rbee must be replaced; empty if it need not.
@@ -306,20 +313,26 @@ func workerDiffers(have wire.Worker, wish Worker, want WorkerWant) (issue operat
 		return "", "" // put there by hand and adopted: whatever it is, it is the latest we know
 	case have.Foreign:
 		return operations.IssueOutdatedWorker, fmt.Sprintf("was not installed by rbee, want version %s", wish.Version)
-	case want.Err != nil && exactWish(wish.Version) && have.Version != wish.Version:
+	case want.Err != nil && exactWish(wish.Version) && !wishes(wish.Version, have.Version):
 		return operations.IssueOutdatedWorker, fmt.Sprintf("is %s, want %s", have.Version, wish.Version)
 	case want.Err != nil:
 		return "", ""
 	case have.Version != want.Version:
 		return operations.IssueOutdatedWorker, fmt.Sprintf("is %s, want %s", have.Version, want.Version)
-	case want.SHA256 != "" && have.SHA256 != want.SHA256 && have.Variant != want.Variant:
+	case want.differs(have) && have.Variant != want.Variant:
 		return operations.IssueOutdatedWorker, fmt.Sprintf("%s is %s, want %s", have.Version, cmp.Or(have.Variant, "without a variant"), cmp.Or(want.Variant, "none"))
-	case want.SHA256 != "" && have.SHA256 != want.SHA256:
+	case want.differs(have):
 		return operations.IssueOutdatedWorker, fmt.Sprintf("%s is of another source than the recipe's", have.Version)
 	case want.Launch != nil && !want.Launch.Equal(have.Launch):
 		return operations.IssueOutdatedWorker, fmt.Sprintf("%s is started otherwise than the recipe says", have.Version)
 	}
 	return "", ""
+}
+
+// wishes reports whether an exact wish is one for a version, however it is written.
+func wishes(wish, version string) bool {
+	set, err := ParseRange(wish)
+	return err == nil && set.Has(version)
 }
 
 // adopted reports whether a wish is fulfilled by what somebody else put there.

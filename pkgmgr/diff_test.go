@@ -68,6 +68,14 @@ func setNeeds(w *want, n pkgmgr.Needs) {
 	w.Workers[llmKey] = llm
 }
 
+// setArchive makes llm an archive with this program.
+func setArchive(w *want, entry string) {
+	llm := w.Workers[llmKey]
+	llm.Steps = []wire.InstallStep{{Kind: wire.StepArchive, Format: wire.FormatTarGz, Artefact: &wire.Artefact{URL: "https://h/x", SHA256: "cc", Size: 70}}}
+	llm.Entry, llm.SHA256 = entry, wire.Digest(llm.Steps, entry)
+	w.Workers[llmKey] = llm
+}
+
 func setBinary(w *want, b pkgmgr.BinaryWant) { w.Binaries["linux/amd64"] = b }
 
 var diffCases = []diffCase{
@@ -102,6 +110,22 @@ var diffCases = []diffCase{
 		},
 		drift:   []string{"missing_hive", "missing_worker llm"},
 		blocked: []string{": the release is gone"},
+	},
+	{
+		name: "fresh machine, and no program runs there",
+		edit: func(s *hiveState, _ *want, _ *planOpts) {
+			s.State = &pkgmgr.State{Platform: diffPlatform, Noexec: "/home"}
+		},
+		drift:   []string{"missing_hive", "missing_worker llm"},
+		blocked: []string{": /home is mounted noexec, so that no program in it can be run; move rbee with RBEE_HOME"},
+	},
+	{
+		name: "outdated, and no program runs there any more",
+		edit: func(s *hiveState, _ *want, o *planOpts) {
+			s.State.Rbee, s.State.Broken, s.State.Noexec, o.Force = &wire.Installed{}, "permission denied", "/home", true
+		},
+		drift:   []string{"outdated_hive : The installed rbee does not work"},
+		blocked: []string{": /home is mounted noexec"},
 	},
 	{
 		name: "workers without rbee",
@@ -232,11 +256,29 @@ var diffCases = []diffCase{
 		},
 		drift: []string{"missing_worker llm"},
 		blocked: []string{"llm: worker 'llm' would not run there: glibc 2.36 is older than 2.38; " +
-			"/home is mounted noexec, so that no program in it can be run; move rbee with RBEE_HOME; cc is not on its PATH: engines compile"},
+			"cc is not on its PATH: engines compile kernels with a C compiler when they start (install gcc or clang); " +
+			"/home is mounted noexec, so that no program in it can be run; move rbee with RBEE_HOME"},
 	},
 	{
 		name: "a worker that runs, and would not be installed there again",
 		edit: func(_ *hiveState, w *want, _ *planOpts) { setNeeds(w, pkgmgr.Needs{Glibc: "2.38"}) },
+	},
+	{
+		name: "an archive on record as an earlier rbee told it",
+		edit: func(s *hiveState, w *want, _ *planOpts) {
+			setArchive(w, "bin/llm")
+			s.State.Workers[0].SHA256 = "cc"
+		},
+	},
+	{
+		name: "another program of the same archive",
+		edit: func(s *hiveState, w *want, _ *planOpts) {
+			setArchive(w, "bin/llm")
+			s.State.Workers[0].SHA256 = w.Workers[llmKey].SHA256
+			setArchive(w, "bin/llm-server")
+		},
+		steps: []string{"update_worker llm 2.0>2.0"},
+		drift: []string{"outdated_worker llm: Worker 'llm' 2.0 is of another source"},
 	},
 	{
 		name: "no room for it",

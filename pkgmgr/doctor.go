@@ -12,6 +12,20 @@ import (
 // fetched for it; nothing if it has all. What was not read of the machine is not
 // missed.
 func Lacks(n Needs, s *State) []string {
+	lacks := unmet(n, s)
+	if s.Noexec != "" {
+		lacks = append(lacks, noexecText(s))
+	}
+	return lacks
+}
+
+// noexecText says why no program, rbee's own among them, can be run on a machine.
+func noexecText(s *State) string {
+	return s.Noexec + " is mounted noexec, so that no program in it can be run; move rbee with RBEE_HOME"
+}
+
+// unmet is what a machine lacks for a worker, but for what it lacks for anything.
+func unmet(n Needs, s *State) []string {
 	var lacks []string
 	lack := func(format string, args ...any) { lacks = append(lacks, fmt.Sprintf(format, args...)) }
 	if len(n.OS) > 0 && !slices.Contains(n.OS, s.OS) {
@@ -27,9 +41,6 @@ func Lacks(n Needs, s *State) []string {
 		if ok, why := fitsDevice(n, s.Devices); !ok {
 			lack("%s", why)
 		}
-	}
-	if s.Noexec != "" {
-		lack("%s is mounted noexec, so that no program in it can be run; move rbee with RBEE_HOME", s.Noexec)
 	}
 	if s.Commands != nil {
 		for _, c := range n.Commands {

@@ -152,6 +152,26 @@ func TestLockIsKept(t *testing.T) {
 	}
 }
 
+// TestWishAsTagged holds that a version may be written as its tag, and is one
+// version all the same.
+func TestWishAsTagged(t *testing.T) {
+	t.Parallel()
+	f := newLockFleet(t)
+	f.release("1.0")
+	f.release("1.1")
+	for i, wish := range []string{"v1.0", "1.0"} {
+		f.config.Hives[i].Workers[1].Version = wish
+	}
+	if r := f.sync(pkgmgr.PlanOptions{}, nil); f.version("gpu-00") != "1.0" || f.version("gpu-01") != "1.0" {
+		t.Fatalf("%s: %s, %s", results(r.Hives), f.version("gpu-00"), f.version("gpu-01"))
+	}
+	fleet, _ := f.open(func(o *pkgmgr.Options) { o.Lock = new(pkgmgr.Lock) }) // nothing is known of it any more
+	fleet.Read(t.Context(), pkgmgr.ReadOptions{})
+	if plan := fleet.Plan(t.Context(), pkgmgr.PlanOptions{}); len(plan.Drift) != 0 {
+		t.Errorf("%+v", plan.Drift)
+	}
+}
+
 func TestHold(t *testing.T) {
 	t.Parallel()
 	f := newLockFleet(t)

@@ -17,7 +17,8 @@ import (
 // from what a POSIX shell can find out. The three %s stand for whether accelerators
 // are asked for, the arguments of inspect, and the names of commands.
 //
-// Values go through q, which makes them safe inside a JSON string.
+// Values go through q, which makes them safe inside a JSON string. Accelerators are
+// those that package gpu sees, so that an install decides as the installed rbee will.
 const probeScript = `ask_devices=%s
 R="${RBEE_HOME:-$HOME/.local/share/rbee}"
 B="$R/bin/rbee"
@@ -69,8 +70,40 @@ for f in "$R"/workers/rbee-worker-*; do
 	case $t in ''|-*|*[!a-z0-9-]*) continue ;; esac
 	workers="$workers${workers:+,}{\"type\":\"$t\",\"foreign\":true}"
 done
-devices=
+devices= card=
 if [ "$ask_devices" = 1 ]; then
+	add() { devices="$devices{\"vendor\":\"$1\",\"name\":\"$(q "$2")\",\"memory_bytes\":${3:-0},\"error\":\"$(q "$4")\"},"; }
+	pci=/sys/bus/pci
+	for d in "$pci"/devices/*; do
+		class= vendor= id= name= memory=
+		[ -r "$d/class" ] && [ -r "$d/vendor" ] && read -r class <"$d/class" && read -r vendor <"$d/vendor"
+		bus=${d##*/}
+		case $class$vendor in
+		0x03*0x10de|0x12*0x10de)
+			card=1
+			;;
+		0x03*0x1002|0x12*0x1002)
+			[ -r "$d/device" ] && read -r id <"$d/device"
+			[ -r "$d/product_name" ] && read -r name <"$d/product_name"
+			[ -r "$d/mem_info_vram_total" ] && read -r memory <"$d/mem_info_vram_total"
+			case $memory in *[!0-9]*) memory= ;; esac
+			if [ -e "$pci/drivers/amdgpu/$bus" ]; then
+				add amd "${name:-AMD GPU $id}" "$memory"
+			else
+				add amd '' '' 'the amdgpu driver does not run this device'
+			fi
+			;;
+		0x03*0x8086|0x12*0x8086)
+			case $bus in *:00:*) continue ;; esac # it is in the processor
+			[ -r "$d/device" ] && read -r id <"$d/device"
+			if [ -e "$pci/drivers/xe/$bus" ] || [ -e "$pci/drivers/i915/$bus" ]; then
+				add intel "Intel GPU $id"
+			else
+				add intel '' '' 'neither xe nor i915 runs this device'
+			fi
+			;;
+		esac
+	done
 	limit=
 	command -v timeout >/dev/null 2>&1 && limit='timeout 10'
 	if command -v nvidia-smi >/dev/null 2>&1; then
@@ -81,14 +114,15 @@ if [ "$ask_devices" = 1 ]; then
 				case $compute in *.*) ;; *) compute= ;; esac
 				printf '{"vendor":"nvidia","name":"%%s","memory_bytes":%%s,"driver":"%%s","compute":"%%s"},' \
 					"$(q "$name")" "$((mib * 1048576))" "$(q "$driver")" "$(q "$compute")"
-			done)
-		else
-			devices="{\"vendor\":\"nvidia\",\"name\":\"\",\"error\":\"$(q "$list")\"},"
+			done)$devices
+		elif [ -n "$card" ] || [ "$list" != 'No devices were found' ]; then
+			add nvidia '' '' "$list"
 		fi
-	elif command -v rocm-smi >/dev/null 2>&1 || command -v amd-smi >/dev/null 2>&1; then
-		devices='{"vendor":"amd","name":""},'
-	elif [ "$(uname -s)" = Darwin ] && [ "$(uname -m)" = arm64 ]; then
-		devices="{\"vendor\":\"apple\",\"name\":\"$(q "$(sysctl -n machdep.cpu.brand_string)")\",\"memory_bytes\":$(sysctl -n hw.memsize)},"
+	elif [ -n "$card" ]; then
+		add nvidia '' '' 'the NVIDIA driver is not installed: there is no nvidia-smi'
+	fi
+	if [ "$(uname -s)" = Darwin ] && [ "$(uname -m)" = arm64 ]; then
+		add apple "$(sysctl -n machdep.cpu.brand_string)" "$(sysctl -n hw.memsize)"
 	fi
 	known=true
 else

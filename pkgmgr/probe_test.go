@@ -22,6 +22,7 @@ type shellHost struct {
 	shell []string
 	home  string
 	tools string // the directory that is PATH
+	pci   string // the directory that is /sys/bus/pci
 	noise string // what the shell's start-up files print
 }
 
@@ -31,6 +32,7 @@ func (h *shellHost) Script(ctx context.Context, script string, stdout, stderr io
 	}
 	cmd := exec.CommandContext(ctx, h.shell[0], append(h.shell[1:len(h.shell):len(h.shell)], "-s")...)
 	cmd.Env = []string{"HOME=" + h.home, "PATH=" + h.tools}
+	script = strings.ReplaceAll(script, "/sys/bus/pci", h.pci)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(script), stdout, stderr
 	return cmd.Run()
 }
@@ -79,7 +81,7 @@ func (h *shellHost) write(t *testing.T, mode os.FileMode, content string, elem .
 func newShellHost(t *testing.T, home string, shell ...string) *shellHost {
 	t.Helper()
 	dir := t.TempDir()
-	h := &shellHost{shell: shell, home: filepath.Join(dir, home), tools: filepath.Join(dir, "tools")}
+	h := &shellHost{shell: shell, home: filepath.Join(dir, home), tools: filepath.Join(dir, "tools"), pci: filepath.Join(dir, "pci")}
 	for _, d := range []string{h.home, h.tools} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
 			t.Fatal(err)
@@ -232,6 +234,52 @@ func TestProbeDevices(t *testing.T) {
 		h.write(t, 0o755, "#!/bin/sh\necho \"couldn't talk to the \\\"driver\\\"\"\nexit 9\n", h.tools, "nvidia-smi")
 		s = h.mustRead(t, pkgmgr.ReadOptions{Devices: true})
 		if want := []wire.Device{{Vendor: "nvidia", Error: `couldn't talk to the "driver"`}}; !reflect.DeepEqual(s.Devices, want) {
+			t.Errorf("%+v", s.Devices)
+		}
+	})
+}
+
+// TestProbeCards holds that cards are seen without their vendors' tools, as the
+// installed rbee sees them.
+func TestProbeCards(t *testing.T) {
+	t.Parallel()
+	inEveryShell(t, func(t *testing.T, shell []string) {
+		h := newShellHost(t, "home", shell...)
+		for bus, files := range map[string][]string{ // class, vendor, device, driver
+			"0000:00:02.0": {"0x030000", "0x8086", "0x9a49", "i915"}, // in the processor
+			"0000:01:00.0": {"0x030000", "0x1002", "0x744c", "amdgpu"},
+			"0000:02:00.0": {"0x120000", "0x1002", "0x74a1", "amdgpu"},
+			"0000:03:00.0": {"0x038000", "0x1002", "0x67df", "radeon"},
+			"0000:04:00.0": {"0x030000", "0x8086", "0x56a0", "xe"},
+			"0000:05:00.0": {"0x020000", "0x8086", "0x1572", "i40e"}, // a network card
+			"0000:06:00.0": {"0x030000", "0x1a03", "0x2000", "ast"},  // a server's own display
+		} {
+			for i, name := range []string{"class", "vendor", "device"} {
+				h.write(t, 0o644, files[i]+"\n", h.pci, "devices", bus, name)
+			}
+			h.write(t, 0o644, "", h.pci, "drivers", files[3], bus)
+		}
+		h.write(t, 0o644, "AMD \"Instinct\"\n", h.pci, "devices", "0000:02:00.0", "product_name")
+		h.write(t, 0o644, "206141652992\n", h.pci, "devices", "0000:02:00.0", "mem_info_vram_total")
+		others := []wire.Device{
+			{Vendor: "amd", Name: "AMD GPU 0x744c"},
+			{Vendor: "amd", Name: `AMD "Instinct"`, MemoryBytes: 206141652992},
+			{Vendor: "amd", Error: "the amdgpu driver does not run this device"},
+			{Vendor: "intel", Name: "Intel GPU 0x56a0"},
+		}
+		s := h.mustRead(t, pkgmgr.ReadOptions{Devices: true})
+		if !s.DevicesKnown || !reflect.DeepEqual(s.Devices, others) {
+			t.Errorf("%+v", s.Devices)
+		}
+		h.write(t, 0o644, "0x030200\n", h.pci, "devices", "0000:41:00.0", "class")
+		h.write(t, 0o644, "0x10de\n", h.pci, "devices", "0000:41:00.0", "vendor")
+		s = h.mustRead(t, pkgmgr.ReadOptions{Devices: true})
+		if want := append(others[:4:4], wire.Device{Vendor: "nvidia", Error: "the NVIDIA driver is not installed: there is no nvidia-smi"}); !reflect.DeepEqual(s.Devices, want) {
+			t.Errorf("%+v", s.Devices)
+		}
+		h.write(t, 0o755, "#!/bin/sh\necho '24576, 580.65.06, 12.0, RTX'\n", h.tools, "nvidia-smi")
+		s = h.mustRead(t, pkgmgr.ReadOptions{Devices: true})
+		if len(s.Devices) != 5 || s.Devices[0].Name != "RTX" || !reflect.DeepEqual(s.Devices[1:], others) {
 			t.Errorf("%+v", s.Devices)
 		}
 	})

@@ -136,6 +136,21 @@ func (g *releases) newest(ctx context.Context, v *Versions, wish string, has fun
 	return "", fmt.Errorf("none of the newest %d releases of %s is a version %s with the files that the recipe names", seen, v.GitHub, wish)
 }
 
+// exact is the version that a wish names: people write versions as they are tagged
+// too, or with the v that the package index takes off as well.
+func (v *Versions) exact(wish string) string {
+	if v.Package != "" {
+		if bare := strings.TrimPrefix(wish, "v"); bare != "" && bare[0] >= '0' && bare[0] <= '9' {
+			return bare
+		}
+		return wish
+	}
+	if version, ok := v.versionOf(wish); ok {
+		return version
+	}
+	return wish
+}
+
 // tag is how a version is tagged, and versionOf what a tag means.
 func (v *Versions) tag(version string) string { return strings.ReplaceAll(v.Tag, "{version}", version) }
 

@@ -211,3 +211,23 @@ func TestPylock(t *testing.T) {
 		}
 	}
 }
+
+func TestExact(t *testing.T) {
+	t.Parallel()
+	tagged := func(tag string) *Versions { return &Versions{GitHub: "a/b", Tag: tag} }
+	for _, k := range []struct {
+		of         *Versions
+		wish, want string
+	}{
+		{tagged("v{version}"), "v0.3.1", "0.3.1"},
+		{tagged("v{version}"), "0.3.1", "0.3.1"},
+		{tagged("{version}"), "b9", "b9"},
+		{tagged("release-{version}"), "release-2.0", "2.0"},
+		{&Versions{Package: "x"}, "v0.10.0", "0.10.0"},
+		{&Versions{Package: "x"}, "0.10.0", "0.10.0"},
+	} {
+		if got := k.of.exact(k.wish); got != k.want {
+			t.Errorf("%s of %+v is %s, want %s", k.wish, k.of, got, k.want)
+		}
+	}
+}

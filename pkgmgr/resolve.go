@@ -78,7 +78,7 @@ func newResolver(o Origins, lock *Lock, art *artefacts, cacheDir string, note fu
 func (r *resolver) version(ctx context.Context, recipe *Recipe, wish string, p Platform) (string, error) {
 	if exactWish(wish) {
 		set, err := ParseRange(wish)
-		return set.Exact(), err
+		return recipe.Versions.exact(set.Exact()), err
 	}
 	r.note(fmt.Sprintf("looking for the newest %s", recipe.Type))
 	v := recipe.Versions
@@ -210,10 +210,11 @@ func (r *resolver) learn(ctx context.Context, name, from, sum string, size int64
 	return &wire.Artefact{Name: name, URL: from, SHA256: sum, Size: got}, nil
 }
 
-// recipeDigest tells a source's steps from others.
+// recipeDigest tells a source's steps from others. How it is started is no part of
+// them.
 func recipeDigest(s *Source) string {
 	plain := *s
-	plain.Pos = Pos{}
+	plain.Pos, plain.Args, plain.Env = Pos{}, nil, nil
 	plain.Steps = slices.Clone(s.Steps)
 	for i := range plain.Steps {
 		plain.Steps[i].Pos = Pos{}

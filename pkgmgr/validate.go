@@ -117,6 +117,9 @@ func (f *Fleet) validateMachine(v *validation, m *member) {
 			v.fail(m.hive.Pos, "", "%s", b.Err)
 		}
 	}
+	if s.Noexec != "" {
+		v.fail(m.hive.Pos, "", "%s", noexecText(s))
+	}
 	needDisk := uint64(0)
 	for _, w := range m.hive.Workers {
 		recipe, ok := f.opts.Catalog.Recipe(w.Type)
@@ -126,7 +129,7 @@ func (f *Fleet) validateMachine(v *validation, m *member) {
 		want := f.want.Workers[WorkerKey{m.hive.Alias, w.Type}]
 		if want.Err != nil && len(recipe.Sources) > 0 && !errors.Is(want.Err, ErrNotLocked) {
 			v.fail(w.Pos, v.file(f), "worker '%s': %s", w.Type, want.Err)
-		} else if lacks := Lacks(recipe.Needs, s); len(lacks) > 0 {
+		} else if lacks := unmet(recipe.Needs, s); len(lacks) > 0 {
 			v.fail(w.Pos, "", "worker '%s' would not run there: %s", w.Type, strings.Join(lacks, "; "))
 		}
 		installed := slices.ContainsFunc(s.Workers, func(have wire.Worker) bool { return have.Type == w.Type })

@@ -22,6 +22,7 @@ needs:
   gpu: %s
   gpu_memory: 16GiB
   disk: 2GiB
+  commands: [git]
 `
 
 func TestValidate(t *testing.T) {
@@ -110,15 +111,22 @@ func TestValidate(t *testing.T) {
 				Devices:  []wire.Device{device("nvidia", 24, "")},
 			},
 			errors: []string{
-				"worker 'vllm': worker vllm does not run there: cuda: glibc 2.27 is older than 2.28",
+				"worker 'vllm': worker vllm does not run there: cuda-13: glibc 2.27 is older than 2.28; ",
 			},
 		},
 		{
 			name: "noexec, and a command that is not there",
 			machine: pkgmgr.State{
-				Devices: []wire.Device{device("nvidia", 24, "")}, Noexec: "/home", Commands: []string{"git"},
+				Devices: []wire.Device{device("nvidia", 24, "")}, Noexec: "/home", Commands: []string{"cc"},
 			},
-			errors: []string{"/home is mounted noexec"},
+			errors: []string{"/home is mounted noexec", "git is not on its PATH"},
+		},
+		{
+			name: "none of the commands that were looked for",
+			machine: pkgmgr.State{
+				Devices: []wire.Device{device("nvidia", 24, "")}, Commands: []string{},
+			},
+			errors: []string{"worker 'needy' would not run there: git is not on its PATH"},
 		},
 		{
 			name: "key that is not there",

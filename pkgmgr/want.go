@@ -66,3 +66,10 @@ type WorkerWant struct {
 	// Err is why there is no way to install it; the other fields are empty then.
 	Err error
 }
+
+// differs reports whether something else is installed than what is wanted, as far
+// as that is known. A machine whose rbee is older tells archives by another sum:
+// what differs beyond that is seen once it has the new rbee.
+func (w *WorkerWant) differs(have wire.Worker) bool {
+	return w.SHA256 != "" && have.SHA256 != w.SHA256 && (have.SHA256 == "" || have.SHA256 != wire.EarlierDigest(w.Steps))
+}

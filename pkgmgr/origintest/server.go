@@ -210,6 +210,7 @@ func (s *Server) project(w http.ResponseWriter, r *http.Request, name string) {
 	if !ok {
 		backend, pkg = "", name
 	}
+	root := strings.Repeat("../", 2+strings.Count(name, "/"))
 	files := []any{}
 	for _, wheel := range s.wheels[pkg] {
 		if wheel.Torch != backend {
@@ -220,7 +221,7 @@ func (s *Server) project(w http.ResponseWriter, r *http.Request, name string) {
 			size = wheel.LieSize
 		}
 		files = append(files, map[string]any{
-			"filename": wheel.Filename(), "url": "../../packages/" + wheel.Filename(), "size": size,
+			"filename": wheel.Filename(), "url": root + "packages/" + wheel.Filename(), "size": size,
 			"hashes": map[string]string{"sha256": hexSum(wheel.Bytes())}, "yanked": wheel.Yanked,
 		})
 	}

@@ -245,6 +245,9 @@ func readRequires(address string) ([]string, error) {
 		return nil, err
 	}
 	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s: %s", address, resp.Status)
+	}
 	temp, err := os.CreateTemp("", "wheel")
 	if err != nil {
 		return nil, err

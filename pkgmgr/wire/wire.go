@@ -81,8 +81,9 @@ type State struct {
 	// there; else empty.
 	Noexec string `json:"noexec,omitempty"`
 
-	// Commands are those of [ProbedCommands] that are on the machine's PATH.
-	Commands []string `json:"commands,omitempty"`
+	// Commands are those of [ProbedCommands] that are on the machine's PATH: empty
+	// for a machine that has none of them, nil where nobody looked.
+	Commands []string `json:"commands"`
 
 	// Devices are the accelerators; nil if they were not asked for.
 	Devices []Device `json:"devices,omitempty"`
@@ -370,15 +371,15 @@ func (s *InstallStep) Artefacts() []*Artefact {
 }
 
 // Digest is what tells one install from another, in hex: the SHA-256 of a single
-// artefact, that of a description of several, and empty for a server inside rbee.
-// It does not depend on where artefacts come from, nor on the uv that installs
-// them.
+// file, that of a description of anything else, and empty for a server inside
+// rbee. It does not depend on where artefacts come from, nor on the uv that
+// installs them.
 func Digest(steps []InstallStep, entry string) string {
 	if len(steps) == 1 && steps[0].Kind == StepBuiltin {
 		return ""
 	}
-	if len(steps) == 1 && steps[0].Artefact != nil && steps[0].Into == "" {
-		return strings.ToLower(steps[0].Artefact.SHA256)
+	if sum, ok := single(steps, StepFile); ok {
+		return sum
 	}
 	h := sha256.New()
 	for _, s := range steps {
@@ -397,6 +398,23 @@ func Digest(steps []InstallStep, entry string) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
+// EarlierDigest is the digest that a machine whose rbee is from before [Digest]
+// told entry, format and strip of a single archive has on record; empty where
+// none is other than today's.
+func EarlierDigest(steps []InstallStep) string {
+	sum, _ := single(steps, StepArchive)
+	return sum
+}
+
+// single is the SHA-256 of the one artefact that an install of one step of a kind
+// puts into the payload itself.
+func single(steps []InstallStep, kind StepKind) (sum string, ok bool) {
+	if len(steps) != 1 || steps[0].Kind != kind || steps[0].Artefact == nil || steps[0].Into != "" {
+		return "", false
+	}
+	return strings.ToLower(steps[0].Artefact.SHA256), true
+}
+
 // Bytes is how much an install transfers at most, as far as sizes are known.
 func Bytes(steps []InstallStep) (n int64) {
 	for i := range steps {
@@ -413,7 +431,7 @@ type Launch struct {
 	// Args follow the entry point, and Env is added to its environment. In both,
 	// words in braces are replaced: {entry}, {payload}, {state}, {host}, {port},
 	// {model}, {model_path}, {model_file}, {model_sha256}, {devices},
-	// {device_count}, {context} and {parallel}.
+	// {device_count}, {context}, {context_total} and {parallel}.
 	Args []string          `json:"args,omitempty"`
 	Env  map[string]string `json:"env,omitempty"`
 

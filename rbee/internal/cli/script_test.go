@@ -240,6 +240,8 @@ func hub(ts *testscript.TestScript, _ bool, _ []string) {
 //
 //	origin start                begins, with tools, and names itself in the environment
 //	origin release 1.1          publishes a version of the engine and of the package beeserve
+//	origin release 1.1 LIE      the same, and lies about it: no-digest, wrong-digest, wrong-size
+//	origin comfyui 0.3.62       publishes a version of ComfyUI, and what it requires
 //	origin break PART STATUS    answers downloads so from now on, or cuts them off
 //	origin limit TOKEN          answers only those with the token
 //	origin mend                 ends both
@@ -261,12 +263,32 @@ func origin(ts *testscript.TestScript, _ bool, args []string) {
 	switch args[0] {
 	case "release":
 		program := "#!/bin/sh\n# version " + args[1] + "\nexec \"$HOME/.local/share/rbee/bin/rbee\" worker echo \"$@\"\n"
-		s.AddRelease("bees/engine", origintest.Release{Tag: "v" + args[1], Code: origintest.TarGz(map[string]string{"engine-x/requirements.txt": "wax >=1 # honey comb\n", "engine-x/main.sh": program}), Assets: map[string][]byte{
+		lie := ""
+		if len(args) > 2 {
+			lie = args[2]
+		}
+		s.AddRelease("bees/engine", origintest.Release{Tag: "v" + args[1], NoDigest: lie == "no-digest", WrongDigest: lie == "wrong-digest", Code: origintest.TarGz(map[string]string{"engine-x/requirements.txt": "wax >=1 # honey comb\n", "engine-x/main.sh": program}), Assets: map[string][]byte{
 			"engine-" + args[1] + "-linux-any.tar.gz": origintest.TarGz(map[string]string{"engine-x/bin/engine": program, "engine-x/data": strings.Repeat("x", 100_000)}),
 			"engine-" + args[1] + "-cuda.tar.gz":      origintest.TarGz(map[string]string{"engine-x/bin/engine": program}),
 		}})
 		s.AddWheel(origintest.Wheel{Name: "beeserve", Version: args[1], Requires: []string{"wax>=1"}, Scripts: map[string]string{"beeserve": program}})
-		s.AddWheel(origintest.Wheel{Name: "wax", Version: args[1], Files: map[string]string{"wax.py": args[1]}})
+		wax := origintest.Wheel{Name: "wax", Version: args[1], Files: map[string]string{"wax.py": args[1]}}
+		if lie == "wrong-size" {
+			wax.LieSize = 7
+		}
+		s.AddWheel(wax)
+	case "comfyui":
+		s.AddRelease("comfyanonymous/ComfyUI", origintest.Release{Tag: "v" + args[1], Code: origintest.TarGz(map[string]string{
+			"ComfyUI-x/main.py": "#!/bin/sh\nexec \"$TESTS\" comfytest \"$@\"\n", "ComfyUI-x/requirements.txt": "wax >=1 # honey comb\ntorch\n",
+			"ComfyUI-x/custom_nodes/example_node.py.example": "",
+		})})
+		s.AddWheel(origintest.Wheel{Name: "wax", Version: "1.5", Files: map[string]string{"wax.py": ""}})
+		for _, name := range []string{"torch", "torchvision", "torchaudio"} {
+			s.AddWheel(origintest.Wheel{Name: name, Version: "2.9", Files: map[string]string{name + "/cuda.py": ""}}) // as the index has it
+			for _, backend := range []string{"cpu", "cu128", "cu130", "rocm6.4"} {
+				s.AddWheel(origintest.Wheel{Name: name, Version: "2.9+" + backend, Torch: backend, Files: map[string]string{name + "/" + backend + ".py": ""}})
+			}
+		}
 	case "break":
 		status, err := strconv.Atoi(args[2])
 		switch {

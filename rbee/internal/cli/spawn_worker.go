@@ -16,7 +16,7 @@ type spawnWorkerCmd struct {
 	Hive     string   `placeholder:"ALIAS" help:"The hive; may be left out if the config has only one."`
 	Device   string   `placeholder:"DEVICES" help:"The accelerators: indices such as 0,1; auto, which chooses by free memory; or none for the CPU. Auto when not given."`
 	Port     int      `placeholder:"PORT" help:"The port it listens on, on the hive alone; any free one when not given."`
-	Context  int      `placeholder:"TOKENS" help:"How long a conversation may become; the engine chooses when not given."`
+	Context  int      `placeholder:"TOKENS" help:"How long each conversation may become; the recipe chooses when not given."`
 	Parallel int      `placeholder:"N" help:"How many requests it shall serve at once; the engine chooses when not given."`
 	Env      []string `sep:"none" placeholder:"NAME[=VALUE]" help:"A variable for its environment, without =VALUE with the value it has here; may be given several times."`
 	Detach   bool     `help:"Do not wait until it is ready."`

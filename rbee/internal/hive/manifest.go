@@ -2,6 +2,7 @@ package hive
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -47,6 +48,20 @@ type Manifest struct {
 	InstalledAt time.Time `json:"installed_at"`
 	Entry       string    `json:"entry"` // path of the program in the payload
 	Files       []File    `json:"files"` // sorted by path
+}
+
+// UnmarshalJSON reads a record. One that an earlier rbee wrote has another sum for
+// a single archive; its steps tell today's, so that nothing is installed again
+// that is there.
+func (m *Manifest) UnmarshalJSON(data []byte) error {
+	type plain Manifest
+	if err := json.Unmarshal(data, (*plain)(m)); err != nil {
+		return err
+	}
+	if earlier := wire.EarlierDigest(m.Steps); earlier != "" && m.SHA256 == earlier {
+		m.SHA256 = wire.Digest(m.Steps, m.Entry)
+	}
+	return nil
 }
 
 // File is one file of a worker's payload, or one symbolic link.

@@ -148,7 +148,7 @@ func findModel(ctx context.Context, store *models.Store, model string, length in
 	if err != nil {
 		return workers.Model{}, err
 	}
-	found := workers.Model{Path: m.Path}
+	found := workers.Model{Path: m.Path, Context: length}
 	if found.SHA256, found.Sum, err = modelSum(m.Path); err != nil {
 		return workers.Model{}, err
 	}
@@ -158,6 +158,7 @@ func findModel(ctx context.Context, store *models.Store, model string, length in
 		return found, nil
 	}
 	found.Estimate, found.Explain = estimate.Total(), estimate.Explain()
+	found.Context, found.Cache = int(estimate.Context), estimate.Cache
 	return found, nil
 }
 

@@ -14,9 +14,11 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -75,19 +77,51 @@ func New() *Server {
 }
 
 // Main plays ComfyUI in the process of a test binary that was called with the
-// argument "comfytest" and ComfyUI's own. Otherwise it does nothing.
+// argument "comfytest" and ComfyUI's own. Otherwise it does nothing. As ComfyUI, it
+// does not start where the base directory has no custom_nodes, or where another
+// process has its database open.
 func Main() {
 	if len(os.Args) < 2 || os.Args[1] != "comfytest" {
 		return
 	}
 	flags := flag.NewFlagSet("comfytest", flag.ExitOnError)
 	host, port, dir := flags.String("listen", "", ""), flags.String("port", "", ""), flags.String("base-directory", "", "")
+	database := flags.String("database-url", "", "")
+	flags.Bool("disable-auto-launch", false, "")
+	flags.Bool("cpu", false, "")
 	_ = flags.Parse(os.Args[2:]) // ends the process instead
+	lock, err := open(*dir, *database)
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
 	s := New()
 	s.Dir = *dir
 	fmt.Println("To see the GUI go to: http://" + net.JoinHostPort(*host, *port))
 	fmt.Println(http.ListenAndServe(net.JoinHostPort(*host, *port), s)) //nolint:gosec // for tests
+	runtime.KeepAlive(lock)
 	os.Exit(1)
+}
+
+// open looks into the base directory and takes the database, which is free again
+// once the file is closed. Errors are worded as ComfyUI's.
+func open(dir, database string) (*os.File, error) {
+	nodes := filepath.Join(dir, "custom_nodes")
+	if _, err := os.ReadDir(nodes); err != nil {
+		return nil, fmt.Errorf("FileNotFoundError: [Errno 2] No such file or directory: '%s'", nodes)
+	}
+	path, ok := strings.CutPrefix(database, "sqlite:///")
+	if !ok {
+		return nil, nil //nolint:nilnil // it has none
+	}
+	f, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR, 0o600) //nolint:gosec // for tests
+	if err == nil {
+		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) //nolint:gosec // a file's number
+	}
+	if err != nil {
+		return nil, fmt.Errorf("RuntimeError: Could not acquire lock on database '%s': %w", path, err)
+	}
+	return f, nil
 }
 
 // Close ends the work.

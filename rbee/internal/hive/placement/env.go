@@ -1,6 +1,8 @@
 package placement
 
 import (
+	"cmp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -17,11 +19,17 @@ import (
 // same to HIP, and vLLM refuses two that differ, so it stays unset.
 //
 // Intel: https://intel.github.io/llvm/EnvironmentVariables.html, ONEAPI_DEVICE_SELECTOR.
+//
+// Vulkan, of whatever vendor, listens to none of these. What engines built on ggml
+// take of it is said by GGML_VK_VISIBLE_DEVICES, with indices that run through all
+// vendors: https://docs.ollama.com/gpu. The Vulkan loader sorts devices by PCI
+// address, discrete ones first.
 const (
 	cudaOrder   = "CUDA_DEVICE_ORDER"
 	cudaVisible = "CUDA_VISIBLE_DEVICES"
 	hipVisible  = "HIP_VISIBLE_DEVICES"
 	oneAPI      = "ONEAPI_DEVICE_SELECTOR"
+	ggmlVulkan  = "GGML_VK_VISIBLE_DEVICES"
 )
 
 // nothing is an index that no device has, which ends the list of visible ones
@@ -29,8 +37,9 @@ const (
 // for one that is not set; and where CUDA and HIP variables must agree, these do.
 const nothing = "-1"
 
-// visible lets an engine see these devices, all of one vendor, and no others.
-func visible(chosen []Device) map[string]string {
+// visible lets an engine see these devices, all of one vendor, and no others of
+// those that are here.
+func visible(chosen, here []Device) map[string]string {
 	env := map[string]string{}
 	if len(chosen) == 0 {
 		return env
@@ -48,7 +57,25 @@ func visible(chosen []Device) map[string]string {
 	case "intel":
 		env[oneAPI] = "level_zero:" + indices(list)
 	}
+	if vulkan := vulkanIndices(chosen, here); vulkan != nil {
+		env[ggmlVulkan] = indices(vulkan)
+	}
 	return env
+}
+
+// vulkanIndices are the indices of devices where those of all vendors are counted
+// together; nil if that cannot be told, or if there is no Vulkan.
+func vulkanIndices(chosen, here []Device) []int {
+	if slices.ContainsFunc(here, func(d Device) bool { return d.Vendor == "apple" || d.PCIBusID == "" }) {
+		return nil
+	}
+	order := slices.Clone(here)
+	slices.SortStableFunc(order, func(a, b Device) int { return cmp.Compare(a.PCIBusID, b.PCIBusID) })
+	var list []int
+	for _, c := range chosen {
+		list = append(list, slices.IndexFunc(order, func(d Device) bool { return d.PCIBusID == c.PCIBusID }))
+	}
+	return list
 }
 
 // hidden lets an engine see none of the devices that are here.
@@ -62,6 +89,9 @@ func hidden(devices []Device) map[string]string {
 			env[hipVisible] = nothing
 		case "intel":
 			env[oneAPI] = "*:cpu"
+		}
+		if vendor != "apple" {
+			env[ggmlVulkan] = nothing
 		}
 	}
 	return env

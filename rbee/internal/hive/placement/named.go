@@ -41,7 +41,7 @@ func (l Load) named(devices []Device) (Decision, error) {
 	if draining {
 		return Decision{}, waitFor(chosen)
 	}
-	return l.decide(chosen, "as asked"), nil
+	return l.decide(chosen, devices, "as asked"), nil
 }
 
 // vendorOf is the vendor that indices are meant for: the engine's, else the only

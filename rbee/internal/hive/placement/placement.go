@@ -140,11 +140,12 @@ func (w *Wait) Error() string {
 // [*Wait]. The same input gives the same decision.
 //
 // The decision's environment holds one vendor's variable, with indices in PCI
-// order and never UUIDs, which some engines cannot read:
+// order and never UUIDs, which some engines cannot read, and that for Vulkan:
 //
 //	NVIDIA  CUDA_DEVICE_ORDER=PCI_BUS_ID, CUDA_VISIBLE_DEVICES=0,1
 //	AMD     HIP_VISIBLE_DEVICES=0,1
 //	Intel   ONEAPI_DEVICE_SELECTOR=level_zero:0,1
+//	all     GGML_VK_VISIBLE_DEVICES=0,1, counted through all vendors
 //	Apple   nothing: there is one device, and no way to hide it
 //
 // For the CPU, it hides the devices of every vendor that is here.
@@ -198,7 +199,7 @@ func (l Load) auto(devices []Device) (Decision, error) {
 	}
 	if chosen := l.choose(idle); chosen != nil {
 		slices.SortFunc(chosen, byIndex)
-		return l.decide(chosen, fmt.Sprintf("most memory free of %s", count(len(slices.Concat(groups...)), "device"))), nil
+		return l.decide(chosen, devices, fmt.Sprintf("most memory free of %s", count(len(slices.Concat(groups...)), "device"))), nil
 	}
 	if chosen := l.choose(drained); chosen != nil {
 		return Decision{}, waitFor(chosen)
@@ -248,9 +249,9 @@ func (l Load) groups(devices []Device) [][]Device {
 	return groups
 }
 
-// decide makes the decision for devices that hold the load.
-func (l Load) decide(chosen []Device, why string) Decision {
-	d := Decision{Env: visible(chosen), Reason: l.reason(chosen, why)}
+// decide makes the decision for devices, of those that are here, that hold the load.
+func (l Load) decide(chosen, here []Device, why string) Decision {
+	d := Decision{Env: visible(chosen, here), Reason: l.reason(chosen, why)}
 	for _, c := range chosen {
 		d.Devices = append(d.Devices, operations.WorkerDevice{Index: c.Index, Vendor: c.Vendor, UUID: c.UUID, Name: c.Name})
 		takes := l.reserves(c)

@@ -33,7 +33,9 @@ type Engine struct {
 type Model struct {
 	Path     string // file or directory
 	SHA256   string // of the file, in hex; empty for a directory
-	Estimate int64  // device memory in bytes, 0 if not known
+	Estimate int64  // device memory in bytes with the context of one request, 0 if not known
+	Context  int    // length of context in tokens that is counted with, 0 if not known
+	Cache    int64  // part of Estimate that the context of one request takes
 	Explain  string // how the estimate came about
 
 	// Sum computes SHA256 where that is empty, if the recipe asks for it: it is as

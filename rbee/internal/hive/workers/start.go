@@ -1,13 +1,16 @@
 package workers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -117,18 +120,26 @@ func (w *worker) launch(ctx context.Context) error {
 	if err := w.save(); err != nil {
 		return fmt.Errorf("writing the worker's record: %w", err)
 	}
-	return w.exec(argv, environment(engine.Launch, words, place.Env, w.record()))
+	return w.exec(argv, environment(engine, words, place.Env, w.record()))
 }
 
+// usualPath is where programs are if the hive itself was told nothing.
+const usualPath = "/usr/local/bin:/usr/bin:/bin"
+
 // environment is the hive's own without what belongs to the hive alone or chooses
-// devices, then what
-// the recipe, the placement and the user add, in this order.
-func environment(l wire.Launch, words words, place map[string]string, r record) []string {
-	var env []string
+// devices, then what the recipe, the placement and the user add, in this order. The
+// engine finds first what lies beside its program: engines that compile kernels
+// start the tools of their own environment by name.
+func environment(e Engine, words words, place map[string]string, r record) []string {
+	l := e.Launch
+	env := []string{"PATH=" + filepath.Dir(e.Entry) + string(filepath.ListSeparator) + cmp.Or(os.Getenv("PATH"), usualPath)}
 	for _, v := range os.Environ() {
 		name, _, _ := strings.Cut(v, "=")
 		switch name {
-		case "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "ZE_AFFINITY_MASK", "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ONEAPI_DEVICE_SELECTOR":
+		case "PATH":
+			continue // told above
+		case "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "ZE_AFFINITY_MASK", "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ONEAPI_DEVICE_SELECTOR",
+			"GGML_VK_VISIBLE_DEVICES":
 			continue // they would number the devices anew, under those that the worker is given
 		case "NOTIFY_SOCKET", "INVOCATION_ID", "JOURNAL_STREAM", "SYSTEMD_EXEC_PID", "MEMORY_PRESSURE_WATCH", "MEMORY_PRESSURE_WRITE", "LISTEN_FDS", "LISTEN_PID":
 			continue // between systemd and the hive
@@ -218,12 +229,12 @@ func (m Model) isFile() bool { return m.SHA256 != "" || m.Sum != nil }
 
 // model finds what the engine is given, where its recipe asks for it.
 func (w *worker) model(ctx context.Context, l wire.Launch, r record) (Model, error) {
-	if !asks(l, "{model_path}", "{model_file}", "{model_sha256}") || w.m.o.Model == nil {
-		return Model{}, nil
-	}
 	length := r.ContextLength
 	if length == 0 && l.Memory != nil {
 		length = l.Memory.Context
+	}
+	if !asks(l, "{model_path}", "{model_file}", "{model_sha256}") || w.m.o.Model == nil {
+		return Model{Context: length}, nil
 	}
 	model, err := w.m.o.Model(ctx, r.Model, length)
 	if err == nil && !model.isFile() && asks(l, "{model_file}", "{model_sha256}") {
@@ -247,6 +258,11 @@ func (w *worker) place(ctx context.Context, l wire.Launch, model Model) (d place
 	if l.Memory != nil {
 		load.Overhead, load.Fraction = l.Memory.Overhead, l.Memory.Share
 		load.Estimate, load.Explain = model.Estimate, model.Explain
+		if r.Parallel > 1 && model.Estimate > 0 && l.Memory.Share == 0 {
+			// What reserves a share divides it among requests; the others take as much for each.
+			load.Estimate = forRequests(model, r.Parallel)
+			load.Explain += fmt.Sprintf(", the context once for each of %d requests", r.Parallel)
+		}
 		if l.Memory.Fixed > 0 {
 			load.Estimate, load.Explain = l.Memory.Fixed, "as its recipe says"
 		}
@@ -279,6 +295,14 @@ func (w *worker) place(ctx context.Context, l wire.Launch, model Model) (d place
 			return d, nil, err
 		}
 	}
+}
+
+// forRequests is what a model takes with the context of n requests, in bytes.
+func forRequests(m Model, n int) int64 {
+	if more := int64(n - 1); m.Cache <= 0 || more <= (math.MaxInt64-m.Estimate)/m.Cache {
+		return m.Estimate + more*m.Cache
+	}
+	return math.MaxInt64
 }
 
 func freeOf(chosen []operations.WorkerDevice, devices []operations.Device) map[string]uint64 {

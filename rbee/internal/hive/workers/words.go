@@ -1,6 +1,7 @@
 package workers
 
 import (
+	"cmp"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -14,7 +15,8 @@ import (
 )
 
 // words are what stands for the words in braces of a recipe; [pkgmgr.Start] says
-// what they mean.
+// what they mean. A key with a question mark is for a word with one, where that
+// means less than without it: what was asked for alone.
 type words map[string]string
 
 // inBraces is a word of a recipe; one with a question mark may be missing.
@@ -29,11 +31,14 @@ func (m *Manager) words(e Engine, port int, r record, model Model, devices []ope
 	if model.isFile() {
 		file = filepath.Base(model.Path)
 	}
+	length, parallel := cmp.Or(r.ContextLength, model.Context), max(1, r.Parallel)
 	return words{
 		"entry": e.Entry, "payload": e.Payload, "state": m.stateDir(r.ID), "host": host, "port": strconv.Itoa(port),
 		"model": r.Model, "model_path": model.Path, "model_file": file, "model_sha256": model.SHA256,
 		"devices": strings.Join(indices, ","), "device_count": strconv.Itoa(max(1, len(indices))),
-		"context": strconv.Itoa(r.ContextLength), "parallel": strconv.Itoa(r.Parallel),
+		"context": strconv.Itoa(length), "context?": strconv.Itoa(r.ContextLength),
+		"context_total": strconv.Itoa(length * parallel), "context_total?": strconv.Itoa(r.ContextLength * parallel),
+		"parallel": strconv.Itoa(parallel), "parallel?": strconv.Itoa(r.Parallel),
 	}
 }
 
@@ -47,14 +52,15 @@ func (w words) replace(text string, quote func(string) string) (filled string, o
 	ok = true
 	filled = inBraces.ReplaceAllStringFunc(text, func(word string) string {
 		m := inBraces.FindStringSubmatch(word)
-		value, known := w[m[1]]
+		value, known := w[m[1]+m[2]]
+		if !known {
+			value, known = w[m[1]]
+		}
 		switch {
 		case !known:
 			return word
 		case m[2] == "?" && (value == "" || value == "0"):
 			ok = false
-		case m[1] == "parallel" && value == "0":
-			value = "1"
 		}
 		return quote(value)
 	})

@@ -1,0 +1,116 @@
+package workers
+
+import (
+	"context"
+	"math"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+)
+
+// TestEnvironmentPath holds that an engine finds the tools of its own environment,
+// whether the hive was told a path or not, and that what a recipe says counts.
+func TestEnvironmentPath(t *testing.T) {
+	e := Engine{Entry: "/w/payload/venv/bin/vllm"}
+	for own, want := range map[string]string{"/opt/bin:/bin": "/w/payload/venv/bin:/opt/bin:/bin", "": "/w/payload/venv/bin:" + usualPath} {
+		t.Setenv("PATH", own)
+		if got := valuesOf(environment(e, words{}, nil, record{}), "PATH"); !slices.Equal(got, []string{want}) {
+			t.Errorf("%q: %q", own, got)
+		}
+	}
+	e.Launch.Env = map[string]string{"PATH": "/its/own"}
+	if got := valuesOf(environment(e, words{}, nil, record{}), "PATH"); got[len(got)-1] != "/its/own" { // the last one counts
+		t.Errorf("%q", got)
+	}
+}
+
+// TestEnvironmentDevices holds that what chooses devices for the hive does not
+// number them anew for its workers.
+func TestEnvironmentDevices(t *testing.T) {
+	const name = "GGML_VK_VISIBLE_DEVICES"
+	t.Setenv(name, "3")
+	if got := valuesOf(environment(Engine{}, words{}, map[string]string{name: "0"}, record{}), name); !slices.Equal(got, []string{"0"}) {
+		t.Errorf("%q", got)
+	}
+}
+
+func valuesOf(env []string, name string) (values []string) {
+	for _, v := range env {
+		if value, ok := strings.CutPrefix(v, name+"="); ok {
+			values = append(values, value)
+		}
+	}
+	return values
+}
+
+// TestContextForEachRequest holds that an engine is told the length of context that
+// was counted with, for one request and for all, and that memory is counted alike:
+// for every request, but for engines that divide a share of the device.
+func TestContextForEachRequest(t *testing.T) {
+	t.Parallel()
+	const gib = 1 << 30
+	for _, k := range []struct {
+		name            string
+		length, request int
+		share           float64
+		args            string
+		estimate        int64 // in GiB
+	}{
+		{"nothing was asked for", 0, 0, 0, `"8192","8192","1"`, 5 + 1},
+		{"requests at once", 0, 3, 0, `"8192","24576","3","n=3"`, 5 + 2 + 1},
+		{"a length", 4096, 2, 0, `"4096","8192","2","c=4096","t=8192","n=2"`, 5 + 1 + 1},
+		{"a share", 0, 3, 0.5, `"8192","24576","3","n=3"`, 40},
+	} {
+		t.Run(k.name, func(t *testing.T) {
+			t.Parallel()
+			o := options(t.TempDir())
+			engine := o.Engine
+			o.Engine = func(ctx context.Context, typ string) (Engine, error) {
+				e, err := engine(ctx, typ)
+				e.Launch.Args = []string{
+					"engine", "{port}", "serve", "{model_path}", "{context}", "{context_total}", "{parallel}", "c={context?}", "t={context_total?}", "n={parallel?}",
+				}
+				e.Launch.Memory = &wire.Memory{Overhead: gib, Share: k.share}
+				return e, err
+			}
+			o.Model = func(_ context.Context, _ string, length int) (Model, error) {
+				if length == 0 {
+					length = 8192
+				}
+				return Model{Path: "/m", Estimate: 5 * gib, Cache: gib, Context: length, Explain: "as a test says"}, nil
+			}
+			o.Devices = func(context.Context) ([]operations.Device, error) {
+				return []operations.Device{{Vendor: "nvidia", MemoryTotal: 80 * gib, MemoryFree: new(uint64(80 * gib))}}, nil
+			}
+			r, err := manager(t, o).Spawn(t.Context(), operations.WorkerSpawn{Worker: "fake", Model: "x", ContextLength: k.length, Parallel: k.request}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if args := get(t, r.Worker.Port, "/args"); !strings.Contains(args, `"/m",`+k.args+"]") {
+				t.Errorf("started with %s", args)
+			}
+			if want := k.estimate * gib; r.Worker.MemoryEstimate != want {
+				t.Errorf("%d GiB are counted, want %d: %s", r.Worker.MemoryEstimate/gib, k.estimate, r.Reason)
+			}
+			if told := strings.Contains(r.Reason, "the context once for each of"); told != (k.request > 1 && k.share == 0) {
+				t.Errorf("%s", r.Reason)
+			}
+		})
+	}
+}
+
+// TestForRequests holds that no number of requests makes memory count as little.
+func TestForRequests(t *testing.T) {
+	t.Parallel()
+	for n, want := range map[int]int64{1: 7, 3: 11, math.MaxInt: math.MaxInt64} {
+		if got := forRequests(Model{Estimate: 7, Cache: 2}, n); got != want {
+			t.Errorf("%d requests take %d, want %d", n, got, want)
+		}
+	}
+	if got := forRequests(Model{Estimate: 7}, 9); got != 7 {
+		t.Errorf("without a cache: %d", got)
+	}
+}
