@@ -35,7 +35,8 @@ type ApplyOptions struct {
 // of the fleet, sorted by alias. What fails on one hive does not stop another.
 //
 // When ctx ends, hives stop after cleaning up what they were in the middle of;
-// what was done before is in the result.
+// what was done before is in the result. Holds that an upgrade has ended are gone
+// from the lock, in memory.
 func (f *Fleet) Apply(ctx context.Context, plan operations.Plan, o ApplyOptions) []operations.HiveReport {
 	reports := make([]operations.HiveReport, len(f.members))
 	forEach(ctx, len(f.members), f.opts.Parallel, func(ctx context.Context, i int) {
@@ -59,7 +60,23 @@ func (f *Fleet) Apply(ctx context.Context, plan operations.Plan, o ApplyOptions)
 			reports[i].Status, reports[i].Error = operations.HiveUnreachable, m.err
 		}
 	})
+	f.endHolds()
 	return reports
+}
+
+// endHolds ends what kept workers at a version that they no longer have.
+func (f *Fleet) endHolds() {
+	for _, m := range f.members {
+		if m.state == nil {
+			continue
+		}
+		for _, w := range m.state.Workers {
+			want := f.want.Workers[WorkerKey{m.hive.Alias, w.Type}]
+			if want.EndsHold && want.Version == w.Version {
+				f.opts.Lock.release(m.hive.Alias, w.Type)
+			}
+		}
+	}
 }
 
 func seconds(d time.Duration) float64 { return d.Round(time.Millisecond).Seconds() }

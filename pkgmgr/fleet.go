@@ -47,8 +47,8 @@ type Options struct {
 	// Origins are where versions and files of workers come from.
 	Origins Origins
 
-	// Lock is what wishes came to; nil knows nothing. [Fleet.Plan] changes it in
-	// memory, and it is the caller's to save it.
+	// Lock is what wishes came to; nil knows nothing. [Fleet.Plan] and [Fleet.Apply]
+	// change it in memory, and it is the caller's to save it.
 	Lock *Lock
 
 	// Push makes this side fetch what is to be downloaded and send it, for hives

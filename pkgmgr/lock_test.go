@@ -25,6 +25,9 @@ start: { args: [--port, "{port}"] }
 ready: { path: /health }
 `
 
+// engineWish is what the hives of a lockFleet want besides echo.
+var engineWish = pkgmgr.Worker{Type: "engine", Version: pkgmgr.Latest}
+
 // lockFleet is a fleet whose worker comes from releases, with its lock.
 type lockFleet struct {
 	t        *testing.T
@@ -49,7 +52,7 @@ func newLockFleet(t *testing.T) *lockFleet {
 	f := &lockFleet{t: t, origin: origintest.New(t), lock: filepath.Join(dir, "hives.lock"), catalog: catalog, cache: t.TempDir()}
 	f.config, f.machines = echoFleet(2)
 	for i := range f.config.Hives {
-		f.config.Hives[i].Workers = append(f.config.Hives[i].Workers, pkgmgr.Worker{Type: "engine", Version: pkgmgr.Latest})
+		f.config.Hives[i].Workers = append(f.config.Hives[i].Workers, engineWish)
 	}
 	return f
 }
@@ -137,7 +140,7 @@ func TestLockIsKept(t *testing.T) {
 	}
 	// A hive that is held stays; an upgrade ends that.
 	lock := f.load()
-	lock.Hold("gpu-00", "engine", "1.0", time.Now())
+	lock.Hold("gpu-00", engineWish, "1.0", time.Now())
 	if err := lock.Save(); err != nil {
 		t.Fatal(err)
 	}
@@ -160,7 +163,7 @@ func TestHold(t *testing.T) {
 	f.release("1.1")
 	f.sync(pkgmgr.PlanOptions{Upgrade: true}, nil)
 	lock := f.load()
-	lock.Hold("gpu-00", "engine", "1.0", time.Now())
+	lock.Hold("gpu-00", engineWish, "1.0", time.Now())
 	if err := lock.Save(); err != nil {
 		t.Fatal(err)
 	}

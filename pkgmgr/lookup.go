@@ -53,12 +53,10 @@ func (l *lookup) worker(ctx context.Context, hive string, w Worker, s *State, wa
 	binary := want.Binaries[PlatformKey(s.Platform)]
 	rbeeVersion := cmp.Or(binary.Version, f.opts.Version)
 	machine := Machine{Platform: s.Platform, Devices: s.Devices, DevicesKnown: s.DevicesKnown}
-	held := f.opts.Lock.held(hive, w.Type)
-	if l.upgrades(w.Type) {
-		held = ""
-	}
-	version, err := held, error(nil)
-	if held == "" {
+	hold, held := f.opts.Lock.held(hive, w.Type)
+	stays := held && hold.Requested == w.Version && !l.upgrades(w.Type)
+	version, err := hold.Version, error(nil)
+	if !stays {
 		version, err = l.version(ctx, recipe, w.Version, s.Platform, rbeeVersion)
 	}
 	if errors.Is(err, ErrNotLocked) {
@@ -75,7 +73,7 @@ func (l *lookup) worker(ctx context.Context, hive string, w Worker, s *State, wa
 		return WorkerWant{Err: err, Needs: recipe.Needs}
 	}
 	out := l.chosen(ctx, recipe, choice, w.Version, s.Platform)
-	out.Held = held != ""
+	out.Held, out.EndsHold = stays, held && !stays
 	for i := range out.Steps {
 		if out.Steps[i].Kind == wire.StepBuiltin {
 			out.SHA256 = binary.SHA256
@@ -115,9 +113,6 @@ func (l *lookup) upgrades(typ string) bool {
 // version is the exact version that a wish comes to.
 func (l *lookup) version(ctx context.Context, recipe *Recipe, wish string, p Platform, rbeeVersion string) (string, error) {
 	if recipe.Versions == nil || len(recipe.Sources) == 0 {
-		if l.upgrades(recipe.Type) {
-			l.fleet.opts.Lock.release(recipe.Type)
-		}
 		return recipe.Version(wish, rbeeVersion)
 	}
 	key := [2]string{recipe.Type, wish}
@@ -144,7 +139,6 @@ func (l *lookup) newest(ctx context.Context, recipe *Recipe, wish string, p Plat
 	if err != nil {
 		return "", &LookupError{at(recipe, recipe.Versions.Pos, err)}
 	}
-	lock.release(recipe.Type)
 	if ok && CompareVersions(version, locked.Version) < 0 {
 		version = locked.Version
 	}

@@ -41,8 +41,9 @@ type WorkerWant struct {
 	Version         string
 	Variant, Reason string
 
-	// Held says that the hive's worker is kept at this version by a rollback.
-	Held bool
+	// Held says that the hive's worker is kept at this version by a rollback, and
+	// EndsHold that it is kept at another one no longer, once it has this version.
+	Held, EndsHold bool
 
 	// SHA256 tells this install from others: [wire.Digest] of Steps. For a server
 	// inside rbee it is that of the platform's rbee, and empty if that is not

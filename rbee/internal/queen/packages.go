@@ -50,7 +50,8 @@ func (q *Queen) sync(ctx context.Context, op operations.PackageSync, events oper
 		return nil, err
 	}
 	reports := fleet.Apply(ctx, plan, pkgmgr.ApplyOptions{Force: op.Force, LockWait: lockWait(op.LockWaitSeconds)})
-	if err := q.remember(d, fleet.States(), reports); err != nil {
+	// Once more: what an upgrade has moved is held no longer.
+	if err := errors.Join(d.lock.Save(), q.remember(d, fleet.States(), reports)); err != nil {
 		return nil, err
 	}
 	return fleet.SyncReport(plan, reports, time.Since(start)), nil
