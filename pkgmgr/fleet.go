@@ -75,6 +75,7 @@ type Fleet struct {
 	opts       Options
 	configPath string
 	members    []*member
+	from       *fetcher
 	art        *artefacts
 	uploads    chan struct{}
 	packed     packedBinaries
@@ -110,11 +111,12 @@ func Open(c *Config, o Options) (*Fleet, error) {
 	}
 	f.opts.Owner = cmp.Or(o.Owner, defaultOwner())
 	f.opts.CacheDir = cmp.Or(o.CacheDir, defaultCacheDir())
-	f.art = &artefacts{dir: filepath.Join(f.opts.CacheDir, "artefacts"), client: o.Origins.HTTP, bundle: o.Bundle}
+	f.from = o.Origins.fetcher()
+	f.art = &artefacts{dir: filepath.Join(f.opts.CacheDir, "artefacts"), from: f.from, bundle: o.Bundle}
 	if f.opts.Lock == nil {
 		f.opts.Lock = &Lock{}
 	}
-	f.resolver = newResolver(o.Origins, f.opts.Lock, f.art, f.opts.CacheDir, func(text string) {
+	f.resolver = newResolver(f.from, f.opts.Lock, f.art, f.opts.CacheDir, func(text string) {
 		f.emit(operations.Event{Type: operations.EventNote, Message: text})
 	})
 

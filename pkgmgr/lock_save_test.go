@@ -50,14 +50,15 @@ func TestSaveKeepsWhatOthersWrote(t *testing.T) {
 	f.release("1.0")
 	f.sync(pkgmgr.PlanOptions{}, nil)
 	f.release("1.1")
+	f.hold("gpu-00", "1.0")
 	slow := f.load()
 	_, upgrade := f.plan(pkgmgr.PlanOptions{Upgrade: true})
 	f.release("1.2")
-	f.hold("gpu-01", "1.0")
+	f.hold("gpu-02", "1.0")
 	if r := f.sync(pkgmgr.PlanOptions{Upgrade: true}, func(o *pkgmgr.Options) { o.Only = []string{"gpu-00"} }); f.version("gpu-00") != "1.2" {
 		t.Fatal(results(r.Hives))
 	}
-	slow.Hold("gpu-00", engineWish, "1.0", time.Now())
+	slow.Hold("gpu-01", engineWish, "1.0", time.Now())
 	for _, lock := range []*pkgmgr.Lock{slow, upgrade} { // the upgrade found an older version
 		if err := lock.Save(); err != nil {
 			t.Fatal(err)
@@ -67,7 +68,7 @@ func TestSaveKeepsWhatOthersWrote(t *testing.T) {
 		}
 	}
 	text, err := os.ReadFile(f.lock)
-	if err != nil || strings.Count(string(text), `"hive"`) != 2 || !strings.Contains(string(text), `"previous": "1.1"`) {
+	if err != nil || strings.Count(string(text), `"hive"`) != 2 || strings.Contains(string(text), "gpu-00") || !strings.Contains(string(text), `"previous": "1.1"`) {
 		t.Errorf("%v:\n%s", err, text)
 	}
 	// A file that cannot be read again is not written over.

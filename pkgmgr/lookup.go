@@ -94,12 +94,15 @@ func (l *lookup) chosen(ctx context.Context, recipe *Recipe, choice Choice, wish
 	}
 	out := WorkerWant{
 		Version: choice.Version, Variant: choice.Source.Name, Reason: choice.Reason, Launch: recipe.Launch(&choice.Source), Needs: recipe.Needs,
-		Steps: steps, Entry: choice.Source.Entry, SHA256: wire.Digest(steps, choice.Source.Entry), Files: map[string]string{},
+		Steps: steps, Entry: choice.Source.Entry, SHA256: wire.Digest(steps, choice.Source.Entry), Files: map[string]string{}, Unsure: map[string]bool{},
 	}
 	for i, step := range choice.Source.Steps {
 		steps[i].At = place(recipe, step.Pos)
-		if step.Origin.File != "" && l.fleet.opts.Bundle == nil {
-			out.Files[steps[i].Artefact.SHA256] = step.Origin.File
+		switch o := step.Origin; {
+		case o.File != "" && l.fleet.opts.Bundle == nil:
+			out.Files[steps[i].Artefact.SHA256] = o.File
+		case o.Code, o.URL != "" && o.SHA256 == "":
+			out.Unsure[steps[i].Artefact.SHA256] = true
 		}
 	}
 	return out

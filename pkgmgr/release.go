@@ -3,18 +3,14 @@ package pkgmgr
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"path"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
@@ -22,9 +18,7 @@ import (
 // releases asks the release API of GitHub, or of a server of its own that answers
 // alike: https://docs.github.com/en/rest/releases/releases
 type releases struct {
-	http  *http.Client
-	base  string // https://api.github.com
-	token string
+	from *fetcher // its api is https://api.github.com
 
 	mu    sync.Mutex
 	known map[string]*release // by repository and tag
@@ -46,15 +40,11 @@ type releaseAsset struct {
 	URL    string `json:"browser_download_url"`
 }
 
-// maxAnswer bounds an answer of an API, and maxPages how many pages of releases
-// are looked through.
+// maxPages bounds how many pages of releases are looked through.
 const (
-	maxAPIAnswer = 64 << 20
-	maxPages     = 20
-	perPage      = 10 // a release may list hundreds of assets
+	maxPages = 20
+	perPage  = 10 // a release may list hundreds of assets
 )
-
-var errNotFound = errors.New("not found")
 
 // tagged is the release with a tag.
 func (g *releases) tagged(ctx context.Context, repo, tag string) (*release, error) {
@@ -189,56 +179,8 @@ func (r *release) artefact(repo, pattern string) (wire.Artefact, error) {
 
 // get asks the API and reads its JSON.
 func (g *releases) get(ctx context.Context, what string, into any) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, fetchStall, fmt.Errorf("no answer within %s", fetchStall))
-	defer cancel()
-	address := strings.TrimSuffix(g.base, "/") + what
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
-	if err != nil {
-		return fmt.Errorf("asking %s: %w", shown(address), withoutAddress(ctx, err))
-	}
-	req.Header.Set("Accept", "application/vnd.github+json")
-	req.Header.Set("X-GitHub-Api-Version", "2022-11-28")
-	req.Header.Set("User-Agent", "rbee")
-	if g.token != "" {
-		req.Header.Set("Authorization", "Bearer "+g.token)
-	}
-	resp, err := cmp.Or(g.http, http.DefaultClient).Do(req)
-	if err != nil {
-		return fmt.Errorf("asking %s: %w", shown(address), withoutAddress(ctx, err))
-	}
-	defer resp.Body.Close()
-	switch resp.StatusCode {
-	case http.StatusOK:
-	case http.StatusNotFound:
-		return errNotFound
-	default:
-		return g.refused(address, resp)
-	}
-	if err := json.NewDecoder(io.LimitReader(resp.Body, maxAPIAnswer)).Decode(into); err != nil {
-		return fmt.Errorf("asking %s: its answer cannot be read: %w", shown(address), withoutAddress(ctx, err))
-	}
-	return nil
-}
-
-// refused words an answer that is none, and what would help.
-func (g *releases) refused(address string, resp *http.Response) error {
-	h := resp.Header
-	limited := resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode == http.StatusForbidden && h.Get("X-RateLimit-Remaining") == "0"
-	switch {
-	case limited:
-		until := "for now"
-		if at, err := strconv.ParseInt(h.Get("X-RateLimit-Reset"), 10, 64); err == nil {
-			until = "before " + time.Unix(at, 0).Format("15:04:05")
-		} else if wait, err := strconv.Atoi(h.Get("Retry-After")); err == nil {
-			until = fmt.Sprintf("for %d s", wait)
-		}
-		help := "set GITHUB_TOKEN to a token of yours, which may ask more often"
-		if g.token != "" {
-			help = "the token in GITHUB_TOKEN has used up its share"
-		}
-		return fmt.Errorf("%s takes no more requests %s: %s", shown(g.base), until, help)
-	case resp.StatusCode == http.StatusUnauthorized && g.token != "":
-		return fmt.Errorf("%s does not accept the token in GITHUB_TOKEN", shown(g.base))
-	}
-	return fmt.Errorf("asking %s: the server answers %s", shown(address), resp.Status)
+	header := http.Header{"Accept": {"application/vnd.github+json"}, "X-Github-Api-Version": {"2022-11-28"}}
+	return g.from.ask(ctx, strings.TrimSuffix(g.from.api, "/")+what, header, func(resp *http.Response) error {
+		return readJSON(resp, into)
+	})
 }

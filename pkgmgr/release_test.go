@@ -56,7 +56,7 @@ func newAPI(t *testing.T, f *fakeAPI) *releases {
 	t.Helper()
 	srv := httptest.NewServer(f)
 	t.Cleanup(srv.Close)
-	return &releases{base: srv.URL}
+	return &releases{from: &fetcher{api: srv.URL}}
 }
 
 func assets(names ...string) []releaseAsset {
@@ -108,11 +108,11 @@ func TestRateLimit(t *testing.T) {
 	if _, err := g.tagged(t.Context(), "a/b", "v1"); err == nil || !strings.Contains(err.Error(), "takes no more requests before 03:04:05: set GITHUB_TOKEN") {
 		t.Errorf("%v", err)
 	}
-	g.token = "spent"
+	g.from.token = "spent"
 	if _, err := g.tagged(t.Context(), "a/b", "v1"); err == nil || !strings.Contains(err.Error(), "the token in GITHUB_TOKEN has used up its share") || strings.Contains(err.Error(), "spent") {
 		t.Errorf("%v", err)
 	}
-	g.token = "good"
+	g.from.token = "good"
 	if r, err := g.tagged(t.Context(), "a/b", "v1"); err != nil || r.Tag != "v1" {
 		t.Errorf("%v, %v", r, err)
 	}

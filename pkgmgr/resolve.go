@@ -56,7 +56,6 @@ const (
 type resolver struct {
 	releases releases
 	index    index
-	http     *http.Client
 	art      *artefacts
 	lock     *Lock
 	cacheDir string
@@ -65,11 +64,17 @@ type resolver struct {
 	note     func(string)
 }
 
-func newResolver(o Origins, lock *Lock, art *artefacts, cacheDir string, note func(string)) *resolver {
+func newResolver(from *fetcher, lock *Lock, art *artefacts, cacheDir string, note func(string)) *resolver {
 	return &resolver{
-		releases: releases{http: o.HTTP, base: cmp.Or(o.GitHubAPI, publicGitHubAPI), token: o.GitHubToken},
-		index:    index{http: o.HTTP, base: cmp.Or(o.PythonIndex, publicPythonIndex)},
-		http:     o.HTTP, art: art, lock: lock, cacheDir: cacheDir, tools: toolRecipes(), versions: map[string]string{}, note: note,
+		releases: releases{from: from}, index: index{from: from},
+		art: art, lock: lock, cacheDir: cacheDir, tools: toolRecipes(), versions: map[string]string{}, note: note,
+	}
+}
+
+// fetcher asks these places.
+func (o Origins) fetcher() *fetcher {
+	return &fetcher{
+		http: o.HTTP, api: cmp.Or(o.GitHubAPI, publicGitHubAPI), token: o.GitHubToken, index: cmp.Or(o.PythonIndex, publicPythonIndex),
 	}
 }
 
@@ -171,14 +176,14 @@ func (r *resolver) artefact(ctx context.Context, v *Versions, o Origin, version 
 			return nil, err
 		}
 		if o.Code {
-			return r.learn(ctx, path.Base(v.GitHub)+"-"+version+".tar.gz", rel.Code, "", 0)
+			return r.learn(ctx, path.Base(v.GitHub)+"-"+version+".tar.gz", rel.Code, 0)
 		}
 		a, err := rel.artefact(v.GitHub, o.Asset)
 		if err != nil {
 			return nil, err
 		}
 		if a.SHA256 == "" {
-			return r.learn(ctx, a.Name, a.URL, "", a.Size)
+			return r.learn(ctx, a.Name, a.URL, a.Size)
 		}
 		return &a, nil
 	case o.URL != "":
@@ -187,7 +192,7 @@ func (r *resolver) artefact(ctx context.Context, v *Versions, o Origin, version 
 			name = path.Base(u.Path)
 		}
 		if o.SHA256 == "" {
-			return r.learn(ctx, name, o.URL, "", o.Size)
+			return r.learn(ctx, name, o.URL, o.Size)
 		}
 		return &wire.Artefact{Name: name, URL: o.URL, SHA256: o.SHA256, Size: o.Size}, nil
 	default:
@@ -196,11 +201,11 @@ func (r *resolver) artefact(ctx context.Context, v *Versions, o Origin, version 
 	}
 }
 
-// learn fetches a file of which no checksum is published. It is kept, so that
-// hives can still get it if the address answers with something else one day.
-func (r *resolver) learn(ctx context.Context, name, from, sum string, size int64) (*wire.Artefact, error) {
+// learn fetches a file of which no checksum is published. It is kept, so that this
+// machine can still send it if the address answers with something else one day.
+func (r *resolver) learn(ctx context.Context, name, from string, size int64) (*wire.Artefact, error) {
 	r.note("fetching " + name + " to learn its checksum")
-	sum, got, err := r.art.learn(ctx, r.http, from, sum)
+	sum, got, err := r.art.learn(ctx, from, size)
 	switch {
 	case err != nil:
 		return nil, err
@@ -302,13 +307,15 @@ func (r *resolver) python(ctx context.Context, want *Python, glibc string, p Pla
 	}
 	for i := range out.Wheels {
 		w := &out.Wheels[i]
-		if w.URL, err = absoluteURL(r.index.base, w.URL); err != nil {
+		if w.URL, err = absoluteURL(r.index.from.index, w.URL); err != nil {
 			return nil, fmt.Errorf("the address of %s: %w", w.Name, err)
 		}
 	}
 	return out, nil
 }
 
+// absoluteURL is the address that a reference in the index means, without the
+// credentials of the index: the lock is for others to read.
 func absoluteURL(base, ref string) (string, error) {
 	b, err := url.Parse(base)
 	if err != nil {
@@ -318,7 +325,7 @@ func absoluteURL(base, ref string) (string, error) {
 	if err != nil || u.Scheme != "https" && u.Scheme != "http" {
 		return "", errors.New("it is not one of https or http")
 	}
-	u.Fragment = ""
+	u.Fragment, u.User = "", nil
 	return u.String(), nil
 }
 
@@ -351,7 +358,7 @@ func (r *resolver) wheels(ctx context.Context, t target, want *Python, requireme
 	cmd := exec.CommandContext(ctx, program, append(args, "--output-file", lock, "-")...)
 	cmd.Dir, cmd.Stdin, cmd.WaitDelay = dir, strings.NewReader(requirements), time.Second
 	cmd.Env = append(os.Environ(),
-		"UV_DEFAULT_INDEX="+r.index.base, "UV_CACHE_DIR="+filepath.Join(r.cacheDir, "uv"),
+		"UV_DEFAULT_INDEX="+r.index.from.index, "UV_CACHE_DIR="+filepath.Join(r.cacheDir, "uv"),
 		"UV_PYTHON_INSTALL_DIR="+filepath.Join(r.cacheDir, "python"),
 	)
 	var stderr bytes.Buffer

@@ -55,8 +55,11 @@ type WorkerWant struct {
 	Steps []wire.InstallStep
 	Entry string
 
-	// Files are the artefacts that are files on this machine, by SHA-256.
-	Files map[string]string
+	// Files are the artefacts that are files on this machine, by SHA-256. Unsure are
+	// those whose address may answer with something else one day, such as an archive
+	// that is generated: this machine keeps and sends them.
+	Files  map[string]string
+	Unsure map[string]bool
 
 	// Launch is how the hive shall run it; nil compares nothing.
 	Launch *wire.Launch
