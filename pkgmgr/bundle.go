@@ -257,7 +257,7 @@ type bundleContents struct {
 // collect finds out what goes in.
 func (c *bundleContents) collect(ctx context.Context, o BundleOptions) {
 	f := c.fleet
-	l := &lookup{fleet: f, opts: PlanOptions{Fetch: true}, versions: map[[2]string]versionOrErr{}, failed: map[string]error{}}
+	l := f.newLookup(PlanOptions{Fetch: true})
 	for _, m := range f.members {
 		if m.extra {
 			continue

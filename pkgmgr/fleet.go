@@ -280,7 +280,7 @@ func (f *Fleet) upgrades(before []LockedWorker) []operations.Upgrade {
 // lookUp collects what Diff needs to know.
 func (f *Fleet) lookUp(ctx context.Context, o PlanOptions) Want {
 	want := Want{Version: f.opts.Version, Binaries: map[string]BinaryWant{}, Workers: map[WorkerKey]WorkerWant{}}
-	l := &lookup{fleet: f, opts: o, versions: map[[2]string]versionOrErr{}, failed: map[string]error{}}
+	l := f.newLookup(o)
 	for _, m := range f.members {
 		if m.state == nil || m.extra {
 			continue

@@ -39,10 +39,13 @@ type lockFleet struct {
 	cache    string
 }
 
-func newLockFleet(t *testing.T) *lockFleet {
+func newLockFleet(t *testing.T) *lockFleet { return newRecipeFleet(t, engineRecipe) }
+
+// newRecipeFleet is a lockFleet with another recipe for the engine.
+func newRecipeFleet(t *testing.T, recipe string) *lockFleet {
 	t.Helper()
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "engine.yaml"), []byte(engineRecipe), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "engine.yaml"), []byte(recipe), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	catalog, err := pkgmgr.LoadCatalog(dir)

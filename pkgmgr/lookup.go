@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"time"
@@ -39,6 +40,18 @@ type versionOrErr struct {
 	err     error
 }
 
+// newLookup begins to look up.
+func (f *Fleet) newLookup(o PlanOptions) *lookup {
+	var platforms []Platform
+	for _, m := range f.members {
+		if m.state != nil && !m.extra && !slices.Contains(platforms, m.state.Platform) {
+			platforms = append(platforms, m.state.Platform)
+		}
+	}
+	f.resolver.begin(platforms)
+	return &lookup{fleet: f, opts: o, versions: map[[2]string]versionOrErr{}, failed: map[string]error{}}
+}
+
 // worker is what one hive's wish comes to.
 func (l *lookup) worker(ctx context.Context, hive string, w Worker, s *State, want Want) WorkerWant {
 	f := l.fleet
@@ -52,9 +65,9 @@ func (l *lookup) worker(ctx context.Context, hive string, w Worker, s *State, wa
 	}
 	binary := want.Binaries[PlatformKey(s.Platform)]
 	rbeeVersion := cmp.Or(binary.Version, f.opts.Version)
-	machine := Machine{Platform: s.Platform, Devices: s.Devices, DevicesKnown: s.DevicesKnown}
+	machine := machineOf(s)
 	hold, held := f.opts.Lock.held(hive, w.Type)
-	stays := held && hold.Requested == w.Version && !l.upgrades(w.Type)
+	stays := held && l.stays(hold, w)
 	version, err := hold.Version, error(nil)
 	if !stays {
 		version, err = l.version(ctx, recipe, w.Version, s.Platform, rbeeVersion)
@@ -80,6 +93,69 @@ func (l *lookup) worker(ctx context.Context, hive string, w Worker, s *State, wa
 		}
 	}
 	return out
+}
+
+func machineOf(s *State) Machine {
+	return Machine{Platform: s.Platform, Devices: s.Devices, DevicesKnown: s.DevicesKnown}
+}
+
+// stays reports whether a hold counts.
+func (l *lookup) stays(h Hold, w Worker) bool { return h.Requested == w.Version && !l.upgrades(w.Type) }
+
+// needs are what the machines take from a release that have a wish; platform is one
+// that has it although it is not known which machine.
+func (l *lookup) needs(recipe *Recipe, wish string, platform Platform) []need {
+	var all []need
+	add := func(who string, m Machine) {
+		// What fits no version is told so, and does not count.
+		if _, err := recipe.Choose("", m, ""); err == nil || errors.Is(err, ErrDevicesUnknown) {
+			all = append(all, need{who, recipe.needOf(m)})
+		}
+	}
+	for _, m := range l.fleet.members {
+		if m.state == nil || m.extra {
+			continue
+		}
+		for _, w := range m.hive.Workers {
+			hold, held := l.fleet.opts.Lock.held(m.hive.Alias, w.Type)
+			if w.Type != recipe.Type || w.Version != wish || held && l.stays(hold, w) || adopted(m.state, w) && !l.opts.Force {
+				continue
+			}
+			add(m.hive.Alias, machineOf(m.state))
+		}
+	}
+	if len(all) == 0 {
+		add(PlatformKey(platform), Machine{Platform: platform})
+	}
+	return all
+}
+
+// needOf gives the source that a machine takes, or those for its platform where its
+// accelerators decide and are not known.
+func (r *Recipe) needOf(m Machine) func(version string) ([]Source, error) {
+	return func(version string) ([]Source, error) {
+		choice, err := r.Choose(version, m, "")
+		var unfit *UnfitError
+		switch {
+		case errors.As(err, &unfit):
+			return nil, nil
+		case err == nil:
+			return []Source{choice.Source}, nil
+		case !errors.Is(err, ErrDevicesUnknown):
+			return nil, err
+		}
+		var all []Source
+		for i := range r.Sources {
+			if s := &r.Sources[i]; r.has(s, version, "") && s.fitsPlatform(m.Platform) {
+				filled, err := s.fill(version, m.Platform, filepath.Dir(r.File))
+				if err != nil {
+					return nil, err
+				}
+				all = append(all, filled)
+			}
+		}
+		return all, nil
+	}
 }
 
 // chosen is what a wish comes to with the source that was chosen for it.
@@ -138,7 +214,7 @@ func (l *lookup) newest(ctx context.Context, recipe *Recipe, wish string, p Plat
 	case l.fleet.opts.Bundle != nil:
 		return "", fmt.Errorf("the bundle holds no %s %s", recipe.Type, wish)
 	}
-	version, err := l.fleet.resolver.version(ctx, recipe, wish, p)
+	version, err := l.fleet.resolver.version(ctx, recipe, wish, l.needs(recipe, wish, p))
 	if err != nil {
 		return "", &LookupError{at(recipe, recipe.Versions.Pos, err)}
 	}
@@ -163,20 +239,26 @@ func (l *lookup) steps(ctx context.Context, recipe *Recipe, c Choice, p Platform
 		}
 		return steps, err
 	}
-	if steps, ok := f.opts.Lock.steps(key); ok {
+	steps, known := f.opts.Lock.steps(key)
+	fresh := l.opts.Fetch && f.opts.Bundle == nil && l.upgrades(recipe.Type)
+	switch {
+	case known && !fresh:
 		return steps, nil
-	}
-	if !l.opts.Fetch {
+	case !l.opts.Fetch:
 		return nil, ErrNotLocked
-	}
-	if f.opts.Bundle != nil {
+	case f.opts.Bundle != nil:
 		return nil, fmt.Errorf("the bundle holds no %s %s for %s", recipe.Type, c.Version, key.Platform)
 	}
 	name := fmt.Sprint(key)
 	if err := l.failed[name]; err != nil {
 		return nil, err
 	}
-	steps, err := f.resolver.steps(ctx, recipe, c, p)
+	var err error
+	if known {
+		err = f.resolver.retool(ctx, recipe, c, p, steps)
+	} else {
+		steps, err = f.resolver.steps(ctx, recipe, c, p, fresh)
+	}
 	if err != nil {
 		l.failed[name] = &LookupError{err}
 		return nil, l.failed[name]

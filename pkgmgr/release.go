@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"path"
@@ -75,55 +76,87 @@ func (g *releases) remember(repo string, r *release) {
 	g.known[repo+" "+r.Tag] = r
 }
 
-// newest is the newest version that a wish allows and that has what is looked
-// for. The release that is marked as the latest may be one that only points to
-// another, so it counts as any other does.
-func (g *releases) newest(ctx context.Context, v *Versions, wish string, has func(*release, string) bool) (string, error) {
-	if wish == Latest {
-		var r release
-		err := g.get(ctx, "/repos/"+v.GitHub+"/releases/latest", &r)
-		if err == nil {
-			if version, ok := v.versionOf(r.Tag); ok && has(&r, version) {
-				g.remember(v.GitHub, &r)
-				return version, nil
-			}
-		} else if !errors.Is(err, errNotFound) {
-			return "", err
+// newest is the newest version that a wish allows and that has everything that is
+// needed, or, if none of those that are looked through has, that has something of it.
+// passed tells of a newer one that was passed over, or of what is missing. The release
+// that is marked as the latest may be one that only points to another, so it counts as
+// any other does.
+func (g *releases) newest(ctx context.Context, v *Versions, wish string, covers func(*release, string) coverage) (version, passed string, err error) {
+	f := found{repo: v.GitHub, wish: wish, lacks: map[string]string{}}
+	look := func(r *release) {
+		if version, ok := v.versionOf(r.Tag); ok && !r.Draft && !r.Prerelease {
+			g.remember(v.GitHub, r)
+			f.add(version, covers(r, version))
 		}
 	}
-	var versions []string
-	seen := 0
+	if wish == Latest {
+		var r release
+		switch err := g.get(ctx, "/repos/"+v.GitHub+"/releases/latest", &r); {
+		case err == nil:
+			if look(&r); len(f.whole) > 0 {
+				return f.whole[0], "", nil
+			}
+		case !errors.Is(err, errNotFound):
+			return "", "", err
+		}
+	}
 	for page := 1; page <= maxPages; page++ {
 		var list []*release
 		if err := g.get(ctx, fmt.Sprintf("/repos/%s/releases?per_page=%d&page=%d", v.GitHub, perPage, page), &list); err != nil {
 			if errors.Is(err, errNotFound) {
-				return "", fmt.Errorf("%s has no releases", v.GitHub)
+				return "", "", fmt.Errorf("%s has no releases", v.GitHub)
 			}
-			return "", err
+			return "", "", err
 		}
 		for _, r := range list {
-			version, ok := v.versionOf(r.Tag)
-			if r.Draft || r.Prerelease || !ok {
-				continue
-			}
-			seen++
-			if has(r, version) {
-				g.remember(v.GitHub, r)
-				versions = append(versions, version)
-			}
+			look(r)
 		}
 		// They come newest first.
-		if best := newest(wish, versions); best != "" {
-			return best, nil
+		if best := newest(wish, f.whole); best != "" {
+			return best, f.passed(best), nil
 		}
 		if len(list) < perPage {
 			break
 		}
 	}
-	if seen == 0 {
-		return "", fmt.Errorf("%s has no release with a tag such as %s", v.GitHub, v.Tag)
+	best := newest(wish, f.partly)
+	switch {
+	case best != "":
+		return best, f.passed(best), nil
+	case len(f.lacks) == 0 && len(f.whole) == 0:
+		return "", "", fmt.Errorf("%s has no release with a tag such as %s", v.GitHub, v.Tag)
 	}
-	return "", fmt.Errorf("none of the newest %d releases of %s is a version %s with the files that the recipe names", seen, v.GitHub, wish)
+	return "", "", fmt.Errorf("none of the newest %d releases of %s is a version %s with the files that the recipe names", len(f.lacks)+len(f.whole), v.GitHub, wish)
+}
+
+// found are the versions that were looked at.
+type found struct {
+	repo, wish    string
+	whole, partly []string
+	lacks         map[string]string // what those that are not whole lack
+}
+
+func (f *found) add(version string, c coverage) {
+	if c.lacks == "" {
+		f.whole = append(f.whole, version)
+		return
+	}
+	f.lacks[version] = c.lacks
+	if c.some {
+		f.partly = append(f.partly, version)
+	}
+}
+
+// passed says that the version which was taken is not the newest, or not whole.
+func (f *found) passed(taken string) string {
+	top := newest(f.wish, slices.Collect(maps.Keys(f.lacks)))
+	switch {
+	case f.lacks[taken] != "":
+		return fmt.Sprintf("%s %s has %s, and neither has a release before it all that is needed", f.repo, taken, f.lacks[taken])
+	case top != "" && CompareVersions(top, taken) > 0:
+		return fmt.Sprintf("%s %s has %s: taking %s", f.repo, top, f.lacks[top], taken)
+	}
+	return ""
 }
 
 // tag is how a version is tagged, and versionOf what a tag means.
