@@ -2,6 +2,7 @@ package pkgmgr
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -56,6 +57,14 @@ func (c *cutWriter) Write(p []byte) (int, error) {
 	panic(http.ErrAbortHandler)
 }
 
+// asked are the ranges that were asked for, or a dash if nothing was.
+func asked(f *flaky) string {
+	if f.asked == nil {
+		return "-"
+	}
+	return strings.Join(f.asked, ",")
+}
+
 func shaOf(text string) string {
 	sum := sha256.Sum256([]byte(text))
 	return hex.EncodeToString(sum[:])
@@ -95,6 +104,63 @@ func TestDownloadGoesOn(t *testing.T) {
 		got, _ := os.ReadFile(path)
 		if asks := strings.Join(k.asked, ","); (string(got) != k.want) == (err == nil) || err != nil && !strings.Contains(err.Error(), k.want) || asks != k.asks {
 			t.Errorf("%s: %q, %v, asked for %s", name, got, err, asks)
+		}
+	}
+}
+
+// TestDownloadGoesOnInAnotherRun holds that what has come waits for the next run, that
+// what is no beginning is begun anew, and that two runs do not share it.
+func TestDownloadGoesOnInAnotherRun(t *testing.T) {
+	t.Parallel()
+	const a = "the bees make honey"
+	for name, k := range map[string]struct{ part, asks string }{
+		"nothing":     {"", ""},
+		"a beginning": {a[:7], "bytes=7-"},
+		"another one": {"the wasps", "bytes=9-,"},
+		"too long":    {a + a, ""},
+		"all of it":   {a, "-"},
+		"busy":        {a[:8], ""},
+	} {
+		f := &flaky{contents: []string{a}}
+		server := httptest.NewServer(f)
+		path := filepath.Join(t.TempDir(), "x")
+		if err := os.WriteFile(path+".part", []byte(k.part), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if name == "busy" {
+			other, err := openPart(path + ".part")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer other.Close()
+		}
+		err := (&fetcher{}).keep(t.Context(), server.URL+"/x", shaOf(a), int64(len(a)), path, 0o600)
+		server.Close()
+		_, left := os.Stat(path + ".part")
+		if got, _ := os.ReadFile(path); err != nil || string(got) != a || asked(f) != k.asks || (left == nil) != (name == "busy") {
+			t.Errorf("%s: %v, %q, asked for %q, the part: %v", name, err, got, f.asked, left)
+		}
+	}
+	// What is cut stays, and what is wrong does not.
+	for sum, want := range map[string]string{shaOf(a): a[:1], shaOf("wax"): ""} {
+		f := &flaky{contents: []string{a}, cut: 1}
+		if want == "" {
+			f.cut = 0
+		}
+		server := httptest.NewServer(f)
+		ctx, cancel := context.WithCancel(t.Context())
+		path := filepath.Join(t.TempDir(), "x")
+		server.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if len(f.asked) > 0 {
+				cancel() // the run is ended
+			}
+			f.ServeHTTP(w, r)
+		})
+		err := (&fetcher{}).keep(ctx, server.URL+"/x", sum, 0, path, 0o600)
+		cancel()
+		server.Close()
+		if got, _ := os.ReadFile(path + ".part"); err == nil || !strings.HasPrefix(string(got), want) || (want == "") != (len(got) == 0) {
+			t.Errorf("%v, %q is left", err, got)
 		}
 	}
 }

@@ -6,10 +6,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"reflect"
 	"slices"
-	"syscall"
 )
 
 // Save writes what has changed in this lock since it was read into the file, whole
@@ -111,37 +109,4 @@ func readLock(path string) (lockFileContent, error) {
 		return lockFileContent{}, err
 	}
 	return parseLock(data)
-}
-
-// lockFile takes the exclusive right to replace a file, waiting for it. It is a
-// lock of the kernel on a file beside it, which is only there meanwhile: who dies
-// with it gives it up.
-func lockFile(path string) (unlock func(), err error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, err
-	}
-	beside := path + ".lock"
-	for {
-		f, err := os.OpenFile(beside, os.O_CREATE|os.O_RDWR, 0o600)
-		if err != nil {
-			return nil, err
-		}
-		for {
-			if err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX); !errors.Is(err, syscall.EINTR) {
-				break
-			}
-		}
-		if err != nil {
-			return nil, errors.Join(err, f.Close())
-		}
-		mine, err := f.Stat()
-		there, thereErr := os.Stat(beside)
-		if err == nil && thereErr == nil && os.SameFile(mine, there) {
-			return func() {
-				_ = os.Remove(beside) // before it is given up: nobody else's is removed
-				_ = f.Close()
-			}, nil
-		}
-		_ = f.Close() // who had it before has removed it
-	}
 }

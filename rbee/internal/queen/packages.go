@@ -241,7 +241,7 @@ func (q *Queen) purge(configPath string) (purged []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	all := []string{configPath, pkgmgr.LockPath(configPath)}
+	all := []string{configPath, pkgmgr.LockPath(configPath), pkgmgr.LockPath(configPath) + ".lock"}
 	if len(others) == 0 {
 		all = append(all, paths.Recipes(), paths.Record(), paths.Record()+".lock", paths.CacheDir)
 	}
