@@ -35,7 +35,8 @@ type ApplyOptions struct {
 // of the fleet, sorted by alias. What fails on one hive does not stop another.
 //
 // When ctx ends, hives stop after cleaning up what they were in the middle of;
-// what was done before is in the result.
+// what was done before is in the result. Holds that an upgrade has ended are gone
+// from the lock, in memory.
 func (f *Fleet) Apply(ctx context.Context, plan operations.Plan, o ApplyOptions) []operations.HiveReport {
 	reports := make([]operations.HiveReport, len(f.members))
 	forEach(ctx, len(f.members), f.opts.Parallel, func(ctx context.Context, i int) {
@@ -59,7 +60,23 @@ func (f *Fleet) Apply(ctx context.Context, plan operations.Plan, o ApplyOptions)
 			reports[i].Status, reports[i].Error = operations.HiveUnreachable, m.err
 		}
 	})
+	f.endHolds()
 	return reports
+}
+
+// endHolds ends what kept workers at a version that they no longer have.
+func (f *Fleet) endHolds() {
+	for _, m := range f.members {
+		if m.state == nil {
+			continue
+		}
+		for _, w := range m.state.Workers {
+			want := f.want.Workers[WorkerKey{m.hive.Alias, w.Type}]
+			if want.EndsHold && want.Version == w.Version {
+				f.opts.Lock.release(m.hive.Alias, w.Type)
+			}
+		}
+	}
 }
 
 func seconds(d time.Duration) float64 { return d.Round(time.Millisecond).Seconds() }
@@ -310,7 +327,7 @@ func (s *session) workerInstall(step operations.Step) *wire.WorkerInstall {
 	return &wire.WorkerInstall{
 		Type: step.Worker, Version: want.Version, Requested: s.wish(step.Worker).Version, Variant: want.Variant,
 		Force:  s.opts.Force || s.damaged(step, want),
-		SHA256: want.SHA256, Steps: s.fleet.sent(want.Steps), Entry: want.Entry,
+		SHA256: want.SHA256, Steps: s.fleet.sent(want), Entry: want.Entry,
 		Launch: want.Launch,
 	}
 }
@@ -440,11 +457,11 @@ func (s *session) send(ctx context.Context, in io.Writer, i int, sum string) err
 
 // sent are the steps as a machine gets them: where this side sends artefacts, they
 // have no address.
-func (f *Fleet) sent(steps []wire.InstallStep) []wire.InstallStep {
-	steps = cloneSteps(steps)
+func (f *Fleet) sent(want WorkerWant) []wire.InstallStep {
+	steps := cloneSteps(want.Steps)
 	for i := range steps {
 		for _, a := range steps[i].Artefacts() {
-			if f.opts.Push || f.opts.Bundle != nil {
+			if f.opts.Push || f.opts.Bundle != nil || want.Unsure[a.SHA256] || f.from.alone(a.URL) {
 				a.URL = ""
 			}
 		}
@@ -452,14 +469,21 @@ func (f *Fleet) sent(steps []wire.InstallStep) []wire.InstallStep {
 	return steps
 }
 
-// openNeeded opens the artefact that a machine asks for.
+// openNeeded opens the artefact that a machine asks for. Errors begin with the place
+// in the recipe, as the machine's own do.
 func (f *Fleet) openNeeded(ctx context.Context, want WorkerWant, sum string) (*os.File, bool, error) {
 	for i := range want.Steps {
-		for _, a := range want.Steps[i].Artefacts() {
-			if a.SHA256 == sum {
-				// An archive is packed already, and so is a wheel.
-				return f.art.open(ctx, *a, want.Files[sum], want.Steps[i].Kind == wire.StepFile)
+		step := &want.Steps[i]
+		for _, a := range step.Artefacts() {
+			if a.SHA256 != sum {
+				continue
 			}
+			// An archive is packed already, and so is a wheel.
+			file, gzipped, err := f.art.open(ctx, *a, want.Files[sum], step.Kind == wire.StepFile)
+			if err != nil && step.At != "" && ctx.Err() == nil {
+				err = fmt.Errorf("%s: %w", step.At, err)
+			}
+			return file, gzipped, err
 		}
 	}
 	return nil, false, fmt.Errorf("the machine asks for an artefact %s, which is not one of the step's", sum)

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"path/filepath"
 	"sync"
@@ -22,13 +21,24 @@ import (
 // and packed once, however many hives want it.
 type artefacts struct {
 	dir    string
-	client *http.Client // nil is the default one
-	bundle *Bundle      // has artefacts too; nil for none
+	from   *fetcher
+	bundle *Bundle // has artefacts too; nil for none
 
 	mu    sync.Mutex
-	sums  map[string]sumEntry        // by path
-	ready map[[2]string]func() error // by file name in dir, and what it is made from
+	sums  map[string]sumEntry   // by path
+	ready map[[2]string]*making // by file name in dir, and what it is made from
 }
+
+// making is a file of the cache that is made, or found to be there.
+type making struct {
+	mu    sync.Mutex
+	done  bool
+	fails int
+	err   error // of the last time
+}
+
+// makeTries is how often in one run something is tried that hives want.
+const makeTries = 3
 
 type sumEntry struct {
 	sum  string
@@ -70,8 +80,9 @@ func (a *artefacts) open(ctx context.Context, want wire.Artefact, file string, c
 		return f, false, err
 	}
 	packed := filepath.Join(a.dir, want.SHA256+".gz")
-	if err := a.once(want.SHA256+".gz", path, func() error {
-		if _, err := os.Stat(packed); err == nil {
+	if err := a.once(ctx, want.SHA256+".gz", path, func() error {
+		// As below: a file that a disk has damaged would fail at every hive, for ever.
+		if unpacksTo(packed, want.SHA256) {
 			return nil
 		}
 		return pack(path, packed, want.SHA256)
@@ -85,7 +96,7 @@ func (a *artefacts) open(ctx context.Context, want wire.Artefact, file string, c
 // fetch makes an artefact be in the cache.
 func (a *artefacts) fetch(ctx context.Context, want wire.Artefact) (path string, err error) {
 	path = filepath.Join(a.dir, want.SHA256)
-	return path, a.once(want.SHA256, want.URL, func() error {
+	return path, a.once(ctx, want.SHA256, want.URL, func() error {
 		// A cache that a disk has damaged would fail at every hive, for ever.
 		if sum, _, err := hashFile(path); err == nil && sum == want.SHA256 {
 			return nil
@@ -99,47 +110,66 @@ func (a *artefacts) fetch(ctx context.Context, want wire.Artefact) (path string,
 		if want.URL == "" {
 			return fmt.Errorf("nobody knows where %s comes from", want.Name)
 		}
-		return fetchFile(ctx, a.client, want.URL, want.SHA256, path, 0o600)
+		return a.from.keep(ctx, want.URL, want.SHA256, want.Size, path, 0o600)
 	})
 }
 
-// learn fetches something into the cache, whatever it is, or whose checksum is
-// sum if that is not empty.
-func (a *artefacts) learn(ctx context.Context, client *http.Client, from, sum string) (got string, size int64, err error) {
+// learn fetches something into the cache, whatever it is; size is how much that is,
+// 0 if nobody knows.
+func (a *artefacts) learn(ctx context.Context, from string, size int64) (sum string, got int64, err error) {
 	temp := filepath.Join(a.dir, "new-"+rand.Text())
-	h := sha256.New()
-	if err := writeWhole(temp, 0o600, func(w io.Writer) error {
-		return download(ctx, client, from, io.MultiWriter(w, h))
+	if err := fileWhole(temp, 0o600, func(to *os.File) (err error) {
+		sum, got, err = a.from.file(ctx, from, "", size, to)
+		return err
 	}); err != nil {
 		return "", 0, err
 	}
 	defer os.Remove(temp)
-	got = hex.EncodeToString(h.Sum(nil))
-	if sum != "" && got != sum {
-		return "", 0, fmt.Errorf("fetching %s: its SHA-256 is %s, want %s", shown(from), got, sum)
-	}
-	info, err := os.Stat(temp)
-	if err != nil {
-		return "", 0, err
-	}
-	return got, info.Size(), os.Rename(temp, filepath.Join(a.dir, got))
+	return sum, got, os.Rename(temp, filepath.Join(a.dir, sum))
 }
 
 // once has a file of the cache made from something, or found to be there; others
-// who want it wait.
-func (a *artefacts) once(name, from string, make_ func() error) error {
+// who want it wait. One that could not be made is tried again by the next who wants
+// it, but not for ever.
+func (a *artefacts) once(ctx context.Context, name, from string, make_ func() error) error {
 	key := [2]string{name, from}
 	a.mu.Lock()
 	if a.ready == nil {
-		a.ready = map[[2]string]func() error{}
+		a.ready = map[[2]string]*making{}
 	}
-	do, ok := a.ready[key]
-	if !ok {
-		do = sync.OnceValue(make_)
-		a.ready[key] = do
+	m := a.ready[key]
+	if m == nil {
+		m = &making{}
+		a.ready[key] = m
 	}
 	a.mu.Unlock()
-	return do()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.done || m.fails >= makeTries {
+		return m.err
+	}
+	m.err = make_()
+	if m.done = m.err == nil; !m.done && ctx.Err() == nil {
+		m.fails++
+	}
+	return m.err
+}
+
+// unpacksTo reports whether a compressed file is there and holds what has the
+// checksum sum.
+func unpacksTo(path, sum string) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	gz, err := gzip.NewReader(f)
+	if err != nil {
+		return false
+	}
+	h := sha256.New()
+	_, err = io.Copy(h, gz) //nolint:gosec // nothing of it is kept
+	return err == nil && hex.EncodeToString(h.Sum(nil)) == sum
 }
 
 // pack compresses a file that must have the checksum want: a file of the user's

@@ -236,6 +236,12 @@ func hashFile(path string) (sum string, size int64, err error) {
 	return hex.EncodeToString(h.Sum(nil)), size, err
 }
 
+// Bounds of what is downloaded of a release, in bytes.
+const (
+	maxSums   = 4 << 10
+	maxBinary = 1 << 30
+)
+
 // fetch downloads a released binary into the cache and checks it against the
 // checksum published beside it.
 func (b *Binaries) fetch(ctx context.Context, p Platform) (path string, err error) {
@@ -251,16 +257,17 @@ func (b *Binaries) fetch(ctx context.Context, p Platform) (path string, err erro
 		base = ReleaseURL
 	}
 	url := fmt.Sprintf("%s/v%s/%s", strings.TrimSuffix(base, "/"), strings.TrimPrefix(b.Version, "v"), name)
-	var sums strings.Builder
-	if err := download(ctx, b.Client, url+".sha256", &limitWriter{w: &sums, left: 4096}); err != nil {
+	from := &fetcher{http: b.Client}
+	sums, err := from.text(ctx, url+".sha256", maxSums)
+	if err != nil {
 		return "", err
 	}
-	sum, _, _ := strings.Cut(strings.TrimSpace(sums.String()), " ")
+	sum, _, _ := strings.Cut(strings.TrimSpace(sums), " ")
 	if !validSHA256(sum) {
 		return "", fmt.Errorf("%s.sha256 holds no checksum", url)
 	}
 	path = filepath.Join(b.Cache, b.Version, name)
-	return path, fetchFile(ctx, b.Client, url, sum, path, 0o755)
+	return path, from.keep(ctx, url, sum, maxBinary, path, 0o755)
 }
 
 func validSHA256(s string) bool {

@@ -111,18 +111,24 @@ func OpenBundle(path string) (_ *Bundle, err error) {
 // Close closes the file.
 func (b *Bundle) Close() error { return b.f.Close() }
 
-// Lock is what the bundle's wishes came to. Holds of hives are the other lock's:
-// they stay as they are there.
+// Lock is what the bundle's wishes came to. Saved, it takes the place of what other
+// says of the same wishes, and the rest of other stays. Holds of hives are other's.
 func (b *Bundle) Lock(other *Lock) (*Lock, error) {
-	l := &Lock{path: other.path, was: other.was}
-	if err := l.read(b.index.Lock); err != nil {
+	file, err := parseLock(b.index.Lock)
+	if err != nil {
 		return nil, fmt.Errorf("the bundle's lock: %w", err)
 	}
-	l.was = other.was
 	other.mu.Lock()
 	defer other.mu.Unlock()
-	l.file.Holds = slices.Clone(other.file.Holds)
-	return l, nil
+	file.Holds = slices.Clone(other.file.Holds)
+	// What was known of these wishes is what they change from, and no other run's work.
+	base := lockFileContent{Version: lockForm, Holds: slices.Clone(other.base.Holds)}
+	for _, w := range other.base.Workers {
+		if slices.ContainsFunc(file.Workers, w.same) {
+			base.Workers = append(base.Workers, w)
+		}
+	}
+	return &Lock{path: other.path, file: file, base: base}, nil
 }
 
 // Catalog is c with the bundle's recipes; a nil c is the built-in catalog.
@@ -251,7 +257,7 @@ type bundleContents struct {
 // collect finds out what goes in.
 func (c *bundleContents) collect(ctx context.Context, o BundleOptions) {
 	f := c.fleet
-	l := &lookup{fleet: f, opts: PlanOptions{Fetch: true}, versions: map[[2]string]versionOrErr{}, failed: map[string]error{}}
+	l := f.newLookup(PlanOptions{Fetch: true})
 	for _, m := range f.members {
 		if m.extra {
 			continue

@@ -1,123 +1,204 @@
 package pkgmgr
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"io/fs"
 	"net/http"
-	"net/url"
 	"os"
 	"path/filepath"
-	"time"
+	"strings"
+	"syscall"
 )
 
-// fetchStall is how long a server may send nothing before it is given up.
-const fetchStall = 60 * time.Second
+const (
+	// fetchTries bounds how often a download is gone on with that is cut off again
+	// and again.
+	fetchTries = 10
 
-// shown is an address as it may be printed: without a query or a password, which
-// may be secret.
-func shown(address string) string {
-	u, err := url.Parse(address)
-	if err != nil {
-		return "an address that is none"
-	}
-	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()
+	// maxDownload bounds a download whose size nobody has told, in bytes.
+	maxDownload = 64 << 30
+)
+
+// partial is a file while it is downloaded.
+type partial struct {
+	f     *os.File
+	sum   string // that it must have; empty if nobody knows
+	limit int64  // bytes
+
+	hash    hash.Hash
+	size    int64  // bytes that are there, which hash has seen
+	stamp   string // tells the server's file from another one under its address; may be empty
+	joined  bool   // it is of more than one answer
+	changed bool   // the last answer was of another file than the one before
 }
 
-// withoutAddress is an error of net/http without the address that it repeats, or the
-// reason why the request was ended.
-func withoutAddress(ctx context.Context, err error) error {
-	if cause := context.Cause(ctx); cause != nil {
-		return cause
+// load takes in what the file holds already.
+func (p *partial) load() error {
+	n, err := io.Copy(p.hash, p.f)
+	if err != nil || n > p.limit {
+		return errors.Join(err, p.reset())
 	}
-	var in *url.Error
-	if errors.As(err, &in) {
-		return in.Err
-	}
-	return err
-}
-
-// alive puts a timer off whenever something is written.
-type alive struct{ t *time.Timer }
-
-func (a alive) Write(p []byte) (int, error) {
-	a.t.Reset(fetchStall)
-	return len(p), nil
-}
-
-// download writes what an address answers to w.
-func download(ctx context.Context, client *http.Client, from string, w io.Writer) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	stall := time.AfterFunc(fetchStall, func() { cancel(fmt.Errorf("nothing came for %s", fetchStall)) })
-	defer stall.Stop()
-	if client == nil {
-		client = http.DefaultClient
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, from, nil)
-	if err != nil {
-		return fmt.Errorf("fetching %s: %w", shown(from), withoutAddress(ctx, err))
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return fmt.Errorf("fetching %s: %w", shown(from), withoutAddress(ctx, err))
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("fetching %s: the server answers %s", shown(from), resp.Status)
-	}
-	if _, err := io.Copy(io.MultiWriter(w, alive{stall}), resp.Body); err != nil {
-		return fmt.Errorf("fetching %s: %w", shown(from), withoutAddress(ctx, err))
-	}
+	p.size, p.joined = n, n > 0
 	return nil
 }
 
-// fetchFile downloads from an address to path, which is only there, whole, once the content
-// has the checksum sum.
-func fetchFile(ctx context.Context, client *http.Client, from, sum, path string, mode fs.FileMode) error {
-	return writeWhole(path, mode, func(w io.Writer) error {
-		h := sha256.New()
-		if err := download(ctx, client, from, io.MultiWriter(w, h)); err != nil {
+// digest is the SHA-256 of what is there, in hex.
+func (p *partial) digest() string { return hex.EncodeToString(p.hash.Sum(nil)) }
+
+// reset begins anew.
+func (p *partial) reset() error {
+	p.hash, p.size, p.stamp, p.joined, p.changed = sha256.New(), 0, "", false, false
+	_, err := p.f.Seek(0, io.SeekStart)
+	return errors.Join(err, p.f.Truncate(0))
+}
+
+// Write implements [io.Writer].
+func (p *partial) Write(data []byte) (int, error) {
+	if p.size+int64(len(data)) > p.limit {
+		return 0, fmt.Errorf("%w: more than %d bytes come", errOther, p.limit)
+	}
+	n, err := p.f.Write(data)
+	p.hash.Write(data[:n])
+	p.size += int64(n)
+	return n, err
+}
+
+// continues reports whether an answer goes on where the file ends.
+func (p *partial) continues(h http.Header) bool {
+	stamp := stampOf(h)
+	return p.size > 0 && strings.HasPrefix(h.Get("Content-Range"), fmt.Sprintf("bytes %d-", p.size)) && (stamp == "" || p.stamp == "" || stamp == p.stamp)
+}
+
+// errOther is a download whose content is another one than was promised.
+var errOther = errors.New("it is not what was promised")
+
+// file downloads from an address into to, and goes on with what is there. want is the
+// SHA-256 that it must have, and size how many bytes it has at most; empty, with an
+// empty file, and 0 if that is not known. One that is cut off is gone on with as long
+// as that brings more; one that was put together and turns out to be another one is
+// begun anew.
+func (f *fetcher) file(ctx context.Context, from, want string, size int64, to *os.File) (sum string, n int64, err error) {
+	p := &partial{f: to, sum: want, limit: cmp.Or(max(size, 0), maxDownload), hash: sha256.New()}
+	if err := p.load(); err != nil {
+		return "", 0, err
+	}
+	if want != "" && p.digest() == want {
+		return want, p.size, nil
+	}
+	for try := 1; ; try++ {
+		before := p.size
+		err := f.piece(ctx, from, p)
+		if err == nil {
+			return p.digest(), p.size, nil
+		}
+		again := p.size > before || p.changed
+		if errors.Is(err, errOther) {
+			again = p.joined
+			err = errors.Join(err, p.reset())
+		}
+		if ctx.Err() != nil || !again || try == fetchTries {
+			return "", 0, err
+		}
+	}
+}
+
+// piece downloads what is missing, in one request.
+func (f *fetcher) piece(ctx context.Context, from string, p *partial) error {
+	if p.sum == "" && p.stamp == "" {
+		// Nothing would tell that the rest is of another file.
+		if err := p.reset(); err != nil {
 			return err
 		}
-		if got := hex.EncodeToString(h.Sum(nil)); got != sum {
-			return fmt.Errorf("fetching %s: its SHA-256 is %s, want %s", shown(from), got, sum)
+	}
+	header := http.Header{}
+	if p.size > 0 {
+		header.Set("Range", fmt.Sprintf("bytes=%d-", p.size))
+	}
+	if p.size > 0 && p.stamp != "" {
+		header.Set("If-Range", p.stamp)
+	}
+	return f.try(ctx, from, header, func(resp *http.Response, r io.Reader) error {
+		switch {
+		case resp.StatusCode == http.StatusPartialContent && p.continues(resp.Header):
+			p.joined, p.changed = true, false
+		case resp.StatusCode == http.StatusOK:
+			was, now := p.stamp, stampOf(resp.Header)
+			if err := p.reset(); err != nil {
+				return err
+			}
+			p.stamp, p.changed = now, was != "" && was != now
+		case resp.StatusCode == http.StatusRequestedRangeNotSatisfiable && p.size > 0:
+			p.joined = true
+			return fmt.Errorf("%w: what came before is no beginning of it", errOther)
+		default:
+			return f.refused(resp)
+		}
+		if _, err := io.Copy(p, r); err != nil {
+			return err
+		}
+		if got := p.digest(); p.sum != "" && got != p.sum {
+			return fmt.Errorf("%w: its SHA-256 is %s, want %s", errOther, got, p.sum)
 		}
 		return nil
 	})
 }
 
-// writeWhole makes path with what write writes: the file is the old one or the
-// new one, never a part. Its directory is made where it is missing.
-func writeWhole(path string, mode fs.FileMode, write func(io.Writer) error) (err error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return err
+// stampOf is what a server tells a file from others by, if it can be relied on:
+// https://www.rfc-editor.org/rfc/rfc9110#name-if-range
+func stampOf(h http.Header) string {
+	if tag := h.Get("ETag"); tag != "" && !strings.HasPrefix(tag, "W/") {
+		return tag
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	return ""
+}
+
+// keep downloads from an address to path, which is only there, whole, once the
+// content has the checksum sum. size is as for [fetcher.file]. What has come of one
+// that fails waits beside it for the next try, in this run or another.
+func (f *fetcher) keep(ctx context.Context, from, sum string, size int64, path string, mode fs.FileMode) error {
+	part, err := openPart(path + ".part")
+	if errors.Is(err, errBusy) {
+		return fileWhole(path, mode, func(to *os.File) error {
+			_, _, err := f.file(ctx, from, sum, size, to)
+			return err
+		})
+	}
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if err != nil {
-			_ = tmp.Close()
-			_ = os.Remove(tmp.Name())
-		}
-	}()
-	if err := write(tmp); err != nil {
-		return err
+	if _, _, err = f.file(ctx, from, sum, size, part); err == nil {
+		return putInPlace(part, path, mode)
 	}
-	if err := tmp.Chmod(mode); err != nil {
-		return err
+	if info, statErr := part.Stat(); statErr != nil || info.Size() == 0 || errors.Is(err, syscall.ENOSPC) {
+		_ = os.Remove(part.Name())
 	}
-	if err := tmp.Sync(); err != nil {
-		return err
+	_ = part.Close()
+	return err
+}
+
+// errBusy is a part that another run is at.
+var errBusy = errors.New("another run downloads it")
+
+// openPart opens what has come of a download, for this run alone.
+func openPart(path string) (_ *os.File, err error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, err
 	}
-	if err := tmp.Close(); err != nil {
-		return err
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
 	}
-	return os.Rename(tmp.Name(), path)
+	// The run that had it may have put it in its place by now.
+	if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil || !isAt(f, path) {
+		_ = f.Close()
+		return nil, errBusy
+	}
+	return f, nil
 }

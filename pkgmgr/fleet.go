@@ -47,8 +47,8 @@ type Options struct {
 	// Origins are where versions and files of workers come from.
 	Origins Origins
 
-	// Lock is what wishes came to; nil knows nothing. [Fleet.Plan] changes it in
-	// memory, and it is the caller's to save it.
+	// Lock is what wishes came to; nil knows nothing. [Fleet.Plan] and [Fleet.Apply]
+	// change it in memory, and it is the caller's to save it.
 	Lock *Lock
 
 	// Push makes this side fetch what is to be downloaded and send it, for hives
@@ -75,6 +75,7 @@ type Fleet struct {
 	opts       Options
 	configPath string
 	members    []*member
+	from       *fetcher
 	art        *artefacts
 	uploads    chan struct{}
 	packed     packedBinaries
@@ -110,11 +111,12 @@ func Open(c *Config, o Options) (*Fleet, error) {
 	}
 	f.opts.Owner = cmp.Or(o.Owner, defaultOwner())
 	f.opts.CacheDir = cmp.Or(o.CacheDir, defaultCacheDir())
-	f.art = &artefacts{dir: filepath.Join(f.opts.CacheDir, "artefacts"), client: o.Origins.HTTP, bundle: o.Bundle}
+	f.from = o.Origins.fetcher()
+	f.art = &artefacts{dir: filepath.Join(f.opts.CacheDir, "artefacts"), from: f.from, bundle: o.Bundle}
 	if f.opts.Lock == nil {
 		f.opts.Lock = &Lock{}
 	}
-	f.resolver = newResolver(o.Origins, f.opts.Lock, f.art, f.opts.CacheDir, func(text string) {
+	f.resolver = newResolver(f.from, f.opts.Lock, f.art, f.opts.CacheDir, func(text string) {
 		f.emit(operations.Event{Type: operations.EventNote, Message: text})
 	})
 
@@ -278,7 +280,7 @@ func (f *Fleet) upgrades(before []LockedWorker) []operations.Upgrade {
 // lookUp collects what Diff needs to know.
 func (f *Fleet) lookUp(ctx context.Context, o PlanOptions) Want {
 	want := Want{Version: f.opts.Version, Binaries: map[string]BinaryWant{}, Workers: map[WorkerKey]WorkerWant{}}
-	l := &lookup{fleet: f, opts: o, versions: map[[2]string]versionOrErr{}, failed: map[string]error{}}
+	l := f.newLookup(o)
 	for _, m := range f.members {
 		if m.state == nil || m.extra {
 			continue

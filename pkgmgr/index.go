@@ -1,11 +1,10 @@
 package pkgmgr
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"path"
@@ -23,46 +22,31 @@ import (
 // index asks a Python package index over its JSON API:
 // https://packaging.python.org/en/latest/specifications/simple-repository-api/
 type index struct {
-	http *http.Client
-	base string // https://pypi.org/simple
+	from *fetcher // its index is https://pypi.org/simple
 }
 
 // versions lists the versions of a package that have a wheel and were not
 // withdrawn.
 func (x *index) versions(ctx context.Context, name string) ([]string, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, fetchStall, fmt.Errorf("no answer within %s", fetchStall))
-	defer cancel()
-	address := strings.TrimSuffix(x.base, "/") + "/" + normalName(name) + "/"
-	fail := func(err error) ([]string, error) {
-		return nil, fmt.Errorf("asking %s: %w", shown(address), withoutAddress(ctx, err))
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
-	if err != nil {
-		return fail(err)
-	}
-	req.Header.Set("Accept", "application/vnd.pypi.simple.v1+json")
-	req.Header.Set("User-Agent", "rbee")
-	resp, err := cmp.Or(x.http, http.DefaultClient).Do(req)
-	if err != nil {
-		return fail(err)
-	}
-	defer resp.Body.Close()
-	switch {
-	case resp.StatusCode == http.StatusNotFound:
-		return nil, fmt.Errorf("the package index %s has no %s", shown(x.base), name)
-	case resp.StatusCode != http.StatusOK:
-		return nil, fmt.Errorf("asking %s: the server answers %s", shown(address), resp.Status)
-	case !strings.Contains(resp.Header.Get("Content-Type"), "json"):
-		return nil, fmt.Errorf("asking %s: the index does not speak JSON (PEP 691)", shown(address))
-	}
 	var page struct {
 		Files []struct {
 			Filename string          `json:"filename"`
 			Yanked   json.RawMessage `json:"yanked"` // true, false or a reason
 		} `json:"files"`
 	}
-	if err := json.NewDecoder(io.LimitReader(resp.Body, maxAPIAnswer)).Decode(&page); err != nil {
-		return fail(fmt.Errorf("its answer cannot be read: %w", err))
+	address := strings.TrimSuffix(x.from.index, "/") + "/" + normalName(name) + "/"
+	header := http.Header{"Accept": {"application/vnd.pypi.simple.v1+json"}}
+	err := x.from.ask(ctx, address, header, func(resp *http.Response) error {
+		if !strings.Contains(resp.Header.Get("Content-Type"), "json") {
+			return errors.New("the index does not speak JSON (PEP 691)")
+		}
+		return readJSON(resp, &page)
+	})
+	switch {
+	case errors.Is(err, errNotFound):
+		return nil, fmt.Errorf("the package index %s has no %s", shown(x.from.index), name)
+	case err != nil:
+		return nil, err
 	}
 	var versions []string
 	for _, f := range page.Files {

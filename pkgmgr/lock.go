@@ -3,11 +3,7 @@ package pkgmgr
 import (
 	"cmp"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"sort"
@@ -31,7 +27,7 @@ type Lock struct {
 
 	mu   sync.Mutex
 	file lockFileContent
-	was  string // the file's content when it was read
+	base lockFileContent // what of it is in the file already
 
 	files []LockedSource // of files on this machine, which are never written to the lock
 }
@@ -65,12 +61,13 @@ type LockedSource struct {
 }
 
 // Hold keeps a hive's worker at a version, whatever the config's wish stands for.
-// A rollback makes it; an upgrade of the type ends it.
+// A rollback makes it; another wish in the config or an upgrade of the type ends it.
 type Hold struct {
-	Hive    string    `json:"hive"`
-	Type    string    `json:"type"`
-	Version string    `json:"version"`
-	Since   time.Time `json:"since"`
+	Hive      string    `json:"hive"`
+	Type      string    `json:"type"`
+	Requested string    `json:"requested"` // the wish that it was made for
+	Version   string    `json:"version"`
+	Since     time.Time `json:"since"`
 }
 
 // lockForm is the version of the file's form.
@@ -85,54 +82,51 @@ func LockPath(configPath string) string {
 // LoadLock reads a lock. A file that does not exist is an empty lock; so is an
 // empty path, which is never written either.
 func LoadLock(path string) (*Lock, error) {
-	l := &Lock{path: path, file: lockFileContent{Version: lockForm}}
 	if path == "" {
-		return l, nil
+		return &Lock{file: lockFileContent{Version: lockForm}}, nil
 	}
-	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return l, nil
-	}
-	if err == nil {
-		err = l.read(data)
-	}
+	file, err := readLock(path)
 	if err != nil {
 		return nil, &operations.Error{Code: operations.CodeConfigInvalid, Message: fmt.Sprintf("cannot read the lock %s: %v", path, err), Err: err}
 	}
-	return l, nil
+	return &Lock{path: path, file: file, base: file.clone()}, nil
 }
 
-func (l *Lock) read(data []byte) error {
-	l.file = lockFileContent{}
-	if err := json.Unmarshal(data, &l.file); err != nil {
-		return err
+// parseLock reads the content of a lock's file.
+func parseLock(data []byte) (f lockFileContent, err error) {
+	if err := json.Unmarshal(data, &f); err != nil {
+		return f, err
 	}
-	if l.file.Version != lockForm {
-		return fmt.Errorf("it has form %d, this rbee knows %d", l.file.Version, lockForm)
+	if f.Version != lockForm {
+		return f, fmt.Errorf("it has form %d, this rbee knows %d", f.Version, lockForm)
 	}
-	for _, s := range l.file.Sources {
+	for _, s := range f.Sources {
 		for i := range s.Steps {
 			for _, a := range s.Steps[i].Artefacts() {
 				if !sha256Regexp.MatchString(a.SHA256) {
-					return fmt.Errorf("%s %s: %s has no SHA-256", s.Type, s.Version, a.Name)
+					return f, fmt.Errorf("%s %s: %s has no SHA-256", s.Type, s.Version, a.Name)
 				}
 			}
 		}
 	}
-	for _, w := range l.file.Workers {
+	for _, w := range f.Workers {
 		if !ValidVersion(w.Version) {
-			return fmt.Errorf("%s: %q is no version", w.Type, w.Version)
+			return f, fmt.Errorf("%s: %q is no version", w.Type, w.Version)
 		}
 	}
-	l.was = l.text()
-	return nil
+	return f, nil
+}
+
+// clone copies the lists, so that entries of the copy can be replaced.
+func (f lockFileContent) clone() lockFileContent {
+	f.Workers, f.Sources, f.Holds = slices.Clone(f.Workers), slices.Clone(f.Sources), slices.Clone(f.Holds)
+	return f
 }
 
 // text is the content of the file, sorted, without what nothing refers to.
-func (l *Lock) text() string {
-	f := l.file
-	f.Workers, f.Holds = slices.Clone(f.Workers), slices.Clone(f.Holds)
-	f.Sources = slices.DeleteFunc(slices.Clone(f.Sources), func(s LockedSource) bool {
+func (f lockFileContent) text() string {
+	f = f.clone()
+	f.Sources = slices.DeleteFunc(f.Sources, func(s LockedSource) bool {
 		used := slices.ContainsFunc(f.Workers, func(w LockedWorker) bool {
 			return w.Type == s.Type && (w.Version == s.Version || w.Previous == s.Version)
 		}) || slices.ContainsFunc(f.Holds, func(h Hold) bool { return h.Type == s.Type && h.Version == s.Version })
@@ -155,24 +149,6 @@ func (l *Lock) text() string {
 		return "" // strings, numbers and times: it cannot fail
 	}
 	return string(data) + "\n"
-}
-
-// Save writes the lock where it has changed, whole or not at all.
-func (l *Lock) Save() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	text := l.text()
-	if l.path == "" || text == l.was || l.was == "" && len(l.file.Workers)+len(l.file.Holds) == 0 {
-		return nil
-	}
-	if err := writeWhole(l.path, 0o644, func(w io.Writer) error {
-		_, err := io.WriteString(w, text)
-		return err
-	}); err != nil {
-		return fmt.Errorf("writing the lock: %w", err)
-	}
-	l.was = text
-	return nil
 }
 
 // Workers lists the versions that wishes stand for.
@@ -222,10 +198,6 @@ func (l *Lock) steps(key LockedSource) ([]wire.InstallStep, bool) {
 	return nil, false
 }
 
-func (s LockedSource) same(o LockedSource) bool {
-	return s.Type == o.Type && s.Version == o.Version && s.Source == o.Source && s.Platform == o.Platform
-}
-
 // remember notes what a source of files on this machine consists of, for a bundle.
 func (l *Lock) remember(key LockedSource, steps []wire.InstallStep) {
 	l.mu.Lock()
@@ -238,12 +210,12 @@ func (l *Lock) remember(key LockedSource, steps []wire.InstallStep) {
 func (l *Lock) whole() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	with := &Lock{file: l.file}
-	with.file.Sources = slices.Concat(l.file.Sources, l.files)
-	with.file.Workers = slices.Clone(l.file.Workers)
+	with := l.file.clone()
+	with.Version = lockForm
+	with.Sources = append(with.Sources, l.files...)
 	for _, s := range l.files {
 		// Named, so that they count as used.
-		with.file.Workers = append(with.file.Workers, LockedWorker{Type: s.Type, Requested: s.Version, Version: s.Version})
+		with.Workers = append(with.Workers, LockedWorker{Type: s.Type, Requested: s.Version, Version: s.Version})
 	}
 	return with.text()
 }
@@ -272,29 +244,30 @@ func cloneSteps(steps []wire.InstallStep) []wire.InstallStep {
 	return out
 }
 
-// held is the version that a hive's worker is kept at; empty for none.
-func (l *Lock) held(hive, typ string) string {
+// held is what keeps a hive's worker at a version, whatever it was made for; false
+// if nothing does.
+func (l *Lock) held(hive, typ string) (Hold, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, h := range l.file.Holds {
-		if h.Hive == hive && h.Type == typ {
-			return h.Version
-		}
+	i := slices.IndexFunc(l.file.Holds, Hold{Hive: hive, Type: typ}.same)
+	if i < 0 {
+		return Hold{}, false
 	}
-	return ""
+	return l.file.Holds[i], true
 }
 
-// Hold keeps a hive's worker at a version until the type is upgraded.
-func (l *Lock) Hold(hive, typ, version string, now time.Time) {
+// Hold keeps a hive's worker at a version until the type is upgraded there, or the
+// config wishes for something else than wish.
+func (l *Lock) Hold(hive string, wish Worker, version string, now time.Time) {
+	h := Hold{Hive: hive, Type: wish.Type, Requested: wish.Version, Version: version, Since: now.UTC().Truncate(time.Second)}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.file.Holds = append(slices.DeleteFunc(l.file.Holds, func(h Hold) bool { return h.Hive == hive && h.Type == typ }),
-		Hold{Hive: hive, Type: typ, Version: version, Since: now.UTC().Truncate(time.Second)})
+	l.file.Holds = append(slices.DeleteFunc(l.file.Holds, h.same), h)
 }
 
-// release ends the holds of a type.
-func (l *Lock) release(typ string) {
+// release ends what keeps a hive's worker at a version.
+func (l *Lock) release(hive, typ string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.file.Holds = slices.DeleteFunc(l.file.Holds, func(h Hold) bool { return h.Type == typ })
+	l.file.Holds = slices.DeleteFunc(l.file.Holds, Hold{Hive: hive, Type: typ}.same)
 }

@@ -25,6 +25,9 @@ start: { args: [--port, "{port}"] }
 ready: { path: /health }
 `
 
+// engineWish is what the hives of a lockFleet want besides echo.
+var engineWish = pkgmgr.Worker{Type: "engine", Version: pkgmgr.Latest}
+
 // lockFleet is a fleet whose worker comes from releases, with its lock.
 type lockFleet struct {
 	t        *testing.T
@@ -36,10 +39,13 @@ type lockFleet struct {
 	cache    string
 }
 
-func newLockFleet(t *testing.T) *lockFleet {
+func newLockFleet(t *testing.T) *lockFleet { return newRecipeFleet(t, engineRecipe) }
+
+// newRecipeFleet is a lockFleet with another recipe for the engine.
+func newRecipeFleet(t *testing.T, recipe string) *lockFleet {
 	t.Helper()
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "engine.yaml"), []byte(engineRecipe), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "engine.yaml"), []byte(recipe), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	catalog, err := pkgmgr.LoadCatalog(dir)
@@ -49,7 +55,7 @@ func newLockFleet(t *testing.T) *lockFleet {
 	f := &lockFleet{t: t, origin: origintest.New(t), lock: filepath.Join(dir, "hives.lock"), catalog: catalog, cache: t.TempDir()}
 	f.config, f.machines = echoFleet(2)
 	for i := range f.config.Hives {
-		f.config.Hives[i].Workers = append(f.config.Hives[i].Workers, pkgmgr.Worker{Type: "engine", Version: pkgmgr.Latest})
+		f.config.Hives[i].Workers = append(f.config.Hives[i].Workers, engineWish)
 	}
 	return f
 }
@@ -137,7 +143,7 @@ func TestLockIsKept(t *testing.T) {
 	}
 	// A hive that is held stays; an upgrade ends that.
 	lock := f.load()
-	lock.Hold("gpu-00", "engine", "1.0", time.Now())
+	lock.Hold("gpu-00", engineWish, "1.0", time.Now())
 	if err := lock.Save(); err != nil {
 		t.Fatal(err)
 	}
@@ -180,7 +186,7 @@ func TestHold(t *testing.T) {
 	f.release("1.1")
 	f.sync(pkgmgr.PlanOptions{Upgrade: true}, nil)
 	lock := f.load()
-	lock.Hold("gpu-00", "engine", "1.0", time.Now())
+	lock.Hold("gpu-00", engineWish, "1.0", time.Now())
 	if err := lock.Save(); err != nil {
 		t.Fatal(err)
 	}

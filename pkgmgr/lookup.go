@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"time"
@@ -39,6 +40,18 @@ type versionOrErr struct {
 	err     error
 }
 
+// newLookup begins to look up.
+func (f *Fleet) newLookup(o PlanOptions) *lookup {
+	var platforms []Platform
+	for _, m := range f.members {
+		if m.state != nil && !m.extra && !slices.Contains(platforms, m.state.Platform) {
+			platforms = append(platforms, m.state.Platform)
+		}
+	}
+	f.resolver.begin(platforms)
+	return &lookup{fleet: f, opts: o, versions: map[[2]string]versionOrErr{}, failed: map[string]error{}}
+}
+
 // worker is what one hive's wish comes to.
 func (l *lookup) worker(ctx context.Context, hive string, w Worker, s *State, want Want) WorkerWant {
 	f := l.fleet
@@ -52,13 +65,11 @@ func (l *lookup) worker(ctx context.Context, hive string, w Worker, s *State, wa
 	}
 	binary := want.Binaries[PlatformKey(s.Platform)]
 	rbeeVersion := cmp.Or(binary.Version, f.opts.Version)
-	machine := Machine{Platform: s.Platform, Devices: s.Devices, DevicesKnown: s.DevicesKnown}
-	held := f.opts.Lock.held(hive, w.Type)
-	if l.upgrades(w.Type) {
-		held = ""
-	}
-	version, err := held, error(nil)
-	if held == "" {
+	machine := machineOf(s)
+	hold, held := f.opts.Lock.held(hive, w.Type)
+	stays := held && l.stays(hold, w)
+	version, err := hold.Version, error(nil)
+	if !stays {
 		version, err = l.version(ctx, recipe, w.Version, s.Platform, rbeeVersion)
 	}
 	if errors.Is(err, ErrNotLocked) {
@@ -75,13 +86,76 @@ func (l *lookup) worker(ctx context.Context, hive string, w Worker, s *State, wa
 		return WorkerWant{Err: err, Needs: recipe.Needs}
 	}
 	out := l.chosen(ctx, recipe, choice, w.Version, s.Platform)
-	out.Held = held != ""
+	out.Held, out.EndsHold = stays, held && !stays
 	for i := range out.Steps {
 		if out.Steps[i].Kind == wire.StepBuiltin {
 			out.SHA256 = binary.SHA256
 		}
 	}
 	return out
+}
+
+func machineOf(s *State) Machine {
+	return Machine{Platform: s.Platform, Devices: s.Devices, DevicesKnown: s.DevicesKnown}
+}
+
+// stays reports whether a hold counts.
+func (l *lookup) stays(h Hold, w Worker) bool { return h.Requested == w.Version && !l.upgrades(w.Type) }
+
+// needs are what the machines take from a release that have a wish; platform is one
+// that has it although it is not known which machine.
+func (l *lookup) needs(recipe *Recipe, wish string, platform Platform) []need {
+	var all []need
+	add := func(who string, m Machine) {
+		// What fits no version is told so, and does not count.
+		if _, err := recipe.Choose("", m, ""); err == nil || errors.Is(err, ErrDevicesUnknown) {
+			all = append(all, need{who, recipe.needOf(m)})
+		}
+	}
+	for _, m := range l.fleet.members {
+		if m.state == nil || m.extra {
+			continue
+		}
+		for _, w := range m.hive.Workers {
+			hold, held := l.fleet.opts.Lock.held(m.hive.Alias, w.Type)
+			if w.Type != recipe.Type || w.Version != wish || held && l.stays(hold, w) || adopted(m.state, w) && !l.opts.Force {
+				continue
+			}
+			add(m.hive.Alias, machineOf(m.state))
+		}
+	}
+	if len(all) == 0 {
+		add(PlatformKey(platform), Machine{Platform: platform})
+	}
+	return all
+}
+
+// needOf gives the source that a machine takes, or those for its platform where its
+// accelerators decide and are not known.
+func (r *Recipe) needOf(m Machine) func(version string) ([]Source, error) {
+	return func(version string) ([]Source, error) {
+		choice, err := r.Choose(version, m, "")
+		var unfit *UnfitError
+		switch {
+		case errors.As(err, &unfit):
+			return nil, nil
+		case err == nil:
+			return []Source{choice.Source}, nil
+		case !errors.Is(err, ErrDevicesUnknown):
+			return nil, err
+		}
+		var all []Source
+		for i := range r.Sources {
+			if s := &r.Sources[i]; r.has(s, version, "") && s.fitsPlatform(m.Platform) {
+				filled, err := s.fill(version, m.Platform, filepath.Dir(r.File))
+				if err != nil {
+					return nil, err
+				}
+				all = append(all, filled)
+			}
+		}
+		return all, nil
+	}
 }
 
 // chosen is what a wish comes to with the source that was chosen for it.
@@ -96,12 +170,15 @@ func (l *lookup) chosen(ctx context.Context, recipe *Recipe, choice Choice, wish
 	}
 	out := WorkerWant{
 		Version: choice.Version, Variant: choice.Source.Name, Reason: choice.Reason, Launch: recipe.Launch(&choice.Source), Needs: recipe.Needs,
-		Steps: steps, Entry: choice.Source.Entry, SHA256: wire.Digest(steps, choice.Source.Entry), Files: map[string]string{},
+		Steps: steps, Entry: choice.Source.Entry, SHA256: wire.Digest(steps, choice.Source.Entry), Files: map[string]string{}, Unsure: map[string]bool{},
 	}
 	for i, step := range choice.Source.Steps {
 		steps[i].At = place(recipe, step.Pos)
-		if step.Origin.File != "" && l.fleet.opts.Bundle == nil {
-			out.Files[steps[i].Artefact.SHA256] = step.Origin.File
+		switch o := step.Origin; {
+		case o.File != "" && l.fleet.opts.Bundle == nil:
+			out.Files[steps[i].Artefact.SHA256] = o.File
+		case o.Code, o.URL != "" && o.SHA256 == "":
+			out.Unsure[steps[i].Artefact.SHA256] = true
 		}
 	}
 	return out
@@ -115,9 +192,6 @@ func (l *lookup) upgrades(typ string) bool {
 // version is the exact version that a wish comes to.
 func (l *lookup) version(ctx context.Context, recipe *Recipe, wish string, p Platform, rbeeVersion string) (string, error) {
 	if recipe.Versions == nil || len(recipe.Sources) == 0 {
-		if l.upgrades(recipe.Type) {
-			l.fleet.opts.Lock.release(recipe.Type)
-		}
 		return recipe.Version(wish, rbeeVersion)
 	}
 	key := [2]string{recipe.Type, wish}
@@ -140,11 +214,10 @@ func (l *lookup) newest(ctx context.Context, recipe *Recipe, wish string, p Plat
 	case l.fleet.opts.Bundle != nil:
 		return "", fmt.Errorf("the bundle holds no %s %s", recipe.Type, wish)
 	}
-	version, err := l.fleet.resolver.version(ctx, recipe, wish, p)
+	version, err := l.fleet.resolver.version(ctx, recipe, wish, l.needs(recipe, wish, p))
 	if err != nil {
 		return "", &LookupError{at(recipe, recipe.Versions.Pos, err)}
 	}
-	lock.release(recipe.Type)
 	if ok && CompareVersions(version, locked.Version) < 0 {
 		version = locked.Version
 	}
@@ -166,20 +239,26 @@ func (l *lookup) steps(ctx context.Context, recipe *Recipe, c Choice, p Platform
 		}
 		return steps, err
 	}
-	if steps, ok := f.opts.Lock.steps(key); ok {
+	steps, known := f.opts.Lock.steps(key)
+	fresh := l.opts.Fetch && f.opts.Bundle == nil && l.upgrades(recipe.Type)
+	switch {
+	case known && !fresh:
 		return steps, nil
-	}
-	if !l.opts.Fetch {
+	case !l.opts.Fetch:
 		return nil, ErrNotLocked
-	}
-	if f.opts.Bundle != nil {
+	case f.opts.Bundle != nil:
 		return nil, fmt.Errorf("the bundle holds no %s %s for %s", recipe.Type, c.Version, key.Platform)
 	}
 	name := fmt.Sprint(key)
 	if err := l.failed[name]; err != nil {
 		return nil, err
 	}
-	steps, err := f.resolver.steps(ctx, recipe, c, p)
+	var err error
+	if known {
+		err = f.resolver.retool(ctx, recipe, c, p, steps)
+	} else {
+		steps, err = f.resolver.steps(ctx, recipe, c, p, fresh)
+	}
 	if err != nil {
 		l.failed[name] = &LookupError{err}
 		return nil, l.failed[name]

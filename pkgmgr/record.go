@@ -8,10 +8,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"sort"
-	"syscall"
 	"time"
 )
 
@@ -94,7 +92,7 @@ func (r Record) Update(installed, removed []Hive, configPath string, now time.Ti
 	if r.Path == "" || len(installed)+len(removed) == 0 {
 		return nil
 	}
-	unlock, err := lockFile(r.Path + ".lock")
+	unlock, err := lockFile(r.Path)
 	if err != nil {
 		return fmt.Errorf("locking the record of hives: %w", err)
 	}
@@ -124,26 +122,4 @@ func (r Record) Update(installed, removed []Hive, configPath string, now time.Ti
 		enc.SetIndent("", "  ")
 		return enc.Encode(recordFile{Version: 1, Hives: entries})
 	})
-}
-
-// lockFile takes an exclusive lock, waiting for it; the kernel frees it when
-// the process ends.
-func lockFile(path string) (unlock func(), err error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, err
-	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	for {
-		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX)
-		if !errors.Is(err, syscall.EINTR) {
-			break
-		}
-	}
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return func() { _ = f.Close() }, nil
 }

@@ -3,18 +3,15 @@ package pkgmgr
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"path"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
@@ -22,9 +19,7 @@ import (
 // releases asks the release API of GitHub, or of a server of its own that answers
 // alike: https://docs.github.com/en/rest/releases/releases
 type releases struct {
-	http  *http.Client
-	base  string // https://api.github.com
-	token string
+	from *fetcher // its api is https://api.github.com
 
 	mu    sync.Mutex
 	known map[string]*release // by repository and tag
@@ -46,15 +41,11 @@ type releaseAsset struct {
 	URL    string `json:"browser_download_url"`
 }
 
-// maxAnswer bounds an answer of an API, and maxPages how many pages of releases
-// are looked through.
+// maxPages bounds how many pages of releases are looked through.
 const (
-	maxAPIAnswer = 64 << 20
-	maxPages     = 20
-	perPage      = 10 // a release may list hundreds of assets
+	maxPages = 20
+	perPage  = 10 // a release may list hundreds of assets
 )
-
-var errNotFound = errors.New("not found")
 
 // tagged is the release with a tag.
 func (g *releases) tagged(ctx context.Context, repo, tag string) (*release, error) {
@@ -85,55 +76,87 @@ func (g *releases) remember(repo string, r *release) {
 	g.known[repo+" "+r.Tag] = r
 }
 
-// newest is the newest version that a wish allows and that has what is looked
-// for. The release that is marked as the latest may be one that only points to
-// another, so it counts as any other does.
-func (g *releases) newest(ctx context.Context, v *Versions, wish string, has func(*release, string) bool) (string, error) {
-	if wish == Latest {
-		var r release
-		err := g.get(ctx, "/repos/"+v.GitHub+"/releases/latest", &r)
-		if err == nil {
-			if version, ok := v.versionOf(r.Tag); ok && has(&r, version) {
-				g.remember(v.GitHub, &r)
-				return version, nil
-			}
-		} else if !errors.Is(err, errNotFound) {
-			return "", err
+// newest is the newest version that a wish allows and that has everything that is
+// needed, or, if none of those that are looked through has, that has something of it.
+// passed tells of a newer one that was passed over, or of what is missing. The release
+// that is marked as the latest may be one that only points to another, so it counts as
+// any other does.
+func (g *releases) newest(ctx context.Context, v *Versions, wish string, covers func(*release, string) coverage) (version, passed string, err error) {
+	f := found{repo: v.GitHub, wish: wish, lacks: map[string]string{}}
+	look := func(r *release) {
+		if version, ok := v.versionOf(r.Tag); ok && !r.Draft && !r.Prerelease {
+			g.remember(v.GitHub, r)
+			f.add(version, covers(r, version))
 		}
 	}
-	var versions []string
-	seen := 0
+	if wish == Latest {
+		var r release
+		switch err := g.get(ctx, "/repos/"+v.GitHub+"/releases/latest", &r); {
+		case err == nil:
+			if look(&r); len(f.whole) > 0 {
+				return f.whole[0], "", nil
+			}
+		case !errors.Is(err, errNotFound):
+			return "", "", err
+		}
+	}
 	for page := 1; page <= maxPages; page++ {
 		var list []*release
 		if err := g.get(ctx, fmt.Sprintf("/repos/%s/releases?per_page=%d&page=%d", v.GitHub, perPage, page), &list); err != nil {
 			if errors.Is(err, errNotFound) {
-				return "", fmt.Errorf("%s has no releases", v.GitHub)
+				return "", "", fmt.Errorf("%s has no releases", v.GitHub)
 			}
-			return "", err
+			return "", "", err
 		}
 		for _, r := range list {
-			version, ok := v.versionOf(r.Tag)
-			if r.Draft || r.Prerelease || !ok {
-				continue
-			}
-			seen++
-			if has(r, version) {
-				g.remember(v.GitHub, r)
-				versions = append(versions, version)
-			}
+			look(r)
 		}
 		// They come newest first.
-		if best := newest(wish, versions); best != "" {
-			return best, nil
+		if best := newest(wish, f.whole); best != "" {
+			return best, f.passed(best), nil
 		}
 		if len(list) < perPage {
 			break
 		}
 	}
-	if seen == 0 {
-		return "", fmt.Errorf("%s has no release with a tag such as %s", v.GitHub, v.Tag)
+	best := newest(wish, f.partly)
+	switch {
+	case best != "":
+		return best, f.passed(best), nil
+	case len(f.lacks) == 0 && len(f.whole) == 0:
+		return "", "", fmt.Errorf("%s has no release with a tag such as %s", v.GitHub, v.Tag)
 	}
-	return "", fmt.Errorf("none of the newest %d releases of %s is a version %s with the files that the recipe names", seen, v.GitHub, wish)
+	return "", "", fmt.Errorf("none of the newest %d releases of %s is a version %s with the files that the recipe names", len(f.lacks)+len(f.whole), v.GitHub, wish)
+}
+
+// found are the versions that were looked at.
+type found struct {
+	repo, wish    string
+	whole, partly []string
+	lacks         map[string]string // what those that are not whole lack
+}
+
+func (f *found) add(version string, c coverage) {
+	if c.lacks == "" {
+		f.whole = append(f.whole, version)
+		return
+	}
+	f.lacks[version] = c.lacks
+	if c.some {
+		f.partly = append(f.partly, version)
+	}
+}
+
+// passed says that the version which was taken is not the newest, or not whole.
+func (f *found) passed(taken string) string {
+	top := newest(f.wish, slices.Collect(maps.Keys(f.lacks)))
+	switch {
+	case f.lacks[taken] != "":
+		return fmt.Sprintf("%s %s has %s, and neither has a release before it all that is needed", f.repo, taken, f.lacks[taken])
+	case top != "" && CompareVersions(top, taken) > 0:
+		return fmt.Sprintf("%s %s has %s: taking %s", f.repo, top, f.lacks[top], taken)
+	}
+	return ""
 }
 
 // exact is the version that a wish names: people write versions as they are tagged
@@ -204,56 +227,8 @@ func (r *release) artefact(repo, pattern string) (wire.Artefact, error) {
 
 // get asks the API and reads its JSON.
 func (g *releases) get(ctx context.Context, what string, into any) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, fetchStall, fmt.Errorf("no answer within %s", fetchStall))
-	defer cancel()
-	address := strings.TrimSuffix(g.base, "/") + what
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
-	if err != nil {
-		return fmt.Errorf("asking %s: %w", shown(address), withoutAddress(ctx, err))
-	}
-	req.Header.Set("Accept", "application/vnd.github+json")
-	req.Header.Set("X-GitHub-Api-Version", "2022-11-28")
-	req.Header.Set("User-Agent", "rbee")
-	if g.token != "" {
-		req.Header.Set("Authorization", "Bearer "+g.token)
-	}
-	resp, err := cmp.Or(g.http, http.DefaultClient).Do(req)
-	if err != nil {
-		return fmt.Errorf("asking %s: %w", shown(address), withoutAddress(ctx, err))
-	}
-	defer resp.Body.Close()
-	switch resp.StatusCode {
-	case http.StatusOK:
-	case http.StatusNotFound:
-		return errNotFound
-	default:
-		return g.refused(address, resp)
-	}
-	if err := json.NewDecoder(io.LimitReader(resp.Body, maxAPIAnswer)).Decode(into); err != nil {
-		return fmt.Errorf("asking %s: its answer cannot be read: %w", shown(address), withoutAddress(ctx, err))
-	}
-	return nil
-}
-
-// refused words an answer that is none, and what would help.
-func (g *releases) refused(address string, resp *http.Response) error {
-	h := resp.Header
-	limited := resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode == http.StatusForbidden && h.Get("X-RateLimit-Remaining") == "0"
-	switch {
-	case limited:
-		until := "for now"
-		if at, err := strconv.ParseInt(h.Get("X-RateLimit-Reset"), 10, 64); err == nil {
-			until = "before " + time.Unix(at, 0).Format("15:04:05")
-		} else if wait, err := strconv.Atoi(h.Get("Retry-After")); err == nil {
-			until = fmt.Sprintf("for %d s", wait)
-		}
-		help := "set GITHUB_TOKEN to a token of yours, which may ask more often"
-		if g.token != "" {
-			help = "the token in GITHUB_TOKEN has used up its share"
-		}
-		return fmt.Errorf("%s takes no more requests %s: %s", shown(g.base), until, help)
-	case resp.StatusCode == http.StatusUnauthorized && g.token != "":
-		return fmt.Errorf("%s does not accept the token in GITHUB_TOKEN", shown(g.base))
-	}
-	return fmt.Errorf("asking %s: the server answers %s", shown(address), resp.Status)
+	header := http.Header{"Accept": {"application/vnd.github+json"}, "X-Github-Api-Version": {"2022-11-28"}}
+	return g.from.ask(ctx, strings.TrimSuffix(g.from.api, "/")+what, header, func(resp *http.Response) error {
+		return readJSON(resp, into)
+	})
 }

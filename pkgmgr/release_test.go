@@ -56,7 +56,7 @@ func newAPI(t *testing.T, f *fakeAPI) *releases {
 	t.Helper()
 	srv := httptest.NewServer(f)
 	t.Cleanup(srv.Close)
-	return &releases{base: srv.URL}
+	return &releases{from: &fetcher{api: srv.URL}}
 }
 
 func assets(names ...string) []releaseAsset {
@@ -80,23 +80,27 @@ func TestNewestRelease(t *testing.T) {
 		f.releases = append(f.releases, release{Tag: "b" + strconv.Itoa(n), Assets: assets(fmt.Sprintf("x-b%d.zip", n))})
 	}
 	g := newAPI(t, f)
-	has := func(r *release, version string) bool { _, ok := r.asset("x-" + version + ".zip"); return ok }
+	has := func(r *release, version string) coverage {
+		return cover(r, version, []need{{"gpu-1", func(v string) ([]Source, error) {
+			return []Source{{Steps: []Step{{Origin: Origin{Asset: "x-" + v + ".zip"}}}}}, nil
+		}}})
+	}
 	for wish, want := range map[string]string{"latest": "b27", "<=b9": "b9", ">b10, <b12": "b11"} {
-		if got, err := g.newest(t.Context(), &Versions{GitHub: "a/b", Tag: "{version}"}, wish, has); got != want || err != nil {
+		if got, _, err := g.newest(t.Context(), &Versions{GitHub: "a/b", Tag: "{version}"}, wish, has); got != want || err != nil {
 			t.Errorf("%s is %q, %v", wish, got, err)
 		}
 	}
 	for repo, want := range map[string]string{"a/b": "none of the newest 28 releases of a/b is a version >b90 with the files that the recipe names", "no/such": "no/such has no releases"} {
-		if _, err := g.newest(t.Context(), &Versions{GitHub: repo, Tag: "{version}"}, ">b90", has); err == nil || err.Error() != want {
+		if _, _, err := g.newest(t.Context(), &Versions{GitHub: repo, Tag: "{version}"}, ">b90", has); err == nil || err.Error() != want {
 			t.Errorf("%s: %v", repo, err)
 		}
 	}
-	if _, err := g.newest(t.Context(), &Versions{GitHub: "a/b", Tag: "v{version}"}, Latest, has); err == nil || err.Error() != "a/b has no release with a tag such as v{version}" {
+	if _, _, err := g.newest(t.Context(), &Versions{GitHub: "a/b", Tag: "v{version}"}, Latest, has); err == nil || err.Error() != "a/b has no release with a tag such as v{version}" {
 		t.Errorf("%v", err)
 	}
 	// A release that is the latest, and is one, costs one request.
 	f.latest, f.asked = "b27", nil
-	if got, err := g.newest(t.Context(), &Versions{GitHub: "a/b", Tag: "b{version}"}, Latest, func(*release, string) bool { return true }); got != "27" || err != nil || len(f.asked) != 1 {
+	if got, _, err := g.newest(t.Context(), &Versions{GitHub: "a/b", Tag: "b{version}"}, Latest, func(*release, string) coverage { return coverage{} }); got != "27" || err != nil || len(f.asked) != 1 {
 		t.Errorf("%q, %v, %q", got, err, f.asked)
 	}
 }
@@ -108,11 +112,11 @@ func TestRateLimit(t *testing.T) {
 	if _, err := g.tagged(t.Context(), "a/b", "v1"); err == nil || !strings.Contains(err.Error(), "takes no more requests before 03:04:05: set GITHUB_TOKEN") {
 		t.Errorf("%v", err)
 	}
-	g.token = "spent"
+	g.from.token = "spent"
 	if _, err := g.tagged(t.Context(), "a/b", "v1"); err == nil || !strings.Contains(err.Error(), "the token in GITHUB_TOKEN has used up its share") || strings.Contains(err.Error(), "spent") {
 		t.Errorf("%v", err)
 	}
-	g.token = "good"
+	g.from.token = "good"
 	if r, err := g.tagged(t.Context(), "a/b", "v1"); err != nil || r.Tag != "v1" {
 		t.Errorf("%v, %v", r, err)
 	}

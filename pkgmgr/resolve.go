@@ -16,7 +16,6 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -40,12 +39,6 @@ type Origins struct {
 	HTTP *http.Client
 }
 
-// The tools that installs need, by the type of their recipes.
-const (
-	uvTool     = "uv"
-	pythonTool = "python"
-)
-
 // The public places.
 const (
 	publicGitHubAPI   = "https://api.github.com"
@@ -56,26 +49,38 @@ const (
 type resolver struct {
 	releases releases
 	index    index
-	http     *http.Client
 	art      *artefacts
 	lock     *Lock
 	cacheDir string
-	tools    map[string]*Recipe
-	versions map[string]string // of tools, in this run
 	note     func(string)
+
+	tools     map[string]*Recipe
+	versions  map[string]string // of tools, as this plan has asked for them
+	platforms []Platform        // of the machines that the plan is for
 }
 
-func newResolver(o Origins, lock *Lock, art *artefacts, cacheDir string, note func(string)) *resolver {
+func newResolver(from *fetcher, lock *Lock, art *artefacts, cacheDir string, note func(string)) *resolver {
 	return &resolver{
-		releases: releases{http: o.HTTP, base: cmp.Or(o.GitHubAPI, publicGitHubAPI), token: o.GitHubToken},
-		index:    index{http: o.HTTP, base: cmp.Or(o.PythonIndex, publicPythonIndex)},
-		http:     o.HTTP, art: art, lock: lock, cacheDir: cacheDir, tools: toolRecipes(), versions: map[string]string{}, note: note,
+		releases: releases{from: from}, index: index{from: from},
+		art: art, lock: lock, cacheDir: cacheDir, note: note, tools: toolRecipes(), versions: map[string]string{},
 	}
 }
 
-// version asks for the newest version that a wish allows, on a platform that has
-// to get it.
-func (r *resolver) version(ctx context.Context, recipe *Recipe, wish string, p Platform) (string, error) {
+// begin begins a plan, for which tools are asked anew.
+func (r *resolver) begin(platforms []Platform) {
+	r.versions, r.platforms = map[string]string{}, platforms
+}
+
+// fetcher asks these places.
+func (o Origins) fetcher() *fetcher {
+	return &fetcher{
+		http: o.HTTP, api: cmp.Or(o.GitHubAPI, publicGitHubAPI), token: o.GitHubToken, index: cmp.Or(o.PythonIndex, publicPythonIndex),
+	}
+}
+
+// version asks for the newest version that a wish allows, and that has what machines
+// need.
+func (r *resolver) version(ctx context.Context, recipe *Recipe, wish string, needs []need) (string, error) {
 	if exactWish(wish) {
 		set, err := ParseRange(wish)
 		return recipe.Versions.exact(set.Exact()), err
@@ -92,40 +97,27 @@ func (r *resolver) version(ctx context.Context, recipe *Recipe, wish string, p P
 		}
 		return "", fmt.Errorf("the package index has no version %s of %s", wish, v.Package)
 	}
-	return r.releases.newest(ctx, v, wish, func(rel *release, version string) bool {
-		return slices.ContainsFunc(recipe.Sources, func(s Source) bool {
-			return recipe.has(&s, version, "") && s.fitsPlatform(p) && rel.hasAll(&s, version, p)
-		})
+	version, passed, err := r.releases.newest(ctx, v, wish, func(rel *release, version string) coverage {
+		return cover(rel, version, needs)
 	})
+	if passed != "" {
+		r.note(passed)
+	}
+	return version, err
 }
 
-// hasAll reports whether a release has every file that a source takes from it.
-func (rel *release) hasAll(s *Source, version string, p Platform) bool {
-	filled, err := s.fill(version, p, ".")
-	if err != nil {
-		return false
-	}
-	for _, step := range filled.Steps {
-		if step.Origin.Asset == "" {
-			continue
-		}
-		pattern := strings.ReplaceAll(step.Origin.Asset, "{python}", "*")
-		if _, ok := rel.asset(pattern); !ok {
-			return false
-		}
-	}
-	return true
-}
-
-// steps finds out what a chosen source consists of.
-func (r *resolver) steps(ctx context.Context, recipe *Recipe, c Choice, p Platform) ([]wire.InstallStep, error) {
+// steps finds out what a chosen source consists of; fresh asks for the newest tools.
+func (r *resolver) steps(ctx context.Context, recipe *Recipe, c Choice, p Platform, fresh bool) ([]wire.InstallStep, error) {
 	r.note(fmt.Sprintf("resolving %s %s%s", recipe.Type, c.Version, after(", ", c.Source.Name)))
 	var out []wire.InstallStep
 	for i, step := range c.Source.Steps {
 		ws := wire.InstallStep{Kind: step.Kind, Builtin: step.Builtin, Format: step.Format, Strip: step.Strip, Into: step.Into}
 		var err error
 		if step.Kind == wire.StepPython {
-			ws.Python, err = r.python(ctx, step.Python, c.Source.Glibc, p, c.Source.Steps[:i], out)
+			ws.Python = &wire.Python{}
+			if err = r.setTools(ctx, ws.Python, step.Python.Version, p, fresh); err == nil {
+				ws.Python.Wheels, err = r.python(ctx, step.Python, c.Source.Glibc, p, c.Source.Steps[:i], out)
+			}
 		} else {
 			ws.Artefact, err = r.artefact(ctx, recipe.Versions, step.Origin, c.Version)
 		}
@@ -171,14 +163,14 @@ func (r *resolver) artefact(ctx context.Context, v *Versions, o Origin, version 
 			return nil, err
 		}
 		if o.Code {
-			return r.learn(ctx, path.Base(v.GitHub)+"-"+version+".tar.gz", rel.Code, "", 0)
+			return r.learn(ctx, path.Base(v.GitHub)+"-"+version+".tar.gz", rel.Code, 0)
 		}
 		a, err := rel.artefact(v.GitHub, o.Asset)
 		if err != nil {
 			return nil, err
 		}
 		if a.SHA256 == "" {
-			return r.learn(ctx, a.Name, a.URL, "", a.Size)
+			return r.learn(ctx, a.Name, a.URL, a.Size)
 		}
 		return &a, nil
 	case o.URL != "":
@@ -187,7 +179,7 @@ func (r *resolver) artefact(ctx context.Context, v *Versions, o Origin, version 
 			name = path.Base(u.Path)
 		}
 		if o.SHA256 == "" {
-			return r.learn(ctx, name, o.URL, "", o.Size)
+			return r.learn(ctx, name, o.URL, o.Size)
 		}
 		return &wire.Artefact{Name: name, URL: o.URL, SHA256: o.SHA256, Size: o.Size}, nil
 	default:
@@ -196,11 +188,11 @@ func (r *resolver) artefact(ctx context.Context, v *Versions, o Origin, version 
 	}
 }
 
-// learn fetches a file of which no checksum is published. It is kept, so that
-// hives can still get it if the address answers with something else one day.
-func (r *resolver) learn(ctx context.Context, name, from, sum string, size int64) (*wire.Artefact, error) {
+// learn fetches a file of which no checksum is published. It is kept, so that this
+// machine can still send it if the address answers with something else one day.
+func (r *resolver) learn(ctx context.Context, name, from string, size int64) (*wire.Artefact, error) {
 	r.note("fetching " + name + " to learn its checksum")
-	sum, got, err := r.art.learn(ctx, r.http, from, sum)
+	sum, got, err := r.art.learn(ctx, from, size)
 	switch {
 	case err != nil:
 		return nil, err
@@ -227,55 +219,9 @@ func recipeDigest(s *Source) string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// lockedTool is a tool for a platform, from the lock or resolved now.
-func (r *resolver) tool(ctx context.Context, name, python string, p Platform) (wire.Tool, error) {
-	recipe := r.tools[name]
-	version, err := r.toolVersion(ctx, recipe, p)
-	if err != nil {
-		return wire.Tool{}, fmt.Errorf("the tool %s: %w", name, err)
-	}
-	choice, err := recipe.Choose(version, Machine{Platform: p}, "")
-	if err != nil {
-		return wire.Tool{}, err
-	}
-	step := choice.Source.Steps[0]
-	step.Origin.Asset = strings.ReplaceAll(step.Origin.Asset, "{python}", python)
-	key := LockedSource{
-		Type: name, Version: version, Source: strings.TrimSuffix(choice.Source.Name+"-"+python, "-"),
-		Platform: platformName(p.OS, p.Arch, p.Libc), Recipe: recipeDigest(&choice.Source),
-	}
-	steps, ok := r.lock.steps(key)
-	if !ok {
-		a, err := r.artefact(ctx, recipe.Versions, step.Origin, version)
-		if err != nil {
-			return wire.Tool{}, at(recipe, step.Pos, err)
-		}
-		steps = []wire.InstallStep{{Kind: step.Kind, Artefact: a, Format: step.Format, Strip: step.Strip}}
-		r.lock.setSteps(key, steps)
-	}
-	r.lock.setWorker(name, Latest, version, time.Now())
-	return wire.Tool{
-		Name: name, Version: version, Artefact: *steps[0].Artefact, Format: steps[0].Format, Strip: steps[0].Strip, Entry: choice.Source.Entry,
-	}, nil
-}
-
-func (r *resolver) toolVersion(ctx context.Context, recipe *Recipe, p Platform) (string, error) {
-	if w, ok := r.lock.worker(recipe.Type, Latest); ok {
-		return w.Version, nil
-	}
-	if v := r.versions[recipe.Type]; v != "" {
-		return v, nil
-	}
-	v, err := r.version(ctx, recipe, Latest, p)
-	if err == nil {
-		r.versions[recipe.Type] = v
-	}
-	return v, err
-}
-
 // python resolves packages, with all that they depend on, to wheels. It is uv
 // that does so, here: machines need not reach an index, and all get the same.
-func (r *resolver) python(ctx context.Context, want *Python, glibc string, p Platform, before []Step, done []wire.InstallStep) (*wire.Python, error) {
+func (r *resolver) python(ctx context.Context, want *Python, glibc string, p Platform, before []Step, done []wire.InstallStep) ([]wire.Artefact, error) {
 	t := target{platform: p, python: want.Version, glibc: defaultGlibc}
 	if _, minor, ok := strings.Cut(glibc, "."); ok {
 		if n, err := strconv.Atoi(minor); err == nil {
@@ -290,26 +236,21 @@ func (r *resolver) python(ctx context.Context, want *Python, glibc string, p Pla
 		}
 		requirements += text
 	}
-	out := &wire.Python{}
-	var err error
-	if out.UV, err = r.tool(ctx, uvTool, "", p); err != nil {
+	wheels, err := r.wheels(ctx, t, want, requirements)
+	if err != nil {
 		return nil, err
 	}
-	if out.Interpreter, err = r.tool(ctx, pythonTool, want.Version, p); err != nil {
-		return nil, err
-	}
-	if out.Wheels, err = r.wheels(ctx, t, want, requirements); err != nil {
-		return nil, err
-	}
-	for i := range out.Wheels {
-		w := &out.Wheels[i]
-		if w.URL, err = absoluteURL(r.index.base, w.URL); err != nil {
+	for i := range wheels {
+		w := &wheels[i]
+		if w.URL, err = absoluteURL(r.index.from.index, w.URL); err != nil {
 			return nil, fmt.Errorf("the address of %s: %w", w.Name, err)
 		}
 	}
-	return out, nil
+	return wheels, nil
 }
 
+// absoluteURL is the address that a reference in the index means, without the
+// credentials of the index: the lock is for others to read.
 func absoluteURL(base, ref string) (string, error) {
 	b, err := url.Parse(base)
 	if err != nil {
@@ -319,7 +260,7 @@ func absoluteURL(base, ref string) (string, error) {
 	if err != nil || u.Scheme != "https" && u.Scheme != "http" {
 		return "", errors.New("it is not one of https or http")
 	}
-	u.Fragment = ""
+	u.Fragment, u.User = "", nil
 	return u.String(), nil
 }
 
@@ -352,7 +293,7 @@ func (r *resolver) wheels(ctx context.Context, t target, want *Python, requireme
 	cmd := exec.CommandContext(ctx, program, append(args, "--output-file", lock, "-")...)
 	cmd.Dir, cmd.Stdin, cmd.WaitDelay = dir, strings.NewReader(requirements), time.Second
 	cmd.Env = append(os.Environ(),
-		"UV_DEFAULT_INDEX="+r.index.base, "UV_CACHE_DIR="+filepath.Join(r.cacheDir, "uv"),
+		"UV_DEFAULT_INDEX="+r.index.from.index, "UV_CACHE_DIR="+filepath.Join(r.cacheDir, "uv"),
 		"UV_PYTHON_INSTALL_DIR="+filepath.Join(r.cacheDir, "python"),
 	)
 	var stderr bytes.Buffer
@@ -368,29 +309,6 @@ func (r *resolver) wheels(ctx context.Context, t target, want *Python, requireme
 		return nil, fmt.Errorf("what uv resolved: %w", err)
 	}
 	return t.wheels(data)
-}
-
-// uv is the program for this very machine, unpacked in the cache.
-func (r *resolver) uv(ctx context.Context) (string, error) {
-	tool, err := r.tool(ctx, uvTool, "", Platform{OS: runtime.GOOS, Arch: runtime.GOARCH})
-	if err != nil {
-		return "", err
-	}
-	program := filepath.Join(r.cacheDir, "tools", "uv-"+tool.Artefact.SHA256[:12], "uv")
-	if _, err := os.Stat(program); err == nil {
-		return program, nil
-	}
-	f, _, err := r.art.open(ctx, tool.Artefact, "", false)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	return program, readPacked(f, tool.Format, tool.Strip, tool.Entry, func(content io.Reader) error {
-		return writeWhole(program, 0o700, func(w io.Writer) error {
-			_, err := io.Copy(w, content) //nolint:gosec // its checksum is right
-			return err
-		})
-	})
 }
 
 // fileOf reads a file that an archive of an earlier step puts into the payload.

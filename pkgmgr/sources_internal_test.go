@@ -41,7 +41,7 @@ func TestDownloadHidesQueries(t *testing.T) {
 		if !live {
 			server.Close()
 		}
-		err := download(t.Context(), nil, refused, &strings.Builder{})
+		err := (&fetcher{}).keep(t.Context(), refused, sum, 0, filepath.Join(t.TempDir(), "engine"), 0o600)
 		if err == nil || strings.Contains(err.Error(), "secret") || !strings.Contains(err.Error(), "/engine") {
 			t.Errorf("live %t: error %v", live, err)
 		}

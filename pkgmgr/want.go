@@ -41,8 +41,9 @@ type WorkerWant struct {
 	Version         string
 	Variant, Reason string
 
-	// Held says that the hive's worker is kept at this version by a rollback.
-	Held bool
+	// Held says that the hive's worker is kept at this version by a rollback, and
+	// EndsHold that it is kept at another one no longer, once it has this version.
+	Held, EndsHold bool
 
 	// SHA256 tells this install from others: [wire.Digest] of Steps. For a server
 	// inside rbee it is that of the platform's rbee, and empty if that is not
@@ -54,8 +55,11 @@ type WorkerWant struct {
 	Steps []wire.InstallStep
 	Entry string
 
-	// Files are the artefacts that are files on this machine, by SHA-256.
-	Files map[string]string
+	// Files are the artefacts that are files on this machine, by SHA-256. Unsure are
+	// those whose address may answer with something else one day, such as an archive
+	// that is generated: this machine keeps and sends them.
+	Files  map[string]string
+	Unsure map[string]bool
 
 	// Launch is how the hive shall run it; nil compares nothing.
 	Launch *wire.Launch

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,6 +30,7 @@ type Server struct {
 	faults   []*Fault
 	token    string
 	limited  bool
+	user     *url.Userinfo // who may ask the package index; nil for everybody
 	asked    []string
 }
 
@@ -136,12 +138,30 @@ func (s *Server) LimitRate(token string) {
 	s.limited, s.token = true, token
 }
 
+// Lock lets only those with a user's password ask the package index and download
+// wheels. The address with them in it comes back.
+func (s *Server) Lock(user, password string) (index string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.user = url.UserPassword(user, password)
+	return strings.Replace(s.Index(), "://", "://"+s.user.String()+"@", 1)
+}
+
+// locked reports whether a request may not be answered for want of a password.
+func (s *Server) locked(r *http.Request) bool {
+	user, password, _ := r.BasicAuth()
+	ofIndex := strings.HasPrefix(r.URL.Path, "/simple/") || strings.HasPrefix(r.URL.Path, "/packages/")
+	return s.user != nil && ofIndex && url.UserPassword(user, password).String() != s.user.String()
+}
+
 // ServeHTTP implements [http.Handler].
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.asked = append(s.asked, r.URL.Path)
 	switch path := r.URL.Path; {
+	case s.locked(r):
+		http.Error(w, "who are you?", http.StatusUnauthorized)
 	case strings.HasPrefix(path, "/api/repos/"):
 		s.api(w, r, strings.TrimPrefix(path, "/api/repos/"))
 	case strings.HasPrefix(path, "/simple/"):
@@ -156,6 +176,10 @@ func (s *Server) api(w http.ResponseWriter, r *http.Request, path string) {
 		w.Header().Set("X-RateLimit-Remaining", "0")
 		w.Header().Set("X-RateLimit-Reset", strconv.FormatInt(time.Now().Add(time.Hour).Unix(), 10))
 		answer(w, http.StatusForbidden, map[string]string{"message": "API rate limit exceeded"})
+		return
+	}
+	if repo, tag, ok := strings.Cut(path, "/tarball/"); ok {
+		http.Redirect(w, r, s.srv.URL+"/code/"+repo+"/"+tag, http.StatusFound) // as GitHub does
 		return
 	}
 	repo, what, _ := strings.Cut(path, "/releases")
@@ -193,7 +217,7 @@ func (s *Server) release(repo string, r Release) any {
 		assets = append(assets, a)
 	}
 	return map[string]any{
-		"tag_name": r.Tag, "draft": r.Draft, "prerelease": r.Prerelease, "assets": assets, "tarball_url": s.srv.URL + "/code/" + repo + "/" + r.Tag,
+		"tag_name": r.Tag, "draft": r.Draft, "prerelease": r.Prerelease, "assets": assets, "tarball_url": s.API() + "/repos/" + repo + "/tarball/" + r.Tag,
 	}
 }
 

@@ -29,18 +29,21 @@ func Main() {
 
 // AddTools publishes a uv whose program is exe, which calls [Main], and a Python
 // that is a shell script: it runs scripts as the shell does.
-func (s *Server) AddTools(exe string) {
+func (s *Server) AddTools(exe string) { s.AddToolVersions(exe, "0.9.9", "20251120") }
+
+// AddToolVersions is [Server.AddTools] with versions of one's own.
+func (s *Server) AddToolVersions(exe, uvVersion, pythonVersion string) {
 	uv := TarGz(map[string]string{"uv-x/uv": "#!/bin/sh\n" + asUV + "=1 exec '" + exe + "' \"$@\"\n"})
-	python := TarGz(map[string]string{"python/bin/python3": "#!/bin/sh\nexec /bin/sh \"$@\"\n"})
+	python := TarGz(map[string]string{"python/bin/python3": "#!/bin/sh\n# " + pythonVersion + "\nexec /bin/sh \"$@\"\n"})
 	uvs, pythons := map[string][]byte{}, map[string][]byte{}
 	for _, cpu := range []string{"x86_64", "aarch64"} {
 		for _, system := range []string{"unknown-linux-gnu", "unknown-linux-musl", "apple-darwin"} {
 			uvs["uv-"+cpu+"-"+system+".tar.gz"] = uv
-			pythons["cpython-3.12.12+20251120-"+cpu+"-"+system+"-install_only_stripped.tar.gz"] = python
+			pythons["cpython-3.12.12+"+pythonVersion+"-"+cpu+"-"+system+"-install_only_stripped.tar.gz"] = python
 		}
 	}
-	s.AddRelease("astral-sh/uv", Release{Tag: "0.9.9", Assets: uvs})
-	s.AddRelease("astral-sh/python-build-standalone", Release{Tag: "20251120", Assets: pythons})
+	s.AddRelease("astral-sh/uv", Release{Tag: uvVersion, Assets: uvs})
+	s.AddRelease("astral-sh/python-build-standalone", Release{Tag: pythonVersion, Assets: pythons})
 }
 
 // UV does what the parts of uv do that rbee uses; the arguments are those after

@@ -15,7 +15,7 @@ type rollbackCmd struct {
 
 // Help is shown below the command's summary.
 func (rollbackCmd) Help() string {
-	return describe("The version before is still on the machine, so nothing is fetched. The hive keeps it, and status finds no drift in that, until `rbee sync --upgrade` of the type. Workers that run go on as they are.",
+	return describe("The version before is still on the machine, so nothing is fetched. The hive keeps it, and status finds no drift in that, until `rbee sync --upgrade` of the type, or another version in the config. Workers that run go on as they are.",
 		[]string{"rbee rollback --hive gpu-1 vllm"}, exitInvalid, exitUnreachable, exitLocked)
 }
 

@@ -50,7 +50,8 @@ func (q *Queen) sync(ctx context.Context, op operations.PackageSync, events oper
 		return nil, err
 	}
 	reports := fleet.Apply(ctx, plan, pkgmgr.ApplyOptions{Force: op.Force, LockWait: lockWait(op.LockWaitSeconds)})
-	if err := q.remember(d, fleet.States(), reports); err != nil {
+	// Once more: what an upgrade has moved is held no longer.
+	if err := errors.Join(d.lock.Save(), q.remember(d, fleet.States(), reports)); err != nil {
 		return nil, err
 	}
 	return fleet.SyncReport(plan, reports, time.Since(start)), nil
@@ -240,7 +241,7 @@ func (q *Queen) purge(configPath string) (purged []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	all := []string{configPath, pkgmgr.LockPath(configPath)}
+	all := []string{configPath, pkgmgr.LockPath(configPath), pkgmgr.LockPath(configPath) + ".lock"}
 	if len(others) == 0 {
 		all = append(all, paths.Recipes(), paths.Record(), paths.Record()+".lock", paths.CacheDir)
 	}

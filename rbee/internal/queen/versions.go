@@ -44,11 +44,26 @@ func (q *Queen) rollback(ctx context.Context, op operations.PackageRollback, eve
 	if done.Error != nil {
 		return nil, done.Error
 	}
-	d.lock.Hold(op.Hive, op.Worker, have.Previous, time.Now())
-	if err := d.lock.Save(); err != nil {
+	if err := hold(d, op, have.Previous); err != nil {
 		return nil, err
 	}
 	return &operations.RollbackReport{Hive: op.Hive, Worker: op.Worker, From: have.Version, To: have.Previous}, nil
+}
+
+// hold keeps a worker at a version for as long as the config wishes for the same. One
+// that the config does not want has nothing to be kept from.
+func hold(d *desired, op operations.PackageRollback, version string) error {
+	for _, h := range d.config.Hives {
+		if h.Alias != op.Hive {
+			continue
+		}
+		for _, w := range h.Workers {
+			if w.Type == op.Worker {
+				d.lock.Hold(op.Hive, w, version, time.Now())
+			}
+		}
+	}
+	return d.lock.Save()
 }
 
 // bundle writes all that a config needs into one file.

@@ -1,0 +1,242 @@
+package pkgmgr
+
+import (
+	"cmp"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	// fetchStall is how long a server may send nothing before it is given up.
+	fetchStall = 60 * time.Second
+
+	// maxAPIAnswer bounds an answer of an API, in bytes.
+	maxAPIAnswer = 64 << 20
+)
+
+// fetcher asks servers and downloads from them, with the credentials that this
+// machine has for some of them. Those are sent nowhere else. The zero value has
+// none. Any number of goroutines may use it.
+type fetcher struct {
+	http  *http.Client // nil is http.DefaultClient
+	api   string       // base address of the release API; empty for none
+	token string       // goes along to the API; may be empty
+	index string       // base address of the package index, maybe with a user and a password
+}
+
+// do makes a request.
+func (f *fetcher) do(req *http.Request) (*http.Response, error) {
+	client := *cmp.Or(f.http, http.DefaultClient)
+	wrapped := client.CheckRedirect
+	client.CheckRedirect = func(req *http.Request, via []*http.Request) error {
+		f.authorise(req)
+		if wrapped != nil {
+			return wrapped(req, via)
+		}
+		if len(via) >= 10 {
+			return errors.New("stopped after 10 redirects")
+		}
+		return nil
+	}
+	req.Header.Set("User-Agent", "rbee")
+	f.authorise(req)
+	return client.Do(req)
+}
+
+// authorise gives a request the credentials for where it goes, and no other.
+func (f *fetcher) authorise(req *http.Request) {
+	req.Header.Del("Authorization")
+	if given := f.credentials(req.URL); given != "" {
+		req.Header.Set("Authorization", given)
+	}
+}
+
+// credentials are what an address is asked with; empty for nothing.
+func (f *fetcher) credentials(u *url.URL) string {
+	if f.token != "" && below(u, f.api, true) {
+		return "Bearer " + f.token
+	}
+	if index, err := url.Parse(f.index); err == nil && index.User != nil && below(u, f.index, false) {
+		password, _ := index.User.Password()
+		return "Basic " + base64.StdEncoding.EncodeToString([]byte(index.User.Username()+":"+password))
+	}
+	return ""
+}
+
+// alone reports whether this machine has credentials for an address, so that others
+// may not get what is there.
+func (f *fetcher) alone(address string) bool {
+	u, err := url.Parse(address)
+	return err == nil && f.credentials(u) != ""
+}
+
+// below reports whether an address is on the server of a base address, and, if path
+// is true, below its path.
+func below(u *url.URL, base string, path bool) bool {
+	b, err := url.Parse(base)
+	return err == nil && base != "" && u.Scheme == b.Scheme && strings.EqualFold(u.Host, b.Host) &&
+		(!path || strings.HasPrefix(u.Path, strings.TrimSuffix(b.Path, "/")+"/"))
+}
+
+// shown is an address as it may be printed: without a query or a password, which
+// may be secret.
+func shown(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return "an address that is none"
+	}
+	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()
+}
+
+// withoutAddress is an error of net/http without the address that it repeats, or the
+// reason why the request was ended.
+func withoutAddress(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	var in *url.Error
+	if errors.As(err, &in) {
+		return in.Err
+	}
+	return err
+}
+
+// answerError says why the release API does not answer, and what would help.
+type answerError struct{ text string }
+
+func (e *answerError) Error() string { return e.text }
+
+// refused words an answer that is none.
+func (f *fetcher) refused(resp *http.Response) error {
+	plain := fmt.Errorf("the server answers %s", resp.Status)
+	if !below(resp.Request.URL, f.api, true) {
+		return plain
+	}
+	h := resp.Header
+	limited := resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode == http.StatusForbidden && h.Get("X-RateLimit-Remaining") == "0"
+	switch {
+	case limited:
+		until := "for now"
+		if at, err := strconv.ParseInt(h.Get("X-RateLimit-Reset"), 10, 64); err == nil {
+			until = "before " + time.Unix(at, 0).Format("15:04:05")
+		} else if wait, err := strconv.Atoi(h.Get("Retry-After")); err == nil {
+			until = fmt.Sprintf("for %d s", wait)
+		}
+		help := "set GITHUB_TOKEN to a token of yours, which may ask more often"
+		if f.token != "" {
+			help = "the token in GITHUB_TOKEN has used up its share"
+		}
+		return &answerError{fmt.Sprintf("%s takes no more requests %s: %s", shown(f.api), until, help)}
+	case resp.StatusCode == http.StatusUnauthorized && f.token != "":
+		return &answerError{shown(f.api) + " does not accept the token in GITHUB_TOKEN"}
+	}
+	return plain
+}
+
+var errNotFound = errors.New("not found")
+
+// ask hands the answer of an API to read. It is [errNotFound] if there is nothing at
+// the address.
+func (f *fetcher) ask(ctx context.Context, address string, header http.Header, read func(*http.Response) error) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, fetchStall, fmt.Errorf("no answer within %s", fetchStall))
+	defer cancel()
+	fail := func(err error) error {
+		var said *answerError
+		if err == nil || errors.As(err, &said) {
+			return err
+		}
+		return fmt.Errorf("asking %s: %w", shown(address), withoutAddress(ctx, err))
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, http.NoBody)
+	if err != nil {
+		return fail(err)
+	}
+	req.Header = header
+	resp, err := f.do(req)
+	if err != nil {
+		return fail(err)
+	}
+	defer resp.Body.Close()
+	switch resp.StatusCode {
+	case http.StatusOK:
+		return fail(read(resp))
+	case http.StatusNotFound:
+		return errNotFound
+	default:
+		return fail(f.refused(resp))
+	}
+}
+
+// readJSON reads an answer of an API.
+func readJSON(resp *http.Response, into any) error {
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxAPIAnswer)).Decode(into); err != nil {
+		return fmt.Errorf("its answer cannot be read: %w", err)
+	}
+	return nil
+}
+
+// text is what a small address answers, of at most limit bytes.
+func (f *fetcher) text(ctx context.Context, from string, limit int64) (string, error) {
+	var text strings.Builder
+	err := f.try(ctx, from, http.Header{}, func(resp *http.Response, r io.Reader) error {
+		if resp.StatusCode != http.StatusOK {
+			return f.refused(resp)
+		}
+		n, err := io.Copy(&text, io.LimitReader(r, limit+1))
+		if err == nil && n > limit {
+			err = fmt.Errorf("it answers too much: more than %d bytes", limit)
+		}
+		return err
+	})
+	return text.String(), err
+}
+
+// try asks an address once and hands its answer to read. A server that sends
+// nothing for too long is given up.
+func (f *fetcher) try(ctx context.Context, from string, header http.Header, read func(*http.Response, io.Reader) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stall := time.AfterFunc(fetchStall, func() { cancel(fmt.Errorf("nothing came for %s", fetchStall)) })
+	defer stall.Stop()
+	fail := func(err error) error {
+		var said *answerError
+		if err == nil || errors.As(err, &said) {
+			return err
+		}
+		return fmt.Errorf("fetching %s: %w", shown(from), withoutAddress(ctx, err))
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, from, http.NoBody)
+	if err != nil {
+		return fail(err)
+	}
+	req.Header = header
+	resp, err := f.do(req)
+	if err != nil {
+		return fail(err)
+	}
+	defer resp.Body.Close()
+	return fail(read(resp, alive{resp.Body, stall}))
+}
+
+// alive puts a timer off whenever something is read.
+type alive struct {
+	r io.Reader
+	t *time.Timer
+}
+
+func (a alive) Read(p []byte) (int, error) {
+	n, err := a.r.Read(p)
+	if n > 0 {
+		a.t.Reset(fetchStall)
+	}
+	return n, err
+}

@@ -1,0 +1,217 @@
+package pkgmgr_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+)
+
+// locked is what the lock on disk says that the wish for an engine stands for.
+func (f *lockFleet) locked() (version string) {
+	for _, w := range f.load().Workers() {
+		if w.Type == "engine" && w.Requested == pkgmgr.Latest {
+			version = w.Version
+		}
+	}
+	return version
+}
+
+// plan looks up what is wanted, with the lock as it is on disk now.
+func (f *lockFleet) plan(po pkgmgr.PlanOptions) (operations.Plan, *pkgmgr.Lock) {
+	fleet, lock := f.open(nil)
+	fleet.Read(f.t.Context(), pkgmgr.ReadOptions{})
+	po.Fetch = true
+	return fleet.Plan(f.t.Context(), po), lock
+}
+
+func (f *lockFleet) hold(hive, version string) {
+	f.t.Helper()
+	lock := f.load()
+	lock.Hold(hive, engineWish, version, time.Now())
+	if err := lock.Save(); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// TestSaveKeepsWhatOthersWrote holds that a run which read the lock long ago undoes
+// nothing of what was written since, in whichever order runs end.
+func TestSaveKeepsWhatOthersWrote(t *testing.T) {
+	t.Parallel()
+	f := newLockFleet(t)
+	f.release("1.0")
+	f.sync(pkgmgr.PlanOptions{}, nil)
+	f.release("1.1")
+	f.hold("gpu-00", "1.0")
+	slow := f.load()
+	_, upgrade := f.plan(pkgmgr.PlanOptions{Upgrade: true})
+	f.release("1.2")
+	f.hold("gpu-02", "1.0")
+	if r := f.sync(pkgmgr.PlanOptions{Upgrade: true}, func(o *pkgmgr.Options) { o.Only = []string{"gpu-00"} }); f.version("gpu-00") != "1.2" {
+		t.Fatal(results(r.Hives))
+	}
+	slow.Hold("gpu-01", engineWish, "1.0", time.Now())
+	for _, lock := range []*pkgmgr.Lock{slow, upgrade} { // the upgrade found an older version
+		if err := lock.Save(); err != nil {
+			t.Fatal(err)
+		}
+		if v := f.locked(); v != "1.2" {
+			t.Errorf("the lock says %s", v)
+		}
+	}
+	text, err := os.ReadFile(f.lock)
+	if err != nil || strings.Count(string(text), `"hive"`) != 2 || strings.Contains(string(text), "gpu-00") || !strings.Contains(string(text), `"previous": "1.1"`) {
+		t.Errorf("%v:\n%s", err, text)
+	}
+	// A file that cannot be read again is not written over.
+	if err := os.WriteFile(f.lock, []byte("<<<<<<< ours"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	slow.Hold("gpu-00", engineWish, "1.2", time.Now())
+	if err := slow.Save(); err == nil || !strings.Contains(err.Error(), "invalid character") {
+		t.Error(err)
+	}
+}
+
+func TestSaveAtOnce(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "hives.lock")
+	var wg sync.WaitGroup
+	for i := range 24 {
+		wg.Go(func() {
+			lock, err := pkgmgr.LoadLock(path)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			lock.Hold(fmt.Sprintf("gpu-%02d", i), engineWish, "1.0", time.Now())
+			if err := lock.Save(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if text, err := os.ReadFile(path); err != nil || strings.Count(string(text), `"hive"`) != 24 {
+		t.Errorf("%v:\n%s", err, text)
+	}
+	if files, err := os.ReadDir(filepath.Dir(path)); err != nil || len(files) != 1 {
+		t.Errorf("left beside it: %v, %v", files, err)
+	}
+}
+
+// TestHoldOutlivesAFailedUpgrade holds that a hive which was rolled back is moved by
+// an upgrade that works there, and by nothing else.
+func TestHoldOutlivesAFailedUpgrade(t *testing.T) {
+	t.Parallel()
+	f := newLockFleet(t)
+	f.release("1.0")
+	f.sync(pkgmgr.PlanOptions{}, nil)
+	f.release("1.1")
+	f.sync(pkgmgr.PlanOptions{Upgrade: true, UpgradeTypes: []string{"engine"}}, func(o *pkgmgr.Options) { o.Only = []string{"gpu-01"} })
+	f.hold("gpu-00", "1.0")
+
+	broken := errors.New("no way")
+	for name, upgrade := range map[string]func(){
+		"another hive's": func() {
+			f.sync(pkgmgr.PlanOptions{Upgrade: true}, func(o *pkgmgr.Options) { o.Only = []string{"gpu-01"} })
+		},
+		"one without an answer": func() {
+			f.origin.LimitRate("token")
+			f.sync(pkgmgr.PlanOptions{Upgrade: true}, nil)
+			f.origin.Mend()
+		},
+		"one that fails there": func() {
+			f.machines["gpu-00"].OnStep = func(s wire.Step) error {
+				if s.Action == wire.ActionInstallWorker {
+					return broken
+				}
+				return nil
+			}
+			f.sync(pkgmgr.PlanOptions{Upgrade: true}, nil)
+			f.machines["gpu-00"].OnStep = nil
+		},
+		"a dry run": func() {
+			_, lock := f.plan(pkgmgr.PlanOptions{Upgrade: true})
+			if err := lock.Save(); err != nil {
+				t.Error(err)
+			}
+		},
+	} {
+		upgrade()
+		if plan, _ := f.plan(pkgmgr.PlanOptions{}); len(plan.Steps) != 0 || f.version("gpu-00") != "1.0" {
+			t.Errorf("after %s upgrade gpu-00 has %s: %+v", name, f.version("gpu-00"), plan.Steps)
+		}
+	}
+	if f.sync(pkgmgr.PlanOptions{Upgrade: true}, nil); f.version("gpu-00") != "1.1" {
+		t.Errorf("gpu-00 has %s", f.version("gpu-00"))
+	}
+	if text, _ := os.ReadFile(f.lock); strings.Contains(string(text), "holds") {
+		t.Errorf("%s", text)
+	}
+}
+
+// TestHoldIsForAWish holds that another wish in the config ends a rollback for good.
+func TestHoldIsForAWish(t *testing.T) {
+	t.Parallel()
+	f := newLockFleet(t)
+	for _, v := range []string{"1.0", "1.1", "1.2"} {
+		f.release(v)
+	}
+	f.sync(pkgmgr.PlanOptions{}, nil)
+	f.hold("gpu-00", "1.0")
+	f.sync(pkgmgr.PlanOptions{}, nil)
+	wishes := []struct{ wish, want string }{{pkgmgr.Latest, "1.0"}, {"1.1", "1.1"}, {pkgmgr.Latest, "1.2"}}
+	for _, w := range wishes {
+		workers := f.config.Hives[0].Workers
+		workers[len(workers)-1].Version = w.wish
+		if r := f.sync(pkgmgr.PlanOptions{}, nil); f.version("gpu-00") != w.want {
+			t.Errorf("%s is %s: %s", w.wish, f.version("gpu-00"), results(r.Hives))
+		}
+	}
+}
+
+// TestBundleLeavesTheRest holds that a bundle of fewer types takes nothing else out
+// of the lock, and that what it holds counts, be it older.
+func TestBundleLeavesTheRest(t *testing.T) {
+	t.Parallel()
+	f := newLockFleet(t)
+	f.release("1.0")
+	path := filepath.Join(t.TempDir(), "fleet.rbee")
+	fleet, _ := f.open(nil)
+	fleet.Read(t.Context(), pkgmgr.ReadOptions{})
+	if _, err := fleet.WriteBundle(t.Context(), path, pkgmgr.BundleOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	f.release("1.1")
+	rest := f.config.Hives[1].Workers
+	rest[len(rest)-1].Version = ">1.0"
+	f.sync(pkgmgr.PlanOptions{}, nil)
+	if f.locked() != "1.1" || f.version("gpu-01") != "1.1" {
+		t.Fatalf("%s, %s", f.locked(), f.version("gpu-01"))
+	}
+	b, err := pkgmgr.OpenBundle(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	lock, err := b.Lock(f.load())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := lock.Save(); err != nil {
+		t.Fatal(err)
+	}
+	f.machines["gpu-01"].Edit(func(s *pkgmgr.State) { s.Workers = nil })
+	f.release("1.2")
+	if f.sync(pkgmgr.PlanOptions{}, nil); f.locked() != "1.0" || f.version("gpu-00") != "1.0" || f.version("gpu-01") != "1.1" {
+		t.Errorf("%s, %s, %s", f.locked(), f.version("gpu-00"), f.version("gpu-01"))
+	}
+}
