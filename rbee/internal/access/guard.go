@@ -193,16 +193,15 @@ func (g *guard) serve(w http.ResponseWriter, r *http.Request, next http.Handler)
 	if no == nil {
 		has, no = g.admit(r, from)
 	}
-	rest := &body{ReadCloser: r.Body}
+	rest := &body{ReadCloser: r.Body, answer: h}
 	if no != nil {
 		g.Log.Warn("request is refused", "status", no.status, "code", no.code, "reason", no.message,
 			"method", r.Method, "path", r.URL.Path, "remote", r.RemoteAddr)
 		if no.status == http.StatusUnauthorized {
 			h.Set("WWW-Authenticate", "Bearer")
 		}
-		if r.ContentLength != 0 { // the answer does not wait for what may never come
-			h.Set("Connection", "close")
-			_ = http.NewResponseController(w).EnableFullDuplex() // where it can be had
+		if r.ContentLength != 0 {
+			h.Set("Connection", "close") // so the answer does not wait for what may never come
 		}
 		g.Refuse(w, r, no.status, no.code, no.message)
 		g.linger(w, r, rest)

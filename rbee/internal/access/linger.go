@@ -18,14 +18,22 @@ const (
 // body is a request's body that knows how far it was read.
 type body struct {
 	io.ReadCloser
-	begun, ended bool
+	answer               http.Header // to its request
+	begun, ended, failed bool
 }
 
-// Read reads on.
+// Read reads on. A body that could not be read is the last of its connection: the
+// server would wait for the rest of it once more before it answers, and maybe for ever.
 func (b *body) Read(p []byte) (int, error) {
 	b.begun = true
 	n, err := b.ReadCloser.Read(p)
-	b.ended = b.ended || errors.Is(err, io.EOF)
+	switch {
+	case errors.Is(err, io.EOF):
+		b.ended = true
+	case err != nil:
+		b.failed = true
+		b.answer.Set("Connection", "close")
+	}
 	return n, err
 }
 
@@ -39,8 +47,8 @@ func (g *guard) linger(w http.ResponseWriter, r *http.Request, rest *body) {
 	}
 	control := http.NewResponseController(w)
 	waits := r.Header.Get("Expect") != "" && !rest.begun
-	if waits {
-		_ = control.SetReadDeadline(time.Now()) // the server would wait for what it did not ask for
+	if waits || rest.failed {
+		_ = control.SetReadDeadline(time.Now()) // the server waits for what does not come
 		return
 	}
 	if control.Flush() != nil {

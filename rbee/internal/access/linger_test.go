@@ -98,6 +98,24 @@ func TestBodyThatNeverComes(t *testing.T) {
 	}
 }
 
+// Nor does a handler who gave up reading wait for it again.
+func TestBodyThatBreaksOff(t *testing.T) {
+	t.Parallel()
+	s := httptest.NewServer(access.Guard(access.Options{Addr: "localhost:80"})(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		control := http.NewResponseController(w)
+		_ = control.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+		_, err := io.Copy(io.Discard, r.Body)
+		_ = control.SetReadDeadline(time.Time{})
+		http.Error(w, fmt.Sprint(err), http.StatusBadRequest)
+	})))
+	t.Cleanup(s.Close)
+	conn := raw(t, s)
+	fmt.Fprint(conn, "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
+	if answer, err := io.ReadAll(conn); err != nil || !strings.Contains(string(answer), "400 Bad Request") {
+		t.Errorf("%q, %v", answer, err)
+	}
+}
+
 // One that sends its body so slowly that it never ends is cut as well.
 func TestBodyThatNeverEnds(t *testing.T) {
 	t.Parallel()
