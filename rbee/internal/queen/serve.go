@@ -137,8 +137,8 @@ func (q *Queen) Serve(ctx context.Context, o ServeOptions) error {
 	return nil
 }
 
-// newServer is a server that cuts clients who are slow. What has to take longer lifts
-// or renews its limits: the gateway, and streams.
+// newServer is a server that cuts clients who are slow. What takes longer renews its
+// limits: the gateway, and streams.
 func newServer(h http.Handler, o ServeOptions) *http.Server {
 	return &http.Server{
 		Handler: h, ReadHeaderTimeout: o.times.header, ReadTimeout: o.times.read, WriteTimeout: o.times.write, IdleTimeout: idleTime,
@@ -165,8 +165,7 @@ func (q *Queen) handler(o ServeOptions, addr net.Addr, work http.Handler, backgr
 	mux := http.NewServeMux()
 	mux.Handle("/v1/jobs", work)
 	mux.Handle("/v1/jobs/", work)
-	mux.Handle("GET /v1/jobs/{id}/stream", lasting(work))
-	mux.Handle("GET "+operations.FleetPath, lasting(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { q.serveFleet(w, r, o.times) })))
+	mux.HandleFunc("GET "+operations.FleetPath, func(w http.ResponseWriter, r *http.Request) { q.serveFleet(w, r, o.times) })
 	mux.HandleFunc("GET /v1/info", func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, http.StatusOK, map[string]any{"version": q.opts.Version, "pid": os.Getpid(), "since": q.registry.since})
 	})
@@ -191,18 +190,6 @@ func (q *Queen) handler(o ServeOptions, addr net.Addr, work http.Handler, backgr
 		},
 	})
 	return guard(mux)
-}
-
-// lasting lifts the limit for reading, so that a stream goes on: what is read from then
-// on only tells that the client has left. One that announces a body has to send it in
-// time.
-func lasting(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.ContentLength == 0 {
-			_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // where it can be set
-		}
-		next.ServeHTTP(w, r)
-	})
 }
 
 // mayKnow reports whether the one who asks may hear about machines and their addresses.
