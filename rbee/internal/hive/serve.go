@@ -78,6 +78,10 @@ func (h *Hive) Serve(ctx context.Context, o ServeOptions) error {
 	if err := h.rotateLog(); err != nil {
 		o.Log.Warn("the log stays as it is", "error", err)
 	}
+	rotating, stop := context.WithCancel(context.WithoutCancel(ctx))
+	rotated := make(chan struct{})
+	go func() { defer close(rotated); h.rotateLogs(rotating, logEvery, o.Log) }()
+	defer func() { stop(); <-rotated }()
 	token, err := h.token(true)
 	if err != nil {
 		return err
