@@ -27,6 +27,13 @@
 // Programs that are no browsers send neither Origin nor Sec-Fetch-Site, and need
 // only their key.
 //
+// Where no key is asked for, whoever is on this machine may do everything, and a page
+// that was named may do what a key of [ScopeInfer] may: it was named to ask models,
+// and there is no key to say that it may do more. A proxy on this machine makes
+// everybody who reaches the proxy look like this machine, so a server that goes by
+// further names asks for keys, also on loopback. [ScopeFrom] tells a handler what the
+// one who asks may do.
+//
 // # Keys
 //
 // A [Key] has a name, an id and a [Scope]; its secret is "rbee_", the id, "_" and
@@ -37,6 +44,13 @@
 // The file holds the SHA-256 of each secret, plain: salt and slow hashes protect
 // what can be guessed, and nobody guesses 256 bits. A file that cannot be
 // understood lets nobody in.
+//
+// # Answers that arrive
+//
+// Many clients send all of a body before they look for an answer, and see nothing but
+// a broken connection if the server closes it meanwhile. So [Guard] sends the answer
+// at once and then takes the rest of a body that was refused, by itself or by the
+// handler behind it, for [Options].Linger and 256 MiB at most. Handlers need not care.
 //
 // # Certificates
 //

@@ -9,6 +9,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Cookie is the name of the cookie that may hold a secret, for the pages of the
@@ -20,8 +21,8 @@ const DefaultMaxBody = 64 << 20
 
 // Options says who is let in. The zero value lets nobody in.
 type Options struct {
-	// Keys are the keys that let in. Nil: none is asked for, which works on
-	// loopback only.
+	// Keys are the keys that let in. Nil: none is asked for, which works only on
+	// loopback and without Hosts.
 	Keys *Keys
 
 	// Addr is the address that the server listens on, such as "127.0.0.1:8080".
@@ -29,11 +30,13 @@ type Options struct {
 	Addr string
 
 	// Origins are the pages that may ask beside the server's own, such as
-	// "https://chat.example.com". "*" is all.
+	// "https://chat.example.com". "*" is all. Where no key is asked for, they may do
+	// what [ScopeInfer] may and no more.
 	Origins []string
 
 	// Hosts are names, without a port, that a server on loopback goes by beside
-	// "localhost": those by which a proxy on this machine asks it.
+	// "localhost": those by which a proxy on this machine asks it. Others reach it
+	// through the proxy, so with Hosts there must be Keys.
 	Hosts []string
 
 	// Scope is what a request takes; "" is open to everyone. Nil: all take
@@ -44,6 +47,10 @@ type Options struct {
 	// MaxBody is how many bytes the body of a request may have; 0 means
 	// [DefaultMaxBody].
 	MaxBody int64
+
+	// Linger is how long a client that was answered may still send its body, which is
+	// thrown away; 0 means 30 s. One that pauses for a sixth of that is cut.
+	Linger time.Duration
 
 	// Refuse answers a request that is not let in, in the form that its client
 	// expects. Nil: as plain text.
@@ -62,9 +69,12 @@ type Options struct {
 //	415  unsupported_media_type  neither JSON nor, for an upload, a form
 //	401  missing_api_key
 //	401  invalid_api_key
-//	403  insufficient_scope      the key is good, but not for this
-//	403  keys_required           the server is no loopback one and has no keys
+//	403  insufficient_scope      the key is good, but not for this; or a named page asks without one
+//	403  keys_required           others reach the server, and it has no keys
 //	500  keys_unreadable
+//
+// What a handler, or a refusal, leaves of a body is taken and thrown away after the
+// answer, within bounds, so that the client comes to read that.
 func Guard(o Options) func(http.Handler) http.Handler {
 	g := newGuard(o)
 	return func(next http.Handler) http.Handler {
@@ -75,16 +85,30 @@ func Guard(o Options) func(http.Handler) http.Handler {
 // KeyFrom is the key that let a request in, from the request's context. There is
 // none where none was asked for.
 func KeyFrom(ctx context.Context) (Key, bool) {
-	key, ok := ctx.Value(contextKey{}).(Key)
-	return key, ok
+	g, _ := ctx.Value(contextKey{}).(grant)
+	return g.key, g.key.ID != ""
+}
+
+// ScopeFrom is what the one who sent a request may do, from the request's context: the
+// scope of the key, or of those who need none. It is "" where a request takes no scope.
+func ScopeFrom(ctx context.Context) Scope {
+	g, _ := ctx.Value(contextKey{}).(grant)
+	return g.scope
 }
 
 type contextKey struct{}
+
+// grant is what a request was let in with.
+type grant struct {
+	key   Key // the zero one: none was asked for
+	scope Scope
+}
 
 // guard is Options, made ready.
 type guard struct {
 	Options
 	loopback bool
+	open     bool     // nobody needs a key
 	hosts    []string // in lower case
 	origins  []string // as [parseOrigin] writes them
 	all      bool     // origins are named
@@ -98,6 +122,9 @@ func newGuard(o Options) *guard {
 	if g.MaxBody == 0 {
 		g.MaxBody = DefaultMaxBody
 	}
+	if g.Linger == 0 {
+		g.Linger = defaultLinger
+	}
 	if g.Refuse == nil {
 		g.Refuse = func(w http.ResponseWriter, _ *http.Request, status int, _, message string) {
 			http.Error(w, message, status)
@@ -108,6 +135,7 @@ func newGuard(o Options) *guard {
 	}
 	name, ok := hostname(o.Addr)
 	g.loopback = ok && isLoopback(name)
+	g.open = g.Keys == nil && g.loopback && len(o.Hosts) == 0
 	for _, name := range o.Hosts {
 		g.hosts = append(g.hosts, strings.ToLower(name))
 	}
@@ -161,22 +189,32 @@ func (g *guard) serve(w http.ResponseWriter, r *http.Request, next http.Handler)
 	if no == nil {
 		no = g.checkBody(r)
 	}
+	var has grant
 	if no == nil {
-		r, no = g.admit(r, from)
+		has, no = g.admit(r, from)
 	}
+	rest := &body{ReadCloser: r.Body, answer: h}
 	if no != nil {
 		g.Log.Warn("request is refused", "status", no.status, "code", no.code, "reason", no.message,
 			"method", r.Method, "path", r.URL.Path, "remote", r.RemoteAddr)
 		if no.status == http.StatusUnauthorized {
 			h.Set("WWW-Authenticate", "Bearer")
 		}
+		if r.ContentLength != 0 {
+			h.Set("Connection", "close") // so the answer does not wait for what may never come
+		}
 		g.Refuse(w, r, no.status, no.code, no.message)
+		g.linger(w, r, rest)
 		return
 	}
+	if has.scope != "" {
+		r = r.WithContext(context.WithValue(r.Context(), contextKey{}, has))
+	}
 	if r.ContentLength != 0 {
-		r.Body = http.MaxBytesReader(w, r.Body, g.MaxBody)
+		r.Body = http.MaxBytesReader(w, rest, g.MaxBody)
 	}
 	next.ServeHTTP(w, r)
+	g.linger(w, r, rest)
 }
 
 // checkHost refuses, on loopback, names that somebody else may have given to
@@ -253,31 +291,46 @@ func (g *guard) checkBody(r *http.Request) *refusal {
 	return nil
 }
 
-// admit refuses requests without the key that they take, and writes the key into
-// the context of the others.
-func (g *guard) admit(r *http.Request, from source) (*http.Request, *refusal) {
+// admit refuses requests without the key that they take, and says what the others
+// may do.
+func (g *guard) admit(r *http.Request, from source) (grant, *refusal) {
 	need := g.Scope(r)
 	switch {
-	case need == "" || g.Keys == nil && g.loopback:
-		return r, nil
+	case need == "":
+		return grant{}, nil
+	case g.open:
+		return g.admitKeyless(need, from)
 	case g.Keys == nil:
-		return r, refusef(http.StatusForbidden, "keys_required", "this server listens beyond its own machine and has no keys, so nobody is let in")
+		return grant{}, refusef(http.StatusForbidden, "keys_required", "this server can be reached by others than its own machine and has no keys, so nobody is let in")
 	}
 	secret := secretIn(r, from)
 	if secret == "" {
-		return r, refusef(http.StatusUnauthorized, "missing_api_key", "a key is needed here: Authorization: Bearer %s…", secretPrefix)
+		return grant{}, refusef(http.StatusUnauthorized, "missing_api_key", "a key is needed here: Authorization: Bearer %s…", secretPrefix)
 	}
 	key, ok, err := g.Keys.Check(secret)
 	switch {
 	case err != nil:
 		g.Log.Error("nobody is let in", "error", err)
-		return r, refusef(http.StatusInternalServerError, "keys_unreadable", "this server cannot read its keys, its log says why")
+		return grant{}, refusef(http.StatusInternalServerError, "keys_unreadable", "this server cannot read its keys, its log says why")
 	case !ok:
-		return r, refusef(http.StatusUnauthorized, "invalid_api_key", "this server does not know the key")
+		return grant{}, refusef(http.StatusUnauthorized, "invalid_api_key", "this server does not know the key")
 	case !key.Scope.Includes(need):
-		return r, refusef(http.StatusForbidden, "insufficient_scope", "the key %s has the scope %q, this takes %q", key.Name, key.Scope, need)
+		return grant{}, refusef(http.StatusForbidden, "insufficient_scope", "the key %s has the scope %q, this takes %q", key.Name, key.Scope, need)
 	}
-	return r.WithContext(context.WithValue(r.Context(), contextKey{}, key)), nil
+	return grant{key, key.Scope}, nil
+}
+
+// admitKeyless lets in whoever is on this machine. A page from elsewhere was named so
+// that it may ask models, and has no key that would say more.
+func (g *guard) admitKeyless(need Scope, from source) (grant, *refusal) {
+	has := grant{scope: ScopeAdmin}
+	if from.named != "" {
+		has.scope = ScopeInfer
+	}
+	if !has.scope.Includes(need) {
+		return grant{}, refusef(http.StatusForbidden, "insufficient_scope", "the page at %q may ask models and no more, this takes %q", from.named, need)
+	}
+	return has, nil
 }
 
 // secretIn is the secret in a request; "": there is none. A browser adds the cookie

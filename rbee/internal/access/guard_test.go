@@ -83,9 +83,9 @@ func send(t testing.TB, method, url string, body io.Reader, header ...string) (*
 func TestHost(t *testing.T) {
 	t.Parallel()
 	hosts := []string{"Queen.example.com"}
-	local := guarded(t, access.Options{Hosts: hosts})
 	keys, _ := newKeys(t)
 	_, secret := add(t, keys, "one", access.ScopeAdmin)
+	local := guarded(t, access.Options{Keys: keys, Hosts: hosts})
 	public := guarded(t, access.Options{Keys: keys, Addr: ":8080", Hosts: hosts})
 	for _, test := range []struct {
 		host string
@@ -114,9 +114,9 @@ func TestHost(t *testing.T) {
 		{"evil@localhost:8080", false},
 		{"localhost:8080:8080", false},
 	} {
-		resp, body := send(t, "GET", local.URL+"/v1/models", nil, "Host", test.host)
+		resp, body := send(t, "GET", local.URL+"/v1/models", nil, "Host", test.host, "X-Api-Key", secret)
 		bad := resp.StatusCode == http.StatusBadRequest // net/http itself knows some that are none
-		if test.ok && body != ":0" || !test.ok && !bad && (resp.StatusCode != http.StatusForbidden || body != "host_refused") {
+		if test.ok && body != "one:0" || !test.ok && !bad && (resp.StatusCode != http.StatusForbidden || body != "host_refused") {
 			t.Errorf("%q: %s %q", test.host, resp.Status, body)
 		}
 		if resp, body := send(t, "GET", public.URL+"/v1/models", nil, "Host", test.host, "X-Api-Key", secret); body != "one:0" && !bad {
@@ -418,6 +418,49 @@ func TestNoKeys(t *testing.T) {
 	}
 }
 
+// Where no key is asked for, a page that was named to ask models does nothing else.
+func TestNamedPageWithoutKeys(t *testing.T) {
+	t.Parallel()
+	var told access.Scope
+	s := httptest.NewServer(access.Guard(access.Options{Addr: "127.0.0.1:8080", Scope: byPath, Origins: []string{"https://chat.example.com"}})(
+		http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { told = access.ScopeFrom(r.Context()) })))
+	t.Cleanup(s.Close)
+	page := []string{"Origin", "https://chat.example.com", "Sec-Fetch-Site", "cross-site"}
+	for _, test := range []struct {
+		name, method, path string
+		header             []string
+		status             int
+		told               access.Scope
+	}{
+		{"a program, a model", "POST", "/v1/chat/completions", nil, 200, access.ScopeAdmin},
+		{"a program, a job", "POST", "/v1/jobs", nil, 200, access.ScopeAdmin},
+		{"the page, a model", "POST", "/v1/chat/completions", page, 200, access.ScopeInfer},
+		{"the page, a job", "POST", "/v1/jobs", page, 403, ""},
+		{"the page, a job's end", "DELETE", "/v1/jobs/1", page, 403, ""},
+		{"the page, the jobs", "GET", "/v1/jobs", page, 403, ""},
+		{"the page, what is open to all", "GET", "/health", page, 200, ""},
+		{"the own page, a job", "POST", "/v1/jobs", []string{"Origin", s.URL, "Sec-Fetch-Site", "same-origin"}, 200, access.ScopeAdmin},
+	} {
+		told = ""
+		resp, body := send(t, test.method, s.URL+test.path, nil, append(test.header, "Content-Type", "application/json")...)
+		if resp.StatusCode != test.status || told != test.told || test.status == 403 && !strings.Contains(body, "may ask models and no more") {
+			t.Errorf("%s: %s %q, with the scope %q", test.name, resp.Status, body, told)
+		}
+	}
+}
+
+// A proxy makes everybody look like this machine, so a server that goes by the names of
+// one asks for keys.
+func TestNoKeysBehindProxy(t *testing.T) {
+	t.Parallel()
+	s := guarded(t, access.Options{Hosts: []string{"queen.example.com"}})
+	for _, host := range []string{"queen.example.com", "localhost"} {
+		if resp, body := send(t, "GET", s.URL+"/v1/models", nil, "Host", host); resp.StatusCode != http.StatusForbidden || body != "keys_required" {
+			t.Errorf("%s: %s %q", host, resp.Status, body)
+		}
+	}
+}
+
 // The zero Options let nobody in.
 func TestZeroOptions(t *testing.T) {
 	t.Parallel()
@@ -439,7 +482,8 @@ func FuzzGuard(f *testing.F) {
 		f.Add("localhost", "http://"+s, "cross-site")
 		f.Add("evil@"+s, "http://evil@"+s, "same-origin")
 	}
-	handler := access.Guard(access.Options{Addr: "[::1]:8080", Hosts: []string{"queen"}, Origins: []string{"https://chat.example.com"}})(
+	open := func(*http.Request) access.Scope { return "" }
+	handler := access.Guard(access.Options{Addr: "[::1]:8080", Hosts: []string{"queen"}, Origins: []string{"https://chat.example.com"}, Scope: open})(
 		http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) }))
 	f.Fuzz(func(t *testing.T, host, origin, site string) {
 		r := httptest.NewRequest(http.MethodGet, "/v1/models", http.NoBody)

@@ -4,7 +4,10 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -25,6 +28,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/rbee/internal/access"
 	"github.com/rbee-keeper/rbee/rbee/internal/freeport"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/models/hubtest"
 	"github.com/rbee-keeper/rbee/sshx/sshtest"
@@ -467,10 +471,12 @@ func TestWebPagesAreKeptOut(t *testing.T) {
 	}
 	k.stop()
 
-	cmd := exec.Command("rbee", "serve", "--addr", "0.0.0.0:0")
-	cmd.Env = k.env
-	if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "rbee key add") {
-		t.Errorf("%v: %s", err, out)
+	for _, reached := range [][]string{{"--addr", "0.0.0.0:0"}, {"--addr", "127.0.0.1:0", "--host", "queen.example"}} {
+		cmd := exec.Command("rbee", append([]string{"serve"}, reached...)...)
+		cmd.Env = k.env
+		if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "rbee key add") {
+			t.Errorf("%v: %v: %s", reached, err, out)
+		}
 	}
 	admin, infer := strings.TrimSpace(k.rbee("key", "add", "me", "--scope", "admin")), strings.TrimSpace(k.rbee("key", "add", "app"))
 	k.serve("--addr", "0.0.0.0:0", "--no-tls")
@@ -482,6 +488,15 @@ func TestWebPagesAreKeptOut(t *testing.T) {
 	}
 	if list := k.rbee("key", "list"); !strings.Contains(list, "app") || strings.Contains(list, infer) {
 		t.Errorf("%s", list)
+	}
+	k.stop()
+
+	// Behind a proxy on its own machine, which is plain HTTP there.
+	k.serve("--host", "queen.example")
+	for key, want := range map[string]int{"": 401, admin: 201} {
+		if status, body := ask(k.url, key, func(r *http.Request) { r.Host = "queen.example" }); status != want {
+			t.Errorf("through a proxy, key %.9s: %d %s, want %d", key, status, body, want)
+		}
 	}
 	k.stop()
 
@@ -506,6 +521,52 @@ func TestWebPagesAreKeptOut(t *testing.T) {
 	if out, err := list("SHA256:" + strings.Repeat("A", 43)); err == nil || !strings.Contains(out, "certificate") {
 		t.Errorf("%v: %s", err, out)
 	}
+	k.stop()
+
+	// One that was made elsewhere, which whoever trusts its maker trusts.
+	certificate, key := k.certificate("queen.example")
+	k.serve("--addr", "0.0.0.0:0", "--tls-cert", certificate, "--tls-key", key)
+	port = k.url[strings.LastIndex(k.url, ":")+1:]
+	if _, err := strconv.Atoi(port); err != nil || !strings.HasPrefix(k.url, "https://") {
+		t.Fatal(k.url)
+	}
+	trusted := x509.NewCertPool()
+	if pem, err := os.ReadFile(certificate); err != nil || !trusted.AppendCertsFromPEM(pem) {
+		t.Fatalf("%q, %v", pem, err)
+	}
+	for name, pool := range map[string]*x509.CertPool{"trusted": trusted, "unknown": x509.NewCertPool()} {
+		transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, ServerName: "queen.example", MinVersion: tls.VersionTLS12}}
+		req, err := http.NewRequest(http.MethodGet, "https://127.0.0.1:"+port+"/v1/info", http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+admin)
+		resp, err := transport.RoundTrip(req)
+		if fine := err == nil && resp.StatusCode == http.StatusOK; fine != (name == "trusted") {
+			t.Errorf("%s: %+v, %v", name, resp, err)
+		}
+		if err == nil {
+			resp.Body.Close()
+		}
+		transport.CloseIdleConnections()
+	}
+}
+
+// certificate makes a certificate for a name, and returns its file and its key's.
+func (k *kingdom) certificate(name string) (certificate, key string) {
+	k.t.Helper()
+	dir := filepath.Join(k.home, "pem")
+	made, _, err := access.Certificate(dir, []string{name})
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(made.PrivateKey)
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	k.write("given/cert.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: made.Certificate[0]})))
+	k.write("given/key.pem", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})))
+	return filepath.Join(k.home, "given/cert.pem"), filepath.Join(k.home, "given/key.pem")
 }
 
 // fakeSMI plays a GPU of 8 GiB, of which each worker that is ready takes 5.

@@ -15,8 +15,8 @@ import (
 
 type serveCmd struct {
 	Addr      string        `default:"${defaultAddr}" placeholder:"HOST:PORT" help:"Where to listen (${default}). Beyond this machine it takes a key and TLS."`
-	Host      []string      `placeholder:"NAME" help:"A further name that it goes by; may be given several times."`
-	Origin    []string      `placeholder:"URL" help:"A web page that may ask it, such as https://chat.example.com; may be given several times."`
+	Host      []string      `placeholder:"NAME" help:"A further name that it goes by, such as that of a proxy in front, which takes a key; may be given several times."`
+	Origin    []string      `placeholder:"URL" help:"A web page that may ask it, such as https://chat.example.com, without a key models only; may be given several times."`
 	TLSCert   string        `name:"tls-cert" placeholder:"FILE" help:"Its certificate, in PEM; without one it makes its own, whose fingerprint it prints."`
 	TLSKey    string        `name:"tls-key" placeholder:"FILE" help:"The key of --tls-cert."`
 	Idle      time.Duration `default:"15m" placeholder:"TIME" help:"End workers that were started on demand after so long without a request (${default}); 0 never does."`
@@ -77,18 +77,23 @@ func (c *serveCmd) Run(ctx context.Context, a *app) error {
 	return q.Serve(ctx, s)
 }
 
-// secure says what strangers need: nothing on loopback, a key and TLS beyond. pin is
-// what goes behind the address for those who shall trust the queen's own certificate.
+// secure says what strangers need: nothing on loopback, a key and TLS beyond, and a key
+// alone behind a proxy on this machine, whose name --host gives. pin is what goes behind
+// the address for those who shall trust the queen's own certificate.
 func (c *serveCmd) secure(a *app, paths queen.Paths, s *queen.ServeOptions) (pin string, err error) {
 	far := !queen.OnLoopback(c.Addr)
-	if far {
+	if far || len(c.Host) > 0 {
 		s.Keys = access.OpenKeys(keysPath(paths))
 		keys, err := s.Keys.List()
 		if err != nil {
 			return "", err
 		}
 		if len(keys) == 0 {
-			return "", &usageError{message: c.Addr + " can be reached from other machines, and there is no key yet", hint: "`rbee key add NAME` makes one"}
+			way := c.Addr
+			if !far {
+				way = "a queen that goes by " + c.Host[0]
+			}
+			return "", &usageError{message: way + " can be reached from other machines, and there is no key yet", hint: "`rbee key add NAME` makes one"}
 		}
 	}
 	switch {

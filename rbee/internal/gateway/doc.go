@@ -25,6 +25,9 @@
 // ([Backend].Name). The answer is passed on as it comes, each piece at once if it
 // is a stream.
 //
+// Bodies are the memory that a gateway takes: those of all requests together have a
+// limit, [Options].MaxBodies, and each is let go of when its answer begins.
+//
 // Headers are passed on too, without those that concern one connection only and
 // without those that let the client in here: Authorization, X-Api-Key, Cookie.
 // Every request has an id in X-Request-Id, the client's or a new one; worker and
@@ -36,7 +39,9 @@
 // instead, and is: when a worker cannot be reached, breaks off before its
 // first byte, answers 502, 503 or 504, or a hive on the way says with X-Rbee-Error
 // that the worker is not there. After three workers the client is told. All other
-// answers, errors too, are the engine's own and the client's to see.
+// answers, errors too, are the engine's own and the client's to see. A connection that
+// was kept and turns out to be closed says nothing of its worker, which is asked once
+// more before it counts as failed.
 //
 // Later it is too late: an answer must not have two authors. A stream of events
 // then ends with an event that holds an error and without "[DONE]"; from any other
@@ -45,8 +50,15 @@
 // # When a client fails
 //
 // A client that leaves takes its request with it: the worker sees it canceled and
-// can stop. One that stays but does not read is cut after [Options].WriteTimeout.
-// Both have the status 499 in the [Sample].
+// can stop. One that stays but does not read, or send, is cut after
+// [Options].WriteTimeout, and one whose body comes slower than 16 KiB a second, too.
+// All have the status 499 in the [Sample].
+//
+// # What is told
+//
+// Why there is no worker may take many words, with the names and addresses of
+// machines. Those go into [Refusal].Detail: to the log, and to those of whom
+// [Options].MayKnow says so.
 //
 // # Staying close
 //
@@ -57,6 +69,7 @@
 //
 // # Guarding
 //
-// There is no authentication here: wrap the handler. Limits on the time to read a
-// request's header are the [net/http.Server]'s.
+// There is no authentication here: wrap the handler. What is left of a body that was
+// refused is the wrapper's to take. Limits on the time to read a request's header, and
+// the body of one that is refused unread, are the [net/http.Server]'s.
 package gateway

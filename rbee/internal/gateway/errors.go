@@ -15,13 +15,22 @@ type Refusal struct {
 	Type       string        // such as "invalid_request_error"; empty: the one that goes with the status
 	Code       string        // such as "model_not_found"; may be empty
 	Message    string        // for people
+	Detail     string        // the whole story, for the log and for those who may know ([Options].MayKnow), in place of Message; empty: Message is all
 	RetryAfter time.Duration // when to come again; 0: unsaid
 
 	param string // the field of the request that is wrong
 }
 
-// Error is the message.
-func (r *Refusal) Error() string { return r.Message }
+// Error is the whole story.
+func (r *Refusal) Error() string { return r.text(true) }
+
+// text is what somebody is told.
+func (r *Refusal) text(mayKnow bool) string {
+	if mayKnow && r.Detail != "" {
+		return r.Detail
+	}
+	return r.Message
+}
 
 func refusalf(status int, code, format string, args ...any) *Refusal {
 	return &Refusal{Status: status, Code: code, Message: fmt.Sprintf(format, args...)}
@@ -34,13 +43,31 @@ func badModel(format string, args ...any) *Refusal {
 	return no
 }
 
+// overloaded refuses what there is no room for now.
+func overloaded(format string, args ...any) *Refusal {
+	no := refusalf(http.StatusServiceUnavailable, "overloaded", format, args...)
+	no.RetryAfter = time.Second
+	return no
+}
+
+// checkName refuses a model's name of so many bytes if they are too many to be written
+// into logs and answers. No model has such a name.
+func checkName(size int) error {
+	if size > maxModel {
+		return badModel("the model's name has more than %d bytes", maxModel)
+	}
+	return nil
+}
+
 // asRefusal is what a client is told of err.
 func asRefusal(err error) *Refusal {
 	var no *Refusal
 	if errors.As(err, &no) {
 		return no
 	}
-	return refusalf(http.StatusServiceUnavailable, "", "no worker could be found: %v", err)
+	no = refusalf(http.StatusServiceUnavailable, "", "no worker could be found")
+	no.Detail = fmt.Sprintf("%s: %v", no.Message, err)
+	return no
 }
 
 // typeOf is the word that goes with a status.
@@ -60,8 +87,8 @@ func typeOf(status int) string {
 	return "invalid_request_error"
 }
 
-// json writes the refusal as OpenAI does.
-func (r *Refusal) json() []byte {
+// json writes the refusal as OpenAI does, for somebody who may know all of it or not.
+func (r *Refusal) json(mayKnow bool) []byte {
 	type text *string // null, if there is none
 	orNull := func(s string) text {
 		if s == "" {
@@ -81,7 +108,7 @@ func (r *Refusal) json() []byte {
 			Code    text   `json:"code"`
 		} `json:"error"`
 	}
-	body.Error.Message, body.Error.Type, body.Error.Param, body.Error.Code = r.Message, kind, orNull(r.param), orNull(r.Code)
+	body.Error.Message, body.Error.Type, body.Error.Param, body.Error.Code = r.text(mayKnow), kind, orNull(r.param), orNull(r.Code)
 	data, _ := json.Marshal(body) // strings can always be written
 	return data
 }

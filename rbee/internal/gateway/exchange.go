@@ -22,7 +22,9 @@ type exchange struct {
 	sample  Sample
 	began   bool // the answer: its status is sent
 	flush   bool // the answer, piece by piece
-	timed   bool // a write deadline is set
+
+	asked *ask  // what a worker is asked; nil until it was read
+	held  int64 // of the budget, for its body
 }
 
 func newExchange(g *gateway, w http.ResponseWriter, r *http.Request) *exchange {
@@ -47,9 +49,7 @@ func idOf(theirs string) string {
 
 // end tells the observer.
 func (x *exchange) end() {
-	if x.timed { // the connection's next request is not this one's
-		_ = x.control.SetWriteDeadline(time.Time{})
-	}
+	x.letGo()
 	if x.Observer == nil {
 		return
 	}
@@ -72,9 +72,7 @@ func (x *exchange) allow(methods ...string) bool {
 func (x *exchange) infer() {
 	defer x.inFlight.Add(-1)
 	if n := x.inFlight.Add(1); n > int64(x.MaxInFlight) {
-		no := refusalf(http.StatusServiceUnavailable, "overloaded", "%d requests are under way already, which is the most", x.MaxInFlight)
-		no.RetryAfter = time.Second
-		x.refuse(no)
+		x.refuse(overloaded("%d requests are under way already, which is the most", x.MaxInFlight))
 		return
 	}
 	a, err := x.read()
@@ -82,7 +80,7 @@ func (x *exchange) infer() {
 		x.refuse(err)
 		return
 	}
-	x.sample.Model, x.sample.Stream = a.model, a.stream
+	x.asked, x.sample.Model, x.sample.Stream = a, a.model, a.stream
 	wish := Wish{Model: a.model, Path: x.sample.Path, Affinity: a.affinity}
 	for {
 		lease, err := x.Fleet.Acquire(x.ctx, wish)
@@ -162,5 +160,5 @@ func (x *exchange) refuse(err error) {
 	if no.RetryAfter > 0 {
 		x.w.Header().Set("Retry-After", no.retryAfter())
 	}
-	x.reply(no.Status, no.json())
+	x.reply(no.Status, no.json(x.MayKnow != nil && x.MayKnow(x.ctx)))
 }

@@ -25,9 +25,14 @@ func readForm(body []byte, contentType string) (*ask, error) {
 			a.stream = strings.EqualFold(string(v.of(body)), "true")
 		}
 	})
-	if a.model = string(a.at.of(body)); a.model == "" {
+	size := a.at.to - a.at.from
+	if size == 0 {
 		return nil, badModel("the form names no model")
 	}
+	if err := checkName(size); err != nil {
+		return nil, err
+	}
+	a.model = string(a.at.of(body))
 	return a, nil
 }
 

@@ -102,11 +102,20 @@ type Options struct {
 	Observer Observer
 	Log      *slog.Logger // gets a line for each failure of a worker
 
+	// MayKnow reports whether the one who asks may read a [Refusal]'s Detail. Nil:
+	// nobody may.
+	MayKnow func(ctx context.Context) bool
+
 	// MaxBody is how many bytes a request may have; 0 means 64 MiB.
 	MaxBody int64
 
+	// MaxBodies is how many bytes of memory the bodies of all requests may take, each
+	// from when it is read until its answer begins; 0 means 1 GiB.
+	MaxBodies int64
+
 	// WriteTimeout is how long a client may neither read what it is sent nor
-	// send what it announced; 0 means 1 minute.
+	// send what it announced; 0 means 1 minute. Beyond it a body must have come at
+	// 16 KiB a second.
 	WriteTimeout time.Duration
 
 	// MaxInFlight is how many requests may be under way at once; 0 means 4096.
@@ -118,7 +127,8 @@ const (
 	bufferSize  = 32 << 10 // for answers
 	eventBuffer = 4 << 10  // for streams of events: many are open, and pieces are small
 	firstGrowth = 1 << 20  // of a body, before its bytes are there
-	maxDrained  = 16 << 20 // of a body that is refused
+	slowest     = 16 << 10 // bytes a second that a body must come at
+	maxModel    = 512      // bytes of a model's name
 	statusLeft  = 499      // the client left before it was answered
 	requestID   = "X-Request-Id"
 	hiveError   = "X-Rbee-Error" // on answers that are a hive's and not its worker's
@@ -132,18 +142,22 @@ func New(o Options) http.Handler {
 	if o.MaxBody == 0 {
 		o.MaxBody = 64 << 20
 	}
+	if o.MaxBodies == 0 {
+		o.MaxBodies = 1 << 30
+	}
 	if o.WriteTimeout == 0 {
 		o.WriteTimeout = time.Minute
 	}
 	if o.MaxInFlight == 0 {
 		o.MaxInFlight = 4096
 	}
-	return &gateway{Options: o, buffers: sync.Pool{New: func() any { return new([bufferSize]byte) }}}
+	return &gateway{Options: o, bodies: budget{most: o.MaxBodies}, buffers: sync.Pool{New: func() any { return new([bufferSize]byte) }}}
 }
 
 type gateway struct {
 	Options
 	inFlight atomic.Int64
+	bodies   budget
 	buffers  sync.Pool // of *[bufferSize]byte
 }
 

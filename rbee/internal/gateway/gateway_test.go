@@ -421,7 +421,7 @@ func TestRefusals(t *testing.T) {
 		"no model":           {"POST", "/v1/embeddings", "{}", "", 400, "invalid_request_error", "", "model", ""},
 		"no body":            {"POST", "/v1/embeddings", "", "", 400, "invalid_request_error", "", "model", ""},
 		"no form":            {"POST", "/v1/audio/translations", hello, "", 400, "invalid_request_error", "", "", ""},
-		"too long":           {"POST", "/v1/responses", long, "", 413, "invalid_request_error", "", "", ""},
+		"too long":           {"POST", "/v1/responses", long, "", 413, "invalid_request_error", "body_too_large", "", ""},
 		"packed":             {"POST", "/v1/responses", "x", "gzip", 415, "invalid_request_error", "", "", ""},
 	} {
 		resp, body := ask(t, test.method, url+test.path, test.body, "Content-Encoding", test.header)

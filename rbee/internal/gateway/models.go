@@ -40,6 +40,10 @@ func (x *exchange) models() {
 
 // model tells of one.
 func (x *exchange) model(id string) {
+	if err := checkName(len(id)); err != nil {
+		x.refuse(err)
+		return
+	}
 	x.sample.Model = id
 	for _, m := range x.Fleet.Models(x.ctx) {
 		if m.ID == id {

@@ -2,24 +2,71 @@ package gateway
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
 // send passes the request on. The answer it returns is the engine's.
 func (x *exchange) send(a *ask, b *Backend) (*http.Response, error) {
+	resp, kept, err := x.once(a, b)
+	if err != nil && kept && x.ctx.Err() == nil {
+		// The other side may just have closed a connection that nobody used: that says
+		// nothing about the worker.
+		resp, _, err = x.once(a, b)
+	}
+	if err != nil {
+		return nil, x.fault(b, 0, err)
+	}
+	switch from := resp.Header.Get(hiveError); {
+	case from != "":
+		err = fmt.Errorf("its hive says: %s", from)
+	case resp.StatusCode == http.StatusBadGateway, resp.StatusCode == http.StatusServiceUnavailable, resp.StatusCode == http.StatusGatewayTimeout:
+		err = errors.New("it cannot serve now")
+	default:
+		return resp, nil
+	}
+	resp.Body.Close()
+	return nil, x.fault(b, resp.StatusCode, err)
+}
+
+// once sends the request one time. kept: it went over a connection that was there
+// before, and not a byte came back.
+func (x *exchange) once(a *ask, b *Backend) (resp *http.Response, kept bool, err error) {
+	var reused, heard atomic.Bool
+	req, err := x.request(httptrace.WithClientTrace(x.ctx, &httptrace.ClientTrace{
+		GotConn:              func(c httptrace.GotConnInfo) { reused.Store(c.Reused) },
+		GotFirstResponseByte: func() { heard.Store(true) },
+	}), a, b)
+	if err != nil {
+		return nil, false, err
+	}
+	resp, err = b.Transport.RoundTrip(req)
+	return resp, reused.Load() && !heard.Load(), err
+}
+
+// request is the request as the worker gets it.
+func (x *exchange) request(ctx context.Context, a *ask, b *Backend) (*http.Request, error) {
 	url := b.URL + x.sample.Path
 	if x.r.URL.RawQuery != "" {
 		url += "?" + x.r.URL.RawQuery
 	}
-	req, err := http.NewRequestWithContext(x.ctx, x.r.Method, url, bytes.NewReader(a.named(b.Name)))
+	body := func() (io.ReadCloser, error) { return &outgoing{parts: a.parts(b.Name)}, nil }
+	first, _ := body()
+	req, err := http.NewRequestWithContext(ctx, x.r.Method, url, first)
 	if err != nil {
-		return nil, x.fault(b, 0, err)
+		return nil, err
+	}
+	req.GetBody = body
+	for _, part := range a.parts(b.Name) {
+		req.ContentLength += int64(len(part))
 	}
 	copyHeader(req.Header, x.r.Header)
 	for _, name := range []string{"Authorization", "X-Api-Key", "Cookie", "Host", "Expect", "Content-Length"} {
@@ -39,20 +86,7 @@ func (x *exchange) send(a *ask, b *Backend) (*http.Response, error) {
 	for name, values := range b.Header {
 		req.Header[http.CanonicalHeaderKey(name)] = values
 	}
-	resp, err := b.Transport.RoundTrip(req)
-	if err != nil {
-		return nil, x.fault(b, 0, err)
-	}
-	switch from := resp.Header.Get(hiveError); {
-	case from != "":
-		err = fmt.Errorf("its hive says: %s", from)
-	case resp.StatusCode == http.StatusBadGateway, resp.StatusCode == http.StatusServiceUnavailable, resp.StatusCode == http.StatusGatewayTimeout:
-		err = errors.New("it cannot serve now")
-	default:
-		return resp, nil
-	}
-	resp.Body.Close()
-	return nil, x.fault(b, resp.StatusCode, err)
+	return req, nil
 }
 
 // relay passes an answer on as it comes. Nothing is sent before the first piece of
@@ -127,7 +161,7 @@ func (x *exchange) breakOff(failed *WorkerError) {
 	}
 	no := refusalf(http.StatusBadGateway, "worker_failed", "%s: the answer is not complete", failed.brief())
 	// Empty lines end an event that was begun.
-	if err := x.write(fmt.Appendf(nil, "\n\ndata: %s\n\n", no.json())); err != nil {
+	if err := x.write(fmt.Appendf(nil, "\n\ndata: %s\n\n", no.json(false))); err != nil {
 		x.leave(err)
 	}
 }
@@ -152,13 +186,13 @@ func (x *exchange) reply(status int, body []byte) {
 // status begins the answer.
 func (x *exchange) status(code int) {
 	x.began = true
+	x.letGo()
 	x.sample.Status = code
 	x.w.WriteHeader(code)
 }
 
 // write sends a piece of the answer. A client has so long to make room for it.
 func (x *exchange) write(p []byte) error {
-	x.timed = true
 	_ = x.control.SetWriteDeadline(time.Now().Add(x.WriteTimeout)) // where it can be set
 	n, err := x.w.Write(p)
 	x.sample.BytesOut += int64(n)

@@ -1,19 +1,13 @@
 package gateway
 
 import (
-	"bytes"
-	"encoding/json"
-	"errors"
 	"hash/fnv"
-	"io"
 	"net/http"
-	"os"
-	"time"
 )
 
 // ask is a request as far as it is understood here.
 type ask struct {
-	body     []byte
+	body     []byte // nil once nobody else is asked
 	model    string
 	at       value // of the model, in the body; in JSON with its quotes
 	form     bool  // the body is a form, not JSON
@@ -36,49 +30,6 @@ func (x *exchange) read() (*ask, error) {
 		return readForm(body, x.r.Header.Get("Content-Type"))
 	}
 	return readJSON(body)
-}
-
-// readBody reads the body, for as long as it keeps coming.
-func (x *exchange) readBody() ([]byte, error) {
-	in := &patient{Reader: x.r.Body, exchange: x}
-	// The time is for the body: an answer may take as long as it takes.
-	defer func() { _ = x.control.SetReadDeadline(time.Time{}) }()
-	tooLarge := func() error {
-		if x.r.Header.Get("Expect") == "" {
-			_, _ = io.CopyN(io.Discard, in, maxDrained) // most clients read the answer only once they have sent all
-		}
-		return refusalf(http.StatusRequestEntityTooLarge, "", "the body has more than %d bytes", x.MaxBody)
-	}
-	if x.r.ContentLength > x.MaxBody {
-		return nil, tooLarge()
-	}
-	var body bytes.Buffer
-	body.Grow(int(min(max(x.r.ContentLength, 0), firstGrowth)) + bytes.MinRead)
-	in.Reader = http.MaxBytesReader(x.w, x.r.Body, x.MaxBody)
-	_, err := body.ReadFrom(in)
-	var over *http.MaxBytesError
-	switch {
-	case err == nil:
-		return body.Bytes(), nil
-	case errors.As(err, &over):
-		in.Reader = x.r.Body
-		return nil, tooLarge()
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return nil, refusalf(http.StatusRequestTimeout, "", "nothing more of the body came for %s after %d bytes", x.WriteTimeout, body.Len())
-	}
-	return nil, refusalf(http.StatusBadRequest, "", "reading the body broke off after %d bytes: %v", body.Len(), err)
-}
-
-// patient reads for as long as something comes.
-type patient struct {
-	io.Reader
-	*exchange
-}
-
-// Read waits for the next bytes, but not for ever.
-func (p *patient) Read(b []byte) (int, error) {
-	_ = p.control.SetReadDeadline(time.Now().Add(p.WriteTimeout)) // where it can be set
-	return p.Reader.Read(b)
 }
 
 // readJSON finds what is to be known in an object. As everywhere in JSON, the
@@ -107,9 +58,15 @@ func readJSON(body []byte) (*ask, error) {
 	case body[a.at.from] != '"':
 		return nil, badModel("the model is not a string")
 	}
+	if err := checkName((a.at.to - a.at.from) / len(`\u0000`)); err != nil {
+		return nil, err // too long, however it is written
+	}
 	model, ok := unquote(a.at.of(body))
 	if !ok || model == "" {
 		return nil, badModel("the model is no name")
+	}
+	if err := checkName(len(model)); err != nil {
+		return nil, err
 	}
 	a.model = model
 	if messages.to == 0 {
@@ -150,19 +107,4 @@ func affinity(b []byte, v value) uint64 {
 		_, _ = h.Write(v.of(b)[:min(v.to-v.from, beginning)])
 	}
 	return max(h.Sum64(), 1)
-}
-
-// named is the body with another name for the model in it.
-func (a *ask) named(name string) []byte {
-	if name == "" || name == a.model {
-		return a.body
-	}
-	word := []byte(name)
-	if !a.form {
-		word, _ = json.Marshal(name) // a string can always be written
-	}
-	body := make([]byte, 0, len(a.body)+len(word)-(a.at.to-a.at.from))
-	body = append(body, a.body[:a.at.from]...)
-	body = append(body, word...)
-	return append(body, a.body[a.at.to:]...)
 }

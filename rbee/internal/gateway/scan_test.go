@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"mime/multipart"
 	"net/textproto"
 	"reflect"
@@ -79,7 +80,7 @@ func FuzzReadJSON(f *testing.F) {
 		if raw := want["model"]; len(raw) > 0 && raw[0] == '"' {
 			_ = json.Unmarshal(raw, &model)
 		}
-		if model == "" {
+		if model == "" || len(model) > maxModel {
 			if err == nil {
 				t.Fatalf("%q: model %q, want none", body, a.model)
 			}
@@ -91,14 +92,20 @@ func FuzzReadJSON(f *testing.F) {
 
 		// Another name changes the model and nothing else.
 		var renamed map[string]json.RawMessage
-		if err := json.Unmarshal(a.named("an\"other"), &renamed); err != nil {
+		if err := json.Unmarshal(renamedTo(a, "an\"other"), &renamed); err != nil {
 			t.Fatalf("%q renamed: %v", body, err)
 		}
 		want["model"] = []byte(`"an\"other"`)
 		if !reflect.DeepEqual(renamed, want) {
-			t.Fatalf("%q renamed: %q", body, a.named("an\"other"))
+			t.Fatalf("%q renamed: %q", body, renamedTo(a, "an\"other"))
 		}
 	})
+}
+
+// renamedTo is the body that a worker gets who has another name for the model.
+func renamedTo(a *ask, name string) []byte {
+	body, _ := io.ReadAll(&outgoing{parts: a.parts(name)})
+	return body
 }
 
 // Requests that continue a conversation have its affinity, others have not.
@@ -181,10 +188,10 @@ func TestReadForm(t *testing.T) {
 			continue
 		}
 		before, after := body.Bytes()[:a.at.from], body.Bytes()[a.at.to:]
-		if got, want := a.named("other"), append(append(bytes.Clone(before), "other"...), after...); !bytes.Equal(got, want) {
+		if got, want := renamedTo(a, "other"), append(append(bytes.Clone(before), "other"...), after...); !bytes.Equal(got, want) {
 			t.Errorf("%s renamed: %q", name, got)
 		}
-		form, err := multipart.NewReader(bytes.NewReader(a.named("other")), "BOUND").ReadForm(1 << 20)
+		form, err := multipart.NewReader(bytes.NewReader(renamedTo(a, "other")), "BOUND").ReadForm(1 << 20)
 		if err != nil || form.Value["model"][len(form.Value["model"])-1] != "other" {
 			t.Errorf("%s renamed: %v, %v", name, form, err)
 		}

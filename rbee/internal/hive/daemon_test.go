@@ -103,6 +103,28 @@ func TestLogRotation(t *testing.T) {
 	}
 }
 
+// A daemon that runs for long does not fill the disk with its log.
+func TestLogRotatesWhileItRuns(t *testing.T) {
+	t.Parallel()
+	h := newHive(t)
+	grown := bytes.Repeat([]byte("a line\n"), maxLog/7+1)
+	if err := errors.Join(os.Mkdir(h.path(wire.LogsDir), 0o700), os.WriteFile(h.path(logFile), grown, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { defer close(ended); h.rotateLogs(ctx, time.Millisecond, slog.New(slog.DiscardHandler)) }()
+	until(t, "a new log", func() bool {
+		info, err := os.Stat(h.path(logFile))
+		return err == nil && info.Size() < maxLog
+	})
+	cancel()
+	<-ended
+	if kept, err := os.Stat(h.path(oldLogFile)); err != nil || kept.Size() < maxLog {
+		t.Errorf("the old one: %+v, %v", kept, err)
+	}
+}
+
 func TestSecondDaemonIsRefused(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)

@@ -1,20 +1,42 @@
 package hive
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// maxLog is the size in bytes beyond which a starting daemon begins a new log.
-const maxLog = 10 << 20
+const (
+	maxLog   = 10 << 20    // the size in bytes beyond which a daemon begins a new log
+	logEvery = time.Minute // between two looks at its size
+)
+
+// rotateLogs begins a new log whenever the old one has become large, until ctx ends.
+func (h *Hive) rotateLogs(ctx context.Context, every time.Duration, log *slog.Logger) {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		if err := h.rotateLog(); err != nil {
+			log.Warn("the log stays as it is", "error", err)
+		}
+	}
+}
 
 // rotateLog moves what a large log holds to hive.log.1. The file itself stays:
-// whoever started this process opened it, to append, as its output.
+// whoever started this process opened it, to append, as its output. Lines that are
+// written in the moment between are lost.
 func (h *Hive) rotateLog() error {
 	log, temp := h.path(logFile), h.path(wire.LogsDir+"/"+tempPrefix+"log")
 	info, err := os.Stat(log)

@@ -24,11 +24,20 @@ const proxyPath = "/v1/workers/{id}/proxy/{path...}"
 // hiveSays marks an answer as the hive's own, and not the engine's.
 const hiveSays = "X-Rbee-Error"
 
-// proxy passes requests on to workers, byte for byte, streams as they come.
+// engineIdle is how long a connection to an engine is kept for the next request. It is
+// less than the shortest of what engines keep one, the 5 s of uvicorn and llama.cpp's
+// server: a request that meets a connection which is just being closed fails.
+const engineIdle = 3 * time.Second
+
+// statusLeft stands for the status of an answer that nobody waits for any more.
+const statusLeft = 499
+
+// proxy passes requests on to workers, byte for byte, streams as they come. Each has a
+// line in the log once it has ended, with the id that the queen and the engine know.
 func proxy(m *workers.Manager, log *slog.Logger) http.Handler {
 	transport := &http.Transport{
 		DialContext:        (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
-		DisableCompression: true, MaxIdleConnsPerHost: 256, IdleConnTimeout: time.Minute,
+		DisableCompression: true, MaxIdleConnsPerHost: 256, IdleConnTimeout: engineIdle,
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id := r.PathValue("id")
@@ -43,7 +52,11 @@ func proxy(m *workers.Manager, log *slog.Logger) http.Handler {
 			return
 		}
 		defer end()
-		log.Debug("request", "worker", id, "request", r.Header.Get("X-Request-Id"), "path", r.PathValue("path"))
+		begun, status, whole := time.Now(), statusLeft, false
+		defer func() {
+			log.Info("request", "worker", id, "request", r.Header.Get("X-Request-Id"), "path", r.PathValue("path"),
+				"status", status, "whole", whole, "took", time.Since(begun).Round(time.Millisecond/10))
+		}()
 		// An answer may take as long as it takes: generating is slow. And one that
 		// begins before the request was read to its end, if only by the bit that says
 		// so, must not have net/http close the request's body under the transport's
@@ -59,17 +72,23 @@ func proxy(m *workers.Manager, log *slog.Logger) http.Handler {
 				p.Out.URL.Path, p.Out.URL.RawPath = enginePath(r)
 				p.Out.Header.Del("Authorization") // the hive's own
 			},
+			ModifyResponse: func(resp *http.Response) error {
+				status = resp.StatusCode
+				return nil
+			},
 			ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 				if r.Context().Err() != nil {
 					return // nobody is there to hear of it
 				}
 				log.Warn("a worker did not answer", "worker", id, "request", r.Header.Get("X-Request-Id"), "error", err)
 				w.Header().Set(hiveSays, string(operations.CodeFailed))
-				refuse(w, http.StatusBadGateway, &operations.Error{
+				status = http.StatusBadGateway
+				refuse(w, status, &operations.Error{
 					Code: operations.CodeFailed, Message: "worker " + id + " did not answer: " + err.Error(), Err: err,
 				})
 			},
 		}).ServeHTTP(w, r)
+		whole = true // else it has panicked: the answer broke off
 	})
 }
 

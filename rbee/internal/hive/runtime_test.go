@@ -96,6 +96,7 @@ func TestRuntimeThroughTheDaemon(t *testing.T) {
 			t.Fatal(err)
 		}
 		req.Header.Set("Authorization", "Bearer "+string(c.Token))
+		req.Header.Set("X-Request-Id", "id-7")
 		resp, err := http.DefaultClient.Do(req)
 		if err != nil {
 			t.Fatal(err)
@@ -107,6 +108,10 @@ func TestRuntimeThroughTheDaemon(t *testing.T) {
 	if code, body := ask(w.ID, "/mirror/a%2Fb?x=1"); code != http.StatusOK || body != "POST /mirror/a%2Fb?x=1 auth= the body" {
 		t.Errorf("through the hive: %d %q", code, body)
 	}
+	until(t, "the request in the log", func() bool {
+		log, err := os.ReadFile(h.path(logFile))
+		return err == nil && strings.Contains(string(log), "msg=request worker="+w.ID+" request=id-7 path=mirror/a/b status=200 whole=true took=")
+	})
 	if code, body := ask("fake-none", "/"); code != http.StatusNotFound || !strings.Contains(body, `"not_found"`) {
 		t.Errorf("no such worker: %d %s", code, body)
 	}

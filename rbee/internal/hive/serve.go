@@ -77,6 +77,10 @@ func (h *Hive) Serve(ctx context.Context, o ServeOptions) error {
 	if err := h.rotateLog(); err != nil {
 		o.Log.Warn("the log stays as it is", "error", err)
 	}
+	rotating, stop := context.WithCancel(context.WithoutCancel(ctx))
+	rotated := make(chan struct{})
+	go func() { defer close(rotated); h.rotateLogs(rotating, logEvery, o.Log) }()
+	defer func() { stop(); <-rotated }()
 	rt, err := h.newRunner(o.Log)
 	if err != nil {
 		return err

@@ -131,7 +131,7 @@ func (f *gatewayFleet) loadKnown(ctx context.Context, name string) error {
 			return err
 		}
 		if !f.knows(name) {
-			return unknown(f.queen.whyNot(ctx, operations.Infer{Target: operations.Target{ConfigPath: f.queen.registry.config}, Model: name}))
+			return unknown(name, f.queen.whyNot(ctx, operations.Infer{Target: operations.Target{ConfigPath: f.queen.registry.config}, Model: name}))
 		}
 	}
 	return f.load(ctx, wanted{model: f.idOf(name)}, nil)

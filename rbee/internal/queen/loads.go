@@ -278,11 +278,13 @@ func (r *registry) known(ctx context.Context, h pkgmgr.Hive, w operations.Worker
 }
 
 // unknown words for an application that no hive has a model.
-func unknown(err error) *gateway.Refusal {
+func unknown(model string, err error) *gateway.Refusal {
 	if operations.CodeOf(err) == operations.CodeUnreachable {
-		return refusal("", nil, err)
+		return refusal(model, nil, err)
 	}
-	return &gateway.Refusal{Status: http.StatusNotFound, Type: "not_found_error", Code: "model_not_found", Message: inOneLine(err)}
+	return &gateway.Refusal{
+		Status: http.StatusNotFound, Type: "not_found_error", Code: "model_not_found", Message: "no hive has the model " + model, Detail: inOneLine(err),
+	}
 }
 
 func inOneLine(err error) string {
@@ -292,15 +294,17 @@ func inOneLine(err error) string {
 // refusal words for an application why a model that a hive has is not served now.
 func refusal(model string, away []string, err error) *gateway.Refusal {
 	no := &gateway.Refusal{
-		Status: http.StatusServiceUnavailable, Type: "server_error", Code: "not_loaded", RetryAfter: retryAway, Message: inOneLine(err),
+		Status: http.StatusServiceUnavailable, Type: "server_error", Code: "not_loaded", RetryAfter: retryAway,
+		Message: fmt.Sprintf("%s is served by nobody now, and could not be loaded", model), Detail: inOneLine(err),
 	}
 	var e *operations.Error
 	switch {
 	case len(away) > 0:
 		no.Code = "hive_away"
-		no.Message = fmt.Sprintf("%s is served on %s, which cannot be reached now", model, strings.Join(away, ", "))
+		no.Detail = fmt.Sprintf("%s is served on %s, which cannot be reached now", model, strings.Join(away, ", "))
 	case errors.As(err, &e) && (e.Reason == operations.ReasonNoRoom || e.Reason == operations.ReasonTooLarge):
 		no.Code, no.RetryAfter = e.Reason, forgetLoad
+		no.Message = fmt.Sprintf("%s is served by nobody now, and there is too little memory to load it", model)
 	case operations.CodeOf(err) == operations.CodeUnreachable:
 		no.Code = "hive_away"
 	case operations.CodeOf(err) == operations.CodeCanceled:

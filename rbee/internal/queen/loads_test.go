@@ -496,7 +496,7 @@ func TestStrangersNames(t *testing.T) {
 	for i := range 50 {
 		all.Go(func() {
 			_, err := q.front.Acquire(t.Context(), gateway.Wish{Model: fmt.Sprintf("org/nobody-%d", i)})
-			if no := (*gateway.Refusal)(nil); !errors.As(err, &no) || no.Status != http.StatusNotFound || !strings.Contains(no.Message, "gpu-1") {
+			if no := (*gateway.Refusal)(nil); !errors.As(err, &no) || no.Status != http.StatusNotFound || !strings.Contains(no.Detail, "gpu-1") || strings.Contains(no.Message, "gpu-1") {
 				t.Errorf("%v", err)
 			}
 		})

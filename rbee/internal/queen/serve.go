@@ -25,19 +25,28 @@ import (
 // DefaultAddr is where a queen listens when nothing else is said.
 const DefaultAddr = "127.0.0.1:8500"
 
-// Times of the server.
+// Limits of the server.
 const (
 	defaultIdle = 15 * time.Minute
 	finishing   = 30 * time.Second // for answers that are under way when it stops
-	headerTime  = 10 * time.Second
 	idleTime    = 2 * time.Minute
 	maxHeader   = 64 << 10
-	maxJobBody  = 64 << 20
-	jobBody     = 30 * time.Second
+	maxBody     = 64 << 20
+	maxLogin    = 4 << 10
 	fleetPause  = 500 * time.Millisecond // between two snapshots at least
-	fleetBeat   = 5 * time.Second        // and at most
-	streamWrite = 30 * time.Second       // for a reader to take one
 )
+
+// times are how long clients may take.
+type times struct {
+	header time.Duration // to send a request's header
+	read   time.Duration // to send all of a request; the gateway gives more
+	write  time.Duration // to take an answer, or a piece of a stream
+	beat   time.Duration // between two snapshots of the fleet at most
+}
+
+func usualTimes() times {
+	return times{header: 10 * time.Second, read: 30 * time.Second, write: time.Minute, beat: 5 * time.Second}
+}
 
 // ServeOptions are a server's. The zero value serves the default config on loopback.
 type ServeOptions struct {
@@ -45,7 +54,7 @@ type ServeOptions struct {
 	Config string // the config file; empty for the default one
 
 	// Keys are demanded of everybody; nil demands none, which only an address on
-	// loopback may.
+	// loopback may, without Hosts.
 	Keys *access.Keys
 
 	// Idle is how long a worker that was started on demand may be idle before it is
@@ -55,13 +64,19 @@ type ServeOptions struct {
 	// Certificate makes it TLS; nil is plain HTTP.
 	Certificate *tls.Certificate
 
-	// Origins are web pages that may ask it, and Hosts further names that it goes by.
-	Origins, Hosts []string
+	// Origins are web pages that may ask it. Without Keys they may ask models only.
+	Origins []string
+
+	// Hosts are further names that it goes by. On loopback they are those of a proxy,
+	// whose clients are strangers.
+	Hosts []string
 
 	Log *slog.Logger // nil: text on stderr
 
 	// Ready is called once it listens, with the address; may be nil.
 	Ready func(addr net.Addr)
+
+	times times // the zero ones are the usual ones
 }
 
 // Serve is the queen as a server, until ctx ends and answers under way are given,
@@ -73,8 +88,14 @@ func (q *Queen) Serve(ctx context.Context, o ServeOptions) error {
 	if o.Log == nil {
 		o.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
-	if o.Keys == nil && !OnLoopback(o.Addr) {
+	if o.times == (times{}) {
+		o.times = usualTimes()
+	}
+	switch {
+	case o.Keys == nil && !OnLoopback(o.Addr):
 		return fmt.Errorf("%s can be reached from other machines, which demands keys", o.Addr)
+	case o.Keys == nil && len(o.Hosts) > 0:
+		return fmt.Errorf("as %s it can be reached from other machines, through a proxy, which demands keys", o.Hosts[0])
 	}
 	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", o.Addr)
 	if err != nil {
@@ -86,10 +107,7 @@ func (q *Queen) Serve(ctx context.Context, o ServeOptions) error {
 	go func() { defer close(held); q.registry.run(background) }()
 	defer func() { stop(); <-held }()
 	work := jobs.New(&remote{q}, jobs.Options{Log: o.Log})
-	srv := &http.Server{
-		Handler: q.handler(o, ln.Addr(), work, background), ReadHeaderTimeout: headerTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeader,
-		ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
-	}
+	srv := newServer(q.handler(o, ln.Addr(), work, background), o)
 	if o.Certificate != nil {
 		ln = tls.NewListener(ln, &tls.Config{Certificates: []tls.Certificate{*o.Certificate}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}})
 	}
@@ -119,6 +137,15 @@ func (q *Queen) Serve(ctx context.Context, o ServeOptions) error {
 	return nil
 }
 
+// newServer is a server that cuts clients who are slow. What takes longer renews its
+// limits: the gateway, and streams.
+func newServer(h http.Handler, o ServeOptions) *http.Server {
+	return &http.Server{
+		Handler: h, ReadHeaderTimeout: o.times.header, ReadTimeout: o.times.read, WriteTimeout: o.times.write, IdleTimeout: idleTime,
+		MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
+	}
+}
+
 // OnLoopback reports whether only this machine reaches an address.
 func OnLoopback(addr string) bool {
 	host, _, err := net.SplitHostPort(addr)
@@ -134,15 +161,12 @@ func (q *Queen) handler(o ServeOptions, addr net.Addr, work http.Handler, backgr
 	fleet := newGatewayFleet(q, background)
 	q.front = fleet
 	go fleet.tidy(cmp.Or(o.Idle, defaultIdle))
-	front := gateway.New(gateway.Options{Fleet: fleet, Observer: q.traffic, Log: o.Log})
+	front := gateway.New(gateway.Options{Fleet: fleet, Observer: q.traffic, Log: o.Log, MaxBody: maxBody, MayKnow: mayKnow})
 	q.registry.traffic = func() operations.Traffic { return q.traffic.report(fleet.waitingNow()) }
 	mux := http.NewServeMux()
-	mux.HandleFunc("/v1/jobs", func(w http.ResponseWriter, r *http.Request) {
-		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(jobBody)) // the body's
-		work.ServeHTTP(w, r)
-	})
+	mux.Handle("/v1/jobs", work)
 	mux.Handle("/v1/jobs/", work)
-	mux.HandleFunc("GET "+operations.FleetPath, q.serveFleet)
+	mux.HandleFunc("GET "+operations.FleetPath, func(w http.ResponseWriter, r *http.Request) { q.serveFleet(w, r, o.times) })
 	mux.HandleFunc("GET /v1/info", func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, http.StatusOK, map[string]any{"version": q.opts.Version, "pid": os.Getpid(), "since": q.registry.since})
 	})
@@ -157,7 +181,7 @@ func (q *Queen) handler(o ServeOptions, addr net.Addr, work http.Handler, backgr
 	mux.Handle("/v1/", front)
 	mux.Handle("/", dashboard.Handler())
 	guard := access.Guard(access.Options{
-		Keys: o.Keys, Addr: addr.String(), Origins: o.Origins, Hosts: o.Hosts, Scope: needed, MaxBody: maxJobBody, Log: o.Log,
+		Keys: o.Keys, Addr: addr.String(), Origins: o.Origins, Hosts: o.Hosts, Scope: needed, MaxBody: maxBody, Linger: o.times.read, Log: o.Log,
 		Refuse: func(w http.ResponseWriter, r *http.Request, status int, code, message string) {
 			if needed(r) == access.ScopeInfer {
 				refuseAsOpenAI(w, status, code, message)
@@ -167,6 +191,11 @@ func (q *Queen) handler(o ServeOptions, addr net.Addr, work http.Handler, backgr
 		},
 	})
 	return guard(mux)
+}
+
+// mayKnow reports whether the one who asks may hear about machines and their addresses.
+func mayKnow(ctx context.Context) bool {
+	return access.ScopeFrom(ctx).Includes(access.ScopeAdmin)
 }
 
 // needed is what a request must be allowed to do.
@@ -193,7 +222,7 @@ func login(w http.ResponseWriter, r *http.Request, o ServeOptions) {
 	var asked struct {
 		Key string `json:"key"`
 	}
-	if err := json.NewDecoder(r.Body).Decode(&asked); err != nil || o.Keys == nil {
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxLogin)).Decode(&asked); err != nil || o.Keys == nil {
 		answer(w, http.StatusBadRequest, map[string]string{"error": "a key is wanted, and only where keys are demanded"})
 		return
 	}
@@ -226,7 +255,7 @@ func refuseAsOpenAI(w http.ResponseWriter, status int, code, message string) {
 }
 
 // serveFleet tells of the fleet, once or as a stream.
-func (q *Queen) serveFleet(w http.ResponseWriter, r *http.Request) {
+func (q *Queen) serveFleet(w http.ResponseWriter, r *http.Request, t times) {
 	if !strings.Contains(r.Header.Get("Accept"), "text/event-stream") {
 		answer(w, http.StatusOK, q.registry.snapshot())
 		return
@@ -234,7 +263,7 @@ func (q *Queen) serveFleet(w http.ResponseWriter, r *http.Request) {
 	control := http.NewResponseController(w)
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
-	beat := time.NewTicker(fleetBeat)
+	beat := time.NewTicker(t.beat)
 	defer beat.Stop()
 	for {
 		next := q.registry.next()
@@ -242,7 +271,7 @@ func (q *Queen) serveFleet(w http.ResponseWriter, r *http.Request) {
 		if err != nil {
 			return
 		}
-		_ = control.SetWriteDeadline(time.Now().Add(streamWrite))
+		_ = control.SetWriteDeadline(time.Now().Add(t.write))
 		if _, err := fmt.Fprintf(w, "data: %s\n\n", data); err != nil || control.Flush() != nil {
 			return
 		}
