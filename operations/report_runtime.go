@@ -173,6 +173,10 @@ type WorkerDeleteReport struct {
 	// did, or if the worker had no device.
 	Problem string `json:"problem,omitempty"`
 
+	// Note says that less device memory is free than before the worker came, where
+	// others may have taken it whom the machine's tools do not tell. Mostly empty.
+	Note string `json:"note,omitempty"`
+
 	DurationSeconds float64 `json:"duration_seconds"`
 }
 

@@ -45,7 +45,8 @@ type record struct {
 	// Boot is the boot of the machine in which the state was entered.
 	Boot string `json:"boot"`
 
-	// Process leads the worker's group, and Members were seen to belong to it.
+	// Process leads the worker's group, and Members are others that were seen to
+	// belong to it, sorted by pid.
 	Process proc.ID   `json:"process"`
 	Members []proc.ID `json:"members,omitempty"`
 	Argv    []string  `json:"argv,omitempty"`
@@ -60,9 +61,8 @@ type record struct {
 	Estimate int64                     `json:"memory_estimate,omitempty"`
 	Reason   string                    `json:"reason,omitempty"`
 
-	// FreeBefore is the free memory of each device before the worker came, by
-	// UUID, in bytes.
-	FreeBefore map[string]uint64 `json:"free_before,omitempty"`
+	// Before is the memory of each device before the worker came, by [deviceKey].
+	Before map[string]deviceMemory `json:"before,omitempty"`
 
 	CreatedAt time.Time `json:"created_at"`
 	StartedAt time.Time `json:"started_at,omitzero"`
