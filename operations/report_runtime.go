@@ -34,9 +34,11 @@ type WorkerProcess struct {
 	Worker  string `json:"worker"`
 	Version string `json:"version,omitempty"`
 
-	// Model is the model it serves, as it was asked for, and ModelFile the name
-	// of its file; empty if it has none or the engine does not need it.
+	// Model is the model it serves, as it was asked for; ModelID names that model as
+	// [ModelList] does, and ModelFile is the name of its file. Both are empty if it
+	// has none on disk or the engine does not need it.
 	Model     string `json:"model"`
+	ModelID   string `json:"model_id,omitempty"`
 	ModelFile string `json:"model_file,omitempty"`
 
 	// Serves is what the engine itself calls the model; empty if that is Model.

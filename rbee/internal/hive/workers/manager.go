@@ -31,6 +31,7 @@ type Engine struct {
 
 // Model is a model as an engine gets it.
 type Model struct {
+	ID       string // as the list of models tells it
 	Path     string // file or directory
 	SHA256   string // of the file, in hex; empty for a directory
 	Estimate int64  // device memory in bytes, 0 if not known

@@ -23,8 +23,9 @@ type record struct {
 	Version string `json:"version,omitempty"`
 	Model   string `json:"model"`
 
-	// ModelFile is the name of the model's file, if the recipe asks for it, and
-	// Serves what the engine calls it, if not Model.
+	// ModelID names the model on disk, if the recipe asks for it, ModelFile is the
+	// name of its file, and Serves what the engine calls it, if not Model.
+	ModelID   string `json:"model_id,omitempty"`
 	ModelFile string `json:"model_file,omitempty"`
 	Serves    string `json:"serves,omitempty"`
 
@@ -88,7 +89,7 @@ func (r *record) ended() bool {
 // public is the record as reports tell it.
 func (r *record) public() operations.WorkerProcess {
 	p := operations.WorkerProcess{
-		ID: r.ID, Worker: r.Worker, Version: r.Version, Model: r.Model, ModelFile: r.ModelFile, Serves: r.Serves, OnDemand: r.OnDemand, State: r.State, Port: r.Port, API: r.Launch.API,
+		ID: r.ID, Worker: r.Worker, Version: r.Version, Model: r.Model, ModelID: r.ModelID, ModelFile: r.ModelFile, Serves: r.Serves, OnDemand: r.OnDemand, State: r.State, Port: r.Port, API: r.Launch.API,
 		Devices: slices.Clone(r.Devices), MemoryEstimate: r.Estimate, Argv: slices.Clone(r.Argv),
 		EnvNames:  slices.Sorted(maps.Keys(r.Env)),
 		CreatedAt: r.CreatedAt, StartedAt: r.StartedAt, ReadyAt: r.ReadyAt, EndedAt: r.EndedAt,

@@ -107,7 +107,7 @@ func (w *worker) launch(ctx context.Context) error {
 	}
 	w.update(func(r *record) {
 		r.Version, r.Argv, r.Port, r.Launch = engine.Version, argv, port, engine.Launch
-		r.ModelFile, r.Prepare = words["model_file"], words.requests(engine.Launch.Prepare)
+		r.ModelID, r.ModelFile, r.Prepare = model.ID, words["model_file"], words.requests(engine.Launch.Prepare)
 		r.Serves, _ = words.fill(engine.Launch.Serves)
 		r.Devices, r.Estimate, r.Reason, r.Before = place.Devices, place.Estimate, place.Reason, before
 		r.Process, r.Members, r.ExitStatus, r.Problem = proc.ID{}, nil, nil, ""

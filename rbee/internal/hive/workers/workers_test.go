@@ -456,11 +456,11 @@ func TestModelPath(t *testing.T) {
 		if model != "org/repo" {
 			return Model{}, notFound("model %s is not on this hive", model)
 		}
-		return Model{Path: "/models/a b"}, nil
+		return Model{ID: "org/repo:main", Path: "/models/a b"}, nil
 	}
 	m := manager(t, o)
 	r, err := m.Spawn(t.Context(), operations.WorkerSpawn{Worker: "fake", Model: "org/repo", ContextLength: 4096}, nil)
-	if err != nil || !slices.Equal(r.Worker.Argv[4:], []string{"/models/a b", "4096"}) {
+	if err != nil || !slices.Equal(r.Worker.Argv[4:], []string{"/models/a b", "4096"}) || r.Worker.ModelID != "org/repo:main" {
 		t.Errorf("%+v, %v", r, err)
 	}
 	if _, err := m.Spawn(t.Context(), operations.WorkerSpawn{Worker: "fake", Model: "org/other"}, nil); operations.CodeOf(err) != operations.CodeNotFound {
