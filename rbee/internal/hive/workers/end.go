@@ -179,6 +179,8 @@ func (w *worker) finish(ctx context.Context, o StopOptions) error {
 			return fmt.Errorf("waiting for %s to end: %w", p.ID, context.Cause(ctx))
 		}
 	}
+	w.putAway.Lock()
+	defer w.putAway.Unlock()
 	switch r := w.record(); {
 	case r.State == operations.WorkerFailed && r.RestartAt.IsZero():
 		// Its keeper is gone; its processes were ended when it failed.

@@ -55,6 +55,8 @@ type worker struct {
 	stop    chan struct{} // closed when it is told to stop
 	settled chan struct{} // closed when the keeper has ended
 
+	putAway sync.Mutex // held by who takes the last steps after the keeper has ended
+
 	ending atomic.Bool           // its processes are being ended because it failed
 	child  atomic.Pointer[child] // nil while it has no process; the keeper's to change
 

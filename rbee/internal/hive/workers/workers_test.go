@@ -3,6 +3,7 @@ package workers
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -98,6 +99,30 @@ func TestEngineThatDiesAtOnce(t *testing.T) {
 	stopped, err := m.Stop(t.Context(), operations.WorkerRef{ID: p.ID}, StopOptions{})
 	if err != nil || stopped.Worker.State != operations.WorkerStopped {
 		t.Errorf("put away: %+v, %v", stopped, err)
+	}
+}
+
+// TestManyPutItAway holds that several who stop a worker that has failed for good
+// at once are all told that it is stopped, and that it takes each step once.
+func TestManyPutItAway(t *testing.T) {
+	t.Parallel()
+	var log strings.Builder
+	o := options(t.TempDir())
+	o.Log = slog.New(slog.NewTextHandler(&log, nil)) // which locks
+	m := manager(t, o)
+	p := spawn(t, m, "dies")
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			r, err := m.Stop(t.Context(), operations.WorkerRef{ID: p.ID}, StopOptions{})
+			if err != nil || r.Worker.State != operations.WorkerStopped {
+				t.Errorf("%+v, %v", r, err)
+			}
+		})
+	}
+	all.Wait()
+	if strings.Contains(log.String(), "level=ERROR") || strings.Count(log.String(), "state=stopped") != 1 {
+		t.Errorf("%s", log.String())
 	}
 }
 
