@@ -119,6 +119,7 @@ func (v *vigil) look(ctx context.Context) (silent time.Duration) {
 	if now.Sub(v.looked) < v.lookEvery {
 		return 0
 	}
+	first := v.looked.IsZero()
 	v.looked = now
 	members := v.w.members(false)
 	v.w.note(members)
@@ -129,7 +130,9 @@ func (v *vigil) look(ctx context.Context) (silent time.Duration) {
 		}
 		silent = now.Sub(v.alive)
 	}
-	v.w.m.rotateLog(v.w.record().ID) // after the look for signs, which its length is one of
+	if !first { // before its process was made, that was done without losing a line
+		v.w.m.rotateLog(v.w.record().ID)
+	}
 	return silent
 }
 

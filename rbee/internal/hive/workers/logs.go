@@ -164,7 +164,7 @@ func (m *Manager) lastLines(id string, lines int, tell func([]byte)) (end int64,
 		lines = defaultLines
 	}
 	if lines > 0 {
-		missing := lines
+		var missing int
 		if from, missing, err = lastLineStart(now, end, lines); err != nil {
 			return 0, err
 		}

@@ -194,7 +194,7 @@ func (m *Manager) aftermath(p picture, r record, d operations.WorkerDevice, ids 
 	}
 	now, there := p.device(d)
 	before, known := r.Before[deviceKey(d)]
-	if !there || !known || now.MemoryFree == nil || now.Unified {
+	if !there || !known || now.MemoryFree == nil {
 		return a
 	}
 	a.before, a.free = &before, *now.MemoryFree
