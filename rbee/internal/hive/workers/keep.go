@@ -199,8 +199,8 @@ func (w *worker) fail(why string) {
 			why = ended
 		}
 		w.child.Store(nil)
+		w.awaitMemory(ids) // what was not started has taken none
 	}
-	w.awaitMemory(ids)
 	retry := w.retry && w.tries < 3
 	w.retry = false
 	if retry {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -339,6 +340,33 @@ func TestResumeWaitsForMemory(t *testing.T) {
 	if p := <-spawned; p.State != operations.WorkerReady {
 		t.Errorf("the other worker: %+v", p)
 	}
+}
+
+// TestRefusedRestartWaitsForNoMemory holds that a try which made no process is not
+// blamed for memory that others have taken since the one before.
+func TestRefusedRestartWaitsForNoMemory(t *testing.T) {
+	t.Parallel()
+	gpu := &fakeGPU{free: 24e9}
+	o := options(t.TempDir())
+	o.Times.Memory, o.Times.Backoff = time.Hour, []time.Duration{0, time.Hour}
+	gpu.options(&o)
+	engine := o.Engine
+	var tries atomic.Int32
+	o.Engine = func(ctx context.Context, typ string) (Engine, error) {
+		if tries.Add(1) == 1 {
+			return engine(ctx, typ)
+		}
+		gpu.set(4e9)
+		return Engine{}, failure("it was removed")
+	}
+	m := manager(t, o)
+	p := spawn(t, m, "serve")
+	_, _ = httpGet(p.Port, "/exit")
+	eventually(t, "the second try to have failed", func() bool {
+		got, err := m.Get(operations.WorkerRef{ID: p.ID})
+		return err == nil && got.State == operations.WorkerFailed && got.Problem == "it was removed"
+	})
+	gpu.set(24e9)
 }
 
 // TestNobodyIsPlacedBeforeAllAreKnown holds that no worker goes on as long as
