@@ -34,14 +34,12 @@ type WorkerProcess struct {
 	Worker  string `json:"worker"`
 	Version string `json:"version,omitempty"`
 
-	// Model is the model it serves, as it was asked for, and ModelFile the name
-	// of its file; empty if it has none or the engine does not need it.
+	// Model is the model it serves, as it was asked for; ModelID names that model as
+	// [ModelList] does, and ModelFile is the name of its file. Both are empty if it
+	// has none on disk or the engine does not need it.
 	Model     string `json:"model"`
+	ModelID   string `json:"model_id,omitempty"`
 	ModelFile string `json:"model_file,omitempty"`
-
-	// ModelID is the model's id as [ModelList] tells it; empty where the worker has
-	// no model on disk.
-	ModelID string `json:"model_id,omitempty"`
 
 	// Serves is what the engine itself calls the model; empty if that is Model.
 	Serves string `json:"serves,omitempty"`
@@ -176,6 +174,10 @@ type WorkerDeleteReport struct {
 	// Problem says that device memory did not come back in time. Empty if it
 	// did, or if the worker had no device.
 	Problem string `json:"problem,omitempty"`
+
+	// Note says that less device memory is free than before the worker came, where
+	// others may have taken it whom the machine's tools do not tell. Mostly empty.
+	Note string `json:"note,omitempty"`
 
 	DurationSeconds float64 `json:"duration_seconds"`
 }

@@ -33,7 +33,7 @@ func (d detached) start(context.Context, bool) (<-chan struct{}, error) {
 	cmd := exec.Command(d.h.path(wire.Binary), "hive", "serve") //nolint:gosec // rbee itself; it outlives this context
 	cmd.Dir, cmd.Stdout, cmd.Stderr = "/", out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	cmd.Env = append(passedOn(), "HOME="+user, "PATH="+os.Getenv("PATH"), "RBEE_HOME="+d.h.Home, "RBEE_SUPERVISOR="+SupervisorNone)
+	cmd.Env = append(append(passedOn(), sessionEnv()...), "HOME="+user, "PATH="+os.Getenv("PATH"), "RBEE_HOME="+d.h.Home, "RBEE_SUPERVISOR="+SupervisorNone)
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
@@ -59,17 +59,6 @@ func keepOwnFiles() {
 	}
 }
 
-// passedOn is what the daemon inherits of the environment that rbee is run with
-// on this machine: where models lie and come from, and proxies.
-func passedOn() []string {
-	var env []string
-	for _, name := range []string{
-		"HF_HUB_CACHE", "HF_HOME", "HF_ENDPOINT", "HF_TOKEN_PATH", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH",
-		"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
-	} {
-		if value, ok := os.LookupEnv(name); ok {
-			env = append(env, name+"="+value)
-		}
-	}
-	return env
-}
+// sessionEnv is what belongs to the user's session, which a service manager gives
+// its services itself.
+func sessionEnv() []string { return environ("XDG_RUNTIME_DIR", "USER", "LOGNAME") }

@@ -148,7 +148,7 @@ func findModel(ctx context.Context, store *models.Store, model string, length in
 	if err != nil {
 		return workers.Model{}, err
 	}
-	found := workers.Model{Path: m.Path, Context: length}
+	found := workers.Model{ID: m.ID, Path: m.Path, Context: length}
 	if found.SHA256, found.Sum, err = modelSum(m.Path); err != nil {
 		return workers.Model{}, err
 	}

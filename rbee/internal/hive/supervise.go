@@ -14,6 +14,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
 )
@@ -133,6 +135,47 @@ func (h *Hive) removeService(path string) error {
 		}
 	}
 	return nil
+}
+
+// passedOn is what the daemon gets, whoever supervises it, of the environment that
+// rbee is run with on this machine: where models lie and come from, and proxies.
+// Without it the daemon would look for models elsewhere than commands that need no
+// daemon. Tokens are not in it: a daemon reads them from their file.
+func passedOn() []string {
+	return environ(
+		"HF_HUB_CACHE", "HF_HOME", "HF_ENDPOINT", "HF_TOKEN_PATH", "XDG_CACHE_HOME", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH",
+		"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
+	)
+}
+
+// environ is NAME=VALUE of those variables that are set.
+func environ(names ...string) []string {
+	var env []string
+	for _, name := range names {
+		if value, ok := os.LookupEnv(name); ok {
+			env = append(env, name+"="+value)
+		}
+	}
+	return env
+}
+
+// written is what of an environment a service's file may hold: no secret, which
+// the address of a proxy may have in it, and nothing that its lines cannot hold.
+func written(env []string) []string {
+	return slices.DeleteFunc(slices.Clone(env), func(v string) bool {
+		_, value, _ := strings.Cut(v, "=")
+		return strings.ContainsFunc(value, unicode.IsControl) || !utf8.ValidString(value) || hasPassword(value)
+	})
+}
+
+// hasPassword reports whether an address may have a password in it. It may stand
+// without a scheme; a path is none.
+func hasPassword(address string) bool {
+	if _, rest, found := strings.Cut(address, "://"); found {
+		address = rest
+	}
+	at := strings.LastIndexByte(address, '@')
+	return at >= 0 && !strings.HasPrefix(address, "/") && strings.Contains(address[:at], ":")
 }
 
 func (h *Hive) run(ctx context.Context, argv ...string) (string, error) {

@@ -41,7 +41,7 @@ func (l launchd) start(ctx context.Context, auto bool) (<-chan struct{}, error) 
 	if err != nil {
 		return nil, err
 	}
-	if err := l.h.writeService(path, plistText(label, l.h.Home)); err != nil {
+	if err := l.h.writeService(path, plistText(label, l.h.Home, written(passedOn()))); err != nil {
 		return nil, err
 	}
 	if err := l.enable(ctx, true); err != nil { // a disabled one cannot be loaded
@@ -112,13 +112,19 @@ func (l launchd) remove(ctx context.Context) error {
 	return l.h.removeService(path)
 }
 
-// plistText is the agent's file for a home, after launchd.plist(5).
+// plistText is the agent's file for a home, with an environment, after
+// launchd.plist(5).
 // AbandonProcessGroup leaves running workers alone.
-func plistText(label, home string) string {
+func plistText(label, home string, env []string) string {
 	str := func(v string) string {
 		var b strings.Builder
 		_ = xml.EscapeText(&b, []byte(v)) // a strings.Builder never fails
 		return "<string>" + b.String() + "</string>"
+	}
+	var more strings.Builder
+	for _, v := range env {
+		name, value, _ := strings.Cut(v, "=")
+		more.WriteString("\n		<key>" + name + "</key>" + str(value))
 	}
 	log := str(home + "/" + logFile)
 	return `<?xml version="1.0" encoding="UTF-8"?>
@@ -131,7 +137,7 @@ func plistText(label, home string) string {
 	<key>EnvironmentVariables</key>
 	<dict>
 		<key>RBEE_HOME</key>` + str(home) + `
-		<key>RBEE_SUPERVISOR</key>` + str(SupervisorLaunchd) + `
+		<key>RBEE_SUPERVISOR</key>` + str(SupervisorLaunchd) + more.String() + `
 	</dict>
 	<key>WorkingDirectory</key><string>/</string>
 	<key>StandardOutPath</key>` + log + `

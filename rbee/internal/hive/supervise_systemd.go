@@ -34,7 +34,7 @@ func (s systemd) start(ctx context.Context, auto bool) (<-chan struct{}, error) 
 		return nil, err
 	}
 	wants := filepath.Join(filepath.Dir(path), "default.target.wants") // made by enable
-	if err := s.h.writeService(path, unitText(s.h.Home), wants); err != nil {
+	if err := s.h.writeService(path, unitText(s.h.Home, written(passedOn())), wants); err != nil {
 		return nil, err
 	}
 	if _, err := s.h.run(ctx, "systemctl", "--user", "daemon-reload"); err != nil {
@@ -47,19 +47,24 @@ func (s systemd) start(ctx context.Context, auto bool) (<-chan struct{}, error) 
 	return nil, err
 }
 
-// unitText is the service's file for a home. KillMode leaves running workers
+// unitText is the service's file for a home, with an environment. KillMode leaves running workers
 // alone. Quoting is after systemd.syntax(7) and systemd.service(5): a percent
 // sign begins a specifier everywhere, quotes and backslashes count only where a
 // value is a list of words, and a dollar only in a command's arguments. The shell
 // is there because systemd refuses a program whose own path has quotes or
 // backslashes; it makes way for the daemon at once.
-func unitText(home string) string {
-	home = strings.ReplaceAll(home, "%", "%%")
+func unitText(home string, env []string) string {
+	literal := func(v string) string { return strings.ReplaceAll(v, "%", "%%") }
+	home = literal(home)
 	quote := func(v string) string { return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(v) + `"` }
 	program := strings.ReplaceAll(quote(home+"/"+wire.Binary), "$", "$$")
+	var more strings.Builder
+	for _, v := range env {
+		more.WriteString("Environment=" + quote(literal(v)) + "\n")
+	}
 	return "[Unit]\nDescription=rbee hive daemon\n\n[Service]\n" +
 		`ExecStart=/bin/sh -c "exec \"$$0\" hive serve" ` + program + "\n" +
-		"Environment=" + quote("RBEE_HOME="+home) + " RBEE_SUPERVISOR=" + SupervisorSystemd + "\n" +
+		"Environment=" + quote("RBEE_HOME="+home) + " RBEE_SUPERVISOR=" + SupervisorSystemd + "\n" + more.String() +
 		"StandardOutput=append:" + home + "/" + logFile + "\nStandardError=inherit\n" +
 		"Restart=on-failure\nRestartSec=2\nTimeoutStopSec=10\nKillMode=process\n\n" +
 		"[Install]\nWantedBy=default.target\n"

@@ -49,21 +49,24 @@ func TestUnitText(t *testing.T) {
 		"/home/a/.local/share/rbee": {
 			`ExecStart=/bin/sh -c "exec \"$$0\" hive serve" "/home/a/.local/share/rbee/bin/rbee"`,
 			`Environment="RBEE_HOME=/home/a/.local/share/rbee" RBEE_SUPERVISOR=systemd`,
+			`Environment="HF_HOME=/home/a/.local/share/rbee"`, `Environment="NO_PROXY=a, b"`,
 			`StandardOutput=append:/home/a/.local/share/rbee/logs/hive.log`,
 			"KillMode=process", "Restart=on-failure", "WantedBy=default.target",
 		},
 		"/a b/50%/$x": {
 			`ExecStart=/bin/sh -c "exec \"$$0\" hive serve" "/a b/50%%/$$x/bin/rbee"`,
 			`Environment="RBEE_HOME=/a b/50%%/$x" RBEE_SUPERVISOR=systemd`,
+			`Environment="HF_HOME=/a b/50%%/$x"`,
 			`StandardOutput=append:/a b/50%%/$x/logs/hive.log`,
 		},
 		`/q"u'o\te`: {
 			`ExecStart=/bin/sh -c "exec \"$$0\" hive serve" "/q\"u'o\\te/bin/rbee"`,
 			`Environment="RBEE_HOME=/q\"u'o\\te" RBEE_SUPERVISOR=systemd`,
+			`Environment="HF_HOME=/q\"u'o\\te"`,
 			`StandardOutput=append:/q"u'o\te/logs/hive.log`,
 		},
 	} {
-		lines := strings.Split(unitText(home), "\n")
+		lines := strings.Split(unitText(home, []string{"HF_HOME=" + home, "NO_PROXY=a, b"}), "\n")
 		for _, line := range want {
 			if !slices.Contains(lines, line) {
 				t.Errorf("%s: no line %s in\n%s", home, line, strings.Join(lines, "\n"))
@@ -76,7 +79,7 @@ func TestUnitText(t *testing.T) {
 func TestPlistText(t *testing.T) {
 	t.Parallel()
 	for _, home := range []string{"/Users/a/.local/share/rbee", `/Users/a & b/<x>/"q"/'s'/ü`, "/]]>/%@$"} {
-		text := plistText("rbee.hive", home)
+		text := plistText("rbee.hive", home, []string{"HF_HOME=" + home})
 		var words []string
 		for d := xml.NewDecoder(strings.NewReader(text)); ; {
 			token, err := d.Token()
@@ -99,13 +102,62 @@ func TestPlistText(t *testing.T) {
 		}
 		want := []string{
 			"Label", "rbee.hive", "ProgramArguments", home + "/bin/rbee", "hive", "serve",
-			"EnvironmentVariables", "RBEE_HOME", home, "RBEE_SUPERVISOR", "launchd", "WorkingDirectory", "/",
+			"EnvironmentVariables", "RBEE_HOME", home, "RBEE_SUPERVISOR", "launchd", "HF_HOME", home, "WorkingDirectory", "/",
 			"StandardOutPath", home + "/logs/hive.log", "StandardErrorPath", home + "/logs/hive.log",
 			"RunAtLoad", "true", "KeepAlive", "SuccessfulExit", "false",
 			"ThrottleInterval", "2", "ExitTimeOut", "10", "AbandonProcessGroup", "true",
 		}
 		if !slices.Equal(words, want) {
 			t.Errorf("%s: got %q", home, words)
+		}
+	}
+}
+
+// The daemon of a service manager looks for models where commands do that need no
+// daemon, and no secret is in the service's file.
+//
+//nolint:paralleltest // it sets the environment
+func TestServiceEnvironment(t *testing.T) {
+	for name, value := range map[string]string{
+		"HF_HOME": "/big disk/hf", "HF_HUB_CACHE": "/hub", "HF_ENDPOINT": "https://mirror", "HF_TOKEN_PATH": "/secrets/token",
+		"HTTPS_PROXY": "http://proxy:3128", "http_proxy": "http://me:secret@proxy:3128", "NO_PROXY": "a\nExecStart=x", "HF_TOKEN": "secret",
+	} {
+		t.Setenv(name, value)
+	}
+	for supervisor, file := range map[string]string{
+		SupervisorSystemd: ".config/systemd/user/rbee-hive.service", SupervisorLaunchd: "Library/LaunchAgents/rbee.hive.plist",
+	} {
+		h, c := newHive(t), &commands{}
+		h.Supervisor, h.command = supervisor, c.run
+		if _, err := h.supervisor(t.Context()).start(t.Context(), true); err != nil {
+			t.Fatal(err)
+		}
+		data, err := os.ReadFile(filepath.Join(h.UserHome, file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := string(data)
+		for _, want := range []string{"HF_HOME", "/big disk/hf", "HF_HUB_CACHE", "HF_ENDPOINT", "https://mirror", "HF_TOKEN_PATH", "/secrets/token", "HTTPS_PROXY", "http://proxy:3128"} {
+			if !strings.Contains(text, want) {
+				t.Errorf("%s: no %s in\n%s", supervisor, want, text)
+			}
+		}
+		for _, never := range []string{"me:secret", "HF_TOKEN=", "HF_TOKEN<", "NO_PROXY", "ExecStart=x"} {
+			if strings.Contains(text, never) {
+				t.Errorf("%s: %s in\n%s", supervisor, never, text)
+			}
+		}
+	}
+}
+
+func TestHasPassword(t *testing.T) {
+	t.Parallel()
+	for address, want := range map[string]bool{
+		"http://proxy:3128": false, "http://me:secret@proxy:3128": true, "me:secret@proxy": true, "http://me@proxy": false, "/a/b:c@d": false,
+		"localhost,10.0.0.0/8": false, "http://me:sec/ret@proxy": true,
+	} {
+		if hasPassword(address) != want {
+			t.Errorf("%s: %t", address, !want)
 		}
 	}
 }
@@ -144,7 +196,7 @@ func TestSystemd(t *testing.T) {
 	}
 	dir := filepath.Join(h.UserHome, ".config/systemd/user")
 	text, err := os.ReadFile(filepath.Join(dir, "rbee-hive.service"))
-	if err != nil || string(text) != unitText(h.Home) {
+	if err != nil || string(text) != unitText(h.Home, written(passedOn())) {
 		t.Errorf("unit: %s, %v", text, err)
 	}
 	if err := os.Mkdir(filepath.Join(dir, "default.target.wants"), 0o700); err != nil { // by systemctl enable
@@ -196,7 +248,7 @@ func TestLaunchd(t *testing.T) {
 	if got := c.told(); !slices.Equal(got, []string{"launchctl enable " + target, load, load, load, "launchctl disable " + target}) {
 		t.Errorf("start ran %q", got)
 	}
-	if text, err := os.ReadFile(path); err != nil || string(text) != plistText("rbee.hive", h.Home) {
+	if text, err := os.ReadFile(path); err != nil || string(text) != plistText("rbee.hive", h.Home, written(passedOn())) {
 		t.Errorf("plist: %s, %v", text, err)
 	}
 	if err := h.stopUnits(t.Context()); err != nil {

@@ -73,6 +73,7 @@ func runtimeReports() map[string]operations.Report {
 		"worker":          &operations.WorkerGetReport{Worker: readyWorker()},
 		"worker_failed":   &operations.WorkerGetReport{Worker: restarting},
 		"stopped":         &operations.WorkerDeleteReport{Worker: on(echo, operations.WorkerStopped), Killed: true, DurationSeconds: 21},
+		"stopped_note":    stopNote(on(readyWorker(), operations.WorkerStopped)),
 		"stopped_problem": stopProblem(on(readyWorker(), operations.WorkerStopped)),
 		"stopped_not":     &operations.WorkerDeleteReport{Worker: on(echo, operations.WorkerDraining), Problem: "the kernel does not end process 123"},
 		"downloaded":      &operations.ModelDownloadReport{Model: model, Downloaded: 4_100_000_000, Resumed: 1_200_000_000, DurationSeconds: 35},
@@ -99,6 +100,13 @@ func capable() *operations.HiveCapabilitiesReport {
 			{DeviceUUID: "GPU-aaaa", PID: 4711, Name: "vllm", User: "rbee", Memory: ptr[uint64](13e9), WorkerID: "vllm-1a2b"},
 			{DeviceUUID: "GPU-cccc", PID: 9, Name: "python3"},
 		},
+	}
+}
+
+func stopNote(w operations.WorkerProcess) *operations.WorkerDeleteReport {
+	return &operations.WorkerDeleteReport{
+		Worker: w, DurationSeconds: 3,
+		Note: "1.5 GB less of device 0 are free than before it came, and not all who hold memory there can be seen",
 	}
 }
 

@@ -215,6 +215,9 @@ func (p *page) stopped(r *operations.WorkerDeleteReport) {
 			how = "killed, "
 		}
 		p.okf("Stopped %s%s (%s%s)", w.ID, atHive(w.Hive), how, seconds(r.DurationSeconds))
+		if r.Note != "" {
+			p.linef("   %s", r.Note)
+		}
 	case w.State == operations.WorkerStopped:
 		p.fail(w.Hive, w.ID+" stopped, but "+r.Problem)
 	default:

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -140,11 +142,18 @@ func Wait(pid int) error {
 }
 
 // Listener is the process among pids that listens on a TCP port. known is false
-// where that cannot be found out, such as for another user's.
+// where that cannot be found out: nobody listens, another user's process does, or
+// one of pids does not show its files, as those with capabilities of their own do.
 func Listener(port int, pids []int) (pid int, known bool) {
+	return listener("/proc", os.Getuid(), port, pids)
+}
+
+// listener is Listener for a user, by a procfs.
+func listener(root string, self, port int, pids []int) (pid int, known bool) {
 	inodes := map[string]bool{}
-	for _, table := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
-		data, err := os.ReadFile(table)
+	known = true
+	for _, table := range []string{"tcp", "tcp6"} {
+		data, err := os.ReadFile(filepath.Join(root, "net", table))
 		if err != nil {
 			continue
 		}
@@ -152,6 +161,7 @@ func Listener(port int, pids []int) (pid int, known bool) {
 			f := strings.Fields(line)
 			if len(f) > 9 && f[3] == "0A" && strings.HasSuffix(f[1], fmt.Sprintf(":%04X", port)) {
 				inodes["socket:["+f[9]+"]"] = true
+				known = known && f[7] == strconv.Itoa(self)
 			}
 		}
 	}
@@ -159,9 +169,10 @@ func Listener(port int, pids []int) (pid int, known bool) {
 		return 0, false
 	}
 	for _, pid := range pids {
-		dir := "/proc/" + strconv.Itoa(pid) + "/fd"
+		dir := filepath.Join(root, strconv.Itoa(pid), "fd")
 		entries, err := os.ReadDir(dir)
 		if err != nil {
+			known = known && errors.Is(err, fs.ErrNotExist) // it has ended
 			continue
 		}
 		for _, e := range entries {
@@ -170,5 +181,5 @@ func Listener(port int, pids []int) (pid int, known bool) {
 			}
 		}
 	}
-	return 0, true
+	return 0, known
 }

@@ -14,6 +14,9 @@
 //	draining  finish requests, end the whole group, wait for its memory     end.go
 //	failed    wait until it may be tried again                              keep.go
 //
+// No load begins in memory that an earlier one still has: whoever ends processes
+// waits for their memory, memory.go, and whoever is placed waits for them.
+//
 // The record is written before each state's work begins. A hive that is killed
 // at any point leaves records from which the next one goes on: [Manager.Start]
 // adopts processes that still run and cleans up after those that do not.
@@ -23,8 +26,9 @@
 // A worker's process leads a session and a process group of its own, and has the
 // variable RBEE_WORKER with a random value in its environment. Its processes are
 // the group's, their descendants, those that carry the variable, and those that
-// were seen among them before (package proc names processes for good). Nothing
-// else is ever signalled.
+// were seen among them before (package proc names processes for good), which are
+// on record: an engine may write over its environment, and a child whose leader
+// has died is another's. Nothing else is ever signalled.
 //
 // # Workers outlive the hive
 //

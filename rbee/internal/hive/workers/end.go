@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -28,11 +27,8 @@ type ending struct {
 	killed  bool
 	holders []operations.DeviceProcess
 	problem string
+	note    string
 }
-
-// memorySlack is how much less device memory than before may be free: drivers
-// keep some for themselves, and round.
-const memorySlack = 256 << 20
 
 // tellStop tells the keeper to stop the worker. Told again with force, it kills.
 func (w *worker) tellStop(o StopOptions) {
@@ -67,7 +63,7 @@ func (w *worker) end() {
 	if !how.Force {
 		w.drain(how.Grace)
 	}
-	pids := w.pids()
+	ids := w.processes()
 	killed, left := w.endGroup(w.options().Force, grace)
 	if w.m.ctx.Err() != nil {
 		return
@@ -82,7 +78,7 @@ func (w *worker) end() {
 		status, _ = c.reap()
 		w.child.Store(nil)
 	}
-	w.ended = w.awaitMemory(pids)
+	w.ended = w.awaitMemory(ids)
 	w.ended.killed = killed
 	if w.m.ctx.Err() != nil {
 		return
@@ -141,78 +137,6 @@ func (w *worker) drain(limit time.Duration) {
 	}
 }
 
-func (w *worker) pids() map[int]bool {
-	pids := map[int]bool{}
-	for _, p := range w.members(true) {
-		pids[p.PID] = true
-	}
-	return pids
-}
-
-// awaitMemory waits until the devices have the worker's memory back, and tells
-// who else holds memory there.
-func (w *worker) awaitMemory(pids map[int]bool) (e ending) {
-	r := w.record()
-	if len(r.Devices) == 0 || w.m.o.Devices == nil {
-		return e
-	}
-	ctx, cancel := context.WithTimeout(w.m.ctx, w.m.t.Memory)
-	defer cancel()
-	for {
-		var missing []string
-		e.holders, missing = w.notBack(w.m.ctx, r, pids)
-		if len(missing) == 0 {
-			return e
-		}
-		select {
-		case <-ctx.Done():
-			e.problem = fmt.Sprintf("device memory did not come back within %s: %s", w.m.t.Memory, strings.Join(missing, "; "))
-			return e
-		case <-time.After(200 * time.Millisecond):
-		}
-	}
-}
-
-// notBack words what is still missing on the worker's devices, and lists who
-// holds memory there that is no worker.
-func (w *worker) notBack(ctx context.Context, r record, pids map[int]bool) (holders []operations.DeviceProcess, missing []string) {
-	devices, err := w.m.o.Devices(ctx)
-	if err != nil {
-		return nil, []string{err.Error()}
-	}
-	all := w.m.holders(ctx)
-	for _, d := range r.Devices {
-		var explained int64 // memory of others that is there now
-		own := false
-		for _, p := range all {
-			if p.DeviceUUID != d.UUID || p.Vendor != "" && p.Vendor != d.Vendor {
-				continue
-			}
-			if pids[p.PID] {
-				own = true
-				missing = append(missing, fmt.Sprintf("process %d, which has ended, still holds memory of device %d", p.PID, d.Index))
-				continue
-			}
-			if p.Memory != nil {
-				explained += int64(*p.Memory) //nolint:gosec // a size
-			}
-			if p.WorkerID == "" && !slices.ContainsFunc(holders, func(h operations.DeviceProcess) bool { return h.PID == p.PID }) {
-				holders = append(holders, p)
-			}
-		}
-		before, known := r.FreeBefore[deviceKey(d)]
-		i := slices.IndexFunc(devices, func(have operations.Device) bool { return sameDevice(d, have) })
-		if own || !known || i < 0 || devices[i].MemoryFree == nil {
-			continue
-		}
-		short := int64(before) - int64(*devices[i].MemoryFree) //nolint:gosec // sizes
-		if short > memorySlack+explained {
-			missing = append(missing, fmt.Sprintf("%.1f GB of device %d are held by nobody that can be seen", float64(short-explained)/1e9, d.Index))
-		}
-	}
-	return holders, missing
-}
-
 // Stop stops a worker and waits until nothing is left of it. When ctx ends first
 // it is stopped all the same. A worker that has ended already is reported as it is.
 func (m *Manager) Stop(ctx context.Context, ref operations.WorkerRef, o StopOptions) (*operations.WorkerDeleteReport, error) {
@@ -226,7 +150,7 @@ func (m *Manager) Stop(ctx context.Context, ref operations.WorkerRef, o StopOpti
 	}
 	r := &operations.WorkerDeleteReport{Worker: w.public(), DurationSeconds: time.Since(start).Seconds()}
 	if r.Worker.State == operations.WorkerStopped {
-		r.Killed, r.Holders, r.Problem = w.ended.killed, w.ended.holders, w.ended.problem
+		r.Killed, r.Holders, r.Problem, r.Note = w.ended.killed, w.ended.holders, w.ended.problem, w.ended.note
 	} else {
 		r.Killed, r.Problem = true, r.Worker.Problem
 	}
@@ -255,6 +179,8 @@ func (w *worker) finish(ctx context.Context, o StopOptions) error {
 			return fmt.Errorf("waiting for %s to end: %w", p.ID, context.Cause(ctx))
 		}
 	}
+	w.putAway.Lock()
+	defer w.putAway.Unlock()
 	switch r := w.record(); {
 	case r.State == operations.WorkerFailed && r.RestartAt.IsZero():
 		// Its keeper is gone; its processes were ended when it failed.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"slices"
+	"sort"
 	"syscall"
 	"time"
 
@@ -56,14 +57,40 @@ func (w *worker) members(deep bool) []proc.Process {
 	return slices.DeleteFunc(all, func(p proc.Process) bool { return !ours[p.PID] || p.PID == self })
 }
 
-// noteMembers writes down who belongs to the worker, for a hive that comes after
-// the leader's end.
-func (w *worker) noteMembers() {
+// processes are all that are known to be the worker's: those that run, and those
+// on record that may have ended.
+func (w *worker) processes() []proc.ID {
 	var ids []proc.ID
-	for _, p := range w.members(false) {
+	for _, p := range w.members(true) {
 		ids = append(ids, p.ID)
 	}
-	if r := w.record(); !slices.Equal(r.Members, ids) {
+	r := w.record()
+	for _, id := range append([]proc.ID{r.Process}, r.Members...) {
+		if id.PID != 0 && !slices.Contains(ids, id) {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// noteMembers writes down who belongs to the worker, for when its leader has ended
+// and no hive holds its pid: their parent is another then, and one that wrote over
+// its environment has no mark.
+func (w *worker) noteMembers() { w.note(w.members(false)) }
+
+func (w *worker) note(members []proc.Process) {
+	if len(members) == 0 {
+		return // also where they could not be listed
+	}
+	r := w.record()
+	var ids []proc.ID
+	for _, p := range members {
+		if p.ID != r.Process {
+			ids = append(ids, p.ID)
+		}
+	}
+	sort.Slice(ids, func(i, j int) bool { return ids[i].PID < ids[j].PID })
+	if !slices.Equal(r.Members, ids) {
 		w.update(func(r *record) { r.Members = ids })
 	}
 }
@@ -88,6 +115,19 @@ func (w *worker) endGroup(kill bool, grace time.Duration) (killed bool, left []p
 			return killed, left
 		}
 	}
+}
+
+// endAll ends all processes of the worker, for as long as that takes. It gives
+// those that are known, and reports whether SIGKILL was needed.
+func (w *worker) endAll(kill bool) (ids []proc.ID, killed bool) {
+	ids = w.processes()
+	killed, left := w.endGroup(kill, w.m.t.Kill)
+	for len(left) > 0 && w.m.ctx.Err() == nil {
+		w.update(func(r *record) { r.Problem = stuck(left) })
+		w.pause(time.Second)
+		_, left = w.endGroup(true, 0)
+	}
+	return ids, killed
 }
 
 // signal signals every process of the worker once, and counts them.

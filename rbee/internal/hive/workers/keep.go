@@ -55,6 +55,8 @@ type worker struct {
 	stop    chan struct{} // closed when it is told to stop
 	settled chan struct{} // closed when the keeper has ended
 
+	putAway sync.Mutex // held by who takes the last steps after the keeper has ended
+
 	ending atomic.Bool           // its processes are being ended because it failed
 	child  atomic.Pointer[child] // nil while it has no process; the keeper's to change
 
@@ -156,8 +158,9 @@ func (w *worker) run() {
 
 // serve watches a worker that serves until it ends or is told to stop.
 func (w *worker) serve() {
-	tick := time.NewTicker(w.m.t.Watch)
+	tick, often := time.NewTicker(w.m.t.Watch), time.NewTicker(min(w.m.t.Watch, logEvery))
 	defer tick.Stop()
+	defer often.Stop()
 	w.noteMembers()
 	for {
 		select {
@@ -169,9 +172,10 @@ func (w *worker) serve() {
 		case <-w.child.Load().ended:
 			w.fail("")
 			return
+		case <-often.C:
+			w.m.rotateLog(w.rec.ID)
 		case <-tick.C:
 			w.noteMembers()
-			w.m.rotateLog(w.rec.ID)
 			if r := w.record(); r.Failures > 0 && time.Since(r.ReadyAt) > w.m.t.Steady {
 				w.update(func(r *record) { r.Failures = 0 })
 			}
@@ -184,13 +188,7 @@ func (w *worker) serve() {
 func (w *worker) fail(why string) {
 	w.ending.Store(true)
 	defer w.ending.Store(false)
-	pids := w.pids()
-	_, left := w.endGroup(why != "", w.m.t.Kill)
-	for len(left) > 0 && w.m.ctx.Err() == nil {
-		w.update(func(r *record) { r.Problem = stuck(left) })
-		w.pause(time.Second)
-		_, left = w.endGroup(true, 0)
-	}
+	ids, _ := w.endAll(why != "")
 	if w.m.ctx.Err() != nil {
 		return // the next hive goes on from the record
 	}
@@ -201,8 +199,8 @@ func (w *worker) fail(why string) {
 			why = ended
 		}
 		w.child.Store(nil)
+		w.awaitMemory(ids) // what was not started has taken none
 	}
-	w.awaitMemory(pids)
 	retry := w.retry && w.tries < 3
 	w.retry = false
 	if retry {
@@ -241,31 +239,28 @@ func (w *worker) rest() {
 	}
 }
 
-// resume goes on with a worker that another hive had.
+// resume goes on with a worker that another hive had, once what is left of a
+// process without a leader is gone.
 func (w *worker) resume() {
-	r := w.record()
-	switch {
-	case w.child.Load() != nil: // adopted
+	switch r := w.record(); {
 	case r.State == operations.WorkerStopped:
 		close(w.settled)
 		return
-	case r.Boot != w.m.boot:
-		w.afterReboot(r.State)
-	case r.State == operations.WorkerStarting:
-		// The process was made or it was not. If it was, nobody wrote down which.
-		w.endGroup(true, w.m.t.Kill)
-	case r.State == operations.WorkerFailed:
-		w.endGroup(true, w.m.t.Kill)
-	case r.State != operations.WorkerDraining:
-		w.endGroup(true, w.m.t.Kill)
-		w.enter(operations.WorkerFailed, func(r *record) {
-			r.Problem = "it ended while no hive watched; its exit status is not known"
-			r.ExitStatus, r.EndedAt = nil, time.Now().UTC()
-			r.RestartAt = r.EndedAt.Add(w.m.t.Backoff[min(r.Failures, len(w.m.t.Backoff)-1)])
-			r.Failures++
-		})
+	case w.ending.Load():
+		ids, killed := w.endAll(true)
+		if killed || r.State != operations.WorkerFailed { // before it failed, that was done
+			w.awaitMemory(ids)
+		}
+		if unfinished := r.State == operations.WorkerLoading || r.State == operations.WorkerReady; unfinished && w.m.ctx.Err() == nil {
+			w.enter(operations.WorkerFailed, func(r *record) {
+				r.Problem = "it ended while no hive watched; its exit status is not known"
+				r.ExitStatus, r.EndedAt = nil, time.Now().UTC()
+				r.RestartAt = r.EndedAt.Add(w.m.t.Backoff[min(r.Failures, len(w.m.t.Backoff)-1)])
+				r.Failures++
+			})
+		}
+		w.ending.Store(false)
 	}
-	w.ending.Store(false)
 	w.run()
 }
 
@@ -284,23 +279,31 @@ func (w *worker) afterReboot(state operations.WorkerState) {
 	}
 }
 
-// adopt takes over the process that an earlier hive started, if it still runs.
+// adopt takes over the process that an earlier hive started, if it still runs. Of
+// one that does not, resume has to end what is left.
 func (w *worker) adopt() {
 	r := w.record()
-	switch r.State {
-	case operations.WorkerLoading, operations.WorkerReady, operations.WorkerDraining:
-	case operations.WorkerStarting, operations.WorkerFailed, operations.WorkerStopped:
+	switch {
+	case r.State == operations.WorkerStopped:
+		return
+	case r.Boot != w.m.boot:
+		w.afterReboot(r.State)
+		return
+	case r.State == operations.WorkerStarting, r.State == operations.WorkerFailed:
+		// The process was made or it was not. If it was, nobody wrote down which.
+		w.ending.Store(true)
 		return
 	}
 	id := r.Process
 	if !id.Alive() {
-		w.ending.Store(true) // until what is left of it is gone
+		w.ending.Store(r.State != operations.WorkerDraining) // which ends it anyway
 		return
 	}
 	w.child.Store(follow(w.m.ctx.Done(), id))
 	w.mu.Lock()
 	w.adopted = true
 	w.mu.Unlock()
+	w.noteMembers()
 	w.m.log.Info("worker adopted", "id", r.ID, "pid", id.PID, "state", r.State)
 	if now := proc.Arguments(id.PID); now != nil && !slices.Equal(now, r.Argv) {
 		// Engines rename their processes. Pid, start time and boot say for sure

@@ -27,6 +27,10 @@ func testHive() {
 	if os.Getenv("TEST_BACKOFF") != "" {
 		o.Times.Backoff = []time.Duration{time.Hour}
 	}
+	if file := os.Getenv("TEST_GPU"); file != "" {
+		(&fakeGPU{file: file}).options(&o)
+		o.Times.Memory = time.Hour
+	}
 	m := New(o)
 	m.reached = func(point string) { fmt.Println(point); block(point) }
 	if err := m.Start(); err != nil {
@@ -34,13 +38,16 @@ func testHive() {
 		os.Exit(1)
 	}
 	go func() { // what is written to stdin is a request to stop the worker
-		if bufio.NewScanner(os.Stdin).Scan() {
-			list := m.List(false)
-			w, _ := m.find(operations.WorkerRef{ID: list[0].ID})
-			w.mu.Lock()
-			w.requests = 1 // it shall drain for as long as it takes
-			w.mu.Unlock()
-			_, _ = m.Stop(context.Background(), operations.WorkerRef{ID: list[0].ID}, StopOptions{Grace: time.Hour})
+		for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+			w := m.all()[0]
+			if in.Text() == "drain" { // for as long as it takes
+				w.mu.Lock()
+				w.requests = 1
+				w.mu.Unlock()
+			}
+			go func() {
+				_, _ = m.Stop(context.Background(), operations.WorkerRef{ID: w.record().ID}, StopOptions{Grace: time.Hour})
+			}()
 		}
 	}()
 	go func() {
@@ -75,7 +82,9 @@ func TestKillInEveryState(t *testing.T) {
 	}
 	for _, c := range []struct {
 		name, engine, at, block string
-		act                     func(t *testing.T, h *hiveProcess) // before it is killed
+		gpu                     bool
+		act                     func(t *testing.T, h *hiveProcess)           // before it is killed
+		after                   func(t *testing.T, m *Manager, gpu *fakeGPU) // before the next hive is looked at
 		want                    operations.WorkerState
 		adopted                 bool
 	}{
@@ -86,24 +95,46 @@ func TestKillInEveryState(t *testing.T) {
 		{
 			name: "ready, and the engine's leader dies with it", engine: "crowd", at: "ready", want: operations.WorkerReady,
 			act: func(t *testing.T, h *hiveProcess) {
-				eventually(t, "the hive to know the crowd", func() bool { return len(h.record(t).Members) == 3 })
-				leader, err := os.FindProcess(h.record(t).Process.PID)
-				h.kill(t)
-				if err != nil || leader.Kill() != nil {
-					t.Fatal("the leader cannot be killed")
-				}
-				eventually(t, "the leader to be gone", func() bool { return gone(leader.Pid) })
+				h.killWithLeader(t)
 			},
+		},
+		{
+			name: "loading, and the leader of a crowd without marks dies with it", engine: "nameless", at: "loading", want: operations.WorkerLoading,
+			act: func(t *testing.T, h *hiveProcess) { h.killWithLeader(t) },
 		},
 		{
 			name: "draining", engine: "crowd", at: "ready", want: operations.WorkerStopped,
 			act: func(t *testing.T, h *hiveProcess) {
-				fmt.Fprintln(h.stdin, "stop")
+				fmt.Fprintln(h.stdin, "drain")
 				h.awaitRecord(t, operations.WorkerDraining)
 			},
 		},
 		{
-			name: "stopped", engine: "dies", at: "failed", want: operations.WorkerFailed,
+			name: "draining, with the process gone and its memory not back", engine: "serve", at: "ready", want: operations.WorkerStopped, gpu: true,
+			act: func(t *testing.T, h *hiveProcess) {
+				writeFree(t, h.dir, 14e9)
+				leader := h.record(t).Process.PID
+				fmt.Fprintln(h.stdin, "stop")
+				h.awaitRecord(t, operations.WorkerDraining)
+				eventually(t, "the leader to be gone", func() bool { return gone(leader) })
+			},
+			after: func(t *testing.T, m *Manager, gpu *fakeGPU) {
+				eventually(t, "the memory to be looked at", func() bool { return gpu.looks() >= 3 })
+				if p := m.List(true)[0]; p.State != operations.WorkerDraining {
+					t.Errorf("%s before the memory was back", p.State)
+				}
+				writeFree(t, filepath.Dir(gpu.file), 24e9)
+			},
+		},
+		{
+			name: "stopped", engine: "serve", at: "ready", want: operations.WorkerStopped,
+			act: func(t *testing.T, h *hiveProcess) {
+				fmt.Fprintln(h.stdin, "stop")
+				h.awaitRecord(t, operations.WorkerStopped)
+			},
+		},
+		{
+			name: "failed for good", engine: "dies", at: "failed", want: operations.WorkerFailed,
 		},
 		{
 			name: "failed, waiting to be tried again", engine: "serve", at: "ready", want: operations.WorkerFailed,
@@ -116,7 +147,11 @@ func TestKillInEveryState(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
-			h := startHive(t, dir, c.engine, c.block)
+			gpu := ""
+			if c.gpu {
+				gpu = writeFree(t, dir, 24e9)
+			}
+			h := startHive(t, dir, c.engine, c.block, "TEST_GPU="+gpu)
 			h.await(t, c.at)
 			if c.block == "" {
 				h.awaitRecord(t, operations.WorkerState(c.at))
@@ -126,7 +161,7 @@ func TestKillInEveryState(t *testing.T) {
 			}
 			h.kill(t)
 			before := h.record(t)
-			var pids []int
+			pids := pidsOf(&before)
 			if ids, err := proc.Marked(markName, before.Mark); err == nil {
 				for _, id := range ids {
 					pids = append(pids, id.PID)
@@ -138,8 +173,16 @@ func TestKillInEveryState(t *testing.T) {
 			if c.want == operations.WorkerFailed {
 				o.Times.Backoff = []time.Duration{time.Hour}
 			}
+			fake := &fakeGPU{file: gpu}
+			if c.gpu {
+				fake.options(&o)
+				o.Times.Memory = time.Hour
+			}
 			m := manager(t, o)
 			id := m.List(true)[0].ID
+			if c.after != nil {
+				c.after(t, m, fake)
+			}
 			eventually(t, "the worker to be "+string(c.want), func() bool {
 				p, err := m.Get(operations.WorkerRef{ID: id})
 				return err == nil && p.State == c.want && (c.adopted || p.PID != before.Process.PID || p.PID == 0) && (c.adopted || !slices.ContainsFunc(pids, func(pid int) bool { return !gone(pid) }))
@@ -183,7 +226,7 @@ type hiveProcess struct {
 	killed bool
 }
 
-func startHive(t *testing.T, dir, engine, blockAt string) *hiveProcess {
+func startHive(t *testing.T, dir, engine, blockAt string, env ...string) *hiveProcess {
 	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
@@ -191,6 +234,7 @@ func startHive(t *testing.T, dir, engine, blockAt string) *hiveProcess {
 	}
 	h := &hiveProcess{cmd: exec.Command(exe), dir: dir, lines: make(chan string, 1000)}
 	h.cmd.Env = append(os.Environ(), "TEST_HIVE="+dir, "TEST_ENGINE="+engine, "TEST_BLOCK="+blockAt, "TEST_BACKOFF=1")
+	h.cmd.Env = append(h.cmd.Env, env...)
 	stdin, err1 := h.cmd.StdinPipe()
 	stdout, err2 := h.cmd.StdoutPipe()
 	if err1 != nil || err2 != nil || h.cmd.Start() != nil {
@@ -240,6 +284,29 @@ func (h *hiveProcess) kill(t *testing.T) {
 		t.Error(err)
 	}
 	_ = h.cmd.Wait()
+}
+
+// killWithLeader kills the hive, once it knows the two others of a crowd, and then
+// the crowd's leader.
+func (h *hiveProcess) killWithLeader(t *testing.T) {
+	t.Helper()
+	eventually(t, "the hive to know the crowd", func() bool { return len(h.record(t).Members) == 2 })
+	leader, err := os.FindProcess(h.record(t).Process.PID)
+	h.kill(t)
+	if err != nil || leader.Kill() != nil {
+		t.Fatal("the leader cannot be killed")
+	}
+	eventually(t, "the leader to be gone", func() bool { return gone(leader.Pid) })
+}
+
+// pidsOf are those of the processes on record.
+func pidsOf(r *record) (pids []int) {
+	for _, id := range append([]proc.ID{r.Process}, r.Members...) {
+		if id.PID != 0 {
+			pids = append(pids, id.PID)
+		}
+	}
+	return pids
 }
 
 func (h *hiveProcess) record(t *testing.T) record {
@@ -297,38 +364,6 @@ func TestReboot(t *testing.T) {
 				t.Fatal("a stranger was ended")
 			}
 		})
-	}
-}
-
-// TestStrangersAreLeftAlone holds that a process which has the pid of a record,
-// and did not begin when the record says, is neither adopted nor signalled.
-func TestStrangersAreLeftAlone(t *testing.T) {
-	t.Parallel()
-	stranger := exec.Command("sleep", "60")
-	if err := stranger.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = stranger.Process.Kill(); _ = stranger.Wait() }()
-	o := options(t.TempDir())
-	self, err := proc.Identify(os.Getpid())
-	if err != nil {
-		t.Skip(err)
-	}
-	first := New(o)
-	w := first.add(&record{
-		ID: "fake-1", Worker: "fake", Model: "serve", State: operations.WorkerReady, Mark: "nobody's", Boot: self.BootID,
-		Process: proc.ID{PID: stranger.Process.Pid, StartTime: "1", BootID: self.BootID}, EverReady: true,
-	})
-	if err := w.save(); err != nil {
-		t.Fatal(err)
-	}
-	m := manager(t, o)
-	eventually(t, "a new process", func() bool {
-		p, err := m.Get(operations.WorkerRef{ID: "fake-1"})
-		return err == nil && p.State == operations.WorkerReady && p.PID != stranger.Process.Pid
-	})
-	if gone(stranger.Process.Pid) {
-		t.Error("a stranger was ended")
 	}
 }
 

@@ -26,11 +26,7 @@ func (w *worker) load() {
 	if r.Launch.StallSeconds > 0 {
 		stall = seconds(r.Launch.StallSeconds)
 	}
-	life, alive, looked := w.life(ctx), time.Now(), time.Now()
-	pause, interval := 2*time.Millisecond, min(time.Second, stall/4)
-	if len(r.Devices) > 0 {
-		interval = min(5*time.Second, stall/4) // the vendors' tools are asked each time
-	}
+	v, pause := w.watchOver(ctx, stall), 2*time.Millisecond
 	var prepared chan error // nil until it answers
 	for {
 		if prepared == nil && probe(ctx, r.Port, r.Launch) && !w.over() {
@@ -75,14 +71,7 @@ func (w *worker) load() {
 		case <-time.After(pause):
 		}
 		pause = min(pause+pause/4+1, 250*time.Millisecond)
-		if time.Since(looked) < interval {
-			continue
-		}
-		looked = time.Now()
-		if now := w.life(ctx); now != life {
-			life, alive = now, looked
-		}
-		if silent := time.Since(alive); silent > stall {
+		if silent := v.look(ctx); silent > stall {
 			w.fail(fmt.Sprintf("it did not become ready: for %s neither its log nor its memory moved", silent.Round(time.Second/10)))
 			return
 		}
@@ -105,12 +94,53 @@ type signs struct {
 	device int64 // MiB on devices
 }
 
-func (w *worker) life(ctx context.Context) (s signs) {
+// vigil is what is done now and then while a worker loads: who belongs to it is
+// noted, its log kept small, and signs of life looked for.
+type vigil struct {
+	w                    *worker
+	lookEvery, signEvery time.Duration
+	looked, asked, alive time.Time // last looked, last looked for signs, last seen any
+	life                 signs
+}
+
+// watchOver begins a vigil.
+func (w *worker) watchOver(ctx context.Context, stall time.Duration) *vigil {
+	v := &vigil{w: w, lookEvery: min(logEvery, stall/4), alive: time.Now()}
+	if v.signEvery = v.lookEvery; len(w.record().Devices) > 0 {
+		v.signEvery = min(5*time.Second, stall/4) // the vendors' tools are asked each time
+	}
+	v.look(ctx)
+	return v
+}
+
+// look does what is due, and tells how long the worker has shown no sign of life.
+func (v *vigil) look(ctx context.Context) (silent time.Duration) {
+	now := time.Now()
+	if now.Sub(v.looked) < v.lookEvery {
+		return 0
+	}
+	first := v.looked.IsZero()
+	v.looked = now
+	members := v.w.members(false)
+	v.w.note(members)
+	if due := now.Sub(v.asked) >= v.signEvery; due {
+		v.asked = now
+		if life := v.w.life(ctx, members); life != v.life {
+			v.life, v.alive = life, now
+		}
+		silent = now.Sub(v.alive)
+	}
+	if !first { // before its process was made, that was done without losing a line
+		v.w.m.rotateLog(v.w.record().ID)
+	}
+	return silent
+}
+
+func (w *worker) life(ctx context.Context, members []proc.Process) (s signs) {
 	r := w.record()
 	if info, err := os.Stat(w.m.logPath(r.ID)); err == nil {
 		s.log = info.Size()
 	}
-	members := w.members(false)
 	for _, p := range members {
 		s.memory += proc.Memory(p.PID)
 	}

@@ -19,6 +19,10 @@ const (
 	tailBytes    = 64 << 10 // of a log are looked at for its last lines in reports
 	defaultLines = 100      // of a log, where none are asked for
 	logChunk     = 32 << 10 // bytes in one event
+
+	// logEvery is how often a log's size is looked at: one that is written to
+	// without a pause fills a disk quickly.
+	logEvery = time.Second
 )
 
 // openLog opens a worker's log for its process, which appends: that makes it
@@ -32,19 +36,21 @@ func (m *Manager) openLog(id string) (*os.File, error) {
 
 // rotateLog moves what a large log holds to a second file. Its process has the
 // file open, so the content goes and the file stays; lines that are written in
-// between are lost.
+// between are lost, and so is the beginning of what grew to more than twice the
+// limit.
 func (m *Manager) rotateLog(id string) {
 	path := m.logPath(id)
 	info, err := os.Stat(path)
-	if err != nil || info.Size() <= maxLog {
+	if err != nil || info.Size() <= m.maxLog {
 		return
 	}
-	if err := moveLog(path, m.oldLogPath(id)); err != nil {
+	if err := moveLog(path, m.oldLogPath(id), max(0, info.Size()-2*m.maxLog), info.Size()); err != nil {
 		m.log.Warn("a worker's log cannot be rotated", "file", path, "error", err)
 	}
 }
 
-func moveLog(from, to string) (err error) {
+// moveLog moves the bytes of a file between begin and end to another, and empties it.
+func moveLog(from, to string, begin, end int64) (err error) {
 	src, err := os.Open(from) //nolint:gosec // a worker's log
 	if err != nil {
 		return err
@@ -55,7 +61,7 @@ func moveLog(from, to string) (err error) {
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(dst, src)
+	_, err = io.Copy(dst, io.NewSectionReader(src, begin, end-begin)) // it may grow faster than it is read
 	if err = errors.Join(err, dst.Close()); err != nil {
 		_ = os.Remove(temp)
 		return err
@@ -111,13 +117,9 @@ func (m *Manager) Logs(ctx context.Context, op operations.WorkerProcessLogs, eve
 	}
 	id := w.record().ID
 	tell := func(text []byte) {
-		for len(text) > 0 {
-			n := min(len(text), logChunk)
-			events(operations.Event{
-				Time: time.Now(), Type: operations.EventLog, Hive: op.HiveID, Text: strings.ToValidUTF8(string(text[:n]), "?"),
-			})
-			text = text[n:]
-		}
+		events(operations.Event{
+			Time: time.Now(), Type: operations.EventLog, Hive: op.HiveID, Text: strings.ToValidUTF8(string(text), "?"),
+		})
 	}
 	report := func() *operations.WorkerLogsReport {
 		return &operations.WorkerLogsReport{ID: id, Path: m.logPath(id), State: w.record().State}
@@ -144,70 +146,128 @@ func (m *Manager) Logs(ctx context.Context, op operations.WorkerProcessLogs, eve
 	}
 }
 
-// lastLines gives the last lines of both files of a log, and where the newer one ends.
+// lastLines gives the last lines of both files of a log, and where the newer one
+// ends. No more of them is in memory at once than one piece.
 func (m *Manager) lastLines(id string, lines int, tell func([]byte)) (end int64, err error) {
-	now, err := readLog(m.logPath(id))
+	now, end, err := openKept(m.logPath(id))
 	if err != nil {
 		return 0, err
 	}
-	end = int64(len(now))
+	defer now.Close()
+	old, oldEnd, err := openKept(m.oldLogPath(id))
+	if err != nil {
+		return 0, err
+	}
+	defer old.Close()
+	var from, oldFrom int64 // all that is kept
 	if lines == 0 {
 		lines = defaultLines
 	}
-	data := now
-	if lines < 0 || bytes.Count(now, []byte{'\n'}) < lines {
-		old, err := readLog(m.oldLogPath(id))
-		if err != nil {
+	if lines > 0 {
+		var missing int
+		if from, missing, err = lastLineStart(now, end, lines); err != nil {
 			return 0, err
 		}
-		data = append(old, now...)
-	}
-	if lines > 0 {
-		data = data[lastLineStart(data, lines):]
-	}
-	tell(data)
-	return end, nil
-}
-
-// lastLineStart is where the last lines of data begin. An end of line at the very
-// end begins no other line.
-func lastLineStart(data []byte, lines int) int {
-	at := len(bytes.TrimSuffix(data, []byte{'\n'}))
-	for range lines {
-		at = bytes.LastIndexByte(data[:at], '\n')
-		if at < 0 {
-			return 0
+		if oldFrom, _, err = lastLineStart(old, oldEnd, missing); err != nil {
+			return 0, err
 		}
 	}
-	return at + 1
+	if _, err := tellPart(old, oldFrom, oldEnd, tell); err != nil {
+		return 0, err
+	}
+	_, err = tellPart(now, from, end, tell)
+	return end, err
 }
 
-func readLog(path string) ([]byte, error) {
-	data, err := os.ReadFile(path) //nolint:gosec // a worker's log
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+// lastLineStart is where the last lines of a text of size bytes begin, and how many
+// of them it has not got. An end of line at the very end begins no other line.
+func lastLineStart(text io.ReaderAt, size int64, lines int) (start int64, missing int, err error) {
+	if lines == 0 {
+		return size, 0, nil
 	}
-	return data, err
+	buf := make([]byte, logChunk)
+	for begin := size; begin > 0; {
+		piece := buf[:min(begin, logChunk)]
+		begin -= int64(len(piece))
+		switch n, err := text.ReadAt(piece, begin); {
+		case n == len(piece):
+		case errors.Is(err, io.EOF):
+			return 0, 0, nil // it was begun anew just now
+		default:
+			return 0, 0, err
+		}
+		for i := len(piece) - 1; i >= 0; i-- {
+			at := begin + int64(i)
+			if piece[i] != '\n' || at == size-1 {
+				continue
+			}
+			if lines--; lines == 0 {
+				return at + 1, 0, nil
+			}
+		}
+	}
+	if size > 0 {
+		lines-- // the first one has no end of line before it
+	}
+	return 0, lines, nil
+}
+
+// tellPart gives a part of a text in pieces, cut at ends of lines where there are
+// any, and tells how far it came: a file may have been cut in the meantime.
+func tellPart(text io.ReaderAt, begin, end int64, tell func([]byte)) (at int64, err error) {
+	buf := make([]byte, min(logChunk, max(0, end-begin)))
+	for at = begin; at < end; {
+		n, err := text.ReadAt(buf[:min(int64(len(buf)), end-at)], at)
+		if n == 0 {
+			if errors.Is(err, io.EOF) {
+				err = nil
+			}
+			return at, err
+		}
+		if line := bytes.LastIndexByte(buf[:n], '\n'); line >= 0 {
+			n = line + 1
+		}
+		tell(buf[:n])
+		at += int64(n)
+	}
+	return at, nil
+}
+
+// kept is a file of a log; one that is not there is an empty one.
+type kept struct{ *os.File }
+
+func openKept(path string) (f kept, size int64, err error) {
+	file, err := os.Open(path) //nolint:gosec // a worker's log
+	if errors.Is(err, fs.ErrNotExist) {
+		return kept{}, 0, nil
+	}
+	if err != nil {
+		return kept{}, 0, err
+	}
+	info, err := file.Stat()
+	if err != nil {
+		_ = file.Close()
+		return kept{}, 0, err
+	}
+	return kept{file}, info.Size(), nil
+}
+
+// Close closes the file, if there is one.
+func (f kept) Close() {
+	if f.File != nil {
+		_ = f.File.Close() // it was only read
+	}
 }
 
 // since gives what a log has gained since it had at bytes.
 func (m *Manager) since(id string, at int64, tell func([]byte)) (int64, error) {
-	f, err := os.Open(m.logPath(id))
-	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
-	}
+	f, size, err := openKept(m.logPath(id))
 	if err != nil {
 		return at, err
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return at, err
-	}
-	if info.Size() < at {
+	if size < at {
 		at = 0 // it was begun anew
 	}
-	data, err := io.ReadAll(io.NewSectionReader(f, at, info.Size()-at))
-	tell(data)
-	return at + int64(len(data)), err
+	return tellPart(f, at, size, tell)
 }

@@ -89,6 +89,23 @@ func engine(port, how string) {
 	case "crowdloading":
 		beget("runaway")
 		select {}
+	case "nameless": // a crowd that wrote over its environment, as py-setproctitle does
+		_ = os.Unsetenv(markName)
+		beget("child")
+		beget("runaway")
+		select {}
+	case "babbles": // writes without a pause while it loads
+		for {
+			fmt.Println(strings.Repeat("loading ", 512))
+			time.Sleep(time.Millisecond) // else it is too quick to be watched
+		}
+	case "rants": // writes much and dies, but for the first time
+		if _, err := os.Stat(os.Args[4]); err == nil {
+			fmt.Println(strings.Repeat("no luck ", 8<<10))
+			os.Exit(9)
+		}
+		_ = os.WriteFile(os.Args[4], nil, 0o600)
+		serve()
 	case "child", "runaway":
 		signal.Ignore(syscall.SIGTERM)
 		select {}
@@ -119,7 +136,7 @@ func beget(how string) {
 func fast() Times {
 	ms := time.Millisecond
 	return Times{
-		Stall: 400 * ms, Drain: 5 * time.Second, Grace: 5 * time.Second, Kill: 5 * time.Second, Memory: 2 * time.Second,
+		Stall: 400 * ms, Drain: 5 * time.Second, Grace: 5 * time.Second, Kill: 5 * time.Second, Memory: 2 * time.Second, Settle: 100 * ms,
 		Steady: time.Hour, Watch: 50 * ms, Backoff: []time.Duration{0, 30 * ms, 60 * ms},
 	}
 }
@@ -221,7 +238,7 @@ func readAll(resp *http.Response) string {
 	}
 }
 
-// descendants are the processes that carry the mark of the record.
+// marked are the processes of a worker.
 func marked(t *testing.T, m *Manager, id string) []int {
 	t.Helper()
 	w, err := m.find(operations.WorkerRef{ID: id})
@@ -229,8 +246,8 @@ func marked(t *testing.T, m *Manager, id string) []int {
 		t.Fatal(err)
 	}
 	var pids []int
-	for pid := range w.pids() {
-		pids = append(pids, pid)
+	for _, p := range w.members(true) {
+		pids = append(pids, p.PID)
 	}
 	return pids
 }

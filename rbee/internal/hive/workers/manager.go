@@ -31,6 +31,7 @@ type Engine struct {
 
 // Model is a model as an engine gets it.
 type Model struct {
+	ID       string // as the list of models tells it
 	Path     string // file or directory
 	SHA256   string // of the file, in hex; empty for a directory
 	Estimate int64  // device memory in bytes with the context of one request, 0 if not known
@@ -78,6 +79,7 @@ type Times struct {
 	Grace   time.Duration   // from SIGTERM to SIGKILL (20 s)
 	Kill    time.Duration   // for processes to be gone after SIGKILL (10 s)
 	Memory  time.Duration   // for device memory to come back (30 s)
+	Settle  time.Duration   // without more of it, where nobody can tell who holds the rest (2 s)
 	Steady  time.Duration   // of serving, after which earlier failures no longer count (5 min)
 	Watch   time.Duration   // between two looks at a worker that serves (15 s)
 	Backoff []time.Duration // before each try after a failure; the last one repeats (0, 10, 20 … 300 s)
@@ -89,6 +91,7 @@ func (t Times) withDefaults() Times {
 	t.Grace = cmp.Or(t.Grace, 20*time.Second)
 	t.Kill = cmp.Or(t.Kill, 10*time.Second)
 	t.Memory = cmp.Or(t.Memory, 30*time.Second)
+	t.Settle = cmp.Or(t.Settle, 2*time.Second)
 	t.Steady = cmp.Or(t.Steady, 5*time.Minute)
 	t.Watch = cmp.Or(t.Watch, 15*time.Second)
 	if t.Backoff == nil {
@@ -115,6 +118,8 @@ type Manager struct {
 
 	placing sync.Mutex // one worker at a time looks for devices and a port
 
+	maxLog int64 // bytes, beyond which a log is begun anew; the old one is kept once
+
 	mu      sync.Mutex
 	workers map[string]*worker
 
@@ -129,7 +134,7 @@ func (m *Manager) reach(point string) {
 
 // New makes a manager that knows of nothing yet.
 func New(o Options) *Manager {
-	m := &Manager{o: o, t: o.Times.withDefaults(), log: o.Log, workers: map[string]*worker{}}
+	m := &Manager{o: o, t: o.Times.withDefaults(), log: o.Log, maxLog: maxLog, workers: map[string]*worker{}}
 	if m.log == nil {
 		m.log = slog.New(slog.DiscardHandler)
 	}
@@ -144,7 +149,8 @@ func (m *Manager) Start() error {
 }
 
 // load takes over the workers of the records that are wanted; each is given to
-// first before anything is done with it.
+// first before anything is done with it. No worker goes on before all are known:
+// whoever is placed must see what is promised to the others.
 func (m *Manager) load(wanted func(*record) bool, first func(*worker)) error {
 	self, err := proc.Identify(os.Getpid())
 	if err != nil {
@@ -155,6 +161,7 @@ func (m *Manager) load(wanted func(*record) bool, first func(*worker)) error {
 	if err != nil {
 		return fmt.Errorf("reading the records of workers: %w", err)
 	}
+	var taken []*worker
 	for _, r := range records {
 		if !wanted(r) {
 			continue
@@ -162,6 +169,9 @@ func (m *Manager) load(wanted func(*record) bool, first func(*worker)) error {
 		w := m.add(r)
 		first(w)
 		w.adopt()
+		taken = append(taken, w)
+	}
+	for _, w := range taken {
 		m.keep.Go(w.resume)
 	}
 	return nil

@@ -23,8 +23,9 @@ type record struct {
 	Version string `json:"version,omitempty"`
 	Model   string `json:"model"`
 
-	// ModelFile is the name of the model's file, if the recipe asks for it, and
-	// Serves what the engine calls it, if not Model.
+	// ModelID names the model on disk, if the recipe asks for it, ModelFile is the
+	// name of its file, and Serves what the engine calls it, if not Model.
+	ModelID   string `json:"model_id,omitempty"`
 	ModelFile string `json:"model_file,omitempty"`
 	Serves    string `json:"serves,omitempty"`
 
@@ -45,7 +46,8 @@ type record struct {
 	// Boot is the boot of the machine in which the state was entered.
 	Boot string `json:"boot"`
 
-	// Process leads the worker's group, and Members were seen to belong to it.
+	// Process leads the worker's group, and Members are others that were seen to
+	// belong to it, sorted by pid.
 	Process proc.ID   `json:"process"`
 	Members []proc.ID `json:"members,omitempty"`
 	Argv    []string  `json:"argv,omitempty"`
@@ -60,9 +62,8 @@ type record struct {
 	Estimate int64                     `json:"memory_estimate,omitempty"`
 	Reason   string                    `json:"reason,omitempty"`
 
-	// FreeBefore is the free memory of each device before the worker came, by
-	// UUID, in bytes.
-	FreeBefore map[string]uint64 `json:"free_before,omitempty"`
+	// Before is the memory of each device before the worker came, by [deviceKey].
+	Before map[string]deviceMemory `json:"before,omitempty"`
 
 	CreatedAt time.Time `json:"created_at"`
 	StartedAt time.Time `json:"started_at,omitzero"`
@@ -88,7 +89,7 @@ func (r *record) ended() bool {
 // public is the record as reports tell it.
 func (r *record) public() operations.WorkerProcess {
 	p := operations.WorkerProcess{
-		ID: r.ID, Worker: r.Worker, Version: r.Version, Model: r.Model, ModelFile: r.ModelFile, Serves: r.Serves, OnDemand: r.OnDemand, State: r.State, Port: r.Port, API: r.Launch.API,
+		ID: r.ID, Worker: r.Worker, Version: r.Version, Model: r.Model, ModelID: r.ModelID, ModelFile: r.ModelFile, Serves: r.Serves, OnDemand: r.OnDemand, State: r.State, Port: r.Port, API: r.Launch.API,
 		Devices: slices.Clone(r.Devices), MemoryEstimate: r.Estimate, Argv: slices.Clone(r.Argv),
 		EnvNames:  slices.Sorted(maps.Keys(r.Env)),
 		CreatedAt: r.CreatedAt, StartedAt: r.StartedAt, ReadyAt: r.ReadyAt, EndedAt: r.EndedAt,

@@ -89,7 +89,7 @@ func (w *worker) launch(ctx context.Context) error {
 	// From here to the record on disk nobody else looks for room.
 	w.m.placing.Lock()
 	defer w.m.placing.Unlock()
-	place, free, err := w.place(ctx, engine.Launch, model)
+	place, before, err := w.place(ctx, engine.Launch, model)
 	if err != nil {
 		return err
 	}
@@ -110,9 +110,9 @@ func (w *worker) launch(ctx context.Context) error {
 	}
 	w.update(func(r *record) {
 		r.Version, r.Argv, r.Port, r.Launch = engine.Version, argv, port, engine.Launch
-		r.ModelFile, r.Prepare = words["model_file"], words.requests(engine.Launch.Prepare)
+		r.ModelID, r.ModelFile, r.Prepare = model.ID, words["model_file"], words.requests(engine.Launch.Prepare)
 		r.Serves, _ = words.fill(engine.Launch.Serves)
-		r.Devices, r.Estimate, r.Reason, r.FreeBefore = place.Devices, place.Estimate, place.Reason, free
+		r.Devices, r.Estimate, r.Reason, r.Before = place.Devices, place.Estimate, place.Reason, before
 		r.Process, r.Members, r.ExitStatus, r.Problem = proc.ID{}, nil, nil, ""
 		r.ReadyAt, r.EndedAt = time.Time{}, time.Time{}
 	})
@@ -149,6 +149,9 @@ func environment(e Engine, words words, place map[string]string, r record) []str
 		}
 	}
 	add := func(name, value string) { env = append(env, name+"="+value) }
+	// py-setproctitle, which vLLM and SGLang use, writes a process's title over its
+	// environment, and with it over the mark, unless it is told not to.
+	add("SPT_NOENV", "1")
 	for _, name := range slices.Sorted(maps.Keys(l.Env)) {
 		if value, ok := words.fill(l.Env[name]); ok {
 			add(name, value)
@@ -167,6 +170,7 @@ func environment(e Engine, words words, place map[string]string, r record) []str
 // writes to a file.
 func (w *worker) exec(argv, env []string) error {
 	r := w.record()
+	w.m.rotateLog(r.ID) // one that ends soon after each start has no other occasion
 	log, err := w.m.openLog(r.ID)
 	if err != nil {
 		return fmt.Errorf("opening the worker's log: %w", err)
@@ -246,10 +250,10 @@ func (w *worker) model(ctx context.Context, l wire.Launch, r record) (Model, err
 	return model, err
 }
 
-// place decides on devices. It waits as long as memory there is draining. free is
-// what was free on the devices. The caller holds m.placing, which is let go while
-// it waits.
-func (w *worker) place(ctx context.Context, l wire.Launch, model Model) (d placement.Decision, free map[string]uint64, err error) {
+// place decides on devices. It waits as long as memory there is draining. before
+// is how their memory was. The caller holds m.placing, which is let go while it
+// waits.
+func (w *worker) place(ctx context.Context, l wire.Launch, model Model) (d placement.Decision, before map[string]deviceMemory, err error) {
 	r := w.record()
 	load := placement.Load{
 		Worker: r.Worker, Model: r.Model, Device: r.Device, Vendor: l.GPU,
@@ -272,14 +276,14 @@ func (w *worker) place(ctx context.Context, l wire.Launch, model Model) (d place
 		return placement.Decision{Reason: "it uses no accelerator"}, nil, err
 	}
 	for {
-		devices, raw, err := w.m.devices(ctx, r.ID)
+		devices, now, err := w.m.devices(ctx, r.ID)
 		if err != nil {
 			return d, nil, err
 		}
 		d, err = placement.Place(load, devices)
 		var wait *placement.Wait
 		if !errors.As(err, &wait) {
-			return d, freeOf(d.Devices, raw), err
+			return d, now.before(d.Devices), err
 		}
 		if w.record().Problem != wait.Error() {
 			w.update(func(r *record) { r.Problem = wait.Error() })
@@ -305,18 +309,6 @@ func forRequests(m Model, n int) int64 {
 	return math.MaxInt64
 }
 
-func freeOf(chosen []operations.WorkerDevice, devices []operations.Device) map[string]uint64 {
-	free := map[string]uint64{}
-	for _, c := range chosen {
-		for _, d := range devices {
-			if sameDevice(c, d) && d.MemoryFree != nil {
-				free[deviceKey(c)] = *d.MemoryFree
-			}
-		}
-	}
-	return free
-}
-
 func sameDevice(a operations.WorkerDevice, b operations.Device) bool {
 	if a.UUID != "" || b.UUID != "" {
 		return a.UUID == b.UUID
@@ -332,18 +324,16 @@ func deviceKey(d operations.WorkerDevice) string {
 	return fmt.Sprintf("%s %d", d.Vendor, d.Index)
 }
 
-// devices are the accelerators with what other workers were promised there.
-func (m *Manager) devices(ctx context.Context, self string) ([]placement.Device, []operations.Device, error) {
-	if m.o.Devices == nil {
-		return nil, nil, nil
-	}
-	raw, err := m.o.Devices(ctx)
+// devices are the accelerators with what other workers were promised there, and
+// the picture that this was read from.
+func (m *Manager) devices(ctx context.Context, self string) ([]placement.Device, picture, error) {
+	p, err := m.picture(ctx)
 	if err != nil {
-		return nil, nil, err
+		return nil, p, err
 	}
-	held := m.heldByWorker(ctx)
-	devices := make([]placement.Device, len(raw))
-	for i, d := range raw {
+	held := p.byWorker()
+	devices := make([]placement.Device, len(p.devices))
+	for i, d := range p.devices {
 		devices[i].Device = d
 		for _, w := range m.all() {
 			r := w.record()
@@ -361,45 +351,5 @@ func (m *Manager) devices(ctx context.Context, self string) ([]placement.Device,
 			}
 		}
 	}
-	return devices, raw, nil
+	return devices, p, nil
 }
-
-// heldByWorker is the memory in bytes that workers' processes hold on devices, by
-// id and UUID.
-func (m *Manager) heldByWorker(ctx context.Context) map[string]int64 {
-	held := map[string]int64{}
-	for _, p := range m.holders(ctx) {
-		if p.WorkerID != "" && p.Memory != nil {
-			held[p.WorkerID+"\x00"+p.DeviceUUID] += int64(*p.Memory) //nolint:gosec // a size
-		}
-	}
-	return held
-}
-
-// holders are the processes that hold device memory; those of workers are named.
-func (m *Manager) holders(ctx context.Context) []operations.DeviceProcess {
-	if m.o.Processes == nil {
-		return nil
-	}
-	list, err := m.o.Processes(ctx)
-	if err != nil {
-		m.log.Warn("who holds device memory is not wholly known", "error", err)
-	}
-	if len(list) == 0 {
-		return nil
-	}
-	whose := map[int]string{}
-	for _, w := range m.all() {
-		for _, p := range w.members(false) {
-			whose[p.PID] = w.record().ID
-		}
-	}
-	for i := range list {
-		list[i].WorkerID = whose[list[i].PID]
-	}
-	return list
-}
-
-// Holders are the processes that hold memory on the accelerators, those of
-// workers with their ids.
-func (m *Manager) Holders(ctx context.Context) []operations.DeviceProcess { return m.holders(ctx) }

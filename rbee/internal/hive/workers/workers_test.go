@@ -2,8 +2,8 @@ package workers
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
-	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
 func TestSpawnServeStop(t *testing.T) {
@@ -44,7 +43,7 @@ func TestSpawnServeStop(t *testing.T) {
 		t.Errorf("the environment is told: %+v", p)
 	}
 	env := get(t, p.Port, "/environ")
-	for _, want := range []string{`"SECRET=hush hush"`, fmt.Sprintf(`"FROM_RECIPE=port=%d"`, p.Port), `"RBEE_WORKER=`} {
+	for _, want := range []string{`"SECRET=hush hush"`, `"SPT_NOENV=1"`, fmt.Sprintf(`"FROM_RECIPE=port=%d"`, p.Port), `"RBEE_WORKER=`} {
 		if !strings.Contains(env, want) {
 			t.Errorf("the environment %s has no %s", env, want)
 		}
@@ -100,6 +99,30 @@ func TestEngineThatDiesAtOnce(t *testing.T) {
 	stopped, err := m.Stop(t.Context(), operations.WorkerRef{ID: p.ID}, StopOptions{})
 	if err != nil || stopped.Worker.State != operations.WorkerStopped {
 		t.Errorf("put away: %+v, %v", stopped, err)
+	}
+}
+
+// TestManyPutItAway holds that several who stop a worker that has failed for good
+// at once are all told that it is stopped, and that it takes each step once.
+func TestManyPutItAway(t *testing.T) {
+	t.Parallel()
+	var log strings.Builder
+	o := options(t.TempDir())
+	o.Log = slog.New(slog.NewTextHandler(&log, nil)) // which locks
+	m := manager(t, o)
+	p := spawn(t, m, "dies")
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			r, err := m.Stop(t.Context(), operations.WorkerRef{ID: p.ID}, StopOptions{})
+			if err != nil || r.Worker.State != operations.WorkerStopped {
+				t.Errorf("%+v, %v", r, err)
+			}
+		})
+	}
+	all.Wait()
+	if strings.Contains(log.String(), "level=ERROR") || strings.Count(log.String(), "state=stopped") != 1 {
+		t.Errorf("%s", log.String())
 	}
 }
 
@@ -380,69 +403,6 @@ func TestDetach(t *testing.T) {
 	}
 }
 
-func TestLogs(t *testing.T) {
-	t.Parallel()
-	m := manager(t, options(t.TempDir()))
-	p := spawn(t, m, "serve")
-	ref := operations.WorkerRef{ID: p.ID}
-	var text strings.Builder
-	collect := func(e operations.Event) { text.WriteString(e.Text) }
-	if _, err := m.Logs(t.Context(), operations.WorkerProcessLogs{WorkerRef: ref, Lines: 1}, collect); err != nil || text.String() != "serving\n" {
-		t.Errorf("the last line is %q, %v", text.String(), err)
-	}
-	text.Reset()
-	lines := make(chan string, 100)
-	done := make(chan error, 1)
-	go func() {
-		_, err := m.Logs(context.Background(), operations.WorkerProcessLogs{WorkerRef: ref, Follow: true}, func(e operations.Event) { lines <- e.Text })
-		done <- err
-	}()
-	if first := <-lines; !strings.Contains(first, "serving") {
-		t.Errorf("first %q", first)
-	}
-	f, err := os.OpenFile(m.logPath(p.ID), os.O_APPEND|os.O_WRONLY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	fmt.Fprintln(f, "more")
-	if next := <-lines; next != "more\n" {
-		t.Errorf("next %q", next)
-	}
-	if err := moveLog(m.logPath(p.ID), m.oldLogPath(p.ID)); err != nil {
-		t.Fatal(err)
-	}
-	// The follower must see the short file before it grows again.
-	eventually(t, "the follower to begin anew", func() bool { return len(lines) == 0 })
-	fmt.Fprintln(f, "after rotation")
-	if _, err := m.Stop(t.Context(), ref, StopOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
-	text.Reset()
-	if _, err := m.Logs(t.Context(), operations.WorkerProcessLogs{WorkerRef: ref, Lines: -1}, collect); err != nil {
-		t.Fatal(err)
-	}
-	if !strings.HasPrefix(text.String(), "rbee: "+p.ID) || !strings.HasSuffix(text.String(), "more\nafter rotation\n") {
-		t.Errorf("both files: %q", text.String())
-	}
-}
-
-func TestLastLineStart(t *testing.T) {
-	t.Parallel()
-	for _, c := range []struct {
-		text string
-		n    int
-		want string
-	}{{"", 3, ""}, {"a\nb\n", 1, "b\n"}, {"a\nb", 1, "b"}, {"a\nb\n", 2, "a\nb\n"}, {"a\nb\n", 9, "a\nb\n"}, {"\n\n", 1, "\n"}} {
-		if got := c.text[lastLineStart([]byte(c.text), c.n):]; got != c.want {
-			t.Errorf("%d lines of %q: %q, want %q", c.n, c.text, got, c.want)
-		}
-	}
-}
-
 // TestFollowsIsWhole holds that every state is in the table and leads to its end.
 func TestFollowsIsWhole(t *testing.T) {
 	t.Parallel()
@@ -506,125 +466,6 @@ func TestEndedAreForgotten(t *testing.T) {
 	_ = p
 }
 
-// fakeGPU is a device whose memory the test moves.
-type fakeGPU struct {
-	mu    sync.Mutex
-	free  uint64
-	procs []operations.DeviceProcess
-}
-
-func (g *fakeGPU) set(free uint64, procs ...operations.DeviceProcess) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.free, g.procs = free, procs
-}
-
-func (g *fakeGPU) options(o *Options) {
-	o.Devices = func(context.Context) ([]operations.Device, error) {
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		free := g.free
-		return []operations.Device{{Index: 0, Vendor: "nvidia", UUID: "GPU-1", Name: "Fake", MemoryTotal: 24e9, MemoryFree: &free}}, nil
-	}
-	o.Processes = func(context.Context) ([]operations.DeviceProcess, error) {
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		return slices.Clone(g.procs), nil
-	}
-	inner := o.Engine
-	o.Engine = func(ctx context.Context, typ string) (Engine, error) {
-		e, err := inner(ctx, typ)
-		e.Launch.Memory = &wire.Memory{Fixed: 10e9}
-		return e, err
-	}
-}
-
-func TestDeviceMemoryIsWaitedFor(t *testing.T) {
-	t.Parallel()
-	gpu := &fakeGPU{free: 24e9}
-	o := options(t.TempDir())
-	o.Times.Memory = 10 * time.Second
-	gpu.options(&o)
-	m := manager(t, o)
-	p := spawn(t, m, "serve")
-	if len(p.Devices) != 1 || p.Devices[0].UUID != "GPU-1" || p.MemoryEstimate != 10e9 {
-		t.Fatalf("worker %+v", p)
-	}
-	if env := get(t, p.Port, "/environ"); !strings.Contains(env, `"CUDA_VISIBLE_DEVICES=0"`) || !strings.Contains(env, `"CUDA_DEVICE_ORDER=PCI_BUS_ID"`) {
-		t.Errorf("environment %s", env)
-	}
-	size := uint64(10e9)
-	held := operations.DeviceProcess{Vendor: "nvidia", DeviceUUID: "GPU-1", PID: p.PID, Memory: &size}
-	stranger := operations.DeviceProcess{Vendor: "nvidia", DeviceUUID: "GPU-1", PID: 99999999, Name: "python", User: "alice", Memory: ptr(uint64(2e9))}
-	gpu.set(12e9, held, stranger)
-	done := make(chan *operations.WorkerDeleteReport, 1)
-	go func() {
-		r, err := m.Stop(context.Background(), operations.WorkerRef{ID: p.ID}, StopOptions{})
-		if err != nil {
-			t.Error(err)
-		}
-		done <- r
-	}()
-	eventually(t, "the process to end", func() bool { return gone(p.PID) })
-	// Another load must not begin while the memory drains.
-	spawned := make(chan operations.WorkerProcess, 1)
-	go func() { spawned <- spawn(t, m, "serve") }()
-	eventually(t, "the other worker to wait", func() bool {
-		return slices.ContainsFunc(m.List(false), func(w operations.WorkerProcess) bool {
-			return w.ID != p.ID && w.State == operations.WorkerStarting && strings.Contains(w.Problem, p.ID)
-		})
-	})
-	select {
-	case r := <-done:
-		t.Fatalf("done before the memory was back: %+v", r)
-	default:
-	}
-	gpu.set(22e9, stranger)
-	r := <-done
-	if r.Problem != "" || len(r.Holders) != 1 || r.Holders[0].User != "alice" {
-		t.Errorf("%+v", r)
-	}
-	if p := <-spawned; p.State != operations.WorkerReady {
-		t.Errorf("the other worker: %+v", p)
-	}
-}
-
-func TestDeviceMemoryThatDoesNotComeBack(t *testing.T) {
-	t.Parallel()
-	gpu := &fakeGPU{free: 24e9}
-	o := options(t.TempDir())
-	o.Times.Memory = 50 * time.Millisecond
-	gpu.options(&o)
-	m := manager(t, o)
-	p := spawn(t, m, "serve")
-	gpu.set(12e9)
-	r, err := m.Stop(t.Context(), operations.WorkerRef{ID: p.ID}, StopOptions{})
-	if err != nil || !strings.Contains(r.Problem, "12.0 GB of device 0 are held by nobody that can be seen") || r.Outcome() != operations.OutcomeFailed {
-		t.Errorf("%+v, %v", r, err)
-	}
-}
-
-// TestPromisedMemory holds that memory promised to a worker that still loads is
-// not promised twice.
-func TestPromisedMemory(t *testing.T) {
-	t.Parallel()
-	gpu := &fakeGPU{free: 15e9}
-	o := options(t.TempDir())
-	o.Times.Stall = time.Hour
-	gpu.options(&o)
-	m := manager(t, o)
-	if _, err := m.Spawn(t.Context(), operations.WorkerSpawn{Worker: "fake", Model: "silent", Detach: true}, nil); err != nil {
-		t.Fatal(err)
-	}
-	_, err := m.Spawn(t.Context(), operations.WorkerSpawn{Worker: "fake", Model: "serve"}, nil)
-	var e *operations.Error
-	if !errors.As(err, &e) {
-		t.Errorf("placed twice: %v", err)
-	}
-}
-
-func ptr[T any](v T) *T { return &v }
-
 // TestModelPath holds that an engine whose recipe asks for a model's path gets it,
 // and that without the model nothing is tried.
 func TestModelPath(t *testing.T) {
@@ -640,11 +481,11 @@ func TestModelPath(t *testing.T) {
 		if model != "org/repo" {
 			return Model{}, notFound("model %s is not on this hive", model)
 		}
-		return Model{Path: "/models/a b"}, nil
+		return Model{ID: "org/repo:main", Path: "/models/a b"}, nil
 	}
 	m := manager(t, o)
 	r, err := m.Spawn(t.Context(), operations.WorkerSpawn{Worker: "fake", Model: "org/repo", ContextLength: 4096}, nil)
-	if err != nil || !slices.Equal(r.Worker.Argv[4:], []string{"/models/a b", "4096"}) {
+	if err != nil || !slices.Equal(r.Worker.Argv[4:], []string{"/models/a b", "4096"}) || r.Worker.ModelID != "org/repo:main" {
 		t.Errorf("%+v, %v", r, err)
 	}
 	if _, err := m.Spawn(t.Context(), operations.WorkerSpawn{Worker: "fake", Model: "org/other"}, nil); operations.CodeOf(err) != operations.CodeNotFound {

@@ -1,0 +1,178 @@
+package workers
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rbee-keeper/rbee/operations"
+)
+
+func TestLogs(t *testing.T) {
+	t.Parallel()
+	m := manager(t, options(t.TempDir()))
+	p := spawn(t, m, "serve")
+	ref := operations.WorkerRef{ID: p.ID}
+	var text strings.Builder
+	collect := func(e operations.Event) { text.WriteString(e.Text) }
+	if _, err := m.Logs(t.Context(), operations.WorkerProcessLogs{WorkerRef: ref, Lines: 1}, collect); err != nil || text.String() != "serving\n" {
+		t.Errorf("the last line is %q, %v", text.String(), err)
+	}
+	text.Reset()
+	lines := make(chan string, 100)
+	done := make(chan error, 1)
+	go func() {
+		_, err := m.Logs(context.Background(), operations.WorkerProcessLogs{WorkerRef: ref, Follow: true}, func(e operations.Event) { lines <- e.Text })
+		done <- err
+	}()
+	if first := <-lines; !strings.Contains(first, "serving") {
+		t.Errorf("first %q", first)
+	}
+	f, err := os.OpenFile(m.logPath(p.ID), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	fmt.Fprintln(f, "more")
+	if next := <-lines; next != "more\n" {
+		t.Errorf("next %q", next)
+	}
+	if err := moveLog(m.logPath(p.ID), m.oldLogPath(p.ID), 0, 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	// The follower must see the short file before it grows again.
+	eventually(t, "the follower to begin anew", func() bool { return len(lines) == 0 })
+	fmt.Fprintln(f, "after rotation")
+	if _, err := m.Stop(t.Context(), ref, StopOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	text.Reset()
+	if _, err := m.Logs(t.Context(), operations.WorkerProcessLogs{WorkerRef: ref, Lines: -1}, collect); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasPrefix(text.String(), "rbee: "+p.ID) || !strings.HasSuffix(text.String(), "more\nafter rotation\n") {
+		t.Errorf("both files: %q", text.String())
+	}
+}
+
+func TestLastLineStart(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("x", 3*logChunk)
+	for _, c := range []struct {
+		text    string
+		n       int
+		want    string
+		missing int
+	}{
+		{"", 3, "", 3},
+		{"a\nb\n", 0, "", 0},
+		{"a\nb\n", 1, "b\n", 0},
+		{"a\nb", 1, "b", 0},
+		{"a\nb\n", 2, "a\nb\n", 0},
+		{"a\nb\n", 9, "a\nb\n", 7},
+		{"\n\n", 1, "\n", 0},
+		{"\n\n", 2, "\n\n", 0},
+		{"a\n" + long + "\nb\n", 2, long + "\nb\n", 0},
+		{"a\n" + long, 5, "a\n" + long, 3},
+	} {
+		at, missing, err := lastLineStart(strings.NewReader(c.text), int64(len(c.text)), c.n)
+		if err != nil || c.text[at:] != c.want || missing != c.missing {
+			t.Errorf("%d lines of %.20q: from %d, %d missing, %v", c.n, c.text, at, missing, err)
+		}
+	}
+}
+
+// TestLogsInPieces holds that all that is kept of a log comes, in pieces of a
+// bounded size that tear no line apart.
+func TestLogsInPieces(t *testing.T) {
+	t.Parallel()
+	m := manager(t, options(t.TempDir()))
+	p := spawn(t, m, "serve")
+	write := func(path, word string, lines int) string {
+		t.Helper()
+		var b strings.Builder
+		for i := range lines {
+			fmt.Fprintf(&b, "%s %d ✓\n", word, i)
+		}
+		if err := os.WriteFile(path, []byte(b.String()), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return b.String()
+	}
+	old, now := write(m.oldLogPath(p.ID), "old", 20_000), write(m.logPath(p.ID), "now", 20_000)
+	for lines, want := range map[int]string{
+		-1: old + now, 1: "now 19999 ✓\n", 20_001: "old 19999 ✓\n" + now, 1_000_000: old + now,
+	} {
+		var got strings.Builder
+		_, err := m.Logs(t.Context(), operations.WorkerProcessLogs{WorkerRef: operations.WorkerRef{ID: p.ID}, Lines: lines}, func(e operations.Event) {
+			got.WriteString(e.Text)
+			if len(e.Text) > logChunk || !strings.HasSuffix(e.Text, "\n") {
+				t.Errorf("a piece of %d bytes ends in %q", len(e.Text), e.Text[max(0, len(e.Text)-10):])
+			}
+		})
+		if err != nil || got.String() != want {
+			t.Errorf("%d lines: %d bytes, want %d, %v", lines, got.Len(), len(want), err)
+		}
+	}
+}
+
+// logSize is the size of both files of a worker's log.
+func logSize(m *Manager, id string) (size int64) {
+	for _, path := range []string{m.logPath(id), m.oldLogPath(id)} {
+		if info, err := os.Stat(path); err == nil {
+			size += info.Size()
+		}
+	}
+	return size
+}
+
+// TestLogOfALoadIsBounded holds that a worker which writes without a pause while
+// it loads does not fill the disk.
+func TestLogOfALoadIsBounded(t *testing.T) {
+	t.Parallel()
+	m := manager(t, options(t.TempDir()))
+	m.maxLog = 64 << 10
+	r, err := m.Spawn(t.Context(), operations.WorkerSpawn{Worker: "fake", Model: "babbles", Detach: true}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 { // it goes on being small
+		eventually(t, "the log to grow", func() bool { return logSize(m, r.Worker.ID) > 3*m.maxLog })
+		eventually(t, "the log to be begun anew", func() bool {
+			info, err := os.Stat(m.logPath(r.Worker.ID))
+			old, oldErr := os.Stat(m.oldLogPath(r.Worker.ID))
+			return err == nil && oldErr == nil && info.Size() < m.maxLog && old.Size() <= 2*m.maxLog
+		})
+	}
+	if _, err := m.Stop(t.Context(), operations.WorkerRef{ID: r.Worker.ID}, StopOptions{Force: true}); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestLogOfACrashLoopIsBounded holds that a worker which never lives for long does
+// not fill the disk either.
+func TestLogOfACrashLoopIsBounded(t *testing.T) {
+	t.Parallel()
+	o := options(t.TempDir())
+	o.Times.Backoff = []time.Duration{0}
+	m := manager(t, o)
+	m.maxLog = 8 << 10
+	p := spawn(t, m, "rants")
+	_, _ = httpGet(p.Port, "/exit")
+	eventually(t, "many tries", func() bool {
+		got, err := m.Get(operations.WorkerRef{ID: p.ID})
+		return err == nil && got.Restarts >= 3
+	})
+	if size := logSize(m, p.ID); size > 100<<10 { // less than two tries write
+		t.Errorf("%d bytes of log", size)
+	}
+	if _, err := m.Stop(t.Context(), operations.WorkerRef{ID: p.ID}, StopOptions{Force: true}); err != nil {
+		t.Error(err)
+	}
+}
