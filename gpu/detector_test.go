@@ -270,7 +270,10 @@ func TestDetectOldNvidia(t *testing.T) {
 		if name != nvidiaSMI {
 			return Result{}, exec.ErrNotFound
 		}
-		calls = append(calls, args[0]) // only NVIDIA's goroutine comes here
+		if len(args) == 0 {
+			return Result{}, nil // the plain table, for CUDA's version
+		}
+		calls = append(calls, args[0]) // only one goroutine comes here
 		for _, field := range []string{"compute_cap", "mig.mode.current"} {
 			if strings.Contains(args[0], field) {
 				return Result{Stdout: []byte(`Field "` + field + `" is not a valid field to query.`), ExitCode: 2}, nil
@@ -317,6 +320,28 @@ func TestProcesses(t *testing.T) {
 	}
 }
 
+// Everybody finds Detect, so it tells of CUDA too; the quick look costs no call for it.
+func TestDetectCUDA(t *testing.T) {
+	t.Parallel()
+	answers := machine{answers: map[string]answer{
+		"nvidia-smi": {out: string(testdata(t, "nvidia_table_570.txt"))}, "nvidia-smi --query-gpu": {out: string(testdata(t, "nvidia_two.csv"))}}}
+	d := answers.detector(t)
+	report, err := d.Detect(t.Context())
+	if err != nil || report.CUDA != "12.8" || len(report.Devices) != 2 {
+		t.Errorf("%s, %v", show(report), err)
+	}
+	d.Run = func(ctx context.Context, name string, args ...string) (Result, error) {
+		if name == nvidiaSMI && len(args) == 0 {
+			t.Error("the CUDA version is asked for, and nobody sees it")
+		}
+		return answers.run(ctx, name, args...)
+	}
+	devices, err := d.Devices(t.Context())
+	if err != nil || show(devices) != show(report.Devices) {
+		t.Errorf("%s, %v", show(devices), err)
+	}
+}
+
 // rocm-smi is asked where amd-smi is not or fails; its failure shows, its silence is none.
 func TestProcessesROCm(t *testing.T) {
 	t.Parallel()
@@ -349,6 +374,9 @@ func TestDetectCancelled(t *testing.T) {
 	cancel()
 	if _, err := (&Detector{}).Detect(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("Detect: %v", err)
+	}
+	if _, err := (&Detector{}).Devices(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("Devices: %v", err)
 	}
 	if _, err := (&Detector{}).Processes(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("Processes: %v", err)

@@ -38,6 +38,9 @@ var _ operations.Runner = (*runner)(nil)
 // machine is what this machine has.
 func (h *Hive) machine() machine.Machine {
 	m := machine.Machine{Home: h.Home, Detector: h.Detector}
+	if m.Detector == nil {
+		m.Detector = &h.detector
+	}
 	m.ModelsPath, _ = models.DefaultDir(h.env) // without a home directory there is none
 	return m
 }

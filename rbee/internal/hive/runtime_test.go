@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
@@ -298,5 +299,19 @@ func TestCapabilities(t *testing.T) {
 	r, err := h.Capabilities(t.Context())
 	if err != nil || r.OS == "" || r.CPU.Threads < 1 || r.DiskFree == 0 || r.ModelsPath != filepath.Join(h.UserHome, ".cache/huggingface/hub") {
 		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+// TestOneDetector holds that every look is by the same detector, which remembers
+// tools that hang.
+func TestOneDetector(t *testing.T) {
+	t.Parallel()
+	h := newHive(t)
+	if d := h.machine().Detector; d == nil || d != h.machine().Detector {
+		t.Error("each look makes a detector of its own")
+	}
+	h.Detector = new(gpu.Detector)
+	if h.machine().Detector != h.Detector {
+		t.Error("the given one is not used")
 	}
 }

@@ -29,7 +29,8 @@ type Machine struct {
 	// Libc is passed through to the report: "glibc 2.36", "musl" or empty.
 	Libc string
 
-	// Detector finds the accelerators; nil means one that asks for CUDA's version too.
+	// Detector finds the accelerators. It remembers tools that hang, so whoever
+	// looks more than once keeps one. Nil means a new one for each call.
 	Detector *gpu.Detector
 }
 
@@ -69,14 +70,12 @@ func (m Machine) Capabilities(ctx context.Context) (*operations.HiveCapabilities
 // Devices lists the accelerators, sorted by vendor and index. The list is never
 // nil. The error is ctx's own.
 func (m Machine) Devices(ctx context.Context) ([]operations.Device, error) {
-	d := *m.detector()
-	d.CUDA = false // another call of a tool, and nobody would see the answer
-	found, err := d.Detect(ctx)
+	found, err := m.detector().Devices(ctx)
 	if err != nil {
 		return nil, err
 	}
 	total, available := memory()
-	return devices(found.Devices, total, available), nil
+	return devices(found, total, available), nil
 }
 
 // Processes lists the processes that hold memory on accelerators, whosever they
@@ -97,7 +96,7 @@ func (m Machine) detector() *gpu.Detector {
 	if m.Detector != nil {
 		return m.Detector
 	}
-	return &gpu.Detector{CUDA: true}
+	return new(gpu.Detector)
 }
 
 // devices brings the devices into the form of reports. What shares the machine's
