@@ -295,6 +295,7 @@ func TestProcesses(t *testing.T) {
 	m := machine{
 		cards: []fakeCard{{bus: "0000:83:00.0", vendor: "0x1002", class: "0x120000"}, {bus: "0000:4d:00.0", vendor: "0x8086", class: "0x038000"}},
 		answers: map[string]answer{
+			"nvidia-smi -q":                   {out: "Invalid combination of input arguments.", code: 6},
 			"nvidia-smi --query-compute-apps": {out: fmt.Sprintf("GPU-b, %d, worker, 12\nGPU-a, %d, gone, [N/A]\n", me, gone)},
 			"amd-smi process":                 {out: `[{"gpu":0,"process_list":[{"process_info":"No running processes detected"}]}]`},
 			"xpu-smi ps":                      {out: "segmentation fault", code: 139},
@@ -317,6 +318,57 @@ func TestProcesses(t *testing.T) {
 	none, err := machine{answers: map[string]answer{"nvidia-smi": {out: "No devices were found", code: 6}}}.detector(t).Processes(t.Context())
 	if err != nil || show(none) != "[]" {
 		t.Errorf("%s, %v", show(none), err)
+	}
+}
+
+// nvidia-smi tells of all processes in one call, and is asked for those that compute
+// only where it does not understand that. One that does not answer is not asked again.
+func TestProcessesNvidia(t *testing.T) {
+	t.Parallel()
+	compute := answer{out: "GPU-5d1f2c9e-3b7a-4f0d-9c11-7a0e5c1b2d3f, 7, worker, 12\n"}
+	all := answer{out: string(testdata(t, "nvidia_pids_570.txt"))}
+	two := answer{out: string(testdata(t, "nvidia_two.csv"))} // at 41:00.0 and c1:00.0
+	for _, tt := range []struct {
+		name    string
+		answers map[string]answer
+		want    []int // on the device at 41:00.0
+		others  int
+		err     string
+	}{
+		{"all", map[string]answer{"nvidia-smi -q -d PIDS": all, "nvidia-smi --query-gpu": two, "nvidia-smi --query-compute": compute}, []int{1607, 5347, 8080}, 2, ""},
+		{"devices unknown", map[string]answer{"nvidia-smi -q -d PIDS": all, "nvidia-smi --query-gpu": {code: 1}}, nil, 5, ""},
+		{"not understood", map[string]answer{"nvidia-smi -q -d PIDS": {out: "Invalid combination of input arguments.", code: 6}, "nvidia-smi --query-compute": compute}, []int{7}, 0, ""},
+		{"silent", map[string]answer{"nvidia-smi -q -d PIDS": {}, "nvidia-smi --query-compute": compute}, []int{7}, 0, ""},
+		{"nobody", map[string]answer{"nvidia-smi -q -d PIDS": {out: "Attached GPUs : 1\n"}, "nvidia-smi --query-compute": compute}, nil, 0, ""},
+		{"both fail", map[string]answer{"nvidia-smi": {out: "driver down", code: 9}}, nil, 0, "driver down"},
+		{"no card", map[string]answer{"nvidia-smi": {out: "No devices were found", code: 6}}, nil, 0, ""},
+		{"no tool", nil, nil, 0, ""},
+	} {
+		got, err := machine{answers: tt.answers}.detector(t).Processes(t.Context())
+		if (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
+			t.Errorf("%s: %v", tt.name, err)
+		}
+		var pids []int
+		for _, p := range got {
+			if p.DeviceUUID == "GPU-5d1f2c9e-3b7a-4f0d-9c11-7a0e5c1b2d3f" {
+				pids = append(pids, p.PID)
+			}
+		}
+		if !slices.Equal(pids, tt.want) || len(got)-len(pids) != tt.others {
+			t.Errorf("%s: %s", tt.name, show(got))
+		}
+	}
+	var asked []string
+	d := machine{}.detector(t)
+	d.Run = func(_ context.Context, name string, args ...string) (Result, error) {
+		if name != nvidiaSMI {
+			return Result{}, exec.ErrNotFound
+		}
+		asked = append(asked, args[0]) // only NVIDIA's goroutine comes here
+		return Result{}, &HangError{Tool: name}
+	}
+	if _, err := d.Processes(t.Context()); err == nil || len(asked) != 1 {
+		t.Errorf("one that hangs: %v, asked %q", err, asked)
 	}
 }
 

@@ -34,7 +34,7 @@ func TestDetectWithTools(t *testing.T) {
 	dir := script(t, "nvidia-smi", `
 case "$1" in
 --query-gpu=*) [ "$2" = --format=csv,noheader,nounits ] && [ "$LC_ALL" = C ] && exec cat '`+here+`/nvidia_two.csv' ;;
---query-compute-apps=gpu_uuid,pid,process_name,used_memory) exec cat '`+here+`/nvidia_processes.csv' ;;
+-q) [ "$2 $3" = "-d PIDS" ] && exec cat '`+here+`/nvidia_pids_570.txt' ;;
 "") exec cat '`+here+`/nvidia_table_570.txt' ;;
 esac
 echo "unexpected: $*"; exit 2
@@ -46,7 +46,7 @@ echo "unexpected: $*"; exit 2
 		t.Errorf("%s, %v", show(report), err)
 	}
 	processes, err := d.Processes(t.Context())
-	if err != nil || len(processes) != 2 || processes[1].PID != 4242 {
+	if err != nil || len(processes) != 5 || processes[2].DeviceUUID != report.Devices[0].UUID || processes[2].Name != "/usr/lib/xorg/Xorg" {
 		t.Errorf("%s, %v", show(processes), err)
 	}
 }
