@@ -35,9 +35,9 @@ type Machine struct {
 }
 
 // Capabilities looks at everything at once, so it takes as long as the slowest
-// of the vendors' tools, each of which has a time limit. The report's Alias is
-// left to the caller. An accelerator that cannot be used is a device with its
-// Error set; processes are those that could be listed. The error is ctx's own.
+// of the vendors' tools, each of which has a time limit. The report's Alias and
+// Processes are left to the caller, who may know whose they are. An accelerator that
+// cannot be used is a device with its Error set. The error is ctx's own.
 func (m Machine) Capabilities(ctx context.Context) (*operations.HiveCapabilitiesReport, error) {
 	r := &operations.HiveCapabilitiesReport{
 		OS: runtime.GOOS, Arch: runtime.GOARCH, Libc: m.Libc, ModelsPath: m.ModelsPath,
@@ -48,11 +48,9 @@ func (m Machine) Capabilities(ctx context.Context) (*operations.HiveCapabilities
 	r.MemoryTotal, r.MemoryAvailable = memory()
 
 	var found gpu.Report
-	var processes []operations.DeviceProcess
 	var detecting error
 	var all sync.WaitGroup
 	all.Go(func() { found, detecting = m.detector().Detect(ctx) })
-	all.Go(func() { processes, _ = m.Processes(ctx) }) // a tool that fails shows in its devices
 	all.Go(func() { r.DiskTotal, r.DiskFree = disk(ctx, m.Home) })
 	all.Go(func() { _, r.ModelsFree = disk(ctx, m.ModelsPath) })
 	all.Wait()
@@ -62,7 +60,7 @@ func (m Machine) Capabilities(ctx context.Context) (*operations.HiveCapabilities
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("look at the machine: %w", err)
 	}
-	r.CUDA, r.Processes = found.CUDA, processes
+	r.CUDA = found.CUDA
 	r.Devices = devices(found.Devices, r.MemoryTotal, r.MemoryAvailable)
 	return r, nil
 }
