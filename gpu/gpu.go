@@ -7,7 +7,7 @@
 // list under /sys fills in what the tools leave out and tells of cards that no
 // driver answers for:
 //
-//	NVIDIA  nvidia-smi: one call for the devices, one for the CUDA version where it is wanted
+//	NVIDIA  nvidia-smi: one call for the devices; another, where it is wanted, for the CUDA version
 //	AMD     amd-smi, else rocm-smi, else amdgpu's files under /sys
 //	Intel   discrete cards under /sys, with xpu-smi's details where it is installed:
 //	        without it, nobody tells how much of their memory is in use
@@ -17,6 +17,9 @@
 // and never longer than the time limit of each: a tool that hangs, as it does
 // behind a wedged driver, is killed with all its children. One that even so does not
 // end is left behind and remembered; until it ends, a [Detector] starts no other.
+//
+// Who holds memory is asked apart ([Detector.Processes]), of the same tools: whoever
+// computes there, and on NVIDIA whoever draws.
 //
 // # A broken driver is not an empty machine
 //

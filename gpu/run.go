@@ -115,7 +115,7 @@ func (t *Tools) end(cmd *exec.Cmd, hang *HangError, ended <-chan error) {
 	}
 	kill(cmd)
 	select {
-	case <-ended: // a killed tool has nothing to say
+	case <-ended: //nolint:errcheck // a killed tool has nothing to say
 		return
 	case <-time.After(patience): // stuck in the kernel: its buffers are not ours to read
 	}
@@ -123,7 +123,7 @@ func (t *Tools) end(cmd *exec.Cmd, hang *HangError, ended <-chan error) {
 	t.left = append(t.left, hang)
 	t.mu.Unlock()
 	go func() {
-		<-ended
+		<-ended //nolint:errcheck // nor has it later
 		t.mu.Lock()
 		t.left = slices.DeleteFunc(t.left, func(l *HangError) bool { return l == hang })
 		t.mu.Unlock()
