@@ -18,25 +18,49 @@ const DefaultTimeout = 10 * time.Second
 // Detector looks for accelerators. The zero value is ready to use; its fields
 // are set before the first call, and its methods may be called at once from
 // several goroutines.
+//
+// Keep one where you look more than once, and do not copy it: it shares one call
+// between those who ask a tool the same at the same time, and remembers tools that
+// hang so that the next look does not add another.
 type Detector struct {
-	// CUDA asks nvidia-smi for the CUDA version too, which costs another call.
-	CUDA bool
 	// Timeout limits each call of a tool; 0 means DefaultTimeout.
 	Timeout time.Duration
-	// Run runs a tool; nil means RunTool over PATH and the vendors' usual
-	// folders. It is called from several goroutines at once.
+	// Run runs a tool; nil means the Run of [Tools] of its own. It is called from
+	// several goroutines at once, but not with the same command line.
 	Run Runner
 	// Sys and Proc are where sysfs and procfs are; empty means /sys and /proc.
 	Sys, Proc string
 
-	goos string // for tests; empty means runtime.GOOS
+	goos  string // for tests; empty means runtime.GOOS
+	tools Tools
+	calls calls
 }
 
-// Detect finds the devices of all vendors. Its error is ctx's own; a vendor's
-// failure is a Device with Error set.
+// Detect finds the devices of all vendors, and what else a [Report] tells. Its
+// error is ctx's own; a vendor's failure is a Device with Error set.
+//
+// On NVIDIA it takes two calls of nvidia-smi, made at once: none of the columns that
+// the quick query for devices can be asked for is the CUDA version, which stands in
+// the header of the plain table. [Detector.Devices] does without it.
 func (d *Detector) Detect(ctx context.Context) (Report, error) {
-	var found [3][]Device
 	var cuda string
+	var all sync.WaitGroup
+	if d.os() != "darwin" {
+		all.Go(func() { cuda = d.cudaVersion(ctx) })
+	}
+	devices, err := d.Devices(ctx)
+	all.Wait()
+	if err != nil {
+		return Report{}, err
+	}
+	return Report{Devices: devices, CUDA: cuda}, nil
+}
+
+// Devices finds the devices of all vendors: the quick look, for those who look
+// often. They are sorted as in a [Report], and never nil. The error is ctx's own; a
+// vendor's failure is a Device with Error set.
+func (d *Detector) Devices(ctx context.Context) ([]Device, error) {
+	var found [3][]Device
 	var all sync.WaitGroup
 	if d.os() == "darwin" {
 		found[0] = d.apple(ctx)
@@ -45,20 +69,14 @@ func (d *Detector) Detect(ctx context.Context) (Report, error) {
 		all.Go(func() { found[0] = d.nvidia(ctx, of(cards, NVIDIA)) })
 		all.Go(func() { found[1] = d.hipOrder(d.amd(ctx, of(cards, AMD))) })
 		all.Go(func() { found[2] = d.intel(ctx, of(cards, Intel)) })
-		if d.CUDA {
-			all.Go(func() { cuda = d.cudaVersion(ctx) })
-		}
 	}
 	all.Wait()
 	if err := ctx.Err(); err != nil {
-		return Report{}, fmt.Errorf("detect GPUs: %w", err)
+		return nil, fmt.Errorf("detect GPUs: %w", err)
 	}
-	report := Report{Devices: slices.Concat(found[:]...), CUDA: cuda}
-	if report.Devices == nil {
-		report.Devices = []Device{} // [] in JSON, not null
-	}
-	sortDevices(report.Devices)
-	return report, nil
+	devices := append([]Device{}, slices.Concat(found[:]...)...) // [] in JSON, not null
+	sortDevices(devices)
+	return devices, nil
 }
 
 // Processes lists the processes that hold memory on the devices, with their
@@ -101,21 +119,22 @@ type toolError struct {
 func (e *toolError) Error() string { return e.words }
 func (e *toolError) Unwrap() error { return e.err }
 
-// ask runs a tool under the time limit. The result is what it printed, also
+// ask has a tool run under the time limit. The result is what it printed, also
 // when it failed; the error is then a *toolError.
 func (d *Detector) ask(ctx context.Context, tool string, args ...string) (Result, error) {
 	limit := d.Timeout
 	if limit <= 0 {
 		limit = DefaultTimeout
 	}
-	within, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
 	run := d.Run
 	if run == nil {
-		run = RunTool
+		run = d.tools.Run
 	}
-	r, err := run(within, tool, args...)
+	r, err := d.calls.do(ctx, limit, run, tool, args...)
+	var hang *HangError
 	switch {
+	case errors.As(err, &hang):
+		return r, &toolError{tool, hang.Error(), err}
 	case errors.Is(err, exec.ErrNotFound):
 		return r, &toolError{tool, tool + " is not installed", err}
 	case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:

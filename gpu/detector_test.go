@@ -270,7 +270,10 @@ func TestDetectOldNvidia(t *testing.T) {
 		if name != nvidiaSMI {
 			return Result{}, exec.ErrNotFound
 		}
-		calls = append(calls, args[0]) // only NVIDIA's goroutine comes here
+		if len(args) == 0 {
+			return Result{}, nil // the plain table, for CUDA's version
+		}
+		calls = append(calls, args[0]) // only one goroutine comes here
 		for _, field := range []string{"compute_cap", "mig.mode.current"} {
 			if strings.Contains(args[0], field) {
 				return Result{Stdout: []byte(`Field "` + field + `" is not a valid field to query.`), ExitCode: 2}, nil
@@ -292,6 +295,7 @@ func TestProcesses(t *testing.T) {
 	m := machine{
 		cards: []fakeCard{{bus: "0000:83:00.0", vendor: "0x1002", class: "0x120000"}, {bus: "0000:4d:00.0", vendor: "0x8086", class: "0x038000"}},
 		answers: map[string]answer{
+			"nvidia-smi -q":                   {out: "Invalid combination of input arguments.", code: 6},
 			"nvidia-smi --query-compute-apps": {out: fmt.Sprintf("GPU-b, %d, worker, 12\nGPU-a, %d, gone, [N/A]\n", me, gone)},
 			"amd-smi process":                 {out: `[{"gpu":0,"process_list":[{"process_info":"No running processes detected"}]}]`},
 			"xpu-smi ps":                      {out: "segmentation fault", code: 139},
@@ -314,6 +318,79 @@ func TestProcesses(t *testing.T) {
 	none, err := machine{answers: map[string]answer{"nvidia-smi": {out: "No devices were found", code: 6}}}.detector(t).Processes(t.Context())
 	if err != nil || show(none) != "[]" {
 		t.Errorf("%s, %v", show(none), err)
+	}
+}
+
+// nvidia-smi tells of all processes in one call, and is asked for those that compute
+// only where it does not understand that. One that does not answer is not asked again.
+func TestProcessesNvidia(t *testing.T) {
+	t.Parallel()
+	compute := answer{out: "GPU-5d1f2c9e-3b7a-4f0d-9c11-7a0e5c1b2d3f, 7, worker, 12\n"}
+	all := answer{out: string(testdata(t, "nvidia_pids_570.txt"))}
+	two := answer{out: string(testdata(t, "nvidia_two.csv"))} // at 41:00.0 and c1:00.0
+	for _, tt := range []struct {
+		name    string
+		answers map[string]answer
+		want    []int // on the device at 41:00.0
+		others  int
+		err     string
+	}{
+		{"all", map[string]answer{"nvidia-smi -q -d PIDS": all, "nvidia-smi --query-gpu": two, "nvidia-smi --query-compute": compute}, []int{1607, 5347, 8080}, 2, ""},
+		{"devices unknown", map[string]answer{"nvidia-smi -q -d PIDS": all, "nvidia-smi --query-gpu": {code: 1}}, nil, 5, ""},
+		{"not understood", map[string]answer{"nvidia-smi -q -d PIDS": {out: "Invalid combination of input arguments.", code: 6}, "nvidia-smi --query-compute": compute}, []int{7}, 0, ""},
+		{"silent", map[string]answer{"nvidia-smi -q -d PIDS": {}, "nvidia-smi --query-compute": compute}, []int{7}, 0, ""},
+		{"nobody", map[string]answer{"nvidia-smi -q -d PIDS": {out: "Attached GPUs : 1\n"}, "nvidia-smi --query-compute": compute}, nil, 0, ""},
+		{"both fail", map[string]answer{"nvidia-smi": {out: "driver down", code: 9}}, nil, 0, "driver down"},
+		{"no card", map[string]answer{"nvidia-smi": {out: "No devices were found", code: 6}}, nil, 0, ""},
+		{"no tool", nil, nil, 0, ""},
+	} {
+		got, err := machine{answers: tt.answers}.detector(t).Processes(t.Context())
+		if (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
+			t.Errorf("%s: %v", tt.name, err)
+		}
+		var pids []int
+		for _, p := range got {
+			if p.DeviceUUID == "GPU-5d1f2c9e-3b7a-4f0d-9c11-7a0e5c1b2d3f" {
+				pids = append(pids, p.PID)
+			}
+		}
+		if !slices.Equal(pids, tt.want) || len(got)-len(pids) != tt.others {
+			t.Errorf("%s: %s", tt.name, show(got))
+		}
+	}
+	var asked []string
+	d := machine{}.detector(t)
+	d.Run = func(_ context.Context, name string, args ...string) (Result, error) {
+		if name != nvidiaSMI {
+			return Result{}, exec.ErrNotFound
+		}
+		asked = append(asked, args[0]) // only NVIDIA's goroutine comes here
+		return Result{}, &HangError{Tool: name}
+	}
+	if _, err := d.Processes(t.Context()); err == nil || len(asked) != 1 {
+		t.Errorf("one that hangs: %v, asked %q", err, asked)
+	}
+}
+
+// Everybody finds Detect, so it tells of CUDA too; the quick look costs no call for it.
+func TestDetectCUDA(t *testing.T) {
+	t.Parallel()
+	answers := machine{answers: map[string]answer{
+		"nvidia-smi": {out: string(testdata(t, "nvidia_table_570.txt"))}, "nvidia-smi --query-gpu": {out: string(testdata(t, "nvidia_two.csv"))}}}
+	d := answers.detector(t)
+	report, err := d.Detect(t.Context())
+	if err != nil || report.CUDA != "12.8" || len(report.Devices) != 2 {
+		t.Errorf("%s, %v", show(report), err)
+	}
+	d.Run = func(ctx context.Context, name string, args ...string) (Result, error) {
+		if name == nvidiaSMI && len(args) == 0 {
+			t.Error("the CUDA version is asked for, and nobody sees it")
+		}
+		return answers.run(ctx, name, args...)
+	}
+	devices, err := d.Devices(t.Context())
+	if err != nil || show(devices) != show(report.Devices) {
+		t.Errorf("%s, %v", show(devices), err)
 	}
 }
 
@@ -349,6 +426,9 @@ func TestDetectCancelled(t *testing.T) {
 	cancel()
 	if _, err := (&Detector{}).Detect(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("Detect: %v", err)
+	}
+	if _, err := (&Detector{}).Devices(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("Devices: %v", err)
 	}
 	if _, err := (&Detector{}).Processes(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("Processes: %v", err)

@@ -7,7 +7,7 @@
 // list under /sys fills in what the tools leave out and tells of cards that no
 // driver answers for:
 //
-//	NVIDIA  nvidia-smi, one call
+//	NVIDIA  nvidia-smi: one call for the devices; another, where it is wanted, for the CUDA version
 //	AMD     amd-smi, else rocm-smi, else amdgpu's files under /sys
 //	Intel   discrete cards under /sys, with xpu-smi's details where it is installed:
 //	        without it, nobody tells how much of their memory is in use
@@ -15,7 +15,11 @@
 //
 // All vendors are asked at once, so Detect takes as long as the slowest tool,
 // and never longer than the time limit of each: a tool that hangs, as it does
-// behind a wedged driver, is killed with all its children and left behind.
+// behind a wedged driver, is killed with all its children. One that even so does not
+// end is left behind and remembered; until it ends, a [Detector] starts no other.
+//
+// Who holds memory is asked apart ([Detector.Processes]), of the same tools: whoever
+// computes there, and on NVIDIA whoever draws.
 //
 // # A broken driver is not an empty machine
 //
@@ -97,7 +101,7 @@ type Report struct {
 	// Devices are sorted by vendor, index and PCI address.
 	Devices []Device `json:"devices"`
 	// CUDA is the newest CUDA version that the NVIDIA driver runs, such as
-	// "12.8". It is filled in only if Detector.CUDA asked for it.
+	// "12.8"; empty if there is none, or it does not say.
 	CUDA string `json:"cuda,omitempty"`
 }
 

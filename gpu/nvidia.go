@@ -149,39 +149,3 @@ func parseCUDA(table []byte) string {
 	}
 	return ""
 }
-
-// nvidiaProcesses lists the compute processes; columns are explained under
-// `nvidia-smi --help-query-compute-apps`.
-func (d *Detector) nvidiaProcesses(ctx context.Context) ([]Process, error) {
-	r, err := d.ask(ctx, nvidiaSMI, "--query-compute-apps=gpu_uuid,pid,process_name,used_memory", "--format=csv,noheader,nounits")
-	if missing(err) || err != nil && noDevices(err.Error()) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	return parseNvidiaProcesses(r.Stdout), nil
-}
-
-// parseNvidiaProcesses reads lines of uuid, pid, name, MiB. The name may hold
-// commas. Other lines, such as "No devices were found", are no processes.
-func parseNvidiaProcesses(out []byte) []Process {
-	var processes []Process
-	for line := range strings.Lines(string(out)) {
-		values := strings.Split(strings.TrimSpace(line), ", ")
-		if len(values) < 4 {
-			continue
-		}
-		pid, err := strconv.Atoi(values[1])
-		if err != nil || pid <= 0 {
-			continue
-		}
-		last := len(values) - 1
-		processes = append(processes, Process{
-			Vendor: NVIDIA, DeviceUUID: known(values[0]), PID: pid,
-			Name:   known(strings.Join(values[2:last], ", ")),
-			Memory: toBytes(number(values[last]), 1<<20),
-		})
-	}
-	return processes
-}

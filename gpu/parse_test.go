@@ -71,6 +71,44 @@ func TestParseNvidiaProcesses(t *testing.T) {
 	equal(t, parseNvidiaProcesses([]byte("No devices were found\n")), []Process(nil))
 }
 
+// All who hold memory are told, those that draw too, once for each device and part
+// of one.
+func TestParseNvidiaHolders(t *testing.T) {
+	t.Parallel()
+	mem := func(n uint64) *uint64 { n *= mib; return &n }
+	devices := []Device{{UUID: "GPU-a", PCIBusID: "0000:41:00.0"}, {UUID: "GPU-c", PCIBusID: "0000:c2:00.0"}}
+	for _, tt := range []struct {
+		name       string
+		out        []byte
+		want       []Process
+		understood bool
+	}{
+		{"a workstation", testdata(t, "nvidia_pids_570.txt"), []Process{
+			{Vendor: NVIDIA, DeviceUUID: "GPU-a", PID: 1607, Name: "/usr/lib/xorg/Xorg", Memory: mem(245)},
+			{Vendor: NVIDIA, DeviceUUID: "GPU-a", PID: 5347, Name: "/opt/games: new/portal --fps 60", Memory: mem(5012)},
+			{Vendor: NVIDIA, DeviceUUID: "GPU-a", PID: 8080, Name: "python3", Memory: mem(8720)},
+			{Vendor: NVIDIA, DeviceUUID: "GPU-c", PID: 77},
+			{Vendor: NVIDIA, DeviceUUID: "GPU-c", PID: 77, Name: "tritonserver", Memory: mem(100)},
+		}, true},
+		{"an older driver", testdata(t, "nvidia_pids_440.txt"), []Process{
+			{Vendor: NVIDIA, PID: 815, Name: "/usr/lib/xorg/Xorg", Memory: mem(132)},
+			{Vendor: NVIDIA, PID: 994, Name: "xfwm4", Memory: mem(2)},
+		}, true},
+		{"nobody", []byte("Attached GPUs : 1\nGPU 00000000:07:00.0\n    Processes : None\n"), nil, true},
+		{"Windows", []byte("GPU 00000000:41:00.0\n  Process ID : 9\n  Name : dwm.exe\n  Used GPU Memory : Not available in WDDM driver model\n"),
+			[]Process{{Vendor: NVIDIA, DeviceUUID: "GPU-a", PID: 9, Name: "dwm.exe"}}, true},
+		{"no number", []byte("GPU 00000000:41:00.0\n  Process ID : -\n  Name : x\n  Process ID : -4\n  Used GPU Memory : 1 MiB\n"), nil, true},
+		{"no device", []byte("Process ID : 9\nName : x\n"), nil, false},
+		{"a complaint", []byte("Invalid combination of input arguments. Please run 'nvidia-smi -h' for help.\n"), nil, false},
+		{"nothing", nil, nil, false},
+	} {
+		holders, understood := parseNvidiaHolders(tt.out)
+		if got := joinNvidiaHolders(holders, devices); understood != tt.understood || show(got) != show(tt.want) {
+			t.Errorf("%s: understood %t\n got %s\nwant %s", tt.name, understood, show(got), show(tt.want))
+		}
+	}
+}
+
 func TestParseCUDA(t *testing.T) {
 	t.Parallel()
 	equal(t, parseCUDA(testdata(t, "nvidia_table_570.txt")), "12.8")
@@ -258,6 +296,8 @@ func FuzzParse(f *testing.F) {
 		}
 		sortDevices(devices)
 		processes := append(parseNvidiaProcesses(out), joinAMDProcesses(amd, amd)...)
+		holders, _ := parseNvidiaHolders(out)
+		processes = append(processes, joinNvidiaHolders(holders, devices)...)
 		intel, _ := parseXPUProcesses(out, xpu)
 		older, _ := parseROCmProcesses(out)
 		for _, p := range append(append(processes, intel...), older...) {

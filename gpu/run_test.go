@@ -34,19 +34,19 @@ func TestDetectWithTools(t *testing.T) {
 	dir := script(t, "nvidia-smi", `
 case "$1" in
 --query-gpu=*) [ "$2" = --format=csv,noheader,nounits ] && [ "$LC_ALL" = C ] && exec cat '`+here+`/nvidia_two.csv' ;;
---query-compute-apps=gpu_uuid,pid,process_name,used_memory) exec cat '`+here+`/nvidia_processes.csv' ;;
+-q) [ "$2 $3" = "-d PIDS" ] && exec cat '`+here+`/nvidia_pids_570.txt' ;;
 "") exec cat '`+here+`/nvidia_table_570.txt' ;;
 esac
 echo "unexpected: $*"; exit 2
 `)
 	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
-	d := Detector{CUDA: true, Sys: t.TempDir(), goos: "linux"}
+	d := Detector{Sys: t.TempDir(), goos: "linux"}
 	report, err := d.Detect(t.Context())
 	if err != nil || len(report.Devices) != 2 || report.Devices[0].Name != "NVIDIA H100 80GB HBM3" || report.CUDA != "12.8" {
 		t.Errorf("%s, %v", show(report), err)
 	}
 	processes, err := d.Processes(t.Context())
-	if err != nil || len(processes) != 2 || processes[1].PID != 4242 {
+	if err != nil || len(processes) != 5 || processes[2].DeviceUUID != report.Devices[0].UUID || processes[2].Name != "/usr/lib/xorg/Xorg" {
 		t.Errorf("%s, %v", show(processes), err)
 	}
 }
@@ -94,26 +94,88 @@ func alive(pid int) bool {
 	return !strings.HasPrefix(state, "Z")
 }
 
-func TestRunTool(t *testing.T) {
+func TestTools(t *testing.T) {
 	dir := script(t, "tool", `echo out "$@"; echo err >&2; exit 7`)
 	if err := os.WriteFile(filepath.Join(dir, "flood"), []byte("#!/bin/sh\nhead -c 9000000 /dev/zero\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
-	r, err := RunTool(t.Context(), "tool", "a b", "c")
+	var tools Tools
+	r, err := tools.Run(t.Context(), "tool", "a b", "c")
 	if err != nil || string(r.Stdout) != "out a b c\n" || string(r.Stderr) != "err\n" || r.ExitCode != 7 {
 		t.Errorf("%+v, %v", r, err)
 	}
-	r, err = RunTool(t.Context(), "flood")
+	r, err = tools.Run(t.Context(), "flood")
 	if err != nil || len(r.Stdout) != maxOutput || r.ExitCode != 0 {
 		t.Errorf("%d bytes, %d, %v", len(r.Stdout), r.ExitCode, err)
 	}
-	if _, err := RunTool(t.Context(), "no-such-tool"); !errors.Is(err, exec.ErrNotFound) {
+	if _, err := tools.Run(t.Context(), "no-such-tool"); !errors.Is(err, exec.ErrNotFound) {
 		t.Errorf("missing: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := RunTool(ctx, "tool"); !errors.Is(err, context.Canceled) {
+	if _, err := tools.Run(ctx, "tool"); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
+}
+
+// A tool that cannot be killed is started once, however often one looks, and again
+// when it has ended. Here it waits for a pipe, and nothing kills it.
+func TestToolCannotBeKilled(t *testing.T) {
+	dir := t.TempDir()
+	started, pipe := filepath.Join(dir, "started"), filepath.Join(dir, "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	release, err := os.OpenFile(pipe, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { release.Close() }) // ends whoever still waits
+	t.Setenv("PATH", script(t, "nvidia-smi", "echo $$ >>"+started+"\nread line <"+pipe+"\n")+":"+os.Getenv("PATH"))
+	d := Detector{Sys: dir, Timeout: 50 * time.Millisecond, goos: "linux"}
+	d.tools.kill, d.tools.patience = func(*exec.Cmd) {}, time.Millisecond
+	look := func() string {
+		devices, err := d.Devices(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return show(devices)
+	}
+	await := func(what string, done func() bool) {
+		t.Helper()
+		for deadline := time.Now().Add(10 * time.Second); !done(); time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: %s", what, look())
+			}
+		}
+	}
+	pids := func() []string {
+		text, _ := os.ReadFile(started)
+		return strings.Fields(string(text))
+	}
+	before := time.Now()
+	if got := look(); !strings.Contains(got, "did not answer within 50ms") {
+		t.Errorf("the first look: %s", got)
+	}
+	await("the tool does not start", func() bool { return len(pids()) == 1 })
+	for range 3 {
+		hang := d.tools.hanging(nvidiaSMI)
+		if hang == nil || strconv.Itoa(hang.PID) != pids()[0] || hang.Since.Before(before) {
+			t.Fatalf("remembered: %+v, started: %q", hang, pids())
+		}
+		if got := look(); !strings.Contains(got, hang.Error()) {
+			t.Errorf("the next look: %s", got)
+		}
+		if _, err := d.Processes(t.Context()); !errors.As(err, &hang) {
+			t.Errorf("the processes: %v", err)
+		}
+	}
+	if n := len(pids()); n != 1 {
+		t.Errorf("started %d times", n)
+	}
+	if _, err := release.WriteString("\n\n"); err != nil { // for this one and the next
+		t.Fatal(err)
+	}
+	await("it has ended, and is not asked again", func() bool { return look() == "[]" && len(pids()) > 1 })
 }

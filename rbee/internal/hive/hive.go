@@ -87,8 +87,9 @@ type Hive struct {
 	// Exe is the path of the running binary, as from os.Executable.
 	Exe string
 
-	// Detector finds the machine's accelerators; nil is the usual one.
+	// Detector finds the machine's accelerators; nil is the usual one, of its own.
 	Detector *gpu.Detector
+	detector gpu.Detector // the usual one, which must be the same at each look
 
 	// Supervisor is what is to keep the daemon running, one of the Supervisor
 	// constants. Empty picks what works on this machine.

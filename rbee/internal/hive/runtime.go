@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
@@ -38,6 +39,9 @@ var _ operations.Runner = (*runner)(nil)
 // machine is what this machine has.
 func (h *Hive) machine() machine.Machine {
 	m := machine.Machine{Home: h.Home, Detector: h.Detector}
+	if m.Detector == nil {
+		m.Detector = &h.detector
+	}
 	m.ModelsPath, _ = models.DefaultDir(h.env) // without a home directory there is none
 	return m
 }
@@ -50,8 +54,23 @@ func (h *Hive) env(name string) string {
 	return os.Getenv(name)
 }
 
-// Capabilities tells what this machine has. It needs no daemon.
+// Capabilities tells what this machine has, and who holds its accelerators' memory.
+// It needs no daemon: which of them are workers is read from the workers' records.
 func (h *Hive) Capabilities(ctx context.Context) (*operations.HiveCapabilitiesReport, error) {
+	var holders []operations.DeviceProcess
+	var all sync.WaitGroup
+	all.Go(func() { holders = h.holders(ctx) })
+	r, err := h.resources(ctx)
+	all.Wait()
+	if err != nil {
+		return nil, err
+	}
+	r.Processes = holders
+	return r, nil
+}
+
+// resources is what this machine has, without who uses it.
+func (h *Hive) resources(ctx context.Context) (*operations.HiveCapabilitiesReport, error) {
 	m := h.machine()
 	name, version := libc(ctx)
 	if m.Libc = name; version != "" {
@@ -65,6 +84,23 @@ func (h *Hive) Capabilities(ctx context.Context) (*operations.HiveCapabilitiesRe
 		r.Alias = s.Alias
 	}
 	return r, nil
+}
+
+// holders are the processes that hold memory on the accelerators, those of workers
+// with their ids. A tool that fails shows in its devices.
+func (h *Hive) holders(ctx context.Context) []operations.DeviceProcess {
+	list, _ := h.machine().Processes(ctx)
+	if len(list) == 0 {
+		return nil
+	}
+	whose, err := workers.Whose(h.path(workerRecords))
+	if err != nil {
+		return list // they hold the memory, whosever they are
+	}
+	for i := range list {
+		list[i].WorkerID = whose[list[i].PID]
+	}
+	return list
 }
 
 // newRunner makes the runner; no worker is taken over yet.
@@ -205,17 +241,26 @@ func (rt *runner) Run(ctx context.Context, op operations.Operation, events opera
 	case operations.ModelDelete:
 		return result(rt.deleteModel(ctx, op.ID))
 	case operations.HiveCapabilities:
-		r, err := rt.machine.Capabilities(ctx)
-		if err != nil {
-			return nil, err
-		}
-		r.Processes = rt.workers.Holders(ctx)
-		return r, nil
+		return result(rt.capabilities(ctx))
 	default:
 		return nil, &operations.Error{
 			Code: operations.CodeUnsupported, Message: fmt.Sprintf("a hive does not do %s: that is for the queen", op.Kind()),
 		}
 	}
+}
+
+// capabilities asks for everything at once: the vendors' tools are slow.
+func (rt *runner) capabilities(ctx context.Context) (*operations.HiveCapabilitiesReport, error) {
+	var holders []operations.DeviceProcess
+	var all sync.WaitGroup
+	all.Go(func() { holders = rt.workers.Holders(ctx) })
+	r, err := rt.machine.Capabilities(ctx)
+	all.Wait()
+	if err != nil {
+		return nil, err
+	}
+	r.Processes = holders
+	return r, nil
 }
 
 // result keeps a nil pointer from becoming a report, and a cancelled operation

@@ -9,14 +9,17 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 )
 
@@ -379,5 +382,60 @@ func TestCapabilities(t *testing.T) {
 	r, err := h.Capabilities(t.Context())
 	if err != nil || r.OS == "" || r.CPU.Threads < 1 || r.DiskFree == 0 || r.ModelsPath != filepath.Join(h.UserHome, ".cache/huggingface/hub") {
 		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+// TestWhoHoldsMemory holds that the processes which hold an accelerator's memory are
+// known to be a worker's from its record alone: no daemon runs here.
+func TestWhoHoldsMemory(t *testing.T) {
+	t.Parallel()
+	h := newHive(t)
+	h.Detector = &gpu.Detector{Sys: t.TempDir(), Run: func(_ context.Context, name string, args ...string) (gpu.Result, error) {
+		if name != "nvidia-smi" {
+			return gpu.Result{}, exec.ErrNotFound
+		}
+		if !slices.Contains(args, "PIDS") {
+			return gpu.Result{}, nil
+		}
+		return gpu.Result{Stdout: fmt.Appendf(nil, "GPU 00000000:41:00.0\n  Process ID : %d\n  Name : mine\n  Process ID : 1\n  Name : stranger\n", os.Getpid())}, nil
+	}}
+	self, err := proc.Identify(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	record := map[string]any{"id": "fake-1", "process": self}
+	for _, want := range []string{"mine, stranger", "mine fake-1, stranger"} {
+		r, err := h.Capabilities(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, p := range r.Processes {
+			got = append(got, strings.TrimSpace(p.Name+" "+p.WorkerID))
+		}
+		slices.Sort(got)
+		if strings.Join(got, ", ") != want {
+			t.Errorf("%q, want %s", got, want)
+		}
+		if err := os.MkdirAll(h.path(workerRecords), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := atomicfile.WriteJSON(h.path(workerRecords+"/fake-1.json"), record); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestOneDetector holds that every look is by the same detector, which remembers
+// tools that hang.
+func TestOneDetector(t *testing.T) {
+	t.Parallel()
+	h := newHive(t)
+	if d := h.machine().Detector; d == nil || d != h.machine().Detector {
+		t.Error("each look makes a detector of its own")
+	}
+	h.Detector = new(gpu.Detector)
+	if h.machine().Detector != h.Detector {
+		t.Error("the given one is not used")
 	}
 }

@@ -171,13 +171,12 @@ func (w *watcher) lookAtDisk(ctx context.Context) {
 func (w *watcher) lookAtMachine(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	report, err := w.hive.Capabilities(ctx)
+	report, err := w.hive.resources(ctx)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.triedAt = time.Now()
 	if err != nil {
 		return // what was known stays, with its age
 	}
-	report.Processes = nil
 	w.machine, w.machineAt = *report, time.Now().UTC().Truncate(time.Second)
 }

@@ -29,14 +29,15 @@ type Machine struct {
 	// Libc is passed through to the report: "glibc 2.36", "musl" or empty.
 	Libc string
 
-	// Detector finds the accelerators; nil means one that asks for CUDA's version too.
+	// Detector finds the accelerators. It remembers tools that hang, so whoever
+	// looks more than once keeps one. Nil means a new one for each call.
 	Detector *gpu.Detector
 }
 
 // Capabilities looks at everything at once, so it takes as long as the slowest
-// of the vendors' tools, each of which has a time limit. The report's Alias is
-// left to the caller. An accelerator that cannot be used is a device with its
-// Error set; processes are those that could be listed. The error is ctx's own.
+// of the vendors' tools, each of which has a time limit. The report's Alias and
+// Processes are left to the caller, who may know whose they are. An accelerator that
+// cannot be used is a device with its Error set. The error is ctx's own.
 func (m Machine) Capabilities(ctx context.Context) (*operations.HiveCapabilitiesReport, error) {
 	r := &operations.HiveCapabilitiesReport{
 		OS: runtime.GOOS, Arch: runtime.GOARCH, Libc: m.Libc, ModelsPath: m.ModelsPath,
@@ -47,11 +48,9 @@ func (m Machine) Capabilities(ctx context.Context) (*operations.HiveCapabilities
 	r.MemoryTotal, r.MemoryAvailable = memory()
 
 	var found gpu.Report
-	var processes []operations.DeviceProcess
 	var detecting error
 	var all sync.WaitGroup
 	all.Go(func() { found, detecting = m.detector().Detect(ctx) })
-	all.Go(func() { processes, _ = m.Processes(ctx) }) // a tool that fails shows in its devices
 	all.Go(func() { r.DiskTotal, r.DiskFree = disk(ctx, m.Home) })
 	all.Go(func() { _, r.ModelsFree = disk(ctx, m.ModelsPath) })
 	all.Wait()
@@ -61,7 +60,7 @@ func (m Machine) Capabilities(ctx context.Context) (*operations.HiveCapabilities
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("look at the machine: %w", err)
 	}
-	r.CUDA, r.Processes = found.CUDA, processes
+	r.CUDA = found.CUDA
 	r.Devices = devices(found.Devices, r.MemoryTotal, r.MemoryAvailable)
 	return r, nil
 }
@@ -69,14 +68,12 @@ func (m Machine) Capabilities(ctx context.Context) (*operations.HiveCapabilities
 // Devices lists the accelerators, sorted by vendor and index. The list is never
 // nil. The error is ctx's own.
 func (m Machine) Devices(ctx context.Context) ([]operations.Device, error) {
-	d := *m.detector()
-	d.CUDA = false // another call of a tool, and nobody would see the answer
-	found, err := d.Detect(ctx)
+	found, err := m.detector().Devices(ctx)
 	if err != nil {
 		return nil, err
 	}
 	total, available := memory()
-	return devices(found.Devices, total, available), nil
+	return devices(found, total, available), nil
 }
 
 // Processes lists the processes that hold memory on accelerators, whosever they
@@ -97,7 +94,7 @@ func (m Machine) detector() *gpu.Detector {
 	if m.Detector != nil {
 		return m.Detector
 	}
-	return &gpu.Detector{CUDA: true}
+	return new(gpu.Detector)
 }
 
 // devices brings the devices into the form of reports. What shares the machine's
