@@ -101,7 +101,13 @@ func TestScriptsQueen(t *testing.T) {
 				p.Files = append(p.Files, name)
 			}
 		}
-		setup := p.Setup
+		condition, setup := p.Condition, p.Setup
+		p.Condition = func(name string) (bool, error) {
+			if name == "queen" {
+				return true, nil
+			}
+			return condition(name)
+		}
 		p.Setup = func(e *testscript.Env) error {
 			if err := setup(e); err != nil {
 				return err
@@ -113,7 +119,7 @@ func TestScriptsQueen(t *testing.T) {
 
 // shortQueen are the scripts that run through a queen where RBEE_TEST_ALL is not set:
 // one of each kind, so that the tests take less than a minute.
-var shortQueen = []string{"bad_config", "interrupt", "json", "runtime"}
+var shortQueen = []string{"bad_config", "config_path", "interrupt", "json", "runtime"}
 
 // withoutQueen are scripts about what is not the queen's: files beside the caller,
 // hosts of the demo's own, and the flags of connections.
@@ -199,6 +205,9 @@ func scripts(start newHost, which func(*testscript.Params)) testscript.Params {
 			}
 			if name == "engine" {
 				return os.Getenv("RBEE_TEST_OLLAMA") != "" && os.Getenv("RBEE_TEST_GGUF") != "", nil
+			}
+			if name == "queen" { // there is one in between
+				return false, nil
 			}
 			return false, fmt.Errorf("unknown condition %q", name)
 		},
