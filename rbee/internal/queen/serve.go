@@ -29,6 +29,7 @@ const DefaultAddr = "127.0.0.1:8500"
 const (
 	defaultIdle = 15 * time.Minute
 	finishing   = 30 * time.Second // for answers that are under way when it stops
+	lastWords   = 5 * time.Second  // of that, for jobs that are canceled because they have not ended
 	headerTime  = 10 * time.Second
 	idleTime    = 2 * time.Minute
 	maxHeader   = 64 << 10
@@ -65,7 +66,8 @@ type ServeOptions struct {
 }
 
 // Serve is the queen as a server, until ctx ends and answers under way are given,
-// for which they have 30 seconds. It must be called once, before any operation.
+// for which they have 30 seconds. Jobs have 25 seconds to end by themselves, and
+// are canceled then. It must be called once, before any operation.
 func (q *Queen) Serve(ctx context.Context, o ServeOptions) error {
 	if o.Addr == "" {
 		o.Addr = DefaultAddr
@@ -110,6 +112,11 @@ func (q *Queen) Serve(ctx context.Context, o ServeOptions) error {
 	q.registry.close()
 	shut := make(chan error, 1)
 	go func() { shut <- srv.Shutdown(grace) }()
+	patience, cancelPatience := context.WithTimeout(grace, finishing-lastWords)
+	defer cancelPatience()
+	if err := work.Drain(patience); err != nil {
+		o.Log.Warn("jobs are canceled", "error", err)
+	}
 	if err := work.Close(grace); err != nil {
 		o.Log.Warn("jobs are cut off", "error", err)
 	}
