@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -124,7 +125,7 @@ var shortQueen = []string{"bad_config", "config_path", "interrupt", "json", "run
 // withoutQueen are scripts about what is not the queen's: files beside the caller,
 // hosts of the demo's own, and the flags of connections.
 var withoutQueen = []string{
-	"completion", "demo", "demo_interrupted", "host_keys", "init",
+	"completion", "demo", "demo_interrupted", "host_keys", "init", "serve_install",
 }
 
 // throughQueen puts a program before rbee in PATH that starts a queen when it is
@@ -206,8 +207,11 @@ func scripts(start newHost, which func(*testscript.Params)) testscript.Params {
 			if name == "engine" {
 				return os.Getenv("RBEE_TEST_OLLAMA") != "" && os.Getenv("RBEE_TEST_GGUF") != "", nil
 			}
-			if name == "queen" { // there is one in between
+			switch name {
+			case "queen": // there is one in between
 				return false, nil
+			case "lingers": // whoever runs the tests does
+				return lingers(), nil
 			}
 			return false, fmt.Errorf("unknown condition %q", name)
 		},
@@ -230,6 +234,15 @@ func scripts(start newHost, which func(*testscript.Params)) testscript.Params {
 	}
 	which(&p)
 	return p
+}
+
+func lingers() bool {
+	u, err := user.Current()
+	if err != nil {
+		return false
+	}
+	_, err = os.Stat("/var/lib/systemd/linger/" + u.Username)
+	return err == nil
 }
 
 // hub starts a model hub with small repositories and names it in HF_ENDPOINT.
