@@ -18,7 +18,9 @@ import (
 // An operation becomes a job there, which runs whether it is watched or not.
 // [Client.Run] begins a job and watches it to its end; a connection that breaks
 // meanwhile is made anew, and the events go on where they stopped: each is given
-// once and in order. [Client.Start] and [Client.Watch] are the two halves.
+// once and in order. [Client.Start] and [Client.Watch] are the two halves. The id
+// that [WithRequestID] gave to a context goes along, so that the logs on both sides
+// tell of one thing.
 //
 // # Errors
 //
@@ -54,7 +56,7 @@ var _ Runner = (*Client)(nil)
 // How long the client waits.
 const (
 	defaultRetry   = 30 * time.Second
-	requestTimeout = 30 * time.Second // for requests that are no stream
+	requestTimeout = 30 * time.Second // without a byte out or in, for requests that are no stream
 	silence        = 45 * time.Second // without a byte a stream is lost; servers send some every 15 s
 	cancelTimeout  = 5 * time.Second  // to tell the other side that a job is canceled
 	lastWords      = 10 * time.Second // for a canceled job to end

@@ -15,10 +15,12 @@ import (
 	"strings"
 	"sync/atomic"
 	"syscall"
+	"time"
 )
 
-// maxAnswer is how many bytes an answer that is no stream may have.
-const maxAnswer = 64 << 20
+// maxReport is how many bytes a report may have, and so an answer: what a workflow
+// makes is in it, up to 256 MiB, in base64.
+const maxReport = 512 << 20
 
 // request is one request to the other side.
 type request struct {
@@ -29,6 +31,8 @@ type request struct {
 	// connected becomes true once there was a connection to send it on: from
 	// then on it may have been received.
 	connected atomic.Bool
+
+	moved func() // called when a piece of the body goes out; may be nil
 }
 
 // get fills into with the JSON at path.
@@ -36,21 +40,31 @@ func (c *Client) get(ctx context.Context, path string, into any) error {
 	return c.exchange(ctx, &request{method: http.MethodGet, path: path}, into)
 }
 
-// exchange sends a request and fills into with the JSON of its answer.
+// exchange sends a request and fills into with the JSON of its answer. It may take
+// as long as bytes go out or come in.
 func (c *Client) exchange(ctx context.Context, r *request, into any) error {
-	limited, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
-	resp, err := c.send(limited, r)
-	if err != nil {
+	asking, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stall := time.AfterFunc(requestTimeout, func() { cancel(errStalled) })
+	defer stall.Stop()
+	r.moved = func() { stall.Reset(requestTimeout) }
+	failed := func(err error) error {
+		if errors.Is(context.Cause(asking), errStalled) {
+			err = errStalled
+		}
 		return c.transportError(ctx, r, err)
+	}
+	resp, err := c.send(asking, r)
+	if err != nil {
+		return failed(err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode/100 != 2 {
 		return c.refusal(resp)
 	}
-	data, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	data, err := io.ReadAll(io.LimitReader(moving{resp.Body, r.moved}, maxReport))
 	if err != nil {
-		return c.transportError(ctx, r, fmt.Errorf("reading the answer: %w", err))
+		return failed(fmt.Errorf("reading the answer: %w", err))
 	}
 	if err := json.Unmarshal(data, into); err != nil {
 		e := c.noRbee(resp)
@@ -58,6 +72,22 @@ func (c *Client) exchange(ctx context.Context, r *request, into any) error {
 		return e
 	}
 	return nil
+}
+
+var errStalled = errors.New("nothing went out or came in for 30 seconds")
+
+// moving tells of every piece that is read.
+type moving struct {
+	r     io.Reader
+	moved func() // nil: nobody wants to know
+}
+
+func (m moving) Read(p []byte) (int, error) {
+	n, err := m.r.Read(p)
+	if m.moved != nil {
+		m.moved()
+	}
+	return n, err
 }
 
 // send sends a request once. The error may be an [*Error] already.
@@ -73,7 +103,7 @@ func (c *Client) send(ctx context.Context, r *request) (*http.Response, error) {
 	// from repeating a request by itself.
 	var body io.Reader
 	if r.body != nil {
-		body = io.NopCloser(bytes.NewReader(r.body))
+		body = io.NopCloser(moving{bytes.NewReader(r.body), r.moved})
 	}
 	req, err := http.NewRequestWithContext(ctx, r.method, strings.TrimRight(c.URL, "/")+r.path, body)
 	if err != nil {
@@ -82,6 +112,9 @@ func (c *Client) send(ctx context.Context, r *request) (*http.Response, error) {
 	req.ContentLength = int64(len(r.body))
 	if r.header != nil {
 		req.Header = r.header.Clone()
+	}
+	if id := RequestID(ctx); id != "" {
+		req.Header.Set(RequestIDHeader, id)
 	}
 	if c.Token != "" {
 		req.Header.Set("Authorization", "Bearer "+string(c.Token))
@@ -157,7 +190,7 @@ func reasonOf(err error) string {
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "refused"
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, errSilent), errors.As(err, &timed) && timed.Timeout():
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, errSilent), errors.Is(err, errStalled), errors.As(err, &timed) && timed.Timeout():
 		return "timeout"
 	case errors.As(err, &name):
 		return "resolve"

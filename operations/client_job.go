@@ -24,6 +24,10 @@ type Job struct {
 	// ID names the job. It is made by the server and never used again.
 	ID string `json:"id"`
 
+	// RequestID is by what the logs here and elsewhere name what is done: as
+	// [RequestID] has it. Empty from an rbee that does not tell.
+	RequestID string `json:"request_id,omitempty"`
+
 	// Operation is what is done.
 	Operation Kind `json:"operation"`
 

@@ -22,6 +22,7 @@ type watch struct {
 	kind   Kind    // empty: what the result says
 	events Handler // nil: discarded
 	last   int64   // id of the last event that was given
+	report []byte  // as far as it came in pieces before the result
 	begun  bool    // the job is known to have been there
 }
 
@@ -90,7 +91,7 @@ func (w *watch) stream(ctx context.Context, wait *patience) ([]byte, error) {
 	if err := w.check(resp); err != nil {
 		return nil, err
 	}
-	w.begun = true
+	w.begun, w.report = true, nil
 	body := &watched{r: resp.Body, timer: silent}
 	result, err := w.read(newFrames(body), body, wait)
 	var known *Error
@@ -139,6 +140,11 @@ func (w *watch) read(s *frames, body *watched, wait *patience) (result []byte, e
 				return nil, err
 			}
 			wait.reset()
+		case f.event == "report":
+			if len(w.report)+len(f.data) > maxReport {
+				return nil, w.unreadable(errors.New("the report is bigger than 512 MiB"))
+			}
+			w.report = append(w.report, f.data...)
 		case f.event == "result":
 			result = append([]byte{}, f.data...)
 			body.finish() // the rest is read only to keep the connection
@@ -174,10 +180,17 @@ func (w *watch) conclude(data []byte) (Report, error) {
 	var result struct {
 		Operation Kind            `json:"operation"`
 		Report    json.RawMessage `json:"report"`
+		Bytes     int             `json:"report_bytes"`
 		Error     *Error          `json:"error"`
 	}
 	if err := json.Unmarshal(data, &result); err != nil {
 		return nil, w.unreadable(err)
+	}
+	if result.Bytes > 0 {
+		if len(w.report) != result.Bytes {
+			return nil, w.unreadable(fmt.Errorf("%d bytes of a report came, of %d", len(w.report), result.Bytes))
+		}
+		result.Report, w.report = w.report, nil
 	}
 	kind := w.kind
 	if kind == "" {

@@ -17,6 +17,9 @@ type Target struct {
 	ConfigPath string `json:"config_path,omitempty"`
 }
 
+// Where is the target itself: by it every operation that has one can be asked for it.
+func (t Target) Where() Target { return t }
+
 // Devices that [WorkerSpawn] knows besides indices.
 const (
 	DeviceAuto = "auto" // the hive chooses by free memory

@@ -13,7 +13,8 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/ui"
 )
 
-// maxPrompt bounds what is read as a prompt, in bytes.
+// maxPrompt bounds what is read as a prompt, and as a workflow, in bytes. As JSON both
+// have their place in what a queen takes.
 const maxPrompt = 16 << 20
 
 type inferCmd struct {

@@ -21,6 +21,9 @@ func (c *inferCmd) runWorkflow(ctx context.Context, a *app) error {
 	if err != nil {
 		return &usageError{message: "the workflow cannot be read: " + err.Error(), hint: "ComfyUI exports one with Workflow, Export (API)"}
 	}
+	if len(graph) > maxPrompt {
+		return &usageError{message: fmt.Sprintf("the workflow is longer than %d MiB", maxPrompt>>20), hint: "ComfyUI exports one without its pictures with Workflow, Export (API)"}
+	}
 	prompt := c.Prompt
 	if prompt == "-" {
 		if prompt, err = waitFor(ctx, func() (string, error) { return readPrompt(a.p.Stdin) }); err != nil {

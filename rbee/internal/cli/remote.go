@@ -1,17 +1,43 @@
 package cli
 
 import (
+	"context"
 	"net/http"
 	"net/url"
+	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/rbee/internal/access"
+	"github.com/rbee-keeper/rbee/rbee/internal/queen"
 )
 
 // remoteQueen is a queen that runs elsewhere.
-type remoteQueen struct{ operations.Client }
+type remoteQueen struct {
+	operations.Client
+	paths queen.Paths // of this machine
+}
+
+// Run implements [operations.Runner]. A path goes out as the file that it names
+// here: what is relative would mean another one where the queen runs.
+func (r *remoteQueen) Run(ctx context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
+	op, err := operations.WithPaths(op, r.absolute)
+	if err != nil {
+		return nil, err
+	}
+	return r.Client.Run(ctx, op, events)
+}
+
+// absolute is the full path of a file. The mark of a directory, a separator at its
+// end, stays.
+func (r *remoteQueen) absolute(path string) (string, error) {
+	full, err := r.paths.ConfigFile(path)
+	if err == nil && strings.HasSuffix(path, string(filepath.Separator)) {
+		full += string(filepath.Separator)
+	}
+	return full, err
+}
 
 // Close implements [Runner].
 func (r *remoteQueen) Close() error {
@@ -47,7 +73,11 @@ func (a *app) client(address string) (Runner, error) {
 		transport.TLSClientConfig = access.PinnedClient(u.Fragment)
 		u.Fragment = ""
 	}
-	return &remoteQueen{operations.Client{
+	paths, err := a.paths()
+	if err != nil {
+		return nil, err
+	}
+	return &remoteQueen{paths: paths, Client: operations.Client{
 		URL: strings.TrimSuffix(u.String(), "/"), Token: operations.Secret(a.p.Getenv("RBEE_API_KEY")),
 		HTTP: &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
 	}}, nil

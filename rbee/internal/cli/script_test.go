@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -101,7 +102,13 @@ func TestScriptsQueen(t *testing.T) {
 				p.Files = append(p.Files, name)
 			}
 		}
-		setup := p.Setup
+		condition, setup := p.Condition, p.Setup
+		p.Condition = func(name string) (bool, error) {
+			if name == "queen" {
+				return true, nil
+			}
+			return condition(name)
+		}
 		p.Setup = func(e *testscript.Env) error {
 			if err := setup(e); err != nil {
 				return err
@@ -113,12 +120,12 @@ func TestScriptsQueen(t *testing.T) {
 
 // shortQueen are the scripts that run through a queen where RBEE_TEST_ALL is not set:
 // one of each kind, so that the tests take less than a minute.
-var shortQueen = []string{"bad_config", "interrupt", "json", "runtime"}
+var shortQueen = []string{"bad_config", "config_path", "interrupt", "json", "runtime"}
 
 // withoutQueen are scripts about what is not the queen's: files beside the caller,
 // hosts of the demo's own, and the flags of connections.
 var withoutQueen = []string{
-	"completion", "demo", "demo_interrupted", "host_keys", "init",
+	"completion", "demo", "demo_interrupted", "host_keys", "init", "serve_install", "token",
 }
 
 // throughQueen puts a program before rbee in PATH that starts a queen when it is
@@ -200,6 +207,12 @@ func scripts(start newHost, which func(*testscript.Params)) testscript.Params {
 			if name == "engine" {
 				return os.Getenv("RBEE_TEST_OLLAMA") != "" && os.Getenv("RBEE_TEST_GGUF") != "", nil
 			}
+			switch name {
+			case "queen": // there is one in between
+				return false, nil
+			case "lingers": // whoever runs the tests does
+				return lingers(), nil
+			}
 			return false, fmt.Errorf("unknown condition %q", name)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -221,6 +234,15 @@ func scripts(start newHost, which func(*testscript.Params)) testscript.Params {
 	}
 	which(&p)
 	return p
+}
+
+func lingers() bool {
+	u, err := user.Current()
+	if err != nil {
+		return false
+	}
+	_, err = os.Stat("/var/lib/systemd/linger/" + u.Username)
+	return err == nil
 }
 
 // hub starts a model hub with small repositories and names it in HF_ENDPOINT.
@@ -435,21 +457,39 @@ func hiveText(alias string, h host, port int, workers string) string {
 }
 
 // writeConfig writes hives.conf with the first n hosts, gpu-1 and so on, each
-// with the given workers: config 2 echo hello.
+// with the given workers: config 2 echo hello. The one hive of `config localhost echo`
+// is this machine, without SSH, below the script's own HOME.
 func writeConfig(ts *testscript.TestScript, _ bool, args []string) {
-	n, err := strconv.Atoi(args[0])
-	ts.Check(err)
 	var workers []string
 	for _, w := range args[1:] {
 		workers = append(workers, fmt.Sprintf("{ type = %q, version = \"latest\" }", w))
 	}
 	text := ""
-	for i, h := range fleetOf(ts).hosts[:n] {
-		text += hiveText(fmt.Sprintf("gpu-%d", i+1), h, freePort(ts, i), strings.Join(workers, ", "))
+	if args[0] == "localhost" {
+		text = fmt.Sprintf("[[hive]]\nalias = \"here\"\nhostname = \"localhost\"\nhive_port = %d\nworkers = [%s]\n", freePort(ts, 0), strings.Join(workers, ", "))
+		ts.Defer(func() { clearHome(ts.Getenv("HOME"), ts.Getenv("PATH")) })
+	} else {
+		n, err := strconv.Atoi(args[0])
+		ts.Check(err)
+		for i, h := range fleetOf(ts).hosts[:n] {
+			text += hiveText(fmt.Sprintf("gpu-%d", i+1), h, freePort(ts, i), strings.Join(workers, ", "))
+		}
 	}
 	path := filepath.Join(ts.Getenv("HOME"), ".config/rbee/hives.conf")
 	ts.Check(os.MkdirAll(filepath.Dir(path), 0o755))
 	ts.Check(os.WriteFile(path, []byte(text), 0o644))
+}
+
+// clearHome takes rbee off this machine's side of a script, if the script has not.
+func clearHome(home, path string) {
+	if _, err := os.Stat(filepath.Join(home, ".local/share/rbee/bin/rbee")); err != nil {
+		return
+	}
+	if rbee, err := exec.LookPath("rbee"); err == nil {
+		cmd := exec.Command(rbee, "uninstall", "--yes")
+		cmd.Env = []string{"HOME=" + home, "PATH=" + path}
+		cmd.Run()
+	}
 }
 
 // freePort is a port for the daemon of host i, the same one throughout a script.

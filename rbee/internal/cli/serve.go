@@ -20,7 +20,7 @@ type serveCmd struct {
 	TLSCert   string        `name:"tls-cert" placeholder:"FILE" help:"Its certificate, in PEM; without one it makes its own, whose fingerprint it prints."`
 	TLSKey    string        `name:"tls-key" placeholder:"FILE" help:"The key of --tls-cert."`
 	Idle      time.Duration `default:"15m" placeholder:"TIME" help:"End workers that were started on demand after so long without a request (${default}); 0 never does."`
-	Install   bool          `help:"Make it a service of yours, of systemd or launchd, with these flags, and start it."`
+	Install   bool          `help:"Make it a service of yours, of systemd or launchd, with these flags, and start it. Secrets in the environment do not go along."`
 	Uninstall bool          `help:"End that service."`
 
 	NoTLS bool `name:"no-tls" help:"Plain HTTP also beyond this machine, for behind a proxy."`
@@ -45,10 +45,12 @@ func (c *serveCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	switch {
+	case a.flags().Queen != "":
+		return &usageError{message: "--queen is for a queen that runs elsewhere, and this is one", hint: "leave it out; --addr says where this one listens"}
 	case c.Install:
 		return c.install(ctx, a, o.Paths)
 	case c.Uninstall:
-		return c.uninstall(a)
+		return c.uninstall(ctx, a, o.Paths)
 	}
 	o.Prompter = nil // nobody is there to be asked
 	s := queen.ServeOptions{

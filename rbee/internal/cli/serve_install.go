@@ -5,30 +5,19 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strings"
 	"time"
 
 	"github.com/kardianos/service"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/rbee/internal/linger"
 	"github.com/rbee-keeper/rbee/rbee/internal/queen"
+	"github.com/rbee-keeper/rbee/rbee/internal/ui"
 )
-
-// serviceUnit is the queen as a service of systemd. TimeoutStopSec is more than
-// answers under way are given.
-const serviceUnit = `[Unit]
-Description={{Description}}
-
-[Service]
-ExecStart={{Path | cmdEscape}}{{range Arguments}} {{. | cmd}}{{end}}
-Restart=on-failure
-RestartSec=2
-TimeoutStopSec=45
-{{range EnvVars}}{{.}}
-{{end}}
-[Install]
-WantedBy=default.target
-`
 
 // answersWithin is how long a service that was started may take until it answers.
 const answersWithin = 20 * time.Second
@@ -39,57 +28,32 @@ type unused struct{}
 func (unused) Start(service.Service) error { return nil }
 func (unused) Stop(service.Service) error  { return nil }
 
-// service is the queen as a service of the user's own.
-func (c *serveCmd) service(a *app) (service.Service, error) {
+// onSystemd is false for launchd, which is the only other one.
+func onSystemd() (bool, error) {
 	manager := "none"
 	if s := service.ChosenSystem(); s != nil {
 		manager = s.String()
 	}
-	if manager != "linux-systemd" && manager != "darwin-launchd" {
-		return nil, &operations.Error{
-			Code: operations.CodeUnsupported, Message: "there is no service manager for users on this machine, neither systemd nor launchd",
-		}
+	switch manager {
+	case "linux-systemd":
+		return true, nil
+	case "darwin-launchd":
+		return false, nil
 	}
+	return false, &operations.Error{
+		Code: operations.CodeUnsupported, Message: "there is no service manager for users on this machine, neither systemd nor launchd",
+	}
+}
+
+// service is the queen as a service of the user's own.
+func (p servicePlan) service() (service.Service, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("finding the program's own file: %w", err)
 	}
-	args := []string{"serve", "--addr", c.Addr, "--idle", c.Idle.String()}
-	add := func(flag, value string) {
-		if value != "" {
-			args = append(args, flag, value)
-		}
-	}
-	absolute := func(path string) string {
-		if full, err := filepath.Abs(path); err == nil && path != "" {
-			return full
-		}
-		return path
-	}
-	g := a.flags()
-	add("--config", absolute(a.config()))
-	add("--tls-cert", absolute(c.TLSCert))
-	add("--tls-key", absolute(c.TLSKey))
-	add("--ssh-config-file", absolute(g.SSHConfigFile))
-	add("--binaries", absolute(g.Binaries))
-	for _, host := range c.Host {
-		add("--host", host)
-	}
-	for _, origin := range c.Origin {
-		add("--origin", origin)
-	}
-	if c.NoTLS {
-		args = append(args, "--no-tls")
-	}
-	env := map[string]string{}
-	for _, name := range []string{"XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME", "GITHUB_API_URL", "UV_DEFAULT_INDEX"} {
-		if v := a.p.Getenv(name); v != "" {
-			env[name] = v
-		}
-	}
 	return service.New(unused{}, &service.Config{
-		Name: "rbee-queen", DisplayName: "rbee queen", Description: "rbee queen", Executable: self, Arguments: args, EnvVars: env,
-		Option: service.KeyValue{"UserService": true, "SystemdScript": serviceUnit, "RunAtLoad": true, "KeepAlive": true},
+		Name: "rbee-queen", DisplayName: "rbee queen", Description: "rbee queen", Executable: self, Arguments: p.args, EnvVars: p.env,
+		Option: service.KeyValue{"UserService": true, "SystemdScript": p.unitText(self), "RunAtLoad": true, "KeepAlive": true},
 	})
 }
 
@@ -99,7 +63,12 @@ func (c *serveCmd) install(ctx context.Context, a *app, paths queen.Paths) error
 	if _, err := c.secure(a, paths, &s); err != nil {
 		return err // it would not start either
 	}
-	svc, err := c.service(a)
+	systemd, err := onSystemd()
+	if err != nil {
+		return err
+	}
+	plan := c.plan(a, paths, machine{runtime.GOOS, os.Getuid()})
+	svc, err := plan.service()
 	if err != nil {
 		return err
 	}
@@ -107,6 +76,9 @@ func (c *serveCmd) install(ctx context.Context, a *app, paths queen.Paths) error
 	_ = svc.Uninstall() // likewise
 	if err := svc.Install(); err != nil {
 		return fmt.Errorf("installing the service: %w", err)
+	}
+	if systemd {
+		plan.cautions = append(plan.cautions, letLinger(ctx, paths)...)
 	}
 	if err := svc.Start(); err != nil {
 		return fmt.Errorf("starting the service: %w", errors.Join(err, svc.Uninstall()))
@@ -116,8 +88,28 @@ func (c *serveCmd) install(ctx context.Context, a *app, paths queen.Paths) error
 			return fmt.Errorf("the service was started and does not answer; `journalctl --user -u rbee-queen` may say why: %w", err)
 		}
 	}
+	for _, w := range plan.cautions {
+		if err := ui.Warning(a.p.Stderr, a.style(a.p.Stderr), w.text, w.hint); err != nil {
+			return err
+		}
+	}
 	_, err = fmt.Fprintf(a.p.Stdout, "✅ The queen runs as a service of yours, at %s\n", c.Addr)
 	return err
+}
+
+// lingerMark is there while rbee has turned lingering on for the queen's service.
+func lingerMark(paths queen.Paths) string { return filepath.Join(paths.StateDir, "queen-lingers") }
+
+// letLinger lets the service outlive this login, or tells that it will not.
+func letLinger(ctx context.Context, paths queen.Paths) []caution {
+	on, err := linger.Enable(ctx, runCommand)
+	if err != nil {
+		return []caution{{"the service ends when you log out: " + err.Error(), "an administrator can change that, with `loginctl enable-linger` and your name"}}
+	}
+	if on {
+		_ = errors.Join(os.MkdirAll(paths.StateDir, 0o700), os.WriteFile(lingerMark(paths), nil, 0o600)) // without it, lingering only stays on
+	}
+	return nil
 }
 
 func awaitHealth(ctx context.Context, url string) error {
@@ -138,8 +130,12 @@ func awaitHealth(ctx context.Context, url string) error {
 }
 
 // uninstall ends the service. Workers go on.
-func (c *serveCmd) uninstall(a *app) error {
-	svc, err := c.service(a)
+func (c *serveCmd) uninstall(ctx context.Context, a *app, paths queen.Paths) error {
+	systemd, err := onSystemd()
+	if err != nil {
+		return err
+	}
+	svc, err := servicePlan{}.service()
 	if err != nil {
 		return err
 	}
@@ -147,6 +143,23 @@ func (c *serveCmd) uninstall(a *app) error {
 	if err := svc.Uninstall(); err != nil {
 		return fmt.Errorf("removing the service: %w", errors.Join(stopped, err))
 	}
+	if _, err := os.Stat(lingerMark(paths)); systemd && err == nil {
+		err := linger.Disable(ctx, runCommand, filepath.Join(paths.Home, ".config", "systemd", "user"))
+		if err = errors.Join(err, os.Remove(lingerMark(paths))); err != nil {
+			return fmt.Errorf("the service is removed; letting your services end with the login: %w", err)
+		}
+	}
 	_, err = fmt.Fprintln(a.p.Stdout, "✅ The queen is no service any more; workers go on")
 	return err
+}
+
+// runCommand runs a program of the system for at most 20 s.
+func runCommand(ctx context.Context, argv ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, argv[0], argv[1:]...).CombinedOutput() //nolint:gosec // fixed names
+	if err != nil {
+		err = fmt.Errorf("%s: %w: %s", strings.Join(argv, " "), err, strings.TrimSpace(string(out)))
+	}
+	return string(out), err
 }

@@ -23,6 +23,10 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/jobs"
 )
 
+// jobBytes bounds the events that jobs keep, and the reports: the machine's memory is
+// there for models.
+const jobBytes = 8 << 20
+
 // ServeOptions are the daemon's. The zero value works.
 type ServeOptions struct {
 	Port int          // 0: that of the settings, or 8600
@@ -98,7 +102,7 @@ func (h *Hive) Serve(ctx context.Context, o ServeOptions) error {
 		return errors.Join(err, ln.Close())
 	}
 	defer rt.workers.Close()
-	work := jobs.New(rt, jobs.Options{Log: o.Log})
+	work := jobs.New(rt, jobs.Options{Log: o.Log, MaxBytes: jobBytes, KeepBytes: jobBytes})
 	rec, err := h.newRecord(o.Port)
 	if err == nil {
 		err = atomicfile.WriteJSON(h.path(daemonFile), rec)

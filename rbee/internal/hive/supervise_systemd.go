@@ -5,12 +5,12 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"os/user"
 	"path/filepath"
 	"strings"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
+	"github.com/rbee-keeper/rbee/rbee/internal/linger"
 )
 
 // systemd is the user's own service manager.
@@ -86,18 +86,12 @@ func (s systemd) enable(ctx context.Context, auto bool) error {
 
 // linger lets the user's services run without a login, where that is allowed.
 func (s systemd) linger(ctx context.Context) {
-	u, err := user.Current()
-	if err != nil {
+	if on, err := linger.Enable(ctx, s.h.run); err != nil || !on {
 		return
 	}
-	if _, err := os.Stat("/var/lib/systemd/linger/" + u.Username); err == nil {
-		return
-	}
-	if _, err := s.h.run(ctx, "loginctl", "enable-linger"); err == nil {
-		rec := s.h.supervision()
-		rec.Linger = true
-		_ = atomicfile.WriteJSON(s.h.path(supervisorFile), rec) // without it, linger only stays on
-	}
+	rec := s.h.supervision()
+	rec.Linger = true
+	_ = atomicfile.WriteJSON(s.h.path(supervisorFile), rec) // without it, linger only stays on
 }
 
 func (s systemd) stop(ctx context.Context) error {
@@ -126,8 +120,7 @@ func (s systemd) remove(ctx context.Context) error {
 	}
 	_, err = s.h.run(ctx, "systemctl", "--user", "daemon-reload")
 	if s.h.supervision().Linger {
-		_, lingerErr := s.h.run(ctx, "loginctl", "disable-linger")
-		err = errors.Join(err, lingerErr)
+		err = errors.Join(err, linger.Disable(ctx, s.h.run, filepath.Dir(path)))
 	}
 	return err
 }

@@ -15,7 +15,6 @@ import (
 // by one; those of events that were replaced are missing.
 type buffer struct {
 	maxEvents int
-	maxBytes  int
 	kept      []kept
 	bytes     int
 	last      int64   // id of the last event
@@ -36,9 +35,7 @@ type subject struct {
 	step     operations.Step
 }
 
-func newBuffer(maxEvents, maxBytes int) *buffer {
-	return &buffer{maxEvents: max(maxEvents, 1), maxBytes: maxBytes}
-}
+func newBuffer(maxEvents int) *buffer { return &buffer{maxEvents: max(maxEvents, 1)} }
 
 func subjectOf(e operations.Event) subject {
 	if e.Type != operations.EventProgress {
@@ -65,12 +62,23 @@ func (b *buffer) add(e operations.Event) {
 	data := encode(b.last, e)
 	b.kept = append(b.kept, kept{b.last, data})
 	b.bytes += len(data)
-	for len(b.kept) > b.maxEvents || b.bytes > b.maxBytes {
-		b.lost = b.kept[0].id
-		b.bytes -= len(b.kept[0].data)
-		b.kept[0] = kept{} // let go of its data before the slice moves on
-		b.kept = b.kept[1:]
+	for len(b.kept) > b.maxEvents {
+		b.dropFirst()
 	}
+}
+
+// shrink drops the oldest events until so many bytes are gone.
+func (b *buffer) shrink(by int) {
+	for goal := b.bytes - by; len(b.kept) > 0 && b.bytes > goal; {
+		b.dropFirst()
+	}
+}
+
+func (b *buffer) dropFirst() {
+	b.lost = b.kept[0].id
+	b.bytes -= len(b.kept[0].data)
+	b.kept[0] = kept{} // let go of its data before the slice moves on
+	b.kept = b.kept[1:]
 }
 
 // copy writes the events after an id to out, until there are limit bytes, and
@@ -97,7 +105,10 @@ func (b *buffer) copy(after int64, limit int, out *bytes.Buffer) int64 {
 // encode writes an event as a stream has it.
 func encode(id int64, e operations.Event) []byte {
 	data, err := json.Marshal(e)
-	if err != nil { // a time that JSON has no form for
+	if err == nil && len(data) > maxEvent {
+		err = fmt.Errorf("it has %d bytes, and may have %d", len(data), maxEvent)
+	}
+	if err != nil { // or a time that JSON has no form for
 		data, _ = json.Marshal(operations.Event{Time: time.Now(), Type: operations.EventNote, Message: "an event cannot be written: " + err.Error()})
 	}
 	out := make([]byte, 0, len(data)+48)

@@ -17,7 +17,7 @@ func TestBufferCoalesces(t *testing.T) {
 		return operations.Event{Type: operations.EventProgress, Hive: hive, Message: message, Step: step}
 	}
 	one, same, other := &operations.Step{Worker: "a"}, &operations.Step{Worker: "a"}, &operations.Step{Worker: "b"}
-	b := newBuffer(100, 1<<20)
+	b := newBuffer(100)
 	for _, e := range []operations.Event{
 		progress("h", "", one), progress("h", "", same), // replaced
 		progress("h", "", other), progress("h", "m", other), progress("i", "m", other), progress("i", "m", nil), // all differ
@@ -43,29 +43,38 @@ func TestBufferCoalesces(t *testing.T) {
 	}
 }
 
-func TestBufferBytes(t *testing.T) {
+func TestBufferShrinks(t *testing.T) {
 	t.Parallel()
-	b := newBuffer(1000, 10_000)
+	b := newBuffer(1000)
 	for range 50 {
 		b.add(operations.Event{Type: operations.EventLog, Text: strings.Repeat("x", 1000)})
-		if b.bytes > 10_000 {
-			t.Fatalf("%d bytes", b.bytes)
-		}
 	}
-	if len(b.kept) < 8 || b.last != 50 {
-		t.Errorf("%d kept of %d", len(b.kept), b.last)
+	had, one := b.bytes, len(b.kept[0].data)
+	b.shrink(3*one + 1)
+	if len(b.kept) != 46 || b.bytes < had-4*one-10 || b.bytes > had-4*one+10 || b.lost != 4 {
+		t.Errorf("%d kept, %d bytes of %d, %d lost", len(b.kept), b.bytes, had, b.lost)
 	}
-	b.add(operations.Event{Type: operations.EventLog, Text: strings.Repeat("x", 20_000)}) // one that never fits
+	b.shrink(had)
 	var out bytes.Buffer
-	if last := b.copy(50, 1<<20, &out); last != 51 || !strings.Contains(out.String(), "id: 51\n") || !strings.Contains(out.String(), "up to 1 events are missing") {
-		t.Errorf("%d %q", last, out.String())
+	if last := b.copy(2, 1<<20, &out); last != 50 || b.bytes != 0 || !strings.Contains(out.String(), "up to 48 events are missing") {
+		t.Errorf("%d %q, %d bytes", last, out.String(), b.bytes)
+	}
+}
+
+// An event that no client would read is told of.
+func TestBufferHugeEvent(t *testing.T) {
+	t.Parallel()
+	b := newBuffer(10)
+	b.add(operations.Event{Type: operations.EventLog, Text: strings.Repeat("x", 16<<20)})
+	if text := string(b.kept[0].data); len(text) > 1000 || !strings.Contains(text, "cannot be written: it has 167") {
+		t.Errorf("%.300s", text)
 	}
 }
 
 // A batch is bounded and goes on where the last one ended.
 func TestBufferBatches(t *testing.T) {
 	t.Parallel()
-	b := newBuffer(1000, 1<<20)
+	b := newBuffer(1000)
 	for range 100 {
 		b.add(operations.Event{Type: operations.EventNote, Message: strings.Repeat("x", 100)})
 	}
@@ -97,7 +106,7 @@ func TestAdmitRepeated(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := New(quick{}, Options{KeepFinished: 2})
 		ask := func(key string, age time.Duration) *refusal {
-			_, no := s.admit(asked{op: operations.HiveList{}, key: key, age: age})
+			_, no := s.admit(&asked{op: operations.HiveList{}, key: key, age: age})
 			synctest.Wait()
 			return no
 		}

@@ -29,16 +29,21 @@ func refusef(status int, code operations.Code, format string, args ...any) *refu
 // asked is what a client sent.
 type asked struct {
 	op     operations.Operation
+	job    operations.Job    // op, described
 	digest [sha256.Size]byte // of the body
 	key    string            // Idempotency-Key; empty: none
 	age    time.Duration     // Idempotency-Age: how long ago the key was used first
+	id     string            // X-Request-Id; empty: none
+	held   int64             // how much of Server.held is its; its job takes that over
 }
 
 func (s *Server) create(w http.ResponseWriter, r *http.Request) {
-	a, no := s.read(w, r)
+	var a asked
+	defer func() { s.release(a.held) }()
+	no := s.read(w, r, &a)
 	var j *job
 	if no == nil {
-		j, no = s.admit(a)
+		j, no = s.admit(&a)
 	}
 	if no != nil {
 		if no.status == http.StatusTooManyRequests {
@@ -55,45 +60,102 @@ func (s *Server) create(w http.ResponseWriter, r *http.Request) {
 }
 
 // read takes the request apart.
-func (s *Server) read(w http.ResponseWriter, r *http.Request) (a asked, no *refusal) {
+func (s *Server) read(w http.ResponseWriter, r *http.Request, a *asked) *refusal {
 	// A page in a browser cannot send this type to another site without being
 	// allowed to, so nothing else is taken for JSON.
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
-		return a, refusef(http.StatusUnsupportedMediaType, operations.CodeBadOperation,
+		return refusef(http.StatusUnsupportedMediaType, operations.CodeBadOperation,
 			"the content type is %q, want application/json", r.Header.Get("Content-Type"))
 	}
-	a.key = r.Header.Get("Idempotency-Key")
+	a.id, a.key = r.Header.Get(operations.RequestIDHeader), r.Header.Get("Idempotency-Key")
 	if len(a.key) > 200 {
-		return a, refusef(http.StatusBadRequest, operations.CodeBadOperation, "the Idempotency-Key has %d bytes, want at most 200", len(a.key))
+		return refusef(http.StatusBadRequest, operations.CodeBadOperation, "the Idempotency-Key has %d bytes, want at most 200", len(a.key))
 	}
 	if age := r.Header.Get("Idempotency-Age"); age != "" {
 		seconds, err := strconv.ParseFloat(age, 64)
 		if err != nil || !(seconds >= 0 && seconds < 1e9) {
-			return a, refusef(http.StatusBadRequest, operations.CodeBadOperation, "the Idempotency-Age is %q, want seconds", age)
+			return refusef(http.StatusBadRequest, operations.CodeBadOperation, "the Idempotency-Age is %q, want seconds", age)
 		}
 		a.age = time.Duration(seconds*float64(time.Second)) + keyMargin
 	}
-
-	control := http.NewResponseController(w)
-	_ = control.SetReadDeadline(time.Now().Add(readTimeout)) // where it can be set
-	defer func() { _ = control.SetReadDeadline(time.Time{}) }()
-	body, err := io.ReadAll(io.LimitReader(r.Body, s.opts.MaxBody+1))
-	switch {
-	case err != nil:
-		return a, refusef(http.StatusBadRequest, operations.CodeBadOperation, "reading the operation: %v", err)
-	case int64(len(body)) > s.opts.MaxBody:
-		_, _ = io.CopyN(io.Discard, r.Body, 16<<20) // most clients read the answer only once they have sent all
-		return a, refusef(http.StatusRequestEntityTooLarge, operations.CodeBadOperation, "the operation has more than %d bytes", s.opts.MaxBody)
+	body, no := s.body(w, r, a)
+	if no != nil {
+		return no
 	}
 	a.digest = sha256.Sum256(body)
+	var err error
 	if a.op, err = operations.Parse(body); err != nil {
-		return a, &refusal{http.StatusBadRequest, asError(err)}
+		return &refusal{http.StatusBadRequest, asError(err)}
 	}
-	return a, nil
+	a.job = operations.NewJob("", a.op) // a long one takes a while
+	return nil
+}
+
+// body reads an operation, at the sender's pace, if there is room for it.
+func (s *Server) body(w http.ResponseWriter, r *http.Request, a *asked) ([]byte, *refusal) {
+	control := http.NewResponseController(w)
+	from := timed{r.Body, control}
+	defer func() { _ = control.SetReadDeadline(time.Time{}) }()
+	refuse := func(status int, format string, args ...any) ([]byte, *refusal) {
+		_, _ = io.CopyN(io.Discard, from, s.opts.MaxBody) // most clients read the answer only once they have sent all
+		return nil, refusef(status, operations.CodeBadOperation, format, args...)
+	}
+	expected := r.ContentLength
+	if expected < 0 { // it does not say
+		expected = s.opts.MaxBody
+	}
+	if expected > s.opts.MaxBody {
+		return refuse(http.StatusRequestEntityTooLarge, "the operation has more than %d bytes", s.opts.MaxBody)
+	}
+	if !s.reserve(a, expected) {
+		return refuse(http.StatusTooManyRequests, "the operations that run there have %d bytes already, and this one has no room beside them", s.opts.MaxBodies)
+	}
+	body, err := io.ReadAll(io.LimitReader(from, s.opts.MaxBody+1))
+	switch {
+	case err != nil:
+		return nil, refusef(http.StatusBadRequest, operations.CodeBadOperation, "reading the operation: %v", err)
+	case int64(len(body)) > s.opts.MaxBody:
+		return refuse(http.StatusRequestEntityTooLarge, "the operation has more than %d bytes", s.opts.MaxBody)
+	}
+	s.reserve(a, int64(len(body))) // never more than before
+	return body, nil
+}
+
+// timed gives every piece of a body its time.
+type timed struct {
+	io.Reader
+	control *http.ResponseController
+}
+
+func (t timed) Read(p []byte) (int, error) {
+	_ = t.control.SetReadDeadline(time.Now().Add(readTimeout)) // where it can be set
+	return t.Reader.Read(p)
+}
+
+// reserve counts so many bytes for an operation, in place of what it had, if there is
+// room for them.
+func (s *Server) reserve(a *asked, bytes int64) bool {
+	if bytes <= smallBody {
+		bytes = 0
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if bytes > a.held && s.held+bytes-a.held > s.opts.MaxBodies {
+		return false
+	}
+	s.held += bytes - a.held
+	a.held = bytes
+	return true
+}
+
+func (s *Server) release(bytes int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held -= bytes
 }
 
 // admit returns the job of the key, or begins one.
-func (s *Server) admit(a asked) (*job, *refusal) {
+func (s *Server) admit(a *asked) (*job, *refusal) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.prune()
@@ -116,11 +178,14 @@ func (s *Server) admit(a asked) (*job, *refusal) {
 }
 
 // begin makes a job and runs it. s.mu is held.
-func (s *Server) begin(a asked) *job {
-	var id [8]byte
-	_, _ = rand.Read(id[:]) // never fails
-	ctx, cancel := context.WithCancelCause(context.Background())
-	j := newJob(hex.EncodeToString(id[:]), a, s.opts.MaxEvents, cancel)
+func (s *Server) begin(a *asked) *job {
+	var random [8]byte
+	_, _ = rand.Read(random[:]) // never fails
+	id := hex.EncodeToString(random[:])
+	ctx := operations.WithRequestID(operations.WithRequestID(context.Background(), id), a.id)
+	ctx, cancel := context.WithCancelCause(ctx)
+	j := newJob(ctx, id, a, s.opts, cancel)
+	a.held = 0
 	s.jobs[j.id] = j
 	s.order = append(s.order, j)
 	if a.key != "" {
@@ -154,10 +219,37 @@ func reply(w http.ResponseWriter, status int, v any) {
 	if err != nil { // a report that has been written once already: cannot be
 		status, data = http.StatusInternalServerError, []byte(`{"error":{"code":"failed","message":"the answer cannot be written"}}`)
 	}
+	writeHead(w, status)
+	_, _ = w.Write(append(data, '\n')) // a client that has gone needs no answer
+}
+
+// replyWith answers with a job and its report, if there is one, at the reader's pace.
+func replyWith(w http.ResponseWriter, job operations.Job, report []byte) {
+	data, err := json.Marshal(job)
+	if err != nil || report == nil {
+		reply(w, http.StatusOK, job)
+		return
+	}
+	writeHead(w, http.StatusOK)
+	out := newSender(w)
+	defer out.end()
+	data = append(data[:len(data)-1], `,"report":`...) // before the end of the object
+	for _, part := range [][]byte{data, report, []byte("}\n")} {
+		for len(part) > 0 {
+			n := min(len(part), pieceBytes)
+			if out.write(part[:n]) != nil {
+				return // a client that has gone needs no more
+			}
+			part = part[n:]
+		}
+	}
+}
+
+// writeHead sends the head of an answer in JSON.
+func writeHead(w http.ResponseWriter, status int) {
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
-	_, _ = w.Write(append(data, '\n')) // a client that has gone needs no answer
 }

@@ -28,46 +28,68 @@ type job struct {
 	endedAt   time.Time // set once it is in Server.ended
 	cancel    context.CancelCauseFunc
 	done      chan struct{}
+	held      int64       // bytes of its operation, as far as they count
+	alone     *time.Timer // ends it unless somebody reads; nil: it needs nobody
 
-	mu     sync.Mutex
-	info   operations.Job
-	events *buffer
-	last   []byte        // what ends every stream; nil while it runs
-	wake   chan struct{} // closed at the next change; nil: nobody waits
+	mu      sync.Mutex
+	info    operations.Job
+	report  []byte // what it ended with, as JSON; nil: nothing
+	events  *buffer
+	readers int
+	last    []byte        // what ends every stream; nil while it runs
+	wake    chan struct{} // closed at the next change; nil: nobody waits
 }
 
-func newJob(id string, a asked, maxEvents int, cancel context.CancelCauseFunc) *job {
+// newJob makes the job of what was asked for. ctx is the one it works in.
+func newJob(ctx context.Context, id string, a *asked, o Options, cancel context.CancelCauseFunc) *job {
 	j := &job{
 		id: id, key: a.key, digest: a.digest, createdAt: time.Now(), cancel: cancel, done: make(chan struct{}),
-		info: operations.NewJob(id, a.op), events: newBuffer(maxEvents, maxBytes),
+		info: a.job, events: newBuffer(o.MaxEvents), held: a.held,
 	}
-	j.info.CreatedAt = j.createdAt.UTC()
+	j.info.ID, j.info.CreatedAt, j.info.RequestID = id, j.createdAt.UTC(), operations.RequestID(ctx)
+	if operations.OnlyTells(a.op) {
+		j.alone = time.AfterFunc(o.Unheard, func() { cancel(errUnheard) })
+	}
 	return j
+}
+
+var errUnheard = &operations.Error{Code: operations.CodeCanceled, Message: "nobody listens any more"}
+
+// attend counts a reader, until leave is called.
+func (j *job) attend(unheard time.Duration) (leave func()) {
+	if j.alone == nil {
+		return func() {}
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.readers++; j.readers == 1 {
+		j.alone.Stop()
+	}
+	return func() {
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		if j.readers--; j.readers == 0 && j.last == nil {
+			j.alone.Reset(unheard)
+		}
+	}
 }
 
 // ending is how a job ends.
 type ending struct {
 	state  operations.JobState
-	report *written          // nil: none
+	report []byte            // as JSON, as it was then: the runner may go on to use what it points to; nil: none
 	err    *operations.Error // nil: none
 	last   []byte            // the end of its streams
-}
 
-// written is a report as it was when the job ended: the runner may go on to use
-// what its report points to.
-type written struct {
-	json.RawMessage
-	outcome operations.Outcome
+	outcome operations.Outcome // of the report
 }
-
-func (w *written) Outcome() operations.Outcome { return w.outcome }
 
 var errExited = errors.New("the operation ended its goroutine")
 
 // run performs the operation and ends the job, whatever the runner does.
 func (s *Server) run(ctx context.Context, j *job, op operations.Operation) {
 	kind := op.Kind()
-	s.log.Info("job begins", "job", j.id, "operation", kind, "hive", j.describe().HiveID)
+	s.log.Info("job begins", "job", j.id, "operation", kind, "hive", j.describe().HiveID, "request", operations.RequestID(ctx))
 	end := conclude(ctx, kind, nil, errExited)
 	defer func() {
 		if p := recover(); p != nil {
@@ -76,7 +98,7 @@ func (s *Server) run(ctx context.Context, j *job, op operations.Operation) {
 		}
 		s.leave(j, end)
 	}()
-	report, err := s.runner.Run(ctx, op, j.add)
+	report, err := s.runner.Run(ctx, op, func(e operations.Event) { s.tell(j, e) })
 	end = conclude(ctx, kind, report, err)
 }
 
@@ -86,7 +108,9 @@ func (s *Server) leave(j *job, end ending) {
 	s.mu.Lock()
 	j.end(end)
 	s.running--
+	s.held -= j.held
 	s.ended = append(s.ended, j)
+	s.kept += int64(len(end.report))
 	s.prune()
 	s.mu.Unlock()
 
@@ -114,7 +138,7 @@ func conclude(ctx context.Context, kind operations.Kind, report operations.Repor
 		if wrong != nil {
 			return conclude(ctx, kind, nil, fmt.Errorf("the report of %s cannot be written: %w", kind, wrong))
 		}
-		e.report = &written{data, report.Outcome()}
+		e.report, e.outcome = data, report.Outcome()
 	}
 	if err == nil && report == nil {
 		err = fmt.Errorf("%s ended without a report", kind)
@@ -122,23 +146,31 @@ func conclude(ctx context.Context, kind operations.Kind, report operations.Repor
 	if err != nil {
 		e.err = asError(err)
 	}
-	whole := err == nil && e.report.outcome == operations.OutcomeOK
+	whole := err == nil && e.outcome == operations.OutcomeOK
 	switch {
 	case ctx.Err() != nil && !whole:
 		e.state = operations.JobCanceled
 		if e.err != nil && e.err.Code != operations.CodeCanceled {
-			e.err.Code, e.err.Message = operations.CodeCanceled, context.Cause(ctx).Error()+": "+e.err.Message
+			e.err.Code = operations.CodeCanceled
+			if cause := context.Cause(ctx).Error(); e.err.Message != cause {
+				e.err.Message = cause + ": " + e.err.Message
+			}
 		}
 	case err != nil:
 		e.state = operations.JobFailed
 	default:
 		e.state = operations.JobDone
 	}
-	data, _ := json.Marshal(struct { // of parts that can be written
+	result := struct {
 		Operation operations.Kind   `json:"operation"`
-		Report    *written          `json:"report,omitempty"`
+		Report    json.RawMessage   `json:"report,omitempty"`
+		Bytes     int               `json:"report_bytes,omitempty"` // of a report that went before it, in pieces
 		Error     *operations.Error `json:"error,omitempty"`
-	}{kind, e.report, e.err})
+	}{kind, e.report, 0, e.err}
+	if len(e.report) > pieceBytes {
+		result.Report, result.Bytes = nil, len(e.report)
+	}
+	data, _ := json.Marshal(result) // of parts that can be written
 	word := "[DONE]"
 	switch e.state {
 	default:
@@ -160,15 +192,42 @@ func (j *job) describe() operations.Job {
 	return info
 }
 
-// add is the handler of the job's events. After the end it does nothing.
-func (j *job) add(e operations.Event) {
+// add keeps an event, and returns how many bytes more are kept now. After the end it
+// does nothing.
+func (j *job) add(e operations.Event) (more int) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.last != nil {
-		return
+		return 0
 	}
+	before := j.events.bytes
 	j.events.add(e)
 	j.changed()
+	return j.events.bytes - before
+}
+
+// eventBytes is how much its events take.
+func (j *job) eventBytes() int {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.events.bytes
+}
+
+// shrink drops its oldest events until so many bytes are gone, and returns how many
+// that were.
+func (j *job) shrink(by int) int {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	before := j.events.bytes
+	j.events.shrink(by)
+	return before - j.events.bytes
+}
+
+// result is the report that it ended with, as JSON; nil: none.
+func (j *job) result() []byte {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.report
 }
 
 func (j *job) end(e ending) {
@@ -176,10 +235,11 @@ func (j *job) end(e ending) {
 	defer j.mu.Unlock()
 	j.endedAt = time.Now()
 	j.info.State, j.info.EndedAt, j.info.Error = e.state, j.endedAt.UTC(), e.err
-	if e.report != nil {
-		j.info.Report, j.info.Outcome = e.report, e.report.outcome
-	}
+	j.report, j.info.Outcome = e.report, e.outcome
 	j.last = e.last
+	if j.alone != nil {
+		j.alone.Stop()
+	}
 	j.changed()
 }
 

@@ -31,13 +31,32 @@
 //
 //	data: [DONE]
 //
+// A report of more than 256 KiB goes before the end, in pieces whose data is to be
+// put together as it comes; the result then has its length in bytes in place of it:
+//
+//	event: report
+//	data: {"model":"…","files":[{"name":"bee.png","data":"iVBORw0KGgo
+//
+//	event: result
+//	data: {"operation":"infer","report_bytes":1398256}
+//
 // A reader goes on where it stopped by the header Last-Event-ID or the query
 // ?after=N. Every 15 seconds without an event a comment is sent.
 //
 // Events are kept for readers that come later or are slow; a job never waits for
-// a reader. What is kept is bounded, in number and in bytes: progress that
-// follows progress of the same thing replaces it, and the oldest events go
-// first. A reader that asks for some that are gone gets a note in their place.
+// a reader. What is kept is bounded, in number for each job and in bytes for all
+// together: progress that follows progress of the same thing replaces it, and the
+// oldest events go first, of the job that has most. A reader that asks for some
+// that are gone gets a note in their place.
+//
+// A job that only tells of what happens ([operations.OnlyTells]) is canceled when
+// nobody has read its stream for a while: a reader that fell asleep cannot do it.
+//
+// # Request ids
+//
+// A job works under the X-Request-Id that it was asked for with, or its own id: the
+// log has it, and [operations.RequestID] of the runner's context, by which a client
+// that the runner uses hands it on.
 //
 // # Asking twice
 //
@@ -61,6 +80,7 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
@@ -79,23 +99,41 @@ type Options struct {
 	// KeepFor is how long a job is kept after it ended; 0 means 10 minutes.
 	KeepFor time.Duration
 
-	// MaxEvents is how many events of one job are kept; 0 means 10000. They
-	// never take more than 16 MiB.
+	// KeepBytes is how many bytes the reports of jobs that have ended may have
+	// together before the first that ended is forgotten; 0 means 64 MiB. The one
+	// that ended last is kept, whatever its report has.
+	KeepBytes int64
+
+	// MaxEvents is how many events of one job are kept; 0 means 10000.
 	MaxEvents int
+
+	// MaxBytes is how many bytes the events of all jobs may have together before
+	// the oldest of the job with most are dropped; 0 means 32 MiB.
+	MaxBytes int64
 
 	// MaxRunning is how many jobs may run at once; 0 means 256.
 	MaxRunning int
 
-	// MaxBody is how many bytes an operation may have; 0 means 1 MiB.
+	// MaxBody is how many bytes an operation may have; 0 means 64 MiB.
 	MaxBody int64
+
+	// MaxBodies is how many bytes the operations that come in and run may have
+	// together; 0 means twice MaxBody. Those of less than 64 KiB do not count.
+	MaxBodies int64
+
+	// Unheard is how long a job that only tells ([operations.OnlyTells]) goes on
+	// without a reader before it is canceled; 0 means 2 minutes.
+	Unheard time.Duration
 }
 
 const (
-	maxBytes     = 16 << 20         // of the events of one job
 	heartbeat    = 15 * time.Second // without an event
-	writeTimeout = 30 * time.Second // for one piece of a stream
-	readTimeout  = 30 * time.Second // for the body of a request
+	writeTimeout = 30 * time.Second // for one piece of a stream or an answer
+	readTimeout  = 30 * time.Second // for one piece of the body of a request
 	batchBytes   = 64 << 10         // of events written at once
+	pieceBytes   = 256 << 10        // of a report written at once
+	maxEvent     = 15 << 20         // bytes; clients read 16 MiB at most
+	smallBody    = 64 << 10         // bytes of an operation that are not worth counting
 	keyMargin    = 5 * time.Second  // by which a key's age may be wrong
 )
 
@@ -115,6 +153,10 @@ type Server struct {
 	keys    map[string]*job // by Idempotency-Key
 	since   time.Time       // a key that was first used after this is in keys, or unused
 	running int
+	held    int64 // bytes of operations that come in and run
+	kept    int64 // bytes of the reports of those in ended
+
+	events atomic.Int64 // bytes of the events of all jobs
 }
 
 // New makes a server. Its jobs run until they end or the server is closed.
@@ -122,8 +164,12 @@ func New(r operations.Runner, o Options) *Server {
 	o.KeepFinished = orDefault(o.KeepFinished, 100)
 	o.KeepFor = orDefault(o.KeepFor, 10*time.Minute)
 	o.MaxEvents = orDefault(o.MaxEvents, 10000)
+	o.KeepBytes = orDefault(o.KeepBytes, 64<<20)
+	o.MaxBytes = orDefault(o.MaxBytes, 32<<20)
 	o.MaxRunning = orDefault(o.MaxRunning, 256)
-	o.MaxBody = orDefault(o.MaxBody, 1<<20)
+	o.MaxBody = orDefault(o.MaxBody, 64<<20)
+	o.MaxBodies = orDefault(o.MaxBodies, 2*o.MaxBody)
+	o.Unheard = orDefault(o.Unheard, 2*time.Minute)
 	s := &Server{
 		runner: r, opts: o, log: o.Log, mux: http.NewServeMux(),
 		jobs: map[string]*job{}, keys: map[string]*job{}, since: time.Now(),
@@ -164,17 +210,40 @@ func (s *Server) Running() int {
 
 var errClosed = &operations.Error{Code: operations.CodeCanceled, Message: "rbee there is ending"}
 
+// Drain takes no new jobs and waits until those that run have ended by themselves.
+// Those that only tell have no end of their own, and are canceled. If ctx ends
+// before, it returns an error and the others run on.
+func (s *Server) Drain(ctx context.Context) error {
+	jobs := s.refuseMore()
+	for _, j := range jobs {
+		if j.alone != nil {
+			j.cancel(errClosed)
+		}
+	}
+	return s.await(ctx, jobs)
+}
+
 // Close takes no new jobs, cancels those that run and waits until they have
 // ended. If ctx ends before, it returns an error and they go on ending. Streams
 // are served to their end meanwhile and later: shut the HTTP server down after.
 func (s *Server) Close(ctx context.Context) error {
-	s.mu.Lock()
-	s.closed = true
-	jobs := append([]*job{}, s.order...)
-	s.mu.Unlock()
+	jobs := s.refuseMore()
 	for _, j := range jobs {
 		j.cancel(errClosed) // does nothing to one that has ended
 	}
+	return s.await(ctx, jobs)
+}
+
+// refuseMore takes no new jobs from now on, and returns those that there are.
+func (s *Server) refuseMore() []*job {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	return append([]*job{}, s.order...)
+}
+
+// await waits until these jobs have ended, or ctx has.
+func (s *Server) await(ctx context.Context, jobs []*job) error {
 	for _, j := range jobs {
 		select {
 		case <-j.done:
@@ -206,14 +275,13 @@ func (s *Server) list(w http.ResponseWriter, _ *http.Request) {
 	}{make([]operations.Job, len(jobs))}
 	for i, j := range jobs {
 		answer.Jobs[i] = j.describe()
-		answer.Jobs[i].Report = nil
 	}
 	reply(w, http.StatusOK, answer)
 }
 
 func (s *Server) get(w http.ResponseWriter, r *http.Request) {
 	if j := s.find(w, r); j != nil {
-		reply(w, http.StatusOK, j.describe())
+		replyWith(w, j.describe(), j.result())
 	}
 }
 
@@ -230,17 +298,50 @@ func (s *Server) cancel(w http.ResponseWriter, r *http.Request) {
 		s.log.Info("job is canceled", "job", job.ID, "operation", job.Operation)
 		j.cancel(errCanceled)
 	}
-	job := j.describe()
-	job.Report = nil
-	reply(w, status, job)
+	reply(w, status, j.describe())
+}
+
+// tell hands an event of a job on to its readers. When the events of all jobs take
+// too much, some go.
+func (s *Server) tell(j *job, e operations.Event) {
+	if s.events.Add(int64(j.add(e))) > s.opts.MaxBytes {
+		s.makeRoom()
+	}
+}
+
+// makeRoom drops the oldest events of the job that has most, and again, until there
+// is room for a while: who tells little loses nothing to who tells much.
+func (s *Server) makeRoom() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.events.Load() <= s.opts.MaxBytes {
+		return
+	}
+	for {
+		over := int(s.events.Load() - s.opts.MaxBytes*7/8)
+		var biggest *job
+		most := 0
+		for _, j := range s.order {
+			if n := j.eventBytes(); n > most {
+				biggest, most = j, n
+			}
+		}
+		if over <= 0 || biggest == nil {
+			return
+		}
+		s.events.Add(-int64(biggest.shrink(min(over, (most+1)/2))))
+	}
 }
 
 // prune forgets jobs that ended long ago, or before many others. s.mu is held.
 func (s *Server) prune() {
 	oldest := time.Now().Add(-s.opts.KeepFor)
-	for len(s.ended) > 0 && (len(s.ended) > s.opts.KeepFinished || !s.ended[0].endedAt.After(oldest)) {
+	excess := func() bool { return len(s.ended) > 1 && s.kept > s.opts.KeepBytes }
+	for len(s.ended) > 0 && (len(s.ended) > s.opts.KeepFinished || !s.ended[0].endedAt.After(oldest) || excess()) {
 		j := s.ended[0]
 		s.ended[0], s.ended = nil, s.ended[1:]
+		s.kept -= int64(len(j.result()))
+		s.events.Add(-int64(j.eventBytes()))
 		delete(s.jobs, j.id)
 		for i, other := range s.order {
 			if other == j {

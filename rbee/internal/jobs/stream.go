@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strconv"
 	"time"
+	"unicode/utf8"
 
 	"github.com/rbee-keeper/rbee/operations"
 )
@@ -26,7 +27,9 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Accel-Buffering", "no") // nginx would collect events
 	h.Set("X-Content-Type-Options", "nosniff")
-	out := sender{w: w, control: http.NewResponseController(w)}
+	defer j.attend(s.opts.Unheard)()
+	out := newSender(w)
+	defer out.end()
 	if err := out.control.Flush(); errors.Is(err, http.ErrNotSupported) { // nothing is written yet
 		s.log.Error("a stream is not possible: what wraps the jobs handler hides http.Flusher")
 		refuse(w, http.StatusInternalServerError, &operations.Error{Code: operations.CodeFailed, Message: "rbee there cannot stream"})
@@ -48,7 +51,9 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 			continue
 		}
 		if end != nil {
-			_ = out.send(end) // nothing comes after
+			if out.pieces(j.result()) == nil {
+				_ = out.send(end) // nothing comes after
+			}
 			return
 		}
 		quiet.Reset(heartbeat)
@@ -87,10 +92,42 @@ type sender struct {
 	control *http.ResponseController
 }
 
+func newSender(w http.ResponseWriter) sender { return sender{w, http.NewResponseController(w)} }
+
+// end leaves the connection's next answer without a deadline of this one.
+func (s sender) end() { _ = s.control.SetWriteDeadline(time.Time{}) }
+
+// pieces sends a report that is too big for one event. In JSON that is written in one
+// line any place will do to cut, but within a letter.
+func (s sender) pieces(report []byte) error {
+	if len(report) <= pieceBytes {
+		return nil // it is in the result
+	}
+	var event []byte
+	for len(report) > 0 {
+		n := min(len(report), pieceBytes)
+		for n < len(report) && !utf8.RuneStart(report[n]) {
+			n--
+		}
+		event = append(event[:0], "event: report\ndata: "...)
+		event = append(event, report[:n]...)
+		if err := s.send(append(event, "\n\n"...)); err != nil {
+			return err
+		}
+		report = report[n:]
+	}
+	return nil
+}
+
 func (s sender) send(data []byte) error {
-	_ = s.control.SetWriteDeadline(time.Now().Add(writeTimeout)) // where it can be set
-	if _, err := s.w.Write(data); err != nil {
+	if err := s.write(data); err != nil {
 		return err
 	}
 	return s.control.Flush()
+}
+
+func (s sender) write(data []byte) error {
+	_ = s.control.SetWriteDeadline(time.Now().Add(writeTimeout)) // where it can be set
+	_, err := s.w.Write(data)
+	return err
 }

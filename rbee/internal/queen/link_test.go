@@ -99,22 +99,22 @@ func TestConfine(t *testing.T) {
 		t.Fatal(err)
 	}
 	for path, want := range map[string]string{
-		"":                      "",
-		"hives.conf":            filepath.Join(dir, "hives.conf"),
-		"a/../hives.conf":       filepath.Join(dir, "hives.conf"),
-		"new/":                  filepath.Join(dir, "new") + "/",
-		filepath.Join(dir, "x"): filepath.Join(dir, "x"),
-		"~/config/x":            filepath.Join(dir, "x"),
-		"../outside/x":          "!",
-		"/etc/passwd":           "!",
-		"link/x":                "!",
-		"link":                  "!",
-		"~/x":                   "!",
-		dir + "-too":            "!",
+		"":                       "",
+		dir + "/a/../hives.conf": filepath.Join(dir, "hives.conf"),
+		dir + "/new/":            filepath.Join(dir, "new") + "/",
+		filepath.Join(dir, "x"):  filepath.Join(dir, "x"),
+		"~/config/x":             filepath.Join(dir, "x"),
+		"/etc/passwd":            "outside",
+		dir + "/link/x":          "outside",
+		dir + "/link":            "outside",
+		"~/x":                    "outside",
+		dir + "-too":             "outside",
+		"hives.conf":             "no absolute path", // the sender's directory is not known here
+		"../outside/x":           "no absolute path",
 	} {
-		op, err := q.confine(operations.PackageMigrate{OutputPath: path})
-		if want == "!" {
-			if operations.CodeOf(err) != operations.CodeBadOperation || !strings.Contains(err.Error(), "outside") {
+		op, err := operations.WithPaths(operations.PackageMigrate{OutputPath: path}, q.inConfigDir)
+		if refused := want != "" && !filepath.IsAbs(want); refused {
+			if operations.CodeOf(err) != operations.CodeBadOperation || !strings.Contains(err.Error(), want) {
 				t.Errorf("%q: %v, %v", path, op, err)
 			}
 			continue
@@ -130,10 +130,10 @@ func TestConfine(t *testing.T) {
 	for _, op := range []operations.Operation{
 		operations.PackageStatus{Scope: operations.Scope{ConfigPath: "/etc/hives.conf"}},
 		operations.PackageSync{Change: operations.Change{BundlePath: "/tmp/x"}},
-		operations.HiveGet{Alias: "a", ConfigPath: "../x"},
-		operations.WorkerProcessList{Target: operations.Target{ConfigPath: "../x"}},
+		operations.HiveGet{Alias: "a", ConfigPath: "x"},
+		operations.WorkerProcessList{Target: operations.Target{ConfigPath: "x"}},
 	} {
-		if _, err := q.confine(op); operations.CodeOf(err) != operations.CodeBadOperation {
+		if _, err := (&remote{q}).Run(t.Context(), op, nil); operations.CodeOf(err) != operations.CodeBadOperation {
 			t.Errorf("%+v: %v", op, err)
 		}
 	}

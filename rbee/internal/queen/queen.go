@@ -98,6 +98,9 @@ func (q *Queen) Run(ctx context.Context, op operations.Operation, events operati
 	if err := op.Validate(); err != nil {
 		return nil, err
 	}
+	if operations.ShouldForwardToHive(op) {
+		return q.onHives(ctx, op, events)
+	}
 	switch op := op.(type) {
 	case operations.PackageSync:
 		return report(q.sync(ctx, op, events))
@@ -127,26 +130,8 @@ func (q *Queen) Run(ctx context.Context, op operations.Operation, events operati
 		return report(q.hiveDaemon(ctx, op.Alias, op.ConfigPath, operations.ActionStopHive, events))
 	case operations.HiveCapabilities:
 		return report(q.capabilities(ctx, op))
-	case operations.WorkerProcessList:
-		return report(q.workerList(ctx, op))
-	case operations.ModelList:
-		return report(q.modelList(ctx, op))
 	case operations.Infer:
 		return report(q.infer(ctx, op, events))
-	case operations.WorkerSpawn:
-		return q.forward(ctx, op.Target, op, events)
-	case operations.WorkerProcessGet:
-		return q.forward(ctx, op.Target, op, events)
-	case operations.WorkerProcessDelete:
-		return q.forward(ctx, op.Target, op, events)
-	case operations.WorkerProcessLogs:
-		return q.forward(ctx, op.Target, op, events)
-	case operations.ModelDownload:
-		return q.forward(ctx, op.Target, op, events)
-	case operations.ModelGet:
-		return q.forward(ctx, op.Target, op, events)
-	case operations.ModelDelete:
-		return q.forward(ctx, op.Target, op, events)
 	default:
 		return nil, &operations.Error{
 			Code: operations.CodeUnsupported, Message: fmt.Sprintf("this rbee does not know %s", op.Kind()),

@@ -34,6 +34,27 @@ func (q *Queen) hives(t operations.Target) ([]pkgmgr.Hive, error) {
 	return d.config.Select([]string{t.HiveID}, nil)
 }
 
+// targeted is an operation that names the hive it is for.
+type targeted interface {
+	operations.Operation
+	Where() operations.Target
+}
+
+// onHives has hives do an operation: the one that it names, or, for the lists, all of
+// the config.
+func (q *Queen) onHives(ctx context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
+	switch op := op.(type) {
+	case operations.WorkerProcessList:
+		return report(q.workerList(ctx, op))
+	case operations.ModelList:
+		return report(q.modelList(ctx, op))
+	case targeted:
+		return q.forward(ctx, op.Where(), op, events)
+	default:
+		return nil, &operations.Error{Code: operations.CodeUnsupported, Message: fmt.Sprintf("%s names no hive", op.Kind())}
+	}
+}
+
 // forward has one hive do an operation.
 func (q *Queen) forward(ctx context.Context, t operations.Target, op operations.Operation, events operations.Handler) (operations.Report, error) {
 	hives, err := q.hives(t)

@@ -29,6 +29,7 @@ const DefaultAddr = "127.0.0.1:8500"
 const (
 	defaultIdle = 15 * time.Minute
 	finishing   = 30 * time.Second // for answers that are under way when it stops
+	lastWords   = 5 * time.Second  // of that, for jobs that are canceled because they have not ended
 	idleTime    = 2 * time.Minute
 	maxHeader   = 64 << 10
 	maxBody     = 64 << 20
@@ -80,7 +81,8 @@ type ServeOptions struct {
 }
 
 // Serve is the queen as a server, until ctx ends and answers under way are given,
-// for which they have 30 seconds. It must be called once, before any operation.
+// for which they have 30 seconds. Jobs have 25 seconds to end by themselves, and
+// are canceled then. It must be called once, before any operation.
 func (q *Queen) Serve(ctx context.Context, o ServeOptions) error {
 	if o.Addr == "" {
 		o.Addr = DefaultAddr
@@ -128,6 +130,11 @@ func (q *Queen) Serve(ctx context.Context, o ServeOptions) error {
 	q.registry.close()
 	shut := make(chan error, 1)
 	go func() { shut <- srv.Shutdown(grace) }()
+	patience, cancelPatience := context.WithTimeout(grace, finishing-lastWords)
+	defer cancelPatience()
+	if err := work.Drain(patience); err != nil {
+		o.Log.Warn("jobs are canceled", "error", err)
+	}
 	if err := work.Close(grace); err != nil {
 		o.Log.Warn("jobs are cut off", "error", err)
 	}
@@ -297,52 +304,15 @@ type remote struct{ queen *Queen }
 
 // Run implements [operations.Runner].
 func (r *remote) Run(ctx context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
-	op, err := r.queen.confine(op)
+	op, err := operations.WithPaths(op, r.queen.inConfigDir)
 	if err != nil {
 		return nil, err
 	}
 	return r.queen.Run(ctx, op, events)
 }
 
-// pathFields are the fields of operations that name files of the queen's machine.
-var pathFields = []string{"config_path", "bundle_path", "output_path"}
-
-// confine makes the paths of an operation absolute, or refuses one that leads out
-// of the directory of the config.
-func (q *Queen) confine(op operations.Operation) (operations.Operation, error) {
-	data, err := op.MarshalJSON()
-	if err != nil {
-		return nil, err
-	}
-	var fields map[string]json.RawMessage
-	if err := json.Unmarshal(data, &fields); err != nil {
-		return nil, err
-	}
-	changed := false
-	for _, name := range pathFields {
-		var path string
-		if raw, ok := fields[name]; !ok || json.Unmarshal(raw, &path) != nil || path == "" {
-			continue
-		}
-		inside, err := q.inConfigDir(path)
-		if err != nil {
-			return nil, &operations.Error{Code: operations.CodeBadOperation, Message: fmt.Sprintf("%s: field %q: %v", op.Kind(), name, err)}
-		}
-		if fields[name], err = json.Marshal(inside); err != nil {
-			return nil, err
-		}
-		changed = true
-	}
-	if !changed {
-		return op, nil
-	}
-	if data, err = json.Marshal(fields); err != nil {
-		return nil, err
-	}
-	return operations.Parse(data)
-}
-
-// inConfigDir is a path on this machine, if it lies in the directory of the config.
+// inConfigDir is a path on this machine, if it is absolute and lies in the directory
+// of the config. What a relative one is meant from is known to its sender only.
 func (q *Queen) inConfigDir(path string) (string, error) {
 	dir, err := filepath.EvalSymlinks(q.opts.Paths.ConfigDir)
 	if err != nil {
@@ -353,7 +323,7 @@ func (q *Queen) inConfigDir(path string) (string, error) {
 		path = filepath.Join(q.opts.Paths.Home, rest)
 	}
 	if !filepath.IsAbs(path) {
-		path = filepath.Join(dir, path)
+		return "", fmt.Errorf("%s is no absolute path of the queen's machine", path)
 	}
 	real := filepath.Clean(path)
 	for at := real; ; at = filepath.Dir(at) { // what is there of it must not lead elsewhere

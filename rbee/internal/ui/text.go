@@ -137,3 +137,15 @@ func CutShort(w io.Writer, s Style, limit int) error {
 	_, err := io.WriteString(w, p.text.String())
 	return err
 }
+
+// Warning tells of something that is not as it may be wished, and what to do about
+// it; hint may be empty.
+func Warning(w io.Writer, s Style, text, hint string) error {
+	p := &page{style: s}
+	p.warn("", text)
+	if hint != "" {
+		p.hint(hint)
+	}
+	_, err := io.WriteString(w, p.text.String())
+	return err
+}

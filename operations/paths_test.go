@@ -1,0 +1,38 @@
+package operations_test
+
+import (
+	"errors"
+	"reflect"
+	"testing"
+
+	ops "github.com/rbee-keeper/rbee/operations"
+)
+
+func TestWithPaths(t *testing.T) {
+	t.Parallel()
+	rooted := func(path string) (string, error) { return "/root/" + path, nil }
+	target := ops.Target{HiveID: "gpu-1", ConfigPath: "c"}
+	there := ops.Target{HiveID: "gpu-1", ConfigPath: "/root/c"}
+	for _, test := range []struct{ op, want ops.Operation }{
+		{ops.HiveList{}, ops.HiveList{}},
+		{ops.HiveList{ConfigPath: "c"}, ops.HiveList{ConfigPath: "/root/c"}},
+		{
+			ops.PackageSync{Scope: ops.Scope{ConfigPath: "c", Parallel: 3}, Change: ops.Change{BundlePath: "b"}, Force: true},
+			ops.PackageSync{Scope: ops.Scope{ConfigPath: "/root/c", Parallel: 3}, Change: ops.Change{BundlePath: "/root/b"}, Force: true},
+		},
+		{ops.PackageMigrate{OutputPath: "o/", SSHConfig: "gpu-*"}, ops.PackageMigrate{OutputPath: "/root/o/", SSHConfig: "gpu-*"}},
+		{ops.PackageBundle{OutputPath: "o"}, ops.PackageBundle{OutputPath: "/root/o"}},
+		{ops.WorkerSpawn{Target: target, Model: "m", Worker: "w", Env: map[string]string{"A": "b"}}, ops.WorkerSpawn{Target: there, Model: "m", Worker: "w", Env: map[string]string{"A": "b"}}},
+		{ops.Infer{Target: target, Model: "m", Prompt: "<config_path>", MaxTokens: 1}, ops.Infer{Target: there, Model: "m", Prompt: "<config_path>", MaxTokens: 1}},
+	} {
+		got, err := ops.WithPaths(test.op, rooted)
+		if err != nil || !reflect.DeepEqual(got, test.want) {
+			t.Errorf("%+v: got %+v, %v", test.op, got, err)
+		}
+	}
+	wrong := errors.New("it leads elsewhere")
+	_, err := ops.WithPaths(ops.HiveList{ConfigPath: "c"}, func(string) (string, error) { return "", wrong })
+	if ops.CodeOf(err) != ops.CodeBadOperation || !errors.Is(err, wrong) || err.Error() != `hive_list: field "config_path": it leads elsewhere` {
+		t.Errorf("got %v", err)
+	}
+}
