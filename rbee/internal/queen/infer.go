@@ -88,7 +88,7 @@ func (q *Queen) askOne(ctx context.Context, o offer, op operations.Infer, tried 
 		return r, final, err
 	}
 	s := gateway.Sample{
-		Path: inferPath, Model: served(o.worker), Hive: o.door.hive.Alias, Worker: o.worker.ID, Start: start, Duration: time.Since(start),
+		Path: inferPath, Model: served(o.worker), Hive: o.door.hive.Alias, Worker: o.worker.ID, Start: start, Duration: time.Since(start), RequestID: operations.RequestID(ctx),
 		Status: http.StatusOK, Stream: op.Stream, Retries: tried, Err: err,
 	}
 	switch {
@@ -401,6 +401,9 @@ func (o offer) post(ctx context.Context, path string, op operations.Infer) (*htt
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Authorization", "Bearer "+string(o.door.client.Token))
+	if id := operations.RequestID(ctx); id != "" {
+		req.Header.Set(operations.RequestIDHeader, id)
+	}
 	resp, err := o.door.client.HTTP.Do(req)
 	if err != nil {
 		return nil, fmt.Errorf("asking worker %s: %w", o.worker.ID, err)
