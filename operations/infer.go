@@ -52,8 +52,9 @@ type Infer struct {
 	// WorkerID asks one worker; empty lets the queen choose.
 	WorkerID string `json:"worker_id,omitempty"`
 
-	// NoSpawn asks only workers that run. Without it, where none is ready, one is
-	// started on a hive that has an engine for the model, the model, and room.
+	// NoSpawn asks only workers that run. Without it, where none is ready, one that is
+	// loading is waited for, or one is started on a hive that has an engine for the
+	// model, the model, and room. A model of a hub that no hive has is fetched first.
 	NoSpawn bool `json:"no_spawn,omitempty"`
 
 	// System is the instruction before the question; empty for none.

@@ -19,7 +19,7 @@ const maxPrompt = 16 << 20
 
 type inferCmd struct {
 	Prompt      string   `arg:"" optional:"" help:"The question. It is read from stdin for -, and where there is none and stdin is no terminal."`
-	Model       string   `placeholder:"MODEL" help:"The model to ask, as its worker was started with it. A workflow may do without."`
+	Model       string   `placeholder:"MODEL" help:"The model to ask: by its id, its repository, or as its worker was started with it. A workflow may do without."`
 	Workflow    string   `placeholder:"FILE" type:"path" help:"Run a workflow of ComfyUI, exported in its API format, with the prompt in the place of {prompt}."`
 	Output      string   `short:"o" default:"." placeholder:"DIR" help:"Where to save what a workflow makes (here)."`
 	Hive        string   `placeholder:"ALIAS" help:"Only workers on this hive."`
@@ -31,7 +31,7 @@ type inferCmd struct {
 	TopK        *int     `name:"top-k" placeholder:"K" help:"Choose from so many of the likeliest tokens."`
 	Seed        *int64   `placeholder:"N" help:"Begin the sampling from this number: the same again gives the same again."`
 	System      string   `placeholder:"TEXT" help:"An instruction before the question."`
-	NoSpawn     bool     `help:"Ask only workers that run. Else one is started where none is ready, on a hive that has the model, an engine for it, and room."`
+	NoSpawn     bool     `help:"Ask only workers that run. Else one is started where none is ready, on a hive that has the model, an engine for it, and room; a model of a hub that no hive has is fetched first."`
 	NoStream    bool     `help:"Show the answer when it is whole."`
 }
 
