@@ -161,10 +161,10 @@ func TestRestart(t *testing.T) {
 func TestHungServer(t *testing.T) {
 	t.Parallel()
 	for at, want := range map[string]string{
-		"/prompt":  "queueing the workflow: nothing came for 20ms",
-		"/history": "ComfyUI does not answer any more: nothing came for 20ms",
-		"/queue":   "ComfyUI does not answer any more: nothing came for 20ms",
-		"/view":    "fetching bee_00001_.png: nothing came for 20ms",
+		"/prompt":  "queueing the workflow: nothing came for 200ms",
+		"/history": "ComfyUI does not answer any more: nothing came for 200ms",
+		"/queue":   "ComfyUI does not answer any more: nothing came for 200ms",
+		"/view":    "fetching bee_00001_.png: nothing came for 200ms",
 	} {
 		for _, begun := range []bool{false, true} {
 			t.Run(fmt.Sprint(at, " ", begun), func(t *testing.T) {
@@ -184,7 +184,7 @@ func TestHungServer(t *testing.T) {
 					<-r.Context().Done()
 				}))
 				t.Cleanup(srv.Close)
-				c := &Client{Base: srv.URL, Poll: time.Millisecond, Stall: 20 * time.Millisecond}
+				c := &Client{Base: srv.URL, Poll: time.Millisecond, Stall: 200 * time.Millisecond}
 				text := bee
 				if at == "/queue" {
 					text = sleeper // else it has ended before it is looked for

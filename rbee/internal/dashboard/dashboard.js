@@ -13,6 +13,13 @@ function make(tag, className, ...children) {
   return node;
 }
 
+// cell is one of a table's row. Its name stands before it where there is no room for columns.
+function cell(name) {
+  const td = make("td");
+  td.dataset.name = name;
+  return td;
+}
+
 // keyed keeps one child for each item, in their order: what is there already is
 // filled anew, so that focus and scrolling stay.
 function keyed(parent, items, keyOf, create, fill) {
@@ -104,8 +111,9 @@ function drawHives(s, now) {
 function drawWorkers(s, now) {
   const all = s.hives.flatMap((h) => (h.snapshot?.workers ?? []).map((w) => ({ ...w, hive: h.alias })));
   $("noworkers").hidden = all.length > 0;
+  $("workers").closest(".wide").hidden = all.length === 0;
   keyed($("workers"), all, (w) => w.hive + "/" + w.id, (w) => {
-    const row = make("tr", "", ...Array.from({ length: 8 }, () => make("td")));
+    const row = make("tr", "", ...["Model", "Engine", "Hive", "State", "Devices", "Requests", "Up", ""].map(cell));
     row.children[3].append(make("span"), make("span", "note"));
     row.children[5].className = row.children[6].className = "n";
     const button = make("button", "", "Logs");
@@ -141,8 +149,10 @@ function drawModels(s) {
   }
   const list = [...models.values()].sort((a, b) => (a.id < b.id ? -1 : 1));
   $("nomodels").hidden = list.length > 0;
+  $("models").closest(".wide").hidden = list.length === 0;
   keyed($("models"), list, (m) => m.id, () => {
-    const row = make("tr", "", make("td"), make("td"), make("td", "n"), make("td"));
+    const row = make("tr", "", ...["Model", "Hives", "Size", "State"].map(cell));
+    row.children[2].className = "n";
     return row;
   }, (row, m) => {
     const c = row.children;
@@ -181,14 +191,15 @@ function plot(node, series, label) {
 }
 
 function drawTraffic(t) {
-  const points = t.points ?? [];
+  const points = [...(t.points ?? [])];
+  if (points.length > 1) points.pop(); // the last one is still going on
   const rate = points.map((p) => p.requests / t.every_seconds), errors = points.map((p) => p.errors / t.every_seconds);
   const first = points.map((p) => p.first_token_seconds);
-  const before = points.length > 1 ? points.length - 2 : 0; // the last one is still going on
-  text($("rate"), (rate[before] ?? 0).toFixed(1));
-  const asked = first.filter((v) => v > 0);
-  text($("first"), asked.length ? (asked[asked.length - 1] * 1000).toFixed(0) + " ms" : "");
-  plot($("requests"), [{ values: rate }, { values: errors, className: "errors" }], "Requests per second, now " + $("rate").textContent + ", errors " + (errors[before] ?? 0).toFixed(1));
+  const last = (values) => values[values.length - 1] ?? 0, most = (values) => Math.max(0, ...values);
+  text($("rate"), last(rate).toFixed(1) + (most(rate) > 0 ? ", at most " + most(rate).toFixed(1) : "") + (most(errors) > 0 ? ", errors " + last(errors).toFixed(1) : ""));
+  const asked = first.filter((v) => v > 0), ms = (v) => (v * 1000).toFixed(0) + " ms";
+  text($("first"), asked.length ? ms(last(asked)) + ", at most " + ms(most(asked)) : "");
+  plot($("requests"), [{ values: rate }, { values: most(errors) > 0 ? errors : [], className: "errors" }], "Requests per second, now " + $("rate").textContent);
   plot($("latency"), [{ values: first }], "Median time to the first byte, lately " + ($("first").textContent || "none"));
 }
 
@@ -199,7 +210,8 @@ function draw(s) {
   const devices = s.hives.reduce((n, h) => n + (h.snapshot?.machine?.devices?.length ?? 0), 0);
   const parts = [count("online") + " of " + s.hives.length + " hives online"];
   for (const link of ["stale", "offline"]) if (count(link)) parts.push(count(link) + " " + link);
-  parts.push(devices + " devices", workers.filter((w) => w.state === "ready").length + " workers ready", s.traffic.in_flight + " requests in flight");
+  const counted = (n, word) => n + " " + word + (n === 1 ? "" : "s");
+  parts.push(counted(devices, "device"), counted(workers.filter((w) => w.state === "ready").length, "worker") + " ready", counted(s.traffic.in_flight, "request") + " in flight");
   if (s.traffic.waiting) parts.push(s.traffic.waiting + " waiting");
   text($("summary"), parts.join(", "));
   text($("problem"), s.config_problem ? "The config cannot be read: " + s.config_problem : "");

@@ -62,7 +62,7 @@ func serve(t testing.TB, r ops.Runner, o jobs.Options) (*jobs.Server, *ops.Clien
 // eventually waits until the condition is true.
 func eventually(t testing.TB, what string, condition func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !condition(); {
+	for end := time.Now().Add(time.Minute); !condition(); {
 		if time.Now().After(end) {
 			t.Fatalf("it never came to: %s", what)
 		}

@@ -140,7 +140,7 @@ func btoi(b bool) int {
 // A reader that does not read holds up neither the job nor another reader.
 func TestSlowReader(t *testing.T) {
 	t.Parallel()
-	const events = 100_000
+	const events = 50_000
 	begin := make(chan struct{})
 	s, c := serve(t, script(func(_ context.Context, _ ops.Operation, handle ops.Handler) (ops.Report, error) {
 		<-begin

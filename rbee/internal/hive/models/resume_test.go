@@ -33,7 +33,7 @@ func (w *world) cutOff(t *testing.T, after int64) int64 {
 // waitFor waits until so much of that file is there.
 func (w *world) waitFor(t *testing.T, n int64) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); ; {
+	for end := time.Now().Add(time.Minute); ; {
 		m, err := w.Get(t.Context(), "org/gguf")
 		if err == nil && m.PartialBytes >= n {
 			return
@@ -228,7 +228,7 @@ func TestSlowDisk(t *testing.T) {
 	p.syncing = false
 	p.grown.Broadcast()
 	p.mu.Unlock()
-	for end := time.Now().Add(20 * time.Second); ; {
+	for end := time.Now().Add(time.Minute); ; {
 		if _, sure, err := readJournal(journalPath(p.blob), 10); err == nil && sure.total() == 10 {
 			break
 		}

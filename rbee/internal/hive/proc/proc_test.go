@@ -96,7 +96,7 @@ func TestListAndMarked(t *testing.T) {
 	}
 	// The program's own environment is there once it has replaced this one's copy.
 	var marked []proc.ID
-	for end := time.Now().Add(10 * time.Second); len(marked) == 0 && time.Now().Before(end); {
+	for end := time.Now().Add(time.Minute); len(marked) == 0 && time.Now().Before(end); {
 		if marked, err = proc.Marked("RBEE_TEST_MARK", "these words"); err != nil {
 			t.Fatal(err)
 		}
@@ -136,7 +136,7 @@ func TestArgumentsAndMemory(t *testing.T) {
 	cmd := sleeper(t, "A=b")
 	identify(t, cmd.Process.Pid)
 	var args []string
-	for end := time.Now().Add(10 * time.Second); !slices.Equal(args, []string{"sleep", "60"}); {
+	for end := time.Now().Add(time.Minute); !slices.Equal(args, []string{"sleep", "60"}); {
 		if time.Now().After(end) {
 			t.Fatalf("arguments %q", args)
 		}

@@ -195,7 +195,7 @@ func spawn(t *testing.T, m *Manager, how string) operations.WorkerProcess {
 // eventually waits for a condition.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(15 * time.Second); !ok(); {
+	for end := time.Now().Add(time.Minute); !ok(); {
 		if time.Now().After(end) {
 			t.Fatalf("in vain: %s", what)
 		}
