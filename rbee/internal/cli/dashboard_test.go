@@ -33,7 +33,7 @@ func TestDashboard(t *testing.T) {
 	page.Wait(`!document.cookie.includes("rbee")`)
 
 	// The other hive is not installed, which both say that look.
-	page.Text("gpu-2: missing hive")
+	page.Text("gpu-2: Hive not installed")
 
 	req, err := http.NewRequest(http.MethodPost, k.url+"/v1/chat/completions", strings.NewReader(`{"model": "parrot", "messages": [{"role": "user", "content": "sweet"}]}`))
 	if err != nil {

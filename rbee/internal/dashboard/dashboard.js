@@ -169,7 +169,7 @@ function drawDrift(s, now) {
   const list = s.drift ?? [];
   text($("insync"), !known(s.drift_at) ? "Not compared yet." : (list.length ? "" : "All is as the config says. ") + "Looked at " + span(since(s.drift_at, now)) + " ago.");
   keyed($("drift"), list.map((d, i) => ({ ...d, key: i + d.hive + d.issue + (d.worker ?? "") })), (d) => d.key, () => make("li"), (node, d) => {
-    text(node, [d.hive, issue(d.issue) + (d.worker ? " " + d.worker : ""), d.details].filter(Boolean).join(": "));
+    text(node, d.hive + ": " + (d.details || issue(d.issue) + (d.worker ? " " + d.worker : "")));
   });
 }
 

@@ -163,7 +163,7 @@ func colony() operations.FleetSnapshot {
 			{Alias: "cellar", Hostname: "10.0.0.4", Link: operations.LinkStale, SeenAt: now.Add(-20 * time.Second)},
 		},
 		Traffic: operations.Traffic{EverySeconds: 5, Points: points, InFlight: 3, Waiting: 2},
-		Drift:   []operations.Drift{{Hive: "basement", Issue: "missing_worker", Worker: "comfyui", Details: "Worker 'comfyui' not installed"}}, DriftAt: now.Add(-2 * time.Minute),
+		Drift:   []operations.Drift{{Hive: "basement", Issue: "missing_worker", Worker: "comfyui", Details: "Worker 'comfyui' not installed"}, {Hive: "cellar", Issue: "extra_worker", Worker: "sglang"}}, DriftAt: now.Add(-2 * time.Minute),
 	}
 }
 
@@ -179,7 +179,7 @@ func TestPage(t *testing.T) {
 		"0 NVIDIA GeForce RTX 4090", "87 % · 61 °C · 311 W · 18.0 GiB of 24.0 GiB", "GPU is lost",
 		"16.0 GiB of 64.0 GiB", "810.0 GiB of 900.0 GiB",
 		"llama-cpp b7000", "● ready", "nvidia 0", "2 h", "✕ failed", "it ended with exit status 1", "CUDA out of memory", evil,
-		"● loaded", "4.0 GiB", "◐ not whole", "basement: missing worker comfyui: Worker 'comfyui' not installed", "Looked at 2 min ago",
+		"● loaded", "4.0 GiB", "◐ not whole", "basement: Worker 'comfyui' not installed", "cellar: extra worker sglang", "Looked at 2 min ago",
 	} {
 		page.Text(words)
 	}

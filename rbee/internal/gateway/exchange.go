@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -98,7 +99,7 @@ func (x *exchange) infer() {
 			x.leave(err)
 		}
 		x.sample.Err = err
-		wish.Avoid = append(wish.Avoid, lease.Worker)
+		wish.Avoid = append(wish.Avoid, cmp.Or(lease.Instance, lease.Worker))
 		x.Log.Warn("a worker failed", "request", x.sample.RequestID, "model", a.model, "hive", lease.Hive,
 			"worker", lease.Worker, "try", len(wish.Avoid), "answering", x.began, "error", err)
 		switch {

@@ -12,9 +12,10 @@ import (
 
 // Backend is a worker that serves a model: where to send a request.
 type Backend struct {
-	Worker string // its id
-	Hive   string // where it runs
-	Model  string // what it serves
+	Worker   string // its id
+	Instance string // tells it from what it was before it was started again; empty: Worker does
+	Hive     string // where it runs
+	Model    string // what it serves
 
 	// URL is the base address, without a slash at its end. The request's own
 	// path is put behind it.
@@ -38,7 +39,7 @@ type Wish struct {
 	Model    string   // as the client named it
 	Path     string   // such as /v1/chat/completions
 	Affinity uint64   // hash of the beginning of the conversation; 0: there is none
-	Avoid    []string // workers that failed at this request
+	Avoid    []string // instances of workers that failed at this request
 }
 
 // Lease is a backend taken for one request.

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"sort"
+	"strconv"
 	"sync"
 	"time"
 
@@ -21,8 +22,9 @@ const (
 	retryAway    = 10 * time.Second // and those whose model's hive is away
 	settling     = 10 * time.Second // for a queen that was just started to hear its hives
 	suspectFor   = 2 * time.Second  // a worker that failed is asked again after
-	lastChoice   = 1 << 20          // requests that a doubtful worker counts as having
-	forgetLoad   = 5 * time.Second  // a load that failed is not tried again before
+	lookAgain    = 200 * time.Millisecond
+	lastChoice   = 1 << 20         // requests that a doubtful worker counts as having
+	forgetLoad   = 5 * time.Second // a load that failed is not tried again before
 )
 
 // gatewayFleet chooses workers for the gateway.
@@ -92,24 +94,16 @@ func (f *gatewayFleet) settle(ctx context.Context) {
 	_ = f.queen.registry.settled(ctx) // those who are heard by then count
 }
 
-// maxLoads is how often a request has its model loaded: a worker that is there and
-// gone again at once will not get better.
-const maxLoads = 3
-
-// Acquire implements [gateway.Fleet]. A worker that failed is looked for anew once:
-// it may have been ended, and then another one is started.
+// Acquire implements [gateway.Fleet]. Where a worker failed and no other is there, it
+// may have been ended, and then another one is started, or be about to be started
+// again: that is waited for, for a little.
 func (f *gatewayFleet) Acquire(ctx context.Context, wish gateway.Wish) (*gateway.Lease, error) {
 	f.settle(ctx)
-	for loads := 0; ; loads++ {
+	for start := time.Now(); ; {
+		next := f.queen.registry.next()
 		lease, away := f.pick(wish)
-		switch {
-		case lease != nil:
+		if lease != nil {
 			return lease, nil
-		case loads == maxLoads || loads > 0 && len(wish.Avoid) > 0:
-			return nil, &gateway.Refusal{
-				Status: http.StatusServiceUnavailable, Type: "server_error", Code: "worker_failed", RetryAfter: suspectFor,
-				Message: fmt.Sprintf("the worker that serves %s failed, and there is no other", wish.Model),
-			}
 		}
 		err := f.loadKnown(ctx, wish.Model)
 		var no *gateway.Refusal
@@ -120,7 +114,27 @@ func (f *gatewayFleet) Acquire(ctx context.Context, wish gateway.Wish) (*gateway
 		default:
 			return nil, refusal(wish.Model, away, err)
 		}
+		if lease, _ := f.pick(wish); lease != nil {
+			return lease, nil
+		}
+		if time.Since(start) > suspectFor {
+			return nil, &gateway.Refusal{
+				Status: http.StatusServiceUnavailable, Type: "server_error", Code: "worker_failed", RetryAfter: suspectFor,
+				Message: fmt.Sprintf("the worker that serves %s failed, and there is no other", wish.Model),
+			}
+		}
+		select {
+		case <-next:
+		case <-time.After(lookAgain):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
+}
+
+// instance tells a worker from what it was before it was started again.
+func instance(w operations.WorkerProcess) string {
+	return w.ID + "@" + strconv.FormatInt(w.StartedAt.UnixNano(), 36)
 }
 
 // loadKnown loads a model that some hive has. For any other name, which is a stranger's
@@ -192,7 +206,7 @@ func (f *gatewayFleet) pick(wish gateway.Wish) (lease *gateway.Lease, away []str
 			continue
 		}
 		for _, w := range v.Snapshot.Workers {
-			if w.API != "" || w.State != operations.WorkerReady || slices.Contains(wish.Avoid, w.ID) || f.queen.traffic.closing(w) != nil || !serves(v.Snapshot.Models, w, wish.Model) {
+			if w.API != "" || w.State != operations.WorkerReady || slices.Contains(wish.Avoid, instance(w)) || f.queen.traffic.closing(w) != nil || !serves(v.Snapshot.Models, w, wish.Model) {
 				continue
 			}
 			if v.Link == operations.LinkOffline {
@@ -250,7 +264,7 @@ func (f *gatewayFleet) lease(d *door, w operations.WorkerProcess) *gateway.Lease
 	}
 	return &gateway.Lease{
 		Backend: gateway.Backend{
-			Worker: w.ID, Hive: w.Hive, Model: served(w), Name: cmp.Or(w.Serves, w.Model),
+			Worker: w.ID, Instance: instance(w), Hive: w.Hive, Model: served(w), Name: cmp.Or(w.Serves, w.Model),
 			URL:       d.client.URL + "/v1/workers/" + w.ID + "/proxy",
 			Header:    http.Header{"Authorization": {"Bearer " + string(d.client.Token)}},
 			Transport: d.client.HTTP.Transport,

@@ -236,12 +236,12 @@ func TestPick(t *testing.T) {
 	if one.Worker != "w2" || two.Worker != "w1" {
 		t.Errorf("%s, then %s", one.Worker, two.Worker)
 	}
-	if l := take(gateway.Wish{Avoid: []string{"w2"}}); l.Worker != "w1" {
+	if l := take(gateway.Wish{Avoid: []string{one.Instance}}); l.Worker != "w1" {
 		t.Errorf("%s, which was tried", l.Worker)
 	} else {
 		l.Done(nil)
 	}
-	if l, _ := f.pick(gateway.Wish{Model: "m", Avoid: []string{"w1", "w2"}}); l != nil {
+	if l, _ := f.pick(gateway.Wish{Model: "m", Avoid: []string{one.Instance, two.Instance}}); l != nil {
 		t.Errorf("%s", l.Worker)
 	}
 	one.Done(errors.New("it broke"))

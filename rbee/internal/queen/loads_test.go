@@ -89,9 +89,7 @@ func (h *playedHive) until(so func() bool) {
 }
 
 func (h *playedHive) watch(w http.ResponseWriter, r *http.Request) {
-	h.mu.Lock()
-	h.watched++
-	h.mu.Unlock()
+	h.change(func() { h.watched++ })
 	for {
 		h.mu.Lock()
 		s := operations.HiveSnapshot{
@@ -370,17 +368,36 @@ func TestGoneWorker(t *testing.T) {
 	t.Parallel()
 	h := newPlayedHive(t, "gpu-1", llama)
 	q := playedFleet(t, h)
-	if _, err := q.front.Acquire(t.Context(), gateway.Wish{Model: "org/m"}); err != nil {
+	first, err := q.front.Acquire(t.Context(), gateway.Wish{Model: "org/m"})
+	if err != nil {
 		t.Fatal(err)
 	}
 	h.change(func() { h.workers = nil })
-	l, err := q.front.Acquire(t.Context(), gateway.Wish{Model: "org/m", Avoid: []string{"llama-cpp-1"}})
+	l, err := q.front.Acquire(t.Context(), gateway.Wish{Model: "org/m", Avoid: []string{first.Instance}})
 	if err != nil || l.Worker != "llama-cpp-2" {
 		t.Errorf("%+v, %v", l, err)
 	}
 	// One that is there and failed is not made better by another one.
-	if _, err := q.front.Acquire(t.Context(), gateway.Wish{Model: "org/m", Avoid: []string{"llama-cpp-2"}}); err == nil {
+	if l == nil {
+		return
+	}
+	avoid := []string{l.Instance}
+	if _, err := q.front.Acquire(t.Context(), gateway.Wish{Model: "org/m", Avoid: avoid}); err == nil {
 		t.Error("a second worker was started beside one that fails")
+	}
+	// It crashed, and is started again: the same, and another one.
+	asked := make(chan error, 1)
+	go func() {
+		_, err := q.front.Acquire(t.Context(), gateway.Wish{Model: "org/m", Avoid: avoid})
+		asked <- err
+	}()
+	h.until(func() bool { return h.watched > 3 }) // it looks how the worker is
+	h.change(func() {
+		h.workers = slices.Clone(h.workers)
+		h.workers[0].StartedAt = time.Now()
+	})
+	if err := <-asked; err != nil {
+		t.Error(err)
 	}
 	if len(h.done) != 2 {
 		t.Errorf("the hive was told %v", h.done)
