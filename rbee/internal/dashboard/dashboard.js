@@ -138,7 +138,7 @@ function drawWorkers(s, now) {
 function drawModels(s) {
   const models = new Map(), loaded = new Set();
   for (const h of s.hives) {
-    for (const w of h.snapshot?.workers ?? []) if (w.state === "ready") loaded.add(w.model);
+    for (const w of h.snapshot?.workers ?? []) if (w.state === "ready") loaded.add(w.model_id || w.model);
     for (const m of h.snapshot?.models ?? []) {
       const known = models.get(m.id) ?? { id: m.id, repo: m.repo, hives: [], bytes: 0, complete: false };
       known.hives.push(h.alias);
@@ -159,7 +159,7 @@ function drawModels(s) {
     text(c[0], m.id);
     text(c[1], m.hives.join(", "));
     text(c[2], bytes(m.bytes));
-    text(c[3], !m.complete ? "◐ not whole" : loaded.has(m.id) || loaded.has(m.repo) ? "● loaded" : "on disk");
+    text(c[3], !m.complete ? "◐ not whole" : loaded.has(m.id) ? "● loaded" : "on disk");
   });
 }
 

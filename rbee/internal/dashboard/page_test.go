@@ -155,7 +155,7 @@ func colony() operations.FleetSnapshot {
 					{Index: 1, Vendor: "nvidia", UUID: "GPU-1", Name: "NVIDIA GeForce RTX 4090", Error: "Unable to determine the device handle: GPU is lost"},
 				}},
 				Workers: []operations.WorkerProcess{
-					{ID: "llama-cpp-1", Worker: "llama-cpp", Version: "b7000", Model: "bees/honey:Q4_K_M", State: operations.WorkerReady, Devices: []operations.WorkerDevice{{Index: 0, Vendor: "nvidia"}}, Requests: 3, ReadyAt: now.Add(-2 * time.Hour)},
+					{ID: "llama-cpp-1", Worker: "llama-cpp", Version: "b7000", Model: "bees/honey", ModelID: "bees/honey:Q4_K_M", State: operations.WorkerReady, Devices: []operations.WorkerDevice{{Index: 0, Vendor: "nvidia"}}, Requests: 3, ReadyAt: now.Add(-2 * time.Hour)},
 					{ID: "vllm-2", Worker: "vllm", Model: evil, State: operations.WorkerFailed, Problem: "it ended with exit status 1", LogTail: []string{"CUDA out of memory"}},
 				},
 				Models: []operations.Model{{ID: "bees/honey:Q4_K_M", Repo: "bees/honey", Bytes: 4 * gib, Complete: true}, {ID: "bees/wax", Repo: "bees/wax", Bytes: gib}},

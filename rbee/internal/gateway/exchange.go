@@ -82,7 +82,7 @@ func (x *exchange) infer() {
 		return
 	}
 	x.asked, x.sample.Model, x.sample.Stream = a, a.model, a.stream
-	wish := Wish{Model: a.model, Path: x.sample.Path, Affinity: a.affinity}
+	wish := Wish{Model: a.model, Path: x.sample.Path, Affinity: a.affinity, RequestID: x.sample.RequestID}
 	for {
 		lease, err := x.Fleet.Acquire(x.ctx, wish)
 		if err != nil {

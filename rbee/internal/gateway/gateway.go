@@ -40,6 +40,8 @@ type Wish struct {
 	Path     string   // such as /v1/chat/completions
 	Affinity uint64   // hash of the beginning of the conversation; 0: there is none
 	Avoid    []string // instances of workers that failed at this request
+
+	RequestID string
 }
 
 // Lease is a backend taken for one request.

@@ -219,8 +219,12 @@ func reply(w http.ResponseWriter, status int, v any) {
 	if err != nil { // a report that has been written once already: cannot be
 		status, data = http.StatusInternalServerError, []byte(`{"error":{"code":"failed","message":"the answer cannot be written"}}`)
 	}
+	data = append(data, '\n')
+	w.Header().Set("Content-Length", strconv.Itoa(len(data)))
+	out := newSender(w) // what the request took to come is not the answer's time
+	defer out.end()
 	writeHead(w, status)
-	_, _ = w.Write(append(data, '\n')) // a client that has gone needs no answer
+	_ = out.send(data) // a client that has gone needs no answer
 }
 
 // replyWith answers with a job and its report, if there is one, at the reader's pace.

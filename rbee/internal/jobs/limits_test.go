@@ -51,8 +51,11 @@ func TestDrain(t *testing.T) {
 	}), jobs.Options{})
 	work, watching := start(t, c, ops.HiveList{}), start(t, c, follow)
 
-	short, cancel := context.WithTimeoutCause(t.Context(), 20*time.Millisecond, errors.New("no time"))
-	defer cancel()
+	short, cancel := context.WithCancelCause(t.Context())
+	go func() {
+		eventually(t, "who watches is told", func() bool { return s.Running() == 1 })
+		cancel(errors.New("no time"))
+	}()
 	if err := s.Drain(short); err == nil || !strings.Contains(err.Error(), "1 jobs have not ended: no time") {
 		t.Errorf("%v", err)
 	}

@@ -7,26 +7,27 @@ import (
 	"slices"
 	"sort"
 	"strings"
+	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
 )
 
 // fetchModel has a hive fetch a model that no hive has whole: the one that has begun
-// to, else the one with the most memory among those that have an engine for it. It does nothing for a name that is none of a
-// hub's, and where no hive has an engine. What cannot fit into any memory of the hive
-// is given up once its size is known.
+// to, else the one with the most memory among those that have an engine for it. It does
+// nothing for a name that is none of a hub's or means several models, where no hive has
+// an engine, and where a hive that is away has the model: unreachable is not absent.
+// What cannot fit into any memory of the hive is given up once its size is known.
 func (q *Queen) fetchModel(ctx context.Context, model string, views []view, events operations.Handler) error {
 	if !strings.Contains(model, "/") {
 		return nil
 	}
 	v := roomiest(views, formatOf(model))
 	for i := range views {
-		if views[i].snapshot == nil {
-			continue
-		}
-		if m := findModel(views[i].snapshot.Models, model); m != nil && m.Complete {
-			return nil
-		} else if m != nil {
+		found := findModels(q.toldOf(&views[i]), model)
+		switch {
+		case len(found) > 1, len(found) == 1 && found[0].Complete:
+			return nil // what is wrong with that is told
+		case len(found) == 1 && views[i].snapshot != nil:
 			v = &views[i]
 		}
 	}
@@ -65,6 +66,20 @@ func (q *Queen) fetchModel(ctx context.Context, model string, views []view, even
 	there.Models = append(there.Models, got.Model)
 	v.snapshot = &there
 	return nil
+}
+
+// toldOf are the models of a hive, also of one that is away, as far as it was heard.
+func (q *Queen) toldOf(v *view) []operations.Model {
+	s := v.snapshot
+	if s == nil && q.registry != nil {
+		if l := q.registry.find(v.hive); l != nil {
+			s = l.view(time.Now()).Snapshot
+		}
+	}
+	if s == nil {
+		return nil
+	}
+	return s.Models
 }
 
 // formatOf guesses the format of a model of which only the name is known: repositories

@@ -12,17 +12,19 @@ import (
 // freshEvery is the least time between two rounds of asking all hives how they are.
 const freshEvery = time.Second
 
-// freshening is a round of asking all hives how they are, for all who wait for it.
-type freshening struct{ done chan struct{} }
+// freshRound is a round of asking all hives how they are, for all who wait for it.
+type freshRound struct{ done chan struct{} }
 
 // freshen waits until all hives were asked anew: what they told may be half a second
 // old, and somebody may have done something since. However many wait, it is done once
 // a second at most.
 func (f *gatewayFleet) freshen(ctx context.Context) error {
 	f.mu.Lock()
+	f.freshening++
+	defer func() { f.mu.Lock(); f.freshening--; f.mu.Unlock() }()
 	r := f.fresh
 	if r == nil {
-		r = &freshening{done: make(chan struct{})}
+		r = &freshRound{done: make(chan struct{})}
 		f.fresh = r
 		go f.freshenAll(r, freshEvery-time.Since(f.freshAt))
 	}
@@ -35,7 +37,7 @@ func (f *gatewayFleet) freshen(ctx context.Context) error {
 	}
 }
 
-func (f *gatewayFleet) freshenAll(r *freshening, after time.Duration) {
+func (f *gatewayFleet) freshenAll(r *freshRound, after time.Duration) {
 	defer close(r.done)
 	select {
 	case <-time.After(after):
@@ -77,14 +79,24 @@ func (l *link) ask(ctx context.Context) {
 }
 
 // whyNot says, hive by hive, why nobody serves a model, from what hives have told.
-func (q *Queen) whyNot(ctx context.Context, op operations.Infer) error {
-	views, err := q.views(ctx, op.Target)
-	if err != nil {
-		return err
+func (f *gatewayFleet) whyNot(name string) error {
+	op := operations.Infer{Model: name}
+	var views []view
+	for _, l := range f.queen.registry.all() {
+		v := view{hive: l.hive, snapshot: l.view(time.Now()).Snapshot}
+		if e := l.trouble(); e != nil {
+			v.err = e
+		}
+		views = append(views, v)
 	}
-	defer closeViews(views)
-	q.among(views, op)
-	_, why := places(views, op.Model)
+	f.queen.among(views, op)
+	_, why := places(views, name)
 	sayWhy(views, why)
-	return noOffer(op, views)
+	err := noOffer(op, views)
+	for _, v := range views {
+		if v.snapshot == nil { // unreachable is not absent
+			return &operations.Error{Code: operations.CodeUnreachable, Message: err.Error(), Err: err}
+		}
+	}
+	return err
 }

@@ -32,18 +32,21 @@ type gatewayFleet struct {
 	queen      *Queen
 	background context.Context // of loads, which are for all who wait
 
-	mu       sync.Mutex
-	loads    map[wanted]*loading
-	fresh    *freshening // the next one; nil if nobody waits for one
-	freshAt  time.Time   // when the last one began
-	waiting  int
-	suspects map[string]time.Time // workers that failed, until when
+	mu    sync.Mutex
+	loads map[wanted]*loading
+	turns map[string]chan struct{} // who is starting a worker, by hive and model; closed when it has
+
+	fresh      *freshRound // the next one; nil if nobody waits for one
+	freshAt    time.Time   // when the last one began
+	freshening int         // who waits for one
+	waiting    int
+	suspects   map[string]time.Time // workers that failed, until when
 }
 
 var _ gateway.Fleet = (*gatewayFleet)(nil)
 
 func newGatewayFleet(q *Queen, background context.Context) *gatewayFleet {
-	return &gatewayFleet{queen: q, background: background, loads: map[wanted]*loading{}, suspects: map[string]time.Time{}}
+	return &gatewayFleet{queen: q, background: background, loads: map[wanted]*loading{}, turns: map[string]chan struct{}{}, suspects: map[string]time.Time{}}
 }
 
 // Models implements [gateway.Fleet]: models that are served, and those that can be.
@@ -105,7 +108,7 @@ func (f *gatewayFleet) Acquire(ctx context.Context, wish gateway.Wish) (*gateway
 		if lease != nil {
 			return lease, nil
 		}
-		err := f.loadKnown(ctx, wish.Model)
+		err := f.loadKnown(ctx, wish)
 		var no *gateway.Refusal
 		switch {
 		case err == nil:
@@ -139,42 +142,49 @@ func instance(w operations.WorkerProcess) string {
 
 // loadKnown loads a model that some hive has. For any other name, which is a stranger's
 // word, all that is done is to ask whether one has it by now.
-func (f *gatewayFleet) loadKnown(ctx context.Context, name string) error {
-	if !f.knows(name) {
+func (f *gatewayFleet) loadKnown(ctx context.Context, wish gateway.Wish) error {
+	if !f.knows(wish.Model) {
 		if err := f.freshen(ctx); err != nil {
 			return err
 		}
-		if !f.knows(name) {
-			return unknown(name, f.queen.whyNot(ctx, operations.Infer{Target: operations.Target{ConfigPath: f.queen.registry.config}, Model: name}))
+		if !f.knows(wish.Model) {
+			return unknown(wish.Model, f.whyNot(wish.Model))
 		}
 	}
-	return f.load(ctx, wanted{model: f.idOf(name)}, nil)
+	ctx = operations.WithRequestID(ctx, wish.RequestID)
+	return f.load(ctx, wanted{model: f.idOf(wish.Model, "")}, nil)
 }
 
 // knows reports whether a hive has told of a model, or of a worker that serves it.
 func (f *gatewayFleet) knows(name string) bool {
 	for _, l := range f.queen.registry.all() {
 		s := l.view(time.Now()).Snapshot
-		if s == nil {
-			continue
-		}
-		if findModel(s.Models, name) != nil || slices.ContainsFunc(s.Workers, func(w operations.WorkerProcess) bool { return serves(s.Models, w, name) }) {
+		if s != nil && (len(findModels(s.Models, name)) > 0 || slices.ContainsFunc(s.Workers, servesIn(s.Models, name))) {
 			return true
 		}
 	}
 	return false
 }
 
-// idOf is the id of the model that somebody calls name: the first hive's that has it.
-func (f *gatewayFleet) idOf(name string) string {
+// idOf is the id of the model that somebody calls name: if all hives, or the one that
+// is given, agree on it that are here and have an engine for it. Else the name stays.
+func (f *gatewayFleet) idOf(name, hive string) string {
+	id := ""
 	for _, l := range f.queen.registry.all() {
-		if s := l.view(time.Now()).Snapshot; s != nil {
-			if m := findModel(s.Models, name); m != nil {
-				return m.ID
-			}
+		v := l.view(time.Now())
+		if v.Snapshot == nil || v.Link == operations.LinkOffline || hive != "" && v.Alias != hive {
+			continue
 		}
+		found := findModels(v.Snapshot.Models, name)
+		if len(found) == 0 || len(found) == 1 && engineFor(&view{hive: l.hive, snapshot: v.Snapshot}, found[0].Format) == "" {
+			continue
+		}
+		if len(found) > 1 || id != "" && id != found[0].ID {
+			return name
+		}
+		id = found[0].ID
 	}
-	return name
+	return cmp.Or(id, name)
 }
 
 // pick takes the best ready worker. away are hives that serve the model, or could,
@@ -205,8 +215,9 @@ func (f *gatewayFleet) pick(wish gateway.Wish) (lease *gateway.Lease, away []str
 		if v.Snapshot == nil {
 			continue
 		}
+		serves := servesIn(v.Snapshot.Models, wish.Model)
 		for _, w := range v.Snapshot.Workers {
-			if w.API != "" || w.State != operations.WorkerReady || slices.Contains(wish.Avoid, instance(w)) || f.queen.traffic.closing(w) != nil || !serves(v.Snapshot.Models, w, wish.Model) {
+			if w.API != "" || w.State != operations.WorkerReady || slices.Contains(wish.Avoid, instance(w)) || f.queen.traffic.closing(w) != nil || !serves(w) {
 				continue
 			}
 			if v.Link == operations.LinkOffline {

@@ -47,19 +47,33 @@ func (q *Queen) infer(ctx context.Context, op operations.Infer, events operation
 	events = inTurn(events)
 	offers, views, err := q.offers(ctx, op)
 	defer func() { closeViews(views) }()
-	if operations.CodeOf(err) == operations.CodeNotFound && mayLoad(op) {
-		if q.front == nil {
-			offers, err = q.offerAnew(ctx, op, views, events)
-		} else if err = q.front.load(ctx, q.front.wanted(op), events); err == nil {
-			closeViews(views)
-			offers, views, err = q.offers(ctx, op)
+	for first := true; ; first = false {
+		if operations.CodeOf(err) == operations.CodeNotFound && mayLoad(op) {
+			if q.front == nil {
+				offers, err = q.offerAnew(ctx, op, views, true, events)
+			} else if err = q.front.load(ctx, q.front.wanted(op), &events); err == nil {
+				closeViews(views)
+				offers, views, err = q.offers(ctx, op)
+			}
 		}
+		if err != nil {
+			return nil, err
+		}
+		r, failed := q.askEach(ctx, offers, op, events)
+		if !first || !errors.Is(failed, errEnding) {
+			return r, failed
+		}
+		closeViews(views)
+		offers, views, err = q.offers(ctx, op) // without the one that ends
 	}
-	if err != nil {
-		return nil, err
-	}
+}
+
+// errEnding is a worker that has just begun to end.
+var errEnding = errors.New("the worker is being ended")
+
+// askEach asks one worker after the other, until one has begun to answer.
+func (q *Queen) askEach(ctx context.Context, offers []offer, op operations.Infer, events operations.Handler) (r *operations.InferReport, err error) {
 	for i, o := range offers[:min(len(offers), maxInferTries)] {
-		var r *operations.InferReport
 		var final bool
 		r, final, err = q.askOne(ctx, o, op, i, events)
 		if err == nil || final || ctx.Err() != nil {
@@ -75,7 +89,7 @@ func (q *Queen) infer(ctx context.Context, op operations.Infer, events operation
 func (q *Queen) askOne(ctx context.Context, o offer, op operations.Infer, tried int, events operations.Handler) (r *operations.InferReport, final bool, err error) {
 	end, ok := q.traffic.begin(o.worker)
 	if !ok {
-		return nil, false, o.fail(fmt.Sprintf("worker %s is being ended", o.worker.ID), nil)
+		return nil, false, o.fail(fmt.Sprintf("worker %s is being ended", o.worker.ID), errEnding)
 	}
 	defer end()
 	ask := o.ask
@@ -132,6 +146,13 @@ func (q *Queen) among(views []view, op operations.Infer) (offers []offer) {
 			continue
 		}
 		found, why := choose(v.snapshot, op)
+		found = slices.DeleteFunc(found, func(o offer) bool {
+			ending := q.traffic.closing(o.worker) != nil
+			if ending {
+				why = o.worker.ID + " is being ended"
+			}
+			return ending
+		})
 		if len(found) == 0 {
 			v.err = errors.New(why)
 			continue
@@ -172,8 +193,9 @@ func room(s *operations.HiveSnapshot, w operations.WorkerProcess) (free uint64) 
 // choose picks the workers of a hive that can answer, or says why none can.
 func choose(s *operations.HiveSnapshot, op operations.Infer) (offers []offer, why string) {
 	var not []string
+	serves := servesIn(s.Models, op.Model)
 	for _, w := range s.Workers {
-		asked := serves(s.Models, w, op.Model)
+		asked := serves(w)
 		switch {
 		case op.WorkerID != "" && w.ID != op.WorkerID && !strings.HasPrefix(w.ID, op.WorkerID):
 		case op.Workflow != nil && w.API != pkgmgr.APIComfyUI:

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sort"
+	"strings"
 
 	"github.com/rbee-keeper/rbee/operations"
 )
@@ -42,11 +43,12 @@ func places(views []view, model string) (list []place, why map[string]string) {
 		if v.snapshot == nil {
 			continue
 		}
-		m := findModel(v.snapshot.Models, model)
-		if m == nil {
-			why[v.hive.Alias] = "the model is not there"
+		found := findModels(v.snapshot.Models, model)
+		if len(found) != 1 {
+			why[v.hive.Alias] = notOne(found)
 			continue
 		}
+		m := found[0]
 		typ := engineFor(v, m.Format)
 		switch {
 		case !m.Complete:
@@ -82,6 +84,18 @@ func engineFor(v *view, format string) string {
 	return ""
 }
 
+// notOne says that a name means no model of a hive, or which.
+func notOne(found []*operations.Model) string {
+	if len(found) == 0 {
+		return "the model is not there"
+	}
+	ids := make([]string, len(found))
+	for i, m := range found {
+		ids[i] = m.ID
+	}
+	return "several models of that name are there: " + strings.Join(ids, ", ")
+}
+
 func freeMemory(s *operations.HiveSnapshot) (free uint64) {
 	for _, d := range s.Machine.Devices {
 		if d.MemoryFree != nil && d.Error == "" {
@@ -94,12 +108,12 @@ func freeMemory(s *operations.HiveSnapshot) (free uint64) {
 // offerAnew gets a worker that can answer: one that is on its way already is waited
 // for; else one is started, where there is the most room first, and on the next hive
 // if the first refuses. Where no hive has the model it may be fetched first.
-func (q *Queen) offerAnew(ctx context.Context, op operations.Infer, views []view, events operations.Handler) ([]offer, error) {
+func (q *Queen) offerAnew(ctx context.Context, op operations.Infer, views []view, fetch bool, events operations.Handler) ([]offer, error) {
 	if offers, err := q.awaitUnderway(ctx, op, views, events); len(offers) > 0 || err != nil {
 		return offers, err
 	}
 	list, why := places(views, op.Model)
-	if len(list) == 0 {
+	if len(list) == 0 && fetch {
 		if err := q.fetchModel(ctx, op.Model, views, events); err != nil {
 			return nil, err
 		}
@@ -110,10 +124,7 @@ func (q *Queen) offerAnew(ctx context.Context, op operations.Infer, views []view
 		if w := restarting(p.view, op.Model); w != nil {
 			continue // what it says of it is told already
 		}
-		tell(events, operations.Event{
-			Type: operations.EventNote, Hive: p.view.hive.Alias, Message: fmt.Sprintf("no ready worker serves %s: starting %s", op.Model, p.worker),
-		})
-		w, err := p.start(ctx, op, events)
+		w, err := q.startOnce(ctx, p, op, events)
 		if ctx.Err() != nil {
 			return nil, asError(context.Cause(ctx))
 		}
@@ -124,6 +135,29 @@ func (q *Queen) offerAnew(ctx context.Context, op operations.Infer, views []view
 		return []offer{{door: p.view.door, worker: *w}}, nil
 	}
 	return nil, noOffer(op, views)
+}
+
+// startOnce starts a worker, unless somebody else has started one there meanwhile: of
+// several who want the same model on a hive, one starts it and the others wait.
+func (q *Queen) startOnce(ctx context.Context, p place, op operations.Infer, events operations.Handler) (*operations.WorkerProcess, error) {
+	if q.front != nil {
+		done, err := q.front.turn(ctx, p)
+		if err != nil {
+			return nil, err
+		}
+		defer done()
+		s, err := p.view.door.snapshot(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if found, _ := choose(s, op); len(found) > 0 && q.traffic.closing(found[0].worker) == nil {
+			return &found[0].worker, nil
+		}
+	}
+	tell(events, operations.Event{
+		Type: operations.EventNote, Hive: p.view.hive.Alias, Message: fmt.Sprintf("no ready worker serves %s: starting %s", op.Model, p.worker),
+	})
+	return p.start(ctx, op, events)
 }
 
 // sayWhy adds to why a hive has no worker that can answer, why none can be started.
@@ -157,8 +191,9 @@ func (p place) start(ctx context.Context, op operations.Infer, events operations
 
 // restarting is a worker of the model that failed, and will be started again.
 func restarting(v *view, model string) *operations.WorkerProcess {
+	serves := servesIn(v.snapshot.Models, model)
 	for i, w := range v.snapshot.Workers {
-		if w.State == operations.WorkerFailed && !w.RestartAt.IsZero() && serves(v.snapshot.Models, w, model) {
+		if w.State == operations.WorkerFailed && !w.RestartAt.IsZero() && serves(w) {
 			return &v.snapshot.Workers[i]
 		}
 	}
@@ -173,19 +208,22 @@ func (q *Queen) awaitUnderway(ctx context.Context, op operations.Infer, views []
 		if v.snapshot == nil || v.door == nil {
 			continue
 		}
+		serves := servesIn(v.snapshot.Models, op.Model)
 		for _, w := range v.snapshot.Workers {
 			coming := w.State == operations.WorkerStarting || w.State == operations.WorkerLoading
-			if !coming || w.API != "" || !serves(v.snapshot.Models, w, op.Model) || op.Device != "" && !onDevice(w, op.Device) {
+			if !coming || w.API != "" || !serves(w) || op.Device != "" && !onDevice(w, op.Device) {
 				continue
 			}
 			tell(events, operations.Event{
 				Type: operations.EventNote, Hive: v.hive.Alias, Message: fmt.Sprintf("waiting for worker %s, which is %s %s", w.ID, w.State, op.Model),
 			})
 			s, err := v.door.await(ctx, func(s *operations.HiveSnapshot) bool { return settledWorker(s, w.ID) })
-			if err != nil {
-				return nil, err
+			if ctx.Err() != nil {
+				return nil, asError(context.Cause(ctx))
 			}
-			v.snapshot, v.err = s, nil
+			if v.snapshot, v.err = s, err; err != nil {
+				break // it is away, and others may have the model
+			}
 			if offers := q.among(views[i:i+1], op); len(offers) > 0 {
 				return offers, nil
 			}

@@ -18,14 +18,15 @@ import (
 // wanted is a model that somebody waits for: what is the same is loaded once, however
 // many ask for it.
 type wanted struct {
-	model  string // by its id, where a hive has it
+	model  string // by its id, where hives agree on that
 	config string // the file; empty for the one that is served
 	hive   string // the only one; empty for any
 	device string // likewise
+	fetch  bool   // it may be fetched to a hive, which a person may want, and no stranger
 }
 
 // loading is a model on its way to a worker. The queen's lock on loads guards all but
-// done and cancel.
+// done, cancel and telling.
 type loading struct {
 	done   chan struct{}
 	cancel context.CancelFunc
@@ -33,6 +34,7 @@ type loading struct {
 	err     error
 	at      time.Time // when it ended
 	stays   bool      // it goes on without anybody who waits
+	givenUp bool      // nobody waited for it any more
 	waiting int
 	told    []*operations.Handler // those who hear how it goes
 	telling sync.Mutex            // held while they are told
@@ -41,12 +43,12 @@ type loading struct {
 // load waits until a worker for a model was started, by this request or another.
 // events may be nil: then the load goes on when its caller has left, for applications
 // ask again.
-func (f *gatewayFleet) load(ctx context.Context, w wanted, events operations.Handler) error {
-	l, err := f.join(w, events)
+func (f *gatewayFleet) load(ctx context.Context, w wanted, events *operations.Handler) error {
+	l, err := f.join(ctx, w, events)
 	if err != nil {
 		return err
 	}
-	defer f.leave(l, &events)
+	defer f.leave(l, events)
 	select {
 	case <-l.done:
 		return l.err
@@ -55,46 +57,58 @@ func (f *gatewayFleet) load(ctx context.Context, w wanted, events operations.Han
 	}
 }
 
-// join takes part in a load, and begins it if nobody has. Every join is followed by a
-// leave with the same handler.
-func (f *gatewayFleet) join(w wanted, events operations.Handler) (*loading, error) {
+// join takes part in a load, and begins it if nobody has. Every join that succeeds is
+// followed by a leave with the same handler.
+func (f *gatewayFleet) join(ctx context.Context, w wanted, events *operations.Handler) (*loading, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	l := f.loads[w]
-	switch {
-	case l == nil:
-	case !ended(l.done):
-		if l.waiting == 0 && !l.stays {
-			l = nil // it was given up
-		}
-	case l.err == nil, events != nil, time.Since(l.at) > forgetLoad:
-		l = nil
-	}
-	if l == nil {
-		for name, old := range f.loads { // names are strangers' words: they must not pile up
-			if ended(old.done) && time.Since(old.at) > forgetLoad {
-				delete(f.loads, name)
+	l := f.under(w, events)
+	if l == nil || !ended(l.done) {
+		if f.waiting >= maxWaiting {
+			return nil, &gateway.Refusal{
+				Status: http.StatusTooManyRequests, Type: "rate_limit_error", Code: "loading", RetryAfter: retryLoading,
+				Message: fmt.Sprintf("%s is being loaded, and %d requests wait already", w.model, maxWaiting),
 			}
 		}
-		ctx, cancel := context.WithCancel(f.background)
+	}
+	if l == nil {
+		for key, old := range f.loads {
+			if ended(old.done) && time.Since(old.at) > forgetLoad {
+				delete(f.loads, key)
+			}
+		}
+		ctx, cancel := context.WithCancel(operations.WithRequestID(f.background, operations.RequestID(ctx)))
 		l = &loading{done: make(chan struct{}), cancel: cancel}
 		f.loads[w] = l
 		go f.start(ctx, l, w)
-	}
-	if !ended(l.done) && f.waiting >= maxWaiting {
-		return nil, &gateway.Refusal{
-			Status: http.StatusTooManyRequests, Type: "rate_limit_error", Code: "loading", RetryAfter: retryLoading,
-			Message: fmt.Sprintf("%s is being loaded, and %d requests wait already", w.model, maxWaiting),
-		}
 	}
 	f.waiting++
 	l.waiting++
 	if events == nil {
 		l.stays = true
 	} else {
-		l.told = append(l.told, &events)
+		l.told = append(l.told, events)
 	}
 	return l, nil
+}
+
+// under is the load that is under way for what is wanted, or has failed just now: who
+// waits for its report tries again. Who may not fetch a model waits for one that does.
+// The caller holds f.mu.
+func (f *gatewayFleet) under(w wanted, events *operations.Handler) *loading {
+	fetching := w
+	fetching.fetch = true
+	for _, key := range []wanted{w, fetching} {
+		l := f.loads[key]
+		switch {
+		case l == nil, l.givenUp:
+		case !ended(l.done):
+			return l
+		case key == w && l.err != nil && events == nil && time.Since(l.at) <= forgetLoad:
+			return l
+		}
+	}
+	return nil
 }
 
 func (f *gatewayFleet) leave(l *loading, events *operations.Handler) {
@@ -102,7 +116,8 @@ func (f *gatewayFleet) leave(l *loading, events *operations.Handler) {
 	f.waiting--
 	l.waiting--
 	l.told = slices.DeleteFunc(l.told, func(h *operations.Handler) bool { return h == events })
-	if l.waiting == 0 && !l.stays {
+	if l.waiting == 0 && !l.stays && !ended(l.done) {
+		l.givenUp = true
 		l.cancel()
 	}
 	f.mu.Unlock()
@@ -110,14 +125,41 @@ func (f *gatewayFleet) leave(l *loading, events *operations.Handler) {
 	defer l.telling.Unlock()
 }
 
+// turn waits until nobody else is starting a worker for a model on a hive; done lets
+// the next one begin.
+func (f *gatewayFleet) turn(ctx context.Context, p place) (done func(), err error) {
+	key := p.view.hive.Alias + "\x00" + p.model
+	for {
+		f.mu.Lock()
+		other := f.turns[key]
+		if other == nil {
+			own := make(chan struct{})
+			f.turns[key] = own
+			f.mu.Unlock()
+			return func() {
+				f.mu.Lock()
+				defer f.mu.Unlock()
+				delete(f.turns, key)
+				close(own)
+			}, nil
+		}
+		f.mu.Unlock()
+		select {
+		case <-other:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
 // wanted is what an operation waits for.
 func (f *gatewayFleet) wanted(op operations.Infer) wanted {
-	w := wanted{model: f.idOf(op.Model), config: op.ConfigPath, hive: op.HiveID, device: op.Device}
+	w := wanted{model: op.Model, config: op.ConfigPath, hive: op.HiveID, device: op.Device, fetch: true}
 	paths := f.queen.opts.Paths
 	here, err := paths.ConfigFile(f.queen.registry.config)
 	there, otherErr := paths.ConfigFile(op.ConfigPath)
 	if err == nil && otherErr == nil && here == there {
-		w.config = ""
+		w.config, w.model = "", f.idOf(op.Model, op.HiveID)
 	}
 	return w
 }
@@ -126,7 +168,7 @@ func (f *gatewayFleet) wanted(op operations.Infer) wanted {
 func (f *gatewayFleet) waitingNow() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.waiting
+	return f.waiting + f.freshening
 }
 
 // waits are the requests that wait for models to be loaded, by model: under an empty
@@ -142,7 +184,7 @@ func (f *gatewayFleet) waits() map[string]int {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	n := map[string]int{"": 0}
+	n := map[string]int{"": f.freshening}
 	for w, l := range f.loads {
 		name := w.model
 		if !known[name] {
@@ -202,7 +244,7 @@ func (f *gatewayFleet) spawn(ctx context.Context, w wanted, events operations.Ha
 	q.refresh(ctx, views)
 	offers := q.among(views, op)
 	if len(offers) == 0 {
-		offers, err = q.offerAnew(ctx, op, views, events)
+		offers, err = q.offerAnew(ctx, op, views, w.fetch, events)
 	}
 	for err != nil && noRoom(views) && f.makeRoom(ctx, views, w.model) {
 		q.refresh(ctx, views)
@@ -210,7 +252,7 @@ func (f *gatewayFleet) spawn(ctx context.Context, w wanted, events operations.Ha
 			err = nil // somebody else has started one
 			break
 		}
-		offers, err = q.offerAnew(ctx, op, views, events)
+		offers, err = q.offerAnew(ctx, op, views, w.fetch, events)
 	}
 	if err != nil {
 		return withReason(err, views)
@@ -239,9 +281,10 @@ func (f *gatewayFleet) awaitEnding(ctx context.Context, views []view, model stri
 		if v.snapshot == nil {
 			continue
 		}
+		serves := servesIn(v.snapshot.Models, model)
 		for _, w := range v.snapshot.Workers {
 			closing := f.queen.traffic.closing(w)
-			if closing == nil || !serves(v.snapshot.Models, w, model) {
+			if closing == nil || !serves(w) {
 				continue
 			}
 			select {
@@ -307,8 +350,6 @@ func refusal(model string, away []string, err error) *gateway.Refusal {
 		no.Message = fmt.Sprintf("%s is served by nobody now, and there is too little memory to load it", model)
 	case operations.CodeOf(err) == operations.CodeUnreachable:
 		no.Code = "hive_away"
-	case operations.CodeOf(err) == operations.CodeCanceled:
-		no.Code, no.RetryAfter = "canceled", time.Second
 	}
 	return no
 }

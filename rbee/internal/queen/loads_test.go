@@ -40,7 +40,8 @@ type playedHive struct {
 	refuse   error
 	answer   int // the status of workers' answers; 0: 200
 	canceled int
-	watched  int // who began to listen
+	watched  int  // who began to listen
+	frozen   bool // it takes connections, and answers nothing
 }
 
 var llama = operations.Model{ID: "org/m:Q4", Repo: "org/m", Format: "gguf", Complete: true}
@@ -89,7 +90,12 @@ func (h *playedHive) until(so func() bool) {
 }
 
 func (h *playedHive) watch(w http.ResponseWriter, r *http.Request) {
-	h.change(func() { h.watched++ })
+	frozen := false
+	h.change(func() { h.watched++; frozen = h.frozen })
+	if frozen {
+		<-r.Context().Done()
+		return
+	}
 	for {
 		h.mu.Lock()
 		s := operations.HiveSnapshot{
@@ -163,7 +169,7 @@ func (h *playedHive) Run(ctx context.Context, op operations.Operation, events op
 	}
 	switch op := op.(type) {
 	case operations.WorkerSpawn:
-		w := operations.WorkerProcess{Worker: op.Worker, Model: op.Model, ModelID: "org/m:Q4", State: operations.WorkerReady, OnDemand: op.OnDemand, ReadyAt: time.Now()}
+		w := operations.WorkerProcess{Worker: op.Worker, Model: op.Model, ModelID: op.Model, State: operations.WorkerReady, OnDemand: op.OnDemand, ReadyAt: time.Now()}
 		h.change(func() {
 			w.ID = fmt.Sprintf("llama-cpp-%d", len(h.done))
 			h.workers = append(slices.Clone(h.workers), w)
@@ -192,8 +198,8 @@ func playedFleet(t *testing.T, hives ...*playedHive) *Queen {
 	t.Cleanup(func() { cancel(); all.Wait() })
 	q.front = newGatewayFleet(q, ctx)
 	text := ""
-	for _, h := range hives {
-		text += fmt.Sprintf("[[hive]]\nalias = %q\nhostname = \"127.0.0.1\"\n", h.alias)
+	for i, h := range hives {
+		text += fmt.Sprintf("[[hive]]\nalias = %q\nhostname = \"127.0.0.%d\"\n", h.alias, i+1)
 	}
 	path := filepath.Join(q.opts.Paths.ConfigDir, "hives.conf")
 	if err := errors.Join(os.MkdirAll(q.opts.Paths.ConfigDir, 0o700), os.WriteFile(path, []byte(text), 0o600)); err != nil {
@@ -210,15 +216,29 @@ func playedFleet(t *testing.T, hives ...*playedHive) *Queen {
 		all.Go(func() {
 			ctx, cancel := context.WithCancelCause(ctx)
 			defer cancel(nil)
-			_ = l.watch(ctx, cancel, &door{hive: l.hive, host: l.host, client: &operations.Client{URL: h.http.URL, HTTP: h.http.Client()}})
+			_ = l.watch(ctx, cancel, &door{hive: l.hive, host: l.host, patience: 300 * time.Millisecond, client: &operations.Client{URL: h.http.URL, HTTP: h.http.Client()}})
 		})
 	}
-	for _, l := range q.registry.all() {
-		for !l.tried() {
-			<-q.registry.next()
+	q.until(t, func() bool {
+		return !slices.ContainsFunc(q.registry.all(), func(l *link) bool { return !l.tried() })
+	})
+	return q
+}
+
+// until waits until something is so, which the queen hears or does.
+func (q *Queen) until(t *testing.T, so func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !so(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("it did not come to that")
 		}
 	}
-	return q
+}
+
+// waiting waits until so many wait for loads.
+func (q *Queen) waiting(t *testing.T, n int) {
+	t.Helper()
+	q.until(t, func() bool { return q.front.waitingNow() == n })
 }
 
 func question(model string) operations.Infer {
@@ -250,9 +270,7 @@ func TestLoadedOnce(t *testing.T) {
 		})
 	}
 	h.until(func() bool { return len(h.done) > 0 })
-	for q.front.waitingNow() < 6 {
-		time.Sleep(time.Millisecond)
-	}
+	q.waiting(t, 6)
 	if n := q.front.waits()["org/m:Q4"]; n != 6 {
 		t.Errorf("%d wait", n)
 	}
@@ -286,9 +304,7 @@ func TestLoadIsCancelled(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		before, err := q.front.waitingNow(), make(chan error, 1)
 		go func() { err <- ask(ctx) }()
-		for q.front.waitingNow() == before {
-			time.Sleep(time.Millisecond)
-		}
+		q.waiting(t, before+1)
 		return func() error { cancel(); return <-err }
 	}
 	infer := func(ctx context.Context) error { _, err := q.infer(ctx, question("org/m"), nil); return err }
@@ -297,10 +313,14 @@ func TestLoadIsCancelled(t *testing.T) {
 	if err := one(); err == nil {
 		t.Error("somebody who left was answered")
 	}
-	if h.canceled != 0 {
-		t.Error("a load was given up for which somebody waits")
-	}
+	three := wait(infer)
 	if err := two(); err == nil {
+		t.Error("somebody who left was answered")
+	}
+	if len(h.done) != 1 {
+		t.Errorf("a load was given up for which somebody waits: %v", h.done)
+	}
+	if err := three(); err == nil {
 		t.Error("somebody who left was answered")
 	}
 	h.until(func() bool { return h.canceled == 1 })
@@ -347,9 +367,7 @@ func TestAskedWhileItEnds(t *testing.T) {
 		}
 		asked <- err
 	}()
-	for q.front.waitingNow() == 0 {
-		time.Sleep(time.Millisecond)
-	}
+	q.waiting(t, 1)
 	close(h.hold)
 	if !<-ended {
 		t.Error("it did not end")
@@ -358,6 +376,145 @@ func TestAskedWhileItEnds(t *testing.T) {
 		t.Error(err)
 	}
 	if len(h.done) != 3 {
+		t.Errorf("the hive was told %v", h.done)
+	}
+}
+
+// TestAskedByAPersonWhileItEnds holds the same for rbee infer.
+func TestAskedByAPersonWhileItEnds(t *testing.T) {
+	t.Parallel()
+	h := newPlayedHive(t, "gpu-1", llama)
+	q := playedFleet(t, h)
+	if _, err := q.infer(t.Context(), question("org/m"), nil); err != nil {
+		t.Fatal(err)
+	}
+	h.change(func() { h.hold = make(chan struct{}) })
+	l := q.registry.links["gpu-1"]
+	worker := l.view(time.Now()).Snapshot.Workers[0]
+	ended, asked := make(chan bool, 1), make(chan error, 1)
+	go func() { ended <- q.front.end(t.Context(), l, worker, 0, "a test wants it") }()
+	h.until(func() bool { return len(h.done) == 2 })
+	go func() {
+		_, err := q.infer(t.Context(), question("org/m"), nil)
+		asked <- err
+	}()
+	q.waiting(t, 1)
+	close(h.hold)
+	if err := <-asked; err != nil || !<-ended || len(h.done) != 3 {
+		t.Errorf("%v; the hive was told %v", err, h.done)
+	}
+}
+
+// TestSilentHive holds that a hive which does not answer keeps nobody from another.
+func TestSilentHive(t *testing.T) {
+	t.Parallel()
+	silent, well := newPlayedHive(t, "gpu-1", llama), newPlayedHive(t, "gpu-2", llama)
+	q := playedFleet(t, silent, well)
+	silent.change(func() { silent.frozen = true })
+	l, err := q.front.Acquire(t.Context(), gateway.Wish{Model: "org/m"})
+	if err != nil || l.Hive != "gpu-2" || len(silent.done) > 0 {
+		t.Errorf("%+v, %v", l, err)
+	}
+}
+
+// TestTooManyWait holds that those beyond the limit are refused, and start nothing.
+func TestTooManyWait(t *testing.T) {
+	t.Parallel()
+	h := newPlayedHive(t, "gpu-1", llama)
+	q := playedFleet(t, h)
+	q.front.waiting = maxWaiting
+	for range 10 {
+		_, err := q.front.Acquire(t.Context(), gateway.Wish{Model: "org/m"})
+		if no := (*gateway.Refusal)(nil); !errors.As(err, &no) || no.Status != http.StatusTooManyRequests || no.RetryAfter == 0 {
+			t.Fatalf("%v", err)
+		}
+	}
+	if len(q.front.loads) > 0 {
+		t.Error("a load was begun")
+	}
+}
+
+// TestNobodyHearsAfterLeaving holds that a handler is not called once its operation
+// has ended, and that an application takes over what a person has given up.
+func TestNobodyHearsAfterLeaving(t *testing.T) {
+	t.Parallel()
+	h := newPlayedHive(t, "gpu-1", llama)
+	h.hold = make(chan struct{})
+	q := playedFleet(t, h)
+	ctx, cancel := context.WithCancel(t.Context())
+	left := make(chan struct{})
+	go func() {
+		var gone bool
+		_, _ = q.infer(ctx, question("org/m"), func(operations.Event) {
+			if gone {
+				t.Error("it hears after it has ended")
+			}
+		})
+		gone = true
+		close(left)
+	}()
+	h.until(func() bool { return len(h.done) == 1 })
+	asked := make(chan error, 1)
+	go func() {
+		_, err := q.front.Acquire(t.Context(), gateway.Wish{Model: "org/m"})
+		asked <- err
+	}()
+	q.waiting(t, 2)
+	cancel()
+	<-left
+	close(h.hold)
+	if err := <-asked; err != nil || len(h.done) != 1 {
+		t.Errorf("%v; the hive was told %v", err, h.done)
+	}
+}
+
+// TestGivenUp holds that a load which nobody waited for any more is nobody's answer.
+func TestGivenUp(t *testing.T) {
+	t.Parallel()
+	h := newPlayedHive(t, "gpu-1", llama)
+	h.hold = make(chan struct{})
+	q := playedFleet(t, h)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		h.until(func() bool { return len(h.done) == 1 })
+		cancel()
+	}()
+	if _, err := q.infer(ctx, question("org/m"), nil); err == nil {
+		t.Fatal("somebody who left was answered")
+	}
+	close(h.hold)
+	if _, err := q.front.Acquire(t.Context(), gateway.Wish{Model: "org/m"}); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestOneAtATime holds that those who want the same model on a hive for reasons of
+// their own start one worker.
+func TestOneAtATime(t *testing.T) {
+	t.Parallel()
+	h := newPlayedHive(t, "gpu-1", llama)
+	h.hold = make(chan struct{})
+	q := playedFleet(t, h)
+	var all sync.WaitGroup
+	here := question("org/m")
+	here.HiveID = "gpu-1"
+	for _, op := range []operations.Infer{here, question("org/m")} {
+		all.Go(func() {
+			if _, err := q.infer(t.Context(), op, nil); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Go(func() {
+		if _, err := q.front.Acquire(t.Context(), gateway.Wish{Model: "org/m"}); err != nil {
+			t.Error(err)
+		}
+	})
+	q.waiting(t, 3)
+	h.until(func() bool { return len(h.done) == 1 })
+	close(h.hold)
+	all.Wait()
+	if len(h.done) != 1 {
 		t.Errorf("the hive was told %v", h.done)
 	}
 }
@@ -417,9 +574,7 @@ func TestUnderway(t *testing.T) {
 		_, err := q.front.Acquire(t.Context(), gateway.Wish{Model: "org/m:Q4"})
 		asked <- err
 	}()
-	for q.front.waitingNow() == 0 {
-		time.Sleep(time.Millisecond)
-	}
+	q.waiting(t, 1)
 	loading.State = operations.WorkerReady
 	h.change(func() { h.workers = []operations.WorkerProcess{loading} })
 	if err := <-asked; err != nil || len(h.done) != 0 {
@@ -428,9 +583,9 @@ func TestUnderway(t *testing.T) {
 	failed := loading
 	failed.State, failed.Problem, failed.RestartAt = operations.WorkerFailed, "exit status 1", time.Now().Add(time.Minute)
 	h.change(func() { h.workers = []operations.WorkerProcess{failed} })
-	for l := q.registry.links["gpu-1"]; l.view(time.Now()).Snapshot.Workers[0].State != operations.WorkerFailed; {
-		time.Sleep(time.Millisecond)
-	}
+	q.until(t, func() bool {
+		return q.registry.links["gpu-1"].view(time.Now()).Snapshot.Workers[0].State == operations.WorkerFailed
+	})
 	_, err := q.infer(t.Context(), question("org/m"), nil)
 	if err == nil || !strings.Contains(err.Error(), "mine-1 failed and is started again at") || len(h.done) != 0 {
 		t.Errorf("%v; the hive was told %v", err, h.done)
@@ -461,6 +616,78 @@ func TestFetched(t *testing.T) {
 	}
 	if want := []string{"model_download org/m", "worker_spawn org/m:Q4"}; !slices.Equal(h.done, want) {
 		t.Errorf("the hive was told %v", h.done)
+	}
+}
+
+// TestNotFetched holds when nothing is fetched, whoever asks: for an application never,
+// and for nobody while a hive that has the model is away, or where it has several of
+// that name.
+func TestNotFetched(t *testing.T) {
+	t.Parallel()
+	other := operations.Model{ID: "org/m:Q8", Repo: "org/m", Format: "gguf", Complete: true}
+	part := llama
+	part.Complete = false
+	for name, c := range map[string]struct {
+		models  []operations.Model
+		workers []operations.WorkerProcess
+		away    bool
+		person  bool
+		says    string
+	}{
+		"its hive is away, a person": {models: []operations.Model{llama}, away: true, person: true, says: "gpu-1"},
+		"its hive is away":           {models: []operations.Model{llama}, away: true},
+		"not whole":                  {models: []operations.Model{part}},
+		"a worker that failed":       {workers: []operations.WorkerProcess{{ID: "w", Model: "org/m", State: operations.WorkerFailed}}},
+		"several, a person":          {models: []operations.Model{llama, other}, person: true, says: "several models of that name are there: org/m:Q4, org/m:Q8"},
+		"several":                    {models: []operations.Model{llama, other}},
+	} {
+		has, free := newPlayedHive(t, "gpu-1", c.models...), newPlayedHive(t, "gpu-2")
+		has.workers = c.workers
+		q := playedFleet(t, has, free)
+		if l := q.registry.links["gpu-1"]; c.away {
+			l.set(func() { l.door, l.host, l.failed = nil, nil, true })
+		}
+		var err error
+		if c.person {
+			_, err = q.infer(t.Context(), question("org/m"), nil)
+		} else {
+			_, err = q.front.Acquire(t.Context(), gateway.Wish{Model: "org/m"})
+		}
+		if err == nil || !strings.Contains(err.Error(), c.says) || len(has.done)+len(free.done) > 0 {
+			t.Errorf("%s: %v; they were told %v, %v", name, err, has.done, free.done)
+		}
+	}
+}
+
+// TestNameOfTheHive holds that a name means what it means on the hive that is asked.
+func TestNameOfTheHive(t *testing.T) {
+	t.Parallel()
+	other := operations.Model{ID: "org/m:Q8", Repo: "org/m", Format: "gguf", Complete: true}
+	one, two := newPlayedHive(t, "gpu-1", llama), newPlayedHive(t, "gpu-2", other)
+	q := playedFleet(t, one, two)
+	op := question("org/m")
+	op.HiveID = "gpu-2"
+	if _, err := q.infer(t.Context(), op, nil); err != nil || !slices.Equal(two.done, []string{"worker_spawn org/m:Q8"}) || len(one.done) > 0 {
+		t.Errorf("%v; they were told %v, %v", err, one.done, two.done)
+	}
+	if id := q.front.idOf("org/m", ""); id != "org/m" {
+		t.Errorf("hives that do not agree: %s", id)
+	}
+}
+
+// TestWhyNotAsksNobody holds that a stranger's name makes nobody run commands on
+// machines whose daemon is down.
+func TestWhyNotAsksNobody(t *testing.T) {
+	t.Parallel()
+	h := newPlayedHive(t, "gpu-1", llama)
+	q := playedFleet(t, h)
+	l := q.registry.links["gpu-1"]
+	l.set(func() {
+		l.door, l.problem = nil, &operations.Error{Code: operations.CodeUnreachable, Message: "the hive daemon does not run"}
+	})
+	// Its host is none that runs anything.
+	if err := q.front.whyNot("nobody"); operations.CodeOf(err) == "" || !strings.Contains(err.Error(), "the hive daemon does not run") {
+		t.Errorf("%v", err)
 	}
 }
 

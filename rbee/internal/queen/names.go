@@ -2,7 +2,6 @@ package queen
 
 import (
 	"cmp"
-	"slices"
 	"strings"
 
 	"github.com/rbee-keeper/rbee/operations"
@@ -16,13 +15,25 @@ import (
 // served is what a worker serves, by the model's id where it has one.
 func served(w operations.WorkerProcess) string { return cmp.Or(w.ModelID, w.Model) }
 
-// serves reports whether a worker serves what somebody calls name on its hive.
-func serves(models []operations.Model, w operations.WorkerProcess, name string) bool {
-	return name == w.Model || name == w.ModelID || idOf(models, name) == idOf(models, served(w))
+// servesIn reports for the workers of a hive whether they serve what somebody calls name.
+func servesIn(models []operations.Model, name string) func(operations.WorkerProcess) bool {
+	id := ""
+	return func(w operations.WorkerProcess) bool {
+		if name == w.ModelID || name == w.Model {
+			return true
+		}
+		if id == "" {
+			id = idOf(models, name)
+		}
+		if w.ModelID != "" {
+			return id == w.ModelID
+		}
+		return id == w.Model || id == idOf(models, w.Model)
+	}
 }
 
 // idOf is the id of the model that somebody calls name on a hive; the name itself if
-// that is none of its models.
+// that is none of its models, or several.
 func idOf(models []operations.Model, name string) string {
 	if m := findModel(models, name); m != nil {
 		return m.ID
@@ -32,18 +43,27 @@ func idOf(models []operations.Model, name string) string {
 
 // findModel finds a model by its id, or by its repository where that has but one.
 func findModel(models []operations.Model, name string) *operations.Model {
-	if i := slices.IndexFunc(models, func(m operations.Model) bool { return m.ID == name }); i >= 0 {
-		return &models[i]
+	if found := findModels(models, name); len(found) == 1 {
+		return found[0]
 	}
-	var found *operations.Model
-	for i, m := range models {
-		if !strings.EqualFold(m.Repo, name) && !strings.EqualFold(m.ID, name) {
-			continue
+	return nil
+}
+
+// findModels are the models that a name may mean: the one with that id, else those of
+// that repository, in whatever letters.
+func findModels(models []operations.Model, name string) (found []*operations.Model) {
+	for i := range models {
+		m := &models[i]
+		if m.ID == name {
+			return []*operations.Model{m}
 		}
-		if found != nil {
-			return nil
+		if sameName(m.ID, name) || sameName(m.Repo, name) {
+			found = append(found, m)
 		}
-		found = &models[i]
 	}
 	return found
 }
+
+// sameName compares names in whatever letters. They are of letters that have the same
+// length in both cases, and there are many to compare.
+func sameName(a, b string) bool { return len(a) == len(b) && strings.EqualFold(a, b) }

@@ -57,6 +57,8 @@ type door struct {
 	client *operations.Client
 	host   pkgmgr.Host
 	shared bool // its HTTP connections are others' too
+
+	patience time.Duration // for one answer of the hive; 0 is the usual
 }
 
 // knock connects to a hive's machine and finds its daemon. Every error is an

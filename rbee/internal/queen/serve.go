@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
@@ -109,7 +110,8 @@ func (q *Queen) Serve(ctx context.Context, o ServeOptions) error {
 	go func() { defer close(held); q.registry.run(background) }()
 	defer func() { stop(); <-held }()
 	work := jobs.New(&remote{q}, jobs.Options{Log: o.Log})
-	srv := newServer(q.handler(o, ln.Addr(), work, background), o)
+	stopping := &gate{next: q.handler(o, ln.Addr(), work, background)}
+	srv := newServer(stopping, o)
 	if o.Certificate != nil {
 		ln = tls.NewListener(ln, &tls.Config{Certificates: []tls.Certificate{*o.Certificate}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}})
 	}
@@ -127,9 +129,8 @@ func (q *Queen) Serve(ctx context.Context, o ServeOptions) error {
 	o.Log.Info("queen stops, and finishes what is under way")
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishing)
 	defer cancel()
+	stopping.shut.Store(true)
 	q.registry.close()
-	shut := make(chan error, 1)
-	go func() { shut <- srv.Shutdown(grace) }()
 	patience, cancelPatience := context.WithTimeout(grace, finishing-lastWords)
 	defer cancelPatience()
 	if err := work.Drain(patience); err != nil {
@@ -138,10 +139,27 @@ func (q *Queen) Serve(ctx context.Context, o ServeOptions) error {
 	if err := work.Close(grace); err != nil {
 		o.Log.Warn("jobs are cut off", "error", err)
 	}
-	if <-shut != nil {
+	if srv.Shutdown(grace) != nil {
 		_ = srv.Close()
 	}
 	return nil
+}
+
+// gate refuses new requests once it is shut, but for those about jobs: whoever waits
+// for one may cancel it, or look for it on a new connection.
+type gate struct {
+	next http.Handler
+	shut atomic.Bool
+}
+
+func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if g.shut.Load() && !strings.HasPrefix(r.URL.Path, "/v1/jobs") {
+		w.Header().Set("Connection", "close")
+		w.Header().Set("Retry-After", "5")
+		refuseAsOpenAI(w, http.StatusServiceUnavailable, "stopping", "the queen is stopping")
+		return
+	}
+	g.next.ServeHTTP(w, r)
 }
 
 // newServer is a server that cuts clients who are slow. What takes longer renews its
@@ -255,6 +273,9 @@ func answer(w http.ResponseWriter, status int, body any) {
 
 func refuseAsOpenAI(w http.ResponseWriter, status int, code, message string) {
 	kind := "invalid_request_error"
+	if status >= http.StatusInternalServerError {
+		kind = "server_error"
+	}
 	if status == http.StatusUnauthorized || status == http.StatusForbidden {
 		kind = "authentication_error"
 	}

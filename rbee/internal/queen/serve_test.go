@@ -23,7 +23,7 @@ import (
 
 // quick are times in which a test sees somebody cut.
 func quick() times {
-	return times{header: 200 * time.Millisecond, read: 300 * time.Millisecond, write: time.Second, beat: 50 * time.Millisecond}
+	return times{header: 2 * time.Second, read: 300 * time.Millisecond, write: time.Second, beat: 50 * time.Millisecond}
 }
 
 // playing is a queen who serves, with an empty fleet unless there is a config in dir.

@@ -12,14 +12,17 @@ import (
 // leastIdle is how long a worker is idle before its room may be taken for another.
 const leastIdle = 5 * time.Second
 
+// endTimeout is how long ending an idle worker may take: its engine, and its memory.
+const endTimeout = 3 * time.Minute
+
 // tidy ends workers that were started on demand and have been idle for long; a
-// negative time ends none.
+// negative time ends none. It also forgets those that are no more.
 func (f *gatewayFleet) tidy(after time.Duration) {
-	if after < 0 {
-		return
+	every := time.Minute
+	if after >= 0 {
+		every = max(min(after/4, every), 100*time.Millisecond)
 	}
-	q := f.queen
-	tick := time.NewTicker(max(min(after/4, time.Minute), 100*time.Millisecond))
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
 		select {
@@ -27,21 +30,25 @@ func (f *gatewayFleet) tidy(after time.Duration) {
 		case <-f.background.Done():
 			return
 		}
-		there := map[string]bool{}
-		for _, l := range q.registry.all() {
-			v := l.view(time.Now())
-			if v.Snapshot == nil || v.Link != operations.LinkOnline {
-				continue
-			}
-			for _, w := range v.Snapshot.Workers {
-				there[trafficKey(w)] = true
-				if w.OnDemand && w.State == operations.WorkerReady {
-					f.end(f.background, l, w, after, "it was idle for "+after.String())
-				}
+		f.tidyNow(after)
+	}
+}
+
+func (f *gatewayFleet) tidyNow(after time.Duration) {
+	there := map[string]bool{}
+	for _, l := range f.queen.registry.all() {
+		v := l.view(time.Now())
+		if v.Snapshot == nil {
+			continue
+		}
+		for _, w := range v.Snapshot.Workers {
+			there[trafficKey(w)] = true
+			if after >= 0 && v.Link == operations.LinkOnline && w.OnDemand && w.State == operations.WorkerReady {
+				go f.end(f.background, l, w, after, "it was idle for "+after.String()) // a hive may be slow, and others are not to wait
 			}
 		}
-		q.traffic.forget(there)
 	}
+	f.queen.traffic.forget(there)
 }
 
 // end ends a worker that has been idle for so long. Who asks for its model meanwhile
@@ -57,6 +64,8 @@ func (f *gatewayFleet) end(ctx context.Context, l *link, w operations.WorkerProc
 		return false
 	}
 	defer func() { done(ended) }()
+	ctx, cancel := context.WithTimeout(ctx, endTimeout)
+	defer cancel()
 	_, err := d.do(ctx, operations.WorkerProcessDelete{Target: operations.Target{HiveID: w.Hive}, WorkerRef: operations.WorkerRef{ID: w.ID}}, nil)
 	log := f.queen.registry.log
 	if err != nil {

@@ -3,11 +3,13 @@ package queen
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/sourcegraph/conc/pool"
 
@@ -49,7 +51,8 @@ func closeViews(list []view) {
 }
 
 // refresh asks those anew whose words were held: they may be half a second old, and
-// somebody may have done something since.
+// somebody may have done something since. One that does not answer in time counts as
+// away.
 func (q *Queen) refresh(ctx context.Context, list []view) {
 	if q.registry == nil {
 		return // they are fresh
@@ -57,16 +60,9 @@ func (q *Queen) refresh(ctx context.Context, list []view) {
 	p := pool.New().WithMaxGoroutines(maxAsked)
 	for i := range list {
 		v := &list[i]
-		if v.door == nil || !v.door.shared {
-			continue
+		if v.door != nil && v.door.shared {
+			p.Go(func() { v.snapshot, v.err = v.door.snapshot(ctx) })
 		}
-		p.Go(func() {
-			if s, err := v.door.snapshot(ctx); err == nil {
-				v.snapshot, v.err = s, nil
-			} else {
-				v.err = err
-			}
-		})
 	}
 	p.Wait()
 }
@@ -108,16 +104,25 @@ func (l *link) look() (*door, *operations.HiveSnapshot, error) {
 
 // snapshot asks the hive once.
 func (d *door) snapshot(ctx context.Context) (*operations.HiveSnapshot, error) {
+	limit := cmp.Or(d.patience, settling)
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("no answer within %s", limit))
+	defer cancel()
 	return d.await(ctx, func(*operations.HiveSnapshot) bool { return true })
 }
 
-// await listens to the hive until what it says is as wanted.
+// await listens to the hive until what it says is as wanted, for as long as it says
+// something.
 func (d *door) await(ctx context.Context, wanted func(*operations.HiveSnapshot) bool) (*operations.HiveSnapshot, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel() // the stream would go on
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil) // the stream would go on
+	silent := time.AfterFunc(offlineAfter, func() { cancel(fmt.Errorf("not a word for %s", offlineAfter)) })
+	defer silent.Stop()
 	fail := func(err error) (*operations.HiveSnapshot, error) {
-		if ctx.Err() != nil {
-			return nil, asError(context.Cause(ctx))
+		switch cause := context.Cause(ctx); {
+		case errors.Is(cause, context.Canceled):
+			return nil, asError(cause)
+		case cause != nil:
+			err = cause
 		}
 		return nil, d.explain(&operations.Error{Code: operations.CodeUnreachable, Reason: reasonDaemon, Message: "asking the hive: " + err.Error(), Err: err})
 	}
@@ -132,6 +137,7 @@ func (d *door) await(ctx context.Context, wanted func(*operations.HiveSnapshot) 
 		if err != nil {
 			return fail(err)
 		}
+		silent.Reset(offlineAfter)
 		s, err := readSnapshot(line, d.hive.Alias)
 		if err != nil || s != nil && wanted(s) {
 			return s, err
