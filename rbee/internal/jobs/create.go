@@ -94,7 +94,7 @@ func (s *Server) read(w http.ResponseWriter, r *http.Request, a *asked) *refusal
 // body reads an operation, at the sender's pace, if there is room for it.
 func (s *Server) body(w http.ResponseWriter, r *http.Request, a *asked) ([]byte, *refusal) {
 	control := http.NewResponseController(w)
-	from := timed{r.Body, control}
+	from := &timed{Reader: r.Body, control: control, begun: time.Now()}
 	defer func() { _ = control.SetReadDeadline(time.Time{}) }()
 	refuse := func(status int, format string, args ...any) ([]byte, *refusal) {
 		_, _ = io.CopyN(io.Discard, from, s.opts.MaxBody) // most clients read the answer only once they have sent all
@@ -121,15 +121,24 @@ func (s *Server) body(w http.ResponseWriter, r *http.Request, a *asked) ([]byte,
 	return body, nil
 }
 
-// timed gives every piece of a body its time.
+// timed gives every piece of a body its time, and the whole as much as its bytes are
+// worth: it must not trickle for ever.
 type timed struct {
 	io.Reader
 	control *http.ResponseController
+	begun   time.Time
+	got     int64
 }
 
-func (t timed) Read(p []byte) (int, error) {
-	_ = t.control.SetReadDeadline(time.Now().Add(readTimeout)) // where it can be set
-	return t.Reader.Read(p)
+func (t *timed) Read(p []byte) (int, error) {
+	due := t.begun.Add(2*readTimeout + time.Duration(t.got)*(time.Second/slowest))
+	if now := time.Now(); due.After(now.Add(readTimeout)) {
+		due = now.Add(readTimeout)
+	}
+	_ = t.control.SetReadDeadline(due) // where it can be set
+	n, err := t.Reader.Read(p)
+	t.got += int64(n)
+	return n, err
 }
 
 // reserve counts so many bytes for an operation, in place of what it had, if there is

@@ -130,6 +130,7 @@ const (
 	heartbeat    = 15 * time.Second // without an event
 	writeTimeout = 30 * time.Second // for one piece of a stream or an answer
 	readTimeout  = 30 * time.Second // for one piece of the body of a request
+	slowest      = 16 << 10         // bytes a second that a body must come at, after twice that
 	batchBytes   = 64 << 10         // of events written at once
 	pieceBytes   = 256 << 10        // of a report written at once
 	maxEvent     = 15 << 20         // bytes; clients read 16 MiB at most
