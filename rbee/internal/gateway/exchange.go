@@ -89,7 +89,7 @@ func (x *exchange) infer() {
 			x.refuse(err)
 			return
 		}
-		x.sample.Hive, x.sample.Worker, x.sample.Retries = lease.Hive, lease.Worker, len(wish.Avoid)
+		x.sample.Model, x.sample.Hive, x.sample.Worker, x.sample.Retries = cmp.Or(lease.Model, a.model), lease.Hive, lease.Worker, len(wish.Avoid)
 		err = x.try(a, lease)
 		var failed *WorkerError
 		switch {

@@ -79,7 +79,7 @@ type Observer interface {
 // Sample is what became of a request.
 type Sample struct {
 	Path      string // as the API writes it, such as /v1/models/{id}; empty: it has no such path
-	Model     string // as the client named it; a worker serves it only if there is one below
+	Model     string // that the worker serves; as the client named it, if there is no worker below
 	Hive      string // of the worker that was asked last
 	Worker    string // that was asked last; empty: none was
 	RequestID string

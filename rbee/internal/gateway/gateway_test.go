@@ -512,3 +512,15 @@ func TestMaxInFlight(t *testing.T) {
 		t.Errorf("afterwards: %s", resp.Status)
 	}
 }
+
+// A request counts by the model that its worker serves, whatever its client calls it.
+func TestCountsByTheModel(t *testing.T) {
+	t.Parallel()
+	b := worker(t, "w1", plain(nil, "{}"))
+	b.Model, b.Name = "org/m:Q4", "org/m"
+	url, seen := front(t, &fleet{backends: []gateway.Backend{b}}, gateway.Options{})
+	ask(t, "POST", url+"/v1/chat/completions", hello)
+	if s := <-seen; s.Model != "org/m:Q4" || s.Worker != "w1" {
+		t.Errorf("%+v", s)
+	}
+}
