@@ -403,7 +403,7 @@ func TestWhoHoldsMemory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	record := map[string]any{"id": "fake-1", "process": self}
+	record := map[string]any{"id": "fake-1", "mark": "m", "process": self}
 	for _, want := range []string{"mine, stranger", "mine fake-1, stranger"} {
 		r, err := h.Capabilities(t.Context())
 		if err != nil {

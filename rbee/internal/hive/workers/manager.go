@@ -157,7 +157,7 @@ func (m *Manager) load(wanted func(*record) bool, first func(*worker)) error {
 		return fmt.Errorf("finding this process's start time: %w", err)
 	}
 	m.boot = self.BootID
-	records, err := m.readRecords()
+	records, err := m.takeRecords()
 	if err != nil {
 		return fmt.Errorf("reading the records of workers: %w", err)
 	}
