@@ -351,9 +351,9 @@ func TestRefusedRestartWaitsForNoMemory(t *testing.T) {
 	o.Times.Memory, o.Times.Backoff = time.Hour, []time.Duration{0, time.Hour}
 	gpu.options(&o)
 	engine := o.Engine
-	var tries atomic.Int32
+	var removed atomic.Bool
 	o.Engine = func(ctx context.Context, typ string) (Engine, error) {
-		if tries.Add(1) == 1 {
+		if !removed.Load() {
 			return engine(ctx, typ)
 		}
 		gpu.set(4e9)
@@ -361,6 +361,7 @@ func TestRefusedRestartWaitsForNoMemory(t *testing.T) {
 	}
 	m := manager(t, o)
 	p := spawn(t, m, "serve")
+	removed.Store(true)
 	_, _ = httpGet(p.Port, "/exit")
 	eventually(t, "the second try to have failed", func() bool {
 		got, err := m.Get(operations.WorkerRef{ID: p.ID})

@@ -50,8 +50,11 @@ type record struct {
 	// belong to it, sorted by pid.
 	Process proc.ID   `json:"process"`
 	Members []proc.ID `json:"members,omitempty"`
-	Argv    []string  `json:"argv,omitempty"`
-	Port    int       `json:"port,omitempty"`
+
+	// Argv is the command line; the program alone while its start waits, so that
+	// its files stay.
+	Argv []string `json:"argv,omitempty"`
+	Port int      `json:"port,omitempty"`
 
 	// Launch is how it was started, which may not be how it would be now, and
 	// Prepare what it is asked before it is ready, with nothing left to replace.

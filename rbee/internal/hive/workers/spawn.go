@@ -156,7 +156,7 @@ func Clear(ctx context.Context, o Options, workerType string) error {
 }
 
 // Programs are the paths of the programs of a worker type that workers on record
-// were started from and have not ended with. dir is [Options].Dir. Like [Whose] it
+// were started from, or are being, and have not ended with. dir is [Options].Dir. Like [Whose] it
 // only reads, with or without a hive that runs.
 func Programs(dir, workerType string) ([]string, error) {
 	records, err := listRecords(dir, nil)

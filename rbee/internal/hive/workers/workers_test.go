@@ -2,7 +2,9 @@ package workers
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -490,5 +492,47 @@ func TestModelPath(t *testing.T) {
 	}
 	if _, err := m.Spawn(t.Context(), operations.WorkerSpawn{Worker: "fake", Model: "org/other"}, nil); operations.CodeOf(err) != operations.CodeNotFound {
 		t.Error(err)
+	}
+}
+
+// TestEngineThatMovesWhileItStarts holds that a worker has its program on record
+// before anything is waited for, and is started from where the program was found
+// after that.
+func TestEngineThatMovesWhileItStarts(t *testing.T) {
+	t.Parallel()
+	o := options(t.TempDir())
+	inner := o.Engine
+	var asked, onRecord []string // programs, by each time that the engine was looked for
+	programs := func() string {
+		list, err := Programs(o.Dir, "fake")
+		if err != nil {
+			t.Error(err)
+		}
+		return strings.Join(list, ",")
+	}
+	o.Engine = func(ctx context.Context, typ string) (Engine, error) {
+		onRecord = append(onRecord, programs())
+		e, err := inner(ctx, typ)
+		if len(asked) > 0 { // an install came in between
+			moved := filepath.Join(filepath.Dir(o.Dir), "moved")
+			if err := os.Symlink(e.Entry, moved); err != nil && !errors.Is(err, fs.ErrExist) {
+				t.Error(err)
+			}
+			e.Entry, e.Version = moved, "2.0"
+		}
+		asked = append(asked, e.Entry)
+		e.Launch.Args = append(e.Launch.Args, "{model_path}")
+		return e, err
+	}
+	o.Model = func(context.Context, string, int) (Model, error) {
+		onRecord = append(onRecord, programs())
+		return Model{Path: "/m"}, nil
+	}
+	p := spawn(t, manager(t, o), "serve")
+	if len(asked) != 3 || p.Argv[0] != asked[2] || p.Version != "2.0" {
+		t.Fatalf("looked for at %q: %+v", asked, p)
+	}
+	if want := []string{"", asked[0], asked[1], asked[2]}; !slices.Equal(onRecord, want) {
+		t.Errorf("on record were %q, want %q", onRecord, want)
 	}
 }
