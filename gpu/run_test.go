@@ -62,7 +62,7 @@ func TestToolHangs(t *testing.T) {
 	if err != nil || len(report.Devices) != 1 || report.Devices[0].Error != "nvidia-smi did not answer within 2s and was killed" {
 		t.Errorf("%s, %v", show(report), err)
 	}
-	if took := time.Since(start); took > 8*time.Second {
+	if took := time.Since(start); took > 30*time.Second {
 		t.Errorf("took %s", took)
 	}
 	text, err := os.ReadFile(pidFile)

@@ -1,7 +1,10 @@
 package hive
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"strconv"
 	"strings"
 
@@ -10,9 +13,14 @@ import (
 )
 
 // A build is one content of a version: the name of its directory in
-// workers/<type>/. That is the version itself, unless the version had another
-// content from which processes still run, for they go on reading files by path. Then
-// it is <version>@2, and so on; no version's name holds an @.
+// workers/<type>/. That is the version itself, unless a build with that name is
+// there, from which processes may run or be about to: they go on reading files by
+// path. Then it is <version>@2, and so on; no version's name holds an @.
+//
+// No build takes the place of another. The entry point moves to the new one, and
+// then those go that the records of workers do not name. A start works the other way
+// round: it puts a build on record and then looks whether the entry point still
+// leads there. Whichever comes first, no start loses its files.
 
 // versionOf is the version of a build; empty if the name is not that of a build.
 func versionOf(build string) string {
@@ -26,21 +34,24 @@ func versionOf(build string) string {
 	return version
 }
 
-// freeBuild is where new content of a version may be put: the first build that no
-// process runs from, whether it is there or not.
+// freeBuild is where new content of a version is put: the first build that is not
+// there.
 func (h *Hive) freeBuild(typ, version string) (string, error) {
-	inUse, err := h.buildsInUse(typ)
-	if err != nil {
-		return "", err
-	}
 	build := version
-	for n := 2; inUse(build); n++ {
+	for n := 2; ; n++ {
+		_, err := os.Lstat(h.versionDir(typ, build))
+		if errors.Is(err, fs.ErrNotExist) {
+			return build, nil
+		}
+		if err != nil {
+			return "", err
+		}
 		build = fmt.Sprintf("%s@%d", version, n)
 	}
-	return build, nil
 }
 
-// buildsInUse tells from which builds of a type processes run, or may do so again.
+// buildsInUse tells from which builds of a type processes run or are being started;
+// of one that failed and will be tried again, it is the build of the last try.
 func (h *Hive) buildsInUse(typ string) (inUse func(build string) bool, err error) {
 	programs, err := workers.Programs(h.path(workerRecords), typ)
 	if err != nil {

@@ -235,7 +235,7 @@ func TestWrongSumsLeaveTheOld(t *testing.T) {
 // next run tidies up.
 func TestKilled(t *testing.T) {
 	t.Parallel()
-	for _, point := range []string{"staged", "complete", "replaced", "linked"} {
+	for _, point := range []string{"staged", "complete", "put", "linked"} {
 		for _, version := range []string{"1", "2"} {
 			t.Run(point+" "+version, func(t *testing.T) {
 				t.Parallel()

@@ -23,7 +23,7 @@ const (
 	payloadDir    = "payload"   // the worker's files
 	previousName  = ".previous" // in workers/<type>/: link to the build of the version before
 	stagingPrefix = ".staging-"
-	oldPrefix     = ".old-" // a version that is making room for its successor
+	oldPrefix     = ".old-" // a tool that is making room for its successor
 )
 
 // Manifest is the record of an installed worker, workers/<type>/<build>/manifest.json.
@@ -124,10 +124,15 @@ func (h *Hive) entryBuild(typ string) string {
 
 // worker tells what is installed as a type; nil if nothing is.
 func (h *Hive) worker(ctx context.Context, typ string, deep bool) *wire.Worker {
+	return h.workerFrom(ctx, typ, h.entryBuild(typ), deep)
+}
+
+// workerFrom is worker for one who has read already to which build the entry point
+// leads.
+func (h *Hive) workerFrom(ctx context.Context, typ, build string, deep bool) *wire.Worker {
 	if _, err := os.Lstat(h.entryPath(typ)); err != nil {
 		return nil
 	}
-	build := h.entryBuild(typ)
 	w := &wire.Worker{Type: typ, Version: versionOf(build)}
 	if w.Version == "" {
 		w.Foreign = true

@@ -36,7 +36,7 @@ func TestEarlierRecord(t *testing.T) {
 	}
 	step.Worker.Entry = "other"
 	res = apply(t, h, &wire.Request{Steps: []wire.Step{step}}, packed)
-	if program, err := os.Readlink(filepath.Join(h.versionDir("w", "1"), entryName)); res.Errors[0] != "" || err != nil || filepath.Base(program) != "other" {
+	if program, err := os.Readlink(filepath.Join(h.versionDir("w", h.entryBuild("w")), entryName)); res.Errors[0] != "" || err != nil || filepath.Base(program) != "other" {
 		t.Errorf("%v, %s, %v", res.Errors, program, err)
 	}
 }

@@ -290,7 +290,7 @@ func TestCutDownload(t *testing.T) {
 func TestSlowDisk(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
-	h.stall = 50 * time.Millisecond
+	h.stall = 500 * time.Millisecond // also of the server, which is a real one
 	data := []byte(strings.Repeat("honey", 1000))
 	const there = 2000
 	var asked []string

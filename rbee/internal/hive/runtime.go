@@ -136,16 +136,28 @@ func haveScopes() bool {
 	return err == nil
 }
 
-// engine finds an installed worker type. One that was put there by hand is
-// started as the recipe says that is built into this rbee.
+// engine finds an installed worker type.
 func (h *Hive) engine(ctx context.Context, typ string) (workers.Engine, error) {
+	for {
+		build := h.entryBuild(typ)
+		e, err := h.engineFrom(ctx, typ, build)
+		if err == nil || h.entryBuild(typ) == build {
+			return e, err
+		}
+		// It was not there any more, for another has been installed meanwhile.
+	}
+}
+
+// engineFrom is what the entry point leads to. One that was put there by hand, with
+// no build, is started as the recipe says that is built into this rbee.
+func (h *Hive) engineFrom(ctx context.Context, typ, build string) (workers.Engine, error) {
 	fail := func(code operations.Code, format string, args ...any) (workers.Engine, error) {
 		return workers.Engine{}, &operations.Error{Code: code, Message: fmt.Sprintf(format, args...)}
 	}
 	if !validName(typ) {
 		return fail(operations.CodeBadOperation, "%q is no name for a worker type", typ)
 	}
-	w := h.worker(ctx, typ, false)
+	w := h.workerFrom(ctx, typ, build, false)
 	switch {
 	case w == nil:
 		return fail(operations.CodeNotFound, "worker type %s is not installed there", typ)
@@ -155,7 +167,7 @@ func (h *Hive) engine(ctx context.Context, typ string) (workers.Engine, error) {
 	e := workers.Engine{Version: w.Version, Entry: h.entryPath(typ)}
 	if w.Version != "" {
 		// The entry point itself may lead to another version tomorrow.
-		dir := h.versionDir(typ, h.entryBuild(typ))
+		dir := h.versionDir(typ, build)
 		program, err := os.Readlink(filepath.Join(dir, entryName))
 		if err != nil {
 			return fail(operations.CodeFailed, "worker type %s is damaged: %v", typ, err)

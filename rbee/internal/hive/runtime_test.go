@@ -199,8 +199,8 @@ func TestNewContentUnderARunningWorker(t *testing.T) {
 		}
 	}
 	put("0.9", "before", false)
-	put("1.0", "one", false)
-	builds("0.9", "1.0")
+	put("1.0", "one", false) // while the usual name was that of the version before
+	builds("0.9", "1.0@2")
 	one := spawn()
 	before, err := os.ReadFile(one.Argv[0])
 	if err != nil {
@@ -216,7 +216,7 @@ func TestNewContentUnderARunningWorker(t *testing.T) {
 	same("another content")
 	builds("0.9", "1.0", "1.0@2")
 	two := spawn()
-	if two.Version != "1.0" || !strings.HasPrefix(two.Argv[0], h.versionDir("fake", "1.0@2")+"/") {
+	if two.Version != "1.0" || !strings.HasPrefix(two.Argv[0], h.versionDir("fake", "1.0")+"/") {
 		t.Errorf("the new worker: %+v", two)
 	}
 	put("1.0", "two", true)
@@ -237,8 +237,10 @@ func TestNewContentUnderARunningWorker(t *testing.T) {
 	for _, w := range []operations.WorkerProcess{one, two} {
 		run[*operations.WorkerDeleteReport](t, c, operations.WorkerProcessDelete{Target: here, WorkerRef: ref(w)})
 	}
-	// Nothing runs: the usual name is free, and everything else goes.
+	// Nothing runs: everything goes but what is installed and the version before.
 	put("1.0", "three", false)
+	builds("0.9", "1.0@2")
+	put("1.0", "four", false)
 	builds("0.9", "1.0")
 }
 
@@ -403,7 +405,7 @@ func TestWhoHoldsMemory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	record := map[string]any{"id": "fake-1", "process": self}
+	record := map[string]any{"id": "fake-1", "mark": "m", "process": self}
 	for _, want := range []string{"mine, stranger", "mine fake-1, stranger"} {
 		r, err := h.Capabilities(t.Context())
 		if err != nil {

@@ -116,7 +116,7 @@ func (h *Hive) writeService(path, text string, others ...string) error {
 			return err
 		}
 	}
-	return atomicfile.Write(path, []byte(text), 0o644)
+	return atomicfile.Write(path, []byte(text), 0o600)
 }
 
 // removeService removes a service's file and the directories made for it, as far
@@ -159,23 +159,25 @@ func environ(names ...string) []string {
 	return env
 }
 
-// written is what of an environment a service's file may hold: no secret, which
-// the address of a proxy may have in it, and nothing that its lines cannot hold.
+// written is what of an environment a service's file may hold: no secret, and nothing
+// that its lines cannot hold.
 func written(env []string) []string {
 	return slices.DeleteFunc(slices.Clone(env), func(v string) bool {
-		_, value, _ := strings.Cut(v, "=")
-		return strings.ContainsFunc(value, unicode.IsControl) || !utf8.ValidString(value) || hasPassword(value)
+		name, value, _ := strings.Cut(v, "=")
+		return strings.ContainsFunc(value, unicode.IsControl) || !utf8.ValidString(value) || mayBeSecret(name, value)
 	})
 }
 
-// hasPassword reports whether an address may have a password in it. It may stand
-// without a scheme; a path is none.
-func hasPassword(address string) bool {
-	if _, rest, found := strings.Cut(address, "://"); found {
-		address = rest
+// mayBeSecret reports whether a variable is an address with somebody's name before an
+// @: with a password after it or not, that may be all it takes to get in. Elsewhere
+// an @ is part of a path, or of a language.
+func mayBeSecret(name, value string) bool {
+	switch strings.ToUpper(name) {
+	case "HF_ENDPOINT", "HTTP_PROXY", "HTTPS_PROXY":
+		return strings.Contains(value, "@")
+	default:
+		return false
 	}
-	at := strings.LastIndexByte(address, '@')
-	return at >= 0 && !strings.HasPrefix(address, "/") && strings.Contains(address[:at], ":")
 }
 
 func (h *Hive) run(ctx context.Context, argv ...string) (string, error) {

@@ -120,7 +120,7 @@ func TestPlistText(t *testing.T) {
 func TestServiceEnvironment(t *testing.T) {
 	for name, value := range map[string]string{
 		"HF_HOME": "/big disk/hf", "HF_HUB_CACHE": "/hub", "HF_ENDPOINT": "https://mirror", "HF_TOKEN_PATH": "/secrets/token",
-		"HTTPS_PROXY": "http://proxy:3128", "http_proxy": "http://me:secret@proxy:3128", "NO_PROXY": "a\nExecStart=x", "HF_TOKEN": "secret",
+		"HTTPS_PROXY": "http://proxy:3128", "http_proxy": "http://me:secret@proxy:3128", "LC_ALL": "ca_ES.UTF-8@valencia", "NO_PROXY": "a\nExecStart=x", "HF_TOKEN": "secret",
 	} {
 		t.Setenv(name, value)
 	}
@@ -136,8 +136,11 @@ func TestServiceEnvironment(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if info, err := os.Stat(filepath.Join(h.UserHome, file)); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: the file is %v, %v", supervisor, info, err)
+		}
 		text := string(data)
-		for _, want := range []string{"HF_HOME", "/big disk/hf", "HF_HUB_CACHE", "HF_ENDPOINT", "https://mirror", "HF_TOKEN_PATH", "/secrets/token", "HTTPS_PROXY", "http://proxy:3128"} {
+		for _, want := range []string{"HF_HOME", "/big disk/hf", "HF_HUB_CACHE", "HF_ENDPOINT", "https://mirror", "HF_TOKEN_PATH", "/secrets/token", "HTTPS_PROXY", "http://proxy:3128", "ca_ES.UTF-8@valencia"} {
 			if !strings.Contains(text, want) {
 				t.Errorf("%s: no %s in\n%s", supervisor, want, text)
 			}
@@ -150,14 +153,15 @@ func TestServiceEnvironment(t *testing.T) {
 	}
 }
 
-func TestHasPassword(t *testing.T) {
+func TestMayBeSecret(t *testing.T) {
 	t.Parallel()
-	for address, want := range map[string]bool{
-		"http://proxy:3128": false, "http://me:secret@proxy:3128": true, "me:secret@proxy": true, "http://me@proxy": false, "/a/b:c@d": false,
-		"localhost,10.0.0.0/8": false, "http://me:sec/ret@proxy": true,
+	for v, want := range map[string]bool{
+		"HTTP_PROXY=http://proxy:3128": false, "http_proxy=http://me:secret@proxy:3128": true, "HTTPS_PROXY=me:secret@proxy": true,
+		"HTTPS_PROXY=http://TOKEN@proxy:3128": true, "https_proxy=http://me:sec/ret@proxy": true, "HF_ENDPOINT=https://TOKEN@mirror": true,
+		"NO_PROXY=localhost,10.0.0.0/8": false, "HF_HOME=/a/b:c@d": false, "LANG=de_DE@euro": false,
 	} {
-		if hasPassword(address) != want {
-			t.Errorf("%s: %t", address, !want)
+		if name, value, _ := strings.Cut(v, "="); mayBeSecret(name, value) != want {
+			t.Errorf("%s: %t", v, !want)
 		}
 	}
 }

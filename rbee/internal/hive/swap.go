@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// replaceDir gives the staged directory the name dir. What had that name has
+// replaceDir gives the staged directory of a tool the name dir. What had that name has
 // another one afterwards, that of the staged one or [aside], for the caller to remove.
 func replaceDir(staged, dir string) error {
 	if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
@@ -20,7 +20,7 @@ func replaceDir(staged, dir string) error {
 		return err
 	}
 	// Not every filesystem can exchange. A run that is killed between these two
-	// is put right by cleanType.
+	// is put right by cleanTools.
 	old := aside(dir)
 	if err := os.RemoveAll(old); err != nil {
 		return err

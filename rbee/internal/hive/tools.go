@@ -109,7 +109,8 @@ func (h *Hive) ofTool(path string) bool {
 	return err == nil && filepath.IsLocal(rel)
 }
 
-// cleanTools removes tools that no installed version needs. uv goes too once no
+// cleanTools removes tools that no installed version needs, and gives one its name
+// back whose replacement was cut short. uv goes too once no
 // environment is there that it has made.
 func (h *Hive) cleanTools() error {
 	entries, err := os.ReadDir(h.path(wire.ToolsDir))
@@ -130,8 +131,16 @@ func (h *Hive) cleanTools() error {
 		}
 	}
 	for _, e := range entries {
-		if !needed[e.Name()] {
-			err = errors.Join(err, os.RemoveAll(filepath.Join(h.path(wire.ToolsDir), e.Name())))
+		path := filepath.Join(h.path(wire.ToolsDir), e.Name())
+		name, old := strings.CutPrefix(e.Name(), oldPrefix)
+		back := filepath.Join(filepath.Dir(path), name)
+		switch _, there := os.Lstat(back); {
+		case needed[e.Name()]:
+		case old && needed[name] && errors.Is(there, fs.ErrNotExist):
+			// Two renames instead of an exchange, and killed between them.
+			err = errors.Join(err, os.Rename(path, back))
+		default:
+			err = errors.Join(err, os.RemoveAll(path))
 		}
 	}
 	_ = os.Remove(h.path(wire.ToolsDir)) // only if it is empty

@@ -10,6 +10,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/pkgmgr/origintest"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
 )
 
 // TestDamagedTool holds that the quick look at a tool sees what keeps it from
@@ -76,5 +77,50 @@ func TestDamagedTool(t *testing.T) {
 	}
 	if whole, err := os.ReadFile(path("lib/os.py")); err != nil || string(whole) != "os" {
 		t.Errorf("%q, %v", whole, err)
+	}
+}
+
+// TestCutReplacingATool holds that a run which was killed while a tool made room for
+// its successor loses neither.
+func TestCutReplacingATool(t *testing.T) {
+	t.Parallel()
+	h := newHive(t)
+	tool := wire.Tool{Name: "cpython", Version: "3", Entry: "bin/python3", Artefact: wire.Artefact{SHA256: strings.Repeat("a", 64)}}
+	m := Manifest{Type: "w", Version: "1", Steps: []wire.InstallStep{{Kind: wire.StepPython, Python: &wire.Python{UV: tool, Interpreter: tool}}}}
+	if err := atomicfile.WriteJSON(filepath.Join(h.versionDir("w", "1"), manifestName), m); err != nil {
+		t.Fatal(err)
+	}
+	dir := h.toolPath(&tool)
+	put := func(dir string) {
+		t.Helper()
+		program := filepath.Join(dir, "bin/python3")
+		if err := errors.Join(os.MkdirAll(filepath.Dir(program), 0o700), os.WriteFile(program, []byte(filepath.Base(dir)), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		name string
+		dirs []string
+		want string // who is called so afterwards
+	}{
+		{"between two renames", []string{aside(dir)}, filepath.Base(aside(dir))},
+		{"after both", []string{dir, aside(dir)}, filepath.Base(dir)},
+		{"another's", []string{dir, aside(dir) + "x"}, filepath.Base(dir)},
+	} {
+		if err := os.RemoveAll(h.path(wire.ToolsDir)); err != nil {
+			t.Fatal(err)
+		}
+		for _, dir := range c.dirs {
+			put(dir)
+		}
+		if err := h.cleanTools(); err != nil {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		if got, err := os.ReadFile(filepath.Join(dir, "bin/python3")); err != nil || string(got) != c.want {
+			t.Errorf("%s: it is %q, %v", c.name, got, err)
+		}
+		if left, _ := os.ReadDir(h.path(wire.ToolsDir)); len(left) != 1 {
+			t.Errorf("%s: left %v", c.name, left)
+		}
 	}
 }

@@ -140,13 +140,13 @@ func (h *Hive) commit(staged string, m *Manifest) error {
 		return err
 	}
 	dir := h.versionDir(m.Type, build)
-	if err := replaceDir(staged, dir); err != nil {
+	if err := os.Rename(staged, dir); err != nil {
 		return fmt.Errorf("putting %s %s in place: %w", m.Type, m.Version, err)
 	}
 	if err := atomicfile.SyncDir(filepath.Dir(dir)); err != nil {
 		return err
 	}
-	h.reach("replaced")
+	h.reach("put")
 	if err := h.enter(m.Type, build); err != nil {
 		return err
 	}
@@ -267,12 +267,6 @@ func (h *Hive) cleanWorkers() error {
 // directory if that leaves it empty. Files that are not rbee's stay.
 func (h *Hive) cleanType(typ string) error {
 	dir, current := h.path(wire.WorkersDir+"/"+typ), h.entryBuild(typ)
-	if current != "" {
-		// Two renames instead of an exchange, and killed between them.
-		if _, err := os.Lstat(filepath.Join(dir, current)); errors.Is(err, fs.ErrNotExist) {
-			_ = os.Rename(aside(filepath.Join(dir, current)), filepath.Join(dir, current))
-		}
-	}
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -300,8 +294,7 @@ func (h *Hive) cleanType(typ string) error {
 // discard removes a build or what was to become one. The new name keeps a removal
 // that is cut short from leaving half a build.
 func discard(dir string) error {
-	name := filepath.Base(dir)
-	if !strings.HasPrefix(name, stagingPrefix) && !strings.HasPrefix(name, oldPrefix) {
+	if !strings.HasPrefix(filepath.Base(dir), stagingPrefix) {
 		if _, err := os.Lstat(filepath.Join(dir, manifestName)); err != nil {
 			return nil //nolint:nilerr // not rbee's
 		}

@@ -64,9 +64,10 @@ func visible(chosen, here []Device) map[string]string {
 }
 
 // vulkanIndices are the indices of devices where those of all vendors are counted
-// together; nil if that cannot be told, or if there is no Vulkan.
+// together; nil if that cannot be told, or if there is no Vulkan. It cannot where a
+// device is broken: nobody knows whether Vulkan counts that one.
 func vulkanIndices(chosen, here []Device) []int {
-	if slices.ContainsFunc(here, func(d Device) bool { return d.Vendor == "apple" || d.PCIBusID == "" }) {
+	if slices.ContainsFunc(here, func(d Device) bool { return d.Vendor == "apple" || d.PCIBusID == "" || !d.usable() }) {
 		return nil
 	}
 	order := slices.Clone(here)

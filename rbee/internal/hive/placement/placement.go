@@ -145,7 +145,8 @@ func (w *Wait) Error() string {
 //	NVIDIA  CUDA_DEVICE_ORDER=PCI_BUS_ID, CUDA_VISIBLE_DEVICES=0,1
 //	AMD     HIP_VISIBLE_DEVICES=0,1
 //	Intel   ONEAPI_DEVICE_SELECTOR=level_zero:0,1
-//	all     GGML_VK_VISIBLE_DEVICES=0,1, counted through all vendors
+//	all     GGML_VK_VISIBLE_DEVICES=0,1, counted through all vendors; not set
+//	        where a device is broken, which Vulkan may count or not
 //	Apple   nothing: there is one device, and no way to hide it
 //
 // For the CPU, it hides the devices of every vendor that is here.

@@ -146,6 +146,8 @@ func TestPlace(t *testing.T) {
 
 		{"Vulkan counts by PCI address", on(load(10), "0"), []placement.Device{at(gpu("intel", 0, 16, 16), "0000:41:00.0"), at(gpu("intel", 1, 16, 16), "0000:03:00.0")}, "intel 0", "GGML_VK_VISIBLE_DEVICES=1 ONEAPI_DEVICE_SELECTOR=level_zero:0", ""},
 		{"Vulkan counts through vendors", with(on(load(10), "1,0"), nvidia), []placement.Device{at(amd, "0000:03:00.0"), at(l4s[0], "0000:01:00.0"), at(l4s[1], "0000:41:00.0")}, "nvidia 1,0", "CUDA_DEVICE_ORDER=PCI_BUS_ID CUDA_VISIBLE_DEVICES=1,0 GGML_VK_VISIBLE_DEVICES=2,0", ""},
+		{"Vulkan may not count a broken one", load(10), []placement.Device{at(broken(gpu("nvidia", 0, 24, 24), "GPU is lost"), "0000:01:00.0"), at(amd, "0000:41:00.0")}, "amd 0", "HIP_VISIBLE_DEVICES=0", ""},
+		{"Vulkan may not count one without a driver", load(10), []placement.Device{at(gpu("intel", -1, 24, 24), "0000:01:00.0"), at(amd, "0000:41:00.0")}, "amd 0", "HIP_VISIBLE_DEVICES=0", ""},
 		{"two vendors: the one with more memory", load(10), append([]placement.Device{amd}, l4s...), "amd 0", "HIP_VISIBLE_DEVICES=0", ""},
 		{"two vendors: the engine's", with(load(10), nvidia), append([]placement.Device{amd}, l4s...), "nvidia 1", "", ""},
 		{"any vendor", with(load(10), func(l *placement.Load) { l.Vendor = "any" }), append([]placement.Device{amd}, l4s...), "amd 0", "", ""},

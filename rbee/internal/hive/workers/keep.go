@@ -99,16 +99,26 @@ func (w *worker) watch() (operations.WorkerProcess, <-chan struct{}) {
 // is no reason to lose control of a process: it is logged, and tried again with
 // the next change.
 func (w *worker) update(change func(r *record)) {
+	if err := w.write(change); err != nil {
+		w.m.log.Error("the record of a worker cannot be written", "worker", w.rec.ID, "error", err)
+	}
+}
+
+// write changes the record as update does, for what must not go on unless the disk
+// took it.
+func (w *worker) write(change func(r *record)) error {
 	w.mu.Lock()
 	change(&w.rec)
 	w.mu.Unlock()
-	if err := w.save(); err != nil {
-		w.m.log.Error("the record of a worker cannot be written", "worker", w.rec.ID, "error", err)
-	}
+	err := w.save()
 	w.mu.Lock()
 	close(w.changed)
 	w.changed = make(chan struct{})
 	w.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("writing the worker's record: %w", err)
+	}
+	return nil
 }
 
 func (w *worker) save() error {

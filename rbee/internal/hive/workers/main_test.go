@@ -132,14 +132,18 @@ func beget(how string) {
 	}
 }
 
-// fast are limits for tests.
+// fast are limits for tests. That of silence is no short one: a busy machine takes its
+// time to make a process. Tests of stalling have [stall].
 func fast() Times {
 	ms := time.Millisecond
 	return Times{
-		Stall: 400 * ms, Drain: 5 * time.Second, Grace: 5 * time.Second, Kill: 5 * time.Second, Memory: 2 * time.Second, Settle: 100 * ms,
+		Stall: 10 * time.Second, Drain: 5 * time.Second, Grace: 5 * time.Second, Kill: 5 * time.Second, Memory: 2 * time.Second, Settle: 100 * ms,
 		Steady: time.Hour, Watch: 50 * ms, Backoff: []time.Duration{0, 30 * ms, 60 * ms},
 	}
 }
+
+// stall is the limit of silence in tests of stalling.
+const stall = 400 * time.Millisecond
 
 // options are those of a hive in dir, whose engines behave as their model says.
 func options(dir string) Options {
@@ -183,11 +187,24 @@ func manager(t *testing.T, o Options) *Manager {
 	return m
 }
 
+// spawn makes a worker that must become ready.
 func spawn(t *testing.T, m *Manager, how string) operations.WorkerProcess {
+	t.Helper()
+	p := try(t, m, how)
+	if p.State != operations.WorkerReady {
+		t.Fatalf("worker %+v", p)
+	}
+	return p
+}
+
+// try makes a worker and waits until it is ready or has failed. It may be called from
+// any goroutine.
+func try(t *testing.T, m *Manager, how string) operations.WorkerProcess {
 	t.Helper()
 	r, err := m.Spawn(t.Context(), operations.WorkerSpawn{Worker: "fake", Model: how}, nil)
 	if err != nil {
-		t.Fatal(err)
+		t.Error(err)
+		return operations.WorkerProcess{}
 	}
 	return r.Worker
 }

@@ -49,7 +49,8 @@ type Options struct {
 	// Dir holds the records, Logs the workers' logs. They are made when needed.
 	Dir, Logs string
 
-	// Engine finds an installed worker type; its error is shown as it is.
+	// Engine finds an installed worker type; its error is shown as it is. It is
+	// asked again once a record in Dir has the program, see [Programs].
 	Engine func(ctx context.Context, workerType string) (Engine, error)
 
 	// Model finds a model on disk and estimates what it takes with a context of
@@ -157,7 +158,7 @@ func (m *Manager) load(wanted func(*record) bool, first func(*worker)) error {
 		return fmt.Errorf("finding this process's start time: %w", err)
 	}
 	m.boot = self.BootID
-	records, err := m.readRecords()
+	records, err := m.takeRecords()
 	if err != nil {
 		return fmt.Errorf("reading the records of workers: %w", err)
 	}

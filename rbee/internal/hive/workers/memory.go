@@ -17,8 +17,8 @@ const (
 	memorySlack = 256 << 20
 
 	// unlistedSlack is how much more memory may be in use than the processes on a
-	// vendor's list hold. NVIDIA's has only those that compute: what a desktop
-	// draws with is on none.
+	// vendor's list hold. Most have only those that compute, as NVIDIA's has where its
+	// tool does not tell of all: what a desktop draws with is not there.
 	unlistedSlack = 64 << 20
 )
 

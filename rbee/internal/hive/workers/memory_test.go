@@ -94,7 +94,7 @@ func TestDeviceMemoryIsWaitedFor(t *testing.T) {
 	eventually(t, "the process to end", func() bool { return gone(p.PID) })
 	// Another load must not begin while the memory drains.
 	spawned := make(chan operations.WorkerProcess, 1)
-	go func() { spawned <- spawn(t, m, "serve") }()
+	go func() { spawned <- try(t, m, "serve") }()
 	eventually(t, "the other worker to wait", func() bool {
 		return slices.ContainsFunc(m.List(false), func(w operations.WorkerProcess) bool {
 			return w.ID != p.ID && w.State == operations.WorkerStarting && strings.Contains(w.Problem, p.ID)
@@ -257,7 +257,7 @@ func TestMemoryThatStillRises(t *testing.T) {
 	t.Parallel()
 	gpu := &fakeGPU{free: 24e9, procs: []operations.DeviceProcess{{Vendor: "nvidia", DeviceUUID: "GPU-1", PID: 99999999}}}
 	o := options(t.TempDir())
-	o.Times.Memory, o.Times.Settle = time.Hour, 300*time.Millisecond
+	o.Times.Memory, o.Times.Settle = time.Hour, 3*time.Second
 	gpu.options(&o)
 	m := manager(t, o)
 	p := spawn(t, m, "serve")
@@ -321,7 +321,7 @@ func TestResumeWaitsForMemory(t *testing.T) {
 	}
 	m := manager(t, o)
 	spawned := make(chan operations.WorkerProcess, 1)
-	go func() { spawned <- spawn(t, m, "serve") }()
+	go func() { spawned <- try(t, m, "serve") }()
 	eventually(t, "the other worker to wait", func() bool {
 		return slices.ContainsFunc(m.List(false), func(w operations.WorkerProcess) bool {
 			return w.State == operations.WorkerStarting && strings.Contains(w.Problem, "fake-1")
@@ -351,9 +351,9 @@ func TestRefusedRestartWaitsForNoMemory(t *testing.T) {
 	o.Times.Memory, o.Times.Backoff = time.Hour, []time.Duration{0, time.Hour}
 	gpu.options(&o)
 	engine := o.Engine
-	var tries atomic.Int32
+	var removed atomic.Bool
 	o.Engine = func(ctx context.Context, typ string) (Engine, error) {
-		if tries.Add(1) == 1 {
+		if !removed.Load() {
 			return engine(ctx, typ)
 		}
 		gpu.set(4e9)
@@ -361,6 +361,7 @@ func TestRefusedRestartWaitsForNoMemory(t *testing.T) {
 	}
 	m := manager(t, o)
 	p := spawn(t, m, "serve")
+	removed.Store(true)
 	_, _ = httpGet(p.Port, "/exit")
 	eventually(t, "the second try to have failed", func() bool {
 		got, err := m.Get(operations.WorkerRef{ID: p.ID})

@@ -53,7 +53,7 @@ func TestLeaderDiesWhileLoading(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
 			o := options(dir)
-			o.Times.Stall, o.Times.Kill = time.Second, 300*time.Millisecond
+			o.Times.Kill = 300 * time.Millisecond
 			m := begin(t, o, dir)
 			w := m.all()[0]
 			eventually(t, "the crowd to be known", func() bool { r := w.record(); return len(r.Members) == 2 })

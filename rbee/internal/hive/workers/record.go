@@ -50,8 +50,11 @@ type record struct {
 	// belong to it, sorted by pid.
 	Process proc.ID   `json:"process"`
 	Members []proc.ID `json:"members,omitempty"`
-	Argv    []string  `json:"argv,omitempty"`
-	Port    int       `json:"port,omitempty"`
+
+	// Argv is the command line; the program alone while its start waits, so that
+	// its files stay.
+	Argv []string `json:"argv,omitempty"`
+	Port int      `json:"port,omitempty"`
 
 	// Launch is how it was started, which may not be how it would be now, and
 	// Prepare what it is asked before it is ready, with nothing left to replace.
@@ -107,30 +110,49 @@ func (r *record) public() operations.WorkerProcess {
 // path is the file of a worker's record.
 func (m *Manager) path(id string) string { return filepath.Join(m.o.Dir, id+".json") }
 
-// readRecords reads all records. One that cannot be read is set aside under
-// another name: what it was about can no longer be known, and the other workers
-// are not to suffer for it.
-func (m *Manager) readRecords() ([]*record, error) {
-	entries, err := os.ReadDir(m.o.Dir)
+// listRecords reads the records in a directory and changes nothing there: a hive
+// that runs may be writing one. broken, if not nil, is told of each file that holds
+// none; the others are not to suffer for it.
+func listRecords(dir string, broken func(path string, err error)) ([]*record, error) {
+	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
 	var all []*record
 	for _, e := range entries {
 		id, ok := strings.CutSuffix(e.Name(), ".json")
-		if strings.HasPrefix(e.Name(), atomicfile.TempPrefix) {
-			_ = os.Remove(filepath.Join(m.o.Dir, e.Name())) // of a hive that was killed
-		}
 		if !ok || strings.HasPrefix(id, ".") {
 			continue
 		}
-		r := new(record)
-		if err := atomicfile.ReadJSON(m.path(id), r); err != nil || r.ID != id || r.Mark == "" {
-			m.log.Error("a worker's record cannot be read and is set aside", "file", m.path(id), "error", err)
-			_ = os.Rename(m.path(id), m.path(id)+".broken")
-			continue
+		path, r := filepath.Join(dir, e.Name()), new(record)
+		err := atomicfile.ReadJSON(path, r)
+		if err == nil && (r.ID != id || r.Mark == "") {
+			err = errors.New("it is no record of " + id)
 		}
-		all = append(all, r)
+		switch {
+		case err == nil:
+			all = append(all, r)
+		case broken != nil:
+			broken(path, err)
+		}
 	}
 	return all, nil
+}
+
+// takeRecords reads all records for the one who writes them. One that cannot be read
+// is set aside under another name: what it was about can no longer be known.
+func (m *Manager) takeRecords() ([]*record, error) {
+	entries, err := os.ReadDir(m.o.Dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), atomicfile.TempPrefix) {
+			_ = os.Remove(filepath.Join(m.o.Dir, e.Name())) // of a hive that was killed
+		}
+	}
+	return listRecords(m.o.Dir, func(path string, err error) {
+		m.log.Error("a worker's record cannot be read and is set aside", "file", path, "error", err)
+		_ = os.Rename(path, path+".broken")
+	})
 }

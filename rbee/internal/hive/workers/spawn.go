@@ -156,11 +156,10 @@ func Clear(ctx context.Context, o Options, workerType string) error {
 }
 
 // Programs are the paths of the programs of a worker type that workers on record
-// were started from and have not ended with. dir is [Options].Dir.
+// were started from, or are being, and have not ended with. dir is [Options].Dir. Like [Whose] it
+// only reads, with or without a hive that runs.
 func Programs(dir, workerType string) ([]string, error) {
-	m := New(Options{Dir: dir})
-	defer m.Close()
-	records, err := m.readRecords()
+	records, err := listRecords(dir, nil)
 	if err != nil {
 		return nil, err
 	}

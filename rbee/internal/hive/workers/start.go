@@ -77,11 +77,11 @@ func (w *worker) stopped() bool {
 
 // launch does all that comes before loading.
 func (w *worker) launch(ctx context.Context) error {
-	r := w.record()
-	engine, err := w.m.o.Engine(ctx, r.Worker)
+	engine, err := w.engine(ctx)
 	if err != nil {
 		return err
 	}
+	r := w.record()
 	model, err := w.model(ctx, engine.Launch, r)
 	if err != nil {
 		return err
@@ -108,19 +108,36 @@ func (w *worker) launch(ctx context.Context) error {
 	if err := w.makeState(engine.Launch, words); err != nil {
 		return fmt.Errorf("making the worker's directory: %w", err)
 	}
-	w.update(func(r *record) {
-		r.Version, r.Argv, r.Port, r.Launch = engine.Version, argv, port, engine.Launch
+	// A process must not run that no record on disk knows of.
+	if err := w.write(func(r *record) {
+		r.Argv, r.Port, r.Launch = argv, port, engine.Launch
 		r.ModelID, r.ModelFile, r.Prepare = model.ID, words["model_file"], words.requests(engine.Launch.Prepare)
 		r.Serves, _ = words.fill(engine.Launch.Serves)
 		r.Devices, r.Estimate, r.Reason, r.Before = place.Devices, place.Estimate, place.Reason, before
 		r.Process, r.Members, r.ExitStatus, r.Problem = proc.ID{}, nil, nil, ""
 		r.ReadyAt, r.EndedAt = time.Time{}, time.Time{}
-	})
-	// A process must not run that no record on disk knows of.
-	if err := w.save(); err != nil {
-		return fmt.Errorf("writing the worker's record: %w", err)
+	}); err != nil {
+		return err
 	}
 	return w.exec(argv, environment(engine, words, place.Env, w.record()))
+}
+
+// engine finds what the worker is started from, and puts it on record at once, for
+// the start may wait long for a checksum or for memory. An install moves the entry
+// point first and reads the records then: what is found again after it was written
+// down is sure to stay.
+func (w *worker) engine(ctx context.Context) (Engine, error) {
+	workerType, noted := w.record().Worker, ""
+	for {
+		e, err := w.m.o.Engine(ctx, workerType)
+		if err != nil || e.Entry == noted {
+			return e, err
+		}
+		noted = e.Entry
+		if err := w.write(func(r *record) { r.Version, r.Argv = e.Version, []string{e.Entry} }); err != nil {
+			return e, err
+		}
+	}
 }
 
 // usualPath is where programs are if the hive itself was told nothing.

@@ -1,15 +1,6 @@
 package workers
 
-import (
-	"errors"
-	"io/fs"
-	"os"
-	"path/filepath"
-	"strings"
-
-	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
-	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
-)
+import "github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 
 // Whose names the worker of each process that belongs to one, by process id, for
 // whoever has no [Manager]: from the records in dir alone, with or without a hive
@@ -17,22 +8,9 @@ import (
 // does not look for marks, so a process that left its group before the hive noticed
 // it is nobody's. The error is why the records or the processes cannot be listed.
 func Whose(dir string) (map[int]string, error) {
-	names, err := os.ReadDir(dir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	records, err := listRecords(dir, nil)
+	if err != nil || len(records) == 0 {
 		return nil, err
-	}
-	var records []*record
-	for _, n := range names {
-		if strings.HasPrefix(n.Name(), ".") || filepath.Ext(n.Name()) != ".json" {
-			continue
-		}
-		r := new(record)
-		if atomicfile.ReadJSON(filepath.Join(dir, n.Name()), r) == nil {
-			records = append(records, r)
-		}
-	}
-	if len(records) == 0 {
-		return nil, nil
 	}
 	running, err := proc.List()
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/rbee-keeper/rbee/operations"
@@ -78,15 +79,16 @@ func TestWhoseAreAnEngines(t *testing.T) {
 	eventually(t, "the next manager to adopt it", func() bool { return next.List(false)[0].State == operations.WorkerReady })
 }
 
-// What cannot be read is left as it is: another process keeps the records.
-func TestWhoseReadsOnly(t *testing.T) {
+// What cannot be read, or is being written, is left as it is: another process keeps
+// the records.
+func TestOthersReadOnly(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	self, err := proc.Identify(os.Getpid())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := atomicfile.WriteJSON(filepath.Join(dir, "me.json"), record{ID: "me", Process: self}); err != nil {
+	if err := atomicfile.WriteJSON(filepath.Join(dir, "me.json"), record{ID: "me", Worker: "fake", Mark: "m", State: operations.WorkerReady, Argv: []string{"/engine"}, Process: self}); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"bad.json", "gone.json.broken", atomicfile.TempPrefix + "x"} {
@@ -98,10 +100,50 @@ func TestWhoseReadsOnly(t *testing.T) {
 	if err != nil || got[os.Getpid()] != "me" {
 		t.Errorf("%v, %v", got, err)
 	}
+	if programs, err := Programs(dir, "fake"); err != nil || !slices.Equal(programs, []string{"/engine"}) {
+		t.Errorf("%v, %v", programs, err)
+	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) != 4 {
 		t.Errorf("left %v, %v", left, err)
 	}
+	for _, name := range []string{"bad.json", "gone.json.broken", atomicfile.TempPrefix + "x"} {
+		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
+			t.Error(err)
+		}
+	}
 	if got, err := Whose(filepath.Join(dir, "none")); err != nil || len(got) != 0 {
 		t.Errorf("without records: %v, %v", got, err)
+	}
+}
+
+// TestProgramsBesideAHive holds that whoever asks for the programs keeps no hive from
+// writing its records, and always finds them.
+func TestProgramsBesideAHive(t *testing.T) {
+	t.Parallel()
+	o := options(t.TempDir())
+	w := New(o).add(&record{ID: "fake-1", Worker: "fake", Mark: "m", State: operations.WorkerReady, Argv: []string{"/engine"}})
+	if err := w.save(); err != nil {
+		t.Fatal(err)
+	}
+	written := make(chan error, 1)
+	go func() {
+		var err error
+		for i := 0; i < 50 && err == nil; i++ {
+			err = w.save()
+		}
+		written <- err
+	}()
+	for {
+		if programs, err := Programs(o.Dir, "fake"); err != nil || !slices.Equal(programs, []string{"/engine"}) {
+			t.Errorf("%v, %v", programs, err)
+		}
+		select {
+		case err := <-written:
+			if err != nil {
+				t.Errorf("the hive's record: %v", err)
+			}
+			return
+		default:
+		}
 	}
 }

@@ -2,7 +2,9 @@ package workers
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -89,7 +91,7 @@ func fileMode(t *testing.T, path string) os.FileMode {
 func TestEngineThatDiesAtOnce(t *testing.T) {
 	t.Parallel()
 	m := manager(t, options(t.TempDir()))
-	p := spawn(t, m, "dies")
+	p := try(t, m, "dies")
 	if p.State != operations.WorkerFailed || p.ExitStatus == nil || *p.ExitStatus != 3 || !p.RestartAt.IsZero() {
 		t.Fatalf("worker %+v", p)
 	}
@@ -110,7 +112,7 @@ func TestManyPutItAway(t *testing.T) {
 	o := options(t.TempDir())
 	o.Log = slog.New(slog.NewTextHandler(&log, nil)) // which locks
 	m := manager(t, o)
-	p := spawn(t, m, "dies")
+	p := try(t, m, "dies")
 	var all sync.WaitGroup
 	for range 8 {
 		all.Go(func() {
@@ -128,8 +130,10 @@ func TestManyPutItAway(t *testing.T) {
 
 func TestEngineThatNeverBecomesReady(t *testing.T) {
 	t.Parallel()
-	m := manager(t, options(t.TempDir()))
-	p := spawn(t, m, "silent")
+	o := options(t.TempDir())
+	o.Times.Stall = stall
+	m := manager(t, o)
+	p := try(t, m, "silent")
 	if p.State != operations.WorkerFailed || !strings.Contains(p.Problem, "neither its log nor its memory moved") {
 		t.Fatalf("worker %+v", p)
 	}
@@ -142,8 +146,10 @@ func TestEngineThatNeverBecomesReady(t *testing.T) {
 // long as it says something.
 func TestSlowLoad(t *testing.T) {
 	t.Parallel()
-	m := manager(t, options(t.TempDir()))
-	if p := spawn(t, m, "chatty"); p.State != operations.WorkerReady || p.ReadyAt.Sub(p.StartedAt) < m.t.Stall {
+	o := options(t.TempDir())
+	o.Times.Stall = stall
+	m := manager(t, o)
+	if p := spawn(t, m, "chatty"); p.ReadyAt.Sub(p.StartedAt) < stall {
 		t.Fatalf("worker %+v", p)
 	}
 }
@@ -276,9 +282,6 @@ func TestRestartWithBackoff(t *testing.T) {
 	t.Parallel()
 	m := manager(t, options(t.TempDir()))
 	p := spawn(t, m, "once")
-	if p.State != operations.WorkerReady {
-		t.Fatalf("worker %+v", p)
-	}
 	_, _ = httpGet(p.Port, "/exit")
 	eventually(t, "three tries", func() bool {
 		got, err := m.Get(operations.WorkerRef{ID: p.ID})
@@ -332,7 +335,7 @@ func TestPortStolen(t *testing.T) {
 		})
 	}
 	p := spawn(t, m, "serve")
-	if p.State != operations.WorkerReady || p.Restarts != 1 || get(t, p.Port, "/pid") != fmt.Sprint(p.PID) {
+	if p.Restarts != 1 || get(t, p.Port, "/pid") != fmt.Sprint(p.PID) {
 		t.Errorf("worker %+v", p)
 	}
 }
@@ -490,5 +493,47 @@ func TestModelPath(t *testing.T) {
 	}
 	if _, err := m.Spawn(t.Context(), operations.WorkerSpawn{Worker: "fake", Model: "org/other"}, nil); operations.CodeOf(err) != operations.CodeNotFound {
 		t.Error(err)
+	}
+}
+
+// TestEngineThatMovesWhileItStarts holds that a worker has its program on record
+// before anything is waited for, and is started from where the program was found
+// after that.
+func TestEngineThatMovesWhileItStarts(t *testing.T) {
+	t.Parallel()
+	o := options(t.TempDir())
+	inner := o.Engine
+	var asked, onRecord []string // programs, by each time that the engine was looked for
+	programs := func() string {
+		list, err := Programs(o.Dir, "fake")
+		if err != nil {
+			t.Error(err)
+		}
+		return strings.Join(list, ",")
+	}
+	o.Engine = func(ctx context.Context, typ string) (Engine, error) {
+		onRecord = append(onRecord, programs())
+		e, err := inner(ctx, typ)
+		if len(asked) > 0 { // an install came in between
+			moved := filepath.Join(filepath.Dir(o.Dir), "moved")
+			if err := os.Symlink(e.Entry, moved); err != nil && !errors.Is(err, fs.ErrExist) {
+				t.Error(err)
+			}
+			e.Entry, e.Version = moved, "2.0"
+		}
+		asked = append(asked, e.Entry)
+		e.Launch.Args = append(e.Launch.Args, "{model_path}")
+		return e, err
+	}
+	o.Model = func(context.Context, string, int) (Model, error) {
+		onRecord = append(onRecord, programs())
+		return Model{Path: "/m"}, nil
+	}
+	p := spawn(t, manager(t, o), "serve")
+	if len(asked) != 3 || p.Argv[0] != asked[2] || p.Version != "2.0" {
+		t.Fatalf("looked for at %q: %+v", asked, p)
+	}
+	if want := []string{"", asked[0], asked[1], asked[2]}; !slices.Equal(onRecord, want) {
+		t.Errorf("on record were %q, want %q", onRecord, want)
 	}
 }
