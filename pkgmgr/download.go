@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 )
 
 const (
@@ -181,6 +182,34 @@ func (f *fetcher) keep(ctx context.Context, from, sum string, size int64, path s
 	}
 	_ = part.Close()
 	return err
+}
+
+// partAge is how long what has come of a download waits for the next try.
+const partAge = 7 * 24 * time.Hour
+
+// sweepParts removes from a directory of downloads what nobody has added to since a
+// time, and nobody is at. What is whole stays. It is a courtesy, and its failure
+// changes nothing.
+func sweepParts(dir string, since time.Time) {
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		return
+	}
+	for _, file := range files {
+		name := file.Name()
+		unfinished := strings.HasSuffix(name, ".part") || strings.HasPrefix(name, ".") || strings.HasPrefix(name, "new-")
+		if !unfinished || !file.Type().IsRegular() {
+			continue
+		}
+		info, err := file.Info()
+		if err != nil || info.ModTime().After(since) {
+			continue
+		}
+		if f, err := openPart(filepath.Join(dir, name)); err == nil {
+			_ = os.Remove(f.Name())
+			_ = f.Close()
+		}
+	}
 }
 
 // errBusy is a part that another run is at.

@@ -29,7 +29,8 @@ type Lock struct {
 	file lockFileContent
 	base lockFileContent // what of it is in the file already
 
-	files []LockedSource // of files on this machine, which are never written to the lock
+	files  []LockedSource // of files on this machine, which are never written to the lock
+	wishes []Hold         // holds without a wish, with the one that they met
 }
 
 // lockFileContent is the file.
@@ -65,7 +66,7 @@ type LockedSource struct {
 type Hold struct {
 	Hive      string    `json:"hive"`
 	Type      string    `json:"type"`
-	Requested string    `json:"requested"` // the wish that it was made for
+	Requested string    `json:"requested"` // the wish that it was made for; empty in an earlier lock
 	Version   string    `json:"version"`
 	Since     time.Time `json:"since"`
 }
@@ -263,6 +264,31 @@ func (l *Lock) Hold(hive string, wish Worker, version string, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.file.Holds = append(slices.DeleteFunc(l.file.Holds, h.same), h)
+}
+
+// madeFor gives a hold without a wish the one that it met, so that another one ends
+// it from then on.
+func (l *Lock) madeFor(h Hold, wish string) {
+	if h.Requested != "" {
+		return
+	}
+	h.Requested = wish
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.wishes = append(l.wishes, h)
+	fillWishes(l.file.Holds, l.wishes)
+}
+
+// fillWishes gives holds that have no wish those of the same holds in with.
+func fillWishes(holds, with []Hold) {
+	for i := range holds {
+		h := &holds[i]
+		for _, w := range with {
+			if h.same(w) && h.Version == w.Version && h.Requested == "" {
+				h.Requested = w.Requested
+			}
+		}
+	}
 }
 
 // release ends what keeps a hive's worker at a version.

@@ -69,7 +69,9 @@ func (l *lookup) worker(ctx context.Context, hive string, w Worker, s *State, wa
 	hold, held := f.opts.Lock.held(hive, w.Type)
 	stays := held && l.stays(hold, w)
 	version, err := hold.Version, error(nil)
-	if !stays {
+	if stays {
+		f.opts.Lock.madeFor(hold, w.Version)
+	} else {
 		version, err = l.version(ctx, recipe, w.Version, s.Platform, rbeeVersion)
 	}
 	if errors.Is(err, ErrNotLocked) {
@@ -99,8 +101,11 @@ func machineOf(s *State) Machine {
 	return Machine{Platform: s.Platform, Devices: s.Devices, DevicesKnown: s.DevicesKnown}
 }
 
-// stays reports whether a hold counts.
-func (l *lookup) stays(h Hold, w Worker) bool { return h.Requested == w.Version && !l.upgrades(w.Type) }
+// stays reports whether a hold counts. One from before holds had a wish is for
+// whatever wish it meets first.
+func (l *lookup) stays(h Hold, w Worker) bool {
+	return (h.Requested == "" || h.Requested == w.Version) && !l.upgrades(w.Type)
+}
 
 // needs are what the machines take from a release that have a wish; platform is one
 // that has it although it is not known which machine.
@@ -212,7 +217,7 @@ func (l *lookup) newest(ctx context.Context, recipe *Recipe, wish string, p Plat
 	case !l.opts.Fetch:
 		return "", ErrNotLocked
 	case l.fleet.opts.Bundle != nil:
-		return "", fmt.Errorf("the bundle holds no %s %s", recipe.Type, wish)
+		return "", at(recipe, recipe.Versions.Pos, fmt.Errorf("the bundle holds no %s %s", recipe.Type, wish))
 	}
 	version, err := l.fleet.resolver.version(ctx, recipe, wish, l.needs(recipe, wish, p))
 	if err != nil {
@@ -247,7 +252,7 @@ func (l *lookup) steps(ctx context.Context, recipe *Recipe, c Choice, p Platform
 	case !l.opts.Fetch:
 		return nil, ErrNotLocked
 	case f.opts.Bundle != nil:
-		return nil, fmt.Errorf("the bundle holds no %s %s for %s", recipe.Type, c.Version, key.Platform)
+		return nil, at(recipe, c.Source.Pos, fmt.Errorf("the bundle holds no %s %s for %s", recipe.Type, c.Version, key.Platform))
 	}
 	name := fmt.Sprint(key)
 	if err := l.failed[name]; err != nil {
