@@ -115,7 +115,29 @@ func parseLock(data []byte) (f lockFileContent, err error) {
 			return f, fmt.Errorf("%s: %q is no version", w.Type, w.Version)
 		}
 	}
+	f.splitPython()
 	return f, nil
+}
+
+// splitPython brings an earlier lock to today's form: it had one version for all
+// Pythons, which now stands for those that it was taken for.
+func (f *lockFileContent) splitPython() {
+	i := slices.IndexFunc(f.Workers, LockedWorker{Type: pythonTool, Requested: Latest}.same)
+	if i < 0 {
+		return
+	}
+	all := f.Workers[i]
+	var each []LockedWorker
+	for _, s := range f.Sources {
+		one := all
+		one.Requested = s.Source[strings.LastIndex(s.Source, "-")+1:]
+		if s.Type == all.Type && s.Version == all.Version && numbers.MatchString(one.Requested) && !slices.ContainsFunc(append(f.Workers, each...), one.same) {
+			each = append(each, one)
+		}
+	}
+	if len(each) > 0 {
+		f.Workers = append(slices.Delete(f.Workers, i, i+1), each...)
+	}
 }
 
 // clone copies the lists, so that entries of the copy can be replaced.

@@ -55,20 +55,22 @@ type resolver struct {
 	note     func(string)
 
 	tools     map[string]*Recipe
-	versions  map[string]string // of tools, as this plan has asked for them
-	platforms []Platform        // of the machines that the plan is for
+	versions  map[toolKey]versionOrErr // of tools, as this plan has asked for them
+	kept      map[toolKey]bool         // those of which this plan has told that the newest cannot be had
+	platforms []Platform               // of the machines that the plan is for
 }
 
 func newResolver(from *fetcher, lock *Lock, art *artefacts, cacheDir string, note func(string)) *resolver {
 	return &resolver{
 		releases: releases{from: from}, index: index{from: from},
-		art: art, lock: lock, cacheDir: cacheDir, note: note, tools: toolRecipes(), versions: map[string]string{},
+		art: art, lock: lock, cacheDir: cacheDir, note: note, tools: toolRecipes(),
+		versions: map[toolKey]versionOrErr{}, kept: map[toolKey]bool{},
 	}
 }
 
 // begin begins a plan, for which tools are asked anew.
 func (r *resolver) begin(platforms []Platform) {
-	r.versions, r.platforms = map[string]string{}, platforms
+	r.versions, r.kept, r.platforms = map[toolKey]versionOrErr{}, map[toolKey]bool{}, platforms
 }
 
 // fetcher asks these places.
