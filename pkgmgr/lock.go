@@ -57,7 +57,7 @@ type LockedSource struct {
 	Version  string             `json:"version"`
 	Source   string             `json:"source"`   // its name, or its number if it has none
 	Platform string             `json:"platform"` // such as "linux/amd64 (glibc)"
-	Recipe   string             `json:"recipe"`   // tells the recipe's steps from others
+	Recipe   string             `json:"recipe"`   // tells the recipe's steps from others: [stepsDigest]
 	Steps    []wire.InstallStep `json:"steps"`
 }
 
@@ -208,19 +208,6 @@ func (l *Lock) setWorker(typ, requested, version string, now time.Time) {
 	}
 }
 
-// steps is what a source consists of; false if that is not known for these steps
-// of the recipe.
-func (l *Lock) steps(key LockedSource) ([]wire.InstallStep, bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, s := range l.file.Sources {
-		if s.same(key) && s.Recipe == key.Recipe {
-			return cloneSteps(s.Steps), true
-		}
-	}
-	return nil, false
-}
-
 // remember notes what a source of files on this machine consists of, for a bundle.
 func (l *Lock) remember(key LockedSource, steps []wire.InstallStep) {
 	l.mu.Lock()
@@ -243,9 +230,15 @@ func (l *Lock) whole() string {
 	return with.text()
 }
 
+// setSteps notes what a source consists of from now on.
 func (l *Lock) setSteps(key LockedSource, steps []wire.InstallStep) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.putSteps(key, steps)
+}
+
+// putSteps is setSteps for those who have the lock.
+func (l *Lock) putSteps(key LockedSource, steps []wire.InstallStep) {
 	key.Steps = cloneSteps(steps)
 	l.file.Sources = append(slices.DeleteFunc(l.file.Sources, key.same), key)
 }

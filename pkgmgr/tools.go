@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
@@ -99,10 +100,11 @@ func (r *resolver) tool(ctx context.Context, tool toolKey, p Platform, fresh boo
 	}
 	key := LockedSource{
 		Type: tool.name, Version: version, Source: strings.TrimSuffix(choice.Source.Name+"-"+tool.python, "-"),
-		Platform: platformName(p.OS, p.Arch, p.Libc), Recipe: recipeDigest(&choice.Source),
+		Platform: platformName(p.OS, p.Arch, p.Libc), Recipe: stepsDigest(&choice.Source),
 	}
-	step := forPython(choice.Source, tool.python).Steps[0]
-	steps, ok := r.lock.steps(key)
+	source := forPython(choice.Source, tool.python)
+	step := source.Steps[0]
+	steps, ok := r.lock.steps(key, func(steps []wire.InstallStep) bool { return source.mayBe(recipe.Versions, p, steps) })
 	if !ok {
 		a, err := r.artefact(ctx, recipe.Versions, step.Origin, version)
 		if err != nil {
@@ -184,6 +186,10 @@ func (r *resolver) uv(ctx context.Context) (string, error) {
 		return "", err
 	}
 	defer f.Close()
+	// A child that is forked while the program is written would inherit it, open for
+	// writing, and until it runs something else the kernel would refuse to run it.
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	return program, readPacked(f, tool.Format, tool.Strip, tool.Entry, func(content io.Reader) error {
 		return writeWhole(program, 0o700, func(w io.Writer) error {
 			_, err := io.Copy(w, content) //nolint:gosec // its checksum is right
