@@ -286,10 +286,10 @@ func TestTwoPythons(t *testing.T) {
 	f.editLock(func(l *lockText) {
 		var workers []lockEntry
 		for _, w := range l.Workers {
-			switch {
-			case w["requested"] == "3.9":
+			switch w["requested"] {
+			case "3.9":
 				continue
-			case w["requested"] == "3.12":
+			case "3.12":
 				w["requested"], w["version"] = "latest", "20251031"
 			}
 			workers = append(workers, w)

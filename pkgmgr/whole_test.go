@@ -13,22 +13,20 @@ import (
 // has no locks, and that any other failure to lock is one.
 func TestLockFileWithoutLocks(t *testing.T) {
 	t.Parallel()
-	for _, failure := range []error{syscall.ENOLCK, syscall.ENOTSUP, syscall.EOPNOTSUPP, syscall.ENOSYS, syscall.EIO} {
-		var want error
-		if failure == syscall.EIO {
-			want = failure
-		}
+	for _, k := range []struct{ failure, want error }{
+		{syscall.ENOLCK, nil}, {syscall.ENOTSUP, nil}, {syscall.EOPNOTSUPP, nil}, {syscall.ENOSYS, nil}, {syscall.EIO, syscall.EIO},
+	} {
 		path := filepath.Join(t.TempDir(), "hives.lock")
-		unlock, err := lockFileBy(path, func(int, int) error { return failure })
-		if !errors.Is(err, want) {
-			t.Errorf("%v: %v", failure, err)
+		unlock, err := lockFileBy(path, func(int, int) error { return k.failure })
+		if !errors.Is(err, k.want) {
+			t.Errorf("%v: %v", k.failure, err)
 		}
 		if err != nil {
 			continue
 		}
 		unlock()
 		if left, err := os.ReadDir(filepath.Dir(path)); err != nil || len(left) != 0 {
-			t.Errorf("%v: left %v, %v", failure, left, err)
+			t.Errorf("%v: left %v, %v", k.failure, left, err)
 		}
 	}
 }
