@@ -215,8 +215,12 @@ func sweepParts(dir string, since time.Time) {
 // errBusy is a part that another run is at.
 var errBusy = errors.New("another run downloads it")
 
-// openPart opens what has come of a download, for this run alone.
-func openPart(path string) (_ *os.File, err error) {
+// openPart opens what has come of a download, for this run alone. Where the file
+// system has no locks, nothing tells who is at it, and nothing is kept.
+func openPart(path string) (*os.File, error) { return openPartBy(path, syscall.Flock) }
+
+// openPartBy is openPart with the call that locks.
+func openPartBy(path string, flock func(fd, how int) error) (*os.File, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, err
 	}
@@ -225,7 +229,10 @@ func openPart(path string) (_ *os.File, err error) {
 		return nil, err
 	}
 	// The run that had it may have put it in its place by now.
-	if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil || !isAt(f, path) {
+	if err := flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil || !isAt(f, path) {
+		if hasNoLocks(err) {
+			_ = os.Remove(path)
+		}
 		_ = f.Close()
 		return nil, errBusy
 	}

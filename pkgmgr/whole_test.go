@@ -25,6 +25,9 @@ func TestLockFileWithoutLocks(t *testing.T) {
 			continue
 		}
 		unlock()
+		if _, err := openPartBy(path+".part", func(int, int) error { return k.failure }); !errors.Is(err, errBusy) {
+			t.Errorf("%v: a part gives %v", k.failure, err)
+		}
 		if left, err := os.ReadDir(filepath.Dir(path)); err != nil || len(left) != 0 {
 			t.Errorf("%v: left %v, %v", k.failure, left, err)
 		}
