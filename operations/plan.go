@@ -95,17 +95,22 @@ type Plan struct {
 	// whose recipe has no way to install it.
 	Blocked []Blocked `json:"blocked,omitempty"`
 
-	// Upgrades are the wishes that stand for another version from now on.
+	// Upgrades are the wishes that stand for another version, or for other files
+	// of the same one, from now on.
 	Upgrades []Upgrade `json:"upgrades,omitempty"`
 }
 
 // Upgrade is a wish of the config, such as "latest", that stands for another
-// version than the lock said.
+// version than the lock said, or for other files of the same version because the
+// recipe's steps have changed.
 type Upgrade struct {
 	Worker    string `json:"worker"`
-	Requested string `json:"requested"`
-	From      string `json:"from"`
-	To        string `json:"to"`
+	Requested string `json:"requested"` // for the tool "python" the version of Python that is wanted
+
+	// From and To are versions. Where they are the same, what differs follows in
+	// parentheses, such as "1.0 (wax 1.1)".
+	From string `json:"from"`
+	To   string `json:"to"`
 }
 
 // Blocked is something the config wants and rbee cannot do.

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/klauspost/compress/gzip"
 
@@ -27,6 +28,7 @@ type artefacts struct {
 	mu    sync.Mutex
 	sums  map[string]sumEntry   // by path
 	ready map[[2]string]*making // by file name in dir, and what it is made from
+	swept sync.Once             // what earlier runs left there
 }
 
 // making is a file of the cache that is made, or found to be there.
@@ -95,6 +97,7 @@ func (a *artefacts) open(ctx context.Context, want wire.Artefact, file string, c
 
 // fetch makes an artefact be in the cache.
 func (a *artefacts) fetch(ctx context.Context, want wire.Artefact) (path string, err error) {
+	a.sweep()
 	path = filepath.Join(a.dir, want.SHA256)
 	return path, a.once(ctx, want.SHA256, want.URL, func() error {
 		// A cache that a disk has damaged would fail at every hive, for ever.
@@ -117,6 +120,7 @@ func (a *artefacts) fetch(ctx context.Context, want wire.Artefact) (path string,
 // learn fetches something into the cache, whatever it is; size is how much that is,
 // 0 if nobody knows.
 func (a *artefacts) learn(ctx context.Context, from string, size int64) (sum string, got int64, err error) {
+	a.sweep()
 	temp := filepath.Join(a.dir, "new-"+rand.Text())
 	if err := fileWhole(temp, 0o600, func(to *os.File) (err error) {
 		sum, got, err = a.from.file(ctx, from, "", size, to)
@@ -126,6 +130,11 @@ func (a *artefacts) learn(ctx context.Context, from string, size int64) (sum str
 	}
 	defer os.Remove(temp)
 	return sum, got, os.Rename(temp, filepath.Join(a.dir, sum))
+}
+
+// sweep frees what runs of long ago left in the cache, before it is first added to.
+func (a *artefacts) sweep() {
+	a.swept.Do(func() { sweepParts(a.dir, time.Now().Add(-partAge)) })
 }
 
 // once has a file of the cache made from something, or found to be there; others

@@ -209,7 +209,7 @@ func (f *Fleet) WriteBundle(ctx context.Context, path string, o BundleOptions) (
 	if len(o.Platforms) == 0 {
 		o.Platforms = []Platform{{OS: "linux", Arch: "amd64", Libc: "glibc"}}
 	}
-	f.want = f.lookUp(ctx, PlanOptions{Fetch: true})
+	f.want, _ = f.lookUp(ctx, PlanOptions{Fetch: true})
 	c := &bundleContents{fleet: f, artefacts: map[string]bundled{}, report: &operations.BundleReport{Path: path, Platforms: []string{}}}
 	c.collect(ctx, o)
 	if err := ctx.Err(); err != nil {

@@ -98,7 +98,7 @@ type Source struct {
 	// its environment, in the place of what Start says there. What is installed
 	// does not depend on them.
 	Args []string
-	Env  map[string]string `json:",omitempty"` // keeps the lock's sums of recipes without it
+	Env  map[string]string
 
 	Pos Pos
 }

@@ -70,7 +70,7 @@ func TestSourceEnv(t *testing.T) {
 	}
 	without := r.Sources[0]
 	without.Env = nil
-	if recipeDigest(&without) != recipeDigest(&r.Sources[0]) {
+	if stepsDigest(&without) != stepsDigest(&r.Sources[0]) {
 		t.Error("the lock tells sources apart by how they are started")
 	}
 	for _, bad := range []string{"{1A: x}", "{A: \"{nope}\"}"} {

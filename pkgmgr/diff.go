@@ -315,6 +315,8 @@ func workerDiffers(have wire.Worker, wish Worker, want WorkerWant) (issue operat
 		return operations.IssueOutdatedWorker, fmt.Sprintf("was not installed by rbee, want version %s", wish.Version)
 	case want.Err != nil && exactWish(wish.Version) && !wishes(wish.Version, have.Version):
 		return operations.IssueOutdatedWorker, fmt.Sprintf("is %s, want %s", have.Version, wish.Version)
+	case errors.Is(want.Err, ErrRecipeChanged):
+		return operations.IssueOutdatedWorker, fmt.Sprintf("%s was locked before the recipe's steps changed", have.Version)
 	case want.Err != nil:
 		return "", ""
 	case have.Version != want.Version:

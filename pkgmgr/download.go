@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 )
 
 const (
@@ -183,11 +184,43 @@ func (f *fetcher) keep(ctx context.Context, from, sum string, size int64, path s
 	return err
 }
 
+// partAge is how long what has come of a download waits for the next try.
+const partAge = 7 * 24 * time.Hour
+
+// sweepParts removes from a directory of downloads what nobody has added to since a
+// time, and nobody is at. What is whole stays. It is a courtesy, and its failure
+// changes nothing.
+func sweepParts(dir string, since time.Time) {
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		return
+	}
+	for _, file := range files {
+		name := file.Name()
+		unfinished := strings.HasSuffix(name, ".part") || strings.HasPrefix(name, ".") || strings.HasPrefix(name, "new-")
+		if !unfinished || !file.Type().IsRegular() {
+			continue
+		}
+		info, err := file.Info()
+		if err != nil || info.ModTime().After(since) {
+			continue
+		}
+		if f, err := openPart(filepath.Join(dir, name)); err == nil {
+			_ = os.Remove(f.Name())
+			_ = f.Close()
+		}
+	}
+}
+
 // errBusy is a part that another run is at.
 var errBusy = errors.New("another run downloads it")
 
-// openPart opens what has come of a download, for this run alone.
-func openPart(path string) (_ *os.File, err error) {
+// openPart opens what has come of a download, for this run alone. Where the file
+// system has no locks, nothing tells who is at it, and nothing is kept.
+func openPart(path string) (*os.File, error) { return openPartBy(path, syscall.Flock) }
+
+// openPartBy is openPart with the call that locks.
+func openPartBy(path string, flock func(fd, how int) error) (*os.File, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, err
 	}
@@ -196,7 +229,10 @@ func openPart(path string) (_ *os.File, err error) {
 		return nil, err
 	}
 	// The run that had it may have put it in its place by now.
-	if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil || !isAt(f, path) {
+	if err := flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil || !isAt(f, path) {
+		if hasNoLocks(err) {
+			_ = os.Remove(path)
+		}
 		_ = f.Close()
 		return nil, errBusy
 	}

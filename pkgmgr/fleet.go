@@ -260,9 +260,10 @@ func (f *Fleet) States() []HiveState {
 // What it finds out about versions goes to the lock, in memory.
 func (f *Fleet) Plan(ctx context.Context, o PlanOptions) operations.Plan {
 	before := f.opts.Lock.Workers()
-	f.want = f.lookUp(ctx, o)
+	want, moved := f.lookUp(ctx, o)
+	f.want = want
 	plan := Diff(f.States(), f.want, o)
-	plan.Upgrades = f.upgrades(before)
+	plan.Upgrades = append(f.upgrades(before), moved...)
 	return plan
 }
 
@@ -277,8 +278,9 @@ func (f *Fleet) upgrades(before []LockedWorker) []operations.Upgrade {
 	return list
 }
 
-// lookUp collects what Diff needs to know.
-func (f *Fleet) lookUp(ctx context.Context, o PlanOptions) Want {
+// lookUp collects what Diff needs to know, and what consists of other files than the
+// lock said.
+func (f *Fleet) lookUp(ctx context.Context, o PlanOptions) (Want, []operations.Upgrade) {
 	want := Want{Version: f.opts.Version, Binaries: map[string]BinaryWant{}, Workers: map[WorkerKey]WorkerWant{}}
 	l := f.newLookup(o)
 	for _, m := range f.members {
@@ -298,7 +300,7 @@ func (f *Fleet) lookUp(ctx context.Context, o PlanOptions) Want {
 			want.Workers[WorkerKey{m.hive.Alias, w.Type}] = l.worker(ctx, m.hive.Alias, w, m.state, want)
 		}
 	}
-	return want
+	return want, l.moved
 }
 
 func (f *Fleet) binaryWant(ctx context.Context, s *State, fetch bool) (BinaryWant, bool) {

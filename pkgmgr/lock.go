@@ -29,7 +29,8 @@ type Lock struct {
 	file lockFileContent
 	base lockFileContent // what of it is in the file already
 
-	files []LockedSource // of files on this machine, which are never written to the lock
+	files  []LockedSource // of files on this machine, which are never written to the lock
+	wishes []Hold         // holds without a wish, with the one that they met
 }
 
 // lockFileContent is the file.
@@ -56,7 +57,7 @@ type LockedSource struct {
 	Version  string             `json:"version"`
 	Source   string             `json:"source"`   // its name, or its number if it has none
 	Platform string             `json:"platform"` // such as "linux/amd64 (glibc)"
-	Recipe   string             `json:"recipe"`   // tells the recipe's steps from others
+	Recipe   string             `json:"recipe"`   // tells the recipe's steps from others: [stepsDigest]
 	Steps    []wire.InstallStep `json:"steps"`
 }
 
@@ -65,7 +66,7 @@ type LockedSource struct {
 type Hold struct {
 	Hive      string    `json:"hive"`
 	Type      string    `json:"type"`
-	Requested string    `json:"requested"` // the wish that it was made for
+	Requested string    `json:"requested"` // the wish that it was made for; empty in an earlier lock
 	Version   string    `json:"version"`
 	Since     time.Time `json:"since"`
 }
@@ -114,7 +115,29 @@ func parseLock(data []byte) (f lockFileContent, err error) {
 			return f, fmt.Errorf("%s: %q is no version", w.Type, w.Version)
 		}
 	}
+	f.splitPython()
 	return f, nil
+}
+
+// splitPython brings an earlier lock to today's form: it had one version for all
+// Pythons, which now stands for those that it was taken for.
+func (f *lockFileContent) splitPython() {
+	i := slices.IndexFunc(f.Workers, LockedWorker{Type: pythonTool, Requested: Latest}.same)
+	if i < 0 {
+		return
+	}
+	all := f.Workers[i]
+	var each []LockedWorker
+	for _, s := range f.Sources {
+		one := all
+		one.Requested = s.Source[strings.LastIndex(s.Source, "-")+1:]
+		if s.Type == all.Type && s.Version == all.Version && numbers.MatchString(one.Requested) && !slices.ContainsFunc(append(f.Workers, each...), one.same) {
+			each = append(each, one)
+		}
+	}
+	if len(each) > 0 {
+		f.Workers = append(slices.Delete(f.Workers, i, i+1), each...)
+	}
 }
 
 // clone copies the lists, so that entries of the copy can be replaced.
@@ -185,19 +208,6 @@ func (l *Lock) setWorker(typ, requested, version string, now time.Time) {
 	}
 }
 
-// steps is what a source consists of; false if that is not known for these steps
-// of the recipe.
-func (l *Lock) steps(key LockedSource) ([]wire.InstallStep, bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, s := range l.file.Sources {
-		if s.same(key) && s.Recipe == key.Recipe {
-			return cloneSteps(s.Steps), true
-		}
-	}
-	return nil, false
-}
-
 // remember notes what a source of files on this machine consists of, for a bundle.
 func (l *Lock) remember(key LockedSource, steps []wire.InstallStep) {
 	l.mu.Lock()
@@ -220,9 +230,15 @@ func (l *Lock) whole() string {
 	return with.text()
 }
 
+// setSteps notes what a source consists of from now on.
 func (l *Lock) setSteps(key LockedSource, steps []wire.InstallStep) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.putSteps(key, steps)
+}
+
+// putSteps is setSteps for those who have the lock.
+func (l *Lock) putSteps(key LockedSource, steps []wire.InstallStep) {
 	key.Steps = cloneSteps(steps)
 	l.file.Sources = append(slices.DeleteFunc(l.file.Sources, key.same), key)
 }
@@ -263,6 +279,31 @@ func (l *Lock) Hold(hive string, wish Worker, version string, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.file.Holds = append(slices.DeleteFunc(l.file.Holds, h.same), h)
+}
+
+// madeFor gives a hold without a wish the one that it met, so that another one ends
+// it from then on.
+func (l *Lock) madeFor(h Hold, wish string) {
+	if h.Requested != "" {
+		return
+	}
+	h.Requested = wish
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.wishes = append(l.wishes, h)
+	fillWishes(l.file.Holds, l.wishes)
+}
+
+// fillWishes gives holds that have no wish those of the same holds in with.
+func fillWishes(holds, with []Hold) {
+	for i := range holds {
+		h := &holds[i]
+		for _, w := range with {
+			if h.same(w) && h.Version == w.Version && h.Requested == "" {
+				h.Requested = w.Requested
+			}
+		}
+	}
 }
 
 // release ends what keeps a hive's worker at a version.

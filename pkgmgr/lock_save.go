@@ -39,9 +39,13 @@ func (l *Lock) merge() error {
 		return err
 	}
 	was := now.text()
-	now.Workers = merged(l.base.Workers, l.file.Workers, now.Workers, LockedWorker.same, newerWorker)
-	now.Sources = merged(l.base.Sources, l.file.Sources, now.Sources, LockedSource.same, nil)
-	now.Holds = merged(l.base.Holds, l.file.Holds, now.Holds, Hold.same, nil)
+	// That a hold has got a wish is no change that revives one which others have ended.
+	base := l.base.clone()
+	fillWishes(base.Holds, l.wishes)
+	fillWishes(now.Holds, l.wishes)
+	now.Workers = merged(base.Workers, l.file.Workers, now.Workers, LockedWorker.same, newerWorker)
+	now.Sources = merged(base.Sources, l.file.Sources, now.Sources, LockedSource.same, nil)
+	now.Holds = merged(base.Holds, l.file.Holds, now.Holds, Hold.same, nil)
 	text := now.text()
 	if text == was {
 		return nil

@@ -1,6 +1,8 @@
 package pkgmgr_test
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -213,5 +215,103 @@ func TestBundleLeavesTheRest(t *testing.T) {
 	f.release("1.2")
 	if f.sync(pkgmgr.PlanOptions{}, nil); f.locked() != "1.0" || f.version("gpu-00") != "1.0" || f.version("gpu-01") != "1.1" {
 		t.Errorf("%s, %s, %s", f.locked(), f.version("gpu-00"), f.version("gpu-01"))
+	}
+}
+
+// lockText is the lock's file, for tests that write it as others did.
+type lockText struct {
+	Form    int         `json:"lock"`
+	Workers []lockEntry `json:"workers,omitempty"`
+	Sources []lockEntry `json:"sources,omitempty"`
+	Holds   []lockEntry `json:"holds,omitempty"`
+}
+
+type lockEntry map[string]any
+
+// editLock changes the lock's file.
+func (f *lockFleet) editLock(edit func(*lockText)) {
+	f.t.Helper()
+	data, err := os.ReadFile(f.lock)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	var l lockText
+	if err := json.Unmarshal(data, &l); err != nil {
+		f.t.Fatal(err)
+	}
+	edit(&l)
+	if data, err = json.Marshal(l); err != nil {
+		f.t.Fatal(err)
+	}
+	if err := os.WriteFile(f.lock, data, 0o600); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// TestHoldOfAnEarlierLock holds that a hold which does not say its wish counts, gets
+// the one that it meets, and is not revived by that where somebody has ended it.
+func TestHoldOfAnEarlierLock(t *testing.T) {
+	t.Parallel()
+	f := newLockFleet(t)
+	f.release("1.0")
+	f.sync(pkgmgr.PlanOptions{}, nil)
+	f.release("1.1")
+	f.sync(pkgmgr.PlanOptions{Upgrade: true}, func(o *pkgmgr.Options) { o.Only = []string{"gpu-01"} })
+	f.hold("gpu-00", "1.0")
+	text, err := os.ReadFile(f.lock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.editLock(func(l *lockText) { delete(l.Holds[0], "requested") })
+	plan, slow := f.plan(pkgmgr.PlanOptions{})
+	if len(plan.Steps) != 0 {
+		t.Errorf("%+v", plan.Steps)
+	}
+	f.sync(pkgmgr.PlanOptions{}, nil)
+	if again, _ := os.ReadFile(f.lock); !bytes.Equal(again, text) || f.version("gpu-00") != "1.0" {
+		t.Errorf("gpu-00 has %s:\n%s", f.version("gpu-00"), again)
+	}
+	f.sync(pkgmgr.PlanOptions{Upgrade: true}, nil)
+	if err := slow.Save(); err != nil {
+		t.Error(err)
+	}
+	if again, _ := os.ReadFile(f.lock); strings.Contains(string(again), "holds") || f.version("gpu-00") != "1.1" {
+		t.Errorf("gpu-00 has %s:\n%s", f.version("gpu-00"), again)
+	}
+}
+
+// TestBundleNamesTheRecipesLine holds that what a bundle lacks is said with the place
+// in the recipe that asks for it.
+func TestBundleNamesTheRecipesLine(t *testing.T) {
+	t.Parallel()
+	f := newLockFleet(t)
+	f.release("1.0")
+	path := filepath.Join(t.TempDir(), "fleet.rbee")
+	fleet, _ := f.open(nil)
+	fleet.Read(t.Context(), pkgmgr.ReadOptions{})
+	if _, err := fleet.WriteBundle(t.Context(), path, pkgmgr.BundleOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	b, err := pkgmgr.OpenBundle(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	wishes := []struct{ wish, want string }{
+		{">1.0", "engine.yaml:2: the bundle holds no engine >1.0"},
+		{pkgmgr.Latest, "engine.yaml:4: the bundle holds no engine 1.0 for linux/arm64"},
+	}
+	for _, w := range wishes {
+		lock, err := b.Lock(new(pkgmgr.Lock))
+		if err != nil {
+			t.Fatal(err)
+		}
+		workers := f.config.Hives[0].Workers
+		workers[len(workers)-1].Version = w.wish
+		f.machines["gpu-00"].Edit(func(s *pkgmgr.State) { s.Arch = "arm64" })
+		r := f.sync(pkgmgr.PlanOptions{}, func(o *pkgmgr.Options) { o.Bundle, o.Push, o.Lock, o.Only = b, true, lock, []string{"gpu-00"} })
+		if blocked := r.Plan.Blocked; len(blocked) != 1 || !strings.Contains(blocked[0].Reason, w.want) {
+			t.Errorf("%s: %+v, want %q", w.wish, blocked, w.want)
+		}
 	}
 }

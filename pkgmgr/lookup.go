@@ -10,12 +10,17 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
 // ErrNotLocked says that what a wish stands for is not known, and was not to be
 // looked up.
 var ErrNotLocked = errors.New("it is not in the lock yet; sync puts it there")
+
+// ErrRecipeChanged says that the lock has a version as other steps of the recipe came
+// to it, and that these steps were not to be looked up.
+var ErrRecipeChanged = errors.New("the recipe's steps are others than those that were locked; sync looks them up anew")
 
 // LookupError says that what a wish stands for, or what it consists of, could not
 // be asked for.
@@ -32,7 +37,8 @@ type lookup struct {
 	fleet    *Fleet
 	opts     PlanOptions
 	versions map[[2]string]versionOrErr
-	failed   map[string]error // steps that cannot be had
+	failed   map[string]error     // steps that cannot be had
+	moved    []operations.Upgrade // versions whose files are others, as the recipe's steps are
 }
 
 type versionOrErr struct {
@@ -69,7 +75,9 @@ func (l *lookup) worker(ctx context.Context, hive string, w Worker, s *State, wa
 	hold, held := f.opts.Lock.held(hive, w.Type)
 	stays := held && l.stays(hold, w)
 	version, err := hold.Version, error(nil)
-	if !stays {
+	if stays {
+		f.opts.Lock.madeFor(hold, w.Version)
+	} else {
 		version, err = l.version(ctx, recipe, w.Version, s.Platform, rbeeVersion)
 	}
 	if errors.Is(err, ErrNotLocked) {
@@ -99,8 +107,11 @@ func machineOf(s *State) Machine {
 	return Machine{Platform: s.Platform, Devices: s.Devices, DevicesKnown: s.DevicesKnown}
 }
 
-// stays reports whether a hold counts.
-func (l *lookup) stays(h Hold, w Worker) bool { return h.Requested == w.Version && !l.upgrades(w.Type) }
+// stays reports whether a hold counts. One from before holds had a wish is for
+// whatever wish it meets first.
+func (l *lookup) stays(h Hold, w Worker) bool {
+	return (h.Requested == "" || h.Requested == w.Version) && !l.upgrades(w.Type)
+}
 
 // needs are what the machines take from a release that have a wish; platform is one
 // that has it although it is not known which machine.
@@ -160,7 +171,7 @@ func (r *Recipe) needOf(m Machine) func(version string) ([]Source, error) {
 
 // chosen is what a wish comes to with the source that was chosen for it.
 func (l *lookup) chosen(ctx context.Context, recipe *Recipe, choice Choice, wish string, p Platform) WorkerWant {
-	steps, err := l.steps(ctx, recipe, choice, p)
+	steps, err := l.steps(ctx, recipe, choice, wish, p)
 	if err != nil {
 		return WorkerWant{Err: fmt.Errorf("worker '%s': %w", recipe.Type, err), Needs: recipe.Needs}
 	}
@@ -212,7 +223,7 @@ func (l *lookup) newest(ctx context.Context, recipe *Recipe, wish string, p Plat
 	case !l.opts.Fetch:
 		return "", ErrNotLocked
 	case l.fleet.opts.Bundle != nil:
-		return "", fmt.Errorf("the bundle holds no %s %s", recipe.Type, wish)
+		return "", at(recipe, recipe.Versions.Pos, fmt.Errorf("the bundle holds no %s %s", recipe.Type, wish))
 	}
 	version, err := l.fleet.resolver.version(ctx, recipe, wish, l.needs(recipe, wish, p))
 	if err != nil {
@@ -226,11 +237,11 @@ func (l *lookup) newest(ctx context.Context, recipe *Recipe, wish string, p Plat
 
 // steps are what a chosen source consists of: by the recipe itself, by the lock,
 // or asked for now.
-func (l *lookup) steps(ctx context.Context, recipe *Recipe, c Choice, p Platform) ([]wire.InstallStep, error) {
+func (l *lookup) steps(ctx context.Context, recipe *Recipe, c Choice, wish string, p Platform) ([]wire.InstallStep, error) {
 	f := l.fleet
 	key := LockedSource{
 		Type: recipe.Type, Version: c.Version, Source: cmp.Or(c.Source.Name, "source "+strconv.Itoa(c.index+1)),
-		Platform: platformName(p.OS, p.Arch, p.Libc), Recipe: recipeDigest(&recipe.Sources[c.index]),
+		Platform: platformName(p.OS, p.Arch, p.Libc), Recipe: stepsDigest(&recipe.Sources[c.index]),
 	}
 	if c.Source.pinned() && (f.opts.Bundle == nil || !c.Source.here()) {
 		steps, err := f.resolver.pinned(recipe, c)
@@ -239,15 +250,18 @@ func (l *lookup) steps(ctx context.Context, recipe *Recipe, c Choice, p Platform
 		}
 		return steps, err
 	}
-	steps, known := f.opts.Lock.steps(key)
+	steps, known := f.opts.Lock.steps(key, func(steps []wire.InstallStep) bool { return c.Source.mayBe(recipe.Versions, p, steps) })
+	was, changed := f.opts.Lock.outdated(key)
 	fresh := l.opts.Fetch && f.opts.Bundle == nil && l.upgrades(recipe.Type)
 	switch {
 	case known && !fresh:
 		return steps, nil
+	case !l.opts.Fetch && changed:
+		return nil, ErrRecipeChanged
 	case !l.opts.Fetch:
 		return nil, ErrNotLocked
 	case f.opts.Bundle != nil:
-		return nil, fmt.Errorf("the bundle holds no %s %s for %s", recipe.Type, c.Version, key.Platform)
+		return nil, at(recipe, c.Source.Pos, fmt.Errorf("the bundle holds no %s %s for %s", recipe.Type, c.Version, key.Platform))
 	}
 	name := fmt.Sprint(key)
 	if err := l.failed[name]; err != nil {
@@ -264,5 +278,19 @@ func (l *lookup) steps(ctx context.Context, recipe *Recipe, c Choice, p Platform
 		return nil, l.failed[name]
 	}
 	f.opts.Lock.setSteps(key, steps)
+	if changed {
+		l.filesMoved(recipe.Type, wish, c.Version, was, steps)
+	}
 	return steps, nil
+}
+
+// filesMoved notes that a version consists of other files from now on.
+func (l *lookup) filesMoved(typ, wish, version string, was, now []wire.InstallStep) {
+	if wire.Digest(was, "") == wire.Digest(now, "") {
+		return
+	}
+	u := operations.Upgrade{Worker: typ, Requested: wish}
+	if u.From, u.To = changedFiles(version, was, now); !slices.Contains(l.moved, u) {
+		l.moved = append(l.moved, u)
+	}
 }

@@ -201,6 +201,121 @@ func TestUpgradeMovesTools(t *testing.T) {
 	}
 }
 
+// TestUpgradeWithoutTheReleaseAPI holds that an upgrade of packages needs the index
+// only: tools that are known stay where nobody can be asked for newer ones.
+func TestUpgradeWithoutTheReleaseAPI(t *testing.T) {
+	t.Parallel()
+	f := newRecipeFleet(t, pythonRecipe)
+	f.addTools("0.9.9", "20251120")
+	f.addWheel("1.0")
+	f.origin.AddWheel(origintest.Wheel{Name: "wax", Version: "1.0"})
+	f.sync(pkgmgr.PlanOptions{}, nil)
+	f.addTools("0.10.0", "20251209")
+	f.origin.LimitRate("token")
+	var steps []wire.InstallStep
+	f.sentSteps("gpu-00", &steps)
+	for _, newest := range []string{"1.0", "1.1"} { // what is there, and what is resolved anew
+		f.addWheel(newest)
+		var notes []string
+		asked := f.origin.Asked("/api/")
+		r := f.sync(pkgmgr.PlanOptions{Upgrade: true, UpgradeTypes: []string{"engine"}}, func(o *pkgmgr.Options) {
+			o.Events = func(e operations.Event) {
+				if strings.Contains(e.Message, "stays at") {
+					notes = append(notes, e.Message)
+				}
+			}
+		})
+		if f.version("gpu-00") != newest || f.version("gpu-01") != newest || len(r.Plan.Blocked) != 0 {
+			t.Errorf("%s, %s, want %s: %+v", f.version("gpu-00"), f.version("gpu-01"), newest, r.Plan.Blocked)
+		}
+		text := strings.Join(notes, "\n")
+		if len(notes) != 2 || !strings.Contains(text, "uv stays at 0.9.9: ") || !strings.Contains(text, "python 3.12 stays at 20251120: ") || !strings.Contains(text, "takes no more requests") {
+			t.Errorf("%s: noted %q", newest, notes)
+		}
+		if n := f.origin.Asked("/api/") - asked; n != 2 {
+			t.Errorf("%s: the release API was asked %d times", newest, n)
+		}
+	}
+	if len(steps) != 1 || steps[0].Python.UV.Version != "0.9.9" || steps[0].Python.Interpreter.Version != "20251120" {
+		t.Errorf("%+v", steps)
+	}
+}
+
+// twoPythons is a recipe that takes another Python for other machines.
+var twoPythons = strings.Replace(pythonRecipe, "sources:\n", `sources:
+  - name: arm
+    os: linux
+    arch: arm64
+    steps: [python: { version: "3.9", packages: ["engine=={version}"] }]
+    entry: venv/bin/engine
+`, 1)
+
+// TestTwoPythons holds that each version of Python is of the newest release that has
+// it, and that a lock with one release for all of them is read as one for each.
+func TestTwoPythons(t *testing.T) {
+	t.Parallel()
+	f := newRecipeFleet(t, twoPythons)
+	f.addTools("0.9.9", "20251209") // without 3.9
+	f.addWheel("1.0")
+	f.origin.AddWheel(origintest.Wheel{Name: "wax", Version: "1.0"})
+	addPython := func(release string) {
+		r := origintest.Release{Tag: release, Assets: map[string][]byte{}}
+		for _, system := range []string{"x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"} {
+			r.Assets["cpython-3.9.25+"+release+"-"+system+"-install_only_stripped.tar.gz"] = []byte(release)
+		}
+		f.origin.AddRelease("astral-sh/python-build-standalone", r)
+	}
+	addPython("20251031")
+	f.machines["gpu-01"].Edit(func(s *pkgmgr.State) { s.Arch = "arm64" })
+	pythons := func() string {
+		var all []string
+		for _, w := range f.load().Workers() {
+			if w.Type == "python" {
+				all = append(all, w.Requested+"="+w.Version)
+			}
+		}
+		slices.Sort(all)
+		return strings.Join(all, " ")
+	}
+	const both = "3.12=20251209 3.9=20251031"
+	if r := f.sync(pkgmgr.PlanOptions{}, nil); len(r.Plan.Blocked) != 0 || pythons() != both {
+		t.Fatalf("%s, %+v", pythons(), r.Plan.Blocked)
+	}
+
+	// As it was written before: the release is one, and here it has both.
+	f.editLock(func(l *lockText) {
+		var workers []lockEntry
+		for _, w := range l.Workers {
+			switch w["requested"] {
+			case "3.9":
+				continue
+			case "3.12":
+				w["requested"], w["version"] = "latest", "20251031"
+			}
+			workers = append(workers, w)
+		}
+		l.Workers = workers
+		for _, s := range l.Sources {
+			if s["type"] == "python" {
+				s["version"] = "20251031"
+			}
+		}
+	})
+	if got := pythons(); got != "3.12=20251031 3.9=20251031" {
+		t.Fatal(got)
+	}
+	addPython("20251201")
+	plan, _ := f.plan(pkgmgr.PlanOptions{Upgrade: true})
+	var moved []string
+	for _, u := range plan.Upgrades {
+		moved = append(moved, u.Worker+" "+u.Requested+" "+u.To)
+	}
+	slices.Sort(moved)
+	if got := strings.Join(moved, ", "); got != "python 3.12 20251209, python 3.9 20251201" {
+		t.Errorf("moved %s, blocked %+v", got, plan.Blocked)
+	}
+}
+
 // TestLatestHasWhatIsChosen holds that a version is the newest that has the files of
 // the variants which the hives get, and that one passed over is named.
 func TestLatestHasWhatIsChosen(t *testing.T) {

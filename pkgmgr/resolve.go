@@ -4,9 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -16,7 +13,6 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -55,20 +51,22 @@ type resolver struct {
 	note     func(string)
 
 	tools     map[string]*Recipe
-	versions  map[string]string // of tools, as this plan has asked for them
-	platforms []Platform        // of the machines that the plan is for
+	versions  map[toolKey]versionOrErr // of tools, as this plan has asked for them
+	kept      map[toolKey]bool         // those of which this plan has told that the newest cannot be had
+	platforms []Platform               // of the machines that the plan is for
 }
 
 func newResolver(from *fetcher, lock *Lock, art *artefacts, cacheDir string, note func(string)) *resolver {
 	return &resolver{
 		releases: releases{from: from}, index: index{from: from},
-		art: art, lock: lock, cacheDir: cacheDir, note: note, tools: toolRecipes(), versions: map[string]string{},
+		art: art, lock: lock, cacheDir: cacheDir, note: note, tools: toolRecipes(),
+		versions: map[toolKey]versionOrErr{}, kept: map[toolKey]bool{},
 	}
 }
 
 // begin begins a plan, for which tools are asked anew.
 func (r *resolver) begin(platforms []Platform) {
-	r.versions, r.platforms = map[string]string{}, platforms
+	r.versions, r.kept, r.platforms = map[toolKey]versionOrErr{}, map[toolKey]bool{}, platforms
 }
 
 // fetcher asks these places.
@@ -163,7 +161,7 @@ func (r *resolver) artefact(ctx context.Context, v *Versions, o Origin, version 
 			return nil, err
 		}
 		if o.Code {
-			return r.learn(ctx, path.Base(v.GitHub)+"-"+version+".tar.gz", rel.Code, 0)
+			return r.learn(ctx, codeName(v, version), rel.Code, 0)
 		}
 		a, err := rel.artefact(v.GitHub, o.Asset)
 		if err != nil {
@@ -188,6 +186,11 @@ func (r *resolver) artefact(ctx context.Context, v *Versions, o Origin, version 
 	}
 }
 
+// codeName is how the source code of a release is called.
+func codeName(v *Versions, version string) string {
+	return path.Base(v.GitHub) + "-" + version + ".tar.gz"
+}
+
 // learn fetches a file of which no checksum is published. It is kept, so that this
 // machine can still send it if the address answers with something else one day.
 func (r *resolver) learn(ctx context.Context, name, from string, size int64) (*wire.Artefact, error) {
@@ -202,32 +205,10 @@ func (r *resolver) learn(ctx context.Context, name, from string, size int64) (*w
 	return &wire.Artefact{Name: name, URL: from, SHA256: sum, Size: got}, nil
 }
 
-// recipeDigest tells a source's steps from others. How it is started is no part of
-// them.
-func recipeDigest(s *Source) string {
-	plain := *s
-	plain.Pos, plain.Args, plain.Env = Pos{}, nil, nil
-	plain.Steps = slices.Clone(s.Steps)
-	for i := range plain.Steps {
-		plain.Steps[i].Pos = Pos{}
-	}
-	data, err := json.Marshal(plain)
-	if err != nil {
-		return "" // plain values: it cannot fail
-	}
-	sum := sha256.Sum256(data)
-	return hex.EncodeToString(sum[:8])
-}
-
 // python resolves packages, with all that they depend on, to wheels. It is uv
 // that does so, here: machines need not reach an index, and all get the same.
 func (r *resolver) python(ctx context.Context, want *Python, glibc string, p Platform, before []Step, done []wire.InstallStep) ([]wire.Artefact, error) {
-	t := target{platform: p, python: want.Version, glibc: defaultGlibc}
-	if _, minor, ok := strings.Cut(glibc, "."); ok {
-		if n, err := strconv.Atoi(minor); err == nil {
-			t.glibc = n
-		}
-	}
+	t := target{platform: p, python: want.Version, glibc: glibcMinor(glibc)}
 	requirements := strings.Join(want.Packages, "\n") + "\n"
 	if want.Requirements != "" {
 		text, err := r.fileOf(ctx, want.Requirements, before, done)

@@ -1,6 +1,7 @@
 package pkgmgr
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
@@ -21,13 +23,43 @@ const (
 )
 
 // setTools chooses the tools that make an environment with a version of Python. fresh
-// asks for the newest.
-func (r *resolver) setTools(ctx context.Context, env *wire.Python, python string, p Platform, fresh bool) (err error) {
-	if env.UV, err = r.tool(ctx, uvTool, "", p, fresh); err != nil {
-		return err
+// asks for the newest; where those cannot be had, the ones that are known stay, with
+// a note.
+func (r *resolver) setTools(ctx context.Context, env *wire.Python, python string, p Platform, fresh bool) error {
+	for _, t := range []struct {
+		key  toolKey
+		into *wire.Tool
+	}{{toolKey{uvTool, ""}, &env.UV}, {toolKey{pythonTool, python}, &env.Interpreter}} {
+		tool, err := r.tool(ctx, t.key, p, fresh)
+		if err != nil && fresh && ctx.Err() == nil {
+			if tool, err = r.known(ctx, t.key, p, *t.into, err); err == nil {
+				*t.into = tool
+				continue
+			}
+		}
+		if err != nil {
+			return err
+		}
+		*t.into = tool
 	}
-	env.Interpreter, err = r.tool(ctx, pythonTool, python, p, fresh)
-	return err
+	return nil
+}
+
+// known is the tool that stays where the newest cannot be had: the one that is used
+// so far, or else that of the lock. It is failed if there is none.
+func (r *resolver) known(ctx context.Context, key toolKey, p Platform, used wire.Tool, failed error) (wire.Tool, error) {
+	if used.Version == "" {
+		locked, err := r.tool(ctx, key, p, false)
+		if err != nil {
+			return wire.Tool{}, failed
+		}
+		used = locked
+	}
+	if !r.kept[key] {
+		r.kept[key] = true
+		r.note(fmt.Sprintf("%s stays at %s: %v", key, used.Version, failed))
+	}
+	return used, nil
 }
 
 // retool brings the tools of steps that are known to the newest, and leaves all else
@@ -44,24 +76,35 @@ func (r *resolver) retool(ctx context.Context, recipe *Recipe, c Choice, p Platf
 	return nil
 }
 
+// toolKey is a tool, for one version of Python where it is Python: a release of it
+// may have lost an old one, or not have the newest yet.
+type toolKey struct{ name, python string }
+
+// String names the tool.
+func (k toolKey) String() string { return strings.TrimSuffix(k.name+" "+k.python, " ") }
+
+// wish is what the lock has the tool's version under.
+func (k toolKey) wish() string { return cmp.Or(k.python, Latest) }
+
 // tool is a tool for a platform, from the lock or resolved now; fresh asks for the
 // newest.
-func (r *resolver) tool(ctx context.Context, name, python string, p Platform, fresh bool) (wire.Tool, error) {
-	recipe := r.tools[name]
-	version, err := r.toolVersion(ctx, recipe, python, p, fresh)
+func (r *resolver) tool(ctx context.Context, tool toolKey, p Platform, fresh bool) (wire.Tool, error) {
+	recipe := r.tools[tool.name]
+	version, err := r.toolVersion(ctx, recipe, tool, p, fresh)
 	if err != nil {
-		return wire.Tool{}, fmt.Errorf("the tool %s: %w", name, err)
+		return wire.Tool{}, fmt.Errorf("the tool %s: %w", tool, err)
 	}
 	choice, err := recipe.Choose(version, Machine{Platform: p}, "")
 	if err != nil {
 		return wire.Tool{}, err
 	}
 	key := LockedSource{
-		Type: name, Version: version, Source: strings.TrimSuffix(choice.Source.Name+"-"+python, "-"),
-		Platform: platformName(p.OS, p.Arch, p.Libc), Recipe: recipeDigest(&choice.Source),
+		Type: tool.name, Version: version, Source: strings.TrimSuffix(choice.Source.Name+"-"+tool.python, "-"),
+		Platform: platformName(p.OS, p.Arch, p.Libc), Recipe: stepsDigest(&choice.Source),
 	}
-	step := forPython(choice.Source, python).Steps[0]
-	steps, ok := r.lock.steps(key)
+	source := forPython(choice.Source, tool.python)
+	step := source.Steps[0]
+	steps, ok := r.lock.steps(key, func(steps []wire.InstallStep) bool { return source.mayBe(recipe.Versions, p, steps) })
 	if !ok {
 		a, err := r.artefact(ctx, recipe.Versions, step.Origin, version)
 		if err != nil {
@@ -70,9 +113,9 @@ func (r *resolver) tool(ctx context.Context, name, python string, p Platform, fr
 		steps = []wire.InstallStep{{Kind: step.Kind, Artefact: a, Format: step.Format, Strip: step.Strip}}
 		r.lock.setSteps(key, steps)
 	}
-	r.lock.setWorker(name, Latest, version, time.Now())
+	r.lock.setWorker(tool.name, tool.wish(), version, time.Now())
 	return wire.Tool{
-		Name: name, Version: version, Artefact: *steps[0].Artefact, Format: steps[0].Format, Strip: steps[0].Strip, Entry: choice.Source.Entry,
+		Name: tool.name, Version: version, Artefact: *steps[0].Artefact, Format: steps[0].Format, Strip: steps[0].Strip, Entry: choice.Source.Entry,
 	}, nil
 }
 
@@ -88,16 +131,26 @@ func forPython(s Source, version string) Source {
 
 // toolVersion is what the lock says, or the newest version for all machines of the
 // plan. It is asked for once a plan, and never an older one than before.
-func (r *resolver) toolVersion(ctx context.Context, recipe *Recipe, python string, p Platform, fresh bool) (string, error) {
-	if v := r.versions[recipe.Type]; v != "" {
-		return v, nil
-	}
-	locked, ok := r.lock.worker(recipe.Type, Latest)
+func (r *resolver) toolVersion(ctx context.Context, recipe *Recipe, tool toolKey, p Platform, fresh bool) (string, error) {
+	locked, ok := r.lock.worker(tool.name, tool.wish())
 	if ok && !fresh {
 		return locked.Version, nil
 	}
+	if asked, ok := r.versions[tool]; ok {
+		return asked.version, asked.err
+	}
+	v, err := r.version(ctx, recipe, Latest, r.toolNeeds(recipe, tool, p))
+	if err == nil && ok && CompareVersions(v, locked.Version) < 0 {
+		v = locked.Version
+	}
+	r.versions[tool] = versionOrErr{v, err}
+	return v, err
+}
+
+// toolNeeds are what the machines of the plan take from a release of a tool.
+func (r *resolver) toolNeeds(recipe *Recipe, tool toolKey, p Platform) []need {
 	platforms := append(slices.Clone(r.platforms), p)
-	if recipe.Type == uvTool {
+	if tool.name == uvTool {
 		platforms = append(platforms, thisPlatform()) // which resolves with it
 	}
 	var needs []need
@@ -110,25 +163,17 @@ func (r *resolver) toolVersion(ctx context.Context, recipe *Recipe, python strin
 			if err != nil {
 				return nil, err
 			}
-			return []Source{forPython(choice.Source, python)}, nil
+			return []Source{forPython(choice.Source, tool.python)}, nil
 		}})
 	}
-	v, err := r.version(ctx, recipe, Latest, needs)
-	if err != nil {
-		return "", err
-	}
-	if ok && CompareVersions(v, locked.Version) < 0 {
-		v = locked.Version
-	}
-	r.versions[recipe.Type] = v
-	return v, nil
+	return needs
 }
 
 func thisPlatform() Platform { return Platform{OS: runtime.GOOS, Arch: runtime.GOARCH} }
 
 // uv is the program for this very machine, unpacked in the cache.
 func (r *resolver) uv(ctx context.Context) (string, error) {
-	tool, err := r.tool(ctx, uvTool, "", thisPlatform(), false)
+	tool, err := r.tool(ctx, toolKey{uvTool, ""}, thisPlatform(), false)
 	if err != nil {
 		return "", err
 	}
@@ -141,6 +186,10 @@ func (r *resolver) uv(ctx context.Context) (string, error) {
 		return "", err
 	}
 	defer f.Close()
+	// A child that is forked while the program is written would inherit it, open for
+	// writing, and until it runs something else the kernel would refuse to run it.
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	return program, readPacked(f, tool.Format, tool.Strip, tool.Entry, func(content io.Reader) error {
 		return writeWhole(program, 0o700, func(w io.Writer) error {
 			_, err := io.Copy(w, content) //nolint:gosec // its checksum is right

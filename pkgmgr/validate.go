@@ -23,7 +23,7 @@ func (f *Fleet) Validate(ctx context.Context) *operations.ValidateReport {
 	v := &validation{report: &operations.ValidateReport{
 		Warnings: []operations.ValidateWarning{}, Errors: []operations.ValidateError{},
 	}}
-	f.want = f.lookUp(ctx, PlanOptions{})
+	f.want, _ = f.lookUp(ctx, PlanOptions{})
 	for _, m := range f.members {
 		if m.extra {
 			continue
@@ -127,7 +127,7 @@ func (f *Fleet) validateMachine(v *validation, m *member) {
 			continue
 		}
 		want := f.want.Workers[WorkerKey{m.hive.Alias, w.Type}]
-		if want.Err != nil && len(recipe.Sources) > 0 && !errors.Is(want.Err, ErrNotLocked) {
+		if want.Err != nil && len(recipe.Sources) > 0 && !errors.Is(want.Err, ErrNotLocked) && !errors.Is(want.Err, ErrRecipeChanged) {
 			v.fail(w.Pos, v.file(f), "worker '%s': %s", w.Type, want.Err)
 		} else if lacks := unmet(recipe.Needs, s); len(lacks) > 0 {
 			v.fail(w.Pos, "", "worker '%s' would not run there: %s", w.Type, strings.Join(lacks, "; "))

@@ -48,8 +48,12 @@ func putInPlace(f *os.File, path string, mode fs.FileMode) error {
 
 // lockFile takes the exclusive right to replace a file, waiting for it. It is a
 // lock of the kernel on a file beside it, which is only there meanwhile: who dies
-// with it gives it up.
-func lockFile(path string) (unlock func(), err error) {
+// with it gives it up. Where the file system has no locks nobody waits: a file that
+// is written there is whole all the same.
+func lockFile(path string) (unlock func(), err error) { return lockFileBy(path, syscall.Flock) }
+
+// lockFileBy is lockFile with the call that locks.
+func lockFileBy(path string, flock func(fd, how int) error) (unlock func(), err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, err
 	}
@@ -60,14 +64,14 @@ func lockFile(path string) (unlock func(), err error) {
 			return nil, err
 		}
 		for {
-			if err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX); !errors.Is(err, syscall.EINTR) {
+			if err = flock(int(f.Fd()), syscall.LOCK_EX); !errors.Is(err, syscall.EINTR) {
 				break
 			}
 		}
-		if err != nil {
+		if err != nil && !hasNoLocks(err) {
 			return nil, errors.Join(err, f.Close())
 		}
-		if isAt(f, beside) {
+		if err != nil || isAt(f, beside) {
 			return func() {
 				_ = os.Remove(beside) // before it is given up: nobody else's is removed
 				_ = f.Close()
@@ -75,6 +79,12 @@ func lockFile(path string) (unlock func(), err error) {
 		}
 		_ = f.Close() // who had it before has removed it
 	}
+}
+
+// hasNoLocks reports whether flock failed because the file system has no locks, as
+// some that are mounted from a server or by a program.
+func hasNoLocks(err error) bool {
+	return errors.Is(err, syscall.ENOLCK) || errors.Is(err, syscall.ENOTSUP) || errors.Is(err, syscall.EOPNOTSUPP) || errors.Is(err, syscall.ENOSYS)
 }
 
 // isAt reports whether an open file is the one at a path.

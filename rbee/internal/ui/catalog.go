@@ -171,7 +171,7 @@ func (p *page) checkedRecipe(r *CheckedRecipe) {
 
 func (p *page) rolledBack(r *operations.RollbackReport) {
 	p.okf("Rolled back %s on %s: %s -> %s", r.Worker, r.Hive, r.From, r.To)
-	p.hint("it is kept at this version until `rbee sync --upgrade " + r.Worker + "`; workers that run go on with the one before until they are started again")
+	p.hint("it is kept at this version until `rbee sync --upgrade " + r.Worker + "` has worked on this hive or the config names another version; workers that run go on with the one before until they are started again")
 }
 
 func (p *page) bundled(r *operations.BundleReport) {

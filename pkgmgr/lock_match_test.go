@@ -1,0 +1,141 @@
+package pkgmgr_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/origintest"
+)
+
+// setRecipe gives the engine another recipe.
+func (f *lockFleet) setRecipe(recipe string) {
+	f.t.Helper()
+	dir := filepath.Dir(f.lock)
+	if err := os.WriteFile(filepath.Join(dir, "engine.yaml"), []byte(recipe), 0o600); err != nil {
+		f.t.Fatal(err)
+	}
+	catalog, err := pkgmgr.LoadCatalog(dir)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.catalog = catalog
+}
+
+// status compares without looking anything up.
+func (f *lockFleet) status() operations.Plan {
+	fleet, _ := f.open(nil)
+	fleet.Read(f.t.Context(), pkgmgr.ReadOptions{})
+	return fleet.Plan(f.t.Context(), pkgmgr.PlanOptions{})
+}
+
+// newSyncedPythonFleet is a fleet that has its engine, of which the index has a newer
+// dependency by now.
+func newSyncedPythonFleet(t *testing.T) *lockFleet {
+	f := newRecipeFleet(t, pythonRecipe)
+	f.addTools("0.9.9", "20251120")
+	f.addWheel("1.0")
+	f.origin.AddWheel(origintest.Wheel{Name: "wax", Version: "1.0"})
+	if r := f.sync(pkgmgr.PlanOptions{}, nil); f.version("gpu-01") != "1.0" {
+		t.Fatalf("%+v", r.Plan.Blocked)
+	}
+	f.origin.AddWheel(origintest.Wheel{Name: "wax", Version: "1.1"})
+	return f
+}
+
+// recipeEdits are edits of pythonRecipe that change none of its steps.
+var recipeEdits = map[string][2]string{
+	"a range":          {"- os: linux", "- os: linux\n    version: \">=0.5\""},
+	"machines":         {"- os: linux", "- libc: glibc\n    arch: amd64"},
+	"the usual glibc":  {"- os: linux", "- os: linux\n    libc: glibc\n    glibc: \"2.28\""},
+	"a name":           {"- os: linux", "- name: any\n    os: linux"},
+	"one before":       {"- os: linux", "- os: linux\n    arch: arm64\n    steps: [python: { version: \"3.12\", packages: [\"engine=={version}\", wax] }]\n    entry: venv/bin/engine\n  - os: linux"},
+	"how it is called": {"type: engine", "type: engine\ndescription: An engine"},
+}
+
+// TestRecipeEditKeepsTheLock holds that a recipe may say otherwise which machines get
+// a source, and how it is called, without anything being resolved anew.
+func TestRecipeEditKeepsTheLock(t *testing.T) {
+	t.Parallel()
+	f := newSyncedPythonFleet(t)
+	for name, edit := range recipeEdits {
+		f.setRecipe(strings.Replace(pythonRecipe, edit[0], edit[1], 1))
+		if plan := f.status(); len(plan.Drift) != 0 {
+			t.Errorf("%s: status %+v", name, plan.Drift)
+		}
+		if plan, _ := f.plan(pkgmgr.PlanOptions{}); len(plan.Steps)+len(plan.Upgrades)+len(plan.Blocked) != 0 {
+			t.Errorf("%s: sync %+v", name, plan)
+		}
+	}
+}
+
+// TestRecipeEditIsDrift holds that other steps for a version that is locked are a
+// difference, and that what moves is told.
+func TestRecipeEditIsDrift(t *testing.T) {
+	t.Parallel()
+	for packages, want := range map[string]string{
+		`"engine=={version}", "wax>=1.1"`: "1.0 (wax 1.0) -> 1.0 (wax 1.1)",
+		`"engine=={version}", honey`:      "1.0 (wax 1.0) -> 1.0 (honey 2.0, wax 1.1)",
+		`"engine=={version}", "wax<1.1"`:  "", // the same wheels
+	} {
+		f := newSyncedPythonFleet(t)
+		f.origin.AddWheel(origintest.Wheel{Name: "honey", Version: "2.0"})
+		f.setRecipe(strings.Replace(pythonRecipe, `"engine=={version}"`, packages, 1))
+		plan := f.status()
+		if len(plan.Drift) != 2 || plan.Drift[0].Issue != operations.IssueOutdatedWorker || plan.Drift[0].Details != "Worker 'engine' 1.0 was locked before the recipe's steps changed" {
+			t.Errorf("%s: status %+v", packages, plan.Drift)
+		}
+		r := f.sync(pkgmgr.PlanOptions{}, nil)
+		got := ""
+		for _, u := range r.Plan.Upgrades {
+			got += u.From + " -> " + u.To
+		}
+		if steps := len(r.Plan.Steps); got != want || (steps == 2) != (want != "") || (steps == 0) != (want == "") {
+			t.Errorf("%s: moved %q, want %q: %+v", packages, got, want, r.Plan.Steps)
+		}
+		if plan := f.status(); len(plan.Drift) != 0 {
+			t.Errorf("%s: afterwards %+v", packages, plan.Drift)
+		}
+	}
+}
+
+// TestLockOfAnEarlierRbee holds that entries whose sums were of more than the steps
+// count as long as they have what the steps ask for, whatever else the recipe says.
+func TestLockOfAnEarlierRbee(t *testing.T) {
+	t.Parallel()
+	f := newSyncedPythonFleet(t)
+	f.editLock(func(l *lockText) {
+		for _, s := range l.Sources {
+			s["recipe"] = "d1f3db3c88151453"
+		}
+	})
+	f.origin.LimitRate("token") // the tools are known as well
+	for name, edit := range recipeEdits {
+		f.setRecipe(strings.Replace(pythonRecipe, edit[0], edit[1], 1))
+		if plan := f.status(); len(plan.Drift) != 0 {
+			t.Errorf("%s: %+v", name, plan.Drift)
+		}
+	}
+	f.setRecipe(pythonRecipe)
+	for hive := range f.machines {
+		f.machines[hive].Edit(func(s *pkgmgr.State) { s.Workers = nil })
+	}
+	if r := f.sync(pkgmgr.PlanOptions{}, nil); len(r.Plan.Upgrades) != 0 || f.version("gpu-00") != "1.0" {
+		t.Errorf("%+v", r.Plan)
+	}
+	if text, err := os.ReadFile(f.lock); err != nil || strings.Contains(string(text), "wax-1.1") || !strings.Contains(string(text), `"recipe": "steps:`) {
+		t.Errorf("%v:\n%s", err, text)
+	}
+	f.editLock(func(l *lockText) {
+		for _, s := range l.Sources {
+			s["recipe"] = "d1f3db3c88151453"
+		}
+	})
+	f.setRecipe(strings.Replace(pythonRecipe, `"engine=={version}"`, `"engine=={version}", "wax>=1.1"`, 1))
+	if plan, _ := f.plan(pkgmgr.PlanOptions{}); len(plan.Steps) != 2 || len(plan.Upgrades) != 1 {
+		t.Errorf("%+v", plan)
+	}
+}
