@@ -58,6 +58,30 @@ func (h *Hive) daemon(ctx context.Context) wire.Daemon {
 	return d
 }
 
+// dying is how long a process that was killed may keep its port: it has it until the
+// last of its threads is gone, which is after it counts as ended.
+const dying = time.Second
+
+// portIsFree makes sure that the daemon can have its port.
+func portIsFree(ctx context.Context, port int) error {
+	for end := time.Now().Add(dying); ; {
+		ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", loopback(port))
+		switch {
+		case err == nil:
+			return ln.Close()
+		case !errors.Is(err, syscall.EADDRINUSE):
+			return err
+		case time.Now().After(end):
+			return fmt.Errorf("port %d is held by another process: end it, or give the hive another hive_port", port)
+		}
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
 // start makes the daemon run with the installed binary and the stored settings.
 func (h *Hive) start(ctx context.Context) (note string, err error) {
 	sum, _, err := hashFile(h.path(wire.Binary))
@@ -78,14 +102,7 @@ func (h *Hive) start(ctx context.Context) (note string, err error) {
 	if _, err := h.stop(ctx); err != nil {
 		return "", err
 	}
-	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", loopback(port))
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return "", fmt.Errorf("port %d is held by another process: end it, or give the hive another hive_port", port)
-	}
-	if err == nil {
-		err = ln.Close()
-	}
-	if err != nil {
+	if err := portIsFree(ctx, port); err != nil {
 		return "", err
 	}
 	if err := os.MkdirAll(h.path(wire.LogsDir), 0o700); err != nil {
