@@ -159,7 +159,17 @@ func (f *gatewayFleet) loadKnown(ctx context.Context, wish gateway.Wish) error {
 func (f *gatewayFleet) knows(name string) bool {
 	for _, l := range f.queen.registry.all() {
 		s := l.view(time.Now()).Snapshot
-		if s != nil && (len(findModels(s.Models, name)) > 0 || slices.ContainsFunc(s.Workers, servesIn(s.Models, name))) {
+		if s != nil && (len(findModels(s.Models, name)) > 0 || someServes(s, name)) {
+			return true
+		}
+	}
+	return false
+}
+
+func someServes(s *operations.HiveSnapshot, name string) bool {
+	serves := servesIn(s.Models, name)
+	for i := range s.Workers {
+		if serves(&s.Workers[i]) {
 			return true
 		}
 	}
@@ -192,7 +202,7 @@ func (f *gatewayFleet) idOf(name, hive string) string {
 func (f *gatewayFleet) pick(wish gateway.Wish) (lease *gateway.Lease, away []string) {
 	type candidate struct {
 		link   *link
-		worker operations.WorkerProcess
+		worker *operations.WorkerProcess
 		busy   int
 		room   uint64
 		like   uint64
@@ -216,16 +226,20 @@ func (f *gatewayFleet) pick(wish gateway.Wish) (lease *gateway.Lease, away []str
 			continue
 		}
 		serves := servesIn(v.Snapshot.Models, wish.Model)
-		for _, w := range v.Snapshot.Workers {
-			if w.API != "" || w.State != operations.WorkerReady || slices.Contains(wish.Avoid, instance(w)) || f.queen.traffic.closing(w) != nil || !serves(w) {
+		for i := range v.Snapshot.Workers {
+			w := &v.Snapshot.Workers[i]
+			if w.API != "" || w.State != operations.WorkerReady || !serves(w) {
+				continue // most of them, so nothing else is looked at before
+			}
+			if len(wish.Avoid) > 0 && slices.Contains(wish.Avoid, instance(*w)) || f.queen.traffic.closing(*w) != nil {
 				continue
 			}
 			if v.Link == operations.LinkOffline {
 				away = append(away, v.Alias)
 				continue
 			}
-			c := candidate{link: l, worker: w, busy: f.queen.busy(w), room: room(v.Snapshot, w), like: mix(wish.Affinity, trafficKey(w))}
-			if suspects[trafficKey(w)] || v.Link == operations.LinkStale {
+			c := candidate{link: l, worker: w, busy: f.queen.busy(*w), room: room(v.Snapshot, *w), like: mix(wish.Affinity, trafficKey(*w))}
+			if suspects[trafficKey(*w)] || v.Link == operations.LinkStale {
 				c.busy += lastChoice
 			}
 			list = append(list, c)
@@ -247,7 +261,7 @@ func (f *gatewayFleet) pick(wish gateway.Wish) (lease *gateway.Lease, away []str
 		if d == nil {
 			continue
 		}
-		if lease := f.lease(d, c.worker); lease != nil {
+		if lease := f.lease(d, *c.worker); lease != nil {
 			return lease, nil
 		}
 		d.close()

@@ -195,7 +195,7 @@ func choose(s *operations.HiveSnapshot, op operations.Infer) (offers []offer, wh
 	var not []string
 	serves := servesIn(s.Models, op.Model)
 	for _, w := range s.Workers {
-		asked := serves(w)
+		asked := serves(&w)
 		switch {
 		case op.WorkerID != "" && w.ID != op.WorkerID && !strings.HasPrefix(w.ID, op.WorkerID):
 		case op.Workflow != nil && w.API != pkgmgr.APIComfyUI:

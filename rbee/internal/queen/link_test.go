@@ -72,7 +72,7 @@ func TestHeldHost(t *testing.T) {
 	}
 }
 
-func testQueen(t *testing.T) *Queen {
+func testQueen(t testing.TB) *Queen {
 	t.Helper()
 	dir := t.TempDir()
 	q, err := New(Options{Version: "1", Paths: Paths{Home: dir, ConfigDir: filepath.Join(dir, "config"), StateDir: dir, CacheDir: dir}})

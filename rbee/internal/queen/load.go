@@ -193,7 +193,7 @@ func (p place) start(ctx context.Context, op operations.Infer, events operations
 func restarting(v *view, model string) *operations.WorkerProcess {
 	serves := servesIn(v.snapshot.Models, model)
 	for i, w := range v.snapshot.Workers {
-		if w.State == operations.WorkerFailed && !w.RestartAt.IsZero() && serves(w) {
+		if w.State == operations.WorkerFailed && !w.RestartAt.IsZero() && serves(&w) {
 			return &v.snapshot.Workers[i]
 		}
 	}
@@ -211,7 +211,7 @@ func (q *Queen) awaitUnderway(ctx context.Context, op operations.Infer, views []
 		serves := servesIn(v.snapshot.Models, op.Model)
 		for _, w := range v.snapshot.Workers {
 			coming := w.State == operations.WorkerStarting || w.State == operations.WorkerLoading
-			if !coming || w.API != "" || !serves(w) || op.Device != "" && !onDevice(w, op.Device) {
+			if !coming || w.API != "" || !serves(&w) || op.Device != "" && !onDevice(w, op.Device) {
 				continue
 			}
 			tell(events, operations.Event{

@@ -284,7 +284,7 @@ func (f *gatewayFleet) awaitEnding(ctx context.Context, views []view, model stri
 		serves := servesIn(v.snapshot.Models, model)
 		for _, w := range v.snapshot.Workers {
 			closing := f.queen.traffic.closing(w)
-			if closing == nil || !serves(w) {
+			if closing == nil || !serves(&w) {
 				continue
 			}
 			select {

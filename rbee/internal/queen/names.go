@@ -16,9 +16,9 @@ import (
 func served(w operations.WorkerProcess) string { return cmp.Or(w.ModelID, w.Model) }
 
 // servesIn reports for the workers of a hive whether they serve what somebody calls name.
-func servesIn(models []operations.Model, name string) func(operations.WorkerProcess) bool {
+func servesIn(models []operations.Model, name string) func(*operations.WorkerProcess) bool {
 	id := ""
-	return func(w operations.WorkerProcess) bool {
+	return func(w *operations.WorkerProcess) bool {
 		if name == w.ModelID || name == w.Model {
 			return true
 		}

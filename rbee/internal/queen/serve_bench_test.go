@@ -20,6 +20,8 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/rbee/internal/gateway"
 )
 
 // serve starts a queen as a server for the benchmark's hives, and waits until it has
@@ -184,3 +186,36 @@ func resident(b *testing.B) float64 {
 
 // maxrssUnit is in what Linux counts (getrusage(2)).
 const maxrssUnit = 1024
+
+// BenchmarkPick chooses a worker in a fleet of 200 hives, of 8 workers and 50 models each.
+func BenchmarkPick(b *testing.B) {
+	q := testQueen(b)
+	q.registry = newRegistry(q, "", slog.New(slog.DiscardHandler))
+	f := newGatewayFleet(q, context.Background())
+	for i := range 200 {
+		alias := fmt.Sprintf("gpu-%03d", i)
+		l := newLink(q.registry, pkgmgr.Hive{Alias: alias})
+		s := &operations.HiveSnapshot{}
+		for j := range 50 {
+			s.Models = append(s.Models, operations.Model{ID: fmt.Sprintf("org/model-%02d:Q4_K_M", j), Repo: fmt.Sprintf("org/model-%02d", j), Format: "gguf", Complete: true})
+		}
+		for j := range 8 {
+			model := s.Models[(i+j)%50]
+			s.Workers = append(s.Workers, operations.WorkerProcess{ID: fmt.Sprintf("llama-cpp-%d", j), Hive: alias, Model: model.Repo, ModelID: model.ID, State: operations.WorkerReady})
+		}
+		l.host, l.seen, l.snapshot = &heldHost{Host: &closing{}}, time.Now().Add(time.Hour), s
+		l.door = &door{client: &operations.Client{URL: "http://" + alias, HTTP: http.DefaultClient}}
+		q.registry.links[alias] = l
+	}
+	for _, name := range []string{"org/model-25:Q4_K_M", "org/model-25"} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				l, _ := f.pick(gateway.Wish{Model: name, Affinity: 7})
+				if l == nil {
+					b.Fatal("nobody")
+				}
+				l.Done(nil)
+			}
+		})
+	}
+}
