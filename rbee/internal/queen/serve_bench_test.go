@@ -9,6 +9,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -28,6 +30,10 @@ import (
 // heard all of them. Its process is the benchmark's own.
 func (x *bench) serve(b *testing.B) *operations.Client {
 	b.Helper()
+	x.config.Path = filepath.Join(x.queen.opts.Paths.ConfigDir, "hives.conf") // where a queen takes it from
+	if err := os.WriteFile(x.config.Path, pkgmgr.Format(x.config, ""), 0o600); err != nil {
+		b.Fatal(err)
+	}
 	x.run(b, operations.PackageInstall{Scope: x.scope()}, operations.OutcomeOK)
 	q, err := New(x.queen.opts)
 	if err != nil {
