@@ -10,18 +10,18 @@ import (
 
 func TestWithPaths(t *testing.T) {
 	t.Parallel()
-	rooted := func(path string) (string, error) { return "/root/" + path, nil }
+	rooted := func(path string) (string, error) { return "/base/" + path, nil }
 	target := ops.Target{HiveID: "gpu-1", ConfigPath: "c"}
-	there := ops.Target{HiveID: "gpu-1", ConfigPath: "/root/c"}
+	there := ops.Target{HiveID: "gpu-1", ConfigPath: "/base/c"}
 	for _, test := range []struct{ op, want ops.Operation }{
 		{ops.HiveList{}, ops.HiveList{}},
-		{ops.HiveList{ConfigPath: "c"}, ops.HiveList{ConfigPath: "/root/c"}},
+		{ops.HiveList{ConfigPath: "c"}, ops.HiveList{ConfigPath: "/base/c"}},
 		{
 			ops.PackageSync{Scope: ops.Scope{ConfigPath: "c", Parallel: 3}, Change: ops.Change{BundlePath: "b"}, Force: true},
-			ops.PackageSync{Scope: ops.Scope{ConfigPath: "/root/c", Parallel: 3}, Change: ops.Change{BundlePath: "/root/b"}, Force: true},
+			ops.PackageSync{Scope: ops.Scope{ConfigPath: "/base/c", Parallel: 3}, Change: ops.Change{BundlePath: "/base/b"}, Force: true},
 		},
-		{ops.PackageMigrate{OutputPath: "o/", SSHConfig: "gpu-*"}, ops.PackageMigrate{OutputPath: "/root/o/", SSHConfig: "gpu-*"}},
-		{ops.PackageBundle{OutputPath: "o"}, ops.PackageBundle{OutputPath: "/root/o"}},
+		{ops.PackageMigrate{OutputPath: "o/", SSHConfig: "gpu-*"}, ops.PackageMigrate{OutputPath: "/base/o/", SSHConfig: "gpu-*"}},
+		{ops.PackageBundle{OutputPath: "o"}, ops.PackageBundle{OutputPath: "/base/o"}},
 		{ops.WorkerSpawn{Target: target, Model: "m", Worker: "w", Env: map[string]string{"A": "b"}}, ops.WorkerSpawn{Target: there, Model: "m", Worker: "w", Env: map[string]string{"A": "b"}}},
 		{ops.Infer{Target: target, Model: "m", Prompt: "<config_path>", MaxTokens: 1}, ops.Infer{Target: there, Model: "m", Prompt: "<config_path>", MaxTokens: 1}},
 	} {

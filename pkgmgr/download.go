@@ -125,7 +125,7 @@ func (f *fetcher) piece(ctx context.Context, from string, p *partial) error {
 	if p.size > 0 && p.stamp != "" {
 		header.Set("If-Range", p.stamp)
 	}
-	return f.try(ctx, from, header, func(resp *http.Response, r io.Reader) error {
+	return f.try(ctx, "fetching", from, header, func(resp *http.Response, r io.Reader) error {
 		switch {
 		case resp.StatusCode == http.StatusPartialContent && p.continues(resp.Header):
 			p.joined, p.changed = true, false

@@ -144,36 +144,19 @@ func (f *fetcher) refused(resp *http.Response) error {
 
 var errNotFound = errors.New("not found")
 
-// ask hands the answer of an API to read. It is [errNotFound] if there is nothing at
-// the address.
+// ask hands the answer of an API to read. The error is [errNotFound] if there is nothing
+// at the address.
 func (f *fetcher) ask(ctx context.Context, address string, header http.Header, read func(*http.Response) error) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, fetchStall, fmt.Errorf("no answer within %s", fetchStall))
-	defer cancel()
-	fail := func(err error) error {
-		var said *answerError
-		if err == nil || errors.As(err, &said) {
-			return err
+	return f.try(ctx, "asking", address, header, func(resp *http.Response, _ io.Reader) error {
+		switch resp.StatusCode {
+		case http.StatusOK:
+			return read(resp)
+		case http.StatusNotFound:
+			return errNotFound
+		default:
+			return f.refused(resp)
 		}
-		return fmt.Errorf("asking %s: %w", shown(address), withoutAddress(ctx, err))
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, http.NoBody)
-	if err != nil {
-		return fail(err)
-	}
-	req.Header = header
-	resp, err := f.do(req)
-	if err != nil {
-		return fail(err)
-	}
-	defer resp.Body.Close()
-	switch resp.StatusCode {
-	case http.StatusOK:
-		return fail(read(resp))
-	case http.StatusNotFound:
-		return errNotFound
-	default:
-		return fail(f.refused(resp))
-	}
+	})
 }
 
 // readJSON reads an answer of an API.
@@ -187,7 +170,7 @@ func readJSON(resp *http.Response, into any) error {
 // text is what a small address answers, of at most limit bytes.
 func (f *fetcher) text(ctx context.Context, from string, limit int64) (string, error) {
 	var text strings.Builder
-	err := f.try(ctx, from, http.Header{}, func(resp *http.Response, r io.Reader) error {
+	err := f.try(ctx, "fetching", from, http.Header{}, func(resp *http.Response, r io.Reader) error {
 		if resp.StatusCode != http.StatusOK {
 			return f.refused(resp)
 		}
@@ -201,8 +184,8 @@ func (f *fetcher) text(ctx context.Context, from string, limit int64) (string, e
 }
 
 // try asks an address once and hands its answer to read. A server that sends
-// nothing for too long is given up.
-func (f *fetcher) try(ctx context.Context, from string, header http.Header, read func(*http.Response, io.Reader) error) error {
+// nothing for too long is given up. verb says in errors what was done.
+func (f *fetcher) try(ctx context.Context, verb, from string, header http.Header, read func(*http.Response, io.Reader) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	stall := time.AfterFunc(fetchStall, func() { cancel(fmt.Errorf("nothing came for %s", fetchStall)) })
@@ -212,7 +195,7 @@ func (f *fetcher) try(ctx context.Context, from string, header http.Header, read
 		if err == nil || errors.As(err, &said) {
 			return err
 		}
-		return fmt.Errorf("fetching %s: %w", shown(from), withoutAddress(ctx, err))
+		return fmt.Errorf("%s %s: %w", verb, shown(from), withoutAddress(ctx, err))
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, from, http.NoBody)
 	if err != nil {
