@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"mime"
@@ -95,7 +96,11 @@ func (s *Server) read(w http.ResponseWriter, r *http.Request, a *asked) *refusal
 func (s *Server) body(w http.ResponseWriter, r *http.Request, a *asked) ([]byte, *refusal) {
 	control := http.NewResponseController(w)
 	from := &timed{Reader: r.Body, control: control, begun: time.Now()}
-	defer func() { _ = control.SetReadDeadline(time.Time{}) }()
+	defer func() {
+		if !from.failed { // else what is left of the body would be waited for without a limit
+			_ = control.SetReadDeadline(time.Time{})
+		}
+	}()
 	refuse := func(status int, format string, args ...any) ([]byte, *refusal) {
 		_, _ = io.CopyN(io.Discard, from, s.opts.MaxBody) // most clients read the answer only once they have sent all
 		return nil, refusef(status, operations.CodeBadOperation, format, args...)
@@ -128,6 +133,7 @@ type timed struct {
 	control *http.ResponseController
 	begun   time.Time
 	got     int64
+	failed  bool // it ended otherwise than with its end
 }
 
 func (t *timed) Read(p []byte) (int, error) {
@@ -138,6 +144,7 @@ func (t *timed) Read(p []byte) (int, error) {
 	_ = t.control.SetReadDeadline(due) // where it can be set
 	n, err := t.Reader.Read(p)
 	t.got += int64(n)
+	t.failed = t.failed || err != nil && !errors.Is(err, io.EOF)
 	return n, err
 }
 

@@ -114,7 +114,7 @@ func (f *gatewayFleet) Acquire(ctx context.Context, wish gateway.Wish) (*gateway
 		case err == nil:
 		case ctx.Err() != nil || errors.As(err, &no):
 			return nil, err
-		default:
+		case !startsAgain(err) || time.Since(start) > suspectFor:
 			return nil, refusal(wish.Model, away, err)
 		}
 		if lease, _ := f.pick(wish); lease != nil {

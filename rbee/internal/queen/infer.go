@@ -142,6 +142,9 @@ func (q *Queen) offers(ctx context.Context, op operations.Infer) (offers []offer
 func (q *Queen) among(views []view, op operations.Infer) (offers []offer) {
 	for i := range views {
 		v := &views[i]
+		if v.snapshot == nil && v.err == nil {
+			v.err = &operations.Error{Code: operations.CodeUnreachable, Hive: v.hive.Alias, Message: "the hive has not been heard yet"}
+		}
 		if v.err != nil {
 			continue
 		}

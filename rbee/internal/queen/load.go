@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sort"
 	"strings"
+	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
 )
@@ -120,9 +121,11 @@ func (q *Queen) offerAnew(ctx context.Context, op operations.Infer, views []view
 		list, why = places(views, op.Model)
 	}
 	sayWhy(views, why)
+	soon := false
 	for _, p := range list {
-		if w := restarting(p.view, op.Model); w != nil {
-			continue // what it says of it is told already
+		if w := restarting(p.view, op.Model); w != nil { // what it says of it is told already
+			soon = soon || time.Until(w.RestartAt) < suspectFor
+			continue
 		}
 		w, err := q.startOnce(ctx, p, op, events)
 		if ctx.Err() != nil {
@@ -134,7 +137,20 @@ func (q *Queen) offerAnew(ctx context.Context, op operations.Infer, views []view
 		}
 		return []offer{{door: p.view.door, worker: *w}}, nil
 	}
-	return nil, noOffer(op, views)
+	err := noOffer(op, views)
+	if soon {
+		return nil, &operations.Error{Code: operations.CodeOf(err), Reason: reasonRestarting, Message: err.Error(), Err: err}
+	}
+	return nil, err
+}
+
+// reasonRestarting is the reason of a load that is not tried because the worker that
+// served the model is just about to be started again.
+const reasonRestarting = "restarting"
+
+func startsAgain(err error) bool {
+	var e *operations.Error
+	return errors.As(err, &e) && e.Reason == reasonRestarting
 }
 
 // startOnce starts a worker, unless somebody else has started one there meanwhile: of

@@ -31,6 +31,7 @@ type loading struct {
 	done   chan struct{}
 	cancel context.CancelFunc
 
+	fetch   bool // a model may be fetched for it, which goes on only while a person waits
 	err     error
 	at      time.Time // when it ended
 	stays   bool      // it goes on without anybody who waits
@@ -44,17 +45,28 @@ type loading struct {
 // events may be nil: then the load goes on when its caller has left, for applications
 // ask again.
 func (f *gatewayFleet) load(ctx context.Context, w wanted, events *operations.Handler) error {
-	l, err := f.join(ctx, w, events)
-	if err != nil {
-		return err
+	for {
+		l, err := f.join(ctx, w, events)
+		if err != nil {
+			return err
+		}
+		select {
+		case <-l.done:
+			err = l.err
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+		if f.leave(l, events); ctx.Err() != nil || !f.wasGivenUp(l) {
+			return err
+		}
 	}
-	defer f.leave(l, events)
-	select {
-	case <-l.done:
-		return l.err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+}
+
+// wasGivenUp reports whether a load was given up under somebody who waited for it.
+func (f *gatewayFleet) wasGivenUp(l *loading) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return l.givenUp
 }
 
 // join takes part in a load, and begins it if nobody has. Every join that succeeds is
@@ -78,16 +90,17 @@ func (f *gatewayFleet) join(ctx context.Context, w wanted, events *operations.Ha
 			}
 		}
 		ctx, cancel := context.WithCancel(operations.WithRequestID(f.background, operations.RequestID(ctx)))
-		l = &loading{done: make(chan struct{}), cancel: cancel}
+		l = &loading{done: make(chan struct{}), cancel: cancel, fetch: w.fetch}
 		f.loads[w] = l
 		go f.start(ctx, l, w)
 	}
 	f.waiting++
 	l.waiting++
-	if events == nil {
-		l.stays = true
-	} else {
+	switch {
+	case events != nil:
 		l.told = append(l.told, events)
+	case !l.fetch:
+		l.stays = true
 	}
 	return l, nil
 }
@@ -99,14 +112,12 @@ func (f *gatewayFleet) under(w wanted, events *operations.Handler) *loading {
 	fetching := w
 	fetching.fetch = true
 	for _, key := range []wanted{w, fetching} {
-		l := f.loads[key]
-		switch {
-		case l == nil, l.givenUp:
-		case !ended(l.done):
-			return l
-		case key == w && l.err != nil && events == nil && time.Since(l.at) <= forgetLoad:
+		if l := f.loads[key]; l != nil && !l.givenUp && !ended(l.done) {
 			return l
 		}
+	}
+	if l := f.loads[w]; l != nil && !l.givenUp && events == nil && l.err != nil && !startsAgain(l.err) && time.Since(l.at) <= forgetLoad {
+		return l
 	}
 	return nil
 }
@@ -116,7 +127,7 @@ func (f *gatewayFleet) leave(l *loading, events *operations.Handler) {
 	f.waiting--
 	l.waiting--
 	l.told = slices.DeleteFunc(l.told, func(h *operations.Handler) bool { return h == events })
-	if l.waiting == 0 && !l.stays && !ended(l.done) {
+	if !l.stays && !ended(l.done) && (l.waiting == 0 || l.fetch && len(l.told) == 0) {
 		l.givenUp = true
 		l.cancel()
 	}

@@ -488,6 +488,62 @@ func TestGivenUp(t *testing.T) {
 	}
 }
 
+// TestFetchIsGivenUp holds that a download ends when no person waits for it any more,
+// whatever applications wait for.
+func TestFetchIsGivenUp(t *testing.T) {
+	t.Parallel()
+	part := llama
+	part.Complete = false
+	h := newPlayedHive(t, "gpu-1", part)
+	h.hold = make(chan struct{})
+	q := playedFleet(t, h)
+	ctx, cancel := context.WithCancel(t.Context())
+	left := make(chan error, 1)
+	go func() {
+		_, err := q.infer(ctx, question("org/m:Q4"), nil)
+		left <- err
+	}()
+	h.until(func() bool { return len(h.done) == 1 })
+	asked := make(chan error, 1)
+	go func() {
+		_, err := q.front.Acquire(t.Context(), gateway.Wish{Model: "org/m:Q4"})
+		asked <- err
+	}()
+	q.waiting(t, 2)
+	cancel()
+	if err := <-left; err == nil {
+		t.Error("somebody who left was answered")
+	}
+	h.until(func() bool { return h.canceled == 1 })
+	if err := <-asked; err == nil || operations.CodeOf(err) == operations.CodeCanceled || strings.Contains(err.Error(), "canceled") {
+		t.Errorf("an application heard %v", err)
+	}
+	if want := []string{"model_download org/m:Q4"}; !slices.Equal(h.done, want) {
+		t.Errorf("the hive was told %v", h.done)
+	}
+}
+
+// TestStartsAgainSoon holds that a worker which is started again in a moment is waited
+// for.
+func TestStartsAgainSoon(t *testing.T) {
+	t.Parallel()
+	h := newPlayedHive(t, "gpu-1", llama)
+	failed := operations.WorkerProcess{ID: "mine-1", Model: "org/m:Q4", State: operations.WorkerFailed, RestartAt: time.Now().Add(time.Second)}
+	h.workers = []operations.WorkerProcess{failed}
+	q := playedFleet(t, h)
+	asked := make(chan error, 1)
+	go func() {
+		_, err := q.front.Acquire(t.Context(), gateway.Wish{Model: "org/m"})
+		asked <- err
+	}()
+	h.until(func() bool { return h.watched > 2 }) // it was looked at anew
+	failed.State = operations.WorkerReady
+	h.change(func() { h.workers = []operations.WorkerProcess{failed} })
+	if err := <-asked; err != nil || len(h.done) > 0 {
+		t.Errorf("%v; the hive was told %v", err, h.done)
+	}
+}
+
 // TestOneAtATime holds that those who want the same model on a hive for reasons of
 // their own start one worker.
 func TestOneAtATime(t *testing.T) {
