@@ -98,11 +98,11 @@ func (r *resolver) tool(ctx context.Context, tool toolKey, p Platform, fresh boo
 	if err != nil {
 		return wire.Tool{}, err
 	}
+	source := forPython(choice.Source, tool.python)
 	key := LockedSource{
 		Type: tool.name, Version: version, Source: strings.TrimSuffix(choice.Source.Name+"-"+tool.python, "-"),
-		Platform: platformName(p.OS, p.Arch, p.Libc), Recipe: stepsDigest(&choice.Source),
+		Platform: platformName(p.OS, p.Arch, p.Libc), Recipe: stepsDigest(&source),
 	}
-	source := forPython(choice.Source, tool.python)
 	step := source.Steps[0]
 	steps, ok := r.lock.steps(key, func(steps []wire.InstallStep) bool { return source.mayBe(recipe.Versions, p, steps) })
 	if !ok {

@@ -267,6 +267,12 @@ func (h *Hive) cleanWorkers() error {
 // directory if that leaves it empty. Files that are not rbee's stay.
 func (h *Hive) cleanType(typ string) error {
 	dir, current := h.path(wire.WorkersDir+"/"+typ), h.entryBuild(typ)
+	if current != "" { // an earlier rbee may have been cut off between two renames
+		build := filepath.Join(dir, current)
+		if _, err := os.Lstat(build); errors.Is(err, fs.ErrNotExist) {
+			_ = os.Rename(aside(build), build) // where there is one
+		}
+	}
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
