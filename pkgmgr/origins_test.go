@@ -403,3 +403,28 @@ func TestBundleOfCode(t *testing.T) {
 		t.Errorf("%+v, %v", r, err)
 	}
 }
+
+// TestTwoPythonsOnOnePlatform holds that each gets its own interpreter, and that the
+// lock keeps them apart.
+func TestTwoPythonsOnOnePlatform(t *testing.T) {
+	t.Parallel()
+	f := newRecipeFleet(t, pythonRecipe)
+	f.addTools("0.9.9", "20251120")
+	f.addWheel("1.0")
+	f.origin.AddWheel(origintest.Wheel{Name: "wax", Version: "1.0"})
+	r := origintest.Release{Tag: "20251209", Assets: map[string][]byte{}}
+	for _, version := range []string{"3.12.12", "3.9.25"} {
+		r.Assets["cpython-"+version+"+20251209-x86_64-unknown-linux-gnu-install_only_stripped.tar.gz"] = []byte(version)
+	}
+	f.origin.AddRelease("astral-sh/python-build-standalone", r)
+	for _, version := range []string{"3.12", "3.9"} {
+		f.setRecipe(strings.Replace(pythonRecipe, `version: "3.12"`, `version: "`+version+`"`, 1))
+		if r := f.sync(pkgmgr.PlanOptions{}, nil); len(r.Plan.Blocked) != 0 {
+			t.Fatalf("%s: %+v", version, r.Plan.Blocked)
+		}
+		text, err := os.ReadFile(f.lock)
+		if err != nil || !strings.Contains(string(text), `"cpython-`+version+".") {
+			t.Errorf("%v: no interpreter for %s in %s", err, version, text)
+		}
+	}
+}

@@ -40,3 +40,35 @@ func TestEarlierRecord(t *testing.T) {
 		t.Errorf("%v, %s, %v", res.Errors, program, err)
 	}
 }
+
+// A build that has lost its manifest is damaged, and does not stay beside the one that
+// is installed in its place; a directory that is not rbee's does.
+func TestDamagedBuildGoes(t *testing.T) {
+	t.Parallel()
+	h := newHive(t)
+	w := worker("1", "", nil)
+	res := apply(t, h, &wire.Request{Steps: []wire.Step{self(t, h), w}}, nil)
+	if strings.Join(res.Errors, "") != "" {
+		t.Fatal(res.Errors)
+	}
+	typ := w.Worker.Type
+	own := filepath.Join(h.path(wire.WorkersDir), typ, "mine")
+	if err := os.Mkdir(own, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if err := os.Remove(filepath.Join(h.versionDir(typ, h.entryBuild(typ)), manifestName)); err != nil {
+			t.Fatal(err)
+		}
+		if res := apply(t, h, &wire.Request{Steps: []wire.Step{w}}, nil); res.Errors[0] != "" {
+			t.Fatal(res.Errors)
+		}
+	}
+	entries, err := os.ReadDir(filepath.Dir(own))
+	if err != nil || len(entries) != 2 {
+		t.Errorf("%v, %v", entries, err)
+	}
+	if _, err := os.Stat(own); err != nil {
+		t.Error(err)
+	}
+}

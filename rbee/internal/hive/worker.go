@@ -297,12 +297,22 @@ func (h *Hive) cleanType(typ string) error {
 	return err
 }
 
+// isBuild reports whether a directory is a build of rbee's: one that has a manifest, or
+// that has lost it and has still the link to the program.
+func isBuild(dir string) bool {
+	if _, err := os.Lstat(filepath.Join(dir, manifestName)); err == nil {
+		return true
+	}
+	program, err := os.Readlink(filepath.Join(dir, entryName))
+	return err == nil && strings.HasPrefix(program, payloadDir+"/") && versionOf(filepath.Base(dir)) != ""
+}
+
 // discard removes a build or what was to become one. The new name keeps a removal
 // that is cut short from leaving half a build.
 func discard(dir string) error {
 	if !strings.HasPrefix(filepath.Base(dir), stagingPrefix) {
-		if _, err := os.Lstat(filepath.Join(dir, manifestName)); err != nil {
-			return nil //nolint:nilerr // not rbee's
+		if !isBuild(dir) {
+			return nil
 		}
 		away := filepath.Join(filepath.Dir(dir), stagingPrefix+random())
 		if err := os.Rename(dir, away); err != nil {
