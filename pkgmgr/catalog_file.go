@@ -98,6 +98,16 @@ type pythonEntry struct {
 	Torch        strict.Value[string]                 `key:"torch" like:"cu128"`
 	Prerelease   strict.Value[bool]                   `key:"prerelease" like:"true"`
 	Into         strict.Value[string]                 `key:"into" like:"venv"`
+	Overrides    strict.Value[[]strict.Value[string]] `key:"overrides" like:"[\"torch==2.9.0\"]"`
+	Constraints  strict.Value[[]strict.Value[string]] `key:"constraints" like:"[\"numpy<3\"]"`
+	Indexes      strict.Value[[]indexEntry]           `key:"indexes"`
+	ExcludeNewer strict.Value[string]                 `key:"exclude_newer" like:"\"2025-10-31\""`
+}
+
+type indexEntry struct {
+	Pos      strict.Pos
+	URL      strict.Value[string]                 `key:"url,required" like:"https://example.com/simple"`
+	Packages strict.Value[[]strict.Value[string]] `key:"packages,required" like:"[torch]"`
 }
 
 type startEntry struct {

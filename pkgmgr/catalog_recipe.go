@@ -159,6 +159,33 @@ type Python struct {
 
 	// Prerelease also allows versions of dependencies that are not final.
 	Prerelease bool
+
+	// Overrides are requirements that replace those which packages state, and
+	// Constraints limit versions without requiring a package; both as pip reads them.
+	Overrides   []string `json:",omitempty"`
+	Constraints []string `json:",omitempty"`
+
+	// Indexes are asked before the package index. A package that one of them has is
+	// taken from it.
+	Indexes []Index `json:",omitempty"`
+
+	// ExcludeNewer is the date that packages are chosen as of: 2025-10-31, or a time
+	// after RFC 3339. Empty means the release date of the worker's version, and
+	// [ExcludeNewerNever] today.
+	ExcludeNewer string `json:",omitempty"`
+}
+
+// ExcludeNewerNever is the value of [Python].ExcludeNewer for the newest packages.
+const ExcludeNewerNever = "never"
+
+// Index is a further package index of an environment.
+type Index struct {
+	// URL is the address of its list of packages, without a user or a password.
+	URL string
+
+	// Packages are those that are taken from it. Such an index need not record upload
+	// dates.
+	Packages []string
 }
 
 // pinned reports whether everything that the source installs stands in the recipe

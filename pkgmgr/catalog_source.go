@@ -154,12 +154,15 @@ func (c *recipeCheck) step(e *stepEntry, versions *Versions) Step {
 func (c *recipeCheck) python(v *strict.Value[pythonEntry]) Step {
 	e := &v.V
 	p := &Python{Version: c.number(e.Version, "version"), Requirements: e.Requirements.V, Torch: e.Torch.V, Prerelease: e.Prerelease.V}
-	for _, pkg := range e.Packages.V {
-		c.placeholders(pkg, c.words)
-		if pkg.Set && (pkg.V == "" || strings.HasPrefix(pkg.V, "-") || strings.Contains(pkg.V, "://")) {
-			c.report(pkg.Pos, "expected a requirement such as \"vllm=={version}\"", "%q is no package of an index", pkg.V)
+	p.Packages = c.requirements(e.Packages)
+	p.Overrides, p.Constraints = c.requirements(e.Overrides), c.requirements(e.Constraints)
+	for i := range e.Indexes.V {
+		p.Indexes = append(p.Indexes, c.index(&e.Indexes.V[i]))
+	}
+	if p.ExcludeNewer = e.ExcludeNewer.V; e.ExcludeNewer.Set && p.ExcludeNewer != ExcludeNewerNever {
+		if _, err := parseDate(p.ExcludeNewer); err != nil {
+			c.report(e.ExcludeNewer.Pos, "expected a date such as 2025-10-31, or "+ExcludeNewerNever, "invalid exclude_newer %q", p.ExcludeNewer)
 		}
-		p.Packages = append(p.Packages, pkg.V)
 	}
 	if e.Requirements.Set && !cleanPath(e.Requirements.V) {
 		c.report(e.Requirements.Pos, "expected a path such as requirements.txt", "requirements %q is not a clean relative path", e.Requirements.V)
@@ -176,6 +179,40 @@ func (c *recipeCheck) python(v *strict.Value[pythonEntry]) Step {
 		c.into(e.Into)
 	}
 	return Step{Kind: wire.StepPython, Python: p, Into: into, Pos: Pos(v.Pos)}
+}
+
+// requirements checks requirements as pip reads them.
+func (c *recipeCheck) requirements(v strict.Value[[]strict.Value[string]]) []string {
+	var all []string
+	for _, pkg := range v.V {
+		c.placeholders(pkg, c.words)
+		if pkg.Set && (pkg.V == "" || strings.HasPrefix(pkg.V, "-") || strings.Contains(pkg.V, "://")) {
+			c.report(pkg.Pos, "expected a requirement such as \"vllm=={version}\"", "%q is no package of an index", pkg.V)
+		}
+		all = append(all, pkg.V)
+	}
+	return all
+}
+
+// index checks a further package index.
+func (c *recipeCheck) index(e *indexEntry) Index {
+	x := Index{URL: e.URL.V}
+	c.placeholders(e.URL, c.words)
+	u, err := url.Parse(placeholder.ReplaceAllString(e.URL.V, "x"))
+	switch {
+	case !e.URL.Set:
+	case err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || strings.ContainsAny(e.URL.V, " \t"):
+		c.report(e.URL.Pos, "expected https://host/path", "invalid url %q of an index", redacted(u, e.URL.V))
+	case u.User != nil:
+		c.report(e.URL.Pos, "remove what stands before the @", "the url of an index has a user name or password")
+	}
+	for _, name := range e.Packages.V {
+		if name.Set && !packageName.MatchString(name.V) {
+			c.report(name.Pos, "expected letters, digits, dot, dash and underscore", "invalid package name %q", name.V)
+		}
+		x.Packages = append(x.Packages, name.V)
+	}
+	return x
 }
 
 func (c *recipeCheck) into(v strict.Value[string]) {

@@ -296,9 +296,15 @@ func (s *Source) fill(version string, p Platform, folder string) (Source, error)
 		step.Origin.URL, step.Origin.Asset = words.Replace(step.Origin.URL), words.Replace(step.Origin.Asset)
 		if p := step.Python; p != nil {
 			filled := *p
-			filled.Packages = slices.Clone(p.Packages)
-			for i := range filled.Packages {
-				filled.Packages[i] = words.Replace(filled.Packages[i])
+			for _, list := range []*[]string{&filled.Packages, &filled.Overrides, &filled.Constraints} {
+				*list = slices.Clone(*list)
+				for i := range *list {
+					(*list)[i] = words.Replace((*list)[i])
+				}
+			}
+			filled.Indexes = slices.Clone(p.Indexes)
+			for i := range filled.Indexes {
+				filled.Indexes[i].URL = words.Replace(filled.Indexes[i].URL)
 			}
 			step.Python = &filled
 		}

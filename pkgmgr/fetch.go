@@ -31,6 +31,7 @@ type fetcher struct {
 	api   string       // base address of the release API; empty for none
 	token string       // goes along to the API; may be empty
 	index string       // base address of the package index, maybe with a user and a password
+	torch string       // base address of a mirror of PyTorch's indexes, as index; empty for none
 }
 
 // do makes a request.
@@ -65,9 +66,11 @@ func (f *fetcher) credentials(u *url.URL) string {
 	if f.token != "" && below(u, f.api, true) {
 		return "Bearer " + f.token
 	}
-	if index, err := url.Parse(f.index); err == nil && index.User != nil && below(u, f.index, false) {
-		password, _ := index.User.Password()
-		return "Basic " + base64.StdEncoding.EncodeToString([]byte(index.User.Username()+":"+password))
+	for _, base := range []string{f.index, f.torch} {
+		if index, err := url.Parse(base); err == nil && index.User != nil && below(u, base, false) {
+			password, _ := index.User.Password()
+			return "Basic " + base64.StdEncoding.EncodeToString([]byte(index.User.Username()+":"+password))
+		}
 	}
 	return ""
 }

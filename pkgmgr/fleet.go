@@ -74,6 +74,7 @@ type Options struct {
 type Fleet struct {
 	opts       Options
 	configPath string
+	all        []Hive // of the config, whether they are members or not
 	members    []*member
 	from       *fetcher
 	art        *artefacts
@@ -105,7 +106,7 @@ func Open(c *Config, o Options) (*Fleet, error) {
 	for _, h := range o.Extra {
 		extras[h.Alias] = h
 	}
-	f := &Fleet{opts: o, configPath: c.Path, uploads: make(chan struct{}, cmp.Or(o.Uploads, defaultUploads))}
+	f := &Fleet{opts: o, configPath: c.Path, all: c.Hives, uploads: make(chan struct{}, cmp.Or(o.Uploads, defaultUploads))}
 	if f.opts.Catalog == nil {
 		f.opts.Catalog = BuiltinCatalog()
 	}

@@ -3,8 +3,10 @@ package pkgmgr
 import (
 	"context"
 	"encoding/json"
+	"encoding/xml"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"path"
@@ -13,50 +15,148 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/pelletier/go-toml/v2"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// index asks a Python package index over its JSON API:
+// index reads a Python package index, as JSON (PEP 691) or HTML (PEP 503):
 // https://packaging.python.org/en/latest/specifications/simple-repository-api/
 type index struct {
 	from *fetcher // its index is https://pypi.org/simple
 }
 
-// versions lists the versions of a package that have a wheel and were not
-// withdrawn.
-func (x *index) versions(ctx context.Context, name string) ([]string, error) {
+// project is the page of one package.
+type project struct {
+	files []projectFile
+}
+
+// projectFile is one file of a package.
+type projectFile struct {
+	name     string
+	uploaded time.Time // zero if the index does not record it
+	yanked   bool
+}
+
+// indexTypes are the formats that an index is asked for.
+const indexTypes = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.01"
+
+// project reads the page of a package; the error is [errNotFound] if the index does
+// not have it.
+func (x *index) project(ctx context.Context, name string) (*project, error) {
+	address := strings.TrimSuffix(x.from.index, "/") + "/" + normalName(name) + "/"
+	p := &project{}
+	err := x.from.ask(ctx, address, http.Header{"Accept": {indexTypes}}, func(resp *http.Response) (err error) {
+		switch kind := resp.Header.Get("Content-Type"); {
+		case strings.Contains(kind, "json"):
+			p.files, err = projectJSON(resp)
+		case strings.Contains(kind, "html"):
+			p.files, err = projectHTML(io.LimitReader(resp.Body, maxAPIAnswer))
+		default:
+			err = fmt.Errorf("invalid answer of type %q: want a page of a package index, as JSON (PEP 691) or HTML (PEP 503)", kind)
+		}
+		return err
+	})
+	return p, err
+}
+
+func projectJSON(resp *http.Response) ([]projectFile, error) {
 	var page struct {
 		Files []struct {
 			Filename string          `json:"filename"`
-			Yanked   json.RawMessage `json:"yanked"` // true, false or a reason
+			Uploaded string          `json:"upload-time"` // since version 1.1 (PEP 700)
+			Yanked   json.RawMessage `json:"yanked"`      // true, false or a reason
 		} `json:"files"`
 	}
-	address := strings.TrimSuffix(x.from.index, "/") + "/" + normalName(name) + "/"
-	header := http.Header{"Accept": {"application/vnd.pypi.simple.v1+json"}}
-	err := x.from.ask(ctx, address, header, func(resp *http.Response) error {
-		if !strings.Contains(resp.Header.Get("Content-Type"), "json") {
-			return errors.New("the index does not speak JSON (PEP 691)")
-		}
-		return readJSON(resp, &page)
-	})
-	switch {
-	case errors.Is(err, errNotFound):
-		return nil, fmt.Errorf("the package index %s has no %s", shown(x.from.index), name)
-	case err != nil:
+	if err := readJSON(resp, &page); err != nil {
 		return nil, err
 	}
-	var versions []string
+	var files []projectFile
 	for _, f := range page.Files {
-		w, ok := parseWheel(f.Filename)
 		yanked := len(f.Yanked) > 0 && string(f.Yanked) != "false" && string(f.Yanked) != "null"
-		if ok && !yanked && ValidVersion(w.version) && !slices.Contains(versions, w.version) {
+		uploaded, _ := time.Parse(time.RFC3339, f.Uploaded) // zero where it is missing
+		files = append(files, projectFile{f.Filename, uploaded, yanked})
+	}
+	return files, nil
+}
+
+// projectHTML reads the links of a page. HTML has no upload dates.
+func projectHTML(r io.Reader) ([]projectFile, error) {
+	d := xml.NewDecoder(r)
+	d.Strict, d.AutoClose, d.Entity = false, xml.HTMLAutoClose, xml.HTMLEntity
+	var files []projectFile
+	for {
+		token, err := d.Token()
+		if errors.Is(err, io.EOF) {
+			return files, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("cannot read the page as HTML: %w", err)
+		}
+		start, ok := token.(xml.StartElement)
+		if !ok || !strings.EqualFold(start.Name.Local, "a") {
+			continue
+		}
+		var f projectFile
+		for _, a := range start.Attr {
+			switch strings.ToLower(a.Name.Local) {
+			case "href":
+				if u, err := url.Parse(a.Value); err == nil {
+					f.name = path.Base(u.Path)
+				}
+			case "data-yanked":
+				f.yanked = true
+			}
+		}
+		if f.name != "" {
+			files = append(files, f)
+		}
+	}
+}
+
+// versions lists the versions of a package; the error is as for project.
+func (x *index) versions(ctx context.Context, name string) ([]string, error) {
+	page, err := x.project(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	return page.versions(), nil
+}
+
+// versions lists the versions of a page that have a wheel and were not yanked.
+func (p *project) versions() []string {
+	var versions []string
+	for _, f := range p.files {
+		w, ok := parseWheel(f.name)
+		if ok && !f.yanked && ValidVersion(w.version) && !slices.Contains(versions, w.version) {
 			versions = append(versions, w.version)
 		}
 	}
-	return versions, nil
+	return versions
+}
+
+// released returns when the first file of a version was uploaded; zero if the index
+// does not record that for each file of the version.
+func (p *project) released(version string) (first time.Time) {
+	for _, f := range p.files {
+		if w, ok := parseWheel(f.name); !ok || w.version != version {
+			continue
+		}
+		if f.uploaded.IsZero() {
+			return time.Time{}
+		}
+		if first.IsZero() || f.uploaded.Before(first) {
+			first = f.uploaded
+		}
+	}
+	return first
+}
+
+// dated reports whether the index records the upload date of each file.
+func (p *project) dated() bool {
+	return !slices.ContainsFunc(p.files, func(f projectFile) bool { return f.uploaded.IsZero() })
 }
 
 var nameRuns = regexp.MustCompile(`[-_.]+`)
@@ -242,12 +342,47 @@ type pylock struct {
 	} `toml:"packages"`
 }
 
-// wheels picks the best wheel of each package of a lock.
-func (t target) wheels(data []byte) ([]wire.Artefact, error) {
+// parsePylock reads what uv wrote.
+func parsePylock(data []byte) (*pylock, error) {
 	var lock pylock
 	if err := toml.Unmarshal(data, &lock); err != nil {
 		return nil, fmt.Errorf("what uv wrote cannot be read: %w", err)
 	}
+	return &lock, nil
+}
+
+// wheels picks the best wheel of each package of a lock's text.
+func (t target) wheels(data []byte) ([]wire.Artefact, error) {
+	lock, err := parsePylock(data)
+	if err != nil {
+		return nil, err
+	}
+	return t.wheelsOf(lock)
+}
+
+// without lists the packages of a lock that have no wheel for the target.
+func (t target) without(lock *pylock) []string {
+	var names []string
+	for _, p := range lock.Packages {
+		fits := false
+		for _, w := range p.Wheels {
+			name := w.Name
+			if u, err := url.Parse(w.URL); name == "" && err == nil {
+				name = path.Base(u.Path)
+			}
+			parsed, ok := parseWheel(name)
+			fits = fits || ok && t.rank(parsed) > 0
+		}
+		if !fits {
+			names = append(names, p.Name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// wheelsOf picks the best wheel of each package of a lock.
+func (t target) wheelsOf(lock *pylock) ([]wire.Artefact, error) {
 	var all []wire.Artefact
 	for _, p := range lock.Packages {
 		best, a := 0, wire.Artefact{}

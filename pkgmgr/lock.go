@@ -58,6 +58,7 @@ type LockedSource struct {
 	Source   string             `json:"source"`   // its name, or its number if it has none
 	Platform string             `json:"platform"` // such as "linux/amd64 (glibc)"
 	Recipe   string             `json:"recipe"`   // tells the recipe's steps from others: [stepsDigest]
+	Floor    *GlibcFloor        `json:"glibc,omitempty"`
 	Steps    []wire.InstallStep `json:"steps"`
 }
 

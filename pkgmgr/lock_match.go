@@ -45,6 +45,12 @@ func stepsDigest(s *Source) string {
 // the recipe. A recipe may call the source otherwise by now. An entry of an earlier
 // rbee counts if fits says that it may be what the steps come to.
 func (l *Lock) steps(key LockedSource, fits func([]wire.InstallStep) bool) ([]wire.InstallStep, bool) {
+	found, ok := l.source(key, fits)
+	return found.Steps, ok
+}
+
+// source is steps with everything else that is known of the source.
+func (l *Lock) source(key LockedSource, fits func([]wire.InstallStep) bool) (LockedSource, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	best, rank := LockedSource{}, 0
@@ -67,12 +73,29 @@ func (l *Lock) steps(key LockedSource, fits func([]wire.InstallStep) bool) ([]wi
 		}
 	}
 	if rank == 0 {
-		return nil, false
+		return LockedSource{}, false
 	}
+	key.Floor = best.Floor
 	if !best.same(key) || best.Recipe != key.Recipe {
 		l.putSteps(key, best.Steps)
 	}
-	return cloneSteps(best.Steps), true
+	key.Steps = cloneSteps(best.Steps)
+	return key, true
+}
+
+// lastFloor is the floor that another version of a source was resolved for; nil if
+// none is known.
+func (l *Lock) lastFloor(key LockedSource) *GlibcFloor {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var last LockedSource
+	for _, s := range l.file.Sources {
+		same := s.Type == key.Type && s.Source == key.Source && s.Platform == key.Platform
+		if same && s.Floor != nil && (last.Floor == nil || CompareVersions(s.Version, last.Version) > 0) {
+			last = s
+		}
+	}
+	return last.Floor
 }
 
 // outdated is what a source consisted of before its steps in the recipe changed;

@@ -172,12 +172,12 @@ func (r *Recipe) needOf(m Machine) func(version string) ([]Source, error) {
 // chosen is what a wish comes to with the source that was chosen for it.
 func (l *lookup) chosen(ctx context.Context, recipe *Recipe, choice Choice, wish string, p Platform) WorkerWant {
 	steps, err := l.steps(ctx, recipe, choice, wish, p)
+	var old *GlibcError // the version is resolved, for other machines
+	if known, ok := l.versions[[2]string{recipe.Type, wish}]; ok && known.version == choice.Version && (err == nil || errors.As(err, &old)) {
+		l.fleet.opts.Lock.setWorker(recipe.Type, wish, choice.Version, time.Now())
+	}
 	if err != nil {
 		return WorkerWant{Err: fmt.Errorf("worker '%s': %w", recipe.Type, err), Needs: recipe.Needs}
-	}
-	lock := l.fleet.opts.Lock
-	if known, ok := l.versions[[2]string{recipe.Type, wish}]; ok && known.version == choice.Version {
-		lock.setWorker(recipe.Type, wish, choice.Version, time.Now())
 	}
 	out := WorkerWant{
 		Version: choice.Version, Variant: choice.Source.Name, Reason: choice.Reason, Launch: recipe.Launch(&choice.Source), Needs: recipe.Needs,
@@ -225,7 +225,9 @@ func (l *lookup) newest(ctx context.Context, recipe *Recipe, wish string, p Plat
 	case l.fleet.opts.Bundle != nil:
 		return "", at(recipe, recipe.Versions.Pos, fmt.Errorf("the bundle holds no %s %s", recipe.Type, wish))
 	}
-	version, err := l.fleet.resolver.version(ctx, recipe, wish, l.needs(recipe, wish, p))
+	version, err := l.fleet.resolver.version(ctx, recipe, wish, l.needs(recipe, wish, p), func(version string) error {
+		return l.solvable(ctx, recipe, wish, version, p)
+	})
 	if err != nil {
 		return "", &LookupError{at(recipe, recipe.Versions.Pos, err)}
 	}
@@ -236,13 +238,11 @@ func (l *lookup) newest(ctx context.Context, recipe *Recipe, wish string, p Plat
 }
 
 // steps are what a chosen source consists of: by the recipe itself, by the lock,
-// or asked for now.
+// or asked for now. The error is a [*GlibcError] if that does not run with the glibc of
+// the platform.
 func (l *lookup) steps(ctx context.Context, recipe *Recipe, c Choice, wish string, p Platform) ([]wire.InstallStep, error) {
 	f := l.fleet
-	key := LockedSource{
-		Type: recipe.Type, Version: c.Version, Source: cmp.Or(c.Source.Name, "source "+strconv.Itoa(c.index+1)),
-		Platform: platformName(p.OS, p.Arch, p.Libc), Recipe: stepsDigest(&recipe.Sources[c.index]),
-	}
+	key := sourceKey(recipe, c, p)
 	if c.Source.pinned() && (f.opts.Bundle == nil || !c.Source.here()) {
 		steps, err := f.resolver.pinned(recipe, c)
 		if err == nil && c.Source.here() {
@@ -250,38 +250,169 @@ func (l *lookup) steps(ctx context.Context, recipe *Recipe, c Choice, wish strin
 		}
 		return steps, err
 	}
-	steps, known := f.opts.Lock.steps(key, func(steps []wire.InstallStep) bool { return c.Source.mayBe(recipe.Versions, p, steps) })
+	locked, err := l.source(ctx, recipe, c, wish, p)
+	if err != nil {
+		return nil, err
+	}
+	if c.Source.hasPython() && p.Libc == "glibc" {
+		if floor := locked.floorOf(c.Source.Glibc); floor.below(p.LibcVersion) {
+			return nil, &GlibcError{recipe.Type, c.Version, floor.NeededBy, floor.Glibc, p.LibcVersion}
+		}
+	}
+	return locked.Steps, nil
+}
+
+// solvable resolves a version for the machines that have a wish, unless the lock has
+// it. The error is a [*NoSolutionError] if none of the sources that they would get has
+// a solution; a version that some of them can have is taken.
+func (l *lookup) solvable(ctx context.Context, recipe *Recipe, wish, version string, platform Platform) error {
+	machines := []Machine{}
+	for _, m := range l.fleet.members {
+		if m.state == nil || m.extra {
+			continue
+		}
+		if slices.ContainsFunc(m.hive.Workers, func(w Worker) bool { return w.Type == recipe.Type && w.Version == wish }) {
+			machines = append(machines, machineOf(m.state))
+		}
+	}
+	if len(machines) == 0 {
+		machines = append(machines, Machine{Platform: platform})
+	}
+	var first error
+	for _, m := range machines {
+		c, err := recipe.Choose(version, m, "")
+		if err != nil || !c.Source.hasPython() {
+			continue // it is reported where the machine is planned
+		}
+		_, err = l.source(ctx, recipe, c, wish, m.Platform)
+		var none *NoSolutionError
+		switch {
+		case err == nil:
+			return nil
+		case !errors.As(err, &none):
+			return err
+		case first == nil:
+			first = err
+		}
+	}
+	return first
+}
+
+// sourceKey is what the lock has a chosen source under.
+func sourceKey(recipe *Recipe, c Choice, p Platform) LockedSource {
+	return LockedSource{
+		Type: recipe.Type, Version: c.Version, Source: cmp.Or(c.Source.Name, "source "+strconv.Itoa(c.index+1)),
+		Platform: platformName(p.OS, p.Arch, p.Libc), Recipe: stepsDigest(&recipe.Sources[c.index]),
+	}
+}
+
+// source is what the lock has of a chosen source. Where it has nothing, or nothing that
+// was resolved for a glibc as old as the machines', the source is resolved.
+func (l *lookup) source(ctx context.Context, recipe *Recipe, c Choice, wish string, p Platform) (LockedSource, error) {
+	f := l.fleet
+	key := sourceKey(recipe, c, p)
+	locked, known := f.opts.Lock.source(key, func(steps []wire.InstallStep) bool { return c.Source.mayBe(recipe.Versions, p, steps) })
 	was, changed := f.opts.Lock.outdated(key)
 	fresh := l.opts.Fetch && f.opts.Bundle == nil && l.upgrades(recipe.Type)
+	older := known && c.Source.hasPython() && p.Libc == "glibc" && l.olderGlibc(recipe, c, &locked, p)
 	switch {
-	case known && !fresh:
-		return steps, nil
+	case known && !fresh && !older:
+		return locked, nil
 	case !l.opts.Fetch && changed:
-		return nil, ErrRecipeChanged
+		return locked, ErrRecipeChanged
+	case !l.opts.Fetch && older:
+		if floor := locked.floorOf(c.Source.Glibc); floor.below(p.LibcVersion) && !floor.triedFor(p.LibcVersion) {
+			return locked, ErrNotLocked
+		}
+		return locked, nil
 	case !l.opts.Fetch:
-		return nil, ErrNotLocked
+		return locked, ErrNotLocked
+	case f.opts.Bundle != nil && older:
+		return locked, nil
 	case f.opts.Bundle != nil:
-		return nil, at(recipe, c.Source.Pos, fmt.Errorf("the bundle holds no %s %s for %s", recipe.Type, c.Version, key.Platform))
+		return locked, at(recipe, c.Source.Pos, fmt.Errorf("the bundle holds no %s %s for %s", recipe.Type, c.Version, key.Platform))
 	}
 	name := fmt.Sprint(key)
 	if err := l.failed[name]; err != nil {
-		return nil, err
+		return locked, err
 	}
 	var err error
-	if known {
-		err = f.resolver.retool(ctx, recipe, c, p, steps)
+	if known && !older {
+		err = f.resolver.retool(ctx, recipe, c, p, locked.Steps)
 	} else {
-		steps, err = f.resolver.steps(ctx, recipe, c, p, fresh)
+		if known {
+			was, changed = locked.Steps, true
+		}
+		machines, complete := l.glibcs(recipe, c, p)
+		last := f.opts.Lock.lastFloor(key)
+		if known {
+			last = locked.floorOf(c.Source.Glibc)
+		}
+		key.Floor, err = nil, nil
+		var steps []wire.InstallStep
+		steps, key.Floor, err = f.resolver.steps(ctx, recipe, c, p, floorStart(c.Source.Glibc, machines, complete, last), fresh)
+		locked = key
+		locked.Steps = steps
 	}
 	if err != nil {
-		l.failed[name] = &LookupError{err}
-		return nil, l.failed[name]
+		var none *NoSolutionError
+		if err = (&LookupError{err}); errors.As(err, &none) {
+			err = none
+		}
+		l.failed[name] = err
+		return locked, err
 	}
-	f.opts.Lock.setSteps(key, steps)
+	f.opts.Lock.setSteps(locked, locked.Steps)
 	if changed {
-		l.filesMoved(recipe.Type, wish, c.Version, was, steps)
+		l.filesMoved(recipe.Type, wish, c.Version, was, locked.Steps)
 	}
-	return steps, nil
+	return locked, nil
+}
+
+// olderGlibc reports whether a locked source has to be resolved again, for the glibc
+// of a machine that is older than those it was resolved for.
+func (l *lookup) olderGlibc(recipe *Recipe, c Choice, locked *LockedSource, p Platform) bool {
+	floor := locked.floorOf(c.Source.Glibc)
+	machines, _ := l.glibcs(recipe, c, p)
+	return slices.ContainsFunc(machines, func(glibc string) bool { return floor.below(glibc) && !floor.triedFor(glibc) })
+}
+
+// glibcs are the versions of glibc of the machines that may get a source: all hives of
+// the config that want the version, or one that is not known, or a range. complete
+// tells that each of them is known.
+func (l *lookup) glibcs(recipe *Recipe, c Choice, p Platform) (machines []string, complete bool) {
+	complete = true
+	states := map[string]*State{}
+	for _, m := range l.fleet.members {
+		if !m.extra && m.state != nil {
+			states[m.hive.Alias] = m.state
+		}
+	}
+	for _, h := range l.fleet.all {
+		i := slices.IndexFunc(h.Workers, func(w Worker) bool { return w.Type == recipe.Type })
+		if i < 0 || exactWish(h.Workers[i].Version) && !wishes(h.Workers[i].Version, c.Version) {
+			continue
+		}
+		s := states[h.Alias]
+		if s == nil {
+			complete = false
+			continue
+		}
+		if platformName(s.OS, s.Arch, s.Libc) != platformName(p.OS, p.Arch, p.Libc) {
+			continue
+		}
+		choice, err := recipe.Choose(c.Version, machineOf(s), "")
+		switch {
+		case errors.Is(err, ErrDevicesUnknown) || err == nil && choice.index == c.index:
+			if _, ok := minorOf(s.LibcVersion); ok {
+				machines = append(machines, s.LibcVersion)
+			} else {
+				complete = false
+				l.fleet.resolver.warn(fmt.Sprintf("cannot read the glibc version of %s: resolving %s for the oldest that the recipe allows", h.Alias, recipe.Type))
+			}
+		}
+	}
+	return machines, complete
 }
 
 // filesMoved notes that a version consists of other files from now on.

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
@@ -31,6 +32,7 @@ type release struct {
 	Draft      bool           `json:"draft"`
 	Prerelease bool           `json:"prerelease"`
 	Code       string         `json:"tarball_url"`
+	Published  time.Time      `json:"published_at"` // zero for a draft
 	Assets     []releaseAsset `json:"assets"`
 }
 

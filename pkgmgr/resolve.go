@@ -1,7 +1,6 @@
 package pkgmgr
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -9,13 +8,12 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"os"
-	"os/exec"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
-	"time"
+	"sync"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
@@ -30,6 +28,10 @@ type Origins struct {
 	// PythonIndex is the base address of the package index; empty for that of
 	// pypi.org.
 	PythonIndex string
+
+	// TorchIndex is the base address of a mirror of PyTorch's indexes: what is below
+	// it is called after the backend, such as cu130. Empty for those of pytorch.org.
+	TorchIndex string
 
 	// HTTP makes the requests; nil is [http.DefaultClient].
 	HTTP *http.Client
@@ -54,31 +56,41 @@ type resolver struct {
 	versions  map[toolKey]versionOrErr // of tools, as this plan has asked for them
 	kept      map[toolKey]bool         // those of which this plan has told that the newest cannot be had
 	platforms []Platform               // of the machines that the plan is for
+	warned    map[string]bool          // what the plan has warned of
+
+	pagesMu sync.Mutex
+	pages   map[string]*project // of the index, by normal name
+	dated   bool                // the index has dates of some package
 }
 
 func newResolver(from *fetcher, lock *Lock, art *artefacts, cacheDir string, note func(string)) *resolver {
 	return &resolver{
 		releases: releases{from: from}, index: index{from: from},
 		art: art, lock: lock, cacheDir: cacheDir, note: note, tools: toolRecipes(),
-		versions: map[toolKey]versionOrErr{}, kept: map[toolKey]bool{},
+		versions: map[toolKey]versionOrErr{}, kept: map[toolKey]bool{}, warned: map[string]bool{},
 	}
 }
 
 // begin begins a plan, for which tools are asked anew.
 func (r *resolver) begin(platforms []Platform) {
 	r.versions, r.kept, r.platforms = map[toolKey]versionOrErr{}, map[toolKey]bool{}, platforms
+	r.warned, r.pages, r.dated = map[string]bool{}, nil, false
 }
 
 // fetcher asks these places.
 func (o Origins) fetcher() *fetcher {
 	return &fetcher{
-		http: o.HTTP, api: cmp.Or(o.GitHubAPI, publicGitHubAPI), token: o.GitHubToken, index: cmp.Or(o.PythonIndex, publicPythonIndex),
+		http: o.HTTP, api: cmp.Or(o.GitHubAPI, publicGitHubAPI), token: o.GitHubToken, index: cmp.Or(o.PythonIndex, publicPythonIndex), torch: o.TorchIndex,
 	}
 }
 
+// maxPassed limits how many versions without a solution are passed over.
+const maxPassed = 10
+
 // version asks for the newest version that a wish allows, and that has what machines
-// need.
-func (r *resolver) version(ctx context.Context, recipe *Recipe, wish string, needs []need) (string, error) {
+// need. solvable resolves the packages of a version; one whose error is a
+// [*NoSolutionError] is passed over, with a note.
+func (r *resolver) version(ctx context.Context, recipe *Recipe, wish string, needs []need, solvable func(version string) error) (string, error) {
 	if exactWish(wish) {
 		set, err := ParseRange(wish)
 		return recipe.Versions.exact(set.Exact()), err
@@ -86,14 +98,11 @@ func (r *resolver) version(ctx context.Context, recipe *Recipe, wish string, nee
 	r.note(fmt.Sprintf("looking for the newest %s", recipe.Type))
 	v := recipe.Versions
 	if v.Package != "" {
-		versions, err := r.index.versions(ctx, v.Package)
+		page, err := r.page(ctx, v.Package)
 		if err != nil {
-			return "", err
+			return "", noPackage(err, r.index.from.index, v.Package)
 		}
-		if best := newest(wish, versions); best != "" {
-			return best, nil
-		}
-		return "", fmt.Errorf("the package index has no version %s of %s", wish, v.Package)
+		return r.newestSolvable(recipe.Type, wish, page.versions(), solvable)
 	}
 	version, passed, err := r.releases.newest(ctx, v, wish, func(rel *release, version string) coverage {
 		return cover(rel, version, needs)
@@ -104,27 +113,75 @@ func (r *resolver) version(ctx context.Context, recipe *Recipe, wish string, nee
 	return version, err
 }
 
+// newestSolvable is the newest of versions that a wish allows and that has a solution.
+func (r *resolver) newestSolvable(typ, wish string, versions []string, solvable func(version string) error) (string, error) {
+	var first error
+	var passed []string
+	for range maxPassed {
+		best := newest(wish, versions)
+		if best == "" {
+			break
+		}
+		err := solvable(best)
+		var none *NoSolutionError
+		switch {
+		case err == nil && first != nil:
+			r.warn(fmt.Sprintf("taking %s %s: %v%s", typ, best, first, after(", and neither has ", strings.Join(passed[1:], ", "))))
+			return best, nil
+		case err == nil:
+			return best, nil
+		case !errors.As(err, &none):
+			return "", err
+		case first == nil:
+			first = err
+		}
+		passed = append(passed, best)
+		versions = slices.DeleteFunc(versions, func(v string) bool { return v == best })
+	}
+	if first != nil {
+		return "", fmt.Errorf("none of the newest %d versions of %s has a solution: %w", len(passed), typ, first)
+	}
+	return "", fmt.Errorf("the package index has no version %s of %s", wish, typ)
+}
+
 // steps finds out what a chosen source consists of; fresh asks for the newest tools.
-func (r *resolver) steps(ctx context.Context, recipe *Recipe, c Choice, p Platform, fresh bool) ([]wire.InstallStep, error) {
+// Packages are resolved for glibc 2.start or the next newer one that has a solution,
+// which is the floor; it is nil where nothing depends on glibc.
+func (r *resolver) steps(ctx context.Context, recipe *Recipe, c Choice, p Platform, start int, fresh bool) (out []wire.InstallStep, floor *GlibcFloor, err error) {
 	r.note(fmt.Sprintf("resolving %s %s%s", recipe.Type, c.Version, after(", ", c.Source.Name)))
-	var out []wire.InstallStep
 	for i, step := range c.Source.Steps {
 		ws := wire.InstallStep{Kind: step.Kind, Builtin: step.Builtin, Format: step.Format, Strip: step.Strip, Into: step.Into}
-		var err error
 		if step.Kind == wire.StepPython {
-			ws.Python = &wire.Python{}
-			if err = r.setTools(ctx, ws.Python, step.Python.Version, p, fresh); err == nil {
-				ws.Python.Wheels, err = r.python(ctx, step.Python, c.Source.Glibc, p, c.Source.Steps[:i], out)
-			}
+			var needs *GlibcFloor
+			ws.Python, needs, err = r.python(ctx, recipe, c, p, start, i, out, fresh)
+			floor = newerFloor(floor, needs)
 		} else {
 			ws.Artefact, err = r.artefact(ctx, recipe.Versions, step.Origin, c.Version)
 		}
 		if err != nil {
-			return nil, at(recipe, step.Pos, err)
+			return nil, nil, at(recipe, step.Pos, err)
 		}
 		out = append(out, ws)
 	}
-	return out, nil
+	return out, floor, nil
+}
+
+// python finds out what the environment of the i-th step of a source consists of.
+func (r *resolver) python(ctx context.Context, recipe *Recipe, c Choice, p Platform, start, i int, done []wire.InstallStep, fresh bool) (*wire.Python, *GlibcFloor, error) {
+	want, env := c.Source.Steps[i].Python, &wire.Python{}
+	if err := r.setTools(ctx, env, want.Version, p, fresh); err != nil {
+		return nil, nil, err
+	}
+	job, err := r.job(ctx, recipe, c, p, want, c.Source.Steps[:i], done)
+	if err != nil {
+		return nil, nil, err
+	}
+	wheels, floor, err := r.packages(ctx, job, start)
+	if err != nil {
+		return nil, nil, err
+	}
+	env.Wheels = wheels
+	return env, floor, r.absolute(wheels)
 }
 
 // pinned are the steps of a source that the recipe says all of.
@@ -205,31 +262,6 @@ func (r *resolver) learn(ctx context.Context, name, from string, size int64) (*w
 	return &wire.Artefact{Name: name, URL: from, SHA256: sum, Size: got}, nil
 }
 
-// python resolves packages, with all that they depend on, to wheels. It is uv
-// that does so, here: machines need not reach an index, and all get the same.
-func (r *resolver) python(ctx context.Context, want *Python, glibc string, p Platform, before []Step, done []wire.InstallStep) ([]wire.Artefact, error) {
-	t := target{platform: p, python: want.Version, glibc: glibcMinor(glibc)}
-	requirements := strings.Join(want.Packages, "\n") + "\n"
-	if want.Requirements != "" {
-		text, err := r.fileOf(ctx, want.Requirements, before, done)
-		if err != nil {
-			return nil, err
-		}
-		requirements += text
-	}
-	wheels, err := r.wheels(ctx, t, want, requirements)
-	if err != nil {
-		return nil, err
-	}
-	for i := range wheels {
-		w := &wheels[i]
-		if w.URL, err = absoluteURL(r.index.from.index, w.URL); err != nil {
-			return nil, fmt.Errorf("the address of %s: %w", w.Name, err)
-		}
-	}
-	return wheels, nil
-}
-
 // absoluteURL is the address that a reference in the index means, without the
 // credentials of the index: the lock is for others to read.
 func absoluteURL(base, ref string) (string, error) {
@@ -243,53 +275,6 @@ func absoluteURL(base, ref string) (string, error) {
 	}
 	u.Fragment, u.User = "", nil
 	return u.String(), nil
-}
-
-// wheels has uv choose packages.
-func (r *resolver) wheels(ctx context.Context, t target, want *Python, requirements string) ([]wire.Artefact, error) {
-	platform, err := t.uvPlatform()
-	if err != nil {
-		return nil, err
-	}
-	program, err := r.uv(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("uv for this machine: %w", err)
-	}
-	dir, err := os.MkdirTemp("", "rbee-resolve-")
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(dir)
-	lock := filepath.Join(dir, "pylock.toml")
-	args := []string{
-		"pip", "compile", "--no-config", "--no-progress", "--quiet", "--no-build",
-		"--python-version", want.Version, "--python-platform", platform,
-	}
-	if want.Torch != "" {
-		args = append(args, "--torch-backend", want.Torch)
-	}
-	if want.Prerelease {
-		args = append(args, "--prerelease", "allow")
-	}
-	cmd := exec.CommandContext(ctx, program, append(args, "--output-file", lock, "-")...)
-	cmd.Dir, cmd.Stdin, cmd.WaitDelay = dir, strings.NewReader(requirements), time.Second
-	cmd.Env = append(os.Environ(),
-		"UV_DEFAULT_INDEX="+r.index.from.index, "UV_CACHE_DIR="+filepath.Join(r.cacheDir, "uv"),
-		"UV_PYTHON_INSTALL_DIR="+filepath.Join(r.cacheDir, "python"),
-	)
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	if err := cmd.Run(); err != nil {
-		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
-		}
-		return nil, fmt.Errorf("uv cannot resolve %s for %s: %s", strings.Join(want.Packages, ", "), platform, cmp.Or(strings.TrimSpace(stderr.String()), err.Error()))
-	}
-	data, err := os.ReadFile(lock)
-	if err != nil {
-		return nil, fmt.Errorf("what uv resolved: %w", err)
-	}
-	return t.wheels(data)
 }
 
 // fileOf reads a file that an archive of an earlier step puts into the payload.

@@ -139,7 +139,7 @@ func (r *resolver) toolVersion(ctx context.Context, recipe *Recipe, tool toolKey
 	if asked, ok := r.versions[tool]; ok {
 		return asked.version, asked.err
 	}
-	v, err := r.version(ctx, recipe, Latest, r.toolNeeds(recipe, tool, p))
+	v, err := r.version(ctx, recipe, Latest, r.toolNeeds(recipe, tool, p), nil)
 	if err == nil && ok && CompareVersions(v, locked.Version) < 0 {
 		v = locked.Version
 	}

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -64,8 +65,9 @@ type Wheel struct {
 	// Torch is the backend in whose own index it is; empty for the index itself.
 	Torch string
 
-	Yanked  bool  // it was withdrawn
-	LieSize int64 // the size that the index tells; 0 for the right one
+	Yanked   bool      // it was withdrawn
+	Uploaded time.Time // zero: the index does not record it
+	LieSize  int64     // the size that the index tells; 0 for the right one
 }
 
 // Filename is the name of the wheel.

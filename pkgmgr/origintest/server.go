@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -31,12 +32,15 @@ type Server struct {
 	token    string
 	limited  bool
 	user     *url.Userinfo // who may ask the package index; nil for everybody
+	html     bool          // the package index answers in HTML
+	answers  []fixedAnswer
 	asked    []string
 }
 
 // Release is a release of a repository.
 type Release struct {
 	Tag               string
+	Published         time.Time // zero for none
 	Draft, Prerelease bool
 	Assets            map[string][]byte // by name
 	Code              []byte            // the source code, packed as tar.gz
@@ -138,6 +142,13 @@ func (s *Server) LimitRate(token string) {
 	s.limited, s.token = true, token
 }
 
+// ServeHTML lets the package index answer in HTML (PEP 503), as simple servers do.
+func (s *Server) ServeHTML() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.html = true
+}
+
 // Lock lets only those with a user's password ask the package index and download
 // wheels. The address with them in it comes back.
 func (s *Server) Lock(user, password string) (index string) {
@@ -160,6 +171,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer s.mu.Unlock()
 	s.asked = append(s.asked, r.URL.Path)
 	switch path := r.URL.Path; {
+	case s.fixed(w, r), s.fault(w, r):
 	case s.locked(r):
 		http.Error(w, "who are you?", http.StatusUnauthorized)
 	case strings.HasPrefix(path, "/api/repos/"):
@@ -216,8 +228,12 @@ func (s *Server) release(repo string, r Release) any {
 		}
 		assets = append(assets, a)
 	}
+	var published any
+	if !r.Published.IsZero() {
+		published = r.Published.UTC().Format(time.RFC3339)
+	}
 	return map[string]any{
-		"tag_name": r.Tag, "draft": r.Draft, "prerelease": r.Prerelease, "assets": assets, "tarball_url": s.API() + "/repos/" + repo + "/tarball/" + r.Tag,
+		"published_at": published, "tag_name": r.Tag, "draft": r.Draft, "prerelease": r.Prerelease, "assets": assets, "tarball_url": s.API() + "/repos/" + repo + "/tarball/" + r.Tag,
 	}
 }
 
@@ -236,6 +252,7 @@ func (s *Server) project(w http.ResponseWriter, r *http.Request, name string) {
 	}
 	root := strings.Repeat("../", 2+strings.Count(name, "/"))
 	files := []any{}
+	page := "<!DOCTYPE html>\n<html>\n  <head>\n    <meta name=\"pypi:repository-version\" content=\"1.0\">\n    <title>Links for " + pkg + "</title>\n  </head>\n  <body>\n    <h1>Links for " + pkg + "</h1>\n"
 	for _, wheel := range s.wheels[pkg] {
 		if wheel.Torch != backend {
 			continue
@@ -244,10 +261,24 @@ func (s *Server) project(w http.ResponseWriter, r *http.Request, name string) {
 		if wheel.LieSize != 0 {
 			size = wheel.LieSize
 		}
-		files = append(files, map[string]any{
+		file := map[string]any{
 			"filename": wheel.Filename(), "url": root + "packages/" + wheel.Filename(), "size": size,
 			"hashes": map[string]string{"sha256": hexSum(wheel.Bytes())}, "yanked": wheel.Yanked,
-		})
+		}
+		if !wheel.Uploaded.IsZero() {
+			file["upload-time"] = wheel.Uploaded.UTC().Format("2006-01-02T15:04:05.000000Z")
+		}
+		files = append(files, file)
+		yanked := ""
+		if wheel.Yanked {
+			yanked = ` data-yanked="broken"`
+		}
+		page += fmt.Sprintf("    <a href=%q%s>%s</a><br/>\n", root+"packages/"+wheel.Filename()+"#sha256="+hexSum(wheel.Bytes()), yanked, wheel.Filename())
+	}
+	if s.html && len(files) > 0 {
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		_, _ = io.WriteString(w, page+"  </body>\n</html>\n")
+		return
 	}
 	if len(files) == 0 || !strings.Contains(r.Header.Get("Accept"), "application/vnd.pypi.simple.v1+json") {
 		http.NotFound(w, r)
@@ -296,3 +327,37 @@ func hexSum(data []byte) string {
 
 // String names the server, for failures.
 func (s *Server) String() string { return fmt.Sprintf("origintest at %s", s.srv.URL) }
+
+// Answer publishes one answer for all paths below a prefix, whatever is asked there. It
+// returns the address of the prefix.
+func (s *Server) Answer(prefix, contentType, body string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.answers = append(s.answers, fixedAnswer{prefix, contentType, body})
+	return s.srv.URL + strings.TrimSuffix(prefix, "/")
+}
+
+type fixedAnswer struct{ prefix, contentType, body string }
+
+// fixed sends the answer of [Server.Answer]; false if there is none for the path.
+func (s *Server) fixed(w http.ResponseWriter, r *http.Request) bool {
+	for _, a := range s.answers {
+		if strings.HasPrefix(r.URL.Path, a.prefix) {
+			w.Header().Set("Content-Type", a.contentType)
+			_, _ = io.WriteString(w, a.body)
+			return true
+		}
+	}
+	return false
+}
+
+// fault sends the failure that [Server.Break] asks for on a page; false if none does.
+func (s *Server) fault(w http.ResponseWriter, r *http.Request) bool {
+	for _, f := range s.faults {
+		if f.Status != 0 && strings.Contains(r.URL.Path, f.Path) && strings.HasPrefix(f.Path, "/simple/") {
+			http.Error(w, "out of order", f.Status)
+			return true
+		}
+	}
+	return false
+}

@@ -13,7 +13,9 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 )
 
 // asUV is the variable that makes a test binary be uv.
@@ -75,28 +77,30 @@ type usageError struct{ error }
 
 func usage(err error) error { return usageError{err} }
 
-// flags are those of a command: all that it takes, which of them must be there, and
-// how many arguments.
+// flags parses the flags of a command: bools and values must be given, optional ones
+// may be, and several values of one are joined by newlines. rest is the number of
+// arguments.
 func flags(args []string, bools, values []string, optional []string, rest int) (map[string]string, []string, error) {
 	set := flag.NewFlagSet("uv", flag.ContinueOnError)
 	set.SetOutput(io.Discard)
-	got := map[string]*string{}
+	out := map[string]string{}
 	on := map[string]*bool{}
 	for _, b := range bools {
 		on[b] = set.Bool(b, false, "")
 	}
 	for _, v := range slices.Concat(values, optional) {
-		got[v] = set.String(v, "", "")
+		set.Func(v, "", func(s string) error {
+			out[v] = strings.TrimPrefix(out[v]+"\n"+s, "\n")
+			return nil
+		})
 	}
 	if err := set.Parse(args); err != nil {
 		return nil, nil, usage(err)
 	}
-	out := map[string]string{}
-	for name, v := range got {
-		if *v == "" && slices.Contains(values, name) {
-			return nil, nil, usage(fmt.Errorf("--%s is missing", name))
+	for _, v := range values {
+		if out[v] == "" {
+			return nil, nil, usage(fmt.Errorf("--%s is missing", v))
 		}
-		out[name] = *v
 	}
 	for name, v := range on {
 		if !*v {
@@ -112,16 +116,53 @@ func flags(args []string, bools, values []string, optional []string, rest int) (
 // requirement is a line such as "six>=1.0, <2".
 var requirement = regexp.MustCompile(`^([A-Za-z0-9._-]+)(?:\[[^\]]*\])?\s*(.*)$`)
 
-// compile resolves requirements: the first file that fits, newest version first.
+// resolution is one run of compile.
+type resolution struct {
+	indexes   []string // asked in order; the first that has a package decides
+	torch     string   // backend
+	platform  string   // of --python-platform
+	cutoff    time.Time
+	exempt    []string          // from the cutoff
+	overrides map[string]string // requirements by normal name
+	limits    map[string]string // constraints by normal name
+}
+
+// compile resolves requirements: of the versions that have a wheel for the platform,
+// the one that was published last.
 func compile(args []string, stdin io.Reader) error {
 	opts, rest, err := flags(args, []string{"no-config", "no-progress", "quiet", "no-build"},
-		[]string{"python-version", "python-platform", "output-file"}, []string{"torch-backend", "prerelease"}, 1)
+		[]string{"python", "python-version", "python-platform", "output-file"},
+		[]string{"torch-backend", "prerelease", "index-strategy", "override", "constraint", "exclude-newer", "exclude-newer-package"}, 1)
 	if err != nil {
 		return err
 	}
 	index := os.Getenv("UV_DEFAULT_INDEX")
 	if index == "" || rest[0] != "-" || os.Getenv("UV_CACHE_DIR") == "" {
 		return usage(errors.New("the index, the cache or the - is missing"))
+	}
+	for _, name := range []string{"UV_OVERRIDE", "UV_CONSTRAINT", "UV_EXCLUDE_NEWER", "PIP_INDEX_URL", "UV_TORCH_BACKEND", "UV_PRERELEASE", "VIRTUAL_ENV"} {
+		if os.Getenv(name) != "" {
+			return usage(fmt.Errorf("%s of the user is set", name)) // the real one would obey it
+		}
+	}
+	r := resolution{indexes: append(strings.Fields(os.Getenv("UV_INDEX")), index), torch: opts["torch-backend"], platform: opts["python-platform"]}
+	if r.overrides, err = readRequirements(opts["override"]); err != nil {
+		return err
+	}
+	if r.limits, err = readRequirements(opts["constraint"]); err != nil {
+		return err
+	}
+	if at := opts["exclude-newer"]; at != "" {
+		if r.cutoff, err = time.Parse(time.RFC3339, at); err != nil {
+			return usage(err)
+		}
+	}
+	for entry := range strings.FieldsSeq(opts["exclude-newer-package"]) {
+		name, ok := strings.CutSuffix(entry, "=false")
+		if !ok {
+			return usage(fmt.Errorf("--exclude-newer-package %s", entry))
+		}
+		r.exempt = append(r.exempt, normal(name))
 	}
 	text, err := io.ReadAll(stdin)
 	if err != nil {
@@ -131,14 +172,23 @@ func compile(args []string, stdin io.Reader) error {
 	todo, done := strings.Split(string(text), "\n"), map[string]bool{}
 	for len(todo) > 0 {
 		line, _, _ := strings.Cut(todo[0], "#")
-		line, _, _ = strings.Cut(line, ";")
+		line, marker, _ := strings.Cut(line, ";")
 		todo = todo[1:]
 		m := requirement.FindStringSubmatch(strings.TrimSpace(line))
-		if m == nil || done[normal(m[1])] {
+		if m == nil || done[normal(m[1])] || strings.Contains(marker, "never") {
 			continue
 		}
-		done[normal(m[1])] = true
-		entry, more, err := choose(index, opts["torch-backend"], m[1], m[2])
+		name, wish := normal(m[1]), m[2]
+		if o, ok := r.overrides[name]; ok {
+			if wish = o; strings.Contains(o, "never") {
+				continue
+			}
+		}
+		if c := r.limits[name]; c != "" {
+			wish = strings.TrimPrefix(wish+","+c, ",")
+		}
+		done[name] = true
+		entry, more, err := r.choose(name, wish)
 		if err != nil {
 			return err
 		}
@@ -148,39 +198,91 @@ func compile(args []string, stdin io.Reader) error {
 	return os.WriteFile(opts["output-file"], []byte(lock), 0o600)
 }
 
+// readRequirements reads files of requirements.
+func readRequirements(paths string) (map[string]string, error) {
+	all := map[string]string{}
+	for path := range strings.FieldsSeq(paths) {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
+		}
+		for line := range strings.Lines(string(data)) {
+			if m := requirement.FindStringSubmatch(strings.TrimSpace(line)); m != nil {
+				all[normal(m[1])] = m[2]
+			}
+		}
+	}
+	return all, nil
+}
+
 type indexFile struct {
 	Filename string            `json:"filename"`
 	URL      string            `json:"url"`
 	Size     int64             `json:"size"`
 	Hashes   map[string]string `json:"hashes"`
 	Yanked   bool              `json:"yanked"`
+	Uploaded time.Time         `json:"upload-time"`
+}
+
+// noSolution is what uv prints where resolution fails.
+type noSolution struct{ because, hint string }
+
+func (e noSolution) Error() string {
+	text := "No solution found when resolving dependencies\n  cause: Because " + e.because + ", we can conclude that your requirements are unsatisfiable."
+	if e.hint != "" {
+		text += "\n\nhint: " + e.hint
+	}
+	return text
 }
 
 // choose finds the newest version of a package that fits, and what it depends on.
-func choose(index, torch, name, wish string) (entry string, requires []string, err error) {
-	fail := fmt.Errorf("  × No solution found when resolving dependencies:\n  ╰─▶ Because %s%s was not found in the package registry, we can conclude that your requirements are unsatisfiable", name, wish)
-	page := index + "/" + normal(name) + "/"
+func (r *resolution) choose(name, wish string) (entry string, requires []string, err error) {
+	missing := noSolution{because: fmt.Sprintf("%s was not found in the package registry and you require %s%s", name, name, wish)}
+	pages := []string{}
+	if r.torch != "" {
+		pages = append(pages, r.indexes[len(r.indexes)-1]+"/"+r.torch+"/"+name+"/")
+	}
+	for _, index := range r.indexes {
+		pages = append(pages, index+"/"+name+"/")
+	}
 	var files []indexFile
-	if torch != "" {
-		own := index + "/" + torch + "/" + normal(name) + "/"
-		if files, err = readPage(own); err == nil {
-			page = own
+	page := ""
+	for _, page = range pages {
+		files, err = readPage(page)
+		var status statusError
+		switch {
+		case err == nil && len(files) > 0:
+		case errors.As(err, &status) && status.code == http.StatusUnauthorized:
+			missing.hint = fmt.Sprintf("An index URL (%s) could not be queried due to a lack of valid authentication credentials (401 Unauthorized)", page)
+			continue
+		case errors.As(err, &status) && status.code == http.StatusNotFound || err == nil:
+			continue
+		default:
+			return "", nil, usage(fmt.Errorf("Failed to fetch: %s\n  cause: %w", page, err)) //nolint:staticcheck // as uv words it
 		}
+		break
 	}
 	if len(files) == 0 {
-		if files, err = readPage(page); err != nil {
-			return "", nil, fail
-		}
+		return "", nil, missing
 	}
-	version := ""
+	version, other := "", false
 	for _, f := range files { // as they were published
 		parts := strings.Split(f.Filename, "-")
-		if !f.Yanked && fits(parts[1], wish) {
-			version = parts[1]
+		newer := !r.cutoff.IsZero() && !slices.Contains(r.exempt, name) && (f.Uploaded.IsZero() || f.Uploaded.After(r.cutoff))
+		if f.Yanked || newer || !fits(parts[1], wish) {
+			continue
 		}
+		if !onPlatform(f.Filename, r.platform) {
+			other = true
+			continue
+		}
+		version = parts[1]
 	}
-	if version == "" {
-		return "", nil, fail
+	switch {
+	case version == "" && other:
+		return "", nil, noSolution{because: fmt.Sprintf("%s%s has no usable wheels and you require %s%s", name, wish, name, wish)}
+	case version == "":
+		return "", nil, noSolution{because: fmt.Sprintf("there is no version of %s%s and you require %s%s", name, wish, name, wish)}
 	}
 	var wheels []string
 	base, err := url.Parse(page)
@@ -188,7 +290,7 @@ func choose(index, torch, name, wish string) (entry string, requires []string, e
 		return "", nil, err
 	}
 	for _, f := range files {
-		if strings.Split(f.Filename, "-")[1] != version {
+		if strings.Split(f.Filename, "-")[1] != version || !onPlatform(f.Filename, r.platform) {
 			continue
 		}
 		at, err := base.Parse(f.URL)
@@ -202,7 +304,21 @@ func choose(index, torch, name, wish string) (entry string, requires []string, e
 			}
 		}
 	}
-	return fmt.Sprintf("[[packages]]\nname = %q\nversion = %q\nwheels = [%s]\n", normal(name), version, strings.Join(wheels, ", ")), requires, nil
+	return fmt.Sprintf("[[packages]]\nname = %q\nversion = %q\nwheels = [%s]\n", name, version, strings.Join(wheels, ", ")), requires, nil
+}
+
+var manylinux = regexp.MustCompile(`manylinux_2_([0-9]+)_`)
+
+// onPlatform reports whether a wheel runs on a platform such as
+// x86_64-manylinux_2_28: its own glibc is not newer.
+func onPlatform(filename, platform string) bool {
+	have, want := manylinux.FindStringSubmatch(filename), manylinux.FindStringSubmatch(platform+"_")
+	if have == nil || want == nil {
+		return true
+	}
+	h, _ := strconv.Atoi(have[1])
+	w, _ := strconv.Atoi(want[1])
+	return h <= w
 }
 
 func fits(version, wish string) bool {
@@ -211,12 +327,21 @@ func fits(version, wish string) bool {
 		want := strings.TrimSpace(strings.TrimLeft(term, "<>=!"))
 		switch {
 		case term == "":
-		case strings.HasPrefix(term, "==") && version != want, strings.HasPrefix(term, ">=") && version < want, strings.HasPrefix(term, "<") && version >= want:
+		case strings.HasPrefix(term, "==") && version != want, strings.HasPrefix(term, ">=") && version < want,
+			strings.HasPrefix(term, "<=") && version > want, strings.HasPrefix(term, "<") && !strings.HasPrefix(term, "<=") && version >= want:
 			return false
 		}
 	}
 	return true
 }
+
+// statusError is an answer without a page.
+type statusError struct {
+	code   int
+	status string
+}
+
+func (e statusError) Error() string { return e.status }
 
 func readPage(address string) ([]indexFile, error) {
 	req, err := http.NewRequest(http.MethodGet, address, http.NoBody)
@@ -233,12 +358,38 @@ func readPage(address string) ([]indexFile, error) {
 		Files []indexFile `json:"files"`
 	}
 	if resp.StatusCode != http.StatusOK {
-		return nil, errors.New(resp.Status)
+		return nil, statusError{resp.StatusCode, resp.Status}
+	}
+	if strings.Contains(resp.Header.Get("Content-Type"), "html") {
+		return readHTML(resp.Body)
 	}
 	if err := json.NewDecoder(resp.Body).Decode(&page); err != nil {
 		return nil, err
 	}
 	return page.Files, nil
+}
+
+var (
+	anchor = regexp.MustCompile(`<a ([^>]*)>`)
+	href   = regexp.MustCompile(`href="([^"#]*)(?:#sha256=([0-9a-f]+))?"`)
+)
+
+// readHTML reads a page after PEP 503, which has neither sizes nor dates.
+func readHTML(body io.Reader) ([]indexFile, error) {
+	text, err := io.ReadAll(body)
+	if err != nil {
+		return nil, err
+	}
+	var files []indexFile
+	for _, a := range anchor.FindAllStringSubmatch(string(text), -1) {
+		if m := href.FindStringSubmatch(a[1]); m != nil {
+			files = append(files, indexFile{
+				Filename: m[1][strings.LastIndex(m[1], "/")+1:], URL: m[1], Hashes: map[string]string{"sha256": m[2]},
+				Yanked: strings.Contains(a[1], "data-yanked"),
+			})
+		}
+	}
+	return files, nil
 }
 
 // readRequires reads what a wheel depends on.

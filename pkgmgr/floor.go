@@ -1,0 +1,148 @@
+package pkgmgr
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// GlibcFloor records for which glibc the packages of a source were resolved.
+type GlibcFloor struct {
+	// Oldest is where resolution began: the oldest glibc among the machines of the
+	// config that may get the source, or the recipe's minimum where not all of them
+	// were known.
+	Oldest string `json:"oldest"`
+
+	// Glibc is the oldest glibc that the resolved packages run with. It is newer than
+	// Oldest where a package has no file for older ones: NeededBy names those.
+	Glibc    string   `json:"glibc"`
+	NeededBy []string `json:"needed_by,omitempty"`
+}
+
+// GlibcError reports a machine whose glibc is older than the packages of a version
+// need.
+type GlibcError struct {
+	Type, Version string
+	Packages      []string // those that need it, such as "llguidance"; may be empty
+	Needs, Has    string   // versions of glibc
+}
+
+func (e *GlibcError) Error() string {
+	who, verb := strings.Join(e.Packages, ", "), "need"
+	switch {
+	case len(e.Packages) == 0:
+		who, verb = fmt.Sprintf("%s %s", e.Type, e.Version), "needs"
+	case len(e.Packages) == 1:
+		verb = "needs"
+	case len(e.Packages) > maxNamed:
+		who = fmt.Sprintf("%s and %d more", strings.Join(e.Packages[:maxNamed], ", "), len(e.Packages)-maxNamed)
+	}
+	return fmt.Sprintf("%s %s glibc %s, this machine has %s", who, verb, e.Needs, e.Has)
+}
+
+// maxNamed limits the packages that a message names.
+const maxNamed = 3
+
+// glibcSteps are the minor versions of glibc 2 that uv resolves for; see its
+// --python-platform.
+var glibcSteps = []int{17, 28, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40}
+
+// glibcStep returns the newest step that is not newer than a minor version of glibc;
+// the oldest step if all are.
+func glibcStep(minor int) int {
+	step := glibcSteps[0]
+	for _, s := range glibcSteps {
+		if s <= minor {
+			step = s
+		}
+	}
+	return step
+}
+
+// glibcName is glibc 2 with a minor version.
+func glibcName(minor int) string { return "2." + strconv.Itoa(minor) }
+
+// minorOf is the minor version of a glibc 2; false if it cannot be read.
+func minorOf(glibc string) (int, bool) {
+	major, rest, ok := strings.Cut(glibc, ".")
+	minor, _, _ := strings.Cut(rest, ".")
+	n, err := strconv.Atoi(minor)
+	return n, ok && major == "2" && err == nil && n >= 0
+}
+
+// floorStart decides for which glibc the packages of a source are resolved first.
+// minimum is the recipe's, machines are the known ones that may get the source, and
+// complete tells that there are no others. locked is the floor of an earlier
+// resolution, nil for none.
+//
+//	all machines known     the oldest of them
+//	some not known         the locked one, or the minimum, or an older known machine
+//
+// So a run that reads a part of the hives decides the same as one that reads all,
+// wherever an earlier run has decided.
+func floorStart(minimum string, machines []string, complete bool, locked *GlibcFloor) int {
+	oldest, known := 0, false
+	for _, glibc := range machines {
+		if n, ok := minorOf(glibc); ok && (!known || n < oldest) {
+			oldest, known = n, true
+		}
+	}
+	start := glibcMinor(minimum)
+	switch {
+	case complete && known:
+		start = oldest
+	case locked != nil:
+		if n, ok := minorOf(locked.Oldest); ok {
+			start = n
+		}
+		fallthrough
+	default:
+		if known {
+			start = min(start, oldest)
+		}
+	}
+	if n, ok := minorOf(minimum); ok {
+		start = max(start, n)
+	}
+	return glibcStep(start)
+}
+
+// below reports whether a machine with a glibc cannot run what was resolved. A glibc
+// that cannot be read is not below anything.
+func (f *GlibcFloor) below(glibc string) bool {
+	have, ok := minorOf(glibc)
+	need, known := minorOf(f.Glibc)
+	return ok && known && have < need
+}
+
+// triedFor reports whether resolution has been tried for a glibc, so that trying again
+// would give the same floor.
+func (f *GlibcFloor) triedFor(glibc string) bool {
+	have, ok := minorOf(glibc)
+	oldest, known := minorOf(f.Oldest)
+	return ok && known && oldest <= glibcStep(have)
+}
+
+// floorOf is the floor that a locked source was resolved for. Locks of before floors
+// were recorded were resolved for the recipe's minimum alone.
+func (s *LockedSource) floorOf(minimum string) *GlibcFloor {
+	if s.Floor != nil {
+		return s.Floor
+	}
+	name := glibcName(glibcMinor(minimum))
+	return &GlibcFloor{Oldest: name, Glibc: name}
+}
+
+// hasPython reports whether a source resolves packages.
+func (s *Source) hasPython() bool {
+	return slices.ContainsFunc(s.Steps, func(step Step) bool { return step.Python != nil })
+}
+
+// newerFloor is the one of two floors that needs the newer glibc; nil counts as none.
+func newerFloor(a, b *GlibcFloor) *GlibcFloor {
+	if a == nil || b != nil && CompareVersions(b.Glibc, a.Glibc) > 0 {
+		return b
+	}
+	return a
+}

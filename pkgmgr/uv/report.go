@@ -1,0 +1,131 @@
+package uv
+
+import (
+	"regexp"
+	"strings"
+)
+
+// report is what uv prints when it fails. uv 0.13 prints
+//
+//	error: TITLE
+//	  cause: CAUSE
+//	         more of the cause
+//
+//	hint: HINT
+//
+// and versions before it a tree: "× TITLE", then "╰─▶ CAUSE". Warnings have the first
+// form too, with another first word.
+type report struct {
+	title  string
+	causes []string
+	hints  []string
+	denied string // why an index refused an answer; empty if none did
+}
+
+var (
+	ansiRegexp     = regexp.MustCompile("\x1b\\[[0-9;]*[A-Za-z]")
+	passwordRegexp = regexp.MustCompile(`(://[^/\s:@]+):[^/\s@]+@`)
+	markerRegexp   = regexp.MustCompile(`\{[^{}]*\}`)
+	spaceRegexp    = regexp.MustCompile(`\s+`)
+)
+
+func stripANSI(s string) string { return ansiRegexp.ReplaceAllString(s, "") }
+
+// redact hides passwords in addresses.
+func redact(s string) string { return passwordRegexp.ReplaceAllString(s, "$1:***@") }
+
+func lastLine(s string) string {
+	lines := strings.Split(strings.TrimSpace(s), "\n")
+	return strings.TrimSpace(lines[len(lines)-1])
+}
+
+// parseReport reads the error of an output, without its warnings.
+func parseReport(output string) report {
+	var r report
+	skip := false    // in a warning
+	var last *string // what a continuation line belongs to
+	add := func(list *[]string, text string) {
+		*list = append(*list, text)
+		last = &(*list)[len(*list)-1]
+	}
+	for line := range strings.Lines(output) {
+		line = strings.TrimRight(line, "\r\n ")
+		text := strings.TrimSpace(line)
+		word, rest, _ := strings.Cut(text, ": ")
+		indented := strings.HasPrefix(line, " ")
+		tree := strings.TrimLeft(text, "│├╰─▶╭╯× ")
+		switch {
+		case text == "":
+			last = nil
+		case !indented && word == "warning":
+			skip, last = true, nil
+		case !indented && word == "error":
+			skip = false
+			r.title, last = rest, &r.title
+		case strings.HasPrefix(text, "× "):
+			skip = false
+			r.title, last = tree, &r.title
+		case !indented && word == "hint":
+			skip = false
+			add(&r.hints, rest)
+		case skip:
+		case indented && (word == "cause" || word == "Caused by"):
+			add(&r.causes, rest)
+		case strings.Contains(text, "▶ "):
+			add(&r.causes, tree)
+		case last != nil && tree != "":
+			*last += " " + tree
+		}
+	}
+	for _, h := range r.hints {
+		if strings.Contains(h, "could not be queried") || strings.Contains(h, "returned a 40") {
+			r.denied = plain(h)
+		}
+	}
+	return r
+}
+
+// plain shortens a text of the resolver: without the markers of requirements and in
+// one line.
+func plain(s string) string {
+	s = markerRegexp.ReplaceAllString(s, "")
+	s = strings.ReplaceAll(s, "`", "")
+	return strings.TrimRight(strings.TrimSpace(spaceRegexp.ReplaceAllString(s, " ")), ".")
+}
+
+// conflict is the first reason in the resolver's proof that no solution exists.
+func (r *report) conflict() string {
+	if len(r.causes) == 0 {
+		return plain(r.title)
+	}
+	text := plain(r.causes[0])
+	text = strings.TrimPrefix(text, "Because ")
+	for _, end := range []string{", we can conclude", " we can conclude", " and you require", " And because "} {
+		text, _, _ = strings.Cut(text, end)
+	}
+	if _, only, ok := strings.Cut(text, " has no usable wheels and only "); ok && only != "" {
+		text, _, _ = strings.Cut(text, " and only ")
+	}
+	for _, h := range r.hints {
+		if on, ok := strings.CutPrefix(plain(h), "Wheels are available for "); ok {
+			return text + "; wheels exist for " + strings.Replace(on, " on the following platforms: ", " on ", 1)
+		}
+	}
+	return text
+}
+
+// failure is the innermost cause followed by what failed.
+func (r *report) failure() string {
+	if len(r.causes) == 0 {
+		return plain(r.title)
+	}
+	inner := plain(r.causes[len(r.causes)-1])
+	outer := plain(r.title)
+	if strings.HasPrefix(outer, "Request failed after ") {
+		outer = plain(r.causes[0])
+	}
+	if inner == outer || strings.Contains(inner, outer) {
+		return inner
+	}
+	return inner + ": " + outer
+}
