@@ -123,4 +123,8 @@ type Blocked struct {
 
 	// Reason says why it cannot be done and what would help.
 	Reason string `json:"reason"`
+
+	// Detail is the complete output of the program that failed, in several lines;
+	// empty if there is none. It holds no passwords.
+	Detail string `json:"detail,omitempty"`
 }

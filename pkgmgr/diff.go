@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/uv"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
@@ -96,6 +97,17 @@ func (d *hiveDiff) step(s operations.Step) {
 
 func (d *hiveDiff) block(worker, reason string) {
 	d.blocked = append(d.blocked, operations.Blocked{Hive: d.hive.Alias, Worker: worker, Reason: reason})
+}
+
+// blockFor blocks a worker because of an error, with the output of a program that
+// failed.
+func (d *hiveDiff) blockFor(worker string, err error) {
+	b := operations.Blocked{Hive: d.hive.Alias, Worker: worker, Reason: err.Error()}
+	var run *uv.Error
+	if errors.As(err, &run) {
+		b.Detail = run.Output
+	}
+	d.blocked = append(d.blocked, b)
 }
 
 func (d *hiveDiff) unreachable(err *operations.Error) {
@@ -289,7 +301,7 @@ func (d *hiveDiff) compareWorker(w Worker, ready bool) {
 	var unknown *LookupError
 	if errors.As(want.Err, &unknown) && have.Corrupt == "" {
 		// What is there may be right or not.
-		d.block(w.Type, want.Err.Error())
+		d.blockFor(w.Type, want.Err)
 		return
 	}
 	switch issue, reason := workerDiffers(have, w, want); {
@@ -346,7 +358,7 @@ func adopted(s *State, wish Worker) bool {
 
 func (d *hiveDiff) installWorker(w Worker, want WorkerWant, step operations.Step, ready bool) {
 	if want.Err != nil {
-		d.block(w.Type, want.Err.Error())
+		d.blockFor(w.Type, want.Err)
 		return
 	}
 	if !ready {

@@ -84,7 +84,7 @@ func (f *lockFleet) lockText() []byte {
 func blocks(r *operations.SyncReport) string {
 	var all []string
 	for _, b := range r.Plan.Blocked {
-		all = append(all, b.Hive+" "+strings.TrimPrefix(b.Reason, "worker 'engine': "))
+		all = append(all, b.Hive+" "+b.Reason)
 	}
 	return strings.Join(all, "; ")
 }

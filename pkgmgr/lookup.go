@@ -177,7 +177,7 @@ func (l *lookup) chosen(ctx context.Context, recipe *Recipe, choice Choice, wish
 		l.fleet.opts.Lock.setWorker(recipe.Type, wish, choice.Version, time.Now())
 	}
 	if err != nil {
-		return WorkerWant{Err: fmt.Errorf("worker '%s': %w", recipe.Type, err), Needs: recipe.Needs}
+		return WorkerWant{Err: err, Needs: recipe.Needs}
 	}
 	out := WorkerWant{
 		Version: choice.Version, Variant: choice.Source.Name, Reason: choice.Reason, Launch: recipe.Launch(&choice.Source), Needs: recipe.Needs,

@@ -108,6 +108,7 @@ func (a *app) options() (queen.Options, error) {
 		Origins: pkgmgr.Origins{
 			GitHubAPI: a.p.Getenv("GITHUB_API_URL"), GitHubToken: a.p.Getenv("GITHUB_TOKEN"),
 			PythonIndex: cmp.Or(a.p.Getenv("UV_DEFAULT_INDEX"), a.p.Getenv("UV_INDEX_URL"), a.p.Getenv("PIP_INDEX_URL")),
+			TorchIndex:  a.p.Getenv("RBEE_TORCH_INDEX"),
 		},
 		Timeout: g.Timeout,
 	}

@@ -163,6 +163,17 @@ func (p *page) blocked(blocked []operations.Blocked) {
 			text = fmt.Sprintf("Worker '%s': %s", b.Worker, b.Reason)
 		}
 		p.fail(b.Hive, text)
+		p.detail(b.Detail)
+	}
+}
+
+// detail shows the complete output of a program that failed, where more is asked for.
+func (p *page) detail(text string) {
+	if !p.style.Verbose || text == "" {
+		return
+	}
+	for line := range strings.Lines(text) {
+		p.linef("      %s", strings.TrimRight(line, "\r\n"))
 	}
 }
 
