@@ -87,11 +87,11 @@ func (l *lookup) worker(ctx context.Context, hive string, w Worker, s *State, wa
 		}
 	}
 	if err != nil {
-		return WorkerWant{Err: err, Needs: recipe.Needs}
+		return WorkerWant{Err: err, Needs: recipe.Needs, Indirect: recipe.Versions.indirect(w.Version)}
 	}
 	choice, err := recipe.Choose(version, machine, rbeeVersion)
 	if err != nil {
-		return WorkerWant{Err: err, Needs: recipe.Needs}
+		return WorkerWant{Err: err, Needs: recipe.Needs, Indirect: recipe.Versions.indirect(w.Version)}
 	}
 	out := l.chosen(ctx, recipe, choice, w.Version, s.Platform)
 	out.Held, out.EndsHold = stays, held && !stays
@@ -173,7 +173,7 @@ func (r *Recipe) needOf(m Machine) func(version string) ([]Source, error) {
 func (l *lookup) chosen(ctx context.Context, recipe *Recipe, choice Choice, wish string, p Platform) WorkerWant {
 	steps, err := l.steps(ctx, recipe, choice, wish, p)
 	if err != nil {
-		return WorkerWant{Err: fmt.Errorf("worker '%s': %w", recipe.Type, err), Needs: recipe.Needs}
+		return WorkerWant{Err: fmt.Errorf("worker '%s': %w", recipe.Type, err), Needs: recipe.Needs, Indirect: recipe.Versions.indirect(wish)}
 	}
 	lock := l.fleet.opts.Lock
 	if known, ok := l.versions[[2]string{recipe.Type, wish}]; ok && known.version == choice.Version {
