@@ -198,7 +198,7 @@ func (l *releaseLookup) nothing() error {
 		what = fmt.Sprintf("none of the newest %d releases of %s is a version %s with the files that the recipe names", n, v.GitHub, l.found.wish)
 	}
 	if !l.ended {
-		remedy = fmt.Sprintf("; looked through %d releases, older ones need an exact version in the config", l.listed)
+		remedy = fmt.Sprintf(" (read %d releases; for an older one, write its exact version in the config)", l.listed)
 	}
 	return errors.New(what + remedy)
 }
