@@ -464,6 +464,7 @@ func (f *Fleet) sent(want WorkerWant) []wire.InstallStep {
 			if f.opts.Push || f.opts.Bundle != nil || want.Unsure[a.SHA256] || f.from.alone(a.URL) {
 				a.URL = ""
 			}
+			a.URL = f.from.mirrored(a.URL)
 		}
 	}
 	return steps

@@ -34,6 +34,15 @@ type versionsEntry struct {
 	GitHub  strict.Value[string] `key:"github" like:"owner/name"`
 	Tag     strict.Value[string] `key:"tag" like:"\"v{version}\""`
 	Package strict.Value[string] `key:"package" like:"vllm"`
+
+	Prereleases strict.Value[bool]         `key:"prereleases" like:"true"`
+	Match       strict.Value[string]       `key:"match" like:"\"b[0-9]*\""`
+	Pointer     strict.Value[pointerEntry] `key:"pointer"`
+}
+
+type pointerEntry struct {
+	Tag   strict.Value[string] `key:"tag,required" like:"\"v{version}\""`
+	Asset strict.Value[string] `key:"asset,required" like:"nightly-tag.txt"`
 }
 
 type memoryEntry struct {

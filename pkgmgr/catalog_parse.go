@@ -149,7 +149,9 @@ func (c *recipeCheck) versions(v *strict.Value[versionsEntry]) *Versions {
 			c.report(e.Tag.Pos, "such as v{version}", "tag %q does not have {version} once", tag)
 		}
 	}
-	return &Versions{GitHub: e.GitHub.V, Tag: tag, Package: e.Package.V, Pos: Pos(v.Pos)}
+	out := &Versions{GitHub: e.GitHub.V, Tag: tag, Package: e.Package.V, Pos: Pos(v.Pos)}
+	c.releaseScheme(e, out)
+	return out
 }
 
 // number is a version made of numbers, such as a driver's.

@@ -62,10 +62,33 @@ type Versions struct {
 	// written as a tag: "v{version}".
 	GitHub, Tag string
 
+	// Prereleases makes releases count that are marked as prereleases, for
+	// [Latest] and for ranges. An exact version may always be a prerelease.
+	Prereleases bool
+
+	// Match is a pattern for [path.Match] that a version of GitHub must match, such
+	// as "b[0-9]*". Releases with other tags are not versions. Empty matches all.
+	Match string
+
+	// Pointer describes releases of GitHub that stand for another release; nil if
+	// the repository has none. It needs Match, which tells versions from pointers.
+	Pointer *Pointer
+
 	// Package is a package of the Python index.
 	Package string
 
 	Pos Pos
+}
+
+// Pointer describes releases that contain no files to install, but a text file
+// with the tag of the release that they stand for: a release v0.5.0 with the
+// asset nightly-tag.txt, which contains "b10811".
+type Pointer struct {
+	// Tag is how such a release is tagged: "v{version}".
+	Tag string
+
+	// Asset is the name of the text file.
+	Asset string
 }
 
 // Source is one way to install a worker: on which machines, and in which steps.

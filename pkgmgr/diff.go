@@ -325,7 +325,7 @@ func workerDiffers(have wire.Worker, wish Worker, want WorkerWant) (issue operat
 		return "", "" // put there by hand and adopted: whatever it is, it is the latest we know
 	case have.Foreign:
 		return operations.IssueOutdatedWorker, fmt.Sprintf("was not installed by rbee, want version %s", wish.Version)
-	case want.Err != nil && exactWish(wish.Version) && !wishes(wish.Version, have.Version):
+	case want.Err != nil && !want.Indirect && exactWish(wish.Version) && !wishes(wish.Version, have.Version):
 		return operations.IssueOutdatedWorker, fmt.Sprintf("is %s, want %s", have.Version, wish.Version)
 	case errors.Is(want.Err, ErrRecipeChanged):
 		return operations.IssueOutdatedWorker, fmt.Sprintf("%s was locked before the recipe's steps changed", have.Version)

@@ -10,7 +10,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -30,8 +29,11 @@ type fetcher struct {
 	http  *http.Client // nil is http.DefaultClient
 	api   string       // base address of the release API; empty for none
 	token string       // goes along to the API; may be empty
-	index string       // base address of the package index, maybe with a user and a password
-	torch string       // base address of a mirror of PyTorch's indexes, as index; empty for none
+
+	downloads string // base address in place of https://github.com, may have a user and a password; empty for none
+
+	index string // base address of the package index, maybe with a user and a password
+	torch string // base address of a mirror of PyTorch's indexes, as index; empty for none
 }
 
 // do makes a request.
@@ -63,22 +65,35 @@ func (f *fetcher) authorise(req *http.Request) {
 
 // credentials are what an address is asked with; empty for nothing.
 func (f *fetcher) credentials(u *url.URL) string {
-	if f.token != "" && below(u, f.api, true) {
+	if f.token != "" && f.ofAPI(u) {
 		return "Bearer " + f.token
 	}
+	if auth := basicAuth(f.downloads); auth != "" && below(u, f.downloads, true) {
+		return auth
+	}
 	for _, base := range []string{f.index, f.torch} {
-		if index, err := url.Parse(base); err == nil && index.User != nil && below(u, base, false) {
-			password, _ := index.User.Password()
-			return "Basic " + base64.StdEncoding.EncodeToString([]byte(index.User.Username()+":"+password))
+		if auth := basicAuth(base); auth != "" && below(u, base, false) {
+			return auth
 		}
 	}
 	return ""
 }
 
+// basicAuth returns the header for the user and the password in an address; empty if
+// it has none.
+func basicAuth(address string) string {
+	u, err := url.Parse(address)
+	if err != nil || u.User == nil {
+		return ""
+	}
+	password, _ := u.User.Password()
+	return "Basic " + base64.StdEncoding.EncodeToString([]byte(u.User.Username()+":"+password))
+}
+
 // alone reports whether this machine has credentials for an address, so that others
 // may not get what is there.
 func (f *fetcher) alone(address string) bool {
-	u, err := url.Parse(address)
+	u, err := url.Parse(f.mirrored(address))
 	return err == nil && f.credentials(u) != ""
 }
 
@@ -121,18 +136,14 @@ func (e *answerError) Error() string { return e.text }
 // refused words an answer that is none.
 func (f *fetcher) refused(resp *http.Response) error {
 	plain := fmt.Errorf("the server answers %s", resp.Status)
-	if !below(resp.Request.URL, f.api, true) {
+	if !f.ofAPI(resp.Request.URL) {
 		return plain
 	}
-	h := resp.Header
-	limited := resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode == http.StatusForbidden && h.Get("X-RateLimit-Remaining") == "0"
 	switch {
-	case limited:
-		until := "for now"
-		if at, err := strconv.ParseInt(h.Get("X-RateLimit-Reset"), 10, 64); err == nil {
-			until = "before " + time.Unix(at, 0).Format("15:04:05")
-		} else if wait, err := strconv.Atoi(h.Get("Retry-After")); err == nil {
-			until = fmt.Sprintf("for %d s", wait)
+	case limited(resp):
+		until, now := "for now", time.Now()
+		if end, ok := limitEnd(resp.Header, now); ok {
+			until = "before " + clock(end, now)
 		}
 		help := "set GITHUB_TOKEN to a token of yours, which may ask more often"
 		if f.token != "" {
@@ -189,6 +200,7 @@ func (f *fetcher) text(ctx context.Context, from string, limit int64) (string, e
 // try asks an address once and hands its answer to read. A server that sends
 // nothing for too long is given up. verb says in errors what was done.
 func (f *fetcher) try(ctx context.Context, verb, from string, header http.Header, read func(*http.Response, io.Reader) error) error {
+	from = f.mirrored(from)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	stall := time.AfterFunc(fetchStall, func() { cancel(fmt.Errorf("nothing came for %s", fetchStall)) })

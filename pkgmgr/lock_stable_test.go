@@ -330,8 +330,8 @@ func TestBadIndex(t *testing.T) {
 			t.Parallel()
 			f := newRecipeFleet(t, pythonRecipe)
 			f.addTools("0.9.9", "20251120")
-			index := f.origin.Answer("/bad/", tt.kind, tt.body)
-			r := f.sync(pkgmgr.PlanOptions{}, func(o *pkgmgr.Options) { o.Origins.PythonIndex = index })
+			f.origin.Answer("/simple/", tt.kind, tt.body)
+			r := f.sync(pkgmgr.PlanOptions{}, nil)
 			if got := blocks(r); !strings.Contains(got, tt.want) {
 				t.Errorf("blocked: %s, want %s", got, tt.want)
 			}

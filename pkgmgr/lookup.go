@@ -87,11 +87,11 @@ func (l *lookup) worker(ctx context.Context, hive string, w Worker, s *State, wa
 		}
 	}
 	if err != nil {
-		return WorkerWant{Err: err, Needs: recipe.Needs}
+		return WorkerWant{Err: err, Needs: recipe.Needs, Indirect: recipe.Versions.indirect(w.Version)}
 	}
 	choice, err := recipe.Choose(version, machine, rbeeVersion)
 	if err != nil {
-		return WorkerWant{Err: err, Needs: recipe.Needs}
+		return WorkerWant{Err: err, Needs: recipe.Needs, Indirect: recipe.Versions.indirect(w.Version)}
 	}
 	out := l.chosen(ctx, recipe, choice, w.Version, s.Platform)
 	out.Held, out.EndsHold = stays, held && !stays
@@ -177,7 +177,7 @@ func (l *lookup) chosen(ctx context.Context, recipe *Recipe, choice Choice, wish
 		l.fleet.opts.Lock.setWorker(recipe.Type, wish, choice.Version, time.Now())
 	}
 	if err != nil {
-		return WorkerWant{Err: err, Needs: recipe.Needs}
+		return WorkerWant{Err: err, Needs: recipe.Needs, Indirect: recipe.Versions.indirect(wish)}
 	}
 	out := WorkerWant{
 		Version: choice.Version, Variant: choice.Source.Name, Reason: choice.Reason, Launch: recipe.Launch(&choice.Source), Needs: recipe.Needs,

@@ -109,7 +109,7 @@ func TestRateLimit(t *testing.T) {
 	t.Parallel()
 	f := &fakeAPI{limited: true, releases: []release{{Tag: "v1"}}}
 	g := newAPI(t, f)
-	if _, err := g.tagged(t.Context(), "a/b", "v1"); err == nil || !strings.Contains(err.Error(), "takes no more requests before 03:04:05: set GITHUB_TOKEN") {
+	if _, err := g.tagged(t.Context(), "a/b", "v1"); err == nil || !strings.Contains(err.Error(), "takes no more requests before 2030-01-02 03:04:05: set GITHUB_TOKEN") {
 		t.Errorf("%v", err)
 	}
 	g.from.token = "spent"

@@ -25,6 +25,12 @@ type Origins struct {
 	// github.com. GitHubToken, if not empty, goes along with requests to it.
 	GitHubAPI, GitHubToken string
 
+	// ReleaseDownloads is the base address of a mirror of https://github.com. Files
+	// whose address begins with that are fetched from there, here and on machines; the
+	// lock keeps the original address. A user and a password in it stay on this machine,
+	// which then sends the files to the others. Empty for no mirror.
+	ReleaseDownloads string
+
 	// PythonIndex is the base address of the package index; empty for that of
 	// pypi.org.
 	PythonIndex string
@@ -65,7 +71,7 @@ type resolver struct {
 
 func newResolver(from *fetcher, lock *Lock, art *artefacts, cacheDir string, note func(string)) *resolver {
 	return &resolver{
-		releases: releases{from: from}, index: index{from: from},
+		releases: releases{from: from, cache: filepath.Join(cacheDir, "releases")}, index: index{from: from},
 		art: art, lock: lock, cacheDir: cacheDir, note: note, tools: toolRecipes(),
 		versions: map[toolKey]versionOrErr{}, kept: map[toolKey]bool{}, warned: map[string]bool{},
 	}
@@ -81,6 +87,7 @@ func (r *resolver) begin(platforms []Platform) {
 func (o Origins) fetcher() *fetcher {
 	return &fetcher{
 		http: o.HTTP, api: cmp.Or(o.GitHubAPI, publicGitHubAPI), token: o.GitHubToken, index: cmp.Or(o.PythonIndex, publicPythonIndex), torch: o.TorchIndex,
+		downloads: o.ReleaseDownloads,
 	}
 }
 
@@ -93,7 +100,13 @@ const maxPassed = 10
 func (r *resolver) version(ctx context.Context, recipe *Recipe, wish string, needs []need, solvable func(version string) error) (string, error) {
 	if exactWish(wish) {
 		set, err := ParseRange(wish)
-		return recipe.Versions.exact(set.Exact()), err
+		if err != nil {
+			return "", err
+		}
+		if recipe.Versions.indirect(wish) {
+			r.note(fmt.Sprintf("looking for %s %s", recipe.Type, wish))
+		}
+		return r.releases.exact(ctx, recipe.Versions, set.Exact())
 	}
 	r.note(fmt.Sprintf("looking for the newest %s", recipe.Type))
 	v := recipe.Versions

@@ -67,6 +67,11 @@ type WorkerWant struct {
 	// Needs are what the machine must have; the zero value needs nothing.
 	Needs Needs
 
+	// Indirect says that the config names a release that stands for another version,
+	// so that its version constraint cannot be compared with an installed version.
+	// It is set where Err is.
+	Indirect bool
+
 	// Err is why there is no way to install it; the other fields are empty then.
 	Err error
 }

@@ -2,6 +2,7 @@ package origintest
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -33,8 +34,12 @@ type Server struct {
 	limited  bool
 	user     *url.Userinfo // who may ask the package index; nil for everybody
 	html     bool          // the package index answers in HTML
-	answers  []fixedAnswer
 	asked    []string
+
+	mirror    bool // the API gives addresses on github.com
+	answers   []fixedAnswer
+	requests  int // to the release API
+	unchanged int // of those, answered with 304
 }
 
 // Release is a release of a repository.
@@ -132,7 +137,7 @@ func (s *Server) Break(f Fault) {
 func (s *Server) Mend() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.faults, s.limited = nil, false
+	s.faults, s.limited, s.answers = nil, false, nil
 }
 
 // LimitRate lets the API answer only those with a token.
@@ -171,9 +176,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer s.mu.Unlock()
 	s.asked = append(s.asked, r.URL.Path)
 	switch path := r.URL.Path; {
-	case s.fixed(w, r), s.fault(w, r):
+	case s.fault(w, r):
 	case s.locked(r):
 		http.Error(w, "who are you?", http.StatusUnauthorized)
+	case s.fixed(w, r):
 	case strings.HasPrefix(path, "/api/repos/"):
 		s.api(w, r, strings.TrimPrefix(path, "/api/repos/"))
 	case strings.HasPrefix(path, "/simple/"):
@@ -184,9 +190,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) api(w http.ResponseWriter, r *http.Request, path string) {
+	s.requests++
+	s.rateHeaders(w.Header())
 	if s.limited && r.Header.Get("Authorization") != "Bearer "+s.token {
 		w.Header().Set("X-RateLimit-Remaining", "0")
-		w.Header().Set("X-RateLimit-Reset", strconv.FormatInt(time.Now().Add(time.Hour).Unix(), 10))
 		answer(w, http.StatusForbidden, map[string]string{"message": "API rate limit exceeded"})
 		return
 	}
@@ -195,30 +202,71 @@ func (s *Server) api(w http.ResponseWriter, r *http.Request, path string) {
 		return
 	}
 	repo, what, _ := strings.Cut(path, "/releases")
-	var list []any
+	var list []Release
 	for _, rel := range slices.Backward(s.releases[repo]) {
 		tag, named := strings.CutPrefix(what, "/tags/")
 		if what == "/latest" && !rel.Draft && !rel.Prerelease || named && tag == rel.Tag {
-			answer(w, http.StatusOK, s.release(repo, rel))
+			s.tagged(w, r, s.release(repo, rel))
 			return
 		}
-		list = append(list, s.release(repo, rel))
+		list = append(list, rel)
 	}
 	if what != "" || len(list) == 0 {
 		answer(w, http.StatusNotFound, map[string]string{"message": "Not Found"})
 		return
 	}
 	per, _ := strconv.Atoi(r.URL.Query().Get("per_page"))
+	per = min(max(per, 1), 100)
 	page, _ := strconv.Atoi(r.URL.Query().Get("page"))
 	from := min(max(page-1, 0)*per, len(list))
-	answer(w, http.StatusOK, list[from:min(from+per, len(list))])
+	to := min(from+per, len(list))
+	if to < len(list) {
+		w.Header().Set("Link", fmt.Sprintf(`<%s/repositories/1/releases?per_page=%d&page=%d>; rel="next"`, s.API(), per, max(page, 1)+1))
+	}
+	pageOf := []any{}
+	for _, rel := range list[from:to] {
+		pageOf = append(pageOf, s.release(repo, rel))
+	}
+	s.tagged(w, r, pageOf)
+}
+
+// rateHeaders sets the headers on the limit of requests.
+func (s *Server) rateHeaders(h http.Header) {
+	const limit = 60
+	h.Set("X-RateLimit-Limit", strconv.Itoa(limit))
+	h.Set("X-RateLimit-Used", strconv.Itoa(s.requests))
+	h.Set("X-RateLimit-Remaining", strconv.Itoa(max(limit-s.requests, 1)))
+	h.Set("X-RateLimit-Reset", strconv.FormatInt(time.Now().Add(time.Hour).Unix(), 10))
+	h.Set("X-RateLimit-Resource", "core")
+}
+
+// tagged answers with JSON and its ETag, or with 304 if the client has the same.
+func (s *Server) tagged(w http.ResponseWriter, r *http.Request, body any) {
+	data, err := json.Marshal(body)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	etag := `W/"` + hexSum(data) + `"`
+	w.Header().Set("ETag", etag)
+	w.Header().Set("Cache-Control", "public, max-age=60, s-maxage=60")
+	if r.Header.Get("If-None-Match") == etag {
+		s.unchanged++
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	_, _ = w.Write(data) // the client sees what it got
 }
 
 func (s *Server) release(repo string, r Release) any {
 	assets := []any{}
 	for _, name := range slices.Sorted(maps.Keys(r.Assets)) {
 		a := map[string]any{
-			"name": name, "size": len(r.Assets[name]), "browser_download_url": s.srv.URL + "/download/" + repo + "/" + r.Tag + "/" + name,
+			"name": name, "label": "", "state": "uploaded", "content_type": "application/gzip", "download_count": 17,
+			"url": s.API() + "/repos/" + repo + "/releases/assets/1", "uploader": map[string]any{"login": "github-actions[bot]", "type": "Bot"},
+			"created_at": "2026-09-24T10:00:00Z", "updated_at": "2026-09-24T10:01:00Z",
+			"size": len(r.Assets[name]), "browser_download_url": s.assetURL(repo, r.Tag, name),
 		}
 		switch {
 		case r.WrongDigest:
@@ -228,12 +276,12 @@ func (s *Server) release(repo string, r Release) any {
 		}
 		assets = append(assets, a)
 	}
-	var published any
-	if !r.Published.IsZero() {
-		published = r.Published.UTC().Format(time.RFC3339)
-	}
+	published := cmp.Or(r.Published, time.Date(2026, 9, 24, 10, 2, 0, 0, time.UTC))
 	return map[string]any{
-		"published_at": published, "tag_name": r.Tag, "draft": r.Draft, "prerelease": r.Prerelease, "assets": assets, "tarball_url": s.API() + "/repos/" + repo + "/tarball/" + r.Tag,
+		"url": s.API() + "/repos/" + repo + "/releases/1", "html_url": s.srv.URL + "/" + repo + "/releases/tag/" + r.Tag, "id": 1,
+		"author": map[string]any{"login": "github-actions[bot]"}, "target_commitish": "master", "name": r.Tag, "immutable": false,
+		"created_at": "2026-09-24T10:00:00Z", "published_at": published.UTC().Format(time.RFC3339), "body": "<details open>\n\nserver : a change (#1)\n\n</details>",
+		"tag_name": r.Tag, "draft": r.Draft, "prerelease": r.Prerelease, "assets": assets, "tarball_url": s.API() + "/repos/" + repo + "/tarball/" + r.Tag,
 	}
 }
 
@@ -289,7 +337,7 @@ func (s *Server) project(w http.ResponseWriter, r *http.Request, name string) {
 }
 
 func (s *Server) download(w http.ResponseWriter, r *http.Request) {
-	data, ok := s.files[r.URL.Path]
+	data, ok := s.files[mirroredPath(r.URL.Path)]
 	if !ok {
 		http.NotFound(w, r)
 		return
@@ -327,29 +375,6 @@ func hexSum(data []byte) string {
 
 // String names the server, for failures.
 func (s *Server) String() string { return fmt.Sprintf("origintest at %s", s.srv.URL) }
-
-// Answer publishes one answer for all paths below a prefix, whatever is asked there. It
-// returns the address of the prefix.
-func (s *Server) Answer(prefix, contentType, body string) string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.answers = append(s.answers, fixedAnswer{prefix, contentType, body})
-	return s.srv.URL + strings.TrimSuffix(prefix, "/")
-}
-
-type fixedAnswer struct{ prefix, contentType, body string }
-
-// fixed sends the answer of [Server.Answer]; false if there is none for the path.
-func (s *Server) fixed(w http.ResponseWriter, r *http.Request) bool {
-	for _, a := range s.answers {
-		if strings.HasPrefix(r.URL.Path, a.prefix) {
-			w.Header().Set("Content-Type", a.contentType)
-			_, _ = io.WriteString(w, a.body)
-			return true
-		}
-	}
-	return false
-}
 
 // fault sends the failure that [Server.Break] asks for on a page; false if none does.
 func (s *Server) fault(w http.ResponseWriter, r *http.Request) bool {

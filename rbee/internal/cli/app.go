@@ -106,7 +106,7 @@ func (a *app) options() (queen.Options, error) {
 		Binaries:          g.Binaries,
 		ReleaseURL:        a.p.Getenv("RBEE_RELEASE_URL"),
 		Origins: pkgmgr.Origins{
-			GitHubAPI: a.p.Getenv("GITHUB_API_URL"), GitHubToken: a.p.Getenv("GITHUB_TOKEN"),
+			GitHubAPI: a.p.Getenv("GITHUB_API_URL"), GitHubToken: a.p.Getenv("GITHUB_TOKEN"), ReleaseDownloads: a.p.Getenv("GITHUB_DOWNLOAD_URL"),
 			PythonIndex: cmp.Or(a.p.Getenv("UV_DEFAULT_INDEX"), a.p.Getenv("UV_INDEX_URL"), a.p.Getenv("PIP_INDEX_URL")),
 			TorchIndex:  a.p.Getenv("RBEE_TORCH_INDEX"),
 		},

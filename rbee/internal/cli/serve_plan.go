@@ -62,7 +62,8 @@ func (c *serveCmd) plan(a *app, paths queen.Paths, m machine) servicePlan {
 // carried are the variables that a queen looks at and that are no secrets by
 // themselves.
 var carried = []string{
-	"RBEE_HOME", "RBEE_RELEASE_URL", "GITHUB_API_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL", "RBEE_TORCH_INDEX",
+	"RBEE_HOME", "RBEE_RELEASE_URL", "GITHUB_API_URL", "GITHUB_DOWNLOAD_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL",
+	"RBEE_TORCH_INDEX",
 	"XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME", "SSL_CERT_FILE", "SSL_CERT_DIR",
 	"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
 }

@@ -95,7 +95,7 @@ func TestServiceEnvironment(t *testing.T) {
 		caution string // part of the one there is; empty: none
 	}{
 		"paths":                          {linux, "XDG_STATE_HOME=/x RBEE_HOME=/r HTTPS_PROXY=http://proxy:3128", "HTTPS_PROXY RBEE_HOME XDG_STATE_HOME", ""},
-		"mirrors":                        {linux, "UV_INDEX_URL=https://i/simple PIP_INDEX_URL=https://p RBEE_RELEASE_URL=https://r GITHUB_API_URL=https://g", "GITHUB_API_URL PIP_INDEX_URL RBEE_RELEASE_URL UV_INDEX_URL", ""},
+		"mirrors":                        {linux, "UV_INDEX_URL=https://i/simple PIP_INDEX_URL=https://p RBEE_RELEASE_URL=https://r GITHUB_API_URL=https://g GITHUB_DOWNLOAD_URL=https://d", "GITHUB_API_URL GITHUB_DOWNLOAD_URL PIP_INDEX_URL RBEE_RELEASE_URL UV_INDEX_URL", ""},
 		"not the queen's":                {linux, "EDITOR=vi RBEE_API_KEY=rbee_1 HF_TOKEN=hf_1 RBEE_QUEEN=http://q", "", ""},
 		"a token":                        {linux, "GITHUB_TOKEN=ghp_secret", "", "systemctl --user edit rbee-queen"},
 		"a token, mac":                   {mac, "GITHUB_TOKEN=ghp_secret", "", "launchctl setenv GITHUB_TOKEN"},
