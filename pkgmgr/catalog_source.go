@@ -26,17 +26,12 @@ func (c *recipeCheck) source(e *sourceEntry, versions *Versions) Source {
 		Arch:    c.oneOf(e.Arch, "arch", knownArch),
 		Libc:    c.oneOf(e.Libc, "libc", knownLibc),
 		Glibc:   c.number(e.Glibc, "glibc"),
-		GPU:     c.oneOf(e.GPU, "gpu", knownGPU),
-		Driver:  c.number(e.Driver, "driver"),
-		Compute: c.number(e.Compute, "compute"),
 		Entry:   e.Entry.V, Pos: Pos(e.Pos),
 	}
 	if e.Name.Set && !sourceName.MatchString(e.Name.V) {
 		c.report(e.Name.Pos, "expected lower-case letters, digits, dot, dash and underscore", "%q is no name for a source", e.Name.V)
 	}
-	if (e.Driver.Set || e.Compute.Set) && !e.GPU.Set {
-		c.report(e.Pos, "such as gpu: nvidia", "the source has driver or compute without gpu")
-	}
+	c.conditions(e, &s)
 	switch origins := originsOf(&e.artefactEntry, e.Builtin, e.Steps.Pos.Line > 0); {
 	case len(origins) != 1:
 		c.report(e.Pos, "expected exactly one of builtin, file, url and steps", "the source has %s", oneOrMore(origins))
@@ -170,6 +165,7 @@ func (c *recipeCheck) python(v *strict.Value[pythonEntry]) Step {
 	if e.Torch.Set && !torchBackend.MatchString(e.Torch.V) {
 		c.report(e.Torch.Pos, "expected cpu, xpu, or such as cu128 or rocm6.4", "%q is no torch backend", e.Torch.V)
 	}
+	p.Indexes = c.indexes(e.Indexes.V)
 	into := "venv"
 	if e.Into.Set {
 		into = e.Into.V

@@ -189,7 +189,7 @@ func TestParseRecipeProblems(t *testing.T) {
 		{src("version: v1, url: ftp://h/x, sha256: " + sum), `3:22 "ftp://h/x" is not the address of a download`},
 		{src("version: v1, url: 'https://u:hunter2@h/x', sha256: " + sum), "3:22 url has a user name or password"},
 		{plain + "latest: \"2\"\n", `4:9 no source has the version "2" (expected one of 1)`},
-		{plain + "start: {args: [\"{prot}\"]}\n", "4:16 unknown placeholder {prot} (known are {context}, {context_total}, {device_count}, {devices}, {entry}, {host}, {model}, {model_file}, {model_path}, {model_sha256}, {parallel}, {payload}, {port}, {state})"},
+		{plain + "start: {args: [\"{prot}\"]}\n", "4:16 unknown placeholder {prot} (known are {context}, {context_total}, {cuda_home}, {device_count}, {devices}, {entry}, {host}, {model}, {model_file}, {model_path}, {model_sha256}, {parallel}, {payload}, {port}, {state})"},
 		{plain + "start: {env: {A B: c}}\n", `4:20 "A B" is not the name of a variable`},
 		{plain + "ready: {path: health}\n", `4:15 ready.path "health" does not begin with a slash`},
 		{plain + "ready: {path: /h, status: 9}\n", "4:27 ready.status 9 is not an HTTP status"},
