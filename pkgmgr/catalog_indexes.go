@@ -31,7 +31,7 @@ func (c *recipeCheck) indexes(all []indexEntry) []Index {
 		u, err := url.Parse(placeholder.ReplaceAllString(e.URL.V, "x"))
 		switch {
 		case !e.URL.Set:
-		case err != nil || u.Scheme != "https" || u.Hostname() == "":
+		case err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "":
 			c.report(e.URL.Pos, "expected https://host/path", "invalid index %q", redacted(u, e.URL.V))
 		case u.User != nil:
 			c.report(e.URL.Pos, "remove the part before the @", "the index has a user name or password")
