@@ -25,13 +25,13 @@ func (d *Detector) amd(ctx context.Context, cards []card) []Device {
 	}
 	switch {
 	case len(devices) > 0:
-		return devices
+		return d.sharedMemory(devices, cards)
 	case len(cards) == 0:
 		return nil // a tool without a card is no device
 	case err != nil && !missing(err):
 		return broken(AMD, cards, err.Error())
 	}
-	return amdKernelDevices(cards)
+	return d.sharedMemory(amdKernelDevices(cards), cards)
 }
 
 // amdKernelDevices reads amdgpu's files; see

@@ -69,8 +69,9 @@ type Device struct {
 	MemoryUsed *uint64 `json:"memory_used,omitempty"`
 	MemoryFree *uint64 `json:"memory_free,omitempty"`
 	// Unified is true where the memory is the machine's own, shared with the CPU:
-	// Apple's, and NVIDIA's on boards such as the GB10, whose tool does not say how
-	// much there is.
+	// Apple's, NVIDIA's on boards such as the GB10, whose tool does not say how
+	// much there is, and AMD's in processors (APUs). The memory of an APU is its
+	// carve-out together with what the driver may lend it of main memory (GTT).
 	Unified bool `json:"unified,omitempty"`
 
 	// Driver is the version of the kernel driver, such as "570.86.15".

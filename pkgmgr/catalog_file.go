@@ -65,6 +65,12 @@ type sourceEntry struct {
 	Compute strict.Value[string]      `key:"compute" like:"\"7.5\""`
 	Steps   strict.Value[[]stepEntry] `key:"steps"`
 
+	ComputeMax strict.Value[string]                 `key:"compute_max" like:"\"12.0\""`
+	Native     strict.Value[[]strict.Value[string]] `key:"native" like:"[\"8.6\", \"8.9\"]"`
+	PTXDriver  strict.Value[string]                 `key:"ptx_driver" like:"\"570\""`
+	ROCm       strict.Value[string]                 `key:"rocm" like:"\"10\""`
+	Libraries  strict.Value[[]strict.Value[string]] `key:"libraries" like:"[libvulkan.so.1]"`
+
 	// One step, written without a list.
 	Builtin strict.Value[string] `key:"builtin" like:"echo"`
 	artefactEntry
@@ -106,17 +112,11 @@ type pythonEntry struct {
 	Requirements strict.Value[string]                 `key:"requirements" like:"requirements.txt"`
 	Torch        strict.Value[string]                 `key:"torch" like:"cu128"`
 	Prerelease   strict.Value[bool]                   `key:"prerelease" like:"true"`
+	Indexes      strict.Value[[]indexEntry]           `key:"indexes"`
 	Into         strict.Value[string]                 `key:"into" like:"venv"`
 	Overrides    strict.Value[[]strict.Value[string]] `key:"overrides" like:"[\"torch==2.9.0\"]"`
 	Constraints  strict.Value[[]strict.Value[string]] `key:"constraints" like:"[\"numpy<3\"]"`
-	Indexes      strict.Value[[]indexEntry]           `key:"indexes"`
 	ExcludeNewer strict.Value[string]                 `key:"exclude_newer" like:"\"2025-10-31\""`
-}
-
-type indexEntry struct {
-	Pos      strict.Pos
-	URL      strict.Value[string]                 `key:"url,required" like:"https://example.com/simple"`
-	Packages strict.Value[[]strict.Value[string]] `key:"packages,required" like:"[torch]"`
 }
 
 type startEntry struct {

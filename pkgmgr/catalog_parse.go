@@ -42,7 +42,7 @@ var (
 	knownAPI     = []string{APIOpenAI, APIComfyUI}
 	knownFormat  = []string{"gguf", "safetensors"}
 	startWords   = []string{
-		"context", "context_total", "device_count", "devices", "entry", "host", "model", "model_file", "model_path", "model_sha256",
+		"context", "context_total", "cuda_home", "device_count", "devices", "entry", "host", "model", "model_file", "model_path", "model_sha256",
 		"parallel", "payload", "port", "state",
 	}
 	sourceWords = []string{"arch", "os", "version"}

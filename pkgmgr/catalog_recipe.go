@@ -108,9 +108,21 @@ type Source struct {
 	OS, Arch, Libc, Glibc string
 
 	// GPU is the vendor of an accelerator that the machine must have, "any" for
-	// one of whatever vendor; empty for none. Driver and Compute are the oldest
+	// one of whatever vendor; empty for none, and [wire.NoGPU] for a build that
+	// does not use any. Driver and Compute are the oldest
 	// driver and the lowest compute capability of such an accelerator.
 	GPU, Driver, Compute string
+
+	// ComputeMax, Native and PTXDriver are as in [wire.DeviceNeeds].
+	ComputeMax string
+	Native     []string
+	PTXDriver  string
+
+	// ROCm is the version of ROCm that the machine must have, as far as it must
+	// agree, such as "10"; empty for none. Libraries are shared libraries that it
+	// must have, of [wire.ProbedLibraries].
+	ROCm      string
+	Libraries []string
 
 	// Steps make the worker's payload. Entry is the program's slash-separated
 	// path there; empty for a server inside rbee and for a single file.
@@ -201,16 +213,6 @@ type Python struct {
 // ExcludeNewerNever is the value of [Python].ExcludeNewer for the newest packages.
 const ExcludeNewerNever = "never"
 
-// Index is a further package index of an environment.
-type Index struct {
-	// URL is the address of its list of packages, without a user or a password.
-	URL string
-
-	// Packages are those that are taken from it. Such an index need not record upload
-	// dates.
-	Packages []string
-}
-
 // pinned reports whether everything that the source installs stands in the recipe
 // itself, so that no lock is needed to get the same again.
 func (s *Source) pinned() bool {
@@ -245,6 +247,7 @@ func (s *Source) here() bool {
 //	{device_count}  how many those are
 //	{context}       the length of context of one request, in tokens: what was asked
 //	                for, or what memory was counted with; 0 if neither is known
+//	{cuda_home}     the directory of the machine's CUDA toolkit; empty if it has none
 //	{context_total} the same over all requests at once, for engines that divide it
 //	{parallel}      how many requests it shall serve at once; 1 if nothing was said
 //
@@ -302,6 +305,9 @@ func (r *Recipe) Launch(s *Source) *wire.Launch {
 		Args: args, Env: env, Links: r.Start.Links, Prepare: r.Start.Prepare, Serves: r.Start.Serves,
 		ReadyPath: r.Ready.Path, ReadyStatus: r.Ready.Status,
 		StallSeconds: r.Ready.Stall.Seconds(), GraceSeconds: r.Grace.Seconds(), GPU: r.Needs.GPU, Formats: r.Formats,
+	}
+	if s != nil {
+		l.Devices = s.deviceNeeds()
 	}
 	if r.API != APIOpenAI {
 		l.API = r.API

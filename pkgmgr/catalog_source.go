@@ -26,17 +26,12 @@ func (c *recipeCheck) source(e *sourceEntry, versions *Versions) Source {
 		Arch:    c.oneOf(e.Arch, "arch", knownArch),
 		Libc:    c.oneOf(e.Libc, "libc", knownLibc),
 		Glibc:   c.number(e.Glibc, "glibc"),
-		GPU:     c.oneOf(e.GPU, "gpu", knownGPU),
-		Driver:  c.number(e.Driver, "driver"),
-		Compute: c.number(e.Compute, "compute"),
 		Entry:   e.Entry.V, Pos: Pos(e.Pos),
 	}
 	if e.Name.Set && !sourceName.MatchString(e.Name.V) {
 		c.report(e.Name.Pos, "expected lower-case letters, digits, dot, dash and underscore", "%q is no name for a source", e.Name.V)
 	}
-	if (e.Driver.Set || e.Compute.Set) && !e.GPU.Set {
-		c.report(e.Pos, "such as gpu: nvidia", "the source has driver or compute without gpu")
-	}
+	c.conditions(e, &s)
 	switch origins := originsOf(&e.artefactEntry, e.Builtin, e.Steps.Pos.Line > 0); {
 	case len(origins) != 1:
 		c.report(e.Pos, "expected exactly one of builtin, file, url and steps", "the source has %s", oneOrMore(origins))
@@ -156,9 +151,6 @@ func (c *recipeCheck) python(v *strict.Value[pythonEntry]) Step {
 	p := &Python{Version: c.number(e.Version, "version"), Requirements: e.Requirements.V, Torch: e.Torch.V, Prerelease: e.Prerelease.V}
 	p.Packages = c.requirements(e.Packages)
 	p.Overrides, p.Constraints = c.requirements(e.Overrides), c.requirements(e.Constraints)
-	for i := range e.Indexes.V {
-		p.Indexes = append(p.Indexes, c.index(&e.Indexes.V[i]))
-	}
 	if p.ExcludeNewer = e.ExcludeNewer.V; e.ExcludeNewer.Set && p.ExcludeNewer != ExcludeNewerNever {
 		if _, err := parseDate(p.ExcludeNewer); err != nil {
 			c.report(e.ExcludeNewer.Pos, "expected a date such as 2025-10-31, or "+ExcludeNewerNever, "invalid exclude_newer %q", p.ExcludeNewer)
@@ -173,6 +165,7 @@ func (c *recipeCheck) python(v *strict.Value[pythonEntry]) Step {
 	if e.Torch.Set && !torchBackend.MatchString(e.Torch.V) {
 		c.report(e.Torch.Pos, "expected cpu, xpu, or such as cu128 or rocm6.4", "%q is no torch backend", e.Torch.V)
 	}
+	p.Indexes = c.indexes(e.Indexes.V)
 	into := "venv"
 	if e.Into.Set {
 		into = e.Into.V
@@ -192,27 +185,6 @@ func (c *recipeCheck) requirements(v strict.Value[[]strict.Value[string]]) []str
 		all = append(all, pkg.V)
 	}
 	return all
-}
-
-// index checks a further package index.
-func (c *recipeCheck) index(e *indexEntry) Index {
-	x := Index{URL: e.URL.V}
-	c.placeholders(e.URL, c.words)
-	u, err := url.Parse(placeholder.ReplaceAllString(e.URL.V, "x"))
-	switch {
-	case !e.URL.Set:
-	case err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || strings.ContainsAny(e.URL.V, " \t"):
-		c.report(e.URL.Pos, "expected https://host/path", "invalid url %q of an index", redacted(u, e.URL.V))
-	case u.User != nil:
-		c.report(e.URL.Pos, "remove what stands before the @", "the url of an index has a user name or password")
-	}
-	for _, name := range e.Packages.V {
-		if name.Set && !packageName.MatchString(name.V) {
-			c.report(name.Pos, "expected letters, digits, dot, dash and underscore", "invalid package name %q", name.V)
-		}
-		x.Packages = append(x.Packages, name.V)
-	}
-	return x
 }
 
 func (c *recipeCheck) into(v strict.Value[string]) {

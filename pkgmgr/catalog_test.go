@@ -189,7 +189,7 @@ func TestParseRecipeProblems(t *testing.T) {
 		{src("version: v1, url: ftp://h/x, sha256: " + sum), `3:22 "ftp://h/x" is not the address of a download`},
 		{src("version: v1, url: 'https://u:hunter2@h/x', sha256: " + sum), "3:22 url has a user name or password"},
 		{plain + "latest: \"2\"\n", `4:9 no source has the version "2" (expected one of 1)`},
-		{plain + "start: {args: [\"{prot}\"]}\n", "4:16 unknown placeholder {prot} (known are {context}, {context_total}, {device_count}, {devices}, {entry}, {host}, {model}, {model_file}, {model_path}, {model_sha256}, {parallel}, {payload}, {port}, {state})"},
+		{plain + "start: {args: [\"{prot}\"]}\n", "4:16 unknown placeholder {prot} (known are {context}, {context_total}, {cuda_home}, {device_count}, {devices}, {entry}, {host}, {model}, {model_file}, {model_path}, {model_sha256}, {parallel}, {payload}, {port}, {state})"},
 		{plain + "start: {env: {A B: c}}\n", `4:20 "A B" is not the name of a variable`},
 		{plain + "ready: {path: health}\n", `4:15 ready.path "health" does not begin with a slash`},
 		{plain + "ready: {path: /h, status: 9}\n", "4:27 ready.status 9 is not an HTTP status"},
@@ -304,30 +304,31 @@ func TestChooseByMachine(t *testing.T) {
 	}
 	old := Platform{OS: "linux", Arch: "amd64", Libc: "glibc", LibcVersion: "2.27"}
 	linux := Platform{OS: "linux", Arch: "amd64", Libc: "glibc", LibcVersion: "2.36"}
-	bullseye, jammy := linux, linux
-	bullseye.LibcVersion, jammy.LibcVersion = "2.31", "2.35"
+	bullseye, jammy, noble := linux, linux, linux
+	bullseye.LibcVersion, jammy.LibcVersion, noble.LibcVersion = "2.31", "2.35", "2.39"
 	for _, tt := range []struct {
 		typ, version string
 		p            Platform
 		devices      []wire.Device
 		want, reason string // of an error, in reason, with want empty
 	}{
-		{"llama-cpp", "b9", linux, nvidia("580.65.06", "9.0"), "cuda-13", "RTX, driver 580.65.06"},
-		{"llama-cpp", "b9", linux, nvidia("570.1", "9.0"), "cuda-12", "RTX, driver 570.1; not cuda-13: driver 570.1 is older than 580"},
-		{"llama-cpp", "b9", linux, nvidia("470.1", "9.0"), "vulkan", "RTX, driver 470.1; not cuda-13: driver 470.1 is older than 580, not cuda-12: driver 470.1 is older than 525, not rocm: no AMD GPU is found"},
-		{"llama-cpp", "b9", linux, []wire.Device{{Vendor: "amd"}}, "rocm", "AMD GPU; not cuda-13: no NVIDIA GPU is found, not cuda-12: no NVIDIA GPU is found"},
-		{"llama-cpp", "b9", linux, nil, "cpu", "not cuda-13: no NVIDIA GPU is found, not cuda-12: no NVIDIA GPU is found, not rocm: no AMD GPU is found, not vulkan: no GPU is found"},
+		{"llama-cpp", "b9", noble, nvidia("580.65.06", "9.0"), "cuda-13", "RTX, driver 580.65.06"},
+		{"llama-cpp", "b9", noble, nvidia("570.1", "9.0"), "cuda-12", "RTX, driver 570.1; not cuda-13: driver 570.1 is older than 580"},
+		{"llama-cpp", "b9", noble, nvidia("470.1", "8.9"), "vulkan", "RTX, driver 470.1; not cuda-13: driver 470.1 is older than 580, not cuda-12: driver 470.1 is older than 525, not rocm: no AMD GPU is found, not sycl: no Intel GPU is found"},
+		{"llama-cpp", "b9", noble, nvidia("535.1", "9.0"), "vulkan", "RTX, driver 535.1; not cuda-13: driver 535.1 is older than 580, not cuda-12: driver 535.1 is older than 570, which compute capability 9.0 needs, not rocm: no AMD GPU is found, not sycl: no Intel GPU is found"},
+		{"llama-cpp", "b9", noble, []wire.Device{{Vendor: "amd"}}, "rocm", "AMD GPU; not cuda-13: no NVIDIA GPU is found, not cuda-12: no NVIDIA GPU is found"},
+		{"llama-cpp", "b9", noble, nil, "cpu", "not cuda-13: no NVIDIA GPU is found, not cuda-12: no NVIDIA GPU is found, not rocm: no AMD GPU is found, not sycl: no Intel GPU is found, not vulkan: no GPU is found, not openvino: no Intel GPU is found"},
 		{"llama-cpp", "b9", Platform{OS: "darwin", Arch: "arm64"}, nil, "metal", ""},
-		{"llama-cpp", "b9", jammy, nvidia("580.65.06", "9.0"), "cuda-13", "RTX, driver 580.65.06"},
-		{"llama-cpp", "b9", bullseye, nil, "", "worker llama-cpp b9 does not run there: cuda-13: glibc 2.31 is older than 2.35; cuda-12: glibc 2.31 is older than 2.35; rocm: glibc 2.31 is older than 2.35; vulkan: glibc 2.31 is older than 2.35; cpu: glibc 2.31 is older than 2.35"},
-		{"llama-cpp", "b9", Platform{OS: "linux", Arch: "arm64", Libc: "glibc", LibcVersion: "2.35"}, nil, "", "worker llama-cpp b9 does not run there: vulkan: glibc 2.35 is older than 2.39; cpu: glibc 2.35 is older than 2.39"},
+		{"llama-cpp", "b9", jammy, nvidia("580.65.06", "9.0"), "cuda-12", "RTX, driver 580.65.06; not cuda-13: glibc 2.35 is older than 2.38"},
+		{"llama-cpp", "b9", bullseye, nil, "", "worker llama-cpp b9 does not run there: cuda-13: glibc 2.31 is older than 2.38; cuda-12: glibc 2.31 is older than 2.35; rocm: glibc 2.31 is older than 2.39; sycl: glibc 2.31 is older than 2.39; vulkan: glibc 2.31 is older than 2.35; openvino: glibc 2.31 is older than 2.39; cpu: glibc 2.31 is older than 2.35"},
+		{"llama-cpp", "b9", Platform{OS: "linux", Arch: "arm64", Libc: "glibc", LibcVersion: "2.35"}, nil, "", "worker llama-cpp b9 does not run there: cuda-13: glibc 2.35 is older than 2.38; vulkan: glibc 2.35 is older than 2.39; cpu: glibc 2.35 is older than 2.39"},
 		{"ollama", "0.30.0", linux, nvidia("580", "9.0"), "cuda", "RTX, driver 580"},
 		{"ollama", "0.30.0", linux, nvidia("535", "9.0"), "linux", "not cuda: driver 535 is older than 550, not rocm: no AMD GPU is found"},
 		{"ollama", "0.30.0", linux, []wire.Device{{Vendor: "amd"}}, "rocm", "AMD GPU; not cuda: no NVIDIA GPU is found"},
 		{"ollama", "0.30.0", old, nil, "", "worker ollama 0.30.0 does not run there: cuda: glibc 2.27 is older than 2.28; rocm: glibc 2.27 is older than 2.28; linux: glibc 2.27 is older than 2.28"},
 		{"vllm", "0.24.0", linux, nvidia("580", "9.0"), "cuda-13", "RTX, driver 580"},
-		{"vllm", "0.24.0", linux, nvidia("570", "9.0"), "", "worker vllm 0.24.0 does not run there: cuda-13: driver 570 is older than 580"},
-		{"vllm", "0.20.2", bullseye, nvidia("580", "9.0"), "", "worker vllm 0.20.2 does not run there: cuda-13: glibc 2.31 is older than 2.35"},
+		{"vllm", "0.24.0", linux, nvidia("570", "9.0"), "cuda-12.9", "RTX, driver 570; not cuda-13: driver 570 is older than 580"},
+		{"vllm", "0.20.2", bullseye, nvidia("580", "9.0"), "", "worker vllm 0.20.2 does not run there: cuda-13: glibc 2.31 is older than 2.35; cuda-12.9: glibc 2.31 is older than 2.35; rocm: glibc 2.31 is older than 2.35"},
 		{"vllm", "0.21.0", bullseye, nvidia("580", "9.0"), "cuda-13", "RTX, driver 580"},
 		{"vllm", "0.19.1", bullseye, nvidia("570", "9.0"), "cuda-12", "RTX, driver 570"},
 		{"vllm", "0.9", linux, nvidia("580", "6.1"), "", "worker vllm 0.9 does not run there: cuda-12: RTX has compute capability 6.1, 7.5 is needed"},
@@ -335,7 +336,7 @@ func TestChooseByMachine(t *testing.T) {
 		{"vllm", "0.9", linux, []wire.Device{{Vendor: "nvidia", Error: "version mismatch"}}, "", "worker vllm 0.9 does not run there: cuda-12: the driver of the NVIDIA GPU fails: version mismatch"},
 		{"sglang", "0.5.20", linux, nvidia("570", "9.0"), "", "worker sglang 0.5.20 does not run there: cuda-13: driver 570 is older than 580"},
 		{"sglang", "0.5.19", linux, nvidia("570", "9.0"), "cuda-12", "RTX, driver 570"},
-		{"comfyui", "0.3.62", linux, nil, "cpu", "not cuda-13: no NVIDIA GPU is found, not cuda-12: no NVIDIA GPU is found, not rocm: no AMD GPU is found"},
+		{"comfyui", "0.3.62", linux, nil, "cpu", "not cuda-13: no NVIDIA GPU is found, not cuda-12: no NVIDIA GPU is found, not cuda-12.8: no NVIDIA GPU is found, not rocm: no AMD GPU is found, not xpu: no Intel GPU is found"},
 	} {
 		r, _ := BuiltinCatalog().Recipe(tt.typ)
 		got, err := r.Choose(tt.version, Machine{Platform: tt.p, Devices: tt.devices, DevicesKnown: true}, "")

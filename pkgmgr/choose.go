@@ -19,6 +19,11 @@ type Machine struct {
 	// Devices are its accelerators; DevicesKnown tells whether they were asked for.
 	Devices      []wire.Device
 	DevicesKnown bool
+
+	// Libraries and ROCm are as in [wire.State]: nil Libraries means that nobody
+	// looked for either.
+	Libraries []string
+	ROCm      string
 }
 
 // Choice is a source that fits a machine.
@@ -144,7 +149,7 @@ func (r *Recipe) Choose(version string, m Machine, rbeeVersion string) (Choice, 
 		if !s.fitsPlatform(m.Platform) {
 			continue
 		}
-		if s.GPU != "" && !m.DevicesKnown {
+		if s.needsGPU() && !m.DevicesKnown {
 			return Choice{}, ErrDevicesUnknown
 		}
 		ok, why := s.fitsMachine(m)
@@ -184,7 +189,7 @@ func (r *Recipe) has(s *Source, version, rbeeVersion string) bool {
 // dependsOnDevices reports whether the choice among sources needs to know the
 // machine's accelerators.
 func (r *Recipe) dependsOnDevices() bool {
-	return slices.ContainsFunc(r.Sources, func(s Source) bool { return s.GPU != "" })
+	return slices.ContainsFunc(r.Sources, func(s Source) bool { return s.needsGPU() })
 }
 
 // unique drops repetitions and keeps the order.
@@ -217,10 +222,15 @@ func (s *Source) fitsMachine(m Machine) (ok bool, why string) {
 	if wrong := oldGlibc(s.Glibc, m.Platform); wrong != "" {
 		return false, wrong
 	}
-	if s.GPU == "" {
-		return true, ""
+	if s.needsGPU() {
+		if ok, why = fitsDevices(s.deviceNeeds(), 0, m.Devices); !ok {
+			return false, why
+		}
 	}
-	return fitsDevice(Needs{GPU: s.GPU, Driver: s.Driver, Compute: s.Compute}, m.Devices)
+	if wrong := s.missing(m); wrong != "" {
+		return false, wrong
+	}
+	return true, why
 }
 
 // oldGlibc says that the machine's glibc is too old, or nothing.
@@ -229,37 +239,6 @@ func oldGlibc(oldest string, p Platform) string {
 		return ""
 	}
 	return fmt.Sprintf("glibc %s is older than %s", p.LibcVersion, oldest)
-}
-
-// fitsDevice looks for one accelerator that has what is needed. why is what was
-// found, or what is wrong with the one that comes nearest.
-func fitsDevice(n Needs, devices []wire.Device) (ok bool, why string) {
-	kind := "GPU"
-	if n.GPU != "any" {
-		kind = gpuName(n.GPU) + " GPU"
-	}
-	why = "no " + kind + " is found"
-	for _, d := range devices {
-		if n.GPU != "any" && d.Vendor != n.GPU {
-			continue
-		}
-		name := cmp.Or(d.Name, gpuName(d.Vendor)+" GPU")
-		switch {
-		case d.Error != "":
-			why = fmt.Sprintf("the driver of the %s GPU fails: %s", gpuName(d.Vendor), d.Error)
-		case n.Driver != "" && d.Driver == "":
-			why = "the driver's version is not known"
-		case n.Driver != "" && CompareVersions(d.Driver, n.Driver) < 0:
-			why = fmt.Sprintf("driver %s is older than %s", d.Driver, n.Driver)
-		case n.Compute != "" && d.Compute != "" && CompareVersions(d.Compute, n.Compute) < 0:
-			why = fmt.Sprintf("%s has compute capability %s, %s is needed", name, d.Compute, n.Compute)
-		case n.GPUMemory > 0 && d.MemoryBytes > 0 && d.MemoryBytes < uint64(n.GPUMemory):
-			why = fmt.Sprintf("the largest GPU has %s, %s is needed", bytesText(mostMemory(n.GPU, devices)), bytesText(uint64(n.GPUMemory)))
-		default:
-			return true, strings.TrimSuffix(name+", driver "+d.Driver, ", driver ")
-		}
-	}
-	return false, why
 }
 
 func mostMemory(vendor string, devices []wire.Device) (most uint64) {

@@ -38,25 +38,18 @@ func unmet(n Needs, s *State) []string {
 		lack("%s", old)
 	}
 	if n.GPU != "" && s.DevicesKnown {
-		if ok, why := fitsDevice(n, s.Devices); !ok {
+		if ok, why := fitsDevices(&wire.DeviceNeeds{Vendor: n.GPU, Driver: n.Driver, Compute: n.Compute}, n.GPUMemory, s.Devices); !ok {
 			lack("%s", why)
 		}
 	}
 	if s.Commands != nil {
 		for _, c := range n.Commands {
 			if !slices.Contains(s.Commands, c) {
-				lack("%s is not on its PATH%s", c, commandUse[c])
+				lack("%s is not on its PATH%s", c, after(": ", installHints[c]))
 			}
 		}
 	}
 	return lacks
-}
-
-// commandUse says what a program is for, where people ask.
-var commandUse = map[string]string{
-	"cc":   ": engines compile kernels with a C compiler when they start (install gcc or clang)",
-	"c++":  ": engines compile kernels with a C++ compiler when they start (install g++ or clang)",
-	"nvcc": ": kernels are compiled with the CUDA toolkit",
 }
 
 // diskNeed is how many bytes an install takes: what the recipe says, or at least

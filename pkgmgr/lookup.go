@@ -104,7 +104,7 @@ func (l *lookup) worker(ctx context.Context, hive string, w Worker, s *State, wa
 }
 
 func machineOf(s *State) Machine {
-	return Machine{Platform: s.Platform, Devices: s.Devices, DevicesKnown: s.DevicesKnown}
+	return Machine{Platform: s.Platform, Devices: s.Devices, DevicesKnown: s.DevicesKnown, Libraries: s.Libraries, ROCm: s.ROCm}
 }
 
 // stays reports whether a hold counts. One from before holds had a wish is for

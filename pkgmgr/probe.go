@@ -14,8 +14,8 @@ import (
 
 // probeScript reads a machine in one command. Where rbee is installed it becomes
 // `rbee hive inspect`; else it writes a record of the same shape with schema 0
-// from what a POSIX shell can find out. The three %s stand for whether accelerators
-// are asked for, the arguments of inspect, and the names of commands.
+// from what a POSIX shell can find out. The four %s stand for whether accelerators
+// are asked for, the arguments of inspect, and the names of commands and libraries.
 //
 // Values go through q, which makes them safe inside a JSON string. Accelerators are
 // those that package gpu sees, so that an install decides as the installed rbee will.
@@ -56,13 +56,55 @@ if [ -r /proc/mounts ]; then
 		fi
 	done </proc/mounts
 fi
+root=
 commands=
 for c in %s; do
-	command -v "$c" >/dev/null 2>&1 && commands="$commands${commands:+,}\"$c\""
+	if command -v "$c" >/dev/null 2>&1 || { [ "$c" = nvcc ] && { [ -x "${CUDA_HOME:-/}/bin/nvcc" ] || [ -x "$root/usr/local/cuda/bin/nvcc" ]; }; }; then
+		commands="$commands${commands:+,}\"$c\""
+	fi
 done
 libc=
 for f in /lib/ld-musl-*; do [ -e "$f" ] && libc=musl; done
 [ -n "$libc" ] || libc=$(getconf GNU_LIBC_VERSION 2>/dev/null)
+libraries=null rocm=
+if [ -n "$libc" ] && [ "$(uname -s)" = Linux ]; then
+	libraries=
+	lookup() { # is $1 in one of the directories after it?
+		file=$1
+		shift
+		for dir in "$@"; do
+			[ -e "$dir/$file" ] && return 0
+		done
+		return 1
+	}
+	dirs=
+	for f in "$root"/etc/ld.so.conf.d/*.conf "$root/etc/ld.so.conf"; do
+		[ -r "$f" ] && while read -r dir || [ -n "$dir" ]; do
+			case $dir in /*) dirs="$dirs:$root$dir" ;; esac
+		done <"$f"
+	done
+	for dir in /lib/x86_64-linux-gnu /usr/lib/x86_64-linux-gnu /lib/aarch64-linux-gnu /usr/lib/aarch64-linux-gnu \
+		/lib64 /usr/lib64 /lib /usr/lib /usr/local/lib; do
+		dirs="$dirs:$root$dir"
+	done
+	dirs="$dirs:${LD_LIBRARY_PATH:-}"
+	for l in %s; do
+		if (IFS=:; set -f; lookup "$l" $dirs); then
+			libraries="$libraries${libraries:+,}\"$l\""
+		fi
+	done
+	libraries="[$libraries]"
+	[ -r "$root/opt/rocm/.info/version" ] && read -r rocm <"$root/opt/rocm/.info/version"
+	rocm=${rocm%%%%[!0-9.]*}
+	if [ -z "$rocm" ]; then
+		for d in "$root"/opt/rocm-*; do
+			v=${d##*/rocm-}
+			case $v in ''|*[!0-9.]*) continue ;; esac
+			# By name, 10.0 comes before 7.2; the names of one major version are in order.
+			if [ -z "$rocm" ] || [ "${v%%%%.*}" -ge "${rocm%%%%.*}" ]; then rocm=$v; fi
+		done
+	fi
+fi
 workers=
 for f in "$R"/workers/rbee-worker-*; do
 	[ -e "$f" ] || [ -L "$f" ] || continue
@@ -87,6 +129,13 @@ if [ "$ask_devices" = 1 ]; then
 			[ -r "$d/product_name" ] && read -r name <"$d/product_name"
 			[ -r "$d/mem_info_vram_total" ] && read -r memory <"$d/mem_info_vram_total"
 			case $memory in *[!0-9]*) memory= ;; esac
+			case $id in
+			0x1[1-9a-f]??|0x9[89a-f]??) # it is in the processor, and the driver lends it main memory
+				lent=
+				[ -r "$d/mem_info_gtt_total" ] && read -r lent <"$d/mem_info_gtt_total"
+				case $lent in ''|*[!0-9]*) ;; *) memory=$((${memory:-0} + lent)) ;; esac
+				;;
+			esac
 			if [ -e "$pci/drivers/amdgpu/$bus" ]; then
 				add amd "${name:-AMD GPU $id}" "$memory"
 			else
@@ -128,9 +177,9 @@ if [ "$ask_devices" = 1 ]; then
 else
 	known=false
 fi
-printf '\036{"schema":0,"os":"%%s","arch":"%%s","libc":"%%s","hostname":"%%s","user":"%%s","home":"%%s","missing_dirs":[%%s],"disk_free":%%s,"noexec":"%%s","commands":[%%s],"rbee":%%s,"broken":"%%s","workers":[%%s],"devices":[%%s],"devices_known":%%s}\n' \
+printf '\036{"schema":0,"os":"%%s","arch":"%%s","libc":"%%s","hostname":"%%s","user":"%%s","home":"%%s","missing_dirs":[%%s],"disk_free":%%s,"noexec":"%%s","commands":[%%s],"libraries":%%s,"rocm":"%%s","rbee":%%s,"broken":"%%s","workers":[%%s],"devices":[%%s],"devices_known":%%s}\n' \
 	"$(q "$(uname -s)")" "$(q "$(uname -m)")" "$(q "$libc")" "$(q "$(uname -n)")" "$(q "$(id -un)")" "$(q "$R")" \
-	"$missing" "$free" "$(q "$noexec")" "$commands" "$rbee" "$(q "$broken")" "$workers" "${devices%%,}" "$known"
+	"$missing" "$free" "$(q "$noexec")" "$commands" "$libraries" "$(q "$rocm")" "$rbee" "$(q "$broken")" "$workers" "${devices%%,}" "$known"
 `
 
 // probe reads a machine with one command, or with none where its daemon tells. A
@@ -152,7 +201,7 @@ func probe(ctx context.Context, host Host, o ReadOptions) (*State, error) {
 	}
 	var out bytes.Buffer
 	limited := &limitWriter{w: &out, left: maxProbeOutput}
-	if err := host.Script(ctx, fmt.Sprintf(probeScript, ask, args, strings.Join(wire.ProbedCommands, " ")), limited, nil); err != nil {
+	if err := host.Script(ctx, fmt.Sprintf(probeScript, ask, args, strings.Join(wire.ProbedCommands, " "), strings.Join(wire.ProbedLibraries, " ")), limited, nil); err != nil {
 		return nil, fmt.Errorf("reading the machine: %w", err)
 	}
 	var state State

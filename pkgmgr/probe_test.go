@@ -23,6 +23,7 @@ type shellHost struct {
 	home  string
 	tools string // the directory that is PATH
 	pci   string // the directory that is /sys/bus/pci
+	root  string // the directory that is / to who looks for libraries
 	noise string // what the shell's start-up files print
 }
 
@@ -33,6 +34,7 @@ func (h *shellHost) Script(ctx context.Context, script string, stdout, stderr io
 	cmd := exec.CommandContext(ctx, h.shell[0], append(h.shell[1:len(h.shell):len(h.shell)], "-s")...)
 	cmd.Env = []string{"HOME=" + h.home, "PATH=" + h.tools}
 	script = strings.ReplaceAll(script, "/sys/bus/pci", h.pci)
+	script = strings.Replace(script, "\nroot=\n", "\nroot='"+h.root+"'\n", 1)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(script), stdout, stderr
 	return cmd.Run()
 }
@@ -81,7 +83,7 @@ func (h *shellHost) write(t *testing.T, mode os.FileMode, content string, elem .
 func newShellHost(t *testing.T, home string, shell ...string) *shellHost {
 	t.Helper()
 	dir := t.TempDir()
-	h := &shellHost{shell: shell, home: filepath.Join(dir, home), tools: filepath.Join(dir, "tools"), pci: filepath.Join(dir, "pci")}
+	h := &shellHost{shell: shell, home: filepath.Join(dir, home), tools: filepath.Join(dir, "tools"), pci: filepath.Join(dir, "pci"), root: filepath.Join(dir, "root")}
 	for _, d := range []string{h.home, h.tools} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
 			t.Fatal(err)

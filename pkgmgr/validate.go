@@ -131,6 +131,8 @@ func (f *Fleet) validateMachine(v *validation, m *member) {
 			v.fail(w.Pos, v.file(f), "worker '%s': %s", w.Type, want.Err)
 		} else if lacks := unmet(recipe.Needs, s); len(lacks) > 0 {
 			v.fail(w.Pos, "", "worker '%s' would not run there: %s", w.Type, strings.Join(lacks, "; "))
+		} else if why := recipe.cpuOnly(want.Version, machineOf(s)); why != "" {
+			v.warn("worker '%s' runs on the CPU there: %s", w.Type, why)
 		}
 		installed := slices.ContainsFunc(s.Workers, func(have wire.Worker) bool { return have.Type == w.Type })
 		if !installed {

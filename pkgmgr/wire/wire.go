@@ -85,6 +85,14 @@ type State struct {
 	// for a machine that has none of them, nil where nobody looked.
 	Commands []string `json:"commands"`
 
+	// Libraries are those of [ProbedLibraries] that the machine's dynamic loader
+	// finds: empty for a machine that has none of them, nil where nobody looked.
+	Libraries []string `json:"libraries"`
+
+	// ROCm is the version of the ROCm installation, such as "7.2.1"; empty if none
+	// was found, or if Libraries is nil and so nobody looked.
+	ROCm string `json:"rocm,omitempty"`
+
 	// Devices are the accelerators; nil if they were not asked for.
 	Devices []Device `json:"devices,omitempty"`
 
@@ -431,7 +439,7 @@ type Launch struct {
 	// Args follow the entry point, and Env is added to its environment. In both,
 	// words in braces are replaced: {entry}, {payload}, {state}, {host}, {port},
 	// {model}, {model_path}, {model_file}, {model_sha256}, {devices},
-	// {device_count}, {context}, {context_total} and {parallel}.
+	// {device_count}, {context}, {context_total}, {parallel} and {cuda_home}.
 	Args []string          `json:"args,omitempty"`
 	Env  map[string]string `json:"env,omitempty"`
 
@@ -464,6 +472,10 @@ type Launch struct {
 	// GPU is the vendor of the accelerator that it cannot run without, "any" for
 	// one of whatever vendor, or empty.
 	GPU string `json:"gpu,omitempty"`
+
+	// Devices are the conditions under which the installed build runs on an
+	// accelerator; nil if every one that the worker can use will do.
+	Devices *DeviceNeeds `json:"devices,omitempty"`
 
 	// Memory says what it takes on accelerators; nil for a worker that uses none.
 	Memory *Memory `json:"memory,omitempty"`

@@ -300,14 +300,14 @@ func origin(ts *testscript.TestScript, _ bool, args []string) {
 		}
 		s.AddWheel(wax)
 	case "comfyui":
-		s.AddRelease("comfyanonymous/ComfyUI", origintest.Release{Tag: "v" + args[1], Code: origintest.TarGz(map[string]string{
+		s.AddRelease("Comfy-Org/ComfyUI", origintest.Release{Tag: "v" + args[1], Code: origintest.TarGz(map[string]string{
 			"ComfyUI-x/main.py": "#!/bin/sh\nexec \"$TESTS\" comfytest \"$@\"\n", "ComfyUI-x/requirements.txt": "wax >=1 # honey comb\ntorch\n",
 			"ComfyUI-x/custom_nodes/example_node.py.example": "",
 		})})
 		s.AddWheel(origintest.Wheel{Name: "wax", Version: "1.5", Files: map[string]string{"wax.py": ""}})
 		for _, name := range []string{"torch", "torchvision", "torchaudio"} {
 			s.AddWheel(origintest.Wheel{Name: name, Version: "2.9", Files: map[string]string{name + "/cuda.py": ""}}) // as the index has it
-			for _, backend := range []string{"cpu", "cu128", "cu130", "rocm6.4"} {
+			for _, backend := range []string{"cpu", "cu126", "cu130", "rocm7.2"} {
 				s.AddWheel(origintest.Wheel{Name: name, Version: "2.9+" + backend, Torch: backend, Files: map[string]string{name + "/" + backend + ".py": ""}})
 			}
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/machine"
 )
 
 // InspectOptions say how closely to look. The zero value is the quick look.
@@ -38,6 +39,9 @@ func (h *Hive) Inspect(ctx context.Context, o InspectOptions) (*wire.State, erro
 	}
 	s.Libc, s.LibcVersion = libc(ctx)
 	s.Noexec, s.Commands = noexec(h.Home), probedCommands()
+	if s.Libraries = probedLibraries("/", s.Libc, os.Getenv("LD_LIBRARY_PATH")); s.Libraries != nil {
+		s.ROCm = rocmVersion("/")
+	}
 	s.Hostname, _ = os.Hostname()
 	if u, err := user.Current(); err == nil {
 		s.User = u.Username
@@ -70,11 +74,12 @@ func device(d operations.Device) wire.Device {
 	}
 }
 
-// probedCommands are the programs on this machine's PATH that engines may need.
+// probedCommands are the programs on this machine's PATH that engines may need. The
+// CUDA toolkit is also found where it is usually installed.
 func probedCommands() []string {
 	found := []string{}
 	for _, c := range wire.ProbedCommands {
-		if _, err := exec.LookPath(c); err == nil {
+		if _, err := exec.LookPath(c); err == nil || c == "nvcc" && machine.CUDAHome() != "" {
 			found = append(found, c)
 		}
 	}

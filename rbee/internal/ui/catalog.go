@@ -62,7 +62,11 @@ func AboutRecipe(r *pkgmgr.Recipe) Recipe {
 	var versions []string
 	for _, s := range r.Sources {
 		source := RecipeSource{Name: s.Name, Version: s.Version, Platform: platform(s.OS, s.Arch, s.Libc)}
-		source.Needs = strings.Join(needs(pkgmgr.Needs{GPU: s.GPU, Driver: s.Driver, Compute: s.Compute, Glibc: s.Glibc}), ", ")
+		gpu := s.GPU
+		if gpu == wire.NoGPU {
+			gpu = ""
+		}
+		source.Needs = strings.Join(append(needs(pkgmgr.Needs{GPU: gpu, Driver: s.Driver, Compute: s.Compute, Glibc: s.Glibc}), conditions(&s)...), ", ")
 		for _, step := range s.Steps {
 			source.Steps = append(source.Steps, stepText(step))
 		}
@@ -91,6 +95,21 @@ func platform(system, arch, libc string) string {
 		text += " (" + libc + ")"
 	}
 	return text
+}
+
+// conditions are what a source needs besides what every worker can need.
+func conditions(s *pkgmgr.Source) []string {
+	var all []string
+	if s.ComputeMax != "" {
+		all = append(all, "compute capability at most "+s.ComputeMax)
+	}
+	if s.PTXDriver != "" {
+		all = append(all, fmt.Sprintf("driver %s unless compute capability is %s", s.PTXDriver, strings.Join(s.Native, ", ")))
+	}
+	if s.ROCm != "" {
+		all = append(all, "ROCm "+s.ROCm)
+	}
+	return append(all, s.Libraries...)
 }
 
 func needs(n pkgmgr.Needs) []string {

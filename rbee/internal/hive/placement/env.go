@@ -67,7 +67,7 @@ func visible(chosen, here []Device) map[string]string {
 // together; nil if that cannot be told, or if there is no Vulkan. It cannot where a
 // device is broken: nobody knows whether Vulkan counts that one.
 func vulkanIndices(chosen, here []Device) []int {
-	if slices.ContainsFunc(here, func(d Device) bool { return d.Vendor == "apple" || d.PCIBusID == "" || !d.usable() }) {
+	if slices.ContainsFunc(here, func(d Device) bool { return d.Vendor == "apple" || d.PCIBusID == "" || !d.works() }) {
 		return nil
 	}
 	order := slices.Clone(here)

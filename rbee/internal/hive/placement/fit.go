@@ -90,7 +90,10 @@ func reclaimed(groups [][]Device) [][]Device {
 	return all
 }
 
-func (d Device) usable() bool { return d.Error == "" && d.Index >= 0 }
+func (d Device) usable() bool { return d.works() && d.unfit == "" }
+
+// works reports whether the device can be used at all, by whatever engine.
+func (d Device) works() bool { return d.Error == "" && d.Index >= 0 }
 
 func (d Device) sliced() bool { return d.MIG != nil && *d.MIG }
 

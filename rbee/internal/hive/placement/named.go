@@ -1,6 +1,7 @@
 package placement
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -24,7 +25,7 @@ func (l Load) named(devices []Device) (Decision, error) {
 			return Decision{}, l.unknown(index, vendor, devices)
 		}
 		if d := devices[i]; !d.usable() {
-			return Decision{}, failed("%s cannot be used: %s", d.title(), d.Error)
+			return Decision{}, failed("%s cannot be used: %s", d.title(), cmp.Or(d.Error, d.unfit))
 		}
 		chosen = append(chosen, devices[i])
 	}
@@ -35,7 +36,7 @@ func (l Load) named(devices []Device) (Decision, error) {
 		}
 		if l.lack(d, len(chosen)) > 0 {
 			l.Split = []int{len(chosen)}
-			return Decision{}, l.refuse([][]Device{chosen})
+			return Decision{}, l.refuse([][]Device{chosen}, nil)
 		}
 	}
 	if draining {

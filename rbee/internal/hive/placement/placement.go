@@ -38,6 +38,7 @@ import (
 	"strings"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
 // anyVendor is the [Load.Vendor] of an engine that takes every vendor's devices.
@@ -55,6 +56,10 @@ type Load struct {
 	// Vendor is the one vendor that the engine works with: "nvidia", "amd",
 	// "intel", "apple". Empty and "any" mean all of them.
 	Vendor string
+
+	// Devices are the conditions under which the engine's build runs on a device;
+	// nil if every one of Vendor will do.
+	Devices *wire.DeviceNeeds
 
 	// Wants means that the engine can use accelerators at all. Without it the
 	// load goes to the CPU, unless devices were asked for by index.
@@ -99,6 +104,9 @@ type Device struct {
 	// Reclaimable is memory of workers that were started on demand and answer
 	// nothing now, in bytes: a queen may end them to make room.
 	Reclaimable int64
+
+	// unfit says why the load's engine cannot run on the device; set by [Place].
+	unfit string
 }
 
 // Decision is where a load goes.
@@ -152,6 +160,7 @@ func (w *Wait) Error() string {
 // For the CPU, it hides the devices of every vendor that is here.
 func Place(l Load, devices []Device) (Decision, error) {
 	l = l.tidy()
+	devices = l.checked(devices)
 	switch l.Device {
 	case operations.DeviceNone:
 		if l.Requires {
@@ -174,6 +183,12 @@ func (l Load) tidy() Load {
 	l.Fraction = min(l.Fraction, 1)
 	if l.Vendor == anyVendor {
 		l.Vendor = ""
+	}
+	if n := l.Devices; n != nil && l.Vendor == "" && n.Vendor != anyVendor && n.Vendor != wire.NoGPU {
+		l.Vendor = n.Vendor
+	}
+	if l.Devices != nil && l.Devices.Vendor == wire.NoGPU && !l.Requires {
+		l.Wants = false
 	}
 	if l.Split == nil {
 		l.Split = []int{1, 2, 4, 8}
@@ -200,12 +215,12 @@ func (l Load) auto(devices []Device) (Decision, error) {
 	}
 	if chosen := l.choose(idle); chosen != nil {
 		slices.SortFunc(chosen, byIndex)
-		return l.decide(chosen, devices, fmt.Sprintf("most memory free of %s", count(len(slices.Concat(groups...)), "device"))), nil
+		return l.decide(chosen, devices, fmt.Sprintf("most memory free of %s%s", count(len(slices.Concat(groups...)), "device"), l.unfit(devices))), nil
 	}
 	if chosen := l.choose(drained); chosen != nil {
 		return Decision{}, waitFor(chosen)
 	}
-	return Decision{}, l.refuse(groups)
+	return Decision{}, l.refuse(groups, devices)
 }
 
 // choose takes the fewest devices of one group that hold the load; nil if none do.
@@ -275,6 +290,10 @@ func (l Load) without(devices []Device) (Decision, error) {
 			return Decision{}, failed("%s needs an %s, and this machine has no accelerator", l.Worker, kind)
 		}
 		return Decision{}, failed("%s needs an %s, and none here can be used%s", l.Worker, kind, lines(devices, Device.health))
+	}
+	if l.Wants && len(l.unfitDevices(devices)) > 0 {
+		return Decision{}, failed("the installed build of %s runs on none of the accelerators here (device %q runs it on the CPU)%s",
+			l.Worker, operations.DeviceNone, lines(devices, Device.health))
 	}
 	if len(devices) == 0 {
 		return onCPU(devices, "no "+kind+" here: on the CPU"), nil

@@ -22,8 +22,9 @@ func (l Load) reason(chosen []Device, why string) string {
 }
 
 // refuse says line by line why the load does not fit: what it needs, what each
-// device has, and how much was missing.
-func (l Load) refuse(groups [][]Device) *operations.Error {
+// device has, and how much was missing. here are all devices, of which those that the
+// engine cannot run on are named too.
+func (l Load) refuse(groups [][]Device, here []Device) *operations.Error {
 	devices := slices.Concat(groups...)
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s does not fit", l.name())
@@ -47,6 +48,9 @@ func (l Load) refuse(groups [][]Device) *operations.Error {
 	}
 	for _, d := range slices.SortedFunc(slices.Values(devices), byVendor) {
 		fmt.Fprintf(&b, "\n  %s: %s", d.title(), d.memory())
+	}
+	for _, d := range slices.SortedFunc(slices.Values(l.unfitDevices(here)), byVendor) {
+		fmt.Fprintf(&b, "\n  %s: not used: %s", d.title(), d.unfit)
 	}
 	if nearest == "" {
 		fmt.Fprintf(&b, "\n  missing: %s runs on %s devices, and here it could use %s", l.Worker, either(l.Split), count(len(devices), "device"))
@@ -152,6 +156,8 @@ func (d Device) health() string {
 		return d.title() + ": " + d.Error
 	case d.Index < 0:
 		return d.title() + ": its tool gives it no index"
+	case d.unfit != "":
+		return d.title() + ": " + d.unfit
 	default:
 		return d.title()
 	}

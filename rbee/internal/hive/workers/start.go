@@ -273,7 +273,7 @@ func (w *worker) model(ctx context.Context, l wire.Launch, r record) (Model, err
 func (w *worker) place(ctx context.Context, l wire.Launch, model Model) (d placement.Decision, before map[string]deviceMemory, err error) {
 	r := w.record()
 	load := placement.Load{
-		Worker: r.Worker, Model: r.Model, Device: r.Device, Vendor: l.GPU,
+		Worker: r.Worker, Model: r.Model, Device: r.Device, Vendor: l.GPU, Devices: l.Devices,
 		Wants: l.Memory != nil || l.GPU != "", Requires: l.GPU != "",
 	}
 	if l.Memory != nil {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/machine"
 )
 
 // words are what stands for the words in braces of a recipe; [pkgmgr.Start] says
@@ -36,7 +37,8 @@ func (m *Manager) words(e Engine, port int, r record, model Model, devices []ope
 		"entry": e.Entry, "payload": e.Payload, "state": m.stateDir(r.ID), "host": host, "port": strconv.Itoa(port),
 		"model": r.Model, "model_path": model.Path, "model_file": file, "model_sha256": model.SHA256,
 		"devices": strings.Join(indices, ","), "device_count": strconv.Itoa(max(1, len(indices))),
-		"context": strconv.Itoa(length), "context?": strconv.Itoa(r.ContextLength),
+		"cuda_home": machine.CUDAHome(),
+		"context":   strconv.Itoa(length), "context?": strconv.Itoa(r.ContextLength),
 		"context_total": strconv.Itoa(length * parallel), "context_total?": strconv.Itoa(r.ContextLength * parallel),
 		"parallel": strconv.Itoa(parallel), "parallel?": strconv.Itoa(r.Parallel),
 	}

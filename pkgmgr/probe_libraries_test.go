@@ -1,0 +1,74 @@
+package pkgmgr_test
+
+import (
+	"fmt"
+	"reflect"
+	"runtime"
+	"slices"
+	"testing"
+
+	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+)
+
+// TestProbeLibraries checks that a shell finds the libraries, the ROCm and the CUDA
+// toolkit of a machine without rbee.
+func TestProbeLibraries(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS != "linux" {
+		t.Skip("libraries are looked for on Linux only")
+	}
+	inEveryShell(t, func(t *testing.T, shell []string) {
+		for _, tt := range []struct {
+			name      string
+			files     map[string]string
+			libraries []string
+			rocm      string
+			commands  []string
+		}{
+			{"none", nil, []string{}, "", []string{}},
+			{"Debian", map[string]string{"/usr/lib/x86_64-linux-gnu/libgomp.so.1": "", "/lib/x86_64-linux-gnu/libssl.so.3": "", "/usr/lib/libvulkan.so": ""},
+				[]string{"libgomp.so.1", "libssl.so.3"}, "", []string{}},
+			{"Fedora", map[string]string{"/usr/lib64/libvulkan.so.1": "", "/opt/rocm/.info/version": "7.2.1-43\n"}, []string{"libvulkan.so.1"}, "7.2.1", []string{}},
+			{"configured", map[string]string{"/etc/ld.so.conf.d/a.conf": "# comment\n/opt/vk/lib", "/opt/vk/lib/libvulkan.so.1": "", "/opt/rocm-10.0.0/x": "", "/opt/rocm-7.2/x": ""},
+				[]string{"libvulkan.so.1"}, "10.0.0", []string{}},
+			{"toolkit", map[string]string{"/usr/local/cuda/bin/nvcc": ""}, []string{}, "", []string{"nvcc"}},
+		} {
+			h := newShellHost(t, "home", shell...)
+			for name, text := range tt.files {
+				h.write(t, 0o755, text, h.root, name)
+			}
+			s := h.mustRead(t, pkgmgr.ReadOptions{})
+			if !reflect.DeepEqual(s.Libraries, tt.libraries) || s.ROCm != tt.rocm || !slices.Equal(s.Commands, tt.commands) {
+				t.Errorf("%s: libraries %#v, ROCm %q, commands %q, want %#v, %q, %q", tt.name, s.Libraries, s.ROCm, s.Commands, tt.libraries, tt.rocm, tt.commands)
+			}
+		}
+	})
+}
+
+// TestProbeAPU checks that the memory of an APU is its carve-out and the GTT, and that
+// a card keeps its own.
+func TestProbeAPU(t *testing.T) {
+	t.Parallel()
+	inEveryShell(t, func(t *testing.T, shell []string) {
+		h := newShellHost(t, "home", shell...)
+		var want []wire.Device
+		for i, k := range []struct {
+			id             string
+			vram, gtt, sum uint64 // GiB
+		}{{"0x1586", 1, 120, 121}, {"0x98e4", 1, 7, 8}, {"0x744c", 24, 64, 24}} {
+			bus := fmt.Sprintf("0000:0%d:00.0", i+1)
+			for name, text := range map[string]string{
+				"class": "0x038000", "vendor": "0x1002", "device": k.id,
+				"mem_info_vram_total": fmt.Sprint(k.vram << 30), "mem_info_gtt_total": fmt.Sprint(k.gtt << 30),
+			} {
+				h.write(t, 0o644, text+"\n", h.pci, "devices", bus, name)
+			}
+			h.write(t, 0o644, "", h.pci, "drivers", "amdgpu", bus)
+			want = append(want, wire.Device{Vendor: "amd", Name: "AMD GPU " + k.id, MemoryBytes: k.sum << 30})
+		}
+		if s := h.mustRead(t, pkgmgr.ReadOptions{Devices: true}); !reflect.DeepEqual(s.Devices, want) {
+			t.Errorf("devices %+v, want %+v", s.Devices, want)
+		}
+	})
+}

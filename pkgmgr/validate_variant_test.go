@@ -1,0 +1,66 @@
+package pkgmgr_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/fakehost"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+)
+
+// TestValidateNamesMissingSoftware checks that validate says which library or ROCm a
+// machine lacks and where to get it: as an error where no build is left, and as a
+// warning where only the build for the CPU is.
+func TestValidateNamesMissingSoftware(t *testing.T) {
+	t.Parallel()
+	base := []string{"libcrypto.so.3", "libgomp.so.1", "libssl.so.3"}
+	amd := []wire.Device{{Vendor: "amd", Name: "RX 7900"}}
+	for _, tt := range []struct {
+		name      string
+		worker    string
+		libraries []string
+		devices   []wire.Device
+		errors    string // a part of the one error; empty for none
+		warnings  string
+	}{
+		{"all there", "llama-cpp", append(slices.Clip(base), "libvulkan.so.1"), amd, "", ""},
+		{"nobody looked", "llama-cpp", nil, amd, "", ""},
+		{"no Vulkan loader", "llama-cpp", base, amd, "",
+			"worker 'llama-cpp' runs on the CPU there: not cuda-13: no NVIDIA GPU is found, not cuda-12: no NVIDIA GPU is found, " +
+				"not rocm: ROCm 10 is missing (install it: https://rocm.docs.amd.com), not sycl: no Intel GPU is found, " +
+				"not vulkan: libvulkan.so.1 is missing (Debian: libvulkan1, Fedora: vulkan-loader)"},
+		{"no GPU", "llama-cpp", base, nil, "", ""},
+		{"no OpenMP", "llama-cpp", []string{"libssl.so.3", "libcrypto.so.3"}, amd, "cpu: libgomp.so.1 is missing (Debian: libgomp1, Fedora: libgomp)", ""},
+		{"no ROCm", "vllm", base, amd, "rocm: ROCm 7 is missing", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			h := pkgmgr.Hive{Alias: "a", Hostname: "a.example", Workers: []pkgmgr.Worker{{Type: tt.worker, Version: pkgmgr.Latest}}}
+			m := &fakehost.Machine{Initial: pkgmgr.State{
+				Platform: pkgmgr.Platform{OS: "linux", Arch: "amd64", Libc: "glibc", LibcVersion: "2.39"},
+				Devices:  tt.devices, DevicesKnown: true, Libraries: tt.libraries,
+			}}
+			f := openFleet(t, &pkgmgr.Config{Path: "hives.conf", Hives: []pkgmgr.Hive{h}}, fakehost.Fleet{"a": m}, nil)
+			f.Read(t.Context(), pkgmgr.ReadOptions{Devices: true})
+			report := f.Validate(t.Context())
+			var errs, warnings []string
+			for _, e := range report.Errors {
+				errs = append(errs, e.Error)
+			}
+			for _, w := range report.Warnings {
+				warnings = append(warnings, w.Warning)
+			}
+			for _, k := range []struct {
+				kind, want string
+				got        []string
+			}{{"errors", tt.errors, errs}, {"warnings", tt.warnings, warnings}} {
+				switch {
+				case k.want == "" && len(k.got) > 0, k.want != "" && (len(k.got) != 1 || !strings.Contains(k.got[0], k.want)):
+					t.Errorf("%s %q, want %q", k.kind, k.got, k.want)
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,108 @@
+package wire
+
+import (
+	"cmp"
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// ProbedLibraries are the shared libraries of the machine, by soname, that engines
+// may need besides their own files.
+var ProbedLibraries = []string{
+	"libOpenCL.so.1", "libcrypto.so.3", "libgomp.so.1", "libmpi_cxx.so.40", "libssl.so.3", "libvulkan.so.1", "libze_loader.so.1",
+}
+
+// NoGPU is the vendor of [DeviceNeeds] for a build that uses no accelerator.
+const NoGPU = "none"
+
+// DeviceNeeds are the conditions under which a build runs on an accelerator.
+type DeviceNeeds struct {
+	// Vendor is the vendor of the accelerator, "any" for every vendor, or [NoGPU]
+	// for none.
+	Vendor string `json:"vendor"`
+
+	// Driver is the oldest driver; empty for any.
+	Driver string `json:"driver,omitempty"`
+
+	// Compute and ComputeMax are the lowest and the highest compute capability;
+	// empty for no limit.
+	Compute    string `json:"compute,omitempty"`
+	ComputeMax string `json:"compute_max,omitempty"`
+
+	// Native are the compute capabilities that the build has machine code for; nil
+	// for all. The driver compiles PTX for the others, which takes PTXDriver or
+	// newer.
+	Native    []string `json:"native,omitempty"`
+	PTXDriver string   `json:"ptx_driver,omitempty"`
+}
+
+// Unmet returns the first condition that a device does not meet, such as "driver 535
+// is older than 580"; empty if it meets all. A compute capability that is not known
+// does not count against a device.
+func (n *DeviceNeeds) Unmet(d Device) string {
+	driver := n.Driver
+	if n.PTXDriver != "" && d.Compute != "" && !n.native(d.Compute) {
+		driver = n.PTXDriver
+	}
+	switch {
+	case n.Vendor == NoGPU:
+		return "the build uses no accelerator"
+	case n.Vendor != "" && n.Vendor != "any" && d.Vendor != n.Vendor:
+		return "the build is for " + n.Vendor
+	case d.Error != "":
+		return d.Error
+	case n.Compute != "" && d.Compute != "" && compareNumbers(d.Compute, n.Compute) < 0:
+		return fmt.Sprintf("compute capability %s, %s is needed", d.Compute, n.Compute)
+	case n.ComputeMax != "" && d.Compute != "" && compareNumbers(d.Compute, n.ComputeMax) > 0:
+		return fmt.Sprintf("compute capability %s, %s is the highest that the build supports", d.Compute, n.ComputeMax)
+	case driver != "" && d.Driver == "":
+		return "the driver's version is not known"
+	case driver != "" && compareNumbers(d.Driver, driver) < 0 && driver != n.Driver:
+		return fmt.Sprintf("driver %s is older than %s, which compute capability %s needs", d.Driver, driver, d.Compute)
+	case driver != "" && compareNumbers(d.Driver, driver) < 0:
+		return fmt.Sprintf("driver %s is older than %s", d.Driver, driver)
+	}
+	return ""
+}
+
+// native reports whether the build has machine code that runs on a compute
+// capability: code for the same major version and for no later minor version.
+func (n *DeviceNeeds) native(compute string) bool {
+	if n.Native == nil {
+		return true
+	}
+	major, _, _ := strings.Cut(compute, ".")
+	for _, have := range n.Native {
+		if m, _, _ := strings.Cut(have, "."); m == major && compareNumbers(have, compute) <= 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// compareNumbers compares versions made of numbers, such as "580.65.06". What follows
+// the digits of a part does not count.
+func compareNumbers(a, b string) int {
+	for a != "" || b != "" {
+		var x, y string
+		x, a, _ = strings.Cut(a, ".")
+		y, b, _ = strings.Cut(b, ".")
+		if c := cmp.Compare(leadingNumber(x), leadingNumber(y)); c != 0 {
+			return c
+		}
+	}
+	return 0
+}
+
+func leadingNumber(s string) int {
+	end := 0
+	for end < len(s) && '0' <= s[end] && s[end] <= '9' {
+		end++
+	}
+	n, err := strconv.Atoi(s[:end])
+	if err != nil {
+		return 0
+	}
+	return n
+}

@@ -1,0 +1,37 @@
+package machine
+
+import (
+	"os"
+	"path/filepath"
+)
+
+// CUDAHome returns the directory of this machine's CUDA toolkit, which has bin/nvcc:
+// that of CUDA_HOME or CUDA_PATH, that of the nvcc on the PATH, or /usr/local/cuda.
+// It returns "" if there is no nvcc.
+func CUDAHome() string { return cudaHome("/usr/local/cuda", os.Getenv) }
+
+func cudaHome(usual string, env func(string) string) string {
+	for _, home := range []string{env("CUDA_HOME"), env("CUDA_PATH")} {
+		if filepath.IsAbs(home) && executable(filepath.Join(home, "bin", "nvcc")) {
+			return home
+		}
+	}
+	for _, dir := range filepath.SplitList(env("PATH")) {
+		nvcc := filepath.Join(dir, "nvcc")
+		if !filepath.IsAbs(dir) || !executable(nvcc) {
+			continue
+		}
+		if real, err := filepath.EvalSymlinks(nvcc); err == nil {
+			return filepath.Dir(filepath.Dir(real))
+		}
+	}
+	if executable(filepath.Join(usual, "bin", "nvcc")) {
+		return usual
+	}
+	return ""
+}
+
+func executable(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0
+}

@@ -1,0 +1,52 @@
+package workers
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+)
+
+// TestWorkerGetsCardOfItsBuild checks that the conditions of the installed build decide
+// which card a worker gets, although another has more free memory, and that it can be
+// given CUDA's directory.
+func TestWorkerGetsCardOfItsBuild(t *testing.T) {
+	t.Parallel()
+	const gib = 1 << 30
+	o := options(t.TempDir())
+	engine := o.Engine
+	o.Engine = func(ctx context.Context, typ string) (Engine, error) {
+		e, err := engine(ctx, typ)
+		e.Launch.Memory = &wire.Memory{Fixed: gib}
+		e.Launch.Devices = &wire.DeviceNeeds{Vendor: "nvidia", Driver: "580", Compute: "7.5"}
+		return e, err
+	}
+	o.Devices = func(context.Context) ([]operations.Device, error) {
+		return []operations.Device{
+			{Index: 0, Vendor: "nvidia", Name: "GTX 1080 Ti", Driver: "580.65", ComputeCapability: "6.1", MemoryTotal: 11 * gib, MemoryFree: new(uint64(11 * gib))},
+			{Index: 1, Vendor: "nvidia", Name: "RTX 4090", Driver: "580.65", ComputeCapability: "8.9", MemoryTotal: 24 * gib, MemoryFree: new(uint64(4 * gib))},
+		}, nil
+	}
+	m := manager(t, o)
+	r, err := m.Spawn(t.Context(), operations.WorkerSpawn{Worker: "fake", Model: "serve"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := r.Worker.Devices; len(d) != 1 || d[0].Index != 1 || !strings.Contains(r.Reason, "not used: nvidia 0 (GTX 1080 Ti): compute capability 6.1, 7.5 is needed") {
+		t.Errorf("devices %+v because %q, want the RTX 4090", d, r.Reason)
+	}
+	if env := get(t, r.Worker.Port, "/environ"); !strings.Contains(env, `"CUDA_VISIBLE_DEVICES=1"`) {
+		t.Errorf("environment %s, want CUDA_VISIBLE_DEVICES=1", env)
+	}
+	_, err = m.Spawn(t.Context(), operations.WorkerSpawn{Worker: "fake", Model: "serve", Device: "0"}, nil)
+	if err == nil || !strings.Contains(err.Error(), "nvidia 0 (GTX 1080 Ti) cannot be used: compute capability 6.1") {
+		t.Errorf("Spawn() on the GTX 1080 Ti: error %v, want why it cannot be used", err)
+	}
+	for home, want := range map[string]bool{"": false, "/usr/local/cuda": true} {
+		if value, ok := (words{"cuda_home": home}).fill("{cuda_home?}"); ok != want || value != home {
+			t.Errorf("{cuda_home?} with %q = %q, %t, want %q, %t", home, value, ok, home, want)
+		}
+	}
+}
