@@ -182,6 +182,17 @@ func (l *Lock) Workers() []LockedWorker {
 	return slices.Clone(l.file.Workers)
 }
 
+// Sources returns what each source consists of, per version and platform.
+func (l *Lock) Sources() []LockedSource {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	sources := slices.Clone(l.file.Sources)
+	for i := range sources {
+		sources[i].Steps = cloneSteps(sources[i].Steps)
+	}
+	return sources
+}
+
 // worker is what a wish stands for; false if that is not known.
 func (l *Lock) worker(typ, requested string) (LockedWorker, bool) {
 	l.mu.Lock()

@@ -228,7 +228,11 @@ func (l *lookup) newest(ctx context.Context, recipe *Recipe, wish string, p Plat
 	version, err := l.fleet.resolver.version(ctx, recipe, wish, l.needs(recipe, wish, p), func(version string) error {
 		return l.solvable(ctx, recipe, wish, version, p)
 	})
-	if err != nil {
+	var located *LookupError // of a step
+	switch {
+	case errors.As(err, &located):
+		return "", located
+	case err != nil:
 		return "", &LookupError{at(recipe, recipe.Versions.Pos, err)}
 	}
 	if ok && CompareVersions(version, locked.Version) < 0 {

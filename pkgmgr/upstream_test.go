@@ -3,18 +3,24 @@
 package pkgmgr_test
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
 	"github.com/rbee-keeper/rbee/pkgmgr/fakehost"
 	"github.com/rbee-keeper/rbee/pkgmgr/origintest"
+	"github.com/rbee-keeper/rbee/pkgmgr/uv"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
@@ -88,6 +94,176 @@ func upstreamFleet(t *testing.T, worker pkgmgr.Worker, states []pkgmgr.State) (p
 	})
 	fleet.Read(t.Context(), pkgmgr.ReadOptions{Devices: true})
 	return fleet.Plan(t.Context(), pkgmgr.PlanOptions{Fetch: true}), notes, fleet
+}
+
+// releaseCutoff is a day after the first file of a version was uploaded.
+func releaseCutoff(t *testing.T, name, version string) string {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, upstreamIndex+"/"+name+"/", http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Accept", "application/vnd.pypi.simple.v1+json")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var page struct {
+		Files []struct {
+			Filename string    `json:"filename"`
+			Uploaded time.Time `json:"upload-time"`
+		} `json:"files"`
+	}
+	if err := json.NewDecoder(resp.Body).Decode(&page); err != nil {
+		t.Fatal(err)
+	}
+	var first time.Time
+	for _, f := range page.Files {
+		wheel := strings.HasPrefix(f.Filename, name+"-"+version+"-") && strings.HasSuffix(f.Filename, ".whl")
+		if wheel && (first.IsZero() || f.Uploaded.Before(first)) {
+			first = f.Uploaded
+		}
+	}
+	return first.Add(24 * time.Hour).UTC().Format(time.RFC3339)
+}
+
+// lockedSource is what a lock has of a worker type.
+func lockedSource(t *testing.T, lock *pkgmgr.Lock, typ string) pkgmgr.LockedSource {
+	t.Helper()
+	for _, s := range lock.Sources() {
+		if s.Type == typ {
+			return s
+		}
+	}
+	t.Fatalf("the lock has nothing of %s", typ)
+	return pkgmgr.LockedSource{}
+}
+
+// pythonEngines are the built-in recipes that resolve packages.
+var pythonEngines = []string{"vllm", "sglang", "comfyui"}
+
+// TestUpstreamMachines resolves the Python engines for each machine of the decision
+// table, and compares the packages with those of `uv pip compile` for the same
+// requirements, platform and date. What other servers than the package index serve
+// (the indexes of PyTorch and vLLM, releases on GitHub) takes RBEE_TEST_NETWORK=1.
+func TestUpstreamMachines(t *testing.T) {
+	everything := os.Getenv("RBEE_TEST_NETWORK") != ""
+	machines := pkgmgr.MachinesOfTable()
+	for _, typ := range pythonEngines {
+		for _, name := range slices.Sorted(maps.Keys(machines)) {
+			t.Run(typ+"/"+name, func(t *testing.T) {
+				s := origintest.New(t)
+				serveTools(t, s)
+				origins := pkgmgr.Origins{GitHubAPI: s.API(), PythonIndex: upstreamIndex}
+				if typ == "comfyui" {
+					if !everything {
+						t.Skip("needs the release API of GitHub: RBEE_TEST_NETWORK is not set")
+					}
+					origins.GitHubAPI, origins.GitHubToken = "", os.Getenv("GITHUB_TOKEN")
+				}
+				lock := &pkgmgr.Lock{}
+				plan := planOne(t, origins, lock, pkgmgr.Worker{Type: typ, Version: pkgmgr.Latest}, *machines[name])
+				var step *operations.Step
+				for i := range plan.Steps {
+					if plan.Steps[i].Worker == typ {
+						step = &plan.Steps[i]
+					}
+				}
+				for _, b := range plan.Blocked {
+					t.Logf("blocked: %s", b.Reason)
+					if strings.Contains(b.Reason, "cannot resolve") && !everything && otherHost(b.Detail) {
+						t.Skip("needs another server than the package index: RBEE_TEST_NETWORK is not set")
+					}
+				}
+				if step == nil {
+					if len(plan.Blocked) == 0 {
+						t.Fatal("neither a step nor a reason")
+					}
+					return
+				}
+				t.Logf("%s %s, %d bytes: %s", step.Version, step.Variant, step.Bytes, step.VariantReason)
+				compareWithUV(t, lock, typ, step)
+			})
+		}
+	}
+}
+
+// otherHost reports whether uv failed because of a server that is not the package index.
+func otherHost(output string) bool {
+	for _, host := range []string{"download.pytorch.org", "wheels.vllm.ai"} {
+		if strings.Contains(output, host) {
+			return true
+		}
+	}
+	return false
+}
+
+// planOne plans a worker on one machine.
+func planOne(t *testing.T, origins pkgmgr.Origins, lock *pkgmgr.Lock, worker pkgmgr.Worker, state pkgmgr.State) operations.Plan {
+	t.Helper()
+	config := &pkgmgr.Config{Hives: []pkgmgr.Hive{{Alias: "m", Hostname: "m", HivePort: 8600, Workers: []pkgmgr.Worker{worker}, AutoStart: true}}}
+	cache, err := os.UserCacheDir() // uv's own cache saves minutes
+	if err != nil {
+		t.Fatal(err)
+	}
+	fleet := openFleet(t, config, fakehost.Fleet{"m": &fakehost.Machine{Initial: state}}, func(o *pkgmgr.Options) {
+		o.CacheDir, o.Origins, o.Lock = filepath.Join(cache, "rbee-test-upstream"), origins, lock
+	})
+	fleet.Read(t.Context(), pkgmgr.ReadOptions{Devices: true})
+	return fleet.Plan(t.Context(), pkgmgr.PlanOptions{Fetch: true})
+}
+
+// compareWithUV resolves what the lock holds again, with uv alone, and compares names and
+// versions.
+func compareWithUV(t *testing.T, lock *pkgmgr.Lock, typ string, step *operations.Step) {
+	t.Helper()
+	source := lockedSource(t, lock, typ)
+	var got []string
+	for _, s := range source.Steps {
+		if s.Python == nil {
+			continue
+		}
+		for _, w := range s.Python.Wheels {
+			parts := strings.Split(w.Name, "-")
+			got = append(got, strings.ToLower(strings.ReplaceAll(parts[0], "_", "-"))+"=="+parts[1])
+			if !strings.HasPrefix(w.URL, "https://") || len(w.SHA256) != 64 || w.Size == 0 {
+				t.Errorf("the lock has %+v, want https, a SHA-256 and a size", w)
+			}
+		}
+	}
+	cpu := map[string]string{"linux/amd64 (glibc)": "x86_64", "linux/arm64 (glibc)": "aarch64"}[source.Platform]
+	if cpu == "" || source.Floor == nil || typ == "comfyui" || strings.Contains(step.Variant, "12.9") || step.Variant == "rocm" {
+		return // with further indexes or a file of requirements, there is no one command to compare with
+	}
+	_, minor, _ := strings.Cut(source.Floor.Glibc, ".")
+	cmd := exec.Command(realUV(t), "pip", "compile", "--no-config", "--quiet", "--no-header", "--no-annotate", "--no-build", "--python", "cpython",
+		"--python-version", "3.12", "--python-platform", cpu+"-manylinux_2_"+minor, "--exclude-newer", releaseCutoff(t, typ, step.Version), "--exclude-newer-package", typ+"=false", "-")
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Env = append(uv.Env(os.Environ()), "UV_CACHE_DIR="+filepath.Join(cache, "rbee-test-upstream-uv"))
+	cmd.Stdin = strings.NewReader(typ + "==" + step.Version + "\n")
+	out, err := cmd.Output()
+	if err != nil {
+		var exit *exec.ExitError
+		if errors.As(err, &exit) {
+			t.Log(string(exit.Stderr))
+		}
+		t.Fatalf("uv pip compile: %v", err)
+	}
+	var want []string
+	for line := range strings.FieldsSeq(string(out)) {
+		if strings.Contains(line, "==") {
+			want = append(want, line)
+		}
+	}
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("packages = %q\nuv: %q", got, want)
+	}
 }
 
 func nvidia(glibc, driver, compute string) pkgmgr.State {

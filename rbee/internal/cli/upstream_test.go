@@ -6,11 +6,15 @@ import (
 	"archive/tar"
 	"bytes"
 	"fmt"
+	"io"
 	"io/fs"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -327,6 +331,7 @@ func TestUpstreamLlama(t *testing.T) {
 	u.want(u.run("install"), "✅ Installed here (1 worker")
 	u.want(u.run("sync"), "Nothing to change")
 	u.want(u.run("status", "--deep", "--verbose"), "b11157")
+	u.run("download-model", "file:"+model, "--hive", "here")
 	u.run("spawn-worker", "--hive", "here", "--worker", "llama-cpp", "--model", "file:"+model, "--device", "none")
 	u.want(u.run("infer", "Once upon a time", "--model", "file:"+model, "--max-tokens", "8", "--json"), `"completion_tokens": 8`)
 	id := regexp.MustCompile(`llama-cpp-[0-9a-f]{4}`).FindString(u.run("list-workers"))
@@ -376,5 +381,83 @@ func packDir(t *testing.T, dir, prefix string) func(*tar.Writer) error {
 			}
 		}
 		return nil
+	}
+}
+
+// serveTorch is a mirror of PyTorch's indexes: the builds that the package index has, as
+// those of a backend.
+func (u *upstream) serveTorch(backend string) {
+	u.t.Helper()
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		name, ok := strings.CutPrefix(strings.Trim(r.URL.Path, "/"), backend+"/")
+		if !ok || !slices.Contains([]string{"torch", "torchvision", "torchaudio"}, name) {
+			http.NotFound(w, r)
+			return
+		}
+		http.Redirect(w, r, "https://pypi.org/simple/"+name+"/", http.StatusFound)
+	}))
+	u.t.Cleanup(srv.Close)
+	u.env = append(u.env, "RBEE_TORCH_INDEX="+srv.URL)
+}
+
+// TestUpstreamComfyUI installs a release of ComfyUI with the packages of its release
+// date, has it draw a picture on the CPU and stops it. RBEE_TEST_COMFYUI is an archive
+// as `git archive --format=tar.gz --prefix=ComfyUI/ v0.3.63` makes it.
+func TestUpstreamComfyUI(t *testing.T) {
+	path := os.Getenv("RBEE_TEST_COMFYUI")
+	if path == "" {
+		t.Skip("RBEE_TEST_COMFYUI is not set")
+	}
+	code, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	version, published := comfyUIRelease(t, code)
+	u := newUpstream(t, localhost+"workers = [{ type = \"comfyui\", version = \"latest\" }]\n")
+	u.origin.AddRelease("Comfy-Org/ComfyUI", origintest.Release{Tag: "v" + version, Code: code, Published: published})
+	u.serveTorch("cpu")
+	u.want(u.run("install"), "✅ Installed here (1 worker")
+	u.want(u.run("sync"), "Nothing to change")
+	model := filepath.Join(u.home, "model")
+	u.write("model/wax.safetensors", "not read")
+	u.serveModel("bees/comb", model)
+	u.run("stop-hive", "here")
+	u.run("start-hive", "here")
+	u.run("download-model", "bees/comb:wax.safetensors", "--hive", "here")
+	u.run("spawn-worker", "--hive", "here", "--worker", "comfyui", "--model", "bees/comb:wax.safetensors", "--device", "none")
+	u.write("graph.json", `{
+  "1": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 16763904}},
+  "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "{prompt}"}}
+}`)
+	u.want(u.run("infer", "bee", "--workflow", "graph.json", "--output", "out"), "bee_00001_.png")
+	picture, err := os.ReadFile(filepath.Join(u.home, "out", "bee_00001_.png"))
+	if err != nil || !bytes.HasPrefix(picture, []byte("\x89PNG")) {
+		t.Errorf("the picture is %d bytes, %v, want a PNG", len(picture), err)
+	}
+	id := regexp.MustCompile(`comfyui-[0-9a-f]{4}`).FindString(u.run("list-workers"))
+	u.run("stop-worker", id)
+	u.run("uninstall", "--yes")
+}
+
+// comfyUIRelease reads the version and the date of an archive of ComfyUI.
+func comfyUIRelease(t *testing.T, code []byte) (version string, published time.Time) {
+	t.Helper()
+	gz, err := gzip.NewReader(bytes.NewReader(code))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for r := tar.NewReader(gz); ; {
+		h, err := r.Next()
+		if err != nil {
+			t.Fatalf("no comfyui_version.py in the archive: %v", err)
+		}
+		if filepath.Base(h.Name) != "comfyui_version.py" {
+			continue
+		}
+		text, err := io.ReadAll(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return regexp.MustCompile(`"([0-9.]+)"`).FindStringSubmatch(string(text))[1], h.ModTime
 	}
 }
