@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -28,7 +29,7 @@ func install(args []string) error {
 		rest = append(rest, args[i])
 	}
 	opts, _, err := flags(rest, []string{"no-config", "offline", "no-index", "no-deps", "no-progress", "quiet", "compile-bytecode"},
-		[]string{"python", "requirements", "link-mode", "directory"}, nil, 0)
+		[]string{"python", "requirements", "link-mode"}, nil, 0)
 	if err != nil {
 		return err
 	}
@@ -46,7 +47,7 @@ func install(args []string) error {
 	}
 	var archives []string
 	for requirement := range strings.FieldsSeq(string(list)) {
-		archive, err := prepare(cache, opts["directory"], links, requirement)
+		archive, err := prepare(cache, links, requirement)
 		if err != nil {
 			return err
 		}
@@ -63,13 +64,17 @@ func install(args []string) error {
 
 // prepare returns the directory of the cache into which the wheel of a requirement is
 // unpacked.
-func prepare(cache, cwd string, links []string, requirement string) (archive string, err error) {
+func prepare(cache string, links []string, requirement string) (archive string, err error) {
 	name, version, named := strings.Cut(requirement, "==")
 	if !named {
 		return unpackWheel(cache, requirement)
 	}
 	for _, dir := range links {
-		dir = filepath.Join(cwd, dir)
+		u, err := url.Parse(dir)
+		if err != nil || u.Scheme != "file" {
+			return "", usage(fmt.Errorf("--find-links %q is no file URL", dir))
+		}
+		dir = u.Path
 		wheels, err := filepath.Glob(filepath.Join(dir, "*.whl"))
 		if err != nil {
 			return "", err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -217,12 +218,11 @@ func (st *stage) makeEnvironment(ctx context.Context, uv, python, venv string, w
 		"pip", "install", "--no-config", "--offline", "--no-index", "--no-deps", "--no-progress", "--quiet",
 		"--compile-bytecode", "--link-mode", "hardlink", // uv copies where it cannot link
 		"--python", filepath.Join(venv, "bin", "python"),
-		"--directory", st.path(wheelsDir), // relative names keep whatever RBEE_HOME contains out of the arguments
 	}
 	var lines []string
 	for _, w := range wheels {
 		lines = append(lines, st.requirement(w))
-		args = append(args, "--find-links", strings.ToLower(w.SHA256))
+		args = append(args, "--find-links", fileURL(filepath.Dir(st.wheelFile(w))))
 	}
 	list := filepath.Join(st.dir, "requirements.txt")
 	if err := os.WriteFile(list, []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
@@ -238,6 +238,12 @@ func (st *stage) makeEnvironment(ctx context.Context, uv, python, venv string, w
 	cancel()
 	<-watched
 	return errors.Join(err, os.Remove(list))
+}
+
+// fileURL returns a path as uv takes it in a list that commas separate.
+func fileURL(path string) string {
+	u := url.URL{Scheme: "file", Path: filepath.ToSlash(path)}
+	return strings.ReplaceAll(u.String(), ",", "%2C")
 }
 
 // watchUV turns ph to what uv is doing, which it finds out from the directories that uv

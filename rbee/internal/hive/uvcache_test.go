@@ -117,6 +117,7 @@ func removal(typ string) wire.Step {
 func TestEnvironmentsShareWheels(t *testing.T) {
 	t.Parallel()
 	eachUV(t, func(t *testing.T, h *Hive, o *origin) {
+		h.Home = filepath.Join(h.UserHome, "a, b %20#?c")
 		one, two := o.server("one", "1.0", nil), o.server("two", "1.0", nil)
 		asked := o.Asked("/packages/wax")
 		mustInstall(t, h, one)
