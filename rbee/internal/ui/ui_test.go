@@ -236,7 +236,7 @@ func TestEveryReasonHasAHint(t *testing.T) {
 
 func TestSizesAndSeconds(t *testing.T) {
 	t.Parallel()
-	for n, want := range map[int64]string{-1: "0 B", 0: "0 B", 999: "999 B", 1000: "1.0 kB", 3_210_000: "3.2 MB", 14_900_000: "15 MB", 999_600: "1.0 MB", 15_000_000_000: "15 GB"} {
+	for n, want := range map[int64]string{-1: "0 B", 0: "0 B", 999: "999 B", 1024: "1.0 KiB", 3_210_000: "3.1 MiB", 15_600_000: "15 MiB", 1_047_700: "1.0 MiB", 15_000_000_000: "14 GiB"} {
 		if got := size(n); got != want {
 			t.Errorf("size(%d) = %q, want %q", n, got, want)
 		}
