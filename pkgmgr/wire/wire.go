@@ -105,9 +105,19 @@ type State struct {
 	// Daemon is the hive daemon.
 	Daemon Daemon `json:"daemon"`
 
+	// Wheels are the wheels that the machine has unpacked in its cache, each as its
+	// [WheelKey]. An install needs no download of them.
+	Wheels []string `json:"wheels,omitempty"`
+
 	// Workers are the worker types installed, sorted by type.
 	Workers []Worker `json:"workers,omitempty"`
 }
+
+// wheelKeyLen is the length of a [WheelKey].
+const wheelKeyLen = 16
+
+// WheelKey returns the part of a wheel's SHA-256 (hex) by which a [State] names it.
+func WheelKey(sum string) string { return strings.ToLower(sum[:min(len(sum), wheelKeyLen)]) }
 
 // Platform is what a binary must fit.
 type Platform struct {

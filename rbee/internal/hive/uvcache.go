@@ -82,6 +82,16 @@ func (h *Hive) unpacked(w *wire.Artefact) *unpackedWheel {
 	return &r
 }
 
+// cachedWheels lists the wheels in the cache, by [wire.WheelKey].
+func (h *Hive) cachedWheels() []string {
+	var keys []string
+	records, _ := filepath.Glob(h.path(wheelsDir + "/*/" + unpackedName)) // fails for a bad pattern only
+	for _, path := range records {
+		keys = append(keys, wire.WheelKey(filepath.Base(filepath.Dir(path))))
+	}
+	return keys
+}
+
 // unpackedBytes returns the size of the wheels of steps that need not be fetched.
 func (h *Hive) unpackedBytes(steps []wire.InstallStep) (n int64) {
 	for i := range steps {

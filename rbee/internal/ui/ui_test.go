@@ -86,7 +86,7 @@ func reports() map[string]operations.Report {
 		},
 		"dry_run": &operations.SyncReport{DryRun: true, Plan: operations.Plan{Steps: []operations.Step{
 			step("gpu-1", operations.ActionInstallHive, ""),
-			{Hive: "gpu-1", Action: operations.ActionUpdateWorker, Worker: "vllm", From: "0.9", Version: "1.0", Reason: "another version", Bytes: 14_500_000_000},
+			{Hive: "gpu-1", Action: operations.ActionUpdateWorker, Worker: "vllm", From: "0.9", Version: "1.0", Reason: "another version", Bytes: 14_500_000_000, DownloadBytes: 14_400_000_000},
 			{Hive: "long-alias-2", Action: operations.ActionStartHive, Reason: "auto_start"},
 		}}},
 		"status_in_sync": &operations.StatusReport{Summary: operations.StatusSummary{TotalHives: 3, DurationSeconds: 0.31}},
