@@ -43,6 +43,25 @@ const (
 	StepSkipped StepStatus = "skipped" // an earlier step of the hive failed
 )
 
+// StepPhase is a part of a step. New parts may be added: treat an unknown one as work
+// in progress.
+type StepPhase string
+
+// The parts of a step. A step skips those that it does not need, and may enter one
+// more than once.
+const (
+	StepPhaseFetch       StepPhase = "fetch"       // this machine fetches an artifact that it will send
+	StepPhaseSend        StepPhase = "send"        // this machine sends to the hive; bytes
+	StepPhaseDownload    StepPhase = "download"    // the hive downloads; bytes
+	StepPhaseUnpack      StepPhase = "unpack"      // the hive unpacks an archive (bytes) or wheels (packages)
+	StepPhaseEnvironment StepPhase = "environment" // the hive creates the Python environment; packages
+	StepPhaseCompile     StepPhase = "compile"     // the hive compiles Python files to bytecode; files
+	StepPhaseCheck       StepPhase = "check"       // the hive computes checksums of files; files
+	StepPhaseSync        StepPhase = "sync"        // the hive flushes files to disk
+	StepPhaseVerify      StepPhase = "verify"      // the hive runs the recipe's check
+	StepPhaseRemove      StepPhase = "remove"      // the hive removes files; files
+)
+
 // Event is one thing that happened while an operation runs.
 type Event struct {
 	// Time is when.
@@ -65,6 +84,16 @@ type Event struct {
 	// Bytes have been moved so far, of Total; a Total of 0 is not known.
 	Bytes int64 `json:"bytes,omitempty"`
 	Total int64 `json:"total,omitempty"`
+
+	// StepPhase is set for the [EventProgress] of a step: the current part of it.
+	StepPhase StepPhase `json:"step_phase,omitempty"`
+
+	// Count of CountTotal items are done, in a StepPhase that does not move bytes; a
+	// CountTotal of 0 is not known. Unit is the plural of the items: "files" or
+	// "packages". Without a Unit there is nothing to count.
+	Count      int64  `json:"count,omitempty"`
+	CountTotal int64  `json:"count_total,omitempty"`
+	Unit       string `json:"unit,omitempty"`
 
 	// Message is a line for a person. May be empty.
 	Message string `json:"message,omitempty"`

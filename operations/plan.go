@@ -80,6 +80,10 @@ type Step struct {
 	// or by its own download, as far as it is known beforehand; 0 if nothing
 	// does or it is not known.
 	Bytes int64 `json:"bytes,omitempty"`
+
+	// DownloadBytes is the part of Bytes that the hive downloads itself; the rest is
+	// sent to it.
+	DownloadBytes int64 `json:"download_bytes,omitempty"`
 }
 
 // Plan is the decision what to do, made before anything is done: sorted by

@@ -199,7 +199,9 @@ func (s *session) event(i int, status operations.StepStatus, e *operations.Error
 
 func (s *session) progress(i int, sent, total int64) {
 	step := s.steps[i]
-	s.fleet.emit(operations.Event{Type: operations.EventProgress, Hive: s.member.hive.Alias, Step: &step, Bytes: sent, Total: total})
+	s.fleet.emit(operations.Event{
+		Type: operations.EventProgress, Hive: s.member.hive.Alias, Step: &step, StepPhase: operations.StepPhaseSend, Bytes: sent, Total: total,
+	})
 }
 
 // upload brings the binary beside its target. The machine itself puts it in
@@ -399,7 +401,7 @@ func (s *session) talk(ctx context.Context, in io.Writer, out *wire.Reader, req 
 		case m.Step != nil && known(m.Step.Index, index):
 			s.note(index[m.Step.Index], m.Step)
 		case m.Progress != nil && known(m.Progress.Index, index):
-			s.progress(index[m.Progress.Index], m.Progress.Bytes, m.Progress.Total)
+			s.remoteProgress(index[m.Progress.Index], m.Progress)
 		case m.Need != nil && known(m.Need.Index, index):
 			if err := s.send(ctx, in, index[m.Need.Index], m.Need.SHA256); err != nil {
 				return err
@@ -434,6 +436,7 @@ func (s *session) note(i int, n *wire.StepNote) {
 // send sends an artefact of a step. One that cannot be read fails that step alone:
 // the machine is told, and goes on with the next.
 func (s *session) send(ctx context.Context, in io.Writer, i int, sum string) error {
+	s.fetching(i, sum)
 	f, gzipped, err := s.fleet.openNeeded(ctx, s.wantOf(s.steps[i]), sum)
 	if err != nil {
 		s.failed[i] = err

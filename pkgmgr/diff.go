@@ -368,7 +368,8 @@ func (d *hiveDiff) installWorker(w Worker, want WorkerWant, step operations.Step
 		d.block(w.Type, fmt.Sprintf("worker '%s' would not run there: %s", w.Type, strings.Join(lacks, "; ")))
 		return
 	}
-	step.Worker, step.Version, step.Bytes = w.Type, want.Version, wire.Bytes(want.Steps)
+	step.Worker, step.Version = w.Type, want.Version
+	step.Bytes, _ = transferBytes(want.Steps, d.state)
 	step.Variant, step.VariantReason = want.Variant, want.Reason
 	d.step(step)
 }
@@ -378,7 +379,7 @@ func (d *hiveDiff) checkDisk() {
 	var need uint64
 	for _, s := range d.steps {
 		if s.Action == operations.ActionInstallWorker || s.Action == operations.ActionUpdateWorker {
-			need += diskNeed(d.want.Workers[WorkerKey{d.hive.Alias, s.Worker}])
+			need += diskNeed(d.want.Workers[WorkerKey{d.hive.Alias, s.Worker}], d.state)
 		}
 	}
 	if d.state.DiskFree == 0 || need <= d.state.DiskFree {

@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-
-	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
 // Lacks says what a machine lacks of what a worker needs, before anything is
@@ -53,7 +51,9 @@ func unmet(n Needs, s *State) []string {
 }
 
 // diskNeed is how many bytes an install takes: what the recipe says, or at least
-// what is sent and as much again unpacked.
-func diskNeed(w WorkerWant) uint64 {
-	return uint64(max(w.Needs.Disk, 2*wire.Bytes(w.Steps), 0)) //nolint:gosec // not negative
+// what is sent and as much again unpacked. What the machine has in its cache counts as
+// neither.
+func diskNeed(w WorkerWant, s *State) uint64 {
+	needed, cached := transferBytes(w.Steps, s)
+	return uint64(max(w.Needs.Disk-2*cached, 2*needed, 0)) //nolint:gosec // not negative
 }

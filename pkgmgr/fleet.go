@@ -264,6 +264,7 @@ func (f *Fleet) Plan(ctx context.Context, o PlanOptions) operations.Plan {
 	want, moved := f.lookUp(ctx, o)
 	f.want = want
 	plan := Diff(f.States(), f.want, o)
+	f.fillDownloads(&plan)
 	plan.Upgrades = append(f.upgrades(before), moved...)
 	return plan
 }

@@ -136,7 +136,7 @@ func (f *Fleet) validateMachine(v *validation, m *member) {
 		}
 		installed := slices.ContainsFunc(s.Workers, func(have wire.Worker) bool { return have.Type == w.Type })
 		if !installed {
-			needDisk += diskNeed(want)
+			needDisk += diskNeed(want, s)
 		}
 	}
 	if s.DiskFree > 0 && needDisk > s.DiskFree {

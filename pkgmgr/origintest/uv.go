@@ -467,47 +467,6 @@ func venv(args []string) error {
 	)
 }
 
-// install unpacks wheels. One with a file FAIL fails half-way.
-func install(args []string) error {
-	opts, _, err := flags(args, []string{"no-config", "offline", "no-index", "no-deps", "no-progress", "quiet"}, []string{"python", "requirements"}, nil, 0)
-	if err != nil {
-		return err
-	}
-	if os.Getenv("UV_CACHE_DIR") == "" {
-		return usage(errors.New("UV_CACHE_DIR is not set"))
-	}
-	list, err := os.ReadFile(opts["requirements"])
-	if err != nil {
-		return err
-	}
-	root := filepath.Dir(filepath.Dir(opts["python"]))
-	if _, err := os.Stat(filepath.Join(root, "pyvenv.cfg")); err != nil {
-		return fmt.Errorf("%s is no environment: %w", root, err)
-	}
-	if err := os.MkdirAll(os.Getenv("UV_CACHE_DIR"), 0o700); err != nil {
-		return err
-	}
-	for path := range strings.FieldsSeq(string(list)) {
-		files, err := unzip(path)
-		if err != nil {
-			return fmt.Errorf("failed to read %s: %w", filepath.Base(path), err)
-		}
-		for name, text := range files {
-			if name == "FAIL" {
-				return fmt.Errorf("failed to install: %s", filepath.Base(path))
-			}
-			to, mode := filepath.Join(root, "lib", "python3.12", "site-packages", name), os.FileMode(0o644)
-			if _, script, ok := strings.Cut(name, ".data/scripts/"); ok {
-				to, mode = filepath.Join(root, "bin", script), 0o755
-			}
-			if err := errors.Join(os.MkdirAll(filepath.Dir(to), 0o755), os.WriteFile(to, []byte(text), mode)); err != nil { //nolint:gosec // as uv does
-				return err
-			}
-		}
-	}
-	return nil
-}
-
 var nameRuns = regexp.MustCompile(`[-_.]+`)
 
 func normal(name string) string { return strings.ToLower(nameRuns.ReplaceAllString(name, "-")) }

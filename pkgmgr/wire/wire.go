@@ -52,6 +52,7 @@ const (
 	LogsDir     = "logs"
 	ToolsDir    = "tools"    // what installs need, once for all workers
 	DownloadDir = "download" // artefacts of an install that did not end well, whole or not
+	CacheDir    = "cache"    // unpacked wheels, which environments are linked from
 	LockFile    = "lock"
 )
 
@@ -112,9 +113,19 @@ type State struct {
 	// Daemon is the hive daemon.
 	Daemon Daemon `json:"daemon"`
 
+	// Wheels are the wheels that the machine has unpacked in its cache, each as its
+	// [WheelKey]. An install needs no download of them.
+	Wheels []string `json:"wheels,omitempty"`
+
 	// Workers are the worker types installed, sorted by type.
 	Workers []Worker `json:"workers,omitempty"`
 }
+
+// wheelKeyLen is the length of a [WheelKey].
+const wheelKeyLen = 16
+
+// WheelKey returns the part of a wheel's SHA-256 (hex) by which a [State] names it.
+func WheelKey(sum string) string { return strings.ToLower(sum[:min(len(sum), wheelKeyLen)]) }
 
 // Platform is what a binary must fit.
 type Platform struct {
@@ -557,12 +568,51 @@ type Need struct {
 	SHA256 string `json:"sha256"`
 }
 
-// Progress tells how many bytes of a step's artefacts have arrived by download.
+// Progress reports how far the step with this index is within its current phase. A
+// machine sends it at most five times a second, and at least every other second while
+// a phase lasts.
 type Progress struct {
-	Index int   `json:"index"`
+	Index int `json:"index"`
+
+	// Phase is the current phase; empty, from an earlier rbee, means [PhaseDownload].
+	Phase Phase `json:"phase,omitempty"`
+
+	// Bytes of Total bytes are done in the phases that move bytes; a Total of 0 is
+	// not known.
 	Bytes int64 `json:"bytes"`
-	Total int64 `json:"total,omitempty"` // 0 if not known
+	Total int64 `json:"total,omitempty"`
+
+	// Count of CountTotal items are done in the other phases; a CountTotal of 0 is
+	// not known. Unit names the items.
+	Count      int64 `json:"count,omitempty"`
+	CountTotal int64 `json:"count_total,omitempty"`
+	Unit       Unit  `json:"unit,omitempty"`
 }
+
+// Phase is a part of an install or removal step.
+type Phase string
+
+// The phases of a step. A step skips the phases that it does not need, and may enter
+// a phase more than once.
+const (
+	PhaseDownload    Phase = "download"    // the machine downloads artifacts; bytes
+	PhaseUnpack      Phase = "unpack"      // unpacks an archive (bytes) or wheels (packages)
+	PhaseEnvironment Phase = "environment" // creates the Python environment; packages
+	PhaseCompile     Phase = "compile"     // compiles Python files to bytecode; files
+	PhaseCheck       Phase = "check"       // computes checksums of files; files
+	PhaseSync        Phase = "sync"        // flushes files to disk; no count
+	PhaseVerify      Phase = "verify"      // runs the recipe's check; no count
+	PhaseRemove      Phase = "remove"      // removes files; files
+)
+
+// Unit is what [Progress] counts.
+type Unit string
+
+// The units besides bytes.
+const (
+	UnitFiles    Unit = "files"
+	UnitPackages Unit = "packages"
+)
 
 // Result is the last message.
 type Result struct {

@@ -289,7 +289,7 @@ func TestSeveralHives(t *testing.T) {
 		return &operations.ModelDownloadReport{Model: operations.Model{ID: "o/r", Hive: "gpu-1"}, Downloaded: 2e9, DurationSeconds: 2}, nil
 	}}
 	r := f.command(t, nil, "download-model", "o/r", "--all-hives")
-	want := "✅ Downloaded o/r to gpu-1: 2.0 GB in 2.0s (1.0 GB/s)\n❌ gpu-2: no daemon\n   → `rbee start-hive gpu-2` starts it\n"
+	want := "✅ Downloaded o/r to gpu-1: 1.9 GiB in 2.0s (954 MiB/s)\n❌ gpu-2: no daemon\n   → `rbee start-hive gpu-2` starts it\n"
 	if r.code != exitUnreachable || r.out != want || !strings.Contains(r.errOut, "gpu-1: of whom?\n") {
 		t.Errorf("exit code %d, stdout %q, stderr %q", r.code, r.out, r.errOut)
 	}
@@ -488,7 +488,7 @@ func TestDeleteModelAsks(t *testing.T) {
 		}}
 		r := f.onTTY(t, answer, "delete-model", "o/r", "--hive", "a")
 		last := f.got[len(f.got)-1]
-		if strings.Contains(last, "model_delete") != deleted || !strings.Contains(r.out, "4.0 GB") || (r.code == 0) != deleted {
+		if strings.Contains(last, "model_delete") != deleted || !strings.Contains(r.out, "3.7 GiB") || (r.code == 0) != deleted {
 			t.Errorf("answered %s: exit code %d, last operation %s, screen:\n%s", answer, r.code, last, r.out)
 		}
 		if !deleted && !strings.Contains(r.out, "nothing was deleted") {

@@ -156,7 +156,7 @@ func (s *session) goneMeanwhile() bool {
 
 // prepare removes what killed runs left, and stores settings.
 func (s *session) prepare(req *wire.Request) error {
-	if err := s.clean(); err != nil {
+	if err := s.clean(s.removing(0)); err != nil {
 		return fmt.Errorf("cleaning up after an earlier run: %w", err)
 	}
 	if req.Settings == nil {
@@ -169,11 +169,12 @@ func (s *session) prepare(req *wire.Request) error {
 }
 
 // clean removes what earlier runs did not finish. Only the lock's holder may.
-func (h *Hive) clean() error {
+func (h *Hive) clean(ph *phase) error {
 	uploads, err := filepath.Glob(h.path(wire.UploadGlob))
 	if err != nil {
 		return err
 	}
+	h.splitManifests()
 	own, _ := os.Stat(h.Exe)
 	for _, path := range uploads {
 		// A young one may be on its way: uploads come before the lock.
@@ -185,7 +186,7 @@ func (h *Hive) clean() error {
 			return err
 		}
 	}
-	return errors.Join(h.cleanDownloads(), h.cleanWorkers())
+	return errors.Join(h.cleanDownloads(), h.cleanWorkers(ph))
 }
 
 // step does one step between its two notes.
@@ -210,15 +211,15 @@ func (s *session) act(ctx context.Context, index int, step wire.Step) (note stri
 	case wire.ActionInstallWorker:
 		return s.installWorker(ctx, index, step.Worker)
 	case wire.ActionRemoveWorker:
-		return s.removeWorker(ctx, step.Worker)
+		return s.removeWorker(ctx, step.Worker, s.removing(index))
 	case wire.ActionRollback:
-		return s.rollback(ctx, step.Worker)
+		return s.rollback(s.checking(ctx, index), step.Worker, s.removing(index))
 	case wire.ActionStart:
 		return s.start(ctx)
 	case wire.ActionStop:
 		return s.stop(ctx)
 	case wire.ActionRemoveSelf:
-		return s.remove(ctx)
+		return s.remove(ctx, s.removing(index))
 	default:
 		return "", fmt.Errorf("unknown action %q", step.Action)
 	}

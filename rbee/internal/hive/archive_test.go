@@ -95,8 +95,8 @@ func TestArchivesAreInstalled(t *testing.T) {
 			if err := errors.Join(err, statErr); err != nil || string(body) != "hi" || info.Mode().Perm() != 0o755 {
 				t.Errorf("%q, %v, %v", body, info, err)
 			}
-			if left, _ := os.ReadDir(h.versionDir("w", "1")); len(left) != 3 {
-				t.Errorf("beside manifest, entry and payload: %v", left)
+			if left, _ := os.ReadDir(h.versionDir("w", "1")); len(left) != 4 {
+				t.Errorf("beside manifest, list of files, entry and payload: %v", left)
 			}
 		})
 	}

@@ -9,9 +9,10 @@
 //
 //	bin/rbee, rbee.prev, rbee.json     the hive's own rbee, the one before, its record
 //	workers/rbee-worker-<type>         link to <type>/<version>/entry
-//	workers/<type>/<version>/          manifest.json, entry (a link), payload/
+//	workers/<type>/<version>/          manifest.json, files.json, entry (a link), payload/
 //	workers/<type>/<version>@2/        other content of it, that came while the one before was there
 //	tools/<name>-<version>-<digest>/   what workers are installed and run with
+//	cache/uv/, cache/wheels/           unpacked wheels, which environments are linked from
 //	run/                               token, settings.json, hive.json, hive.lock, supervisor.json
 //	run/workers/<id>.json              the record of a worker process
 //	logs/hive.log, hive.log.1          the daemon's output, and what it was before the last rotation

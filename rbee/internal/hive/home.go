@@ -112,16 +112,16 @@ func explainFull(err error, path string, needed int64) error {
 	return fmt.Errorf("the disk is full: %s free at %s%s: %w", sizeText(diskFree(path)), path, want, err)
 }
 
-// sizeText writes bytes for a person.
+// sizeText writes bytes for a person, in binary units.
 func sizeText(n uint64) string {
-	const units = "kMGTPE"
-	if n < 1000 {
+	const units = "KMGTPE"
+	if n < 1024 {
 		return fmt.Sprintf("%d bytes", n)
 	}
 	value, unit := float64(n), -1
-	for value >= 999.95 && unit < len(units)-1 {
-		value /= 1000
+	for value >= 1023.95 && unit < len(units)-1 {
+		value /= 1024
 		unit++
 	}
-	return fmt.Sprintf("%.1f %cB", value, units[unit])
+	return fmt.Sprintf("%.1f %ciB", value, units[unit])
 }

@@ -47,6 +47,7 @@ func (h *Hive) Inspect(ctx context.Context, o InspectOptions) (*wire.State, erro
 		s.User = u.Username
 	}
 	s.Rbee, s.Broken = h.installed(o.Deep)
+	s.Wheels = h.cachedWheels()
 	s.Settings, _ = h.settings()
 	s.Daemon = h.daemon(ctx)
 	var err error

@@ -47,7 +47,18 @@ type Manifest struct {
 	Bytes       int64     `json:"bytes"` // of all files together
 	InstalledAt time.Time `json:"installed_at"`
 	Entry       string    `json:"entry"` // path of the program in the payload
-	Files       []File    `json:"files"` // sorted by path
+
+	// FileCount is the number of files and links, with those that are not listed. 0
+	// in the record of an earlier rbee.
+	FileCount int `json:"file_count,omitempty"`
+
+	// Program is the entry of the program in the list of files; nil if it is a link
+	// that is not listed, or in the record of an earlier rbee.
+	Program *File `json:"program,omitempty"`
+
+	// Files are sorted by path. They are stored in a file of their own, see
+	// [Manifest.readFiles]; an earlier rbee stored them here.
+	Files []File `json:"files,omitempty"`
 }
 
 // UnmarshalJSON reads a record. One that an earlier rbee wrote has another sum for
@@ -190,15 +201,27 @@ func (m *Manifest) check(ctx context.Context, dir string, deep bool) string {
 	case entry.Mode()&0o111 == 0:
 		return m.Entry + " is not executable"
 	}
-	for _, f := range m.Files {
+	files := m.Files
+	switch program := m.program(); {
+	case deep:
+		if err := m.readFiles(dir); err != nil {
+			return err.Error()
+		}
+		files = m.Files
+		phaseOf(ctx).total(int64(len(files)))
+	case program != nil:
+		files = []File{*program}
+	}
+	for _, f := range files {
 		switch {
 		case ctx.Err() != nil:
 			return ""
 		case !filepath.IsLocal(f.Path):
 			return manifestName + " names a file outside"
-		case !deep && f.Path != m.Entry:
+		case !deep && f.Path != m.Entry, ofBytecode(f.Path):
 			continue
 		}
+		phaseOf(ctx).add(1)
 		if wrong := f.check(filepath.Join(dir, payloadDir, filepath.FromSlash(f.Path)), deep); wrong != "" {
 			return f.Path + " " + wrong
 		}

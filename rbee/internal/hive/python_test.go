@@ -72,7 +72,7 @@ func (o *origin) artefact(path string) wire.Artefact {
 func (o *origin) server(typ, version string, edit func(*origintest.Wheel, *wire.InstallStep)) wire.Step {
 	o.t.Helper()
 	own := origintest.Wheel{Name: typ, Version: version, Scripts: map[string]string{"serve": "#!/bin/sh\necho " + version + "\n"}}
-	wax := origintest.Wheel{Name: "wax", Version: version, Files: map[string]string{"wax.py": strings.Repeat("wax ", 10_000) + version}}
+	wax := origintest.Wheel{Name: "wax", Version: version, Files: map[string]string{"wax.py": "# " + strings.Repeat("wax ", 10_000) + version}}
 	step := wire.InstallStep{Kind: wire.StepPython, At: typ + ".yaml:7", Into: "venv", Python: &wire.Python{UV: o.uv, Interpreter: o.python}}
 	if edit != nil {
 		edit(&own, &step)
@@ -123,8 +123,8 @@ func TestPython(t *testing.T) {
 		t.Error("downloads were left")
 	}
 	dir := h.versionDir("one", "1.0")
-	if left, _ := os.ReadDir(dir); len(left) != 3 {
-		t.Errorf("beside manifest, entry and payload: %v", left)
+	if left, _ := os.ReadDir(dir); len(left) != 4 {
+		t.Errorf("beside manifest, list of files, entry and payload: %v", left)
 	}
 	if w := h.worker(t.Context(), "one", true); w.Corrupt != "" || w.Bytes < 40_000 {
 		t.Errorf("%+v", w)

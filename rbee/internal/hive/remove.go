@@ -16,8 +16,9 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/workers"
 )
 
-// remove stops the daemon and removes everything of rbee, and nothing else.
-func (h *Hive) remove(ctx context.Context) (note string, err error) {
+// remove stops the daemon and removes everything of rbee, and nothing else. ph, which may
+// be nil, counts the files.
+func (h *Hive) remove(ctx context.Context, ph *phase) (note string, err error) {
 	if _, err := h.stop(ctx); err != nil {
 		return "", err
 	}
@@ -36,7 +37,7 @@ func (h *Hive) remove(ctx context.Context) (note string, err error) {
 	for _, path := range entries {
 		err = errors.Join(err, os.Remove(path))
 	}
-	if err = errors.Join(err, h.cleanWorkers()); err != nil {
+	if err = errors.Join(err, h.cleanWorkers(ph)); err != nil {
 		return "", err
 	}
 	for _, pattern := range []string{
@@ -61,8 +62,8 @@ func (h *Hive) remove(ctx context.Context) (note string, err error) {
 	if err := os.Remove(h.path(wire.Binary)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
-	for _, dir := range []string{wire.ToolsDir, wire.DownloadDir} {
-		if err := os.RemoveAll(h.path(dir)); err != nil {
+	for _, dir := range []string{wire.ToolsDir, wire.DownloadDir, wire.CacheDir} {
+		if err := removeTree(h.path(dir), ph); err != nil {
 			return "", err
 		}
 	}

@@ -127,7 +127,9 @@ func (st *stage) get(ctx context.Context, artefacts ...*wire.Artefact) (paths []
 			p.Go(func(ctx context.Context) error { return st.download(ctx, a, paths[i]) })
 		}
 	}
+	stop := st.beat()
 	err = p.Wait()
+	stop()
 	for i, a := range artefacts {
 		if a.URL == "" && err == nil {
 			err = st.take(a, paths[i]) // over the one connection, one after the other

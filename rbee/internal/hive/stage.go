@@ -21,7 +21,6 @@ import (
 	"github.com/sourcegraph/conc/pool"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
-	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
 )
 
 // stage is one version of a worker while it is made, beside its place.
@@ -34,6 +33,8 @@ type stage struct {
 	total    int64    // bytes that are sent or downloaded, as far as it is known
 	used     []string // artefacts in the download directory
 	cut      bool     // an artefact did not arrive
+	bytecode fileTotals
+	wheels   map[string]*unpackedWheel // that this install has unpacked, by SHA-256
 
 	mu   sync.Mutex
 	got  int64
@@ -49,7 +50,7 @@ func (st *stage) arrived(n int64) {
 		return
 	}
 	st.told = time.Now()
-	st.send(wire.Message{Progress: &wire.Progress{Index: st.index, Bytes: st.got, Total: st.total}})
+	st.send(wire.Message{Progress: &wire.Progress{Index: st.index, Phase: wire.PhaseDownload, Bytes: st.got, Total: st.total}})
 }
 
 // fill makes everything that a version consists of.
@@ -58,6 +59,7 @@ func (st *stage) fill(ctx context.Context) error {
 	if err := errors.Join(os.Chmod(st.dir, 0o755), os.Mkdir(st.payload, 0o755)); err != nil { //nolint:gosec // programs are for everybody
 		return err
 	}
+	st.total -= st.unpackedBytes(m.Steps)
 	if err := st.checkSpace(); err != nil {
 		return placed(&m.Steps[0], err)
 	}
@@ -79,13 +81,16 @@ func (st *stage) fill(ctx context.Context) error {
 	for _, f := range m.Files {
 		m.Bytes += f.Size
 	}
-	if err := syncTree(st.dir, m); err != nil {
+	m.Bytes += st.bytecode.Bytes
+	m.FileCount = len(m.Files) + st.bytecode.Files
+	if err := st.sync(); err != nil {
 		return err
 	}
 	st.reach("staged")
-	if err := atomicfile.WriteJSON(filepath.Join(st.dir, manifestName), m); err != nil {
+	if err := writeManifest(st.dir, m); err != nil {
 		return err
 	}
+	st.keepWheels()
 	st.reach("complete")
 	return nil
 }
@@ -230,7 +235,7 @@ func (st *stage) archive(ctx context.Context, step *wire.InstallStep) error {
 			return err
 		}
 	}
-	files, err := unpack(ctx, paths[0], step.Format, step.Strip, dir, int64(min(diskFree(st.dir), 1<<62))) //nolint:gosec // bounded
+	files, err := st.unpack(ctx, paths[0], step.Format, step.Strip, dir)
 	if err != nil {
 		return fmt.Errorf("unpacking %s: %w", step.Artefact.Name, err)
 	}
@@ -259,59 +264,18 @@ func (st *stage) python(ctx context.Context, step *wire.InstallStep) error {
 		wheels[i] = &p.Wheels[i]
 		st.manifest.Size += p.Wheels[i].Size
 	}
-	paths, err := st.get(ctx, wheels...)
-	if err != nil {
-		return err
-	}
-	st.reach("received")
-	// uv reads what a wheel is from its name.
-	house := filepath.Join(st.dir, "wheels")
-	if err := os.Mkdir(house, 0o700); err != nil {
-		return err
-	}
-	var names []string
-	for i, w := range wheels {
-		name := filepath.Join(house, w.Name)
-		if err := os.Link(paths[i], name); err != nil {
-			return err
-		}
-		names = append(names, name)
-	}
-	list := filepath.Join(house, "requirements.txt")
-	if err := os.WriteFile(list, []byte(strings.Join(names, "\n")+"\n"), 0o600); err != nil {
-		return err
-	}
 	venv, err := st.inside(step.Into)
 	if err != nil {
 		return err
 	}
-	if err := st.run(ctx, uv, "venv", "--no-config", "--offline", "--no-python-downloads", "--quiet", "--relocatable", "--python", python, venv); err != nil {
-		return err
-	}
-	if err := st.run(ctx, uv, "pip", "install", "--no-config", "--offline", "--no-index", "--no-deps", "--no-progress", "--quiet",
-		"--python", filepath.Join(venv, "bin", "python"), "--requirements", list); err != nil {
-		return err
-	}
-	if err := errors.Join(os.RemoveAll(house), os.RemoveAll(filepath.Join(st.dir, uvCache))); err != nil {
-		return err
-	}
-	files, err := listTree(ctx, venv, step.Into)
-	if err != nil {
-		return err
-	}
-	st.list(files...)
-	return nil
+	return st.environment(ctx, uv, python, venv, step.Into, wheels)
 }
-
-// uvCache is where uv unpacks wheels: on the same disk as the environment, so that
-// it need only link them, and gone when that is done.
-const uvCache = "uv-cache"
 
 // run runs uv. It ends when ctx does, with all that it started.
 func (st *stage) run(ctx context.Context, uv string, args ...string) error {
 	cmd := exec.CommandContext(ctx, uv, args...) //nolint:gosec // verified by its checksum
 	cmd.Dir = st.dir
-	cmd.Env = append(os.Environ(), "UV_CACHE_DIR="+filepath.Join(st.dir, uvCache))
+	cmd.Env = append(os.Environ(), "UV_CACHE_DIR="+st.path(uvCacheDir), "UV_COMPILE_BYTECODE_TIMEOUT="+compileTimeout)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 5 * time.Second
@@ -332,17 +296,30 @@ func (st *stage) run(ctx context.Context, uv string, args ...string) error {
 	return fmt.Errorf("uv %s: %s", strings.Join(args[:min(2, len(args))], " "), cmp.Or(text, err.Error()))
 }
 
+// fileTotals is a number of files and of their bytes.
+type fileTotals struct {
+	Files int
+	Bytes int64
+}
+
 // listTree lists the files of a directory with their checksums, as paths below
-// prefix.
-func listTree(ctx context.Context, dir, prefix string) ([]File, error) {
-	var files []File
+// prefix. Bytecode is counted, and not listed.
+func listTree(ctx context.Context, dir, prefix string) (files []File, bytecode fileTotals, err error) {
 	var hash []int // indices of files that have content
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
 		rel, err := filepath.Rel(dir, path)
 		if err != nil {
+			return err
+		}
+		if ofBytecode(filepath.ToSlash(rel)) {
+			info, err := d.Info()
+			if err == nil {
+				bytecode.Files++
+				bytecode.Bytes += info.Size()
+			}
 			return err
 		}
 		f := File{Path: strings.TrimPrefix(prefix+"/"+filepath.ToSlash(rel), "/")}
@@ -365,8 +342,10 @@ func listTree(ctx context.Context, dir, prefix string) ([]File, error) {
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return nil, fileTotals{}, err
 	}
+	ph := phaseOf(ctx)
+	ph.total(int64(len(hash)))
 	p := pool.New().WithContext(ctx).WithCancelOnError().WithFirstError().WithMaxGoroutines(runtime.GOMAXPROCS(0))
 	for _, i := range hash {
 		p.Go(func(ctx context.Context) (err error) {
@@ -375,10 +354,11 @@ func listTree(ctx context.Context, dir, prefix string) ([]File, error) {
 			}
 			rel := strings.TrimPrefix(strings.TrimPrefix(files[i].Path, prefix), "/")
 			files[i].SHA256, files[i].Size, err = hashFile(filepath.Join(dir, filepath.FromSlash(rel)))
+			ph.add(1)
 			return err
 		})
 	}
-	return files, p.Wait()
+	return files, bytecode, p.Wait()
 }
 
 // openEntry makes the program executable. It may be a link to another file of
@@ -411,6 +391,9 @@ func (st *stage) openEntry() error {
 	m.Files[i].Mode = modeProgram
 	if info.Mode().Perm() == 0o755 {
 		return nil
+	}
+	if err := unshare(path); err != nil {
+		return err
 	}
 	return os.Chmod(path, 0o755) //nolint:gosec // a program
 }

@@ -42,7 +42,7 @@ func (st *stage) tool(ctx context.Context, t *wire.Tool) (program string, err er
 		return "", err
 	}
 	defer os.RemoveAll(staged)
-	files, err := unpack(ctx, paths[0], t.Format, t.Strip, staged, int64(min(diskFree(staged), 1<<62))) //nolint:gosec // bounded
+	files, err := st.unpack(ctx, paths[0], t.Format, t.Strip, staged)
 	if err != nil {
 		return "", fmt.Errorf("unpacking %s: %w", t.Artefact.Name, err)
 	}

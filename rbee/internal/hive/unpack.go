@@ -51,15 +51,16 @@ func unpack(ctx context.Context, archive string, format wire.Format, strip int, 
 	}
 	defer root.Close()
 	u := &unpacker{root: root, strip: strip, left: limit, files: map[string]File{}, buffer: make([]byte, 512<<10)}
+	packed := countedFile{f, phaseOf(ctx)}
 	switch format {
 	case wire.FormatTarGz:
 		var r *gzip.Reader
-		if r, err = gzip.NewReader(bufio.NewReaderSize(f, 256<<10)); err == nil {
+		if r, err = gzip.NewReader(bufio.NewReaderSize(packed, 256<<10)); err == nil {
 			err = u.tar(ctx, r)
 		}
 	case wire.FormatTarZst:
 		var r *zstd.Decoder
-		if r, err = zstd.NewReader(f, zstd.WithDecoderMaxMemory(1<<30), zstd.WithDecoderConcurrency(1)); err == nil {
+		if r, err = zstd.NewReader(packed, zstd.WithDecoderMaxMemory(1<<30), zstd.WithDecoderConcurrency(1)); err == nil {
 			defer r.Close()
 			err = u.tar(ctx, r)
 		}
@@ -136,6 +137,7 @@ func (u *unpacker) zip(ctx context.Context, f *os.File) error {
 		if err == nil && name != "" {
 			err = u.zipEntry(name, entry)
 		}
+		phaseOf(ctx).add(int64(min(entry.CompressedSize64, 1<<62))) //nolint:gosec // bounded
 		if err != nil {
 			return fmt.Errorf("%q: %w", entry.Name, err)
 		}

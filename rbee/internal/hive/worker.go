@@ -24,6 +24,7 @@ func (s *session) installWorker(ctx context.Context, index int, w *wire.WorkerIn
 		return "", err
 	}
 	if !w.Force {
+		ctx := s.checking(ctx, index)
 		have := s.worker(ctx, w.Type, true)
 		if have != nil && have.Version == w.Version && have.SHA256 == sum && have.Corrupt == "" {
 			return "already installed", s.noteRequest(w, s.entryBuild(w.Type))
@@ -32,7 +33,7 @@ func (s *session) installWorker(ctx context.Context, index int, w *wire.WorkerIn
 			if err := errors.Join(s.noteRequest(w, build), s.enter(w.Type, build)); err != nil {
 				return "", err
 			}
-			return "was still there", s.cleanType(w.Type)
+			return "was still there", s.cleanType(w.Type, s.removing(index))
 		}
 	}
 	total := wire.Bytes(w.Steps)
@@ -45,7 +46,7 @@ func (s *session) installWorker(ctx context.Context, index int, w *wire.WorkerIn
 		return "", explainFull(err, s.Home, total)
 	}
 	defer func() {
-		_ = os.RemoveAll(staged)
+		_ = removeTree(staged, s.removing(index))
 		_ = os.Remove(typeDir) // only if nothing else is in it
 	}()
 	m := &Manifest{
@@ -55,16 +56,19 @@ func (s *session) installWorker(ctx context.Context, index int, w *wire.WorkerIn
 	st := &stage{session: s, index: index, dir: staged, payload: filepath.Join(staged, payloadDir), manifest: m, total: total}
 	if err := st.fill(ctx); err != nil {
 		st.keepDownloads(err)
+		_ = s.cleanWheels(nil) // else the next run does it
 		return "", explainFull(err, s.Home, max(total, m.Size))
 	}
 	if err := ctx.Err(); err != nil {
 		return "", err
 	}
-	if err := s.commit(staged, m); err != nil {
+	if err := s.commit(staged, m, s.removing(index)); err != nil {
 		return "", explainFull(err, s.Home, 4096)
 	}
 	st.dropDownloads()
-	return fmt.Sprintf("%d files, %s", len(m.Files), sizeText(uint64(m.Bytes))), nil //nolint:gosec // a size
+	_ = s.cleanWheels(s.removing(index)) // else the next run does it
+
+	return fmt.Sprintf("%d files, %s", m.FileCount, sizeText(uint64(m.Bytes))), nil //nolint:gosec // a size
 }
 
 // stillThere is the build of a version that lies there, whole, although it is not
@@ -134,7 +138,7 @@ func (h *Hive) noteRequest(w *wire.WorkerInstall, build string) error {
 
 // commit puts a staged version in place: the directory, then the entry point,
 // then away with other versions.
-func (h *Hive) commit(staged string, m *Manifest) error {
+func (h *Hive) commit(staged string, m *Manifest, ph *phase) error {
 	build, err := h.freeBuild(m.Type, m.Version)
 	if err != nil {
 		return err
@@ -151,7 +155,7 @@ func (h *Hive) commit(staged string, m *Manifest) error {
 		return err
 	}
 	h.reach("linked")
-	return h.cleanType(m.Type)
+	return h.cleanType(m.Type, ph)
 }
 
 // enter makes the entry point of a type lead to a build, and remembers the one of
@@ -197,7 +201,7 @@ func (h *Hive) previousBuild(typ string) string {
 
 // rollback makes the version before be the one that is installed. Workers that
 // run go on with what they were started from.
-func (h *Hive) rollback(ctx context.Context, w *wire.WorkerInstall) (note string, err error) {
+func (h *Hive) rollback(ctx context.Context, w *wire.WorkerInstall, ph *phase) (note string, err error) {
 	if w == nil || !validName(w.Type) {
 		return "", errors.New("the step names no worker type")
 	}
@@ -220,11 +224,11 @@ func (h *Hive) rollback(ctx context.Context, w *wire.WorkerInstall) (note string
 	if err := h.enter(w.Type, build); err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("%s → %s", now, before), h.cleanType(w.Type)
+	return fmt.Sprintf("%s → %s", now, before), h.cleanType(w.Type, ph)
 }
 
 // removeWorker removes a worker type: its processes, the entry point, its files.
-func (h *Hive) removeWorker(ctx context.Context, w *wire.WorkerInstall) (note string, err error) {
+func (h *Hive) removeWorker(ctx context.Context, w *wire.WorkerInstall, ph *phase) (note string, err error) {
 	if w == nil || !validName(w.Type) {
 		return "", errors.New("the step names no worker type")
 	}
@@ -242,11 +246,11 @@ func (h *Hive) removeWorker(ctx context.Context, w *wire.WorkerInstall) (note st
 	if err := os.Remove(h.path(wire.WorkersDir + "/" + w.Type + "/" + previousName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
-	return note, errors.Join(h.cleanType(w.Type), h.cleanTools())
+	return note, errors.Join(h.cleanType(w.Type, ph), h.cleanTools(), h.cleanWheels(ph))
 }
 
 // cleanWorkers removes what no entry point leads to.
-func (h *Hive) cleanWorkers() error {
+func (h *Hive) cleanWorkers(ph *phase) error {
 	entries, err := os.ReadDir(h.path(wire.WorkersDir))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -256,16 +260,17 @@ func (h *Hive) cleanWorkers() error {
 		case strings.HasPrefix(e.Name(), tempPrefix):
 			err = errors.Join(err, os.Remove(h.path(wire.WorkersDir+"/"+e.Name())))
 		case e.IsDir() && validName(e.Name()):
-			err = errors.Join(err, h.cleanType(e.Name()))
+			err = errors.Join(err, h.cleanType(e.Name(), ph))
 		}
 	}
-	return errors.Join(err, h.cleanTools())
+	return errors.Join(err, h.cleanTools(), h.cleanWheels(ph))
 }
 
 // cleanType removes every build of a type but the one that the entry point leads
 // to, that of the version before, and those that processes run from, and the type's
-// directory if that leaves it empty. Files that are not rbee's stay.
-func (h *Hive) cleanType(typ string) error {
+// directory if that leaves it empty. Files that are not rbee's stay. ph, which may be
+// nil, counts the files.
+func (h *Hive) cleanType(typ string, ph *phase) error {
 	dir, current := h.path(wire.WorkersDir+"/"+typ), h.entryBuild(typ)
 	if current != "" { // an earlier rbee may have been cut off between two renames
 		build := filepath.Join(dir, current)
@@ -288,7 +293,7 @@ func (h *Hive) cleanType(typ string) error {
 		case strings.HasPrefix(name, tempPrefix):
 			err = errors.Join(err, os.Remove(filepath.Join(dir, name)))
 		case e.IsDir() && name != current && name != previous && !inUse(name):
-			err = errors.Join(err, discard(filepath.Join(dir, name)))
+			err = errors.Join(err, discard(filepath.Join(dir, name), ph))
 		case name == previousName && previous == "":
 			err = errors.Join(err, os.Remove(filepath.Join(dir, name)))
 		}
@@ -309,16 +314,17 @@ func isBuild(dir string) bool {
 
 // discard removes a build or what was to become one. The new name keeps a removal
 // that is cut short from leaving half a build.
-func discard(dir string) error {
+func discard(dir string, ph *phase) error {
 	if !strings.HasPrefix(filepath.Base(dir), stagingPrefix) {
 		if !isBuild(dir) {
 			return nil
 		}
+		ph.expect(dir)
 		away := filepath.Join(filepath.Dir(dir), stagingPrefix+random())
 		if err := os.Rename(dir, away); err != nil {
 			return err
 		}
 		dir = away
 	}
-	return os.RemoveAll(dir)
+	return removeTree(dir, ph)
 }

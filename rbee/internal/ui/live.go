@@ -130,6 +130,10 @@ func (h *hiveLine) take(e operations.Event, now time.Time) {
 			h.text = stepLine(e, true)
 		}
 	case operations.EventProgress:
+		if e.Step != nil && e.StepPhase != "" {
+			h.text, h.bytes, h.total = stepProgress(e), 0, 0
+			break
+		}
 		h.bytes, h.total = e.Bytes, e.Total
 		if e.Step == nil { // a model
 			h.state, h.text = "downloading", oneLine(e.Message)

@@ -44,6 +44,7 @@ type Plain struct {
 
 	mu     sync.Mutex
 	models map[string]*plainModel // by hive
+	steps  map[string]*plainStep  // by hive
 }
 
 // plainModel is what was told of a download.
@@ -82,6 +83,7 @@ func (p *Plain) line(e operations.Event) string {
 			return string(e.Phase) + prefixed(": ", e.Message)
 		}
 	case operations.EventStep:
+		delete(p.steps, e.Hive)
 		return stepLine(e, p.Verbose)
 	case operations.EventNote:
 		return e.Message
@@ -89,6 +91,7 @@ func (p *Plain) line(e operations.Event) string {
 		if e.Step == nil {
 			return p.progress(e)
 		}
+		return p.step(e)
 	case operations.EventWorker:
 		if e.Worker != nil {
 			return e.Worker.ID + ": " + string(e.Worker.State) + prefixed(": ", e.Worker.Problem)

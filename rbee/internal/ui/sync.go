@@ -185,7 +185,7 @@ func (p *page) plan(r *operations.SyncReport) {
 			header: []string{"HIVE", "ACTION", "WORKER", "VERSION", "VARIANT", "REASON", "SIZE"},
 			right:  map[string]bool{"SIZE": true},
 		}
-		var total int64
+		var total, downloads int64
 		hives := map[string]bool{}
 		for _, s := range r.Plan.Steps {
 			bytes := ""
@@ -193,14 +193,14 @@ func (p *page) plan(r *operations.SyncReport) {
 				bytes = size(s.Bytes)
 			}
 			t.add(s.Hive, strings.ReplaceAll(string(s.Action), "_", " "), s.Worker, versions(s.From, s.Version), s.Variant, s.Reason, bytes)
-			total += s.Bytes
+			total, downloads = total+s.Bytes, downloads+s.DownloadBytes
 			hives[s.Hive] = true
 		}
 		t.write(&p.text, p.style, "")
 		p.linef("")
 		p.variants(r.Plan.Steps)
-		p.linef("%s%s on %s, %s to send. Nothing was changed.", p.style.warn(),
-			count(len(r.Plan.Steps), "change"), count(len(hives), "hive"), size(total))
+		p.linef("%s%s on %s%s. Nothing was changed.", p.style.warn(),
+			count(len(r.Plan.Steps), "change"), count(len(hives), "hive"), transfers(total-downloads, downloads))
 	}
 	p.hiveFailures(r.Hives)
 	p.blocked(r.Plan.Blocked)
@@ -208,6 +208,19 @@ func (p *page) plan(r *operations.SyncReport) {
 		p.okf("Nothing to change: %s, %s already installed (%s)", count(r.Summary.HivesAlreadyInstalled, "hive"),
 			count(r.Summary.WorkersAlreadyInstalled, "worker"), seconds(r.Summary.DurationSeconds))
 	}
+}
+
+// transfers words what this machine sends, and what hives download themselves: ", send
+// 17 MiB, download 3.0 GiB".
+func transfers(send, download int64) string {
+	text := ""
+	if send > 0 {
+		text += ", send " + size(send)
+	}
+	if download > 0 {
+		text += ", download " + size(download)
+	}
+	return text
 }
 
 // variants says why the variants of a plan were chosen.

@@ -86,7 +86,7 @@ func reports() map[string]operations.Report {
 		},
 		"dry_run": &operations.SyncReport{DryRun: true, Plan: operations.Plan{Steps: []operations.Step{
 			step("gpu-1", operations.ActionInstallHive, ""),
-			{Hive: "gpu-1", Action: operations.ActionUpdateWorker, Worker: "vllm", From: "0.9", Version: "1.0", Reason: "another version", Bytes: 14_500_000_000},
+			{Hive: "gpu-1", Action: operations.ActionUpdateWorker, Worker: "vllm", From: "0.9", Version: "1.0", Reason: "another version", Bytes: 14_500_000_000, DownloadBytes: 14_400_000_000},
 			{Hive: "long-alias-2", Action: operations.ActionStartHive, Reason: "auto_start"},
 		}}},
 		"status_in_sync": &operations.StatusReport{Summary: operations.StatusSummary{TotalHives: 3, DurationSeconds: 0.31}},
@@ -236,7 +236,7 @@ func TestEveryReasonHasAHint(t *testing.T) {
 
 func TestSizesAndSeconds(t *testing.T) {
 	t.Parallel()
-	for n, want := range map[int64]string{-1: "0 B", 0: "0 B", 999: "999 B", 1000: "1.0 kB", 3_210_000: "3.2 MB", 14_900_000: "15 MB", 999_600: "1.0 MB", 15_000_000_000: "15 GB"} {
+	for n, want := range map[int64]string{-1: "0 B", 0: "0 B", 999: "999 B", 1024: "1.0 KiB", 3_210_000: "3.1 MiB", 15_600_000: "15 MiB", 1_047_700: "1.0 MiB", 15_000_000_000: "14 GiB"} {
 		if got := size(n); got != want {
 			t.Errorf("size(%d) = %q, want %q", n, got, want)
 		}

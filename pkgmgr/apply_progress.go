@@ -1,0 +1,36 @@
+package pkgmgr
+
+import (
+	"cmp"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+)
+
+// remoteProgress emits what the machine reports about step i of the plan.
+func (s *session) remoteProgress(i int, p *wire.Progress) {
+	step := s.steps[i]
+	s.fleet.emit(operations.Event{
+		Type: operations.EventProgress, Hive: s.member.hive.Alias, Step: &step,
+		StepPhase: operations.StepPhase(cmp.Or(p.Phase, wire.PhaseDownload)),
+		Bytes:     p.Bytes, Total: p.Total, Count: p.Count, CountTotal: p.CountTotal, Unit: string(p.Unit),
+	})
+}
+
+// fetching emits that the artifact sum of step i is being fetched to this machine,
+// which sends it afterwards.
+func (s *session) fetching(i int, sum string) {
+	step := s.steps[i]
+	want := s.wantOf(step)
+	e := operations.Event{
+		Type: operations.EventProgress, Hive: s.member.hive.Alias, Step: &step, StepPhase: operations.StepPhaseFetch,
+	}
+	for i := range want.Steps {
+		for _, a := range want.Steps[i].Artefacts() {
+			if a.SHA256 == sum {
+				e.Total = a.Size
+			}
+		}
+	}
+	s.fleet.emit(e)
+}

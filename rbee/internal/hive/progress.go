@@ -1,0 +1,155 @@
+package hive
+
+import (
+	"context"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
+)
+
+// progressBeat is the longest time between two reports of a phase, so that a phase
+// whose count does not change still shows that the machine works.
+const progressBeat = time.Second
+
+// phase reports how far one phase of a step is. Its methods may be called from several
+// goroutines, and on a nil phase, which reports nothing.
+type phase struct {
+	send func(wire.Message)
+	stop chan struct{} // closed by end; nil if nothing is sent between two counts
+	done chan struct{} // closed when the goroutine that repeats reports has exited
+
+	mu   sync.Mutex
+	p    wire.Progress
+	sent time.Time
+}
+
+// begin reports that a phase begins, and repeats that every progressBeat until end.
+func (s *session) begin(p wire.Progress) *phase {
+	ph := &phase{send: s.send, p: p, stop: make(chan struct{}), done: make(chan struct{})}
+	ph.report(true)
+	go ph.repeat()
+	return ph
+}
+
+// silent returns a phase that reports nothing before the first progressEvery has
+// passed, for work that is usually short.
+func (s *session) silent(p wire.Progress) *phase {
+	return &phase{send: s.send, p: p, sent: time.Now()}
+}
+
+// removing returns the phase in which the step with this index removes files.
+func (s *session) removing(index int) *phase {
+	return s.silent(wire.Progress{Index: index, Phase: wire.PhaseRemove, Unit: wire.UnitFiles})
+}
+
+// checking returns a context in which the step with this index checks files.
+func (s *session) checking(ctx context.Context, index int) context.Context {
+	return withPhase(ctx, s.silent(wire.Progress{Index: index, Phase: wire.PhaseCheck, Unit: wire.UnitFiles}))
+}
+
+// repeat reports again what has not changed for progressBeat.
+func (ph *phase) repeat() {
+	defer close(ph.done)
+	tick := time.NewTicker(progressBeat)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			ph.report(false)
+		case <-ph.stop:
+			return
+		}
+	}
+}
+
+// report sends the phase unless it was sent a moment ago.
+func (ph *phase) report(always bool) {
+	ph.mu.Lock()
+	defer ph.mu.Unlock()
+	ph.reportLocked(always)
+}
+
+func (ph *phase) reportLocked(always bool) {
+	if !always && time.Since(ph.sent) < progressEvery {
+		return
+	}
+	ph.sent = time.Now()
+	p := ph.p
+	ph.send(wire.Message{Progress: &p})
+}
+
+// add counts n more items, or bytes in a phase without a unit.
+func (ph *phase) add(n int64) {
+	if ph == nil {
+		return
+	}
+	ph.mu.Lock()
+	defer ph.mu.Unlock()
+	if ph.p.Unit == "" {
+		ph.p.Bytes += n
+	} else {
+		ph.p.Count += n
+	}
+	ph.reportLocked(false)
+}
+
+// total sets how many items there are.
+func (ph *phase) total(n int64) {
+	if ph == nil {
+		return
+	}
+	ph.mu.Lock()
+	defer ph.mu.Unlock()
+	ph.p.CountTotal = n
+}
+
+// expect adds the files of the build in dir to those that will be removed.
+func (ph *phase) expect(dir string) {
+	var m Manifest
+	if ph == nil || atomicfile.ReadJSON(filepath.Join(dir, manifestName), &m) != nil {
+		return
+	}
+	ph.mu.Lock()
+	defer ph.mu.Unlock()
+	ph.p.CountTotal += int64(max(m.FileCount, len(m.Files)))
+}
+
+// become turns to another phase of the same step, or updates its counts. Another phase
+// is reported at once.
+func (ph *phase) become(p wire.Progress) {
+	if ph == nil {
+		return
+	}
+	ph.mu.Lock()
+	defer ph.mu.Unlock()
+	other := p.Phase != ph.p.Phase
+	p.Index = ph.p.Index
+	ph.p = p
+	ph.reportLocked(other)
+}
+
+// end stops the reports.
+func (ph *phase) end() {
+	if ph == nil || ph.stop == nil {
+		return
+	}
+	close(ph.stop)
+	<-ph.done
+}
+
+// phaseKey is the key of a context's phase.
+type phaseKey struct{}
+
+// withPhase returns a context whose work counts in ph.
+func withPhase(ctx context.Context, ph *phase) context.Context {
+	return context.WithValue(ctx, phaseKey{}, ph)
+}
+
+// phaseOf returns the phase in which the work of ctx counts; nil if none does.
+func phaseOf(ctx context.Context) *phase {
+	ph, _ := ctx.Value(phaseKey{}).(*phase)
+	return ph
+}

@@ -1,0 +1,88 @@
+package hive
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+)
+
+// unpack unpacks an archive into dir, and reports its progress.
+func (st *stage) unpack(ctx context.Context, archive string, format wire.Format, strip int, dir string) ([]File, error) {
+	ph := st.begin(wire.Progress{Index: st.index, Phase: wire.PhaseUnpack, Total: fileSize(archive)})
+	defer ph.end()
+	return unpack(withPhase(ctx, ph), archive, format, strip, dir, int64(min(diskFree(dir), 1<<62))) //nolint:gosec // bounded
+}
+
+// beat reports the bytes that have arrived every progressBeat, until stop: a server may
+// take its time, and a large part of a file may have to be read first.
+func (st *stage) beat() (stop func()) {
+	ended := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		tick := time.NewTicker(progressBeat)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				st.arrived(0)
+			case <-ended:
+				return
+			}
+		}
+	})
+	return func() {
+		close(ended)
+		wg.Wait()
+	}
+}
+
+// countedFile counts the bytes that are read from a file.
+type countedFile struct {
+	*os.File
+	ph *phase
+}
+
+func (c countedFile) Read(p []byte) (int, error) {
+	n, err := c.File.Read(p)
+	c.ph.add(int64(n))
+	return n, err
+}
+
+// sync flushes the version to disk, and reports that it does.
+func (st *stage) sync() error {
+	ph := st.begin(wire.Progress{Index: st.index, Phase: wire.PhaseSync})
+	defer ph.end()
+	return syncTree(st.dir, st.manifest)
+}
+
+// unshare gives a file of the payload content of its own where it is a hard link, so
+// that a change of its mode concerns no other environment.
+func unshare(path string) error {
+	if shared, err := hasOtherLinks(path); err != nil || !shared {
+		return err
+	}
+	temp := filepath.Join(filepath.Dir(path), tempPrefix+random())
+	if err := copyFile(path, temp, 0o755); err != nil {
+		return err
+	}
+	if err := os.Rename(temp, path); err != nil {
+		_ = os.Remove(temp)
+		return err
+	}
+	return nil
+}
+
+// hasOtherLinks reports whether a file has other names.
+func hasOtherLinks(path string) (bool, error) {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return false, err
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return ok && st.Nlink > 1, nil
+}

@@ -1,0 +1,616 @@
+package hive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
+)
+
+// The hive keeps every wheel of its environments once, unpacked, in uv's cache below
+// RBEE_HOME. uv links the files of an environment from there, so that a second
+// environment costs neither a download nor disk.
+//
+//	cache/uv/                        uv's own cache
+//	cache/wheels/<sha256>/<name>     the wheel; empty once it is unpacked in cache/uv
+//	cache/wheels/<sha256>/unpacked.json, files.json
+//
+// uv gets each of these directories with --find-links. It then identifies a wheel by
+// that path and its name alone, and does not read a wheel that it has unpacked. A uv
+// that reads the empty wheel nevertheless fails; then the cache is removed, and all
+// wheels are fetched and unpacked again.
+//
+// The record is written after a wheel was verified, unpacked, linked into an
+// environment and flushed to disk. Whatever has no record is removed by cleanWheels.
+const (
+	uvCacheDir   = wire.CacheDir + "/uv"
+	wheelsDir    = wire.CacheDir + "/wheels"
+	unpackedName = "unpacked.json"
+	archivesGlob = "archive-v*" // in uv's cache: it has one directory for each unpacked wheel
+)
+
+// compileTimeout is the time limit for the bytecode of one file, in seconds. uv's
+// default of 60 is too short for a large file on a busy machine.
+const compileTimeout = "3600"
+
+// unpackedWheel records a wheel that is unpacked in uv's cache.
+type unpackedWheel struct {
+	Name    string `json:"name"`    // of the wheel
+	Archive string `json:"archive"` // its directory below uv's cache
+
+	// files are the files that environments have as hard links, with paths as in
+	// site-packages. Comparing an environment's files with them finds a file that was
+	// modified in place in another environment. They are stored in filesName, and read
+	// by readFiles.
+	files []File
+}
+
+// readFiles reads the files of a wheel that is stored in dir.
+func (r *unpackedWheel) readFiles(dir string) error {
+	return atomicfile.ReadJSON(filepath.Join(dir, filesName), &r.files)
+}
+
+// wheelFile is where a wheel is stored for uv.
+func (h *Hive) wheelFile(w *wire.Artefact) string {
+	return filepath.Join(h.path(wheelsDir), strings.ToLower(w.SHA256), w.Name)
+}
+
+// unpacked returns the record of a wheel in the cache; nil if the wheel has to be
+// fetched and unpacked.
+func (h *Hive) unpacked(w *wire.Artefact) *unpackedWheel {
+	path := h.wheelFile(w)
+	var r unpackedWheel
+	if atomicfile.ReadJSON(filepath.Join(filepath.Dir(path), unpackedName), &r) != nil || r.Name != w.Name || !filepath.IsLocal(r.Archive) {
+		return nil
+	}
+	if _, err := os.Stat(path); err != nil {
+		return nil
+	}
+	if info, err := os.Stat(filepath.Join(h.path(uvCacheDir), r.Archive)); err != nil || !info.IsDir() {
+		return nil
+	}
+	return &r
+}
+
+// cachedWheels lists the wheels in the cache, by [wire.WheelKey].
+func (h *Hive) cachedWheels() []string {
+	var keys []string
+	records, _ := filepath.Glob(h.path(wheelsDir + "/*/" + unpackedName)) // fails for a bad pattern only
+	for _, path := range records {
+		keys = append(keys, wire.WheelKey(filepath.Base(filepath.Dir(path))))
+	}
+	return keys
+}
+
+// unpackedBytes returns the size of the wheels of steps that need not be fetched.
+func (h *Hive) unpackedBytes(steps []wire.InstallStep) (n int64) {
+	for i := range steps {
+		if steps[i].Python == nil {
+			continue
+		}
+		for j := range steps[i].Python.Wheels {
+			if w := &steps[i].Python.Wheels[j]; h.unpacked(w) != nil {
+				n += w.Size
+			}
+		}
+	}
+	return n
+}
+
+// wheelName matches the file name of a wheel: distribution and version.
+var wheelName = regexp.MustCompile(`^([A-Za-z0-9._]+)-([^-/]+)(?:-[0-9][^-/]*)?-[^-/]+-[^-/]+-[^-/]+\.whl$`)
+
+// separators are what a normalized name of a package writes as "-".
+var separators = regexp.MustCompile(`[-_.]+`)
+
+// packageOf returns the normalized name of the package in a file or directory name
+// such as "flash_attn-2.8.1.dist-info".
+func packageOf(name string) string {
+	name, _, _ = strings.Cut(name, "-")
+	return strings.ToLower(separators.ReplaceAllString(name, "-"))
+}
+
+// requirement is the line by which uv finds a wheel. A file whose name is not that of a
+// wheel is given by its path, and uv reports what is wrong with it.
+func (h *Hive) requirement(w *wire.Artefact) string {
+	if m := wheelName.FindStringSubmatch(w.Name); m != nil {
+		return m[1] + "==" + m[2]
+	}
+	return h.wheelFile(w)
+}
+
+// environment creates a virtual environment of wheels at venv, a path of the payload
+// with the slash-separated name into, and lists its files.
+func (st *stage) environment(ctx context.Context, uv, python, venv, into string, wheels []*wire.Artefact) error {
+	for {
+		cached := map[string]*unpackedWheel{} // by SHA-256
+		var missing []*wire.Artefact
+		for _, w := range wheels {
+			if r := st.cached(w); r != nil && (r.files != nil || r.readFiles(filepath.Dir(st.wheelFile(w))) == nil) {
+				cached[w.SHA256] = r
+			} else {
+				missing = append(missing, w)
+			}
+		}
+		if err := st.placeWheels(ctx, missing); err != nil {
+			return err
+		}
+		st.reach("received")
+		before := st.archives()
+		err := st.makeEnvironment(ctx, uv, python, venv, wheels, len(missing))
+		var files []File
+		var damaged []string
+		if err == nil {
+			if files, err = st.listEnvironment(ctx, venv, into); err != nil {
+				return err
+			}
+			fresh := st.recordNew(venv, into, files, missing, before)
+			damaged = damagedWheels(cached, fresh, into, files, sitePackages(venv))
+			if len(damaged) == 0 {
+				st.list(files...)
+				return nil
+			}
+		}
+		if ctx.Err() != nil || len(cached) == 0 {
+			return err
+		}
+		// The cache does not work with this uv, or files in it were modified. Each try
+		// fetches what it removes, so that the last one uses nothing from the cache.
+		if err != nil {
+			err = st.dropCache()
+		} else {
+			err = st.dropWheels(damaged)
+		}
+		if err := errors.Join(err, removeTree(venv, nil), os.MkdirAll(filepath.Dir(venv), 0o755)); err != nil { //nolint:gosec // programs are for everybody
+			return err
+		}
+		if into == "" {
+			if err := os.MkdirAll(venv, 0o755); err != nil { //nolint:gosec // programs are for everybody
+				return err
+			}
+		}
+		st.mu.Lock()
+		st.total = wire.Bytes(st.manifest.Steps)
+		st.mu.Unlock()
+	}
+}
+
+// cached is unpacked, and knows the wheels of this install too.
+func (st *stage) cached(w *wire.Artefact) *unpackedWheel {
+	if r := st.wheels[w.SHA256]; r != nil {
+		return r
+	}
+	return st.unpacked(w)
+}
+
+// placeWheels fetches wheels and stores them where uv looks for them.
+func (st *stage) placeWheels(ctx context.Context, wheels []*wire.Artefact) error {
+	if err := os.MkdirAll(st.path(wheelsDir), 0o700); err != nil {
+		return err
+	}
+	paths, err := st.get(ctx, wheels...)
+	if err != nil {
+		return err
+	}
+	for i, w := range wheels {
+		dir := filepath.Dir(st.wheelFile(w))
+		if err := errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o700)); err != nil {
+			return err
+		}
+		if os.Link(paths[i], st.wheelFile(w)) == nil {
+			continue
+		}
+		if err := os.Rename(paths[i], st.wheelFile(w)); err != nil { // where there are no hard links
+			return err
+		}
+	}
+	return nil
+}
+
+// makeEnvironment runs uv, and reports its progress.
+func (st *stage) makeEnvironment(ctx context.Context, uv, python, venv string, wheels []*wire.Artefact, missing int) error {
+	ph := st.begin(wire.Progress{Index: st.index, Phase: wire.PhaseEnvironment, Unit: wire.UnitPackages, CountTotal: int64(len(wheels))})
+	defer ph.end()
+	if err := st.run(ctx, uv, "venv", "--no-config", "--offline", "--no-python-downloads", "--quiet", "--relocatable", "--python", python, venv); err != nil {
+		return err
+	}
+	args := []string{
+		"pip", "install", "--no-config", "--offline", "--no-index", "--no-deps", "--no-progress", "--quiet",
+		"--compile-bytecode", "--link-mode", "hardlink", // uv copies where it cannot link
+		"--python", filepath.Join(venv, "bin", "python"),
+	}
+	var lines []string
+	for _, w := range wheels {
+		lines = append(lines, st.requirement(w))
+		args = append(args, "--find-links", fileURL(filepath.Dir(st.wheelFile(w))))
+	}
+	list := filepath.Join(st.dir, "requirements.txt")
+	if err := os.WriteFile(list, []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		st.watchUV(ctx, ph, venv, len(wheels), missing, len(st.archives()))
+	}()
+	err := st.run(ctx, uv, append(args, "--requirements", list)...)
+	cancel()
+	<-watched
+	return errors.Join(err, os.Remove(list))
+}
+
+// fileURL returns a path as uv takes it in a list that commas separate.
+func fileURL(path string) string {
+	u := url.URL{Scheme: "file", Path: filepath.ToSlash(path)}
+	return strings.ReplaceAll(u.String(), ",", "%2C")
+}
+
+// watchUV turns ph to what uv is doing, which it finds out from the directories that uv
+// fills: uv first unpacks all wheels that are missing in its cache, then links all
+// packages, then compiles bytecode. before is the number of archives before that.
+func (st *stage) watchUV(ctx context.Context, ph *phase, venv string, packages, missing, before int) {
+	files := 0 // to compile
+	wait := progressEvery
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+		wait = progressEvery
+		site := sitePackages(venv)
+		linked, _ := filepath.Glob(filepath.Join(site, "*.dist-info"))
+		unpacked := len(st.archives()) - before
+		switch {
+		case len(linked) == 0 && unpacked < missing:
+			ph.become(wire.Progress{Phase: wire.PhaseUnpack, Unit: wire.UnitPackages, Count: int64(unpacked), CountTotal: int64(missing)})
+		case len(linked) < packages:
+			ph.become(wire.Progress{Phase: wire.PhaseEnvironment, Unit: wire.UnitPackages, Count: int64(len(linked)), CountTotal: int64(packages)})
+		default:
+			began := time.Now()
+			sources, compiled := countBytecode(ctx, site)
+			// Counting takes at most a tenth of the time.
+			wait = max(wait, 10*time.Since(began))
+			files = max(files, sources)
+			ph.become(wire.Progress{Phase: wire.PhaseCompile, Unit: wire.UnitFiles, Count: int64(min(compiled, files)), CountTotal: int64(files)})
+		}
+	}
+}
+
+// countBytecode counts the Python files below dir, and those of them that are compiled.
+func countBytecode(ctx context.Context, dir string) (sources, compiled int) {
+	_ = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil || ctx.Err() != nil:
+			return ctx.Err()
+		case strings.HasSuffix(d.Name(), ".py"):
+			sources++
+		case strings.HasSuffix(d.Name(), ".pyc"):
+			compiled++
+		}
+		return nil
+	})
+	return sources, compiled
+}
+
+// sitePackages is where the packages of an environment are installed; empty if it is
+// not there yet.
+func sitePackages(venv string) string {
+	found, _ := filepath.Glob(filepath.Join(venv, "lib", "python*", "site-packages")) // fails for a bad pattern only
+	if len(found) == 0 {
+		return ""
+	}
+	return found[0]
+}
+
+// archives lists the directories of unpacked wheels, as paths below uv's cache.
+func (h *Hive) archives() []string {
+	found, _ := filepath.Glob(filepath.Join(h.path(uvCacheDir), archivesGlob, "*")) // fails for a bad pattern only
+	for i, path := range found {
+		found[i] = strings.TrimPrefix(path, h.path(uvCacheDir)+string(filepath.Separator))
+	}
+	return found
+}
+
+// listEnvironment lists the files of an environment with their checksums.
+func (st *stage) listEnvironment(ctx context.Context, venv, into string) ([]File, error) {
+	ph := st.begin(wire.Progress{Index: st.index, Phase: wire.PhaseCheck, Unit: wire.UnitFiles})
+	defer ph.end()
+	files, bytecode, err := listTree(withPhase(ctx, ph), venv, into)
+	if err != nil {
+		return nil, err
+	}
+	st.bytecode.Bytes, st.bytecode.Files = st.bytecode.Bytes+bytecode.Bytes, st.bytecode.Files+bytecode.Files
+	return files, nil
+}
+
+// recordNew finds the directories into which uv has unpacked the missing wheels, and
+// adds the bytecode of the environment to all that the environment is linked from. The
+// records, by SHA-256, become valid with keepWheels.
+func (st *stage) recordNew(venv, into string, files []File, missing []*wire.Artefact, before []string) map[string]*unpackedWheel {
+	site := sitePackages(venv)
+	wheels := map[string]*wire.Artefact{} // by package: an environment has one version of each
+	for _, w := range missing {
+		wheels[packageOf(w.Name)] = w
+	}
+	listed := byPath(files, into, venv, site)
+	fresh := map[string]*unpackedWheel{}
+	for _, archive := range st.archives() {
+		if slices.Contains(before, archive) {
+			continue
+		}
+		dir := filepath.Join(st.path(uvCacheDir), archive)
+		info, _ := filepath.Glob(filepath.Join(dir, "*.dist-info"))
+		if len(info) != 1 {
+			continue
+		}
+		w := wheels[packageOf(filepath.Base(info[0]))]
+		if w == nil {
+			continue
+		}
+		r := &unpackedWheel{Name: w.Name, Archive: archive, files: linkedFiles(dir, site, listed)}
+		fresh[w.SHA256] = r
+		if st.wheels == nil {
+			st.wheels = map[string]*unpackedWheel{}
+		}
+		st.wheels[w.SHA256] = r
+	}
+	return fresh
+}
+
+// byPath maps the paths below site-packages to the files of an environment.
+func byPath(files []File, into, venv, site string) map[string]File {
+	rel, err := filepath.Rel(venv, site)
+	if err != nil {
+		return nil
+	}
+	prefix := strings.TrimPrefix(into+"/"+filepath.ToSlash(rel)+"/", "/")
+	listed := make(map[string]File, len(files))
+	for _, f := range files {
+		if name, ok := strings.CutPrefix(f.Path, prefix); ok {
+			f.Path = name
+			listed[name] = f
+		}
+	}
+	return listed
+}
+
+// linkedFiles returns the files of an unpacked wheel that site-packages has as hard
+// links. It links their bytecode into the unpacked wheel, from where the next
+// environment gets it.
+func linkedFiles(archive, site string, listed map[string]File) []File {
+	var files []File
+	sources := map[string]map[string]bool{} // by directory: Python files without ".py"
+	_ = filepath.WalkDir(archive, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		rel, err := filepath.Rel(archive, path)
+		if err != nil {
+			return err
+		}
+		f, ok := listed[filepath.ToSlash(rel)]
+		if !ok || !sameFile(path, filepath.Join(site, rel)) {
+			return nil
+		}
+		files = append(files, f)
+		if stem, ok := strings.CutSuffix(d.Name(), ".py"); ok {
+			dir := filepath.Dir(rel)
+			if sources[dir] == nil {
+				sources[dir] = map[string]bool{}
+			}
+			sources[dir][stem] = true
+		}
+		return nil
+	})
+	for dir, stems := range sources {
+		linkBytecode(filepath.Join(site, dir, "__pycache__"), filepath.Join(archive, dir, "__pycache__"), stems)
+	}
+	return files
+}
+
+// linkBytecode gives the bytecode of Python files in an environment a second name in
+// the unpacked wheel. Python replaces such a file by another one and never writes to it.
+func linkBytecode(from, to string, stems map[string]bool) {
+	entries, _ := os.ReadDir(from) // without the directory there is no bytecode
+	for _, e := range entries {
+		name := e.Name() // such as "six.cpython-312.pyc"
+		base, ok := strings.CutSuffix(name, ".pyc")
+		if i := strings.LastIndexByte(base, '.'); !ok || i < 0 || !stems[base[:i]] {
+			continue
+		}
+		_ = os.Mkdir(to, 0o755) //nolint:gosec // as uv does
+		_ = os.Link(filepath.Join(from, name), filepath.Join(to, name))
+	}
+}
+
+func sameFile(a, b string) bool {
+	x, errX := os.Lstat(a)
+	y, errY := os.Lstat(b)
+	return errX == nil && errY == nil && os.SameFile(x, y)
+}
+
+// damagedWheels returns the wheels of the cache whose files in an environment are not
+// those that were unpacked. A file that several wheels have is that of any of them.
+func damagedWheels(cached, fresh map[string]*unpackedWheel, into string, files []File, site string) []string {
+	if len(cached) == 0 {
+		return nil
+	}
+	venv := filepath.Dir(filepath.Dir(filepath.Dir(site)))
+	listed := byPath(files, into, venv, site)
+	right := map[string]bool{} // paths that are as some wheel has them
+	for _, wheels := range []map[string]*unpackedWheel{cached, fresh} {
+		for _, r := range wheels {
+			for _, f := range r.files {
+				if listed[f.Path] == f {
+					right[f.Path] = true
+				}
+			}
+		}
+	}
+	var damaged []string
+	for sum, r := range cached {
+		if slices.ContainsFunc(r.files, func(f File) bool { return !right[f.Path] }) {
+			damaged = append(damaged, sum)
+		}
+	}
+	return damaged
+}
+
+// keepWheels makes the wheels that this install has unpacked available to the next one,
+// and removes their packed form. A wheel for which that fails is unpacked again next
+// time.
+func (st *stage) keepWheels() {
+	for sum, r := range st.wheels {
+		dir := filepath.Join(st.path(wheelsDir), strings.ToLower(sum))
+		empty := filepath.Join(dir, tempPrefix+random())
+		if os.WriteFile(empty, nil, 0o600) != nil || os.Rename(empty, filepath.Join(dir, r.Name)) != nil {
+			continue
+		}
+		if atomicfile.WriteJSON(filepath.Join(dir, filesName), append([]File{}, r.files...)) == nil {
+			_ = atomicfile.WriteJSON(filepath.Join(dir, unpackedName), r)
+		}
+	}
+}
+
+// dropWheels removes wheels, given by SHA-256, from the cache.
+func (st *stage) dropWheels(sums []string) error {
+	var err error
+	for _, sum := range sums {
+		delete(st.wheels, sum)
+		err = errors.Join(err, os.RemoveAll(filepath.Join(st.path(wheelsDir), strings.ToLower(sum))))
+	}
+	return errors.Join(err, st.cleanArchives(st.wheels, nil))
+}
+
+// dropCache removes all of the cache.
+func (st *stage) dropCache() error {
+	st.wheels = nil
+	return removeTree(st.path(wire.CacheDir), nil)
+}
+
+// cleanWheels removes from the cache what no installed version needs, and what an
+// install that was cut short left. Only the holder of the lock may call it. ph, which
+// may be nil, counts the files.
+func (h *Hive) cleanWheels(ph *phase) error {
+	entries, err := os.ReadDir(h.path(wheelsDir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return removeTree(h.path(wire.CacheDir), ph)
+	}
+	if err != nil {
+		return err
+	}
+	needed := map[string]*wire.Artefact{}
+	for _, m := range h.manifests() {
+		for _, step := range m.Steps {
+			if step.Python == nil {
+				continue
+			}
+			for i := range step.Python.Wheels {
+				w := &step.Python.Wheels[i]
+				needed[strings.ToLower(w.SHA256)] = w
+			}
+		}
+	}
+	kept := false
+	for _, e := range entries {
+		if w := needed[e.Name()]; w != nil && h.unpacked(w) != nil {
+			kept = true
+			continue
+		}
+		err = errors.Join(err, os.RemoveAll(filepath.Join(h.path(wheelsDir), e.Name())))
+	}
+	if !kept && err == nil {
+		return removeTree(h.path(wire.CacheDir), ph)
+	}
+	return errors.Join(err, h.cleanArchives(nil, ph))
+}
+
+// cleanArchives removes from uv's cache the unpacked wheels that have no record, but for
+// those of also, and what led to them.
+func (h *Hive) cleanArchives(also map[string]*unpackedWheel, ph *phase) error {
+	kept := map[string]bool{}
+	records, _ := filepath.Glob(h.path(wheelsDir + "/*/" + unpackedName)) // fails for a bad pattern only
+	for _, path := range records {
+		var r unpackedWheel
+		if atomicfile.ReadJSON(path, &r) == nil {
+			kept[r.Archive] = true
+		}
+	}
+	for _, r := range also {
+		kept[r.Archive] = true
+	}
+	var err error
+	for _, archive := range h.archives() {
+		if !kept[archive] {
+			err = errors.Join(err, removeTree(filepath.Join(h.path(uvCacheDir), archive), ph))
+		}
+	}
+	return errors.Join(err, h.cleanPointers())
+}
+
+// cleanPointers removes the links and files by which uv finds an unpacked wheel that is
+// not there any more, and the temporary directories of a uv that was killed.
+func (h *Hive) cleanPointers() error {
+	var err error
+	left, _ := filepath.Glob(filepath.Join(h.path(uvCacheDir), ".tmp*")) // fails for a bad pattern only
+	for _, path := range left {
+		err = errors.Join(err, removeTree(path, nil))
+	}
+	tops, _ := filepath.Glob(filepath.Join(h.path(uvCacheDir), "wheels-v*"))
+	for _, top := range tops {
+		var dirs []string
+		err = errors.Join(err, filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			if d.IsDir() && path != top {
+				dirs = append(dirs, path)
+			}
+			if d.Type() != fs.ModeSymlink {
+				return nil
+			}
+			if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+			for _, name := range []string{path, path + ".rev", path + ".lock"} {
+				if removeErr := os.Remove(name); removeErr != nil && !errors.Is(removeErr, fs.ErrNotExist) {
+					err = errors.Join(err, removeErr)
+				}
+			}
+			return err
+		}))
+		for _, dir := range slices.Backward(dirs) {
+			_ = os.Remove(dir) // only if it is empty
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("cannot clean up the cache of uv: %w", err)
+	}
+	return nil
+}
+
+// manifests reads the records of all builds. A damaged one is left out: it is reported
+// elsewhere.
+func (h *Hive) manifests() []Manifest {
+	var all []Manifest
+	paths, _ := filepath.Glob(h.path(wire.WorkersDir + "/*/*/" + manifestName)) // fails for a bad pattern only
+	for _, path := range paths {
+		var m Manifest
+		if atomicfile.ReadJSON(path, &m) == nil {
+			all = append(all, m)
+		}
+	}
+	return all
+}
