@@ -48,6 +48,10 @@ type Error struct {
 	// Message says what was tried and what came back.
 	Message string `json:"message"`
 
+	// Detail is the complete output of the program that failed, in several lines;
+	// empty if there is none. It holds no passwords.
+	Detail string `json:"detail,omitempty"`
+
 	// Problems lists everything that is wrong with a config, for
 	// [CodeConfigInvalid].
 	Problems []Problem `json:"problems,omitempty"`

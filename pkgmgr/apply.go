@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/uv"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
@@ -111,6 +112,10 @@ func hiveError(h Hive, code operations.Code, err error) *operations.Error {
 	if errors.As(err, &coded) {
 		e.Reason = coded.ErrorCode()
 	}
+	var run *uv.Error
+	if errors.As(err, &run) {
+		e.Detail = run.Output
+	}
 	return e
 }
 
@@ -153,10 +158,11 @@ type session struct {
 	steps  []operations.Step
 	opts   ApplyOptions
 
-	failed map[int]error // by index of steps
-	done   map[int]bool
-	result *wire.Result
-	err    error // why the run as a whole did not work
+	failed  map[int]error  // by index of steps
+	details map[int]string // the output of programs that steps failed with
+	done    map[int]bool
+	result  *wire.Result
+	err     error // why the run as a whole did not work
 }
 
 // carriesBinary tells whether a step brings another rbee to the hive. An update
@@ -501,6 +507,12 @@ func (s *session) finish(r *wire.Result, index []int) {
 			break
 		}
 		i := index[wi]
+		if detail := r.Details[wi]; detail != "" {
+			if s.details == nil {
+				s.details = map[int]string{}
+			}
+			s.details[i] = detail
+		}
 		switch {
 		case text == "":
 			s.done[i] = true
@@ -537,7 +549,9 @@ func (s *session) fill(r *operations.HiveReport) {
 					err = errNotBegun
 				}
 			}
-			r.Failed = append(r.Failed, operations.FailedStep{Step: step, Error: hiveError(h, operations.CodeFailed, err)})
+			e := hiveError(h, operations.CodeFailed, err)
+			e.Detail = cmp.Or(s.details[i], e.Detail)
+			r.Failed = append(r.Failed, operations.FailedStep{Step: step, Error: e})
 		}
 	}
 	switch {

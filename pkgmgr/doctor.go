@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
 // Lacks says what a machine lacks of what a worker needs, before anything is

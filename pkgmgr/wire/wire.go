@@ -620,6 +620,10 @@ type Result struct {
 	// was not begun says so.
 	Errors []string `json:"errors"`
 
+	// Details has the complete output of the program that a step failed with, by the
+	// index of the step; nil if no step has one.
+	Details map[int]string `json:"details,omitempty"`
+
 	// Locked is set when the lock was not had in time; no step was begun then.
 	Locked *Waiting `json:"locked,omitempty"`
 

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/rbee-keeper/rbee/pkgmgr/uv"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
 )
@@ -124,6 +125,12 @@ func (s *session) do(ctx context.Context, req *wire.Request) *wire.Result {
 			continue
 		}
 		result.Errors[i] = err.Error()
+		if run := (*uv.Error)(nil); errors.As(err, &run) {
+			if result.Details == nil {
+				result.Details = map[int]string{}
+			}
+			result.Details[i] = run.Output
+		}
 		if step.Action == wire.ActionInstallSelf {
 			notBegun(i+1, "rbee could not be installed")
 			break

@@ -172,11 +172,11 @@ func TestPythonGoesWrong(t *testing.T) {
 	}{
 		"half-way": {
 			edit: func(_ *origin, w *origintest.Wheel, _ *wire.InstallStep) { w.Files = map[string]string{"FAIL": ""} },
-			want: "w.yaml:7: uv pip install: error: failed to install: w-2-py3-none-any.whl",
+			want: "w.yaml:7: failed to install: w-2-py3-none-any.whl",
 		},
 		"a wheel that is none": {
 			then: func(s *wire.InstallStep) { s.Python.Wheels[1] = s.Python.UV.Artefact },
-			want: "w.yaml:7: uv pip install: error: failed to read uv-x86_64",
+			want: "w.yaml:7: failed to read uv-x86_64",
 		},
 		"a wrong sum": {
 			then: func(s *wire.InstallStep) { s.Python.Wheels[1].SHA256 = strings.Repeat("0", 64) },

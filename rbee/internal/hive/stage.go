@@ -1,14 +1,12 @@
 package hive
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -20,6 +18,7 @@ import (
 
 	"github.com/sourcegraph/conc/pool"
 
+	"github.com/rbee-keeper/rbee/pkgmgr/uv"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
@@ -272,28 +271,11 @@ func (st *stage) python(ctx context.Context, step *wire.InstallStep) error {
 }
 
 // run runs uv. It ends when ctx does, with all that it started.
-func (st *stage) run(ctx context.Context, uv string, args ...string) error {
-	cmd := exec.CommandContext(ctx, uv, args...) //nolint:gosec // verified by its checksum
-	cmd.Dir = st.dir
-	cmd.Env = append(os.Environ(), "UV_CACHE_DIR="+st.path(uvCacheDir), "UV_COMPILE_BYTECODE_TIMEOUT="+compileTimeout)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = 5 * time.Second
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	err := cmd.Run()
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	if err == nil {
-		return nil
-	}
-	text := strings.TrimSpace(out.String())
-	const most = 2000
-	if len(text) > most {
-		text = "…" + text[len(text)-most:]
-	}
-	return fmt.Errorf("uv %s: %s", strings.Join(args[:min(2, len(args))], " "), cmp.Or(text, err.Error()))
+func (st *stage) run(ctx context.Context, program string, args ...string) error {
+	return uv.Run(ctx, uv.Command{
+		Program: program, Args: args, Dir: st.dir,
+		Env: uv.Env(os.Environ(), "UV_CACHE_DIR="+st.path(uvCacheDir), "UV_COMPILE_BYTECODE_TIMEOUT="+compileTimeout),
+	})
 }
 
 // fileTotals is a number of files and of their bytes.

@@ -221,11 +221,11 @@ func (st *stage) placeWheels(ctx context.Context, wheels []*wire.Artefact) error
 func (st *stage) makeEnvironment(ctx context.Context, uv, python, venv string, wheels []*wire.Artefact, missing int) error {
 	ph := st.begin(wire.Progress{Index: st.index, Phase: wire.PhaseEnvironment, Unit: wire.UnitPackages, CountTotal: int64(len(wheels))})
 	defer ph.end()
-	if err := st.run(ctx, uv, "venv", "--no-config", "--offline", "--no-python-downloads", "--quiet", "--relocatable", "--python", python, venv); err != nil {
+	if err := st.run(ctx, uv, "venv", "--offline", "--no-python-downloads", "--quiet", "--relocatable", "--python", python, venv); err != nil {
 		return err
 	}
 	args := []string{
-		"pip", "install", "--no-config", "--offline", "--no-index", "--no-deps", "--no-progress", "--quiet",
+		"pip", "install", "--offline", "--no-index", "--no-deps", "--no-progress", "--quiet",
 		"--compile-bytecode", "--link-mode", "hardlink", // uv copies where it cannot link
 		"--python", filepath.Join(venv, "bin", "python"),
 	}

@@ -132,6 +132,7 @@ func (p *page) hiveFailures(hives []operations.HiveReport) {
 			if !told[e.Message] {
 				p.fail(h.Alias, fmt.Sprintf("cannot %s: %s", todo(f.Step), e.Message))
 				p.hint(Hint(e))
+				p.detail(e.Detail)
 			}
 			told[e.Message] = true
 		}
