@@ -185,7 +185,7 @@ func (h *Hive) clean() error {
 			return err
 		}
 	}
-	return errors.Join(h.cleanDownloads(), h.cleanWorkers())
+	return errors.Join(h.cleanDownloads(), h.cleanWorkers(), h.cleanVerify())
 }
 
 // step does one step between its two notes.

@@ -49,6 +49,9 @@ func (h *Hive) Inspect(ctx context.Context, o InspectOptions) (*wire.State, erro
 	if s.Workers, err = h.workers(ctx, o.Deep); err != nil {
 		return nil, err
 	}
+	if o.Deep {
+		h.verifyWorkers(ctx, s.Workers)
+	}
 	if o.Devices {
 		if found, err := h.machine().Devices(ctx); err == nil {
 			s.DevicesKnown = true

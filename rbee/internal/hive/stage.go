@@ -79,6 +79,9 @@ func (st *stage) fill(ctx context.Context) error {
 	for _, f := range m.Files {
 		m.Bytes += f.Size
 	}
+	if err := st.verify(ctx); err != nil {
+		return err
+	}
 	if err := syncTree(st.dir, m); err != nil {
 		return err
 	}
