@@ -17,7 +17,7 @@ import (
 
 // InspectOptions say how closely to look. The zero value is the quick look.
 type InspectOptions struct {
-	Deep    bool // read every installed file again and compare it with its record
+	Deep    bool // read every installed file again, compare it with its record, and run verify commands
 	Devices bool // ask for the accelerators too
 }
 
