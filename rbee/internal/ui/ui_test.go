@@ -127,7 +127,7 @@ func reports() map[string]operations.Report {
 		"status_warning": &operations.StatusReport{Summary: operations.StatusSummary{TotalHives: 2, DurationSeconds: 0.3}, Warnings: onCPU},
 		"sync_warning":   &operations.SyncReport{Summary: operations.SyncSummary{HivesAlreadyInstalled: 2, WorkersAlreadyInstalled: 3, DurationSeconds: 0.4}, Warnings: onCPU},
 		"hives_warning":  &operations.HiveListReport{Hives: []operations.HiveSummary{{Alias: "gpu-1", Hostname: "10.0.0.1", InConfig: true}}, Warnings: onCPU},
-		"hives_none": &operations.HiveListReport{},
+		"hives_none":     &operations.HiveListReport{},
 		"hive": &operations.HiveGetReport{Hive: operations.HiveSummary{Alias: "a", Hostname: "gpu", InConfig: true},
 			Detail: operations.HiveDetail{Alias: "a", Installed: true, Version: "1.0", Home: "/home/u/.local/share/rbee", Daemon: &operations.DaemonDetail{Problem: "exited"}}},
 		"daemon_started":       &operations.HiveDaemonReport{Alias: "a", Status: operations.DaemonStarted, Daemon: operations.DaemonDetail{Running: true, Port: 8600, PID: 4711}},
