@@ -91,7 +91,8 @@ type PackageStatus struct {
 	// Verbose adds what each hive has to the report.
 	Verbose bool `json:"verbose"`
 
-	// Deep reads installed files again and compares their checksums.
+	// Deep reads installed files again, compares their checksums, and runs the
+	// verify commands of workers. That takes as long as those do.
 	Deep bool `json:"deep,omitempty"`
 }
 

@@ -62,6 +62,11 @@ type SyncReport struct {
 
 	// Plan is what was decided.
 	Plan Plan `json:"plan"`
+
+	// Warnings are about workers that are less than the machine allows, such as
+	// one that runs on the CPU although the machine has a GPU. They change no
+	// outcome.
+	Warnings []ValidateWarning `json:"warnings,omitempty"`
 }
 
 // SyncSummary counts what a sync did. In a dry run the counts say what it would do.
@@ -207,6 +212,9 @@ type StatusReport struct {
 	Summary StatusSummary `json:"summary"`
 	Drift   []Drift       `json:"drift"` // sorted by hive, then as in Issue's order
 
+	// Warnings are as in [SyncReport], about workers that are installed.
+	Warnings []ValidateWarning `json:"warnings,omitempty"`
+
 	// Hives tells what each hive has; only with Verbose.
 	Hives []HiveDetail `json:"hives,omitempty"`
 }
@@ -338,6 +346,9 @@ type WorkerSummary struct {
 // HiveListReport is what [HiveList] ends with.
 type HiveListReport struct {
 	Hives []HiveSummary `json:"hives"` // sorted by alias
+
+	// Warnings are as in [SyncReport], as they were when the hives were last read.
+	Warnings []ValidateWarning `json:"warnings,omitempty"`
 }
 
 // Outcome implements [Report]; it is always ok.

@@ -336,7 +336,7 @@ func (s *session) workerInstall(step operations.Step) *wire.WorkerInstall {
 		Type: step.Worker, Version: want.Version, Requested: s.wish(step.Worker).Version, Variant: want.Variant,
 		Force:  s.opts.Force || s.damaged(step, want),
 		SHA256: want.SHA256, Steps: s.fleet.sent(want), Entry: want.Entry,
-		Launch: want.Launch,
+		Launch: want.Launch, Verify: want.Verify,
 	}
 }
 

@@ -25,6 +25,7 @@ type recipeFile struct {
 	Sources     strict.Value[[]sourceEntry]          `key:"sources"`
 	Start       strict.Value[startEntry]             `key:"start"`
 	Ready       strict.Value[readyEntry]             `key:"ready"`
+	Verify      strict.Value[verifyEntry]            `key:"verify"`
 	Needs       strict.Value[needsEntry]             `key:"needs"`
 	Memory      strict.Value[memoryEntry]            `key:"memory"`
 	Grace       strict.Value[span]                   `key:"grace" like:"30s"`
@@ -78,6 +79,8 @@ type sourceEntry struct {
 	Entry strict.Value[string]                          `key:"entry" like:"bin/server"`
 	Args  strict.Value[[]strict.Value[string]]          `key:"args" like:"[--cpu]"`
 	Env   strict.Value[map[string]strict.Value[string]] `key:"env" like:"{ NAME: value }"`
+
+	Verify strict.Value[verifyEntry] `key:"verify"`
 }
 
 type stepEntry struct {

@@ -102,6 +102,7 @@ func (c *recipeCheck) recipe(f *recipeFile) *Recipe {
 		},
 	}
 	r.Grace = time.Duration(f.Grace.V)
+	r.Verify = c.verify(&f.Verify)
 	if f.Memory.Set {
 		r.Memory = c.memory(&f.Memory.V)
 	}

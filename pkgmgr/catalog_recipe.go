@@ -37,6 +37,10 @@ type Recipe struct {
 	Ready Ready
 	Needs Needs
 
+	// Verify proves on the machine that what was installed works there; nil for
+	// none. That of a source replaces it.
+	Verify *wire.Verify
+
 	// Grace is how long it may take to end after SIGTERM; 0 leaves that to the
 	// hive (20 s).
 	Grace time.Duration
@@ -134,6 +138,9 @@ type Source struct {
 	// does not depend on them.
 	Args []string
 	Env  map[string]string
+
+	// Verify is the source's own; nil for that of the recipe.
+	Verify *wire.Verify
 
 	Pos Pos
 }

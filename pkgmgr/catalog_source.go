@@ -53,6 +53,7 @@ func (c *recipeCheck) source(e *sourceEntry, versions *Versions) Source {
 		s.Args = append(s.Args, a.V)
 	}
 	s.Env = c.env(e.Env.V)
+	s.Verify = c.verify(&e.Verify)
 	c.sourceVersion(e, &s, versions)
 	c.entry(e, &s)
 	return s

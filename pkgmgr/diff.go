@@ -339,6 +339,8 @@ func workerDiffers(have wire.Worker, wish Worker, want WorkerWant) (issue operat
 		return operations.IssueOutdatedWorker, fmt.Sprintf("%s is of another source than the recipe's", have.Version)
 	case want.Launch != nil && !want.Launch.Equal(have.Launch):
 		return operations.IssueOutdatedWorker, fmt.Sprintf("%s is started otherwise than the recipe says", have.Version)
+	case want.Launch != nil && !want.Verify.Equal(have.Verify):
+		return operations.IssueOutdatedWorker, fmt.Sprintf("%s has another verify command than the recipe", have.Version)
 	}
 	return "", ""
 }

@@ -185,7 +185,8 @@ const readTimeout = 90 * time.Second
 
 // ReadOptions say what is read of machines, besides what is always read.
 type ReadOptions struct {
-	// Deep reads installed files again and compares their checksums.
+	// Deep reads installed files again, compares their checksums, and runs the
+	// verify commands of workers.
 	Deep bool
 
 	// Devices asks for accelerators.

@@ -94,6 +94,7 @@ func (l *lookup) worker(ctx context.Context, hive string, w Worker, s *State, wa
 		return WorkerWant{Err: err, Needs: recipe.Needs, Indirect: recipe.Versions.indirect(w.Version)}
 	}
 	out := l.chosen(ctx, recipe, choice, w.Version, s.Platform)
+	out.Warning = cpuWarning(w.Type, recipe.onlyCPU(choice, machine, rbeeVersion))
 	out.Held, out.EndsHold = stays, held && !stays
 	for i := range out.Steps {
 		if out.Steps[i].Kind == wire.StepBuiltin {
@@ -180,7 +181,7 @@ func (l *lookup) chosen(ctx context.Context, recipe *Recipe, choice Choice, wish
 		return WorkerWant{Err: err, Needs: recipe.Needs, Indirect: recipe.Versions.indirect(wish)}
 	}
 	out := WorkerWant{
-		Version: choice.Version, Variant: choice.Source.Name, Reason: choice.Reason, Launch: recipe.Launch(&choice.Source), Needs: recipe.Needs,
+		Version: choice.Version, Variant: choice.Source.Name, Reason: choice.Reason, Launch: recipe.Launch(&choice.Source), Verify: recipe.verification(&choice.Source), Needs: recipe.Needs,
 		Steps: steps, Entry: choice.Source.Entry, SHA256: wire.Digest(steps, choice.Source.Entry), Files: map[string]string{}, Unsure: map[string]bool{},
 	}
 	for i, step := range choice.Source.Steps {

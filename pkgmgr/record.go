@@ -42,28 +42,44 @@ func (e RecordEntry) Hive() Hive {
 }
 
 type recordFile struct {
-	Version int           `json:"version"`
-	Hives   []RecordEntry `json:"hives"`
+	Version  int             `json:"version"`
+	Hives    []RecordEntry   `json:"hives"`
+	Warnings []recordWarning `json:"warnings,omitempty"`
 }
 
 // Entries lists the hives on record, sorted by alias. A file that does not exist
 // is an empty record.
 func (r Record) Entries() ([]RecordEntry, error) {
+	f, err := r.read()
+	return f.Hives, err
+}
+
+// read reads the file; one that does not exist is empty.
+func (r Record) read() (f recordFile, err error) {
 	if r.Path == "" {
-		return nil, nil
+		return f, nil
 	}
 	data, err := os.ReadFile(r.Path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		return f, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("reading the record of hives: %w", err)
+		return f, fmt.Errorf("reading the record of hives: %w", err)
 	}
-	var f recordFile
 	if err := json.Unmarshal(data, &f); err != nil {
-		return nil, fmt.Errorf("reading the record of hives: %s: %w", r.Path, err)
+		return recordFile{}, fmt.Errorf("reading the record of hives: %s: %w", r.Path, err)
 	}
-	return f.Hives, nil
+	return f, nil
+}
+
+// write writes the file atomically. The caller holds its lock.
+func (r Record) write(f recordFile) error {
+	f.Version = 1
+	return writeWhole(r.Path, 0o600, func(w io.Writer) error {
+		enc := json.NewEncoder(w)
+		enc.SetIndent("", "  ")
+		return enc.Encode(f)
+	})
 }
 
 // Extra lists the hives on record that were installed from the config at this
@@ -97,10 +113,11 @@ func (r Record) Update(installed, removed []Hive, configPath string, now time.Ti
 		return fmt.Errorf("locking the record of hives: %w", err)
 	}
 	defer unlock()
-	entries, err := r.Entries()
+	file, err := r.read()
 	if err != nil {
 		return err
 	}
+	entries := file.Hives
 	changed := append(slices.Clone(installed), removed...)
 	entries = slices.DeleteFunc(entries, func(e RecordEntry) bool {
 		return slices.ContainsFunc(changed, func(h Hive) bool {
@@ -117,9 +134,7 @@ func (r Record) Update(installed, removed []Hive, configPath string, now time.Ti
 		a, b := &entries[i], &entries[j]
 		return cmp.Or(cmp.Compare(a.Alias, b.Alias), cmp.Compare(a.Config, b.Config)) < 0
 	})
-	return writeWhole(r.Path, 0o600, func(w io.Writer) error {
-		enc := json.NewEncoder(w)
-		enc.SetIndent("", "  ")
-		return enc.Encode(recordFile{Version: 1, Hives: entries})
-	})
+	file.Hives = entries
+	file.dropWarnings(removed, configPath)
+	return r.write(file)
 }

@@ -14,6 +14,7 @@ func (f *Fleet) SyncReport(plan operations.Plan, reports []operations.HiveReport
 	if r.DryRun {
 		r.Hives = f.pending(plan)
 	}
+	r.Warnings = f.warnings(false)
 	r.Summary.DurationSeconds = seconds(took)
 	good := 0
 	for _, h := range r.Hives {
@@ -144,7 +145,7 @@ func (f *Fleet) untouched(plan operations.Plan) int {
 // StatusReport sums up the drift of a plan. With verbose it tells what each
 // hive has.
 func (f *Fleet) StatusReport(plan operations.Plan, verbose bool, took time.Duration) *operations.StatusReport {
-	r := &operations.StatusReport{Drift: plan.Drift}
+	r := &operations.StatusReport{Drift: plan.Drift, Warnings: f.warnings(true)}
 	r.Summary.DurationSeconds = seconds(took)
 	differs := map[string]bool{}
 	for _, d := range plan.Drift {

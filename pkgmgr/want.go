@@ -64,6 +64,13 @@ type WorkerWant struct {
 	// Launch is how the hive shall run it; nil compares nothing.
 	Launch *wire.Launch
 
+	// Verify is the command that must pass on the hive; nil for none.
+	Verify *wire.Verify
+
+	// Warning says what is less than could be expected of the machine, such as an
+	// engine that runs on the CPU although there is a GPU; empty for nothing.
+	Warning string
+
 	// Needs are what the machine must have; the zero value needs nothing.
 	Needs Needs
 

@@ -217,7 +217,7 @@ func (r *run) installWorker(i int, want *wire.WorkerInstall) error {
 		r.machine.Edit(func(s *pkgmgr.State) {
 			for i := range s.Workers {
 				if s.Workers[i].Type == want.Type {
-					s.Workers[i].Requested, s.Workers[i].Launch = want.Requested, want.Launch
+					s.Workers[i].Requested, s.Workers[i].Launch, s.Workers[i].Verify = want.Requested, want.Launch, want.Verify
 				}
 			}
 		})
@@ -225,7 +225,7 @@ func (r *run) installWorker(i int, want *wire.WorkerInstall) error {
 	}
 	w := wire.Worker{
 		Type: want.Type, Version: want.Version, Requested: want.Requested,
-		Variant: want.Variant, Launch: want.Launch, SHA256: want.SHA256, Bytes: wire.Bytes(want.Steps), InstalledAt: time.Now(),
+		Variant: want.Variant, Launch: want.Launch, Verify: want.Verify, SHA256: want.SHA256, Bytes: wire.Bytes(want.Steps), InstalledAt: time.Now(),
 	}
 	var content []byte
 	builtin := false

@@ -219,6 +219,9 @@ type Worker struct {
 	// Launch is how it is run, as it was installed; nil where nothing was said.
 	Launch *Launch `json:"launch,omitempty"`
 
+	// Verify is the command that proves that it works; nil for none.
+	Verify *Verify `json:"verify,omitempty"`
+
 	// Corrupt says what is wrong with the installed files; empty if nothing is
 	// known to be. Files are only read again when a deep inspection is asked for.
 	Corrupt string `json:"corrupt,omitempty"`
@@ -299,6 +302,9 @@ type WorkerInstall struct {
 	// Launch says how the worker is run; nil leaves it to the recipe of that
 	// type that is built into the machine's rbee.
 	Launch *Launch `json:"launch,omitempty"`
+
+	// Verify must pass before the worker is put in place; nil for none.
+	Verify *Verify `json:"verify,omitempty"`
 }
 
 // StepKind is what an install step does.

@@ -10,7 +10,7 @@ type listHivesCmd struct{}
 
 // Help is shown below the command's summary.
 func (listHivesCmd) Help() string {
-	return describe("No machine is asked.", []string{"rbee list-hives", "rbee list-hives --json"}, exitInvalid)
+	return describe("No machine is asked: warnings are those of the last sync or status.", []string{"rbee list-hives", "rbee list-hives --json"}, exitInvalid)
 }
 
 // Run does the command.

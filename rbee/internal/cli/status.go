@@ -7,7 +7,7 @@ import (
 )
 
 type statusCmd struct {
-	Deep  bool       `help:"Read installed files again and compare their checksums."`
+	Deep  bool       `help:"Read installed files again, compare their checksums, and run the verify commands of workers."`
 	Scope scopeFlags `embed:""`
 }
 

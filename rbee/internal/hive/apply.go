@@ -193,7 +193,7 @@ func (h *Hive) clean(ph *phase) error {
 			return err
 		}
 	}
-	return errors.Join(h.cleanDownloads(), h.cleanWorkers(ph))
+	return errors.Join(h.cleanDownloads(), h.cleanWorkers(ph), h.cleanVerify())
 }
 
 // step does one step between its two notes.

@@ -124,7 +124,7 @@ func TestEndOfStdinWithinBlob(t *testing.T) {
 			done := make(chan error, 1)
 			go func() { done <- h.Apply(t.Context(), inR, outW) }()
 			steps := []wire.Step{worker("2", "", data), {Action: wire.ActionStop}}
-			if err := wire.WriteRequest(inW, &wire.Request{Schema: wire.Schema, Steps: steps}); err != nil {
+			if err := wire.WriteRequest(inW, &wire.Request{Schema: wire.Schema, LockWait: time.Minute, Steps: steps}); err != nil {
 				t.Fatal(err)
 			}
 			var result *wire.Result

@@ -11,6 +11,7 @@
 //	workers/rbee-worker-<type>         link to <type>/<version>/entry
 //	workers/<type>/<version>/          manifest.json, files.json, entry (a link), payload/
 //	workers/<type>/<version>@2/        other content of it, that came while the one before was there
+//	workers/<type>/<version>/verified.json  in which boot the verify command passed last
 //	tools/<name>-<version>-<digest>/   what workers are installed and run with
 //	cache/uv/, cache/wheels/           unpacked wheels, which environments are linked from
 //	run/                               token, settings.json, hive.json, hive.lock, supervisor.json

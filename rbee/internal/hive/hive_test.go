@@ -3,6 +3,7 @@ package hive
 import (
 	"archive/tar"
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"context"
 	"crypto/sha256"
@@ -84,6 +85,8 @@ func newHive(t *testing.T) *Hive {
 func apply(t *testing.T, h *Hive, req *wire.Request, blob []byte) *wire.Result {
 	t.Helper()
 	req.Schema, req.Owner = wire.Schema, "tester"
+	// A process that another test forks holds the lock until it runs its program.
+	req.LockWait = cmp.Or(req.LockWait, 30*time.Second)
 	inR, inW := io.Pipe()
 	outR, outW := io.Pipe()
 	done := make(chan error, 1)

@@ -18,7 +18,7 @@ import (
 
 // InspectOptions say how closely to look. The zero value is the quick look.
 type InspectOptions struct {
-	Deep    bool // read every installed file again and compare it with its record
+	Deep    bool // read every installed file again, compare it with its record, and run verify commands
 	Devices bool // ask for the accelerators too
 }
 
@@ -53,6 +53,9 @@ func (h *Hive) Inspect(ctx context.Context, o InspectOptions) (*wire.State, erro
 	var err error
 	if s.Workers, err = h.workers(ctx, o.Deep); err != nil {
 		return nil, err
+	}
+	if o.Deep {
+		h.verifyWorkers(ctx, s.Workers)
 	}
 	if o.Devices {
 		if found, err := h.machine().Devices(ctx); err == nil {

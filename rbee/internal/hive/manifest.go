@@ -39,6 +39,9 @@ type Manifest struct {
 	// Launch is how the worker is run.
 	Launch *wire.Launch `json:"launch,omitempty"`
 
+	// Verify is the command that proves that the worker works; nil for none.
+	Verify *wire.Verify `json:"verify,omitempty"`
+
 	// SHA256 tells what is installed, as in [wire.WorkerInstall]; for a built-in
 	// worker it is that of the rbee binary. Size is that of all that was sent.
 	SHA256 string `json:"sha256"`
@@ -168,6 +171,7 @@ func (h *Hive) workerFrom(ctx context.Context, typ, build string, deep bool) *wi
 		return w
 	}
 	w.Requested, w.SHA256, w.Bytes, w.InstalledAt = m.Requested, m.SHA256, m.Bytes, m.InstalledAt
+	w.Verify = m.Verify
 	w.Launch, w.Variant, w.Previous = m.Launch, m.Variant, versionOf(h.previousBuild(typ))
 	w.Corrupt = h.check(ctx, &m, dir, deep)
 	return w

@@ -44,7 +44,7 @@ func (h *Hive) remove(ctx context.Context, ph *phase) (note string, err error) {
 		wire.PrevBinary, wire.UploadGlob, wire.RunDir + "/" + tempPrefix + "*",
 		wire.LogsDir + "/" + tempPrefix + "*", oldLogFile,
 		workerRecords + "/*", workerLogs + "/*",
-		tokenFile, settingsFile, daemonFile, daemonLock, supervisorFile, logFile,
+		tokenFile, verifyLock, settingsFile, daemonFile, daemonLock, supervisorFile, logFile,
 		wire.BinaryInfo,
 	} {
 		found, globErr := filepath.Glob(h.path(pattern))

@@ -122,7 +122,7 @@ func (h *Hive) newRunner(log *slog.Logger) (*runner, error) {
 func (h *Hive) workerOptions(store *models.Store, log *slog.Logger) workers.Options {
 	m := h.machine()
 	return workers.Options{
-		Dir: h.path(workerRecords), Logs: h.path(workerLogs), Engine: h.engine, Log: log,
+		Dir: h.path(workerRecords), Logs: h.path(workerLogs), Engine: h.engine, Verify: h.verifyBeforeStart, Log: log,
 		Model: func(ctx context.Context, model string, length int) (workers.Model, error) {
 			return findModel(ctx, store, model, length)
 		},
@@ -164,7 +164,7 @@ func (h *Hive) engineFrom(ctx context.Context, typ, build string) (workers.Engin
 	case w.Corrupt != "":
 		return fail(operations.CodeFailed, "worker type %s is damaged: %s", typ, w.Corrupt)
 	}
-	e := workers.Engine{Version: w.Version, Entry: h.entryPath(typ)}
+	e := workers.Engine{Version: w.Version, Entry: h.entryPath(typ), Verify: w.Verify}
 	if w.Version != "" {
 		// The entry point itself may lead to another version tomorrow.
 		dir := h.versionDir(typ, build)

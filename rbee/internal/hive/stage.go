@@ -82,6 +82,9 @@ func (st *stage) fill(ctx context.Context) error {
 	}
 	m.Bytes += st.bytecode.Bytes
 	m.FileCount = len(m.Files) + st.bytecode.Files
+	if err := st.verify(ctx); err != nil {
+		return err
+	}
 	if err := st.sync(); err != nil {
 		return err
 	}

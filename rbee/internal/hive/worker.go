@@ -30,6 +30,9 @@ func (s *session) installWorker(ctx context.Context, index int, w *wire.WorkerIn
 			return "already installed", s.noteRequest(w, s.entryBuild(w.Type))
 		}
 		if build := s.stillThere(ctx, w, sum); build != "" {
+			if err := s.verifyBuild(ctx, w, build); err != nil {
+				return "", err
+			}
 			if err := errors.Join(s.noteRequest(w, build), s.enter(w.Type, build)); err != nil {
 				return "", err
 			}
@@ -51,12 +54,13 @@ func (s *session) installWorker(ctx context.Context, index int, w *wire.WorkerIn
 	}()
 	m := &Manifest{
 		Type: w.Type, Version: w.Version, Requested: w.Requested, Variant: w.Variant, Entry: w.Entry,
-		Steps: w.Steps, Launch: w.Launch, SHA256: sum, InstalledAt: time.Now().UTC().Truncate(time.Second),
+		Steps: w.Steps, Launch: w.Launch, Verify: w.Verify, SHA256: sum, InstalledAt: time.Now().UTC().Truncate(time.Second),
 	}
 	st := &stage{session: s, index: index, dir: staged, payload: filepath.Join(staged, payloadDir), manifest: m, total: total}
 	if err := st.fill(ctx); err != nil {
 		st.keepDownloads(err)
 		_ = s.cleanWheels(nil) // else the next run does it
+		st.dropTools(err)
 		return "", explainFull(err, s.Home, max(total, m.Size))
 	}
 	if err := ctx.Err(); err != nil {
@@ -129,10 +133,10 @@ func (h *Hive) digest(w *wire.WorkerInstall) (string, error) {
 func (h *Hive) noteRequest(w *wire.WorkerInstall, build string) error {
 	path := filepath.Join(h.versionDir(w.Type, build), manifestName)
 	var m Manifest
-	if err := atomicfile.ReadJSON(path, &m); err != nil || m.Requested == w.Requested && m.Variant == w.Variant && m.Launch.Equal(w.Launch) {
+	if err := atomicfile.ReadJSON(path, &m); err != nil || m.Requested == w.Requested && m.Variant == w.Variant && m.Launch.Equal(w.Launch) && m.Verify.Equal(w.Verify) {
 		return err
 	}
-	m.Requested, m.Variant, m.Launch = w.Requested, w.Variant, w.Launch
+	m.Requested, m.Variant, m.Launch, m.Verify = w.Requested, w.Variant, w.Launch, w.Verify
 	return atomicfile.WriteJSON(path, m)
 }
 

@@ -52,7 +52,11 @@ func (q *Queen) hiveList(op operations.HiveList) (*operations.HiveListReport, er
 		return nil, err
 	}
 	list, err := q.summaries(d)
-	return &operations.HiveListReport{Hives: list}, err
+	if err != nil {
+		return nil, err
+	}
+	warnings, err := q.record.Warnings(d.path)
+	return &operations.HiveListReport{Hives: list, Warnings: warnings}, err
 }
 
 // readOne reads the one hive that an operation names.

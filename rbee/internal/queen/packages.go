@@ -51,7 +51,7 @@ func (q *Queen) sync(ctx context.Context, op operations.PackageSync, events oper
 	}
 	reports := fleet.Apply(ctx, plan, pkgmgr.ApplyOptions{Force: op.Force, LockWait: lockWait(op.LockWaitSeconds)})
 	// Once more: what an upgrade has moved is held no longer.
-	if err := errors.Join(d.lock.Save(), q.remember(d, fleet.States(), reports)); err != nil {
+	if err := errors.Join(d.lock.Save(), q.remember(d, fleet.States(), reports), q.noteWarnings(d, fleet)); err != nil {
 		return nil, err
 	}
 	return fleet.SyncReport(plan, reports, time.Since(start)), nil
@@ -105,6 +105,18 @@ func (q *Queen) remember(d *desired, states []pkgmgr.HiveState, reports []operat
 	return q.record.Update(installed, removed, d.path, time.Now())
 }
 
+// noteWarnings stores the warnings about the hives that a fleet has read, for
+// list-hives, which reads no machine.
+func (q *Queen) noteWarnings(d *desired, fleet *pkgmgr.Fleet) error {
+	var read []string
+	for _, s := range fleet.States() {
+		if s.State != nil {
+			read = append(read, s.Hive.Alias)
+		}
+	}
+	return q.record.SetWarnings(read, d.path, fleet.Warnings())
+}
+
 func onRecord(entries []pkgmgr.RecordEntry, h pkgmgr.Hive, configPath string) bool {
 	for _, e := range entries {
 		if e.Alias == h.Alias && e.Hive().Address() == h.Address() && e.Config == configPath && e.HivePort == h.HivePort {
@@ -130,6 +142,9 @@ func (q *Queen) status(ctx context.Context, op operations.PackageStatus, events 
 		return nil, err
 	}
 	plan := fleet.Plan(ctx, pkgmgr.PlanOptions{})
+	if err := q.noteWarnings(d, fleet); err != nil {
+		return nil, err
+	}
 	return fleet.StatusReport(plan, op.Verbose, time.Since(start)), nil
 }
 

@@ -36,6 +36,9 @@ func Hint(e *operations.Error) string {
 			return "--force overwrites it"
 		}
 	case operations.CodeFailed:
+		if strings.HasPrefix(e.Message, "cannot verify ") {
+			return "the worker's own output says why: it cannot use this machine; its driver or a library may be missing or too old"
+		}
 		return cmp.Or(runtimeHint(e), failedHint(e.Message))
 	case operations.CodeCanceled:
 		return "run the same command again to go on: what is done stays done"

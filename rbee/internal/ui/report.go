@@ -33,6 +33,7 @@ func (p *page) report(report operations.Report) error {
 		p.migrate(r)
 	case *operations.HiveListReport:
 		p.hives(r.Hives)
+		p.warnings(r.Warnings)
 	case *operations.HiveGetReport:
 		p.hive(r)
 	case *operations.HiveDaemonReport:
@@ -105,6 +106,13 @@ func (p *page) okf(format string, args ...any) {
 
 func (p *page) warn(hive, text string) { p.linef("%s%s", p.style.warn(), about(hive, text)) }
 func (p *page) fail(hive, text string) { p.linef("%s%s", p.style.fail(), about(hive, text)) }
+
+// warnings writes a line for each warning.
+func (p *page) warnings(list []operations.ValidateWarning) {
+	for _, w := range list {
+		p.warn(w.Hive, w.Warning)
+	}
+}
 
 func (p *page) hint(text string) {
 	if text != "" {

@@ -205,6 +205,7 @@ func TestRuntimeHints(t *testing.T) {
 		{operations.Error{Code: operations.CodeNotFound, Hive: "a", Message: `no worker "x" runs here; there are none`}, "`rbee list-workers --all`"},
 		{operations.Error{Code: operations.CodeNotFound, Hive: "a", Message: `process 7 is no worker that rbee started`}, "`rbee list-workers --all`"},
 		{operations.Error{Code: operations.CodeNotFound, Hive: "x", Message: `the config has no such hive; did you mean "worker-1"?`}, "`rbee list-hives`"},
+		{operations.Error{Code: operations.CodeFailed, Message: "cannot verify w 1: exit status 1:\npermission denied"}, "its driver or a library"},
 		{operations.Error{Code: operations.CodeFailed, Message: "write: no space left on device"}, "free some space"},
 	} {
 		if got := Hint(&c.e); !strings.Contains(got, c.want) {

@@ -37,6 +37,7 @@ func (p *page) status(r *operations.StatusReport) {
 	case len(r.Drift) == 0:
 		p.okf("All components match config (%s, %s)", count(r.Summary.TotalHives, "hive"), seconds(r.Summary.DurationSeconds))
 	}
+	p.warnings(r.Warnings)
 }
 
 func (p *page) unreachable(d operations.Drift) {

@@ -25,6 +25,7 @@ func (p *page) sync(r *operations.SyncReport) {
 		p.okf("Nothing to change: %s, %s already installed (%s)",
 			count(sum.HivesAlreadyInstalled, "hive"), count(sum.WorkersAlreadyInstalled, "worker"), seconds(sum.DurationSeconds))
 	}
+	p.warnings(r.Warnings)
 }
 
 // installed tells about the hives that are new.
@@ -209,6 +210,7 @@ func (p *page) plan(r *operations.SyncReport) {
 		p.okf("Nothing to change: %s, %s already installed (%s)", count(r.Summary.HivesAlreadyInstalled, "hive"),
 			count(r.Summary.WorkersAlreadyInstalled, "worker"), seconds(r.Summary.DurationSeconds))
 	}
+	p.warnings(r.Warnings)
 }
 
 // transfers words what this machine sends, and what hives download themselves: ", send

@@ -124,7 +124,10 @@ func reports() map[string]operations.Report {
 				Workers: []operations.WorkerSummary{{Type: "echo", Version: "latest"}, {Type: "vllm", Version: "0.9"}}},
 			{Alias: "longer", Hostname: "fd00::1", SSHPort: 2222},
 		}},
-		"hives_none": &operations.HiveListReport{},
+		"status_warning": &operations.StatusReport{Summary: operations.StatusSummary{TotalHives: 2, DurationSeconds: 0.3}, Warnings: onCPU},
+		"sync_warning":   &operations.SyncReport{Summary: operations.SyncSummary{HivesAlreadyInstalled: 2, WorkersAlreadyInstalled: 3, DurationSeconds: 0.4}, Warnings: onCPU},
+		"hives_warning":  &operations.HiveListReport{Hives: []operations.HiveSummary{{Alias: "gpu-1", Hostname: "10.0.0.1", InConfig: true}}, Warnings: onCPU},
+		"hives_none":     &operations.HiveListReport{},
 		"hive": &operations.HiveGetReport{Hive: operations.HiveSummary{Alias: "a", Hostname: "gpu", InConfig: true},
 			Detail: operations.HiveDetail{Alias: "a", Installed: true, Version: "1.0", Home: "/home/u/.local/share/rbee", Daemon: &operations.DaemonDetail{Problem: "exited"}}},
 		"daemon_started":       &operations.HiveDaemonReport{Alias: "a", Status: operations.DaemonStarted, Daemon: operations.DaemonDetail{Running: true, Port: 8600, PID: 4711}},
@@ -132,6 +135,8 @@ func reports() map[string]operations.Report {
 		"daemon_not_installed": &operations.HiveDaemonReport{Alias: "a", Status: operations.DaemonNotInstalled},
 	}
 }
+
+var onCPU = []operations.ValidateWarning{{Hive: "gpu-1", Warning: "llama-cpp runs on the CPU: driver 535.54 is older than 580"}}
 
 func TestReports(t *testing.T) {
 	t.Parallel()

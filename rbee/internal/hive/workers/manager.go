@@ -27,6 +27,7 @@ type Engine struct {
 	Entry   string // absolute path of its program
 	Payload string // absolute path of the directory with its files; empty for one put there by hand
 	Launch  wire.Launch
+	Verify  *wire.Verify // nil for none
 }
 
 // Model is a model as an engine gets it.
@@ -52,6 +53,10 @@ type Options struct {
 	// Engine finds an installed worker type; its error is shown as it is. It is
 	// asked again once a record in Dir has the program, see [Programs].
 	Engine func(ctx context.Context, workerType string) (Engine, error)
+
+	// Verify is called before each start of an engine that has a verify command;
+	// its error fails the start. Nil verifies nothing.
+	Verify func(ctx context.Context, workerType string, e Engine) error
 
 	// Model finds a model on disk and estimates what it takes with a context of
 	// so many tokens; 0 is its usual one. Nil finds none.

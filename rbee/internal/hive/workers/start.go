@@ -81,6 +81,11 @@ func (w *worker) launch(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if engine.Verify != nil && w.m.o.Verify != nil {
+		if err := w.m.o.Verify(ctx, w.record().Worker, engine); err != nil {
+			return err
+		}
+	}
 	r := w.record()
 	model, err := w.model(ctx, engine.Launch, r)
 	if err != nil {
@@ -105,7 +110,7 @@ func (w *worker) launch(ctx context.Context) error {
 		}
 	}
 	argv = append(argv, r.Args...)
-	if err := w.makeState(engine.Launch, words); err != nil {
+	if err := makeState(engine.Launch, words); err != nil {
 		return fmt.Errorf("making the worker's directory: %w", err)
 	}
 	// A process must not run that no record on disk knows of.

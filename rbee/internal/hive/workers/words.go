@@ -108,7 +108,7 @@ func asks(l wire.Launch, braced ...string) bool {
 
 // makeState makes the worker's own directory anew, with its links, if the recipe
 // wants one. What an earlier try has left there stays.
-func (w *worker) makeState(l wire.Launch, words words) error {
+func makeState(l wire.Launch, words words) error {
 	if len(l.Links) == 0 && !asks(l, "{state}") {
 		return nil
 	}

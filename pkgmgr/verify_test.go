@@ -1,0 +1,158 @@
+package pkgmgr_test
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/fakehost"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+)
+
+// engineCatalog is a catalog with an engine whose builds are files: for NVIDIA
+// GPUs from driver 580 on, and for the CPU. verify is its verify command.
+func engineCatalog(t *testing.T, verify string) *pkgmgr.Catalog {
+	t.Helper()
+	dir := t.TempDir()
+	recipe := "type: engine\nsources:\n" +
+		"  - { name: cuda-13, version: \"1\", gpu: nvidia, driver: \"580\", file: gpu }\n" +
+		"  - { name: cpu, version: \"1\", file: cpu }\n" +
+		"start: { args: [\"{port}\"] }\n" + verify
+	for name, text := range map[string]string{"engine.yaml": recipe, "gpu": "#!/bin/sh\n", "cpu": "#!/bin/sh\n# cpu\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c, err := pkgmgr.LoadCatalog(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// TestVerifyCommandReachesTheHive changes only the verify command of a recipe.
+func TestVerifyCommandReachesTheHive(t *testing.T) {
+	t.Parallel()
+	m := &fakehost.Machine{}
+	c, machines := &pkgmgr.Config{Hives: []pkgmgr.Hive{echoHive("gpu-1", "engine")}}, fakehost.Fleet{"gpu-1": m}
+	sync := func(verify string) (*operations.SyncReport, wire.Worker) {
+		t.Helper()
+		f := openFleet(t, c, machines, func(o *pkgmgr.Options) { o.Catalog = engineCatalog(t, verify) })
+		f.Read(t.Context(), pkgmgr.ReadOptions{Devices: f.NeedsDevices()})
+		plan := f.Plan(t.Context(), pkgmgr.PlanOptions{Fetch: true})
+		r := f.SyncReport(plan, f.Apply(t.Context(), plan, pkgmgr.ApplyOptions{}), time.Second)
+		if r.Status != operations.StatusSuccess {
+			t.Fatalf("sync: %+v", r)
+		}
+		workers := m.State().Workers
+		return r, workers[slices.IndexFunc(workers, func(w wire.Worker) bool { return w.Type == "engine" })]
+	}
+	_, first := sync("verify: { command: [\"{entry}\"], matches: one, limit: 5s }\n")
+	if want := (&wire.Verify{Command: []string{"{entry}"}, Matches: "one", LimitSeconds: 5}); !first.Verify.Equal(want) {
+		t.Errorf("installed with %+v, want %+v", first.Verify, want)
+	}
+	for verify, want := range map[string]*wire.Verify{
+		"verify: { command: [\"{entry}\"], matches: two }\n": {Command: []string{"{entry}"}, Matches: "two"},
+		"": nil,
+	} {
+		r, now := sync(verify)
+		if !now.Verify.Equal(want) || !now.InstalledAt.Equal(first.InstalledAt) || now.SHA256 != first.SHA256 {
+			t.Errorf("with %q: %+v, want only the verify command of %+v changed", verify, now, first)
+		}
+		if len(r.Plan.Drift) != 1 || r.Plan.Drift[0].Issue != operations.IssueOutdatedWorker || !strings.Contains(r.Plan.Drift[0].Details, "has another verify command than the recipe") {
+			t.Errorf("with %q: drift %+v", verify, r.Plan.Drift)
+		}
+		if r, _ := sync(verify); len(r.Plan.Steps) != 0 {
+			t.Errorf("with %q again: steps %+v, want none", verify, r.Plan.Steps)
+		}
+	}
+}
+
+// TestCPUOnGPUMachineIsAWarning covers sync, status and what list-hives shows.
+func TestCPUOnGPUMachineIsAWarning(t *testing.T) {
+	t.Parallel()
+	const want = "engine runs on the CPU: driver 535.54 is older than 580"
+	device := func(driver string) pkgmgr.State {
+		return pkgmgr.State{Devices: []wire.Device{{Vendor: "nvidia", Name: "RTX 4090", Driver: driver}}}
+	}
+	c := &pkgmgr.Config{Hives: []pkgmgr.Hive{echoHive("cpu-1", "engine"), echoHive("gpu-1", "engine"), echoHive("gpu-2", "engine")}}
+	machines := fakehost.Fleet{"cpu-1": {}, "gpu-1": {Initial: device("535.54")}, "gpu-2": {Initial: device("580.1")}}
+	catalog, record := engineCatalog(t, ""), newRecord(t)
+	open := func() *pkgmgr.Fleet {
+		f := openFleet(t, c, machines, func(o *pkgmgr.Options) { o.Catalog = catalog })
+		f.Read(t.Context(), pkgmgr.ReadOptions{Devices: f.NeedsDevices()})
+		return f
+	}
+	check := func(what string, got []operations.ValidateWarning, hives ...string) {
+		t.Helper()
+		var warnings []operations.ValidateWarning
+		for _, h := range hives {
+			warnings = append(warnings, operations.ValidateWarning{Hive: h, Warning: want})
+		}
+		if !slices.Equal(got, warnings) {
+			t.Errorf("%s: warnings %+v, want %+v", what, got, warnings)
+		}
+	}
+	f := open()
+	plan := f.Plan(t.Context(), pkgmgr.PlanOptions{Fetch: true})
+	check("dry run", f.SyncReport(plan, nil, 0).Warnings, "gpu-1")
+	check("status before", f.StatusReport(plan, false, 0).Warnings)
+	r := f.SyncReport(plan, f.Apply(t.Context(), plan, pkgmgr.ApplyOptions{}), 0)
+	check("sync", r.Warnings, "gpu-1")
+	if r.Outcome() != operations.OutcomeOK || r.Status != operations.StatusSuccess {
+		t.Errorf("sync: %s, %s, want success", r.Status, r.Outcome())
+	}
+	all := []string{"cpu-1", "gpu-1", "gpu-2"}
+	if err := record.SetWarnings(all, "/one", f.Warnings()); err != nil {
+		t.Fatal(err)
+	}
+	f = open()
+	s := f.StatusReport(f.Plan(t.Context(), pkgmgr.PlanOptions{}), false, 0)
+	check("status", s.Warnings, "gpu-1")
+	if s.Outcome() != operations.OutcomeOK {
+		t.Errorf("status: %s, want ok", s.Outcome())
+	}
+
+	// The record keeps them until the hives are read again.
+	recorded := func(what, config string, hives ...string) {
+		t.Helper()
+		list, err := record.Warnings(config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		check(what, list, hives...)
+	}
+	recorded("record", "/one", "gpu-1")
+	recorded("record of another config", "/two")
+	if err := record.Update([]pkgmgr.Hive{echoHive("gpu-1")}, nil, "/one", time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	recorded("record after an install", "/one", "gpu-1")
+	if err := record.SetWarnings([]string{"cpu-1"}, "/one", nil); err != nil {
+		t.Fatal(err)
+	}
+	recorded("record after another hive", "/one", "gpu-1")
+	if err := record.Update(nil, []pkgmgr.Hive{echoHive("gpu-1")}, "/one", time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	recorded("record after an uninstall", "/one")
+}
+
+func TestRecordWithoutWarningsIsNotWritten(t *testing.T) {
+	t.Parallel()
+	r := newRecord(t)
+	if err := r.SetWarnings([]string{"a"}, "/one", nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(r.Path); err == nil {
+		t.Error("the file was written")
+	}
+	if err := (pkgmgr.Record{}).SetWarnings([]string{"a"}, "/one", []operations.ValidateWarning{{Hive: "a", Warning: "w"}}); err != nil {
+		t.Errorf("without a path: %v", err)
+	}
+}

@@ -1,0 +1,244 @@
+package hive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/workers"
+)
+
+const (
+	// verifyLock is held while a verify command runs: one at a time.
+	verifyLock = wire.RunDir + "/verify.lock"
+
+	// verifyPrefix begins the name of the directory below run/ in which a verify
+	// command writes. [Hive.remove] knows its beginning.
+	verifyPrefix = tempPrefix + "verify-"
+
+	// verifiedName is the file in a build's directory that says during which boot
+	// the verify command passed last.
+	verifiedName = "verified.json"
+)
+
+// verified is the content of the file verifiedName.
+type verified struct {
+	BootID string       `json:"boot_id"`
+	Verify *wire.Verify `json:"verify"`
+}
+
+// verify runs the verify command of a staged version and makes sure that it
+// changed no file.
+func (st *stage) verify(ctx context.Context) error {
+	m := st.manifest
+	if m.Verify == nil {
+		return nil
+	}
+	before := m.stamps(st.dir)
+	if err := st.verifyManifest(ctx, m, st.dir); err != nil {
+		return err
+	}
+	for path, stamp := range m.stamps(st.dir) {
+		if stamp != before[path] {
+			return fmt.Errorf("cannot verify %s %s: the command changed %s", m.Type, m.Version, path)
+		}
+	}
+	return nil
+}
+
+// fileStamp tells a changed file from an unchanged one without reading it.
+type fileStamp struct {
+	size     int64
+	mode     fs.FileMode
+	modified time.Time
+}
+
+// stamps returns the stamps of a build's files; that of a missing file is zero.
+func (m *Manifest) stamps(dir string) map[string]fileStamp {
+	all := make(map[string]fileStamp, len(m.Files))
+	for _, f := range m.Files {
+		var s fileStamp
+		if info, err := os.Lstat(filepath.Join(dir, payloadDir, filepath.FromSlash(f.Path))); err == nil {
+			s = fileStamp{info.Size(), info.Mode(), info.ModTime()}
+		}
+		all[f.Path] = s
+	}
+	return all
+}
+
+// verifyManifest runs the verify command of a manifest, if it has one, for the
+// build in dir, and notes there that it passed.
+func (h *Hive) verifyManifest(ctx context.Context, m *Manifest, dir string) error {
+	if m.Verify == nil {
+		return nil
+	}
+	e, err := engineIn(dir, m.Version, m.Launch, m.Verify)
+	if err != nil {
+		return err
+	}
+	if err := h.verifyInTurn(ctx, e); err != nil {
+		return verifyFailure(ctx, m.Type, m.Version, err)
+	}
+	return noteVerified(dir, m.Verify)
+}
+
+// engineIn returns the engine of the build in dir; launch may be nil.
+func engineIn(dir, version string, launch *wire.Launch, v *wire.Verify) (workers.Engine, error) {
+	e := workers.Engine{Version: version, Payload: filepath.Join(dir, payloadDir), Verify: v}
+	program, err := os.Readlink(filepath.Join(dir, entryName))
+	if e.Entry = filepath.Join(dir, program); launch != nil {
+		e.Launch = *launch
+	}
+	return e, err
+}
+
+// verifyFailure words why a verify command did not pass. What ended the run
+// stays as it is.
+func verifyFailure(ctx context.Context, typ, version string, err error) error {
+	if ctx.Err() != nil {
+		return err
+	}
+	return fmt.Errorf("cannot verify %s %s: %w", typ, version, err)
+}
+
+// verifyTurn waits until no other verify command runs on this machine.
+func (h *Hive) verifyTurn(ctx context.Context) (release func(), err error) {
+	if err := os.MkdirAll(h.path(wire.RunDir), 0o700); err != nil {
+		return nil, err
+	}
+	for {
+		f, err := tryLock(h.path(verifyLock))
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("cannot lock %s: %w", verifyLock, err)
+		case f != nil:
+			return func() { _ = f.Close() }, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(lockPoll):
+		}
+	}
+}
+
+// verifyEngine runs a verify command. The caller has the turn.
+func (h *Hive) verifyEngine(ctx context.Context, e workers.Engine) error {
+	state, err := os.MkdirTemp(h.path(wire.RunDir), verifyPrefix)
+	if err != nil {
+		return fmt.Errorf("cannot make a directory for the verify command: %w", err)
+	}
+	defer os.RemoveAll(state)
+	return workers.Verify(ctx, e, state)
+}
+
+// cleanVerify removes directories of verify commands whose rbee was killed.
+func (h *Hive) cleanVerify() error {
+	found, err := filepath.Glob(h.path(wire.RunDir + "/" + verifyPrefix + "*"))
+	for _, path := range found {
+		if info, statErr := os.Lstat(path); statErr == nil && time.Since(info.ModTime()) > 2*wire.MaxVerifyLimit {
+			err = errors.Join(err, os.RemoveAll(path))
+		}
+	}
+	return err
+}
+
+// verifyBuild runs the verify command of a request for a build that is on the
+// machine and not in use.
+func (h *Hive) verifyBuild(ctx context.Context, w *wire.WorkerInstall, build string) error {
+	m := &Manifest{Type: w.Type, Version: w.Version, Verify: w.Verify, Launch: w.Launch}
+	return h.verifyManifest(ctx, m, h.versionDir(w.Type, build))
+}
+
+// verifyWorkers runs the verify commands of installed workers, one after another.
+// A worker that does not pass becomes corrupt, and is verified again before its
+// next start.
+func (h *Hive) verifyWorkers(ctx context.Context, list []wire.Worker) {
+	for i := range list {
+		w := &list[i]
+		if w.Verify == nil || w.Corrupt != "" || ctx.Err() != nil {
+			continue
+		}
+		dir := h.versionDir(w.Type, h.entryBuild(w.Type))
+		e, err := engineIn(dir, w.Version, w.Launch, w.Verify)
+		if err == nil {
+			err = h.verifyInTurn(ctx, e)
+		}
+		if err == nil || ctx.Err() != nil {
+			continue
+		}
+		w.Corrupt = "verify failed: " + err.Error()
+		_ = os.Remove(filepath.Join(dir, verifiedName)) // it may not have one
+	}
+}
+
+func (h *Hive) verifyInTurn(ctx context.Context, e workers.Engine) error {
+	release, err := h.verifyTurn(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	return h.verifyEngine(ctx, e)
+}
+
+// verifyBeforeStart runs the verify command of an engine whose recipe asks for
+// that before its first start after the machine was booted.
+func (h *Hive) verifyBeforeStart(ctx context.Context, typ string, e workers.Engine) error {
+	if e.Verify == nil || !e.Verify.BeforeStart || e.Payload == "" {
+		return nil
+	}
+	dir := filepath.Dir(e.Payload)
+	if isVerified(dir, e.Verify) {
+		return nil
+	}
+	release, err := h.verifyTurn(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if isVerified(dir, e.Verify) { // by another start, meanwhile
+		return nil
+	}
+	if err := h.verifyEngine(ctx, e); err != nil {
+		if ctx.Err() != nil {
+			return err
+		}
+		err = verifyFailure(ctx, typ, e.Version, err)
+		return &operations.Error{Code: operations.CodeFailed, Message: err.Error(), Err: err}
+	}
+	return noteVerified(dir, e.Verify)
+}
+
+// isVerified reports whether this very command passed for a build since the
+// machine was booted.
+func isVerified(dir string, v *wire.Verify) bool {
+	var now verified
+	err := atomicfile.ReadJSON(filepath.Join(dir, verifiedName), &now)
+	return err == nil && now.BootID != "" && now.Verify.Equal(v) && proc.ID{BootID: now.BootID}.ThisBoot()
+}
+
+// noteVerified stores that a command passed for a build, where that is of use.
+func noteVerified(dir string, v *wire.Verify) error {
+	self, err := proc.Identify(os.Getpid())
+	if !v.BeforeStart || err != nil {
+		return nil //nolint:nilerr // where a boot has no name, it is verified before each start
+	}
+	return atomicfile.WriteJSON(filepath.Join(dir, verifiedName), verified{BootID: self.BootID, Verify: v})
+}
+
+// dropTools removes the tools of an install whose verify command did not pass.
+// Those that other workers need stay.
+func (st *stage) dropTools(err error) {
+	var failed *workers.VerifyError
+	if errors.As(err, &failed) {
+		_ = st.cleanTools() // the next run does it again
+	}
+}
