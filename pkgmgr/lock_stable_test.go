@@ -14,6 +14,7 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
 	"github.com/rbee-keeper/rbee/pkgmgr/origintest"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
 // released is when the packages of a floorFleet were published.
@@ -364,5 +365,39 @@ func TestExtraIndexes(t *testing.T) {
 	}
 	if strings.Contains(lock, "soot") {
 		t.Errorf("the lock has soot: %s", lock)
+	}
+}
+
+// TestTorchMirror checks that a mirror of PyTorch's indexes is asked in place of
+// pytorch.org, and that its password is neither written nor sent.
+func TestTorchMirror(t *testing.T) {
+	t.Parallel()
+	f := newRecipeFleet(t, strings.Replace(pythonRecipe, `"engine=={version}"]`, `"engine=={version}"], torch: cpu`, 1))
+	f.addTools("0.9.9", "20251120")
+	f.addEngine("1.0", released, "torch>=2")
+	f.origin.AddWheel(origintest.Wheel{Name: "torch", Version: "3.0", Uploaded: released}) // newer than the mirror's
+	f.origin.AddWheel(origintest.Wheel{Name: "torch", Version: "2.9+cpu", Torch: "cpu"})
+	index := f.origin.Lock("me", "secret")
+	var steps []wire.InstallStep
+	f.sentSteps("gpu-00", &steps)
+	r := f.sync(pkgmgr.PlanOptions{}, func(o *pkgmgr.Options) { o.Origins.PythonIndex, o.Origins.TorchIndex = index, index })
+	if lock := string(f.lockText()); !strings.Contains(lock, "/torch-2.9+cpu-") || strings.Contains(lock, "secret") {
+		t.Fatalf("lock = %s, blocked %s", lock, blocks(r))
+	}
+	if len(steps) != 1 {
+		t.Fatalf("the hive got %d steps, want 1", len(steps))
+	}
+	for _, w := range steps[0].Python.Wheels {
+		if w.URL != "" {
+			t.Errorf("the hive got the address %s of %s, want none", w.URL, w.Name)
+		}
+	}
+	// A mirror without the backend.
+	f = newRecipeFleet(t, strings.Replace(pythonRecipe, `"engine=={version}"]`, `"engine=={version}"], torch: cu130`, 1))
+	f.addTools("0.9.9", "20251120")
+	f.addEngine("1.0", released, "torch>=2")
+	r = f.sync(pkgmgr.PlanOptions{}, func(o *pkgmgr.Options) { o.Origins.TorchIndex = f.origin.Index() })
+	if got := blocks(r); !strings.Contains(got, "the PyTorch index ") || !strings.Contains(got, "/simple/cu130 has no torch") {
+		t.Errorf("blocked: %s", got)
 	}
 }

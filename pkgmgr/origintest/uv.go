@@ -325,6 +325,10 @@ func fits(version, wish string) bool {
 	for term := range strings.SplitSeq(wish, ",") {
 		term = strings.TrimSpace(term)
 		want := strings.TrimSpace(strings.TrimLeft(term, "<>=!"))
+		version := version
+		if !strings.Contains(want, "+") {
+			version, _, _ = strings.Cut(version, "+") // local labels do not count
+		}
 		switch {
 		case term == "":
 		case strings.HasPrefix(term, "==") && version != want, strings.HasPrefix(term, ">=") && version < want,
