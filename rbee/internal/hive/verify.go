@@ -43,7 +43,10 @@ func (st *stage) verify(ctx context.Context) error {
 		return nil
 	}
 	before := m.stamps(st.dir)
-	if err := st.verifyManifest(ctx, m, st.dir); err != nil {
+	ph := st.begin(wire.Progress{Index: st.index, Phase: wire.PhaseVerify})
+	err := st.verifyManifest(ctx, m, st.dir)
+	ph.end()
+	if err != nil {
 		return err
 	}
 	for path, stamp := range m.stamps(st.dir) {
