@@ -220,7 +220,6 @@ func (st *stage) placeWheels(ctx context.Context, wheels []*wire.Artefact) error
 // makeEnvironment runs uv, and reports its progress.
 func (st *stage) makeEnvironment(ctx context.Context, uv, python, venv string, wheels []*wire.Artefact, missing int) error {
 	ph := st.begin(wire.Progress{Index: st.index, Phase: wire.PhaseEnvironment, Unit: wire.UnitPackages, CountTotal: int64(len(wheels))})
-	defer ph.end()
 	if err := st.run(ctx, uv, "venv", "--no-config", "--offline", "--no-python-downloads", "--quiet", "--relocatable", "--python", python, venv); err != nil {
 		return err
 	}
@@ -326,7 +325,6 @@ func (h *Hive) archives() []string {
 // listEnvironment lists the files of an environment with their checksums.
 func (st *stage) listEnvironment(ctx context.Context, venv, into string) ([]File, error) {
 	ph := st.begin(wire.Progress{Index: st.index, Phase: wire.PhaseCheck, Unit: wire.UnitFiles})
-	defer ph.end()
 	files, bytecode, err := listTree(withPhase(ctx, ph), venv, into)
 	if err != nil {
 		return nil, err
