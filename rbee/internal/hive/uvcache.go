@@ -207,10 +207,7 @@ func (st *stage) placeWheels(ctx context.Context, wheels []*wire.Artefact) error
 		if err := errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o700)); err != nil {
 			return err
 		}
-		if os.Link(paths[i], st.wheelFile(w)) == nil {
-			continue
-		}
-		if err := os.Rename(paths[i], st.wheelFile(w)); err != nil { // where there are no hard links
+		if err := linkOrCopy(paths[i], st.wheelFile(w)); err != nil {
 			return err
 		}
 	}
