@@ -133,8 +133,8 @@ func unpackWheel(cache, path string) (archive string, err error) {
 	return archive, os.Rename(temp, archive)
 }
 
-// link links the files of an unpacked wheel into an environment. Scripts and the wheel's
-// RECORD are files of the environment's own.
+// link links the files of an unpacked wheel into an environment, and copies them where
+// that is impossible. Scripts and the wheel's RECORD are files of the environment's own.
 func link(archive, site, bin string) error {
 	return filepath.WalkDir(archive, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
@@ -155,7 +155,9 @@ func link(archive, site, bin string) error {
 			if err := os.Remove(to); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err
 			}
-			return os.Link(path, to)
+			if os.Link(path, to) == nil {
+				return nil
+			}
 		}
 		info, err := d.Info()
 		if err != nil {

@@ -25,6 +25,8 @@ type session struct {
 	in  io.Reader // after the request: blobs
 	out *wire.Writer
 
+	heartbeat heartbeat
+
 	// giveUp ends the run where the other side fell silent.
 	giveUp context.CancelCauseFunc
 }
@@ -199,7 +201,9 @@ func (h *Hive) clean(ph *phase) error {
 // step does one step between its two notes.
 func (s *session) step(ctx context.Context, index int, step wire.Step) error {
 	s.send(wire.Message{Step: &wire.StepNote{Index: index}})
+	stop := s.beat(index, step.Action)
 	note, err := s.act(ctx, index, step)
+	stop()
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
@@ -234,4 +238,7 @@ func (s *session) act(ctx context.Context, index int, step wire.Step) (note stri
 
 // send writes a message. Where nobody reads any more stdin ends too, and that is
 // what cancels.
-func (s *session) send(m wire.Message) { _ = s.out.Write(m) }
+func (s *session) send(m wire.Message) {
+	s.heartbeat.note(m)
+	_ = s.out.Write(m)
+}

@@ -10,27 +10,102 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
 )
 
-// progressBeat is the longest time between two reports of a phase, so that a phase
-// whose count does not change still shows that the machine works.
+// progressBeat is the longest time between two reports of a step, so that one whose
+// counts do not change still shows that the machine works.
 const progressBeat = time.Second
+
+// heartbeat repeats the last report of a step when nothing was sent for progressBeat.
+// The zero value has nothing to repeat.
+type heartbeat struct {
+	mu     sync.Mutex
+	last   *wire.Progress
+	sent   time.Time
+	paused bool
+}
+
+// note remembers what was sent.
+func (h *heartbeat) note(m wire.Message) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.sent = time.Now()
+	if m.Progress != nil {
+		h.last = m.Progress
+	}
+}
+
+// reset sets the report that is repeated until there is another; nil if there is none.
+func (h *heartbeat) reset(p *wire.Progress) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.last, h.sent = p, time.Now()
+}
+
+// pause stops the repeats until resume: while the other side sends, it knows best how
+// much it has sent.
+func (h *heartbeat) pause() (resume func()) {
+	set := func(paused bool) {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.paused, h.sent = paused, time.Now()
+	}
+	set(true)
+	return func() { set(false) }
+}
+
+// due returns the report that has to be repeated now; nil if none has.
+func (h *heartbeat) due() *wire.Progress {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.paused || time.Since(h.sent) < progressBeat-progressEvery {
+		return nil
+	}
+	return h.last
+}
+
+// beat repeats the last report of the step with this index until stop.
+func (s *session) beat(index int, action wire.Action) (stop func()) {
+	var first *wire.Progress
+	switch action {
+	case wire.ActionRemoveWorker, wire.ActionRemoveSelf:
+		first = &wire.Progress{Index: index, Phase: wire.PhaseRemove, Unit: wire.UnitFiles}
+	}
+	s.heartbeat.reset(first)
+	ended := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		tick := time.NewTicker(progressBeat)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				if p := s.heartbeat.due(); p != nil {
+					s.send(wire.Message{Progress: p})
+				}
+			case <-ended:
+				return
+			}
+		}
+	})
+	return func() {
+		close(ended)
+		wg.Wait()
+	}
+}
 
 // phase reports how far one phase of a step is. Its methods may be called from several
 // goroutines, and on a nil phase, which reports nothing.
 type phase struct {
 	send func(wire.Message)
-	stop chan struct{} // closed by end; nil if nothing is sent between two counts
-	done chan struct{} // closed when the goroutine that repeats reports has exited
 
 	mu   sync.Mutex
 	p    wire.Progress
 	sent time.Time
 }
 
-// begin reports that a phase begins, and repeats that every progressBeat until end.
+// begin reports that a phase begins.
 func (s *session) begin(p wire.Progress) *phase {
-	ph := &phase{send: s.send, p: p, stop: make(chan struct{}), done: make(chan struct{})}
+	ph := &phase{send: s.send, p: p}
 	ph.report(true)
-	go ph.repeat()
 	return ph
 }
 
@@ -48,21 +123,6 @@ func (s *session) removing(index int) *phase {
 // checking returns a context in which the step with this index checks files.
 func (s *session) checking(ctx context.Context, index int) context.Context {
 	return withPhase(ctx, s.silent(wire.Progress{Index: index, Phase: wire.PhaseCheck, Unit: wire.UnitFiles}))
-}
-
-// repeat reports again what has not changed for progressBeat.
-func (ph *phase) repeat() {
-	defer close(ph.done)
-	tick := time.NewTicker(progressBeat)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-			ph.report(false)
-		case <-ph.stop:
-			return
-		}
-	}
 }
 
 // report sends the phase unless it was sent a moment ago.
@@ -129,15 +189,6 @@ func (ph *phase) become(p wire.Progress) {
 	p.Index = ph.p.Index
 	ph.p = p
 	ph.reportLocked(other)
-}
-
-// end stops the reports.
-func (ph *phase) end() {
-	if ph == nil || ph.stop == nil {
-		return
-	}
-	close(ph.stop)
-	<-ph.done
 }
 
 // phaseKey is the key of a context's phase.

@@ -108,59 +108,83 @@ func TestArchiveReportsUnpacking(t *testing.T) {
 	}
 }
 
-// A phase is reported at once, at most every progressEvery while it counts, and at least
-// every progressBeat while it does not.
+// A phase is reported at once, at most every progressEvery while it counts, and is
+// repeated at least every other second while it does not.
 func TestPhaseReports(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
+		r, w := io.Pipe()
 		var mu sync.Mutex
 		var all []wire.Progress
-		s := &session{out: wire.NewWriter(io.Discard)}
-		ph := s.begin(wire.Progress{Index: 3, Phase: wire.PhaseCheck, Unit: wire.UnitFiles, CountTotal: 1000})
-		ph.mu.Lock()
-		ph.send = func(m wire.Message) {
+		go func() {
+			for in := wire.NewReader(r); ; {
+				var m wire.Message
+				if in.Read(&m) != nil {
+					return
+				}
+				mu.Lock()
+				all = append(all, *m.Progress)
+				mu.Unlock()
+			}
+		}()
+		seen := func() []wire.Progress {
+			synctest.Wait()
 			mu.Lock()
 			defer mu.Unlock()
-			all = append(all, *m.Progress)
+			return slices.Clone(all)
 		}
-		ph.mu.Unlock()
+		s := &session{out: wire.NewWriter(w)}
+		stop := s.beat(3, wire.ActionRemoveWorker)
+		time.Sleep(1500 * time.Millisecond)
+		if got := seen(); len(got) != 1 || got[0].Phase != wire.PhaseRemove || got[0].Index != 3 {
+			t.Errorf("before the first phase: %+v, want a report of a removal", got)
+		}
+		ph := s.begin(wire.Progress{Index: 3, Phase: wire.PhaseCheck, Unit: wire.UnitFiles, CountTotal: 1000})
 		for range 1000 {
 			time.Sleep(time.Millisecond)
 			ph.add(1)
 		}
-		synctest.Wait()
-		counted := len(all)
-		if counted < 4 || counted > 6 {
-			t.Errorf("%d reports in a second, want 4 to 6", counted)
+		counted := len(seen())
+		if counted < 6 || counted > 8 {
+			t.Errorf("%d reports after a second, want 6 to 8", counted)
 		}
 		time.Sleep(10 * time.Second)
-		synctest.Wait()
-		mu.Lock()
-		if n := len(all) - counted; n < 9 || n > 11 {
+		got := seen()
+		if n := len(got) - counted; n < 9 || n > 11 {
 			t.Errorf("%d reports in ten seconds without a change, want 9 to 11", n)
 		}
-		if last := all[len(all)-1]; last.Count != 1000 || last.Index != 3 {
+		if last := got[len(got)-1]; last.Count != 1000 || last.Index != 3 {
 			t.Errorf("the last report is %+v", last)
 		}
-		mu.Unlock()
 		ph.become(wire.Progress{Phase: wire.PhaseSync})
-		mu.Lock()
-		if last := all[len(all)-1]; last.Phase != wire.PhaseSync || last.Index != 3 {
+		got = seen()
+		if last := got[len(got)-1]; last.Phase != wire.PhaseSync || last.Index != 3 {
 			t.Errorf("another phase is not reported: %+v", last)
 		}
-		mu.Unlock()
-		ph.end()
-		sent := len(all)
+		resume := s.heartbeat.pause()
 		time.Sleep(time.Minute)
-		if len(all) != sent {
-			t.Error("reports after the end")
+		if n := len(seen()) - len(got); n != 0 {
+			t.Errorf("%d reports while paused", n)
+		}
+		resume()
+		time.Sleep(2 * time.Second)
+		if n := len(seen()) - len(got); n == 0 {
+			t.Error("no report after the pause")
+		}
+		stop()
+		got = seen()
+		time.Sleep(time.Minute)
+		if n := len(seen()) - len(got); n != 0 {
+			t.Errorf("%d reports after the end", n)
+		}
+		if err := w.Close(); err != nil {
+			t.Error(err)
 		}
 	})
 	var none *phase
 	none.add(1)
 	none.total(1)
 	none.become(wire.Progress{})
-	none.end()
 }
 
 func TestRemovalReportsFiles(t *testing.T) {

@@ -25,7 +25,7 @@ import (
 // origin is where the tests' Python workers come from.
 type origin struct {
 	*origintest.Server
-	t          *testing.T
+	t          testing.TB
 	uv, python wire.Tool
 	servers    map[string]wire.Step // by type and version
 }

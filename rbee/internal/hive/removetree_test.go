@@ -6,6 +6,9 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
@@ -59,27 +62,37 @@ func TestRemoveTree(t *testing.T) {
 	}
 }
 
-// BenchmarkRemove compares removing 50,000 files with os.RemoveAll, in turn.
+// BenchmarkRemove compares removing 50,000 files with os.RemoveAll, in turn, and reports
+// the fastest of each.
 func BenchmarkRemove(b *testing.B) {
 	const files = 50_000
 	top := os.Getenv("RBEE_BENCH_DIR")
 	if top == "" {
 		top = b.TempDir()
 	}
-	for name, remove := range map[string]func(string) error{
-		"rbee":         func(dir string) error { return removeTree(dir, nil) },
-		"os.RemoveAll": os.RemoveAll,
-	} {
-		b.Run(name, func(b *testing.B) {
-			for b.Loop() {
-				b.StopTimer()
-				dir := filepath.Join(top, "tree")
-				fillTree(b, dir, files)
-				b.StartTimer()
-				if err := remove(dir); err != nil {
-					b.Fatal(err)
-				}
+	ways := []struct {
+		name   string
+		remove func(string) error
+	}{
+		{"rbee", func(dir string) error { return removeTree(dir, nil) }},
+		{"os.RemoveAll", os.RemoveAll},
+	}
+	fastest := make([]time.Duration, len(ways))
+	for b.Loop() {
+		for i, way := range ways {
+			dir := filepath.Join(top, "tree")
+			fillTree(b, dir, files)
+			unix.Sync()
+			start := time.Now()
+			if err := way.remove(dir); err != nil {
+				b.Fatal(err)
 			}
-		})
+			if took := time.Since(start); fastest[i] == 0 || took < fastest[i] {
+				fastest[i] = took
+			}
+		}
+	}
+	for i, way := range ways {
+		b.ReportMetric(fastest[i].Seconds()*1000, way.name+"-ms")
 	}
 }

@@ -127,9 +127,7 @@ func (st *stage) get(ctx context.Context, artefacts ...*wire.Artefact) (paths []
 			p.Go(func(ctx context.Context) error { return st.download(ctx, a, paths[i]) })
 		}
 	}
-	stop := st.beat()
 	err = p.Wait()
-	stop()
 	for i, a := range artefacts {
 		if a.URL == "" && err == nil {
 			err = st.take(a, paths[i]) // over the one connection, one after the other
@@ -162,6 +160,7 @@ func (st *stage) take(a *wire.Artefact, path string) error {
 		return nil
 	}
 	st.send(wire.Message{Need: &wire.Need{Index: st.index, SHA256: a.SHA256}})
+	defer st.heartbeat.pause()()
 	in := &stallReader{r: st.in, limit: st.stallLimit(), stalled: st.giveUp}
 	defer in.stop()
 	blob, err := wire.NewBlobReader(in)

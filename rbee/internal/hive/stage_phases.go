@@ -4,9 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
-	"sync"
 	"syscall"
-	"time"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
@@ -14,31 +12,7 @@ import (
 // unpack unpacks an archive into dir, and reports its progress.
 func (st *stage) unpack(ctx context.Context, archive string, format wire.Format, strip int, dir string) ([]File, error) {
 	ph := st.begin(wire.Progress{Index: st.index, Phase: wire.PhaseUnpack, Total: fileSize(archive)})
-	defer ph.end()
 	return unpack(withPhase(ctx, ph), archive, format, strip, dir, int64(min(diskFree(dir), 1<<62))) //nolint:gosec // bounded
-}
-
-// beat reports the bytes that have arrived every progressBeat, until stop: a server may
-// take its time, and a large part of a file may have to be read first.
-func (st *stage) beat() (stop func()) {
-	ended := make(chan struct{})
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		tick := time.NewTicker(progressBeat)
-		defer tick.Stop()
-		for {
-			select {
-			case <-tick.C:
-				st.arrived(0)
-			case <-ended:
-				return
-			}
-		}
-	})
-	return func() {
-		close(ended)
-		wg.Wait()
-	}
 }
 
 // countedFile counts the bytes that are read from a file.
@@ -55,8 +29,7 @@ func (c countedFile) Read(p []byte) (int, error) {
 
 // sync flushes the version to disk, and reports that it does.
 func (st *stage) sync() error {
-	ph := st.begin(wire.Progress{Index: st.index, Phase: wire.PhaseSync})
-	defer ph.end()
+	st.begin(wire.Progress{Index: st.index, Phase: wire.PhaseSync})
 	return syncTree(st.dir, st.manifest)
 }
 

@@ -207,10 +207,7 @@ func (st *stage) placeWheels(ctx context.Context, wheels []*wire.Artefact) error
 		if err := errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o700)); err != nil {
 			return err
 		}
-		if os.Link(paths[i], st.wheelFile(w)) == nil {
-			continue
-		}
-		if err := os.Rename(paths[i], st.wheelFile(w)); err != nil { // where there are no hard links
+		if err := linkOrCopy(paths[i], st.wheelFile(w)); err != nil {
 			return err
 		}
 	}
@@ -220,7 +217,6 @@ func (st *stage) placeWheels(ctx context.Context, wheels []*wire.Artefact) error
 // makeEnvironment runs uv, and reports its progress.
 func (st *stage) makeEnvironment(ctx context.Context, uv, python, venv string, wheels []*wire.Artefact, missing int) error {
 	ph := st.begin(wire.Progress{Index: st.index, Phase: wire.PhaseEnvironment, Unit: wire.UnitPackages, CountTotal: int64(len(wheels))})
-	defer ph.end()
 	if err := st.run(ctx, uv, "venv", "--offline", "--no-python-downloads", "--quiet", "--relocatable", "--python", python, venv); err != nil {
 		return err
 	}
@@ -326,7 +322,6 @@ func (h *Hive) archives() []string {
 // listEnvironment lists the files of an environment with their checksums.
 func (st *stage) listEnvironment(ctx context.Context, venv, into string) ([]File, error) {
 	ph := st.begin(wire.Progress{Index: st.index, Phase: wire.PhaseCheck, Unit: wire.UnitFiles})
-	defer ph.end()
 	files, bytecode, err := listTree(withPhase(ctx, ph), venv, into)
 	if err != nil {
 		return nil, err

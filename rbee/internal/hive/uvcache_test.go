@@ -5,11 +5,19 @@ import (
 	"bytes"
 	"compress/gzip"
 	"errors"
+	"io"
+	"io/fs"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/origintest"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
@@ -34,7 +42,7 @@ func eachUV(t *testing.T, test func(t *testing.T, h *Hive, o *origin)) {
 
 // realOrigin is an origin whose tools are a real uv and the python3 of this machine, or
 // the one that RBEE_TEST_PYTHON names.
-func realOrigin(t *testing.T, uv string) *origin {
+func realOrigin(t testing.TB, uv string) *origin {
 	t.Helper()
 	python := os.Getenv("RBEE_TEST_PYTHON")
 	if python == "" {
@@ -56,7 +64,7 @@ func realOrigin(t *testing.T, uv string) *origin {
 }
 
 // programTar packs a program of this machine under a name.
-func programTar(t *testing.T, name, path string) []byte {
+func programTar(t testing.TB, name, path string) []byte {
 	t.Helper()
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -367,6 +375,113 @@ func TestRequirement(t *testing.T) {
 	} {
 		if got := h.requirement(&wire.Artefact{Name: name, SHA256: "AB"}); got != want {
 			t.Errorf("requirement(%q) = %q, want %q", name, got, want)
+		}
+	}
+}
+
+// BenchmarkEnvironment installs the wheels of RBEE_BENCH_WHEELS twice, as two workers,
+// with the uv of RBEE_TEST_UV, and removes them. It reports the time and the disk of
+// each. RBEE_BENCH_DIR names the place.
+func BenchmarkEnvironment(b *testing.B) {
+	uv, wheels := os.Getenv("RBEE_TEST_UV"), os.Getenv("RBEE_BENCH_WHEELS")
+	if uv == "" || wheels == "" {
+		b.Skip("RBEE_TEST_UV or RBEE_BENCH_WHEELS is not set")
+	}
+	top := os.Getenv("RBEE_BENCH_DIR")
+	if top == "" {
+		top = b.TempDir()
+	}
+	files := httptest.NewServer(http.FileServer(http.Dir(wheels)))
+	defer files.Close()
+	o := realOrigin(b, uv)
+	step := wire.InstallStep{Kind: wire.StepPython, Into: "venv", Python: &wire.Python{UV: o.uv, Interpreter: o.python}}
+	names, err := filepath.Glob(filepath.Join(wheels, "*.whl"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, path := range names {
+		sum, size, err := hashFile(path)
+		if err != nil {
+			b.Fatal(err)
+		}
+		name := filepath.Base(path)
+		step.Python.Wheels = append(step.Python.Wheels, wire.Artefact{Name: name, URL: files.URL + "/" + url.PathEscape(name), SHA256: sum, Size: size})
+	}
+	for b.Loop() {
+		h := &Hive{Home: filepath.Join(top, "rbee"), Version: "1.0", UserHome: top, Supervisor: SupervisorNone, Exe: filepath.Join(top, "none")}
+		run := func(metric string, s wire.Step) {
+			before := diskUsed(b, h.Home)
+			began := time.Now()
+			longest := silence(b, h, s)
+			b.ReportMetric(time.Since(began).Seconds(), metric+"-s")
+			b.ReportMetric(longest.Seconds(), metric+"-silent-s")
+			b.ReportMetric(float64(diskUsed(b, h.Home)-before)/(1<<20), metric+"-MiB")
+		}
+		for i, metric := range []string{"cold", "warm"} {
+			run(metric, wire.Step{Action: wire.ActionInstallWorker, Worker: &wire.WorkerInstall{
+				Type: "w" + strconv.Itoa(i), Version: "1", Steps: []wire.InstallStep{step}, Entry: "venv/bin/python",
+			}})
+		}
+		for i := range 2 {
+			run("remove"+strconv.Itoa(i), removal("w"+strconv.Itoa(i)))
+		}
+	}
+}
+
+// diskUsed returns the disk that a directory takes, in bytes: each file once, as du does.
+func diskUsed(b *testing.B, dir string) (used int64) {
+	b.Helper()
+	seen := map[uint64]bool{}
+	err := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		if st, ok := info.Sys().(*syscall.Stat_t); ok && !seen[st.Ino] {
+			seen[st.Ino] = true
+			used += st.Blocks * 512
+		}
+		return nil
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	return used
+}
+
+// silence applies a step and returns the longest time without a message.
+func silence(b *testing.B, h *Hive, step wire.Step) (longest time.Duration) {
+	b.Helper()
+	inR, inW := io.Pipe()
+	outR, outW := io.Pipe()
+	done := make(chan error, 1)
+	go func() { done <- h.Apply(b.Context(), inR, outW) }()
+	if err := wire.WriteRequest(inW, &wire.Request{Schema: wire.Schema, Owner: "bench", Steps: []wire.Step{step}}); err != nil {
+		b.Fatal(err)
+	}
+	last, phase := time.Now(), wire.Phase("")
+	for r := wire.NewReader(outR); ; {
+		var m wire.Message
+		if err := r.Read(&m); err != nil {
+			b.Fatal(err)
+		}
+		longest = max(longest, time.Since(last))
+		last = time.Now()
+		if m.Progress != nil && m.Progress.Phase != phase {
+			phase = m.Progress.Phase
+			b.Logf("%s %s: %+v", last.Format("05.0"), step.Worker.Type, *m.Progress)
+		}
+		if m.Result != nil {
+			if err := <-done; err != nil || m.Result.Errors[0] != "" {
+				b.Fatalf("%v, %v", m.Result.Errors, err)
+			}
+			return longest
 		}
 	}
 }

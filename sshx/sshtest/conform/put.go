@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/rbee-keeper/rbee/sshx/sshtest"
 )
@@ -245,6 +246,13 @@ func testPutCut(t *testing.T, open Open) {
 	wantCode(t, err, "lost")
 	check()
 	wantCode(t, m.Host.Run(t.Context(), []string{"true"}, nil, nil, nil), "lost")
+	// The machine's own process ends later, and removes what it has written by then.
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		if left, err := os.ReadDir(filepath.Join(m.Home, "dir")); err == nil && len(left) == 1 {
+			return
+		}
+	}
+	t.Error("the machine still has what came before the line was cut")
 }
 
 func testPutTools(t *testing.T, open Open) {

@@ -81,6 +81,10 @@ func (h *Hub) Close() {
 	}
 }
 
+// Disconnect closes all connections to the host of the files, and waits until no request
+// is being served.
+func (h *Hub) Disconnect() { h.cdn.CloseClientConnections() }
+
 // Fail sets what goes wrong with files of this path.
 func (h *Hub) Fail(path string, f Fault) {
 	h.mu.Lock()
