@@ -43,10 +43,8 @@ func (st *stage) verify(ctx context.Context) error {
 		return nil
 	}
 	before := m.stamps(st.dir)
-	ph := st.begin(wire.Progress{Index: st.index, Phase: wire.PhaseVerify})
-	err := st.verifyManifest(ctx, m, st.dir)
-	ph.end()
-	if err != nil {
+	st.begin(wire.Progress{Index: st.index, Phase: wire.PhaseVerify})
+	if err := st.verifyManifest(ctx, m, st.dir); err != nil {
 		return err
 	}
 	for path, stamp := range m.stamps(st.dir) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"testing"
+	"time"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
@@ -19,7 +20,7 @@ func TestVerifyPhase(t *testing.T) {
 	outR, outW := io.Pipe()
 	done := make(chan error, 1)
 	go func() { done <- h.Apply(t.Context(), inR, outW) }()
-	if err := wire.WriteRequest(inW, &wire.Request{Schema: wire.Schema, Owner: "tester", Steps: []wire.Step{step}}); err != nil {
+	if err := wire.WriteRequest(inW, &wire.Request{Schema: wire.Schema, Owner: "tester", LockWait: time.Minute, Steps: []wire.Step{step}}); err != nil {
 		t.Fatal(err)
 	}
 	reported := false
