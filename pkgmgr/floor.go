@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
 // GlibcFloor records for which glibc the packages of a source were resolved.
@@ -125,13 +127,40 @@ func (f *GlibcFloor) triedFor(glibc string) bool {
 }
 
 // floorOf is the floor that a locked source was resolved for. Locks of before floors
-// were recorded were resolved for the recipe's minimum alone.
+// were recorded, or rewritten by an rbee of before that, were resolved for the recipe's
+// minimum, and need what their wheels need.
 func (s *LockedSource) floorOf(minimum string) *GlibcFloor {
 	if s.Floor != nil {
 		return s.Floor
 	}
-	name := glibcName(glibcMinor(minimum))
-	return &GlibcFloor{Oldest: name, Glibc: name}
+	need := glibcMinor(minimum)
+	for _, step := range s.Steps {
+		if step.Python != nil {
+			need = max(need, wheelsGlibc(step.Python.Wheels))
+		}
+	}
+	return &GlibcFloor{Oldest: glibcName(glibcMinor(minimum)), Glibc: glibcName(need)}
+}
+
+// wheelsGlibc is the minor version of the oldest glibc that all wheels run with, as
+// their names say; 0 if none needs a certain one.
+func wheelsGlibc(wheels []wire.Artefact) (need int) {
+	for _, a := range wheels {
+		w, ok := parseWheel(a.Name)
+		if !ok {
+			continue
+		}
+		oldest := 0 // of the platforms that the wheel is for
+		for _, tag := range w.platfrm {
+			if m := manylinux.FindStringSubmatch(tag); m != nil {
+				if n, err := strconv.Atoi(m[1]); err == nil && (oldest == 0 || n < oldest) {
+					oldest = n
+				}
+			}
+		}
+		need = max(need, oldest)
+	}
+	return need
 }
 
 // hasPython reports whether a source resolves packages.

@@ -116,15 +116,6 @@ func projectHTML(r io.Reader) ([]projectFile, error) {
 	}
 }
 
-// versions lists the versions of a package; the error is as for project.
-func (x *index) versions(ctx context.Context, name string) ([]string, error) {
-	page, err := x.project(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	return page.versions(), nil
-}
-
 // versions lists the versions of a page that have a wheel and were not yanked.
 func (p *project) versions() []string {
 	var versions []string
@@ -141,7 +132,7 @@ func (p *project) versions() []string {
 // does not record that for each file of the version.
 func (p *project) released(version string) (first time.Time) {
 	for _, f := range p.files {
-		if w, ok := parseWheel(f.name); !ok || w.version != version {
+		if w, ok := parseWheel(f.name); !ok || CompareVersions(w.version, version) != 0 {
 			continue
 		}
 		if f.uploaded.IsZero() {

@@ -401,3 +401,71 @@ func TestTorchMirror(t *testing.T) {
 		t.Errorf("blocked: %s", got)
 	}
 }
+
+// TestLatestReleaseWithoutSolution checks that a release whose packages have no solution
+// is passed over as well.
+func TestLatestReleaseWithoutSolution(t *testing.T) {
+	t.Parallel()
+	f := newRecipeFleet(t, `type: engine
+versions: { github: bees/engine, tag: "v{version}" }
+sources:
+  - os: linux
+    steps:
+      - archive: { source_code: true, strip: 1, into: app }
+      - python: { version: "3.12", requirements: app/requirements.txt }
+    entry: venv/bin/python
+start: { args: [--port, "{port}"] }
+ready: { path: /health }
+`)
+	f.addTools("0.13.9", "20251120")
+	f.addWax("1.0", released)
+	release := func(version, requirements string) {
+		f.origin.AddRelease("bees/engine", origintest.Release{Tag: "v" + version, Published: released, Code: origintest.TarGz(map[string]string{"engine-x/requirements.txt": requirements + "\n"})})
+	}
+	release("1.0", "wax")
+	release("1.1", "soot")
+	var notes []string
+	r := f.sync(pkgmgr.PlanOptions{}, func(o *pkgmgr.Options) {
+		o.Events = func(e operations.Event) { notes = append(notes, e.Message) }
+	})
+	if v := f.version("gpu-00"); v != "1.0" {
+		t.Fatalf("version = %q, want 1.0; blocked %s", v, blocks(r))
+	}
+	const want = "bees/engine 1.1 has no solution (soot was not found in the package registry): taking 1.0"
+	if !slices.Contains(notes, want) {
+		t.Errorf("notes = %q, want %q", notes, want)
+	}
+}
+
+// TestOldLockedUV checks that a locked uv that cannot exempt packages from a cutoff makes
+// room for a newer one.
+func TestOldLockedUV(t *testing.T) {
+	t.Parallel()
+	f := newFloorFleet(t, "2.39", "2.36") // with uv 0.9.9
+	f.sync(pkgmgr.PlanOptions{}, nil)
+	f.addTools("0.13.9", "20251120")
+	f.setRecipe(strings.Replace(pythonRecipe, `"engine=={version}"]`, `"engine=={version}", llguidance]`, 1)) // resolved again
+	f.sync(pkgmgr.PlanOptions{}, nil)
+	for _, w := range f.load().Workers() {
+		if w.Type == "uv" && w.Version != "0.13.9" {
+			t.Errorf("uv %s is locked, want 0.13.9", w.Version)
+		}
+	}
+}
+
+// TestFloorOfOldLock checks that a lock without floors, as an earlier rbee writes it,
+// still blocks machines that cannot run its wheels.
+func TestFloorOfOldLock(t *testing.T) {
+	t.Parallel()
+	f := newFloorFleet(t, "2.39")
+	f.sync(pkgmgr.PlanOptions{}, nil)
+	f.editLock(func(l *lockText) {
+		for _, s := range l.Sources {
+			delete(s, "glibc")
+		}
+	})
+	f.setGlibc("2.39", "2.28")
+	if got := blocks(f.sync(pkgmgr.PlanOptions{}, nil)); !strings.Contains(got, "glibc 2.31, this machine has 2.28") {
+		t.Errorf("blocked: %q, want gpu-01 for its glibc", got)
+	}
+}

@@ -349,11 +349,12 @@ func (l *lookup) source(ctx context.Context, recipe *Recipe, c Choice, wish stri
 			was, changed = locked.Steps, true
 		}
 		machines, complete := l.glibcs(recipe, c, p)
+		l.warnUnreadable(recipe)
 		last := f.opts.Lock.lastFloor(key)
 		if known {
 			last = locked.floorOf(c.Source.Glibc)
 		}
-		key.Floor, err = nil, nil
+		key.Floor = nil
 		var steps []wire.InstallStep
 		steps, key.Floor, err = f.resolver.steps(ctx, recipe, c, p, floorStart(c.Source.Glibc, machines, complete, last), fresh)
 		locked = key
@@ -380,6 +381,19 @@ func (l *lookup) olderGlibc(recipe *Recipe, c Choice, locked *LockedSource, p Pl
 	floor := locked.floorOf(c.Source.Glibc)
 	machines, _ := l.glibcs(recipe, c, p)
 	return slices.ContainsFunc(machines, func(glibc string) bool { return floor.below(glibc) && !floor.triedFor(glibc) })
+}
+
+// warnUnreadable reports hives that want a worker type and whose glibc cannot be read.
+func (l *lookup) warnUnreadable(recipe *Recipe) {
+	for _, m := range l.fleet.members {
+		if m.state == nil || m.extra || m.state.Libc != "glibc" {
+			continue
+		}
+		wants := slices.ContainsFunc(m.hive.Workers, func(w Worker) bool { return w.Type == recipe.Type })
+		if _, ok := minorOf(m.state.LibcVersion); wants && !ok {
+			l.fleet.resolver.warn(fmt.Sprintf("cannot read the glibc version of %s: resolving %s for the oldest that the recipe allows", m.hive.Alias, recipe.Type))
+		}
+	}
 }
 
 // glibcs are the versions of glibc of the machines that may get a source: all hives of
@@ -412,8 +426,7 @@ func (l *lookup) glibcs(recipe *Recipe, c Choice, p Platform) (machines []string
 			if _, ok := minorOf(s.LibcVersion); ok {
 				machines = append(machines, s.LibcVersion)
 			} else {
-				complete = false
-				l.fleet.resolver.warn(fmt.Sprintf("cannot read the glibc version of %s: resolving %s for the oldest that the recipe allows", h.Alias, recipe.Type))
+				complete = false // a glibc that cannot be read
 			}
 		}
 	}

@@ -66,7 +66,6 @@ type resolver struct {
 
 	pagesMu sync.Mutex
 	pages   map[string]*project // of the index, by normal name
-	dated   bool                // the index has dates of some package
 }
 
 func newResolver(from *fetcher, lock *Lock, art *artefacts, cacheDir string, note func(string)) *resolver {
@@ -80,7 +79,7 @@ func newResolver(from *fetcher, lock *Lock, art *artefacts, cacheDir string, not
 // begin begins a plan, for which tools are asked anew.
 func (r *resolver) begin(platforms []Platform) {
 	r.versions, r.kept, r.platforms = map[toolKey]versionOrErr{}, map[toolKey]bool{}, platforms
-	r.warned, r.pages, r.dated = map[string]bool{}, nil, false
+	r.warned, r.pages = map[string]bool{}, nil
 }
 
 // fetcher asks these places.
@@ -117,13 +116,41 @@ func (r *resolver) version(ctx context.Context, recipe *Recipe, wish string, nee
 		}
 		return r.newestSolvable(recipe.Type, wish, page.versions(), solvable)
 	}
-	version, passed, err := r.releases.newest(ctx, v, wish, func(rel *release, version string) coverage {
-		return cover(rel, version, needs)
-	})
-	if passed != "" {
-		r.note(passed)
+	return r.newestRelease(ctx, recipe, wish, needs, solvable)
+}
+
+// newestRelease is the newest release that a wish allows, that has the files which
+// machines need, and whose packages have a solution; solvable may be nil.
+func (r *resolver) newestRelease(ctx context.Context, recipe *Recipe, wish string, needs []need, solvable func(version string) error) (string, error) {
+	without := map[string]string{} // versions without a solution, and why
+	var first error
+	for range maxPassed {
+		version, passed, err := r.releases.newest(ctx, recipe.Versions, wish, func(rel *release, version string) coverage {
+			if why := without[version]; why != "" {
+				return coverage{lacks: why}
+			}
+			return cover(rel, version, needs)
+		})
+		if err != nil {
+			return "", cmp.Or(first, err)
+		}
+		if solvable != nil {
+			err = solvable(version)
+		}
+		var none *NoSolutionError
+		switch {
+		case err == nil:
+			if passed != "" {
+				r.note(passed)
+			}
+			return version, nil
+		case !errors.As(err, &none) || without[version] != "":
+			return "", err
+		}
+		first = cmp.Or(first, err)
+		without[version] = "no solution (" + none.Err.Cause + ")"
 	}
-	return version, err
+	return "", first
 }
 
 // newestSolvable is the newest of versions that a wish allows and that has a solution.

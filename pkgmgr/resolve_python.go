@@ -43,6 +43,7 @@ type pythonJob struct {
 	// packages that it does not apply to.
 	cutoff time.Time
 	exempt []string
+	dated  bool // the index has dates of some package of the job
 }
 
 // torchFamily are the packages that an index of PyTorch has and PyPI has in other
@@ -208,11 +209,11 @@ func (r *resolver) exemptUndated(ctx context.Context, job *pythonJob, names []st
 			job.exempt = append(job.exempt, normalName(name))
 		}
 	}
-	if slices.Contains(found, 1) && !slices.Contains(found, 2) && !r.dated {
+	if slices.Contains(found, 1) && !slices.Contains(found, 2) && !job.dated {
 		r.warn(fmt.Sprintf("%s does not record upload dates: resolving %s %s with today's packages", shown(r.index.from.index), job.typ, job.version))
 		job.cutoff = time.Time{}
 	}
-	r.dated = r.dated || slices.Contains(found, 2)
+	job.dated = job.dated || slices.Contains(found, 2)
 	return nil
 }
 
@@ -243,12 +244,19 @@ func requirementNames(text string) []string {
 	var names []string
 	for line := range strings.Lines(text) {
 		line, _, _ = strings.Cut(line, "#")
+		if strings.HasPrefix(strings.TrimSpace(line), "-") {
+			continue // an option
+		}
 		if m := requirement.FindStringSubmatch(strings.TrimSpace(line)); m != nil && m[1] != "" {
 			names = append(names, normalName(m[1]))
 		}
 	}
 	return names
 }
+
+// oldestExemptUV is the oldest uv known to accept --exclude-newer-package NAME=false:
+// 0.9.7 rejects it.
+const oldestExemptUV = "0.9.30"
 
 // runCompile runs `uv pip compile` and reads what it wrote.
 func (r *resolver) runCompile(ctx context.Context, job *pythonJob, glibc int) (*pylock, error) {
@@ -257,7 +265,11 @@ func (r *resolver) runCompile(ctx context.Context, job *pythonJob, glibc int) (*
 	if err != nil {
 		return nil, err
 	}
-	program, err := r.uv(ctx)
+	oldest := ""
+	if !job.cutoff.IsZero() {
+		oldest = oldestExemptUV
+	}
+	program, err := r.uv(ctx, oldest)
 	if err != nil {
 		return nil, fmt.Errorf("uv for this machine: %w", err)
 	}
@@ -283,7 +295,7 @@ func (r *resolver) runCompile(ctx context.Context, job *pythonJob, glibc int) (*
 	case r.index.from.torch == "":
 		args = append(args, "--torch-backend", want.Torch)
 	default:
-		own, limits, err := r.torchMirror(ctx, want.Torch)
+		own, limits, err := r.torchMirror(ctx, want.Torch, t)
 		if err != nil {
 			return nil, err
 		}
@@ -336,21 +348,25 @@ func (r *resolver) runCompile(ctx context.Context, job *pythonJob, glibc int) (*
 // torchMirror returns the index of a mirror of PyTorch's indexes for a backend, and
 // constraints that keep packages of the family from being taken elsewhere in a newer
 // version.
-func (r *resolver) torchMirror(ctx context.Context, backend string) (address string, limits []string, err error) {
+func (r *resolver) torchMirror(ctx context.Context, backend string, t target) (address string, limits []string, err error) {
 	address, err = url.JoinPath(r.index.from.torch, backend)
 	if err != nil {
 		return "", nil, fmt.Errorf("invalid address of the PyTorch index %s: %w", shown(r.index.from.torch), err)
 	}
 	mirror := index{from: &fetcher{http: r.index.from.http, index: address}}
 	for _, name := range torchFamily {
-		versions, err := mirror.versions(ctx, name)
+		page, err := mirror.project(ctx, name)
 		if errors.Is(err, errNotFound) {
 			continue
 		}
 		if err != nil {
 			return "", nil, err
 		}
-		if best := newest(Latest, versions); best != "" {
+		page.files = slices.DeleteFunc(page.files, func(f projectFile) bool {
+			w, ok := parseWheel(f.name)
+			return !ok || t.rank(w) == 0
+		})
+		if best := newest(Latest, page.versions()); best != "" {
 			plain, _, _ := strings.Cut(best, "+")
 			limits = append(limits, name+"<="+plain)
 		}
@@ -390,6 +406,9 @@ func (r *resolver) job(ctx context.Context, recipe *Recipe, c Choice, p Platform
 	job.exempt = slices.Compact(job.exempt)
 	var err error
 	job.cutoff, err = r.cutoff(ctx, recipe.Versions, c.Version, want)
+	if v := recipe.Versions; v != nil && v.Package != "" {
+		job.dated = !job.cutoff.IsZero()
+	}
 	return job, err
 }
 
@@ -424,7 +443,6 @@ func (r *resolver) cutoff(ctx context.Context, v *Versions, version string, want
 	if released.IsZero() {
 		return released, nil
 	}
-	r.dated = r.dated || v.Package != ""
 	return released.Add(releaseMargin), nil
 }
 

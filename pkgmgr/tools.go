@@ -171,9 +171,13 @@ func (r *resolver) toolNeeds(recipe *Recipe, tool toolKey, p Platform) []need {
 
 func thisPlatform() Platform { return Platform{OS: runtime.GOOS, Arch: runtime.GOARCH} }
 
-// uv is the program for this very machine, unpacked in the cache.
-func (r *resolver) uv(ctx context.Context) (string, error) {
+// uv is the program for this very machine, unpacked in the cache. A locked one that is
+// older than oldest makes room for the newest; empty accepts any.
+func (r *resolver) uv(ctx context.Context, oldest string) (string, error) {
 	tool, err := r.tool(ctx, toolKey{uvTool, ""}, thisPlatform(), false)
+	if err == nil && oldest != "" && CompareVersions(tool.Version, oldest) < 0 {
+		tool, err = r.tool(ctx, toolKey{uvTool, ""}, thisPlatform(), true)
+	}
 	if err != nil {
 		return "", err
 	}

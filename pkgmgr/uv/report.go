@@ -24,7 +24,7 @@ type report struct {
 
 var (
 	ansiRegexp     = regexp.MustCompile("\x1b\\[[0-9;]*[A-Za-z]")
-	passwordRegexp = regexp.MustCompile(`(://[^/\s:@]+):[^/\s@]+@`)
+	passwordRegexp = regexp.MustCompile(`://[^\s"'\x60]*@`)
 	markerRegexp   = regexp.MustCompile(`\{[^{}]*\}`)
 	spaceRegexp    = regexp.MustCompile(`\s+`)
 )
@@ -32,7 +32,7 @@ var (
 func stripANSI(s string) string { return ansiRegexp.ReplaceAllString(s, "") }
 
 // redact hides passwords in addresses.
-func redact(s string) string { return passwordRegexp.ReplaceAllString(s, "$1:***@") }
+func redact(s string) string { return passwordRegexp.ReplaceAllString(s, "://***@") }
 
 func lastLine(s string) string {
 	lines := strings.Split(strings.TrimSpace(s), "\n")

@@ -48,7 +48,7 @@ hint: Wheels are required for ` + "`llguidance`" + ` because building from sourc
 			"HTTP status server error (500 Internal Server Error) for url (http://127.0.0.1:9831/simple/requests/): Failed to fetch: http://127.0.0.1:9831/simple/requests/", false},
 		"garbage": {"error: Received some unexpected JSON from `http://127.0.0.1:9811/simple/requests/`\n  cause: EOF while parsing an object at line 1 column 4\n",
 			"EOF while parsing an object at line 1 column 4: Received some unexpected JSON from http://127.0.0.1:9811/simple/requests/", false},
-		"a password in an address": {"error: Failed to fetch: http://me:secret@127.0.0.1/simple/x/\n", "Failed to fetch: http://me:***@127.0.0.1/simple/x/", false},
+		"a password in an address": {"error: Failed to fetch: http://me:secret@127.0.0.1/simple/x/\n", "Failed to fetch: http://***@127.0.0.1/simple/x/", false},
 		"a requirement that cannot be read": {"error: Couldn't parse requirement in `-` at position 0\n  cause: Unexpected end of version specifier, expected version\n         requests ===\n                  ^^^\n",
 			"Unexpected end of version specifier, expected version requests === ^^^: Couldn't parse requirement in - at position 0", false},
 		"colors":     {"\x1b[1m\x1b[31merror\x1b[39m\x1b[0m: it broke\n", "it broke", false},

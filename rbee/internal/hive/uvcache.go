@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -27,8 +28,8 @@ import (
 //
 // uv gets each of these directories with --find-links. It then identifies a wheel by
 // that path and its name alone, and does not read a wheel that it has unpacked. A uv
-// that reads the empty wheel nevertheless fails; then the cache is removed, and all
-// wheels are fetched and unpacked again.
+// that reads the empty wheel nevertheless fails; then the wheels of the environment are
+// fetched and unpacked again, and those of other environments stay.
 //
 // The record is written after a wheel was verified, unpacked, linked into an
 // environment and flushed to disk. Whatever has no record is removed by cleanWheels.
@@ -38,6 +39,10 @@ const (
 	unpackedName = "unpacked.json"
 	archivesGlob = "archive-v*" // in uv's cache: it has one directory for each unpacked wheel
 )
+
+// fullDisk is the free space in bytes below which a failure of uv is not taken for one
+// of its cache.
+const fullDisk = 16 << 20
 
 // compileTimeout is the time limit for the bytecode of one file, in seconds. uv's
 // default of 60 is too short for a large file on a busy machine.
@@ -161,13 +166,13 @@ func (st *stage) environment(ctx context.Context, uv, python, venv, into string,
 				return nil
 			}
 		}
-		if ctx.Err() != nil || len(cached) == 0 {
+		if ctx.Err() != nil || len(cached) == 0 || err != nil && diskFree(st.dir) < fullDisk {
 			return err
 		}
 		// The cache does not work with this uv, or files in it were modified. Each try
 		// fetches what it removes, so that the last one uses nothing from the cache.
 		if err != nil {
-			err = st.dropCache()
+			err = st.dropWheels(slices.Collect(maps.Keys(cached)))
 		} else {
 			err = st.dropWheels(damaged)
 		}
@@ -487,12 +492,6 @@ func (st *stage) dropWheels(sums []string) error {
 		err = errors.Join(err, os.RemoveAll(filepath.Join(st.path(wheelsDir), strings.ToLower(sum))))
 	}
 	return errors.Join(err, st.cleanArchives(st.wheels, nil))
-}
-
-// dropCache removes all of the cache.
-func (st *stage) dropCache() error {
-	st.wheels = nil
-	return removeTree(st.path(wire.CacheDir), nil)
 }
 
 // cleanWheels removes from the cache what no installed version needs, and what an

@@ -154,9 +154,13 @@ func (h *Hive) cleanVerify() error {
 
 // verifyBuild runs the verify command of a request for a build that is on the
 // machine and not in use.
-func (h *Hive) verifyBuild(ctx context.Context, w *wire.WorkerInstall, build string) error {
+func (s *session) verifyBuild(ctx context.Context, index int, w *wire.WorkerInstall, build string) error {
+	if w.Verify == nil {
+		return nil
+	}
+	s.begin(wire.Progress{Index: index, Phase: wire.PhaseVerify})
 	m := &Manifest{Type: w.Type, Version: w.Version, Verify: w.Verify, Launch: w.Launch}
-	return h.verifyManifest(ctx, m, h.versionDir(w.Type, build))
+	return s.verifyManifest(ctx, m, s.versionDir(w.Type, build))
 }
 
 // verifyWorkers runs the verify commands of installed workers, one after another.

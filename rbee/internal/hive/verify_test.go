@@ -270,10 +270,11 @@ func TestVerifyOneAtATime(t *testing.T) {
 	}
 }
 
+// A changed command runs before it is recorded; one that fails leaves the record.
 func TestVerifyCommandChangesWithoutInstall(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
-	step, archive, count, _ := switchable(t, h, wire.Verify{})
+	step, archive, count, fail := switchable(t, h, wire.Verify{})
 	if got := installVerified(t, h, step, archive); got != "" {
 		t.Fatal(got)
 	}
@@ -283,9 +284,17 @@ func TestVerifyCommandChangesWithoutInstall(t *testing.T) {
 	step.Worker = &changed
 	res := apply(t, h, &wire.Request{Steps: []wire.Step{step}}, nil)
 	w := res.State.Workers[0]
-	if res.Errors[0] != "" || !w.Verify.Equal(changed.Verify) || !w.InstalledAt.Equal(installed.InstalledAt) || count() != 1 {
+	if res.Errors[0] != "" || !w.Verify.Equal(changed.Verify) || !w.InstalledAt.Equal(installed.InstalledAt) || count() != 2 {
 		body, _ := json.Marshal(res)
-		t.Errorf("verified %d times, %s", count(), body)
+		t.Errorf("verified %d times, want 2: %s", count(), body)
+	}
+	fail(true)
+	again := changed
+	again.Verify = &wire.Verify{Command: []string{"{entry}", "--third"}, LimitSeconds: 5}
+	step.Worker = &again
+	res = apply(t, h, &wire.Request{Steps: []wire.Step{step}}, nil)
+	if w := res.State.Workers[0]; !strings.Contains(res.Errors[0], "cannot verify w 1") || !w.Verify.Equal(changed.Verify) {
+		t.Errorf("errors = %q, recorded %+v, want a failure and the record before", res.Errors, w.Verify)
 	}
 }
 

@@ -27,10 +27,16 @@ func (s *session) installWorker(ctx context.Context, index int, w *wire.WorkerIn
 		ctx := s.checking(ctx, index)
 		have := s.worker(ctx, w.Type, true)
 		if have != nil && have.Version == w.Version && have.SHA256 == sum && have.Corrupt == "" {
-			return "already installed", s.noteRequest(w, s.entryBuild(w.Type))
+			build := s.entryBuild(w.Type)
+			if !have.Verify.Equal(w.Verify) { // its record would claim what nobody has seen
+				if err := s.verifyBuild(ctx, index, w, build); err != nil {
+					return "", err
+				}
+			}
+			return "already installed", s.noteRequest(w, build)
 		}
 		if build := s.stillThere(ctx, w, sum); build != "" {
-			if err := s.verifyBuild(ctx, w, build); err != nil {
+			if err := s.verifyBuild(ctx, index, w, build); err != nil {
 				return "", err
 			}
 			if err := errors.Join(s.noteRequest(w, build), s.enter(w.Type, build)); err != nil {
