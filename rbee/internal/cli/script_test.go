@@ -155,7 +155,12 @@ RBEE_QUEEN=$(cat "` + dir + `/address") exec "` + real + `" "$@"
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(dir, "rbee"), []byte(shim), 0o700); err != nil {
+	// A process that is forked meanwhile would inherit the open file, and nobody can run a
+	// program that somebody has open for writing.
+	syscall.ForkLock.RLock()
+	err = os.WriteFile(filepath.Join(dir, "rbee"), []byte(shim), 0o700)
+	syscall.ForkLock.RUnlock()
+	if err != nil {
 		return err
 	}
 	e.Setenv("PATH", dir+string(os.PathListSeparator)+e.Getenv("PATH"))
