@@ -1,0 +1,129 @@
+package hive
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
+)
+
+// cleanWheels removes from the cache what no installed version needs, and what an
+// install that was cut short left. Only the holder of the lock may call it. ph, which
+// may be nil, counts the files.
+func (h *Hive) cleanWheels(ph *phase) error {
+	entries, err := os.ReadDir(h.path(wheelsDir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return removeTree(h.path(wire.CacheDir), ph)
+	}
+	if err != nil {
+		return err
+	}
+	needed := map[string]*wire.Artefact{}
+	for _, m := range h.manifests() {
+		for _, step := range m.Steps {
+			if step.Python == nil {
+				continue
+			}
+			for i := range step.Python.Wheels {
+				w := &step.Python.Wheels[i]
+				needed[strings.ToLower(w.SHA256)] = w
+			}
+		}
+	}
+	kept := false
+	for _, e := range entries {
+		if w := needed[e.Name()]; w != nil && h.unpacked(w) != nil {
+			kept = true
+			continue
+		}
+		err = errors.Join(err, os.RemoveAll(filepath.Join(h.path(wheelsDir), e.Name())))
+	}
+	if !kept && err == nil {
+		return removeTree(h.path(wire.CacheDir), ph)
+	}
+	return errors.Join(err, h.cleanArchives(nil, ph))
+}
+
+// cleanArchives removes from uv's cache the unpacked wheels that have no record, but for
+// those of also, and what led to them.
+func (h *Hive) cleanArchives(also map[string]*unpackedWheel, ph *phase) error {
+	kept := map[string]bool{}
+	records, _ := filepath.Glob(h.path(wheelsDir + "/*/" + unpackedName)) // fails for a bad pattern only
+	for _, path := range records {
+		var r unpackedWheel
+		if atomicfile.ReadJSON(path, &r) == nil {
+			kept[r.Archive] = true
+		}
+	}
+	for _, r := range also {
+		kept[r.Archive] = true
+	}
+	var err error
+	for _, archive := range h.archives() {
+		if !kept[archive] {
+			err = errors.Join(err, removeTree(filepath.Join(h.path(uvCacheDir), archive), ph))
+		}
+	}
+	return errors.Join(err, h.cleanPointers())
+}
+
+// cleanPointers removes the links and files by which uv finds an unpacked wheel that is
+// not there any more, and the temporary directories of a uv that was killed.
+func (h *Hive) cleanPointers() error {
+	var err error
+	left, _ := filepath.Glob(filepath.Join(h.path(uvCacheDir), ".tmp*")) // fails for a bad pattern only
+	for _, path := range left {
+		err = errors.Join(err, removeTree(path, nil))
+	}
+	tops, _ := filepath.Glob(filepath.Join(h.path(uvCacheDir), "wheels-v*"))
+	for _, top := range tops {
+		var dirs []string
+		err = errors.Join(err, filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			if d.IsDir() && path != top {
+				dirs = append(dirs, path)
+			}
+			if d.Type() != fs.ModeSymlink {
+				return nil
+			}
+			if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+			for _, name := range []string{path, path + ".rev", path + ".lock"} {
+				if removeErr := os.Remove(name); removeErr != nil && !errors.Is(removeErr, fs.ErrNotExist) {
+					err = errors.Join(err, removeErr)
+				}
+			}
+			return err
+		}))
+		for _, dir := range slices.Backward(dirs) {
+			_ = os.Remove(dir) // only if it is empty
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("cannot clean up the cache of uv: %w", err)
+	}
+	return nil
+}
+
+// manifests reads the records of all builds. A damaged one is left out: it is reported
+// elsewhere.
+func (h *Hive) manifests() []Manifest {
+	var all []Manifest
+	paths, _ := filepath.Glob(h.path(wire.WorkersDir + "/*/*/" + manifestName)) // fails for a bad pattern only
+	for _, path := range paths {
+		var m Manifest
+		if atomicfile.ReadJSON(path, &m) == nil {
+			all = append(all, m)
+		}
+	}
+	return all
+}
