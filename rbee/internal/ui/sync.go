@@ -228,14 +228,14 @@ func transfers(send, download int64) string {
 
 // variants says why the variants of a plan were chosen.
 func (p *page) variants(steps []operations.Step) {
-	any := false
+	explained := false
 	for _, s := range steps {
 		if s.VariantReason != "" {
 			p.linef("%s: %s %s: %s", s.Hive, s.Worker, s.Variant, s.VariantReason)
-			any = true
+			explained = true
 		}
 	}
-	if any {
+	if explained {
 		p.linef("")
 	}
 }
