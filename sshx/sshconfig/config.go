@@ -1,10 +1,11 @@
-package sshx
+package sshconfig
 
 import (
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"os/user"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -12,28 +13,91 @@ import (
 	"github.com/kevinburke/ssh_config"
 )
 
+// Options say which files [Load] reads. The zero value reads what ssh reads.
+type Options struct {
+	// Files are the ssh_config files, the most important first. nil: ~/.ssh/config and /etc/ssh/ssh_config, which need not
+	// exist; empty: none.
+	Files []string
+	// KnownHosts are the known_hosts files, in place of UserKnownHostsFile and GlobalKnownHostsFile. nil: what ssh_config
+	// says, else OpenSSH's defaults in ~/.ssh and /etc/ssh.
+	KnownHosts []string
+	// Home is the home directory that ~ stands for. "": os.UserHomeDir.
+	Home string
+}
+
+// Config is the content of ssh_config files. [Load] creates one. It is safe for concurrent use.
+type Config struct {
+	home       string
+	user       string // name of the current user
+	knownHosts []string
+	lines      []directive
+}
+
+// Load reads ssh_config files. It fails if a file of o.Files does not exist, or if a file cannot be read or split into
+// directives. A value that is invalid for its keyword is reported by [Config.Resolve], for the hosts that it applies to.
+func Load(o Options) (*Config, error) {
+	c := &Config{home: o.Home, knownHosts: o.KnownHosts}
+	var err error
+	if c.home == "" {
+		if c.home, err = os.UserHomeDir(); err != nil {
+			return nil, err
+		}
+	}
+	if u, err := user.Current(); err == nil {
+		c.user = u.Username
+	} else {
+		c.user = os.Getenv("USER")
+	}
+	files, mustExist := o.Files, true
+	if files == nil {
+		files, mustExist = []string{filepath.Join(c.home, ".ssh", "config"), "/etc/ssh/ssh_config"}, false
+	}
+	c.lines, err = loader{home: c.home}.load(files, mustExist)
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// Resolve returns the settings for a target. It uses no network; it may run the commands of "Match exec" lines.
+func (c *Config) Resolve(t Target) (Settings, error) {
+	s, err := c.resolve(t, nil)
+	if err != nil {
+		return Settings{}, err
+	}
+	return s, nil
+}
+
+// Hosts lists the concrete (wildcard-free) names in the Host lines of ssh_config, included files too, that match a
+// pattern such as "gpu-*", sorted. * is any run of characters and ? is one character.
+func (c *Config) Hosts(pattern string) []string {
+	found := aliases(c.lines, pattern, nil)
+	slices.Sort(found)
+	return found
+}
+
 // maxIncludeDepth is OpenSSH's own limit on Include within Include.
 const maxIncludeDepth = 16
 
-// configLine is one directive of an ssh_config file.
-type configLine struct {
+// directive is one directive of an ssh_config file.
+type directive struct {
 	key      string // lower case
 	value    string // as written, quotes included, comment cut off
 	pos      string // file:line, for messages
-	included [][]configLine
+	included [][]directive
 }
 
-// configLoader reads ssh_config files into lines.
+// loader reads ssh_config files into lines.
 //
 // The lexing is ssh_config's. Its own Host, Match and Include handling is passed by, because one Match block that it
 // does not know makes a whole file unusable, and it looks for included files in the real home directory only.
-type configLoader struct {
+type loader struct {
 	home string
 }
 
 // load reads the files one after another, as if they were one.
-func (l configLoader) load(files []string, mustExist bool) ([]configLine, error) {
-	var all []configLine
+func (l loader) load(files []string, mustExist bool) ([]directive, error) {
+	var all []directive
 	for _, file := range files {
 		lines, err := l.file(expandTilde(file, l.home), 0)
 		if errors.Is(err, fs.ErrNotExist) && !mustExist {
@@ -42,12 +106,12 @@ func (l configLoader) load(files []string, mustExist bool) ([]configLine, error)
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, configLine{key: "include", included: [][]configLine{lines}})
+		all = append(all, directive{key: "include", included: [][]directive{lines}})
 	}
 	return all, nil
 }
 
-func (l configLoader) file(path string, depth int) ([]configLine, error) {
+func (l loader) file(path string, depth int) ([]directive, error) {
 	if depth > maxIncludeDepth {
 		return nil, fmt.Errorf("%s: Include is nested more than %d deep", path, maxIncludeDepth)
 	}
@@ -55,7 +119,7 @@ func (l configLoader) file(path string, depth int) ([]configLine, error) {
 	if err != nil {
 		return nil, err
 	}
-	lines, err := lexConfig(string(text), path)
+	lines, err := lex(string(text), path)
 	if err != nil {
 		return nil, err
 	}
@@ -71,12 +135,12 @@ func (l configLoader) file(path string, depth int) ([]configLine, error) {
 }
 
 // include reads what an Include directive in file names. A pattern that matches nothing is fine.
-func (l configLoader) include(line configLine, file string, depth int) ([][]configLine, error) {
+func (l loader) include(line directive, file string, depth int) ([][]directive, error) {
 	base := filepath.Join(l.home, ".ssh")
 	if strings.HasPrefix(filepath.Clean(file), "/etc/ssh/") {
 		base = "/etc/ssh"
 	}
-	var all [][]configLine
+	var all [][]directive
 	for _, pattern := range splitArgs(line.value) {
 		pattern = expandTilde(pattern, l.home)
 		if !filepath.IsAbs(pattern) {
@@ -103,9 +167,9 @@ const (
 	hiddenHash  = '\uE002'
 )
 
-// lexConfig splits text into directives. Every block keyword is renamed on the way through the lexer, so that
+// lex splits text into directives. Every block keyword is renamed on the way through the lexer, so that
 // all lines come back as plain ones.
-func lexConfig(text, path string) (lines []configLine, err error) {
+func lex(text, path string) (lines []directive, err error) {
 	defer func() {
 		if r := recover(); r != nil { // the lexer panics on some broken lines
 			err = fmt.Errorf("%s: not a valid ssh_config: %v", path, r)
@@ -128,7 +192,7 @@ func lexConfig(text, path string) (lines []configLine, err error) {
 			if !ok {
 				continue
 			}
-			lines = append(lines, configLine{
+			lines = append(lines, directive{
 				key:   strings.ToLower(strings.TrimPrefix(kv.Key, keyPrefix)),
 				value: strings.TrimSpace(restore.Replace(kv.Value)),
 				pos:   fmt.Sprintf("%s:%d", path, kv.Pos().Line),
@@ -260,7 +324,7 @@ func matchAny(patterns []string, s string) bool {
 }
 
 // aliases adds to found the concrete names in Host lines that match pattern.
-func aliases(lines []configLine, pattern string, found []string) []string {
+func aliases(lines []directive, pattern string, found []string) []string {
 	for _, line := range lines {
 		for _, inc := range line.included {
 			found = aliases(inc, pattern, found)

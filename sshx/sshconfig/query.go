@@ -1,4 +1,4 @@
-package sshx
+package sshconfig
 
 import (
 	"context"
@@ -26,7 +26,7 @@ type query struct {
 }
 
 // lookup runs the query over all lines; a second time if they hold "Match final".
-func (q *query) lookup(lines []configLine) error {
+func (q *query) lookup(lines []directive) error {
 	q.walk(lines, true)
 	if q.sawFin && q.err == nil {
 		q.final = true
@@ -37,7 +37,7 @@ func (q *query) lookup(lines []configLine) error {
 
 // walk visits lines in order. Host and Match lines of a file that was included from a block which does not apply
 // cannot switch it on again, hence enabled.
-func (q *query) walk(lines []configLine, enabled bool) {
+func (q *query) walk(lines []directive, enabled bool) {
 	active := enabled
 	for _, line := range lines {
 		if q.err != nil {
@@ -106,7 +106,7 @@ func (q *query) port() string {
 // match evaluates a Match line. all, host, originalhost, user, localuser, tagged, exec and final work as in OpenSSH. A
 // criterion that is not known here (canonical, localnetwork, or a future one) does not match, negated or not: its block
 // is passed over and all others stay in force.
-func (q *query) match(line configLine) bool {
+func (q *query) match(line directive) bool {
 	args := splitArgs(line.value)
 	if len(args) == 0 {
 		return false

@@ -1,4 +1,4 @@
-package sshx_test
+package sshconfig_test
 
 import (
 	"os"
@@ -11,8 +11,27 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rbee-keeper/rbee/sshx"
+	"github.com/rbee-keeper/rbee/sshx/sshconfig"
 )
+
+// load reads the files and fails the test if it cannot.
+func load(t *testing.T, o sshconfig.Options) *sshconfig.Config {
+	t.Helper()
+	c, err := sshconfig.Load(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// resolve loads and resolves, and returns the first error of both.
+func resolve(o sshconfig.Options, target sshconfig.Target) (sshconfig.Settings, error) {
+	c, err := sshconfig.Load(o)
+	if err != nil {
+		return sshconfig.Settings{}, err
+	}
+	return c.Resolve(target)
+}
 
 func TestResolve(t *testing.T) {
 	t.Parallel()
@@ -22,61 +41,61 @@ func TestResolve(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		config string
-		target sshx.Target
-		want   func(r *sshx.Resolved) // changes the defaults for host "h"
+		target sshconfig.Target
+		want   func(r *sshconfig.Settings) // changes the defaults for host "h"
 	}{
-		"nothing":          {"", sshx.Target{Host: "h"}, func(r *sshx.Resolved) {}},
-		"first value wins": {"Host h\nPort 1\nPort 2\nHost *\nPort 3\nUser u\n", sshx.Target{Host: "h"}, func(r *sshx.Resolved) { r.Port, r.User = 1, "u" }},
-		"target wins":      {"User u\nPort 3\n", sshx.Target{Host: "h", User: "me2", Port: 9}, func(r *sshx.Resolved) { r.Port, r.User = 9, "me2" }},
-		"negation":         {"Host !h *\nPort 7\nHost h !x\nPort 8\n", sshx.Target{Host: "h"}, func(r *sshx.Resolved) { r.Port = 8 }},
-		"wildcards":        {"Host a*\nPort 1\nHost h?\nPort 2\nHost ?\nPort 3\n", sshx.Target{Host: "h"}, func(r *sshx.Resolved) { r.Port = 3 }},
-		"case, tabs, equals": {"HOST\th\n\tpOrT = 5 # comment\nuser=\"a b\"\n", sshx.Target{Host: "h"}, func(r *sshx.Resolved) {
+		"nothing":          {"", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) {}},
+		"first value wins": {"Host h\nPort 1\nPort 2\nHost *\nPort 3\nUser u\n", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) { r.Port, r.User = 1, "u" }},
+		"target wins":      {"User u\nPort 3\n", sshconfig.Target{Host: "h", User: "me2", Port: 9}, func(r *sshconfig.Settings) { r.Port, r.User = 9, "me2" }},
+		"negation":         {"Host !h *\nPort 7\nHost h !x\nPort 8\n", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) { r.Port = 8 }},
+		"wildcards":        {"Host a*\nPort 1\nHost h?\nPort 2\nHost ?\nPort 3\n", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) { r.Port = 3 }},
+		"case, tabs, equals": {"HOST\th\n\tpOrT = 5 # comment\nuser=\"a b\"\n", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) {
 			r.Port, r.User = 5, "a b"
 		}},
-		"no newline, CRLF": {"Host h\r\nPort 5\r\nUser x", sshx.Target{Host: "h"}, func(r *sshx.Resolved) { r.Port, r.User = 5, "x" }},
-		"hostname tokens":  {"HostName %h.example.COM\n", sshx.Target{Host: "h"}, func(r *sshx.Resolved) { r.HostName = "h.example.com" }},
-		"hash in a word":   {"User a#b\n", sshx.Target{Host: "h"}, func(r *sshx.Resolved) { r.User = "a#b" }},
-		"hash in quotes":   {"User \"a #b\" # c\n", sshx.Target{Host: "h"}, func(r *sshx.Resolved) { r.User = "a #b" }},
-		"identity files": {"User u\nIdentityFile ~/k1\nIdentityFile %d/k2-%h-%r-%n-%p\nHost *\nIdentityFile \"/k 3\"\nIdentityFile ~/k1\nIdentitiesOnly yes\n", sshx.Target{Host: "h"},
-			func(r *sshx.Resolved) {
+		"no newline, CRLF": {"Host h\r\nPort 5\r\nUser x", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) { r.Port, r.User = 5, "x" }},
+		"hostname tokens":  {"HostName %h.example.COM\n", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) { r.HostName = "h.example.com" }},
+		"hash in a word":   {"User a#b\n", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) { r.User = "a#b" }},
+		"hash in quotes":   {"User \"a #b\" # c\n", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) { r.User = "a #b" }},
+		"identity files": {"User u\nIdentityFile ~/k1\nIdentityFile %d/k2-%h-%r-%n-%p\nHost *\nIdentityFile \"/k 3\"\nIdentityFile ~/k1\nIdentitiesOnly yes\n", sshconfig.Target{Host: "h"},
+			func(r *sshconfig.Settings) {
 				r.User, r.IdentitiesOnly = "u", true
 				r.IdentityFiles = []string{"$HOME/k1", "$HOME/k2-h-u-h-22", "/k 3"}
 			}},
-		"identity none": {"IdentityFile none\n", sshx.Target{Host: "h"}, func(r *sshx.Resolved) { r.IdentityFiles = nil }},
-		"key file":      {"IdentityFile ~/k\n", sshx.Target{Host: "h", KeyFile: "~/mine"}, func(r *sshx.Resolved) { r.IdentityFiles, r.KeyFile = []string{"$HOME/k"}, "$HOME/mine" }},
-		"certificate":   {"CertificateFile ~/c.pub\n", sshx.Target{Host: "h"}, func(r *sshx.Resolved) { r.CertificateFiles = []string{"$HOME/c.pub"} }},
-		"known hosts": {"UserKnownHostsFile ~/a \"/b c\"\nGlobalKnownHostsFile /g\n", sshx.Target{Host: "h"}, func(r *sshx.Resolved) {
+		"identity none": {"IdentityFile none\n", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) { r.IdentityFiles = nil }},
+		"key file":      {"IdentityFile ~/k\n", sshconfig.Target{Host: "h", KeyFile: "~/mine"}, func(r *sshconfig.Settings) { r.IdentityFiles, r.KeyFile = []string{"$HOME/k"}, "$HOME/mine" }},
+		"certificate":   {"CertificateFile ~/c.pub\n", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) { r.CertificateFiles = []string{"$HOME/c.pub"} }},
+		"known hosts": {"UserKnownHostsFile ~/a \"/b c\"\nGlobalKnownHostsFile /g\n", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) {
 			r.KnownHosts = []string{"$HOME/a", "/b c", "/g"}
 		}},
-		"known hosts none": {"UserKnownHostsFile none\n", sshx.Target{Host: "h"}, func(r *sshx.Resolved) {
+		"known hosts none": {"UserKnownHostsFile none\n", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) {
 			r.KnownHosts = append([]string{"/dev/null"}, r.KnownHosts[2:]...)
 		}},
-		"strict":    {"StrictHostKeyChecking yes\n", sshx.Target{Host: "h"}, func(r *sshx.Resolved) { r.StrictHostKeys = "yes" }},
-		"strict no": {"StrictHostKeyChecking no\n", sshx.Target{Host: "h"}, func(r *sshx.Resolved) { r.StrictHostKeys = "accept-new" }},
-		"times": {"ConnectTimeout 1m30\nServerAliveInterval 5\nServerAliveCountMax 7\n", sshx.Target{Host: "h"}, func(r *sshx.Resolved) {
+		"strict":    {"StrictHostKeyChecking yes\n", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) { r.StrictHostKeys = "yes" }},
+		"strict no": {"StrictHostKeyChecking no\n", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) { r.StrictHostKeys = "accept-new" }},
+		"times": {"ConnectTimeout 1m30\nServerAliveInterval 5\nServerAliveCountMax 7\n", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) {
 			r.ConnectTimeout, r.KeepAlive, r.KeepAliveCountMax = 90*time.Second, 5*time.Second, 7
 		}},
-		"alias, hash": {"HostKeyAlias x\nHashKnownHosts yes\n", sshx.Target{Host: "h"}, func(r *sshx.Resolved) { r.HostKeyAlias, r.HashKnownHosts = "x", true }},
-		"proxy command": {"ProxyCommand nc -q0 %h %p %r %% # not a comment of ours\nProxyJump j\n", sshx.Target{Host: "h", User: "u"}, func(r *sshx.Resolved) {
+		"alias, hash": {"HostKeyAlias x\nHashKnownHosts yes\n", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) { r.HostKeyAlias, r.HashKnownHosts = "x", true }},
+		"proxy command": {"ProxyCommand nc -q0 %h %p %r %% # not a comment of ours\nProxyJump j\n", sshconfig.Target{Host: "h", User: "u"}, func(r *sshconfig.Settings) {
 			r.User, r.ProxyCommand = "u", "nc -q0 h 22 u %"
 		}},
-		"proxy none":  {"Host h\nProxyCommand none\nProxyJump none\nHost *\nProxyJump j\n", sshx.Target{Host: "h"}, func(r *sshx.Resolved) {}},
-		"ipv6":        {"", sshx.Target{Host: "[2001:DB8::1]"}, func(r *sshx.Resolved) { r.Alias, r.HostName = "2001:DB8::1", "2001:db8::1" }},
-		"match host":  {"HostName real\nMatch host real\nPort 5\nMatch originalhost h\nUser x\n", sshx.Target{Host: "h"}, func(r *sshx.Resolved) { r.HostName, r.Port, r.User = "real", 5, "x" }},
-		"match not":   {"Match !host h\nPort 5\nMatch host !h,*\nPort 6\nMatch host *,!x\nPort 7\n", sshx.Target{Host: "h"}, func(r *sshx.Resolved) { r.Port = 7 }},
-		"match user":  {"Match user root localuser " + me.Username + "\nPort 5\n", sshx.Target{Host: "h", User: "root"}, func(r *sshx.Resolved) { r.User, r.Port = "root", 5 }},
-		"match all":   {"Match all\nPort 5\n", sshx.Target{Host: "h"}, func(r *sshx.Resolved) { r.Port = 5 }},
-		"match exec":  {"Match host h exec \"test %h = h\"\nPort 5\nMatch exec false\nUser no\n", sshx.Target{Host: "h"}, func(r *sshx.Resolved) { r.Port = 5 }},
-		"match tag":   {"Tag work\nMatch tagged w*\nPort 5\n", sshx.Target{Host: "h"}, func(r *sshx.Resolved) { r.Port = 5 }},
-		"match final": {"Match final\nPort 5\nUser f\nHost h\nUser u\n", sshx.Target{Host: "h"}, func(r *sshx.Resolved) { r.Port, r.User = 5, "u" }},
+		"proxy none":  {"Host h\nProxyCommand none\nProxyJump none\nHost *\nProxyJump j\n", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) {}},
+		"ipv6":        {"", sshconfig.Target{Host: "[2001:DB8::1]"}, func(r *sshconfig.Settings) { r.Alias, r.HostName = "2001:DB8::1", "2001:db8::1" }},
+		"match host":  {"HostName real\nMatch host real\nPort 5\nMatch originalhost h\nUser x\n", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) { r.HostName, r.Port, r.User = "real", 5, "x" }},
+		"match not":   {"Match !host h\nPort 5\nMatch host !h,*\nPort 6\nMatch host *,!x\nPort 7\n", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) { r.Port = 7 }},
+		"match user":  {"Match user root localuser " + me.Username + "\nPort 5\n", sshconfig.Target{Host: "h", User: "root"}, func(r *sshconfig.Settings) { r.User, r.Port = "root", 5 }},
+		"match all":   {"Match all\nPort 5\n", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) { r.Port = 5 }},
+		"match exec":  {"Match host h exec \"test %h = h\"\nPort 5\nMatch exec false\nUser no\n", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) { r.Port = 5 }},
+		"match tag":   {"Tag work\nMatch tagged w*\nPort 5\n", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) { r.Port = 5 }},
+		"match final": {"Match final\nPort 5\nUser f\nHost h\nUser u\n", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) { r.Port, r.User = 5, "u" }},
 		"match that is not known": {"Match canonical\nPort 1\nMatch !canonical\nPort 2\nMatch localnetwork 10.0.0.0/8\nPort 3\nMatch from-the-future x\nPort 4\nMatch\nPort 6\nHost *\nPort 5\n",
-			sshx.Target{Host: "h"}, func(r *sshx.Resolved) { r.Port = 5 }},
-		"agent": {"IdentityAgent ~/sock\n", sshx.Target{Host: "h"}, func(r *sshx.Resolved) { r.IdentityAgent = "$HOME/sock" }},
+			sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) { r.Port = 5 }},
+		"agent": {"IdentityAgent ~/sock\n", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) { r.IdentityAgent = "$HOME/sock" }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			home := t.TempDir()
-			want := sshx.Resolved{
+			want := sshconfig.Settings{
 				Alias: "h", HostName: "h", User: me.Username, Port: 22, StrictHostKeys: "ask", KeepAliveCountMax: 3,
 				IdentityFiles: []string{"$HOME/.ssh/id_rsa", "$HOME/.ssh/id_ecdsa", "$HOME/.ssh/id_ed25519"},
 				KnownHosts: []string{"$HOME/.ssh/known_hosts", "$HOME/.ssh/known_hosts2",
@@ -97,7 +116,7 @@ func TestResolve(t *testing.T) {
 			if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			got, err := (&sshx.Dialer{Home: home, ConfigFiles: []string{file}}).Resolve(c.target)
+			got, err := resolve(sshconfig.Options{Home: home, Files: []string{file}}, c.target)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -130,10 +149,9 @@ func TestResolveErrors(t *testing.T) {
 		os.WriteFile(filepath.Join(home, ".ssh", "loop"), []byte("Include loop\n"), 0o600)
 		file := filepath.Join(home, "config")
 		os.WriteFile(file, []byte(config), 0o600)
-		_, err := (&sshx.Dialer{Home: home, ConfigFiles: []string{file}}).Resolve(sshx.Target{Host: "h"})
-		e := wantReason(t, err, sshx.ReasonConfig)
-		if !strings.Contains(e.Error(), word) {
-			t.Errorf("%q: error %q does not mention %q", config, e, word)
+		_, err := resolve(sshconfig.Options{Home: home, Files: []string{file}}, sshconfig.Target{Host: "h"})
+		if err == nil || !strings.Contains(err.Error(), word) {
+			t.Errorf("%q: error %v does not mention %q", config, err, word)
 		}
 	}
 }
@@ -155,9 +173,9 @@ func TestInclude(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	d := &sshx.Dialer{Home: home}
+	c := load(t, sshconfig.Options{Home: home})
 	for host, port := range map[string]int{"gpu-1": 1, "gpu-9": 2, "cpu-1": 3, "outer": 5, "other": 99, "x": 99} {
-		r, err := d.Resolve(sshx.Target{Host: host})
+		r, err := c.Resolve(sshconfig.Target{Host: host})
 		if err != nil || r.Port != port {
 			t.Errorf("%s: port %d, want %d (%v)", host, r.Port, port, err)
 		}
@@ -166,9 +184,8 @@ func TestInclude(t *testing.T) {
 		"gpu-*": {"gpu-1", "gpu-2", "gpu-3"}, "gpu-?": {"gpu-1", "gpu-2", "gpu-3"}, "*": {"cpu-1", "gpu-1", "gpu-2", "gpu-3", "other", "outer"},
 		"cpu-1": {"cpu-1"}, "x*": nil,
 	} {
-		got, err := d.Hosts(pattern)
-		if err != nil || !slices.Equal(got, want) {
-			t.Errorf("Hosts(%q) = %q, %v, want %q", pattern, got, err, want)
+		if got := c.Hosts(pattern); !slices.Equal(got, want) {
+			t.Errorf("Hosts(%q) = %q, want %q", pattern, got, want)
 		}
 	}
 }
@@ -197,12 +214,12 @@ Host *
   ProxyJump b
 `
 	os.WriteFile(filepath.Join(home, ".ssh/config"), []byte(config), 0o600)
-	d := &sshx.Dialer{Home: home}
+	c := load(t, sshconfig.Options{Home: home})
 	for host, want := range map[string]string{
 		"b": "ua@a.example:22", "z": "ua@a.example:22 u@b:2222", "a": "u@b:2222", "c": "ua@a.example:22 u@b:2222 x@[::1]:77 u@b:2222",
 		"loop1": "u@loop2:22", "v6": "ua@a.example:22 u@b:2222 u@[fe80::1]:22",
 	} {
-		r, err := d.Resolve(sshx.Target{Host: host})
+		r, err := c.Resolve(sshconfig.Target{Host: host})
 		if err != nil {
 			t.Error(err)
 			continue
@@ -248,7 +265,7 @@ Host *
   Port 2205
 `
 	os.WriteFile(file, []byte(config), 0o600)
-	d := &sshx.Dialer{Home: home, ConfigFiles: []string{file}}
+	c := load(t, sshconfig.Options{Home: home, Files: []string{file}})
 	for _, host := range []string{"a", "b", "b1", "bb", "bcd", "c", "d", "ddd", "x1", "xroot", "e", "f"} {
 		text, err := exec.Command(ssh, "-G", "-F", file, host).Output()
 		if err != nil {
@@ -261,11 +278,11 @@ Host *
 				values[k] = v
 			}
 		}
-		r, err := d.Resolve(sshx.Target{Host: host})
+		r, err := c.Resolve(sshconfig.Target{Host: host})
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := sshx.Target{Host: values["hostname"], User: values["user"]}.String() + ":" + values["port"]
+		want := sshconfig.Target{Host: values["hostname"], User: values["user"]}.String() + ":" + values["port"]
 		if got := r.Address(); got != want {
 			t.Errorf("%s: %s, ssh says %s", host, got, want)
 		}
@@ -288,13 +305,14 @@ func FuzzResolve(f *testing.F) {
 		if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		d := &sshx.Dialer{Home: home, ConfigFiles: []string{file}}
-		r, err := d.Resolve(sshx.Target{Host: host})
+		c, err := sshconfig.Load(sshconfig.Options{Home: home, Files: []string{file}})
+		if err != nil {
+			return
+		}
+		c.Hosts("*")
+		r, err := c.Resolve(sshconfig.Target{Host: host})
 		if err == nil && (r.Port < 1 || r.Port > 65535 || r.ConnectTimeout < 0 || r.KeepAlive < 0) {
 			t.Errorf("resolved to %+v", r)
-		}
-		if _, hostsErr := d.Hosts("*"); hostsErr != nil && err == nil {
-			t.Errorf("Hosts fails where Resolve does not: %v", hostsErr)
 		}
 	})
 }

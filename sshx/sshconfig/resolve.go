@@ -1,7 +1,8 @@
-package sshx
+package sshconfig
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,8 +11,11 @@ import (
 	"time"
 )
 
-// Resolved is what ssh_config makes of a [Target]. Paths are absolute, tokens are expanded.
-type Resolved struct {
+// defaultKeepAliveCount is OpenSSH's default of ServerAliveCountMax.
+const defaultKeepAliveCount = 3
+
+// Settings is what ssh_config makes of a [Target]. Paths are absolute, tokens are expanded.
+type Settings struct {
 	Alias    string // the target's host as the user wrote it
 	HostName string // name or address to connect to
 	User     string
@@ -23,7 +27,7 @@ type Resolved struct {
 	IdentitiesOnly   bool   // keys of the agent that no file names are not offered
 	IdentityAgent    string // the agent's socket; "" for none
 
-	Jump         []Resolved // hops of ProxyJump, nearest first; nil for a direct connection
+	Jump         []Settings // hops of ProxyJump, nearest first; nil for a direct connection
 	ProxyCommand string     // a command whose stdin and stdout are the connection; "" for none
 
 	KnownHosts     []string // new keys go to the first one
@@ -37,70 +41,54 @@ type Resolved struct {
 }
 
 // Address is the resolved user@host:port.
-func (r Resolved) Address() string {
+func (r Settings) Address() string {
 	return Target{Host: r.HostName, User: r.User, Port: r.Port}.String()
 }
 
-// Resolve says what ssh_config makes of a target. It uses no network; it may run the commands of "Match exec" lines.
-func (d *Dialer) Resolve(t Target) (Resolved, error) {
-	st, err := d.start()
-	if err == nil {
-		var r Resolved
-		if r, err = st.resolve(t, nil); err == nil {
-			return r, nil
-		}
+// HostKeyName is the name under which known_hosts knows the host, with a port.
+func (r Settings) HostKeyName() string {
+	if r.HostKeyAlias != "" {
+		return net.JoinHostPort(r.HostKeyAlias, "22")
 	}
-	return Resolved{}, &Error{Op: "resolve", Target: t.String(), Reason: ReasonConfig, Err: err}
-}
-
-// Hosts lists the concrete (wildcard-free) names in the Host lines of ssh_config, included files too, that match a
-// pattern such as "gpu-*", sorted. * is any run of characters and ? is one character.
-func (d *Dialer) Hosts(pattern string) ([]string, error) {
-	st, err := d.start()
-	if err != nil {
-		return nil, &Error{Op: "hosts", Target: pattern, Reason: ReasonConfig, Err: err}
-	}
-	found := aliases(st.lines, pattern, nil)
-	slices.Sort(found)
-	return found, nil
+	return net.JoinHostPort(r.HostName, strconv.Itoa(r.Port))
 }
 
 // resolve follows ProxyJump. way holds the aliases that are being resolved: a hop never jumps through a host that is
 // already on the way, so that "Host *" with a ProxyJump does not send the jump host through itself.
-func (st *state) resolve(t Target, way []string) (Resolved, error) {
+func (c *Config) resolve(t Target, way []string) (Settings, error) {
 	t.Host = unbracket(t.Host)
 	if t.Host == "" {
-		return Resolved{}, fmt.Errorf("no host is given")
+		return Settings{}, fmt.Errorf("no host is given")
 	}
-	q := &query{alias: t.Host, home: st.home, local: st.user, values: map[string]string{}, lists: map[string][]string{}}
+	q := &query{alias: t.Host, home: c.home, local: c.user, values: map[string]string{}, lists: map[string][]string{}}
 	if t.User != "" {
 		q.values["user"] = t.User
 	}
 	if t.Port != 0 {
 		q.values["port"] = strconv.Itoa(t.Port)
 	}
-	if err := q.lookup(st.lines); err != nil {
-		return Resolved{}, err
+	if err := q.lookup(c.lines); err != nil {
+		return Settings{}, err
 	}
-	r, err := q.resolved(st.knownHostsFiles)
+	r, err := q.settings(c.knownHosts)
 	if err != nil {
-		return Resolved{}, err
+		return Settings{}, err
 	}
 	if t.KeyFile != "" {
-		if r.KeyFile, err = filepath.Abs(expandTilde(t.KeyFile, st.home)); err != nil {
-			return Resolved{}, err
+		if r.KeyFile, err = filepath.Abs(expandTilde(t.KeyFile, c.home)); err != nil {
+			return Settings{}, err
 		}
 	}
 	if jump := q.values["proxyjump"]; jump != "" && jump != "none" {
-		r.Jump, err = st.resolveJump(jump, append(slices.Clone(way), t.Host))
+		r.Jump, err = c.resolveJump(jump, append(slices.Clone(way), t.Host))
 	}
 	return r, err
 }
 
 // resolveJump resolves the hops of a ProxyJump value. The first hop may itself jump; the others go through the one
 // before them.
-func (st *state) resolveJump(value string, way []string) ([]Resolved, error) {
-	var hops []Resolved
+func (c *Config) resolveJump(value string, way []string) ([]Settings, error) {
+	var hops []Settings
 	for i, spec := range strings.Split(value, ",") {
 		t, err := parseJump(strings.TrimSpace(spec))
 		if err != nil {
@@ -109,7 +97,7 @@ func (st *state) resolveJump(value string, way []string) ([]Resolved, error) {
 		if slices.Contains(way, t.Host) {
 			return nil, nil
 		}
-		hop, err := st.resolve(t, way)
+		hop, err := c.resolve(t, way)
 		if err != nil {
 			return nil, fmt.Errorf("ProxyJump %s: %w", spec, err)
 		}
@@ -148,9 +136,9 @@ func parseJump(spec string) (Target, error) {
 	return t, nil
 }
 
-// resolved reads the collected values.
-func (q *query) resolved(knownHosts []string) (r Resolved, err error) {
-	r = Resolved{
+// settings reads the collected values.
+func (q *query) settings(knownHosts []string) (r Settings, err error) {
+	r = Settings{
 		Alias:          q.alias,
 		HostName:       strings.ToLower(unbracket(q.hostName())),
 		User:           q.userName(),
@@ -173,7 +161,7 @@ func (q *query) resolved(knownHosts []string) (r Resolved, err error) {
 	check("ConnectTimeout", e)
 	r.KeepAlive, e = parseInterval(q.values["serveraliveinterval"])
 	check("ServerAliveInterval", e)
-	r.KeepAliveCountMax = keepAliveCount
+	r.KeepAliveCountMax = defaultKeepAliveCount
 	if v := q.values["serveralivecountmax"]; v != "" {
 		r.KeepAliveCountMax, e = strconv.Atoi(v)
 		check("ServerAliveCountMax", e)

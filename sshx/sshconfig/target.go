@@ -1,4 +1,4 @@
-package sshx
+package sshconfig
 
 import (
 	"net"
