@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/internal/text"
 	"github.com/rbee-keeper/rbee/pkgmgr/uv"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
@@ -381,9 +382,9 @@ func (s *session) apply(ctx context.Context, exe string, req *wire.Request, inde
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case runErr != nil:
-		return fmt.Errorf("running rbee on the machine: %w%s", runErr, after(": ", stderr.String()))
+		return fmt.Errorf("running rbee on the machine: %w%s", runErr, text.After(": ", stderr.String()))
 	default:
-		return fmt.Errorf("rbee on the machine ended without a result: %w%s", talkErr, after(": ", stderr.String()))
+		return fmt.Errorf("rbee on the machine ended without a result: %w%s", talkErr, text.After(": ", stderr.String()))
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
@@ -123,7 +124,7 @@ func (a *artefacts) fetch(ctx context.Context, want wire.Artefact) (path string,
 func (a *artefacts) learn(ctx context.Context, from string, size int64) (sum string, got int64, err error) {
 	a.sweep()
 	temp := filepath.Join(a.dir, "new-"+rand.Text())
-	if err := fileWhole(temp, 0o600, func(to *os.File) (err error) {
+	if err := atomicfile.WriteFile(temp, 0o600, func(to *os.File) (err error) {
 		sum, got, err = a.from.DownloadTo(ctx, from, "", size, to)
 		return err
 	}); err != nil {
@@ -190,7 +191,7 @@ func pack(from, to, want string) error {
 		return err
 	}
 	defer in.Close()
-	return writeWhole(to, 0o600, func(w io.Writer) error {
+	return atomicfile.Write(to, 0o600, func(w io.Writer) error {
 		gz, err := gzip.NewWriterLevel(w, gzip.BestSpeed)
 		if err != nil {
 			return err

@@ -20,6 +20,7 @@ import (
 	"sync"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
 // Binary is an rbee binary that can be brought to a machine.
@@ -81,7 +82,7 @@ type Binaries struct {
 func (b *Binaries) Binary(ctx context.Context, p Platform, fetch bool) (*Binary, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	key := PlatformKey(p)
+	key := p.Key()
 	if found, ok := b.found[key]; ok && b.fits(found, p) == nil {
 		return found, nil
 	}
@@ -141,7 +142,7 @@ type NoBinaryError struct {
 // Error names the command that builds what is missing.
 func (e *NoBinaryError) Error() string {
 	return fmt.Sprintf("no rbee for %s: %v; build one with `GOOS=%s GOARCH=%s CGO_ENABLED=0 go build -o dist/rbee-%s-%s .` and name its directory with --binaries",
-		PlatformKey(e.Platform), e.Err, e.Platform.OS, e.Platform.Arch, e.Platform.OS, e.Platform.Arch)
+		e.Platform.Key(), e.Err, e.Platform.OS, e.Platform.Arch, e.Platform.OS, e.Platform.Arch)
 }
 
 // Unwrap gives what was tried last.
@@ -177,7 +178,7 @@ func checkBuild(path string, p Platform) (version string, err error) {
 	}
 	for _, s := range info.Settings {
 		if (s.Key == "GOOS" && s.Value != p.OS) || (s.Key == "GOARCH" && s.Value != p.Arch) {
-			return "", fmt.Errorf("%s is built with %s=%s, want %s", path, s.Key, s.Value, PlatformKey(p))
+			return "", fmt.Errorf("%s is built with %s=%s, want %s", path, s.Key, s.Value, p.Key())
 		}
 	}
 	if err := fitsLibc(path, p); err != nil {
@@ -265,14 +266,9 @@ func (b *Binaries) fetch(ctx context.Context, p Platform) (path string, err erro
 		return "", err
 	}
 	sum, _, _ := strings.Cut(strings.TrimSpace(sums), " ")
-	if !validSHA256(sum) {
+	if !wire.ValidSHA256(sum) {
 		return "", fmt.Errorf("%s.sha256 holds no checksum", url)
 	}
 	path = filepath.Join(b.Cache, b.Version, name)
 	return path, from.Download(ctx, url, sum, maxBinary, path, 0o755)
-}
-
-func validSHA256(s string) bool {
-	raw, err := hex.DecodeString(s)
-	return err == nil && len(raw) == sha256.Size
 }

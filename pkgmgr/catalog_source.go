@@ -11,7 +11,6 @@ import (
 )
 
 var (
-	sha256Regexp = regexp.MustCompile(`^[0-9A-Fa-f]{64}$`)
 	sourceName   = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
 	torchBackend = regexp.MustCompile(`^(cpu|xpu|cu[0-9]{2,3}|rocm[0-9.]+)$`)
 )
@@ -239,7 +238,7 @@ func (c *recipeCheck) artefact(e *originEntry, versions *Versions, kind wire.Ste
 		}
 		c.refuse("an asset", "the release says it, and the lock keeps it", map[string]strict.Pos{"sha256": e.SHA256.Pos, "size": e.Size.Pos})
 	}
-	if e.SHA256.Set && !sha256Regexp.MatchString(e.SHA256.V) {
+	if e.SHA256.Set && !wire.ValidSHA256(e.SHA256.V) {
 		c.report(e.SHA256.Pos, "expected 64 hexadecimal digits", "%q is not a SHA-256", e.SHA256.V)
 	}
 	if e.Strip.Set && (e.Strip.V < 0 || e.Strip.V > 16) {

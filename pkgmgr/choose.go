@@ -74,7 +74,7 @@ type NoPlatformError struct {
 
 func (e *NoPlatformError) Error() string {
 	p := e.Platform
-	return fmt.Sprintf("worker %s does not run on %s; it runs on %s", strings.TrimSpace(e.Type+" "+e.Version), platformName(p.OS, p.Arch, p.Libc), strings.Join(e.Known, ", "))
+	return fmt.Sprintf("worker %s does not run on %s; it runs on %s", strings.TrimSpace(e.Type+" "+e.Version), p.Name(), strings.Join(e.Known, ", "))
 }
 
 // UnfitError says that a recipe has sources for the machine's platform, and that
@@ -91,14 +91,6 @@ func (e *UnfitError) Error() string {
 // ErrDevicesUnknown says that a source can only be chosen once the machine's
 // accelerators are known.
 var ErrDevicesUnknown = errors.New("the machine's accelerators were not asked for")
-
-func platformName(system, arch, libc string) string {
-	name := cmp.Or(system, "any") + "/" + cmp.Or(arch, "any")
-	if libc != "" {
-		name += " (" + libc + ")"
-	}
-	return name
-}
 
 // Version is the version that a wish of a config comes to, where the sources name
 // all versions there are. Servers inside rbee have its version, rbeeVersion. The
@@ -145,7 +137,7 @@ func (r *Recipe) Choose(version string, m Machine, rbeeVersion string) (Choice, 
 		if !r.has(s, version, rbeeVersion) {
 			continue
 		}
-		platforms = append(platforms, platformName(s.OS, s.Arch, s.Libc))
+		platforms = append(platforms, Platform{OS: s.OS, Arch: s.Arch, Libc: s.Libc}.Name())
 		if !s.fitsPlatform(m.Platform) {
 			continue
 		}

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/internal/text"
 	"github.com/rbee-keeper/rbee/pkgmgr/uv"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
@@ -162,7 +163,7 @@ func (d *hiveDiff) compare() {
 // can be brought, so that nothing else can be done either; restart says that
 // what the daemon runs is about to be replaced.
 func (d *hiveDiff) compareHive() (ready, restart bool) {
-	binary, known := d.want.Binaries[PlatformKey(d.state.Platform)]
+	binary, known := d.want.Binaries[d.state.Platform.Key()]
 	version := cmp.Or(binary.Version, d.want.Version)
 	update := operations.Step{
 		Action: operations.ActionUpdateHive, From: installedVersion(d.state), Version: version, Bytes: binary.Size,
@@ -210,7 +211,7 @@ func noRbee(s *State, b BinaryWant, known bool) string {
 	case b.Err != nil:
 		return b.Err.Error()
 	case !known:
-		return fmt.Sprintf("there is no rbee for %s to bring to it", PlatformKey(s.Platform))
+		return fmt.Sprintf("there is no rbee for %s to bring to it", s.Platform.Key())
 	}
 	return ""
 }
@@ -264,7 +265,7 @@ func (d *hiveDiff) compareDaemon(restart bool) {
 	case !daemon.Running:
 		reason := "auto_start"
 		if d.state.Rbee != nil {
-			d.found(operations.IssueHiveNotRunning, "", "Hive not running%s", after(": ", daemon.Problem))
+			d.found(operations.IssueHiveNotRunning, "", "Hive not running%s", text.After(": ", daemon.Problem))
 			reason = "not running"
 		}
 		d.step(operations.Step{Action: operations.ActionStartHive, Reason: reason})
@@ -274,13 +275,6 @@ func (d *hiveDiff) compareDaemon(restart bool) {
 	case restart:
 		d.step(operations.Step{Action: operations.ActionStartHive, Reason: "run what was updated"})
 	}
-}
-
-func after(prefix, s string) string {
-	if s == "" {
-		return ""
-	}
-	return prefix + s
 }
 
 func (d *hiveDiff) wanted(workerType string) bool {
@@ -392,7 +386,7 @@ func (d *hiveDiff) checkDisk() {
 			return false
 		}
 		d.block(s.Worker, fmt.Sprintf(
-			"%s has %s free, and what is to be installed there needs %s", d.state.Home, bytesText(d.state.DiskFree), bytesText(need)))
+			"%s has %s free, and what is to be installed there needs %s", d.state.Home, text.Bytes(d.state.DiskFree), text.Bytes(need)))
 		return true
 	})
 }

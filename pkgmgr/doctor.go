@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/rbee-keeper/rbee/pkgmgr/internal/text"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
@@ -45,7 +46,7 @@ func unmet(n Needs, s *State) []string {
 	if s.Commands != nil {
 		for _, c := range n.Commands {
 			if !slices.Contains(s.Commands, c) {
-				lack("%s is not on its PATH%s", c, after(": ", installHints[c]))
+				lack("%s is not on its PATH%s", c, text.After(": ", installHints[c]))
 			}
 		}
 	}

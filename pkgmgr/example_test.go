@@ -76,7 +76,7 @@ func ExampleDiff() {
 	platform := pkgmgr.Platform{OS: "linux", Arch: "arm64"}
 	want := pkgmgr.Want{
 		Version:  "1.0.0",
-		Binaries: map[string]pkgmgr.BinaryWant{pkgmgr.PlatformKey(platform): {Version: "1.0.0", Size: 9 << 20}},
+		Binaries: map[string]pkgmgr.BinaryWant{platform.Key(): {Version: "1.0.0", Size: 9 << 20}},
 		Workers: map[pkgmgr.WorkerKey]pkgmgr.WorkerWant{
 			{Hive: "gpu-1", Type: "llama-cpp"}: {Err: errors.New("no recipe of this fleet installs it")},
 		},

@@ -272,6 +272,14 @@ func (f *Fleet) Plan(ctx context.Context, o PlanOptions) operations.Plan {
 	return plan
 }
 
+// lookups is what looking up needs to know of the fleet.
+func (f *Fleet) lookups() Lookups {
+	return Lookups{
+		Hives: f.States(), Config: f.all, Catalog: f.opts.Catalog, Lock: f.opts.Lock,
+		Resolver: f.resolver, FromBundle: f.opts.Bundle != nil, Version: f.opts.Version,
+	}
+}
+
 // upgrades are the wishes that stand for another version than before.
 func (f *Fleet) upgrades(before []LockedWorker) []operations.Upgrade {
 	var list []operations.Upgrade
@@ -287,12 +295,12 @@ func (f *Fleet) upgrades(before []LockedWorker) []operations.Upgrade {
 // lock said.
 func (f *Fleet) lookUp(ctx context.Context, o PlanOptions) (Want, []operations.Upgrade) {
 	want := Want{Version: f.opts.Version, Binaries: map[string]BinaryWant{}, Workers: map[WorkerKey]WorkerWant{}}
-	l := f.newLookup(o)
+	l := newLookup(f.lookups(), o)
 	for _, m := range f.members {
 		if m.state == nil || m.extra {
 			continue
 		}
-		key := PlatformKey(m.state.Platform)
+		key := m.state.Platform.Key()
 		if _, ok := want.Binaries[key]; !ok {
 			if b, ok := f.binaryWant(ctx, m.state, o.Fetch); ok {
 				want.Binaries[key] = b

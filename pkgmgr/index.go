@@ -193,7 +193,7 @@ func (t target) uvPlatform() (string, error) {
 	case p.OS == "darwin":
 		return cpuName(p) + "-apple-darwin", nil
 	default:
-		return "", fmt.Errorf("there are no Python packages for %s", PlatformKey(p))
+		return "", fmt.Errorf("there are no Python packages for %s", p.Key())
 	}
 }
 
@@ -390,8 +390,8 @@ func (t target) wheelsOf(lock *pylock) ([]wire.Artefact, error) {
 		}
 		switch {
 		case best == 0:
-			return nil, fmt.Errorf("%s %s has no wheel for Python %s on %s", p.Name, p.Version, t.python, platformName(t.platform.OS, t.platform.Arch, t.platform.Libc))
-		case !sha256Regexp.MatchString(a.SHA256):
+			return nil, fmt.Errorf("%s %s has no wheel for Python %s on %s", p.Name, p.Version, t.python, t.platform.Name())
+		case !wire.ValidSHA256(a.SHA256):
 			return nil, fmt.Errorf("the index tells no SHA-256 of %s", a.Name)
 		}
 		all = append(all, a)

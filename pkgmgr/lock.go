@@ -105,7 +105,7 @@ func parseLock(data []byte) (f lockFileContent, err error) {
 	for _, s := range f.Sources {
 		for i := range s.Steps {
 			for _, a := range s.Steps[i].Artefacts() {
-				if !sha256Regexp.MatchString(a.SHA256) {
+				if !wire.ValidSHA256(a.SHA256) {
 					return f, fmt.Errorf("%s %s: %s has no SHA-256", s.Type, s.Version, a.Name)
 				}
 			}

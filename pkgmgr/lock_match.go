@@ -110,9 +110,9 @@ func (l *Lock) outdated(key LockedSource) ([]wire.InstallStep, bool) {
 	return cloneSteps(l.file.Sources[i].Steps), true
 }
 
-// mayBe reports whether steps may be what a source with nothing left to replace came
+// mayBeSource reports whether steps may be what a source with nothing left to replace came
 // to for a platform, as far as they tell.
-func (s *Source) mayBe(v *Versions, p Platform, steps []wire.InstallStep) bool {
+func mayBeSource(s *Source, v *Versions, p Platform, steps []wire.InstallStep) bool {
 	if len(steps) != len(s.Steps) {
 		return false
 	}
@@ -123,17 +123,17 @@ func (s *Source) mayBe(v *Versions, p Platform, steps []wire.InstallStep) bool {
 		}
 		switch {
 		case want.Python != nil:
-			if have.Python == nil || !want.Python.mayBe(s.Glibc, p, have.Python) {
+			if have.Python == nil || !mayBePython(want.Python, s.Glibc, p, have.Python) {
 				return false
 			}
-		case have.Artefact == nil || !want.Origin.mayBe(v, s.Version, have.Artefact):
+		case have.Artefact == nil || !mayBeOrigin(&want.Origin, v, s.Version, have.Artefact):
 			return false
 		}
 	}
 	return true
 }
 
-func (o *Origin) mayBe(v *Versions, version string, a *wire.Artefact) bool {
+func mayBeOrigin(o *Origin, v *Versions, version string, a *wire.Artefact) bool {
 	switch {
 	case o.Asset != "":
 		ok, err := path.Match(o.Asset, a.Name)
@@ -147,9 +147,9 @@ func (o *Origin) mayBe(v *Versions, version string, a *wire.Artefact) bool {
 	}
 }
 
-// mayBe compares the interpreter, and the packages with all that is said of them but
+// mayBePython compares the interpreter, and the packages with all that is said of them but
 // for what a file of requirements says.
-func (want *Python) mayBe(glibc string, p Platform, have *wire.Python) bool {
+func mayBePython(want *Python, glibc string, p Platform, have *wire.Python) bool {
 	t := target{platform: p, python: want.Version, glibc: glibcMinor(glibc)}
 	if !strings.HasPrefix(have.Interpreter.Artefact.Name, "cpython-"+want.Version+".") {
 		return false

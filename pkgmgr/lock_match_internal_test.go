@@ -55,7 +55,7 @@ func TestMayBe(t *testing.T) {
 		"somewhere else":      {Source{Steps: []Step{{Kind: wire.StepFile, Into: "lib", Origin: Origin{File: "x"}}}}, one(wire.Artefact{Name: "x"}), false},
 		"a pattern that errs": {file(Origin{Asset: "[x"}), one(wire.Artefact{Name: "x"}), false},
 	} {
-		if got := k.source.mayBe(&Versions{GitHub: "bees/engine"}, linux, k.steps); got != k.want {
+		if got := mayBeSource(&k.source, &Versions{GitHub: "bees/engine"}, linux, k.steps); got != k.want {
 			t.Errorf("%s: %t", name, got)
 		}
 	}

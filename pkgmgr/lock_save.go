@@ -8,6 +8,8 @@ import (
 	"os"
 	"reflect"
 	"slices"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 )
 
 // Save writes what has changed in this lock since it was read into the file, whole
@@ -29,7 +31,7 @@ func (l *Lock) Save() error {
 
 // merge puts what has changed into the file as it is now.
 func (l *Lock) merge() error {
-	unlock, err := lockFile(l.path)
+	unlock, err := atomicfile.Lock(l.path)
 	if err != nil {
 		return err
 	}
@@ -50,7 +52,7 @@ func (l *Lock) merge() error {
 	if text == was {
 		return nil
 	}
-	return writeWhole(l.path, 0o644, func(w io.Writer) error {
+	return atomicfile.Write(l.path, 0o644, func(w io.Writer) error {
 		_, err := io.WriteString(w, text)
 		return err
 	})

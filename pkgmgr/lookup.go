@@ -34,7 +34,7 @@ func (e *LookupError) Unwrap() error { return e.Err }
 // lookup finds out what workers' wishes come to. Each question is asked once,
 // however many hives want the answer.
 type lookup struct {
-	fleet    *Fleet
+	in       Lookups
 	opts     PlanOptions
 	versions map[[2]string]versionOrErr
 	failed   map[string]error     // steps that cannot be had
@@ -46,37 +46,53 @@ type versionOrErr struct {
 	err     error
 }
 
+// Lookups is what looking up needs to know.
+type Lookups struct {
+	// Hives are those that were read or could not be, and Config all of the config.
+	Hives  []HiveState
+	Config []Hive
+
+	Catalog *Catalog
+	Lock    *Lock
+
+	// Resolver asks the origins; FromBundle says that it must not be asked.
+	Resolver   *resolver
+	FromBundle bool
+
+	// Version is the version of rbee that hives shall have; may be empty.
+	Version string
+}
+
 // newLookup begins to look up.
-func (f *Fleet) newLookup(o PlanOptions) *lookup {
+func newLookup(in Lookups, o PlanOptions) *lookup {
 	var platforms []Platform
-	for _, m := range f.members {
-		if m.state != nil && !m.extra && !slices.Contains(platforms, m.state.Platform) {
-			platforms = append(platforms, m.state.Platform)
+	for _, h := range in.Hives {
+		if h.State != nil && !h.Extra && !slices.Contains(platforms, h.State.Platform) {
+			platforms = append(platforms, h.State.Platform)
 		}
 	}
-	f.resolver.begin(platforms)
-	return &lookup{fleet: f, opts: o, versions: map[[2]string]versionOrErr{}, failed: map[string]error{}}
+	in.Resolver.begin(platforms)
+	return &lookup{in: in, opts: o, versions: map[[2]string]versionOrErr{}, failed: map[string]error{}}
 }
 
 // worker is what one hive's wish comes to.
 func (l *lookup) worker(ctx context.Context, hive string, w Worker, s *State, want Want) WorkerWant {
-	f := l.fleet
-	recipe, ok := f.opts.Catalog.Recipe(w.Type)
+	recipe, ok := l.in.Catalog.Recipe(w.Type)
 	if !ok {
 		hint := ""
-		if near := f.opts.Catalog.Nearest(w.Type); near != "" {
+		if near := l.in.Catalog.Nearest(w.Type); near != "" {
 			hint = fmt.Sprintf(", did you mean '%s'?", near)
 		}
 		return WorkerWant{Err: fmt.Errorf("unknown worker type '%s'%s", w.Type, hint)}
 	}
-	binary := want.Binaries[PlatformKey(s.Platform)]
-	rbeeVersion := cmp.Or(binary.Version, f.opts.Version)
+	binary := want.Binaries[s.Platform.Key()]
+	rbeeVersion := cmp.Or(binary.Version, l.in.Version)
 	machine := machineOf(s)
-	hold, held := f.opts.Lock.held(hive, w.Type)
+	hold, held := l.in.Lock.held(hive, w.Type)
 	stays := held && l.stays(hold, w)
 	version, err := hold.Version, error(nil)
 	if stays {
-		f.opts.Lock.madeFor(hold, w.Version)
+		l.in.Lock.madeFor(hold, w.Version)
 	} else {
 		version, err = l.version(ctx, recipe, w.Version, s.Platform, rbeeVersion)
 	}
@@ -124,20 +140,20 @@ func (l *lookup) needs(recipe *Recipe, wish string, platform Platform) []need {
 			all = append(all, need{who, recipe.needOf(m)})
 		}
 	}
-	for _, m := range l.fleet.members {
-		if m.state == nil || m.extra {
+	for _, m := range l.in.Hives {
+		if m.State == nil || m.Extra {
 			continue
 		}
-		for _, w := range m.hive.Workers {
-			hold, held := l.fleet.opts.Lock.held(m.hive.Alias, w.Type)
-			if w.Type != recipe.Type || w.Version != wish || held && l.stays(hold, w) || adopted(m.state, w) && !l.opts.Force {
+		for _, w := range m.Hive.Workers {
+			hold, held := l.in.Lock.held(m.Hive.Alias, w.Type)
+			if w.Type != recipe.Type || w.Version != wish || held && l.stays(hold, w) || adopted(m.State, w) && !l.opts.Force {
 				continue
 			}
-			add(m.hive.Alias, machineOf(m.state))
+			add(m.Hive.Alias, machineOf(m.State))
 		}
 	}
 	if len(all) == 0 {
-		add(PlatformKey(platform), Machine{Platform: platform})
+		add(platform.Key(), Machine{Platform: platform})
 	}
 	return all
 }
@@ -175,7 +191,7 @@ func (l *lookup) chosen(ctx context.Context, recipe *Recipe, choice Choice, wish
 	steps, err := l.steps(ctx, recipe, choice, wish, p)
 	var old *GlibcError // the version is resolved, for other machines
 	if known, ok := l.versions[[2]string{recipe.Type, wish}]; ok && known.version == choice.Version && (err == nil || errors.As(err, &old)) {
-		l.fleet.opts.Lock.setWorker(recipe.Type, wish, choice.Version, time.Now())
+		l.in.Lock.setWorker(recipe.Type, wish, choice.Version, time.Now())
 	}
 	if err != nil {
 		return WorkerWant{Err: err, Needs: recipe.Needs, Indirect: recipe.Versions.indirect(wish)}
@@ -187,7 +203,7 @@ func (l *lookup) chosen(ctx context.Context, recipe *Recipe, choice Choice, wish
 	for i, step := range choice.Source.Steps {
 		steps[i].At = place(recipe, step.Pos)
 		switch o := step.Origin; {
-		case o.File != "" && l.fleet.opts.Bundle == nil:
+		case o.File != "" && !l.in.FromBundle:
 			out.Files[steps[i].Artefact.SHA256] = o.File
 		case o.Code, o.URL != "" && o.SHA256 == "":
 			out.Unsure[steps[i].Artefact.SHA256] = true
@@ -216,17 +232,17 @@ func (l *lookup) version(ctx context.Context, recipe *Recipe, wish string, p Pla
 }
 
 func (l *lookup) newest(ctx context.Context, recipe *Recipe, wish string, p Platform) (string, error) {
-	lock := l.fleet.opts.Lock
+	lock := l.in.Lock
 	locked, ok := lock.worker(recipe.Type, wish)
 	switch {
 	case ok && !l.upgrades(recipe.Type):
 		return locked.Version, nil
 	case !l.opts.Fetch:
 		return "", ErrNotLocked
-	case l.fleet.opts.Bundle != nil:
+	case l.in.FromBundle:
 		return "", at(recipe, recipe.Versions.Pos, fmt.Errorf("the bundle holds no %s %s", recipe.Type, wish))
 	}
-	version, err := l.fleet.resolver.version(ctx, recipe, wish, l.needs(recipe, wish, p), func(version string) error {
+	version, err := l.in.Resolver.version(ctx, recipe, wish, l.needs(recipe, wish, p), func(version string) error {
 		return l.solvable(ctx, recipe, wish, version, p)
 	})
 	var located *LookupError // of a step
@@ -246,12 +262,11 @@ func (l *lookup) newest(ctx context.Context, recipe *Recipe, wish string, p Plat
 // or asked for now. The error is a [*GlibcError] if that does not run with the glibc of
 // the platform.
 func (l *lookup) steps(ctx context.Context, recipe *Recipe, c Choice, wish string, p Platform) ([]wire.InstallStep, error) {
-	f := l.fleet
 	key := sourceKey(recipe, c, p)
-	if c.Source.pinned() && (f.opts.Bundle == nil || !c.Source.here()) {
-		steps, err := f.resolver.pinned(recipe, c)
+	if c.Source.pinned() && (!l.in.FromBundle || !c.Source.here()) {
+		steps, err := l.in.Resolver.pinned(recipe, c)
 		if err == nil && c.Source.here() {
-			f.opts.Lock.remember(key, steps) // for a bundle, which goes where these files are not
+			l.in.Lock.remember(key, steps) // for a bundle, which goes where these files are not
 		}
 		return steps, err
 	}
@@ -272,12 +287,12 @@ func (l *lookup) steps(ctx context.Context, recipe *Recipe, c Choice, wish strin
 // a solution; a version that some of them can have is taken.
 func (l *lookup) solvable(ctx context.Context, recipe *Recipe, wish, version string, platform Platform) error {
 	machines := []Machine{}
-	for _, m := range l.fleet.members {
-		if m.state == nil || m.extra {
+	for _, m := range l.in.Hives {
+		if m.State == nil || m.Extra {
 			continue
 		}
-		if slices.ContainsFunc(m.hive.Workers, func(w Worker) bool { return w.Type == recipe.Type && w.Version == wish }) {
-			machines = append(machines, machineOf(m.state))
+		if slices.ContainsFunc(m.Hive.Workers, func(w Worker) bool { return w.Type == recipe.Type && w.Version == wish }) {
+			machines = append(machines, machineOf(m.State))
 		}
 	}
 	if len(machines) == 0 {
@@ -307,18 +322,17 @@ func (l *lookup) solvable(ctx context.Context, recipe *Recipe, wish, version str
 func sourceKey(recipe *Recipe, c Choice, p Platform) LockedSource {
 	return LockedSource{
 		Type: recipe.Type, Version: c.Version, Source: cmp.Or(c.Source.Name, "source "+strconv.Itoa(c.index+1)),
-		Platform: platformName(p.OS, p.Arch, p.Libc), Recipe: stepsDigest(&recipe.Sources[c.index]),
+		Platform: p.Name(), Recipe: stepsDigest(&recipe.Sources[c.index]),
 	}
 }
 
 // source is what the lock has of a chosen source. Where it has nothing, or nothing that
 // was resolved for a glibc as old as the machines', the source is resolved.
 func (l *lookup) source(ctx context.Context, recipe *Recipe, c Choice, wish string, p Platform) (LockedSource, error) {
-	f := l.fleet
 	key := sourceKey(recipe, c, p)
-	locked, known := f.opts.Lock.source(key, func(steps []wire.InstallStep) bool { return c.Source.mayBe(recipe.Versions, p, steps) })
-	was, changed := f.opts.Lock.outdated(key)
-	fresh := l.opts.Fetch && f.opts.Bundle == nil && l.upgrades(recipe.Type)
+	locked, known := l.in.Lock.source(key, func(steps []wire.InstallStep) bool { return mayBeSource(&c.Source, recipe.Versions, p, steps) })
+	was, changed := l.in.Lock.outdated(key)
+	fresh := l.opts.Fetch && !l.in.FromBundle && l.upgrades(recipe.Type)
 	older := known && c.Source.hasPython() && p.Libc == "glibc" && l.olderGlibc(recipe, c, &locked, p)
 	switch {
 	case known && !fresh && !older:
@@ -332,9 +346,9 @@ func (l *lookup) source(ctx context.Context, recipe *Recipe, c Choice, wish stri
 		return locked, nil
 	case !l.opts.Fetch:
 		return locked, ErrNotLocked
-	case f.opts.Bundle != nil && older:
+	case l.in.FromBundle && older:
 		return locked, nil
-	case f.opts.Bundle != nil:
+	case l.in.FromBundle:
 		return locked, at(recipe, c.Source.Pos, fmt.Errorf("the bundle holds no %s %s for %s", recipe.Type, c.Version, key.Platform))
 	}
 	name := fmt.Sprint(key)
@@ -343,20 +357,20 @@ func (l *lookup) source(ctx context.Context, recipe *Recipe, c Choice, wish stri
 	}
 	var err error
 	if known && !older {
-		err = f.resolver.retool(ctx, recipe, c, p, locked.Steps)
+		err = l.in.Resolver.retool(ctx, recipe, c, p, locked.Steps)
 	} else {
 		if known {
 			was, changed = locked.Steps, true
 		}
 		machines, complete := l.glibcs(recipe, c, p)
 		l.warnUnreadable(recipe)
-		last := f.opts.Lock.lastFloor(key)
+		last := l.in.Lock.lastFloor(key)
 		if known {
 			last = locked.floorOf(c.Source.Glibc)
 		}
 		key.Floor = nil
 		var steps []wire.InstallStep
-		steps, key.Floor, err = f.resolver.steps(ctx, recipe, c, p, floorStart(c.Source.Glibc, machines, complete, last), fresh)
+		steps, key.Floor, err = l.in.Resolver.steps(ctx, recipe, c, p, floorStart(c.Source.Glibc, machines, complete, last), fresh)
 		locked = key
 		locked.Steps = steps
 	}
@@ -368,7 +382,7 @@ func (l *lookup) source(ctx context.Context, recipe *Recipe, c Choice, wish stri
 		l.failed[name] = err
 		return locked, err
 	}
-	f.opts.Lock.setSteps(locked, locked.Steps)
+	l.in.Lock.setSteps(locked, locked.Steps)
 	if changed {
 		l.filesMoved(recipe.Type, wish, c.Version, was, locked.Steps)
 	}
@@ -385,13 +399,13 @@ func (l *lookup) olderGlibc(recipe *Recipe, c Choice, locked *LockedSource, p Pl
 
 // warnUnreadable reports hives that want a worker type and whose glibc cannot be read.
 func (l *lookup) warnUnreadable(recipe *Recipe) {
-	for _, m := range l.fleet.members {
-		if m.state == nil || m.extra || m.state.Libc != "glibc" {
+	for _, m := range l.in.Hives {
+		if m.State == nil || m.Extra || m.State.Libc != "glibc" {
 			continue
 		}
-		wants := slices.ContainsFunc(m.hive.Workers, func(w Worker) bool { return w.Type == recipe.Type })
-		if _, ok := minorOf(m.state.LibcVersion); wants && !ok {
-			l.fleet.resolver.warn(fmt.Sprintf("cannot read the glibc version of %s: resolving %s for the oldest that the recipe allows", m.hive.Alias, recipe.Type))
+		wants := slices.ContainsFunc(m.Hive.Workers, func(w Worker) bool { return w.Type == recipe.Type })
+		if _, ok := minorOf(m.State.LibcVersion); wants && !ok {
+			l.in.Resolver.warn(fmt.Sprintf("cannot read the glibc version of %s: resolving %s for the oldest that the recipe allows", m.Hive.Alias, recipe.Type))
 		}
 	}
 }
@@ -402,12 +416,12 @@ func (l *lookup) warnUnreadable(recipe *Recipe) {
 func (l *lookup) glibcs(recipe *Recipe, c Choice, p Platform) (machines []string, complete bool) {
 	complete = true
 	states := map[string]*State{}
-	for _, m := range l.fleet.members {
-		if !m.extra && m.state != nil {
-			states[m.hive.Alias] = m.state
+	for _, m := range l.in.Hives {
+		if !m.Extra && m.State != nil {
+			states[m.Hive.Alias] = m.State
 		}
 	}
-	for _, h := range l.fleet.all {
+	for _, h := range l.in.Config {
 		i := slices.IndexFunc(h.Workers, func(w Worker) bool { return w.Type == recipe.Type })
 		if i < 0 || exactWish(h.Workers[i].Version) && !wishes(h.Workers[i].Version, c.Version) {
 			continue
@@ -417,7 +431,7 @@ func (l *lookup) glibcs(recipe *Recipe, c Choice, p Platform) (machines []string
 			complete = false
 			continue
 		}
-		if platformName(s.OS, s.Arch, s.Libc) != platformName(p.OS, p.Arch, p.Libc) {
+		if s.Name() != p.Name() {
 			continue
 		}
 		choice, err := recipe.Choose(c.Version, machineOf(s), "")
@@ -442,4 +456,33 @@ func (l *lookup) filesMoved(typ, wish, version string, was, now []wire.InstallSt
 	if u.From, u.To = changedFiles(version, was, now); !slices.Contains(l.moved, u) {
 		l.moved = append(l.moved, u)
 	}
+}
+
+// variants is what a wish comes to with every source for a platform.
+func (l *lookup) variants(ctx context.Context, w Worker, p Platform) []WorkerWant {
+	recipe, ok := l.in.Catalog.Recipe(w.Type)
+	if !ok {
+		return []WorkerWant{{Err: fmt.Errorf("unknown worker type '%s'", w.Type)}}
+	}
+	version, err := l.version(ctx, recipe, w.Version, p, l.in.Version)
+	if err != nil {
+		return []WorkerWant{{Err: err}}
+	}
+	var all []WorkerWant
+	for i := range recipe.Sources {
+		s := &recipe.Sources[i]
+		if !recipe.has(s, version, l.in.Version) || !s.fitsPlatform(p) {
+			continue
+		}
+		filled, err := s.fill(version, p, filepath.Dir(recipe.File))
+		want := WorkerWant{Err: err}
+		if err == nil {
+			want = l.chosen(ctx, recipe, Choice{Version: version, Source: filled, index: i}, w.Version, p)
+		}
+		all = append(all, want)
+	}
+	if len(all) == 0 {
+		all = append(all, WorkerWant{Err: &NoPlatformError{Type: w.Type, Version: version, Platform: p, Known: []string{"other platforms"}}})
+	}
+	return all
 }

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"sort"
 	"time"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 )
 
 // Record is this machine's memory of which hives it installed, and at which
@@ -75,7 +77,7 @@ func (r Record) read() (f recordFile, err error) {
 // write writes the file atomically. The caller holds its lock.
 func (r Record) write(f recordFile) error {
 	f.Version = 1
-	return writeWhole(r.Path, 0o600, func(w io.Writer) error {
+	return atomicfile.Write(r.Path, 0o600, func(w io.Writer) error {
 		enc := json.NewEncoder(w)
 		enc.SetIndent("", "  ")
 		return enc.Encode(f)
@@ -108,7 +110,7 @@ func (r Record) Update(installed, removed []Hive, configPath string, now time.Ti
 	if r.Path == "" || len(installed)+len(removed) == 0 {
 		return nil
 	}
-	unlock, err := lockFile(r.Path)
+	unlock, err := atomicfile.Lock(r.Path)
 	if err != nil {
 		return fmt.Errorf("locking the record of hives: %w", err)
 	}

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 )
 
 // recordWarning is a warning about a hive of a config.
@@ -36,7 +37,7 @@ func (r Record) SetWarnings(aliases []string, configPath string, warnings []oper
 	if same, err := r.sameWarnings(aliases, configPath, warnings); same || err != nil {
 		return err
 	}
-	unlock, err := lockFile(r.Path)
+	unlock, err := atomicfile.Lock(r.Path)
 	if err != nil {
 		return fmt.Errorf("locking the record of hives: %w", err)
 	}

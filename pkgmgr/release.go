@@ -132,7 +132,7 @@ func (r *release) artefact(repo, pattern string) (wire.Artefact, error) {
 		return wire.Artefact{}, fmt.Errorf("release %s of %s has no asset %s; it has %s%s", r.Tag, repo, pattern, strings.Join(names, ", "), more)
 	}
 	sum, ok := strings.CutPrefix(a.Digest, "sha256:")
-	if a.Digest != "" && (!ok || !sha256Regexp.MatchString(sum)) {
+	if a.Digest != "" && (!ok || !wire.ValidSHA256(sum)) {
 		return wire.Artefact{}, fmt.Errorf("release %s of %s has the digest %q for %s, which is no SHA-256", r.Tag, repo, a.Digest, a.Name)
 	}
 	return wire.Artefact{Name: a.Name, URL: a.URL, SHA256: strings.ToLower(sum), Size: a.Size}, nil

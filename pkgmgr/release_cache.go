@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 )
 
@@ -138,7 +139,7 @@ func (g *releases) store(path string, a *storedAnswer) {
 	if err != nil {
 		return
 	}
-	_ = writeWhole(path, 0o600, func(w io.Writer) error {
+	_ = atomicfile.Write(path, 0o600, func(w io.Writer) error {
 		_, err := w.Write(append(append(head, '\n'), a.body...))
 		return err
 	})

@@ -177,7 +177,7 @@ func TestWheelRank(t *testing.T) {
 	} {
 		w, ok := parseWheel(tt.name)
 		if got := ok && tt.t.rank(w) > 0; got != tt.fits {
-			t.Errorf("%s on %s: %t", tt.name, PlatformKey(tt.t.platform), got)
+			t.Errorf("%s on %s: %t", tt.name, tt.t.platform.Key(), got)
 		}
 	}
 	best := func(names ...string) string {

@@ -16,6 +16,7 @@ import (
 	"sync"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
+	"github.com/rbee-keeper/rbee/pkgmgr/internal/text"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
@@ -164,7 +165,7 @@ func (r *resolver) newestSolvable(typ, wish string, versions []string, solvable 
 		var none *NoSolutionError
 		switch {
 		case err == nil && first != nil:
-			r.warn(fmt.Sprintf("taking %s %s: %v%s", typ, best, first, after(", and neither has ", strings.Join(passed[1:], ", "))))
+			r.warn(fmt.Sprintf("taking %s %s: %v%s", typ, best, first, text.After(", and neither has ", strings.Join(passed[1:], ", "))))
 			return best, nil
 		case err == nil:
 			return best, nil
@@ -186,7 +187,7 @@ func (r *resolver) newestSolvable(typ, wish string, versions []string, solvable 
 // Packages are resolved for glibc 2.start or the next newer one that has a solution,
 // which is the floor; it is nil where nothing depends on glibc.
 func (r *resolver) steps(ctx context.Context, recipe *Recipe, c Choice, p Platform, start int, fresh bool) (out []wire.InstallStep, floor *GlibcFloor, err error) {
-	r.note(fmt.Sprintf("resolving %s %s%s", recipe.Type, c.Version, after(", ", c.Source.Name)))
+	r.note(fmt.Sprintf("resolving %s %s%s", recipe.Type, c.Version, text.After(", ", c.Source.Name)))
 	for i, step := range c.Source.Steps {
 		ws := wire.InstallStep{Kind: step.Kind, Builtin: step.Builtin, Format: step.Format, Strip: step.Strip, Into: step.Into}
 		if step.Kind == wire.StepPython {

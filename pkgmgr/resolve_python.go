@@ -140,7 +140,7 @@ func (j *pythonJob) failed(err error) error {
 	if !errors.As(err, &e) {
 		return err
 	}
-	platform := platformName(j.platform.OS, j.platform.Arch, j.platform.Libc)
+	platform := j.platform.Name()
 	if e.NoSolution {
 		return &NoSolutionError{j.typ, j.version, platform, e}
 	}

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
@@ -101,10 +102,10 @@ func (r *resolver) tool(ctx context.Context, tool toolKey, p Platform, fresh boo
 	source := forPython(choice.Source, tool.python)
 	key := LockedSource{
 		Type: tool.name, Version: version, Source: strings.TrimSuffix(choice.Source.Name+"-"+tool.python, "-"),
-		Platform: platformName(p.OS, p.Arch, p.Libc), Recipe: stepsDigest(&source),
+		Platform: p.Name(), Recipe: stepsDigest(&source),
 	}
 	step := source.Steps[0]
-	steps, ok := r.lock.steps(key, func(steps []wire.InstallStep) bool { return source.mayBe(recipe.Versions, p, steps) })
+	steps, ok := r.lock.steps(key, func(steps []wire.InstallStep) bool { return mayBeSource(&source, recipe.Versions, p, steps) })
 	if !ok {
 		a, err := r.artefact(ctx, recipe.Versions, step.Origin, version)
 		if err != nil {
@@ -158,7 +159,7 @@ func (r *resolver) toolNeeds(recipe *Recipe, tool toolKey, p Platform) []need {
 		if _, err := recipe.Choose("", Machine{Platform: p}, ""); err != nil {
 			continue // there is none for it, whatever the version
 		}
-		needs = append(needs, need{PlatformKey(p), func(version string) ([]Source, error) {
+		needs = append(needs, need{p.Key(), func(version string) ([]Source, error) {
 			choice, err := recipe.Choose(version, Machine{Platform: p}, "")
 			if err != nil {
 				return nil, err
@@ -195,7 +196,7 @@ func (r *resolver) uv(ctx context.Context, oldest string) (string, error) {
 	syscall.ForkLock.RLock()
 	defer syscall.ForkLock.RUnlock()
 	return program, readPacked(f, tool.Format, tool.Strip, tool.Entry, func(content io.Reader) error {
-		return writeWhole(program, 0o700, func(w io.Writer) error {
+		return atomicfile.Write(program, 0o700, func(w io.Writer) error {
 			_, err := io.Copy(w, content) //nolint:gosec // its checksum is right
 			return err
 		})

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/internal/text"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
@@ -113,7 +114,7 @@ func (v *validation) file(f *Fleet) string { return f.configPath }
 func (f *Fleet) validateMachine(v *validation, m *member) {
 	s := m.state
 	if s.Rbee == nil {
-		if b, ok := f.want.Binaries[PlatformKey(s.Platform)]; ok && b.Err != nil {
+		if b, ok := f.want.Binaries[s.Platform.Key()]; ok && b.Err != nil {
 			v.fail(m.hive.Pos, "", "%s", b.Err)
 		}
 	}
@@ -140,22 +141,6 @@ func (f *Fleet) validateMachine(v *validation, m *member) {
 		}
 	}
 	if s.DiskFree > 0 && needDisk > s.DiskFree {
-		v.fail(m.hive.Pos, "", "%s has %s free, its workers need %s", s.Home, bytesText(s.DiskFree), bytesText(needDisk))
+		v.fail(m.hive.Pos, "", "%s has %s free, its workers need %s", s.Home, text.Bytes(s.DiskFree), text.Bytes(needDisk))
 	}
-}
-
-// bytesText words a number of bytes in binary units.
-func bytesText(n uint64) string {
-	const unit = 1024
-	if n < unit {
-		return fmt.Sprintf("%d B", n)
-	}
-	value, suffix := float64(n)/unit, "KiB"
-	for _, next := range []string{"MiB", "GiB", "TiB"} {
-		if value < unit {
-			break
-		}
-		value, suffix = value/unit, next
-	}
-	return fmt.Sprintf("%.1f %s", value, suffix)
 }

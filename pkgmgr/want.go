@@ -28,9 +28,6 @@ type BinaryWant struct {
 	Err error
 }
 
-// PlatformKey is "os/arch" as Go names them.
-func PlatformKey(p Platform) string { return p.OS + "/" + p.Arch }
-
 // WorkerKey is one worker wish of a hive.
 type WorkerKey struct{ Hive, Type string }
 

@@ -22,7 +22,7 @@ func (v rbee) Binary(ctx context.Context, p pkgmgr.Platform, _ bool) (*pkgmgr.Bi
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	content := fmt.Appendf(nil, "rbee %s for %s\n", string(v), pkgmgr.PlatformKey(p))
+	content := fmt.Appendf(nil, "rbee %s for %s\n", string(v), p.Key())
 	sum := sha256.Sum256(content)
 	return &pkgmgr.Binary{
 		Version: string(v), SHA256: hex.EncodeToString(sum[:]), Size: int64(len(content)),

@@ -1,4 +1,4 @@
-package pkgmgr
+package atomicfile
 
 import (
 	"errors"
@@ -16,7 +16,7 @@ func TestLockFileWithoutLocks(t *testing.T) {
 		{syscall.ENOLCK, nil}, {syscall.ENOTSUP, nil}, {syscall.EOPNOTSUPP, nil}, {syscall.ENOSYS, nil}, {syscall.EIO, syscall.EIO},
 	} {
 		path := filepath.Join(t.TempDir(), "hives.lock")
-		unlock, err := lockFileBy(path, func(int, int) error { return k.failure })
+		unlock, err := lockBy(path, func(int, int) error { return k.failure })
 		if !errors.Is(err, k.want) {
 			t.Errorf("%v: %v", k.failure, err)
 		}

@@ -1,4 +1,6 @@
-package pkgmgr
+// Package atomicfile replaces files atomically: a reader sees the old file or the new
+// one, never a part of it.
+package atomicfile
 
 import (
 	"errors"
@@ -9,14 +11,14 @@ import (
 	"syscall"
 )
 
-// writeWhole makes path with what write writes: the file is the old one or the
+// Write makes path with what write writes: the file is the old one or the
 // new one, never a part. Its directory is made where it is missing.
-func writeWhole(path string, mode fs.FileMode, write func(io.Writer) error) error {
-	return fileWhole(path, mode, func(f *os.File) error { return write(f) })
+func Write(path string, mode fs.FileMode, write func(io.Writer) error) error {
+	return WriteFile(path, mode, func(f *os.File) error { return write(f) })
 }
 
-// fileWhole is [writeWhole] for those who need a file.
-func fileWhole(path string, mode fs.FileMode, write func(*os.File) error) (err error) {
+// WriteFile is [Write] for those who need a file.
+func WriteFile(path string, mode fs.FileMode, write func(*os.File) error) (err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
@@ -46,14 +48,14 @@ func putInPlace(f *os.File, path string, mode fs.FileMode) error {
 	return errors.Join(err, f.Close())
 }
 
-// lockFile takes the exclusive right to replace a file, waiting for it. It is a
+// Lock takes the exclusive right to replace a file, waiting for it. It is a
 // lock of the kernel on a file beside it, which is only there meanwhile: who dies
 // with it gives it up. Where the file system has no locks nobody waits: a file that
 // is written there is whole all the same.
-func lockFile(path string) (unlock func(), err error) { return lockFileBy(path, syscall.Flock) }
+func Lock(path string) (unlock func(), err error) { return lockBy(path, syscall.Flock) }
 
-// lockFileBy is lockFile with the call that locks.
-func lockFileBy(path string, flock func(fd, how int) error) (unlock func(), err error) {
+// lockBy is Lock with the call that locks.
+func lockBy(path string, flock func(fd, how int) error) (unlock func(), err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, err
 	}
