@@ -13,6 +13,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 )
 
 func (q *Queen) migrate(ctx context.Context, op operations.PackageMigrate, events operations.Handler) (*operations.MigrateReport, error) {
@@ -98,6 +99,9 @@ func exists(path string) error {
 
 // writeNew writes a file that is there whole or not at all.
 func writeNew(path string, content []byte, overwrite bool) error {
+	if overwrite {
+		return atomicfile.WriteData(path, content, 0o600)
+	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
@@ -109,9 +113,6 @@ func writeNew(path string, content []byte, overwrite bool) error {
 	_, err = tmp.Write(content)
 	if err = errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)
-	}
-	if overwrite {
-		return os.Rename(tmp.Name(), path)
 	}
 	if err := os.Link(tmp.Name(), path); errors.Is(err, fs.ErrExist) {
 		return exists(path)
