@@ -6,7 +6,7 @@ import (
 	"strings"
 
 	"github.com/rbee-keeper/rbee/operations"
-	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/catalog"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
@@ -54,7 +54,7 @@ func (*Recipe) Outcome() operations.Outcome { return operations.OutcomeOK }
 func (*CheckedRecipe) Outcome() operations.Outcome { return operations.OutcomeOK }
 
 // AboutRecipe puts a recipe into words.
-func AboutRecipe(r *pkgmgr.Recipe) Recipe {
+func AboutRecipe(r *catalog.Recipe) Recipe {
 	out := Recipe{
 		Type: r.Type, Description: r.Description, File: r.File, API: r.API, Note: r.Note,
 		Sources: []RecipeSource{}, Start: append([]string{}, r.Start.Args...), Ready: r.Ready.Path,
@@ -66,7 +66,7 @@ func AboutRecipe(r *pkgmgr.Recipe) Recipe {
 		if gpu == wire.NoGPU {
 			gpu = ""
 		}
-		source.Needs = strings.Join(append(needs(pkgmgr.Needs{GPU: gpu, Driver: s.Driver, Compute: s.Compute, Glibc: s.Glibc}), conditions(&s)...), ", ")
+		source.Needs = strings.Join(append(needs(catalog.Needs{GPU: gpu, Driver: s.Driver, Compute: s.Compute, Glibc: s.Glibc}), conditions(&s)...), ", ")
 		for _, step := range s.Steps {
 			source.Steps = append(source.Steps, stepText(step))
 		}
@@ -98,7 +98,7 @@ func platform(system, arch, libc string) string {
 }
 
 // conditions are what a source needs besides what every worker can need.
-func conditions(s *pkgmgr.Source) []string {
+func conditions(s *catalog.Source) []string {
 	var all []string
 	if s.ComputeMax != "" {
 		all = append(all, "compute capability at most "+s.ComputeMax)
@@ -112,7 +112,7 @@ func conditions(s *pkgmgr.Source) []string {
 	return append(all, s.Libraries...)
 }
 
-func needs(n pkgmgr.Needs) []string {
+func needs(n catalog.Needs) []string {
 	var all []string
 	add := func(format string, value string) {
 		if value != "" {
@@ -135,7 +135,7 @@ func needs(n pkgmgr.Needs) []string {
 	return all
 }
 
-func stepText(s pkgmgr.Step) string {
+func stepText(s catalog.Step) string {
 	switch s.Kind {
 	case wire.StepBuiltin:
 		return "built into rbee"
