@@ -12,9 +12,9 @@ import (
 	"strings"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
 	"github.com/rbee-keeper/rbee/pkgmgr/catalog"
 	"github.com/rbee-keeper/rbee/pkgmgr/config"
-	"github.com/rbee-keeper/rbee/pkgmgr/internal/text"
 	"github.com/rbee-keeper/rbee/pkgmgr/plan"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
@@ -144,6 +144,6 @@ func (f *Fleet) validateMachine(v *validation, m *member) {
 		}
 	}
 	if s.DiskFree > 0 && needDisk > s.DiskFree {
-		v.fail(m.hive.Pos, "", "%s has %s free, its workers need %s", s.Home, text.Bytes(s.DiskFree), text.Bytes(needDisk))
+		v.fail(m.hive.Pos, "", "%s has %s free, its workers need %s", s.Home, bytesize.Format(s.DiskFree), bytesize.Format(needDisk))
 	}
 }

@@ -6,8 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
 	"github.com/rbee-keeper/rbee/pkgmgr/internal/strict"
-	"github.com/rbee-keeper/rbee/pkgmgr/internal/text"
 	"github.com/rbee-keeper/rbee/pkgmgr/version"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
@@ -122,8 +122,8 @@ func fitsDevices(n *wire.DeviceNeeds, memory int64, devices []wire.Device) (ok b
 		unmet := n.Unmet(d)
 		switch {
 		case unmet == "" && memory > 0 && d.MemoryBytes > 0 && d.MemoryBytes < uint64(memory):
-			unmet = text.Bytes(d.MemoryBytes) + " of memory"
-			wrong = append(wrong, fmt.Sprintf("the largest GPU has %s, %s is needed", text.Bytes(mostMemory(n.Vendor, devices)), text.Bytes(uint64(memory))))
+			unmet = bytesize.Format(d.MemoryBytes) + " of memory"
+			wrong = append(wrong, fmt.Sprintf("the largest GPU has %s, %s is needed", bytesize.Format(mostMemory(n.Vendor, devices)), bytesize.Format(uint64(memory))))
 		case unmet == "":
 			usable = append(usable, d)
 			continue

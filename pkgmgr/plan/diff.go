@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
 	"github.com/rbee-keeper/rbee/pkgmgr/catalog"
 	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/pkgmgr/internal/text"
@@ -391,7 +392,7 @@ func (d *hiveDiff) checkDisk() {
 			return false
 		}
 		d.block(s.Worker, fmt.Sprintf(
-			"%s has %s free, and what is to be installed there needs %s", d.state.Home, text.Bytes(d.state.DiskFree), text.Bytes(need)))
+			"%s has %s free, and what is to be installed there needs %s", d.state.Home, bytesize.Format(d.state.DiskFree), bytesize.Format(need)))
 		return true
 	})
 }

@@ -172,7 +172,7 @@ func (d *demo) rbee(want int, args ...string) *demo {
 
 // run runs rbee and returns its exit code. The end of ctx interrupts it.
 func (d *demo) run(ctx context.Context, args []string) (int, error) {
-	cmd := exec.CommandContext(ctx, d.exe, args...)
+	cmd := exec.CommandContext(ctx, d.exe, args...) //nolint:gosec // rbee itself
 	ownGroup(cmd)
 	cmd.Env, cmd.Stdout, cmd.Stderr, cmd.WaitDelay = d.env(), d.a.p.Stdout, d.a.p.Stderr, demoCleanup
 	err := cmd.Run()

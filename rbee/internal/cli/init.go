@@ -133,7 +133,7 @@ func writeConfig(path string, content []byte, force bool) error {
 		return err
 	}
 	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // as other programs make theirs
 		return fmt.Errorf("making the config's directory: %w", err)
 	}
 	f, err := os.CreateTemp(dir, ".hives-*")

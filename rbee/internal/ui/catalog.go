@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
 	"github.com/rbee-keeper/rbee/pkgmgr/catalog"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
@@ -124,10 +125,10 @@ func needs(n catalog.Needs) []string {
 	add("compute capability %s", n.Compute)
 	add("glibc %s", n.Glibc)
 	if n.GPUMemory > 0 {
-		add("%s of device memory", size(n.GPUMemory))
+		add("%s of device memory", bytesize.Format(n.GPUMemory))
 	}
 	if n.Disk > 0 {
-		add("%s of disk", size(n.Disk))
+		add("%s of disk", bytesize.Format(n.Disk))
 	}
 	for _, c := range n.Commands {
 		add("%s", c)
@@ -199,7 +200,7 @@ func (p *page) bundled(r *operations.BundleReport) {
 		for _, w := range r.Workers {
 			bytes := ""
 			if w.Bytes > 0 {
-				bytes = size(w.Bytes)
+				bytes = bytesize.Format(w.Bytes)
 			}
 			t.add(w.Worker, w.Version, w.Variant, w.Platform, bytes)
 		}
@@ -207,7 +208,7 @@ func (p *page) bundled(r *operations.BundleReport) {
 		p.linef("")
 	}
 	p.blocked(r.Blocked)
-	p.okf("Wrote %s: %s, %s, rbee for %s (%s)", r.Path, size(r.Bytes), count(r.Artefacts, "artefact"), strings.Join(r.Platforms, ", "), seconds(r.DurationSeconds))
+	p.okf("Wrote %s: %s, %s, rbee for %s (%s)", r.Path, bytesize.Format(r.Bytes), count(r.Artefacts, "artefact"), strings.Join(r.Platforms, ", "), seconds(r.DurationSeconds))
 }
 
 // upgrades tells which versions move.
