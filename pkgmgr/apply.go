@@ -470,10 +470,10 @@ func (f *Fleet) sent(want WorkerWant) []wire.InstallStep {
 	steps := cloneSteps(want.Steps)
 	for i := range steps {
 		for _, a := range steps[i].Artefacts() {
-			if f.opts.Push || f.opts.Bundle != nil || want.Unsure[a.SHA256] || f.from.alone(a.URL) {
+			if f.opts.Push || f.opts.Bundle != nil || want.Unsure[a.SHA256] || f.from.HasCredentials(a.URL) {
 				a.URL = ""
 			}
-			a.URL = f.from.mirrored(a.URL)
+			a.URL = f.from.MirrorURL(a.URL)
 		}
 	}
 	return steps

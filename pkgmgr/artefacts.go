@@ -15,6 +15,7 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 
+	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
@@ -22,7 +23,7 @@ import (
 // and packed once, however many hives want it.
 type artefacts struct {
 	dir    string
-	from   *fetcher
+	from   *fetch.Client
 	bundle *Bundle // has artefacts too; nil for none
 
 	mu    sync.Mutex
@@ -113,7 +114,7 @@ func (a *artefacts) fetch(ctx context.Context, want wire.Artefact) (path string,
 		if want.URL == "" {
 			return fmt.Errorf("nobody knows where %s comes from", want.Name)
 		}
-		return a.from.keep(ctx, want.URL, want.SHA256, want.Size, path, 0o600)
+		return a.from.Download(ctx, want.URL, want.SHA256, want.Size, path, 0o600)
 	})
 }
 
@@ -123,7 +124,7 @@ func (a *artefacts) learn(ctx context.Context, from string, size int64) (sum str
 	a.sweep()
 	temp := filepath.Join(a.dir, "new-"+rand.Text())
 	if err := fileWhole(temp, 0o600, func(to *os.File) (err error) {
-		sum, got, err = a.from.file(ctx, from, "", size, to)
+		sum, got, err = a.from.DownloadTo(ctx, from, "", size, to)
 		return err
 	}); err != nil {
 		return "", 0, err
@@ -134,7 +135,7 @@ func (a *artefacts) learn(ctx context.Context, from string, size int64) (sum str
 
 // sweep frees what runs of long ago left in the cache, before it is first added to.
 func (a *artefacts) sweep() {
-	a.swept.Do(func() { sweepParts(a.dir, time.Now().Add(-partAge)) })
+	a.swept.Do(func() { fetch.RemoveStale(a.dir, time.Now().Add(-fetch.PartTTL)) })
 }
 
 // once has a file of the cache made from something, or found to be there; others

@@ -18,6 +18,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 )
 
 // Binary is an rbee binary that can be brought to a machine.
@@ -257,8 +259,8 @@ func (b *Binaries) fetch(ctx context.Context, p Platform) (path string, err erro
 		base = ReleaseURL
 	}
 	url := fmt.Sprintf("%s/v%s/%s", strings.TrimSuffix(base, "/"), strings.TrimPrefix(b.Version, "v"), name)
-	from := &fetcher{http: b.Client}
-	sums, err := from.text(ctx, url+".sha256", maxSums)
+	from := &fetch.Client{HTTP: b.Client}
+	sums, err := from.Text(ctx, url+".sha256", maxSums)
 	if err != nil {
 		return "", err
 	}
@@ -267,7 +269,7 @@ func (b *Binaries) fetch(ctx context.Context, p Platform) (path string, err erro
 		return "", fmt.Errorf("%s.sha256 holds no checksum", url)
 	}
 	path = filepath.Join(b.Cache, b.Version, name)
-	return path, from.keep(ctx, url, sum, maxBinary, path, 0o755)
+	return path, from.Download(ctx, url, sum, maxBinary, path, 0o755)
 }
 
 func validSHA256(s string) bool {

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 )
 
 // Options configure a [Fleet]. Only Connect is required.
@@ -76,7 +78,7 @@ type Fleet struct {
 	configPath string
 	all        []Hive // of the config, whether they are members or not
 	members    []*member
-	from       *fetcher
+	from       *fetch.Client
 	art        *artefacts
 	uploads    chan struct{}
 	packed     packedBinaries
@@ -112,7 +114,7 @@ func Open(c *Config, o Options) (*Fleet, error) {
 	}
 	f.opts.Owner = cmp.Or(o.Owner, defaultOwner())
 	f.opts.CacheDir = cmp.Or(o.CacheDir, defaultCacheDir())
-	f.from = o.Origins.fetcher()
+	f.from = o.Origins.client()
 	f.art = &artefacts{dir: filepath.Join(f.opts.CacheDir, "artefacts"), from: f.from, bundle: o.Bundle}
 	if f.opts.Lock == nil {
 		f.opts.Lock = &Lock{}

@@ -19,13 +19,14 @@ import (
 
 	"github.com/pelletier/go-toml/v2"
 
+	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
 // index reads a Python package index, as JSON (PEP 691) or HTML (PEP 503):
 // https://packaging.python.org/en/latest/specifications/simple-repository-api/
 type index struct {
-	from *fetcher // its index is https://pypi.org/simple
+	from *fetch.Client // its index is https://pypi.org/simple
 }
 
 // project is the page of one package.
@@ -43,17 +44,17 @@ type projectFile struct {
 // indexTypes are the formats that an index is asked for.
 const indexTypes = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.01"
 
-// project reads the page of a package; the error is [errNotFound] if the index does
+// project reads the page of a package; the error is [fetch.ErrNotFound] if the index does
 // not have it.
 func (x *index) project(ctx context.Context, name string) (*project, error) {
-	address := strings.TrimSuffix(x.from.index, "/") + "/" + normalName(name) + "/"
+	address := strings.TrimSuffix(x.from.Index, "/") + "/" + normalName(name) + "/"
 	p := &project{}
-	err := x.from.ask(ctx, address, http.Header{"Accept": {indexTypes}}, func(resp *http.Response) (err error) {
+	err := x.from.GetOK(ctx, address, http.Header{"Accept": {indexTypes}}, func(resp *http.Response) (err error) {
 		switch kind := resp.Header.Get("Content-Type"); {
 		case strings.Contains(kind, "json"):
 			p.files, err = projectJSON(resp)
 		case strings.Contains(kind, "html"):
-			p.files, err = projectHTML(io.LimitReader(resp.Body, maxAPIAnswer))
+			p.files, err = projectHTML(io.LimitReader(resp.Body, fetch.MaxResponse))
 		default:
 			err = fmt.Errorf("invalid answer of type %q: want a page of a package index, as JSON (PEP 691) or HTML (PEP 503)", kind)
 		}
@@ -70,7 +71,7 @@ func projectJSON(resp *http.Response) ([]projectFile, error) {
 			Yanked   json.RawMessage `json:"yanked"`      // true, false or a reason
 		} `json:"files"`
 	}
-	if err := readJSON(resp, &page); err != nil {
+	if err := fetch.DecodeJSON(resp, &page); err != nil {
 		return nil, err
 	}
 	var files []projectFile

@@ -11,14 +11,15 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
 // releases asks the release API of GitHub, or of a server of its own that answers
 // alike: https://docs.github.com/en/rest/releases/releases
 type releases struct {
-	from  *fetcher // its api is https://api.github.com
-	cache string   // directory of answers, see [releases.get]; empty for none
+	from  *fetch.Client // its api is https://api.github.com
+	cache string        // directory of answers, see [releases.get]; empty for none
 
 	mu    sync.Mutex
 	known map[string]*release // by repository and tag
@@ -53,7 +54,7 @@ func (g *releases) tagged(ctx context.Context, repo, tag string) (*release, erro
 	var r release
 	err := g.get(ctx, repo, "/tags/"+url.PathEscape(tag), &r)
 	switch {
-	case errors.Is(err, errNotFound):
+	case errors.Is(err, fetch.ErrNotFound):
 		return nil, &noReleaseError{repo, tag}
 	case err != nil:
 		return nil, err

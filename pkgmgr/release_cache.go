@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 )
 
 // answerAge is how long an answer of the release API is kept after its last use.
@@ -32,16 +34,16 @@ type storedAnswer struct {
 // get requests what is below the releases of a repository, such as "/latest", and
 // decodes the JSON of the answer. An answer is kept with its ETag: while it has not
 // changed, the server sends only that, which GitHub does not count for clients with a
-// token. The error is [errNotFound] if the server has nothing there.
+// token. The error is [fetch.ErrNotFound] if the server has nothing there.
 func (g *releases) get(ctx context.Context, repo, what string, into any) error {
-	address := strings.TrimSuffix(g.from.api, "/") + "/repos/" + repo + "/releases" + what
+	address := strings.TrimSuffix(g.from.API, "/") + "/repos/" + repo + "/releases" + what
 	path := g.answerPath(address)
 	stored := readAnswer(path, address)
 	header := http.Header{"Accept": {"application/vnd.github+json"}, "X-Github-Api-Version": {"2022-11-28"}}
 	if stored != nil {
 		header.Set("If-None-Match", stored.ETag)
 	}
-	return g.from.try(ctx, "asking", address, header, func(resp *http.Response, r io.Reader) error {
+	return g.from.Get(ctx, "asking", address, header, func(resp *http.Response, r io.Reader) error {
 		switch resp.StatusCode {
 		case http.StatusOK:
 		case http.StatusNotModified:
@@ -52,16 +54,16 @@ func (g *releases) get(ctx context.Context, repo, what string, into any) error {
 			_ = os.Remove(path)
 			return errors.New("the server answers 304 Not Modified without a reason: try again")
 		case http.StatusNotFound:
-			return errNotFound
+			return fetch.ErrNotFound
 		default:
-			return g.from.refused(resp)
+			return g.from.StatusError(resp)
 		}
-		body, err := io.ReadAll(io.LimitReader(r, maxAPIAnswer+1))
+		body, err := io.ReadAll(io.LimitReader(r, fetch.MaxResponse+1))
 		switch {
 		case err != nil:
 			return err
-		case len(body) > maxAPIAnswer:
-			return fmt.Errorf("the answer is larger than %d MiB", maxAPIAnswer>>20)
+		case len(body) > fetch.MaxResponse:
+			return fmt.Errorf("the answer is larger than %d MiB", fetch.MaxResponse>>20)
 		}
 		if err := json.Unmarshal(body, into); err != nil {
 			return g.garbled(repo, describe(resp.Header, body))
@@ -76,7 +78,7 @@ func (g *releases) get(ctx context.Context, repo, what string, into any) error {
 // garbled returns the error for an answer that is not what the API sends; what
 // describes the answer.
 func (g *releases) garbled(repo, what string) error {
-	return &answerError{fmt.Sprintf("cannot read the releases of %s: %s answers with %s; check GITHUB_API_URL and the proxy", repo, shown(g.from.api), what)}
+	return &fetch.APIError{Text: fmt.Sprintf("cannot read the releases of %s: %s answers with %s; check GITHUB_API_URL and the proxy", repo, fetch.RedactURL(g.from.API), what)}
 }
 
 // describe describes an answer that is not the JSON that was expected.
@@ -98,7 +100,7 @@ func (g *releases) answerPath(address string) string {
 	if g.cache == "" {
 		return ""
 	}
-	sum := sha256.Sum256(fmt.Appendf(nil, "%t %s", g.from.token != "", address))
+	sum := sha256.Sum256(fmt.Appendf(nil, "%t %s", g.from.Token != "", address))
 	return filepath.Join(g.cache, hex.EncodeToString(sum[:16]))
 }
 

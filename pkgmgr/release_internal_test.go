@@ -3,57 +3,13 @@ package pkgmgr
 import (
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 	"github.com/rbee-keeper/rbee/pkgmgr/origintest"
 )
-
-func TestLimitEnd(t *testing.T) {
-	t.Parallel()
-	zone := time.FixedZone("here", 2*60*60)
-	now := time.Date(2026, 11, 29, 23, 30, 0, 0, zone)
-	for name, k := range map[string]struct {
-		status  int
-		headers map[string]string
-		limited bool
-		want    string // empty: not known
-	}{
-		"today":                   {403, map[string]string{"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "1795988700"}, true, "23:45:00"},
-		"tomorrow":                {403, map[string]string{"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "1795990500"}, true, "2026-11-30 00:15:00"},
-		"seconds":                 {429, map[string]string{"Retry-After": "60"}, true, "23:31:00"},
-		"seconds, past midnight":  {429, map[string]string{"Retry-After": "3600"}, true, "2026-11-30 00:30:00"},
-		"a date":                  {429, map[string]string{"Retry-After": "Sun, 29 Nov 2026 21:40:00 GMT"}, true, "23:40:00"},
-		"a date tomorrow":         {429, map[string]string{"Retry-After": "Mon, 30 Nov 2026 12:00:00 GMT"}, true, "2026-11-30 14:00:00"},
-		"a burst":                 {403, map[string]string{"Retry-After": "60", "X-RateLimit-Remaining": "4990", "X-RateLimit-Reset": "1795990500"}, true, "23:31:00"},
-		"no headers":              {429, nil, true, ""},
-		"garbage":                 {429, map[string]string{"Retry-After": "soon", "X-RateLimit-Reset": "later"}, true, ""},
-		"negative":                {429, map[string]string{"Retry-After": "-1", "X-RateLimit-Reset": "-1"}, true, ""},
-		"garbage and a good one":  {429, map[string]string{"Retry-After": "soon", "X-RateLimit-Reset": "1795988700"}, true, "23:45:00"},
-		"forbidden":               {403, map[string]string{"X-RateLimit-Remaining": "59"}, false, ""},
-		"an error with no limits": {500, map[string]string{"X-RateLimit-Remaining": "0"}, false, ""},
-	} {
-		resp := &http.Response{StatusCode: k.status, Header: http.Header{}}
-		for key, value := range k.headers {
-			resp.Header.Set(key, value)
-		}
-		if got := limited(resp); got != k.limited {
-			t.Errorf("%s: limited() = %t, want %t", name, got, k.limited)
-		}
-		if !k.limited {
-			continue
-		}
-		got := ""
-		if end, ok := limitEnd(resp.Header, now); ok {
-			got = clock(end, now)
-		}
-		if got != k.want {
-			t.Errorf("%s: the limit ends at %q, want %q", name, got, k.want)
-		}
-	}
-}
 
 // TestBurstLimit checks the message on an answer that has only Retry-After.
 func TestBurstLimit(t *testing.T) {
@@ -63,62 +19,11 @@ func TestBurstLimit(t *testing.T) {
 		w.WriteHeader(http.StatusForbidden)
 	}))
 	t.Cleanup(srv.Close)
-	g := &releases{from: &fetcher{api: srv.URL}}
+	g := &releases{from: &fetch.Client{API: srv.URL}}
 	_, err := g.tagged(t.Context(), "a/b", "v1")
 	want := srv.URL + " takes no more requests before " + time.Date(2099, 1, 2, 12, 0, 0, 0, time.UTC).Local().Format(time.DateTime) + ": set GITHUB_TOKEN"
 	if err == nil || !strings.HasPrefix(err.Error(), want) {
 		t.Errorf("tagged() = %v, want %q", err, want)
-	}
-}
-
-func TestMirrored(t *testing.T) {
-	t.Parallel()
-	const asset = "https://github.com/a/b/releases/download/v1/x.tar.gz"
-	for _, k := range []struct{ downloads, api, address, want string }{
-		{"", publicGitHubAPI, asset, asset},
-		{"https://mirror/gh", publicGitHubAPI, asset, "https://mirror/gh/a/b/releases/download/v1/x.tar.gz"},
-		{"https://me:secret@mirror/gh/", publicGitHubAPI, asset, "https://mirror/gh/a/b/releases/download/v1/x.tar.gz"},
-		{"https://me:secret%@mirror", publicGitHubAPI, asset, "/a/b/releases/download/v1/x.tar.gz"},
-		{"https://mirror", publicGitHubAPI, "https://github.company/a/b", "https://github.company/a/b"},
-		{"https://mirror", publicGitHubAPI, "https://example.com/x?u=https://github.com/a", "https://example.com/x?u=https://github.com/a"},
-		{"", publicGitHubAPI, "https://api.github.com/repos/a/b/tarball/v1", "https://api.github.com/repos/a/b/tarball/v1"},
-		{"", "https://mirror/api", "https://api.github.com/repos/a/b/tarball/v1", "https://mirror/api/repos/a/b/tarball/v1"},
-		{"", "https://mirror/api", "https://mirror/a/b/releases/download/v1/x", "https://mirror/a/b/releases/download/v1/x"},
-		{"https://mirror", publicGitHubAPI, "", ""},
-	} {
-		f := &fetcher{api: k.api, downloads: k.downloads}
-		if got := f.mirrored(k.address); got != k.want {
-			t.Errorf("mirrored(%q) with %q and %q = %q, want %q", k.address, k.downloads, k.api, got, k.want)
-		}
-	}
-}
-
-// TestMirrorCredentials checks that a token goes to the release API and not to files
-// beside it, and that a password of a mirror goes to that mirror only.
-func TestMirrorCredentials(t *testing.T) {
-	t.Parallel()
-	f := &fetcher{api: "https://mirror", token: "T", downloads: "https://me:secret@files/gh", index: "https://files/simple"}
-	for address, want := range map[string]string{
-		"https://mirror/repos/a/b/releases/latest":        "Bearer T",
-		"https://mirror/repositories/1/releases?page=2":   "Bearer T",
-		"https://mirror/a/b/releases/download/v1/x":       "",
-		"https://mirror/production-asset/1/x?sig=1":       "",
-		"https://files/gh/a/b/releases/download/v1/x":     "Basic bWU6c2VjcmV0",
-		"https://files/other":                             "",
-		"https://github.com/a/b/releases/download/v1/x":   "",
-		"https://api.github.com/repos/a/b/releases/tag/1": "",
-	} {
-		u, err := url.Parse(address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := f.credentials(u); got != want {
-			t.Errorf("credentials(%s) = %q, want %q", address, got, want)
-		}
-	}
-	// What github.com has is fetched from the mirror with its password, hence only here.
-	if !f.alone("https://github.com/a/b/releases/download/v1/x") || f.alone("https://mirror/a/b/releases/download/v1/x") {
-		t.Error("alone() is wrong for the mirror")
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 )
 
 const (
@@ -128,7 +130,7 @@ func (l *releaseLookup) latest(ctx context.Context) error {
 	l.left--
 	err := l.get(ctx, l.of.GitHub, "/latest", &r)
 	switch {
-	case errors.Is(err, errNotFound): // all releases are prereleases
+	case errors.Is(err, fetch.ErrNotFound): // all releases are prereleases
 		return nil
 	case err != nil:
 		return err
@@ -159,9 +161,9 @@ func (l *releaseLookup) list(ctx context.Context, page int) error {
 	l.left--
 	err := l.get(ctx, l.of.GitHub, fmt.Sprintf("?per_page=%d&page=%d", l.perPage, page), &list)
 	switch {
-	case errors.Is(err, errNotFound) && page == 1:
+	case errors.Is(err, fetch.ErrNotFound) && page == 1:
 		return fmt.Errorf("%s has no releases", l.of.GitHub)
-	case errors.Is(err, errNotFound):
+	case errors.Is(err, fetch.ErrNotFound):
 		list = nil
 	case err != nil:
 		return err
@@ -275,7 +277,7 @@ func (g *releases) target(ctx context.Context, v *Versions, r *release) (string,
 	if i < 0 {
 		return "", nil
 	}
-	text, err := g.from.text(ctx, r.Assets[i].URL, maxPointer)
+	text, err := g.from.Text(ctx, r.Assets[i].URL, maxPointer)
 	if err != nil {
 		return "", fmt.Errorf("cannot read %s of release %s of %s: %w", v.Pointer.Asset, r.Tag, v.GitHub, err)
 	}

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
@@ -56,7 +57,7 @@ func newAPI(t *testing.T, f *fakeAPI) *releases {
 	t.Helper()
 	srv := httptest.NewServer(f)
 	t.Cleanup(srv.Close)
-	return &releases{from: &fetcher{api: srv.URL}}
+	return &releases{from: &fetch.Client{API: srv.URL}}
 }
 
 func assets(names ...string) []releaseAsset {
@@ -112,11 +113,11 @@ func TestRateLimit(t *testing.T) {
 	if _, err := g.tagged(t.Context(), "a/b", "v1"); err == nil || !strings.Contains(err.Error(), "takes no more requests before 2030-01-02 03:04:05: set GITHUB_TOKEN") {
 		t.Errorf("%v", err)
 	}
-	g.from.token = "spent"
+	g.from.Token = "spent"
 	if _, err := g.tagged(t.Context(), "a/b", "v1"); err == nil || !strings.Contains(err.Error(), "the token in GITHUB_TOKEN has used up its share") || strings.Contains(err.Error(), "spent") {
 		t.Errorf("%v", err)
 	}
-	g.from.token = "good"
+	g.from.Token = "good"
 	if r, err := g.tagged(t.Context(), "a/b", "v1"); err != nil || r.Tag != "v1" {
 		t.Errorf("%v, %v", r, err)
 	}

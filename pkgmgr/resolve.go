@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
@@ -43,11 +44,8 @@ type Origins struct {
 	HTTP *http.Client
 }
 
-// The public places.
-const (
-	publicGitHubAPI   = "https://api.github.com"
-	publicPythonIndex = "https://pypi.org/simple"
-)
+// publicPythonIndex is the public package index.
+const publicPythonIndex = "https://pypi.org/simple"
 
 // resolver finds out what sources consist of.
 type resolver struct {
@@ -68,7 +66,7 @@ type resolver struct {
 	pages   map[string]*project // of the index, by normal name
 }
 
-func newResolver(from *fetcher, lock *Lock, art *artefacts, cacheDir string, note func(string)) *resolver {
+func newResolver(from *fetch.Client, lock *Lock, art *artefacts, cacheDir string, note func(string)) *resolver {
 	return &resolver{
 		releases: releases{from: from, cache: filepath.Join(cacheDir, "releases")}, index: index{from: from},
 		art: art, lock: lock, cacheDir: cacheDir, note: note, tools: toolRecipes(),
@@ -82,11 +80,11 @@ func (r *resolver) begin(platforms []Platform) {
 	r.warned, r.pages = map[string]bool{}, nil
 }
 
-// fetcher asks these places.
-func (o Origins) fetcher() *fetcher {
-	return &fetcher{
-		http: o.HTTP, api: cmp.Or(o.GitHubAPI, publicGitHubAPI), token: o.GitHubToken, index: cmp.Or(o.PythonIndex, publicPythonIndex), torch: o.TorchIndex,
-		downloads: o.ReleaseDownloads,
+// client asks these places.
+func (o Origins) client() *fetch.Client {
+	return &fetch.Client{
+		HTTP: o.HTTP, API: cmp.Or(o.GitHubAPI, fetch.PublicGitHubAPI), Token: o.GitHubToken, Index: cmp.Or(o.PythonIndex, publicPythonIndex), Torch: o.TorchIndex,
+		Downloads: o.ReleaseDownloads,
 	}
 }
 
@@ -112,7 +110,7 @@ func (r *resolver) version(ctx context.Context, recipe *Recipe, wish string, nee
 	if v.Package != "" {
 		page, err := r.page(ctx, v.Package)
 		if err != nil {
-			return "", noPackage(err, r.index.from.index, v.Package)
+			return "", noPackage(err, r.index.from.Index, v.Package)
 		}
 		return r.newestSolvable(recipe.Type, wish, page.versions(), solvable)
 	}
@@ -297,7 +295,7 @@ func (r *resolver) learn(ctx context.Context, name, from string, size int64) (*w
 	case err != nil:
 		return nil, err
 	case size > 0 && got != size:
-		return nil, fmt.Errorf("fetching %s: %d bytes came, %d were promised", shown(from), got, size)
+		return nil, fmt.Errorf("fetching %s: %d bytes came, %d were promised", fetch.RedactURL(from), got, size)
 	}
 	return &wire.Artefact{Name: name, URL: from, SHA256: sum, Size: got}, nil
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/sourcegraph/conc/pool"
 
+	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 	"github.com/rbee-keeper/rbee/pkgmgr/uv"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
@@ -179,7 +180,7 @@ func (r *resolver) compile(ctx context.Context, job *pythonJob, glibc int) (*pyl
 // without an upload date. PyPI dates each file. If the index has dates of nothing, the
 // cutoff is dropped, with a warning.
 func (r *resolver) exemptUndated(ctx context.Context, job *pythonJob, names []string) error {
-	if r.index.from.index == publicPythonIndex {
+	if r.index.from.Index == publicPythonIndex {
 		return nil
 	}
 	names = slices.DeleteFunc(names, func(n string) bool { return slices.Contains(job.exempt, normalName(n)) })
@@ -189,7 +190,7 @@ func (r *resolver) exemptUndated(ctx context.Context, job *pythonJob, names []st
 		p.Go(func(ctx context.Context) error {
 			page, err := r.page(ctx, name)
 			switch {
-			case errors.Is(err, errNotFound):
+			case errors.Is(err, fetch.ErrNotFound):
 				return nil
 			case err != nil:
 				return err
@@ -210,7 +211,7 @@ func (r *resolver) exemptUndated(ctx context.Context, job *pythonJob, names []st
 		}
 	}
 	if slices.Contains(found, 1) && !slices.Contains(found, 2) && !job.dated {
-		r.warn(fmt.Sprintf("%s does not record upload dates: resolving %s %s with today's packages", shown(r.index.from.index), job.typ, job.version))
+		r.warn(fmt.Sprintf("%s does not record upload dates: resolving %s %s with today's packages", fetch.RedactURL(r.index.from.Index), job.typ, job.version))
 		job.cutoff = time.Time{}
 	}
 	job.dated = job.dated || slices.Contains(found, 2)
@@ -292,7 +293,7 @@ func (r *resolver) runCompile(ctx context.Context, job *pythonJob, glibc int) (*
 	}
 	switch {
 	case want.Torch == "":
-	case r.index.from.torch == "":
+	case r.index.from.Torch == "":
 		args = append(args, "--torch-backend", want.Torch)
 	default:
 		own, limits, err := r.torchMirror(ctx, want.Torch, t)
@@ -326,7 +327,7 @@ func (r *resolver) runCompile(ctx context.Context, job *pythonJob, glibc int) (*
 	}
 	// Addresses may hold passwords, and others see the arguments of a process.
 	set := []string{
-		"UV_DEFAULT_INDEX=" + r.index.from.index,
+		"UV_DEFAULT_INDEX=" + r.index.from.Index,
 		"UV_CACHE_DIR=" + filepath.Join(r.cacheDir, "uv"), "UV_PYTHON_INSTALL_DIR=" + filepath.Join(r.cacheDir, "python"),
 	}
 	if len(indexes) > 0 {
@@ -349,14 +350,14 @@ func (r *resolver) runCompile(ctx context.Context, job *pythonJob, glibc int) (*
 // constraints that keep packages of the family from being taken elsewhere in a newer
 // version.
 func (r *resolver) torchMirror(ctx context.Context, backend string, t target) (address string, limits []string, err error) {
-	address, err = url.JoinPath(r.index.from.torch, backend)
+	address, err = url.JoinPath(r.index.from.Torch, backend)
 	if err != nil {
-		return "", nil, fmt.Errorf("invalid address of the PyTorch index %s: %w", shown(r.index.from.torch), err)
+		return "", nil, fmt.Errorf("invalid address of the PyTorch index %s: %w", fetch.RedactURL(r.index.from.Torch), err)
 	}
-	mirror := index{from: &fetcher{http: r.index.from.http, index: address}}
+	mirror := index{from: &fetch.Client{HTTP: r.index.from.HTTP, Index: address}}
 	for _, name := range torchFamily {
 		page, err := mirror.project(ctx, name)
-		if errors.Is(err, errNotFound) {
+		if errors.Is(err, fetch.ErrNotFound) {
 			continue
 		}
 		if err != nil {
@@ -372,7 +373,7 @@ func (r *resolver) torchMirror(ctx context.Context, backend string, t target) (a
 		}
 	}
 	if len(limits) == 0 {
-		return "", nil, fmt.Errorf("the PyTorch index %s has no torch", shown(address))
+		return "", nil, fmt.Errorf("the PyTorch index %s has no torch", fetch.RedactURL(address))
 	}
 	return address, limits, nil
 }
@@ -428,10 +429,10 @@ func (r *resolver) cutoff(ctx context.Context, v *Versions, version string, want
 	if v.Package != "" {
 		page, err := r.page(ctx, v.Package)
 		if err != nil {
-			return time.Time{}, noPackage(err, r.index.from.index, v.Package)
+			return time.Time{}, noPackage(err, r.index.from.Index, v.Package)
 		}
 		if released = page.released(version); released.IsZero() {
-			r.warn(fmt.Sprintf("%s does not record the upload date of %s %s: using today's packages", shown(r.index.from.index), v.Package, version))
+			r.warn(fmt.Sprintf("%s does not record the upload date of %s %s: using today's packages", fetch.RedactURL(r.index.from.Index), v.Package, version))
 		}
 	} else {
 		rel, err := r.releases.tagged(ctx, v.GitHub, v.tag(version))
@@ -466,8 +467,8 @@ func (r *resolver) warn(text string) {
 
 // noPackage explains that an index does not have a package.
 func noPackage(err error, index, name string) error {
-	if errors.Is(err, errNotFound) {
-		return fmt.Errorf("the package index %s has no %s", shown(index), name)
+	if errors.Is(err, fetch.ErrNotFound) {
+		return fmt.Errorf("the package index %s has no %s", fetch.RedactURL(index), name)
 	}
 	return err
 }
@@ -477,7 +478,7 @@ func (r *resolver) absolute(wheels []wire.Artefact) error {
 	for i := range wheels {
 		w := &wheels[i]
 		var err error
-		if w.URL, err = absoluteURL(r.index.from.index, w.URL); err != nil {
+		if w.URL, err = absoluteURL(r.index.from.Index, w.URL); err != nil {
 			return fmt.Errorf("the address of %s: %w", w.Name, err)
 		}
 	}

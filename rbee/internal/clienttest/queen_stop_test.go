@@ -1,4 +1,4 @@
-package cli_test
+package clienttest
 
 import (
 	"bytes"
@@ -12,6 +12,8 @@ import (
 
 	"github.com/openai/openai-go/v3"
 	"github.com/openai/openai-go/v3/option"
+
+	"github.com/rbee-keeper/rbee/rbee/internal/queentest"
 )
 
 // TestQueenStops holds that answers under way are given before a queen ends, those of
@@ -19,17 +21,17 @@ import (
 // nothing.
 func TestQueenStops(t *testing.T) {
 	t.Parallel()
-	k := newKingdom(t, 1, `{ type = "echo" }`)
-	k.rbee("install")
-	k.rbee("spawn-worker", "--worker", "echo", "--model", "sloth", "--", "--delay", "20ms")
-	k.serve()
+	k := queentest.New(t, 1, `{ type = "echo" }`)
+	k.Run("install")
+	k.Run("spawn-worker", "--worker", "echo", "--model", "sloth", "--", "--delay", "20ms")
+	k.Serve()
 	words := strings.TrimSpace(strings.Repeat("bee ", 60))
-	watching := k.begin("worker-logs", "echo", "--follow")
+	watching := begin(t, k, "worker-logs", "echo", "--follow")
 	watching.hear()
-	asking := k.begin("infer", words, "--model", "sloth", "--max-tokens", "1000")
+	asking := begin(t, k, "infer", words, "--model", "sloth", "--max-tokens", "1000")
 	asking.hear()
 
-	client := openai.NewClient(option.WithBaseURL(k.url+"/v1"), option.WithAPIKey("none"), option.WithMaxRetries(0))
+	client := openai.NewClient(option.WithBaseURL(k.URL+"/v1"), option.WithAPIKey("none"), option.WithMaxRetries(0))
 	stream := client.Chat.Completions.NewStreaming(t.Context(), openai.ChatCompletionNewParams{
 		Model: "sloth", Messages: []openai.ChatCompletionMessageParamUnion{openai.UserMessage(words)},
 	})
@@ -37,7 +39,7 @@ func TestQueenStops(t *testing.T) {
 	var stopped time.Time
 	tell := sync.OnceFunc(func() {
 		stopped = time.Now()
-		if err := k.queen.Process.Signal(syscall.SIGTERM); err != nil {
+		if err := k.Queen.Process.Signal(syscall.SIGTERM); err != nil {
 			t.Error(err)
 		}
 	})
@@ -54,14 +56,14 @@ func TestQueenStops(t *testing.T) {
 		t.Errorf("rbee infer: %d bytes of %d, %v", len(text), len(words), err)
 	}
 	_, _ = watching.end() // canceled, which is what it has to be
-	if err := k.queen.Wait(); err != nil {
+	if err := k.Queen.Wait(); err != nil {
 		t.Errorf("the queen ended with %v", err)
 	}
 	if took := time.Since(stopped); took > 20*time.Second { // jobs have 25
 		t.Errorf("the queen waited %v for one who watches", took)
 	}
-	k.queen = nil
-	if list := k.rbee("list-workers"); !strings.Contains(list, "ready") {
+	k.Queen = nil
+	if list := k.Run("list-workers"); !strings.Contains(list, "ready") {
 		t.Errorf("the worker ended with her: %s", list)
 	}
 }
@@ -75,16 +77,16 @@ type command struct {
 	errs bytes.Buffer
 }
 
-func (k *kingdom) begin(args ...string) *command {
-	k.t.Helper()
-	c := &command{Cmd: exec.Command("rbee", append(args, "--queen", k.url)...), t: k.t}
-	c.Env, c.Stderr = k.env, &c.errs
+func begin(t *testing.T, k *queentest.Setup, args ...string) *command {
+	t.Helper()
+	c := &command{Cmd: exec.Command("rbee", append(args, "--queen", k.URL)...), t: t}
+	c.Env, c.Stderr = k.Env, &c.errs
 	out, err := c.StdoutPipe()
 	if err == nil {
 		err = c.Start()
 	}
 	if err != nil {
-		k.t.Fatal(err)
+		t.Fatal(err)
 	}
 	c.out = out
 	return c

@@ -1,4 +1,4 @@
-package pkgmgr
+package fetch
 
 import (
 	"cmp"
@@ -63,7 +63,7 @@ func (p *partial) reset() error {
 // Write implements [io.Writer].
 func (p *partial) Write(data []byte) (int, error) {
 	if p.size+int64(len(data)) > p.limit {
-		return 0, fmt.Errorf("%w: more than %d bytes come", errOther, p.limit)
+		return 0, fmt.Errorf("%w: more than %d bytes come", ErrMismatch, p.limit)
 	}
 	n, err := p.f.Write(data)
 	p.hash.Write(data[:n])
@@ -77,15 +77,15 @@ func (p *partial) continues(h http.Header) bool {
 	return p.size > 0 && strings.HasPrefix(h.Get("Content-Range"), fmt.Sprintf("bytes %d-", p.size)) && (stamp == "" || p.stamp == "" || stamp == p.stamp)
 }
 
-// errOther is a download whose content is another one than was promised.
-var errOther = errors.New("it is not what was promised")
+// ErrMismatch is a download whose content is another one than was promised.
+var ErrMismatch = errors.New("it is not what was promised")
 
-// file downloads from an address into to, and goes on with what is there. want is the
+// DownloadTo downloads from an address into to, and goes on with what is there. want is the
 // SHA-256 that it must have, and size how many bytes it has at most; empty, with an
 // empty file, and 0 if that is not known. One that is cut off is gone on with as long
 // as that brings more; one that was put together and turns out to be another one is
 // begun anew.
-func (f *fetcher) file(ctx context.Context, from, want string, size int64, to *os.File) (sum string, n int64, err error) {
+func (f *Client) DownloadTo(ctx context.Context, from, want string, size int64, to *os.File) (sum string, n int64, err error) {
 	p := &partial{f: to, sum: want, limit: cmp.Or(max(size, 0), maxDownload), hash: sha256.New()}
 	if err := p.load(); err != nil {
 		return "", 0, err
@@ -100,7 +100,7 @@ func (f *fetcher) file(ctx context.Context, from, want string, size int64, to *o
 			return p.digest(), p.size, nil
 		}
 		again := p.size > before || p.changed
-		if errors.Is(err, errOther) {
+		if errors.Is(err, ErrMismatch) {
 			again = p.joined
 			err = errors.Join(err, p.reset())
 		}
@@ -111,7 +111,7 @@ func (f *fetcher) file(ctx context.Context, from, want string, size int64, to *o
 }
 
 // piece downloads what is missing, in one request.
-func (f *fetcher) piece(ctx context.Context, from string, p *partial) error {
+func (f *Client) piece(ctx context.Context, from string, p *partial) error {
 	if p.sum == "" && p.stamp == "" {
 		// Nothing would tell that the rest is of another file.
 		if err := p.reset(); err != nil {
@@ -125,7 +125,7 @@ func (f *fetcher) piece(ctx context.Context, from string, p *partial) error {
 	if p.size > 0 && p.stamp != "" {
 		header.Set("If-Range", p.stamp)
 	}
-	return f.try(ctx, "fetching", from, header, func(resp *http.Response, r io.Reader) error {
+	return f.Get(ctx, "fetching", from, header, func(resp *http.Response, r io.Reader) error {
 		switch {
 		case resp.StatusCode == http.StatusPartialContent && p.continues(resp.Header):
 			p.joined, p.changed = true, false
@@ -137,15 +137,15 @@ func (f *fetcher) piece(ctx context.Context, from string, p *partial) error {
 			p.stamp, p.changed = now, was != "" && was != now
 		case resp.StatusCode == http.StatusRequestedRangeNotSatisfiable && p.size > 0:
 			p.joined = true
-			return fmt.Errorf("%w: what came before is no beginning of it", errOther)
+			return fmt.Errorf("%w: what came before is no beginning of it", ErrMismatch)
 		default:
-			return f.refused(resp)
+			return f.StatusError(resp)
 		}
 		if _, err := io.Copy(p, r); err != nil {
 			return err
 		}
 		if got := p.digest(); p.sum != "" && got != p.sum {
-			return fmt.Errorf("%w: its SHA-256 is %s, want %s", errOther, got, p.sum)
+			return fmt.Errorf("%w: its SHA-256 is %s, want %s", ErrMismatch, got, p.sum)
 		}
 		return nil
 	})
@@ -160,22 +160,22 @@ func stampOf(h http.Header) string {
 	return ""
 }
 
-// keep downloads from an address to path, which is only there, whole, once the
-// content has the checksum sum. size is as for [fetcher.file]. What has come of one
+// Download downloads from an address to path, which is only there, whole, once the
+// content has the checksum sum. size is as for [Client.DownloadTo]. What has come of one
 // that fails waits beside it for the next try, in this run or another.
-func (f *fetcher) keep(ctx context.Context, from, sum string, size int64, path string, mode fs.FileMode) error {
+func (f *Client) Download(ctx context.Context, from, sum string, size int64, path string, mode fs.FileMode) error {
 	part, err := openPart(path + ".part")
-	if errors.Is(err, errBusy) {
-		return fileWhole(path, mode, func(to *os.File) error {
-			_, _, err := f.file(ctx, from, sum, size, to)
+	if errors.Is(err, ErrBusy) {
+		return writeAtomically(path, mode, func(to *os.File) error {
+			_, _, err := f.DownloadTo(ctx, from, sum, size, to)
 			return err
 		})
 	}
 	if err != nil {
 		return err
 	}
-	if _, _, err = f.file(ctx, from, sum, size, part); err == nil {
-		return putInPlace(part, path, mode)
+	if _, _, err = f.DownloadTo(ctx, from, sum, size, part); err == nil {
+		return place(part, path, mode)
 	}
 	if info, statErr := part.Stat(); statErr != nil || info.Size() == 0 || errors.Is(err, syscall.ENOSPC) {
 		_ = os.Remove(part.Name())
@@ -184,13 +184,13 @@ func (f *fetcher) keep(ctx context.Context, from, sum string, size int64, path s
 	return err
 }
 
-// partAge is how long what has come of a download waits for the next try.
-const partAge = 7 * 24 * time.Hour
+// PartTTL is how long what has come of a download waits for the next try.
+const PartTTL = 7 * 24 * time.Hour
 
-// sweepParts removes from a directory of downloads what nobody has added to since a
+// RemoveStale removes from a directory of downloads what nobody has added to since a
 // time, and nobody is at. What is whole stays. It is a courtesy, and its failure
 // changes nothing.
-func sweepParts(dir string, since time.Time) {
+func RemoveStale(dir string, since time.Time) {
 	files, err := os.ReadDir(dir)
 	if err != nil {
 		return
@@ -212,8 +212,8 @@ func sweepParts(dir string, since time.Time) {
 	}
 }
 
-// errBusy is a part that another run is at.
-var errBusy = errors.New("another run downloads it")
+// ErrBusy is a part that another run is at.
+var ErrBusy = errors.New("another run downloads it")
 
 // openPart opens what has come of a download, for this run alone. Where the file
 // system has no locks, nothing tells who is at it, and nothing is kept.
@@ -234,7 +234,7 @@ func openPartBy(path string, flock func(fd, how int) error) (*os.File, error) {
 			_ = os.Remove(path)
 		}
 		_ = f.Close()
-		return nil, errBusy
+		return nil, ErrBusy
 	}
 	return f, nil
 }

@@ -1,4 +1,4 @@
-package cli_test
+package clienttest
 
 import (
 	"net/http"
@@ -7,7 +7,8 @@ import (
 
 	"github.com/chromedp/chromedp"
 
-	"github.com/rbee-keeper/rbee/rbee/internal/dashboard/browsertest"
+	"github.com/rbee-keeper/rbee/rbee/internal/clienttest/browsertest"
+	"github.com/rbee-keeper/rbee/rbee/internal/queentest"
 )
 
 // TestDashboard looks at a real fleet in a real browser: what is there, a request that
@@ -15,14 +16,14 @@ import (
 func TestDashboard(t *testing.T) {
 	t.Parallel()
 	page := browsertest.Open(t, 1280, 900)
-	k := newKingdom(t, 2, `{ type = "echo" }`)
-	k.rbee("install", "--hive", "gpu-1")
-	k.rbee("spawn-worker", "--hive", "gpu-1", "--worker", "echo", "--model", "parrot")
-	admin, infer := strings.TrimSpace(k.rbee("key", "add", "me", "--scope", "admin")), strings.TrimSpace(k.rbee("key", "add", "app"))
-	k.serve("--addr", "0.0.0.0:0", "--no-tls")
-	k.url = "http://127.0.0.1:" + k.url[strings.LastIndex(k.url, ":")+1:]
+	k := queentest.New(t, 2, `{ type = "echo" }`)
+	k.Run("install", "--hive", "gpu-1")
+	k.Run("spawn-worker", "--hive", "gpu-1", "--worker", "echo", "--model", "parrot")
+	admin, infer := strings.TrimSpace(k.Run("key", "add", "me", "--scope", "admin")), strings.TrimSpace(k.Run("key", "add", "app"))
+	k.Serve("--addr", "0.0.0.0:0", "--no-tls")
+	k.URL = "http://127.0.0.1:" + k.URL[strings.LastIndex(k.URL, ":")+1:]
 
-	page.Do(chromedp.Navigate(k.url), chromedp.WaitVisible(chromedp.CSS("#key")), chromedp.SendKeys(chromedp.CSS("#key"), infer+"\r"))
+	page.Do(chromedp.Navigate(k.URL), chromedp.WaitVisible(chromedp.CSS("#key")), chromedp.SendKeys(chromedp.CSS("#key"), infer+"\r"))
 	page.Text("This is no key that may see the fleet.")
 	page.Do(chromedp.SendKeys(chromedp.CSS("#key"), admin+"\r"))
 	page.Text("1 of 2 hives online")
@@ -35,7 +36,7 @@ func TestDashboard(t *testing.T) {
 	// The other hive is not installed, which both say that look.
 	page.Text("gpu-2: Hive not installed")
 
-	req, err := http.NewRequest(http.MethodPost, k.url+"/v1/chat/completions", strings.NewReader(`{"model": "parrot", "messages": [{"role": "user", "content": "sweet"}]}`))
+	req, err := http.NewRequest(http.MethodPost, k.URL+"/v1/chat/completions", strings.NewReader(`{"model": "parrot", "messages": [{"role": "user", "content": "sweet"}]}`))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,16 +56,16 @@ func TestDashboard(t *testing.T) {
 	page.Do(chromedp.Click(chromedp.CSS("#close")))
 	page.Wait(running + `.then((yes) => !yes)`)
 
-	k.hosts[0].Refuse(true)
-	k.hosts[0].Cut()
+	k.Hosts[0].Refuse(true)
+	k.Hosts[0].Cut()
 	page.Text("0 of 2 hives online")
-	k.hosts[0].Refuse(false)
+	k.Hosts[0].Refuse(false)
 	page.Text("1 of 2 hives online")
 
-	addr := strings.TrimPrefix(k.url, "http://127.0.0.1")
-	k.stop()
+	addr := strings.TrimPrefix(k.URL, "http://127.0.0.1")
+	k.Stop()
 	page.Text("reconnecting")
-	k.serve("--addr", "0.0.0.0"+addr, "--no-tls")
+	k.Serve("--addr", "0.0.0.0"+addr, "--no-tls")
 	page.Wait(`document.querySelector("#connection").textContent === "live"`) // by the cookie
 	page.Text("1 of 2 hives online")
 }

@@ -4,7 +4,7 @@ import (
 	"fmt"
 
 	"github.com/rbee-keeper/rbee/operations"
-	"github.com/rbee-keeper/rbee/rbee/internal/hive/placement"
+	"github.com/rbee-keeper/rbee/pkgmgr/placement"
 )
 
 func ExamplePlace() {

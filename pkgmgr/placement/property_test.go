@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"github.com/rbee-keeper/rbee/operations"
-	"github.com/rbee-keeper/rbee/rbee/internal/hive/placement"
+	"github.com/rbee-keeper/rbee/pkgmgr/placement"
 )
 
 // Whatever the machine: what is decided fits, the fewest devices are taken, and

@@ -6,7 +6,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
-	"github.com/rbee-keeper/rbee/rbee/internal/hive/placement"
+	"github.com/rbee-keeper/rbee/pkgmgr/placement"
 )
 
 // TestPlaceChecksBuild checks that a worker gets only devices that the installed build

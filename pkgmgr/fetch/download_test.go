@@ -1,11 +1,9 @@
-package pkgmgr
+package fetch
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -15,8 +13,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
 // flaky serves contents, one a request, the last one from then on, and ends each
@@ -93,8 +89,8 @@ func TestDownloadGoesOn(t *testing.T) {
 	} {
 		server := httptest.NewServer(&k.flaky)
 		path := filepath.Join(t.TempDir(), "x")
-		err := fileWhole(path, 0o600, func(f *os.File) error {
-			sum, n, err := (&fetcher{}).file(t.Context(), server.URL+"/x", k.sum, k.size, f)
+		err := writeAtomically(path, 0o600, func(f *os.File) error {
+			sum, n, err := (&Client{}).DownloadTo(t.Context(), server.URL+"/x", k.sum, k.size, f)
 			if err == nil && (sum != shaOf(k.want) || n != int64(len(k.want))) {
 				t.Errorf("%s: %s, %d bytes", name, sum, n)
 			}
@@ -134,7 +130,7 @@ func TestDownloadGoesOnInAnotherRun(t *testing.T) {
 			}
 			defer other.Close()
 		}
-		err := (&fetcher{}).keep(t.Context(), server.URL+"/x", shaOf(a), int64(len(a)), path, 0o600)
+		err := (&Client{}).Download(t.Context(), server.URL+"/x", shaOf(a), int64(len(a)), path, 0o600)
 		server.Close()
 		_, left := os.Stat(path + ".part")
 		if got, _ := os.ReadFile(path); err != nil || string(got) != a || asked(f) != k.asks || (left == nil) != (name == "busy") {
@@ -156,7 +152,7 @@ func TestDownloadGoesOnInAnotherRun(t *testing.T) {
 			}
 			f.ServeHTTP(w, r)
 		})
-		err := (&fetcher{}).keep(ctx, server.URL+"/x", sum, 0, path, 0o600)
+		err := (&Client{}).Download(ctx, server.URL+"/x", sum, 0, path, 0o600)
 		cancel()
 		server.Close()
 		if got, _ := os.ReadFile(path + ".part"); err == nil || !strings.HasPrefix(string(got), want) || (want == "") != (len(got) == 0) {
@@ -180,99 +176,37 @@ func TestCredentialsStay(t *testing.T) {
 		http.Redirect(w, r, far.URL+"/away", http.StatusFound)
 	}))
 	t.Cleanup(near.Close)
-	api := &fetcher{api: near.URL + "/api/", token: "T"}
-	index := &fetcher{index: strings.Replace(near.URL, "://", "://me:secret@", 1) + "/simple"}
+	api := &Client{API: near.URL + "/api/", Token: "T"}
+	index := &Client{Index: strings.Replace(near.URL, "://", "://me:secret@", 1) + "/simple"}
 	for _, k := range []struct {
-		from *fetcher
+		from *Client
 		path string
 		want []string
 	}{
 		{api, "/api/code", []string{"near Bearer T", "far "}},
 		{api, "/other", []string{"near ", "far "}},
 		{index, "/packages/x.whl", []string{"near Basic bWU6c2VjcmV0", "far "}},
-		{&fetcher{}, "/api/code", []string{"near ", "far "}},
+		{&Client{}, "/api/code", []string{"near ", "far "}},
 	} {
 		got = nil
-		if text, err := k.from.text(t.Context(), near.URL+k.path, 10); err != nil || text != "honey" || !slices.Equal(got, k.want) {
+		if text, err := k.from.Text(t.Context(), near.URL+k.path, 10); err != nil || text != "honey" || !slices.Equal(got, k.want) {
 			t.Errorf("%s: %q, %v, %q", k.path, text, err, got)
 		}
 	}
 }
 
-func TestAbsoluteURL(t *testing.T) {
+// TestDownloadHidesQueries: a query may be a secret, so no error shows it.
+func TestDownloadHidesQueries(t *testing.T) {
 	t.Parallel()
-	for ref, want := range map[string]string{
-		"../../p/x.whl#sha256=1":      "https://h/p/x.whl",
-		"https://me:secret@h/p/x.whl": "https://h/p/x.whl",
-		"http://other/x.whl":          "http://other/x.whl",
-		"file:///etc/x.whl":           "",
-	} {
-		if got, err := absoluteURL("https://me:secret@h/simple/x/", ref); got != want || (err == nil) != (want != "") {
-			t.Errorf("%s is %q, %v", ref, got, err)
+	server := httptest.NewServer(http.NotFoundHandler())
+	refused := server.URL + "/engine?token=secret"
+	for _, live := range []bool{true, false} {
+		if !live {
+			server.Close()
 		}
-	}
-}
-
-// TestMakingIsTriedAgain holds that what fails once does not fail for all who want it,
-// and that it is not tried for ever.
-func TestMakingIsTriedAgain(t *testing.T) {
-	t.Parallel()
-	for fails, want := range map[int]int{0: 1, 1: 2, makeTries - 1: makeTries, 99: makeTries} {
-		a, made := &artefacts{}, 0
-		for range 9 {
-			err := a.once(t.Context(), "x", "y", func() error {
-				if made++; made <= fails {
-					return errors.New("no")
-				}
-				return nil
-			})
-			if (err == nil) != (made > fails) {
-				t.Errorf("%d: %v after %d", fails, err, made)
-			}
-		}
-		if made != want {
-			t.Errorf("%d: made %d times, want %d", fails, made, want)
-		}
-	}
-}
-
-// TestDamagedPack holds that a compressed file of the cache is checked before it is
-// sent.
-func TestDamagedPack(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	file := filepath.Join(dir, "engine")
-	if err := os.WriteFile(file, []byte(strings.Repeat("honey ", 1000)), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	sum, _, err := hashFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	packed := filepath.Join(dir, sum+".gz")
-	open := func() []byte {
-		f, gzipped, err := (&artefacts{dir: dir}).open(t.Context(), wire.Artefact{SHA256: sum}, file, true)
-		if err != nil || !gzipped {
-			t.Fatal(gzipped, err)
-		}
-		defer f.Close()
-		data, err := os.ReadFile(f.Name())
-		if err != nil {
-			t.Fatal(err)
-		}
-		return data
-	}
-	good := open()
-	for _, damage := range []func([]byte) []byte{
-		func(d []byte) []byte { d[len(d)/2] ^= 1; return d },
-		func(d []byte) []byte { return d[:len(d)-9] },
-		func([]byte) []byte { return nil },
-	} {
-		if err := os.WriteFile(packed, damage(bytes.Clone(good)), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if got := open(); !bytes.Equal(got, good) {
-			t.Errorf("%d bytes are sent, want %d", len(got), len(good))
+		err := (&Client{}).Download(t.Context(), refused, shaOf("engine"), 0, filepath.Join(t.TempDir(), "engine"), 0o600)
+		if err == nil || strings.Contains(err.Error(), "secret") || !strings.Contains(err.Error(), "/engine") {
+			t.Errorf("live %t: error %v", live, err)
 		}
 	}
 }

@@ -1,4 +1,4 @@
-package pkgmgr
+package fetch
 
 import (
 	"cmp"
@@ -18,27 +18,27 @@ const (
 	// fetchStall is how long a server may send nothing before it is given up.
 	fetchStall = 60 * time.Second
 
-	// maxAPIAnswer bounds an answer of an API, in bytes.
-	maxAPIAnswer = 64 << 20
+	// MaxResponse bounds an answer of an API, in bytes.
+	MaxResponse = 64 << 20
 )
 
-// fetcher asks servers and downloads from them, with the credentials that this
+// Client asks servers and downloads from them, with the credentials that this
 // machine has for some of them. Those are sent nowhere else. The zero value has
 // none. Any number of goroutines may use it.
-type fetcher struct {
-	http  *http.Client // nil is http.DefaultClient
-	api   string       // base address of the release API; empty for none
-	token string       // goes along to the API; may be empty
+type Client struct {
+	HTTP  *http.Client // nil is http.DefaultClient
+	API   string       // base address of the release API; empty for none
+	Token string       // goes along to the API; may be empty
 
-	downloads string // base address in place of https://github.com, may have a user and a password; empty for none
+	Downloads string // base address in place of https://github.com, may have a user and a password; empty for none
 
-	index string // base address of the package index, maybe with a user and a password
-	torch string // base address of a mirror of PyTorch's indexes, as index; empty for none
+	Index string // base address of the package index, maybe with a user and a password
+	Torch string // base address of a mirror of PyTorch's indexes, as Index; empty for none
 }
 
 // do makes a request.
-func (f *fetcher) do(req *http.Request) (*http.Response, error) {
-	client := *cmp.Or(f.http, http.DefaultClient)
+func (f *Client) do(req *http.Request) (*http.Response, error) {
+	client := *cmp.Or(f.HTTP, http.DefaultClient)
 	wrapped := client.CheckRedirect
 	client.CheckRedirect = func(req *http.Request, via []*http.Request) error {
 		f.authorise(req)
@@ -56,7 +56,7 @@ func (f *fetcher) do(req *http.Request) (*http.Response, error) {
 }
 
 // authorise gives a request the credentials for where it goes, and no other.
-func (f *fetcher) authorise(req *http.Request) {
+func (f *Client) authorise(req *http.Request) {
 	req.Header.Del("Authorization")
 	if given := f.credentials(req.URL); given != "" {
 		req.Header.Set("Authorization", given)
@@ -64,14 +64,14 @@ func (f *fetcher) authorise(req *http.Request) {
 }
 
 // credentials are what an address is asked with; empty for nothing.
-func (f *fetcher) credentials(u *url.URL) string {
-	if f.token != "" && f.ofAPI(u) {
-		return "Bearer " + f.token
+func (f *Client) credentials(u *url.URL) string {
+	if f.Token != "" && f.ofAPI(u) {
+		return "Bearer " + f.Token
 	}
-	if auth := basicAuth(f.downloads); auth != "" && below(u, f.downloads, true) {
+	if auth := basicAuth(f.Downloads); auth != "" && below(u, f.Downloads, true) {
 		return auth
 	}
-	for _, base := range []string{f.index, f.torch} {
+	for _, base := range []string{f.Index, f.Torch} {
 		if auth := basicAuth(base); auth != "" && below(u, base, false) {
 			return auth
 		}
@@ -90,10 +90,10 @@ func basicAuth(address string) string {
 	return "Basic " + base64.StdEncoding.EncodeToString([]byte(u.User.Username()+":"+password))
 }
 
-// alone reports whether this machine has credentials for an address, so that others
+// HasCredentials reports whether this machine has credentials for an address, so that others
 // may not get what is there.
-func (f *fetcher) alone(address string) bool {
-	u, err := url.Parse(f.mirrored(address))
+func (f *Client) HasCredentials(address string) bool {
+	u, err := url.Parse(f.MirrorURL(address))
 	return err == nil && f.credentials(u) != ""
 }
 
@@ -105,9 +105,9 @@ func below(u *url.URL, base string, path bool) bool {
 		(!path || strings.HasPrefix(u.Path, strings.TrimSuffix(b.Path, "/")+"/"))
 }
 
-// shown is an address as it may be printed: without a query or a password, which
+// RedactURL returns an address as it may be printed: without a query or a password, which
 // may be secret.
-func shown(address string) string {
+func RedactURL(address string) string {
 	u, err := url.Parse(address)
 	if err != nil {
 		return "an address that is none"
@@ -128,13 +128,14 @@ func withoutAddress(ctx context.Context, err error) error {
 	return err
 }
 
-// answerError says why the release API does not answer, and what would help.
-type answerError struct{ text string }
+// APIError says why the release API does not answer, and what would help.
+type APIError struct{ Text string }
 
-func (e *answerError) Error() string { return e.text }
+// Error implements error.
+func (e *APIError) Error() string { return e.Text }
 
-// refused words an answer that is none.
-func (f *fetcher) refused(resp *http.Response) error {
+// StatusError words an answer that is none.
+func (f *Client) StatusError(resp *http.Response) error {
 	plain := fmt.Errorf("the server answers %s", resp.Status)
 	if !f.ofAPI(resp.Request.URL) {
 		return plain
@@ -146,47 +147,48 @@ func (f *fetcher) refused(resp *http.Response) error {
 			until = "before " + clock(end, now)
 		}
 		help := "set GITHUB_TOKEN to a token of yours, which may ask more often"
-		if f.token != "" {
+		if f.Token != "" {
 			help = "the token in GITHUB_TOKEN has used up its share"
 		}
-		return &answerError{fmt.Sprintf("%s takes no more requests %s: %s", shown(f.api), until, help)}
-	case resp.StatusCode == http.StatusUnauthorized && f.token != "":
-		return &answerError{shown(f.api) + " does not accept the token in GITHUB_TOKEN"}
+		return &APIError{Text: fmt.Sprintf("%s takes no more requests %s: %s", RedactURL(f.API), until, help)}
+	case resp.StatusCode == http.StatusUnauthorized && f.Token != "":
+		return &APIError{Text: RedactURL(f.API) + " does not accept the token in GITHUB_TOKEN"}
 	}
 	return plain
 }
 
-var errNotFound = errors.New("not found")
+// ErrNotFound is a file or an answer that the server does not have.
+var ErrNotFound = errors.New("not found")
 
-// ask hands the answer of an API to read. The error is [errNotFound] if there is nothing
+// GetOK hands the answer of an API to read. The error is [ErrNotFound] if there is nothing
 // at the address.
-func (f *fetcher) ask(ctx context.Context, address string, header http.Header, read func(*http.Response) error) error {
-	return f.try(ctx, "asking", address, header, func(resp *http.Response, _ io.Reader) error {
+func (f *Client) GetOK(ctx context.Context, address string, header http.Header, read func(*http.Response) error) error {
+	return f.Get(ctx, "asking", address, header, func(resp *http.Response, _ io.Reader) error {
 		switch resp.StatusCode {
 		case http.StatusOK:
 			return read(resp)
 		case http.StatusNotFound:
-			return errNotFound
+			return ErrNotFound
 		default:
-			return f.refused(resp)
+			return f.StatusError(resp)
 		}
 	})
 }
 
-// readJSON reads an answer of an API.
-func readJSON(resp *http.Response, into any) error {
-	if err := json.NewDecoder(io.LimitReader(resp.Body, maxAPIAnswer)).Decode(into); err != nil {
+// DecodeJSON reads an answer of an API.
+func DecodeJSON(resp *http.Response, into any) error {
+	if err := json.NewDecoder(io.LimitReader(resp.Body, MaxResponse)).Decode(into); err != nil {
 		return fmt.Errorf("its answer cannot be read: %w", err)
 	}
 	return nil
 }
 
-// text is what a small address answers, of at most limit bytes.
-func (f *fetcher) text(ctx context.Context, from string, limit int64) (string, error) {
+// Text returns what a small address answers, of at most limit bytes.
+func (f *Client) Text(ctx context.Context, from string, limit int64) (string, error) {
 	var text strings.Builder
-	err := f.try(ctx, "fetching", from, http.Header{}, func(resp *http.Response, r io.Reader) error {
+	err := f.Get(ctx, "fetching", from, http.Header{}, func(resp *http.Response, r io.Reader) error {
 		if resp.StatusCode != http.StatusOK {
-			return f.refused(resp)
+			return f.StatusError(resp)
 		}
 		n, err := io.Copy(&text, io.LimitReader(r, limit+1))
 		if err == nil && n > limit {
@@ -197,20 +199,20 @@ func (f *fetcher) text(ctx context.Context, from string, limit int64) (string, e
 	return text.String(), err
 }
 
-// try asks an address once and hands its answer to read. A server that sends
+// Get asks an address once and hands its answer to read. A server that sends
 // nothing for too long is given up. verb says in errors what was done.
-func (f *fetcher) try(ctx context.Context, verb, from string, header http.Header, read func(*http.Response, io.Reader) error) error {
-	from = f.mirrored(from)
+func (f *Client) Get(ctx context.Context, verb, from string, header http.Header, read func(*http.Response, io.Reader) error) error {
+	from = f.MirrorURL(from)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	stall := time.AfterFunc(fetchStall, func() { cancel(fmt.Errorf("nothing came for %s", fetchStall)) })
 	defer stall.Stop()
 	fail := func(err error) error {
-		var said *answerError
+		var said *APIError
 		if err == nil || errors.As(err, &said) {
 			return err
 		}
-		return fmt.Errorf("%s %s: %w", verb, shown(from), withoutAddress(ctx, err))
+		return fmt.Errorf("%s %s: %w", verb, RedactURL(from), withoutAddress(ctx, err))
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, from, http.NoBody)
 	if err != nil {

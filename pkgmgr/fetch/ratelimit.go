@@ -1,4 +1,4 @@
-package pkgmgr
+package fetch
 
 import (
 	"net/http"

@@ -1,4 +1,4 @@
-package dashboard
+package clienttest
 
 import (
 	"encoding/json"
@@ -13,7 +13,8 @@ import (
 	"github.com/chromedp/chromedp"
 
 	"github.com/rbee-keeper/rbee/operations"
-	"github.com/rbee-keeper/rbee/rbee/internal/dashboard/browsertest"
+	"github.com/rbee-keeper/rbee/rbee/internal/clienttest/browsertest"
+	"github.com/rbee-keeper/rbee/rbee/internal/dashboard"
 )
 
 // stage plays a queen: what it is given to tell, the page is told.
@@ -33,7 +34,7 @@ type stage struct {
 func newStage(t *testing.T, s operations.FleetSnapshot) *stage {
 	st := &stage{tell: s, next: make(chan struct{}), deleted: make(chan string, 1), asked: make(chan operations.WorkerProcessLogs, 1), lines: make(chan string, 10)}
 	mux := http.NewServeMux()
-	mux.Handle("/", Handler())
+	mux.Handle("/", dashboard.Handler())
 	mux.HandleFunc("GET "+operations.FleetPath, st.fleet)
 	mux.HandleFunc("POST /login", st.login)
 	mux.HandleFunc("POST /v1/jobs", func(w http.ResponseWriter, r *http.Request) {

@@ -10,7 +10,7 @@ import (
 	"testing"
 
 	"github.com/rbee-keeper/rbee/operations"
-	"github.com/rbee-keeper/rbee/rbee/internal/hive/placement"
+	"github.com/rbee-keeper/rbee/pkgmgr/placement"
 )
 
 const gib = 1 << 30
