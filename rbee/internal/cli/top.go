@@ -78,7 +78,7 @@ func (c *topCmd) once(ctx context.Context, a *app, feed *topFeed) error {
 	if a.asJSON() {
 		err = ui.JSON(a.p.Stdout, s)
 	} else {
-		o := ui.TopOptions{Queen: feed.queen.URL, Style: ui.Style{ASCII: !a.unicode()}}
+		o := ui.TopOptions{Queen: feed.queen.URL, ASCII: !a.unicode()}
 		if a.terminal(a.p.Stdout) {
 			o.Width, _ = terminalSize(a.p.Stdout)()
 		}
@@ -124,7 +124,7 @@ func (c *topCmd) watch(ctx context.Context, a *app, feed *topFeed) error {
 		s, now, o := feed.now()
 		// As elsewhere the last column stays free: what happens after it is written
 		// is different on each terminal.
-		o.Width, o.Height, o.Style, o.Keys = max(columns-1, 1), rows, style, "q quits"
+		o.Width, o.Height, o.Color, o.ASCII, o.Keys = max(columns-1, 1), rows, style.Color, style.ASCII, "q quits"
 		return ui.Top(s, now, o)
 	})
 }

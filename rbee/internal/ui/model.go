@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
 func (p *page) downloaded(r *operations.ModelDownloadReport) {
@@ -14,7 +15,7 @@ func (p *page) downloaded(r *operations.ModelDownloadReport) {
 		p.okf("%s is%s already (%s)", m.ID, cmp.Or(atHive(m.Hive), " there"), size(m.Bytes))
 		return
 	}
-	text := size(r.Downloaded) + " in " + seconds(r.DurationSeconds)
+	text := size(r.Downloaded) + " in " + format.Seconds(r.DurationSeconds)
 	if r.DurationSeconds > 0 {
 		text += " (" + rate(float64(r.Downloaded)/r.DurationSeconds) + ")"
 	}
@@ -24,7 +25,7 @@ func (p *page) downloaded(r *operations.ModelDownloadReport) {
 	if r.Present > 0 {
 		text += ", " + size(r.Present) + " there already"
 	}
-	p.okf("Downloaded %s%s: %s", m.ID, prefixed(" to ", m.Hive), text)
+	p.okf("Downloaded %s%s: %s", m.ID, format.Prefixed(" to ", m.Hive), text)
 }
 
 func (p *page) models(r *operations.ModelListReport) {
@@ -96,5 +97,5 @@ func (p *page) deleted(r *operations.ModelDeleteReport) {
 	if r.Kept > 0 {
 		kept = fmt.Sprintf(", %s kept for other models", size(r.Kept))
 	}
-	p.okf("Deleted %s%s (%s freed%s)", r.Model.ID, prefixed(" from ", r.Model.Hive), size(r.Freed), kept)
+	p.okf("Deleted %s%s (%s freed%s)", r.Model.ID, format.Prefixed(" from ", r.Model.Hive), size(r.Freed), kept)
 }

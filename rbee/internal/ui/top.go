@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
 // TopOptions says how [Top] draws.
@@ -14,8 +15,8 @@ type TopOptions struct {
 	// Width and Height bound the frame, in columns and lines; 0 is no bound.
 	Width, Height int
 
-	// Style says whether there may be colour, and symbols.
-	Style Style
+	// Color allows escape codes for color, and ASCII allows only ASCII characters.
+	Color, ASCII bool
 
 	// Queen is the queen's address, and Keys says which keys do what. Both are
 	// drawn where there is room.
@@ -114,13 +115,13 @@ func (p *topPage) headerParts(t topTotals, long bool) [][]topCell {
 	hives, online := len(p.s.Hives), t.hives[operations.LinkOnline]
 	if long {
 		part(counted(hives, "hive", online, []topTally{
-			{online, "online", green}, {t.hives[operations.LinkStale], "stale", yellow},
-			{t.hives[operations.LinkOffline], "offline", red}, {t.hives[operations.LinkConnecting], "connecting", yellow},
+			{online, "online", format.Green}, {t.hives[operations.LinkStale], "stale", format.Yellow},
+			{t.hives[operations.LinkOffline], "offline", format.Red}, {t.hives[operations.LinkConnecting], "connecting", format.Yellow},
 		})...)
-		part(topCell{text: count(t.devices, "device")})
+		part(topCell{text: format.Count(t.devices, "device")})
 		part(counted(t.workers, "worker", t.ready, []topTally{
-			{t.ready, "ready", green}, {t.workers - t.ready - t.failed - t.ended, "loading", yellow},
-			{t.failed, "failed", red}, {t.ended, "ending", yellow},
+			{t.ready, "ready", format.Green}, {t.workers - t.ready - t.failed - t.ended, "loading", format.Yellow},
+			{t.failed, "failed", format.Red}, {t.ended, "ending", format.Yellow},
 		})...)
 	} else {
 		part(share(online, hives, "hives"))
@@ -130,23 +131,23 @@ func (p *topPage) headerParts(t topTotals, long bool) [][]topCell {
 	part(topCell{text: fmt.Sprintf("%d in flight", max(p.s.Traffic.InFlight, 0))})
 	waiting := topCell{text: fmt.Sprintf("%d waiting", max(p.s.Traffic.Waiting, 0))}
 	if p.s.Traffic.Waiting > 0 {
-		waiting.color = yellow
+		waiting.color = format.Yellow
 	}
 	part(waiting)
-	old := topCell{text: "age " + age(p.o.Age)}
+	old := topCell{text: "age " + format.Age(p.o.Age)}
 	if p.o.Problem != "" {
-		old.color = red
+		old.color = format.Red
 	}
 	part(old)
 	if !long {
-		part(topCell{text: count(t.devices, "device")})
+		part(topCell{text: format.Count(t.devices, "device")})
 		return parts
 	}
 	if p.o.Keys != "" {
-		part(topCell{text: p.o.Keys, color: faint})
+		part(topCell{text: p.o.Keys, color: format.Faint})
 	}
 	if p.o.Queen != "" {
-		part(topCell{text: strings.TrimSpace("rbee "+p.s.Version) + " at " + p.o.Queen, color: faint})
+		part(topCell{text: strings.TrimSpace("rbee "+p.s.Version) + " at " + p.o.Queen, color: format.Faint})
 	}
 	return parts
 }
@@ -161,12 +162,12 @@ type topTally struct {
 // of the first kind it is short: 3 hives online.
 func counted(n int, word string, first int, kinds []topTally) []topCell {
 	if n == 0 {
-		return []topCell{{text: count(0, word)}}
+		return []topCell{{text: format.Count(0, word)}}
 	}
 	if first == n {
-		return []topCell{{text: count(n, word)}, {text: kinds[0].kind, color: kinds[0].color}}
+		return []topCell{{text: format.Count(n, word)}, {text: kinds[0].kind, color: kinds[0].color}}
 	}
-	cells := []topCell{{text: count(n, word) + ":"}}
+	cells := []topCell{{text: format.Count(n, word) + ":"}}
 	for _, k := range kinds {
 		if k.n > 0 {
 			cells = append(cells, topCell{text: fmt.Sprintf("%d %s", k.n, k.kind), color: k.color})
@@ -176,9 +177,9 @@ func counted(n int, word string, first int, kinds []topTally) []topCell {
 }
 
 func share(some, all int, word string) topCell {
-	c := topCell{text: fmt.Sprintf("%d/%d %s", some, all, word), color: green}
+	c := topCell{text: fmt.Sprintf("%d/%d %s", some, all, word), color: format.Green}
 	if some < all {
-		c.color = yellow
+		c.color = format.Yellow
 	}
 	return c
 }
@@ -197,10 +198,10 @@ func (p *topPage) flow(parts [][]topCell, n int) (lines []string, all bool) {
 		case used+2+width <= p.width:
 			line.pending += 2
 			used += 2
-		case part[0].color == faint && p.height < 30:
+		case part[0].color == format.Faint && p.height < 30:
 			continue
 		case len(lines)+1 == n:
-			return append(lines, line.String()), part[0].color == faint
+			return append(lines, line.String()), part[0].color == format.Faint
 		default:
 			lines = append(lines, line.String())
 			line, used = p.line(), 0
@@ -236,9 +237,9 @@ func (p *topPage) troubles(n int) []string {
 	}
 	switch {
 	case rest > 0 && len(lines) == 0:
-		lines = append(lines, p.plain(topCell{text: "! " + count(rest, "problem"), color: red}))
+		lines = append(lines, p.plain(topCell{text: "! " + format.Count(rest, "problem"), color: format.Red}))
 	case rest > 0:
-		lines = append(lines, p.plain(topCell{text: p.dots() + " " + fmt.Sprint(rest) + " more problem" + plural(rest), color: red}))
+		lines = append(lines, p.plain(topCell{text: p.dots() + " " + fmt.Sprint(rest) + " more problem" + plural(rest), color: format.Red}))
 	}
 	return lines
 }
@@ -246,7 +247,7 @@ func (p *topPage) troubles(n int) []string {
 // problems lists what is wrong, the worst first.
 func (p *topPage) problems() []topCell {
 	var list, late, workers, devices []topCell
-	bad := func(text string) topCell { return topCell{text: text, color: red} }
+	bad := func(text string) topCell { return topCell{text: text, color: format.Red} }
 	if p.o.Problem != "" {
 		list = append(list, bad("the queen is not heard: "+p.o.Problem))
 	}
@@ -254,18 +255,18 @@ func (p *topPage) problems() []topCell {
 		list = append(list, bad("the config cannot be read: "+p.s.ConfigProblem))
 	}
 	for _, h := range p.s.Hives {
-		switch text := h.Alias + " is " + string(h.Link) + prefixed(": ", h.Problem); h.Link {
+		switch text := h.Alias + " is " + string(h.Link) + format.Prefixed(": ", h.Problem); h.Link {
 		case operations.LinkOffline:
 			list = append(list, bad(text))
 			continue
 		case operations.LinkStale:
 			if h.Problem == "" && !h.SeenAt.IsZero() {
-				text += ": not heard for " + age(p.now.Sub(h.SeenAt))
+				text += ": not heard for " + format.Age(p.now.Sub(h.SeenAt))
 			}
-			late = append(late, topCell{text: text, color: yellow})
+			late = append(late, topCell{text: text, color: format.Yellow})
 		case operations.LinkOnline, operations.LinkConnecting:
 			if h.Problem != "" {
-				late = append(late, topCell{text: text, color: yellow})
+				late = append(late, topCell{text: text, color: format.Yellow})
 			}
 		}
 		if h.Snapshot == nil {
@@ -275,9 +276,9 @@ func (p *topPage) problems() []topCell {
 			if w.State != operations.WorkerFailed {
 				continue
 			}
-			text := h.Alias + ": " + w.ID + " failed" + prefixed(": ", problemText(w))
+			text := h.Alias + ": " + w.ID + " failed" + format.Prefixed(": ", format.WorkerProblem(w))
 			if !w.RestartAt.IsZero() {
-				text += "; " + restartText(w.RestartAt, p.now)
+				text += "; " + format.Restart(w.RestartAt, p.now)
 			}
 			workers = append(workers, bad(text))
 		}
@@ -289,11 +290,11 @@ func (p *topPage) problems() []topCell {
 	}
 	list = append(append(append(list, workers...), devices...), late...)
 	if n := len(p.s.Drift); n > 0 {
-		text := count(n, "difference") + " from the config"
+		text := format.Count(n, "difference") + " from the config"
 		if !p.s.DriftAt.IsZero() {
-			text += ", " + age(p.now.Sub(p.s.DriftAt)) + " ago"
+			text += ", " + format.Age(p.now.Sub(p.s.DriftAt)) + " ago"
 		}
-		list = append(list, topCell{text: text + ": `rbee status` shows them", color: yellow})
+		list = append(list, topCell{text: text + ": `rbee status` shows them", color: format.Yellow})
 	}
 	return list
 }

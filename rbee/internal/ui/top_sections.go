@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
 // topSection is a table of which not all rows need be shown. A row that goes on
@@ -113,7 +114,7 @@ func (p *topPage) section(s *topSection, n int) []string {
 		lines = lines[:0]
 	}
 	if more != "" {
-		lines = append(lines, p.plain(topCell{text: more, color: faint}))
+		lines = append(lines, p.plain(topCell{text: more, color: format.Faint}))
 	}
 	return lines
 }
@@ -142,7 +143,7 @@ func (p *topPage) hives() *topSection {
 		}
 		for i, row := range p.hiveRows(h) {
 			if i == 0 {
-				row[0], row[1] = topCell{text: h.Alias, color: bold}, topCell{text: string(h.Link), color: linkColor(h.Link)}
+				row[0], row[1] = topCell{text: h.Alias, color: format.Bold}, topCell{text: string(h.Link), color: linkColor(h.Link)}
 			}
 			s.table.rows = append(s.table.rows, row)
 			s.goesOn = append(s.goesOn, i > 0)
@@ -155,12 +156,12 @@ func (p *topPage) hives() *topSection {
 func linkColor(l operations.Link) string {
 	switch l {
 	case operations.LinkOnline:
-		return green
+		return format.Green
 	case operations.LinkOffline:
-		return red
+		return format.Red
 	case operations.LinkStale, operations.LinkConnecting:
 	}
-	return yellow
+	return format.Yellow
 }
 
 // hiveRows are the rows of a hive's devices, or of its own memory if it has none;
@@ -171,16 +172,16 @@ func (p *topPage) hiveRows(h operations.HiveView) [][]topCell {
 		r := row()
 		switch {
 		case !h.SeenAt.IsZero():
-			r[2] = topCell{text: "heard " + age(p.now.Sub(h.SeenAt)) + " ago", color: faint}
+			r[2] = topCell{text: "heard " + format.Age(p.now.Sub(h.SeenAt)) + " ago", color: format.Faint}
 		default:
-			r[2] = topCell{text: "never heard", color: faint}
+			r[2] = topCell{text: "never heard", color: format.Faint}
 		}
 		return [][]topCell{r}
 	}
 	m := h.Snapshot.Machine
 	if len(m.Devices) == 0 {
 		r := row()
-		r[2] = topCell{text: "CPU" + prefixed(" ", m.CPU.Model)}
+		r[2] = topCell{text: "CPU" + format.Prefixed(" ", m.CPU.Model)}
 		if m.MemoryTotal > 0 {
 			p.memoryCells(r, m.MemoryTotal-min(m.MemoryAvailable, m.MemoryTotal), m.MemoryTotal)
 		}
@@ -197,11 +198,11 @@ func (p *topPage) hiveRows(h operations.HiveView) [][]topCell {
 		}
 		switch {
 		case d.Error != "":
-			r[2].color = red
+			r[2].color = format.Red
 		case d.MemoryTotal > 0 && used != nil:
 			p.memoryCells(r, *used, d.MemoryTotal)
 		case d.MemoryTotal > 0:
-			r[4] = topCell{text: memory(d.MemoryTotal)}
+			r[4] = topCell{text: totalMemory(d.MemoryTotal)}
 		}
 		r[5], r[6], r[7] = topCell{text: whole(d.Utilization, "%")}, topCell{text: whole(d.Temperature, p.degrees())}, topCell{text: whole(d.Power, "W")}
 		rows = append(rows, r)
@@ -210,9 +211,9 @@ func (p *topPage) hiveRows(h operations.HiveView) [][]topCell {
 }
 
 func (p *topPage) memoryCells(row []topCell, used, total uint64) {
-	row[3] = topCell{bar: true, share: float64(used) / float64(total), color: green}
+	row[3] = topCell{bar: true, share: float64(used) / float64(total), color: format.Green}
 	if row[3].share > 0.97 {
-		row[3].color = yellow
+		row[3].color = format.Yellow
 	}
 	row[4] = topCell{text: usedMemory(used, total)}
 }
@@ -223,6 +224,14 @@ func usedMemory(used, total uint64) string {
 		return fmt.Sprintf("%.0f/%.0f MiB", float64(used)/(1<<20), float64(total)/(1<<20))
 	}
 	return fmt.Sprintf("%.1f/%.1f GiB", float64(used)/(1<<30), float64(total)/(1<<30))
+}
+
+// totalMemory is an amount with its unit.
+func totalMemory(total uint64) string {
+	if total < 1<<30 {
+		return fmt.Sprintf("%.0f MiB", float64(total)/(1<<20))
+	}
+	return fmt.Sprintf("%.1f GiB", float64(total)/(1<<30))
 }
 
 // deviceLabel is a device's index and name, without the vendor before the name.
@@ -238,7 +247,7 @@ func deviceLabel(d operations.Device) string {
 }
 
 func (p *topPage) degrees() string {
-	if p.o.Style.ASCII {
+	if p.o.ASCII {
 		return "C"
 	}
 	return "°C"
@@ -263,20 +272,20 @@ func (p *topPage) workers() *topSection {
 			continue
 		}
 		for _, w := range h.Snapshot.Workers {
-			state, up, devices, requests := topCell{text: string(w.State), color: yellow}, uptime(w, p.now), cmp.Or(indices(w.Devices), "cpu"), ""
+			state, up, devices, requests := topCell{text: string(w.State), color: format.Yellow}, format.WorkerUptime(w, p.now), cmp.Or(format.DeviceIndices(w.Devices), "cpu"), ""
 			rank := 1
 			switch w.State {
 			case operations.WorkerReady:
-				state.color, rank = green, 2
+				state.color, rank = format.Green, 2
 			case operations.WorkerFailed:
-				state.color, rank = red, 0
+				state.color, rank = format.Red, 0
 			case operations.WorkerStarting, operations.WorkerLoading, operations.WorkerDraining, operations.WorkerStopped:
 			}
 			if w.State == operations.WorkerReady || w.Requests > 0 {
 				requests = fmt.Sprint(w.Requests)
 			}
 			if h.Link == operations.LinkOffline { // what it did last is not what it does
-				state, up, requests, rank = topCell{text: "unknown", color: faint}, "", "", 3
+				state, up, requests, rank = topCell{text: "unknown", color: format.Faint}, "", "", 3
 			}
 			s.table.rows = append(s.table.rows, []topCell{{text: h.Alias}, {text: w.ID}, {text: w.Model}, state, {text: devices}, {text: requests}, {text: up}})
 			s.ranks = append(s.ranks, rank)
@@ -302,7 +311,7 @@ func (p *topPage) models() *topSection {
 	for _, m := range models {
 		errors := topCell{text: fmt.Sprint(max(m.Errors, 0))}
 		if m.Errors > 0 {
-			errors.color = red
+			errors.color = format.Red
 		}
 		s.table.rows = append(s.table.rows, []topCell{{text: m.Model}, {text: amount(m.Requests)}, errors, {text: amount(m.Tokens)}, {text: fmt.Sprint(max(m.InFlight, 0))}})
 	}

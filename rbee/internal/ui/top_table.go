@@ -5,6 +5,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
 // topColumn is a column of a table that gives way where the room is short: it
@@ -92,7 +94,7 @@ func (p *topPage) table(t *topTable, rows [][]topCell) []string {
 	widths := t.layout(p)
 	header := make([]topCell, len(t.columns))
 	for i, c := range t.columns {
-		header[i] = topCell{text: c.name, color: bold}
+		header[i] = topCell{text: c.name, color: format.Bold}
 	}
 	lines := make([]string, 0, len(rows)+1)
 	for _, row := range append([][]topCell{header}, rows...) {
@@ -120,7 +122,7 @@ func (p *topPage) table(t *topTable, rows [][]topCell) []string {
 
 func (p *topPage) bar(share float64, width int) string {
 	full, empty := "█", "░"
-	if p.o.Style.ASCII {
+	if p.o.ASCII {
 		full, empty = "#", "."
 	}
 	cells := max(width-2, 1)
@@ -155,8 +157,8 @@ func (l *topLine) add(c topCell) {
 	l.used += l.pending + textWidth(text)
 	l.b.WriteString(strings.Repeat(" ", l.pending))
 	l.pending = 0
-	if c.color != "" {
-		text = l.p.o.Style.paint(c.color, text)
+	if c.color != "" && l.p.o.Color {
+		text = format.Paint(c.color, text)
 	}
 	l.b.WriteString(text)
 }
@@ -165,7 +167,7 @@ func (l *topLine) String() string { return l.b.String() }
 
 // dots stand for what is not shown.
 func (p *topPage) dots() string {
-	if p.o.Style.ASCII {
+	if p.o.ASCII {
 		return "..."
 	}
 	return "…"
@@ -177,7 +179,7 @@ func (p *topPage) cut(text string, width int) string {
 		return text
 	}
 	mark := "…"
-	if p.o.Style.ASCII {
+	if p.o.ASCII {
 		mark = "~"
 	}
 	used := 0
@@ -195,11 +197,11 @@ func (p *topPage) clean(text string) string {
 	const most = 4096 // bytes; no line shows more
 	text = strings.Map(func(r rune) rune {
 		switch {
-		case r == utf8.RuneError, hidden(r):
+		case r == utf8.RuneError, format.IsHidden(r):
 			return ' '
 		case unicode.Is(unicode.Cf, r), unicode.Is(unicode.Variation_Selector, r):
 			return -1
-		case p.o.Style.ASCII && r > '~' && !unicode.IsSpace(r):
+		case p.o.ASCII && r > '~' && !unicode.IsSpace(r):
 			return '?'
 		}
 		return r

@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
 func gib(n float64) uint64 { return uint64(n * (1 << 30)) }
@@ -104,8 +105,8 @@ func TestTopFrames(t *testing.T) {
 		"200_all":   {calm(200), TopOptions{Width: 120, Height: 1000}},
 		"calm":      {calm(3), TopOptions{Width: 100, Height: 40}},
 		"empty":     {operations.FleetSnapshot{Version: "1.2.3"}, TopOptions{Width: 80, Height: 24}},
-		"ascii":     {topFleet(), TopOptions{Width: 100, Height: 24, Style: Style{ASCII: true}}},
-		"colour":    {topFleet(), TopOptions{Width: 100, Height: 40, Style: Style{Color: true}}},
+		"ascii":     {topFleet(), TopOptions{Width: 100, Height: 24, ASCII: true}},
+		"colour":    {topFleet(), TopOptions{Width: 100, Height: 40, Color: true}},
 		"unheard":   {away, TopOptions{Width: 90, Height: 28, Age: 42 * time.Second, Problem: "connection refused"}},
 	} {
 		o := c.o
@@ -133,7 +134,7 @@ func checkFrame(t *testing.T, frame string, o TopOptions) {
 	if !strings.HasSuffix(frame, "\n") || o.Height > 0 && len(lines) > o.Height {
 		t.Fatalf("%dx%d: %d lines:\n%s", o.Width, o.Height, len(lines), frame)
 	}
-	if o.Style.Color && len(opened.FindAllString(frame, -1)) != strings.Count(frame, "\x1b[0m") || !o.Style.Color && strings.Contains(frame, "\x1b") {
+	if o.Color && len(opened.FindAllString(frame, -1)) != strings.Count(frame, "\x1b[0m") || !o.Color && strings.Contains(frame, "\x1b") {
 		t.Fatalf("%dx%d: colours are not ended: %q", o.Width, o.Height, frame)
 	}
 	for _, line := range lines {
@@ -142,7 +143,7 @@ func checkFrame(t *testing.T, frame string, o TopOptions) {
 			t.Fatalf("%dx%d: a line is %d wide: %q", o.Width, o.Height, w, line)
 		}
 		for _, r := range text {
-			if hidden(r) || r == utf8.RuneError || unicode.Is(unicode.Cf, r) || o.Style.ASCII && r > '~' {
+			if format.IsHidden(r) || r == utf8.RuneError || unicode.Is(unicode.Cf, r) || o.ASCII && r > '~' {
 				t.Fatalf("%dx%d: %q is in line %q", o.Width, o.Height, r, line)
 			}
 		}
@@ -225,7 +226,7 @@ func TestTopFitsAnySize(t *testing.T) {
 	for _, s := range fleets {
 		for _, width := range []int{0, 1, 2, 3, 7, 13, 20, 39, 40, 80, 132, 300} {
 			height := []int{0, 1, 2, 3, 5, 8, 10, 24, 60}[random.IntN(9)]
-			o := TopOptions{Width: width, Height: height, Style: Style{Color: random.IntN(2) > 0, ASCII: random.IntN(2) > 0}, Queen: "http://h", Keys: "q quits", Age: time.Duration(random.Int64())}
+			o := TopOptions{Width: width, Height: height, Color: random.IntN(2) > 0, ASCII: random.IntN(2) > 0, Queen: "http://h", Keys: "q quits", Age: time.Duration(random.Int64())}
 			if random.IntN(2) > 0 {
 				o.Problem = "dial: \x1b[2Jrefused 日本"
 			}

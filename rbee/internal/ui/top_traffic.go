@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
 // every is the time between two points of the traffic, in seconds.
@@ -83,9 +84,9 @@ func (p *topPage) traffic() []string {
 		break
 	}
 	line := p.line()
-	line.add(topCell{text: label, color: bold})
+	line.add(topCell{text: label, color: format.Bold})
 	line.pending = 1
-	line.add(topCell{text: p.graph(points), color: green})
+	line.add(topCell{text: p.graph(points), color: format.Green})
 	line.pending += 2
 	line.add(topCell{text: tail})
 	return []string{line.String()}
@@ -105,18 +106,18 @@ func (p *topPage) trafficText(points []operations.TrafficPoint, n int) string {
 			first = min(point.FirstToken, 1e6)
 		}
 	}
-	words := []string{"peak " + perSecond(float64(peak)/p.every()) + "/s", count(errors, "error"), amount(int64(tokens)) + " tokens"}
+	words := []string{"peak " + perSecond(float64(peak)/p.every()) + "/s", format.Count(errors, "error"), amount(int64(tokens)) + " tokens"}
 	if first > 0 {
-		words = append(words, "first after "+short(first))
+		words = append(words, "first after "+format.ShortSeconds(first))
 	}
-	span := age(time.Duration(float64(len(points)) * p.every() * float64(time.Second)))
+	span := format.Age(time.Duration(float64(len(points)) * p.every() * float64(time.Second)))
 	return span + ": " + strings.Join(words[:min(n, len(words))], ", ")
 }
 
 // graph draws one character for each point; the highest stands for the most.
 func (p *topPage) graph(points []operations.TrafficPoint) string {
 	levels := []rune("▁▂▃▄▅▆▇█")
-	if p.o.Style.ASCII {
+	if p.o.ASCII {
 		levels = []rune("_.-:=+*#")
 	}
 	peak := 1
