@@ -19,42 +19,42 @@ func gib(n float64) uint64 { return uint64(n * (1 << 30)) }
 
 func h100(index int, used, busy float64) operations.Device {
 	return operations.Device{
-		Index: index, Vendor: "nvidia", Name: "NVIDIA H100 80GB HBM3", UUID: fmt.Sprint("GPU-", index), MemoryTotal: gib(80), MemoryUsed: ptr(gib(used)),
-		Utilization: ptr(busy), Temperature: ptr(40 + busy/4), Power: ptr(70 + 6*busy),
+		Index: index, Vendor: "nvidia", Name: "NVIDIA H100 80GB HBM3", UUID: fmt.Sprint("GPU-", index), MemoryTotal: gib(80), MemoryUsed: topPtr(gib(used)),
+		Utilization: topPtr(busy), Temperature: topPtr(40 + busy/4), Power: topPtr(70 + 6*busy),
 	}
 }
 
 func topWorker(id, model string, state operations.WorkerState, since time.Duration, requests int, devices ...operations.WorkerDevice) operations.WorkerProcess {
-	return operations.WorkerProcess{ID: id, Worker: "vllm", Model: model, State: state, StartedAt: before(since), Devices: devices, Requests: requests}
+	return operations.WorkerProcess{ID: id, Worker: "vllm", Model: model, State: state, StartedAt: topBefore(since), Devices: devices, Requests: requests}
 }
 
 // topFleet has a bit of everything.
 func topFleet() operations.FleetSnapshot {
 	hive := func(alias string, link operations.Link, heard time.Duration, workers []operations.WorkerProcess, devices ...operations.Device) operations.HiveView {
-		return operations.HiveView{Alias: alias, Hostname: alias + ".lan", Link: link, SeenAt: before(heard), Snapshot: &operations.HiveSnapshot{
-			Time: before(heard), Version: "1.2.3", Workers: workers, Machine: operations.HiveCapabilitiesReport{
+		return operations.HiveView{Alias: alias, Hostname: alias + ".lan", Link: link, SeenAt: topBefore(heard), Snapshot: &operations.HiveSnapshot{
+			Time: topBefore(heard), Version: "1.2.3", Workers: workers, Machine: operations.HiveCapabilitiesReport{
 				Alias: alias, CPU: operations.CPU{Model: "AMD EPYC 9354", Threads: 64}, MemoryTotal: gib(512), MemoryAvailable: gib(448), Devices: devices,
 			},
 		}}
 	}
-	failed := failedWorker()
-	failed.RestartAt = runtimeNow.Add(20 * time.Second)
+	failed := topFailedWorker()
+	failed.RestartAt = topNow.Add(20 * time.Second)
 	broken := operations.Device{Index: 1, Vendor: "nvidia", Name: "NVIDIA H100 80GB HBM3", Error: "GPU is lost"}
 	stale := hive("gpu-3", operations.LinkStale, 20*time.Second, nil, operations.Device{Index: 0, Vendor: "amd", Name: "AMD Instinct MI300X", MemoryTotal: gib(192)}, broken)
-	away := hive("gpu-4", operations.LinkOffline, 3*time.Minute, []operations.WorkerProcess{topWorker("vllm-9z8y", "Qwen/Qwen3-8B", operations.WorkerReady, time.Hour, 3, gpu0)}, h100(0, 60, 90))
+	away := hive("gpu-4", operations.LinkOffline, 3*time.Minute, []operations.WorkerProcess{topWorker("vllm-9z8y", "Qwen/Qwen3-8B", operations.WorkerReady, time.Hour, 3, topGPU0)}, h100(0, 60, 90))
 	away.Problem = "dial tcp 10.0.0.4:22: connect: no route to host"
 	points := make([]operations.TrafficPoint, 40)
 	for i := range points {
-		points[i] = operations.TrafficPoint{Time: before(time.Duration(5*(len(points)-i)-3) * time.Second), Requests: i * i % 17, Tokens: 10 * i, FirstToken: float64(i) / 100}
+		points[i] = operations.TrafficPoint{Time: topBefore(time.Duration(5*(len(points)-i)-3) * time.Second), Requests: i * i % 17, Tokens: 10 * i, FirstToken: float64(i) / 100}
 	}
 	points[7].Errors = 2
 	return operations.FleetSnapshot{
-		Time: runtimeNow, Version: "1.2.3", Since: before(26 * time.Hour), Config: "/home/me/.config/rbee/hives.conf",
+		Time: topNow, Version: "1.2.3", Since: topBefore(26 * time.Hour), Config: "/home/me/.config/rbee/hives.conf",
 		ConfigProblem: "hives.conf:12:3: unknown key \"hostnam\"",
 		Hives: []operations.HiveView{
 			hive("gpu-1", operations.LinkOnline, time.Second, []operations.WorkerProcess{
-				topWorker("vllm-1a2b", "Qwen/Qwen3-8B", operations.WorkerReady, 3*time.Hour+12*time.Minute, 4, gpu0),
-				topWorker("vllm-5e6f", "meta-llama/Llama-3.3-70B-Instruct", operations.WorkerLoading, 40*time.Second, 0, gpu0, gpu1), failed,
+				topWorker("vllm-1a2b", "Qwen/Qwen3-8B", operations.WorkerReady, 3*time.Hour+12*time.Minute, 4, topGPU0),
+				topWorker("vllm-5e6f", "meta-llama/Llama-3.3-70B-Instruct", operations.WorkerLoading, 40*time.Second, 0, topGPU0, topGPU1), failed,
 			}, h100(0, 61.3, 93), h100(1, 0.4, 0)),
 			hive("gpu-2", operations.LinkOnline, time.Second, []operations.WorkerProcess{
 				topWorker("llama-cpp-7g8h", "org/repo:m.gguf", operations.WorkerReady, 50*time.Hour, 0),
@@ -66,7 +66,7 @@ func topFleet() operations.FleetSnapshot {
 			{Model: "org/repo:m.gguf", Requests: 12, Tokens: 800},
 			{Model: "Qwen/Qwen3-8B", Requests: 45_300, Errors: 2, Tokens: 12_400_000, InFlight: 4},
 		}},
-		Drift: []operations.Drift{{Hive: "gpu-1", Issue: operations.IssueExtraWorker, Worker: "comfyui"}, {Hive: "gpu-2", Issue: operations.IssueMissingWorker, Worker: "vllm"}}, DriftAt: before(2 * time.Minute),
+		Drift: []operations.Drift{{Hive: "gpu-1", Issue: operations.IssueExtraWorker, Worker: "comfyui"}, {Hive: "gpu-2", Issue: operations.IssueMissingWorker, Worker: "vllm"}}, DriftAt: topBefore(2 * time.Minute),
 	}
 }
 
@@ -114,9 +114,9 @@ func TestTopFrames(t *testing.T) {
 		if o.Age == 0 {
 			o.Age = at.Age
 		}
-		got := Top(c.s, runtimeNow, o)
-		golden(t, "top_"+name, strings.ReplaceAll(got, "\x1b", "ESC"))
-		if again := Top(c.s, runtimeNow, o); again != got {
+		got := Top(c.s, topNow, o)
+		topGolden(t, name, strings.ReplaceAll(got, "\x1b", "ESC"))
+		if again := Top(c.s, topNow, o); again != got {
 			t.Errorf("%s: the same fleet is drawn in two ways", name)
 		}
 	}
@@ -172,7 +172,7 @@ func hostileFleet(random *rand.Rand) operations.FleetSnapshot {
 	size := func() uint64 { return []uint64{0, 1, gib(80), 1 << 63, math.MaxUint64}[random.IntN(5)] }
 	whole := func() int { return []int{0, 1, 7, -5, math.MaxInt, math.MinInt}[random.IntN(6)] }
 	moment := func() time.Time {
-		return []time.Time{{}, runtimeNow, before(time.Hour), runtimeNow.Add(1e6 * time.Hour), time.Unix(1<<60, 0)}[random.IntN(5)]
+		return []time.Time{{}, topNow, topBefore(time.Hour), topNow.Add(1e6 * time.Hour), time.Unix(1<<60, 0)}[random.IntN(5)]
 	}
 	s := operations.FleetSnapshot{Time: moment(), Version: text(), ConfigProblem: text(), Drift: make([]operations.Drift, random.IntN(3)), DriftAt: moment()}
 	links := []operations.Link{operations.LinkConnecting, operations.LinkOnline, operations.LinkStale, operations.LinkOffline, operations.Link(text())}
@@ -230,12 +230,12 @@ func TestTopFitsAnySize(t *testing.T) {
 			if random.IntN(2) > 0 {
 				o.Problem = "dial: \x1b[2Jrefused 日本"
 			}
-			checkFrame(t, Top(s, runtimeNow, o), o)
+			checkFrame(t, Top(s, topNow, o), o)
 		}
 	}
 	for width := 1; width < 200; width++ {
 		o := TopOptions{Width: width, Height: 1 + width%40}
-		checkFrame(t, Top(topFleet(), runtimeNow, o), o)
+		checkFrame(t, Top(topFleet(), topNow, o), o)
 	}
 }
 
@@ -243,12 +243,12 @@ func TestTopFitsAnySize(t *testing.T) {
 func TestTopTellsWhatIsWrong(t *testing.T) {
 	t.Parallel()
 	for height := 3; height < 30; height++ {
-		frame := Top(topFleet(), runtimeNow, TopOptions{Width: 60, Height: height})
+		frame := Top(topFleet(), topNow, TopOptions{Width: 60, Height: height})
 		if !strings.Contains(frame, "! the config cannot be read") && !strings.Contains(frame, "! 6 problems") {
 			t.Errorf("at %d lines no problem is seen:\n%s", height, frame)
 		}
 	}
-	frame := Top(topFleet(), runtimeNow, TopOptions{Width: 80, Height: 12})
+	frame := Top(topFleet(), topNow, TopOptions{Width: 80, Height: 12})
 	if !strings.Contains(frame, " more hives") || !strings.Contains(frame, " more problems") {
 		t.Errorf("what is not shown is not told:\n%s", frame)
 	}
@@ -256,7 +256,7 @@ func TestTopTellsWhatIsWrong(t *testing.T) {
 
 func TestTopRate(t *testing.T) {
 	t.Parallel()
-	points := []operations.TrafficPoint{{Time: before(12 * time.Second), Requests: 50}, {Time: before(7 * time.Second), Requests: 20}, {Time: before(2 * time.Second), Requests: 2}}
+	points := []operations.TrafficPoint{{Time: topBefore(12 * time.Second), Requests: 50}, {Time: topBefore(7 * time.Second), Requests: 20}, {Time: topBefore(2 * time.Second), Requests: 2}}
 	for _, c := range []struct {
 		late    time.Duration
 		problem string
@@ -264,8 +264,8 @@ func TestTopRate(t *testing.T) {
 	}{
 		{0, "", 72.0 / 12}, {3 * time.Second, "", 22.0 / 10}, {time.Hour, "", 0}, {time.Hour, "away", 72.0 / 12},
 	} {
-		p := &topPage{now: runtimeNow.Add(c.late), o: TopOptions{Problem: c.problem}, s: operations.FleetSnapshot{
-			Time: runtimeNow, Traffic: operations.Traffic{EverySeconds: 5, Points: points},
+		p := &topPage{now: topNow.Add(c.late), o: TopOptions{Problem: c.problem}, s: operations.FleetSnapshot{
+			Time: topNow, Traffic: operations.Traffic{EverySeconds: 5, Points: points},
 		}}
 		if got := p.rate(); math.Abs(got-c.want) > 1e-9 {
 			t.Errorf("%v later: %v requests a second, want %v", c.late, got, c.want)
