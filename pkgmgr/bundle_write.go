@@ -17,7 +17,10 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/artifact"
 	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/internal/resolve"
+	"github.com/rbee-keeper/rbee/pkgmgr/plan"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
@@ -25,7 +28,7 @@ import (
 type BundleOptions struct {
 	// Platforms are what a hive that could not be read may be; every variant of
 	// its workers for them is put in. Empty is linux/amd64 with glibc.
-	Platforms []Platform
+	Platforms []wire.Platform
 
 	// Recipes are the user's own, by file name.
 	Recipes map[string]string
@@ -37,9 +40,9 @@ type BundleOptions struct {
 func (f *Fleet) WriteBundle(ctx context.Context, path string, o BundleOptions) (*operations.BundleReport, error) {
 	start := time.Now()
 	if len(o.Platforms) == 0 {
-		o.Platforms = []Platform{{OS: "linux", Arch: "amd64", Libc: "glibc"}}
+		o.Platforms = []wire.Platform{{OS: "linux", Arch: "amd64", Libc: "glibc"}}
 	}
-	f.want, _ = f.lookUp(ctx, PlanOptions{Fetch: true})
+	f.want, _ = f.lookUp(ctx, plan.Options{Fetch: true})
 	c := &bundleContents{fleet: f, artefacts: map[string]bundled{}, report: &operations.BundleReport{Path: path, Platforms: []string{}}}
 	c.collect(ctx, o)
 	if err := ctx.Err(); err != nil {
@@ -80,33 +83,33 @@ type bundled struct {
 type bundleContents struct {
 	fleet     *Fleet
 	artefacts map[string]bundled // by SHA-256
-	binaries  []Platform
+	binaries  []wire.Platform
 	report    *operations.BundleReport
 }
 
 // collect finds out what goes in.
 func (c *bundleContents) collect(ctx context.Context, o BundleOptions) {
 	f := c.fleet
-	l := newLookup(f.lookups(), PlanOptions{Fetch: true})
+	l := resolve.NewLookup(f.lookups(), plan.Options{Fetch: true})
 	for _, m := range f.members {
 		if m.extra {
 			continue
 		}
 		platforms := o.Platforms
 		if m.state != nil {
-			platforms = []Platform{m.state.Platform}
+			platforms = []wire.Platform{m.state.Platform}
 		}
 		for _, p := range platforms {
-			if !slices.ContainsFunc(c.binaries, func(have Platform) bool { return have.Key() == p.Key() }) {
+			if !slices.ContainsFunc(c.binaries, func(have wire.Platform) bool { return have.Key() == p.Key() }) {
 				c.binaries = append(c.binaries, p)
 			}
 			for _, w := range m.hive.Workers {
 				if m.state != nil {
-					want := f.want.Workers[WorkerKey{m.hive.Alias, w.Type}]
+					want := f.want.Workers[plan.WorkerKey{Hive: m.hive.Alias, Type: w.Type}]
 					c.add(m.hive.Alias, w.Type, p, want)
 					continue
 				}
-				for _, want := range l.variants(ctx, w, p) {
+				for _, want := range l.Variants(ctx, w, p) {
 					c.add(m.hive.Alias, w.Type, p, want)
 				}
 			}
@@ -119,7 +122,7 @@ func (c *bundleContents) collect(ctx context.Context, o BundleOptions) {
 	c.report.Workers = slices.Compact(c.report.Workers)
 }
 
-func (c *bundleContents) add(hive, typ string, p Platform, want WorkerWant) {
+func (c *bundleContents) add(hive, typ string, p wire.Platform, want plan.DesiredWorker) {
 	if want.Err != nil {
 		c.report.Blocked = append(c.report.Blocked, operations.Blocked{Hive: hive, Worker: typ, Reason: want.Err.Error()})
 		return
@@ -137,7 +140,7 @@ func (c *bundleContents) add(hive, typ string, p Platform, want WorkerWant) {
 // write writes the tar file.
 func (c *bundleContents) write(ctx context.Context, t *tar.Writer, o BundleOptions) error {
 	f := c.fleet
-	binaries, sums := map[string]*Binary{}, map[string]string{}
+	binaries, sums := map[string]*artifact.Binary{}, map[string]string{}
 	for _, p := range c.binaries {
 		if f.opts.Binaries == nil {
 			break
@@ -151,15 +154,15 @@ func (c *bundleContents) write(ctx context.Context, t *tar.Writer, o BundleOptio
 		c.report.Platforms = append(c.report.Platforms, p.Key())
 	}
 	slices.Sort(c.report.Platforms)
-	index, err := json.Marshal(bundleIndex{
-		Form: bundleForm, Version: f.opts.Version, CreatedAt: time.Now().UTC().Truncate(time.Second),
-		Lock: json.RawMessage(f.opts.Lock.whole()), Recipes: o.Recipes, Binaries: sums,
+	index, err := json.Marshal(artifact.BundleIndex{
+		Form: artifact.BundleForm, Version: f.opts.Version, CreatedAt: time.Now().UTC().Truncate(time.Second),
+		Lock: json.RawMessage(f.opts.Lock.Whole()), Recipes: o.Recipes, Binaries: sums,
 		Entries: len(binaries) + len(c.artefacts),
 	})
 	if err != nil {
 		return err
 	}
-	if err := putEntry(t, bundleIndexName, int64(len(index)), bytes.NewReader(index)); err != nil {
+	if err := putEntry(t, artifact.BundleIndexName, int64(len(index)), bytes.NewReader(index)); err != nil {
 		return err
 	}
 	for _, name := range slices.Sorted(maps.Keys(binaries)) {
@@ -167,7 +170,7 @@ func (c *bundleContents) write(ctx context.Context, t *tar.Writer, o BundleOptio
 		if err != nil {
 			return err
 		}
-		err = putEntry(t, bundleBinaries+name, binaries[name].Size, r)
+		err = putEntry(t, artifact.BundleBinaries+name, binaries[name].Size, r)
 		if err = errors.Join(err, r.Close()); err != nil {
 			return err
 		}
@@ -183,7 +186,7 @@ func (c *bundleContents) write(ctx context.Context, t *tar.Writer, o BundleOptio
 }
 
 func (c *bundleContents) putArtefact(ctx context.Context, t *tar.Writer, sum string, a bundled) error {
-	in, _, err := c.fleet.art.open(ctx, a.artefact, a.file, false)
+	in, _, err := c.fleet.art.Open(ctx, a.artefact, a.file, false)
 	if err != nil {
 		return err
 	}
@@ -193,7 +196,7 @@ func (c *bundleContents) putArtefact(ctx context.Context, t *tar.Writer, sum str
 		return err
 	}
 	h := sha256.New()
-	if err := putEntry(t, bundleArtefacts+sum, info.Size(), io.TeeReader(in, h)); err != nil {
+	if err := putEntry(t, artifact.BundleArtefacts+sum, info.Size(), io.TeeReader(in, h)); err != nil {
 		return err
 	}
 	if got := hex.EncodeToString(h.Sum(nil)); got != sum {

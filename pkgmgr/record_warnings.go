@@ -6,6 +6,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
 )
 
 // recordWarning is a warning about a hive of a config.
@@ -64,8 +65,8 @@ func (r Record) sameWarnings(aliases []string, configPath string, warnings []ope
 }
 
 // dropWarnings removes the warnings about hives of a config.
-func (f *recordFile) dropWarnings(hives []Hive, configPath string) {
+func (f *recordFile) dropWarnings(hives []config.Hive, configPath string) {
 	f.Warnings = slices.DeleteFunc(f.Warnings, func(w recordWarning) bool {
-		return w.Config == configPath && slices.ContainsFunc(hives, func(h Hive) bool { return h.Alias == w.Hive })
+		return w.Config == configPath && slices.ContainsFunc(hives, func(h config.Hive) bool { return h.Alias == w.Hive })
 	})
 }
