@@ -474,8 +474,8 @@ func TestJSON(t *testing.T) {
 	if err != nil || show(report) != `{"devices":[]}` {
 		t.Errorf("%s, %v", show(report), err)
 	}
-	full := Device{UUID: "u", Name: "n", PCIBusID: "p", MemoryTotal: 1, MemoryUsed: new(uint64(0)), MemoryFree: new(uint64(1)), Unified: true,
+	full := Device{UUID: "u", Name: "n", PCIBusID: "p", MemoryTotal: 1, MemoryUsed: new(uint64(0)), MemoryFree: new(uint64(1)), MemoryReserved: 2, Unified: true,
 		Vendor: Apple, Driver: "d", ComputeCapability: "c", Architecture: "a", MIG: new(false), Utilization: new(0.0), Temperature: new(1.5), Power: new(2.0)}
-	equal(t, show(full), `{"index":0,"vendor":"apple","uuid":"u","name":"n","pci_bus_id":"p","memory_total":1,"memory_used":0,"memory_free":1,`+
+	equal(t, show(full), `{"index":0,"vendor":"apple","uuid":"u","name":"n","pci_bus_id":"p","memory_total":1,"memory_used":0,"memory_free":1,"memory_reserved":2,`+
 		`"unified":true,"driver":"d","compute_capability":"c","architecture":"a","mig":false,"utilization":0,"temperature":1.5,"power":2}`)
 }

@@ -5,8 +5,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/operations"
-	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
 // onlyCPU says why a machine with accelerators gets a build that does not use
@@ -27,7 +27,7 @@ func (r *Recipe) onlyCPU(c Choice, m Machine, rbeeVersion string) string {
 		if !s.needsGPU() || !r.has(s, c.Version, rbeeVersion) || !s.fitsPlatform(m.Platform) {
 			continue
 		}
-		if !slices.ContainsFunc(m.Devices, func(d wire.Device) bool { return s.GPU == "any" || s.GPU == d.Vendor }) {
+		if !slices.ContainsFunc(m.Devices, func(d gpu.Device) bool { return s.GPU == "any" || s.GPU == string(d.Vendor) }) {
 			elsewhere = true
 			continue
 		}

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
@@ -43,7 +44,7 @@ sources:
 		t.Errorf("libraries %q, ROCm %q, want %q, 7.2", got, r.Sources[1].ROCm, want)
 	}
 	linux := Platform{OS: "linux", Arch: "amd64", Libc: "glibc", LibcVersion: "2.39"}
-	choice, err := r.Choose("1.5", Machine{Platform: linux, DevicesKnown: true, Devices: []wire.Device{{Vendor: "nvidia", Driver: "570", Compute: "8.0"}}}, "")
+	choice, err := r.Choose("1.5", Machine{Platform: linux, DevicesKnown: true, Devices: []gpu.Device{{Vendor: "nvidia", Driver: "570", ComputeCapability: "8.0"}}}, "")
 	want := []Index{{URL: "https://h/1.5/cu129", Packages: []string{"x", "torch"}}}
 	if err != nil || !reflect.DeepEqual(choice.Source.Steps[0].Python.Indexes, want) {
 		t.Errorf("Choose() = %+v, %v, want indexes %+v", choice, err, want)

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
 	"github.com/rbee-keeper/rbee/pkgmgr/fakehost"
@@ -277,7 +278,7 @@ func nvidia(glibc, driver, compute string) pkgmgr.State {
 	return pkgmgr.State{
 		Platform: wire.Platform{OS: "linux", Arch: "amd64", Libc: "glibc", LibcVersion: glibc},
 		Commands: []string{"cc", "nvcc"},
-		Devices:  []wire.Device{{Vendor: "nvidia", Name: "GPU", Driver: driver, Compute: compute, MemoryBytes: 80 << 30}},
+		Devices:  []gpu.Device{{Vendor: "nvidia", Name: "GPU", Driver: driver, ComputeCapability: compute, MemoryTotal: 80 << 30}},
 	}
 }
 

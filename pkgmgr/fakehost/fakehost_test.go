@@ -14,6 +14,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
 	"github.com/rbee-keeper/rbee/pkgmgr/fakehost"
@@ -167,7 +168,7 @@ func TestApply(t *testing.T) {
 
 func TestDialAndState(t *testing.T) {
 	t.Parallel()
-	m := &fakehost.Machine{Initial: pkgmgr.State{Devices: []wire.Device{{Vendor: "amd"}}}}
+	m := &fakehost.Machine{Initial: pkgmgr.State{Devices: []gpu.Device{{Vendor: "amd"}}}}
 	h := connect(t, m)
 	if _, err := h.Dial(t.Context(), "tcp", "127.0.0.1:8600"); err == nil {
 		t.Error("something listens")
@@ -178,7 +179,7 @@ func TestDialAndState(t *testing.T) {
 	if conn, err := h.Dial(t.Context(), "tcp", "127.0.0.1:8600"); conn != near || err != nil {
 		t.Errorf("%v, %v", conn, err)
 	}
-	for script, want := range map[string][]wire.Device{"": nil, "rbee hive inspect --devices": {{Vendor: "amd"}}} {
+	for script, want := range map[string]wire.Devices{"": nil, "rbee hive inspect --devices": {{Vendor: "amd"}}} {
 		var out bytes.Buffer
 		var s pkgmgr.State
 		if err := errors.Join(h.Script(t.Context(), script, &out, nil), wire.NewReader(&out).Read(&s)); err != nil {

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
 )
@@ -101,7 +102,7 @@ func TestPlaces(t *testing.T) {
 	views := []view{
 		one("small", func(*operations.HiveSnapshot) {}),
 		one("large", func(s *operations.HiveSnapshot) {
-			s.Machine.Devices = []operations.Device{{MemoryFree: &free}, {MemoryFree: &free, Error: "fell off the bus"}}
+			s.Machine.Devices = []gpu.Device{{MemoryFree: &free}, {MemoryFree: &free, Error: "fell off the bus"}}
 		}),
 		one("partial", func(s *operations.HiveSnapshot) { s.Models[0].Complete = false }),
 		one("without", func(s *operations.HiveSnapshot) { s.Models = nil }),
