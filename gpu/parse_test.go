@@ -261,6 +261,22 @@ func TestParseApple(t *testing.T) {
 	}
 }
 
+func TestJSONPart(t *testing.T) {
+	t.Parallel()
+	for out, want := range map[string]string{
+		`{"a": 1}`:                               `{"a": 1}`,
+		"WARNING: low power\n\n  [{\"a\": 1}]\n": "[{\"a\": 1}]\n",
+		"{\"a\":\n{\"b\": 1}}\nWARNING: one device is lost\n": "{\"a\":\n{\"b\": 1}}",
+		"[WARNING] old\n{\"a\": 1}\nbye":                      `{"a": 1}`,
+		"no JSON":                                             "",
+	} {
+		got, err := jsonPart([]byte(out))
+		if string(got) != want || (err == nil) != (want != "") {
+			t.Errorf("jsonPart(%q) = %q, %v, want %q", out, got, err, want)
+		}
+	}
+}
+
 func TestBusID(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]string{

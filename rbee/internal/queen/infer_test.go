@@ -104,6 +104,10 @@ func TestPlaces(t *testing.T) {
 		one("large", func(s *operations.HiveSnapshot) {
 			s.Machine.Devices = []gpu.Device{{MemoryFree: &free}, {MemoryFree: &free, Error: "fell off the bus"}}
 		}),
+		one("reserved", func(s *operations.HiveSnapshot) {
+			nine := uint64(9 << 30)
+			s.Machine.Devices = []gpu.Device{{MemoryFree: &nine, MemoryReserved: 8 << 30}}
+		}),
 		one("partial", func(s *operations.HiveSnapshot) { s.Models[0].Complete = false }),
 		one("without", func(s *operations.HiveSnapshot) { s.Models = nil }),
 		one("other", func(s *operations.HiveSnapshot) { s.Models[0].Format = "safetensors" }),
@@ -114,7 +118,7 @@ func TestPlaces(t *testing.T) {
 	for _, p := range list {
 		got = append(got, p.view.hive.Alias+" "+p.worker)
 	}
-	if want := "large ollama, small ollama"; strings.Join(got, ", ") != want {
+	if want := "large ollama, reserved ollama, small ollama"; strings.Join(got, ", ") != want {
 		t.Errorf("%q, want %q", got, want)
 	}
 	for alias, want := range map[string]string{
