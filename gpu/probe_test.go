@@ -210,16 +210,3 @@ func FuzzParseRecording(f *testing.F) {
 		}
 	})
 }
-
-// TestProbeScriptIsClean runs shellcheck where it is installed.
-func TestProbeScriptIsClean(t *testing.T) {
-	t.Parallel()
-	path, err := exec.LookPath("shellcheck")
-	if err != nil {
-		t.Skip("shellcheck is not installed")
-	}
-	cmd := exec.CommandContext(t.Context(), path, "--shell=sh", "probe.sh")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Errorf("%v\n%s", err, out)
-	}
-}
