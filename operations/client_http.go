@@ -181,12 +181,12 @@ func (c *Client) transportError(ctx context.Context, r *request, err error) erro
 	return &Error{Code: CodeUnreachable, Reason: reason, Subject: SubjectQueen.Named(c.where()), Message: fmt.Sprintf("%s %s: %v", c.where(), text, err), Err: err}
 }
 
-// transportReason is [ReasonOf] for a request that may have been silent too long.
+// transportReason is [ConnectionReason] for a request that may have been silent too long.
 func transportReason(err error) Reason {
 	if errors.Is(err, errSilent) || errors.Is(err, errStalled) {
 		return ReasonTimeout
 	}
-	return ReasonOf(err)
+	return ConnectionReason(err)
 }
 
 // wrapError is err, an [*Error] or another, with other words.

@@ -152,8 +152,8 @@ var allReasons = [...]Reason{
 
 // ReasonOf returns the reason of the first [*Error] in err's chain that has one,
 // else the ErrorCode of the first error that has such a method, as the errors of a
-// connection do, else the reason of an error of the operating system or of the
-// network. It returns [ReasonFailed] for any other error, and "" for nil.
+// connection do, else the reason of an error of the operating system. It returns
+// [ReasonFailed] for any other error, and "" for nil.
 func ReasonOf(err error) Reason {
 	var own *Error
 	var coded interface{ ErrorCode() string }
@@ -164,16 +164,6 @@ func ReasonOf(err error) Reason {
 		return own.Reason
 	case errors.As(err, &coded) && coded.ErrorCode() != "":
 		return Reason(coded.ErrorCode())
-	default:
-		return systemReason(err)
-	}
-}
-
-// systemReason returns the reason of an error of the operating system or of the network.
-func systemReason(err error) Reason {
-	var dns *net.DNSError
-	var timeout net.Error
-	switch {
 	case errors.Is(err, context.Canceled):
 		return ReasonCanceled
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
@@ -188,6 +178,20 @@ func systemReason(err error) Reason {
 		return ReasonNotFound
 	case errors.Is(err, fs.ErrExist):
 		return ReasonExists
+	default:
+		return ReasonFailed
+	}
+}
+
+// ConnectionReason returns [ReasonOf] for an error of a connection to a hive or to
+// a queen, and classifies errors of the network too. Errors of other connections,
+// such as a download, are no reason to check the address of a hive.
+func ConnectionReason(err error) Reason {
+	var dns *net.DNSError
+	var timeout net.Error
+	switch reason := ReasonOf(err); {
+	case reason != ReasonFailed:
+		return reason
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return ReasonRefused
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
@@ -199,7 +203,7 @@ func systemReason(err error) Reason {
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		return ReasonLost
 	default:
-		return ReasonFailed
+		return reason
 	}
 }
 

@@ -82,7 +82,7 @@ func LoadCatalog(dir string) (*Catalog, error) {
 		problems = append(problems, found...)
 	}
 	if len(problems) > 0 {
-		return nil, invalid("the recipes in "+dir+" are not valid", problems)
+		return nil, invalid(operations.ReasonInvalidRecipe, "the recipes in "+dir+" are not valid", problems)
 	}
 	c := &Catalog{recipes: maps.Clone(BuiltinCatalog().recipes)}
 	maps.Copy(c.recipes, own)
@@ -90,7 +90,7 @@ func LoadCatalog(dir string) (*Catalog, error) {
 }
 
 func unreadableRecipes(err error) error {
-	return &operations.Error{Code: operations.CodeFailed, Message: fmt.Sprintf("cannot read the recipes: %v", err), Err: err}
+	return &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonOf(err), Message: fmt.Sprintf("cannot read the recipes: %v", err), Err: err}
 }
 
 // addRecipe reads one of the user's files. Its problems are not an error.

@@ -11,6 +11,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/internal/strict"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
@@ -29,7 +30,7 @@ func ParseRecipe(name string, data []byte) (*Recipe, error) {
 		return r, nil
 	}
 	strict.Sort(problems)
-	return nil, invalid(name+" is not a valid recipe", toProblems(name, problems, nil))
+	return nil, invalid(operations.ReasonInvalidRecipe, name+" is not a valid recipe", toProblems(name, problems, nil))
 }
 
 // Values that a recipe may have.

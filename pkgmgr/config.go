@@ -25,9 +25,9 @@ func Load(path string) (*Config, error) {
 	data, err := readFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, &operations.Error{Code: operations.CodeNotFound, Message: fmt.Sprintf("there is no config file %s", path), Err: err}
+		return nil, &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonConfigMissing, Subject: operations.SubjectFile.Named(path), Message: fmt.Sprintf("there is no config file %s", path), Err: err}
 	case err != nil:
-		return nil, &operations.Error{Code: operations.CodeFailed, Message: fmt.Sprintf("cannot read the config file: %v", err), Err: err}
+		return nil, &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonOf(err), Subject: operations.SubjectFile.Named(path), Message: fmt.Sprintf("cannot read the config file: %v", err), Err: err}
 	}
 	c, err := Parse(path, data)
 	if err != nil {
@@ -69,7 +69,7 @@ func Parse(name string, data []byte) (*Config, error) {
 		}
 		return ""
 	}
-	return nil, invalid(name+" is not a valid config", toProblems(name, problems, alias))
+	return nil, invalid(operations.ReasonConfigInvalid, name+" is not a valid config", toProblems(name, problems, alias))
 }
 
 func syntaxOf(name string) strict.Syntax {
@@ -95,10 +95,10 @@ func toProblems(file string, found []strict.Problem, hive func(item int) string)
 	return problems
 }
 
-func invalid(message string, problems []operations.Problem) *operations.Error {
+func invalid(reason operations.Reason, message string, problems []operations.Problem) *operations.Error {
 	count := "1 problem"
 	if len(problems) != 1 {
 		count = fmt.Sprintf("%d problems", len(problems))
 	}
-	return &operations.Error{Code: operations.CodeConfigInvalid, Message: message + ": " + count, Problems: problems}
+	return &operations.Error{Code: operations.CodeConfigInvalid, Reason: reason, Message: message + ": " + count, Problems: problems}
 }

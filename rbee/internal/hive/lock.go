@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
 )
@@ -35,6 +36,9 @@ type errLocked struct{ by wire.Waiting }
 func (e *errLocked) Error() string {
 	return fmt.Sprintf("locked by %s since %s", e.by.Holder, e.by.Since.Format(time.RFC3339))
 }
+
+// ErrorCode returns the reason as text, for [operations.ReasonOf].
+func (e *errLocked) ErrorCode() string { return string(operations.ReasonLocked) }
 
 // lock takes the home's lock for owner, waiting no longer than wait. waiting, if
 // not nil, is called once when another has it. The kernel frees the lock when
