@@ -40,6 +40,7 @@ const (
 	ReasonProtocol       Reason = "protocol"         // the server does not speak SSH, or shares no algorithm
 	ReasonLost           Reason = "lost"             // the connection broke
 	ReasonSSHConfig      Reason = "config"           // ssh_config, known_hosts or a key file cannot be used
+	ReasonProhibited     Reason = "prohibited"       // the SSH server does not allow forwarding
 	ReasonDaemon         Reason = "daemon"           // the machine can be reached, its hive daemon does not answer
 	ReasonConnecting     Reason = "connecting"       // the queen has not connected to the hive yet
 	ReasonOtherProgram   Reason = "other_program"    // the response is not one of rbee
@@ -137,7 +138,7 @@ func Reasons() []Reason { return slices.Clone(allReasons[:]) }
 var allReasons = [...]Reason{
 	ReasonFailed, ReasonCanceled, ReasonUsage, ReasonInvalidOperation, ReasonRemovedOperation, ReasonUnsupported, ReasonLocked, ReasonExists, ReasonNotFound,
 	ReasonResolve, ReasonRefused, ReasonTimeout, ReasonUnreachable, ReasonAuth, ReasonHostKeyUnknown, ReasonHostKeyChanged, ReasonProtocol, ReasonLost,
-	ReasonSSHConfig, ReasonDaemon, ReasonConnecting, ReasonOtherProgram, ReasonOtherVersion, ReasonStopping, ReasonBusy,
+	ReasonSSHConfig, ReasonProhibited, ReasonDaemon, ReasonConnecting, ReasonOtherProgram, ReasonOtherVersion, ReasonStopping, ReasonBusy,
 	ReasonConfigMissing, ReasonConfigInvalid, ReasonLockfileInvalid, ReasonNoHives, ReasonUnknownHive, ReasonUnknownWorker, ReasonUnknownRecipe,
 	ReasonInvalidRecipe, ReasonUnknownSSHHosts,
 	ReasonNotInstalled, ReasonDiskFull, ReasonPermissionDenied, ReasonReadOnly, ReasonPortInUse,
@@ -176,8 +177,6 @@ func ReasonOf(err error) Reason {
 		return ReasonPortInUse
 	case errors.Is(err, fs.ErrNotExist):
 		return ReasonNotFound
-	case errors.Is(err, fs.ErrExist):
-		return ReasonExists
 	default:
 		return ReasonFailed
 	}

@@ -104,7 +104,7 @@ func (f *Fleet) ended(m *member, r operations.HiveReport) {
 }
 
 func hiveError(h Hive, code operations.Code, err error) *operations.Error {
-	reason, subject := reasonOf(err)
+	reason, subject := ReasonOf(err)
 	switch {
 	case errors.Is(err, context.Canceled):
 		code, reason = operations.CodeCanceled, operations.ReasonCanceled

@@ -6,9 +6,10 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 )
 
-// reasonOf returns the reason and the subject of an error of this package or of a
-// host. It is the only place that maps the typed errors of this package to reasons.
-func reasonOf(err error) (operations.Reason, operations.Subject) {
+// ReasonOf returns the reason and the subject of an error of this package or of a
+// host; the subject may be empty. Typed errors of this package, such as [*UnfitError],
+// are mapped to reasons here and nowhere else.
+func ReasonOf(err error) (operations.Reason, operations.Subject) {
 	worker := operations.SubjectWorker.Named
 	var (
 		own       *operations.Error

@@ -181,7 +181,7 @@ func (h *Hive) engineFrom(ctx context.Context, typ, build string) (workers.Engin
 	case known:
 		e.Launch = *recipe.Launch(nil)
 	default:
-		return fail(operations.CodeFailed, "no recipe says how worker type %s is started: it was put there by hand", typ)
+		return fail(operations.CodeFailed, operations.ReasonUnknownRecipe, "no recipe says how worker type %s is started: it was put there by hand", typ)
 	}
 	return e, nil
 }

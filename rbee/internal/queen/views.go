@@ -99,7 +99,7 @@ func (l *link) look() (*door, *operations.HiveSnapshot, error) {
 			return d, s, nil
 		}
 	}
-	return nil, nil, &operations.Error{Code: operations.CodeUnreachable, Hive: l.hive.Alias, Message: "the hive went away just now"}
+	return nil, nil, &operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonLost, Subject: operations.SubjectHive.Named(l.hive.Alias), Hive: l.hive.Alias, Message: "the hive went away just now"}
 }
 
 // snapshot asks the hive once.
@@ -124,7 +124,7 @@ func (d *door) await(ctx context.Context, wanted func(*operations.HiveSnapshot) 
 		case cause != nil:
 			err = cause
 		}
-		return nil, d.explain(&operations.Error{Code: operations.CodeUnreachable, Reason: reasonDaemon, Message: "asking the hive: " + err.Error(), Err: err})
+		return nil, d.explain(&operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonDaemon, Message: "asking the hive: " + err.Error(), Err: err})
 	}
 	resp, err := d.watch(ctx)
 	if err != nil {
@@ -177,7 +177,7 @@ func readSnapshot(line []byte, alias string) (*operations.HiveSnapshot, error) {
 	}
 	s := new(operations.HiveSnapshot)
 	if err := json.Unmarshal(data, s); err != nil {
-		return nil, &operations.Error{Code: operations.CodeFailed, Hive: alias, Message: "what the hive says cannot be read: " + err.Error(), Err: err}
+		return nil, &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonOtherProgram, Subject: operations.SubjectHive.Named(alias), Hive: alias, Message: "what the hive says cannot be read: " + err.Error(), Err: err}
 	}
 	s.Machine.Alias = alias
 	for i := range s.Workers {
