@@ -24,6 +24,7 @@ const (
 	ReasonUnsupported      Reason = "unsupported"       // this rbee does not support the operation
 	ReasonLocked           Reason = "locked"            // another run holds the lock of the hive
 	ReasonExists           Reason = "exists"            // the file to write exists
+	ReasonNotBegun         Reason = "not_begun"         // another failure ended the run before this step
 	ReasonNotFound         Reason = "not_found"         // a file, URL path or job does not exist
 )
 
@@ -136,7 +137,7 @@ const (
 func Reasons() []Reason { return slices.Clone(allReasons[:]) }
 
 var allReasons = [...]Reason{
-	ReasonFailed, ReasonCanceled, ReasonUsage, ReasonInvalidOperation, ReasonRemovedOperation, ReasonUnsupported, ReasonLocked, ReasonExists, ReasonNotFound,
+	ReasonFailed, ReasonCanceled, ReasonUsage, ReasonInvalidOperation, ReasonRemovedOperation, ReasonUnsupported, ReasonLocked, ReasonExists, ReasonNotBegun, ReasonNotFound,
 	ReasonResolve, ReasonRefused, ReasonTimeout, ReasonUnreachable, ReasonAuth, ReasonHostKeyUnknown, ReasonHostKeyChanged, ReasonProtocol, ReasonLost,
 	ReasonSSHConfig, ReasonProhibited, ReasonDaemon, ReasonConnecting, ReasonOtherProgram, ReasonOtherVersion, ReasonStopping, ReasonBusy,
 	ReasonConfigMissing, ReasonConfigInvalid, ReasonLockfileInvalid, ReasonNoHives, ReasonUnknownHive, ReasonUnknownWorker, ReasonUnknownRecipe,

@@ -578,7 +578,7 @@ func settingsOnly(s operations.Step) bool {
 	return s.Action == operations.ActionUpdateHive && !carriesBinary(s)
 }
 
-var errNotBegun = errors.New("not begun")
+var errNotBegun = &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonNotBegun, Message: "not begun"}
 
 type failingReader struct{ err error }
 

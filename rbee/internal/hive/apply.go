@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/uv"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
@@ -91,7 +92,7 @@ func (s *session) do(ctx context.Context, req *wire.Request) *wire.Result {
 	result := &wire.Result{Errors: make([]string, len(req.Steps))}
 	notBegun := func(from int, why error) {
 		for i := from; i < len(req.Steps); i++ {
-			result.Fail(i, "not begun: "+why.Error(), why)
+			result.Fail(i, "not begun: "+why.Error(), &operations.Error{Reason: operations.ReasonNotBegun})
 		}
 	}
 	waited := false

@@ -73,13 +73,16 @@ var errEnding = errors.New("the worker is being ended")
 
 // askEach asks one worker after the other, until one has begun to answer.
 func (q *Queen) askEach(ctx context.Context, offers []offer, op operations.Infer, events operations.Handler) (r *operations.InferReport, err error) {
-	for i, o := range offers[:min(len(offers), maxInferTries)] {
+	offers = offers[:min(len(offers), maxInferTries)]
+	for i, o := range offers {
 		var final bool
 		r, final, err = q.askOne(ctx, o, op, i, events)
 		if err == nil || final || ctx.Err() != nil {
 			return r, err
 		}
-		tell(events, operations.Event{Type: operations.EventNote, Hive: o.door.hive.Alias, Message: err.Error()})
+		if i < len(offers)-1 { // the last error is returned
+			tell(events, operations.Event{Type: operations.EventNote, Hive: o.door.hive.Alias, Message: err.Error()})
+		}
 	}
 	return nil, err
 }

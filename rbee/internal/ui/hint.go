@@ -120,7 +120,7 @@ func Hint(e *operations.Error) string {
 	case operations.ReasonOriginRefused:
 		return "`rbee serve --origin URL` lets the pages of that address ask"
 
-	case operations.ReasonFailed, operations.ReasonUsage, operations.ReasonInvalidOperation, operations.ReasonRemovedOperation, operations.ReasonUnsupported,
+	case operations.ReasonFailed, operations.ReasonNotBegun, operations.ReasonUsage, operations.ReasonInvalidOperation, operations.ReasonRemovedOperation, operations.ReasonUnsupported,
 		operations.ReasonNotFound, operations.ReasonConfigInvalid, operations.ReasonInvalidRecipe, operations.ReasonUnknownSSHHosts,
 		operations.ReasonUnknownVersion, operations.ReasonUnfitMachine, operations.ReasonNoSolution, operations.ReasonNoBinary, operations.ReasonNoPreviousVersion,
 		operations.ReasonUnfitModel, operations.ReasonModelUnknown, operations.ReasonModelInvalid,

@@ -193,7 +193,7 @@ func TestMachinesCannotWriteToTheTerminal(t *testing.T) {
 
 func TestFailureAndJSONError(t *testing.T) {
 	t.Parallel()
-	e := &operations.Error{Code: operations.CodeNotFound, Message: "there is no config", Err: fs.ErrNotExist, Problems: []operations.Problem{{File: "f", Line: 1, Message: "bad"}}}
+	e := &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonConfigMissing, Message: "there is no config", Err: fs.ErrNotExist, Problems: []operations.Problem{{File: "f", Line: 1, Message: "bad"}}}
 	var b strings.Builder
 	if err := Failure(&b, Style{}, e, ""); err != nil {
 		t.Fatal(err)
