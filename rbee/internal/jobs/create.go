@@ -185,7 +185,7 @@ func (s *Server) admit(a *asked) (*job, *refusal) {
 	case s.closed:
 		return nil, refusef(http.StatusServiceUnavailable, operations.CodeFailed, operations.ReasonStopping, "rbee there is ending and takes no new jobs")
 	case a.key != "" && a.age > 0 && time.Now().Add(-a.age).Before(s.since):
-		return nil, refusef(http.StatusConflict, operations.CodeFailed, operations.ReasonLost,
+		return nil, refusef(http.StatusConflict, operations.CodeFailed, operations.ReasonFailed,
 			"the connection was lost while the operation was sent, and rbee there cannot tell whether it was begun: look before it is asked for again")
 	case s.running >= s.opts.MaxRunning:
 		return nil, refusef(http.StatusTooManyRequests, operations.CodeFailed, operations.ReasonBusy, "%d jobs run there already, which is the most", s.running)

@@ -95,7 +95,7 @@ func (l *link) stay(ctx context.Context) error {
 		start := time.Now()
 		err := l.listen(ctx, host)
 		l.set(func() { l.door = nil })
-		if e := (*operations.Error)(nil); ctx.Err() != nil || errors.As(err, &e) && e.Code == operations.CodeUnreachable && e.Reason != operations.ReasonDaemon {
+		if e := (*operations.Error)(nil); ctx.Err() != nil || errors.As(err, &e) && e.Code == operations.CodeUnreachable && e.Reason != operations.ReasonDaemon && e.Reason != operations.ReasonOtherVersion {
 			return err
 		}
 		l.lost(err)
@@ -141,7 +141,7 @@ func (l *link) watch(ctx context.Context, cancel context.CancelCauseFunc, d *doo
 		if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
 			err = cause
 		}
-		return d.explain(&operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonDaemon, Message: "listening to the hive: " + err.Error(), Err: err})
+		return d.explain(&operations.Error{Code: operations.CodeUnreachable, Reason: silentReason(err), Message: "listening to the hive: " + err.Error(), Err: err})
 	}
 	resp, err := d.watch(ctx)
 	if err != nil {
