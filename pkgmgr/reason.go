@@ -4,24 +4,29 @@ import (
 	"errors"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/artifact"
+	"github.com/rbee-keeper/rbee/pkgmgr/catalog"
+	"github.com/rbee-keeper/rbee/pkgmgr/internal/resolve"
+	"github.com/rbee-keeper/rbee/pkgmgr/lockfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/plan"
 )
 
 // ReasonOf returns the reason and the subject of an error of this package or of a
-// host; the subject may be empty. Typed errors of this package, such as [*UnfitError],
+// host; the subject may be empty. Typed errors of this package, such as [*catalog.UnfitError],
 // are mapped to reasons here and nowhere else.
 func ReasonOf(err error) (operations.Reason, operations.Subject) {
 	worker := operations.SubjectWorker.Named
 	var (
 		own       *operations.Error
-		noSources *NoSourcesError
-		unknown   *UnknownVersionError
-		platform  *NoPlatformError
-		unfit     *UnfitError
-		glibc     *GlibcError
-		solution  *NoSolutionError
-		binary    *NoBinaryError
-		release   *noReleaseError
-		lookup    *LookupError
+		noSources *catalog.NoSourcesError
+		unknown   *catalog.UnknownVersionError
+		platform  *catalog.NoPlatformError
+		unfit     *catalog.UnfitError
+		glibc     *lockfile.GlibcError
+		solution  *resolve.NoSolutionError
+		binary    *artifact.NoBinaryError
+		release   *resolve.NoReleaseError
+		lookup    *plan.LookupError
 	)
 	switch {
 	case errors.As(err, &own):
@@ -42,10 +47,8 @@ func ReasonOf(err error) (operations.Reason, operations.Subject) {
 		return operations.ReasonNoBinary, operations.Subject{}
 	case errors.As(err, &release):
 		return operations.ReasonUnknownVersion, operations.Subject{}
-	case errors.Is(err, ErrNotLocked), errors.Is(err, ErrRecipeChanged):
+	case errors.Is(err, plan.ErrNotLocked), errors.Is(err, plan.ErrRecipeChanged):
 		return operations.ReasonNotLocked, operations.Subject{}
-	case errors.Is(err, errOther):
-		return operations.ReasonChecksum, operations.Subject{}
 	case errors.As(err, &lookup) && operations.ReasonOf(err) == operations.ReasonFailed:
 		return operations.ReasonLookup, operations.Subject{}
 	default:

@@ -4,6 +4,7 @@ import (
 	"cmp"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
 // Hint says what a person can do about an error, in one line. It is empty where
@@ -98,9 +99,9 @@ func Hint(e *operations.Error) string {
 		return "`rbee spawn-worker" + hive + " --worker comfyui --model " + cmp.Or(e.Subject.Name, "MODEL") + "` starts one"
 
 	case operations.ReasonNoRoom, operations.ReasonTooLarge:
-		return "`rbee hive-capabilities" + prefixed(" ", e.Hive) + "` shows what holds the memory: stop a worker, or use more devices or a smaller --context"
+		return "`rbee hive-capabilities" + format.Prefixed(" ", e.Hive) + "` shows what holds the memory: stop a worker, or use more devices or a smaller --context"
 	case operations.ReasonDeviceNotFound, operations.ReasonDeviceAmbiguous, operations.ReasonDeviceUnusable:
-		return "`rbee hive-capabilities" + prefixed(" ", e.Hive) + "` shows the devices there are"
+		return "`rbee hive-capabilities" + format.Prefixed(" ", e.Hive) + "` shows the devices there are"
 
 	case operations.ReasonModelNotFound:
 		return "`rbee download-model " + cmp.Or(e.Subject.Name, "MODEL") + hive + "` fetches it"

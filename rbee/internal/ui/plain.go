@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
 // Progress draws the events of one operation. Handle is an [operations.Handler].
@@ -83,7 +84,7 @@ func (p *Plain) line(e operations.Event) string {
 		case e.Error != nil:
 			return ""
 		case e.Phase == operations.PhaseWaiting || p.Verbose:
-			return string(e.Phase) + prefixed(": ", e.Message)
+			return string(e.Phase) + format.Prefixed(": ", e.Message)
 		}
 	case operations.EventStep:
 		delete(p.steps, e.Hive)
@@ -105,7 +106,7 @@ func (p *Plain) line(e operations.Event) string {
 		switch {
 		case e.Worker == nil:
 		case e.Worker.State != operations.WorkerFailed:
-			return e.Worker.ID + ": " + string(e.Worker.State) + prefixed(": ", e.Worker.Problem)
+			return e.Worker.ID + ": " + string(e.Worker.State) + format.Prefixed(": ", e.Worker.Problem)
 		case p.Verbose:
 			return e.Worker.ID + ": " + string(e.Worker.State)
 		}
@@ -139,7 +140,7 @@ func (p *Plain) progress(e operations.Event) string {
 	}
 	m.told, m.tenths = e.Time, tenths
 	parts := append([]string{moved(e.Bytes, e.Total)}, m.meter.parts(e.Time, e.Total)...)
-	return strings.Join(parts, ", ") + prefixed(": ", e.Message)
+	return strings.Join(parts, ", ") + format.Prefixed(": ", e.Message)
 }
 
 func stepLine(e operations.Event, verbose bool) string {
