@@ -23,6 +23,7 @@ const (
 	ReasonRemovedOperation Reason = "removed_operation" // the message names the replacement
 	ReasonUnsupported      Reason = "unsupported"       // this rbee does not support the operation
 	ReasonLocked           Reason = "locked"            // another run holds the lock of the hive
+	ReasonStateChanged     Reason = "state_changed"     // the hive changed since the plan was made
 	ReasonExists           Reason = "exists"            // the file to write exists
 	ReasonNotBegun         Reason = "not_begun"         // another failure ended the run before this step
 	ReasonNotFound         Reason = "not_found"         // a file, URL path or job does not exist
@@ -137,7 +138,7 @@ const (
 func Reasons() []Reason { return slices.Clone(allReasons[:]) }
 
 var allReasons = [...]Reason{
-	ReasonFailed, ReasonCanceled, ReasonUsage, ReasonInvalidOperation, ReasonRemovedOperation, ReasonUnsupported, ReasonLocked, ReasonExists, ReasonNotBegun, ReasonNotFound,
+	ReasonFailed, ReasonCanceled, ReasonUsage, ReasonInvalidOperation, ReasonRemovedOperation, ReasonUnsupported, ReasonLocked, ReasonStateChanged, ReasonExists, ReasonNotBegun, ReasonNotFound,
 	ReasonResolve, ReasonRefused, ReasonTimeout, ReasonUnreachable, ReasonAuth, ReasonHostKeyUnknown, ReasonHostKeyChanged, ReasonProtocol, ReasonLost,
 	ReasonSSHConfig, ReasonProhibited, ReasonDaemon, ReasonConnecting, ReasonOtherProgram, ReasonOtherVersion, ReasonStopping, ReasonBusy,
 	ReasonConfigMissing, ReasonConfigInvalid, ReasonLockfileInvalid, ReasonNoHives, ReasonUnknownHive, ReasonUnknownWorker, ReasonUnknownRecipe,

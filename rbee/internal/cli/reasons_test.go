@@ -34,6 +34,8 @@ func TestReasons(t *testing.T) {
 			"", 1},
 		{operations.Error{Code: operations.CodeLocked, Reason: operations.ReasonLocked, Subject: operations.SubjectHive.Named("gpu-1"), Hive: "gpu-1", Message: "another run works on it: locked by me@laptop, pid 7"},
 			"wait until the other run is done, or wait longer with --lock-wait 5m", 5},
+		{operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonStateChanged, Subject: operations.SubjectHive.Named("gpu-1"), Hive: "gpu-1", Message: "the hive changed since the plan was made"},
+			"make the plan again: `rbee sync --dry-run` shows what it is now", 1},
 		{operations.Error{Code: operations.CodeBadOperation, Reason: operations.ReasonExists, Subject: operations.SubjectFile.Named("hives.conf"), Message: "hives.conf exists already, and is only overwritten with force"},
 			"--force overwrites it", 64},
 		{operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonNotBegun, Subject: operations.SubjectHive.Named("gpu-1"), Hive: "gpu-1", Message: "not begun"},

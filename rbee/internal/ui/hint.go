@@ -40,6 +40,8 @@ func Hint(e *operations.Error) string {
 		return "run the same command again to go on: what is done stays done"
 	case operations.ReasonLocked:
 		return "wait until the other run is done, or wait longer with --lock-wait 5m"
+	case operations.ReasonStateChanged:
+		return "make the plan again: `rbee sync --dry-run` shows what it is now"
 	case operations.ReasonExists:
 		return "--force overwrites it"
 
