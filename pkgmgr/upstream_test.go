@@ -213,7 +213,7 @@ func otherHost(output string) bool {
 }
 
 // planOne plans a worker on one machine.
-func planOne(t *testing.T, origins pkgmgr.Origins, lock *lockfile.Lock, worker config.Worker, state wire.State) operations.Plan {
+func planOne(t *testing.T, origins pkgmgr.Origins, lock *lockfile.Lock, worker config.Worker, state wire.State) *plan.Plan {
 	t.Helper()
 	config := &config.Config{Hives: []config.Hive{{Alias: "m", Hostname: "m", HivePort: 8600, Workers: []config.Worker{worker}, AutoStart: true}}}
 	cache, err := os.UserCacheDir() // uv's own cache saves minutes

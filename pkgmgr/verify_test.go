@@ -112,7 +112,7 @@ func TestCPUOnGPUMachineIsAWarning(t *testing.T) {
 		t.Errorf("sync: %s, %s, want success", r.Status, r.Outcome())
 	}
 	all := []string{"cpu-1", "gpu-1", "gpu-2"}
-	if err := record.SetWarnings(all, "/one", f.Warnings()); err != nil {
+	if err := record.SetWarnings(all, "/one", f.Warnings(changes)); err != nil {
 		t.Fatal(err)
 	}
 	f = open()
