@@ -433,14 +433,6 @@ func Digest(steps []InstallStep, entry string) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// EarlierDigest is the digest that a machine whose rbee is from before [Digest]
-// told entry, format and strip of a single archive has on record; empty where
-// none is other than today's.
-func EarlierDigest(steps []InstallStep) string {
-	sum, _ := single(steps, StepArchive)
-	return sum
-}
-
 // single is the SHA-256 of the one artefact that an install of one step of a kind
 // puts into the payload itself.
 func single(steps []InstallStep, kind StepKind) (sum string, ok bool) {
@@ -575,7 +567,8 @@ type StepNote struct {
 	Index int    `json:"index"`
 	Done  bool   `json:"done,omitempty"`
 	Error string `json:"error,omitempty"`
-	Note  string `json:"note,omitempty"` // what was found or done, for a person
+	Cause *Cause `json:"cause,omitempty"` // of Error
+	Note  string `json:"note,omitempty"`  // what was found or done, for a person
 }
 
 // Need asks for an artefact of the step with this index.
@@ -594,11 +587,17 @@ type Result struct {
 	// index of the step; nil if no step has one.
 	Details map[int]string `json:"details,omitempty"`
 
+	// Causes classifies Errors, by the index of the step; nil if no step failed.
+	Causes map[int]Cause `json:"causes,omitempty"`
+
 	// Locked is set when the lock was not had in time; no step was begun then.
 	Locked *Waiting `json:"locked,omitempty"`
 
 	// Error says why the request as a whole could not be done.
 	Error string `json:"error,omitempty"`
+
+	// Cause classifies Error.
+	Cause *Cause `json:"cause,omitempty"`
 
 	// State is the machine afterwards; nil after ActionRemoveSelf.
 	State *State `json:"state,omitempty"`

@@ -7,9 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"sync"
 	"time"
+
+	"github.com/cenkalti/backoff/v5"
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
@@ -45,7 +46,8 @@ func newLink(r *registry, h config.Hive) *link { return &link{registry: r, hive:
 
 // run keeps the link until ctx ends.
 func (l *link) run(ctx context.Context) {
-	for pause := firstPause; ; pause = min(2*pause, longestPause) {
+	pauses := newPauses()
+	for {
 		start := time.Now()
 		err := l.stay(ctx)
 		if ctx.Err() != nil {
@@ -53,9 +55,9 @@ func (l *link) run(ctx context.Context) {
 		}
 		l.lost(err)
 		if time.Since(start) > steadyAfter {
-			pause = firstPause
+			pauses.Reset()
 		}
-		if !sleep(ctx, pause) {
+		if !sleep(ctx, pauses.NextBackOff()) {
 			return
 		}
 	}
@@ -92,18 +94,19 @@ func (l *link) stay(ctx context.Context) error {
 		l.set(func() { l.host, l.door = nil, nil })
 		held.drop()
 	}()
-	for pause := firstPause; ; pause = min(2*pause, longestPause) {
+	pauses := newPauses()
+	for {
 		start := time.Now()
 		err := l.listen(ctx, host)
 		l.set(func() { l.door = nil })
-		if e := (*operations.Error)(nil); ctx.Err() != nil || errors.As(err, &e) && e.Code == operations.CodeUnreachable && e.Reason != reasonDaemon {
+		if e := (*operations.Error)(nil); ctx.Err() != nil || errors.As(err, &e) && e.Code == operations.CodeUnreachable && e.Reason != operations.ReasonDaemon && e.Reason != operations.ReasonOtherVersion {
 			return err
 		}
 		l.lost(err)
 		if time.Since(start) > steadyAfter {
-			pause = firstPause
+			pauses.Reset()
 		}
-		if !sleep(ctx, pause) {
+		if !sleep(ctx, pauses.NextBackOff()) {
 			return ctx.Err()
 		}
 	}
@@ -123,11 +126,16 @@ func (l *link) listen(ctx context.Context, host pkgmgr.Host) error {
 	return l.watch(ctx, cancel, d)
 }
 
-// sleep waits for between half and one and a half of a time, so that not all who
-// wait come at once. It is false if ctx ended.
+// newPauses returns the pauses between tries. They are random, so that not all who wait
+// come at once.
+func newPauses() *backoff.ExponentialBackOff {
+	return &backoff.ExponentialBackOff{InitialInterval: firstPause, RandomizationFactor: 0.5, Multiplier: 2, MaxInterval: longestPause}
+}
+
+// sleep waits. It is false if ctx ended.
 func sleep(ctx context.Context, d time.Duration) bool {
 	select {
-	case <-time.After(d/2 + rand.N(d)): //nolint:gosec // no secret
+	case <-time.After(d):
 		return true
 	case <-ctx.Done():
 		return false
@@ -142,7 +150,7 @@ func (l *link) watch(ctx context.Context, cancel context.CancelCauseFunc, d *doo
 		if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
 			err = cause
 		}
-		return d.explain(&operations.Error{Code: operations.CodeUnreachable, Reason: reasonDaemon, Message: "listening to the hive: " + err.Error(), Err: err})
+		return d.explain(&operations.Error{Code: operations.CodeUnreachable, Reason: silentReason(err), Message: "listening to the hive: " + err.Error(), Err: err})
 	}
 	resp, err := d.watch(ctx)
 	if err != nil {
@@ -261,7 +269,7 @@ func (l *link) trouble() *operations.Error {
 	if l.problem != nil {
 		return l.problem
 	}
-	return &operations.Error{Code: operations.CodeUnreachable, Hive: l.hive.Alias, Message: "the hive has not been heard yet"}
+	return &operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonConnecting, Subject: operations.SubjectHive.Named(l.hive.Alias), Hive: l.hive.Alias, Message: "the hive has not been heard yet"}
 }
 
 // view is what is known of the hive at a time.
