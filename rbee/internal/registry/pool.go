@@ -64,6 +64,7 @@ type Pool struct {
 
 	mu          sync.Mutex
 	connections map[string]*Connection // by alias
+	sorted      []*Connection          // the same, never changed in place
 	read        bool                   // the config was read, or could not be
 	problem     string                 // of the config
 	changed     chan struct{}          // closed when something changes, and made anew
@@ -221,6 +222,10 @@ func (r *Pool) follow(ctx context.Context, running *sync.WaitGroup) {
 		l.stop = cancel
 		running.Go(func() { l.run(ctx) })
 	}
+	r.sorted = make([]*Connection, 0, len(r.connections))
+	for _, alias := range slices.Sorted(maps.Keys(r.connections)) {
+		r.sorted = append(r.sorted, r.connections[alias])
+	}
 	r.wake()
 }
 
@@ -244,15 +249,11 @@ func (r *Pool) Changed() <-chan struct{} {
 	return r.changed
 }
 
-// Connections are the links, sorted by alias.
+// Connections are the links, sorted by alias. The slice must not be changed.
 func (r *Pool) Connections() []*Connection {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	list := make([]*Connection, 0, len(r.connections))
-	for _, alias := range slices.Sorted(maps.Keys(r.connections)) {
-		list = append(list, r.connections[alias])
-	}
-	return list
+	return r.sorted
 }
 
 // Find is the link to a machine, if there is one; by its alias or, for a hive of

@@ -137,7 +137,7 @@ func Schedule(r Request, hives []Hive, u Usage) Decision {
 		serves := Serves(h.Reported.Models, r.Model)
 		for j := range h.Reported.Workers {
 			w := &h.Reported.Workers[j]
-			if reject(r, w, serves, u) != accepted {
+			if reject(&r, w, serves, u) != accepted {
 				continue
 			}
 			if h.Link == operations.LinkOffline { // (9)
@@ -182,7 +182,7 @@ const (
 )
 
 // reject returns the first of the rules 1 to 8 that rejects a worker.
-func reject(r Request, w *operations.WorkerProcess, serves func(*operations.WorkerProcess) bool, u Usage) rejection {
+func reject(r *Request, w *operations.WorkerProcess, serves func(*operations.WorkerProcess) bool, u Usage) rejection {
 	asked := serves(w)
 	switch {
 	case r.WorkerID != "" && w.ID != r.WorkerID && !strings.HasPrefix(w.ID, r.WorkerID):
@@ -213,7 +213,7 @@ func Explain(r Request, h Hive, u Usage) string {
 	serves := Serves(h.Reported.Models, r.Model)
 	for i := range h.Reported.Workers {
 		w := &h.Reported.Workers[i]
-		switch reject(r, w, serves, u) {
+		switch reject(&r, w, serves, u) {
 		case accepted:
 			return ""
 		case otherWorker:
