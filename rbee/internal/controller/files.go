@@ -5,6 +5,10 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/artifact"
+	"github.com/rbee-keeper/rbee/pkgmgr/catalog"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
+	"github.com/rbee-keeper/rbee/pkgmgr/lockfile"
 )
 
 // Files are rbee's files on this machine: configs, the user's own recipes, locks, and
@@ -12,7 +16,7 @@ import (
 type Files struct {
 	Paths    Paths
 	record   pkgmgr.Record
-	binaries *pkgmgr.Binaries
+	binaries *artifact.Binaries
 }
 
 // NewFiles returns the files at the paths of options. It reads nothing yet.
@@ -22,7 +26,7 @@ func NewFiles(o Options) (*Files, error) {
 	}
 	return &Files{
 		Paths: o.Paths, record: pkgmgr.Record{Path: o.Paths.Record()},
-		binaries: &pkgmgr.Binaries{
+		binaries: &artifact.Binaries{
 			Self: o.Self, Version: o.Version, Dir: o.Binaries, Cache: o.Paths.BinaryCache(), ReleaseURL: o.ReleaseURL,
 		},
 	}, nil
@@ -30,16 +34,16 @@ func NewFiles(o Options) (*Files, error) {
 
 // desired is the config and all that belongs to it.
 type desired struct {
-	config  *pkgmgr.Config
+	config  *config.Config
 	path    string // absolute
-	catalog *pkgmgr.Catalog
-	lock    *pkgmgr.Lock
-	extra   []pkgmgr.Hive
+	catalog *catalog.Catalog
+	lock    *lockfile.Lock
+	extra   []config.Hive
 
 	// bundle is where all that is installed is taken from, binaries the rbee for
 	// machines; nil for the usual ways.
-	bundle   *pkgmgr.Bundle
-	binaries pkgmgr.BinarySource
+	bundle   *artifact.Bundle
+	binaries artifact.BinarySource
 }
 
 // load reads the config, the recipes, the lock and the record.
@@ -48,7 +52,7 @@ func (f *Files) load(configPath string) (*desired, error) {
 	if err != nil {
 		return nil, err
 	}
-	config, err := pkgmgr.Load(path)
+	config, err := config.Load(path)
 	if err != nil {
 		return nil, err
 	}
@@ -65,11 +69,11 @@ func (f *Files) loadIfThere(configPath string) (*desired, error) {
 	if err != nil {
 		return nil, err
 	}
-	return f.withCatalog(&pkgmgr.Config{Path: path}, path)
+	return f.withCatalog(&config.Config{Path: path}, path)
 }
 
-func (f *Files) withCatalog(config *pkgmgr.Config, path string) (*desired, error) {
-	catalog, err := pkgmgr.LoadCatalog(f.Paths.Recipes())
+func (f *Files) withCatalog(config *config.Config, path string) (*desired, error) {
+	catalog, err := catalog.Load(f.Paths.Recipes())
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +81,7 @@ func (f *Files) withCatalog(config *pkgmgr.Config, path string) (*desired, error
 	if err != nil {
 		return nil, err
 	}
-	lock, err := pkgmgr.LoadLock(pkgmgr.LockPath(path))
+	lock, err := lockfile.Load(lockfile.Path(path))
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +89,7 @@ func (f *Files) withCatalog(config *pkgmgr.Config, path string) (*desired, error
 }
 
 // Hives are those that a target names: one, or all of the config.
-func (f *Files) Hives(t operations.Target) ([]pkgmgr.Hive, error) {
+func (f *Files) Hives(t operations.Target) ([]config.Hive, error) {
 	d, err := f.load(t.ConfigPath)
 	if err != nil {
 		return nil, err
@@ -95,7 +99,7 @@ func (f *Files) Hives(t operations.Target) ([]pkgmgr.Hive, error) {
 	}
 	for _, h := range d.extra {
 		if h.Alias == t.HiveID {
-			return []pkgmgr.Hive{h}, nil
+			return []config.Hive{h}, nil
 		}
 	}
 	return d.config.Select([]string{t.HiveID}, nil)

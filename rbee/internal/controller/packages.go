@@ -11,6 +11,9 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
+	"github.com/rbee-keeper/rbee/pkgmgr/lockfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/plan"
 )
 
 func (q *Controller) sync(ctx context.Context, op operations.PackageSync, events operations.Handler) (*operations.SyncReport, error) {
@@ -35,10 +38,10 @@ func (q *Controller) sync(ctx context.Context, op operations.PackageSync, events
 	}
 	defer fleet.Close()
 	fleet.Read(ctx, pkgmgr.ReadOptions{Devices: fleet.NeedsDevices()})
-	plan := fleet.Plan(ctx, pkgmgr.PlanOptions{
+	plan := fleet.Plan(ctx, plan.Options{
 		Fetch: true, RemoveExtra: op.RemoveExtra, Force: op.Force, Upgrade: op.Upgrade, UpgradeTypes: op.UpgradeWorkers,
 	})
-	events.Send(operations.Event{Type: operations.EventPlan, Plan: &plan})
+	events.Send(operations.Event{Type: operations.EventPlan, Plan: &plan.Plan})
 	for _, u := range plan.Upgrades {
 		events.Send(operations.Event{Type: operations.EventNote, Message: fmt.Sprintf("%s (%s): %s -> %s", u.Worker, u.Requested, u.From, u.To)})
 	}
@@ -51,7 +54,7 @@ func (q *Controller) sync(ctx context.Context, op operations.PackageSync, events
 	}
 	reports := fleet.Apply(ctx, plan, pkgmgr.ApplyOptions{Force: op.Force, LockWait: lockWait(op.LockWaitSeconds)})
 	// Once more: what an upgrade has moved is held no longer.
-	if err := errors.Join(d.lock.Save(), q.remember(d, fleet.States(), reports), q.noteWarnings(d, fleet)); err != nil {
+	if err := errors.Join(d.lock.Save(), q.remember(d, fleet.States(), reports), q.noteWarnings(d, fleet, plan)); err != nil {
 		return nil, err
 	}
 	return fleet.SyncReport(plan, reports, time.Since(start)), nil
@@ -74,7 +77,7 @@ func knownTypes(d *desired, types []string) error {
 }
 
 // remember brings the record to what the machines are now known to be.
-func (q *Controller) remember(d *desired, states []pkgmgr.HiveState, reports []operations.HiveReport) error {
+func (q *Controller) remember(d *desired, states []plan.HiveState, reports []operations.HiveReport) error {
 	results := map[string]operations.HiveResult{}
 	for _, r := range reports {
 		results[r.Alias] = r.Status
@@ -83,7 +86,7 @@ func (q *Controller) remember(d *desired, states []pkgmgr.HiveState, reports []o
 	if err != nil {
 		return err
 	}
-	var installed, removed []pkgmgr.Hive
+	var installed, removed []config.Hive
 	for _, s := range states {
 		switch {
 		case s.State == nil:
@@ -100,17 +103,17 @@ func (q *Controller) remember(d *desired, states []pkgmgr.HiveState, reports []o
 
 // noteWarnings stores the warnings about the hives that a fleet has read, for
 // list-hives, which reads no machine.
-func (q *Controller) noteWarnings(d *desired, fleet *pkgmgr.Fleet) error {
+func (q *Controller) noteWarnings(d *desired, fleet *pkgmgr.Fleet, p *plan.Plan) error {
 	var read []string
 	for _, s := range fleet.States() {
 		if s.State != nil {
 			read = append(read, s.Hive.Alias)
 		}
 	}
-	return q.files.record.SetWarnings(read, d.path, fleet.Warnings())
+	return q.files.record.SetWarnings(read, d.path, fleet.Warnings(p))
 }
 
-func onRecord(entries []pkgmgr.RecordEntry, h pkgmgr.Hive, configPath string) bool {
+func onRecord(entries []pkgmgr.RecordEntry, h config.Hive, configPath string) bool {
 	for _, e := range entries {
 		if e.Alias == h.Alias && e.Hive().Address() == h.Address() && e.Config == configPath && e.HivePort == h.HivePort {
 			return true
@@ -134,8 +137,8 @@ func (q *Controller) status(ctx context.Context, op operations.PackageStatus, ev
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	plan := fleet.Plan(ctx, pkgmgr.PlanOptions{})
-	if err := q.noteWarnings(d, fleet); err != nil {
+	plan := fleet.Plan(ctx, plan.Options{})
+	if err := q.noteWarnings(d, fleet, plan); err != nil {
 		return nil, err
 	}
 	return fleet.StatusReport(plan, op.Verbose, time.Since(start)), nil
@@ -191,7 +194,7 @@ func (q *Controller) uninstall(ctx context.Context, op operations.PackageUninsta
 	fleet.Read(ctx, pkgmgr.ReadOptions{})
 	before := workerCounts(fleet.States())
 	plan := fleet.UninstallPlan()
-	events.Send(operations.Event{Type: operations.EventPlan, Plan: &plan})
+	events.Send(operations.Event{Type: operations.EventPlan, Plan: &plan.Plan})
 	r := &operations.UninstallReport{
 		Status: operations.StatusSuccess,
 		Hives:  fleet.Apply(ctx, plan, pkgmgr.ApplyOptions{LockWait: lockWait(op.LockWaitSeconds)}),
@@ -230,7 +233,7 @@ func (q *Controller) uninstall(ctx context.Context, op operations.PackageUninsta
 	return r, nil
 }
 
-func workerCounts(states []pkgmgr.HiveState) map[string]int {
+func workerCounts(states []plan.HiveState) map[string]int {
 	counts := map[string]int{}
 	for _, s := range states {
 		if s.State != nil {
@@ -249,7 +252,7 @@ func (q *Controller) purge(configPath string) (purged []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	all := []string{configPath, pkgmgr.LockPath(configPath), pkgmgr.LockPath(configPath) + ".lock"}
+	all := []string{configPath, lockfile.Path(configPath), lockfile.Path(configPath) + ".lock"}
 	if len(others) == 0 {
 		all = append(all, paths.Recipes(), paths.Record(), paths.Record()+".lock", paths.CacheDir)
 	}

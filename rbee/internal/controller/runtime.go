@@ -11,7 +11,7 @@ import (
 	"github.com/sourcegraph/conc/pool"
 
 	"github.com/rbee-keeper/rbee/operations"
-	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/rbee/internal/registry"
 )
 
@@ -91,7 +91,7 @@ func each[R operations.Report](
 	if err != nil {
 		return nil, nil, err
 	}
-	hives = slices.SortedFunc(slices.Values(hives), func(a, b pkgmgr.Hive) int { return cmp.Compare(a.Alias, b.Alias) })
+	hives = slices.SortedFunc(slices.Values(hives), func(a, b config.Hive) int { return cmp.Compare(a.Alias, b.Alias) })
 	answers, errs := make([]operations.Report, len(hives)), make([]error, len(hives))
 	p := pool.New().WithMaxGoroutines(registry.MaxParallel)
 	for i, h := range hives {

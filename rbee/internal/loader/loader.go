@@ -14,7 +14,8 @@ import (
 	"strings"
 
 	"github.com/rbee-keeper/rbee/operations"
-	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/catalog"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/rbee/internal/registry"
 	"github.com/rbee-keeper/rbee/rbee/internal/scheduler"
 )
@@ -42,7 +43,7 @@ func (f *Found) Close() {
 }
 
 // Hives returns the hives that a target names.
-type Hives func(operations.Target) ([]pkgmgr.Hive, error)
+type Hives func(operations.Target) ([]config.Hive, error)
 
 // Finder finds the workers that can answer an operation.
 type Finder struct {
@@ -115,7 +116,7 @@ func hives(list []registry.Snapshot) []scheduler.Hive {
 	return hives
 }
 
-func schedulerHive(h pkgmgr.Hive, link operations.Link, s *operations.HiveSnapshot) scheduler.Hive {
+func schedulerHive(h config.Hive, link operations.Link, s *operations.HiveSnapshot) scheduler.Hive {
 	types := make([]string, len(h.Workers))
 	for i, w := range h.Workers {
 		types[i] = w.Type
@@ -129,7 +130,7 @@ func request(op operations.Infer) scheduler.Request {
 	_, _ = io.WriteString(h, op.System+"\x00"+op.Prompt[:min(len(op.Prompt), likeBytes)]) // into memory
 	r := scheduler.Request{Model: op.Model, WorkerID: op.WorkerID, Device: op.Device, Affinity: h.Sum64()}
 	if op.Workflow != nil {
-		r.API = pkgmgr.APIComfyUI
+		r.API = catalog.APIComfyUI
 	}
 	return r
 }

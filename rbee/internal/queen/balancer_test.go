@@ -5,8 +5,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/operations"
-	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/catalog"
 	"github.com/rbee-keeper/rbee/rbee/internal/gateway"
 )
 
@@ -15,7 +16,7 @@ func (h *playedHive) withDevice(free uint64, workers ...operations.WorkerProcess
 	for i := range workers {
 		workers[i].State, workers[i].Devices = operations.WorkerReady, []operations.WorkerDevice{{UUID: "g"}}
 	}
-	h.workers, h.machine.Devices = workers, []operations.Device{{UUID: "g", MemoryFree: &free}}
+	h.workers, h.machine.Devices = workers, []gpu.Device{{UUID: "g", MemoryFree: &free}}
 	return h
 }
 
@@ -24,7 +25,7 @@ func (h *playedHive) withDevice(free uint64, workers ...operations.WorkerProcess
 func TestPick(t *testing.T) {
 	t.Parallel()
 	small := newPlayedHive(t, "small").withDevice(1<<30, operations.WorkerProcess{ID: "w1", Model: "m"}, operations.WorkerProcess{ID: "x", Model: "other"})
-	large := newPlayedHive(t, "large").withDevice(9<<30, operations.WorkerProcess{ID: "w2", Model: "m"}, operations.WorkerProcess{ID: "pictures", Model: "m", API: pkgmgr.APIComfyUI})
+	large := newPlayedHive(t, "large").withDevice(9<<30, operations.WorkerProcess{ID: "w2", Model: "m"}, operations.WorkerProcess{ID: "pictures", Model: "m", API: catalog.APIComfyUI})
 	q, _ := playedFleet(t, small, large)
 	f := q.balancer
 	take := func(wish gateway.Wish) *gateway.Lease {
@@ -52,7 +53,7 @@ func TestPick(t *testing.T) {
 	one.Done(nil)
 	two.Done(nil)
 	free := uint64(1 << 30)
-	large.change(func() { large.machine.Devices = []operations.Device{{UUID: "g", MemoryFree: &free}} })
+	large.change(func() { large.machine.Devices = []gpu.Device{{UUID: "g", MemoryFree: &free}} })
 	q.until(t, func() bool {
 		return *q.connection("large").View(time.Now()).Snapshot.Machine.Devices[0].MemoryFree == free
 	})

@@ -21,6 +21,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/rbee/internal/controller"
 	"github.com/rbee-keeper/rbee/rbee/internal/gateway"
 	"github.com/rbee-keeper/rbee/rbee/internal/jobs"
@@ -271,7 +272,7 @@ func playedFleetWith(t testing.TB, o Options, hives ...*playedHive) (q *queen, s
 		t.Fatal(err)
 	}
 	o.Log, o.answerTimeout = slog.New(slog.DiscardHandler), 300*time.Millisecond
-	o.dial = func(_ context.Context, h pkgmgr.Hive) (pkgmgr.Host, error) { return byAlias[h.Alias].dial() }
+	o.dial = func(_ context.Context, h config.Hive) (pkgmgr.Host, error) { return byAlias[h.Alias].dial() }
 	background, cancel := context.WithCancel(context.Background())
 	q, err := newQueen(background, controller.Options{Version: "1", Paths: paths}, o)
 	if err != nil {

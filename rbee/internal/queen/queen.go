@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
-	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/rbee/internal/controller"
 	"github.com/rbee-keeper/rbee/rbee/internal/gateway"
 	"github.com/rbee-keeper/rbee/rbee/internal/loader"
@@ -61,7 +61,7 @@ func newQueen(background context.Context, c controller.Options, o Options) (*que
 	q.traffic = stats.New(o.Log)
 	q.pool = registry.NewPool(background, registry.PoolOptions{
 		Config: q.configPath, Dial: o.dial, OnReport: q.traffic.Record, Timeout: o.answerTimeout, StaleAfter: o.staleAfter, Log: o.Log,
-		Hives: func() ([]pkgmgr.Hive, error) { return files.Hives(operations.Target{ConfigPath: o.Config}) },
+		Hives: func() ([]config.Hive, error) { return files.Hives(operations.Target{ConfigPath: o.Config}) },
 	})
 	q.loader = loader.New(background, loader.Options{
 		Pool: q.pool, Traffic: q.traffic, Hives: files.Hives, Log: o.Log, Config: o.Config, ConfigFile: c.Paths.ConfigFile,

@@ -18,6 +18,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/rbee/internal/access"
 	"github.com/rbee-keeper/rbee/rbee/internal/controller"
 	"github.com/rbee-keeper/rbee/rbee/internal/dashboard"
@@ -84,7 +85,7 @@ type Options struct {
 
 	// dial connects to the machine of a hive, answerTimeout is for one answer of a hive,
 	// and staleAfter is how long it may be silent; the zero values are the usual ones.
-	dial          func(context.Context, pkgmgr.Hive) (pkgmgr.Host, error)
+	dial          func(context.Context, config.Hive) (pkgmgr.Host, error)
 	answerTimeout time.Duration
 	staleAfter    time.Duration
 }

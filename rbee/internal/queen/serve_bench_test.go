@@ -22,7 +22,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/rbee-keeper/rbee/operations"
-	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/rbee/internal/gateway"
 )
 
@@ -31,7 +31,7 @@ import (
 func (x *bench) serve(b *testing.B) *operations.Client {
 	b.Helper()
 	x.config.Path = filepath.Join(x.opts.Paths.ConfigDir, "hives.conf") // where a queen takes it from
-	if err := os.WriteFile(x.config.Path, pkgmgr.Format(x.config, ""), 0o600); err != nil {
+	if err := os.WriteFile(x.config.Path, config.Format(x.config, ""), 0o600); err != nil {
 		b.Fatal(err)
 	}
 	x.run(b, operations.PackageInstall{Scope: x.scope()}, operations.OutcomeOK)

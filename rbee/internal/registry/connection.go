@@ -13,6 +13,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
 )
 
 // Times of a connection.
@@ -28,7 +29,7 @@ const (
 // Connection is the connection to one hive, made again whenever it breaks.
 type Connection struct {
 	pool *Pool
-	hive pkgmgr.Hive
+	hive config.Hive
 	stop context.CancelFunc
 
 	mu       sync.Mutex
@@ -40,10 +41,10 @@ type Connection struct {
 	failed   bool // it was tried, and could not be reached
 }
 
-func newConnection(p *Pool, h pkgmgr.Hive) *Connection { return &Connection{pool: p, hive: h} }
+func newConnection(p *Pool, h config.Hive) *Connection { return &Connection{pool: p, hive: h} }
 
 // Hive returns the hive as the config describes it.
-func (l *Connection) Hive() pkgmgr.Hive { return l.hive }
+func (l *Connection) Hive() config.Hive { return l.hive }
 
 // run keeps the link until ctx ends.
 func (l *Connection) run(ctx context.Context) {

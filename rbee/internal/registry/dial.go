@@ -15,6 +15,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
@@ -52,7 +53,7 @@ printf '\036home %s\n\036token %s\n\036record %s\036end\n' "$R" "$(cat "$R/run/t
 
 // Client is the client of a hive's daemon.
 type Client struct {
-	Hive pkgmgr.Hive
+	Hive config.Hive
 	API  *operations.Client
 
 	port   int
@@ -64,7 +65,7 @@ type Client struct {
 
 // openClient connects to a hive's machine and finds its daemon. Every error is an
 // [*operations.Error] that names the hive.
-func openClient(ctx context.Context, h pkgmgr.Hive, dial func(context.Context, pkgmgr.Hive) (pkgmgr.Host, error)) (*Client, error) {
+func openClient(ctx context.Context, h config.Hive, dial func(context.Context, config.Hive) (pkgmgr.Host, error)) (*Client, error) {
 	host, err := dial(ctx, h)
 	if err != nil {
 		return nil, Unreachable(h.Alias, err)
@@ -77,7 +78,7 @@ func openClient(ctx context.Context, h pkgmgr.Hive, dial func(context.Context, p
 }
 
 // findDaemon finds the daemon of a machine that is connected.
-func findDaemon(ctx context.Context, h pkgmgr.Hive, host pkgmgr.Host) (*Client, error) {
+func findDaemon(ctx context.Context, h config.Hive, host pkgmgr.Host) (*Client, error) {
 	var out bytes.Buffer
 	if err := host.Script(ctx, daemonScript, &out, nil); err != nil {
 		return nil, Unreachable(h.Alias, fmt.Errorf("finding the hive daemon: %w", err))

@@ -16,6 +16,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
 )
 
 // Times of a pool.
@@ -32,10 +33,10 @@ type PoolOptions struct {
 	Config string
 
 	// Hives reads the config.
-	Hives func() ([]pkgmgr.Hive, error)
+	Hives func() ([]config.Hive, error)
 
 	// Dial connects to the machine of a hive.
-	Dial func(context.Context, pkgmgr.Hive) (pkgmgr.Host, error)
+	Dial func(context.Context, config.Hive) (pkgmgr.Host, error)
 
 	// OnReport is called with the workers that a hive reports.
 	OnReport func(alias string, workers []operations.WorkerProcess)
@@ -53,8 +54,8 @@ type PoolOptions struct {
 // the hives say of themselves.
 type Pool struct {
 	config     string
-	hives      func() ([]pkgmgr.Hive, error)
-	dial       func(context.Context, pkgmgr.Hive) (pkgmgr.Host, error)
+	hives      func() ([]config.Hive, error)
+	dial       func(context.Context, config.Hive) (pkgmgr.Host, error)
 	onReport   func(alias string, workers []operations.WorkerProcess)
 	timeout    time.Duration
 	staleAfter time.Duration
@@ -97,7 +98,7 @@ func (r *Pool) Problem() string {
 }
 
 // Host implements [Connector]: it shares the connection that is held, if there is one.
-func (r *Pool) Host(ctx context.Context, h pkgmgr.Hive) (pkgmgr.Host, error) {
+func (r *Pool) Host(ctx context.Context, h config.Hive) (pkgmgr.Host, error) {
 	if l := r.Find(h); l != nil {
 		if host := l.acquireHost(); host != nil {
 			return host, nil
@@ -107,7 +108,7 @@ func (r *Pool) Host(ctx context.Context, h pkgmgr.Hive) (pkgmgr.Host, error) {
 }
 
 // Client implements [Connector]: it shares the client that is held, if there is one.
-func (r *Pool) Client(ctx context.Context, h pkgmgr.Hive) (*Client, error) {
+func (r *Pool) Client(ctx context.Context, h config.Hive) (*Client, error) {
 	if l := r.Find(h); l != nil {
 		if d := l.Client(); d != nil {
 			return d, nil
@@ -118,7 +119,7 @@ func (r *Pool) Client(ctx context.Context, h pkgmgr.Hive) (*Client, error) {
 
 // Snapshot implements [Connector]: it is what a hive says of itself now, or what it
 // said last.
-func (r *Pool) Snapshot(ctx context.Context, h pkgmgr.Hive) Snapshot {
+func (r *Pool) Snapshot(ctx context.Context, h config.Hive) Snapshot {
 	if l := r.Find(h); l != nil && !l.unknown() {
 		return l.heldSnapshot()
 	}
@@ -144,7 +145,7 @@ func (r *Pool) Refresh(ctx context.Context, list []Snapshot) {
 }
 
 // LastReport implements [Connector].
-func (r *Pool) LastReport(h pkgmgr.Hive) *operations.HiveSnapshot {
+func (r *Pool) LastReport(h config.Hive) *operations.HiveSnapshot {
 	if l := r.Find(h); l != nil {
 		return l.View(time.Now()).Snapshot
 	}
@@ -201,7 +202,7 @@ func (r *Pool) follow(ctx context.Context, running *sync.WaitGroup) {
 		return
 	}
 	r.problem = ""
-	wanted := map[string]pkgmgr.Hive{}
+	wanted := map[string]config.Hive{}
 	for _, h := range hives {
 		wanted[h.Alias] = h
 	}
@@ -258,7 +259,7 @@ func (r *Pool) Connections() []*Connection {
 
 // Find is the link to a machine, if there is one; by its alias or, for a hive of
 // another config, by its address.
-func (r *Pool) Find(h pkgmgr.Hive) *Connection {
+func (r *Pool) Find(h config.Hive) *Connection {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if l := r.connections[h.Alias]; l != nil && sameMachine(l.hive, h) {
@@ -267,7 +268,7 @@ func (r *Pool) Find(h pkgmgr.Hive) *Connection {
 	return nil
 }
 
-func sameMachine(a, b pkgmgr.Hive) bool {
+func sameMachine(a, b config.Hive) bool {
 	return a.Hostname == b.Hostname && a.SSHUser == b.SSHUser && a.SSHPort == b.SSHPort && a.SSHKey == b.SSHKey
 }
 
@@ -282,7 +283,7 @@ func (r *Pool) Settle(ctx context.Context) {
 }
 
 // AwaitReady waits until the pool has heard of a worker that is ready.
-func (r *Pool) AwaitReady(ctx context.Context, h pkgmgr.Hive, w operations.WorkerProcess) error {
+func (r *Pool) AwaitReady(ctx context.Context, h config.Hive, w operations.WorkerProcess) error {
 	l := r.Find(h)
 	if l == nil {
 		return nil // a hive of another config

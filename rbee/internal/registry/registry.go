@@ -18,6 +18,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/sshx"
 )
 
@@ -27,15 +28,15 @@ const MaxParallel = 64
 // Connector connects to hives.
 type Connector interface {
 	// Host connects to the machine of a hive. The caller closes the connection.
-	Host(ctx context.Context, h pkgmgr.Hive) (pkgmgr.Host, error)
+	Host(ctx context.Context, h config.Hive) (pkgmgr.Host, error)
 
 	// Client connects to the daemon of a hive. The caller closes the client. Every
 	// error is an [*operations.Error] that names the hive.
-	Client(ctx context.Context, h pkgmgr.Hive) (*Client, error)
+	Client(ctx context.Context, h config.Hive) (*Client, error)
 
 	// Snapshot returns the current snapshot of a hive, or the last one, with a client
 	// that the caller closes.
-	Snapshot(ctx context.Context, h pkgmgr.Hive) Snapshot
+	Snapshot(ctx context.Context, h config.Hive) Snapshot
 
 	// Refresh requests those snapshots again that are not current. One that does not
 	// arrive in time is replaced with an error.
@@ -43,7 +44,7 @@ type Connector interface {
 
 	// LastReport returns the last snapshot of a hive, also of an offline one; nil if
 	// there is none.
-	LastReport(h pkgmgr.Hive) *operations.HiveSnapshot
+	LastReport(h config.Hive) *operations.HiveSnapshot
 }
 
 // DialOptions configure a [Dialer].
@@ -88,7 +89,7 @@ func (d *Dialer) Close() error { return d.ssh.Close() }
 func (d *Dialer) SSHHosts(pattern string) ([]string, error) { return d.ssh.Hosts(pattern) }
 
 // Host implements [Connector].
-func (d *Dialer) Host(ctx context.Context, h pkgmgr.Hive) (pkgmgr.Host, error) {
+func (d *Dialer) Host(ctx context.Context, h config.Hive) (pkgmgr.Host, error) {
 	if h.Local() {
 		return sshx.NewLocal(), nil
 	}
@@ -96,12 +97,12 @@ func (d *Dialer) Host(ctx context.Context, h pkgmgr.Hive) (pkgmgr.Host, error) {
 }
 
 // Client implements [Connector].
-func (d *Dialer) Client(ctx context.Context, h pkgmgr.Hive) (*Client, error) {
+func (d *Dialer) Client(ctx context.Context, h config.Hive) (*Client, error) {
 	return openClient(ctx, h, d.Host)
 }
 
 // Snapshot implements [Connector].
-func (d *Dialer) Snapshot(ctx context.Context, h pkgmgr.Hive) Snapshot {
+func (d *Dialer) Snapshot(ctx context.Context, h config.Hive) Snapshot {
 	return dialSnapshot(ctx, d, h)
 }
 
@@ -109,11 +110,11 @@ func (d *Dialer) Snapshot(ctx context.Context, h pkgmgr.Hive) Snapshot {
 func (d *Dialer) Refresh(context.Context, []Snapshot) {}
 
 // LastReport implements [Connector]: an operation knows nothing of earlier ones.
-func (d *Dialer) LastReport(pkgmgr.Hive) *operations.HiveSnapshot { return nil }
+func (d *Dialer) LastReport(config.Hive) *operations.HiveSnapshot { return nil }
 
 // Snapshots returns the snapshots of hives, in their order. The caller passes them to
 // [CloseAll].
-func Snapshots(ctx context.Context, c Connector, hives []pkgmgr.Hive) []Snapshot {
+func Snapshots(ctx context.Context, c Connector, hives []config.Hive) []Snapshot {
 	list := make([]Snapshot, len(hives))
 	p := pool.New().WithMaxGoroutines(MaxParallel)
 	for i, h := range hives {

@@ -12,12 +12,12 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
-	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
 )
 
 // Snapshot is what one hive reports, with a client of its daemon, or why there is none.
 type Snapshot struct {
-	Hive     pkgmgr.Hive
+	Hive     config.Hive
 	Link     operations.Link
 	Client   *Client                  // nil if Err is set
 	Reported *operations.HiveSnapshot // likewise
@@ -25,7 +25,7 @@ type Snapshot struct {
 }
 
 // dialSnapshot is what a hive says of itself now.
-func dialSnapshot(ctx context.Context, c Connector, h pkgmgr.Hive) Snapshot {
+func dialSnapshot(ctx context.Context, c Connector, h config.Hive) Snapshot {
 	d, err := c.Client(ctx, h)
 	if err != nil {
 		return Snapshot{Hive: h, Link: operations.LinkOffline, Err: err}

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/operations"
 )
 
@@ -82,7 +83,11 @@ func TestLoadTargets(t *testing.T) {
 	hives := []Hive{
 		one("small", func(*operations.HiveSnapshot) {}),
 		one("large", func(s *operations.HiveSnapshot) {
-			s.Machine.Devices = []operations.Device{{MemoryFree: &free}, {MemoryFree: &free, Error: "fell off the bus"}}
+			s.Machine.Devices = []gpu.Device{{MemoryFree: &free}, {MemoryFree: &free, Error: "fell off the bus"}}
+		}),
+		one("reserved", func(s *operations.HiveSnapshot) {
+			nine := uint64(9 << 30)
+			s.Machine.Devices = []gpu.Device{{MemoryFree: &nine, MemoryReserved: 8 << 30}}
 		}),
 		one("partial", func(s *operations.HiveSnapshot) { s.Models[0].Complete = false }),
 		one("without", func(s *operations.HiveSnapshot) { s.Models = nil }),
@@ -94,7 +99,7 @@ func TestLoadTargets(t *testing.T) {
 	for _, p := range list {
 		got = append(got, hives[p.Hive].Alias+" "+p.Worker)
 	}
-	if want := "large ollama, small ollama"; strings.Join(got, ", ") != want {
+	if want := "large ollama, reserved ollama, small ollama"; strings.Join(got, ", ") != want {
 		t.Errorf("%q, want %q", got, want)
 	}
 	for alias, want := range map[string]string{
@@ -169,7 +174,7 @@ func TestScheduleOrder(t *testing.T) {
 				memory := uint64(8 << 30)
 				list[i].Link, list[i].Reported = operations.LinkOnline, &operations.HiveSnapshot{
 					Workers: []operations.WorkerProcess{{Hive: list[i].Alias, ID: "w", Model: "m", State: operations.WorkerReady, Devices: []operations.WorkerDevice{{UUID: "g"}}}},
-					Machine: operations.HiveCapabilitiesReport{Devices: []operations.Device{{UUID: "g", MemoryFree: &memory}}},
+					Machine: operations.HiveCapabilitiesReport{Devices: []gpu.Device{{UUID: "g", MemoryFree: &memory}}},
 				}
 			}
 			if c.edit != nil {
