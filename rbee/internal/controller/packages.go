@@ -23,11 +23,11 @@ func (q *Controller) sync(ctx context.Context, op operations.PackageSync, events
 		return nil, err
 	}
 	if op.BundlePath != "" {
-		close, err := q.useBundle(d, op.BundlePath)
+		closeBundle, err := q.useBundle(d, op.BundlePath)
 		if err != nil {
 			return nil, err
 		}
-		defer close()
+		defer closeBundle()
 	}
 	if err := knownTypes(d, op.UpgradeWorkers); err != nil {
 		return nil, err

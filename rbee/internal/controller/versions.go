@@ -130,8 +130,8 @@ func ownRecipes(dir string) (map[string]string, error) {
 	return recipes, nil
 }
 
-// useBundle takes versions, recipes and rbee from a bundle. close ends its use.
-func (q *Controller) useBundle(d *desired, path string) (close func(), err error) {
+// useBundle takes versions, recipes and rbee from a bundle. closeBundle ends its use.
+func (q *Controller) useBundle(d *desired, path string) (closeBundle func(), err error) {
 	b, err := artifact.OpenBundle(path)
 	if err != nil {
 		return nil, err

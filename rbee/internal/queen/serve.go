@@ -270,7 +270,7 @@ func login(w http.ResponseWriter, r *http.Request, o Options) {
 	case !ok || !key.Scope.Includes(access.ScopeAdmin):
 		answer(w, http.StatusUnauthorized, map[string]string{"error": "this is no key of scope admin"})
 	default:
-		http.SetCookie(w, &http.Cookie{
+		http.SetCookie(w, &http.Cookie{ //nolint:gosec // Secure wherever it is TLS: on loopback it is plain HTTP
 			Name: access.Cookie, Value: asked.Key, Path: "/", HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: o.Certificate != nil, MaxAge: 30 * 24 * 3600,
 		})
 		w.WriteHeader(http.StatusNoContent)
@@ -361,22 +361,22 @@ func (r *remote) inConfigDir(path string) (string, error) {
 	if !filepath.IsAbs(path) {
 		return "", fmt.Errorf("%s is no absolute path of the queen's machine", path)
 	}
-	real := filepath.Clean(path)
-	for at := real; ; at = filepath.Dir(at) { // what is there of it must not lead elsewhere
-		resolved, err := filepath.EvalSymlinks(at)
+	resolved := filepath.Clean(path)
+	for at := resolved; ; at = filepath.Dir(at) { // what is there of it must not lead elsewhere
+		target, err := filepath.EvalSymlinks(at)
 		if err == nil {
-			real = filepath.Join(resolved, strings.TrimPrefix(real, at))
+			resolved = filepath.Join(target, strings.TrimPrefix(resolved, at))
 			break
 		}
 		if !errors.Is(err, os.ErrNotExist) || at == filepath.Dir(at) {
 			return "", fmt.Errorf("%s: %w", path, err)
 		}
 	}
-	if rel, err := filepath.Rel(dir, real); err != nil || !filepath.IsLocal(rel) {
+	if rel, err := filepath.Rel(dir, resolved); err != nil || !filepath.IsLocal(rel) {
 		return "", fmt.Errorf("%s lies outside of the queen's directory %s", path, dir)
 	}
 	if directory {
-		real += string(filepath.Separator)
+		resolved += string(filepath.Separator)
 	}
-	return real, nil
+	return resolved, nil
 }

@@ -67,7 +67,7 @@ var buckets = []float64{0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10,
 func labels(pairs ...string) string {
 	escape := strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
 	var b strings.Builder
-	for i := 0; i < len(pairs); i += 2 {
+	for i := 0; i+1 < len(pairs); i += 2 {
 		b.WriteString(map[bool]string{true: "{", false: ","}[i == 0] + pairs[i] + `="`)
 		_, _ = escape.WriteString(&b, strings.ToValidUTF8(pairs[i+1], "\uFFFD")) // into memory
 		b.WriteByte('"')
@@ -120,5 +120,5 @@ func (t *Traffic) writeHive(w io.Writer, alias string, s *operations.HiveSnapsho
 }
 
 func gauge(w io.Writer, name string, n int) {
-	metrics.WriteGaugeUint64(w, name, uint64(max(n, 0))) //nolint:gosec // not negative
+	metrics.WriteGaugeUint64(w, name, uint64(max(n, 0)))
 }
