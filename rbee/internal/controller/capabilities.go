@@ -34,7 +34,7 @@ exec "$B" hive capabilities </dev/null
 		var exited interface{ ExitStatus() int }
 		if errors.As(err, &exited) {
 			return nil, &operations.Error{
-				Code: operations.CodeFailed, Hive: h.Alias,
+				Code: operations.CodeFailed, Reason: operations.ReasonFailed, Subject: operations.SubjectHive.Named(h.Alias), Hive: h.Alias,
 				Message: fmt.Sprintf("asking the machine what it has: %v: %s", err, strings.TrimSpace(complaint.String())), Err: err,
 			}
 		}
@@ -42,10 +42,10 @@ exec "$B" hive capabilities </dev/null
 	}
 	r := new(operations.HiveCapabilitiesReport)
 	if err := wire.NewReader(&out).Read(r); err != nil {
-		return nil, &operations.Error{Code: operations.CodeFailed, Hive: h.Alias, Message: "what the machine has cannot be read: " + err.Error(), Err: err}
+		return nil, &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonOtherProgram, Subject: operations.SubjectHive.Named(h.Alias), Hive: h.Alias, Message: "what the machine has cannot be read: " + err.Error(), Err: err}
 	}
 	if r.OS == "" {
-		return nil, &operations.Error{Code: operations.CodeNotFound, Hive: h.Alias, Message: "rbee is not installed there"}
+		return nil, &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonNotInstalled, Subject: operations.SubjectHive.Named(h.Alias), Hive: h.Alias, Message: "rbee is not installed there"}
 	}
 	r.Alias = h.Alias
 	return r, nil

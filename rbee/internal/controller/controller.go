@@ -177,7 +177,7 @@ func (q *Controller) Run(ctx context.Context, op operations.Operation, events op
 		return report(q.infer(ctx, op, events))
 	default:
 		return nil, &operations.Error{
-			Code: operations.CodeUnsupported, Message: fmt.Sprintf("this rbee does not know %s", op.Kind()),
+			Code: operations.CodeUnsupported, Reason: operations.ReasonUnsupported, Message: fmt.Sprintf("this rbee does not know %s", op.Kind()),
 		}
 	}
 }

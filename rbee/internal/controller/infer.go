@@ -60,13 +60,16 @@ var errEnding = errors.New("the worker is being ended")
 
 // askEach asks one worker after the other, until one has begun to answer.
 func (q *Controller) askEach(ctx context.Context, candidates []loader.Candidate, op operations.Infer, events operations.Handler) (r *operations.InferReport, err error) {
-	for i, o := range candidates[:min(len(candidates), maxInferTries)] {
+	candidates = candidates[:min(len(candidates), maxInferTries)]
+	for i, o := range candidates {
 		var final bool
 		r, final, err = q.askOne(ctx, candidate{o}, op, i, events)
 		if err == nil || final || ctx.Err() != nil {
 			return r, err
 		}
-		events.Send(operations.Event{Type: operations.EventNote, Hive: o.Client.Hive.Alias, Message: err.Error()})
+		if i < len(candidates)-1 { // the last error is returned
+			events.Send(operations.Event{Type: operations.EventNote, Hive: o.Client.Hive.Alias, Message: err.Error()})
+		}
 	}
 	return nil, err
 }
@@ -196,11 +199,18 @@ func (o candidate) ask(ctx context.Context, op operations.Infer, events operatio
 }
 
 func (o candidate) fail(message string, err error) error {
-	code := operations.CodeFailed
-	if errors.Is(err, context.Canceled) {
-		code = operations.CodeCanceled
+	code, reason := operations.CodeFailed, operations.ReasonOf(err)
+	switch {
+	case errors.Is(err, context.Canceled):
+		code, reason = operations.CodeCanceled, operations.ReasonCanceled
+	case errors.Is(err, errEnding):
+		reason = operations.ReasonWorkerNotReady
+	case err == nil || reason == operations.ReasonFailed:
+		reason = operations.ReasonWorkerFailed
 	}
-	return &operations.Error{Code: code, Hive: o.Client.Hive.Alias, Message: message, Err: err}
+	return &operations.Error{
+		Code: code, Reason: reason, Subject: operations.SubjectWorker.Named(o.Worker.ID), Hive: o.Client.Hive.Alias, Message: message, Err: err,
+	}
 }
 
 // post sends the question through the hive to the worker.

@@ -2,7 +2,6 @@ package loader
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
@@ -84,8 +83,7 @@ func lacksMemory(list []registry.Snapshot) bool {
 }
 
 func refusedForMemory(v registry.Snapshot) bool {
-	var e *operations.Error
-	return errors.As(v.Err, &e) && e.Reason == operations.ReasonNoRoom
+	return operations.ReasonOf(v.Err) == operations.ReasonNoRoom
 }
 
 // makeRoom ends the idle worker on demand that is cheapest to load again, on a hive

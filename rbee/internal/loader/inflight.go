@@ -349,23 +349,11 @@ func (f *Loader) spawn(ctx context.Context, w loadKey, events operations.Handler
 		candidates, err = f.startAnywhere(ctx, op, list, w.fetch, events)
 	}
 	if err != nil {
-		return withReason(err, list)
+		return err
 	}
 	p := candidates[0].Worker
 	f.log.Info("a model is loaded", "model", w.model, "hive", p.Hive, "worker", p.ID)
 	return f.pool.AwaitReady(ctx, candidates[0].Client.Hive, p)
-}
-
-// withReason gives the error of all hives the reason of one that has too little memory.
-func withReason(err error, list []registry.Snapshot) error {
-	for _, reason := range []string{operations.ReasonNoRoom, operations.ReasonTooLarge} {
-		for _, v := range list {
-			if e := (*operations.Error)(nil); errors.As(v.Err, &e) && e.Reason == reason {
-				return &operations.Error{Code: operations.CodeOf(err), Reason: reason, Message: err.Error(), Err: err}
-			}
-		}
-	}
-	return err
 }
 
 // awaitEvictions waits for workers of a model that are being ended, so that none of them

@@ -85,7 +85,7 @@ func (f *Loader) whyNot(name string) error {
 	err := noCandidate(op, list)
 	for _, v := range list {
 		if v.Reported == nil { // unreachable is not absent
-			return &operations.Error{Code: operations.CodeUnreachable, Message: err.Error(), Err: err}
+			return &operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonOf(v.Err), Subject: operations.SubjectModel.Named(name), Message: err.Error(), Err: err}
 		}
 	}
 	return err

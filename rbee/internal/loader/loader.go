@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/rbee-keeper/rbee/operations"
@@ -84,7 +85,7 @@ func (f *Finder) among(list []registry.Snapshot, op operations.Infer) (candidate
 	r := request(op)
 	for i := range list {
 		if v := &list[i]; v.Reported == nil && v.Err == nil {
-			v.Err = &operations.Error{Code: operations.CodeUnreachable, Hive: v.Hive.Alias, Message: "the hive has not been heard yet"}
+			v.Err = &operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonConnecting, Subject: operations.SubjectHive.Named(v.Hive.Alias), Hive: v.Hive.Alias, Message: "the hive has not been heard yet"}
 		}
 	}
 	known := hives(list)
@@ -147,11 +148,14 @@ func noCandidate(op operations.Infer, list []registry.Snapshot) error {
 	default:
 		b.WriteString("runs workflows with " + op.Model)
 	}
-	code, reason := operations.CodeNotFound, ""
+	reason := operations.ReasonNoWorker
+	if op.Workflow != nil {
+		reason = operations.ReasonNoWorkflowWorker
+	}
 	if len(list) == 0 {
 		b.WriteString(": the config has no hives")
 	}
-	unreached := 0
+	unreached, away := 0, operations.ReasonUnreachable
 	for _, v := range list {
 		var e *operations.Error
 		text := "it can now" // somebody else made it so just now
@@ -162,7 +166,7 @@ func noCandidate(op operations.Infer, list []registry.Snapshot) error {
 			text = e.Message
 			if e.Code == operations.CodeUnreachable {
 				unreached++
-				reason = e.Reason
+				away = e.Reason
 			}
 			if e.Code == operations.CodeCanceled {
 				return v.Err
@@ -174,7 +178,17 @@ func noCandidate(op operations.Infer, list []registry.Snapshot) error {
 		if len(list) == 1 {
 			return list[0].Err
 		}
-		return &operations.Error{Code: operations.CodeUnreachable, Reason: reason, Message: b.String()}
+		return &operations.Error{Code: operations.CodeUnreachable, Reason: away, Message: b.String()}
 	}
-	return &operations.Error{Code: code, Hive: op.HiveID, Message: b.String()}
+	for _, known := range []operations.Reason{
+		operations.ReasonNoRoom, operations.ReasonTooLarge, operations.ReasonModelGated, operations.ReasonDiskFull,
+	} {
+		if slices.ContainsFunc(list, func(v registry.Snapshot) bool { return operations.ReasonOf(v.Err) == known }) {
+			reason = known // why no worker could be started
+			break
+		}
+	}
+	return &operations.Error{
+		Code: operations.CodeNotFound, Reason: reason, Subject: operations.SubjectModel.Named(op.Model), Hive: op.HiveID, Message: b.String(),
+	}
 }

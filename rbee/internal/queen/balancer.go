@@ -196,7 +196,7 @@ func refusal(model string, away []string, err error) *gateway.Refusal {
 		no.Code = "hive_away"
 		no.Detail = fmt.Sprintf("%s is served on %s, which cannot be reached now", model, strings.Join(away, ", "))
 	case errors.As(err, &e) && (e.Reason == operations.ReasonNoRoom || e.Reason == operations.ReasonTooLarge):
-		no.Code, no.RetryAfter = e.Reason, loader.LoadFailureTTL
+		no.Code, no.RetryAfter = string(e.Reason), loader.LoadFailureTTL
 		no.Message = fmt.Sprintf("%s is served by nobody now, and there is too little memory to load it", model)
 	case operations.CodeOf(err) == operations.CodeUnreachable:
 		no.Code = "hive_away"

@@ -224,7 +224,7 @@ func (q *queen) handler(o Options, addr net.Addr, work http.Handler) http.Handle
 				refuseAsOpenAI(w, status, code, message)
 				return
 			}
-			answer(w, status, map[string]*operations.Error{"error": {Code: operations.CodeFailed, Reason: code, Message: message}})
+			answer(w, status, map[string]*operations.Error{"error": {Code: operations.CodeFailed, Reason: operations.Reason(code), Message: message}})
 		},
 	})
 	return guard(mux)

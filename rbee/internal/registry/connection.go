@@ -102,7 +102,7 @@ func (l *Connection) stay(ctx context.Context) error {
 		start := time.Now()
 		err := l.listen(ctx, host)
 		l.set(func() { l.client = nil })
-		if e := (*operations.Error)(nil); ctx.Err() != nil || errors.As(err, &e) && e.Code == operations.CodeUnreachable && e.Reason != reasonDaemon {
+		if e := (*operations.Error)(nil); ctx.Err() != nil || errors.As(err, &e) && e.Code == operations.CodeUnreachable && e.Reason != operations.ReasonDaemon && e.Reason != operations.ReasonOtherVersion {
 			return err
 		}
 		l.lost(err)
@@ -154,7 +154,7 @@ func (l *Connection) watch(ctx context.Context, cancel context.CancelCauseFunc, 
 		if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
 			err = cause
 		}
-		return d.explain(&operations.Error{Code: operations.CodeUnreachable, Reason: reasonDaemon, Message: "listening to the hive: " + err.Error(), Err: err})
+		return d.explain(&operations.Error{Code: operations.CodeUnreachable, Reason: silentReason(err), Message: "listening to the hive: " + err.Error(), Err: err})
 	}
 	resp, err := d.watch(ctx)
 	if err != nil {
@@ -274,7 +274,7 @@ func (l *Connection) Trouble() *operations.Error {
 	if l.problem != nil {
 		return l.problem
 	}
-	return &operations.Error{Code: operations.CodeUnreachable, Hive: l.hive.Alias, Message: "the hive has not been heard yet"}
+	return &operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonConnecting, Subject: operations.SubjectHive.Named(l.hive.Alias), Hive: l.hive.Alias, Message: "the hive has not been heard yet"}
 }
 
 // View is what is known of the hive at a time.

@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
@@ -22,10 +21,6 @@ import (
 // idleHive is less than the time after which a hive closes a connection that nobody
 // uses: a request must not meet its end.
 const idleHive = 45 * time.Second
-
-// reasonDaemon is the reason of a machine that can be reached while its hive
-// daemon does not run or answer.
-const reasonDaemon = "daemon"
 
 // daemonScript tells how to talk to the hive daemon of a machine: lines that begin
 // with a mark, with rbee's directory and the token, and the daemon's record
@@ -87,7 +82,7 @@ func findDaemon(ctx context.Context, h config.Hive, host pkgmgr.Host) (*Client, 
 	if err != nil {
 		var e *operations.Error
 		if errors.As(err, &e) {
-			e.Hive = h.Alias
+			e.Hive, e.Subject = h.Alias, operations.SubjectHive.Named(h.Alias)
 		}
 		return nil, err
 	}
@@ -122,8 +117,7 @@ func (d *Client) Close() {
 // forwardingRefused reports whether it is the SSH server that lets nobody through
 // to a port (AllowTcpForwarding no), and not the port that does not answer.
 func forwardingRefused(err error) bool {
-	var coded interface{ ErrorCode() string }
-	return errors.As(err, &coded) && coded.ErrorCode() == "failed" && strings.Contains(err.Error(), "prohibited")
+	return operations.ReasonOf(err) == operations.ReasonProhibited
 }
 
 // pipe is a connection to a port of the machine through a command there. It
@@ -155,10 +149,10 @@ func (c *pipeConn) Close() error {
 func readDaemon(out string) (home string, token operations.Secret, port int, err error) {
 	fail := func(e *operations.Error) (string, operations.Secret, int, error) { return "", "", 0, e }
 	daemon := func(what string) (string, operations.Secret, int, error) {
-		return fail(&operations.Error{Code: operations.CodeUnreachable, Reason: reasonDaemon, Message: what})
+		return fail(&operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonDaemon, Message: what})
 	}
 	if strings.Contains(out, "\x1eabsent") {
-		return fail(&operations.Error{Code: operations.CodeNotFound, Message: "rbee is not installed there"})
+		return fail(&operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonNotInstalled, Message: "rbee is not installed there"})
 	}
 	between := func(from, to string) (string, bool) {
 		_, after, found := strings.Cut(out, from)
@@ -173,7 +167,7 @@ func readDaemon(out string) (home string, token operations.Secret, port int, err
 	}
 	switch {
 	case !ok1 || !ok2 || !ok3 || home == "":
-		return fail(&operations.Error{Code: operations.CodeFailed, Message: "the machine's shell answered nothing that rbee understands"})
+		return fail(&operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonOtherProgram, Message: "the machine's shell answered nothing that rbee understands"})
 	case text == "":
 		return daemon("the hive daemon does not run")
 	case json.Unmarshal([]byte(text), &record) != nil || record.Port < 1:
@@ -190,13 +184,11 @@ func Unreachable(alias string, err error) error {
 	if errors.As(err, &known) {
 		return err
 	}
-	e := &operations.Error{Code: operations.CodeUnreachable, Hive: alias, Message: err.Error(), Err: err}
-	var coded interface{ ErrorCode() string }
-	if errors.As(err, &coded) {
-		e.Reason = coded.ErrorCode()
+	e := &operations.Error{
+		Code: operations.CodeUnreachable, Reason: operations.ConnectionReason(err), Subject: operations.SubjectHive.Named(alias), Hive: alias, Message: err.Error(), Err: err,
 	}
 	if errors.Is(err, context.Canceled) {
-		e.Code = operations.CodeCanceled
+		e.Code, e.Reason = operations.CodeCanceled, operations.ReasonCanceled
 	}
 	return e
 }
@@ -225,10 +217,11 @@ func (d *Client) explain(err error) error {
 	}
 	named := *e
 	named.Hive = d.Hive.Alias
-	var coded interface{ ErrorCode() string }
-	refused := errors.Is(err, syscall.ECONNREFUSED) || errors.As(err, &coded) && coded.ErrorCode() == "refused"
-	if named.Code == operations.CodeUnreachable && refused {
-		named.Reason, named.Message = reasonDaemon, fmt.Sprintf("the hive daemon does not run: nothing answers on its port %d", d.port)
+	if named.Subject.Kind == "" || named.Subject.Kind == operations.SubjectQueen {
+		named.Subject = operations.SubjectHive.Named(d.Hive.Alias) // the client knows an address only
+	}
+	if named.Code == operations.CodeUnreachable && operations.ConnectionReason(named.Err) == operations.ReasonRefused {
+		named.Reason, named.Message = operations.ReasonDaemon, fmt.Sprintf("the hive daemon does not run: nothing answers on its port %d", d.port)
 	}
 	return &named
 }

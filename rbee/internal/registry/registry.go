@@ -140,8 +140,9 @@ func AsError(err error) error {
 		return err
 	}
 	code := operations.CodeFailed
+	reason, subject := pkgmgr.ReasonOf(err)
 	if errors.Is(err, context.Canceled) {
-		code = operations.CodeCanceled
+		code, reason = operations.CodeCanceled, operations.ReasonCanceled
 	}
-	return &operations.Error{Code: code, Message: err.Error(), Err: err}
+	return &operations.Error{Code: code, Reason: reason, Subject: subject, Message: err.Error(), Err: err}
 }

@@ -49,7 +49,7 @@ func (l *Connection) heldSnapshot() Snapshot {
 			return Snapshot{Hive: l.hive, Link: v.Link, Client: d, Reported: v.Snapshot}
 		}
 	}
-	return Snapshot{Hive: l.hive, Link: operations.LinkOffline, Err: &operations.Error{Code: operations.CodeUnreachable, Hive: l.hive.Alias, Message: "the hive went away just now"}}
+	return Snapshot{Hive: l.hive, Link: operations.LinkOffline, Err: &operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonLost, Subject: operations.SubjectHive.Named(l.hive.Alias), Hive: l.hive.Alias, Message: "the hive went away just now"}}
 }
 
 // Snapshot asks the hive once.
@@ -74,7 +74,7 @@ func (d *Client) Await(ctx context.Context, wanted func(*operations.HiveSnapshot
 		case cause != nil:
 			err = cause
 		}
-		return nil, d.explain(&operations.Error{Code: operations.CodeUnreachable, Reason: reasonDaemon, Message: "asking the hive: " + err.Error(), Err: err})
+		return nil, d.explain(&operations.Error{Code: operations.CodeUnreachable, Reason: silentReason(err), Message: "asking the hive: " + err.Error(), Err: err})
 	}
 	resp, err := d.watch(ctx)
 	if err != nil {
@@ -96,7 +96,17 @@ func (d *Client) Await(ctx context.Context, wanted func(*operations.HiveSnapshot
 }
 
 // errOldHive is a daemon of an rbee that does not tell of itself.
-var errOldHive = errors.New("the daemon runs another rbee; `rbee sync` brings it this one")
+var errOldHive = &operations.Error{
+	Code: operations.CodeUnreachable, Reason: operations.ReasonOtherVersion, Message: "the daemon runs another rbee; `rbee sync` brings it this one",
+}
+
+// silentReason returns the reason of a daemon that sends nothing of itself.
+func silentReason(err error) operations.Reason {
+	if errors.Is(err, errOldHive) {
+		return operations.ReasonOtherVersion
+	}
+	return operations.ReasonDaemon
+}
 
 // watch begins to listen to the hive.
 func (d *Client) watch(ctx context.Context) (*http.Response, error) {
@@ -127,7 +137,7 @@ func readSnapshot(line []byte, alias string) (*operations.HiveSnapshot, error) {
 	}
 	s := new(operations.HiveSnapshot)
 	if err := json.Unmarshal(data, s); err != nil {
-		return nil, &operations.Error{Code: operations.CodeFailed, Hive: alias, Message: "what the hive says cannot be read: " + err.Error(), Err: err}
+		return nil, &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonOtherProgram, Subject: operations.SubjectHive.Named(alias), Hive: alias, Message: "what the hive says cannot be read: " + err.Error(), Err: err}
 	}
 	s.Machine.Alias = alias
 	for i := range s.Workers {
