@@ -114,7 +114,7 @@ func (a *artefacts) fetch(ctx context.Context, want wire.Artefact) (path string,
 		if want.URL == "" {
 			return fmt.Errorf("nobody knows where %s comes from", want.Name)
 		}
-		return a.from.Download(ctx, want.URL, want.SHA256, want.Size, path, 0o600)
+		return a.from.Download(ctx, fetch.File{URL: want.URL, Sum: want.SHA256, Limit: want.Size, Path: path})
 	})
 }
 
@@ -124,7 +124,7 @@ func (a *artefacts) learn(ctx context.Context, from string, size int64) (sum str
 	a.sweep()
 	temp := filepath.Join(a.dir, "new-"+rand.Text())
 	if err := fileWhole(temp, 0o600, func(to *os.File) (err error) {
-		sum, got, err = a.from.DownloadTo(ctx, from, "", size, to)
+		sum, got, err = a.from.DownloadTo(ctx, fetch.File{URL: from, Limit: size}, to)
 		return err
 	}); err != nil {
 		return "", 0, err

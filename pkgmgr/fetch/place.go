@@ -10,7 +10,7 @@ import (
 
 // writeAtomically makes path with what write writes: the file is the old one or the
 // new one, never a part. Its directory is made where it is missing.
-func writeAtomically(path string, mode fs.FileMode, write func(*os.File) error) (err error) {
+func writeAtomically(path string, mode fs.FileMode, sync bool, write func(*os.File) error) (err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
@@ -27,16 +27,21 @@ func writeAtomically(path string, mode fs.FileMode, write func(*os.File) error) 
 	if err := write(tmp); err != nil {
 		return err
 	}
-	return place(tmp, path, mode)
+	return place(tmp, path, mode, sync)
 }
 
-// place renames a finished file to a path, and closes it.
-func place(f *os.File, path string, mode fs.FileMode) error {
-	if err := errors.Join(f.Chmod(mode), f.Sync()); err != nil {
+// place renames a finished file to a path, after it is on disk if sync is true, and
+// closes it.
+func place(f *os.File, path string, mode fs.FileMode, sync bool) error {
+	err := f.Chmod(mode)
+	if sync && err == nil {
+		err = f.Sync()
+	}
+	if err != nil {
 		return errors.Join(err, f.Close())
 	}
 	// Before it is closed, which lets others at it where it is locked.
-	err := os.Rename(f.Name(), path)
+	err = os.Rename(f.Name(), path)
 	return errors.Join(err, f.Close())
 }
 
@@ -51,4 +56,26 @@ func isAt(f *os.File, path string) bool {
 	mine, err := f.Stat()
 	there, thereErr := os.Stat(path)
 	return err == nil && thereErr == nil && os.SameFile(mine, there)
+}
+
+// replaceFile makes a small file hold data, also after a loss of power: the old content
+// or the new.
+func replaceFile(path string, data []byte) error {
+	err := writeAtomically(path, 0o600, true, func(f *os.File) error {
+		_, err := f.Write(data)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// syncDir brings the names in a directory to disk.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }

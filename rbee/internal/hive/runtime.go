@@ -14,6 +14,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/machine"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/models"
@@ -223,7 +224,7 @@ func modelSum(path string) (known string, compute func(context.Context) (string,
 	if name := filepath.Base(real); len(name) == 64 && strings.Trim(name, "0123456789abcdef") == "" {
 		return name, nil, nil
 	}
-	return "", func(ctx context.Context) (string, error) { return models.Sum(ctx, real) }, nil
+	return "", func(ctx context.Context) (string, error) { return fetch.Sum(ctx, real) }, nil
 }
 
 // Run implements [operations.Runner].

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rbee-keeper/rbee/rbee/internal/hive/models/hubtest"
+	"github.com/rbee-keeper/rbee/pkgmgr/model/hubtest"
 )
 
 // BenchmarkDownload fetches half a gigabyte from a server on loopback, in turn

@@ -5,7 +5,7 @@ import (
 	"testing"
 
 	"github.com/rbee-keeper/rbee/operations"
-	"github.com/rbee-keeper/rbee/rbee/internal/hive/models/hubtest"
+	"github.com/rbee-keeper/rbee/pkgmgr/model/hubtest"
 )
 
 // TestOddNames holds that a file with an odd name is fetched where it is wanted

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 )
 
 // Delete removes a model, also one that is not whole. Content that other models
@@ -131,7 +132,7 @@ func (r repo) sweep(doomed []snapshotFile, left []snapshot) (freed, kept int64, 
 			continue
 		}
 		seen[f.Etag] = true
-		files := []string{r.blob(f.Etag), journalPath(r.blob(f.Etag)), partPath(r.blob(f.Etag))}
+		files := []string{r.blob(f.Etag), fetch.JournalPath(r.blob(f.Etag)), fetch.PartPath(r.blob(f.Etag))}
 		if !r.theirsHeld(f.Etag) {
 			files = append(files, r.theirs(f.Etag))
 		}

@@ -10,7 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/rbee-keeper/rbee/operations"
-	"github.com/rbee-keeper/rbee/rbee/internal/hive/models/hubtest"
 )
 
 // smallDisk moves the world's cache to a disk of its own, of 2 MiB.
@@ -91,23 +90,4 @@ func TestDiskFills(t *testing.T) {
 		t.Errorf("resumed %d of %d", r.Resumed, had)
 	}
 	w.holds(t, "org/gguf", q4)
-}
-
-// TestFullDiskKeepsTheJournal holds that a download which cannot even begin again
-// leaves the record of what is there.
-func TestFullDiskKeepsTheJournal(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	w.smallDisk(t)
-	had := w.cutOff(t, 500_000)
-	drain := w.fill(t)
-	blob := w.repo("org/gguf").blob(hubtest.Sum(w.Repos["org/gguf"][q4]))
-	p := &part{file: hubFile{Size: int64(len(w.Repos["org/gguf"][q4]))}, blob: blob}
-	if err := p.open(64 << 10); !errors.Is(err, unix.ENOSPC) {
-		t.Errorf("it is opened: %v", err)
-	}
-	drain()
-	if now := w.arrivedOf(t); now != had || had == 0 {
-		t.Errorf("%d bytes are left of %d", now, had)
-	}
 }

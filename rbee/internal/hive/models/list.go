@@ -17,6 +17,7 @@ import (
 	"strings"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 )
 
 // snapshotFile is a file of a snapshot, or one that a download will bring.
@@ -219,7 +220,7 @@ func (r repo) arrived(f hubFile) int64 {
 	if f.Etag == "" {
 		return 0
 	}
-	if n := partial(r.blob(f.Etag), f.Size); n > 0 {
+	if n := fetch.Partial(r.blob(f.Etag), f.Size, bootID()); n > 0 {
 		return n
 	}
 	if info, err := os.Stat(r.theirs(f.Etag)); err == nil && info.Size() <= f.Size {

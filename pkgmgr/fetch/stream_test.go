@@ -89,8 +89,8 @@ func TestDownloadGoesOn(t *testing.T) {
 	} {
 		server := httptest.NewServer(&k.flaky)
 		path := filepath.Join(t.TempDir(), "x")
-		err := writeAtomically(path, 0o600, func(f *os.File) error {
-			sum, n, err := (&Client{}).DownloadTo(t.Context(), server.URL+"/x", k.sum, k.size, f)
+		err := writeAtomically(path, 0o600, true, func(f *os.File) error {
+			sum, n, err := (&Client{}).DownloadTo(t.Context(), File{URL: server.URL + "/x", Sum: k.sum, Limit: k.size}, f)
 			if err == nil && (sum != shaOf(k.want) || n != int64(len(k.want))) {
 				t.Errorf("%s: %s, %d bytes", name, sum, n)
 			}
@@ -130,7 +130,7 @@ func TestDownloadGoesOnInAnotherRun(t *testing.T) {
 			}
 			defer other.Close()
 		}
-		err := (&Client{}).Download(t.Context(), server.URL+"/x", shaOf(a), int64(len(a)), path, 0o600)
+		err := (&Client{}).Download(t.Context(), File{URL: server.URL + "/x", Sum: shaOf(a), Limit: int64(len(a)), Path: path})
 		server.Close()
 		_, left := os.Stat(path + ".part")
 		if got, _ := os.ReadFile(path); err != nil || string(got) != a || asked(f) != k.asks || (left == nil) != (name == "busy") {
@@ -152,7 +152,7 @@ func TestDownloadGoesOnInAnotherRun(t *testing.T) {
 			}
 			f.ServeHTTP(w, r)
 		})
-		err := (&Client{}).Download(ctx, server.URL+"/x", sum, 0, path, 0o600)
+		err := (&Client{}).Download(ctx, File{URL: server.URL + "/x", Sum: sum, Path: path})
 		cancel()
 		server.Close()
 		if got, _ := os.ReadFile(path + ".part"); err == nil || !strings.HasPrefix(string(got), want) || (want == "") != (len(got) == 0) {
@@ -204,7 +204,7 @@ func TestDownloadHidesQueries(t *testing.T) {
 		if !live {
 			server.Close()
 		}
-		err := (&Client{}).Download(t.Context(), refused, shaOf("engine"), 0, filepath.Join(t.TempDir(), "engine"), 0o600)
+		err := (&Client{}).Download(t.Context(), File{URL: refused, Sum: shaOf("engine"), Path: filepath.Join(t.TempDir(), "engine")})
 		if err == nil || strings.Contains(err.Error(), "secret") || !strings.Contains(err.Error(), "/engine") {
 			t.Errorf("live %t: error %v", live, err)
 		}
