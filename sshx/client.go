@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/melbahja/goph"
+	"github.com/rbee-keeper/rbee/sshx/sshconfig"
 	"golang.org/x/crypto/ssh"
 )
 
@@ -35,7 +36,7 @@ type Client struct {
 
 var errClosed = errors.New("the connection was closed on this side")
 
-func newClient(g *goph.Client, l *link, r Resolved, keepAlive time.Duration) *Client {
+func newClient(g *goph.Client, l *link, r sshconfig.Settings, keepAlive time.Duration) *Client {
 	c := &Client{ssh: g, link: l, target: r.Address(), done: make(chan struct{}), changed: make(chan struct{})}
 	go func() {
 		err := g.Wait()

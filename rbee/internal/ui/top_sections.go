@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
 )
 
 // topSection is a table of which not all rows need be shown. A row that goes on
@@ -201,7 +202,7 @@ func (p *topPage) hiveRows(h operations.HiveView) [][]topCell {
 		case d.MemoryTotal > 0 && used != nil:
 			p.memoryCells(r, *used, d.MemoryTotal)
 		case d.MemoryTotal > 0:
-			r[4] = topCell{text: memory(d.MemoryTotal)}
+			r[4] = topCell{text: bytesize.Format(d.MemoryTotal)}
 		}
 		r[5], r[6], r[7] = topCell{text: whole(d.Utilization, "%")}, topCell{text: whole(d.Temperature, p.degrees())}, topCell{text: whole(d.Power, "W")}
 		rows = append(rows, r)

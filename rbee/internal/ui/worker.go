@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
 )
 
 func (p *page) spawned(r *operations.WorkerSpawnReport) {
@@ -169,7 +170,7 @@ func (p *page) worker(w operations.WorkerProcess) {
 	t.fact("port", positive(w.Port))
 	t.fact("devices", deviceList(w.Devices))
 	if w.MemoryEstimate > 0 {
-		t.fact("expected memory", size(w.MemoryEstimate))
+		t.fact("expected memory", bytesize.Format(w.MemoryEstimate))
 	}
 	t.fact("requests", positive(w.Requests))
 	t.moment("asked for", w.CreatedAt, now)
