@@ -188,8 +188,8 @@ func (h *Hive) engineFrom(ctx context.Context, typ, build string) (workers.Engin
 }
 
 // findModel is a model as an engine gets it, with what it takes.
-func findModel(ctx context.Context, store *models.Store, model string, length int) (workers.Model, error) {
-	ref, err := models.ParseRef(model)
+func findModel(ctx context.Context, store *models.Store, name string, length int) (workers.Model, error) {
+	ref, err := models.ParseRef(name)
 	if err != nil {
 		return workers.Model{}, err
 	}

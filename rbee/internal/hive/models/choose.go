@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
 )
 
 // usualQuant is taken of several where none is named: the smallest that most
@@ -147,6 +149,15 @@ func superfluous(name string) bool {
 	return nested && slices.Contains([]string{"original", "onnx", "openvino", "coreml", "metal", "gguf"}, first)
 }
 
+// paths are the paths of files.
+func paths(files []hubFile) []string {
+	names := make([]string, len(files))
+	for i, f := range files {
+		names[i] = f.Path
+	}
+	return names
+}
+
 func pick(files []hubFile, names []string) []hubFile {
 	var picked []hubFile
 	for _, f := range files {
@@ -171,7 +182,7 @@ func describeGroups(groups []ggufGroup, sizes map[string]int64, byFile bool) str
 		if !validPart(names[i]) {
 			names[i] = strconv.Quote(names[i])
 		}
-		words[i] = fmt.Sprintf("%s (%s)", names[i], sizeText(size))
+		words[i] = fmt.Sprintf("%s (%s)", names[i], bytesize.Format(size))
 	}
 	return strings.Join(words, ", ")
 }

@@ -151,16 +151,3 @@ func diskFree(path string) (n int64, known bool) {
 		path = parent
 	}
 }
-
-// sizeText writes bytes for a person.
-func sizeText(n int64) string {
-	if n < 1000 {
-		return fmt.Sprintf("%d bytes", n)
-	}
-	value, unit := float64(n)/1000, 0
-	for value >= 999.95 && unit < 5 {
-		value /= 1000
-		unit++
-	}
-	return fmt.Sprintf("%.1f %cB", value, "kMGTPE"[unit])
-}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
 	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
@@ -152,14 +153,6 @@ func (d *download) found() Ref {
 	return ref
 }
 
-func paths(files []hubFile) []string {
-	names := make([]string, len(files))
-	for i, f := range files {
-		names[i] = f.Path
-	}
-	return names
-}
-
 // look finds out what there is to fetch.
 func (d *download) look(ctx context.Context) error {
 	var err error
@@ -198,7 +191,7 @@ func (d *download) room(files []hubFile) error {
 	}
 	d.bytes = d.present + d.resumed
 	if free, known := diskFree(d.s.Dir); known && need > free {
-		return failure(nil, "model %q needs %s more, and %s are free at %s", d.ref, sizeText(need), sizeText(free), d.s.Dir)
+		return failure(nil, "model %q needs %s more, and %s are free at %s", d.ref, bytesize.Format(need), bytesize.Format(free), d.s.Dir)
 	}
 	return nil
 }
@@ -298,7 +291,7 @@ func (d *download) full(err error) error {
 	}
 	free := "nothing"
 	if n, known := diskFree(d.s.Dir); known {
-		free = sizeText(n)
+		free = bytesize.Format(n)
 	}
 	d.mu.Lock()
 	missing := d.total - d.bytes
@@ -306,7 +299,7 @@ func (d *download) full(err error) error {
 	if missing == 0 {
 		return failure(err, "model %q: the disk is full, %s free at %s: %v", d.ref, free, d.s.Dir, err)
 	}
-	return failure(err, "model %q needs %s more, and the disk is full: %s free at %s; what has arrived is kept: %v", d.ref, sizeText(missing), free, d.s.Dir, err)
+	return failure(err, "model %q needs %s more, and the disk is full: %s free at %s; what has arrived is kept: %v", d.ref, bytesize.Format(missing), free, d.s.Dir, err)
 }
 
 // link brings files that are whole into the snapshot.

@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
 )
 
 // usualContext is the length of context that is counted with where none is asked
@@ -30,16 +31,9 @@ func (e Estimate) Total() int64 { return e.Weights + e.Cache }
 // Explain is the arithmetic, for a person.
 func (e Estimate) Explain() string {
 	if e.Cache == 0 {
-		return fmt.Sprintf("%s weights; the model does not say what its context takes", gib(e.Weights))
+		return fmt.Sprintf("%s weights; the model does not say what its context takes", bytesize.Format(e.Weights))
 	}
-	return fmt.Sprintf("%s weights + %s for %d tokens of context in %d layers", gib(e.Weights), gib(e.Cache), e.Context, e.Layers)
-}
-
-func gib(n int64) string {
-	if n < 1<<30 {
-		return fmt.Sprintf("%.0f MiB", float64(n)/(1<<20))
-	}
-	return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30))
+	return fmt.Sprintf("%s weights + %s for %d tokens of context in %d layers", bytesize.Format(e.Weights), bytesize.Format(e.Cache), e.Context, e.Layers)
 }
 
 // EstimateMemory computes what a model takes on devices with a context of so many

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
 )
 
 // smallDisk moves the world's cache to a disk of its own, of 2 MiB.
@@ -71,7 +72,7 @@ func TestDiskFills(t *testing.T) {
 	if had < at-8*w.chunk || had >= size {
 		t.Fatalf("%d bytes are there of %d", had, size)
 	}
-	for _, want := range []string{`"org/gguf"`, "needs " + sizeText(size-had) + " more", "the disk is full: 0 bytes free at " + w.Dir, "kept", q4} {
+	for _, want := range []string{`"org/gguf"`, "needs " + bytesize.Format(size-had) + " more", "the disk is full: 0 B free at " + w.Dir, "kept", q4} {
 		if operations.CodeOf(err) != operations.CodeFailed || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v has no %q", err, want)
 		}
@@ -79,7 +80,7 @@ func TestDiskFills(t *testing.T) {
 	w.Disconnect() // requests of the one before may still be on their way
 	asked := w.Requests(q4)
 	_, err = w.Download(t.Context(), ref(t, "org/gguf"), DownloadOptions{})
-	if err == nil || !strings.Contains(err.Error(), "needs "+sizeText(size-had)+" more, and 0 bytes are free") || w.Requests(q4) != asked {
+	if err == nil || !strings.Contains(err.Error(), "needs "+bytesize.Format(size-had)+" more, and 0 B are free") || w.Requests(q4) != asked {
 		t.Errorf("on the full disk: %v, asked %d times", err, w.Requests(q4)-asked)
 	}
 	if now := w.arrivedOf(t); now != had {
