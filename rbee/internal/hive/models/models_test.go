@@ -189,7 +189,7 @@ func TestRefusals(t *testing.T) {
 		{"org/none", "", operations.CodeFailed, []string{`"org/none"`, "HF_TOKEN"}},
 		{"org/none", "hf_x", operations.CodeNotFound, []string{"no model"}},
 		{"org/gguf@no-such", "", operations.CodeNotFound, []string{`no revision "no-such"`}},
-		{"org/gguf:Q2_K", "", operations.CodeNotFound, []string{"Q4_K_M (976.8 KiB)", "Q8_0 (293.2 KiB)"}},
+		{"org/gguf:Q2_K", "", operations.CodeNotFound, []string{"Q4_K_M (976.9 KiB)", "Q8_0 (293.3 KiB)"}},
 		{"org/several", "", operations.CodeNotFound, []string{"several quantisations", "Q5_K_M", "Q6_K"}},
 		{"org/tensors:x.bin", "", operations.CodeNotFound, []string{"no such file", "config.json"}},
 		{"org/gated", "", operations.CodeFailed, []string{"gated", w.URL + "/org/gated", "HF_TOKEN"}},
