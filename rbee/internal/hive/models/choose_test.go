@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/model"
 	"github.com/rbee-keeper/rbee/pkgmgr/model/hubtest"
 )
 
@@ -55,7 +56,7 @@ func TestOddNames(t *testing.T) {
 		})
 	}
 	for _, typed := range []string{"org/odd:a:b.gguf", "org/odd:a@b@main", "file:/a/b:c.gguf"} {
-		if _, err := ParseRef(typed); operations.CodeOf(err) != operations.CodeBadOperation {
+		if _, err := model.ParseRef(typed); operations.CodeOf(err) != operations.CodeBadOperation {
 			t.Errorf("%s: %v", typed, err)
 		}
 	}

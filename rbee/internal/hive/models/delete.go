@@ -12,18 +12,19 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
+	"github.com/rbee-keeper/rbee/pkgmgr/model"
 )
 
 // Delete removes a model, also one that is not whole. Content that other models
 // share stays. A download of the same repository that runs is waited for; what
 // another tool is fetching there is left alone.
 func (s *Store) Delete(ctx context.Context, id string) (*operations.ModelDeleteReport, error) {
-	ref, err := ParseRef(id)
+	ref, err := model.ParseRef(id)
 	if err != nil {
 		return nil, err
 	}
 	if ref.URL != "" {
-		ref.Repo = ref.localRepo()
+		ref.Repo = ref.LocalRepo()
 	}
 	m, err := s.Get(ctx, id) // before the lock, which would make directories for a model that is not
 	if err != nil {
@@ -82,7 +83,7 @@ func (s snapshot) doomed(m operations.Model) []snapshotFile {
 // forgetPlans drops the plans of downloads that would bring doomed files.
 func (r repo) forgetPlans(commit string, doomed []snapshotFile) error {
 	for _, p := range r.readPlans() {
-		if p.Commit != commit || !slices.ContainsFunc(p.Files, func(f hubFile) bool {
+		if p.Commit != commit || !slices.ContainsFunc(p.Files, func(f model.File) bool {
 			return slices.ContainsFunc(doomed, func(d snapshotFile) bool { return d.Path == f.Path })
 		}) {
 			continue

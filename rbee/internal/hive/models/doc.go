@@ -46,9 +46,6 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 )
 
-// DefaultEndpoint is the model hub where none is named.
-const DefaultEndpoint = "https://huggingface.co"
-
 // Store is the models of one machine. Its fields are set before the first call;
 // its methods may then be called from several goroutines, and from several
 // processes for one directory.
@@ -56,7 +53,7 @@ type Store struct {
 	// Dir is the cache's directory, an absolute path; it need not exist. Required.
 	Dir string
 
-	// Endpoint is the address of the model hub; empty is [DefaultEndpoint].
+	// Endpoint is the address of the model hub; empty is [model.DefaultEndpoint].
 	Endpoint string
 
 	// Token is for repositories that ask for one; empty sends none.

@@ -17,6 +17,7 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
 	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
+	"github.com/rbee-keeper/rbee/pkgmgr/model"
 	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 )
@@ -43,14 +44,14 @@ type Progress struct {
 // has arrived for the next one. A download of the same repository that runs
 // already, in this process or another, is waited for; what it brings is present
 // then. Every error that a person can do something about is an [*operations.Error].
-func (s *Store) Download(ctx context.Context, ref Ref, o DownloadOptions) (*operations.ModelDownloadReport, error) {
+func (s *Store) Download(ctx context.Context, ref model.Ref, o DownloadOptions) (*operations.ModelDownloadReport, error) {
 	endpoint, token := s.access(o)
 	d := &download{s: s, ref: ref, tell: o.Progress, hub: s.hub(endpoint, token)}
-	if u, err := url.Parse(d.hub.endpoint); err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
-		return nil, &operations.Error{Code: operations.CodeBadOperation, Message: fmt.Sprintf("%q is no address of a model hub", withoutQuery(d.hub.endpoint))}
+	if u, err := url.Parse(d.hub.Client.Hub); err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
+		return nil, &operations.Error{Code: operations.CodeBadOperation, Message: fmt.Sprintf("%q is no address of a model hub", model.RedactRef(d.hub.Client.Hub))}
 	}
 	if d.ref.URL != "" {
-		d.ref.Repo = ref.localRepo()
+		d.ref.Repo = ref.LocalRepo()
 	}
 	d.repo = s.repo(d.ref.Repo)
 	report, err := d.do(ctx)
@@ -58,12 +59,12 @@ func (s *Store) Download(ctx context.Context, ref Ref, o DownloadOptions) (*oper
 }
 
 // hub is a model hub, and how the store asks it.
-func (s *Store) hub(endpoint string, token operations.Secret) *hub {
+func (s *Store) hub(endpoint string, token operations.Secret) *model.Hub {
 	c := &fetch.Client{HTTP: s.HTTP, Hub: endpoint, HubToken: token, UserAgent: s.UserAgent, Stall: cmp.Or(s.Stall, defaultStall)}
 	if c.HTTP == nil {
 		c.HTTP = fetch.NewHTTPClient()
 	}
-	return &hub{endpoint: endpoint, token: token, client: c, pause: s.pause}
+	return &model.Hub{Client: c, Pause: s.pause}
 }
 
 // defaultStall is how long a connection may give nothing before it is made anew.
@@ -89,7 +90,7 @@ func notFoundOr(err error, path string) error {
 // token is for the store's own hub: whoever may name another one could read it
 // there.
 func (s *Store) access(o DownloadOptions) (endpoint string, token operations.Secret) {
-	own := strings.TrimRight(cmp.Or(s.Endpoint, DefaultEndpoint), "/")
+	own := strings.TrimRight(cmp.Or(s.Endpoint, model.DefaultEndpoint), "/")
 	endpoint = cmp.Or(strings.TrimRight(o.Endpoint, "/"), own)
 	if o.Token == "" && endpoint == own {
 		return endpoint, s.Token
@@ -105,7 +106,7 @@ func (d *download) do(ctx context.Context) (*operations.ModelDownloadReport, err
 		return nil, err
 	}
 	defer unlock()
-	defer d.hub.client.HTTP.CloseIdleConnections()
+	defer d.hub.Client.HTTP.CloseIdleConnections()
 	if err := d.look(ctx); err != nil {
 		return nil, err
 	}
@@ -124,14 +125,14 @@ func (d *download) do(ctx context.Context) (*operations.ModelDownloadReport, err
 // download is one download.
 type download struct {
 	s    *Store
-	ref  Ref
+	ref  model.Ref
 	repo repo
-	hub  *hub
+	hub  *model.Hub
 	tell func(Progress)
 
 	commit  string
-	files   []hubFile
-	missing []hubFile // those whose blob is not there, each blob once
+	files   []model.File
+	missing []model.File // those whose blob is not there, each blob once
 
 	mu         sync.Mutex
 	bytes      int64
@@ -142,13 +143,13 @@ type download struct {
 }
 
 // found is the reference under which the download's result is found.
-func (d *download) found() Ref {
+func (d *download) found() model.Ref {
 	if d.ref.URL != "" {
-		return Ref{Repo: d.ref.Repo}
+		return model.Ref{Repo: d.ref.Repo}
 	}
 	ref := d.ref
-	if ref.Part == "" && len(d.files) > 0 && isGGUF(d.files[0].Path) && len(groupGGUF(paths(d.files))) == 1 {
-		ref.Part = wholeName(d.files[0].Path)
+	if ref.Part == "" && len(d.files) > 0 && model.IsGGUF(d.files[0].Path) && len(model.GroupGGUF(model.Paths(d.files))) == 1 {
+		ref.Part = model.UnshardedName(d.files[0].Path)
 	}
 	return ref
 }
@@ -159,9 +160,9 @@ func (d *download) look(ctx context.Context) error {
 	if d.ref.URL != "" {
 		d.commit, d.files, err = d.address(ctx)
 	} else {
-		d.commit, d.files, err = d.hub.repository(ctx, d.ref)
+		d.commit, d.files, err = d.hub.Repository(ctx, d.ref)
 		if err == nil {
-			d.files, err = choose(d.ref, d.files)
+			d.files, err = model.Choose(d.ref, d.files)
 		}
 	}
 	if err != nil {
@@ -171,7 +172,7 @@ func (d *download) look(ctx context.Context) error {
 }
 
 // room finds out what is missing of files, and whether the disk has room for it.
-func (d *download) room(files []hubFile) error {
+func (d *download) room(files []model.File) error {
 	seen := map[string]bool{}
 	var need int64
 	for _, f := range files {
@@ -197,8 +198,8 @@ func (d *download) room(files []hubFile) error {
 }
 
 // address finds out about a file at an address, which becomes a repository of one file.
-func (d *download) address(ctx context.Context) (commit string, files []hubFile, err error) {
-	f := hubFile{Path: d.ref.fileName(), Etag: d.ref.SHA256}
+func (d *download) address(ctx context.Context) (commit string, files []model.File, err error) {
+	f := model.File{Path: d.ref.FileName(), Etag: d.ref.SHA256}
 	if path, ok := fetch.LocalPath(d.ref.URL); ok {
 		info, err := os.Stat(path)
 		if err != nil {
@@ -212,32 +213,32 @@ func (d *download) address(ctx context.Context) (commit string, files []hubFile,
 				return "", nil, err
 			}
 		}
-		return f.Etag[:40], []hubFile{f}, nil
+		return f.Etag[:40], []model.File{f}, nil
 	}
 	if info, err := os.Stat(d.repo.blob(f.Etag)); err == nil {
 		f.Size = info.Size() // nothing needs to be asked
-		return f.Etag[:40], []hubFile{f}, nil
+		return f.Etag[:40], []model.File{f}, nil
 	}
-	err = fetch.Retry(ctx, d.hub.pause, func() (err error) {
+	err = fetch.Retry(ctx, d.hub.Pause, func() (err error) {
 		f.Size, err = d.sizeOf(ctx)
 		return err
 	})
 	switch {
 	case err == nil:
-		return f.Etag[:40], []hubFile{f}, nil
+		return f.Etag[:40], []model.File{f}, nil
 	case errors.Is(err, fetch.ErrNotFound):
-		return "", nil, notFound("there is nothing at %s: %v", withoutQuery(d.ref.URL), err)
+		return "", nil, notFound("there is nothing at %s: %v", model.RedactRef(d.ref.URL), err)
 	case ctx.Err() != nil:
 		return "", nil, context.Cause(ctx)
 	}
-	return "", nil, failure(err, "asking for %s: %v", withoutQuery(d.ref.URL), err)
+	return "", nil, failure(err, "asking for %s: %v", model.RedactRef(d.ref.URL), err)
 }
 
 // sizeOf asks for the first byte of the file, which tells its size.
 func (d *download) sizeOf(ctx context.Context) (size int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	err = d.hub.get(ctx, d.ref.URL, http.Header{"Range": {"bytes=0-0"}}, func(resp *http.Response, _ io.Reader) error {
+	err = d.hub.Get(ctx, d.ref.URL, http.Header{"Range": {"bytes=0-0"}}, func(resp *http.Response, _ io.Reader) error {
 		switch resp.StatusCode {
 		case http.StatusPartialContent:
 			_, total, _ := strings.Cut(resp.Header.Get("Content-Range"), "/")
@@ -261,7 +262,7 @@ func (d *download) run(ctx context.Context) error {
 	if err := d.repo.makeDirs(d.commit); err != nil {
 		return err
 	}
-	plan := plan{Commit: d.commit, Revision: d.ref.revision(), Files: d.files}
+	plan := plan{Commit: d.commit, Revision: d.ref.RevisionOrMain(), Files: d.files}
 	if err := d.repo.savePlan(plan); err != nil {
 		return err
 	}
@@ -275,8 +276,8 @@ func (d *download) run(ctx context.Context) error {
 	if err := d.link(); err != nil {
 		return err
 	}
-	if d.ref.URL != "" || !commitPattern.MatchString(d.ref.revision()) {
-		if err := atomicfile.Write(d.repo.ref(d.ref.revision()), []byte(d.commit), 0o644); err != nil {
+	if d.ref.URL != "" || !model.IsCommit(d.ref.RevisionOrMain()) {
+		if err := atomicfile.Write(d.repo.ref(d.ref.RevisionOrMain()), []byte(d.commit), 0o644); err != nil {
 			return err
 		}
 	}
@@ -320,15 +321,15 @@ func (d *download) fetch(ctx context.Context) error {
 	files := make([]fetch.File, len(d.missing))
 	for i, f := range d.missing {
 		files[i] = fetch.File{
-			Name: f.Path, URL: d.ref.URL, Path: d.repo.blob(f.Etag), Mode: 0o644, Size: f.Size, Sum: f.Etag, NewHash: f.hasher,
+			Name: f.Path, URL: d.ref.URL, Path: d.repo.blob(f.Etag), Mode: 0o644, Size: f.Size, Sum: f.Etag, NewHash: f.NewHash,
 			Prefix: d.repo.theirs(f.Etag), PrefixLock: d.repo.theirLock(f.Etag),
 			Progress: func(n int64) { d.add(n, f.Path) },
 		}
 		if d.ref.URL == "" {
-			files[i].URL = d.hub.fileURL(d.ref.Repo, d.commit, f.Path)
+			files[i].URL = d.hub.FileURL(d.ref.Repo, d.commit, f.Path)
 		}
 	}
-	err := d.hub.client.DownloadFiles(ctx, files, fetch.Options{
+	err := d.hub.Client.DownloadFiles(ctx, files, fetch.Options{
 		Connections: d.s.Parallel, ChunkSize: d.s.chunk, Pause: d.s.pause, BootID: bootID(),
 	})
 	var wrong *fetch.MismatchError

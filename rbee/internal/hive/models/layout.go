@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/rbee-keeper/rbee/pkgmgr/model"
 	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
 )
 
@@ -109,7 +110,7 @@ func (r repo) theirsHeld(etag string) bool {
 }
 
 // link makes the snapshot's name for a blob.
-func (r repo) link(commit string, f hubFile) error {
+func (r repo) link(commit string, f model.File) error {
 	at := filepath.Join(r.snapshot(commit), filepath.FromSlash(f.Path))
 	target, err := filepath.Rel(filepath.Dir(at), r.blob(f.Etag))
 	if err != nil {
@@ -131,9 +132,9 @@ func (r repo) link(commit string, f hubFile) error {
 
 // plan is what a download that is not whole yet is about.
 type plan struct {
-	Commit   string    `json:"commit"`
-	Revision string    `json:"revision"`
-	Files    []hubFile `json:"files"`
+	Commit   string       `json:"commit"`
+	Revision string       `json:"revision"`
+	Files    []model.File `json:"files"`
 }
 
 // path names a plan by what it is about, so that asking again is the same plan.
@@ -163,10 +164,10 @@ func (r repo) readPlans() []plan {
 	var plans []plan
 	for _, name := range names {
 		var p plan
-		if atomicfile.ReadJSON(name, &p) != nil || !commitPattern.MatchString(p.Commit) {
+		if atomicfile.ReadJSON(name, &p) != nil || !model.IsCommit(p.Commit) {
 			continue // not ours, or half written by a disk that was full
 		}
-		if !slices.ContainsFunc(p.Files, func(f hubFile) bool { return !f.valid() }) {
+		if !slices.ContainsFunc(p.Files, func(f model.File) bool { return !f.Valid() }) {
 			plans = append(plans, p)
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/model"
 	"github.com/rbee-keeper/rbee/pkgmgr/model/hubtest"
 )
 
@@ -22,7 +23,7 @@ import (
 func TestMain(m *testing.M) {
 	if dir := os.Getenv("TEST_DOWNLOAD"); dir != "" {
 		s := &Store{Dir: dir, Endpoint: os.Getenv("TEST_HUB"), chunk: 64 << 10}
-		ref, err := ParseRef(os.Getenv("TEST_MODEL"))
+		ref, err := model.ParseRef(os.Getenv("TEST_MODEL"))
 		if err == nil {
 			_, err = s.Download(context.Background(), ref, DownloadOptions{})
 		}
@@ -67,9 +68,9 @@ func newWorld(t testing.TB) *world {
 	return w
 }
 
-func ref(t testing.TB, s string) Ref {
+func ref(t testing.TB, s string) model.Ref {
 	t.Helper()
-	r, err := ParseRef(s)
+	r, err := model.ParseRef(s)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -548,8 +549,8 @@ func TestNotEnoughRoom(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.Repos["org/huge"] = hubtest.Repo{}
-	huge := hubFile{Path: "x.gguf", Size: 1 << 60, Etag: strings.Repeat("a", 64)}
-	if err := d.room([]hubFile{huge}); operations.CodeOf(err) != operations.CodeFailed || !strings.Contains(err.Error(), "free at "+w.Dir) {
+	huge := model.File{Path: "x.gguf", Size: 1 << 60, Etag: strings.Repeat("a", 64)}
+	if err := d.room([]model.File{huge}); operations.CodeOf(err) != operations.CodeFailed || !strings.Contains(err.Error(), "free at "+w.Dir) {
 		t.Errorf("%v", err)
 	}
 	for path, want := range map[string]bool{w.Dir: true, t.TempDir() + "/not/there": true, "\x00": false} {

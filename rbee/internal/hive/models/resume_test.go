@@ -70,7 +70,7 @@ func TestCancelWhileChecking(t *testing.T) {
 	defer srv.Close()
 	s := &Store{Dir: t.TempDir()}
 	model := ref(t, srv.URL+"/m.gguf#sha256="+strings.Repeat("a", 64))
-	r := s.repo(model.localRepo())
+	r := s.repo(model.LocalRepo())
 	if err := r.makeDirs(model.SHA256[:40]); err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package models
+package model
 
 import (
 	"bytes"
@@ -53,7 +53,7 @@ func FuzzParseRef(f *testing.F) {
 			return
 		}
 		if r.URL != "" {
-			if name := r.localRepo(); !repoPattern.MatchString(name) || strings.Contains(name, "..") || strings.Contains(name, "--") {
+			if name := r.LocalRepo(); !repoPattern.MatchString(name) || strings.Contains(name, "..") || strings.Contains(name, "--") {
 				t.Errorf("%q is kept as %q", s, name)
 			}
 			return

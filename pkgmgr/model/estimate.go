@@ -1,4 +1,4 @@
-package models
+package model
 
 import (
 	"cmp"
@@ -46,7 +46,7 @@ func (e Estimate) Explain() string {
 func EstimateMemory(m operations.Model, contextLength int) (Estimate, error) {
 	var e Estimate
 	for _, f := range m.Files {
-		if m.Format == "gguf" || isSafetensors(f.Path) {
+		if m.Format == "gguf" || IsSafetensors(f.Path) {
 			e.Weights += f.Bytes
 		}
 	}

@@ -1,4 +1,4 @@
-package models
+package model
 
 import (
 	"context"
@@ -16,28 +16,27 @@ import (
 	"strings"
 	"time"
 
-	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 )
 
-// hubFile is a file of a repository.
-type hubFile struct {
+// File is a file of a repository.
+type File struct {
 	Path string `json:"path"`
 	Size int64  `json:"size"`
 	Etag string `json:"etag"` // names its blob: a SHA-256, or the hash of a git blob
 }
 
-// valid reports whether the file can be kept in the cache.
-func (f hubFile) valid() bool {
+// Valid reports whether the file can be kept in the cache.
+func (f File) Valid() bool {
 	return validPath(f.Path) && f.Size >= 0 && etagPattern.MatchString(f.Etag)
 }
 
-// lfs tells whether the etag is the SHA-256 of the content.
-func (f hubFile) lfs() bool { return len(f.Etag) == 64 }
+// IsLFS reports whether the etag is the SHA-256 of the content.
+func (f File) IsLFS() bool { return len(f.Etag) == 64 }
 
-// hasher is the hash whose sum names the blob.
-func (f hubFile) hasher() hash.Hash {
-	if f.lfs() {
+// NewHash returns the hash whose sum names the blob.
+func (f File) NewHash() hash.Hash {
+	if f.IsLFS() {
 		return sha256.New()
 	}
 	h := sha1.New() //nolint:gosec // see the import
@@ -45,18 +44,20 @@ func (f hubFile) hasher() hash.Hash {
 	return h
 }
 
-// hub is a model hub.
-type hub struct {
-	endpoint string
-	token    operations.Secret
-	client   *fetch.Client // with the endpoint as its hub, and the token
-	pause    time.Duration // before the first try after a failure; 0 means 250 ms
+// Hub is a model hub.
+type Hub struct {
+	// Client makes the requests; its Hub and HubToken are the address of this hub, without
+	// a slash at the end, and the token for it. Required.
+	Client *fetch.Client
+
+	// Pause is how long to wait before the first retry; 0 is 250 ms.
+	Pause time.Duration
 }
 
-// get asks an address once.
-func (h *hub) get(ctx context.Context, to string, header http.Header, read func(*http.Response, io.Reader) error) error {
+// Get asks an address once, and hands the answer to read.
+func (h *Hub) Get(ctx context.Context, to string, header http.Header, read func(*http.Response, io.Reader) error) error {
 	header.Set("Accept-Encoding", "identity")
-	return h.client.Get(ctx, "", to, header, read)
+	return h.Client.Get(ctx, "", to, header, read)
 }
 
 const (
@@ -65,18 +66,18 @@ const (
 )
 
 // listing reads one page of JSON, with patience. next is the address of the next page.
-func (h *hub) listing(ctx context.Context, to string, into any) (next string, err error) {
-	err = fetch.Retry(ctx, h.pause, func() (err error) {
+func (h *Hub) listing(ctx context.Context, to string, into any) (next string, err error) {
+	err = fetch.Retry(ctx, h.Pause, func() (err error) {
 		next, err = h.page(ctx, to, into)
 		return err
 	})
 	return next, err
 }
 
-func (h *hub) page(ctx context.Context, to string, into any) (next string, err error) {
+func (h *Hub) page(ctx context.Context, to string, into any) (next string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	err = h.get(ctx, to, http.Header{}, func(resp *http.Response, body io.Reader) error {
+	err = h.Get(ctx, to, http.Header{}, func(resp *http.Response, body io.Reader) error {
 		if resp.StatusCode != http.StatusOK {
 			return fetch.NewStatusError(resp)
 		}
@@ -87,7 +88,7 @@ func (h *hub) page(ctx context.Context, to string, into any) (next string, err e
 		if err := json.Unmarshal(data, into); err != nil {
 			return &fetch.StatusError{Status: resp.StatusCode, Message: "the answer is no list of a model hub: " + err.Error()}
 		}
-		next = nextPage(resp, h.endpoint)
+		next = nextPage(resp, h.Client.Hub)
 		return nil
 	})
 	return next, err
@@ -111,18 +112,18 @@ func nextPage(resp *http.Response, endpoint string) string {
 	return to.String()
 }
 
-// repository reads which commit a revision is, and its files. Some of these may not
+// Repository reads which commit a revision is, and its files. Some of these may not
 // be valid.
-func (h *hub) repository(ctx context.Context, ref Ref) (commit string, files []hubFile, err error) {
-	base := h.endpoint + "/api/models/" + ref.Repo
+func (h *Hub) Repository(ctx context.Context, ref Ref) (commit string, files []File, err error) {
+	base := h.Client.Hub + "/api/models/" + ref.Repo
 	var info struct {
 		SHA string `json:"sha"`
 	}
-	if _, err := h.listing(ctx, base+"/revision/"+url.PathEscape(ref.revision()), &info); err != nil {
+	if _, err := h.listing(ctx, base+"/revision/"+url.PathEscape(ref.RevisionOrMain()), &info); err != nil {
 		return "", nil, h.explain(ref, err)
 	}
 	if !commitPattern.MatchString(info.SHA) {
-		return "", nil, failure(nil, "the hub %s answered about %s with no commit: it is no model hub", h.endpoint, ref.Repo)
+		return "", nil, failure(nil, "the hub %s answered about %s with no commit: it is no model hub", h.Client.Hub, ref.Repo)
 	}
 	for next := base + "/tree/" + info.SHA + "?recursive=true"; next != ""; {
 		var page []struct {
@@ -142,7 +143,7 @@ func (h *hub) repository(ctx context.Context, ref Ref) (commit string, files []h
 			if e.Type != "file" {
 				continue
 			}
-			f := hubFile{Path: e.Path, Size: e.Size, Etag: e.OID}
+			f := File{Path: e.Path, Size: e.Size, Etag: e.OID}
 			if e.LFS != nil {
 				f.Size, f.Etag = e.LFS.Size, strings.TrimPrefix(e.LFS.OID, "sha256:")
 			}
@@ -161,34 +162,43 @@ var (
 	etagPattern   = regexp.MustCompile(`^([0-9a-f]{40}|[0-9a-f]{64})$`)
 )
 
+// IsCommit reports whether a string is the full hash of a commit.
+func IsCommit(s string) bool { return commitPattern.MatchString(s) }
+
+// IsEtag reports whether a string names a blob: a SHA-256, or the hash of a git blob.
+func IsEtag(s string) bool { return etagPattern.MatchString(s) }
+
 // explain words the hub's refusals.
-func (h *hub) explain(ref Ref, err error) error {
+func (h *Hub) explain(ref Ref, err error) error {
 	var status *fetch.StatusError
-	page := h.endpoint + "/" + ref.Repo
+	page := h.Client.Hub + "/" + ref.Repo
 	switch {
 	case errors.Is(err, context.Canceled):
 		return err
 	case !errors.As(err, &status):
-		return failure(err, "asking the hub %s about %s: %v", h.endpoint, ref, err)
+		return failure(err, "asking the hub %s about %s: %v", h.Client.Hub, ref, err)
 	case status.Code == "GatedRepo", status.Status == http.StatusForbidden:
 		return failure(err, "model %q is gated: accept its terms at %s, and use a token (HF_TOKEN) of that account: %v", ref, page, status)
 	case status.Code == "RevisionNotFound":
-		return notFound("model %q: the repository has no revision %q", ref, ref.revision())
-	case status.Status == http.StatusUnauthorized && h.token != "":
+		return notFound("model %q: the repository has no revision %q", ref, ref.RevisionOrMain())
+	case status.Status == http.StatusUnauthorized && h.Client.HubToken != "":
 		return failure(err, "the hub refuses the token (HF_TOKEN) for model %q, or the repository does not exist: %v", ref, status)
 	case status.Status == http.StatusUnauthorized:
 		return failure(err, "model %q does not exist, or asks for a token (HF_TOKEN): %v", ref, status)
 	case status.Code == "RepoNotFound", status.Status == http.StatusNotFound:
-		return notFound("there is no model %q at %s", ref, h.endpoint)
+		return notFound("there is no model %q at %s", ref, h.Client.Hub)
 	}
-	return failure(err, "asking the hub %s about %s: %v", h.endpoint, ref, status)
+	return failure(err, "asking the hub %s about %s: %v", h.Client.Hub, ref, status)
 }
 
-// fileURL is where a file of a commit is.
-func (h *hub) fileURL(repo, commit, path string) string {
+// FileURL returns the address of a file of a commit.
+func (h *Hub) FileURL(repo, commit, path string) string {
 	parts := strings.Split(path, "/")
 	for i, p := range parts {
 		parts[i] = url.PathEscape(p)
 	}
-	return h.endpoint + "/" + repo + "/resolve/" + commit + "/" + strings.Join(parts, "/")
+	return h.Client.Hub + "/" + repo + "/resolve/" + commit + "/" + strings.Join(parts, "/")
 }
+
+// DefaultEndpoint is the model hub where none is named.
+const DefaultEndpoint = "https://huggingface.co"
