@@ -171,7 +171,7 @@ func (f *Client) DownloadTo(ctx context.Context, file File, to *os.File) (sum st
 	}
 	_, err = backoff.Retry(ctx, func() (struct{}, error) {
 		again, err := f.extend(ctx, p)
-		if ctx.Err() != nil || !again {
+		if ctx.Err() != nil || !again || IsDiskFull(err) {
 			err = backoff.Permanent(err)
 		}
 		return struct{}{}, err

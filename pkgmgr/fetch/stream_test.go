@@ -4,7 +4,10 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"hash"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -12,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 )
 
@@ -207,6 +211,71 @@ func TestDownloadHidesQueries(t *testing.T) {
 		err := (&Client{}).Download(t.Context(), File{URL: refused, Sum: shaOf("engine"), Path: filepath.Join(t.TempDir(), "engine")})
 		if err == nil || strings.Contains(err.Error(), "secret") || !strings.Contains(err.Error(), "/engine") {
 			t.Errorf("live %t: error %v", live, err)
+		}
+	}
+}
+
+// slowHash takes its time for the first bytes that it sees.
+type slowHash struct {
+	hash.Hash
+	wait time.Duration
+}
+
+func (s *slowHash) Write(p []byte) (int, error) {
+	time.Sleep(s.wait)
+	s.wait = 0
+	return s.Hash.Write(p)
+}
+
+// TestSlowPart holds that a download is gone on with although it takes the machine
+// longer to read what is there than the line may be silent.
+func TestSlowPart(t *testing.T) {
+	t.Parallel()
+	const stall, there = 200 * time.Millisecond, 2000
+	data := strings.Repeat("honey", 1000)
+	f := &flaky{contents: []string{data}}
+	server := httptest.NewServer(f)
+	defer server.Close()
+	path := filepath.Join(t.TempDir(), "w")
+	if err := os.WriteFile(path+PartSuffix, []byte(data[:there]), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var total int64
+	err := (&Client{Stall: stall}).Download(t.Context(), File{
+		URL: server.URL, Path: path, Sum: shaOf(data), Size: int64(len(data)), Progress: func(n int64) { total += n },
+		NewHash: func() hash.Hash { return &slowHash{sha256.New(), 3 * stall} },
+	})
+	if got, readErr := os.ReadFile(path); err != nil || readErr != nil || string(got) != data || asked(f) != "bytes=2000-" || total != int64(len(data)) {
+		t.Errorf("Download() = %v with %d bytes and progress %d, asked for %s", err, len(got), total, asked(f))
+	}
+}
+
+// TestSave holds that content of a reader is verified, and that nothing is left of
+// content that is wrong or cut off.
+func TestSave(t *testing.T) {
+	t.Parallel()
+	const a = "the bees make honey"
+	for name, c := range map[string]struct {
+		content io.Reader
+		size    int64
+		want    string // of the error
+	}{
+		"good":      {strings.NewReader(a), 0, ""},
+		"with size": {strings.NewReader(a), 19, ""},
+		"too short": {strings.NewReader(a[:7]), 19, "7 bytes came, want 19"},
+		"too long":  {strings.NewReader(a + a), 19, "more than 19 bytes come"},
+		"wrong":     {strings.NewReader("the wasps"), 0, "its SHA-256 is " + shaOf("the wasps")},
+		"cut":       {io.MultiReader(strings.NewReader(a[:7]), iotest.ErrReader(errors.New("cut"))), 19, "cut"},
+	} {
+		dir := t.TempDir()
+		path := filepath.Join(dir, "x")
+		if err := os.WriteFile(path+PartSuffix, []byte("of an earlier download"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		err := Save(c.content, File{Path: path, Sum: shaOf(a), Size: c.size, SkipSync: true})
+		left, _ := os.ReadDir(dir)
+		if (c.want == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), c.want) || (err == nil) != (len(left) == 1) {
+			t.Errorf("%s: Save() = %v, want %q; %d files are left", name, err, c.want, len(left))
 		}
 	}
 }
