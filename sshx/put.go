@@ -14,6 +14,8 @@ import (
 	"io/fs"
 	"strconv"
 	"strings"
+
+	"github.com/rbee-keeper/rbee/sshx/internal/stdio"
 )
 
 // putScript receives a file. Its arguments are the temporary file, the target, the mode and the SHA-256. It says first
@@ -27,7 +29,7 @@ const putScript = `t=$1; p=$2; m=$3; s=$4; umask 077; ` +
 	`clean() { trap "" HUP INT PIPE TERM; rm -f "$t"; }; trap clean EXIT; trap "exit 1" HUP INT PIPE TERM; ` +
 	`fail() { echo "$2" >&2; exit $1; }; ` +
 	`z=cat; if command -v gzip >/dev/null 2>&1; then z=gzip; fi; ` +
-	printMark + `; echo $z; ` +
+	stdio.PrintMark + `; echo $z; ` +
 	`if test -d "$p"; then fail 1 "$p: is a directory"; fi; ` +
 	`mkdir -p "${p%/*}/" || exit 1; set -C; ` +
 	`if test $z = gzip; then gzip -dc >"$t" || exit 1; else cat >"$t" || exit 1; fi; ` +
@@ -62,7 +64,7 @@ func (c *Client) Put(ctx context.Context, path string, mode fs.FileMode, gz io.R
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	out := newPutOutput()
-	after := &afterMark{w: out}
+	after := stdio.NewMarkFilter(out)
 	cmd := command{
 		op:     "put " + path,
 		argv:   []string{"put " + path},

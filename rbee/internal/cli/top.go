@@ -24,6 +24,7 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/rbee/internal/queen"
 	"github.com/rbee-keeper/rbee/rbee/internal/ui"
+	"github.com/rbee-keeper/rbee/rbee/internal/ui/top"
 )
 
 type topCmd struct {
@@ -78,11 +79,11 @@ func (c *topCmd) once(ctx context.Context, a *app, feed *topFeed) error {
 	if a.asJSON() {
 		err = ui.JSON(a.p.Stdout, s)
 	} else {
-		o := ui.TopOptions{Queen: feed.queen.URL, Style: ui.Style{ASCII: !a.unicode()}}
+		o := top.Options{Queen: feed.queen.URL, ASCII: !a.unicode()}
 		if a.terminal(a.p.Stdout) {
 			o.Width, _ = terminalSize(a.p.Stdout)()
 		}
-		_, err = io.WriteString(a.p.Stdout, ui.Top(s, s.Time, o))
+		_, err = io.WriteString(a.p.Stdout, top.Frame(s, s.Time, o))
 	}
 	if err != nil {
 		return fmt.Errorf("writing the result: %w", err)
@@ -124,8 +125,8 @@ func (c *topCmd) watch(ctx context.Context, a *app, feed *topFeed) error {
 		s, now, o := feed.now()
 		// As elsewhere the last column stays free: what happens after it is written
 		// is different on each terminal.
-		o.Width, o.Height, o.Style, o.Keys = max(columns-1, 1), rows, style, "q quits"
-		return ui.Top(s, now, o)
+		o.Width, o.Height, o.Color, o.ASCII, o.Keys = max(columns-1, 1), rows, style.Color, style.ASCII, "q quits"
+		return top.Frame(s, now, o)
 	})
 }
 
@@ -268,10 +269,10 @@ type topFeed struct {
 
 // now is the last snapshot, the present by the queen's clock, and how the queen is
 // heard.
-func (f *topFeed) now() (operations.FleetSnapshot, time.Time, ui.TopOptions) {
+func (f *topFeed) now() (operations.FleetSnapshot, time.Time, top.Options) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	o := ui.TopOptions{Queen: f.queen.URL, Age: time.Since(f.heard)}
+	o := top.Options{Queen: f.queen.URL, Age: time.Since(f.heard)}
 	if f.problem != nil {
 		o.Problem = f.problem.Error()
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
+	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
 // capabilities is what a machine has: facts, accelerators, and who holds memory on them.
@@ -49,7 +50,7 @@ func systemText(r *operations.HiveCapabilitiesReport) string {
 func cpuText(c operations.CPU) string {
 	text := c.Model
 	if c.Threads > 0 {
-		text += ", " + count(c.Threads, "thread")
+		text += ", " + format.Count(c.Threads, "thread")
 	}
 	return strings.TrimPrefix(text, ", ")
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
 	"github.com/rbee-keeper/rbee/pkgmgr/catalog"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
 // Catalog lists the worker types that can be installed. It is the report of a
@@ -186,7 +187,7 @@ func (p *page) recipe(r *Recipe) {
 }
 
 func (p *page) checkedRecipe(r *CheckedRecipe) {
-	p.okf("%s is a valid recipe for %s (%s)", r.Recipe.File, r.Recipe.Type, count(len(r.Recipe.Sources), "source"))
+	p.okf("%s is a valid recipe for %s (%s)", r.Recipe.File, r.Recipe.Type, format.Count(len(r.Recipe.Sources), "source"))
 }
 
 func (p *page) rolledBack(r *operations.RollbackReport) {
@@ -208,7 +209,7 @@ func (p *page) bundled(r *operations.BundleReport) {
 		p.linef("")
 	}
 	p.blocked(r.Blocked)
-	p.okf("Wrote %s: %s, %s, rbee for %s (%s)", r.Path, bytesize.Format(r.Bytes), count(r.Artefacts, "artefact"), strings.Join(r.Platforms, ", "), seconds(r.DurationSeconds))
+	p.okf("Wrote %s: %s, %s, rbee for %s (%s)", r.Path, bytesize.Format(r.Bytes), format.Count(r.Artefacts, "artefact"), strings.Join(r.Platforms, ", "), format.Seconds(r.DurationSeconds))
 }
 
 // upgrades tells which versions move.

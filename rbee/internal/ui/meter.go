@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
+	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
 const (
@@ -42,14 +43,14 @@ func (m *meter) add(now time.Time, bytes int64) {
 // parts words the speed and, where total is known, the time that is left.
 func (m *meter) parts(now time.Time, total int64) []string {
 	if silent := now.Sub(m.at); !m.at.IsZero() && silent >= meterStall {
-		return []string{"stalled for " + age(silent)}
+		return []string{"stalled for " + format.Age(silent)}
 	}
 	if m.rate < 1 {
 		return nil
 	}
 	parts := []string{rate(m.rate)}
 	if left := total - m.bytes; left > 0 {
-		parts = append(parts, age(time.Duration(float64(left)/m.rate*float64(time.Second)))+" left")
+		parts = append(parts, format.Age(time.Duration(float64(left)/m.rate*float64(time.Second)))+" left")
 	}
 	return parts
 }

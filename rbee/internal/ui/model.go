@@ -7,6 +7,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
+	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
 func (p *page) downloaded(r *operations.ModelDownloadReport) {
@@ -15,7 +16,7 @@ func (p *page) downloaded(r *operations.ModelDownloadReport) {
 		p.okf("%s is%s already (%s)", m.ID, cmp.Or(atHive(m.Hive), " there"), bytesize.Format(m.Bytes))
 		return
 	}
-	text := bytesize.Format(r.Downloaded) + " in " + seconds(r.DurationSeconds)
+	text := bytesize.Format(r.Downloaded) + " in " + format.Seconds(r.DurationSeconds)
 	if r.DurationSeconds > 0 {
 		text += " (" + rate(float64(r.Downloaded)/r.DurationSeconds) + ")"
 	}
@@ -25,7 +26,7 @@ func (p *page) downloaded(r *operations.ModelDownloadReport) {
 	if r.Present > 0 {
 		text += ", " + bytesize.Format(r.Present) + " there already"
 	}
-	p.okf("Downloaded %s%s: %s", m.ID, prefixed(" to ", m.Hive), text)
+	p.okf("Downloaded %s%s: %s", m.ID, format.Prefixed(" to ", m.Hive), text)
 }
 
 func (p *page) models(r *operations.ModelListReport) {
@@ -97,5 +98,5 @@ func (p *page) deleted(r *operations.ModelDeleteReport) {
 	if r.Kept > 0 {
 		kept = fmt.Sprintf(", %s kept for other models", bytesize.Format(r.Kept))
 	}
-	p.okf("Deleted %s%s (%s freed%s)", r.Model.ID, prefixed(" from ", r.Model.Hive), bytesize.Format(r.Freed), kept)
+	p.okf("Deleted %s%s (%s freed%s)", r.Model.ID, format.Prefixed(" from ", r.Model.Hive), bytesize.Format(r.Freed), kept)
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
 // runtimeNow is the present of the golden files, the same in every time zone.
@@ -60,7 +61,7 @@ func runtimeReports() map[string]operations.Report {
 	return map[string]operations.Report{
 		"capabilities":     capable(),
 		"capabilities_cpu": &operations.HiveCapabilitiesReport{Alias: "nas", OS: "linux", Arch: "arm64", CPU: operations.CPU{Threads: 1}, DiskFree: 5e9},
-		"several": &Several{Hives: []HiveResult{
+		"several": &MultiHive{Hives: []HiveResult{
 			{Alias: "gpu-1", Report: &operations.HiveCapabilitiesReport{Alias: "gpu-1", OS: "linux", Arch: "amd64"}},
 			{Alias: "gpu-2", Report: &operations.HiveCapabilitiesReport{Alias: "gpu-2", OS: "linux", Arch: "amd64"}},
 			{Alias: "gpu-9", Error: silent},
@@ -143,7 +144,7 @@ func TestVerboseTellsTheReason(t *testing.T) {
 	}
 }
 
-func TestSeveralOutcome(t *testing.T) {
+func TestMultiHiveOutcome(t *testing.T) {
 	t.Parallel()
 	ok := HiveResult{Report: &operations.HiveCapabilitiesReport{}}
 	failed := func(code operations.Code) HiveResult { return HiveResult{Error: &operations.Error{Code: code}} }
@@ -159,13 +160,13 @@ func TestSeveralOutcome(t *testing.T) {
 		{[]HiveResult{failed(operations.CodeConfigInvalid), failed(operations.CodeNotFound)}, operations.OutcomeFailed},
 		{[]HiveResult{{Report: &operations.WorkerSpawnReport{Worker: failedWorker()}}}, operations.OutcomeFailed},
 	} {
-		if got := (&Several{c.hives}).Outcome(); got != c.want {
+		if got := (&MultiHive{c.hives}).Outcome(); got != c.want {
 			t.Errorf("%+v: %s, want %s", c.hives, got, c.want)
 		}
 	}
 }
 
-func TestSeveralJSON(t *testing.T) {
+func TestMultiHiveJSON(t *testing.T) {
 	t.Parallel()
 	var b strings.Builder
 	if err := JSON(&b, runtimeReports()["several"]); err != nil {
@@ -360,7 +361,7 @@ func TestAge(t *testing.T) {
 	for d, want := range map[time.Duration]string{
 		-time.Second: "0s", 1400 * time.Millisecond: "1s", 59 * time.Second: "59s", 5 * time.Minute: "5m", 90 * time.Minute: "1h30m", 47 * time.Hour: "47h00m", 50 * time.Hour: "2d",
 	} {
-		if got := age(d); got != want {
+		if got := format.Age(d); got != want {
 			t.Errorf("%v: %s, want %s", d, got, want)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
+	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
 func (p *page) status(r *operations.StatusReport) {
@@ -36,7 +37,7 @@ func (p *page) status(r *operations.StatusReport) {
 	case differs:
 		p.hint("`rbee sync` mends it, `rbee sync --dry-run` shows how")
 	case len(r.Drift) == 0:
-		p.okf("All components match config (%s, %s)", count(r.Summary.TotalHives, "hive"), seconds(r.Summary.DurationSeconds))
+		p.okf("All components match config (%s, %s)", format.Count(r.Summary.TotalHives, "hive"), format.Seconds(r.Summary.DurationSeconds))
 	}
 	p.warnings(r.Warnings)
 }

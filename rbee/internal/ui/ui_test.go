@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
 var update = flag.Bool("update", false, "write golden files anew")
@@ -242,7 +243,7 @@ func TestEveryReasonHasAHint(t *testing.T) {
 func TestSeconds(t *testing.T) {
 	t.Parallel()
 	for s, want := range map[float64]string{-1: "0.0s", 0.04: "0.0s", 0.42: "0.4s", 9.96: "10s", 30.2: "30s", 125: "2m5s"} {
-		if got := seconds(s); got != want {
+		if got := format.Seconds(s); got != want {
 			t.Errorf("seconds(%g) = %q, want %q", s, got, want)
 		}
 	}

@@ -1,41 +1,43 @@
-package ui
+package top
 
 import (
 	"math"
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
-// topColumn is a column of a table that gives way where the room is short: it
+// column is a column of a table that gives way where the room is short: it
 // shrinks to least columns (0: not at all), and is left out, the highest drop first
 // (0: never).
-type topColumn struct {
+type column struct {
 	name        string
 	right       bool
 	least, drop int
 }
 
-// topTable lines rows up under a header. Columns without content are left out.
-type topTable struct {
-	columns []topColumn
-	rows    [][]topCell
+// table lines rows up under a header. Columns without content are left out.
+type table struct {
+	columns []column
+	rows    [][]cell
 }
 
 const (
-	topBar  = 12 // the width of a bar where there is room
-	topText = 64 // the widest that a text makes its column
+	barWidth     = 12 // the width of a bar where there is room
+	maxTextWidth = 64 // the widest that a text makes its column
 )
 
 // layout gives the columns' widths such that a row fits; 0 leaves one out. All rows
 // count, so that the columns stay where they are when other rows are shown.
-func (t *topTable) layout(p *topPage) []int {
+func (t *table) layout(p *page) []int {
 	widths := make([]int, len(t.columns))
 	for _, row := range t.rows {
 		for i, c := range row {
-			w := topBar
+			w := barWidth
 			if !c.bar {
-				w = min(textWidth(p.clean(c.text)), topText)
+				w = min(textWidth(p.clean(c.text)), maxTextWidth)
 			}
 			widths[i] = max(widths[i], w)
 		}
@@ -77,7 +79,7 @@ func (t *topTable) layout(p *topPage) []int {
 }
 
 // over is how much wider than room the columns are.
-func (t *topTable) over(widths []int, room int) int {
+func (t *table) over(widths []int, room int) int {
 	sum := -2
 	for _, w := range widths {
 		if w > 0 {
@@ -88,14 +90,14 @@ func (t *topTable) over(widths []int, room int) int {
 }
 
 // table writes the header and some of the rows.
-func (p *topPage) table(t *topTable, rows [][]topCell) []string {
+func (p *page) table(t *table, rows [][]cell) []string {
 	widths := t.layout(p)
-	header := make([]topCell, len(t.columns))
+	header := make([]cell, len(t.columns))
 	for i, c := range t.columns {
-		header[i] = topCell{text: c.name, color: bold}
+		header[i] = cell{text: c.name, color: format.Bold}
 	}
 	lines := make([]string, 0, len(rows)+1)
-	for _, row := range append([][]topCell{header}, rows...) {
+	for _, row := range append([][]cell{header}, rows...) {
 		line := p.line()
 		for i, c := range row {
 			width := widths[i]
@@ -118,9 +120,9 @@ func (p *topPage) table(t *topTable, rows [][]topCell) []string {
 	return lines
 }
 
-func (p *topPage) bar(share float64, width int) string {
+func (p *page) bar(share float64, width int) string {
 	full, empty := "█", "░"
-	if p.o.Style.ASCII {
+	if p.o.ASCII {
 		full, empty = "#", "."
 	}
 	cells := max(width-2, 1)
@@ -128,24 +130,24 @@ func (p *topPage) bar(share float64, width int) string {
 	return "[" + strings.Repeat(full, n) + strings.Repeat(empty, cells-n) + "]"
 }
 
-// topLine is a line that is never wider than the frame.
-type topLine struct {
-	p       *topPage
+// frameLine is a line that is never wider than the frame.
+type frameLine struct {
+	p       *page
 	b       strings.Builder
 	used    int
 	pending int // spaces that are written only when more text follows
 }
 
-func (p *topPage) line() *topLine { return &topLine{p: p} }
+func (p *page) line() *frameLine { return &frameLine{p: p} }
 
 // plain is a line of one cell.
-func (p *topPage) plain(c topCell) string {
+func (p *page) plain(c cell) string {
 	line := p.line()
 	line.add(c)
 	return line.String()
 }
 
-func (l *topLine) add(c topCell) {
+func (l *frameLine) add(c cell) {
 	text := l.p.clean(c.text)
 	room := l.p.width - l.used - l.pending
 	if text == "" || room <= 0 {
@@ -155,29 +157,29 @@ func (l *topLine) add(c topCell) {
 	l.used += l.pending + textWidth(text)
 	l.b.WriteString(strings.Repeat(" ", l.pending))
 	l.pending = 0
-	if c.color != "" {
-		text = l.p.o.Style.paint(c.color, text)
+	if c.color != "" && l.p.o.Color {
+		text = format.Paint(c.color, text)
 	}
 	l.b.WriteString(text)
 }
 
-func (l *topLine) String() string { return l.b.String() }
+func (l *frameLine) String() string { return l.b.String() }
 
 // dots stand for what is not shown.
-func (p *topPage) dots() string {
-	if p.o.Style.ASCII {
+func (p *page) dots() string {
+	if p.o.ASCII {
 		return "..."
 	}
 	return "…"
 }
 
 // cut shortens text to so many columns.
-func (p *topPage) cut(text string, width int) string {
+func (p *page) cut(text string, width int) string {
 	if textWidth(text) <= width {
 		return text
 	}
 	mark := "…"
-	if p.o.Style.ASCII {
+	if p.o.ASCII {
 		mark = "~"
 	}
 	used := 0
@@ -191,15 +193,15 @@ func (p *topPage) cut(text string, width int) string {
 
 // clean makes foreign text harmless: one line without characters that do something
 // to a terminal or that have no width of their own but change that of others.
-func (p *topPage) clean(text string) string {
+func (p *page) clean(text string) string {
 	const most = 4096 // bytes; no line shows more
 	text = strings.Map(func(r rune) rune {
 		switch {
-		case r == utf8.RuneError, hidden(r):
+		case r == utf8.RuneError, format.IsHidden(r):
 			return ' '
 		case unicode.Is(unicode.Cf, r), unicode.Is(unicode.Variation_Selector, r):
 			return -1
-		case p.o.Style.ASCII && r > '~' && !unicode.IsSpace(r):
+		case p.o.ASCII && r > '~' && !unicode.IsSpace(r):
 			return '?'
 		}
 		return r

@@ -1,4 +1,4 @@
-package ui
+package top
 
 import (
 	"fmt"
@@ -7,10 +7,11 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
 // every is the time between two points of the traffic, in seconds.
-func (p *topPage) every() float64 {
+func (p *page) every() float64 {
 	if e := p.s.Traffic.EverySeconds; e > 0.1 {
 		return min(e, 3600)
 	}
@@ -19,7 +20,7 @@ func (p *topPage) every() float64 {
 
 // points is the traffic until now, with what was quiet since the last point. Of the
 // time in which the queen was not heard nothing is known.
-func (p *topPage) points() []operations.TrafficPoint {
+func (p *page) points() []operations.TrafficPoint {
 	const most = 600
 	points := p.s.Traffic.Points
 	points = points[max(len(points)-most, 0):]
@@ -32,7 +33,7 @@ func (p *topPage) points() []operations.TrafficPoint {
 
 // rate is requests per second over the last 10 seconds and the point that is still
 // going on.
-func (p *topPage) rate() float64 {
+func (p *page) rate() float64 {
 	points, every := p.points(), p.every()
 	if len(points) == 0 {
 		return 0
@@ -62,7 +63,7 @@ func perSecond(rate float64) string {
 }
 
 // traffic is a line with a graph of requests per second, if there is any traffic.
-func (p *topPage) traffic() []string {
+func (p *page) traffic() []string {
 	points := p.points()
 	if len(points) == 0 {
 		return nil
@@ -83,16 +84,16 @@ func (p *topPage) traffic() []string {
 		break
 	}
 	line := p.line()
-	line.add(topCell{text: label, color: bold})
+	line.add(cell{text: label, color: format.Bold})
 	line.pending = 1
-	line.add(topCell{text: p.graph(points), color: green})
+	line.add(cell{text: p.graph(points), color: format.Green})
 	line.pending += 2
-	line.add(topCell{text: tail})
+	line.add(cell{text: tail})
 	return []string{line.String()}
 }
 
 // trafficText says in n words what the points show.
-func (p *topPage) trafficText(points []operations.TrafficPoint, n int) string {
+func (p *page) trafficText(points []operations.TrafficPoint, n int) string {
 	if n == 0 {
 		return ""
 	}
@@ -105,18 +106,18 @@ func (p *topPage) trafficText(points []operations.TrafficPoint, n int) string {
 			first = min(point.FirstToken, 1e6)
 		}
 	}
-	words := []string{"peak " + perSecond(float64(peak)/p.every()) + "/s", count(errors, "error"), amount(int64(tokens)) + " tokens"}
+	words := []string{"peak " + perSecond(float64(peak)/p.every()) + "/s", format.Count(errors, "error"), amount(int64(tokens)) + " tokens"}
 	if first > 0 {
-		words = append(words, "first after "+short(first))
+		words = append(words, "first after "+format.ShortSeconds(first))
 	}
-	span := age(time.Duration(float64(len(points)) * p.every() * float64(time.Second)))
+	span := format.Age(time.Duration(float64(len(points)) * p.every() * float64(time.Second)))
 	return span + ": " + strings.Join(words[:min(n, len(words))], ", ")
 }
 
 // graph draws one character for each point; the highest stands for the most.
-func (p *topPage) graph(points []operations.TrafficPoint) string {
+func (p *page) graph(points []operations.TrafficPoint) string {
 	levels := []rune("▁▂▃▄▅▆▇█")
-	if p.o.Style.ASCII {
+	if p.o.ASCII {
 		levels = []rune("_.-:=+*#")
 	}
 	peak := 1

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
 func (p *page) validate(r *operations.ValidateReport) {
@@ -26,17 +27,17 @@ func (p *page) validate(r *operations.ValidateReport) {
 		p.warn(w.Hive, w.Warning)
 	}
 	if len(r.Errors) == 0 {
-		p.okf("Config valid (%s, %s)", count(r.Hives, "hive"), count(r.Workers, "worker"))
+		p.okf("Config valid (%s, %s)", format.Count(r.Hives, "hive"), format.Count(r.Workers, "worker"))
 		return
 	}
-	p.linef("%s%s, %s", p.style.fail(), count(len(r.Errors), "error"), count(len(r.Warnings), "warning"))
+	p.linef("%s%s, %s", p.style.fail(), format.Count(len(r.Errors), "error"), format.Count(len(r.Warnings), "warning"))
 }
 
 func (p *page) migrate(r *operations.MigrateReport) {
 	for _, w := range r.Warnings {
 		p.warn(w.Hive, w.Warning)
 	}
-	p.okf("Generated %s (%s, %s)", filepath.Base(r.OutputPath), count(r.Summary.Hives, "hive"), count(r.Summary.Workers, "worker"))
+	p.okf("Generated %s (%s, %s)", filepath.Base(r.OutputPath), format.Count(r.Summary.Hives, "hive"), format.Count(r.Summary.Workers, "worker"))
 	p.linef("   %s", clean(r.OutputPath))
 }
 
@@ -148,7 +149,7 @@ func (p *page) daemon(r *operations.HiveDaemonReport) {
 // Written tells about a first config, and what to do next.
 func Written(w io.Writer, s Style, path string, hives []string) error {
 	p := &page{style: s}
-	p.okf("Wrote %s (%s: %s)", path, count(len(hives), "hive"), strings.Join(hives, ", "))
+	p.okf("Wrote %s (%s: %s)", path, format.Count(len(hives), "hive"), strings.Join(hives, ", "))
 	p.hint("next: `rbee validate`, then `rbee install`")
 	_, err := io.WriteString(w, p.text.String())
 	return err

@@ -1,4 +1,4 @@
-package ui
+package top
 
 import (
 	"cmp"
@@ -8,21 +8,22 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
+	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
-// topSection is a table of which not all rows need be shown. A row that goes on
+// section is a table of which not all rows need be shown. A row that goes on
 // with the thing of the row before counts as a part.
-type topSection struct {
-	table      topTable
+type section struct {
+	table      table
 	word, part string
 	goesOn     []bool // for each row; nil: none does
 	ranks      []int  // for each row: in their order rows are shown where not all can be; nil: as they are
 }
 
 // Len, Less and Swap sort the rows by rank.
-func (s *topSection) Len() int           { return len(s.ranks) }
-func (s *topSection) Less(i, j int) bool { return s.ranks[i] < s.ranks[j] }
-func (s *topSection) Swap(i, j int) {
+func (s *section) Len() int           { return len(s.ranks) }
+func (s *section) Less(i, j int) bool { return s.ranks[i] < s.ranks[j] }
+func (s *section) Swap(i, j int) {
 	s.ranks[i], s.ranks[j] = s.ranks[j], s.ranks[i]
 	s.table.rows[i], s.table.rows[j] = s.table.rows[j], s.table.rows[i]
 	if s.goesOn != nil {
@@ -31,9 +32,9 @@ func (s *topSection) Swap(i, j int) {
 }
 
 // sections sets the tables into n lines, the first ones first.
-func (p *topPage) sections(n int) []string {
-	all := []*topSection{p.hives(), p.workers(), p.models()}
-	var shown []*topSection
+func (p *page) sections(n int) []string {
+	all := []*section{p.hives(), p.workers(), p.models()}
+	var shown []*section
 	needs, sum := []int{}, 0
 	for _, s := range all {
 		if len(s.table.rows) > 0 {
@@ -43,7 +44,7 @@ func (p *topPage) sections(n int) []string {
 		}
 	}
 	if len(p.s.Hives) == 0 && n > 0 {
-		return []string{p.plain(topCell{text: "There are no hives: `rbee init` writes a first config."})}
+		return []string{p.plain(cell{text: "There are no hives: `rbee init` writes a first config."})}
 	}
 	blank := sum+len(shown) <= n
 	var lines []string
@@ -82,7 +83,7 @@ func allot(needs []int, n int) []int {
 }
 
 // section writes a table on n lines.
-func (p *topPage) section(s *topSection, n int) []string {
+func (p *page) section(s *section, n int) []string {
 	rows := s.table.rows
 	if n <= 0 {
 		return nil
@@ -114,7 +115,7 @@ func (p *topPage) section(s *topSection, n int) []string {
 		lines = lines[:0]
 	}
 	if more != "" {
-		lines = append(lines, p.plain(topCell{text: more, color: faint}))
+		lines = append(lines, p.plain(cell{text: more, color: format.Faint}))
 	}
 	return lines
 }
@@ -128,8 +129,8 @@ func plural(n int) string {
 
 // hives is a row for each device. Hives with workers have the first rank, and those
 // that are away the last: their problems are told above.
-func (p *topPage) hives() *topSection {
-	s := &topSection{word: "hive", part: "device", table: topTable{columns: []topColumn{
+func (p *page) hives() *section {
+	s := &section{word: "hive", part: "device", table: table{columns: []column{
 		{name: "HIVE", least: 6}, {name: "LINK", drop: 3}, {name: "DEVICE", least: 3}, {least: 6, drop: 2},
 		{name: "MEMORY", right: true, drop: 1}, {name: "UTIL", right: true, drop: 4}, {name: "TEMP", right: true, drop: 5}, {name: "POWER", right: true, drop: 6},
 	}}}
@@ -143,7 +144,7 @@ func (p *topPage) hives() *topSection {
 		}
 		for i, row := range p.hiveRows(h) {
 			if i == 0 {
-				row[0], row[1] = topCell{text: h.Alias, color: bold}, topCell{text: string(h.Link), color: linkColor(h.Link)}
+				row[0], row[1] = cell{text: h.Alias, color: format.Bold}, cell{text: string(h.Link), color: linkColor(h.Link)}
 			}
 			s.table.rows = append(s.table.rows, row)
 			s.goesOn = append(s.goesOn, i > 0)
@@ -156,41 +157,41 @@ func (p *topPage) hives() *topSection {
 func linkColor(l operations.Link) string {
 	switch l {
 	case operations.LinkOnline:
-		return green
+		return format.Green
 	case operations.LinkOffline:
-		return red
+		return format.Red
 	case operations.LinkStale, operations.LinkConnecting:
 	}
-	return yellow
+	return format.Yellow
 }
 
 // hiveRows are the rows of a hive's devices, or of its own memory if it has none;
 // their first two cells are the caller's.
-func (p *topPage) hiveRows(h operations.HiveView) [][]topCell {
-	row := func() []topCell { return make([]topCell, 8) }
+func (p *page) hiveRows(h operations.HiveView) [][]cell {
+	row := func() []cell { return make([]cell, 8) }
 	if h.Snapshot == nil || h.Link == operations.LinkOffline {
 		r := row()
 		switch {
 		case !h.SeenAt.IsZero():
-			r[2] = topCell{text: "heard " + age(p.now.Sub(h.SeenAt)) + " ago", color: faint}
+			r[2] = cell{text: "heard " + format.Age(p.now.Sub(h.SeenAt)) + " ago", color: format.Faint}
 		default:
-			r[2] = topCell{text: "never heard", color: faint}
+			r[2] = cell{text: "never heard", color: format.Faint}
 		}
-		return [][]topCell{r}
+		return [][]cell{r}
 	}
 	m := h.Snapshot.Machine
 	if len(m.Devices) == 0 {
 		r := row()
-		r[2] = topCell{text: "CPU" + prefixed(" ", m.CPU.Model)}
+		r[2] = cell{text: "CPU" + format.Prefixed(" ", m.CPU.Model)}
 		if m.MemoryTotal > 0 {
 			p.memoryCells(r, m.MemoryTotal-min(m.MemoryAvailable, m.MemoryTotal), m.MemoryTotal)
 		}
-		return [][]topCell{r}
+		return [][]cell{r}
 	}
-	var rows [][]topCell
+	var rows [][]cell
 	for _, d := range m.Devices {
 		r := row()
-		r[2] = topCell{text: deviceLabel(d)}
+		r[2] = cell{text: deviceLabel(d)}
 		used := d.MemoryUsed
 		if used == nil && d.MemoryFree != nil {
 			n := d.MemoryTotal - min(*d.MemoryFree, d.MemoryTotal)
@@ -198,24 +199,24 @@ func (p *topPage) hiveRows(h operations.HiveView) [][]topCell {
 		}
 		switch {
 		case d.Error != "":
-			r[2].color = red
+			r[2].color = format.Red
 		case d.MemoryTotal > 0 && used != nil:
 			p.memoryCells(r, *used, d.MemoryTotal)
 		case d.MemoryTotal > 0:
-			r[4] = topCell{text: bytesize.Format(d.MemoryTotal)}
+			r[4] = cell{text: bytesize.Format(d.MemoryTotal)}
 		}
-		r[5], r[6], r[7] = topCell{text: whole(d.Utilization, "%")}, topCell{text: whole(d.Temperature, p.degrees())}, topCell{text: whole(d.Power, "W")}
+		r[5], r[6], r[7] = cell{text: whole(d.Utilization, "%")}, cell{text: whole(d.Temperature, p.degrees())}, cell{text: whole(d.Power, "W")}
 		rows = append(rows, r)
 	}
 	return rows
 }
 
-func (p *topPage) memoryCells(row []topCell, used, total uint64) {
-	row[3] = topCell{bar: true, share: float64(used) / float64(total), color: green}
+func (p *page) memoryCells(row []cell, used, total uint64) {
+	row[3] = cell{bar: true, share: float64(used) / float64(total), color: format.Green}
 	if row[3].share > 0.97 {
-		row[3].color = yellow
+		row[3].color = format.Yellow
 	}
-	row[4] = topCell{text: usedMemory(used, total)}
+	row[4] = cell{text: usedMemory(used, total)}
 }
 
 // usedMemory is "used/total" with the unit once.
@@ -238,8 +239,8 @@ func deviceLabel(d operations.Device) string {
 	return strings.TrimSpace(fmt.Sprintf("%d %s", d.Index, name))
 }
 
-func (p *topPage) degrees() string {
-	if p.o.Style.ASCII {
+func (p *page) degrees() string {
+	if p.o.ASCII {
 		return "C"
 	}
 	return "°C"
@@ -254,8 +255,8 @@ func whole(v *float64, unit string) string {
 }
 
 // workers is a row for each worker: those that failed or load first.
-func (p *topPage) workers() *topSection {
-	s := &topSection{word: "worker", table: topTable{columns: []topColumn{
+func (p *page) workers() *section {
+	s := &section{word: "worker", table: table{columns: []column{
 		{name: "HIVE", least: 4, drop: 3}, {name: "ID", least: 6}, {name: "MODEL", least: 6, drop: 1}, {name: "STATE", drop: 2},
 		{name: "DEVICES", drop: 5}, {name: "REQ", right: true, drop: 4}, {name: "UPTIME", right: true, drop: 6},
 	}}}
@@ -264,22 +265,22 @@ func (p *topPage) workers() *topSection {
 			continue
 		}
 		for _, w := range h.Snapshot.Workers {
-			state, up, devices, requests := topCell{text: string(w.State), color: yellow}, uptime(w, p.now), cmp.Or(indices(w.Devices), "cpu"), ""
+			state, up, devices, requests := cell{text: string(w.State), color: format.Yellow}, format.WorkerUptime(w, p.now), cmp.Or(format.DeviceIndices(w.Devices), "cpu"), ""
 			rank := 1
 			switch w.State {
 			case operations.WorkerReady:
-				state.color, rank = green, 2
+				state.color, rank = format.Green, 2
 			case operations.WorkerFailed:
-				state.color, rank = red, 0
+				state.color, rank = format.Red, 0
 			case operations.WorkerStarting, operations.WorkerLoading, operations.WorkerDraining, operations.WorkerStopped:
 			}
 			if w.State == operations.WorkerReady || w.Requests > 0 {
 				requests = fmt.Sprint(w.Requests)
 			}
 			if h.Link == operations.LinkOffline { // what it did last is not what it does
-				state, up, requests, rank = topCell{text: "unknown", color: faint}, "", "", 3
+				state, up, requests, rank = cell{text: "unknown", color: format.Faint}, "", "", 3
 			}
-			s.table.rows = append(s.table.rows, []topCell{{text: h.Alias}, {text: w.ID}, {text: w.Model}, state, {text: devices}, {text: requests}, {text: up}})
+			s.table.rows = append(s.table.rows, []cell{{text: h.Alias}, {text: w.ID}, {text: w.Model}, state, {text: devices}, {text: requests}, {text: up}})
 			s.ranks = append(s.ranks, rank)
 		}
 	}
@@ -288,8 +289,8 @@ func (p *topPage) workers() *topSection {
 }
 
 // models is a row for each model that was asked, the busiest first.
-func (p *topPage) models() *topSection {
-	s := &topSection{word: "model", table: topTable{columns: []topColumn{
+func (p *page) models() *section {
+	s := &section{word: "model", table: table{columns: []column{
 		{name: "MODEL", least: 6}, {name: "REQUESTS", right: true}, {name: "ERRORS", right: true, drop: 2},
 		{name: "TOKENS", right: true, drop: 1}, {name: "IN FLIGHT", right: true, drop: 3},
 	}}}
@@ -301,11 +302,11 @@ func (p *topPage) models() *topSection {
 		return models[i].Model < models[j].Model
 	})
 	for _, m := range models {
-		errors := topCell{text: fmt.Sprint(max(m.Errors, 0))}
+		errors := cell{text: fmt.Sprint(max(m.Errors, 0))}
 		if m.Errors > 0 {
-			errors.color = red
+			errors.color = format.Red
 		}
-		s.table.rows = append(s.table.rows, []topCell{{text: m.Model}, {text: amount(m.Requests)}, errors, {text: amount(m.Tokens)}, {text: fmt.Sprint(max(m.InFlight, 0))}})
+		s.table.rows = append(s.table.rows, []cell{{text: m.Model}, {text: amount(m.Requests)}, errors, {text: amount(m.Tokens)}, {text: fmt.Sprint(max(m.InFlight, 0))}})
 	}
 	return s
 }

@@ -6,9 +6,9 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 )
 
-// Several is what one command came to on several hives, each of which did an
+// MultiHive is what one command came to on several hives, each of which did an
 // operation of its own.
-type Several struct {
+type MultiHive struct {
 	Hives []HiveResult `json:"hives"` // sorted by alias
 }
 
@@ -20,7 +20,7 @@ type HiveResult struct {
 }
 
 // Outcome implements [operations.Report]: the gravest outcome of all hives.
-func (s *Several) Outcome() operations.Outcome {
+func (s *MultiHive) Outcome() operations.Outcome {
 	var seen []operations.Outcome
 	for _, h := range s.Hives {
 		switch {
@@ -54,8 +54,8 @@ func errorOutcome(code operations.Code) operations.Outcome {
 	}
 }
 
-// several writes the reports that there are, then what failed.
-func (p *page) several(s *Several) error {
+// multiHive writes the reports that there are, then what failed.
+func (p *page) multiHive(s *MultiHive) error {
 	tables := false // which are set apart by an empty line
 	for _, h := range s.Hives {
 		if h.Report == nil {

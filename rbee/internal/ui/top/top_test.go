@@ -1,4 +1,4 @@
-package ui
+package top
 
 import (
 	"fmt"
@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
 func gib(n float64) uint64 { return uint64(n * (1 << 30)) }
@@ -23,12 +24,12 @@ func h100(index int, used, busy float64) operations.Device {
 	}
 }
 
-func topWorker(id, model string, state operations.WorkerState, since time.Duration, requests int, devices ...operations.WorkerDevice) operations.WorkerProcess {
+func worker(id, model string, state operations.WorkerState, since time.Duration, requests int, devices ...operations.WorkerDevice) operations.WorkerProcess {
 	return operations.WorkerProcess{ID: id, Worker: "vllm", Model: model, State: state, StartedAt: before(since), Devices: devices, Requests: requests}
 }
 
-// topFleet has a bit of everything.
-func topFleet() operations.FleetSnapshot {
+// mixedFleet has a bit of everything.
+func mixedFleet() operations.FleetSnapshot {
 	hive := func(alias string, link operations.Link, heard time.Duration, workers []operations.WorkerProcess, devices ...operations.Device) operations.HiveView {
 		return operations.HiveView{Alias: alias, Hostname: alias + ".lan", Link: link, SeenAt: before(heard), Snapshot: &operations.HiveSnapshot{
 			Time: before(heard), Version: "1.2.3", Workers: workers, Machine: operations.HiveCapabilitiesReport{
@@ -37,10 +38,10 @@ func topFleet() operations.FleetSnapshot {
 		}}
 	}
 	failed := failedWorker()
-	failed.RestartAt = runtimeNow.Add(20 * time.Second)
+	failed.RestartAt = present.Add(20 * time.Second)
 	broken := operations.Device{Index: 1, Vendor: "nvidia", Name: "NVIDIA H100 80GB HBM3", Error: "GPU is lost"}
 	stale := hive("gpu-3", operations.LinkStale, 20*time.Second, nil, operations.Device{Index: 0, Vendor: "amd", Name: "AMD Instinct MI300X", MemoryTotal: gib(192)}, broken)
-	away := hive("gpu-4", operations.LinkOffline, 3*time.Minute, []operations.WorkerProcess{topWorker("vllm-9z8y", "Qwen/Qwen3-8B", operations.WorkerReady, time.Hour, 3, gpu0)}, h100(0, 60, 90))
+	away := hive("gpu-4", operations.LinkOffline, 3*time.Minute, []operations.WorkerProcess{worker("vllm-9z8y", "Qwen/Qwen3-8B", operations.WorkerReady, time.Hour, 3, gpu0)}, h100(0, 60, 90))
 	away.Problem = "dial tcp 10.0.0.4:22: connect: no route to host"
 	points := make([]operations.TrafficPoint, 40)
 	for i := range points {
@@ -48,15 +49,15 @@ func topFleet() operations.FleetSnapshot {
 	}
 	points[7].Errors = 2
 	return operations.FleetSnapshot{
-		Time: runtimeNow, Version: "1.2.3", Since: before(26 * time.Hour), Config: "/home/me/.config/rbee/hives.conf",
+		Time: present, Version: "1.2.3", Since: before(26 * time.Hour), Config: "/home/me/.config/rbee/hives.conf",
 		ConfigProblem: "hives.conf:12:3: unknown key \"hostnam\"",
 		Hives: []operations.HiveView{
 			hive("gpu-1", operations.LinkOnline, time.Second, []operations.WorkerProcess{
-				topWorker("vllm-1a2b", "Qwen/Qwen3-8B", operations.WorkerReady, 3*time.Hour+12*time.Minute, 4, gpu0),
-				topWorker("vllm-5e6f", "meta-llama/Llama-3.3-70B-Instruct", operations.WorkerLoading, 40*time.Second, 0, gpu0, gpu1), failed,
+				worker("vllm-1a2b", "Qwen/Qwen3-8B", operations.WorkerReady, 3*time.Hour+12*time.Minute, 4, gpu0),
+				worker("vllm-5e6f", "meta-llama/Llama-3.3-70B-Instruct", operations.WorkerLoading, 40*time.Second, 0, gpu0, gpu1), failed,
 			}, h100(0, 61.3, 93), h100(1, 0.4, 0)),
 			hive("gpu-2", operations.LinkOnline, time.Second, []operations.WorkerProcess{
-				topWorker("llama-cpp-7g8h", "org/repo:m.gguf", operations.WorkerReady, 50*time.Hour, 0),
+				worker("llama-cpp-7g8h", "org/repo:m.gguf", operations.WorkerReady, 50*time.Hour, 0),
 			}),
 			stale, away,
 			{Alias: "gpu-5", Hostname: "gpu-5", Link: operations.LinkConnecting},
@@ -71,7 +72,7 @@ func topFleet() operations.FleetSnapshot {
 
 // calm is a fleet in which nothing is wrong.
 func calm(hives int) operations.FleetSnapshot {
-	s := topFleet()
+	s := mixedFleet()
 	s.ConfigProblem, s.Drift, s.Traffic.Waiting = "", nil, 0
 	one := s.Hives[0]
 	s.Hives = nil
@@ -87,35 +88,35 @@ func calm(hives int) operations.FleetSnapshot {
 	return s
 }
 
-func TestTopFrames(t *testing.T) {
+func TestFrames(t *testing.T) {
 	t.Parallel()
-	at := TopOptions{Queen: "http://127.0.0.1:8500", Keys: "q quits", Age: time.Second}
-	away := topFleet()
+	at := Options{Queen: "http://127.0.0.1:8500", Keys: "q quits", Age: time.Second}
+	away := mixedFleet()
 	away.Hives[2].Link, away.Hives[2].Problem = operations.LinkOffline, "no answer for 50s"
 	for name, c := range map[string]struct {
 		s operations.FleetSnapshot
-		o TopOptions
+		o Options
 	}{
-		"80x24":     {topFleet(), TopOptions{Width: 80, Height: 24}},
-		"40x10":     {topFleet(), TopOptions{Width: 40, Height: 10}},
-		"160x50":    {topFleet(), TopOptions{Width: 160, Height: 50}},
-		"all":       {topFleet(), TopOptions{}},
-		"200_hives": {calm(200), TopOptions{Width: 100, Height: 30}},
-		"200_all":   {calm(200), TopOptions{Width: 120, Height: 1000}},
-		"calm":      {calm(3), TopOptions{Width: 100, Height: 40}},
-		"empty":     {operations.FleetSnapshot{Version: "1.2.3"}, TopOptions{Width: 80, Height: 24}},
-		"ascii":     {topFleet(), TopOptions{Width: 100, Height: 24, Style: Style{ASCII: true}}},
-		"colour":    {topFleet(), TopOptions{Width: 100, Height: 40, Style: Style{Color: true}}},
-		"unheard":   {away, TopOptions{Width: 90, Height: 28, Age: 42 * time.Second, Problem: "connection refused"}},
+		"80x24":     {mixedFleet(), Options{Width: 80, Height: 24}},
+		"40x10":     {mixedFleet(), Options{Width: 40, Height: 10}},
+		"160x50":    {mixedFleet(), Options{Width: 160, Height: 50}},
+		"all":       {mixedFleet(), Options{}},
+		"200_hives": {calm(200), Options{Width: 100, Height: 30}},
+		"200_all":   {calm(200), Options{Width: 120, Height: 1000}},
+		"calm":      {calm(3), Options{Width: 100, Height: 40}},
+		"empty":     {operations.FleetSnapshot{Version: "1.2.3"}, Options{Width: 80, Height: 24}},
+		"ascii":     {mixedFleet(), Options{Width: 100, Height: 24, ASCII: true}},
+		"colour":    {mixedFleet(), Options{Width: 100, Height: 40, Color: true}},
+		"unheard":   {away, Options{Width: 90, Height: 28, Age: 42 * time.Second, Problem: "connection refused"}},
 	} {
 		o := c.o
 		o.Queen, o.Keys = at.Queen, at.Keys
 		if o.Age == 0 {
 			o.Age = at.Age
 		}
-		got := Top(c.s, runtimeNow, o)
-		golden(t, "top_"+name, strings.ReplaceAll(got, "\x1b", "ESC"))
-		if again := Top(c.s, runtimeNow, o); again != got {
+		got := Frame(c.s, present, o)
+		golden(t, name, strings.ReplaceAll(got, "\x1b", "ESC"))
+		if again := Frame(c.s, present, o); again != got {
 			t.Errorf("%s: the same fleet is drawn in two ways", name)
 		}
 	}
@@ -126,14 +127,14 @@ var (
 	opened = regexp.MustCompile(`\x1b\[[1-9][0-9]*m`)
 )
 
-// checkFrame holds a frame to what Top promises of every one.
-func checkFrame(t *testing.T, frame string, o TopOptions) {
+// checkFrame holds a frame to what Frame promises of every one.
+func checkFrame(t *testing.T, frame string, o Options) {
 	t.Helper()
 	lines := strings.Split(strings.TrimSuffix(frame, "\n"), "\n")
 	if !strings.HasSuffix(frame, "\n") || o.Height > 0 && len(lines) > o.Height {
 		t.Fatalf("%dx%d: %d lines:\n%s", o.Width, o.Height, len(lines), frame)
 	}
-	if o.Style.Color && len(opened.FindAllString(frame, -1)) != strings.Count(frame, "\x1b[0m") || !o.Style.Color && strings.Contains(frame, "\x1b") {
+	if o.Color && len(opened.FindAllString(frame, -1)) != strings.Count(frame, "\x1b[0m") || !o.Color && strings.Contains(frame, "\x1b") {
 		t.Fatalf("%dx%d: colours are not ended: %q", o.Width, o.Height, frame)
 	}
 	for _, line := range lines {
@@ -142,7 +143,7 @@ func checkFrame(t *testing.T, frame string, o TopOptions) {
 			t.Fatalf("%dx%d: a line is %d wide: %q", o.Width, o.Height, w, line)
 		}
 		for _, r := range text {
-			if hidden(r) || r == utf8.RuneError || unicode.Is(unicode.Cf, r) || o.Style.ASCII && r > '~' {
+			if format.IsHidden(r) || r == utf8.RuneError || unicode.Is(unicode.Cf, r) || o.ASCII && r > '~' {
 				t.Fatalf("%dx%d: %q is in line %q", o.Width, o.Height, r, line)
 			}
 		}
@@ -171,7 +172,7 @@ func hostileFleet(random *rand.Rand) operations.FleetSnapshot {
 	size := func() uint64 { return []uint64{0, 1, gib(80), 1 << 63, math.MaxUint64}[random.IntN(5)] }
 	whole := func() int { return []int{0, 1, 7, -5, math.MaxInt, math.MinInt}[random.IntN(6)] }
 	moment := func() time.Time {
-		return []time.Time{{}, runtimeNow, before(time.Hour), runtimeNow.Add(1e6 * time.Hour), time.Unix(1<<60, 0)}[random.IntN(5)]
+		return []time.Time{{}, present, before(time.Hour), present.Add(1e6 * time.Hour), time.Unix(1<<60, 0)}[random.IntN(5)]
 	}
 	s := operations.FleetSnapshot{Time: moment(), Version: text(), ConfigProblem: text(), Drift: make([]operations.Drift, random.IntN(3)), DriftAt: moment()}
 	links := []operations.Link{operations.LinkConnecting, operations.LinkOnline, operations.LinkStale, operations.LinkOffline, operations.Link(text())}
@@ -194,7 +195,7 @@ func hostileFleet(random *rand.Rand) operations.FleetSnapshot {
 				h.Snapshot.Machine.Devices = append(h.Snapshot.Machine.Devices, d)
 			}
 			for range random.IntN(5) {
-				w := topWorker(text(), text(), states[random.IntN(len(states))], time.Minute, whole(), make([]operations.WorkerDevice, random.IntN(20))...)
+				w := worker(text(), text(), states[random.IntN(len(states))], time.Minute, whole(), make([]operations.WorkerDevice, random.IntN(20))...)
 				w.Problem, w.RestartAt, w.StartedAt = text(), moment(), moment()
 				h.Snapshot.Workers = append(h.Snapshot.Workers, w)
 			}
@@ -215,45 +216,45 @@ func hostileFleet(random *rand.Rand) operations.FleetSnapshot {
 	return s
 }
 
-func TestTopFitsAnySize(t *testing.T) {
+func TestFrameFitsAnySize(t *testing.T) {
 	t.Parallel()
 	random := rand.New(rand.NewPCG(1, 2))
-	fleets := []operations.FleetSnapshot{{}, topFleet(), calm(200)}
+	fleets := []operations.FleetSnapshot{{}, mixedFleet(), calm(200)}
 	for range 40 {
 		fleets = append(fleets, hostileFleet(random))
 	}
 	for _, s := range fleets {
 		for _, width := range []int{0, 1, 2, 3, 7, 13, 20, 39, 40, 80, 132, 300} {
 			height := []int{0, 1, 2, 3, 5, 8, 10, 24, 60}[random.IntN(9)]
-			o := TopOptions{Width: width, Height: height, Style: Style{Color: random.IntN(2) > 0, ASCII: random.IntN(2) > 0}, Queen: "http://h", Keys: "q quits", Age: time.Duration(random.Int64())}
+			o := Options{Width: width, Height: height, Color: random.IntN(2) > 0, ASCII: random.IntN(2) > 0, Queen: "http://h", Keys: "q quits", Age: time.Duration(random.Int64())}
 			if random.IntN(2) > 0 {
 				o.Problem = "dial: \x1b[2Jrefused 日本"
 			}
-			checkFrame(t, Top(s, runtimeNow, o), o)
+			checkFrame(t, Frame(s, present, o), o)
 		}
 	}
 	for width := 1; width < 200; width++ {
-		o := TopOptions{Width: width, Height: 1 + width%40}
-		checkFrame(t, Top(topFleet(), runtimeNow, o), o)
+		o := Options{Width: width, Height: 1 + width%40}
+		checkFrame(t, Frame(mixedFleet(), present, o), o)
 	}
 }
 
 // TestTopTellsWhatIsWrong also where there is room for almost nothing.
-func TestTopTellsWhatIsWrong(t *testing.T) {
+func TestFrameShowsProblems(t *testing.T) {
 	t.Parallel()
 	for height := 3; height < 30; height++ {
-		frame := Top(topFleet(), runtimeNow, TopOptions{Width: 60, Height: height})
+		frame := Frame(mixedFleet(), present, Options{Width: 60, Height: height})
 		if !strings.Contains(frame, "! the config cannot be read") && !strings.Contains(frame, "! 6 problems") {
 			t.Errorf("at %d lines no problem is seen:\n%s", height, frame)
 		}
 	}
-	frame := Top(topFleet(), runtimeNow, TopOptions{Width: 80, Height: 12})
+	frame := Frame(mixedFleet(), present, Options{Width: 80, Height: 12})
 	if !strings.Contains(frame, " more hives") || !strings.Contains(frame, " more problems") {
 		t.Errorf("what is not shown is not told:\n%s", frame)
 	}
 }
 
-func TestTopRate(t *testing.T) {
+func TestRate(t *testing.T) {
 	t.Parallel()
 	points := []operations.TrafficPoint{{Time: before(12 * time.Second), Requests: 50}, {Time: before(7 * time.Second), Requests: 20}, {Time: before(2 * time.Second), Requests: 2}}
 	for _, c := range []struct {
@@ -263,8 +264,8 @@ func TestTopRate(t *testing.T) {
 	}{
 		{0, "", 72.0 / 12}, {3 * time.Second, "", 22.0 / 10}, {time.Hour, "", 0}, {time.Hour, "away", 72.0 / 12},
 	} {
-		p := &topPage{now: runtimeNow.Add(c.late), o: TopOptions{Problem: c.problem}, s: operations.FleetSnapshot{
-			Time: runtimeNow, Traffic: operations.Traffic{EverySeconds: 5, Points: points},
+		p := &page{now: present.Add(c.late), o: Options{Problem: c.problem}, s: operations.FleetSnapshot{
+			Time: present, Traffic: operations.Traffic{EverySeconds: 5, Points: points},
 		}}
 		if got := p.rate(); math.Abs(got-c.want) > 1e-9 {
 			t.Errorf("%v later: %v requests a second, want %v", c.late, got, c.want)
@@ -279,7 +280,7 @@ func TestTextWidth(t *testing.T) {
 			t.Errorf("%q: %d columns, want %d", text, got, want)
 		}
 	}
-	p := &topPage{}
+	p := &page{}
 	for width, want := range map[int]string{9: "日本語ab", 8: "日本語ab", 7: "日本語…", 6: "日本…", 1: "…"} {
 		if got := p.cut("日本語ab", width); got != want {
 			t.Errorf("cut to %d: %q, want %q", width, got, want)

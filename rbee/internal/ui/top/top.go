@@ -1,4 +1,5 @@
-package ui
+// Package top draws the live view of `rbee top`: one frame from one snapshot of a fleet.
+package top
 
 import (
 	"fmt"
@@ -7,15 +8,16 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
-// TopOptions says how [Top] draws.
-type TopOptions struct {
+// Options says how [Frame] draws.
+type Options struct {
 	// Width and Height bound the frame, in columns and lines; 0 is no bound.
 	Width, Height int
 
-	// Style says whether there may be colour, and symbols.
-	Style Style
+	// Color allows escape codes for color, and ASCII allows only ASCII characters.
+	Color, ASCII bool
 
 	// Queen is the queen's address, and Keys says which keys do what. Both are
 	// drawn where there is room.
@@ -27,12 +29,12 @@ type TopOptions struct {
 	Problem string
 }
 
-// Top draws a fleet as one frame of lines, each ended by "\n": totals, what is
+// Frame draws a fleet as one frame of lines, each ended by "\n": totals, what is
 // wrong, traffic, and as much of hives, workers and models as there is room for.
 // now is the present by the queen's clock. No line is wider than o.Width and
 // there are no more lines than o.Height, whatever the fleet holds.
-func Top(s operations.FleetSnapshot, now time.Time, o TopOptions) string {
-	p := &topPage{s: s, now: now, o: o, width: o.Width, height: o.Height}
+func Frame(s operations.FleetSnapshot, now time.Time, o Options) string {
+	p := &page{s: s, now: now, o: o, width: o.Width, height: o.Height}
 	if p.width <= 0 {
 		p.width = math.MaxInt32
 	}
@@ -51,23 +53,23 @@ func Top(s operations.FleetSnapshot, now time.Time, o TopOptions) string {
 	return strings.Join(lines, "\n") + "\n"
 }
 
-// topPage is one frame.
-type topPage struct {
+// page is one frame.
+type page struct {
 	s             operations.FleetSnapshot
 	now           time.Time
-	o             TopOptions
+	o             Options
 	width, height int
 }
 
-// topCell is a piece of a line, or with bar set a bar of which share is full.
-type topCell struct {
+// cell is a piece of a line, or with bar set a bar of which share is full.
+type cell struct {
 	text, color string
 	bar         bool
 	share       float64
 }
 
 // header tells the totals, on at most n lines: in full, or else in short.
-func (p *topPage) header(n int) []string {
+func (p *page) header(n int) []string {
 	t := p.totals()
 	lines, all := p.flow(p.headerParts(t, true), n)
 	if !all {
@@ -76,16 +78,16 @@ func (p *topPage) header(n int) []string {
 	return lines
 }
 
-// topTotals are the sums of a fleet. What is known of hives that are offline does
+// totals are the sums of a fleet. What is known of hives that are offline does
 // not count.
-type topTotals struct {
+type totals struct {
 	hives                         map[operations.Link]int
 	devices                       int
 	workers, ready, failed, ended int
 }
 
-func (p *topPage) totals() topTotals {
-	t := topTotals{hives: map[operations.Link]int{}}
+func (p *page) totals() totals {
+	t := totals{hives: map[operations.Link]int{}}
 	for _, h := range p.s.Hives {
 		t.hives[h.Link]++
 		if h.Snapshot == nil || h.Link == operations.LinkOffline {
@@ -108,84 +110,84 @@ func (p *topPage) totals() topTotals {
 	return t
 }
 
-func (p *topPage) headerParts(t topTotals, long bool) [][]topCell {
-	var parts [][]topCell
-	part := func(cells ...topCell) { parts = append(parts, cells) }
+func (p *page) headerParts(t totals, long bool) [][]cell {
+	var parts [][]cell
+	part := func(cells ...cell) { parts = append(parts, cells) }
 	hives, online := len(p.s.Hives), t.hives[operations.LinkOnline]
 	if long {
-		part(counted(hives, "hive", online, []topTally{
-			{online, "online", green}, {t.hives[operations.LinkStale], "stale", yellow},
-			{t.hives[operations.LinkOffline], "offline", red}, {t.hives[operations.LinkConnecting], "connecting", yellow},
+		part(counted(hives, "hive", online, []tally{
+			{online, "online", format.Green}, {t.hives[operations.LinkStale], "stale", format.Yellow},
+			{t.hives[operations.LinkOffline], "offline", format.Red}, {t.hives[operations.LinkConnecting], "connecting", format.Yellow},
 		})...)
-		part(topCell{text: count(t.devices, "device")})
-		part(counted(t.workers, "worker", t.ready, []topTally{
-			{t.ready, "ready", green}, {t.workers - t.ready - t.failed - t.ended, "loading", yellow},
-			{t.failed, "failed", red}, {t.ended, "ending", yellow},
+		part(cell{text: format.Count(t.devices, "device")})
+		part(counted(t.workers, "worker", t.ready, []tally{
+			{t.ready, "ready", format.Green}, {t.workers - t.ready - t.failed - t.ended, "loading", format.Yellow},
+			{t.failed, "failed", format.Red}, {t.ended, "ending", format.Yellow},
 		})...)
 	} else {
 		part(share(online, hives, "hives"))
 		part(share(t.ready, t.workers, "workers"))
 	}
-	part(topCell{text: perSecond(p.rate()) + " req/s"})
-	part(topCell{text: fmt.Sprintf("%d in flight", max(p.s.Traffic.InFlight, 0))})
-	waiting := topCell{text: fmt.Sprintf("%d waiting", max(p.s.Traffic.Waiting, 0))}
+	part(cell{text: perSecond(p.rate()) + " req/s"})
+	part(cell{text: fmt.Sprintf("%d in flight", max(p.s.Traffic.InFlight, 0))})
+	waiting := cell{text: fmt.Sprintf("%d waiting", max(p.s.Traffic.Waiting, 0))}
 	if p.s.Traffic.Waiting > 0 {
-		waiting.color = yellow
+		waiting.color = format.Yellow
 	}
 	part(waiting)
-	old := topCell{text: "age " + age(p.o.Age)}
+	old := cell{text: "age " + format.Age(p.o.Age)}
 	if p.o.Problem != "" {
-		old.color = red
+		old.color = format.Red
 	}
 	part(old)
 	if !long {
-		part(topCell{text: count(t.devices, "device")})
+		part(cell{text: format.Count(t.devices, "device")})
 		return parts
 	}
 	if p.o.Keys != "" {
-		part(topCell{text: p.o.Keys, color: faint})
+		part(cell{text: p.o.Keys, color: format.Faint})
 	}
 	if p.o.Queen != "" {
-		part(topCell{text: strings.TrimSpace("rbee "+p.s.Version) + " at " + p.o.Queen, color: faint})
+		part(cell{text: strings.TrimSpace("rbee "+p.s.Version) + " at " + p.o.Queen, color: format.Faint})
 	}
 	return parts
 }
 
-// topTally is how many there are of a kind.
-type topTally struct {
+// tally is how many there are of a kind.
+type tally struct {
 	n           int
 	kind, color string
 }
 
 // counted words a number and what it is made of: 3 hives: 2 online 1 stale. For all
 // of the first kind it is short: 3 hives online.
-func counted(n int, word string, first int, kinds []topTally) []topCell {
+func counted(n int, word string, first int, kinds []tally) []cell {
 	if n == 0 {
-		return []topCell{{text: count(0, word)}}
+		return []cell{{text: format.Count(0, word)}}
 	}
 	if first == n {
-		return []topCell{{text: count(n, word)}, {text: kinds[0].kind, color: kinds[0].color}}
+		return []cell{{text: format.Count(n, word)}, {text: kinds[0].kind, color: kinds[0].color}}
 	}
-	cells := []topCell{{text: count(n, word) + ":"}}
+	cells := []cell{{text: format.Count(n, word) + ":"}}
 	for _, k := range kinds {
 		if k.n > 0 {
-			cells = append(cells, topCell{text: fmt.Sprintf("%d %s", k.n, k.kind), color: k.color})
+			cells = append(cells, cell{text: fmt.Sprintf("%d %s", k.n, k.kind), color: k.color})
 		}
 	}
 	return cells
 }
 
-func share(some, all int, word string) topCell {
-	c := topCell{text: fmt.Sprintf("%d/%d %s", some, all, word), color: green}
+func share(some, all int, word string) cell {
+	c := cell{text: fmt.Sprintf("%d/%d %s", some, all, word), color: format.Green}
 	if some < all {
-		c.color = yellow
+		c.color = format.Yellow
 	}
 	return c
 }
 
 // flow sets parts on at most n lines, never tearing one apart. all is false if
 // some found no room, but for faint ones, which are worth no line of their own.
-func (p *topPage) flow(parts [][]topCell, n int) (lines []string, all bool) {
+func (p *page) flow(parts [][]cell, n int) (lines []string, all bool) {
 	line, used := p.line(), 0
 	for _, part := range parts {
 		width := -1
@@ -197,10 +199,10 @@ func (p *topPage) flow(parts [][]topCell, n int) (lines []string, all bool) {
 		case used+2+width <= p.width:
 			line.pending += 2
 			used += 2
-		case part[0].color == faint && p.height < 30:
+		case part[0].color == format.Faint && p.height < 30:
 			continue
 		case len(lines)+1 == n:
-			return append(lines, line.String()), part[0].color == faint
+			return append(lines, line.String()), part[0].color == format.Faint
 		default:
 			lines = append(lines, line.String())
 			line, used = p.line(), 0
@@ -219,7 +221,7 @@ func (p *topPage) flow(parts [][]topCell, n int) (lines []string, all bool) {
 }
 
 // troubles says what is wrong, on at most n lines.
-func (p *topPage) troubles(n int) []string {
+func (p *page) troubles(n int) []string {
 	list := p.problems()
 	rest := 0
 	if len(list) > n {
@@ -229,24 +231,24 @@ func (p *topPage) troubles(n int) []string {
 	lines := make([]string, 0, len(list)+1)
 	for _, c := range list {
 		line := p.line()
-		line.add(topCell{text: "!", color: c.color})
+		line.add(cell{text: "!", color: c.color})
 		line.pending++
-		line.add(topCell{text: c.text})
+		line.add(cell{text: c.text})
 		lines = append(lines, line.String())
 	}
 	switch {
 	case rest > 0 && len(lines) == 0:
-		lines = append(lines, p.plain(topCell{text: "! " + count(rest, "problem"), color: red}))
+		lines = append(lines, p.plain(cell{text: "! " + format.Count(rest, "problem"), color: format.Red}))
 	case rest > 0:
-		lines = append(lines, p.plain(topCell{text: p.dots() + " " + fmt.Sprint(rest) + " more problem" + plural(rest), color: red}))
+		lines = append(lines, p.plain(cell{text: p.dots() + " " + fmt.Sprint(rest) + " more problem" + plural(rest), color: format.Red}))
 	}
 	return lines
 }
 
 // problems lists what is wrong, the worst first.
-func (p *topPage) problems() []topCell {
-	var list, late, workers, devices []topCell
-	bad := func(text string) topCell { return topCell{text: text, color: red} }
+func (p *page) problems() []cell {
+	var list, late, workers, devices []cell
+	bad := func(text string) cell { return cell{text: text, color: format.Red} }
 	if p.o.Problem != "" {
 		list = append(list, bad("the queen is not heard: "+p.o.Problem))
 	}
@@ -254,18 +256,18 @@ func (p *topPage) problems() []topCell {
 		list = append(list, bad("the config cannot be read: "+p.s.ConfigProblem))
 	}
 	for _, h := range p.s.Hives {
-		switch text := h.Alias + " is " + string(h.Link) + prefixed(": ", h.Problem); h.Link {
+		switch text := h.Alias + " is " + string(h.Link) + format.Prefixed(": ", h.Problem); h.Link {
 		case operations.LinkOffline:
 			list = append(list, bad(text))
 			continue
 		case operations.LinkStale:
 			if h.Problem == "" && !h.SeenAt.IsZero() {
-				text += ": not heard for " + age(p.now.Sub(h.SeenAt))
+				text += ": not heard for " + format.Age(p.now.Sub(h.SeenAt))
 			}
-			late = append(late, topCell{text: text, color: yellow})
+			late = append(late, cell{text: text, color: format.Yellow})
 		case operations.LinkOnline, operations.LinkConnecting:
 			if h.Problem != "" {
-				late = append(late, topCell{text: text, color: yellow})
+				late = append(late, cell{text: text, color: format.Yellow})
 			}
 		}
 		if h.Snapshot == nil {
@@ -275,9 +277,9 @@ func (p *topPage) problems() []topCell {
 			if w.State != operations.WorkerFailed {
 				continue
 			}
-			text := h.Alias + ": " + w.ID + " failed" + prefixed(": ", problemText(w))
+			text := h.Alias + ": " + w.ID + " failed" + format.Prefixed(": ", format.WorkerProblem(w))
 			if !w.RestartAt.IsZero() {
-				text += "; " + restartText(w.RestartAt, p.now)
+				text += "; " + format.Restart(w.RestartAt, p.now)
 			}
 			workers = append(workers, bad(text))
 		}
@@ -289,11 +291,11 @@ func (p *topPage) problems() []topCell {
 	}
 	list = append(append(append(list, workers...), devices...), late...)
 	if n := len(p.s.Drift); n > 0 {
-		text := count(n, "difference") + " from the config"
+		text := format.Count(n, "difference") + " from the config"
 		if !p.s.DriftAt.IsZero() {
-			text += ", " + age(p.now.Sub(p.s.DriftAt)) + " ago"
+			text += ", " + format.Age(p.now.Sub(p.s.DriftAt)) + " ago"
 		}
-		list = append(list, topCell{text: text + ": `rbee status` shows them", color: yellow})
+		list = append(list, cell{text: text + ": `rbee status` shows them", color: format.Yellow})
 	}
 	return list
 }
