@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 )
 
 // journal is the record of which bytes of a part are in its file. It only grows:
@@ -150,7 +152,7 @@ func openJournal(path string, have, sure *chunks, boot string) (*journal, error)
 			err = os.WriteFile(path, journalText(have, sure, boot), 0o600)
 		}
 	} else {
-		err = replaceFile(path, journalText(have, sure, boot))
+		err = atomicfile.WriteData(path, journalText(have, sure, boot), 0o600)
 	}
 	if err != nil {
 		return nil, err
@@ -209,7 +211,7 @@ func (j *journal) sync(file func() error) error {
 	if err := j.file.Sync(); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(j.file.Name()))
+	return atomicfile.SyncDir(filepath.Dir(j.file.Name()))
 }
 
 func (j *journal) close() { _ = j.file.Close() }

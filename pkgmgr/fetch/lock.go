@@ -1,11 +1,14 @@
 package fetch
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/filelock"
 )
 
 // PartSuffix ends the name of what has come of a [Client.Download].
@@ -32,33 +35,34 @@ func RemoveStale(dir string, since time.Time) {
 		if err != nil || info.ModTime().After(since) {
 			continue
 		}
-		if f, err := openPart(filepath.Join(dir, name)); err == nil {
-			_ = os.Remove(f.Name())
-			_ = f.Close()
+		if l, err := filelock.Try(filepath.Join(dir, name), 0o700); err == nil {
+			_ = l.Remove()
 		}
 	}
 }
 
-// openPart opens what has come of a download, for this run alone. Where the file
-// system has no locks, nothing tells who is at it, and nothing is kept.
-func openPart(path string) (*os.File, error) { return openPartBy(path, syscall.Flock) }
+// openPart opens what has come of a download, for this run alone until unlock. Where the
+// file system has no locks, nothing tells who is at it, and nothing is kept.
+func openPart(path string) (part *os.File, unlock func(), err error) {
+	return openPartBy(path, filelock.Try)
+}
 
 // openPartBy is openPart with the call that locks.
-func openPartBy(path string, flock func(fd, how int) error) (*os.File, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, err
+func openPartBy(path string, lock func(string, fs.FileMode) (*filelock.Lock, error)) (part *os.File, unlock func(), err error) {
+	l, err := lock(path, 0o700)
+	switch {
+	case filelock.Unsupported(err):
+		_ = os.Remove(path)
+		return nil, nil, ErrBusy
+	case errors.Is(err, filelock.ErrHeld):
+		return nil, nil, ErrBusy
+	case err != nil:
+		return nil, nil, err
 	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	part, err = os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		return nil, err
+		_ = l.Close()
+		return nil, nil, err
 	}
-	// The run that had it may have put it in its place by now.
-	if err := flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil || !isAt(f, path) {
-		if hasNoLocks(err) {
-			_ = os.Remove(path)
-		}
-		_ = f.Close()
-		return nil, ErrBusy
-	}
-	return f, nil
+	return part, func() { _ = l.Close() }, nil
 }

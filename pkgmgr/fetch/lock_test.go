@@ -2,11 +2,14 @@ package fetch
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/filelock"
 )
 
 // TestPartWithoutLocks holds that nothing is kept of a download where the file system
@@ -15,7 +18,7 @@ func TestPartWithoutLocks(t *testing.T) {
 	t.Parallel()
 	for _, failure := range []error{syscall.ENOLCK, syscall.ENOTSUP, syscall.EOPNOTSUPP, syscall.ENOSYS} {
 		path := filepath.Join(t.TempDir(), "hives.lock")
-		if _, err := openPartBy(path+".part", func(int, int) error { return failure }); !errors.Is(err, ErrBusy) {
+		if _, _, err := openPartBy(path+".part", func(string, fs.FileMode) (*filelock.Lock, error) { return nil, failure }); !errors.Is(err, ErrBusy) {
 			t.Errorf("%v: a part gives %v", failure, err)
 		}
 		if left, err := os.ReadDir(filepath.Dir(path)); err != nil || len(left) != 0 {
@@ -47,11 +50,12 @@ func TestRemoveStale(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, ".folder"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	part, err := openPart(busy)
+	part, unlock, err := openPart(busy)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer part.Close()
+	defer unlock()
 	RemoveStale(dir, time.Now().Add(-PartTTL))
 	left, err := filepath.Glob(filepath.Join(dir, "*"))
 	var names []string

@@ -16,6 +16,8 @@ import (
 	"syscall"
 
 	"github.com/cenkalti/backoff/v5"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 )
 
 const (
@@ -272,19 +274,28 @@ func Save(r io.Reader, file File) error {
 
 // receive lets fill bring what is missing of the file, and puts it in its place.
 func (f *File) receive(fill func(*os.File) error) error {
-	part, err := openPart(f.Path + PartSuffix)
+	part, unlock, err := openPart(f.Path + PartSuffix)
 	if errors.Is(err, ErrBusy) {
-		return writeAtomically(f.Path, f.mode(), !f.SkipSync, fill)
+		return atomicfile.WriteFile(f.Path, f.mode(), fill)
 	}
 	if err != nil {
 		return err
 	}
-	if err = fill(part); err == nil {
-		return place(part, f.Path, f.mode(), !f.SkipSync)
+	defer unlock() // once it has its name, or is closed
+	err = fill(part)
+	info, statErr := part.Stat()
+	if err == nil {
+		err = part.Chmod(f.mode())
 	}
-	if info, statErr := part.Stat(); statErr != nil || info.Size() == 0 || errors.Is(err, syscall.ENOSPC) {
+	if err == nil && !f.SkipSync {
+		err = part.Sync()
+	}
+	err = errors.Join(err, part.Close())
+	if err == nil {
+		return os.Rename(part.Name(), f.Path)
+	}
+	if statErr != nil || info.Size() == 0 || errors.Is(err, syscall.ENOSPC) {
 		_ = os.Remove(part.Name())
 	}
-	_ = part.Close()
 	return err
 }

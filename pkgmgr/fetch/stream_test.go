@@ -17,6 +17,8 @@ import (
 	"testing"
 	"testing/iotest"
 	"time"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 )
 
 // flaky serves contents, one a request, the last one from then on, and ends each
@@ -93,7 +95,7 @@ func TestDownloadGoesOn(t *testing.T) {
 	} {
 		server := httptest.NewServer(&k.flaky)
 		path := filepath.Join(t.TempDir(), "x")
-		err := writeAtomically(path, 0o600, true, func(f *os.File) error {
+		err := atomicfile.WriteFile(path, 0o600, func(f *os.File) error {
 			sum, n, err := (&Client{}).DownloadTo(t.Context(), File{URL: server.URL + "/x", Sum: k.sum, Limit: k.size}, f)
 			if err == nil && (sum != shaOf(k.want) || n != int64(len(k.want))) {
 				t.Errorf("%s: %s, %d bytes", name, sum, n)
@@ -128,11 +130,12 @@ func TestDownloadGoesOnInAnotherRun(t *testing.T) {
 			t.Fatal(err)
 		}
 		if name == "busy" {
-			other, err := openPart(path + ".part")
+			other, unlock, err := openPart(path + ".part")
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer other.Close()
+			defer unlock()
 		}
 		err := (&Client{}).Download(t.Context(), File{URL: server.URL + "/x", Sum: shaOf(a), Limit: int64(len(a)), Path: path})
 		server.Close()

@@ -42,13 +42,9 @@ func (l *Lock) merge() error {
 		return err
 	}
 	was := now.text()
-	// That a hold has got a wish is no change that revives one which others have ended.
-	base := l.Base.clone()
-	fillWishes(base.Holds, l.wishes)
-	fillWishes(now.Holds, l.wishes)
-	now.Workers = merged(base.Workers, l.File.Workers, now.Workers, Worker.Same, newerWorker)
-	now.Sources = merged(base.Sources, l.File.Sources, now.Sources, Source.same, nil)
-	now.Holds = merged(base.Holds, l.File.Holds, now.Holds, Pin.same, nil)
+	now.Workers = merged(l.Base.Workers, l.File.Workers, now.Workers, Worker.Same, newerWorker)
+	now.Sources = merged(l.Base.Sources, l.File.Sources, now.Sources, Source.same, nil)
+	now.Holds = merged(l.Base.Holds, l.File.Holds, now.Holds, Pin.same, nil)
 	text := now.text()
 	if text == was {
 		return nil

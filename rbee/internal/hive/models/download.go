@@ -15,10 +15,10 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
 	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 	"github.com/rbee-keeper/rbee/pkgmgr/model"
-	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 )
 
@@ -277,7 +277,7 @@ func (d *download) run(ctx context.Context) error {
 		return err
 	}
 	if d.ref.URL != "" || !model.IsCommit(d.ref.RevisionOrMain()) {
-		if err := atomicfile.Write(d.repo.ref(d.ref.RevisionOrMain()), []byte(d.commit), 0o644); err != nil {
+		if err := atomicfile.WriteData(d.repo.ref(d.ref.RevisionOrMain()), []byte(d.commit), 0o644); err != nil {
 			return err
 		}
 	}

@@ -15,8 +15,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 	"github.com/rbee-keeper/rbee/pkgmgr/model"
-	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
 )
 
 // repo is the place of one repository in the cache.
