@@ -28,7 +28,7 @@ func (f *lockFleet) setRecipe(recipe string) {
 }
 
 // status compares without looking anything up.
-func (f *lockFleet) status() operations.Plan {
+func (f *lockFleet) status() *plan.Plan {
 	fleet, _ := f.open(nil)
 	fleet.Read(f.t.Context(), pkgmgr.ReadOptions{})
 	return fleet.Plan(f.t.Context(), plan.Options{})

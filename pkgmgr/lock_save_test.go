@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
 	"github.com/rbee-keeper/rbee/pkgmgr/artifact"
 	"github.com/rbee-keeper/rbee/pkgmgr/lockfile"
@@ -31,7 +30,7 @@ func (f *lockFleet) locked() (ver string) {
 }
 
 // plan looks up what is wanted, with the lock as it is on disk now.
-func (f *lockFleet) plan(po plan.Options) (operations.Plan, *lockfile.Lock) {
+func (f *lockFleet) plan(po plan.Options) (*plan.Plan, *lockfile.Lock) {
 	fleet, lock := f.open(nil)
 	fleet.Read(f.t.Context(), pkgmgr.ReadOptions{})
 	po.Fetch = true

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
 	"github.com/rbee-keeper/rbee/pkgmgr/origintest"
@@ -356,7 +357,7 @@ func TestLatestHasWhatIsChosen(t *testing.T) {
 				machine.Edit(func(s *wire.State) {
 					s.DevicesKnown = true
 					if cuda {
-						s.Devices = []wire.Device{{Vendor: "nvidia", Name: "RTX", Driver: "580"}}
+						s.Devices = []gpu.Device{{Vendor: "nvidia", Name: "RTX", Driver: "580"}}
 					}
 				})
 			}

@@ -51,11 +51,11 @@ func (l *Lock) Steps(key Source) ([]wire.InstallStep, bool) {
 
 // Source is steps with everything else that is known of the source.
 func (l *Lock) Source(key Source) (Source, bool) {
-	l.Mu.Lock()
-	defer l.Mu.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	best, rank := Source{}, 0
 	// What was there at first counts too: another source may have taken the name.
-	for _, s := range slices.Concat(l.File.Sources, l.Base.Sources) {
+	for _, s := range slices.Concat(l.file.Sources, l.base.Sources) {
 		named := s
 		named.Source = key.Source
 		if !named.same(key) || s.Recipe != key.Recipe {
@@ -83,10 +83,10 @@ func (l *Lock) Source(key Source) (Source, bool) {
 // LastFloor is the floor that another version of a source was resolved for; nil if
 // none is known.
 func (l *Lock) LastFloor(key Source) *GlibcFloor {
-	l.Mu.Lock()
-	defer l.Mu.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	var last Source
-	for _, s := range l.File.Sources {
+	for _, s := range l.file.Sources {
 		same := s.Type == key.Type && s.Source == key.Source && s.Platform == key.Platform
 		if same && s.Floor != nil && (last.Floor == nil || version.Compare(s.Version, last.Version) > 0) {
 			last = s
@@ -98,13 +98,13 @@ func (l *Lock) LastFloor(key Source) *GlibcFloor {
 // Outdated is what a source consisted of before its steps in the recipe changed;
 // false if nothing is known of it.
 func (l *Lock) Outdated(key Source) ([]wire.InstallStep, bool) {
-	l.Mu.Lock()
-	defer l.Mu.Unlock()
-	i := slices.IndexFunc(l.File.Sources, key.same)
-	if i < 0 || l.File.Sources[i].Recipe == key.Recipe {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	i := slices.IndexFunc(l.file.Sources, key.same)
+	if i < 0 || l.file.Sources[i].Recipe == key.Recipe {
 		return nil, false
 	}
-	return CloneSteps(l.File.Sources[i].Steps), true
+	return CloneSteps(l.file.Sources[i].Steps), true
 }
 
 // Requirement is a line such as "torch[extra]>=2.9, <3; python_version < '3.13'".

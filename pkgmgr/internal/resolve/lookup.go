@@ -97,7 +97,7 @@ func (l *Lookup) Worker(ctx context.Context, hive string, w config.Worker, s *wi
 	}
 	out := l.chosen(ctx, recipe, choice, w.Version, s.Platform)
 	out.Warning = catalog.CPUWarning(w.Type, recipe.OnlyCPU(choice, machine, rbeeVersion))
-	out.Held, out.EndsHold = stays, held && !stays
+	out.Held, out.EndsPin = stays, held && !stays
 	for i := range out.Steps {
 		if out.Steps[i].Kind == wire.StepBuiltin {
 			out.SHA256 = binary.SHA256
