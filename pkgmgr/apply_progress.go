@@ -1,7 +1,6 @@
 package pkgmgr
 
 import (
-
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )

@@ -114,8 +114,8 @@ func readLock(path string) (content, error) {
 	return parse(data)
 }
 
-// Changes lists the entries of a lock that were added or replaced. A plan changes no
-// pin: one that an upgrade ends is removed once the upgrade has been applied.
+// Changes lists the entries of a lock that were added or replaced. A removed pin is not
+// a change of the plan: it is removed once the upgrade has been applied.
 type Changes struct {
 	Workers []Worker `json:"workers,omitempty"`
 	Sources []Source `json:"sources,omitempty"`
@@ -134,7 +134,9 @@ type Snapshot struct{ content content }
 // Since returns what has changed since a snapshot.
 func (l *Lock) Since(s Snapshot) Changes {
 	before, now := s.content, l.Snapshot().content
-	return Changes{Workers: added(before.Workers, now.Workers), Sources: added(before.Sources, now.Sources)}
+	return Changes{
+		Workers: added(before.Workers, now.Workers), Sources: added(before.Sources, now.Sources),
+	}
 }
 
 // Merge adds changes that were made in another copy of the lock. Merging them again
