@@ -85,7 +85,7 @@ func (c *chunks) frontier() int64 {
 // disk for sure, which in another boot of the machine is the same; boot names this one. A journal of
 // another file, or none, is fs.ErrNotExist.
 func readJournal(path string, size int64, boot string) (have, sure *chunks, err error) {
-	f, err := os.Open(path) //nolint:gosec // the store's own file
+	f, err := os.Open(path)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -157,7 +157,7 @@ func openJournal(path string, have, sure *chunks, boot string) (*journal, error)
 	if err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0o600) //nolint:gosec // the store's own file
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err
 	}

@@ -118,7 +118,7 @@ func (p *part) takeOver() error {
 		return nil //nolint:nilerr // it is only a help
 	}
 	defer lock.Close()
-	if syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil { //nolint:gosec // a descriptor fits
+	if syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil {
 		return nil
 	}
 	_ = p.f.Close()
@@ -491,7 +491,7 @@ func (p *part) settle() {
 
 // copyFile is the way of a file of this machine into the cache.
 func (p *part) copyFile(ctx context.Context, path string) error {
-	src, err := os.Open(path) //nolint:gosec // the file that was asked for
+	src, err := os.Open(path)
 	if err != nil {
 		return err
 	}

@@ -118,7 +118,7 @@ func configShape(path string) (shape, error) {
 	if info.Size() > 16<<20 {
 		return shape{}, errors.New("config.json is too large")
 	}
-	data, err := os.ReadFile(path) //nolint:gosec // below the cache
+	data, err := os.ReadFile(path)
 	if err != nil {
 		return shape{}, err
 	}

@@ -117,7 +117,7 @@ func DefaultToken(env func(string) string) operations.Secret {
 		}
 		path = filepath.Join(home, "token")
 	}
-	data, err := os.ReadFile(path) //nolint:gosec // the user's own file
+	data, err := os.ReadFile(path)
 	if err != nil {
 		return ""
 	}

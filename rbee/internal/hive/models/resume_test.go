@@ -14,21 +14,6 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 )
 
-// cutOff downloads the usual file of org/gguf as far as the hub sends it, cancels,
-// and returns how much is there.
-func (w *world) cutOff(t *testing.T, after int64) int64 {
-	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	held := w.Hold(after)
-	go func() { <-held; cancel() }()
-	if _, err := w.Download(ctx, ref(t, "org/gguf"), DownloadOptions{}); !errors.Is(err, context.Canceled) {
-		t.Fatal(err)
-	}
-	w.Release()
-	return w.arrivedOf(t)
-}
-
 // waitFor waits until so much of that file is there.
 func (w *world) waitFor(t *testing.T, n int64) {
 	t.Helper()
