@@ -1,7 +1,6 @@
 package pkgmgr
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -40,7 +39,7 @@ func (f *Fleet) Validate(ctx context.Context) *operations.ValidateReport {
 		switch {
 		case m.err != nil:
 			v.report.Errors = append(v.report.Errors, operations.ValidateError{
-				Hive: m.hive.Alias, Error: m.err.Message, Unreachable: cmp.Or(m.err.Reason, "failed"),
+				Hive: m.hive.Alias, Error: m.err.Message, Unreachable: string(m.err.Reason),
 			})
 		case m.state != nil:
 			f.validateMachine(v, m, want)

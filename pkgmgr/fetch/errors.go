@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/rbee-keeper/rbee/operations"
 )
 
 var (
@@ -92,11 +94,26 @@ func (e *MismatchError) Error() string {
 	}
 }
 
-// SizeError is a download that is shorter than was promised. The content is discarded.
-type SizeError struct{ Got, Want int64 }
+// ErrorCode returns the reason as text, for [operations.ReasonOf].
+func (e *MismatchError) ErrorCode() string { return string(operations.ReasonChecksum) }
+
+// SizeError is a download that has not the size that was promised. The content is
+// discarded.
+type SizeError struct {
+	Name      string // of the file; empty if it has none
+	Got, Want int64
+}
 
 // Error implements error.
-func (e *SizeError) Error() string { return fmt.Sprintf("%d bytes came, want %d", e.Got, e.Want) }
+func (e *SizeError) Error() string {
+	if e.Name != "" {
+		return fmt.Sprintf("%s has %d bytes there, not %d as was promised", e.Name, e.Got, e.Want)
+	}
+	return fmt.Sprintf("%d bytes came, want %d", e.Got, e.Want)
+}
+
+// ErrorCode returns the reason as text, for [operations.ReasonOf].
+func (e *SizeError) ErrorCode() string { return string(operations.ReasonChecksum) }
 
 // StallError is a transfer in which no byte came for Limit.
 type StallError struct{ Limit time.Duration }

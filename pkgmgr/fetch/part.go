@@ -265,7 +265,7 @@ func (p *part) attempt(ctx context.Context, chunk int) (stale string, err error)
 			}
 		case http.StatusOK:
 			if resp.ContentLength >= 0 && resp.ContentLength != p.Size {
-				return fmt.Errorf("%s has %d bytes there, not %d as was promised", p.name(), resp.ContentLength, p.Size)
+				return &SizeError{Name: p.name(), Got: resp.ContentLength, Want: p.Size}
 			}
 			return p.takeAll(body)
 		default:

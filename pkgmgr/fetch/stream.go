@@ -145,7 +145,7 @@ func (p *stream) readAll(r io.Reader) error {
 		return err
 	}
 	if p.Size > 0 && p.size != p.Size {
-		return &SizeError{p.size, p.Size}
+		return &SizeError{Got: p.size, Want: p.Size}
 	}
 	if got := p.digest(); p.sum != "" && got != p.sum {
 		return &MismatchError{Got: got, Want: p.sum}

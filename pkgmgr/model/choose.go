@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
 )
 
@@ -86,14 +87,14 @@ func Choose(ref Ref, files []File) ([]File, error) {
 	}
 	for _, f := range chosen {
 		if !f.Valid() {
-			return nil, failure(nil, "the hub lists a file of %s that cannot be: %q", ref.Repo, f.Path)
+			return nil, failure(operations.ReasonModelInvalid, ref.String(), nil, "the hub lists a file of %s that cannot be: %q", ref.Repo, f.Path)
 		}
 	}
 	groups := GroupGGUF(Paths(files))
 	for i, id := range GroupIDs(groups) {
 		file := groups[i].Files[0]
 		if !validPart(id) && slices.ContainsFunc(chosen, func(f File) bool { return f.Path == file }) {
-			return nil, failure(nil, "model %q: the file %q has : or @ in its name, so nothing could name it afterwards", ref, file)
+			return nil, failure(operations.ReasonModelInvalid, ref.String(), nil, "model %q: the file %q has : or @ in its name, so nothing could name it afterwards", ref, file)
 		}
 	}
 	return chosen, nil
@@ -110,16 +111,16 @@ func chooseAny(ref Ref, files []File) ([]File, error) {
 		if g, several := MatchGGUF(groups, ref.Part); g != nil {
 			return pick(files, g.Files), nil
 		} else if several {
-			return nil, notFound("model %q has several files of that name; name one of them: %s", ref, describeGroups(groups, sizes, true))
+			return nil, notFound(operations.ReasonModelAmbiguous, ref.String(), "model %q has several files of that name; name one of them: %s", ref, describeGroups(groups, sizes, true))
 		}
 		if slices.Contains(names, ref.Part) {
 			return pick(files, []string{ref.Part}), nil
 		}
 		if len(groups) > 0 {
-			return nil, notFound("model %q: the repository has no such quantisation or file; it has %s", ref, describeGroups(groups, sizes, false))
+			return nil, notFound(operations.ReasonModelUnknown, ref.String(), "model %q: the repository has no such quantisation or file; it has %s", ref, describeGroups(groups, sizes, false))
 		}
 		names = slices.DeleteFunc(names, func(name string) bool { return !validPart(name) })
-		return nil, notFound("model %q: the repository has no such file; it has %s", ref, strings.Join(names[:min(len(names), 20)], ", "))
+		return nil, notFound(operations.ReasonModelUnknown, ref.String(), "model %q: the repository has no such file; it has %s", ref, strings.Join(names[:min(len(names), 20)], ", "))
 	}
 	if slices.ContainsFunc(names, IsSafetensors) {
 		return slices.DeleteFunc(slices.Clone(files), func(f File) bool { return superfluous(f.Path) }), nil
@@ -130,9 +131,9 @@ func chooseAny(ref Ref, files []File) ([]File, error) {
 	case g != nil && !several:
 		return pick(files, g.Files), nil
 	case len(groups) > 1:
-		return nil, notFound("model %q has several quantisations and no single %s; name one of them: %s", ref, DefaultQuant, describeGroups(groups, sizes, false))
+		return nil, notFound(operations.ReasonModelAmbiguous, ref.String(), "model %q has several quantisations and no single %s; name one of them: %s", ref, DefaultQuant, describeGroups(groups, sizes, false))
 	case len(files) == 0:
-		return nil, notFound("model %q: the repository is empty", ref)
+		return nil, notFound(operations.ReasonModelUnknown, ref.String(), "model %q: the repository is empty", ref)
 	}
 	return files, nil
 }

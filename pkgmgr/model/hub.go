@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 )
 
@@ -123,7 +124,7 @@ func (h *Hub) Repository(ctx context.Context, ref Ref) (commit string, files []F
 		return "", nil, h.explain(ref, err)
 	}
 	if !commitPattern.MatchString(info.SHA) {
-		return "", nil, failure(nil, "the hub %s answered about %s with no commit: it is no model hub", h.Client.Hub, ref.Repo)
+		return "", nil, failure(operations.ReasonOtherProgram, ref.String(), nil, "the hub %s answered about %s with no commit: it is no model hub", h.Client.Hub, ref.Repo)
 	}
 	for next := base + "/tree/" + info.SHA + "?recursive=true"; next != ""; {
 		var page []struct {
@@ -150,7 +151,7 @@ func (h *Hub) Repository(ctx context.Context, ref Ref) (commit string, files []F
 			files = append(files, f)
 		}
 		if len(files) > maxFiles {
-			return "", nil, failure(nil, "the hub lists more than %d files of %s", maxFiles, ref.Repo)
+			return "", nil, failure(operations.ReasonModelInvalid, ref.String(), nil, "the hub lists more than %d files of %s", maxFiles, ref.Repo)
 		}
 	}
 	sort.Slice(files, func(i, j int) bool { return files[i].Path < files[j].Path })
@@ -168,6 +169,14 @@ func IsCommit(s string) bool { return commitPattern.MatchString(s) }
 // IsEtag reports whether a string names a blob: a SHA-256, or the hash of a git blob.
 func IsEtag(s string) bool { return etagPattern.MatchString(s) }
 
+// RequestReason returns why a server did not give what was requested.
+func RequestReason(err error) operations.Reason {
+	if reason := operations.ReasonOf(err); reason != operations.ReasonFailed {
+		return reason
+	}
+	return operations.ReasonDownload
+}
+
 // explain words the hub's refusals.
 func (h *Hub) explain(ref Ref, err error) error {
 	var status *fetch.StatusError
@@ -176,19 +185,19 @@ func (h *Hub) explain(ref Ref, err error) error {
 	case errors.Is(err, context.Canceled):
 		return err
 	case !errors.As(err, &status):
-		return failure(err, "asking the hub %s about %s: %v", h.Client.Hub, ref, err)
+		return failure(RequestReason(err), ref.String(), err, "asking the hub %s about %s: %v", h.Client.Hub, ref, err)
 	case status.Code == "GatedRepo", status.Status == http.StatusForbidden:
-		return failure(err, "model %q is gated: accept its terms at %s, and use a token (HF_TOKEN) of that account: %v", ref, page, status)
+		return failure(operations.ReasonModelGated, ref.String(), err, "model %q is gated: accept its terms at %s, and use a token (HF_TOKEN) of that account: %v", ref, page, status)
 	case status.Code == "RevisionNotFound":
-		return notFound("model %q: the repository has no revision %q", ref, ref.RevisionOrMain())
+		return notFound(operations.ReasonModelUnknown, ref.String(), "model %q: the repository has no revision %q", ref, ref.RevisionOrMain())
 	case status.Status == http.StatusUnauthorized && h.Client.HubToken != "":
-		return failure(err, "the hub refuses the token (HF_TOKEN) for model %q, or the repository does not exist: %v", ref, status)
+		return failure(operations.ReasonModelGated, ref.String(), err, "the hub refuses the token (HF_TOKEN) for model %q, or the repository does not exist: %v", ref, status)
 	case status.Status == http.StatusUnauthorized:
-		return failure(err, "model %q does not exist, or asks for a token (HF_TOKEN): %v", ref, status)
+		return failure(operations.ReasonModelGated, ref.String(), err, "model %q does not exist, or asks for a token (HF_TOKEN): %v", ref, status)
 	case status.Code == "RepoNotFound", status.Status == http.StatusNotFound:
-		return notFound("there is no model %q at %s", ref, h.Client.Hub)
+		return notFound(operations.ReasonModelUnknown, ref.String(), "there is no model %q at %s", ref, h.Client.Hub)
 	}
-	return failure(err, "asking the hub %s about %s: %v", h.Client.Hub, ref, status)
+	return failure(RequestReason(err), ref.String(), err, "asking the hub %s about %s: %v", h.Client.Hub, ref, status)
 }
 
 // FileURL returns the address of a file of a commit.

@@ -48,7 +48,7 @@ func (s *Store) Download(ctx context.Context, ref model.Ref, o DownloadOptions) 
 	endpoint, token := s.access(o)
 	d := &download{s: s, ref: ref, tell: o.Progress, hub: s.hub(endpoint, token)}
 	if u, err := url.Parse(d.hub.Client.Hub); err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
-		return nil, &operations.Error{Code: operations.CodeBadOperation, Message: fmt.Sprintf("%q is no address of a model hub", model.RedactRef(d.hub.Client.Hub))}
+		return nil, &operations.Error{Code: operations.CodeBadOperation, Reason: operations.ReasonInvalidOperation, Message: fmt.Sprintf("%q is no address of a model hub", model.RedactRef(d.hub.Client.Hub))}
 	}
 	if d.ref.URL != "" {
 		d.ref.Repo = ref.LocalRepo()
@@ -81,7 +81,7 @@ func bootID() string {
 
 func notFoundOr(err error, path string) error {
 	if errors.Is(err, fs.ErrNotExist) {
-		return &operations.Error{Code: operations.CodeNotFound, Message: "there is no file " + path + " on the hive", Err: err}
+		return &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonNotFound, Subject: operations.SubjectFile.Named(path), Message: "there is no file " + path + " on the hive", Err: err}
 	}
 	return err
 }
@@ -192,7 +192,7 @@ func (d *download) room(files []model.File) error {
 	}
 	d.bytes = d.present + d.resumed
 	if free, known := diskFree(d.s.Dir); known && need > free {
-		return failure(nil, "model %q needs %s more, and %s are free at %s", d.ref, bytesize.Format(need), bytesize.Format(free), d.s.Dir)
+		return failure(operations.ReasonDiskFull, d.ref.String(), nil, "model %q needs %s more, and %s are free at %s", d.ref, bytesize.Format(need), bytesize.Format(free), d.s.Dir)
 	}
 	return nil
 }
@@ -206,7 +206,7 @@ func (d *download) address(ctx context.Context) (commit string, files []model.Fi
 			return "", nil, notFoundOr(err, path)
 		}
 		if !info.Mode().IsRegular() {
-			return "", nil, failure(nil, "%s is no file", path)
+			return "", nil, failure(operations.ReasonNotFound, d.ref.String(), nil, "%s is no file", path)
 		}
 		if f.Size = info.Size(); f.Etag == "" {
 			if f.Etag, err = fetch.Sum(ctx, path); err != nil {
@@ -227,11 +227,11 @@ func (d *download) address(ctx context.Context) (commit string, files []model.Fi
 	case err == nil:
 		return f.Etag[:40], []model.File{f}, nil
 	case errors.Is(err, fetch.ErrNotFound):
-		return "", nil, notFound("there is nothing at %s: %v", model.RedactRef(d.ref.URL), err)
+		return "", nil, notFound(operations.ReasonModelUnknown, model.RedactRef(d.ref.URL), "there is nothing at %s: %v", model.RedactRef(d.ref.URL), err)
 	case ctx.Err() != nil:
 		return "", nil, context.Cause(ctx)
 	}
-	return "", nil, failure(err, "asking for %s: %v", model.RedactRef(d.ref.URL), err)
+	return "", nil, failure(model.RequestReason(err), model.RedactRef(d.ref.URL), err, "asking for %s: %v", model.RedactRef(d.ref.URL), err)
 }
 
 // sizeOf asks for the first byte of the file, which tells its size.
@@ -298,9 +298,9 @@ func (d *download) full(err error) error {
 	missing := d.total - d.bytes
 	d.mu.Unlock()
 	if missing == 0 {
-		return failure(err, "model %q: the disk is full, %s free at %s: %v", d.ref, free, d.s.Dir, err)
+		return failure(operations.ReasonDiskFull, d.ref.String(), err, "model %q: the disk is full, %s free at %s: %v", d.ref, free, d.s.Dir, err)
 	}
-	return failure(err, "model %q needs %s more, and the disk is full: %s free at %s; what has arrived is kept: %v", d.ref, bytesize.Format(missing), free, d.s.Dir, err)
+	return failure(operations.ReasonDiskFull, d.ref.String(), err, "model %q needs %s more, and the disk is full: %s free at %s; what has arrived is kept: %v", d.ref, bytesize.Format(missing), free, d.s.Dir, err)
 }
 
 // link brings files that are whole into the snapshot.
@@ -336,14 +336,24 @@ func (d *download) fetch(ctx context.Context) error {
 	var failed *fetch.TransferError
 	switch {
 	case errors.As(err, &wrong):
-		return failure(err, "model %q: %v, twice: what was sent is not what the hub lists, and was thrown away", d.ref, err)
+		return failure(operations.ReasonChecksum, d.ref.String(), err, "model %q: %v, twice: what was sent is not what the hub lists, and was thrown away", d.ref, err)
 	case errors.As(err, &failed):
-		return failure(err, "%v", err)
+		return failure(d.refusalReason(err), failed.Name, err, "%v", err)
 	case errors.Is(err, fs.ErrNotExist) && d.ref.URL != "":
 		path, _ := fetch.LocalPath(d.ref.URL)
 		return notFoundOr(err, path)
 	}
 	return err
+}
+
+// refusalReason returns why a file was not sent. The hub answers with 401 or 403 where
+// its repository is gated.
+func (d *download) refusalReason(err error) operations.Reason {
+	var status *fetch.StatusError
+	if errors.As(err, &status) && (status.Status == http.StatusUnauthorized || status.Status == http.StatusForbidden) && d.ref.URL == "" {
+		return operations.ReasonModelGated
+	}
+	return model.RequestReason(err)
 }
 
 // add counts bytes that have arrived.

@@ -337,7 +337,7 @@ func (s *Store) Find(ctx context.Context, ref model.Ref) (*operations.Model, err
 		m.Files, m.Bytes, m.Complete = []operations.ModelFile{f}, f.Bytes, !f.Missing
 	}
 	if !m.Complete {
-		return nil, failure(nil, "model %q is not whole here: a download of it was not finished", ref)
+		return nil, failure(operations.ReasonModelIncomplete, ref.String(), nil, "model %q is not whole here: a download of it was not finished", ref)
 	}
 	return m, nil
 }
@@ -411,11 +411,11 @@ func (s *Store) unknown(ctx context.Context, ref model.Ref, id string, same []op
 		for i, m := range same {
 			names[i] = m.ID
 		}
-		return notFound("model %q is not on this hive; of %s there are %s", id, ref.Repo, strings.Join(names, ", "))
+		return notFound(operations.ReasonModelNotFound, id, "model %q is not on this hive; of %s there are %s", id, ref.Repo, strings.Join(names, ", "))
 	}
 	all, err := s.List(ctx)
 	if err != nil || len(all) == 0 {
-		return notFound("model %q is not on this hive", id)
+		return notFound(operations.ReasonModelNotFound, id, "model %q is not on this hive", id)
 	}
 	var near []string
 	for _, m := range all {
@@ -424,7 +424,7 @@ func (s *Store) unknown(ctx context.Context, ref model.Ref, id string, same []op
 		}
 	}
 	if len(near) == 0 {
-		return notFound("model %q is not on this hive", id)
+		return notFound(operations.ReasonModelNotFound, id, "model %q is not on this hive", id)
 	}
-	return notFound("model %q is not on this hive; did you mean %s?", id, strings.Join(near[:min(len(near), 5)], ", "))
+	return notFound(operations.ReasonModelNotFound, id, "model %q is not on this hive; did you mean %s?", id, strings.Join(near[:min(len(near), 5)], ", "))
 }
