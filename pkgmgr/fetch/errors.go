@@ -88,7 +88,7 @@ func (e *MismatchError) Error() string {
 	case e.Got != "":
 		return fmt.Sprintf("it is not what was promised: its SHA-256 is %s, want %s", e.Got, e.Want)
 	case e.Limit > 0:
-		return fmt.Sprintf("it is not what was promised: more than %d bytes come", e.Limit)
+		return fmt.Sprintf("it is not what was promised: more than %d bytes came", e.Limit)
 	default:
 		return "it is not what was promised: what came before is no beginning of it"
 	}

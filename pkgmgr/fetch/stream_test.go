@@ -91,7 +91,7 @@ func TestDownloadGoesOn(t *testing.T) {
 		"another one, by its sum": {flaky{contents: []string{b, a}, cut: 15}, shaOf(a), 0, a, ",bytes=15-,,bytes=15-"},
 		"always another one":      {flaky{contents: []string{b}}, shaOf(a), 0, "its SHA-256 is " + shaOf(b), ""},
 		"cut again and again":     {flaky{contents: []string{a}, cut: 1}, shaOf(a), 0, "unexpected EOF", ",bytes=1-,bytes=2-,bytes=3-,bytes=4-,bytes=5-,bytes=6-,bytes=7-,bytes=8-,bytes=9-"},
-		"more than it should be":  {flaky{contents: []string{a}}, shaOf(a), 18, "more than 18 bytes come", ""},
+		"more than it should be":  {flaky{contents: []string{a}}, shaOf(a), 18, "more than 18 bytes came", ""},
 	} {
 		server := httptest.NewServer(&k.flaky)
 		path := filepath.Join(t.TempDir(), "x")
@@ -266,7 +266,7 @@ func TestSave(t *testing.T) {
 		"good":      {strings.NewReader(a), 0, ""},
 		"with size": {strings.NewReader(a), 19, ""},
 		"too short": {strings.NewReader(a[:7]), 19, "7 bytes came, want 19"},
-		"too long":  {strings.NewReader(a + a), 19, "more than 19 bytes come"},
+		"too long":  {strings.NewReader(a + a), 19, "more than 19 bytes came"},
 		"wrong":     {strings.NewReader("the wasps"), 0, "its SHA-256 is " + shaOf("the wasps")},
 		"cut":       {io.MultiReader(strings.NewReader(a[:7]), iotest.ErrReader(errors.New("cut"))), 19, "cut"},
 	} {
