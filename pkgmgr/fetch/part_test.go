@@ -42,14 +42,19 @@ func (w *world) download(ctx context.Context) error {
 // arrived returns how much of the file is there.
 func (w *world) arrived() int64 { return Partial(w.Path, w.Size, testBoot) }
 
-// cutOff downloads the file as far as the server sends it, cancels, and returns how
-// much is there.
+// cutOff downloads the file as far as the server sends it, cancels once something has
+// arrived, and returns how much is there.
 func (w *world) cutOff(t *testing.T, after int64) int64 {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	held := w.Hold(after)
-	go func() { <-held; cancel() }()
+	go func() {
+		for <-held; w.arrived() == 0 && t.Context().Err() == nil; {
+			time.Sleep(time.Millisecond)
+		}
+		cancel()
+	}()
 	if err := w.download(ctx); !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
 	}
