@@ -141,6 +141,9 @@ type APIError struct{ Text string }
 // Error implements error.
 func (e *APIError) Error() string { return e.Text }
 
+// ErrorCode returns the reason as text, for [operations.ReasonOf].
+func (e *APIError) ErrorCode() string { return string(operations.ReasonLookup) }
+
 // IsDiskFull reports whether an error is that of a full disk or an exhausted quota.
 func IsDiskFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
