@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"strconv"
 	"time"
+
+	"github.com/rbee-keeper/rbee/operations/sse"
 )
 
 var errSilent = errors.New("nothing came for 45 seconds")
@@ -75,7 +77,7 @@ func (w *watch) stream(ctx context.Context, wait *patience) ([]byte, error) {
 	}
 
 	r := &request{method: http.MethodGet, path: jobPath(w.id) + "/stream", header: http.Header{}}
-	r.header.Set("Accept", "text/event-stream")
+	r.header.Set("Accept", sse.ContentType)
 	if w.last > 0 {
 		r.header.Set("Last-Event-ID", strconv.FormatInt(w.last, 10))
 	}
@@ -93,7 +95,7 @@ func (w *watch) stream(ctx context.Context, wait *patience) ([]byte, error) {
 	}
 	w.begun, w.report = true, nil
 	body := &watched{r: resp.Body, timer: silent}
-	result, err := w.read(newFrames(body), body, wait)
+	result, err := w.read(sse.NewReader(body, 0), body, wait)
 	var known *Error
 	if err != nil && !errors.As(err, &known) {
 		return nil, broken(r, err)
@@ -105,7 +107,7 @@ func (w *watch) stream(ctx context.Context, wait *patience) ([]byte, error) {
 func (w *watch) check(resp *http.Response) error {
 	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")) // no type is the wrong type
 	switch {
-	case resp.StatusCode == http.StatusOK && kind == "text/event-stream":
+	case resp.StatusCode == http.StatusOK && kind == sse.ContentType:
 		return nil
 	case resp.StatusCode == http.StatusOK:
 		return w.client.noRbee(resp)
@@ -122,48 +124,48 @@ func (w *watch) check(resp *http.Response) error {
 }
 
 // read gives the events of one stream and returns the result at its end.
-func (w *watch) read(s *frames, body *watched, wait *patience) (result []byte, err error) {
+func (w *watch) read(s *sse.Reader, body *watched, wait *patience) (result []byte, err error) {
 	for {
-		f, err := s.next()
+		f, err := s.Next()
 		switch {
 		case result != nil && err != nil:
 			return result, nil
-		case errors.Is(err, errFrameTooBig):
+		case errors.Is(err, sse.ErrTooLong):
 			return nil, w.unreadable(err)
 		case err != nil:
 			return nil, err
 		case result != nil: // the last line, which says nothing more
-		case f.comment:
+		case f.Comment:
 			wait.reset()
-		case f.event == "event" && f.id > w.last:
+		case f.Name == "event" && f.ID > w.last:
 			if err := w.give(f); err != nil {
 				return nil, err
 			}
 			wait.reset()
-		case f.event == "report":
-			if len(w.report)+len(f.data) > maxReport {
+		case f.Name == "report":
+			if len(w.report)+len(f.Data) > maxReport {
 				return nil, w.unreadable(errors.New("the report is bigger than 512 MiB"))
 			}
-			w.report = append(w.report, f.data...)
-		case f.event == "result":
-			result = append([]byte{}, f.data...)
+			w.report = append(w.report, f.Data...)
+		case f.Name == "result":
+			result = append([]byte{}, f.Data...)
 			body.finish() // the rest is read only to keep the connection
-		case f.event == "" && len(f.data) > 0 && f.data[0] == '[':
-			return nil, w.unreadable(fmt.Errorf("it ended without a result: %.200s", f.data))
+		case f.Name == "" && len(f.Data) > 0 && f.Data[0] == '[':
+			return nil, w.unreadable(fmt.Errorf("it ended without a result: %.200s", f.Data))
 		default: // what a newer rbee may send, and what was given already
 		}
 	}
 }
 
 // give hands one event on.
-func (w *watch) give(f frame) error {
-	w.last = f.id
+func (w *watch) give(f sse.Event) error {
+	w.last = f.ID
 	if w.events == nil {
 		return nil
 	}
 	var e Event
-	if err := json.Unmarshal(f.data, &e); err != nil {
-		return w.unreadable(fmt.Errorf("event %d: %w", f.id, err))
+	if err := json.Unmarshal(f.Data, &e); err != nil {
+		return w.unreadable(fmt.Errorf("event %d: %w", f.ID, err))
 	}
 	w.events(e)
 	return nil

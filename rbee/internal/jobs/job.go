@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/sse"
 )
 
 // job is one operation: running, until done is closed, or ended.
@@ -179,7 +180,7 @@ func conclude(ctx context.Context, kind operations.Kind, report operations.Repor
 	case operations.JobFailed:
 		word = "[ERROR] " + strings.Join(strings.Fields(e.err.Error()), " ")
 	}
-	e.last = fmt.Appendf(nil, "event: result\ndata: %s\n\ndata: %s\n\n", data, word)
+	e.last = sse.Append(sse.Append(nil, sse.Event{Name: "result", Data: data}), sse.Event{Data: []byte(word)})
 	return e
 }
 
