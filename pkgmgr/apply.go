@@ -13,6 +13,10 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
+	"github.com/rbee-keeper/rbee/pkgmgr/internal/text"
+	"github.com/rbee-keeper/rbee/pkgmgr/lockfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/plan"
 	"github.com/rbee-keeper/rbee/pkgmgr/uv"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
@@ -72,9 +76,9 @@ func (f *Fleet) endHolds() {
 			continue
 		}
 		for _, w := range m.state.Workers {
-			want := f.want.Workers[WorkerKey{m.hive.Alias, w.Type}]
+			want := f.want.Workers[plan.WorkerKey{Hive: m.hive.Alias, Type: w.Type}]
 			if want.EndsHold && want.Version == w.Version {
-				f.opts.Lock.release(m.hive.Alias, w.Type)
+				f.opts.Lock.Unpin(m.hive.Alias, w.Type)
 			}
 		}
 	}
@@ -103,7 +107,7 @@ func (f *Fleet) ended(m *member, r operations.HiveReport) {
 	f.emit(e)
 }
 
-func hiveError(h Hive, code operations.Code, err error) *operations.Error {
+func hiveError(h config.Hive, code operations.Code, err error) *operations.Error {
 	if errors.Is(err, context.Canceled) {
 		code = operations.CodeCanceled
 	}
@@ -141,7 +145,7 @@ func (f *Fleet) applyHive(ctx context.Context, m *member, steps []operations.Ste
 	return report
 }
 
-func installedTypes(s *State) []string {
+func installedTypes(s *wire.State) []string {
 	types := []string{}
 	if s != nil {
 		for _, w := range s.Workers {
@@ -221,7 +225,7 @@ func (s *session) upload(ctx context.Context, home string) (exe string, install 
 	if err != nil {
 		return "", nil, err
 	}
-	packed, err := s.fleet.packed.get(binary)
+	packed, err := s.fleet.packed.Get(binary)
 	if err != nil {
 		return "", nil, fmt.Errorf("packing the rbee binary: %w", err)
 	}
@@ -231,8 +235,8 @@ func (s *session) upload(ctx context.Context, home string) (exe string, install 
 	}
 	defer release()
 	exe = path.Join(home, wire.BinDir, ".rbee-"+binary.SHA256[:12]+"-"+rand.Text()[:8])
-	body := s.counted(0, bytes.NewReader(packed.gz), int64(len(packed.gz)))
-	if err := s.member.host.Put(ctx, exe, 0o755, body, packed.sum); err != nil {
+	body := s.counted(0, bytes.NewReader(packed.Gz), int64(len(packed.Gz)))
+	if err := s.member.host.Put(ctx, exe, 0o755, body, packed.Sum); err != nil {
 		sweep(ctx, s.member, false)
 		return "", nil, fmt.Errorf("sending rbee: %w", err)
 	}
@@ -317,17 +321,17 @@ func (s *session) request(install *wire.Installed) (req *wire.Request, index []i
 	return req, index
 }
 
-func (s *session) wish(workerType string) Worker {
+func (s *session) wish(workerType string) config.Worker {
 	for _, w := range s.member.hive.Workers {
 		if w.Type == workerType {
 			return w
 		}
 	}
-	return Worker{}
+	return config.Worker{}
 }
 
-func (s *session) wantOf(step operations.Step) WorkerWant {
-	return s.fleet.want.Workers[WorkerKey{s.member.hive.Alias, step.Worker}]
+func (s *session) wantOf(step operations.Step) plan.DesiredWorker {
+	return s.fleet.want.Workers[plan.WorkerKey{Hive: s.member.hive.Alias, Type: step.Worker}]
 }
 
 func (s *session) workerInstall(step operations.Step) *wire.WorkerInstall {
@@ -341,7 +345,7 @@ func (s *session) workerInstall(step operations.Step) *wire.WorkerInstall {
 }
 
 // damaged reports whether a version must be installed although it is there.
-func (s *session) damaged(step operations.Step, want WorkerWant) bool {
+func (s *session) damaged(step operations.Step, want plan.DesiredWorker) bool {
 	if step.Action != operations.ActionUpdateWorker || step.From != want.Version {
 		return false
 	}
@@ -381,9 +385,9 @@ func (s *session) apply(ctx context.Context, exe string, req *wire.Request, inde
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case runErr != nil:
-		return fmt.Errorf("running rbee on the machine: %w%s", runErr, after(": ", stderr.String()))
+		return fmt.Errorf("running rbee on the machine: %w%s", runErr, text.After(": ", stderr.String()))
 	default:
-		return fmt.Errorf("rbee on the machine ended without a result: %w%s", talkErr, after(": ", stderr.String()))
+		return fmt.Errorf("rbee on the machine ended without a result: %w%s", talkErr, text.After(": ", stderr.String()))
 	}
 }
 
@@ -466,8 +470,8 @@ func (s *session) send(ctx context.Context, in io.Writer, i int, sum string) err
 
 // sent are the steps as a machine gets them: where this side sends artefacts, they
 // have no address.
-func (f *Fleet) sent(want WorkerWant) []wire.InstallStep {
-	steps := cloneSteps(want.Steps)
+func (f *Fleet) sent(want plan.DesiredWorker) []wire.InstallStep {
+	steps := lockfile.CloneSteps(want.Steps)
 	for i := range steps {
 		for _, a := range steps[i].Artefacts() {
 			if f.opts.Push || f.opts.Bundle != nil || want.Unsure[a.SHA256] || f.from.HasCredentials(a.URL) {
@@ -481,7 +485,7 @@ func (f *Fleet) sent(want WorkerWant) []wire.InstallStep {
 
 // openNeeded opens the artefact that a machine asks for. Errors begin with the place
 // in the recipe, as the machine's own do.
-func (f *Fleet) openNeeded(ctx context.Context, want WorkerWant, sum string) (*os.File, bool, error) {
+func (f *Fleet) openNeeded(ctx context.Context, want plan.DesiredWorker, sum string) (*os.File, bool, error) {
 	for i := range want.Steps {
 		step := &want.Steps[i]
 		for _, a := range step.Artefacts() {
@@ -489,7 +493,7 @@ func (f *Fleet) openNeeded(ctx context.Context, want WorkerWant, sum string) (*o
 				continue
 			}
 			// An archive is packed already, and so is a wheel.
-			file, gzipped, err := f.art.open(ctx, *a, want.Files[sum], step.Kind == wire.StepFile)
+			file, gzipped, err := f.art.Open(ctx, *a, want.Files[sum], step.Kind == wire.StepFile)
 			if err != nil && step.At != "" && ctx.Err() == nil {
 				err = fmt.Errorf("%s: %w", step.At, err)
 			}

@@ -9,6 +9,7 @@ import (
 	"sort"
 	"strings"
 
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
@@ -184,7 +185,7 @@ printf '\036{"schema":0,"os":"%%s","arch":"%%s","libc":"%%s","hostname":"%%s","u
 
 // probe reads a machine with one command, or with none where its daemon tells. A
 // daemon of another rbee than the one that is installed may tell it wrongly.
-func probe(ctx context.Context, host Host, o ReadOptions) (*State, error) {
+func probe(ctx context.Context, host Host, o ReadOptions) (*wire.State, error) {
 	if t, ok := host.(Teller); ok {
 		s, err := t.Tell(ctx, o)
 		if err == nil && s.Schema == wire.Schema && s.Rbee != nil && s.Rbee.SHA256 == s.Daemon.SHA256 && s.Broken == "" {
@@ -204,7 +205,7 @@ func probe(ctx context.Context, host Host, o ReadOptions) (*State, error) {
 	if err := host.Script(ctx, fmt.Sprintf(probeScript, ask, args, strings.Join(wire.ProbedCommands, " "), strings.Join(wire.ProbedLibraries, " ")), limited, nil); err != nil {
 		return nil, fmt.Errorf("reading the machine: %w", err)
 	}
-	var state State
+	var state wire.State
 	if err := wire.NewReader(&out).Read(&state); err != nil {
 		if errors.Is(err, io.EOF) {
 			return nil, errors.New("reading the machine: its shell answered nothing that rbee understands")
@@ -221,7 +222,7 @@ const maxProbeOutput = 64 << 20
 // normalise turns what a shell says of a platform into Go's words, refuses to
 // take over names of workers that could not have come from rbee, and sorts the
 // others.
-func normalise(s *State) {
+func normalise(s *wire.State) {
 	s.OS = strings.ToLower(s.OS)
 	switch s.Arch {
 	case "x86_64":
@@ -234,7 +235,7 @@ func normalise(s *State) {
 	}
 	kept := s.Workers[:0]
 	for _, w := range s.Workers {
-		if ValidWorkerType(w.Type) {
+		if config.ValidWorkerType(w.Type) {
 			kept = append(kept, w)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
@@ -42,10 +43,10 @@ func (h *shellHost) Script(ctx context.Context, script string, stdout, stderr io
 func (h *shellHost) Close() error { return nil }
 
 // read reads the machine that h is, the way that a fleet does.
-func (h *shellHost) read(t *testing.T, o pkgmgr.ReadOptions) (*pkgmgr.State, *operations.Error) {
+func (h *shellHost) read(t *testing.T, o pkgmgr.ReadOptions) (*wire.State, *operations.Error) {
 	t.Helper()
-	f, err := pkgmgr.Open(&pkgmgr.Config{Hives: []pkgmgr.Hive{{Alias: "here"}}}, pkgmgr.Options{
-		Connect: func(context.Context, pkgmgr.Hive) (pkgmgr.Host, error) { return h, nil },
+	f, err := pkgmgr.Open(&config.Config{Hives: []config.Hive{{Alias: "here"}}}, pkgmgr.Options{
+		Connect: func(context.Context, config.Hive) (pkgmgr.Host, error) { return h, nil },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -54,7 +55,7 @@ func (h *shellHost) read(t *testing.T, o pkgmgr.ReadOptions) (*pkgmgr.State, *op
 	return f.States()[0].State, f.States()[0].Err
 }
 
-func (h *shellHost) mustRead(t *testing.T, o pkgmgr.ReadOptions) *pkgmgr.State {
+func (h *shellHost) mustRead(t *testing.T, o pkgmgr.ReadOptions) *wire.State {
 	t.Helper()
 	s, err := h.read(t, o)
 	if err != nil {

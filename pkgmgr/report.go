@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/plan"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
 // SyncReport sums up what [Fleet.Apply] did, or, with reports nil, what plan
@@ -144,11 +146,11 @@ func (f *Fleet) untouched(plan operations.Plan) int {
 
 // StatusReport sums up the drift of a plan. With verbose it tells what each
 // hive has.
-func (f *Fleet) StatusReport(plan operations.Plan, verbose bool, took time.Duration) *operations.StatusReport {
-	r := &operations.StatusReport{Drift: plan.Drift, Warnings: f.warnings(true)}
+func (f *Fleet) StatusReport(changes operations.Plan, verbose bool, took time.Duration) *operations.StatusReport {
+	r := &operations.StatusReport{Drift: changes.Drift, Warnings: f.warnings(true)}
 	r.Summary.DurationSeconds = seconds(took)
 	differs := map[string]bool{}
-	for _, d := range plan.Drift {
+	for _, d := range changes.Drift {
 		differs[d.Hive] = true
 		countIssue(&r.Summary, d.Issue)
 	}
@@ -163,7 +165,7 @@ func (f *Fleet) StatusReport(plan operations.Plan, verbose bool, took time.Durat
 	}
 	if verbose {
 		for _, m := range f.members {
-			r.Hives = append(r.Hives, Detail(HiveState{Hive: m.hive, State: m.state, Err: m.err}))
+			r.Hives = append(r.Hives, Detail(plan.HiveState{Hive: m.hive, State: m.state, Err: m.err}))
 		}
 	}
 	switch r.Outcome() {
@@ -201,13 +203,13 @@ func countIssue(sum *operations.StatusSummary, issue operations.Issue) {
 }
 
 // Detail words a hive's state for a report.
-func Detail(s HiveState) operations.HiveDetail {
+func Detail(s plan.HiveState) operations.HiveDetail {
 	d := operations.HiveDetail{Alias: s.Hive.Alias, Error: s.Err, Workers: []operations.WorkerDetail{}}
 	st := s.State
 	if st == nil {
 		return d
 	}
-	d.Installed, d.Version = st.Rbee != nil, installedVersion(st)
+	d.Installed, d.Version = st.Rbee != nil, plan.InstalledVersion(st)
 	d.OS, d.Arch, d.Hostname, d.Home, d.DiskFree = st.OS, st.Arch, st.Hostname, st.Home, st.DiskFree
 	if d.Libc = st.Libc; st.LibcVersion != "" {
 		d.Libc += " " + st.LibcVersion
@@ -228,7 +230,7 @@ func Detail(s HiveState) operations.HiveDetail {
 }
 
 // DaemonDetail words the state of a hive's daemon for a report.
-func DaemonDetail(s *State) *operations.DaemonDetail {
+func DaemonDetail(s *wire.State) *operations.DaemonDetail {
 	return &operations.DaemonDetail{
 		Running: s.Daemon.Running, PID: s.Daemon.PID, Port: s.Daemon.Port, Version: s.Daemon.Version,
 		Since: s.Daemon.Since, Supervisor: s.Daemon.Supervisor, Problem: s.Daemon.Problem,

@@ -6,7 +6,9 @@ import (
 	"testing"
 
 	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/pkgmgr/fakehost"
+	"github.com/rbee-keeper/rbee/pkgmgr/version"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
@@ -37,12 +39,12 @@ func TestValidateNamesMissingSoftware(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			h := pkgmgr.Hive{Alias: "a", Hostname: "a.example", Workers: []pkgmgr.Worker{{Type: tt.worker, Version: pkgmgr.Latest}}}
-			m := &fakehost.Machine{Initial: pkgmgr.State{
-				Platform: pkgmgr.Platform{OS: "linux", Arch: "amd64", Libc: "glibc", LibcVersion: "2.39"},
+			h := config.Hive{Alias: "a", Hostname: "a.example", Workers: []config.Worker{{Type: tt.worker, Version: version.Latest}}}
+			m := &fakehost.Machine{Initial: wire.State{
+				Platform: wire.Platform{OS: "linux", Arch: "amd64", Libc: "glibc", LibcVersion: "2.39"},
 				Devices:  tt.devices, DevicesKnown: true, Libraries: tt.libraries,
 			}}
-			f := openFleet(t, &pkgmgr.Config{Path: "hives.conf", Hives: []pkgmgr.Hive{h}}, fakehost.Fleet{"a": m}, nil)
+			f := openFleet(t, &config.Config{Path: "hives.conf", Hives: []config.Hive{h}}, fakehost.Fleet{"a": m}, nil)
 			f.Read(t.Context(), pkgmgr.ReadOptions{Devices: true})
 			report := f.Validate(t.Context())
 			var errs, warnings []string

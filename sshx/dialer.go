@@ -202,7 +202,7 @@ func pauseBefore(ctx context.Context, c *clock, try int) bool {
 	defer c.pause()
 	mean := firstPause << (try - 1)
 	select {
-	case <-time.After(mean/2 + rand.N(mean)):
+	case <-time.After(mean/2 + rand.N(mean)): //nolint:gosec // jitter
 		return true
 	case <-ctx.Done():
 		return false

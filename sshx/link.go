@@ -78,7 +78,7 @@ func startCommandConn(command string) (*commandConn, error) {
 		return nil, err
 	}
 	c := &commandConn{in: inWrite, out: outRead, err: &stdio.Tail{}, ended: make(chan struct{})}
-	c.cmd = exec.Command("/bin/sh", "-c", "exec "+command)
+	c.cmd = exec.Command("/bin/sh", "-c", "exec "+command) //nolint:gosec // the user's ProxyCommand, which is a shell command
 	c.cmd.Stdin, c.cmd.Stdout, c.cmd.Stderr = inRead, outWrite, c.err
 	ownGroup(c.cmd)
 	err = c.cmd.Start()

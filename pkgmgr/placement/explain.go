@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
 )
 
 // reason says in one line why the load goes onto these devices.
@@ -89,9 +90,9 @@ func (l Load) missing(d Device, n int, short int64) string {
 	}
 	if most := l.reserves(d); most > 0 && l.part(n) > most {
 		return fmt.Sprintf("%s %s, of which %s takes at most %s of the memory: %s on %s",
-			size(l.part(n)), where, l.Worker, percent(l.Fraction), size(most), d.title())
+			bytesize.Format(l.part(n)), where, l.Worker, percent(l.Fraction), bytesize.Format(most), d.title())
 	}
-	return fmt.Sprintf("%s; it would fit with %s free %s", size(short)+" on "+d.title(), size(max(l.part(n), l.reserves(d))), where)
+	return fmt.Sprintf("%s; it would fit with %s free %s", bytesize.Format(short)+" on "+d.title(), bytesize.Format(max(l.part(n), l.reserves(d))), where)
 }
 
 // need is what n devices must have, as a sum.
@@ -105,16 +106,16 @@ func (l Load) need(n int, devices []Device) string {
 	case l.Estimate == 0 && l.Overhead == 0:
 		fmt.Fprintf(&b, "an amount that is not known%s", explain)
 	case l.Estimate == 0:
-		fmt.Fprintf(&b, "an amount that is not known%s + overhead %s", explain, size(l.Overhead))
+		fmt.Fprintf(&b, "an amount that is not known%s + overhead %s", explain, bytesize.Format(l.Overhead))
 	case n > 1:
-		fmt.Fprintf(&b, "%s on each of %d devices = %s%s / %d + overhead %s", size(l.part(n)), n, size(l.Estimate), explain, n, size(l.Overhead))
+		fmt.Fprintf(&b, "%s on each of %d devices = %s%s / %d + overhead %s", bytesize.Format(l.part(n)), n, bytesize.Format(l.Estimate), explain, n, bytesize.Format(l.Overhead))
 	default:
-		fmt.Fprintf(&b, "%s = %s%s + overhead %s", size(l.part(n)), size(l.Estimate), explain, size(l.Overhead))
+		fmt.Fprintf(&b, "%s = %s%s + overhead %s", bytesize.Format(l.part(n)), bytesize.Format(l.Estimate), explain, bytesize.Format(l.Overhead))
 	}
 	if l.Fraction > 0 && len(devices) > 0 {
 		fmt.Fprintf(&b, ", within the %s of each device that %s reserves", percent(l.Fraction), l.Worker)
 		if most := l.reserves(devices[0]); most > 0 {
-			fmt.Fprintf(&b, " (%s)", size(most))
+			fmt.Fprintf(&b, " (%s)", bytesize.Format(most))
 		}
 	}
 	return b.String()
@@ -128,16 +129,16 @@ func (d Device) memory() string {
 	case !known:
 		b.WriteString("its memory is not known, so it is taken on trust")
 	case d.guessed():
-		fmt.Fprintf(&b, "%s in all, how much is free is not known", size(free))
+		fmt.Fprintf(&b, "%s in all, how much is free is not known", bytesize.Format(free))
 	case d.MemoryTotal == 0:
-		fmt.Fprintf(&b, "%s free", size(free))
+		fmt.Fprintf(&b, "%s free", bytesize.Format(free))
 	default:
-		fmt.Fprintf(&b, "%s free of %s, %s held", size(free), size(d.total()), size(max(d.total()-free, 0)))
+		fmt.Fprintf(&b, "%s free of %s, %s held", bytesize.Format(free), bytesize.Format(d.total()), bytesize.Format(max(d.total()-free, 0)))
 	}
 	if d.Reserved > 0 {
-		fmt.Fprintf(&b, ", %s promised to workers that are loading", size(d.Reserved))
+		fmt.Fprintf(&b, ", %s promised to workers that are loading", bytesize.Format(d.Reserved))
 		if room, _ := d.room(); known {
-			fmt.Fprintf(&b, ", so %s left", size(room))
+			fmt.Fprintf(&b, ", so %s left", bytesize.Format(room))
 		}
 	}
 	if len(d.Draining) > 0 {
@@ -208,14 +209,6 @@ func listed(devices []Device, say func(Device) string) string {
 		words[i] = say(d)
 	}
 	return strings.Join(words, ", ")
-}
-
-// size writes bytes as "15.9 GiB".
-func size(n int64) string {
-	if n < 1<<30 {
-		return fmt.Sprintf("%.0f MiB", float64(n)/(1<<20))
-	}
-	return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30))
 }
 
 func percent(f float64) string { return fmt.Sprintf("%.0f%%", f*100) }

@@ -5,8 +5,8 @@ import (
 	"testing"
 
 	"github.com/rbee-keeper/rbee/operations"
-	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/pkgmgr/placement"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
 // TestPlaceChecksBuild checks that a worker gets only devices that the installed build

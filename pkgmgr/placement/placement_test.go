@@ -151,7 +151,7 @@ func TestPlace(t *testing.T) {
 		{"two vendors: the one with more memory", load(10), append([]placement.Device{amd}, l4s...), "amd 0", "HIP_VISIBLE_DEVICES=0", ""},
 		{"two vendors: the engine's", with(load(10), nvidia), append([]placement.Device{amd}, l4s...), "nvidia 1", "", ""},
 		{"any vendor", with(load(10), func(l *placement.Load) { l.Vendor = "any" }), append([]placement.Device{amd}, l4s...), "amd 0", "", ""},
-		{"never over two vendors", load(80), []placement.Device{gpu("amd", 0, 64, 64), gpu("nvidia", 0, 64, 64)}, "failed", "", "amd 0: 64.0 GiB free of 64.0 GiB, 0 MiB held\n  nvidia 0:"},
+		{"never over two vendors", load(80), []placement.Device{gpu("amd", 0, 64, 64), gpu("nvidia", 0, 64, 64)}, "failed", "", "amd 0: 64.0 GiB free of 64.0 GiB, 0 B held\n  nvidia 0:"},
 		{"two vendors, by index: the engine's", with(on(load(10), "0"), nvidia), append([]placement.Device{amd}, l4s...), "nvidia 0", "", ""},
 		{"two vendors, by index: the one that works", on(load(10), "0"), append([]placement.Device{broken(amd, "no driver")}, l4s...), "nvidia 0", "", ""},
 		{"two vendors, by index: which?", on(load(10), "0"), append([]placement.Device{amd}, l4s...), "failed", "", "is ambiguous: this machine has devices of amd and nvidia"},

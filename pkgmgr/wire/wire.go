@@ -27,6 +27,7 @@ package wire
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -136,6 +137,25 @@ type Platform struct {
 	// LibcVersion its version, such as "2.36".
 	Libc        string `json:"libc,omitempty"`
 	LibcVersion string `json:"libc_version,omitempty"`
+}
+
+// Key returns "os/arch", such as "linux/amd64".
+func (p Platform) Key() string { return p.OS + "/" + p.Arch }
+
+// Name returns the platform for messages: "linux/amd64 (glibc)", with "any" for what is
+// not known, and without the C library if that is not known.
+func (p Platform) Name() string {
+	name := cmp.Or(p.OS, "any") + "/" + cmp.Or(p.Arch, "any")
+	if p.Libc != "" {
+		name += " (" + p.Libc + ")"
+	}
+	return name
+}
+
+// ValidSHA256 reports whether s is a SHA-256 in hexadecimal, in lower or upper case.
+func ValidSHA256(s string) bool {
+	_, err := hex.DecodeString(s)
+	return err == nil && len(s) == hex.EncodedLen(sha256.Size)
 }
 
 // Device is an accelerator, as far as an install needs to know it.

@@ -116,7 +116,7 @@ var withoutQueen = []string{
 // called first, and again when the environment that a queen looks at has changed,
 // and calls rbee with it.
 func throughQueen(e *testscript.Env) error {
-	real, err := exec.LookPath("rbee")
+	program, err := exec.LookPath("rbee")
 	if err != nil {
 		return err
 	}
@@ -129,12 +129,12 @@ if [ "$now" != "$(cat "` + dir + `/env" 2>/dev/null)" ]; then
 	[ ! -e "` + dir + `/pid" ] || kill "$(cat "` + dir + `/pid")"
 	rm -f "` + dir + `/url"
 	mkfifo "` + dir + `/url"
-	HF_TOKEN= "` + real + `" serve --addr 127.0.0.1:0 > "` + dir + `/url" 2>> "` + dir + `/log" </dev/null &
+	HF_TOKEN= "` + program + `" serve --addr 127.0.0.1:0 > "` + dir + `/url" 2>> "` + dir + `/log" </dev/null &
 	printf %s $! > "` + dir + `/pid"
 	read -r url < "` + dir + `/url"
 	printf %s "$url" > "` + dir + `/address"
 fi
-RBEE_QUEEN=$(cat "` + dir + `/address") exec "` + real + `" "$@"
+RBEE_QUEEN=$(cat "` + dir + `/address") exec "` + program + `" "$@"
 `
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err

@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
-	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/catalog"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/machine"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/models"
@@ -174,7 +174,7 @@ func (h *Hive) engineFrom(ctx context.Context, typ, build string) (workers.Engin
 		}
 		e.Entry, e.Payload = filepath.Join(dir, program), filepath.Join(dir, payloadDir)
 	}
-	recipe, known := pkgmgr.BuiltinCatalog().Recipe(typ)
+	recipe, known := catalog.Builtin().Recipe(typ)
 	switch {
 	case w.Launch != nil:
 		e.Launch = *w.Launch

@@ -13,6 +13,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
 )
 
 // Times of a link.
@@ -28,7 +29,7 @@ const (
 // link is the connection to one hive, made again whenever it breaks.
 type link struct {
 	registry *registry
-	hive     pkgmgr.Hive
+	hive     config.Hive
 	stop     context.CancelFunc
 
 	mu       sync.Mutex
@@ -40,7 +41,7 @@ type link struct {
 	failed   bool // it was tried, and could not be reached
 }
 
-func newLink(r *registry, h pkgmgr.Hive) *link { return &link{registry: r, hive: h} }
+func newLink(r *registry, h config.Hive) *link { return &link{registry: r, hive: h} }
 
 // run keeps the link until ctx ends.
 func (l *link) run(ctx context.Context) {

@@ -13,6 +13,8 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/catalog"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/rbee/internal/gateway"
 )
 
@@ -210,7 +212,7 @@ func TestPick(t *testing.T) {
 	q.registry = newRegistry(q, "", slog.New(slog.DiscardHandler))
 	f := newGatewayFleet(q, context.Background())
 	add := func(alias string, free uint64, workers ...operations.WorkerProcess) {
-		l := newLink(q.registry, pkgmgr.Hive{Alias: alias})
+		l := newLink(q.registry, config.Hive{Alias: alias})
 		for i := range workers {
 			workers[i].Hive, workers[i].State = alias, operations.WorkerReady
 			workers[i].Devices = []operations.WorkerDevice{{UUID: "g"}}
@@ -221,7 +223,7 @@ func TestPick(t *testing.T) {
 		q.registry.links[alias] = l
 	}
 	add("small", 1<<30, operations.WorkerProcess{ID: "w1", Model: "m"}, operations.WorkerProcess{ID: "x", Model: "other"})
-	add("large", 9<<30, operations.WorkerProcess{ID: "w2", Model: "m"}, operations.WorkerProcess{ID: "pictures", Model: "m", API: pkgmgr.APIComfyUI})
+	add("large", 9<<30, operations.WorkerProcess{ID: "w2", Model: "m"}, operations.WorkerProcess{ID: "pictures", Model: "m", API: catalog.APIComfyUI})
 	take := func(wish gateway.Wish) *gateway.Lease {
 		t.Helper()
 		wish.Model = "m"

@@ -11,6 +11,9 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
+	"github.com/rbee-keeper/rbee/pkgmgr/lockfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/plan"
 )
 
 func (q *Queen) sync(ctx context.Context, op operations.PackageSync, events operations.Handler) (*operations.SyncReport, error) {
@@ -35,7 +38,7 @@ func (q *Queen) sync(ctx context.Context, op operations.PackageSync, events oper
 	}
 	defer fleet.Close()
 	fleet.Read(ctx, pkgmgr.ReadOptions{Devices: fleet.NeedsDevices()})
-	plan := fleet.Plan(ctx, pkgmgr.PlanOptions{
+	plan := fleet.Plan(ctx, plan.Options{
 		Fetch: true, RemoveExtra: op.RemoveExtra, Force: op.Force, Upgrade: op.Upgrade, UpgradeTypes: op.UpgradeWorkers,
 	})
 	tell(events, operations.Event{Type: operations.EventPlan, Plan: &plan})
@@ -81,7 +84,7 @@ func tell(events operations.Handler, e operations.Event) {
 }
 
 // remember brings the record to what the machines are now known to be.
-func (q *Queen) remember(d *desired, states []pkgmgr.HiveState, reports []operations.HiveReport) error {
+func (q *Queen) remember(d *desired, states []plan.HiveState, reports []operations.HiveReport) error {
 	results := map[string]operations.HiveResult{}
 	for _, r := range reports {
 		results[r.Alias] = r.Status
@@ -90,7 +93,7 @@ func (q *Queen) remember(d *desired, states []pkgmgr.HiveState, reports []operat
 	if err != nil {
 		return err
 	}
-	var installed, removed []pkgmgr.Hive
+	var installed, removed []config.Hive
 	for _, s := range states {
 		switch {
 		case s.State == nil:
@@ -117,7 +120,7 @@ func (q *Queen) noteWarnings(d *desired, fleet *pkgmgr.Fleet) error {
 	return q.record.SetWarnings(read, d.path, fleet.Warnings())
 }
 
-func onRecord(entries []pkgmgr.RecordEntry, h pkgmgr.Hive, configPath string) bool {
+func onRecord(entries []pkgmgr.RecordEntry, h config.Hive, configPath string) bool {
 	for _, e := range entries {
 		if e.Alias == h.Alias && e.Hive().Address() == h.Address() && e.Config == configPath && e.HivePort == h.HivePort {
 			return true
@@ -141,7 +144,7 @@ func (q *Queen) status(ctx context.Context, op operations.PackageStatus, events 
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	plan := fleet.Plan(ctx, pkgmgr.PlanOptions{})
+	plan := fleet.Plan(ctx, plan.Options{})
 	if err := q.noteWarnings(d, fleet); err != nil {
 		return nil, err
 	}
@@ -237,7 +240,7 @@ func (q *Queen) uninstall(ctx context.Context, op operations.PackageUninstall, e
 	return r, nil
 }
 
-func workerCounts(states []pkgmgr.HiveState) map[string]int {
+func workerCounts(states []plan.HiveState) map[string]int {
 	counts := map[string]int{}
 	for _, s := range states {
 		if s.State != nil {
@@ -256,7 +259,7 @@ func (q *Queen) purge(configPath string) (purged []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	all := []string{configPath, pkgmgr.LockPath(configPath), pkgmgr.LockPath(configPath) + ".lock"}
+	all := []string{configPath, lockfile.Path(configPath), lockfile.Path(configPath) + ".lock"}
 	if len(others) == 0 {
 		all = append(all, paths.Recipes(), paths.Record(), paths.Record()+".lock", paths.CacheDir)
 	}

@@ -126,7 +126,7 @@ func New(t *testing.T, n int, workers string) *Setup {
 	t.Cleanup(func() {
 		k.Stop()
 		for _, h := range k.Hosts {
-			h.Refuse(false)
+			_ = h.Refuse(false)
 		}
 		k.Run("uninstall", "--yes")
 		for _, h := range k.Hosts {

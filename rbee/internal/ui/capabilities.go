@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
 	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
@@ -14,11 +15,11 @@ func (p *page) capabilities(r *operations.HiveCapabilitiesReport) {
 	t.fact("machine", r.Hostname)
 	t.fact("system", systemText(r))
 	t.fact("cpu", cpuText(r.CPU))
-	t.fact("memory", freeText(r.MemoryTotal, r.MemoryAvailable, memory))
-	t.fact("disk", freeText(r.DiskTotal, r.DiskFree, disk))
+	t.fact("memory", freeText(r.MemoryTotal, r.MemoryAvailable))
+	t.fact("disk", freeText(r.DiskTotal, r.DiskFree))
 	models := r.ModelsPath
 	if models != "" && r.ModelsFree > 0 {
-		models += " (" + disk(r.ModelsFree) + " free)"
+		models += " (" + bytesize.Format(r.ModelsFree) + " free)"
 	}
 	t.fact("models", models)
 	t.fact("CUDA", r.CUDA)
@@ -55,14 +56,14 @@ func cpuText(c operations.CPU) string {
 }
 
 // freeText words a total of which some is free.
-func freeText(total, free uint64, text func(uint64) string) string {
+func freeText(total, free uint64) string {
 	switch {
 	case total == 0 && free == 0:
 		return ""
 	case total == 0:
-		return text(free) + " free"
+		return bytesize.Format(free) + " free"
 	default:
-		return text(total) + ", " + text(free) + " free"
+		return bytesize.Format(total) + ", " + bytesize.Format(free) + " free"
 	}
 }
 
@@ -93,9 +94,9 @@ func deviceMemory(d operations.Device) string {
 	case d.MemoryTotal == 0:
 		return ""
 	case used == nil:
-		return memory(d.MemoryTotal)
+		return bytesize.Format(d.MemoryTotal)
 	default:
-		return memory(*used) + "/" + memory(d.MemoryTotal)
+		return bytesize.Format(*used) + "/" + bytesize.Format(d.MemoryTotal)
 	}
 }
 
@@ -129,7 +130,7 @@ func (p *page) deviceProcesses(list []operations.DeviceProcess, devices []operat
 	for _, o := range list {
 		held := ""
 		if o.Memory != nil {
-			held = memory(*o.Memory)
+			held = bytesize.Format(*o.Memory)
 		}
 		t.add(fmt.Sprint(o.PID), o.User, o.Name, held, deviceName(o.DeviceUUID, devices), o.WorkerID)
 	}
@@ -145,14 +146,3 @@ func deviceName(uuid string, devices []operations.Device) string {
 	}
 	return uuid
 }
-
-// memory is an amount of it, in the units that memory is sold in.
-func memory(n uint64) string {
-	if n < 1<<30 {
-		return fmt.Sprintf("%.0f MiB", float64(n)/(1<<20))
-	}
-	return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30))
-}
-
-// disk is an amount of it, in the units that disks are sold in.
-func disk(n uint64) string { return size(int64(min(n, 1<<62))) }

@@ -4,6 +4,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
 	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
@@ -55,12 +56,12 @@ func (m *meter) parts(now time.Time, total int64) []string {
 }
 
 // rate writes a speed in bytes a second.
-func rate(bytes float64) string { return size(int64(min(bytes, 1<<62))) + "/s" }
+func rate(bytes float64) string { return bytesize.Format(int64(min(bytes, 1<<62))) + "/s" }
 
 // moved words bytes of a total.
 func moved(bytes, total int64) string {
 	if total > 0 {
-		return size(bytes) + "/" + size(total)
+		return bytesize.Format(bytes) + "/" + bytesize.Format(total)
 	}
-	return size(bytes)
+	return bytesize.Format(bytes)
 }

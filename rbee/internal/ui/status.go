@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
 	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
@@ -101,7 +102,7 @@ func diskText(h operations.HiveDetail) string {
 	if h.DiskFree == 0 {
 		return ""
 	}
-	return size(int64(min(h.DiskFree, 1<<62)))
+	return bytesize.Format(h.DiskFree)
 }
 
 func workersText(workers []operations.WorkerDetail) string {

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
 	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
@@ -186,7 +187,7 @@ func (p *page) plan(r *operations.SyncReport) {
 		for _, s := range r.Plan.Steps {
 			bytes := ""
 			if s.Bytes > 0 {
-				bytes = size(s.Bytes)
+				bytes = bytesize.Format(s.Bytes)
 			}
 			t.add(s.Hive, strings.ReplaceAll(string(s.Action), "_", " "), s.Worker, versions(s.From, s.Version), s.Variant, s.Reason, bytes)
 			total, downloads = total+s.Bytes, downloads+s.DownloadBytes
@@ -212,24 +213,24 @@ func (p *page) plan(r *operations.SyncReport) {
 func transfers(send, download int64) string {
 	text := ""
 	if send > 0 {
-		text += ", send " + size(send)
+		text += ", send " + bytesize.Format(send)
 	}
 	if download > 0 {
-		text += ", download " + size(download)
+		text += ", download " + bytesize.Format(download)
 	}
 	return text
 }
 
 // variants says why the variants of a plan were chosen.
 func (p *page) variants(steps []operations.Step) {
-	any := false
+	explained := false
 	for _, s := range steps {
 		if s.VariantReason != "" {
 			p.linef("%s: %s %s: %s", s.Hive, s.Worker, s.Variant, s.VariantReason)
-			any = true
+			explained = true
 		}
 	}
-	if any {
+	if explained {
 		p.linef("")
 	}
 }

@@ -12,7 +12,6 @@
 package ui
 
 import (
-	"fmt"
 	"strings"
 	"time"
 	"unicode"
@@ -73,21 +72,6 @@ func clean(text string) string {
 // oneLine is clean on a single line.
 func oneLine(text string) string {
 	return strings.Join(strings.Fields(clean(text)), " ")
-}
-
-// size writes a number of bytes in binary units: 512 B, 3.2 MiB, 15 GiB.
-func size(n int64) string {
-	if n < 1024 {
-		return fmt.Sprintf("%d B", max(n, 0))
-	}
-	value, units := float64(n)/1024, "KMGTPE"
-	for value >= 999.5 && len(units) > 1 {
-		value, units = value/1024, units[1:]
-	}
-	if value < 9.95 {
-		return fmt.Sprintf("%.1f %ciB", value, units[0])
-	}
-	return fmt.Sprintf("%.0f %ciB", value, units[0])
 }
 
 // cut shortens text to width runes.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
 	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
@@ -133,7 +134,7 @@ func (p *page) worker(w operations.WorkerProcess) {
 	t.fact("port", positive(w.Port))
 	t.fact("devices", deviceList(w.Devices))
 	if w.MemoryEstimate > 0 {
-		t.fact("expected memory", size(w.MemoryEstimate))
+		t.fact("expected memory", bytesize.Format(w.MemoryEstimate))
 	}
 	t.fact("requests", positive(w.Requests))
 	t.moment("asked for", w.CreatedAt, now)

@@ -18,9 +18,9 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/placement"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/freeport"
-	"github.com/rbee-keeper/rbee/pkgmgr/placement"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 )
 

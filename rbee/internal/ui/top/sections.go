@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
 	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
@@ -202,7 +203,7 @@ func (p *page) hiveRows(h operations.HiveView) [][]cell {
 		case d.MemoryTotal > 0 && used != nil:
 			p.memoryCells(r, *used, d.MemoryTotal)
 		case d.MemoryTotal > 0:
-			r[4] = cell{text: totalMemory(d.MemoryTotal)}
+			r[4] = cell{text: bytesize.Format(d.MemoryTotal)}
 		}
 		r[5], r[6], r[7] = cell{text: whole(d.Utilization, "%")}, cell{text: whole(d.Temperature, p.degrees())}, cell{text: whole(d.Power, "W")}
 		rows = append(rows, r)
@@ -224,14 +225,6 @@ func usedMemory(used, total uint64) string {
 		return fmt.Sprintf("%.0f/%.0f MiB", float64(used)/(1<<20), float64(total)/(1<<20))
 	}
 	return fmt.Sprintf("%.1f/%.1f GiB", float64(used)/(1<<30), float64(total)/(1<<30))
-}
-
-// totalMemory is an amount with its unit.
-func totalMemory(total uint64) string {
-	if total < 1<<30 {
-		return fmt.Sprintf("%.0f MiB", float64(total)/(1<<20))
-	}
-	return fmt.Sprintf("%.1f GiB", float64(total)/(1<<30))
 }
 
 // deviceLabel is a device's index and name, without the vendor before the name.
