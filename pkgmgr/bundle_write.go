@@ -42,9 +42,9 @@ func (f *Fleet) WriteBundle(ctx context.Context, path string, o BundleOptions) (
 	if len(o.Platforms) == 0 {
 		o.Platforms = []wire.Platform{{OS: "linux", Arch: "amd64", Libc: "glibc"}}
 	}
-	f.want, _ = f.lookUp(ctx, plan.Options{Fetch: true})
+	want, _ := f.lookUp(ctx, plan.Options{Fetch: true})
 	c := &bundleContents{fleet: f, artefacts: map[string]bundled{}, report: &operations.BundleReport{Path: path, Platforms: []string{}}}
-	c.collect(ctx, o)
+	c.collect(ctx, want, o)
 	if err := ctx.Err(); err != nil {
 		return nil, context.Cause(ctx)
 	}
@@ -88,7 +88,7 @@ type bundleContents struct {
 }
 
 // collect finds out what goes in.
-func (c *bundleContents) collect(ctx context.Context, o BundleOptions) {
+func (c *bundleContents) collect(ctx context.Context, desired plan.Desired, o BundleOptions) {
 	f := c.fleet
 	l := resolve.NewLookup(f.lookups(), plan.Options{Fetch: true})
 	for _, m := range f.members {
@@ -105,7 +105,7 @@ func (c *bundleContents) collect(ctx context.Context, o BundleOptions) {
 			}
 			for _, w := range m.hive.Workers {
 				if m.state != nil {
-					want := f.want.Workers[plan.WorkerKey{Hive: m.hive.Alias, Type: w.Type}]
+					want := desired.Workers[plan.WorkerKey{Hive: m.hive.Alias, Type: w.Type}]
 					c.add(m.hive.Alias, w.Type, p, want)
 					continue
 				}

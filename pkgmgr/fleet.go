@@ -90,7 +90,6 @@ type Fleet struct {
 	uploads    chan struct{}
 	packed     artifact.PackedBinaries
 	resolver   *resolve.Resolver
-	want       plan.Desired
 
 	eventMu sync.Mutex
 }
@@ -269,14 +268,14 @@ func (f *Fleet) States() []plan.HiveState {
 
 // Plan looks up what the hives that were read shall have, and decides with [plan.Diff].
 // What it finds out about versions goes to the lock, in memory.
-func (f *Fleet) Plan(ctx context.Context, o plan.Options) operations.Plan {
-	before := f.opts.Lock.Workers()
+func (f *Fleet) Plan(ctx context.Context, o plan.Options) *plan.Plan {
+	before, workers := f.opts.Lock.Snapshot(), f.opts.Lock.Workers()
 	want, moved := f.lookUp(ctx, o)
-	f.want = want
-	plan := plan.Diff(f.States(), f.want, o)
-	f.fillDownloads(&plan)
-	plan.Upgrades = append(f.upgrades(before), moved...)
-	return plan
+	changes := plan.Diff(f.States(), want, o)
+	f.fillDownloads(changes)
+	changes.Upgrades = append(f.upgrades(workers), moved...)
+	changes.Lock = f.opts.Lock.Since(before)
+	return changes
 }
 
 // lookups is what looking up needs to know of the fleet.

@@ -2,6 +2,7 @@ package pkgmgr_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -61,8 +62,21 @@ func openFleet(t *testing.T, c *config.Config, machines fakehost.Fleet, change f
 func syncFleet(ctx context.Context, f *pkgmgr.Fleet, po plan.Options, ao pkgmgr.ApplyOptions) *operations.SyncReport {
 	f.Read(ctx, pkgmgr.ReadOptions{})
 	po.Fetch = true
-	plan := f.Plan(ctx, po)
-	return f.SyncReport(plan, f.Apply(ctx, plan, ao), time.Second)
+	p := roundTrip(f.Plan(ctx, po))
+	return f.SyncReport(p, f.Apply(ctx, p, ao), time.Second)
+}
+
+// roundTrip returns the plan as it is read back from its JSON.
+func roundTrip(p *plan.Plan) *plan.Plan {
+	data, err := json.Marshal(p)
+	if err != nil {
+		panic(err)
+	}
+	back := &plan.Plan{}
+	if err := json.Unmarshal(data, back); err != nil {
+		panic(err)
+	}
+	return back
 }
 
 func results(hives []operations.HiveReport) string {
@@ -271,7 +285,7 @@ func TestExtraHivesAndWorkers(t *testing.T) {
 
 	f := openFleet(t, smaller, machines, extras)
 	r := syncFleet(t.Context(), f, plan.Options{}, pkgmgr.ApplyOptions{})
-	status := f.StatusReport(r.Plan, false, 0)
+	status := f.StatusReport(&plan.Plan{Plan: r.Plan}, false, 0)
 	if want := (operations.StatusSummary{TotalHives: 1, HivesExtra: 2, WorkersExtra: 1}); status.Summary != want || len(r.Plan.Steps) != 0 {
 		t.Errorf("%+v %+v", status.Summary, r.Plan.Steps)
 	}

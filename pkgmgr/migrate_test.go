@@ -44,13 +44,13 @@ func TestMigrateThenInSync(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, text)
 	}
-	plan := func() operations.Plan {
+	changes := func() *plan.Plan {
 		f := openFleet(t, again, machines, withCatalog)
 		f.Read(t.Context(), pkgmgr.ReadOptions{})
 		return f.Plan(t.Context(), plan.Options{Fetch: true, RemoveExtra: true})
 	}()
-	if len(plan.Drift) != 0 || len(plan.Steps) != 0 || len(plan.Blocked) != 0 {
-		t.Errorf("%+v\n%s", plan, text)
+	if len(changes.Drift) != 0 || len(changes.Steps) != 0 || len(changes.Blocked) != 0 {
+		t.Errorf("%+v\n%s", changes, text)
 	}
 }
 

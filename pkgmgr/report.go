@@ -11,12 +11,12 @@ import (
 
 // SyncReport sums up what [Fleet.Apply] did, or, with reports nil, what plan
 // would do.
-func (f *Fleet) SyncReport(plan operations.Plan, reports []operations.HiveReport, took time.Duration) *operations.SyncReport {
-	r := &operations.SyncReport{Plan: plan, Hives: reports, DryRun: reports == nil}
+func (f *Fleet) SyncReport(p *plan.Plan, reports []operations.HiveReport, took time.Duration) *operations.SyncReport {
+	r := &operations.SyncReport{Plan: p.Plan, Hives: reports, DryRun: reports == nil}
 	if r.DryRun {
-		r.Hives = f.pending(plan)
+		r.Hives = f.pending(p)
 	}
-	r.Warnings = f.warnings(false)
+	r.Warnings = f.warnings(p, false)
 	r.Summary.DurationSeconds = seconds(took)
 	good := 0
 	for _, h := range r.Hives {
@@ -34,7 +34,7 @@ func (f *Fleet) SyncReport(plan operations.Plan, reports []operations.HiveReport
 		case operations.HiveFailed, operations.HiveLocked, operations.HiveCanceled:
 			r.Summary.HivesFailed++
 		case operations.HivePending:
-			countPending(&r.Summary, stepsOf(plan, h.Alias))
+			countPending(&r.Summary, p.StepsOf(h.Alias))
 		}
 		if ok(h.Status) {
 			good++
@@ -49,11 +49,11 @@ func (f *Fleet) SyncReport(plan operations.Plan, reports []operations.HiveReport
 		}
 	}
 	if r.DryRun {
-		for _, s := range plan.Steps {
+		for _, s := range p.Steps {
 			countWorker(&r.Summary, s)
 		}
 	}
-	r.Summary.WorkersAlreadyInstalled = f.untouched(plan)
+	r.Summary.WorkersAlreadyInstalled = f.untouched(p)
 	r.Status = syncStatus(r, good)
 	return r
 }
@@ -80,7 +80,7 @@ func ok(s operations.HiveResult) bool {
 }
 
 // pending is a dry run's list of hives.
-func (f *Fleet) pending(plan operations.Plan) []operations.HiveReport {
+func (f *Fleet) pending(p *plan.Plan) []operations.HiveReport {
 	reports := make([]operations.HiveReport, len(f.members))
 	for i, m := range f.members {
 		r := operations.HiveReport{
@@ -90,7 +90,7 @@ func (f *Fleet) pending(plan operations.Plan) []operations.HiveReport {
 		switch {
 		case m.err != nil:
 			r.Status, r.Error = operations.HiveUnreachable, m.err
-		case len(stepsOf(plan, m.hive.Alias)) > 0:
+		case len(p.StepsOf(m.hive.Alias)) > 0:
 			r.Status = operations.HivePending
 		case m.state != nil && m.state.Rbee == nil:
 			r.Status = operations.HiveNotInstalled
@@ -122,12 +122,12 @@ func countWorker(sum *operations.SyncSummary, s operations.Step) {
 }
 
 // untouched counts the wanted workers that were there and that no step is about.
-func (f *Fleet) untouched(plan operations.Plan) int {
+func (f *Fleet) untouched(p *plan.Plan) int {
 	touched := map[[2]string]bool{}
-	for _, d := range plan.Drift {
+	for _, d := range p.Drift {
 		touched[[2]string{d.Hive, d.Worker}] = true
 	}
-	for _, s := range plan.Steps {
+	for _, s := range p.Steps {
 		touched[[2]string{s.Hive, s.Worker}] = true
 	}
 	n := 0
@@ -146,8 +146,8 @@ func (f *Fleet) untouched(plan operations.Plan) int {
 
 // StatusReport sums up the drift of a plan. With verbose it tells what each
 // hive has.
-func (f *Fleet) StatusReport(changes operations.Plan, verbose bool, took time.Duration) *operations.StatusReport {
-	r := &operations.StatusReport{Drift: changes.Drift, Warnings: f.warnings(true)}
+func (f *Fleet) StatusReport(changes *plan.Plan, verbose bool, took time.Duration) *operations.StatusReport {
+	r := &operations.StatusReport{Drift: changes.Drift, Warnings: f.warnings(changes, true)}
 	r.Summary.DurationSeconds = seconds(took)
 	differs := map[string]bool{}
 	for _, d := range changes.Drift {

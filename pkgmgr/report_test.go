@@ -19,23 +19,23 @@ func TestStatusCountsEveryIssue(t *testing.T) {
 	t.Parallel()
 	c, machines := echoFleet(3)
 	f := openFleet(t, c, machines, nil)
-	var plan operations.Plan
+	changes := &plan.Plan{}
 	for _, issue := range []operations.Issue{
 		operations.IssueMissingHive, operations.IssueExtraHive, operations.IssueOutdatedHive, operations.IssueHiveNotRunning,
 		operations.IssueMissingWorker, operations.IssueExtraWorker, operations.IssueOutdatedWorker, operations.IssueCorruptWorker,
 		operations.IssueUnreachable,
 	} {
-		plan.Drift = append(plan.Drift, operations.Drift{Hive: "gpu-00", Issue: issue})
+		changes.Drift = append(changes.Drift, operations.Drift{Hive: "gpu-00", Issue: issue})
 	}
 	want := operations.StatusSummary{
 		TotalHives: 3, HivesOK: 2, HivesMissing: 1, HivesExtra: 1, HivesOutdated: 1, HivesNotRunning: 1, HivesUnreachable: 1,
 		WorkersMissing: 1, WorkersExtra: 1, WorkersOutdated: 1, WorkersCorrupt: 1,
 	}
-	if got := f.StatusReport(plan, false, 0); got.Summary != want || got.Status != operations.StatusDriftDetected {
+	if got := f.StatusReport(changes, false, 0); got.Summary != want || got.Status != operations.StatusDriftDetected {
 		t.Errorf("%s %+v", got.Status, got.Summary)
 	}
-	plan.Drift = plan.Drift[len(plan.Drift)-1:]
-	if got := f.StatusReport(plan, false, 0); got.Status != operations.StatusUnreachable {
+	changes.Drift = changes.Drift[len(changes.Drift)-1:]
+	if got := f.StatusReport(changes, false, 0); got.Status != operations.StatusUnreachable {
 		t.Errorf("only unreachable: %s", got.Status)
 	}
 }
@@ -104,16 +104,16 @@ func TestBinaryIsFetchedOnlyWhereNeeded(t *testing.T) {
 		machines[alias].Initial = wire.State{Rbee: &wire.Installed{Version: "1.0.0", SHA256: "aa"}}
 	}
 	source := failingSource{map[bool]int{}}
-	plan := func() operations.Plan {
+	makePlan := func() *plan.Plan {
 		f := openFleet(t, c, machines, func(o *pkgmgr.Options) { o.Binaries = source })
 		f.Read(t.Context(), pkgmgr.ReadOptions{})
 		return f.Plan(t.Context(), plan.Options{Fetch: true})
 	}
-	if p := plan(); source.asked[true] != 0 || len(p.Blocked) != 0 {
+	if p := makePlan(); source.asked[true] != 0 || len(p.Blocked) != 0 {
 		t.Errorf("%v %+v", source.asked, p.Blocked)
 	}
 	machines["gpu-00"].Edit(func(s *wire.State) { s.Schema, s.Rbee = 0, nil })
-	p := plan()
+	p := makePlan()
 	if source.asked[true] == 0 || len(p.Blocked) != 1 || p.Blocked[0].Hive != "gpu-00" || !strings.Contains(p.Blocked[0].Reason, "the release is gone") {
 		t.Errorf("%v %+v", source.asked, p.Blocked)
 	}

@@ -1,19 +1,19 @@
 package pkgmgr
 
 import (
-	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/plan"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
 // fillDownloads sets the DownloadBytes of the steps that install workers.
-func (f *Fleet) fillDownloads(changes *operations.Plan) {
-	for i := range changes.Steps {
-		step := &changes.Steps[i]
-		if step.Action != operations.ActionInstallWorker && step.Action != operations.ActionUpdateWorker {
+func (f *Fleet) fillDownloads(p *plan.Plan) {
+	for i := range p.Steps {
+		step := &p.Steps[i]
+		install := p.Installs[step.Digest]
+		if install == nil {
 			continue
 		}
-		steps, state := f.sent(f.want.Workers[plan.WorkerKey{Hive: step.Hive, Type: step.Worker}]), f.stateOf(step.Hive)
+		steps, state := f.sent(install), f.stateOf(step.Hive)
 		step.DownloadBytes = 0
 		for j := range steps {
 			for _, a := range steps[j].Artefacts() {

@@ -10,8 +10,8 @@ import (
 // UninstallPlan is the plan that removes rbee from every hive that was read and
 // has anything of it. A machine whose rbee does not work, or that has workers
 // but no rbee, is brought this one first, since removing is done on the machine.
-func (f *Fleet) UninstallPlan() operations.Plan {
-	changes := operations.Plan{Steps: []operations.Step{}, Drift: []operations.Drift{}}
+func (f *Fleet) UninstallPlan() *plan.Plan {
+	changes := plan.New(f.States())
 	for _, m := range f.members {
 		if m.state == nil {
 			continue
@@ -27,13 +27,13 @@ func (f *Fleet) UninstallPlan() operations.Plan {
 // Daemon starts or stops the daemons of all hives of the fleet, which must have
 // been read; action is ActionStartHive or ActionStopHive.
 func (f *Fleet) Daemon(ctx context.Context, action operations.Action, o ApplyOptions) []operations.HiveReport {
-	plan := operations.Plan{}
+	changes := plan.New(f.States())
 	for _, m := range f.members {
 		if m.state != nil && m.state.Rbee != nil {
-			plan.Steps = append(plan.Steps, operations.Step{Hive: m.hive.Alias, Action: action, Reason: "asked for"})
+			changes.Steps = append(changes.Steps, operations.Step{Hive: m.hive.Alias, Action: action, Reason: "asked for"})
 		}
 	}
-	return f.Apply(ctx, plan, o)
+	return f.Apply(ctx, changes, o)
 }
 
 // NeedsDevices tells whether what is installed, or whether it can be, depends on

@@ -16,12 +16,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rbee-keeper/rbee/pkgmgr/internal/machinestest"
-
+	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
 	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/pkgmgr/fakehost"
+	"github.com/rbee-keeper/rbee/pkgmgr/internal/machinestest"
 	"github.com/rbee-keeper/rbee/pkgmgr/lockfile"
 	"github.com/rbee-keeper/rbee/pkgmgr/origintest"
 	"github.com/rbee-keeper/rbee/pkgmgr/plan"
@@ -213,7 +213,7 @@ func otherHost(output string) bool {
 }
 
 // planOne plans a worker on one machine.
-func planOne(t *testing.T, origins pkgmgr.Origins, lock *lockfile.Lock, worker config.Worker, state wire.State) operations.Plan {
+func planOne(t *testing.T, origins pkgmgr.Origins, lock *lockfile.Lock, worker config.Worker, state wire.State) *plan.Plan {
 	t.Helper()
 	config := &config.Config{Hives: []config.Hive{{Alias: "m", Hostname: "m", HivePort: 8600, Workers: []config.Worker{worker}, AutoStart: true}}}
 	cache, err := os.UserCacheDir() // uv's own cache saves minutes
@@ -286,7 +286,7 @@ func nvidia(glibc, driver, compute string) wire.State {
 	return wire.State{
 		Platform: wire.Platform{OS: "linux", Arch: "amd64", Libc: "glibc", LibcVersion: glibc},
 		Commands: []string{"cc", "nvcc"},
-		Devices:  []wire.Device{{Vendor: "nvidia", Name: "GPU", Driver: driver, Compute: compute, MemoryBytes: 80 << 30}},
+		Devices:  []gpu.Device{{Vendor: "nvidia", Name: "GPU", Driver: driver, ComputeCapability: compute, MemoryTotal: 80 << 30}},
 	}
 }
 

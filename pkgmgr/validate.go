@@ -27,7 +27,7 @@ func (f *Fleet) Validate(ctx context.Context) *operations.ValidateReport {
 	v := &validation{report: &operations.ValidateReport{
 		Warnings: []operations.ValidateWarning{}, Errors: []operations.ValidateError{},
 	}}
-	f.want, _ = f.lookUp(ctx, plan.Options{})
+	want, _ := f.lookUp(ctx, plan.Options{})
 	for _, m := range f.members {
 		if m.extra {
 			continue
@@ -43,7 +43,7 @@ func (f *Fleet) Validate(ctx context.Context) *operations.ValidateReport {
 				Hive: m.hive.Alias, Error: m.err.Message, Unreachable: cmp.Or(m.err.Reason, "failed"),
 			})
 		case m.state != nil:
-			f.validateMachine(v, m)
+			f.validateMachine(v, m, want)
 		}
 	}
 	v.report.Status = operations.StatusValid
@@ -114,10 +114,10 @@ func (f *Fleet) validateTypes(v *validation, m *member) {
 func (v *validation) file(f *Fleet) string { return f.configPath }
 
 // validateMachine checks what the machine must have.
-func (f *Fleet) validateMachine(v *validation, m *member) {
+func (f *Fleet) validateMachine(v *validation, m *member, desired plan.Desired) {
 	s := m.state
 	if s.Rbee == nil {
-		if b, ok := f.want.Binaries[s.Platform.Key()]; ok && b.Err != nil {
+		if b, ok := desired.Binaries[s.Platform.Key()]; ok && b.Err != nil {
 			v.fail(m.hive.Pos, "", "%s", b.Err)
 		}
 	}
@@ -130,7 +130,7 @@ func (f *Fleet) validateMachine(v *validation, m *member) {
 		if !ok {
 			continue
 		}
-		want := f.want.Workers[plan.WorkerKey{Hive: m.hive.Alias, Type: w.Type}]
+		want := desired.Workers[plan.WorkerKey{Hive: m.hive.Alias, Type: w.Type}]
 		if want.Err != nil && len(recipe.Sources) > 0 && !errors.Is(want.Err, plan.ErrNotLocked) && !errors.Is(want.Err, plan.ErrRecipeChanged) {
 			v.fail(w.Pos, v.file(f), "worker '%s': %s", w.Type, want.Err)
 		} else if lacks := catalog.UnmetNeeds(recipe.Needs, s); len(lacks) > 0 {

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
 	"github.com/rbee-keeper/rbee/pkgmgr/config"
@@ -29,8 +30,8 @@ needs:
 
 func TestValidate(t *testing.T) {
 	t.Parallel()
-	device := func(vendor string, gib uint64, problem string) wire.Device {
-		return wire.Device{Vendor: vendor, Name: "GPU", MemoryBytes: gib << 30, Error: problem}
+	device := func(vendor string, gib uint64, problem string) gpu.Device {
+		return gpu.Device{Vendor: gpu.Vendor(vendor), Name: "GPU", MemoryTotal: gib << 30, Error: problem}
 	}
 	for _, k := range []struct {
 		name     string
@@ -41,37 +42,37 @@ func TestValidate(t *testing.T) {
 		warnings []string
 		outcome  operations.Outcome // empty for ok, or invalid where there are errors
 	}{
-		{name: "fits", machine: wire.State{Devices: []wire.Device{device("nvidia", 8, ""), device("nvidia", 24, "")}}},
-		{name: "memory not known", machine: wire.State{Devices: []wire.Device{device("nvidia", 0, "")}}},
-		{name: "any GPU", gpu: "any", machine: wire.State{Devices: []wire.Device{device("amd", 0, "")}}},
+		{name: "fits", machine: wire.State{Devices: []gpu.Device{device("nvidia", 8, ""), device("nvidia", 24, "")}}},
+		{name: "memory not known", machine: wire.State{Devices: []gpu.Device{device("nvidia", 0, "")}}},
+		{name: "any GPU", gpu: "any", machine: wire.State{Devices: []gpu.Device{device("amd", 0, "")}}},
 		{name: "no GPU", errors: []string{"worker 'needy' would not run there: no NVIDIA GPU is found"}},
 		{name: "no GPU at all", gpu: "any", errors: []string{"worker 'needy' would not run there: no GPU is found"}},
 		{
-			name: "another GPU", machine: wire.State{Devices: []wire.Device{device("amd", 192, "")}},
+			name: "another GPU", machine: wire.State{Devices: []gpu.Device{device("amd", 192, "")}},
 			errors: []string{"no NVIDIA GPU is found"},
 		},
 		{
-			name: "small GPU", machine: wire.State{Devices: []wire.Device{device("nvidia", 8, "")}},
+			name: "small GPU", machine: wire.State{Devices: []gpu.Device{device("nvidia", 8, "")}},
 			errors: []string{"the largest GPU has 8.0 GiB, 16.0 GiB is needed"},
 		},
 		{
-			name: "broken driver", machine: wire.State{Devices: []wire.Device{device("nvidia", 0, "driver/library version mismatch")}},
+			name: "broken driver", machine: wire.State{Devices: []gpu.Device{device("nvidia", 0, "driver/library version mismatch")}},
 			errors: []string{"the driver of the NVIDIA GPU fails: driver/library version mismatch"},
 		},
 		{
 			name:    "small disk",
-			machine: wire.State{DiskFree: 1 << 30, Devices: []wire.Device{device("nvidia", 24, "")}},
+			machine: wire.State{DiskFree: 1 << 30, Devices: []gpu.Device{device("nvidia", 24, "")}},
 			errors:  []string{"/home/bee/.local/share/rbee has 1.0 GiB free, its workers need 2.0 GiB"},
 		},
 		{
 			name: "small disk, installed already",
 			machine: wire.State{
-				DiskFree: 1 << 30, Devices: []wire.Device{device("nvidia", 24, "")}, Workers: []wire.Worker{{Type: "needy", Version: "1"}},
+				DiskFree: 1 << 30, Devices: []gpu.Device{device("nvidia", 24, "")}, Workers: []wire.Worker{{Type: "needy", Version: "1"}},
 			},
 		},
 		{
 			name:    "another platform",
-			machine: wire.State{Platform: wire.Platform{OS: "linux", Arch: "arm64"}, Devices: []wire.Device{device("nvidia", 24, "")}},
+			machine: wire.State{Platform: wire.Platform{OS: "linux", Arch: "arm64"}, Devices: []gpu.Device{device("nvidia", 24, "")}},
 			errors:  []string{"worker 'needy': worker needy 1 does not run on linux/arm64"},
 		},
 		{
@@ -86,7 +87,7 @@ func TestValidate(t *testing.T) {
 			edit: func(h *config.Hive, _ *fakehost.Machine, _ *pkgmgr.Options) {
 				h.Workers = []config.Worker{{Type: "needy", Version: "9"}}
 			},
-			machine: wire.State{Devices: []wire.Device{device("nvidia", 24, "")}},
+			machine: wire.State{Devices: []gpu.Device{device("nvidia", 24, "")}},
 			errors:  []string{`worker needy has no version "9"; known: 1`},
 		},
 		{
@@ -110,7 +111,7 @@ func TestValidate(t *testing.T) {
 			},
 			machine: wire.State{
 				Platform: wire.Platform{OS: "linux", Arch: "amd64", Libc: "glibc", LibcVersion: "2.27"},
-				Devices:  []wire.Device{device("nvidia", 24, "")},
+				Devices:  []gpu.Device{device("nvidia", 24, "")},
 			},
 			errors: []string{
 				"worker 'vllm': worker vllm does not run there: cuda-13: glibc 2.27 is older than 2.28; ",
@@ -119,14 +120,14 @@ func TestValidate(t *testing.T) {
 		{
 			name: "noexec, and a command that is not there",
 			machine: wire.State{
-				Devices: []wire.Device{device("nvidia", 24, "")}, Noexec: "/home", Commands: []string{"cc"},
+				Devices: []gpu.Device{device("nvidia", 24, "")}, Noexec: "/home", Commands: []string{"cc"},
 			},
 			errors: []string{"/home is mounted noexec", "git is not on its PATH"},
 		},
 		{
 			name: "none of the commands that were looked for",
 			machine: wire.State{
-				Devices: []wire.Device{device("nvidia", 24, "")}, Commands: []string{},
+				Devices: []gpu.Device{device("nvidia", 24, "")}, Commands: []string{},
 			},
 			errors: []string{"worker 'needy' would not run there: git is not on its PATH"},
 		},

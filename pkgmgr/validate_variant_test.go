@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/pkgmgr"
 	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/pkgmgr/fakehost"
@@ -18,12 +19,12 @@ import (
 func TestValidateNamesMissingSoftware(t *testing.T) {
 	t.Parallel()
 	base := []string{"libcrypto.so.3", "libgomp.so.1", "libssl.so.3"}
-	amd := []wire.Device{{Vendor: "amd", Name: "RX 7900"}}
+	amd := []gpu.Device{{Vendor: "amd", Name: "RX 7900"}}
 	for _, tt := range []struct {
 		name      string
 		worker    string
 		libraries []string
-		devices   []wire.Device
+		devices   []gpu.Device
 		errors    string // a part of the one error; empty for none
 		warnings  string
 	}{

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
 	"github.com/rbee-keeper/rbee/pkgmgr/catalog"
@@ -81,7 +82,7 @@ func TestCPUOnGPUMachineIsAWarning(t *testing.T) {
 	t.Parallel()
 	const want = "engine runs on the CPU: driver 535.54 is older than 580"
 	device := func(driver string) wire.State {
-		return wire.State{Devices: []wire.Device{{Vendor: "nvidia", Name: "RTX 4090", Driver: driver}}}
+		return wire.State{Devices: []gpu.Device{{Vendor: "nvidia", Name: "RTX 4090", Driver: driver}}}
 	}
 	c := &config.Config{Hives: []config.Hive{echoHive("cpu-1", "engine"), echoHive("gpu-1", "engine"), echoHive("gpu-2", "engine")}}
 	machines := fakehost.Fleet{"cpu-1": {}, "gpu-1": {Initial: device("535.54")}, "gpu-2": {Initial: device("580.1")}}
@@ -111,7 +112,7 @@ func TestCPUOnGPUMachineIsAWarning(t *testing.T) {
 		t.Errorf("sync: %s, %s, want success", r.Status, r.Outcome())
 	}
 	all := []string{"cpu-1", "gpu-1", "gpu-2"}
-	if err := record.SetWarnings(all, "/one", f.Warnings()); err != nil {
+	if err := record.SetWarnings(all, "/one", f.Warnings(changes)); err != nil {
 		t.Fatal(err)
 	}
 	f = open()

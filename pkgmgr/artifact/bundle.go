@@ -11,7 +11,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -110,21 +109,7 @@ func (b *Bundle) Close() error { return b.f.Close() }
 // Lock is what the bundle's wishes came to. Saved, it takes the place of what other
 // says of the same wishes, and the rest of other stays. Holds of hives are other's.
 func (b *Bundle) Lock(other *lockfile.Lock) (*lockfile.Lock, error) {
-	file, err := lockfile.Parse(b.index.Lock)
-	if err != nil {
-		return nil, fmt.Errorf("the bundle's lock: %w", err)
-	}
-	other.Mu.Lock()
-	defer other.Mu.Unlock()
-	file.Holds = slices.Clone(other.File.Holds)
-	// What was known of these wishes is what they change from, and no other run's work.
-	base := lockfile.Content{Version: lockfile.Form, Holds: slices.Clone(other.Base.Holds)}
-	for _, w := range other.Base.Workers {
-		if slices.ContainsFunc(file.Workers, w.Same) {
-			base.Workers = append(base.Workers, w)
-		}
-	}
-	return &lockfile.Lock{Path: other.Path, File: file, Base: base}, nil
+	return lockfile.FromBundle(b.index.Lock, other)
 }
 
 // Catalog is c with the bundle's recipes; a nil c is the built-in catalog.

@@ -29,6 +29,9 @@ type Catalog struct {
 //go:embed recipes/*.yaml tools/*.yaml
 var builtinRecipes embed.FS
 
+// builtinPrefix begins the File of built-in recipes.
+const builtinPrefix = "catalog/"
+
 var builtinCatalog = sync.OnceValue(func() *Catalog {
 	return &Catalog{Recipes: builtin("recipes/*.yaml")}
 })
@@ -45,7 +48,7 @@ func builtin(pattern string) map[string]*Recipe {
 			continue // an embedded file that was just listed
 		}
 		// A test holds that each of them is right.
-		if r, err := ParseRecipe("catalog/"+path.Base(name), data); err == nil {
+		if r, err := ParseRecipe(builtinPrefix+path.Base(name), data); err == nil {
 			recipes[r.Type] = r
 		}
 	}
@@ -130,8 +133,10 @@ func (c *Catalog) Recipe(typ string) (*Recipe, bool) {
 
 // Text is the recipe's file as it is written.
 func (r *Recipe) Text() ([]byte, error) {
-	if data, err := builtinRecipes.ReadFile(r.File); err == nil {
-		return data, nil
+	if name, ok := strings.CutPrefix(r.File, builtinPrefix); ok {
+		if data, err := builtinRecipes.ReadFile("recipes/" + name); err == nil {
+			return data, nil
+		}
 	}
 	return os.ReadFile(r.File)
 }

@@ -11,10 +11,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rbee-keeper/rbee/pkgmgr/internal/problemtest"
-
+	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/config"
+	"github.com/rbee-keeper/rbee/pkgmgr/internal/problemtest"
 	"github.com/rbee-keeper/rbee/pkgmgr/version"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
@@ -47,7 +47,7 @@ func TestBuiltinCatalog(t *testing.T) {
 		if have, ok := c.Recipe(r.Type); !ok || !reflect.DeepEqual(have, r) || r.Type+".yaml" != f.Name() || r.Description == "" || r.Ready.Path == "" {
 			t.Errorf("%s: %+v", f.Name(), have)
 		}
-		nvidia := []wire.Device{{Vendor: "nvidia", Driver: "580.65.06", Compute: "9.0"}}
+		nvidia := []gpu.Device{{Vendor: "nvidia", Driver: "580.65.06", ComputeCapability: "9.0"}}
 		choice, err := r.Choose(map[bool]string{true: "v1.2.3", false: "1.2.3"}[r.Versions == nil], Machine{
 			Platform: wire.Platform{OS: "linux", Arch: "arm64", Libc: "glibc", LibcVersion: "2.39"}, Devices: nvidia, DevicesKnown: true,
 		}, "v1.2.3")
@@ -303,8 +303,8 @@ sources:
 // TestChooseByMachine holds which source the built-in recipes take, and why.
 func TestChooseByMachine(t *testing.T) {
 	t.Parallel()
-	nvidia := func(driver, compute string) []wire.Device {
-		return []wire.Device{{Vendor: "nvidia", Name: "RTX", Driver: driver, Compute: compute}}
+	nvidia := func(driver, compute string) []gpu.Device {
+		return []gpu.Device{{Vendor: "nvidia", Name: "RTX", Driver: driver, ComputeCapability: compute}}
 	}
 	old := wire.Platform{OS: "linux", Arch: "amd64", Libc: "glibc", LibcVersion: "2.27"}
 	linux := wire.Platform{OS: "linux", Arch: "amd64", Libc: "glibc", LibcVersion: "2.36"}
@@ -313,14 +313,14 @@ func TestChooseByMachine(t *testing.T) {
 	for _, tt := range []struct {
 		typ, version string
 		p            wire.Platform
-		devices      []wire.Device
+		devices      []gpu.Device
 		want, reason string // of an error, in reason, with want empty
 	}{
 		{"llama-cpp", "b9", noble, nvidia("580.65.06", "9.0"), "cuda-13", "RTX, driver 580.65.06"},
 		{"llama-cpp", "b9", noble, nvidia("570.1", "9.0"), "cuda-12", "RTX, driver 570.1; not cuda-13: driver 570.1 is older than 580"},
 		{"llama-cpp", "b9", noble, nvidia("470.1", "8.9"), "vulkan", "RTX, driver 470.1; not cuda-13: driver 470.1 is older than 580, not cuda-12: driver 470.1 is older than 525, not rocm: no AMD GPU is found, not sycl: no Intel GPU is found"},
 		{"llama-cpp", "b9", noble, nvidia("535.1", "9.0"), "vulkan", "RTX, driver 535.1; not cuda-13: driver 535.1 is older than 580, not cuda-12: driver 535.1 is older than 570, which compute capability 9.0 needs, not rocm: no AMD GPU is found, not sycl: no Intel GPU is found"},
-		{"llama-cpp", "b9", noble, []wire.Device{{Vendor: "amd"}}, "rocm", "AMD GPU; not cuda-13: no NVIDIA GPU is found, not cuda-12: no NVIDIA GPU is found"},
+		{"llama-cpp", "b9", noble, []gpu.Device{{Vendor: "amd"}}, "rocm", "AMD GPU; not cuda-13: no NVIDIA GPU is found, not cuda-12: no NVIDIA GPU is found"},
 		{"llama-cpp", "b9", noble, nil, "cpu", "not cuda-13: no NVIDIA GPU is found, not cuda-12: no NVIDIA GPU is found, not rocm: no AMD GPU is found, not sycl: no Intel GPU is found, not vulkan: no GPU is found, not openvino: no Intel GPU is found"},
 		{"llama-cpp", "b9", wire.Platform{OS: "darwin", Arch: "arm64"}, nil, "metal", ""},
 		{"llama-cpp", "b9", jammy, nvidia("580.65.06", "9.0"), "cuda-12", "RTX, driver 580.65.06; not cuda-13: glibc 2.35 is older than 2.38"},
@@ -328,7 +328,7 @@ func TestChooseByMachine(t *testing.T) {
 		{"llama-cpp", "b9", wire.Platform{OS: "linux", Arch: "arm64", Libc: "glibc", LibcVersion: "2.35"}, nil, "", "worker llama-cpp b9 does not run there: cuda-13: glibc 2.35 is older than 2.38; vulkan: glibc 2.35 is older than 2.39; cpu: glibc 2.35 is older than 2.39"},
 		{"ollama", "0.30.0", linux, nvidia("580", "9.0"), "cuda", "RTX, driver 580"},
 		{"ollama", "0.30.0", linux, nvidia("535", "9.0"), "linux", "not cuda: driver 535 is older than 550, not rocm: no AMD GPU is found"},
-		{"ollama", "0.30.0", linux, []wire.Device{{Vendor: "amd"}}, "rocm", "AMD GPU; not cuda: no NVIDIA GPU is found"},
+		{"ollama", "0.30.0", linux, []gpu.Device{{Vendor: "amd"}}, "rocm", "AMD GPU; not cuda: no NVIDIA GPU is found"},
 		{"ollama", "0.30.0", old, nil, "", "worker ollama 0.30.0 does not run there: cuda: glibc 2.27 is older than 2.28; rocm: glibc 2.27 is older than 2.28; linux: glibc 2.27 is older than 2.28"},
 		{"vllm", "0.24.0", linux, nvidia("580", "9.0"), "cuda-13", "RTX, driver 580"},
 		{"vllm", "0.24.0", linux, nvidia("570", "9.0"), "cuda-12.9", "RTX, driver 570; not cuda-13: driver 570 is older than 580"},
@@ -337,7 +337,7 @@ func TestChooseByMachine(t *testing.T) {
 		{"vllm", "0.19.1", bullseye, nvidia("570", "9.0"), "cuda-12", "RTX, driver 570"},
 		{"vllm", "0.9", linux, nvidia("580", "6.1"), "", "worker vllm 0.9 does not run there: cuda-12: RTX has compute capability 6.1, 7.5 is needed"},
 		{"vllm", "0.9", old, nvidia("580", "9.0"), "", "worker vllm 0.9 does not run there: cuda-12: glibc 2.27 is older than 2.31"},
-		{"vllm", "0.9", linux, []wire.Device{{Vendor: "nvidia", Error: "version mismatch"}}, "", "worker vllm 0.9 does not run there: cuda-12: the driver of the NVIDIA GPU fails: version mismatch"},
+		{"vllm", "0.9", linux, []gpu.Device{{Vendor: "nvidia", Error: "version mismatch"}}, "", "worker vllm 0.9 does not run there: cuda-12: the driver of the NVIDIA GPU fails: version mismatch"},
 		{"sglang", "0.5.20", linux, nvidia("570", "9.0"), "", "worker sglang 0.5.20 does not run there: cuda-13: driver 570 is older than 580"},
 		{"sglang", "0.5.19", linux, nvidia("570", "9.0"), "cuda-12", "RTX, driver 570"},
 		{"comfyui", "0.3.62", linux, nil, "cpu", "not cuda-13: no NVIDIA GPU is found, not cuda-12: no NVIDIA GPU is found, not cuda-12.8: no NVIDIA GPU is found, not rocm: no AMD GPU is found, not xpu: no Intel GPU is found"},

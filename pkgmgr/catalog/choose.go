@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/pkgmgr/version"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
@@ -18,7 +19,7 @@ type Machine struct {
 	wire.Platform
 
 	// Devices are its accelerators; DevicesKnown tells whether they were asked for.
-	Devices      []wire.Device
+	Devices      []gpu.Device
 	DevicesKnown bool
 
 	// Libraries and ROCm are as in [wire.State]: nil Libraries means that nobody
@@ -239,17 +240,17 @@ func oldGlibc(oldest string, p wire.Platform) string {
 	return fmt.Sprintf("glibc %s is older than %s", p.LibcVersion, oldest)
 }
 
-func mostMemory(vendor string, devices []wire.Device) (most uint64) {
+func mostMemory(vendor string, devices []gpu.Device) (most uint64) {
 	for _, d := range devices {
-		if vendor == "any" || d.Vendor == vendor {
-			most = max(most, d.MemoryBytes)
+		if vendor == "any" || string(d.Vendor) == vendor {
+			most = max(most, d.MemoryTotal)
 		}
 	}
 	return most
 }
 
 // gpuName is how a vendor writes itself.
-func gpuName(vendor string) string {
+func gpuName[V ~string](vendor V) string {
 	switch vendor {
 	case "nvidia":
 		return "NVIDIA"
@@ -258,7 +259,7 @@ func gpuName(vendor string) string {
 	case "":
 		return ""
 	default:
-		return strings.ToUpper(vendor[:1]) + vendor[1:]
+		return strings.ToUpper(string(vendor[:1])) + string(vendor[1:])
 	}
 }
 

@@ -3,9 +3,11 @@ package catalog
 import (
 	"cmp"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
+	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
 	"github.com/rbee-keeper/rbee/pkgmgr/internal/strict"
 	"github.com/rbee-keeper/rbee/pkgmgr/version"
@@ -39,6 +41,7 @@ func (c *recipeCheck) conditions(e *sourceEntry, s *Source) {
 	}
 	s.PTXDriver = c.number(e.PTXDriver, "ptx_driver")
 	s.ROCm = c.number(e.ROCm, "rocm")
+	s.Architectures = c.architectures(e)
 	s.Libraries = c.allOf(e.Libraries, "library", wire.ProbedLibraries)
 	if e.Driver.Set || e.Compute.Set {
 		if !e.GPU.Set || s.GPU == wire.NoGPU {
@@ -69,6 +72,24 @@ func (c *recipeCheck) conditions(e *sourceEntry, s *Source) {
 	}
 }
 
+// architectures checks the targets that a source has machine code for.
+func (c *recipeCheck) architectures(e *sourceEntry) []string {
+	if e.Architectures.Pos.Line > 0 && e.GPU.V != "amd" {
+		c.report(e.Architectures.Pos, "use gpu: amd", "the source has architectures without gpu: amd")
+	}
+	var list []string
+	for _, v := range e.Architectures.V {
+		if !architectureName.MatchString(v.V) {
+			c.report(v.Pos, "such as gfx942 or gfx1100", "%q is not an architecture of AMD", v.V)
+			continue
+		}
+		list = append(list, v.V)
+	}
+	return list
+}
+
+var architectureName = regexp.MustCompile(`^gfx[1-9][0-9a-f]{2,3}$`)
+
 // knownSourceGPU are the values of a source's gpu.
 var knownSourceGPU = append(slices.Clip(knownGPU), wire.NoGPU)
 
@@ -83,6 +104,7 @@ func (s *Source) deviceNeeds() *wire.DeviceNeeds {
 	}
 	return &wire.DeviceNeeds{
 		Vendor: s.GPU, Driver: s.Driver, Compute: s.Compute, ComputeMax: s.ComputeMax, Native: s.Native, PTXDriver: s.PTXDriver,
+		Architectures: s.Architectures,
 	}
 }
 
@@ -111,25 +133,25 @@ func (s *Source) missing(m Machine) string {
 // fitsDevices reports whether an accelerator meets the conditions and has memory
 // bytes or more. why names those that do and those that do not, or says what is wrong
 // with each.
-func fitsDevices(n *wire.DeviceNeeds, memory int64, devices []wire.Device) (ok bool, why string) {
-	var usable []wire.Device
+func fitsDevices(n *wire.DeviceNeeds, memory int64, devices []gpu.Device) (ok bool, why string) {
+	var usable []gpu.Device
 	var unused, wrong []string
 	for _, d := range devices {
-		if n.Vendor != "any" && d.Vendor != n.Vendor {
+		if n.Vendor != "any" && string(d.Vendor) != n.Vendor {
 			continue
 		}
 		name := deviceName(d)
 		unmet := n.Unmet(d)
 		switch {
-		case unmet == "" && memory > 0 && d.MemoryBytes > 0 && d.MemoryBytes < uint64(memory):
-			unmet = bytesize.Format(d.MemoryBytes) + " of memory"
+		case unmet == "" && memory > 0 && d.MemoryTotal > 0 && d.MemoryTotal < uint64(memory):
+			unmet = bytesize.Format(d.MemoryTotal) + " of memory"
 			wrong = append(wrong, fmt.Sprintf("the largest GPU has %s, %s is needed", bytesize.Format(mostMemory(n.Vendor, devices)), bytesize.Format(uint64(memory))))
 		case unmet == "":
 			usable = append(usable, d)
 			continue
 		case d.Error != "":
 			wrong = append(wrong, fmt.Sprintf("the driver of the %s GPU fails: %s", gpuName(d.Vendor), d.Error))
-		case strings.HasPrefix(unmet, "compute capability"):
+		case strings.HasPrefix(unmet, "compute capability"), strings.HasPrefix(unmet, "architecture"):
 			wrong = append(wrong, name+" has "+unmet)
 		default:
 			wrong = append(wrong, unmet)
@@ -151,7 +173,7 @@ func fitsDevices(n *wire.DeviceNeeds, memory int64, devices []wire.Device) (ok b
 }
 
 // deviceNames names accelerators with their driver: "2 × RTX 4090, driver 580.65".
-func deviceNames(devices []wire.Device) string {
+func deviceNames(devices []gpu.Device) string {
 	driver := devices[0].Driver
 	var names []string
 	for _, d := range devices {
@@ -168,7 +190,7 @@ func deviceNames(devices []wire.Device) string {
 }
 
 // deviceName is the name of an accelerator, or its vendor's where it has none.
-func deviceName(d wire.Device) string { return cmp.Or(d.Name, gpuName(d.Vendor)+" GPU") }
+func deviceName(d gpu.Device) string { return cmp.Or(d.Name, gpuName(d.Vendor)+" GPU") }
 
 // counted puts "2 × " before what occurs twice, and so on, and drops the repetitions.
 func counted(all []string) []string {

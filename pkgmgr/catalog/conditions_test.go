@@ -5,8 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/pkgmgr/internal/problemtest"
-
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
@@ -45,7 +45,7 @@ sources:
 		t.Errorf("libraries %q, ROCm %q, want %q, 7.2", got, r.Sources[1].ROCm, want)
 	}
 	linux := wire.Platform{OS: "linux", Arch: "amd64", Libc: "glibc", LibcVersion: "2.39"}
-	choice, err := r.Choose("1.5", Machine{Platform: linux, DevicesKnown: true, Devices: []wire.Device{{Vendor: "nvidia", Driver: "570", Compute: "8.0"}}}, "")
+	choice, err := r.Choose("1.5", Machine{Platform: linux, DevicesKnown: true, Devices: []gpu.Device{{Vendor: "nvidia", Driver: "570", ComputeCapability: "8.0"}}}, "")
 	want := []Index{{URL: "https://h/1.5/cu129", Packages: []string{"x", "torch"}}}
 	if err != nil || !reflect.DeepEqual(choice.Source.Steps[0].Python.Indexes, want) {
 		t.Errorf("Choose() = %+v, %v, want indexes %+v", choice, err, want)
@@ -76,6 +76,9 @@ func TestParseSourceConditionsProblems(t *testing.T) {
 		{src(`gpu: nvidia, driver: "580", native: ["8.6"], ptx_driver: "570"`), "3:84 ptx_driver 570 is older than driver 580"},
 		{src(`gpu: nvidia, rocm: "10"`), "3:46 rocm does not go with gpu: nvidia (use gpu: amd)"},
 		{src(`rocm: "10"`), "3:33 the source has rocm without gpu"},
+		{src(`architectures: [gfx942]`), "3:42 the source has architectures without gpu: amd (use gpu: amd)"},
+		{src(`gpu: nvidia, architectures: [gfx942]`), "3:55 the source has architectures without gpu: amd (use gpu: amd)"},
+		{src(`gpu: amd, architectures: [gfx942, MI300X]`), `3:61 "MI300X" is not an architecture of AMD (such as gfx942 or gfx1100)`},
 		{src(`gpu: amd, rocm: ten`), `3:43 rocm "ten" is no version`},
 		{src(`libraries: [libvulkan.so]`), `3:39 unknown library "libvulkan.so" (did you mean "libvulkan.so.1"?)`},
 		{index(`url: "ftp://h/x", packages: [x]`), `6:62 invalid index "ftp://h/x" (expected https://host/path)`},
@@ -95,6 +98,42 @@ func TestParseSourceConditionsProblems(t *testing.T) {
 		}
 		if strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("the error contains a password: %v", err)
+		}
+	}
+}
+
+// TestChooseByArchitecture checks that a source is chosen by the architecture of an AMD
+// GPU, as a probe reads it, and that the hive gets the condition.
+func TestChooseByArchitecture(t *testing.T) {
+	t.Parallel()
+	r, err := ParseRecipe("x.yaml", []byte(`type: x
+sources:
+- {name: instinct, version: "1", file: a, gpu: amd, architectures: [gfx90a, gfx942]}
+- {name: radeon, version: "1", file: b, gpu: amd, architectures: [gfx1100, gfx1201]}
+- {name: cpu, version: "1", file: c, gpu: none}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := r.Launch(&r.Sources[0]).Devices, (&wire.DeviceNeeds{Vendor: "amd", Architectures: []string{"gfx90a", "gfx942"}}); !reflect.DeepEqual(got, want) {
+		t.Errorf("Launch().Devices = %+v, want %+v", got, want)
+	}
+	card := func(architecture string) gpu.Device {
+		return gpu.Device{Vendor: gpu.AMD, Name: "card", Architecture: architecture}
+	}
+	for _, tt := range []struct {
+		devices        []gpu.Device
+		source, reason string
+	}{
+		{[]gpu.Device{card("gfx942")}, "instinct", "card"},
+		{[]gpu.Device{card("gfx1201")}, "radeon", "card; not instinct: card has architecture gfx1201, gfx90a or gfx942 is needed"},
+		{[]gpu.Device{card("gfx942"), card("gfx1100")}, "instinct", "card; not used: card (architecture gfx1100, gfx90a or gfx942 is needed)"},
+		{[]gpu.Device{card("")}, "instinct", "card"},
+		{[]gpu.Device{card("gfx900")}, "cpu", "not instinct: card has architecture gfx900, gfx90a or gfx942 is needed, not radeon: card has architecture gfx900, gfx1100 or gfx1201 is needed"},
+	} {
+		c, err := r.Choose("1", Machine{DevicesKnown: true, Devices: tt.devices}, "")
+		if err != nil || c.Source.Name != tt.source || c.Reason != tt.reason {
+			t.Errorf("Choose(%+v) = %s, %q, %v, want %s, %q", tt.devices, c.Source.Name, c.Reason, err, tt.source, tt.reason)
 		}
 	}
 }

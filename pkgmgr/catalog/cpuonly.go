@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
@@ -39,7 +40,7 @@ func (r *Recipe) OnlyCPU(c Choice, m Machine, rbeeVersion string) string {
 		if !s.needsGPU() || !r.Has(s, c.Version, rbeeVersion) || !s.FitsPlatform(m.Platform) {
 			continue
 		}
-		if !slices.ContainsFunc(m.Devices, func(d wire.Device) bool { return s.GPU == "any" || s.GPU == d.Vendor }) {
+		if !slices.ContainsFunc(m.Devices, func(d gpu.Device) bool { return s.GPU == "any" || s.GPU == string(d.Vendor) }) {
 			elsewhere = true
 			continue
 		}

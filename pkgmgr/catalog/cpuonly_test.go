@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
@@ -22,22 +23,22 @@ sources:
 		t.Fatal(err)
 	}
 	linux := wire.Platform{OS: "linux", Arch: "amd64"}
-	nvidia := func(driver, broken string) wire.Device {
-		return wire.Device{Vendor: "nvidia", Name: "RTX 4090", Driver: driver, Error: broken}
+	nvidia := func(driver, broken string) gpu.Device {
+		return gpu.Device{Vendor: "nvidia", Name: "RTX 4090", Driver: driver, Error: broken}
 	}
 	for name, tt := range map[string]struct {
 		platform wire.Platform
-		devices  []wire.Device
+		devices  []gpu.Device
 		want     string
 	}{
-		"old driver":      {linux, []wire.Device{nvidia("535.54", "")}, "driver 535.54 is older than 580"},
-		"broken driver":   {linux, []wire.Device{nvidia("", "no devices")}, "the driver of the NVIDIA GPU fails: no devices"},
-		"usable":          {linux, []wire.Device{nvidia("580.1", "")}, ""},
+		"old driver":      {linux, []gpu.Device{nvidia("535.54", "")}, "driver 535.54 is older than 580"},
+		"broken driver":   {linux, []gpu.Device{nvidia("", "no devices")}, "the driver of the NVIDIA GPU fails: no devices"},
+		"usable":          {linux, []gpu.Device{nvidia("580.1", "")}, ""},
 		"no GPU":          {linux, nil, ""},
-		"other vendor":    {linux, []wire.Device{{Vendor: "intel"}}, "it has no build for Intel GPUs"},
-		"other arch":      {wire.Platform{OS: "linux", Arch: "arm64"}, []wire.Device{{Vendor: "amd", Driver: "6"}}, "it has no build for AMD GPUs"},
-		"several reasons": {linux, []wire.Device{nvidia("535.54", ""), {Vendor: "amd", Driver: "6.1"}}, "cuda-13: driver 535.54 is older than 580; cuda-12: driver 535.54 is older than 580; rocm: driver 6.1 is older than 7"},
-		"no GPU build":    {wire.Platform{OS: "darwin", Arch: "arm64"}, []wire.Device{{Vendor: "apple"}}, ""},
+		"other vendor":    {linux, []gpu.Device{{Vendor: "intel"}}, "it has no build for Intel GPUs"},
+		"other arch":      {wire.Platform{OS: "linux", Arch: "arm64"}, []gpu.Device{{Vendor: "amd", Driver: "6"}}, "it has no build for AMD GPUs"},
+		"several reasons": {linux, []gpu.Device{nvidia("535.54", ""), {Vendor: "amd", Driver: "6.1"}}, "cuda-13: driver 535.54 is older than 580; cuda-12: driver 535.54 is older than 580; rocm: driver 6.1 is older than 7"},
+		"no GPU build":    {wire.Platform{OS: "darwin", Arch: "arm64"}, []gpu.Device{{Vendor: "apple"}}, ""},
 	} {
 		m := Machine{Platform: tt.platform, Devices: tt.devices, DevicesKnown: true}
 		choice, err := recipe.Choose("2", m, "")

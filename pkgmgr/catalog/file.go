@@ -72,6 +72,8 @@ type sourceEntry struct {
 	ROCm       strict.Value[string]                 `key:"rocm" like:"\"10\""`
 	Libraries  strict.Value[[]strict.Value[string]] `key:"libraries" like:"[libvulkan.so.1]"`
 
+	Architectures strict.Value[[]strict.Value[string]] `key:"architectures" like:"[gfx942, gfx1100]"`
+
 	// One step, written without a list.
 	Builtin strict.Value[string] `key:"builtin" like:"echo"`
 	artefactEntry

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/pkgmgr/internal/machinestest"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
@@ -128,27 +129,27 @@ func TestCatalogOlderVersions(t *testing.T) {
 // be used and names the others.
 func TestReasonNamesCards(t *testing.T) {
 	t.Parallel()
-	card := func(name, compute string) wire.Device {
-		return wire.Device{Vendor: "nvidia", Name: name, Driver: "580.65", Compute: compute}
+	card := func(name, compute string) gpu.Device {
+		return gpu.Device{Vendor: "nvidia", Name: name, Driver: "580.65", ComputeCapability: compute}
 	}
 	big, old := card("RTX 4090", "8.9"), card("GTX 1080 Ti", "6.1")
-	lost := wire.Device{Vendor: "nvidia", Error: "GPU is lost"}
+	lost := gpu.Device{Vendor: "nvidia", Error: "GPU is lost"}
 	needs := &wire.DeviceNeeds{Vendor: "nvidia", Driver: "580", Compute: "7.5"}
 	for _, tt := range []struct {
 		needs   *wire.DeviceNeeds
-		devices []wire.Device
+		devices []gpu.Device
 		ok      bool
 		why     string
 	}{
-		{needs, []wire.Device{big}, true, "RTX 4090, driver 580.65"},
-		{needs, []wire.Device{big, old, big}, true, "2 × RTX 4090, driver 580.65; not used: GTX 1080 Ti (compute capability 6.1, 7.5 is needed)"},
-		{needs, []wire.Device{big, card("RTX 3090", "8.6")}, true, "RTX 4090, RTX 3090, driver 580.65"},
-		{needs, []wire.Device{old, old, big, lost}, true,
+		{needs, []gpu.Device{big}, true, "RTX 4090, driver 580.65"},
+		{needs, []gpu.Device{big, old, big}, true, "2 × RTX 4090, driver 580.65; not used: GTX 1080 Ti (compute capability 6.1, 7.5 is needed)"},
+		{needs, []gpu.Device{big, card("RTX 3090", "8.6")}, true, "RTX 4090, RTX 3090, driver 580.65"},
+		{needs, []gpu.Device{old, old, big, lost}, true,
 			"RTX 4090, driver 580.65; not used: 2 × GTX 1080 Ti (compute capability 6.1, 7.5 is needed), NVIDIA GPU (GPU is lost)"},
-		{needs, []wire.Device{old, old}, false, "GTX 1080 Ti has compute capability 6.1, 7.5 is needed"},
-		{needs, []wire.Device{old, lost}, false, "GTX 1080 Ti has compute capability 6.1, 7.5 is needed, the driver of the NVIDIA GPU fails: GPU is lost"},
-		{needs, []wire.Device{{Vendor: "amd"}}, false, "no NVIDIA GPU is found"},
-		{&wire.DeviceNeeds{Vendor: "any"}, []wire.Device{big, {Vendor: "amd"}}, true, "RTX 4090, AMD GPU"},
+		{needs, []gpu.Device{old, old}, false, "GTX 1080 Ti has compute capability 6.1, 7.5 is needed"},
+		{needs, []gpu.Device{old, lost}, false, "GTX 1080 Ti has compute capability 6.1, 7.5 is needed, the driver of the NVIDIA GPU fails: GPU is lost"},
+		{needs, []gpu.Device{{Vendor: "amd"}}, false, "no NVIDIA GPU is found"},
+		{&wire.DeviceNeeds{Vendor: "any"}, []gpu.Device{big, {Vendor: "amd"}}, true, "RTX 4090, AMD GPU"},
 	} {
 		if ok, why := fitsDevices(tt.needs, 0, tt.devices); ok != tt.ok || why != tt.why {
 			t.Errorf("fitsDevices(%+v, %+v) = %t, %q, want %t, %q", tt.needs, tt.devices, ok, why, tt.ok, tt.why)

@@ -123,6 +123,9 @@ type Source struct {
 	Native     []string
 	PTXDriver  string
 
+	// Architectures are as in [wire.DeviceNeeds].
+	Architectures []string
+
 	// ROCm is the version of ROCm that the machine must have, as far as it must
 	// agree, such as "10"; empty for none. Libraries are shared libraries that it
 	// must have, of [wire.ProbedLibraries].

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
@@ -14,16 +15,16 @@ func TestLaunchBySource(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		typ, version string
-		devices      []wire.Device
+		devices      []gpu.Device
 		with         func(*wire.Launch) bool
 	}{
-		{"llama-cpp", "b9", []wire.Device{{Vendor: "nvidia", Driver: "580"}}, hasArgs("-ngl", "999")},
-		{"llama-cpp", "b9", []wire.Device{{Vendor: "amd"}}, hasArgs("-ngl", "999")},
-		{"llama-cpp", "b9", []wire.Device{{Vendor: "intel"}}, hasArgs("-ngl", "999")},
+		{"llama-cpp", "b9", []gpu.Device{{Vendor: "nvidia", Driver: "580"}}, hasArgs("-ngl", "999")},
+		{"llama-cpp", "b9", []gpu.Device{{Vendor: "amd"}}, hasArgs("-ngl", "999")},
+		{"llama-cpp", "b9", []gpu.Device{{Vendor: "intel"}}, hasArgs("-ngl", "999")},
 		{"llama-cpp", "b9", nil, func(l *wire.Launch) bool { return !slices.Contains(l.Args, "-ngl") }},
 		{"llama-cpp", "b9", nil, hasArgs("-c", "{context_total}")},
-		{"ollama", "0.30", []wire.Device{{Vendor: "nvidia", Driver: "580", Compute: "8.9"}}, hasEnv("OLLAMA_VULKAN", "0")},
-		{"ollama", "0.30", []wire.Device{{Vendor: "intel"}}, func(l *wire.Launch) bool { return !slices.Contains(slices.Collect(maps.Keys(l.Env)), "OLLAMA_VULKAN") }},
+		{"ollama", "0.30", []gpu.Device{{Vendor: "nvidia", Driver: "580", ComputeCapability: "8.9"}}, hasEnv("OLLAMA_VULKAN", "0")},
+		{"ollama", "0.30", []gpu.Device{{Vendor: "intel"}}, func(l *wire.Launch) bool { return !slices.Contains(slices.Collect(maps.Keys(l.Env)), "OLLAMA_VULKAN") }},
 		{"ollama", "0.30", nil, hasEnv("OLLAMA_CONTEXT_LENGTH", "{context}")},
 		{"comfyui", "0.3.62", nil, func(l *wire.Launch) bool { return l.Links["custom_nodes"] == "{payload}/app/custom_nodes" }},
 	} {

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
 	"github.com/rbee-keeper/rbee/pkgmgr/config"
@@ -172,7 +173,7 @@ func TestApply(t *testing.T) {
 
 func TestDialAndState(t *testing.T) {
 	t.Parallel()
-	m := &fakehost.Machine{Initial: wire.State{Devices: []wire.Device{{Vendor: "amd"}}}}
+	m := &fakehost.Machine{Initial: wire.State{Devices: []gpu.Device{{Vendor: "amd"}}}}
 	h := connect(t, m)
 	if _, err := h.Dial(t.Context(), "tcp", "127.0.0.1:8600"); err == nil {
 		t.Error("something listens")
@@ -183,7 +184,7 @@ func TestDialAndState(t *testing.T) {
 	if conn, err := h.Dial(t.Context(), "tcp", "127.0.0.1:8600"); conn != near || err != nil {
 		t.Errorf("%v, %v", conn, err)
 	}
-	for script, want := range map[string][]wire.Device{"": nil, "rbee hive inspect --devices": {{Vendor: "amd"}}} {
+	for script, want := range map[string]wire.Devices{"": nil, "rbee hive inspect --devices": {{Vendor: "amd"}}} {
 		var out bytes.Buffer
 		var s wire.State
 		if err := errors.Join(h.Script(t.Context(), script, &out, nil), wire.NewReader(&out).Read(&s)); err != nil {

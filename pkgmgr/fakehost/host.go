@@ -131,6 +131,9 @@ func (h *host) Run(ctx context.Context, argv []string, stdin io.Reader, stdout, 
 	case <-h.ended.Done():
 		err = context.Cause(h.ended)
 	}
+	if c, ok := stdin.(io.Closer); ok { // who sends may be stuck in it, and not read what comes
+		_ = c.Close()
+	}
 	out.detach()
 	_ = feed.Close()
 	return err

@@ -148,15 +148,23 @@ func (c *client) start(k call, req *wire.Request) <-chan *exchange {
 		}
 		_, _ = inW.Write(body) // a machine that reads no more says why
 	}()
+	read := make(chan wire.Message, 1000) // a machine can write while a blob is sent to it
 	go func() {
-		e := &exchange{}
+		defer close(read)
 		for out := wire.NewReader(outR); ; {
 			var m wire.Message
 			if err := out.Read(&m); err != nil {
-				break
+				return
 			}
-			if m.Result != nil {
-				e.result = m.Result
+			if read <- m; m.Result != nil {
+				return
+			}
+		}
+	}()
+	go func() {
+		e := &exchange{}
+		for m := range read {
+			if e.result = m.Result; m.Result != nil {
 				break
 			}
 			e.messages = append(e.messages, m)

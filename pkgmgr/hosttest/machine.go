@@ -248,7 +248,7 @@ func testRemove(t *testing.T, c *client) {
 // testFleet syncs the machine as pkgmgr does.
 func testFleet(t *testing.T, c *client) {
 	hive := config.Hive{Alias: "m", Hostname: "m", HivePort: c.machine.Port, Workers: []config.Worker{{Type: "echo", Version: version.Latest}}}
-	sync := func(hives ...config.Hive) (operations.Plan, []operations.HiveReport) {
+	sync := func(hives ...config.Hive) (*plan.Plan, []operations.HiveReport) {
 		t.Helper()
 		f, err := pkgmgr.Open(&config.Config{Hives: hives}, pkgmgr.Options{
 			Connect:  func(ctx context.Context, _ config.Hive) (pkgmgr.Host, error) { return c.machine.Connect(ctx) },

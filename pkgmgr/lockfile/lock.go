@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
-	"github.com/rbee-keeper/rbee/pkgmgr/catalog"
 	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/pkgmgr/version"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
@@ -29,18 +28,17 @@ import (
 //
 // A Lock may be used by several goroutines at once.
 type Lock struct {
-	Path string
+	path string
 
-	Mu   sync.Mutex
-	File Content
-	Base Content // what of it is in the file already
+	mu   sync.Mutex
+	file content
+	base content // what of it is in the file already
 
-	files  []Source // of files on this machine, which are never written to the lock
-	wishes []Pin    // holds without a wish, with the one that they met
+	files []Source // of files on this machine, which are never written to the lock
 }
 
-// Content is the file.
-type Content struct {
+// content is the file.
+type content struct {
 	Version int      `json:"lock"` // of the file's form
 	Workers []Worker `json:"workers,omitempty"`
 	Sources []Source `json:"sources,omitempty"`
@@ -73,13 +71,13 @@ type Source struct {
 type Pin struct {
 	Hive      string    `json:"hive"`
 	Type      string    `json:"type"`
-	Requested string    `json:"requested"` // the wish that it was made for; empty in an earlier lock
+	Requested string    `json:"requested"` // the wish that it was made for
 	Version   string    `json:"version"`
 	Since     time.Time `json:"since"`
 }
 
-// Form is the version of the file's form.
-const Form = 1
+// form is the version of the file's form.
+const form = 1
 
 // Path is the place of a config's lock: the config's name with .lock in place
 // of its ending.
@@ -91,22 +89,22 @@ func Path(configPath string) string {
 // empty path, which is never written either.
 func Load(path string) (*Lock, error) {
 	if path == "" {
-		return &Lock{File: Content{Version: Form}}, nil
+		return &Lock{file: content{Version: form}}, nil
 	}
 	file, err := readLock(path)
 	if err != nil {
 		return nil, &operations.Error{Code: operations.CodeConfigInvalid, Message: fmt.Sprintf("cannot read the lock %s: %v", path, err), Err: err}
 	}
-	return &Lock{Path: path, File: file, Base: file.clone()}, nil
+	return &Lock{path: path, file: file, base: file.clone()}, nil
 }
 
 // Parse reads the content of a lock's file.
-func Parse(data []byte) (f Content, err error) {
+func parse(data []byte) (f content, err error) {
 	if err := json.Unmarshal(data, &f); err != nil {
 		return f, err
 	}
-	if f.Version != Form {
-		return f, fmt.Errorf("it has form %d, this rbee knows %d", f.Version, Form)
+	if f.Version != form {
+		return f, fmt.Errorf("it has form %d, this rbee knows %d", f.Version, form)
 	}
 	for _, s := range f.Sources {
 		for i := range s.Steps {
@@ -122,39 +120,17 @@ func Parse(data []byte) (f Content, err error) {
 			return f, fmt.Errorf("%s: %q is no version", w.Type, w.Version)
 		}
 	}
-	f.splitPython()
 	return f, nil
 }
 
-// splitPython brings an earlier lock to today's form: it had one version for all
-// Pythons, which now stands for those that it was taken for.
-func (f *Content) splitPython() {
-	i := slices.IndexFunc(f.Workers, Worker{Type: catalog.PythonTool, Requested: version.Latest}.Same)
-	if i < 0 {
-		return
-	}
-	all := f.Workers[i]
-	var each []Worker
-	for _, s := range f.Sources {
-		one := all
-		one.Requested = s.Source[strings.LastIndex(s.Source, "-")+1:]
-		if s.Type == all.Type && s.Version == all.Version && catalog.Numbers.MatchString(one.Requested) && !slices.ContainsFunc(append(f.Workers, each...), one.Same) {
-			each = append(each, one)
-		}
-	}
-	if len(each) > 0 {
-		f.Workers = append(slices.Delete(f.Workers, i, i+1), each...)
-	}
-}
-
 // clone copies the lists, so that entries of the copy can be replaced.
-func (f Content) clone() Content {
+func (f content) clone() content {
 	f.Workers, f.Sources, f.Holds = slices.Clone(f.Workers), slices.Clone(f.Sources), slices.Clone(f.Holds)
 	return f
 }
 
 // text is the content of the file, sorted, without what nothing refers to.
-func (f Content) text() string {
+func (f content) text() string {
 	f = f.clone()
 	f.Sources = slices.DeleteFunc(f.Sources, func(s Source) bool {
 		used := slices.ContainsFunc(f.Workers, func(w Worker) bool {
@@ -183,16 +159,16 @@ func (f Content) text() string {
 
 // Workers lists the versions that wishes stand for.
 func (l *Lock) Workers() []Worker {
-	l.Mu.Lock()
-	defer l.Mu.Unlock()
-	return slices.Clone(l.File.Workers)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.file.Workers)
 }
 
 // Sources returns what each source consists of, per version and platform.
 func (l *Lock) Sources() []Source {
-	l.Mu.Lock()
-	defer l.Mu.Unlock()
-	sources := slices.Clone(l.File.Sources)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	sources := slices.Clone(l.file.Sources)
 	for i := range sources {
 		sources[i].Steps = CloneSteps(sources[i].Steps)
 	}
@@ -201,45 +177,45 @@ func (l *Lock) Sources() []Source {
 
 // Worker is what a wish stands for; false if that is not known.
 func (l *Lock) Worker(typ, requested string) (Worker, bool) {
-	l.Mu.Lock()
-	defer l.Mu.Unlock()
-	i := slices.IndexFunc(l.File.Workers, func(w Worker) bool { return w.Type == typ && w.Requested == requested })
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	i := slices.IndexFunc(l.file.Workers, func(w Worker) bool { return w.Type == typ && w.Requested == requested })
 	if i < 0 {
 		return Worker{}, false
 	}
-	return l.File.Workers[i], true
+	return l.file.Workers[i], true
 }
 
 // SetWorker notes what a wish stands for from now on.
 func (l *Lock) SetWorker(typ, requested, version string, now time.Time) {
-	l.Mu.Lock()
-	defer l.Mu.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	w := Worker{Type: typ, Requested: requested, Version: version, ResolvedAt: now.UTC().Truncate(time.Second)}
-	i := slices.IndexFunc(l.File.Workers, func(w Worker) bool { return w.Type == typ && w.Requested == requested })
+	i := slices.IndexFunc(l.file.Workers, func(w Worker) bool { return w.Type == typ && w.Requested == requested })
 	if i < 0 {
-		l.File.Workers = append(l.File.Workers, w)
+		l.file.Workers = append(l.file.Workers, w)
 		return
 	}
-	if have := l.File.Workers[i]; have.Version != version {
+	if have := l.file.Workers[i]; have.Version != version {
 		w.Previous = have.Version
-		l.File.Workers[i] = w
+		l.file.Workers[i] = w
 	}
 }
 
 // Remember notes what a source of files on this machine consists of, for a bundle.
 func (l *Lock) Remember(key Source, steps []wire.InstallStep) {
-	l.Mu.Lock()
-	defer l.Mu.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	key.Steps = CloneSteps(steps)
 	l.files = append(slices.DeleteFunc(l.files, key.same), key)
 }
 
 // Whole is the lock's content with the sources of files on this machine.
 func (l *Lock) Whole() string {
-	l.Mu.Lock()
-	defer l.Mu.Unlock()
-	with := l.File.clone()
-	with.Version = Form
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	with := l.file.clone()
+	with.Version = form
 	with.Sources = append(with.Sources, l.files...)
 	for _, s := range l.files {
 		// Named, so that they count as used.
@@ -250,15 +226,15 @@ func (l *Lock) Whole() string {
 
 // SetSteps notes what a source consists of from now on.
 func (l *Lock) SetSteps(key Source, steps []wire.InstallStep) {
-	l.Mu.Lock()
-	defer l.Mu.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.putSteps(key, steps)
 }
 
 // putSteps is setSteps for those who have the lock.
 func (l *Lock) putSteps(key Source, steps []wire.InstallStep) {
 	key.Steps = CloneSteps(steps)
-	l.File.Sources = append(slices.DeleteFunc(l.File.Sources, key.same), key)
+	l.file.Sources = append(slices.DeleteFunc(l.file.Sources, key.same), key)
 }
 
 // CloneSteps copies steps, so that one copy's addresses can change.
@@ -281,52 +257,27 @@ func CloneSteps(steps []wire.InstallStep) []wire.InstallStep {
 // Pinned is what keeps a hive's worker at a version, whatever it was made for; false
 // if nothing does.
 func (l *Lock) Pinned(hive, typ string) (Pin, bool) {
-	l.Mu.Lock()
-	defer l.Mu.Unlock()
-	i := slices.IndexFunc(l.File.Holds, Pin{Hive: hive, Type: typ}.same)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	i := slices.IndexFunc(l.file.Holds, Pin{Hive: hive, Type: typ}.same)
 	if i < 0 {
 		return Pin{}, false
 	}
-	return l.File.Holds[i], true
+	return l.file.Holds[i], true
 }
 
 // Pin keeps a hive's worker at a version until the type is upgraded there, or the
 // config wishes for something else than wish.
 func (l *Lock) Pin(hive string, wish config.Worker, version string, now time.Time) {
 	h := Pin{Hive: hive, Type: wish.Type, Requested: wish.Version, Version: version, Since: now.UTC().Truncate(time.Second)}
-	l.Mu.Lock()
-	defer l.Mu.Unlock()
-	l.File.Holds = append(slices.DeleteFunc(l.File.Holds, h.same), h)
-}
-
-// MadeFor gives a hold without a wish the one that it met, so that another one ends
-// it from then on.
-func (l *Lock) MadeFor(h Pin, wish string) {
-	if h.Requested != "" {
-		return
-	}
-	h.Requested = wish
-	l.Mu.Lock()
-	defer l.Mu.Unlock()
-	l.wishes = append(l.wishes, h)
-	fillWishes(l.File.Holds, l.wishes)
-}
-
-// fillWishes gives holds that have no wish those of the same holds in with.
-func fillWishes(holds, with []Pin) {
-	for i := range holds {
-		h := &holds[i]
-		for _, w := range with {
-			if h.same(w) && h.Version == w.Version && h.Requested == "" {
-				h.Requested = w.Requested
-			}
-		}
-	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.file.Holds = append(slices.DeleteFunc(l.file.Holds, h.same), h)
 }
 
 // Unpin ends what keeps a hive's worker at a version.
 func (l *Lock) Unpin(hive, typ string) {
-	l.Mu.Lock()
-	defer l.Mu.Unlock()
-	l.File.Holds = slices.DeleteFunc(l.File.Holds, Pin{Hive: hive, Type: typ}.same)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.file.Holds = slices.DeleteFunc(l.file.Holds, Pin{Hive: hive, Type: typ}.same)
 }

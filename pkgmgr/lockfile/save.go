@@ -18,42 +18,38 @@ import (
 // other runs have written meanwhile stays. Of two runs that gave a wish another
 // version each, the newer version counts.
 func (l *Lock) Save() error {
-	l.Mu.Lock()
-	defer l.Mu.Unlock()
-	if l.Path == "" || reflect.DeepEqual(l.File, l.Base) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.path == "" || reflect.DeepEqual(l.file, l.base) {
 		return nil
 	}
 	if err := l.merge(); err != nil {
 		return fmt.Errorf("writing the lock: %w", err)
 	}
-	l.Base = l.File.clone()
+	l.base = l.file.clone()
 	return nil
 }
 
 // merge puts what has changed into the file as it is now.
 func (l *Lock) merge() error {
-	unlock, err := atomicfile.Lock(l.Path)
+	unlock, err := atomicfile.Lock(l.path)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	now, err := readLock(l.Path)
+	now, err := readLock(l.path)
 	if err != nil {
 		return err
 	}
 	was := now.text()
-	// That a hold has got a wish is no change that revives one which others have ended.
-	base := l.Base.clone()
-	fillWishes(base.Holds, l.wishes)
-	fillWishes(now.Holds, l.wishes)
-	now.Workers = merged(base.Workers, l.File.Workers, now.Workers, Worker.Same, newerWorker)
-	now.Sources = merged(base.Sources, l.File.Sources, now.Sources, Source.same, nil)
-	now.Holds = merged(base.Holds, l.File.Holds, now.Holds, Pin.same, nil)
+	now.Workers = merged(l.base.Workers, l.file.Workers, now.Workers, Worker.same, newerWorker)
+	now.Sources = merged(l.base.Sources, l.file.Sources, now.Sources, Source.same, nil)
+	now.Holds = merged(l.base.Holds, l.file.Holds, now.Holds, Pin.same, nil)
 	text := now.text()
 	if text == was {
 		return nil
 	}
-	return atomicfile.Write(l.Path, 0o644, func(w io.Writer) error {
+	return atomicfile.Write(l.path, 0o644, func(w io.Writer) error {
 		_, err := io.WriteString(w, text)
 		return err
 	})
@@ -96,7 +92,7 @@ func newerWorker(mine, theirs Worker) Worker {
 	return mine
 }
 
-func (w Worker) Same(o Worker) bool {
+func (w Worker) same(o Worker) bool {
 	return w.Type == o.Type && w.Requested == o.Requested
 }
 
@@ -107,13 +103,86 @@ func (s Source) same(o Source) bool {
 func (h Pin) same(o Pin) bool { return h.Hive == o.Hive && h.Type == o.Type }
 
 // readLock reads a lock's file; one that does not exist is empty.
-func readLock(path string) (Content, error) {
+func readLock(path string) (content, error) {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return Content{Version: Form}, nil
+		return content{Version: form}, nil
 	}
 	if err != nil {
-		return Content{}, err
+		return content{}, err
 	}
-	return Parse(data)
+	return parse(data)
+}
+
+// Changes lists the entries of a lock that were added or replaced. A removed pin is not
+// a change of the plan: it is removed once the upgrade has been applied.
+type Changes struct {
+	Workers []Worker `json:"workers,omitempty"`
+	Sources []Source `json:"sources,omitempty"`
+}
+
+// Snapshot returns the content as it is now, to compare with later. See [Lock.Since].
+func (l *Lock) Snapshot() Snapshot {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return Snapshot{l.file.clone()}
+}
+
+// Snapshot is the content of a lock at one time.
+type Snapshot struct{ content content }
+
+// Since returns what has changed since a snapshot.
+func (l *Lock) Since(s Snapshot) Changes {
+	before, now := s.content, l.Snapshot().content
+	return Changes{
+		Workers: added(before.Workers, now.Workers), Sources: added(before.Sources, now.Sources),
+	}
+}
+
+// Merge adds changes that were made in another copy of the lock. Merging them again
+// changes nothing.
+func (l *Lock) Merge(c Changes) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.file.Workers = replaced(l.file.Workers, c.Workers, Worker.same)
+	l.file.Sources = replaced(l.file.Sources, c.Sources, Source.same)
+}
+
+// added returns the entries of now that before does not contain.
+func added[T any](before, now []T) []T {
+	var list []T
+	for _, e := range now {
+		if !slices.ContainsFunc(before, func(o T) bool { return reflect.DeepEqual(o, e) }) {
+			list = append(list, e)
+		}
+	}
+	return list
+}
+
+// replaced returns list with entries, each in place of the one that is the same.
+func replaced[T any](list, entries []T, same func(T, T) bool) []T {
+	for _, e := range entries {
+		list = append(slices.DeleteFunc(slices.Clone(list), func(o T) bool { return same(o, e) }), e)
+	}
+	return list
+}
+
+// FromBundle returns the lock that data has, for the hives of other: it keeps other's
+// pins and its path.
+func FromBundle(data []byte, other *Lock) (*Lock, error) {
+	file, err := parse(data)
+	if err != nil {
+		return nil, fmt.Errorf("the bundle's lock: %w", err)
+	}
+	other.mu.Lock()
+	defer other.mu.Unlock()
+	file.Holds = slices.Clone(other.file.Holds)
+	// What was known of these wishes is what they change from, and no other run's work.
+	base := content{Version: form, Holds: slices.Clone(other.base.Holds)}
+	for _, w := range other.base.Workers {
+		if slices.ContainsFunc(file.Workers, w.same) {
+			base.Workers = append(base.Workers, w)
+		}
+	}
+	return &Lock{path: other.path, file: file, base: base}, nil
 }

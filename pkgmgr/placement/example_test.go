@@ -3,15 +3,15 @@ package placement_test
 import (
 	"fmt"
 
-	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/pkgmgr/placement"
 )
 
 func ExamplePlace() {
 	free := uint64(22 << 30)
 	devices := []placement.Device{
-		{Device: operations.Device{Vendor: "nvidia", Index: 0, Name: "NVIDIA L4", MemoryTotal: 24 << 30, MemoryFree: &free}, Reserved: 16 << 30},
-		{Device: operations.Device{Vendor: "nvidia", Index: 1, Name: "NVIDIA L4", MemoryTotal: 24 << 30, MemoryFree: &free}},
+		{Device: gpu.Device{Vendor: "nvidia", Index: 0, Name: "NVIDIA L4", MemoryTotal: 24 << 30, MemoryFree: &free, MemoryReserved: 16 << 30}},
+		{Device: gpu.Device{Vendor: "nvidia", Index: 1, Name: "NVIDIA L4", MemoryTotal: 24 << 30, MemoryFree: &free}},
 	}
 	load := placement.Load{
 		Worker: "llama-cpp", Model: "org/model", Wants: true,

@@ -1,6 +1,7 @@
 package placement
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -135,8 +136,8 @@ func (d Device) memory() string {
 	default:
 		fmt.Fprintf(&b, "%s free of %s, %s held", bytesize.Format(free), bytesize.Format(d.total()), bytesize.Format(max(d.total()-free, 0)))
 	}
-	if d.Reserved > 0 {
-		fmt.Fprintf(&b, ", %s promised to workers that are loading", bytesize.Format(d.Reserved))
+	if d.MemoryReserved > 0 {
+		fmt.Fprintf(&b, ", %s promised to workers that are loading", bytesize.Format(d.MemoryReserved))
 		if room, _ := d.room(); known {
 			fmt.Fprintf(&b, ", so %s left", bytesize.Format(room))
 		}
@@ -166,7 +167,7 @@ func (d Device) health() string {
 
 // title names a device: "nvidia 0 (NVIDIA L4)".
 func (d Device) title() string {
-	title := d.Vendor
+	title := string(d.Vendor)
 	switch {
 	case d.Index >= 0:
 		title += fmt.Sprintf(" %d", d.Index)
@@ -187,7 +188,7 @@ func (l Load) name() string {
 }
 
 func byVendor(a, b Device) int {
-	if c := strings.Compare(a.Vendor, b.Vendor); c != 0 {
+	if c := cmp.Compare(a.Vendor, b.Vendor); c != 0 {
 		return c
 	}
 	return byIndex(a, b)

@@ -44,7 +44,7 @@ func (l Load) reserves(d Device) int64 {
 // whether it is known at all.
 func (d Device) room() (int64, bool) {
 	free, known := d.free()
-	return max(free-max(d.Reserved, 0), 0), known
+	return max(free-clamp(d.MemoryReserved), 0), known
 }
 
 // free is the free memory of d, its total where that is all that is known.
@@ -135,7 +135,7 @@ func boolCompare(a, b bool) int {
 func vendors(devices []Device) []string {
 	var all []string
 	for _, d := range devices {
-		all = append(all, d.Vendor)
+		all = append(all, string(d.Vendor))
 	}
 	slices.Sort(all)
 	return slices.Compact(all)

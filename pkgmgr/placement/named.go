@@ -20,7 +20,7 @@ func (l Load) named(devices []Device) (Decision, error) {
 	}
 	chosen := make([]Device, 0, len(wanted))
 	for _, index := range wanted {
-		i := slices.IndexFunc(devices, func(d Device) bool { return d.Vendor == vendor && d.Index == index })
+		i := slices.IndexFunc(devices, func(d Device) bool { return string(d.Vendor) == vendor && d.Index == index })
 		if i < 0 {
 			return Decision{}, l.unknown(index, vendor, devices)
 		}
@@ -59,7 +59,7 @@ func (l Load) vendorOf(devices []Device) (string, error) {
 	}
 	var usable []string
 	for _, v := range here {
-		if slices.ContainsFunc(devices, func(d Device) bool { return d.Vendor == v && d.usable() }) {
+		if slices.ContainsFunc(devices, func(d Device) bool { return string(d.Vendor) == v && d.usable() }) {
 			usable = append(usable, v)
 		}
 	}

@@ -1,10 +1,6 @@
 package placement
 
-import (
-	"slices"
-
-	"github.com/rbee-keeper/rbee/pkgmgr/wire"
-)
+import "slices"
 
 // checked returns the devices with the reason why the engine cannot run on each,
 // where there is one. Devices that do not work at all, or that are of a vendor that
@@ -16,8 +12,8 @@ func (l Load) checked(devices []Device) []Device {
 	devices = slices.Clone(devices)
 	for i := range devices {
 		d := &devices[i]
-		if d.works() && (l.Vendor == "" || l.Vendor == d.Vendor) {
-			d.unfit = l.Devices.Unmet(wire.Device{Vendor: d.Vendor, Driver: d.Driver, Compute: d.ComputeCapability})
+		if d.works() && (l.Vendor == "" || l.Vendor == string(d.Vendor)) {
+			d.unfit = l.Devices.Unmet(d.Device)
 		}
 	}
 	return devices

@@ -37,6 +37,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
@@ -91,11 +92,7 @@ type Load struct {
 
 // Device is an accelerator, with what the hive knows of it.
 type Device struct {
-	operations.Device
-
-	// Reserved is memory that loading workers were promised and do not hold yet,
-	// in bytes.
-	Reserved int64
+	gpu.Device
 
 	// Draining are the ids of workers that are ending and may still hold memory
 	// on the device.
@@ -252,7 +249,7 @@ func (l Load) groups(devices []Device) [][]Device {
 		}
 		var g []Device
 		for _, d := range devices {
-			if d.Vendor == vendor && d.usable() {
+			if string(d.Vendor) == vendor && d.usable() {
 				g = append(g, d)
 			}
 		}
@@ -269,7 +266,7 @@ func (l Load) groups(devices []Device) [][]Device {
 func (l Load) decide(chosen, here []Device, why string) Decision {
 	d := Decision{Env: visible(chosen, here), Reason: l.reason(chosen, why)}
 	for _, c := range chosen {
-		d.Devices = append(d.Devices, operations.WorkerDevice{Index: c.Index, Vendor: c.Vendor, UUID: c.UUID, Name: c.Name})
+		d.Devices = append(d.Devices, operations.WorkerDevice{Index: c.Index, Vendor: string(c.Vendor), UUID: c.UUID, Name: c.Name})
 		takes := l.reserves(c)
 		if l.Estimate > 0 {
 			takes = max(takes, l.part(len(chosen)))
@@ -309,7 +306,7 @@ func waitFor(chosen []Device) *Wait {
 	w := &Wait{}
 	for _, d := range chosen {
 		if len(d.Draining) > 0 {
-			w.Vendor = d.Vendor
+			w.Vendor = string(d.Vendor)
 			w.Workers = append(w.Workers, d.Draining...)
 			w.Devices = append(w.Devices, d.Index)
 		}

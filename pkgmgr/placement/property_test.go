@@ -6,6 +6,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/placement"
 )
@@ -71,7 +72,7 @@ func anyMachine(r *rand.Rand) []placement.Device {
 	var devices []placement.Device
 	for _, vendor := range []string{"amd", "nvidia"} {
 		for i := range r.IntN(5) {
-			d := placement.Device{Device: operations.Device{Vendor: vendor, Index: i}, Reserved: r.Int64N(3) * r.Int64N(8)}
+			d := placement.Device{Device: gpu.Device{Vendor: gpu.Vendor(vendor), Index: i, MemoryReserved: r.Uint64N(3) * r.Uint64N(8)}}
 			if r.IntN(8) > 0 {
 				d.MemoryTotal = 10 + r.Uint64N(15)
 				if r.IntN(8) > 0 {
@@ -106,11 +107,11 @@ func holds(l placement.Load, d placement.Device, n int, drained bool) bool {
 	case total == 0:
 		return true // taken on trust
 	}
-	return max(free-d.Reserved, 0) >= max(need, share)
+	return max(free-int64(d.MemoryReserved), 0) >= max(need, share)
 }
 
 func eligible(l placement.Load, d placement.Device) bool {
-	return d.Error == "" && (l.Vendor == "" || l.Vendor == "any" || l.Vendor == d.Vendor)
+	return d.Error == "" && (l.Vendor == "" || l.Vendor == "any" || l.Vendor == string(d.Vendor))
 }
 
 func usable(l placement.Load, devices []placement.Device) bool {
@@ -139,10 +140,10 @@ func allowed(l placement.Load, devices []placement.Device, set, n int, drained b
 		if set>>i&1 == 0 {
 			continue
 		}
-		if vendor != "" && d.Vendor != vendor || !eligible(l, d) || !holds(l, d, n, drained) || len(d.Draining) > 0 && !drained {
+		if vendor != "" && string(d.Vendor) != vendor || !eligible(l, d) || !holds(l, d, n, drained) || len(d.Draining) > 0 && !drained {
 			return false
 		}
-		size, vendor = size+1, d.Vendor
+		size, vendor = size+1, string(d.Vendor)
 	}
 	return size == n
 }
@@ -151,7 +152,7 @@ func allowed(l placement.Load, devices []placement.Device, set, n int, drained b
 func fits(l placement.Load, devices []placement.Device, chosen []operations.WorkerDevice) bool {
 	set := 0
 	for i, d := range devices {
-		if slices.ContainsFunc(chosen, func(c operations.WorkerDevice) bool { return c.Vendor == d.Vendor && c.Index == d.Index }) {
+		if slices.ContainsFunc(chosen, func(c operations.WorkerDevice) bool { return c.Vendor == string(d.Vendor) && c.Index == d.Index }) {
 			set |= 1 << i
 		}
 	}

@@ -13,7 +13,7 @@ type Desired struct {
 	// Version is the version of rbee that hives shall have.
 	Version string
 
-	// Binaries holds the rbee for each platform, by [PlatformKey]. For a
+	// Binaries holds the rbee for each platform, by [wire.Platform.Key]. For a
 	// platform that is missing, hives are compared by Version alone.
 	Binaries map[string]DesiredBinary
 
@@ -42,8 +42,8 @@ type DesiredWorker struct {
 	Variant, Reason string
 
 	// Held says that the hive's worker is kept at this version by a rollback, and
-	// EndsHold that it is kept at another one no longer, once it has this version.
-	Held, EndsHold bool
+	// EndsPin that it is kept at another one no longer, once it has this version.
+	Held, EndsPin bool
 
 	// SHA256 tells this install from others: [wire.Digest] of Steps. For a server
 	// inside rbee it is that of the platform's rbee, and empty if that is not
@@ -84,10 +84,9 @@ type DesiredWorker struct {
 }
 
 // differs reports whether something else is installed than what is wanted, as far
-// as that is known. A machine whose rbee is older tells archives by another sum:
-// what differs beyond that is seen once it has the new rbee.
+// as that is known.
 func (w *DesiredWorker) differs(have wire.Worker) bool {
-	return w.SHA256 != "" && have.SHA256 != w.SHA256 && (have.SHA256 == "" || have.SHA256 != wire.EarlierDigest(w.Steps))
+	return w.SHA256 != "" && have.SHA256 != w.SHA256
 }
 
 // ErrNotLocked says that what a wish stands for is not known, and was not to be

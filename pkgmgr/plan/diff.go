@@ -57,12 +57,13 @@ type Options struct {
 // Diff compares hives with what the config and want say, and decides what to do.
 // It is a pure function: equal arguments give equal plans, sorted by hive. A hive
 // that could not be read is reported and gets no step.
-func Diff(states []HiveState, want Desired, o Options) operations.Plan {
-	plan := operations.Plan{Steps: []operations.Step{}, Drift: []operations.Drift{}}
+func Diff(states []HiveState, want Desired, o Options) *Plan {
+	plan := &Plan{Plan: operations.Plan{Steps: []operations.Step{}, Drift: []operations.Drift{}}}
 	sorted := slices.Clone(states)
 	sort.SliceStable(sorted, func(i, j int) bool { return sorted[i].Hive.Alias < sorted[j].Hive.Alias })
 	for _, s := range sorted {
-		d := hiveDiff{hive: s.Hive, state: s.State, want: want, opts: o}
+		plan.Hives = append(plan.Hives, hiveOf(s, want))
+		d := hiveDiff{hive: s.Hive, state: s.State, want: want, opts: o, plan: plan}
 		switch {
 		case s.Extra:
 			d.extraHive(s.Err)
@@ -76,6 +77,7 @@ func Diff(states []HiveState, want Desired, o Options) operations.Plan {
 		plan.Drift = append(plan.Drift, d.drift...)
 		plan.Blocked = append(plan.Blocked, d.blocked...)
 	}
+	plan.dropUnused()
 	return plan
 }
 
@@ -85,6 +87,7 @@ type hiveDiff struct {
 	state *wire.State
 	want  Desired
 	opts  Options
+	plan  *Plan // gets installations and builds
 
 	steps   []operations.Step
 	drift   []operations.Drift
@@ -103,13 +106,19 @@ func (d *hiveDiff) step(s operations.Step) {
 }
 
 func (d *hiveDiff) block(worker, reason string) {
-	d.blocked = append(d.blocked, operations.Blocked{Hive: d.hive.Alias, Worker: worker, Reason: reason})
+	d.blocked = append(d.blocked, operations.Blocked{
+		Hive: d.hive.Alias, Worker: worker, Reason: reason,
+		Error: &operations.Error{Code: operations.CodeFailed, Hive: d.hive.Alias, Message: reason},
+	})
 }
 
 // blockFor blocks a worker because of an error, with the output of a program that
 // failed.
 func (d *hiveDiff) blockFor(worker string, err error) {
-	b := operations.Blocked{Hive: d.hive.Alias, Worker: worker, Reason: err.Error()}
+	b := operations.Blocked{
+		Hive: d.hive.Alias, Worker: worker, Reason: err.Error(),
+		Error: &operations.Error{Code: operations.CodeFailed, Hive: d.hive.Alias, Message: err.Error(), Err: err},
+	}
 	var run *uv.Error
 	if errors.As(err, &run) {
 		b.Detail = run.Output
@@ -182,7 +191,7 @@ func (d *hiveDiff) compareHive() (ready, restart bool) {
 			return false, false
 		}
 		d.step(operations.Step{
-			Action: operations.ActionInstallHive, Version: version, Bytes: binary.Size, Reason: "not installed",
+			Action: operations.ActionInstallHive, Version: version, Bytes: binary.Size, Digest: d.plan.build(d.state.Platform, binary), Reason: "not installed",
 		})
 		return true, true
 	case reason != "":
@@ -191,17 +200,17 @@ func (d *hiveDiff) compareHive() (ready, restart bool) {
 			d.block("", no)
 			return d.state.Schema == wire.Schema && d.state.Broken == "", false
 		}
-		update.Reason = reason
+		update.Reason, update.Digest = reason, d.plan.build(d.state.Platform, binary)
 		d.step(update)
 		return true, true
 	case d.opts.Force && noRbee(d.state, binary, known) == "":
-		update.Reason = "forced"
+		update.Reason, update.Digest = "forced", d.plan.build(d.state.Platform, binary)
 		d.step(update)
 		return true, true
 	}
 	if reason := settingsDiffer(d.state.Settings, d.hive.Settings()); reason != "" {
 		d.found(operations.IssueOutdatedHive, "", "%s", reason)
-		d.step(operations.Step{Action: operations.ActionUpdateHive, Reason: reason})
+		d.step(operations.Step{Action: operations.ActionConfigureHive, Reason: reason})
 		have := d.state.Settings
 		return true, have == nil || have.HivePort != d.hive.HivePort || have.AutoStart != d.hive.AutoStart
 	}
@@ -373,6 +382,7 @@ func (d *hiveDiff) installWorker(w config.Worker, want DesiredWorker, step opera
 	step.Worker, step.Version = w.Type, want.Version
 	step.Bytes, _ = transferBytes(want.Steps, d.state)
 	step.Variant, step.VariantReason = want.Variant, want.Reason
+	step.Digest = d.plan.install(w.Type, want)
 	d.step(step)
 }
 
@@ -407,7 +417,7 @@ func InstalledVersion(s *wire.State) string {
 // Orders within one hive.
 var (
 	actionOrder = []operations.Action{
-		operations.ActionInstallHive, operations.ActionUpdateHive, operations.ActionRemoveWorker,
+		operations.ActionInstallHive, operations.ActionUpdateHive, operations.ActionConfigureHive, operations.ActionRemoveWorker,
 		operations.ActionInstallWorker, operations.ActionUpdateWorker, operations.ActionStartHive,
 		operations.ActionStopHive, operations.ActionRemoveHive,
 	}

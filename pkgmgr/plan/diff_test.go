@@ -203,26 +203,26 @@ var diffCases = []diffCase{
 	{
 		name:  "no settings",
 		edit:  func(s *hiveState, _ *want, _ *planOpts) { s.State.Settings = nil },
-		steps: []string{"update_hive  >", "start_hive  >"},
+		steps: []string{"configure_hive  >", "start_hive  >"},
 		drift: []string{"outdated_hive : The hive does not know its settings"},
 	},
 	{
 		name:  "alias and labels changed",
 		edit:  func(s *hiveState, _ *want, _ *planOpts) { s.State.Settings.Alias, s.State.Settings.Labels = "b", nil },
-		steps: []string{"update_hive  >"},
+		steps: []string{"configure_hive  >"},
 		drift: []string{"outdated_hive : alias is b, want a; labels are [], want [x]"},
 	},
 	{
 		name:  "port changed",
 		edit:  func(s *hiveState, _ *want, _ *planOpts) { s.State.Settings.HivePort = 1 },
-		steps: []string{"update_hive  >", "start_hive  >"},
+		steps: []string{"configure_hive  >", "start_hive  >"},
 		drift: []string{"outdated_hive : hive_port is 1, want 8600"},
 	},
 	{
 		name: "auto_start taken away from a daemon that runs",
 		edit: func(s *hiveState, _ *want, _ *planOpts) { s.Hive.AutoStart = false },
 		// It is told, and not stopped: somebody may be using it.
-		steps: []string{"update_hive  >", "start_hive  >"},
+		steps: []string{"configure_hive  >", "start_hive  >"},
 		drift: []string{"outdated_hive : auto_start is true, want false"},
 	},
 	{
@@ -265,13 +265,6 @@ var diffCases = []diffCase{
 	{
 		name: "a worker that runs, and would not be installed there again",
 		edit: func(_ *hiveState, w *want, _ *planOpts) { setNeeds(w, catalog.Needs{Glibc: "2.38"}) },
-	},
-	{
-		name: "an archive on record as an earlier rbee told it",
-		edit: func(s *hiveState, w *want, _ *planOpts) {
-			setArchive(w, "bin/llm")
-			s.State.Workers[0].SHA256 = "cc"
-		},
 	},
 	{
 		name: "another program of the same archive",

@@ -4,6 +4,7 @@ package machinestest
 import (
 	"slices"
 
+	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
@@ -30,18 +31,18 @@ func Machines() []Machine {
 	vulkan := append(slices.Clip(base), "libvulkan.so.1")
 	intel := append(slices.Clip(vulkan), "libOpenCL.so.1", "libze_loader.so.1")
 	tools := []string{"cc", "nvcc"}
-	linux := func(arch, glibc string, libraries []string, devices ...wire.Device) wire.State {
+	linux := func(arch, glibc string, libraries []string, devices ...gpu.Device) wire.State {
 		return wire.State{
 			Platform: wire.Platform{OS: "linux", Arch: arch, Libc: "glibc", LibcVersion: glibc},
 			Devices:  devices, DevicesKnown: true, Libraries: libraries,
 		}
 	}
-	nvidia := func(name, driver, compute string) wire.Device {
-		return wire.Device{Vendor: "nvidia", Name: name, Driver: driver, Compute: compute, MemoryBytes: 24 << 30}
+	nvidia := func(name, driver, compute string) gpu.Device {
+		return gpu.Device{Vendor: "nvidia", Name: name, Driver: driver, ComputeCapability: compute, MemoryTotal: 24 << 30}
 	}
-	amd := func(name string) wire.Device { return wire.Device{Vendor: "amd", Name: name, MemoryBytes: 192 << 30} }
+	amd := func(name string) gpu.Device { return gpu.Device{Vendor: "amd", Name: name, MemoryTotal: 192 << 30} }
 	rocm := func(m wire.State, version string) wire.State { m.ROCm = version; return m }
-	mac := func(arch string, devices ...wire.Device) wire.State {
+	mac := func(arch string, devices ...gpu.Device) wire.State {
 		return wire.State{Platform: wire.Platform{OS: "darwin", Arch: arch}, Devices: devices, DevicesKnown: true}
 	}
 	alpine := linux("amd64", "1.2.5", vulkan)
@@ -72,16 +73,16 @@ func Machines() []Machine {
 		{"MI300X, ROCm 7, Open MPI", rocm(linux("amd64", "2.39", openMPI, amd("MI300X")), "7.2.1"), tools},
 		{"MI300X, no ROCm", linux("amd64", "2.39", vulkan, amd("MI300X")), tools},
 		{"Ryzen AI Max, no ROCm", linux("amd64", "2.41", vulkan, amd("Radeon 8060S")), tools},
-		{"Arc B580", linux("amd64", "2.39", intel, wire.Device{Vendor: "intel", Name: "Arc B580", Driver: "xe"}), tools},
-		{"Arc B580, no Level Zero", linux("amd64", "2.39", vulkan, wire.Device{Vendor: "intel", Name: "Arc B580", Driver: "xe"}), tools},
+		{"Arc B580", linux("amd64", "2.39", intel, gpu.Device{Vendor: "intel", Name: "Arc B580", Driver: "xe"}), tools},
+		{"Arc B580, no Level Zero", linux("amd64", "2.39", vulkan, gpu.Device{Vendor: "intel", Name: "Arc B580", Driver: "xe"}), tools},
 		{"CPU, amd64", linux("amd64", "2.36", base), []string{"cc"}},
 		{"CPU, arm64", linux("arm64", "2.39", base), []string{"cc"}},
 		{"Alpine", alpine, tools},
-		{"Mac, arm64", mac("arm64", wire.Device{Vendor: "apple", Name: "Apple M4"}), []string{"cc"}},
+		{"Mac, arm64", mac("arm64", gpu.Device{Vendor: "apple", Name: "Apple M4"}), []string{"cc"}},
 		{"Mac, amd64", mac("amd64"), []string{"cc"}},
 		{"RX 7900, no Vulkan loader", linux("amd64", "2.39", base, amd("RX 7900")), tools},
 		{"RTX 4090, no OpenMP", linux("amd64", "2.39", []string{"libcrypto.so.3", "libssl.so.3"}, rtx4090), tools},
 		{"RTX 4090, glibc and libraries not read", linux("amd64", "", nil, rtx4090), nil},
-		{"NVIDIA, driver broken", linux("amd64", "2.39", vulkan, wire.Device{Vendor: "nvidia", Error: "version mismatch"}), tools},
+		{"NVIDIA, driver broken", linux("amd64", "2.39", vulkan, gpu.Device{Vendor: "nvidia", Error: "version mismatch"}), tools},
 	}
 }

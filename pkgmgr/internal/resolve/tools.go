@@ -108,7 +108,7 @@ func (r *Resolver) tool(ctx context.Context, tool toolKey, p wire.Platform, fres
 		Platform: p.Name(), Recipe: lockfile.StepsDigest(&source),
 	}
 	step := source.Steps[0]
-	steps, ok := r.lock.Steps(key, func(steps []wire.InstallStep) bool { return lockfile.MayBe(&source, recipe.Versions, p, steps) })
+	steps, ok := r.lock.Steps(key)
 	if !ok {
 		a, err := r.artefact(ctx, recipe.Versions, step.Origin, version)
 		if err != nil {

@@ -178,6 +178,9 @@ func (h *localHost) Run(ctx context.Context, argv []string, stdin io.Reader, std
 		done <- apply(context.WithoutCancel(ctx), in, out)
 	}()
 	abort := func() {
+		if c, ok := stdin.(io.Closer); ok { // who sends may be stuck in it, and not read what comes
+			_ = c.Close()
+		}
 		out.detach()
 		_ = feed.Close()
 	}

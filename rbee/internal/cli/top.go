@@ -21,6 +21,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/httpjson"
 	"github.com/rbee-keeper/rbee/operations/sse"
 	"github.com/rbee-keeper/rbee/rbee/internal/queen"
 	"github.com/rbee-keeper/rbee/rbee/internal/ui"
@@ -420,22 +421,19 @@ func (f *topFeed) send(ctx context.Context, accept string) (io.ReadCloser, error
 
 // refusal is the error in an answer that is not what was asked for.
 func (f *topFeed) refusal(resp *http.Response, kind string) error {
-	data, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<20)) // what cannot be read is no error of rbee's
-	var answer struct {
-		Error *operations.Error `json:"error"`
-	}
+	known := httpjson.ReadError(resp.Body)
 	failed := func(reason, format string, args ...any) error {
 		return &operations.Error{Code: operations.CodeFailed, Reason: reason, Message: fmt.Sprintf(format, args...)}
 	}
-	switch known := json.Unmarshal(data, &answer) == nil && answer.Error != nil && answer.Error.Code != "" && answer.Error.Message != ""; {
+	switch {
 	case resp.StatusCode == http.StatusUnauthorized && f.queen.Token == "":
 		return &hintedError{failed("auth", "%s asks for a key", f.queen.URL), "`rbee key add NAME --scope admin` makes one there; put it into $RBEE_API_KEY"}
 	case resp.StatusCode == http.StatusUnauthorized:
 		return &hintedError{failed("auth", "the key was refused by %s", f.queen.URL), "$RBEE_API_KEY has it; `rbee key list` on the queen's machine shows those that are good"}
 	case resp.StatusCode == http.StatusNotFound:
 		return &hintedError{failed("", "%s tells nothing of its fleet: it answered %q", f.queen.URL, resp.Status), "a queen of this version does; `rbee version` tells it"}
-	case known:
-		return answer.Error
+	case known != nil:
+		return known
 	}
 	return failed("", "%s answered %q with %s, which is no queen", f.queen.URL, resp.Status, cmp.Or(kind, "no content type"))
 }

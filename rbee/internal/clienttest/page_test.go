@@ -12,6 +12,7 @@ import (
 
 	"github.com/chromedp/chromedp"
 
+	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/rbee/internal/clienttest/browsertest"
 	"github.com/rbee-keeper/rbee/rbee/internal/dashboard"
@@ -151,7 +152,7 @@ func colony() operations.FleetSnapshot {
 			{Alias: "attic", Hostname: "10.0.0.3", Link: operations.LinkOffline, Problem: "connecting to 10.0.0.3: no route to host", SeenAt: now.Add(-3 * time.Minute)},
 			{Alias: "basement", Hostname: "10.0.0.2", Link: operations.LinkOnline, SeenAt: now, Snapshot: &operations.HiveSnapshot{
 				Time: now, Version: "1.0", MachineAt: now,
-				Machine: operations.HiveCapabilitiesReport{OS: "linux", Arch: "amd64", MemoryTotal: 64 * gib, MemoryAvailable: 48 * gib, DiskTotal: 900 * gib, DiskFree: 90 * gib, Devices: []operations.Device{
+				Machine: operations.HiveCapabilitiesReport{OS: "linux", Arch: "amd64", MemoryTotal: 64 * gib, MemoryAvailable: 48 * gib, DiskTotal: 900 * gib, DiskFree: 90 * gib, Devices: []gpu.Device{
 					{Index: 0, Vendor: "nvidia", UUID: "GPU-0", Name: "NVIDIA GeForce RTX 4090", MemoryTotal: 24 * gib, MemoryUsed: of[uint64](18 * gib), Utilization: of(87.0), Temperature: of(61.0), Power: of(310.5)},
 					{Index: 1, Vendor: "nvidia", UUID: "GPU-1", Name: "NVIDIA GeForce RTX 4090", Error: "Unable to determine the device handle: GPU is lost"},
 				}},

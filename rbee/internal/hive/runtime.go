@@ -265,6 +265,7 @@ func (rt *runner) Run(ctx context.Context, op operations.Operation, events opera
 func (rt *runner) capabilities(ctx context.Context) (*operations.HiveCapabilitiesReport, error) {
 	var holders []operations.DeviceProcess
 	var all sync.WaitGroup
+	at := time.Now()
 	all.Go(func() { holders = rt.workers.Holders(ctx) })
 	r, err := rt.machine.Capabilities(ctx)
 	all.Wait()
@@ -272,6 +273,7 @@ func (rt *runner) capabilities(ctx context.Context) (*operations.HiveCapabilitie
 		return nil, err
 	}
 	r.Processes = holders
+	rt.workers.Reserve(r.Devices, holders, at)
 	return r, nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -32,7 +33,9 @@ type watcher struct {
 
 	mu        sync.Mutex
 	machine   operations.HiveCapabilitiesReport
+	holders   []operations.DeviceProcess // of its memory; read only while a worker is loading
 	machineAt time.Time
+	readAt    time.Time // when the reading of machine began
 	triedAt   time.Time // to look at the machine
 	models    []operations.Model
 	modelsAt  time.Time
@@ -97,9 +100,12 @@ func (w *watcher) snapshot(ctx context.Context) (operations.HiveSnapshot, error)
 	w.look(ctx)
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	machine := w.machine
+	machine.Devices = slices.Clone(machine.Devices)
+	w.rt.workers.Reserve(machine.Devices, w.holders, w.readAt)
 	return operations.HiveSnapshot{
 		Time: time.Now().UTC(), Version: w.rec.Version, Since: w.rec.Since,
-		Machine: w.machine, MachineAt: w.machineAt, Installed: w.installed,
+		Machine: machine, MachineAt: w.machineAt, Installed: w.installed,
 		Workers: w.rt.workers.List(false), Models: w.models,
 	}, ctx.Err()
 }
@@ -162,12 +168,20 @@ func (w *watcher) lookAtDisk(ctx context.Context) {
 func (w *watcher) lookAtMachine(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
+	began := time.Now()
+	var holders []operations.DeviceProcess
+	var all sync.WaitGroup
+	if w.rt.workers.IsLoading() {
+		all.Go(func() { holders = w.rt.workers.Holders(ctx) })
+	}
 	report, err := w.hive.resources(ctx)
+	all.Wait()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.triedAt = time.Now()
 	if err != nil {
 		return // what was known stays, with its age
 	}
+	w.holders, w.readAt = holders, began
 	w.machine, w.machineAt = *report, time.Now().UTC().Truncate(time.Second)
 }

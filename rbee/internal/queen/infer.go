@@ -186,8 +186,8 @@ func sortOffers(offers []offer, op operations.Infer) {
 func room(s *operations.HiveSnapshot, w operations.WorkerProcess) (free uint64) {
 	for _, d := range s.Machine.Devices {
 		on := slices.ContainsFunc(w.Devices, func(o operations.WorkerDevice) bool { return o.UUID == d.UUID && o.Index == d.Index })
-		if on && d.MemoryFree != nil {
-			free += *d.MemoryFree
+		if n, known := d.Available(); on && known {
+			free += n
 		}
 	}
 	return free >> 30

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/catalog"
 	"github.com/rbee-keeper/rbee/pkgmgr/config"
@@ -102,7 +103,11 @@ func TestPlaces(t *testing.T) {
 	views := []view{
 		one("small", func(*operations.HiveSnapshot) {}),
 		one("large", func(s *operations.HiveSnapshot) {
-			s.Machine.Devices = []operations.Device{{MemoryFree: &free}, {MemoryFree: &free, Error: "fell off the bus"}}
+			s.Machine.Devices = []gpu.Device{{MemoryFree: &free}, {MemoryFree: &free, Error: "fell off the bus"}}
+		}),
+		one("reserved", func(s *operations.HiveSnapshot) {
+			nine := uint64(9 << 30)
+			s.Machine.Devices = []gpu.Device{{MemoryFree: &nine, MemoryReserved: 8 << 30}}
 		}),
 		one("partial", func(s *operations.HiveSnapshot) { s.Models[0].Complete = false }),
 		one("without", func(s *operations.HiveSnapshot) { s.Models = nil }),
@@ -114,7 +119,7 @@ func TestPlaces(t *testing.T) {
 	for _, p := range list {
 		got = append(got, p.view.hive.Alias+" "+p.worker)
 	}
-	if want := "large ollama, small ollama"; strings.Join(got, ", ") != want {
+	if want := "large ollama, reserved ollama, small ollama"; strings.Join(got, ", ") != want {
 		t.Errorf("%q, want %q", got, want)
 	}
 	for alias, want := range map[string]string{

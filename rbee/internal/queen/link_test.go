@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
 	"github.com/rbee-keeper/rbee/pkgmgr/catalog"
@@ -219,7 +220,7 @@ func TestPick(t *testing.T) {
 		}
 		l.host, l.seen = &heldHost{Host: &closing{}}, time.Now()
 		l.door = &door{client: &operations.Client{URL: "http://" + alias, HTTP: &http.Client{Transport: http.DefaultTransport}}}
-		l.snapshot = &operations.HiveSnapshot{Workers: workers, Machine: operations.HiveCapabilitiesReport{Devices: []operations.Device{{UUID: "g", MemoryFree: &free}}}}
+		l.snapshot = &operations.HiveSnapshot{Workers: workers, Machine: operations.HiveCapabilitiesReport{Devices: []gpu.Device{{UUID: "g", MemoryFree: &free}}}}
 		q.registry.links[alias] = l
 	}
 	add("small", 1<<30, operations.WorkerProcess{ID: "w1", Model: "m"}, operations.WorkerProcess{ID: "x", Model: "other"})

@@ -41,7 +41,7 @@ func (q *Queen) sync(ctx context.Context, op operations.PackageSync, events oper
 	plan := fleet.Plan(ctx, plan.Options{
 		Fetch: true, RemoveExtra: op.RemoveExtra, Force: op.Force, Upgrade: op.Upgrade, UpgradeTypes: op.UpgradeWorkers,
 	})
-	tell(events, operations.Event{Type: operations.EventPlan, Plan: &plan})
+	tell(events, operations.Event{Type: operations.EventPlan, Plan: &plan.Plan})
 	for _, u := range plan.Upgrades {
 		tell(events, operations.Event{Type: operations.EventNote, Message: fmt.Sprintf("%s (%s): %s -> %s", u.Worker, u.Requested, u.From, u.To)})
 	}
@@ -54,7 +54,7 @@ func (q *Queen) sync(ctx context.Context, op operations.PackageSync, events oper
 	}
 	reports := fleet.Apply(ctx, plan, pkgmgr.ApplyOptions{Force: op.Force, LockWait: lockWait(op.LockWaitSeconds)})
 	// Once more: what an upgrade has moved is held no longer.
-	if err := errors.Join(d.lock.Save(), q.remember(d, fleet.States(), reports), q.noteWarnings(d, fleet)); err != nil {
+	if err := errors.Join(d.lock.Save(), q.remember(d, fleet.States(), reports), q.noteWarnings(d, fleet, plan)); err != nil {
 		return nil, err
 	}
 	return fleet.SyncReport(plan, reports, time.Since(start)), nil
@@ -110,14 +110,14 @@ func (q *Queen) remember(d *desired, states []plan.HiveState, reports []operatio
 
 // noteWarnings stores the warnings about the hives that a fleet has read, for
 // list-hives, which reads no machine.
-func (q *Queen) noteWarnings(d *desired, fleet *pkgmgr.Fleet) error {
+func (q *Queen) noteWarnings(d *desired, fleet *pkgmgr.Fleet, p *plan.Plan) error {
 	var read []string
 	for _, s := range fleet.States() {
 		if s.State != nil {
 			read = append(read, s.Hive.Alias)
 		}
 	}
-	return q.record.SetWarnings(read, d.path, fleet.Warnings())
+	return q.record.SetWarnings(read, d.path, fleet.Warnings(p))
 }
 
 func onRecord(entries []pkgmgr.RecordEntry, h config.Hive, configPath string) bool {
@@ -145,7 +145,7 @@ func (q *Queen) status(ctx context.Context, op operations.PackageStatus, events 
 		return nil, err
 	}
 	plan := fleet.Plan(ctx, plan.Options{})
-	if err := q.noteWarnings(d, fleet); err != nil {
+	if err := q.noteWarnings(d, fleet, plan); err != nil {
 		return nil, err
 	}
 	return fleet.StatusReport(plan, op.Verbose, time.Since(start)), nil
@@ -201,7 +201,7 @@ func (q *Queen) uninstall(ctx context.Context, op operations.PackageUninstall, e
 	fleet.Read(ctx, pkgmgr.ReadOptions{})
 	before := workerCounts(fleet.States())
 	plan := fleet.UninstallPlan()
-	tell(events, operations.Event{Type: operations.EventPlan, Plan: &plan})
+	tell(events, operations.Event{Type: operations.EventPlan, Plan: &plan.Plan})
 	r := &operations.UninstallReport{
 		Status: operations.StatusSuccess,
 		Hives:  fleet.Apply(ctx, plan, pkgmgr.ApplyOptions{LockWait: lockWait(op.LockWaitSeconds)}),

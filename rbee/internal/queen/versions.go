@@ -14,6 +14,7 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
 	"github.com/rbee-keeper/rbee/pkgmgr/artifact"
+	"github.com/rbee-keeper/rbee/pkgmgr/plan"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
@@ -38,10 +39,11 @@ func (q *Queen) rollback(ctx context.Context, op operations.PackageRollback, eve
 		return fail(operations.CodeFailed, "no earlier version of %s is there, only %s", op.Worker, state.State.Workers[i].Version)
 	}
 	have := state.State.Workers[i]
-	plan := operations.Plan{Steps: []operations.Step{{
+	changes := plan.New(fleet.States())
+	changes.Steps = []operations.Step{{
 		Hive: op.Hive, Action: operations.ActionRollbackWorker, Worker: op.Worker, From: have.Version, Version: have.Previous, Reason: "asked for",
-	}}}
-	done := fleet.Apply(ctx, plan, pkgmgr.ApplyOptions{LockWait: lockWait(op.LockWaitSeconds)})[0]
+	}}
+	done := fleet.Apply(ctx, changes, pkgmgr.ApplyOptions{LockWait: lockWait(op.LockWaitSeconds)})[0]
 	if done.Error != nil {
 		return nil, done.Error
 	}

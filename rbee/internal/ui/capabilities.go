@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
 	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
@@ -67,7 +68,7 @@ func freeText(total, free uint64) string {
 	}
 }
 
-func (p *page) devices(devices []operations.Device) {
+func (p *page) devices(devices []gpu.Device) {
 	t := table{
 		header: []string{"INDEX", "VENDOR", "NAME", "MEMORY", "UTIL", "TEMP", "POWER", "DRIVER", "CC", "NOTE"},
 		right:  map[string]bool{"INDEX": true, "MEMORY": true, "UTIL": true, "TEMP": true, "POWER": true},
@@ -77,14 +78,14 @@ func (p *page) devices(devices []operations.Device) {
 		if d.Index >= 0 {
 			index = fmt.Sprint(d.Index)
 		}
-		t.add(index, d.Vendor, d.Name, deviceMemory(d), number(d.Utilization, " %"), number(d.Temperature, " °C"), number(d.Power, " W"),
+		t.add(index, string(d.Vendor), d.Name, deviceMemory(d), number(d.Utilization, " %"), number(d.Temperature, " °C"), number(d.Power, " W"),
 			d.Driver, d.ComputeCapability, deviceNote(d))
 	}
 	t.write(&p.text, p.style, "")
 }
 
 // deviceMemory is "used/total" of an accelerator's memory, as far as it is known.
-func deviceMemory(d operations.Device) string {
+func deviceMemory(d gpu.Device) string {
 	used := d.MemoryUsed
 	if used == nil && d.MemoryFree != nil && d.MemoryTotal >= *d.MemoryFree {
 		n := d.MemoryTotal - *d.MemoryFree
@@ -100,7 +101,7 @@ func deviceMemory(d operations.Device) string {
 	}
 }
 
-func deviceNote(d operations.Device) string {
+func deviceNote(d gpu.Device) string {
 	var notes []string
 	if d.Error != "" {
 		notes = append(notes, "cannot be used: "+d.Error)
@@ -125,7 +126,7 @@ func number(v *float64, unit string) string {
 }
 
 // deviceProcesses lists who holds memory on accelerators.
-func (p *page) deviceProcesses(list []operations.DeviceProcess, devices []operations.Device, indent string) {
+func (p *page) deviceProcesses(list []operations.DeviceProcess, devices []gpu.Device, indent string) {
 	t := table{header: []string{"PID", "USER", "NAME", "MEMORY", "DEVICE", "WORKER"}, right: map[string]bool{"PID": true, "MEMORY": true}}
 	for _, o := range list {
 		held := ""
@@ -138,7 +139,7 @@ func (p *page) deviceProcesses(list []operations.DeviceProcess, devices []operat
 }
 
 // deviceName is what a person calls the device with this UUID: its vendor and index.
-func deviceName(uuid string, devices []operations.Device) string {
+func deviceName(uuid string, devices []gpu.Device) string {
 	for _, d := range devices {
 		if d.UUID == uuid && uuid != "" && d.Index >= 0 {
 			return fmt.Sprintf("%s %d", d.Vendor, d.Index)

@@ -108,6 +108,9 @@ func conditions(s *catalog.Source) []string {
 	if s.PTXDriver != "" {
 		all = append(all, fmt.Sprintf("driver %s unless compute capability is %s", s.PTXDriver, strings.Join(s.Native, ", ")))
 	}
+	if len(s.Architectures) > 0 {
+		all = append(all, "architecture "+strings.Join(s.Architectures, ", "))
+	}
 	if s.ROCm != "" {
 		all = append(all, "ROCm "+s.ROCm)
 	}

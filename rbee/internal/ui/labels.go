@@ -22,6 +22,7 @@ func word(s operations.Step, tense int) string {
 	verbs := map[operations.Action][3]string{
 		operations.ActionInstallHive:    {"installing rbee", "installed rbee", "install rbee"},
 		operations.ActionUpdateHive:     {"updating rbee", "updated rbee", "update rbee"},
+		operations.ActionConfigureHive:  {"changing settings", "changed settings", "change settings"},
 		operations.ActionRemoveWorker:   {"removing worker", "removed worker", "remove worker"},
 		operations.ActionInstallWorker:  {"installing worker", "installed worker", "install worker"},
 		operations.ActionUpdateWorker:   {"updating worker", "updated worker", "update worker"},

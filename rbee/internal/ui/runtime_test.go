@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
@@ -91,7 +92,7 @@ func capable() *operations.HiveCapabilitiesReport {
 		Alias: "gpu-1", Hostname: "box", OS: "linux", Arch: "amd64", Kernel: "6.1.0", Libc: "glibc 2.36",
 		CPU: operations.CPU{Model: "AMD EPYC 9654", Threads: 64}, MemoryTotal: 128e9, MemoryAvailable: 100e9, DiskTotal: 2e12, DiskFree: 81e9,
 		ModelsPath: "/home/u/.cache/huggingface/hub", ModelsFree: 500e9, CUDA: "12.8",
-		Devices: []operations.Device{
+		Devices: []gpu.Device{
 			{Index: 0, Vendor: "nvidia", UUID: "GPU-aaaa", Name: "NVIDIA H100 80GB HBM3", MemoryTotal: 85_520_000_000, MemoryUsed: ptr[uint64](14e9), Driver: "570.1", ComputeCapability: "9.0",
 				Utilization: ptr(97.4), Temperature: ptr(61.0), Power: ptr(412.7), MIG: ptr(true)},
 			{Index: 1, Vendor: "nvidia", UUID: "GPU-bbbb", Name: "NVIDIA H100 80GB HBM3", Driver: "570.1", Error: "GPU is lost"},

@@ -92,6 +92,8 @@ func (p *page) changes(h operations.HiveReport) {
 		switch s.Action {
 		case operations.ActionUpdateHive:
 			p.okf("Updated rbee on %s%s", h.Alias, format.Prefixed(" to ", s.Version))
+		case operations.ActionConfigureHive:
+			p.okf("Changed the settings of %s", h.Alias)
 		case operations.ActionStartHive:
 			p.okf("Started %s", h.Alias)
 		case operations.ActionStopHive:

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
 	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
@@ -190,9 +191,9 @@ func (p *page) stopped(r *operations.WorkerDeleteReport) {
 	}
 	if len(r.Holders) > 0 {
 		p.linef("   what still holds memory on its devices:")
-		var devices []operations.Device
+		var devices []gpu.Device
 		for _, d := range w.Devices {
-			devices = append(devices, operations.Device{Index: d.Index, Vendor: d.Vendor, UUID: d.UUID})
+			devices = append(devices, gpu.Device{Index: d.Index, Vendor: gpu.Vendor(d.Vendor), UUID: d.UUID})
 		}
 		p.deviceProcesses(r.Holders, devices, "     ")
 	}

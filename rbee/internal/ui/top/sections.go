@@ -6,6 +6,7 @@ import (
 	"sort"
 	"strings"
 
+	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
 	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
@@ -228,9 +229,10 @@ func usedMemory(used, total uint64) string {
 }
 
 // deviceLabel is a device's index and name, without the vendor before the name.
-func deviceLabel(d operations.Device) string {
-	name := cmp.Or(d.Name, d.Vendor)
-	if n := len(d.Vendor); n > 0 && len(name) > n+1 && strings.EqualFold(name[:n], d.Vendor) && name[n] == ' ' {
+func deviceLabel(d gpu.Device) string {
+	vendor := string(d.Vendor)
+	name := cmp.Or(d.Name, vendor)
+	if n := len(vendor); n > 0 && len(name) > n+1 && strings.EqualFold(name[:n], vendor) && name[n] == ' ' {
 		name = name[n+1:]
 	}
 	if d.Index < 0 {

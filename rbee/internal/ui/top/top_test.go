@@ -11,14 +11,15 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
 func gib(n float64) uint64 { return uint64(n * (1 << 30)) }
 
-func h100(index int, used, busy float64) operations.Device {
-	return operations.Device{
+func h100(index int, used, busy float64) gpu.Device {
+	return gpu.Device{
 		Index: index, Vendor: "nvidia", Name: "NVIDIA H100 80GB HBM3", UUID: fmt.Sprint("GPU-", index), MemoryTotal: gib(80), MemoryUsed: ptr(gib(used)),
 		Utilization: ptr(busy), Temperature: ptr(40 + busy/4), Power: ptr(70 + 6*busy),
 	}
@@ -30,7 +31,7 @@ func worker(id, model string, state operations.WorkerState, since time.Duration,
 
 // mixedFleet has a bit of everything.
 func mixedFleet() operations.FleetSnapshot {
-	hive := func(alias string, link operations.Link, heard time.Duration, workers []operations.WorkerProcess, devices ...operations.Device) operations.HiveView {
+	hive := func(alias string, link operations.Link, heard time.Duration, workers []operations.WorkerProcess, devices ...gpu.Device) operations.HiveView {
 		return operations.HiveView{Alias: alias, Hostname: alias + ".lan", Link: link, SeenAt: before(heard), Snapshot: &operations.HiveSnapshot{
 			Time: before(heard), Version: "1.2.3", Workers: workers, Machine: operations.HiveCapabilitiesReport{
 				Alias: alias, CPU: operations.CPU{Model: "AMD EPYC 9354", Threads: 64}, MemoryTotal: gib(512), MemoryAvailable: gib(448), Devices: devices,
@@ -39,8 +40,8 @@ func mixedFleet() operations.FleetSnapshot {
 	}
 	failed := failedWorker()
 	failed.RestartAt = present.Add(20 * time.Second)
-	broken := operations.Device{Index: 1, Vendor: "nvidia", Name: "NVIDIA H100 80GB HBM3", Error: "GPU is lost"}
-	stale := hive("gpu-3", operations.LinkStale, 20*time.Second, nil, operations.Device{Index: 0, Vendor: "amd", Name: "AMD Instinct MI300X", MemoryTotal: gib(192)}, broken)
+	broken := gpu.Device{Index: 1, Vendor: "nvidia", Name: "NVIDIA H100 80GB HBM3", Error: "GPU is lost"}
+	stale := hive("gpu-3", operations.LinkStale, 20*time.Second, nil, gpu.Device{Index: 0, Vendor: "amd", Name: "AMD Instinct MI300X", MemoryTotal: gib(192)}, broken)
 	away := hive("gpu-4", operations.LinkOffline, 3*time.Minute, []operations.WorkerProcess{worker("vllm-9z8y", "Qwen/Qwen3-8B", operations.WorkerReady, time.Hour, 3, gpu0)}, h100(0, 60, 90))
 	away.Problem = "dial tcp 10.0.0.4:22: connect: no route to host"
 	points := make([]operations.TrafficPoint, 40)
@@ -183,7 +184,7 @@ func hostileFleet(random *rand.Rand) operations.FleetSnapshot {
 			h.Snapshot = &operations.HiveSnapshot{Machine: operations.HiveCapabilitiesReport{CPU: operations.CPU{Model: text()}, MemoryTotal: size(), MemoryAvailable: size()}}
 			for range random.IntN(5) {
 				total, used := size(), size()
-				d := operations.Device{Index: whole(), Vendor: text(), Name: text(), MemoryTotal: total, Utilization: number(), Temperature: number(), Power: number()}
+				d := gpu.Device{Index: whole(), Vendor: gpu.Vendor(text()), Name: text(), MemoryTotal: total, Utilization: number(), Temperature: number(), Power: number()}
 				if random.IntN(2) > 0 {
 					d.MemoryUsed = &used
 				} else {
