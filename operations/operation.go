@@ -171,7 +171,7 @@ func Parse(data []byte) (Operation, error) {
 	}
 	if by, ok := Replacement(*tag.Operation); ok {
 		return nil, &Error{
-			Code:    CodeRemovedOperation,
+			Code: CodeRemovedOperation, Reason: ReasonRemovedOperation,
 			Message: fmt.Sprintf("operation %q was removed: use %q", *tag.Operation, by),
 		}
 	}
@@ -208,5 +208,5 @@ func tagged(kind Kind, fields any) ([]byte, error) {
 }
 
 func badOperation(format string, args ...any) *Error {
-	return &Error{Code: CodeBadOperation, Message: fmt.Sprintf(format, args...)}
+	return &Error{Code: CodeBadOperation, Reason: ReasonInvalidOperation, Message: fmt.Sprintf(format, args...)}
 }

@@ -93,7 +93,7 @@ func Load(path string) (*Lock, error) {
 	}
 	file, err := readLock(path)
 	if err != nil {
-		return nil, &operations.Error{Code: operations.CodeConfigInvalid, Message: fmt.Sprintf("cannot read the lock %s: %v", path, err), Err: err}
+		return nil, &operations.Error{Code: operations.CodeConfigInvalid, Reason: operations.ReasonLockfileInvalid, Subject: operations.SubjectFile.Named(path), Message: fmt.Sprintf("cannot read the lock %s: %v", path, err), Err: err}
 	}
 	return &Lock{path: path, file: file, base: file.clone()}, nil
 }

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -69,7 +70,8 @@ func (c *hiveInspectCmd) Run(ctx context.Context, a *app) error {
 func (hiveApplyCmd) Run(ctx context.Context, a *app) error {
 	h, err := a.hive()
 	if err != nil {
-		return err
+		result := &wire.Result{Error: err.Error(), Cause: wire.CauseOf(err)}
+		return errors.Join(err, wire.NewWriter(a.p.Stdout).Write(wire.Message{Result: result}))
 	}
 	return h.Apply(ctx, a.p.Stdin, a.p.Stdout)
 }

@@ -41,7 +41,7 @@ func onSystemd() (bool, error) {
 		return false, nil
 	}
 	return false, &operations.Error{
-		Code: operations.CodeUnsupported, Message: "there is no service manager for users on this machine, neither systemd nor launchd",
+		Code: operations.CodeUnsupported, Reason: operations.ReasonUnsupported, Message: "there is no service manager for users on this machine, neither systemd nor launchd",
 	}
 }
 

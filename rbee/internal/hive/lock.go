@@ -9,6 +9,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 	"github.com/rbee-keeper/rbee/pkgmgr/filelock"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
@@ -30,6 +31,9 @@ type errLocked struct{ by wire.Waiting }
 func (e *errLocked) Error() string {
 	return fmt.Sprintf("locked by %s since %s", e.by.Holder, e.by.Since.Format(time.RFC3339))
 }
+
+// ErrorCode returns the reason as text, for [operations.ReasonOf].
+func (e *errLocked) ErrorCode() string { return string(operations.ReasonLocked) }
 
 // lock takes the home's lock for owner, waiting no longer than wait. waiting, if
 // not nil, is called once when another has it. The kernel frees the lock when

@@ -59,6 +59,7 @@ func (h *Hive) env(name string) string {
 func (h *Hive) Capabilities(ctx context.Context) (*operations.HiveCapabilitiesReport, error) {
 	var holders []operations.DeviceProcess
 	var all sync.WaitGroup
+	at := time.Now()
 	all.Go(func() { holders = h.holders(ctx) })
 	r, err := h.resources(ctx)
 	all.Wait()
@@ -66,6 +67,7 @@ func (h *Hive) Capabilities(ctx context.Context) (*operations.HiveCapabilitiesRe
 		return nil, err
 	}
 	r.Processes = holders
+	_ = workers.Reserve(h.path(workerRecords), r.Devices, holders, at) // without records nothing is reserved
 	return r, nil
 }
 
@@ -151,18 +153,18 @@ func (h *Hive) engine(ctx context.Context, typ string) (workers.Engine, error) {
 // engineFrom is what the entry point leads to. One that was put there by hand, with
 // no build, is started as the recipe says that is built into this rbee.
 func (h *Hive) engineFrom(ctx context.Context, typ, build string) (workers.Engine, error) {
-	fail := func(code operations.Code, format string, args ...any) (workers.Engine, error) {
-		return workers.Engine{}, &operations.Error{Code: code, Message: fmt.Sprintf(format, args...)}
+	fail := func(code operations.Code, reason operations.Reason, format string, args ...any) (workers.Engine, error) {
+		return workers.Engine{}, &operations.Error{Code: code, Reason: reason, Subject: operations.SubjectWorker.Named(typ), Message: fmt.Sprintf(format, args...)}
 	}
 	if !validName(typ) {
-		return fail(operations.CodeBadOperation, "%q is no name for a worker type", typ)
+		return fail(operations.CodeBadOperation, operations.ReasonInvalidOperation, "%q is no name for a worker type", typ)
 	}
 	w := h.workerFrom(ctx, typ, build, false)
 	switch {
 	case w == nil:
-		return fail(operations.CodeNotFound, "worker type %s is not installed there", typ)
+		return fail(operations.CodeNotFound, operations.ReasonWorkerNotInstalled, "worker type %s is not installed there", typ)
 	case w.Corrupt != "":
-		return fail(operations.CodeFailed, "worker type %s is damaged: %s", typ, w.Corrupt)
+		return fail(operations.CodeFailed, operations.ReasonWorkerDamaged, "worker type %s is damaged: %s", typ, w.Corrupt)
 	}
 	e := workers.Engine{Version: w.Version, Entry: h.entryPath(typ), Verify: w.Verify}
 	if w.Version != "" {
@@ -170,7 +172,7 @@ func (h *Hive) engineFrom(ctx context.Context, typ, build string) (workers.Engin
 		dir := h.versionDir(typ, build)
 		program, err := os.Readlink(filepath.Join(dir, entryName))
 		if err != nil {
-			return fail(operations.CodeFailed, "worker type %s is damaged: %v", typ, err)
+			return fail(operations.CodeFailed, operations.ReasonWorkerDamaged, "worker type %s is damaged: %v", typ, err)
 		}
 		e.Entry, e.Payload = filepath.Join(dir, program), filepath.Join(dir, payloadDir)
 	}
@@ -181,7 +183,7 @@ func (h *Hive) engineFrom(ctx context.Context, typ, build string) (workers.Engin
 	case known:
 		e.Launch = *recipe.Launch(nil)
 	default:
-		return fail(operations.CodeFailed, "no recipe says how worker type %s is started: it was put there by hand", typ)
+		return fail(operations.CodeFailed, operations.ReasonUnknownRecipe, "no recipe says how worker type %s is started: it was put there by hand", typ)
 	}
 	return e, nil
 }
@@ -256,7 +258,7 @@ func (rt *runner) Run(ctx context.Context, op operations.Operation, events opera
 		return result(rt.capabilities(ctx))
 	default:
 		return nil, &operations.Error{
-			Code: operations.CodeUnsupported, Message: fmt.Sprintf("a hive does not do %s: that is for the queen", op.Kind()),
+			Code: operations.CodeUnsupported, Reason: operations.ReasonUnsupported, Message: fmt.Sprintf("a hive does not do %s: that is for the queen", op.Kind()),
 		}
 	}
 }
@@ -289,7 +291,7 @@ func result[R interface {
 	}
 	var e *operations.Error
 	if errors.Is(err, context.Canceled) && !errors.As(err, &e) {
-		err = &operations.Error{Code: operations.CodeCanceled, Message: err.Error(), Err: err}
+		err = &operations.Error{Code: operations.CodeCanceled, Reason: operations.ReasonCanceled, Message: err.Error(), Err: err}
 	}
 	return nil, err
 }
@@ -365,7 +367,7 @@ func (rt *runner) deleteModel(ctx context.Context, id string) (*operations.Model
 	}
 	if by := rt.users(ctx)[m.ID]; len(by) > 0 {
 		return nil, &operations.Error{
-			Code: operations.CodeFailed, Message: fmt.Sprintf("model %s is used by worker %s: stop it first", m.ID, by[0]),
+			Code: operations.CodeFailed, Reason: operations.ReasonModelInUse, Subject: operations.SubjectModel.Named(m.ID), Message: fmt.Sprintf("model %s is used by worker %s: stop it first", m.ID, by[0]),
 		}
 	}
 	return rt.models.Delete(ctx, id)

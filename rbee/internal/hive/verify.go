@@ -209,7 +209,7 @@ func (h *Hive) verifyBeforeStart(ctx context.Context, typ string, e workers.Engi
 			return err
 		}
 		err = verifyFailure(ctx, typ, e.Version, err)
-		return &operations.Error{Code: operations.CodeFailed, Message: err.Error(), Err: err}
+		return &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonOf(err), Subject: operations.SubjectWorker.Named(typ), Message: err.Error(), Err: err}
 	}
 	return noteVerified(dir, e.Verify)
 }

@@ -95,7 +95,7 @@ func (f *gatewayFleet) whyNot(name string) error {
 	err := noOffer(op, views)
 	for _, v := range views {
 		if v.snapshot == nil { // unreachable is not absent
-			return &operations.Error{Code: operations.CodeUnreachable, Message: err.Error(), Err: err}
+			return &operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonOf(v.err), Subject: operations.SubjectModel.Named(name), Message: err.Error(), Err: err}
 		}
 	}
 	return err

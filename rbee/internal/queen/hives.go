@@ -126,7 +126,7 @@ func (q *Queen) hiveDaemon(ctx context.Context, alias, configPath string, action
 		return nil, before.Err
 	case before.State.Rbee == nil:
 		return nil, &operations.Error{
-			Code: operations.CodeNotFound, Hive: alias, Message: "rbee is not installed there",
+			Code: operations.CodeNotFound, Reason: operations.ReasonNotInstalled, Subject: operations.SubjectHive.Named(alias), Hive: alias, Message: "rbee is not installed there",
 		}
 	}
 	done := fleet.Daemon(ctx, action, pkgmgr.ApplyOptions{})[0]

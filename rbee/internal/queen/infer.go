@@ -73,13 +73,16 @@ var errEnding = errors.New("the worker is being ended")
 
 // askEach asks one worker after the other, until one has begun to answer.
 func (q *Queen) askEach(ctx context.Context, offers []offer, op operations.Infer, events operations.Handler) (r *operations.InferReport, err error) {
-	for i, o := range offers[:min(len(offers), maxInferTries)] {
+	offers = offers[:min(len(offers), maxInferTries)]
+	for i, o := range offers {
 		var final bool
 		r, final, err = q.askOne(ctx, o, op, i, events)
 		if err == nil || final || ctx.Err() != nil {
 			return r, err
 		}
-		tell(events, operations.Event{Type: operations.EventNote, Hive: o.door.hive.Alias, Message: err.Error()})
+		if i < len(offers)-1 { // the last error is returned
+			tell(events, operations.Event{Type: operations.EventNote, Hive: o.door.hive.Alias, Message: err.Error()})
+		}
 	}
 	return nil, err
 }
@@ -143,7 +146,7 @@ func (q *Queen) among(views []view, op operations.Infer) (offers []offer) {
 	for i := range views {
 		v := &views[i]
 		if v.snapshot == nil && v.err == nil {
-			v.err = &operations.Error{Code: operations.CodeUnreachable, Hive: v.hive.Alias, Message: "the hive has not been heard yet"}
+			v.err = &operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonConnecting, Subject: operations.SubjectHive.Named(v.hive.Alias), Hive: v.hive.Alias, Message: "the hive has not been heard yet"}
 		}
 		if v.err != nil {
 			continue
@@ -253,11 +256,14 @@ func noOffer(op operations.Infer, views []view) error {
 	default:
 		b.WriteString("runs workflows with " + op.Model)
 	}
-	code, reason := operations.CodeNotFound, ""
+	reason := operations.ReasonNoWorker
+	if op.Workflow != nil {
+		reason = operations.ReasonNoWorkflowWorker
+	}
 	if len(views) == 0 {
 		b.WriteString(": the config has no hives")
 	}
-	unreached := 0
+	unreached, away := 0, operations.ReasonUnreachable
 	for _, v := range views {
 		var e *operations.Error
 		text := "it can now" // somebody else made it so just now
@@ -268,7 +274,7 @@ func noOffer(op operations.Infer, views []view) error {
 			text = e.Message
 			if e.Code == operations.CodeUnreachable {
 				unreached++
-				reason = e.Reason
+				away = e.Reason
 			}
 			if e.Code == operations.CodeCanceled {
 				return v.err
@@ -280,9 +286,19 @@ func noOffer(op operations.Infer, views []view) error {
 		if len(views) == 1 {
 			return views[0].err
 		}
-		return &operations.Error{Code: operations.CodeUnreachable, Reason: reason, Message: b.String()}
+		return &operations.Error{Code: operations.CodeUnreachable, Reason: away, Message: b.String()}
 	}
-	return &operations.Error{Code: code, Hive: op.HiveID, Message: b.String()}
+	for _, known := range []operations.Reason{
+		operations.ReasonNoRoom, operations.ReasonTooLarge, operations.ReasonModelGated, operations.ReasonDiskFull,
+	} {
+		if slices.ContainsFunc(views, func(v view) bool { return operations.ReasonOf(v.err) == known }) {
+			reason = known // why no worker could be started
+			break
+		}
+	}
+	return &operations.Error{
+		Code: operations.CodeNotFound, Reason: reason, Subject: operations.SubjectModel.Named(op.Model), Hive: op.HiveID, Message: b.String(),
+	}
 }
 
 // chatRequest is a question in OpenAI's dialect, with top_k, which the open
@@ -392,11 +408,18 @@ func (o offer) ask(ctx context.Context, op operations.Infer, events operations.H
 }
 
 func (o offer) fail(message string, err error) error {
-	code := operations.CodeFailed
-	if errors.Is(err, context.Canceled) {
-		code = operations.CodeCanceled
+	code, reason := operations.CodeFailed, operations.ReasonOf(err)
+	switch {
+	case errors.Is(err, context.Canceled):
+		code, reason = operations.CodeCanceled, operations.ReasonCanceled
+	case errors.Is(err, errEnding):
+		reason = operations.ReasonWorkerNotReady
+	case err == nil || reason == operations.ReasonFailed:
+		reason = operations.ReasonWorkerFailed
 	}
-	return &operations.Error{Code: code, Hive: o.door.hive.Alias, Message: message, Err: err}
+	return &operations.Error{
+		Code: code, Reason: reason, Subject: operations.SubjectWorker.Named(o.worker.ID), Hive: o.door.hive.Alias, Message: message, Err: err,
+	}
 }
 
 // post sends the question through the hive to the worker.

@@ -99,7 +99,7 @@ func (l *link) stay(ctx context.Context) error {
 		start := time.Now()
 		err := l.listen(ctx, host)
 		l.set(func() { l.door = nil })
-		if e := (*operations.Error)(nil); ctx.Err() != nil || errors.As(err, &e) && e.Code == operations.CodeUnreachable && e.Reason != reasonDaemon {
+		if e := (*operations.Error)(nil); ctx.Err() != nil || errors.As(err, &e) && e.Code == operations.CodeUnreachable && e.Reason != operations.ReasonDaemon && e.Reason != operations.ReasonOtherVersion {
 			return err
 		}
 		l.lost(err)
@@ -150,7 +150,7 @@ func (l *link) watch(ctx context.Context, cancel context.CancelCauseFunc, d *doo
 		if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
 			err = cause
 		}
-		return d.explain(&operations.Error{Code: operations.CodeUnreachable, Reason: reasonDaemon, Message: "listening to the hive: " + err.Error(), Err: err})
+		return d.explain(&operations.Error{Code: operations.CodeUnreachable, Reason: silentReason(err), Message: "listening to the hive: " + err.Error(), Err: err})
 	}
 	resp, err := d.watch(ctx)
 	if err != nil {
@@ -269,7 +269,7 @@ func (l *link) trouble() *operations.Error {
 	if l.problem != nil {
 		return l.problem
 	}
-	return &operations.Error{Code: operations.CodeUnreachable, Hive: l.hive.Alias, Message: "the hive has not been heard yet"}
+	return &operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonConnecting, Subject: operations.SubjectHive.Named(l.hive.Alias), Hive: l.hive.Alias, Message: "the hive has not been heard yet"}
 }
 
 // view is what is known of the hive at a time.

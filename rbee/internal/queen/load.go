@@ -139,19 +139,14 @@ func (q *Queen) offerAnew(ctx context.Context, op operations.Infer, views []view
 	}
 	err := noOffer(op, views)
 	if soon {
-		return nil, &operations.Error{Code: operations.CodeOf(err), Reason: reasonRestarting, Message: err.Error(), Err: err}
+		return nil, &operations.Error{Code: operations.CodeOf(err), Reason: operations.ReasonRestarting, Subject: operations.SubjectModel.Named(op.Model), Message: err.Error(), Err: err}
 	}
 	return nil, err
 }
 
-// reasonRestarting is the reason of a load that is not tried because the worker that
-// served the model is just about to be started again.
-const reasonRestarting = "restarting"
-
-func startsAgain(err error) bool {
-	var e *operations.Error
-	return errors.As(err, &e) && e.Reason == reasonRestarting
-}
+// startsAgain reports whether a load is not tried because the worker that served the
+// model is just about to be started again.
+func startsAgain(err error) bool { return operations.ReasonOf(err) == operations.ReasonRestarting }
 
 // startOnce starts a worker, unless somebody else has started one there meanwhile: of
 // several who want the same model on a hive, one starts it and the others wait.

@@ -266,23 +266,11 @@ func (f *gatewayFleet) spawn(ctx context.Context, w wanted, events operations.Ha
 		offers, err = q.offerAnew(ctx, op, views, w.fetch, events)
 	}
 	if err != nil {
-		return withReason(err, views)
+		return err
 	}
 	p := offers[0].worker
 	q.registry.log.Info("a model is loaded", "model", w.model, "hive", p.Hive, "worker", p.ID)
 	return q.registry.known(ctx, offers[0].door.hive, p)
-}
-
-// withReason gives the error of all hives the reason of one that has too little memory.
-func withReason(err error, views []view) error {
-	for _, reason := range []string{operations.ReasonNoRoom, operations.ReasonTooLarge} {
-		for _, v := range views {
-			if e := (*operations.Error)(nil); errors.As(v.err, &e) && e.Reason == reason {
-				return &operations.Error{Code: operations.CodeOf(err), Reason: reason, Message: err.Error(), Err: err}
-			}
-		}
-	}
-	return err
 }
 
 // awaitEnding waits for workers of a model that are being ended, so that none of them
@@ -357,7 +345,7 @@ func refusal(model string, away []string, err error) *gateway.Refusal {
 		no.Code = "hive_away"
 		no.Detail = fmt.Sprintf("%s is served on %s, which cannot be reached now", model, strings.Join(away, ", "))
 	case errors.As(err, &e) && (e.Reason == operations.ReasonNoRoom || e.Reason == operations.ReasonTooLarge):
-		no.Code, no.RetryAfter = e.Reason, forgetLoad
+		no.Code, no.RetryAfter = string(e.Reason), forgetLoad
 		no.Message = fmt.Sprintf("%s is served by nobody now, and there is too little memory to load it", model)
 	case operations.CodeOf(err) == operations.CodeUnreachable:
 		no.Code = "hive_away"

@@ -68,7 +68,7 @@ func nothingToMigrate(warnings []operations.ValidateWarning) error {
 	for _, w := range warnings {
 		fmt.Fprintf(&b, "; %s: %s", w.Hive, w.Warning)
 	}
-	return &operations.Error{Code: operations.CodeNotFound, Message: b.String()}
+	return &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonNoHives, Message: b.String()}
 }
 
 // outputFile is the file that migrate writes; it refuses one that is there.
@@ -83,7 +83,7 @@ func (q *Queen) outputFile(op operations.PackageMigrate) (string, error) {
 	}
 	if ext := filepath.Ext(out); ext == ".yaml" || ext == ".yml" {
 		return "", &operations.Error{
-			Code: operations.CodeBadOperation, Message: fmt.Sprintf("migrate writes TOML, and %s would be read as YAML", out),
+			Code: operations.CodeBadOperation, Reason: operations.ReasonInvalidOperation, Subject: operations.SubjectFile.Named(out), Message: fmt.Sprintf("migrate writes TOML, and %s would be read as YAML", out),
 		}
 	}
 	if _, err := os.Stat(out); err == nil && !op.Force {
@@ -94,7 +94,7 @@ func (q *Queen) outputFile(op operations.PackageMigrate) (string, error) {
 
 func exists(path string) error {
 	return &operations.Error{
-		Code: operations.CodeBadOperation, Message: path + " exists already, and is only overwritten with force", Err: fs.ErrExist,
+		Code: operations.CodeBadOperation, Reason: operations.ReasonExists, Subject: operations.SubjectFile.Named(path), Message: path + " exists already, and is only overwritten with force", Err: fs.ErrExist,
 	}
 }
 
@@ -150,7 +150,7 @@ func (q *Queen) candidates(op operations.PackageMigrate) ([]config.Hive, error) 
 		}
 		if len(aliases) == 0 {
 			return nil, &operations.Error{
-				Code: operations.CodeNotFound, Message: fmt.Sprintf("no host in ssh_config is named like %q", op.SSHConfig),
+				Code: operations.CodeNotFound, Reason: operations.ReasonUnknownSSHHosts, Message: fmt.Sprintf("no host in ssh_config is named like %q", op.SSHConfig),
 			}
 		}
 		for _, alias := range aliases {
@@ -164,7 +164,7 @@ func (q *Queen) candidates(op operations.PackageMigrate) ([]config.Hive, error) 
 	for _, address := range op.Hosts {
 		h, err := pkgmgr.HiveAt(address)
 		if err != nil {
-			return nil, &operations.Error{Code: operations.CodeBadOperation, Message: err.Error(), Err: err}
+			return nil, &operations.Error{Code: operations.CodeBadOperation, Reason: operations.ReasonInvalidOperation, Message: err.Error(), Err: err}
 		}
 		add(h)
 	}

@@ -70,7 +70,7 @@ func knownTypes(d *desired, types []string) error {
 	}
 	for _, typ := range types {
 		if !slices.Contains(wanted, typ) {
-			return &operations.Error{Code: operations.CodeNotFound, Message: fmt.Sprintf("the config wants no %s on any hive", typ)}
+			return &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonUnknownWorker, Subject: operations.SubjectWorker.Named(typ), Message: fmt.Sprintf("the config wants no %s on any hive", typ)}
 		}
 	}
 	return nil

@@ -138,7 +138,7 @@ func (q *Queen) Run(ctx context.Context, op operations.Operation, events operati
 		return report(q.infer(ctx, op, events))
 	default:
 		return nil, &operations.Error{
-			Code: operations.CodeUnsupported, Message: fmt.Sprintf("this rbee does not know %s", op.Kind()),
+			Code: operations.CodeUnsupported, Reason: operations.ReasonUnsupported, Message: fmt.Sprintf("this rbee does not know %s", op.Kind()),
 		}
 	}
 }
@@ -165,10 +165,11 @@ func asError(err error) error {
 		return err
 	}
 	code := operations.CodeFailed
+	reason, subject := pkgmgr.ReasonOf(err)
 	if errors.Is(err, context.Canceled) {
-		code = operations.CodeCanceled
+		code, reason = operations.CodeCanceled, operations.ReasonCanceled
 	}
-	return &operations.Error{Code: code, Message: err.Error(), Err: err}
+	return &operations.Error{Code: code, Reason: reason, Subject: subject, Message: err.Error(), Err: err}
 }
 
 // connect opens the way to a hive's machine: the one that is held already, if any.

@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
@@ -22,10 +21,6 @@ import (
 // idleHive is less than the time after which a hive closes a connection that nobody
 // uses: a request must not meet its end.
 const idleHive = 45 * time.Second
-
-// reasonDaemon is the reason of a machine that can be reached while its hive
-// daemon does not run or answer.
-const reasonDaemon = "daemon"
 
 // doorScript tells how to talk to the hive daemon of a machine: lines that begin
 // with a mark, with rbee's directory and the token, and the daemon's record
@@ -91,7 +86,7 @@ func (q *Queen) through(ctx context.Context, h config.Hive, host pkgmgr.Host) (*
 	if err != nil {
 		var e *operations.Error
 		if errors.As(err, &e) {
-			e.Hive = h.Alias
+			e.Hive, e.Subject = h.Alias, operations.SubjectHive.Named(h.Alias)
 		}
 		return nil, err
 	}
@@ -126,8 +121,7 @@ func (d *door) close() {
 // forwardingRefused reports whether it is the SSH server that lets nobody through
 // to a port (AllowTcpForwarding no), and not the port that does not answer.
 func forwardingRefused(err error) bool {
-	var coded interface{ ErrorCode() string }
-	return errors.As(err, &coded) && coded.ErrorCode() == "failed" && strings.Contains(err.Error(), "prohibited")
+	return operations.ReasonOf(err) == operations.ReasonProhibited
 }
 
 // pipe is a connection to a port of the machine through a command there. It
@@ -159,10 +153,10 @@ func (c *pipeConn) Close() error {
 func readDoor(out string) (home string, token operations.Secret, port int, err error) {
 	fail := func(e *operations.Error) (string, operations.Secret, int, error) { return "", "", 0, e }
 	daemon := func(what string) (string, operations.Secret, int, error) {
-		return fail(&operations.Error{Code: operations.CodeUnreachable, Reason: reasonDaemon, Message: what})
+		return fail(&operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonDaemon, Message: what})
 	}
 	if strings.Contains(out, "\x1eabsent") {
-		return fail(&operations.Error{Code: operations.CodeNotFound, Message: "rbee is not installed there"})
+		return fail(&operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonNotInstalled, Message: "rbee is not installed there"})
 	}
 	between := func(from, to string) (string, bool) {
 		_, after, found := strings.Cut(out, from)
@@ -177,7 +171,7 @@ func readDoor(out string) (home string, token operations.Secret, port int, err e
 	}
 	switch {
 	case !ok1 || !ok2 || !ok3 || home == "":
-		return fail(&operations.Error{Code: operations.CodeFailed, Message: "the machine's shell answered nothing that rbee understands"})
+		return fail(&operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonOtherProgram, Message: "the machine's shell answered nothing that rbee understands"})
 	case text == "":
 		return daemon("the hive daemon does not run")
 	case json.Unmarshal([]byte(text), &record) != nil || record.Port < 1:
@@ -194,13 +188,11 @@ func unreachable(alias string, err error) error {
 	if errors.As(err, &known) {
 		return err
 	}
-	e := &operations.Error{Code: operations.CodeUnreachable, Hive: alias, Message: err.Error(), Err: err}
-	var coded interface{ ErrorCode() string }
-	if errors.As(err, &coded) {
-		e.Reason = coded.ErrorCode()
+	e := &operations.Error{
+		Code: operations.CodeUnreachable, Reason: operations.ConnectionReason(err), Subject: operations.SubjectHive.Named(alias), Hive: alias, Message: err.Error(), Err: err,
 	}
 	if errors.Is(err, context.Canceled) {
-		e.Code = operations.CodeCanceled
+		e.Code, e.Reason = operations.CodeCanceled, operations.ReasonCanceled
 	}
 	return e
 }
@@ -229,10 +221,11 @@ func (d *door) explain(err error) error {
 	}
 	named := *e
 	named.Hive = d.hive.Alias
-	var coded interface{ ErrorCode() string }
-	refused := errors.Is(err, syscall.ECONNREFUSED) || errors.As(err, &coded) && coded.ErrorCode() == "refused"
-	if named.Code == operations.CodeUnreachable && refused {
-		named.Reason, named.Message = reasonDaemon, fmt.Sprintf("the hive daemon does not run: nothing answers on its port %d", d.port)
+	if named.Subject.Kind == "" || named.Subject.Kind == operations.SubjectQueen {
+		named.Subject = operations.SubjectHive.Named(d.hive.Alias) // the client knows an address only
+	}
+	if named.Code == operations.CodeUnreachable && operations.ConnectionReason(named.Err) == operations.ReasonRefused {
+		named.Reason, named.Message = operations.ReasonDaemon, fmt.Sprintf("the hive daemon does not run: nothing answers on its port %d", d.port)
 	}
 	return &named
 }
@@ -259,7 +252,7 @@ exec "$B" hive capabilities </dev/null
 		var exited interface{ ExitStatus() int }
 		if errors.As(err, &exited) {
 			return nil, &operations.Error{
-				Code: operations.CodeFailed, Hive: h.Alias,
+				Code: operations.CodeFailed, Reason: operations.ReasonFailed, Subject: operations.SubjectHive.Named(h.Alias), Hive: h.Alias,
 				Message: fmt.Sprintf("asking the machine what it has: %v: %s", err, strings.TrimSpace(complaint.String())), Err: err,
 			}
 		}
@@ -267,10 +260,10 @@ exec "$B" hive capabilities </dev/null
 	}
 	r := new(operations.HiveCapabilitiesReport)
 	if err := wire.NewReader(&out).Read(r); err != nil {
-		return nil, &operations.Error{Code: operations.CodeFailed, Hive: h.Alias, Message: "what the machine has cannot be read: " + err.Error(), Err: err}
+		return nil, &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonOtherProgram, Subject: operations.SubjectHive.Named(h.Alias), Hive: h.Alias, Message: "what the machine has cannot be read: " + err.Error(), Err: err}
 	}
 	if r.OS == "" {
-		return nil, &operations.Error{Code: operations.CodeNotFound, Hive: h.Alias, Message: "rbee is not installed there"}
+		return nil, &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonNotInstalled, Subject: operations.SubjectHive.Named(h.Alias), Hive: h.Alias, Message: "rbee is not installed there"}
 	}
 	r.Alias = h.Alias
 	return r, nil

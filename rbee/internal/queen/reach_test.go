@@ -76,18 +76,18 @@ func TestReadDoor(t *testing.T) {
 		token     operations.Secret
 		port      int
 		code      operations.Code
-		reason    string
+		reason    operations.Reason
 	}{
 		{name: "whole", out: "\x1ehome /h\n\x1etoken abc\n\x1erecord {\n \"pid\": 1,\n \"port\": 8600\n}\n\x1eend\n", token: "abc", port: 8600},
 		{name: "after noise", out: "Welcome!\n\x1ehome /h\n\x1etoken abc\n\x1erecord {\"port\":1}\x1eend\n", token: "abc", port: 1},
-		{name: "no rbee", out: "\x1eabsent\n", code: operations.CodeNotFound},
+		{name: "no rbee", out: "\x1eabsent\n", code: operations.CodeNotFound, reason: operations.ReasonNotInstalled},
 		{name: "no daemon", out: "\x1ehome /h\n\x1etoken abc\n\x1erecord \x1eend\n", code: operations.CodeUnreachable, reason: "daemon"},
 		{name: "no token", out: "\x1ehome /h\n\x1etoken \n\x1erecord {\"port\":1}\x1eend\n", code: operations.CodeUnreachable, reason: "daemon"},
 		{name: "half a record", out: "\x1ehome /h\n\x1etoken abc\n\x1erecord {\"po\x1eend\n", code: operations.CodeUnreachable, reason: "daemon"},
 		{name: "no port", out: "\x1ehome /h\n\x1etoken abc\n\x1erecord {}\x1eend\n", code: operations.CodeUnreachable, reason: "daemon"},
-		{name: "a shell that refuses", out: "This account is not available.\n", code: operations.CodeFailed},
-		{name: "nothing", code: operations.CodeFailed},
-		{name: "cut", out: "\x1ehome /h\n\x1etoken abc\n\x1erecord {\"port\":1}", code: operations.CodeFailed},
+		{name: "a shell that refuses", out: "This account is not available.\n", code: operations.CodeFailed, reason: operations.ReasonOtherProgram},
+		{name: "nothing", code: operations.CodeFailed, reason: operations.ReasonOtherProgram},
+		{name: "cut", out: "\x1ehome /h\n\x1etoken abc\n\x1erecord {\"port\":1}", code: operations.CodeFailed, reason: operations.ReasonOtherProgram},
 	} {
 		home, token, port, err := readDoor(c.out)
 		if (home == "/h") != (err == nil) || token != c.token || port != c.port || operations.CodeOf(err) != c.code {

@@ -51,7 +51,7 @@ func (q *Queen) onHives(ctx context.Context, op operations.Operation, events ope
 	case targeted:
 		return q.forward(ctx, op.Where(), op, events)
 	default:
-		return nil, &operations.Error{Code: operations.CodeUnsupported, Message: fmt.Sprintf("%s names no hive", op.Kind())}
+		return nil, &operations.Error{Code: operations.CodeUnsupported, Reason: operations.ReasonUnsupported, Message: fmt.Sprintf("%s names no hive", op.Kind())}
 	}
 }
 
@@ -131,7 +131,7 @@ func each[R operations.Report](
 		r, ok := answers[i].(R)
 		if !ok {
 			return nil, nil, &operations.Error{
-				Code: operations.CodeFailed, Hive: hives[i].Alias, Message: fmt.Sprintf("the hive answered with a %T", answers[i]),
+				Code: operations.CodeFailed, Reason: operations.ReasonOtherProgram, Subject: operations.SubjectHive.Named(hives[i].Alias), Hive: hives[i].Alias, Message: fmt.Sprintf("the hive answered with a %T", answers[i]),
 			}
 		}
 		reports = append(reports, r)
@@ -145,7 +145,7 @@ func named(alias string, err error) *operations.Error {
 	if errors.As(asError(err), &e) && e.Hive != "" {
 		return e
 	}
-	return &operations.Error{Code: operations.CodeOf(err), Hive: alias, Message: err.Error(), Err: err}
+	return &operations.Error{Code: operations.CodeOf(err), Reason: operations.ReasonOf(err), Subject: operations.SubjectOf(err), Hive: alias, Message: err.Error(), Err: err}
 }
 
 func (q *Queen) workerList(ctx context.Context, op operations.WorkerProcessList) (*operations.WorkerListReport, error) {

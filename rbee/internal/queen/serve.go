@@ -212,7 +212,7 @@ func (q *Queen) handler(o ServeOptions, addr net.Addr, work http.Handler, backgr
 				refuseAsOpenAI(w, status, code, message)
 				return
 			}
-			answer(w, status, map[string]*operations.Error{"error": {Code: operations.CodeFailed, Reason: code, Message: message}})
+			answer(w, status, map[string]*operations.Error{"error": {Code: operations.CodeFailed, Reason: operations.Reason(code), Message: message}})
 		},
 	})
 	return guard(mux)

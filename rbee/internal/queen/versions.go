@@ -28,15 +28,15 @@ func (q *Queen) rollback(ctx context.Context, op operations.PackageRollback, eve
 	if state.Err != nil {
 		return nil, state.Err
 	}
-	fail := func(code operations.Code, format string, args ...any) (*operations.RollbackReport, error) {
-		return nil, &operations.Error{Code: code, Hive: op.Hive, Message: fmt.Sprintf(format, args...)}
+	fail := func(code operations.Code, reason operations.Reason, format string, args ...any) (*operations.RollbackReport, error) {
+		return nil, &operations.Error{Code: code, Reason: reason, Subject: operations.SubjectWorker.Named(op.Worker), Hive: op.Hive, Message: fmt.Sprintf(format, args...)}
 	}
 	i := slices.IndexFunc(state.State.Workers, func(w wire.Worker) bool { return w.Type == op.Worker })
 	switch {
 	case i < 0:
-		return fail(operations.CodeNotFound, "worker '%s' is not installed there", op.Worker)
+		return fail(operations.CodeNotFound, operations.ReasonWorkerNotInstalled, "worker '%s' is not installed there", op.Worker)
 	case state.State.Workers[i].Previous == "":
-		return fail(operations.CodeFailed, "no earlier version of %s is there, only %s", op.Worker, state.State.Workers[i].Version)
+		return fail(operations.CodeFailed, operations.ReasonNoPreviousVersion, "no earlier version of %s is there, only %s", op.Worker, state.State.Workers[i].Version)
 	}
 	have := state.State.Workers[i]
 	changes := plan.New(fleet.States())
@@ -80,7 +80,7 @@ func (q *Queen) bundle(ctx context.Context, op operations.PackageBundle, events 
 		return nil, err
 	}
 	if _, err := os.Lstat(path); err == nil && !op.Force {
-		return nil, &operations.Error{Code: operations.CodeFailed, Message: path + " exists already"}
+		return nil, &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonExists, Subject: operations.SubjectFile.Named(path), Message: path + " exists already"}
 	}
 	o := pkgmgr.BundleOptions{}
 	for _, p := range op.Platforms {

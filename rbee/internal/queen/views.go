@@ -99,7 +99,7 @@ func (l *link) look() (*door, *operations.HiveSnapshot, error) {
 			return d, s, nil
 		}
 	}
-	return nil, nil, &operations.Error{Code: operations.CodeUnreachable, Hive: l.hive.Alias, Message: "the hive went away just now"}
+	return nil, nil, &operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonLost, Subject: operations.SubjectHive.Named(l.hive.Alias), Hive: l.hive.Alias, Message: "the hive went away just now"}
 }
 
 // snapshot asks the hive once.
@@ -124,7 +124,7 @@ func (d *door) await(ctx context.Context, wanted func(*operations.HiveSnapshot) 
 		case cause != nil:
 			err = cause
 		}
-		return nil, d.explain(&operations.Error{Code: operations.CodeUnreachable, Reason: reasonDaemon, Message: "asking the hive: " + err.Error(), Err: err})
+		return nil, d.explain(&operations.Error{Code: operations.CodeUnreachable, Reason: silentReason(err), Message: "asking the hive: " + err.Error(), Err: err})
 	}
 	resp, err := d.watch(ctx)
 	if err != nil {
@@ -146,7 +146,17 @@ func (d *door) await(ctx context.Context, wanted func(*operations.HiveSnapshot) 
 }
 
 // errOldHive is a daemon of an rbee that does not tell of itself.
-var errOldHive = errors.New("the daemon runs another rbee; `rbee sync` brings it this one")
+var errOldHive = &operations.Error{
+	Code: operations.CodeUnreachable, Reason: operations.ReasonOtherVersion, Message: "the daemon runs another rbee; `rbee sync` brings it this one",
+}
+
+// silentReason returns the reason of a daemon that sends nothing of itself.
+func silentReason(err error) operations.Reason {
+	if errors.Is(err, errOldHive) {
+		return operations.ReasonOtherVersion
+	}
+	return operations.ReasonDaemon
+}
 
 // watch begins to listen to the hive.
 func (d *door) watch(ctx context.Context) (*http.Response, error) {
@@ -177,7 +187,7 @@ func readSnapshot(line []byte, alias string) (*operations.HiveSnapshot, error) {
 	}
 	s := new(operations.HiveSnapshot)
 	if err := json.Unmarshal(data, s); err != nil {
-		return nil, &operations.Error{Code: operations.CodeFailed, Hive: alias, Message: "what the hive says cannot be read: " + err.Error(), Err: err}
+		return nil, &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonOtherProgram, Subject: operations.SubjectHive.Named(alias), Hive: alias, Message: "what the hive says cannot be read: " + err.Error(), Err: err}
 	}
 	s.Machine.Alias = alias
 	for i := range s.Workers {

@@ -76,7 +76,7 @@ func (o offer) run(ctx context.Context, op operations.Infer, events operations.H
 // fill puts what op says into its workflow's places for it.
 func (o offer) fill(op operations.Infer, r *operations.InferReport) (comfyui.Workflow, error) {
 	invalid := func(format string, args ...any) error {
-		return &operations.Error{Code: operations.CodeBadOperation, Message: fmt.Sprintf(format, args...)}
+		return &operations.Error{Code: operations.CodeBadOperation, Reason: operations.ReasonInvalidOperation, Message: fmt.Sprintf(format, args...)}
 	}
 	graph, err := comfyui.ParseWorkflow(op.Workflow)
 	if err != nil {

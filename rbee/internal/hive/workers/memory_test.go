@@ -358,7 +358,7 @@ func TestRefusedRestartWaitsForNoMemory(t *testing.T) {
 			return engine(ctx, typ)
 		}
 		gpu.set(4e9)
-		return Engine{}, failure("it was removed")
+		return Engine{}, failure(operations.ReasonWorkerNotInstalled, typ, "it was removed")
 	}
 	m := manager(t, o)
 	p := spawn(t, m, "serve")

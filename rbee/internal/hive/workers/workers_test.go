@@ -483,7 +483,7 @@ func TestModelPath(t *testing.T) {
 	}
 	o.Model = func(_ context.Context, model string, _ int) (Model, error) {
 		if model != "org/repo" {
-			return Model{}, notFound("model %s is not on this hive", model)
+			return Model{}, notFound(operations.ReasonModelNotFound, model, "model %s is not on this hive", model)
 		}
 		return Model{ID: "org/repo:main", Path: "/models/a b"}, nil
 	}
