@@ -147,7 +147,7 @@ func jobPath(id string) string { return "/v1/jobs/" + url.PathEscape(id) }
 // for a little longer, so that the job does not run without anybody knowing its id.
 func (c *Client) start(ctx context.Context, op Operation, grace time.Duration) (Job, error) {
 	if op == nil {
-		return Job{}, badOperation("there is no operation")
+		return Job{}, invalidOperation("there is no operation")
 	}
 	if err := op.Validate(); err != nil {
 		return Job{}, err
@@ -157,7 +157,7 @@ func (c *Client) start(ctx context.Context, op Operation, grace time.Duration) (
 	}
 	body, err := op.MarshalJSON()
 	if err != nil {
-		return Job{}, badOperation("%s: %v", op.Kind(), err)
+		return Job{}, invalidOperation("%s: %v", op.Kind(), err)
 	}
 	req := &request{method: http.MethodPost, path: "/v1/jobs", body: body, header: http.Header{}}
 	req.header.Set("Content-Type", "application/json")
@@ -233,4 +233,8 @@ func canceledError(ctx context.Context, err error) error {
 	}
 	e.Err = cause
 	return e
+}
+
+func invalidOperation(format string, args ...any) *Error {
+	return &Error{Code: CodeBadOperation, Reason: ReasonInvalidOperation, Message: fmt.Sprintf(format, args...)}
 }

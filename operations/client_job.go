@@ -3,6 +3,7 @@ package operations
 import (
 	"encoding/json"
 	"net/url"
+	"slices"
 	"time"
 )
 
@@ -115,20 +116,10 @@ func (j *Job) UnmarshalJSON(data []byte) error {
 		return err
 	}
 	j.Report = nil
-	if len(in.Report) == 0 || string(in.Report) == "null" || !knownKind(j.Operation) {
+	if len(in.Report) == 0 || string(in.Report) == "null" || !slices.Contains(Kinds(), j.Operation) {
 		return nil
 	}
 	var err error
 	j.Report, err = ParseReport(j.Operation, in.Report)
 	return err
-}
-
-// knownKind tells whether this rbee has the operation.
-func knownKind(kind Kind) bool {
-	for _, e := range all {
-		if e.kind == kind {
-			return true
-		}
-	}
-	return false
 }

@@ -16,11 +16,11 @@ var pathFields = []string{"config_path", "bundle_path", "output_path"}
 func WithPaths(op Operation, change func(path string) (string, error)) (Operation, error) {
 	data, err := op.MarshalJSON()
 	if err != nil {
-		return nil, badOperation("%s: %v", op.Kind(), err)
+		return nil, invalidOperation("%s: %v", op.Kind(), err)
 	}
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(data, &fields); err != nil {
-		return nil, badOperation("%s: %v", op.Kind(), err)
+		return nil, invalidOperation("%s: %v", op.Kind(), err)
 	}
 	changed := false
 	for _, name := range pathFields {
@@ -34,7 +34,7 @@ func WithPaths(op Operation, change func(path string) (string, error)) (Operatio
 			return nil, &Error{Code: CodeBadOperation, Reason: ReasonInvalidOperation, Subject: SubjectFile.Named(given), Message: fmt.Sprintf("%s: field %q: %v", op.Kind(), name, err), Err: err}
 		}
 		if fields[name], err = json.Marshal(path); err != nil {
-			return nil, badOperation("%s: field %q: %v", op.Kind(), name, err)
+			return nil, invalidOperation("%s: field %q: %v", op.Kind(), name, err)
 		}
 		changed = true
 	}
@@ -42,7 +42,7 @@ func WithPaths(op Operation, change func(path string) (string, error)) (Operatio
 		return op, nil
 	}
 	if data, err = json.Marshal(fields); err != nil {
-		return nil, badOperation("%s: %v", op.Kind(), err)
+		return nil, invalidOperation("%s: %v", op.Kind(), err)
 	}
 	return Parse(data)
 }

@@ -41,10 +41,10 @@ func installWithWorker(t *testing.T) (h *Hive, c *operations.Client) {
 		t.Fatalf("%q, %+v", res.Errors, res.State.Daemon)
 	}
 	h.Exe = h.path(wire.Binary)
-	return h, client(t, h, port)
+	return h, newClient(t, h, port)
 }
 
-func client(t *testing.T, h *Hive, port int) *operations.Client {
+func newClient(t *testing.T, h *Hive, port int) *operations.Client {
 	t.Helper()
 	token, err := h.token()
 	if err != nil {
@@ -137,7 +137,7 @@ func TestRuntimeThroughTheDaemon(t *testing.T) {
 	if _, err := h.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	c = client(t, h, rec.Port)
+	c = newClient(t, h, rec.Port)
 	list := run[*operations.WorkerListReport](t, c, operations.WorkerProcessList{Target: here}).Workers
 	if len(list) != 1 || list[0].PID != w.PID || !list[0].Adopted || list[0].State != operations.WorkerReady {
 		t.Fatalf("taken over: %+v", list)
@@ -353,7 +353,7 @@ func TestStoppingDaemonLeavesALoad(t *testing.T) {
 	if _, err := h.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	list := run[*operations.WorkerListReport](t, client(t, h, h.daemon(t.Context()).Port), operations.WorkerProcessList{Target: here}).Workers
+	list := run[*operations.WorkerListReport](t, newClient(t, h, h.daemon(t.Context()).Port), operations.WorkerProcessList{Target: here}).Workers
 	if len(list) != 1 || list[0].PID != w.PID || !list[0].Adopted || list[0].State != operations.WorkerLoading {
 		t.Errorf("taken over: %+v", list)
 	}
