@@ -14,6 +14,7 @@ import (
 	"github.com/kardianos/service"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/client"
 	"github.com/rbee-keeper/rbee/rbee/internal/linger"
 	"github.com/rbee-keeper/rbee/rbee/internal/queen"
 	"github.com/rbee-keeper/rbee/rbee/internal/ui"
@@ -115,7 +116,7 @@ func letLinger(ctx context.Context, paths queen.Paths) []caution {
 func awaitHealth(ctx context.Context, url string) error {
 	ctx, cancel := context.WithTimeout(ctx, answersWithin)
 	defer cancel()
-	client := operations.Client{URL: url, Retry: -1}
+	client := client.Client{URL: url, Retry: -1}
 	for {
 		err := client.Health(ctx)
 		if err == nil {

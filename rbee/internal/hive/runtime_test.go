@@ -18,6 +18,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/client"
 	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
@@ -25,7 +26,7 @@ import (
 
 // installWithWorker puts rbee and a worker of shell into a home and starts the
 // daemon.
-func installWithWorker(t *testing.T) (h *Hive, c *operations.Client) {
+func installWithWorker(t *testing.T) (h *Hive, c *client.Client) {
 	t.Helper()
 	h = newHive(t)
 	port := unusedPort(t)
@@ -44,13 +45,13 @@ func installWithWorker(t *testing.T) (h *Hive, c *operations.Client) {
 	return h, newClient(t, h, port)
 }
 
-func newClient(t *testing.T, h *Hive, port int) *operations.Client {
+func newClient(t *testing.T, h *Hive, port int) *client.Client {
 	t.Helper()
 	token, err := h.token()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &operations.Client{URL: "http://" + loopback(port), Token: operations.Secret(token)}
+	return &client.Client{URL: "http://" + loopback(port), Token: operations.Secret(token)}
 }
 
 // workerProgram is this test binary, which as "engine" is a worker (TestMain).
@@ -74,7 +75,7 @@ func workerStep(t *testing.T) wire.Step {
 
 var here = operations.Target{HiveID: "a"}
 
-func run[R operations.Report](t *testing.T, c *operations.Client, op operations.Operation) R {
+func run[R operations.Report](t *testing.T, c *client.Client, op operations.Operation) R {
 	t.Helper()
 	r, err := c.Run(t.Context(), op, nil)
 	if err != nil {

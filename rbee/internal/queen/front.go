@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/client"
 	"github.com/rbee-keeper/rbee/rbee/internal/gateway"
 )
 
@@ -151,7 +152,7 @@ func (f *gatewayFleet) loadKnown(ctx context.Context, wish gateway.Wish) error {
 			return unknown(wish.Model, f.whyNot(wish.Model))
 		}
 	}
-	ctx = operations.WithRequestID(ctx, wish.RequestID)
+	ctx = client.WithRequestID(ctx, wish.RequestID)
 	return f.load(ctx, wanted{model: f.idOf(wish.Model, "")}, nil)
 }
 

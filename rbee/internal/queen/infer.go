@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/client"
 	"github.com/rbee-keeper/rbee/pkgmgr/catalog"
 	"github.com/rbee-keeper/rbee/rbee/internal/gateway"
 )
@@ -105,7 +106,7 @@ func (q *Queen) askOne(ctx context.Context, o offer, op operations.Infer, tried 
 		return r, final, err
 	}
 	s := gateway.Sample{
-		Path: inferPath, Model: served(o.worker), Hive: o.door.hive.Alias, Worker: o.worker.ID, Start: start, Duration: time.Since(start), RequestID: operations.RequestID(ctx),
+		Path: inferPath, Model: served(o.worker), Hive: o.door.hive.Alias, Worker: o.worker.ID, Start: start, Duration: time.Since(start), RequestID: client.RequestID(ctx),
 		Status: http.StatusOK, Stream: op.Stream, Retries: tried, Err: err,
 	}
 	switch {
@@ -449,8 +450,8 @@ func (o offer) post(ctx context.Context, path string, op operations.Infer) (*htt
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Authorization", "Bearer "+string(o.door.client.Token))
-	if id := operations.RequestID(ctx); id != "" {
-		req.Header.Set(operations.RequestIDHeader, id)
+	if id := client.RequestID(ctx); id != "" {
+		req.Header.Set(client.RequestIDHeader, id)
 	}
 	resp, err := o.door.client.HTTP.Do(req)
 	if err != nil {

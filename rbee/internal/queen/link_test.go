@@ -13,6 +13,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/client"
 	"github.com/rbee-keeper/rbee/pkgmgr"
 	"github.com/rbee-keeper/rbee/pkgmgr/catalog"
 	"github.com/rbee-keeper/rbee/pkgmgr/config"
@@ -115,7 +116,7 @@ func TestConfine(t *testing.T) {
 		"hives.conf":             "no absolute path", // the sender's directory is not known here
 		"../outside/x":           "no absolute path",
 	} {
-		op, err := operations.WithPaths(operations.PackageMigrate{OutputPath: path}, q.inConfigDir)
+		op, err := client.WithPaths(operations.PackageMigrate{OutputPath: path}, q.inConfigDir)
 		if refused := want != "" && !filepath.IsAbs(want); refused {
 			if operations.CodeOf(err) != operations.CodeBadOperation || !strings.Contains(err.Error(), want) {
 				t.Errorf("%q: %v, %v", path, op, err)
@@ -219,7 +220,7 @@ func TestPick(t *testing.T) {
 			workers[i].Devices = []operations.WorkerDevice{{UUID: "g"}}
 		}
 		l.host, l.seen = &heldHost{Host: &closing{}}, time.Now()
-		l.door = &door{client: &operations.Client{URL: "http://" + alias, HTTP: &http.Client{Transport: http.DefaultTransport}}}
+		l.door = &door{client: &client.Client{URL: "http://" + alias, HTTP: &http.Client{Transport: http.DefaultTransport}}}
 		l.snapshot = &operations.HiveSnapshot{Workers: workers, Machine: operations.HiveCapabilitiesReport{Devices: []gpu.Device{{UUID: "g", MemoryFree: &free}}}}
 		q.registry.links[alias] = l
 	}

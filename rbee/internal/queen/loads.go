@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/client"
 	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/rbee/internal/gateway"
 )
@@ -89,7 +90,7 @@ func (f *gatewayFleet) join(ctx context.Context, w wanted, events *operations.Ha
 				delete(f.loads, key)
 			}
 		}
-		ctx, cancel := context.WithCancel(operations.WithRequestID(f.background, operations.RequestID(ctx)))
+		ctx, cancel := context.WithCancel(client.WithRequestID(f.background, client.RequestID(ctx)))
 		l = &loading{done: make(chan struct{}), cancel: cancel, fetch: w.fetch}
 		f.loads[w] = l
 		go f.start(ctx, l, w)

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/client"
 	"github.com/rbee-keeper/rbee/pkgmgr"
 	"github.com/rbee-keeper/rbee/rbee/internal/gateway"
 	"github.com/rbee-keeper/rbee/rbee/internal/jobs"
@@ -216,7 +217,7 @@ func playedFleet(t *testing.T, hives ...*playedHive) *Queen {
 		all.Go(func() {
 			ctx, cancel := context.WithCancelCause(ctx)
 			defer cancel(nil)
-			_ = l.watch(ctx, cancel, &door{hive: l.hive, host: l.host, patience: 300 * time.Millisecond, client: &operations.Client{URL: h.http.URL, HTTP: h.http.Client()}})
+			_ = l.watch(ctx, cancel, &door{hive: l.hive, host: l.host, patience: 300 * time.Millisecond, client: &client.Client{URL: h.http.URL, HTTP: h.http.Client()}})
 		})
 	}
 	q.until(t, func() bool {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/client"
 	"github.com/rbee-keeper/rbee/pkgmgr"
 	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
@@ -50,7 +51,7 @@ printf '\036home %s\n\036token %s\n\036record %s\036end\n' "$R" "$(cat "$R/run/t
 type door struct {
 	hive   config.Hive
 	port   int
-	client *operations.Client
+	client *client.Client
 	host   pkgmgr.Host
 	shared bool // its HTTP connections are others' too
 
@@ -106,7 +107,7 @@ func (q *Queen) through(ctx context.Context, h config.Hive, host pkgmgr.Host) (*
 	}
 	return &door{
 		hive: h, host: host, port: port,
-		client: &operations.Client{URL: "http://" + address, Token: token, HTTP: &http.Client{Transport: transport}},
+		client: &client.Client{URL: "http://" + address, Token: token, HTTP: &http.Client{Transport: transport}},
 	}, nil
 }
 

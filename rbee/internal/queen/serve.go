@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/client"
 	"github.com/rbee-keeper/rbee/rbee/internal/access"
 	"github.com/rbee-keeper/rbee/rbee/internal/dashboard"
 	"github.com/rbee-keeper/rbee/rbee/internal/gateway"
@@ -325,7 +326,7 @@ type remote struct{ queen *Queen }
 
 // Run implements [operations.Runner].
 func (r *remote) Run(ctx context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
-	op, err := operations.WithPaths(op, r.queen.inConfigDir)
+	op, err := client.WithPaths(op, r.queen.inConfigDir)
 	if err != nil {
 		return nil, err
 	}

@@ -22,13 +22,14 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/client"
 	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/rbee/internal/gateway"
 )
 
 // serve starts a queen as a server for the benchmark's hives, and waits until it has
 // heard all of them. Its process is the benchmark's own.
-func (x *bench) serve(b *testing.B) *operations.Client {
+func (x *bench) serve(b *testing.B) *client.Client {
 	b.Helper()
 	x.config.Path = filepath.Join(x.queen.opts.Paths.ConfigDir, "hives.conf") // where a queen takes it from
 	if err := os.WriteFile(x.config.Path, config.Format(x.config, ""), 0o600); err != nil {
@@ -58,7 +59,7 @@ func (x *bench) serve(b *testing.B) *operations.Client {
 	if err := q.registry.settled(hearing); err != nil {
 		b.Fatal(err)
 	}
-	return &operations.Client{URL: "http://" + addr.String(), HTTP: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 2000}}}
+	return &client.Client{URL: "http://" + addr.String(), HTTP: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 2000}}}
 }
 
 // BenchmarkStatusThroughQueen compares `rbee status` over new connections with the same
@@ -88,7 +89,7 @@ func BenchmarkStatusThroughQueen(b *testing.B) {
 }
 
 // parrot starts an echo worker on the first hive; its config must name the type.
-func (x *bench) parrot(b *testing.B, client *operations.Client) operations.WorkerProcess {
+func (x *bench) parrot(b *testing.B, client *client.Client) operations.WorkerProcess {
 	b.Helper()
 	target := operations.Target{HiveID: x.config.Hives[0].Alias}
 	r, err := client.Run(context.Background(), operations.WorkerSpawn{Target: target, Worker: "echo", Model: "parrot"}, nil)
@@ -210,7 +211,7 @@ func BenchmarkPick(b *testing.B) {
 			s.Workers = append(s.Workers, operations.WorkerProcess{ID: fmt.Sprintf("llama-cpp-%d", j), Hive: alias, Model: model.Repo, ModelID: model.ID, State: operations.WorkerReady})
 		}
 		l.host, l.seen, l.snapshot = &heldHost{Host: &closing{}}, time.Now().Add(time.Hour), s
-		l.door = &door{client: &operations.Client{URL: "http://" + alias, HTTP: http.DefaultClient}}
+		l.door = &door{client: &client.Client{URL: "http://" + alias, HTTP: http.DefaultClient}}
 		q.registry.links[alias] = l
 	}
 	for _, name := range []string{"org/model-25:Q4_K_M", "org/model-25"} {

@@ -1,4 +1,4 @@
-package operations
+package client
 
 import (
 	"context"
@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/operations/sse"
 )
 
@@ -21,11 +22,11 @@ var errSilent = errors.New("nothing came for 45 seconds")
 type watch struct {
 	client *Client
 	id     string
-	kind   Kind    // empty: what the result says
-	events Handler // nil: discarded
-	last   int64   // id of the last event that was given
-	report []byte  // as far as it came in pieces before the result
-	begun  bool    // the job is known to have been there
+	kind   operations.Kind    // empty: what the result says
+	events operations.Handler // nil: discarded
+	last   int64              // id of the last event that was given
+	report []byte             // as far as it came in pieces before the result
+	begun  bool               // the job is known to have been there
 }
 
 // brokenError is the end of a stream that may go on when it is asked for again.
@@ -34,7 +35,7 @@ type brokenError struct{ error }
 func (e brokenError) Unwrap() error { return e.error }
 
 // follow reads the job's stream to its result, and again where it breaks.
-func (w *watch) follow(ctx context.Context) (Report, error) {
+func (w *watch) follow(ctx context.Context) (operations.Report, error) {
 	wait := w.client.patience()
 	for {
 		if ctx.Err() != nil {
@@ -56,7 +57,7 @@ func (w *watch) follow(ctx context.Context) (Report, error) {
 				return nil, canceledError(ctx, nil)
 			}
 			e := wrapError(broken.error, "%v; job %s may go on there", broken.error, w.id)
-			e.Reason = ReasonLost
+			e.Reason = operations.ReasonLost
 			return nil, e
 		}
 	}
@@ -83,8 +84,8 @@ func (w *watch) stream(ctx context.Context, wait *patience) ([]byte, error) {
 	}
 	resp, err := w.client.send(ctx, r)
 	if err != nil {
-		var known *Error
-		if errors.As(err, &known) && known.Code != CodeUnreachable {
+		var known *operations.Error
+		if errors.As(err, &known) && known.Code != operations.CodeUnreachable {
 			return nil, known // nothing was asked
 		}
 		return nil, broken(r, err)
@@ -96,7 +97,7 @@ func (w *watch) stream(ctx context.Context, wait *patience) ([]byte, error) {
 	w.begun, w.report = true, nil
 	body := &watched{r: resp.Body, timer: silent}
 	result, err := w.read(sse.NewReader(body, 0), body, wait)
-	var known *Error
+	var known *operations.Error
 	if err != nil && !errors.As(err, &known) {
 		return nil, broken(r, err)
 	}
@@ -113,8 +114,8 @@ func (w *watch) check(resp *http.Response) error {
 		return w.client.noRbee(resp)
 	}
 	err := w.client.refusal(resp)
-	if CodeOf(err) == CodeNotFound && w.begun {
-		return &Error{Code: CodeFailed, Reason: ReasonNotFound, Subject: SubjectJob.Named(w.id), Message: fmt.Sprintf("job %s is not known any more: rbee there was restarted, or has forgotten it", w.id), Err: err}
+	if operations.CodeOf(err) == operations.CodeNotFound && w.begun {
+		return &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonNotFound, Subject: operations.SubjectJob.Named(w.id), Message: fmt.Sprintf("job %s is not known any more: rbee there was restarted, or has forgotten it", w.id), Err: err}
 	}
 	switch resp.StatusCode {
 	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
@@ -163,7 +164,7 @@ func (w *watch) give(f sse.Event) error {
 	if w.events == nil {
 		return nil
 	}
-	var e Event
+	var e operations.Event
 	if err := json.Unmarshal(f.Data, &e); err != nil {
 		return w.unreadable(fmt.Errorf("event %d: %w", f.ID, err))
 	}
@@ -172,18 +173,18 @@ func (w *watch) give(f sse.Event) error {
 }
 
 func (w *watch) unreadable(err error) error {
-	return &Error{
-		Code: CodeFailed, Reason: ReasonOtherProgram, Subject: SubjectJob.Named(w.id), Message: fmt.Sprintf("the events of job %s from %s cannot be read: %v", w.id, w.client.where(), err), Err: err,
+	return &operations.Error{
+		Code: operations.CodeFailed, Reason: operations.ReasonOtherProgram, Subject: operations.SubjectJob.Named(w.id), Message: fmt.Sprintf("the events of job %s from %s cannot be read: %v", w.id, w.client.where(), err), Err: err,
 	}
 }
 
 // conclude reads a result.
-func (w *watch) conclude(data []byte) (Report, error) {
+func (w *watch) conclude(data []byte) (operations.Report, error) {
 	var result struct {
-		Operation Kind            `json:"operation"`
-		Report    json.RawMessage `json:"report"`
-		Bytes     int             `json:"report_bytes"`
-		Error     *Error          `json:"error"`
+		Operation operations.Kind   `json:"operation"`
+		Report    json.RawMessage   `json:"report"`
+		Bytes     int               `json:"report_bytes"`
+		Error     *operations.Error `json:"error"`
 	}
 	if err := json.Unmarshal(data, &result); err != nil {
 		return nil, w.unreadable(err)
@@ -198,10 +199,10 @@ func (w *watch) conclude(data []byte) (Report, error) {
 	if kind == "" {
 		kind = result.Operation
 	}
-	var report Report
+	var report operations.Report
 	if len(result.Report) > 0 && string(result.Report) != "null" {
 		var err error
-		if report, err = ParseReport(kind, result.Report); err != nil {
+		if report, err = operations.ParseReport(kind, result.Report); err != nil {
 			return nil, w.unreadable(err)
 		}
 	}
