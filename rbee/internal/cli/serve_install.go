@@ -15,6 +15,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/operations/client"
+	"github.com/rbee-keeper/rbee/rbee/internal/controller"
 	"github.com/rbee-keeper/rbee/rbee/internal/linger"
 	"github.com/rbee-keeper/rbee/rbee/internal/queen"
 	"github.com/rbee-keeper/rbee/rbee/internal/ui"
@@ -59,8 +60,8 @@ func (p servicePlan) service() (service.Service, error) {
 }
 
 // install makes the queen a service and starts it, anew if there is one.
-func (c *serveCmd) install(ctx context.Context, a *app, paths queen.Paths) error {
-	var s queen.ServeOptions
+func (c *serveCmd) install(ctx context.Context, a *app, paths controller.Paths) error {
+	var s queen.Options
 	if _, err := c.secure(a, paths, &s); err != nil {
 		return err // it would not start either
 	}
@@ -99,10 +100,10 @@ func (c *serveCmd) install(ctx context.Context, a *app, paths queen.Paths) error
 }
 
 // lingerMark is there while rbee has turned lingering on for the queen's service.
-func lingerMark(paths queen.Paths) string { return filepath.Join(paths.StateDir, "queen-lingers") }
+func lingerMark(paths controller.Paths) string { return filepath.Join(paths.StateDir, "queen-lingers") }
 
 // letLinger lets the service outlive this login, or tells that it will not.
-func letLinger(ctx context.Context, paths queen.Paths) []caution {
+func letLinger(ctx context.Context, paths controller.Paths) []caution {
 	on, err := linger.Enable(ctx, runCommand)
 	if err != nil {
 		return []caution{{"the service ends when you log out: " + err.Error(), "an administrator can change that, with `loginctl enable-linger` and your name"}}
@@ -116,9 +117,9 @@ func letLinger(ctx context.Context, paths queen.Paths) []caution {
 func awaitHealth(ctx context.Context, url string) error {
 	ctx, cancel := context.WithTimeout(ctx, answersWithin)
 	defer cancel()
-	client := client.Client{URL: url, Retry: -1}
+	running := client.Client{URL: url, Retry: -1}
 	for {
-		err := client.Health(ctx)
+		err := running.Health(ctx)
 		if err == nil {
 			return nil
 		}
@@ -131,7 +132,7 @@ func awaitHealth(ctx context.Context, url string) error {
 }
 
 // uninstall ends the service. Workers go on.
-func (c *serveCmd) uninstall(ctx context.Context, a *app, paths queen.Paths) error {
+func (c *serveCmd) uninstall(ctx context.Context, a *app, paths controller.Paths) error {
 	systemd, err := onSystemd()
 	if err != nil {
 		return err
