@@ -21,8 +21,10 @@ type thing struct {
 	Unknown Unknown `json:"-"`
 }
 
-func (t *thing) UnmarshalJSON(data []byte) error { return DecodeKeeping(data, &t.plainThing, &t.Unknown) }
-func (t thing) MarshalJSON() ([]byte, error)     { return EncodeKeeping(t.plainThing, t.Unknown) }
+func (t *thing) UnmarshalJSON(data []byte) error {
+	return DecodeKeeping(data, &t.plainThing, &t.Unknown)
+}
+func (t thing) MarshalJSON() ([]byte, error) { return EncodeKeeping(t.plainThing, t.Unknown) }
 
 func TestUnknownFieldsAreKept(t *testing.T) {
 	t.Parallel()
