@@ -233,11 +233,18 @@ type Subject struct {
 	Name string      `json:"name,omitempty"`
 }
 
-// SubjectOf returns the subject of the first [*Error] in err's chain that has one.
+// SubjectOf returns the subject of the first [*Error] in err's chain, else the
+// ErrorSubject of the first error that has such a method; the zero value for any other
+// error.
 func SubjectOf(err error) Subject {
 	var own *Error
-	if errors.As(err, &own) {
+	var named interface{ ErrorSubject() Subject }
+	switch {
+	case errors.As(err, &own):
 		return own.Subject
+	case errors.As(err, &named):
+		return named.ErrorSubject()
+	default:
+		return Subject{}
 	}
-	return Subject{}
 }

@@ -12,6 +12,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/rbee-keeper/rbee/operations"
 )
 
 const (
@@ -133,6 +135,9 @@ type APIError struct{ Text string }
 
 // Error implements error.
 func (e *APIError) Error() string { return e.Text }
+
+// ErrorCode returns the reason as text, for [operations.ReasonOf].
+func (e *APIError) ErrorCode() string { return string(operations.ReasonLookup) }
 
 // StatusError words an answer that is none.
 func (f *Client) StatusError(resp *http.Response) error {

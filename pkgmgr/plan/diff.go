@@ -105,11 +105,19 @@ func (d *hiveDiff) step(s operations.Step) {
 	d.steps = append(d.steps, s)
 }
 
-func (d *hiveDiff) block(worker, reason string) {
+func (d *hiveDiff) block(worker string, reason operations.Reason, message string) {
 	d.blocked = append(d.blocked, operations.Blocked{
-		Hive: d.hive.Alias, Worker: worker, Reason: reason,
-		Error: &operations.Error{Code: operations.CodeFailed, Hive: d.hive.Alias, Message: reason},
+		Hive: d.hive.Alias, Worker: worker, Reason: message,
+		Error: &operations.Error{Code: operations.CodeFailed, Reason: reason, Subject: d.subject(worker), Hive: d.hive.Alias, Message: message},
 	})
+}
+
+// subject returns the worker, or the hive where worker is empty.
+func (d *hiveDiff) subject(worker string) operations.Subject {
+	if worker == "" {
+		return operations.SubjectHive.Named(d.hive.Alias)
+	}
+	return operations.SubjectWorker.Named(worker)
 }
 
 // blockFor blocks a worker because of an error, with the output of a program that
@@ -117,7 +125,9 @@ func (d *hiveDiff) block(worker, reason string) {
 func (d *hiveDiff) blockFor(worker string, err error) {
 	b := operations.Blocked{
 		Hive: d.hive.Alias, Worker: worker, Reason: err.Error(),
-		Error: &operations.Error{Code: operations.CodeFailed, Hive: d.hive.Alias, Message: err.Error(), Err: err},
+		Error: &operations.Error{
+			Code: operations.CodeFailed, Reason: operations.ReasonOf(err), Subject: d.subject(worker), Hive: d.hive.Alias, Message: err.Error(), Err: err,
+		},
 	}
 	var run *uv.Error
 	if errors.As(err, &run) {
@@ -183,11 +193,12 @@ func (d *hiveDiff) compareHive() (ready, restart bool) {
 	update := operations.Step{
 		Action: operations.ActionUpdateHive, From: InstalledVersion(d.state), Version: version, Bytes: binary.Size,
 	}
+	noReason, no := noRbee(d.state, binary, known)
 	switch reason := outdated(d.state, binary, version); {
 	case d.state.Rbee == nil:
 		d.found(operations.IssueMissingHive, "", "Hive not installed")
-		if no := noRbee(d.state, binary, known); no != "" {
-			d.block("", no)
+		if no != "" {
+			d.block("", noReason, no)
 			return false, false
 		}
 		d.step(operations.Step{
@@ -196,14 +207,14 @@ func (d *hiveDiff) compareHive() (ready, restart bool) {
 		return true, true
 	case reason != "":
 		d.found(operations.IssueOutdatedHive, "", "%s", reason)
-		if no := noRbee(d.state, binary, known); no != "" {
-			d.block("", no)
+		if no != "" {
+			d.block("", noReason, no)
 			return d.state.Schema == wire.Schema && d.state.Broken == "", false
 		}
 		update.Reason, update.Digest = reason, d.plan.build(d.state.Platform, binary)
 		d.step(update)
 		return true, true
-	case d.opts.Force && noRbee(d.state, binary, known) == "":
+	case d.opts.Force && no == "":
 		update.Reason, update.Digest = "forced", d.plan.build(d.state.Platform, binary)
 		d.step(update)
 		return true, true
@@ -219,16 +230,16 @@ func (d *hiveDiff) compareHive() (ready, restart bool) {
 
 // noRbee says why no rbee can be brought to a machine, or none that would run;
 // empty if one can.
-func noRbee(s *wire.State, b DesiredBinary, known bool) string {
+func noRbee(s *wire.State, b DesiredBinary, known bool) (operations.Reason, string) {
 	switch {
 	case s.Noexec != "":
-		return catalog.NoexecMessage(s)
+		return operations.ReasonUnfitMachine, catalog.NoexecMessage(s)
 	case b.Err != nil:
-		return b.Err.Error()
+		return operations.ReasonOf(b.Err), b.Err.Error()
 	case !known:
-		return fmt.Sprintf("there is no rbee for %s to bring to it", s.Platform.Key())
+		return operations.ReasonNoBinary, fmt.Sprintf("there is no rbee for %s to bring to it", s.Platform.Key())
 	}
-	return ""
+	return "", ""
 }
 
 // outdated says why the installed rbee must be replaced; empty if it need not.
@@ -376,7 +387,7 @@ func (d *hiveDiff) installWorker(w config.Worker, want DesiredWorker, step opera
 		return // the block on the hive itself says it all
 	}
 	if lacks := catalog.Unmet(want.Needs, d.state); len(lacks) > 0 {
-		d.block(w.Type, fmt.Sprintf("worker '%s' would not run there: %s", w.Type, strings.Join(lacks, "; ")))
+		d.block(w.Type, operations.ReasonUnfitMachine, fmt.Sprintf("worker '%s' would not run there: %s", w.Type, strings.Join(lacks, "; ")))
 		return
 	}
 	step.Worker, step.Version = w.Type, want.Version
@@ -401,7 +412,7 @@ func (d *hiveDiff) checkDisk() {
 		if s.Action != operations.ActionInstallWorker && s.Action != operations.ActionUpdateWorker {
 			return false
 		}
-		d.block(s.Worker, fmt.Sprintf(
+		d.block(s.Worker, operations.ReasonDiskFull, fmt.Sprintf(
 			"%s has %s free, and what is to be installed there needs %s", d.state.Home, bytesize.Format(d.state.DiskFree), bytesize.Format(need)))
 		return true
 	})

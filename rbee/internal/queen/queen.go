@@ -165,11 +165,11 @@ func asError(err error) error {
 		return err
 	}
 	code := operations.CodeFailed
-	reason, subject := pkgmgr.ReasonOf(err)
+	reason := operations.ReasonOf(err)
 	if errors.Is(err, context.Canceled) {
 		code, reason = operations.CodeCanceled, operations.ReasonCanceled
 	}
-	return &operations.Error{Code: code, Reason: reason, Subject: subject, Message: err.Error(), Err: err}
+	return &operations.Error{Code: code, Reason: reason, Subject: operations.SubjectOf(err), Message: err.Error(), Err: err}
 }
 
 // connect opens the way to a hive's machine: the one that is held already, if any.
