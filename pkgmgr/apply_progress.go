@@ -1,8 +1,6 @@
 package pkgmgr
 
 import (
-	"cmp"
-
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
@@ -12,7 +10,7 @@ func (s *session) remoteProgress(i int, p *wire.Progress) {
 	step := s.steps[i]
 	s.fleet.emit(operations.Event{
 		Type: operations.EventProgress, Hive: s.member.hive.Alias, Step: &step,
-		StepPhase: operations.StepPhase(cmp.Or(p.Phase, wire.PhaseDownload)),
+		StepPhase: operations.StepPhase(p.Phase),
 		Bytes:     p.Bytes, Total: p.Total, Count: p.Count, CountTotal: p.CountTotal, Unit: string(p.Unit),
 	})
 }

@@ -12,7 +12,7 @@ import (
 const sweepScript = `uploads=$1 R=$2
 shift 2
 if [ "$uploads" = yes ] && [ -d "$R" ]; then
-	rm -f "$R"/bin/.rbee-* "$R"/bin/..rbee-* "$R/bin/rbee.prev" "$R/bin/rbee.json" \
+	rm -f "$R"/bin/.rbee-* "$R"/bin/..rbee-* "$R"/bin/.rbee.json[0-9]* "$R/bin/rbee.prev" "$R/bin/rbee.json" \
 		"$R/run/settings.json" "$R/run/hive.json" "$R/run/hive.lock" "$R/run/supervisor.json" "$R/run/token" \
 		"$R/logs/hive.log" "$R/logs/hive.log.1"
 	if [ -e "$R/lock" ] && command -v flock >/dev/null 2>&1; then

@@ -11,7 +11,6 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/catalog"
 	"github.com/rbee-keeper/rbee/pkgmgr/origintest"
 	"github.com/rbee-keeper/rbee/pkgmgr/plan"
-	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
 // setRecipe gives the engine another recipe.
@@ -102,43 +101,5 @@ func TestRecipeEditIsDrift(t *testing.T) {
 		if plan := f.status(); len(plan.Drift) != 0 {
 			t.Errorf("%s: afterwards %+v", packages, plan.Drift)
 		}
-	}
-}
-
-// TestLockOfAnEarlierRbee holds that entries whose sums were of more than the steps
-// count as long as they have what the steps ask for, whatever else the recipe says.
-func TestLockOfAnEarlierRbee(t *testing.T) {
-	t.Parallel()
-	f := newSyncedPythonFleet(t)
-	f.editLock(func(l *lockText) {
-		for _, s := range l.Sources {
-			s["recipe"] = "d1f3db3c88151453"
-		}
-	})
-	f.origin.LimitRate("token") // the tools are known as well
-	for name, edit := range recipeEdits {
-		f.setRecipe(strings.Replace(pythonRecipe, edit[0], edit[1], 1))
-		if plan := f.status(); len(plan.Drift) != 0 {
-			t.Errorf("%s: %+v", name, plan.Drift)
-		}
-	}
-	f.setRecipe(pythonRecipe)
-	for hive := range f.machines {
-		f.machines[hive].Edit(func(s *wire.State) { s.Workers = nil })
-	}
-	if r := f.sync(plan.Options{}, nil); len(r.Plan.Upgrades) != 0 || f.version("gpu-00") != "1.0" {
-		t.Errorf("%+v", r.Plan)
-	}
-	if text, err := os.ReadFile(f.lock); err != nil || strings.Contains(string(text), "wax-1.1") || !strings.Contains(string(text), `"recipe": "steps:`) {
-		t.Errorf("%v:\n%s", err, text)
-	}
-	f.editLock(func(l *lockText) {
-		for _, s := range l.Sources {
-			s["recipe"] = "d1f3db3c88151453"
-		}
-	})
-	f.setRecipe(strings.Replace(pythonRecipe, `"engine=={version}"`, `"engine=={version}", "wax>=1.1"`, 1))
-	if plan, _ := f.plan(plan.Options{}); len(plan.Steps) != 2 || len(plan.Upgrades) != 1 {
-		t.Errorf("%+v", plan)
 	}
 }

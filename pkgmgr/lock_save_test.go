@@ -1,7 +1,6 @@
 package pkgmgr_test
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -248,38 +247,6 @@ func (f *lockFleet) editLock(edit func(*lockText)) {
 	}
 	if err := os.WriteFile(f.lock, data, 0o600); err != nil {
 		f.t.Fatal(err)
-	}
-}
-
-// TestHoldOfAnEarlierLock holds that a hold which does not say its wish counts, gets
-// the one that it meets, and is not revived by that where somebody has ended it.
-func TestHoldOfAnEarlierLock(t *testing.T) {
-	t.Parallel()
-	f := newLockFleet(t)
-	f.release("1.0")
-	f.sync(plan.Options{}, nil)
-	f.release("1.1")
-	f.sync(plan.Options{Upgrade: true}, func(o *pkgmgr.Options) { o.Only = []string{"gpu-01"} })
-	f.hold("gpu-00", "1.0")
-	text, err := os.ReadFile(f.lock)
-	if err != nil {
-		t.Fatal(err)
-	}
-	f.editLock(func(l *lockText) { delete(l.Holds[0], "requested") })
-	changes, slow := f.plan(plan.Options{})
-	if len(changes.Steps) != 0 {
-		t.Errorf("%+v", changes.Steps)
-	}
-	f.sync(plan.Options{}, nil)
-	if again, _ := os.ReadFile(f.lock); !bytes.Equal(again, text) || f.version("gpu-00") != "1.0" {
-		t.Errorf("gpu-00 has %s:\n%s", f.version("gpu-00"), again)
-	}
-	f.sync(plan.Options{Upgrade: true}, nil)
-	if err := slow.Save(); err != nil {
-		t.Error(err)
-	}
-	if again, _ := os.ReadFile(f.lock); strings.Contains(string(again), "holds") || f.version("gpu-00") != "1.1" {
-		t.Errorf("gpu-00 has %s:\n%s", f.version("gpu-00"), again)
 	}
 }
 

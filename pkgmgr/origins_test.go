@@ -253,7 +253,7 @@ var twoPythons = strings.Replace(pythonRecipe, "sources:\n", `sources:
 `, 1)
 
 // TestTwoPythons holds that each version of Python is of the newest release that has
-// it, and that a lock with one release for all of them is read as one for each.
+// it, and that each is upgraded on its own.
 func TestTwoPythons(t *testing.T) {
 	t.Parallel()
 	f := newRecipeFleet(t, twoPythons)
@@ -284,19 +284,13 @@ func TestTwoPythons(t *testing.T) {
 		t.Fatalf("%s, %+v", pythons(), r.Plan.Blocked)
 	}
 
-	// As it was written before: the release is one, and here it has both.
+	// An earlier release has both.
 	f.editLock(func(l *lockText) {
-		var workers []lockEntry
 		for _, w := range l.Workers {
-			switch w["requested"] {
-			case "3.9":
-				continue
-			case "3.12":
-				w["requested"], w["version"] = "latest", "20251031"
+			if w["type"] == "python" && w["requested"] == "3.12" {
+				w["version"] = "20251031"
 			}
-			workers = append(workers, w)
 		}
-		l.Workers = workers
 		for _, s := range l.Sources {
 			if s["type"] == "python" {
 				s["version"] = "20251031"

@@ -4,11 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/cenkalti/backoff/v5"
 
 	"github.com/rbee-keeper/rbee/sshx/sshconfig"
 )
@@ -180,13 +181,16 @@ func (st *state) dial(ctx context.Context, r sshconfig.Settings) (*Client, error
 	}
 	dialCtx, clock, cancel := startClock(ctx, limit, errDialTimeout)
 	defer cancel()
+	pauses := &backoff.ExponentialBackOff{ // random, so that many clients do not come back all at once
+		InitialInterval: firstPause, RandomizationFactor: 0.5, Multiplier: 2, MaxInterval: firstPause << droppedTries,
+	}
 	for try := 1; ; try++ {
 		l := &login{st: st, r: r, ctx: dialCtx, clock: clock}
 		client, dropped, err := st.attempt(l)
 		if err == nil {
 			return client, nil
 		}
-		if dropped && try < droppedTries && pauseBefore(dialCtx, clock, try) {
+		if dropped && try < droppedTries && pauseBefore(dialCtx, clock, pauses.NextBackOff()) {
 			continue
 		}
 		if dropped && ctx.Err() == nil {
@@ -196,13 +200,12 @@ func (st *state) dial(ctx context.Context, r sshconfig.Settings) (*Client, error
 	}
 }
 
-// pauseBefore sleeps before another try. Random pauses keep many clients from coming back all at once.
-func pauseBefore(ctx context.Context, c *clock, try int) bool {
+// pauseBefore sleeps before another try.
+func pauseBefore(ctx context.Context, c *clock, d time.Duration) bool {
 	c.resume()
 	defer c.pause()
-	mean := firstPause << (try - 1)
 	select {
-	case <-time.After(mean/2 + rand.N(mean)): //nolint:gosec // jitter
+	case <-time.After(d):
 		return true
 	case <-ctx.Done():
 		return false

@@ -1,15 +1,35 @@
 // Package atomicfile replaces files atomically: a reader sees the old file or the new
-// one, never a part of it.
+// one, never a part of it, also after a power failure.
 package atomicfile
 
 import (
+	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
+
+	"github.com/google/renameio/v2"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/filelock"
 )
+
+// tempPrefix begins the names of temporary files, which renameio chooses.
+const tempPrefix = "."
+
+// IsTemp reports whether a file name may be one that this package gives to temporary
+// files. A process that is killed while it writes leaves one beside the file.
+func IsTemp(name string) bool { return strings.HasPrefix(name, tempPrefix) }
+
+// TempGlob returns the pattern of the temporary files of path, for [filepath.Glob].
+func TempGlob(path string) string {
+	return filepath.Join(filepath.Dir(path), tempPrefix+filepath.Base(path)+"[0-9]*")
+}
 
 // Write makes path with what write writes: the file is the old one or the
 // new one, never a part. Its directory is made where it is missing.
@@ -18,80 +38,88 @@ func Write(path string, mode fs.FileMode, write func(io.Writer) error) error {
 }
 
 // WriteFile is [Write] for those who need a file.
-func WriteFile(path string, mode fs.FileMode, write func(*os.File) error) (err error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+func WriteFile(path string, mode fs.FileMode, write func(*os.File) error) error {
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	f, err := renameio.NewPendingFile(path, renameio.WithTempDir(dir), renameio.WithStaticPermissions(mode))
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if err != nil {
-			_ = tmp.Close()
-			_ = os.Remove(tmp.Name())
-		}
-	}()
-	if err := write(tmp); err != nil {
+	defer func() { _ = f.Cleanup() }() // nothing, once it is replaced
+	if err := write(f.File); err != nil {
 		return err
 	}
-	return putInPlace(tmp, path, mode)
+	if err := f.CloseAtomicallyReplace(); err != nil {
+		return err
+	}
+	return SyncDir(dir)
 }
 
-// putInPlace puts a finished file to a path, and closes it.
-func putInPlace(f *os.File, path string, mode fs.FileMode) error {
-	if err := errors.Join(f.Chmod(mode), f.Sync()); err != nil {
-		return errors.Join(err, f.Close())
+// WriteData makes path hold data. It makes the directory where that is missing.
+func WriteData(path string, data []byte, mode fs.FileMode) error {
+	return Write(path, mode, func(w io.Writer) error {
+		_, err := w.Write(data)
+		return err
+	})
+}
+
+// WriteJSON makes path hold v as indented JSON, for its owner alone. It makes the
+// directory where that is missing.
+func WriteJSON(path string, v any) error {
+	data, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
 	}
-	// Before it is closed, which lets others at it where it is locked.
-	err := os.Rename(f.Name(), path)
-	return errors.Join(err, f.Close())
+	return WriteData(path, append(data, '\n'), 0o600)
+}
+
+// ReadJSON fills v from the file; a missing file is fs.ErrNotExist.
+func ReadJSON(path string, v any) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(data, v); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}
+
+// SyncDir brings the names in a directory to disk, which renameio does not do. It does
+// nothing on a file system that cannot do it.
+func SyncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	err = d.Sync()
+	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOTSUP) {
+		err = nil
+	}
+	return errors.Join(err, d.Close())
 }
 
 // Lock takes the exclusive right to replace a file, waiting for it. It is a
 // lock of the kernel on a file beside it, which is only there meanwhile: who dies
 // with it gives it up. Where the file system has no locks nobody waits: a file that
 // is written there is whole all the same.
-func Lock(path string) (unlock func(), err error) { return lockBy(path, syscall.Flock) }
+func Lock(path string) (unlock func(), err error) {
+	return lockBy(path, func(beside string) (*filelock.Lock, error) {
+		return filelock.Wait(context.Background(), beside, 0o700, filelock.NoLimit, nil)
+	})
+}
 
 // lockBy is Lock with the call that locks.
-func lockBy(path string, flock func(fd, how int) error) (unlock func(), err error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+func lockBy(path string, lock func(beside string) (*filelock.Lock, error)) (unlock func(), err error) {
+	beside := path + ".lock"
+	l, err := lock(beside)
+	switch {
+	case filelock.Unsupported(err):
+		return func() { _ = os.Remove(beside) }, nil
+	case err != nil:
 		return nil, err
 	}
-	beside := path + ".lock"
-	for {
-		f, err := os.OpenFile(beside, os.O_CREATE|os.O_RDWR, 0o600)
-		if err != nil {
-			return nil, err
-		}
-		for {
-			if err = flock(int(f.Fd()), syscall.LOCK_EX); !errors.Is(err, syscall.EINTR) {
-				break
-			}
-		}
-		if err != nil && !hasNoLocks(err) {
-			return nil, errors.Join(err, f.Close())
-		}
-		if err != nil || isAt(f, beside) {
-			return func() {
-				_ = os.Remove(beside) // before it is given up: nobody else's is removed
-				_ = f.Close()
-			}, nil
-		}
-		_ = f.Close() // who had it before has removed it
-	}
-}
-
-// hasNoLocks reports whether flock failed because the file system has no locks, as
-// some that are mounted from a server or by a program.
-func hasNoLocks(err error) bool {
-	return errors.Is(err, syscall.ENOLCK) || errors.Is(err, syscall.ENOTSUP) || errors.Is(err, syscall.EOPNOTSUPP) || errors.Is(err, syscall.ENOSYS)
-}
-
-// isAt reports whether an open file is the one at a path.
-func isAt(f *os.File, path string) bool {
-	mine, err := f.Stat()
-	there, thereErr := os.Stat(path)
-	return err == nil && thereErr == nil && os.SameFile(mine, there)
+	return func() { _ = l.Remove() }, nil
 }

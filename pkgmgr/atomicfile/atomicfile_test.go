@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/filelock"
 )
 
 // TestLockFileWithoutLocks holds that a file can be replaced where the file system
@@ -16,7 +18,9 @@ func TestLockFileWithoutLocks(t *testing.T) {
 		{syscall.ENOLCK, nil}, {syscall.ENOTSUP, nil}, {syscall.EOPNOTSUPP, nil}, {syscall.ENOSYS, nil}, {syscall.EIO, syscall.EIO},
 	} {
 		path := filepath.Join(t.TempDir(), "hives.lock")
-		unlock, err := lockBy(path, func(int, int) error { return k.failure })
+		unlock, err := lockBy(path, func(beside string) (*filelock.Lock, error) {
+			return nil, errors.Join(os.WriteFile(beside, nil, 0o600), k.failure)
+		})
 		if !errors.Is(err, k.want) {
 			t.Errorf("%v: %v", k.failure, err)
 		}

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
-	"github.com/rbee-keeper/rbee/pkgmgr/catalog"
 	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/pkgmgr/version"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
@@ -35,8 +34,7 @@ type Lock struct {
 	file content
 	base content // what of it is in the file already
 
-	files  []Source // of files on this machine, which are never written to the lock
-	wishes []Pin    // holds without a wish, with the one that they met
+	files []Source // of files on this machine, which are never written to the lock
 }
 
 // content is the file.
@@ -73,7 +71,7 @@ type Source struct {
 type Pin struct {
 	Hive      string    `json:"hive"`
 	Type      string    `json:"type"`
-	Requested string    `json:"requested"` // the wish that it was made for; empty in an earlier lock
+	Requested string    `json:"requested"` // the wish that it was made for
 	Version   string    `json:"version"`
 	Since     time.Time `json:"since"`
 }
@@ -122,29 +120,7 @@ func parse(data []byte) (f content, err error) {
 			return f, fmt.Errorf("%s: %q is no version", w.Type, w.Version)
 		}
 	}
-	f.splitPython()
 	return f, nil
-}
-
-// splitPython brings an earlier lock to today's form: it had one version for all
-// Pythons, which now stands for those that it was taken for.
-func (f *content) splitPython() {
-	i := slices.IndexFunc(f.Workers, Worker{Type: catalog.PythonTool, Requested: version.Latest}.same)
-	if i < 0 {
-		return
-	}
-	all := f.Workers[i]
-	var each []Worker
-	for _, s := range f.Sources {
-		one := all
-		one.Requested = s.Source[strings.LastIndex(s.Source, "-")+1:]
-		if s.Type == all.Type && s.Version == all.Version && catalog.Numbers.MatchString(one.Requested) && !slices.ContainsFunc(append(f.Workers, each...), one.same) {
-			each = append(each, one)
-		}
-	}
-	if len(each) > 0 {
-		f.Workers = append(slices.Delete(f.Workers, i, i+1), each...)
-	}
 }
 
 // clone copies the lists, so that entries of the copy can be replaced.
@@ -297,31 +273,6 @@ func (l *Lock) Pin(hive string, wish config.Worker, version string, now time.Tim
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.file.Holds = append(slices.DeleteFunc(l.file.Holds, h.same), h)
-}
-
-// MadeFor gives a hold without a wish the one that it met, so that another one ends
-// it from then on.
-func (l *Lock) MadeFor(h Pin, wish string) {
-	if h.Requested != "" {
-		return
-	}
-	h.Requested = wish
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.wishes = append(l.wishes, h)
-	fillWishes(l.file.Holds, l.wishes)
-}
-
-// fillWishes gives holds that have no wish those of the same holds in with.
-func fillWishes(holds, with []Pin) {
-	for i := range holds {
-		h := &holds[i]
-		for _, w := range with {
-			if h.same(w) && h.Version == w.Version && h.Requested == "" {
-				h.Requested = w.Requested
-			}
-		}
-	}
 }
 
 // Unpin ends what keeps a hive's worker at a version.

@@ -5,8 +5,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"path"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -19,8 +17,7 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// stepsMark begins the sum of a source's steps in the lock. Sums without it are of an
-// earlier rbee, and of more than the steps.
+// stepsMark begins the sum of a source's steps in the lock.
 const stepsMark = "steps:"
 
 // StepsDigest tells what decides a source's bits from others: its steps and, where
@@ -46,15 +43,14 @@ func StepsDigest(s *catalog.Source) string {
 }
 
 // Steps is what a source consists of; false if that is not known for these steps of
-// the recipe. A recipe may call the source otherwise by now. An entry of an earlier
-// rbee counts if fits says that it may be what the steps come to.
-func (l *Lock) Steps(key Source, fits func([]wire.InstallStep) bool) ([]wire.InstallStep, bool) {
-	found, ok := l.Source(key, fits)
+// the recipe. A recipe may call the source otherwise by now.
+func (l *Lock) Steps(key Source) ([]wire.InstallStep, bool) {
+	found, ok := l.Source(key)
 	return found.Steps, ok
 }
 
 // Source is steps with everything else that is known of the source.
-func (l *Lock) Source(key Source, fits func([]wire.InstallStep) bool) (Source, bool) {
+func (l *Lock) Source(key Source) (Source, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	best, rank := Source{}, 0
@@ -62,18 +58,15 @@ func (l *Lock) Source(key Source, fits func([]wire.InstallStep) bool) (Source, b
 	for _, s := range slices.Concat(l.file.Sources, l.base.Sources) {
 		named := s
 		named.Source = key.Source
-		if !named.same(key) {
+		if !named.same(key) || s.Recipe != key.Recipe {
 			continue
 		}
-		own, sameSteps := 0, s.Recipe == key.Recipe
+		own := 1
 		if s.Source == key.Source {
-			own = 1
+			own = 2
 		}
-		switch {
-		case sameSteps && 3+own > rank:
-			best, rank = s, 3+own
-		case !sameSteps && !strings.HasPrefix(s.Recipe, stepsMark) && 1+own > rank && fits(s.Steps):
-			best, rank = s, 1+own
+		if own > rank {
+			best, rank = s, own
 		}
 	}
 	if rank == 0 {
@@ -114,87 +107,8 @@ func (l *Lock) Outdated(key Source) ([]wire.InstallStep, bool) {
 	return CloneSteps(l.file.Sources[i].Steps), true
 }
 
-// MayBe reports whether steps may be what a source with nothing left to replace came
-// to for a platform, as far as they tell.
-func MayBe(s *catalog.Source, v *catalog.Versions, p wire.Platform, steps []wire.InstallStep) bool {
-	if len(steps) != len(s.Steps) {
-		return false
-	}
-	for i := range steps {
-		want, have := &s.Steps[i], &steps[i]
-		if want.Kind != have.Kind || want.Builtin != have.Builtin || want.Format != have.Format || want.Strip != have.Strip || want.Into != have.Into {
-			return false
-		}
-		switch {
-		case want.Python != nil:
-			if have.Python == nil || !mayBePython(want.Python, s.Glibc, p, have.Python) {
-				return false
-			}
-		case have.Artefact == nil || !mayBeOrigin(&want.Origin, v, s.Version, have.Artefact):
-			return false
-		}
-	}
-	return true
-}
-
-func mayBeOrigin(o *catalog.Origin, v *catalog.Versions, version string, a *wire.Artefact) bool {
-	switch {
-	case o.Asset != "":
-		ok, err := path.Match(o.Asset, a.Name)
-		return ok && err == nil
-	case o.Code:
-		return a.Name == catalog.SourceArchiveName(v, version)
-	case o.URL != "":
-		return a.URL == o.URL && (o.SHA256 == "" || o.SHA256 == a.SHA256)
-	default:
-		return a.Name == filepath.Base(o.File)
-	}
-}
-
-// mayBePython compares the interpreter, and the packages with all that is said of them but
-// for what a file of requirements says.
-func mayBePython(want *catalog.Python, glibc string, p wire.Platform, have *wire.Python) bool {
-	t := wheel.Target{Platform: p, Python: want.Version, Glibc: glibcMinor(glibc)}
-	if !strings.HasPrefix(have.Interpreter.Artefact.Name, "cpython-"+want.Version+".") {
-		return false
-	}
-	versions := map[string]string{}
-	for _, a := range have.Wheels {
-		w, ok := wheel.Parse(a.Name)
-		if !ok || t.Rank(w) == 0 {
-			return false
-		}
-		versions[wheel.NormalName(w.Name)] = w.Version
-	}
-	for _, line := range want.Packages {
-		if !fulfilled(line, versions) {
-			return false
-		}
-	}
-	_, backend, _ := strings.Cut(versions["torch"], "+")
-	// The index marks no build for macOS, and not every one for the CPU.
-	unmarked := backend == "" && (p.OS == "darwin" || want.Torch == "cpu")
-	return versions["torch"] == "" || backend == want.Torch || unmarked
-}
-
 // Requirement is a line such as "torch[extra]>=2.9, <3; python_version < '3.13'".
 var Requirement = regexp.MustCompile(`^\s*([A-Za-z0-9._-]+)\s*(?:\[[^\]]*\])?\s*([^;]*?)\s*(;.*)?$`)
-
-// fulfilled reports whether versions of packages have what a requirement asks for, as
-// far as it can be read.
-func fulfilled(line string, versions map[string]string) bool {
-	m := Requirement.FindStringSubmatch(line)
-	if m == nil {
-		return true
-	}
-	have, ok := versions[wheel.NormalName(m[1])]
-	if !ok {
-		return m[3] != "" // it may not be for this platform
-	}
-	set, err := version.ParseRange(m[2])
-	plain, _, _ := strings.Cut(have, "+")
-	return err != nil || set.Has(have) || set.Has(plain)
-}
 
 // glibcMinor is the minor version of a glibc, or of the one that packages are chosen
 // for where none is named.

@@ -42,13 +42,9 @@ func (l *Lock) merge() error {
 		return err
 	}
 	was := now.text()
-	// That a hold has got a wish is no change that revives one which others have ended.
-	base := l.base.clone()
-	fillWishes(base.Holds, l.wishes)
-	fillWishes(now.Holds, l.wishes)
-	now.Workers = merged(base.Workers, l.file.Workers, now.Workers, Worker.same, newerWorker)
-	now.Sources = merged(base.Sources, l.file.Sources, now.Sources, Source.same, nil)
-	now.Holds = merged(base.Holds, l.file.Holds, now.Holds, Pin.same, nil)
+	now.Workers = merged(l.base.Workers, l.file.Workers, now.Workers, Worker.same, newerWorker)
+	now.Sources = merged(l.base.Sources, l.file.Sources, now.Sources, Source.same, nil)
+	now.Holds = merged(l.base.Holds, l.file.Holds, now.Holds, Pin.same, nil)
 	text := now.text()
 	if text == was {
 		return nil
@@ -123,7 +119,6 @@ func readLock(path string) (content, error) {
 type Changes struct {
 	Workers []Worker `json:"workers,omitempty"`
 	Sources []Source `json:"sources,omitempty"`
-	Pins    []Pin    `json:"holds,omitempty"`
 }
 
 // Snapshot returns the content as it is now, to compare with later. See [Lock.Since].
@@ -140,7 +135,7 @@ type Snapshot struct{ content content }
 func (l *Lock) Since(s Snapshot) Changes {
 	before, now := s.content, l.Snapshot().content
 	return Changes{
-		Workers: added(before.Workers, now.Workers), Sources: added(before.Sources, now.Sources), Pins: added(before.Holds, now.Holds),
+		Workers: added(before.Workers, now.Workers), Sources: added(before.Sources, now.Sources),
 	}
 }
 
@@ -151,9 +146,6 @@ func (l *Lock) Merge(c Changes) {
 	defer l.mu.Unlock()
 	l.file.Workers = replaced(l.file.Workers, c.Workers, Worker.same)
 	l.file.Sources = replaced(l.file.Sources, c.Sources, Source.same)
-	for _, p := range c.Pins { // only its Requested can change
-		fillWishes(l.file.Holds, []Pin{p})
-	}
 }
 
 // added returns the entries of now that before does not contain.

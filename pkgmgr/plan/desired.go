@@ -83,10 +83,9 @@ type DesiredWorker struct {
 }
 
 // differs reports whether something else is installed than what is wanted, as far
-// as that is known. A machine whose rbee is older tells archives by another sum:
-// what differs beyond that is seen once it has the new rbee.
+// as that is known.
 func (w *DesiredWorker) differs(have wire.Worker) bool {
-	return w.SHA256 != "" && have.SHA256 != w.SHA256 && (have.SHA256 == "" || have.SHA256 != wire.EarlierDigest(w.Steps))
+	return w.SHA256 != "" && have.SHA256 != w.SHA256
 }
 
 // ErrNotLocked says that what a wish stands for is not known, and was not to be

@@ -267,13 +267,6 @@ var diffCases = []diffCase{
 		edit: func(_ *hiveState, w *want, _ *planOpts) { setNeeds(w, catalog.Needs{Glibc: "2.38"}) },
 	},
 	{
-		name: "an archive on record as an earlier rbee told it",
-		edit: func(s *hiveState, w *want, _ *planOpts) {
-			setArchive(w, "bin/llm")
-			s.State.Workers[0].SHA256 = "cc"
-		},
-	},
-	{
 		name: "another program of the same archive",
 		edit: func(s *hiveState, w *want, _ *planOpts) {
 			setArchive(w, "bin/llm")

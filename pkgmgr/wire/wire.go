@@ -433,14 +433,6 @@ func Digest(steps []InstallStep, entry string) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// EarlierDigest is the digest that a machine whose rbee is from before [Digest]
-// told entry, format and strip of a single archive has on record; empty where
-// none is other than today's.
-func EarlierDigest(steps []InstallStep) string {
-	sum, _ := single(steps, StepArchive)
-	return sum
-}
-
 // single is the SHA-256 of the one artefact that an install of one step of a kind
 // puts into the payload itself.
 func single(steps []InstallStep, kind StepKind) (sum string, ok bool) {

@@ -79,9 +79,7 @@ func (l *Lookup) Worker(ctx context.Context, hive string, w config.Worker, s *wi
 	hold, held := l.in.Lock.Pinned(hive, w.Type)
 	stays := held && l.stays(hold, w)
 	version, err := hold.Version, error(nil)
-	if stays {
-		l.in.Lock.MadeFor(hold, w.Version)
-	} else {
+	if !stays {
 		version, err = l.version(ctx, recipe, w.Version, s.Platform, rbeeVersion)
 	}
 	if errors.Is(err, plan.ErrNotLocked) {
@@ -108,10 +106,9 @@ func (l *Lookup) Worker(ctx context.Context, hive string, w config.Worker, s *wi
 	return out
 }
 
-// stays reports whether a hold counts. One from before holds had a wish is for
-// whatever wish it meets first.
+// stays reports whether a hold counts.
 func (l *Lookup) stays(h lockfile.Pin, w config.Worker) bool {
-	return (h.Requested == "" || h.Requested == w.Version) && !l.upgrades(w.Type)
+	return h.Requested == w.Version && !l.upgrades(w.Type)
 }
 
 // needs are what the machines take from a release that have a wish; platform is one
@@ -286,7 +283,7 @@ func sourceKey(recipe *catalog.Recipe, c catalog.Choice, p wire.Platform) lockfi
 // was resolved for a glibc as old as the machines', the source is resolved.
 func (l *Lookup) source(ctx context.Context, recipe *catalog.Recipe, c catalog.Choice, wish string, p wire.Platform) (lockfile.Source, error) {
 	key := sourceKey(recipe, c, p)
-	locked, known := l.in.Lock.Source(key, func(steps []wire.InstallStep) bool { return lockfile.MayBe(&c.Source, recipe.Versions, p, steps) })
+	locked, known := l.in.Lock.Source(key)
 	was, changed := l.in.Lock.Outdated(key)
 	fresh := l.opts.Fetch && !l.in.FromBundle && l.upgrades(recipe.Type)
 	older := known && c.Source.HasPython() && p.Libc == "glibc" && l.olderGlibc(recipe, c, &locked, p)

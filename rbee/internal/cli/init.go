@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/pkgmgr/version"
 	"github.com/rbee-keeper/rbee/rbee/internal/ui"
@@ -132,18 +133,11 @@ func writeConfig(path string, content []byte, force bool) error {
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // as other programs make theirs
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // as other programs make theirs
 		return fmt.Errorf("making the config's directory: %w", err)
 	}
-	f, err := os.CreateTemp(dir, ".hives-*")
-	if err != nil {
+	if err := atomicfile.WriteData(path, content, 0o644); err != nil {
 		return fmt.Errorf("writing the config: %w", err)
 	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(content)
-	if err := errors.Join(err, f.Chmod(0o644), f.Close()); err != nil {
-		return fmt.Errorf("writing the config: %w", err)
-	}
-	return os.Rename(f.Name(), path)
+	return nil
 }

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/httpjson"
 	"github.com/rbee-keeper/rbee/rbee/internal/queen"
 	"github.com/rbee-keeper/rbee/rbee/internal/ui"
 	"github.com/rbee-keeper/rbee/rbee/internal/ui/top"
@@ -416,22 +417,19 @@ func (f *topFeed) send(ctx context.Context, accept string) (io.ReadCloser, error
 
 // refusal is the error in an answer that is not what was asked for.
 func (f *topFeed) refusal(resp *http.Response, kind string) error {
-	data, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<20)) // what cannot be read is no error of rbee's
-	var answer struct {
-		Error *operations.Error `json:"error"`
-	}
+	known := httpjson.ReadError(resp.Body)
 	failed := func(reason operations.Reason, format string, args ...any) error {
 		return &operations.Error{Code: operations.CodeFailed, Reason: reason, Subject: operations.SubjectQueen.Named(f.queen.URL), Message: fmt.Sprintf(format, args...)}
 	}
-	switch known := json.Unmarshal(data, &answer) == nil && answer.Error != nil && answer.Error.Code != "" && answer.Error.Message != ""; {
+	switch {
 	case resp.StatusCode == http.StatusUnauthorized && f.queen.Token == "":
 		return failed(operations.ReasonAuth, "%s asks for a key", f.queen.URL)
 	case resp.StatusCode == http.StatusUnauthorized:
 		return failed(operations.ReasonAuth, "the key was refused by %s", f.queen.URL)
 	case resp.StatusCode == http.StatusNotFound:
 		return failed(operations.ReasonOtherVersion, "%s tells nothing of its fleet: it answered %q", f.queen.URL, resp.Status)
-	case known:
-		return answer.Error
+	case known != nil:
+		return known
 	}
 	return failed(operations.ReasonOtherProgram, "%s answered %q with %s, which is no queen", f.queen.URL, resp.Status, cmp.Or(kind, "no content type"))
 }

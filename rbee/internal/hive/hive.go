@@ -52,7 +52,6 @@ import (
 
 	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
-	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
 )
 
 // Names below the home that package wire has no use for.
@@ -67,7 +66,7 @@ const (
 
 	// tempPrefix begins the name of everything that is being made beside what
 	// it will replace. It matches wire.UploadGlob.
-	tempPrefix = atomicfile.TempPrefix
+	tempPrefix = ".rbee-"
 )
 
 // Names of what keeps the daemon running.

@@ -11,8 +11,9 @@ import (
 	"strings"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/filelock"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
-	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/workers"
 )
 
@@ -46,6 +47,8 @@ func (h *Hive) remove(ctx context.Context, ph *phase) (note string, err error) {
 		workerRecords + "/*", workerLogs + "/*",
 		tokenFile, verifyLock, settingsFile, daemonFile, daemonLock, supervisorFile, logFile,
 		wire.BinaryInfo,
+		atomicfile.TempGlob(tokenFile), atomicfile.TempGlob(settingsFile), atomicfile.TempGlob(daemonFile),
+		atomicfile.TempGlob(supervisorFile), atomicfile.TempGlob(wire.BinaryInfo),
 	} {
 		found, globErr := filepath.Glob(h.path(pattern))
 		err = errors.Join(err, globErr)
@@ -106,12 +109,12 @@ func (h *Hive) stopWorkers(ctx context.Context, typ string) error {
 	if d := h.daemon(ctx); d.Running {
 		return h.askToStop(ctx, d.Port, typ)
 	}
-	lock, err := tryLock(h.path(daemonLock))
+	lock, err := filelock.Try(h.path(daemonLock), 0o700)
+	if errors.Is(err, filelock.ErrHeld) {
+		return errors.New("the hive daemon runs and does not answer: its workers cannot be stopped")
+	}
 	if err != nil {
 		return err
-	}
-	if lock == nil {
-		return errors.New("the hive daemon runs and does not answer: its workers cannot be stopped")
 	}
 	defer lock.Close()
 	rt, err := h.newRunner(nil)

@@ -59,6 +59,7 @@ func (h *Hive) env(name string) string {
 func (h *Hive) Capabilities(ctx context.Context) (*operations.HiveCapabilitiesReport, error) {
 	var holders []operations.DeviceProcess
 	var all sync.WaitGroup
+	at := time.Now()
 	all.Go(func() { holders = h.holders(ctx) })
 	r, err := h.resources(ctx)
 	all.Wait()
@@ -66,6 +67,7 @@ func (h *Hive) Capabilities(ctx context.Context) (*operations.HiveCapabilitiesRe
 		return nil, err
 	}
 	r.Processes = holders
+	_ = workers.Reserve(h.path(workerRecords), r.Devices, holders, at) // without records nothing is reserved
 	return r, nil
 }
 

@@ -17,8 +17,9 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/filelock"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
-	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 	"github.com/rbee-keeper/rbee/rbee/internal/jobs"
 )
@@ -70,12 +71,12 @@ func (h *Hive) Serve(ctx context.Context, o ServeOptions) error {
 	if err := os.MkdirAll(h.path(wire.RunDir), 0o700); err != nil {
 		return err
 	}
-	lock, err := tryLock(h.path(daemonLock))
+	lock, err := filelock.Try(h.path(daemonLock), 0o700)
+	if errors.Is(err, filelock.ErrHeld) {
+		return fmt.Errorf("another daemon of %s runs already", h.Home)
+	}
 	if err != nil {
 		return err
-	}
-	if lock == nil {
-		return fmt.Errorf("another daemon of %s runs already", h.Home)
 	}
 	defer lock.Close()
 	if err := h.rotateLog(); err != nil {
@@ -177,7 +178,7 @@ func (h *Hive) newToken() (string, error) {
 	var secret [32]byte
 	_, _ = rand.Read(secret[:]) // never fails
 	token := hex.EncodeToString(secret[:])
-	return token, atomicfile.Write(h.path(tokenFile), []byte(token+"\n"), 0o600)
+	return token, atomicfile.WriteData(h.path(tokenFile), []byte(token+"\n"), 0o600)
 }
 
 func (h *Hive) handler(rec *record, token string, work, workers, watch http.Handler) http.Handler {

@@ -17,7 +17,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 )
 
 // supervisor starts the daemon and keeps it running.
@@ -116,7 +116,7 @@ func (h *Hive) writeService(path, text string, others ...string) error {
 			return err
 		}
 	}
-	return atomicfile.Write(path, []byte(text), 0o600)
+	return atomicfile.WriteData(path, []byte(text), 0o600)
 }
 
 // removeService removes a service's file and the directories made for it, as far

@@ -13,7 +13,7 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 )
 
 // commands stands for the programs of the system and notes what is run.

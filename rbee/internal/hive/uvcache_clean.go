@@ -9,8 +9,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
-	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
 )
 
 // cleanWheels removes from the cache what no installed version needs, and what an

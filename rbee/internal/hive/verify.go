@@ -10,8 +10,9 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/filelock"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
-	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/workers"
 )
@@ -115,20 +116,11 @@ func (h *Hive) verifyTurn(ctx context.Context) (release func(), err error) {
 	if err := os.MkdirAll(h.path(wire.RunDir), 0o700); err != nil {
 		return nil, err
 	}
-	for {
-		f, err := tryLock(h.path(verifyLock))
-		switch {
-		case err != nil:
-			return nil, fmt.Errorf("cannot lock %s: %w", verifyLock, err)
-		case f != nil:
-			return func() { _ = f.Close() }, nil
-		}
-		select {
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		case <-time.After(lockPoll):
-		}
+	l, err := filelock.Wait(ctx, h.path(verifyLock), 0o700, filelock.NoLimit, nil)
+	if err != nil {
+		return nil, err
 	}
+	return func() { _ = l.Close() }, nil
 }
 
 // verifyEngine runs a verify command. The caller has the turn.

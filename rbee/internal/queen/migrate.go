@@ -13,6 +13,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 	"github.com/rbee-keeper/rbee/pkgmgr/config"
 )
 
@@ -99,6 +100,9 @@ func exists(path string) error {
 
 // writeNew writes a file that is there whole or not at all.
 func writeNew(path string, content []byte, overwrite bool) error {
+	if overwrite {
+		return atomicfile.WriteData(path, content, 0o600)
+	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
@@ -110,9 +114,6 @@ func writeNew(path string, content []byte, overwrite bool) error {
 	_, err = tmp.Write(content)
 	if err = errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)
-	}
-	if overwrite {
-		return os.Rename(tmp.Name(), path)
 	}
 	if err := os.Link(tmp.Name(), path); errors.Is(err, fs.ErrExist) {
 		return exists(path)
