@@ -37,7 +37,7 @@ func (m *Machine) apply(ctx context.Context, exe string, stdin io.Reader, stdout
 	case locked != nil:
 		result.Locked, result.Errors = locked, notBegun(len(req.Steps))
 	case err != nil:
-		result.Error = err.Error()
+		result.Error, result.Cause = err.Error(), wire.CauseOf(err)
 	default:
 		result.Errors = r.steps(ctx)
 	}
@@ -103,7 +103,7 @@ func (r *run) steps(ctx context.Context) []string {
 		err := r.step(i, step)
 		note := &wire.StepNote{Index: i, Done: true}
 		if results[i] = ""; err != nil {
-			results[i], note.Error = err.Error(), err.Error()
+			results[i], note.Error, note.Cause = err.Error(), err.Error(), wire.CauseOf(err)
 		}
 		_ = r.out.Write(wire.Message{Step: note})
 		if err != nil && step.Action == wire.ActionInstallSelf {
