@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"time"
 )
 
 // Kind names an operation on the wire, in snake_case.
@@ -57,6 +58,14 @@ type Operation interface {
 // they may come from different goroutines. It must not block for long: the
 // operation waits for it. A nil Handler discards events.
 type Handler func(Event)
+
+// Send passes an event with the current time to the handler, unless it is nil.
+func (h Handler) Send(e Event) {
+	if h != nil {
+		e.Time = time.Now()
+		h(e)
+	}
+}
 
 // Runner performs operations. Run returns once the operation has ended; it
 // never calls events after that. Where work was begun, a report is returned

@@ -34,7 +34,7 @@ func TestReasonsOfTypedErrors(t *testing.T) {
 		{&resolve.NoSolutionError{Type: "vllm", Err: &uv.Error{}}, operations.ReasonNoSolution, vllm},
 		{&artifact.NoBinaryError{Err: errors.New("x")}, operations.ReasonNoBinary, operations.Subject{}},
 		{&fetch.APIError{Text: "x"}, operations.ReasonLookup, operations.Subject{}},
-		{fetch.ErrMismatch, operations.ReasonChecksum, operations.Subject{}},
+		{&fetch.MismatchError{}, operations.ReasonChecksum, operations.Subject{}},
 		{plan.ErrNotLocked, operations.ReasonNotLocked, operations.Subject{}},
 		{plan.ErrRecipeChanged, operations.ReasonNotLocked, operations.Subject{}},
 		{&plan.LookupError{Err: errors.New("x")}, operations.ReasonLookup, operations.Subject{}},

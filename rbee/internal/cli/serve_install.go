@@ -14,6 +14,7 @@ import (
 	"github.com/kardianos/service"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/rbee/internal/controller"
 	"github.com/rbee-keeper/rbee/rbee/internal/linger"
 	"github.com/rbee-keeper/rbee/rbee/internal/queen"
 	"github.com/rbee-keeper/rbee/rbee/internal/ui"
@@ -58,8 +59,8 @@ func (p servicePlan) service() (service.Service, error) {
 }
 
 // install makes the queen a service and starts it, anew if there is one.
-func (c *serveCmd) install(ctx context.Context, a *app, paths queen.Paths) error {
-	var s queen.ServeOptions
+func (c *serveCmd) install(ctx context.Context, a *app, paths controller.Paths) error {
+	var s queen.Options
 	if _, err := c.secure(a, paths, &s); err != nil {
 		return err // it would not start either
 	}
@@ -98,10 +99,10 @@ func (c *serveCmd) install(ctx context.Context, a *app, paths queen.Paths) error
 }
 
 // lingerMark is there while rbee has turned lingering on for the queen's service.
-func lingerMark(paths queen.Paths) string { return filepath.Join(paths.StateDir, "queen-lingers") }
+func lingerMark(paths controller.Paths) string { return filepath.Join(paths.StateDir, "queen-lingers") }
 
 // letLinger lets the service outlive this login, or tells that it will not.
-func letLinger(ctx context.Context, paths queen.Paths) []caution {
+func letLinger(ctx context.Context, paths controller.Paths) []caution {
 	on, err := linger.Enable(ctx, runCommand)
 	if err != nil {
 		return []caution{{"the service ends when you log out: " + err.Error(), "an administrator can change that, with `loginctl enable-linger` and your name"}}
@@ -130,7 +131,7 @@ func awaitHealth(ctx context.Context, url string) error {
 }
 
 // uninstall ends the service. Workers go on.
-func (c *serveCmd) uninstall(ctx context.Context, a *app, paths queen.Paths) error {
+func (c *serveCmd) uninstall(ctx context.Context, a *app, paths controller.Paths) error {
 	systemd, err := onSystemd()
 	if err != nil {
 		return err

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/rbee-keeper/rbee/rbee/internal/queen"
+	"github.com/rbee-keeper/rbee/rbee/internal/controller"
 )
 
 // planned is the plan that a command line makes on a Linux machine with user 1000.
@@ -23,7 +23,7 @@ func planned(t *testing.T, m machine, env []string, args ...string) servicePlan 
 	if _, err := parser.Parse(append([]string{"serve", "--install"}, args...)); err != nil {
 		t.Fatal(args, err)
 	}
-	paths, err := queen.DefaultPaths(a.p.Getenv)
+	paths, err := controller.DefaultPaths(a.p.Getenv)
 	if err != nil {
 		t.Fatal(err)
 	}
