@@ -84,6 +84,14 @@ func (e *UnknownTypeError) Error() string {
 	return fmt.Sprintf("unknown worker type '%s', did you mean '%s'?", e.Type, e.Nearest)
 }
 
+// ErrorCode returns [operations.ReasonUnknownRecipe].
+func (e *UnknownTypeError) ErrorCode() string { return string(operations.ReasonUnknownRecipe) }
+
+// ErrorSubject returns the worker type.
+func (e *UnknownTypeError) ErrorSubject() operations.Subject {
+	return operations.SubjectWorker.Named(e.Type)
+}
+
 // UnknownVersionError says that a recipe does not have a version.
 type UnknownVersionError struct {
 	Type, Version string
