@@ -94,8 +94,8 @@ func (h *Hive) start(ctx context.Context) (note string, err error) {
 	}
 	sup := h.supervisor(ctx)
 	if d := h.daemon(ctx); d.Running && d.SHA256 == sum && d.Port == port {
-		if d.Supervisor == sup.name() {
-			err = sup.enable(ctx, auto)
+		if d.Supervisor == sup.Name() {
+			err = sup.Enable(ctx, auto)
 		}
 		return "already running", err
 	}
@@ -112,7 +112,7 @@ func (h *Hive) start(ctx context.Context) (note string, err error) {
 	if info, err := os.Stat(h.path(logFile)); err == nil {
 		logged = info.Size()
 	}
-	exited, err := sup.start(ctx, auto)
+	exited, err := sup.Start(ctx, auto)
 	if err == nil {
 		err = h.await(ctx, sum, port, exited)
 	}
@@ -148,7 +148,7 @@ func (h *Hive) await(ctx context.Context, sum string, port int, exited <-chan st
 func (h *Hive) stop(ctx context.Context) (note string, err error) {
 	var rec record
 	known := atomicfile.ReadJSON(h.path(daemonFile), &rec) == nil && rec.Alive()
-	if err := h.stopUnits(ctx); err != nil {
+	if err := h.service().Stop(ctx); err != nil {
 		return "", err
 	}
 	if !known {

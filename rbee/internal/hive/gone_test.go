@@ -9,13 +9,14 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/service"
 )
 
 // TestWaitingBehindAnUninstall: a run that waited while rbee was removed builds
 // nothing anew.
 func TestWaitingBehindAnUninstall(t *testing.T) {
 	t.Parallel()
-	h := &Hive{Home: filepath.Join(t.TempDir(), "rbee"), Version: "1.0", Supervisor: SupervisorNone}
+	h := &Hive{Home: filepath.Join(t.TempDir(), "rbee"), Version: "1.0", Supervisor: service.Detached}
 	h.Exe = h.path(wire.Binary)
 	if err := os.MkdirAll(filepath.Dir(h.Exe), 0o700); err != nil {
 		t.Fatal(err)

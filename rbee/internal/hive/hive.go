@@ -70,13 +70,6 @@ const (
 	tempPrefix = atomicfile.TempPrefix
 )
 
-// Names of what keeps the daemon running.
-const (
-	SupervisorSystemd = "systemd"
-	SupervisorLaunchd = "launchd"
-	SupervisorNone    = "none" // a detached process
-)
-
 // Hive is rbee on this machine. Set its fields before the first call and leave
 // them alone afterwards; its methods may then be called from several goroutines.
 type Hive struct {
@@ -93,8 +86,8 @@ type Hive struct {
 	Detector *gpu.Detector
 	detector gpu.Detector // the usual one, which must be the same at each look
 
-	// Supervisor is what is to keep the daemon running, one of the Supervisor
-	// constants. Empty picks what works on this machine.
+	// Supervisor is what is to keep the daemon running, one of the names of managers
+	// in package service. Empty picks what works on this machine.
 	Supervisor string
 
 	// UserHome is the user's home directory; empty means os.UserHomeDir.
@@ -104,7 +97,7 @@ type Hive struct {
 	// proxies from the environment.
 	HTTP *http.Client
 
-	// command runs a program of the system; nil means runCommand.
+	// command runs a program of the system; nil means that of package service.
 	command func(ctx context.Context, argv ...string) (string, error)
 
 	// stall is how long a transfer may bring no byte; 0 means stallTimeout.

@@ -29,6 +29,7 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
 	"github.com/rbee-keeper/rbee/rbee/internal/freeport"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
+	"github.com/rbee-keeper/rbee/rbee/internal/service"
 )
 
 // TestMain lets the test binary be rbee: installed as bin/rbee it is the daemon.
@@ -39,7 +40,7 @@ func TestMain(m *testing.M) {
 	}
 	if len(os.Args) > 2 && os.Args[1] == "hive" {
 		exe, _ := os.Executable()
-		h := &Hive{Home: os.Getenv("RBEE_HOME"), Version: "1.0", Exe: exe, Supervisor: SupervisorNone}
+		h := &Hive{Home: os.Getenv("RBEE_HOME"), Version: "1.0", Exe: exe, Supervisor: service.Detached}
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 		defer stop()
 		var err error
@@ -66,7 +67,7 @@ func TestMain(m *testing.M) {
 func newHive(t *testing.T) *Hive {
 	t.Helper()
 	user := t.TempDir()
-	h := &Hive{Home: filepath.Join(user, ".local/share/rbee"), Version: "1.0", UserHome: user, Supervisor: SupervisorNone}
+	h := &Hive{Home: filepath.Join(user, ".local/share/rbee"), Version: "1.0", UserHome: user, Supervisor: service.Detached}
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)

@@ -63,17 +63,6 @@ func copyFile(from, to string, mode fs.FileMode) (err error) {
 	return err
 }
 
-// missingDirs lists the directories above home that do not exist, outermost first.
-func missingDirs(home string) []string {
-	var missing []string
-	for dir := filepath.Dir(home); ; dir = filepath.Dir(dir) {
-		if _, err := os.Lstat(dir); err == nil || dir == filepath.Dir(dir) {
-			return missing
-		}
-		missing = append([]string{dir}, missing...)
-	}
-}
-
 // diskFree is the space in bytes that this user can still fill at path or, if
 // that does not exist, where it would be made; 0 if not known.
 func diskFree(path string) uint64 {

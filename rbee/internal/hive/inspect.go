@@ -34,7 +34,7 @@ func (h *Hive) Inspect(ctx context.Context, o InspectOptions) (*wire.State, erro
 		Schema:      wire.Schema,
 		Platform:    wire.Platform{OS: runtime.GOOS, Arch: runtime.GOARCH},
 		Home:        h.Home,
-		MissingDirs: missingDirs(h.Home),
+		MissingDirs: atomicfile.MissingDirs(h.Home),
 		DiskFree:    diskFree(h.Home),
 	}
 	s.Libc, s.LibcVersion = libc(ctx)

@@ -25,7 +25,7 @@ func (h *Hive) remove(ctx context.Context, ph *phase) (note string, err error) {
 	if err := h.stopWorkers(ctx, ""); err != nil {
 		return "", err
 	}
-	if err := h.removeUnits(ctx); err != nil {
+	if err := h.service().Remove(ctx); err != nil {
 		return "", err
 	}
 	var rec wire.Installed

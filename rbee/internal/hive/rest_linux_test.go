@@ -13,6 +13,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/service"
 )
 
 // BenchmarkAtRest measures what a hive costs while nobody asks it for anything
@@ -26,7 +27,7 @@ func BenchmarkAtRest(b *testing.B) {
 	if out, err := build.CombinedOutput(); err != nil {
 		b.Fatalf("%v: %s", err, out)
 	}
-	h := &Hive{Home: filepath.Join(dir, "home"), Supervisor: SupervisorNone}
+	h := &Hive{Home: filepath.Join(dir, "home"), Supervisor: service.Detached}
 	port, ln := freePort(b)
 	if err := ln.Close(); err != nil {
 		b.Fatal(err)

@@ -18,6 +18,7 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/machine"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/models"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/workers"
+	"github.com/rbee-keeper/rbee/rbee/internal/service"
 )
 
 // Places of the runtime below the home.
@@ -127,7 +128,7 @@ func (h *Hive) workerOptions(store *models.Store, log *slog.Logger) workers.Opti
 			return findModel(ctx, store, model, length)
 		},
 		Devices: m.Devices, Processes: m.Processes,
-		Scopes: os.Getenv("RBEE_SUPERVISOR") == SupervisorSystemd && haveScopes(),
+		Scopes: os.Getenv(service.ManagerVariable) == service.Systemd && haveScopes(),
 	}
 }
 

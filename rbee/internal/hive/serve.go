@@ -21,6 +21,7 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 	"github.com/rbee-keeper/rbee/rbee/internal/jobs"
+	"github.com/rbee-keeper/rbee/rbee/internal/service"
 )
 
 // jobBytes bounds the events that jobs keep, and the reports: the machine's memory is
@@ -151,9 +152,9 @@ func (h *Hive) newRecord(port int) (*record, error) {
 	if err != nil {
 		return nil, err
 	}
-	by := os.Getenv("RBEE_SUPERVISOR")
+	by := os.Getenv(service.ManagerVariable)
 	if by == "" {
-		by = SupervisorNone
+		by = service.Detached
 	}
 	return &record{self, port, h.Version, sum, time.Now().UTC().Truncate(time.Second), by}, nil
 }

@@ -21,6 +21,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/pkgmgr/origintest"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/service"
 )
 
 // eachUV runs a test with the stand-in for uv and, if RBEE_TEST_UV is the path of a real
@@ -408,7 +409,7 @@ func BenchmarkEnvironment(b *testing.B) {
 		step.Python.Wheels = append(step.Python.Wheels, wire.Artefact{Name: name, URL: files.URL + "/" + url.PathEscape(name), SHA256: sum, Size: size})
 	}
 	for b.Loop() {
-		h := &Hive{Home: filepath.Join(top, "rbee"), Version: "1.0", UserHome: top, Supervisor: SupervisorNone, Exe: filepath.Join(top, "none")}
+		h := &Hive{Home: filepath.Join(top, "rbee"), Version: "1.0", UserHome: top, Supervisor: service.Detached, Exe: filepath.Join(top, "none")}
 		run := func(metric string, s wire.Step) {
 			before := diskUsed(b, h.Home)
 			began := time.Now()

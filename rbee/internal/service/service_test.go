@@ -1,4 +1,4 @@
-package hive
+package service
 
 import (
 	"context"
@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
 )
@@ -43,30 +44,50 @@ func (c *commands) told() []string {
 	return lines
 }
 
+// hive returns a service as that of the hive in a home.
+func hive(home string) *Service {
+	return &Service{
+		Name: "rbee-hive", Label: "rbee.hive", Description: "rbee hive daemon", Program: home + "/bin/rbee", Args: []string{"hive", "serve"},
+		Env: []string{"RBEE_HOME=" + home}, Log: home + "/logs/hive.log", StopTimeout: 10 * time.Second, KeepChildren: true,
+	}
+}
+
+// newHive returns such a service in a new home, and what stands for the programs of
+// the system.
+func newHive(t *testing.T) (*Service, *commands) {
+	t.Helper()
+	user := t.TempDir()
+	s, c := hive(filepath.Join(user, ".local/share/rbee")), &commands{}
+	s.UserHome, s.Record, s.Command = user, filepath.Join(user, ".local/share/rbee/run/supervisor.json"), c.run
+	return s, c
+}
+
 func TestUnitText(t *testing.T) {
 	t.Parallel()
 	for home, want := range map[string][]string{
 		"/home/a/.local/share/rbee": {
-			`ExecStart=/bin/sh -c "exec \"$$0\" hive serve" "/home/a/.local/share/rbee/bin/rbee"`,
-			`Environment="RBEE_HOME=/home/a/.local/share/rbee" RBEE_SUPERVISOR=systemd`,
+			`ExecStart="/home/a/.local/share/rbee/bin/rbee" "hive" "serve"`,
+			`Environment="RBEE_HOME=/home/a/.local/share/rbee"`, `Environment="RBEE_SUPERVISOR=systemd"`,
 			`Environment="HF_HOME=/home/a/.local/share/rbee"`, `Environment="NO_PROXY=a, b"`,
 			`StandardOutput=append:/home/a/.local/share/rbee/logs/hive.log`,
-			"KillMode=process", "Restart=on-failure", "WantedBy=default.target",
+			"TimeoutStopSec=10", "KillMode=process", "Restart=on-failure", "WantedBy=default.target",
 		},
 		"/a b/50%/$x": {
-			`ExecStart=/bin/sh -c "exec \"$$0\" hive serve" "/a b/50%%/$$x/bin/rbee"`,
-			`Environment="RBEE_HOME=/a b/50%%/$x" RBEE_SUPERVISOR=systemd`,
+			`ExecStart=/bin/sh -c "exec \"$$0\" \"$$@\"" "/a b/50%%/$$x/bin/rbee" "hive" "serve"`,
+			`Environment="RBEE_HOME=/a b/50%%/$x"`, `Environment="RBEE_SUPERVISOR=systemd"`,
 			`Environment="HF_HOME=/a b/50%%/$x"`,
 			`StandardOutput=append:/a b/50%%/$x/logs/hive.log`,
 		},
 		`/q"u'o\te`: {
-			`ExecStart=/bin/sh -c "exec \"$$0\" hive serve" "/q\"u'o\\te/bin/rbee"`,
-			`Environment="RBEE_HOME=/q\"u'o\\te" RBEE_SUPERVISOR=systemd`,
+			`ExecStart=/bin/sh -c "exec \"$$0\" \"$$@\"" "/q\"u'o\\te/bin/rbee" "hive" "serve"`,
+			`Environment="RBEE_HOME=/q\"u'o\\te"`, `Environment="RBEE_SUPERVISOR=systemd"`,
 			`Environment="HF_HOME=/q\"u'o\\te"`,
 			`StandardOutput=append:/q"u'o\te/logs/hive.log`,
 		},
 	} {
-		lines := strings.Split(unitText(home, []string{"HF_HOME=" + home, "NO_PROXY=a, b"}), "\n")
+		s := hive(home)
+		s.Inherited = []string{"HF_HOME=" + home, "NO_PROXY=a, b"}
+		lines := strings.Split(s.Unit(), "\n")
 		for _, line := range want {
 			if !slices.Contains(lines, line) {
 				t.Errorf("%s: no line %s in\n%s", home, line, strings.Join(lines, "\n"))
@@ -79,7 +100,9 @@ func TestUnitText(t *testing.T) {
 func TestPlistText(t *testing.T) {
 	t.Parallel()
 	for _, home := range []string{"/Users/a/.local/share/rbee", `/Users/a & b/<x>/"q"/'s'/ü`, "/]]>/%@$"} {
-		text := plistText("rbee.hive", home, []string{"HF_HOME=" + home})
+		s := hive(home)
+		s.Inherited = []string{"HF_HOME=" + home}
+		text := s.Plist()
 		var words []string
 		for d := xml.NewDecoder(strings.NewReader(text)); ; {
 			token, err := d.Token()
@@ -113,46 +136,6 @@ func TestPlistText(t *testing.T) {
 	}
 }
 
-// The daemon of a service manager looks for models where commands do that need no
-// daemon, and no secret is in the service's file.
-//
-//nolint:paralleltest // it sets the environment
-func TestServiceEnvironment(t *testing.T) {
-	for name, value := range map[string]string{
-		"HF_HOME": "/big disk/hf", "HF_HUB_CACHE": "/hub", "HF_ENDPOINT": "https://mirror", "HF_TOKEN_PATH": "/secrets/token",
-		"HTTPS_PROXY": "http://proxy:3128", "http_proxy": "http://me:secret@proxy:3128", "LC_ALL": "ca_ES.UTF-8@valencia", "NO_PROXY": "a\nExecStart=x", "HF_TOKEN": "secret",
-	} {
-		t.Setenv(name, value)
-	}
-	for supervisor, file := range map[string]string{
-		SupervisorSystemd: ".config/systemd/user/rbee-hive.service", SupervisorLaunchd: "Library/LaunchAgents/rbee.hive.plist",
-	} {
-		h, c := newHive(t), &commands{}
-		h.Supervisor, h.command = supervisor, c.run
-		if _, err := h.supervisor(t.Context()).start(t.Context(), true); err != nil {
-			t.Fatal(err)
-		}
-		data, err := os.ReadFile(filepath.Join(h.UserHome, file))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if info, err := os.Stat(filepath.Join(h.UserHome, file)); err != nil || info.Mode().Perm() != 0o600 {
-			t.Errorf("%s: the file is %v, %v", supervisor, info, err)
-		}
-		text := string(data)
-		for _, want := range []string{"HF_HOME", "/big disk/hf", "HF_HUB_CACHE", "HF_ENDPOINT", "https://mirror", "HF_TOKEN_PATH", "/secrets/token", "HTTPS_PROXY", "http://proxy:3128", "ca_ES.UTF-8@valencia"} {
-			if !strings.Contains(text, want) {
-				t.Errorf("%s: no %s in\n%s", supervisor, want, text)
-			}
-		}
-		for _, never := range []string{"me:secret", "HF_TOKEN=", "HF_TOKEN<", "NO_PROXY", "ExecStart=x"} {
-			if strings.Contains(text, never) {
-				t.Errorf("%s: %s in\n%s", supervisor, never, text)
-			}
-		}
-	}
-}
-
 func TestMayBeSecret(t *testing.T) {
 	t.Parallel()
 	for v, want := range map[string]bool{
@@ -166,28 +149,15 @@ func TestMayBeSecret(t *testing.T) {
 	}
 }
 
-func TestServiceName(t *testing.T) {
-	t.Parallel()
-	usual := &Hive{Home: "/home/a/.local/share/rbee"}
-	one, two := &Hive{Home: "/srv/one"}, &Hive{Home: "/srv/two"}
-	if got := usual.serviceName("rbee-hive", "/home/a"); got != "rbee-hive" {
-		t.Errorf("usual home: %q", got)
-	}
-	a, b := one.serviceName("rbee-hive", "/home/a"), two.serviceName("rbee-hive", "/home/a")
-	if a == b || !strings.HasPrefix(a, "rbee-hive-") || len(a) != len("rbee-hive-")+8 {
-		t.Errorf("other homes: %q, %q", a, b)
-	}
-}
-
 func TestSystemd(t *testing.T) {
 	t.Parallel()
-	h, c := newHive(t), &commands{}
-	h.Supervisor, h.command = SupervisorSystemd, c.run
+	h, c := newHive(t)
+	h.Inherited = []string{"HF_HOME=/hf", "HTTPS_PROXY=me:secret@proxy"}
 	if err := os.Mkdir(filepath.Join(h.UserHome, ".config"), 0o700); err != nil { // the user's own
 		t.Fatal(err)
 	}
-	s := h.supervisor(t.Context())
-	if _, err := s.start(t.Context(), true); err != nil {
+	s := h.Manager(t.Context(), Systemd)
+	if _, err := s.Start(t.Context(), true); err != nil {
 		t.Fatal(err)
 	}
 	got := c.told()
@@ -200,25 +170,25 @@ func TestSystemd(t *testing.T) {
 	}
 	dir := filepath.Join(h.UserHome, ".config/systemd/user")
 	text, err := os.ReadFile(filepath.Join(dir, "rbee-hive.service"))
-	if err != nil || string(text) != unitText(h.Home, written(passedOn())) {
+	if err != nil || string(text) != h.Unit() {
 		t.Errorf("unit: %s, %v", text, err)
 	}
 	if err := os.Mkdir(filepath.Join(dir, "default.target.wants"), 0o700); err != nil { // by systemctl enable
 		t.Fatal(err)
 	}
-	if _, err := s.start(t.Context(), false); err != nil { // a second start must not forget what the first one made
+	if _, err := s.Start(t.Context(), false); err != nil { // a second start must not forget what the first one made
 		t.Fatal(err)
 	}
 	if got := c.told(); !slices.Contains(got, "systemctl --user disable rbee-hive.service") {
 		t.Errorf("second start ran %q", got)
 	}
-	if note, err := h.Stop(t.Context()); err != nil || note != "was not running" {
-		t.Errorf("stop: %q, %v", note, err)
+	if err := h.Stop(t.Context()); err != nil {
+		t.Errorf("stop: %v", err)
 	}
 	if got := c.told(); !slices.Equal(got, []string{"systemctl --user stop rbee-hive.service"}) {
 		t.Errorf("stop ran %q", got)
 	}
-	if err := h.removeUnits(t.Context()); err != nil {
+	if err := h.Remove(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if got := c.told(); slices.Contains(got, "loginctl disable-linger") != lingering {
@@ -227,14 +197,14 @@ func TestSystemd(t *testing.T) {
 	if left, err := os.ReadDir(filepath.Join(h.UserHome, ".config")); err != nil || len(left) != 0 {
 		t.Errorf("left in .config: %v, %v", left, err)
 	}
-	if err := h.removeUnits(t.Context()); err != nil || len(c.told()) != 0 {
+	if err := h.Remove(t.Context()); err != nil || len(c.told()) != 0 {
 		t.Errorf("nothing to remove: %v", err)
 	}
 }
 
 func TestLaunchd(t *testing.T) {
 	t.Parallel()
-	h, c := newHive(t), &commands{}
+	h, c := newHive(t)
 	busy := 2
 	c.fail = func(line string) bool {
 		if strings.HasPrefix(line, "launchctl bootstrap") {
@@ -242,9 +212,8 @@ func TestLaunchd(t *testing.T) {
 		}
 		return busy >= 0 && strings.HasPrefix(line, "launchctl bootstrap")
 	}
-	h.Supervisor, h.command = SupervisorLaunchd, c.run
-	l := h.supervisor(t.Context())
-	if _, err := l.start(t.Context(), false); err != nil {
+	l := h.Manager(t.Context(), Launchd)
+	if _, err := l.Start(t.Context(), false); err != nil {
 		t.Fatal(err)
 	}
 	path := filepath.Join(h.UserHome, "Library/LaunchAgents/rbee.hive.plist")
@@ -252,20 +221,20 @@ func TestLaunchd(t *testing.T) {
 	if got := c.told(); !slices.Equal(got, []string{"launchctl enable " + target, load, load, load, "launchctl disable " + target}) {
 		t.Errorf("start ran %q", got)
 	}
-	if text, err := os.ReadFile(path); err != nil || string(text) != plistText("rbee.hive", h.Home, written(passedOn())) {
+	if text, err := os.ReadFile(path); err != nil || string(text) != h.Plist() {
 		t.Errorf("plist: %s, %v", text, err)
 	}
-	if err := h.stopUnits(t.Context()); err != nil {
+	if err := h.Stop(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if got := c.told(); !slices.Equal(got, []string{"launchctl print " + target, "launchctl bootout " + target}) {
 		t.Errorf("stop ran %q", got)
 	}
 	c.fail = func(line string) bool { return strings.HasPrefix(line, "launchctl print") } // not loaded
-	if err := h.stopUnits(t.Context()); err != nil || len(c.told()) != 1 {
+	if err := h.Stop(t.Context()); err != nil || len(c.told()) != 1 {
 		t.Errorf("stop of what is not loaded: %v", err)
 	}
-	if err := h.removeUnits(t.Context()); err != nil {
+	if err := h.Remove(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(filepath.Join(h.UserHome, "Library")); !errors.Is(err, os.ErrNotExist) {
@@ -276,18 +245,18 @@ func TestLaunchd(t *testing.T) {
 // A full directory, and one that rbee did not make, stay.
 func TestRemoveServiceLeavesTheUsers(t *testing.T) {
 	t.Parallel()
-	h := newHive(t)
+	h, _ := newHive(t)
 	path := filepath.Join(h.UserHome, "a/b/c/rbee.service")
 	other := filepath.Join(filepath.Dir(h.UserHome), "outside")
-	if err := errors.Join(os.Mkdir(filepath.Join(h.UserHome, "a"), 0o700), os.MkdirAll(other, 0o700), h.writeService(path, "x")); err != nil {
+	if err := errors.Join(os.Mkdir(filepath.Join(h.UserHome, "a"), 0o700), os.MkdirAll(other, 0o700), h.writeFile(path, "x")); err != nil {
 		t.Fatal(err)
 	}
-	rec := h.supervision()
+	rec := h.changes()
 	rec.MadeDirs = append(rec.MadeDirs, other, h.UserHome) // never rbee's to remove
-	if err := errors.Join(atomicfile.WriteJSON(h.path(supervisorFile), rec), os.WriteFile(filepath.Join(h.UserHome, "a/b/mine"), nil, 0o600)); err != nil {
+	if err := errors.Join(atomicfile.WriteJSON(h.Record, rec), os.WriteFile(filepath.Join(h.UserHome, "a/b/mine"), nil, 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	if err := h.removeService(path); err != nil {
+	if err := h.removeFile(path); err != nil {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]bool{filepath.Join(h.UserHome, "a/b/c"): false, filepath.Join(h.UserHome, "a/b"): true, other: true} {
@@ -297,23 +266,9 @@ func TestRemoveServiceLeavesTheUsers(t *testing.T) {
 	}
 }
 
-// A home directory that is not the account's own is none of the manager's.
-func TestOtherHomeIsDetached(t *testing.T) {
-	t.Parallel()
-	h, c := newHive(t), &commands{}
-	h.Supervisor, h.command = "", c.run
-	if got := h.supervisor(t.Context()).name(); got != SupervisorNone || len(c.told()) != 0 {
-		t.Errorf("picked %q", got)
-	}
-	h.Home = "/a\nExecStart=x"
-	if _, err := h.Inspect(t.Context(), InspectOptions{}); err == nil || !strings.Contains(err.Error(), "control") {
-		t.Errorf("home with a line break: %v", err)
-	}
-}
-
 // A manager that does not answer, such as that of a Mac with nobody at its
 // screen, leaves the daemon to itself.
-func TestBestSupervisor(t *testing.T) {
+func TestBestManager(t *testing.T) {
 	t.Parallel()
 	u, err := user.Current()
 	if err != nil {
@@ -323,15 +278,15 @@ func TestBestSupervisor(t *testing.T) {
 		goos, asked, want string
 		fails             bool
 	}{
-		{"linux", "systemctl --user show-environment", SupervisorSystemd, false},
-		{"linux", "systemctl --user show-environment", SupervisorNone, true},
-		{"darwin", "launchctl print " + guiDomain(), SupervisorLaunchd, false},
-		{"darwin", "launchctl print " + guiDomain(), SupervisorNone, true},
-		{"freebsd", "", SupervisorNone, false},
+		{"linux", "systemctl --user show-environment", Systemd, false},
+		{"linux", "systemctl --user show-environment", Detached, true},
+		{"darwin", "launchctl print " + guiDomain(), Launchd, false},
+		{"darwin", "launchctl print " + guiDomain(), Detached, true},
+		{"freebsd", "", Detached, false},
 	} {
 		c := &commands{fail: func(string) bool { return tt.fails }}
-		h := &Hive{UserHome: u.HomeDir, command: c.run}
-		got := h.bestSupervisor(t.Context(), tt.goos)
+		s := &Service{UserHome: u.HomeDir, Command: c.run}
+		got := s.best(t.Context(), tt.goos)
 		if asked := strings.Join(c.told(), "\n"); got != tt.want || asked != tt.asked {
 			t.Errorf("%+v: got %q, asked %q", tt, got, asked)
 		}

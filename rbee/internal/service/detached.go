@@ -1,39 +1,39 @@
-package hive
+package service
 
 import (
 	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"syscall"
-
-	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
 // detached is a process of its own session, which outlives the SSH connection.
-type detached struct{ h *Hive }
+type detached struct{ s *Service }
 
-func (detached) name() string                       { return SupervisorNone }
-func (detached) enable(context.Context, bool) error { return nil }
-func (detached) stop(context.Context) error         { return nil } // Hive.stop ends every daemon
-func (detached) remove(context.Context) error       { return nil }
+func (detached) Name() string                       { return Detached }
+func (detached) File() (string, error)              { return "", nil }
+func (detached) Enable(context.Context, bool) error { return nil }
+func (detached) Stop(context.Context) error         { return nil } // whoever started it knows its process
+func (detached) Remove(context.Context) error       { return nil }
 
-func (d detached) start(context.Context, bool) (<-chan struct{}, error) {
-	out, err := os.OpenFile(d.h.path(logFile), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+func (d detached) Start(context.Context, bool) (<-chan struct{}, error) {
+	out, err := os.OpenFile(d.s.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	defer out.Close()
-	user, err := d.h.userHome()
+	user, err := d.s.userHome()
 	if err != nil {
 		return nil, err
 	}
 	keepOwnFiles()
-	cmd := exec.Command(d.h.path(wire.Binary), "hive", "serve") //nolint:gosec // rbee itself; it outlives this context
+	cmd := exec.Command(d.s.Program, d.s.Args...) //nolint:gosec // rbee itself; it outlives this context
 	cmd.Dir, cmd.Stdout, cmd.Stderr = "/", out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	cmd.Env = append(append(passedOn(), sessionEnv()...), "HOME="+user, "PATH="+os.Getenv("PATH"), "RBEE_HOME="+d.h.Home, "RBEE_SUPERVISOR="+SupervisorNone)
+	cmd.Env = slices.Concat(d.s.Inherited, sessionEnv(), []string{"HOME=" + user, "PATH=" + os.Getenv("PATH")}, d.s.Env, []string{ManagerVariable + "=" + Detached})
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
@@ -61,4 +61,4 @@ func keepOwnFiles() {
 
 // sessionEnv is what belongs to the user's session, which a service manager gives
 // its services itself.
-func sessionEnv() []string { return environ("XDG_RUNTIME_DIR", "USER", "LOGNAME") }
+func sessionEnv() []string { return Environ("XDG_RUNTIME_DIR", "USER", "LOGNAME") }

@@ -1,4 +1,4 @@
-package hive
+package service
 
 import (
 	"context"
@@ -10,68 +10,75 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
-
-	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
 // bootstrapTimeout bounds the wait for launchd to let go of the daemon before.
 const bootstrapTimeout = 5 * time.Second
 
+// bootstrapEvery is the time between two tries.
+const bootstrapEvery = 50 * time.Millisecond
+
 // launchd is the service manager of macOS. The daemon is an agent of the user's
 // session on the screen, which must exist.
-type launchd struct{ h *Hive }
+type launchd struct{ s *Service }
 
-func (launchd) name() string { return SupervisorLaunchd }
+func (launchd) Name() string { return Launchd }
 
 // guiDomain is the session's name in launchctl(1).
 func guiDomain() string { return fmt.Sprintf("gui/%d", os.Getuid()) }
 
 // agent is the service's file and label.
 func (l launchd) agent() (path, label string, err error) {
-	home, err := l.h.userHome()
+	home, err := l.s.userHome()
 	if err != nil {
 		return "", "", err
 	}
-	label = l.h.serviceName("rbee.hive", home)
+	label = l.s.Label
 	return filepath.Join(home, "Library", "LaunchAgents", label+".plist"), label, nil
 }
 
-func (l launchd) start(ctx context.Context, auto bool) (<-chan struct{}, error) {
-	path, label, err := l.agent()
+// File returns the path of the agent's file.
+func (l launchd) File() (string, error) {
+	path, _, err := l.agent()
+	return path, err
+}
+
+func (l launchd) Start(ctx context.Context, auto bool) (<-chan struct{}, error) {
+	path, _, err := l.agent()
 	if err != nil {
 		return nil, err
 	}
-	if err := l.h.writeService(path, plistText(label, l.h.Home, written(passedOn()))); err != nil {
+	if err := l.s.writeFile(path, l.s.Plist()); err != nil {
 		return nil, err
 	}
-	if err := l.enable(ctx, true); err != nil { // a disabled one cannot be loaded
+	if err := l.Enable(ctx, true); err != nil { // a disabled one cannot be loaded
 		return nil, err
 	}
 	if err := l.bootstrap(ctx, path); err != nil || auto {
 		return nil, err
 	}
-	return nil, l.enable(ctx, false) // it runs on, and is not loaded at the next login
+	return nil, l.Enable(ctx, false) // it runs on, and is not loaded at the next login
 }
 
 // bootstrap loads the service, which starts it. launchd refuses for a moment
 // while it still unloads one of the same label.
 func (l launchd) bootstrap(ctx context.Context, path string) error {
 	for end := time.Now().Add(bootstrapTimeout); ; {
-		_, err := l.h.run(ctx, "launchctl", "bootstrap", guiDomain(), path)
+		_, err := l.s.run(ctx, "launchctl", "bootstrap", guiDomain(), path)
 		if err == nil || time.Now().After(end) {
 			return err
 		}
 		select {
 		case <-ctx.Done():
 			return errors.Join(context.Cause(ctx), err)
-		case <-time.After(pollEvery):
+		case <-time.After(bootstrapEvery):
 		}
 	}
 }
 
 // enable sets whether launchd loads the agent at login: RunAtLoad cannot say no
 // where KeepAlive asks for a restart.
-func (l launchd) enable(ctx context.Context, auto bool) error {
+func (l launchd) Enable(ctx context.Context, auto bool) error {
 	_, label, err := l.agent()
 	if err != nil {
 		return err
@@ -80,11 +87,11 @@ func (l launchd) enable(ctx context.Context, auto bool) error {
 	if auto {
 		verb = "enable"
 	}
-	_, err = l.h.run(ctx, "launchctl", verb, guiDomain()+"/"+label)
+	_, err = l.s.run(ctx, "launchctl", verb, guiDomain()+"/"+label)
 	return err
 }
 
-func (l launchd) stop(ctx context.Context) error {
+func (l launchd) Stop(ctx context.Context) error {
 	path, label, err := l.agent()
 	if err != nil {
 		return nil //nolint:nilerr // without a home directory there is no agent
@@ -93,14 +100,14 @@ func (l launchd) stop(ctx context.Context) error {
 		return nil //nolint:nilerr // not there
 	}
 	target := guiDomain() + "/" + label
-	if _, err := l.h.run(ctx, "launchctl", "print", target); err != nil {
+	if _, err := l.s.run(ctx, "launchctl", "print", target); err != nil {
 		return nil //nolint:nilerr // not loaded
 	}
-	_, err = l.h.run(ctx, "launchctl", "bootout", target)
+	_, err = l.s.run(ctx, "launchctl", "bootout", target)
 	return err
 }
 
-func (l launchd) remove(ctx context.Context) error {
+func (l launchd) Remove(ctx context.Context) error {
 	path, _, err := l.agent()
 	if err != nil {
 		return nil //nolint:nilerr // without a home directory there is no agent
@@ -108,46 +115,49 @@ func (l launchd) remove(ctx context.Context) error {
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	_ = l.enable(ctx, true) // leaves no word of it in launchd's list of disabled ones
-	return l.h.removeService(path)
+	_ = l.Enable(ctx, true) // leaves no word of it in launchd's list of disabled ones
+	return l.s.removeFile(path)
 }
 
-// plistText is the agent's file for a home, with an environment, after
-// launchd.plist(5).
-// AbandonProcessGroup leaves running workers alone.
-func plistText(label, home string, env []string) string {
+// Plist returns the service's file for launchd, after launchd.plist(5).
+// AbandonProcessGroup leaves running children alone.
+func (s *Service) Plist() string {
 	str := func(v string) string {
 		var b strings.Builder
 		_ = xml.EscapeText(&b, []byte(v)) // a strings.Builder never fails
 		return "<string>" + b.String() + "</string>"
 	}
-	var more strings.Builder
-	for _, v := range env {
-		name, value, _ := strings.Cut(v, "=")
-		more.WriteString("\n		<key>" + name + "</key>" + str(value))
+	var command, env, more strings.Builder
+	for _, arg := range append([]string{s.Program}, s.Args...) {
+		command.WriteString(str(arg))
 	}
-	log := str(home + "/" + logFile)
+	for _, v := range s.fileEnv(Launchd) {
+		name, value, _ := strings.Cut(v, "=")
+		env.WriteString("\n		<key>" + name + "</key>" + str(value))
+	}
+	if s.Log != "" {
+		more.WriteString("\n	<key>StandardOutPath</key>" + str(s.Log) + "\n	<key>StandardErrorPath</key>" + str(s.Log))
+	}
+	children := ""
+	if s.KeepChildren {
+		children = "\n	<key>AbandonProcessGroup</key><true/>"
+	}
 	return `<?xml version="1.0" encoding="UTF-8"?>
 <!DOCTYPE plist PUBLIC "-//Apple//DTD PLIST 1.0//EN" "http://www.apple.com/DTDs/PropertyList-1.0.dtd">
 <plist version="1.0">
 <dict>
-	<key>Label</key>` + str(label) + `
+	<key>Label</key>` + str(s.Label) + `
 	<key>ProgramArguments</key>
-	<array>` + str(home+"/"+wire.Binary) + `<string>hive</string><string>serve</string></array>
+	<array>` + command.String() + `</array>
 	<key>EnvironmentVariables</key>
-	<dict>
-		<key>RBEE_HOME</key>` + str(home) + `
-		<key>RBEE_SUPERVISOR</key>` + str(SupervisorLaunchd) + more.String() + `
+	<dict>` + env.String() + `
 	</dict>
-	<key>WorkingDirectory</key><string>/</string>
-	<key>StandardOutPath</key>` + log + `
-	<key>StandardErrorPath</key>` + log + `
+	<key>WorkingDirectory</key><string>/</string>` + more.String() + `
 	<key>RunAtLoad</key><true/>
 	<key>KeepAlive</key>
 	<dict><key>SuccessfulExit</key><false/></dict>
 	<key>ThrottleInterval</key><integer>2</integer>
-	<key>ExitTimeOut</key><integer>10</integer>
-	<key>AbandonProcessGroup</key><true/>
+	<key>ExitTimeOut</key>` + fmt.Sprintf("<integer>%d</integer>", int(s.StopTimeout/time.Second)) + children + `
 </dict>
 </plist>
 `

@@ -1,4 +1,4 @@
-package linger
+package service
 
 import (
 	"context"
@@ -19,11 +19,11 @@ func TestLinger(t *testing.T) {
 		return "", fails
 	}
 	dir, units := t.TempDir(), t.TempDir()
-	if on, err := enable(t.Context(), run, dir); !on || err != nil {
+	if on, err := enableLinger(t.Context(), run, dir); !on || err != nil {
 		t.Errorf("off before: %v, %v", on, err)
 	}
 	fails = errors.New("not allowed")
-	if on, err := enable(t.Context(), run, dir); on || !errors.Is(err, fails) {
+	if on, err := enableLinger(t.Context(), run, dir); on || !errors.Is(err, fails) {
 		t.Errorf("not allowed: %v, %v", on, err)
 	}
 	fails = nil
@@ -34,7 +34,7 @@ func TestLinger(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, u.Username), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if on, err := enable(t.Context(), run, dir); on || err != nil || len(told) != 2 {
+	if on, err := enableLinger(t.Context(), run, dir); on || err != nil || len(told) != 2 {
 		t.Errorf("on before: %v, %v, ran %q", on, err, told)
 	}
 
@@ -42,10 +42,10 @@ func TestLinger(t *testing.T) {
 	if err := os.WriteFile(unit, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := Disable(t.Context(), run, units); err != nil || len(told) != 2 {
+	if err := disableLinger(t.Context(), run, units); err != nil || len(told) != 2 {
 		t.Errorf("another unit is there: %v, ran %q", err, told)
 	}
-	if err := errors.Join(os.Remove(unit), Disable(t.Context(), run, units)); err != nil || len(told) != 3 || told[2] != "loginctl disable-linger" {
+	if err := errors.Join(os.Remove(unit), disableLinger(t.Context(), run, units)); err != nil || len(told) != 3 || told[2] != "loginctl disable-linger" {
 		t.Errorf("%v, ran %q", err, told)
 	}
 }

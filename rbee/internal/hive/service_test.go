@@ -1,0 +1,78 @@
+package hive
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/rbee-keeper/rbee/rbee/internal/service"
+)
+
+// The daemon of a service manager looks for models where commands do that need no
+// daemon, and no secret is in the service's file.
+//
+//nolint:paralleltest // it sets the environment
+func TestServiceEnvironment(t *testing.T) {
+	for name, value := range map[string]string{
+		"HF_HOME": "/big disk/hf", "HF_HUB_CACHE": "/hub", "HF_ENDPOINT": "https://mirror", "HF_TOKEN_PATH": "/secrets/token",
+		"HTTPS_PROXY": "http://proxy:3128", "http_proxy": "http://me:secret@proxy:3128", "LC_ALL": "ca_ES.UTF-8@valencia", "NO_PROXY": "a\nExecStart=x", "HF_TOKEN": "secret",
+	} {
+		t.Setenv(name, value)
+	}
+	for supervisor, file := range map[string]string{
+		service.Systemd: ".config/systemd/user/rbee-hive.service", service.Launchd: "Library/LaunchAgents/rbee.hive.plist",
+	} {
+		h := newHive(t)
+		h.Supervisor, h.command = supervisor, func(context.Context, ...string) (string, error) { return "", nil }
+		if _, err := h.supervisor(t.Context()).Start(t.Context(), true); err != nil {
+			t.Fatal(err)
+		}
+		data, err := os.ReadFile(filepath.Join(h.UserHome, file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info, err := os.Stat(filepath.Join(h.UserHome, file)); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: the file is %v, %v", supervisor, info, err)
+		}
+		text := string(data)
+		for _, want := range []string{"HF_HOME", "/big disk/hf", "HF_HUB_CACHE", "HF_ENDPOINT", "https://mirror", "HF_TOKEN_PATH", "/secrets/token", "HTTPS_PROXY", "http://proxy:3128", "ca_ES.UTF-8@valencia"} {
+			if !strings.Contains(text, want) {
+				t.Errorf("%s: no %s in\n%s", supervisor, want, text)
+			}
+		}
+		for _, never := range []string{"me:secret", "HF_TOKEN=", "HF_TOKEN<", "NO_PROXY", "ExecStart=x"} {
+			if strings.Contains(text, never) {
+				t.Errorf("%s: %s in\n%s", supervisor, never, text)
+			}
+		}
+	}
+}
+
+func TestServiceName(t *testing.T) {
+	t.Parallel()
+	usual := &Hive{Home: "/home/a/.local/share/rbee"}
+	one, two := &Hive{Home: "/srv/one"}, &Hive{Home: "/srv/two"}
+	if got := usual.serviceName("rbee-hive", "/home/a"); got != "rbee-hive" {
+		t.Errorf("usual home: %q", got)
+	}
+	a, b := one.serviceName("rbee-hive", "/home/a"), two.serviceName("rbee-hive", "/home/a")
+	if a == b || !strings.HasPrefix(a, "rbee-hive-") || len(a) != len("rbee-hive-")+8 {
+		t.Errorf("other homes: %q, %q", a, b)
+	}
+}
+
+// A home directory that is not the account's own is none of the manager's.
+func TestOtherHomeIsDetached(t *testing.T) {
+	t.Parallel()
+	h, ran := newHive(t), 0
+	h.Supervisor, h.command = "", func(context.Context, ...string) (string, error) { ran++; return "", nil }
+	if got := h.supervisor(t.Context()).Name(); got != service.Detached || ran != 0 {
+		t.Errorf("picked %q after %d commands", got, ran)
+	}
+	h.Home = "/a\nExecStart=x"
+	if _, err := h.Inspect(t.Context(), InspectOptions{}); err == nil || !strings.Contains(err.Error(), "control") {
+		t.Errorf("home with a line break: %v", err)
+	}
+}
