@@ -19,24 +19,6 @@ const (
 	pollEvery     = 50 * time.Millisecond
 )
 
-// Start starts the daemon as a request's step does, under the lock.
-func (h *Hive) Start(ctx context.Context) (note string, err error) { return h.locked(ctx, h.start) }
-
-// Stop stops the daemon as a request's step does, under the lock.
-func (h *Hive) Stop(ctx context.Context) (note string, err error) { return h.locked(ctx, h.stop) }
-
-func (h *Hive) locked(ctx context.Context, do func(context.Context) (string, error)) (string, error) {
-	if err := h.checkHome(); err != nil {
-		return "", err
-	}
-	lock, err := h.lock(ctx, fmt.Sprintf("process %d on this machine", os.Getpid()), 30*time.Second, nil)
-	if err != nil {
-		return "", err
-	}
-	defer lock.Close()
-	return do(ctx)
-}
-
 // daemon tells how the daemon is.
 func (h *Hive) daemon(ctx context.Context) wire.Daemon {
 	var rec record
@@ -82,7 +64,8 @@ func portIsFree(ctx context.Context, port int) error {
 	}
 }
 
-// start makes the daemon run with the installed binary and the stored settings.
+// start makes the daemon run with the installed binary and the stored settings. The
+// caller holds the lock of the home.
 func (h *Hive) start(ctx context.Context) (note string, err error) {
 	sum, _, err := hashFile(h.path(wire.Binary))
 	if err != nil {
@@ -144,7 +127,7 @@ func (h *Hive) await(ctx context.Context, sum string, port int, exited <-chan st
 	}
 }
 
-// stop ends the daemon, whoever supervises it.
+// stop ends the daemon, whoever supervises it. The caller holds the lock of the home.
 func (h *Hive) stop(ctx context.Context) (note string, err error) {
 	var rec record
 	known := atomicfile.ReadJSON(h.path(daemonFile), &rec) == nil && rec.Alive()

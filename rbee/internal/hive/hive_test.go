@@ -378,3 +378,9 @@ func FuzzUnpack(f *testing.F) {
 		}
 	})
 }
+
+// Start starts the daemon as a request's step does, under the lock.
+func (h *Hive) Start(ctx context.Context) (note string, err error) { return h.withLock(ctx, h.start) }
+
+// Stop stops the daemon as a request's step does, under the lock.
+func (h *Hive) Stop(ctx context.Context) (note string, err error) { return h.withLock(ctx, h.stop) }

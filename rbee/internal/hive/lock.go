@@ -36,6 +36,19 @@ func (e *errLocked) Error() string {
 	return fmt.Sprintf("locked by %s since %s", e.by.Holder, e.by.Since.Format(time.RFC3339))
 }
 
+// withLock does something while it holds the lock, as a request does.
+func (h *Hive) withLock(ctx context.Context, do func(context.Context) (note string, err error)) (note string, err error) {
+	if err := h.checkHome(); err != nil {
+		return "", err
+	}
+	lock, err := h.lock(ctx, fmt.Sprintf("process %d on this machine", os.Getpid()), 30*time.Second, nil)
+	if err != nil {
+		return "", err
+	}
+	defer lock.Close()
+	return do(ctx)
+}
+
 // lock takes the home's lock for owner, waiting no longer than wait. waiting, if
 // not nil, is called once when another has it. The kernel frees the lock when
 // the process ends, however it ends. The error is an *errLocked when time is up.

@@ -2,17 +2,18 @@ package hive
 
 import (
 	"context"
-	"path/filepath"
 	"sync"
 	"time"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
-	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
 )
 
 // progressBeat is the longest time between two reports of a step, so that one whose
 // counts do not change still shows that the machine works.
 const progressBeat = time.Second
+
+// progressEvery is the shortest time between two reports of one phase.
+const progressEvery = 200 * time.Millisecond
 
 // heartbeat repeats the last report of a step when nothing was sent for progressBeat.
 // The zero value has nothing to repeat.
@@ -62,36 +63,6 @@ func (h *heartbeat) due() *wire.Progress {
 	return h.last
 }
 
-// beat repeats the last report of the step with this index until stop.
-func (s *session) beat(index int, action wire.Action) (stop func()) {
-	var first *wire.Progress
-	switch action {
-	case wire.ActionRemoveWorker, wire.ActionRemoveSelf:
-		first = &wire.Progress{Index: index, Phase: wire.PhaseRemove, Unit: wire.UnitFiles}
-	}
-	s.heartbeat.reset(first)
-	ended := make(chan struct{})
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		tick := time.NewTicker(progressBeat)
-		defer tick.Stop()
-		for {
-			select {
-			case <-tick.C:
-				if p := s.heartbeat.due(); p != nil {
-					s.send(wire.Message{Progress: p})
-				}
-			case <-ended:
-				return
-			}
-		}
-	})
-	return func() {
-		close(ended)
-		wg.Wait()
-	}
-}
-
 // phase reports how far one phase of a step is. Its methods may be called from several
 // goroutines, and on a nil phase, which reports nothing.
 type phase struct {
@@ -102,27 +73,17 @@ type phase struct {
 	sent time.Time
 }
 
-// begin reports that a phase begins.
-func (s *session) begin(p wire.Progress) *phase {
-	ph := &phase{send: s.send, p: p}
+// newPhase returns a phase and reports that it begins.
+func newPhase(send func(wire.Message), p wire.Progress) *phase {
+	ph := &phase{send: send, p: p}
 	ph.report(true)
 	return ph
 }
 
-// silent returns a phase that reports nothing before the first progressEvery has
-// passed, for work that is usually short.
-func (s *session) silent(p wire.Progress) *phase {
-	return &phase{send: s.send, p: p, sent: time.Now()}
-}
-
-// removing returns the phase in which the step with this index removes files.
-func (s *session) removing(index int) *phase {
-	return s.silent(wire.Progress{Index: index, Phase: wire.PhaseRemove, Unit: wire.UnitFiles})
-}
-
-// checking returns a context in which the step with this index checks files.
-func (s *session) checking(ctx context.Context, index int) context.Context {
-	return withPhase(ctx, s.silent(wire.Progress{Index: index, Phase: wire.PhaseCheck, Unit: wire.UnitFiles}))
+// newSilentPhase returns a phase that reports nothing before the first progressEvery
+// has passed.
+func newSilentPhase(send func(wire.Message), p wire.Progress) *phase {
+	return &phase{send: send, p: p, sent: time.Now()}
 }
 
 // report sends the phase unless it was sent a moment ago.
@@ -166,15 +127,14 @@ func (ph *phase) total(n int64) {
 	ph.p.CountTotal = n
 }
 
-// expect adds the files of the build in dir to those that will be removed.
-func (ph *phase) expect(dir string) {
-	var m Manifest
-	if ph == nil || atomicfile.ReadJSON(filepath.Join(dir, manifestName), &m) != nil {
+// addTotal adds n to the number of items.
+func (ph *phase) addTotal(n int64) {
+	if ph == nil {
 		return
 	}
 	ph.mu.Lock()
 	defer ph.mu.Unlock()
-	ph.p.CountTotal += int64(max(m.FileCount, len(m.Files)))
+	ph.p.CountTotal += n
 }
 
 // become turns to another phase of the same step, or updates its counts. Another phase

@@ -114,11 +114,10 @@ func (h *Hive) stopWorkers(ctx context.Context, typ string) error {
 		return errors.New("the hive daemon runs and does not answer: its workers cannot be stopped")
 	}
 	defer lock.Close()
-	rt, err := h.newRunner(nil)
-	if err != nil {
-		return err
-	}
-	if err := workers.Clear(ctx, h.workerOptions(rt.models, nil), typ); err != nil {
+	m := h.machine()
+	if err := workers.Clear(ctx, workers.Options{
+		Dir: h.path(workerRecords), Logs: h.path(workerLogs), Devices: m.Devices, Processes: m.Processes,
+	}, typ); err != nil {
 		return fmt.Errorf("stopping workers: %w", err)
 	}
 	return nil

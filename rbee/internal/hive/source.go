@@ -26,7 +26,6 @@ import (
 const (
 	connectTimeout = 30 * time.Second
 	stallTimeout   = 60 * time.Second // without a byte
-	progressEvery  = 200 * time.Millisecond
 )
 
 // errStalled is a transfer in which nothing came for so long.

@@ -58,7 +58,7 @@ func (st *stage) fill(ctx context.Context) error {
 	if err := errors.Join(os.Chmod(st.dir, 0o755), os.Mkdir(st.payload, 0o755)); err != nil { //nolint:gosec // programs are for everybody
 		return err
 	}
-	st.total -= st.unpackedBytes(m.Steps)
+	st.total -= st.cache().unpackedBytes(m.Steps)
 	if err := st.checkSpace(); err != nil {
 		return placed(&m.Steps[0], err)
 	}

@@ -34,8 +34,6 @@ import (
 // environment and flushed to disk. Whatever has no record is removed by cleanWheels.
 const (
 	uvCacheDir   = wire.CacheDir + "/uv"
-	wheelsDir    = wire.CacheDir + "/wheels"
-	unpackedName = "unpacked.json"
 	archivesGlob = "archive-v*" // in uv's cache: it has one directory for each unpacked wheel
 )
 
@@ -46,6 +44,11 @@ const fullDisk = 16 << 20
 // compileTimeout is the time limit for the bytecode of one file, in seconds. uv's
 // default of 60 is too short for a large file on a busy machine.
 const compileTimeout = "3600"
+
+// uvCache is that cache below a home.
+type uvCache struct{ h *Hive }
+
+func (h *Hive) cache() uvCache { return uvCache{h} }
 
 // unpackedWheel records a wheel that is unpacked in uv's cache.
 type unpackedWheel struct {
@@ -65,14 +68,14 @@ func (r *unpackedWheel) readFiles(dir string) error {
 }
 
 // wheelFile is where a wheel is stored for uv.
-func (h *Hive) wheelFile(w *wire.Artefact) string {
-	return filepath.Join(h.path(wheelsDir), strings.ToLower(w.SHA256), w.Name)
+func (c uvCache) wheelFile(w *wire.Artefact) string {
+	return filepath.Join(c.h.path(wheelsDir), strings.ToLower(w.SHA256), w.Name)
 }
 
 // unpacked returns the record of a wheel in the cache; nil if the wheel has to be
 // fetched and unpacked.
-func (h *Hive) unpacked(w *wire.Artefact) *unpackedWheel {
-	path := h.wheelFile(w)
+func (c uvCache) unpacked(w *wire.Artefact) *unpackedWheel {
+	path := c.wheelFile(w)
 	var r unpackedWheel
 	if atomicfile.ReadJSON(filepath.Join(filepath.Dir(path), unpackedName), &r) != nil || r.Name != w.Name || !filepath.IsLocal(r.Archive) {
 		return nil
@@ -80,30 +83,20 @@ func (h *Hive) unpacked(w *wire.Artefact) *unpackedWheel {
 	if _, err := os.Stat(path); err != nil {
 		return nil
 	}
-	if info, err := os.Stat(filepath.Join(h.path(uvCacheDir), r.Archive)); err != nil || !info.IsDir() {
+	if info, err := os.Stat(filepath.Join(c.h.path(uvCacheDir), r.Archive)); err != nil || !info.IsDir() {
 		return nil
 	}
 	return &r
 }
 
-// cachedWheels lists the wheels in the cache, by [wire.WheelKey].
-func (h *Hive) cachedWheels() []string {
-	var keys []string
-	records, _ := filepath.Glob(h.path(wheelsDir + "/*/" + unpackedName)) // fails for a bad pattern only
-	for _, path := range records {
-		keys = append(keys, wire.WheelKey(filepath.Base(filepath.Dir(path))))
-	}
-	return keys
-}
-
 // unpackedBytes returns the size of the wheels of steps that need not be fetched.
-func (h *Hive) unpackedBytes(steps []wire.InstallStep) (n int64) {
+func (c uvCache) unpackedBytes(steps []wire.InstallStep) (n int64) {
 	for i := range steps {
 		if steps[i].Python == nil {
 			continue
 		}
 		for j := range steps[i].Python.Wheels {
-			if w := &steps[i].Python.Wheels[j]; h.unpacked(w) != nil {
+			if w := &steps[i].Python.Wheels[j]; c.unpacked(w) != nil {
 				n += w.Size
 			}
 		}
@@ -126,11 +119,11 @@ func packageOf(name string) string {
 
 // requirement is the line by which uv finds a wheel. A file whose name is not that of a
 // wheel is given by its path, and uv reports what is wrong with it.
-func (h *Hive) requirement(w *wire.Artefact) string {
+func (c uvCache) requirement(w *wire.Artefact) string {
 	if m := wheelName.FindStringSubmatch(w.Name); m != nil {
 		return m[1] + "==" + m[2]
 	}
-	return h.wheelFile(w)
+	return c.wheelFile(w)
 }
 
 // environment creates a virtual environment of wheels at venv, a path of the payload
@@ -140,7 +133,7 @@ func (st *stage) environment(ctx context.Context, uv, python, venv, into string,
 		cached := map[string]*unpackedWheel{} // by SHA-256
 		var missing []*wire.Artefact
 		for _, w := range wheels {
-			if r := st.cached(w); r != nil && (r.files != nil || r.readFiles(filepath.Dir(st.wheelFile(w))) == nil) {
+			if r := st.cached(w); r != nil && (r.files != nil || r.readFiles(filepath.Dir(st.cache().wheelFile(w))) == nil) {
 				cached[w.SHA256] = r
 			} else {
 				missing = append(missing, w)
@@ -150,7 +143,7 @@ func (st *stage) environment(ctx context.Context, uv, python, venv, into string,
 			return err
 		}
 		st.reach("received")
-		before := st.archives()
+		before := st.cache().archives()
 		err := st.makeEnvironment(ctx, uv, python, venv, wheels, len(missing))
 		var files []File
 		var damaged []string
@@ -194,7 +187,7 @@ func (st *stage) cached(w *wire.Artefact) *unpackedWheel {
 	if r := st.wheels[w.SHA256]; r != nil {
 		return r
 	}
-	return st.unpacked(w)
+	return st.cache().unpacked(w)
 }
 
 // placeWheels fetches wheels and stores them where uv looks for them.
@@ -207,11 +200,11 @@ func (st *stage) placeWheels(ctx context.Context, wheels []*wire.Artefact) error
 		return err
 	}
 	for i, w := range wheels {
-		dir := filepath.Dir(st.wheelFile(w))
+		dir := filepath.Dir(st.cache().wheelFile(w))
 		if err := errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o700)); err != nil {
 			return err
 		}
-		if err := linkOrCopy(paths[i], st.wheelFile(w)); err != nil {
+		if err := linkOrCopy(paths[i], st.cache().wheelFile(w)); err != nil {
 			return err
 		}
 	}
@@ -231,8 +224,8 @@ func (st *stage) makeEnvironment(ctx context.Context, uv, python, venv string, w
 	}
 	var lines []string
 	for _, w := range wheels {
-		lines = append(lines, st.requirement(w))
-		args = append(args, "--find-links", fileURL(filepath.Dir(st.wheelFile(w))))
+		lines = append(lines, st.cache().requirement(w))
+		args = append(args, "--find-links", fileURL(filepath.Dir(st.cache().wheelFile(w))))
 	}
 	list := filepath.Join(st.dir, "requirements.txt")
 	if err := os.WriteFile(list, []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
@@ -242,7 +235,7 @@ func (st *stage) makeEnvironment(ctx context.Context, uv, python, venv string, w
 	watched := make(chan struct{})
 	go func() {
 		defer close(watched)
-		st.watchUV(ctx, ph, venv, len(wheels), missing, len(st.archives()))
+		st.watchUV(ctx, ph, venv, len(wheels), missing, len(st.cache().archives()))
 	}()
 	err := st.run(ctx, uv, append(args, "--requirements", list)...)
 	cancel()
@@ -271,7 +264,7 @@ func (st *stage) watchUV(ctx context.Context, ph *phase, venv string, packages, 
 		wait = progressEvery
 		site := sitePackages(venv)
 		linked, _ := filepath.Glob(filepath.Join(site, "*.dist-info"))
-		unpacked := len(st.archives()) - before
+		unpacked := len(st.cache().archives()) - before
 		switch {
 		case len(linked) == 0 && unpacked < missing:
 			ph.become(wire.Progress{Phase: wire.PhaseUnpack, Unit: wire.UnitPackages, Count: int64(unpacked), CountTotal: int64(missing)})
@@ -315,10 +308,10 @@ func sitePackages(venv string) string {
 }
 
 // archives lists the directories of unpacked wheels, as paths below uv's cache.
-func (h *Hive) archives() []string {
-	found, _ := filepath.Glob(filepath.Join(h.path(uvCacheDir), archivesGlob, "*")) // fails for a bad pattern only
+func (c uvCache) archives() []string {
+	found, _ := filepath.Glob(filepath.Join(c.h.path(uvCacheDir), archivesGlob, "*")) // fails for a bad pattern only
 	for i, path := range found {
-		found[i] = strings.TrimPrefix(path, h.path(uvCacheDir)+string(filepath.Separator))
+		found[i] = strings.TrimPrefix(path, c.h.path(uvCacheDir)+string(filepath.Separator))
 	}
 	return found
 }
@@ -345,7 +338,7 @@ func (st *stage) recordNew(venv, into string, files []File, missing []*wire.Arte
 	}
 	listed := byPath(files, into, venv, site)
 	fresh := map[string]*unpackedWheel{}
-	for _, archive := range st.archives() {
+	for _, archive := range st.cache().archives() {
 		if slices.Contains(before, archive) {
 			continue
 		}
@@ -490,5 +483,5 @@ func (st *stage) dropWheels(sums []string) error {
 		delete(st.wheels, sum)
 		err = errors.Join(err, os.RemoveAll(filepath.Join(st.path(wheelsDir), strings.ToLower(sum))))
 	}
-	return errors.Join(err, st.cleanArchives(st.wheels, nil))
+	return errors.Join(err, st.cache().cleanArchives(st.wheels, nil))
 }

@@ -16,16 +16,16 @@ import (
 // cleanWheels removes from the cache what no installed version needs, and what an
 // install that was cut short left. Only the holder of the lock may call it. ph, which
 // may be nil, counts the files.
-func (h *Hive) cleanWheels(ph *phase) error {
-	entries, err := os.ReadDir(h.path(wheelsDir))
+func (c uvCache) cleanWheels(ph *phase) error {
+	entries, err := os.ReadDir(c.h.path(wheelsDir))
 	if errors.Is(err, fs.ErrNotExist) {
-		return removeTree(h.path(wire.CacheDir), ph)
+		return removeTree(c.h.path(wire.CacheDir), ph)
 	}
 	if err != nil {
 		return err
 	}
 	needed := map[string]*wire.Artefact{}
-	for _, m := range h.manifests() {
+	for _, m := range c.h.manifests() {
 		for _, step := range m.Steps {
 			if step.Python == nil {
 				continue
@@ -38,23 +38,23 @@ func (h *Hive) cleanWheels(ph *phase) error {
 	}
 	kept := false
 	for _, e := range entries {
-		if w := needed[e.Name()]; w != nil && h.unpacked(w) != nil {
+		if w := needed[e.Name()]; w != nil && c.unpacked(w) != nil {
 			kept = true
 			continue
 		}
-		err = errors.Join(err, os.RemoveAll(filepath.Join(h.path(wheelsDir), e.Name())))
+		err = errors.Join(err, os.RemoveAll(filepath.Join(c.h.path(wheelsDir), e.Name())))
 	}
 	if !kept && err == nil {
-		return removeTree(h.path(wire.CacheDir), ph)
+		return removeTree(c.h.path(wire.CacheDir), ph)
 	}
-	return errors.Join(err, h.cleanArchives(nil, ph))
+	return errors.Join(err, c.cleanArchives(nil, ph))
 }
 
 // cleanArchives removes from uv's cache the unpacked wheels that have no record, but for
 // those of also, and what led to them.
-func (h *Hive) cleanArchives(also map[string]*unpackedWheel, ph *phase) error {
+func (c uvCache) cleanArchives(also map[string]*unpackedWheel, ph *phase) error {
 	kept := map[string]bool{}
-	records, _ := filepath.Glob(h.path(wheelsDir + "/*/" + unpackedName)) // fails for a bad pattern only
+	records, _ := filepath.Glob(c.h.path(wheelsDir + "/*/" + unpackedName)) // fails for a bad pattern only
 	for _, path := range records {
 		var r unpackedWheel
 		if atomicfile.ReadJSON(path, &r) == nil {
@@ -65,23 +65,23 @@ func (h *Hive) cleanArchives(also map[string]*unpackedWheel, ph *phase) error {
 		kept[r.Archive] = true
 	}
 	var err error
-	for _, archive := range h.archives() {
+	for _, archive := range c.archives() {
 		if !kept[archive] {
-			err = errors.Join(err, removeTree(filepath.Join(h.path(uvCacheDir), archive), ph))
+			err = errors.Join(err, removeTree(filepath.Join(c.h.path(uvCacheDir), archive), ph))
 		}
 	}
-	return errors.Join(err, h.cleanPointers())
+	return errors.Join(err, c.cleanPointers())
 }
 
 // cleanPointers removes the links and files by which uv finds an unpacked wheel that is
 // not there any more, and the temporary directories of a uv that was killed.
-func (h *Hive) cleanPointers() error {
+func (c uvCache) cleanPointers() error {
 	var err error
-	left, _ := filepath.Glob(filepath.Join(h.path(uvCacheDir), ".tmp*")) // fails for a bad pattern only
+	left, _ := filepath.Glob(filepath.Join(c.h.path(uvCacheDir), ".tmp*")) // fails for a bad pattern only
 	for _, path := range left {
 		err = errors.Join(err, removeTree(path, nil))
 	}
-	tops, _ := filepath.Glob(filepath.Join(h.path(uvCacheDir), "wheels-v*"))
+	tops, _ := filepath.Glob(filepath.Join(c.h.path(uvCacheDir), "wheels-v*"))
 	for _, top := range tops {
 		var dirs []string
 		err = errors.Join(err, filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
@@ -112,18 +112,4 @@ func (h *Hive) cleanPointers() error {
 		return fmt.Errorf("cannot clean up the cache of uv: %w", err)
 	}
 	return nil
-}
-
-// manifests reads the records of all builds. A damaged one is left out: it is reported
-// elsewhere.
-func (h *Hive) manifests() []Manifest {
-	var all []Manifest
-	paths, _ := filepath.Glob(h.path(wire.WorkersDir + "/*/*/" + manifestName)) // fails for a bad pattern only
-	for _, path := range paths {
-		var m Manifest
-		if atomicfile.ReadJSON(path, &m) == nil {
-			all = append(all, m)
-		}
-	}
-	return all
 }

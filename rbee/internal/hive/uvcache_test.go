@@ -107,7 +107,7 @@ func cacheState(t *testing.T, h *Hive) (wheels []string, archives int) {
 		}
 		wheels = append(wheels, filepath.Base(found[0]))
 	}
-	return wheels, len(h.archives())
+	return wheels, len(h.cache().archives())
 }
 
 func mustInstall(t *testing.T, h *Hive, steps ...wire.Step) {
@@ -238,7 +238,7 @@ func TestUnusableCacheIsReplaced(t *testing.T) {
 			return errors.Join(os.RemoveAll(h.path(uvCacheDir+"/wheels-v8")), os.RemoveAll(h.path(uvCacheDir+"/wheels-v5")))
 		},
 		"no archives": func(h *Hive) error {
-			for _, a := range h.archives() {
+			for _, a := range h.cache().archives() {
 				if err := os.RemoveAll(filepath.Join(h.path(uvCacheDir), a)); err != nil {
 					return err
 				}
@@ -374,7 +374,7 @@ func TestRequirement(t *testing.T) {
 		"x-1!2.0rc1-py3-none-any.whl":                                             "x==1!2.0rc1",
 		"x-1.0.tar.gz":                                                            "/home/rbee/cache/wheels/ab/x-1.0.tar.gz",
 	} {
-		if got := h.requirement(&wire.Artefact{Name: name, SHA256: "AB"}); got != want {
+		if got := h.cache().requirement(&wire.Artefact{Name: name, SHA256: "AB"}); got != want {
 			t.Errorf("requirement(%q) = %q, want %q", name, got, want)
 		}
 	}

@@ -65,7 +65,7 @@ func (s *session) installWorker(ctx context.Context, index int, w *wire.WorkerIn
 	st := &stage{session: s, index: index, dir: staged, payload: filepath.Join(staged, payloadDir), manifest: m, total: total}
 	if err := st.fill(ctx); err != nil {
 		st.keepDownloads(err)
-		_ = s.cleanWheels(nil) // else the next run does it
+		_ = s.cache().cleanWheels(nil) // else the next run does it
 		st.dropTools(err)
 		return "", explainFull(err, s.Home, max(total, m.Size))
 	}
@@ -76,7 +76,7 @@ func (s *session) installWorker(ctx context.Context, index int, w *wire.WorkerIn
 		return "", explainFull(err, s.Home, 4096)
 	}
 	st.dropDownloads()
-	_ = s.cleanWheels(s.removing(index)) // else the next run does it
+	_ = s.cache().cleanWheels(s.removing(index)) // else the next run does it
 
 	return fmt.Sprintf("%d files, %s", m.FileCount, sizeText(uint64(m.Bytes))), nil //nolint:gosec // a size
 }
@@ -256,7 +256,7 @@ func (h *Hive) removeWorker(ctx context.Context, w *wire.WorkerInstall, ph *phas
 	if err := os.Remove(h.path(wire.WorkersDir + "/" + w.Type + "/" + previousName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
-	return note, errors.Join(h.cleanType(w.Type, ph), h.cleanTools(), h.cleanWheels(ph))
+	return note, errors.Join(h.cleanType(w.Type, ph), h.cleanTools(), h.cache().cleanWheels(ph))
 }
 
 // cleanWorkers removes what no entry point leads to.
@@ -273,7 +273,7 @@ func (h *Hive) cleanWorkers(ph *phase) error {
 			err = errors.Join(err, h.cleanType(e.Name(), ph))
 		}
 	}
-	return errors.Join(err, h.cleanTools(), h.cleanWheels(ph))
+	return errors.Join(err, h.cleanTools(), h.cache().cleanWheels(ph))
 }
 
 // cleanType removes every build of a type but the one that the entry point leads
@@ -329,7 +329,7 @@ func discard(dir string, ph *phase) error {
 		if !isBuild(dir) {
 			return nil
 		}
-		ph.expect(dir)
+		expectBuild(ph, dir)
 		away := filepath.Join(filepath.Dir(dir), stagingPrefix+random())
 		if err := os.Rename(dir, away); err != nil {
 			return err

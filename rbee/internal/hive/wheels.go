@@ -1,0 +1,38 @@
+package hive
+
+import (
+	"path/filepath"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
+)
+
+// Names of the cache of unpacked wheels.
+const (
+	wheelsDir    = wire.CacheDir + "/wheels"
+	unpackedName = "unpacked.json" // in wheels/<sha256>/: the record of an unpacked wheel
+)
+
+// cachedWheels lists the wheels in the cache, by [wire.WheelKey].
+func (h *Hive) cachedWheels() []string {
+	var keys []string
+	records, _ := filepath.Glob(h.path(wheelsDir + "/*/" + unpackedName)) // fails for a bad pattern only
+	for _, path := range records {
+		keys = append(keys, wire.WheelKey(filepath.Base(filepath.Dir(path))))
+	}
+	return keys
+}
+
+// manifests reads the records of all builds. A damaged one is left out: it is reported
+// elsewhere.
+func (h *Hive) manifests() []Manifest {
+	var all []Manifest
+	paths, _ := filepath.Glob(h.path(wire.WorkersDir + "/*/*/" + manifestName)) // fails for a bad pattern only
+	for _, path := range paths {
+		var m Manifest
+		if atomicfile.ReadJSON(path, &m) == nil {
+			all = append(all, m)
+		}
+	}
+	return all
+}
