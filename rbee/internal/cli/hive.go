@@ -39,9 +39,10 @@ type hiveServeCmd struct {
 	Port int `help:"The loopback port to listen on; the one of the hive's settings when not given."`
 }
 
-// hive is this machine's side of rbee.
-func (a *app) hive() (*hive.Hive, error) {
-	home, err := hive.DefaultHome(a.p.Getenv)
+// inspector reads this machine's side of rbee; the other parts of it are made of its
+// fields.
+func (a *app) inspector() (*hive.Inspector, error) {
+	root, err := hive.DefaultHome(a.p.Getenv)
 	if err != nil {
 		return nil, err
 	}
@@ -49,16 +50,20 @@ func (a *app) hive() (*hive.Hive, error) {
 	if err != nil {
 		return nil, fmt.Errorf("finding the program's own file: %w", err)
 	}
-	return &hive.Hive{Home: home, Version: a.p.Version, Exe: exe}, nil
+	dir := &hive.Dir{Root: root}
+	store := &hive.Store{Home: dir, Version: a.p.Version, Exe: exe}
+	return &hive.Inspector{
+		Home: dir, Store: store, Daemon: &hive.Daemon{Home: dir}, Verifier: &hive.Verifier{Home: dir, Store: store},
+	}, nil
 }
 
 // Run does the command.
 func (c *hiveInspectCmd) Run(ctx context.Context, a *app) error {
-	h, err := a.hive()
+	i, err := a.inspector()
 	if err != nil {
 		return err
 	}
-	state, err := h.Inspect(ctx, hive.InspectOptions{Deep: c.Deep, Devices: c.Devices})
+	state, err := i.Inspect(ctx, hive.InspectOptions{Deep: c.Deep, Devices: c.Devices})
 	if err != nil {
 		return err
 	}
@@ -67,29 +72,31 @@ func (c *hiveInspectCmd) Run(ctx context.Context, a *app) error {
 
 // Run does the command.
 func (hiveApplyCmd) Run(ctx context.Context, a *app) error {
-	h, err := a.hive()
+	i, err := a.inspector()
 	if err != nil {
 		return err
 	}
-	return h.Apply(ctx, a.p.Stdin, a.p.Stdout)
+	in := &hive.Installer{Home: i.Home, Store: i.Store, Daemon: i.Daemon, Inspector: i, Verifier: i.Verifier}
+	return in.Apply(ctx, a.p.Stdin, a.p.Stdout)
 }
 
 // Run does the command.
 func (c *hiveServeCmd) Run(ctx context.Context, a *app) error {
-	h, err := a.hive()
+	i, err := a.inspector()
 	if err != nil {
 		return err
 	}
-	return h.Serve(ctx, hive.ServeOptions{Port: c.Port, Log: slog.New(slog.NewTextHandler(a.p.Stderr, nil))})
+	s := &hive.Server{Home: i.Home, Store: i.Store, Inspector: i, Verifier: i.Verifier}
+	return s.Serve(ctx, hive.ServeOptions{Port: c.Port, Log: slog.New(slog.NewTextHandler(a.p.Stderr, nil))})
 }
 
 // Run does the command.
 func (hiveCapabilitiesHereCmd) Run(ctx context.Context, a *app) error {
-	h, err := a.hive()
+	i, err := a.inspector()
 	if err != nil {
 		return err
 	}
-	report, err := h.Capabilities(ctx)
+	report, err := i.Capabilities(ctx)
 	if err != nil {
 		return err
 	}

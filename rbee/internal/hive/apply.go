@@ -21,7 +21,7 @@ var errGone = errors.New("canceled: the other side closed the connection")
 
 // session is one request being applied.
 type session struct {
-	*Hive
+	*Installer
 	in  io.Reader // after the request: blobs
 	out *wire.Writer
 
@@ -40,14 +40,14 @@ type session struct {
 //
 // When the running binary is an upload (bin/.rbee-*), it is gone afterwards: in
 // place as bin/rbee, or removed.
-func (h *Hive) Apply(ctx context.Context, stdin io.Reader, stdout io.Writer) error {
+func (in *Installer) Apply(ctx context.Context, stdin io.Reader, stdout io.Writer) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	defer h.removeUpload()
-	s := &session{Hive: h, in: bufio.NewReaderSize(watch(ctx, cancel, stdin), 64<<10), out: wire.NewWriter(stdout), giveUp: cancel}
+	defer in.removeUpload()
+	s := &session{Installer: in, in: bufio.NewReaderSize(watch(ctx, cancel, stdin), 64<<10), out: wire.NewWriter(stdout), giveUp: cancel}
 	req, err := wire.ReadRequest(s.in)
 	if err == nil {
-		err = h.checkRequest(req)
+		err = in.checkRequest(req)
 	}
 	if err != nil {
 		return errors.Join(err, s.out.Write(wire.Message{Result: &wire.Result{Error: err.Error()}}))
@@ -73,14 +73,14 @@ func watch(ctx context.Context, cancel context.CancelCauseFunc, stdin io.Reader)
 	return r
 }
 
-func (h *Hive) checkRequest(req *wire.Request) error {
+func (in *Installer) checkRequest(req *wire.Request) error {
 	if req.Schema != wire.Schema {
-		return fmt.Errorf("the request speaks schema %d, rbee %s here speaks %d", req.Schema, h.Version, wire.Schema)
+		return fmt.Errorf("the request speaks schema %d, rbee %s here speaks %d", req.Schema, in.Store.Version, wire.Schema)
 	}
 	if s := req.Settings; s != nil && (s.HivePort < 1 || s.HivePort > 65535) {
 		return fmt.Errorf("hive_port is %d, want 1 to 65535", s.HivePort)
 	}
-	return h.checkHome()
+	return in.Home.Check()
 }
 
 // do takes the lock, does the steps and tells how the machine is afterwards.
@@ -92,7 +92,7 @@ func (s *session) do(ctx context.Context, req *wire.Request) *wire.Result {
 		}
 	}
 	waited := false
-	lock, err := s.lock(ctx, req.Owner, req.LockWait, func(w wire.Waiting) {
+	lock, err := s.Home.Lock(ctx, req.Owner, req.LockWait, func(w wire.Waiting) {
 		waited = true
 		s.send(wire.Message{Waiting: &w})
 	})
@@ -142,7 +142,7 @@ func (s *session) do(ctx context.Context, req *wire.Request) *wire.Result {
 		// The state is true even when the run was cancelled.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 		defer cancel()
-		if result.State, err = s.Inspect(ctx, InspectOptions{}); err != nil {
+		if result.State, err = s.Inspector.Inspect(ctx, InspectOptions{}); err != nil {
 			result.Error = err.Error()
 		}
 	}
@@ -155,11 +155,11 @@ func (s *session) goneMeanwhile() bool {
 	if s.isUpload() {
 		return false
 	}
-	if _, err := os.Lstat(s.path(wire.Binary)); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Lstat(s.Home.Path(wire.Binary)); !errors.Is(err, fs.ErrNotExist) {
 		return false
 	}
-	_ = os.Remove(s.path(wire.LockFile))
-	_ = os.Remove(s.Home) // only where it is empty
+	_ = os.Remove(s.Home.Path(wire.LockFile))
+	_ = os.Remove(s.Home.Root) // only where it is empty
 	return true
 }
 
@@ -171,20 +171,20 @@ func (s *session) prepare(req *wire.Request) error {
 	if req.Settings == nil {
 		return nil
 	}
-	if err := atomicfile.WriteJSON(s.path(settingsFile), req.Settings); err != nil {
-		return fmt.Errorf("storing the settings: %w", explainFull(err, s.Home, 4096))
+	if err := atomicfile.WriteJSON(s.Home.Path(settingsFile), req.Settings); err != nil {
+		return fmt.Errorf("storing the settings: %w", explainFull(err, s.Home.Root, 4096))
 	}
 	return nil
 }
 
 // clean removes what earlier runs did not finish. Only the lock's holder may.
-func (h *Hive) clean(ph *phase) error {
-	uploads, err := filepath.Glob(h.path(wire.UploadGlob))
+func (in *Installer) clean(ph *phase) error {
+	uploads, err := filepath.Glob(in.Home.Path(wire.UploadGlob))
 	if err != nil {
 		return err
 	}
-	h.splitManifests()
-	own, _ := os.Stat(h.Exe)
+	in.splitManifests()
+	own, _ := os.Stat(in.Store.Exe)
 	for _, path := range uploads {
 		// A young one may be on its way: uploads come before the lock.
 		info, err := os.Lstat(path)
@@ -195,7 +195,7 @@ func (h *Hive) clean(ph *phase) error {
 			return err
 		}
 	}
-	return errors.Join(h.cleanDownloads(), h.cleanWorkers(ph), h.cleanVerify())
+	return errors.Join(in.cleanDownloads(), in.cleanWorkers(ph), in.Verifier.Clean())
 }
 
 // step does one step between its two notes.
@@ -226,9 +226,9 @@ func (s *session) act(ctx context.Context, index int, step wire.Step) (note stri
 	case wire.ActionRollback:
 		return s.rollback(s.checking(ctx, index), step.Worker, s.removing(index))
 	case wire.ActionStart:
-		return s.start(ctx)
+		return s.Daemon.Start(ctx)
 	case wire.ActionStop:
-		return s.stop(ctx)
+		return s.Daemon.Stop(ctx)
 	case wire.ActionRemoveSelf:
 		return s.remove(ctx, s.removing(index))
 	default:

@@ -84,18 +84,18 @@ func TestArchivesAreInstalled(t *testing.T) {
 			if res.Errors[0] != "" {
 				t.Fatal(res.Errors)
 			}
-			if w := h.worker(t.Context(), "w", true); w.Corrupt != "" || w.Bytes != 2 {
+			if w := h.Worker(t.Context(), "w", true); w.Corrupt != "" || w.Bytes != 2 {
 				t.Errorf("%+v", w)
 			}
 			// The entry point leads to the program, which a zip of another system
 			// need not have marked as one.
-			path := h.entryPath("w")
+			path := h.EntryPath("w")
 			body, err := os.ReadFile(path)
 			info, statErr := os.Stat(path)
 			if err := errors.Join(err, statErr); err != nil || string(body) != "hi" || info.Mode().Perm() != 0o755 {
 				t.Errorf("%q, %v, %v", body, info, err)
 			}
-			if left, _ := os.ReadDir(h.versionDir("w", "1")); len(left) != 4 {
+			if left, _ := os.ReadDir(h.BuildDir("w", "1")); len(left) != 4 {
 				t.Errorf("beside manifest, list of files, entry and payload: %v", left)
 			}
 		})
@@ -151,12 +151,12 @@ func TestArchivesThatClimb(t *testing.T) {
 			h := newHive(t)
 			old := []byte("old")
 			apply(t, h, &wire.Request{Steps: []wire.Step{worker("1", "", old)}}, old)
-			before := tree(t, h.UserHome)
+			before := tree(t, h.User)
 			res := apply(t, h, &wire.Request{Steps: []wire.Step{worker("2", a.format, a.data)}}, a.data)
 			if !strings.Contains(res.Errors[0], strings.TrimSpace(a.want)) {
 				t.Errorf("got %q, want %q", res.Errors[0], a.want)
 			}
-			if after := tree(t, h.UserHome); after != before {
+			if after := tree(t, h.User); after != before {
 				t.Errorf("before:\n%safter:\n%s", before, after)
 			}
 		})

@@ -36,10 +36,10 @@ func versionOf(build string) string {
 
 // freeBuild is where new content of a version is put: the first build that is not
 // there.
-func (h *Hive) freeBuild(typ, version string) (string, error) {
+func (in *Installer) freeBuild(typ, version string) (string, error) {
 	build := version
 	for n := 2; ; n++ {
-		_, err := os.Lstat(h.versionDir(typ, build))
+		_, err := os.Lstat(in.Store.BuildDir(typ, build))
 		if errors.Is(err, fs.ErrNotExist) {
 			return build, nil
 		}
@@ -52,8 +52,8 @@ func (h *Hive) freeBuild(typ, version string) (string, error) {
 
 // buildsInUse tells from which builds of a type processes run or are being started;
 // of one that failed and will be tried again, it is the build of the last try.
-func (h *Hive) buildsInUse(typ string) (inUse func(build string) bool, err error) {
-	programs, err := workers.Programs(h.path(workerRecords), typ)
+func (in *Installer) buildsInUse(typ string) (inUse func(build string) bool, err error) {
+	programs, err := workers.Programs(in.Home.Path(workerRecords), typ)
 	if err != nil {
 		return nil, fmt.Errorf("finding the workers that run: %w", err)
 	}

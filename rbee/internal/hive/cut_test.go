@@ -25,20 +25,20 @@ func TestKilledInstallingSelf(t *testing.T) {
 			t.Parallel()
 			h := newHive(t)
 			apply(t, h, &wire.Request{Steps: []wire.Step{self(t, h)}}, nil)
-			old, _, err := hashFile(h.path(wire.Binary))
+			old, _, err := hashFile(h.Path(wire.Binary))
 			if err != nil {
 				t.Fatal(err)
 			}
-			upload := h.path("bin/.rbee-new")
-			makeNew(t, h.path(wire.Binary), upload)
+			upload := h.Path("bin/.rbee-new")
+			makeNew(t, h.Path(wire.Binary), upload)
 			h.Exe = upload
 			step := self(t, h)
 			killAt(t, h, upload, point, step)
 			want := map[string]string{"kept": old, "placed": step.Install.SHA256}[point]
-			if sum, _, err := hashFile(h.path(wire.Binary)); sum != want || err != nil {
+			if sum, _, err := hashFile(h.Path(wire.Binary)); sum != want || err != nil {
 				t.Fatalf("bin/rbee has %s, want %s, %v", sum, want, err)
 			}
-			if sum, _, _ := hashFile(h.path(wire.PrevBinary)); sum != old {
+			if sum, _, _ := hashFile(h.Path(wire.PrevBinary)); sum != old {
 				t.Errorf("bin/rbee.prev has %s, want %s", sum, old)
 			}
 			finish(t, h, step)
@@ -50,7 +50,7 @@ func TestKilledInstallingSelf(t *testing.T) {
 func killAt(t *testing.T, h *Hive, program, point string, step wire.Step) {
 	t.Helper()
 	cmd := exec.Command(program, "hive", "apply")
-	cmd.Env = append(os.Environ(), "RBEE_HOME="+h.Home, "RBEE_TEST_KILL="+point)
+	cmd.Env = append(os.Environ(), "RBEE_HOME="+h.Root, "RBEE_TEST_KILL="+point)
 	in, err := cmd.StdinPipe()
 	if err == nil {
 		defer in.Close() // only now: its end would cancel the run
@@ -70,8 +70,8 @@ func killAt(t *testing.T, h *Hive, program, point string, step wire.Step) {
 // finish installs again after a kill, from a new upload, and looks for leftovers.
 func finish(t *testing.T, h *Hive, step wire.Step) {
 	t.Helper()
-	again := h.path("bin/.rbee-again")
-	makeNew(t, h.path(wire.PrevBinary), again)
+	again := h.Path("bin/.rbee-again")
+	makeNew(t, h.Path(wire.PrevBinary), again)
 	if _, err := os.Stat(h.Exe); err == nil { // the killed run's upload, long ago
 		long := time.Now().Add(-2 * time.Hour)
 		if err := os.Chtimes(h.Exe, long, long); err != nil {
@@ -83,10 +83,10 @@ func finish(t *testing.T, h *Hive, step wire.Step) {
 	if r := res.State.Rbee; res.Errors[0] != "" || r == nil || r.SHA256 != step.Install.SHA256 || res.State.Broken != "" {
 		t.Errorf("the next run: %q, %+v, %q", res.Errors, r, res.State.Broken)
 	}
-	if left, _ := filepath.Glob(h.path(wire.UploadGlob)); len(left) != 0 {
+	if left, _ := filepath.Glob(h.Path(wire.UploadGlob)); len(left) != 0 {
 		t.Errorf("left: %v", left)
 	}
-	if rec, broken := h.installed(true); rec.SHA256 != step.Install.SHA256 || broken != "" {
+	if rec, broken := h.Binary(true); rec.SHA256 != step.Install.SHA256 || broken != "" {
 		t.Errorf("afterwards: %+v, %q", rec, broken)
 	}
 }
@@ -118,7 +118,7 @@ func TestEndOfStdinWithinBlob(t *testing.T) {
 			h := newHive(t)
 			old := []byte("old")
 			apply(t, h, &wire.Request{Steps: []wire.Step{worker("1", "", old)}}, old)
-			before := tree(t, h.UserHome)
+			before := tree(t, h.User)
 			inR, inW := io.Pipe()
 			outR, outW := io.Pipe()
 			done := make(chan error, 1)
@@ -147,7 +147,7 @@ func TestEndOfStdinWithinBlob(t *testing.T) {
 			if !strings.Contains(result.Errors[0], "canceled") || !strings.HasPrefix(result.Errors[1], "not begun") {
 				t.Errorf("%q", result.Errors)
 			}
-			if after := tree(t, h.UserHome); after != before {
+			if after := tree(t, h.User); after != before {
 				t.Errorf("before:\n%safter:\n%s", before, after)
 			}
 		})
@@ -239,7 +239,7 @@ func TestSilenceWithinBlob(t *testing.T) {
 	if result.Errors[0] != "no byte came for 50ms" {
 		t.Errorf("%q", result.Errors)
 	}
-	lock, err := h.lock(t.Context(), "the next", 0, nil)
+	lock, err := h.Lock(t.Context(), "the next", 0, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

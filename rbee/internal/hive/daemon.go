@@ -19,17 +19,17 @@ const (
 	pollEvery     = 50 * time.Millisecond
 )
 
-// daemon tells how the daemon is.
-func (h *Hive) daemon(ctx context.Context) wire.Daemon {
+// State tells how the daemon is.
+func (dm *Daemon) State(ctx context.Context) wire.Daemon {
 	var rec record
-	if atomicfile.ReadJSON(h.path(daemonFile), &rec) != nil || !rec.Alive() {
+	if atomicfile.ReadJSON(dm.Home.Path(daemonFile), &rec) != nil || !rec.Alive() {
 		return wire.Daemon{}
 	}
 	d := wire.Daemon{
 		PID: rec.PID, Port: rec.Port, Version: rec.Version, SHA256: rec.SHA256,
 		Since: rec.Since, Supervisor: rec.Supervisor,
 	}
-	switch info, err := h.ask(ctx, rec.Port); {
+	switch info, err := dm.ask(ctx, rec.Port); {
 	case err != nil:
 		d.Problem = err.Error()
 	case info.PID != rec.PID:
@@ -64,44 +64,44 @@ func portIsFree(ctx context.Context, port int) error {
 	}
 }
 
-// start makes the daemon run with the installed binary and the stored settings. The
+// Start makes the daemon run with the installed binary and the stored settings. The
 // caller holds the lock of the home.
-func (h *Hive) start(ctx context.Context) (note string, err error) {
-	sum, _, err := hashFile(h.path(wire.Binary))
+func (dm *Daemon) Start(ctx context.Context) (note string, err error) {
+	sum, _, err := hashFile(dm.Home.Path(wire.Binary))
 	if err != nil {
 		return "", fmt.Errorf("starting the daemon: %w", err)
 	}
-	port, auto := h.port(), false
-	if s, err := h.settings(); err == nil {
+	port, auto := dm.Home.Port(), false
+	if s, err := dm.Home.Settings(); err == nil {
 		auto = s.AutoStart
 	}
-	sup := h.supervisor(ctx)
-	if d := h.daemon(ctx); d.Running && d.SHA256 == sum && d.Port == port {
+	sup := dm.supervisor(ctx)
+	if d := dm.State(ctx); d.Running && d.SHA256 == sum && d.Port == port {
 		if d.Supervisor == sup.Name() {
 			err = sup.Enable(ctx, auto)
 		}
 		return "already running", err
 	}
-	if _, err := h.stop(ctx); err != nil {
+	if _, err := dm.Stop(ctx); err != nil {
 		return "", err
 	}
 	if err := portIsFree(ctx, port); err != nil {
 		return "", err
 	}
-	if err := os.MkdirAll(h.path(wire.LogsDir), 0o700); err != nil {
+	if err := os.MkdirAll(dm.Home.Path(wire.LogsDir), 0o700); err != nil {
 		return "", err
 	}
 	var logged int64
-	if info, err := os.Stat(h.path(logFile)); err == nil {
+	if info, err := os.Stat(dm.Home.Path(logFile)); err == nil {
 		logged = info.Size()
 	}
 	exited, err := sup.Start(ctx, auto)
 	if err == nil {
-		err = h.await(ctx, sum, port, exited)
+		err = dm.await(ctx, sum, port, exited)
 	}
 	if err != nil {
-		_, stopErr := h.stop(context.WithoutCancel(ctx))
-		if tail := h.logTail(logged); tail != "" {
+		_, stopErr := dm.Stop(context.WithoutCancel(ctx))
+		if tail := dm.Home.LogTail(logged); tail != "" {
 			err = fmt.Errorf("%w; its log ends:\n%s", err, tail)
 		}
 		return "", errors.Join(fmt.Errorf("starting the daemon: %w", err), stopErr)
@@ -110,11 +110,11 @@ func (h *Hive) start(ctx context.Context) (note string, err error) {
 }
 
 // await waits until the new daemon answers.
-func (h *Hive) await(ctx context.Context, sum string, port int, exited <-chan struct{}) error {
+func (dm *Daemon) await(ctx context.Context, sum string, port int, exited <-chan struct{}) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, answerTimeout, fmt.Errorf("it did not answer on port %d within %s", port, answerTimeout))
 	defer cancel()
 	for {
-		if d := h.daemon(ctx); d.Running && d.SHA256 == sum && d.Port == port {
+		if d := dm.State(ctx); d.Running && d.SHA256 == sum && d.Port == port {
 			return nil
 		}
 		select {
@@ -127,11 +127,11 @@ func (h *Hive) await(ctx context.Context, sum string, port int, exited <-chan st
 	}
 }
 
-// stop ends the daemon, whoever supervises it. The caller holds the lock of the home.
-func (h *Hive) stop(ctx context.Context) (note string, err error) {
+// Stop ends the daemon, whoever supervises it. The caller holds the lock of the home.
+func (dm *Daemon) Stop(ctx context.Context) (note string, err error) {
 	var rec record
-	known := atomicfile.ReadJSON(h.path(daemonFile), &rec) == nil && rec.Alive()
-	if err := h.service().Stop(ctx); err != nil {
+	known := atomicfile.ReadJSON(dm.Home.Path(daemonFile), &rec) == nil && rec.Alive()
+	if err := dm.Service().Stop(ctx); err != nil {
 		return "", err
 	}
 	if !known {

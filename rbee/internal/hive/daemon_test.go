@@ -49,7 +49,7 @@ func TestStartTwiceAndOtherPort(t *testing.T) {
 		if strings.Join(res.Errors, "") != "" || !res.State.Daemon.Running || res.State.Daemon.Port != port {
 			t.Fatalf("%q, %+v", res.Errors, res.State)
 		}
-		h.Exe = h.path(wire.Binary)
+		h.Exe = h.Path(wire.Binary)
 		return res.State.Daemon
 	}
 	one, two := unusedPort(t), unusedPort(t)
@@ -73,8 +73,8 @@ func TestLogRotation(t *testing.T) {
 	h := newHive(t)
 	t.Cleanup(func() { _, _ = h.Stop(context.Background()) })
 	old := append(bytes.Repeat([]byte("old line\n"), maxLog/9), "last old line\n"...)
-	err := errors.Join(os.Mkdir(h.path(wire.LogsDir), 0o700), os.WriteFile(h.path(logFile), old, 0o600),
-		os.WriteFile(h.path(oldLogFile), []byte("older"), 0o600))
+	err := errors.Join(os.Mkdir(h.Path(wire.LogsDir), 0o700), os.WriteFile(h.Path(logFile), old, 0o600),
+		os.WriteFile(h.Path(oldLogFile), []byte("older"), 0o600))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,21 +84,21 @@ func TestLogRotation(t *testing.T) {
 	if strings.Join(res.Errors, "") != "" {
 		t.Fatal(res.Errors)
 	}
-	kept, err := os.ReadFile(h.path(oldLogFile))
+	kept, err := os.ReadFile(h.Path(oldLogFile))
 	if err != nil || !bytes.Equal(kept, old) {
 		t.Errorf("hive.log.1 has %d bytes, want %d; %v", len(kept), len(old), err)
 	}
-	fresh, err := os.ReadFile(h.path(logFile))
+	fresh, err := os.ReadFile(h.Path(logFile))
 	if err != nil || !bytes.HasPrefix(fresh, []byte("time=")) || !bytes.Contains(fresh, []byte("listens")) {
 		t.Errorf("hive.log: %.100q, %v", fresh, err)
 	}
-	if tail := h.logTail(int64(len(old))); !strings.Contains(tail, "listens") {
+	if tail := h.LogTail(int64(len(old))); !strings.Contains(tail, "listens") {
 		t.Errorf("the tail after a rotation: %q", tail)
 	}
-	if err := h.rotateLog(); err != nil {
+	if err := h.RotateLog(); err != nil {
 		t.Fatal(err)
 	}
-	if again, _ := os.ReadFile(h.path(oldLogFile)); !bytes.Equal(again, old) {
+	if again, _ := os.ReadFile(h.Path(oldLogFile)); !bytes.Equal(again, old) {
 		t.Error("a small log was rotated")
 	}
 }
@@ -108,19 +108,19 @@ func TestLogRotatesWhileItRuns(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
 	grown := bytes.Repeat([]byte("a line\n"), maxLog/7+1)
-	if err := errors.Join(os.Mkdir(h.path(wire.LogsDir), 0o700), os.WriteFile(h.path(logFile), grown, 0o600)); err != nil {
+	if err := errors.Join(os.Mkdir(h.Path(wire.LogsDir), 0o700), os.WriteFile(h.Path(logFile), grown, 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
-	go func() { defer close(ended); h.rotateLogs(ctx, time.Millisecond, slog.New(slog.DiscardHandler)) }()
+	go func() { defer close(ended); h.RotateLogs(ctx, time.Millisecond, slog.New(slog.DiscardHandler)) }()
 	until(t, "a new log", func() bool {
-		info, err := os.Stat(h.path(logFile))
+		info, err := os.Stat(h.Path(logFile))
 		return err == nil && info.Size() < maxLog
 	})
 	cancel()
 	<-ended
-	if kept, err := os.Stat(h.path(oldLogFile)); err != nil || kept.Size() < maxLog {
+	if kept, err := os.Stat(h.Path(oldLogFile)); err != nil || kept.Size() < maxLog {
 		t.Errorf("the old one: %+v, %v", kept, err)
 	}
 }
@@ -133,19 +133,19 @@ func TestSecondDaemonIsRefused(t *testing.T) {
 	defer cancel()
 	done := make(chan error, 1)
 	go func() { done <- h.Serve(ctx, ServeOptions{Port: unusedPort(t), Log: quiet}) }()
-	until(t, "the daemon answers", func() bool { return h.daemon(ctx).Running })
+	until(t, "the daemon answers", func() bool { return h.State(ctx).Running })
 	err := h.Serve(ctx, ServeOptions{Port: unusedPort(t), Log: quiet})
-	if err == nil || !strings.Contains(err.Error(), "another daemon of "+h.Home) {
+	if err == nil || !strings.Contains(err.Error(), "another daemon of "+h.Root) {
 		t.Errorf("the second: %v", err)
 	}
-	if !h.daemon(ctx).Running {
+	if !h.State(ctx).Running {
 		t.Error("the second one disturbed the first")
 	}
 	cancel()
 	if err := <-done; err != nil {
 		t.Errorf("the first ended with %v", err)
 	}
-	if _, err := os.Stat(h.path(daemonFile)); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(h.Path(daemonFile)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("its record is left: %v", err)
 	}
 }

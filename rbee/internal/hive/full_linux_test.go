@@ -20,7 +20,7 @@ func TestFullDisk(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
 	exe := h.Exe
-	disk := filepath.Join(h.UserHome, "disk")
+	disk := filepath.Join(h.User, "disk")
 	if err := os.Mkdir(disk, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -32,7 +32,7 @@ func TestFullDisk(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	h.Home = filepath.Join(disk, "rbee")
+	h.Root = filepath.Join(disk, "rbee")
 	old := []byte("old")
 	apply(t, h, &wire.Request{Steps: []wire.Step{worker("1", "", old)}}, old)
 	before := tree(t, disk)
@@ -62,10 +62,10 @@ func TestFullDisk(t *testing.T) {
 	if !strings.Contains(res.Errors[0], "the disk is full: ") || res.State.Rbee != nil {
 		t.Errorf("rbee: %q, %+v", res.Errors, res.State.Rbee)
 	}
-	if w := h.worker(t.Context(), "w", true); w == nil || w.Version != "1" || w.Corrupt != "" {
+	if w := h.Worker(t.Context(), "w", true); w == nil || w.Version != "1" || w.Corrupt != "" {
 		t.Errorf("the worker before: %+v", w)
 	}
-	_ = os.Remove(h.path(wire.BinDir)) // an empty directory may stay
+	_ = os.Remove(h.Path(wire.BinDir)) // an empty directory may stay
 	if after := tree(t, disk); after != before {
 		t.Errorf("before:\n%safter:\n%s", before, after)
 	}

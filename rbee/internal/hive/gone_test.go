@@ -9,22 +9,21 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
-	"github.com/rbee-keeper/rbee/rbee/internal/service"
 )
 
 // TestWaitingBehindAnUninstall: a run that waited while rbee was removed builds
 // nothing anew.
 func TestWaitingBehindAnUninstall(t *testing.T) {
 	t.Parallel()
-	h := &Hive{Home: filepath.Join(t.TempDir(), "rbee"), Version: "1.0", Supervisor: service.Detached}
-	h.Exe = h.path(wire.Binary)
+	h := connect(filepath.Join(t.TempDir(), "rbee"), "", "")
+	h.Exe = h.Path(wire.Binary)
 	if err := os.MkdirAll(filepath.Dir(h.Exe), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(h.Exe, []byte("rbee"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	lock, err := h.lock(t.Context(), "the uninstall", 0, func(wire.Waiting) {})
+	lock, err := h.Lock(t.Context(), "the uninstall", 0, func(wire.Waiting) {})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +44,7 @@ func TestWaitingBehindAnUninstall(t *testing.T) {
 			t.Fatal(err)
 		}
 		if m.Waiting != nil { // now it is removed, and the lock is let go
-			if err := os.RemoveAll(h.Home); err != nil {
+			if err := os.RemoveAll(h.Root); err != nil {
 				t.Fatal(err)
 			}
 			lock.Close()
@@ -60,7 +59,7 @@ func TestWaitingBehindAnUninstall(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	if _, err := os.Lstat(h.Home); !os.IsNotExist(err) {
+	if _, err := os.Lstat(h.Root); !os.IsNotExist(err) {
 		t.Errorf("something was built anew: %v", err)
 	}
 }

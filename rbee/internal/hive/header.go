@@ -66,8 +66,8 @@ const splitManifestAbove = 64 << 10
 
 // splitManifests moves the list of files out of the manifests that an earlier rbee
 // wrote. Only the holder of the lock may call it. What cannot be split stays as it is.
-func (h *Hive) splitManifests() {
-	manifests, _ := filepath.Glob(h.path(wire.WorkersDir + "/*/*/" + manifestName)) // fails for a bad pattern only
+func (in *Installer) splitManifests() {
+	manifests, _ := filepath.Glob(in.Home.Path(wire.WorkersDir + "/*/*/" + manifestName)) // fails for a bad pattern only
 	for _, path := range manifests {
 		if info, err := os.Lstat(path); err != nil || info.Size() < splitManifestAbove {
 			continue

@@ -33,16 +33,16 @@ func TestEarlierManifest(t *testing.T) {
 	t.Parallel()
 	h, o := newHive(t), newOrigin(t)
 	mustInstall(t, h, self(t, h), o.server("w", "1", nil), o.server("w", "2", nil))
-	one, two := h.versionDir("w", "1"), h.versionDir("w", "2")
+	one, two := h.BuildDir("w", "1"), h.BuildDir("w", "2")
 	joinManifest(t, one, splitManifestAbove)
 	joinManifest(t, two, 0)
 	for _, deep := range []bool{false, true} {
-		if w := h.worker(t.Context(), "w", deep); w.Corrupt != "" || w.Previous != "1" || w.Bytes == 0 {
+		if w := h.Worker(t.Context(), "w", deep); w.Corrupt != "" || w.Previous != "1" || w.Bytes == 0 {
 			t.Errorf("deep %t: %+v", deep, w)
 		}
 	}
 	mustInstall(t, h, wire.Step{Action: wire.ActionRollback, Worker: &wire.WorkerInstall{Type: "w"}})
-	if w := h.worker(t.Context(), "w", true); w.Version != "1" || w.Corrupt != "" {
+	if w := h.Worker(t.Context(), "w", true); w.Version != "1" || w.Corrupt != "" {
 		t.Errorf("after a rollback: %+v", w)
 	}
 	if _, err := os.Stat(filepath.Join(one, filesName)); err != nil {
@@ -54,7 +54,7 @@ func TestEarlierManifest(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(one, "payload/venv/bin/serve"), []byte("#!/bin/sh\n#other\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if w := h.worker(t.Context(), "w", true); !strings.Contains(w.Corrupt, "serve") {
+	if w := h.Worker(t.Context(), "w", true); !strings.Contains(w.Corrupt, "serve") {
 		t.Errorf("a damaged file is not found: %+v", w)
 	}
 }
@@ -64,7 +64,7 @@ func TestLostFileListIsDamage(t *testing.T) {
 	h := newHive(t)
 	step := worker("1", "", nil)
 	mustInstall(t, h, self(t, h), step)
-	path := filepath.Join(h.versionDir("w", "1"), filesName)
+	path := filepath.Join(h.BuildDir("w", "1"), filesName)
 	for content, want := range map[string]string{"": "files.json is missing", "{": "files.json cannot be read"} {
 		if err := os.Remove(path); err != nil {
 			t.Fatal(err)
@@ -74,15 +74,15 @@ func TestLostFileListIsDamage(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if w := h.worker(t.Context(), "w", false); w.Corrupt != "" {
+		if w := h.Worker(t.Context(), "w", false); w.Corrupt != "" {
 			t.Errorf("%q: the quick check reads the list: %s", content, w.Corrupt)
 		}
-		if w := h.worker(t.Context(), "w", true); !strings.Contains(w.Corrupt, want) {
+		if w := h.Worker(t.Context(), "w", true); !strings.Contains(w.Corrupt, want) {
 			t.Errorf("%q: Corrupt = %q, want %q", content, w.Corrupt, want)
 		}
 		mustInstall(t, h, step)
-		path = filepath.Join(h.versionDir("w", h.entryBuild("w")), filesName)
-		if w := h.worker(t.Context(), "w", true); w.Corrupt != "" {
+		path = filepath.Join(h.BuildDir("w", h.EntryBuild("w")), filesName)
+		if w := h.Worker(t.Context(), "w", true); w.Corrupt != "" {
 			t.Errorf("%q: after a repair: %s", content, w.Corrupt)
 		}
 	}
@@ -94,8 +94,8 @@ func TestLostFileListIsDamage(t *testing.T) {
 func BenchmarkListWorkers(b *testing.B) {
 	for _, name := range []string{"header", "earlier"} {
 		b.Run(name, func(b *testing.B) {
-			h := &Hive{Home: b.TempDir()}
-			dir := h.versionDir("w", "1")
+			h := connect(b.TempDir(), "", "")
+			dir := h.BuildDir("w", "1")
 			m := Manifest{Type: "w", Version: "1", Entry: "bin/f0", Steps: []wire.InstallStep{{Kind: wire.StepPython, Python: &wire.Python{}}}}
 			for i := range 169 {
 				m.Steps[0].Python.Wheels = append(m.Steps[0].Python.Wheels, wire.Artefact{
@@ -108,11 +108,11 @@ func BenchmarkListWorkers(b *testing.B) {
 			for i := range 62_000 {
 				m.Files = append(m.Files, File{Path: fmt.Sprintf("bin/f%d", i), Size: 0, SHA256: strings.Repeat("2", 64), Mode: modeProgram})
 			}
-			python := filepath.Join(h.toolPath(&m.Steps[0].Python.Interpreter), "bin/python3")
+			python := filepath.Join(h.ToolPath(&m.Steps[0].Python.Interpreter), "bin/python3")
 			err := errors.Join(
 				writeFile(filepath.Join(dir, payloadDir, "bin/f0"), nil), os.Chmod(filepath.Join(dir, payloadDir, "bin/f0"), 0o700),
 				writeFile(python, nil), os.Chmod(python, 0o700),
-				os.Symlink(payloadDir+"/bin/f0", filepath.Join(dir, entryName)), os.Symlink("w/1/"+entryName, h.entryPath("w")),
+				os.Symlink(payloadDir+"/bin/f0", filepath.Join(dir, entryName)), os.Symlink("w/1/"+entryName, h.EntryPath("w")),
 			)
 			if name == "header" {
 				err = errors.Join(err, writeManifest(dir, &m))
@@ -123,7 +123,7 @@ func BenchmarkListWorkers(b *testing.B) {
 				b.Fatal(err)
 			}
 			for b.Loop() {
-				w, err := h.workers(b.Context(), false)
+				w, err := h.Workers(b.Context(), false)
 				if err != nil || len(w) != 1 || w[0].Corrupt != "" {
 					b.Fatalf("%+v, %v", w, err)
 				}

@@ -40,17 +40,13 @@
 package hive
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 	"unicode"
 
-	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
 )
@@ -70,76 +66,43 @@ const (
 	tempPrefix = atomicfile.TempPrefix
 )
 
-// Hive is rbee on this machine. Set its fields before the first call and leave
-// them alone afterwards; its methods may then be called from several goroutines.
-type Hive struct {
-	// Home is rbee's directory, an absolute path. Required. See [DefaultHome].
-	Home string
+// Dir is rbee's directory on this machine. Set its fields before the first call and
+// leave them alone afterwards; its methods may then be called from several goroutines.
+type Dir struct {
+	// Root is the absolute path of the directory. Required. See [DefaultHome].
+	Root string
 
-	// Version is that of the running rbee.
-	Version string
-
-	// Exe is the path of the running binary, as from os.Executable.
-	Exe string
-
-	// Detector finds the machine's accelerators; nil is the usual one, of its own.
-	Detector *gpu.Detector
-	detector gpu.Detector // the usual one, which must be the same at each look
-
-	// Supervisor is what is to keep the daemon running, one of the names of managers
-	// in package service. Empty picks what works on this machine.
-	Supervisor string
-
-	// UserHome is the user's home directory; empty means os.UserHomeDir.
-	UserHome string
-
-	// HTTP downloads workers; nil means a client of rbee's own that takes
-	// proxies from the environment.
-	HTTP *http.Client
-
-	// command runs a program of the system; nil means that of package service.
-	command func(ctx context.Context, argv ...string) (string, error)
-
-	// stall is how long a transfer may bring no byte; 0 means stallTimeout.
-	stall time.Duration
-
-	// reached, if not nil, is told of each point at which tests end the process.
-	reached func(point string)
+	// User is the user's home directory; empty means os.UserHomeDir.
+	User string
 }
 
-// path is a place in the home, given with slashes.
-func (h *Hive) path(name string) string {
-	return filepath.Join(h.Home, filepath.FromSlash(name))
+// Path is a place in the home, given with slashes.
+func (d *Dir) Path(name string) string {
+	return filepath.Join(d.Root, filepath.FromSlash(name))
 }
 
-func (h *Hive) reach(point string) {
-	if h.reached != nil {
-		h.reached(point)
-	}
-}
-
-// checkHome refuses homes in which a file of somebody else could be taken for
+// Check refuses homes in which a file of somebody else could be taken for
 // one of rbee's.
-func (h *Hive) checkHome() error {
-	if !filepath.IsAbs(h.Home) {
-		return fmt.Errorf("rbee's directory %q is no absolute path", h.Home)
+func (d *Dir) Check() error {
+	if !filepath.IsAbs(d.Root) {
+		return fmt.Errorf("rbee's directory %q is no absolute path", d.Root)
 	}
-	if strings.ContainsFunc(h.Home, unicode.IsControl) {
-		return fmt.Errorf("rbee's directory %q holds control characters, which no service file can name", h.Home)
+	if strings.ContainsFunc(d.Root, unicode.IsControl) {
+		return fmt.Errorf("rbee's directory %q holds control characters, which no service file can name", d.Root)
 	}
-	user, err := h.userHome()
+	user, err := d.UserHome()
 	if err != nil {
 		return nil //nolint:nilerr // without a home directory there is none to protect
 	}
-	if rel, err := filepath.Rel(h.Home, user); err == nil && rel != ".." && !strings.HasPrefix(rel, "../") {
-		return fmt.Errorf("rbee's directory %s is or holds the home directory %s: set RBEE_HOME to a directory of its own", h.Home, user)
+	if rel, err := filepath.Rel(d.Root, user); err == nil && rel != ".." && !strings.HasPrefix(rel, "../") {
+		return fmt.Errorf("rbee's directory %s is or holds the home directory %s: set RBEE_HOME to a directory of its own", d.Root, user)
 	}
 	return nil
 }
 
-func (h *Hive) userHome() (string, error) {
-	if h.UserHome != "" {
-		return h.UserHome, nil
+func (d *Dir) UserHome() (string, error) {
+	if d.User != "" {
+		return d.User, nil
 	}
 	return os.UserHomeDir()
 }

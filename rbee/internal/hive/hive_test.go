@@ -40,7 +40,7 @@ func TestMain(m *testing.M) {
 	}
 	if len(os.Args) > 2 && os.Args[1] == "hive" {
 		exe, _ := os.Executable()
-		h := &Hive{Home: os.Getenv("RBEE_HOME"), Version: "1.0", Exe: exe, Supervisor: service.Detached}
+		h := connect(os.Getenv("RBEE_HOME"), "", exe)
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 		defer stop()
 		var err error
@@ -63,17 +63,42 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// Hive is a hive with its parts connected as the program does it.
+type Hive struct {
+	*Dir
+	*Store
+	*Daemon
+	*Verifier
+	*Inspector
+	*Installer
+	*Server
+}
+
+// connect returns the hive of a directory, whose daemon is a detached process.
+func connect(root, user, exe string) *Hive {
+	dir := &Dir{Root: root, User: user}
+	store := &Store{Home: dir, Version: "1.0", Exe: exe}
+	daemon := &Daemon{Home: dir, Supervisor: service.Detached}
+	verifier := &Verifier{Home: dir, Store: store}
+	inspector := &Inspector{Home: dir, Store: store, Daemon: daemon, Verifier: verifier}
+	return &Hive{
+		dir, store, daemon, verifier, inspector,
+		&Installer{Home: dir, Store: store, Daemon: daemon, Inspector: inspector, Verifier: verifier},
+		&Server{Home: dir, Store: store, Inspector: inspector, Verifier: verifier},
+	}
+}
+
 // newHive is a home that lacks everything, with the test binary as upload.
 func newHive(t *testing.T) *Hive {
 	t.Helper()
 	user := t.TempDir()
-	h := &Hive{Home: filepath.Join(user, ".local/share/rbee"), Version: "1.0", UserHome: user, Supervisor: service.Detached}
+	h := connect(filepath.Join(user, ".local/share/rbee"), user, "")
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.Exe = h.path("bin/.rbee-upload")
-	if err := os.MkdirAll(h.path("bin"), 0o755); err != nil {
+	h.Exe = h.Path("bin/.rbee-upload")
+	if err := os.MkdirAll(h.Path("bin"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	if err := linkOrCopy(exe, h.Exe); err != nil {
@@ -194,7 +219,7 @@ func TestLife(t *testing.T) {
 		body, _ := json.Marshal(res)
 		t.Fatalf("%s", body)
 	}
-	h.Exe = h.path(wire.Binary)
+	h.Exe = h.Path(wire.Binary)
 	if note, err := h.Start(t.Context()); note != "already running" || err != nil {
 		t.Errorf("second start: %q, %v", note, err)
 	}
@@ -202,11 +227,11 @@ func TestLife(t *testing.T) {
 	if err != nil || resp.StatusCode != http.StatusUnauthorized {
 		t.Errorf("without a token: %v, %v", resp, err)
 	}
-	if err := os.WriteFile(h.path("mine"), nil, 0o600); err != nil {
+	if err := os.WriteFile(h.Path("mine"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	res = apply(t, h, &wire.Request{Steps: []wire.Step{{Action: wire.ActionRemoveSelf}}}, nil)
-	left, _ := filepath.Glob(h.path("*"))
+	left, _ := filepath.Glob(h.Path("*"))
 	if res.Errors[0] != "" || len(left) != 1 || filepath.Base(left[0]) != "mine" {
 		t.Errorf("%v; left %v", res.Errors, left)
 	}
@@ -247,17 +272,17 @@ func TestKilled(t *testing.T) {
 				apply(t, h, &wire.Request{Steps: []wire.Step{self(t, h), worker("1", "", nil)}}, nil)
 				step := worker(version, "", nil)
 				step.Worker.Force = true
-				killAt(t, h, h.path(wire.Binary), point, step)
-				if w := h.worker(t.Context(), "w", true); w == nil || w.Corrupt != "" {
+				killAt(t, h, h.Path(wire.Binary), point, step)
+				if w := h.Worker(t.Context(), "w", true); w == nil || w.Corrupt != "" {
 					t.Fatalf("after the kill: %+v", w)
 				}
 				apply(t, h, &wire.Request{Steps: []wire.Step{step}}, nil)
-				dirs, _ := os.ReadDir(h.path("workers/w"))
+				dirs, _ := os.ReadDir(h.Path("workers/w"))
 				want, previous := 1, "" // the version itself
 				if version == "2" {
 					want, previous = 3, "1" // the one before, and the link to it
 				}
-				if w := h.worker(t.Context(), "w", true); w.Version != version || w.Corrupt != "" || w.Previous != previous || len(dirs) != want {
+				if w := h.Worker(t.Context(), "w", true); w.Version != version || w.Corrupt != "" || w.Previous != previous || len(dirs) != want {
 					t.Errorf("afterwards: %+v, %v", w, dirs)
 				}
 			})
@@ -325,7 +350,7 @@ func TestDownload(t *testing.T) {
 func TestLockHeld(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
-	lock, err := h.lock(t.Context(), "somebody", 0, nil)
+	lock, err := h.Lock(t.Context(), "somebody", 0, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -347,7 +372,7 @@ func TestStrangerSurvivesAndPortTaken(t *testing.T) {
 	stale := record{ID: proc.ID{PID: cmd.Process.Pid, StartTime: "1", BootID: "another boot"}}
 	port, ln := freePort(t)
 	defer ln.Close()
-	if err := errors.Join(atomicfile.WriteJSON(h.path(daemonFile), stale), atomicfile.WriteJSON(h.path(settingsFile), wire.Settings{HivePort: port})); err != nil {
+	if err := errors.Join(atomicfile.WriteJSON(h.Path(daemonFile), stale), atomicfile.WriteJSON(h.Path(settingsFile), wire.Settings{HivePort: port})); err != nil {
 		t.Fatal(err)
 	}
 	res := apply(t, h, &wire.Request{Steps: []wire.Step{self(t, h), {Action: wire.ActionStop}, {Action: wire.ActionStart}}}, nil)
@@ -380,7 +405,11 @@ func FuzzUnpack(f *testing.F) {
 }
 
 // Start starts the daemon as a request's step does, under the lock.
-func (h *Hive) Start(ctx context.Context) (note string, err error) { return h.withLock(ctx, h.start) }
+func (h *Hive) Start(ctx context.Context) (note string, err error) {
+	return h.WithLock(ctx, h.Daemon.Start)
+}
 
 // Stop stops the daemon as a request's step does, under the lock.
-func (h *Hive) Stop(ctx context.Context) (note string, err error) { return h.withLock(ctx, h.stop) }
+func (h *Hive) Stop(ctx context.Context) (note string, err error) {
+	return h.WithLock(ctx, h.Daemon.Stop)
+}

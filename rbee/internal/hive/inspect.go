@@ -26,19 +26,19 @@ type InspectOptions struct {
 // so what it sees during a change is the old or the new. It fails only when ctx
 // ends or the home is unusable; everything that is wrong with what is installed
 // is part of the state.
-func (h *Hive) Inspect(ctx context.Context, o InspectOptions) (*wire.State, error) {
-	if err := h.checkHome(); err != nil {
+func (in *Inspector) Inspect(ctx context.Context, o InspectOptions) (*wire.State, error) {
+	if err := in.Home.Check(); err != nil {
 		return nil, err
 	}
 	s := &wire.State{
 		Schema:      wire.Schema,
 		Platform:    wire.Platform{OS: runtime.GOOS, Arch: runtime.GOARCH},
-		Home:        h.Home,
-		MissingDirs: atomicfile.MissingDirs(h.Home),
-		DiskFree:    diskFree(h.Home),
+		Home:        in.Home.Root,
+		MissingDirs: atomicfile.MissingDirs(in.Home.Root),
+		DiskFree:    diskFree(in.Home.Root),
 	}
 	s.Libc, s.LibcVersion = libc(ctx)
-	s.Noexec, s.Commands = noexec(h.Home), probedCommands()
+	s.Noexec, s.Commands = noexec(in.Home.Root), probedCommands()
 	if s.Libraries = probedLibraries("/", s.Libc, os.Getenv("LD_LIBRARY_PATH")); s.Libraries != nil {
 		s.ROCm = rocmVersion("/")
 	}
@@ -46,19 +46,19 @@ func (h *Hive) Inspect(ctx context.Context, o InspectOptions) (*wire.State, erro
 	if u, err := user.Current(); err == nil {
 		s.User = u.Username
 	}
-	s.Rbee, s.Broken = h.installed(o.Deep)
-	s.Wheels = h.cachedWheels()
-	s.Settings, _ = h.settings()
-	s.Daemon = h.daemon(ctx)
+	s.Rbee, s.Broken = in.Store.Binary(o.Deep)
+	s.Wheels = in.Store.CachedWheels()
+	s.Settings, _ = in.Home.Settings()
+	s.Daemon = in.Daemon.State(ctx)
 	var err error
-	if s.Workers, err = h.workers(ctx, o.Deep); err != nil {
+	if s.Workers, err = in.Store.Workers(ctx, o.Deep); err != nil {
 		return nil, err
 	}
 	if o.Deep {
-		h.verifyWorkers(ctx, s.Workers)
+		in.Verifier.All(ctx, s.Workers)
 	}
 	if o.Devices {
-		if found, err := h.machine().Devices(ctx); err == nil {
+		if found, err := in.Machine().Devices(ctx); err == nil {
 			s.DevicesKnown = true
 			for _, d := range found {
 				s.Devices = append(s.Devices, device(d))
@@ -66,7 +66,7 @@ func (h *Hive) Inspect(ctx context.Context, o InspectOptions) (*wire.State, erro
 		}
 	}
 	if err := ctx.Err(); err != nil {
-		return nil, fmt.Errorf("inspecting %s: %w", h.Home, err)
+		return nil, fmt.Errorf("inspecting %s: %w", in.Home.Root, err)
 	}
 	return s, nil
 }
@@ -90,10 +90,10 @@ func probedCommands() []string {
 	return found
 }
 
-// installed is the record of bin/rbee, and what is wrong with that file. Where
+// Binary is the record of bin/rbee, and what is wrong with that file. Where
 // the record does not fit the file, the file counts.
-func (h *Hive) installed(deep bool) (rec *wire.Installed, broken string) {
-	path := h.path(wire.Binary)
+func (s *Store) Binary(deep bool) (rec *wire.Installed, broken string) {
+	path := s.Home.Path(wire.Binary)
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		if _, err := os.Lstat(path); err != nil {
@@ -101,7 +101,7 @@ func (h *Hive) installed(deep bool) (rec *wire.Installed, broken string) {
 		}
 	}
 	rec = new(wire.Installed)
-	recErr := atomicfile.ReadJSON(h.path(wire.BinaryInfo), rec)
+	recErr := atomicfile.ReadJSON(s.Home.Path(wire.BinaryInfo), rec)
 	switch {
 	case err != nil:
 		return rec, err.Error()
@@ -124,16 +124,16 @@ func (h *Hive) installed(deep bool) (rec *wire.Installed, broken string) {
 		broken = path + " is not the file that was installed"
 	}
 	rec = &wire.Installed{SHA256: sum, Size: size, MadeDirs: rec.MadeDirs}
-	if own, err := os.Stat(h.Exe); err == nil && os.SameFile(own, info) {
-		rec.Version, broken = h.Version, "" // it runs this very code
+	if own, err := os.Stat(s.Exe); err == nil && os.SameFile(own, info) {
+		rec.Version, broken = s.Version, "" // it runs this very code
 	}
 	return rec, broken
 }
 
-// settings are what the hive was last told; nil if never.
-func (h *Hive) settings() (*wire.Settings, error) {
+// Settings are what the hive was last told; nil if never.
+func (d *Dir) Settings() (*wire.Settings, error) {
 	var s wire.Settings
-	if err := atomicfile.ReadJSON(h.path(settingsFile), &s); err != nil {
+	if err := atomicfile.ReadJSON(d.Path(settingsFile), &s); err != nil {
 		return nil, err
 	}
 	return &s, nil
@@ -142,9 +142,9 @@ func (h *Hive) settings() (*wire.Settings, error) {
 // defaultPort is the port of a hive that was told none.
 const defaultPort = 8600
 
-// port is where the daemon is to listen.
-func (h *Hive) port() int {
-	if s, err := h.settings(); err == nil && s.HivePort != 0 {
+// Port is where the daemon is to listen.
+func (d *Dir) Port() int {
+	if s, err := d.Settings(); err == nil && s.HivePort != 0 {
 		return s.HivePort
 	}
 	return defaultPort

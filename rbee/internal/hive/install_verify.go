@@ -22,7 +22,7 @@ func (st *stage) verify(ctx context.Context) error {
 	}
 	before := stamps(m, st.dir)
 	st.begin(wire.Progress{Index: st.index, Phase: wire.PhaseVerify})
-	if err := st.verifyManifest(ctx, m, st.dir); err != nil {
+	if err := st.Verifier.Build(ctx, m, st.dir); err != nil {
 		return err
 	}
 	for path, stamp := range stamps(m, st.dir) {
@@ -61,7 +61,7 @@ func (s *session) verifyBuild(ctx context.Context, index int, w *wire.WorkerInst
 	}
 	s.begin(wire.Progress{Index: index, Phase: wire.PhaseVerify})
 	m := &Manifest{Type: w.Type, Version: w.Version, Verify: w.Verify, Launch: w.Launch}
-	return s.verifyManifest(ctx, m, s.versionDir(w.Type, build))
+	return s.Verifier.Build(ctx, m, s.Store.BuildDir(w.Type, build))
 }
 
 // dropTools removes the tools of an install whose verify command did not pass.

@@ -67,7 +67,7 @@ func TestLinksAcrossSteps(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h := newHive(t)
-			if err := os.MkdirAll(h.path("victim"), 0o700); err != nil {
+			if err := os.MkdirAll(h.Path("victim"), 0o700); err != nil {
 				t.Fatal(err)
 			}
 			step := wire.Step{Action: wire.ActionInstallWorker, Worker: &wire.WorkerInstall{Type: "w", Version: "1", Steps: tt.steps, Entry: "run"}}
@@ -75,10 +75,10 @@ func TestLinksAcrossSteps(t *testing.T) {
 			if (tt.want == "") != (errs[0] == "") || !strings.Contains(errs[0], tt.want) {
 				t.Errorf("got %q, want %q", errs[0], tt.want)
 			}
-			if left, _ := os.ReadDir(h.path("victim")); len(left) != 0 {
+			if left, _ := os.ReadDir(h.Path("victim")); len(left) != 0 {
 				t.Errorf("written outside: %v", left)
 			}
-			if w := h.worker(t.Context(), "w", true); (w != nil) != (tt.want == "") || w != nil && w.Corrupt != "" {
+			if w := h.Worker(t.Context(), "w", true); (w != nil) != (tt.want == "") || w != nil && w.Corrupt != "" {
 				t.Errorf("%+v", w)
 			}
 		})
@@ -90,22 +90,22 @@ func TestLinksAcrossSteps(t *testing.T) {
 func TestLinksOutside(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
-	st := &stage{session: &session{Hive: h}, payload: filepath.Join(h.Home, "payload")}
+	st := &stage{session: &session{Installer: h.Installer}, payload: filepath.Join(h.Root, "payload")}
 	for path, mode := range map[string]os.FileMode{"tools/python/bin/python": 0o755, "bin/other": 0o755} {
-		if err := os.MkdirAll(filepath.Dir(h.path(path)), 0o700); err != nil {
+		if err := os.MkdirAll(filepath.Dir(h.Path(path)), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(h.path(path), nil, mode); err != nil {
+		if err := os.WriteFile(h.Path(path), nil, mode); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for target, fine := range map[string]bool{
-		h.path("tools/python/bin/python"): true,
+		h.Path("tools/python/bin/python"): true,
 		"../tools/python/bin/python":      true,
-		h.path("tools/python/bin"):        false,
-		h.path("tools/python/bin/gone"):   false,
-		h.path("bin/other"):               false,
-		h.path("tools/../bin/other"):      false,
+		h.Path("tools/python/bin"):        false,
+		h.Path("tools/python/bin/gone"):   false,
+		h.Path("bin/other"):               false,
+		h.Path("tools/../bin/other"):      false,
 		"../bin/other":                    false,
 		"/":                               false,
 	} {

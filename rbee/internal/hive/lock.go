@@ -36,12 +36,12 @@ func (e *errLocked) Error() string {
 	return fmt.Sprintf("locked by %s since %s", e.by.Holder, e.by.Since.Format(time.RFC3339))
 }
 
-// withLock does something while it holds the lock, as a request does.
-func (h *Hive) withLock(ctx context.Context, do func(context.Context) (note string, err error)) (note string, err error) {
-	if err := h.checkHome(); err != nil {
+// WithLock does something while it holds the lock, as a request does.
+func (d *Dir) WithLock(ctx context.Context, do func(context.Context) (note string, err error)) (note string, err error) {
+	if err := d.Check(); err != nil {
 		return "", err
 	}
-	lock, err := h.lock(ctx, fmt.Sprintf("process %d on this machine", os.Getpid()), 30*time.Second, nil)
+	lock, err := d.Lock(ctx, fmt.Sprintf("process %d on this machine", os.Getpid()), 30*time.Second, nil)
 	if err != nil {
 		return "", err
 	}
@@ -49,15 +49,15 @@ func (h *Hive) withLock(ctx context.Context, do func(context.Context) (note stri
 	return do(ctx)
 }
 
-// lock takes the home's lock for owner, waiting no longer than wait. waiting, if
+// Lock takes the home's lock for owner, waiting no longer than wait. waiting, if
 // not nil, is called once when another has it. The kernel frees the lock when
 // the process ends, however it ends. The error is an *errLocked when time is up.
-func (h *Hive) lock(ctx context.Context, owner string, wait time.Duration, waiting func(wire.Waiting)) (io.Closer, error) {
+func (d *Dir) Lock(ctx context.Context, owner string, wait time.Duration, waiting func(wire.Waiting)) (io.Closer, error) {
 	// A process that is just being made by one that let go of the lock holds it
 	// for another moment, until it becomes a program of its own.
 	deadline := time.Now().Add(max(wait, lockSettle))
 	for tries := 0; ; tries++ {
-		f, err := tryLock(h.path(wire.LockFile))
+		f, err := tryLock(d.Path(wire.LockFile))
 		if err != nil {
 			return nil, fmt.Errorf("taking the lock: %w", err)
 		}
@@ -65,11 +65,11 @@ func (h *Hive) lock(ctx context.Context, owner string, wait time.Duration, waiti
 			return f, writeHolder(f, owner)
 		}
 		if tries == 1 && waiting != nil { // by now the holder has surely written who it is
-			waiting(h.holder())
+			waiting(d.holder())
 		}
 		left := time.Until(deadline)
 		if left <= 0 {
-			return nil, &errLocked{h.holder()}
+			return nil, &errLocked{d.holder()}
 		}
 		select {
 		case <-ctx.Done():
@@ -130,9 +130,9 @@ func writeHolder(f *os.File, owner string) error {
 }
 
 // holder is who has the lock, as far as it can be read.
-func (h *Hive) holder() wire.Waiting {
+func (d *Dir) holder() wire.Waiting {
 	var by holder
-	if err := atomicfile.ReadJSON(h.path(wire.LockFile), &by); err != nil || by.Owner == "" {
+	if err := atomicfile.ReadJSON(d.Path(wire.LockFile), &by); err != nil || by.Owner == "" {
 		by.Owner = "a process that did not say who it is"
 		if by.PID != 0 {
 			by.Owner = fmt.Sprintf("process %d", by.PID)

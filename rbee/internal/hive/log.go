@@ -18,8 +18,8 @@ const (
 	logEvery = time.Minute // between two looks at its size
 )
 
-// rotateLogs begins a new log whenever the old one has become large, until ctx ends.
-func (h *Hive) rotateLogs(ctx context.Context, every time.Duration, log *slog.Logger) {
+// RotateLogs begins a new log whenever the old one has become large, until ctx ends.
+func (d *Dir) RotateLogs(ctx context.Context, every time.Duration, log *slog.Logger) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
@@ -28,17 +28,17 @@ func (h *Hive) rotateLogs(ctx context.Context, every time.Duration, log *slog.Lo
 		case <-ctx.Done():
 			return
 		}
-		if err := h.rotateLog(); err != nil {
+		if err := d.RotateLog(); err != nil {
 			log.Warn("the log stays as it is", "error", err)
 		}
 	}
 }
 
-// rotateLog moves what a large log holds to hive.log.1. The file itself stays:
+// RotateLog moves what a large log holds to hive.log.1. The file itself stays:
 // whoever started this process opened it, to append, as its output. Lines that are
 // written in the moment between are lost.
-func (h *Hive) rotateLog() error {
-	log, temp := h.path(logFile), h.path(wire.LogsDir+"/"+tempPrefix+"log")
+func (d *Dir) RotateLog() error {
+	log, temp := d.Path(logFile), d.Path(wire.LogsDir+"/"+tempPrefix+"log")
 	info, err := os.Stat(log)
 	if errors.Is(err, fs.ErrNotExist) || (err == nil && info.Size() <= maxLog) {
 		return nil
@@ -48,7 +48,7 @@ func (h *Hive) rotateLog() error {
 		err = copyFile(log, temp, 0o600)
 	}
 	if err == nil {
-		err = os.Rename(temp, h.path(oldLogFile))
+		err = os.Rename(temp, d.Path(oldLogFile))
 	}
 	if err == nil {
 		err = os.Truncate(log, 0)
@@ -59,9 +59,9 @@ func (h *Hive) rotateLog() error {
 	return nil
 }
 
-// logTail is the end of what the log has gained since it had size bytes.
-func (h *Hive) logTail(size int64) string {
-	data, err := os.ReadFile(h.path(logFile))
+// LogTail is the end of what the log has gained since it had size bytes.
+func (d *Dir) LogTail(size int64) string {
+	data, err := os.ReadFile(d.Path(logFile))
 	if err != nil {
 		return ""
 	}

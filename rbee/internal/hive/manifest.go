@@ -92,17 +92,17 @@ var nameForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$`)
 // validName reports whether a worker type or version may be a file's name here.
 func validName(name string) bool { return nameForm.MatchString(name) }
 
-func (h *Hive) entryPath(typ string) string {
-	return h.path(wire.WorkersDir + "/" + wire.EntryPrefix + typ)
+func (s *Store) EntryPath(typ string) string {
+	return s.Home.Path(wire.WorkersDir + "/" + wire.EntryPrefix + typ)
 }
 
-func (h *Hive) versionDir(typ, build string) string {
-	return h.path(wire.WorkersDir + "/" + typ + "/" + build)
+func (s *Store) BuildDir(typ, build string) string {
+	return s.Home.Path(wire.WorkersDir + "/" + typ + "/" + build)
 }
 
-// workers lists what is installed, sorted by type.
-func (h *Hive) workers(ctx context.Context, deep bool) ([]wire.Worker, error) {
-	entries, err := os.ReadDir(h.path(wire.WorkersDir))
+// Workers lists what is installed, sorted by type.
+func (s *Store) Workers(ctx context.Context, deep bool) ([]wire.Worker, error) {
+	entries, err := os.ReadDir(s.Home.Path(wire.WorkersDir))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("listing the workers: %w", err)
 	}
@@ -112,17 +112,17 @@ func (h *Hive) workers(ctx context.Context, deep bool) ([]wire.Worker, error) {
 		if !ok || !validName(typ) {
 			continue
 		}
-		if w := h.worker(ctx, typ, deep); w != nil {
+		if w := s.Worker(ctx, typ, deep); w != nil {
 			workers = append(workers, *w)
 		}
 	}
 	return workers, nil
 }
 
-// entryBuild is the build that a worker's entry point links to; empty if the
+// EntryBuild is the build that a worker's entry point links to; empty if the
 // entry point is not one that rbee made.
-func (h *Hive) entryBuild(typ string) string {
-	target, err := os.Readlink(h.entryPath(typ))
+func (s *Store) EntryBuild(typ string) string {
+	target, err := os.Readlink(s.EntryPath(typ))
 	if err != nil {
 		return ""
 	}
@@ -136,28 +136,28 @@ func (h *Hive) entryBuild(typ string) string {
 	return build
 }
 
-// worker tells what is installed as a type; nil if nothing is.
-func (h *Hive) worker(ctx context.Context, typ string, deep bool) *wire.Worker {
-	return h.workerFrom(ctx, typ, h.entryBuild(typ), deep)
+// Worker tells what is installed as a type; nil if nothing is.
+func (s *Store) Worker(ctx context.Context, typ string, deep bool) *wire.Worker {
+	return s.WorkerFrom(ctx, typ, s.EntryBuild(typ), deep)
 }
 
-// workerFrom is worker for one who has read already to which build the entry point
+// WorkerFrom is worker for one who has read already to which build the entry point
 // leads.
-func (h *Hive) workerFrom(ctx context.Context, typ, build string, deep bool) *wire.Worker {
-	if _, err := os.Lstat(h.entryPath(typ)); err != nil {
+func (s *Store) WorkerFrom(ctx context.Context, typ, build string, deep bool) *wire.Worker {
+	if _, err := os.Lstat(s.EntryPath(typ)); err != nil {
 		return nil
 	}
 	w := &wire.Worker{Type: typ, Version: versionOf(build)}
 	if w.Version == "" {
 		w.Foreign = true
-		if info, err := os.Stat(h.entryPath(typ)); err != nil {
+		if info, err := os.Stat(s.EntryPath(typ)); err != nil {
 			w.Corrupt = "the entry point leads to no file"
 		} else {
 			w.Bytes, w.InstalledAt = info.Size(), info.ModTime().UTC().Truncate(time.Second)
 		}
 		return w
 	}
-	dir := h.versionDir(typ, build)
+	dir := s.BuildDir(typ, build)
 	var m Manifest
 	switch err := atomicfile.ReadJSON(filepath.Join(dir, manifestName), &m); {
 	case errors.Is(err, fs.ErrNotExist):
@@ -172,14 +172,14 @@ func (h *Hive) workerFrom(ctx context.Context, typ, build string, deep bool) *wi
 	}
 	w.Requested, w.SHA256, w.Bytes, w.InstalledAt = m.Requested, m.SHA256, m.Bytes, m.InstalledAt
 	w.Verify = m.Verify
-	w.Launch, w.Variant, w.Previous = m.Launch, m.Variant, versionOf(h.previousBuild(typ))
-	w.Corrupt = h.check(ctx, &m, dir, deep)
+	w.Launch, w.Variant, w.Previous = m.Launch, m.Variant, versionOf(s.PreviousBuild(typ))
+	w.Corrupt = s.CheckBuild(ctx, &m, dir, deep)
 	return w
 }
 
-// check says what is wrong with a build, its files and the tools that it runs
+// CheckBuild says what is wrong with a build, its files and the tools that it runs
 // with; empty if nothing is.
-func (h *Hive) check(ctx context.Context, m *Manifest, dir string, deep bool) string {
+func (s *Store) CheckBuild(ctx context.Context, m *Manifest, dir string, deep bool) string {
 	if wrong := m.check(ctx, dir, deep); wrong != "" {
 		return wrong
 	}
@@ -187,7 +187,7 @@ func (h *Hive) check(ctx context.Context, m *Manifest, dir string, deep bool) st
 		if step.Python == nil {
 			continue
 		}
-		if wrong := h.checkTool(ctx, &step.Python.Interpreter, deep); wrong != "" {
+		if wrong := s.CheckTool(ctx, &step.Python.Interpreter, deep); wrong != "" {
 			return wrong
 		}
 	}

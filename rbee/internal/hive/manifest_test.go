@@ -22,7 +22,7 @@ func TestEarlierRecord(t *testing.T) {
 		t.Fatal(res.Errors)
 	}
 	today, bare := wire.Digest(step.Worker.Steps, "run"), step.Worker.Steps[0].Artefact.SHA256
-	path := filepath.Join(h.versionDir("w", "1"), manifestName)
+	path := filepath.Join(h.BuildDir("w", "1"), manifestName)
 	data, err := os.ReadFile(path)
 	if err != nil || !strings.Contains(string(data), today) {
 		t.Fatalf("%v: %s", err, data)
@@ -36,7 +36,7 @@ func TestEarlierRecord(t *testing.T) {
 	}
 	step.Worker.Entry = "other"
 	res = apply(t, h, &wire.Request{Steps: []wire.Step{step}}, packed)
-	if program, err := os.Readlink(filepath.Join(h.versionDir("w", h.entryBuild("w")), entryName)); res.Errors[0] != "" || err != nil || filepath.Base(program) != "other" {
+	if program, err := os.Readlink(filepath.Join(h.BuildDir("w", h.EntryBuild("w")), entryName)); res.Errors[0] != "" || err != nil || filepath.Base(program) != "other" {
 		t.Errorf("%v, %s, %v", res.Errors, program, err)
 	}
 }
@@ -52,12 +52,12 @@ func TestDamagedBuildGoes(t *testing.T) {
 		t.Fatal(res.Errors)
 	}
 	typ := w.Worker.Type
-	own := filepath.Join(h.path(wire.WorkersDir), typ, "mine")
+	own := filepath.Join(h.Path(wire.WorkersDir), typ, "mine")
 	if err := os.Mkdir(own, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	for range 3 {
-		if err := os.Remove(filepath.Join(h.versionDir(typ, h.entryBuild(typ)), manifestName)); err != nil {
+		if err := os.Remove(filepath.Join(h.BuildDir(typ, h.EntryBuild(typ)), manifestName)); err != nil {
 			t.Fatal(err)
 		}
 		if res := apply(t, h, &wire.Request{Steps: []wire.Step{w}}, nil); res.Errors[0] != "" {

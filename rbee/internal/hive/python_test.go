@@ -91,7 +91,7 @@ func (o *origin) server(typ, version string, edit func(*origintest.Wheel, *wire.
 // says is what a worker's program prints.
 func says(t *testing.T, h *Hive, typ string) string {
 	t.Helper()
-	out, err := exec.CommandContext(t.Context(), h.entryPath(typ)).CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), h.EntryPath(typ)).CombinedOutput()
 	if err != nil {
 		t.Errorf("%s: %v", typ, err)
 	}
@@ -119,32 +119,32 @@ func TestPython(t *testing.T) {
 	if n := o.Asked("uv-x86_64") - asked; n != 1 {
 		t.Errorf("uv was fetched %d times", n)
 	}
-	if _, err := os.Stat(h.path(wire.DownloadDir)); err == nil {
+	if _, err := os.Stat(h.Path(wire.DownloadDir)); err == nil {
 		t.Error("downloads were left")
 	}
-	dir := h.versionDir("one", "1.0")
+	dir := h.BuildDir("one", "1.0")
 	if left, _ := os.ReadDir(dir); len(left) != 4 {
 		t.Errorf("beside manifest, list of files, entry and payload: %v", left)
 	}
-	if w := h.worker(t.Context(), "one", true); w.Corrupt != "" || w.Bytes < 40_000 {
+	if w := h.Worker(t.Context(), "one", true); w.Corrupt != "" || w.Bytes < 40_000 {
 		t.Errorf("%+v", w)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "payload/venv/lib/python3.12/site-packages/wax.py"), []byte("honey"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if w := h.worker(t.Context(), "one", true); !strings.Contains(w.Corrupt, "wax.py") {
+	if w := h.Worker(t.Context(), "one", true); !strings.Contains(w.Corrupt, "wax.py") {
 		t.Errorf("%+v", w)
 	}
 	// Without its interpreter it would not start; an install heals that, and both.
-	if err := os.Remove(filepath.Join(h.toolPath(&o.python), "bin/python3")); err != nil {
+	if err := os.Remove(filepath.Join(h.ToolPath(&o.python), "bin/python3")); err != nil {
 		t.Fatal(err)
 	}
 	for _, deep := range []bool{false, true} {
-		if w := h.worker(t.Context(), "two", deep); !strings.HasPrefix(w.Corrupt, "tools/cpython-3.12.12-") || !strings.HasSuffix(w.Corrupt, "bin/python3 is missing") {
+		if w := h.Worker(t.Context(), "two", deep); !strings.HasPrefix(w.Corrupt, "tools/cpython-3.12.12-") || !strings.HasSuffix(w.Corrupt, "bin/python3 is missing") {
 			t.Errorf("without an interpreter: %+v", w)
 		}
 	}
-	if errs := install(t, h, one); errs[0] != "" || h.worker(t.Context(), "one", true).Corrupt != "" || h.worker(t.Context(), "two", true).Corrupt != "" {
+	if errs := install(t, h, one); errs[0] != "" || h.Worker(t.Context(), "one", true).Corrupt != "" || h.Worker(t.Context(), "two", true).Corrupt != "" {
 		t.Errorf("%q", errs)
 	}
 	remove := func(typ string) wire.Step {
@@ -156,7 +156,7 @@ func TestPython(t *testing.T) {
 	if errs := install(t, h, remove("two")); errs[0] != "" {
 		t.Error(errs)
 	}
-	if _, err := os.Stat(h.path(wire.ToolsDir)); err == nil {
+	if _, err := os.Stat(h.Path(wire.ToolsDir)); err == nil {
 		t.Error("tools were left")
 	}
 }
@@ -216,7 +216,7 @@ func TestPythonGoesWrong(t *testing.T) {
 			if errs := install(t, h, o.server("w", "1", nil)); errs[0] != "" {
 				t.Fatal(errs)
 			}
-			before := tree(t, h.UserHome)
+			before := tree(t, h.User)
 			next := o.server("w", "2", func(w *origintest.Wheel, s *wire.InstallStep) {
 				if c.edit != nil {
 					c.edit(o, w, s)
@@ -231,10 +231,10 @@ func TestPythonGoesWrong(t *testing.T) {
 			if says(t, h, "w") != "1" {
 				t.Error("the version before does not run any more")
 			}
-			if err := os.RemoveAll(h.path(wire.DownloadDir)); err != nil { // what did arrive may wait for another try
+			if err := os.RemoveAll(h.Path(wire.DownloadDir)); err != nil { // what did arrive may wait for another try
 				t.Fatal(err)
 			}
-			if after := tree(t, h.UserHome); after != before {
+			if after := tree(t, h.User); after != before {
 				t.Errorf("before:\n%safter:\n%s", before, after)
 			}
 		})
@@ -248,7 +248,7 @@ func TestCutDownload(t *testing.T) {
 	h, o := newHive(t), newOrigin(t)
 	step := o.server("w", "1", nil)
 	wheel := step.Worker.Steps[0].Python.Wheels[0]
-	part := filepath.Join(h.path(wire.DownloadDir), wheel.SHA256+partSuffix)
+	part := filepath.Join(h.Path(wire.DownloadDir), wheel.SHA256+partSuffix)
 
 	// The line is cut, and then the server is out of order.
 	o.Break(origintest.Fault{Path: "/packages/wax", Cut: 40, Times: 1})
@@ -272,7 +272,7 @@ func TestCutDownload(t *testing.T) {
 	// What an earlier try has left is no beginning of it: shorter, or longer.
 	for version, left := range map[string]int{"3": 40, "4": 1 << 20} {
 		step := o.server("w", version, nil)
-		part := filepath.Join(h.path(wire.DownloadDir), step.Worker.Steps[0].Python.Wheels[0].SHA256+partSuffix)
+		part := filepath.Join(h.Path(wire.DownloadDir), step.Worker.Steps[0].Python.Wheels[0].SHA256+partSuffix)
 		if err := os.MkdirAll(filepath.Dir(part), 0o700); err != nil {
 			t.Fatal(err)
 		}
@@ -301,7 +301,7 @@ func TestSlowDisk(t *testing.T) {
 	defer srv.Close()
 	sum := sha256.Sum256(data)
 	a := &wire.Artefact{Name: "w", URL: srv.URL, SHA256: hex.EncodeToString(sum[:]), Size: int64(len(data))}
-	path := filepath.Join(h.UserHome, "w")
+	path := filepath.Join(h.User, "w")
 	part, slow := path+partSuffix, path+".slow"
 	if err := errors.Join(unix.Mkfifo(part, 0o600), os.WriteFile(slow, data[:there], 0o600)); err != nil {
 		t.Fatal(err)
@@ -318,7 +318,7 @@ func TestSlowDisk(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	st := &stage{session: &session{Hive: h, out: wire.NewWriter(io.Discard)}, total: a.Size}
+	st := &stage{session: &session{Installer: h.Installer, out: wire.NewWriter(io.Discard)}, total: a.Size}
 	if err := st.fetch(t.Context(), a, path); err != nil || len(asked) != 1 || asked[0] != "bytes=2000-" {
 		t.Errorf("%v, asked for %q", err, asked)
 	}
@@ -352,7 +352,7 @@ func TestRollback(t *testing.T) {
 	if errs := install(t, h, o.servers["w 2"]); errs[0] != "" || says(t, h, "w") != "2" || o.Asked("/") != asked {
 		t.Errorf("%q, %d requests", errs, o.Asked("/")-asked)
 	}
-	if err := os.Remove(filepath.Join(h.versionDir("w", "1"), "payload/venv/bin/serve")); err != nil {
+	if err := os.Remove(filepath.Join(h.BuildDir("w", "1"), "payload/venv/bin/serve")); err != nil {
 		t.Fatal(err)
 	}
 	if errs := install(t, h, rollback); !strings.Contains(errs[0], "w 1 is damaged") || says(t, h, "w") != "2" {
@@ -368,7 +368,7 @@ func TestRollback(t *testing.T) {
 func TestCancelledPython(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
-	st := &stage{session: &session{Hive: h}, dir: t.TempDir()}
+	st := &stage{session: &session{Installer: h.Installer}, dir: t.TempDir()}
 	ctx, cancel := context.WithCancel(t.Context())
 	started := filepath.Join(st.dir, "started")
 	script := filepath.Join(st.dir, "uv")

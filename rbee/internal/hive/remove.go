@@ -18,26 +18,26 @@ import (
 
 // remove stops the daemon and removes everything of rbee, and nothing else. ph, which may
 // be nil, counts the files.
-func (h *Hive) remove(ctx context.Context, ph *phase) (note string, err error) {
-	if _, err := h.stop(ctx); err != nil {
+func (in *Installer) remove(ctx context.Context, ph *phase) (note string, err error) {
+	if _, err := in.Daemon.Stop(ctx); err != nil {
 		return "", err
 	}
-	if err := h.stopWorkers(ctx, ""); err != nil {
+	if err := in.stopWorkers(ctx, ""); err != nil {
 		return "", err
 	}
-	if err := h.service().Remove(ctx); err != nil {
+	if err := in.Daemon.Service().Remove(ctx); err != nil {
 		return "", err
 	}
 	var rec wire.Installed
-	_ = atomicfile.ReadJSON(h.path(wire.BinaryInfo), &rec) // without it no directory above is rbee's
-	entries, err := filepath.Glob(h.entryPath("*"))
+	_ = atomicfile.ReadJSON(in.Home.Path(wire.BinaryInfo), &rec) // without it no directory above is rbee's
+	entries, err := filepath.Glob(in.Store.EntryPath("*"))
 	if err != nil {
 		return "", err
 	}
 	for _, path := range entries {
 		err = errors.Join(err, os.Remove(path))
 	}
-	if err = errors.Join(err, h.cleanWorkers(ph)); err != nil {
+	if err = errors.Join(err, in.cleanWorkers(ph)); err != nil {
 		return "", err
 	}
 	for _, pattern := range []string{
@@ -47,7 +47,7 @@ func (h *Hive) remove(ctx context.Context, ph *phase) (note string, err error) {
 		tokenFile, verifyLock, settingsFile, daemonFile, daemonLock, supervisorFile, logFile,
 		wire.BinaryInfo,
 	} {
-		found, globErr := filepath.Glob(h.path(pattern))
+		found, globErr := filepath.Glob(in.Home.Path(pattern))
 		err = errors.Join(err, globErr)
 		for _, path := range found {
 			if e := os.RemoveAll(path); e != nil {
@@ -59,26 +59,26 @@ func (h *Hive) remove(ctx context.Context, ph *phase) (note string, err error) {
 		return "", err
 	}
 	// Last: as long as it is there, the next uninstall sees the hive.
-	if err := os.Remove(h.path(wire.Binary)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(in.Home.Path(wire.Binary)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
 	for _, dir := range []string{wire.ToolsDir, wire.DownloadDir, wire.CacheDir} {
-		if err := removeTree(h.path(dir), ph); err != nil {
+		if err := removeTree(in.Home.Path(dir), ph); err != nil {
 			return "", err
 		}
 	}
 	for _, dir := range []string{wire.BinDir, wire.WorkersDir, workerRecords, wire.RunDir, workerLogs, wire.LogsDir} {
-		_ = os.Remove(h.path(dir)) // stays if it holds what is not rbee's
+		_ = os.Remove(in.Home.Path(dir)) // stays if it holds what is not rbee's
 	}
-	if err := os.Remove(h.path(wire.LockFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(in.Home.Path(wire.LockFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
-	if os.Remove(h.Home) != nil {
-		return "left what is not rbee's: " + strings.Join(h.leftovers(), ", "), nil
+	if os.Remove(in.Home.Root) != nil {
+		return "left what is not rbee's: " + strings.Join(in.leftovers(), ", "), nil
 	}
 	slices.Sort(rec.MadeDirs)
 	for _, dir := range slices.Backward(rec.MadeDirs) {
-		if rel, err := filepath.Rel(dir, h.Home); err == nil && filepath.IsLocal(rel) {
+		if rel, err := filepath.Rel(dir, in.Home.Root); err == nil && filepath.IsLocal(rel) {
 			_ = os.Remove(dir) // only if it is empty
 		}
 	}
@@ -86,9 +86,9 @@ func (h *Hive) remove(ctx context.Context, ph *phase) (note string, err error) {
 }
 
 // leftovers names the files that are still below the home.
-func (h *Hive) leftovers() []string {
+func (in *Installer) leftovers() []string {
 	var names []string
-	_ = filepath.WalkDir(h.Home, func(path string, d fs.DirEntry, err error) error {
+	_ = filepath.WalkDir(in.Home.Root, func(path string, d fs.DirEntry, err error) error {
 		if err == nil && !d.IsDir() && len(names) < 10 {
 			names = append(names, path)
 		}
@@ -99,14 +99,14 @@ func (h *Hive) leftovers() []string {
 
 // stopWorkers ends the worker processes of a type, or all of them if it is empty:
 // through the daemon where it runs, else by itself.
-func (h *Hive) stopWorkers(ctx context.Context, typ string) error {
-	if _, err := os.Lstat(h.path(workerRecords)); errors.Is(err, fs.ErrNotExist) {
+func (in *Installer) stopWorkers(ctx context.Context, typ string) error {
+	if _, err := os.Lstat(in.Home.Path(workerRecords)); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if d := h.daemon(ctx); d.Running {
-		return h.askToStop(ctx, d.Port, typ)
+	if d := in.Daemon.State(ctx); d.Running {
+		return in.askToStop(ctx, d.Port, typ)
 	}
-	lock, err := tryLock(h.path(daemonLock))
+	lock, err := tryLock(in.Home.Path(daemonLock))
 	if err != nil {
 		return err
 	}
@@ -114,9 +114,9 @@ func (h *Hive) stopWorkers(ctx context.Context, typ string) error {
 		return errors.New("the hive daemon runs and does not answer: its workers cannot be stopped")
 	}
 	defer lock.Close()
-	m := h.machine()
+	m := in.Inspector.Machine()
 	if err := workers.Clear(ctx, workers.Options{
-		Dir: h.path(workerRecords), Logs: h.path(workerLogs), Devices: m.Devices, Processes: m.Processes,
+		Dir: in.Home.Path(workerRecords), Logs: in.Home.Path(workerLogs), Devices: m.Devices, Processes: m.Processes,
 	}, typ); err != nil {
 		return fmt.Errorf("stopping workers: %w", err)
 	}
@@ -124,8 +124,8 @@ func (h *Hive) stopWorkers(ctx context.Context, typ string) error {
 }
 
 // askToStop has the daemon end the worker processes of a type.
-func (h *Hive) askToStop(ctx context.Context, port int, typ string) error {
-	token, err := h.token()
+func (in *Installer) askToStop(ctx context.Context, port int, typ string) error {
+	token, err := in.Daemon.Token()
 	if err != nil {
 		return err
 	}

@@ -13,7 +13,6 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
-	"github.com/rbee-keeper/rbee/rbee/internal/service"
 )
 
 // BenchmarkAtRest measures what a hive costs while nobody asks it for anything
@@ -27,20 +26,20 @@ func BenchmarkAtRest(b *testing.B) {
 	if out, err := build.CombinedOutput(); err != nil {
 		b.Fatalf("%v: %s", err, out)
 	}
-	h := &Hive{Home: filepath.Join(dir, "home"), Supervisor: service.Detached}
+	h := connect(filepath.Join(dir, "home"), "", "")
 	port, ln := freePort(b)
 	if err := ln.Close(); err != nil {
 		b.Fatal(err)
 	}
-	entry := h.entryPath("echo")
-	if err := os.MkdirAll(h.path(wire.WorkersDir), 0o755); err != nil {
+	entry := h.EntryPath("echo")
+	if err := os.MkdirAll(h.Path(wire.WorkersDir), 0o755); err != nil {
 		b.Fatal(err)
 	}
 	if err := os.Link(exe, entry); err != nil {
 		b.Fatal(err)
 	}
 	daemon := exec.Command(exe, "hive", "serve", "--port", strconv.Itoa(port))
-	daemon.Env = append(os.Environ(), "RBEE_HOME="+h.Home)
+	daemon.Env = append(os.Environ(), "RBEE_HOME="+h.Root)
 	if err := daemon.Start(); err != nil {
 		b.Fatal(err)
 	}
@@ -49,12 +48,12 @@ func BenchmarkAtRest(b *testing.B) {
 		_ = daemon.Process.Kill()
 		_ = daemon.Wait()
 	}()
-	for end := time.Now().Add(20 * time.Second); !h.daemon(b.Context()).Running; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); !h.State(b.Context()).Running; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			b.Fatal("the daemon does not answer")
 		}
 	}
-	token, err := h.token()
+	token, err := h.Token()
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -37,19 +37,19 @@ type runner struct {
 
 var _ operations.Runner = (*runner)(nil)
 
-// machine is what this machine has.
-func (h *Hive) machine() machine.Machine {
-	m := machine.Machine{Home: h.Home, Detector: h.Detector}
+// Machine is what this machine has.
+func (in *Inspector) Machine() machine.Machine {
+	m := machine.Machine{Home: in.Home.Root, Detector: in.Detector}
 	if m.Detector == nil {
-		m.Detector = &h.detector
+		m.Detector = &in.detector
 	}
-	m.ModelsPath, _ = models.DefaultDir(h.env) // without a home directory there is none
+	m.ModelsPath, _ = models.DefaultDir(in.Home.Getenv) // without a home directory there is none
 	return m
 }
 
-func (h *Hive) env(name string) string {
+func (d *Dir) Getenv(name string) string {
 	if name == "HOME" {
-		home, _ := h.userHome()
+		home, _ := d.UserHome()
 		return home
 	}
 	return os.Getenv(name)
@@ -57,11 +57,11 @@ func (h *Hive) env(name string) string {
 
 // Capabilities tells what this machine has, and who holds its accelerators' memory.
 // It needs no daemon: which of them are workers is read from the workers' records.
-func (h *Hive) Capabilities(ctx context.Context) (*operations.HiveCapabilitiesReport, error) {
+func (in *Inspector) Capabilities(ctx context.Context) (*operations.HiveCapabilitiesReport, error) {
 	var holders []operations.DeviceProcess
 	var all sync.WaitGroup
-	all.Go(func() { holders = h.holders(ctx) })
-	r, err := h.resources(ctx)
+	all.Go(func() { holders = in.holders(ctx) })
+	r, err := in.Resources(ctx)
 	all.Wait()
 	if err != nil {
 		return nil, err
@@ -70,9 +70,9 @@ func (h *Hive) Capabilities(ctx context.Context) (*operations.HiveCapabilitiesRe
 	return r, nil
 }
 
-// resources is what this machine has, without who uses it.
-func (h *Hive) resources(ctx context.Context) (*operations.HiveCapabilitiesReport, error) {
-	m := h.machine()
+// Resources is what this machine has, without who uses it.
+func (in *Inspector) Resources(ctx context.Context) (*operations.HiveCapabilitiesReport, error) {
+	m := in.Machine()
 	name, version := libc(ctx)
 	if m.Libc = name; version != "" {
 		m.Libc += " " + version
@@ -81,7 +81,7 @@ func (h *Hive) resources(ctx context.Context) (*operations.HiveCapabilitiesRepor
 	if err != nil {
 		return nil, err
 	}
-	if s, err := h.settings(); err == nil {
+	if s, err := in.Home.Settings(); err == nil {
 		r.Alias = s.Alias
 	}
 	return r, nil
@@ -89,12 +89,12 @@ func (h *Hive) resources(ctx context.Context) (*operations.HiveCapabilitiesRepor
 
 // holders are the processes that hold memory on the accelerators, those of workers
 // with their ids. A tool that fails shows in its devices.
-func (h *Hive) holders(ctx context.Context) []operations.DeviceProcess {
-	list, _ := h.machine().Processes(ctx)
+func (in *Inspector) holders(ctx context.Context) []operations.DeviceProcess {
+	list, _ := in.Machine().Processes(ctx)
 	if len(list) == 0 {
 		return nil
 	}
-	whose, err := workers.Whose(h.path(workerRecords))
+	whose, err := workers.Whose(in.Home.Path(workerRecords))
 	if err != nil {
 		return list // they hold the memory, whosever they are
 	}
@@ -104,26 +104,26 @@ func (h *Hive) holders(ctx context.Context) []operations.DeviceProcess {
 	return list
 }
 
-// newRunner makes the runner; no worker is taken over yet.
-func (h *Hive) newRunner(log *slog.Logger) (*runner, error) {
-	dir, err := models.DefaultDir(h.env)
+// NewRuntime makes the runner; no worker is taken over yet.
+func (sv *Server) NewRuntime(log *slog.Logger) (*runner, error) {
+	dir, err := models.DefaultDir(sv.Home.Getenv)
 	if err != nil {
 		return nil, fmt.Errorf("finding the place of models: %w", err)
 	}
 	rt := &runner{
-		machine: h.machine(),
+		machine: sv.Inspector.Machine(),
 		models: &models.Store{
-			Dir: dir, Endpoint: os.Getenv("HF_ENDPOINT"), Token: models.DefaultToken(h.env), HTTP: h.HTTP, UserAgent: "rbee/" + h.Version,
+			Dir: dir, Endpoint: os.Getenv("HF_ENDPOINT"), Token: models.DefaultToken(sv.Home.Getenv), HTTP: sv.HTTP, UserAgent: "rbee/" + sv.Store.Version,
 		},
 	}
-	rt.workers = workers.New(h.workerOptions(rt.models, log))
+	rt.workers = workers.New(sv.workerOptions(rt.models, log))
 	return rt, nil
 }
 
-func (h *Hive) workerOptions(store *models.Store, log *slog.Logger) workers.Options {
-	m := h.machine()
+func (sv *Server) workerOptions(store *models.Store, log *slog.Logger) workers.Options {
+	m := sv.Inspector.Machine()
 	return workers.Options{
-		Dir: h.path(workerRecords), Logs: h.path(workerLogs), Engine: h.engine, Verify: h.verifyBeforeStart, Log: log,
+		Dir: sv.Home.Path(workerRecords), Logs: sv.Home.Path(workerLogs), Engine: sv.Engine, Verify: sv.Verifier.BeforeStart, Log: log,
 		Model: func(ctx context.Context, model string, length int) (workers.Model, error) {
 			return findModel(ctx, store, model, length)
 		},
@@ -137,38 +137,38 @@ func haveScopes() bool {
 	return err == nil
 }
 
-// engine finds an installed worker type.
-func (h *Hive) engine(ctx context.Context, typ string) (workers.Engine, error) {
+// Engine finds an installed worker type.
+func (sv *Server) Engine(ctx context.Context, typ string) (workers.Engine, error) {
 	for {
-		build := h.entryBuild(typ)
-		e, err := h.engineFrom(ctx, typ, build)
-		if err == nil || h.entryBuild(typ) == build {
+		build := sv.Store.EntryBuild(typ)
+		e, err := sv.EngineFrom(ctx, typ, build)
+		if err == nil || sv.Store.EntryBuild(typ) == build {
 			return e, err
 		}
 		// It was not there any more, for another has been installed meanwhile.
 	}
 }
 
-// engineFrom is what the entry point leads to. One that was put there by hand, with
+// EngineFrom is what the entry point leads to. One that was put there by hand, with
 // no build, is started as the recipe says that is built into this rbee.
-func (h *Hive) engineFrom(ctx context.Context, typ, build string) (workers.Engine, error) {
+func (sv *Server) EngineFrom(ctx context.Context, typ, build string) (workers.Engine, error) {
 	fail := func(code operations.Code, format string, args ...any) (workers.Engine, error) {
 		return workers.Engine{}, &operations.Error{Code: code, Message: fmt.Sprintf(format, args...)}
 	}
 	if !validName(typ) {
 		return fail(operations.CodeBadOperation, "%q is no name for a worker type", typ)
 	}
-	w := h.workerFrom(ctx, typ, build, false)
+	w := sv.Store.WorkerFrom(ctx, typ, build, false)
 	switch {
 	case w == nil:
 		return fail(operations.CodeNotFound, "worker type %s is not installed there", typ)
 	case w.Corrupt != "":
 		return fail(operations.CodeFailed, "worker type %s is damaged: %s", typ, w.Corrupt)
 	}
-	e := workers.Engine{Version: w.Version, Entry: h.entryPath(typ), Verify: w.Verify}
+	e := workers.Engine{Version: w.Version, Entry: sv.Store.EntryPath(typ), Verify: w.Verify}
 	if w.Version != "" {
 		// The entry point itself may lead to another version tomorrow.
-		dir := h.versionDir(typ, build)
+		dir := sv.Store.BuildDir(typ, build)
 		program, err := os.Readlink(filepath.Join(dir, entryName))
 		if err != nil {
 			return fail(operations.CodeFailed, "worker type %s is damaged: %v", typ, err)

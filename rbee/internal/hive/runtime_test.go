@@ -40,13 +40,13 @@ func installWithWorker(t *testing.T) (h *Hive, c *operations.Client) {
 	if strings.Join(res.Errors, "") != "" || !res.State.Daemon.Running {
 		t.Fatalf("%q, %+v", res.Errors, res.State.Daemon)
 	}
-	h.Exe = h.path(wire.Binary)
+	h.Exe = h.Path(wire.Binary)
 	return h, client(t, h, port)
 }
 
 func client(t *testing.T, h *Hive, port int) *operations.Client {
 	t.Helper()
-	token, err := h.token()
+	token, err := h.Token()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +112,7 @@ func TestRuntimeThroughTheDaemon(t *testing.T) {
 		t.Errorf("through the hive: %d %q", code, body)
 	}
 	until(t, "the request in the log", func() bool {
-		log, err := os.ReadFile(h.path(logFile))
+		log, err := os.ReadFile(h.Path(logFile))
 		return err == nil && strings.Contains(string(log), "msg=request worker="+w.ID+" request=id-7 path=mirror/a/b status=200 whole=true took=")
 	})
 	if code, body := ask("fake-none", "/"); code != http.StatusNotFound || !strings.Contains(body, `"not_found"`) {
@@ -152,7 +152,7 @@ func TestRuntimeThroughTheDaemon(t *testing.T) {
 	if res := apply(t, h, &wire.Request{Steps: []wire.Step{other}}, workerProgram(t)); res.Errors[0] != "" {
 		t.Fatal(res.Errors)
 	}
-	if _, err := os.Stat(h.versionDir("fake", "1.0")); err != nil {
+	if _, err := os.Stat(h.BuildDir("fake", "1.0")); err != nil {
 		t.Errorf("the running version went: %v", err)
 	}
 	res := apply(t, h, &wire.Request{Steps: []wire.Step{{Action: wire.ActionRemoveWorker, Worker: &wire.WorkerInstall{Type: "fake"}}}}, nil)
@@ -162,7 +162,7 @@ func TestRuntimeThroughTheDaemon(t *testing.T) {
 	if _, err := proc.Identify(w.PID); err == nil {
 		t.Error("a process of a removed type lives on")
 	}
-	if _, err := os.Stat(h.versionDir("fake", "1.0")); err == nil {
+	if _, err := os.Stat(h.BuildDir("fake", "1.0")); err == nil {
 		t.Error("the files of a removed type stay")
 	}
 }
@@ -190,7 +190,7 @@ func TestNewContentUnderARunningWorker(t *testing.T) {
 	}
 	builds := func(want ...string) {
 		t.Helper()
-		dirs, err := filepath.Glob(h.path("workers/fake/[0-9]*"))
+		dirs, err := filepath.Glob(h.Path("workers/fake/[0-9]*"))
 		for i := range dirs {
 			dirs[i] = filepath.Base(dirs[i])
 		}
@@ -216,7 +216,7 @@ func TestNewContentUnderARunningWorker(t *testing.T) {
 	same("another content")
 	builds("0.9", "1.0", "1.0@2")
 	two := spawn()
-	if two.Version != "1.0" || !strings.HasPrefix(two.Argv[0], h.versionDir("fake", "1.0")+"/") {
+	if two.Version != "1.0" || !strings.HasPrefix(two.Argv[0], h.BuildDir("fake", "1.0")+"/") {
 		t.Errorf("the new worker: %+v", two)
 	}
 	put("1.0", "two", true)
@@ -245,10 +245,10 @@ func TestNewContentUnderARunningWorker(t *testing.T) {
 }
 
 func readRecord(h *Hive, rec *record) error {
-	if d := h.daemon(context.Background()); !d.Running {
+	if d := h.State(context.Background()); !d.Running {
 		return errors.New(d.Problem)
 	}
-	data, err := os.ReadFile(h.path(daemonFile))
+	data, err := os.ReadFile(h.Path(daemonFile))
 	if err != nil {
 		return err
 	}
@@ -268,7 +268,7 @@ func TestRemoveEndsWorkers(t *testing.T) {
 	if _, err := proc.Identify(w.PID); err == nil {
 		t.Error("a worker lives on")
 	}
-	if _, err := os.Stat(h.Home); err == nil {
+	if _, err := os.Stat(h.Root); err == nil {
 		t.Errorf("left: %v", h.leftovers())
 	}
 }
@@ -277,23 +277,23 @@ func TestEngineThatIsNotThere(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
 	for typ, want := range map[string]operations.Code{"nothing": operations.CodeNotFound, "../x": operations.CodeBadOperation} {
-		if _, err := h.engine(t.Context(), typ); operations.CodeOf(err) != want {
+		if _, err := h.Engine(t.Context(), typ); operations.CodeOf(err) != want {
 			t.Errorf("%s: %v", typ, err)
 		}
 	}
 	// Put there by hand: a recipe of rbee's own says how it is started, or none does.
-	if err := os.MkdirAll(h.path(wire.WorkersDir), 0o755); err != nil {
+	if err := os.MkdirAll(h.Path(wire.WorkersDir), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	for _, typ := range []string{"vllm", "mine"} {
-		if err := os.WriteFile(h.entryPath(typ), []byte("#!/bin/sh\n"), 0o755); err != nil {
+		if err := os.WriteFile(h.EntryPath(typ), []byte("#!/bin/sh\n"), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if e, err := h.engine(t.Context(), "vllm"); err != nil || e.Entry != h.entryPath("vllm") || len(e.Launch.Args) == 0 {
+	if e, err := h.Engine(t.Context(), "vllm"); err != nil || e.Entry != h.EntryPath("vllm") || len(e.Launch.Args) == 0 {
 		t.Errorf("%+v, %v", e, err)
 	}
-	if _, err := h.engine(t.Context(), "mine"); err == nil || !strings.Contains(err.Error(), "by hand") {
+	if _, err := h.Engine(t.Context(), "mine"); err == nil || !strings.Contains(err.Error(), "by hand") {
 		t.Errorf("%v", err)
 	}
 }
@@ -353,7 +353,7 @@ func TestStoppingDaemonLeavesALoad(t *testing.T) {
 	if _, err := h.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	list := run[*operations.WorkerListReport](t, client(t, h, h.daemon(t.Context()).Port), operations.WorkerProcessList{Target: here}).Workers
+	list := run[*operations.WorkerListReport](t, client(t, h, h.State(t.Context()).Port), operations.WorkerProcessList{Target: here}).Workers
 	if len(list) != 1 || list[0].PID != w.PID || !list[0].Adopted || list[0].State != operations.WorkerLoading {
 		t.Errorf("taken over: %+v", list)
 	}
@@ -382,7 +382,7 @@ func TestCapabilities(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
 	r, err := h.Capabilities(t.Context())
-	if err != nil || r.OS == "" || r.CPU.Threads < 1 || r.DiskFree == 0 || r.ModelsPath != filepath.Join(h.UserHome, ".cache/huggingface/hub") {
+	if err != nil || r.OS == "" || r.CPU.Threads < 1 || r.DiskFree == 0 || r.ModelsPath != filepath.Join(h.User, ".cache/huggingface/hub") {
 		t.Errorf("%+v, %v", r, err)
 	}
 }
@@ -419,10 +419,10 @@ func TestWhoHoldsMemory(t *testing.T) {
 		if strings.Join(got, ", ") != want {
 			t.Errorf("%q, want %s", got, want)
 		}
-		if err := os.MkdirAll(h.path(workerRecords), 0o700); err != nil {
+		if err := os.MkdirAll(h.Path(workerRecords), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		if err := atomicfile.WriteJSON(h.path(workerRecords+"/fake-1.json"), record); err != nil {
+		if err := atomicfile.WriteJSON(h.Path(workerRecords+"/fake-1.json"), record); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -433,11 +433,11 @@ func TestWhoHoldsMemory(t *testing.T) {
 func TestOneDetector(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
-	if d := h.machine().Detector; d == nil || d != h.machine().Detector {
+	if d := h.Machine().Detector; d == nil || d != h.Machine().Detector {
 		t.Error("each look makes a detector of its own")
 	}
 	h.Detector = new(gpu.Detector)
-	if h.machine().Detector != h.Detector {
+	if h.Machine().Detector != h.Detector {
 		t.Error("the given one is not used")
 	}
 }

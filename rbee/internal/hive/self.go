@@ -15,45 +15,45 @@ import (
 )
 
 // isUpload reports whether the running binary lies where uploads go.
-func (h *Hive) isUpload() bool {
-	if !strings.HasPrefix(filepath.Base(h.Exe), tempPrefix) {
+func (in *Installer) isUpload() bool {
+	if !strings.HasPrefix(filepath.Base(in.Store.Exe), tempPrefix) {
 		return false
 	}
-	mine, err := os.Stat(filepath.Dir(h.Exe))
+	mine, err := os.Stat(filepath.Dir(in.Store.Exe))
 	if err != nil {
 		return false
 	}
-	bin, err := os.Stat(h.path(wire.BinDir))
+	bin, err := os.Stat(in.Home.Path(wire.BinDir))
 	return err == nil && os.SameFile(mine, bin)
 }
 
-func (h *Hive) removeUpload() {
-	if h.isUpload() {
-		_ = os.Remove(h.Exe)
+func (in *Installer) removeUpload() {
+	if in.isUpload() {
+		_ = os.Remove(in.Store.Exe)
 	}
 }
 
 // installSelf puts the running binary in the place of bin/rbee.
-func (h *Hive) installSelf(want *wire.Installed) (note string, err error) {
+func (in *Installer) installSelf(want *wire.Installed) (note string, err error) {
 	if want == nil {
 		return "", errors.New("the step does not say what to install")
 	}
-	sum, size, err := hashFile(h.Exe)
+	sum, size, err := hashFile(in.Store.Exe)
 	switch {
 	case err != nil:
 		return "", fmt.Errorf("reading the uploaded rbee: %w", err)
 	case sum != want.SHA256:
 		return "", fmt.Errorf("the uploaded rbee has SHA-256 %s, want %s", sum, want.SHA256)
 	}
-	old, broken := h.installed(true)
+	old, broken := in.Store.Binary(true)
 	rec := &wire.Installed{
-		Version: h.Version, SHA256: sum, Size: size,
+		Version: in.Store.Version, SHA256: sum, Size: size,
 		InstalledAt: time.Now().UTC().Truncate(time.Second), MadeDirs: want.MadeDirs,
 	}
 	before := old
 	if before == nil { // the binary may be gone, and its record still there
 		before = new(wire.Installed)
-		_ = atomicfile.ReadJSON(h.path(wire.BinaryInfo), before)
+		_ = atomicfile.ReadJSON(in.Home.Path(wire.BinaryInfo), before)
 	}
 	for _, dir := range before.MadeDirs {
 		if !slices.Contains(rec.MadeDirs, dir) {
@@ -66,25 +66,25 @@ func (h *Hive) installSelf(want *wire.Installed) (note string, err error) {
 		if rec.InstalledAt, note = old.InstalledAt, "already in place"; rec.InstalledAt.IsZero() {
 			rec.InstalledAt = time.Now().UTC().Truncate(time.Second)
 		}
-	} else if err := h.placeSelf(); err != nil {
-		return "", explainFull(err, h.Home, size)
+	} else if err := in.placeSelf(); err != nil {
+		return "", explainFull(err, in.Home.Root, size)
 	}
-	h.reach("placed")
-	if err := atomicfile.WriteJSON(h.path(wire.BinaryInfo), rec); err != nil {
-		return "", fmt.Errorf("recording the new rbee: %w", explainFull(err, h.Home, 4096))
+	in.reach("placed")
+	if err := atomicfile.WriteJSON(in.Home.Path(wire.BinaryInfo), rec); err != nil {
+		return "", fmt.Errorf("recording the new rbee: %w", explainFull(err, in.Home.Root, 4096))
 	}
 	return note, nil
 }
 
 // placeSelf renames the running binary to bin/rbee, after it has kept the old one.
-func (h *Hive) placeSelf() error {
-	bin, upload := h.path(wire.BinDir), h.Exe
+func (in *Installer) placeSelf() error {
+	bin, upload := in.Home.Path(wire.BinDir), in.Store.Exe
 	if err := os.MkdirAll(bin, 0o755); err != nil { //nolint:gosec // programs are for everybody
 		return err
 	}
-	if !h.isUpload() { // somebody's own rbee: it stays where it is
+	if !in.isUpload() { // somebody's own rbee: it stays where it is
 		upload = filepath.Join(bin, tempPrefix+random())
-		if err := copyFile(h.Exe, upload, 0o755); err != nil {
+		if err := copyFile(in.Store.Exe, upload, 0o755); err != nil {
 			return fmt.Errorf("copying rbee: %w", err)
 		}
 		defer os.Remove(upload)
@@ -93,16 +93,16 @@ func (h *Hive) placeSelf() error {
 		return err
 	}
 	kept := filepath.Join(bin, tempPrefix+random())
-	err := linkOrCopy(h.path(wire.Binary), kept)
+	err := linkOrCopy(in.Home.Path(wire.Binary), kept)
 	if err == nil {
-		err = os.Rename(kept, h.path(wire.PrevBinary))
+		err = os.Rename(kept, in.Home.Path(wire.PrevBinary))
 		_ = os.Remove(kept) // two names of one file: rename leaves both
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("keeping the rbee before: %w", err)
 	}
-	h.reach("kept")
-	if err := os.Rename(upload, h.path(wire.Binary)); err != nil {
+	in.reach("kept")
+	if err := os.Rename(upload, in.Home.Path(wire.Binary)); err != nil {
 		return fmt.Errorf("putting the new rbee in place: %w", err)
 	}
 	return atomicfile.SyncDir(bin)

@@ -58,35 +58,35 @@ type record struct {
 // Serve is the daemon in the foreground, on loopback alone. It returns nil once
 // ctx has ended and requests in flight are answered (5 s at most), and an error
 // when another daemon of this home runs or the port is taken.
-func (h *Hive) Serve(ctx context.Context, o ServeOptions) error {
-	if err := h.checkHome(); err != nil {
+func (sv *Server) Serve(ctx context.Context, o ServeOptions) error {
+	if err := sv.Home.Check(); err != nil {
 		return err
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
 	if o.Port == 0 {
-		o.Port = h.port()
+		o.Port = sv.Home.Port()
 	}
-	if err := os.MkdirAll(h.path(wire.RunDir), 0o700); err != nil {
+	if err := os.MkdirAll(sv.Home.Path(wire.RunDir), 0o700); err != nil {
 		return err
 	}
-	lock, err := tryLock(h.path(daemonLock))
+	lock, err := tryLock(sv.Home.Path(daemonLock))
 	if err != nil {
 		return err
 	}
 	if lock == nil {
-		return fmt.Errorf("another daemon of %s runs already", h.Home)
+		return fmt.Errorf("another daemon of %s runs already", sv.Home.Root)
 	}
 	defer lock.Close()
-	if err := h.rotateLog(); err != nil {
+	if err := sv.Home.RotateLog(); err != nil {
 		o.Log.Warn("the log stays as it is", "error", err)
 	}
 	rotating, stop := context.WithCancel(context.WithoutCancel(ctx))
 	rotated := make(chan struct{})
-	go func() { defer close(rotated); h.rotateLogs(rotating, logEvery, o.Log) }()
+	go func() { defer close(rotated); sv.Home.RotateLogs(rotating, logEvery, o.Log) }()
 	defer func() { stop(); <-rotated }()
-	rt, err := h.newRunner(o.Log)
+	rt, err := sv.NewRuntime(o.Log)
 	if err != nil {
 		return err
 	}
@@ -94,7 +94,7 @@ func (h *Hive) Serve(ctx context.Context, o ServeOptions) error {
 	if err != nil {
 		return fmt.Errorf("hive daemon: %w", err)
 	}
-	token, err := h.newToken()
+	token, err := sv.newToken()
 	if err != nil {
 		return errors.Join(err, ln.Close())
 	}
@@ -104,18 +104,18 @@ func (h *Hive) Serve(ctx context.Context, o ServeOptions) error {
 	}
 	defer rt.workers.Close()
 	work := jobs.New(rt, jobs.Options{Log: o.Log, MaxBytes: jobBytes, KeepBytes: jobBytes})
-	rec, err := h.newRecord(o.Port)
+	rec, err := sv.newRecord(o.Port)
 	if err == nil {
-		err = atomicfile.WriteJSON(h.path(daemonFile), rec)
+		err = atomicfile.WriteJSON(sv.Home.Path(daemonFile), rec)
 	}
 	if err != nil {
 		return errors.Join(err, ln.Close())
 	}
-	defer os.Remove(h.path(daemonFile))
-	o.Log.Info("hive daemon listens", "address", ln.Addr().String(), "version", h.Version)
-	watch := h.watcher(rec, rt)
+	defer os.Remove(sv.Home.Path(daemonFile))
+	o.Log.Info("hive daemon listens", "address", ln.Addr().String(), "version", sv.Store.Version)
+	watch := sv.watcher(rec, rt)
 	srv := &http.Server{
-		Handler: h.handler(rec, token, work, proxy(rt.workers, o.Log), watch), ReadHeaderTimeout: 10 * time.Second,
+		Handler: sv.handler(rec, token, work, proxy(rt.workers, o.Log), watch), ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout: 30 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelWarn),
 	}
@@ -143,12 +143,12 @@ func (h *Hive) Serve(ctx context.Context, o ServeOptions) error {
 
 func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
-func (h *Hive) newRecord(port int) (*record, error) {
+func (sv *Server) newRecord(port int) (*record, error) {
 	self, err := proc.Identify(os.Getpid())
 	if err != nil {
 		return nil, fmt.Errorf("finding this process's start time: %w", err)
 	}
-	sum, _, err := hashFile(h.Exe)
+	sum, _, err := hashFile(sv.Store.Exe)
 	if err != nil {
 		return nil, err
 	}
@@ -156,12 +156,12 @@ func (h *Hive) newRecord(port int) (*record, error) {
 	if by == "" {
 		by = service.Detached
 	}
-	return &record{self, port, h.Version, sum, time.Now().UTC().Truncate(time.Second), by}, nil
+	return &record{self, port, sv.Store.Version, sum, time.Now().UTC().Truncate(time.Second), by}, nil
 }
 
-// token reads the daemon's token.
-func (h *Hive) token() (string, error) {
-	data, err := os.ReadFile(h.path(tokenFile))
+// Token reads the daemon's token.
+func (dm *Daemon) Token() (string, error) {
+	data, err := os.ReadFile(dm.Home.Path(tokenFile))
 	token := strings.TrimSpace(string(data))
 	if err == nil && len(token) != 64 {
 		err = errors.New("it is not whole")
@@ -174,14 +174,14 @@ func (h *Hive) token() (string, error) {
 
 // newToken makes a token for this daemon's life. An old one may have been sent to
 // somebody who took the port while no daemon ran.
-func (h *Hive) newToken() (string, error) {
+func (sv *Server) newToken() (string, error) {
 	var secret [32]byte
 	_, _ = rand.Read(secret[:]) // never fails
 	token := hex.EncodeToString(secret[:])
-	return token, atomicfile.Write(h.path(tokenFile), []byte(token+"\n"), 0o600)
+	return token, atomicfile.Write(sv.Home.Path(tokenFile), []byte(token+"\n"), 0o600)
 }
 
-func (h *Hive) handler(rec *record, token string, work, workers, watch http.Handler) http.Handler {
+func (sv *Server) handler(rec *record, token string, work, workers, watch http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	guarded := func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -203,7 +203,7 @@ func (h *Hive) handler(rec *record, token string, work, workers, watch http.Hand
 	mux.Handle("GET "+wire.StatePath, guarded(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // a deep look takes its time
 		q := r.URL.Query()
-		state, err := h.Inspect(r.Context(), InspectOptions{Deep: q.Has("deep"), Devices: q.Has("devices")})
+		state, err := sv.Inspector.Inspect(r.Context(), InspectOptions{Deep: q.Has("deep"), Devices: q.Has("devices")})
 		if err != nil {
 			refuse(w, http.StatusInternalServerError, err)
 			return
@@ -211,13 +211,13 @@ func (h *Hive) handler(rec *record, token string, work, workers, watch http.Hand
 		reply(w, http.StatusOK, state)
 	})))
 	mux.Handle("GET /v1/info", guarded(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		workers, err := h.workers(r.Context(), false)
+		workers, err := sv.Store.Workers(r.Context(), false)
 		if err != nil {
 			refuse(w, http.StatusInternalServerError, err)
 			return
 		}
 		info := Info{"", rec.Version, rec.SHA256, rec.PID, rec.Port, rec.Since, workers}
-		if s, err := h.settings(); err == nil {
+		if s, err := sv.Home.Settings(); err == nil {
 			info.Alias = s.Alias
 		}
 		reply(w, http.StatusOK, info)
@@ -253,8 +253,8 @@ func reply(w http.ResponseWriter, status int, body any) {
 }
 
 // ask gets the daemon's own word, with the token.
-func (h *Hive) ask(ctx context.Context, port int) (*Info, error) {
-	token, err := h.token()
+func (dm *Daemon) ask(ctx context.Context, port int) (*Info, error) {
+	token, err := dm.Token()
 	if err != nil {
 		return nil, err
 	}

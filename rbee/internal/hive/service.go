@@ -10,30 +10,30 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/service"
 )
 
-// service is the daemon as a service of this user.
-func (h *Hive) service() *service.Service {
-	home, _ := h.userHome() // without one, the service says so itself
+// Service is the daemon as a service of this user.
+func (dm *Daemon) Service() *service.Service {
+	home, _ := dm.Home.UserHome() // without one, the service says so itself
 	return &service.Service{
-		Name: h.serviceName("rbee-hive", home), Label: h.serviceName("rbee.hive", home), Description: "rbee hive daemon",
-		Program: h.path(wire.Binary), Args: []string{"hive", "serve"},
-		Env: []string{"RBEE_HOME=" + h.Home}, Inherited: passedOn(), Log: h.path(logFile),
+		Name: dm.serviceName("rbee-hive", home), Label: dm.serviceName("rbee.hive", home), Description: "rbee hive daemon",
+		Program: dm.Home.Path(wire.Binary), Args: []string{"hive", "serve"},
+		Env: []string{"RBEE_HOME=" + dm.Home.Root}, Inherited: passedOn(), Log: dm.Home.Path(logFile),
 		StopTimeout: stopTimeout, KeepChildren: true,
-		UserHome: h.UserHome, Record: h.path(supervisorFile), Command: h.command,
+		UserHome: dm.Home.User, Record: dm.Home.Path(supervisorFile), Command: dm.Command,
 	}
 }
 
 // supervisor is what is to keep the daemon running on this machine.
-func (h *Hive) supervisor(ctx context.Context) service.Manager {
-	return h.service().Manager(ctx, h.Supervisor)
+func (dm *Daemon) supervisor(ctx context.Context) service.Manager {
+	return dm.Service().Manager(ctx, dm.Supervisor)
 }
 
 // serviceName is base, or base with a mark for a home that is not the usual one,
 // which has a service of its own.
-func (h *Hive) serviceName(base, userHome string) string {
-	if filepath.Clean(h.Home) == filepath.Join(userHome, ".local", "share", "rbee") {
+func (dm *Daemon) serviceName(base, userHome string) string {
+	if filepath.Clean(dm.Home.Root) == filepath.Join(userHome, ".local", "share", "rbee") {
 		return base
 	}
-	return fmt.Sprintf("%s-%x", base, sha256.Sum256([]byte(h.Home)))[:len(base)+9]
+	return fmt.Sprintf("%s-%x", base, sha256.Sum256([]byte(dm.Home.Root)))[:len(base)+9]
 }
 
 // passedOn is what the daemon gets, whoever supervises it, of the environment that

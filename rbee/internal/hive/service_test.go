@@ -25,15 +25,15 @@ func TestServiceEnvironment(t *testing.T) {
 		service.Systemd: ".config/systemd/user/rbee-hive.service", service.Launchd: "Library/LaunchAgents/rbee.hive.plist",
 	} {
 		h := newHive(t)
-		h.Supervisor, h.command = supervisor, func(context.Context, ...string) (string, error) { return "", nil }
+		h.Supervisor, h.Command = supervisor, func(context.Context, ...string) (string, error) { return "", nil }
 		if _, err := h.supervisor(t.Context()).Start(t.Context(), true); err != nil {
 			t.Fatal(err)
 		}
-		data, err := os.ReadFile(filepath.Join(h.UserHome, file))
+		data, err := os.ReadFile(filepath.Join(h.User, file))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if info, err := os.Stat(filepath.Join(h.UserHome, file)); err != nil || info.Mode().Perm() != 0o600 {
+		if info, err := os.Stat(filepath.Join(h.User, file)); err != nil || info.Mode().Perm() != 0o600 {
 			t.Errorf("%s: the file is %v, %v", supervisor, info, err)
 		}
 		text := string(data)
@@ -52,8 +52,8 @@ func TestServiceEnvironment(t *testing.T) {
 
 func TestServiceName(t *testing.T) {
 	t.Parallel()
-	usual := &Hive{Home: "/home/a/.local/share/rbee"}
-	one, two := &Hive{Home: "/srv/one"}, &Hive{Home: "/srv/two"}
+	usual := connect("/home/a/.local/share/rbee", "", "")
+	one, two := connect("/srv/one", "", ""), connect("/srv/two", "", "")
 	if got := usual.serviceName("rbee-hive", "/home/a"); got != "rbee-hive" {
 		t.Errorf("usual home: %q", got)
 	}
@@ -67,11 +67,11 @@ func TestServiceName(t *testing.T) {
 func TestOtherHomeIsDetached(t *testing.T) {
 	t.Parallel()
 	h, ran := newHive(t), 0
-	h.Supervisor, h.command = "", func(context.Context, ...string) (string, error) { ran++; return "", nil }
+	h.Supervisor, h.Command = "", func(context.Context, ...string) (string, error) { ran++; return "", nil }
 	if got := h.supervisor(t.Context()).Name(); got != service.Detached || ran != 0 {
 		t.Errorf("picked %q after %d commands", got, ran)
 	}
-	h.Home = "/a\nExecStart=x"
+	h.Root = "/a\nExecStart=x"
 	if _, err := h.Inspect(t.Context(), InspectOptions{}); err == nil || !strings.Contains(err.Error(), "control") {
 		t.Errorf("home with a line break: %v", err)
 	}

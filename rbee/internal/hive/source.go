@@ -33,7 +33,7 @@ type errStalled struct{ limit time.Duration }
 
 func (e errStalled) Error() string { return fmt.Sprintf("no byte came for %s", e.limit) }
 
-func (h *Hive) stallLimit() time.Duration { return cmp.Or(h.stall, stallTimeout) }
+func (in *Installer) stallLimit() time.Duration { return cmp.Or(in.stall, stallTimeout) }
 
 func checkStep(step *wire.InstallStep, of int) error {
 	if step.Into != "" && !filepath.IsLocal(filepath.FromSlash(step.Into)) {
@@ -114,13 +114,13 @@ const downloadsAtOnce = 4
 // get makes artefacts be in the download directory, each checked, and gives their
 // paths. What is there already, of an install that did not end well, counts.
 func (st *stage) get(ctx context.Context, artefacts ...*wire.Artefact) (paths []string, err error) {
-	if err := os.MkdirAll(st.path(wire.DownloadDir), 0o700); err != nil {
+	if err := os.MkdirAll(st.Home.Path(wire.DownloadDir), 0o700); err != nil {
 		return nil, err
 	}
 	paths = make([]string, len(artefacts))
 	p := pool.New().WithContext(ctx).WithCancelOnError().WithFirstError().WithMaxGoroutines(downloadsAtOnce)
 	for i, a := range artefacts {
-		paths[i] = filepath.Join(st.path(wire.DownloadDir), strings.ToLower(a.SHA256))
+		paths[i] = filepath.Join(st.Home.Path(wire.DownloadDir), strings.ToLower(a.SHA256))
 		st.used = append(st.used, paths[i])
 		if a.URL != "" {
 			p.Go(func(ctx context.Context) error { return st.download(ctx, a, paths[i]) })
@@ -267,7 +267,7 @@ func (st *stage) fetch(ctx context.Context, a *wire.Artefact, path string) (err 
 	if err != nil {
 		return errors.New("the URL cannot be asked for")
 	}
-	req.Header.Set("User-Agent", "rbee/"+st.Version)
+	req.Header.Set("User-Agent", "rbee/"+st.Store.Version)
 	if have > 0 {
 		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", have))
 	}
@@ -311,9 +311,9 @@ func hashPart(path string, h hash.Hash) int64 {
 }
 
 // client is how artefacts are downloaded.
-func (h *Hive) client() *http.Client {
-	if h.HTTP != nil {
-		return h.HTTP
+func (in *Installer) client() *http.Client {
+	if in.HTTP != nil {
+		return in.HTTP
 	}
 	return &http.Client{Transport: &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,
@@ -341,7 +341,7 @@ func stripURL(ctx context.Context, err error) error {
 // store writes r to path, after the have bytes that are there and that h has seen,
 // and checks all of it. Whatever is not right is removed. arrived, if not nil, is
 // told of every piece.
-func (h *Hive) store(r io.Reader, a *wire.Artefact, path string, have int64, sum hash.Hash, arrived func(n int)) (err error) {
+func (in *Installer) store(r io.Reader, a *wire.Artefact, path string, have int64, sum hash.Hash, arrived func(n int)) (err error) {
 	part := path + partSuffix
 	flags := os.O_CREATE | os.O_WRONLY | os.O_APPEND
 	if have == 0 {

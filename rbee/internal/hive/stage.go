@@ -111,8 +111,8 @@ func (st *stage) checkSpace() error {
 	if len(st.manifest.Steps) > 1 || st.manifest.Steps[0].Kind != wire.StepFile {
 		needed *= 2 // what is packed and, at the very least, as much again
 	}
-	if free := diskFree(st.Home); free > 0 && free < needed {
-		return fmt.Errorf("not enough disk: %s free at %s, at least %s needed", sizeText(free), st.Home, sizeText(needed))
+	if free := diskFree(st.Home.Root); free > 0 && free < needed {
+		return fmt.Errorf("not enough disk: %s free at %s, at least %s needed", sizeText(free), st.Home.Root, sizeText(needed))
 	}
 	return nil
 }
@@ -142,7 +142,7 @@ func (st *stage) builtin(step *wire.InstallStep) error {
 	m := st.manifest
 	m.Entry = wire.EntryPrefix + step.Builtin
 	path := filepath.Join(st.payload, m.Entry)
-	if err := linkOrCopy(st.Hive.path(wire.Binary), path); err != nil {
+	if err := linkOrCopy(st.Home.Path(wire.Binary), path); err != nil {
 		return err
 	}
 	info, err := os.Stat(path)
@@ -277,7 +277,7 @@ func (st *stage) python(ctx context.Context, step *wire.InstallStep) error {
 func (st *stage) run(ctx context.Context, program string, args ...string) error {
 	return uv.Run(ctx, uv.Command{
 		Program: program, Args: args, Dir: st.dir,
-		Env: uv.Env(os.Environ(), "UV_CACHE_DIR="+st.path(uvCacheDir), "UV_COMPILE_BYTECODE_TIMEOUT="+compileTimeout),
+		Env: uv.Env(os.Environ(), "UV_CACHE_DIR="+st.Home.Path(uvCacheDir), "UV_COMPILE_BYTECODE_TIMEOUT="+compileTimeout),
 	})
 }
 
@@ -389,7 +389,7 @@ func (st *stage) keepDownloads(err error) {
 	if !st.cut || errors.Is(err, syscall.ENOSPC) {
 		st.dropDownloads()
 	}
-	_ = os.Remove(st.Hive.path(wire.DownloadDir)) // only if it is empty
+	_ = os.Remove(st.Home.Path(wire.DownloadDir)) // only if it is empty
 }
 
 // dropDownloads removes the artefacts of this install.
@@ -398,15 +398,15 @@ func (st *stage) dropDownloads() {
 		_ = os.Remove(path)
 		_ = os.Remove(path + partSuffix)
 	}
-	_ = os.Remove(st.Hive.path(wire.DownloadDir)) // only if it is empty
+	_ = os.Remove(st.Home.Path(wire.DownloadDir)) // only if it is empty
 }
 
 // downloadsKept is how long what has arrived waits for the next try.
 const downloadsKept = 24 * time.Hour
 
 // cleanDownloads removes what nobody came back for.
-func (h *Hive) cleanDownloads() error {
-	dir := h.path(wire.DownloadDir)
+func (in *Installer) cleanDownloads() error {
+	dir := in.Home.Path(wire.DownloadDir)
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

@@ -39,7 +39,7 @@ func TestSyncWhileAWorkerStarts(t *testing.T) {
 	}
 	waits, goOn := make(chan struct{}), make(chan struct{})
 	m := workers.New(workers.Options{
-		Dir: h.path(workerRecords), Logs: h.path(workerLogs), Engine: h.engine,
+		Dir: h.Path(workerRecords), Logs: h.Path(workerLogs), Engine: h.Engine,
 		Model: func(ctx context.Context, _ string, _ int) (workers.Model, error) {
 			close(waits)
 			select {
@@ -95,7 +95,7 @@ func TestEntryPointMovesLast(t *testing.T) {
 	var readErr error
 	h.reached = func(point string) {
 		if point == "put" {
-			before, readErr = os.ReadFile(h.entryPath("fake"))
+			before, readErr = os.ReadFile(h.EntryPath("fake"))
 		}
 	}
 	step, data := otherContent(t, "other")
@@ -105,7 +105,7 @@ func TestEntryPointMovesLast(t *testing.T) {
 	if readErr != nil || !bytes.Equal(before, workerProgram(t)) {
 		t.Errorf("before it led elsewhere: %q, %v", before, readErr)
 	}
-	if now, err := os.ReadFile(h.entryPath("fake")); err != nil || !bytes.Equal(now, data) {
+	if now, err := os.ReadFile(h.EntryPath("fake")); err != nil || !bytes.Equal(now, data) {
 		t.Errorf("afterwards: %q, %v", now, err)
 	}
 }
@@ -127,17 +127,17 @@ func TestEngineIsOneBuild(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := os.MkdirAll(h.path(wire.WorkersDir+"/w"), 0o700); err != nil {
+	if err := os.MkdirAll(h.Path(wire.WorkersDir+"/w"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	put := func(n int) error { // a build is a link here: it comes and goes at once
 		version := []string{"1.0", "2.0"}[n%2]
 		build := fmt.Sprintf("%s@%d", version, n+2)
-		before, _ := os.Readlink(h.entryPath("w"))
-		err := os.Symlink(filepath.Join(content, version), h.versionDir("w", build))
-		err = errors.Join(err, h.replaceLink("w/"+build+"/"+entryName, h.entryPath("w")))
+		before, _ := os.Readlink(h.EntryPath("w"))
+		err := os.Symlink(filepath.Join(content, version), h.BuildDir("w", build))
+		err = errors.Join(err, h.replaceLink("w/"+build+"/"+entryName, h.EntryPath("w")))
 		if before != "" {
-			err = errors.Join(err, os.Remove(filepath.Dir(h.path(wire.WorkersDir+"/"+before))))
+			err = errors.Join(err, os.Remove(filepath.Dir(h.Path(wire.WorkersDir+"/"+before))))
 		}
 		return err
 	}
@@ -154,7 +154,7 @@ func TestEngineIsOneBuild(t *testing.T) {
 		moved <- err
 	}()
 	for time.Now().Before(stop) {
-		e, err := h.engine(t.Context(), "w")
+		e, err := h.Engine(t.Context(), "w")
 		if err != nil || !strings.Contains(e.Entry, "/"+e.Version+"@") || e.Launch.Args[0] != e.Version || !strings.HasPrefix(e.Entry, e.Payload+"/") {
 			t.Errorf("%+v, %v", e, err)
 			break

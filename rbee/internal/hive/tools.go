@@ -27,9 +27,9 @@ const toolFiles = ".rbee-files.json"
 // unpacked once, for all workers that need it. One that is damaged makes room for
 // the same files anew, also under processes that use it.
 func (st *stage) tool(ctx context.Context, t *wire.Tool) (program string, err error) {
-	dir := st.toolPath(t)
+	dir := st.Store.ToolPath(t)
 	program = filepath.Join(dir, filepath.FromSlash(t.Entry))
-	if st.checkTool(ctx, t, true) == "" {
+	if st.Store.CheckTool(ctx, t, true) == "" {
 		st.arrived(t.Artefact.Size)
 		return program, nil
 	}
@@ -37,7 +37,7 @@ func (st *stage) tool(ctx context.Context, t *wire.Tool) (program string, err er
 	if err != nil {
 		return "", err
 	}
-	staged := st.Hive.path(wire.ToolsDir + "/" + stagingPrefix + random())
+	staged := st.Home.Path(wire.ToolsDir + "/" + stagingPrefix + random())
 	if err := os.MkdirAll(staged, 0o755); err != nil { //nolint:gosec // programs are for everybody
 		return "", err
 	}
@@ -62,14 +62,14 @@ func (st *stage) tool(ctx context.Context, t *wire.Tool) (program string, err er
 	return program, atomicfile.SyncDir(filepath.Dir(dir))
 }
 
-func (h *Hive) toolPath(t *wire.Tool) string {
-	return h.path(wire.ToolsDir + "/" + toolDir(t))
+func (s *Store) ToolPath(t *wire.Tool) string {
+	return s.Home.Path(wire.ToolsDir + "/" + toolDir(t))
 }
 
-// checkTool says what is wrong with a tool; empty if nothing is. Of one that an
+// CheckTool says what is wrong with a tool; empty if nothing is. Of one that an
 // earlier rbee unpacked only the program is known.
-func (h *Hive) checkTool(ctx context.Context, t *wire.Tool, deep bool) string {
-	dir := h.toolPath(t)
+func (s *Store) CheckTool(ctx context.Context, t *wire.Tool, deep bool) string {
+	dir := s.ToolPath(t)
 	name := func(path string) string { return wire.ToolsDir + "/" + toolDir(t) + "/" + path }
 	switch info, err := os.Stat(filepath.Join(dir, filepath.FromSlash(t.Entry))); {
 	case err != nil:
@@ -100,8 +100,8 @@ func (h *Hive) checkTool(ctx context.Context, t *wire.Tool, deep bool) string {
 }
 
 // ofTool reports whether a path, without links in it, lies in a tool's directory.
-func (h *Hive) ofTool(path string) bool {
-	tools, err := filepath.EvalSymlinks(h.path(wire.ToolsDir))
+func (in *Installer) ofTool(path string) bool {
+	tools, err := filepath.EvalSymlinks(in.Home.Path(wire.ToolsDir))
 	if err != nil {
 		return false
 	}
@@ -112,13 +112,13 @@ func (h *Hive) ofTool(path string) bool {
 // cleanTools removes tools that no installed version needs, and gives one its name
 // back whose replacement was cut short. uv goes too once no
 // environment is there that it has made.
-func (h *Hive) cleanTools() error {
-	entries, err := os.ReadDir(h.path(wire.ToolsDir))
+func (in *Installer) cleanTools() error {
+	entries, err := os.ReadDir(in.Home.Path(wire.ToolsDir))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	needed := map[string]bool{}
-	manifests, _ := filepath.Glob(h.path(wire.WorkersDir + "/*/*/" + manifestName)) // fails for a bad pattern only
+	manifests, _ := filepath.Glob(in.Home.Path(wire.WorkersDir + "/*/*/" + manifestName)) // fails for a bad pattern only
 	for _, path := range manifests {
 		var m Manifest
 		if atomicfile.ReadJSON(path, &m) != nil {
@@ -131,7 +131,7 @@ func (h *Hive) cleanTools() error {
 		}
 	}
 	for _, e := range entries {
-		path := filepath.Join(h.path(wire.ToolsDir), e.Name())
+		path := filepath.Join(in.Home.Path(wire.ToolsDir), e.Name())
 		name, old := strings.CutPrefix(e.Name(), oldPrefix)
 		back := filepath.Join(filepath.Dir(path), name)
 		switch _, there := os.Lstat(back); {
@@ -143,6 +143,6 @@ func (h *Hive) cleanTools() error {
 			err = errors.Join(err, os.RemoveAll(path))
 		}
 	}
-	_ = os.Remove(h.path(wire.ToolsDir)) // only if it is empty
+	_ = os.Remove(in.Home.Path(wire.ToolsDir)) // only if it is empty
 	return err
 }

@@ -27,7 +27,7 @@ func TestDamagedTool(t *testing.T) {
 	}
 	get := func() {
 		t.Helper()
-		st := &stage{session: &session{Hive: h, out: wire.NewWriter(io.Discard)}}
+		st := &stage{session: &session{Installer: h.Installer, out: wire.NewWriter(io.Discard)}}
 		program, err := st.tool(t.Context(), tool)
 		if info, statErr := os.Stat(program); errors.Join(err, statErr) != nil || info.Mode()&0o111 == 0 {
 			t.Fatal(program, err, statErr)
@@ -35,7 +35,7 @@ func TestDamagedTool(t *testing.T) {
 		st.dropDownloads()
 	}
 	get()
-	dir := h.toolPath(tool)
+	dir := h.ToolPath(tool)
 	path := func(name string) string { return filepath.Join(dir, name) }
 	for name, c := range map[string]struct {
 		do    func() error
@@ -56,15 +56,15 @@ func TestDamagedTool(t *testing.T) {
 		if err := c.do(); err != nil {
 			t.Fatal(name, err)
 		}
-		if got := h.checkTool(t.Context(), tool, false); (got != "") != c.quick || c.quick && !strings.HasSuffix(got, c.want) {
+		if got := h.CheckTool(t.Context(), tool, false); (got != "") != c.quick || c.quick && !strings.HasSuffix(got, c.want) {
 			t.Errorf("%s: the quick look sees %q", name, got)
 		}
-		got := h.checkTool(t.Context(), tool, true)
+		got := h.CheckTool(t.Context(), tool, true)
 		if (got != "") != (c.want != "") || !strings.Contains(got, c.want) || got != "" && !strings.HasPrefix(got, wire.ToolsDir+"/cpython-3-") {
 			t.Errorf("%s: the deep look sees %q, want %q", name, got, c.want)
 		}
 		get()
-		if got := h.checkTool(t.Context(), tool, true); got != "" {
+		if got := h.CheckTool(t.Context(), tool, true); got != "" {
 			t.Errorf("%s: afterwards %q", name, got)
 		}
 		if err := os.RemoveAll(dir); err != nil { // the cases come in any order
@@ -72,7 +72,7 @@ func TestDamagedTool(t *testing.T) {
 		}
 		get()
 	}
-	if left, _ := os.ReadDir(h.path(wire.ToolsDir)); len(left) != 1 {
+	if left, _ := os.ReadDir(h.Path(wire.ToolsDir)); len(left) != 1 {
 		t.Errorf("beside the tool: %v", left)
 	}
 	if whole, err := os.ReadFile(path("lib/os.py")); err != nil || string(whole) != "os" {
@@ -87,10 +87,10 @@ func TestCutReplacingATool(t *testing.T) {
 	h := newHive(t)
 	tool := wire.Tool{Name: "cpython", Version: "3", Entry: "bin/python3", Artefact: wire.Artefact{SHA256: strings.Repeat("a", 64)}}
 	m := Manifest{Type: "w", Version: "1", Steps: []wire.InstallStep{{Kind: wire.StepPython, Python: &wire.Python{UV: tool, Interpreter: tool}}}}
-	if err := atomicfile.WriteJSON(filepath.Join(h.versionDir("w", "1"), manifestName), m); err != nil {
+	if err := atomicfile.WriteJSON(filepath.Join(h.BuildDir("w", "1"), manifestName), m); err != nil {
 		t.Fatal(err)
 	}
-	dir := h.toolPath(&tool)
+	dir := h.ToolPath(&tool)
 	put := func(dir string) {
 		t.Helper()
 		program := filepath.Join(dir, "bin/python3")
@@ -107,7 +107,7 @@ func TestCutReplacingATool(t *testing.T) {
 		{"after both", []string{dir, aside(dir)}, filepath.Base(dir)},
 		{"another's", []string{dir, aside(dir) + "x"}, filepath.Base(dir)},
 	} {
-		if err := os.RemoveAll(h.path(wire.ToolsDir)); err != nil {
+		if err := os.RemoveAll(h.Path(wire.ToolsDir)); err != nil {
 			t.Fatal(err)
 		}
 		for _, dir := range c.dirs {
@@ -119,7 +119,7 @@ func TestCutReplacingATool(t *testing.T) {
 		if got, err := os.ReadFile(filepath.Join(dir, "bin/python3")); err != nil || string(got) != c.want {
 			t.Errorf("%s: it is %q, %v", c.name, got, err)
 		}
-		if left, _ := os.ReadDir(h.path(wire.ToolsDir)); len(left) != 1 {
+		if left, _ := os.ReadDir(h.Path(wire.ToolsDir)); len(left) != 1 {
 			t.Errorf("%s: left %v", c.name, left)
 		}
 	}

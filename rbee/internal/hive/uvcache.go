@@ -46,9 +46,9 @@ const fullDisk = 16 << 20
 const compileTimeout = "3600"
 
 // uvCache is that cache below a home.
-type uvCache struct{ h *Hive }
+type uvCache struct{ store *Store }
 
-func (h *Hive) cache() uvCache { return uvCache{h} }
+func (in *Installer) cache() uvCache { return uvCache{in.Store} }
 
 // unpackedWheel records a wheel that is unpacked in uv's cache.
 type unpackedWheel struct {
@@ -69,7 +69,7 @@ func (r *unpackedWheel) readFiles(dir string) error {
 
 // wheelFile is where a wheel is stored for uv.
 func (c uvCache) wheelFile(w *wire.Artefact) string {
-	return filepath.Join(c.h.path(wheelsDir), strings.ToLower(w.SHA256), w.Name)
+	return filepath.Join(c.store.Home.Path(wheelsDir), strings.ToLower(w.SHA256), w.Name)
 }
 
 // unpacked returns the record of a wheel in the cache; nil if the wheel has to be
@@ -83,7 +83,7 @@ func (c uvCache) unpacked(w *wire.Artefact) *unpackedWheel {
 	if _, err := os.Stat(path); err != nil {
 		return nil
 	}
-	if info, err := os.Stat(filepath.Join(c.h.path(uvCacheDir), r.Archive)); err != nil || !info.IsDir() {
+	if info, err := os.Stat(filepath.Join(c.store.Home.Path(uvCacheDir), r.Archive)); err != nil || !info.IsDir() {
 		return nil
 	}
 	return &r
@@ -192,7 +192,7 @@ func (st *stage) cached(w *wire.Artefact) *unpackedWheel {
 
 // placeWheels fetches wheels and stores them where uv looks for them.
 func (st *stage) placeWheels(ctx context.Context, wheels []*wire.Artefact) error {
-	if err := os.MkdirAll(st.path(wheelsDir), 0o700); err != nil {
+	if err := os.MkdirAll(st.Home.Path(wheelsDir), 0o700); err != nil {
 		return err
 	}
 	paths, err := st.get(ctx, wheels...)
@@ -309,9 +309,9 @@ func sitePackages(venv string) string {
 
 // archives lists the directories of unpacked wheels, as paths below uv's cache.
 func (c uvCache) archives() []string {
-	found, _ := filepath.Glob(filepath.Join(c.h.path(uvCacheDir), archivesGlob, "*")) // fails for a bad pattern only
+	found, _ := filepath.Glob(filepath.Join(c.store.Home.Path(uvCacheDir), archivesGlob, "*")) // fails for a bad pattern only
 	for i, path := range found {
-		found[i] = strings.TrimPrefix(path, c.h.path(uvCacheDir)+string(filepath.Separator))
+		found[i] = strings.TrimPrefix(path, c.store.Home.Path(uvCacheDir)+string(filepath.Separator))
 	}
 	return found
 }
@@ -342,7 +342,7 @@ func (st *stage) recordNew(venv, into string, files []File, missing []*wire.Arte
 		if slices.Contains(before, archive) {
 			continue
 		}
-		dir := filepath.Join(st.path(uvCacheDir), archive)
+		dir := filepath.Join(st.Home.Path(uvCacheDir), archive)
 		info, _ := filepath.Glob(filepath.Join(dir, "*.dist-info"))
 		if len(info) != 1 {
 			continue
@@ -465,7 +465,7 @@ func damagedWheels(cached, fresh map[string]*unpackedWheel, into string, files [
 // time.
 func (st *stage) keepWheels() {
 	for sum, r := range st.wheels {
-		dir := filepath.Join(st.path(wheelsDir), strings.ToLower(sum))
+		dir := filepath.Join(st.Home.Path(wheelsDir), strings.ToLower(sum))
 		empty := filepath.Join(dir, tempPrefix+random())
 		if os.WriteFile(empty, nil, 0o600) != nil || os.Rename(empty, filepath.Join(dir, r.Name)) != nil {
 			continue
@@ -481,7 +481,7 @@ func (st *stage) dropWheels(sums []string) error {
 	var err error
 	for _, sum := range sums {
 		delete(st.wheels, sum)
-		err = errors.Join(err, os.RemoveAll(filepath.Join(st.path(wheelsDir), strings.ToLower(sum))))
+		err = errors.Join(err, os.RemoveAll(filepath.Join(st.Home.Path(wheelsDir), strings.ToLower(sum))))
 	}
 	return errors.Join(err, st.cache().cleanArchives(st.wheels, nil))
 }

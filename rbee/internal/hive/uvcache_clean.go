@@ -17,15 +17,15 @@ import (
 // install that was cut short left. Only the holder of the lock may call it. ph, which
 // may be nil, counts the files.
 func (c uvCache) cleanWheels(ph *phase) error {
-	entries, err := os.ReadDir(c.h.path(wheelsDir))
+	entries, err := os.ReadDir(c.store.Home.Path(wheelsDir))
 	if errors.Is(err, fs.ErrNotExist) {
-		return removeTree(c.h.path(wire.CacheDir), ph)
+		return removeTree(c.store.Home.Path(wire.CacheDir), ph)
 	}
 	if err != nil {
 		return err
 	}
 	needed := map[string]*wire.Artefact{}
-	for _, m := range c.h.manifests() {
+	for _, m := range c.store.Manifests() {
 		for _, step := range m.Steps {
 			if step.Python == nil {
 				continue
@@ -42,10 +42,10 @@ func (c uvCache) cleanWheels(ph *phase) error {
 			kept = true
 			continue
 		}
-		err = errors.Join(err, os.RemoveAll(filepath.Join(c.h.path(wheelsDir), e.Name())))
+		err = errors.Join(err, os.RemoveAll(filepath.Join(c.store.Home.Path(wheelsDir), e.Name())))
 	}
 	if !kept && err == nil {
-		return removeTree(c.h.path(wire.CacheDir), ph)
+		return removeTree(c.store.Home.Path(wire.CacheDir), ph)
 	}
 	return errors.Join(err, c.cleanArchives(nil, ph))
 }
@@ -54,7 +54,7 @@ func (c uvCache) cleanWheels(ph *phase) error {
 // those of also, and what led to them.
 func (c uvCache) cleanArchives(also map[string]*unpackedWheel, ph *phase) error {
 	kept := map[string]bool{}
-	records, _ := filepath.Glob(c.h.path(wheelsDir + "/*/" + unpackedName)) // fails for a bad pattern only
+	records, _ := filepath.Glob(c.store.Home.Path(wheelsDir + "/*/" + unpackedName)) // fails for a bad pattern only
 	for _, path := range records {
 		var r unpackedWheel
 		if atomicfile.ReadJSON(path, &r) == nil {
@@ -67,7 +67,7 @@ func (c uvCache) cleanArchives(also map[string]*unpackedWheel, ph *phase) error 
 	var err error
 	for _, archive := range c.archives() {
 		if !kept[archive] {
-			err = errors.Join(err, removeTree(filepath.Join(c.h.path(uvCacheDir), archive), ph))
+			err = errors.Join(err, removeTree(filepath.Join(c.store.Home.Path(uvCacheDir), archive), ph))
 		}
 	}
 	return errors.Join(err, c.cleanPointers())
@@ -77,11 +77,11 @@ func (c uvCache) cleanArchives(also map[string]*unpackedWheel, ph *phase) error 
 // not there any more, and the temporary directories of a uv that was killed.
 func (c uvCache) cleanPointers() error {
 	var err error
-	left, _ := filepath.Glob(filepath.Join(c.h.path(uvCacheDir), ".tmp*")) // fails for a bad pattern only
+	left, _ := filepath.Glob(filepath.Join(c.store.Home.Path(uvCacheDir), ".tmp*")) // fails for a bad pattern only
 	for _, path := range left {
 		err = errors.Join(err, removeTree(path, nil))
 	}
-	tops, _ := filepath.Glob(filepath.Join(c.h.path(uvCacheDir), "wheels-v*"))
+	tops, _ := filepath.Glob(filepath.Join(c.store.Home.Path(uvCacheDir), "wheels-v*"))
 	for _, top := range tops {
 		var dirs []string
 		err = errors.Join(err, filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {

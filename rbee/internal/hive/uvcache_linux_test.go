@@ -16,7 +16,7 @@ func TestEnvironmentsAreCopied(t *testing.T) {
 	eachUV(t, func(t *testing.T, h *Hive, o *origin) {
 		one, two := o.server("one", "1.0", nil), o.server("two", "1.0", nil)
 		asked := o.Asked("/packages/wax")
-		cache := h.path(wire.CacheDir)
+		cache := h.Path(wire.CacheDir)
 		if err := os.Mkdir(cache, 0o700); err != nil {
 			t.Fatal(err)
 		}
@@ -41,7 +41,7 @@ func TestEnvironmentsAreCopied(t *testing.T) {
 			t.Fatal(err)
 		}
 		for typ, damaged := range map[string]bool{"one": true, "two": false} {
-			if w := h.worker(t.Context(), typ, true); (w.Corrupt != "") != damaged || says(t, h, typ) != "1.0" {
+			if w := h.Worker(t.Context(), typ, true); (w.Corrupt != "") != damaged || says(t, h, typ) != "1.0" {
 				t.Errorf("%s: %+v, want damaged %t", typ, w, damaged)
 			}
 		}

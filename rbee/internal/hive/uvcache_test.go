@@ -21,7 +21,6 @@ import (
 
 	"github.com/rbee-keeper/rbee/pkgmgr/origintest"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
-	"github.com/rbee-keeper/rbee/rbee/internal/service"
 )
 
 // eachUV runs a test with the stand-in for uv and, if RBEE_TEST_UV is the path of a real
@@ -87,7 +86,7 @@ func programTar(t testing.TB, name, path string) []byte {
 // inSite is a file of the environment of an installed type.
 func inSite(t *testing.T, h *Hive, typ, name string) string {
 	t.Helper()
-	found, err := filepath.Glob(filepath.Join(h.versionDir(typ, h.entryBuild(typ)), "payload/venv/lib/python*/site-packages", name))
+	found, err := filepath.Glob(filepath.Join(h.BuildDir(typ, h.EntryBuild(typ)), "payload/venv/lib/python*/site-packages", name))
 	if err != nil || len(found) != 1 {
 		t.Fatalf("%s of %s: found %v, %v, want one file", name, typ, found, err)
 	}
@@ -98,7 +97,7 @@ func inSite(t *testing.T, h *Hive, typ, name string) string {
 // ones.
 func cacheState(t *testing.T, h *Hive) (wheels []string, archives int) {
 	t.Helper()
-	records, _ := filepath.Glob(h.path(wheelsDir + "/*/" + unpackedName))
+	records, _ := filepath.Glob(h.Path(wheelsDir + "/*/" + unpackedName))
 	for _, r := range records {
 		found, _ := filepath.Glob(filepath.Join(filepath.Dir(r), "*.whl"))
 		if len(found) != 1 || fileSize(found[0]) != 0 {
@@ -126,7 +125,7 @@ func removal(typ string) wire.Step {
 func TestEnvironmentsShareWheels(t *testing.T) {
 	t.Parallel()
 	eachUV(t, func(t *testing.T, h *Hive, o *origin) {
-		h.Home = filepath.Join(h.UserHome, "a, b %20#?c")
+		h.Root = filepath.Join(h.User, "a, b %20#?c")
 		one, two := o.server("one", "1.0", nil), o.server("two", "1.0", nil)
 		asked := o.Asked("/packages/wax")
 		mustInstall(t, h, one)
@@ -152,10 +151,10 @@ func TestEnvironmentsShareWheels(t *testing.T) {
 		if err := errors.Join(os.Remove(pyc), os.WriteFile(other, []byte("x"), 0o600)); err != nil {
 			t.Fatal(err)
 		}
-		if w := h.worker(t.Context(), "one", true); w.Corrupt != "" {
+		if w := h.Worker(t.Context(), "one", true); w.Corrupt != "" {
 			t.Errorf("after bytecode changed: %s", w.Corrupt)
 		}
-		if w := h.worker(t.Context(), "two", true); w.Corrupt != "" || w.Bytes <= 40_000 {
+		if w := h.Worker(t.Context(), "two", true); w.Corrupt != "" || w.Bytes <= 40_000 {
 			t.Errorf("two: %+v", w)
 		}
 	})
@@ -178,7 +177,7 @@ func TestImportKeepsBytecode(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		python := filepath.Join(h.versionDir(typ, "1.0"), "payload/venv/bin/python")
+		python := filepath.Join(h.BuildDir(typ, "1.0"), "payload/venv/bin/python")
 		if out, err := exec.Command(python, "-c", "import comb").CombinedOutput(); err != nil || string(out) != "imported\n" {
 			t.Errorf("%s: %v: %s", typ, err, out)
 		}
@@ -186,7 +185,7 @@ func TestImportKeepsBytecode(t *testing.T) {
 		if err != nil || !os.SameFile(before, after) || !before.ModTime().Equal(after.ModTime()) {
 			t.Errorf("%s: importing wrote the bytecode again (%v)", typ, err)
 		}
-		if w := h.worker(t.Context(), typ, true); w.Corrupt != "" {
+		if w := h.Worker(t.Context(), typ, true); w.Corrupt != "" {
 			t.Errorf("%s: %s", typ, w.Corrupt)
 		}
 	}
@@ -218,11 +217,11 @@ func TestDamagedCacheIsReplaced(t *testing.T) {
 				if got, err := os.ReadFile(inSite(t, h, "two", "wax.py")); err != nil || !strings.HasPrefix(string(got), "# wax wax") {
 					t.Errorf("the second environment has the damaged file: %.20q, %v", got, err)
 				}
-				if w := h.worker(t.Context(), "one", true); !strings.Contains(w.Corrupt, "wax.py") {
+				if w := h.Worker(t.Context(), "one", true); !strings.Contains(w.Corrupt, "wax.py") {
 					t.Errorf("the first environment is not reported as damaged: %+v", w)
 				}
 				mustInstall(t, h, one)
-				if w := h.worker(t.Context(), "one", true); w.Corrupt != "" {
+				if w := h.Worker(t.Context(), "one", true); w.Corrupt != "" {
 					t.Errorf("after a repair: %s", w.Corrupt)
 				}
 			})
@@ -235,25 +234,25 @@ func TestUnusableCacheIsReplaced(t *testing.T) {
 	t.Parallel()
 	for name, lose := range map[string]func(h *Hive) error{
 		"another layout": func(h *Hive) error {
-			return errors.Join(os.RemoveAll(h.path(uvCacheDir+"/wheels-v8")), os.RemoveAll(h.path(uvCacheDir+"/wheels-v5")))
+			return errors.Join(os.RemoveAll(h.Path(uvCacheDir+"/wheels-v8")), os.RemoveAll(h.Path(uvCacheDir+"/wheels-v5")))
 		},
 		"no archives": func(h *Hive) error {
 			for _, a := range h.cache().archives() {
-				if err := os.RemoveAll(filepath.Join(h.path(uvCacheDir), a)); err != nil {
+				if err := os.RemoveAll(filepath.Join(h.Path(uvCacheDir), a)); err != nil {
 					return err
 				}
 			}
 			return nil
 		},
 		"a file of an archive": func(h *Hive) error {
-			found, err := filepath.Glob(filepath.Join(h.path(uvCacheDir), archivesGlob, "*", "wax.py"))
+			found, err := filepath.Glob(filepath.Join(h.Path(uvCacheDir), archivesGlob, "*", "wax.py"))
 			if err != nil || len(found) != 1 {
 				return errors.Join(err, errors.New("no wax.py"))
 			}
 			return os.Remove(found[0])
 		},
-		"uv's cache": func(h *Hive) error { return os.RemoveAll(h.path(uvCacheDir)) },
-		"the cache":  func(h *Hive) error { return os.RemoveAll(h.path(wire.CacheDir)) },
+		"uv's cache": func(h *Hive) error { return os.RemoveAll(h.Path(uvCacheDir)) },
+		"the cache":  func(h *Hive) error { return os.RemoveAll(h.Path(wire.CacheDir)) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -265,7 +264,7 @@ func TestUnusableCacheIsReplaced(t *testing.T) {
 				}
 				mustInstall(t, h, two)
 				for _, typ := range []string{"one", "two"} {
-					if w := h.worker(t.Context(), typ, true); w.Corrupt != "" || says(t, h, typ) != "1.0" {
+					if w := h.Worker(t.Context(), typ, true); w.Corrupt != "" || says(t, h, typ) != "1.0" {
 						t.Errorf("%s: %+v", typ, w)
 					}
 				}
@@ -309,12 +308,12 @@ func TestCacheIsCleaned(t *testing.T) {
 		check("after the previous version went", "w 2", "w 3", "v 1", "wax 1", "wax 2", "wax 3")
 		mustInstall(t, h, removal("w"))
 		check("after a removal", "v 1", "wax 1")
-		if w := h.worker(t.Context(), "v", true); w.Corrupt != "" {
+		if w := h.Worker(t.Context(), "v", true); w.Corrupt != "" {
 			t.Error(w.Corrupt)
 		}
 		mustInstall(t, h, removal("v"))
-		if _, err := os.Stat(h.path(wire.CacheDir)); err == nil {
-			t.Errorf("the cache was left:\n%s", tree(t, h.path(wire.CacheDir)))
+		if _, err := os.Stat(h.Path(wire.CacheDir)); err == nil {
+			t.Errorf("the cache was left:\n%s", tree(t, h.Path(wire.CacheDir)))
 		}
 	})
 }
@@ -328,8 +327,8 @@ func TestKilledInstallKeepsCacheConsistent(t *testing.T) {
 			h, o := newHive(t), newOrigin(t)
 			mustInstall(t, h, self(t, h), o.server("w", "1", nil))
 			two := o.server("w", "2", nil)
-			killAt(t, h, h.path(wire.Binary), point, two)
-			if w := h.worker(t.Context(), "w", true); w == nil || w.Corrupt != "" {
+			killAt(t, h, h.Path(wire.Binary), point, two)
+			if w := h.Worker(t.Context(), "w", true); w == nil || w.Corrupt != "" {
 				t.Fatalf("after the kill: %+v", w)
 			}
 			mustInstall(t, h, two)
@@ -354,19 +353,19 @@ func TestEntryIsNotShared(t *testing.T) {
 		t.Errorf("mode of the other environment's file: %v, %v, want 0644", info.Mode(), err)
 	}
 	for _, typ := range []string{"one", "two"} {
-		if w := h.worker(t.Context(), typ, true); w.Corrupt != "" {
+		if w := h.Worker(t.Context(), typ, true); w.Corrupt != "" {
 			t.Errorf("%s: %s", typ, w.Corrupt)
 		}
 	}
 	mustInstall(t, h, o.server("three", "1.0", nil))
-	if w := h.worker(t.Context(), "three", true); w.Corrupt != "" {
+	if w := h.Worker(t.Context(), "three", true); w.Corrupt != "" {
 		t.Error(w.Corrupt)
 	}
 }
 
 func TestRequirement(t *testing.T) {
 	t.Parallel()
-	h := &Hive{Home: "/home/rbee"}
+	h := connect("/home/rbee", "", "")
 	for name, want := range map[string]string{
 		"numpy-2.5.5-cp312-cp312-manylinux_2_27_x86_64.manylinux_2_28_x86_64.whl": "numpy==2.5.5",
 		"torch-2.11.0+cu128-cp312-cp312-linux_x86_64.whl":                         "torch==2.11.0+cu128",
@@ -409,14 +408,14 @@ func BenchmarkEnvironment(b *testing.B) {
 		step.Python.Wheels = append(step.Python.Wheels, wire.Artefact{Name: name, URL: files.URL + "/" + url.PathEscape(name), SHA256: sum, Size: size})
 	}
 	for b.Loop() {
-		h := &Hive{Home: filepath.Join(top, "rbee"), Version: "1.0", UserHome: top, Supervisor: service.Detached, Exe: filepath.Join(top, "none")}
+		h := connect(filepath.Join(top, "rbee"), top, filepath.Join(top, "none"))
 		run := func(metric string, s wire.Step) {
-			before := diskUsed(b, h.Home)
+			before := diskUsed(b, h.Root)
 			began := time.Now()
 			longest := silence(b, h, s)
 			b.ReportMetric(time.Since(began).Seconds(), metric+"-s")
 			b.ReportMetric(longest.Seconds(), metric+"-silent-s")
-			b.ReportMetric(float64(diskUsed(b, h.Home)-before)/(1<<20), metric+"-MiB")
+			b.ReportMetric(float64(diskUsed(b, h.Root)-before)/(1<<20), metric+"-MiB")
 		}
 		for i, metric := range []string{"cold", "warm"} {
 			run(metric, wire.Step{Action: wire.ActionInstallWorker, Worker: &wire.WorkerInstall{

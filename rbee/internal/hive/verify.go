@@ -34,9 +34,9 @@ type verified struct {
 	Verify *wire.Verify `json:"verify"`
 }
 
-// verifyManifest runs the verify command of a manifest, if it has one, for the
+// Build runs the verify command of a manifest, if it has one, for the
 // build in dir, and notes there that it passed.
-func (h *Hive) verifyManifest(ctx context.Context, m *Manifest, dir string) error {
+func (v *Verifier) Build(ctx context.Context, m *Manifest, dir string) error {
 	if m.Verify == nil {
 		return nil
 	}
@@ -44,7 +44,7 @@ func (h *Hive) verifyManifest(ctx context.Context, m *Manifest, dir string) erro
 	if err != nil {
 		return err
 	}
-	if err := h.verifyInTurn(ctx, e); err != nil {
+	if err := v.Run(ctx, e); err != nil {
 		return verifyFailure(ctx, m.Type, m.Version, err)
 	}
 	return noteVerified(dir, m.Verify)
@@ -69,13 +69,13 @@ func verifyFailure(ctx context.Context, typ, version string, err error) error {
 	return fmt.Errorf("cannot verify %s %s: %w", typ, version, err)
 }
 
-// verifyTurn waits until no other verify command runs on this machine.
-func (h *Hive) verifyTurn(ctx context.Context) (release func(), err error) {
-	if err := os.MkdirAll(h.path(wire.RunDir), 0o700); err != nil {
+// lock waits until no other verify command runs on this machine.
+func (v *Verifier) lock(ctx context.Context) (release func(), err error) {
+	if err := os.MkdirAll(v.Home.Path(wire.RunDir), 0o700); err != nil {
 		return nil, err
 	}
 	for {
-		f, err := tryLock(h.path(verifyLock))
+		f, err := tryLock(v.Home.Path(verifyLock))
 		switch {
 		case err != nil:
 			return nil, fmt.Errorf("cannot lock %s: %w", verifyLock, err)
@@ -90,9 +90,9 @@ func (h *Hive) verifyTurn(ctx context.Context) (release func(), err error) {
 	}
 }
 
-// verifyEngine runs a verify command. The caller has the turn.
-func (h *Hive) verifyEngine(ctx context.Context, e workers.Engine) error {
-	state, err := os.MkdirTemp(h.path(wire.RunDir), verifyPrefix)
+// run runs a verify command. The caller has the turn.
+func (v *Verifier) run(ctx context.Context, e workers.Engine) error {
+	state, err := os.MkdirTemp(v.Home.Path(wire.RunDir), verifyPrefix)
 	if err != nil {
 		return fmt.Errorf("cannot make a directory for the verify command: %w", err)
 	}
@@ -100,9 +100,9 @@ func (h *Hive) verifyEngine(ctx context.Context, e workers.Engine) error {
 	return workers.Verify(ctx, e, state)
 }
 
-// cleanVerify removes directories of verify commands whose rbee was killed.
-func (h *Hive) cleanVerify() error {
-	found, err := filepath.Glob(h.path(wire.RunDir + "/" + verifyPrefix + "*"))
+// Clean removes directories of verify commands whose rbee was killed.
+func (v *Verifier) Clean() error {
+	found, err := filepath.Glob(v.Home.Path(wire.RunDir + "/" + verifyPrefix + "*"))
 	for _, path := range found {
 		if info, statErr := os.Lstat(path); statErr == nil && time.Since(info.ModTime()) > 2*wire.MaxVerifyLimit {
 			err = errors.Join(err, os.RemoveAll(path))
@@ -111,19 +111,19 @@ func (h *Hive) cleanVerify() error {
 	return err
 }
 
-// verifyWorkers runs the verify commands of installed workers, one after another.
+// Workers runs the verify commands of installed workers, one after another.
 // A worker that does not pass becomes corrupt, and is verified again before its
 // next start.
-func (h *Hive) verifyWorkers(ctx context.Context, list []wire.Worker) {
+func (v *Verifier) All(ctx context.Context, list []wire.Worker) {
 	for i := range list {
 		w := &list[i]
 		if w.Verify == nil || w.Corrupt != "" || ctx.Err() != nil {
 			continue
 		}
-		dir := h.versionDir(w.Type, h.entryBuild(w.Type))
+		dir := v.Store.BuildDir(w.Type, v.Store.EntryBuild(w.Type))
 		e, err := engineIn(dir, w.Version, w.Launch, w.Verify)
 		if err == nil {
-			err = h.verifyInTurn(ctx, e)
+			err = v.Run(ctx, e)
 		}
 		if err == nil || ctx.Err() != nil {
 			continue
@@ -133,18 +133,18 @@ func (h *Hive) verifyWorkers(ctx context.Context, list []wire.Worker) {
 	}
 }
 
-func (h *Hive) verifyInTurn(ctx context.Context, e workers.Engine) error {
-	release, err := h.verifyTurn(ctx)
+func (v *Verifier) Run(ctx context.Context, e workers.Engine) error {
+	release, err := v.lock(ctx)
 	if err != nil {
 		return err
 	}
 	defer release()
-	return h.verifyEngine(ctx, e)
+	return v.run(ctx, e)
 }
 
-// verifyBeforeStart runs the verify command of an engine whose recipe asks for
+// BeforeStart runs the verify command of an engine whose recipe asks for
 // that before its first start after the machine was booted.
-func (h *Hive) verifyBeforeStart(ctx context.Context, typ string, e workers.Engine) error {
+func (v *Verifier) BeforeStart(ctx context.Context, typ string, e workers.Engine) error {
 	if e.Verify == nil || !e.Verify.BeforeStart || e.Payload == "" {
 		return nil
 	}
@@ -152,7 +152,7 @@ func (h *Hive) verifyBeforeStart(ctx context.Context, typ string, e workers.Engi
 	if isVerified(dir, e.Verify) {
 		return nil
 	}
-	release, err := h.verifyTurn(ctx)
+	release, err := v.lock(ctx)
 	if err != nil {
 		return err
 	}
@@ -160,7 +160,7 @@ func (h *Hive) verifyBeforeStart(ctx context.Context, typ string, e workers.Engi
 	if isVerified(dir, e.Verify) { // by another start, meanwhile
 		return nil
 	}
-	if err := h.verifyEngine(ctx, e); err != nil {
+	if err := v.run(ctx, e); err != nil {
 		if ctx.Err() != nil {
 			return err
 		}

@@ -65,10 +65,10 @@ func TestVerifyPassesBeforeInstall(t *testing.T) {
 			if got := installVerified(t, h, step, archive); got != "" {
 				t.Fatalf("install: %s", got)
 			}
-			if w := h.worker(t.Context(), "w", true); w.Corrupt != "" || !w.Verify.Equal(&tt.verify) {
+			if w := h.Worker(t.Context(), "w", true); w.Corrupt != "" || !w.Verify.Equal(&tt.verify) {
 				t.Errorf("worker = %+v, want it undamaged with its verify command", w)
 			}
-			if left, _ := filepath.Glob(h.path("run/.rbee-*")); len(left) > 0 {
+			if left, _ := filepath.Glob(h.Path("run/.rbee-*")); len(left) > 0 {
 				t.Errorf("left in run/: %q", left)
 			}
 		})
@@ -100,10 +100,10 @@ func TestVerifyFailureLeavesNothing(t *testing.T) {
 			if got := installVerified(t, h, worker("1", "", old), old); got != "" {
 				t.Fatalf("install of version 1: %s", got)
 			}
-			if err := atomicfile.Write(h.path(verifyLock), nil, 0o600); err != nil {
+			if err := atomicfile.Write(h.Path(verifyLock), nil, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			before := tree(t, h.UserHome)
+			before := tree(t, h.User)
 			got := installVerified(t, h, verifyStep("2", archive, &tt.verify), archive)
 			for _, want := range tt.want {
 				if !strings.Contains(got, want) {
@@ -113,10 +113,10 @@ func TestVerifyFailureLeavesNothing(t *testing.T) {
 			if len(got) > maxReason {
 				t.Errorf("the reason has %d bytes, want at most %d", len(got), maxReason)
 			}
-			if after := tree(t, h.UserHome); after != before {
+			if after := tree(t, h.User); after != before {
 				t.Errorf("before:\n%safter:\n%s", before, after)
 			}
-			if w := h.worker(t.Context(), "w", true); w.Version != "1" || w.Corrupt != "" {
+			if w := h.Worker(t.Context(), "w", true); w.Version != "1" || w.Corrupt != "" {
 				t.Errorf("worker = %+v, want version 1 undamaged", w)
 			}
 		})
@@ -146,7 +146,7 @@ echo $$ >` + out + `/leader; echo waiting for the device; wait`
 		}
 		until(t, name+" to be gone", func() bool { _, err := proc.Identify(pid); return errors.Is(err, os.ErrProcessDone) })
 	}
-	if left, _ := os.ReadDir(h.path("workers/w")); len(left) > 0 {
+	if left, _ := os.ReadDir(h.Path("workers/w")); len(left) > 0 {
 		t.Errorf("left: %v", left)
 	}
 }
@@ -185,7 +185,7 @@ func TestVerifyStopsWithTheRun(t *testing.T) {
 // A program whose result depends on a file beside the archive.
 func switchable(t *testing.T, h *Hive, v wire.Verify) (step wire.Step, archive []byte, count func() int, fail func(bool)) {
 	t.Helper()
-	flag, log := filepath.Join(h.UserHome, "broken"), filepath.Join(h.UserHome, "log")
+	flag, log := filepath.Join(h.User, "broken"), filepath.Join(h.User, "log")
 	archive = verifyArchive(t, `echo ran >>'`+log+`'; if [ -e '`+flag+`' ]; then echo driver mismatch; exit 1; fi; echo device`)
 	v.Command, v.Matches = []string{"{entry}"}, "device"
 	count = func() int {
@@ -228,7 +228,7 @@ func TestDeepInspectionVerifies(t *testing.T) {
 	if got := corrupt(false); got != "" {
 		t.Errorf("plain inspection: %q, want nothing", got)
 	}
-	stamp := filepath.Join(h.versionDir("w", "1"), verifiedName)
+	stamp := filepath.Join(h.BuildDir("w", "1"), verifiedName)
 	if _, err := os.Stat(stamp); err != nil {
 		t.Errorf("after the install: %v", err)
 	}
@@ -247,7 +247,7 @@ func TestDeepInspectionVerifies(t *testing.T) {
 func TestVerifyOneAtATime(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
-	marker := filepath.Join(h.UserHome, "running")
+	marker := filepath.Join(h.User, "running")
 	archive := verifyArchive(t, `mkdir '`+marker+`' || exit 1; i=0; while [ $i -lt 2000 ]; do i=$((i+1)); done; rmdir '`+marker+`'`)
 	if got := installVerified(t, h, verifyStep("1", archive, &wire.Verify{Command: []string{"{entry}"}}), archive); got != "" {
 		t.Fatal(got)
@@ -278,7 +278,7 @@ func TestVerifyCommandChangesWithoutInstall(t *testing.T) {
 	if got := installVerified(t, h, step, archive); got != "" {
 		t.Fatal(got)
 	}
-	installed := h.worker(t.Context(), "w", true)
+	installed := h.Worker(t.Context(), "w", true)
 	changed := *step.Worker
 	changed.Verify = &wire.Verify{Command: []string{"{entry}", "--other"}, LimitSeconds: 5}
 	step.Worker = &changed
@@ -307,11 +307,11 @@ func TestVerifyBeforeStart(t *testing.T) {
 	}
 	start := func(wantRuns int, wantErr string) {
 		t.Helper()
-		e, err := h.engineFrom(t.Context(), "w", "1")
+		e, err := h.EngineFrom(t.Context(), "w", "1")
 		if err != nil && !strings.Contains(err.Error(), "no recipe") {
 			t.Fatal(err)
 		}
-		err = h.verifyBeforeStart(t.Context(), "w", e)
+		err = h.BeforeStart(t.Context(), "w", e)
 		if got := operations.CodeOf(err); (wantErr == "") != (err == nil) || err != nil && (err.Error() != wantErr || got != operations.CodeFailed) {
 			t.Errorf("verifyBeforeStart() = %v (%s), want %q", err, got, wantErr)
 		}
@@ -324,7 +324,7 @@ func TestVerifyBeforeStart(t *testing.T) {
 		t.Fatal(got)
 	}
 	start(1, "") // by the install, in this boot
-	stamp := filepath.Join(h.versionDir("w", "1"), verifiedName)
+	stamp := filepath.Join(h.BuildDir("w", "1"), verifiedName)
 	if err := atomicfile.WriteJSON(stamp, verified{BootID: "an earlier boot", Verify: step.Worker.Verify}); err != nil {
 		t.Fatal(err)
 	}
@@ -347,10 +347,10 @@ func TestVerifyFailsTheSpawn(t *testing.T) {
 		t.Fatal(got)
 	}
 	fail(true)
-	if err := os.Remove(filepath.Join(h.versionDir("w", "1"), verifiedName)); err != nil {
+	if err := os.Remove(filepath.Join(h.BuildDir("w", "1"), verifiedName)); err != nil {
 		t.Fatal(err)
 	}
-	rt, err := h.newRunner(nil)
+	rt, err := h.NewRuntime(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -377,12 +377,12 @@ func TestVerifyVersionThatIsStillThere(t *testing.T) {
 		t.Fatal(a, b)
 	}
 	fail(true)
-	if got := installVerified(t, h, step, nil); !strings.Contains(got, "cannot verify w 1: exit status 1") || h.entryBuild("w") != "2" {
-		t.Errorf("install: %q, entry %s", got, h.entryBuild("w"))
+	if got := installVerified(t, h, step, nil); !strings.Contains(got, "cannot verify w 1: exit status 1") || h.EntryBuild("w") != "2" {
+		t.Errorf("install: %q, entry %s", got, h.EntryBuild("w"))
 	}
 	fail(false)
-	if got := installVerified(t, h, step, nil); got != "" || h.entryBuild("w") != "1" || count() != 3 {
-		t.Errorf("install: %q, entry %s, verified %d times, want 3", got, h.entryBuild("w"), count())
+	if got := installVerified(t, h, step, nil); got != "" || h.EntryBuild("w") != "1" || count() != 3 {
+		t.Errorf("install: %q, entry %s, verified %d times, want 3", got, h.EntryBuild("w"), count())
 	}
 }
 
@@ -397,7 +397,7 @@ func TestVerifyPython(t *testing.T) {
 		t.Errorf("install: %q", errs[0])
 	}
 	for _, dir := range []string{wire.ToolsDir, wire.DownloadDir, "workers/one"} {
-		if left, _ := os.ReadDir(h.path(dir)); len(left) > 0 {
+		if left, _ := os.ReadDir(h.Path(dir)); len(left) > 0 {
 			t.Errorf("left in %s: %v", dir, left)
 		}
 	}

@@ -23,11 +23,11 @@ const (
 // watcher tells those who watch of this machine. What costs something to find out
 // is found out once for all of them, and not at all while nobody watches.
 type watcher struct {
-	hive  *Hive
-	rec   *record
-	rt    *runner
-	slots chan struct{} // one for whoever looks at the machine
-	stop  chan struct{} // closed when the daemon stops
+	server *Server
+	rec    *record
+	rt     *runner
+	slots  chan struct{} // one for whoever looks at the machine
+	stop   chan struct{} // closed when the daemon stops
 
 	mu        sync.Mutex
 	machine   operations.HiveCapabilitiesReport
@@ -38,8 +38,8 @@ type watcher struct {
 	installed []operations.InstalledType
 }
 
-func (h *Hive) watcher(rec *record, rt *runner) *watcher {
-	return &watcher{hive: h, rec: rec, rt: rt, slots: make(chan struct{}, 1), stop: make(chan struct{}), models: []operations.Model{}, installed: []operations.InstalledType{}}
+func (sv *Server) watcher(rec *record, rt *runner) *watcher {
+	return &watcher{server: sv, rec: rec, rt: rt, slots: make(chan struct{}, 1), stop: make(chan struct{}), models: []operations.Model{}, installed: []operations.InstalledType{}}
 }
 
 // ServeHTTP streams snapshots until the client leaves.
@@ -148,7 +148,7 @@ func (w *watcher) look(ctx context.Context) {
 
 func (w *watcher) lookAtDisk(ctx context.Context) {
 	models, err := w.rt.listModels(ctx)
-	types, typesErr := w.hive.workers(ctx, false)
+	types, typesErr := w.server.Store.Workers(ctx, false)
 	installed := []operations.InstalledType{}
 	for _, t := range types {
 		i := operations.InstalledType{Type: t.Type, Version: t.Version}
@@ -171,7 +171,7 @@ func (w *watcher) lookAtDisk(ctx context.Context) {
 func (w *watcher) lookAtMachine(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	report, err := w.hive.resources(ctx)
+	report, err := w.server.Inspector.Resources(ctx)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.triedAt = time.Now()

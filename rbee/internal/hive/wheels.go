@@ -13,21 +13,21 @@ const (
 	unpackedName = "unpacked.json" // in wheels/<sha256>/: the record of an unpacked wheel
 )
 
-// cachedWheels lists the wheels in the cache, by [wire.WheelKey].
-func (h *Hive) cachedWheels() []string {
+// CachedWheels lists the wheels in the cache, by [wire.WheelKey].
+func (s *Store) CachedWheels() []string {
 	var keys []string
-	records, _ := filepath.Glob(h.path(wheelsDir + "/*/" + unpackedName)) // fails for a bad pattern only
+	records, _ := filepath.Glob(s.Home.Path(wheelsDir + "/*/" + unpackedName)) // fails for a bad pattern only
 	for _, path := range records {
 		keys = append(keys, wire.WheelKey(filepath.Base(filepath.Dir(path))))
 	}
 	return keys
 }
 
-// manifests reads the records of all builds. A damaged one is left out: it is reported
+// Manifests reads the records of all builds. A damaged one is left out: it is reported
 // elsewhere.
-func (h *Hive) manifests() []Manifest {
+func (s *Store) Manifests() []Manifest {
 	var all []Manifest
-	paths, _ := filepath.Glob(h.path(wire.WorkersDir + "/*/*/" + manifestName)) // fails for a bad pattern only
+	paths, _ := filepath.Glob(s.Home.Path(wire.WorkersDir + "/*/*/" + manifestName)) // fails for a bad pattern only
 	for _, path := range paths {
 		var m Manifest
 		if atomicfile.ReadJSON(path, &m) == nil {

@@ -25,9 +25,9 @@ func (s *session) installWorker(ctx context.Context, index int, w *wire.WorkerIn
 	}
 	if !w.Force {
 		ctx := s.checking(ctx, index)
-		have := s.worker(ctx, w.Type, true)
+		have := s.Store.Worker(ctx, w.Type, true)
 		if have != nil && have.Version == w.Version && have.SHA256 == sum && have.Corrupt == "" {
-			build := s.entryBuild(w.Type)
+			build := s.Store.EntryBuild(w.Type)
 			if !have.Verify.Equal(w.Verify) { // its record would claim what nobody has seen
 				if err := s.verifyBuild(ctx, index, w, build); err != nil {
 					return "", err
@@ -46,13 +46,13 @@ func (s *session) installWorker(ctx context.Context, index int, w *wire.WorkerIn
 		}
 	}
 	total := wire.Bytes(w.Steps)
-	typeDir := s.path(wire.WorkersDir + "/" + w.Type)
+	typeDir := s.Home.Path(wire.WorkersDir + "/" + w.Type)
 	if err := os.MkdirAll(typeDir, 0o755); err != nil { //nolint:gosec // programs are for everybody
-		return "", explainFull(err, s.Home, total)
+		return "", explainFull(err, s.Home.Root, total)
 	}
 	staged, err := os.MkdirTemp(typeDir, stagingPrefix)
 	if err != nil {
-		return "", explainFull(err, s.Home, total)
+		return "", explainFull(err, s.Home.Root, total)
 	}
 	defer func() {
 		_ = removeTree(staged, s.removing(index))
@@ -67,13 +67,13 @@ func (s *session) installWorker(ctx context.Context, index int, w *wire.WorkerIn
 		st.keepDownloads(err)
 		_ = s.cache().cleanWheels(nil) // else the next run does it
 		st.dropTools(err)
-		return "", explainFull(err, s.Home, max(total, m.Size))
+		return "", explainFull(err, s.Home.Root, max(total, m.Size))
 	}
 	if err := ctx.Err(); err != nil {
 		return "", err
 	}
 	if err := s.commit(staged, m, s.removing(index)); err != nil {
-		return "", explainFull(err, s.Home, 4096)
+		return "", explainFull(err, s.Home.Root, 4096)
 	}
 	st.dropDownloads()
 	_ = s.cache().cleanWheels(s.removing(index)) // else the next run does it
@@ -84,18 +84,18 @@ func (s *session) installWorker(ctx context.Context, index int, w *wire.WorkerIn
 // stillThere is the build of a version that lies there, whole, although it is not
 // the one that is installed: after a rollback, or because processes run from it. It
 // is empty if there is none.
-func (h *Hive) stillThere(ctx context.Context, w *wire.WorkerInstall, sum string) string {
-	entries, _ := os.ReadDir(h.path(wire.WorkersDir + "/" + w.Type)) // what is not there has no builds
+func (in *Installer) stillThere(ctx context.Context, w *wire.WorkerInstall, sum string) string {
+	entries, _ := os.ReadDir(in.Home.Path(wire.WorkersDir + "/" + w.Type)) // what is not there has no builds
 	for _, e := range entries {
 		if versionOf(e.Name()) != w.Version {
 			continue
 		}
-		dir := h.versionDir(w.Type, e.Name())
+		dir := in.Store.BuildDir(w.Type, e.Name())
 		var m Manifest
 		if atomicfile.ReadJSON(filepath.Join(dir, manifestName), &m) != nil {
 			continue
 		}
-		if m.Type == w.Type && m.Version == w.Version && m.SHA256 == sum && h.check(ctx, &m, dir, true) == "" {
+		if m.Type == w.Type && m.Version == w.Version && m.SHA256 == sum && in.Store.CheckBuild(ctx, &m, dir, true) == "" {
 			return e.Name()
 		}
 	}
@@ -124,11 +124,11 @@ func checkWorker(w *wire.WorkerInstall) error {
 }
 
 // digest is what tells this install from others.
-func (h *Hive) digest(w *wire.WorkerInstall) (string, error) {
+func (in *Installer) digest(w *wire.WorkerInstall) (string, error) {
 	if w.Steps[0].Kind != wire.StepBuiltin {
 		return wire.Digest(w.Steps, w.Entry), nil
 	}
-	sum, _, err := hashFile(h.path(wire.Binary))
+	sum, _, err := hashFile(in.Home.Path(wire.Binary))
 	if err != nil {
 		return "", fmt.Errorf("a built-in worker needs rbee itself: %w", err)
 	}
@@ -136,8 +136,8 @@ func (h *Hive) digest(w *wire.WorkerInstall) (string, error) {
 }
 
 // noteRequest brings the record of what the config and the recipe say up to date.
-func (h *Hive) noteRequest(w *wire.WorkerInstall, build string) error {
-	path := filepath.Join(h.versionDir(w.Type, build), manifestName)
+func (in *Installer) noteRequest(w *wire.WorkerInstall, build string) error {
+	path := filepath.Join(in.Store.BuildDir(w.Type, build), manifestName)
 	var m Manifest
 	if err := atomicfile.ReadJSON(path, &m); err != nil || m.Requested == w.Requested && m.Variant == w.Variant && m.Launch.Equal(w.Launch) && m.Verify.Equal(w.Verify) {
 		return err
@@ -148,42 +148,42 @@ func (h *Hive) noteRequest(w *wire.WorkerInstall, build string) error {
 
 // commit puts a staged version in place: the directory, then the entry point,
 // then away with other versions.
-func (h *Hive) commit(staged string, m *Manifest, ph *phase) error {
-	build, err := h.freeBuild(m.Type, m.Version)
+func (in *Installer) commit(staged string, m *Manifest, ph *phase) error {
+	build, err := in.freeBuild(m.Type, m.Version)
 	if err != nil {
 		return err
 	}
-	dir := h.versionDir(m.Type, build)
+	dir := in.Store.BuildDir(m.Type, build)
 	if err := os.Rename(staged, dir); err != nil {
 		return fmt.Errorf("putting %s %s in place: %w", m.Type, m.Version, err)
 	}
 	if err := atomicfile.SyncDir(filepath.Dir(dir)); err != nil {
 		return err
 	}
-	h.reach("put")
-	if err := h.enter(m.Type, build); err != nil {
+	in.reach("put")
+	if err := in.enter(m.Type, build); err != nil {
 		return err
 	}
-	h.reach("linked")
-	return h.cleanType(m.Type, ph)
+	in.reach("linked")
+	return in.cleanType(m.Type, ph)
 }
 
 // enter makes the entry point of a type lead to a build, and remembers the one of
 // another version that it led to.
-func (h *Hive) enter(typ, build string) error {
-	if before := h.entryBuild(typ); before != "" && versionOf(before) != versionOf(build) {
-		if err := h.replaceLink(before, h.path(wire.WorkersDir+"/"+typ+"/"+previousName)); err != nil {
+func (in *Installer) enter(typ, build string) error {
+	if before := in.Store.EntryBuild(typ); before != "" && versionOf(before) != versionOf(build) {
+		if err := in.replaceLink(before, in.Home.Path(wire.WorkersDir+"/"+typ+"/"+previousName)); err != nil {
 			return fmt.Errorf("remembering the version before: %w", err)
 		}
 	}
-	if err := h.replaceLink(typ+"/"+build+"/"+entryName, h.entryPath(typ)); err != nil {
+	if err := in.replaceLink(typ+"/"+build+"/"+entryName, in.Store.EntryPath(typ)); err != nil {
 		return fmt.Errorf("putting the entry point of %s in place: %w", typ, err)
 	}
-	return atomicfile.SyncDir(h.path(wire.WorkersDir))
+	return atomicfile.SyncDir(in.Home.Path(wire.WorkersDir))
 }
 
 // replaceLink makes a symbolic link, in the place of one that may be there.
-func (h *Hive) replaceLink(target, path string) error {
+func (in *Installer) replaceLink(target, path string) error {
 	temp := filepath.Join(filepath.Dir(path), tempPrefix+random())
 	if err := os.Symlink(target, temp); err != nil {
 		return err
@@ -195,15 +195,15 @@ func (h *Hive) replaceLink(target, path string) error {
 	return nil
 }
 
-// previousBuild is what a rollback goes to, of another version than the one that is
+// PreviousBuild is what a rollback goes to, of another version than the one that is
 // installed; empty if nothing is there.
-func (h *Hive) previousBuild(typ string) string {
-	build, err := os.Readlink(h.path(wire.WorkersDir + "/" + typ + "/" + previousName))
-	now := h.entryBuild(typ)
+func (s *Store) PreviousBuild(typ string) string {
+	build, err := os.Readlink(s.Home.Path(wire.WorkersDir + "/" + typ + "/" + previousName))
+	now := s.EntryBuild(typ)
 	if err != nil || now == "" || versionOf(build) == "" || versionOf(build) == versionOf(now) {
 		return ""
 	}
-	if _, err := os.Stat(filepath.Join(h.versionDir(typ, build), manifestName)); err != nil {
+	if _, err := os.Stat(filepath.Join(s.BuildDir(typ, build), manifestName)); err != nil {
 		return ""
 	}
 	return build
@@ -211,41 +211,41 @@ func (h *Hive) previousBuild(typ string) string {
 
 // rollback makes the version before be the one that is installed. Workers that
 // run go on with what they were started from.
-func (h *Hive) rollback(ctx context.Context, w *wire.WorkerInstall, ph *phase) (note string, err error) {
+func (in *Installer) rollback(ctx context.Context, w *wire.WorkerInstall, ph *phase) (note string, err error) {
 	if w == nil || !validName(w.Type) {
 		return "", errors.New("the step names no worker type")
 	}
-	build := h.previousBuild(w.Type)
-	now, before := versionOf(h.entryBuild(w.Type)), versionOf(build)
+	build := in.Store.PreviousBuild(w.Type)
+	now, before := versionOf(in.Store.EntryBuild(w.Type)), versionOf(build)
 	switch {
 	case now == "":
 		return "", fmt.Errorf("worker type %s is not installed by rbee there", w.Type)
 	case before == "":
 		return "", fmt.Errorf("no earlier version of %s is there, only %s", w.Type, now)
 	}
-	dir := h.versionDir(w.Type, build)
+	dir := in.Store.BuildDir(w.Type, build)
 	var m Manifest
 	if err := atomicfile.ReadJSON(filepath.Join(dir, manifestName), &m); err != nil {
 		return "", fmt.Errorf("reading the record of %s %s: %w", w.Type, before, err)
 	}
-	if wrong := h.check(ctx, &m, dir, true); wrong != "" {
+	if wrong := in.Store.CheckBuild(ctx, &m, dir, true); wrong != "" {
 		return "", fmt.Errorf("%s %s is damaged: %s", w.Type, before, wrong)
 	}
-	if err := h.enter(w.Type, build); err != nil {
+	if err := in.enter(w.Type, build); err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("%s → %s", now, before), h.cleanType(w.Type, ph)
+	return fmt.Sprintf("%s → %s", now, before), in.cleanType(w.Type, ph)
 }
 
 // removeWorker removes a worker type: its processes, the entry point, its files.
-func (h *Hive) removeWorker(ctx context.Context, w *wire.WorkerInstall, ph *phase) (note string, err error) {
+func (in *Installer) removeWorker(ctx context.Context, w *wire.WorkerInstall, ph *phase) (note string, err error) {
 	if w == nil || !validName(w.Type) {
 		return "", errors.New("the step names no worker type")
 	}
-	if err := h.stopWorkers(ctx, w.Type); err != nil {
+	if err := in.stopWorkers(ctx, w.Type); err != nil {
 		return "", err
 	}
-	err = os.Remove(h.entryPath(w.Type))
+	err = os.Remove(in.Store.EntryPath(w.Type))
 	if errors.Is(err, fs.ErrNotExist) {
 		note, err = "was not installed", nil
 	}
@@ -253,35 +253,35 @@ func (h *Hive) removeWorker(ctx context.Context, w *wire.WorkerInstall, ph *phas
 		return "", err
 	}
 	// Nothing is left to go back to.
-	if err := os.Remove(h.path(wire.WorkersDir + "/" + w.Type + "/" + previousName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(in.Home.Path(wire.WorkersDir + "/" + w.Type + "/" + previousName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
-	return note, errors.Join(h.cleanType(w.Type, ph), h.cleanTools(), h.cache().cleanWheels(ph))
+	return note, errors.Join(in.cleanType(w.Type, ph), in.cleanTools(), in.cache().cleanWheels(ph))
 }
 
 // cleanWorkers removes what no entry point leads to.
-func (h *Hive) cleanWorkers(ph *phase) error {
-	entries, err := os.ReadDir(h.path(wire.WorkersDir))
+func (in *Installer) cleanWorkers(ph *phase) error {
+	entries, err := os.ReadDir(in.Home.Path(wire.WorkersDir))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	for _, e := range entries {
 		switch {
 		case strings.HasPrefix(e.Name(), tempPrefix):
-			err = errors.Join(err, os.Remove(h.path(wire.WorkersDir+"/"+e.Name())))
+			err = errors.Join(err, os.Remove(in.Home.Path(wire.WorkersDir+"/"+e.Name())))
 		case e.IsDir() && validName(e.Name()):
-			err = errors.Join(err, h.cleanType(e.Name(), ph))
+			err = errors.Join(err, in.cleanType(e.Name(), ph))
 		}
 	}
-	return errors.Join(err, h.cleanTools(), h.cache().cleanWheels(ph))
+	return errors.Join(err, in.cleanTools(), in.cache().cleanWheels(ph))
 }
 
 // cleanType removes every build of a type but the one that the entry point leads
 // to, that of the version before, and those that processes run from, and the type's
 // directory if that leaves it empty. Files that are not rbee's stay. ph, which may be
 // nil, counts the files.
-func (h *Hive) cleanType(typ string, ph *phase) error {
-	dir, current := h.path(wire.WorkersDir+"/"+typ), h.entryBuild(typ)
+func (in *Installer) cleanType(typ string, ph *phase) error {
+	dir, current := in.Home.Path(wire.WorkersDir+"/"+typ), in.Store.EntryBuild(typ)
 	if current != "" { // an earlier rbee may have been cut off between two renames
 		build := filepath.Join(dir, current)
 		if _, err := os.Lstat(build); errors.Is(err, fs.ErrNotExist) {
@@ -292,11 +292,11 @@ func (h *Hive) cleanType(typ string, ph *phase) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	inUse, useErr := h.buildsInUse(typ)
+	inUse, useErr := in.buildsInUse(typ)
 	if err := errors.Join(err, useErr); err != nil {
 		return err
 	}
-	previous := h.previousBuild(typ)
+	previous := in.Store.PreviousBuild(typ)
 	for _, e := range entries {
 		name := e.Name()
 		switch {
