@@ -4,10 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
-	"log/slog"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"strings"
 	"testing"
@@ -100,91 +96,5 @@ func TestLogRotation(t *testing.T) {
 	}
 	if again, _ := os.ReadFile(h.Path(oldLogFile)); !bytes.Equal(again, old) {
 		t.Error("a small log was rotated")
-	}
-}
-
-// A daemon that runs for long does not fill the disk with its log.
-func TestLogRotatesWhileItRuns(t *testing.T) {
-	t.Parallel()
-	h := newHive(t)
-	grown := bytes.Repeat([]byte("a line\n"), maxLog/7+1)
-	if err := errors.Join(os.Mkdir(h.Path(wire.LogsDir), 0o700), os.WriteFile(h.Path(logFile), grown, 0o600)); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan struct{})
-	go func() { defer close(ended); h.RotateLogs(ctx, time.Millisecond, slog.New(slog.DiscardHandler)) }()
-	until(t, "a new log", func() bool {
-		info, err := os.Stat(h.Path(logFile))
-		return err == nil && info.Size() < maxLog
-	})
-	cancel()
-	<-ended
-	if kept, err := os.Stat(h.Path(oldLogFile)); err != nil || kept.Size() < maxLog {
-		t.Errorf("the old one: %+v, %v", kept, err)
-	}
-}
-
-func TestSecondDaemonIsRefused(t *testing.T) {
-	t.Parallel()
-	h := newHive(t)
-	quiet := slog.New(slog.NewTextHandler(io.Discard, nil))
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	done := make(chan error, 1)
-	go func() { done <- h.Serve(ctx, ServeOptions{Port: unusedPort(t), Log: quiet}) }()
-	until(t, "the daemon answers", func() bool { return h.State(ctx).Running })
-	err := h.Serve(ctx, ServeOptions{Port: unusedPort(t), Log: quiet})
-	if err == nil || !strings.Contains(err.Error(), "another daemon of "+h.Root) {
-		t.Errorf("the second: %v", err)
-	}
-	if !h.State(ctx).Running {
-		t.Error("the second one disturbed the first")
-	}
-	cancel()
-	if err := <-done; err != nil {
-		t.Errorf("the first ended with %v", err)
-	}
-	if _, err := os.Stat(h.Path(daemonFile)); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("its record is left: %v", err)
-	}
-}
-
-func TestHandler(t *testing.T) {
-	t.Parallel()
-	h := newHive(t)
-	token := strings.Repeat("ab", 32)
-	srv := h.handler(&record{Port: 1, Version: "1.0"}, token, http.NotFoundHandler(), http.NotFoundHandler(), http.NotFoundHandler())
-	for name, tt := range map[string]struct {
-		method, path, host, auth string
-		want                     int
-	}{
-		"health":             {"GET", "/health", "127.0.0.1:8600", "", 200},
-		"health, IPv6":       {"GET", "/health", "[::1]:8600", "", 200},
-		"health, localhost":  {"GET", "/health", "localhost:8600", "", 200},
-		"health, no port":    {"GET", "/health", "127.0.0.1", "", 200},
-		"info":               {"GET", "/v1/info", "127.0.0.1:8600", "Bearer " + token, 200},
-		"no token":           {"GET", "/v1/info", "127.0.0.1:8600", "", 401},
-		"empty token":        {"GET", "/v1/info", "127.0.0.1:8600", "Bearer ", 401},
-		"wrong token":        {"GET", "/v1/info", "127.0.0.1:8600", "Bearer " + strings.Repeat("ba", 32), 401},
-		"half a token":       {"GET", "/v1/info", "127.0.0.1:8600", "Bearer " + token[:32], 401},
-		"other scheme":       {"GET", "/v1/info", "127.0.0.1:8600", "Basic " + token, 401},
-		"a web page's name":  {"GET", "/v1/info", "evil.example:8600", "Bearer " + token, 403},
-		"health for a page":  {"GET", "/health", "evil.example:8600", "", 403},
-		"looks like local":   {"GET", "/health", "127.0.0.1.evil.example", "", 403},
-		"another address":    {"GET", "/health", "192.0.2.1:8600", "", 403},
-		"nothing there":      {"GET", "/v1/other", "127.0.0.1", "Bearer " + token, 404},
-		"nothing to be sent": {"POST", "/v1/info", "127.0.0.1", "Bearer " + token, 404},
-	} {
-		req := httptest.NewRequest(tt.method, tt.path, http.NoBody)
-		req.Host = tt.host
-		if tt.auth != "" {
-			req.Header.Set("Authorization", tt.auth)
-		}
-		resp := httptest.NewRecorder()
-		srv.ServeHTTP(resp, req)
-		if resp.Code != tt.want || strings.Contains(resp.Body.String(), token) {
-			t.Errorf("%s: got %d %s, want %d", name, resp.Code, resp.Body, tt.want)
-		}
 	}
 }

@@ -9,17 +9,14 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
-	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 )
 
@@ -273,31 +270,6 @@ func TestRemoveEndsWorkers(t *testing.T) {
 	}
 }
 
-func TestEngineThatIsNotThere(t *testing.T) {
-	t.Parallel()
-	h := newHive(t)
-	for typ, want := range map[string]operations.Code{"nothing": operations.CodeNotFound, "../x": operations.CodeBadOperation} {
-		if _, err := h.Engine(t.Context(), typ); operations.CodeOf(err) != want {
-			t.Errorf("%s: %v", typ, err)
-		}
-	}
-	// Put there by hand: a recipe of rbee's own says how it is started, or none does.
-	if err := os.MkdirAll(h.Path(wire.WorkersDir), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	for _, typ := range []string{"vllm", "mine"} {
-		if err := os.WriteFile(h.EntryPath(typ), []byte("#!/bin/sh\n"), 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if e, err := h.Engine(t.Context(), "vllm"); err != nil || e.Entry != h.EntryPath("vllm") || len(e.Launch.Args) == 0 {
-		t.Errorf("%+v, %v", e, err)
-	}
-	if _, err := h.Engine(t.Context(), "mine"); err == nil || !strings.Contains(err.Error(), "by hand") {
-		t.Errorf("%v", err)
-	}
-}
-
 // TestStoppingDaemonEndsJobs holds that a daemon which is told to stop does so
 // although somebody follows a log.
 func TestStoppingDaemonEndsJobs(t *testing.T) {
@@ -375,69 +347,4 @@ func engine(port, model string) {
 func mirror(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body)
 	fmt.Fprintf(w, "%s %s auth=%s %s", r.Method, r.RequestURI, r.Header.Get("Authorization"), bytes.TrimSpace(body))
-}
-
-// TestCapabilities holds that they need nothing but this machine.
-func TestCapabilities(t *testing.T) {
-	t.Parallel()
-	h := newHive(t)
-	r, err := h.Capabilities(t.Context())
-	if err != nil || r.OS == "" || r.CPU.Threads < 1 || r.DiskFree == 0 || r.ModelsPath != filepath.Join(h.User, ".cache/huggingface/hub") {
-		t.Errorf("%+v, %v", r, err)
-	}
-}
-
-// TestWhoHoldsMemory holds that the processes which hold an accelerator's memory are
-// known to be a worker's from its record alone: no daemon runs here.
-func TestWhoHoldsMemory(t *testing.T) {
-	t.Parallel()
-	h := newHive(t)
-	h.Detector = &gpu.Detector{Sys: t.TempDir(), Run: func(_ context.Context, name string, args ...string) (gpu.Result, error) {
-		if name != "nvidia-smi" {
-			return gpu.Result{}, exec.ErrNotFound
-		}
-		if !slices.Contains(args, "PIDS") {
-			return gpu.Result{}, nil
-		}
-		return gpu.Result{Stdout: fmt.Appendf(nil, "GPU 00000000:41:00.0\n  Process ID : %d\n  Name : mine\n  Process ID : 1\n  Name : stranger\n", os.Getpid())}, nil
-	}}
-	self, err := proc.Identify(os.Getpid())
-	if err != nil {
-		t.Fatal(err)
-	}
-	record := map[string]any{"id": "fake-1", "mark": "m", "process": self}
-	for _, want := range []string{"mine, stranger", "mine fake-1, stranger"} {
-		r, err := h.Capabilities(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		var got []string
-		for _, p := range r.Processes {
-			got = append(got, strings.TrimSpace(p.Name+" "+p.WorkerID))
-		}
-		slices.Sort(got)
-		if strings.Join(got, ", ") != want {
-			t.Errorf("%q, want %s", got, want)
-		}
-		if err := os.MkdirAll(h.Path(workerRecords), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := atomicfile.WriteJSON(h.Path(workerRecords+"/fake-1.json"), record); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-// TestOneDetector holds that every look is by the same detector, which remembers
-// tools that hang.
-func TestOneDetector(t *testing.T) {
-	t.Parallel()
-	h := newHive(t)
-	if d := h.Machine().Detector; d == nil || d != h.Machine().Detector {
-		t.Error("each look makes a detector of its own")
-	}
-	h.Detector = new(gpu.Detector)
-	if h.Machine().Detector != h.Detector {
-		t.Error("the given one is not used")
-	}
 }
