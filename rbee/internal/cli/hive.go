@@ -10,7 +10,13 @@ import (
 	"strconv"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
-	"github.com/rbee-keeper/rbee/rbee/internal/hive"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/control"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/daemon"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/inspect"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/install"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/installed"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/verify"
 )
 
 type hiveCmd struct {
@@ -41,8 +47,8 @@ type hiveServeCmd struct {
 
 // inspector reads this machine's side of rbee; the other parts of it are made of its
 // fields.
-func (a *app) inspector() (*hive.Inspector, error) {
-	root, err := hive.DefaultHome(a.p.Getenv)
+func (a *app) inspector() (*inspect.Inspector, error) {
+	root, err := home.Default(a.p.Getenv)
 	if err != nil {
 		return nil, err
 	}
@@ -50,10 +56,10 @@ func (a *app) inspector() (*hive.Inspector, error) {
 	if err != nil {
 		return nil, fmt.Errorf("finding the program's own file: %w", err)
 	}
-	dir := &hive.Dir{Root: root}
-	store := &hive.Store{Home: dir, Version: a.p.Version, Exe: exe}
-	return &hive.Inspector{
-		Home: dir, Store: store, Daemon: &hive.Daemon{Home: dir}, Verifier: &hive.Verifier{Home: dir, Store: store},
+	dir := &home.Dir{Root: root}
+	store := &installed.Store{Home: dir, Version: a.p.Version, Exe: exe}
+	return &inspect.Inspector{
+		Home: dir, Store: store, Daemon: &control.Daemon{Home: dir}, Verifier: &verify.Verifier{Home: dir, Store: store},
 	}, nil
 }
 
@@ -63,7 +69,7 @@ func (c *hiveInspectCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	state, err := i.Inspect(ctx, hive.InspectOptions{Deep: c.Deep, Devices: c.Devices})
+	state, err := i.Inspect(ctx, inspect.Options{Deep: c.Deep, Devices: c.Devices})
 	if err != nil {
 		return err
 	}
@@ -76,7 +82,7 @@ func (hiveApplyCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	in := &hive.Installer{Home: i.Home, Store: i.Store, Daemon: i.Daemon, Inspector: i, Verifier: i.Verifier}
+	in := &install.Installer{Home: i.Home, Store: i.Store, Daemon: i.Daemon, Inspector: i, Verifier: i.Verifier}
 	return in.Apply(ctx, a.p.Stdin, a.p.Stdout)
 }
 
@@ -86,8 +92,8 @@ func (c *hiveServeCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	s := &hive.Server{Home: i.Home, Store: i.Store, Inspector: i, Verifier: i.Verifier}
-	return s.Serve(ctx, hive.ServeOptions{Port: c.Port, Log: slog.New(slog.NewTextHandler(a.p.Stderr, nil))})
+	s := &daemon.Server{Home: i.Home, Store: i.Store, Inspector: i, Verifier: i.Verifier}
+	return s.Serve(ctx, daemon.Options{Port: c.Port, Log: slog.New(slog.NewTextHandler(a.p.Stderr, nil))})
 }
 
 // Run does the command.

@@ -1,0 +1,166 @@
+package progress
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+)
+
+// progressBeat is the longest time between two reports of a step, so that one whose
+// counts do not change still shows that the machine works.
+const Beat = time.Second
+
+// progressEvery is the shortest time between two reports of one phase.
+const Every = 200 * time.Millisecond
+
+// heartbeat repeats the last report of a step when nothing was sent for progressBeat.
+// The zero value has nothing to repeat.
+type Heartbeat struct {
+	mu     sync.Mutex
+	last   *wire.Progress
+	sent   time.Time
+	paused bool
+}
+
+// note remembers what was sent.
+func (h *Heartbeat) Note(m wire.Message) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.sent = time.Now()
+	if m.Progress != nil {
+		h.last = m.Progress
+	}
+}
+
+// reset sets the report that is repeated until there is another; nil if there is none.
+func (h *Heartbeat) Reset(p *wire.Progress) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.last, h.sent = p, time.Now()
+}
+
+// pause stops the repeats until resume: while the other side sends, it knows best how
+// much it has sent.
+func (h *Heartbeat) Pause() (resume func()) {
+	set := func(paused bool) {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.paused, h.sent = paused, time.Now()
+	}
+	set(true)
+	return func() { set(false) }
+}
+
+// due returns the report that has to be repeated now; nil if none has.
+func (h *Heartbeat) Due() *wire.Progress {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.paused || time.Since(h.sent) < Beat-Every {
+		return nil
+	}
+	return h.last
+}
+
+// phase reports how far one phase of a step is. Its methods may be called from several
+// goroutines, and on a nil phase, which reports nothing.
+type Phase struct {
+	Send func(wire.Message)
+
+	mu   sync.Mutex
+	P    wire.Progress
+	Sent time.Time
+}
+
+// newPhase returns a phase and reports that it begins.
+func New(send func(wire.Message), p wire.Progress) *Phase {
+	ph := &Phase{Send: send, P: p}
+	ph.Report(true)
+	return ph
+}
+
+// newSilentPhase returns a phase that reports nothing before the first progressEvery
+// has passed.
+func NewSilent(send func(wire.Message), p wire.Progress) *Phase {
+	return &Phase{Send: send, P: p, Sent: time.Now()}
+}
+
+// report sends the phase unless it was sent a moment ago.
+func (ph *Phase) Report(always bool) {
+	ph.mu.Lock()
+	defer ph.mu.Unlock()
+	ph.reportLocked(always)
+}
+
+func (ph *Phase) reportLocked(always bool) {
+	if !always && time.Since(ph.Sent) < Every {
+		return
+	}
+	ph.Sent = time.Now()
+	p := ph.P
+	ph.Send(wire.Message{Progress: &p})
+}
+
+// add counts n more items, or bytes in a phase without a unit.
+func (ph *Phase) Add(n int64) {
+	if ph == nil {
+		return
+	}
+	ph.mu.Lock()
+	defer ph.mu.Unlock()
+	if ph.P.Unit == "" {
+		ph.P.Bytes += n
+	} else {
+		ph.P.Count += n
+	}
+	ph.reportLocked(false)
+}
+
+// total sets how many items there are.
+func (ph *Phase) SetTotal(n int64) {
+	if ph == nil {
+		return
+	}
+	ph.mu.Lock()
+	defer ph.mu.Unlock()
+	ph.P.CountTotal = n
+}
+
+// addTotal adds n to the number of items.
+func (ph *Phase) AddTotal(n int64) {
+	if ph == nil {
+		return
+	}
+	ph.mu.Lock()
+	defer ph.mu.Unlock()
+	ph.P.CountTotal += n
+}
+
+// become turns to another phase of the same step, or updates its counts. Another phase
+// is reported at once.
+func (ph *Phase) Become(p wire.Progress) {
+	if ph == nil {
+		return
+	}
+	ph.mu.Lock()
+	defer ph.mu.Unlock()
+	other := p.Phase != ph.P.Phase
+	p.Index = ph.P.Index
+	ph.P = p
+	ph.reportLocked(other)
+}
+
+// phaseKey is the key of a context's phase.
+type phaseKey struct{}
+
+// withPhase returns a context whose work counts in ph.
+func With(ctx context.Context, ph *Phase) context.Context {
+	return context.WithValue(ctx, phaseKey{}, ph)
+}
+
+// phaseOf returns the phase in which the work of ctx counts; nil if none does.
+func Of(ctx context.Context) *Phase {
+	ph, _ := ctx.Value(phaseKey{}).(*Phase)
+	return ph
+}
