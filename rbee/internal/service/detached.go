@@ -13,12 +13,14 @@ import (
 // detached is a process of its own session, which outlives the SSH connection.
 type detached struct{ s *Service }
 
+// Name implements [Manager].
 func (detached) Name() string                       { return Detached }
 func (detached) File() (string, error)              { return "", nil }
 func (detached) Enable(context.Context, bool) error { return nil }
 func (detached) Stop(context.Context) error         { return nil } // whoever started it knows its process
 func (detached) Remove(context.Context) error       { return nil }
 
+// Start implements [Manager].
 func (d detached) Start(context.Context, bool) (<-chan struct{}, error) {
 	out, err := os.OpenFile(d.s.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {

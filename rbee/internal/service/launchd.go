@@ -22,6 +22,7 @@ const bootstrapEvery = 50 * time.Millisecond
 // session on the screen, which must exist.
 type launchd struct{ s *Service }
 
+// Name implements [Manager].
 func (launchd) Name() string { return Launchd }
 
 // guiDomain is the session's name in launchctl(1).
@@ -43,6 +44,7 @@ func (l launchd) File() (string, error) {
 	return path, err
 }
 
+// Start implements [Manager].
 func (l launchd) Start(ctx context.Context, auto bool) (<-chan struct{}, error) {
 	path, _, err := l.agent()
 	if err != nil {
@@ -91,6 +93,7 @@ func (l launchd) Enable(ctx context.Context, auto bool) error {
 	return err
 }
 
+// Stop implements [Manager].
 func (l launchd) Stop(ctx context.Context) error {
 	path, label, err := l.agent()
 	if err != nil {
@@ -107,6 +110,7 @@ func (l launchd) Stop(ctx context.Context) error {
 	return err
 }
 
+// Remove implements [Manager].
 func (l launchd) Remove(ctx context.Context) error {
 	path, _, err := l.agent()
 	if err != nil {

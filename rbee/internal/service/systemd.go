@@ -16,6 +16,7 @@ import (
 // systemd is the user's own service manager.
 type systemd struct{ s *Service }
 
+// Name implements [Manager].
 func (systemd) Name() string { return Systemd }
 
 // unit is the service's file and name.
@@ -34,6 +35,7 @@ func (u systemd) File() (string, error) {
 	return path, err
 }
 
+// Start implements [Manager].
 func (u systemd) Start(ctx context.Context, auto bool) (<-chan struct{}, error) {
 	path, name, err := u.unit()
 	if err != nil {
@@ -94,6 +96,7 @@ func execStart(program string, args []string) string {
 	return line
 }
 
+// Enable implements [Manager].
 func (u systemd) Enable(ctx context.Context, auto bool) error {
 	_, name, err := u.unit()
 	if err != nil {
@@ -122,6 +125,7 @@ func (u systemd) linger(ctx context.Context) {
 	_ = atomicfile.WriteJSON(u.s.Record, c) // without it, linger only stays on
 }
 
+// Stop implements [Manager].
 func (u systemd) Stop(ctx context.Context) error {
 	path, name, err := u.unit()
 	if err != nil {
@@ -134,6 +138,7 @@ func (u systemd) Stop(ctx context.Context) error {
 	return err
 }
 
+// Remove implements [Manager].
 func (u systemd) Remove(ctx context.Context) error {
 	path, name, err := u.unit()
 	if err != nil {

@@ -1,3 +1,4 @@
+// Package control finds, starts and stops the daemon of this machine.
 package control
 
 import (

@@ -28,7 +28,7 @@ type Info struct {
 	Workers []wire.Worker `json:"workers"`
 }
 
-// record is run/hive.json.
+// Record is the content of run/hive.json.
 type Record struct {
 	proc.ID
 	Port       int       `json:"port"`
@@ -38,6 +38,7 @@ type Record struct {
 	Supervisor string    `json:"supervisor"`
 }
 
+// Loopback returns the address of a port on this machine.
 func Loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
 // Token reads the daemon's token.

@@ -22,7 +22,7 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/service"
 )
 
-// runner does the runtime operations on this machine. It is the Runner of the
+// Runtime does the runtime operations on this machine. It is the Runner of the
 // daemon's jobs.
 type Runtime struct {
 	machine machine.Machine

@@ -30,7 +30,7 @@ import (
 // there for models.
 const jobBytes = 8 << 20
 
-// ServeOptions are the daemon's. The zero value works.
+// Options are the daemon's. The zero value works.
 type Options struct {
 	Port int          // 0: that of the settings, or 8600
 	Log  *slog.Logger // nil: text on stderr

@@ -1,3 +1,5 @@
+// Package daemon is the hive daemon: an HTTP server on loopback that does runtime
+// operations as jobs.
 package daemon
 
 import (

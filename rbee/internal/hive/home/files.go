@@ -16,17 +16,17 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
 )
 
-// random is a word for a name that nothing else has.
+// Random returns a word for a name that nothing else has.
 func Random() string {
 	var b [8]byte
 	_, _ = rand.Read(b[:]) // never fails
 	return hex.EncodeToString(b[:])
 }
 
-// syncFile brings a file's content to disk.
+// SyncFile brings a file's content to disk.
 func SyncFile(path string) error { return atomicfile.SyncDir(path) }
 
-// hashFile is the SHA-256 of a file in hex, and its size.
+// HashFile returns the SHA-256 of a file in hex, and its size.
 func HashFile(path string) (sum string, size int64, err error) {
 	f, err := os.Open(path) //nolint:gosec // the caller's own file
 	if err != nil {
@@ -38,7 +38,7 @@ func HashFile(path string) (sum string, size int64, err error) {
 	return hex.EncodeToString(hash.Sum(nil)), size, err
 }
 
-// linkOrCopy gives a file a second name, or a copy where that is impossible.
+// LinkOrCopy gives a file a second name, or a copy where that is impossible.
 func LinkOrCopy(from, to string) error {
 	if os.Link(from, to) == nil {
 		return nil
@@ -46,6 +46,7 @@ func LinkOrCopy(from, to string) error {
 	return CopyFile(from, to, 0o755)
 }
 
+// CopyFile copies a file to a new one with a mode, and flushes it to disk.
 func CopyFile(from, to string, mode fs.FileMode) (err error) {
 	src, err := os.Open(from) //nolint:gosec // the caller's own file
 	if err != nil {
@@ -63,7 +64,7 @@ func CopyFile(from, to string, mode fs.FileMode) (err error) {
 	return err
 }
 
-// diskFree is the space in bytes that this user can still fill at path or, if
+// DiskFree returns the space in bytes that this user can still fill at path or, if
 // that does not exist, where it would be made; 0 if not known.
 func DiskFree(path string) uint64 {
 	st, ok := Statfs(path)
@@ -73,7 +74,7 @@ func DiskFree(path string) uint64 {
 	return uint64(st.Bavail) * uint64(st.Bsize) //nolint:gosec,unconvert // types differ by system
 }
 
-// statfs tells about the disk that path lies on or would be made on.
+// Statfs returns the state of the file system that holds path or would hold it.
 func Statfs(path string) (st unix.Statfs_t, ok bool) {
 	for {
 		err := unix.Statfs(path, &st)
@@ -88,7 +89,7 @@ func Statfs(path string) (st unix.Statfs_t, ok bool) {
 	}
 }
 
-// explainFull says of an error that came from a full disk how full it is. needed
+// ExplainFull says of an error that came from a full disk how full it is. needed
 // is in bytes; 0 if not known.
 func ExplainFull(err error, path string, needed int64) error {
 	if !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
@@ -101,7 +102,7 @@ func ExplainFull(err error, path string, needed int64) error {
 	return fmt.Errorf("the disk is full: %s free at %s%s: %w", SizeText(DiskFree(path)), path, want, err)
 }
 
-// sizeText writes bytes for a person, in binary units.
+// SizeText writes bytes for a person, in binary units.
 func SizeText(n uint64) string {
 	const units = "KMGTPE"
 	if n < 1024 {

@@ -24,7 +24,7 @@ const (
 	LogFile        = wire.LogsDir + "/hive.log"
 	OldLogFile     = wire.LogsDir + "/hive.log.1"
 
-	// tempPrefix begins the name of everything that is being made beside what
+	// TempPrefix begins the name of everything that is being made beside what
 	// it will replace. It matches wire.UploadGlob.
 	TempPrefix = atomicfile.TempPrefix
 )
@@ -39,7 +39,7 @@ type Dir struct {
 	User string
 }
 
-// Path is a place in the home, given with slashes.
+// Path returns a place in the home, given with slashes.
 func (d *Dir) Path(name string) string {
 	return filepath.Join(d.Root, filepath.FromSlash(name))
 }
@@ -63,6 +63,7 @@ func (d *Dir) Check() error {
 	return nil
 }
 
+// UserHome returns the user's home directory.
 func (d *Dir) UserHome() (string, error) {
 	if d.User != "" {
 		return d.User, nil
@@ -70,7 +71,7 @@ func (d *Dir) UserHome() (string, error) {
 	return os.UserHomeDir()
 }
 
-// DefaultHome is rbee's directory on this machine: RBEE_HOME, or
+// Default returns rbee's directory on this machine: RBEE_HOME, or
 // ~/.local/share/rbee. env is os.Getenv or the like. XDG_DATA_HOME does not
 // count: the other side must find the directory without the user's profile.
 func Default(env func(string) string) (string, error) {

@@ -16,7 +16,7 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
 )
 
-// lockPoll is how often a held lock is tried again.
+// LockPoll is how often a held lock is tried again.
 const LockPoll = 100 * time.Millisecond
 
 // lockSettle is how long a lock is tried even if nobody wants to wait.
@@ -29,9 +29,10 @@ type holder struct {
 	PID   int       `json:"pid"`
 }
 
-// errLocked carries who has the lock that was not had in time.
+// LockedError carries who has the lock that was not had in time.
 type LockedError struct{ By wire.Waiting }
 
+// Error implements error.
 func (e *LockedError) Error() string {
 	return fmt.Sprintf("locked by %s since %s", e.By.Holder, e.By.Since.Format(time.RFC3339))
 }
@@ -79,7 +80,7 @@ func (d *Dir) Lock(ctx context.Context, owner string, wait time.Duration, waitin
 	}
 }
 
-// tryLock returns the locked file, or nil when another process has it.
+// TryLock returns the locked file, or nil when another process has it.
 func TryLock(path string) (*os.File, error) {
 	for {
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // as other programs make theirs

@@ -7,7 +7,7 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
 )
 
-// Settings are what the hive was last told; nil if never.
+// Settings returns what the hive was last told. It fails if it was never told.
 func (d *Dir) Settings() (*wire.Settings, error) {
 	var s wire.Settings
 	if err := atomicfile.ReadJSON(d.Path(SettingsFile), &s); err != nil {
@@ -19,7 +19,7 @@ func (d *Dir) Settings() (*wire.Settings, error) {
 // defaultPort is the port of a hive that was told none.
 const defaultPort = 8600
 
-// Port is where the daemon is to listen.
+// Port returns where the daemon is to listen.
 func (d *Dir) Port() int {
 	if s, err := d.Settings(); err == nil && s.HivePort != 0 {
 		return s.HivePort
@@ -27,6 +27,7 @@ func (d *Dir) Port() int {
 	return defaultPort
 }
 
+// Getenv returns a variable of this process's environment, with HOME as [Dir.UserHome].
 func (d *Dir) Getenv(name string) string {
 	if name == "HOME" {
 		home, _ := d.UserHome()
@@ -35,9 +36,8 @@ func (d *Dir) Getenv(name string) string {
 	return os.Getenv(name)
 }
 
-const WorkerRecords = wire.RunDir + "/workers"
-
-// Places of the runtime below the home.
+// Places of the workers below the home.
 const (
-	WorkerLogs = wire.LogsDir + "/workers"
+	WorkerRecords = wire.RunDir + "/workers"
+	WorkerLogs    = wire.LogsDir + "/workers"
 )

@@ -15,7 +15,7 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/machine"
 )
 
-// InspectOptions say how closely to look. The zero value is the quick look.
+// Options say how closely to look. The zero value is the quick look.
 type Options struct {
 	Deep    bool // read every installed file again, compare it with its record, and run verify commands
 	Devices bool // ask for the accelerators too

@@ -1,3 +1,5 @@
+// Package inspect reads the state of this machine: what is installed, whether the daemon
+// runs, and what the machine has.
 package inspect
 
 import (

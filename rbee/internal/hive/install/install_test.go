@@ -296,44 +296,6 @@ func TestKilled(t *testing.T) {
 	}
 }
 
-func TestUnpackStaysInside(t *testing.T) {
-	t.Parallel()
-	link := func(name, to string) tar.Header {
-		return tar.Header{Name: name, Linkname: to, Typeflag: tar.TypeSymlink}
-	}
-	file := func(name string) tar.Header { return tar.Header{Name: name, Typeflag: tar.TypeReg} }
-	for name, tt := range map[string]struct {
-		entries []tar.Header
-		want    string
-	}{
-		"fine":         {[]tar.Header{file("run"), link("a/l", "../run"), {Name: "h", Linkname: "run", Typeflag: tar.TypeLink}}, ""},
-		"climbs":       {[]tar.Header{file("../x")}, "outside"},
-		"absolute":     {[]tar.Header{file("/x")}, "outside"},
-		"link":         {[]tar.Header{link("l", "../..")}, "leads out"},
-		"through link": {[]tar.Header{{Name: "d/", Typeflag: tar.TypeDir, Mode: 0o755}, link("l", "d"), file("l/x")}, "no directory"},
-		"two links":    {[]tar.Header{link("a/b/c/x", "../../.."), link("y", "a/b/c/x/../../w")}, "leads through another link"},
-		"to a link":    {[]tar.Header{file("lib/a.so.1.2"), link("lib/a.so.1", "a.so.1.2"), link("lib/a.so", "./a.so.1"), link("current", "lib")}, ""},
-		"hard link":    {[]tar.Header{{Name: "h", Linkname: "../x", Typeflag: tar.TypeLink}}, "outside"},
-		"device":       {[]tar.Header{{Name: "d", Typeflag: tar.TypeChar}}, "type"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			dir := t.TempDir()
-			archive := filepath.Join(dir, "a")
-			if err := errors.Join(os.WriteFile(archive, tarGz(t, tt.entries...), 0o600), os.Mkdir(filepath.Join(dir, "in"), 0o700)); err != nil {
-				t.Fatal(err)
-			}
-			_, err := unpack(t.Context(), archive, wire.FormatTarGz, 0, filepath.Join(dir, "in"), 1000)
-			if (tt.want == "") != (err == nil) || (err != nil && !strings.Contains(err.Error(), tt.want)) {
-				t.Errorf("got %v, want %q", err, tt.want)
-			}
-			if left, _ := os.ReadDir(dir); len(left) != 2 {
-				t.Errorf("wrote outside: %v", left)
-			}
-		})
-	}
-}
-
 func TestDownload(t *testing.T) {
 	t.Parallel()
 	data := tarGz(t, tar.Header{Name: "run", Typeflag: tar.TypeReg})
@@ -388,26 +350,6 @@ func TestStrangerSurvivesAndPortTaken(t *testing.T) {
 	if _, err := proc.Identify(cmd.Process.Pid); err != nil {
 		t.Errorf("the stranger: %v", err)
 	}
-}
-
-func FuzzUnpack(f *testing.F) {
-	f.Add(tarGz(f, tar.Header{Name: "run", Typeflag: tar.TypeReg}), false)
-	f.Add([]byte("PK\x05\x06"+strings.Repeat("\x00", 18)), true)
-	f.Fuzz(func(t *testing.T, data []byte, zip bool) {
-		dir := t.TempDir()
-		archive := filepath.Join(dir, "a")
-		format := wire.FormatTarGz
-		if zip {
-			format = wire.FormatZip
-		}
-		if err := errors.Join(os.WriteFile(archive, data, 0o600), os.Mkdir(filepath.Join(dir, "in"), 0o700)); err != nil {
-			t.Fatal(err)
-		}
-		_, _ = unpack(t.Context(), archive, format, 0, filepath.Join(dir, "in"), 1<<16)
-		if left, _ := os.ReadDir(dir); len(left) != 2 {
-			t.Fatalf("wrote outside: %v", left)
-		}
-	})
 }
 
 // Start starts the daemon as a request's step does, under the lock.

@@ -1,3 +1,8 @@
+// Package install applies the steps of a request: it installs, replaces and removes
+// workers and rbee itself.
+//
+// A new thing is built beside the old one and takes its place with one rename or one
+// exchange; package hive says more.
 package install
 
 import (

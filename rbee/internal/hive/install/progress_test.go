@@ -1,8 +1,6 @@
 package install
 
 import (
-	"archive/tar"
-	"fmt"
 	"io"
 	"slices"
 	"sync"
@@ -80,33 +78,6 @@ func TestInstallReportsPhases(t *testing.T) {
 			}
 		}
 	})
-}
-
-func TestArchiveReportsUnpacking(t *testing.T) {
-	t.Parallel()
-	headers := []tar.Header{{Name: "run", Typeflag: tar.TypeReg}}
-	for i := range 100 {
-		headers = append(headers, tar.Header{Name: fmt.Sprintf("f%d", i), Typeflag: tar.TypeReg})
-	}
-	var mu sync.Mutex
-	var last wire.Progress
-	ph := &progress.Phase{Send: func(m wire.Message) {
-		mu.Lock()
-		defer mu.Unlock()
-		last = *m.Progress
-	}}
-	data := tarGz(t, headers...)
-	path := t.TempDir() + "/a.tar.gz"
-	if err := writeFile(path, data); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := unpack(progress.With(t.Context(), ph), path, wire.FormatTarGz, 0, t.TempDir(), 1<<20); err != nil {
-		t.Fatal(err)
-	}
-	ph.Report(true)
-	if last.Bytes != int64(len(data)) {
-		t.Errorf("%d bytes are counted, want %d", last.Bytes, len(data))
-	}
 }
 
 // A phase is reported at once, at most every progressEvery while it counts, and is
@@ -192,7 +163,7 @@ func TestRemovalReportsFiles(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var all []wire.Progress
-		ph := &progress.Phase{Send: func(m wire.Message) { all = append(all, *m.Progress) }, Sent: time.Now(), P: wire.Progress{Phase: wire.PhaseRemove, Unit: wire.UnitFiles}}
+		ph := progress.NewSilent(func(m wire.Message) { all = append(all, *m.Progress) }, wire.Progress{Phase: wire.PhaseRemove, Unit: wire.UnitFiles})
 		ph.Add(10)
 		if len(all) != 0 {
 			t.Errorf("a short removal is reported: %+v", all)

@@ -15,7 +15,7 @@ import (
 // round: it puts a build on record and then looks whether the entry point still
 // leads there. Whichever comes first, no start loses its files.
 
-// versionOf is the version of a build; empty if the name is not that of a build.
+// VersionOf returns the version of a build; empty if the name is not that of a build.
 func VersionOf(build string) string {
 	version, number, numbered := strings.Cut(build, "@")
 	if n, err := strconv.Atoi(number); numbered && (err != nil || n < 2) {

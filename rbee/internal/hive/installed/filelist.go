@@ -10,11 +10,11 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
 )
 
-// filesName is the list of a build's files, a JSON array of [File]. It is stored beside
+// FilesName is the list of a build's files, a JSON array of [File]. It is stored beside
 // the manifest, which stays small enough to be read every few seconds.
 const FilesName = "files.json"
 
-// program returns the entry of the program in the list of files; nil if it is not
+// ProgramFile returns the entry of the program in the list of files; nil if it is not
 // listed.
 func (m *Manifest) ProgramFile() *File {
 	if m.Program != nil {
@@ -28,7 +28,7 @@ func (m *Manifest) ProgramFile() *File {
 	return nil
 }
 
-// readFiles fills in the list of files of the build in dir. A manifest of an earlier
+// ReadFiles fills in the list of files of the build in dir. A manifest of an earlier
 // rbee, which holds the list itself, stays as it is.
 func (m *Manifest) ReadFiles(dir string) error {
 	if m.Files != nil {
@@ -43,13 +43,12 @@ func (m *Manifest) ReadFiles(dir string) error {
 	return nil
 }
 
-// ofBytecode reports whether a slash-separated path is in a __pycache__ directory.
+// IsBytecode reports whether a slash-separated path is in a __pycache__ directory.
 // Python writes such files whenever it likes, so they are not part of what is checked.
 func IsBytecode(path string) bool { return strings.Contains("/"+path, "/__pycache__/") }
 
-const ModeProgram = "0755"
-
 // The two modes that an installed file has.
 const (
-	ModeData = "0644"
+	ModeProgram = "0755"
+	ModeData    = "0644"
 )

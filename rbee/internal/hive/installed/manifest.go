@@ -89,13 +89,15 @@ type File struct {
 
 var nameForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$`)
 
-// validName reports whether a worker type or version may be a file's name here.
+// ValidName reports whether a worker type or version may be a file's name here.
 func ValidName(name string) bool { return nameForm.MatchString(name) }
 
+// EntryPath returns the path of a type's entry point.
 func (s *Store) EntryPath(typ string) string {
 	return s.Home.Path(wire.WorkersDir + "/" + wire.EntryPrefix + typ)
 }
 
+// BuildDir returns the directory of a build.
 func (s *Store) BuildDir(typ, build string) string {
 	return s.Home.Path(wire.WorkersDir + "/" + typ + "/" + build)
 }

@@ -1,3 +1,5 @@
+// Package installed reads what is installed in rbee's directory: the hive's own rbee,
+// workers, tools and unpacked wheels. It changes nothing.
 package installed
 
 import (

@@ -12,14 +12,15 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
 )
 
-// toolDir is the name of a tool's directory in tools/.
+// ToolDir returns the name of a tool's directory in tools/.
 func ToolDir(t *wire.Tool) string {
 	return t.Name + "-" + t.Version + "-" + strings.ToLower(t.Artefact.SHA256[:min(12, len(t.Artefact.SHA256))])
 }
 
-// toolFiles lies in a tool's directory and lists its files, for [install.Hive.checkTool].
+// ToolFiles lies in a tool's directory and lists its files, for [Store.CheckTool].
 const ToolFiles = ".rbee-files.json"
 
+// ToolPath returns the directory of a tool.
 func (s *Store) ToolPath(t *wire.Tool) string {
 	return s.Home.Path(wire.ToolsDir + "/" + ToolDir(t))
 }

@@ -1,3 +1,4 @@
+// Package progress reports how far a step of a request is.
 package progress
 
 import (
@@ -8,14 +9,14 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// progressBeat is the longest time between two reports of a step, so that one whose
+// Beat is the longest time between two reports of a step, so that one whose
 // counts do not change still shows that the machine works.
 const Beat = time.Second
 
-// progressEvery is the shortest time between two reports of one phase.
+// Every is the shortest time between two reports of one phase.
 const Every = 200 * time.Millisecond
 
-// heartbeat repeats the last report of a step when nothing was sent for progressBeat.
+// Heartbeat repeats the last report of a step when nothing was sent for [Beat].
 // The zero value has nothing to repeat.
 type Heartbeat struct {
 	mu     sync.Mutex
@@ -24,7 +25,7 @@ type Heartbeat struct {
 	paused bool
 }
 
-// note remembers what was sent.
+// Note remembers what was sent.
 func (h *Heartbeat) Note(m wire.Message) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -34,14 +35,14 @@ func (h *Heartbeat) Note(m wire.Message) {
 	}
 }
 
-// reset sets the report that is repeated until there is another; nil if there is none.
+// Reset sets the report that is repeated until there is another; nil if there is none.
 func (h *Heartbeat) Reset(p *wire.Progress) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.last, h.sent = p, time.Now()
 }
 
-// pause stops the repeats until resume: while the other side sends, it knows best how
+// Pause stops the repeats until resume: while the other side sends, it knows best how
 // much it has sent.
 func (h *Heartbeat) Pause() (resume func()) {
 	set := func(paused bool) {
@@ -53,7 +54,7 @@ func (h *Heartbeat) Pause() (resume func()) {
 	return func() { set(false) }
 }
 
-// due returns the report that has to be repeated now; nil if none has.
+// Due returns the report that has to be repeated now; nil if none has.
 func (h *Heartbeat) Due() *wire.Progress {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -63,81 +64,80 @@ func (h *Heartbeat) Due() *wire.Progress {
 	return h.last
 }
 
-// phase reports how far one phase of a step is. Its methods may be called from several
+// Phase reports how far one phase of a step is. Its methods may be called from several
 // goroutines, and on a nil phase, which reports nothing.
 type Phase struct {
-	Send func(wire.Message)
+	send func(wire.Message)
 
 	mu   sync.Mutex
-	P    wire.Progress
-	Sent time.Time
+	p    wire.Progress
+	sent time.Time
 }
 
-// newPhase returns a phase and reports that it begins.
+// New returns a phase and reports that it begins.
 func New(send func(wire.Message), p wire.Progress) *Phase {
-	ph := &Phase{Send: send, P: p}
-	ph.Report(true)
+	ph := &Phase{send: send, p: p}
+	ph.report(true)
 	return ph
 }
 
-// newSilentPhase returns a phase that reports nothing before the first progressEvery
-// has passed.
+// NewSilent returns a phase that reports nothing before the first [Every] has passed.
 func NewSilent(send func(wire.Message), p wire.Progress) *Phase {
-	return &Phase{Send: send, P: p, Sent: time.Now()}
+	return &Phase{send: send, p: p, sent: time.Now()}
 }
 
 // report sends the phase unless it was sent a moment ago.
-func (ph *Phase) Report(always bool) {
+func (ph *Phase) report(always bool) {
 	ph.mu.Lock()
 	defer ph.mu.Unlock()
 	ph.reportLocked(always)
 }
 
 func (ph *Phase) reportLocked(always bool) {
-	if !always && time.Since(ph.Sent) < Every {
+	if !always && time.Since(ph.sent) < Every {
 		return
 	}
-	ph.Sent = time.Now()
-	p := ph.P
-	ph.Send(wire.Message{Progress: &p})
+	ph.sent = time.Now()
+	p := ph.p
+	ph.send(wire.Message{Progress: &p})
 }
 
-// add counts n more items, or bytes in a phase without a unit.
+// Add counts n more items, or bytes in a phase without a unit.
 func (ph *Phase) Add(n int64) {
 	if ph == nil {
 		return
 	}
 	ph.mu.Lock()
 	defer ph.mu.Unlock()
-	if ph.P.Unit == "" {
-		ph.P.Bytes += n
+	if ph.p.Unit == "" {
+		ph.p.Bytes += n
 	} else {
-		ph.P.Count += n
+		ph.p.Count += n
 	}
 	ph.reportLocked(false)
 }
 
-// total sets how many items there are.
+// SetTotal sets how many items there are.
 func (ph *Phase) SetTotal(n int64) {
 	if ph == nil {
 		return
 	}
 	ph.mu.Lock()
 	defer ph.mu.Unlock()
-	ph.P.CountTotal = n
+	ph.p.CountTotal = n
 }
 
-// addTotal adds n to the number of items.
+// AddTotal adds n to the number of items.
 func (ph *Phase) AddTotal(n int64) {
 	if ph == nil {
 		return
 	}
 	ph.mu.Lock()
 	defer ph.mu.Unlock()
-	ph.P.CountTotal += n
+	ph.p.CountTotal += n
 }
 
-// become turns to another phase of the same step, or updates its counts. Another phase
+// Become turns to another phase of the same step, or updates its counts. Another phase
 // is reported at once.
 func (ph *Phase) Become(p wire.Progress) {
 	if ph == nil {
@@ -145,21 +145,21 @@ func (ph *Phase) Become(p wire.Progress) {
 	}
 	ph.mu.Lock()
 	defer ph.mu.Unlock()
-	other := p.Phase != ph.P.Phase
-	p.Index = ph.P.Index
-	ph.P = p
+	other := p.Phase != ph.p.Phase
+	p.Index = ph.p.Index
+	ph.p = p
 	ph.reportLocked(other)
 }
 
 // phaseKey is the key of a context's phase.
 type phaseKey struct{}
 
-// withPhase returns a context whose work counts in ph.
+// With returns a context whose work counts in ph.
 func With(ctx context.Context, ph *Phase) context.Context {
 	return context.WithValue(ctx, phaseKey{}, ph)
 }
 
-// phaseOf returns the phase in which the work of ctx counts; nil if none does.
+// Of returns the phase in which the work of ctx counts; nil if none does.
 func Of(ctx context.Context) *Phase {
 	ph, _ := ctx.Value(phaseKey{}).(*Phase)
 	return ph

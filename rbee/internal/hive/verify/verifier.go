@@ -1,3 +1,5 @@
+// Package verify runs the verify commands of workers and remembers which have passed
+// since the machine was booted.
 package verify
 
 import (

@@ -18,19 +18,19 @@ import (
 )
 
 const (
-	// verifyLock is held while a verify command runs: one at a time.
+	// LockFile is held while a verify command runs: one at a time.
 	LockFile = wire.RunDir + "/verify.lock"
 
 	// verifyPrefix begins the name of the directory below run/ in which a verify
-	// command writes. [install.Hive.remove] knows its beginning.
+	// command writes. the removal of rbee knows its beginning.
 	verifyPrefix = home.TempPrefix + "verify-"
 
-	// verifiedName is the file in a build's directory that says during which boot
+	// RecordName is the file in a build's directory that says during which boot
 	// the verify command passed last.
 	RecordName = "verified.json"
 )
 
-// verified is the content of the file verifiedName.
+// Verified is the content of the file [RecordName].
 type Verified struct {
 	BootID string       `json:"boot_id"`
 	Verify *wire.Verify `json:"verify"`
@@ -113,7 +113,7 @@ func (v *Verifier) Clean() error {
 	return err
 }
 
-// Workers runs the verify commands of installed workers, one after another.
+// All runs the verify commands of installed workers, one after another.
 // A worker that does not pass becomes corrupt, and is verified again before its
 // next start.
 func (v *Verifier) All(ctx context.Context, list []wire.Worker) {
@@ -135,6 +135,7 @@ func (v *Verifier) All(ctx context.Context, list []wire.Worker) {
 	}
 }
 
+// Run runs a verify command once no other one runs on this machine.
 func (v *Verifier) Run(ctx context.Context, e workers.Engine) error {
 	release, err := v.lock(ctx)
 	if err != nil {
