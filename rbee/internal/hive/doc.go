@@ -7,6 +7,7 @@
 //	verify     runs verify commands
 //	inspect    reads the state of the machine
 //	install    applies the steps of a request
+//	archive    unpacks archives
 //	progress   reports how far a step is
 //	daemon     the daemon: an HTTP server
 //	workers    the worker processes; engine starts and probes one

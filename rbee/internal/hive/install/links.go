@@ -2,46 +2,12 @@ package install
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
-	"path"
 	"path/filepath"
-	"strings"
+
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/archive"
 )
-
-// errOutside is a link that leads out of the directory that it may lead around in.
-var errOutside = errors.New("leads outside")
-
-// checkLink refuses a link of a directory that leads out of it, or whose way goes
-// through another link. Where every link of a directory passes, what its way says
-// is where it leads, and following any number of them stays inside. A way through
-// what is not there yet passes: whoever puts something there checks again.
-func checkLink(root *os.Root, name, target string) error {
-	fail := func(err error) error { return fmt.Errorf("%q: the link to %q %w", name, target, err) }
-	if path.IsAbs(target) {
-		return fail(errOutside)
-	}
-	at := path.Dir(name)
-	parts := strings.Split(target, "/")
-	for i, part := range parts {
-		if part == ".." && at == "." {
-			return fail(errOutside)
-		}
-		at = path.Join(at, part)
-		if i == len(parts)-1 {
-			break
-		}
-		switch info, err := root.Lstat(at); {
-		case errors.Is(err, fs.ErrNotExist):
-		case err != nil:
-			return fail(err)
-		case info.Mode().Type() == fs.ModeSymlink:
-			return fail(fmt.Errorf("leads through another link, %q", at))
-		}
-	}
-	return nil
-}
 
 // checkLinks checks every link of the payload. Those to the program of a tool may
 // lead out: an environment has one, and no archive can.
@@ -63,8 +29,8 @@ func (st *stage) checkLinks() error {
 		if err != nil {
 			return err
 		}
-		err = checkLink(root, filepath.ToSlash(name), target)
-		if errors.Is(err, errOutside) && st.toProgramOfTool(file) {
+		err = archive.CheckLink(root, filepath.ToSlash(name), target)
+		if errors.Is(err, archive.ErrOutside) && st.toProgramOfTool(file) {
 			return nil
 		}
 		return err

@@ -7,27 +7,16 @@ import (
 	"syscall"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/archive"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/installed"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/progress"
 )
 
 // unpack unpacks an archive into dir, and reports its progress.
-func (st *stage) unpack(ctx context.Context, archive string, format wire.Format, strip int, dir string) ([]installed.File, error) {
-	ph := st.begin(wire.Progress{Index: st.index, Phase: wire.PhaseUnpack, Total: fileSize(archive)})
-	return unpack(progress.With(ctx, ph), archive, format, strip, dir, int64(min(home.DiskFree(dir), 1<<62))) //nolint:gosec // bounded
-}
-
-// countedFile counts the bytes that are read from a file.
-type countedFile struct {
-	*os.File
-	ph *progress.Phase
-}
-
-func (c countedFile) Read(p []byte) (int, error) {
-	n, err := c.File.Read(p)
-	c.ph.Add(int64(n))
-	return n, err
+func (st *stage) unpack(ctx context.Context, path string, format wire.Format, strip int, dir string) ([]installed.File, error) {
+	ph := st.begin(wire.Progress{Index: st.index, Phase: wire.PhaseUnpack, Total: fileSize(path)})
+	return archive.Unpack(progress.With(ctx, ph), path, format, strip, dir, int64(min(home.DiskFree(dir), 1<<62))) //nolint:gosec // bounded
 }
 
 // sync flushes the version to disk, and reports that it does.

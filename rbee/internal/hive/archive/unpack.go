@@ -1,4 +1,5 @@
-package install
+// Package archive unpacks archives so that nothing is written outside of a directory.
+package archive
 
 import (
 	"archive/tar"
@@ -30,12 +31,12 @@ import (
 // maxEntries bounds the names in an archive, which cost inodes but no bytes.
 const maxEntries = 1 << 20
 
-// unpack puts the files of an archive into dir, an existing directory, and lists
+// Unpack puts the files of an archive into dir, an existing directory, and lists
 // them. The first strip directories of each name are left out, as many as it has.
 // An archive that reaches for anything outside dir is refused, as is one
 // with devices or with more than limit bytes. What was unpacked before an error
 // stays for the caller to remove.
-func unpack(ctx context.Context, archive string, format wire.Format, strip int, dir string, limit int64) ([]installed.File, error) {
+func Unpack(ctx context.Context, archive string, format wire.Format, strip int, dir string, limit int64) ([]installed.File, error) {
 	f, err := os.Open(archive) //nolint:gosec // in the staging directory
 	if err != nil {
 		return nil, err
@@ -324,7 +325,7 @@ func (u *unpacker) checkLinks() error {
 		if f.Link == "" {
 			continue
 		}
-		if err := checkLink(u.root, name, f.Link); err != nil {
+		if err := CheckLink(u.root, name, f.Link); err != nil {
 			return err
 		}
 	}

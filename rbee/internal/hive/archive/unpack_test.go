@@ -1,4 +1,4 @@
-package install
+package archive
 
 import (
 	"archive/tar"
@@ -17,6 +17,7 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/progress"
 )
 
+// archiveOf returns a .tar.gz archive with some entries; each file holds "hi".
 func archiveOf(t testing.TB, headers ...tar.Header) []byte {
 	t.Helper()
 	var out bytes.Buffer
@@ -67,7 +68,7 @@ func TestUnpackStaysInside(t *testing.T) {
 			if err := errors.Join(os.WriteFile(archive, archiveOf(t, tt.entries...), 0o600), os.Mkdir(filepath.Join(dir, "in"), 0o700)); err != nil {
 				t.Fatal(err)
 			}
-			_, err := unpack(t.Context(), archive, wire.FormatTarGz, 0, filepath.Join(dir, "in"), 1000)
+			_, err := Unpack(t.Context(), archive, wire.FormatTarGz, 0, filepath.Join(dir, "in"), 1000)
 			if (tt.want == "") != (err == nil) || (err != nil && !strings.Contains(err.Error(), tt.want)) {
 				t.Errorf("got %v, want %q", err, tt.want)
 			}
@@ -91,7 +92,7 @@ func FuzzUnpack(f *testing.F) {
 		if err := errors.Join(os.WriteFile(archive, data, 0o600), os.Mkdir(filepath.Join(dir, "in"), 0o700)); err != nil {
 			t.Fatal(err)
 		}
-		_, _ = unpack(t.Context(), archive, format, 0, filepath.Join(dir, "in"), 1<<16)
+		_, _ = Unpack(t.Context(), archive, format, 0, filepath.Join(dir, "in"), 1<<16)
 		if left, _ := os.ReadDir(dir); len(left) != 2 {
 			t.Fatalf("wrote outside: %v", left)
 		}
@@ -116,7 +117,7 @@ func TestArchiveReportsUnpacking(t *testing.T) {
 	if err := os.WriteFile(path, data, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := unpack(progress.With(t.Context(), ph), path, wire.FormatTarGz, 0, t.TempDir(), 1<<20); err != nil {
+	if _, err := Unpack(progress.With(t.Context(), ph), path, wire.FormatTarGz, 0, t.TempDir(), 1<<20); err != nil {
 		t.Fatal(err)
 	}
 	time.Sleep(progress.Every)

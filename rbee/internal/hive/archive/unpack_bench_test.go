@@ -1,4 +1,4 @@
-package install
+package archive
 
 import (
 	"archive/tar"
@@ -116,7 +116,7 @@ func BenchmarkUnpack(b *testing.B) {
 			for b.Loop() {
 				n++
 				timed(&rbee, func(to string) error {
-					_, err := unpack(b.Context(), archive, c.format, 0, to, 1<<40)
+					_, err := Unpack(b.Context(), archive, c.format, 0, to, 1<<40)
 					return err
 				})
 				timed(&system, func(to string) error {
