@@ -42,7 +42,7 @@ import (
 func TestMain(m *testing.M) {
 	origintest.Main()
 	if len(os.Args) > 3 && os.Args[1] == "engine" {
-		engine(os.Args[2], os.Args[3])
+		fakeEngine(os.Args[2], os.Args[3])
 	}
 	if len(os.Args) > 2 && os.Args[1] == "hive" {
 		exe, _ := os.Executable()

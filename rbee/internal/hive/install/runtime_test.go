@@ -333,8 +333,8 @@ func TestStoppingDaemonLeavesALoad(t *testing.T) {
 	}
 }
 
-// engine is the worker of these tests.
-func engine(port, model string) {
+// fakeEngine is the worker of these tests.
+func fakeEngine(port, model string) {
 	if model == "endless" {
 		select {}
 	}

@@ -102,7 +102,9 @@ func (w *worker) launch(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	words := w.m.words(engine, port, r, model, place.Devices)
+	words := newWords(engine, start{
+		State: w.m.stateDir(r.ID), Port: port, Asked: r.Model, Model: model, Devices: place.Devices, ContextLength: r.ContextLength, Parallel: r.Parallel,
+	})
 	argv := []string{engine.Entry}
 	for _, arg := range engine.Launch.Args {
 		if arg, ok := words.fill(arg); ok {
@@ -124,7 +126,7 @@ func (w *worker) launch(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	return w.exec(argv, environment(engine, words, place.Env, w.record()))
+	return w.exec(argv, environment(engine, words, place.Env, r.Env, r.Mark))
 }
 
 // engine finds what the worker is started from, and puts it on record at once, for
@@ -152,7 +154,7 @@ const usualPath = "/usr/local/bin:/usr/bin:/bin"
 // devices, then what the recipe, the placement and the user add, in this order. The
 // engine finds first what lies beside its program: engines that compile kernels
 // start the tools of their own environment by name.
-func environment(e Engine, words words, place map[string]string, r record) []string {
+func environment(e Engine, words words, place, own map[string]string, mark string) []string {
 	l := e.Launch
 	env := []string{"PATH=" + filepath.Dir(e.Entry) + string(filepath.ListSeparator) + cmp.Or(os.Getenv("PATH"), usualPath)}
 	for _, v := range os.Environ() {
@@ -179,17 +181,33 @@ func environment(e Engine, words words, place map[string]string, r record) []str
 			add(name, value)
 		}
 	}
-	for _, more := range []map[string]string{place, r.Env} {
+	for _, more := range []map[string]string{place, own} {
 		for _, name := range slices.Sorted(maps.Keys(more)) {
 			add(name, more[name])
 		}
 	}
-	add(markName, r.Mark)
+	add(markName, mark)
 	return env
 }
 
-// exec makes the process, the leader of a session and a group of its own that
-// writes to a file.
+// startProcess makes a process, the leader of a session and a group of its own, that
+// writes to a file. It is in a scope of systemd if that has a name.
+func startProcess(argv, env []string, out *os.File, scope string) (*os.Process, error) {
+	line := argv
+	if scope != "" {
+		// systemd-run becomes the program itself once the scope is made.
+		line = append([]string{"systemd-run", "--user", "--scope", "--quiet", "--collect", "--unit=" + scope, "--"}, argv...)
+	}
+	cmd := exec.Command(line[0], line[1:]...) //nolint:gosec // an installed worker; it outlives every context here
+	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = "/", env, out, out
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("starting %s: %w", argv[0], err)
+	}
+	return cmd.Process, nil
+}
+
+// exec makes the worker's process, which writes to its log.
 func (w *worker) exec(argv, env []string) error {
 	r := w.record()
 	w.m.rotateLog(r.ID) // one that ends soon after each start has no other occasion
@@ -198,27 +216,22 @@ func (w *worker) exec(argv, env []string) error {
 		return fmt.Errorf("opening the worker's log: %w", err)
 	}
 	defer log.Close()
-	line := argv
+	unit := ""
 	if w.m.o.Scopes {
-		// systemd-run becomes the program itself once the scope is made.
-		line = append([]string{
-			"systemd-run", "--user", "--scope", "--quiet", "--collect", "--unit=rbee-" + r.ID + "-" + random(3), "--",
-		}, argv...)
+		unit = "rbee-" + r.ID + "-" + random(3)
 	}
-	cmd := exec.Command(line[0], line[1:]...) //nolint:gosec // an installed worker; it outlives every context here
-	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = "/", env, log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	fmt.Fprintf(log, "rbee: %s starts, port %d\n", r.ID, r.Port)
 	w.m.reach("before process")
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("starting %s: %w", argv[0], err)
+	process, err := startProcess(argv, env, log, unit)
+	if err != nil {
+		return err
 	}
 	w.m.reach("before loading")
-	id, err := proc.Identify(cmd.Process.Pid)
+	id, err := proc.Identify(process.Pid)
 	if err != nil { // it has ended already: what is held still says when it began
-		id = proc.ID{PID: cmd.Process.Pid, StartTime: "ended", BootID: w.m.boot}
+		id = proc.ID{PID: process.Pid, StartTime: "ended", BootID: w.m.boot}
 	}
-	w.child.Store(hold(id, cmd.Process))
+	w.child.Store(hold(id, process))
 	w.mu.Lock()
 	w.adopted = false
 	w.mu.Unlock()

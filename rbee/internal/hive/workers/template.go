@@ -23,24 +23,36 @@ type words map[string]string
 // inBraces is a word of a recipe; one with a question mark may be missing.
 var inBraces = regexp.MustCompile(`\{([A-Za-z_][A-Za-z0-9_]*)(\??)\}`)
 
-func (m *Manager) words(e Engine, port int, r record, model Model, devices []operations.WorkerDevice) words {
+// start is what one start of an engine is told.
+type start struct {
+	State   string // its own directory
+	Port    int    // on which it serves
+	Asked   string // the model as it was asked for
+	Model   Model
+	Devices []operations.WorkerDevice
+
+	// What was asked for; 0 if nothing was.
+	ContextLength, Parallel int
+}
+
+func newWords(e Engine, s start) words {
 	var indices []string
-	for _, d := range devices {
+	for _, d := range s.Devices {
 		indices = append(indices, strconv.Itoa(d.Index))
 	}
 	file := ""
-	if model.isFile() {
-		file = filepath.Base(model.Path)
+	if s.Model.isFile() {
+		file = filepath.Base(s.Model.Path)
 	}
-	length, parallel := cmp.Or(r.ContextLength, model.Context), max(1, r.Parallel)
+	length, parallel := cmp.Or(s.ContextLength, s.Model.Context), max(1, s.Parallel)
 	return words{
-		"entry": e.Entry, "payload": e.Payload, "state": m.stateDir(r.ID), "host": host, "port": strconv.Itoa(port),
-		"model": r.Model, "model_path": model.Path, "model_file": file, "model_sha256": model.SHA256,
+		"entry": e.Entry, "payload": e.Payload, "state": s.State, "host": host, "port": strconv.Itoa(s.Port),
+		"model": s.Asked, "model_path": s.Model.Path, "model_file": file, "model_sha256": s.Model.SHA256,
 		"devices": strings.Join(indices, ","), "device_count": strconv.Itoa(max(1, len(indices))),
 		"cuda_home": machine.CUDAHome(),
-		"context":   strconv.Itoa(length), "context?": strconv.Itoa(r.ContextLength),
-		"context_total": strconv.Itoa(length * parallel), "context_total?": strconv.Itoa(r.ContextLength * parallel),
-		"parallel": strconv.Itoa(parallel), "parallel?": strconv.Itoa(r.Parallel),
+		"context":   strconv.Itoa(length), "context?": strconv.Itoa(s.ContextLength),
+		"context_total": strconv.Itoa(length * parallel), "context_total?": strconv.Itoa(s.ContextLength * parallel),
+		"parallel": strconv.Itoa(parallel), "parallel?": strconv.Itoa(s.Parallel),
 	}
 }
 

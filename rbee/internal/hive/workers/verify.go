@@ -2,6 +2,7 @@ package workers
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"maps"
@@ -43,7 +44,7 @@ const (
 // No process of the command is left.
 func Verify(ctx context.Context, e Engine, state string) error {
 	v := e.Verify
-	words := (&Manager{}).words(e, 0, record{Parallel: 1}, Model{}, nil)
+	words := newWords(e, start{Parallel: 1})
 	words["state"] = state
 	if err := makeState(wire.Launch{Links: linksWithoutModel(e.Launch.Links)}, words); err != nil {
 		return fmt.Errorf("cannot prepare the verify command: %w", err)
@@ -61,7 +62,7 @@ func Verify(ctx context.Context, e Engine, state string) error {
 		return fmt.Errorf("the verify command has an invalid expression: %w", err)
 	}
 	// The mark finds processes that left the group.
-	mark := random(16)
+	mark := rand.Text()
 	limited, cancel := context.WithTimeout(ctx, v.Limit())
 	defer cancel()
 	out, err := runGroup(limited, argv, verifyEnvironment(e, words, state, mark), state)
@@ -86,7 +87,7 @@ func verifyEnvironment(e Engine, words words, state, mark string) []string {
 	for name, value := range e.Verify.Env {
 		env[name], _ = words.fill(value)
 	}
-	return environment(e, words, nil, record{Env: env, Mark: mark})
+	return environment(e, words, nil, env, mark)
 }
 
 // linksWithoutModel returns the links that do not depend on a model.
