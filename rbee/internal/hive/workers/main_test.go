@@ -25,7 +25,7 @@ import (
 func TestMain(m *testing.M) {
 	switch {
 	case len(os.Args) > 3 && os.Args[1] == "engine":
-		engine(os.Args[2], os.Args[3])
+		fakeEngine(os.Args[2], os.Args[3])
 	case os.Getenv("TEST_HIVE") != "":
 		testHive()
 	default:
@@ -34,7 +34,7 @@ func TestMain(m *testing.M) {
 }
 
 // engine plays an inference engine on a port.
-func engine(port, how string) {
+func fakeEngine(port, how string) {
 	health := http.NewServeMux()
 	prepared := false // one request after another
 	ok := func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") }
