@@ -14,6 +14,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/engine"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/installed"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/machine"
@@ -52,7 +53,7 @@ func (sv *Server) workerOptions(store *models.Store, log *slog.Logger) workers.O
 	m := sv.Inspector.Machine()
 	return workers.Options{
 		Dir: sv.Home.Path(home.WorkerRecords), Logs: sv.Home.Path(home.WorkerLogs), Engine: sv.Engine, Verify: sv.Verifier.BeforeStart, Log: log,
-		Model: func(ctx context.Context, model string, length int) (workers.Model, error) {
+		Model: func(ctx context.Context, model string, length int) (engine.Model, error) {
 			return findModel(ctx, store, model, length)
 		},
 		Devices: m.Devices, Processes: m.Processes,
@@ -66,7 +67,7 @@ func haveScopes() bool {
 }
 
 // Engine finds an installed worker type.
-func (sv *Server) Engine(ctx context.Context, typ string) (workers.Engine, error) {
+func (sv *Server) Engine(ctx context.Context, typ string) (engine.Engine, error) {
 	for {
 		build := sv.Store.EntryBuild(typ)
 		e, err := sv.EngineFrom(ctx, typ, build)
@@ -79,9 +80,9 @@ func (sv *Server) Engine(ctx context.Context, typ string) (workers.Engine, error
 
 // EngineFrom is what the entry point leads to. One that was put there by hand, with
 // no build, is started as the recipe says that is built into this rbee.
-func (sv *Server) EngineFrom(ctx context.Context, typ, build string) (workers.Engine, error) {
-	fail := func(code operations.Code, format string, args ...any) (workers.Engine, error) {
-		return workers.Engine{}, &operations.Error{Code: code, Message: fmt.Sprintf(format, args...)}
+func (sv *Server) EngineFrom(ctx context.Context, typ, build string) (engine.Engine, error) {
+	fail := func(code operations.Code, format string, args ...any) (engine.Engine, error) {
+		return engine.Engine{}, &operations.Error{Code: code, Message: fmt.Sprintf(format, args...)}
 	}
 	if !installed.ValidName(typ) {
 		return fail(operations.CodeBadOperation, "%q is no name for a worker type", typ)
@@ -93,7 +94,7 @@ func (sv *Server) EngineFrom(ctx context.Context, typ, build string) (workers.En
 	case w.Corrupt != "":
 		return fail(operations.CodeFailed, "worker type %s is damaged: %s", typ, w.Corrupt)
 	}
-	e := workers.Engine{Version: w.Version, Entry: sv.Store.EntryPath(typ), Verify: w.Verify}
+	e := engine.Engine{Version: w.Version, Entry: sv.Store.EntryPath(typ), Verify: w.Verify}
 	if w.Version != "" {
 		// The entry point itself may lead to another version tomorrow.
 		dir := sv.Store.BuildDir(typ, build)
@@ -116,18 +117,18 @@ func (sv *Server) EngineFrom(ctx context.Context, typ, build string) (workers.En
 }
 
 // findModel is a model as an engine gets it, with what it takes.
-func findModel(ctx context.Context, store *models.Store, model string, length int) (workers.Model, error) {
+func findModel(ctx context.Context, store *models.Store, model string, length int) (engine.Model, error) {
 	ref, err := models.ParseRef(model)
 	if err != nil {
-		return workers.Model{}, err
+		return engine.Model{}, err
 	}
 	m, err := store.Find(ctx, ref)
 	if err != nil {
-		return workers.Model{}, err
+		return engine.Model{}, err
 	}
-	found := workers.Model{ID: m.ID, Path: m.Path, Context: length}
+	found := engine.Model{ID: m.ID, Path: m.Path, Context: length}
 	if found.SHA256, found.Sum, err = modelSum(m.Path); err != nil {
-		return workers.Model{}, err
+		return engine.Model{}, err
 	}
 	estimate, err := models.EstimateMemory(*m, length)
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/engine"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/installed"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/workers"
@@ -42,13 +43,13 @@ func TestSyncWhileAWorkerStarts(t *testing.T) {
 	waits, goOn := make(chan struct{}), make(chan struct{})
 	m := workers.New(workers.Options{
 		Dir: h.Path(home.WorkerRecords), Logs: h.Path(home.WorkerLogs), Engine: h.Engine,
-		Model: func(ctx context.Context, _ string, _ int) (workers.Model, error) {
+		Model: func(ctx context.Context, _ string, _ int) (engine.Model, error) {
 			close(waits)
 			select {
 			case <-goOn:
 			case <-ctx.Done():
 			}
-			return workers.Model{Path: "/m"}, ctx.Err()
+			return engine.Model{Path: "/m"}, ctx.Err()
 		},
 	})
 	if err := m.Start(); err != nil {

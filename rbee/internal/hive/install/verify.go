@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/engine"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/installed"
-	"github.com/rbee-keeper/rbee/rbee/internal/hive/workers"
 )
 
 // verify runs the verify command of a staged version and makes sure that it
@@ -68,7 +68,7 @@ func (s *session) verifyBuild(ctx context.Context, index int, w *wire.WorkerInst
 // dropTools removes the tools of an install whose verify command did not pass.
 // Those that other workers need stay.
 func (st *stage) dropTools(err error) {
-	var failed *workers.VerifyError
+	var failed *engine.VerifyError
 	if errors.As(err, &failed) {
 		_ = st.cleanTools() // the next run does it again
 	}

@@ -14,10 +14,10 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/engine"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/inspect"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/verify"
-	"github.com/rbee-keeper/rbee/rbee/internal/hive/workers"
 )
 
 // verifyArchive is an archive whose program runs a script.
@@ -174,12 +174,12 @@ func TestVerifyStopsWithTheRun(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancelCause(t.Context())
 	dir := t.TempDir()
-	e := workers.Engine{Entry: "/bin/sh", Payload: dir, Verify: &wire.Verify{Command: []string{"{entry}", "-c", "echo >started; sleep 600"}}}
+	e := engine.Engine{Entry: "/bin/sh", Payload: dir, Verify: &wire.Verify{Command: []string{"{entry}", "-c", "echo >started; sleep 600"}}}
 	go func() {
 		until(t, "the command to run", func() bool { _, err := os.Stat(dir + "/started"); return err == nil })
 		cancel(errGone)
 	}()
-	if err := workers.Verify(ctx, e, dir); !errors.Is(err, errGone) {
+	if err := engine.Verify(ctx, e, dir); !errors.Is(err, errGone) {
 		t.Errorf("Verify() = %v, want %v", err, errGone)
 	}
 }

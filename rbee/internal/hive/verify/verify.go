@@ -11,10 +11,10 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/engine"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/installed"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
-	"github.com/rbee-keeper/rbee/rbee/internal/hive/workers"
 )
 
 const (
@@ -53,8 +53,8 @@ func (v *Verifier) Build(ctx context.Context, m *installed.Manifest, dir string)
 }
 
 // engineIn returns the engine of the build in dir; launch may be nil.
-func engineIn(dir, version string, launch *wire.Launch, v *wire.Verify) (workers.Engine, error) {
-	e := workers.Engine{Version: version, Payload: filepath.Join(dir, installed.PayloadDir), Verify: v}
+func engineIn(dir, version string, launch *wire.Launch, v *wire.Verify) (engine.Engine, error) {
+	e := engine.Engine{Version: version, Payload: filepath.Join(dir, installed.PayloadDir), Verify: v}
 	program, err := os.Readlink(filepath.Join(dir, installed.EntryName))
 	if e.Entry = filepath.Join(dir, program); launch != nil {
 		e.Launch = *launch
@@ -93,13 +93,13 @@ func (v *Verifier) lock(ctx context.Context) (release func(), err error) {
 }
 
 // run runs a verify command. The caller has the turn.
-func (v *Verifier) run(ctx context.Context, e workers.Engine) error {
+func (v *Verifier) run(ctx context.Context, e engine.Engine) error {
 	state, err := os.MkdirTemp(v.Home.Path(wire.RunDir), verifyPrefix)
 	if err != nil {
 		return fmt.Errorf("cannot make a directory for the verify command: %w", err)
 	}
 	defer os.RemoveAll(state)
-	return workers.Verify(ctx, e, state)
+	return engine.Verify(ctx, e, state)
 }
 
 // Clean removes directories of verify commands whose rbee was killed.
@@ -136,7 +136,7 @@ func (v *Verifier) All(ctx context.Context, list []wire.Worker) {
 }
 
 // Run runs a verify command once no other one runs on this machine.
-func (v *Verifier) Run(ctx context.Context, e workers.Engine) error {
+func (v *Verifier) Run(ctx context.Context, e engine.Engine) error {
 	release, err := v.lock(ctx)
 	if err != nil {
 		return err
@@ -147,7 +147,7 @@ func (v *Verifier) Run(ctx context.Context, e workers.Engine) error {
 
 // BeforeStart runs the verify command of an engine whose recipe asks for
 // that before its first start after the machine was booted.
-func (v *Verifier) BeforeStart(ctx context.Context, typ string, e workers.Engine) error {
+func (v *Verifier) BeforeStart(ctx context.Context, typ string, e engine.Engine) error {
 	if e.Verify == nil || !e.Verify.BeforeStart || e.Payload == "" {
 		return nil
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/engine"
 )
 
 // TestContextForEachRequest holds that an engine is told the length of context that
@@ -31,20 +32,20 @@ func TestContextForEachRequest(t *testing.T) {
 		t.Run(k.name, func(t *testing.T) {
 			t.Parallel()
 			o := options(t.TempDir())
-			engine := o.Engine
-			o.Engine = func(ctx context.Context, typ string) (Engine, error) {
-				e, err := engine(ctx, typ)
+			find := o.Engine
+			o.Engine = func(ctx context.Context, typ string) (engine.Engine, error) {
+				e, err := find(ctx, typ)
 				e.Launch.Args = []string{
 					"engine", "{port}", "serve", "{model_path}", "{context}", "{context_total}", "{parallel}", "c={context?}", "t={context_total?}", "n={parallel?}",
 				}
 				e.Launch.Memory = &wire.Memory{Overhead: gib, Share: k.share}
 				return e, err
 			}
-			o.Model = func(_ context.Context, _ string, length int) (Model, error) {
+			o.Model = func(_ context.Context, _ string, length int) (engine.Model, error) {
 				if length == 0 {
 					length = 8192
 				}
-				return Model{Path: "/m", Estimate: 5 * gib, Cache: gib, Context: length, Explain: "as a test says"}, nil
+				return engine.Model{Path: "/m", Estimate: 5 * gib, Cache: gib, Context: length, Explain: "as a test says"}, nil
 			}
 			o.Devices = func(context.Context) ([]operations.Device, error) {
 				return []operations.Device{{Vendor: "nvidia", MemoryTotal: 80 * gib, MemoryFree: new(uint64(80 * gib))}}, nil
@@ -70,11 +71,11 @@ func TestContextForEachRequest(t *testing.T) {
 func TestForRequests(t *testing.T) {
 	t.Parallel()
 	for n, want := range map[int]int64{1: 7, 3: 11, math.MaxInt: math.MaxInt64} {
-		if got := forRequests(Model{Estimate: 7, Cache: 2}, n); got != want {
+		if got := forRequests(engine.Model{Estimate: 7, Cache: 2}, n); got != want {
 			t.Errorf("%d requests take %d, want %d", n, got, want)
 		}
 	}
-	if got := forRequests(Model{Estimate: 7}, 9); got != 7 {
+	if got := forRequests(engine.Model{Estimate: 7}, 9); got != 7 {
 		t.Errorf("without a cache: %d", got)
 	}
 }

@@ -2,15 +2,14 @@ package workers
 
 import (
 	"fmt"
-	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/engine"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 )
 
@@ -57,8 +56,8 @@ type worker struct {
 
 	putAway sync.Mutex // held by who takes the last steps after the keeper has ended
 
-	ending atomic.Bool           // its processes are being ended because it failed
-	child  atomic.Pointer[child] // nil while it has no process; the keeper's to change
+	ending atomic.Bool                    // its processes are being ended because it failed
+	child  atomic.Pointer[engine.Process] // nil while it has no process; the keeper's to change
 
 	// The keeper's own.
 	refused error  // why the first start was refused: the worker never came to be
@@ -179,7 +178,7 @@ func (w *worker) serve() {
 		case <-w.stop:
 			w.drainNow()
 			return
-		case <-w.child.Load().ended:
+		case <-w.child.Load().Ended:
 			w.fail("")
 			return
 		case <-often.C:
@@ -205,7 +204,7 @@ func (w *worker) fail(why string) {
 	var status *int
 	if c := w.child.Load(); c != nil {
 		ended := ""
-		if status, ended = c.reap(); why == "" {
+		if status, ended = c.Reap(); why == "" {
 			why = ended
 		}
 		w.child.Store(nil)
@@ -309,7 +308,7 @@ func (w *worker) adopt() {
 		w.ending.Store(r.State != operations.WorkerDraining) // which ends it anyway
 		return
 	}
-	w.child.Store(follow(w.m.ctx.Done(), id))
+	w.child.Store(engine.Follow(w.m.ctx.Done(), id))
 	w.mu.Lock()
 	w.adopted = true
 	w.mu.Unlock()
@@ -320,76 +319,4 @@ func (w *worker) adopt() {
 		// which process it is.
 		w.m.log.Info("the adopted worker's command line is not the one that was started", "id", r.ID, "argv", now)
 	}
-}
-
-// child is the process that leads a worker's group.
-type child struct {
-	id    proc.ID
-	ended chan struct{} // closed when it has ended
-	held  bool          // its pid is held until reap, and with it its group's name
-	reap  func() (status *int, how string)
-}
-
-// holds reports whether the number of the group is surely the worker's still.
-func (c *child) holds() bool { return c != nil && c.held }
-
-// hold follows a process that this hive started.
-func hold(id proc.ID, process *os.Process) *child {
-	c := &child{id: id, ended: make(chan struct{}), held: proc.Holds}
-	release, done := make(chan struct{}), make(chan struct{})
-	var state *os.ProcessState
-	go func() {
-		defer close(done)
-		if proc.Wait(id.PID) == nil {
-			close(c.ended)
-			<-release
-			state, _ = process.Wait()
-			return
-		}
-		state, _ = process.Wait() // its status is lost if this fails, which is said below
-		close(c.ended)
-	}()
-	c.reap = sync.OnceValues(func() (*int, string) {
-		close(release)
-		<-done
-		return describe(state)
-	})
-	return c
-}
-
-// describe words how a process ended.
-func describe(state *os.ProcessState) (status *int, how string) {
-	if state == nil {
-		return nil, "it ended; its exit status is not known"
-	}
-	if ws, ok := state.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
-		how = fmt.Sprintf("it was ended by signal %d (%s)", ws.Signal(), ws.Signal())
-		if ws.Signal() == syscall.SIGKILL {
-			how += ", which is how the kernel ends processes when memory runs out"
-		}
-		return nil, how
-	}
-	code := state.ExitCode()
-	return &code, fmt.Sprintf("exit status %d", code)
-}
-
-// follow watches a process that is nobody's child here, until stop is closed.
-func follow(stop <-chan struct{}, id proc.ID) *child {
-	c := &child{id: id, ended: make(chan struct{})}
-	c.reap = func() (*int, string) {
-		return nil, "it ended; its exit status is not known, for an earlier hive had started it"
-	}
-	go func() {
-		tick := time.NewTicker(200 * time.Millisecond)
-		defer tick.Stop()
-		for id.Alive() {
-			select {
-			case <-stop:
-				return
-			case <-tick.C:
-			}
-		}
-		close(c.ended)
-	}()
-	return c
 }

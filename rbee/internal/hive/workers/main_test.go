@@ -18,6 +18,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/engine"
 )
 
 // The test binary is also the engine, which behaves as its first argument says,
@@ -90,7 +91,7 @@ func fakeEngine(port, how string) {
 		beget("runaway")
 		select {}
 	case "nameless": // a crowd that wrote over its environment, as py-setproctitle does
-		_ = os.Unsetenv(markName)
+		_ = os.Unsetenv(engine.MarkName)
 		beget("child")
 		beget("runaway")
 		select {}
@@ -153,11 +154,11 @@ func options(dir string) Options {
 	}
 	return Options{
 		Dir: filepath.Join(dir, "run", "workers"), Logs: filepath.Join(dir, "logs", "workers"), Times: fast(),
-		Engine: func(_ context.Context, typ string) (Engine, error) {
+		Engine: func(_ context.Context, typ string) (engine.Engine, error) {
 			if typ != "fake" {
-				return Engine{}, failure("worker type %q is not installed here", typ)
+				return engine.Engine{}, failure("worker type %q is not installed here", typ)
 			}
-			return Engine{Version: "1.0", Entry: exe, Launch: wire.Launch{
+			return engine.Engine{Version: "1.0", Entry: exe, Launch: wire.Launch{
 				Args: []string{"engine", "{port}", "{model}", filepath.Join(dir, "once")}, ReadyPath: "/health", ReadyStatus: 200,
 				Env: map[string]string{"FROM_RECIPE": "port={port}"},
 			}}, nil

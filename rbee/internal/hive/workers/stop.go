@@ -75,7 +75,7 @@ func (w *worker) end() {
 	}
 	var status *int
 	if c := w.child.Load(); c != nil {
-		status, _ = c.reap()
+		status, _ = c.Reap()
 		w.child.Store(nil)
 	}
 	w.ended = w.awaitMemory(ids)

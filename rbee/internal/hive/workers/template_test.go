@@ -9,6 +9,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/engine"
 )
 
 // prepared are options whose engine has a directory of its own, with a link to the
@@ -20,9 +21,9 @@ func prepared(t *testing.T, body string) (Options, string) {
 	if err := os.WriteFile(model, []byte("weights"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	engine := o.Engine
-	o.Engine = func(ctx context.Context, typ string) (Engine, error) {
-		e, err := engine(ctx, typ)
+	find := o.Engine
+	o.Engine = func(ctx context.Context, typ string) (engine.Engine, error) {
+		e, err := find(ctx, typ)
 		e.Payload = "/payload"
 		e.Launch.Args = []string{"engine", "{port}", "serve", "{payload}/main.py", "--dir={state}", "--ctx={context?}", "--slots={parallel}", "--seats={parallel?}"}
 		e.Launch.Links = map[string]string{"models/{model_file}": "{model_path}", "blobs/sha256-{model_sha256}": "{model_path}"}
@@ -31,7 +32,9 @@ func prepared(t *testing.T, body string) (Options, string) {
 		e.Launch.Env = map[string]string{"CTX": "{context?}", "STATE": "{state}"}
 		return e, err
 	}
-	o.Model = func(context.Context, string, int) (Model, error) { return Model{Path: model, SHA256: "ab12"}, nil }
+	o.Model = func(context.Context, string, int) (engine.Model, error) {
+		return engine.Model{Path: model, SHA256: "ab12"}, nil
+	}
 	return o, model
 }
 
@@ -91,7 +94,9 @@ func TestPrepareRefused(t *testing.T) {
 		t.Errorf("%+v, %v", r, err)
 	}
 	o, _ = prepared(t, "{}")
-	o.Model = func(context.Context, string, int) (Model, error) { return Model{Path: "/models/many"}, nil }
+	o.Model = func(context.Context, string, int) (engine.Model, error) {
+		return engine.Model{Path: "/models/many"}, nil
+	}
 	_, err = manager(t, o).Spawn(t.Context(), operations.WorkerSpawn{Worker: "fake", Model: "org/repo"}, nil)
 	if err == nil || !strings.Contains(err.Error(), "fake wants one file of a model, and org/repo is several") {
 		t.Errorf("%v", err)

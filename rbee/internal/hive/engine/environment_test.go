@@ -1,4 +1,4 @@
-package workers
+package engine
 
 import (
 	"slices"
@@ -12,12 +12,12 @@ func TestEnvironmentPath(t *testing.T) {
 	e := Engine{Entry: "/w/payload/venv/bin/vllm"}
 	for own, want := range map[string]string{"/opt/bin:/bin": "/w/payload/venv/bin:/opt/bin:/bin", "": "/w/payload/venv/bin:" + usualPath} {
 		t.Setenv("PATH", own)
-		if got := valuesOf(environment(e, words{}, nil, nil, ""), "PATH"); !slices.Equal(got, []string{want}) {
+		if got := valuesOf(Environment(e, Placeholders{}, nil, nil, ""), "PATH"); !slices.Equal(got, []string{want}) {
 			t.Errorf("%q: %q", own, got)
 		}
 	}
 	e.Launch.Env = map[string]string{"PATH": "/its/own"}
-	if got := valuesOf(environment(e, words{}, nil, nil, ""), "PATH"); got[len(got)-1] != "/its/own" { // the last one counts
+	if got := valuesOf(Environment(e, Placeholders{}, nil, nil, ""), "PATH"); got[len(got)-1] != "/its/own" { // the last one counts
 		t.Errorf("%q", got)
 	}
 }
@@ -27,7 +27,7 @@ func TestEnvironmentPath(t *testing.T) {
 func TestEnvironmentDevices(t *testing.T) {
 	const name = "GGML_VK_VISIBLE_DEVICES"
 	t.Setenv(name, "3")
-	if got := valuesOf(environment(Engine{}, words{}, map[string]string{name: "0"}, nil, ""), name); !slices.Equal(got, []string{"0"}) {
+	if got := valuesOf(Environment(Engine{}, Placeholders{}, map[string]string{name: "0"}, nil, ""), name); !slices.Equal(got, []string{"0"}) {
 		t.Errorf("%q", got)
 	}
 }

@@ -1,4 +1,4 @@
-package workers
+package engine
 
 import (
 	"context"
@@ -44,14 +44,14 @@ const (
 // No process of the command is left.
 func Verify(ctx context.Context, e Engine, state string) error {
 	v := e.Verify
-	words := newWords(e, start{Parallel: 1})
+	words := NewPlaceholders(e, StartOptions{Parallel: 1})
 	words["state"] = state
-	if err := makeState(wire.Launch{Links: linksWithoutModel(e.Launch.Links)}, words); err != nil {
+	if err := MakeStateDir(wire.Launch{Links: linksWithoutModel(e.Launch.Links)}, words); err != nil {
 		return fmt.Errorf("cannot prepare the verify command: %w", err)
 	}
 	argv := make([]string, 0, len(v.Command))
 	for _, arg := range v.Command {
-		arg, _ = words.fill(arg)
+		arg, _ = words.Fill(arg)
 		argv = append(argv, arg)
 	}
 	if len(argv) == 0 {
@@ -82,12 +82,12 @@ func Verify(ctx context.Context, e Engine, state string) error {
 
 // verifyEnvironment returns the environment of a worker, changed so that nothing
 // is written outside state.
-func verifyEnvironment(e Engine, words words, state, mark string) []string {
+func verifyEnvironment(e Engine, words Placeholders, state, mark string) []string {
 	env := map[string]string{"PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": state, "XDG_CACHE_HOME": state + "/cache"}
 	for name, value := range e.Verify.Env {
-		env[name], _ = words.fill(value)
+		env[name], _ = words.Fill(value)
 	}
-	return environment(e, words, nil, env, mark)
+	return Environment(e, words, nil, env, mark)
 }
 
 // linksWithoutModel returns the links that do not depend on a model.
@@ -130,7 +130,7 @@ func runGroup(ctx context.Context, argv, env []string, dir string) ([]byte, erro
 // killMarked kills the processes that were started with a mark.
 func killMarked(mark string) {
 	for end := time.Now().Add(verifyKillWait); time.Now().Before(end); {
-		ids, err := proc.Marked(markName, mark)
+		ids, err := proc.Marked(MarkName, mark)
 		if err != nil || len(ids) == 0 {
 			return
 		}

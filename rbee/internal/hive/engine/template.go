@@ -1,4 +1,4 @@
-package workers
+package engine
 
 import (
 	"cmp"
@@ -15,16 +15,16 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/machine"
 )
 
-// words are what stands for the words in braces of a recipe; [pkgmgr.Start] says
+// Placeholders are what stands for the words in braces of a recipe; [pkgmgr.Start] says
 // what they mean. A key with a question mark is for a word with one, where that
 // means less than without it: what was asked for alone.
-type words map[string]string
+type Placeholders map[string]string
 
 // inBraces is a word of a recipe; one with a question mark may be missing.
 var inBraces = regexp.MustCompile(`\{([A-Za-z_][A-Za-z0-9_]*)(\??)\}`)
 
-// start is what one start of an engine is told.
-type start struct {
+// StartOptions are what one start of an engine is told.
+type StartOptions struct {
 	State   string // its own directory
 	Port    int    // on which it serves
 	Asked   string // the model as it was asked for
@@ -35,18 +35,19 @@ type start struct {
 	ContextLength, Parallel int
 }
 
-func newWords(e Engine, s start) words {
+// NewPlaceholders returns the values for one start of an engine.
+func NewPlaceholders(e Engine, s StartOptions) Placeholders {
 	var indices []string
 	for _, d := range s.Devices {
 		indices = append(indices, strconv.Itoa(d.Index))
 	}
 	file := ""
-	if s.Model.isFile() {
+	if s.Model.IsFile() {
 		file = filepath.Base(s.Model.Path)
 	}
 	length, parallel := cmp.Or(s.ContextLength, s.Model.Context), max(1, s.Parallel)
-	return words{
-		"entry": e.Entry, "payload": e.Payload, "state": s.State, "host": host, "port": strconv.Itoa(s.Port),
+	return Placeholders{
+		"entry": e.Entry, "payload": e.Payload, "state": s.State, "host": Host, "port": strconv.Itoa(s.Port),
 		"model": s.Asked, "model_path": s.Model.Path, "model_file": file, "model_sha256": s.Model.SHA256,
 		"devices": strings.Join(indices, ","), "device_count": strconv.Itoa(max(1, len(indices))),
 		"cuda_home": machine.CUDAHome(),
@@ -56,13 +57,13 @@ func newWords(e Engine, s start) words {
 	}
 }
 
-// fill replaces the words of a text. It is false for a text with a question mark
+// Fill replaces the words of a text. It is false for a text with a question mark
 // after a word for which nothing was asked.
-func (w words) fill(text string) (filled string, ok bool) {
+func (w Placeholders) Fill(text string) (filled string, ok bool) {
 	return w.replace(text, func(s string) string { return s })
 }
 
-func (w words) replace(text string, quote func(string) string) (filled string, ok bool) {
+func (w Placeholders) replace(text string, quote func(string) string) (filled string, ok bool) {
 	ok = true
 	filled = inBraces.ReplaceAllStringFunc(text, func(word string) string {
 		m := inBraces.FindStringSubmatch(word)
@@ -81,8 +82,8 @@ func (w words) replace(text string, quote func(string) string) (filled string, o
 	return filled, ok
 }
 
-// requests are those of a recipe, with words put into JSON strings as such.
-func (w words) requests(all []wire.HTTPRequest) []wire.HTTPRequest {
+// Requests returns those of a recipe, with words put into JSON strings as such.
+func (w Placeholders) Requests(all []wire.HTTPRequest) []wire.HTTPRequest {
 	quote := func(s string) string {
 		data, err := json.Marshal(s)
 		if err != nil {
@@ -92,15 +93,15 @@ func (w words) requests(all []wire.HTTPRequest) []wire.HTTPRequest {
 	}
 	var out []wire.HTTPRequest
 	for _, r := range all {
-		path, _ := w.fill(r.Path)
+		path, _ := w.Fill(r.Path)
 		body, _ := w.replace(r.Body, quote)
 		out = append(out, wire.HTTPRequest{Path: path, Body: body})
 	}
 	return out
 }
 
-// asks reports whether a recipe has one of some words, in braces.
-func asks(l wire.Launch, braced ...string) bool {
+// HasPlaceholder reports whether a recipe has one of some words, in braces.
+func HasPlaceholder(l wire.Launch, braced ...string) bool {
 	has := func(text string) bool {
 		return slices.ContainsFunc(braced, func(word string) bool { return strings.Contains(text, word) })
 	}
@@ -118,10 +119,10 @@ func asks(l wire.Launch, braced ...string) bool {
 	return found
 }
 
-// makeState makes the worker's own directory anew, with its links, if the recipe
+// MakeStateDir makes the worker's own directory anew, with its links, if the recipe
 // wants one. What an earlier try has left there stays.
-func makeState(l wire.Launch, words words) error {
-	if len(l.Links) == 0 && !asks(l, "{state}") {
+func MakeStateDir(l wire.Launch, words Placeholders) error {
+	if len(l.Links) == 0 && !HasPlaceholder(l, "{state}") {
 		return nil
 	}
 	dir := words["state"]
@@ -134,8 +135,8 @@ func makeState(l wire.Launch, words words) error {
 	}
 	defer root.Close()
 	for name, to := range l.Links {
-		name, _ = words.fill(name)
-		to, _ = words.fill(to)
+		name, _ = words.Fill(name)
+		to, _ = words.Fill(to)
 		name = filepath.FromSlash(name)
 		if err := root.MkdirAll(filepath.Dir(name), 0o700); err != nil {
 			return err
