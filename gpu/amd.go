@@ -44,11 +44,11 @@ func amdKernelDevices(cards []card) []Device {
 			continue
 		}
 		g := Device{
-			Index: i, Vendor: AMD, PCIBusID: c.bus, UUID: readLine(c.dir, "unique_id"),
-			Name:        readLine(c.dir, "product_name"),
-			MemoryTotal: orZero(readBytes(c.dir, "mem_info_vram_total")),
-			MemoryUsed:  readBytes(c.dir, "mem_info_vram_used"),
-			Utilization: number(readLine(c.dir, "gpu_busy_percent")),
+			Index: i, Vendor: AMD, PCIBusID: c.bus, UUID: c.line("unique_id"),
+			Name:        c.line("product_name"),
+			MemoryTotal: orZero(c.bytes("mem_info_vram_total")),
+			MemoryUsed:  c.bytes("mem_info_vram_used"),
+			Utilization: number(c.line("gpu_busy_percent")),
 		}
 		if g.Name == "" {
 			g.Name = "AMD GPU " + c.device
@@ -166,7 +166,7 @@ func joinAMD(static, list, metric []amdEntry) []Device {
 		devices[e.GPU] = Device{
 			Index: e.GPU, Vendor: AMD,
 			Name:         known(string(e.ASIC.value.MarketName)),
-			Architecture: known(string(e.ASIC.value.Graphics)),
+			Architecture: architecture(string(e.ASIC.value.Graphics)),
 			PCIBusID:     busID(string(e.Bus.value.BDF)),
 			Driver:       known(string(e.Driver.value.Version)),
 			MemoryTotal:  orZero(e.VRAM.value.Size.bytes()),

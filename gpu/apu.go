@@ -28,11 +28,11 @@ func (d *Detector) sharedMemory(devices []Device, cards []card) []Device {
 // because the GTT is a limit and not a reservation. available returns bytes; 0 means
 // unknown.
 func (c card) shareMemory(g *Device, available func() uint64) {
-	vram, gtt := readBytes(c.dir, "mem_info_vram_total"), readBytes(c.dir, "mem_info_gtt_total")
+	vram, gtt := c.bytes("mem_info_vram_total"), c.bytes("mem_info_gtt_total")
 	if gtt == nil || *gtt == 0 || !c.integrated(orZero(vram)) {
 		return
 	}
-	vramUsed, gttUsed := readBytes(c.dir, "mem_info_vram_used"), readBytes(c.dir, "mem_info_gtt_used")
+	vramUsed, gttUsed := c.bytes("mem_info_vram_used"), c.bytes("mem_info_gtt_used")
 	g.Unified = true
 	g.MemoryTotal = orZero(vram) + *gtt
 	g.MemoryUsed, g.MemoryFree = nil, nil

@@ -31,9 +31,10 @@ type Detector struct {
 	// Sys and Proc are where sysfs and procfs are; empty means /sys and /proc.
 	Sys, Proc string
 
-	goos  string // for tests; empty means runtime.GOOS
-	tools Tools
-	calls calls
+	goos     string // for tests and recordings; empty means runtime.GOOS
+	recorded sysfs  // what [Parse] reads in place of Sys
+	tools    Tools
+	calls    calls
 }
 
 // Detect finds the devices of all vendors, and what else a [Report] tells. Its
@@ -67,7 +68,7 @@ func (d *Detector) Devices(ctx context.Context) ([]Device, error) {
 	} else {
 		cards := d.pciCards()
 		all.Go(func() { found[0] = d.nvidia(ctx, of(cards, NVIDIA)) })
-		all.Go(func() { found[1] = d.hipOrder(d.amd(ctx, of(cards, AMD))) })
+		all.Go(func() { found[1] = d.hipOrder(d.withArchitecture(d.amd(ctx, of(cards, AMD)))) })
 		all.Go(func() { found[2] = d.intel(ctx, of(cards, Intel)) })
 	}
 	all.Wait()
@@ -176,11 +177,14 @@ func (d *Detector) os() string {
 	return runtime.GOOS
 }
 
-func (d *Detector) sys() string {
-	if d.Sys != "" {
-		return d.Sys
+func (d *Detector) sysfs() sysfs {
+	switch {
+	case d.recorded != nil:
+		return d.recorded
+	case d.Sys != "":
+		return dirSysfs(d.Sys)
 	}
-	return "/sys"
+	return dirSysfs("/sys")
 }
 
 func (d *Detector) proc() string {

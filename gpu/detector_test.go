@@ -59,6 +59,10 @@ func (m machine) detector(t *testing.T) *Detector {
 			if err := os.Symlink("../../drivers/"+c.driver, filepath.Join(dir, "driver")); err != nil {
 				t.Fatal(err)
 			}
+			bound := filepath.Join(sys, "bus/pci/drivers", c.driver)
+			if err := errors.Join(os.MkdirAll(bound, 0o755), os.Symlink(dir, filepath.Join(bound, c.bus))); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 	goos := m.goos
@@ -83,19 +87,23 @@ func (m machine) run(ctx context.Context, name string, args ...string) (Result, 
 	return Result{Stdout: []byte(a.out), ExitCode: a.code}, ctx.Err()
 }
 
-func TestDetect(t *testing.T) {
-	t.Parallel()
+// detectCase is a made-up machine and the devices that it has.
+type detectCase struct {
+	name string
+	machine
+	want []string // vendor index bus name: error
+}
+
+func detectCases(t *testing.T) []detectCase {
+	t.Helper()
 	file := func(name string) answer { return answer{out: string(testdata(t, name))} }
 	down := file("nvidia_driver_down.txt")
 	down.code = 9
 	nvidiaCard := fakeCard{bus: "0000:41:00.0", vendor: "0x10de", class: "0x030200"}
 	const downWords = "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver. " +
 		"Make sure that the latest NVIDIA driver is installed and running."
-	for _, tt := range []struct {
-		name string
-		machine
-		want []string // vendor index bus name: error
-	}{
+	rtx3090 := "0, GPU-1, NVIDIA GeForce RTX 3090, 00000000:0B:00.0, 24576, 300, 24000, 550.90.07, 8.6, [N/A], 3, 44, 30.1\n"
+	return []detectCase{
 		{"nothing", machine{}, nil},
 		{"other cards", machine{cards: []fakeCard{
 			{bus: "0000:00:02.0", vendor: "0x8086", class: "0x030000", driver: "i915"}, // integrated
@@ -122,6 +130,22 @@ func TestDetect(t *testing.T) {
 		{"NVIDIA tool sees no card", machine{answers: map[string]answer{"nvidia-smi": {out: "No devices were found\n"}},
 			cards: []fakeCard{{bus: "0000:41:00.0", vendor: "0x10de", class: "0x030000", driver: "nvidia"}}},
 			[]string{"nvidia -1 0000:41:00.0 : No devices were found"}},
+		{"NVIDIA tool warns of a corrupted infoROM", machine{answers: map[string]answer{"nvidia-smi": {out: rtx3090 + "WARNING: infoROM is corrupted at gpu 0000:0B:00.0\n", code: 14}}},
+			[]string{"nvidia 0 0000:0b:00.0 NVIDIA GeForce RTX 3090: "}},
+		{"NVIDIA tool warns of nothing in particular", machine{answers: map[string]answer{"nvidia-smi": {out: "Warning: persistence mode is disabled\n\nnote: 1 device\n" + rtx3090}}},
+			[]string{"nvidia 0 0000:0b:00.0 NVIDIA GeForce RTX 3090: "}},
+		{"NVIDIA tool warns of a device that works", machine{answers: map[string]answer{"nvidia-smi": {out: "GPU 00000000:0B:00.0: ECC page retirement is pending\n" + rtx3090, code: 255}}},
+			[]string{"nvidia 0 0000:0b:00.0 NVIDIA GeForce RTX 3090: "}},
+		{"two lost NVIDIA devices", machine{answers: map[string]answer{"nvidia-smi": {code: 15, out: rtx3090 +
+			"Unable to determine the device handle for GPU1: 0000:34:00.0: Unknown Error\nUnable to determine the device handle for GPU2: 0000:35:00.0: Unknown Error\nReboot the system\n"}}},
+			[]string{
+				"nvidia 0 0000:0b:00.0 NVIDIA GeForce RTX 3090: ",
+				"nvidia -1  : Reboot the system",
+				"nvidia -1 0000:34:00.0 : Unable to determine the device handle for GPU1: 0000:34:00.0: Unknown Error",
+				"nvidia -1 0000:35:00.0 : Unable to determine the device handle for GPU2: 0000:35:00.0: Unknown Error",
+			}},
+		{"NVIDIA columns of several words", machine{answers: map[string]answer{"nvidia-smi": {out: "0, GPU-1, NVIDIA \"A\", 2nd, 00000000:0B:00.0, [Not Supported], [Unknown Error], [N/A], 550.90.07, [Not Supported], [N/A], [N/A], [N/A], [N/A]\n"}}},
+			[]string{"nvidia 0 0000:0b:00.0 NVIDIA \"A\", 2nd: "}},
 		{"AMD", machine{answers: map[string]answer{"amd-smi static": file("amd_static_object.json"), "amd-smi list": file("amd_list.json")}},
 			[]string{"amd 0 0000:83:00.0 AMD Instinct MI210: "}},
 		{"AMD, older tool", machine{answers: map[string]answer{"amd-smi": {out: "no libamd_smi", code: 1}, "rocm-smi": file("rocm_mi250.json")}},
@@ -150,7 +174,12 @@ func TestDetect(t *testing.T) {
 		{"a Mac with Intel", machine{goos: "darwin", answers: map[string]answer{"system_profiler": {out: `{"SPDisplaysDataType":[]}`}}}, nil},
 		{"two vendors", machine{answers: map[string]answer{"nvidia-smi": file("nvidia_gb10.csv"), "amd-smi static": file("amd_static_array.json")}},
 			[]string{"amd 0  : ", "amd 1 0000:03:00.0 Radeon RX 7900 XTX: ", "nvidia 0 000f:01:00.0 NVIDIA GB10: "}},
-	} {
+	}
+}
+
+func TestDetect(t *testing.T) {
+	t.Parallel()
+	for _, tt := range detectCases(t) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			report, err := tt.detector(t).Detect(t.Context())
@@ -445,8 +474,8 @@ func TestJSON(t *testing.T) {
 	if err != nil || show(report) != `{"devices":[]}` {
 		t.Errorf("%s, %v", show(report), err)
 	}
-	full := Device{UUID: "u", Name: "n", PCIBusID: "p", MemoryTotal: 1, MemoryUsed: new(uint64(0)), MemoryFree: new(uint64(1)), Unified: true,
+	full := Device{UUID: "u", Name: "n", PCIBusID: "p", MemoryTotal: 1, MemoryUsed: new(uint64(0)), MemoryFree: new(uint64(1)), MemoryReserved: 2, Unified: true,
 		Vendor: Apple, Driver: "d", ComputeCapability: "c", Architecture: "a", MIG: new(false), Utilization: new(0.0), Temperature: new(1.5), Power: new(2.0)}
-	equal(t, show(full), `{"index":0,"vendor":"apple","uuid":"u","name":"n","pci_bus_id":"p","memory_total":1,"memory_used":0,"memory_free":1,`+
+	equal(t, show(full), `{"index":0,"vendor":"apple","uuid":"u","name":"n","pci_bus_id":"p","memory_total":1,"memory_used":0,"memory_free":1,"memory_reserved":2,`+
 		`"unified":true,"driver":"d","compute_capability":"c","architecture":"a","mig":false,"utilization":0,"temperature":1.5,"power":2}`)
 }

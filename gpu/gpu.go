@@ -68,6 +68,10 @@ type Device struct {
 	// add up to the total: drivers keep some memory for themselves.
 	MemoryUsed *uint64 `json:"memory_used,omitempty"`
 	MemoryFree *uint64 `json:"memory_free,omitempty"`
+	// MemoryReserved is the part of the free memory, in bytes, that is reserved for
+	// workers that are loading and have not allocated it yet. The hive sets it; a
+	// detector does not know it.
+	MemoryReserved uint64 `json:"memory_reserved,omitempty"`
 	// Unified is true where the memory is the machine's own, shared with the CPU:
 	// Apple's, NVIDIA's on boards such as the GB10, whose tool does not say how
 	// much there is, and AMD's in processors (APUs). The memory of an APU is its
@@ -95,6 +99,15 @@ type Device struct {
 	// Error is why the device cannot be used, in the tool's or driver's own
 	// words; empty means that it can.
 	Error string `json:"error,omitempty"`
+}
+
+// Available returns the free memory that is not reserved, in bytes; known is false if
+// the free memory is unknown.
+func (d *Device) Available() (n uint64, known bool) {
+	if d.MemoryFree == nil {
+		return 0, false
+	}
+	return *d.MemoryFree - min(d.MemoryReserved, *d.MemoryFree), true
 }
 
 // Report is what Detect found.

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -50,9 +49,8 @@ func intelKernelDevices(cards []card) []Device {
 		}
 		g := Device{Index: i, Vendor: Intel, PCIBusID: c.bus, Name: "Intel GPU " + c.device, Driver: c.driver}
 		for _, pattern := range []string{"tile*/physical_vram_size_bytes", "drm/card*/lmem_total_bytes"} {
-			files, _ := filepath.Glob(filepath.Join(c.dir, pattern))
-			for _, f := range files {
-				g.MemoryTotal += orZero(readBytes(filepath.Dir(f), filepath.Base(f)))
+			for _, f := range glob(c.fs, c.dir, pattern) {
+				g.MemoryTotal += orZero(readBytes(c.fs, f))
 			}
 			if g.MemoryTotal > 0 {
 				break

@@ -1,8 +1,9 @@
 package gpu
 
 import (
-	"os"
-	"path/filepath"
+	"cmp"
+	"fmt"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,13 +15,17 @@ import (
 // nodes exactly once, as in partitioned ones, all keep their tool's number.
 func (d *Detector) hipOrder(devices []Device) []Device {
 	nodes := d.kfdNodes()
+	addresses := make([]string, len(nodes))
+	for i, n := range nodes {
+		addresses[i] = n.bus
+	}
 	numbered := slices.Clone(devices)
 	taken := map[int]bool{}
 	for i, g := range numbered {
 		if g.Error != "" {
 			continue
 		}
-		n := slices.Index(nodes, g.PCIBusID)
+		n := slices.Index(addresses, g.PCIBusID)
 		if n < 0 || g.PCIBusID == "" || taken[n] {
 			return devices
 		}
@@ -30,31 +35,51 @@ func (d *Detector) hipOrder(devices []Device) []Device {
 	return numbered
 }
 
+// withArchitecture adds the architecture of the kernel's compute node to each device
+// whose tool reports none.
+func (d *Detector) withArchitecture(devices []Device) []Device {
+	for _, n := range d.kfdNodes() {
+		for i := range devices {
+			if g := &devices[i]; g.Error == "" && g.PCIBusID == n.bus {
+				g.Architecture = cmp.Or(g.Architecture, n.architecture)
+			}
+		}
+	}
+	return devices
+}
+
+// kfdNode is a compute node of the kernel that is a GPU.
+type kfdNode struct {
+	bus          string
+	architecture string // such as "gfx942"; "" if unknown
+}
+
 // kfdNodes are the PCI addresses of the compute nodes that are GPUs, by node. A
 // node that this user may not use cannot be read, and HIP leaves it out as well.
 // location_id is bus, device and function as in a PCI address; see struct
 // kfd_node_properties in the kernel's drivers/gpu/drm/amd/amdkfd/kfd_topology.h.
-func (d *Detector) kfdNodes() []string {
-	root := filepath.Join(d.sys(), "class/kfd/kfd/topology/nodes")
-	entries, _ := os.ReadDir(root)
+func (d *Detector) kfdNodes() []kfdNode {
+	const root = "class/kfd/kfd/topology/nodes"
+	fs := d.sysfs()
 	var numbers []int
-	for _, e := range entries {
-		if n, err := strconv.Atoi(e.Name()); err == nil {
+	for _, name := range fs.list(root) {
+		if n, err := strconv.Atoi(name); err == nil {
 			numbers = append(numbers, n)
 		}
 	}
 	slices.Sort(numbers)
-	var nodes []string
+	var nodes []kfdNode
 	for _, n := range numbers {
-		if bus := parseKFDNode(readLine(filepath.Join(root, strconv.Itoa(n)), "properties")); bus != "" {
-			nodes = append(nodes, bus)
+		if node := parseKFDNode(readLine(fs, path.Join(root, strconv.Itoa(n), "properties"))); node.bus != "" {
+			nodes = append(nodes, node)
 		}
 	}
 	return nodes
 }
 
-// parseKFDNode is the PCI address of a node that is a GPU, else "".
-func parseKFDNode(properties string) string {
+// parseKFDNode reads the properties of a node; the result is empty for one that is
+// not a GPU.
+func parseKFDNode(properties string) kfdNode {
 	values := map[string]uint64{}
 	for line := range strings.Lines(properties) {
 		key, value, _ := strings.Cut(strings.TrimSpace(line), " ")
@@ -63,12 +88,29 @@ func parseKFDNode(properties string) string {
 		}
 	}
 	if values["simd_count"] == 0 || values["vendor_id"] != 0x1002 {
-		return "" // a CPU
+		return kfdNode{} // a CPU
 	}
 	location, domain := values["location_id"], values["domain"]
 	digits := func(n uint64, width int) string {
 		s := strconv.FormatUint(n, 16)
 		return strings.Repeat("0", max(0, width-len(s))) + s
 	}
-	return busID(digits(domain, 4) + ":" + digits(location>>8&0xff, 2) + ":" + digits(location>>3&0x1f, 2) + "." + digits(location&7, 1))
+	node := kfdNode{bus: busID(digits(domain, 4) + ":" + digits(location>>8&0xff, 2) + ":" + digits(location>>3&0x1f, 2) + "." + digits(location&7, 1))}
+	if v := values["gfx_target_version"]; v > 0 { // 90402 is gfx942, 90010 is gfx90a
+		node.architecture = fmt.Sprintf("gfx%d%x%x", v/10000, v/100%100, v%100)
+	}
+	return node
+}
+
+// architecture returns the name of a target as the compiler writes it. rocm-smi
+// writes the stepping as a decimal number, "gfx9010" for gfx90a, and some releases
+// append features, "gfx90a:sramecc+:xnack-".
+func architecture(s string) string {
+	name, _, _ := strings.Cut(known(s), ":")
+	if minor, isGFX9 := strings.CutPrefix(name, "gfx9"); isGFX9 && len(minor) == 3 {
+		if stepping, err := strconv.ParseUint(minor[1:], 10, 8); err == nil {
+			return "gfx9" + minor[:1] + strconv.FormatUint(stepping, 16)
+		}
+	}
+	return name
 }

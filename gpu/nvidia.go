@@ -2,6 +2,7 @@ package gpu
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -45,11 +46,9 @@ func (d *Detector) nvidia(ctx context.Context, cards []card) []Device {
 	}
 	devices, complaints := parseNvidia(fields, r.Stdout)
 	switch {
-	case len(devices) > 0 && len(complaints) > 0:
-		// Some devices answer and some do not: the lost one is named in words.
-		return append(devices, Device{Index: -1, Vendor: NVIDIA, PCIBusID: busIDIn(complaints), Error: oneLine(complaints)})
 	case len(devices) > 0:
-		return devices
+		// Some devices answer and some do not: a lost one is named in words.
+		return append(devices, lostNvidia(devices, complaints, r.ExitCode)...)
 	case err != nil && !noDevices(err.Error()):
 		return broken(NVIDIA, cards, err.Error())
 	case len(cards) == 0:
@@ -59,6 +58,44 @@ func (d *Detector) nvidia(ctx context.Context, cards []card) []Device {
 	}
 	return broken(NVIDIA, cards, oneLine(complaints))
 }
+
+// nvidiaWarns reports whether an exit code of nvidia-smi means that the
+// query succeeded: 0, or 14 for a corrupted infoROM, with which a device works.
+func nvidiaWarns(exitCode int) bool { return exitCode == 0 || exitCode == 14 }
+
+// askNvidia is [Detector.ask] for nvidia-smi, without an error where the tool only
+// warns.
+func (d *Detector) askNvidia(ctx context.Context, args ...string) (Result, error) {
+	r, err := d.ask(ctx, nvidiaSMI, args...)
+	var failed *toolError
+	if errors.As(err, &failed) && failed.err == nil && nvidiaWarns(r.ExitCode) {
+		return r, nil
+	}
+	return r, err
+}
+
+// lostNvidia returns a broken device for each one that complaints name and that is
+// not among devices. A line about a device that answered, or about none while the
+// exit code reports success, is a warning: the tool prints them between its rows.
+func lostNvidia(devices []Device, complaints string, exitCode int) []Device {
+	var lost []Device
+	for line := range strings.Lines(complaints) {
+		bus := busIDIn(line)
+		same := func(d Device) bool { return d.PCIBusID == bus }
+		switch {
+		case bus != "" && slices.ContainsFunc(devices, same), warning.MatchString(line), bus == "" && nvidiaWarns(exitCode):
+			continue
+		}
+		i := slices.IndexFunc(lost, same)
+		if i < 0 {
+			i, lost = len(lost), append(lost, Device{Index: -1, Vendor: NVIDIA, PCIBusID: bus})
+		}
+		lost[i].Error = oneLine(lost[i].Error + " " + line)
+	}
+	return lost
+}
+
+var warning = regexp.MustCompile(`(?i)^\s*warning\b`)
 
 func noDevices(words string) bool { return words == "No devices were found" }
 
@@ -80,12 +117,16 @@ var busIDWords = regexp.MustCompile(`(?:[0-9A-Fa-f]{4,8}:)[0-9A-Fa-f]{2}:[0-9A-F
 func busIDIn(words string) string { return busID(busIDWords.FindString(words)) }
 
 // parseNvidia reads the lines of nvidia-smi's --query-gpu with the given
-// columns. Lines that are no device are returned as complaints.
+// columns. A name may contain what separates the columns. Lines that are no device are
+// returned as complaints.
 func parseNvidia(fields []string, out []byte) (devices []Device, complaints string) {
 	var others []string
 	for line := range strings.Lines(string(out)) {
 		line = strings.TrimSpace(line)
 		values := strings.Split(line, ", ")
+		if more, i := len(values)-len(fields), slices.Index(fields, "name"); more > 0 && i >= 0 {
+			values = slices.Replace(values, i, i+more+1, strings.Join(values[i:i+more+1], ", "))
+		}
 		index, err := strconv.Atoi(values[0])
 		if err != nil || index < 0 || len(values) != len(fields) {
 			if line != "" {
@@ -133,7 +174,7 @@ func nvidiaDevice(index int, row map[string]string) Device {
 
 // cudaVersion asks for the plain table, whose header has it; "" if unknown.
 func (d *Detector) cudaVersion(ctx context.Context) string {
-	r, err := d.ask(ctx, nvidiaSMI)
+	r, err := d.askNvidia(ctx)
 	if err != nil {
 		return ""
 	}

@@ -14,7 +14,7 @@ import (
 // all of -q; pmon cuts names off and leaves out devices. An nvidia-smi that
 // does not answer so is asked for the compute processes alone.
 func (d *Detector) nvidiaProcesses(ctx context.Context) ([]Process, error) {
-	r, err := d.ask(ctx, nvidiaSMI, "-q", "-d", "PIDS")
+	r, err := d.askNvidia(ctx, "-q", "-d", "PIDS")
 	if missing(err) || err != nil && noDevices(err.Error()) {
 		return nil, nil
 	}
@@ -113,7 +113,7 @@ func joinNvidiaHolders(holders []nvidiaHolder, devices []Device) []Process {
 // nvidiaComputeProcesses lists the processes that compute; columns are explained
 // under `nvidia-smi --help-query-compute-apps`.
 func (d *Detector) nvidiaComputeProcesses(ctx context.Context) ([]Process, error) {
-	r, err := d.ask(ctx, nvidiaSMI, "--query-compute-apps=gpu_uuid,pid,process_name,used_memory", "--format=csv,noheader,nounits")
+	r, err := d.askNvidia(ctx, "--query-compute-apps=gpu_uuid,pid,process_name,used_memory", "--format=csv,noheader,nounits")
 	if err != nil && noDevices(err.Error()) {
 		return nil, nil
 	}

@@ -160,10 +160,10 @@ func TestParseROCm(t *testing.T) {
 	}
 	const name = "AMD INSTINCT MI250 (MCM) OAM AC MBA"
 	equal(t, devices, []Device{
-		{Index: 0, Vendor: AMD, Name: name, PCIBusID: "0000:c1:00.0", Driver: "6.2.4", Architecture: "gfx9010",
+		{Index: 0, Vendor: AMD, Name: name, PCIBusID: "0000:c1:00.0", Driver: "6.2.4", Architecture: "gfx90a",
 			MemoryTotal: 68702699520, MemoryUsed: new(uint64(10960896)), MemoryFree: new(uint64(68691738624)),
 			Utilization: new(0.0), Temperature: new(44.0), Power: new(92.0)},
-		{Index: 1, Vendor: AMD, UUID: "0x9246aabbccddeeff", Name: name, PCIBusID: "0000:c4:00.0", Driver: "6.2.4", Architecture: "gfx9010",
+		{Index: 1, Vendor: AMD, UUID: "0x9246aabbccddeeff", Name: name, PCIBusID: "0000:c4:00.0", Driver: "6.2.4", Architecture: "gfx90a",
 			MemoryTotal: 68702699520, MemoryUsed: new(uint64(51527024640)), MemoryFree: new(uint64(17175674880)), Utilization: new(50.0)},
 	})
 	if _, err := parseROCm([]byte("ERROR: no GPUs")); err == nil {
@@ -210,16 +210,19 @@ func TestParseXPUStats(t *testing.T) {
 
 func TestParseKFDNode(t *testing.T) {
 	t.Parallel()
-	for properties, want := range map[string]string{
-		"cpu_cores_count 0\nsimd_count 440\nvendor_id 4098\ndevice_id 29772\nlocation_id 33536\ndomain 0\n": "0000:83:00.0",
-		"simd_count 440\nvendor_id 4098\nlocation_id 4874\ndomain 65536":                                    "10000:13:01.2",
-		"cpu_cores_count 32\nsimd_count 0\nvendor_id 0\nlocation_id 0":                                      "",
-		"simd_count 132\nvendor_id 4318\nlocation_id 4864":                                                  "",
-		"simd_count many": "",
-		"":                "",
+	for properties, want := range map[string]kfdNode{
+		"cpu_cores_count 0\nsimd_count 440\nvendor_id 4098\ndevice_id 29772\nlocation_id 33536\ndomain 0\n": {bus: "0000:83:00.0"},
+		"simd_count 440\nvendor_id 4098\nlocation_id 4874\ndomain 65536":                                    {bus: "10000:13:01.2"},
+		"simd_count 440\nvendor_id 4098\nlocation_id 33536\ngfx_target_version 90010\n":                     {"0000:83:00.0", "gfx90a"},
+		"simd_count 912\nvendor_id 4098\nlocation_id 33536\ngfx_target_version 90402\n":                     {"0000:83:00.0", "gfx942"},
+		"simd_count 80\nvendor_id 4098\nlocation_id 33536\ngfx_target_version 110501\n":                     {"0000:83:00.0", "gfx1151"},
+		"cpu_cores_count 32\nsimd_count 0\nvendor_id 0\nlocation_id 0":                                      {},
+		"simd_count 132\nvendor_id 4318\nlocation_id 4864":                                                  {},
+		"simd_count many": {},
+		"":                {},
 	} {
 		if got := parseKFDNode(properties); got != want {
-			t.Errorf("%q: %q, want %q", properties, got, want)
+			t.Errorf("parseKFDNode(%q) = %+v, want %+v", properties, got, want)
 		}
 	}
 }
@@ -255,6 +258,22 @@ func TestParseApple(t *testing.T) {
 			t.Fatal(err)
 		}
 		equal(t, devices, []Device{want})
+	}
+}
+
+func TestJSONPart(t *testing.T) {
+	t.Parallel()
+	for out, want := range map[string]string{
+		`{"a": 1}`:                               `{"a": 1}`,
+		"WARNING: low power\n\n  [{\"a\": 1}]\n": "[{\"a\": 1}]\n",
+		"{\"a\":\n{\"b\": 1}}\nWARNING: one device is lost\n": "{\"a\":\n{\"b\": 1}}",
+		"[WARNING] old\n{\"a\": 1}\nbye":                      `{"a": 1}`,
+		"no JSON":                                             "",
+	} {
+		got, err := jsonPart([]byte(out))
+		if string(got) != want || (err == nil) != (want != "") {
+			t.Errorf("jsonPart(%q) = %q, %v, want %q", out, got, err, want)
+		}
 	}
 }
 
@@ -309,7 +328,7 @@ func FuzzParse(f *testing.F) {
 		if used := parseXPUStats(out).memoryUsed(1 << 40); used != nil && *used > 1<<40 {
 			t.Errorf("%d bytes in use of 1 TiB", *used)
 		}
-		if bus := parseKFDNode(string(out)); bus != busID(bus) {
+		if bus := parseKFDNode(string(out)).bus; bus != busID(bus) {
 			t.Errorf("%q is no PCI address", bus)
 		}
 	})

@@ -1,9 +1,7 @@
 package gpu
 
 import (
-	"os"
-	"path/filepath"
-	"strconv"
+	"path"
 	"strings"
 )
 
@@ -14,24 +12,25 @@ type card struct {
 	bus    string // "0000:41:00.0"
 	device string // the PCI device id, "0x2330"
 	driver string // the kernel driver bound to it, or ""
-	dir    string // its folder under /sys
+	fs     sysfs
+	dir    string // its folder under /sys, relative to that
 }
 
 // pciCards lists the cards of the three vendors, sorted by address. It is
 // empty where there is no PCI bus to be seen.
 func (d *Detector) pciCards() []card {
-	root := filepath.Join(d.sys(), "bus/pci/devices")
-	entries, _ := os.ReadDir(root) // sorted by name
+	const root = "bus/pci/devices"
+	fs := d.sysfs()
 	var cards []card
-	for _, e := range entries {
-		dir := filepath.Join(root, e.Name())
-		vendor, ok := pciVendor(readLine(dir, "vendor"))
-		if !ok || !isAccelerator(readLine(dir, "class")) {
+	for _, name := range fs.list(root) {
+		c := card{bus: busID(name), fs: fs, dir: path.Join(root, name)}
+		var ok bool
+		if c.vendor, ok = pciVendor(c.line("vendor")); !ok || !isAccelerator(c.line("class")) {
 			continue
 		}
-		c := card{vendor: vendor, bus: busID(e.Name()), device: readLine(dir, "device"), dir: dir}
-		if link, err := os.Readlink(filepath.Join(dir, "driver")); err == nil {
-			c.driver = filepath.Base(link)
+		c.device = c.line("device")
+		if link := fs.link(path.Join(c.dir, "driver")); link != "" {
+			c.driver = path.Base(link)
 		}
 		cards = append(cards, c)
 	}
@@ -91,20 +90,9 @@ func (c card) boundTo() string {
 	return " (the device is bound to the driver " + c.driver + ")"
 }
 
-// readLine is a small file's text without the white space around it, or "".
-func readLine(dir, name string) string {
-	b, err := os.ReadFile(filepath.Join(dir, name))
-	if err != nil {
-		return ""
-	}
-	return strings.TrimSpace(string(b))
-}
+// line returns the text of one of the card's files without the white space around
+// it, or "".
+func (c card) line(name string) string { return readLine(c.fs, path.Join(c.dir, name)) }
 
-// readBytes is a file that holds a number of bytes; nil if there is none.
-func readBytes(dir, name string) *uint64 {
-	n, err := strconv.ParseUint(readLine(dir, name), 0, 63)
-	if err != nil {
-		return nil
-	}
-	return &n
-}
+// bytes returns the number of bytes in one of the card's files; nil if there is none.
+func (c card) bytes(name string) *uint64 { return readBytes(c.fs, path.Join(c.dir, name)) }

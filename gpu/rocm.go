@@ -74,7 +74,7 @@ func (c rocmCard) device(index int) Device {
 		UUID:         c.first("unique id"),
 		Name:         c.first("card series", "device name", "card model"),
 		PCIBusID:     busID(c.first("pci bus")),
-		Architecture: c.first("gfx version"),
+		Architecture: architecture(c.first("gfx version")),
 		MemoryTotal:  orZero(memory("vram total memory (b)")),
 		MemoryUsed:   memory("vram total used memory (b)"),
 		Utilization:  number(c.first("gpu use (%)")),

@@ -136,18 +136,29 @@ func (s *section[T]) UnmarshalJSON(b []byte) error {
 var errNoJSON = errors.New("no JSON in the output")
 
 // jsonPart cuts off the warnings that some tools print before their JSON,
-// which begins a line.
+// which begins a line, and after it.
 func jsonPart(out []byte) ([]byte, error) {
+	var followed []byte // the first JSON that text follows
 	for line := out; ; {
 		trimmed := bytes.TrimLeft(line, " \t\r")
-		if len(trimmed) > 0 && (trimmed[0] == '{' || trimmed[0] == '[') && json.Valid(trimmed) {
-			return trimmed, nil
+		if len(trimmed) > 0 && (trimmed[0] == '{' || trimmed[0] == '[') {
+			if json.Valid(trimmed) {
+				return trimmed, nil
+			}
+			var value json.RawMessage
+			if followed == nil && json.NewDecoder(bytes.NewReader(trimmed)).Decode(&value) == nil {
+				followed = value
+			}
 		}
 		next := bytes.IndexByte(line, '\n')
-		if next < 0 {
+		switch {
+		case next >= 0:
+			line = line[next+1:]
+		case followed != nil:
+			return followed, nil
+		default:
 			return nil, errNoJSON
 		}
-		line = line[next+1:]
 	}
 }
 

@@ -261,7 +261,7 @@ func (p *patience) pause(ctx context.Context) bool {
 		p.since = time.Now()
 	}
 	p.step = min(max(2*p.step, 20*time.Millisecond), 3*time.Second)
-	d := p.step/2 + rand.N(p.step/2)
+	d := p.step/2 + rand.N(p.step/2) //nolint:gosec // jitter
 	if time.Since(p.since)+d > p.limit {
 		return false
 	}

@@ -31,6 +31,10 @@ const ReasonNoRoom = "no_room"
 // memory, even without such workers.
 const ReasonTooLarge = "too_large"
 
+// ReasonStateChanged is the reason of a plan that is refused because the hive has
+// changed since the plan was made.
+const ReasonStateChanged = "state_changed"
+
 // Error is an error as it crosses the wire: classified, about one hive or none.
 type Error struct {
 	// Code classifies the error.

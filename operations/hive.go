@@ -132,7 +132,7 @@ func (o HiveCapabilities) MarshalJSON() ([]byte, error) {
 // values in turn.
 func require(kind Kind, pairs ...string) error {
 	for i := 0; i < len(pairs); i += 2 {
-		if pairs[i+1] == "" {
+		if pairs[i+1] == "" { //nolint:gosec // pairs has an even length
 			return badOperation("%s: field %q is required", kind, pairs[i])
 		}
 	}

@@ -40,7 +40,8 @@ type Action string
 // The actions, in the order in which they are done on one hive.
 const (
 	ActionInstallHive   Action = "install_hive"   // bring rbee to a machine without it
-	ActionUpdateHive    Action = "update_hive"    // replace the machine's rbee or its settings
+	ActionUpdateHive    Action = "update_hive"    // replace the machine's rbee
+	ActionConfigureHive Action = "configure_hive" // change the hive's settings
 	ActionRemoveWorker  Action = "remove_worker"  // remove a worker
 	ActionInstallWorker Action = "install_worker" // install a worker that is missing
 	ActionUpdateWorker  Action = "update_worker"  // replace a worker by another version, or repair it
@@ -80,6 +81,11 @@ type Step struct {
 	// or by its own download, as far as it is known beforehand; 0 if nothing
 	// does or it is not known.
 	Bytes int64 `json:"bytes,omitempty"`
+
+	// Digest identifies what is installed, as a SHA-256 in hex: for rbee that of the
+	// binary, for a worker that of the installation. Empty where nothing is installed,
+	// or where it is not known beforehand.
+	Digest string `json:"digest,omitempty"`
 
 	// DownloadBytes is the part of Bytes that the hive downloads itself; the rest is
 	// sent to it.
@@ -131,4 +137,7 @@ type Blocked struct {
 	// Detail is the complete output of the program that failed, in several lines;
 	// empty if there is none. It holds no passwords.
 	Detail string `json:"detail,omitempty"`
+
+	// Error is the same as an error, with its code, reason and subject.
+	Error *Error `json:"error,omitempty"`
 }

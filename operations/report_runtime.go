@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"time"
+
+	"github.com/rbee-keeper/rbee/gpu"
 )
 
 // WorkerState is how far a worker process is.
@@ -383,7 +385,7 @@ type HiveCapabilitiesReport struct {
 
 	// Devices are the accelerators, sorted by vendor and index; one that cannot
 	// be used has its Error set.
-	Devices []Device `json:"devices"`
+	Devices []gpu.Device `json:"devices"`
 
 	// Processes hold memory on the devices, whosever they are.
 	Processes []DeviceProcess `json:"processes,omitempty"`
@@ -398,33 +400,6 @@ type CPU struct {
 
 	// Threads is how many run at once as this user may use them.
 	Threads int `json:"threads"`
-}
-
-// Device is an accelerator, as the machine's own tools tell of it. Sizes are in
-// bytes; nil and 0 mean not known.
-type Device struct {
-	Index    int    `json:"index"` // in PCI order; -1 if the tool gives none
-	Vendor   string `json:"vendor"`
-	UUID     string `json:"uuid,omitempty"`
-	Name     string `json:"name,omitempty"`
-	PCIBusID string `json:"pci_bus_id,omitempty"`
-
-	MemoryTotal uint64  `json:"memory_total,omitempty"`
-	MemoryUsed  *uint64 `json:"memory_used,omitempty"`
-	MemoryFree  *uint64 `json:"memory_free,omitempty"`
-	Unified     bool    `json:"unified,omitempty"` // shared with the CPU
-
-	Driver            string `json:"driver,omitempty"`
-	ComputeCapability string `json:"compute_capability,omitempty"` // NVIDIA's
-	Architecture      string `json:"architecture,omitempty"`       // AMD's or Apple's
-	MIG               *bool  `json:"mig,omitempty"`
-
-	Utilization *float64 `json:"utilization,omitempty"` // percent
-	Temperature *float64 `json:"temperature,omitempty"` // degrees Celsius
-	Power       *float64 `json:"power,omitempty"`       // watts
-
-	// Error is why it cannot be used, in the driver's own words.
-	Error string `json:"error,omitempty"`
 }
 
 // DeviceProcess is a process that holds memory on an accelerator.

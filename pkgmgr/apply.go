@@ -10,9 +10,16 @@ import (
 	"io"
 	"os"
 	"path"
+	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
+	"github.com/rbee-keeper/rbee/pkgmgr/internal/text"
+	"github.com/rbee-keeper/rbee/pkgmgr/lockfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/plan"
 	"github.com/rbee-keeper/rbee/pkgmgr/uv"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
@@ -38,12 +45,17 @@ type ApplyOptions struct {
 // When ctx ends, hives stop after cleaning up what they were in the middle of;
 // what was done before is in the result. Holds that an upgrade has ended are gone
 // from the lock, in memory.
-func (f *Fleet) Apply(ctx context.Context, plan operations.Plan, o ApplyOptions) []operations.HiveReport {
+//
+// A plan that another Fleet made, or that was saved as JSON, can be applied too. A hive
+// whose state digest is another one than when the plan was made is refused with
+// [operations.ReasonStateChanged].
+func (f *Fleet) Apply(ctx context.Context, p *plan.Plan, o ApplyOptions) []operations.HiveReport {
+	f.opts.Lock.Merge(p.Lock)
 	reports := make([]operations.HiveReport, len(f.members))
 	forEach(ctx, len(f.members), f.opts.Parallel, func(ctx context.Context, i int) {
 		m := f.members[i]
 		start := time.Now()
-		reports[i] = f.applyHive(ctx, m, stepsOf(plan, m.hive.Alias), o)
+		reports[i] = f.applyHive(ctx, m, p, o)
 		m.took += time.Since(start)
 		reports[i].DurationSeconds = seconds(m.took)
 		f.ended(m, reports[i])
@@ -61,36 +73,26 @@ func (f *Fleet) Apply(ctx context.Context, plan operations.Plan, o ApplyOptions)
 			reports[i].Status, reports[i].Error = operations.HiveUnreachable, m.err
 		}
 	})
-	f.endHolds()
+	f.endPins(p)
 	return reports
 }
 
-// endHolds ends what kept workers at a version that they no longer have.
-func (f *Fleet) endHolds() {
+// endPins removes the pins that an upgrade has ended.
+func (f *Fleet) endPins(p *plan.Plan) {
 	for _, m := range f.members {
-		if m.state == nil {
+		h := p.Hive(m.hive.Alias)
+		if m.state == nil || h == nil {
 			continue
 		}
 		for _, w := range m.state.Workers {
-			want := f.want.Workers[WorkerKey{m.hive.Alias, w.Type}]
-			if want.EndsHold && want.Version == w.Version {
-				f.opts.Lock.release(m.hive.Alias, w.Type)
+			if want := h.Worker(w.Type); want.EndsPin && want.Version == w.Version {
+				f.opts.Lock.Unpin(m.hive.Alias, w.Type)
 			}
 		}
 	}
 }
 
 func seconds(d time.Duration) float64 { return d.Round(time.Millisecond).Seconds() }
-
-func stepsOf(plan operations.Plan, alias string) []operations.Step {
-	var steps []operations.Step
-	for _, s := range plan.Steps {
-		if s.Hive == alias {
-			steps = append(steps, s)
-		}
-	}
-	return steps
-}
 
 func (f *Fleet) ended(m *member, r operations.HiveReport) {
 	e := operations.Event{Type: operations.EventPhase, Hive: m.hive.Alias, Phase: operations.PhaseDone, Error: r.Error}
@@ -103,7 +105,7 @@ func (f *Fleet) ended(m *member, r operations.HiveReport) {
 	f.emit(e)
 }
 
-func hiveError(h Hive, code operations.Code, err error) *operations.Error {
+func hiveError(h config.Hive, code operations.Code, err error) *operations.Error {
 	if errors.Is(err, context.Canceled) {
 		code = operations.CodeCanceled
 	}
@@ -119,7 +121,8 @@ func hiveError(h Hive, code operations.Code, err error) *operations.Error {
 	return e
 }
 
-func (f *Fleet) applyHive(ctx context.Context, m *member, steps []operations.Step, o ApplyOptions) operations.HiveReport {
+func (f *Fleet) applyHive(ctx context.Context, m *member, p *plan.Plan, o ApplyOptions) operations.HiveReport {
+	steps := p.StepsOf(m.hive.Alias)
 	report := operations.HiveReport{Alias: m.hive.Alias, Status: operations.HiveAlreadyInstalled, Workers: installedTypes(m.state)}
 	switch {
 	case m.err != nil:
@@ -134,14 +137,38 @@ func (f *Fleet) applyHive(ctx context.Context, m *member, steps []operations.Ste
 		}
 		return report
 	}
+	target := p.Hive(m.hive.Alias)
+	if err := changed(m, target); err != nil {
+		report.Status, report.Error = operations.HiveFailed, err
+		for _, step := range steps {
+			report.Failed = append(report.Failed, operations.FailedStep{Step: step, Error: err})
+		}
+		return report
+	}
 	f.phase(m, operations.PhaseApplying, "")
-	s := &session{fleet: f, member: m, steps: steps, opts: o}
+	s := &session{fleet: f, member: m, plan: p, target: target, steps: steps, opts: o}
 	s.run(ctx)
 	s.fill(&report)
 	return report
 }
 
-func installedTypes(s *State) []string {
+// changed returns an error if a hive is not as it was when the plan was made.
+func changed(m *member, target *plan.Hive) *operations.Error {
+	refuse := func(message string) *operations.Error {
+		return &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonStateChanged, Hive: m.hive.Alias, Message: message}
+	}
+	switch {
+	case target == nil:
+		return refuse("cannot apply the plan: it does not contain the state of this hive")
+	case m.state == nil:
+		return refuse("cannot apply the plan: the hive has not been read")
+	case plan.StateDigest(m.state) != target.State:
+		return refuse("cannot apply the plan: the hive has changed since the plan was made; make a new plan")
+	}
+	return nil
+}
+
+func installedTypes(s *wire.State) []string {
 	types := []string{}
 	if s != nil {
 		for _, w := range s.Workers {
@@ -155,6 +182,8 @@ func installedTypes(s *State) []string {
 type session struct {
 	fleet  *Fleet
 	member *member
+	plan   *plan.Plan
+	target *plan.Hive
 	steps  []operations.Step
 	opts   ApplyOptions
 
@@ -165,10 +194,9 @@ type session struct {
 	err     error // why the run as a whole did not work
 }
 
-// carriesBinary tells whether a step brings another rbee to the hive. An update
-// of settings alone names no version.
+// carriesBinary tells whether a step brings another rbee to the hive.
 func carriesBinary(s operations.Step) bool {
-	return s.Action == operations.ActionInstallHive || s.Action == operations.ActionUpdateHive && s.Version != ""
+	return s.Action == operations.ActionInstallHive || s.Action == operations.ActionUpdateHive
 }
 
 func (s *session) run(ctx context.Context) {
@@ -221,7 +249,10 @@ func (s *session) upload(ctx context.Context, home string) (exe string, install 
 	if err != nil {
 		return "", nil, err
 	}
-	packed, err := s.fleet.packed.get(binary)
+	if want := s.steps[0].Digest; want != "" && binary.SHA256 != want {
+		return "", nil, fmt.Errorf("the plan needs rbee %s with SHA-256 %s, this rbee is %s", s.steps[0].Version, want, binary.SHA256)
+	}
+	packed, err := s.fleet.packed.Get(binary)
 	if err != nil {
 		return "", nil, fmt.Errorf("packing the rbee binary: %w", err)
 	}
@@ -231,8 +262,8 @@ func (s *session) upload(ctx context.Context, home string) (exe string, install 
 	}
 	defer release()
 	exe = path.Join(home, wire.BinDir, ".rbee-"+binary.SHA256[:12]+"-"+rand.Text()[:8])
-	body := s.counted(0, bytes.NewReader(packed.gz), int64(len(packed.gz)))
-	if err := s.member.host.Put(ctx, exe, 0o755, body, packed.sum); err != nil {
+	body := s.counted(0, bytes.NewReader(packed.Gz), int64(len(packed.Gz)))
+	if err := s.member.host.Put(ctx, exe, 0o755, body, packed.Sum); err != nil {
 		sweep(ctx, s.member, false)
 		return "", nil, fmt.Errorf("sending rbee: %w", err)
 	}
@@ -285,21 +316,22 @@ func (s *session) request(install *wire.Installed) (req *wire.Request, index []i
 		wait = DefaultLockWait
 	}
 	req = &wire.Request{Schema: wire.Schema, Owner: s.fleet.opts.Owner, LockWait: max(wait, 0)}
-	if !s.member.extra {
-		settings := s.member.hive.Settings()
-		req.Settings = &settings
-	}
+	req.Settings = s.target.Settings
 	for i, step := range s.steps {
 		ws := wire.Step{}
 		switch step.Action {
+		case operations.ActionConfigureHive:
+			s.done[i] = true // settings travel with the request itself
+			continue
 		case operations.ActionInstallHive, operations.ActionUpdateHive:
-			if install == nil {
-				s.done[i] = true // settings travel with the request itself
-				continue
-			}
 			ws.Action, ws.Install = wire.ActionInstallSelf, install
 		case operations.ActionInstallWorker, operations.ActionUpdateWorker:
-			ws.Action, ws.Worker = wire.ActionInstallWorker, s.workerInstall(step)
+			install, err := s.installOf(step)
+			if err != nil {
+				s.fail(i, err)
+				continue
+			}
+			ws.Action, ws.Worker = wire.ActionInstallWorker, s.workerInstall(step, install)
 		case operations.ActionRemoveWorker:
 			ws.Action, ws.Worker = wire.ActionRemoveWorker, &wire.WorkerInstall{Type: step.Worker}
 		case operations.ActionRollbackWorker:
@@ -317,31 +349,26 @@ func (s *session) request(install *wire.Installed) (req *wire.Request, index []i
 	return req, index
 }
 
-func (s *session) wish(workerType string) Worker {
-	for _, w := range s.member.hive.Workers {
-		if w.Type == workerType {
-			return w
-		}
+// installOf returns what a step installs.
+func (s *session) installOf(step operations.Step) (*plan.Install, error) {
+	install := s.plan.Installs[step.Digest]
+	if install == nil {
+		return nil, fmt.Errorf("the plan does not contain the installation %q of %s", step.Digest, step.Worker)
 	}
-	return Worker{}
+	return install, nil
 }
 
-func (s *session) wantOf(step operations.Step) WorkerWant {
-	return s.fleet.want.Workers[WorkerKey{s.member.hive.Alias, step.Worker}]
-}
-
-func (s *session) workerInstall(step operations.Step) *wire.WorkerInstall {
-	want := s.wantOf(step)
+func (s *session) workerInstall(step operations.Step, install *plan.Install) *wire.WorkerInstall {
 	return &wire.WorkerInstall{
-		Type: step.Worker, Version: want.Version, Requested: s.wish(step.Worker).Version, Variant: want.Variant,
-		Force:  s.opts.Force || s.damaged(step, want),
-		SHA256: want.SHA256, Steps: s.fleet.sent(want), Entry: want.Entry,
-		Launch: want.Launch, Verify: want.Verify,
+		Type: step.Worker, Version: install.Version, Requested: s.target.Worker(step.Worker).Requested, Variant: install.Variant,
+		Force:  s.opts.Force || s.damaged(step, install),
+		SHA256: install.SHA256, Steps: s.fleet.sent(install), Entry: install.Entry,
+		Launch: install.Launch, Verify: install.Verify,
 	}
 }
 
 // damaged reports whether a version must be installed although it is there.
-func (s *session) damaged(step operations.Step, want WorkerWant) bool {
+func (s *session) damaged(step operations.Step, want *plan.Install) bool {
 	if step.Action != operations.ActionUpdateWorker || step.From != want.Version {
 		return false
 	}
@@ -381,9 +408,9 @@ func (s *session) apply(ctx context.Context, exe string, req *wire.Request, inde
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case runErr != nil:
-		return fmt.Errorf("running rbee on the machine: %w%s", runErr, after(": ", stderr.String()))
+		return fmt.Errorf("running rbee on the machine: %w%s", runErr, text.After(": ", stderr.String()))
 	default:
-		return fmt.Errorf("rbee on the machine ended without a result: %w%s", talkErr, after(": ", stderr.String()))
+		return fmt.Errorf("rbee on the machine ended without a result: %w%s", talkErr, text.After(": ", stderr.String()))
 	}
 }
 
@@ -443,7 +470,7 @@ func (s *session) note(i int, n *wire.StepNote) {
 // the machine is told, and goes on with the next.
 func (s *session) send(ctx context.Context, in io.Writer, i int, sum string) error {
 	s.fetching(i, sum)
-	f, gzipped, err := s.fleet.openNeeded(ctx, s.wantOf(s.steps[i]), sum)
+	f, gzipped, err := s.fleet.openNeeded(ctx, s.member.state.Platform, s.plan.Installs[s.steps[i].Digest], sum)
 	if err != nil {
 		s.failed[i] = err
 		if sent := wire.SendBlob(in, failingReader{err}, false); !errors.Is(sent, err) {
@@ -466,32 +493,72 @@ func (s *session) send(ctx context.Context, in io.Writer, i int, sum string) err
 
 // sent are the steps as a machine gets them: where this side sends artefacts, they
 // have no address.
-func (f *Fleet) sent(want WorkerWant) []wire.InstallStep {
-	steps := cloneSteps(want.Steps)
+func (f *Fleet) sent(install *plan.Install) []wire.InstallStep {
+	steps := lockfile.CloneSteps(install.Steps)
+	dir := f.recipeDir(install)
 	for i := range steps {
+		if at := steps[i].At; at != "" {
+			steps[i].At = dir + at
+		}
 		for _, a := range steps[i].Artefacts() {
-			if f.opts.Push || f.opts.Bundle != nil || want.Unsure[a.SHA256] || f.from.alone(a.URL) {
+			if f.opts.Push || f.opts.Bundle != nil || slices.Contains(install.Unstable, a.SHA256) || f.from.HasCredentials(a.URL) {
 				a.URL = ""
 			}
-			a.URL = f.from.mirrored(a.URL)
+			a.URL = f.from.MirrorURL(a.URL)
 		}
 	}
 	return steps
 }
 
+// recipeDir returns the directory of the recipe of an installation, with a slash, for
+// messages; empty if this catalog has none.
+func (f *Fleet) recipeDir(install *plan.Install) string {
+	recipe, ok := f.opts.Catalog.Recipe(install.Type)
+	if !ok {
+		return ""
+	}
+	return strings.TrimSuffix(recipe.File, filepath.Base(recipe.File))
+}
+
+// localFile returns the path of the file on this machine that has an artifact, by the
+// recipe of the installation; empty if the artifact comes from elsewhere.
+func (f *Fleet) localFile(p wire.Platform, install *plan.Install, a *wire.Artefact) string {
+	recipe, ok := f.opts.Catalog.Recipe(install.Type)
+	if !ok || a.URL != "" || f.opts.Bundle != nil {
+		return ""
+	}
+	for i := range recipe.Sources {
+		source, err := recipe.Sources[i].Fill(install.Version, p, filepath.Dir(recipe.File))
+		if err != nil {
+			continue
+		}
+		for _, step := range source.Steps {
+			if file := step.Origin.File; file != "" && filepath.Base(file) == a.Name {
+				if sum, _, err := f.art.Sum(file, a.SHA256); err == nil && sum == a.SHA256 {
+					return file
+				}
+			}
+		}
+	}
+	return ""
+}
+
 // openNeeded opens the artefact that a machine asks for. Errors begin with the place
 // in the recipe, as the machine's own do.
-func (f *Fleet) openNeeded(ctx context.Context, want WorkerWant, sum string) (*os.File, bool, error) {
-	for i := range want.Steps {
-		step := &want.Steps[i]
+func (f *Fleet) openNeeded(ctx context.Context, p wire.Platform, install *plan.Install, sum string) (*os.File, bool, error) {
+	if install == nil {
+		return nil, false, fmt.Errorf("the machine asks for an artifact %s of a step that installs nothing", sum)
+	}
+	for i := range install.Steps {
+		step := &install.Steps[i]
 		for _, a := range step.Artefacts() {
 			if a.SHA256 != sum {
 				continue
 			}
 			// An archive is packed already, and so is a wheel.
-			file, gzipped, err := f.art.open(ctx, *a, want.Files[sum], step.Kind == wire.StepFile)
+			file, gzipped, err := f.art.Open(ctx, *a, f.localFile(p, install, a), step.Kind == wire.StepFile)
 			if err != nil && step.At != "" && ctx.Err() == nil {
-				err = fmt.Errorf("%s: %w", step.At, err)
+				err = fmt.Errorf("%s%s: %w", f.recipeDir(install), step.At, err)
 			}
 			return file, gzipped, err
 		}
@@ -572,7 +639,7 @@ func (s *session) fill(r *operations.HiveReport) {
 }
 
 func settingsOnly(s operations.Step) bool {
-	return s.Action == operations.ActionUpdateHive && !carriesBinary(s)
+	return s.Action == operations.ActionConfigureHive
 }
 
 var errNotBegun = errors.New("not begun")

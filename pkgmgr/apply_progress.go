@@ -1,8 +1,6 @@
 package pkgmgr
 
 import (
-	"cmp"
-
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
@@ -12,7 +10,7 @@ func (s *session) remoteProgress(i int, p *wire.Progress) {
 	step := s.steps[i]
 	s.fleet.emit(operations.Event{
 		Type: operations.EventProgress, Hive: s.member.hive.Alias, Step: &step,
-		StepPhase: operations.StepPhase(cmp.Or(p.Phase, wire.PhaseDownload)),
+		StepPhase: operations.StepPhase(p.Phase),
 		Bytes:     p.Bytes, Total: p.Total, Count: p.Count, CountTotal: p.CountTotal, Unit: string(p.Unit),
 	})
 }
@@ -21,12 +19,15 @@ func (s *session) remoteProgress(i int, p *wire.Progress) {
 // which sends it afterwards.
 func (s *session) fetching(i int, sum string) {
 	step := s.steps[i]
-	want := s.wantOf(step)
+	install := s.plan.Installs[step.Digest]
+	if install == nil {
+		return
+	}
 	e := operations.Event{
 		Type: operations.EventProgress, Hive: s.member.hive.Alias, Step: &step, StepPhase: operations.StepPhaseFetch,
 	}
-	for i := range want.Steps {
-		for _, a := range want.Steps[i].Artefacts() {
+	for i := range install.Steps {
+		for _, a := range install.Steps[i].Artefacts() {
 			if a.SHA256 == sum {
 				e.Total = a.Size
 			}

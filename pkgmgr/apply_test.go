@@ -21,11 +21,14 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/catalog"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
+	"github.com/rbee-keeper/rbee/pkgmgr/plan"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
 // recipes makes a catalog of recipes, each given as a file name and its text.
-func recipes(t *testing.T, files map[string]string) (*pkgmgr.Catalog, string) {
+func recipes(t *testing.T, files map[string]string) (*catalog.Catalog, string) {
 	t.Helper()
 	dir := t.TempDir()
 	for name, text := range files {
@@ -33,7 +36,7 @@ func recipes(t *testing.T, files map[string]string) (*pkgmgr.Catalog, string) {
 			t.Fatal(err)
 		}
 	}
-	c, err := pkgmgr.LoadCatalog(dir)
+	c, err := catalog.Load(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +79,7 @@ func TestPushedFilesArriveWhole(t *testing.T) {
 			}
 		}
 	})
-	r := syncFleet(t.Context(), f, pkgmgr.PlanOptions{}, pkgmgr.ApplyOptions{})
+	r := syncFleet(t.Context(), f, plan.Options{}, pkgmgr.ApplyOptions{})
 	if r.Status != operations.StatusSuccess || r.Summary.WorkersInstalled != 24 {
 		t.Fatalf("%s %+v %+v", r.Status, r.Summary, r.Hives[0].Error)
 	}
@@ -138,7 +141,7 @@ func TestPushedDownload(t *testing.T) {
 			}
 		}
 	})
-	r := syncFleet(t.Context(), f, pkgmgr.PlanOptions{}, pkgmgr.ApplyOptions{})
+	r := syncFleet(t.Context(), f, plan.Options{}, pkgmgr.ApplyOptions{})
 	want := map[string]string{"changed": "its SHA-256 is " + hexSum(body[1:]), "lost": "404"}
 	for _, h := range r.Hives {
 		if h.Status != operations.HiveFailed || len(h.Failed) != 2 || len(h.Steps) != 5 {
@@ -183,7 +186,7 @@ func TestOneAddressFails(t *testing.T) {
 	c, machines := echoFleet(1)
 	c.Hives[0] = echoHive("gpu-00", "first", "second")
 	f := openFleet(t, c, machines, func(o *pkgmgr.Options) { o.Catalog, o.Push = catalog, true })
-	r := syncFleet(t.Context(), f, pkgmgr.PlanOptions{}, pkgmgr.ApplyOptions{})
+	r := syncFleet(t.Context(), f, plan.Options{}, pkgmgr.ApplyOptions{})
 	m := machines["gpu-00"]
 	if failed := r.Hives[0].Failed; len(failed) != 1 || failed[0].Step.Worker != "first" || !bytes.Equal(m.Artefact("second"), body) {
 		t.Errorf("%+v", r.Hives[0])
@@ -204,7 +207,7 @@ func TestURLIsLeftToTheHive(t *testing.T) {
 		}
 		return nil
 	}
-	syncFleet(t.Context(), openFleet(t, c, machines, func(o *pkgmgr.Options) { o.Catalog = catalog }), pkgmgr.PlanOptions{}, pkgmgr.ApplyOptions{})
+	syncFleet(t.Context(), openFleet(t, c, machines, func(o *pkgmgr.Options) { o.Catalog = catalog }), plan.Options{}, pkgmgr.ApplyOptions{})
 	if a := got.Artefact; got.Kind != wire.StepFile || a.URL != "https://far.example/linux/amd64" || a.SHA256 != hexSum(nil) {
 		t.Errorf("%+v", got)
 	}
@@ -222,7 +225,7 @@ func TestCancelled(t *testing.T) {
 		return nil
 	}
 	f := openFleet(t, c, machines, func(o *pkgmgr.Options) { o.Parallel = 1 })
-	r := syncFleet(ctx, f, pkgmgr.PlanOptions{}, pkgmgr.ApplyOptions{})
+	r := syncFleet(ctx, f, plan.Options{}, pkgmgr.ApplyOptions{})
 	if got := results(r.Hives); got != "gpu-00=canceled gpu-01=canceled" {
 		t.Fatalf("%s %+v", got, r.Hives)
 	}
@@ -244,10 +247,10 @@ func TestCancelledBefore(t *testing.T) {
 	c, machines := echoFleet(3)
 	f := openFleet(t, c, machines, nil)
 	f.Read(t.Context(), pkgmgr.ReadOptions{})
-	plan := f.Plan(t.Context(), pkgmgr.PlanOptions{Fetch: true})
+	changes := f.Plan(t.Context(), plan.Options{Fetch: true})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if got := results(f.Apply(ctx, plan, pkgmgr.ApplyOptions{})); got != "gpu-00=canceled gpu-01=canceled gpu-02=canceled" {
+	if got := results(f.Apply(ctx, changes, pkgmgr.ApplyOptions{})); got != "gpu-00=canceled gpu-01=canceled gpu-02=canceled" {
 		t.Error(got)
 	}
 	f.Read(ctx, pkgmgr.ReadOptions{})
@@ -256,7 +259,7 @@ func TestCancelledBefore(t *testing.T) {
 			t.Errorf("%s: %+v, %v", s.Hive.Alias, s.State, s.Err)
 		}
 	}
-	if plan := f.Plan(t.Context(), pkgmgr.PlanOptions{Fetch: true}); len(plan.Steps) != 0 {
+	if plan := f.Plan(t.Context(), plan.Options{Fetch: true}); len(plan.Steps) != 0 {
 		t.Errorf("planned for what was not read: %+v", plan.Steps)
 	}
 }
@@ -265,7 +268,7 @@ func TestLocked(t *testing.T) {
 	t.Parallel()
 	c, machines := echoFleet(1)
 	m := machines["gpu-00"]
-	syncFleet(t.Context(), openFleet(t, c, machines, nil), pkgmgr.PlanOptions{}, pkgmgr.ApplyOptions{})
+	syncFleet(t.Context(), openFleet(t, c, machines, nil), plan.Options{}, pkgmgr.ApplyOptions{})
 	m.Locked = "ann@desk, pid 7"
 	c.Hives[0].Labels = []string{"new"} // settings alone, which travel with the request
 	for _, k := range []struct {
@@ -280,7 +283,7 @@ func TestLocked(t *testing.T) {
 				}
 			}
 		})
-		r := syncFleet(t.Context(), f, pkgmgr.PlanOptions{}, pkgmgr.ApplyOptions{LockWait: k.wait})
+		r := syncFleet(t.Context(), f, plan.Options{}, pkgmgr.ApplyOptions{LockWait: k.wait})
 		h := r.Hives[0]
 		if h.Status != operations.HiveLocked || h.Error.Code != operations.CodeLocked || !strings.Contains(h.Error.Message, "ann@desk, pid 7") {
 			t.Errorf("%s: %+v", k.wait, h)
@@ -320,10 +323,10 @@ func TestTwoRunsTakeTurns(t *testing.T) {
 		}
 	})
 	f2.Read(t.Context(), pkgmgr.ReadOptions{})
-	plan := f2.Plan(t.Context(), pkgmgr.PlanOptions{Fetch: true})
-	go func() { first <- syncFleet(t.Context(), f1, pkgmgr.PlanOptions{}, pkgmgr.ApplyOptions{}) }()
+	changes := f2.Plan(t.Context(), plan.Options{Fetch: true})
+	go func() { first <- syncFleet(t.Context(), f1, plan.Options{}, pkgmgr.ApplyOptions{}) }()
 	<-working
-	second := f2.Apply(t.Context(), plan, pkgmgr.ApplyOptions{})
+	second := f2.Apply(t.Context(), changes, pkgmgr.ApplyOptions{})
 	if got := results(append((<-first).Hives, second...)); got != "gpu-00=installed gpu-00=installed" {
 		t.Error(got)
 	}
@@ -341,21 +344,21 @@ func TestRbeeOnTheMachineFails(t *testing.T) {
 	t.Parallel()
 	c, machines := echoFleet(1)
 	m := machines["gpu-00"]
-	syncFleet(t.Context(), openFleet(t, c, machines, nil), pkgmgr.PlanOptions{}, pkgmgr.ApplyOptions{})
+	syncFleet(t.Context(), openFleet(t, c, machines, nil), plan.Options{}, pkgmgr.ApplyOptions{})
 	m.Corrupt("echo", "gone")
-	apply := func(connect pkgmgr.Connect, before func(*pkgmgr.State), want string) {
+	apply := func(connect pkgmgr.Connect, before func(*wire.State), want string) {
 		f := openFleet(t, c, machines, func(o *pkgmgr.Options) { o.Connect = connect })
 		f.Read(t.Context(), pkgmgr.ReadOptions{})
-		plan := f.Plan(t.Context(), pkgmgr.PlanOptions{Fetch: true})
+		plan := f.Plan(t.Context(), plan.Options{Fetch: true})
 		m.Edit(before)
 		r := f.Apply(t.Context(), plan, pkgmgr.ApplyOptions{})[0]
 		if r.Status != operations.HiveFailed || !strings.Contains(r.Error.Message, want) || len(plan.Steps) != 1 || len(r.Failed) != 1 {
 			t.Errorf("%+v: %v, want %q", r, r.Error, want)
 		}
 	}
-	apply(func(ctx context.Context, h pkgmgr.Hive) (pkgmgr.Host, error) {
+	apply(func(ctx context.Context, h config.Hive) (pkgmgr.Host, error) {
 		host, err := machines.Connect(ctx, h)
 		return silentHost{host}, err
-	}, func(*pkgmgr.State) {}, "rbee: killed")
-	apply(machines.Connect, func(s *pkgmgr.State) { s.Home = "/elsewhere" }, "running rbee on the machine: exit status 127")
+	}, func(*wire.State) {}, "rbee: killed")
+	apply(machines.Connect, func(s *wire.State) { s.Home = "/elsewhere" }, "running rbee on the machine: exit status 127")
 }

@@ -4,8 +4,8 @@
 //
 // # Model
 //
-// [Config] is the desired state, [State] is what one machine says of itself, and
-// [Diff] compares the two and makes an [operations.Plan]: sorted steps, each
+// [config.Config] is the desired state, [wire.State] is what one machine says of itself, and
+// [plan.Diff] compares the two and makes an [operations.Plan]: sorted steps, each
 // with its reason. Diff is a pure function. Nothing else decides; [Fleet.Apply]
 // only does.
 //

@@ -13,13 +13,16 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/pkgmgr/fakehost"
+	"github.com/rbee-keeper/rbee/pkgmgr/plan"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
 // A program of its own brings a fleet to what a config says, and tells of it in
 // its own words. Another Connect, such as one over SSH, makes it a real fleet.
 func Example() {
-	config, err := pkgmgr.Parse("hives.conf", []byte(`
+	config, err := config.Parse("hives.conf", []byte(`
 		[[hive]]
 		alias = "gpu-1"
 		hostname = "gpu-1.example"
@@ -48,7 +51,7 @@ func Example() {
 
 	ctx, start := context.Background(), time.Now()
 	fleet.Read(ctx, pkgmgr.ReadOptions{})
-	plan := fleet.Plan(ctx, pkgmgr.PlanOptions{Fetch: true})
+	plan := fleet.Plan(ctx, plan.Options{Fetch: true})
 	for _, step := range plan.Steps {
 		fmt.Printf("%s: %s%s, because: %s\n", step.Hive, step.Action, suffix(step.Worker), step.Reason)
 	}
@@ -69,22 +72,22 @@ func suffix(worker string) string { return strings.TrimRight(" "+worker, " ") }
 
 // Diff decides without looking anywhere: states in, plan out.
 func ExampleDiff() {
-	hive := pkgmgr.Hive{
-		Alias: "gpu-1", Hostname: "gpu-1.example", HivePort: pkgmgr.DefaultHivePort,
-		Workers: []pkgmgr.Worker{{Type: "llama-cpp", Version: "b4000"}},
+	hive := config.Hive{
+		Alias: "gpu-1", Hostname: "gpu-1.example", HivePort: config.DefaultHivePort,
+		Workers: []config.Worker{{Type: "llama-cpp", Version: "b4000"}},
 	}
-	platform := pkgmgr.Platform{OS: "linux", Arch: "arm64"}
-	want := pkgmgr.Want{
+	platform := wire.Platform{OS: "linux", Arch: "arm64"}
+	want := plan.Desired{
 		Version:  "1.0.0",
-		Binaries: map[string]pkgmgr.BinaryWant{pkgmgr.PlatformKey(platform): {Version: "1.0.0", Size: 9 << 20}},
-		Workers: map[pkgmgr.WorkerKey]pkgmgr.WorkerWant{
+		Binaries: map[string]plan.DesiredBinary{platform.Key(): {Version: "1.0.0", Size: 9 << 20}},
+		Workers: map[plan.WorkerKey]plan.DesiredWorker{
 			{Hive: "gpu-1", Type: "llama-cpp"}: {Err: errors.New("no recipe of this fleet installs it")},
 		},
 	}
-	plan := pkgmgr.Diff([]pkgmgr.HiveState{
-		{Hive: hive, State: &pkgmgr.State{Platform: platform}},
-		{Hive: pkgmgr.Hive{Alias: "gpu-2"}, Err: &operations.Error{Message: "no route to host"}},
-	}, want, pkgmgr.PlanOptions{})
+	plan := plan.Diff([]plan.HiveState{
+		{Hive: hive, State: &wire.State{Platform: platform}},
+		{Hive: config.Hive{Alias: "gpu-2"}, Err: &operations.Error{Message: "no route to host"}},
+	}, want, plan.Options{})
 	for _, d := range plan.Drift {
 		fmt.Printf("drift: %s %s%s\n", d.Hive, d.Issue, suffix(d.Worker))
 	}
@@ -140,9 +143,9 @@ func (h prefixHost) Close() error { return nil }
 // A Host is five methods, so containers and whatever else runs a command can be
 // hives. This one is a machine where rbee's directory is elsewhere.
 func ExampleHost() {
-	config := &pkgmgr.Config{Hives: []pkgmgr.Hive{{Alias: "box", Hostname: "box"}}}
-	fleet, err := pkgmgr.Open(config, pkgmgr.Options{
-		Connect: func(context.Context, pkgmgr.Hive) (pkgmgr.Host, error) {
+	cfg := &config.Config{Hives: []config.Hive{{Alias: "box", Hostname: "box"}}}
+	fleet, err := pkgmgr.Open(cfg, pkgmgr.Options{
+		Connect: func(context.Context, config.Hive) (pkgmgr.Host, error) {
 			return prefixHost{"env", "RBEE_HOME=/nowhere/rbee"}, nil
 		},
 	})

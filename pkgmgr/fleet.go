@@ -13,6 +13,15 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/artifact"
+	"github.com/rbee-keeper/rbee/pkgmgr/catalog"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
+	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
+	"github.com/rbee-keeper/rbee/pkgmgr/internal/resolve"
+	"github.com/rbee-keeper/rbee/pkgmgr/lockfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/plan"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
 // Options configure a [Fleet]. Only Connect is required.
@@ -27,14 +36,14 @@ type Options struct {
 
 	// Extra are hives that are not in the config but were installed from it,
 	// such as [Record.Extra] gives.
-	Extra []Hive
+	Extra []config.Hive
 
-	// Catalog knows the worker types; nil is [BuiltinCatalog].
-	Catalog *Catalog
+	// Catalog knows the worker types; nil is [catalog.Builtin].
+	Catalog *catalog.Catalog
 
 	// Binaries finds the rbee to bring to machines; nil finds none, so that
 	// machines without rbee are blocked.
-	Binaries BinarySource
+	Binaries artifact.BinarySource
 
 	// Version is the version of rbee that hives shall have; empty accepts
 	// whatever Binaries gives.
@@ -49,13 +58,13 @@ type Options struct {
 
 	// Lock is what wishes came to; nil knows nothing. [Fleet.Plan] and [Fleet.Apply]
 	// change it in memory, and it is the caller's to save it.
-	Lock *Lock
+	Lock *lockfile.Lock
 
 	// Push makes this side fetch what is to be downloaded and send it, for hives
 	// without a way to the internet. Bundle, if not nil, is where this side takes
 	// it from, without the internet too.
 	Push   bool
-	Bundle *Bundle
+	Bundle *artifact.Bundle
 
 	// Parallel is how many hives are worked on at once, and Uploads how many
 	// are sent bytes at once; 0 chooses.
@@ -74,50 +83,49 @@ type Options struct {
 type Fleet struct {
 	opts       Options
 	configPath string
-	all        []Hive // of the config, whether they are members or not
+	all        []config.Hive // of the config, whether they are members or not
 	members    []*member
-	from       *fetcher
-	art        *artefacts
+	from       *fetch.Client
+	art        *artifact.Cache
 	uploads    chan struct{}
-	packed     packedBinaries
-	resolver   *resolver
-	want       Want
+	packed     artifact.PackedBinaries
+	resolver   *resolve.Resolver
 
 	eventMu sync.Mutex
 }
 
 // member is one hive of a fleet. It is written by one goroutine at a time.
 type member struct {
-	hive  Hive
+	hive  config.Hive
 	extra bool
 	host  Host
-	state *State
+	state *wire.State
 	err   *operations.Error
 	took  time.Duration
 }
 
 // Open makes a fleet of a config's hives. It connects to nothing yet. An alias
 // in Only that does not exist is an [*operations.Error] with CodeNotFound.
-func Open(c *Config, o Options) (*Fleet, error) {
+func Open(c *config.Config, o Options) (*Fleet, error) {
 	if o.Connect == nil {
 		return nil, errors.New("pkgmgr: Options.Connect is nil: there is no way to a machine")
 	}
-	extras := map[string]Hive{}
+	extras := map[string]config.Hive{}
 	for _, h := range o.Extra {
 		extras[h.Alias] = h
 	}
 	f := &Fleet{opts: o, configPath: c.Path, all: c.Hives, uploads: make(chan struct{}, cmp.Or(o.Uploads, defaultUploads))}
 	if f.opts.Catalog == nil {
-		f.opts.Catalog = BuiltinCatalog()
+		f.opts.Catalog = catalog.Builtin()
 	}
 	f.opts.Owner = cmp.Or(o.Owner, defaultOwner())
 	f.opts.CacheDir = cmp.Or(o.CacheDir, defaultCacheDir())
-	f.from = o.Origins.fetcher()
-	f.art = &artefacts{dir: filepath.Join(f.opts.CacheDir, "artefacts"), from: f.from, bundle: o.Bundle}
+	f.from = o.Origins.client()
+	f.art = &artifact.Cache{Dir: filepath.Join(f.opts.CacheDir, "artefacts"), From: f.from, Bundle: o.Bundle}
 	if f.opts.Lock == nil {
-		f.opts.Lock = &Lock{}
+		f.opts.Lock = &lockfile.Lock{}
 	}
-	f.resolver = newResolver(f.from, f.opts.Lock, f.art, f.opts.CacheDir, func(text string) {
+	f.resolver = resolve.New(f.from, f.opts.Lock, f.art, f.opts.CacheDir, func(text string) {
 		f.emit(operations.Event{Type: operations.EventNote, Message: text})
 	})
 
@@ -237,7 +245,7 @@ func (f *Fleet) read(ctx context.Context, m *member, o ReadOptions) {
 }
 
 // unreachable words an error of the way to a hive.
-func unreachable(h Hive, err error) *operations.Error {
+func unreachable(h config.Hive, err error) *operations.Error {
 	e := &operations.Error{Code: operations.CodeUnreachable, Hive: h.Alias, Message: err.Error(), Err: err}
 	var coded interface{ ErrorCode() string }
 	if errors.As(err, &coded) {
@@ -250,31 +258,39 @@ func unreachable(h Hive, err error) *operations.Error {
 }
 
 // States is what the last Read found, sorted by alias.
-func (f *Fleet) States() []HiveState {
-	states := make([]HiveState, len(f.members))
+func (f *Fleet) States() []plan.HiveState {
+	states := make([]plan.HiveState, len(f.members))
 	for i, m := range f.members {
-		states[i] = HiveState{Hive: m.hive, Extra: m.extra, State: m.state, Err: m.err}
+		states[i] = plan.HiveState{Hive: m.hive, Extra: m.extra, State: m.state, Err: m.err}
 	}
 	return states
 }
 
-// Plan looks up what the hives that were read shall have, and decides with [Diff].
+// Plan looks up what the hives that were read shall have, and decides with [plan.Diff].
 // What it finds out about versions goes to the lock, in memory.
-func (f *Fleet) Plan(ctx context.Context, o PlanOptions) operations.Plan {
-	before := f.opts.Lock.Workers()
+func (f *Fleet) Plan(ctx context.Context, o plan.Options) *plan.Plan {
+	before, workers := f.opts.Lock.Snapshot(), f.opts.Lock.Workers()
 	want, moved := f.lookUp(ctx, o)
-	f.want = want
-	plan := Diff(f.States(), f.want, o)
-	f.fillDownloads(&plan)
-	plan.Upgrades = append(f.upgrades(before), moved...)
-	return plan
+	changes := plan.Diff(f.States(), want, o)
+	f.fillDownloads(changes)
+	changes.Upgrades = append(f.upgrades(workers), moved...)
+	changes.Lock = f.opts.Lock.Since(before)
+	return changes
+}
+
+// lookups is what looking up needs to know of the fleet.
+func (f *Fleet) lookups() resolve.Input {
+	return resolve.Input{
+		Hives: f.States(), Config: f.all, Catalog: f.opts.Catalog, Lock: f.opts.Lock,
+		Resolver: f.resolver, FromBundle: f.opts.Bundle != nil, Version: f.opts.Version,
+	}
 }
 
 // upgrades are the wishes that stand for another version than before.
-func (f *Fleet) upgrades(before []LockedWorker) []operations.Upgrade {
+func (f *Fleet) upgrades(before []lockfile.Worker) []operations.Upgrade {
 	var list []operations.Upgrade
 	for _, w := range before {
-		if now, ok := f.opts.Lock.worker(w.Type, w.Requested); ok && now.Version != w.Version {
+		if now, ok := f.opts.Lock.Worker(w.Type, w.Requested); ok && now.Version != w.Version {
 			list = append(list, operations.Upgrade{Worker: w.Type, Requested: w.Requested, From: w.Version, To: now.Version})
 		}
 	}
@@ -283,43 +299,43 @@ func (f *Fleet) upgrades(before []LockedWorker) []operations.Upgrade {
 
 // lookUp collects what Diff needs to know, and what consists of other files than the
 // lock said.
-func (f *Fleet) lookUp(ctx context.Context, o PlanOptions) (Want, []operations.Upgrade) {
-	want := Want{Version: f.opts.Version, Binaries: map[string]BinaryWant{}, Workers: map[WorkerKey]WorkerWant{}}
-	l := f.newLookup(o)
+func (f *Fleet) lookUp(ctx context.Context, o plan.Options) (plan.Desired, []operations.Upgrade) {
+	want := plan.Desired{Version: f.opts.Version, Binaries: map[string]plan.DesiredBinary{}, Workers: map[plan.WorkerKey]plan.DesiredWorker{}}
+	l := resolve.NewLookup(f.lookups(), o)
 	for _, m := range f.members {
 		if m.state == nil || m.extra {
 			continue
 		}
-		key := PlatformKey(m.state.Platform)
+		key := m.state.Platform.Key()
 		if _, ok := want.Binaries[key]; !ok {
 			if b, ok := f.binaryWant(ctx, m.state, o.Fetch); ok {
 				want.Binaries[key] = b
 			}
 		}
 		for _, w := range m.hive.Workers {
-			if adopted(m.state, w) && !o.Force {
+			if plan.Adopted(m.state, w) && !o.Force {
 				continue // nothing to look up: it stays as it is
 			}
-			want.Workers[WorkerKey{m.hive.Alias, w.Type}] = l.worker(ctx, m.hive.Alias, w, m.state, want)
+			want.Workers[plan.WorkerKey{Hive: m.hive.Alias, Type: w.Type}] = l.Worker(ctx, m.hive.Alias, w, m.state, want)
 		}
 	}
-	return want, l.moved
+	return want, l.Moved
 }
 
-func (f *Fleet) binaryWant(ctx context.Context, s *State, fetch bool) (BinaryWant, bool) {
+func (f *Fleet) binaryWant(ctx context.Context, s *wire.State, fetch bool) (plan.DesiredBinary, bool) {
 	if f.opts.Binaries == nil {
-		return BinaryWant{}, false
+		return plan.DesiredBinary{}, false
 	}
 	// A machine that has the right version needs no download to say so.
 	fetch = fetch && (s.Rbee == nil || s.Rbee.Version != f.opts.Version)
 	b, err := f.opts.Binaries.Binary(ctx, s.Platform, fetch)
 	switch {
 	case err != nil:
-		return BinaryWant{Err: err}, true
+		return plan.DesiredBinary{Err: err}, true
 	case b == nil:
-		return BinaryWant{}, false
+		return plan.DesiredBinary{}, false
 	}
-	return BinaryWant{Version: cmp.Or(b.Version, f.opts.Version), SHA256: b.SHA256, Size: b.Size}, true
+	return plan.DesiredBinary{Version: cmp.Or(b.Version, f.opts.Version), SHA256: b.SHA256, Size: b.Size}, true
 }
 
 func (f *Fleet) emit(e operations.Event) {

@@ -2,6 +2,7 @@ package pkgmgr_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -12,22 +13,25 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/pkgmgr/fakehost"
+	"github.com/rbee-keeper/rbee/pkgmgr/plan"
+	"github.com/rbee-keeper/rbee/pkgmgr/version"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
 // echoHive is a hive that wants the worker that every rbee has, and more.
-func echoHive(alias string, more ...string) pkgmgr.Hive {
-	h := pkgmgr.Hive{Alias: alias, Hostname: alias + ".example", HivePort: 8600, AutoStart: true}
+func echoHive(alias string, more ...string) config.Hive {
+	h := config.Hive{Alias: alias, Hostname: alias + ".example", HivePort: 8600, AutoStart: true}
 	for _, w := range append([]string{"echo"}, more...) {
-		h.Workers = append(h.Workers, pkgmgr.Worker{Type: w, Version: pkgmgr.Latest})
+		h.Workers = append(h.Workers, config.Worker{Type: w, Version: version.Latest})
 	}
 	return h
 }
 
 // echoFleet is a config of n hives and fresh machines for them.
-func echoFleet(n int) (*pkgmgr.Config, fakehost.Fleet) {
-	c, machines := &pkgmgr.Config{}, fakehost.Fleet{}
+func echoFleet(n int) (*config.Config, fakehost.Fleet) {
+	c, machines := &config.Config{}, fakehost.Fleet{}
 	for i := range n {
 		h := echoHive(fmt.Sprintf("gpu-%02d", i))
 		c.Hives = append(c.Hives, h)
@@ -36,7 +40,7 @@ func echoFleet(n int) (*pkgmgr.Config, fakehost.Fleet) {
 	return c, machines
 }
 
-func openFleet(t *testing.T, c *pkgmgr.Config, machines fakehost.Fleet, change func(*pkgmgr.Options)) *pkgmgr.Fleet {
+func openFleet(t *testing.T, c *config.Config, machines fakehost.Fleet, change func(*pkgmgr.Options)) *pkgmgr.Fleet {
 	t.Helper()
 	o := pkgmgr.Options{Connect: machines.Connect, Binaries: fakehost.Rbee("1.0.0"), Version: "1.0.0", CacheDir: t.TempDir(), Owner: "me"}
 	if change != nil {
@@ -55,11 +59,24 @@ func openFleet(t *testing.T, c *pkgmgr.Config, machines fakehost.Fleet, change f
 }
 
 // syncFleet reads, plans and applies.
-func syncFleet(ctx context.Context, f *pkgmgr.Fleet, po pkgmgr.PlanOptions, ao pkgmgr.ApplyOptions) *operations.SyncReport {
+func syncFleet(ctx context.Context, f *pkgmgr.Fleet, po plan.Options, ao pkgmgr.ApplyOptions) *operations.SyncReport {
 	f.Read(ctx, pkgmgr.ReadOptions{})
 	po.Fetch = true
-	plan := f.Plan(ctx, po)
-	return f.SyncReport(plan, f.Apply(ctx, plan, ao), time.Second)
+	p := roundTrip(f.Plan(ctx, po))
+	return f.SyncReport(p, f.Apply(ctx, p, ao), time.Second)
+}
+
+// roundTrip returns the plan as it is read back from its JSON.
+func roundTrip(p *plan.Plan) *plan.Plan {
+	data, err := json.Marshal(p)
+	if err != nil {
+		panic(err)
+	}
+	back := &plan.Plan{}
+	if err := json.Unmarshal(data, back); err != nil {
+		panic(err)
+	}
+	return back
 }
 
 func results(hives []operations.HiveReport) string {
@@ -74,7 +91,7 @@ func TestInstallThenNothingToDo(t *testing.T) {
 	t.Parallel()
 	c, machines := echoFleet(3)
 	f := openFleet(t, c, machines, nil)
-	r := syncFleet(t.Context(), f, pkgmgr.PlanOptions{}, pkgmgr.ApplyOptions{})
+	r := syncFleet(t.Context(), f, plan.Options{}, pkgmgr.ApplyOptions{})
 	if got := results(r.Hives); got != "gpu-00=installed gpu-01=installed gpu-02=installed" {
 		t.Fatal(got)
 	}
@@ -86,7 +103,7 @@ func TestInstallThenNothingToDo(t *testing.T) {
 		if s.Rbee == nil || s.Rbee.Version != "1.0.0" || !s.Daemon.Running || s.Settings.Alias != alias {
 			t.Errorf("%s: %+v", alias, s)
 		}
-		if len(s.Workers) != 1 || s.Workers[0].Type != "echo" || s.Workers[0].Requested != pkgmgr.Latest || s.Workers[0].SHA256 != s.Rbee.SHA256 {
+		if len(s.Workers) != 1 || s.Workers[0].Type != "echo" || s.Workers[0].Requested != version.Latest || s.Workers[0].SHA256 != s.Rbee.SHA256 {
 			t.Errorf("%s: workers %+v", alias, s.Workers)
 		}
 		if got, want := m.Calls(), (fakehost.Calls{Connects: 1, Scripts: 1, Puts: 1, Runs: 1}); got != want {
@@ -95,7 +112,7 @@ func TestInstallThenNothingToDo(t *testing.T) {
 	}
 
 	again := openFleet(t, c, machines, nil)
-	r = syncFleet(t.Context(), again, pkgmgr.PlanOptions{}, pkgmgr.ApplyOptions{})
+	r = syncFleet(t.Context(), again, plan.Options{}, pkgmgr.ApplyOptions{})
 	if want := (operations.SyncSummary{HivesAlreadyInstalled: 3, WorkersAlreadyInstalled: 3, DurationSeconds: 1}); r.Summary != want || len(r.Plan.Steps) != 0 {
 		t.Errorf("%+v %+v", r.Summary, r.Plan.Steps)
 	}
@@ -104,7 +121,7 @@ func TestInstallThenNothingToDo(t *testing.T) {
 			t.Errorf("%s was touched again: %+v", alias, got)
 		}
 	}
-	status := again.StatusReport(again.Plan(t.Context(), pkgmgr.PlanOptions{}), true, 0)
+	status := again.StatusReport(again.Plan(t.Context(), plan.Options{}), true, 0)
 	if status.Status != operations.StatusInSync || status.Summary.HivesOK != 3 || len(status.Hives) != 3 || status.Hives[0].Workers[0].Type != "echo" {
 		t.Errorf("%+v", status)
 	}
@@ -116,7 +133,7 @@ func TestDryRun(t *testing.T) {
 	machines["gpu-01"].Unreachable = &fakehost.ConnectError{Code: "timeout", Message: "no answer"}
 	f := openFleet(t, c, machines, nil)
 	f.Read(t.Context(), pkgmgr.ReadOptions{})
-	r := f.SyncReport(f.Plan(t.Context(), pkgmgr.PlanOptions{Fetch: true}), nil, 0)
+	r := f.SyncReport(f.Plan(t.Context(), plan.Options{Fetch: true}), nil, 0)
 	if got := results(r.Hives); got != "gpu-00=pending gpu-01=unreachable" || r.Status != operations.StatusChangesPending {
 		t.Errorf("%s %s", r.Status, got)
 	}
@@ -135,7 +152,7 @@ func TestOneHiveFailsAlone(t *testing.T) {
 	machines["gpu-01"].FailPut = errors.New("disk full")
 	machines["gpu-02"].FailStep = map[string]error{"echo": errors.New("no room for echo")}
 	machines["gpu-03"].FailStep = map[string]error{"": errors.New("exec format error")}
-	r := syncFleet(t.Context(), openFleet(t, c, machines, nil), pkgmgr.PlanOptions{}, pkgmgr.ApplyOptions{})
+	r := syncFleet(t.Context(), openFleet(t, c, machines, nil), plan.Options{}, pkgmgr.ApplyOptions{})
 	if got := results(r.Hives); got != "gpu-00=unreachable gpu-01=failed gpu-02=failed gpu-03=failed gpu-04=installed" {
 		t.Fatal(got)
 	}
@@ -168,7 +185,7 @@ func TestStatusCost(t *testing.T) {
 	c, machines := echoFleet(6)
 	f := openFleet(t, c, machines, nil)
 	f.Read(t.Context(), pkgmgr.ReadOptions{})
-	r := f.StatusReport(f.Plan(t.Context(), pkgmgr.PlanOptions{}), false, 0)
+	r := f.StatusReport(f.Plan(t.Context(), plan.Options{}), false, 0)
 	want := operations.StatusSummary{TotalHives: 6, HivesMissing: 6, WorkersMissing: 6}
 	if r.Status != operations.StatusDriftDetected || r.Summary != want || r.Hives != nil {
 		t.Errorf("%+v", r)
@@ -195,7 +212,7 @@ func TestParallel(t *testing.T) {
 	var now, most atomic.Int64
 	f := openFleet(t, c, machines, func(o *pkgmgr.Options) {
 		o.Parallel = 2
-		o.Connect = func(ctx context.Context, h pkgmgr.Hive) (pkgmgr.Host, error) {
+		o.Connect = func(ctx context.Context, h config.Hive) (pkgmgr.Host, error) {
 			n := now.Add(1)
 			defer now.Add(-1)
 			for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
@@ -240,7 +257,7 @@ func TestEvents(t *testing.T) {
 			inside.Store(false)
 		}
 	})
-	syncFleet(t.Context(), f, pkgmgr.PlanOptions{}, pkgmgr.ApplyOptions{})
+	syncFleet(t.Context(), f, plan.Options{}, pkgmgr.ApplyOptions{})
 	ended.Store(true)
 	wantPhases := []operations.Phase{operations.PhaseConnecting, operations.PhaseReading, operations.PhaseApplying, operations.PhaseDone}
 	wantSteps := []string{
@@ -260,20 +277,20 @@ func TestEvents(t *testing.T) {
 func TestExtraHivesAndWorkers(t *testing.T) {
 	t.Parallel()
 	c, machines := echoFleet(3)
-	syncFleet(t.Context(), openFleet(t, c, machines, nil), pkgmgr.PlanOptions{}, pkgmgr.ApplyOptions{})
-	machines["gpu-00"].Edit(func(s *pkgmgr.State) { s.Workers = append(s.Workers, wire.Worker{Type: "old", Foreign: true}) })
-	machines["gpu-02"].Edit(func(s *pkgmgr.State) { s.Broken = "segmentation fault" })
-	smaller := &pkgmgr.Config{Hives: c.Hives[:1]}
+	syncFleet(t.Context(), openFleet(t, c, machines, nil), plan.Options{}, pkgmgr.ApplyOptions{})
+	machines["gpu-00"].Edit(func(s *wire.State) { s.Workers = append(s.Workers, wire.Worker{Type: "old", Foreign: true}) })
+	machines["gpu-02"].Edit(func(s *wire.State) { s.Broken = "segmentation fault" })
+	smaller := &config.Config{Hives: c.Hives[:1]}
 	extras := func(o *pkgmgr.Options) { o.Extra = c.Hives[1:] }
 
 	f := openFleet(t, smaller, machines, extras)
-	r := syncFleet(t.Context(), f, pkgmgr.PlanOptions{}, pkgmgr.ApplyOptions{})
-	status := f.StatusReport(r.Plan, false, 0)
+	r := syncFleet(t.Context(), f, plan.Options{}, pkgmgr.ApplyOptions{})
+	status := f.StatusReport(&plan.Plan{Plan: r.Plan}, false, 0)
 	if want := (operations.StatusSummary{TotalHives: 1, HivesExtra: 2, WorkersExtra: 1}); status.Summary != want || len(r.Plan.Steps) != 0 {
 		t.Errorf("%+v %+v", status.Summary, r.Plan.Steps)
 	}
 	f = openFleet(t, smaller, machines, extras)
-	r = syncFleet(t.Context(), f, pkgmgr.PlanOptions{RemoveExtra: true}, pkgmgr.ApplyOptions{})
+	r = syncFleet(t.Context(), f, plan.Options{RemoveExtra: true}, pkgmgr.ApplyOptions{})
 	if got := results(r.Hives); got != "gpu-00=updated gpu-01=uninstalled gpu-02=uninstalled" {
 		t.Errorf("%s: %+v", got, r.Hives)
 	}
@@ -288,10 +305,10 @@ func TestExtraHivesAndWorkers(t *testing.T) {
 func TestUninstall(t *testing.T) {
 	t.Parallel()
 	c, machines := echoFleet(4)
-	machines["gpu-01"].Initial = pkgmgr.State{Workers: []wire.Worker{{Type: "old", Foreign: true}}} // workers, no rbee
+	machines["gpu-01"].Initial = wire.State{Workers: []wire.Worker{{Type: "old", Foreign: true}}} // workers, no rbee
 	machines["gpu-02"].Unreachable = errors.New("no route")
-	f := openFleet(t, &pkgmgr.Config{Hives: c.Hives[:1]}, machines, nil)
-	syncFleet(t.Context(), f, pkgmgr.PlanOptions{}, pkgmgr.ApplyOptions{})
+	f := openFleet(t, &config.Config{Hives: c.Hives[:1]}, machines, nil)
+	syncFleet(t.Context(), f, plan.Options{}, pkgmgr.ApplyOptions{})
 
 	f = openFleet(t, c, machines, nil)
 	f.Read(t.Context(), pkgmgr.ReadOptions{})
@@ -299,8 +316,8 @@ func TestUninstall(t *testing.T) {
 		"gpu-00=uninstalled gpu-01=uninstalled gpu-02=unreachable gpu-03=not_installed" {
 		t.Error(got)
 	}
-	none := openFleet(t, &pkgmgr.Config{Hives: c.Hives[1:2]}, fakehost.Fleet{
-		"gpu-01": {Initial: pkgmgr.State{Workers: []wire.Worker{{Type: "old"}}}},
+	none := openFleet(t, &config.Config{Hives: c.Hives[1:2]}, fakehost.Fleet{
+		"gpu-01": {Initial: wire.State{Workers: []wire.Worker{{Type: "old"}}}},
 	}, func(o *pkgmgr.Options) { o.Binaries = nil })
 	none.Read(t.Context(), pkgmgr.ReadOptions{})
 	got := none.Apply(t.Context(), none.UninstallPlan(), pkgmgr.ApplyOptions{})
@@ -312,8 +329,8 @@ func TestUninstall(t *testing.T) {
 func TestDaemon(t *testing.T) {
 	t.Parallel()
 	c, machines := echoFleet(2)
-	f := openFleet(t, &pkgmgr.Config{Hives: c.Hives[:1]}, machines, nil)
-	syncFleet(t.Context(), f, pkgmgr.PlanOptions{}, pkgmgr.ApplyOptions{})
+	f := openFleet(t, &config.Config{Hives: c.Hives[:1]}, machines, nil)
+	syncFleet(t.Context(), f, plan.Options{}, pkgmgr.ApplyOptions{})
 	f = openFleet(t, c, machines, nil)
 	for _, running := range []bool{false, true} {
 		action := operations.ActionStopHive
@@ -335,14 +352,14 @@ func TestRepairAndForce(t *testing.T) {
 	c, machines := echoFleet(1)
 	m := machines["gpu-00"]
 	f := openFleet(t, c, machines, nil)
-	syncFleet(t.Context(), f, pkgmgr.PlanOptions{}, pkgmgr.ApplyOptions{})
+	syncFleet(t.Context(), f, plan.Options{}, pkgmgr.ApplyOptions{})
 	m.Corrupt("echo", "bin/echo is missing")
-	r := syncFleet(t.Context(), f, pkgmgr.PlanOptions{}, pkgmgr.ApplyOptions{})
+	r := syncFleet(t.Context(), f, plan.Options{}, pkgmgr.ApplyOptions{})
 	if got := results(r.Hives); got != "gpu-00=updated" || m.State().Workers[0].Corrupt != "" {
 		t.Errorf("%s %+v", got, m.State().Workers)
 	}
 	before := m.State().Workers[0].InstalledAt
-	r = syncFleet(t.Context(), f, pkgmgr.PlanOptions{Force: true}, pkgmgr.ApplyOptions{Force: true})
+	r = syncFleet(t.Context(), f, plan.Options{Force: true}, pkgmgr.ApplyOptions{Force: true})
 	if after := m.State().Workers[0].InstalledAt; !after.After(before) || len(r.Hives[0].Steps) != 3 {
 		t.Errorf("forced: %+v", r.Hives[0])
 	}
@@ -354,7 +371,7 @@ func TestOpenSelects(t *testing.T) {
 	c.Hives[1].Labels = []string{"big"}
 	extra := echoHive("gone")
 	aliases := func(o pkgmgr.Options) (string, error) {
-		o.Connect, o.Extra = machines.Connect, []pkgmgr.Hive{extra}
+		o.Connect, o.Extra = machines.Connect, []config.Hive{extra}
 		f, err := pkgmgr.Open(c, o)
 		if err != nil {
 			return "", err
@@ -395,7 +412,7 @@ func TestNilEverything(t *testing.T) {
 	t.Parallel()
 	c, machines := echoFleet(1)
 	f := openFleet(t, c, machines, func(o *pkgmgr.Options) { *o = pkgmgr.Options{Connect: machines.Connect} })
-	r := syncFleet(t.Context(), f, pkgmgr.PlanOptions{}, pkgmgr.ApplyOptions{})
+	r := syncFleet(t.Context(), f, plan.Options{}, pkgmgr.ApplyOptions{})
 	if got := results(r.Hives); got != "gpu-00=not_installed" || len(r.Plan.Blocked) != 1 || r.Outcome() != operations.OutcomeFailed {
 		t.Errorf("%s %+v", got, r.Plan)
 	}

@@ -1,7 +1,6 @@
 package pkgmgr_test
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,23 +11,26 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/artifact"
+	"github.com/rbee-keeper/rbee/pkgmgr/lockfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/plan"
+	"github.com/rbee-keeper/rbee/pkgmgr/version"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
 // locked is what the lock on disk says that the wish for an engine stands for.
-func (f *lockFleet) locked() (version string) {
+func (f *lockFleet) locked() (ver string) {
 	for _, w := range f.load().Workers() {
-		if w.Type == "engine" && w.Requested == pkgmgr.Latest {
-			version = w.Version
+		if w.Type == "engine" && w.Requested == version.Latest {
+			ver = w.Version
 		}
 	}
-	return version
+	return ver
 }
 
 // plan looks up what is wanted, with the lock as it is on disk now.
-func (f *lockFleet) plan(po pkgmgr.PlanOptions) (operations.Plan, *pkgmgr.Lock) {
+func (f *lockFleet) plan(po plan.Options) (*plan.Plan, *lockfile.Lock) {
 	fleet, lock := f.open(nil)
 	fleet.Read(f.t.Context(), pkgmgr.ReadOptions{})
 	po.Fetch = true
@@ -38,7 +40,7 @@ func (f *lockFleet) plan(po pkgmgr.PlanOptions) (operations.Plan, *pkgmgr.Lock) 
 func (f *lockFleet) hold(hive, version string) {
 	f.t.Helper()
 	lock := f.load()
-	lock.Hold(hive, engineWish, version, time.Now())
+	lock.Pin(hive, engineWish, version, time.Now())
 	if err := lock.Save(); err != nil {
 		f.t.Fatal(err)
 	}
@@ -50,18 +52,18 @@ func TestSaveKeepsWhatOthersWrote(t *testing.T) {
 	t.Parallel()
 	f := newLockFleet(t)
 	f.release("1.0")
-	f.sync(pkgmgr.PlanOptions{}, nil)
+	f.sync(plan.Options{}, nil)
 	f.release("1.1")
 	f.hold("gpu-00", "1.0")
 	slow := f.load()
-	_, upgrade := f.plan(pkgmgr.PlanOptions{Upgrade: true})
+	_, upgrade := f.plan(plan.Options{Upgrade: true})
 	f.release("1.2")
 	f.hold("gpu-02", "1.0")
-	if r := f.sync(pkgmgr.PlanOptions{Upgrade: true}, func(o *pkgmgr.Options) { o.Only = []string{"gpu-00"} }); f.version("gpu-00") != "1.2" {
+	if r := f.sync(plan.Options{Upgrade: true}, func(o *pkgmgr.Options) { o.Only = []string{"gpu-00"} }); f.version("gpu-00") != "1.2" {
 		t.Fatal(results(r.Hives))
 	}
-	slow.Hold("gpu-01", engineWish, "1.0", time.Now())
-	for _, lock := range []*pkgmgr.Lock{slow, upgrade} { // the upgrade found an older version
+	slow.Pin("gpu-01", engineWish, "1.0", time.Now())
+	for _, lock := range []*lockfile.Lock{slow, upgrade} { // the upgrade found an older version
 		if err := lock.Save(); err != nil {
 			t.Fatal(err)
 		}
@@ -77,7 +79,7 @@ func TestSaveKeepsWhatOthersWrote(t *testing.T) {
 	if err := os.WriteFile(f.lock, []byte("<<<<<<< ours"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	slow.Hold("gpu-00", engineWish, "1.2", time.Now())
+	slow.Pin("gpu-00", engineWish, "1.2", time.Now())
 	if err := slow.Save(); err == nil || !strings.Contains(err.Error(), "invalid character") {
 		t.Error(err)
 	}
@@ -89,12 +91,12 @@ func TestSaveAtOnce(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 24 {
 		wg.Go(func() {
-			lock, err := pkgmgr.LoadLock(path)
+			lock, err := lockfile.Load(path)
 			if err != nil {
 				t.Error(err)
 				return
 			}
-			lock.Hold(fmt.Sprintf("gpu-%02d", i), engineWish, "1.0", time.Now())
+			lock.Pin(fmt.Sprintf("gpu-%02d", i), engineWish, "1.0", time.Now())
 			if err := lock.Save(); err != nil {
 				t.Error(err)
 			}
@@ -115,19 +117,19 @@ func TestHoldOutlivesAFailedUpgrade(t *testing.T) {
 	t.Parallel()
 	f := newLockFleet(t)
 	f.release("1.0")
-	f.sync(pkgmgr.PlanOptions{}, nil)
+	f.sync(plan.Options{}, nil)
 	f.release("1.1")
-	f.sync(pkgmgr.PlanOptions{Upgrade: true, UpgradeTypes: []string{"engine"}}, func(o *pkgmgr.Options) { o.Only = []string{"gpu-01"} })
+	f.sync(plan.Options{Upgrade: true, UpgradeTypes: []string{"engine"}}, func(o *pkgmgr.Options) { o.Only = []string{"gpu-01"} })
 	f.hold("gpu-00", "1.0")
 
 	broken := errors.New("no way")
 	for name, upgrade := range map[string]func(){
 		"another hive's": func() {
-			f.sync(pkgmgr.PlanOptions{Upgrade: true}, func(o *pkgmgr.Options) { o.Only = []string{"gpu-01"} })
+			f.sync(plan.Options{Upgrade: true}, func(o *pkgmgr.Options) { o.Only = []string{"gpu-01"} })
 		},
 		"one without an answer": func() {
 			f.origin.LimitRate("token")
-			f.sync(pkgmgr.PlanOptions{Upgrade: true}, nil)
+			f.sync(plan.Options{Upgrade: true}, nil)
 			f.origin.Mend()
 		},
 		"one that fails there": func() {
@@ -137,22 +139,22 @@ func TestHoldOutlivesAFailedUpgrade(t *testing.T) {
 				}
 				return nil
 			}
-			f.sync(pkgmgr.PlanOptions{Upgrade: true}, nil)
+			f.sync(plan.Options{Upgrade: true}, nil)
 			f.machines["gpu-00"].OnStep = nil
 		},
 		"a dry run": func() {
-			_, lock := f.plan(pkgmgr.PlanOptions{Upgrade: true})
+			_, lock := f.plan(plan.Options{Upgrade: true})
 			if err := lock.Save(); err != nil {
 				t.Error(err)
 			}
 		},
 	} {
 		upgrade()
-		if plan, _ := f.plan(pkgmgr.PlanOptions{}); len(plan.Steps) != 0 || f.version("gpu-00") != "1.0" {
+		if plan, _ := f.plan(plan.Options{}); len(plan.Steps) != 0 || f.version("gpu-00") != "1.0" {
 			t.Errorf("after %s upgrade gpu-00 has %s: %+v", name, f.version("gpu-00"), plan.Steps)
 		}
 	}
-	if f.sync(pkgmgr.PlanOptions{Upgrade: true}, nil); f.version("gpu-00") != "1.1" {
+	if f.sync(plan.Options{Upgrade: true}, nil); f.version("gpu-00") != "1.1" {
 		t.Errorf("gpu-00 has %s", f.version("gpu-00"))
 	}
 	if text, _ := os.ReadFile(f.lock); strings.Contains(string(text), "holds") {
@@ -167,14 +169,14 @@ func TestHoldIsForAWish(t *testing.T) {
 	for _, v := range []string{"1.0", "1.1", "1.2"} {
 		f.release(v)
 	}
-	f.sync(pkgmgr.PlanOptions{}, nil)
+	f.sync(plan.Options{}, nil)
 	f.hold("gpu-00", "1.0")
-	f.sync(pkgmgr.PlanOptions{}, nil)
-	wishes := []struct{ wish, want string }{{pkgmgr.Latest, "1.0"}, {"1.1", "1.1"}, {pkgmgr.Latest, "1.2"}}
+	f.sync(plan.Options{}, nil)
+	wishes := []struct{ wish, want string }{{version.Latest, "1.0"}, {"1.1", "1.1"}, {version.Latest, "1.2"}}
 	for _, w := range wishes {
 		workers := f.config.Hives[0].Workers
 		workers[len(workers)-1].Version = w.wish
-		if r := f.sync(pkgmgr.PlanOptions{}, nil); f.version("gpu-00") != w.want {
+		if r := f.sync(plan.Options{}, nil); f.version("gpu-00") != w.want {
 			t.Errorf("%s is %s: %s", w.wish, f.version("gpu-00"), results(r.Hives))
 		}
 	}
@@ -195,11 +197,11 @@ func TestBundleLeavesTheRest(t *testing.T) {
 	f.release("1.1")
 	rest := f.config.Hives[1].Workers
 	rest[len(rest)-1].Version = ">1.0"
-	f.sync(pkgmgr.PlanOptions{}, nil)
+	f.sync(plan.Options{}, nil)
 	if f.locked() != "1.1" || f.version("gpu-01") != "1.1" {
 		t.Fatalf("%s, %s", f.locked(), f.version("gpu-01"))
 	}
-	b, err := pkgmgr.OpenBundle(path)
+	b, err := artifact.OpenBundle(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -211,9 +213,9 @@ func TestBundleLeavesTheRest(t *testing.T) {
 	if err := lock.Save(); err != nil {
 		t.Fatal(err)
 	}
-	f.machines["gpu-01"].Edit(func(s *pkgmgr.State) { s.Workers = nil })
+	f.machines["gpu-01"].Edit(func(s *wire.State) { s.Workers = nil })
 	f.release("1.2")
-	if f.sync(pkgmgr.PlanOptions{}, nil); f.locked() != "1.0" || f.version("gpu-00") != "1.0" || f.version("gpu-01") != "1.1" {
+	if f.sync(plan.Options{}, nil); f.locked() != "1.0" || f.version("gpu-00") != "1.0" || f.version("gpu-01") != "1.1" {
 		t.Errorf("%s, %s, %s", f.locked(), f.version("gpu-00"), f.version("gpu-01"))
 	}
 }
@@ -248,38 +250,6 @@ func (f *lockFleet) editLock(edit func(*lockText)) {
 	}
 }
 
-// TestHoldOfAnEarlierLock holds that a hold which does not say its wish counts, gets
-// the one that it meets, and is not revived by that where somebody has ended it.
-func TestHoldOfAnEarlierLock(t *testing.T) {
-	t.Parallel()
-	f := newLockFleet(t)
-	f.release("1.0")
-	f.sync(pkgmgr.PlanOptions{}, nil)
-	f.release("1.1")
-	f.sync(pkgmgr.PlanOptions{Upgrade: true}, func(o *pkgmgr.Options) { o.Only = []string{"gpu-01"} })
-	f.hold("gpu-00", "1.0")
-	text, err := os.ReadFile(f.lock)
-	if err != nil {
-		t.Fatal(err)
-	}
-	f.editLock(func(l *lockText) { delete(l.Holds[0], "requested") })
-	plan, slow := f.plan(pkgmgr.PlanOptions{})
-	if len(plan.Steps) != 0 {
-		t.Errorf("%+v", plan.Steps)
-	}
-	f.sync(pkgmgr.PlanOptions{}, nil)
-	if again, _ := os.ReadFile(f.lock); !bytes.Equal(again, text) || f.version("gpu-00") != "1.0" {
-		t.Errorf("gpu-00 has %s:\n%s", f.version("gpu-00"), again)
-	}
-	f.sync(pkgmgr.PlanOptions{Upgrade: true}, nil)
-	if err := slow.Save(); err != nil {
-		t.Error(err)
-	}
-	if again, _ := os.ReadFile(f.lock); strings.Contains(string(again), "holds") || f.version("gpu-00") != "1.1" {
-		t.Errorf("gpu-00 has %s:\n%s", f.version("gpu-00"), again)
-	}
-}
-
 // TestBundleNamesTheRecipesLine holds that what a bundle lacks is said with the place
 // in the recipe that asks for it.
 func TestBundleNamesTheRecipesLine(t *testing.T) {
@@ -292,24 +262,24 @@ func TestBundleNamesTheRecipesLine(t *testing.T) {
 	if _, err := fleet.WriteBundle(t.Context(), path, pkgmgr.BundleOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	b, err := pkgmgr.OpenBundle(path)
+	b, err := artifact.OpenBundle(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer b.Close()
 	wishes := []struct{ wish, want string }{
 		{">1.0", "engine.yaml:2: the bundle holds no engine >1.0"},
-		{pkgmgr.Latest, "engine.yaml:4: the bundle holds no engine 1.0 for linux/arm64"},
+		{version.Latest, "engine.yaml:4: the bundle holds no engine 1.0 for linux/arm64"},
 	}
 	for _, w := range wishes {
-		lock, err := b.Lock(new(pkgmgr.Lock))
+		lock, err := b.Lock(new(lockfile.Lock))
 		if err != nil {
 			t.Fatal(err)
 		}
 		workers := f.config.Hives[0].Workers
 		workers[len(workers)-1].Version = w.wish
-		f.machines["gpu-00"].Edit(func(s *pkgmgr.State) { s.Arch = "arm64" })
-		r := f.sync(pkgmgr.PlanOptions{}, func(o *pkgmgr.Options) { o.Bundle, o.Push, o.Lock, o.Only = b, true, lock, []string{"gpu-00"} })
+		f.machines["gpu-00"].Edit(func(s *wire.State) { s.Arch = "arm64" })
+		r := f.sync(plan.Options{}, func(o *pkgmgr.Options) { o.Bundle, o.Push, o.Lock, o.Only = b, true, lock, []string{"gpu-00"} })
 		if blocked := r.Plan.Blocked; len(blocked) != 1 || !strings.Contains(blocked[0].Reason, w.want) {
 			t.Errorf("%s: %+v, want %q", w.wish, blocked, w.want)
 		}

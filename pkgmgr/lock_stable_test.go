@@ -13,7 +13,9 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/lockfile"
 	"github.com/rbee-keeper/rbee/pkgmgr/origintest"
+	"github.com/rbee-keeper/rbee/pkgmgr/plan"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
@@ -48,7 +50,7 @@ func (f *lockFleet) setGlibc(glibc ...string) {
 	for i := range f.config.Hives {
 		h := &f.config.Hives[i]
 		h.Workers = append(h.Workers, engineWish)
-		f.machines[h.Alias].Edit(func(s *pkgmgr.State) { s.LibcVersion = glibc[i] })
+		f.machines[h.Alias].Edit(func(s *wire.State) { s.LibcVersion = glibc[i] })
 	}
 }
 
@@ -60,7 +62,7 @@ func (f *lockFleet) floor() string {
 		return "no lock"
 	}
 	var lock struct {
-		Sources []pkgmgr.LockedSource `json:"sources"`
+		Sources []lockfile.Source `json:"sources"`
 	}
 	if err := json.Unmarshal(data, &lock); err != nil {
 		f.t.Fatal(err)
@@ -115,7 +117,7 @@ func TestFloorOfTheFleet(t *testing.T) {
 			if tt.down != "" {
 				f.machines[tt.down].Unreachable = errors.New("connection refused")
 			}
-			r := f.sync(pkgmgr.PlanOptions{}, func(o *pkgmgr.Options) { o.Only = tt.only })
+			r := f.sync(plan.Options{}, func(o *pkgmgr.Options) { o.Only = tt.only })
 			if got := f.floor(); got != tt.floor {
 				t.Errorf("floor = %q, want %q", got, tt.floor)
 			}
@@ -124,7 +126,7 @@ func TestFloorOfTheFleet(t *testing.T) {
 			}
 			// A second sync changes nothing.
 			before := f.lockText()
-			again := f.sync(pkgmgr.PlanOptions{}, func(o *pkgmgr.Options) { o.Only = tt.only })
+			again := f.sync(plan.Options{}, func(o *pkgmgr.Options) { o.Only = tt.only })
 			if len(again.Plan.Steps) != 0 || !bytes.Equal(before, f.lockText()) {
 				t.Errorf("the second sync has steps %+v, lock %s", again.Plan.Steps, f.lockText())
 			}
@@ -139,13 +141,13 @@ func TestLockIsStable(t *testing.T) {
 		env  map[string]string
 		only []string
 		down string
-		opts pkgmgr.PlanOptions
+		opts plan.Options
 	}{
 		"a part of the hives":          {only: []string{"gpu-00"}},
-		"an upgrade of a part":         {only: []string{"gpu-00"}, opts: pkgmgr.PlanOptions{Upgrade: true}},
+		"an upgrade of a part":         {only: []string{"gpu-00"}, opts: plan.Options{Upgrade: true}},
 		"an unreachable hive":          {down: "gpu-01"},
-		"an upgrade without that hive": {down: "gpu-01", opts: pkgmgr.PlanOptions{Upgrade: true}},
-		"forced":                       {opts: pkgmgr.PlanOptions{Force: true}},
+		"an upgrade without that hive": {down: "gpu-01", opts: plan.Options{Upgrade: true}},
+		"forced":                       {opts: plan.Options{Force: true}},
 		"another user": {env: map[string]string{
 			"UV_OVERRIDE": "/nowhere", "UV_CONSTRAINT": "/nowhere", "UV_EXCLUDE_NEWER": "2001-01-01", "PIP_INDEX_URL": "http://127.0.0.1:1/", "VIRTUAL_ENV": "/nowhere",
 			"UV_PRERELEASE": "allow", "UV_TORCH_BACKEND": "cpu",
@@ -153,7 +155,7 @@ func TestLockIsStable(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFloorFleet(t, "2.39", "2.35")
-			f.sync(pkgmgr.PlanOptions{}, nil)
+			f.sync(plan.Options{}, nil)
 			want := f.lockText()
 			if !strings.Contains(string(want), `"glibc": "2.35"`) {
 				t.Fatalf("the lock has no floor 2.35: %s", want)
@@ -195,24 +197,24 @@ func withoutTimes(t *testing.T, lock []byte) []byte {
 func TestFloorFollowsTheConfig(t *testing.T) {
 	t.Parallel()
 	f := newFloorFleet(t, "2.39", "2.36")
-	f.sync(pkgmgr.PlanOptions{}, nil)
+	f.sync(plan.Options{}, nil)
 	f.setGlibc("2.39", "2.36", "2.33")
 	status, lock := f.open(nil)
 	status.Read(t.Context(), pkgmgr.ReadOptions{})
-	if plan := status.Plan(t.Context(), pkgmgr.PlanOptions{}); len(plan.Blocked) != 0 && !strings.Contains(fmt.Sprint(plan.Blocked), "lock yet") {
+	if plan := status.Plan(t.Context(), plan.Options{}); len(plan.Blocked) != 0 && !strings.Contains(fmt.Sprint(plan.Blocked), "lock yet") {
 		t.Errorf("status blocks %+v", plan.Blocked)
 	}
 	_ = lock
-	if r := f.sync(pkgmgr.PlanOptions{}, nil); f.floor() != "2.33→2.33" || blocks(r) != "" {
+	if r := f.sync(plan.Options{}, nil); f.floor() != "2.33→2.33" || blocks(r) != "" {
 		t.Errorf("floor = %s, blocked %s", f.floor(), blocks(r))
 	}
 	f.setGlibc("2.39", "2.36", "2.30")
-	r := f.sync(pkgmgr.PlanOptions{}, nil)
+	r := f.sync(plan.Options{}, nil)
 	if f.floor() != "2.28→2.31 llguidance" || blocks(r) != "gpu-02 llguidance needs glibc 2.31, this machine has 2.30" {
 		t.Errorf("floor = %s, blocked %s", f.floor(), blocks(r))
 	}
 	before, asked := f.lockText(), f.origin.Asked("/simple/")
-	if f.sync(pkgmgr.PlanOptions{}, nil); !bytes.Equal(before, f.lockText()) || f.origin.Asked("/simple/") != asked {
+	if f.sync(plan.Options{}, nil); !bytes.Equal(before, f.lockText()) || f.origin.Asked("/simple/") != asked {
 		t.Errorf("%d further requests to the index, lock %s", f.origin.Asked("/simple/")-asked, f.lockText())
 	}
 }
@@ -225,7 +227,7 @@ func TestLatestWithoutSolution(t *testing.T) {
 	f.addEngine("1.1", released, "cuda-tile>=1.6")
 	f.addEngine("1.2", released, "cuda-tile>=1.6")
 	var notes []string
-	r := f.sync(pkgmgr.PlanOptions{}, func(o *pkgmgr.Options) {
+	r := f.sync(plan.Options{}, func(o *pkgmgr.Options) {
 		o.Events = func(e operations.Event) {
 			if strings.HasPrefix(e.Message, "warning: ") {
 				notes = append(notes, e.Message)
@@ -242,7 +244,7 @@ func TestLatestWithoutSolution(t *testing.T) {
 
 	// Only versions without a solution are left.
 	f.config.Hives[0].Workers[1].Version = ">1.0"
-	r = f.sync(pkgmgr.PlanOptions{}, nil)
+	r = f.sync(plan.Options{}, nil)
 	if !strings.Contains(blocks(r), "none of the newest 2 versions of engine has a solution: ") {
 		t.Errorf("blocked: %s", blocks(r))
 	}
@@ -252,7 +254,7 @@ func TestLatestWithoutSolution(t *testing.T) {
 	f.addEngine("1.1", released, "wax>=1")
 	f.origin.AddWheel(origintest.Wheel{Name: "wax", Version: "1", Uploaded: released})
 	f.origin.Break(origintest.Fault{Path: "/simple/wax/", Status: 500})
-	r = f.sync(pkgmgr.PlanOptions{}, nil)
+	r = f.sync(plan.Options{}, nil)
 	if got := blocks(r); f.version("gpu-00") != "" || !strings.Contains(got, "500 Internal Server Error") || !strings.Contains(got, "/simple/wax/") {
 		t.Errorf("version = %q, blocked: %s", f.version("gpu-00"), got)
 	}
@@ -299,7 +301,7 @@ func TestReleaseDate(t *testing.T) {
 				f.origin.ServeHTML()
 			}
 			var notes []string
-			r := f.sync(pkgmgr.PlanOptions{}, func(o *pkgmgr.Options) {
+			r := f.sync(plan.Options{}, func(o *pkgmgr.Options) {
 				o.Events = func(e operations.Event) { notes = append(notes, e.Message) }
 			})
 			if want := "/packages/wax-" + tt.wax + "-py3-none-any.whl"; !strings.Contains(string(f.lockText()), want) {
@@ -332,7 +334,7 @@ func TestBadIndex(t *testing.T) {
 			f := newRecipeFleet(t, pythonRecipe)
 			f.addTools("0.9.9", "20251120")
 			f.origin.Answer("/simple/", tt.kind, tt.body)
-			r := f.sync(pkgmgr.PlanOptions{}, nil)
+			r := f.sync(plan.Options{}, nil)
 			if got := blocks(r); !strings.Contains(got, tt.want) {
 				t.Errorf("blocked: %s, want %s", got, tt.want)
 			}
@@ -356,7 +358,7 @@ func TestExtraIndexes(t *testing.T) {
 	for _, v := range []string{"2.0+local", "3.0"} {
 		f.origin.AddWheel(origintest.Wheel{Name: "comb", Version: v, Torch: "extra-1.0"})
 	}
-	r := f.sync(pkgmgr.PlanOptions{}, nil)
+	r := f.sync(plan.Options{}, nil)
 	lock := string(f.lockText())
 	for _, want := range []string{"/wax-1.0-py3", "/comb-2.0+local-py3", "/engine-1.0-py3"} {
 		if !strings.Contains(lock, want) {
@@ -380,7 +382,7 @@ func TestTorchMirror(t *testing.T) {
 	index := f.origin.Lock("me", "secret")
 	var steps []wire.InstallStep
 	f.sentSteps("gpu-00", &steps)
-	r := f.sync(pkgmgr.PlanOptions{}, func(o *pkgmgr.Options) { o.Origins.PythonIndex, o.Origins.TorchIndex = index, index })
+	r := f.sync(plan.Options{}, func(o *pkgmgr.Options) { o.Origins.PythonIndex, o.Origins.TorchIndex = index, index })
 	if lock := string(f.lockText()); !strings.Contains(lock, "/torch-2.9+cpu-") || strings.Contains(lock, "secret") {
 		t.Fatalf("lock = %s, blocked %s", lock, blocks(r))
 	}
@@ -396,7 +398,7 @@ func TestTorchMirror(t *testing.T) {
 	f = newRecipeFleet(t, strings.Replace(pythonRecipe, `"engine=={version}"]`, `"engine=={version}"], torch: cu130`, 1))
 	f.addTools("0.9.9", "20251120")
 	f.addEngine("1.0", released, "torch>=2")
-	r = f.sync(pkgmgr.PlanOptions{}, func(o *pkgmgr.Options) { o.Origins.TorchIndex = f.origin.Index() })
+	r = f.sync(plan.Options{}, func(o *pkgmgr.Options) { o.Origins.TorchIndex = f.origin.Index() })
 	if got := blocks(r); !strings.Contains(got, "the PyTorch index ") || !strings.Contains(got, "/simple/cu130 has no torch") {
 		t.Errorf("blocked: %s", got)
 	}
@@ -425,7 +427,7 @@ ready: { path: /health }
 	release("1.0", "wax")
 	release("1.1", "soot")
 	var notes []string
-	r := f.sync(pkgmgr.PlanOptions{}, func(o *pkgmgr.Options) {
+	r := f.sync(plan.Options{}, func(o *pkgmgr.Options) {
 		o.Events = func(e operations.Event) { notes = append(notes, e.Message) }
 	})
 	if v := f.version("gpu-00"); v != "1.0" {
@@ -442,10 +444,10 @@ ready: { path: /health }
 func TestOldLockedUV(t *testing.T) {
 	t.Parallel()
 	f := newFloorFleet(t, "2.39", "2.36") // with uv 0.9.9
-	f.sync(pkgmgr.PlanOptions{}, nil)
+	f.sync(plan.Options{}, nil)
 	f.addTools("0.13.9", "20251120")
 	f.setRecipe(strings.Replace(pythonRecipe, `"engine=={version}"]`, `"engine=={version}", llguidance]`, 1)) // resolved again
-	f.sync(pkgmgr.PlanOptions{}, nil)
+	f.sync(plan.Options{}, nil)
 	for _, w := range f.load().Workers() {
 		if w.Type == "uv" && w.Version != "0.13.9" {
 			t.Errorf("uv %s is locked, want 0.13.9", w.Version)
@@ -458,14 +460,14 @@ func TestOldLockedUV(t *testing.T) {
 func TestFloorOfOldLock(t *testing.T) {
 	t.Parallel()
 	f := newFloorFleet(t, "2.39")
-	f.sync(pkgmgr.PlanOptions{}, nil)
+	f.sync(plan.Options{}, nil)
 	f.editLock(func(l *lockText) {
 		for _, s := range l.Sources {
 			delete(s, "glibc")
 		}
 	})
 	f.setGlibc("2.39", "2.28")
-	if got := blocks(f.sync(pkgmgr.PlanOptions{}, nil)); !strings.Contains(got, "glibc 2.31, this machine has 2.28") {
+	if got := blocks(f.sync(plan.Options{}, nil)); !strings.Contains(got, "glibc 2.31, this machine has 2.28") {
 		t.Errorf("blocked: %q, want gpu-01 for its glibc", got)
 	}
 }

@@ -11,8 +11,15 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/artifact"
+	"github.com/rbee-keeper/rbee/pkgmgr/catalog"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/pkgmgr/fakehost"
+	"github.com/rbee-keeper/rbee/pkgmgr/lockfile"
 	"github.com/rbee-keeper/rbee/pkgmgr/origintest"
+	"github.com/rbee-keeper/rbee/pkgmgr/plan"
+	"github.com/rbee-keeper/rbee/pkgmgr/version"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
 const engineRecipe = `type: engine
@@ -26,16 +33,16 @@ ready: { path: /health }
 `
 
 // engineWish is what the hives of a lockFleet want besides echo.
-var engineWish = pkgmgr.Worker{Type: "engine", Version: pkgmgr.Latest}
+var engineWish = config.Worker{Type: "engine", Version: version.Latest}
 
 // lockFleet is a fleet whose worker comes from releases, with its lock.
 type lockFleet struct {
 	t        *testing.T
 	origin   *origintest.Server
-	config   *pkgmgr.Config
+	config   *config.Config
 	machines fakehost.Fleet
 	lock     string // the file
-	catalog  *pkgmgr.Catalog
+	catalog  *catalog.Catalog
 	cache    string
 }
 
@@ -48,7 +55,7 @@ func newRecipeFleet(t *testing.T, recipe string) *lockFleet {
 	if err := os.WriteFile(filepath.Join(dir, "engine.yaml"), []byte(recipe), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	catalog, err := pkgmgr.LoadCatalog(dir)
+	catalog, err := catalog.Load(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,9 +73,9 @@ func (f *lockFleet) release(version string) {
 	}})
 }
 
-func (f *lockFleet) load() *pkgmgr.Lock {
+func (f *lockFleet) load() *lockfile.Lock {
 	f.t.Helper()
-	l, err := pkgmgr.LoadLock(f.lock)
+	l, err := lockfile.Load(f.lock)
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -76,7 +83,7 @@ func (f *lockFleet) load() *pkgmgr.Lock {
 }
 
 // open gives a fleet with the lock as it is on disk.
-func (f *lockFleet) open(edit func(*pkgmgr.Options)) (*pkgmgr.Fleet, *pkgmgr.Lock) {
+func (f *lockFleet) open(edit func(*pkgmgr.Options)) (*pkgmgr.Fleet, *lockfile.Lock) {
 	f.t.Helper()
 	lock := f.load()
 	return openFleet(f.t, f.config, f.machines, func(o *pkgmgr.Options) {
@@ -89,7 +96,7 @@ func (f *lockFleet) open(edit func(*pkgmgr.Options)) (*pkgmgr.Fleet, *pkgmgr.Loc
 }
 
 // sync makes it so and saves the lock.
-func (f *lockFleet) sync(po pkgmgr.PlanOptions, edit func(*pkgmgr.Options)) *operations.SyncReport {
+func (f *lockFleet) sync(po plan.Options, edit func(*pkgmgr.Options)) *operations.SyncReport {
 	f.t.Helper()
 	fleet, lock := f.open(edit)
 	r := syncFleet(f.t.Context(), fleet, po, pkgmgr.ApplyOptions{})
@@ -100,7 +107,7 @@ func (f *lockFleet) sync(po pkgmgr.PlanOptions, edit func(*pkgmgr.Options)) *ope
 }
 
 func (f *lockFleet) version(hive string) (v string) {
-	f.machines[hive].Edit(func(s *pkgmgr.State) {
+	f.machines[hive].Edit(func(s *wire.State) {
 		for _, w := range s.Workers {
 			if w.Type == "engine" {
 				v = w.Version
@@ -116,7 +123,7 @@ func TestLockIsKept(t *testing.T) {
 	t.Parallel()
 	f := newLockFleet(t)
 	f.release("1.0")
-	if r := f.sync(pkgmgr.PlanOptions{}, nil); results(r.Hives) != "gpu-00=installed gpu-01=installed" || f.version("gpu-00") != "1.0" {
+	if r := f.sync(plan.Options{}, nil); results(r.Hives) != "gpu-00=installed gpu-01=installed" || f.version("gpu-00") != "1.0" {
 		t.Fatal(results(r.Hives), f.version("gpu-00"))
 	}
 	first, err := os.ReadFile(f.lock)
@@ -125,8 +132,8 @@ func TestLockIsKept(t *testing.T) {
 	}
 	f.release("1.1")
 	asked := f.origin.Asked("/")
-	f.machines["gpu-01"].Edit(func(s *pkgmgr.State) { s.Workers = nil })
-	if f.sync(pkgmgr.PlanOptions{}, nil); f.version("gpu-01") != "1.0" || f.origin.Asked("/releases") != 1 {
+	f.machines["gpu-01"].Edit(func(s *wire.State) { s.Workers = nil })
+	if f.sync(plan.Options{}, nil); f.version("gpu-01") != "1.0" || f.origin.Asked("/releases") != 1 {
 		t.Errorf("%s, %d requests more", f.version("gpu-01"), f.origin.Asked("/")-asked)
 	}
 	if again, _ := os.ReadFile(f.lock); !bytes.Equal(first, again) {
@@ -134,23 +141,23 @@ func TestLockIsKept(t *testing.T) {
 	}
 	fleet, _ := f.open(nil)
 	fleet.Read(t.Context(), pkgmgr.ReadOptions{})
-	plan := fleet.Plan(t.Context(), pkgmgr.PlanOptions{Fetch: true, Upgrade: true})
-	if len(plan.Upgrades) != 1 || plan.Upgrades[0].From != "1.0" || plan.Upgrades[0].To != "1.1" || len(plan.Steps) != 2 {
-		t.Errorf("%+v", plan)
+	changes := fleet.Plan(t.Context(), plan.Options{Fetch: true, Upgrade: true})
+	if len(changes.Upgrades) != 1 || changes.Upgrades[0].From != "1.0" || changes.Upgrades[0].To != "1.1" || len(changes.Steps) != 2 {
+		t.Errorf("%+v", changes)
 	}
 	if again, _ := os.ReadFile(f.lock); !bytes.Equal(first, again) {
 		t.Error("a plan wrote the lock")
 	}
 	// A hive that is held stays; an upgrade ends that.
 	lock := f.load()
-	lock.Hold("gpu-00", engineWish, "1.0", time.Now())
+	lock.Pin("gpu-00", engineWish, "1.0", time.Now())
 	if err := lock.Save(); err != nil {
 		t.Fatal(err)
 	}
-	if f.sync(pkgmgr.PlanOptions{Upgrade: true, UpgradeTypes: []string{"echo"}}, nil); f.version("gpu-01") != "1.0" {
+	if f.sync(plan.Options{Upgrade: true, UpgradeTypes: []string{"echo"}}, nil); f.version("gpu-01") != "1.0" {
 		t.Errorf("another type's upgrade moved it to %s", f.version("gpu-01"))
 	}
-	if f.sync(pkgmgr.PlanOptions{Upgrade: true}, nil); f.version("gpu-00") != "1.1" || f.version("gpu-01") != "1.1" {
+	if f.sync(plan.Options{Upgrade: true}, nil); f.version("gpu-00") != "1.1" || f.version("gpu-01") != "1.1" {
 		t.Errorf("%s, %s", f.version("gpu-00"), f.version("gpu-01"))
 	}
 	if text, _ := os.ReadFile(f.lock); !strings.Contains(string(text), `"previous": "1.0"`) || strings.Contains(string(text), "holds") {
@@ -168,12 +175,12 @@ func TestWishAsTagged(t *testing.T) {
 	for i, wish := range []string{"v1.0", "1.0"} {
 		f.config.Hives[i].Workers[1].Version = wish
 	}
-	if r := f.sync(pkgmgr.PlanOptions{}, nil); f.version("gpu-00") != "1.0" || f.version("gpu-01") != "1.0" {
+	if r := f.sync(plan.Options{}, nil); f.version("gpu-00") != "1.0" || f.version("gpu-01") != "1.0" {
 		t.Fatalf("%s: %s, %s", results(r.Hives), f.version("gpu-00"), f.version("gpu-01"))
 	}
-	fleet, _ := f.open(func(o *pkgmgr.Options) { o.Lock = new(pkgmgr.Lock) }) // nothing is known of it any more
+	fleet, _ := f.open(func(o *pkgmgr.Options) { o.Lock = new(lockfile.Lock) }) // nothing is known of it any more
 	fleet.Read(t.Context(), pkgmgr.ReadOptions{})
-	if plan := fleet.Plan(t.Context(), pkgmgr.PlanOptions{}); len(plan.Drift) != 0 {
+	if plan := fleet.Plan(t.Context(), plan.Options{}); len(plan.Drift) != 0 {
 		t.Errorf("%+v", plan.Drift)
 	}
 }
@@ -182,17 +189,17 @@ func TestHold(t *testing.T) {
 	t.Parallel()
 	f := newLockFleet(t)
 	f.release("1.0")
-	f.sync(pkgmgr.PlanOptions{}, nil)
+	f.sync(plan.Options{}, nil)
 	f.release("1.1")
-	f.sync(pkgmgr.PlanOptions{Upgrade: true}, nil)
+	f.sync(plan.Options{Upgrade: true}, nil)
 	lock := f.load()
-	lock.Hold("gpu-00", engineWish, "1.0", time.Now())
+	lock.Pin("gpu-00", engineWish, "1.0", time.Now())
 	if err := lock.Save(); err != nil {
 		t.Fatal(err)
 	}
-	f.machines["gpu-00"].Edit(func(s *pkgmgr.State) { s.Workers = nil })
-	f.machines["gpu-01"].Edit(func(s *pkgmgr.State) { s.Workers = nil })
-	if f.sync(pkgmgr.PlanOptions{}, nil); f.version("gpu-00") != "1.0" || f.version("gpu-01") != "1.1" {
+	f.machines["gpu-00"].Edit(func(s *wire.State) { s.Workers = nil })
+	f.machines["gpu-01"].Edit(func(s *wire.State) { s.Workers = nil })
+	if f.sync(plan.Options{}, nil); f.version("gpu-00") != "1.0" || f.version("gpu-01") != "1.1" {
 		t.Errorf("%s, %s", f.version("gpu-00"), f.version("gpu-01"))
 	}
 }
@@ -219,7 +226,7 @@ func TestLoadLockProblems(t *testing.T) {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		_, err := pkgmgr.LoadLock(path)
+		_, err := lockfile.Load(path)
 		if (err == nil) != (want == "") || err != nil && (!strings.Contains(err.Error(), want) || operations.CodeOf(err) != operations.CodeConfigInvalid) {
 			t.Errorf("%s: %v, want %q", text, err, want)
 		}
@@ -233,7 +240,7 @@ func TestDamagedCache(t *testing.T) {
 	f := newLockFleet(t)
 	f.release("1.0")
 	push := func(o *pkgmgr.Options) { o.Push = true }
-	f.sync(pkgmgr.PlanOptions{}, push)
+	f.sync(plan.Options{}, push)
 	cached, err := filepath.Glob(filepath.Join(f.cache, "artefacts", "*"))
 	if err != nil || len(cached) != 1 || f.origin.Asked("/download/") != 1 {
 		t.Fatalf("%q, %v, %d requests", cached, err, f.origin.Asked("/download/"))
@@ -245,13 +252,13 @@ func TestDamagedCache(t *testing.T) {
 			}
 		}
 		for _, m := range f.machines {
-			m.Edit(func(s *pkgmgr.State) { s.Workers = nil })
+			m.Edit(func(s *wire.State) { s.Workers = nil })
 		}
 		want := 1
 		if damage {
 			want = 2
 		}
-		if f.sync(pkgmgr.PlanOptions{}, push); f.version("gpu-01") != "1.0" || f.origin.Asked("/download/") != want {
+		if f.sync(plan.Options{}, push); f.version("gpu-01") != "1.0" || f.origin.Asked("/download/") != want {
 			t.Errorf("damage %t: %q, %d requests", damage, f.version("gpu-01"), f.origin.Asked("/download/"))
 		}
 	}
@@ -278,7 +285,7 @@ func TestBundle(t *testing.T) {
 
 	// use installs from a bundle, as if nothing had been known here.
 	use := func(path string) (*operations.SyncReport, error) {
-		b, err := pkgmgr.OpenBundle(path)
+		b, err := artifact.OpenBundle(path)
 		if err != nil {
 			return nil, err
 		}
@@ -287,7 +294,7 @@ func TestBundle(t *testing.T) {
 			return nil, err
 		}
 		f.cache = t.TempDir()
-		empty, err := pkgmgr.LoadLock(filepath.Join(t.TempDir(), "hives.lock"))
+		empty, err := lockfile.Load(filepath.Join(t.TempDir(), "hives.lock"))
 		if err != nil {
 			return nil, err
 		}
@@ -299,7 +306,7 @@ func TestBundle(t *testing.T) {
 		if err != nil {
 			return nil, err
 		}
-		return f.sync(pkgmgr.PlanOptions{}, func(o *pkgmgr.Options) { o.Bundle, o.Push, o.Lock, o.Catalog = b, true, lock, catalog }), nil
+		return f.sync(plan.Options{}, func(o *pkgmgr.Options) { o.Bundle, o.Push, o.Lock, o.Catalog = b, true, lock, catalog }), nil
 	}
 	// Every tenth byte of it is another one, in turn; what is not noticed when it is
 	// opened is when it is used.
@@ -318,7 +325,7 @@ func TestBundle(t *testing.T) {
 			t.Errorf("byte %d: %s was installed: %s", at, v, results(r.Hives))
 		}
 		for _, m := range f.machines {
-			m.Edit(func(s *pkgmgr.State) { s.Workers = nil })
+			m.Edit(func(s *wire.State) { s.Workers = nil })
 		}
 	}
 	for _, n := range []int{0, 100, 512, 1000, len(whole) / 2} {
@@ -329,7 +336,7 @@ func TestBundle(t *testing.T) {
 			t.Errorf("cut at %d: %v", n, err)
 		}
 	}
-	if _, err := pkgmgr.OpenBundle(filepath.Join(t.TempDir(), "none")); !errors.Is(err, os.ErrNotExist) {
+	if _, err := artifact.OpenBundle(filepath.Join(t.TempDir(), "none")); !errors.Is(err, os.ErrNotExist) {
 		t.Error(err)
 	}
 	if r, err := use(path); err != nil || f.version("gpu-00") != "1.0" || f.version("gpu-01") != "1.0" {

@@ -11,6 +11,7 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
 	"github.com/rbee-keeper/rbee/pkgmgr/origintest"
+	"github.com/rbee-keeper/rbee/pkgmgr/plan"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
@@ -72,7 +73,7 @@ func (f *lockFleet) lookUp(wish string, edit func(*pkgmgr.Options)) (version, no
 		}
 	})
 	fleet.Read(f.t.Context(), pkgmgr.ReadOptions{Devices: true})
-	plan := fleet.Plan(f.t.Context(), pkgmgr.PlanOptions{Fetch: true})
+	plan := fleet.Plan(f.t.Context(), plan.Options{Fetch: true})
 	for _, w := range lock.Workers() {
 		if w.Type == "engine" && w.Requested == wish {
 			version = w.Version
@@ -303,7 +304,7 @@ func TestVersionOfBuild(t *testing.T) {
 		}
 	}
 	setWish("v0.5.0")
-	if r := f.sync(pkgmgr.PlanOptions{}, nil); f.version("gpu-00") != "b10811" || len(r.Plan.Blocked) != 0 {
+	if r := f.sync(plan.Options{}, nil); f.version("gpu-00") != "b10811" || len(r.Plan.Blocked) != 0 {
 		t.Fatalf("%q, %+v", f.version("gpu-00"), r.Plan.Blocked)
 	}
 	if workers := f.load().Workers(); len(workers) != 1 || workers[0].Requested != "v0.5.0" || workers[0].Version != "b10811" {
@@ -338,7 +339,7 @@ func TestVersionOfBuild(t *testing.T) {
 		t.Errorf("status made %d requests", n)
 	}
 	setWish("v0.4.0")
-	if f.sync(pkgmgr.PlanOptions{}, nil); f.version("gpu-01") != "b10805" {
+	if f.sync(plan.Options{}, nil); f.version("gpu-01") != "b10805" {
 		t.Errorf("v0.4.0 is %q", f.version("gpu-01"))
 	}
 	if plan := f.status(); len(plan.Drift) != 0 {
@@ -363,7 +364,7 @@ func TestDownloadMirror(t *testing.T) {
 			}
 			var steps []wire.InstallStep
 			f.sentSteps("gpu-00", &steps)
-			r := f.sync(pkgmgr.PlanOptions{}, func(o *pkgmgr.Options) { o.Origins.ReleaseDownloads = downloads + "/" })
+			r := f.sync(plan.Options{}, func(o *pkgmgr.Options) { o.Origins.ReleaseDownloads = downloads + "/" })
 			if len(steps) != 1 || len(r.Plan.Blocked) != 0 {
 				t.Fatalf("%+v %+v", r.Plan.Blocked, r.Hives)
 			}

@@ -9,9 +9,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
 	"github.com/rbee-keeper/rbee/pkgmgr/origintest"
+	"github.com/rbee-keeper/rbee/pkgmgr/plan"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
@@ -81,7 +83,7 @@ func TestGeneratedArchive(t *testing.T) {
 	f.origin.LimitRate("token")
 	withToken := func(o *pkgmgr.Options) { o.Origins.GitHubToken = "token" }
 	one := func(hive string, more func(*pkgmgr.Options)) *operations.SyncReport {
-		return f.sync(pkgmgr.PlanOptions{}, func(o *pkgmgr.Options) { more(o); o.Only = []string{hive} })
+		return f.sync(plan.Options{}, func(o *pkgmgr.Options) { more(o); o.Only = []string{hive} })
 	}
 	if r := one("gpu-00", withToken); !bytes.Equal(f.machines["gpu-00"].Artefact("engine"), first) {
 		t.Fatalf("%+v %+v", r.Plan.Blocked, r.Hives)
@@ -103,7 +105,7 @@ func TestGeneratedArchive(t *testing.T) {
 		"other bytes":     {withToken, "engine.yaml:6: fetching http"},
 		"the sum":         {withToken, "its SHA-256 is"},
 	} {
-		f.machines["gpu-01"].Edit(func(s *pkgmgr.State) { s.Workers = nil })
+		f.machines["gpu-01"].Edit(func(s *wire.State) { s.Workers = nil })
 		r := one("gpu-01", k.options)
 		if failed := r.Hives[0].Failed; len(failed) != 1 || !strings.Contains(failed[0].Error.Message, k.want) {
 			t.Errorf("%s: %+v", name, failed)
@@ -118,7 +120,7 @@ func TestPushNamesTheRecipesLine(t *testing.T) {
 	f := newLockFleet(t)
 	f.release("1.0")
 	f.origin.Break(origintest.Fault{Path: "/download/", Status: 503})
-	r := f.sync(pkgmgr.PlanOptions{}, func(o *pkgmgr.Options) { o.Push = true })
+	r := f.sync(plan.Options{}, func(o *pkgmgr.Options) { o.Push = true })
 	for _, h := range r.Hives {
 		if len(h.Failed) != 1 || !strings.Contains(h.Failed[0].Error.Message, "engine.yaml:5: fetching http") {
 			t.Errorf("%+v", h.Failed)
@@ -129,7 +131,7 @@ func TestPushNamesTheRecipesLine(t *testing.T) {
 	f.origin.Break(origintest.Fault{Path: "/download/", Status: 503, Times: 1})
 	f.origin.Break(origintest.Fault{Path: "/download/", Cut: 20})
 	asked := f.origin.Asked("/download/")
-	r = f.sync(pkgmgr.PlanOptions{}, func(o *pkgmgr.Options) { o.Push, o.Parallel = true, 1 })
+	r = f.sync(plan.Options{}, func(o *pkgmgr.Options) { o.Push, o.Parallel = true, 1 })
 	if f.version("gpu-01") != "1.0" || len(r.Hives[0].Failed) != 1 || f.origin.Asked("/download/") != asked+3 {
 		t.Errorf("%q, %+v, %d requests", f.version("gpu-01"), r.Hives, f.origin.Asked("/download/")-asked)
 	}
@@ -146,7 +148,7 @@ func TestIndexPassword(t *testing.T) {
 	index := f.origin.Lock("me", "secret")
 	var steps []wire.InstallStep
 	f.sentSteps("gpu-00", &steps)
-	r := f.sync(pkgmgr.PlanOptions{}, func(o *pkgmgr.Options) { o.Origins.PythonIndex = index })
+	r := f.sync(plan.Options{}, func(o *pkgmgr.Options) { o.Origins.PythonIndex = index })
 	if len(steps) != 1 || f.version("gpu-00") != "1.0" {
 		t.Fatalf("%+v %+v", r.Plan.Blocked, r.Hives)
 	}
@@ -166,12 +168,12 @@ func TestUpgradeMovesTools(t *testing.T) {
 	f.addTools("0.9.9", "20251120")
 	f.addWheel("1.0")
 	f.origin.AddWheel(origintest.Wheel{Name: "wax", Version: "1.0"})
-	f.sync(pkgmgr.PlanOptions{}, nil)
+	f.sync(plan.Options{}, nil)
 	f.addTools("0.10.0", "20251209")
 	f.origin.AddWheel(origintest.Wheel{Name: "wax", Version: "1.1"})
 	var steps []wire.InstallStep
 	f.sentSteps("gpu-00", &steps)
-	upgrades := func(po pkgmgr.PlanOptions) string {
+	upgrades := func(po plan.Options) string {
 		var moved []string
 		for _, u := range f.sync(po, nil).Plan.Upgrades {
 			moved = append(moved, fmt.Sprintf("%s %s-%s", u.Worker, u.From, u.To))
@@ -179,11 +181,11 @@ func TestUpgradeMovesTools(t *testing.T) {
 		slices.Sort(moved)
 		return strings.Join(moved, ", ")
 	}
-	if got := upgrades(pkgmgr.PlanOptions{}) + upgrades(pkgmgr.PlanOptions{Upgrade: true, UpgradeTypes: []string{"echo"}}); got != "" || len(steps) != 0 {
+	if got := upgrades(plan.Options{}) + upgrades(plan.Options{Upgrade: true, UpgradeTypes: []string{"echo"}}); got != "" || len(steps) != 0 {
 		t.Errorf("moved %s", got)
 	}
 	const tools = "python 20251120-20251209, uv 0.9.9-0.10.0"
-	if got := upgrades(pkgmgr.PlanOptions{Upgrade: true}); got != tools {
+	if got := upgrades(plan.Options{Upgrade: true}); got != tools {
 		t.Errorf("moved %s, want %s", got, tools)
 	}
 	if len(steps) != 1 || steps[0].Python.UV.Version != "0.10.0" || steps[0].Python.Interpreter.Version != "20251209" {
@@ -192,11 +194,11 @@ func TestUpgradeMovesTools(t *testing.T) {
 	if w := steps[0].Python.Wheels; len(w) != 2 || w[1].Name != "wax-1.0-py3-none-any.whl" {
 		t.Errorf("%+v", w)
 	}
-	if plan, _ := f.plan(pkgmgr.PlanOptions{}); len(plan.Steps) != 0 {
+	if plan, _ := f.plan(plan.Options{}); len(plan.Steps) != 0 {
 		t.Errorf("%+v", plan.Steps)
 	}
 	f.addWheel("1.1")
-	if got := upgrades(pkgmgr.PlanOptions{Upgrade: true, UpgradeTypes: []string{"engine"}}); got != "engine 1.0-1.1" || f.version("gpu-00") != "1.1" {
+	if got := upgrades(plan.Options{Upgrade: true, UpgradeTypes: []string{"engine"}}); got != "engine 1.0-1.1" || f.version("gpu-00") != "1.1" {
 		t.Errorf("moved %s", got)
 	}
 }
@@ -209,7 +211,7 @@ func TestUpgradeWithoutTheReleaseAPI(t *testing.T) {
 	f.addTools("0.9.9", "20251120")
 	f.addWheel("1.0")
 	f.origin.AddWheel(origintest.Wheel{Name: "wax", Version: "1.0"})
-	f.sync(pkgmgr.PlanOptions{}, nil)
+	f.sync(plan.Options{}, nil)
 	f.addTools("0.10.0", "20251209")
 	f.origin.LimitRate("token")
 	var steps []wire.InstallStep
@@ -218,7 +220,7 @@ func TestUpgradeWithoutTheReleaseAPI(t *testing.T) {
 		f.addWheel(newest)
 		var notes []string
 		asked := f.origin.Asked("/api/")
-		r := f.sync(pkgmgr.PlanOptions{Upgrade: true, UpgradeTypes: []string{"engine"}}, func(o *pkgmgr.Options) {
+		r := f.sync(plan.Options{Upgrade: true, UpgradeTypes: []string{"engine"}}, func(o *pkgmgr.Options) {
 			o.Events = func(e operations.Event) {
 				if strings.Contains(e.Message, "stays at") {
 					notes = append(notes, e.Message)
@@ -251,7 +253,7 @@ var twoPythons = strings.Replace(pythonRecipe, "sources:\n", `sources:
 `, 1)
 
 // TestTwoPythons holds that each version of Python is of the newest release that has
-// it, and that a lock with one release for all of them is read as one for each.
+// it, and that each is upgraded on its own.
 func TestTwoPythons(t *testing.T) {
 	t.Parallel()
 	f := newRecipeFleet(t, twoPythons)
@@ -266,7 +268,7 @@ func TestTwoPythons(t *testing.T) {
 		f.origin.AddRelease("astral-sh/python-build-standalone", r)
 	}
 	addPython("20251031")
-	f.machines["gpu-01"].Edit(func(s *pkgmgr.State) { s.Arch = "arm64" })
+	f.machines["gpu-01"].Edit(func(s *wire.State) { s.Arch = "arm64" })
 	pythons := func() string {
 		var all []string
 		for _, w := range f.load().Workers() {
@@ -278,23 +280,17 @@ func TestTwoPythons(t *testing.T) {
 		return strings.Join(all, " ")
 	}
 	const both = "3.12=20251209 3.9=20251031"
-	if r := f.sync(pkgmgr.PlanOptions{}, nil); len(r.Plan.Blocked) != 0 || pythons() != both {
+	if r := f.sync(plan.Options{}, nil); len(r.Plan.Blocked) != 0 || pythons() != both {
 		t.Fatalf("%s, %+v", pythons(), r.Plan.Blocked)
 	}
 
-	// As it was written before: the release is one, and here it has both.
+	// An earlier release has both.
 	f.editLock(func(l *lockText) {
-		var workers []lockEntry
 		for _, w := range l.Workers {
-			switch w["requested"] {
-			case "3.9":
-				continue
-			case "3.12":
-				w["requested"], w["version"] = "latest", "20251031"
+			if w["type"] == "python" && w["requested"] == "3.12" {
+				w["version"] = "20251031"
 			}
-			workers = append(workers, w)
 		}
-		l.Workers = workers
 		for _, s := range l.Sources {
 			if s["type"] == "python" {
 				s["version"] = "20251031"
@@ -305,7 +301,7 @@ func TestTwoPythons(t *testing.T) {
 		t.Fatal(got)
 	}
 	addPython("20251201")
-	plan, _ := f.plan(pkgmgr.PlanOptions{Upgrade: true})
+	plan, _ := f.plan(plan.Options{Upgrade: true})
 	var moved []string
 	for _, u := range plan.Upgrades {
 		moved = append(moved, u.Worker+" "+u.Requested+" "+u.To)
@@ -358,10 +354,10 @@ func TestLatestHasWhatIsChosen(t *testing.T) {
 					workers[len(workers)-1].Version = k.wants
 				}
 				machine := f.machines[f.config.Hives[i].Alias]
-				machine.Edit(func(s *pkgmgr.State) {
+				machine.Edit(func(s *wire.State) {
 					s.DevicesKnown = true
 					if cuda {
-						s.Devices = []wire.Device{{Vendor: "nvidia", Name: "RTX", Driver: "580"}}
+						s.Devices = []gpu.Device{{Vendor: "nvidia", Name: "RTX", Driver: "580"}}
 					}
 				})
 			}
@@ -377,7 +373,7 @@ func TestLatestHasWhatIsChosen(t *testing.T) {
 				}
 			})
 			fleet.Read(t.Context(), pkgmgr.ReadOptions{Devices: true})
-			fleet.Plan(t.Context(), pkgmgr.PlanOptions{Fetch: true})
+			fleet.Plan(t.Context(), plan.Options{Fetch: true})
 			for _, w := range lock.Workers() {
 				got = slices.Insert(got, 0, w.Version)
 			}
@@ -395,7 +391,7 @@ func TestBundleOfCode(t *testing.T) {
 	f.publishCode("#!/bin/sh\n")
 	f.origin.LimitRate("token")
 	withToken := func(o *pkgmgr.Options) { o.Origins.GitHubToken = "token" }
-	f.sync(pkgmgr.PlanOptions{}, withToken)
+	f.sync(plan.Options{}, withToken)
 	f.cache = t.TempDir()
 	fleet, _ := f.open(withToken)
 	fleet.Read(t.Context(), pkgmgr.ReadOptions{})
@@ -419,7 +415,7 @@ func TestTwoPythonsOnOnePlatform(t *testing.T) {
 	f.origin.AddRelease("astral-sh/python-build-standalone", r)
 	for _, version := range []string{"3.12", "3.9"} {
 		f.setRecipe(strings.Replace(pythonRecipe, `version: "3.12"`, `version: "`+version+`"`, 1))
-		if r := f.sync(pkgmgr.PlanOptions{}, nil); len(r.Plan.Blocked) != 0 {
+		if r := f.sync(plan.Options{}, nil); len(r.Plan.Blocked) != 0 {
 			t.Fatalf("%s: %+v", version, r.Plan.Blocked)
 		}
 		text, err := os.ReadFile(f.lock)

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/pkgmgr"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
@@ -52,7 +53,7 @@ func TestProbeAPU(t *testing.T) {
 	t.Parallel()
 	inEveryShell(t, func(t *testing.T, shell []string) {
 		h := newShellHost(t, "home", shell...)
-		var want []wire.Device
+		var want wire.Devices
 		for i, k := range []struct {
 			id             string
 			vram, gtt, sum uint64 // GiB
@@ -65,7 +66,7 @@ func TestProbeAPU(t *testing.T) {
 				h.write(t, 0o644, text+"\n", h.pci, "devices", bus, name)
 			}
 			h.write(t, 0o644, "", h.pci, "drivers", "amdgpu", bus)
-			want = append(want, wire.Device{Vendor: "amd", Name: "AMD GPU " + k.id, MemoryBytes: k.sum << 30})
+			want = append(want, gpu.Device{Index: i, Vendor: "amd", Name: "AMD GPU " + k.id, PCIBusID: bus, MemoryTotal: k.sum << 30, Unified: k.sum > k.vram})
 		}
 		if s := h.mustRead(t, pkgmgr.ReadOptions{Devices: true}); !reflect.DeepEqual(s.Devices, want) {
 			t.Errorf("devices %+v, want %+v", s.Devices, want)

@@ -11,8 +11,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
@@ -22,7 +24,8 @@ type shellHost struct {
 	shell []string
 	home  string
 	tools string // the directory that is PATH
-	pci   string // the directory that is /sys/bus/pci
+	sys   string // the directory that is /sys
+	pci   string // the directory bus/pci there
 	root  string // the directory that is / to who looks for libraries
 	noise string // what the shell's start-up files print
 }
@@ -33,8 +36,8 @@ func (h *shellHost) Script(ctx context.Context, script string, stdout, stderr io
 	}
 	cmd := exec.CommandContext(ctx, h.shell[0], append(h.shell[1:len(h.shell):len(h.shell)], "-s")...)
 	cmd.Env = []string{"HOME=" + h.home, "PATH=" + h.tools}
-	script = strings.ReplaceAll(script, "/sys/bus/pci", h.pci)
-	script = strings.Replace(script, "\nroot=\n", "\nroot='"+h.root+"'\n", 1)
+	script = strings.ReplaceAll(script, "\nsys=/sys\n", "\nsys='"+h.sys+"'\n")
+	script = strings.ReplaceAll(script, "\nroot=\n", "\nroot='"+h.root+"'\n")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(script), stdout, stderr
 	return cmd.Run()
 }
@@ -42,10 +45,10 @@ func (h *shellHost) Script(ctx context.Context, script string, stdout, stderr io
 func (h *shellHost) Close() error { return nil }
 
 // read reads the machine that h is, the way that a fleet does.
-func (h *shellHost) read(t *testing.T, o pkgmgr.ReadOptions) (*pkgmgr.State, *operations.Error) {
+func (h *shellHost) read(t *testing.T, o pkgmgr.ReadOptions) (*wire.State, *operations.Error) {
 	t.Helper()
-	f, err := pkgmgr.Open(&pkgmgr.Config{Hives: []pkgmgr.Hive{{Alias: "here"}}}, pkgmgr.Options{
-		Connect: func(context.Context, pkgmgr.Hive) (pkgmgr.Host, error) { return h, nil },
+	f, err := pkgmgr.Open(&config.Config{Hives: []config.Hive{{Alias: "here"}}}, pkgmgr.Options{
+		Connect: func(context.Context, config.Hive) (pkgmgr.Host, error) { return h, nil },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -54,7 +57,7 @@ func (h *shellHost) read(t *testing.T, o pkgmgr.ReadOptions) (*pkgmgr.State, *op
 	return f.States()[0].State, f.States()[0].Err
 }
 
-func (h *shellHost) mustRead(t *testing.T, o pkgmgr.ReadOptions) *pkgmgr.State {
+func (h *shellHost) mustRead(t *testing.T, o pkgmgr.ReadOptions) *wire.State {
 	t.Helper()
 	s, err := h.read(t, o)
 	if err != nil {
@@ -83,7 +86,7 @@ func (h *shellHost) write(t *testing.T, mode os.FileMode, content string, elem .
 func newShellHost(t *testing.T, home string, shell ...string) *shellHost {
 	t.Helper()
 	dir := t.TempDir()
-	h := &shellHost{shell: shell, home: filepath.Join(dir, home), tools: filepath.Join(dir, "tools"), pci: filepath.Join(dir, "pci"), root: filepath.Join(dir, "root")}
+	h := &shellHost{shell: shell, home: filepath.Join(dir, home), tools: filepath.Join(dir, "tools"), sys: filepath.Join(dir, "sys"), pci: filepath.Join(dir, "sys", "bus", "pci"), root: filepath.Join(dir, "root")}
 	for _, d := range []string{h.home, h.tools} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
 			t.Fatal(err)
@@ -213,30 +216,90 @@ func TestProbeWorkersMadeByHand(t *testing.T) {
 	})
 }
 
+// nvidiaSMI is a stand-in for nvidia-smi: it prints rows with the columns that it is
+// asked for, "[N/A]" for those that a row does not have, and then ends as it is told.
+func nvidiaSMI(end string, rows ...string) string {
+	script := "#!/bin/sh\ncat >/dev/null\ncolumns=${1#--query-gpu=}\n"
+	for _, row := range rows {
+		script += "index= name= memory= driver= compute=\n" + row + `
+out= rest=$columns,
+while [ -n "$rest" ]; do
+	case ${rest%%,*} in
+	index) value=$index ;; name) value=$name ;; memory.total) value=$memory ;;
+	driver_version) value=$driver ;; compute_cap) value=$compute ;; *) value= ;;
+	esac
+	out="$out, ${value:-[N/A]}" rest=${rest#*,}
+done
+printf '%s\n' "${out#, }"
+`
+	}
+	return script + end + "\n"
+}
+
 func TestProbeDevices(t *testing.T) {
 	t.Parallel()
 	inEveryShell(t, func(t *testing.T, shell []string) {
+		const rtx = `index=0 memory=24564 driver=581.95 compute=8.9 name="NVIDIA GeForce RTX 4090"`
+		rtxWanted := wire.Devices{{Vendor: "nvidia", Name: "NVIDIA GeForce RTX 4090", MemoryTotal: 24564 << 20, Driver: "581.95", ComputeCapability: "8.9"}}
+		for _, tt := range []struct {
+			name, tool, script string
+			want               wire.Devices
+		}{
+			{"two GPUs", "nvidia-smi", nvidiaSMI("", `index=0 memory=24576 driver=580.65.06 compute=12.0 name='NVIDIA "Big", 2nd'`, `index=1 driver=580.65.06 name='NVIDIA GB10'`), wire.Devices{
+				{Vendor: "nvidia", Name: `NVIDIA "Big", 2nd`, MemoryTotal: 24 << 30, Driver: "580.65.06", ComputeCapability: "12.0"},
+				{Index: 1, Vendor: "nvidia", Name: "NVIDIA GB10", Driver: "580.65.06", Unified: true},
+			}},
+			{"old driver", "nvidia-smi", nvidiaSMI("", `case $columns in *compute_cap*) echo 'Field "compute_cap" is not a valid field to query.'; exit 2;; esac`+
+				"\nindex=0 memory=12288 driver=470.82.01 name='Tesla K80'"),
+				wire.Devices{{Vendor: "nvidia", Name: "Tesla K80", MemoryTotal: 12 << 30, Driver: "470.82.01"}}},
+			{"driver error", "nvidia-smi", "#!/bin/sh\necho \"couldn't talk to the \\\"driver\\\"\"\nexit 9\n",
+				wire.Devices{{Index: -1, Vendor: "nvidia", Error: `couldn't talk to the "driver"`}}},
+			{"columns of several words", "nvidia-smi", nvidiaSMI("", `index=0 memory='[Not Supported]' driver=550.54 compute='[Unknown Error]' name='NVIDIA A100 80GB PCIe'`),
+				wire.Devices{{Vendor: "nvidia", Name: "NVIDIA A100 80GB PCIe", Driver: "550.54", Unified: true}}},
+			{"lost GPU", "nvidia-smi", nvidiaSMI("exit 15", rtx, `index=1 memory='[GPU is lost]' driver=581.95 name='NVIDIA L4'`),
+				append(rtxWanted[:1:1], gpu.Device{Index: 1, Vendor: "nvidia", Name: "NVIDIA L4", Driver: "581.95", Error: "nvidia-smi says of memory.total: GPU is lost"})},
+			{"corrupted infoROM", "nvidia-smi", nvidiaSMI("echo 'WARNING: infoROM is corrupted at gpu 0000:0B:00.0'\nexit 14", rtx), rtxWanted},
+			{"warning before the rows", "nvidia-smi", nvidiaSMI("", "echo 'Warning: persistence mode is disabled'\n"+rtx), rtxWanted},
+			{"warning on stderr", "nvidia-smi", nvidiaSMI("echo 'a library is old' >&2", rtx), rtxWanted},
+			{"WSL", "root/usr/lib/wsl/lib/nvidia-smi", nvidiaSMI("", rtx), rtxWanted},
+			{"container", "root/usr/local/nvidia/bin/nvidia-smi", nvidiaSMI("", rtx), rtxWanted},
+		} {
+			h := newShellHost(t, "home", shell...)
+			dir, inRoot := strings.CutPrefix(tt.tool, "root/")
+			if inRoot {
+				h.write(t, 0o755, tt.script, h.root, dir)
+			} else {
+				h.write(t, 0o755, tt.script, h.tools, tt.tool)
+			}
+			h.write(t, 0o755, "", h.tools, "cc")
+			s := h.mustRead(t, pkgmgr.ReadOptions{Devices: true})
+			if !s.DevicesKnown || !reflect.DeepEqual(s.Devices, tt.want) || !reflect.DeepEqual(s.Commands, []string{"cc"}) {
+				t.Errorf("%s: devices %+v, commands %q, want %+v", tt.name, s.Devices, s.Commands, tt.want)
+			}
+		}
+	})
+}
+
+// TestProbeArchitecture checks that the architecture of an AMD device is read from its
+// tool, and from the kernel where there is none.
+func TestProbeArchitecture(t *testing.T) {
+	t.Parallel()
+	inEveryShell(t, func(t *testing.T, shell []string) {
 		h := newShellHost(t, "home", shell...)
-		h.write(t, 0o755, "#!/bin/sh\ncat >/dev/null\necho '24576, 580.65.06, 12.0, NVIDIA \"Big\", 2nd'\necho '[N/A], 580.65.06, [N/A], NVIDIA GB10'\n", h.tools, "nvidia-smi")
-		s := h.mustRead(t, pkgmgr.ReadOptions{Devices: true})
-		want := []wire.Device{
-			{Vendor: "nvidia", Name: `NVIDIA "Big", 2nd`, MemoryBytes: 24 << 30, Driver: "580.65.06", Compute: "12.0"},
-			{Vendor: "nvidia", Name: "NVIDIA GB10", Driver: "580.65.06"},
+		for name, text := range map[string]string{"class": "0x030000", "vendor": "0x1002", "device": "0x744c"} {
+			h.write(t, 0o644, text+"\n", h.pci, "devices", "0000:03:00.0", name)
 		}
-		if !s.DevicesKnown || !reflect.DeepEqual(s.Devices, want) {
-			t.Errorf("%+v", s.Devices)
+		h.write(t, 0o644, "", h.pci, "drivers", "amdgpu", "0000:03:00.0")
+		h.write(t, 0o644, "simd_count 192\nvendor_id 4098\nlocation_id 768\ngfx_target_version 110000\n", h.sys, "class/kfd/kfd/topology/nodes/1/properties")
+		want := wire.Devices{{Vendor: "amd", Name: "AMD GPU 0x744c", PCIBusID: "0000:03:00.0", Architecture: "gfx1100"}}
+		if s := h.mustRead(t, pkgmgr.ReadOptions{Devices: true}); !reflect.DeepEqual(s.Devices, want) {
+			t.Errorf("devices %+v, want %+v", s.Devices, want)
 		}
-		h.write(t, 0o755, "#!/bin/sh\ncase $* in *compute_cap*) echo 'Field \"compute_cap\" is not a valid field to query.'; exit 2;; esac\necho '12288, 470.82.01, 0, Tesla K80'\n", h.tools, "nvidia-smi")
-		h.write(t, 0o755, "", h.tools, "cc")
-		s = h.mustRead(t, pkgmgr.ReadOptions{Devices: true})
-		want = []wire.Device{{Vendor: "nvidia", Name: "Tesla K80", MemoryBytes: 12 << 30, Driver: "470.82.01"}}
-		if !reflect.DeepEqual(s.Devices, want) || !reflect.DeepEqual(s.Commands, []string{"cc"}) {
-			t.Errorf("%+v, %q", s.Devices, s.Commands)
-		}
-		h.write(t, 0o755, "#!/bin/sh\necho \"couldn't talk to the \\\"driver\\\"\"\nexit 9\n", h.tools, "nvidia-smi")
-		s = h.mustRead(t, pkgmgr.ReadOptions{Devices: true})
-		if want := []wire.Device{{Vendor: "nvidia", Error: `couldn't talk to the "driver"`}}; !reflect.DeepEqual(s.Devices, want) {
-			t.Errorf("%+v", s.Devices)
+		h.write(t, 0o755, "#!/bin/sh\ncase $1 in static) echo '[{\"gpu\": 0, \"asic\": {\"market_name\": \"Instinct MI300X\", \"target_graphics_version\": \"gfx942\"},"+
+			" \"bus\": {\"bdf\": \"0000:03:00.0\"}}]';; *) exit 1;; esac\n", h.root, "opt/rocm/bin/amd-smi")
+		want = wire.Devices{{Vendor: "amd", Name: "Instinct MI300X", PCIBusID: "0000:03:00.0", Architecture: "gfx942"}}
+		if s := h.mustRead(t, pkgmgr.ReadOptions{Devices: true}); !reflect.DeepEqual(s.Devices, want) {
+			t.Errorf("devices %+v, want %+v", s.Devices, want)
 		}
 	})
 }
@@ -263,11 +326,11 @@ func TestProbeCards(t *testing.T) {
 		}
 		h.write(t, 0o644, "AMD \"Instinct\"\n", h.pci, "devices", "0000:02:00.0", "product_name")
 		h.write(t, 0o644, "206141652992\n", h.pci, "devices", "0000:02:00.0", "mem_info_vram_total")
-		others := []wire.Device{
-			{Vendor: "amd", Name: "AMD GPU 0x744c"},
-			{Vendor: "amd", Name: `AMD "Instinct"`, MemoryBytes: 206141652992},
-			{Vendor: "amd", Error: "the amdgpu driver does not run this device"},
-			{Vendor: "intel", Name: "Intel GPU 0x56a0"},
+		others := wire.Devices{
+			{Vendor: "amd", Name: "AMD GPU 0x744c", PCIBusID: "0000:01:00.0"},
+			{Index: 1, Vendor: "amd", Name: `AMD "Instinct"`, PCIBusID: "0000:02:00.0", MemoryTotal: 206141652992},
+			{Index: -1, Vendor: "amd", PCIBusID: "0000:03:00.0", Error: "the amdgpu driver does not run this device (the device is bound to the driver radeon)"},
+			{Vendor: "intel", Name: "Intel GPU 0x56a0", PCIBusID: "0000:04:00.0", Driver: "xe"},
 		}
 		s := h.mustRead(t, pkgmgr.ReadOptions{Devices: true})
 		if !s.DevicesKnown || !reflect.DeepEqual(s.Devices, others) {
@@ -276,12 +339,14 @@ func TestProbeCards(t *testing.T) {
 		h.write(t, 0o644, "0x030200\n", h.pci, "devices", "0000:41:00.0", "class")
 		h.write(t, 0o644, "0x10de\n", h.pci, "devices", "0000:41:00.0", "vendor")
 		s = h.mustRead(t, pkgmgr.ReadOptions{Devices: true})
-		if want := append(others[:4:4], wire.Device{Vendor: "nvidia", Error: "the NVIDIA driver is not installed: there is no nvidia-smi"}); !reflect.DeepEqual(s.Devices, want) {
+		if want := append(others[:4:4], gpu.Device{
+			Index: -1, Vendor: "nvidia", PCIBusID: "0000:41:00.0", Error: "the NVIDIA driver is not installed: there is no nvidia-smi (no driver is bound to the device)",
+		}); !reflect.DeepEqual(s.Devices, want) {
 			t.Errorf("%+v", s.Devices)
 		}
-		h.write(t, 0o755, "#!/bin/sh\necho '24576, 580.65.06, 12.0, RTX'\n", h.tools, "nvidia-smi")
+		h.write(t, 0o755, nvidiaSMI("", "index=0 memory=24576 driver=580.65.06 compute=12.0 name=RTX"), h.tools, "nvidia-smi")
 		s = h.mustRead(t, pkgmgr.ReadOptions{Devices: true})
-		if len(s.Devices) != 5 || s.Devices[0].Name != "RTX" || !reflect.DeepEqual(s.Devices[1:], others) {
+		if len(s.Devices) != 5 || s.Devices[4].Name != "RTX" || !reflect.DeepEqual(s.Devices[:4], others) {
 			t.Errorf("%+v", s.Devices)
 		}
 	})

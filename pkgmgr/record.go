@@ -11,6 +11,9 @@ import (
 	"slices"
 	"sort"
 	"time"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
 )
 
 // Record is this machine's memory of which hives it installed, and at which
@@ -35,8 +38,8 @@ type RecordEntry struct {
 }
 
 // Hive is the entry as a hive without workers.
-func (e RecordEntry) Hive() Hive {
-	return Hive{
+func (e RecordEntry) Hive() config.Hive {
+	return config.Hive{
 		Alias: e.Alias, Hostname: e.Hostname, SSHUser: e.SSHUser, SSHPort: e.SSHPort, SSHKey: e.SSHKey, HivePort: e.HivePort,
 	}
 }
@@ -75,7 +78,7 @@ func (r Record) read() (f recordFile, err error) {
 // write writes the file atomically. The caller holds its lock.
 func (r Record) write(f recordFile) error {
 	f.Version = 1
-	return writeWhole(r.Path, 0o600, func(w io.Writer) error {
+	return atomicfile.Write(r.Path, 0o600, func(w io.Writer) error {
 		enc := json.NewEncoder(w)
 		enc.SetIndent("", "  ")
 		return enc.Encode(f)
@@ -84,14 +87,14 @@ func (r Record) write(f recordFile) error {
 
 // Extra lists the hives on record that were installed from the config at this
 // path and that the config no longer names, neither by address nor by alias.
-func (r Record) Extra(c *Config, configPath string) ([]Hive, error) {
+func (r Record) Extra(c *config.Config, configPath string) ([]config.Hive, error) {
 	entries, err := r.Entries()
 	if err != nil {
 		return nil, err
 	}
-	var extra []Hive
+	var extra []config.Hive
 	for _, e := range entries {
-		gone := !slices.ContainsFunc(c.Hives, func(h Hive) bool {
+		gone := !slices.ContainsFunc(c.Hives, func(h config.Hive) bool {
 			return h.Alias == e.Alias || h.Address() == e.Hive().Address()
 		})
 		if gone && e.Config == configPath {
@@ -104,11 +107,11 @@ func (r Record) Extra(c *Config, configPath string) ([]Hive, error) {
 // Update changes the record: hives in installed are put on it, with the config
 // they came from, and those in removed are taken off. Runs that do so at the
 // same time wait for one another.
-func (r Record) Update(installed, removed []Hive, configPath string, now time.Time) error {
+func (r Record) Update(installed, removed []config.Hive, configPath string, now time.Time) error {
 	if r.Path == "" || len(installed)+len(removed) == 0 {
 		return nil
 	}
-	unlock, err := lockFile(r.Path)
+	unlock, err := atomicfile.Lock(r.Path)
 	if err != nil {
 		return fmt.Errorf("locking the record of hives: %w", err)
 	}
@@ -120,7 +123,7 @@ func (r Record) Update(installed, removed []Hive, configPath string, now time.Ti
 	entries := file.Hives
 	changed := append(slices.Clone(installed), removed...)
 	entries = slices.DeleteFunc(entries, func(e RecordEntry) bool {
-		return slices.ContainsFunc(changed, func(h Hive) bool {
+		return slices.ContainsFunc(changed, func(h config.Hive) bool {
 			return h.Address() == e.Hive().Address() || h.Alias == e.Alias && e.Config == configPath
 		})
 	})

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
 )
 
 func newRecord(t *testing.T) pkgmgr.Record {
@@ -33,9 +34,9 @@ func onRecord(t *testing.T, r pkgmgr.Record) string {
 func TestRecord(t *testing.T) {
 	t.Parallel()
 	r, now := newRecord(t), time.Date(2025, 10, 23, 12, 0, 0, 5, time.UTC)
-	a := pkgmgr.Hive{Alias: "a", Hostname: "a.example", SSHUser: "bee", SSHPort: 2222, SSHKey: "~/key", HivePort: 8600, AutoStart: true}
+	a := config.Hive{Alias: "a", Hostname: "a.example", SSHUser: "bee", SSHPort: 2222, SSHKey: "~/key", HivePort: 8600, AutoStart: true}
 	b := echoHive("b")
-	update := func(installed, removed []pkgmgr.Hive, config, want string) {
+	update := func(installed, removed []config.Hive, config, want string) {
 		t.Helper()
 		if err := r.Update(installed, removed, config, now); err != nil {
 			t.Fatal(err)
@@ -45,7 +46,7 @@ func TestRecord(t *testing.T) {
 		}
 	}
 	update(nil, nil, "/one", "")
-	update([]pkgmgr.Hive{b, a}, nil, "/one", "a@/one b@/one")
+	update([]config.Hive{b, a}, nil, "/one", "a@/one b@/one")
 	entries, _ := r.Entries()
 	if want := (pkgmgr.RecordEntry{
 		Alias: "a", Hostname: "a.example", SSHUser: "bee", SSHPort: 2222, SSHKey: "~/key", HivePort: 8600, Config: "/one", InstalledAt: now.Truncate(time.Second),
@@ -57,10 +58,10 @@ func TestRecord(t *testing.T) {
 	}
 	moved := a
 	moved.Hostname = "other.example"
-	update([]pkgmgr.Hive{moved}, nil, "/one", "a@/one b@/one")    // the same alias at another place
-	update([]pkgmgr.Hive{moved}, nil, "/two", "a@/two b@/one")    // the same place from another config
-	update([]pkgmgr.Hive{a}, nil, "/one", "a@/one a@/two b@/one") // the same alias in two configs
-	update([]pkgmgr.Hive{a}, []pkgmgr.Hive{b}, "/one", "a@/one a@/two")
+	update([]config.Hive{moved}, nil, "/one", "a@/one b@/one")    // the same alias at another place
+	update([]config.Hive{moved}, nil, "/two", "a@/two b@/one")    // the same place from another config
+	update([]config.Hive{a}, nil, "/one", "a@/one a@/two b@/one") // the same alias in two configs
+	update([]config.Hive{a}, []config.Hive{b}, "/one", "a@/one a@/two")
 	if info, err := os.Stat(r.Path); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info.Mode(), err)
 	}
@@ -70,19 +71,19 @@ func TestRecordExtra(t *testing.T) {
 	t.Parallel()
 	r := newRecord(t)
 	one, two, three := echoHive("one"), echoHive("two"), echoHive("three")
-	if err := r.Update([]pkgmgr.Hive{one, two, three}, nil, "/mine", time.Now()); err != nil {
+	if err := r.Update([]config.Hive{one, two, three}, nil, "/mine", time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.Update([]pkgmgr.Hive{echoHive("theirs")}, nil, "/theirs", time.Now()); err != nil {
+	if err := r.Update([]config.Hive{echoHive("theirs")}, nil, "/theirs", time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	renamed, moved := two, three
 	renamed.Alias, moved.Hostname = "zwei", "elsewhere.example"
-	extra, err := r.Extra(&pkgmgr.Config{Hives: []pkgmgr.Hive{renamed, moved}}, "/mine")
+	extra, err := r.Extra(&config.Config{Hives: []config.Hive{renamed, moved}}, "/mine")
 	if err != nil || len(extra) != 1 || extra[0].Alias != "one" || extra[0].Address() != one.Address() {
 		t.Errorf("%+v, %v", extra, err)
 	}
-	if extra, err := r.Extra(&pkgmgr.Config{}, "/none"); err != nil || len(extra) != 0 {
+	if extra, err := r.Extra(&config.Config{}, "/none"); err != nil || len(extra) != 0 {
 		t.Errorf("%+v, %v", extra, err)
 	}
 }
@@ -95,11 +96,11 @@ func TestRecordConcurrent(t *testing.T) {
 	for i := range 24 {
 		wg.Go(func() {
 			h := echoHive(fmt.Sprintf("hive-%02d", i))
-			if err := r.Update([]pkgmgr.Hive{h}, nil, "/c", time.Now()); err != nil {
+			if err := r.Update([]config.Hive{h}, nil, "/c", time.Now()); err != nil {
 				t.Error(err)
 			}
 			if i%3 == 0 {
-				if err := r.Update(nil, []pkgmgr.Hive{h}, "/c", time.Now()); err != nil {
+				if err := r.Update(nil, []config.Hive{h}, "/c", time.Now()); err != nil {
 					t.Error(err)
 				}
 			}
@@ -118,14 +119,14 @@ func TestRecordConcurrent(t *testing.T) {
 func TestRecordWithoutPlace(t *testing.T) {
 	t.Parallel()
 	var none pkgmgr.Record
-	if err := none.Update([]pkgmgr.Hive{echoHive("a")}, nil, "/c", time.Now()); err != nil {
+	if err := none.Update([]config.Hive{echoHive("a")}, nil, "/c", time.Now()); err != nil {
 		t.Error(err)
 	}
 	if got := onRecord(t, none); got != "" {
 		t.Error(got)
 	}
 	r := newRecord(t)
-	if err := r.Update([]pkgmgr.Hive{echoHive("a")}, nil, "/c", time.Now()); err != nil {
+	if err := r.Update([]config.Hive{echoHive("a")}, nil, "/c", time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(r.Path, []byte("{"), 0o600); err != nil {
@@ -134,10 +135,10 @@ func TestRecordWithoutPlace(t *testing.T) {
 	if _, err := r.Entries(); err == nil || !strings.Contains(err.Error(), r.Path) {
 		t.Errorf("%v", err)
 	}
-	if _, err := r.Extra(&pkgmgr.Config{}, "/c"); err == nil {
+	if _, err := r.Extra(&config.Config{}, "/c"); err == nil {
 		t.Error("a damaged record passes for an empty one")
 	}
-	if err := r.Update([]pkgmgr.Hive{echoHive("b")}, nil, "/c", time.Now()); err == nil {
+	if err := r.Update([]config.Hive{echoHive("b")}, nil, "/c", time.Now()); err == nil {
 		t.Error("a damaged record was written over")
 	}
 }

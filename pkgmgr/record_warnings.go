@@ -5,6 +5,8 @@ import (
 	"slices"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
 )
 
 // recordWarning is a warning about a hive of a config.
@@ -36,7 +38,7 @@ func (r Record) SetWarnings(aliases []string, configPath string, warnings []oper
 	if same, err := r.sameWarnings(aliases, configPath, warnings); same || err != nil {
 		return err
 	}
-	unlock, err := lockFile(r.Path)
+	unlock, err := atomicfile.Lock(r.Path)
 	if err != nil {
 		return fmt.Errorf("locking the record of hives: %w", err)
 	}
@@ -63,8 +65,8 @@ func (r Record) sameWarnings(aliases []string, configPath string, warnings []ope
 }
 
 // dropWarnings removes the warnings about hives of a config.
-func (f *recordFile) dropWarnings(hives []Hive, configPath string) {
+func (f *recordFile) dropWarnings(hives []config.Hive, configPath string) {
 	f.Warnings = slices.DeleteFunc(f.Warnings, func(w recordWarning) bool {
-		return w.Config == configPath && slices.ContainsFunc(hives, func(h Hive) bool { return h.Alias == w.Hive })
+		return w.Config == configPath && slices.ContainsFunc(hives, func(h config.Hive) bool { return h.Alias == w.Hive })
 	})
 }

@@ -5,16 +5,18 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/plan"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
 // SyncReport sums up what [Fleet.Apply] did, or, with reports nil, what plan
 // would do.
-func (f *Fleet) SyncReport(plan operations.Plan, reports []operations.HiveReport, took time.Duration) *operations.SyncReport {
-	r := &operations.SyncReport{Plan: plan, Hives: reports, DryRun: reports == nil}
+func (f *Fleet) SyncReport(p *plan.Plan, reports []operations.HiveReport, took time.Duration) *operations.SyncReport {
+	r := &operations.SyncReport{Plan: p.Plan, Hives: reports, DryRun: reports == nil}
 	if r.DryRun {
-		r.Hives = f.pending(plan)
+		r.Hives = f.pending(p)
 	}
-	r.Warnings = f.warnings(false)
+	r.Warnings = f.warnings(p, false)
 	r.Summary.DurationSeconds = seconds(took)
 	good := 0
 	for _, h := range r.Hives {
@@ -32,7 +34,7 @@ func (f *Fleet) SyncReport(plan operations.Plan, reports []operations.HiveReport
 		case operations.HiveFailed, operations.HiveLocked, operations.HiveCanceled:
 			r.Summary.HivesFailed++
 		case operations.HivePending:
-			countPending(&r.Summary, stepsOf(plan, h.Alias))
+			countPending(&r.Summary, p.StepsOf(h.Alias))
 		}
 		if ok(h.Status) {
 			good++
@@ -47,11 +49,11 @@ func (f *Fleet) SyncReport(plan operations.Plan, reports []operations.HiveReport
 		}
 	}
 	if r.DryRun {
-		for _, s := range plan.Steps {
+		for _, s := range p.Steps {
 			countWorker(&r.Summary, s)
 		}
 	}
-	r.Summary.WorkersAlreadyInstalled = f.untouched(plan)
+	r.Summary.WorkersAlreadyInstalled = f.untouched(p)
 	r.Status = syncStatus(r, good)
 	return r
 }
@@ -78,7 +80,7 @@ func ok(s operations.HiveResult) bool {
 }
 
 // pending is a dry run's list of hives.
-func (f *Fleet) pending(plan operations.Plan) []operations.HiveReport {
+func (f *Fleet) pending(p *plan.Plan) []operations.HiveReport {
 	reports := make([]operations.HiveReport, len(f.members))
 	for i, m := range f.members {
 		r := operations.HiveReport{
@@ -88,7 +90,7 @@ func (f *Fleet) pending(plan operations.Plan) []operations.HiveReport {
 		switch {
 		case m.err != nil:
 			r.Status, r.Error = operations.HiveUnreachable, m.err
-		case len(stepsOf(plan, m.hive.Alias)) > 0:
+		case len(p.StepsOf(m.hive.Alias)) > 0:
 			r.Status = operations.HivePending
 		case m.state != nil && m.state.Rbee == nil:
 			r.Status = operations.HiveNotInstalled
@@ -120,12 +122,12 @@ func countWorker(sum *operations.SyncSummary, s operations.Step) {
 }
 
 // untouched counts the wanted workers that were there and that no step is about.
-func (f *Fleet) untouched(plan operations.Plan) int {
+func (f *Fleet) untouched(p *plan.Plan) int {
 	touched := map[[2]string]bool{}
-	for _, d := range plan.Drift {
+	for _, d := range p.Drift {
 		touched[[2]string{d.Hive, d.Worker}] = true
 	}
-	for _, s := range plan.Steps {
+	for _, s := range p.Steps {
 		touched[[2]string{s.Hive, s.Worker}] = true
 	}
 	n := 0
@@ -144,11 +146,11 @@ func (f *Fleet) untouched(plan operations.Plan) int {
 
 // StatusReport sums up the drift of a plan. With verbose it tells what each
 // hive has.
-func (f *Fleet) StatusReport(plan operations.Plan, verbose bool, took time.Duration) *operations.StatusReport {
-	r := &operations.StatusReport{Drift: plan.Drift, Warnings: f.warnings(true)}
+func (f *Fleet) StatusReport(changes *plan.Plan, verbose bool, took time.Duration) *operations.StatusReport {
+	r := &operations.StatusReport{Drift: changes.Drift, Warnings: f.warnings(changes, true)}
 	r.Summary.DurationSeconds = seconds(took)
 	differs := map[string]bool{}
-	for _, d := range plan.Drift {
+	for _, d := range changes.Drift {
 		differs[d.Hive] = true
 		countIssue(&r.Summary, d.Issue)
 	}
@@ -163,7 +165,7 @@ func (f *Fleet) StatusReport(plan operations.Plan, verbose bool, took time.Durat
 	}
 	if verbose {
 		for _, m := range f.members {
-			r.Hives = append(r.Hives, Detail(HiveState{Hive: m.hive, State: m.state, Err: m.err}))
+			r.Hives = append(r.Hives, Detail(plan.HiveState{Hive: m.hive, State: m.state, Err: m.err}))
 		}
 	}
 	switch r.Outcome() {
@@ -201,13 +203,13 @@ func countIssue(sum *operations.StatusSummary, issue operations.Issue) {
 }
 
 // Detail words a hive's state for a report.
-func Detail(s HiveState) operations.HiveDetail {
+func Detail(s plan.HiveState) operations.HiveDetail {
 	d := operations.HiveDetail{Alias: s.Hive.Alias, Error: s.Err, Workers: []operations.WorkerDetail{}}
 	st := s.State
 	if st == nil {
 		return d
 	}
-	d.Installed, d.Version = st.Rbee != nil, installedVersion(st)
+	d.Installed, d.Version = st.Rbee != nil, plan.InstalledVersion(st)
 	d.OS, d.Arch, d.Hostname, d.Home, d.DiskFree = st.OS, st.Arch, st.Hostname, st.Home, st.DiskFree
 	if d.Libc = st.Libc; st.LibcVersion != "" {
 		d.Libc += " " + st.LibcVersion
@@ -228,7 +230,7 @@ func Detail(s HiveState) operations.HiveDetail {
 }
 
 // DaemonDetail words the state of a hive's daemon for a report.
-func DaemonDetail(s *State) *operations.DaemonDetail {
+func DaemonDetail(s *wire.State) *operations.DaemonDetail {
 	return &operations.DaemonDetail{
 		Running: s.Daemon.Running, PID: s.Daemon.PID, Port: s.Daemon.Port, Version: s.Daemon.Version,
 		Since: s.Daemon.Since, Supervisor: s.Daemon.Supervisor, Problem: s.Daemon.Problem,

@@ -8,6 +8,9 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/artifact"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
+	"github.com/rbee-keeper/rbee/pkgmgr/plan"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
@@ -16,23 +19,23 @@ func TestStatusCountsEveryIssue(t *testing.T) {
 	t.Parallel()
 	c, machines := echoFleet(3)
 	f := openFleet(t, c, machines, nil)
-	var plan operations.Plan
+	changes := &plan.Plan{}
 	for _, issue := range []operations.Issue{
 		operations.IssueMissingHive, operations.IssueExtraHive, operations.IssueOutdatedHive, operations.IssueHiveNotRunning,
 		operations.IssueMissingWorker, operations.IssueExtraWorker, operations.IssueOutdatedWorker, operations.IssueCorruptWorker,
 		operations.IssueUnreachable,
 	} {
-		plan.Drift = append(plan.Drift, operations.Drift{Hive: "gpu-00", Issue: issue})
+		changes.Drift = append(changes.Drift, operations.Drift{Hive: "gpu-00", Issue: issue})
 	}
 	want := operations.StatusSummary{
 		TotalHives: 3, HivesOK: 2, HivesMissing: 1, HivesExtra: 1, HivesOutdated: 1, HivesNotRunning: 1, HivesUnreachable: 1,
 		WorkersMissing: 1, WorkersExtra: 1, WorkersOutdated: 1, WorkersCorrupt: 1,
 	}
-	if got := f.StatusReport(plan, false, 0); got.Summary != want || got.Status != operations.StatusDriftDetected {
+	if got := f.StatusReport(changes, false, 0); got.Summary != want || got.Status != operations.StatusDriftDetected {
 		t.Errorf("%s %+v", got.Status, got.Summary)
 	}
-	plan.Drift = plan.Drift[len(plan.Drift)-1:]
-	if got := f.StatusReport(plan, false, 0); got.Status != operations.StatusUnreachable {
+	changes.Drift = changes.Drift[len(changes.Drift)-1:]
+	if got := f.StatusReport(changes, false, 0); got.Status != operations.StatusUnreachable {
 		t.Errorf("only unreachable: %s", got.Status)
 	}
 }
@@ -41,12 +44,12 @@ func TestStatusCountsEveryIssue(t *testing.T) {
 func TestDryRunCounts(t *testing.T) {
 	t.Parallel()
 	c, machines := echoFleet(4)
-	syncFleet(t.Context(), openFleet(t, c, machines, nil), pkgmgr.PlanOptions{}, pkgmgr.ApplyOptions{})
-	machines["gpu-00"].Edit(func(s *pkgmgr.State) { s.Workers = append(s.Workers, wire.Worker{Type: "old"}) })
-	machines["gpu-01"].Edit(func(s *pkgmgr.State) { s.Schema, s.Rbee, s.Workers = 0, nil, nil })
-	f := openFleet(t, &pkgmgr.Config{Hives: c.Hives[:3]}, machines, func(o *pkgmgr.Options) { o.Extra = c.Hives[3:] })
+	syncFleet(t.Context(), openFleet(t, c, machines, nil), plan.Options{}, pkgmgr.ApplyOptions{})
+	machines["gpu-00"].Edit(func(s *wire.State) { s.Workers = append(s.Workers, wire.Worker{Type: "old"}) })
+	machines["gpu-01"].Edit(func(s *wire.State) { s.Schema, s.Rbee, s.Workers = 0, nil, nil })
+	f := openFleet(t, &config.Config{Hives: c.Hives[:3]}, machines, func(o *pkgmgr.Options) { o.Extra = c.Hives[3:] })
 	f.Read(t.Context(), pkgmgr.ReadOptions{})
-	plan := f.Plan(t.Context(), pkgmgr.PlanOptions{Fetch: true, RemoveExtra: true})
+	plan := f.Plan(t.Context(), plan.Options{Fetch: true, RemoveExtra: true})
 	dry := f.SyncReport(plan, nil, 0)
 	want := operations.SyncSummary{
 		HivesInstalled: 1, HivesUpdated: 1, HivesAlreadyInstalled: 1, HivesRemoved: 1,
@@ -64,11 +67,11 @@ func TestDryRunCounts(t *testing.T) {
 func TestDetail(t *testing.T) {
 	t.Parallel()
 	err := &operations.Error{Message: "no route"}
-	if d := pkgmgr.Detail(pkgmgr.HiveState{Hive: echoHive("a"), Err: err}); d.Error != err || d.Installed || d.Workers == nil {
+	if d := pkgmgr.Detail(plan.HiveState{Hive: echoHive("a"), Err: err}); d.Error != err || d.Installed || d.Workers == nil {
 		t.Errorf("%+v", d)
 	}
-	d := pkgmgr.Detail(pkgmgr.HiveState{Hive: echoHive("a"), State: &pkgmgr.State{
-		Platform: diffPlatform, Rbee: &wire.Installed{Version: "1"}, Daemon: wire.Daemon{Running: true, PID: 7, Port: 8600},
+	d := pkgmgr.Detail(plan.HiveState{Hive: echoHive("a"), State: &wire.State{
+		Platform: wire.Platform{OS: "linux", Arch: "amd64", Libc: "glibc", LibcVersion: "2.36"}, Rbee: &wire.Installed{Version: "1"}, Daemon: wire.Daemon{Running: true, PID: 7, Port: 8600},
 		Workers: []wire.Worker{{Type: "hand", Foreign: true}, {Type: "ill", Foreign: true, Corrupt: "gone"}, {Type: "well", Version: "2"}},
 	}})
 	if !d.Installed || d.Version != "1" || d.Libc != "glibc 2.36" || d.Daemon.PID != 7 || !d.Daemon.Running {
@@ -84,7 +87,7 @@ func TestDetail(t *testing.T) {
 // failingSource has no binary, and says so.
 type failingSource struct{ asked map[bool]int }
 
-func (s failingSource) Binary(_ context.Context, _ pkgmgr.Platform, fetch bool) (*pkgmgr.Binary, error) {
+func (s failingSource) Binary(_ context.Context, _ wire.Platform, fetch bool) (*artifact.Binary, error) {
 	s.asked[fetch]++
 	if fetch {
 		return nil, errors.New("the release is gone")
@@ -98,19 +101,19 @@ func TestBinaryIsFetchedOnlyWhereNeeded(t *testing.T) {
 	t.Parallel()
 	c, machines := echoFleet(2)
 	for _, alias := range []string{"gpu-00", "gpu-01"} {
-		machines[alias].Initial = pkgmgr.State{Rbee: &wire.Installed{Version: "1.0.0", SHA256: "aa"}}
+		machines[alias].Initial = wire.State{Rbee: &wire.Installed{Version: "1.0.0", SHA256: "aa"}}
 	}
 	source := failingSource{map[bool]int{}}
-	plan := func() operations.Plan {
+	makePlan := func() *plan.Plan {
 		f := openFleet(t, c, machines, func(o *pkgmgr.Options) { o.Binaries = source })
 		f.Read(t.Context(), pkgmgr.ReadOptions{})
-		return f.Plan(t.Context(), pkgmgr.PlanOptions{Fetch: true})
+		return f.Plan(t.Context(), plan.Options{Fetch: true})
 	}
-	if p := plan(); source.asked[true] != 0 || len(p.Blocked) != 0 {
+	if p := makePlan(); source.asked[true] != 0 || len(p.Blocked) != 0 {
 		t.Errorf("%v %+v", source.asked, p.Blocked)
 	}
-	machines["gpu-00"].Edit(func(s *pkgmgr.State) { s.Schema, s.Rbee = 0, nil })
-	p := plan()
+	machines["gpu-00"].Edit(func(s *wire.State) { s.Schema, s.Rbee = 0, nil })
+	p := makePlan()
 	if source.asked[true] == 0 || len(p.Blocked) != 1 || p.Blocked[0].Hive != "gpu-00" || !strings.Contains(p.Blocked[0].Reason, "the release is gone") {
 		t.Errorf("%v %+v", source.asked, p.Blocked)
 	}

@@ -5,6 +5,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/plan"
 )
 
 // The plan tells apart what this machine sends and what a hive downloads itself.
@@ -15,7 +16,7 @@ func TestPlanSeparatesDownloads(t *testing.T) {
 			t.Parallel()
 			f := newLockFleet(t)
 			f.release("1.0")
-			r := f.sync(pkgmgr.PlanOptions{}, func(o *pkgmgr.Options) { o.Push = push })
+			r := f.sync(plan.Options{}, func(o *pkgmgr.Options) { o.Push = push })
 			installs := 0
 			for _, s := range r.Plan.Steps {
 				want := int64(0)

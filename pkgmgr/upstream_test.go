@@ -16,11 +16,17 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/pkgmgr/fakehost"
+	"github.com/rbee-keeper/rbee/pkgmgr/internal/machinestest"
+	"github.com/rbee-keeper/rbee/pkgmgr/lockfile"
 	"github.com/rbee-keeper/rbee/pkgmgr/origintest"
+	"github.com/rbee-keeper/rbee/pkgmgr/plan"
 	"github.com/rbee-keeper/rbee/pkgmgr/uv"
+	"github.com/rbee-keeper/rbee/pkgmgr/version"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
@@ -67,15 +73,15 @@ const upstreamIndex = "https://pypi.org/simple"
 
 // upstreamFleet plans one worker on machines and returns the plan, the notes and the
 // lock's entries.
-func upstreamFleet(t *testing.T, worker pkgmgr.Worker, states []pkgmgr.State) (plan operations.Plan, notes []string, fleet *pkgmgr.Fleet) {
+func upstreamFleet(t *testing.T, worker config.Worker, states []wire.State) (changes operations.Plan, notes []string, fleet *pkgmgr.Fleet) {
 	t.Helper()
 	s := origintest.New(t)
 	serveTools(t, s)
-	config := &pkgmgr.Config{}
+	cfg := &config.Config{}
 	machines := fakehost.Fleet{}
 	for i, state := range states {
 		alias := fmt.Sprintf("m-%02d", i)
-		config.Hives = append(config.Hives, pkgmgr.Hive{Alias: alias, Hostname: alias, HivePort: 8600, Workers: []pkgmgr.Worker{worker}, AutoStart: true})
+		cfg.Hives = append(cfg.Hives, config.Hive{Alias: alias, Hostname: alias, HivePort: 8600, Workers: []config.Worker{worker}, AutoStart: true})
 		state.DevicesKnown = true
 		machines[alias] = &fakehost.Machine{Initial: state}
 	}
@@ -83,7 +89,7 @@ func upstreamFleet(t *testing.T, worker pkgmgr.Worker, states []pkgmgr.State) (p
 	if err != nil {
 		t.Fatal(err)
 	}
-	fleet = openFleet(t, config, machines, func(o *pkgmgr.Options) {
+	fleet = openFleet(t, cfg, machines, func(o *pkgmgr.Options) {
 		o.CacheDir = filepath.Join(cache, "rbee-test-upstream")
 		o.Origins = pkgmgr.Origins{GitHubAPI: s.API(), PythonIndex: upstreamIndex}
 		o.Events = func(e operations.Event) {
@@ -93,7 +99,7 @@ func upstreamFleet(t *testing.T, worker pkgmgr.Worker, states []pkgmgr.State) (p
 		}
 	})
 	fleet.Read(t.Context(), pkgmgr.ReadOptions{Devices: true})
-	return fleet.Plan(t.Context(), pkgmgr.PlanOptions{Fetch: true}), notes, fleet
+	return fleet.Plan(t.Context(), plan.Options{Fetch: true}), notes, fleet
 }
 
 // releaseCutoff is a day after the first file of a version was uploaded.
@@ -129,7 +135,7 @@ func releaseCutoff(t *testing.T, name, version string) string {
 }
 
 // lockedSource is what a lock has of a worker type.
-func lockedSource(t *testing.T, lock *pkgmgr.Lock, typ string) pkgmgr.LockedSource {
+func lockedSource(t *testing.T, lock *lockfile.Lock, typ string) lockfile.Source {
 	t.Helper()
 	for _, s := range lock.Sources() {
 		if s.Type == typ {
@@ -137,7 +143,7 @@ func lockedSource(t *testing.T, lock *pkgmgr.Lock, typ string) pkgmgr.LockedSour
 		}
 	}
 	t.Fatalf("the lock has nothing of %s", typ)
-	return pkgmgr.LockedSource{}
+	return lockfile.Source{}
 }
 
 // engines are the built-in recipes, but for the server inside rbee. Those of GitHub
@@ -153,7 +159,10 @@ var (
 // (the indexes of PyTorch and vLLM, releases on GitHub) takes RBEE_TEST_NETWORK=1.
 func TestUpstreamMachines(t *testing.T) {
 	everything := os.Getenv("RBEE_TEST_NETWORK") != ""
-	machines := pkgmgr.MachinesOfTable()
+	machines := map[string]*wire.State{}
+	for _, m := range machinestest.Machines() {
+		machines[m.Name] = m.State()
+	}
 	for _, typ := range engines {
 		for _, name := range slices.Sorted(maps.Keys(machines)) {
 			t.Run(typ+"/"+name, func(t *testing.T) {
@@ -166,8 +175,8 @@ func TestUpstreamMachines(t *testing.T) {
 					}
 					origins.GitHubAPI, origins.GitHubToken = "", os.Getenv("GITHUB_TOKEN")
 				}
-				lock := &pkgmgr.Lock{}
-				plan := planOne(t, origins, lock, pkgmgr.Worker{Type: typ, Version: pkgmgr.Latest}, *machines[name])
+				lock := &lockfile.Lock{}
+				plan := planOne(t, origins, lock, config.Worker{Type: typ, Version: version.Latest}, *machines[name])
 				var step *operations.Step
 				for i := range plan.Steps {
 					if plan.Steps[i].Worker == typ {
@@ -204,9 +213,9 @@ func otherHost(output string) bool {
 }
 
 // planOne plans a worker on one machine.
-func planOne(t *testing.T, origins pkgmgr.Origins, lock *pkgmgr.Lock, worker pkgmgr.Worker, state pkgmgr.State) operations.Plan {
+func planOne(t *testing.T, origins pkgmgr.Origins, lock *lockfile.Lock, worker config.Worker, state wire.State) *plan.Plan {
 	t.Helper()
-	config := &pkgmgr.Config{Hives: []pkgmgr.Hive{{Alias: "m", Hostname: "m", HivePort: 8600, Workers: []pkgmgr.Worker{worker}, AutoStart: true}}}
+	config := &config.Config{Hives: []config.Hive{{Alias: "m", Hostname: "m", HivePort: 8600, Workers: []config.Worker{worker}, AutoStart: true}}}
 	cache, err := os.UserCacheDir() // uv's own cache saves minutes
 	if err != nil {
 		t.Fatal(err)
@@ -215,12 +224,12 @@ func planOne(t *testing.T, origins pkgmgr.Origins, lock *pkgmgr.Lock, worker pkg
 		o.CacheDir, o.Origins, o.Lock = filepath.Join(cache, "rbee-test-upstream"), origins, lock
 	})
 	fleet.Read(t.Context(), pkgmgr.ReadOptions{Devices: true})
-	return fleet.Plan(t.Context(), pkgmgr.PlanOptions{Fetch: true})
+	return fleet.Plan(t.Context(), plan.Options{Fetch: true})
 }
 
 // compareWithUV resolves what the lock holds again, with uv alone, and compares names and
 // versions.
-func compareWithUV(t *testing.T, lock *pkgmgr.Lock, typ string, step *operations.Step) {
+func compareWithUV(t *testing.T, lock *lockfile.Lock, typ string, step *operations.Step) {
 	t.Helper()
 	source := lockedSource(t, lock, typ)
 	var got []string
@@ -273,11 +282,11 @@ func compareWithUV(t *testing.T, lock *pkgmgr.Lock, typ string, step *operations
 	}
 }
 
-func nvidia(glibc, driver, compute string) pkgmgr.State {
-	return pkgmgr.State{
+func nvidia(glibc, driver, compute string) wire.State {
+	return wire.State{
 		Platform: wire.Platform{OS: "linux", Arch: "amd64", Libc: "glibc", LibcVersion: glibc},
 		Commands: []string{"cc", "nvcc"},
-		Devices:  []wire.Device{{Vendor: "nvidia", Name: "GPU", Driver: driver, Compute: compute, MemoryBytes: 80 << 30}},
+		Devices:  []gpu.Device{{Vendor: "nvidia", Name: "GPU", Driver: driver, ComputeCapability: compute, MemoryTotal: 80 << 30}},
 	}
 }
 
@@ -286,11 +295,11 @@ func TestUpstreamFloor(t *testing.T) {
 	for _, typ := range []string{"vllm", "sglang"} {
 		for _, glibc := range [][]string{{"2.28"}, {"2.31", "2.39"}, {"2.39"}} {
 			t.Run(typ+" "+strings.Join(glibc, " "), func(t *testing.T) {
-				var states []pkgmgr.State
+				var states []wire.State
 				for _, g := range glibc {
 					states = append(states, nvidia(g, "580.65", "9.0"))
 				}
-				plan, notes, _ := upstreamFleet(t, pkgmgr.Worker{Type: typ, Version: pkgmgr.Latest}, states)
+				plan, notes, _ := upstreamFleet(t, config.Worker{Type: typ, Version: version.Latest}, states)
 				for _, s := range plan.Steps {
 					if s.Worker == typ {
 						t.Logf("%s %s %s, %d bytes", s.Hive, s.Version, s.Variant, s.Bytes)

@@ -12,6 +12,10 @@ import (
 	"strings"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
+	"github.com/rbee-keeper/rbee/pkgmgr/catalog"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
+	"github.com/rbee-keeper/rbee/pkgmgr/plan"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
@@ -23,7 +27,7 @@ func (f *Fleet) Validate(ctx context.Context) *operations.ValidateReport {
 	v := &validation{report: &operations.ValidateReport{
 		Warnings: []operations.ValidateWarning{}, Errors: []operations.ValidateError{},
 	}}
-	f.want, _ = f.lookUp(ctx, PlanOptions{})
+	want, _ := f.lookUp(ctx, plan.Options{})
 	for _, m := range f.members {
 		if m.extra {
 			continue
@@ -39,7 +43,7 @@ func (f *Fleet) Validate(ctx context.Context) *operations.ValidateReport {
 				Hive: m.hive.Alias, Error: m.err.Message, Unreachable: cmp.Or(m.err.Reason, "failed"),
 			})
 		case m.state != nil:
-			f.validateMachine(v, m)
+			f.validateMachine(v, m, want)
 		}
 	}
 	v.report.Status = operations.StatusValid
@@ -51,7 +55,7 @@ func (f *Fleet) Validate(ctx context.Context) *operations.ValidateReport {
 
 // validation collects what is found about the hive at hand.
 type validation struct {
-	hive   Hive
+	hive   config.Hive
 	report *operations.ValidateReport
 }
 
@@ -61,7 +65,7 @@ func (v *validation) warn(format string, args ...any) {
 	})
 }
 
-func (v *validation) fail(pos Pos, file, format string, args ...any) {
+func (v *validation) fail(pos config.Pos, file, format string, args ...any) {
 	v.report.Errors = append(v.report.Errors, operations.ValidateError{
 		Hive: v.hive.Alias, Error: fmt.Sprintf(format, args...), File: file, Line: pos.Line, Column: pos.Column,
 	})
@@ -110,15 +114,15 @@ func (f *Fleet) validateTypes(v *validation, m *member) {
 func (v *validation) file(f *Fleet) string { return f.configPath }
 
 // validateMachine checks what the machine must have.
-func (f *Fleet) validateMachine(v *validation, m *member) {
+func (f *Fleet) validateMachine(v *validation, m *member, desired plan.Desired) {
 	s := m.state
 	if s.Rbee == nil {
-		if b, ok := f.want.Binaries[PlatformKey(s.Platform)]; ok && b.Err != nil {
+		if b, ok := desired.Binaries[s.Platform.Key()]; ok && b.Err != nil {
 			v.fail(m.hive.Pos, "", "%s", b.Err)
 		}
 	}
 	if s.Noexec != "" {
-		v.fail(m.hive.Pos, "", "%s", noexecText(s))
+		v.fail(m.hive.Pos, "", "%s", catalog.NoexecMessage(s))
 	}
 	needDisk := uint64(0)
 	for _, w := range m.hive.Workers {
@@ -126,36 +130,20 @@ func (f *Fleet) validateMachine(v *validation, m *member) {
 		if !ok {
 			continue
 		}
-		want := f.want.Workers[WorkerKey{m.hive.Alias, w.Type}]
-		if want.Err != nil && len(recipe.Sources) > 0 && !errors.Is(want.Err, ErrNotLocked) && !errors.Is(want.Err, ErrRecipeChanged) {
+		want := desired.Workers[plan.WorkerKey{Hive: m.hive.Alias, Type: w.Type}]
+		if want.Err != nil && len(recipe.Sources) > 0 && !errors.Is(want.Err, plan.ErrNotLocked) && !errors.Is(want.Err, plan.ErrRecipeChanged) {
 			v.fail(w.Pos, v.file(f), "worker '%s': %s", w.Type, want.Err)
-		} else if lacks := unmet(recipe.Needs, s); len(lacks) > 0 {
+		} else if lacks := catalog.UnmetNeeds(recipe.Needs, s); len(lacks) > 0 {
 			v.fail(w.Pos, "", "worker '%s' would not run there: %s", w.Type, strings.Join(lacks, "; "))
-		} else if why := recipe.cpuOnly(want.Version, machineOf(s)); why != "" {
+		} else if why := recipe.CpuOnly(want.Version, catalog.MachineOf(s)); why != "" {
 			v.warn("worker '%s' runs on the CPU there: %s", w.Type, why)
 		}
 		installed := slices.ContainsFunc(s.Workers, func(have wire.Worker) bool { return have.Type == w.Type })
 		if !installed {
-			needDisk += diskNeed(want, s)
+			needDisk += plan.DiskNeed(want, s)
 		}
 	}
 	if s.DiskFree > 0 && needDisk > s.DiskFree {
-		v.fail(m.hive.Pos, "", "%s has %s free, its workers need %s", s.Home, bytesText(s.DiskFree), bytesText(needDisk))
+		v.fail(m.hive.Pos, "", "%s has %s free, its workers need %s", s.Home, bytesize.Format(s.DiskFree), bytesize.Format(needDisk))
 	}
-}
-
-// bytesText words a number of bytes in binary units.
-func bytesText(n uint64) string {
-	const unit = 1024
-	if n < unit {
-		return fmt.Sprintf("%d B", n)
-	}
-	value, suffix := float64(n)/unit, "KiB"
-	for _, next := range []string{"MiB", "GiB", "TiB"} {
-		if value < unit {
-			break
-		}
-		value, suffix = value/unit, next
-	}
-	return fmt.Sprintf("%.1f %s", value, suffix)
 }

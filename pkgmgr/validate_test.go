@@ -6,9 +6,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/pkgmgr/fakehost"
+	"github.com/rbee-keeper/rbee/pkgmgr/version"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
@@ -27,88 +30,88 @@ needs:
 
 func TestValidate(t *testing.T) {
 	t.Parallel()
-	device := func(vendor string, gib uint64, problem string) wire.Device {
-		return wire.Device{Vendor: vendor, Name: "GPU", MemoryBytes: gib << 30, Error: problem}
+	device := func(vendor string, gib uint64, problem string) gpu.Device {
+		return gpu.Device{Vendor: gpu.Vendor(vendor), Name: "GPU", MemoryTotal: gib << 30, Error: problem}
 	}
 	for _, k := range []struct {
 		name     string
 		gpu      string // what the recipe of needy asks for; empty for nvidia
-		machine  pkgmgr.State
-		edit     func(*pkgmgr.Hive, *fakehost.Machine, *pkgmgr.Options)
+		machine  wire.State
+		edit     func(*config.Hive, *fakehost.Machine, *pkgmgr.Options)
 		errors   []string
 		warnings []string
 		outcome  operations.Outcome // empty for ok, or invalid where there are errors
 	}{
-		{name: "fits", machine: pkgmgr.State{Devices: []wire.Device{device("nvidia", 8, ""), device("nvidia", 24, "")}}},
-		{name: "memory not known", machine: pkgmgr.State{Devices: []wire.Device{device("nvidia", 0, "")}}},
-		{name: "any GPU", gpu: "any", machine: pkgmgr.State{Devices: []wire.Device{device("amd", 0, "")}}},
+		{name: "fits", machine: wire.State{Devices: []gpu.Device{device("nvidia", 8, ""), device("nvidia", 24, "")}}},
+		{name: "memory not known", machine: wire.State{Devices: []gpu.Device{device("nvidia", 0, "")}}},
+		{name: "any GPU", gpu: "any", machine: wire.State{Devices: []gpu.Device{device("amd", 0, "")}}},
 		{name: "no GPU", errors: []string{"worker 'needy' would not run there: no NVIDIA GPU is found"}},
 		{name: "no GPU at all", gpu: "any", errors: []string{"worker 'needy' would not run there: no GPU is found"}},
 		{
-			name: "another GPU", machine: pkgmgr.State{Devices: []wire.Device{device("amd", 192, "")}},
+			name: "another GPU", machine: wire.State{Devices: []gpu.Device{device("amd", 192, "")}},
 			errors: []string{"no NVIDIA GPU is found"},
 		},
 		{
-			name: "small GPU", machine: pkgmgr.State{Devices: []wire.Device{device("nvidia", 8, "")}},
+			name: "small GPU", machine: wire.State{Devices: []gpu.Device{device("nvidia", 8, "")}},
 			errors: []string{"the largest GPU has 8.0 GiB, 16.0 GiB is needed"},
 		},
 		{
-			name: "broken driver", machine: pkgmgr.State{Devices: []wire.Device{device("nvidia", 0, "driver/library version mismatch")}},
+			name: "broken driver", machine: wire.State{Devices: []gpu.Device{device("nvidia", 0, "driver/library version mismatch")}},
 			errors: []string{"the driver of the NVIDIA GPU fails: driver/library version mismatch"},
 		},
 		{
 			name:    "small disk",
-			machine: pkgmgr.State{DiskFree: 1 << 30, Devices: []wire.Device{device("nvidia", 24, "")}},
+			machine: wire.State{DiskFree: 1 << 30, Devices: []gpu.Device{device("nvidia", 24, "")}},
 			errors:  []string{"/home/bee/.local/share/rbee has 1.0 GiB free, its workers need 2.0 GiB"},
 		},
 		{
 			name: "small disk, installed already",
-			machine: pkgmgr.State{
-				DiskFree: 1 << 30, Devices: []wire.Device{device("nvidia", 24, "")}, Workers: []wire.Worker{{Type: "needy", Version: "1"}},
+			machine: wire.State{
+				DiskFree: 1 << 30, Devices: []gpu.Device{device("nvidia", 24, "")}, Workers: []wire.Worker{{Type: "needy", Version: "1"}},
 			},
 		},
 		{
 			name:    "another platform",
-			machine: pkgmgr.State{Platform: pkgmgr.Platform{OS: "linux", Arch: "arm64"}, Devices: []wire.Device{device("nvidia", 24, "")}},
+			machine: wire.State{Platform: wire.Platform{OS: "linux", Arch: "arm64"}, Devices: []gpu.Device{device("nvidia", 24, "")}},
 			errors:  []string{"worker 'needy': worker needy 1 does not run on linux/arm64"},
 		},
 		{
 			name: "unknown type, near one, and its place",
-			edit: func(h *pkgmgr.Hive, _ *fakehost.Machine, _ *pkgmgr.Options) {
-				h.Workers = []pkgmgr.Worker{{Type: "neady", Version: pkgmgr.Latest, Pos: pkgmgr.Pos{Line: 7, Column: 3}}}
+			edit: func(h *config.Hive, _ *fakehost.Machine, _ *pkgmgr.Options) {
+				h.Workers = []config.Worker{{Type: "neady", Version: version.Latest, Pos: config.Pos{Line: 7, Column: 3}}}
 			},
 			errors: []string{"unknown worker type 'neady', did you mean 'needy'?"},
 		},
 		{
 			name: "unknown version",
-			edit: func(h *pkgmgr.Hive, _ *fakehost.Machine, _ *pkgmgr.Options) {
-				h.Workers = []pkgmgr.Worker{{Type: "needy", Version: "9"}}
+			edit: func(h *config.Hive, _ *fakehost.Machine, _ *pkgmgr.Options) {
+				h.Workers = []config.Worker{{Type: "needy", Version: "9"}}
 			},
-			machine: pkgmgr.State{Devices: []wire.Device{device("nvidia", 24, "")}},
+			machine: wire.State{Devices: []gpu.Device{device("nvidia", 24, "")}},
 			errors:  []string{`worker needy has no version "9"; known: 1`},
 		},
 		{
 			name: "known, and no way to install it",
-			edit: func(h *pkgmgr.Hive, _ *fakehost.Machine, _ *pkgmgr.Options) {
-				h.Workers = []pkgmgr.Worker{{Type: "noted", Version: pkgmgr.Latest}}
+			edit: func(h *config.Hive, _ *fakehost.Machine, _ *pkgmgr.Options) {
+				h.Workers = []config.Worker{{Type: "noted", Version: version.Latest}}
 			},
 			warnings: []string{"worker 'noted': Build it yourself"},
 		},
 		{
 			name: "not in the lock, and it fits",
-			edit: func(h *pkgmgr.Hive, _ *fakehost.Machine, _ *pkgmgr.Options) {
-				h.Workers = []pkgmgr.Worker{{Type: "llama-cpp", Version: pkgmgr.Latest}}
+			edit: func(h *config.Hive, _ *fakehost.Machine, _ *pkgmgr.Options) {
+				h.Workers = []config.Worker{{Type: "llama-cpp", Version: version.Latest}}
 			},
-			machine: pkgmgr.State{Platform: pkgmgr.Platform{OS: "linux", Arch: "amd64", Libc: "glibc", LibcVersion: "2.36"}},
+			machine: wire.State{Platform: wire.Platform{OS: "linux", Arch: "amd64", Libc: "glibc", LibcVersion: "2.36"}},
 		},
 		{
 			name: "not in the lock, and nothing fits",
-			edit: func(h *pkgmgr.Hive, _ *fakehost.Machine, _ *pkgmgr.Options) {
-				h.Workers = []pkgmgr.Worker{{Type: "vllm", Version: pkgmgr.Latest}}
+			edit: func(h *config.Hive, _ *fakehost.Machine, _ *pkgmgr.Options) {
+				h.Workers = []config.Worker{{Type: "vllm", Version: version.Latest}}
 			},
-			machine: pkgmgr.State{
-				Platform: pkgmgr.Platform{OS: "linux", Arch: "amd64", Libc: "glibc", LibcVersion: "2.27"},
-				Devices:  []wire.Device{device("nvidia", 24, "")},
+			machine: wire.State{
+				Platform: wire.Platform{OS: "linux", Arch: "amd64", Libc: "glibc", LibcVersion: "2.27"},
+				Devices:  []gpu.Device{device("nvidia", 24, "")},
 			},
 			errors: []string{
 				"worker 'vllm': worker vllm does not run there: cuda-13: glibc 2.27 is older than 2.28; ",
@@ -116,28 +119,28 @@ func TestValidate(t *testing.T) {
 		},
 		{
 			name: "noexec, and a command that is not there",
-			machine: pkgmgr.State{
-				Devices: []wire.Device{device("nvidia", 24, "")}, Noexec: "/home", Commands: []string{"cc"},
+			machine: wire.State{
+				Devices: []gpu.Device{device("nvidia", 24, "")}, Noexec: "/home", Commands: []string{"cc"},
 			},
 			errors: []string{"/home is mounted noexec", "git is not on its PATH"},
 		},
 		{
 			name: "none of the commands that were looked for",
-			machine: pkgmgr.State{
-				Devices: []wire.Device{device("nvidia", 24, "")}, Commands: []string{},
+			machine: wire.State{
+				Devices: []gpu.Device{device("nvidia", 24, "")}, Commands: []string{},
 			},
 			errors: []string{"worker 'needy' would not run there: git is not on its PATH"},
 		},
 		{
 			name: "key that is not there",
-			edit: func(h *pkgmgr.Hive, _ *fakehost.Machine, _ *pkgmgr.Options) {
+			edit: func(h *config.Hive, _ *fakehost.Machine, _ *pkgmgr.Options) {
 				h.Workers, h.SSHKey = nil, filepath.Join(t.TempDir(), "id_none")
 			},
 			warnings: []string{"SSH key not found, will prompt for password"},
 		},
 		{
 			name: "unreachable",
-			edit: func(_ *pkgmgr.Hive, m *fakehost.Machine, _ *pkgmgr.Options) {
+			edit: func(_ *config.Hive, m *fakehost.Machine, _ *pkgmgr.Options) {
 				m.Unreachable = &fakehost.ConnectError{Code: "auth", Message: "no key is accepted"}
 			},
 			errors: []string{"no key is accepted"}, outcome: operations.OutcomeUnreachable,
@@ -150,9 +153,9 @@ func TestValidate(t *testing.T) {
 				gpu = "nvidia"
 			}
 			catalog, _ := recipes(t, map[string]string{"needy.yaml": strings.ReplaceAll(needy, "%s", gpu), "noted.yaml": "type: noted\nnote: Build it yourself\n", "server": "#!/bin/sh\n"})
-			h := pkgmgr.Hive{Alias: "a", Hostname: "a.example", Workers: []pkgmgr.Worker{{Type: "needy", Version: pkgmgr.Latest}}}
+			h := config.Hive{Alias: "a", Hostname: "a.example", Workers: []config.Worker{{Type: "needy", Version: version.Latest}}}
 			m := &fakehost.Machine{Initial: k.machine}
-			c := &pkgmgr.Config{Path: "hives.conf", Hives: []pkgmgr.Hive{h}}
+			c := &config.Config{Path: "hives.conf", Hives: []config.Hive{h}}
 			f := openFleet(t, c, fakehost.Fleet{"a": m}, func(o *pkgmgr.Options) {
 				o.Catalog = catalog
 				if k.edit != nil {

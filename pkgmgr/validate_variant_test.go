@@ -5,8 +5,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/pkgmgr/fakehost"
+	"github.com/rbee-keeper/rbee/pkgmgr/version"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
@@ -16,12 +19,12 @@ import (
 func TestValidateNamesMissingSoftware(t *testing.T) {
 	t.Parallel()
 	base := []string{"libcrypto.so.3", "libgomp.so.1", "libssl.so.3"}
-	amd := []wire.Device{{Vendor: "amd", Name: "RX 7900"}}
+	amd := []gpu.Device{{Vendor: "amd", Name: "RX 7900"}}
 	for _, tt := range []struct {
 		name      string
 		worker    string
 		libraries []string
-		devices   []wire.Device
+		devices   []gpu.Device
 		errors    string // a part of the one error; empty for none
 		warnings  string
 	}{
@@ -37,12 +40,12 @@ func TestValidateNamesMissingSoftware(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			h := pkgmgr.Hive{Alias: "a", Hostname: "a.example", Workers: []pkgmgr.Worker{{Type: tt.worker, Version: pkgmgr.Latest}}}
-			m := &fakehost.Machine{Initial: pkgmgr.State{
-				Platform: pkgmgr.Platform{OS: "linux", Arch: "amd64", Libc: "glibc", LibcVersion: "2.39"},
+			h := config.Hive{Alias: "a", Hostname: "a.example", Workers: []config.Worker{{Type: tt.worker, Version: version.Latest}}}
+			m := &fakehost.Machine{Initial: wire.State{
+				Platform: wire.Platform{OS: "linux", Arch: "amd64", Libc: "glibc", LibcVersion: "2.39"},
 				Devices:  tt.devices, DevicesKnown: true, Libraries: tt.libraries,
 			}}
-			f := openFleet(t, &pkgmgr.Config{Path: "hives.conf", Hives: []pkgmgr.Hive{h}}, fakehost.Fleet{"a": m}, nil)
+			f := openFleet(t, &config.Config{Path: "hives.conf", Hives: []config.Hive{h}}, fakehost.Fleet{"a": m}, nil)
 			f.Read(t.Context(), pkgmgr.ReadOptions{Devices: true})
 			report := f.Validate(t.Context())
 			var errs, warnings []string

@@ -8,15 +8,19 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/catalog"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/pkgmgr/fakehost"
+	"github.com/rbee-keeper/rbee/pkgmgr/plan"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
 // engineCatalog is a catalog with an engine whose builds are files: for NVIDIA
 // GPUs from driver 580 on, and for the CPU. verify is its verify command.
-func engineCatalog(t *testing.T, verify string) *pkgmgr.Catalog {
+func engineCatalog(t *testing.T, verify string) *catalog.Catalog {
 	t.Helper()
 	dir := t.TempDir()
 	recipe := "type: engine\nsources:\n" +
@@ -28,7 +32,7 @@ func engineCatalog(t *testing.T, verify string) *pkgmgr.Catalog {
 			t.Fatal(err)
 		}
 	}
-	c, err := pkgmgr.LoadCatalog(dir)
+	c, err := catalog.Load(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,12 +43,12 @@ func engineCatalog(t *testing.T, verify string) *pkgmgr.Catalog {
 func TestVerifyCommandReachesTheHive(t *testing.T) {
 	t.Parallel()
 	m := &fakehost.Machine{}
-	c, machines := &pkgmgr.Config{Hives: []pkgmgr.Hive{echoHive("gpu-1", "engine")}}, fakehost.Fleet{"gpu-1": m}
+	c, machines := &config.Config{Hives: []config.Hive{echoHive("gpu-1", "engine")}}, fakehost.Fleet{"gpu-1": m}
 	sync := func(verify string) (*operations.SyncReport, wire.Worker) {
 		t.Helper()
 		f := openFleet(t, c, machines, func(o *pkgmgr.Options) { o.Catalog = engineCatalog(t, verify) })
 		f.Read(t.Context(), pkgmgr.ReadOptions{Devices: f.NeedsDevices()})
-		plan := f.Plan(t.Context(), pkgmgr.PlanOptions{Fetch: true})
+		plan := f.Plan(t.Context(), plan.Options{Fetch: true})
 		r := f.SyncReport(plan, f.Apply(t.Context(), plan, pkgmgr.ApplyOptions{}), time.Second)
 		if r.Status != operations.StatusSuccess {
 			t.Fatalf("sync: %+v", r)
@@ -77,10 +81,10 @@ func TestVerifyCommandReachesTheHive(t *testing.T) {
 func TestCPUOnGPUMachineIsAWarning(t *testing.T) {
 	t.Parallel()
 	const want = "engine runs on the CPU: driver 535.54 is older than 580"
-	device := func(driver string) pkgmgr.State {
-		return pkgmgr.State{Devices: []wire.Device{{Vendor: "nvidia", Name: "RTX 4090", Driver: driver}}}
+	device := func(driver string) wire.State {
+		return wire.State{Devices: []gpu.Device{{Vendor: "nvidia", Name: "RTX 4090", Driver: driver}}}
 	}
-	c := &pkgmgr.Config{Hives: []pkgmgr.Hive{echoHive("cpu-1", "engine"), echoHive("gpu-1", "engine"), echoHive("gpu-2", "engine")}}
+	c := &config.Config{Hives: []config.Hive{echoHive("cpu-1", "engine"), echoHive("gpu-1", "engine"), echoHive("gpu-2", "engine")}}
 	machines := fakehost.Fleet{"cpu-1": {}, "gpu-1": {Initial: device("535.54")}, "gpu-2": {Initial: device("580.1")}}
 	catalog, record := engineCatalog(t, ""), newRecord(t)
 	open := func() *pkgmgr.Fleet {
@@ -99,20 +103,20 @@ func TestCPUOnGPUMachineIsAWarning(t *testing.T) {
 		}
 	}
 	f := open()
-	plan := f.Plan(t.Context(), pkgmgr.PlanOptions{Fetch: true})
-	check("dry run", f.SyncReport(plan, nil, 0).Warnings, "gpu-1")
-	check("status before", f.StatusReport(plan, false, 0).Warnings)
-	r := f.SyncReport(plan, f.Apply(t.Context(), plan, pkgmgr.ApplyOptions{}), 0)
+	changes := f.Plan(t.Context(), plan.Options{Fetch: true})
+	check("dry run", f.SyncReport(changes, nil, 0).Warnings, "gpu-1")
+	check("status before", f.StatusReport(changes, false, 0).Warnings)
+	r := f.SyncReport(changes, f.Apply(t.Context(), changes, pkgmgr.ApplyOptions{}), 0)
 	check("sync", r.Warnings, "gpu-1")
 	if r.Outcome() != operations.OutcomeOK || r.Status != operations.StatusSuccess {
 		t.Errorf("sync: %s, %s, want success", r.Status, r.Outcome())
 	}
 	all := []string{"cpu-1", "gpu-1", "gpu-2"}
-	if err := record.SetWarnings(all, "/one", f.Warnings()); err != nil {
+	if err := record.SetWarnings(all, "/one", f.Warnings(changes)); err != nil {
 		t.Fatal(err)
 	}
 	f = open()
-	s := f.StatusReport(f.Plan(t.Context(), pkgmgr.PlanOptions{}), false, 0)
+	s := f.StatusReport(f.Plan(t.Context(), plan.Options{}), false, 0)
 	check("status", s.Warnings, "gpu-1")
 	if s.Outcome() != operations.OutcomeOK {
 		t.Errorf("status: %s, want ok", s.Outcome())
@@ -129,7 +133,7 @@ func TestCPUOnGPUMachineIsAWarning(t *testing.T) {
 	}
 	recorded("record", "/one", "gpu-1")
 	recorded("record of another config", "/two")
-	if err := record.Update([]pkgmgr.Hive{echoHive("gpu-1")}, nil, "/one", time.Now()); err != nil {
+	if err := record.Update([]config.Hive{echoHive("gpu-1")}, nil, "/one", time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	recorded("record after an install", "/one", "gpu-1")
@@ -137,7 +141,7 @@ func TestCPUOnGPUMachineIsAWarning(t *testing.T) {
 		t.Fatal(err)
 	}
 	recorded("record after another hive", "/one", "gpu-1")
-	if err := record.Update(nil, []pkgmgr.Hive{echoHive("gpu-1")}, "/one", time.Now()); err != nil {
+	if err := record.Update(nil, []config.Hive{echoHive("gpu-1")}, "/one", time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	recorded("record after an uninstall", "/one")

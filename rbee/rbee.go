@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 
-	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/artifact"
 	"github.com/rbee-keeper/rbee/rbee/internal/cli"
 )
 
@@ -43,5 +43,5 @@ func Version() string {
 }
 
 func versionOf(module string) string {
-	return cmp.Or(pkgmgr.ReleaseVersion(module), DevVersion)
+	return cmp.Or(artifact.ReleaseVersion(module), DevVersion)
 }

@@ -9,13 +9,14 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/rbee-keeper/rbee/sshx/sshconfig"
 	"golang.org/x/crypto/ssh"
 )
 
 // login is one attempt to log in at one host. The handshake's goroutine drives it.
 type login struct {
 	st    *state
-	r     Resolved
+	r     sshconfig.Settings
 	ctx   context.Context
 	clock *clock
 

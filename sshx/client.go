@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/melbahja/goph"
+	"github.com/rbee-keeper/rbee/sshx/sshconfig"
 	"golang.org/x/crypto/ssh"
 )
 
@@ -20,6 +21,9 @@ const keepAliveRequest = "keepalive@openssh.com"
 // Client is one connection to a host. All methods are safe for concurrent use. A connection carries many commands at
 // once; where the host allows fewer sessions (MaxSessions in sshd_config(5), usually 10), further ones wait for a free one.
 type Client struct {
+	// goph's client carries the connection and its sessions, and nothing more of goph is used: its Dial takes no
+	// connection through a proxy or a jump host, a key's algorithms and the time for a prompt cannot be set, its Cmd
+	// joins arguments without quoting them, and its transfers need SFTP, which not every host has.
 	ssh    *goph.Client
 	link   *link
 	target string
@@ -35,7 +39,7 @@ type Client struct {
 
 var errClosed = errors.New("the connection was closed on this side")
 
-func newClient(g *goph.Client, l *link, r Resolved, keepAlive time.Duration) *Client {
+func newClient(g *goph.Client, l *link, r sshconfig.Settings, keepAlive time.Duration) *Client {
 	c := &Client{ssh: g, link: l, target: r.Address(), done: make(chan struct{}), changed: make(chan struct{})}
 	go func() {
 		err := g.Wait()

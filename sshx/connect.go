@@ -10,6 +10,7 @@ import (
 
 	"github.com/melbahja/goph"
 	"github.com/rbee-keeper/rbee/sshx/internal/tcp"
+	"github.com/rbee-keeper/rbee/sshx/sshconfig"
 	"golang.org/x/crypto/ssh"
 )
 
@@ -90,7 +91,7 @@ func (l *login) judge(link *link, err error) (dropped bool, _ error) {
 }
 
 // openConn opens the byte stream to the host.
-func openConn(ctx context.Context, r Resolved, via *Client) (net.Conn, error) {
+func openConn(ctx context.Context, r sshconfig.Settings, via *Client) (net.Conn, error) {
 	address := net.JoinHostPort(r.HostName, strconv.Itoa(r.Port))
 	switch {
 	case via != nil:
@@ -119,7 +120,7 @@ func (l *login) handshake(conn net.Conn) (*goph.Client, error) {
 	}
 	done := make(chan result, 1)
 	go func() {
-		c, chans, reqs, err := ssh.NewClientConn(conn, l.r.hostKeyName(), config)
+		c, chans, reqs, err := ssh.NewClientConn(conn, l.r.HostKeyName(), config)
 		if err != nil {
 			done <- result{err: err}
 			return
@@ -143,7 +144,7 @@ func (l *login) clientConfig() (*ssh.ClientConfig, error) {
 	return &ssh.ClientConfig{
 		User:              l.r.User,
 		AuthCallback:      l.next,
-		HostKeyAlgorithms: known.algorithms(l.r.hostKeyName()),
+		HostKeyAlgorithms: known.algorithms(l.r.HostKeyName()),
 		HostKeyCallback: func(_ string, _ net.Addr, key ssh.PublicKey) error {
 			if err := l.verify(key); err != nil {
 				return err
@@ -162,7 +163,7 @@ type slots struct {
 	byKey map[string]chan struct{}
 }
 
-func slotName(r Resolved) string {
+func slotName(r sshconfig.Settings) string {
 	var b strings.Builder
 	for _, hop := range r.Jump {
 		b.WriteString(hop.Address() + ">")

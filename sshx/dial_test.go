@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -418,4 +420,23 @@ func TestLatency(t *testing.T) {
 		t.Errorf("dial %s, script %s at %s round trip", dial, script, rtt)
 	}
 	t.Logf("dial %.1f, script %.1f round trips", float64(dial)/float64(rtt), float64(script)/float64(rtt))
+}
+
+func TestConfigErrors(t *testing.T) {
+	t.Parallel()
+	home := t.TempDir()
+	file := filepath.Join(home, "config")
+	if err := os.WriteFile(file, []byte("Port 0\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	invalid := &sshx.Dialer{Home: home, ConfigFiles: []string{file}}
+	_, err := invalid.Resolve(sshx.Target{Host: "h"})
+	wantReason(t, err, sshx.ReasonConfig)
+	_, err = invalid.Dial(t.Context(), sshx.Target{Host: "h"})
+	wantReason(t, err, sshx.ReasonConfig)
+	missing := &sshx.Dialer{Home: home, ConfigFiles: []string{file + "-missing"}}
+	_, err = missing.Resolve(sshx.Target{Host: "h"})
+	wantReason(t, err, sshx.ReasonConfig)
+	_, err = missing.Hosts("*")
+	wantReason(t, err, sshx.ReasonConfig)
 }

@@ -4,19 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"os"
-	"os/user"
-	"path/filepath"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/cenkalti/backoff/v5"
+
+	"github.com/rbee-keeper/rbee/sshx/sshconfig"
 )
 
 const (
 	defaultTimeout   = 20 * time.Second
 	defaultKeepAlive = 15 * time.Second
-	keepAliveCount   = 3
 
 	// defaultHandshakes keeps a slow line busy (a handshake waits for 8 round trips and costs this side 2 ms of CPU), while
 	// no handshake waits for more than an eighth of a second for its share of one CPU.
@@ -29,6 +29,9 @@ const (
 	// firstPause is the mean pause before the second try; each further pause is twice as long.
 	firstPause = 150 * time.Millisecond
 )
+
+// Target says which host to reach, as a user would write it. Empty fields are filled in from ssh_config.
+type Target = sshconfig.Target
 
 // Dialer opens connections. The zero value works: it reads ~/.ssh/config and ~/.ssh/known_hosts, uses the agent and the
 // default keys, refuses unknown hosts, and never asks anything. It is safe for concurrent use and must not be copied or
@@ -64,13 +67,10 @@ type Dialer struct {
 
 // state is what a Dialer holds while it is in use.
 type state struct {
-	home            string
-	user            string
-	lines           []configLine // of ssh_config
-	knownHostsFiles []string
-	acceptNew       bool
-	timeout         time.Duration
-	keepAlive       time.Duration
+	config    *sshconfig.Config
+	acceptNew bool
+	timeout   time.Duration
+	keepAlive time.Duration
 
 	ask       asker
 	passwords passwords
@@ -97,28 +97,35 @@ func (d *Dialer) newState() (*state, error) {
 		handshakes = defaultHandshakes
 	}
 	st := &state{
-		home: d.Home, knownHostsFiles: d.KnownHosts, acceptNew: d.AcceptNewHostKeys,
-		timeout: d.Timeout, keepAlive: d.KeepAlive,
+		acceptNew: d.AcceptNewHostKeys, timeout: d.Timeout, keepAlive: d.KeepAlive,
 		ask:   asker{prompter: d.Prompter, busy: make(chan struct{}, 1)},
 		slots: slots{all: make(chan struct{}, handshakes)},
 	}
 	var err error
-	if st.home == "" {
-		if st.home, err = os.UserHomeDir(); err != nil {
-			return nil, err
+	st.config, err = sshconfig.Load(sshconfig.Options{Files: d.ConfigFiles, KnownHosts: d.KnownHosts, Home: d.Home})
+	return st, err
+}
+
+// Resolve says what ssh_config makes of a target. It uses no network; it may run the commands of "Match exec" lines.
+func (d *Dialer) Resolve(t Target) (sshconfig.Settings, error) {
+	st, err := d.start()
+	if err == nil {
+		var s sshconfig.Settings
+		if s, err = st.config.Resolve(t); err == nil {
+			return s, nil
 		}
 	}
-	if u, err := user.Current(); err == nil {
-		st.user = u.Username
-	} else {
-		st.user = os.Getenv("USER")
+	return sshconfig.Settings{}, &Error{Op: "resolve", Target: t.String(), Reason: ReasonConfig, Err: err}
+}
+
+// Hosts lists the concrete (wildcard-free) names in the Host lines of ssh_config, included files too, that match a
+// pattern such as "gpu-*", sorted. * is any run of characters and ? is one character.
+func (d *Dialer) Hosts(pattern string) ([]string, error) {
+	st, err := d.start()
+	if err != nil {
+		return nil, &Error{Op: "hosts", Target: pattern, Reason: ReasonConfig, Err: err}
 	}
-	files, mustExist := d.ConfigFiles, true
-	if files == nil {
-		files, mustExist = []string{filepath.Join(st.home, ".ssh", "config"), "/etc/ssh/ssh_config"}, false
-	}
-	st.lines, err = configLoader{home: st.home}.load(files, mustExist)
-	return st, err
+	return st.config.Hosts(pattern), nil
 }
 
 // Dial connects and logs in. The error is an [*Error]. When ctx ends, Dial returns at once; after it has returned, ctx
@@ -152,14 +159,14 @@ func (d *Dialer) Close() error {
 	return nil
 }
 
-func dialError(r Resolved, reason Reason, err error) error {
+func dialError(r sshconfig.Settings, reason Reason, err error) error {
 	return &Error{Op: "dial", Target: r.Address(), Reason: reason, Err: err}
 }
 
 // errDialTimeout is the cause with which the clock ends a dial.
 var errDialTimeout = errors.New("dial timeout")
 
-func (st *state) dial(ctx context.Context, r Resolved) (*Client, error) {
+func (st *state) dial(ctx context.Context, r sshconfig.Settings) (*Client, error) {
 	if r.KeyFile != "" {
 		if f := st.keys.get(r.KeyFile); f.err != nil {
 			return nil, dialError(r, ReasonConfig, fmt.Errorf("key file: %w", f.err))
@@ -174,13 +181,16 @@ func (st *state) dial(ctx context.Context, r Resolved) (*Client, error) {
 	}
 	dialCtx, clock, cancel := startClock(ctx, limit, errDialTimeout)
 	defer cancel()
+	pauses := &backoff.ExponentialBackOff{ // random, so that many clients do not come back all at once
+		InitialInterval: firstPause, RandomizationFactor: 0.5, Multiplier: 2, MaxInterval: firstPause << droppedTries,
+	}
 	for try := 1; ; try++ {
 		l := &login{st: st, r: r, ctx: dialCtx, clock: clock}
 		client, dropped, err := st.attempt(l)
 		if err == nil {
 			return client, nil
 		}
-		if dropped && try < droppedTries && pauseBefore(dialCtx, clock, try) {
+		if dropped && try < droppedTries && pauseBefore(dialCtx, clock, pauses.NextBackOff()) {
 			continue
 		}
 		if dropped && ctx.Err() == nil {
@@ -190,13 +200,12 @@ func (st *state) dial(ctx context.Context, r Resolved) (*Client, error) {
 	}
 }
 
-// pauseBefore sleeps before another try. Random pauses keep many clients from coming back all at once.
-func pauseBefore(ctx context.Context, c *clock, try int) bool {
+// pauseBefore sleeps before another try.
+func pauseBefore(ctx context.Context, c *clock, d time.Duration) bool {
 	c.resume()
 	defer c.pause()
-	mean := firstPause << (try - 1)
 	select {
-	case <-time.After(mean/2 + rand.N(mean)):
+	case <-time.After(d):
 		return true
 	case <-ctx.Done():
 		return false

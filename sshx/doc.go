@@ -13,7 +13,8 @@
 // never applies (see below); ControlMaster is not used.
 //
 // Match understands all, host, originalhost, user, localuser, tagged, exec and final. With any other criterion, such as
-// canonical or localnetwork, the block is passed over and the rest of the file stays in force.
+// canonical or localnetwork, the block is passed over and the rest of the file stays in force. Package sshconfig resolves
+// the file and can be used alone; [Dialer.Resolve] returns its result.
 //
 // # Working
 //

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"strings"
 	"sync"
+
+	"github.com/rbee-keeper/rbee/sshx/sshconfig"
 )
 
 // hops keeps the connections to jump hosts: one for each way, shared by all targets behind it, until the Dialer is
@@ -23,7 +25,7 @@ type hop struct {
 }
 
 // hop gives the connection to the last of chain, which is reached through the others.
-func (st *state) hop(ctx context.Context, chain []Resolved) (*Client, error) {
+func (st *state) hop(ctx context.Context, chain []sshconfig.Settings) (*Client, error) {
 	way := make([]string, len(chain))
 	for i, r := range chain {
 		way[i] = r.Address()

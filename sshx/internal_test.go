@@ -1,7 +1,6 @@
 package sshx
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -78,51 +77,6 @@ func TestClock(t *testing.T) {
 	}
 }
 
-func TestTail(t *testing.T) {
-	t.Parallel()
-	var short tail
-	short.Write([]byte("a\nb\n"))
-	if short.String() != "a\nb\n" {
-		t.Errorf("%q", short.String())
-	}
-	var long tail
-	for range 3000 {
-		long.Write([]byte("line\n"))
-	}
-	long.Write([]byte("end \xff"))
-	if s := long.String(); len(s) > tailSize+3 || !strings.HasPrefix(s, "line\n") || !strings.HasSuffix(s, "line\nend \uFFFD") {
-		t.Errorf("%d bytes, %q … %q", len(s), s[:10], s[len(s)-10:])
-	}
-	var huge tail
-	huge.Write(bytes.Repeat([]byte("x"), 10*tailSize))
-	if len(huge.String()) != tailSize {
-		t.Errorf("%d bytes", len(huge.String()))
-	}
-}
-
-// FuzzAfterMark cuts noise, mark and output into pieces of any size.
-func FuzzAfterMark(f *testing.F) {
-	f.Add("noise", "output", 1)
-	f.Add("", "", 3)
-	f.Add("\n"+startMark, "\n"+startMark+"\n", 7)
-	f.Add(strings.Repeat("n", 5000), "x\x00y", 1000)
-	f.Fuzz(func(t *testing.T, noise, output string, size int) {
-		if size < 1 || strings.Contains(noise+"\n", "\n"+startMark+"\n") || strings.HasPrefix(noise, startMark) {
-			return
-		}
-		var got bytes.Buffer
-		a := &afterMark{w: &got}
-		for piece := range slices.Chunk([]byte(noise+"\n"+startMark+"\n"+output), size) {
-			if n, err := a.Write(slices.Clone(piece)); n != len(piece) || err != nil {
-				t.Fatal(n, err)
-			}
-		}
-		if !a.seen || got.String() != output {
-			t.Errorf("got %q, want %q", got.String(), output)
-		}
-	})
-}
-
 func TestPutPaths(t *testing.T) {
 	t.Parallel()
 	for path, want := range map[string]string{
@@ -141,7 +95,7 @@ func TestPutPaths(t *testing.T) {
 // TestFixedCommands keeps what stands in single quotes for any login shell free of what csh and fish take apart there.
 func TestFixedCommands(t *testing.T) {
 	t.Parallel()
-	for name, text := range map[string]string{"put": putScript, "run": strings.TrimSuffix(strings.TrimPrefix(runWrapper, "sh -c '"), "' sh ")} {
+	for name, text := range map[string]string{"put": putScript(), "run": strings.TrimSuffix(strings.TrimPrefix(runWrapper, "sh -c '"), "' sh ")} {
 		if strings.ContainsAny(text, "'!\\\n") {
 			t.Errorf("%s holds one of ' ! \\ newline: %s", name, text)
 		}

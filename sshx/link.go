@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/rbee-keeper/rbee/sshx/internal/stdio"
 	"github.com/rbee-keeper/rbee/sshx/internal/tcp"
 )
 
@@ -60,7 +61,7 @@ type commandConn struct {
 	cmd   *exec.Cmd
 	in    *os.File // what we write
 	out   *os.File // what we read
-	err   *tail
+	err   *stdio.Tail
 	once  sync.Once
 	ended chan struct{} // closed when the command has ended after Close
 }
@@ -76,8 +77,8 @@ func startCommandConn(command string) (*commandConn, error) {
 		inWrite.Close()
 		return nil, err
 	}
-	c := &commandConn{in: inWrite, out: outRead, err: &tail{}, ended: make(chan struct{})}
-	c.cmd = exec.Command("/bin/sh", "-c", "exec "+command)
+	c := &commandConn{in: inWrite, out: outRead, err: &stdio.Tail{}, ended: make(chan struct{})}
+	c.cmd = exec.Command("/bin/sh", "-c", "exec "+command) //nolint:gosec // the user's ProxyCommand, which is a shell command
 	c.cmd.Stdin, c.cmd.Stdout, c.cmd.Stderr = inRead, outWrite, c.err
 	ownGroup(c.cmd)
 	err = c.cmd.Start()

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/rbee-keeper/rbee/sshx/internal/stdio"
 )
 
 // localGrace is how long a local command may take to end after SIGHUP, before it is killed.
@@ -57,9 +59,9 @@ func (l *Local) Script(ctx context.Context, script string, stdout, stderr io.Wri
 	if strings.ContainsRune(script, 0) {
 		return l.fail(ctx, "script", errNUL)
 	}
-	input := newOpenReader(scriptInput(script))
+	input := stdio.NewOpenReader(scriptInput(script))
 	defer input.Close()
-	after := &afterMark{w: orDiscard(stdout)}
+	after := stdio.NewMarkFilter(stdout)
 	cmd := command{"script", scriptArgv(), "", input, after, stderr}
 	return notStarted(l.run(ctx, cmd, scriptArgv()), after, cmd, localTarget)
 }
@@ -88,7 +90,7 @@ func (l *Local) run(ctx context.Context, c command, argv []string) error {
 		default:
 		}
 	}
-	out, errs, end := &gate{w: orDiscard(c.stdout), failed: failed}, &gate{w: orDiscard(c.stderr), failed: failed}, &tail{}
+	out, errs, end := stdio.NewGate(c.stdout, failed), stdio.NewGate(c.stderr, failed), &stdio.Tail{}
 	cmd := &exec.Cmd{Path: program, Args: argv, Dir: dir, Env: env, Stdout: out, Stderr: io.MultiWriter(end, errs)}
 	ownGroup(cmd)
 	in, err := cmd.StdinPipe()
@@ -103,8 +105,8 @@ func (l *Local) run(ctx context.Context, c command, argv []string) error {
 	go func() { ended <- cmd.Wait() }()
 
 	abort := func() {
-		out.shut()
-		errs.shut()
+		out.Close()
+		errs.Close()
 		in.Close()
 		hangUp(cmd)
 		select {
@@ -141,9 +143,9 @@ func (l *Local) run(ctx context.Context, c command, argv []string) error {
 // feedPipe sends stdin to a program. When the caller's reader fails, the program must not take that for the end.
 func feedPipe(in io.WriteCloser, stdin io.Reader, failed func(error)) {
 	if stdin != nil {
-		src := &errReader{r: stdin}
-		if _, err := io.Copy(in, src); err != nil && src.err != nil {
-			failed(src.err)
+		src := stdio.NewErrReader(stdin)
+		if _, err := io.Copy(in, src); err != nil && src.Err() != nil {
+			failed(src.Err())
 			return
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/rbee-keeper/rbee/sshx/internal/stdio"
 	"golang.org/x/crypto/ssh"
 )
 
@@ -23,7 +24,7 @@ type command struct {
 
 // runWrapper starts a command behind the mark. It holds no character that means something to csh or fish within single
 // quotes, and no newline.
-const runWrapper = "sh -c '" + printMark + `; exec "$@"' sh `
+const runWrapper = "sh -c '" + stdio.PrintMark + `; exec "$@"' sh `
 
 // Run runs a program with its arguments in the user's home directory, without a terminal. argv is quoted, so no shell
 // ever looks into it. A nil stdin is empty, nil writers discard. What the login shell's start-up files print to standard
@@ -47,7 +48,7 @@ func (c *Client) Script(ctx context.Context, script string, stdout, stderr io.Wr
 	if strings.ContainsRune(script, 0) {
 		return &Error{Op: "script", Target: c.target, Reason: ReasonFailed, Err: errNUL}
 	}
-	input := newOpenReader(scriptInput(script))
+	input := stdio.NewOpenReader(scriptInput(script))
 	defer input.Close()
 	return c.run(ctx, command{"script", scriptArgv(), "sh -s", input, stdout, stderr})
 }
@@ -59,7 +60,7 @@ func scriptArgv() []string { return []string{"sh", "-s"} }
 // nothing once the shell, or what the shell has become, is gone. The shell itself survives SIGPIPE, for it often has a word
 // to say about its dying children, to a reader that is gone, before it comes to the script's own trap for SIGHUP.
 func scriptInput(script string) string {
-	return "{ " + printMark + "; exec 3<&0 </dev/null; " +
+	return "{ " + stdio.PrintMark + "; exec 3<&0 </dev/null; " +
 		"{ read -r x <&3; kill -0 $$ && kill -HUP 0; } >/dev/null 2>&1 & _sshx=$!; exec 3<&-; trap : PIPE; " +
 		"eval " + Quote(script) + "; set -- $?; kill $_sshx 2>/dev/null; exit $1; }\n"
 }
@@ -80,7 +81,7 @@ func checkArgv(argv []string) error {
 
 // run runs a command whose output begins after the mark.
 func (c *Client) run(ctx context.Context, cmd command) error {
-	after := &afterMark{w: orDiscard(cmd.stdout)}
+	after := stdio.NewMarkFilter(cmd.stdout)
 	cmd.stdout = after
 	s, err := c.startSession(ctx, cmd)
 	if err != nil {
@@ -91,11 +92,11 @@ func (c *Client) run(ctx context.Context, cmd command) error {
 }
 
 // notStarted finds out when a command has never begun, although it seems to have ended, and says what came instead.
-func notStarted(err error, after *afterMark, cmd command, target string) error {
-	if after.seen {
+func notStarted(err error, after *stdio.MarkFilter, cmd command, target string) error {
+	if after.Seen() {
 		return err
 	}
-	noise := strings.TrimSpace(strings.ToValidUTF8(string(after.noise), "\uFFFD"))
+	noise := strings.TrimSpace(strings.ToValidUTF8(string(after.Noise()), "\uFFFD"))
 	var exit *ExitError
 	if errors.As(err, &exit) && exit.Stderr == "" {
 		exit.Stderr = noise
@@ -107,22 +108,15 @@ func notStarted(err error, after *afterMark, cmd command, target string) error {
 	return err
 }
 
-func orDiscard(w io.Writer) io.Writer {
-	if w == nil {
-		return io.Discard
-	}
-	return w
-}
-
 // session is a command that runs on the host.
 type session struct {
 	client *Client
 	cmd    command
 	ssh    *ssh.Session
 	in     io.WriteCloser
-	out    *gate
-	err    *gate
-	tail   *tail
+	out    *stdio.Gate
+	err    *stdio.Gate
+	tail   *stdio.Tail
 	ended  chan error // takes what ssh.Session.Wait says
 	broken chan error // takes the first failure of the caller's reader or writers
 }
@@ -162,9 +156,9 @@ func (c *Client) openSession(ctx context.Context, cmd command) (*session, error)
 	if err != nil {
 		return nil, err
 	}
-	s := &session{client: c, cmd: cmd, ssh: sess, tail: &tail{}, ended: make(chan error, 1), broken: make(chan error, 1)}
-	s.out = &gate{w: orDiscard(cmd.stdout), failed: s.fail}
-	s.err = &gate{w: orDiscard(cmd.stderr), failed: s.fail}
+	s := &session{client: c, cmd: cmd, ssh: sess, tail: &stdio.Tail{}, ended: make(chan error, 1), broken: make(chan error, 1)}
+	s.out = stdio.NewGate(cmd.stdout, s.fail)
+	s.err = stdio.NewGate(cmd.stderr, s.fail)
 	sess.Stdout, sess.Stderr = s.out, io.MultiWriter(s.tail, s.err)
 	if s.in, err = sess.StdinPipe(); err == nil {
 		if err = sess.Start(cmd.line); err != nil && !isDropped(err) {
@@ -189,9 +183,9 @@ func (c *Client) openSession(ctx context.Context, cmd command) (*session, error)
 // feed sends stdin. When the caller's reader fails, the program must not take that for the end of its input.
 func (s *session) feed() {
 	if s.cmd.stdin != nil {
-		src := &errReader{r: s.cmd.stdin}
-		if _, err := io.Copy(s.in, src); err != nil && src.err != nil {
-			s.fail(src.err)
+		src := stdio.NewErrReader(s.cmd.stdin)
+		if _, err := io.Copy(s.in, src); err != nil && src.Err() != nil {
+			s.fail(src.Err())
 			return
 		}
 	}
@@ -270,8 +264,8 @@ func (s *session) exitError(ctx context.Context, err error) error {
 // abort leaves the session without waiting for the far side: no more output comes to the caller, and the program is told
 // to end. Messages to a host that is gone can block, so they are sent in the background.
 func (s *session) abort() {
-	s.out.shut()
-	s.err.shut()
+	s.out.Close()
+	s.err.Close()
 	go func() {
 		_ = s.ssh.Signal(ssh.SIGHUP)
 		s.ssh.Close() // which is the end of the program's input, too

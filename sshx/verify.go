@@ -4,19 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"strconv"
 
 	"golang.org/x/crypto/ssh"
 )
-
-// hostKeyName is the name under which known_hosts knows the host, with a port.
-func (r Resolved) hostKeyName() string {
-	if r.HostKeyAlias != "" {
-		return net.JoinHostPort(r.HostKeyAlias, "22")
-	}
-	return net.JoinHostPort(r.HostName, strconv.Itoa(r.Port))
-}
 
 // verify is called during the handshake with the key that the host shows.
 func (l *login) verify(key ssh.PublicKey) error {
@@ -24,7 +14,7 @@ func (l *login) verify(key ssh.PublicKey) error {
 	if err != nil {
 		return err
 	}
-	bad := set.check(l.r.hostKeyName(), key)
+	bad := set.check(l.r.HostKeyName(), key)
 	if bad == nil {
 		return nil
 	}
@@ -36,7 +26,7 @@ func (l *login) verify(key ssh.PublicKey) error {
 			return err
 		}
 	}
-	if err := l.st.known.accept(l.r.KnownHosts, l.r.hostKeyName(), key, l.r.HashKnownHosts); err != nil {
+	if err := l.st.known.accept(l.r.KnownHosts, l.r.HostKeyName(), key, l.r.HashKnownHosts); err != nil {
 		var other *HostKeyError
 		if errors.As(err, &other) {
 			return other
@@ -59,7 +49,7 @@ func (l *login) confirm(key ssh.PublicKey, bad *HostKeyError) error {
 		if err != nil {
 			return err
 		}
-		if bad := set.check(l.r.hostKeyName(), key); bad == nil {
+		if bad := set.check(l.r.HostKeyName(), key); bad == nil {
 			return nil
 		} else if bad.File != "" {
 			return bad
@@ -74,6 +64,6 @@ func (l *login) confirm(key ssh.PublicKey, bad *HostKeyError) error {
 			return bad
 		}
 		// Recorded before the next question, which may be about the same host.
-		return l.st.known.accept(l.r.KnownHosts, l.r.hostKeyName(), key, l.r.HashKnownHosts)
+		return l.st.known.accept(l.r.KnownHosts, l.r.HostKeyName(), key, l.r.HashKnownHosts)
 	})
 }

@@ -10,7 +10,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
@@ -56,7 +56,7 @@ func notBegun(n int) []string { return slices.Repeat([]string{"not begun"}, n) }
 func (r *run) lock(ctx context.Context) (release func(), locked *wire.Waiting, err error) {
 	m := r.machine
 	take := func() func() {
-		m.Edit(func(*pkgmgr.State) { m.holder = wire.Waiting{Holder: r.req.Owner, Since: time.Now()} })
+		m.Edit(func(*wire.State) { m.holder = wire.Waiting{Holder: r.req.Owner, Since: time.Now()} })
 		return func() { <-m.lock }
 	}
 	held := wire.Waiting{Holder: m.Locked, Since: time.Now()}
@@ -65,7 +65,7 @@ func (r *run) lock(ctx context.Context) (release func(), locked *wire.Waiting, e
 		case m.lock <- struct{}{}:
 			return take(), nil, nil
 		default:
-			m.Edit(func(*pkgmgr.State) { held = m.holder })
+			m.Edit(func(*wire.State) { held = m.holder })
 		}
 	}
 	if r.req.LockWait > 0 {
@@ -92,7 +92,7 @@ func (r *run) lock(ctx context.Context) (release func(), locked *wire.Waiting, e
 func (r *run) steps(ctx context.Context) []string {
 	if r.req.Settings != nil {
 		settings := *r.req.Settings
-		r.machine.Edit(func(s *pkgmgr.State) { s.Settings = &settings })
+		r.machine.Edit(func(s *wire.State) { s.Settings = &settings })
 	}
 	results := notBegun(len(r.req.Steps))
 	for i, step := range r.req.Steps {
@@ -132,15 +132,15 @@ func (r *run) step(i int, step wire.Step) error {
 	case wire.ActionInstallWorker:
 		return r.installWorker(i, step.Worker)
 	case wire.ActionRemoveWorker:
-		m.Edit(func(s *pkgmgr.State) { removeWorker(s, worker) })
+		m.Edit(func(s *wire.State) { removeWorker(s, worker) })
 	case wire.ActionRollback:
 		return r.rollback(worker)
 	case wire.ActionStart:
 		return r.start()
 	case wire.ActionStop:
-		m.Edit(func(s *pkgmgr.State) { s.Daemon = wire.Daemon{} })
+		m.Edit(func(s *wire.State) { s.Daemon = wire.Daemon{} })
 	case wire.ActionRemoveSelf:
-		m.Edit(func(s *pkgmgr.State) {
+		m.Edit(func(s *wire.State) {
 			s.Schema, s.Rbee, s.Broken, s.Settings, s.Daemon, s.Workers = 0, nil, "", nil, wire.Daemon{}, nil
 			clear(m.files)
 			clear(m.artefacts)
@@ -153,7 +153,7 @@ func (r *run) step(i int, step wire.Step) error {
 
 func (r *run) rollback(worker string) (err error) {
 	m := r.machine
-	m.Edit(func(s *pkgmgr.State) {
+	m.Edit(func(s *wire.State) {
 		before, ok := m.previous[worker]
 		if !ok {
 			err = fmt.Errorf("no earlier version of %s is there", worker)
@@ -173,7 +173,7 @@ func (r *run) installSelf(want *wire.Installed) (err error) {
 	if want == nil {
 		return errors.New("install_self without what to install")
 	}
-	r.machine.Edit(func(s *pkgmgr.State) {
+	r.machine.Edit(func(s *wire.State) {
 		content, put := r.machine.files[r.exe]
 		sum := sha256.Sum256(content)
 		switch {
@@ -192,12 +192,12 @@ func (r *run) installSelf(want *wire.Installed) (err error) {
 }
 
 func (r *run) start() (err error) {
-	r.machine.Edit(func(s *pkgmgr.State) {
+	r.machine.Edit(func(s *wire.State) {
 		if s.Rbee == nil {
 			err = errors.New("rbee is not installed")
 			return
 		}
-		port := pkgmgr.DefaultHivePort
+		port := config.DefaultHivePort
 		if s.Settings != nil {
 			port = s.Settings.HivePort
 		}
@@ -214,7 +214,7 @@ func (r *run) installWorker(i int, want *wire.WorkerInstall) error {
 		return errors.New("install_worker without a worker")
 	}
 	if !want.Force && r.installed(want) {
-		r.machine.Edit(func(s *pkgmgr.State) {
+		r.machine.Edit(func(s *wire.State) {
 			for i := range s.Workers {
 				if s.Workers[i].Type == want.Type {
 					s.Workers[i].Requested, s.Workers[i].Launch, s.Workers[i].Verify = want.Requested, want.Launch, want.Verify
@@ -243,7 +243,7 @@ func (r *run) installWorker(i int, want *wire.WorkerInstall) error {
 			w.Bytes = int64(len(content))
 		}
 	}
-	r.machine.Edit(func(s *pkgmgr.State) {
+	r.machine.Edit(func(s *wire.State) {
 		if builtin && s.Rbee != nil {
 			w.SHA256 = s.Rbee.SHA256
 		}
@@ -294,6 +294,6 @@ func (r *run) receive(i int, want wire.Artefact) ([]byte, error) {
 	return content, nil
 }
 
-func removeWorker(s *pkgmgr.State, workerType string) {
+func removeWorker(s *wire.State, workerType string) {
 	s.Workers = slices.DeleteFunc(s.Workers, func(w wire.Worker) bool { return w.Type == workerType })
 }

@@ -8,23 +8,24 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/artifact"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// Rbee is a [pkgmgr.BinarySource] that has a tiny rbee of this version for every
+// Rbee is a [artifact.BinarySource] that has a tiny rbee of this version for every
 // platform. It is no program: only a [Machine] can run it.
-func Rbee(version string) pkgmgr.BinarySource { return rbee(version) }
+func Rbee(version string) artifact.BinarySource { return rbee(version) }
 
 type rbee string
 
-// Binary implements [pkgmgr.BinarySource].
-func (v rbee) Binary(ctx context.Context, p pkgmgr.Platform, _ bool) (*pkgmgr.Binary, error) {
+// Binary implements [artifact.BinarySource].
+func (v rbee) Binary(ctx context.Context, p wire.Platform, _ bool) (*artifact.Binary, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	content := fmt.Appendf(nil, "rbee %s for %s\n", string(v), pkgmgr.PlatformKey(p))
+	content := fmt.Appendf(nil, "rbee %s for %s\n", string(v), p.Key())
 	sum := sha256.Sum256(content)
-	return &pkgmgr.Binary{
+	return &artifact.Binary{
 		Version: string(v), SHA256: hex.EncodeToString(sum[:]), Size: int64(len(content)),
 		Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content)), nil },
 	}, nil

@@ -6,7 +6,9 @@ import (
 	"fmt"
 
 	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/pkgmgr/fakehost"
+	"github.com/rbee-keeper/rbee/pkgmgr/plan"
 )
 
 // What goes wrong on a machine is told beforehand, and how one's own program
@@ -18,11 +20,11 @@ func ExampleFleet() {
 		"busy":   {Locked: "ann@desk, pid 7"},
 		"remote": {Unreachable: &fakehost.ConnectError{Code: "timeout", Message: "no answer within 10s"}},
 	}
-	config := &pkgmgr.Config{}
+	cfg := &config.Config{}
 	for _, alias := range []string{"fresh", "full", "busy", "remote"} {
-		config.Hives = append(config.Hives, pkgmgr.Hive{Alias: alias, Hostname: alias})
+		cfg.Hives = append(cfg.Hives, config.Hive{Alias: alias, Hostname: alias})
 	}
-	fleet, err := pkgmgr.Open(config, pkgmgr.Options{
+	fleet, err := pkgmgr.Open(cfg, pkgmgr.Options{
 		Connect: machines.Connect, Binaries: fakehost.Rbee("1.0.0"), Version: "1.0.0",
 	})
 	if err != nil {
@@ -32,7 +34,7 @@ func ExampleFleet() {
 	defer fleet.Close()
 	ctx := context.Background()
 	fleet.Read(ctx, pkgmgr.ReadOptions{})
-	for _, r := range fleet.Apply(ctx, fleet.Plan(ctx, pkgmgr.PlanOptions{Fetch: true}), pkgmgr.ApplyOptions{LockWait: -1}) {
+	for _, r := range fleet.Apply(ctx, fleet.Plan(ctx, plan.Options{Fetch: true}), pkgmgr.ApplyOptions{LockWait: -1}) {
 		fmt.Println(r.Alias, r.Status)
 	}
 	fmt.Println("on the machine:", machines["fresh"].State().Rbee.Version)

@@ -14,15 +14,19 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/pkgmgr/fakehost"
+	"github.com/rbee-keeper/rbee/pkgmgr/plan"
+	"github.com/rbee-keeper/rbee/pkgmgr/version"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
 func connect(t *testing.T, m *fakehost.Machine) pkgmgr.Host {
 	t.Helper()
-	h, err := m.Connect(t.Context(), pkgmgr.Hive{})
+	h, err := m.Connect(t.Context(), config.Hive{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,18 +50,18 @@ func TestConnect(t *testing.T) {
 	t.Parallel()
 	f := fakehost.Fleet{"here": {}, "nil": nil, "away": {Unreachable: errors.New("no route")}}
 	for alias, want := range map[string]string{"here": "", "nil": "no machine for nil", "none": "no machine for none", "away": "no route"} {
-		h, err := f.Connect(t.Context(), pkgmgr.Hive{Alias: alias})
+		h, err := f.Connect(t.Context(), config.Hive{Alias: alias})
 		if got := fmt.Sprint(err); err != nil && got != want || err == nil && (want != "" || h == nil) {
 			t.Errorf("%s: %v, want %q", alias, err, want)
 		}
 	}
 	var coded interface{ ErrorCode() string }
-	if _, err := f.Connect(t.Context(), pkgmgr.Hive{}); !errors.As(err, &coded) || coded.ErrorCode() != "resolve" {
+	if _, err := f.Connect(t.Context(), config.Hive{}); !errors.As(err, &coded) || coded.ErrorCode() != "resolve" {
 		t.Errorf("%v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := f.Connect(ctx, pkgmgr.Hive{Alias: "here"}); !errors.Is(err, context.Canceled) {
+	if _, err := f.Connect(ctx, config.Hive{Alias: "here"}); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
 	}
 }
@@ -102,7 +106,7 @@ func TestRunKnowsOneProgram(t *testing.T) {
 // TestApply speaks the protocol without pkgmgr, so that what it refuses is seen.
 func TestApply(t *testing.T) {
 	t.Parallel()
-	rbee := pkgmgr.State{Rbee: &wire.Installed{Version: "1", SHA256: "aa"}}
+	rbee := wire.State{Rbee: &wire.Installed{Version: "1", SHA256: "aa"}}
 	push := func(sum string) wire.Step {
 		return wire.Step{Action: wire.ActionInstallWorker, Worker: &wire.WorkerInstall{
 			Type: "w", Version: "1", SHA256: sum, Steps: []wire.InstallStep{{Kind: wire.StepFile, Artefact: &wire.Artefact{Name: "w", SHA256: sum}}},
@@ -167,7 +171,7 @@ func TestApply(t *testing.T) {
 
 func TestDialAndState(t *testing.T) {
 	t.Parallel()
-	m := &fakehost.Machine{Initial: pkgmgr.State{Devices: []wire.Device{{Vendor: "amd"}}}}
+	m := &fakehost.Machine{Initial: wire.State{Devices: []gpu.Device{{Vendor: "amd"}}}}
 	h := connect(t, m)
 	if _, err := h.Dial(t.Context(), "tcp", "127.0.0.1:8600"); err == nil {
 		t.Error("something listens")
@@ -178,9 +182,9 @@ func TestDialAndState(t *testing.T) {
 	if conn, err := h.Dial(t.Context(), "tcp", "127.0.0.1:8600"); conn != near || err != nil {
 		t.Errorf("%v, %v", conn, err)
 	}
-	for script, want := range map[string][]wire.Device{"": nil, "rbee hive inspect --devices": {{Vendor: "amd"}}} {
+	for script, want := range map[string]wire.Devices{"": nil, "rbee hive inspect --devices": {{Vendor: "amd"}}} {
 		var out bytes.Buffer
-		var s pkgmgr.State
+		var s wire.State
 		if err := errors.Join(h.Script(t.Context(), script, &out, nil), wire.NewReader(&out).Read(&s)); err != nil {
 			t.Fatal(err)
 		}
@@ -200,8 +204,8 @@ func TestDialAndState(t *testing.T) {
 func TestConcurrent(t *testing.T) {
 	t.Parallel()
 	machines := fakehost.Fleet{"a": {}, "b": {}}
-	config := &pkgmgr.Config{Hives: []pkgmgr.Hive{
-		{Alias: "a", HivePort: 1, AutoStart: true, Workers: []pkgmgr.Worker{{Type: "echo", Version: pkgmgr.Latest}}}, {Alias: "b", HivePort: 1},
+	config := &config.Config{Hives: []config.Hive{
+		{Alias: "a", HivePort: 1, AutoStart: true, Workers: []config.Worker{{Type: "echo", Version: version.Latest}}}, {Alias: "b", HivePort: 1},
 	}}
 	var wg sync.WaitGroup
 	for range 8 {
@@ -213,7 +217,7 @@ func TestConcurrent(t *testing.T) {
 			}
 			defer f.Close()
 			f.Read(t.Context(), pkgmgr.ReadOptions{})
-			for _, r := range f.Apply(t.Context(), f.Plan(t.Context(), pkgmgr.PlanOptions{Fetch: true}), pkgmgr.ApplyOptions{}) {
+			for _, r := range f.Apply(t.Context(), f.Plan(t.Context(), plan.Options{Fetch: true}), pkgmgr.ApplyOptions{}) {
 				if r.Status != operations.HiveInstalled && r.Status != operations.HiveUpdated && r.Status != operations.HiveAlreadyInstalled {
 					t.Errorf("%+v: %v", r, r.Error)
 				}

@@ -81,7 +81,7 @@ func (h *host) Put(ctx context.Context, name string, _ fs.FileMode, gz io.Reader
 	if got := sha256.Sum256(content); got != sum {
 		return fmt.Errorf("putting %s: its SHA-256 is %x, want %x", name, got, sum)
 	}
-	h.machine.Edit(func(*pkgmgr.State) { h.machine.files[name] = content })
+	h.machine.Edit(func(*wire.State) { h.machine.files[name] = content })
 	return nil
 }
 
@@ -109,7 +109,7 @@ func (h *host) Run(ctx context.Context, argv []string, stdin io.Reader, stdout, 
 
 // has tells whether exe is an rbee that works.
 func (m *Machine) has(exe string) (ok bool) {
-	m.Edit(func(s *pkgmgr.State) {
+	m.Edit(func(s *wire.State) {
 		_, put := m.files[exe]
 		ok = put || s.Rbee != nil && s.Broken == "" && exe == path.Join(s.Home, wire.Binary)
 	})

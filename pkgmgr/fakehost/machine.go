@@ -30,6 +30,7 @@ import (
 	"sync"
 
 	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
@@ -38,7 +39,7 @@ import (
 type Fleet map[string]*Machine
 
 // Connect is a [pkgmgr.Connect]. An alias without a machine cannot be resolved.
-func (f Fleet) Connect(ctx context.Context, hive pkgmgr.Hive) (pkgmgr.Host, error) {
+func (f Fleet) Connect(ctx context.Context, hive config.Hive) (pkgmgr.Host, error) {
 	m := f[hive.Alias]
 	if m == nil {
 		return nil, &ConnectError{Code: "resolve", Message: fmt.Sprintf("no machine for %s", hive.Alias)}
@@ -66,7 +67,7 @@ type Machine struct {
 	// Initial is what the machine has at first. Where OS, Arch, Hostname, User
 	// or Home are empty they get a value, and an rbee without Schema speaks
 	// this version of the protocol. Devices are told only to who asks.
-	Initial pkgmgr.State
+	Initial wire.State
 
 	// Unreachable is why nobody can connect; nil if everybody can.
 	Unreachable error
@@ -91,7 +92,7 @@ type Machine struct {
 
 	mu        sync.Mutex
 	begun     bool
-	state     pkgmgr.State
+	state     wire.State
 	files     map[string][]byte      // by path
 	artefacts map[string][]byte      // by worker type
 	previous  map[string]wire.Worker // by worker type: what a rollback goes back to
@@ -104,7 +105,7 @@ type Machine struct {
 type Calls struct{ Connects, Scripts, Puts, Runs, Closes int }
 
 // Connect is a [pkgmgr.Connect] to this machine, whatever the hive.
-func (m *Machine) Connect(ctx context.Context, _ pkgmgr.Hive) (pkgmgr.Host, error) {
+func (m *Machine) Connect(ctx context.Context, _ config.Hive) (pkgmgr.Host, error) {
 	m.count(func(c *Calls) { c.Connects++ })
 	switch {
 	case ctx.Err() != nil:
@@ -116,14 +117,14 @@ func (m *Machine) Connect(ctx context.Context, _ pkgmgr.Hive) (pkgmgr.Host, erro
 }
 
 // State is what the machine has now.
-func (m *Machine) State() pkgmgr.State {
-	var s pkgmgr.State
-	m.Edit(func(now *pkgmgr.State) { s = clone(now) })
+func (m *Machine) State() wire.State {
+	var s wire.State
+	m.Edit(func(now *wire.State) { s = clone(now) })
 	return s
 }
 
 // Edit changes what the machine has, as somebody would who works on it by hand.
-func (m *Machine) Edit(change func(*pkgmgr.State)) {
+func (m *Machine) Edit(change func(*wire.State)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if !m.begun {
@@ -136,7 +137,7 @@ func (m *Machine) Edit(change func(*pkgmgr.State)) {
 // Corrupt damages the files of an installed worker; problem says how. Installing
 // it again mends them.
 func (m *Machine) Corrupt(workerType, problem string) {
-	m.Edit(func(s *pkgmgr.State) {
+	m.Edit(func(s *wire.State) {
 		for i := range s.Workers {
 			if s.Workers[i].Type == workerType {
 				s.Workers[i].Corrupt = problem
@@ -156,13 +157,13 @@ func (m *Machine) Calls() Calls {
 // compressed on the wire; nil if none were sent.
 func (m *Machine) Artefact(workerType string) []byte {
 	var b []byte
-	m.Edit(func(*pkgmgr.State) { b = bytes.Clone(m.artefacts[workerType]) })
+	m.Edit(func(*wire.State) { b = bytes.Clone(m.artefacts[workerType]) })
 	return b
 }
 
-func (m *Machine) count(change func(*Calls)) { m.Edit(func(*pkgmgr.State) { change(&m.calls) }) }
+func (m *Machine) count(change func(*Calls)) { m.Edit(func(*wire.State) { change(&m.calls) }) }
 
-func begin(initial pkgmgr.State) pkgmgr.State {
+func begin(initial wire.State) wire.State {
 	s := clone(&initial)
 	fill := func(field *string, value string) {
 		if *field == "" {
@@ -185,13 +186,13 @@ func begin(initial pkgmgr.State) pkgmgr.State {
 	return s
 }
 
-func sortWorkers(s *pkgmgr.State) {
+func sortWorkers(s *wire.State) {
 	slices.SortFunc(s.Workers, func(a, b wire.Worker) int { return bytes.Compare([]byte(a.Type), []byte(b.Type)) })
 }
 
 // clone copies a state, pointers and slices included, the way it would travel.
-func clone(s *pkgmgr.State) pkgmgr.State {
-	var c pkgmgr.State
+func clone(s *wire.State) wire.State {
+	var c wire.State
 	if data, err := json.Marshal(s); err == nil {
 		_ = json.Unmarshal(data, &c) // what was just written can be read
 	}

@@ -465,9 +465,9 @@ func venv(args []string) error {
 	}
 	bin := filepath.Join(rest[0], "bin")
 	return errors.Join(
-		os.MkdirAll(bin, 0o755), os.MkdirAll(filepath.Join(rest[0], "lib", "python3.12", "site-packages"), 0o755), //nolint:gosec // as uv does
+		os.MkdirAll(bin, 0o755), os.MkdirAll(filepath.Join(rest[0], "lib", "python3.12", "site-packages"), 0o755),
 		os.Symlink(opts["python"], filepath.Join(bin, "python")), os.Symlink("python", filepath.Join(bin, "python3")),
-		os.WriteFile(filepath.Join(rest[0], "pyvenv.cfg"), []byte("home = "+filepath.Dir(opts["python"])+"\nrelocatable = true\n"), 0o644), //nolint:gosec // as uv does
+		os.WriteFile(filepath.Join(rest[0], "pyvenv.cfg"), []byte("home = "+filepath.Dir(opts["python"])+"\nrelocatable = true\n"), 0o644),
 	)
 }
 

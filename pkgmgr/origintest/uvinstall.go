@@ -125,7 +125,7 @@ func unpackWheel(cache, path string) (archive string, err error) {
 		if strings.Contains(name, ".data/scripts/") {
 			mode = 0o755
 		}
-		if err := errors.Join(os.MkdirAll(filepath.Dir(to), 0o755), os.WriteFile(to, []byte(text), mode)); err != nil { //nolint:gosec // as uv does
+		if err := errors.Join(os.MkdirAll(filepath.Dir(to), 0o755), os.WriteFile(to, []byte(text), mode)); err != nil {
 			return "", err
 		}
 	}
@@ -148,7 +148,7 @@ func link(archive, site, bin string) error {
 		if _, script, ok := strings.Cut(name, ".data/scripts/"); ok {
 			to, own = filepath.Join(bin, script), true
 		}
-		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil { //nolint:gosec // as uv does
+		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
 			return err
 		}
 		if !own {
@@ -185,6 +185,6 @@ func compileBytecode(site string) error {
 		if have, err := os.ReadFile(to); err == nil && slices.Equal(have, compiled) {
 			return nil
 		}
-		return errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(to+".tmp", compiled, 0o644), os.Rename(to+".tmp", to)) //nolint:gosec // as uv does
+		return errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(to+".tmp", compiled, 0o644), os.Rename(to+".tmp", to))
 	})
 }

@@ -2,15 +2,56 @@ package wire
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/rbee-keeper/rbee/gpu"
 )
 
 // ProbedLibraries are the shared libraries of the machine, by soname, that engines
 // may need besides their own files.
 var ProbedLibraries = []string{
 	"libOpenCL.so.1", "libcrypto.so.3", "libgomp.so.1", "libmpi_cxx.so.40", "libssl.so.3", "libvulkan.so.1", "libze_loader.so.1",
+}
+
+// Devices are the accelerators in a [State]. In JSON, each also has the keys of earlier
+// versions of rbee: memory_bytes is its memory_total, and compute its
+// compute_capability.
+type Devices []gpu.Device
+
+// deviceJSON is a device with the keys of earlier versions.
+type deviceJSON struct {
+	gpu.Device
+
+	MemoryBytes uint64 `json:"memory_bytes,omitempty"`
+	Compute     string `json:"compute,omitempty"`
+}
+
+// MarshalJSON implements [json.Marshaler].
+func (d Devices) MarshalJSON() ([]byte, error) {
+	list := make([]deviceJSON, len(d))
+	for i, g := range d {
+		list[i] = deviceJSON{Device: g, MemoryBytes: g.MemoryTotal, Compute: g.ComputeCapability}
+	}
+	return json.Marshal(list)
+}
+
+// UnmarshalJSON implements [json.Unmarshaler].
+func (d *Devices) UnmarshalJSON(data []byte) error {
+	var list []deviceJSON
+	if err := json.Unmarshal(data, &list); err != nil {
+		return err
+	}
+	*d = nil
+	for _, e := range list {
+		e.MemoryTotal = cmp.Or(e.MemoryTotal, e.MemoryBytes)
+		e.ComputeCapability = cmp.Or(e.ComputeCapability, e.Compute)
+		*d = append(*d, e.Device)
+	}
+	return nil
 }
 
 // NoGPU is the vendor of [DeviceNeeds] for a build that uses no accelerator.
@@ -35,31 +76,37 @@ type DeviceNeeds struct {
 	// newer.
 	Native    []string `json:"native,omitempty"`
 	PTXDriver string   `json:"ptx_driver,omitempty"`
+
+	// Architectures are AMD's targets that the build has machine code for, such as
+	// "gfx942"; nil for all.
+	Architectures []string `json:"architectures,omitempty"`
 }
 
 // Unmet returns the first condition that a device does not meet, such as "driver 535
-// is older than 580"; empty if it meets all. A compute capability that is not known
-// does not count against a device.
-func (n *DeviceNeeds) Unmet(d Device) string {
+// is older than 580"; empty if it meets all. A compute capability or an architecture
+// that is not known does not count against a device.
+func (n *DeviceNeeds) Unmet(d gpu.Device) string {
 	driver := n.Driver
-	if n.PTXDriver != "" && d.Compute != "" && !n.native(d.Compute) {
+	if n.PTXDriver != "" && d.ComputeCapability != "" && !n.native(d.ComputeCapability) {
 		driver = n.PTXDriver
 	}
 	switch {
 	case n.Vendor == NoGPU:
 		return "the build uses no accelerator"
-	case n.Vendor != "" && n.Vendor != "any" && d.Vendor != n.Vendor:
+	case n.Vendor != "" && n.Vendor != "any" && string(d.Vendor) != n.Vendor:
 		return "the build is for " + n.Vendor
 	case d.Error != "":
 		return d.Error
-	case n.Compute != "" && d.Compute != "" && compareNumbers(d.Compute, n.Compute) < 0:
-		return fmt.Sprintf("compute capability %s, %s is needed", d.Compute, n.Compute)
-	case n.ComputeMax != "" && d.Compute != "" && compareNumbers(d.Compute, n.ComputeMax) > 0:
-		return fmt.Sprintf("compute capability %s, %s is the highest that the build supports", d.Compute, n.ComputeMax)
+	case n.Compute != "" && d.ComputeCapability != "" && compareNumbers(d.ComputeCapability, n.Compute) < 0:
+		return fmt.Sprintf("compute capability %s, %s is needed", d.ComputeCapability, n.Compute)
+	case n.ComputeMax != "" && d.ComputeCapability != "" && compareNumbers(d.ComputeCapability, n.ComputeMax) > 0:
+		return fmt.Sprintf("compute capability %s, %s is the highest that the build supports", d.ComputeCapability, n.ComputeMax)
+	case n.Architectures != nil && d.Architecture != "" && !slices.Contains(n.Architectures, d.Architecture):
+		return fmt.Sprintf("architecture %s, %s is needed", d.Architecture, strings.Join(n.Architectures, " or "))
 	case driver != "" && d.Driver == "":
 		return "the driver's version is not known"
 	case driver != "" && compareNumbers(d.Driver, driver) < 0 && driver != n.Driver:
-		return fmt.Sprintf("driver %s is older than %s, which compute capability %s needs", d.Driver, driver, d.Compute)
+		return fmt.Sprintf("driver %s is older than %s, which compute capability %s needs", d.Driver, driver, d.ComputeCapability)
 	case driver != "" && compareNumbers(d.Driver, driver) < 0:
 		return fmt.Sprintf("driver %s is older than %s", d.Driver, driver)
 	}

@@ -1,23 +1,57 @@
 package wire
 
-import "testing"
+import (
+	"encoding/json"
+	"reflect"
+	"testing"
+
+	"github.com/rbee-keeper/rbee/gpu"
+)
+
+// TestDevicesJSON checks that the keys of earlier versions are read and written.
+func TestDevicesJSON(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name, in string
+		want     gpu.Device
+		out      string
+	}{
+		{"earlier", `[{"vendor":"nvidia","name":"RTX","memory_bytes":7,"driver":"580","compute":"8.9"}]`,
+			gpu.Device{Vendor: "nvidia", Name: "RTX", MemoryTotal: 7, Driver: "580", ComputeCapability: "8.9"},
+			`[{"index":0,"vendor":"nvidia","name":"RTX","memory_total":7,"driver":"580","compute_capability":"8.9","memory_bytes":7,"compute":"8.9"}]`},
+		{"AMD", `[{"index":1,"vendor":"amd","name":"MI300X","memory_total":9,"architecture":"gfx942","later":true}]`,
+			gpu.Device{Index: 1, Vendor: "amd", Name: "MI300X", MemoryTotal: 9, Architecture: "gfx942"},
+			`[{"index":1,"vendor":"amd","name":"MI300X","memory_total":9,"architecture":"gfx942","memory_bytes":9}]`},
+	} {
+		var s State
+		if err := json.Unmarshal([]byte(`{"devices":`+tt.in+`}`), &s); err != nil || !reflect.DeepEqual(s.Devices, Devices{tt.want}) {
+			t.Errorf("%s: devices are %+v, %v, want %+v", tt.name, s.Devices, err, tt.want)
+		}
+		if out, err := json.Marshal(s.Devices); err != nil || string(out) != tt.out {
+			t.Errorf("%s: JSON is %s, %v, want %s", tt.name, out, err, tt.out)
+		}
+	}
+}
 
 func TestDeviceNeedsUnmet(t *testing.T) {
 	t.Parallel()
-	card := func(driver, compute string) Device {
-		return Device{Vendor: "nvidia", Name: "card", Driver: driver, Compute: compute}
+	card := func(driver, compute string) gpu.Device {
+		return gpu.Device{Vendor: "nvidia", Name: "card", Driver: driver, ComputeCapability: compute}
 	}
 	cuda12 := DeviceNeeds{Vendor: "nvidia", Driver: "525", Compute: "5.0", ComputeMax: "12.1", Native: []string{"8.6", "8.9", "12.0"}, PTXDriver: "570"}
 	for _, tt := range []struct {
 		needs  DeviceNeeds
-		device Device
+		device gpu.Device
 		want   string
 	}{
-		{DeviceNeeds{Vendor: "any"}, Device{Vendor: "intel"}, ""},
-		{DeviceNeeds{}, Device{Vendor: "intel"}, ""},
-		{DeviceNeeds{Vendor: NoGPU}, Device{Vendor: "intel"}, "the build uses no accelerator"},
-		{DeviceNeeds{Vendor: "nvidia"}, Device{Vendor: "amd"}, "the build is for nvidia"},
-		{DeviceNeeds{Vendor: "nvidia"}, Device{Vendor: "nvidia", Error: "GPU is lost"}, "GPU is lost"},
+		{DeviceNeeds{Vendor: "any"}, gpu.Device{Vendor: "intel"}, ""},
+		{DeviceNeeds{}, gpu.Device{Vendor: "intel"}, ""},
+		{DeviceNeeds{Vendor: "amd", Architectures: []string{"gfx90a", "gfx942"}}, gpu.Device{Vendor: "amd", Architecture: "gfx942"}, ""},
+		{DeviceNeeds{Vendor: "amd", Architectures: []string{"gfx90a", "gfx942"}}, gpu.Device{Vendor: "amd"}, ""},
+		{DeviceNeeds{Vendor: "amd", Architectures: []string{"gfx90a", "gfx942"}}, gpu.Device{Vendor: "amd", Architecture: "gfx1100"}, "architecture gfx1100, gfx90a or gfx942 is needed"},
+		{DeviceNeeds{Vendor: NoGPU}, gpu.Device{Vendor: "intel"}, "the build uses no accelerator"},
+		{DeviceNeeds{Vendor: "nvidia"}, gpu.Device{Vendor: "amd"}, "the build is for nvidia"},
+		{DeviceNeeds{Vendor: "nvidia"}, gpu.Device{Vendor: "nvidia", Error: "GPU is lost"}, "GPU is lost"},
 		{DeviceNeeds{Vendor: "nvidia", Driver: "580"}, card("580.65.06", ""), ""},
 		{DeviceNeeds{Vendor: "nvidia", Driver: "580.82"}, card("580.65.06", ""), "driver 580.65.06 is older than 580.82"},
 		{DeviceNeeds{Vendor: "nvidia", Driver: "580"}, card("", "9.0"), "the driver's version is not known"},

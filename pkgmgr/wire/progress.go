@@ -6,8 +6,8 @@ package wire
 type Progress struct {
 	Index int `json:"index"`
 
-	// Phase is the current phase; empty, from an earlier rbee, means [PhaseDownload].
-	Phase Phase `json:"phase,omitempty"`
+	// Phase is the current phase.
+	Phase Phase `json:"phase"`
 
 	// Bytes of Total bytes are done in the phases that move bytes; a Total of 0 is
 	// not known.

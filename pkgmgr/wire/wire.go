@@ -27,6 +27,7 @@ package wire
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -95,7 +96,7 @@ type State struct {
 	ROCm string `json:"rocm,omitempty"`
 
 	// Devices are the accelerators; nil if they were not asked for.
-	Devices []Device `json:"devices,omitempty"`
+	Devices Devices `json:"devices,omitempty"`
 
 	// DevicesKnown tells whether Devices was asked for and answered.
 	DevicesKnown bool `json:"devices_known,omitempty"`
@@ -138,14 +139,23 @@ type Platform struct {
 	LibcVersion string `json:"libc_version,omitempty"`
 }
 
-// Device is an accelerator, as far as an install needs to know it.
-type Device struct {
-	Vendor      string `json:"vendor"` // "nvidia", "amd", "intel", "apple"
-	Name        string `json:"name"`
-	MemoryBytes uint64 `json:"memory_bytes,omitempty"` // 0 if not known
-	Driver      string `json:"driver,omitempty"`       // the driver's version
-	Compute     string `json:"compute,omitempty"`      // compute capability, or the architecture's name
-	Error       string `json:"error,omitempty"`        // the driver's own words, if it is broken
+// Key returns "os/arch", such as "linux/amd64".
+func (p Platform) Key() string { return p.OS + "/" + p.Arch }
+
+// Name returns the platform for messages: "linux/amd64 (glibc)", with "any" for what is
+// not known, and without the C library if that is not known.
+func (p Platform) Name() string {
+	name := cmp.Or(p.OS, "any") + "/" + cmp.Or(p.Arch, "any")
+	if p.Libc != "" {
+		name += " (" + p.Libc + ")"
+	}
+	return name
+}
+
+// ValidSHA256 reports whether s is a SHA-256 in hexadecimal, in lower or upper case.
+func ValidSHA256(s string) bool {
+	_, err := hex.DecodeString(s)
+	return err == nil && len(s) == hex.EncodedLen(sha256.Size)
 }
 
 // StatePath is where a daemon tells the machine's [State], with GET; "deep" and
@@ -421,14 +431,6 @@ func Digest(steps []InstallStep, entry string) string {
 	}
 	fmt.Fprintf(h, "%q\n", entry)
 	return hex.EncodeToString(h.Sum(nil))
-}
-
-// EarlierDigest is the digest that a machine whose rbee is from before [Digest]
-// told entry, format and strip of a single archive has on record; empty where
-// none is other than today's.
-func EarlierDigest(steps []InstallStep) string {
-	sum, _ := single(steps, StepArchive)
-	return sum
 }
 
 // single is the SHA-256 of the one artefact that an install of one step of a kind

@@ -16,7 +16,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 )
 
 // Scope is what a key is good for, or what a request takes.

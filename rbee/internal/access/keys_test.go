@@ -14,8 +14,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 	"github.com/rbee-keeper/rbee/rbee/internal/access"
-	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
 )
 
 // newKeys is a file of keys that is not there yet.
@@ -248,7 +248,7 @@ func TestFileChanged(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := atomicfile.Write(path, bytes.Replace(data, []byte("one"), []byte("two"), 1), 0o600); err != nil {
+		if err := atomicfile.WriteData(path, bytes.Replace(data, []byte("one"), []byte("two"), 1), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		if err := os.Chtimes(path, info.ModTime(), info.ModTime()); err != nil {

@@ -20,7 +20,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 )
 
 const (
@@ -45,12 +45,12 @@ func Certificate(dir string, hosts []string) (tls.Certificate, string, error) {
 	}
 	certFile, keyFile := filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
 	if _, err := os.Stat(certFile); err == nil {
-		cert, print, err := LoadCertificate(certFile, keyFile)
+		cert, pin, err := LoadCertificate(certFile, keyFile)
 		if err != nil {
 			return tls.Certificate{}, "", err
 		}
 		if !madeHere(cert.Leaf) || fits(cert.Leaf, hosts) {
-			return cert, print, nil
+			return cert, pin, nil
 		}
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return tls.Certificate{}, "", fmt.Errorf("looking for a certificate: %w", err)
@@ -88,7 +88,7 @@ func PinnedClient(pin string) *tls.Config {
 	return &tls.Config{
 		// No authority is asked. That the server has the key is still verified, and
 		// VerifyConnection is called for resumed connections too.
-		InsecureSkipVerify: true,
+		InsecureSkipVerify: true, //nolint:gosec // VerifyConnection compares the fingerprint
 		VerifyConnection: func(s tls.ConnectionState) error {
 			if len(s.PeerCertificates) == 0 {
 				return errors.New("the server shows no certificate")
@@ -152,7 +152,7 @@ func makeCertificate(certFile, keyFile string, hosts []string) error {
 	if err != nil {
 		return err
 	}
-	return atomicfile.Write(certFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o644)
+	return atomicfile.WriteData(certFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o644)
 }
 
 func readKey(path string) (crypto.Signer, error) {
@@ -184,5 +184,5 @@ func makeKey(path string) (crypto.Signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return key, atomicfile.Write(path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600)
+	return key, atomicfile.WriteData(path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600)
 }

@@ -25,11 +25,11 @@ import (
 // certificate makes or loads the certificate in dir.
 func certificate(t testing.TB, dir string, hosts ...string) (tls.Certificate, string) {
 	t.Helper()
-	cert, print, err := access.Certificate(dir, hosts)
+	cert, pin, err := access.Certificate(dir, hosts)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return cert, print
+	return cert, pin
 }
 
 func TestCertificate(t *testing.T) {
@@ -73,15 +73,15 @@ func TestCertificate(t *testing.T) {
 		if err := os.CopyFS(own, os.DirFS(dir)); err != nil {
 			t.Fatal(err)
 		}
-		next, print := certificate(t, own, test.hosts...)
-		if (print == first) != test.same {
-			t.Errorf("%s: %s after %s", test.name, print, first)
+		next, pin := certificate(t, own, test.hosts...)
+		if (pin == first) != test.same {
+			t.Errorf("%s: %s after %s", test.name, pin, first)
 		}
 		if !next.PrivateKey.(*ecdsa.PrivateKey).Equal(cert.PrivateKey) {
 			t.Errorf("%s: the key changed", test.name)
 		}
-		if _, third := certificate(t, own, test.hosts...); third != print {
-			t.Errorf("%s: %s after %s", test.name, third, print)
+		if _, third := certificate(t, own, test.hosts...); third != pin {
+			t.Errorf("%s: %s after %s", test.name, third, pin)
 		}
 	}
 
@@ -89,7 +89,7 @@ func TestCertificate(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, "tls.crt")); err != nil {
 		t.Fatal(err)
 	}
-	if next, print := certificate(t, dir); print == first || !next.PrivateKey.(*ecdsa.PrivateKey).Equal(cert.PrivateKey) {
+	if next, pin := certificate(t, dir); pin == first || !next.PrivateKey.(*ecdsa.PrivateKey).Equal(cert.PrivateKey) {
 		t.Error("the key was not taken up")
 	}
 }
@@ -138,13 +138,13 @@ func TestForeignCertificate(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	foreign(t, dir)
-	cert, print := certificate(t, dir, "b")
+	cert, pin := certificate(t, dir, "b")
 	if cert.Leaf.Subject.CommonName != "me" {
 		t.Error("a certificate was replaced that rbee did not make")
 	}
 	loaded, same, err := access.LoadCertificate(filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"))
-	if err != nil || same != print || !loaded.Leaf.Equal(cert.Leaf) {
-		t.Errorf("%s, want %s, %v", same, print, err)
+	if err != nil || same != pin || !loaded.Leaf.Equal(cert.Leaf) {
+		t.Errorf("%s, want %s, %v", same, pin, err)
 	}
 }
 
@@ -199,7 +199,7 @@ func TestCertificateErrors(t *testing.T) {
 
 func TestPinned(t *testing.T) {
 	t.Parallel()
-	cert, print := certificate(t, t.TempDir())
+	cert, pin := certificate(t, t.TempDir())
 	_, other := certificate(t, t.TempDir())
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	s.TLS = &tls.Config{Certificates: []tls.Certificate{cert}}
@@ -228,18 +228,18 @@ func TestPinned(t *testing.T) {
 		_, err = io.Copy(io.Discard, resp.Body)
 		return resumed, err
 	}
-	if resumed, err := get(print); err != nil || resumed {
+	if resumed, err := get(pin); err != nil || resumed {
 		t.Fatalf("resumed %v, %v", resumed, err)
 	}
-	if resumed, err := get(print); err != nil || !resumed {
+	if resumed, err := get(pin); err != nil || !resumed {
 		t.Fatalf("the second time: resumed %v, %v", resumed, err)
 	}
-	if resumed, err := get(other); err == nil || !strings.Contains(err.Error(), "has the fingerprint "+print) || !resumed {
+	if resumed, err := get(other); err == nil || !strings.Contains(err.Error(), "has the fingerprint "+pin) || !resumed {
 		t.Errorf("another pin for a resumed connection: resumed %v, %v", resumed, err)
 	}
-	for _, pin := range []string{other, "", print[:20], strings.ToLower(print)} {
-		if _, err := get(pin); err == nil || !strings.Contains(err.Error(), "has the fingerprint "+print) {
-			t.Errorf("pin %q: %v", pin, err)
+	for _, wrong := range []string{other, "", pin[:20], strings.ToLower(pin)} {
+		if _, err := get(wrong); err == nil || !strings.Contains(err.Error(), "has the fingerprint "+pin) {
+			t.Errorf("pin %q: %v", wrong, err)
 		}
 	}
 }

@@ -6,7 +6,7 @@ import (
 	"os"
 
 	"github.com/rbee-keeper/rbee/operations"
-	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/catalog"
 	"github.com/rbee-keeper/rbee/rbee/internal/ui"
 )
 
@@ -44,12 +44,12 @@ func (catalogCheckCmd) Help() string {
 		[]string{"rbee catalog check my-engine.yaml"}, exitInvalid)
 }
 
-func (a *app) catalog() (*pkgmgr.Catalog, error) {
+func (a *app) catalog() (*catalog.Catalog, error) {
 	paths, err := a.paths()
 	if err != nil {
 		return nil, err
 	}
-	return pkgmgr.LoadCatalog(paths.Recipes())
+	return catalog.Load(paths.Recipes())
 }
 
 // Run does the command.
@@ -98,7 +98,7 @@ func (c *catalogCheckCmd) Run(_ context.Context, a *app) error {
 	if err != nil {
 		return &operations.Error{Code: operations.CodeNotFound, Message: "reading the recipe: " + err.Error(), Err: err}
 	}
-	recipe, err := pkgmgr.ParseRecipe(c.File, data)
+	recipe, err := catalog.ParseRecipe(c.File, data)
 	if err != nil {
 		return err
 	}

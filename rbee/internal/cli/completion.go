@@ -10,7 +10,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/rbee-keeper/rbee/operations"
-	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/catalog"
 )
 
 // completeCommand is what completion scripts call: the words of the command
@@ -130,7 +130,7 @@ func (a *app) workerTypes() []string {
 	if err != nil {
 		return nil
 	}
-	catalog, err := pkgmgr.LoadCatalog(paths.Recipes())
+	catalog, err := catalog.Load(paths.Recipes())
 	if err != nil {
 		return nil
 	}

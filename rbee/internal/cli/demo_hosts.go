@@ -15,7 +15,8 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
-	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
+	"github.com/rbee-keeper/rbee/pkgmgr/version"
 	"github.com/rbee-keeper/rbee/rbee/internal/freeport"
 	"github.com/rbee-keeper/rbee/sshx/sshtest"
 )
@@ -107,16 +108,16 @@ func (d *demo) alias(i int) string { return fmt.Sprintf("gpu-server-%d", i+1) }
 
 // writeConfig writes hives.conf with the first n hosts, and shows the last one.
 func (d *demo) writeConfig(n int) error {
-	config := &pkgmgr.Config{}
+	cfg := &config.Config{}
 	for i := range n {
-		config.Hives = append(config.Hives, pkgmgr.Hive{
+		cfg.Hives = append(cfg.Hives, config.Hive{
 			Alias: d.alias(i), Hostname: "127.0.0.1", SSHUser: d.hosts[i].User(), SSHPort: d.hosts[i].Port(),
 			HivePort: d.ports[i], AutoStart: true,
-			Workers: []pkgmgr.Worker{{Type: "echo", Version: pkgmgr.Latest}, {Type: "hello", Version: pkgmgr.Latest}},
+			Workers: []config.Worker{{Type: "echo", Version: version.Latest}, {Type: "hello", Version: version.Latest}},
 		})
 	}
 	const name = "laptop/.config/rbee/hives.conf"
-	if err := d.write(name, pkgmgr.Format(config, "The machines of the demo."), 0o644); err != nil {
+	if err := d.write(name, config.Format(cfg, "The machines of the demo."), 0o644); err != nil {
 		return err
 	}
 	return d.show(d.path(name)).err
@@ -171,7 +172,7 @@ func (d *demo) rbee(want int, args ...string) *demo {
 
 // run runs rbee and returns its exit code. The end of ctx interrupts it.
 func (d *demo) run(ctx context.Context, args []string) (int, error) {
-	cmd := exec.CommandContext(ctx, d.exe, args...)
+	cmd := exec.CommandContext(ctx, d.exe, args...) //nolint:gosec // rbee itself
 	ownGroup(cmd)
 	cmd.Env, cmd.Stdout, cmd.Stderr, cmd.WaitDelay = d.env(), d.a.p.Stdout, d.a.p.Stderr, demoCleanup
 	err := cmd.Run()

@@ -9,7 +9,9 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
+	"github.com/rbee-keeper/rbee/pkgmgr/version"
 	"github.com/rbee-keeper/rbee/rbee/internal/ui"
 	"github.com/rbee-keeper/rbee/sshx"
 )
@@ -50,7 +52,7 @@ type initReport struct {
 
 // Run does the command.
 func (c *initCmd) Run(a *app) error {
-	config, err := c.config(a)
+	cfg, err := c.config(a)
 	if err != nil {
 		return err
 	}
@@ -62,11 +64,11 @@ func (c *initCmd) Run(a *app) error {
 		}
 		path = paths.Config()
 	}
-	if err := writeConfig(path, pkgmgr.Format(config, initHeader), c.Force); err != nil {
+	if err := writeConfig(path, config.Format(cfg, initHeader), c.Force); err != nil {
 		return err
 	}
 	r := initReport{Status: "success", Path: path}
-	for _, h := range config.Hives {
+	for _, h := range cfg.Hives {
 		r.Hives = append(r.Hives, h.Alias)
 	}
 	if a.asJSON() {
@@ -76,10 +78,10 @@ func (c *initCmd) Run(a *app) error {
 }
 
 // config is this machine alone, or the hosts that were asked for.
-func (c *initCmd) config(a *app) (*pkgmgr.Config, error) {
+func (c *initCmd) config(a *app) (*config.Config, error) {
 	if c.SSHConfig == "" {
 		name, _ := os.Hostname() // without a name, the alias is a default
-		return &pkgmgr.Config{Hives: []pkgmgr.Hive{firstHive(aliasFrom(name), "localhost")}}, nil
+		return &config.Config{Hives: []config.Hive{firstHive(aliasFrom(name), "localhost")}}, nil
 	}
 	dialer := sshx.Dialer{Home: a.p.Getenv("HOME")}
 	if file := a.flags().SSHConfigFile; file != "" {
@@ -92,24 +94,24 @@ func (c *initCmd) config(a *app) (*pkgmgr.Config, error) {
 	if len(hosts) == 0 {
 		return nil, fmt.Errorf("no host of ssh_config matches %q", c.SSHConfig)
 	}
-	config := &pkgmgr.Config{}
+	config := &config.Config{}
 	for _, host := range slices.Compact(hosts) {
 		config.Hives = append(config.Hives, firstHive(aliasFrom(host), host))
 	}
 	return config, nil
 }
 
-func firstHive(alias, hostname string) pkgmgr.Hive {
-	return pkgmgr.Hive{
-		Alias: alias, Hostname: hostname, HivePort: pkgmgr.DefaultHivePort, AutoStart: true,
-		Workers: []pkgmgr.Worker{{Type: "echo", Version: pkgmgr.Latest}},
+func firstHive(alias, hostname string) config.Hive {
+	return config.Hive{
+		Alias: alias, Hostname: hostname, HivePort: config.DefaultHivePort, AutoStart: true,
+		Workers: []config.Worker{{Type: "echo", Version: version.Latest}},
 	}
 }
 
 // aliasFrom makes a valid alias of a host's name.
 func aliasFrom(name string) string {
 	name, _, _ = strings.Cut(name, ".")
-	if pkgmgr.ValidAlias(name) {
+	if config.ValidAlias(name) {
 		return name
 	}
 	name = strings.Trim(strings.Map(func(r rune) rune {
@@ -118,7 +120,7 @@ func aliasFrom(name string) string {
 		}
 		return '-'
 	}, name), "-_")
-	if name = name[:min(len(name), 63)]; pkgmgr.ValidAlias(name) {
+	if name = name[:min(len(name), 63)]; config.ValidAlias(name) {
 		return name
 	}
 	return "this-machine"
@@ -131,18 +133,11 @@ func writeConfig(path string, content []byte, force bool) error {
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // as other programs make theirs
 		return fmt.Errorf("making the config's directory: %w", err)
 	}
-	f, err := os.CreateTemp(dir, ".hives-*")
-	if err != nil {
+	if err := atomicfile.WriteData(path, content, 0o644); err != nil {
 		return fmt.Errorf("writing the config: %w", err)
 	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(content)
-	if err := errors.Join(err, f.Chmod(0o644), f.Close()); err != nil {
-		return fmt.Errorf("writing the config: %w", err)
-	}
-	return os.Rename(f.Name(), path)
+	return nil
 }

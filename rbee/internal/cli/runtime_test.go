@@ -289,7 +289,7 @@ func TestSeveralHives(t *testing.T) {
 		return &operations.ModelDownloadReport{Model: operations.Model{ID: "o/r", Hive: "gpu-1"}, Downloaded: 2e9, DurationSeconds: 2}, nil
 	}}
 	r := f.command(t, nil, "download-model", "o/r", "--all-hives")
-	want := "✅ Downloaded o/r to gpu-1: 1.9 GiB in 2.0s (954 MiB/s)\n❌ gpu-2: no daemon\n   → `rbee start-hive gpu-2` starts it\n"
+	want := "✅ Downloaded o/r to gpu-1: 1.9 GiB in 2.0s (953.7 MiB/s)\n❌ gpu-2: no daemon\n   → `rbee start-hive gpu-2` starts it\n"
 	if r.code != exitUnreachable || r.out != want || !strings.Contains(r.errOut, "gpu-1: of whom?\n") {
 		t.Errorf("exit code %d, stdout %q, stderr %q", r.code, r.out, r.errOut)
 	}

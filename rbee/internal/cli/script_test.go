@@ -22,6 +22,7 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/comfyui/comfytest"
 	"github.com/rbee-keeper/rbee/rbee/internal/freeport"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/models/hubtest"
+	"github.com/rbee-keeper/rbee/rbee/internal/queentest"
 	"github.com/rbee-keeper/rbee/sshx/sshtest"
 )
 
@@ -31,7 +32,7 @@ func TestMain(m *testing.M) {
 	origintest.Main()
 	comfytest.Main()
 	waitTogether()
-	os.Exit(withProgram(m.Run))
+	os.Exit(queentest.WithProgram("../../..", m.Run))
 }
 
 // waitTogether lets more tests run at once than there are cores: most of them wait
@@ -43,23 +44,6 @@ func waitTogether() {
 	if !given {
 		_ = flag.Set("test.parallel", strconv.Itoa(3*runtime.GOMAXPROCS(0))) // it is a number
 	}
-}
-
-func withProgram(run func() int) int {
-	dir, err := os.MkdirTemp("", "rbee-test-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	build := exec.Command("go", "build", "-buildvcs=false", "-ldflags=-s -w", "-o", filepath.Join(dir, "rbee"), "../../..")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "building rbee: %v\n%s", err, out)
-		return 1
-	}
-	os.Setenv("PATH", dir+string(os.PathListSeparator)+os.Getenv("PATH"))
-	return run()
 }
 
 // TestScripts runs all scripts against hosts inside this process.
@@ -132,7 +116,7 @@ var withoutQueen = []string{
 // called first, and again when the environment that a queen looks at has changed,
 // and calls rbee with it.
 func throughQueen(e *testscript.Env) error {
-	real, err := exec.LookPath("rbee")
+	program, err := exec.LookPath("rbee")
 	if err != nil {
 		return err
 	}
@@ -145,12 +129,12 @@ if [ "$now" != "$(cat "` + dir + `/env" 2>/dev/null)" ]; then
 	[ ! -e "` + dir + `/pid" ] || kill "$(cat "` + dir + `/pid")"
 	rm -f "` + dir + `/url"
 	mkfifo "` + dir + `/url"
-	HF_TOKEN= "` + real + `" serve --addr 127.0.0.1:0 > "` + dir + `/url" 2>> "` + dir + `/log" </dev/null &
+	HF_TOKEN= "` + program + `" serve --addr 127.0.0.1:0 > "` + dir + `/url" 2>> "` + dir + `/log" </dev/null &
 	printf %s $! > "` + dir + `/pid"
 	read -r url < "` + dir + `/url"
 	printf %s "$url" > "` + dir + `/address"
 fi
-RBEE_QUEEN=$(cat "` + dir + `/address") exec "` + real + `" "$@"
+RBEE_QUEEN=$(cat "` + dir + `/address") exec "` + program + `" "$@"
 `
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
@@ -448,17 +432,12 @@ func hosts(ts *testscript.TestScript, _ bool, args []string) {
 				return
 			}
 			conf := filepath.Join(home, "cleanup.conf")
-			os.WriteFile(conf, []byte(hiveText("last", h, 8600, "")), 0o600)
+			os.WriteFile(conf, []byte(queentest.HiveConfig("last", h, 8600, "")), 0o600)
 			cmd := exec.Command(rbee, "uninstall", "--hive", "last", "--config", conf, "--accept-new-host-keys")
 			cmd.Env = []string{"HOME=" + home, "PATH=" + path}
 			cmd.Run()
 		}
 	}
-}
-
-func hiveText(alias string, h host, port int, workers string) string {
-	return fmt.Sprintf("[[hive]]\nalias = %q\nhostname = \"127.0.0.1\"\nssh_user = %q\nssh_port = %d\nhive_port = %d\nworkers = [%s]\n\n",
-		alias, h.User(), h.Port(), port, workers)
 }
 
 // writeConfig writes hives.conf with the first n hosts, gpu-1 and so on, each
@@ -477,7 +456,7 @@ func writeConfig(ts *testscript.TestScript, _ bool, args []string) {
 		n, err := strconv.Atoi(args[0])
 		ts.Check(err)
 		for i, h := range fleetOf(ts).hosts[:n] {
-			text += hiveText(fmt.Sprintf("gpu-%d", i+1), h, freePort(ts, i), strings.Join(workers, ", "))
+			text += queentest.HiveConfig(fmt.Sprintf("gpu-%d", i+1), h, freePort(ts, i), strings.Join(workers, ", "))
 		}
 	}
 	path := filepath.Join(ts.Getenv("HOME"), ".config/rbee/hives.conf")

@@ -70,7 +70,7 @@ func several(names []string) string {
 // what they come to together.
 func (a *app) each(ctx context.Context, aliases []string, op func(alias string) operations.Operation) error {
 	aliases = slices.Compact(slices.Sorted(slices.Values(aliases)))
-	report := &ui.Several{Hives: make([]ui.HiveResult, len(aliases))}
+	report := &ui.MultiHive{Hives: make([]ui.HiveResult, len(aliases))}
 	progress := a.draw()
 	turns := make(chan struct{}, parallel)
 	var all sync.WaitGroup

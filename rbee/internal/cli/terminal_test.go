@@ -13,6 +13,7 @@ import (
 
 	"github.com/creack/pty"
 
+	"github.com/rbee-keeper/rbee/rbee/internal/queentest"
 	"github.com/rbee-keeper/rbee/sshx/sshtest"
 )
 
@@ -70,7 +71,7 @@ func TestQuestionsOfSSH(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	write(".config/rbee/hives.conf", hiveText("gpu-1", host, 8600, ""))
+	write(".config/rbee/hives.conf", queentest.HiveConfig("gpu-1", host, 8600, ""))
 	screen, code := onTerminal(t, home, "n", "status")
 	if code != 4 || !strings.Contains(screen, "SHA256:") || !strings.Contains(screen, "❌ gpu-1: ") {
 		t.Errorf("refused the key: exit code %d, screen:\n%s", code, screen)

@@ -22,8 +22,10 @@ import (
 	"golang.org/x/term"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/httpjson"
 	"github.com/rbee-keeper/rbee/rbee/internal/queen"
 	"github.com/rbee-keeper/rbee/rbee/internal/ui"
+	"github.com/rbee-keeper/rbee/rbee/internal/ui/top"
 )
 
 type topCmd struct {
@@ -78,11 +80,11 @@ func (c *topCmd) once(ctx context.Context, a *app, feed *topFeed) error {
 	if a.asJSON() {
 		err = ui.JSON(a.p.Stdout, s)
 	} else {
-		o := ui.TopOptions{Queen: feed.queen.URL, Style: ui.Style{ASCII: !a.unicode()}}
+		o := top.Options{Queen: feed.queen.URL, ASCII: !a.unicode()}
 		if a.terminal(a.p.Stdout) {
 			o.Width, _ = terminalSize(a.p.Stdout)()
 		}
-		_, err = io.WriteString(a.p.Stdout, ui.Top(s, s.Time, o))
+		_, err = io.WriteString(a.p.Stdout, top.Frame(s, s.Time, o))
 	}
 	if err != nil {
 		return fmt.Errorf("writing the result: %w", err)
@@ -124,8 +126,8 @@ func (c *topCmd) watch(ctx context.Context, a *app, feed *topFeed) error {
 		s, now, o := feed.now()
 		// As elsewhere the last column stays free: what happens after it is written
 		// is different on each terminal.
-		o.Width, o.Height, o.Style, o.Keys = max(columns-1, 1), rows, style, "q quits"
-		return ui.Top(s, now, o)
+		o.Width, o.Height, o.Color, o.ASCII, o.Keys = max(columns-1, 1), rows, style.Color, style.ASCII, "q quits"
+		return top.Frame(s, now, o)
 	})
 }
 
@@ -268,10 +270,10 @@ type topFeed struct {
 
 // now is the last snapshot, the present by the queen's clock, and how the queen is
 // heard.
-func (f *topFeed) now() (operations.FleetSnapshot, time.Time, ui.TopOptions) {
+func (f *topFeed) now() (operations.FleetSnapshot, time.Time, top.Options) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	o := ui.TopOptions{Queen: f.queen.URL, Age: time.Since(f.heard)}
+	o := top.Options{Queen: f.queen.URL, Age: time.Since(f.heard)}
 	if f.problem != nil {
 		o.Problem = f.problem.Error()
 	}
@@ -417,22 +419,19 @@ func (f *topFeed) send(ctx context.Context, accept string) (io.ReadCloser, error
 
 // refusal is the error in an answer that is not what was asked for.
 func (f *topFeed) refusal(resp *http.Response, kind string) error {
-	data, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<20)) // what cannot be read is no error of rbee's
-	var answer struct {
-		Error *operations.Error `json:"error"`
-	}
+	known := httpjson.ReadError(resp.Body)
 	failed := func(reason, format string, args ...any) error {
 		return &operations.Error{Code: operations.CodeFailed, Reason: reason, Message: fmt.Sprintf(format, args...)}
 	}
-	switch known := json.Unmarshal(data, &answer) == nil && answer.Error != nil && answer.Error.Code != "" && answer.Error.Message != ""; {
+	switch {
 	case resp.StatusCode == http.StatusUnauthorized && f.queen.Token == "":
 		return &hintedError{failed("auth", "%s asks for a key", f.queen.URL), "`rbee key add NAME --scope admin` makes one there; put it into $RBEE_API_KEY"}
 	case resp.StatusCode == http.StatusUnauthorized:
 		return &hintedError{failed("auth", "the key was refused by %s", f.queen.URL), "$RBEE_API_KEY has it; `rbee key list` on the queen's machine shows those that are good"}
 	case resp.StatusCode == http.StatusNotFound:
 		return &hintedError{failed("", "%s tells nothing of its fleet: it answered %q", f.queen.URL, resp.Status), "a queen of this version does; `rbee version` tells it"}
-	case known:
-		return answer.Error
+	case known != nil:
+		return known
 	}
 	return failed("", "%s answered %q with %s, which is no queen", f.queen.URL, resp.Status, cmp.Or(kind, "no content type"))
 }

@@ -50,6 +50,6 @@ func Handler() http.Handler {
 			w.WriteHeader(http.StatusNotModified)
 			return
 		}
-		_, _ = w.Write(data) // a client that left needs no page
+		_, _ = w.Write(data) //nolint:gosec // an embedded file; a client that left needs no page
 	})
 }

@@ -45,7 +45,7 @@ const units = ["B", "KiB", "MiB", "GiB", "TiB"];
 function bytes(n) {
   let i = 0;
   while (n >= 1024 && i < units.length - 1) { n /= 1024; i++; }
-  return (i > 1 ? n.toFixed(1) : Math.round(n)) + " " + units[i];
+  return (i > 0 ? n.toFixed(1) : Math.round(n)) + " " + units[i];
 }
 
 function span(seconds) {

@@ -26,7 +26,7 @@ const (
 func Find(taken func(port int) bool) (int, error) {
 	var last error
 	for range tries {
-		port := low + rand.IntN(high-low)
+		port := low + rand.IntN(high-low) //nolint:gosec // a port is no secret
 		if taken != nil && taken(port) {
 			continue
 		}

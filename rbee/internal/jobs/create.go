@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/httpjson"
 )
 
 // refusal is an answer that is an error.
@@ -224,16 +225,15 @@ func notAllowed(allowed string) http.HandlerFunc {
 
 // refuse answers with an error.
 func refuse(w http.ResponseWriter, status int, err *operations.Error) {
-	reply(w, status, struct {
-		Error *operations.Error `json:"error"`
-	}{err})
+	reply(w, status, httpjson.ErrorBody{Error: err})
 }
 
 // reply answers with JSON.
 func reply(w http.ResponseWriter, status int, v any) {
 	data, err := json.Marshal(v)
 	if err != nil { // a report that has been written once already: cannot be
-		status, data = http.StatusInternalServerError, []byte(`{"error":{"code":"failed","message":"the answer cannot be written"}}`)
+		httpjson.Write(w, status, v)
+		return
 	}
 	data = append(data, '\n')
 	w.Header().Set("Content-Length", strconv.Itoa(len(data)))

@@ -24,7 +24,7 @@ import (
 	"golang.org/x/crypto/ssh/knownhosts"
 
 	"github.com/rbee-keeper/rbee/operations"
-	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/sshx/sshtest"
 )
 
@@ -38,7 +38,7 @@ import (
 //
 // docs/performance.md shows the commands and the figures.
 type bench struct {
-	config *pkgmgr.Config
+	config *config.Config
 	queen  *Queen
 	ssh    *ssh.ClientConfig
 }
@@ -52,7 +52,7 @@ func newBench(b *testing.B) *bench {
 		}
 		return v
 	}
-	config, err := pkgmgr.Load(env("RBEE_BENCH_CONFIG"))
+	config, err := config.Load(env("RBEE_BENCH_CONFIG"))
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -308,11 +308,11 @@ func BenchmarkPush(b *testing.B) {
 	for i := range x.config.Hives {
 		x.config.Hives[i].Workers = nil
 	}
-	without := pkgmgr.Format(x.config, "")
+	without := config.Format(x.config, "")
 	for i := range x.config.Hives {
-		x.config.Hives[i].Workers = []pkgmgr.Worker{{Type: "engine", Version: "1"}}
+		x.config.Hives[i].Workers = []config.Worker{{Type: "engine", Version: "1"}}
 	}
-	with := pkgmgr.Format(x.config, "")
+	with := config.Format(x.config, "")
 	x.config.Path = filepath.Join(paths.ConfigDir, "push.conf")
 	for path, data := range map[string][]byte{filepath.Join(paths.Recipes(), "engine.yaml"): []byte(recipe), x.config.Path: without} {
 		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, data, 0o600)); err != nil {

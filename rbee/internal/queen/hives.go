@@ -6,10 +6,12 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
+	"github.com/rbee-keeper/rbee/pkgmgr/plan"
 )
 
 // summary is a hive as the config knows it.
-func summary(h pkgmgr.Hive, inConfig bool) operations.HiveSummary {
+func summary(h config.Hive, inConfig bool) operations.HiveSummary {
 	s := operations.HiveSummary{
 		Alias: h.Alias, Hostname: h.Hostname, SSHUser: h.SSHUser, SSHPort: h.SSHPort, HivePort: h.HivePort,
 		Labels: h.Labels, AutoStart: h.AutoStart, InConfig: inConfig, Workers: []operations.WorkerSummary{},
@@ -27,7 +29,7 @@ func (q *Queen) summaries(d *desired) ([]operations.HiveSummary, error) {
 		return nil, err
 	}
 	list := []operations.HiveSummary{}
-	add := func(h pkgmgr.Hive, inConfig bool) {
+	add := func(h config.Hive, inConfig bool) {
 		s := summary(h, inConfig)
 		for _, e := range entries {
 			if e.Hive().Address() == h.Address() && e.Config == d.path {
@@ -60,8 +62,8 @@ func (q *Queen) hiveList(op operations.HiveList) (*operations.HiveListReport, er
 }
 
 // readOne reads the one hive that an operation names.
-func (q *Queen) readOne(ctx context.Context, alias, configPath string, events operations.Handler) (*desired, *pkgmgr.Fleet, pkgmgr.HiveState, error) {
-	var state pkgmgr.HiveState
+func (q *Queen) readOne(ctx context.Context, alias, configPath string, events operations.Handler) (*desired, *pkgmgr.Fleet, plan.HiveState, error) {
+	var state plan.HiveState
 	d, err := q.load(configPath)
 	if err != nil {
 		return nil, nil, state, err

@@ -19,7 +19,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
-	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/catalog"
 	"github.com/rbee-keeper/rbee/rbee/internal/gateway"
 )
 
@@ -186,8 +186,8 @@ func sortOffers(offers []offer, op operations.Infer) {
 func room(s *operations.HiveSnapshot, w operations.WorkerProcess) (free uint64) {
 	for _, d := range s.Machine.Devices {
 		on := slices.ContainsFunc(w.Devices, func(o operations.WorkerDevice) bool { return o.UUID == d.UUID && o.Index == d.Index })
-		if on && d.MemoryFree != nil {
-			free += *d.MemoryFree
+		if n, known := d.Available(); on && known {
+			free += n
 		}
 	}
 	return free >> 30
@@ -201,7 +201,7 @@ func choose(s *operations.HiveSnapshot, op operations.Infer) (offers []offer, wh
 		asked := serves(&w)
 		switch {
 		case op.WorkerID != "" && w.ID != op.WorkerID && !strings.HasPrefix(w.ID, op.WorkerID):
-		case op.Workflow != nil && w.API != pkgmgr.APIComfyUI:
+		case op.Workflow != nil && w.API != catalog.APIComfyUI:
 			not = append(not, w.ID+" runs no workflows")
 		case op.Workflow == nil && w.API != "" && asked:
 			not = append(not, w.ID+" runs workflows only")

@@ -8,8 +8,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/operations"
-	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/catalog"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
 )
 
 func TestChoose(t *testing.T) {
@@ -29,7 +31,7 @@ func TestChoose(t *testing.T) {
 	short.Model, short.ModelID, long.Model = "org/m", "org/m:Q4", "org/m:Q4"
 	crashed := failed
 	crashed.RestartAt = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	painter.ID, painter.API = "comfyui-1", pkgmgr.APIComfyUI
+	painter.ID, painter.API = "comfyui-1", catalog.APIComfyUI
 	for _, c := range []struct {
 		name    string
 		workers []operations.WorkerProcess
@@ -70,7 +72,7 @@ func TestChoose(t *testing.T) {
 func TestNoOffer(t *testing.T) {
 	t.Parallel()
 	down := &operations.Error{Code: operations.CodeUnreachable, Reason: "timeout", Hive: "a", Message: "no answer"}
-	a, b := view{hive: pkgmgr.Hive{Alias: "a"}, err: down}, view{hive: pkgmgr.Hive{Alias: "b"}, err: errors.New("no worker runs there")}
+	a, b := view{hive: config.Hive{Alias: "a"}, err: down}, view{hive: config.Hive{Alias: "b"}, err: errors.New("no worker runs there")}
 	err := noOffer(operations.Infer{Model: "m"}, []view{a, b})
 	if operations.CodeOf(err) != operations.CodeNotFound || err.Error() != "no ready worker serves m\n  a: no answer\n  b: no worker runs there" {
 		t.Errorf("%v", err)
@@ -96,24 +98,28 @@ func TestPlaces(t *testing.T) {
 			Installed: []operations.InstalledType{{Type: "llama-cpp", Formats: []string{"gguf"}}, {Type: "ollama", Formats: []string{"gguf"}}, {Type: "echo"}},
 		}
 		edit(s)
-		return view{hive: pkgmgr.Hive{Alias: alias, Workers: []pkgmgr.Worker{{Type: "echo"}, {Type: "ollama"}, {Type: "llama-cpp"}}}, snapshot: s}
+		return view{hive: config.Hive{Alias: alias, Workers: []config.Worker{{Type: "echo"}, {Type: "ollama"}, {Type: "llama-cpp"}}}, snapshot: s}
 	}
 	views := []view{
 		one("small", func(*operations.HiveSnapshot) {}),
 		one("large", func(s *operations.HiveSnapshot) {
-			s.Machine.Devices = []operations.Device{{MemoryFree: &free}, {MemoryFree: &free, Error: "fell off the bus"}}
+			s.Machine.Devices = []gpu.Device{{MemoryFree: &free}, {MemoryFree: &free, Error: "fell off the bus"}}
+		}),
+		one("reserved", func(s *operations.HiveSnapshot) {
+			nine := uint64(9 << 30)
+			s.Machine.Devices = []gpu.Device{{MemoryFree: &nine, MemoryReserved: 8 << 30}}
 		}),
 		one("partial", func(s *operations.HiveSnapshot) { s.Models[0].Complete = false }),
 		one("without", func(s *operations.HiveSnapshot) { s.Models = nil }),
 		one("other", func(s *operations.HiveSnapshot) { s.Models[0].Format = "safetensors" }),
-		{hive: pkgmgr.Hive{Alias: "away"}},
+		{hive: config.Hive{Alias: "away"}},
 	}
 	list, why := places(views, "org/m")
 	var got []string
 	for _, p := range list {
 		got = append(got, p.view.hive.Alias+" "+p.worker)
 	}
-	if want := "large ollama, small ollama"; strings.Join(got, ", ") != want {
+	if want := "large ollama, reserved ollama, small ollama"; strings.Join(got, ", ") != want {
 		t.Errorf("%q, want %q", got, want)
 	}
 	for alias, want := range map[string]string{

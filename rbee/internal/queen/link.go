@@ -7,12 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"sync"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
+
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
 )
 
 // Times of a link.
@@ -28,7 +30,7 @@ const (
 // link is the connection to one hive, made again whenever it breaks.
 type link struct {
 	registry *registry
-	hive     pkgmgr.Hive
+	hive     config.Hive
 	stop     context.CancelFunc
 
 	mu       sync.Mutex
@@ -40,11 +42,12 @@ type link struct {
 	failed   bool // it was tried, and could not be reached
 }
 
-func newLink(r *registry, h pkgmgr.Hive) *link { return &link{registry: r, hive: h} }
+func newLink(r *registry, h config.Hive) *link { return &link{registry: r, hive: h} }
 
 // run keeps the link until ctx ends.
 func (l *link) run(ctx context.Context) {
-	for pause := firstPause; ; pause = min(2*pause, longestPause) {
+	pauses := newPauses()
+	for {
 		start := time.Now()
 		err := l.stay(ctx)
 		if ctx.Err() != nil {
@@ -52,9 +55,9 @@ func (l *link) run(ctx context.Context) {
 		}
 		l.lost(err)
 		if time.Since(start) > steadyAfter {
-			pause = firstPause
+			pauses.Reset()
 		}
-		if !sleep(ctx, pause) {
+		if !sleep(ctx, pauses.NextBackOff()) {
 			return
 		}
 	}
@@ -91,7 +94,8 @@ func (l *link) stay(ctx context.Context) error {
 		l.set(func() { l.host, l.door = nil, nil })
 		held.drop()
 	}()
-	for pause := firstPause; ; pause = min(2*pause, longestPause) {
+	pauses := newPauses()
+	for {
 		start := time.Now()
 		err := l.listen(ctx, host)
 		l.set(func() { l.door = nil })
@@ -100,9 +104,9 @@ func (l *link) stay(ctx context.Context) error {
 		}
 		l.lost(err)
 		if time.Since(start) > steadyAfter {
-			pause = firstPause
+			pauses.Reset()
 		}
-		if !sleep(ctx, pause) {
+		if !sleep(ctx, pauses.NextBackOff()) {
 			return ctx.Err()
 		}
 	}
@@ -122,11 +126,16 @@ func (l *link) listen(ctx context.Context, host pkgmgr.Host) error {
 	return l.watch(ctx, cancel, d)
 }
 
-// sleep waits for between half and one and a half of a time, so that not all who
-// wait come at once. It is false if ctx ended.
+// newPauses returns the pauses between tries. They are random, so that not all who wait
+// come at once.
+func newPauses() *backoff.ExponentialBackOff {
+	return &backoff.ExponentialBackOff{InitialInterval: firstPause, RandomizationFactor: 0.5, Multiplier: 2, MaxInterval: longestPause}
+}
+
+// sleep waits. It is false if ctx ended.
 func sleep(ctx context.Context, d time.Duration) bool {
 	select {
-	case <-time.After(d/2 + rand.N(d)): //nolint:gosec // no secret
+	case <-time.After(d):
 		return true
 	case <-ctx.Done():
 		return false

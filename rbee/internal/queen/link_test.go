@@ -11,8 +11,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/catalog"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/rbee/internal/gateway"
 )
 
@@ -210,18 +213,18 @@ func TestPick(t *testing.T) {
 	q.registry = newRegistry(q, "", slog.New(slog.DiscardHandler))
 	f := newGatewayFleet(q, context.Background())
 	add := func(alias string, free uint64, workers ...operations.WorkerProcess) {
-		l := newLink(q.registry, pkgmgr.Hive{Alias: alias})
+		l := newLink(q.registry, config.Hive{Alias: alias})
 		for i := range workers {
 			workers[i].Hive, workers[i].State = alias, operations.WorkerReady
 			workers[i].Devices = []operations.WorkerDevice{{UUID: "g"}}
 		}
 		l.host, l.seen = &heldHost{Host: &closing{}}, time.Now()
 		l.door = &door{client: &operations.Client{URL: "http://" + alias, HTTP: &http.Client{Transport: http.DefaultTransport}}}
-		l.snapshot = &operations.HiveSnapshot{Workers: workers, Machine: operations.HiveCapabilitiesReport{Devices: []operations.Device{{UUID: "g", MemoryFree: &free}}}}
+		l.snapshot = &operations.HiveSnapshot{Workers: workers, Machine: operations.HiveCapabilitiesReport{Devices: []gpu.Device{{UUID: "g", MemoryFree: &free}}}}
 		q.registry.links[alias] = l
 	}
 	add("small", 1<<30, operations.WorkerProcess{ID: "w1", Model: "m"}, operations.WorkerProcess{ID: "x", Model: "other"})
-	add("large", 9<<30, operations.WorkerProcess{ID: "w2", Model: "m"}, operations.WorkerProcess{ID: "pictures", Model: "m", API: pkgmgr.APIComfyUI})
+	add("large", 9<<30, operations.WorkerProcess{ID: "w2", Model: "m"}, operations.WorkerProcess{ID: "pictures", Model: "m", API: catalog.APIComfyUI})
 	take := func(wish gateway.Wish) *gateway.Lease {
 		t.Helper()
 		wish.Model = "m"

@@ -99,8 +99,8 @@ func notOne(found []*operations.Model) string {
 
 func freeMemory(s *operations.HiveSnapshot) (free uint64) {
 	for _, d := range s.Machine.Devices {
-		if d.MemoryFree != nil && d.Error == "" {
-			free += *d.MemoryFree
+		if n, known := d.Available(); known && d.Error == "" {
+			free += n
 		}
 	}
 	return free

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
-	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/rbee/internal/gateway"
 )
 
@@ -309,7 +309,7 @@ func (f *gatewayFleet) awaitEnding(ctx context.Context, views []view, model stri
 }
 
 // known waits until the registry has heard of a worker that is ready.
-func (r *registry) known(ctx context.Context, h pkgmgr.Hive, w operations.WorkerProcess) error {
+func (r *registry) known(ctx context.Context, h config.Hive, w operations.WorkerProcess) error {
 	l := r.find(h)
 	if l == nil {
 		return nil // a hive of another config

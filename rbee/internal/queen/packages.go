@@ -11,6 +11,9 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
+	"github.com/rbee-keeper/rbee/pkgmgr/lockfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/plan"
 )
 
 func (q *Queen) sync(ctx context.Context, op operations.PackageSync, events operations.Handler) (*operations.SyncReport, error) {
@@ -35,10 +38,10 @@ func (q *Queen) sync(ctx context.Context, op operations.PackageSync, events oper
 	}
 	defer fleet.Close()
 	fleet.Read(ctx, pkgmgr.ReadOptions{Devices: fleet.NeedsDevices()})
-	plan := fleet.Plan(ctx, pkgmgr.PlanOptions{
+	plan := fleet.Plan(ctx, plan.Options{
 		Fetch: true, RemoveExtra: op.RemoveExtra, Force: op.Force, Upgrade: op.Upgrade, UpgradeTypes: op.UpgradeWorkers,
 	})
-	tell(events, operations.Event{Type: operations.EventPlan, Plan: &plan})
+	tell(events, operations.Event{Type: operations.EventPlan, Plan: &plan.Plan})
 	for _, u := range plan.Upgrades {
 		tell(events, operations.Event{Type: operations.EventNote, Message: fmt.Sprintf("%s (%s): %s -> %s", u.Worker, u.Requested, u.From, u.To)})
 	}
@@ -51,7 +54,7 @@ func (q *Queen) sync(ctx context.Context, op operations.PackageSync, events oper
 	}
 	reports := fleet.Apply(ctx, plan, pkgmgr.ApplyOptions{Force: op.Force, LockWait: lockWait(op.LockWaitSeconds)})
 	// Once more: what an upgrade has moved is held no longer.
-	if err := errors.Join(d.lock.Save(), q.remember(d, fleet.States(), reports), q.noteWarnings(d, fleet)); err != nil {
+	if err := errors.Join(d.lock.Save(), q.remember(d, fleet.States(), reports), q.noteWarnings(d, fleet, plan)); err != nil {
 		return nil, err
 	}
 	return fleet.SyncReport(plan, reports, time.Since(start)), nil
@@ -81,7 +84,7 @@ func tell(events operations.Handler, e operations.Event) {
 }
 
 // remember brings the record to what the machines are now known to be.
-func (q *Queen) remember(d *desired, states []pkgmgr.HiveState, reports []operations.HiveReport) error {
+func (q *Queen) remember(d *desired, states []plan.HiveState, reports []operations.HiveReport) error {
 	results := map[string]operations.HiveResult{}
 	for _, r := range reports {
 		results[r.Alias] = r.Status
@@ -90,7 +93,7 @@ func (q *Queen) remember(d *desired, states []pkgmgr.HiveState, reports []operat
 	if err != nil {
 		return err
 	}
-	var installed, removed []pkgmgr.Hive
+	var installed, removed []config.Hive
 	for _, s := range states {
 		switch {
 		case s.State == nil:
@@ -107,17 +110,17 @@ func (q *Queen) remember(d *desired, states []pkgmgr.HiveState, reports []operat
 
 // noteWarnings stores the warnings about the hives that a fleet has read, for
 // list-hives, which reads no machine.
-func (q *Queen) noteWarnings(d *desired, fleet *pkgmgr.Fleet) error {
+func (q *Queen) noteWarnings(d *desired, fleet *pkgmgr.Fleet, p *plan.Plan) error {
 	var read []string
 	for _, s := range fleet.States() {
 		if s.State != nil {
 			read = append(read, s.Hive.Alias)
 		}
 	}
-	return q.record.SetWarnings(read, d.path, fleet.Warnings())
+	return q.record.SetWarnings(read, d.path, fleet.Warnings(p))
 }
 
-func onRecord(entries []pkgmgr.RecordEntry, h pkgmgr.Hive, configPath string) bool {
+func onRecord(entries []pkgmgr.RecordEntry, h config.Hive, configPath string) bool {
 	for _, e := range entries {
 		if e.Alias == h.Alias && e.Hive().Address() == h.Address() && e.Config == configPath && e.HivePort == h.HivePort {
 			return true
@@ -141,8 +144,8 @@ func (q *Queen) status(ctx context.Context, op operations.PackageStatus, events 
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	plan := fleet.Plan(ctx, pkgmgr.PlanOptions{})
-	if err := q.noteWarnings(d, fleet); err != nil {
+	plan := fleet.Plan(ctx, plan.Options{})
+	if err := q.noteWarnings(d, fleet, plan); err != nil {
 		return nil, err
 	}
 	return fleet.StatusReport(plan, op.Verbose, time.Since(start)), nil
@@ -198,7 +201,7 @@ func (q *Queen) uninstall(ctx context.Context, op operations.PackageUninstall, e
 	fleet.Read(ctx, pkgmgr.ReadOptions{})
 	before := workerCounts(fleet.States())
 	plan := fleet.UninstallPlan()
-	tell(events, operations.Event{Type: operations.EventPlan, Plan: &plan})
+	tell(events, operations.Event{Type: operations.EventPlan, Plan: &plan.Plan})
 	r := &operations.UninstallReport{
 		Status: operations.StatusSuccess,
 		Hives:  fleet.Apply(ctx, plan, pkgmgr.ApplyOptions{LockWait: lockWait(op.LockWaitSeconds)}),
@@ -237,7 +240,7 @@ func (q *Queen) uninstall(ctx context.Context, op operations.PackageUninstall, e
 	return r, nil
 }
 
-func workerCounts(states []pkgmgr.HiveState) map[string]int {
+func workerCounts(states []plan.HiveState) map[string]int {
 	counts := map[string]int{}
 	for _, s := range states {
 		if s.State != nil {
@@ -256,7 +259,7 @@ func (q *Queen) purge(configPath string) (purged []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	all := []string{configPath, pkgmgr.LockPath(configPath), pkgmgr.LockPath(configPath) + ".lock"}
+	all := []string{configPath, lockfile.Path(configPath), lockfile.Path(configPath) + ".lock"}
 	if len(others) == 0 {
 		all = append(all, paths.Recipes(), paths.Record(), paths.Record()+".lock", paths.CacheDir)
 	}

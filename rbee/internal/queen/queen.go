@@ -21,6 +21,10 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/artifact"
+	"github.com/rbee-keeper/rbee/pkgmgr/catalog"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
+	"github.com/rbee-keeper/rbee/pkgmgr/lockfile"
 	"github.com/rbee-keeper/rbee/sshx"
 )
 
@@ -62,7 +66,7 @@ type Options struct {
 type Queen struct {
 	opts     Options
 	dialer   *sshx.Dialer
-	binaries *pkgmgr.Binaries
+	binaries *artifact.Binaries
 	record   pkgmgr.Record
 	registry *registry     // of a queen that serves; nil for one that does single operations
 	front    *gatewayFleet // likewise
@@ -84,7 +88,7 @@ func New(o Options) (*Queen, error) {
 	}
 	return &Queen{
 		opts: o, dialer: d, traffic: newTraffic(), record: pkgmgr.Record{Path: o.Paths.Record()},
-		binaries: &pkgmgr.Binaries{
+		binaries: &artifact.Binaries{
 			Self: o.Self, Version: o.Version, Dir: o.Binaries, Cache: o.Paths.BinaryCache(), ReleaseURL: o.ReleaseURL,
 		},
 	}, nil
@@ -168,7 +172,7 @@ func asError(err error) error {
 }
 
 // connect opens the way to a hive's machine: the one that is held already, if any.
-func (q *Queen) connect(ctx context.Context, h pkgmgr.Hive) (pkgmgr.Host, error) {
+func (q *Queen) connect(ctx context.Context, h config.Hive) (pkgmgr.Host, error) {
 	if q.registry != nil {
 		if host := q.registry.host(h); host != nil {
 			return host, nil
@@ -178,7 +182,7 @@ func (q *Queen) connect(ctx context.Context, h pkgmgr.Hive) (pkgmgr.Host, error)
 }
 
 // dial opens a connection to a hive's machine.
-func (q *Queen) dial(ctx context.Context, h pkgmgr.Hive) (pkgmgr.Host, error) {
+func (q *Queen) dial(ctx context.Context, h config.Hive) (pkgmgr.Host, error) {
 	if h.Local() {
 		return sshx.NewLocal(), nil
 	}
@@ -187,16 +191,16 @@ func (q *Queen) dial(ctx context.Context, h pkgmgr.Hive) (pkgmgr.Host, error) {
 
 // desired is the config and all that belongs to it.
 type desired struct {
-	config  *pkgmgr.Config
+	config  *config.Config
 	path    string // absolute
-	catalog *pkgmgr.Catalog
-	lock    *pkgmgr.Lock
-	extra   []pkgmgr.Hive
+	catalog *catalog.Catalog
+	lock    *lockfile.Lock
+	extra   []config.Hive
 
 	// bundle is where all that is installed is taken from, binaries the rbee for
 	// machines; nil for the usual ways.
-	bundle   *pkgmgr.Bundle
-	binaries pkgmgr.BinarySource
+	bundle   *artifact.Bundle
+	binaries artifact.BinarySource
 }
 
 // load reads the config, the recipes, the lock and the record.
@@ -205,7 +209,7 @@ func (q *Queen) load(configPath string) (*desired, error) {
 	if err != nil {
 		return nil, err
 	}
-	config, err := pkgmgr.Load(path)
+	config, err := config.Load(path)
 	if err != nil {
 		return nil, err
 	}
@@ -222,11 +226,11 @@ func (q *Queen) loadIfThere(configPath string) (*desired, error) {
 	if err != nil {
 		return nil, err
 	}
-	return q.withCatalog(&pkgmgr.Config{Path: path}, path)
+	return q.withCatalog(&config.Config{Path: path}, path)
 }
 
-func (q *Queen) withCatalog(config *pkgmgr.Config, path string) (*desired, error) {
-	catalog, err := pkgmgr.LoadCatalog(q.opts.Paths.Recipes())
+func (q *Queen) withCatalog(config *config.Config, path string) (*desired, error) {
+	catalog, err := catalog.Load(q.opts.Paths.Recipes())
 	if err != nil {
 		return nil, err
 	}
@@ -234,7 +238,7 @@ func (q *Queen) withCatalog(config *pkgmgr.Config, path string) (*desired, error
 	if err != nil {
 		return nil, err
 	}
-	lock, err := pkgmgr.LoadLock(pkgmgr.LockPath(path))
+	lock, err := lockfile.Load(lockfile.Path(path))
 	if err != nil {
 		return nil, err
 	}

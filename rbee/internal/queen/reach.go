@@ -15,6 +15,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
@@ -52,7 +53,7 @@ printf '\036home %s\n\036token %s\n\036record %s\036end\n' "$R" "$(cat "$R/run/t
 
 // door is an open way to a hive's daemon.
 type door struct {
-	hive   pkgmgr.Hive
+	hive   config.Hive
 	port   int
 	client *operations.Client
 	host   pkgmgr.Host
@@ -63,7 +64,7 @@ type door struct {
 
 // knock connects to a hive's machine and finds its daemon. Every error is an
 // [*operations.Error] that names the hive.
-func (q *Queen) knock(ctx context.Context, h pkgmgr.Hive) (*door, error) {
+func (q *Queen) knock(ctx context.Context, h config.Hive) (*door, error) {
 	if q.registry != nil {
 		if d := q.registry.door(h); d != nil {
 			return d, nil
@@ -81,7 +82,7 @@ func (q *Queen) knock(ctx context.Context, h pkgmgr.Hive) (*door, error) {
 }
 
 // through finds the daemon of a machine that is connected.
-func (q *Queen) through(ctx context.Context, h pkgmgr.Hive, host pkgmgr.Host) (*door, error) {
+func (q *Queen) through(ctx context.Context, h config.Hive, host pkgmgr.Host) (*door, error) {
 	var out bytes.Buffer
 	if err := host.Script(ctx, doorScript, &out, nil); err != nil {
 		return nil, unreachable(h.Alias, fmt.Errorf("finding the hive daemon: %w", err))

@@ -13,6 +13,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
 )
 
 // Times of the registry.
@@ -108,7 +109,7 @@ func (r *registry) follow(ctx context.Context, running *sync.WaitGroup) {
 		return
 	}
 	r.problem = ""
-	wanted := map[string]pkgmgr.Hive{}
+	wanted := map[string]config.Hive{}
 	for _, h := range d.config.Hives {
 		wanted[h.Alias] = h
 	}
@@ -164,7 +165,7 @@ func (r *registry) all() []*link {
 
 // find is the link to a machine, if there is one; by its alias or, for a hive of
 // another config, by its address.
-func (r *registry) find(h pkgmgr.Hive) *link {
+func (r *registry) find(h config.Hive) *link {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if l := r.links[h.Alias]; l != nil && sameMachine(l.hive, h) {
@@ -173,12 +174,12 @@ func (r *registry) find(h pkgmgr.Hive) *link {
 	return nil
 }
 
-func sameMachine(a, b pkgmgr.Hive) bool {
+func sameMachine(a, b config.Hive) bool {
 	return a.Hostname == b.Hostname && a.SSHUser == b.SSHUser && a.SSHPort == b.SSHPort && a.SSHKey == b.SSHKey
 }
 
 // host lends the connection to a machine, if one is held.
-func (r *registry) host(h pkgmgr.Hive) pkgmgr.Host {
+func (r *registry) host(h config.Hive) pkgmgr.Host {
 	if l := r.find(h); l != nil {
 		return l.lendHost()
 	}
@@ -186,7 +187,7 @@ func (r *registry) host(h pkgmgr.Hive) pkgmgr.Host {
 }
 
 // door lends the way to a hive's daemon, if one is held.
-func (r *registry) door(h pkgmgr.Hive) *door {
+func (r *registry) door(h config.Hive) *door {
 	if l := r.find(h); l != nil {
 		return l.lendDoor()
 	}

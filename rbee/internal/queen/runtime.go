@@ -11,14 +11,14 @@ import (
 	"github.com/sourcegraph/conc/pool"
 
 	"github.com/rbee-keeper/rbee/operations"
-	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
 )
 
 // maxAsked is how many hives are asked at once.
 const maxAsked = 64
 
 // hives are those that a target names: one, or all of the config.
-func (q *Queen) hives(t operations.Target) ([]pkgmgr.Hive, error) {
+func (q *Queen) hives(t operations.Target) ([]config.Hive, error) {
 	d, err := q.load(t.ConfigPath)
 	if err != nil {
 		return nil, err
@@ -28,7 +28,7 @@ func (q *Queen) hives(t operations.Target) ([]pkgmgr.Hive, error) {
 	}
 	for _, h := range d.extra {
 		if h.Alias == t.HiveID {
-			return []pkgmgr.Hive{h}, nil
+			return []config.Hive{h}, nil
 		}
 	}
 	return d.config.Select([]string{t.HiveID}, nil)
@@ -110,7 +110,7 @@ func each[R operations.Report](
 	if err != nil {
 		return nil, nil, err
 	}
-	hives = slices.SortedFunc(slices.Values(hives), func(a, b pkgmgr.Hive) int { return cmp.Compare(a.Alias, b.Alias) })
+	hives = slices.SortedFunc(slices.Values(hives), func(a, b config.Hive) int { return cmp.Compare(a.Alias, b.Alias) })
 	answers, errs := make([]operations.Report, len(hives)), make([]error, len(hives))
 	p := pool.New().WithMaxGoroutines(maxAsked)
 	for i, h := range hives {

@@ -22,7 +22,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/rbee-keeper/rbee/operations"
-	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/rbee/internal/gateway"
 )
 
@@ -31,7 +31,7 @@ import (
 func (x *bench) serve(b *testing.B) *operations.Client {
 	b.Helper()
 	x.config.Path = filepath.Join(x.queen.opts.Paths.ConfigDir, "hives.conf") // where a queen takes it from
-	if err := os.WriteFile(x.config.Path, pkgmgr.Format(x.config, ""), 0o600); err != nil {
+	if err := os.WriteFile(x.config.Path, config.Format(x.config, ""), 0o600); err != nil {
 		b.Fatal(err)
 	}
 	x.run(b, operations.PackageInstall{Scope: x.scope()}, operations.OutcomeOK)
@@ -200,7 +200,7 @@ func BenchmarkPick(b *testing.B) {
 	f := newGatewayFleet(q, context.Background())
 	for i := range 200 {
 		alias := fmt.Sprintf("gpu-%03d", i)
-		l := newLink(q.registry, pkgmgr.Hive{Alias: alias})
+		l := newLink(q.registry, config.Hive{Alias: alias})
 		s := &operations.HiveSnapshot{}
 		for j := range 50 {
 			s.Models = append(s.Models, operations.Model{ID: fmt.Sprintf("org/model-%02d:Q4_K_M", j), Repo: fmt.Sprintf("org/model-%02d", j), Format: "gguf", Complete: true})

@@ -71,7 +71,7 @@ var _ pkgmgr.Teller = (*tellingHost)(nil)
 const maxState = 64 << 20
 
 // Tell implements [pkgmgr.Teller].
-func (h *tellingHost) Tell(ctx context.Context, o pkgmgr.ReadOptions) (*pkgmgr.State, error) {
+func (h *tellingHost) Tell(ctx context.Context, o pkgmgr.ReadOptions) (*wire.State, error) {
 	query := url.Values{}
 	if o.Deep {
 		query.Set("deep", "1")
@@ -92,6 +92,6 @@ func (h *tellingHost) Tell(ctx context.Context, o pkgmgr.ReadOptions) (*pkgmgr.S
 	if resp.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("the hive answers %s", resp.Status)
 	}
-	s := new(pkgmgr.State)
+	s := new(wire.State)
 	return s, json.NewDecoder(io.LimitReader(resp.Body, maxState)).Decode(s)
 }

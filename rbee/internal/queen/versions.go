@@ -13,6 +13,8 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/artifact"
+	"github.com/rbee-keeper/rbee/pkgmgr/plan"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
@@ -37,10 +39,11 @@ func (q *Queen) rollback(ctx context.Context, op operations.PackageRollback, eve
 		return fail(operations.CodeFailed, "no earlier version of %s is there, only %s", op.Worker, state.State.Workers[i].Version)
 	}
 	have := state.State.Workers[i]
-	plan := operations.Plan{Steps: []operations.Step{{
+	changes := plan.New(fleet.States())
+	changes.Steps = []operations.Step{{
 		Hive: op.Hive, Action: operations.ActionRollbackWorker, Worker: op.Worker, From: have.Version, Version: have.Previous, Reason: "asked for",
-	}}}
-	done := fleet.Apply(ctx, plan, pkgmgr.ApplyOptions{LockWait: lockWait(op.LockWaitSeconds)})[0]
+	}}
+	done := fleet.Apply(ctx, changes, pkgmgr.ApplyOptions{LockWait: lockWait(op.LockWaitSeconds)})[0]
 	if done.Error != nil {
 		return nil, done.Error
 	}
@@ -59,7 +62,7 @@ func hold(d *desired, op operations.PackageRollback, version string) error {
 		}
 		for _, w := range h.Workers {
 			if w.Type == op.Worker {
-				d.lock.Hold(op.Hive, w, version, time.Now())
+				d.lock.Pin(op.Hive, w, version, time.Now())
 			}
 		}
 	}
@@ -82,7 +85,7 @@ func (q *Queen) bundle(ctx context.Context, op operations.PackageBundle, events 
 	o := pkgmgr.BundleOptions{}
 	for _, p := range op.Platforms {
 		system, arch, _ := strings.Cut(p, "/")
-		platform := pkgmgr.Platform{OS: system, Arch: arch}
+		platform := wire.Platform{OS: system, Arch: arch}
 		if system == "linux" {
 			platform.Libc = "glibc"
 		}
@@ -129,7 +132,7 @@ func ownRecipes(dir string) (map[string]string, error) {
 
 // useBundle takes versions, recipes and rbee from a bundle. close ends its use.
 func (q *Queen) useBundle(d *desired, path string) (close func(), err error) {
-	b, err := pkgmgr.OpenBundle(path)
+	b, err := artifact.OpenBundle(path)
 	if err != nil {
 		return nil, err
 	}
@@ -153,7 +156,7 @@ func (q *Queen) useBundle(d *desired, path string) (close func(), err error) {
 		return nil, err
 	}
 	d.bundle = b
-	d.binaries = &pkgmgr.Binaries{Self: q.opts.Self, Version: q.opts.Version, Dir: dir} // and nothing is fetched
+	d.binaries = &artifact.Binaries{Self: q.opts.Self, Version: q.opts.Version, Dir: dir} // and nothing is fetched
 	return func() {
 		_ = b.Close()
 		_ = os.RemoveAll(dir)

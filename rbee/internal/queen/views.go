@@ -14,12 +14,12 @@ import (
 	"github.com/sourcegraph/conc/pool"
 
 	"github.com/rbee-keeper/rbee/operations"
-	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
 )
 
 // view is what one hive says of itself, with a way to it, or why there is none.
 type view struct {
-	hive     pkgmgr.Hive
+	hive     config.Hive
 	door     *door                    // nil if err is set
 	snapshot *operations.HiveSnapshot // likewise
 	err      error
@@ -68,7 +68,7 @@ func (q *Queen) refresh(ctx context.Context, list []view) {
 }
 
 // look is what a hive says of itself now, or what it said last.
-func (q *Queen) look(ctx context.Context, h pkgmgr.Hive) (*door, *operations.HiveSnapshot, error) {
+func (q *Queen) look(ctx context.Context, h config.Hive) (*door, *operations.HiveSnapshot, error) {
 	if q.registry != nil {
 		if l := q.registry.find(h); l != nil && !l.unknown() {
 			return l.look()

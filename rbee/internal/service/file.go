@@ -10,7 +10,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 )
 
 // changes is the content of [Service.Record]: what start changed outside rbee's
@@ -42,7 +42,7 @@ func (s *Service) writeFile(path, text string, others ...string) error {
 			return err
 		}
 	}
-	return atomicfile.Write(path, []byte(text), 0o600)
+	return atomicfile.WriteData(path, []byte(text), 0o600)
 }
 
 // removeFile removes a service's file and the directories made for it, as far

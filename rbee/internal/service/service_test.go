@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 )
 
 // commands stands for the programs of the system and notes what is run.

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 )
 
 // systemd is the user's own service manager.

@@ -4,7 +4,10 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
+	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
 // capabilities is what a machine has: facts, accelerators, and who holds memory on them.
@@ -13,11 +16,11 @@ func (p *page) capabilities(r *operations.HiveCapabilitiesReport) {
 	t.fact("machine", r.Hostname)
 	t.fact("system", systemText(r))
 	t.fact("cpu", cpuText(r.CPU))
-	t.fact("memory", freeText(r.MemoryTotal, r.MemoryAvailable, memory))
-	t.fact("disk", freeText(r.DiskTotal, r.DiskFree, disk))
+	t.fact("memory", freeText(r.MemoryTotal, r.MemoryAvailable))
+	t.fact("disk", freeText(r.DiskTotal, r.DiskFree))
 	models := r.ModelsPath
 	if models != "" && r.ModelsFree > 0 {
-		models += " (" + disk(r.ModelsFree) + " free)"
+		models += " (" + bytesize.Format(r.ModelsFree) + " free)"
 	}
 	t.fact("models", models)
 	t.fact("CUDA", r.CUDA)
@@ -48,24 +51,24 @@ func systemText(r *operations.HiveCapabilitiesReport) string {
 func cpuText(c operations.CPU) string {
 	text := c.Model
 	if c.Threads > 0 {
-		text += ", " + count(c.Threads, "thread")
+		text += ", " + format.Count(c.Threads, "thread")
 	}
 	return strings.TrimPrefix(text, ", ")
 }
 
 // freeText words a total of which some is free.
-func freeText(total, free uint64, text func(uint64) string) string {
+func freeText(total, free uint64) string {
 	switch {
 	case total == 0 && free == 0:
 		return ""
 	case total == 0:
-		return text(free) + " free"
+		return bytesize.Format(free) + " free"
 	default:
-		return text(total) + ", " + text(free) + " free"
+		return bytesize.Format(total) + ", " + bytesize.Format(free) + " free"
 	}
 }
 
-func (p *page) devices(devices []operations.Device) {
+func (p *page) devices(devices []gpu.Device) {
 	t := table{
 		header: []string{"INDEX", "VENDOR", "NAME", "MEMORY", "UTIL", "TEMP", "POWER", "DRIVER", "CC", "NOTE"},
 		right:  map[string]bool{"INDEX": true, "MEMORY": true, "UTIL": true, "TEMP": true, "POWER": true},
@@ -75,14 +78,14 @@ func (p *page) devices(devices []operations.Device) {
 		if d.Index >= 0 {
 			index = fmt.Sprint(d.Index)
 		}
-		t.add(index, d.Vendor, d.Name, deviceMemory(d), number(d.Utilization, " %"), number(d.Temperature, " °C"), number(d.Power, " W"),
+		t.add(index, string(d.Vendor), d.Name, deviceMemory(d), number(d.Utilization, " %"), number(d.Temperature, " °C"), number(d.Power, " W"),
 			d.Driver, d.ComputeCapability, deviceNote(d))
 	}
 	t.write(&p.text, p.style, "")
 }
 
 // deviceMemory is "used/total" of an accelerator's memory, as far as it is known.
-func deviceMemory(d operations.Device) string {
+func deviceMemory(d gpu.Device) string {
 	used := d.MemoryUsed
 	if used == nil && d.MemoryFree != nil && d.MemoryTotal >= *d.MemoryFree {
 		n := d.MemoryTotal - *d.MemoryFree
@@ -92,13 +95,13 @@ func deviceMemory(d operations.Device) string {
 	case d.MemoryTotal == 0:
 		return ""
 	case used == nil:
-		return memory(d.MemoryTotal)
+		return bytesize.Format(d.MemoryTotal)
 	default:
-		return memory(*used) + "/" + memory(d.MemoryTotal)
+		return bytesize.Format(*used) + "/" + bytesize.Format(d.MemoryTotal)
 	}
 }
 
-func deviceNote(d operations.Device) string {
+func deviceNote(d gpu.Device) string {
 	var notes []string
 	if d.Error != "" {
 		notes = append(notes, "cannot be used: "+d.Error)
@@ -123,12 +126,12 @@ func number(v *float64, unit string) string {
 }
 
 // deviceProcesses lists who holds memory on accelerators.
-func (p *page) deviceProcesses(list []operations.DeviceProcess, devices []operations.Device, indent string) {
+func (p *page) deviceProcesses(list []operations.DeviceProcess, devices []gpu.Device, indent string) {
 	t := table{header: []string{"PID", "USER", "NAME", "MEMORY", "DEVICE", "WORKER"}, right: map[string]bool{"PID": true, "MEMORY": true}}
 	for _, o := range list {
 		held := ""
 		if o.Memory != nil {
-			held = memory(*o.Memory)
+			held = bytesize.Format(*o.Memory)
 		}
 		t.add(fmt.Sprint(o.PID), o.User, o.Name, held, deviceName(o.DeviceUUID, devices), o.WorkerID)
 	}
@@ -136,7 +139,7 @@ func (p *page) deviceProcesses(list []operations.DeviceProcess, devices []operat
 }
 
 // deviceName is what a person calls the device with this UUID: its vendor and index.
-func deviceName(uuid string, devices []operations.Device) string {
+func deviceName(uuid string, devices []gpu.Device) string {
 	for _, d := range devices {
 		if d.UUID == uuid && uuid != "" && d.Index >= 0 {
 			return fmt.Sprintf("%s %d", d.Vendor, d.Index)
@@ -144,14 +147,3 @@ func deviceName(uuid string, devices []operations.Device) string {
 	}
 	return uuid
 }
-
-// memory is an amount of it, in the units that memory is sold in.
-func memory(n uint64) string {
-	if n < 1<<30 {
-		return fmt.Sprintf("%.0f MiB", float64(n)/(1<<20))
-	}
-	return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30))
-}
-
-// disk is an amount of it, in the units that disks are sold in.
-func disk(n uint64) string { return size(int64(min(n, 1<<62))) }

@@ -6,8 +6,10 @@ import (
 	"strings"
 
 	"github.com/rbee-keeper/rbee/operations"
-	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
+	"github.com/rbee-keeper/rbee/pkgmgr/catalog"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
 // Catalog lists the worker types that can be installed. It is the report of a
@@ -54,7 +56,7 @@ func (*Recipe) Outcome() operations.Outcome { return operations.OutcomeOK }
 func (*CheckedRecipe) Outcome() operations.Outcome { return operations.OutcomeOK }
 
 // AboutRecipe puts a recipe into words.
-func AboutRecipe(r *pkgmgr.Recipe) Recipe {
+func AboutRecipe(r *catalog.Recipe) Recipe {
 	out := Recipe{
 		Type: r.Type, Description: r.Description, File: r.File, API: r.API, Note: r.Note,
 		Sources: []RecipeSource{}, Start: append([]string{}, r.Start.Args...), Ready: r.Ready.Path,
@@ -66,7 +68,7 @@ func AboutRecipe(r *pkgmgr.Recipe) Recipe {
 		if gpu == wire.NoGPU {
 			gpu = ""
 		}
-		source.Needs = strings.Join(append(needs(pkgmgr.Needs{GPU: gpu, Driver: s.Driver, Compute: s.Compute, Glibc: s.Glibc}), conditions(&s)...), ", ")
+		source.Needs = strings.Join(append(needs(catalog.Needs{GPU: gpu, Driver: s.Driver, Compute: s.Compute, Glibc: s.Glibc}), conditions(&s)...), ", ")
 		for _, step := range s.Steps {
 			source.Steps = append(source.Steps, stepText(step))
 		}
@@ -98,7 +100,7 @@ func platform(system, arch, libc string) string {
 }
 
 // conditions are what a source needs besides what every worker can need.
-func conditions(s *pkgmgr.Source) []string {
+func conditions(s *catalog.Source) []string {
 	var all []string
 	if s.ComputeMax != "" {
 		all = append(all, "compute capability at most "+s.ComputeMax)
@@ -106,13 +108,16 @@ func conditions(s *pkgmgr.Source) []string {
 	if s.PTXDriver != "" {
 		all = append(all, fmt.Sprintf("driver %s unless compute capability is %s", s.PTXDriver, strings.Join(s.Native, ", ")))
 	}
+	if len(s.Architectures) > 0 {
+		all = append(all, "architecture "+strings.Join(s.Architectures, ", "))
+	}
 	if s.ROCm != "" {
 		all = append(all, "ROCm "+s.ROCm)
 	}
 	return append(all, s.Libraries...)
 }
 
-func needs(n pkgmgr.Needs) []string {
+func needs(n catalog.Needs) []string {
 	var all []string
 	add := func(format string, value string) {
 		if value != "" {
@@ -124,10 +129,10 @@ func needs(n pkgmgr.Needs) []string {
 	add("compute capability %s", n.Compute)
 	add("glibc %s", n.Glibc)
 	if n.GPUMemory > 0 {
-		add("%s of device memory", size(n.GPUMemory))
+		add("%s of device memory", bytesize.Format(n.GPUMemory))
 	}
 	if n.Disk > 0 {
-		add("%s of disk", size(n.Disk))
+		add("%s of disk", bytesize.Format(n.Disk))
 	}
 	for _, c := range n.Commands {
 		add("%s", c)
@@ -135,7 +140,7 @@ func needs(n pkgmgr.Needs) []string {
 	return all
 }
 
-func stepText(s pkgmgr.Step) string {
+func stepText(s catalog.Step) string {
 	switch s.Kind {
 	case wire.StepBuiltin:
 		return "built into rbee"
@@ -185,7 +190,7 @@ func (p *page) recipe(r *Recipe) {
 }
 
 func (p *page) checkedRecipe(r *CheckedRecipe) {
-	p.okf("%s is a valid recipe for %s (%s)", r.Recipe.File, r.Recipe.Type, count(len(r.Recipe.Sources), "source"))
+	p.okf("%s is a valid recipe for %s (%s)", r.Recipe.File, r.Recipe.Type, format.Count(len(r.Recipe.Sources), "source"))
 }
 
 func (p *page) rolledBack(r *operations.RollbackReport) {
@@ -199,7 +204,7 @@ func (p *page) bundled(r *operations.BundleReport) {
 		for _, w := range r.Workers {
 			bytes := ""
 			if w.Bytes > 0 {
-				bytes = size(w.Bytes)
+				bytes = bytesize.Format(w.Bytes)
 			}
 			t.add(w.Worker, w.Version, w.Variant, w.Platform, bytes)
 		}
@@ -207,7 +212,7 @@ func (p *page) bundled(r *operations.BundleReport) {
 		p.linef("")
 	}
 	p.blocked(r.Blocked)
-	p.okf("Wrote %s: %s, %s, rbee for %s (%s)", r.Path, size(r.Bytes), count(r.Artefacts, "artefact"), strings.Join(r.Platforms, ", "), seconds(r.DurationSeconds))
+	p.okf("Wrote %s: %s, %s, rbee for %s (%s)", r.Path, bytesize.Format(r.Bytes), format.Count(r.Artefacts, "artefact"), strings.Join(r.Platforms, ", "), format.Seconds(r.DurationSeconds))
 }
 
 // upgrades tells which versions move.

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
 // Hint says what a person can do about an error, in one line. It is empty where
@@ -96,7 +97,7 @@ func runtimeHint(e *operations.Error) string {
 	}
 	switch {
 	case has("does not fit"):
-		return "`rbee hive-capabilities" + prefixed(" ", e.Hive) + "` shows what holds the memory: stop a worker, or use more devices or a smaller --context"
+		return "`rbee hive-capabilities" + format.Prefixed(" ", e.Hive) + "` shows what holds the memory: stop a worker, or use more devices or a smaller --context"
 	case has(" gated"), has("hf_token"), has("model", "401"), has("model", "403"):
 		return "accept the model's terms on its page, and set HF_TOKEN to a token that may read it"
 	case has("worker", "not installed"):
@@ -110,7 +111,7 @@ func runtimeHint(e *operations.Error) string {
 	case e.Code != operations.CodeNotFound:
 		return ""
 	case has("device"):
-		return "`rbee hive-capabilities" + prefixed(" ", e.Hive) + "` shows the devices there are"
+		return "`rbee hive-capabilities" + format.Prefixed(" ", e.Hive) + "` shows the devices there are"
 	case has("rbee is not installed"):
 		return "`rbee sync" + onHive(e.Hive) + "` installs it"
 	case has("worker"), has("process"):

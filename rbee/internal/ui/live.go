@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
 // redraw is how often the lines are drawn: often enough to look alive.
@@ -145,7 +146,7 @@ func (h *hiveLine) take(e operations.Event, now time.Time) {
 	case operations.EventWorker:
 		if e.Worker != nil {
 			h.state, h.worker = string(e.Worker.State), oneLine(e.Worker.ID)
-			h.text, h.bytes, h.total = oneLine(h.worker+prefixed(": ", e.Worker.Problem)), 0, 0
+			h.text, h.bytes, h.total = oneLine(h.worker+format.Prefixed(": ", e.Worker.Problem)), 0, 0
 		}
 	case operations.EventLog:
 		if said := lastLine(e.Text); said != "" {
@@ -247,12 +248,12 @@ func (h *hiveLine) line(s Style, width, columns int, now time.Time) string {
 	alias := cut(h.alias, width)
 	alias += strings.Repeat(" ", width-utf8.RuneCountInString(alias))
 	state := fmt.Sprintf("%-11s", cmp.Or(h.state, string(h.phase)))
-	took := fmt.Sprintf("%6s", seconds(end.Sub(h.began).Seconds()))
+	took := fmt.Sprintf("%6s", format.Seconds(end.Sub(h.began).Seconds()))
 	room := columns - 1 - utf8.RuneCountInString(alias+"  "+state+"  "+took+"  ")
 	if room < 4 {
 		return cut(alias+"  "+state, columns-1)
 	}
-	line := alias + "  " + s.paint(h.color(), state) + "  " + s.paint(faint, took)
+	line := alias + "  " + s.paint(h.color(), state) + "  " + s.paint(format.Faint, took)
 	if text != "" {
 		line += "  " + cut(text, room)
 	}
@@ -262,22 +263,22 @@ func (h *hiveLine) line(s Style, width, columns int, now time.Time) string {
 func (h *hiveLine) color() string {
 	switch operations.WorkerState(h.state) {
 	case operations.WorkerReady:
-		return green
+		return format.Green
 	case operations.WorkerFailed:
-		return red
+		return format.Red
 	}
 	if h.state != "" {
-		return bold
+		return format.Bold
 	}
 	switch h.phase {
 	case operations.PhaseDone:
-		return green
+		return format.Green
 	case operations.PhaseFailed, operations.PhaseUnreachable:
-		return red
+		return format.Red
 	case operations.PhaseWaiting:
-		return yellow
+		return format.Yellow
 	}
-	return bold
+	return format.Bold
 }
 
 // draw replaces what is on the terminal by the current lines.

@@ -3,6 +3,9 @@ package ui
 import (
 	"math"
 	"time"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
+	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
 const (
@@ -40,25 +43,25 @@ func (m *meter) add(now time.Time, bytes int64) {
 // parts words the speed and, where total is known, the time that is left.
 func (m *meter) parts(now time.Time, total int64) []string {
 	if silent := now.Sub(m.at); !m.at.IsZero() && silent >= meterStall {
-		return []string{"stalled for " + age(silent)}
+		return []string{"stalled for " + format.Age(silent)}
 	}
 	if m.rate < 1 {
 		return nil
 	}
 	parts := []string{rate(m.rate)}
 	if left := total - m.bytes; left > 0 {
-		parts = append(parts, age(time.Duration(float64(left)/m.rate*float64(time.Second)))+" left")
+		parts = append(parts, format.Age(time.Duration(float64(left)/m.rate*float64(time.Second)))+" left")
 	}
 	return parts
 }
 
 // rate writes a speed in bytes a second.
-func rate(bytes float64) string { return size(int64(min(bytes, 1<<62))) + "/s" }
+func rate(bytes float64) string { return bytesize.Format(int64(min(bytes, 1<<62))) + "/s" }
 
 // moved words bytes of a total.
 func moved(bytes, total int64) string {
 	if total > 0 {
-		return size(bytes) + "/" + size(total)
+		return bytesize.Format(bytes) + "/" + bytesize.Format(total)
 	}
-	return size(bytes)
+	return bytesize.Format(bytes)
 }

@@ -6,25 +6,27 @@ import (
 	"strings"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
+	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
 func (p *page) downloaded(r *operations.ModelDownloadReport) {
 	m := r.Model
 	if r.Downloaded == 0 {
-		p.okf("%s is%s already (%s)", m.ID, cmp.Or(atHive(m.Hive), " there"), size(m.Bytes))
+		p.okf("%s is%s already (%s)", m.ID, cmp.Or(atHive(m.Hive), " there"), bytesize.Format(m.Bytes))
 		return
 	}
-	text := size(r.Downloaded) + " in " + seconds(r.DurationSeconds)
+	text := bytesize.Format(r.Downloaded) + " in " + format.Seconds(r.DurationSeconds)
 	if r.DurationSeconds > 0 {
 		text += " (" + rate(float64(r.Downloaded)/r.DurationSeconds) + ")"
 	}
 	if r.Resumed > 0 {
-		text += ", " + size(r.Resumed) + " resumed"
+		text += ", " + bytesize.Format(r.Resumed) + " resumed"
 	}
 	if r.Present > 0 {
-		text += ", " + size(r.Present) + " there already"
+		text += ", " + bytesize.Format(r.Present) + " there already"
 	}
-	p.okf("Downloaded %s%s: %s", m.ID, prefixed(" to ", m.Hive), text)
+	p.okf("Downloaded %s%s: %s", m.ID, format.Prefixed(" to ", m.Hive), text)
 }
 
 func (p *page) models(r *operations.ModelListReport) {
@@ -37,7 +39,7 @@ func (p *page) models(r *operations.ModelListReport) {
 		if !m.ModifiedAt.IsZero() {
 			changed = m.ModifiedAt.Local().Format("2006-01-02 15:04")
 		}
-		t.add(m.Hive, m.ID, m.Format, size(m.Bytes), strings.Join(m.UsedBy, ", "), changed, modelNote(m))
+		t.add(m.Hive, m.ID, m.Format, bytesize.Format(m.Bytes), strings.Join(m.UsedBy, ", "), changed, modelNote(m))
 	}
 	switch {
 	case len(r.Models) > 0:
@@ -54,7 +56,7 @@ func modelNote(m operations.Model) string {
 	case m.Complete:
 		return ""
 	case m.PartialBytes > 0:
-		return "not complete: " + size(m.PartialBytes) + " of a download"
+		return "not complete: " + bytesize.Format(m.PartialBytes) + " of a download"
 	default:
 		return "not complete"
 	}
@@ -67,10 +69,10 @@ func (p *page) model(m operations.Model) {
 	t.fact("revisions", strings.Join(m.Revisions, ", "))
 	t.fact("commit", m.Commit)
 	t.fact("format", m.Format)
-	t.fact("size", size(m.Bytes))
+	t.fact("size", bytesize.Format(m.Bytes))
 	t.fact("note", modelNote(m))
 	if m.MemoryEstimate > 0 {
-		t.fact("expected memory", size(m.MemoryEstimate))
+		t.fact("expected memory", bytesize.Format(m.MemoryEstimate))
 	}
 	t.fact("used by", strings.Join(m.UsedBy, ", "))
 	t.moment("changed", m.ModifiedAt, p.style.now())
@@ -86,7 +88,7 @@ func (p *page) model(m operations.Model) {
 		if f.Missing {
 			note = "missing"
 		}
-		files.add(f.Path, size(f.Bytes), cut(f.SHA256, 13), note)
+		files.add(f.Path, bytesize.Format(f.Bytes), cut(f.SHA256, 13), note)
 	}
 	files.write(&p.text, p.style, "")
 }
@@ -94,7 +96,7 @@ func (p *page) model(m operations.Model) {
 func (p *page) deleted(r *operations.ModelDeleteReport) {
 	kept := ""
 	if r.Kept > 0 {
-		kept = fmt.Sprintf(", %s kept for other models", size(r.Kept))
+		kept = fmt.Sprintf(", %s kept for other models", bytesize.Format(r.Kept))
 	}
-	p.okf("Deleted %s%s (%s freed%s)", r.Model.ID, prefixed(" from ", r.Model.Hive), size(r.Freed), kept)
+	p.okf("Deleted %s%s (%s freed%s)", r.Model.ID, format.Prefixed(" from ", r.Model.Hive), bytesize.Format(r.Freed), kept)
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
 // Progress draws the events of one operation. Handle is an [operations.Handler].
@@ -80,7 +81,7 @@ func (p *Plain) line(e operations.Event) string {
 		case e.Error != nil:
 			return string(e.Phase) + ": " + e.Error.Message
 		case e.Phase == operations.PhaseWaiting || p.Verbose:
-			return string(e.Phase) + prefixed(": ", e.Message)
+			return string(e.Phase) + format.Prefixed(": ", e.Message)
 		}
 	case operations.EventStep:
 		delete(p.steps, e.Hive)
@@ -94,7 +95,7 @@ func (p *Plain) line(e operations.Event) string {
 		return p.step(e)
 	case operations.EventWorker:
 		if e.Worker != nil {
-			return e.Worker.ID + ": " + string(e.Worker.State) + prefixed(": ", e.Worker.Problem)
+			return e.Worker.ID + ": " + string(e.Worker.State) + format.Prefixed(": ", e.Worker.Problem)
 		}
 	case operations.EventLog:
 		if p.Verbose {
@@ -126,7 +127,7 @@ func (p *Plain) progress(e operations.Event) string {
 	}
 	m.told, m.tenths = e.Time, tenths
 	parts := append([]string{moved(e.Bytes, e.Total)}, m.meter.parts(e.Time, e.Total)...)
-	return strings.Join(parts, ", ") + prefixed(": ", e.Message)
+	return strings.Join(parts, ", ") + format.Prefixed(": ", e.Message)
 }
 
 func stepLine(e operations.Event, verbose bool) string {

@@ -66,8 +66,8 @@ func (p *page) report(report operations.Report) error {
 		p.recipe(r)
 	case *CheckedRecipe:
 		p.checkedRecipe(r)
-	case *Several:
-		return p.several(r)
+	case *MultiHive:
+		return p.multiHive(r)
 	default:
 		return JSON(&p.text, report)
 	}

@@ -7,7 +7,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
 // runtimeNow is the present of the golden files, the same in every time zone.
@@ -60,7 +62,7 @@ func runtimeReports() map[string]operations.Report {
 	return map[string]operations.Report{
 		"capabilities":     capable(),
 		"capabilities_cpu": &operations.HiveCapabilitiesReport{Alias: "nas", OS: "linux", Arch: "arm64", CPU: operations.CPU{Threads: 1}, DiskFree: 5e9},
-		"several": &Several{Hives: []HiveResult{
+		"several": &MultiHive{Hives: []HiveResult{
 			{Alias: "gpu-1", Report: &operations.HiveCapabilitiesReport{Alias: "gpu-1", OS: "linux", Arch: "amd64"}},
 			{Alias: "gpu-2", Report: &operations.HiveCapabilitiesReport{Alias: "gpu-2", OS: "linux", Arch: "amd64"}},
 			{Alias: "gpu-9", Error: silent},
@@ -90,7 +92,7 @@ func capable() *operations.HiveCapabilitiesReport {
 		Alias: "gpu-1", Hostname: "box", OS: "linux", Arch: "amd64", Kernel: "6.1.0", Libc: "glibc 2.36",
 		CPU: operations.CPU{Model: "AMD EPYC 9654", Threads: 64}, MemoryTotal: 128e9, MemoryAvailable: 100e9, DiskTotal: 2e12, DiskFree: 81e9,
 		ModelsPath: "/home/u/.cache/huggingface/hub", ModelsFree: 500e9, CUDA: "12.8",
-		Devices: []operations.Device{
+		Devices: []gpu.Device{
 			{Index: 0, Vendor: "nvidia", UUID: "GPU-aaaa", Name: "NVIDIA H100 80GB HBM3", MemoryTotal: 85_520_000_000, MemoryUsed: ptr[uint64](14e9), Driver: "570.1", ComputeCapability: "9.0",
 				Utilization: ptr(97.4), Temperature: ptr(61.0), Power: ptr(412.7), MIG: ptr(true)},
 			{Index: 1, Vendor: "nvidia", UUID: "GPU-bbbb", Name: "NVIDIA H100 80GB HBM3", Driver: "570.1", Error: "GPU is lost"},
@@ -143,7 +145,7 @@ func TestVerboseTellsTheReason(t *testing.T) {
 	}
 }
 
-func TestSeveralOutcome(t *testing.T) {
+func TestMultiHiveOutcome(t *testing.T) {
 	t.Parallel()
 	ok := HiveResult{Report: &operations.HiveCapabilitiesReport{}}
 	failed := func(code operations.Code) HiveResult { return HiveResult{Error: &operations.Error{Code: code}} }
@@ -159,13 +161,13 @@ func TestSeveralOutcome(t *testing.T) {
 		{[]HiveResult{failed(operations.CodeConfigInvalid), failed(operations.CodeNotFound)}, operations.OutcomeFailed},
 		{[]HiveResult{{Report: &operations.WorkerSpawnReport{Worker: failedWorker()}}}, operations.OutcomeFailed},
 	} {
-		if got := (&Several{c.hives}).Outcome(); got != c.want {
+		if got := (&MultiHive{c.hives}).Outcome(); got != c.want {
 			t.Errorf("%+v: %s, want %s", c.hives, got, c.want)
 		}
 	}
 }
 
-func TestSeveralJSON(t *testing.T) {
+func TestMultiHiveJSON(t *testing.T) {
 	t.Parallel()
 	var b strings.Builder
 	if err := JSON(&b, runtimeReports()["several"]); err != nil {
@@ -360,7 +362,7 @@ func TestAge(t *testing.T) {
 	for d, want := range map[time.Duration]string{
 		-time.Second: "0s", 1400 * time.Millisecond: "1s", 59 * time.Second: "59s", 5 * time.Minute: "5m", 90 * time.Minute: "1h30m", 47 * time.Hour: "47h00m", 50 * time.Hour: "2d",
 	} {
-		if got := age(d); got != want {
+		if got := format.Age(d); got != want {
 			t.Errorf("%v: %s, want %s", d, got, want)
 		}
 	}

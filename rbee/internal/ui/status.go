@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
+	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
 func (p *page) status(r *operations.StatusReport) {
@@ -35,7 +37,7 @@ func (p *page) status(r *operations.StatusReport) {
 	case differs:
 		p.hint("`rbee sync` mends it, `rbee sync --dry-run` shows how")
 	case len(r.Drift) == 0:
-		p.okf("All components match config (%s, %s)", count(r.Summary.TotalHives, "hive"), seconds(r.Summary.DurationSeconds))
+		p.okf("All components match config (%s, %s)", format.Count(r.Summary.TotalHives, "hive"), format.Seconds(r.Summary.DurationSeconds))
 	}
 	p.warnings(r.Warnings)
 }
@@ -100,7 +102,7 @@ func diskText(h operations.HiveDetail) string {
 	if h.DiskFree == 0 {
 		return ""
 	}
-	return size(int64(min(h.DiskFree, 1<<62)))
+	return bytesize.Format(h.DiskFree)
 }
 
 func workersText(workers []operations.WorkerDetail) string {

@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
+	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
 // manyHives is from how many changed hives on they are counted, not named.
@@ -23,7 +25,7 @@ func (p *page) sync(r *operations.SyncReport) {
 	sum := r.Summary
 	if p.text.Len() == 0 {
 		p.okf("Nothing to change: %s, %s already installed (%s)",
-			count(sum.HivesAlreadyInstalled, "hive"), count(sum.WorkersAlreadyInstalled, "worker"), seconds(sum.DurationSeconds))
+			format.Count(sum.HivesAlreadyInstalled, "hive"), format.Count(sum.WorkersAlreadyInstalled, "worker"), format.Seconds(sum.DurationSeconds))
 	}
 	p.warnings(r.Warnings)
 }
@@ -38,13 +40,13 @@ func (p *page) installed(r *operations.SyncReport) {
 			workers += len(workersOf(h.Steps, operations.ActionInstallWorker, operations.ActionUpdateWorker))
 		}
 	}
-	took := seconds(r.Summary.DurationSeconds)
+	took := format.Seconds(r.Summary.DurationSeconds)
 	switch len(hives) {
 	case 0:
 	case 1:
-		p.okf("Installed %s (%s, %s)", hives[0].Alias, count(workers, "worker"), took)
+		p.okf("Installed %s (%s, %s)", hives[0].Alias, format.Count(workers, "worker"), took)
 	default:
-		p.okf("Installed %s, %s (%s)", count(len(hives), "hive"), count(workers, "worker"), took)
+		p.okf("Installed %s, %s (%s)", format.Count(len(hives), "hive"), format.Count(workers, "worker"), took)
 	}
 }
 
@@ -66,10 +68,10 @@ func (p *page) changed(r *operations.SyncReport) {
 	for _, h := range hives {
 		steps = append(steps, h.Steps...)
 	}
-	p.okf("Updated %s: %s installed, %s updated, %s removed (%s)", count(len(hives), "hive"),
-		count(len(workersOf(steps, operations.ActionInstallWorker)), "worker"),
-		count(len(workersOf(steps, operations.ActionUpdateWorker)), "worker"),
-		count(len(workersOf(steps, operations.ActionRemoveWorker)), "worker"), seconds(r.Summary.DurationSeconds))
+	p.okf("Updated %s: %s installed, %s updated, %s removed (%s)", format.Count(len(hives), "hive"),
+		format.Count(len(workersOf(steps, operations.ActionInstallWorker)), "worker"),
+		format.Count(len(workersOf(steps, operations.ActionUpdateWorker)), "worker"),
+		format.Count(len(workersOf(steps, operations.ActionRemoveWorker)), "worker"), format.Seconds(r.Summary.DurationSeconds))
 }
 
 // changes writes one line for each kind of change on a hive.
@@ -89,7 +91,9 @@ func (p *page) changes(h operations.HiveReport) {
 	for _, s := range h.Steps {
 		switch s.Action {
 		case operations.ActionUpdateHive:
-			p.okf("Updated rbee on %s%s", h.Alias, prefixed(" to ", s.Version))
+			p.okf("Updated rbee on %s%s", h.Alias, format.Prefixed(" to ", s.Version))
+		case operations.ActionConfigureHive:
+			p.okf("Changed the settings of %s", h.Alias)
 		case operations.ActionStartHive:
 			p.okf("Started %s", h.Alias)
 		case operations.ActionStopHive:
@@ -98,13 +102,6 @@ func (p *page) changes(h operations.HiveReport) {
 			p.okf("Removed %s", h.Alias)
 		}
 	}
-}
-
-func prefixed(prefix, text string) string {
-	if text == "" {
-		return ""
-	}
-	return prefix + text
 }
 
 // workersOf lists the workers of the steps with one of the actions.
@@ -192,7 +189,7 @@ func (p *page) plan(r *operations.SyncReport) {
 		for _, s := range r.Plan.Steps {
 			bytes := ""
 			if s.Bytes > 0 {
-				bytes = size(s.Bytes)
+				bytes = bytesize.Format(s.Bytes)
 			}
 			t.add(s.Hive, strings.ReplaceAll(string(s.Action), "_", " "), s.Worker, versions(s.From, s.Version), s.Variant, s.Reason, bytes)
 			total, downloads = total+s.Bytes, downloads+s.DownloadBytes
@@ -202,13 +199,13 @@ func (p *page) plan(r *operations.SyncReport) {
 		p.linef("")
 		p.variants(r.Plan.Steps)
 		p.linef("%s%s on %s%s. Nothing was changed.", p.style.warn(),
-			count(len(r.Plan.Steps), "change"), count(len(hives), "hive"), transfers(total-downloads, downloads))
+			format.Count(len(r.Plan.Steps), "change"), format.Count(len(hives), "hive"), transfers(total-downloads, downloads))
 	}
 	p.hiveFailures(r.Hives)
 	p.blocked(r.Plan.Blocked)
 	if p.text.Len() == 0 {
-		p.okf("Nothing to change: %s, %s already installed (%s)", count(r.Summary.HivesAlreadyInstalled, "hive"),
-			count(r.Summary.WorkersAlreadyInstalled, "worker"), seconds(r.Summary.DurationSeconds))
+		p.okf("Nothing to change: %s, %s already installed (%s)", format.Count(r.Summary.HivesAlreadyInstalled, "hive"),
+			format.Count(r.Summary.WorkersAlreadyInstalled, "worker"), format.Seconds(r.Summary.DurationSeconds))
 	}
 	p.warnings(r.Warnings)
 }
@@ -218,24 +215,24 @@ func (p *page) plan(r *operations.SyncReport) {
 func transfers(send, download int64) string {
 	text := ""
 	if send > 0 {
-		text += ", send " + size(send)
+		text += ", send " + bytesize.Format(send)
 	}
 	if download > 0 {
-		text += ", download " + size(download)
+		text += ", download " + bytesize.Format(download)
 	}
 	return text
 }
 
 // variants says why the variants of a plan were chosen.
 func (p *page) variants(steps []operations.Step) {
-	any := false
+	explained := false
 	for _, s := range steps {
 		if s.VariantReason != "" {
 			p.linef("%s: %s %s: %s", s.Hive, s.Worker, s.Variant, s.VariantReason)
-			any = true
+			explained = true
 		}
 	}
-	if any {
+	if explained {
 		p.linef("")
 	}
 }
@@ -261,13 +258,13 @@ func (p *page) uninstall(r *operations.UninstallReport) {
 	}
 	switch {
 	case len(removed) == 1:
-		p.okf("Uninstalled %s (%s, %s)", removed[0], count(sum.WorkersRemoved, "worker"), seconds(sum.DurationSeconds))
+		p.okf("Uninstalled %s (%s, %s)", removed[0], format.Count(sum.WorkersRemoved, "worker"), format.Seconds(sum.DurationSeconds))
 	case len(removed) > 1:
-		p.okf("Uninstalled %s, %s (%s)", count(len(removed), "hive"), count(sum.WorkersRemoved, "worker"), seconds(sum.DurationSeconds))
+		p.okf("Uninstalled %s, %s (%s)", format.Count(len(removed), "hive"), format.Count(sum.WorkersRemoved, "worker"), format.Seconds(sum.DurationSeconds))
 	}
 	p.hiveFailures(r.Hives)
 	if len(removed) == 0 && p.text.Len() == 0 {
-		p.okf("Nothing to remove: rbee is not installed on %s", count(sum.HivesNotInstalled, "hive"))
+		p.okf("Nothing to remove: rbee is not installed on %s", format.Count(sum.HivesNotInstalled, "hive"))
 	}
 	for _, path := range r.Purged {
 		p.okf("Removed %s", path)

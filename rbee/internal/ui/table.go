@@ -4,6 +4,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
 // table lines rows up under a header. Columns named in right are set flush
@@ -35,14 +37,14 @@ func (t *table) fact(name, value string) {
 // moment adds when something was, and how long ago.
 func (t *table) moment(name string, at, now time.Time) {
 	if !at.IsZero() {
-		t.add(name, at.Local().Format(time.DateTime)+" ("+age(now.Sub(at))+" ago)")
+		t.add(name, at.Local().Format(time.DateTime)+" ("+format.Age(now.Sub(at))+" ago)")
 	}
 }
 
 // write draws the table with an indent before each line.
 func (t *table) write(b *strings.Builder, s Style, indent string) {
 	widths := t.widths()
-	t.line(b, t.header, widths, indent, func(text string) string { return s.paint(bold, text) })
+	t.line(b, t.header, widths, indent, func(text string) string { return s.paint(format.Bold, text) })
 	for _, row := range t.rows {
 		t.line(b, row, widths, indent, func(text string) string { return text })
 	}

@@ -4,10 +4,10 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"unicode"
 	"unicode/utf8"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
 // Text passes on what a model or a worker writes, piece by piece. It must not be
@@ -44,18 +44,12 @@ func (t *Text) harmless(piece string) string {
 		case r == '\n' && t.cr: // the return before it has ended the line
 		case r == '\n', r == '\r':
 			b.WriteByte('\n')
-		case r == '\t', !hidden(r):
+		case r == '\t', !format.IsHidden(r):
 			b.WriteRune(r)
 		}
 		t.cr = r == '\r'
 	}
 	return b.String()
-}
-
-// hidden reports whether a character is not seen but does something: control
-// characters, and those that turn the direction of writing.
-func hidden(r rune) bool {
-	return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r)
 }
 
 // printable is one line of foreign text as it stands, without what is hidden.
@@ -64,7 +58,7 @@ func printable(line string) string {
 		switch {
 		case r == '\t':
 			return ' '
-		case hidden(r), r == utf8.RuneError:
+		case format.IsHidden(r), r == utf8.RuneError:
 			return -1
 		}
 		return r
@@ -89,22 +83,22 @@ func (t *Text) Err() error { return t.err }
 func Answered(w io.Writer, s Style, r *operations.InferReport) error {
 	var parts []string
 	if r.CompletionTokens > 0 {
-		parts = append(parts, count(r.CompletionTokens, "token"))
+		parts = append(parts, format.Count(r.CompletionTokens, "token"))
 	}
 	if r.PromptTokens > 0 {
-		parts = append(parts, count(r.PromptTokens, "prompt token"))
+		parts = append(parts, format.Count(r.PromptTokens, "prompt token"))
 	}
 	if r.FirstTokenSeconds > 0 {
-		parts = append(parts, "first after "+short(r.FirstTokenSeconds))
+		parts = append(parts, "first after "+format.ShortSeconds(r.FirstTokenSeconds))
 	}
 	if speed := tokenRate(r); speed != "" {
 		parts = append(parts, speed)
 	}
-	parts = append(parts, seconds(r.DurationSeconds)+" in all")
+	parts = append(parts, format.Seconds(r.DurationSeconds)+" in all")
 	if r.WorkerID != "" {
 		parts = append(parts, r.WorkerID+atHive(r.Hive))
 	}
-	_, err := io.WriteString(w, s.paint(faint, oneLine(strings.Join(parts, ", ")))+"\n")
+	_, err := io.WriteString(w, s.paint(format.Faint, oneLine(strings.Join(parts, ", ")))+"\n")
 	return err
 }
 
@@ -132,7 +126,7 @@ func NothingMade(w io.Writer, s Style) error {
 // CutShort writes that an answer was ended by its limit of tokens.
 func CutShort(w io.Writer, s Style, limit int) error {
 	p := &page{style: s}
-	p.warn("", "the answer ends after "+count(limit, "token")+", its limit")
+	p.warn("", "the answer ends after "+format.Count(limit, "token")+", its limit")
 	p.hint("--max-tokens allows more")
 	_, err := io.WriteString(w, p.text.String())
 	return err

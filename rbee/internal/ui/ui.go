@@ -12,11 +12,12 @@
 package ui
 
 import (
-	"fmt"
 	"strings"
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
 // Style says what an output can show. The zero value is symbols without colour.
@@ -34,19 +35,11 @@ func (s Style) now() time.Time {
 	return s.Now
 }
 
-const (
-	red    = "31"
-	green  = "32"
-	yellow = "33"
-	faint  = "2"
-	bold   = "1"
-)
-
 func (s Style) paint(code, text string) string {
-	if !s.Color || text == "" {
+	if !s.Color {
 		return text
 	}
-	return "\x1b[" + code + "m" + text + "\x1b[0m"
+	return format.Paint(code, text)
 }
 
 func (s Style) symbol(symbol, word, color string) string {
@@ -56,9 +49,9 @@ func (s Style) symbol(symbol, word, color string) string {
 	return symbol
 }
 
-func (s Style) ok() string   { return s.symbol("✅ ", "ok: ", green) }
-func (s Style) warn() string { return s.symbol("⚠️  ", "warning: ", yellow) }
-func (s Style) fail() string { return s.symbol("❌ ", "error: ", red) }
+func (s Style) ok() string   { return s.symbol("✅ ", "ok: ", format.Green) }
+func (s Style) warn() string { return s.symbol("⚠️  ", "warning: ", format.Yellow) }
+func (s Style) fail() string { return s.symbol("❌ ", "error: ", format.Red) }
 
 // arrow leads a line that says what to do.
 func (s Style) arrow() string { return s.symbol("→ ", "-> ", "") }
@@ -79,63 +72,6 @@ func clean(text string) string {
 // oneLine is clean on a single line.
 func oneLine(text string) string {
 	return strings.Join(strings.Fields(clean(text)), " ")
-}
-
-// seconds writes a duration as the documents do: (0.4s), (30s), (2m5s).
-func seconds(s float64) string {
-	switch {
-	case s < 0:
-		return "0.0s"
-	case s < 9.95:
-		return fmt.Sprintf("%.1fs", s)
-	default:
-		return (time.Duration(s*float64(time.Second)) + time.Second/2).Truncate(time.Second).String()
-	}
-}
-
-// age writes a time for which only its order of magnitude matters: 42s, 5m, 3h12m, 4d.
-func age(d time.Duration) string {
-	switch minutes := int(d / time.Minute); {
-	case d < time.Minute:
-		return fmt.Sprintf("%ds", max(0, int((d+time.Second/2)/time.Second)))
-	case minutes < 60:
-		return fmt.Sprintf("%dm", minutes)
-	case minutes < 48*60:
-		return fmt.Sprintf("%dh%02dm", minutes/60, minutes%60)
-	default:
-		return fmt.Sprintf("%dd", minutes/60/24)
-	}
-}
-
-// short writes seconds, and what is less than one as milliseconds.
-func short(s float64) string {
-	if s < 1 {
-		return fmt.Sprintf("%.0fms", max(0, s*1000))
-	}
-	return seconds(s)
-}
-
-// size writes a number of bytes in binary units: 512 B, 3.2 MiB, 15 GiB.
-func size(n int64) string {
-	if n < 1024 {
-		return fmt.Sprintf("%d B", max(n, 0))
-	}
-	value, units := float64(n)/1024, "KMGTPE"
-	for value >= 999.5 && len(units) > 1 {
-		value, units = value/1024, units[1:]
-	}
-	if value < 9.95 {
-		return fmt.Sprintf("%.1f %ciB", value, units[0])
-	}
-	return fmt.Sprintf("%.0f %ciB", value, units[0])
-}
-
-// count writes a number with its word: 1 hive, 3 hives.
-func count(n int, word string) string {
-	if n == 1 {
-		return "1 " + word
-	}
-	return fmt.Sprintf("%d %ss", n, word)
 }
 
 // cut shortens text to width runes.

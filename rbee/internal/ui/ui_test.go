@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
 var update = flag.Bool("update", false, "write golden files anew")
@@ -239,15 +240,10 @@ func TestEveryReasonHasAHint(t *testing.T) {
 	}
 }
 
-func TestSizesAndSeconds(t *testing.T) {
+func TestSeconds(t *testing.T) {
 	t.Parallel()
-	for n, want := range map[int64]string{-1: "0 B", 0: "0 B", 999: "999 B", 1024: "1.0 KiB", 3_210_000: "3.1 MiB", 15_600_000: "15 MiB", 1_047_700: "1.0 MiB", 15_000_000_000: "14 GiB"} {
-		if got := size(n); got != want {
-			t.Errorf("size(%d) = %q, want %q", n, got, want)
-		}
-	}
 	for s, want := range map[float64]string{-1: "0.0s", 0.04: "0.0s", 0.42: "0.4s", 9.96: "10s", 30.2: "30s", 125: "2m5s"} {
-		if got := seconds(s); got != want {
+		if got := format.Seconds(s); got != want {
 			t.Errorf("seconds(%g) = %q, want %q", s, got, want)
 		}
 	}

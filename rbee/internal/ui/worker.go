@@ -6,19 +6,22 @@ import (
 	"strings"
 	"time"
 
+	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
+	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
 func (p *page) spawned(r *operations.WorkerSpawnReport) {
 	w := r.Worker
 	switch {
 	case r.Outcome() != operations.OutcomeOK:
-		p.fail(w.Hive, w.ID+" "+string(w.State)+prefixed(": ", problemText(w)))
+		p.fail(w.Hive, w.ID+" "+string(w.State)+format.Prefixed(": ", format.WorkerProblem(w)))
 		p.logTail(w.LogTail)
 		p.hint("`rbee worker-logs " + w.ID + onHive(w.Hive) + "` shows the whole log")
 	case w.State == operations.WorkerReady:
 		p.okf("Spawned %s%s: %s serves %s at port %d (pid %d, %s, ready after %s)",
-			w.ID, atHive(w.Hive), w.Worker, w.Model, w.Port, w.PID, devicesText(w.Devices), seconds(r.DurationSeconds))
+			w.ID, atHive(w.Hive), w.Worker, w.Model, w.Port, w.PID, devicesText(w.Devices), format.Seconds(r.DurationSeconds))
 	default:
 		p.okf("Started %s%s: %s is %s %s at port %d (pid %d, %s)",
 			w.ID, atHive(w.Hive), w.Worker, w.State, w.Model, w.Port, w.PID, devicesText(w.Devices))
@@ -27,15 +30,6 @@ func (p *page) spawned(r *operations.WorkerSpawnReport) {
 	if p.style.Verbose && r.Reason != "" {
 		p.linef("   %s", clean(r.Reason))
 	}
-}
-
-// problemText says what is wrong with a worker.
-func problemText(w operations.WorkerProcess) string {
-	text := w.Problem
-	if w.ExitStatus != nil && !strings.Contains(text, fmt.Sprintf("exit status %d", *w.ExitStatus)) {
-		text = fmt.Sprintf("exit status %d", *w.ExitStatus) + prefixed(": ", text)
-	}
-	return text
 }
 
 // logTail shows the last lines of a log, each as far as it can be shown.
@@ -50,8 +44,8 @@ func (p *page) logTail(lines []string) {
 }
 
 // atHive and onHive add a hive to a sentence and to a command.
-func atHive(alias string) string { return prefixed(" on ", alias) }
-func onHive(alias string) string { return prefixed(" --hive ", alias) }
+func atHive(alias string) string { return format.Prefixed(" on ", alias) }
+func onHive(alias string) string { return format.Prefixed(" --hive ", alias) }
 
 // devicesText words what a worker runs on: "GPU 0", "GPUs 0,1" or "CPU".
 func devicesText(devices []operations.WorkerDevice) string {
@@ -59,18 +53,10 @@ func devicesText(devices []operations.WorkerDevice) string {
 	case 0:
 		return "CPU"
 	case 1:
-		return "GPU " + indices(devices)
+		return "GPU " + format.DeviceIndices(devices)
 	default:
-		return "GPUs " + indices(devices)
+		return "GPUs " + format.DeviceIndices(devices)
 	}
-}
-
-func indices(devices []operations.WorkerDevice) string {
-	list := make([]string, len(devices))
-	for i, d := range devices {
-		list[i] = fmt.Sprint(d.Index)
-	}
-	return strings.Join(list, ",")
 }
 
 func (p *page) workers(r *operations.WorkerListReport) {
@@ -80,14 +66,14 @@ func (p *page) workers(r *operations.WorkerListReport) {
 	}
 	now := p.style.now()
 	for _, w := range r.Workers {
-		devices, requests := indices(w.Devices), ""
+		devices, requests := format.DeviceIndices(w.Devices), ""
 		if w.PID > 0 && devices == "" {
 			devices = "cpu"
 		}
 		if w.State == operations.WorkerReady || w.Requests > 0 {
 			requests = fmt.Sprint(w.Requests)
 		}
-		t.add(w.Hive, w.ID, w.Worker, w.Model, string(w.State), positive(w.PID), positive(w.Port), devices, requests, uptime(w, now), workerNote(w, now))
+		t.add(w.Hive, w.ID, w.Worker, w.Model, string(w.State), positive(w.PID), positive(w.Port), devices, requests, format.WorkerUptime(w, now), workerNote(w, now))
 	}
 	switch {
 	case len(r.Workers) > 0:
@@ -113,44 +99,24 @@ func positive(n int) string {
 	return fmt.Sprint(n)
 }
 
-// uptime is how long a worker's process has run; empty if there is none.
-func uptime(w operations.WorkerProcess, now time.Time) string {
-	switch w.State {
-	case operations.WorkerStopped, operations.WorkerFailed:
-		return ""
-	}
-	since := cmp.Or(w.StartedAt, w.CreatedAt)
-	if since.IsZero() {
-		return ""
-	}
-	return age(now.Sub(since))
-}
-
 // workerNote is what is worth saying of a worker beside its state.
 func workerNote(w operations.WorkerProcess, now time.Time) string {
 	var notes []string
 	switch w.State {
 	case operations.WorkerStopped, operations.WorkerFailed:
 		if !w.RestartAt.IsZero() {
-			notes = append(notes, restartText(w.RestartAt, now))
+			notes = append(notes, format.Restart(w.RestartAt, now))
 		} else if !w.EndedAt.IsZero() {
-			notes = append(notes, "ended "+age(now.Sub(w.EndedAt))+" ago")
+			notes = append(notes, "ended "+format.Age(now.Sub(w.EndedAt))+" ago")
 		}
 	}
 	if w.Restarts > 0 {
-		notes = append(notes, count(w.Restarts, "restart"))
+		notes = append(notes, format.Count(w.Restarts, "restart"))
 	}
-	if text := problemText(w); text != "" && w.State != operations.WorkerStopped {
+	if text := format.WorkerProblem(w); text != "" && w.State != operations.WorkerStopped {
 		notes = append(notes, text)
 	}
 	return cut(oneLine(strings.Join(notes, "; ")), 100)
-}
-
-func restartText(at, now time.Time) string {
-	if left := at.Sub(now); left > 0 {
-		return "restart in " + age(left)
-	}
-	return "restart now"
 }
 
 func (p *page) worker(w operations.WorkerProcess) {
@@ -160,16 +126,16 @@ func (p *page) worker(w operations.WorkerProcess) {
 	t.fact("worker", strings.TrimSpace(w.Worker+" "+w.Version))
 	t.fact("model", w.Model)
 	t.fact("state", string(w.State))
-	t.fact("problem", problemText(w))
+	t.fact("problem", format.WorkerProblem(w))
 	if !w.RestartAt.IsZero() {
-		t.fact("next try", restartText(w.RestartAt, now))
+		t.fact("next try", format.Restart(w.RestartAt, now))
 	}
 	t.fact("restarts", positive(w.Restarts))
 	t.fact("pid", positive(w.PID))
 	t.fact("port", positive(w.Port))
 	t.fact("devices", deviceList(w.Devices))
 	if w.MemoryEstimate > 0 {
-		t.fact("expected memory", size(w.MemoryEstimate))
+		t.fact("expected memory", bytesize.Format(w.MemoryEstimate))
 	}
 	t.fact("requests", positive(w.Requests))
 	t.moment("asked for", w.CreatedAt, now)
@@ -214,20 +180,20 @@ func (p *page) stopped(r *operations.WorkerDeleteReport) {
 		if r.Killed {
 			how = "killed, "
 		}
-		p.okf("Stopped %s%s (%s%s)", w.ID, atHive(w.Hive), how, seconds(r.DurationSeconds))
+		p.okf("Stopped %s%s (%s%s)", w.ID, atHive(w.Hive), how, format.Seconds(r.DurationSeconds))
 		if r.Note != "" {
 			p.linef("   %s", r.Note)
 		}
 	case w.State == operations.WorkerStopped:
 		p.fail(w.Hive, w.ID+" stopped, but "+r.Problem)
 	default:
-		p.fail(w.Hive, w.ID+" is "+string(w.State)+", not stopped"+prefixed(": ", cmp.Or(r.Problem, w.Problem)))
+		p.fail(w.Hive, w.ID+" is "+string(w.State)+", not stopped"+format.Prefixed(": ", cmp.Or(r.Problem, w.Problem)))
 	}
 	if len(r.Holders) > 0 {
 		p.linef("   what still holds memory on its devices:")
-		var devices []operations.Device
+		var devices []gpu.Device
 		for _, d := range w.Devices {
-			devices = append(devices, operations.Device{Index: d.Index, Vendor: d.Vendor, UUID: d.UUID})
+			devices = append(devices, gpu.Device{Index: d.Index, Vendor: gpu.Vendor(d.Vendor), UUID: d.UUID})
 		}
 		p.deviceProcesses(r.Holders, devices, "     ")
 	}

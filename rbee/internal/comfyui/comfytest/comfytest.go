@@ -98,7 +98,7 @@ func Main() {
 	s := New()
 	s.Dir = *dir
 	fmt.Println("To see the GUI go to: http://" + net.JoinHostPort(*host, *port))
-	fmt.Println(http.ListenAndServe(net.JoinHostPort(*host, *port), s)) //nolint:gosec // for tests
+	fmt.Println(http.ListenAndServe(net.JoinHostPort(*host, *port), s))
 	runtime.KeepAlive(lock)
 	os.Exit(1)
 }
@@ -112,11 +112,11 @@ func open(dir, database string) (*os.File, error) {
 	}
 	path, ok := strings.CutPrefix(database, "sqlite:///")
 	if !ok {
-		return nil, nil //nolint:nilnil // it has none
+		return nil, nil // it has none
 	}
-	f, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR, 0o600) //nolint:gosec // for tests
+	f, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR, 0o600)
 	if err == nil {
-		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) //nolint:gosec // a file's number
+		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("RuntimeError: Could not acquire lock on database '%s': %w", path, err)
@@ -259,14 +259,14 @@ func picture(graph map[string]node) []byte {
 		for _, v := range n.Inputs {
 			if text, ok := v.(string); ok {
 				for _, r := range text {
-					sum += uint32(r) * 2654435761 //nolint:gosec // any number will do
+					sum += uint32(r) * 2654435761
 				}
 			}
 		}
 	}
 	img := image.NewRGBA(image.Rect(0, 0, 8, 8))
 	for i := range 64 {
-		img.Set(i%8, i/8, color.RGBA{uint8(sum), uint8(sum >> 8), uint8(sum >> 16), 255}) //nolint:gosec // parts of a number
+		img.Set(i%8, i/8, color.RGBA{uint8(sum), uint8(sum >> 8), uint8(sum >> 16), 255})
 	}
 	var out bytes.Buffer
 	_ = png.Encode(&out, img) // into memory

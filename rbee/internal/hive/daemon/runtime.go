@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
-	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/catalog"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/engine"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/installed"
@@ -104,7 +104,7 @@ func (sv *Server) EngineFrom(ctx context.Context, typ, build string) (engine.Eng
 		}
 		e.Entry, e.Payload = filepath.Join(dir, program), filepath.Join(dir, installed.PayloadDir)
 	}
-	recipe, known := pkgmgr.BuiltinCatalog().Recipe(typ)
+	recipe, known := catalog.Builtin().Recipe(typ)
 	switch {
 	case w.Launch != nil:
 		e.Launch = *w.Launch
@@ -195,6 +195,7 @@ func (rt *Runtime) Run(ctx context.Context, op operations.Operation, events oper
 func (rt *Runtime) capabilities(ctx context.Context) (*operations.HiveCapabilitiesReport, error) {
 	var holders []operations.DeviceProcess
 	var all sync.WaitGroup
+	at := time.Now()
 	all.Go(func() { holders = rt.Workers.Holders(ctx) })
 	r, err := rt.machine.Capabilities(ctx)
 	all.Wait()
@@ -202,6 +203,7 @@ func (rt *Runtime) capabilities(ctx context.Context) (*operations.HiveCapabiliti
 		return nil, err
 	}
 	r.Processes = holders
+	rt.Workers.Reserve(r.Devices, holders, at)
 	return r, nil
 }
 

@@ -16,8 +16,9 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/filelock"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
-	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/control"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/inspect"
@@ -52,12 +53,12 @@ func (sv *Server) Serve(ctx context.Context, o Options) error {
 	if err := os.MkdirAll(sv.Home.Path(wire.RunDir), 0o700); err != nil {
 		return err
 	}
-	lock, err := home.TryLock(sv.Home.Path(home.DaemonLock))
+	lock, err := filelock.Try(sv.Home.Path(home.DaemonLock), 0o700)
+	if errors.Is(err, filelock.ErrHeld) {
+		return fmt.Errorf("another daemon of %s runs already", sv.Home.Root)
+	}
 	if err != nil {
 		return err
-	}
-	if lock == nil {
-		return fmt.Errorf("another daemon of %s runs already", sv.Home.Root)
 	}
 	defer lock.Close()
 	if err := sv.Home.RotateLog(); err != nil {
@@ -144,7 +145,7 @@ func (sv *Server) newToken() (string, error) {
 	var secret [32]byte
 	_, _ = rand.Read(secret[:]) // never fails
 	token := hex.EncodeToString(secret[:])
-	return token, atomicfile.Write(sv.Home.Path(home.TokenFile), []byte(token+"\n"), 0o600)
+	return token, atomicfile.WriteData(sv.Home.Path(home.TokenFile), []byte(token+"\n"), 0o600)
 }
 
 func (sv *Server) handler(rec *control.Record, token string, work, workers, watch http.Handler) http.Handler {

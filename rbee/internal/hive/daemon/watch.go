@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -32,7 +33,9 @@ type watcher struct {
 
 	mu        sync.Mutex
 	machine   operations.HiveCapabilitiesReport
+	holders   []operations.DeviceProcess // of its memory; read only while a worker is loading
 	machineAt time.Time
+	readAt    time.Time // when the reading of machine began
 	triedAt   time.Time // to look at the machine
 	models    []operations.Model
 	modelsAt  time.Time
@@ -107,9 +110,12 @@ func (w *watcher) snapshot(ctx context.Context) (operations.HiveSnapshot, error)
 	w.look(ctx)
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	machine := w.machine
+	machine.Devices = slices.Clone(machine.Devices)
+	w.rt.Workers.Reserve(machine.Devices, w.holders, w.readAt)
 	return operations.HiveSnapshot{
 		Time: time.Now().UTC(), Version: w.rec.Version, Since: w.rec.Since,
-		Machine: w.machine, MachineAt: w.machineAt, Installed: w.installed,
+		Machine: machine, MachineAt: w.machineAt, Installed: w.installed,
 		Workers: w.rt.Workers.List(false), Models: w.models,
 	}, ctx.Err()
 }
@@ -172,12 +178,20 @@ func (w *watcher) lookAtDisk(ctx context.Context) {
 func (w *watcher) lookAtMachine(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
+	began := time.Now()
+	var holders []operations.DeviceProcess
+	var all sync.WaitGroup
+	if w.rt.Workers.IsLoading() {
+		all.Go(func() { holders = w.rt.Workers.Holders(ctx) })
+	}
 	report, err := w.server.Inspector.Resources(ctx)
+	all.Wait()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.triedAt = time.Now()
 	if err != nil {
 		return // what was known stays, with its age
 	}
+	w.holders, w.readAt = holders, began
 	w.machine, w.machineAt = *report, time.Now().UTC().Truncate(time.Second)
 }

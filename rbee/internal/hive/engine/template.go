@@ -15,7 +15,7 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/machine"
 )
 
-// Placeholders are what stands for the words in braces of a recipe; [pkgmgr.Start] says
+// Placeholders are what stands for the words in braces of a recipe; [catalog.Start] says
 // what they mean. A key with a question mark is for a word with one, where that
 // means less than without it: what was asked for alone.
 type Placeholders map[string]string

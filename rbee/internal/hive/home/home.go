@@ -11,7 +11,6 @@ import (
 	"unicode"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
-	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
 )
 
 // Names below the home that package wire has no use for.
@@ -26,7 +25,7 @@ const (
 
 	// TempPrefix begins the name of everything that is being made beside what
 	// it will replace. It matches wire.UploadGlob.
-	TempPrefix = atomicfile.TempPrefix
+	TempPrefix = ".rbee-"
 )
 
 // Dir is rbee's directory on this machine. Set its fields before the first call and

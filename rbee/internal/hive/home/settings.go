@@ -3,8 +3,8 @@ package home
 import (
 	"os"
 
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
-	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
 )
 
 // Settings returns what the hive was last told. It fails if it was never told.

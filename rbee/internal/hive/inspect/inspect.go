@@ -8,9 +8,8 @@ import (
 	"os/user"
 	"runtime"
 
-	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
-	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/machine"
 )
@@ -59,22 +58,13 @@ func (in *Inspector) Inspect(ctx context.Context, o Options) (*wire.State, error
 	if o.Devices {
 		if found, err := in.Machine().Devices(ctx); err == nil {
 			s.DevicesKnown = true
-			for _, d := range found {
-				s.Devices = append(s.Devices, device(d))
-			}
+			s.Devices = found
 		}
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("inspecting %s: %w", in.Home.Root, err)
 	}
 	return s, nil
-}
-
-// device is an accelerator as an install needs to know it.
-func device(d operations.Device) wire.Device {
-	return wire.Device{
-		Vendor: d.Vendor, Name: d.Name, MemoryBytes: d.MemoryTotal, Driver: d.Driver, Compute: d.ComputeCapability, Error: d.Error,
-	}
 }
 
 // probedCommands are the programs on this machine's PATH that engines may need. The

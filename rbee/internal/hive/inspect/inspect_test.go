@@ -11,7 +11,7 @@ import (
 	"testing"
 
 	"github.com/rbee-keeper/rbee/gpu"
-	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/control"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/installed"

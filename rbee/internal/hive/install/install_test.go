@@ -24,9 +24,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 	"github.com/rbee-keeper/rbee/pkgmgr/origintest"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
-	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
 	"github.com/rbee-keeper/rbee/rbee/internal/freeport"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/control"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/daemon"

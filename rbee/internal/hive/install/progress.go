@@ -6,8 +6,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
-	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/installed"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/progress"
 )

@@ -11,8 +11,9 @@ import (
 	"strings"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/filelock"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
-	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/control"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/progress"
@@ -50,6 +51,8 @@ func (in *Installer) remove(ctx context.Context, ph *progress.Phase) (note strin
 		home.WorkerRecords + "/*", home.WorkerLogs + "/*",
 		home.TokenFile, verify.LockFile, home.SettingsFile, home.DaemonFile, home.DaemonLock, home.SupervisorFile, home.LogFile,
 		wire.BinaryInfo,
+		atomicfile.TempGlob(home.TokenFile), atomicfile.TempGlob(home.SettingsFile), atomicfile.TempGlob(home.DaemonFile),
+		atomicfile.TempGlob(home.SupervisorFile), atomicfile.TempGlob(wire.BinaryInfo),
 	} {
 		found, globErr := filepath.Glob(in.Home.Path(pattern))
 		err = errors.Join(err, globErr)
@@ -110,12 +113,12 @@ func (in *Installer) stopWorkers(ctx context.Context, typ string) error {
 	if d := in.Daemon.State(ctx); d.Running {
 		return in.askToStop(ctx, d.Port, typ)
 	}
-	lock, err := home.TryLock(in.Home.Path(home.DaemonLock))
+	lock, err := filelock.Try(in.Home.Path(home.DaemonLock), 0o700)
+	if errors.Is(err, filelock.ErrHeld) {
+		return errors.New("the hive daemon runs and does not answer: its workers cannot be stopped")
+	}
 	if err != nil {
 		return err
-	}
-	if lock == nil {
-		return errors.New("the hive daemon runs and does not answer: its workers cannot be stopped")
 	}
 	defer lock.Close()
 	m := in.Inspector.Machine()

@@ -12,8 +12,8 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
-	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/engine"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/inspect"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
@@ -102,7 +102,7 @@ func TestVerifyFailureLeavesNothing(t *testing.T) {
 			if got := installVerified(t, h, worker("1", "", old), old); got != "" {
 				t.Fatalf("install of version 1: %s", got)
 			}
-			if err := atomicfile.Write(h.Path(verify.LockFile), nil, 0o600); err != nil {
+			if err := atomicfile.WriteData(h.Path(verify.LockFile), nil, 0o600); err != nil {
 				t.Fatal(err)
 			}
 			before := tree(t, h.User)

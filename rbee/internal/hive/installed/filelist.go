@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 )
 
 // FilesName is the list of a build's files, a JSON array of [File]. It is stored beside

@@ -2,7 +2,6 @@ package installed
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,8 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
-	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/progress"
 )
@@ -62,20 +61,6 @@ type Manifest struct {
 	// Files are sorted by path. They are stored in a file of their own, see
 	// [Manifest.readFiles]; an earlier rbee stored them here.
 	Files []File `json:"files,omitempty"`
-}
-
-// UnmarshalJSON reads a record. One that an earlier rbee wrote has another sum for
-// a single archive; its steps tell today's, so that nothing is installed again
-// that is there.
-func (m *Manifest) UnmarshalJSON(data []byte) error {
-	type plain Manifest
-	if err := json.Unmarshal(data, (*plain)(m)); err != nil {
-		return err
-	}
-	if earlier := wire.EarlierDigest(m.Steps); earlier != "" && m.SHA256 == earlier {
-		m.SHA256 = wire.Digest(m.Steps, m.Entry)
-	}
-	return nil
 }
 
 // File is one file of a worker's payload, or one symbolic link.

@@ -3,8 +3,8 @@ package installed
 import (
 	"path/filepath"
 
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
-	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
 )
 
 // Names of the cache of unpacked wheels.

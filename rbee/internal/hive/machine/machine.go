@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"slices"
 	"sync"
 
 	"github.com/rbee-keeper/rbee/gpu"
@@ -67,7 +66,7 @@ func (m Machine) Capabilities(ctx context.Context) (*operations.HiveCapabilities
 
 // Devices lists the accelerators, sorted by vendor and index. The list is never
 // nil. The error is ctx's own.
-func (m Machine) Devices(ctx context.Context) ([]operations.Device, error) {
+func (m Machine) Devices(ctx context.Context) ([]gpu.Device, error) {
 	found, err := m.detector().Devices(ctx)
 	if err != nil {
 		return nil, err
@@ -97,26 +96,20 @@ func (m Machine) detector() *gpu.Detector {
 	return new(gpu.Detector)
 }
 
-// devices brings the devices into the form of reports. What shares the machine's
+// devices completes the devices: what shares the machine's
 // memory has as much of it free as the machine has, if its tool says nothing else.
-func devices(found []gpu.Device, total, available uint64) []operations.Device {
-	list := make([]operations.Device, 0, len(found))
-	for _, d := range found {
-		o := operations.Device{
-			Index: d.Index, Vendor: string(d.Vendor), UUID: d.UUID, Name: d.Name, PCIBusID: d.PCIBusID,
-			MemoryTotal: d.MemoryTotal, MemoryUsed: d.MemoryUsed, MemoryFree: d.MemoryFree, Unified: d.Unified,
-			Driver: d.Driver, ComputeCapability: d.ComputeCapability, Architecture: d.Architecture, MIG: d.MIG,
-			Utilization: d.Utilization, Temperature: d.Temperature, Power: d.Power, Error: d.Error,
+func devices(found []gpu.Device, total, available uint64) []gpu.Device {
+	for i := range found {
+		d := &found[i]
+		if !d.Unified || d.Error != "" {
+			continue
 		}
-		if o.Unified && o.Error == "" {
-			if o.MemoryTotal == 0 {
-				o.MemoryTotal = total
-			}
-			if o.MemoryFree == nil && available > 0 {
-				o.MemoryFree = new(min(available, o.MemoryTotal))
-			}
+		if d.MemoryTotal == 0 {
+			d.MemoryTotal = total
 		}
-		list = append(list, o)
+		if d.MemoryFree == nil && available > 0 {
+			d.MemoryFree = new(min(available, d.MemoryTotal))
+		}
 	}
-	return slices.Clip(list)
+	return found
 }

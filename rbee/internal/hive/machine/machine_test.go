@@ -12,7 +12,6 @@ import (
 	"testing"
 
 	"github.com/rbee-keeper/rbee/gpu"
-	"github.com/rbee-keeper/rbee/operations"
 )
 
 // tools answers for the vendors' tools, by the longest matching start of the
@@ -117,7 +116,7 @@ func TestDeviceFields(t *testing.T) {
 		Driver: "d", ComputeCapability: "c", Architecture: "a", MIG: new(true), Utilization: new(1.0), Temperature: new(2.0), Power: new(3.0), Error: "e",
 	}
 	got := devices([]gpu.Device{in}, 1000, 500)[0]
-	want := operations.Device{
+	want := gpu.Device{
 		Index: 3, Vendor: "amd", UUID: "u", Name: "n", PCIBusID: "p", MemoryTotal: 10, MemoryUsed: in.MemoryUsed, MemoryFree: in.MemoryFree,
 		Driver: "d", ComputeCapability: "c", Architecture: "a", MIG: in.MIG, Utilization: in.Utilization, Temperature: in.Temperature, Power: in.Power, Error: "e",
 	}

@@ -20,7 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/rbee-keeper/rbee/operations"
-	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 )
 
 // DownloadOptions are those of one download. The zero value works.
@@ -300,7 +300,7 @@ func (d *download) run(ctx context.Context) error {
 		return err
 	}
 	if d.ref.URL != "" || !commitPattern.MatchString(d.ref.revision()) {
-		if err := atomicfile.Write(d.repo.ref(d.ref.revision()), []byte(d.commit), 0o644); err != nil {
+		if err := atomicfile.WriteData(d.repo.ref(d.ref.revision()), []byte(d.commit), 0o644); err != nil {
 			return err
 		}
 	}

@@ -12,7 +12,7 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 )
 
@@ -163,7 +163,7 @@ func openJournal(path string, have, sure *chunks) (*journal, error) {
 			err = os.WriteFile(path, journalText(have, sure), 0o600)
 		}
 	} else {
-		err = atomicfile.Write(path, journalText(have, sure), 0o600)
+		err = atomicfile.WriteData(path, journalText(have, sure), 0o600)
 	}
 	if err != nil {
 		return nil, err

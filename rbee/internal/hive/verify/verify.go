@@ -9,8 +9,9 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/filelock"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
-	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/engine"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/installed"
@@ -76,20 +77,11 @@ func (v *Verifier) lock(ctx context.Context) (release func(), err error) {
 	if err := os.MkdirAll(v.Home.Path(wire.RunDir), 0o700); err != nil {
 		return nil, err
 	}
-	for {
-		f, err := home.TryLock(v.Home.Path(LockFile))
-		switch {
-		case err != nil:
-			return nil, fmt.Errorf("cannot lock %s: %w", LockFile, err)
-		case f != nil:
-			return func() { _ = f.Close() }, nil
-		}
-		select {
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		case <-time.After(home.LockPoll):
-		}
+	l, err := filelock.Wait(ctx, v.Home.Path(LockFile), 0o700, filelock.NoLimit, nil)
+	if err != nil {
+		return nil, err
 	}
+	return func() { _ = l.Close() }, nil
 }
 
 // run runs a verify command. The caller has the turn.

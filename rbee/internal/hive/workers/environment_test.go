@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/engine"
@@ -47,8 +48,8 @@ func TestContextForEachRequest(t *testing.T) {
 				}
 				return engine.Model{Path: "/m", Estimate: 5 * gib, Cache: gib, Context: length, Explain: "as a test says"}, nil
 			}
-			o.Devices = func(context.Context) ([]operations.Device, error) {
-				return []operations.Device{{Vendor: "nvidia", MemoryTotal: 80 * gib, MemoryFree: new(uint64(80 * gib))}}, nil
+			o.Devices = func(context.Context) ([]gpu.Device, error) {
+				return []gpu.Device{{Vendor: "nvidia", MemoryTotal: 80 * gib, MemoryFree: new(uint64(80 * gib))}}, nil
 			}
 			r, err := manager(t, o).Spawn(t.Context(), operations.WorkerSpawn{Worker: "fake", Model: "x", ContextLength: k.length, Parallel: k.request}, nil)
 			if err != nil {

@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/engine"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
@@ -40,7 +41,7 @@ type Options struct {
 
 	// Devices and Processes ask for the accelerators and who holds memory there.
 	// Nil means that there are none.
-	Devices   func(ctx context.Context) ([]operations.Device, error)
+	Devices   func(ctx context.Context) ([]gpu.Device, error)
 	Processes func(ctx context.Context) ([]operations.DeviceProcess, error)
 
 	// Scopes puts each worker into a systemd user scope of its own, so that

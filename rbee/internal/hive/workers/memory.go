@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 )
@@ -31,7 +32,7 @@ type deviceMemory struct {
 
 // picture is the accelerators and who holds memory there.
 type picture struct {
-	devices []operations.Device
+	devices []gpu.Device
 	holders []operations.DeviceProcess
 	whole   bool // every vendor's tool has told its processes
 }
@@ -82,8 +83,12 @@ func (m *Manager) Holders(ctx context.Context) []operations.DeviceProcess {
 // byWorker is the memory in bytes that workers' processes hold on devices, by id
 // and UUID.
 func (p picture) byWorker() map[string]int64 {
+	return heldByWorker(p.holders)
+}
+
+func heldByWorker(holders []operations.DeviceProcess) map[string]int64 {
 	held := map[string]int64{}
-	for _, h := range p.holders {
+	for _, h := range holders {
 		if h.WorkerID != "" && h.Memory != nil {
 			held[h.WorkerID+"\x00"+h.DeviceUUID] += int64(*h.Memory) //nolint:gosec // a size
 		}
@@ -91,10 +96,10 @@ func (p picture) byWorker() map[string]int64 {
 	return held
 }
 
-func (p picture) device(d operations.WorkerDevice) (operations.Device, bool) {
-	i := slices.IndexFunc(p.devices, func(have operations.Device) bool { return sameDevice(d, have) })
+func (p picture) device(d operations.WorkerDevice) (gpu.Device, bool) {
+	i := slices.IndexFunc(p.devices, func(have gpu.Device) bool { return sameDevice(d, have) })
 	if i < 0 {
-		return operations.Device{}, false
+		return gpu.Device{}, false
 	}
 	return p.devices[i], true
 }

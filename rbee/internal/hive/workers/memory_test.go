@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/engine"
@@ -43,7 +44,7 @@ func (g *fakeGPU) looks() int {
 }
 
 func (g *fakeGPU) options(o *Options) {
-	o.Devices = func(context.Context) ([]operations.Device, error) {
+	o.Devices = func(context.Context) ([]gpu.Device, error) {
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		g.asked++
@@ -51,7 +52,7 @@ func (g *fakeGPU) options(o *Options) {
 		if g.file != "" {
 			free = readFree(g.file)
 		}
-		return []operations.Device{{Index: 0, Vendor: "nvidia", UUID: "GPU-1", Name: "Fake", MemoryTotal: 24e9, MemoryFree: &free, Unified: g.unified}}, nil
+		return []gpu.Device{{Index: 0, Vendor: "nvidia", UUID: "GPU-1", Name: "Fake", MemoryTotal: 24e9, MemoryFree: &free, Unified: g.unified}}, nil
 	}
 	o.Processes = func(context.Context) ([]operations.DeviceProcess, error) {
 		g.mu.Lock()
@@ -206,7 +207,7 @@ func TestBefore(t *testing.T) {
 		"the machine's own":      {unified: true, holder: stranger(ptr(uint64(4e9)), "GPU-1"), want: map[string]deviceMemory{}},
 	} {
 		p := picture{
-			devices: []operations.Device{{Vendor: "nvidia", UUID: "GPU-1", MemoryFree: ptr(uint64(20e9)), MemoryUsed: c.used, Unified: c.unified}},
+			devices: []gpu.Device{{Vendor: "nvidia", UUID: "GPU-1", MemoryFree: ptr(uint64(20e9)), MemoryUsed: c.used, Unified: c.unified}},
 			holders: []operations.DeviceProcess{c.holder}, whole: !c.broken,
 		}
 		if got := p.before(chosen); !maps.Equal(got, c.want) {

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/engine"
@@ -24,8 +25,8 @@ func TestWorkerGetsCardOfItsBuild(t *testing.T) {
 		e.Launch.Devices = &wire.DeviceNeeds{Vendor: "nvidia", Driver: "580", Compute: "7.5"}
 		return e, err
 	}
-	o.Devices = func(context.Context) ([]operations.Device, error) {
-		return []operations.Device{
+	o.Devices = func(context.Context) ([]gpu.Device, error) {
+		return []gpu.Device{
 			{Index: 0, Vendor: "nvidia", Name: "GTX 1080 Ti", Driver: "580.65", ComputeCapability: "6.1", MemoryTotal: 11 * gib, MemoryFree: new(uint64(11 * gib))},
 			{Index: 1, Vendor: "nvidia", Name: "RTX 4090", Driver: "580.65", ComputeCapability: "8.9", MemoryTotal: 24 * gib, MemoryFree: new(uint64(4 * gib))},
 		}, nil

@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"github.com/rbee-keeper/rbee/operations"
-	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 )
 
@@ -91,7 +91,7 @@ func TestOthersReadOnly(t *testing.T) {
 	if err := atomicfile.WriteJSON(filepath.Join(dir, "me.json"), record{ID: "me", Worker: "fake", Mark: "m", State: operations.WorkerReady, Argv: []string{"/engine"}, Process: self}); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"bad.json", "gone.json.broken", atomicfile.TempPrefix + "x"} {
+	for _, name := range []string{"bad.json", "gone.json.broken", ".gone.json1"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte("{"), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -106,7 +106,7 @@ func TestOthersReadOnly(t *testing.T) {
 	if left, err := os.ReadDir(dir); err != nil || len(left) != 4 {
 		t.Errorf("left %v, %v", left, err)
 	}
-	for _, name := range []string{"bad.json", "gone.json.broken", atomicfile.TempPrefix + "x"} {
+	for _, name := range []string{"bad.json", "gone.json.broken", ".gone.json1"} {
 		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
 			t.Error(err)
 		}

@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
-	"github.com/rbee-keeper/rbee/rbee/internal/atomicfile"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 )
 
@@ -147,7 +147,7 @@ func (m *Manager) takeRecords() ([]*record, error) {
 		return nil, err
 	}
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), atomicfile.TempPrefix) {
+		if atomicfile.IsTemp(e.Name()) {
 			_ = os.Remove(filepath.Join(m.o.Dir, e.Name())) // of a hive that was killed
 		}
 	}

@@ -6,15 +6,15 @@ import (
 	"fmt"
 	"math"
 	"net"
-	"slices"
 	"strconv"
 	"time"
 
+	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/placement"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/freeport"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/engine"
-	"github.com/rbee-keeper/rbee/rbee/internal/hive/placement"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 )
 
@@ -272,11 +272,11 @@ func forRequests(m engine.Model, n int) int64 {
 	return math.MaxInt64
 }
 
-func sameDevice(a operations.WorkerDevice, b operations.Device) bool {
+func sameDevice(a operations.WorkerDevice, b gpu.Device) bool {
 	if a.UUID != "" || b.UUID != "" {
 		return a.UUID == b.UUID
 	}
-	return a.Vendor == b.Vendor && a.Index == b.Index
+	return a.Vendor == string(b.Vendor) && a.Index == b.Index
 }
 
 // deviceKey names a device in a record: its UUID, or what it has in place of one.
@@ -300,15 +300,14 @@ func (m *Manager) devices(ctx context.Context, self string) ([]placement.Device,
 		devices[i].Device = d
 		for _, w := range m.all() {
 			r := w.record()
-			if r.ID == self || !slices.ContainsFunc(r.Devices, func(c operations.WorkerDevice) bool { return sameDevice(c, d) }) {
+			if r.ID == self || !r.has(d) {
 				continue
 			}
 			switch {
 			case r.State == operations.WorkerDraining, w.ending.Load():
 				devices[i].Draining = append(devices[i].Draining, r.ID)
 			case r.State == operations.WorkerLoading:
-				part := r.Estimate / int64(len(r.Devices))
-				devices[i].Reserved += max(0, part-held[r.ID+"\x00"+d.UUID])
+				devices[i].MemoryReserved += r.unallocated(d, held)
 			case r.OnDemand && r.State == operations.WorkerReady && !w.answers():
 				devices[i].Reclaimable += max(r.Estimate/int64(len(r.Devices)), held[r.ID+"\x00"+d.UUID])
 			}

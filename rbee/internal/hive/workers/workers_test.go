@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/engine"
 )
@@ -158,7 +159,7 @@ func TestSlowLoad(t *testing.T) {
 func TestRefusals(t *testing.T) {
 	t.Parallel()
 	o := options(t.TempDir())
-	o.Devices = func(context.Context) ([]operations.Device, error) { return nil, nil }
+	o.Devices = func(context.Context) ([]gpu.Device, error) { return nil, nil }
 	m := manager(t, o)
 	busy, port := freePort(t)
 	defer busy.Close()

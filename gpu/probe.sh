@@ -1,0 +1,141 @@
+# Records what gpu.Parse reads: the raw output of the vendors' tools, with their exit
+# status, and the kernel's files about accelerators. It decides nothing itself.
+#
+# A section starts with the byte 034 and its kind:
+#
+#	os NAME              what uname -s prints
+#	file PATH            a file below /sys; its first line, or all of it, follows
+#	link PATH            a symbolic link below /sys; its target follows
+#	run STATUS COMMAND   a tool that ran; its standard output follows
+#	err                  the standard error of the tool before
+#	end                  the recording is complete
+#
+# tool_dirs and nvidia_fields are set by the caller: the directories to search after
+# PATH, and the columns to ask nvidia-smi for.
+: "${tool_dirs=}" "${nvidia_fields=}"
+root=
+sys=/sys
+LC_ALL=C
+export LC_ALL
+
+find_tool() { # sets tool to the path of the program $1
+	tool=$(command -v "$1" 2>/dev/null) && return 0
+	for dir in $tool_dirs; do
+		tool=$root$dir/$1
+		[ -f "$tool" ] && [ -x "$tool" ] && return 0
+	done
+	return 1
+}
+
+limited() {
+	if command -v timeout >/dev/null 2>&1; then
+		timeout 10 "$@"
+	else
+		"$@"
+	fi
+}
+
+record() { # runs $tool as the command line "$@"
+	line=$*
+	shift
+	{
+		errors=$({
+			output=$(limited "$tool" "$@" 2>&3 3>&- 4>&- </dev/null)
+			printf '\034run %s %s\n%s\n' "$?" "$line" "$output" >&4
+		} 3>&1)
+		printf '\034err\n%s\n' "$errors"
+	} 4>&1
+}
+
+ask() { # records the command "$@" and keeps it in section; fails if there is no such program
+	find_tool "$1" || return 1
+	section=$(record "$@")
+	printf '%s\n' "$section"
+}
+
+ask_rocm() {
+	ask rocm-smi --showproductname --showuniqueid --showbus --showmeminfo vram \
+		--showuse --showtemp --showpower --showdriverversion --json
+}
+
+show() { # records the first line of the file $1
+	text=
+	[ -r "$sys/$1" ] || return 0
+	{ IFS= read -r text || [ -n "$text" ]; } 2>/dev/null <"$sys/$1" || return 0
+	printf '\034file %s\n%s\n' "$1" "$text"
+}
+
+record_gpus() {
+	printf '\034os %s\n' "$(uname -s)"
+	if [ "$(uname -s)" = Darwin ]; then
+		ask system_profiler SPDisplaysDataType -json
+		ask sysctl -n hw.memsize
+		return
+	fi
+
+	amd='' intel=''
+	for path in "$sys"/bus/pci/devices/*; do
+		class='' vendor=''
+		[ -r "$path/class" ] && [ -r "$path/vendor" ] && read -r class <"$path/class" && read -r vendor <"$path/vendor"
+		case $class$vendor in
+		0x03*0x10de | 0x12*0x10de) ;;
+		0x03*0x1002 | 0x12*0x1002) amd=1 ;;
+		0x03*0x8086 | 0x12*0x8086) case ${path##*/} in *:00:*) continue ;; esac; intel=1 ;; # bus 0: in the processor
+		*) continue ;;
+		esac
+		card=bus/pci/devices/${path##*/}
+		for name in class vendor device product_name unique_id \
+			mem_info_vram_total mem_info_vram_used mem_info_gtt_total mem_info_gtt_used; do
+			show "$card/$name"
+		done
+		for file in "$path"/tile*/physical_vram_size_bytes "$path"/drm/card*/lmem_total_bytes; do
+			show "${file#"$sys"/}"
+		done
+		for driver in "$sys"/bus/pci/drivers/*/"${path##*/}"; do
+			driver=${driver%/*}
+			[ -e "$driver/${path##*/}" ] && printf '\034link %s\n%s\n' "$card/driver" "../drivers/${driver##*/}"
+		done
+	done
+	if [ -n "$amd" ]; then
+		for file in "$sys"/class/kfd/kfd/topology/nodes/*/properties; do
+			[ -r "$file" ] || continue
+			printf '\034file %s\n' "${file#"$sys"/}"
+			cat "$file" 2>/dev/null
+		done
+	fi
+
+	fields=$nvidia_fields
+	while ask nvidia-smi "--query-gpu=$fields" --format=csv,noheader,nounits; do
+		# A driver that does not know a column is asked again without it.
+		case $section in *'Field "'*'" is not a valid field to query'*) ;; *) break ;; esac
+		field=${section#*'Field "'}
+		field=${field%%'"'*}
+		case ,$fields, in *",$field,"*) ;; *) break ;; esac
+		fields=,$fields,
+		fields=${fields%%",$field,"*},${fields#*",$field,"}
+		fields=${fields#,}
+		fields=${fields%,}
+	done
+
+	if ask amd-smi static --asic --bus --driver --vram --json; then
+		case $section in
+		*'"asic"'*) ask amd-smi list --json ;;
+		*) ask_rocm ;;
+		esac
+	else
+		ask_rocm
+	fi
+
+	if [ -n "$intel" ] && ask xpu-smi discovery -j; then
+		list=$section id=0
+		while case $list in *'"device_id": '"$id"[!0-9]* | *'"device_id":'"$id"[!0-9]*) ;; *) false ;; esac do
+			ask xpu-smi discovery -d "$id" -j
+			id=$((id + 1))
+		done
+	fi
+}
+
+{
+	record_gpus
+	printf '\034end\n'
+} | tr -d '\036' # which would begin a record of the caller's protocol

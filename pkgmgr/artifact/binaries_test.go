@@ -1,0 +1,235 @@
+package artifact_test
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/artifact"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+)
+
+var here = wire.Platform{OS: runtime.GOOS, Arch: runtime.GOARCH}
+
+// buildRbee builds the smallest program that the linker calls rbee.
+func buildRbee(t *testing.T) []byte {
+	t.Helper()
+	dir := t.TempDir()
+	putFile(t, []byte("module github.com/rbee-keeper/rbee"+"\n\ngo 1.21\n"), dir, "go.mod")
+	putFile(t, []byte("package main\n\nfunc main() {}\n"), dir, "main.go")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-ldflags=-s -w", "-o", "rbee", ".")
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false", "GOWORK=off", "GOOS=", "GOARCH=")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	data, err := os.ReadFile(filepath.Join(dir, "rbee"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func putFile(t *testing.T, data []byte, elem ...string) string {
+	t.Helper()
+	path := filepath.Join(elem...)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, data, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// TestBinariesInOrder takes away one place after the other. The builds differ
+// by bytes after the end of the program, which nothing minds.
+func TestBinariesInOrder(t *testing.T) {
+	t.Parallel()
+	rbee := buildRbee(t)
+	build := func(mark string) []byte { return append(rbee[:len(rbee):len(rbee)], mark...) }
+	name := "rbee-" + here.OS + "-" + here.Arch
+	dir, cache := t.TempDir(), t.TempDir()
+	released, asked := build("released"), atomic.Int64{}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		switch r.URL.Path {
+		case "/v1.2.3/" + name:
+			_, _ = w.Write(released)
+		case "/v1.2.3/" + name + ".sha256":
+			_, _ = io.WriteString(w, hexSum(released)+"  "+name+"\n")
+		default:
+			http.NotFound(w, r)
+		}
+	}))
+	t.Cleanup(server.Close)
+	find := func(self string, fetch bool) (string, *artifact.Binary) {
+		t.Helper()
+		b := &artifact.Binaries{Self: self, Version: "1.2.3", Dir: dir, Cache: cache, ReleaseURL: server.URL + "/"}
+		found, err := b.Binary(t.Context(), here, fetch)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if found == nil {
+			return "none", nil
+		}
+		in, err := found.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer in.Close()
+		data, err := io.ReadAll(in)
+		if err != nil || int64(len(data)) != found.Size || hexSum(data) != found.SHA256 {
+			t.Errorf("%d bytes of %+v, %v", len(data), found, err)
+		}
+		return string(data[len(rbee):]), found
+	}
+	expect := func(self string, fetch bool, want string) *artifact.Binary {
+		t.Helper()
+		got, found := find(self, fetch)
+		if got != want {
+			t.Errorf("found %q, want %q", got, want)
+		}
+		return found
+	}
+
+	expect("", false, "none")
+	expect("", true, "released")
+	if info, err := os.Stat(filepath.Join(cache, "1.2.3", name)); err != nil || info.Mode().Perm() != 0o755 {
+		t.Errorf("the release was not kept: %v", err)
+	}
+	before := asked.Load()
+	expect("", false, "released") // from the cache
+	if asked.Load() != before {
+		t.Error("fetched again")
+	}
+	for _, layout := range [][]string{{here.OS + "_" + here.Arch, "rbee"}, {here.OS + "-" + here.Arch, "rbee"}, {name}} {
+		mark := strings.Join(layout, "/")
+		putFile(t, build(mark), append([]string{dir}, layout...)...)
+		if b := expect("", true, mark); b.Version != "" {
+			t.Errorf("a build of no version calls itself %q", b.Version)
+		}
+	}
+	self := putFile(t, build("self"), t.TempDir(), "rbee")
+	if b := expect(self, true, "self"); b.Version != "1.2.3" {
+		t.Errorf("version %q", b.Version)
+	}
+	if asked.Load() != before {
+		t.Error("asked the release for what was here")
+	}
+
+	wrong := wire.Platform{OS: "freebsd", Arch: here.Arch}
+	putFile(t, rbee, dir, "rbee-freebsd-"+here.Arch)
+	_, err := (&artifact.Binaries{Self: self, Version: "1.2.3", Dir: dir}).Binary(t.Context(), wrong, true)
+	if err == nil || !strings.Contains(err.Error(), "is built with GOOS="+here.OS+", want freebsd/") {
+		t.Errorf("wrong platform: %v", err)
+	}
+}
+
+func TestBinariesRefuseWhatIsNoRbee(t *testing.T) {
+	t.Parallel()
+	test, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	name, dir := "rbee-"+here.OS+"-"+here.Arch, t.TempDir()
+	if err := os.Symlink(test, filepath.Join(dir, name)); err != nil {
+		t.Fatal(err)
+	}
+	text := t.TempDir()
+	putFile(t, []byte("#!/bin/sh\n"), text, name)
+	for d, want := range map[string]string{dir: "not rbee", text: "is no Go program"} {
+		if b, err := (&artifact.Binaries{Dir: d}).Binary(t.Context(), here, false); b != nil || err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%+v, %v, want %q", b, err, want)
+		}
+	}
+}
+
+func TestBinariesRelease(t *testing.T) {
+	t.Parallel()
+	body := "the release"
+	for name, k := range map[string]struct {
+		sums    string // what the .sha256 holds; empty for none
+		version string
+		cache   bool
+		want    string
+	}{
+		"wrong checksum":    {hexSum([]byte("another")), "1.0", true, "its SHA-256 is " + hexSum([]byte(body))},
+		"no checksum":       {"", "1.0", true, "404"},
+		"checksum is words": {"not found", "1.0", true, "holds no checksum"},
+		"endless checksum":  {strings.Repeat("a", 5000), "1.0", true, "answers too much"},
+		"development":       {hexSum([]byte(body)), "1.0-dev", true, "development build"},
+		"no version":        {hexSum([]byte(body)), "", true, "development build"},
+		"no cache":          {hexSum([]byte(body)), "1.0", false, "no cache"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				switch {
+				case !strings.HasSuffix(r.URL.Path, ".sha256"):
+					_, _ = io.WriteString(w, body)
+				case k.sums == "":
+					http.NotFound(w, r)
+				default:
+					_, _ = io.WriteString(w, k.sums)
+				}
+			}))
+			t.Cleanup(server.Close)
+			cache := t.TempDir()
+			b := &artifact.Binaries{Version: k.version, ReleaseURL: server.URL, Client: server.Client()}
+			if k.cache {
+				b.Cache = cache
+			}
+			found, err := b.Binary(t.Context(), wire.Platform{OS: "linux", Arch: "arm64"}, true)
+			var missing *artifact.NoBinaryError
+			if found != nil || !errors.As(err, &missing) || missing.Platform.Arch != "arm64" || missing.Version != k.version {
+				t.Fatalf("%+v, %v", found, err)
+			}
+			for _, want := range []string{k.want, "GOOS=linux GOARCH=arm64 CGO_ENABLED=0 go build -o dist/rbee-linux-arm64 .", "--binaries"} {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("%v, want %q in it", err, want)
+				}
+			}
+			left, err := filepath.Glob(filepath.Join(cache, "*", "*"))
+			if err != nil || len(left) != 0 {
+				t.Errorf("left in the cache: %v, %v", left, err)
+			}
+		})
+	}
+}
+
+// TestBinariesLibc holds that a program which needs a dynamic linker is not
+// brought to a machine that may not have it.
+func TestBinariesLibc(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS != "linux" {
+		t.Skip("about Linux")
+	}
+	musl := here
+	musl.Libc = "musl"
+	for _, first := range []wire.Platform{here, musl} { // what was found before must not matter
+		b := &artifact.Binaries{Self: "/bin/sh", Version: "1.0-dev"}
+		_, _ = b.Binary(t.Context(), first, false)
+		if _, err := b.Binary(t.Context(), musl, true); err == nil || !strings.Contains(err.Error(), "CGO_ENABLED=0") || !strings.Contains(err.Error(), "the machine has musl") {
+			t.Errorf("%v", err)
+		}
+		if found, err := b.Binary(t.Context(), here, false); found == nil || err != nil {
+			t.Errorf("%+v, %v", found, err)
+		}
+	}
+}
+
+func hexSum(b []byte) string {
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:])
+}

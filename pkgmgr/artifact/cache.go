@@ -1,0 +1,211 @@
+// Package artifact provides the files that an install sends to a machine: builds of rbee
+// for each platform, files of workers from the local cache, and the contents of a bundle.
+package artifact
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/klauspost/compress/gzip"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+)
+
+// Cache keeps what is pushed to hives, by SHA-256: each is fetched, hashed
+// and packed once, however many hives want it.
+type Cache struct {
+	Dir    string
+	From   *fetch.Client
+	Bundle *Bundle // has artefacts too; nil for none
+
+	mu    sync.Mutex
+	sums  map[string]sumEntry   // by path
+	ready map[[2]string]*making // by file name in dir, and what it is made from
+	swept sync.Once             // what earlier runs left there
+}
+
+// making is a file of the cache that is made, or found to be there.
+type making struct {
+	mu    sync.Mutex
+	done  bool
+	fails int
+	err   error // of the last time
+}
+
+// makeTries is how often in one run something is tried that hives want.
+const makeTries = 3
+
+type sumEntry struct {
+	sum  string
+	size int64
+	err  error
+}
+
+// Sum gives the SHA-256 and size of a file on this machine. want, if not empty,
+// is what the recipe says the sum is.
+func (a *Cache) Sum(path, want string) (sum string, size int64, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	e, ok := a.sums[path]
+	if !ok {
+		e.sum, e.size, e.err = hashFile(path)
+		if a.sums == nil {
+			a.sums = map[string]sumEntry{}
+		}
+		a.sums[path] = e
+	}
+	if e.err == nil && want != "" && e.sum != want {
+		return "", 0, fmt.Errorf("%s has SHA-256 %s, the recipe says %s", path, e.sum, want)
+	}
+	return e.sum, e.size, e.err
+}
+
+// Open opens an artefact: file, if it is one on this machine already, or what its
+// address gives. gzipped tells whether what is read is the artefact compressed,
+// which it is if compress is true.
+func (a *Cache) Open(ctx context.Context, want wire.Artefact, file string, compress bool) (f *os.File, gzipped bool, err error) {
+	path := file
+	if path == "" {
+		if path, err = a.fetch(ctx, want); err != nil {
+			return nil, false, err
+		}
+	}
+	if !compress {
+		f, err = os.Open(path)
+		return f, false, err
+	}
+	packed := filepath.Join(a.Dir, want.SHA256+".gz")
+	if err := a.once(ctx, want.SHA256+".gz", path, func() error {
+		// As below: a file that a disk has damaged would fail at every hive, for ever.
+		if unpacksTo(packed, want.SHA256) {
+			return nil
+		}
+		return pack(path, packed, want.SHA256)
+	}); err != nil {
+		return nil, false, err
+	}
+	f, err = os.Open(packed)
+	return f, true, err
+}
+
+// fetch makes an artefact be in the cache.
+func (a *Cache) fetch(ctx context.Context, want wire.Artefact) (path string, err error) {
+	a.sweep()
+	path = filepath.Join(a.Dir, want.SHA256)
+	return path, a.once(ctx, want.SHA256, want.URL, func() error {
+		// A cache that a disk has damaged would fail at every hive, for ever.
+		if sum, _, err := hashFile(path); err == nil && sum == want.SHA256 {
+			return nil
+		}
+		if a.Bundle != nil {
+			if found, err := a.Bundle.extract(want.SHA256, path); found || err != nil {
+				return err
+			}
+			return fmt.Errorf("the bundle does not hold %s", want.Name)
+		}
+		if want.URL == "" {
+			return fmt.Errorf("nobody knows where %s comes from", want.Name)
+		}
+		return a.From.Download(ctx, want.URL, want.SHA256, want.Size, path, 0o600)
+	})
+}
+
+// Learn fetches something into the cache, whatever it is; size is how much that is,
+// 0 if nobody knows.
+func (a *Cache) Learn(ctx context.Context, from string, size int64) (sum string, got int64, err error) {
+	a.sweep()
+	temp := filepath.Join(a.Dir, "new-"+rand.Text())
+	if err := atomicfile.WriteFile(temp, 0o600, func(to *os.File) (err error) {
+		sum, got, err = a.From.DownloadTo(ctx, from, "", size, to)
+		return err
+	}); err != nil {
+		return "", 0, err
+	}
+	defer os.Remove(temp)
+	return sum, got, os.Rename(temp, filepath.Join(a.Dir, sum))
+}
+
+// sweep frees what runs of long ago left in the cache, before it is first added to.
+func (a *Cache) sweep() {
+	a.swept.Do(func() { fetch.RemoveStale(a.Dir, time.Now().Add(-fetch.PartTTL)) })
+}
+
+// once has a file of the cache made from something, or found to be there; others
+// who want it wait. One that could not be made is tried again by the next who wants
+// it, but not for ever.
+func (a *Cache) once(ctx context.Context, name, from string, make_ func() error) error {
+	key := [2]string{name, from}
+	a.mu.Lock()
+	if a.ready == nil {
+		a.ready = map[[2]string]*making{}
+	}
+	m := a.ready[key]
+	if m == nil {
+		m = &making{}
+		a.ready[key] = m
+	}
+	a.mu.Unlock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.done || m.fails >= makeTries {
+		return m.err
+	}
+	m.err = make_()
+	if m.done = m.err == nil; !m.done && ctx.Err() == nil {
+		m.fails++
+	}
+	return m.err
+}
+
+// unpacksTo reports whether a compressed file is there and holds what has the
+// checksum sum.
+func unpacksTo(path, sum string) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	gz, err := gzip.NewReader(f)
+	if err != nil {
+		return false
+	}
+	h := sha256.New()
+	_, err = io.Copy(h, gz) //nolint:gosec // nothing of it is kept
+	return err == nil && hex.EncodeToString(h.Sum(nil)) == sum
+}
+
+// pack compresses a file that must have the checksum want: a file of the user's
+// may have changed since it was hashed, and the cache must not keep that.
+func pack(from, to, want string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	return atomicfile.Write(to, 0o600, func(w io.Writer) error {
+		gz, err := gzip.NewWriterLevel(w, gzip.BestSpeed)
+		if err != nil {
+			return err
+		}
+		h := sha256.New()
+		_, err = io.Copy(io.MultiWriter(gz, h), in)
+		if err = errors.Join(err, gz.Close()); err != nil {
+			return err
+		}
+		if got := hex.EncodeToString(h.Sum(nil)); got != want {
+			return fmt.Errorf("%s changed while it was read", from)
+		}
+		return nil
+	})
+}

@@ -1,0 +1,125 @@
+// Package atomicfile replaces files atomically: a reader sees the old file or the new
+// one, never a part of it, also after a power failure.
+package atomicfile
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/google/renameio/v2"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/filelock"
+)
+
+// tempPrefix begins the names of temporary files, which renameio chooses.
+const tempPrefix = "."
+
+// IsTemp reports whether a file name may be one that this package gives to temporary
+// files. A process that is killed while it writes leaves one beside the file.
+func IsTemp(name string) bool { return strings.HasPrefix(name, tempPrefix) }
+
+// TempGlob returns the pattern of the temporary files of path, for [filepath.Glob].
+func TempGlob(path string) string {
+	return filepath.Join(filepath.Dir(path), tempPrefix+filepath.Base(path)+"[0-9]*")
+}
+
+// Write makes path with what write writes: the file is the old one or the
+// new one, never a part. Its directory is made where it is missing.
+func Write(path string, mode fs.FileMode, write func(io.Writer) error) error {
+	return WriteFile(path, mode, func(f *os.File) error { return write(f) })
+}
+
+// WriteFile is [Write] for those who need a file.
+func WriteFile(path string, mode fs.FileMode, write func(*os.File) error) error {
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	f, err := renameio.NewPendingFile(path, renameio.WithTempDir(dir), renameio.WithStaticPermissions(mode))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Cleanup() }() // nothing, once it is replaced
+	if err := write(f.File); err != nil {
+		return err
+	}
+	if err := f.CloseAtomicallyReplace(); err != nil {
+		return err
+	}
+	return SyncDir(dir)
+}
+
+// WriteData makes path hold data. It makes the directory where that is missing.
+func WriteData(path string, data []byte, mode fs.FileMode) error {
+	return Write(path, mode, func(w io.Writer) error {
+		_, err := w.Write(data)
+		return err
+	})
+}
+
+// WriteJSON makes path hold v as indented JSON, for its owner alone. It makes the
+// directory where that is missing.
+func WriteJSON(path string, v any) error {
+	data, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	return WriteData(path, append(data, '\n'), 0o600)
+}
+
+// ReadJSON fills v from the file; a missing file is fs.ErrNotExist.
+func ReadJSON(path string, v any) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(data, v); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}
+
+// SyncDir brings the names in a directory to disk, which renameio does not do. It does
+// nothing on a file system that cannot do it.
+func SyncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	err = d.Sync()
+	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOTSUP) {
+		err = nil
+	}
+	return errors.Join(err, d.Close())
+}
+
+// Lock takes the exclusive right to replace a file, waiting for it. It is a
+// lock of the kernel on a file beside it, which is only there meanwhile: who dies
+// with it gives it up. Where the file system has no locks nobody waits: a file that
+// is written there is whole all the same.
+func Lock(path string) (unlock func(), err error) {
+	return lockBy(path, func(beside string) (*filelock.Lock, error) {
+		return filelock.Wait(context.Background(), beside, 0o700, filelock.NoLimit, nil)
+	})
+}
+
+// lockBy is Lock with the call that locks.
+func lockBy(path string, lock func(beside string) (*filelock.Lock, error)) (unlock func(), err error) {
+	beside := path + ".lock"
+	l, err := lock(beside)
+	switch {
+	case filelock.Unsupported(err):
+		return func() { _ = os.Remove(beside) }, nil
+	case err != nil:
+		return nil, err
+	}
+	return func() { _ = l.Remove() }, nil
+}

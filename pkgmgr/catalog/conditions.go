@@ -1,0 +1,208 @@
+package catalog
+
+import (
+	"cmp"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/rbee-keeper/rbee/gpu"
+	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
+	"github.com/rbee-keeper/rbee/pkgmgr/internal/strict"
+	"github.com/rbee-keeper/rbee/pkgmgr/version"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+)
+
+// installHints says of each program and library that an engine may need what it is
+// for or which packages contain it.
+var installHints = map[string]string{
+	"cc":   "engines compile kernels with a C compiler when they start (install gcc or clang)",
+	"c++":  "engines compile kernels with a C++ compiler when they start (install g++ or clang)",
+	"nvcc": "kernels are compiled with the CUDA toolkit (install it, or set CUDA_HOME where the hive runs)",
+
+	"libOpenCL.so.1":    "Debian: ocl-icd-libopencl1, Fedora: ocl-icd",
+	"libcrypto.so.3":    "Debian: libssl3, Fedora: openssl-libs",
+	"libgomp.so.1":      "Debian: libgomp1, Fedora: libgomp",
+	"libmpi_cxx.so.40":  "Debian: libopenmpi3, part of Open MPI 4",
+	"libssl.so.3":       "Debian: libssl3, Fedora: openssl-libs",
+	"libvulkan.so.1":    "Debian: libvulkan1, Fedora: vulkan-loader",
+	"libze_loader.so.1": "Debian: libze1, Fedora: oneapi-level-zero",
+	"ROCm":              "https://rocm.docs.amd.com",
+}
+
+// conditions sets what a source needs of a machine.
+func (c *recipeCheck) conditions(e *sourceEntry, s *Source) {
+	s.GPU = c.oneOf(e.GPU, "gpu", knownSourceGPU)
+	s.Driver = c.number(e.Driver, "driver")
+	s.Compute, s.ComputeMax = c.number(e.Compute, "compute"), c.number(e.ComputeMax, "compute_max")
+	for _, v := range e.Native.V {
+		s.Native = append(s.Native, c.number(v, "compute capability"))
+	}
+	s.PTXDriver = c.number(e.PTXDriver, "ptx_driver")
+	s.ROCm = c.number(e.ROCm, "rocm")
+	s.Architectures = c.architectures(e)
+	s.Libraries = c.allOf(e.Libraries, "library", wire.ProbedLibraries)
+	if e.Driver.Set || e.Compute.Set {
+		if !e.GPU.Set || s.GPU == wire.NoGPU {
+			c.report(e.Pos, "such as gpu: nvidia", "the source has driver or compute without gpu")
+		}
+	}
+	for _, k := range []struct {
+		at  strict.Pos
+		key string
+	}{{e.ComputeMax.Pos, "compute_max"}, {e.Native.Pos, "native"}, {e.PTXDriver.Pos, "ptx_driver"}, {e.ROCm.Pos, "rocm"}} {
+		if k.at.Line > 0 && (!e.GPU.Set || s.GPU == wire.NoGPU) {
+			c.report(k.at, "such as gpu: nvidia", "the source has %s without gpu", k.key)
+		}
+	}
+	if e.ROCm.Set && e.GPU.Set && s.GPU != "amd" {
+		c.report(e.ROCm.Pos, "use gpu: amd", "rocm does not go with gpu: %s", s.GPU)
+	}
+	if s.ComputeMax != "" && s.Compute != "" && version.Compare(s.ComputeMax, s.Compute) < 0 {
+		c.report(e.ComputeMax.Pos, "", "compute_max %s is lower than compute %s", s.ComputeMax, s.Compute)
+	}
+	switch {
+	case e.PTXDriver.Set && len(s.Native) == 0:
+		c.report(e.PTXDriver.Pos, "such as native: [\"8.6\", \"8.9\"]", "the source has ptx_driver without native")
+	case len(s.Native) > 0 && !e.PTXDriver.Set:
+		c.report(e.Native.Pos, "such as ptx_driver: \"570\"", "the source has native without ptx_driver")
+	case s.PTXDriver != "" && s.Driver != "" && version.Compare(s.PTXDriver, s.Driver) < 0:
+		c.report(e.PTXDriver.Pos, "", "ptx_driver %s is older than driver %s", s.PTXDriver, s.Driver)
+	}
+}
+
+// architectures checks the targets that a source has machine code for.
+func (c *recipeCheck) architectures(e *sourceEntry) []string {
+	if e.Architectures.Pos.Line > 0 && e.GPU.V != "amd" {
+		c.report(e.Architectures.Pos, "use gpu: amd", "the source has architectures without gpu: amd")
+	}
+	var list []string
+	for _, v := range e.Architectures.V {
+		if !architectureName.MatchString(v.V) {
+			c.report(v.Pos, "such as gfx942 or gfx1100", "%q is not an architecture of AMD", v.V)
+			continue
+		}
+		list = append(list, v.V)
+	}
+	return list
+}
+
+var architectureName = regexp.MustCompile(`^gfx[1-9][0-9a-f]{2,3}$`)
+
+// knownSourceGPU are the values of a source's gpu.
+var knownSourceGPU = append(slices.Clip(knownGPU), wire.NoGPU)
+
+// needsGPU reports whether the source needs an accelerator.
+func (s *Source) needsGPU() bool { return s.GPU != "" && s.GPU != wire.NoGPU }
+
+// deviceNeeds are the conditions under which the source's build runs on an
+// accelerator; nil if there are none.
+func (s *Source) deviceNeeds() *wire.DeviceNeeds {
+	if s.GPU == "" {
+		return nil
+	}
+	return &wire.DeviceNeeds{
+		Vendor: s.GPU, Driver: s.Driver, Compute: s.Compute, ComputeMax: s.ComputeMax, Native: s.Native, PTXDriver: s.PTXDriver,
+		Architectures: s.Architectures,
+	}
+}
+
+// missing says which software of the machine the source lacks and where to get it;
+// empty if it has all, or if nobody looked.
+func (s *Source) missing(m Machine) string {
+	if m.Libraries == nil {
+		return ""
+	}
+	var lacks []string
+	if s.ROCm != "" && m.ROCm != s.ROCm && !strings.HasPrefix(m.ROCm, s.ROCm+".") {
+		have := "install it: " + installHints["ROCm"]
+		if m.ROCm != "" {
+			have = "installed: " + m.ROCm
+		}
+		lacks = append(lacks, fmt.Sprintf("ROCm %s is missing (%s)", s.ROCm, have))
+	}
+	for _, l := range s.Libraries {
+		if !slices.Contains(m.Libraries, l) {
+			lacks = append(lacks, fmt.Sprintf("%s is missing (%s)", l, installHints[l]))
+		}
+	}
+	return strings.Join(lacks, ", ")
+}
+
+// fitsDevices reports whether an accelerator meets the conditions and has memory
+// bytes or more. why names those that do and those that do not, or says what is wrong
+// with each.
+func fitsDevices(n *wire.DeviceNeeds, memory int64, devices []gpu.Device) (ok bool, why string) {
+	var usable []gpu.Device
+	var unused, wrong []string
+	for _, d := range devices {
+		if n.Vendor != "any" && string(d.Vendor) != n.Vendor {
+			continue
+		}
+		name := deviceName(d)
+		unmet := n.Unmet(d)
+		switch {
+		case unmet == "" && memory > 0 && d.MemoryTotal > 0 && d.MemoryTotal < uint64(memory):
+			unmet = bytesize.Format(d.MemoryTotal) + " of memory"
+			wrong = append(wrong, fmt.Sprintf("the largest GPU has %s, %s is needed", bytesize.Format(mostMemory(n.Vendor, devices)), bytesize.Format(uint64(memory))))
+		case unmet == "":
+			usable = append(usable, d)
+			continue
+		case d.Error != "":
+			wrong = append(wrong, fmt.Sprintf("the driver of the %s GPU fails: %s", gpuName(d.Vendor), d.Error))
+		case strings.HasPrefix(unmet, "compute capability"), strings.HasPrefix(unmet, "architecture"):
+			wrong = append(wrong, name+" has "+unmet)
+		default:
+			wrong = append(wrong, unmet)
+		}
+		unused = append(unused, fmt.Sprintf("%s (%s)", name, unmet))
+	}
+	if len(usable) == 0 {
+		kind := "GPU"
+		if n.Vendor != "any" {
+			kind = gpuName(n.Vendor) + " GPU"
+		}
+		return false, cmp.Or(strings.Join(unique(wrong), ", "), "no "+kind+" is found")
+	}
+	why = deviceNames(usable)
+	if len(unused) > 0 {
+		why += "; not used: " + strings.Join(counted(unused), ", ")
+	}
+	return true, why
+}
+
+// deviceNames names accelerators with their driver: "2 × RTX 4090, driver 580.65".
+func deviceNames(devices []gpu.Device) string {
+	driver := devices[0].Driver
+	var names []string
+	for _, d := range devices {
+		names = append(names, deviceName(d))
+		if d.Driver != driver {
+			driver = ""
+		}
+	}
+	text := strings.Join(counted(names), ", ")
+	if driver != "" {
+		text += ", driver " + driver
+	}
+	return text
+}
+
+// deviceName is the name of an accelerator, or its vendor's where it has none.
+func deviceName(d gpu.Device) string { return cmp.Or(d.Name, gpuName(d.Vendor)+" GPU") }
+
+// counted puts "2 × " before what occurs twice, and so on, and drops the repetitions.
+func counted(all []string) []string {
+	n := map[string]int{}
+	for _, s := range all {
+		n[s]++
+	}
+	once := unique(all)
+	for i, s := range once {
+		if n[s] > 1 {
+			once[i] = fmt.Sprintf("%d × %s", n[s], s)
+		}
+	}
+	return once
+}

@@ -1,0 +1,77 @@
+package catalog
+
+import (
+	"maps"
+	"slices"
+	"testing"
+
+	"github.com/rbee-keeper/rbee/gpu"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+)
+
+// TestLaunchBySource holds what the variants of the built-in recipes are started
+// with, beside what all of them are.
+func TestLaunchBySource(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		typ, version string
+		devices      []gpu.Device
+		with         func(*wire.Launch) bool
+	}{
+		{"llama-cpp", "b9", []gpu.Device{{Vendor: "nvidia", Driver: "580"}}, hasArgs("-ngl", "999")},
+		{"llama-cpp", "b9", []gpu.Device{{Vendor: "amd"}}, hasArgs("-ngl", "999")},
+		{"llama-cpp", "b9", []gpu.Device{{Vendor: "intel"}}, hasArgs("-ngl", "999")},
+		{"llama-cpp", "b9", nil, func(l *wire.Launch) bool { return !slices.Contains(l.Args, "-ngl") }},
+		{"llama-cpp", "b9", nil, hasArgs("-c", "{context_total}")},
+		{"ollama", "0.30", []gpu.Device{{Vendor: "nvidia", Driver: "580", ComputeCapability: "8.9"}}, hasEnv("OLLAMA_VULKAN", "0")},
+		{"ollama", "0.30", []gpu.Device{{Vendor: "intel"}}, func(l *wire.Launch) bool { return !slices.Contains(slices.Collect(maps.Keys(l.Env)), "OLLAMA_VULKAN") }},
+		{"ollama", "0.30", nil, hasEnv("OLLAMA_CONTEXT_LENGTH", "{context}")},
+		{"comfyui", "0.3.62", nil, func(l *wire.Launch) bool { return l.Links["custom_nodes"] == "{payload}/app/custom_nodes" }},
+	} {
+		r, _ := Builtin().Recipe(tt.typ)
+		c, err := r.Choose(tt.version, Machine{
+			Platform: wire.Platform{OS: "linux", Arch: "amd64", Libc: "glibc", LibcVersion: "2.39"}, Devices: tt.devices, DevicesKnown: true,
+		}, "")
+		if err != nil {
+			t.Errorf("%s: %v", tt.typ, err)
+			continue
+		}
+		if l := r.Launch(&c.Source); !tt.with(l) {
+			t.Errorf("%s %s is started with %q and %v", tt.typ, c.Source.Name, l.Args, l.Env)
+		}
+	}
+	// What one source adds is not in another.
+	r, _ := Builtin().Recipe("ollama")
+	if _, ok := r.Start.Env["OLLAMA_VULKAN"]; ok {
+		t.Error("a source changed the recipe")
+	}
+}
+
+func hasArgs(args ...string) func(*wire.Launch) bool {
+	return func(l *wire.Launch) bool {
+		i := slices.Index(l.Args, args[0])
+		return i >= 0 && len(l.Args) >= i+len(args) && slices.Equal(l.Args[i:i+len(args)], args)
+	}
+}
+
+func hasEnv(name, value string) func(*wire.Launch) bool {
+	return func(l *wire.Launch) bool { return l.Env[name] == value }
+}
+
+// TestSourceEnv holds that a source's variables are checked as those of start, and
+// take their place.
+func TestSourceEnv(t *testing.T) {
+	t.Parallel()
+	r, err := ParseRecipe("x.yaml", []byte("type: x\nsources:\n- {version: \"1\", file: ./x, env: {A: \"{port}\", B: \"2\"}}\nstart: {env: {A: \"1\", C: \"3\"}}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := r.Launch(&r.Sources[0]).Env, map[string]string{"A": "{port}", "B": "2", "C": "3"}; !maps.Equal(got, want) {
+		t.Errorf("%v", got)
+	}
+	for _, bad := range []string{"{1A: x}", "{A: \"{nope}\"}"} {
+		if _, err := ParseRecipe("x.yaml", []byte("type: x\nsources:\n- {version: \"1\", file: ./x, env: "+bad+"}\n")); err == nil {
+			t.Errorf("env: %s is valid", bad)
+		}
+	}
+}

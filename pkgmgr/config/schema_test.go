@@ -1,0 +1,180 @@
+package config
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/pelletier/go-toml/v2"
+	"github.com/santhosh-tekuri/jsonschema/v6"
+	"gopkg.in/yaml.v3"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/internal/strict"
+	"github.com/rbee-keeper/rbee/pkgmgr/version"
+)
+
+const schemaFile = "hives.schema.json"
+
+func readDoc(t *testing.T, name string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join("..", "..", "docs", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func schema(t *testing.T) *jsonschema.Schema {
+	t.Helper()
+	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(readDoc(t, schemaFile)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := jsonschema.NewCompiler()
+	if err := c.AddResource(schemaFile, doc); err != nil {
+		t.Fatal(err)
+	}
+	s, err := c.Compile(schemaFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// asJSON reads a config file without rbee and gives what a schema checks.
+func asJSON(t *testing.T, name string, data []byte) any {
+	t.Helper()
+	v := map[string]any{}
+	unmarshal := toml.Unmarshal
+	if strict.SyntaxOf(name) == strict.YAML {
+		unmarshal = yaml.Unmarshal
+	}
+	if err := unmarshal(data, &v); err != nil {
+		t.Fatal(err)
+	}
+	text, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return doc
+}
+
+func TestSchemaExamples(t *testing.T) {
+	t.Parallel()
+	s := schema(t)
+	for _, name := range []string{"hives.conf.example.toml", "hives.conf.example.yaml"} {
+		if err := s.Validate(asJSON(t, name, readDoc(t, name))); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// What the schema refuses Parse refuses too, and what Parse takes so does it.
+func TestSchemaAgrees(t *testing.T) {
+	t.Parallel()
+	s := schema(t)
+	const hive = "[[hive]]\nalias='a'\nhostname='h'\n"
+	for _, tt := range []struct {
+		text string
+		ok   bool
+	}{
+		{"", true},
+		{hive, true},
+		{"[[hive]]\nalias='a'\nhostname='[::1]'\nssh_key='k'\nlabels=['x']\nworkers=[{type='w',version='1+x'}]\n", true},
+		{"alias='a'\n", false},
+		{"[hive]\nalias='a'\nhostname='h'\n", false},
+		{"[[hive]]\nalias='a'\n", false},
+		{"[[hive]]\nhostname='h'\n", false},
+		{"[[hive]]\nalias=''\nhostname='h'\n", false},
+		{"[[hive]]\nalias='a b'\nhostname='h'\n", false},
+		{"[[hive]]\nalias='a'\nhostname='-h'\n", false},
+		{"[[hive]]\nalias='a'\nhostname='u@h'\n", false},
+		{"[[hive]]\nalias='a'\nhostname='h:22'\n", false},
+		{hive + "nope=1\n", false},
+		{hive + "ssh_port=0\n", false},
+		{hive + "ssh_port='22'\n", false},
+		{hive + "hive_port=65536\n", false},
+		{hive + "ssh_user='-u'\n", false},
+		{hive + "ssh_key=''\n", false},
+		{hive + "ssh_key=\"a\\u0007\"\n", false},
+		{hive + "labels=['a,b']\n", false},
+		{hive + "labels='a'\n", false},
+		{hive + "auto_start='yes'\n", false},
+		{hive + "workers=['vllm']\n", false},
+		{hive + "workers=[{version='1'}]\n", false},
+		{hive + "workers=[{type='V'}]\n", false},
+		{hive + "workers=[{type='v',version='a b'}]\n", false},
+		{hive + "workers=[{type='v',versoin='1'}]\n", false},
+	} {
+		err := s.Validate(asJSON(t, "c.toml", []byte(tt.text)))
+		if (err == nil) != tt.ok {
+			t.Errorf("schema on %q: %v", tt.text, err)
+		}
+		if _, err := Parse("c.toml", []byte(tt.text)); (err == nil) != tt.ok {
+			t.Errorf("Parse on %q: %v", tt.text, err)
+		}
+	}
+}
+
+type schemaObject struct {
+	Properties map[string]struct {
+		Pattern string
+		Items   struct{ Pattern string }
+		Default any
+	}
+	Required             []string
+	AdditionalProperties *bool
+}
+
+// The schema has the keys, the required ones and the alphabets of the structs.
+func TestSchemaMatchesStructs(t *testing.T) {
+	t.Parallel()
+	var doc struct {
+		schemaObject
+		Defs struct{ Hive, Worker schemaObject } `json:"$defs"`
+	}
+	if err := json.Unmarshal(readDoc(t, schemaFile), &doc); err != nil {
+		t.Fatal(err)
+	}
+	hive, worker := doc.Defs.Hive, doc.Defs.Worker
+	for _, tt := range []struct {
+		name   string
+		in     any
+		schema schemaObject
+	}{{"file", configFile{}, doc.schemaObject}, {"hive", hiveEntry{}, hive}, {"worker", workerEntry{}, worker}} {
+		known, required := strict.Keys(tt.in)
+		var have []string
+		for k := range tt.schema.Properties {
+			have = append(have, k)
+		}
+		slices.Sort(known)
+		slices.Sort(have)
+		slices.Sort(required)
+		slices.Sort(tt.schema.Required)
+		if !slices.Equal(known, have) || !slices.Equal(required, tt.schema.Required) {
+			t.Errorf("%s: schema has %v, requires %v; the struct %v and %v", tt.name, have, tt.schema.Required, known, required)
+		}
+		if a := tt.schema.AdditionalProperties; a == nil || *a {
+			t.Errorf("%s: the schema takes unknown keys", tt.name)
+		}
+	}
+	for key, want := range map[string]string{
+		hive.Properties["alias"].Pattern: aliasPattern, hive.Properties["hostname"].Pattern: hostnamePattern,
+		hive.Properties["ssh_user"].Pattern: userPattern, hive.Properties["labels"].Items.Pattern: labelPattern,
+		worker.Properties["type"].Pattern: workerTypePattern, worker.Properties["version"].Pattern: version.WishPattern,
+	} {
+		if key != want {
+			t.Errorf("pattern %s in the schema, %s in the code", key, want)
+		}
+	}
+	if hive.Properties["hive_port"].Default != float64(DefaultHivePort) || hive.Properties["auto_start"].Default != true || worker.Properties["version"].Default != version.Latest {
+		t.Error("the schema's defaults are not the code's")
+	}
+}

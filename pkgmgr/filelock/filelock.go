@@ -1,0 +1,104 @@
+// Package filelock locks files between processes with flock(2). The kernel releases a
+// lock when the process ends, however it ends, so that no lock is ever stale.
+package filelock
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/gofrs/flock"
+)
+
+// maxPoll is the longest time between two tries of [Wait].
+const maxPoll = 50 * time.Millisecond
+
+// NoLimit makes [Wait] wait until its context ends.
+const NoLimit time.Duration = -1
+
+// ErrHeld is returned for a file that another process has locked.
+var ErrHeld = errors.New("locked by another process")
+
+// Lock is a locked file.
+type Lock struct{ file *flock.Flock }
+
+// Try locks the file at path exclusively, or returns [ErrHeld]. It creates the file, and
+// its directory with dirMode, where they are missing.
+func Try(path string, dirMode fs.FileMode) (*Lock, error) {
+	for {
+		if err := os.MkdirAll(filepath.Dir(path), dirMode); err != nil {
+			return nil, err
+		}
+		file := flock.New(path, flock.SetFlag(os.O_CREATE|os.O_RDWR), flock.SetPermissions(0o600))
+		locked, err := file.TryLock()
+		switch {
+		case errors.Is(err, syscall.EINTR), errors.Is(err, fs.ErrNotExist) && isMissing(filepath.Dir(path)): // its holder removed the directory too
+			continue
+		case err != nil:
+			return nil, fmt.Errorf("cannot lock %s: %w", path, err)
+		case !locked:
+			return nil, ErrHeld
+		}
+		// The process that held it may have removed the file: a lock on a file without
+		// a name excludes nobody.
+		mine, err := file.Stat()
+		if err == nil {
+			if named, err := os.Stat(path); err == nil && os.SameFile(mine, named) {
+				return &Lock{file}, nil
+			}
+		}
+		_ = file.Close()
+	}
+}
+
+func isMissing(path string) bool {
+	_, err := os.Lstat(path)
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+// Wait is [Try] that waits until the file is unlocked, but no longer than limit; then it
+// returns [ErrHeld]. If ctx ends first, it returns the cause. waiting, if not nil, is
+// called once, a moment after the first try failed.
+func Wait(ctx context.Context, path string, dirMode fs.FileMode, limit time.Duration, waiting func()) (*Lock, error) {
+	start := time.Now()
+	for tries := 0; ; tries++ {
+		l, err := Try(path, dirMode)
+		if !errors.Is(err, ErrHeld) {
+			return l, err
+		}
+		if tries == 1 && waiting != nil {
+			waiting()
+		}
+		pause := maxPoll
+		if limit >= 0 {
+			left := limit - time.Since(start)
+			if left <= 0 {
+				return nil, err
+			}
+			pause = min(pause, left)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(pause):
+		}
+	}
+}
+
+// Close unlocks the file.
+func (l *Lock) Close() error { return l.file.Close() }
+
+// Remove removes the file and unlocks it. The file is removed first, so that the file of
+// another process is never removed.
+func (l *Lock) Remove() error { return errors.Join(os.Remove(l.file.Path()), l.file.Close()) }
+
+// Unsupported reports whether err is a failure to lock because the file system has no
+// locks, as some that are mounted over a network.
+func Unsupported(err error) bool {
+	return errors.Is(err, syscall.ENOLCK) || errors.Is(err, syscall.ENOTSUP) || errors.Is(err, syscall.EOPNOTSUPP) || errors.Is(err, syscall.ENOSYS)
+}

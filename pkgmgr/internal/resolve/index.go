@@ -1,0 +1,148 @@
+package resolve
+
+import (
+	"context"
+	"encoding/json"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
+	"github.com/rbee-keeper/rbee/pkgmgr/internal/wheel"
+	"github.com/rbee-keeper/rbee/pkgmgr/version"
+)
+
+// index reads a Python package index, as JSON (PEP 691) or HTML (PEP 503):
+// https://packaging.python.org/en/latest/specifications/simple-repository-api/
+type index struct {
+	from *fetch.Client // its index is https://pypi.org/simple
+}
+
+// project is the page of one package.
+type project struct {
+	files []projectFile
+}
+
+// projectFile is one file of a package.
+type projectFile struct {
+	name     string
+	uploaded time.Time // zero if the index does not record it
+	yanked   bool
+}
+
+// indexTypes are the formats that an index is asked for.
+const indexTypes = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.01"
+
+// project reads the page of a package; the error is [fetch.ErrNotFound] if the index does
+// not have it.
+func (x *index) project(ctx context.Context, name string) (*project, error) {
+	address := strings.TrimSuffix(x.from.Index, "/") + "/" + wheel.NormalName(name) + "/"
+	p := &project{}
+	err := x.from.GetOK(ctx, address, http.Header{"Accept": {indexTypes}}, func(resp *http.Response) (err error) {
+		switch kind := resp.Header.Get("Content-Type"); {
+		case strings.Contains(kind, "json"):
+			p.files, err = projectJSON(resp)
+		case strings.Contains(kind, "html"):
+			p.files, err = projectHTML(io.LimitReader(resp.Body, fetch.MaxResponse))
+		default:
+			err = fmt.Errorf("invalid answer of type %q: want a page of a package index, as JSON (PEP 691) or HTML (PEP 503)", kind)
+		}
+		return err
+	})
+	return p, err
+}
+
+func projectJSON(resp *http.Response) ([]projectFile, error) {
+	var page struct {
+		Files []struct {
+			Filename string          `json:"filename"`
+			Uploaded string          `json:"upload-time"` // since version 1.1 (PEP 700)
+			Yanked   json.RawMessage `json:"yanked"`      // true, false or a reason
+		} `json:"files"`
+	}
+	if err := fetch.DecodeJSON(resp, &page); err != nil {
+		return nil, err
+	}
+	var files []projectFile
+	for _, f := range page.Files {
+		yanked := len(f.Yanked) > 0 && string(f.Yanked) != "false" && string(f.Yanked) != "null"
+		uploaded, _ := time.Parse(time.RFC3339, f.Uploaded) // zero where it is missing
+		files = append(files, projectFile{f.Filename, uploaded, yanked})
+	}
+	return files, nil
+}
+
+// projectHTML reads the links of a page. HTML has no upload dates.
+func projectHTML(r io.Reader) ([]projectFile, error) {
+	d := xml.NewDecoder(r)
+	d.Strict, d.AutoClose, d.Entity = false, xml.HTMLAutoClose, xml.HTMLEntity
+	var files []projectFile
+	for {
+		token, err := d.Token()
+		if errors.Is(err, io.EOF) {
+			return files, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("cannot read the page as HTML: %w", err)
+		}
+		start, ok := token.(xml.StartElement)
+		if !ok || !strings.EqualFold(start.Name.Local, "a") {
+			continue
+		}
+		var f projectFile
+		for _, a := range start.Attr {
+			switch strings.ToLower(a.Name.Local) {
+			case "href":
+				if u, err := url.Parse(a.Value); err == nil {
+					f.name = path.Base(u.Path)
+				}
+			case "data-yanked":
+				f.yanked = true
+			}
+		}
+		if f.name != "" {
+			files = append(files, f)
+		}
+	}
+}
+
+// versions lists the versions of a page that have a wheel and were not yanked.
+func (p *project) versions() []string {
+	var versions []string
+	for _, f := range p.files {
+		w, ok := wheel.Parse(f.name)
+		if ok && !f.yanked && version.Valid(w.Version) && !slices.Contains(versions, w.Version) {
+			versions = append(versions, w.Version)
+		}
+	}
+	return versions
+}
+
+// released returns when the first file of a version was uploaded; zero if the index
+// does not record that for each file of the version.
+func (p *project) released(ver string) (first time.Time) {
+	for _, f := range p.files {
+		if w, ok := wheel.Parse(f.name); !ok || version.Compare(w.Version, ver) != 0 {
+			continue
+		}
+		if f.uploaded.IsZero() {
+			return time.Time{}
+		}
+		if first.IsZero() || f.uploaded.Before(first) {
+			first = f.uploaded
+		}
+	}
+	return first
+}
+
+// dated reports whether the index records the upload date of each file.
+func (p *project) dated() bool {
+	return !slices.ContainsFunc(p.files, func(f projectFile) bool { return f.uploaded.IsZero() })
+}

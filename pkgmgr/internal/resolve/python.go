@@ -1,0 +1,481 @@
+package resolve
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sourcegraph/conc/pool"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/catalog"
+	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
+	"github.com/rbee-keeper/rbee/pkgmgr/internal/wheel"
+	"github.com/rbee-keeper/rbee/pkgmgr/lockfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/uv"
+	"github.com/rbee-keeper/rbee/pkgmgr/version"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+)
+
+// NoSolutionError reports that no set of packages meets what a version requires on a
+// platform, whatever the machine's glibc.
+type NoSolutionError struct {
+	Type, Version string
+	Platform      string // such as "linux/amd64 (glibc)"
+	Err           *uv.Error
+}
+
+func (e *NoSolutionError) Error() string {
+	return fmt.Sprintf("cannot resolve the packages of %s %s for %s: %s", e.Type, e.Version, e.Platform, e.Err.Cause)
+}
+
+// Unwrap returns the error of uv.
+func (e *NoSolutionError) Unwrap() error { return e.Err }
+
+// pythonJob is an environment whose packages are resolved.
+type pythonJob struct {
+	typ, version string // of the worker, for messages
+	platform     wire.Platform
+	want         *catalog.Python
+	requirements string // as pip reads them, one a line
+
+	// cutoff leaves out files that were uploaded later; zero for none. exempt are the
+	// packages that it does not apply to.
+	cutoff time.Time
+	exempt []string
+	dated  bool // the index has dates of some package of the job
+}
+
+// torchFamily are the packages that an index of PyTorch has and PyPI has in other
+// builds or not at all. The indexes of PyTorch do not record upload dates.
+var torchFamily = []string{
+	"torch", "torchvision", "torchaudio", "torchdata", "torchtext", "torchcodec", "torchao",
+	"triton", "triton-rocm", "triton-xpu", "pytorch-triton", "pytorch-triton-rocm", "pytorch-triton-xpu",
+}
+
+// releaseMargin is how long after the first file of a version its other files may be
+// uploaded.
+const releaseMargin = 24 * time.Hour
+
+// packages resolves the packages of a Python step and all that they depend on to
+// wheels, for the oldest glibc that has a solution, beginning with start. The result
+// depends on the recipe, the version, the platform and start alone. uv resolves, on
+// this machine: hives need not reach an index, and all get the same wheels.
+func (r *Resolver) packages(ctx context.Context, job pythonJob, start int) ([]wire.Artefact, *lockfile.GlibcFloor, error) {
+	wheels, floor, err := r.raiseFloor(ctx, job, start)
+	var none *NoSolutionError
+	if errors.As(err, &none) && !job.cutoff.IsZero() {
+		// A mirror may have no dates of old files, and a version may have been published
+		// before what it depends on.
+		undated := job
+		undated.cutoff = time.Time{}
+		if wheels, floor, again := r.raiseFloor(ctx, undated, start); again == nil {
+			r.warn(fmt.Sprintf("%s %s has no solution with the packages of its release date (%s): using today's packages", job.typ, job.version, job.cutoff.Format(time.DateOnly)))
+			return wheels, floor, nil
+		}
+	}
+	return wheels, floor, err
+}
+
+// raiseFloor resolves for the oldest step of glibc, from start, that has a solution.
+func (r *Resolver) raiseFloor(ctx context.Context, job pythonJob, start int) ([]wire.Artefact, *lockfile.GlibcFloor, error) {
+	if job.platform.OS != "linux" || job.platform.Libc == "musl" {
+		lock, err := r.compile(ctx, &job, 0)
+		if err != nil {
+			return nil, nil, job.failed(err)
+		}
+		wheels, err := job.target(0).WheelsOf(lock)
+		return wheels, nil, err
+	}
+	steps := slices.DeleteFunc(slices.Clone(lockfile.GlibcSteps), func(s int) bool { return s < start })
+	if len(steps) == 0 {
+		steps = lockfile.GlibcSteps[len(lockfile.GlibcSteps)-1:]
+	}
+	found, lock, err := firstSolution(steps, func(step int) (*wheel.Pylock, error) { return r.compile(ctx, &job, step) })
+	if err != nil {
+		return nil, nil, job.failed(err)
+	}
+	floor := &lockfile.GlibcFloor{Oldest: lockfile.GlibcName(start), Glibc: lockfile.GlibcName(found)}
+	if i := slices.Index(steps, found); i > 0 {
+		floor.NeededBy = job.target(steps[i-1]).Without(lock)
+	}
+	wheels, err := job.target(found).WheelsOf(lock)
+	return wheels, floor, err
+}
+
+// firstSolution tries steps until one has a solution. The newest step is tried second:
+// without a solution there, there is none at all.
+func firstSolution(steps []int, try func(step int) (*wheel.Pylock, error)) (found int, lock *wheel.Pylock, err error) {
+	lock, err = try(steps[0])
+	if err == nil || !noSolution(err) || len(steps) == 1 {
+		return steps[0], lock, err
+	}
+	newest := steps[len(steps)-1]
+	last, err := try(newest)
+	if err != nil {
+		return 0, nil, err
+	}
+	for _, step := range steps[1 : len(steps)-1] {
+		lock, err := try(step)
+		if err == nil || !noSolution(err) {
+			return step, lock, err
+		}
+	}
+	return newest, last, nil
+}
+
+func noSolution(err error) bool {
+	var e *uv.Error
+	return errors.As(err, &e) && e.NoSolution
+}
+
+func (j *pythonJob) target(glibc int) wheel.Target {
+	return wheel.Target{Platform: j.platform, Python: j.want.Version, Glibc: glibc}
+}
+
+// failed adds to an error of uv what was resolved.
+func (j *pythonJob) failed(err error) error {
+	var e *uv.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	platform := j.platform.Name()
+	if e.NoSolution {
+		return &NoSolutionError{j.typ, j.version, platform, e}
+	}
+	return fmt.Errorf("cannot resolve the packages of %s %s for %s: %w", j.typ, j.version, platform, e)
+}
+
+// maxDateRounds limits how often a resolution is repeated because it chose among the
+// files of another package without dates.
+const maxDateRounds = 4
+
+// compile runs uv for one step of glibc. Packages whose index does not date each file
+// are exempt from the cutoff: it would leave out the undated files.
+func (r *Resolver) compile(ctx context.Context, job *pythonJob, glibc int) (*wheel.Pylock, error) {
+	if job.cutoff.IsZero() {
+		return r.runCompile(ctx, job, glibc)
+	}
+	if err := r.exemptUndated(ctx, job, requirementNames(job.requirements)); err != nil {
+		return nil, err
+	}
+	for round := 1; ; round++ {
+		lock, err := r.runCompile(ctx, job, glibc)
+		if err != nil || round == maxDateRounds {
+			return lock, err
+		}
+		known := len(job.exempt)
+		var names []string
+		for _, p := range lock.Packages {
+			names = append(names, p.Name)
+		}
+		if err := r.exemptUndated(ctx, job, names); err != nil || len(job.exempt) == known {
+			return lock, err
+		}
+	}
+}
+
+// exemptUndated adds to the exempt packages those of names that the index has files of
+// without an upload date. PyPI dates each file. If the index has dates of nothing, the
+// cutoff is dropped, with a warning.
+func (r *Resolver) exemptUndated(ctx context.Context, job *pythonJob, names []string) error {
+	if r.index.from.Index == PublicPythonIndex {
+		return nil
+	}
+	names = slices.DeleteFunc(names, func(n string) bool { return slices.Contains(job.exempt, wheel.NormalName(n)) })
+	found := make([]int, len(names)) // 1 undated, 2 dated, 0 not on the index
+	p := pool.New().WithContext(ctx).WithCancelOnError().WithFirstError().WithMaxGoroutines(8)
+	for i, name := range names {
+		p.Go(func(ctx context.Context) error {
+			page, err := r.page(ctx, name)
+			switch {
+			case errors.Is(err, fetch.ErrNotFound):
+				return nil
+			case err != nil:
+				return err
+			case page.dated():
+				found[i] = 2
+			default:
+				found[i] = 1
+			}
+			return nil
+		})
+	}
+	if err := p.Wait(); err != nil {
+		return err
+	}
+	for i, name := range names {
+		if found[i] == 1 {
+			job.exempt = append(job.exempt, wheel.NormalName(name))
+		}
+	}
+	if slices.Contains(found, 1) && !slices.Contains(found, 2) && !job.dated {
+		r.warn(fmt.Sprintf("%s does not record upload dates: resolving %s %s with today's packages", fetch.RedactURL(r.index.from.Index), job.typ, job.version))
+		job.cutoff = time.Time{}
+	}
+	job.dated = job.dated || slices.Contains(found, 2)
+	return nil
+}
+
+// page is the index's page of a package; it is read once in a plan.
+func (r *Resolver) page(ctx context.Context, name string) (*project, error) {
+	name = wheel.NormalName(name)
+	r.pagesMu.Lock()
+	page := r.pages[name]
+	r.pagesMu.Unlock()
+	if page != nil {
+		return page, nil
+	}
+	page, err := r.index.project(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	r.pagesMu.Lock()
+	defer r.pagesMu.Unlock()
+	if r.pages == nil {
+		r.pages = map[string]*project{}
+	}
+	r.pages[name] = page
+	return page, nil
+}
+
+// requirementNames are the packages that lines of requirements name.
+func requirementNames(text string) []string {
+	var names []string
+	for line := range strings.Lines(text) {
+		line, _, _ = strings.Cut(line, "#")
+		if strings.HasPrefix(strings.TrimSpace(line), "-") {
+			continue // an option
+		}
+		if m := lockfile.Requirement.FindStringSubmatch(strings.TrimSpace(line)); m != nil && m[1] != "" {
+			names = append(names, wheel.NormalName(m[1]))
+		}
+	}
+	return names
+}
+
+// oldestExemptUV is the oldest uv known to accept --exclude-newer-package NAME=false:
+// 0.9.7 rejects it.
+const oldestExemptUV = "0.9.30"
+
+// runCompile runs `uv pip compile` and reads what it wrote.
+func (r *Resolver) runCompile(ctx context.Context, job *pythonJob, glibc int) (*wheel.Pylock, error) {
+	t := job.target(glibc)
+	platform, err := t.UvPlatform()
+	if err != nil {
+		return nil, err
+	}
+	oldest := ""
+	if !job.cutoff.IsZero() {
+		oldest = oldestExemptUV
+	}
+	program, err := r.uv(ctx, oldest)
+	if err != nil {
+		return nil, fmt.Errorf("uv for this machine: %w", err)
+	}
+	dir, err := os.MkdirTemp("", "rbee-resolve-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	want, out := job.want, filepath.Join(dir, "pylock.toml")
+	args := []string{
+		"pip", "compile", "--no-progress", "--quiet", "--no-build",
+		// Any version serves: the version and the platform that are resolved for are given.
+		"--python", "cpython",
+		"--python-version", want.Version, "--python-platform", platform,
+	}
+	constraints := slices.Clone(want.Constraints)
+	indexes := make([]string, len(want.Indexes))
+	for i, x := range want.Indexes {
+		indexes[i] = x.URL
+	}
+	switch {
+	case want.Torch == "":
+	case r.index.from.Torch == "":
+		args = append(args, "--torch-backend", want.Torch)
+	default:
+		own, limits, err := r.torchMirror(ctx, want.Torch, t)
+		if err != nil {
+			return nil, err
+		}
+		indexes, constraints = append(indexes, own), append(constraints, limits...)
+		args = append(args, "--index-strategy", "unsafe-best-match")
+	}
+	if want.Prerelease {
+		args = append(args, "--prerelease", "allow")
+	}
+	for _, f := range []struct {
+		flag  string
+		lines []string
+	}{{"--override", want.Overrides}, {"--constraint", constraints}} {
+		if len(f.lines) == 0 {
+			continue
+		}
+		path := filepath.Join(dir, strings.TrimLeft(f.flag, "-")+".txt")
+		if err := os.WriteFile(path, []byte(strings.Join(f.lines, "\n")+"\n"), 0o600); err != nil {
+			return nil, err
+		}
+		args = append(args, f.flag, path)
+	}
+	if !job.cutoff.IsZero() {
+		args = append(args, "--exclude-newer", job.cutoff.UTC().Format(time.RFC3339))
+		for _, name := range job.exempt {
+			args = append(args, "--exclude-newer-package", name+"=false")
+		}
+	}
+	// Addresses may hold passwords, and others see the arguments of a process.
+	set := []string{
+		"UV_DEFAULT_INDEX=" + r.index.from.Index,
+		"UV_CACHE_DIR=" + filepath.Join(r.cacheDir, "uv"), "UV_PYTHON_INSTALL_DIR=" + filepath.Join(r.cacheDir, "python"),
+	}
+	if len(indexes) > 0 {
+		set = append(set, "UV_INDEX="+strings.Join(indexes, " "))
+	}
+	if err := uv.Run(ctx, uv.Command{
+		Program: program, Args: append(args, "--output-file", out, "-"), Dir: dir,
+		Env: uv.Env(os.Environ(), set...), Stdin: strings.NewReader(job.requirements),
+	}); err != nil {
+		return nil, err
+	}
+	data, err := os.ReadFile(out)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read what uv resolved: %w", err)
+	}
+	return wheel.ParsePylock(data)
+}
+
+// torchMirror returns the index of a mirror of PyTorch's indexes for a backend, and
+// constraints that keep packages of the family from being taken elsewhere in a newer
+// version.
+func (r *Resolver) torchMirror(ctx context.Context, backend string, t wheel.Target) (address string, limits []string, err error) {
+	address, err = url.JoinPath(r.index.from.Torch, backend)
+	if err != nil {
+		return "", nil, fmt.Errorf("invalid address of the PyTorch index %s: %w", fetch.RedactURL(r.index.from.Torch), err)
+	}
+	mirror := index{from: &fetch.Client{HTTP: r.index.from.HTTP, Index: address}}
+	for _, name := range torchFamily {
+		page, err := mirror.project(ctx, name)
+		if errors.Is(err, fetch.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return "", nil, err
+		}
+		page.files = slices.DeleteFunc(page.files, func(f projectFile) bool {
+			w, ok := wheel.Parse(f.name)
+			return !ok || t.Rank(w) == 0
+		})
+		if best := version.Newest(version.Latest, page.versions()); best != "" {
+			plain, _, _ := strings.Cut(best, "+")
+			limits = append(limits, name+"<="+plain)
+		}
+	}
+	if len(limits) == 0 {
+		return "", nil, fmt.Errorf("the PyTorch index %s has no torch", fetch.RedactURL(address))
+	}
+	return address, limits, nil
+}
+
+// job describes the environment of a step. before are the steps before it, and done
+// what they consist of.
+func (r *Resolver) job(ctx context.Context, recipe *catalog.Recipe, c catalog.Choice, p wire.Platform, want *catalog.Python, before []catalog.Step, done []wire.InstallStep) (pythonJob, error) {
+	job := pythonJob{
+		typ: recipe.Type, version: c.Version, platform: p, want: want,
+		requirements: strings.Join(want.Packages, "\n") + "\n",
+	}
+	if want.Requirements != "" {
+		text, err := r.fileOf(ctx, want.Requirements, before, done)
+		if err != nil {
+			return job, err
+		}
+		job.requirements += text
+	}
+	if want.Torch != "" {
+		job.exempt = append(job.exempt, torchFamily...)
+	}
+	for _, x := range want.Indexes {
+		for _, name := range x.Packages {
+			job.exempt = append(job.exempt, wheel.NormalName(name))
+		}
+	}
+	if v := recipe.Versions; v != nil && v.Package != "" {
+		job.exempt = append(job.exempt, wheel.NormalName(v.Package))
+	}
+	slices.Sort(job.exempt)
+	job.exempt = slices.Compact(job.exempt)
+	var err error
+	job.cutoff, err = r.cutoff(ctx, recipe.Versions, c.Version, want)
+	if v := recipe.Versions; v != nil && v.Package != "" {
+		job.dated = !job.cutoff.IsZero()
+	}
+	return job, err
+}
+
+// cutoff is the date that a version's packages are chosen as of: what the recipe says,
+// or the release date of the version; zero for today. Packages that were published
+// after an engine often break it.
+func (r *Resolver) cutoff(ctx context.Context, v *catalog.Versions, version string, want *catalog.Python) (time.Time, error) {
+	switch {
+	case want.ExcludeNewer == catalog.ExcludeNewerNever:
+		return time.Time{}, nil
+	case want.ExcludeNewer != "":
+		return catalog.ParseDate(want.ExcludeNewer)
+	case v == nil:
+		return time.Time{}, nil
+	}
+	var released time.Time
+	if v.Package != "" {
+		page, err := r.page(ctx, v.Package)
+		if err != nil {
+			return time.Time{}, noPackage(err, r.index.from.Index, v.Package)
+		}
+		if released = page.released(version); released.IsZero() {
+			r.warn(fmt.Sprintf("%s does not record the upload date of %s %s: using today's packages", fetch.RedactURL(r.index.from.Index), v.Package, version))
+		}
+	} else {
+		rel, err := r.releases.tagged(ctx, v.GitHub, v.TagOf(version))
+		if err != nil {
+			return time.Time{}, err
+		}
+		released = rel.Published
+	}
+	if released.IsZero() {
+		return released, nil
+	}
+	return released.Add(releaseMargin), nil
+}
+
+// warn reports something that a person should know, once in a plan.
+func (r *Resolver) warn(text string) {
+	if r.warned[text] {
+		return
+	}
+	r.warned[text] = true
+	r.note("warning: " + text)
+}
+
+// noPackage explains that an index does not have a package.
+func noPackage(err error, index, name string) error {
+	if errors.Is(err, fetch.ErrNotFound) {
+		return fmt.Errorf("the package index %s has no %s", fetch.RedactURL(index), name)
+	}
+	return err
+}
+
+// absolute makes the addresses of wheels absolute.
+func (r *Resolver) absolute(wheels []wire.Artefact) error {
+	for i := range wheels {
+		w := &wheels[i]
+		var err error
+		if w.URL, err = AbsoluteURL(r.index.from.Index, w.URL); err != nil {
+			return fmt.Errorf("the address of %s: %w", w.Name, err)
+		}
+	}
+	return nil
+}

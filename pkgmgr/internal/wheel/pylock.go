@@ -1,0 +1,31 @@
+package wheel
+
+import (
+	"fmt"
+
+	"github.com/pelletier/go-toml/v2"
+)
+
+// Pylock is the part of a lock file after PEP 751 that is used:
+// https://packaging.python.org/en/latest/specifications/pylock-toml/
+type Pylock struct {
+	Packages []struct {
+		Name    string `toml:"name"`
+		Version string `toml:"version"`
+		Wheels  []struct {
+			Name   string            `toml:"name"`
+			URL    string            `toml:"url"`
+			Size   int64             `toml:"size"`
+			Hashes map[string]string `toml:"hashes"`
+		} `toml:"wheels"`
+	} `toml:"packages"`
+}
+
+// ParsePylock reads what uv wrote.
+func ParsePylock(data []byte) (*Pylock, error) {
+	var lock Pylock
+	if err := toml.Unmarshal(data, &lock); err != nil {
+		return nil, fmt.Errorf("what uv wrote cannot be read: %w", err)
+	}
+	return &lock, nil
+}

@@ -1,0 +1,245 @@
+// Package wheel reads names of Python wheels and lists of locked packages, and ranks
+// wheels for a platform.
+package wheel
+
+import (
+	"fmt"
+	"net/url"
+	"path"
+	"regexp"
+	"slices"
+	"sort"
+	"strconv"
+	"strings"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+)
+
+// Wheel is what the name of a wheel says:
+// https://packaging.python.org/en/latest/specifications/binary-distribution-format/
+type Wheel struct {
+	Name, Version        string
+	python, abi, Platfrm []string
+}
+
+func Parse(filename string) (w Wheel, ok bool) {
+	stem, ok := strings.CutSuffix(filename, ".whl")
+	parts := strings.Split(stem, "-")
+	if !ok || len(parts) != 5 && len(parts) != 6 {
+		return Wheel{}, false
+	}
+	tags := parts[len(parts)-3:]
+	return Wheel{
+		Name: parts[0], Version: parts[1],
+		python: strings.Split(tags[0], "."), abi: strings.Split(tags[1], "."), Platfrm: strings.Split(tags[2], "."),
+	}, true
+}
+
+// Target is what wheels must fit.
+type Target struct {
+	Platform wire.Platform
+	Python   string // "3.12"
+	Glibc    int    // minor version of the oldest glibc that they may need
+}
+
+// UvPlatform is how uv names the oldest system that packages are chosen for.
+func (t Target) UvPlatform() (string, error) {
+	switch p := t.Platform; {
+	case p.OS == "linux" && p.Libc == "musl":
+		return cpuName(p) + "-unknown-linux-musl", nil
+	case p.OS == "linux":
+		return fmt.Sprintf("%s-manylinux_2_%d", cpuName(p), t.Glibc), nil
+	case p.OS == "darwin":
+		return cpuName(p) + "-apple-darwin", nil
+	default:
+		return "", fmt.Errorf("there are no Python packages for %s", p.Key())
+	}
+}
+
+// Rank tells how well a wheel fits, higher for better; 0 if it does not.
+func (t Target) Rank(w Wheel) int {
+	best := 0
+	for _, py := range w.python {
+		for _, abi := range w.abi {
+			for _, plat := range w.Platfrm {
+				a, b := t.interpreterRank(py, abi), t.platformRank(plat)
+				if a > 0 && b > 0 {
+					best = max(best, a*1000+b)
+				}
+			}
+		}
+	}
+	return best
+}
+
+// interpreterRank compares tags such as cp312-cp312, cp38-abi3 and py3-none.
+func (t Target) interpreterRank(py, abi string) int {
+	own := "cp" + strings.ReplaceAll(t.Python, ".", "")
+	_, minor, _ := strings.Cut(t.Python, ".")
+	ours, _ := strconv.Atoi(minor)
+	version := func(prefix string) (int, bool) {
+		rest, ok := strings.CutPrefix(py, prefix+"3")
+		if !ok {
+			return 0, false
+		}
+		n, err := strconv.Atoi(rest)
+		return n, err == nil && n <= ours
+	}
+	switch {
+	case py == own && abi == own:
+		return 6
+	case abi == "abi3":
+		if _, ok := version("cp"); ok {
+			return 5
+		}
+	case py == own && abi == "none":
+		return 4
+	case py == "py"+strings.TrimPrefix(own, "cp") && abi == "none":
+		return 3
+	case abi == "none" && (py == "py3" || py == "py2.py3"):
+		return 2
+	case abi == "none":
+		if _, ok := version("py"); ok {
+			return 1
+		}
+	}
+	return 0
+}
+
+func (t Target) platformRank(tag string) int {
+	p, cpu := t.Platform, cpuName(t.Platform)
+	mac := cpu
+	if p.Arch == "arm64" {
+		mac = "arm64"
+	}
+	level := func(m []string, newest int) int {
+		if m == nil || m[2] != cpu {
+			return 0
+		}
+		n, err := strconv.Atoi(m[1])
+		if err != nil || n > newest {
+			return 0
+		}
+		return 100 + n
+	}
+	switch {
+	case tag == "any":
+		return 1
+	case p.OS == "linux" && p.Libc == "musl":
+		return level(musllinux.FindStringSubmatch(tag), newestMusl)
+	case p.OS == "linux":
+		switch tag {
+		case "linux_" + cpu:
+			return 50
+		case "manylinux1_" + cpu:
+			return 105
+		case "manylinux2010_" + cpu:
+			return 112
+		case "manylinux2014_" + cpu:
+			return 117
+		}
+		return level(Manylinux.FindStringSubmatch(tag), t.Glibc)
+	case p.OS == "darwin":
+		m := macosx.FindStringSubmatch(tag)
+		if m == nil || m[3] != mac && m[3] != "universal2" {
+			return 0
+		}
+		if major, err := strconv.Atoi(m[1]); err == nil && major <= newestMacOS {
+			return 100 + major
+		}
+	}
+	return 0
+}
+
+// wheels picks the best wheel of each package of a lock's text.
+func (t Target) wheels(data []byte) ([]wire.Artefact, error) {
+	lock, err := ParsePylock(data)
+	if err != nil {
+		return nil, err
+	}
+	return t.WheelsOf(lock)
+}
+
+// Without lists the packages of a lock that have no wheel for the target.
+func (t Target) Without(lock *Pylock) []string {
+	var names []string
+	for _, p := range lock.Packages {
+		fits := false
+		for _, w := range p.Wheels {
+			name := w.Name
+			if u, err := url.Parse(w.URL); name == "" && err == nil {
+				name = path.Base(u.Path)
+			}
+			parsed, ok := Parse(name)
+			fits = fits || ok && t.Rank(parsed) > 0
+		}
+		if !fits {
+			names = append(names, p.Name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// WheelsOf picks the best wheel of each package of a lock.
+func (t Target) WheelsOf(lock *Pylock) ([]wire.Artefact, error) {
+	var all []wire.Artefact
+	for _, p := range lock.Packages {
+		best, a := 0, wire.Artefact{}
+		for _, w := range p.Wheels {
+			name := w.Name
+			if u, err := url.Parse(w.URL); name == "" && err == nil {
+				name = path.Base(u.Path)
+			}
+			parsed, ok := Parse(name)
+			if rank := t.Rank(parsed); ok && rank > best {
+				best, a = rank, wire.Artefact{Name: name, URL: w.URL, SHA256: strings.ToLower(w.Hashes["sha256"]), Size: w.Size}
+			}
+		}
+		switch {
+		case best == 0:
+			return nil, fmt.Errorf("%s %s has no wheel for Python %s on %s", p.Name, p.Version, t.Python, t.Platform.Name())
+		case !wire.ValidSHA256(a.SHA256):
+			return nil, fmt.Errorf("the index tells no SHA-256 of %s", a.Name)
+		}
+		all = append(all, a)
+	}
+	sort.Slice(all, func(i, j int) bool { return all[i].Name < all[j].Name })
+	return all, nil
+}
+
+// NormalName is how an index writes a package's name (PEP 503).
+func NormalName(name string) string { return strings.ToLower(nameRuns.ReplaceAllString(name, "-")) }
+
+var nameRuns = regexp.MustCompile(`[-_.]+`)
+
+func cpuName(p wire.Platform) string {
+	switch {
+	case p.Arch == "amd64":
+		return "x86_64"
+	case p.Arch == "arm64" && p.OS == "linux":
+		return "aarch64"
+	case p.Arch == "arm64":
+		return "aarch64"
+	default:
+		return p.Arch
+	}
+}
+
+var Manylinux = regexp.MustCompile(`^manylinux_2_([0-9]+)_(.+)$`)
+
+var musllinux = regexp.MustCompile(`^musllinux_1_([0-9]+)_(.+)$`)
+
+var (
+	macosx = regexp.MustCompile(`^macosx_([0-9]+)_([0-9]+)_(.+)$`)
+)
+
+const newestMacOS = 13
+
+const newestMusl = 2
+
+// The newest systems that a wheel may need: musl 1.2, macOS 13, which are what uv
+// takes for them, and glibc 2.28 where a recipe does not say another.
+const (
+	DefaultGlibc = 28
+)

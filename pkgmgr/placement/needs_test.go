@@ -1,0 +1,68 @@
+package placement_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/placement"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+)
+
+// TestPlaceChecksBuild checks that a worker gets only devices that the installed build
+// runs on, and that the others are named.
+func TestPlaceChecksBuild(t *testing.T) {
+	t.Parallel()
+	card := func(index int, name, compute string, free uint64) placement.Device {
+		d := named(device("nvidia", index, free, 24), name)
+		d.ComputeCapability, d.Driver = compute, "580.65"
+		return at(d, "0000:0"+string(rune('1'+index))+":00.0")
+	}
+	cuda13 := func(l *placement.Load) {
+		l.Devices = &wire.DeviceNeeds{Vendor: "nvidia", Compute: "7.5", Driver: "580"}
+	}
+	noGPU := func(l *placement.Load) { l.Devices = &wire.DeviceNeeds{Vendor: wire.NoGPU} }
+	mixed := []placement.Device{card(0, "RTX 4090", "8.9", 20), card(1, "GTX 1080 Ti", "6.1", 24)}
+	old := []placement.Device{card(0, "GTX 1080 Ti", "6.1", 24)}
+	amd := at(device("amd", 0, 60, 64), "0000:09:00.0")
+	const why = "nvidia 1 (GTX 1080 Ti): compute capability 6.1, 7.5 is needed"
+	for _, tt := range []struct {
+		name    string
+		load    placement.Load
+		devices []placement.Device
+		want    string   // "vendor indices", "cpu" or the error's code
+		env     string   // GGML_VK_VISIBLE_DEVICES
+		says    []string // in the reason or the error
+	}{
+		{"no conditions", load(10), mixed, "nvidia 1", "1", []string{"most memory free of 2 devices"}},
+		{"usable card", with(load(10), cuda13), mixed, "nvidia 0", "0", []string{"most memory free of 1 device; not used: " + why}},
+		{"too large for the usable card", with(load(30), cuda13), mixed, "failed", "", []string{"does not fit", "nvidia 1 (GTX 1080 Ti): not used: compute capability 6.1"}},
+		{"asked for the other card", on(with(load(10), cuda13), "1"), mixed, "failed", "", []string{"nvidia 1 (GTX 1080 Ti) cannot be used: compute capability 6.1, 7.5 is needed"}},
+		{"no usable card", with(load(10), cuda13), old, "failed", "", []string{"runs on none of the accelerators here", `device "none"`, "compute capability 6.1"}},
+		{"CPU as asked", on(with(load(10), cuda13), "none"), old, "cpu", "-1", nil},
+		{"another vendor", with(load(10), cuda13), append(mixed, amd), "nvidia 0", "0", nil},
+		{"only another vendor", with(load(10), cuda13), []placement.Device{amd}, "cpu", "-1", []string{"no nvidia accelerator here that can be used"}},
+		{"CPU build", with(load(10), noGPU), mixed, "cpu", "-1", []string{"uses no accelerator"}},
+		{"CPU build, asked for a card", on(with(load(10), noGPU), "0"), mixed, "failed", "", []string{"nvidia 0 (RTX 4090) cannot be used: the build uses no accelerator"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			d, err := placement.Place(tt.load, tt.devices)
+			got, reason := "cpu", d.Reason
+			switch {
+			case err != nil:
+				got, reason = string(operations.CodeOf(err)), err.Error()
+			case len(d.Devices) > 0:
+				got = d.Devices[0].Vendor + " " + string(rune('0'+d.Devices[0].Index))
+			}
+			if got != tt.want || d.Env["GGML_VK_VISIBLE_DEVICES"] != tt.env {
+				t.Errorf("Place() = %s with %v: %s, want %s with GGML_VK_VISIBLE_DEVICES=%s", got, d.Env, reason, tt.want, tt.env)
+			}
+			for _, want := range tt.says {
+				if !strings.Contains(reason, want) {
+					t.Errorf("reason is %q, want %q in it", reason, want)
+				}
+			}
+		})
+	}
+}

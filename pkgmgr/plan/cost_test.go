@@ -1,0 +1,41 @@
+package plan
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/catalog"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+)
+
+func TestTransferLeavesOutCachedWheels(t *testing.T) {
+	t.Parallel()
+	artifact := func(digit string, size int64) wire.Artefact {
+		return wire.Artefact{SHA256: strings.Repeat(digit, 64), Size: size}
+	}
+	archive := artifact("a", 5)
+	steps := []wire.InstallStep{
+		{Kind: wire.StepArchive, Artefact: &archive},
+		{Kind: wire.StepPython, Python: &wire.Python{
+			UV: wire.Tool{Artefact: artifact("1", 10)}, Interpreter: wire.Tool{Artefact: artifact("2", 20)},
+			Wheels: []wire.Artefact{artifact("3", 300), artifact("4", 4000)},
+		}},
+	}
+	cached := &wire.State{Wheels: []string{wire.WheelKey(strings.Repeat("A", 64)), wire.WheelKey(strings.Repeat("4", 64))}}
+	for name, c := range map[string]struct {
+		state          *wire.State
+		needed, cached int64
+		disk           uint64
+	}{
+		"nothing known":  {nil, 4335, 0, 10_000},
+		"nothing cached": {&wire.State{}, 4335, 0, 10_000},
+		"a wheel cached": {cached, 335, 4000, 2000},
+	} {
+		if needed, inCache := transferBytes(steps, c.state); needed != c.needed || inCache != c.cached {
+			t.Errorf("%s: transferBytes() = %d, %d, want %d, %d", name, needed, inCache, c.needed, c.cached)
+		}
+		if need := DiskNeed(DesiredWorker{Steps: steps, Needs: catalog.Needs{Disk: 10_000}}, c.state); need != c.disk {
+			t.Errorf("%s: diskNeed() = %d, want %d", name, need, c.disk)
+		}
+	}
+}

@@ -1,0 +1,250 @@
+package plan
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/lockfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+)
+
+// Plan is a decision that can be applied: the steps that people see, and everything
+// that carrying them out needs. It contains no local path and no credential, and it
+// survives a round trip through JSON, so that one program can make it and another one
+// can apply it.
+type Plan struct {
+	operations.Plan
+
+	// Hives describes the hives that the plan was made for, sorted by alias.
+	Hives []Hive `json:"hives"`
+
+	// Installs holds each distinct installation once, by [Install.Digest]. The steps
+	// that install workers refer to it.
+	Installs map[string]*Install `json:"installs,omitempty"`
+
+	// Builds holds the builds of rbee, by the SHA-256 (hex) of the binary. The steps
+	// that bring rbee to a hive refer to it.
+	Builds map[string]Build `json:"builds,omitempty"`
+
+	// Lock is what changes in hives.lock.
+	Lock lockfile.Changes `json:"lock,omitzero"`
+}
+
+// Hive is one hive of a plan.
+type Hive struct {
+	Alias string `json:"alias"`
+
+	// State is the [StateDigest] of the hive when the plan was made; empty if the
+	// hive could not be read.
+	State string `json:"state,omitempty"`
+
+	// Extra means that the config does not contain the hive.
+	Extra bool `json:"extra,omitempty"`
+
+	// Settings are the settings of the config; nil for an extra hive.
+	Settings *wire.Settings `json:"settings,omitempty"`
+
+	// Workers are the workers of the config.
+	Workers []Worker `json:"workers,omitempty"`
+}
+
+// Worker is a worker that the config installs on a hive.
+type Worker struct {
+	Type string `json:"type"`
+
+	// Requested is the version constraint of the config.
+	Requested string `json:"requested"`
+
+	// Version is the version that the constraint resolved to; empty if it did not.
+	Version string `json:"version,omitempty"`
+
+	// EndsPin means that a pin keeps the worker at an older version, and ends once
+	// Version is installed.
+	EndsPin bool `json:"ends_pin,omitempty"`
+
+	// Warning describes a limitation of the installation on this hive; empty for none.
+	Warning string `json:"warning,omitempty"`
+}
+
+// Install is what a hive needs to install one version of a worker.
+type Install struct {
+	Type    string `json:"type"`
+	Version string `json:"version"`
+	Variant string `json:"variant,omitempty"`
+
+	// SHA256 identifies the installed files, as [wire.Digest]. It may be empty for a
+	// server inside rbee.
+	SHA256 string             `json:"sha256,omitempty"`
+	Steps  []wire.InstallStep `json:"steps"`
+	Entry  string             `json:"entry,omitempty"`
+	Launch *wire.Launch       `json:"launch,omitempty"`
+	Verify *wire.Verify       `json:"verify,omitempty"`
+
+	// Unstable lists the SHA-256 of artifacts whose address may return other bytes one
+	// day, such as archives that a server generates. They are sent to the hive.
+	Unstable []string `json:"unstable,omitempty"`
+}
+
+// Digest returns the SHA-256 (hex) of the installation.
+func (i *Install) Digest() string {
+	data, err := json.Marshal(i)
+	if err != nil {
+		return "" // strings, numbers and maps of strings: it cannot fail
+	}
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:])
+}
+
+// Build is a build of rbee for one platform.
+type Build struct {
+	Platform string `json:"platform"` // "os/arch"
+	Version  string `json:"version"`
+	Bytes    int64  `json:"bytes,omitempty"` // size of the binary
+}
+
+// Hive returns the hive with an alias; nil if the plan does not contain it.
+func (p *Plan) Hive(alias string) *Hive {
+	i := slices.IndexFunc(p.Hives, func(h Hive) bool { return h.Alias == alias })
+	if i < 0 {
+		return nil
+	}
+	return &p.Hives[i]
+}
+
+// Worker returns the worker of a type; the zero value, which has no Type, if the config
+// does not contain it.
+func (h *Hive) Worker(typ string) Worker {
+	i := slices.IndexFunc(h.Workers, func(w Worker) bool { return w.Type == typ })
+	if i < 0 {
+		return Worker{}
+	}
+	return h.Workers[i]
+}
+
+// StepsOf returns the steps of one hive, in the order in which they are applied.
+func (p *Plan) StepsOf(alias string) []operations.Step {
+	var steps []operations.Step
+	for _, s := range p.Steps {
+		if s.Hive == alias {
+			steps = append(steps, s)
+		}
+	}
+	return steps
+}
+
+// StateDigest returns a SHA-256 (hex) over the rbee build, the settings, and the
+// installed workers with their digests and variants. It covers nothing that is
+// measured, such as free disk space, a process ID or a temperature. It is empty for nil.
+func StateDigest(s *wire.State) string {
+	if s == nil {
+		return ""
+	}
+	type worker struct{ Type, Version, Requested, Variant, SHA256, Problem string }
+	facts := struct {
+		Build    *wire.Installed
+		Broken   string
+		Settings *wire.Settings
+		Workers  []worker
+	}{Broken: s.Broken, Settings: s.Settings}
+	if s.Rbee != nil {
+		facts.Build = &wire.Installed{Version: s.Rbee.Version, SHA256: s.Rbee.SHA256}
+	}
+	for _, w := range s.Workers {
+		facts.Workers = append(facts.Workers, worker{w.Type, w.Version, w.Requested, w.Variant, w.SHA256, w.Corrupt})
+	}
+	data, err := json.Marshal(facts)
+	if err != nil {
+		return "" // strings and numbers: it cannot fail
+	}
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:])
+}
+
+// New returns a plan for hives that has no steps yet. Use it for steps that are not the
+// result of a comparison, such as starting the daemon. See [Diff] for all others.
+func New(states []HiveState) *Plan {
+	p := &Plan{Plan: operations.Plan{Steps: []operations.Step{}, Drift: []operations.Drift{}}}
+	for _, s := range states {
+		p.Hives = append(p.Hives, hiveOf(s, Desired{}))
+	}
+	slices.SortStableFunc(p.Hives, func(a, b Hive) int { return strings.Compare(a.Alias, b.Alias) })
+	return p
+}
+
+// hiveOf describes a hive for a plan.
+func hiveOf(s HiveState, desired Desired) Hive {
+	h := Hive{Alias: s.Hive.Alias, State: StateDigest(s.State), Extra: s.Extra}
+	if s.Extra {
+		return h
+	}
+	settings := s.Hive.Settings()
+	h.Settings = &settings
+	for _, w := range s.Hive.Workers {
+		d := desired.Workers[WorkerKey{s.Hive.Alias, w.Type}]
+		h.Workers = append(h.Workers, Worker{
+			Type: w.Type, Requested: w.Version, Version: d.Version, EndsPin: d.EndsPin, Warning: d.Warning,
+		})
+	}
+	return h
+}
+
+// install adds the installation of a worker and returns its digest.
+func (p *Plan) install(typ string, d DesiredWorker) string {
+	i := &Install{
+		Type: typ, Version: d.Version, Variant: d.Variant, SHA256: d.SHA256, Entry: d.Entry, Launch: d.Launch, Verify: d.Verify,
+		Steps: lockfile.CloneSteps(d.Steps),
+	}
+	for j := range i.Steps {
+		i.Steps[j].At = path.Base(strings.ReplaceAll(i.Steps[j].At, `\`, "/")) // the recipe may be anywhere on this machine
+		if i.Steps[j].At == "." {
+			i.Steps[j].At = ""
+		}
+	}
+	for sum, yes := range d.Unsure {
+		if yes {
+			i.Unstable = append(i.Unstable, sum)
+		}
+	}
+	slices.Sort(i.Unstable)
+	digest := i.Digest()
+	if p.Installs == nil {
+		p.Installs = map[string]*Install{}
+	}
+	p.Installs[digest] = i
+	return digest
+}
+
+// build adds a build of rbee and returns its SHA-256.
+func (p *Plan) build(platform wire.Platform, b DesiredBinary) string {
+	if b.SHA256 == "" {
+		return ""
+	}
+	if p.Builds == nil {
+		p.Builds = map[string]Build{}
+	}
+	p.Builds[b.SHA256] = Build{Platform: platform.Key(), Version: b.Version, Bytes: b.Size}
+	return b.SHA256
+}
+
+// dropUnused removes the installations and builds that no step refers to.
+func (p *Plan) dropUnused() {
+	used := map[string]bool{}
+	for _, s := range p.Steps {
+		used[s.Digest] = true
+	}
+	for digest := range p.Installs {
+		if !used[digest] {
+			delete(p.Installs, digest)
+		}
+	}
+	for digest := range p.Builds {
+		if !used[digest] {
+			delete(p.Builds, digest)
+		}
+	}
+}

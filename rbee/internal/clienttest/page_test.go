@@ -1,0 +1,273 @@
+package clienttest
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/chromedp"
+
+	"github.com/rbee-keeper/rbee/gpu"
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/rbee/internal/clienttest/browsertest"
+	"github.com/rbee-keeper/rbee/rbee/internal/dashboard"
+)
+
+// stage plays a queen: what it is given to tell, the page is told.
+type stage struct {
+	*httptest.Server
+	mu   sync.Mutex
+	tell operations.FleetSnapshot
+	next chan struct{} // closed when there is something new
+	gone bool          // the line is cut
+	key  string        // demanded, if it is not empty
+
+	deleted chan string // jobs that were cancelled
+	asked   chan operations.WorkerProcessLogs
+	lines   chan string // what the worker writes
+}
+
+func newStage(t *testing.T, s operations.FleetSnapshot) *stage {
+	st := &stage{tell: s, next: make(chan struct{}), deleted: make(chan string, 1), asked: make(chan operations.WorkerProcessLogs, 1), lines: make(chan string, 10)}
+	mux := http.NewServeMux()
+	mux.Handle("/", dashboard.Handler())
+	mux.HandleFunc("GET "+operations.FleetPath, st.fleet)
+	mux.HandleFunc("POST /login", st.login)
+	mux.HandleFunc("POST /v1/jobs", func(w http.ResponseWriter, r *http.Request) {
+		var op operations.WorkerProcessLogs
+		if err := json.NewDecoder(r.Body).Decode(&op); err != nil {
+			t.Error(err)
+		}
+		st.asked <- op
+		w.WriteHeader(http.StatusCreated)
+		fmt.Fprint(w, `{"job_id": "j1", "sse_url": "/v1/jobs/j1/stream"}`)
+	})
+	mux.HandleFunc("GET /v1/jobs/j1/stream", func(w http.ResponseWriter, r *http.Request) {
+		for {
+			select {
+			case line := <-st.lines:
+				data, _ := json.Marshal(operations.Event{Type: operations.EventLog, Text: line})
+				fmt.Fprintf(w, "id: 1\ndata: %s\n\n", data)
+				_ = http.NewResponseController(w).Flush()
+			case <-r.Context().Done():
+				return
+			}
+		}
+	})
+	mux.HandleFunc("DELETE /v1/jobs/{id}", func(_ http.ResponseWriter, r *http.Request) { st.deleted <- r.PathValue("id") })
+	st.Server = httptest.NewServer(mux)
+	t.Cleanup(func() {
+		st.CloseClientConnections()
+		st.Close()
+	})
+	return st
+}
+
+// show changes what is told.
+func (s *stage) show(edit func(*stage)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	edit(s)
+	close(s.next)
+	s.next = make(chan struct{})
+}
+
+func (s *stage) fleet(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "text/event-stream")
+	for {
+		s.mu.Lock()
+		data, err := json.Marshal(s.tell)
+		next, gone, key := s.next, s.gone, s.key
+		s.mu.Unlock()
+		if cookie, _ := r.Cookie("key"); key != "" && (cookie == nil || cookie.Value != key) {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		if gone || err != nil {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		// In pieces, as a line may bring it.
+		text := fmt.Sprintf("data: %s\n\n", data)
+		half := len(text) / 2
+		fmt.Fprint(w, text[:half])
+		_ = http.NewResponseController(w).Flush()
+		fmt.Fprint(w, text[half:])
+		_ = http.NewResponseController(w).Flush()
+		select {
+		case <-next:
+		case <-r.Context().Done():
+			return
+		}
+	}
+}
+
+func (s *stage) login(w http.ResponseWriter, r *http.Request) {
+	var asked struct{ Key string }
+	_ = json.NewDecoder(r.Body).Decode(&asked)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if asked.Key != s.key {
+		w.WriteHeader(http.StatusUnauthorized)
+		return
+	}
+	http.SetCookie(w, &http.Cookie{Name: "key", Value: asked.Key, HttpOnly: true, SameSite: http.SameSiteStrictMode})
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// cancelled waits until a job is cancelled.
+func (s *stage) cancelled(t *testing.T) {
+	t.Helper()
+	select {
+	case id := <-s.deleted:
+		if id != "j1" {
+			t.Errorf("job %q was cancelled", id)
+		}
+	case <-time.After(time.Minute):
+		t.Error("nothing was cancelled")
+	}
+}
+
+// evil is what a machine may call things that wants to run in the browser.
+const evil = `<img src=x onerror="document.title='evil'">`
+
+func of[T any](v T) *T { return &v }
+
+// colony is a fleet in which everything is that a page can show.
+func colony() operations.FleetSnapshot {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	const gib = 1 << 30
+	points := make([]operations.TrafficPoint, 60)
+	for i := range points {
+		points[i] = operations.TrafficPoint{Time: now.Add(time.Duration(i-60) * 5 * time.Second), Requests: 5 * (i % 7), Errors: i % 3, FirstToken: float64(i%5) / 10}
+	}
+	return operations.FleetSnapshot{
+		Time: now, Version: "1.0", Since: now.Add(-time.Hour), Config: "/home/me/hives.conf",
+		Hives: []operations.HiveView{
+			{Alias: "attic", Hostname: "10.0.0.3", Link: operations.LinkOffline, Problem: "connecting to 10.0.0.3: no route to host", SeenAt: now.Add(-3 * time.Minute)},
+			{Alias: "basement", Hostname: "10.0.0.2", Link: operations.LinkOnline, SeenAt: now, Snapshot: &operations.HiveSnapshot{
+				Time: now, Version: "1.0", MachineAt: now,
+				Machine: operations.HiveCapabilitiesReport{OS: "linux", Arch: "amd64", MemoryTotal: 64 * gib, MemoryAvailable: 48 * gib, DiskTotal: 900 * gib, DiskFree: 90 * gib, Devices: []gpu.Device{
+					{Index: 0, Vendor: "nvidia", UUID: "GPU-0", Name: "NVIDIA GeForce RTX 4090", MemoryTotal: 24 * gib, MemoryUsed: of[uint64](18 * gib), Utilization: of(87.0), Temperature: of(61.0), Power: of(310.5)},
+					{Index: 1, Vendor: "nvidia", UUID: "GPU-1", Name: "NVIDIA GeForce RTX 4090", Error: "Unable to determine the device handle: GPU is lost"},
+				}},
+				Workers: []operations.WorkerProcess{
+					{ID: "llama-cpp-1", Worker: "llama-cpp", Version: "b7000", Model: "bees/honey", ModelID: "bees/honey:Q4_K_M", State: operations.WorkerReady, Devices: []operations.WorkerDevice{{Index: 0, Vendor: "nvidia"}}, Requests: 3, ReadyAt: now.Add(-2 * time.Hour)},
+					{ID: "vllm-2", Worker: "vllm", Model: evil, State: operations.WorkerFailed, Problem: "it ended with exit status 1", LogTail: []string{"CUDA out of memory"}},
+				},
+				Models: []operations.Model{{ID: "bees/honey:Q4_K_M", Repo: "bees/honey", Bytes: 4 * gib, Complete: true}, {ID: "bees/wax", Repo: "bees/wax", Bytes: gib}},
+			}},
+			{Alias: "cellar", Hostname: "10.0.0.4", Link: operations.LinkStale, SeenAt: now.Add(-20 * time.Second)},
+		},
+		Traffic: operations.Traffic{EverySeconds: 5, Points: points, InFlight: 3, Waiting: 2},
+		Drift:   []operations.Drift{{Hive: "basement", Issue: "missing_worker", Worker: "comfyui", Details: "Worker 'comfyui' not installed"}, {Hive: "cellar", Issue: "extra_worker", Worker: "sglang"}}, DriftAt: now.Add(-2 * time.Minute),
+	}
+}
+
+// TestPage holds what the page shows of a fleet, while that changes.
+func TestPage(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, colony())
+	page := browsertest.Open(t, 1280, 900)
+	page.Do(chromedp.Navigate(s.URL))
+	for _, words := range []string{
+		"1 of 3 hives online, 1 stale, 1 offline, 2 devices, 1 worker ready, 3 requests in flight, 2 waiting", "live",
+		"○ offline", "no route to host", "heard 3 min ago", "● online", "linux/amd64, rbee 1.0", "◐ stale",
+		"0 NVIDIA GeForce RTX 4090", "87 % · 61 °C · 311 W · 18.0 GiB of 24.0 GiB", "GPU is lost",
+		"16.0 GiB of 64.0 GiB", "810.0 GiB of 900.0 GiB",
+		"llama-cpp b7000", "● ready", "nvidia 0", "2 h", "✕ failed", "it ended with exit status 1", "CUDA out of memory", evil,
+		"● loaded", "4.0 GiB", "◐ not whole", "basement: Worker 'comfyui' not installed", "cellar: extra worker sglang", "Looked at 2 min ago",
+	} {
+		page.Text(words)
+	}
+	page.Wait(`document.title === "rbee" && !document.querySelector("img")`)
+	page.Wait(`document.querySelector("#hives progress").value / document.querySelector("#hives progress").max === 0.75`)
+	page.Wait(`document.querySelector("#requests polyline").getAttribute("points").split(" ").length === 59`) // the last point is still going on
+	page.Wait(`document.querySelector("#requests polyline.errors") !== null && document.querySelector("#latency polyline") !== null`)
+	page.Wait(`document.querySelector("#rate").textContent === "2.0, at most 6.0, errors 0.2"`) // 58 % 7 = 2: the last whole point
+	page.Wait(`document.querySelector("#latency").getAttribute("aria-label").includes("300 ms, at most 400 ms")`)
+
+	// What changes is changed, and what is chosen stays chosen.
+	page.Do(chromedp.Focus(chromedp.CSS("#workers button")))
+	s.show(func(s *stage) {
+		s.tell.Hives[0].Link, s.tell.Hives[0].Problem = operations.LinkOnline, ""
+		s.tell.Hives[1].Snapshot.Workers[1] = operations.WorkerProcess{ID: "vllm-2", Worker: "vllm", Model: "bees/wax", State: operations.WorkerLoading}
+		s.tell.Drift, s.tell.ConfigProblem = nil, "line 3: unknown key"
+	})
+	page.Text("2 of 3 hives online, 1 stale, 2 devices")
+	page.Text("◐ loading")
+	page.Text("All is as the config says.")
+	page.Text("The config cannot be read: line 3: unknown key")
+	page.Wait(`!document.body.innerText.includes("no route to host") && document.activeElement === document.querySelector("#workers button")`)
+
+	// The line is cut, and mended.
+	s.show(func(s *stage) { s.gone = true })
+	s.CloseClientConnections()
+	page.Text("reconnecting")
+	s.show(func(s *stage) { s.gone, s.tell.ConfigProblem = false, "" })
+	page.Wait(`document.querySelector("#connection").textContent === "live" && document.querySelector("#problem").hidden`)
+}
+
+// TestLogs holds that the logs of a worker are followed as long as they are looked at.
+func TestLogs(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, colony())
+	page := browsertest.Open(t, 1280, 900)
+	page.Do(chromedp.Navigate(s.URL), chromedp.WaitVisible(chromedp.CSS("#workers button")), chromedp.Click(chromedp.CSS("#workers button")))
+	if op := <-s.asked; op.HiveID != "basement" || op.ID != "llama-cpp-1" || !op.Follow {
+		t.Errorf("asked for %+v", op)
+	}
+	s.lines <- "loading tensors\n"
+	page.Text("llama-cpp-1 on basement")
+	page.Text("loading tensors")
+	s.lines <- evil + "\n"
+	page.Text(evil)
+	s.lines <- strings.Repeat("a long story\n", 3000)
+	page.Wait(`document.querySelector("#log").textContent.split("\n").length === 2000`)
+	page.Wait(`(() => { const l = document.querySelector("#log"); return l.scrollTop > 0 && l.scrollTop + l.clientHeight >= l.scrollHeight - 4 })()`)
+	page.Wait(`document.title === "rbee"`)
+	page.Do(chromedp.Click(chromedp.CSS("#close")))
+	s.cancelled(t)
+	page.Wait(`!document.querySelector("#logs").open`)
+
+	// So it is when the page is left.
+	page.Do(chromedp.Click(chromedp.CSS("#workers button")))
+	<-s.asked
+	s.lines <- "a new look\n"
+	page.Text("a new look")
+	page.Do(chromedp.Navigate("about:blank"))
+	s.cancelled(t)
+}
+
+// TestLogin holds that the page asks for a key where one is demanded, and says so if
+// it is not good.
+func TestLogin(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, colony())
+	s.key = "rbee_right"
+	page := browsertest.Open(t, 1280, 900)
+	page.Do(chromedp.Navigate(s.URL), chromedp.WaitVisible(chromedp.CSS("#key")), chromedp.SendKeys(chromedp.CSS("#key"), "rbee_wrong\r"))
+	page.Text("This is no key that may see the fleet.")
+	page.Wait(`document.querySelector("#fleet").hidden`)
+	page.Do(chromedp.SendKeys(chromedp.CSS("#key"), "rbee_right\r"), chromedp.WaitVisible(chromedp.CSS("#fleet")))
+	page.Text("● online")
+	page.Wait(`document.querySelector("#login").hidden && document.querySelector("#key").value === ""`)
+}
+
+// TestPhone holds that the page is read on a phone without being moved sideways.
+func TestPhone(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, colony())
+	page := browsertest.Open(t, 360, 740)
+	page.Do(chromedp.Navigate(s.URL), chromedp.WaitVisible(chromedp.CSS("#fleet")))
+	page.Text("● online")
+	page.Wait(`document.documentElement.scrollWidth === 360`)
+	page.Do(chromedp.Click(chromedp.CSS("#workers button")))
+	<-s.asked
+	page.Wait(`document.querySelector("#logs").open && document.querySelector("#logs").getBoundingClientRect().width <= 360`)
+}

@@ -1,0 +1,274 @@
+// Package queentest runs the real program as a queen over SSH hosts inside the test's
+// process. Tests of the commands use it, and tests with clients of other projects, which
+// are a module of their own.
+package queentest
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/rbee/internal/freeport"
+	"github.com/rbee-keeper/rbee/sshx/sshtest"
+)
+
+// WithProgram builds rbee from the module in directory root, puts it first in PATH
+// while run runs, and returns what run returns. TestMain calls it, so that tests use the
+// real program, whatever they are built with.
+func WithProgram(root string, run func() int) int {
+	dir, err := os.MkdirTemp("", "rbee-test-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	build := exec.Command("go", "build", "-buildvcs=false", "-ldflags=-s -w", "-o", filepath.Join(dir, "rbee"), ".")
+	build.Dir, build.Env = root, append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "building rbee: %v\n%s", err, out)
+		return 1
+	}
+	os.Setenv("PATH", dir+string(os.PathListSeparator)+os.Getenv("PATH"))
+	return run()
+}
+
+// SSHHost is an SSH server on 127.0.0.1.
+type SSHHost interface {
+	User() string
+	Port() int
+}
+
+// HiveConfig returns the section of a hives.conf for a host; workers is the text of the
+// list.
+func HiveConfig(alias string, h SSHHost, port int, workers string) string {
+	return fmt.Sprintf("[[hive]]\nalias = %q\nhostname = \"127.0.0.1\"\nssh_user = %q\nssh_port = %d\nhive_port = %d\nworkers = [%s]\n\n",
+		alias, h.User(), h.Port(), port, workers)
+}
+
+// Setup is a queen and its hosts.
+type Setup struct {
+	t     *testing.T
+	log   *syncedBuffer
+	Home  string          // the user's home directory
+	Env   []string        // the environment of every program
+	Hosts []*sshtest.Host // gpu-1, gpu-2, and so on
+	URL   string          // of the queen, while it runs
+	Queen *exec.Cmd       // nil while it does not run
+}
+
+type syncedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *syncedBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *syncedBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
+// New starts n hosts and writes their hives.conf, with the given workers for each. The
+// cleanup of the test stops the queen and uninstalls rbee from the hosts.
+func New(t *testing.T, n int, workers string) *Setup {
+	t.Helper()
+	k := &Setup{t: t, Home: t.TempDir(), log: &syncedBuffer{}}
+	k.Env = []string{"HOME=" + k.Home, "PATH=" + os.Getenv("PATH"), "LC_ALL=C.UTF-8"}
+	key, pem, err := sshtest.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	known, conf := "", ""
+	for i := range n {
+		tools := t.TempDir()
+		if err := os.WriteFile(filepath.Join(tools, "nvidia-smi"), []byte(fakeSMI), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		h, err := sshtest.New(sshtest.Options{AuthorizedKeys: []ssh.PublicKey{key.PublicKey()}, Env: []string{
+			"RBEE_SUPERVISOR=none", "PATH=" + tools + string(os.PathListSeparator) + os.Getenv("PATH"),
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		port, err := freeport.Find(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		k.Hosts = append(k.Hosts, h)
+		known += h.KnownHostsLines()
+		conf += HiveConfig(fmt.Sprintf("gpu-%d", i+1), h, port, workers)
+	}
+	for name, text := range map[string]string{".ssh/id_ed25519": string(pem), ".ssh/known_hosts": known, ".config/rbee/hives.conf": conf} {
+		k.WriteFile(name, text)
+	}
+	t.Cleanup(func() {
+		k.Stop()
+		for _, h := range k.Hosts {
+			_ = h.Refuse(false)
+		}
+		k.Run("uninstall", "--yes")
+		for _, h := range k.Hosts {
+			h.Close()
+		}
+		if t.Failed() {
+			t.Logf("the queen wrote:\n%s", k.log)
+		}
+	})
+	return k
+}
+
+// WriteFile writes a file below the home directory.
+func (k *Setup) WriteFile(name, text string) {
+	k.t.Helper()
+	path := filepath.Join(k.Home, name)
+	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(text), 0o600)); err != nil {
+		k.t.Fatal(err)
+	}
+}
+
+// Run runs an rbee command without the queen and returns its output.
+func (k *Setup) Run(args ...string) string {
+	k.t.Helper()
+	cmd := exec.Command("rbee", args...)
+	cmd.Env = k.Env
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		k.t.Errorf("rbee %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// Serve starts the queen and waits for its address.
+func (k *Setup) Serve(args ...string) {
+	k.t.Helper()
+	k.Queen = exec.Command("rbee", append([]string{"serve", "--addr", "127.0.0.1:0"}, args...)...)
+	k.Queen.Env, k.Queen.Stderr = k.Env, k.log
+	out, err := k.Queen.StdoutPipe()
+	if err == nil {
+		err = k.Queen.Start()
+	}
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		k.t.Fatalf("the queen did not begin: %v\n%s", err, k.log)
+	}
+	k.URL = strings.TrimSpace(line)
+}
+
+// Stop stops the queen, if it runs.
+func (k *Setup) Stop() {
+	if k.Queen != nil {
+		_ = k.Queen.Process.Signal(syscall.SIGTERM)
+		_ = k.Queen.Wait()
+		k.Queen = nil
+	}
+}
+
+// WaitFleet returns the first snapshot of the fleet that satisfies a condition.
+func (k *Setup) WaitFleet(wanted func(operations.FleetSnapshot) bool) operations.FleetSnapshot {
+	k.t.Helper()
+	ctx, cancel := context.WithTimeout(k.t.Context(), time.Minute)
+	defer cancel()
+	req, _ := http.NewRequestWithContext(ctx, http.MethodGet, k.URL+operations.FleetPath, http.NoBody)
+	req.Header.Set("Accept", "text/event-stream")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var s operations.FleetSnapshot
+	lines := bufio.NewReader(resp.Body)
+	for {
+		line, err := lines.ReadString('\n')
+		if err != nil {
+			k.t.Fatalf("waiting for the fleet: %v; it is %+v", err, s)
+		}
+		data, ok := strings.CutPrefix(line, "data: ")
+		if !ok {
+			continue
+		}
+		s = operations.FleetSnapshot{}
+		if err := json.Unmarshal([]byte(data), &s); err != nil {
+			k.t.Fatal(err)
+		}
+		if wanted(s) {
+			return s
+		}
+	}
+}
+
+// PostChat sends a chat request to a model through the queen. The body of the response
+// is closed.
+func (k *Setup) PostChat(model string) *http.Response {
+	k.t.Helper()
+	body := fmt.Sprintf(`{"model": %q, "messages": [{"role": "user", "content": "sweet"}]}`, model)
+	resp, err := http.Post(k.URL+"/v1/chat/completions", "application/json", strings.NewReader(body))
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if text, _ := io.ReadAll(resp.Body); resp.StatusCode == http.StatusOK && !strings.Contains(string(text), "sweet") {
+		k.t.Errorf("%s answered %s", model, text)
+	}
+	return resp
+}
+
+// HiveLinked returns a condition for [Setup.WaitFleet]: the link to a hive has the given state.
+func HiveLinked(alias string, link operations.Link) func(operations.FleetSnapshot) bool {
+	return func(s operations.FleetSnapshot) bool {
+		for _, h := range s.Hives {
+			if h.Alias == alias {
+				return h.Link == link
+			}
+		}
+		return false
+	}
+}
+
+// ReadyModels returns the sorted models of the workers that are ready.
+func ReadyModels(s operations.FleetSnapshot) (models []string) {
+	for _, h := range s.Hives {
+		if h.Snapshot == nil {
+			continue
+		}
+		for _, w := range h.Snapshot.Workers {
+			if w.State == operations.WorkerReady {
+				models = append(models, w.Model)
+			}
+		}
+	}
+	slices.Sort(models)
+	return models
+}
+
+// fakeSMI plays a GPU of 8 GiB, of which each worker that is ready takes 5.
+const fakeSMI = `#!/bin/sh
+n=$(grep -ls '"state": "ready"' "$HOME"/.local/share/rbee/run/workers/mine-*.json | wc -l)
+case "$*" in
+*--query-gpu=*) echo "0, GPU-1, Fake, 00000000:01:00.0, 8192, $((n * 5120)), $((8192 - n * 5120)), 580.65, 8.9, [N/A], 0, 40, 20.0" ;;
+esac
+`

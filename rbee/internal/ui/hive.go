@@ -1,0 +1,156 @@
+package ui
+
+import (
+	"fmt"
+	"io"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
+)
+
+func (p *page) validate(r *operations.ValidateReport) {
+	for _, e := range r.Errors {
+		problem := operations.Problem{File: e.File, Line: e.Line, Column: e.Column, Message: e.Error, Hint: e.Hint}
+		hive := e.Hive
+		if e.File != "" {
+			hive = "" // the place says more than the alias
+		}
+		p.fail(hive, problem.String())
+		if e.Hint == "" && e.Unreachable != "" {
+			p.hint(unreachableHint(e.Unreachable, e.Hive))
+		}
+	}
+	for _, w := range r.Warnings {
+		p.warn(w.Hive, w.Warning)
+	}
+	if len(r.Errors) == 0 {
+		p.okf("Config valid (%s, %s)", format.Count(r.Hives, "hive"), format.Count(r.Workers, "worker"))
+		return
+	}
+	p.linef("%s%s, %s", p.style.fail(), format.Count(len(r.Errors), "error"), format.Count(len(r.Warnings), "warning"))
+}
+
+func (p *page) migrate(r *operations.MigrateReport) {
+	for _, w := range r.Warnings {
+		p.warn(w.Hive, w.Warning)
+	}
+	p.okf("Generated %s (%s, %s)", filepath.Base(r.OutputPath), format.Count(r.Summary.Hives, "hive"), format.Count(r.Summary.Workers, "worker"))
+	p.linef("   %s", clean(r.OutputPath))
+}
+
+func (p *page) hives(hives []operations.HiveSummary) {
+	if len(hives) == 0 {
+		p.linef("No hives are known.")
+		p.hint("write a first config with `rbee init`")
+		return
+	}
+	t := table{header: []string{"HIVE", "HOST", "HIVE PORT", "WORKERS", "LABELS", "INSTALLED", "NOTE"}, right: map[string]bool{"HIVE PORT": true}}
+	for _, h := range hives {
+		note := ""
+		if !h.InConfig {
+			note = "not in config"
+		}
+		installed := "never"
+		if !h.InstalledAt.IsZero() {
+			installed = h.InstalledAt.Local().Format(time.DateOnly)
+		}
+		port := ""
+		if h.HivePort != 0 {
+			port = fmt.Sprint(h.HivePort)
+		}
+		t.add(h.Alias, address(h), port, wantedText(h.Workers), strings.Join(h.Labels, ", "), installed, note)
+	}
+	t.write(&p.text, p.style, "")
+}
+
+// address is [user@]host[:port] of a hive.
+func address(h operations.HiveSummary) string {
+	text := h.Hostname
+	if h.SSHPort != 0 && h.SSHPort != 22 {
+		if strings.Contains(text, ":") {
+			text = "[" + text + "]"
+		}
+		text = fmt.Sprintf("%s:%d", text, h.SSHPort)
+	}
+	if h.SSHUser != "" {
+		text = h.SSHUser + "@" + text
+	}
+	return text
+}
+
+func wantedText(workers []operations.WorkerSummary) string {
+	names := make([]string, len(workers))
+	for i, w := range workers {
+		names[i] = w.Type
+		if w.Version != "" && w.Version != "latest" {
+			names[i] += " " + w.Version
+		}
+	}
+	return strings.Join(names, ", ")
+}
+
+func (p *page) hive(r *operations.HiveGetReport) {
+	t := facts(r.Hive.Alias)
+	d := r.Detail
+	t.fact("host", address(r.Hive))
+	t.fact("labels", strings.Join(r.Hive.Labels, ", "))
+	t.fact("wanted workers", wantedText(r.Hive.Workers))
+	if !r.Hive.InConfig {
+		t.fact("note", "not in config")
+	}
+	if !r.Hive.InstalledAt.IsZero() {
+		t.fact("installed", r.Hive.InstalledAt.Local().Format(time.DateTime))
+	}
+	t.fact("rbee", rbeeText(d))
+	t.fact("daemon", daemonText(d.Daemon))
+	t.fact("workers", workersText(d.Workers))
+	t.fact("platform", platformText(d))
+	t.fact("machine", d.Hostname)
+	t.fact("directory", d.Home)
+	t.fact("disk free", diskText(d))
+	t.write(&p.text, p.style, "")
+	if d.Error != nil {
+		p.failure(r.Hive.Alias, d.Error)
+	}
+}
+
+func (p *page) daemon(r *operations.HiveDaemonReport) {
+	where := ""
+	if r.Daemon.Running {
+		where = fmt.Sprintf(" (port %d, pid %d)", r.Daemon.Port, r.Daemon.PID)
+	}
+	switch r.Status {
+	case operations.DaemonStarted:
+		p.okf("Started %s%s", r.Alias, where)
+	case operations.DaemonAlreadyRunning:
+		p.okf("%s already runs%s", r.Alias, where)
+	case operations.DaemonStopped:
+		p.okf("Stopped %s", r.Alias)
+	case operations.DaemonAlreadyStopped:
+		p.okf("%s was not running", r.Alias)
+	case operations.DaemonRunning:
+		p.okf("%s is running%s", r.Alias, where)
+	case operations.DaemonNotInstalled:
+		p.warn(r.Alias, "Hive not installed")
+		p.hint("`rbee sync --hive " + r.Alias + "` installs it")
+	default:
+		text := "Hive not running"
+		if r.Daemon.Problem != "" {
+			text += ": " + r.Daemon.Problem
+		}
+		p.warn(r.Alias, text)
+		p.hint("`rbee start-hive " + r.Alias + "` starts it")
+	}
+}
+
+// Written tells about a first config, and what to do next.
+func Written(w io.Writer, s Style, path string, hives []string) error {
+	p := &page{style: s}
+	p.okf("Wrote %s (%s: %s)", path, format.Count(len(hives), "hive"), strings.Join(hives, ", "))
+	p.hint("next: `rbee validate`, then `rbee install`")
+	_, err := io.WriteString(w, p.text.String())
+	return err
+}

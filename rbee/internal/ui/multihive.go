@@ -1,0 +1,85 @@
+package ui
+
+import (
+	"slices"
+
+	"github.com/rbee-keeper/rbee/operations"
+)
+
+// MultiHive is what one command came to on several hives, each of which did an
+// operation of its own.
+type MultiHive struct {
+	Hives []HiveResult `json:"hives"` // sorted by alias
+}
+
+// HiveResult is one hive's report, or why it has none.
+type HiveResult struct {
+	Alias  string            `json:"alias"`
+	Report operations.Report `json:"report,omitempty"`
+	Error  *operations.Error `json:"error,omitempty"`
+}
+
+// Outcome implements [operations.Report]: the gravest outcome of all hives.
+func (s *MultiHive) Outcome() operations.Outcome {
+	var seen []operations.Outcome
+	for _, h := range s.Hives {
+		switch {
+		case h.Error != nil:
+			seen = append(seen, errorOutcome(h.Error.Code))
+		case h.Report != nil:
+			seen = append(seen, h.Report.Outcome())
+		}
+	}
+	for _, o := range []operations.Outcome{
+		operations.OutcomeFailed, operations.OutcomeInvalid, operations.OutcomeLocked,
+		operations.OutcomeDrift, operations.OutcomeUnreachable,
+	} {
+		if slices.Contains(seen, o) {
+			return o
+		}
+	}
+	return operations.OutcomeOK
+}
+
+func errorOutcome(code operations.Code) operations.Outcome {
+	switch code {
+	case operations.CodeUnreachable:
+		return operations.OutcomeUnreachable
+	case operations.CodeLocked:
+		return operations.OutcomeLocked
+	case operations.CodeConfigInvalid:
+		return operations.OutcomeInvalid
+	default:
+		return operations.OutcomeFailed
+	}
+}
+
+// multiHive writes the reports that there are, then what failed.
+func (p *page) multiHive(s *MultiHive) error {
+	tables := false // which are set apart by an empty line
+	for _, h := range s.Hives {
+		if h.Report == nil {
+			continue
+		}
+		if _, table := h.Report.(*operations.HiveCapabilitiesReport); table {
+			if tables {
+				p.linef("")
+			}
+			tables = true
+		}
+		if err := p.report(h.Report); err != nil {
+			return err
+		}
+	}
+	for _, h := range s.Hives {
+		if h.Report != nil && h.Error == nil {
+			continue
+		}
+		if tables {
+			p.linef("")
+			tables = false
+		}
+		p.failure(h.Alias, h.Error)
+	}
+	return nil
+}
