@@ -37,7 +37,7 @@ const maxEntries = 1 << 20
 // with devices or with more than limit bytes. What was unpacked before an error
 // stays for the caller to remove.
 func Unpack(ctx context.Context, archive string, format wire.Format, strip int, dir string, limit int64) ([]installed.File, error) {
-	f, err := os.Open(archive) //nolint:gosec // in the staging directory
+	f, err := os.Open(archive)
 	if err != nil {
 		return nil, err
 	}
@@ -134,7 +134,7 @@ func (u *unpacker) zip(ctx context.Context, f *os.File) error {
 		if err == nil && name != "" {
 			err = u.zipEntry(name, entry)
 		}
-		progress.Of(ctx).Add(int64(min(entry.CompressedSize64, 1<<62))) //nolint:gosec // bounded
+		progress.Of(ctx).Add(int64(min(entry.CompressedSize64, 1<<62)))
 		if err != nil {
 			return fmt.Errorf("%q: %w", entry.Name, err)
 		}

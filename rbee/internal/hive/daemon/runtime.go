@@ -143,17 +143,17 @@ func findModel(ctx context.Context, store *models.Store, model string, length in
 // modelSum is the SHA-256 of a model's file, where the cache of the hub names the
 // file by it; else how to compute it. A directory has neither.
 func modelSum(path string) (known string, compute func(context.Context) (string, error), err error) {
-	real, err := filepath.EvalSymlinks(path)
+	resolved, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		return "", nil, err
 	}
-	if info, err := os.Stat(real); err != nil || info.IsDir() {
+	if info, err := os.Stat(resolved); err != nil || info.IsDir() {
 		return "", nil, err
 	}
-	if name := filepath.Base(real); len(name) == 64 && strings.Trim(name, "0123456789abcdef") == "" {
+	if name := filepath.Base(resolved); len(name) == 64 && strings.Trim(name, "0123456789abcdef") == "" {
 		return name, nil, nil
 	}
-	return "", func(ctx context.Context) (string, error) { return models.Sum(ctx, real) }, nil
+	return "", func(ctx context.Context) (string, error) { return models.Sum(ctx, resolved) }, nil
 }
 
 // Run implements [operations.Runner].

@@ -28,7 +28,7 @@ func SyncFile(path string) error { return atomicfile.SyncDir(path) }
 
 // HashFile returns the SHA-256 of a file in hex, and its size.
 func HashFile(path string) (sum string, size int64, err error) {
-	f, err := os.Open(path) //nolint:gosec // the caller's own file
+	f, err := os.Open(path)
 	if err != nil {
 		return "", 0, err
 	}
@@ -48,12 +48,12 @@ func LinkOrCopy(from, to string) error {
 
 // CopyFile copies a file to a new one with a mode, and flushes it to disk.
 func CopyFile(from, to string, mode fs.FileMode) (err error) {
-	src, err := os.Open(from) //nolint:gosec // the caller's own file
+	src, err := os.Open(from)
 	if err != nil {
 		return err
 	}
 	defer src.Close()
-	dst, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode) //nolint:gosec // the caller's own file
+	dst, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
 	if err != nil {
 		return err
 	}

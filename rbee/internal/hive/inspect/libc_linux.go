@@ -63,8 +63,8 @@ var (
 // glibcVersion takes the version from the file's real name (before 2.34) or from
 // the banner inside it: "GNU C Library (…) stable release version 2.36."
 func glibcVersion(path string) string {
-	if real, err := filepath.EvalSymlinks(path); err == nil {
-		if m := libcName.FindStringSubmatch(filepath.Base(real)); m != nil {
+	if resolved, err := filepath.EvalSymlinks(path); err == nil {
+		if m := libcName.FindStringSubmatch(filepath.Base(resolved)); m != nil {
 			return m[1]
 		}
 	}
@@ -101,7 +101,7 @@ func bannerOf(path string) []byte {
 func muslVersion(ctx context.Context, loader string) string {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	out, _ := exec.CommandContext(ctx, loader).CombinedOutput() //nolint:gosec // it ends with a status of 1, always
+	out, _ := exec.CommandContext(ctx, loader).CombinedOutput()
 	if m := muslWords.FindSubmatch(out); m != nil {
 		return string(m[1])
 	}

@@ -110,7 +110,7 @@ func placed(step *wire.InstallStep, err error) error {
 }
 
 func (st *stage) checkSpace() error {
-	needed := uint64(max(st.total, 0)) //nolint:gosec // not negative
+	needed := uint64(max(st.total, 0))
 	if len(st.manifest.Steps) > 1 || st.manifest.Steps[0].Kind != wire.StepFile {
 		needed *= 2 // what is packed and, at the very least, as much again
 	}
@@ -180,7 +180,7 @@ func (st *stage) file(ctx context.Context, step *wire.InstallStep) error {
 	if into == m.Entry {
 		mode, perm = installed.ModeProgram, 0o755
 	}
-	if err := errors.Join(os.Rename(paths[0], target), os.Chmod(target, perm)); err != nil { //nolint:gosec // programs are for everybody
+	if err := errors.Join(os.Rename(paths[0], target), os.Chmod(target, perm)); err != nil {
 		return err
 	}
 	m.Size += info.Size()
@@ -218,11 +218,11 @@ func (st *stage) inside(name string) (string, error) {
 // list notes files of the payload; the last one of a path counts.
 func (st *stage) list(files ...installed.File) {
 	m := st.manifest
-	new := map[string]bool{}
+	listed := map[string]bool{}
 	for _, f := range files {
-		new[f.Path] = true
+		listed[f.Path] = true
 	}
-	m.Files = append(slices.DeleteFunc(m.Files, func(f installed.File) bool { return new[f.Path] }), files...)
+	m.Files = append(slices.DeleteFunc(m.Files, func(f installed.File) bool { return listed[f.Path] }), files...)
 }
 
 func (st *stage) archive(ctx context.Context, step *wire.InstallStep) error {

@@ -299,7 +299,7 @@ func (st *stage) fetch(ctx context.Context, a *wire.Artefact, path string) (err 
 
 // hashPart hashes what is there of an artefact, and gives how much that is.
 func hashPart(path string, h hash.Hash) int64 {
-	f, err := os.Open(path) //nolint:gosec // in rbee's own directory
+	f, err := os.Open(path)
 	if err != nil {
 		return 0
 	}
@@ -349,13 +349,13 @@ func (in *Installer) store(r io.Reader, a *wire.Artefact, path string, have int6
 	if have == 0 {
 		flags |= os.O_TRUNC
 	}
-	f, err := os.OpenFile(part, flags, 0o600) //nolint:gosec // in rbee's own directory
+	f, err := os.OpenFile(part, flags, 0o600)
 	if err != nil {
 		return err
 	}
 	limit := a.Size
 	if limit <= 0 {
-		limit = have + int64(min(home.DiskFree(path), 1<<61)) //nolint:gosec // bounded
+		limit = have + int64(min(home.DiskFree(path), 1<<61))
 	}
 	to := io.MultiWriter(f, sum, tell(arrived))
 	size, err := io.CopyBuffer(to, struct{ io.Reader }{io.LimitReader(r, limit-have+1)}, make([]byte, 256<<10))

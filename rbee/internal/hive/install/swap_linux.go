@@ -21,9 +21,9 @@ func syncTree(staged string, m *installed.Manifest) error {
 	if len(m.Files) == 1 {
 		return home.SyncFile(filepath.Join(staged, installed.PayloadDir, m.Files[0].Path))
 	}
-	d, err := os.Open(staged) //nolint:gosec // made by this process
+	d, err := os.Open(staged)
 	if err != nil {
 		return err
 	}
-	return errors.Join(unix.Syncfs(int(d.Fd())), d.Close()) //nolint:gosec // a descriptor fits
+	return errors.Join(unix.Syncfs(int(d.Fd())), d.Close())
 }

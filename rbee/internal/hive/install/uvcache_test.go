@@ -198,7 +198,7 @@ func TestDamagedCacheIsReplaced(t *testing.T) {
 	t.Parallel()
 	for name, damage := range map[string]func(string) error{
 		"content": func(path string) error { return os.WriteFile(path, []byte("honey"), 0o600) },
-		"mode":    func(path string) error { return os.Chmod(path, 0o755) }, //nolint:gosec // that is the damage
+		"mode":    func(path string) error { return os.Chmod(path, 0o755) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

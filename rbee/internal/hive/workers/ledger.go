@@ -40,5 +40,5 @@ func (r *record) has(d gpu.Device) bool {
 // devices, in bytes. held is the memory that workers hold, see [picture.byWorker].
 func (r *record) unallocated(d gpu.Device, held map[string]int64) uint64 {
 	part := r.Estimate / int64(len(r.Devices))
-	return uint64(max(0, part-held[r.ID+"\x00"+d.UUID])) //nolint:gosec // not negative
+	return uint64(max(0, part-held[r.ID+"\x00"+d.UUID]))
 }

@@ -147,7 +147,7 @@ func (w *worker) life(ctx context.Context, members []proc.Process) (s signs) {
 	for _, held := range list {
 		for _, p := range members {
 			if held.PID == p.PID && held.Memory != nil {
-				s.device += int64(*held.Memory >> 20) //nolint:gosec // a size
+				s.device += int64(*held.Memory >> 20)
 			}
 		}
 	}
