@@ -190,7 +190,7 @@ func (c *Client) post(ctx context.Context, req *request) (string, error) {
 		err := c.exchange(ctx, req, &created)
 		switch {
 		case err == nil && created.JobID == "":
-			return "", &Error{Code: CodeFailed, Message: c.where() + " answered without a job id, which is no rbee"}
+			return "", &Error{Code: CodeFailed, Reason: ReasonOtherProgram, Subject: SubjectQueen.Named(c.where()), Message: c.where() + " answered without a job id, which is no rbee"}
 		case err == nil:
 			return created.JobID, nil
 		case CodeOf(err) != CodeUnreachable || !req.connected.Load():
@@ -220,7 +220,7 @@ func (c *Client) tellCanceled(ctx context.Context, id string) {
 // canceledError is the error of an operation that ended because ctx did; err, if
 // there is one, is what came back.
 func canceledError(ctx context.Context, err error) error {
-	e := &Error{Code: CodeCanceled, Message: "canceled"}
+	e := &Error{Code: CodeCanceled, Reason: ReasonCanceled, Message: "canceled"}
 	cause := context.Cause(ctx)
 	var known *Error
 	switch {

@@ -8,13 +8,11 @@ import (
 	"fmt"
 	"io"
 	"mime"
-	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"time"
 )
 
@@ -94,7 +92,7 @@ func (m moving) Read(p []byte) (int, error) {
 func (c *Client) send(ctx context.Context, r *request) (*http.Response, error) {
 	base, err := url.Parse(c.URL)
 	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" {
-		return nil, &Error{Code: CodeFailed, Message: "the address of rbee is no URL such as http://127.0.0.1:8600"}
+		return nil, &Error{Code: CodeFailed, Reason: ReasonInvalidOperation, Subject: SubjectQueen.Named(c.where()), Message: "the address of rbee is no URL such as http://127.0.0.1:8600"}
 	}
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) {
 		r.connected.Store(true)
@@ -135,9 +133,9 @@ func (c *Client) refusal(resp *http.Response) error {
 	known := json.Unmarshal(data, &answer) == nil && answer.Error != nil && answer.Error.Code != "" && answer.Error.Message != ""
 	switch {
 	case resp.StatusCode == http.StatusUnauthorized && c.Token == "":
-		return &Error{Code: CodeFailed, Reason: "auth", Message: c.where() + " asks for a token"}
+		return &Error{Code: CodeFailed, Reason: ReasonAuth, Subject: SubjectQueen.Named(c.where()), Message: c.where() + " asks for a token"}
 	case resp.StatusCode == http.StatusUnauthorized:
-		return &Error{Code: CodeFailed, Reason: "auth", Message: "the token was refused by " + c.where()}
+		return &Error{Code: CodeFailed, Reason: ReasonAuth, Subject: SubjectQueen.Named(c.where()), Message: "the token was refused by " + c.where()}
 	case known:
 		return answer.Error
 	}
@@ -150,7 +148,7 @@ func (c *Client) noRbee(resp *http.Response) *Error {
 	if err != nil {
 		kind = "no content type"
 	}
-	return &Error{Code: CodeFailed, Message: fmt.Sprintf("%s answered %q with %s, which is no rbee", c.where(), resp.Status, kind)}
+	return &Error{Code: CodeFailed, Reason: ReasonOtherProgram, Subject: SubjectQueen.Named(c.where()), Message: fmt.Sprintf("%s answered %q with %s, which is no rbee", c.where(), resp.Status, kind)}
 }
 
 // where is the address of the other side as errors show it.
@@ -176,34 +174,27 @@ func (c *Client) transportError(ctx context.Context, r *request, err error) erro
 	if errors.As(err, &around) {
 		err = around.Err
 	}
-	text, reason := "cannot be reached", reasonOf(err)
-	if r.connected.Load() && reason == "" {
-		text, reason = "was lost", "lost"
+	text, reason := "cannot be reached", transportReason(err)
+	if r.connected.Load() && (reason == ReasonFailed || reason == ReasonLost) {
+		text, reason = "was lost", ReasonLost
 	}
-	return &Error{Code: CodeUnreachable, Reason: reason, Message: fmt.Sprintf("%s %s: %v", c.where(), text, err), Err: err}
+	return &Error{Code: CodeUnreachable, Reason: reason, Subject: SubjectQueen.Named(c.where()), Message: fmt.Sprintf("%s %s: %v", c.where(), text, err), Err: err}
 }
 
-// reasonOf classifies what went wrong on the way; empty for what says nothing of itself.
-func reasonOf(err error) string {
-	var timed net.Error
-	var name *net.DNSError
-	switch {
-	case errors.Is(err, syscall.ECONNREFUSED):
-		return "refused"
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, errSilent), errors.Is(err, errStalled), errors.As(err, &timed) && timed.Timeout():
-		return "timeout"
-	case errors.As(err, &name):
-		return "resolve"
+// transportReason is [ConnectionReason] for a request that may have been silent too long.
+func transportReason(err error) Reason {
+	if errors.Is(err, errSilent) || errors.Is(err, errStalled) {
+		return ReasonTimeout
 	}
-	return ""
+	return ConnectionReason(err)
 }
 
 // wrapError is err, an [*Error] or another, with other words.
 func wrapError(err error, format string, args ...any) *Error {
-	out := &Error{Code: CodeFailed, Err: err}
+	out := &Error{Code: CodeFailed, Reason: ReasonOf(err), Subject: SubjectOf(err), Err: err}
 	var known *Error
 	if errors.As(err, &known) {
-		*out = Error{Code: known.Code, Reason: known.Reason, Err: err}
+		out.Code = known.Code
 	}
 	out.Message = fmt.Sprintf(format, args...)
 	return out

@@ -54,7 +54,7 @@ func (w *watch) follow(ctx context.Context) (Report, error) {
 				return nil, canceledError(ctx, nil)
 			}
 			e := wrapError(broken.error, "%v; job %s may go on there", broken.error, w.id)
-			e.Reason = "lost"
+			e.Reason = ReasonLost
 			return nil, e
 		}
 	}
@@ -112,7 +112,7 @@ func (w *watch) check(resp *http.Response) error {
 	}
 	err := w.client.refusal(resp)
 	if CodeOf(err) == CodeNotFound && w.begun {
-		return &Error{Code: CodeFailed, Message: fmt.Sprintf("job %s is not known any more: rbee there was restarted, or has forgotten it", w.id), Err: err}
+		return &Error{Code: CodeFailed, Reason: ReasonNotFound, Subject: SubjectJob.Named(w.id), Message: fmt.Sprintf("job %s is not known any more: rbee there was restarted, or has forgotten it", w.id), Err: err}
 	}
 	switch resp.StatusCode {
 	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
@@ -171,7 +171,7 @@ func (w *watch) give(f frame) error {
 
 func (w *watch) unreadable(err error) error {
 	return &Error{
-		Code: CodeFailed, Message: fmt.Sprintf("the events of job %s from %s cannot be read: %v", w.id, w.client.where(), err), Err: err,
+		Code: CodeFailed, Reason: ReasonOtherProgram, Subject: SubjectJob.Named(w.id), Message: fmt.Sprintf("the events of job %s from %s cannot be read: %v", w.id, w.client.where(), err), Err: err,
 	}
 }
 

@@ -57,18 +57,18 @@ func TestClientAnswers(t *testing.T) {
 		status     int
 		kind, body string
 		code       ops.Code
-		reason     string
+		reason     ops.Reason
 		message    string
 	}{
 		"token":       {401, "text/plain", "no", ops.CodeFailed, "auth", "the token was refused by http://127.0.0.1:"},
-		"a page":      {200, "text/html; charset=utf-8", "<html>", ops.CodeFailed, "", `answered "200 OK" with text/html, which is no rbee`},
-		"not found":   {404, "text/plain", "404 page not found", ops.CodeFailed, "", `"404 Not Found" with text/plain, which is no rbee`},
-		"no type":     {500, "", "", ops.CodeFailed, "", "which is no rbee"},
-		"redirect":    {302, "", "", ops.CodeFailed, "", "302"},
-		"other error": {400, "application/json", `{"error":"bad"}`, ops.CodeFailed, "", "no rbee"},
+		"a page":      {200, "text/html; charset=utf-8", "<html>", ops.CodeFailed, ops.ReasonOtherProgram, `answered "200 OK" with text/html, which is no rbee`},
+		"not found":   {404, "text/plain", "404 page not found", ops.CodeFailed, ops.ReasonOtherProgram, `"404 Not Found" with text/plain, which is no rbee`},
+		"no type":     {500, "", "", ops.CodeFailed, ops.ReasonOtherProgram, "which is no rbee"},
+		"redirect":    {302, "", "", ops.CodeFailed, ops.ReasonOtherProgram, "302"},
+		"other error": {400, "application/json", `{"error":"bad"}`, ops.CodeFailed, ops.ReasonOtherProgram, "no rbee"},
 		"rbee's": {409, "application/json", `{"error":{"code":"locked","hive":"gpu-1","message":"held","problems":[{"message":"p"}]}}`,
 			ops.CodeLocked, "", "hive gpu-1: held\n  p"},
-		"no array": {200, "application/json", `[1]`, ops.CodeFailed, "", "no rbee"},
+		"no array": {200, "application/json", `[1]`, ops.CodeFailed, ops.ReasonOtherProgram, "no rbee"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -103,12 +103,12 @@ func TestClientUnreachable(t *testing.T) {
 	}
 	for name, test := range map[string]struct {
 		client ops.Client
-		reason string
+		reason ops.Reason
 	}{
 		"refused": {ops.Client{URL: address}, "refused"},
 		"resolve": {ops.Client{URL: "http://gpu.invalid", HTTP: dial(&net.DNSError{Err: "no such host", Name: "gpu.invalid"})}, "resolve"},
 		"timeout": {ops.Client{URL: address, HTTP: dial(context.DeadlineExceeded)}, "timeout"},
-		"other":   {ops.Client{URL: "http://u:" + token + "@h", HTTP: dial(errors.New("the channel was rejected"))}, ""},
+		"other":   {ops.Client{URL: "http://u:" + token + "@h", HTTP: dial(errors.New("the channel was rejected"))}, ops.ReasonFailed},
 	} {
 		test.client.Token = token
 		for call, err := range calls(t.Context(), &test.client) { // at once: nothing was lost

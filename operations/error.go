@@ -22,29 +22,17 @@ const (
 	CodeCanceled         Code = "canceled"          // the caller ended the operation
 )
 
-// ReasonNoRoom is the reason of a load for which the accelerators have too little
-// memory free, and would have enough without workers that were started on demand and
-// answer nothing now.
-const ReasonNoRoom = "no_room"
-
-// ReasonTooLarge is the reason of a load for which the accelerators have too little
-// memory, even without such workers.
-const ReasonTooLarge = "too_large"
-
-// ReasonStateChanged is the reason of a plan that is refused because the hive has
-// changed since the plan was made.
-const ReasonStateChanged = "state_changed"
-
 // Error is an error as it crosses the wire: classified, about one hive or none.
 type Error struct {
 	// Code classifies the error.
 	Code Code `json:"code"`
 
-	// Reason refines [CodeUnreachable]: "resolve", "refused", "timeout",
-	// "auth", "host_key_unknown", "host_key_changed", "daemon" (the machine can be
-	// reached, its hive daemon does not run or answer) or what else the
-	// connection reported. For [CodeFailed] it may be [ReasonNoRoom] or [ReasonTooLarge]. Empty where there is nothing to add.
-	Reason string `json:"reason,omitempty"`
+	// Reason states the cause within the code. Errors of rbee always have one.
+	Reason Reason `json:"reason,omitempty"`
+
+	// Subject is what the error concerns; the zero value if that is nothing in
+	// particular, or the hive alone.
+	Subject Subject `json:"subject,omitzero"`
 
 	// Hive is the alias of the hive that it concerns; empty for none.
 	Hive string `json:"hive,omitempty"`

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"time"
 )
 
 // Kind names an operation on the wire, in snake_case.
@@ -57,6 +58,14 @@ type Operation interface {
 // they may come from different goroutines. It must not block for long: the
 // operation waits for it. A nil Handler discards events.
 type Handler func(Event)
+
+// Send passes an event with the current time to the handler, unless it is nil.
+func (h Handler) Send(e Event) {
+	if h != nil {
+		e.Time = time.Now()
+		h(e)
+	}
+}
 
 // Runner performs operations. Run returns once the operation has ended; it
 // never calls events after that. Where work was begun, a report is returned
@@ -171,7 +180,7 @@ func Parse(data []byte) (Operation, error) {
 	}
 	if by, ok := Replacement(*tag.Operation); ok {
 		return nil, &Error{
-			Code:    CodeRemovedOperation,
+			Code: CodeRemovedOperation, Reason: ReasonRemovedOperation,
 			Message: fmt.Sprintf("operation %q was removed: use %q", *tag.Operation, by),
 		}
 	}
@@ -208,5 +217,5 @@ func tagged(kind Kind, fields any) ([]byte, error) {
 }
 
 func badOperation(format string, args ...any) *Error {
-	return &Error{Code: CodeBadOperation, Message: fmt.Sprintf(format, args...)}
+	return &Error{Code: CodeBadOperation, Reason: ReasonInvalidOperation, Message: fmt.Sprintf(format, args...)}
 }

@@ -28,9 +28,10 @@ func WithPaths(op Operation, change func(path string) (string, error)) (Operatio
 		if raw, ok := fields[name]; !ok || json.Unmarshal(raw, &path) != nil || path == "" {
 			continue
 		}
-		path, err := change(path)
+		given := path
+		path, err := change(given)
 		if err != nil {
-			return nil, &Error{Code: CodeBadOperation, Message: fmt.Sprintf("%s: field %q: %v", op.Kind(), name, err), Err: err}
+			return nil, &Error{Code: CodeBadOperation, Reason: ReasonInvalidOperation, Subject: SubjectFile.Named(given), Message: fmt.Sprintf("%s: field %q: %v", op.Kind(), name, err), Err: err}
 		}
 		if fields[name], err = json.Marshal(path); err != nil {
 			return nil, badOperation("%s: field %q: %v", op.Kind(), name, err)

@@ -106,14 +106,17 @@ func (f *Fleet) ended(m *member, r operations.HiveReport) {
 }
 
 func hiveError(h config.Hive, code operations.Code, err error) *operations.Error {
-	if errors.Is(err, context.Canceled) {
-		code = operations.CodeCanceled
+	reason, subject := ReasonOf(err)
+	switch {
+	case errors.Is(err, context.Canceled):
+		code, reason = operations.CodeCanceled, operations.ReasonCanceled
+	case code == operations.CodeUnreachable && reason == operations.ReasonFailed:
+		reason = operations.ConnectionReason(err)
 	}
-	e := &operations.Error{Code: code, Hive: h.Alias, Message: err.Error(), Err: err}
-	var coded interface{ ErrorCode() string }
-	if errors.As(err, &coded) {
-		e.Reason = coded.ErrorCode()
+	if subject == (operations.Subject{}) {
+		subject = operations.SubjectHive.Named(h.Alias)
 	}
+	e := &operations.Error{Code: code, Reason: reason, Subject: subject, Hive: h.Alias, Message: err.Error(), Err: err}
 	var run *uv.Error
 	if errors.As(err, &run) {
 		e.Detail = run.Output
@@ -155,7 +158,7 @@ func (f *Fleet) applyHive(ctx context.Context, m *member, p *plan.Plan, o ApplyO
 // changed returns an error if a hive is not as it was when the plan was made.
 func changed(m *member, target *plan.Hive) *operations.Error {
 	refuse := func(message string) *operations.Error {
-		return &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonStateChanged, Hive: m.hive.Alias, Message: message}
+		return &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonStateChanged, Subject: operations.SubjectHive.Named(m.hive.Alias), Hive: m.hive.Alias, Message: message}
 	}
 	switch {
 	case target == nil:
@@ -400,7 +403,7 @@ func (s *session) apply(ctx context.Context, exe string, req *wire.Request, inde
 	runErr := <-ended
 	switch {
 	case s.result != nil && s.result.Error != "":
-		return errors.New(s.result.Error)
+		return s.result.Cause.Error(s.result.Error)
 	case s.result != nil && len(s.done) == len(s.steps):
 		return nil
 	case s.result != nil:
@@ -455,7 +458,7 @@ func (s *session) note(i int, n *wire.StepNote) {
 	case n.Error != "":
 		err := s.failed[i] // why nothing could be sent, if that is what the machine complains of
 		if err == nil {
-			err = errors.New(n.Error)
+			err = n.Cause.Error(n.Error)
 		}
 		s.fail(i, err)
 	case n.Done:
@@ -584,7 +587,7 @@ func (s *session) finish(r *wire.Result, index []int) {
 		case text == "":
 			s.done[i] = true
 		case s.failed[i] == nil:
-			s.failed[i] = errors.New(text)
+			s.failed[i] = r.CauseOf(wi).Error(text)
 		}
 	}
 }
@@ -625,7 +628,7 @@ func (s *session) fill(r *operations.HiveReport) {
 	case s.result != nil && s.result.Locked != nil:
 		r.Status = operations.HiveLocked
 		r.Error = &operations.Error{
-			Code: operations.CodeLocked, Hive: h.Alias,
+			Code: operations.CodeLocked, Reason: operations.ReasonLocked, Subject: operations.SubjectHive.Named(h.Alias), Hive: h.Alias,
 			Message: "another run works on it: " + heldBy(s.result.Locked),
 		}
 		r.Steps, r.Failed = nil, nil
@@ -642,7 +645,7 @@ func settingsOnly(s operations.Step) bool {
 	return s.Action == operations.ActionConfigureHive
 }
 
-var errNotBegun = errors.New("not begun")
+var errNotBegun = &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonNotBegun, Message: "not begun"}
 
 type failingReader struct{ err error }
 

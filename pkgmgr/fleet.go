@@ -246,15 +246,7 @@ func (f *Fleet) read(ctx context.Context, m *member, o ReadOptions) {
 
 // unreachable words an error of the way to a hive.
 func unreachable(h config.Hive, err error) *operations.Error {
-	e := &operations.Error{Code: operations.CodeUnreachable, Hive: h.Alias, Message: err.Error(), Err: err}
-	var coded interface{ ErrorCode() string }
-	if errors.As(err, &coded) {
-		e.Reason = coded.ErrorCode()
-	}
-	if errors.Is(err, context.Canceled) {
-		e.Code = operations.CodeCanceled
-	}
-	return e
+	return hiveError(h, operations.CodeUnreachable, err)
 }
 
 // States is what the last Read found, sorted by alias.

@@ -222,7 +222,7 @@ func TestBundleLeavesTheRest(t *testing.T) {
 
 // lockText is the lock's file, for tests that write it as others did.
 type lockText struct {
-	Form    int         `json:"lock"`
+	Schema  int         `json:"schema"`
 	Workers []lockEntry `json:"workers,omitempty"`
 	Sources []lockEntry `json:"sources,omitempty"`
 	Holds   []lockEntry `json:"holds,omitempty"`

@@ -213,8 +213,10 @@ func TestLoadLockProblems(t *testing.T) {
 	for text, want := range map[string]string{
 		"":                                    "unexpected end",
 		"<<<<<<< ours":                        "invalid character",
-		`{}`:                                  "it has form 0, this rbee knows 1",
-		`{"lock":2}`:                          "it has form 2, this rbee knows 1",
+		`{}`:                                  "want a schema",
+		`{"lock":2}`:                          "want a schema",
+		`{"schema":9,"min_reader":2}`:         "reading it needs schema 2, this rbee knows 1",
+		`{"schema":9,"min_reader":1}`:         "",
 		`{"lock":1,"workers":[{"type":"e"}]}`: `e: "" is no version`,
 		`{"lock":1,"workers":[{"type":"e","version":"../x"}]}`: `"../x" is no version`,
 		source(""):                "e 1: x has no SHA-256",

@@ -14,6 +14,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 	"github.com/rbee-keeper/rbee/pkgmgr/config"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
 // Record is this machine's memory of which hives it installed, and at which
@@ -35,6 +36,9 @@ type RecordEntry struct {
 	HivePort    int       `json:"hive_port"`
 	Config      string    `json:"config"` // absolute path of the config it was installed from
 	InstalledAt time.Time `json:"installed_at"`
+
+	// Unknown keeps what a newer rbee wrote.
+	Unknown wire.Unknown `json:"-"`
 }
 
 // Hive is the entry as a hive without workers.
@@ -45,9 +49,38 @@ func (e RecordEntry) Hive() config.Hive {
 }
 
 type recordFile struct {
-	Version  int             `json:"version"`
+	wire.Versioned
+	Version  int             `json:"version,omitempty"` // 1 in files of schema 0, which have no schema
 	Hives    []RecordEntry   `json:"hives"`
 	Warnings []recordWarning `json:"warnings,omitempty"`
+
+	Unknown wire.Unknown `json:"-"`
+}
+
+// recordSchema is the version of the record's format.
+const recordSchema = 1
+
+type (
+	plainRecordFile  recordFile
+	plainRecordEntry RecordEntry
+)
+
+func (f *recordFile) UnmarshalJSON(data []byte) error {
+	return wire.DecodeKeeping(data, (*plainRecordFile)(f), &f.Unknown)
+}
+
+func (f recordFile) MarshalJSON() ([]byte, error) {
+	return wire.EncodeKeeping(plainRecordFile(f), f.Unknown)
+}
+
+// UnmarshalJSON implements [json.Unmarshaler]; fields that this rbee does not know stay.
+func (e *RecordEntry) UnmarshalJSON(data []byte) error {
+	return wire.DecodeKeeping(data, (*plainRecordEntry)(e), &e.Unknown)
+}
+
+// MarshalJSON implements [json.Marshaler].
+func (e RecordEntry) MarshalJSON() ([]byte, error) {
+	return wire.EncodeKeeping(plainRecordEntry(e), e.Unknown)
 }
 
 // Entries lists the hives on record, sorted by alias. A file that does not exist
@@ -72,12 +105,21 @@ func (r Record) read() (f recordFile, err error) {
 	if err := json.Unmarshal(data, &f); err != nil {
 		return recordFile{}, fmt.Errorf("reading the record of hives: %s: %w", r.Path, err)
 	}
+	if err := f.Readable(r.Path, recordSchema); err != nil {
+		return recordFile{}, err
+	}
 	return f, nil
+}
+
+// outdated reports whether the file is of an earlier schema, which an update rewrites.
+func (r Record) outdated() bool {
+	f, err := r.read()
+	return err == nil && f.Schema == 0 && f.Version != 0
 }
 
 // write writes the file atomically. The caller holds its lock.
 func (r Record) write(f recordFile) error {
-	f.Version = 1
+	f.Version, f.Versioned = 0, wire.Versioned{Schema: max(f.Schema, recordSchema), MinReader: max(f.MinReader, 1)}
 	return atomicfile.Write(r.Path, 0o600, func(w io.Writer) error {
 		enc := json.NewEncoder(w)
 		enc.SetIndent("", "  ")
@@ -108,7 +150,7 @@ func (r Record) Extra(c *config.Config, configPath string) ([]config.Hive, error
 // they came from, and those in removed are taken off. Runs that do so at the
 // same time wait for one another.
 func (r Record) Update(installed, removed []config.Hive, configPath string, now time.Time) error {
-	if r.Path == "" || len(installed)+len(removed) == 0 {
+	if r.Path == "" || len(installed)+len(removed) == 0 && !r.outdated() {
 		return nil
 	}
 	unlock, err := atomicfile.Lock(r.Path)

@@ -92,7 +92,7 @@ func (s failingSource) Binary(_ context.Context, _ wire.Platform, fetch bool) (*
 	if fetch {
 		return nil, errors.New("the release is gone")
 	}
-	return nil, nil //nolint:nilnil // "none here", as the interface says
+	return nil, nil // "none here", as the interface says
 }
 
 // TestBinaryIsFetchedOnlyWhereNeeded holds that a machine with the right version

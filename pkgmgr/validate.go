@@ -1,7 +1,6 @@
 package pkgmgr
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -40,7 +39,7 @@ func (f *Fleet) Validate(ctx context.Context) *operations.ValidateReport {
 		switch {
 		case m.err != nil:
 			v.report.Errors = append(v.report.Errors, operations.ValidateError{
-				Hive: m.hive.Alias, Error: m.err.Message, Unreachable: cmp.Or(m.err.Reason, "failed"),
+				Hive: m.hive.Alias, Error: m.err.Message, Unreachable: string(m.err.Reason),
 			})
 		case m.state != nil:
 			f.validateMachine(v, m, want)
@@ -135,7 +134,7 @@ func (f *Fleet) validateMachine(v *validation, m *member, desired plan.Desired) 
 			v.fail(w.Pos, v.file(f), "worker '%s': %s", w.Type, want.Err)
 		} else if lacks := catalog.UnmetNeeds(recipe.Needs, s); len(lacks) > 0 {
 			v.fail(w.Pos, "", "worker '%s' would not run there: %s", w.Type, strings.Join(lacks, "; "))
-		} else if why := recipe.CpuOnly(want.Version, catalog.MachineOf(s)); why != "" {
+		} else if why := recipe.CPUOnly(want.Version, catalog.MachineOf(s)); why != "" {
 			v.warn("worker '%s' runs on the CPU there: %s", w.Type, why)
 		}
 		installed := slices.ContainsFunc(s.Workers, func(have wire.Worker) bool { return have.Type == w.Type })

@@ -30,10 +30,11 @@ type login struct {
 	noKI     bool            // keyboard-interactive asks nothing here
 	stop     error           // ends the login
 
-	mu      sync.Mutex
-	allowed []string // methods that the host takes
-	stage   string   // what it is doing, for a timeout's message
-	notes   []string // what was offered and what could not be, for the message of a failed login
+	mu        sync.Mutex
+	allowed   []string // methods that the host takes
+	exhausted bool     // no method is left to try
+	stage     string   // what it is doing, for a timeout's message
+	notes     []string // what was offered and what could not be, for the message of a failed login
 }
 
 // identity is a key to offer.
@@ -68,8 +69,15 @@ func (l *login) setAllowed(methods []string) {
 	l.allowed = methods
 }
 
+func (l *login) setExhausted(exhausted bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.exhausted = exhausted
+}
+
 // next chooses what to try next: every key, one after another, then keyboard-interactive, then password.
-func (l *login) next(c *ssh.ClientAuthContext) (ssh.AuthMethod, error) {
+func (l *login) next(c *ssh.ClientAuthContext) (method ssh.AuthMethod, err error) {
+	defer func() { l.setExhausted(method == nil && err == nil) }()
 	if err := l.ctx.Err(); err != nil {
 		return nil, context.Cause(l.ctx)
 	}

@@ -140,7 +140,7 @@ func TestJumpFails(t *testing.T) {
 	closed := newHost(t, sshtest.Options{AuthorizedKeys: []ssh.PublicKey{c.key.PublicKey()}, NoForward: true})
 	c.knows(t, h[0], h[1], closed)
 	config = fmt.Sprintf("Host target\nHostName 127.0.0.1\nPort %d\nProxyJump 127.0.0.1:%d\nHost *\nIdentityFile ~/.ssh/id\n", h[1].Port(), closed.Port())
-	e = wantReason(t, login(t, c.dialer(t, config), sshx.Target{Host: "target"}), sshx.ReasonFailed)
+	e = wantReason(t, login(t, c.dialer(t, config), sshx.Target{Host: "target"}), sshx.ReasonProhibited)
 	if !strings.Contains(e.Error(), "prohibited") {
 		t.Errorf("error %q", e)
 	}

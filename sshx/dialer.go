@@ -251,7 +251,7 @@ func (l *login) denied(err error) error {
 	if tried == "" {
 		tried = "there was no key to offer"
 	}
-	if strings.Contains(err.Error(), "unable to authenticate") { // the library's words for "nothing is left to try"
+	if l.exhausted {
 		return fmt.Errorf("permission denied (the host takes %s): %s", strings.Join(l.allowed, ", "), tried)
 	}
 	return fmt.Errorf("%w; %s", err, tried)

@@ -29,6 +29,7 @@ const (
 	ReasonProtocol       Reason = "protocol"         // the other side does not speak SSH, or no common algorithm
 	ReasonLost           Reason = "lost"             // the connection died
 	ReasonConfig         Reason = "config"           // ssh_config, known_hosts or a key file cannot be used
+	ReasonProhibited     Reason = "prohibited"       // the server does not allow the forwarding
 	ReasonCanceled       Reason = "canceled"         // the caller's context was cancelled
 	ReasonFailed         Reason = "failed"           // the operation itself failed on a working connection
 )
@@ -155,6 +156,8 @@ func classify(err error) Reason {
 func classifyChannel(err *ssh.OpenChannelError) Reason {
 	msg := strings.ToLower(err.Message)
 	switch {
+	case err.Reason == ssh.Prohibited:
+		return ReasonProhibited
 	case strings.Contains(msg, "timed out"):
 		return ReasonTimeout
 	case strings.Contains(msg, "no route"), strings.Contains(msg, "unreachable"):

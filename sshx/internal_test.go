@@ -146,7 +146,7 @@ func TestClassify(t *testing.T) {
 		{&ssh.OpenChannelError{Reason: ssh.ConnectionFailed, Message: "Connection timed out"}, ReasonTimeout},
 		{&ssh.OpenChannelError{Reason: ssh.ConnectionFailed, Message: "No route to host"}, ReasonUnreachable},
 		{&ssh.OpenChannelError{Reason: ssh.ConnectionFailed, Message: "Name or service not known"}, ReasonResolve},
-		{&ssh.OpenChannelError{Reason: ssh.Prohibited, Message: "open failed"}, ReasonFailed},
+		{&ssh.OpenChannelError{Reason: ssh.Prohibited, Message: "open failed"}, ReasonProhibited},
 		{&Error{Reason: ReasonAuth, Err: io.EOF}, ReasonAuth},
 		{errors.New("something else"), ReasonFailed},
 	} {

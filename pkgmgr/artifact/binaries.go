@@ -114,7 +114,7 @@ func (b *Binaries) find(ctx context.Context, p wire.Platform, fetch bool) (*Bina
 		return openBinary(path, version)
 	}
 	if !fetch {
-		return nil, nil //nolint:nilnil // the documented answer for "none here"
+		return nil, nil // the documented answer for "none here"
 	}
 	path, err := b.fetch(ctx, p)
 	if err != nil {

@@ -16,7 +16,18 @@ func Format[T int | int64 | uint64](n T) string {
 		return strconv.FormatUint(uint64(max(n, 0)), 10) + " B"
 	}
 	v := uint64(n)
-	// IBytesN counts the digits before the point, too.
-	whole := v >> (10 * ((bits.Len64(v) - 1) / 10))
+	whole := v >> unitShift(v) // whose digits IBytesN counts, too
 	return humanize.IBytesN(v, len(strconv.FormatUint(whole, 10))+1)
 }
+
+// FormatOf returns a part of a total, both in the unit of the total: "0.4/80.0 GiB".
+func FormatOf(part, total uint64) string {
+	digits := 1
+	if total < 1024 {
+		digits = 0
+	}
+	return strconv.FormatFloat(float64(part)/float64(uint64(1)<<unitShift(total)), 'f', digits, 64) + "/" + Format(total)
+}
+
+// unitShift returns the power of two of the largest binary unit that is not above n.
+func unitShift(n uint64) int { return 10 * ((bits.Len64(max(n, 1)) - 1) / 10) }

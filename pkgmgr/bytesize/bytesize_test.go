@@ -23,3 +23,18 @@ func TestFormat(t *testing.T) {
 		t.Errorf("Format(MaxUint64) = %q, want %q", got, want)
 	}
 }
+
+func TestFormatOf(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		part, total uint64
+		want        string
+	}{
+		{0, 0, "0/0 B"}, {7, 512, "7/512 B"}, {0, 80 << 30, "0.0/80.0 GiB"}, {400 << 20, 80 << 30, "0.4/80.0 GiB"},
+		{100 << 30, 80 << 30, "100.0/80.0 GiB"}, {100 << 20, 512 << 20, "100.0/512.0 MiB"}, {1 << 63, math.MaxUint64, "8.0/16.0 EiB"},
+	} {
+		if got := bytesize.FormatOf(c.part, c.total); got != c.want {
+			t.Errorf("FormatOf(%d, %d) = %q, want %q", c.part, c.total, got, c.want)
+		}
+	}
+}

@@ -89,7 +89,7 @@ func Load(dir string) (*Catalog, error) {
 		problems = append(problems, found...)
 	}
 	if len(problems) > 0 {
-		return nil, strict.Invalid("the recipes in "+dir+" are not valid", problems)
+		return nil, strict.Invalid(operations.ReasonInvalidRecipe, "the recipes in "+dir+" are not valid", problems)
 	}
 	c := &Catalog{Recipes: maps.Clone(Builtin().Recipes)}
 	maps.Copy(c.Recipes, own)
@@ -97,7 +97,7 @@ func Load(dir string) (*Catalog, error) {
 }
 
 func unreadableRecipes(err error) error {
-	return &operations.Error{Code: operations.CodeFailed, Message: fmt.Sprintf("cannot read the recipes: %v", err), Err: err}
+	return &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonOf(err), Message: fmt.Sprintf("cannot read the recipes: %v", err), Err: err}
 }
 
 // addRecipe reads one of the user's files. Its problems are not an error.

@@ -9,9 +9,9 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// CpuOnly returns why a machine with accelerators gets the build of a version that
+// CPUOnly returns why a machine with accelerators gets the build of a version that
 // uses none of them; empty if it gets another build. version may be empty, for any.
-func (r *Recipe) CpuOnly(version string, m Machine) string {
+func (r *Recipe) CPUOnly(version string, m Machine) string {
 	if len(m.Devices) == 0 {
 		return ""
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/pkgmgr/internal/strict"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
@@ -30,7 +31,7 @@ func ParseRecipe(name string, data []byte) (*Recipe, error) {
 		return r, nil
 	}
 	strict.Sort(problems)
-	return nil, strict.Invalid(name+" is not a valid recipe", strict.Problems(name, problems, nil))
+	return nil, strict.Invalid(operations.ReasonInvalidRecipe, name+" is not a valid recipe", strict.Problems(name, problems, nil))
 }
 
 // Values that a recipe may have.

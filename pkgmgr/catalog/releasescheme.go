@@ -150,9 +150,10 @@ func (v *Versions) Exact(wish string) string {
 	return wish
 }
 
-// tag is how a version is tagged, and versionOf what a tag means.
+// TagOf is how a version is tagged.
 func (v *Versions) TagOf(version string) string { return fillTag(v.Tag, version) }
 
+// VersionOf is the version that a tag means.
 func (v *Versions) VersionOf(tag string) (version string, ok bool) {
 	version, ok = CutTag(v.Tag, tag)
 	return version, ok && v.Matches(version)

@@ -24,9 +24,9 @@ func Load(path string) (*Config, error) {
 	data, err := strict.ReadFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, &operations.Error{Code: operations.CodeNotFound, Message: fmt.Sprintf("there is no config file %s", path), Err: err}
+		return nil, &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonConfigMissing, Subject: operations.SubjectFile.Named(path), Message: fmt.Sprintf("there is no config file %s", path), Err: err}
 	case err != nil:
-		return nil, &operations.Error{Code: operations.CodeFailed, Message: fmt.Sprintf("cannot read the config file: %v", err), Err: err}
+		return nil, &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonOf(err), Subject: operations.SubjectFile.Named(path), Message: fmt.Sprintf("cannot read the config file: %v", err), Err: err}
 	}
 	c, err := Parse(path, data)
 	if err != nil {
@@ -54,7 +54,7 @@ func Parse(name string, data []byte) (*Config, error) {
 		}
 		return ""
 	}
-	return nil, strict.Invalid(name+" is not a valid config", strict.Problems(name, problems, alias))
+	return nil, strict.Invalid(operations.ReasonConfigInvalid, name+" is not a valid config", strict.Problems(name, problems, alias))
 }
 
 // Config is the desired state: which hives there are and which workers belong

@@ -36,7 +36,7 @@ func hasAll(have, want []string) bool {
 }
 
 func unknownHive(alias string, known []string) error {
-	e := &operations.Error{Code: operations.CodeNotFound, Hive: alias, Message: "the config has no such hive"}
+	e := &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonUnknownHive, Subject: operations.SubjectHive.Named(alias), Hive: alias, Message: "the config has no such hive"}
 	if near := strict.Nearest(alias, known); near != "" {
 		e.Message += fmt.Sprintf("; did you mean %q?", near)
 	}

@@ -16,6 +16,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/rbee-keeper/rbee/operations"
 )
 
 const (
@@ -78,7 +80,14 @@ func (p *partial) continues(h http.Header) bool {
 }
 
 // ErrMismatch is a download whose content is another one than was promised.
-var ErrMismatch = errors.New("it is not what was promised")
+var ErrMismatch error = mismatchError{}
+
+type mismatchError struct{}
+
+func (mismatchError) Error() string { return "it is not what was promised" }
+
+// ErrorCode returns the reason as text, for [operations.ReasonOf].
+func (mismatchError) ErrorCode() string { return string(operations.ReasonChecksum) }
 
 // DownloadTo downloads from an address into to, and goes on with what is there. want is the
 // SHA-256 that it must have, and size how many bytes it has at most; empty, with an

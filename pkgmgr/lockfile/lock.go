@@ -6,6 +6,7 @@ package lockfile
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -39,10 +40,13 @@ type Lock struct {
 
 // content is the file.
 type content struct {
-	Version int      `json:"lock"` // of the file's form
+	wire.Versioned
+	Form    int      `json:"lock,omitempty"` // 1 in files of schema 0, which have no schema
 	Workers []Worker `json:"workers,omitempty"`
 	Sources []Source `json:"sources,omitempty"`
 	Holds   []Pin    `json:"holds,omitempty"`
+
+	Unknown wire.Unknown `json:"-"`
 }
 
 // Worker is the version that a wish stands for.
@@ -52,6 +56,9 @@ type Worker struct {
 	Version    string    `json:"version"`
 	Previous   string    `json:"previous,omitempty"` // what it stood for before
 	ResolvedAt time.Time `json:"resolved_at"`
+
+	// Unknown keeps what a newer rbee wrote.
+	Unknown wire.Unknown `json:"-"`
 }
 
 // Source is what one source of a recipe consists of, for one version and
@@ -64,6 +71,9 @@ type Source struct {
 	Recipe   string             `json:"recipe"`   // tells the recipe's steps from others: [StepsDigest]
 	Floor    *GlibcFloor        `json:"glibc,omitempty"`
 	Steps    []wire.InstallStep `json:"steps"`
+
+	// Unknown keeps what a newer rbee wrote.
+	Unknown wire.Unknown `json:"-"`
 }
 
 // Pin keeps a hive's worker at a version, whatever the config's wish stands for.
@@ -74,10 +84,17 @@ type Pin struct {
 	Requested string    `json:"requested"` // the wish that it was made for
 	Version   string    `json:"version"`
 	Since     time.Time `json:"since"`
+
+	// Unknown keeps what a newer rbee wrote.
+	Unknown wire.Unknown `json:"-"`
 }
 
-// form is the version of the file's form.
-const form = 1
+// Schema is the version of the file's format, and minReader the oldest one whose readers
+// understand what this rbee writes.
+const (
+	Schema    = 1
+	minReader = 1
+)
 
 // Path is the place of a config's lock: the config's name with .lock in place
 // of its ending.
@@ -89,11 +106,11 @@ func Path(configPath string) string {
 // empty path, which is never written either.
 func Load(path string) (*Lock, error) {
 	if path == "" {
-		return &Lock{file: content{Version: form}}, nil
+		return &Lock{}, nil
 	}
 	file, err := readLock(path)
 	if err != nil {
-		return nil, &operations.Error{Code: operations.CodeConfigInvalid, Message: fmt.Sprintf("cannot read the lock %s: %v", path, err), Err: err}
+		return nil, &operations.Error{Code: operations.CodeConfigInvalid, Reason: operations.ReasonLockfileInvalid, Subject: operations.SubjectFile.Named(path), Message: fmt.Sprintf("cannot read the lock %s: %v", path, err), Err: err}
 	}
 	return &Lock{path: path, file: file, base: file.clone()}, nil
 }
@@ -103,8 +120,11 @@ func parse(data []byte) (f content, err error) {
 	if err := json.Unmarshal(data, &f); err != nil {
 		return f, err
 	}
-	if f.Version != form {
-		return f, fmt.Errorf("it has form %d, this rbee knows %d", f.Version, form)
+	if err := f.Readable("the lock", Schema); err != nil {
+		return f, err
+	}
+	if f.Schema == 0 && f.Form != 1 {
+		return f, errors.New("invalid lock: want a schema")
 	}
 	for _, s := range f.Sources {
 		for i := range s.Steps {
@@ -132,6 +152,7 @@ func (f content) clone() content {
 // text is the content of the file, sorted, without what nothing refers to.
 func (f content) text() string {
 	f = f.clone()
+	f.Form, f.Versioned = 0, wire.Versioned{Schema: max(f.Schema, Schema), MinReader: max(f.MinReader, minReader)}
 	f.Sources = slices.DeleteFunc(f.Sources, func(s Source) bool {
 		used := slices.ContainsFunc(f.Workers, func(w Worker) bool {
 			return w.Type == s.Type && (w.Version == s.Version || w.Previous == s.Version)
@@ -215,7 +236,6 @@ func (l *Lock) Whole() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	with := l.file.clone()
-	with.Version = form
 	with.Sources = append(with.Sources, l.files...)
 	for _, s := range l.files {
 		// Named, so that they count as used.

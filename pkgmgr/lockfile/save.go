@@ -20,15 +20,19 @@ import (
 func (l *Lock) Save() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.path == "" || reflect.DeepEqual(l.file, l.base) {
+	if l.path == "" || reflect.DeepEqual(l.file, l.base) && !l.outdated() {
 		return nil
 	}
 	if err := l.merge(); err != nil {
 		return fmt.Errorf("writing the lock: %w", err)
 	}
+	l.file.Form = 0
 	l.base = l.file.clone()
 	return nil
 }
+
+// outdated reports whether the file is of an earlier schema, which saving rewrites.
+func (l *Lock) outdated() bool { return l.base.Form != 0 }
 
 // merge puts what has changed into the file as it is now.
 func (l *Lock) merge() error {
@@ -46,7 +50,7 @@ func (l *Lock) merge() error {
 	now.Sources = merged(l.base.Sources, l.file.Sources, now.Sources, Source.same, nil)
 	now.Holds = merged(l.base.Holds, l.file.Holds, now.Holds, Pin.same, nil)
 	text := now.text()
-	if text == was {
+	if text == was && now.Form == 0 {
 		return nil
 	}
 	return atomicfile.Write(l.path, 0o644, func(w io.Writer) error {
@@ -106,7 +110,7 @@ func (h Pin) same(o Pin) bool { return h.Hive == o.Hive && h.Type == o.Type }
 func readLock(path string) (content, error) {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return content{Version: form}, nil
+		return content{}, nil
 	}
 	if err != nil {
 		return content{}, err
@@ -178,7 +182,7 @@ func FromBundle(data []byte, other *Lock) (*Lock, error) {
 	defer other.mu.Unlock()
 	file.Holds = slices.Clone(other.file.Holds)
 	// What was known of these wishes is what they change from, and no other run's work.
-	base := content{Version: form, Holds: slices.Clone(other.base.Holds)}
+	base := content{Holds: slices.Clone(other.base.Holds)}
 	for _, w := range other.base.Workers {
 		if slices.ContainsFunc(file.Workers, w.same) {
 			base.Workers = append(base.Workers, w)

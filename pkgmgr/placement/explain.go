@@ -59,10 +59,13 @@ func (l Load) refuse(groups [][]Device, here []Device) *operations.Error {
 	} else {
 		fmt.Fprintf(&b, "\n  missing: %s", nearest)
 	}
-	e := failed("%s", b.String())
-	e.Reason = operations.ReasonTooLarge
+	reason := operations.ReasonTooLarge
 	if l.choose(reclaimed(groups)) != nil {
-		e.Reason = operations.ReasonNoRoom
+		reason = operations.ReasonNoRoom
+	}
+	e := failed(reason, "%s", b.String())
+	if e.Subject = operations.SubjectModel.Named(l.Model); l.Model == "" {
+		e.Subject = operations.SubjectWorker.Named(l.Worker)
 	}
 	return e
 }

@@ -3,6 +3,7 @@ package placement
 import (
 	"cmp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/rbee-keeper/rbee/operations"
@@ -25,7 +26,7 @@ func (l Load) named(devices []Device) (Decision, error) {
 			return Decision{}, l.unknown(index, vendor, devices)
 		}
 		if d := devices[i]; !d.usable() {
-			return Decision{}, failed("%s cannot be used: %s", d.title(), cmp.Or(d.Error, d.unfit))
+			return Decision{}, failed(operations.ReasonDeviceUnusable, "%s cannot be used: %s", d.title(), cmp.Or(d.Error, d.unfit))
 		}
 		chosen = append(chosen, devices[i])
 	}
@@ -66,19 +67,19 @@ func (l Load) vendorOf(devices []Device) (string, error) {
 	if len(usable) == 1 {
 		return usable[0], nil
 	}
-	return "", failed("device %q is ambiguous: this machine has devices of %s, each counted from 0, and %s works with any of them%s",
+	return "", failed(operations.ReasonDeviceAmbiguous, "device %q is ambiguous: this machine has devices of %s, each counted from 0, and %s works with any of them%s",
 		l.Device, strings.Join(here, " and "), l.Worker, lines(devices, Device.health))
 }
 
 // unknown is the error for an index that no device of the vendor has.
 func (l Load) unknown(index int, vendor string, devices []Device) error {
-	e := failed("there is no device %d: this machine has no accelerator", index)
+	e := failed(operations.ReasonDeviceNotFound, "there is no device %d: this machine has no accelerator", index)
 	if len(devices) > 0 {
 		if vendor != "" {
 			vendor += " "
 		}
-		e = failed("there is no %sdevice %d here; there are%s", vendor, index, lines(devices, Device.health))
+		e = failed(operations.ReasonDeviceNotFound, "there is no %sdevice %d here; there are%s", vendor, index, lines(devices, Device.health))
 	}
-	e.Code = operations.CodeNotFound
+	e.Code, e.Subject = operations.CodeNotFound, operations.SubjectDevice.Named(strconv.Itoa(index))
 	return e
 }

@@ -161,7 +161,7 @@ func Place(l Load, devices []Device) (Decision, error) {
 	switch l.Device {
 	case operations.DeviceNone:
 		if l.Requires {
-			return Decision{}, failed("%s needs an accelerator, and device %q was asked for", l.Worker, operations.DeviceNone)
+			return Decision{}, failed(operations.ReasonDeviceUnusable, "%s needs an accelerator, and device %q was asked for", l.Worker, operations.DeviceNone)
 		}
 		return onCPU(devices, "as asked: on the CPU"), nil
 	case "", operations.DeviceAuto:
@@ -284,12 +284,12 @@ func (l Load) without(devices []Device) (Decision, error) {
 	}
 	if l.Requires {
 		if len(devices) == 0 {
-			return Decision{}, failed("%s needs an %s, and this machine has no accelerator", l.Worker, kind)
+			return Decision{}, failed(operations.ReasonDeviceUnusable, "%s needs an %s, and this machine has no accelerator", l.Worker, kind)
 		}
-		return Decision{}, failed("%s needs an %s, and none here can be used%s", l.Worker, kind, lines(devices, Device.health))
+		return Decision{}, failed(operations.ReasonDeviceUnusable, "%s needs an %s, and none here can be used%s", l.Worker, kind, lines(devices, Device.health))
 	}
 	if l.Wants && len(l.unfitDevices(devices)) > 0 {
-		return Decision{}, failed("the installed build of %s runs on none of the accelerators here (device %q runs it on the CPU)%s",
+		return Decision{}, failed(operations.ReasonDeviceUnusable, "the installed build of %s runs on none of the accelerators here (device %q runs it on the CPU)%s",
 			l.Worker, operations.DeviceNone, lines(devices, Device.health))
 	}
 	if len(devices) == 0 {
@@ -317,6 +317,6 @@ func waitFor(chosen []Device) *Wait {
 	return w
 }
 
-func failed(format string, args ...any) *operations.Error {
-	return &operations.Error{Code: operations.CodeFailed, Message: fmt.Sprintf(format, args...)}
+func failed(reason operations.Reason, format string, args ...any) *operations.Error {
+	return &operations.Error{Code: operations.CodeFailed, Reason: reason, Message: fmt.Sprintf(format, args...)}
 }

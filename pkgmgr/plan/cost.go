@@ -32,5 +32,5 @@ func InCache(kind wire.StepKind, a *wire.Artefact, s *wire.State) bool {
 // neither.
 func DiskNeed(w DesiredWorker, s *wire.State) uint64 {
 	needed, cached := transferBytes(w.Steps, s)
-	return uint64(max(w.Needs.Disk-2*cached, 2*needed, 0)) //nolint:gosec // not negative
+	return uint64(max(w.Needs.Disk-2*cached, 2*needed, 0))
 }

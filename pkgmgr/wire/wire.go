@@ -567,7 +567,8 @@ type StepNote struct {
 	Index int    `json:"index"`
 	Done  bool   `json:"done,omitempty"`
 	Error string `json:"error,omitempty"`
-	Note  string `json:"note,omitempty"` // what was found or done, for a person
+	Cause *Cause `json:"cause,omitempty"` // of Error
+	Note  string `json:"note,omitempty"`  // what was found or done, for a person
 }
 
 // Need asks for an artefact of the step with this index.
@@ -586,11 +587,17 @@ type Result struct {
 	// index of the step; nil if no step has one.
 	Details map[int]string `json:"details,omitempty"`
 
+	// Causes classifies Errors, by the index of the step; nil if no step failed.
+	Causes map[int]Cause `json:"causes,omitempty"`
+
 	// Locked is set when the lock was not had in time; no step was begun then.
 	Locked *Waiting `json:"locked,omitempty"`
 
 	// Error says why the request as a whole could not be done.
 	Error string `json:"error,omitempty"`
+
+	// Cause classifies Error.
+	Cause *Cause `json:"cause,omitempty"`
 
 	// State is the machine afterwards; nil after ActionRemoveSelf.
 	State *State `json:"state,omitempty"`

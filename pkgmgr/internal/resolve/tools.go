@@ -200,7 +200,7 @@ func (r *Resolver) uv(ctx context.Context, oldest string) (string, error) {
 	defer syscall.ForkLock.RUnlock()
 	return program, artifact.ReadPacked(f, tool.Format, tool.Strip, tool.Entry, func(content io.Reader) error {
 		return atomicfile.Write(program, 0o700, func(w io.Writer) error {
-			_, err := io.Copy(w, content) //nolint:gosec // its checksum is right
+			_, err := io.Copy(w, content)
 			return err
 		})
 	})

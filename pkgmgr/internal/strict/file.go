@@ -47,12 +47,13 @@ func Problems(file string, found []Problem, hive func(item int) string) []operat
 	return problems
 }
 
-func Invalid(message string, problems []operations.Problem) *operations.Error {
+// Invalid returns the error of a file with problems.
+func Invalid(reason operations.Reason, message string, problems []operations.Problem) *operations.Error {
 	count := "1 problem"
 	if len(problems) != 1 {
 		count = fmt.Sprintf("%d problems", len(problems))
 	}
-	return &operations.Error{Code: operations.CodeConfigInvalid, Message: message + ": " + count, Problems: problems}
+	return &operations.Error{Code: operations.CodeConfigInvalid, Reason: reason, Message: message + ": " + count, Problems: problems}
 }
 
 // MaxFile is the size in bytes that no config and no recipe has.

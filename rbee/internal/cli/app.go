@@ -13,7 +13,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
-	"github.com/rbee-keeper/rbee/rbee/internal/queen"
+	"github.com/rbee-keeper/rbee/rbee/internal/controller"
 	"github.com/rbee-keeper/rbee/rbee/internal/ui"
 )
 
@@ -69,7 +69,7 @@ func (a *app) config() string {
 }
 
 // paths are the places of rbee's files on this machine.
-func (a *app) paths() (queen.Paths, error) { return queen.DefaultPaths(a.p.Getenv) }
+func (a *app) paths() (controller.Paths, error) { return controller.DefaultPaths(a.p.Getenv) }
 
 // open makes the runner of operations.
 func (a *app) open() (Runner, error) {
@@ -83,35 +83,33 @@ func (a *app) open() (Runner, error) {
 	case a.p.Open != nil:
 		return a.p.Open(q)
 	}
-	return queen.New(q)
+	return controller.New(q)
 }
 
 // options are those of a queen in this process.
-func (a *app) options() (queen.Options, error) {
+func (a *app) options() (controller.Options, error) {
 	paths, err := a.paths()
 	if err != nil {
-		return queen.Options{}, err
+		return controller.Options{}, err
 	}
 	self, err := os.Executable()
 	if err != nil {
-		return queen.Options{}, fmt.Errorf("finding the program's own file: %w", err)
+		return controller.Options{}, fmt.Errorf("finding the program's own file: %w", err)
 	}
 	g := a.flags()
-	o := queen.Options{
-		Version:           a.p.Version,
-		Self:              self,
-		Paths:             paths,
-		AcceptNewHostKeys: g.AcceptNewHostKeys,
-		SSHConfig:         g.SSHConfigFile,
-		Binaries:          g.Binaries,
-		ReleaseURL:        a.p.Getenv("RBEE_RELEASE_URL"),
+	o := controller.Options{
+		Version:    a.p.Version,
+		Self:       self,
+		Paths:      paths,
+		Binaries:   g.Binaries,
+		ReleaseURL: a.p.Getenv("RBEE_RELEASE_URL"),
 		Origins: pkgmgr.Origins{
 			GitHubAPI: a.p.Getenv("GITHUB_API_URL"), GitHubToken: a.p.Getenv("GITHUB_TOKEN"), ReleaseDownloads: a.p.Getenv("GITHUB_DOWNLOAD_URL"),
 			PythonIndex: cmp.Or(a.p.Getenv("UV_DEFAULT_INDEX"), a.p.Getenv("UV_INDEX_URL"), a.p.Getenv("PIP_INDEX_URL")),
 			TorchIndex:  a.p.Getenv("RBEE_TORCH_INDEX"),
 		},
-		Timeout: g.Timeout,
 	}
+	o.AcceptNewHostKeys, o.SSHConfig, o.Timeout = g.AcceptNewHostKeys, g.SSHConfigFile, g.Timeout
 	if a.terminal(a.p.Stdin) && a.terminal(a.p.Stderr) {
 		o.Prompter = &prompter{a}
 	}

@@ -15,7 +15,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/rbee-keeper/rbee/operations"
-	"github.com/rbee-keeper/rbee/rbee/internal/queen"
+	"github.com/rbee-keeper/rbee/rbee/internal/controller"
 )
 
 // Process is everything that the program has from its caller. Standard streams
@@ -29,7 +29,7 @@ type Process struct {
 	Version string
 
 	// Open makes the runner of operations; nil makes a queen in this process.
-	Open func(queen.Options) (Runner, error)
+	Open func(controller.Options) (Runner, error)
 }
 
 // Runner does operations until it is closed.

@@ -16,7 +16,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/rbee-keeper/rbee/operations"
-	"github.com/rbee-keeper/rbee/rbee/internal/queen"
+	"github.com/rbee-keeper/rbee/rbee/internal/controller"
 )
 
 // fakeRunner answers every operation in the same way and remembers it.
@@ -25,7 +25,7 @@ type fakeRunner struct {
 	err     error
 	do      func(ctx context.Context)
 	got     operations.Operation
-	options queen.Options
+	options controller.Options
 	closed  bool
 }
 
@@ -53,7 +53,7 @@ func (f *fakeRunner) command(ctx context.Context, env []string, args ...string) 
 	code := Run(ctx, Process{
 		Args: args, Stdin: strings.NewReader(""), Stdout: &out, Stderr: &errOut,
 		Env: append([]string{"HOME=/home/me"}, env...), Version: "1.2.3",
-		Open: func(o queen.Options) (Runner, error) { f.options = o; return f, nil },
+		Open: func(o controller.Options) (Runner, error) { f.options = o; return f, nil },
 	})
 	return result{code, out.String(), errOut.String()}
 }

@@ -121,9 +121,9 @@ func classify(err error) *operations.Error {
 	if errors.As(err, &own) {
 		return own
 	}
-	e := &operations.Error{Code: operations.CodeOf(err), Message: err.Error(), Err: err}
+	e := &operations.Error{Code: operations.CodeOf(err), Reason: operations.ReasonOf(err), Message: err.Error(), Err: err}
 	if errors.Is(err, context.Canceled) {
-		e.Code = operations.CodeCanceled
+		e.Code, e.Reason = operations.CodeCanceled, operations.ReasonCanceled
 	}
 	return e
 }
@@ -147,9 +147,9 @@ func (a *app) showError(err error) {
 	var hinted *hintedError
 	switch {
 	case errors.As(err, &usage):
-		e.Code, hint = codeUsage, usage.hint
+		e.Code, e.Reason, hint = codeUsage, operations.ReasonUsage, usage.hint
 		if usage.code != "" {
-			e.Code = usage.code
+			e.Code, e.Reason = usage.code, operations.ReasonRemovedOperation
 		}
 	case errors.As(err, &hinted):
 		hint = hinted.hint

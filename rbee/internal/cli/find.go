@@ -16,6 +16,17 @@ type found struct {
 	exact    bool // it cannot be more so
 }
 
+// kind is what pick chooses from.
+type kind struct {
+	subject            operations.SubjectKind
+	missing, ambiguous operations.Reason
+}
+
+var (
+	workerKind = kind{operations.SubjectWorker, operations.ReasonWorkerNotFound, operations.ReasonWorkerAmbiguous}
+	modelKind  = kind{operations.SubjectModel, operations.ReasonModelNotFound, operations.ReasonModelAmbiguous}
+)
+
 // findWorker says where a worker is and which one is meant. Without a hive all
 // hives of the config are asked; only one with that id or process id will do.
 func (a *app) findWorker(ctx context.Context, hive, asked string) (t operations.Target, ref operations.WorkerRef, err error) {
@@ -40,7 +51,7 @@ func (a *app) findWorker(ctx context.Context, hive, asked string) (t operations.
 			near = append(near, found{w.Hive, w.ID, w.ID == ref.ID})
 		}
 	}
-	one, err := pick("worker", asked, near, others, list.Errors)
+	one, err := pick(workerKind, asked, near, others, list.Errors)
 	if ref.ID != "" {
 		ref.ID = one.id
 	}
@@ -85,7 +96,7 @@ func (a *app) findModel(ctx context.Context, hive, asked string) (operations.Tar
 			near = append(near, found{m.Hive, asked, m.ID == asked})
 		}
 	}
-	one, err := pick("model", asked, near, others, list.Errors)
+	one, err := pick(modelKind, asked, near, others, list.Errors)
 	return a.target(one.hive), err
 }
 
@@ -106,32 +117,31 @@ func listAll[R operations.Report](ctx context.Context, a *app, op operations.Ope
 
 // pick chooses the one that is meant. Anything but the exact id may fit on a
 // hive that could not be asked as well, so that it takes the answers of all.
-func pick(what, asked string, near []found, others []string, silent []*operations.Error) (found, error) {
+func pick(kind kind, asked string, near []found, others []string, silent []*operations.Error) (found, error) {
 	if slices.ContainsFunc(near, func(f found) bool { return f.exact }) {
 		near = slices.DeleteFunc(near, func(f found) bool { return !f.exact })
 	}
 	near = slices.Compact(near)
 	switch {
 	case len(near) > 1:
-		return found{}, &hintedError{
-			&operations.Error{Code: operations.CodeNotFound, Message: fmt.Sprintf("%q may be %s", asked, places(near))},
-			"say which one: more of the id, or its hive with --hive",
+		return found{}, &operations.Error{
+			Code: operations.CodeNotFound, Reason: kind.ambiguous, Subject: kind.subject.Named(asked), Message: fmt.Sprintf("%q may be %s", asked, places(near)),
 		}
 	case len(near) == 1 && (near[0].exact || len(silent) == 0):
 		return near[0], nil
 	case len(near) == 1:
 		message := fmt.Sprintf("%q may be %s, but not every hive could be asked: %s", asked, places(near), reasons(silent))
 		return found{}, &hintedError{
-			&operations.Error{Code: silent[0].Code, Reason: silent[0].Reason, Message: message},
+			&operations.Error{Code: silent[0].Code, Reason: silent[0].Reason, Subject: silent[0].Subject, Message: message},
 			"name the hive with --hive " + near[0].hive,
 		}
 	case len(silent) > 0:
-		message := fmt.Sprintf("there is no %s %q on the hives that answered (%s); not asked: %s", what, asked, there(others), reasons(silent))
-		e := &operations.Error{Code: silent[0].Code, Reason: silent[0].Reason, Message: message}
+		message := fmt.Sprintf("there is no %s %q on the hives that answered (%s); not asked: %s", kind.subject, asked, there(others), reasons(silent))
+		e := &operations.Error{Code: silent[0].Code, Reason: silent[0].Reason, Subject: silent[0].Subject, Message: message}
 		return found{}, &hintedError{e, "name the hive with --hive if it is one of those that answered not"}
 	default:
-		message := fmt.Sprintf("there is no %s %q on any hive (%s)", what, asked, there(others))
-		return found{}, &operations.Error{Code: operations.CodeNotFound, Message: message}
+		message := fmt.Sprintf("there is no %s %q on any hive (%s)", kind.subject, asked, there(others))
+		return found{}, &operations.Error{Code: operations.CodeNotFound, Reason: kind.missing, Subject: kind.subject.Named(asked), Message: message}
 	}
 }
 

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -80,7 +81,8 @@ func (c *hiveInspectCmd) Run(ctx context.Context, a *app) error {
 func (hiveApplyCmd) Run(ctx context.Context, a *app) error {
 	i, err := a.inspector()
 	if err != nil {
-		return err
+		result := &wire.Result{Error: err.Error(), Cause: wire.CauseOf(err)}
+		return errors.Join(err, wire.NewWriter(a.p.Stdout).Write(wire.Message{Result: result}))
 	}
 	in := &install.Installer{Home: i.Home, Store: i.Store, Daemon: i.Daemon, Inspector: i, Verifier: i.Verifier}
 	return in.Apply(ctx, a.p.Stdin, a.p.Stdout)

@@ -10,13 +10,13 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/rbee/internal/access"
-	"github.com/rbee-keeper/rbee/rbee/internal/queen"
+	"github.com/rbee-keeper/rbee/rbee/internal/controller"
 )
 
 // remoteQueen is a queen that runs elsewhere.
 type remoteQueen struct {
 	operations.Client
-	paths queen.Paths // of this machine
+	paths controller.Paths // of this machine
 }
 
 // Run implements [operations.Runner]. A path goes out as the file that it names

@@ -14,7 +14,7 @@ import (
 	"github.com/creack/pty"
 
 	"github.com/rbee-keeper/rbee/operations"
-	"github.com/rbee-keeper/rbee/rbee/internal/queen"
+	"github.com/rbee-keeper/rbee/rbee/internal/controller"
 )
 
 // fleetRunner plays a queen with these hives. What it is not told to answer, it
@@ -72,7 +72,7 @@ func (f *fleetRunner) command(t *testing.T, edit func(*Process), args ...string)
 	p := Process{
 		Args: args, Stdin: strings.NewReader(""), Stdout: &out, Stderr: &errOut, Version: "1.2.3",
 		Env:  []string{"HOME=/home/me", "HERE=of this process", "HF_TOKEN=hf_secret", "HF_ENDPOINT=https://mirror"},
-		Open: func(queen.Options) (Runner, error) { return f, nil },
+		Open: func(controller.Options) (Runner, error) { return f, nil },
 	}
 	if edit != nil {
 		edit(&p)
@@ -359,7 +359,7 @@ func TestInterruptedStreamSaysNothing(t *testing.T) {
 	var errOut strings.Builder
 	code := Run(ctx, Process{
 		Args: strings.Fields("worker-logs endless --hive a -f"), Stdin: strings.NewReader(""), Stdout: write, Stderr: &errOut,
-		Env: []string{"HOME=/home/me"}, Open: func(queen.Options) (Runner, error) { return f, nil },
+		Env: []string{"HOME=/home/me"}, Open: func(controller.Options) (Runner, error) { return f, nil },
 	})
 	if code != exitInterrupted || errOut.String() != "" {
 		t.Errorf("exit code %d, stderr %q", code, errOut.String())

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/rbee/internal/access"
+	"github.com/rbee-keeper/rbee/rbee/internal/controller"
 	"github.com/rbee-keeper/rbee/rbee/internal/queen"
 )
 
@@ -53,7 +54,7 @@ func (c *serveCmd) Run(ctx context.Context, a *app) error {
 		return c.uninstall(ctx, a, o.Paths)
 	}
 	o.Prompter = nil // nobody is there to be asked
-	s := queen.ServeOptions{
+	s := queen.Options{
 		Addr: c.Addr, Config: a.config(), Idle: c.Idle, Origins: c.Origin, Hosts: c.Host,
 		Log: slog.New(slog.NewTextHandler(a.p.Stderr, &slog.HandlerOptions{Level: a.logLevel()})),
 	}
@@ -71,18 +72,13 @@ func (c *serveCmd) Run(ctx context.Context, a *app) error {
 		}
 		fmt.Fprintf(a.p.Stdout, "%s://%s%s\n", scheme, addr, pin)
 	}
-	q, err := queen.New(o)
-	if err != nil {
-		return err
-	}
-	defer q.Close()
-	return q.Serve(ctx, s)
+	return queen.Serve(ctx, o, s)
 }
 
 // secure says what strangers need: nothing on loopback, a key and TLS beyond, and a key
 // alone behind a proxy on this machine, whose name --host gives. pin is what goes behind
 // the address for those who shall trust the queen's own certificate.
-func (c *serveCmd) secure(a *app, paths queen.Paths, s *queen.ServeOptions) (pin string, err error) {
+func (c *serveCmd) secure(a *app, paths controller.Paths, s *queen.Options) (pin string, err error) {
 	far := !queen.OnLoopback(c.Addr)
 	if far || len(c.Host) > 0 {
 		s.Keys = access.OpenKeys(keysPath(paths))

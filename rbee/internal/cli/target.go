@@ -34,10 +34,7 @@ func (a *app) configHives(ctx context.Context) ([]string, error) {
 		}
 	}
 	if len(aliases) == 0 {
-		return nil, &hintedError{
-			&operations.Error{Code: operations.CodeNotFound, Message: "the config has no hive"},
-			"add one to the config; `rbee init` writes a first one",
-		}
+		return nil, &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonNoHives, Message: "the config has no hive"}
 	}
 	return aliases, nil
 }

@@ -10,13 +10,11 @@ import (
 	"fmt"
 	"io"
 	"mime"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/term"
@@ -373,7 +371,7 @@ func (f *topFeed) read(data []byte, s *operations.FleetSnapshot) error {
 }
 
 func (f *topFeed) unreadable(err error) error {
-	return &operations.Error{Code: operations.CodeFailed, Message: fmt.Sprintf("what %s tells of its fleet cannot be read: %v", f.queen.URL, err), Err: err}
+	return &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonOtherProgram, Subject: operations.SubjectQueen.Named(f.queen.URL), Message: fmt.Sprintf("what %s tells of its fleet cannot be read: %v", f.queen.URL, err), Err: err}
 }
 
 // errSilent ends a request of which nothing comes.
@@ -420,49 +418,44 @@ func (f *topFeed) send(ctx context.Context, accept string) (io.ReadCloser, error
 // refusal is the error in an answer that is not what was asked for.
 func (f *topFeed) refusal(resp *http.Response, kind string) error {
 	known := httpjson.ReadError(resp.Body)
-	failed := func(reason, format string, args ...any) error {
-		return &operations.Error{Code: operations.CodeFailed, Reason: reason, Message: fmt.Sprintf(format, args...)}
+	failed := func(reason operations.Reason, format string, args ...any) error {
+		return &operations.Error{Code: operations.CodeFailed, Reason: reason, Subject: operations.SubjectQueen.Named(f.queen.URL), Message: fmt.Sprintf(format, args...)}
 	}
 	switch {
 	case resp.StatusCode == http.StatusUnauthorized && f.queen.Token == "":
-		return &hintedError{failed("auth", "%s asks for a key", f.queen.URL), "`rbee key add NAME --scope admin` makes one there; put it into $RBEE_API_KEY"}
+		return failed(operations.ReasonAuth, "%s asks for a key", f.queen.URL)
 	case resp.StatusCode == http.StatusUnauthorized:
-		return &hintedError{failed("auth", "the key was refused by %s", f.queen.URL), "$RBEE_API_KEY has it; `rbee key list` on the queen's machine shows those that are good"}
+		return failed(operations.ReasonAuth, "the key was refused by %s", f.queen.URL)
 	case resp.StatusCode == http.StatusNotFound:
-		return &hintedError{failed("", "%s tells nothing of its fleet: it answered %q", f.queen.URL, resp.Status), "a queen of this version does; `rbee version` tells it"}
+		return failed(operations.ReasonOtherVersion, "%s tells nothing of its fleet: it answered %q", f.queen.URL, resp.Status)
 	case known != nil:
 		return known
 	}
-	return failed("", "%s answered %q with %s, which is no queen", f.queen.URL, resp.Status, cmp.Or(kind, "no content type"))
+	return failed(operations.ReasonOtherProgram, "%s answered %q with %s, which is no queen", f.queen.URL, resp.Status, cmp.Or(kind, "no content type"))
 }
 
 // unreachable words what went wrong on the way to the queen.
 func (f *topFeed) unreachable(ctx context.Context, err error) error {
 	var known *operations.Error
 	var around *url.Error // it repeats method and address
-	var timed net.Error
-	var name *net.DNSError
 	switch {
 	case errors.As(err, &known):
 		return err
 	case ctx.Err() != nil:
-		return &operations.Error{Code: operations.CodeCanceled, Message: "canceled", Err: ctx.Err()}
+		return &operations.Error{Code: operations.CodeCanceled, Reason: operations.ReasonCanceled, Message: "canceled", Err: ctx.Err()}
 	case errors.As(err, &around):
 		err = around.Err
 	}
-	reason := ""
+	reason := operations.ConnectionReason(err)
 	switch {
-	case errors.Is(err, syscall.ECONNREFUSED):
-		reason = "refused"
-	case errors.Is(err, errSilent), errors.As(err, &timed) && timed.Timeout():
-		reason = "timeout"
-	case errors.As(err, &name):
-		reason = "resolve"
-	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
-		reason = "lost"
+	case errors.Is(err, errSilent):
+		reason = operations.ReasonTimeout
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		reason = operations.ReasonLost
 	}
-	e := &operations.Error{Code: operations.CodeUnreachable, Reason: reason, Message: fmt.Sprintf("%s cannot be reached: %v", f.queen.URL, err), Err: err}
-	return &hintedError{e, "`rbee serve` starts a queen; --queen or $RBEE_QUEEN says where one is"}
+	return &operations.Error{
+		Code: operations.CodeUnreachable, Reason: reason, Subject: operations.SubjectQueen.Named(f.queen.URL), Message: fmt.Sprintf("%s cannot be reached: %v", f.queen.URL, err), Err: err,
+	}
 }
 
 // topBody is the body of an answer that may be silent only so long.

@@ -24,8 +24,8 @@ type refusal struct {
 	err    *operations.Error
 }
 
-func refusef(status int, code operations.Code, format string, args ...any) *refusal {
-	return &refusal{status, &operations.Error{Code: code, Message: fmt.Sprintf(format, args...)}}
+func refusef(status int, code operations.Code, reason operations.Reason, format string, args ...any) *refusal {
+	return &refusal{status, &operations.Error{Code: code, Reason: reason, Message: fmt.Sprintf(format, args...)}}
 }
 
 // asked is what a client sent.
@@ -66,17 +66,17 @@ func (s *Server) read(w http.ResponseWriter, r *http.Request, a *asked) *refusal
 	// A page in a browser cannot send this type to another site without being
 	// allowed to, so nothing else is taken for JSON.
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
-		return refusef(http.StatusUnsupportedMediaType, operations.CodeBadOperation,
+		return refusef(http.StatusUnsupportedMediaType, operations.CodeBadOperation, operations.ReasonUnsupportedMediaType,
 			"the content type is %q, want application/json", r.Header.Get("Content-Type"))
 	}
 	a.id, a.key = r.Header.Get(operations.RequestIDHeader), r.Header.Get("Idempotency-Key")
 	if len(a.key) > 200 {
-		return refusef(http.StatusBadRequest, operations.CodeBadOperation, "the Idempotency-Key has %d bytes, want at most 200", len(a.key))
+		return refusef(http.StatusBadRequest, operations.CodeBadOperation, operations.ReasonInvalidOperation, "the Idempotency-Key has %d bytes, want at most 200", len(a.key))
 	}
 	if age := r.Header.Get("Idempotency-Age"); age != "" {
 		seconds, err := strconv.ParseFloat(age, 64)
 		if err != nil || !(seconds >= 0 && seconds < 1e9) {
-			return refusef(http.StatusBadRequest, operations.CodeBadOperation, "the Idempotency-Age is %q, want seconds", age)
+			return refusef(http.StatusBadRequest, operations.CodeBadOperation, operations.ReasonInvalidOperation, "the Idempotency-Age is %q, want seconds", age)
 		}
 		a.age = time.Duration(seconds*float64(time.Second)) + keyMargin
 	}
@@ -102,26 +102,26 @@ func (s *Server) body(w http.ResponseWriter, r *http.Request, a *asked) ([]byte,
 			_ = control.SetReadDeadline(time.Time{})
 		}
 	}()
-	refuse := func(status int, format string, args ...any) ([]byte, *refusal) {
+	refuse := func(status int, reason operations.Reason, format string, args ...any) ([]byte, *refusal) {
 		_, _ = io.CopyN(io.Discard, from, s.opts.MaxBody) // most clients read the answer only once they have sent all
-		return nil, refusef(status, operations.CodeBadOperation, format, args...)
+		return nil, refusef(status, operations.CodeBadOperation, reason, format, args...)
 	}
 	expected := r.ContentLength
 	if expected < 0 { // it does not say
 		expected = s.opts.MaxBody
 	}
 	if expected > s.opts.MaxBody {
-		return refuse(http.StatusRequestEntityTooLarge, "the operation has more than %d bytes", s.opts.MaxBody)
+		return refuse(http.StatusRequestEntityTooLarge, operations.ReasonBodyTooLarge, "the operation has more than %d bytes", s.opts.MaxBody)
 	}
 	if !s.reserve(a, expected) {
-		return refuse(http.StatusTooManyRequests, "the operations that run there have %d bytes already, and this one has no room beside them", s.opts.MaxBodies)
+		return refuse(http.StatusTooManyRequests, operations.ReasonBusy, "the operations that run there have %d bytes already, and this one has no room beside them", s.opts.MaxBodies)
 	}
 	body, err := io.ReadAll(io.LimitReader(from, s.opts.MaxBody+1))
 	switch {
 	case err != nil:
-		return nil, refusef(http.StatusBadRequest, operations.CodeBadOperation, "reading the operation: %v", err)
+		return nil, refusef(http.StatusBadRequest, operations.CodeBadOperation, operations.ReasonInvalidOperation, "reading the operation: %v", err)
 	case int64(len(body)) > s.opts.MaxBody:
-		return refuse(http.StatusRequestEntityTooLarge, "the operation has more than %d bytes", s.opts.MaxBody)
+		return refuse(http.StatusRequestEntityTooLarge, operations.ReasonBodyTooLarge, "the operation has more than %d bytes", s.opts.MaxBody)
 	}
 	s.reserve(a, int64(len(body))) // never more than before
 	return body, nil
@@ -178,18 +178,18 @@ func (s *Server) admit(a *asked) (*job, *refusal) {
 	s.prune()
 	if j := s.keys[a.key]; j != nil {
 		if j.digest != a.digest {
-			return nil, refusef(http.StatusConflict, operations.CodeBadOperation, "the Idempotency-Key was used for another operation")
+			return nil, refusef(http.StatusConflict, operations.CodeBadOperation, operations.ReasonInvalidOperation, "the Idempotency-Key was used for another operation")
 		}
 		return j, nil
 	}
 	switch {
 	case s.closed:
-		return nil, refusef(http.StatusServiceUnavailable, operations.CodeFailed, "rbee there is ending and takes no new jobs")
+		return nil, refusef(http.StatusServiceUnavailable, operations.CodeFailed, operations.ReasonStopping, "rbee there is ending and takes no new jobs")
 	case a.key != "" && a.age > 0 && time.Now().Add(-a.age).Before(s.since):
-		return nil, refusef(http.StatusConflict, operations.CodeFailed,
+		return nil, refusef(http.StatusConflict, operations.CodeFailed, operations.ReasonFailed,
 			"the connection was lost while the operation was sent, and rbee there cannot tell whether it was begun: look before it is asked for again")
 	case s.running >= s.opts.MaxRunning:
-		return nil, refusef(http.StatusTooManyRequests, operations.CodeFailed, "%d jobs run there already, which is the most", s.running)
+		return nil, refusef(http.StatusTooManyRequests, operations.CodeFailed, operations.ReasonBusy, "%d jobs run there already, which is the most", s.running)
 	}
 	return s.begin(a), nil
 }
@@ -218,7 +218,7 @@ func notAllowed(allowed string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Allow", allowed)
 		refuse(w, http.StatusMethodNotAllowed, &operations.Error{
-			Code: operations.CodeUnsupported, Message: fmt.Sprintf("%s is not possible at %s", r.Method, r.URL.Path),
+			Code: operations.CodeUnsupported, Reason: operations.ReasonUnsupported, Subject: operations.SubjectAddress.Named(r.URL.Path), Message: fmt.Sprintf("%s is not possible at %s", r.Method, r.URL.Path),
 		})
 	}
 }

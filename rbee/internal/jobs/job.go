@@ -53,7 +53,7 @@ func newJob(ctx context.Context, id string, a *asked, o Options, cancel context.
 	return j
 }
 
-var errUnheard = &operations.Error{Code: operations.CodeCanceled, Message: "nobody listens any more"}
+var errUnheard = &operations.Error{Code: operations.CodeCanceled, Reason: operations.ReasonCanceled, Message: "nobody listens any more"}
 
 // attend counts a reader, until leave is called.
 func (j *job) attend(unheard time.Duration) (leave func()) {

@@ -187,7 +187,7 @@ func New(r operations.Runner, o Options) *Server {
 	s.mux.HandleFunc("/v1/jobs/{id}", notAllowed("GET, DELETE"))
 	s.mux.HandleFunc("/v1/jobs/{id}/stream", notAllowed("GET"))
 	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		refuse(w, http.StatusNotFound, &operations.Error{Code: operations.CodeNotFound, Message: "there is nothing at " + r.URL.Path})
+		refuse(w, http.StatusNotFound, &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonNotFound, Subject: operations.SubjectAddress.Named(r.URL.Path), Message: "there is nothing at " + r.URL.Path})
 	})
 	return s
 }
@@ -209,7 +209,7 @@ func (s *Server) Running() int {
 	return s.running
 }
 
-var errClosed = &operations.Error{Code: operations.CodeCanceled, Message: "rbee there is ending"}
+var errClosed = &operations.Error{Code: operations.CodeCanceled, Reason: operations.ReasonStopping, Message: "rbee there is ending"}
 
 // Drain takes no new jobs and waits until those that run have ended by themselves.
 // Those that only tell have no end of their own, and are canceled. If ctx ends
@@ -262,7 +262,7 @@ func (s *Server) find(w http.ResponseWriter, r *http.Request) *job {
 	j := s.jobs[id]
 	s.mu.Unlock()
 	if j == nil {
-		refuse(w, http.StatusNotFound, &operations.Error{Code: operations.CodeNotFound, Message: fmt.Sprintf("there is no job %q", id)})
+		refuse(w, http.StatusNotFound, &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonNotFound, Subject: operations.SubjectJob.Named(id), Message: fmt.Sprintf("there is no job %q", id)})
 	}
 	return j
 }
@@ -286,7 +286,7 @@ func (s *Server) get(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-var errCanceled = &operations.Error{Code: operations.CodeCanceled, Message: "canceled by request"}
+var errCanceled = &operations.Error{Code: operations.CodeCanceled, Reason: operations.ReasonCanceled, Message: "canceled by request"}
 
 func (s *Server) cancel(w http.ResponseWriter, r *http.Request) {
 	j := s.find(w, r)
@@ -367,7 +367,7 @@ func asError(err error) *operations.Error {
 		own := *known
 		return &own
 	case errors.Is(err, context.Canceled):
-		return &operations.Error{Code: operations.CodeCanceled, Message: err.Error()}
+		return &operations.Error{Code: operations.CodeCanceled, Reason: operations.ReasonCanceled, Message: err.Error()}
 	}
-	return &operations.Error{Code: operations.CodeFailed, Message: err.Error()}
+	return &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonOf(err), Message: err.Error()}
 }

@@ -32,7 +32,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 	defer out.end()
 	if err := out.control.Flush(); errors.Is(err, http.ErrNotSupported) { // nothing is written yet
 		s.log.Error("a stream is not possible: what wraps the jobs handler hides http.Flusher")
-		refuse(w, http.StatusInternalServerError, &operations.Error{Code: operations.CodeFailed, Message: "rbee there cannot stream"})
+		refuse(w, http.StatusInternalServerError, &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonUnsupported, Message: "rbee there cannot stream"})
 		return
 	}
 
@@ -81,7 +81,7 @@ func position(r *http.Request, last int64) (int64, *refusal) {
 	}
 	after, err := strconv.ParseInt(from, 10, 64)
 	if err != nil || after < 0 || after > last {
-		return 0, refusef(http.StatusBadRequest, operations.CodeBadOperation, "%q is no event of this job, want 0 to %d", from, last)
+		return 0, refusef(http.StatusBadRequest, operations.CodeBadOperation, operations.ReasonInvalidOperation, "%q is no event of this job, want 0 to %d", from, last)
 	}
 	return after, nil
 }

@@ -25,6 +25,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/config"
+	"github.com/rbee-keeper/rbee/rbee/internal/controller"
 	"github.com/rbee-keeper/rbee/sshx/sshtest"
 )
 
@@ -39,7 +40,8 @@ import (
 // docs/performance.md shows the commands and the figures.
 type bench struct {
 	config *config.Config
-	queen  *Queen
+	queen  *controller.Controller
+	opts   controller.Options
 	ssh    *ssh.ClientConfig
 }
 
@@ -69,15 +71,17 @@ func newBench(b *testing.B) *bench {
 		b.Fatal(err)
 	}
 	dir := b.TempDir()
-	q, err := New(Options{
-		Version: rbeeVersion, Self: env("RBEE_BENCH_RBEE"), SSHConfig: env("RBEE_BENCH_SSH_CONFIG"),
-		Paths: Paths{Home: dir, ConfigDir: dir, StateDir: filepath.Join(dir, "state"), CacheDir: filepath.Join(dir, "cache")},
-	})
+	o := controller.Options{
+		Version: rbeeVersion, Self: env("RBEE_BENCH_RBEE"),
+		Paths: controller.Paths{Home: dir, ConfigDir: dir, StateDir: filepath.Join(dir, "state"), CacheDir: filepath.Join(dir, "cache")},
+	}
+	o.SSHConfig = env("RBEE_BENCH_SSH_CONFIG")
+	q, err := controller.New(o)
 	if err != nil {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { _ = q.Close() })
-	return &bench{config: config, queen: q, ssh: &ssh.ClientConfig{
+	return &bench{config: config, queen: q, opts: o, ssh: &ssh.ClientConfig{
 		Auth: []ssh.AuthMethod{ssh.PublicKeys(signer)}, HostKeyCallback: known, Timeout: 20 * time.Second,
 	}}
 }
@@ -247,7 +251,7 @@ func BenchmarkParallel(b *testing.B) {
 }
 
 // farHosts starts n hosts in this process, rtt away, and a queen for them.
-func farHosts(b *testing.B, rbee string, n int, rtt time.Duration) (*Queen, operations.Scope) {
+func farHosts(b *testing.B, rbee string, n int, rtt time.Duration) (*controller.Controller, operations.Scope) {
 	b.Helper()
 	dir := b.TempDir()
 	key, pem, err := sshtest.NewKey()
@@ -276,10 +280,12 @@ func farHosts(b *testing.B, rbee string, n int, rtt time.Duration) (*Queen, oper
 			b.Fatal(err)
 		}
 	}
-	q, err := New(Options{
-		Version: rbeeVersion, Self: rbee, SSHConfig: filepath.Join(dir, "ssh_config"),
-		Paths: Paths{Home: dir, ConfigDir: dir, StateDir: filepath.Join(dir, "state"), CacheDir: filepath.Join(dir, "cache")},
-	})
+	o := controller.Options{
+		Version: rbeeVersion, Self: rbee,
+		Paths: controller.Paths{Home: dir, ConfigDir: dir, StateDir: filepath.Join(dir, "state"), CacheDir: filepath.Join(dir, "cache")},
+	}
+	o.SSHConfig = filepath.Join(dir, "ssh_config")
+	q, err := controller.New(o)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -302,7 +308,7 @@ func BenchmarkPush(b *testing.B) {
 		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(content))
 	}))
 	b.Cleanup(origin.Close)
-	paths := x.queen.opts.Paths
+	paths := x.opts.Paths
 	recipe := fmt.Sprintf("type: engine\nsources: [{ version: \"1\", url: %s/engine, sha256: %x }]\nstart: { args: [] }\n", origin.URL, sum)
 	x.config.Hives = x.config.Hives[:min(20, len(x.config.Hives))]
 	for i := range x.config.Hives {

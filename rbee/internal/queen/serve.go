@@ -17,7 +17,10 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/rbee/internal/access"
+	"github.com/rbee-keeper/rbee/rbee/internal/controller"
 	"github.com/rbee-keeper/rbee/rbee/internal/dashboard"
 	"github.com/rbee-keeper/rbee/rbee/internal/gateway"
 	"github.com/rbee-keeper/rbee/rbee/internal/jobs"
@@ -50,8 +53,8 @@ func usualTimes() times {
 	return times{header: 10 * time.Second, read: 30 * time.Second, write: time.Minute, beat: 5 * time.Second}
 }
 
-// ServeOptions are a server's. The zero value serves the default config on loopback.
-type ServeOptions struct {
+// Options are a server's. The zero value serves the default config on loopback.
+type Options struct {
 	Addr   string // empty is [DefaultAddr]
 	Config string // the config file; empty for the default one
 
@@ -79,12 +82,18 @@ type ServeOptions struct {
 	Ready func(addr net.Addr)
 
 	times times // the zero ones are the usual ones
+
+	// dial connects to the machine of a hive, answerTimeout is for one answer of a hive,
+	// and staleAfter is how long it may be silent; the zero values are the usual ones.
+	dial          func(context.Context, config.Hive) (pkgmgr.Host, error)
+	answerTimeout time.Duration
+	staleAfter    time.Duration
 }
 
 // Serve is the queen as a server, until ctx ends and answers under way are given,
 // for which they have 30 seconds. Jobs have 25 seconds to end by themselves, and
-// are canceled then. It must be called once, before any operation.
-func (q *Queen) Serve(ctx context.Context, o ServeOptions) error {
+// are canceled then.
+func Serve(ctx context.Context, c controller.Options, o Options) error {
 	if o.Addr == "" {
 		o.Addr = DefaultAddr
 	}
@@ -104,20 +113,26 @@ func (q *Queen) Serve(ctx context.Context, o ServeOptions) error {
 	if err != nil {
 		return fmt.Errorf("queen: %w", err)
 	}
-	q.registry, q.traffic.log = newRegistry(q, o.Config, o.Log), o.Log
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	q, err := newQueen(background, c, o)
+	if err != nil {
+		_ = ln.Close()
+		return err
+	}
+	defer q.dialer.Close()
 	held := make(chan struct{})
-	go func() { defer close(held); q.registry.run(background) }()
+	go func() { defer close(held); q.run(background) }()
 	defer func() { stop(); <-held }()
-	work := jobs.New(&remote{q}, jobs.Options{Log: o.Log})
-	stopping := &gate{next: q.handler(o, ln.Addr(), work, background)}
+	work := jobs.New(&remote{q.controller, q.paths}, jobs.Options{Log: o.Log})
+	stopping := &gate{next: q.handler(o, ln.Addr(), work)}
 	srv := newServer(stopping, o)
 	if o.Certificate != nil {
 		ln = tls.NewListener(ln, &tls.Config{Certificates: []tls.Certificate{*o.Certificate}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}})
 	}
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(ln) }()
-	o.Log.Info("queen listens", "address", ln.Addr().String(), "version", q.opts.Version)
+	o.Log.Info("queen listens", "address", ln.Addr().String(), "version", q.version)
 	if o.Ready != nil {
 		o.Ready(ln.Addr())
 	}
@@ -130,7 +145,7 @@ func (q *Queen) Serve(ctx context.Context, o ServeOptions) error {
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishing)
 	defer cancel()
 	stopping.shut.Store(true)
-	q.registry.close()
+	close(q.closing)
 	patience, cancelPatience := context.WithTimeout(grace, finishing-lastWords)
 	defer cancelPatience()
 	if err := work.Drain(patience); err != nil {
@@ -164,7 +179,7 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // newServer is a server that cuts clients who are slow. What takes longer renews its
 // limits: the gateway, and streams.
-func newServer(h http.Handler, o ServeOptions) *http.Server {
+func newServer(h http.Handler, o Options) *http.Server {
 	return &http.Server{
 		Handler: h, ReadHeaderTimeout: o.times.header, ReadTimeout: o.times.read, WriteTimeout: o.times.write, IdleTimeout: idleTime,
 		MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
@@ -182,25 +197,22 @@ func OnLoopback(addr string) bool {
 }
 
 // handler is all that the server answers.
-func (q *Queen) handler(o ServeOptions, addr net.Addr, work http.Handler, background context.Context) http.Handler {
-	fleet := newGatewayFleet(q, background)
-	q.front = fleet
-	go fleet.tidy(cmp.Or(o.Idle, defaultIdle))
-	front := gateway.New(gateway.Options{Fleet: fleet, Observer: q.traffic, Log: o.Log, MaxBody: maxBody, MayKnow: mayKnow})
-	q.registry.traffic = func() operations.Traffic { return q.traffic.report(fleet.waitingNow()) }
+func (q *queen) handler(o Options, addr net.Addr, work http.Handler) http.Handler {
+	go q.loader.EvictIdle(cmp.Or(o.Idle, defaultIdle))
+	front := gateway.New(gateway.Options{Fleet: q.balancer, Observer: q.traffic, Log: o.Log, MaxBody: maxBody, MayKnow: mayKnow})
 	mux := http.NewServeMux()
 	mux.Handle("/v1/jobs", work)
 	mux.Handle("/v1/jobs/", work)
 	mux.HandleFunc("GET "+operations.FleetPath, func(w http.ResponseWriter, r *http.Request) { q.serveFleet(w, r, o.times) })
 	mux.HandleFunc("GET /v1/info", func(w http.ResponseWriter, _ *http.Request) {
-		answer(w, http.StatusOK, map[string]any{"version": q.opts.Version, "pid": os.Getpid(), "since": q.registry.since})
+		answer(w, http.StatusOK, map[string]any{"version": q.version, "pid": os.Getpid(), "since": q.pool.Since()})
 	})
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, http.StatusOK, map[string]string{"status": "ok"})
 	})
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-		q.writeMetrics(w, fleet.waits())
+		q.traffic.WriteMetrics(w, q.loader.WaitingByModel(), q.snapshot().Hives)
 	})
 	mux.HandleFunc("POST /login", func(w http.ResponseWriter, r *http.Request) { login(w, r, o) })
 	mux.Handle("/v1/", front)
@@ -212,7 +224,7 @@ func (q *Queen) handler(o ServeOptions, addr net.Addr, work http.Handler, backgr
 				refuseAsOpenAI(w, status, code, message)
 				return
 			}
-			answer(w, status, map[string]*operations.Error{"error": {Code: operations.CodeFailed, Reason: code, Message: message}})
+			answer(w, status, map[string]*operations.Error{"error": {Code: operations.CodeFailed, Reason: operations.Reason(code), Message: message}})
 		},
 	})
 	return guard(mux)
@@ -243,7 +255,7 @@ func needed(r *http.Request) access.Scope {
 }
 
 // login takes a key from the page and puts it into a cookie that no script reads.
-func login(w http.ResponseWriter, r *http.Request, o ServeOptions) {
+func login(w http.ResponseWriter, r *http.Request, o Options) {
 	var asked struct {
 		Key string `json:"key"`
 	}
@@ -258,7 +270,7 @@ func login(w http.ResponseWriter, r *http.Request, o ServeOptions) {
 	case !ok || !key.Scope.Includes(access.ScopeAdmin):
 		answer(w, http.StatusUnauthorized, map[string]string{"error": "this is no key of scope admin"})
 	default:
-		http.SetCookie(w, &http.Cookie{
+		http.SetCookie(w, &http.Cookie{ //nolint:gosec // Secure wherever it is TLS: on loopback it is plain HTTP
 			Name: access.Cookie, Value: asked.Key, Path: "/", HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: o.Certificate != nil, MaxAge: 30 * 24 * 3600,
 		})
 		w.WriteHeader(http.StatusNoContent)
@@ -283,9 +295,9 @@ func refuseAsOpenAI(w http.ResponseWriter, status int, code, message string) {
 }
 
 // serveFleet tells of the fleet, once or as a stream.
-func (q *Queen) serveFleet(w http.ResponseWriter, r *http.Request, t times) {
+func (q *queen) serveFleet(w http.ResponseWriter, r *http.Request, t times) {
 	if !strings.Contains(r.Header.Get("Accept"), "text/event-stream") {
-		answer(w, http.StatusOK, q.registry.snapshot())
+		answer(w, http.StatusOK, q.snapshot())
 		return
 	}
 	control := http.NewResponseController(w)
@@ -294,8 +306,8 @@ func (q *Queen) serveFleet(w http.ResponseWriter, r *http.Request, t times) {
 	beat := time.NewTicker(t.beat)
 	defer beat.Stop()
 	for {
-		next := q.registry.next()
-		data, err := json.Marshal(q.registry.snapshot())
+		next := q.pool.Changed()
+		data, err := json.Marshal(q.snapshot())
 		if err != nil {
 			return
 		}
@@ -306,7 +318,7 @@ func (q *Queen) serveFleet(w http.ResponseWriter, r *http.Request, t times) {
 		select {
 		case <-next:
 		case <-beat.C:
-		case <-q.registry.closed:
+		case <-q.closing:
 			return
 		case <-r.Context().Done():
 			return
@@ -321,47 +333,50 @@ func (q *Queen) serveFleet(w http.ResponseWriter, r *http.Request, t times) {
 
 // remote does operations that came over HTTP. What they name of this machine's
 // files must lie in rbee's own directory.
-type remote struct{ queen *Queen }
+type remote struct {
+	runner operations.Runner
+	paths  controller.Paths
+}
 
 // Run implements [operations.Runner].
 func (r *remote) Run(ctx context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
-	op, err := operations.WithPaths(op, r.queen.inConfigDir)
+	op, err := operations.WithPaths(op, r.inConfigDir)
 	if err != nil {
 		return nil, err
 	}
-	return r.queen.Run(ctx, op, events)
+	return r.runner.Run(ctx, op, events)
 }
 
 // inConfigDir is a path on this machine, if it is absolute and lies in the directory
 // of the config. What a relative one is meant from is known to its sender only.
-func (q *Queen) inConfigDir(path string) (string, error) {
-	dir, err := filepath.EvalSymlinks(q.opts.Paths.ConfigDir)
+func (r *remote) inConfigDir(path string) (string, error) {
+	dir, err := filepath.EvalSymlinks(r.paths.ConfigDir)
 	if err != nil {
-		dir = q.opts.Paths.ConfigDir
+		dir = r.paths.ConfigDir
 	}
 	directory := strings.HasSuffix(path, string(filepath.Separator))
 	if rest, ok := strings.CutPrefix(path, "~/"); ok {
-		path = filepath.Join(q.opts.Paths.Home, rest)
+		path = filepath.Join(r.paths.Home, rest)
 	}
 	if !filepath.IsAbs(path) {
 		return "", fmt.Errorf("%s is no absolute path of the queen's machine", path)
 	}
-	real := filepath.Clean(path)
-	for at := real; ; at = filepath.Dir(at) { // what is there of it must not lead elsewhere
-		resolved, err := filepath.EvalSymlinks(at)
+	resolved := filepath.Clean(path)
+	for at := resolved; ; at = filepath.Dir(at) { // what is there of it must not lead elsewhere
+		target, err := filepath.EvalSymlinks(at)
 		if err == nil {
-			real = filepath.Join(resolved, strings.TrimPrefix(real, at))
+			resolved = filepath.Join(target, strings.TrimPrefix(resolved, at))
 			break
 		}
 		if !errors.Is(err, os.ErrNotExist) || at == filepath.Dir(at) {
 			return "", fmt.Errorf("%s: %w", path, err)
 		}
 	}
-	if rel, err := filepath.Rel(dir, real); err != nil || !filepath.IsLocal(rel) {
+	if rel, err := filepath.Rel(dir, resolved); err != nil || !filepath.IsLocal(rel) {
 		return "", fmt.Errorf("%s lies outside of the queen's directory %s", path, dir)
 	}
 	if directory {
-		real += string(filepath.Separator)
+		resolved += string(filepath.Separator)
 	}
-	return real, nil
+	return resolved, nil
 }

@@ -3,7 +3,7 @@ package queen
 import (
 	"bufio"
 	"context"
-	"errors"
+	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -30,35 +30,47 @@ import (
 // heard all of them. Its process is the benchmark's own.
 func (x *bench) serve(b *testing.B) *operations.Client {
 	b.Helper()
-	x.config.Path = filepath.Join(x.queen.opts.Paths.ConfigDir, "hives.conf") // where a queen takes it from
+	x.config.Path = filepath.Join(x.opts.Paths.ConfigDir, "hives.conf") // where a queen takes it from
 	if err := os.WriteFile(x.config.Path, config.Format(x.config, ""), 0o600); err != nil {
 		b.Fatal(err)
 	}
 	x.run(b, operations.PackageInstall{Scope: x.scope()}, operations.OutcomeOK)
-	q, err := New(x.queen.opts)
-	if err != nil {
-		b.Fatal(err)
-	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ready, done := make(chan net.Addr, 1), make(chan error, 1)
 	go func() {
-		done <- q.Serve(ctx, ServeOptions{
+		done <- Serve(ctx, x.opts, Options{
 			Addr: "127.0.0.1:0", Config: x.config.Path, Log: slog.New(slog.DiscardHandler), Ready: func(a net.Addr) { ready <- a },
 		})
 	}()
 	b.Cleanup(func() {
 		cancel()
-		if err := errors.Join(<-done, q.Close()); err != nil {
+		if err := <-done; err != nil {
 			b.Error(err)
 		}
 	})
 	addr := <-ready
-	hearing, heard := context.WithTimeout(ctx, time.Minute)
-	defer heard()
-	if err := q.registry.settled(hearing); err != nil {
+	client := &operations.Client{URL: "http://" + addr.String(), HTTP: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 2000}}}
+	for deadline := time.Now().Add(time.Minute); !heard(b, client); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			b.Fatal("some hives were not heard")
+		}
+	}
+	return client
+}
+
+// heard reports whether every hive was heard or could not be reached.
+func heard(b *testing.B, client *operations.Client) bool {
+	b.Helper()
+	resp, err := client.HTTP.Get(client.URL + operations.FleetPath)
+	if err != nil {
 		b.Fatal(err)
 	}
-	return &operations.Client{URL: "http://" + addr.String(), HTTP: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 2000}}}
+	defer resp.Body.Close()
+	var s operations.FleetSnapshot
+	if err := json.NewDecoder(resp.Body).Decode(&s); err != nil {
+		b.Fatal(err)
+	}
+	return len(s.Hives) > 0 && !slices.ContainsFunc(s.Hives, func(h operations.HiveView) bool { return h.Link == operations.LinkConnecting })
 }
 
 // BenchmarkStatusThroughQueen compares `rbee status` over new connections with the same
@@ -195,28 +207,23 @@ const maxrssUnit = 1024
 
 // BenchmarkPick chooses a worker in a fleet of 200 hives, of 8 workers and 50 models each.
 func BenchmarkPick(b *testing.B) {
-	q := testQueen(b)
-	q.registry = newRegistry(q, "", slog.New(slog.DiscardHandler))
-	f := newGatewayFleet(q, context.Background())
+	var hives []*playedHive
 	for i := range 200 {
-		alias := fmt.Sprintf("gpu-%03d", i)
-		l := newLink(q.registry, config.Hive{Alias: alias})
-		s := &operations.HiveSnapshot{}
+		h := newPlayedHive(b, fmt.Sprintf("gpu-%03d", i))
 		for j := range 50 {
-			s.Models = append(s.Models, operations.Model{ID: fmt.Sprintf("org/model-%02d:Q4_K_M", j), Repo: fmt.Sprintf("org/model-%02d", j), Format: "gguf", Complete: true})
+			h.models = append(h.models, operations.Model{ID: fmt.Sprintf("org/model-%02d:Q4_K_M", j), Repo: fmt.Sprintf("org/model-%02d", j), Format: "gguf", Complete: true})
 		}
 		for j := range 8 {
-			model := s.Models[(i+j)%50]
-			s.Workers = append(s.Workers, operations.WorkerProcess{ID: fmt.Sprintf("llama-cpp-%d", j), Hive: alias, Model: model.Repo, ModelID: model.ID, State: operations.WorkerReady})
+			model := h.models[(i+j)%50]
+			h.workers = append(h.workers, operations.WorkerProcess{ID: fmt.Sprintf("llama-cpp-%d", j), Model: model.Repo, ModelID: model.ID, State: operations.WorkerReady})
 		}
-		l.host, l.seen, l.snapshot = &heldHost{Host: &closing{}}, time.Now().Add(time.Hour), s
-		l.door = &door{client: &operations.Client{URL: "http://" + alias, HTTP: http.DefaultClient}}
-		q.registry.links[alias] = l
+		hives = append(hives, h)
 	}
+	q, _ := playedFleetWith(b, Options{staleAfter: time.Hour}, hives...)
 	for _, name := range []string{"org/model-25:Q4_K_M", "org/model-25"} {
 		b.Run(name, func(b *testing.B) {
 			for b.Loop() {
-				l, _ := f.pick(gateway.Wish{Model: name, Affinity: 7})
+				l, _ := q.balancer.pick(gateway.Wish{Model: name, Affinity: 7})
 				if l == nil {
 					b.Fatal("nobody")
 				}

@@ -18,7 +18,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/rbee/internal/access"
+	"github.com/rbee-keeper/rbee/rbee/internal/controller"
 )
 
 // quick are times in which a test sees somebody cut.
@@ -32,13 +34,11 @@ type playing struct {
 	infer, admin string // secrets; empty without keys
 }
 
-func serve(t *testing.T, dir string, keyed bool, o ServeOptions) playing {
+func serve(t *testing.T, dir string, keyed bool, o Options) playing {
 	t.Helper()
-	q, err := New(Options{Version: "1.2.3", Paths: Paths{Home: dir, ConfigDir: dir, StateDir: filepath.Join(dir, "state"), CacheDir: filepath.Join(dir, "cache")}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := controller.Options{Version: "1.2.3", Paths: controller.Paths{Home: dir, ConfigDir: dir, StateDir: filepath.Join(dir, "state"), CacheDir: filepath.Join(dir, "cache")}}
 	var s playing
+	var err error
 	if keyed {
 		o.Keys = access.OpenKeys(filepath.Join(dir, "keys.json"))
 		for scope, secret := range map[access.Scope]*string{access.ScopeInfer: &s.infer, access.ScopeAdmin: &s.admin} {
@@ -52,10 +52,10 @@ func serve(t *testing.T, dir string, keyed bool, o ServeOptions) playing {
 	o.Ready = func(addr net.Addr) { listens <- addr.String() }
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- q.Serve(ctx, o) }()
+	go func() { ended <- Serve(ctx, c, o) }()
 	t.Cleanup(func() {
 		cancel()
-		if err := errors.Join(<-ended, q.Close()); err != nil {
+		if err := <-ended; err != nil {
 			t.Error(err)
 		}
 	})
@@ -85,8 +85,8 @@ func (s playing) dial(t *testing.T) *net.TCPConn {
 // A client that announces a body and sends none is answered, and cut, wherever it asks.
 func TestBodiesThatNeverCome(t *testing.T) {
 	t.Parallel()
-	open := serve(t, t.TempDir(), false, ServeOptions{times: quick()})
-	keyed := serve(t, t.TempDir(), true, ServeOptions{times: quick()})
+	open := serve(t, t.TempDir(), false, Options{times: quick()})
+	keyed := serve(t, t.TempDir(), true, Options{times: quick()})
 	for _, test := range []struct {
 		server playing
 		line   string
@@ -110,7 +110,7 @@ func TestBodiesThatNeverCome(t *testing.T) {
 // A client that asks and does not read the answers is cut.
 func TestAnswersThatNobodyReads(t *testing.T) {
 	t.Parallel()
-	s := serve(t, t.TempDir(), false, ServeOptions{times: quick()})
+	s := serve(t, t.TempDir(), false, Options{times: quick()})
 	conn := s.dial(t)
 	if err := conn.SetReadBuffer(4 << 10); err != nil {
 		t.Fatal(err)
@@ -138,7 +138,7 @@ func TestStreamsLast(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "hives.conf"), []byte(conf), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s := serve(t, dir, false, ServeOptions{times: quick()})
+	s := serve(t, dir, false, Options{times: quick()})
 	ask := func(method, path, body string) *http.Response {
 		t.Helper()
 		r, err := http.NewRequestWithContext(t.Context(), method, "http://"+s.addr+path, strings.NewReader(body))
@@ -176,7 +176,7 @@ func TestStreamsLast(t *testing.T) {
 // A body of 100 MB is refused so that a client who sends all of it first reads why, and
 // takes no memory. Not parallel: it counts what the process allocates.
 func TestHundredMegabytes(t *testing.T) {
-	s := serve(t, t.TempDir(), true, ServeOptions{})
+	s := serve(t, t.TempDir(), true, Options{})
 	for name, test := range map[string]struct {
 		key, path, type_ string
 		status           int
@@ -214,7 +214,7 @@ func TestHundredMegabytes(t *testing.T) {
 // Whoever is not let in yet has little to say.
 func TestLoginBody(t *testing.T) {
 	t.Parallel()
-	s := serve(t, t.TempDir(), true, ServeOptions{})
+	s := serve(t, t.TempDir(), true, Options{})
 	for name, test := range map[string]struct {
 		body   string
 		status int
@@ -238,15 +238,74 @@ func TestLoginBody(t *testing.T) {
 func TestServeDemandsKeys(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	q, err := New(Options{Paths: Paths{Home: dir, ConfigDir: dir, StateDir: dir, CacheDir: dir}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer q.Close()
-	for _, o := range []ServeOptions{{Addr: "0.0.0.0:0"}, {Addr: "127.0.0.1:0", Hosts: []string{"queen.example.com"}}} {
+	c := controller.Options{Paths: controller.Paths{Home: dir, ConfigDir: dir, StateDir: dir, CacheDir: dir}}
+	for _, o := range []Options{{Addr: "0.0.0.0:0"}, {Addr: "127.0.0.1:0", Hosts: []string{"queen.example.com"}}} {
 		o.Log = slog.New(slog.DiscardHandler)
-		if err := q.Serve(t.Context(), o); err == nil || !strings.Contains(err.Error(), "demands keys") {
+		if err := Serve(t.Context(), c, o); err == nil || !strings.Contains(err.Error(), "demands keys") {
 			t.Errorf("%+v: %v", o.Hosts, err)
 		}
 	}
+}
+
+// TestConfine holds that operations from elsewhere name files of the queen's
+// directory alone, however they spell them.
+func TestConfine(t *testing.T) {
+	t.Parallel()
+	paths := testPaths(t)
+	r := &remote{paths: paths} // it has no runner: nothing is run
+	dir := paths.ConfigDir
+	outside := filepath.Join(paths.Home, "outside")
+	for _, d := range []string{dir, outside} {
+		if err := os.MkdirAll(d, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(outside, filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{
+		"":                       "",
+		dir + "/a/../hives.conf": filepath.Join(dir, "hives.conf"),
+		dir + "/new/":            filepath.Join(dir, "new") + "/",
+		filepath.Join(dir, "x"):  filepath.Join(dir, "x"),
+		"~/config/x":             filepath.Join(dir, "x"),
+		"/etc/passwd":            "outside",
+		dir + "/link/x":          "outside",
+		dir + "/link":            "outside",
+		"~/x":                    "outside",
+		dir + "-too":             "outside",
+		"hives.conf":             "no absolute path", // the sender's directory is not known here
+		"../outside/x":           "no absolute path",
+	} {
+		op, err := operations.WithPaths(operations.PackageMigrate{OutputPath: path}, r.inConfigDir)
+		if refused := want != "" && !filepath.IsAbs(want); refused {
+			if operations.CodeOf(err) != operations.CodeBadOperation || !strings.Contains(err.Error(), want) {
+				t.Errorf("%q: %v, %v", path, op, err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("%q: %v", path, err)
+			continue
+		}
+		if m, ok := op.(operations.PackageMigrate); !ok || m.OutputPath != want {
+			t.Errorf("%q: %+v, want %q", path, op, want)
+		}
+	}
+	for _, op := range []operations.Operation{
+		operations.PackageStatus{Scope: operations.Scope{ConfigPath: "/etc/hives.conf"}},
+		operations.PackageSync{Change: operations.Change{BundlePath: "/tmp/x"}},
+		operations.HiveGet{Alias: "a", ConfigPath: "x"},
+		operations.WorkerProcessList{Target: operations.Target{ConfigPath: "x"}},
+	} {
+		if _, err := r.Run(t.Context(), op, nil); operations.CodeOf(err) != operations.CodeBadOperation {
+			t.Errorf("%+v: %v", op, err)
+		}
+	}
+}
+
+func testPaths(t testing.TB) controller.Paths {
+	t.Helper()
+	dir := t.TempDir()
+	return controller.Paths{Home: dir, ConfigDir: filepath.Join(dir, "config"), StateDir: dir, CacheDir: dir}
 }

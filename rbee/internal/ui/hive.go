@@ -20,7 +20,7 @@ func (p *page) validate(r *operations.ValidateReport) {
 		}
 		p.fail(hive, problem.String())
 		if e.Hint == "" && e.Unreachable != "" {
-			p.hint(unreachableHint(e.Unreachable, e.Hive))
+			p.hint(Hint(&operations.Error{Code: operations.CodeUnreachable, Reason: operations.Reason(e.Unreachable), Hive: e.Hive}))
 		}
 	}
 	for _, w := range r.Warnings {

@@ -159,13 +159,13 @@ func TestPlain(t *testing.T) {
 		{Type: operations.EventProgress, Hive: "a", Step: &s, Bytes: 1},
 		{Type: operations.EventStep, Hive: "a", Step: &s, StepStatus: operations.StepDone},
 		{Type: operations.EventStep, Hive: "a", Step: &s, StepStatus: operations.StepFailed, Error: &operations.Error{Message: "full\x1b[2J"}},
-		{Type: operations.EventNote, Message: "hello"},
+		{Type: operations.EventNote, Message: "hello\x1b[2J\nyou"},
 		{Type: operations.EventPhase, Hive: "a", Phase: operations.PhaseFailed, Error: &operations.Error{Message: "two\nlines"}},
 	}
 	for verbose, want := range map[bool]string{
-		false: "a: waiting: held by pid 7\na: installed worker echo 1.0\na: cannot install worker echo 1.0: full [2J\nhello\na: failed: two lines\n",
+		false: "a: waiting: held by pid 7\na: installed worker echo 1.0\nhello [2J you\n",
 		true: "a: connecting\na: waiting: held by pid 7\na: installing worker echo 1.0\na: installed worker echo 1.0\n" +
-			"a: cannot install worker echo 1.0: full [2J\nhello\na: failed: two lines\n",
+			"a: cannot install worker echo 1.0\nhello [2J you\na: failed\n",
 	} {
 		var b strings.Builder
 		p := &Plain{W: &b, Verbose: verbose}

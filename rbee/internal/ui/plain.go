@@ -37,8 +37,9 @@ func (Silent) Close() {}
 
 // Plain writes one line of text for each event that tells something, for
 // outputs that are no terminal. Of bytes that move it tells now and then. The
-// zero value of Verbose leaves phases and what workers write out. Its methods
-// may be called from any goroutine.
+// zero value of Verbose leaves phases and what workers write out. The cause of a
+// failure is left to the report or the error that ends the operation, which show it
+// once. Its methods may be called from any goroutine.
 type Plain struct {
 	W       io.Writer
 	Verbose bool // every phase too
@@ -78,13 +79,21 @@ func (p *Plain) line(e operations.Event) string {
 	switch e.Type {
 	case operations.EventPhase:
 		switch {
+		case e.Error != nil && p.Verbose:
+			return string(e.Phase)
 		case e.Error != nil:
-			return string(e.Phase) + ": " + e.Error.Message
+			return ""
 		case e.Phase == operations.PhaseWaiting || p.Verbose:
 			return string(e.Phase) + format.Prefixed(": ", e.Message)
 		}
 	case operations.EventStep:
 		delete(p.steps, e.Hive)
+		switch {
+		case e.StepStatus == operations.StepFailed && e.Step != nil && p.Verbose:
+			return "cannot " + todo(*e.Step)
+		case e.StepStatus == operations.StepFailed:
+			return ""
+		}
 		return stepLine(e, p.Verbose)
 	case operations.EventNote:
 		return e.Message
@@ -94,8 +103,12 @@ func (p *Plain) line(e operations.Event) string {
 		}
 		return p.step(e)
 	case operations.EventWorker:
-		if e.Worker != nil {
+		switch {
+		case e.Worker == nil:
+		case e.Worker.State != operations.WorkerFailed:
 			return e.Worker.ID + ": " + string(e.Worker.State) + format.Prefixed(": ", e.Worker.Problem)
+		case p.Verbose:
+			return e.Worker.ID + ": " + string(e.Worker.State)
 		}
 	case operations.EventLog:
 		if p.Verbose {

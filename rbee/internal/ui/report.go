@@ -123,7 +123,7 @@ func (p *page) hint(text string) {
 // failure writes an error of one hive with its hint.
 func (p *page) failure(hive string, e *operations.Error) {
 	if e == nil {
-		e = &operations.Error{Message: "failed, and said nothing"}
+		e = &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonFailed, Message: "failed, and said nothing"}
 	}
 	p.fail(hive, e.Message)
 	p.hint(Hint(e))

@@ -188,30 +188,46 @@ func TestMultiHiveJSON(t *testing.T) {
 	}
 }
 
+// TestHintsIgnoreMessages gives errors whose messages speak of something else.
+func TestHintsIgnoreMessages(t *testing.T) {
+	t.Parallel()
+	const decoy = "model model-401: no space left on device, permission denied, worker not installed, no such hive, HF_TOKEN, cannot verify, exists already"
+	for _, reason := range operations.Reasons() {
+		e := operations.Error{Code: operations.CodeUnreachable, Reason: reason, Hive: "a", Message: "odd"}
+		want := Hint(&e)
+		if e.Message = decoy; Hint(&e) != want {
+			t.Errorf("Hint of %s = %q with another message, want %q", reason, Hint(&e), want)
+		}
+	}
+	if got := Hint(&operations.Error{Code: operations.CodeFailed, Message: decoy}); got != "" {
+		t.Errorf("Hint without a reason = %q, want none", got)
+	}
+}
+
 func TestRuntimeHints(t *testing.T) {
 	t.Parallel()
+	worker, model := operations.SubjectWorker.Named, operations.SubjectModel.Named
 	for _, c := range []struct {
 		e    operations.Error
 		want string
 	}{
 		{*silent, "`rbee start-hive gpu-9` starts it"},
-		{operations.Error{Code: operations.CodeNotFound, Hive: "a", Message: "worker type vllm is not installed there"}, "`rbee sync --hive a` installs it"},
-		{operations.Error{Code: operations.CodeFailed, Hive: "a", Message: "worker type vllm is damaged: bin/x has changed"}, "`rbee sync --hive a` installs it again"},
-		{operations.Error{Code: operations.CodeNotFound, Hive: "a", Message: `model "org/repo" is not there`}, "`rbee download-model org/repo --hive a` fetches it"},
-		{operations.Error{Code: operations.CodeNotFound, Message: "the model is not there"}, "`rbee download-model MODEL` fetches it"},
-		{operations.Error{Code: operations.CodeFailed, Hive: "a", Message: "big does not fit\n  needed: 80 GiB"}, "`rbee hive-capabilities a` shows"},
-		{operations.Error{Code: operations.CodeFailed, Message: "getting org/repo: it is gated"}, "HF_TOKEN"},
-		{operations.Error{Code: operations.CodeFailed, Message: "model org/repo: 401 Unauthorized"}, "HF_TOKEN"},
-		{operations.Error{Code: operations.CodeNotFound, Message: "no ready worker serves m\n  a: echo-1 serves n"}, "`rbee spawn-worker --worker TYPE --model m` starts one"},
-		{operations.Error{Code: operations.CodeNotFound, Hive: "a", Message: `no ready worker serves "m"`}, "`rbee spawn-worker --hive a --worker TYPE --model m` starts one"},
-		{operations.Error{Code: operations.CodeNotFound, Hive: "a", Message: `no worker "x" runs here; there are none`}, "`rbee list-workers --all`"},
-		{operations.Error{Code: operations.CodeNotFound, Hive: "a", Message: `process 7 is no worker that rbee started`}, "`rbee list-workers --all`"},
-		{operations.Error{Code: operations.CodeNotFound, Hive: "x", Message: `the config has no such hive; did you mean "worker-1"?`}, "`rbee list-hives`"},
-		{operations.Error{Code: operations.CodeFailed, Message: "cannot verify w 1: exit status 1:\npermission denied"}, "its driver or a library"},
-		{operations.Error{Code: operations.CodeFailed, Message: "write: no space left on device"}, "free some space"},
+		{operations.Error{Reason: operations.ReasonWorkerNotInstalled, Hive: "a", Subject: worker("vllm")}, "`rbee sync --hive a` installs it"},
+		{operations.Error{Reason: operations.ReasonWorkerDamaged, Hive: "a", Subject: worker("vllm")}, "`rbee sync --hive a` installs it again"},
+		{operations.Error{Reason: operations.ReasonModelNotFound, Hive: "a", Subject: model("org/repo")}, "`rbee download-model org/repo --hive a` fetches it"},
+		{operations.Error{Reason: operations.ReasonModelNotFound}, "`rbee download-model MODEL` fetches it"},
+		{operations.Error{Reason: operations.ReasonTooLarge, Hive: "a"}, "`rbee hive-capabilities a` shows"},
+		{operations.Error{Reason: operations.ReasonModelGated}, "HF_TOKEN"},
+		{operations.Error{Reason: operations.ReasonNoWorker, Subject: model("m")}, "`rbee spawn-worker --worker TYPE --model m` starts one"},
+		{operations.Error{Reason: operations.ReasonNoWorker, Hive: "a", Subject: model("m")}, "`rbee spawn-worker --hive a --worker TYPE --model m` starts one"},
+		{operations.Error{Reason: operations.ReasonWorkerNotFound, Hive: "a", Subject: worker("x")}, "`rbee list-workers --all`"},
+		{operations.Error{Reason: operations.ReasonUnknownHive, Hive: "x"}, "`rbee list-hives`"},
+		{operations.Error{Reason: operations.ReasonUnknownWorker, Subject: worker("nosuch")}, "nosuch"},
+		{operations.Error{Reason: operations.ReasonVerifyFailed}, "its driver or a library"},
+		{operations.Error{Reason: operations.ReasonDiskFull}, "free some space"},
 	} {
 		if got := Hint(&c.e); !strings.Contains(got, c.want) {
-			t.Errorf("%s: hint %q, want %q in it", c.e.Message, got, c.want)
+			t.Errorf("Hint(%s) = %q, want %q in it", c.e.Reason, got, c.want)
 		}
 	}
 }

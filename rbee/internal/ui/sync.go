@@ -118,14 +118,18 @@ func workersOf(steps []operations.Step, actions ...operations.Action) []string {
 }
 
 // hiveFailures tells about every hive that was not brought to its end. Where
-// one cause failed several steps, it is told once, with the first of them.
+// one cause failed several steps, it is told once, with the first of them; steps
+// that were not begun because of it are told only where there is nothing else to tell.
 func (p *page) hiveFailures(hives []operations.HiveReport) {
 	for _, h := range hives {
 		told := map[string]bool{}
 		for _, f := range h.Failed {
 			e := f.Error
 			if e == nil {
-				e = &operations.Error{Message: "not done"}
+				e = &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonNotBegun, Message: "not done"}
+			}
+			if e.Reason == operations.ReasonNotBegun && (h.Error != nil && h.Error.Reason != operations.ReasonNotBegun || len(told) > 0) {
+				continue
 			}
 			if !told[e.Message] {
 				p.fail(h.Alias, fmt.Sprintf("cannot %s: %s", todo(f.Step), e.Message))
@@ -149,9 +153,9 @@ func orStatus(h operations.HiveReport) *operations.Error {
 	case h.Error != nil:
 		return h.Error
 	case h.Status == operations.HiveCanceled:
-		return &operations.Error{Code: operations.CodeCanceled, Message: "stopped before it was done"}
+		return &operations.Error{Code: operations.CodeCanceled, Reason: operations.ReasonCanceled, Message: "stopped before it was done"}
 	default:
-		return &operations.Error{Message: string(h.Status)}
+		return &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonFailed, Message: string(h.Status)}
 	}
 }
 

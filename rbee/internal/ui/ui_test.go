@@ -75,10 +75,10 @@ func reports() map[string]operations.Report {
 		"sync_failures": &operations.SyncReport{
 			Hives: []operations.HiveReport{
 				{Alias: "gpu-1", Status: operations.HiveFailed, Failed: []operations.FailedStep{{
-					Step: step("gpu-1", operations.ActionInstallWorker, "vllm"), Error: &operations.Error{Code: operations.CodeFailed, Message: "write: no space left on device"},
+					Step: step("gpu-1", operations.ActionInstallWorker, "vllm"), Error: &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonDiskFull, Message: "write: no space left on device"},
 				}, {
-					Step: step("gpu-1", operations.ActionStartHive, ""), Error: &operations.Error{Code: operations.CodeFailed, Message: "write: no space left on device"},
-				}}, Error: &operations.Error{Code: operations.CodeFailed, Message: "write: no space left on device"}},
+					Step: step("gpu-1", operations.ActionStartHive, ""), Error: &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonDiskFull, Message: "write: no space left on device"},
+				}}, Error: &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonDiskFull, Message: "write: no space left on device"}},
 				{Alias: "gpu-2", Status: operations.HiveUnreachable, Error: unknownKey},
 				{Alias: "gpu-3", Status: operations.HiveLocked, Error: &operations.Error{Code: operations.CodeLocked, Message: "locked by pid 7 since 12:00:00"}},
 				{Alias: "gpu-4", Status: operations.HiveCanceled},
@@ -194,7 +194,7 @@ func TestMachinesCannotWriteToTheTerminal(t *testing.T) {
 
 func TestFailureAndJSONError(t *testing.T) {
 	t.Parallel()
-	e := &operations.Error{Code: operations.CodeNotFound, Message: "there is no config", Err: fs.ErrNotExist, Problems: []operations.Problem{{File: "f", Line: 1, Message: "bad"}}}
+	e := &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonConfigMissing, Message: "there is no config", Err: fs.ErrNotExist, Problems: []operations.Problem{{File: "f", Line: 1, Message: "bad"}}}
 	var b strings.Builder
 	if err := Failure(&b, Style{}, e, ""); err != nil {
 		t.Fatal(err)
@@ -224,8 +224,8 @@ func TestFailureAndJSONError(t *testing.T) {
 
 func TestEveryReasonHasAHint(t *testing.T) {
 	t.Parallel()
-	seen := map[string]string{}
-	for _, reason := range []string{"resolve", "refused", "timeout", "auth", "host_key_unknown", "host_key_changed", "protocol", "lost", "config", "daemon"} {
+	seen := map[string]operations.Reason{}
+	for _, reason := range []operations.Reason{"resolve", "refused", "timeout", "auth", "host_key_unknown", "host_key_changed", "protocol", "lost", "config", "daemon"} {
 		hint := Hint(&operations.Error{Code: operations.CodeUnreachable, Reason: reason})
 		if hint == "" || seen[hint] != "" {
 			t.Errorf("reason %s: hint %q (also of %q)", reason, hint, seen[hint])

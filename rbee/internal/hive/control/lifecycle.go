@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strconv"
 	"syscall"
 	"time"
 
+	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
@@ -55,7 +57,10 @@ func portIsFree(ctx context.Context, port int) error {
 		case !errors.Is(err, syscall.EADDRINUSE):
 			return err
 		case time.Now().After(end):
-			return fmt.Errorf("port %d is held by another process: end it, or give the hive another hive_port", port)
+			return &operations.Error{
+				Code: operations.CodeFailed, Reason: operations.ReasonPortInUse, Subject: operations.SubjectPort.Named(strconv.Itoa(port)),
+				Message: fmt.Sprintf("port %d is held by another process: end it, or give the hive another hive_port", port), Err: err,
+			}
 		}
 		select {
 		case <-time.After(10 * time.Millisecond):

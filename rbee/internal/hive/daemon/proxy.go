@@ -84,7 +84,7 @@ func proxy(m *workers.Manager, log *slog.Logger) http.Handler {
 				w.Header().Set(hiveSays, string(operations.CodeFailed))
 				status = http.StatusBadGateway
 				refuse(w, status, &operations.Error{
-					Code: operations.CodeFailed, Message: "worker " + id + " did not answer: " + err.Error(), Err: err,
+					Code: operations.CodeFailed, Reason: operations.ReasonWorkerFailed, Subject: operations.SubjectWorker.Named(id), Message: "worker " + id + " did not answer: " + err.Error(), Err: err,
 				})
 			},
 		}).ServeHTTP(w, r)

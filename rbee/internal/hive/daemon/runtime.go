@@ -81,18 +81,18 @@ func (sv *Server) Engine(ctx context.Context, typ string) (engine.Engine, error)
 // EngineFrom is what the entry point leads to. One that was put there by hand, with
 // no build, is started as the recipe says that is built into this rbee.
 func (sv *Server) EngineFrom(ctx context.Context, typ, build string) (engine.Engine, error) {
-	fail := func(code operations.Code, format string, args ...any) (engine.Engine, error) {
-		return engine.Engine{}, &operations.Error{Code: code, Message: fmt.Sprintf(format, args...)}
+	fail := func(code operations.Code, reason operations.Reason, format string, args ...any) (engine.Engine, error) {
+		return engine.Engine{}, &operations.Error{Code: code, Reason: reason, Subject: operations.SubjectWorker.Named(typ), Message: fmt.Sprintf(format, args...)}
 	}
 	if !installed.ValidName(typ) {
-		return fail(operations.CodeBadOperation, "%q is no name for a worker type", typ)
+		return fail(operations.CodeBadOperation, operations.ReasonInvalidOperation, "%q is no name for a worker type", typ)
 	}
 	w := sv.Store.WorkerFrom(ctx, typ, build, false)
 	switch {
 	case w == nil:
-		return fail(operations.CodeNotFound, "worker type %s is not installed there", typ)
+		return fail(operations.CodeNotFound, operations.ReasonWorkerNotInstalled, "worker type %s is not installed there", typ)
 	case w.Corrupt != "":
-		return fail(operations.CodeFailed, "worker type %s is damaged: %s", typ, w.Corrupt)
+		return fail(operations.CodeFailed, operations.ReasonWorkerDamaged, "worker type %s is damaged: %s", typ, w.Corrupt)
 	}
 	e := engine.Engine{Version: w.Version, Entry: sv.Store.EntryPath(typ), Verify: w.Verify}
 	if w.Version != "" {
@@ -100,7 +100,7 @@ func (sv *Server) EngineFrom(ctx context.Context, typ, build string) (engine.Eng
 		dir := sv.Store.BuildDir(typ, build)
 		program, err := os.Readlink(filepath.Join(dir, installed.EntryName))
 		if err != nil {
-			return fail(operations.CodeFailed, "worker type %s is damaged: %v", typ, err)
+			return fail(operations.CodeFailed, operations.ReasonWorkerDamaged, "worker type %s is damaged: %v", typ, err)
 		}
 		e.Entry, e.Payload = filepath.Join(dir, program), filepath.Join(dir, installed.PayloadDir)
 	}
@@ -111,7 +111,7 @@ func (sv *Server) EngineFrom(ctx context.Context, typ, build string) (engine.Eng
 	case known:
 		e.Launch = *recipe.Launch(nil)
 	default:
-		return fail(operations.CodeFailed, "no recipe says how worker type %s is started: it was put there by hand", typ)
+		return fail(operations.CodeFailed, operations.ReasonUnknownRecipe, "no recipe says how worker type %s is started: it was put there by hand", typ)
 	}
 	return e, nil
 }
@@ -186,7 +186,7 @@ func (rt *Runtime) Run(ctx context.Context, op operations.Operation, events oper
 		return result(rt.capabilities(ctx))
 	default:
 		return nil, &operations.Error{
-			Code: operations.CodeUnsupported, Message: fmt.Sprintf("a hive does not do %s: that is for the queen", op.Kind()),
+			Code: operations.CodeUnsupported, Reason: operations.ReasonUnsupported, Message: fmt.Sprintf("a hive does not do %s: that is for the queen", op.Kind()),
 		}
 	}
 }
@@ -219,7 +219,7 @@ func result[R interface {
 	}
 	var e *operations.Error
 	if errors.Is(err, context.Canceled) && !errors.As(err, &e) {
-		err = &operations.Error{Code: operations.CodeCanceled, Message: err.Error(), Err: err}
+		err = &operations.Error{Code: operations.CodeCanceled, Reason: operations.ReasonCanceled, Message: err.Error(), Err: err}
 	}
 	return nil, err
 }
@@ -295,7 +295,7 @@ func (rt *Runtime) deleteModel(ctx context.Context, id string) (*operations.Mode
 	}
 	if by := rt.users(ctx)[m.ID]; len(by) > 0 {
 		return nil, &operations.Error{
-			Code: operations.CodeFailed, Message: fmt.Sprintf("model %s is used by worker %s: stop it first", m.ID, by[0]),
+			Code: operations.CodeFailed, Reason: operations.ReasonModelInUse, Subject: operations.SubjectModel.Named(m.ID), Message: fmt.Sprintf("model %s is used by worker %s: stop it first", m.ID, by[0]),
 		}
 	}
 	return rt.models.Delete(ctx, id)

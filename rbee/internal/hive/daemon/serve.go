@@ -154,7 +154,7 @@ func (sv *Server) handler(rec *control.Record, token string, work, workers, watc
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			given, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 			if !ok || subtle.ConstantTimeCompare([]byte(given), []byte(token)) != 1 {
-				refuse(w, http.StatusUnauthorized, errors.New("the token is missing or wrong"))
+				refuse(w, http.StatusUnauthorized, &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonAuth, Message: "the token is missing or wrong"})
 				return
 			}
 			next.ServeHTTP(w, r)
@@ -190,7 +190,7 @@ func (sv *Server) handler(rec *control.Record, token string, work, workers, watc
 		reply(w, http.StatusOK, info)
 	})))
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
-		refuse(w, http.StatusNotFound, errors.New("there is nothing here"))
+		refuse(w, http.StatusNotFound, &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonNotFound, Message: "there is nothing here"})
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// A web page can make a browser ask this port under a name of its own.
@@ -199,7 +199,7 @@ func (sv *Server) handler(rec *control.Record, token string, work, workers, watc
 			host = name
 		}
 		if ip := net.ParseIP(strings.Trim(host, "[]")); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-			refuse(w, http.StatusForbidden, errors.New("the Host header names no loopback address"))
+			refuse(w, http.StatusForbidden, &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonHostRefused, Message: "the Host header names no loopback address"})
 			return
 		}
 		mux.ServeHTTP(w, r)
@@ -208,7 +208,7 @@ func (sv *Server) handler(rec *control.Record, token string, work, workers, watc
 
 // refuse answers with an error in the shape that all of rbee's have.
 func refuse(w http.ResponseWriter, status int, err error) {
-	e := &operations.Error{Code: operations.CodeFailed, Message: err.Error()}
+	e := &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonOf(err), Message: err.Error()}
 	errors.As(err, &e)
 	reply(w, status, map[string]*operations.Error{"error": e})
 }

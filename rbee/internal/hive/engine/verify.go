@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 )
@@ -29,6 +30,9 @@ func (e *VerifyError) Error() string {
 	}
 	return e.Reason + ":\n" + e.Output
 }
+
+// ErrorCode returns the reason as text, for [operations.ReasonOf].
+func (e *VerifyError) ErrorCode() string { return string(operations.ReasonVerifyFailed) }
 
 const (
 	maxVerifyOutput = 1 << 20 // bytes at the end of the output that must match

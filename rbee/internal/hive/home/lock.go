@@ -9,6 +9,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 	"github.com/rbee-keeper/rbee/pkgmgr/filelock"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
@@ -31,6 +32,9 @@ type LockedError struct{ By wire.Waiting }
 func (e *LockedError) Error() string {
 	return fmt.Sprintf("locked by %s since %s", e.By.Holder, e.By.Since.Format(time.RFC3339))
 }
+
+// ErrorCode returns the reason as text, for [operations.ReasonOf].
+func (e *LockedError) ErrorCode() string { return string(operations.ReasonLocked) }
 
 // WithLock does something while it holds the lock, as a request does.
 func (d *Dir) WithLock(ctx context.Context, do func(context.Context) (note string, err error)) (note string, err error) {

@@ -3,6 +3,7 @@ package inspect
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
@@ -26,6 +27,7 @@ func (in *Inspector) Machine() machine.Machine {
 func (in *Inspector) Capabilities(ctx context.Context) (*operations.HiveCapabilitiesReport, error) {
 	var holders []operations.DeviceProcess
 	var all sync.WaitGroup
+	at := time.Now()
 	all.Go(func() { holders = in.holders(ctx) })
 	r, err := in.Resources(ctx)
 	all.Wait()
@@ -33,6 +35,7 @@ func (in *Inspector) Capabilities(ctx context.Context) (*operations.HiveCapabili
 		return nil, err
 	}
 	r.Processes = holders
+	_ = workers.Reserve(in.Home.Path(home.WorkerRecords), r.Devices, holders, at) // without records nothing is reserved
 	return r, nil
 }
 

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 	"github.com/rbee-keeper/rbee/pkgmgr/uv"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
@@ -21,6 +22,9 @@ import (
 
 // errGone is why a run ends when nobody is there any more to hear of it.
 var errGone = errors.New("canceled: the other side closed the connection")
+
+// errNoSelf is why the steps after a failed install of rbee are not begun.
+var errNoSelf = errors.New("rbee could not be installed")
 
 // session is one request being applied.
 type session struct {
@@ -53,7 +57,7 @@ func (in *Installer) Apply(ctx context.Context, stdin io.Reader, stdout io.Write
 		err = in.checkRequest(req)
 	}
 	if err != nil {
-		return errors.Join(err, s.out.Write(wire.Message{Result: &wire.Result{Error: err.Error()}}))
+		return errors.Join(err, s.out.Write(wire.Message{Result: &wire.Result{Error: err.Error(), Cause: wire.CauseOf(err)}}))
 	}
 	result := s.do(ctx, req)
 	cause := context.Cause(ctx)
@@ -89,9 +93,9 @@ func (in *Installer) checkRequest(req *wire.Request) error {
 // do takes the lock, does the steps and tells how the machine is afterwards.
 func (s *session) do(ctx context.Context, req *wire.Request) *wire.Result {
 	result := &wire.Result{Errors: make([]string, len(req.Steps))}
-	notBegun := func(from int, why string) {
+	notBegun := func(from int, why error) {
 		for i := from; i < len(req.Steps); i++ {
-			result.Errors[i] = "not begun: " + why
+			result.Fail(i, "not begun: "+why.Error(), &operations.Error{Reason: operations.ReasonNotBegun})
 		}
 	}
 	waited := false
@@ -102,7 +106,7 @@ func (s *session) do(ctx context.Context, req *wire.Request) *wire.Result {
 	var locked *home.LockedError
 	if errors.As(err, &locked) {
 		result.Locked = &locked.By
-		notBegun(0, err.Error())
+		notBegun(0, err)
 		return result
 	}
 	if err == nil {
@@ -114,14 +118,14 @@ func (s *session) do(ctx context.Context, req *wire.Request) *wire.Result {
 		}
 	}
 	if err != nil {
-		result.Error = err.Error()
-		notBegun(0, err.Error())
+		result.Error, result.Cause = err.Error(), wire.CauseOf(err)
+		notBegun(0, err)
 		return result
 	}
 	removed := false
 	for i, step := range req.Steps {
 		if ctx.Err() != nil {
-			notBegun(i, context.Cause(ctx).Error())
+			notBegun(i, context.Cause(ctx))
 			break
 		}
 		err := s.step(ctx, i, step)
@@ -129,7 +133,7 @@ func (s *session) do(ctx context.Context, req *wire.Request) *wire.Result {
 		if err == nil {
 			continue
 		}
-		result.Errors[i] = err.Error()
+		result.Fail(i, err.Error(), err)
 		if run := (*uv.Error)(nil); errors.As(err, &run) {
 			if result.Details == nil {
 				result.Details = map[int]string{}
@@ -137,7 +141,7 @@ func (s *session) do(ctx context.Context, req *wire.Request) *wire.Result {
 			result.Details[i] = run.Output
 		}
 		if step.Action == wire.ActionInstallSelf {
-			notBegun(i+1, "rbee could not be installed")
+			notBegun(i+1, errNoSelf)
 			break
 		}
 	}
@@ -146,7 +150,7 @@ func (s *session) do(ctx context.Context, req *wire.Request) *wire.Result {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 		defer cancel()
 		if result.State, err = s.Inspector.Inspect(ctx, inspect.Options{}); err != nil {
-			result.Error = err.Error()
+			result.Error, result.Cause = err.Error(), wire.CauseOf(err)
 		}
 	}
 	return result
@@ -212,7 +216,7 @@ func (s *session) step(ctx context.Context, index int, step wire.Step) error {
 	}
 	end := &wire.StepNote{Index: index, Done: true, Note: note}
 	if err != nil {
-		end.Error = err.Error()
+		end.Error, end.Cause = err.Error(), wire.CauseOf(err)
 	}
 	s.send(wire.Message{Step: end})
 	return err

@@ -20,6 +20,7 @@ import (
 
 	"github.com/sourcegraph/conc/pool"
 
+	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/installed"
@@ -216,7 +217,14 @@ const partSuffix = ".part"
 const downloadTries = 10
 
 // errOther is an artefact whose content is another one than was promised.
-var errOther = errors.New("it is not what was promised")
+var errOther = otherContentError{}
+
+type otherContentError struct{}
+
+func (otherContentError) Error() string { return "it is not what was promised" }
+
+// ErrorCode returns the reason as text, for [operations.ReasonOf].
+func (otherContentError) ErrorCode() string { return string(operations.ReasonChecksum) }
 
 // download fetches an artefact and stores it, going on with what an earlier try
 // has brought. One that is cut off is gone on with as long as that brings more; one

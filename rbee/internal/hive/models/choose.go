@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/rbee-keeper/rbee/operations"
 )
 
 // usualQuant is taken of several where none is named: the smallest that most
@@ -84,14 +86,14 @@ func choose(ref Ref, files []hubFile) ([]hubFile, error) {
 	}
 	for _, f := range chosen {
 		if !f.valid() {
-			return nil, failure(nil, "the hub lists a file of %s that cannot be: %q", ref.Repo, f.Path)
+			return nil, failure(operations.ReasonModelInvalid, ref.String(), nil, "the hub lists a file of %s that cannot be: %q", ref.Repo, f.Path)
 		}
 	}
 	groups := groupGGUF(paths(files))
 	for i, id := range ids(groups) {
 		file := groups[i].files[0]
 		if !validPart(id) && slices.ContainsFunc(chosen, func(f hubFile) bool { return f.Path == file }) {
-			return nil, failure(nil, "model %q: the file %q has : or @ in its name, so nothing could name it afterwards", ref, file)
+			return nil, failure(operations.ReasonModelInvalid, ref.String(), nil, "model %q: the file %q has : or @ in its name, so nothing could name it afterwards", ref, file)
 		}
 	}
 	return chosen, nil
@@ -108,16 +110,16 @@ func chooseAny(ref Ref, files []hubFile) ([]hubFile, error) {
 		if g, several := matchGGUF(groups, ref.Part); g != nil {
 			return pick(files, g.files), nil
 		} else if several {
-			return nil, notFound("model %q has several files of that name; name one of them: %s", ref, describeGroups(groups, sizes, true))
+			return nil, notFound(operations.ReasonModelAmbiguous, ref.String(), "model %q has several files of that name; name one of them: %s", ref, describeGroups(groups, sizes, true))
 		}
 		if slices.Contains(names, ref.Part) {
 			return pick(files, []string{ref.Part}), nil
 		}
 		if len(groups) > 0 {
-			return nil, notFound("model %q: the repository has no such quantisation or file; it has %s", ref, describeGroups(groups, sizes, false))
+			return nil, notFound(operations.ReasonModelUnknown, ref.String(), "model %q: the repository has no such quantisation or file; it has %s", ref, describeGroups(groups, sizes, false))
 		}
 		names = slices.DeleteFunc(names, func(name string) bool { return !validPart(name) })
-		return nil, notFound("model %q: the repository has no such file; it has %s", ref, strings.Join(names[:min(len(names), 20)], ", "))
+		return nil, notFound(operations.ReasonModelUnknown, ref.String(), "model %q: the repository has no such file; it has %s", ref, strings.Join(names[:min(len(names), 20)], ", "))
 	}
 	if slices.ContainsFunc(names, isSafetensors) {
 		return slices.DeleteFunc(slices.Clone(files), func(f hubFile) bool { return superfluous(f.Path) }), nil
@@ -128,9 +130,9 @@ func chooseAny(ref Ref, files []hubFile) ([]hubFile, error) {
 	case g != nil && !several:
 		return pick(files, g.files), nil
 	case len(groups) > 1:
-		return nil, notFound("model %q has several quantisations and no single %s; name one of them: %s", ref, usualQuant, describeGroups(groups, sizes, false))
+		return nil, notFound(operations.ReasonModelAmbiguous, ref.String(), "model %q has several quantisations and no single %s; name one of them: %s", ref, usualQuant, describeGroups(groups, sizes, false))
 	case len(files) == 0:
-		return nil, notFound("model %q: the repository is empty", ref)
+		return nil, notFound(operations.ReasonModelUnknown, ref.String(), "model %q: the repository is empty", ref)
 	}
 	return files, nil
 }

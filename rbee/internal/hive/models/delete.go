@@ -43,7 +43,7 @@ func (s *Store) Delete(ctx context.Context, id string) (*operations.ModelDeleteR
 	}
 	i := slices.IndexFunc(before, func(s snapshot) bool { return s.commit == m.Commit })
 	if i < 0 {
-		return nil, notFound("model %q is not on this hive", id)
+		return nil, notFound(operations.ReasonModelNotFound, id, "model %q is not on this hive", id)
 	}
 	doomed := before[i].doomed(*m)
 	report := &operations.ModelDeleteReport{Model: *m}

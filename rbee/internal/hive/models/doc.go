@@ -127,12 +127,12 @@ func DefaultToken(env func(string) string) operations.Secret {
 	return operations.Secret(strings.TrimSpace(string(data)))
 }
 
-func notFound(format string, args ...any) error {
-	return &operations.Error{Code: operations.CodeNotFound, Message: fmt.Sprintf(format, args...)}
+func notFound(reason operations.Reason, model, format string, args ...any) error {
+	return &operations.Error{Code: operations.CodeNotFound, Reason: reason, Subject: operations.SubjectModel.Named(model), Message: fmt.Sprintf(format, args...)}
 }
 
-func failure(err error, format string, args ...any) error {
-	return &operations.Error{Code: operations.CodeFailed, Message: fmt.Sprintf(format, args...), Err: err}
+func failure(reason operations.Reason, model string, err error, format string, args ...any) error {
+	return &operations.Error{Code: operations.CodeFailed, Reason: reason, Subject: operations.SubjectModel.Named(model), Message: fmt.Sprintf(format, args...), Err: err}
 }
 
 // diskFree is the space in bytes that this user can still fill at path, or where

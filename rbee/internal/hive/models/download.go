@@ -51,7 +51,7 @@ func (s *Store) Download(ctx context.Context, ref Ref, o DownloadOptions) (*oper
 		endpoint: endpoint, token: token, agent: s.UserAgent, http: s.client(), pause: s.pause,
 	}}
 	if u, err := url.Parse(d.hub.endpoint); err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
-		return nil, &operations.Error{Code: operations.CodeBadOperation, Message: fmt.Sprintf("%q is no address of a model hub", withoutQuery(d.hub.endpoint))}
+		return nil, &operations.Error{Code: operations.CodeBadOperation, Reason: operations.ReasonInvalidOperation, Message: fmt.Sprintf("%q is no address of a model hub", withoutQuery(d.hub.endpoint))}
 	}
 	if d.ref.URL != "" {
 		d.ref.Repo = ref.localRepo()
@@ -175,7 +175,7 @@ func (d *download) room(files []hubFile) error {
 	}
 	d.bytes = d.present + d.resumed
 	if free, known := diskFree(d.s.Dir); known && need > free {
-		return failure(nil, "model %q needs %s more, and %s are free at %s", d.ref, sizeText(need), sizeText(free), d.s.Dir)
+		return failure(operations.ReasonDiskFull, d.ref.String(), nil, "model %q needs %s more, and %s are free at %s", d.ref, sizeText(need), sizeText(free), d.s.Dir)
 	}
 	return nil
 }
@@ -189,7 +189,7 @@ func (d *download) address(ctx context.Context) (commit string, files []hubFile,
 			return "", nil, notFoundOr(err, path)
 		}
 		if !info.Mode().IsRegular() {
-			return "", nil, failure(nil, "%s is no file", path)
+			return "", nil, failure(operations.ReasonNotFound, d.ref.String(), nil, "%s is no file", path)
 		}
 		if f.Size = info.Size(); f.Etag == "" {
 			if f.Etag, err = Sum(ctx, path); err != nil {
@@ -209,10 +209,10 @@ func (d *download) address(ctx context.Context) (commit string, files []hubFile,
 			return f.Etag[:40], []hubFile{f}, nil
 		}
 		if errors.As(err, &status) && (status.status == http.StatusNotFound || status.status == http.StatusGone) {
-			return "", nil, notFound("there is nothing at %s: %v", withoutQuery(d.ref.URL), status)
+			return "", nil, notFound(operations.ReasonModelUnknown, withoutQuery(d.ref.URL), "there is nothing at %s: %v", withoutQuery(d.ref.URL), status)
 		}
 		if ctx.Err() != nil || try == maxTries || errors.As(err, &status) && !status.mayPass() {
-			return "", nil, failure(err, "asking for %s: %v", withoutQuery(d.ref.URL), err)
+			return "", nil, failure(requestReason(err), withoutQuery(d.ref.URL), err, "asking for %s: %v", withoutQuery(d.ref.URL), err)
 		}
 		if err := rest(ctx, d.hub.pause, try, err); err != nil {
 			return "", nil, err
@@ -288,7 +288,7 @@ func (d *download) run(ctx context.Context) error {
 			return err
 		}
 		if len(wrong) > 0 && round == 2 {
-			return failure(wrong[0], "model %q: %v, twice: what was sent is not what the hub lists, and was thrown away", d.ref, wrong[0])
+			return failure(operations.ReasonChecksum, d.ref.String(), wrong[0], "model %q: %v, twice: what was sent is not what the hub lists, and was thrown away", d.ref, wrong[0])
 		}
 		d.missing = nil
 		for _, w := range wrong {
@@ -321,9 +321,9 @@ func (d *download) full(err error) error {
 	missing := d.total - d.bytes
 	d.mu.Unlock()
 	if missing == 0 {
-		return failure(err, "model %q: the disk is full, %s free at %s: %v", d.ref, free, d.s.Dir, err)
+		return failure(operations.ReasonDiskFull, d.ref.String(), err, "model %q: the disk is full, %s free at %s: %v", d.ref, free, d.s.Dir, err)
 	}
-	return failure(err, "model %q needs %s more, and the disk is full: %s free at %s; what has arrived is kept: %v", d.ref, sizeText(missing), free, d.s.Dir, err)
+	return failure(operations.ReasonDiskFull, d.ref.String(), err, "model %q needs %s more, and the disk is full: %s free at %s; what has arrived is kept: %v", d.ref, sizeText(missing), free, d.s.Dir, err)
 }
 
 func isFull(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }

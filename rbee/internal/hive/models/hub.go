@@ -235,7 +235,7 @@ func (h *hub) repository(ctx context.Context, ref Ref) (commit string, files []h
 		return "", nil, h.explain(ref, err)
 	}
 	if !commitPattern.MatchString(info.SHA) {
-		return "", nil, failure(nil, "the hub %s answered about %s with no commit: it is no model hub", h.endpoint, ref.Repo)
+		return "", nil, failure(operations.ReasonOtherProgram, ref.String(), nil, "the hub %s answered about %s with no commit: it is no model hub", h.endpoint, ref.Repo)
 	}
 	for next := base + "/tree/" + info.SHA + "?recursive=true"; next != ""; {
 		var page []struct {
@@ -262,7 +262,7 @@ func (h *hub) repository(ctx context.Context, ref Ref) (commit string, files []h
 			files = append(files, f)
 		}
 		if len(files) > maxFiles {
-			return "", nil, failure(nil, "the hub lists more than %d files of %s", maxFiles, ref.Repo)
+			return "", nil, failure(operations.ReasonModelInvalid, ref.String(), nil, "the hub lists more than %d files of %s", maxFiles, ref.Repo)
 		}
 	}
 	sort.Slice(files, func(i, j int) bool { return files[i].Path < files[j].Path })
@@ -274,6 +274,14 @@ var (
 	etagPattern   = regexp.MustCompile(`^([0-9a-f]{40}|[0-9a-f]{64})$`)
 )
 
+// requestReason returns why a server did not give what was requested.
+func requestReason(err error) operations.Reason {
+	if reason := operations.ReasonOf(err); reason != operations.ReasonFailed {
+		return reason
+	}
+	return operations.ReasonDownload
+}
+
 // explain words the hub's refusals.
 func (h *hub) explain(ref Ref, err error) error {
 	var status *statusError
@@ -282,19 +290,19 @@ func (h *hub) explain(ref Ref, err error) error {
 	case errors.Is(err, context.Canceled):
 		return err
 	case !errors.As(err, &status):
-		return failure(err, "asking the hub %s about %s: %v", h.endpoint, ref, err)
+		return failure(requestReason(err), ref.String(), err, "asking the hub %s about %s: %v", h.endpoint, ref, err)
 	case status.code == "GatedRepo", status.status == http.StatusForbidden:
-		return failure(err, "model %q is gated: accept its terms at %s, and use a token (HF_TOKEN) of that account: %v", ref, page, status)
+		return failure(operations.ReasonModelGated, ref.String(), err, "model %q is gated: accept its terms at %s, and use a token (HF_TOKEN) of that account: %v", ref, page, status)
 	case status.code == "RevisionNotFound":
-		return notFound("model %q: the repository has no revision %q", ref, ref.revision())
+		return notFound(operations.ReasonModelUnknown, ref.String(), "model %q: the repository has no revision %q", ref, ref.revision())
 	case status.status == http.StatusUnauthorized && h.token != "":
-		return failure(err, "the hub refuses the token (HF_TOKEN) for model %q, or the repository does not exist: %v", ref, status)
+		return failure(operations.ReasonModelGated, ref.String(), err, "the hub refuses the token (HF_TOKEN) for model %q, or the repository does not exist: %v", ref, status)
 	case status.status == http.StatusUnauthorized:
-		return failure(err, "model %q does not exist, or asks for a token (HF_TOKEN): %v", ref, status)
+		return failure(operations.ReasonModelGated, ref.String(), err, "model %q does not exist, or asks for a token (HF_TOKEN): %v", ref, status)
 	case status.code == "RepoNotFound", status.status == http.StatusNotFound:
-		return notFound("there is no model %q at %s", ref, h.endpoint)
+		return notFound(operations.ReasonModelUnknown, ref.String(), "there is no model %q at %s", ref, h.endpoint)
 	}
-	return failure(err, "asking the hub %s about %s: %v", h.endpoint, ref, status)
+	return failure(requestReason(err), ref.String(), err, "asking the hub %s about %s: %v", h.endpoint, ref, status)
 }
 
 // fileURL is where a file of a commit is.

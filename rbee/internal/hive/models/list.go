@@ -335,7 +335,7 @@ func (s *Store) Find(ctx context.Context, ref Ref) (*operations.Model, error) {
 		m.Files, m.Bytes, m.Complete = []operations.ModelFile{f}, f.Bytes, !f.Missing
 	}
 	if !m.Complete {
-		return nil, failure(nil, "model %q is not whole here: a download of it was not finished", ref)
+		return nil, failure(operations.ReasonModelIncomplete, ref.String(), nil, "model %q is not whole here: a download of it was not finished", ref)
 	}
 	return m, nil
 }
@@ -409,11 +409,11 @@ func (s *Store) unknown(ctx context.Context, ref Ref, id string, same []operatio
 		for i, m := range same {
 			names[i] = m.ID
 		}
-		return notFound("model %q is not on this hive; of %s there are %s", id, ref.Repo, strings.Join(names, ", "))
+		return notFound(operations.ReasonModelNotFound, id, "model %q is not on this hive; of %s there are %s", id, ref.Repo, strings.Join(names, ", "))
 	}
 	all, err := s.List(ctx)
 	if err != nil || len(all) == 0 {
-		return notFound("model %q is not on this hive", id)
+		return notFound(operations.ReasonModelNotFound, id, "model %q is not on this hive", id)
 	}
 	var near []string
 	for _, m := range all {
@@ -422,7 +422,7 @@ func (s *Store) unknown(ctx context.Context, ref Ref, id string, same []operatio
 		}
 	}
 	if len(near) == 0 {
-		return notFound("model %q is not on this hive", id)
+		return notFound(operations.ReasonModelNotFound, id, "model %q is not on this hive", id)
 	}
-	return notFound("model %q is not on this hive; did you mean %s?", id, strings.Join(near[:min(len(near), 5)], ", "))
+	return notFound(operations.ReasonModelNotFound, id, "model %q is not on this hive; did you mean %s?", id, strings.Join(near[:min(len(near), 5)], ", "))
 }

@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"net/http"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -228,9 +229,19 @@ func (p *part) give(ctx context.Context, err error, try int) error {
 	case errors.As(err, &status) && status.stale != "" && try < maxTries/2:
 		p.forget(status.stale) // it has expired: the hub gives another one
 	case errors.As(err, &status) && !status.mayPass(), try >= maxTries:
-		return failure(err, "fetching %s: %v; what has arrived is kept", p.file.Path, err)
+		return failure(p.refusalReason(err), p.file.Path, err, "fetching %s: %v; what has arrived is kept", p.file.Path, err)
 	}
 	return rest(ctx, p.hub.pause, try, err)
+}
+
+// refusalReason returns why the file was not sent. The hub answers with 401 or 403
+// where its repository is gated.
+func (p *part) refusalReason(err error) operations.Reason {
+	var status *statusError
+	if errors.As(err, &status) && (status.status == http.StatusUnauthorized || status.status == http.StatusForbidden) && strings.HasPrefix(p.from, p.hub.endpoint+"/") {
+		return operations.ReasonModelGated
+	}
+	return requestReason(err)
 }
 
 // forget drops an address of the file, unless another one is known by now.
@@ -274,7 +285,7 @@ func (p *part) attempt(ctx context.Context, chunk int) error {
 		}
 	case http.StatusOK:
 		if resp.ContentLength >= 0 && resp.ContentLength != p.file.Size {
-			return failure(nil, "%s has %d bytes there, not %d as the hub says", p.file.Path, resp.ContentLength, p.file.Size)
+			return failure(operations.ReasonChecksum, p.file.Path, nil, "%s has %d bytes there, not %d as the hub says", p.file.Path, resp.ContentLength, p.file.Size)
 		}
 		return causeOr(ctx, p.takeAll(body))
 	default:
@@ -548,7 +559,7 @@ func (p *part) copyFile(ctx context.Context, path string) error {
 
 func notFoundOr(err error, path string) error {
 	if errors.Is(err, fs.ErrNotExist) {
-		return &operations.Error{Code: operations.CodeNotFound, Message: "there is no file " + path + " on the hive", Err: err}
+		return &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonNotFound, Subject: operations.SubjectFile.Named(path), Message: "there is no file " + path + " on the hive", Err: err}
 	}
 	return err
 }

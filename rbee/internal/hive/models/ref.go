@@ -34,7 +34,7 @@ var (
 func ParseRef(s string) (Ref, error) {
 	bad := func(format string, args ...any) (Ref, error) {
 		return Ref{}, &operations.Error{
-			Code:    operations.CodeBadOperation,
+			Code: operations.CodeBadOperation, Reason: operations.ReasonInvalidOperation, Subject: operations.SubjectModel.Named(withoutQuery(s)),
 			Message: fmt.Sprintf("model %q: ", withoutQuery(s)) + fmt.Sprintf(format, args...),
 		}
 	}

@@ -160,7 +160,7 @@ func (v *Verifier) BeforeStart(ctx context.Context, typ string, e engine.Engine)
 			return err
 		}
 		err = verifyFailure(ctx, typ, e.Version, err)
-		return &operations.Error{Code: operations.CodeFailed, Message: err.Error(), Err: err}
+		return &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonOf(err), Subject: operations.SubjectWorker.Named(typ), Message: err.Error(), Err: err}
 	}
 	return noteVerified(dir, e.Verify)
 }

@@ -12,14 +12,38 @@ import (
 // allocate there and had not allocated at the time when the devices and the holders of
 // their memory were read. A worker that has become ready since counts as loading then.
 func (m *Manager) Reserve(devices []gpu.Device, holders []operations.DeviceProcess, at time.Time) {
+	var records []record
+	for _, w := range m.all() {
+		if !w.ending.Load() {
+			records = append(records, w.record())
+		}
+	}
+	reserve(devices, holders, at, records)
+}
+
+// Reserve sets the reserved memory of devices as [Manager.Reserve] does, for a program
+// that is not the daemon: from the workers' records in dir, of which those count whose
+// process runs.
+func Reserve(dir string, devices []gpu.Device, holders []operations.DeviceProcess, at time.Time) error {
+	recorded, err := listRecords(dir, nil)
+	var records []record
+	for _, r := range recorded {
+		if r.Process.Alive() {
+			records = append(records, *r)
+		}
+	}
+	reserve(devices, holders, at, records)
+	return err
+}
+
+func reserve(devices []gpu.Device, holders []operations.DeviceProcess, at time.Time, records []record) {
 	held := heldByWorker(holders)
 	for i := range devices {
 		d := &devices[i]
 		d.MemoryReserved = 0
-		for _, w := range m.all() {
-			r := w.record()
+		for _, r := range records {
 			loading := r.State == operations.WorkerLoading || r.State == operations.WorkerReady && r.ReadyAt.After(at)
-			if loading && !w.ending.Load() && r.has(*d) {
+			if loading && r.has(*d) {
 				d.MemoryReserved += r.unallocated(*d, held)
 			}
 		}

@@ -140,7 +140,7 @@ func (m *Manager) Logs(ctx context.Context, op operations.WorkerProcessLogs, eve
 		case <-ctx.Done():
 			return report(), nil
 		case <-m.ctx.Done():
-			return report(), failure("the hive is stopping; ask again for the log of %s", id)
+			return report(), failure(operations.ReasonStopping, id, "the hive is stopping; ask again for the log of %s", id)
 		case <-time.After(100 * time.Millisecond):
 		}
 	}

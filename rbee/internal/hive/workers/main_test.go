@@ -156,7 +156,7 @@ func options(dir string) Options {
 		Dir: filepath.Join(dir, "run", "workers"), Logs: filepath.Join(dir, "logs", "workers"), Times: fast(),
 		Engine: func(_ context.Context, typ string) (engine.Engine, error) {
 			if typ != "fake" {
-				return engine.Engine{}, failure("worker type %q is not installed here", typ)
+				return engine.Engine{}, failure(operations.ReasonWorkerNotInstalled, typ, "worker type %q is not installed here", typ)
 			}
 			return engine.Engine{Version: "1.0", Entry: exe, Launch: wire.Launch{
 				Args: []string{"engine", "{port}", "{model}", filepath.Join(dir, "once")}, ReadyPath: "/health", ReadyStatus: 200,

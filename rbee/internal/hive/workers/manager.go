@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -239,11 +240,11 @@ func (m *Manager) find(ref operations.WorkerRef) (*worker, error) {
 	case len(begin) == 1:
 		return begin[0], nil
 	case len(begin) > 1:
-		return nil, notFound("%q is the beginning of several workers: %s", ref.ID, strings.Join(ids, ", "))
+		return nil, notFound(operations.ReasonWorkerAmbiguous, ref.ID, "%q is the beginning of several workers: %s", ref.ID, strings.Join(ids, ", "))
 	case ref.ID != "":
-		return nil, notFound("no worker %q runs here%s", ref.ID, m.others())
+		return nil, notFound(operations.ReasonWorkerNotFound, ref.ID, "no worker %q runs here%s", ref.ID, m.others())
 	default:
-		return nil, notFound("process %d is no worker that rbee started%s", ref.PID, m.others())
+		return nil, notFound(operations.ReasonWorkerNotFound, strconv.Itoa(ref.PID), "process %d is no worker that rbee started%s", ref.PID, m.others())
 	}
 }
 
@@ -258,12 +259,12 @@ func (m *Manager) others() string {
 	return "; there are " + strings.Join(ids, ", ")
 }
 
-func notFound(format string, args ...any) error {
-	return &operations.Error{Code: operations.CodeNotFound, Message: fmt.Sprintf(format, args...)}
+func notFound(reason operations.Reason, worker, format string, args ...any) error {
+	return &operations.Error{Code: operations.CodeNotFound, Reason: reason, Subject: operations.SubjectWorker.Named(worker), Message: fmt.Sprintf(format, args...)}
 }
 
-func failure(format string, args ...any) error {
-	return &operations.Error{Code: operations.CodeFailed, Message: fmt.Sprintf(format, args...)}
+func failure(reason operations.Reason, worker, format string, args ...any) error {
+	return &operations.Error{Code: operations.CodeFailed, Reason: reason, Subject: operations.SubjectWorker.Named(worker), Message: fmt.Sprintf(format, args...)}
 }
 
 // create makes a new worker and its record.

@@ -359,7 +359,7 @@ func TestRefusedRestartWaitsForNoMemory(t *testing.T) {
 			return find(ctx, typ)
 		}
 		gpu.set(4e9)
-		return engine.Engine{}, failure("it was removed")
+		return engine.Engine{}, failure(operations.ReasonWorkerNotInstalled, typ, "it was removed")
 	}
 	m := manager(t, o)
 	p := spawn(t, m, "serve")

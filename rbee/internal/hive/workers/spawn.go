@@ -50,7 +50,7 @@ func (m *Manager) Spawn(ctx context.Context, op operations.WorkerSpawn, events o
 		}
 		switch {
 		case m.ctx.Err() != nil:
-			return nil, failure("the hive is stopping; the next one goes on with %s", p.ID)
+			return nil, failure(operations.ReasonStopping, p.ID, "the hive is stopping; the next one goes on with %s", p.ID)
 		case ctx.Err() != nil:
 			return nil, m.abandon(ctx, w)
 		}
@@ -95,7 +95,7 @@ func (m *Manager) abandon(ctx context.Context, w *worker) error {
 		return err
 	}
 	return &operations.Error{
-		Code: operations.CodeCanceled, Message: fmt.Sprintf("%s was ended before it was ready: %v", id, cause), Err: cause,
+		Code: operations.CodeCanceled, Reason: operations.ReasonCanceled, Subject: operations.SubjectWorker.Named(id), Message: fmt.Sprintf("%s was ended before it was ready: %v", id, cause), Err: cause,
 	}
 }
 
@@ -106,12 +106,12 @@ func (m *Manager) Begin(id string) (port int, end func(), err error) {
 	w := m.workers[id]
 	m.mu.Unlock()
 	if w == nil {
-		return 0, nil, notFound("no worker %q runs here%s", id, m.others())
+		return 0, nil, notFound(operations.ReasonWorkerNotFound, id, "no worker %q runs here%s", id, m.others())
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.rec.State != operations.WorkerReady || w.stopping || w.ending.Load() {
-		return 0, nil, failure("worker %s is %s, not ready", id, w.rec.State)
+		return 0, nil, failure(operations.ReasonWorkerNotReady, id, "worker %s is %s, not ready", id, w.rec.State)
 	}
 	w.requests++
 	return w.rec.Port, func() {

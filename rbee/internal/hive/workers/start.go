@@ -183,11 +183,11 @@ func (m *Manager) port(ctx context.Context, r record) (int, error) {
 	}
 	if r.AskedPort != 0 {
 		if id := taken[r.AskedPort]; id != "" {
-			return 0, failure("port %d is that of worker %s", r.AskedPort, id)
+			return 0, failure(operations.ReasonPortInUse, r.ID, "port %d is that of worker %s", r.AskedPort, id)
 		}
 		ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort(engine.Host, strconv.Itoa(r.AskedPort)))
 		if err != nil {
-			return 0, failure("port %d cannot be had: %v", r.AskedPort, err)
+			return 0, failure(operations.ReasonOf(err), r.ID, "port %d cannot be had: %v", r.AskedPort, err)
 		}
 		return r.AskedPort, ln.Close()
 	}
@@ -205,7 +205,7 @@ func (w *worker) model(ctx context.Context, l wire.Launch, r record) (engine.Mod
 	}
 	model, err := w.m.o.Model(ctx, r.Model, length)
 	if err == nil && !model.IsFile() && engine.HasPlaceholder(l, "{model_file}", "{model_sha256}") {
-		return model, failure("%s wants one file of a model, and %s is several: name the one, as in org/repo:file", r.Worker, r.Model)
+		return model, failure(operations.ReasonUnfitModel, r.Worker, "%s wants one file of a model, and %s is several: name the one, as in org/repo:file", r.Worker, r.Model)
 	}
 	if err == nil && model.SHA256 == "" && engine.HasPlaceholder(l, "{model_sha256}") {
 		model.SHA256, err = model.Sum(ctx)

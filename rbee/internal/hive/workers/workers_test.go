@@ -484,7 +484,7 @@ func TestModelPath(t *testing.T) {
 	}
 	o.Model = func(_ context.Context, model string, _ int) (engine.Model, error) {
 		if model != "org/repo" {
-			return engine.Model{}, notFound("model %s is not on this hive", model)
+			return engine.Model{}, notFound(operations.ReasonModelNotFound, model, "model %s is not on this hive", model)
 		}
 		return engine.Model{ID: "org/repo:main", Path: "/models/a b"}, nil
 	}

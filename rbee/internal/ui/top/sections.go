@@ -217,15 +217,7 @@ func (p *page) memoryCells(row []cell, used, total uint64) {
 	if row[3].share > 0.97 {
 		row[3].color = format.Yellow
 	}
-	row[4] = cell{text: usedMemory(used, total)}
-}
-
-// usedMemory is "used/total" with the unit once.
-func usedMemory(used, total uint64) string {
-	if total < 1<<30 {
-		return fmt.Sprintf("%.0f/%.0f MiB", float64(used)/(1<<20), float64(total)/(1<<20))
-	}
-	return fmt.Sprintf("%.1f/%.1f GiB", float64(used)/(1<<30), float64(total)/(1<<30))
+	row[4] = cell{text: bytesize.FormatOf(used, total)}
 }
 
 // deviceLabel is a device's index and name, without the vendor before the name.

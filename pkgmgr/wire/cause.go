@@ -1,0 +1,45 @@
+package wire
+
+import "github.com/rbee-keeper/rbee/operations"
+
+// Cause classifies an error that a machine reports as text.
+type Cause struct {
+	Reason  operations.Reason  `json:"reason"`
+	Subject operations.Subject `json:"subject,omitzero"`
+}
+
+// CauseOf returns the cause of err; nil for nil.
+func CauseOf(err error) *Cause {
+	if err == nil {
+		return nil
+	}
+	return &Cause{Reason: operations.ReasonOf(err), Subject: operations.SubjectOf(err)}
+}
+
+// Fail records err as the error of the step with this index. text is what it says.
+func (r *Result) Fail(index int, text string, err error) {
+	r.Errors[index] = text
+	if r.Causes == nil {
+		r.Causes = map[int]Cause{}
+	}
+	r.Causes[index] = *CauseOf(err)
+}
+
+// CauseOf returns the cause of the error of the step with this index; nil if the
+// machine sent none.
+func (r *Result) CauseOf(index int) *Cause {
+	if c, ok := r.Causes[index]; ok {
+		return &c
+	}
+	return nil
+}
+
+// Error returns the error that text and cause describe. A nil cause, as an older
+// machine sends, stands for [operations.ReasonFailed].
+func (c *Cause) Error(text string) error {
+	e := &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonFailed, Message: text}
+	if c != nil && c.Reason != "" {
+		e.Reason, e.Subject = c.Reason, c.Subject
+	}
+	return e
+}

@@ -1,0 +1,211 @@
+// Package controller runs operations: package and hive operations over SSH, and runtime
+// operations through the daemons of hives. The CLI uses one in its own process, so that
+// no daemon is needed; a queen uses one for the operations that it receives over HTTP.
+//
+// Each file of this package holds the operations of one kind.
+package controller
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/rbee/internal/loader"
+	"github.com/rbee-keeper/rbee/rbee/internal/registry"
+)
+
+// Options configure a [Controller].
+type Options struct {
+	registry.DialOptions // Home is set from Paths
+
+	// Version is the version of this rbee, which hives shall have too.
+	Version string
+
+	// Self is the path of the running rbee, sent to machines of this platform.
+	// Empty if the running program is none.
+	Self string
+
+	// Paths are where this machine keeps rbee's files.
+	Paths Paths
+
+	// Binaries is a directory of rbee builds for other platforms; may be empty.
+	Binaries string
+
+	// ReleaseURL is where released binaries are; empty for the usual place.
+	ReleaseURL string
+
+	// Origins are where versions and files of workers come from.
+	Origins pkgmgr.Origins
+}
+
+// Traffic counts the requests that a controller sends to workers.
+type Traffic interface {
+	// Begin counts a request until end is called. ok is false for a worker that is
+	// being evicted.
+	Begin(w operations.WorkerProcess) (end func(), ok bool)
+
+	// Finish records what became of a request.
+	Finish(ctx context.Context, r Request)
+}
+
+// Request is a finished request to a worker.
+type Request struct {
+	Worker operations.WorkerProcess
+	Start  time.Time
+	Tries  int  // requests to other workers for the same operation, before this one
+	Stream bool // the answer was streamed
+	Final  bool // no other worker is asked
+	Report *operations.InferReport
+	Err    error
+}
+
+// noTraffic counts nothing: a program that runs one operation needs no counters.
+type noTraffic struct{}
+
+// Begin implements [Traffic].
+func (noTraffic) Begin(operations.WorkerProcess) (func(), bool) { return func() {}, true }
+
+// Finish implements [Traffic].
+func (noTraffic) Finish(context.Context, Request) {}
+
+// Loader finds and starts the workers that answer an operation.
+type Loader interface {
+	// Find finds the workers that can answer. The caller closes the result, also
+	// where there is an error.
+	Find(ctx context.Context, op operations.Infer) (*loader.Found, error)
+
+	// Load starts a worker that can answer, after [Loader.Find] found none. It takes
+	// over what was found; the caller closes the result, also where there is an error.
+	Load(ctx context.Context, op operations.Infer, found *loader.Found, events operations.Handler) (*loader.Found, error)
+}
+
+// Parts are what a controller uses.
+type Parts struct {
+	Connector registry.Connector
+	Loader    Loader
+	Traffic   Traffic
+
+	// SSHHosts returns the aliases in the user's ssh_config that match a pattern.
+	SSHHosts func(pattern string) ([]string, error)
+}
+
+// Controller does operations. It may be used by several goroutines at once.
+type Controller struct {
+	opts     Options
+	files    *Files
+	conn     registry.Connector
+	loader   Loader
+	traffic  Traffic
+	sshHosts func(pattern string) ([]string, error)
+	close    func() error
+}
+
+var _ operations.Runner = (*Controller)(nil)
+
+// New returns a controller that opens a connection for each operation. It opens
+// nothing yet.
+func New(o Options) (*Controller, error) {
+	files, err := NewFiles(o)
+	if err != nil {
+		return nil, err
+	}
+	dialer := NewDialer(o)
+	q := NewWithParts(o, files, Parts{
+		Connector: dialer, Loader: loader.NewDirect(dialer, files.Hives), Traffic: noTraffic{}, SSHHosts: dialer.SSHHosts,
+	})
+	q.close = dialer.Close
+	return q, nil
+}
+
+// NewWithParts returns a controller that uses parts, which stay the caller's to close.
+func NewWithParts(o Options, files *Files, p Parts) *Controller {
+	return &Controller{
+		opts: o, files: files, conn: p.Connector, loader: p.Loader, traffic: p.Traffic, sshHosts: p.SSHHosts,
+		close: func() error { return nil },
+	}
+}
+
+// NewDialer returns the dialer that options describe.
+func NewDialer(o Options) *registry.Dialer {
+	o.Home = o.Paths.Home
+	return registry.NewDialer(o.DialOptions)
+}
+
+// Close ends the connections that operations share, such as those to jump hosts.
+func (q *Controller) Close() error { return q.close() }
+
+// Run implements [operations.Runner].
+func (q *Controller) Run(ctx context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
+	if err := op.Validate(); err != nil {
+		return nil, err
+	}
+	if operations.ShouldForwardToHive(op) {
+		return q.onHives(ctx, op, events)
+	}
+	switch op := op.(type) {
+	case operations.PackageSync:
+		return report(q.sync(ctx, op, events))
+	case operations.PackageInstall:
+		return report(q.sync(ctx, op.Sync(), events))
+	case operations.PackageStatus:
+		return report(q.status(ctx, op, events))
+	case operations.PackageUninstall:
+		return report(q.uninstall(ctx, op, events))
+	case operations.PackageValidate:
+		return report(q.validate(ctx, op, events))
+	case operations.PackageMigrate:
+		return report(q.migrate(ctx, op, events))
+	case operations.PackageRollback:
+		return report(q.rollback(ctx, op, events))
+	case operations.PackageBundle:
+		return report(q.bundle(ctx, op, events))
+	case operations.HiveList:
+		return report(q.hiveList(op))
+	case operations.HiveGet:
+		return report(q.hiveGet(ctx, op, events))
+	case operations.HiveStatus:
+		return report(q.hiveStatus(ctx, op, events))
+	case operations.HiveStart:
+		return report(q.hiveDaemon(ctx, op.Alias, op.ConfigPath, operations.ActionStartHive, events))
+	case operations.HiveStop:
+		return report(q.hiveDaemon(ctx, op.Alias, op.ConfigPath, operations.ActionStopHive, events))
+	case operations.HiveCapabilities:
+		return report(q.capabilities(ctx, op))
+	case operations.Infer:
+		return report(q.infer(ctx, op, events))
+	default:
+		return nil, &operations.Error{
+			Code: operations.CodeUnsupported, Reason: operations.ReasonUnsupported, Message: fmt.Sprintf("this rbee does not know %s", op.Kind()),
+		}
+	}
+}
+
+// report keeps a nil pointer from becoming a non-nil Report, and gives every
+// error a code.
+func report[R interface {
+	comparable
+	operations.Report
+}](r R, err error) (operations.Report, error) {
+	var none R
+	if err != nil {
+		return nil, registry.AsError(err)
+	}
+	if r == none {
+		return nil, nil
+	}
+	return r, nil
+}
+
+// open makes the fleet of a scope.
+func (q *Controller) open(d *desired, scope operations.Scope, push bool, events operations.Handler) (*pkgmgr.Fleet, error) {
+	return pkgmgr.Open(d.config, pkgmgr.Options{
+		Connect: q.conn.Host, Only: scope.Hives, Labels: scope.Labels, Extra: d.extra, Catalog: d.catalog,
+		Binaries: d.binaries, Version: q.opts.Version, CacheDir: q.files.Paths.CacheDir,
+		Origins: q.opts.Origins, Lock: d.lock, Push: push, Bundle: d.bundle,
+		Parallel: scope.Parallel, Events: events,
+	})
+}
+
+func lockWait(secs float64) time.Duration { return time.Duration(secs * float64(time.Second)) }

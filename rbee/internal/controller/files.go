@@ -1,0 +1,106 @@
+package controller
+
+import (
+	"errors"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/artifact"
+	"github.com/rbee-keeper/rbee/pkgmgr/catalog"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
+	"github.com/rbee-keeper/rbee/pkgmgr/lockfile"
+)
+
+// Files are rbee's files on this machine: configs, the user's own recipes, locks, and
+// the record of hives.
+type Files struct {
+	Paths    Paths
+	record   pkgmgr.Record
+	binaries *artifact.Binaries
+}
+
+// NewFiles returns the files at the paths of options. It reads nothing yet.
+func NewFiles(o Options) (*Files, error) {
+	if o.Paths == (Paths{}) {
+		return nil, errors.New("controller: Options.Paths is empty")
+	}
+	return &Files{
+		Paths: o.Paths, record: pkgmgr.Record{Path: o.Paths.Record()},
+		binaries: &artifact.Binaries{
+			Self: o.Self, Version: o.Version, Dir: o.Binaries, Cache: o.Paths.BinaryCache(), ReleaseURL: o.ReleaseURL,
+		},
+	}, nil
+}
+
+// desired is the config and all that belongs to it.
+type desired struct {
+	config  *config.Config
+	path    string // absolute
+	catalog *catalog.Catalog
+	lock    *lockfile.Lock
+	extra   []config.Hive
+
+	// bundle is where all that is installed is taken from, binaries the rbee for
+	// machines; nil for the usual ways.
+	bundle   *artifact.Bundle
+	binaries artifact.BinarySource
+}
+
+// load reads the config, the recipes, the lock and the record.
+func (f *Files) load(configPath string) (*desired, error) {
+	path, err := f.Paths.ConfigFile(configPath)
+	if err != nil {
+		return nil, err
+	}
+	config, err := config.Load(path)
+	if err != nil {
+		return nil, err
+	}
+	return f.withCatalog(config, path)
+}
+
+// loadIfThere is load, with an empty config where the file does not exist.
+func (f *Files) loadIfThere(configPath string) (*desired, error) {
+	d, err := f.load(configPath)
+	if operations.CodeOf(err) != operations.CodeNotFound {
+		return d, err
+	}
+	path, err := f.Paths.ConfigFile(configPath)
+	if err != nil {
+		return nil, err
+	}
+	return f.withCatalog(&config.Config{Path: path}, path)
+}
+
+func (f *Files) withCatalog(config *config.Config, path string) (*desired, error) {
+	catalog, err := catalog.Load(f.Paths.Recipes())
+	if err != nil {
+		return nil, err
+	}
+	extra, err := f.record.Extra(config, path)
+	if err != nil {
+		return nil, err
+	}
+	lock, err := lockfile.Load(lockfile.Path(path))
+	if err != nil {
+		return nil, err
+	}
+	return &desired{config: config, path: path, catalog: catalog, lock: lock, extra: extra, binaries: f.binaries}, nil
+}
+
+// Hives are those that a target names: one, or all of the config.
+func (f *Files) Hives(t operations.Target) ([]config.Hive, error) {
+	d, err := f.load(t.ConfigPath)
+	if err != nil {
+		return nil, err
+	}
+	if t.HiveID == "" {
+		return d.config.Hives, nil
+	}
+	for _, h := range d.extra {
+		if h.Alias == t.HiveID {
+			return []config.Hive{h}, nil
+		}
+	}
+	return d.config.Select([]string{t.HiveID}, nil)
+}

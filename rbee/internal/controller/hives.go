@@ -1,0 +1,150 @@
+package controller
+
+import (
+	"context"
+	"sort"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
+	"github.com/rbee-keeper/rbee/pkgmgr/plan"
+)
+
+// summary is a hive as the config knows it.
+func summary(h config.Hive, inConfig bool) operations.HiveSummary {
+	s := operations.HiveSummary{
+		Alias: h.Alias, Hostname: h.Hostname, SSHUser: h.SSHUser, SSHPort: h.SSHPort, HivePort: h.HivePort,
+		Labels: h.Labels, AutoStart: h.AutoStart, InConfig: inConfig, Workers: []operations.WorkerSummary{},
+	}
+	for _, w := range h.Workers {
+		s.Workers = append(s.Workers, operations.WorkerSummary{Type: w.Type, Version: w.Version})
+	}
+	return s
+}
+
+// summaries lists the hives of the config and those on record from it.
+func (q *Controller) summaries(d *desired) ([]operations.HiveSummary, error) {
+	entries, err := q.files.record.Entries()
+	if err != nil {
+		return nil, err
+	}
+	list := []operations.HiveSummary{}
+	add := func(h config.Hive, inConfig bool) {
+		s := summary(h, inConfig)
+		for _, e := range entries {
+			if e.Hive().Address() == h.Address() && e.Config == d.path {
+				s.OnRecord, s.InstalledAt = true, e.InstalledAt
+			}
+		}
+		list = append(list, s)
+	}
+	for _, h := range d.config.Hives {
+		add(h, true)
+	}
+	for _, h := range d.extra {
+		add(h, false)
+	}
+	sort.Slice(list, func(i, j int) bool { return list[i].Alias < list[j].Alias })
+	return list, nil
+}
+
+func (q *Controller) hiveList(op operations.HiveList) (*operations.HiveListReport, error) {
+	d, err := q.files.load(op.ConfigPath)
+	if err != nil {
+		return nil, err
+	}
+	list, err := q.summaries(d)
+	if err != nil {
+		return nil, err
+	}
+	warnings, err := q.files.record.Warnings(d.path)
+	return &operations.HiveListReport{Hives: list, Warnings: warnings}, err
+}
+
+// readOne reads the one hive that an operation names.
+func (q *Controller) readOne(ctx context.Context, alias, configPath string, events operations.Handler) (*desired, *pkgmgr.Fleet, plan.HiveState, error) {
+	var state plan.HiveState
+	d, err := q.files.load(configPath)
+	if err != nil {
+		return nil, nil, state, err
+	}
+	fleet, err := q.open(d, operations.Scope{Hives: operations.Aliases{alias}}, false, events)
+	if err != nil {
+		return nil, nil, state, err
+	}
+	fleet.Read(ctx, pkgmgr.ReadOptions{})
+	return d, fleet, fleet.States()[0], nil
+}
+
+func (q *Controller) hiveGet(ctx context.Context, op operations.HiveGet, events operations.Handler) (*operations.HiveGetReport, error) {
+	d, fleet, state, err := q.readOne(ctx, op.Alias, op.ConfigPath, events)
+	if err != nil {
+		return nil, err
+	}
+	defer fleet.Close()
+	list, err := q.summaries(d)
+	if err != nil {
+		return nil, err
+	}
+	r := &operations.HiveGetReport{Detail: pkgmgr.Detail(state)}
+	for _, s := range list {
+		if s.Alias == op.Alias {
+			r.Hive = s
+		}
+	}
+	return r, nil
+}
+
+func (q *Controller) hiveStatus(ctx context.Context, op operations.HiveStatus, events operations.Handler) (*operations.HiveDaemonReport, error) {
+	_, fleet, state, err := q.readOne(ctx, op.Alias, op.ConfigPath, events)
+	if err != nil {
+		return nil, err
+	}
+	defer fleet.Close()
+	if state.Err != nil {
+		return nil, state.Err
+	}
+	r := &operations.HiveDaemonReport{Alias: op.Alias, Status: operations.DaemonNotRunning, Daemon: *pkgmgr.DaemonDetail(state.State)}
+	switch {
+	case state.State.Rbee == nil:
+		r.Status = operations.DaemonNotInstalled
+	case state.State.Daemon.Running:
+		r.Status = operations.DaemonRunning
+	}
+	return r, nil
+}
+
+// hiveDaemon starts or stops the daemon of one hive.
+func (q *Controller) hiveDaemon(ctx context.Context, alias, configPath string, action operations.Action, events operations.Handler) (*operations.HiveDaemonReport, error) {
+	_, fleet, before, err := q.readOne(ctx, alias, configPath, events)
+	if err != nil {
+		return nil, err
+	}
+	defer fleet.Close()
+	switch {
+	case before.Err != nil:
+		return nil, before.Err
+	case before.State.Rbee == nil:
+		return nil, &operations.Error{
+			Code: operations.CodeNotFound, Reason: operations.ReasonNotInstalled, Subject: operations.SubjectHive.Named(alias), Hive: alias, Message: "rbee is not installed there",
+		}
+	}
+	done := fleet.Daemon(ctx, action, pkgmgr.ApplyOptions{})[0]
+	if done.Error != nil {
+		return nil, done.Error
+	}
+	after := fleet.States()[0]
+	r := &operations.HiveDaemonReport{Alias: alias, Daemon: *pkgmgr.DaemonDetail(after.State)}
+	was := before.State.Daemon
+	switch {
+	case action == operations.ActionStartHive && was.Running && was.PID == after.State.Daemon.PID:
+		r.Status = operations.DaemonAlreadyRunning
+	case action == operations.ActionStartHive:
+		r.Status = operations.DaemonStarted
+	case was.Running || was.PID != 0:
+		r.Status = operations.DaemonStopped
+	default:
+		r.Status = operations.DaemonAlreadyStopped
+	}
+	return r, nil
+}

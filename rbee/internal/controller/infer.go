@@ -1,0 +1,327 @@
+package controller
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/rbee/internal/loader"
+)
+
+const (
+	maxAnswer     = 16 << 20 // bytes of one piece of an engine's answer
+	maxInferTries = 3        // workers that are asked one question
+)
+
+// candidate is a worker that can answer.
+type candidate struct{ loader.Candidate }
+
+// infer asks a ready worker of the model: the one with the fewest requests, then
+// the one with the most room, then always the same one for the same beginning. If one
+// turns out to be gone before it has said anything, the next is asked. Where none is
+// ready, one is started, if it may.
+func (q *Controller) infer(ctx context.Context, op operations.Infer, events operations.Handler) (*operations.InferReport, error) {
+	events = inTurn(events)
+	found, err := q.loader.Find(ctx, op)
+	defer func() { found.Close() }()
+	for first := true; ; first = false {
+		if operations.CodeOf(err) == operations.CodeNotFound && mayLoad(op) {
+			found, err = q.loader.Load(ctx, op, found, events)
+		}
+		if err != nil {
+			return nil, err
+		}
+		r, failed := q.askEach(ctx, found.Candidates, op, events)
+		if !first || !errors.Is(failed, errEnding) {
+			return r, failed
+		}
+		found.Close()
+		found, err = q.loader.Find(ctx, op) // without the one that ends
+	}
+}
+
+// mayLoad reports whether a worker may be started to answer.
+func mayLoad(op operations.Infer) bool {
+	return !op.NoSpawn && op.Workflow == nil && op.WorkerID == ""
+}
+
+// errEnding is a worker that has just begun to end.
+var errEnding = errors.New("the worker is being ended")
+
+// askEach asks one worker after the other, until one has begun to answer.
+func (q *Controller) askEach(ctx context.Context, candidates []loader.Candidate, op operations.Infer, events operations.Handler) (r *operations.InferReport, err error) {
+	candidates = candidates[:min(len(candidates), maxInferTries)]
+	for i, o := range candidates {
+		var final bool
+		r, final, err = q.askOne(ctx, candidate{o}, op, i, events)
+		if err == nil || final || ctx.Err() != nil {
+			return r, err
+		}
+		if i < len(candidates)-1 { // the last error is returned
+			events.Send(operations.Event{Type: operations.EventNote, Hive: o.Client.Hive.Alias, Message: err.Error()})
+		}
+	}
+	return nil, err
+}
+
+// askOne asks a worker, and counts that. final is true once it has begun to answer,
+// or has given an error that others would give too.
+func (q *Controller) askOne(ctx context.Context, o candidate, op operations.Infer, tried int, events operations.Handler) (r *operations.InferReport, final bool, err error) {
+	end, ok := q.traffic.Begin(o.Worker)
+	if !ok {
+		return nil, false, o.fail(fmt.Sprintf("worker %s is being ended", o.Worker.ID), errEnding)
+	}
+	defer end()
+	ask := o.ask
+	if op.Workflow != nil {
+		ask = o.run
+	}
+	start := time.Now()
+	r, final, err = ask(ctx, op, events)
+	q.traffic.Finish(ctx, Request{Worker: o.Worker, Start: start, Tries: tried, Stream: op.Stream, Final: final, Report: r, Err: err})
+	return r, final, err
+}
+
+// chatRequest is a question in OpenAI's dialect, with top_k, which the open
+// engines share beyond it:
+// https://platform.openai.com/docs/api-reference/chat/create
+type chatRequest struct {
+	Model         string         `json:"model"`
+	Messages      []chatMessage  `json:"messages,omitempty"`
+	Prompt        string         `json:"prompt,omitempty"` // of a completion, in place of messages
+	MaxTokens     int            `json:"max_tokens"`
+	Temperature   float64        `json:"temperature"`
+	TopP          *float64       `json:"top_p,omitempty"`
+	TopK          *int           `json:"top_k,omitempty"`
+	Seed          *int64         `json:"seed,omitempty"`
+	Stream        bool           `json:"stream"`
+	StreamOptions *streamOptions `json:"stream_options,omitempty"`
+}
+
+type chatMessage struct {
+	Role    string `json:"role"`
+	Content string `json:"content"`
+}
+
+type streamOptions struct {
+	IncludeUsage bool `json:"include_usage"`
+}
+
+// chatAnswer is an answer, whole or a piece of one, of a chat or a completion.
+type chatAnswer struct {
+	Choices []struct {
+		Message      chatMessage `json:"message"`
+		Delta        chatMessage `json:"delta"`
+		Text         string      `json:"text"`
+		FinishReason string      `json:"finish_reason"`
+	} `json:"choices"`
+	Usage *struct {
+		PromptTokens     int `json:"prompt_tokens"`
+		CompletionTokens int `json:"completion_tokens"`
+	} `json:"usage"`
+	Error *struct {
+		Message string `json:"message"`
+	} `json:"error"`
+}
+
+// ask asks one worker. final is true once it has said something, or another worker
+// would not say anything else.
+func (o candidate) ask(ctx context.Context, op operations.Infer, events operations.Handler) (r *operations.InferReport, final bool, err error) {
+	start := time.Now()
+	resp, err := o.post(ctx, "/v1/chat/completions", op)
+	if err == nil && speaksNoChat(resp) {
+		resp, err = o.post(ctx, "/v1/completions", op)
+	}
+	if err != nil {
+		return nil, false, o.fail(err.Error(), err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, !cannotServe(resp), o.fail(fmt.Sprintf("worker %s answered %s: %s", o.Worker.ID, resp.Status, complaint(resp.Body)), nil)
+	}
+	r = &operations.InferReport{Model: op.Model, Hive: o.Client.Hive.Alias, WorkerID: o.Worker.ID}
+	var text strings.Builder
+	take := func(data []byte) error {
+		var a chatAnswer
+		if err := json.Unmarshal(data, &a); err != nil {
+			return fmt.Errorf("worker %s answered what is no answer: %w", o.Worker.ID, err)
+		}
+		if a.Error != nil {
+			final = true
+			return fmt.Errorf("worker %s: %s", o.Worker.ID, a.Error.Message)
+		}
+		if a.Usage != nil {
+			r.PromptTokens, r.CompletionTokens = a.Usage.PromptTokens, a.Usage.CompletionTokens
+		}
+		for _, c := range a.Choices {
+			piece := c.Delta.Content + c.Message.Content + c.Text
+			r.FinishReason = cmp.Or(c.FinishReason, r.FinishReason)
+			if piece == "" {
+				continue
+			}
+			if text.Len() == 0 {
+				r.FirstTokenSeconds = time.Since(start).Seconds()
+			}
+			final = true
+			text.WriteString(piece)
+			if op.Stream {
+				events(operations.Event{Time: time.Now(), Type: operations.EventToken, Hive: r.Hive, Text: piece})
+			}
+		}
+		return nil
+	}
+	if op.Stream {
+		err = eachPiece(resp.Body, take)
+	} else {
+		var whole []byte
+		if whole, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer)); err == nil {
+			err = take(whole)
+		}
+	}
+	if err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return nil, final, o.fail(err.Error(), err)
+	}
+	r.Text, r.DurationSeconds = text.String(), time.Since(start).Seconds()
+	return r, true, nil
+}
+
+func (o candidate) fail(message string, err error) error {
+	code, reason := operations.CodeFailed, operations.ReasonOf(err)
+	switch {
+	case errors.Is(err, context.Canceled):
+		code, reason = operations.CodeCanceled, operations.ReasonCanceled
+	case errors.Is(err, errEnding):
+		reason = operations.ReasonWorkerNotReady
+	case err == nil || reason == operations.ReasonFailed:
+		reason = operations.ReasonWorkerFailed
+	}
+	return &operations.Error{
+		Code: code, Reason: reason, Subject: operations.SubjectWorker.Named(o.Worker.ID), Hive: o.Client.Hive.Alias, Message: message, Err: err,
+	}
+}
+
+// post sends the question through the hive to the worker.
+func (o candidate) post(ctx context.Context, path string, op operations.Infer) (*http.Response, error) {
+	q := chatRequest{
+		Model: cmp.Or(o.Worker.Serves, o.Worker.Model), MaxTokens: op.MaxTokens, Temperature: op.Temperature, TopP: op.TopP, TopK: op.TopK, Seed: op.Seed, Stream: op.Stream,
+	}
+	if op.Stream {
+		q.StreamOptions = &streamOptions{IncludeUsage: true}
+	}
+	if strings.HasSuffix(path, "/chat/completions") {
+		if op.System != "" {
+			q.Messages = append(q.Messages, chatMessage{Role: "system", Content: op.System})
+		}
+		q.Messages = append(q.Messages, chatMessage{Role: "user", Content: op.Prompt})
+	} else {
+		q.Prompt = strings.TrimPrefix(op.System+"\n\n"+op.Prompt, "\n\n")
+	}
+	body, err := json.Marshal(q)
+	if err != nil {
+		return nil, err
+	}
+	to := o.Client.API.URL + "/v1/workers/" + url.PathEscape(o.Worker.ID) + "/proxy" + path
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Authorization", "Bearer "+string(o.Client.API.Token))
+	if id := operations.RequestID(ctx); id != "" {
+		req.Header.Set(operations.RequestIDHeader, id)
+	}
+	resp, err := o.Client.API.HTTP.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("asking worker %s: %w", o.Worker.ID, err)
+	}
+	return resp, nil
+}
+
+// cannotServe recognises answers that another worker need not give: the hive's, in
+// the place of a worker that is gone or ending, and those of an engine that is not
+// well.
+func cannotServe(resp *http.Response) bool {
+	switch resp.StatusCode {
+	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return true
+	}
+	return resp.Header.Get("X-Rbee-Error") != ""
+}
+
+// speaksNoChat recognises an engine, or a model, that only completes text. The
+// answer's body is used up then.
+func speaksNoChat(resp *http.Response) bool {
+	switch resp.StatusCode {
+	case http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusBadRequest, http.StatusNotImplemented:
+		if cannotServe(resp) {
+			return false
+		}
+	default:
+		return false
+	}
+	data, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
+	_ = resp.Body.Close()
+	resp.Body = io.NopCloser(bytes.NewReader(data))
+	return resp.StatusCode != http.StatusBadRequest || strings.Contains(string(data), "chat template")
+}
+
+// complaint is what an answer that is an error says, in one line.
+func complaint(body io.Reader) string {
+	data, _ := io.ReadAll(io.LimitReader(body, 64<<10)) // what came is told
+	var a struct {
+		Error json.RawMessage `json:"error"`
+	}
+	var e struct {
+		Message string `json:"message"`
+	}
+	var text string
+	if json.Unmarshal(data, &a) == nil && len(a.Error) > 0 {
+		if json.Unmarshal(a.Error, &e) == nil && e.Message != "" {
+			return e.Message
+		}
+		if json.Unmarshal(a.Error, &text) == nil && text != "" {
+			return text
+		}
+	}
+	text = strings.Join(strings.Fields(string(data)), " ")
+	return text[:min(len(text), 300)]
+}
+
+// errCut is a stream that ended before its end.
+var errCut = errors.New("the answer was cut off")
+
+// eachPiece reads the server-sent events of an answer until its end mark.
+func eachPiece(body io.Reader, take func(data []byte) error) error {
+	lines := bufio.NewScanner(body)
+	lines.Buffer(make([]byte, 0, 64<<10), maxAnswer)
+	for lines.Scan() {
+		data, ok := bytes.CutPrefix(lines.Bytes(), []byte("data:"))
+		if !ok {
+			continue
+		}
+		data = bytes.TrimSpace(data)
+		if string(data) == "[DONE]" {
+			return nil
+		}
+		if err := take(data); err != nil {
+			return err
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return fmt.Errorf("%w: %w", errCut, err)
+	}
+	return errCut
+}

@@ -1,0 +1,65 @@
+package controller
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+)
+
+func TestEachPiece(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name, stream, want string
+		cut                bool
+	}{
+		{"whole", "data: a\n\ndata: b\n\ndata: [DONE]\n\n", "a|b|", false},
+		{"carriage returns, comments and names", ": hi\r\n\r\nevent: x\r\ndata:a\r\n\r\ndata: [DONE]\r\n", "a|", false},
+		{"cut", "data: a\n\nda", "a|", true},
+		{"empty", "", "", true},
+	} {
+		var got strings.Builder
+		err := eachPiece(strings.NewReader(c.stream), func(data []byte) error { got.WriteString(string(data) + "|"); return nil })
+		if got.String() != c.want || errors.Is(err, errCut) != c.cut {
+			t.Errorf("%s: %q, %v", c.name, got.String(), err)
+		}
+	}
+}
+
+func TestComplaint(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{
+		`{"error":{"message":"too long","code":400}}`: "too long",
+		`{"error":"model not loaded"}`:                "model not loaded",
+		"<html>\n  Bad Gateway </html>":               "<html> Bad Gateway </html>",
+		"":                                            "",
+	} {
+		if got := complaint(strings.NewReader(in)); got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	}
+}
+
+func TestSpeaksNoChat(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		status int
+		body   string
+		want   bool
+	}{
+		{http.StatusOK, "", false},
+		{http.StatusNotFound, "", true},
+		{http.StatusBadRequest, `{"error":{"message":"a chat template is not defined"}}`, true},
+		{http.StatusBadRequest, `{"error":{"message":"max_tokens is too large"}}`, false},
+		{http.StatusInternalServerError, "chat template", false},
+	} {
+		resp := &http.Response{StatusCode: c.status, Body: io.NopCloser(strings.NewReader(c.body))}
+		if got := speaksNoChat(resp); got != c.want {
+			t.Errorf("%d %s: %t", c.status, c.body, got)
+		}
+		if rest, _ := io.ReadAll(resp.Body); string(rest) != c.body {
+			t.Errorf("%d: the body is lost", c.status)
+		}
+	}
+}

@@ -1,0 +1,272 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
+	"github.com/rbee-keeper/rbee/pkgmgr/lockfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/plan"
+)
+
+func (q *Controller) sync(ctx context.Context, op operations.PackageSync, events operations.Handler) (*operations.SyncReport, error) {
+	start := time.Now()
+	d, err := q.files.load(op.ConfigPath)
+	if err != nil {
+		return nil, err
+	}
+	if op.BundlePath != "" {
+		closeBundle, err := q.useBundle(d, op.BundlePath)
+		if err != nil {
+			return nil, err
+		}
+		defer closeBundle()
+	}
+	if err := knownTypes(d, op.UpgradeWorkers); err != nil {
+		return nil, err
+	}
+	fleet, err := q.open(d, op.Scope, op.Push, events)
+	if err != nil {
+		return nil, err
+	}
+	defer fleet.Close()
+	fleet.Read(ctx, pkgmgr.ReadOptions{Devices: fleet.NeedsDevices()})
+	plan := fleet.Plan(ctx, plan.Options{
+		Fetch: true, RemoveExtra: op.RemoveExtra, Force: op.Force, Upgrade: op.Upgrade, UpgradeTypes: op.UpgradeWorkers,
+	})
+	events.Send(operations.Event{Type: operations.EventPlan, Plan: &plan.Plan})
+	for _, u := range plan.Upgrades {
+		events.Send(operations.Event{Type: operations.EventNote, Message: fmt.Sprintf("%s (%s): %s -> %s", u.Worker, u.Requested, u.From, u.To)})
+	}
+	if op.DryRun {
+		return fleet.SyncReport(plan, nil, time.Since(start)), nil
+	}
+	// Before anything is installed: what lies on hives is always in the lock.
+	if err := d.lock.Save(); err != nil {
+		return nil, err
+	}
+	reports := fleet.Apply(ctx, plan, pkgmgr.ApplyOptions{Force: op.Force, LockWait: lockWait(op.LockWaitSeconds)})
+	// Once more: what an upgrade has moved is held no longer.
+	if err := errors.Join(d.lock.Save(), q.remember(d, fleet.States(), reports), q.noteWarnings(d, fleet, plan)); err != nil {
+		return nil, err
+	}
+	return fleet.SyncReport(plan, reports, time.Since(start)), nil
+}
+
+// knownTypes refuses to upgrade what the config does not want anywhere.
+func knownTypes(d *desired, types []string) error {
+	var wanted []string
+	for _, h := range d.config.Hives {
+		for _, w := range h.Workers {
+			wanted = append(wanted, w.Type)
+		}
+	}
+	for _, typ := range types {
+		if !slices.Contains(wanted, typ) {
+			return &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonUnknownWorker, Subject: operations.SubjectWorker.Named(typ), Message: fmt.Sprintf("the config wants no %s on any hive", typ)}
+		}
+	}
+	return nil
+}
+
+// remember brings the record to what the machines are now known to be.
+func (q *Controller) remember(d *desired, states []plan.HiveState, reports []operations.HiveReport) error {
+	results := map[string]operations.HiveResult{}
+	for _, r := range reports {
+		results[r.Alias] = r.Status
+	}
+	entries, err := q.files.record.Entries()
+	if err != nil {
+		return err
+	}
+	var installed, removed []config.Hive
+	for _, s := range states {
+		switch {
+		case s.State == nil:
+		case s.State.Rbee == nil && (results[s.Hive.Alias] == operations.HiveFailed || results[s.Hive.Alias] == operations.HiveCanceled):
+			// What it was before is known, what it is now is not: nothing is forgotten.
+		case results[s.Hive.Alias] == operations.HiveUninstalled, s.State.Rbee == nil:
+			removed = append(removed, s.Hive)
+		case !s.Extra && !onRecord(entries, s.Hive, d.path):
+			installed = append(installed, s.Hive)
+		}
+	}
+	return q.files.record.Update(installed, removed, d.path, time.Now())
+}
+
+// noteWarnings stores the warnings about the hives that a fleet has read, for
+// list-hives, which reads no machine.
+func (q *Controller) noteWarnings(d *desired, fleet *pkgmgr.Fleet, p *plan.Plan) error {
+	var read []string
+	for _, s := range fleet.States() {
+		if s.State != nil {
+			read = append(read, s.Hive.Alias)
+		}
+	}
+	return q.files.record.SetWarnings(read, d.path, fleet.Warnings(p))
+}
+
+func onRecord(entries []pkgmgr.RecordEntry, h config.Hive, configPath string) bool {
+	for _, e := range entries {
+		if e.Alias == h.Alias && e.Hive().Address() == h.Address() && e.Config == configPath && e.HivePort == h.HivePort {
+			return true
+		}
+	}
+	return false
+}
+
+func (q *Controller) status(ctx context.Context, op operations.PackageStatus, events operations.Handler) (*operations.StatusReport, error) {
+	start := time.Now()
+	d, err := q.files.load(op.ConfigPath)
+	if err != nil {
+		return nil, err
+	}
+	fleet, err := q.open(d, op.Scope, false, events)
+	if err != nil {
+		return nil, err
+	}
+	defer fleet.Close()
+	fleet.Read(ctx, pkgmgr.ReadOptions{Deep: op.Deep, Devices: fleet.NeedsDevices()})
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	plan := fleet.Plan(ctx, plan.Options{})
+	if err := q.noteWarnings(d, fleet, plan); err != nil {
+		return nil, err
+	}
+	return fleet.StatusReport(plan, op.Verbose, time.Since(start)), nil
+}
+
+func (q *Controller) validate(ctx context.Context, op operations.PackageValidate, events operations.Handler) (*operations.ValidateReport, error) {
+	d, err := q.files.load(op.ConfigPath)
+	if err != nil {
+		return invalid(err)
+	}
+	fleet, err := q.open(d, op.Scope, false, events)
+	if err != nil {
+		return nil, err
+	}
+	defer fleet.Close()
+	fleet.Read(ctx, pkgmgr.ReadOptions{Devices: fleet.NeedsDevices()})
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return fleet.Validate(ctx), nil
+}
+
+// invalid turns what is wrong with files into a report: to find that is what
+// validate is for.
+func invalid(err error) (*operations.ValidateReport, error) {
+	var e *operations.Error
+	if !errors.As(err, &e) || e.Code != operations.CodeConfigInvalid {
+		return nil, err
+	}
+	r := &operations.ValidateReport{Status: operations.StatusInvalid, Warnings: []operations.ValidateWarning{}}
+	for _, p := range e.Problems {
+		r.Errors = append(r.Errors, operations.ValidateError{
+			Hive: p.Hive, Error: p.Message, File: p.File, Line: p.Line, Column: p.Column, Hint: p.Hint,
+		})
+	}
+	if len(r.Errors) == 0 {
+		r.Errors = []operations.ValidateError{{Error: e.Message}}
+	}
+	return r, nil
+}
+
+func (q *Controller) uninstall(ctx context.Context, op operations.PackageUninstall, events operations.Handler) (*operations.UninstallReport, error) {
+	start := time.Now()
+	d, err := q.files.loadIfThere(op.ConfigPath)
+	if err != nil {
+		return nil, err
+	}
+	fleet, err := q.open(d, op.Scope, false, events)
+	if err != nil {
+		return nil, err
+	}
+	defer fleet.Close()
+	fleet.Read(ctx, pkgmgr.ReadOptions{})
+	before := workerCounts(fleet.States())
+	plan := fleet.UninstallPlan()
+	events.Send(operations.Event{Type: operations.EventPlan, Plan: &plan.Plan})
+	r := &operations.UninstallReport{
+		Status: operations.StatusSuccess,
+		Hives:  fleet.Apply(ctx, plan, pkgmgr.ApplyOptions{LockWait: lockWait(op.LockWaitSeconds)}),
+	}
+	fleet.Sweep(ctx)
+	if err := q.remember(d, fleet.States(), r.Hives); err != nil {
+		return nil, err
+	}
+	failed := 0
+	for _, h := range r.Hives {
+		switch h.Status {
+		case operations.HiveUninstalled:
+			r.Summary.HivesUninstalled++
+			r.Summary.WorkersRemoved += before[h.Alias]
+		case operations.HiveNotInstalled:
+			r.Summary.HivesNotInstalled++
+		case operations.HiveUnreachable:
+			r.Summary.HivesUnreachable++
+			failed++
+		default:
+			r.Summary.HivesFailed++
+			failed++
+		}
+	}
+	switch {
+	case failed > 0 && failed == len(r.Hives):
+		r.Status = operations.StatusFailed
+	case failed > 0:
+		r.Status = operations.StatusPartial
+	case op.Purge:
+		if r.Purged, err = q.purge(d.path); err != nil {
+			return nil, err
+		}
+	}
+	r.Summary.DurationSeconds = time.Since(start).Round(time.Millisecond).Seconds()
+	return r, nil
+}
+
+func workerCounts(states []plan.HiveState) map[string]int {
+	counts := map[string]int{}
+	for _, s := range states {
+		if s.State != nil {
+			counts[s.Hive.Alias] = len(s.State.Workers)
+		}
+	}
+	return counts
+}
+
+// purge removes the config from this machine, and all else of rbee unless hives
+// of other configs are on record. It is only called once every hive of this
+// config is known to be without rbee, so that no hive is forgotten.
+func (q *Controller) purge(configPath string) (purged []string, err error) {
+	paths := q.files.Paths
+	others, err := q.files.record.Entries() // this config's hives are off the record by now
+	if err != nil {
+		return nil, err
+	}
+	all := []string{configPath, lockfile.Path(configPath), lockfile.Path(configPath) + ".lock"}
+	if len(others) == 0 {
+		all = append(all, paths.Recipes(), paths.Record(), paths.Record()+".lock", paths.CacheDir)
+	}
+	for _, p := range all {
+		if _, err := os.Lstat(p); errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err := os.RemoveAll(p); err != nil {
+			return purged, err
+		}
+		purged = append(purged, p)
+	}
+	for _, dir := range []string{paths.ConfigDir, paths.StateDir} {
+		_ = os.Remove(dir) // only where it is empty now
+	}
+	return purged, nil
+}

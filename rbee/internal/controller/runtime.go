@@ -1,0 +1,171 @@
+package controller
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/sourcegraph/conc/pool"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
+	"github.com/rbee-keeper/rbee/rbee/internal/registry"
+)
+
+// targeted is an operation that names the hive it is for.
+type targeted interface {
+	operations.Operation
+	Where() operations.Target
+}
+
+// onHives has hives do an operation: the one that it names, or, for the lists, all of
+// the config.
+func (q *Controller) onHives(ctx context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
+	switch op := op.(type) {
+	case operations.WorkerProcessList:
+		return report(q.workerList(ctx, op))
+	case operations.ModelList:
+		return report(q.modelList(ctx, op))
+	case targeted:
+		return q.forward(ctx, op.Where(), op, events)
+	default:
+		return nil, &operations.Error{Code: operations.CodeUnsupported, Reason: operations.ReasonUnsupported, Message: fmt.Sprintf("%s names no hive", op.Kind())}
+	}
+}
+
+// forward has one hive do an operation.
+func (q *Controller) forward(ctx context.Context, t operations.Target, op operations.Operation, events operations.Handler) (operations.Report, error) {
+	hives, err := q.files.Hives(t)
+	if err != nil {
+		return nil, err
+	}
+	d, err := q.conn.Client(ctx, hives[0])
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	r, err := d.Do(ctx, op, events)
+	if err != nil {
+		return nil, err
+	}
+	name(r, t.HiveID)
+	return r, nil
+}
+
+// name writes a hive's alias into its report: the hive need not know what it is
+// called here.
+func name(r operations.Report, alias string) {
+	switch r := r.(type) {
+	case *operations.WorkerSpawnReport:
+		r.Worker.Hive = alias
+	case *operations.WorkerGetReport:
+		r.Worker.Hive = alias
+	case *operations.WorkerDeleteReport:
+		r.Worker.Hive = alias
+	case *operations.WorkerListReport:
+		for i := range r.Workers {
+			r.Workers[i].Hive = alias
+		}
+	case *operations.ModelDownloadReport:
+		r.Model.Hive = alias
+	case *operations.ModelGetReport:
+		r.Model.Hive = alias
+	case *operations.ModelDeleteReport:
+		r.Model.Hive = alias
+	case *operations.ModelListReport:
+		for i := range r.Models {
+			r.Models[i].Hive = alias
+		}
+	}
+}
+
+// each asks every hive of a target at once, and gives what each answered in the
+// order of their aliases. Where one hive was named, its error is the operation's.
+func each[R operations.Report](
+	ctx context.Context, q *Controller, t operations.Target, ask func(operations.Target) operations.Operation,
+) (reports []R, failed []*operations.Error, err error) {
+	hives, err := q.files.Hives(t)
+	if err != nil {
+		return nil, nil, err
+	}
+	hives = slices.SortedFunc(slices.Values(hives), func(a, b config.Hive) int { return cmp.Compare(a.Alias, b.Alias) })
+	answers, errs := make([]operations.Report, len(hives)), make([]error, len(hives))
+	p := pool.New().WithMaxGoroutines(registry.MaxParallel)
+	for i, h := range hives {
+		p.Go(func() {
+			one := operations.Target{HiveID: h.Alias, ConfigPath: t.ConfigPath}
+			answers[i], errs[i] = q.forward(ctx, one, ask(one), nil)
+		})
+	}
+	p.Wait()
+	for i := range hives {
+		if errs[i] != nil {
+			if t.HiveID != "" || ctx.Err() != nil {
+				return nil, nil, errs[i]
+			}
+			failed = append(failed, named(hives[i].Alias, errs[i]))
+			continue
+		}
+		r, ok := answers[i].(R)
+		if !ok {
+			return nil, nil, &operations.Error{
+				Code: operations.CodeFailed, Reason: operations.ReasonOtherProgram, Subject: operations.SubjectHive.Named(hives[i].Alias), Hive: hives[i].Alias, Message: fmt.Sprintf("the hive answered with a %T", answers[i]),
+			}
+		}
+		reports = append(reports, r)
+	}
+	return reports, failed, nil
+}
+
+// named is an error as a report tells it.
+func named(alias string, err error) *operations.Error {
+	var e *operations.Error
+	if errors.As(registry.AsError(err), &e) && e.Hive != "" {
+		return e
+	}
+	return &operations.Error{Code: operations.CodeOf(err), Reason: operations.ReasonOf(err), Subject: operations.SubjectOf(err), Hive: alias, Message: err.Error(), Err: err}
+}
+
+func (q *Controller) workerList(ctx context.Context, op operations.WorkerProcessList) (*operations.WorkerListReport, error) {
+	reports, failed, err := each[*operations.WorkerListReport](ctx, q, op.Target, func(t operations.Target) operations.Operation {
+		return operations.WorkerProcessList{Target: t, All: op.All}
+	})
+	if err != nil {
+		return nil, err
+	}
+	all := &operations.WorkerListReport{Workers: []operations.WorkerProcess{}, Errors: failed}
+	for _, r := range reports {
+		all.Workers = append(all.Workers, r.Workers...)
+	}
+	return all, nil
+}
+
+func (q *Controller) modelList(ctx context.Context, op operations.ModelList) (*operations.ModelListReport, error) {
+	reports, failed, err := each[*operations.ModelListReport](ctx, q, op.Target, func(t operations.Target) operations.Operation {
+		return operations.ModelList{Target: t}
+	})
+	if err != nil {
+		return nil, err
+	}
+	all := &operations.ModelListReport{Models: []operations.Model{}, Errors: failed}
+	for _, r := range reports {
+		all.Models = append(all.Models, r.Models...)
+	}
+	return all, nil
+}
+
+// inTurn makes a handler that several goroutines may call.
+func inTurn(events operations.Handler) operations.Handler {
+	if events == nil {
+		return func(operations.Event) {}
+	}
+	var mu sync.Mutex
+	return func(e operations.Event) {
+		mu.Lock()
+		defer mu.Unlock()
+		events(e)
+	}
+}

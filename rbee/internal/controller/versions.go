@@ -1,0 +1,164 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/artifact"
+	"github.com/rbee-keeper/rbee/pkgmgr/plan"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+)
+
+// rollback goes back to the version that a hive's worker had before, and keeps it.
+func (q *Controller) rollback(ctx context.Context, op operations.PackageRollback, events operations.Handler) (*operations.RollbackReport, error) {
+	d, fleet, state, err := q.readOne(ctx, op.Hive, op.ConfigPath, events)
+	if err != nil {
+		return nil, err
+	}
+	defer fleet.Close()
+	if state.Err != nil {
+		return nil, state.Err
+	}
+	fail := func(code operations.Code, reason operations.Reason, format string, args ...any) (*operations.RollbackReport, error) {
+		return nil, &operations.Error{Code: code, Reason: reason, Subject: operations.SubjectWorker.Named(op.Worker), Hive: op.Hive, Message: fmt.Sprintf(format, args...)}
+	}
+	i := slices.IndexFunc(state.State.Workers, func(w wire.Worker) bool { return w.Type == op.Worker })
+	switch {
+	case i < 0:
+		return fail(operations.CodeNotFound, operations.ReasonWorkerNotInstalled, "worker '%s' is not installed there", op.Worker)
+	case state.State.Workers[i].Previous == "":
+		return fail(operations.CodeFailed, operations.ReasonNoPreviousVersion, "no earlier version of %s is there, only %s", op.Worker, state.State.Workers[i].Version)
+	}
+	have := state.State.Workers[i]
+	changes := plan.New(fleet.States())
+	changes.Steps = []operations.Step{{
+		Hive: op.Hive, Action: operations.ActionRollbackWorker, Worker: op.Worker, From: have.Version, Version: have.Previous, Reason: "asked for",
+	}}
+	done := fleet.Apply(ctx, changes, pkgmgr.ApplyOptions{LockWait: lockWait(op.LockWaitSeconds)})[0]
+	if done.Error != nil {
+		return nil, done.Error
+	}
+	if err := hold(d, op, have.Previous); err != nil {
+		return nil, err
+	}
+	return &operations.RollbackReport{Hive: op.Hive, Worker: op.Worker, From: have.Version, To: have.Previous}, nil
+}
+
+// hold keeps a worker at a version for as long as the config wishes for the same. One
+// that the config does not want has nothing to be kept from.
+func hold(d *desired, op operations.PackageRollback, version string) error {
+	for _, h := range d.config.Hives {
+		if h.Alias != op.Hive {
+			continue
+		}
+		for _, w := range h.Workers {
+			if w.Type == op.Worker {
+				d.lock.Pin(op.Hive, w, version, time.Now())
+			}
+		}
+	}
+	return d.lock.Save()
+}
+
+// bundle writes all that a config needs into one file.
+func (q *Controller) bundle(ctx context.Context, op operations.PackageBundle, events operations.Handler) (*operations.BundleReport, error) {
+	d, err := q.files.load(op.ConfigPath)
+	if err != nil {
+		return nil, err
+	}
+	path, err := filepath.Abs(op.OutputPath)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := os.Lstat(path); err == nil && !op.Force {
+		return nil, &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonExists, Subject: operations.SubjectFile.Named(path), Message: path + " exists already"}
+	}
+	o := pkgmgr.BundleOptions{}
+	for _, p := range op.Platforms {
+		system, arch, _ := strings.Cut(p, "/")
+		platform := wire.Platform{OS: system, Arch: arch}
+		if system == "linux" {
+			platform.Libc = "glibc"
+		}
+		o.Platforms = append(o.Platforms, platform)
+	}
+	if o.Recipes, err = ownRecipes(q.files.Paths.Recipes()); err != nil {
+		return nil, err
+	}
+	fleet, err := q.open(d, op.Scope, true, events)
+	if err != nil {
+		return nil, err
+	}
+	defer fleet.Close()
+	fleet.Read(ctx, pkgmgr.ReadOptions{Devices: fleet.NeedsDevices()})
+	r, err := fleet.WriteBundle(ctx, path, o)
+	if err != nil {
+		return nil, err
+	}
+	return r, d.lock.Save()
+}
+
+// ownRecipes are the user's own recipes, by file name.
+func ownRecipes(dir string) (map[string]string, error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	recipes := map[string]string{}
+	for _, e := range entries {
+		if ext := filepath.Ext(e.Name()); e.IsDir() || strings.HasPrefix(e.Name(), ".") || ext != ".yaml" && ext != ".yml" {
+			continue
+		}
+		text, err := os.ReadFile(filepath.Join(dir, e.Name()))
+		if err != nil {
+			return nil, err
+		}
+		recipes[e.Name()] = string(text)
+	}
+	return recipes, nil
+}
+
+// useBundle takes versions, recipes and rbee from a bundle. closeBundle ends its use.
+func (q *Controller) useBundle(d *desired, path string) (closeBundle func(), err error) {
+	b, err := artifact.OpenBundle(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			_ = b.Close()
+		}
+	}()
+	if d.lock, err = b.Lock(d.lock); err != nil {
+		return nil, err
+	}
+	if d.catalog, err = b.Catalog(d.catalog); err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "rbee-bundle-")
+	if err != nil {
+		return nil, err
+	}
+	if err = b.ExtractBinaries(dir); err != nil {
+		_ = os.RemoveAll(dir)
+		return nil, err
+	}
+	d.bundle = b
+	d.binaries = &artifact.Binaries{Self: q.opts.Self, Version: q.opts.Version, Dir: dir} // and nothing is fetched
+	return func() {
+		_ = b.Close()
+		_ = os.RemoveAll(dir)
+	}, nil
+}

@@ -1,0 +1,187 @@
+package loader
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/rbee/internal/registry"
+	"github.com/rbee-keeper/rbee/rbee/internal/scheduler"
+)
+
+// restartWait is how soon a worker is started again for which a request waits.
+const restartWait = 2 * time.Second
+
+// starter starts workers.
+type starter struct {
+	Finder
+
+	// prepare is called before a worker is started on a hive. It returns a worker that
+	// somebody else has started there meanwhile, or nil. done is called at the end of
+	// the start.
+	prepare func(ctx context.Context, v *registry.Snapshot, model string, op operations.Infer) (w *operations.WorkerProcess, done func(), err error)
+}
+
+// Direct starts workers for one operation at a time.
+type Direct struct{ starter }
+
+// NewDirect returns a loader that dials hives for each operation.
+func NewDirect(conn registry.Connector, hives Hives) *Direct {
+	return &Direct{starter{Finder{conn, hives, scheduler.Reported{}}, func(context.Context, *registry.Snapshot, string, operations.Infer) (*operations.WorkerProcess, func(), error) {
+		return nil, func() {}, nil
+	}}}
+}
+
+// Load starts a worker that can answer, and adds it to what was found.
+func (d *Direct) Load(ctx context.Context, op operations.Infer, found *Found, events operations.Handler) (*Found, error) {
+	if found == nil {
+		found = &Found{}
+	}
+	var err error
+	found.Candidates, err = d.startAnywhere(ctx, op, found.snapshots, true, events)
+	return found, err
+}
+
+// startAnywhere gets a worker that can answer: one that is on its way already is waited
+// for; else one is started, where there is the most room first, and on the next hive
+// if the first refuses. Where no hive has the model it may be fetched first.
+func (f *starter) startAnywhere(ctx context.Context, op operations.Infer, list []registry.Snapshot, fetch bool, events operations.Handler) ([]Candidate, error) {
+	if candidates, err := f.awaitPending(ctx, op, list, events); len(candidates) > 0 || err != nil {
+		return candidates, err
+	}
+	targets, why := scheduler.LoadTargets(hives(list), op.Model)
+	if len(targets) == 0 && fetch {
+		if err := f.fetchModel(ctx, op.Model, list, events); err != nil {
+			return nil, err
+		}
+		targets, why = scheduler.LoadTargets(hives(list), op.Model)
+	}
+	addReasons(list, why)
+	known, soon := hives(list), false
+	for _, p := range targets {
+		v := &list[p.Hive]
+		if w := scheduler.Restarting(known[p.Hive], op.Model); w != nil { // what it says of it is told already
+			soon = soon || time.Until(w.RestartAt) < restartWait
+			continue
+		}
+		w, err := f.startOnce(ctx, v, p, op, events)
+		if ctx.Err() != nil {
+			return nil, registry.AsError(context.Cause(ctx))
+		}
+		if err != nil {
+			v.Err = fmt.Errorf("starting %s there: %w", p.Worker, err)
+			continue
+		}
+		return []Candidate{{v.Client, *w}}, nil
+	}
+	err := noCandidate(op, list)
+	if soon {
+		return nil, &operations.Error{Code: operations.CodeOf(err), Reason: operations.ReasonRestarting, Subject: operations.SubjectModel.Named(op.Model), Message: err.Error(), Err: err}
+	}
+	return nil, err
+}
+
+// IsRestarting reports whether a load was not tried because a worker of the model is
+// just about to be started again.
+func IsRestarting(err error) bool { return operations.ReasonOf(err) == operations.ReasonRestarting }
+
+// startOnce starts a worker, unless somebody else has started one there meanwhile: of
+// several who want the same model on a hive, one starts it and the others wait.
+func (f *starter) startOnce(ctx context.Context, v *registry.Snapshot, p scheduler.LoadTarget, op operations.Infer, events operations.Handler) (*operations.WorkerProcess, error) {
+	w, done, err := f.prepare(ctx, v, p.Model, op)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	if w != nil {
+		return w, nil
+	}
+	events.Send(operations.Event{
+		Type: operations.EventNote, Hive: v.Hive.Alias, Message: fmt.Sprintf("no ready worker serves %s: starting %s", op.Model, p.Worker),
+	})
+	return spawn(ctx, v, p, op, events)
+}
+
+// prepareStart takes the start lock of a model on a hive, and looks whether somebody else
+// has started a worker there.
+func (f *Loader) prepareStart(ctx context.Context, v *registry.Snapshot, model string, op operations.Infer) (*operations.WorkerProcess, func(), error) {
+	done, err := f.lockStart(ctx, v.Hive.Alias, model)
+	if err != nil {
+		return nil, nil, err
+	}
+	s, err := v.Client.Snapshot(ctx)
+	if err != nil {
+		done()
+		return nil, nil, err
+	}
+	now := []scheduler.Hive{{Alias: v.Hive.Alias, Link: operations.LinkOnline, Reported: s}}
+	if found := scheduler.Schedule(request(op), now, f.traffic).Candidates; len(found) > 0 {
+		return found[0].Worker, done, nil
+	}
+	return nil, done, nil
+}
+
+// addReasons adds to why a hive has no worker that can answer, why none can be started.
+func addReasons(list []registry.Snapshot, why map[string]string) {
+	for i := range list {
+		v := &list[i]
+		if text := why[v.Hive.Alias]; text != "" && v.Err != nil {
+			v.Err = fmt.Errorf("%w; %s", v.Err, text)
+		}
+	}
+}
+
+// spawn starts a worker for the model.
+func spawn(ctx context.Context, v *registry.Snapshot, p scheduler.LoadTarget, op operations.Infer, events operations.Handler) (*operations.WorkerProcess, error) {
+	alias := v.Hive.Alias
+	r, err := v.Client.Do(ctx, operations.WorkerSpawn{
+		Target: operations.Target{HiveID: alias}, Model: p.Model, Worker: p.Worker, Device: op.Device, OnDemand: true,
+	}, events)
+	spawned, ok := r.(*operations.WorkerSpawnReport)
+	switch {
+	case err != nil:
+		return nil, err
+	case !ok:
+		return nil, fmt.Errorf("the hive answered with a %T", r)
+	case spawned.Worker.State != operations.WorkerReady:
+		return nil, errors.New(cmp.Or(spawned.Worker.Problem, "the worker is "+string(spawned.Worker.State)))
+	}
+	spawned.Worker.Hive = alias
+	return &spawned.Worker, nil
+}
+
+// awaitPending waits for a worker of the model that is starting or loading already, if
+// there is one.
+func (f *starter) awaitPending(ctx context.Context, op operations.Infer, list []registry.Snapshot, events operations.Handler) ([]Candidate, error) {
+	for i := range list {
+		v := &list[i]
+		if v.Reported == nil || v.Client == nil {
+			continue
+		}
+		for _, w := range scheduler.Pending(request(op), hives(list[i : i+1])[0]) {
+			events.Send(operations.Event{
+				Type: operations.EventNote, Hive: v.Hive.Alias, Message: fmt.Sprintf("waiting for worker %s, which is %s %s", w.ID, w.State, op.Model),
+			})
+			s, err := v.Client.Await(ctx, func(s *operations.HiveSnapshot) bool { return !isPending(s, w.ID) })
+			if ctx.Err() != nil {
+				return nil, registry.AsError(context.Cause(ctx))
+			}
+			if v.Reported, v.Err = s, err; err != nil {
+				break // it is away, and others may have the model
+			}
+			if candidates := f.among(list[i:i+1], op); len(candidates) > 0 {
+				return candidates, nil
+			}
+		}
+	}
+	return nil, nil
+}
+
+// isPending reports whether a worker is on its way.
+func isPending(s *operations.HiveSnapshot, id string) bool {
+	return slices.ContainsFunc(s.Workers, func(w operations.WorkerProcess) bool { return w.ID == id && scheduler.IsPending(&w) })
+}

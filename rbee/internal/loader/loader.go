@@ -1,0 +1,194 @@
+// Package loader finds the workers that can answer a request, and starts and evicts
+// workers. What it does is decided by package scheduler.
+//
+// A [Direct] loader starts a worker for one operation, as the CLI does. A [Loader] shares
+// each load between all requests that wait for the same model, as a queen does.
+package loader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/catalog"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
+	"github.com/rbee-keeper/rbee/rbee/internal/registry"
+	"github.com/rbee-keeper/rbee/rbee/internal/scheduler"
+)
+
+// likeBytes is how much of a prompt decides which worker has seen it.
+const likeBytes = 1 << 10
+
+// Candidate is a worker that can answer.
+type Candidate struct {
+	Client *registry.Client // of its hive's daemon
+	Worker operations.WorkerProcess
+}
+
+// Found is what a [Finder] found for an operation. The caller closes it.
+type Found struct {
+	Candidates []Candidate // best first
+	snapshots  []registry.Snapshot
+}
+
+// Close closes the clients of the candidates.
+func (f *Found) Close() {
+	if f != nil {
+		registry.CloseAll(f.snapshots)
+	}
+}
+
+// Hives returns the hives that a target names.
+type Hives func(operations.Target) ([]config.Hive, error)
+
+// Finder finds the workers that can answer an operation.
+type Finder struct {
+	conn  registry.Connector
+	hives Hives
+	usage scheduler.Usage
+}
+
+// Find finds the workers that can answer, best first, or says hive by hive why
+// there are none. The result is the caller's to close, also where there is an error.
+func (f *Finder) Find(ctx context.Context, op operations.Infer) (*Found, error) {
+	list, err := f.snapshots(ctx, op.Target)
+	if err != nil {
+		return nil, err
+	}
+	found := &Found{snapshots: list}
+	if found.Candidates = f.among(list, op); len(found.Candidates) == 0 {
+		f.conn.Refresh(ctx, list)
+		found.Candidates = f.among(list, op)
+	}
+	if len(found.Candidates) == 0 {
+		return found, noCandidate(op, list)
+	}
+	return found, nil
+}
+
+func (f *Finder) snapshots(ctx context.Context, t operations.Target) ([]registry.Snapshot, error) {
+	hives, err := f.hives(t)
+	if err != nil {
+		return nil, err
+	}
+	return registry.Snapshots(ctx, f.conn, hives), nil
+}
+
+// among are the workers that can answer, best first; snapshots of hives that have none
+// are told why.
+func (f *Finder) among(list []registry.Snapshot, op operations.Infer) (candidates []Candidate) {
+	r := request(op)
+	for i := range list {
+		if v := &list[i]; v.Reported == nil && v.Err == nil {
+			v.Err = &operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonConnecting, Subject: operations.SubjectHive.Named(v.Hive.Alias), Hive: v.Hive.Alias, Message: "the hive has not been heard yet"}
+		}
+	}
+	known := hives(list)
+	for i := range known {
+		if list[i].Err != nil {
+			known[i].Reported = nil
+		}
+	}
+	for _, c := range scheduler.Schedule(r, known, f.usage).Candidates {
+		candidates = append(candidates, Candidate{list[c.Hive].Client, *c.Worker})
+	}
+	for i := range known {
+		if known[i].Reported == nil {
+			continue
+		}
+		if why := scheduler.Explain(r, known[i], f.usage); why != "" {
+			list[i].Err = errors.New(why)
+		}
+	}
+	return candidates
+}
+
+// hives are snapshots in the scheduler's terms.
+func hives(list []registry.Snapshot) []scheduler.Hive {
+	hives := make([]scheduler.Hive, len(list))
+	for i, v := range list {
+		hives[i] = schedulerHive(v.Hive, v.Link, v.Reported)
+	}
+	return hives
+}
+
+func schedulerHive(h config.Hive, link operations.Link, s *operations.HiveSnapshot) scheduler.Hive {
+	types := make([]string, len(h.Workers))
+	for i, w := range h.Workers {
+		types[i] = w.Type
+	}
+	return scheduler.Hive{Alias: h.Alias, Types: types, Link: link, Reported: s}
+}
+
+// request is what an operation needs from a worker.
+func request(op operations.Infer) scheduler.Request {
+	h := fnv.New64a()
+	_, _ = io.WriteString(h, op.System+"\x00"+op.Prompt[:min(len(op.Prompt), likeBytes)]) // into memory
+	r := scheduler.Request{Model: op.Model, WorkerID: op.WorkerID, Device: op.Device, Affinity: h.Sum64()}
+	if op.Workflow != nil {
+		r.API = catalog.APIComfyUI
+	}
+	return r
+}
+
+// noCandidate says, hive by hive, why nobody can answer.
+func noCandidate(op operations.Infer, list []registry.Snapshot) error {
+	var b strings.Builder
+	b.WriteString("no ready worker ")
+	switch {
+	case op.Workflow == nil:
+		b.WriteString("serves " + op.Model)
+	case op.Model == "":
+		b.WriteString("runs workflows")
+	default:
+		b.WriteString("runs workflows with " + op.Model)
+	}
+	reason := operations.ReasonNoWorker
+	if op.Workflow != nil {
+		reason = operations.ReasonNoWorkflowWorker
+	}
+	if len(list) == 0 {
+		b.WriteString(": the config has no hives")
+	}
+	unreached, away := 0, operations.ReasonUnreachable
+	for _, v := range list {
+		var e *operations.Error
+		text := "it can now" // somebody else made it so just now
+		if v.Err != nil {
+			text = v.Err.Error()
+		}
+		if errors.As(v.Err, &e) {
+			text = e.Message
+			if e.Code == operations.CodeUnreachable {
+				unreached++
+				away = e.Reason
+			}
+			if e.Code == operations.CodeCanceled {
+				return v.Err
+			}
+		}
+		fmt.Fprintf(&b, "\n  %s: %s", v.Hive.Alias, text)
+	}
+	if len(list) > 0 && unreached == len(list) {
+		if len(list) == 1 {
+			return list[0].Err
+		}
+		return &operations.Error{Code: operations.CodeUnreachable, Reason: away, Message: b.String()}
+	}
+	for _, known := range []operations.Reason{
+		operations.ReasonNoRoom, operations.ReasonTooLarge, operations.ReasonModelGated, operations.ReasonDiskFull,
+	} {
+		if slices.ContainsFunc(list, func(v registry.Snapshot) bool { return operations.ReasonOf(v.Err) == known }) {
+			reason = known // why no worker could be started
+			break
+		}
+	}
+	return &operations.Error{
+		Code: operations.CodeNotFound, Reason: reason, Subject: operations.SubjectModel.Named(op.Model), Hive: op.HiveID, Message: b.String(),
+	}
+}

@@ -1,0 +1,205 @@
+package queen
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sort"
+	"strings"
+	"time"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/rbee/internal/gateway"
+	"github.com/rbee-keeper/rbee/rbee/internal/loader"
+	"github.com/rbee-keeper/rbee/rbee/internal/registry"
+	"github.com/rbee-keeper/rbee/rbee/internal/scheduler"
+	"github.com/rbee-keeper/rbee/rbee/internal/stats"
+)
+
+const (
+	retryLoading  = 5 * time.Second  // what those are told to wait beyond the limit of waiting requests
+	retryAway     = 10 * time.Second // and those whose model's hive is away
+	acquireWait   = 2 * time.Second  // for a worker that failed to be restarted
+	retryInterval = 200 * time.Millisecond
+)
+
+// balancer takes workers for the gateway.
+type balancer struct {
+	pool    *registry.Pool
+	loader  *loader.Loader
+	traffic *stats.Traffic
+}
+
+var _ gateway.Fleet = (*balancer)(nil)
+
+// Models implements [gateway.Fleet]: models that are served, and those that can be.
+func (f *balancer) Models(ctx context.Context) []gateway.ModelInfo {
+	f.pool.Settle(ctx)
+	found := map[string]*gateway.ModelInfo{}
+	info := func(id string, created time.Time) *gateway.ModelInfo {
+		m := found[id]
+		if m == nil {
+			m = &gateway.ModelInfo{ID: id, Created: created, Workers: []string{}}
+			found[id] = m
+		}
+		return m
+	}
+	for _, l := range f.pool.Connections() {
+		v := l.View(time.Now())
+		if v.Snapshot == nil || v.Link == operations.LinkOffline {
+			continue
+		}
+		for _, w := range v.Snapshot.Workers {
+			if w.API == "" && w.State == operations.WorkerReady {
+				m := info(scheduler.ServedModel(w), w.ReadyAt)
+				m.Loaded, m.Workers = true, append(m.Workers, w.ID)
+			}
+		}
+		own := schedulerHive(l, v)
+		for _, m := range v.Snapshot.Models {
+			if m.Complete && scheduler.Engine(own, m.Format) != "" {
+				info(m.ID, m.ModifiedAt)
+			}
+		}
+	}
+	list := make([]gateway.ModelInfo, 0, len(found))
+	for _, m := range found {
+		list = append(list, *m)
+	}
+	sort.Slice(list, func(i, j int) bool { return list[i].ID < list[j].ID })
+	return list
+}
+
+// schedulerHive is what is known of a hive in the scheduler's terms.
+func schedulerHive(l *registry.Connection, v operations.HiveView) scheduler.Hive {
+	h := scheduler.Hive{Alias: v.Alias, Link: v.Link, Reported: v.Snapshot}
+	for _, w := range l.Hive().Workers {
+		h.Types = append(h.Types, w.Type)
+	}
+	return h
+}
+
+// Acquire implements [gateway.Fleet]. Where a worker failed and no other is there, it
+// may have been ended, and then another one is started, or be about to be started
+// again: that is waited for, for a little.
+func (f *balancer) Acquire(ctx context.Context, wish gateway.Wish) (*gateway.Lease, error) {
+	f.pool.Settle(ctx)
+	for start := time.Now(); ; {
+		next := f.pool.Changed()
+		lease, away := f.pick(wish)
+		if lease != nil {
+			return lease, nil
+		}
+		err := f.loader.LoadKnown(operations.WithRequestID(ctx, wish.RequestID), wish.Model)
+		switch {
+		case err == nil:
+		case ctx.Err() != nil:
+			return nil, err
+		case !loader.IsRestarting(err) || time.Since(start) > acquireWait:
+			return nil, refusal(wish.Model, away, err)
+		}
+		if lease, _ := f.pick(wish); lease != nil {
+			return lease, nil
+		}
+		if time.Since(start) > acquireWait {
+			return nil, &gateway.Refusal{
+				Status: http.StatusServiceUnavailable, Type: "server_error", Code: "worker_failed", RetryAfter: acquireWait,
+				Message: fmt.Sprintf("the worker that serves %s failed, and there is no other", wish.Model),
+			}
+		}
+		select {
+		case <-next:
+		case <-time.After(retryInterval):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// pick takes the best ready worker. away are hives that serve the model, or could,
+// and cannot be reached.
+func (f *balancer) pick(wish gateway.Wish) (lease *gateway.Lease, away []string) {
+	now := time.Now()
+	links := f.pool.Connections()
+	hives := make([]scheduler.Hive, len(links))
+	for i, l := range links {
+		v := l.View(now)
+		hives[i] = scheduler.Hive{Alias: v.Alias, Link: v.Link, Reported: v.Snapshot}
+	}
+	decision := scheduler.Schedule(scheduler.Request{Model: wish.Model, Exclude: wish.Avoid, Affinity: wish.Affinity}, hives, f.traffic)
+	for _, c := range decision.Candidates {
+		d := links[c.Hive].Client()
+		if d == nil {
+			continue
+		}
+		if lease := f.lease(d, *c.Worker); lease != nil {
+			return lease, nil
+		}
+		d.Close()
+	}
+	return nil, decision.Offline
+}
+
+// lease takes a worker; nil if it has just begun to end.
+func (f *balancer) lease(d *registry.Client, w operations.WorkerProcess) *gateway.Lease {
+	end, ok := f.traffic.Begin(w)
+	if !ok {
+		return nil
+	}
+	return &gateway.Lease{
+		Backend: gateway.Backend{
+			Worker: w.ID, Instance: scheduler.Instance(w), Hive: w.Hive, Model: scheduler.ServedModel(w), Name: cmp.Or(w.Serves, w.Model),
+			URL:       d.API.URL + "/v1/workers/" + w.ID + "/proxy",
+			Header:    http.Header{"Authorization": {"Bearer " + string(d.API.Token)}},
+			Transport: d.API.HTTP.Transport,
+		},
+		Done: func(err error) {
+			end()
+			d.Close()
+			if err != nil {
+				f.traffic.MarkSuspect(w)
+			}
+		},
+	}
+}
+
+// unknown words for an application that no hive has a model.
+func unknown(model string, err error) *gateway.Refusal {
+	return &gateway.Refusal{
+		Status: http.StatusNotFound, Type: "not_found_error", Code: "model_not_found", Message: "no hive has the model " + model, Detail: inOneLine(err),
+	}
+}
+
+func inOneLine(err error) string {
+	return strings.Join(strings.Fields(strings.ReplaceAll(err.Error(), "\n", "; ")), " ")
+}
+
+// refusal words for an application why a model that a hive has is not served now.
+func refusal(model string, away []string, err error) *gateway.Refusal {
+	no := &gateway.Refusal{
+		Status: http.StatusServiceUnavailable, Type: "server_error", Code: "not_loaded", RetryAfter: retryAway,
+		Message: fmt.Sprintf("%s is served by nobody now, and could not be loaded", model), Detail: inOneLine(err),
+	}
+	var e *operations.Error
+	var busy *loader.BusyError
+	var absent *loader.UnknownModelError
+	switch {
+	case errors.As(err, &busy):
+		return &gateway.Refusal{
+			Status: http.StatusTooManyRequests, Type: "rate_limit_error", Code: "loading", RetryAfter: retryLoading, Message: err.Error(),
+		}
+	case errors.As(err, &absent) && operations.CodeOf(err) != operations.CodeUnreachable:
+		return unknown(model, err)
+	case len(away) > 0:
+		no.Code = "hive_away"
+		no.Detail = fmt.Sprintf("%s is served on %s, which cannot be reached now", model, strings.Join(away, ", "))
+	case errors.As(err, &e) && (e.Reason == operations.ReasonNoRoom || e.Reason == operations.ReasonTooLarge):
+		no.Code, no.RetryAfter = string(e.Reason), loader.LoadFailureTTL
+		no.Message = fmt.Sprintf("%s is served by nobody now, and there is too little memory to load it", model)
+	case operations.CodeOf(err) == operations.CodeUnreachable:
+		no.Code = "hive_away"
+	}
+	return no
+}

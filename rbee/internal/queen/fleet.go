@@ -1,0 +1,51 @@
+package queen
+
+import (
+	"context"
+	"time"
+
+	"github.com/rbee-keeper/rbee/operations"
+)
+
+// compareEvery is the time between two comparisons of the hives with the config.
+const compareEvery = time.Minute
+
+// snapshot is all that is known now.
+func (q *queen) snapshot() operations.FleetSnapshot {
+	s := operations.FleetSnapshot{
+		Time: time.Now().UTC(), Version: q.version, Since: q.pool.Since(), Config: q.configPath, Hives: []operations.HiveView{},
+		ConfigProblem: q.pool.Problem(), Traffic: q.traffic.Report(q.loader.Waiting()),
+	}
+	for _, l := range q.pool.Connections() {
+		s.Hives = append(s.Hives, l.View(s.Time))
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	s.Drift, s.DriftAt = append([]operations.Drift{}, q.drift...), q.driftAt
+	return s
+}
+
+// compare looks now and then for what differs from the config, over the connections
+// that are held.
+func (q *queen) compare(ctx context.Context) {
+	tick := time.NewTicker(compareEvery)
+	defer tick.Stop()
+	q.pool.Settle(ctx) // those who are heard by then count
+	for {
+		report, err := q.controller.Run(ctx, operations.PackageStatus{Scope: operations.Scope{ConfigPath: q.config}}, nil)
+		if ctx.Err() != nil {
+			return
+		}
+		if r, ok := report.(*operations.StatusReport); ok && err == nil {
+			q.mu.Lock()
+			q.drift, q.driftAt = r.Drift, time.Now().UTC().Truncate(time.Second)
+			q.mu.Unlock()
+			q.pool.Notify()
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}

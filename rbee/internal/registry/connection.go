@@ -1,0 +1,301 @@
+package registry
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
+)
+
+// Times of a connection.
+const (
+	connectTimeout = 45 * time.Second // to connect and find the daemon
+	firstPause     = time.Second      // between two tries
+	longestPause   = 30 * time.Second
+	steadyAfter    = time.Minute // a link that held so long begins its pauses anew
+	maxSnapshot    = 64 << 20    // bytes
+	watchBuffered  = 64 << 10
+)
+
+// Connection is the connection to one hive, made again whenever it breaks.
+type Connection struct {
+	pool *Pool
+	hive config.Hive
+	stop context.CancelFunc
+
+	mu       sync.Mutex
+	host     *sharedHost // nil while there is no connection
+	client   *Client     // nil while the daemon does not answer
+	problem  *operations.Error
+	seen     time.Time
+	snapshot *operations.HiveSnapshot
+	failed   bool // it was tried, and could not be reached
+}
+
+func newConnection(p *Pool, h config.Hive) *Connection { return &Connection{pool: p, hive: h} }
+
+// Hive returns the hive as the config describes it.
+func (l *Connection) Hive() config.Hive { return l.hive }
+
+// run keeps the link until ctx ends.
+func (l *Connection) run(ctx context.Context) {
+	pauses := newPauses()
+	for {
+		start := time.Now()
+		err := l.stay(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		l.lost(err)
+		if time.Since(start) > steadyAfter {
+			pauses.Reset()
+		}
+		if !sleep(ctx, pauses.NextBackOff()) {
+			return
+		}
+	}
+}
+
+// lost notes why the link is gone.
+func (l *Connection) lost(err error) {
+	var e *operations.Error
+	if !errors.As(AsError(err), &e) {
+		return
+	}
+	l.mu.Lock()
+	news := l.problem == nil || l.problem.Message != e.Message
+	l.problem, l.failed = e, true
+	l.mu.Unlock()
+	if news {
+		l.pool.log.Warn("a hive is away", "hive", l.hive.Alias, "error", e.Message)
+	}
+	l.pool.Notify()
+}
+
+// stay connects and listens until the connection breaks. A daemon that goes, as
+// for an upgrade, is waited for in the same connection, which others may be using.
+func (l *Connection) stay(ctx context.Context) error {
+	opening, opened := context.WithTimeoutCause(ctx, connectTimeout, fmt.Errorf("no connection within %s", connectTimeout))
+	defer opened()
+	host, err := l.pool.dial(opening, l.hive)
+	if err != nil {
+		return Unreachable(l.hive.Alias, err)
+	}
+	held := &sharedHost{Host: host}
+	l.set(func() { l.host = held })
+	defer func() {
+		l.set(func() { l.host, l.client = nil, nil })
+		held.drop()
+	}()
+	pauses := newPauses()
+	for {
+		start := time.Now()
+		err := l.listen(ctx, host)
+		l.set(func() { l.client = nil })
+		if e := (*operations.Error)(nil); ctx.Err() != nil || errors.As(err, &e) && e.Code == operations.CodeUnreachable && e.Reason != operations.ReasonDaemon && e.Reason != operations.ReasonOtherVersion {
+			return err
+		}
+		l.lost(err)
+		if time.Since(start) > steadyAfter {
+			pauses.Reset()
+		}
+		if !sleep(ctx, pauses.NextBackOff()) {
+			return ctx.Err()
+		}
+	}
+}
+
+// listen finds the daemon and listens until it goes.
+func (l *Connection) listen(ctx context.Context, host pkgmgr.Host) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	finding, found := context.WithTimeoutCause(ctx, connectTimeout, fmt.Errorf("no answer within %s", connectTimeout))
+	defer found()
+	d, err := findDaemon(finding, l.hive, host)
+	if err != nil {
+		return err
+	}
+	defer d.API.HTTP.CloseIdleConnections()
+	d.timeout = l.pool.timeout
+	return l.watch(ctx, cancel, d)
+}
+
+// newPauses returns the pauses between tries. They are random, so that not all who wait
+// come at once.
+func newPauses() *backoff.ExponentialBackOff {
+	return &backoff.ExponentialBackOff{InitialInterval: firstPause, RandomizationFactor: 0.5, Multiplier: 2, MaxInterval: longestPause}
+}
+
+// sleep waits. It is false if ctx ended.
+func sleep(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// watch reads what the hive says of itself.
+func (l *Connection) watch(ctx context.Context, cancel context.CancelCauseFunc, d *Client) error {
+	silent := time.AfterFunc(offlineAfter, func() { cancel(fmt.Errorf("not a word for %s", offlineAfter)) })
+	defer silent.Stop()
+	fail := func(err error) error {
+		if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
+			err = cause
+		}
+		return d.explain(&operations.Error{Code: operations.CodeUnreachable, Reason: silentReason(err), Message: "listening to the hive: " + err.Error(), Err: err})
+	}
+	resp, err := d.watch(ctx)
+	if err != nil {
+		return fail(err)
+	}
+	defer resp.Body.Close()
+	lines := bufio.NewReaderSize(resp.Body, watchBuffered)
+	for {
+		line, err := readLine(lines, maxSnapshot)
+		if err != nil {
+			return fail(err)
+		}
+		silent.Reset(offlineAfter)
+		s, err := readSnapshot(line, l.hive.Alias)
+		if err != nil {
+			return err
+		}
+		l.heard(d, s)
+	}
+}
+
+// readLine reads a line of at most limit bytes.
+func readLine(r *bufio.Reader, limit int) ([]byte, error) {
+	var line []byte
+	for {
+		part, err := r.ReadSlice('\n')
+		line = append(line, part...)
+		switch {
+		case err == nil:
+			return bytes.TrimRight(line, "\r\n"), nil
+		case !errors.Is(err, bufio.ErrBufferFull):
+			if errors.Is(err, io.EOF) {
+				err = errors.New("it hung up")
+			}
+			return nil, err
+		case len(line) > limit:
+			return nil, fmt.Errorf("a line of more than %d bytes", limit)
+		}
+	}
+}
+
+// heard notes a sign of life, with what was said, if anything.
+func (l *Connection) heard(d *Client, s *operations.HiveSnapshot) {
+	l.mu.Lock()
+	back := l.client == nil
+	l.client, l.seen, l.problem = d, time.Now().UTC(), nil
+	if s != nil {
+		l.snapshot = s
+	}
+	l.mu.Unlock()
+	if s != nil {
+		l.pool.onReport(l.hive.Alias, s.Workers)
+	}
+	if back {
+		l.pool.log.Info("a hive is here", "hive", l.hive.Alias)
+	}
+	if back || s != nil {
+		l.pool.Notify()
+	}
+}
+
+func (l *Connection) set(change func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	change()
+}
+
+// tried reports whether it is known by now how the hive is.
+func (l *Connection) tried() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.failed || l.snapshot != nil
+}
+
+// acquireHost lends the connection; nil while there is none.
+func (l *Connection) acquireHost() pkgmgr.Host {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.host == nil {
+		return nil
+	}
+	lent := l.host.acquire()
+	if l.client == nil {
+		return lent
+	}
+	return &daemonHost{lent, l.client.API}
+}
+
+// Client returns a client of the daemon, which the caller closes; nil while there is
+// no connection.
+func (l *Connection) Client() *Client {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.client == nil || l.host == nil {
+		return nil
+	}
+	d := *l.client
+	d.host, d.shared = l.host.acquire(), true
+	return &d
+}
+
+// unknown reports whether the daemon may be there without having been heard: the
+// machine was not tried yet, or can be reached.
+func (l *Connection) unknown() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.client == nil && (l.host != nil || !l.failed)
+}
+
+// Trouble is why the hive is away; nil if it is not.
+func (l *Connection) Trouble() *operations.Error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.client != nil && time.Since(l.seen) < offlineAfter {
+		return nil
+	}
+	if l.problem != nil {
+		return l.problem
+	}
+	return &operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonConnecting, Subject: operations.SubjectHive.Named(l.hive.Alias), Hive: l.hive.Alias, Message: "the hive has not been heard yet"}
+}
+
+// View is what is known of the hive at a time.
+func (l *Connection) View(now time.Time) operations.HiveView {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	v := operations.HiveView{
+		Alias: l.hive.Alias, Hostname: l.hive.Hostname, Labels: l.hive.Labels, Link: operations.LinkConnecting,
+		SeenAt: l.seen, Snapshot: l.snapshot,
+	}
+	if l.problem != nil {
+		v.Problem = l.problem.Message
+	}
+	age := now.Sub(l.seen)
+	switch {
+	case l.client != nil && age < l.pool.staleAfter:
+		v.Link = operations.LinkOnline
+	case l.client != nil && age < offlineAfter:
+		v.Link, v.Problem = operations.LinkStale, fmt.Sprintf("not heard for %s", age.Round(time.Second))
+	case l.client != nil || l.failed || !l.seen.IsZero():
+		v.Link = operations.LinkOffline
+	}
+	return v
+}

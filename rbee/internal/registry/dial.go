@@ -1,0 +1,227 @@
+package registry
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+)
+
+// idleHive is less than the time after which a hive closes a connection that nobody
+// uses: a request must not meet its end.
+const idleHive = 45 * time.Second
+
+// daemonScript tells how to talk to the hive daemon of a machine: lines that begin
+// with a mark, with rbee's directory and the token, and the daemon's record
+// between two more. What a shell's start-up files print stands before the first.
+//
+// A record whose process is gone is told as none: whoever may listen on its port now
+// must not be sent the token. A process is the same if it has the same id and, where
+// there is a /proc (proc(5): field 22 of stat), the same start in the same boot.
+const daemonScript = `R="${RBEE_HOME:-$HOME/.local/share/rbee}"
+[ -e "$R/bin/rbee" ] || { printf '\036absent\n'; exit 0; }
+J=$(cat "$R/run/hive.json" 2>/dev/null)
+field() { v=${J#*\"$1\": }; [ "$v" != "$J" ] || v=; v=${v#\"}; v=${v%%[\",]*}; }
+alive() {
+	field pid; p=$v
+	case $p in ''|*[!0-9]*) return 1;; esac
+	kill -0 "$p" 2>/dev/null || return 1
+	{ read -r boot </proc/sys/kernel/random/boot_id && read -r stat <"/proc/$p/stat"; } 2>/dev/null || return 0
+	field boot_id; [ "$v" = "$boot" ] || return 1
+	field start_time; set -- ${stat##*)}
+	[ "$v" = "${20}" ]
+}
+alive || J=
+printf '\036home %s\n\036token %s\n\036record %s\036end\n' "$R" "$(cat "$R/run/token" 2>/dev/null)" "$J"
+`
+
+// Client is the client of a hive's daemon.
+type Client struct {
+	Hive config.Hive
+	API  *operations.Client
+
+	port   int
+	host   pkgmgr.Host
+	shared bool // its HTTP connections are others' too
+
+	timeout time.Duration // for one answer of the hive; 0 is the usual
+}
+
+// openClient connects to a hive's machine and finds its daemon. Every error is an
+// [*operations.Error] that names the hive.
+func openClient(ctx context.Context, h config.Hive, dial func(context.Context, config.Hive) (pkgmgr.Host, error)) (*Client, error) {
+	host, err := dial(ctx, h)
+	if err != nil {
+		return nil, Unreachable(h.Alias, err)
+	}
+	d, err := findDaemon(ctx, h, host)
+	if err != nil {
+		_ = host.Close()
+	}
+	return d, err
+}
+
+// findDaemon finds the daemon of a machine that is connected.
+func findDaemon(ctx context.Context, h config.Hive, host pkgmgr.Host) (*Client, error) {
+	var out bytes.Buffer
+	if err := host.Script(ctx, daemonScript, &out, nil); err != nil {
+		return nil, Unreachable(h.Alias, fmt.Errorf("finding the hive daemon: %w", err))
+	}
+	home, token, port, err := readDaemon(out.String())
+	if err != nil {
+		var e *operations.Error
+		if errors.As(err, &e) {
+			e.Hive, e.Subject = h.Alias, operations.SubjectHive.Named(h.Alias)
+		}
+		return nil, err
+	}
+	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	transport := &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			conn, err := host.Dial(ctx, "tcp", address)
+			if err != nil && forwardingRefused(err) {
+				conn, err = pipe(host, home+"/"+wire.Binary, port), nil
+			}
+			if err != nil {
+				return nil, fmt.Errorf("the hive daemon's port %d: %w", port, err)
+			}
+			return conn, nil
+		},
+		DisableCompression: true, MaxIdleConnsPerHost: 16, IdleConnTimeout: idleHive,
+	}
+	return &Client{
+		Hive: h, host: host, port: port,
+		API: &operations.Client{URL: "http://" + address, Token: token, HTTP: &http.Client{Transport: transport}},
+	}, nil
+}
+
+// Close ends the connection, or gives back a held one.
+func (d *Client) Close() {
+	if !d.shared {
+		d.API.HTTP.CloseIdleConnections()
+	}
+	_ = d.host.Close() // nothing is lost by then
+}
+
+// forwardingRefused reports whether it is the SSH server that lets nobody through
+// to a port (AllowTcpForwarding no), and not the port that does not answer.
+func forwardingRefused(err error) bool {
+	return operations.ReasonOf(err) == operations.ReasonProhibited
+}
+
+// pipe is a connection to a port of the machine through a command there. It
+// costs a process on the machine and so is only the second choice.
+func pipe(host pkgmgr.Host, exe string, port int) net.Conn {
+	near, far := net.Pipe()
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		defer cancel()
+		// Why it ended shows to the one who reads: the connection is closed.
+		_ = host.Run(ctx, []string{exe, "hive", "connect", strconv.Itoa(port)}, far, far, nil)
+		_ = far.Close()
+	}()
+	return &pipeConn{near, cancel}
+}
+
+// pipeConn ends the command when it is closed.
+type pipeConn struct {
+	net.Conn
+	cancel context.CancelFunc
+}
+
+func (c *pipeConn) Close() error {
+	defer c.cancel()
+	return c.Conn.Close()
+}
+
+// readDaemon reads what daemonScript printed.
+func readDaemon(out string) (home string, token operations.Secret, port int, err error) {
+	fail := func(e *operations.Error) (string, operations.Secret, int, error) { return "", "", 0, e }
+	daemon := func(what string) (string, operations.Secret, int, error) {
+		return fail(&operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonDaemon, Message: what})
+	}
+	if strings.Contains(out, "\x1eabsent") {
+		return fail(&operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonNotInstalled, Message: "rbee is not installed there"})
+	}
+	between := func(from, to string) (string, bool) {
+		_, after, found := strings.Cut(out, from)
+		text, _, ended := strings.Cut(after, to)
+		return strings.TrimSpace(text), found && ended
+	}
+	home, ok1 := between("\x1ehome ", "\n")
+	secret, ok2 := between("\x1etoken ", "\n")
+	text, ok3 := between("\x1erecord ", "\x1eend")
+	var record struct {
+		Port int `json:"port"`
+	}
+	switch {
+	case !ok1 || !ok2 || !ok3 || home == "":
+		return fail(&operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonOtherProgram, Message: "the machine's shell answered nothing that rbee understands"})
+	case text == "":
+		return daemon("the hive daemon does not run")
+	case json.Unmarshal([]byte(text), &record) != nil || record.Port < 1:
+		return daemon("the hive daemon's record cannot be read")
+	case secret == "":
+		return daemon("the hive daemon's token is missing")
+	}
+	return home, operations.Secret(secret), record.Port, nil
+}
+
+// Unreachable words an error of the way to a hive.
+func Unreachable(alias string, err error) error {
+	var known *operations.Error
+	if errors.As(err, &known) {
+		return err
+	}
+	e := &operations.Error{
+		Code: operations.CodeUnreachable, Reason: operations.ConnectionReason(err), Subject: operations.SubjectHive.Named(alias), Hive: alias, Message: err.Error(), Err: err,
+	}
+	if errors.Is(err, context.Canceled) {
+		e.Code, e.Reason = operations.CodeCanceled, operations.ReasonCanceled
+	}
+	return e
+}
+
+// Do has the hive do an operation. Events and errors name the hive.
+func (d *Client) Do(ctx context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
+	report, err := d.API.Run(ctx, op, func(e operations.Event) {
+		if events == nil {
+			return
+		}
+		e.Hive = d.Hive.Alias
+		if e.Worker != nil {
+			e.Worker.Hive = d.Hive.Alias
+		}
+		events(e)
+	})
+	return report, d.explain(err)
+}
+
+// explain names the hive in an error, and tells a daemon that is gone from a
+// machine that is.
+func (d *Client) explain(err error) error {
+	var e *operations.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	named := *e
+	named.Hive = d.Hive.Alias
+	if named.Subject.Kind == "" || named.Subject.Kind == operations.SubjectQueen {
+		named.Subject = operations.SubjectHive.Named(d.Hive.Alias) // the client knows an address only
+	}
+	if named.Code == operations.CodeUnreachable && operations.ConnectionReason(named.Err) == operations.ReasonRefused {
+		named.Reason, named.Message = operations.ReasonDaemon, fmt.Sprintf("the hive daemon does not run: nothing answers on its port %d", d.port)
+	}
+	return &named
+}

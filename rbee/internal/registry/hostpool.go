@@ -1,0 +1,97 @@
+package registry
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"sync"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+)
+
+// sharedHost is a connection that is held for everybody, and closed when it is given
+// up and the last one who uses it has done.
+type sharedHost struct {
+	pkgmgr.Host
+
+	mu      sync.Mutex
+	users   int
+	dropped bool
+}
+
+// acquire gives the connection to somebody, who closes what is given and not the
+// connection.
+func (h *sharedHost) acquire() pkgmgr.Host {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.users++
+	return &acquiredHost{Host: h.Host, from: h}
+}
+
+// drop gives the connection up.
+func (h *sharedHost) drop() { h.release(func() { h.dropped = true }) }
+
+func (h *sharedHost) release(change func()) {
+	h.mu.Lock()
+	change()
+	last := h.dropped && h.users == 0
+	h.mu.Unlock()
+	if last {
+		_ = h.Host.Close() // nothing is lost by then
+	}
+}
+
+// acquiredHost is a held connection in somebody's hands.
+type acquiredHost struct {
+	pkgmgr.Host
+	from *sharedHost
+	once sync.Once
+}
+
+// Close implements [pkgmgr.Host].
+func (l *acquiredHost) Close() error {
+	l.once.Do(func() { l.from.release(func() { l.from.users-- }) })
+	return nil
+}
+
+// daemonHost is a lent connection to a machine whose daemon answers.
+type daemonHost struct {
+	pkgmgr.Host
+	client *operations.Client
+}
+
+var _ pkgmgr.Teller = (*daemonHost)(nil)
+
+// maxState bounds what a daemon tells of its machine, in bytes.
+const maxState = 64 << 20
+
+// Tell implements [pkgmgr.Teller].
+func (h *daemonHost) Tell(ctx context.Context, o pkgmgr.ReadOptions) (*wire.State, error) {
+	query := url.Values{}
+	if o.Deep {
+		query.Set("deep", "1")
+	}
+	if o.Devices {
+		query.Set("devices", "1")
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, h.client.URL+wire.StatePath+"?"+query.Encode(), http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Authorization", "Bearer "+string(h.client.Token))
+	resp, err := h.client.HTTP.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("the hive answers %s", resp.Status)
+	}
+	s := new(wire.State)
+	return s, json.NewDecoder(io.LimitReader(resp.Body, maxState)).Decode(s)
+}

@@ -1,0 +1,148 @@
+// Package registry connects operations to hives.
+//
+// A hive's daemon is reached through the SSH connection to its machine: one
+// command reads its port and its token, and then HTTP goes to that port on the
+// machine's own loopback (dial.go).
+//
+// A [Dialer] opens a connection for each operation, as the CLI does. A [Pool] holds one
+// connection to each hive of the config open, as a queen does, and knows the last
+// snapshot of each. Both are a [Connector].
+package registry
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/sourcegraph/conc/pool"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
+	"github.com/rbee-keeper/rbee/sshx"
+)
+
+// MaxParallel is how many hives are asked at once.
+const MaxParallel = 64
+
+// Connector connects to hives.
+type Connector interface {
+	// Host connects to the machine of a hive. The caller closes the connection.
+	Host(ctx context.Context, h config.Hive) (pkgmgr.Host, error)
+
+	// Client connects to the daemon of a hive. The caller closes the client. Every
+	// error is an [*operations.Error] that names the hive.
+	Client(ctx context.Context, h config.Hive) (*Client, error)
+
+	// Snapshot returns the current snapshot of a hive, or the last one, with a client
+	// that the caller closes.
+	Snapshot(ctx context.Context, h config.Hive) Snapshot
+
+	// Refresh requests those snapshots again that are not current. One that does not
+	// arrive in time is replaced with an error.
+	Refresh(ctx context.Context, list []Snapshot)
+
+	// LastReport returns the last snapshot of a hive, also of an offline one; nil if
+	// there is none.
+	LastReport(h config.Hive) *operations.HiveSnapshot
+}
+
+// DialOptions configure a [Dialer].
+type DialOptions struct {
+	// Home is the user's home directory.
+	Home string
+
+	// Prompter asks for passwords and unknown host keys; nil never asks.
+	Prompter sshx.Prompter
+
+	// AcceptNewHostKeys accepts the key of a host that is not known yet.
+	AcceptNewHostKeys bool
+
+	// SSHConfig is an ssh_config file in place of the user's; empty for that.
+	SSHConfig string
+
+	// Timeout bounds each connection's making; 0 is as sshx has it.
+	Timeout time.Duration
+}
+
+// Dialer is a [Connector] that opens a connection for each operation. It may be used
+// by several goroutines at once.
+type Dialer struct{ ssh *sshx.Dialer }
+
+var _ Connector = (*Dialer)(nil)
+
+// NewDialer returns a dialer. It opens nothing yet.
+func NewDialer(o DialOptions) *Dialer {
+	d := &sshx.Dialer{
+		Home: o.Home, AcceptNewHostKeys: o.AcceptNewHostKeys, Prompter: o.Prompter, Timeout: o.Timeout,
+	}
+	if o.SSHConfig != "" {
+		d.ConfigFiles = []string{o.SSHConfig}
+	}
+	return &Dialer{d}
+}
+
+// Close ends the connections that operations share, such as those to jump hosts.
+func (d *Dialer) Close() error { return d.ssh.Close() }
+
+// SSHHosts returns the aliases in the user's ssh_config that match a pattern.
+func (d *Dialer) SSHHosts(pattern string) ([]string, error) { return d.ssh.Hosts(pattern) }
+
+// Host implements [Connector].
+func (d *Dialer) Host(ctx context.Context, h config.Hive) (pkgmgr.Host, error) {
+	if h.Local() {
+		return sshx.NewLocal(), nil
+	}
+	return d.ssh.Dial(ctx, sshx.Target{Host: h.Hostname, User: h.SSHUser, Port: h.SSHPort, KeyFile: h.SSHKey})
+}
+
+// Client implements [Connector].
+func (d *Dialer) Client(ctx context.Context, h config.Hive) (*Client, error) {
+	return openClient(ctx, h, d.Host)
+}
+
+// Snapshot implements [Connector].
+func (d *Dialer) Snapshot(ctx context.Context, h config.Hive) Snapshot {
+	return dialSnapshot(ctx, d, h)
+}
+
+// Refresh implements [Connector]: all snapshots are current.
+func (d *Dialer) Refresh(context.Context, []Snapshot) {}
+
+// LastReport implements [Connector]: an operation knows nothing of earlier ones.
+func (d *Dialer) LastReport(config.Hive) *operations.HiveSnapshot { return nil }
+
+// Snapshots returns the snapshots of hives, in their order. The caller passes them to
+// [CloseAll].
+func Snapshots(ctx context.Context, c Connector, hives []config.Hive) []Snapshot {
+	list := make([]Snapshot, len(hives))
+	p := pool.New().WithMaxGoroutines(MaxParallel)
+	for i, h := range hives {
+		p.Go(func() { list[i] = c.Snapshot(ctx, h) })
+	}
+	p.Wait()
+	return list
+}
+
+// CloseAll closes the clients of snapshots.
+func CloseAll(list []Snapshot) {
+	for _, s := range list {
+		if s.Client != nil {
+			s.Client.Close()
+		}
+	}
+}
+
+// AsError gives every error a code.
+func AsError(err error) error {
+	var e *operations.Error
+	if errors.As(err, &e) {
+		return err
+	}
+	code := operations.CodeFailed
+	reason, subject := pkgmgr.ReasonOf(err)
+	if errors.Is(err, context.Canceled) {
+		code, reason = operations.CodeCanceled, operations.ReasonCanceled
+	}
+	return &operations.Error{Code: code, Reason: reason, Subject: subject, Message: err.Error(), Err: err}
+}

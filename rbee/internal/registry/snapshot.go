@@ -1,0 +1,150 @@
+package registry
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
+)
+
+// Snapshot is what one hive reports, with a client of its daemon, or why there is none.
+type Snapshot struct {
+	Hive     config.Hive
+	Link     operations.Link
+	Client   *Client                  // nil if Err is set
+	Reported *operations.HiveSnapshot // likewise
+	Err      error
+}
+
+// dialSnapshot is what a hive says of itself now.
+func dialSnapshot(ctx context.Context, c Connector, h config.Hive) Snapshot {
+	d, err := c.Client(ctx, h)
+	if err != nil {
+		return Snapshot{Hive: h, Link: operations.LinkOffline, Err: err}
+	}
+	s, err := d.Snapshot(ctx)
+	if err != nil {
+		d.Close()
+		return Snapshot{Hive: h, Link: operations.LinkOffline, Err: err}
+	}
+	return Snapshot{Hive: h, Link: operations.LinkOnline, Client: d, Reported: s}
+}
+
+// heldSnapshot is what the hive said last, if it is there.
+func (l *Connection) heldSnapshot() Snapshot {
+	if e := l.Trouble(); e != nil {
+		return Snapshot{Hive: l.hive, Link: operations.LinkOffline, Err: e}
+	}
+	v := l.View(time.Now())
+	if v.Snapshot != nil {
+		if d := l.Client(); d != nil {
+			return Snapshot{Hive: l.hive, Link: v.Link, Client: d, Reported: v.Snapshot}
+		}
+	}
+	return Snapshot{Hive: l.hive, Link: operations.LinkOffline, Err: &operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonLost, Subject: operations.SubjectHive.Named(l.hive.Alias), Hive: l.hive.Alias, Message: "the hive went away just now"}}
+}
+
+// Snapshot asks the hive once.
+func (d *Client) Snapshot(ctx context.Context) (*operations.HiveSnapshot, error) {
+	limit := cmp.Or(d.timeout, settleTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("no answer within %s", limit))
+	defer cancel()
+	return d.Await(ctx, func(*operations.HiveSnapshot) bool { return true })
+}
+
+// Await listens to the hive until what it says is as wanted, for as long as it says
+// something.
+func (d *Client) Await(ctx context.Context, wanted func(*operations.HiveSnapshot) bool) (*operations.HiveSnapshot, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil) // the stream would go on
+	silent := time.AfterFunc(offlineAfter, func() { cancel(fmt.Errorf("not a word for %s", offlineAfter)) })
+	defer silent.Stop()
+	fail := func(err error) (*operations.HiveSnapshot, error) {
+		switch cause := context.Cause(ctx); {
+		case errors.Is(cause, context.Canceled):
+			return nil, AsError(cause)
+		case cause != nil:
+			err = cause
+		}
+		return nil, d.explain(&operations.Error{Code: operations.CodeUnreachable, Reason: silentReason(err), Message: "asking the hive: " + err.Error(), Err: err})
+	}
+	resp, err := d.watch(ctx)
+	if err != nil {
+		return fail(err)
+	}
+	defer resp.Body.Close()
+	lines := bufio.NewReaderSize(resp.Body, watchBuffered)
+	for {
+		line, err := readLine(lines, maxSnapshot)
+		if err != nil {
+			return fail(err)
+		}
+		silent.Reset(offlineAfter)
+		s, err := readSnapshot(line, d.Hive.Alias)
+		if err != nil || s != nil && wanted(s) {
+			return s, err
+		}
+	}
+}
+
+// errOldHive is a daemon of an rbee that does not tell of itself.
+var errOldHive = &operations.Error{
+	Code: operations.CodeUnreachable, Reason: operations.ReasonOtherVersion, Message: "the daemon runs another rbee; `rbee sync` brings it this one",
+}
+
+// silentReason returns the reason of a daemon that sends nothing of itself.
+func silentReason(err error) operations.Reason {
+	if errors.Is(err, errOldHive) {
+		return operations.ReasonOtherVersion
+	}
+	return operations.ReasonDaemon
+}
+
+// watch begins to listen to the hive.
+func (d *Client) watch(ctx context.Context) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, d.API.URL+operations.WatchPath, http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Authorization", "Bearer "+string(d.API.Token))
+	resp, err := d.API.HTTP.Do(req)
+	switch {
+	case err != nil:
+		return nil, err
+	case resp.StatusCode == http.StatusNotFound:
+		_ = resp.Body.Close()
+		return nil, errOldHive
+	case resp.StatusCode != http.StatusOK:
+		_ = resp.Body.Close()
+		return nil, fmt.Errorf("it answers %s", resp.Status)
+	}
+	return resp, nil
+}
+
+// readSnapshot reads a line of the stream; nil for one that says nothing.
+func readSnapshot(line []byte, alias string) (*operations.HiveSnapshot, error) {
+	data, ok := bytes.CutPrefix(line, []byte("data: "))
+	if !ok {
+		return nil, nil
+	}
+	s := new(operations.HiveSnapshot)
+	if err := json.Unmarshal(data, s); err != nil {
+		return nil, &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonOtherProgram, Subject: operations.SubjectHive.Named(alias), Hive: alias, Message: "what the hive says cannot be read: " + err.Error(), Err: err}
+	}
+	s.Machine.Alias = alias
+	for i := range s.Workers {
+		s.Workers[i].Hive = alias
+	}
+	for i := range s.Models {
+		s.Models[i].Hive = alias
+	}
+	return s, nil
+}
