@@ -270,5 +270,5 @@ func (b *Binaries) fetch(ctx context.Context, p wire.Platform) (path string, err
 		return "", fmt.Errorf("%s.sha256 holds no checksum", url)
 	}
 	path = filepath.Join(b.Cache, b.Version, name)
-	return path, from.Download(ctx, url, sum, maxBinary, path, 0o755)
+	return path, from.Download(ctx, fetch.File{URL: url, Sum: sum, Limit: maxBinary, Path: path, Mode: 0o755})
 }

@@ -14,6 +14,8 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/catalog"
+	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
+	"github.com/rbee-keeper/rbee/pkgmgr/model"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/engine"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/installed"
@@ -117,8 +119,8 @@ func (sv *Server) EngineFrom(ctx context.Context, typ, build string) (engine.Eng
 }
 
 // findModel is a model as an engine gets it, with what it takes.
-func findModel(ctx context.Context, store *models.Store, model string, length int) (engine.Model, error) {
-	ref, err := models.ParseRef(model)
+func findModel(ctx context.Context, store *models.Store, name string, length int) (engine.Model, error) {
+	ref, err := model.ParseRef(name)
 	if err != nil {
 		return engine.Model{}, err
 	}
@@ -130,7 +132,7 @@ func findModel(ctx context.Context, store *models.Store, model string, length in
 	if found.SHA256, found.Sum, err = modelSum(m.Path); err != nil {
 		return engine.Model{}, err
 	}
-	estimate, err := models.EstimateMemory(*m, length)
+	estimate, err := model.EstimateMemory(*m, length)
 	if err != nil {
 		found.Explain = "what it takes is not known: " + err.Error()
 		return found, nil
@@ -153,7 +155,7 @@ func modelSum(path string) (known string, compute func(context.Context) (string,
 	if name := filepath.Base(resolved); len(name) == 64 && strings.Trim(name, "0123456789abcdef") == "" {
 		return name, nil, nil
 	}
-	return "", func(ctx context.Context) (string, error) { return models.Sum(ctx, resolved) }, nil
+	return "", func(ctx context.Context) (string, error) { return fetch.Sum(ctx, resolved) }, nil
 }
 
 // Run implements [operations.Runner].
@@ -225,7 +227,7 @@ func result[R interface {
 }
 
 func (rt *Runtime) download(ctx context.Context, op operations.ModelDownload, events operations.Handler) (*operations.ModelDownloadReport, error) {
-	ref, err := models.ParseRef(op.Model)
+	ref, err := model.ParseRef(op.Model)
 	if err != nil {
 		return nil, err
 	}
@@ -265,7 +267,7 @@ func (rt *Runtime) users(ctx context.Context) map[string][]string {
 		if w.State == operations.WorkerFailed && w.RestartAt.IsZero() {
 			continue
 		}
-		ref, err := models.ParseRef(w.Model)
+		ref, err := model.ParseRef(w.Model)
 		if err != nil {
 			continue // no model on disk, but a name
 		}
@@ -282,7 +284,7 @@ func (rt *Runtime) getModel(ctx context.Context, id string) (*operations.ModelGe
 		return nil, err
 	}
 	m.UsedBy = rt.users(ctx)[m.ID]
-	if estimate, err := models.EstimateMemory(*m, 0); err == nil {
+	if estimate, err := model.EstimateMemory(*m, 0); err == nil {
 		m.MemoryEstimate = estimate.Total()
 	}
 	return &operations.ModelGetReport{Model: *m}, nil

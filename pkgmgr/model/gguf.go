@@ -1,0 +1,200 @@
+package model
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+)
+
+// errGGUF is a file that is none.
+var errGGUF = errors.New("it is no GGUF file")
+
+// Limits of what is read of a GGUF file's header. Real ones hold a vocabulary of
+// some hundred thousand words.
+const (
+	maxKeys   = 1 << 16
+	maxString = 1 << 24
+	maxArray  = 1 << 26
+)
+
+// ggufInfo is what a GGUF file says of its model that matters for memory.
+type ggufInfo struct {
+	Architecture string
+	Layers       int64 // block_count
+	Embedding    int64 // embedding_length
+	Heads        int64 // attention.head_count
+	KVHeads      int64 // attention.head_count_kv; of the largest layer where it differs
+	KeyLength    int64 // attention.key_length
+	ValueLength  int64 // attention.value_length
+	Context      int64 // context_length
+}
+
+func readGGUF(path string) (ggufInfo, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return ggufInfo{}, err
+	}
+	defer f.Close()
+	return parseGGUF(f)
+}
+
+// parseGGUF reads the header of a GGUF file, version 2 or 3
+// (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md). It stops once it
+// knows all it needs.
+func parseGGUF(r io.Reader) (info ggufInfo, err error) {
+	g := &ggufReader{r: bufio.NewReaderSize(r, 64<<10)}
+	defer func() {
+		if g.err != nil {
+			info, err = ggufInfo{}, g.err
+		}
+	}()
+	if magic := g.bytes(4); string(magic) != "GGUF" {
+		return ggufInfo{}, errGGUF
+	}
+	if version := g.u32(); g.err == nil && version != 2 && version != 3 {
+		return ggufInfo{}, fmt.Errorf("%w of a version that is known: %d", errGGUF, version)
+	}
+	g.u64() // tensors
+	keys := g.u64()
+	if keys > maxKeys {
+		return ggufInfo{}, fmt.Errorf("%w: it has %d keys", errGGUF, keys)
+	}
+	for range keys {
+		if g.err != nil {
+			break
+		}
+		key := g.text()
+		kind := g.u32()
+		if key == "general.architecture" && kind == ggufString {
+			info.Architecture = g.text()
+			continue
+		}
+		into := info.field(key)
+		n := g.number(kind, 0)
+		if into != nil && n > *into {
+			*into = n
+		}
+	}
+	return info, nil
+}
+
+// field is where the value of a key goes; nil if it does not matter.
+func (i *ggufInfo) field(key string) *int64 {
+	_, name, ok := strings.Cut(key, ".")
+	if !ok || i.Architecture == "" || !strings.HasPrefix(key, i.Architecture+".") {
+		return nil
+	}
+	return map[string]*int64{
+		"block_count": &i.Layers, "embedding_length": &i.Embedding, "attention.head_count": &i.Heads,
+		"attention.head_count_kv": &i.KVHeads, "attention.key_length": &i.KeyLength,
+		"attention.value_length": &i.ValueLength, "context_length": &i.Context,
+	}[name]
+}
+
+// Types of values in a GGUF header.
+const (
+	ggufU8 = iota
+	ggufI8
+	ggufU16
+	ggufI16
+	ggufU32
+	ggufI32
+	ggufF32
+	ggufBool
+	ggufString
+	ggufArray
+	ggufU64
+	ggufI64
+	ggufF64
+)
+
+// ggufReader reads values; after the first error it gives zeros.
+type ggufReader struct {
+	r   *bufio.Reader
+	err error
+}
+
+func (g *ggufReader) bytes(n int) []byte {
+	b := make([]byte, n)
+	if g.err == nil {
+		_, g.err = io.ReadFull(g.r, b)
+	}
+	return b
+}
+
+func (g *ggufReader) u32() uint32 { return binary.LittleEndian.Uint32(g.bytes(4)) }
+func (g *ggufReader) u64() uint64 { return binary.LittleEndian.Uint64(g.bytes(8)) }
+
+func (g *ggufReader) skip(n uint64) {
+	if g.err == nil && n <= maxArray {
+		_, g.err = io.CopyN(io.Discard, g.r, int64(n))
+	} else if g.err == nil {
+		g.err = fmt.Errorf("%w: a value has %d bytes", errGGUF, n)
+	}
+}
+
+func (g *ggufReader) text() string {
+	n := g.u64()
+	if n > maxString {
+		g.skip(maxArray + 1)
+		return ""
+	}
+	if n > 1024 { // no name that matters is so long
+		g.skip(n)
+		return ""
+	}
+	return string(g.bytes(int(n)))
+}
+
+// number reads a value; what is no number is passed over and is 0. Of an array it
+// is the largest number.
+func (g *ggufReader) number(kind uint32, depth int) int64 {
+	switch kind {
+	case ggufU8, ggufI8, ggufBool:
+		return int64(g.bytes(1)[0])
+	case ggufU16, ggufI16:
+		return int64(binary.LittleEndian.Uint16(g.bytes(2)))
+	case ggufU32:
+		return int64(g.u32())
+	case ggufI32:
+		return int64(int32(g.u32())) //nolint:gosec // that is what it holds
+	case ggufF32:
+		g.skip(4)
+	case ggufU64, ggufI64:
+		return max(0, int64(g.u64())) //nolint:gosec // nothing real is so large
+	case ggufF64:
+		g.skip(8)
+	case ggufString:
+		g.text()
+	case ggufArray:
+		return g.array(depth)
+	default:
+		g.fail("a value of type %d", kind)
+	}
+	return 0
+}
+
+func (g *ggufReader) array(depth int) (largest int64) {
+	kind, n := g.u32(), g.u64()
+	if n > maxArray || depth > 4 {
+		g.fail("an array of %d values", n)
+		return 0
+	}
+	for range n {
+		if g.err != nil {
+			break
+		}
+		largest = max(largest, g.number(kind, depth+1))
+	}
+	return largest
+}
+
+func (g *ggufReader) fail(format string, args ...any) {
+	if g.err == nil {
+		g.err = fmt.Errorf("%w: it has %s", errGGUF, fmt.Sprintf(format, args...))
+	}
+}
