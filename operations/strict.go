@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"reflect"
 	"slices"
 	"strings"
+
+	"github.com/rbee-keeper/rbee/operations/suggest"
 )
 
 // readFields fills into, a pointer to a struct, from the JSON object in data.
@@ -25,7 +28,7 @@ func readFields(kind Kind, data []byte, into any) error {
 		case seen[key]:
 			return badOperation("%s: field %q is given twice", kind, key)
 		case key != "operation" && !slices.Contains(known, key):
-			return badOperation("%s: unknown field %q%s", kind, key, nearest(key, known))
+			return badOperation("%s: unknown field %q%s", kind, key, didYouMean(key, known))
 		}
 		seen[key] = true
 	}
@@ -83,38 +86,12 @@ func fieldNames(t reflect.Type) []string {
 	return names
 }
 
-// nearest words a suggestion: the known name that differs least from given, or
-// nothing when none is near.
-func nearest[S ~string](given string, known []S) string {
-	best, distance := "", 1+len(given)/3
-	for _, k := range known {
-		if d := editDistance(given, string(k)); d <= distance && (best == "" || d < distance) {
-			best, distance = string(k), d
-		}
-	}
-	if best == "" {
+// didYouMean returns the part of a message that suggests the known name that given most
+// likely means, or nothing if none is near.
+func didYouMean[S ~string](given string, known []S) string {
+	near := suggest.Nearest(given, known)
+	if near == "" {
 		return ""
 	}
-	return ", did you mean \"" + best + "\"?"
-}
-
-// editDistance is the Levenshtein distance of two short names.
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
+	return fmt.Sprintf(", did you mean %q?", string(near))
 }
