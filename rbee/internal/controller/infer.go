@@ -1,7 +1,6 @@
 package controller
 
 import (
-	"bufio"
 	"bytes"
 	"cmp"
 	"context"
@@ -16,12 +15,14 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/operations/client"
+	"github.com/rbee-keeper/rbee/operations/sse"
 	"github.com/rbee-keeper/rbee/rbee/internal/loader"
 )
 
 const (
 	maxAnswer     = 16 << 20 // bytes of one piece of an engine's answer
 	maxInferTries = 3        // workers that are asked one question
+	endMark       = "[DONE]" // the data of the event that ends an answer
 )
 
 // candidate is a worker that can answer.
@@ -306,23 +307,25 @@ var errCut = errors.New("the answer was cut off")
 
 // eachPiece reads the server-sent events of an answer until its end mark.
 func eachPiece(body io.Reader, take func(data []byte) error) error {
-	lines := bufio.NewScanner(body)
-	lines.Buffer(make([]byte, 0, 64<<10), maxAnswer)
-	for lines.Scan() {
-		data, ok := bytes.CutPrefix(lines.Bytes(), []byte("data:"))
-		if !ok {
+	events := sse.NewReader(body, maxAnswer)
+	for {
+		e, err := events.Next()
+		switch {
+		case err != nil && string(bytes.TrimSpace(events.Partial())) == endMark:
+			return nil
+		case errors.Is(err, io.EOF):
+			return errCut
+		case err != nil:
+			return fmt.Errorf("%w: %w", errCut, err)
+		case e.Comment:
 			continue
 		}
-		data = bytes.TrimSpace(data)
-		if string(data) == "[DONE]" {
+		data := bytes.TrimSpace(e.Data)
+		if string(data) == endMark {
 			return nil
 		}
 		if err := take(data); err != nil {
 			return err
 		}
 	}
-	if err := lines.Err(); err != nil {
-		return fmt.Errorf("%w: %w", errCut, err)
-	}
-	return errCut
 }

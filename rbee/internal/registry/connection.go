@@ -1,12 +1,9 @@
 package registry
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"sync"
 	"time"
 
@@ -24,7 +21,6 @@ const (
 	longestPause   = 30 * time.Second
 	steadyAfter    = time.Minute // a link that held so long begins its pauses anew
 	maxSnapshot    = 64 << 20    // bytes
-	watchBuffered  = 64 << 10
 )
 
 // Connection is the connection to one hive, made again whenever it breaks.
@@ -117,8 +113,6 @@ func (l *Connection) stay(ctx context.Context) error {
 
 // listen finds the daemon and listens until it goes.
 func (l *Connection) listen(ctx context.Context, host pkgmgr.Host) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
 	finding, found := context.WithTimeoutCause(ctx, connectTimeout, fmt.Errorf("no answer within %s", connectTimeout))
 	defer found()
 	d, err := findDaemon(finding, l.hive, host)
@@ -127,7 +121,10 @@ func (l *Connection) listen(ctx context.Context, host pkgmgr.Host) error {
 	}
 	defer d.API.HTTP.CloseIdleConnections()
 	d.timeout = l.pool.timeout
-	return l.watch(ctx, cancel, d)
+	return d.follow(ctx, "listening to the hive", func(s *operations.HiveSnapshot) bool {
+		l.heard(d, s)
+		return false
+	})
 }
 
 // newPauses returns the pauses between tries. They are random, so that not all who wait
@@ -143,56 +140,6 @@ func sleep(ctx context.Context, d time.Duration) bool {
 		return true
 	case <-ctx.Done():
 		return false
-	}
-}
-
-// watch reads what the hive says of itself.
-func (l *Connection) watch(ctx context.Context, cancel context.CancelCauseFunc, d *Client) error {
-	silent := time.AfterFunc(offlineAfter, func() { cancel(fmt.Errorf("not a word for %s", offlineAfter)) })
-	defer silent.Stop()
-	fail := func(err error) error {
-		if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
-			err = cause
-		}
-		return d.explain(&operations.Error{Code: operations.CodeUnreachable, Reason: silentReason(err), Message: "listening to the hive: " + err.Error(), Err: err})
-	}
-	resp, err := d.watch(ctx)
-	if err != nil {
-		return fail(err)
-	}
-	defer resp.Body.Close()
-	lines := bufio.NewReaderSize(resp.Body, watchBuffered)
-	for {
-		line, err := readLine(lines, maxSnapshot)
-		if err != nil {
-			return fail(err)
-		}
-		silent.Reset(offlineAfter)
-		s, err := readSnapshot(line, l.hive.Alias)
-		if err != nil {
-			return err
-		}
-		l.heard(d, s)
-	}
-}
-
-// readLine reads a line of at most limit bytes.
-func readLine(r *bufio.Reader, limit int) ([]byte, error) {
-	var line []byte
-	for {
-		part, err := r.ReadSlice('\n')
-		line = append(line, part...)
-		switch {
-		case err == nil:
-			return bytes.TrimRight(line, "\r\n"), nil
-		case !errors.Is(err, bufio.ErrBufferFull):
-			if errors.Is(err, io.EOF) {
-				err = errors.New("it hung up")
-			}
-			return nil, err
-		case len(line) > limit:
-			return nil, fmt.Errorf("a line of more than %d bytes", limit)
-		}
 	}
 }
 
