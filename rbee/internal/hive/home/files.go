@@ -65,6 +65,19 @@ func CopyFile(from, to string, mode fs.FileMode) (err error) {
 	return err
 }
 
+// ReplaceWithCopy makes to, atomically, a copy of a file with a mode.
+func ReplaceWithCopy(from, to string, mode fs.FileMode) error {
+	src, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	return atomicfile.Write(to, mode, func(w io.Writer) error {
+		_, err := io.Copy(w, src)
+		return err
+	})
+}
+
 // DiskFree returns the space in bytes that this user can still fill at path or, if
 // that does not exist, where it would be made; 0 if not known.
 func DiskFree(path string) uint64 {

@@ -188,15 +188,7 @@ func (in *Installer) enter(typ, build string) error {
 
 // replaceLink makes a symbolic link, in the place of one that may be there.
 func (in *Installer) replaceLink(target, path string) error {
-	temp := filepath.Join(filepath.Dir(path), home.TempPrefix+home.Random())
-	if err := os.Symlink(target, temp); err != nil {
-		return err
-	}
-	if err := os.Rename(temp, path); err != nil {
-		_ = os.Remove(temp)
-		return err
-	}
-	return nil
+	return atomicfile.Symlink(target, path, filepath.Join(filepath.Dir(path), home.TempPrefix+home.Random()))
 }
 
 // rollback makes the version before be the one that is installed. Workers that

@@ -84,12 +84,7 @@ func (r repo) link(commit string, f model.File) error {
 	if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil { //nolint:gosec // as the hub's own tools make theirs
 		return err
 	}
-	temp := at + ".rbee-link"
-	_ = os.Remove(temp) // of a process that was killed here
-	if err := os.Symlink(target, temp); err != nil {
-		return err
-	}
-	return os.Rename(temp, at)
+	return atomicfile.Symlink(target, at, at+".rbee-link")
 }
 
 // plan is what a download that is not whole yet is about.
