@@ -2,7 +2,6 @@ package home
 
 import (
 	"crypto/rand"
-	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -26,18 +25,6 @@ func Random() string {
 
 // SyncFile brings a file's content to disk.
 func SyncFile(path string) error { return atomicfile.SyncDir(path) }
-
-// HashFile returns the SHA-256 of a file in hex, and its size.
-func HashFile(path string) (sum string, size int64, err error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", 0, err
-	}
-	defer f.Close()
-	hash := sha256.New()
-	size, err = io.Copy(hash, f)
-	return hex.EncodeToString(hash.Sum(nil)), size, err
-}
 
 // LinkOrCopy gives a file a second name, or a copy where that is impossible.
 func LinkOrCopy(from, to string) error {

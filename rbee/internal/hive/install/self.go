@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
 )
@@ -39,7 +40,7 @@ func (in *Installer) installSelf(want *wire.Installed) (note string, err error) 
 	if want == nil {
 		return "", errors.New("the step does not say what to install")
 	}
-	sum, size, err := home.HashFile(in.Store.Exe)
+	sum, size, err := fetch.HashFile(in.Store.Exe)
 	switch {
 	case err != nil:
 		return "", fmt.Errorf("reading the uploaded rbee: %w", err)

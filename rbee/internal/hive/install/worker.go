@@ -12,6 +12,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
+	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/installed"
@@ -20,7 +21,7 @@ import (
 
 // installWorker makes a worker type be what w says.
 func (s *session) installWorker(ctx context.Context, index int, w *wire.WorkerInstall) (note string, err error) {
-	if err := checkWorker(w); err != nil {
+	if err := w.Validate(); err != nil {
 		return "", err
 	}
 	sum, err := s.digest(w)
@@ -106,33 +107,12 @@ func (in *Installer) stillThere(ctx context.Context, w *wire.WorkerInstall, sum 
 	return ""
 }
 
-func checkWorker(w *wire.WorkerInstall) error {
-	switch {
-	case w == nil:
-		return errors.New("the step names no worker")
-	case !installed.ValidName(w.Type):
-		return fmt.Errorf("%q is no name for a worker type", w.Type)
-	case !installed.ValidName(w.Version):
-		return fmt.Errorf("%q is no version of a worker", w.Version)
-	case len(w.Steps) == 0:
-		return errors.New("the worker has no install steps")
-	case w.Entry != "" && !filepath.IsLocal(filepath.FromSlash(w.Entry)):
-		return fmt.Errorf("the program %q is no path inside the payload", w.Entry)
-	}
-	for i := range w.Steps {
-		if err := checkStep(&w.Steps[i], len(w.Steps)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // digest is what tells this install from others.
 func (in *Installer) digest(w *wire.WorkerInstall) (string, error) {
 	if w.Steps[0].Kind != wire.StepBuiltin {
 		return wire.Digest(w.Steps, w.Entry), nil
 	}
-	sum, _, err := home.HashFile(in.Home.Path(wire.Binary))
+	sum, _, err := fetch.HashFile(in.Home.Path(wire.Binary))
 	if err != nil {
 		return "", fmt.Errorf("a built-in worker needs rbee itself: %w", err)
 	}
