@@ -54,7 +54,7 @@ func DefaultOptions(c *config.Config, connect Connect) (Options, error) {
 			binaries.Version = artifact.BuildVersion(path)
 		}
 	}
-	o.Binaries, o.Version = binaries, binaries.Version
+	o.Binaries, o.Version = binaries, cmp.Or(binaries.Version, artifact.DevVersion)
 	return o, nil
 }
 

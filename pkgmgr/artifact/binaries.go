@@ -191,6 +191,9 @@ func checkBuild(path string, p wire.Platform) (version string, err error) {
 	return ReleaseVersion(info.Main.Version), nil
 }
 
+// DevVersion is the version of builds that the go command gives none.
+const DevVersion = "0.1.0-dev"
+
 // BuildVersion returns the release that an rbee binary was built as, such as "1.2.3";
 // empty for a development build, or if the file is not an rbee.
 func BuildVersion(path string) string {
