@@ -106,7 +106,7 @@ func (f *Fleet) ended(m *member, r operations.HiveReport) {
 }
 
 func hiveError(h config.Hive, code operations.Code, err error) *operations.Error {
-	reason, subject := ReasonOf(err)
+	reason, subject := operations.ReasonOf(err), operations.SubjectOf(err)
 	switch {
 	case errors.Is(err, context.Canceled):
 		code, reason = operations.CodeCanceled, operations.ReasonCanceled
@@ -318,7 +318,7 @@ func (s *session) request(install *wire.Installed) (req *wire.Request, index []i
 	if wait == 0 {
 		wait = DefaultLockWait
 	}
-	req = &wire.Request{Schema: wire.Schema, Owner: s.fleet.opts.Owner, LockWait: max(wait, 0)}
+	req = &wire.Request{Schema: wire.Schema, MinReader: wire.MinReader, Owner: s.fleet.opts.Owner, LockWait: max(wait, 0)}
 	req.Settings = s.target.Settings
 	for i, step := range s.steps {
 		ws := wire.Step{}

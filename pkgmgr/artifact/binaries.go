@@ -19,6 +19,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
@@ -145,6 +146,9 @@ func (e *NoBinaryError) Error() string {
 		e.Platform.Key(), e.Err, e.Platform.OS, e.Platform.Arch, e.Platform.OS, e.Platform.Arch)
 }
 
+// ErrorCode returns the reason as text, for [operations.ReasonOf].
+func (e *NoBinaryError) ErrorCode() string { return string(operations.ReasonNoBinary) }
+
 // Unwrap gives what was tried last.
 func (e *NoBinaryError) Unwrap() error { return e.Err }
 
@@ -270,5 +274,5 @@ func (b *Binaries) fetch(ctx context.Context, p wire.Platform) (path string, err
 		return "", fmt.Errorf("%s.sha256 holds no checksum", url)
 	}
 	path = filepath.Join(b.Cache, b.Version, name)
-	return path, from.Download(ctx, url, sum, maxBinary, path, 0o755)
+	return path, from.Download(ctx, fetch.File{URL: url, Sum: sum, Limit: maxBinary, Path: path, Mode: 0o755})
 }

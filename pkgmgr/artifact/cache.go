@@ -117,7 +117,7 @@ func (a *Cache) fetch(ctx context.Context, want wire.Artefact) (path string, err
 		if want.URL == "" {
 			return fmt.Errorf("nobody knows where %s comes from", want.Name)
 		}
-		return a.From.Download(ctx, want.URL, want.SHA256, want.Size, path, 0o600)
+		return a.From.Download(ctx, fetch.File{URL: want.URL, Sum: want.SHA256, Limit: want.Size, Path: path})
 	})
 }
 
@@ -127,7 +127,7 @@ func (a *Cache) Learn(ctx context.Context, from string, size int64) (sum string,
 	a.sweep()
 	temp := filepath.Join(a.Dir, "new-"+rand.Text())
 	if err := atomicfile.WriteFile(temp, 0o600, func(to *os.File) (err error) {
-		sum, got, err = a.From.DownloadTo(ctx, from, "", size, to)
+		sum, got, err = a.From.DownloadTo(ctx, fetch.File{URL: from, Limit: size}, to)
 		return err
 	}); err != nil {
 		return "", 0, err

@@ -8,15 +8,21 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/rbee-keeper/rbee/operations"
 )
 
 const (
-	// fetchStall is how long a server may send nothing before it is given up.
-	fetchStall = 60 * time.Second
+	// stallTimeout is how long a server may send nothing before it is given up.
+	stallTimeout = 60 * time.Second
+
+	// dialTimeout is how long connecting to a server may take, without and with TLS.
+	dialTimeout = 30 * time.Second
 
 	// MaxResponse bounds an answer of an API, in bytes.
 	MaxResponse = 64 << 20
@@ -34,6 +40,32 @@ type Client struct {
 
 	Index string // base address of the package index, maybe with a user and a password
 	Torch string // base address of a mirror of PyTorch's indexes, as Index; empty for none
+
+	Hub      string            // base address of the model hub; empty for none
+	HubToken operations.Secret // goes along to the server of the hub; may be empty
+
+	UserAgent string        // of all requests; empty is "rbee"
+	Verb      string        // what errors of downloads begin with; empty is "fetching"
+	Stall     time.Duration // how long a server may send nothing before it is given up; 0 is 60 seconds
+}
+
+// NewHTTPClient returns an HTTP client for large files. It takes proxies from the
+// environment, does not decompress, and uses HTTP/1.1 only: streams of HTTP/2 would share
+// one connection, and its pace.
+func NewHTTPClient() *http.Client {
+	t := &http.Transport{
+		Proxy:                 http.ProxyFromEnvironment,
+		DialContext:           (&net.Dialer{Timeout: dialTimeout, KeepAlive: dialTimeout}).DialContext,
+		TLSHandshakeTimeout:   dialTimeout,
+		ResponseHeaderTimeout: stallTimeout,
+		IdleConnTimeout:       90 * time.Second,
+		MaxIdleConnsPerHost:   32,
+		DisableCompression:    true,
+		ReadBufferSize:        128 << 10,
+		Protocols:             new(http.Protocols),
+	}
+	t.Protocols.SetHTTP1(true)
+	return &http.Client{Transport: t}
 }
 
 // do makes a request.
@@ -42,6 +74,7 @@ func (f *Client) do(req *http.Request) (*http.Response, error) {
 	wrapped := client.CheckRedirect
 	client.CheckRedirect = func(req *http.Request, via []*http.Request) error {
 		f.authorise(req)
+		req.Header.Del("Referer") // the address that redirects may have a secret query
 		if wrapped != nil {
 			return wrapped(req, via)
 		}
@@ -50,7 +83,7 @@ func (f *Client) do(req *http.Request) (*http.Response, error) {
 		}
 		return nil
 	}
-	req.Header.Set("User-Agent", "rbee")
+	req.Header.Set("User-Agent", cmp.Or(f.UserAgent, "rbee"))
 	f.authorise(req)
 	return client.Do(req)
 }
@@ -70,6 +103,9 @@ func (f *Client) credentials(u *url.URL) string {
 	}
 	if auth := basicAuth(f.Downloads); auth != "" && below(u, f.Downloads, true) {
 		return auth
+	}
+	if f.HubToken != "" && below(u, f.Hub, false) {
+		return "Bearer " + string(f.HubToken)
 	}
 	for _, base := range []string{f.Index, f.Torch} {
 		if auth := basicAuth(base); auth != "" && below(u, base, false) {
@@ -115,28 +151,10 @@ func RedactURL(address string) string {
 	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()
 }
 
-// withoutAddress is an error of net/http without the address that it repeats, or the
-// reason why the request was ended.
-func withoutAddress(ctx context.Context, err error) error {
-	if cause := context.Cause(ctx); cause != nil {
-		return cause
-	}
-	var in *url.Error
-	if errors.As(err, &in) {
-		return in.Err
-	}
-	return err
-}
-
-// APIError says why the release API does not answer, and what would help.
-type APIError struct{ Text string }
-
-// Error implements error.
-func (e *APIError) Error() string { return e.Text }
-
-// StatusError words an answer that is none.
-func (f *Client) StatusError(resp *http.Response) error {
-	plain := fmt.Errorf("the server answers %s", resp.Status)
+// ResponseError returns the error for a response that has no content: a [*StatusError], or
+// an [*APIError] if the release API refuses more requests or the token.
+func (f *Client) ResponseError(resp *http.Response) error {
+	plain := NewStatusError(resp)
 	if !f.ofAPI(resp.Request.URL) {
 		return plain
 	}
@@ -157,9 +175,6 @@ func (f *Client) StatusError(resp *http.Response) error {
 	return plain
 }
 
-// ErrNotFound is a file or an answer that the server does not have.
-var ErrNotFound = errors.New("not found")
-
 // GetOK hands the answer of an API to read. The error is [ErrNotFound] if there is nothing
 // at the address.
 func (f *Client) GetOK(ctx context.Context, address string, header http.Header, read func(*http.Response) error) error {
@@ -170,7 +185,7 @@ func (f *Client) GetOK(ctx context.Context, address string, header http.Header, 
 		case http.StatusNotFound:
 			return ErrNotFound
 		default:
-			return f.StatusError(resp)
+			return f.ResponseError(resp)
 		}
 	})
 }
@@ -188,7 +203,7 @@ func (f *Client) Text(ctx context.Context, from string, limit int64) (string, er
 	var text strings.Builder
 	err := f.Get(ctx, "fetching", from, http.Header{}, func(resp *http.Response, r io.Reader) error {
 		if resp.StatusCode != http.StatusOK {
-			return f.StatusError(resp)
+			return f.ResponseError(resp)
 		}
 		n, err := io.Copy(&text, io.LimitReader(r, limit+1))
 		if err == nil && n > limit {
@@ -199,44 +214,50 @@ func (f *Client) Text(ctx context.Context, from string, limit int64) (string, er
 	return text.String(), err
 }
 
-// Get asks an address once and hands its answer to read. A server that sends
-// nothing for too long is given up. verb says in errors what was done.
-func (f *Client) Get(ctx context.Context, verb, from string, header http.Header, read func(*http.Response, io.Reader) error) error {
+// Get asks an address once and hands its answer to read, with a reader of its body that
+// notices a stall. A server that sends nothing for too long is given up. verb says in
+// errors what was done; if it is empty, they do not name the address.
+func (f *Client) Get(ctx context.Context, verb, from string, header http.Header, read func(resp *http.Response, body io.Reader) error) error {
 	from = f.MirrorURL(from)
+	err := f.get(ctx, from, header, read)
+	var said *APIError
+	if err == nil || verb == "" || errors.As(err, &said) {
+		return err
+	}
+	return fmt.Errorf("%s %s: %w", verb, RedactURL(from), err)
+}
+
+// get is [Client.Get] for an address as it is, whose errors do not repeat it.
+func (f *Client) get(ctx context.Context, from string, header http.Header, read func(*http.Response, io.Reader) error) error {
+	limit := cmp.Or(f.Stall, stallTimeout)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	stall := time.AfterFunc(fetchStall, func() { cancel(fmt.Errorf("nothing came for %s", fetchStall)) })
-	defer stall.Stop()
-	fail := func(err error) error {
-		var said *APIError
-		if err == nil || errors.As(err, &said) {
-			return err
-		}
-		return fmt.Errorf("%s %s: %w", verb, RedactURL(from), withoutAddress(ctx, err))
-	}
+	timer := time.AfterFunc(limit, func() { cancel(&StallError{limit}) })
+	defer timer.Stop()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, from, http.NoBody)
 	if err != nil {
-		return fail(err)
+		return withoutAddress(ctx, err)
 	}
 	req.Header = header
 	resp, err := f.do(req)
 	if err != nil {
-		return fail(err)
+		return withoutAddress(ctx, err)
 	}
 	defer resp.Body.Close()
-	return fail(read(resp, alive{resp.Body, stall}))
+	return withoutAddress(ctx, read(resp, &stallReader{resp.Body, timer, limit}))
 }
 
-// alive puts a timer off whenever something is read.
-type alive struct {
-	r io.Reader
-	t *time.Timer
+// stallReader restarts a timer whenever something is read.
+type stallReader struct {
+	r     io.Reader
+	timer *time.Timer
+	limit time.Duration
 }
 
-func (a alive) Read(p []byte) (int, error) {
-	n, err := a.r.Read(p)
+func (s *stallReader) Read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
 	if n > 0 {
-		a.t.Reset(fetchStall)
+		s.timer.Reset(s.limit)
 	}
 	return n, err
 }

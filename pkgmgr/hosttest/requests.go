@@ -25,8 +25,8 @@ func testRefusedRequest(t *testing.T, c *client) {
 	}{
 		"no JSON":          {body: "hello\n"},
 		"another type":     {body: "[]\n"},
-		"newer schema":     {req: &wire.Request{Schema: wire.Schema + 1, Steps: []wire.Step{step}}, want: fmt.Sprint(wire.Schema + 1)},
-		"older schema":     {body: fmt.Sprintf(`{"schema":%d,"steps":[{"action":"stop"}]}`+"\n", wire.Schema-1)},
+		"newer schema":     {req: &wire.Request{Schema: wire.Schema + 1, MinReader: wire.Schema + 1, Steps: []wire.Step{step}}, want: fmt.Sprint(wire.Schema + 1)},
+		"older schema":     {req: &wire.Request{Schema: wire.MinReader - 1, Steps: []wire.Step{step}}, want: fmt.Sprint(wire.MinReader - 1)},
 		"no schema":        {body: `{"steps":[{"action":"stop"}]}` + "\n"},
 		"no port":          {req: &wire.Request{Settings: &wire.Settings{Alias: "x"}}, want: "hive_port"},
 		"port too high":    {req: &wire.Request{Settings: &wire.Settings{Alias: "x", HivePort: 65536}}, want: "hive_port"},

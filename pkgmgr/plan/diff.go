@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"sort"
 	"strings"
@@ -42,6 +43,9 @@ type Options struct {
 
 	// Force installs again what is installed already.
 	Force bool
+
+	// Downgrade replaces a newer rbee of a hive by the one of [Desired].
+	Downgrade bool
 
 	// Fetch allows to look up what is not known on this machine: an rbee for
 	// another platform, the versions that are published, the files of a version.
@@ -105,11 +109,20 @@ func (d *hiveDiff) step(s operations.Step) {
 	d.steps = append(d.steps, s)
 }
 
-func (d *hiveDiff) block(worker, reason string) {
+// block blocks a hive, or a worker of it.
+func (d *hiveDiff) block(worker string, reason operations.Reason, message string) {
 	d.blocked = append(d.blocked, operations.Blocked{
-		Hive: d.hive.Alias, Worker: worker, Reason: reason,
-		Error: &operations.Error{Code: operations.CodeFailed, Hive: d.hive.Alias, Message: reason},
+		Hive: d.hive.Alias, Worker: worker, Reason: message,
+		Error: &operations.Error{Code: operations.CodeFailed, Reason: reason, Subject: d.subject(worker), Hive: d.hive.Alias, Message: message},
 	})
+}
+
+// subject returns the worker, or the hive where worker is empty.
+func (d *hiveDiff) subject(worker string) operations.Subject {
+	if worker == "" {
+		return operations.SubjectHive.Named(d.hive.Alias)
+	}
+	return operations.SubjectWorker.Named(worker)
 }
 
 // blockFor blocks a worker because of an error, with the output of a program that
@@ -117,7 +130,12 @@ func (d *hiveDiff) block(worker, reason string) {
 func (d *hiveDiff) blockFor(worker string, err error) {
 	b := operations.Blocked{
 		Hive: d.hive.Alias, Worker: worker, Reason: err.Error(),
-		Error: &operations.Error{Code: operations.CodeFailed, Hive: d.hive.Alias, Message: err.Error(), Err: err},
+		Error: &operations.Error{
+			Code: operations.CodeFailed, Reason: operations.ReasonOf(err), Subject: d.subject(worker), Hive: d.hive.Alias, Message: err.Error(), Err: err,
+		},
+	}
+	if own := (*operations.Error)(nil); errors.As(err, &own) {
+		b.Reason, b.Error = own.Message, own
 	}
 	var run *uv.Error
 	if errors.As(err, &run) {
@@ -179,56 +197,92 @@ func (d *hiveDiff) compare() {
 // what the daemon runs is about to be replaced.
 func (d *hiveDiff) compareHive() (ready, restart bool) {
 	binary, known := d.want.Binaries[d.state.Platform.Key()]
-	version := cmp.Or(binary.Version, d.want.Version)
+	ver := cmp.Or(binary.Version, d.want.Version)
 	update := operations.Step{
-		Action: operations.ActionUpdateHive, From: InstalledVersion(d.state), Version: version, Bytes: binary.Size,
+		Action: operations.ActionUpdateHive, From: InstalledVersion(d.state), Version: ver, Bytes: binary.Size,
 	}
-	switch reason := outdated(d.state, binary, version); {
+	if reason := newerHive(d.state, ver); reason != "" && !d.opts.Downgrade {
+		d.found(operations.IssueNewerHive, "", "%s", reason)
+		if !d.state.Compatible() || d.state.Broken != "" {
+			d.blockFor("", &operations.Error{
+				Code: operations.CodeUnsupported, Reason: operations.ReasonNewerHive, Subject: operations.SubjectHive.Named(d.hive.Alias), Hive: d.hive.Alias,
+				Message: reason,
+			})
+			return false, false
+		}
+		return true, d.compareSettings()
+	}
+	noReason, no := noRbee(d.state, binary, known)
+	switch reason := outdated(d.state, binary, ver); {
 	case d.state.Rbee == nil:
 		d.found(operations.IssueMissingHive, "", "Hive not installed")
-		if no := noRbee(d.state, binary, known); no != "" {
-			d.block("", no)
+		if no != "" {
+			d.block("", noReason, no)
 			return false, false
 		}
 		d.step(operations.Step{
-			Action: operations.ActionInstallHive, Version: version, Bytes: binary.Size, Digest: d.plan.build(d.state.Platform, binary), Reason: "not installed",
+			Action: operations.ActionInstallHive, Version: ver, Bytes: binary.Size, Digest: d.plan.build(d.state.Platform, binary), Reason: "not installed",
 		})
 		return true, true
 	case reason != "":
 		d.found(operations.IssueOutdatedHive, "", "%s", reason)
-		if no := noRbee(d.state, binary, known); no != "" {
-			d.block("", no)
-			return d.state.Schema == wire.Schema && d.state.Broken == "", false
+		if no != "" {
+			d.block("", noReason, no)
+			return d.state.Compatible() && d.state.Broken == "", false
 		}
 		update.Reason, update.Digest = reason, d.plan.build(d.state.Platform, binary)
 		d.step(update)
 		return true, true
-	case d.opts.Force && noRbee(d.state, binary, known) == "":
+	case d.opts.Force && no == "":
 		update.Reason, update.Digest = "forced", d.plan.build(d.state.Platform, binary)
 		d.step(update)
 		return true, true
 	}
-	if reason := settingsDiffer(d.state.Settings, d.hive.Settings()); reason != "" {
-		d.found(operations.IssueOutdatedHive, "", "%s", reason)
-		d.step(operations.Step{Action: operations.ActionConfigureHive, Reason: reason})
-		have := d.state.Settings
-		return true, have == nil || have.HivePort != d.hive.HivePort || have.AutoStart != d.hive.AutoStart
-	}
-	return true, false
+	return true, d.compareSettings()
 }
+
+// compareSettings looks at the settings of a hive whose rbee stays, and reports whether
+// the daemon must be restarted to use others.
+func (d *hiveDiff) compareSettings() (restart bool) {
+	reason := settingsDiffer(d.state.Settings, d.hive.Settings())
+	if reason == "" {
+		return false
+	}
+	d.found(operations.IssueOutdatedHive, "", "%s", reason)
+	d.step(operations.Step{Action: operations.ActionConfigureHive, Reason: reason})
+	have := d.state.Settings
+	return have == nil || have.HivePort != d.hive.HivePort || have.AutoStart != d.hive.AutoStart
+}
+
+// newerHive describes how the rbee of a hive is newer than the one that it would get;
+// empty if it is not. Versions count where both are numbers, such as v1.2.3.
+func newerHive(s *wire.State, own string) string {
+	switch {
+	case s.Rbee == nil:
+		return ""
+	case s.Schema > wire.Schema:
+		return fmt.Sprintf("rbee %s on the hive is newer than this one: its protocol has schema %d, this one has %d", InstalledVersion(s), s.Schema, wire.Schema)
+	case numbered.MatchString(s.Rbee.Version) && numbered.MatchString(own) && version.Compare(s.Rbee.Version, own) > 0:
+		return fmt.Sprintf("rbee %s on the hive is newer than this one, %s", s.Rbee.Version, own)
+	}
+	return ""
+}
+
+// numbered matches versions of rbee that can be compared.
+var numbered = regexp.MustCompile(`^v?[0-9]+\.[0-9]+`)
 
 // noRbee says why no rbee can be brought to a machine, or none that would run;
 // empty if one can.
-func noRbee(s *wire.State, b DesiredBinary, known bool) string {
+func noRbee(s *wire.State, b DesiredBinary, known bool) (operations.Reason, string) {
 	switch {
 	case s.Noexec != "":
-		return catalog.NoexecMessage(s)
+		return operations.ReasonUnfitMachine, catalog.NoexecMessage(s)
 	case b.Err != nil:
-		return b.Err.Error()
+		return operations.ReasonOf(b.Err), b.Err.Error()
 	case !known:
-		return fmt.Sprintf("there is no rbee for %s to bring to it", s.Platform.Key())
+		return operations.ReasonNoBinary, fmt.Sprintf("there is no rbee for %s to bring to it", s.Platform.Key())
 	}
-	return ""
+	return "", ""
 }
 
 // outdated says why the installed rbee must be replaced; empty if it need not.
@@ -238,7 +292,7 @@ func outdated(s *wire.State, want DesiredBinary, version string) string {
 		return ""
 	case s.Broken != "":
 		return "The installed rbee does not work: " + s.Broken
-	case s.Schema != wire.Schema:
+	case !s.Compatible():
 		return fmt.Sprintf("The installed rbee %s speaks another protocol than this one", InstalledVersion(s))
 	case want.SHA256 != "" && s.Rbee.SHA256 != want.SHA256 && s.Rbee.Version == version:
 		return fmt.Sprintf("rbee %s is another build than this one", version)
@@ -376,7 +430,7 @@ func (d *hiveDiff) installWorker(w config.Worker, want DesiredWorker, step opera
 		return // the block on the hive itself says it all
 	}
 	if lacks := catalog.Unmet(want.Needs, d.state); len(lacks) > 0 {
-		d.block(w.Type, fmt.Sprintf("worker '%s' would not run there: %s", w.Type, strings.Join(lacks, "; ")))
+		d.block(w.Type, operations.ReasonUnfitMachine, fmt.Sprintf("worker '%s' would not run there: %s", w.Type, strings.Join(lacks, "; ")))
 		return
 	}
 	step.Worker, step.Version = w.Type, want.Version
@@ -401,7 +455,7 @@ func (d *hiveDiff) checkDisk() {
 		if s.Action != operations.ActionInstallWorker && s.Action != operations.ActionUpdateWorker {
 			return false
 		}
-		d.block(s.Worker, fmt.Sprintf(
+		d.block(s.Worker, operations.ReasonDiskFull, fmt.Sprintf(
 			"%s has %s free, and what is to be installed there needs %s", d.state.Home, bytesize.Format(d.state.DiskFree), bytesize.Format(need)))
 		return true
 	})
@@ -423,7 +477,7 @@ var (
 	}
 	issueOrder = []operations.Issue{
 		operations.IssueUnreachable, operations.IssueMissingHive, operations.IssueExtraHive,
-		operations.IssueOutdatedHive, operations.IssueHiveNotRunning, operations.IssueMissingWorker,
+		operations.IssueOutdatedHive, operations.IssueNewerHive, operations.IssueHiveNotRunning, operations.IssueMissingWorker,
 		operations.IssueExtraWorker, operations.IssueOutdatedWorker, operations.IssueCorruptWorker,
 	}
 )
@@ -447,7 +501,7 @@ func RemoveSteps(s *wire.State, version, reason string) []operations.Step {
 		return nil
 	}
 	remove := operations.Step{Action: operations.ActionRemoveHive, From: InstalledVersion(s), Reason: reason}
-	if s.Rbee != nil && s.Broken == "" && s.Schema == wire.Schema {
+	if s.Rbee != nil && s.Broken == "" && s.Compatible() {
 		return []operations.Step{remove}
 	}
 	return []operations.Step{{

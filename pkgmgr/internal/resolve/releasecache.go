@@ -57,7 +57,7 @@ func (g *releases) get(ctx context.Context, repo, what string, into any) error {
 		case http.StatusNotFound:
 			return fetch.ErrNotFound
 		default:
-			return g.from.StatusError(resp)
+			return g.from.ResponseError(resp)
 		}
 		body, err := io.ReadAll(io.LimitReader(r, fetch.MaxResponse+1))
 		switch {

@@ -16,8 +16,8 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/model/hubtest"
 	"github.com/rbee-keeper/rbee/rbee/internal/access"
-	"github.com/rbee-keeper/rbee/rbee/internal/hive/models/hubtest"
 	"github.com/rbee-keeper/rbee/rbee/internal/queentest"
 )
 

@@ -18,10 +18,10 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/crypto/ssh"
 
+	"github.com/rbee-keeper/rbee/pkgmgr/model/hubtest"
 	"github.com/rbee-keeper/rbee/pkgmgr/origintest"
 	"github.com/rbee-keeper/rbee/rbee/internal/comfyui/comfytest"
 	"github.com/rbee-keeper/rbee/rbee/internal/freeport"
-	"github.com/rbee-keeper/rbee/rbee/internal/hive/models/hubtest"
 	"github.com/rbee-keeper/rbee/rbee/internal/queentest"
 	"github.com/rbee-keeper/rbee/sshx/sshtest"
 )

@@ -21,8 +21,8 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 
+	"github.com/rbee-keeper/rbee/pkgmgr/model/hubtest"
 	"github.com/rbee-keeper/rbee/pkgmgr/origintest"
-	"github.com/rbee-keeper/rbee/rbee/internal/hive/models/hubtest"
 )
 
 // These tests install real engines on this machine and ask them. They need the real

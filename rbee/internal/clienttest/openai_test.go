@@ -17,7 +17,7 @@ import (
 	"github.com/openai/openai-go/v3/option"
 
 	"github.com/rbee-keeper/rbee/operations"
-	"github.com/rbee-keeper/rbee/rbee/internal/hive/models/hubtest"
+	"github.com/rbee-keeper/rbee/pkgmgr/model/hubtest"
 	"github.com/rbee-keeper/rbee/rbee/internal/queentest"
 )
 

@@ -78,7 +78,7 @@ func watch(ctx context.Context, cancel context.CancelCauseFunc, stdin io.Reader)
 }
 
 func (h *Hive) checkRequest(req *wire.Request) error {
-	if req.Schema != wire.Schema {
+	if !req.Compatible() {
 		return fmt.Errorf("the request speaks schema %d, rbee %s here speaks %d", req.Schema, h.Version, wire.Schema)
 	}
 	if s := req.Settings; s != nil && (s.HivePort < 1 || s.HivePort > 65535) {

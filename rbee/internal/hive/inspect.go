@@ -31,6 +31,7 @@ func (h *Hive) Inspect(ctx context.Context, o InspectOptions) (*wire.State, erro
 	}
 	s := &wire.State{
 		Schema:      wire.Schema,
+		MinReader:   wire.MinReader,
 		Platform:    wire.Platform{OS: runtime.GOOS, Arch: runtime.GOARCH},
 		Home:        h.Home,
 		MissingDirs: missingDirs(h.Home),

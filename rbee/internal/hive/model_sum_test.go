@@ -8,8 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/rbee-keeper/rbee/pkgmgr/model/hubtest"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/models"
-	"github.com/rbee-keeper/rbee/rbee/internal/hive/models/hubtest"
 )
 
 // TestModelSum holds that a file is read for its checksum only when somebody asks,

@@ -6,8 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/rbee-keeper/rbee/pkgmgr/model/hubtest"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/models"
-	"github.com/rbee-keeper/rbee/rbee/internal/hive/models/hubtest"
 )
 
 // TestModelTellsItsContext holds that an engine can be given the length of context

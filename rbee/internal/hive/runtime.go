@@ -14,6 +14,8 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/catalog"
+	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
+	"github.com/rbee-keeper/rbee/pkgmgr/model"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/machine"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/models"
@@ -189,8 +191,8 @@ func (h *Hive) engineFrom(ctx context.Context, typ, build string) (workers.Engin
 }
 
 // findModel is a model as an engine gets it, with what it takes.
-func findModel(ctx context.Context, store *models.Store, model string, length int) (workers.Model, error) {
-	ref, err := models.ParseRef(model)
+func findModel(ctx context.Context, store *models.Store, name string, length int) (workers.Model, error) {
+	ref, err := model.ParseRef(name)
 	if err != nil {
 		return workers.Model{}, err
 	}
@@ -202,7 +204,7 @@ func findModel(ctx context.Context, store *models.Store, model string, length in
 	if found.SHA256, found.Sum, err = modelSum(m.Path); err != nil {
 		return workers.Model{}, err
 	}
-	estimate, err := models.EstimateMemory(*m, length)
+	estimate, err := model.EstimateMemory(*m, length)
 	if err != nil {
 		found.Explain = "what it takes is not known: " + err.Error()
 		return found, nil
@@ -225,7 +227,7 @@ func modelSum(path string) (known string, compute func(context.Context) (string,
 	if name := filepath.Base(real); len(name) == 64 && strings.Trim(name, "0123456789abcdef") == "" {
 		return name, nil, nil
 	}
-	return "", func(ctx context.Context) (string, error) { return models.Sum(ctx, real) }, nil
+	return "", func(ctx context.Context) (string, error) { return fetch.Sum(ctx, real) }, nil
 }
 
 // Run implements [operations.Runner].
@@ -297,7 +299,7 @@ func result[R interface {
 }
 
 func (rt *runner) download(ctx context.Context, op operations.ModelDownload, events operations.Handler) (*operations.ModelDownloadReport, error) {
-	ref, err := models.ParseRef(op.Model)
+	ref, err := model.ParseRef(op.Model)
 	if err != nil {
 		return nil, err
 	}
@@ -337,7 +339,7 @@ func (rt *runner) users(ctx context.Context) map[string][]string {
 		if w.State == operations.WorkerFailed && w.RestartAt.IsZero() {
 			continue
 		}
-		ref, err := models.ParseRef(w.Model)
+		ref, err := model.ParseRef(w.Model)
 		if err != nil {
 			continue // no model on disk, but a name
 		}
@@ -354,7 +356,7 @@ func (rt *runner) getModel(ctx context.Context, id string) (*operations.ModelGet
 		return nil, err
 	}
 	m.UsedBy = rt.users(ctx)[m.ID]
-	if estimate, err := models.EstimateMemory(*m, 0); err == nil {
+	if estimate, err := model.EstimateMemory(*m, 0); err == nil {
 		m.MemoryEstimate = estimate.Total()
 	}
 	return &operations.ModelGetReport{Model: *m}, nil

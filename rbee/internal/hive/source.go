@@ -7,33 +7,23 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
-	"net"
-	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/sourcegraph/conc/pool"
 
-	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
 const (
-	connectTimeout = 30 * time.Second
-	stallTimeout   = 60 * time.Second // without a byte
-	progressEvery  = 200 * time.Millisecond
+	stallTimeout  = 60 * time.Second // without a byte
+	progressEvery = 200 * time.Millisecond
 )
-
-// errStalled is a transfer in which nothing came for so long.
-type errStalled struct{ limit time.Duration }
-
-func (e errStalled) Error() string { return fmt.Sprintf("no byte came for %s", e.limit) }
 
 func (h *Hive) stallLimit() time.Duration { return cmp.Or(h.stall, stallTimeout) }
 
@@ -120,12 +110,14 @@ func (st *stage) get(ctx context.Context, artefacts ...*wire.Artefact) (paths []
 		return nil, err
 	}
 	paths = make([]string, len(artefacts))
+	client := st.client()
+	defer client.HTTP.CloseIdleConnections()
 	p := pool.New().WithContext(ctx).WithCancelOnError().WithFirstError().WithMaxGoroutines(downloadsAtOnce)
 	for i, a := range artefacts {
 		paths[i] = filepath.Join(st.path(wire.DownloadDir), strings.ToLower(a.SHA256))
 		st.used = append(st.used, paths[i])
 		if a.URL != "" {
-			p.Go(func(ctx context.Context) error { return st.download(ctx, a, paths[i]) })
+			p.Go(func(ctx context.Context) error { return st.download(ctx, client, a, paths[i]) })
 		}
 	}
 	err = p.Wait()
@@ -168,14 +160,12 @@ func (st *stage) take(a *wire.Artefact, path string) error {
 	if err != nil {
 		return fmt.Errorf("receiving %s: %w", a.Name, err)
 	}
-	_ = os.Remove(path + partSuffix)
-	err = st.store(blob, a, path, 0, sha256.New(), nil)
+	err = fetch.Save(blob, target(a, path, nil))
 	// Whatever went wrong, the next blob begins only after this one's end.
 	if closeErr := blob.Close(); err == nil {
 		err = closeErr
 	}
 	if err != nil {
-		_ = os.Remove(path + partSuffix) // it cannot be gone on with
 		return fmt.Errorf("receiving %s: %w", a.Name, err)
 	}
 	return nil
@@ -195,7 +185,7 @@ func (s *stallReader) Read(p []byte) (int, error) {
 	switch {
 	case n == 0:
 	case s.timer == nil:
-		s.timer = time.AfterFunc(s.limit, func() { s.stalled(errStalled{s.limit}) })
+		s.timer = time.AfterFunc(s.limit, func() { s.stalled(&fetch.StallError{Limit: s.limit}) })
 	default:
 		s.timer.Reset(s.limit)
 	}
@@ -209,37 +199,29 @@ func (s *stallReader) stop() {
 }
 
 // partSuffix marks what has arrived of an artefact.
-const partSuffix = ".part"
-
-// downloadTries bounds how often a download is gone on with that is cut off again
-// and again.
-const downloadTries = 10
-
-// errOther is an artefact whose content is another one than was promised.
-var errOther = otherContentError{}
-
-type otherContentError struct{}
-
-func (otherContentError) Error() string { return "it is not what was promised" }
-
-// ErrorCode returns the reason as text, for [operations.ReasonOf].
-func (otherContentError) ErrorCode() string { return string(operations.ReasonChecksum) }
+const partSuffix = fetch.PartSuffix
 
 // download fetches an artefact and stores it, going on with what an earlier try
-// has brought. One that is cut off is gone on with as long as that brings more; one
-// that was gone on with and turns out to be another one is begun anew.
-func (st *stage) download(ctx context.Context, a *wire.Artefact, path string) error {
+// has brought.
+func (st *stage) download(ctx context.Context, client *fetch.Client, a *wire.Artefact, path string) error {
 	if st.have(a, path) {
 		return nil
 	}
-	for try := 1; ; try++ {
-		before := fileSize(path + partSuffix)
-		err := st.fetch(ctx, a, path)
-		more := fileSize(path+partSuffix) > before || before > 0 && errors.Is(err, errOther)
-		if err == nil || ctx.Err() != nil || errors.Is(err, syscall.ENOSPC) || !more || try == downloadTries {
-			return err
-		}
+	return client.Download(ctx, target(a, path, st.arrived))
+}
+
+// target is an artefact as it is downloaded.
+func target(a *wire.Artefact, path string, arrived func(n int64)) fetch.File {
+	return fetch.File{URL: a.URL, Path: path, Sum: a.SHA256, Size: a.Size, SkipSync: true, Progress: arrived}
+}
+
+// client is how artefacts are downloaded.
+func (h *Hive) client() *fetch.Client {
+	c := &fetch.Client{HTTP: h.HTTP, UserAgent: "rbee/" + h.Version, Verb: "downloading", Stall: h.stallLimit()}
+	if c.HTTP == nil {
+		c.HTTP = fetch.NewHTTPClient()
 	}
+	return c
 }
 
 func fileSize(path string) int64 {
@@ -250,155 +232,8 @@ func fileSize(path string) int64 {
 	return info.Size()
 }
 
-// fetch is one try of a download.
-func (st *stage) fetch(ctx context.Context, a *wire.Artefact, path string) (err error) {
-	u, err := url.Parse(a.URL)
-	if err != nil {
-		return fmt.Errorf("the URL of %s cannot be read", a.Name)
-	}
-	shown := (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String() // a query may be secret
-	var counted int64
-	defer func() {
-		if err != nil {
-			st.arrived(-counted) // the next try counts anew
-			err = fmt.Errorf("downloading %s: %w", shown, err)
-		}
-	}()
-	arrived := func(n int64) { counted += n; st.arrived(n) }
-	hash := sha256.New()
-	have := hashPart(path+partSuffix, hash) // which takes a slow disk minutes
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	limit := st.stallLimit()
-	stalled := time.AfterFunc(limit, func() { cancel(errStalled{limit}) })
-	defer stalled.Stop()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, a.URL, http.NoBody)
-	if err != nil {
-		return errors.New("the URL cannot be asked for")
-	}
-	req.Header.Set("User-Agent", "rbee/"+st.Version)
-	if have > 0 {
-		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", have))
-	}
-	resp, err := st.client().Do(req)
-	if err != nil {
-		return stripURL(ctx, err)
-	}
-	defer resp.Body.Close()
-	switch {
-	case resp.StatusCode == http.StatusPartialContent && have > 0 && strings.HasPrefix(resp.Header.Get("Content-Range"), fmt.Sprintf("bytes %d-", have)):
-		arrived(have)
-	case resp.StatusCode == http.StatusOK:
-		have = 0
-		hash.Reset()
-	case resp.StatusCode == http.StatusRequestedRangeNotSatisfiable && have > 0:
-		_ = os.Remove(path + partSuffix)
-		return fmt.Errorf("%w: what an earlier try brought is no beginning of it", errOther)
-	default:
-		return fmt.Errorf("the server answered %s", resp.Status)
-	}
-	err = st.store(resp.Body, a, path, have, hash, func(n int) {
-		stalled.Reset(limit)
-		arrived(int64(n))
-	})
-	return stripURL(ctx, err)
-}
-
-// hashPart hashes what is there of an artefact, and gives how much that is.
-func hashPart(path string, h hash.Hash) int64 {
-	f, err := os.Open(path) //nolint:gosec // in rbee's own directory
-	if err != nil {
-		return 0
-	}
-	defer f.Close()
-	n, err := io.Copy(h, f)
-	if err != nil {
-		h.Reset()
-		return 0
-	}
-	return n
-}
-
-// client is how artefacts are downloaded.
-func (h *Hive) client() *http.Client {
-	if h.HTTP != nil {
-		return h.HTTP
-	}
-	return &http.Client{Transport: &http.Transport{
-		Proxy:                 http.ProxyFromEnvironment,
-		DialContext:           (&net.Dialer{Timeout: connectTimeout}).DialContext,
-		TLSHandshakeTimeout:   connectTimeout,
-		ResponseHeaderTimeout: stallTimeout,
-		ForceAttemptHTTP2:     true,
-		DisableCompression:    true, // the sum is that of the bytes as they lie there
-		DisableKeepAlives:     true,
-	}}
-}
-
-// stripURL leaves out the URL that net/http adds, and says why ctx ended.
-func stripURL(ctx context.Context, err error) error {
-	if cause := context.Cause(ctx); cause != nil {
-		return cause
-	}
-	var u *url.Error
-	if errors.As(err, &u) {
-		return u.Err
-	}
-	return err
-}
-
-// store writes r to path, after the have bytes that are there and that h has seen,
-// and checks all of it. Whatever is not right is removed. arrived, if not nil, is
-// told of every piece.
-func (h *Hive) store(r io.Reader, a *wire.Artefact, path string, have int64, sum hash.Hash, arrived func(n int)) (err error) {
-	part := path + partSuffix
-	flags := os.O_CREATE | os.O_WRONLY | os.O_APPEND
-	if have == 0 {
-		flags |= os.O_TRUNC
-	}
-	f, err := os.OpenFile(part, flags, 0o600) //nolint:gosec // in rbee's own directory
-	if err != nil {
-		return err
-	}
-	limit := a.Size
-	if limit <= 0 {
-		limit = have + int64(min(diskFree(path), 1<<61)) //nolint:gosec // bounded
-	}
-	to := io.MultiWriter(f, sum, tell(arrived))
-	size, err := io.CopyBuffer(to, struct{ io.Reader }{io.LimitReader(r, limit-have+1)}, make([]byte, 256<<10))
-	size += have
-	if err := errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	got := hex.EncodeToString(sum.Sum(nil))
-	switch {
-	case size > limit && a.Size > 0:
-		err = fmt.Errorf("%w: more than %d bytes came", errOther, a.Size)
-	case size > limit:
-		err = fmt.Errorf("it does not fit on the disk: more than %s", sizeText(uint64(limit))) //nolint:gosec // not negative
-	case a.Size > 0 && size != a.Size:
-		err = fmt.Errorf("%d bytes came, want %d", size, a.Size)
-	case !equalHex(got, a.SHA256):
-		err = fmt.Errorf("%w: SHA-256 %s, want %s", errOther, got, a.SHA256)
-	default:
-		return os.Rename(part, path)
-	}
-	_ = os.Remove(part)
-	return err
-}
-
 func equalHex(a, b string) bool {
 	x, errX := hex.DecodeString(a)
 	y, errY := hex.DecodeString(b)
 	return errX == nil && errY == nil && string(x) == string(y)
-}
-
-// tell is a writer that only counts; a nil func counts for nobody.
-type tell func(n int)
-
-func (t tell) Write(p []byte) (int, error) {
-	if t != nil {
-		t(len(p))
-	}
-	return len(p), nil
 }

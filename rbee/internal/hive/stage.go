@@ -18,6 +18,7 @@ import (
 
 	"github.com/sourcegraph/conc/pool"
 
+	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/uv"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
@@ -112,7 +113,10 @@ func (st *stage) checkSpace() error {
 		needed *= 2 // what is packed and, at the very least, as much again
 	}
 	if free := diskFree(st.Home); free > 0 && free < needed {
-		return fmt.Errorf("not enough disk: %s free at %s, at least %s needed", sizeText(free), st.Home, sizeText(needed))
+		return &operations.Error{
+			Code: operations.CodeFailed, Reason: operations.ReasonDiskFull,
+			Message: fmt.Sprintf("not enough disk: %s free at %s, at least %s needed", sizeText(free), st.Home, sizeText(needed)),
+		}
 	}
 	return nil
 }

@@ -10,7 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rbee-keeper/rbee/rbee/internal/hive/models/hubtest"
+	"github.com/rbee-keeper/rbee/pkgmgr/model"
+	"github.com/rbee-keeper/rbee/pkgmgr/model/hubtest"
 )
 
 // BenchmarkDownload fetches half a gigabyte from a server on loopback, in turn
@@ -35,7 +36,7 @@ func BenchmarkDownload(b *testing.B) {
 	sum := hubtest.Sum(content)
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, source) }))
 	defer srv.Close()
-	ref, err := ParseRef(srv.URL + "/model.gguf#sha256=" + sum)
+	ref, err := model.ParseRef(srv.URL + "/model.gguf#sha256=" + sum)
 	if err != nil {
 		b.Fatal(err)
 	}

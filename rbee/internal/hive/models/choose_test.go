@@ -5,7 +5,8 @@ import (
 	"testing"
 
 	"github.com/rbee-keeper/rbee/operations"
-	"github.com/rbee-keeper/rbee/rbee/internal/hive/models/hubtest"
+	"github.com/rbee-keeper/rbee/pkgmgr/model"
+	"github.com/rbee-keeper/rbee/pkgmgr/model/hubtest"
 )
 
 // TestOddNames holds that a file with an odd name is fetched where it is wanted
@@ -55,7 +56,7 @@ func TestOddNames(t *testing.T) {
 		})
 	}
 	for _, typed := range []string{"org/odd:a:b.gguf", "org/odd:a@b@main", "file:/a/b:c.gguf"} {
-		if _, err := ParseRef(typed); operations.CodeOf(err) != operations.CodeBadOperation {
+		if _, err := model.ParseRef(typed); operations.CodeOf(err) != operations.CodeBadOperation {
 			t.Errorf("%s: %v", typed, err)
 		}
 	}

@@ -11,18 +11,20 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
+	"github.com/rbee-keeper/rbee/pkgmgr/model"
 )
 
 // Delete removes a model, also one that is not whole. Content that other models
 // share stays. A download of the same repository that runs is waited for; what
 // another tool is fetching there is left alone.
 func (s *Store) Delete(ctx context.Context, id string) (*operations.ModelDeleteReport, error) {
-	ref, err := ParseRef(id)
+	ref, err := model.ParseRef(id)
 	if err != nil {
 		return nil, err
 	}
 	if ref.URL != "" {
-		ref.Repo = ref.localRepo()
+		ref.Repo = ref.LocalRepo()
 	}
 	m, err := s.Get(ctx, id) // before the lock, which would make directories for a model that is not
 	if err != nil {
@@ -81,7 +83,7 @@ func (s snapshot) doomed(m operations.Model) []snapshotFile {
 // forgetPlans drops the plans of downloads that would bring doomed files.
 func (r repo) forgetPlans(commit string, doomed []snapshotFile) error {
 	for _, p := range r.readPlans() {
-		if p.Commit != commit || !slices.ContainsFunc(p.Files, func(f hubFile) bool {
+		if p.Commit != commit || !slices.ContainsFunc(p.Files, func(f model.File) bool {
 			return slices.ContainsFunc(doomed, func(d snapshotFile) bool { return d.Path == f.Path })
 		}) {
 			continue
@@ -131,7 +133,7 @@ func (r repo) sweep(doomed []snapshotFile, left []snapshot) (freed, kept int64, 
 			continue
 		}
 		seen[f.Etag] = true
-		files := []string{r.blob(f.Etag), journalPath(r.blob(f.Etag)), partPath(r.blob(f.Etag))}
+		files := []string{r.blob(f.Etag), fetch.JournalPath(r.blob(f.Etag)), fetch.PartPath(r.blob(f.Etag))}
 		if !r.theirsHeld(f.Etag) {
 			files = append(files, r.theirs(f.Etag))
 		}

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/rbee-keeper/rbee/operations"
-	"github.com/rbee-keeper/rbee/rbee/internal/hive/models/hubtest"
+	"github.com/rbee-keeper/rbee/pkgmgr/model/hubtest"
 )
 
 func TestDeleteKeepsWhatIsShared(t *testing.T) {

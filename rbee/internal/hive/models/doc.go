@@ -46,9 +46,6 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 )
 
-// DefaultEndpoint is the model hub where none is named.
-const DefaultEndpoint = "https://huggingface.co"
-
 // Store is the models of one machine. Its fields are set before the first call;
 // its methods may then be called from several goroutines, and from several
 // processes for one directory.
@@ -56,7 +53,7 @@ type Store struct {
 	// Dir is the cache's directory, an absolute path; it need not exist. Required.
 	Dir string
 
-	// Endpoint is the address of the model hub; empty is [DefaultEndpoint].
+	// Endpoint is the address of the model hub; empty is [model.DefaultEndpoint].
 	Endpoint string
 
 	// Token is for repositories that ask for one; empty sends none.
@@ -120,7 +117,7 @@ func DefaultToken(env func(string) string) operations.Secret {
 		}
 		path = filepath.Join(home, "token")
 	}
-	data, err := os.ReadFile(path) //nolint:gosec // the user's own file
+	data, err := os.ReadFile(path)
 	if err != nil {
 		return ""
 	}
@@ -150,17 +147,4 @@ func diskFree(path string) (n int64, known bool) {
 		}
 		path = parent
 	}
-}
-
-// sizeText writes bytes for a person.
-func sizeText(n int64) string {
-	if n < 1000 {
-		return fmt.Sprintf("%d bytes", n)
-	}
-	value, unit := float64(n)/1000, 0
-	for value >= 999.95 && unit < 5 {
-		value /= 1000
-		unit++
-	}
-	return fmt.Sprintf("%.1f %cB", value, "kMGTPE"[unit])
 }

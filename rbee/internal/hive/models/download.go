@@ -3,24 +3,23 @@ package models
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/url"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"time"
 
-	"github.com/sourcegraph/conc/pool"
-	"golang.org/x/sys/unix"
-
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
+	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
+	"github.com/rbee-keeper/rbee/pkgmgr/model"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 )
 
 // DownloadOptions are those of one download. The zero value works.
@@ -45,27 +44,53 @@ type Progress struct {
 // has arrived for the next one. A download of the same repository that runs
 // already, in this process or another, is waited for; what it brings is present
 // then. Every error that a person can do something about is an [*operations.Error].
-func (s *Store) Download(ctx context.Context, ref Ref, o DownloadOptions) (*operations.ModelDownloadReport, error) {
+func (s *Store) Download(ctx context.Context, ref model.Ref, o DownloadOptions) (*operations.ModelDownloadReport, error) {
 	endpoint, token := s.access(o)
-	d := &download{s: s, ref: ref, tell: o.Progress, hub: &hub{
-		endpoint: endpoint, token: token, agent: s.UserAgent, http: s.client(), pause: s.pause,
-	}}
-	if u, err := url.Parse(d.hub.endpoint); err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
-		return nil, &operations.Error{Code: operations.CodeBadOperation, Reason: operations.ReasonInvalidOperation, Message: fmt.Sprintf("%q is no address of a model hub", withoutQuery(d.hub.endpoint))}
+	d := &download{s: s, ref: ref, tell: o.Progress, hub: s.hub(endpoint, token)}
+	if u, err := url.Parse(d.hub.Client.Hub); err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
+		return nil, &operations.Error{Code: operations.CodeBadOperation, Reason: operations.ReasonInvalidOperation, Message: fmt.Sprintf("%q is no address of a model hub", model.RedactRef(d.hub.Client.Hub))}
 	}
 	if d.ref.URL != "" {
-		d.ref.Repo = ref.localRepo()
+		d.ref.Repo = ref.LocalRepo()
 	}
 	d.repo = s.repo(d.ref.Repo)
 	report, err := d.do(ctx)
 	return report, d.full(err)
 }
 
+// hub is a model hub, and how the store asks it.
+func (s *Store) hub(endpoint string, token operations.Secret) *model.Hub {
+	c := &fetch.Client{HTTP: s.HTTP, Hub: endpoint, HubToken: token, UserAgent: s.UserAgent, Stall: cmp.Or(s.Stall, defaultStall)}
+	if c.HTTP == nil {
+		c.HTTP = fetch.NewHTTPClient()
+	}
+	return &model.Hub{Client: c, Pause: s.pause}
+}
+
+// defaultStall is how long a connection may give nothing before it is made anew.
+const defaultStall = 30 * time.Second
+
+// bootID names this boot of the machine; empty where it has no name.
+func bootID() string {
+	self, err := proc.Identify(os.Getpid())
+	if err != nil {
+		return ""
+	}
+	return self.BootID
+}
+
+func notFoundOr(err error, path string) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonNotFound, Subject: operations.SubjectFile.Named(path), Message: "there is no file " + path + " on the hive", Err: err}
+	}
+	return err
+}
+
 // access is the hub that a download asks, and the token for it. The store's own
 // token is for the store's own hub: whoever may name another one could read it
 // there.
 func (s *Store) access(o DownloadOptions) (endpoint string, token operations.Secret) {
-	own := strings.TrimRight(cmp.Or(s.Endpoint, DefaultEndpoint), "/")
+	own := strings.TrimRight(cmp.Or(s.Endpoint, model.DefaultEndpoint), "/")
 	endpoint = cmp.Or(strings.TrimRight(o.Endpoint, "/"), own)
 	if o.Token == "" && endpoint == own {
 		return endpoint, s.Token
@@ -81,7 +106,7 @@ func (d *download) do(ctx context.Context) (*operations.ModelDownloadReport, err
 		return nil, err
 	}
 	defer unlock()
-	defer d.hub.http.CloseIdleConnections()
+	defer d.hub.Client.HTTP.CloseIdleConnections()
 	if err := d.look(ctx); err != nil {
 		return nil, err
 	}
@@ -100,14 +125,14 @@ func (d *download) do(ctx context.Context) (*operations.ModelDownloadReport, err
 // download is one download.
 type download struct {
 	s    *Store
-	ref  Ref
+	ref  model.Ref
 	repo repo
-	hub  *hub
+	hub  *model.Hub
 	tell func(Progress)
 
 	commit  string
-	files   []hubFile
-	missing []hubFile // those whose blob is not there, each blob once
+	files   []model.File
+	missing []model.File // those whose blob is not there, each blob once
 
 	mu         sync.Mutex
 	bytes      int64
@@ -118,23 +143,15 @@ type download struct {
 }
 
 // found is the reference under which the download's result is found.
-func (d *download) found() Ref {
+func (d *download) found() model.Ref {
 	if d.ref.URL != "" {
-		return Ref{Repo: d.ref.Repo}
+		return model.Ref{Repo: d.ref.Repo}
 	}
 	ref := d.ref
-	if ref.Part == "" && len(d.files) > 0 && isGGUF(d.files[0].Path) && len(groupGGUF(paths(d.files))) == 1 {
-		ref.Part = wholeName(d.files[0].Path)
+	if ref.Part == "" && len(d.files) > 0 && model.IsGGUF(d.files[0].Path) && len(model.GroupGGUF(model.Paths(d.files))) == 1 {
+		ref.Part = model.UnshardedName(d.files[0].Path)
 	}
 	return ref
-}
-
-func paths(files []hubFile) []string {
-	names := make([]string, len(files))
-	for i, f := range files {
-		names[i] = f.Path
-	}
-	return names
 }
 
 // look finds out what there is to fetch.
@@ -143,9 +160,9 @@ func (d *download) look(ctx context.Context) error {
 	if d.ref.URL != "" {
 		d.commit, d.files, err = d.address(ctx)
 	} else {
-		d.commit, d.files, err = d.hub.repository(ctx, d.ref)
+		d.commit, d.files, err = d.hub.Repository(ctx, d.ref)
 		if err == nil {
-			d.files, err = choose(d.ref, d.files)
+			d.files, err = model.Choose(d.ref, d.files)
 		}
 	}
 	if err != nil {
@@ -155,7 +172,7 @@ func (d *download) look(ctx context.Context) error {
 }
 
 // room finds out what is missing of files, and whether the disk has room for it.
-func (d *download) room(files []hubFile) error {
+func (d *download) room(files []model.File) error {
 	seen := map[string]bool{}
 	var need int64
 	for _, f := range files {
@@ -175,15 +192,15 @@ func (d *download) room(files []hubFile) error {
 	}
 	d.bytes = d.present + d.resumed
 	if free, known := diskFree(d.s.Dir); known && need > free {
-		return failure(operations.ReasonDiskFull, d.ref.String(), nil, "model %q needs %s more, and %s are free at %s", d.ref, sizeText(need), sizeText(free), d.s.Dir)
+		return failure(operations.ReasonDiskFull, d.ref.String(), nil, "model %q needs %s more, and %s are free at %s", d.ref, bytesize.Format(need), bytesize.Format(free), d.s.Dir)
 	}
 	return nil
 }
 
 // address finds out about a file at an address, which becomes a repository of one file.
-func (d *download) address(ctx context.Context) (commit string, files []hubFile, err error) {
-	f := hubFile{Path: d.ref.fileName(), Etag: d.ref.SHA256}
-	if path, ok := localPath(d.ref.URL); ok {
+func (d *download) address(ctx context.Context) (commit string, files []model.File, err error) {
+	f := model.File{Path: d.ref.FileName(), Etag: d.ref.SHA256}
+	if path, ok := fetch.LocalPath(d.ref.URL); ok {
 		info, err := os.Stat(path)
 		if err != nil {
 			return "", nil, notFoundOr(err, path)
@@ -192,81 +209,52 @@ func (d *download) address(ctx context.Context) (commit string, files []hubFile,
 			return "", nil, failure(operations.ReasonNotFound, d.ref.String(), nil, "%s is no file", path)
 		}
 		if f.Size = info.Size(); f.Etag == "" {
-			if f.Etag, err = Sum(ctx, path); err != nil {
+			if f.Etag, err = fetch.Sum(ctx, path); err != nil {
 				return "", nil, err
 			}
 		}
-		return f.Etag[:40], []hubFile{f}, nil
+		return f.Etag[:40], []model.File{f}, nil
 	}
 	if info, err := os.Stat(d.repo.blob(f.Etag)); err == nil {
 		f.Size = info.Size() // nothing needs to be asked
-		return f.Etag[:40], []hubFile{f}, nil
+		return f.Etag[:40], []model.File{f}, nil
 	}
-	for try := 1; ; try++ {
+	err = fetch.Retry(ctx, d.hub.Pause, func() (err error) {
 		f.Size, err = d.sizeOf(ctx)
-		var status *statusError
-		if err == nil {
-			return f.Etag[:40], []hubFile{f}, nil
-		}
-		if errors.As(err, &status) && (status.status == http.StatusNotFound || status.status == http.StatusGone) {
-			return "", nil, notFound(operations.ReasonModelUnknown, withoutQuery(d.ref.URL), "there is nothing at %s: %v", withoutQuery(d.ref.URL), status)
-		}
-		if ctx.Err() != nil || try == maxTries || errors.As(err, &status) && !status.mayPass() {
-			return "", nil, failure(requestReason(err), withoutQuery(d.ref.URL), err, "asking for %s: %v", withoutQuery(d.ref.URL), err)
-		}
-		if err := rest(ctx, d.hub.pause, try, err); err != nil {
-			return "", nil, err
-		}
+		return err
+	})
+	switch {
+	case err == nil:
+		return f.Etag[:40], []model.File{f}, nil
+	case errors.Is(err, fetch.ErrNotFound):
+		return "", nil, notFound(operations.ReasonModelUnknown, model.RedactRef(d.ref.URL), "there is nothing at %s: %v", model.RedactRef(d.ref.URL), err)
+	case ctx.Err() != nil:
+		return "", nil, context.Cause(ctx)
 	}
+	return "", nil, failure(model.RequestReason(err), model.RedactRef(d.ref.URL), err, "asking for %s: %v", model.RedactRef(d.ref.URL), err)
 }
 
 // sizeOf asks for the first byte of the file, which tells its size.
-func (d *download) sizeOf(ctx context.Context) (int64, error) {
+func (d *download) sizeOf(ctx context.Context) (size int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	resp, _, err := d.hub.get(ctx, d.ref.URL, http.Header{"Range": {"bytes=0-0"}})
-	if err != nil {
-		return 0, err
-	}
-	defer resp.Body.Close()
-	switch resp.StatusCode {
-	case http.StatusPartialContent:
-		var size int64
-		_, total, _ := strings.Cut(resp.Header.Get("Content-Range"), "/")
-		if _, err := fmt.Sscan(total, &size); err == nil && size > 0 {
-			return size, nil
+	err = d.hub.Get(ctx, d.ref.URL, http.Header{"Range": {"bytes=0-0"}}, func(resp *http.Response, _ io.Reader) error {
+		switch resp.StatusCode {
+		case http.StatusPartialContent:
+			_, total, _ := strings.Cut(resp.Header.Get("Content-Range"), "/")
+			if _, err := fmt.Sscan(total, &size); err == nil && size > 0 {
+				return nil
+			}
+		case http.StatusOK:
+			if size = resp.ContentLength; size >= 0 {
+				return nil
+			}
+		default:
+			return fetch.NewStatusError(resp)
 		}
-	case http.StatusOK:
-		if resp.ContentLength >= 0 {
-			return resp.ContentLength, nil
-		}
-	default:
-		return 0, readStatus(resp)
-	}
-	return 0, &statusError{status: resp.StatusCode, words: "the server does not tell how large the file is"}
-}
-
-func localPath(address string) (string, bool) {
-	u, err := url.Parse(address)
-	if err != nil || u.Scheme != "file" {
-		return "", false
-	}
-	return filepath.FromSlash(u.Path), true
-}
-
-// Sum is the SHA-256 of a file, in hex. It takes as long as reading it, and ends
-// with ctx.
-func Sum(ctx context.Context, path string) (string, error) {
-	f, err := os.Open(path) //nolint:gosec // the file that was asked for
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, &canceled{ctx, f}); err != nil {
-		return "", err
-	}
-	return hex.EncodeToString(h.Sum(nil)), nil
+		return &fetch.StatusError{Status: resp.StatusCode, Message: "it does not tell how large the file is"}
+	})
+	return size, err
 }
 
 // run fetches what is missing, makes the snapshot, and lets the revision name it.
@@ -274,7 +262,7 @@ func (d *download) run(ctx context.Context) error {
 	if err := d.repo.makeDirs(d.commit); err != nil {
 		return err
 	}
-	plan := plan{Commit: d.commit, Revision: d.ref.revision(), Files: d.files}
+	plan := plan{Commit: d.commit, Revision: d.ref.RevisionOrMain(), Files: d.files}
 	if err := d.repo.savePlan(plan); err != nil {
 		return err
 	}
@@ -282,25 +270,14 @@ func (d *download) run(ctx context.Context) error {
 	if err := d.link(); err != nil {
 		return err
 	}
-	for round := 1; len(d.missing) > 0; round++ {
-		wrong, err := d.fetch(ctx)
-		if err != nil {
-			return err
-		}
-		if len(wrong) > 0 && round == 2 {
-			return failure(operations.ReasonChecksum, d.ref.String(), wrong[0], "model %q: %v, twice: what was sent is not what the hub lists, and was thrown away", d.ref, wrong[0])
-		}
-		d.missing = nil
-		for _, w := range wrong {
-			d.missing = append(d.missing, w.hubFile)
-			d.add(-w.Size, "")
-		}
+	if err := d.fetch(ctx); err != nil {
+		return err
 	}
 	if err := d.link(); err != nil {
 		return err
 	}
-	if d.ref.URL != "" || !commitPattern.MatchString(d.ref.revision()) {
-		if err := atomicfile.WriteData(d.repo.ref(d.ref.revision()), []byte(d.commit), 0o644); err != nil {
+	if d.ref.URL != "" || !model.IsCommit(d.ref.RevisionOrMain()) {
+		if err := atomicfile.WriteData(d.repo.ref(d.ref.RevisionOrMain()), []byte(d.commit), 0o644); err != nil {
 			return err
 		}
 	}
@@ -310,12 +287,12 @@ func (d *download) run(ctx context.Context) error {
 // full words the error of a disk that has no room left: what is missing, and how
 // much of it. Others it leaves alone.
 func (d *download) full(err error) error {
-	if !isFull(err) {
+	if !fetch.IsDiskFull(err) {
 		return err
 	}
 	free := "nothing"
 	if n, known := diskFree(d.s.Dir); known {
-		free = sizeText(n)
+		free = bytesize.Format(n)
 	}
 	d.mu.Lock()
 	missing := d.total - d.bytes
@@ -323,10 +300,8 @@ func (d *download) full(err error) error {
 	if missing == 0 {
 		return failure(operations.ReasonDiskFull, d.ref.String(), err, "model %q: the disk is full, %s free at %s: %v", d.ref, free, d.s.Dir, err)
 	}
-	return failure(operations.ReasonDiskFull, d.ref.String(), err, "model %q needs %s more, and the disk is full: %s free at %s; what has arrived is kept: %v", d.ref, sizeText(missing), free, d.s.Dir, err)
+	return failure(operations.ReasonDiskFull, d.ref.String(), err, "model %q needs %s more, and the disk is full: %s free at %s; what has arrived is kept: %v", d.ref, bytesize.Format(missing), free, d.s.Dir, err)
 }
-
-func isFull(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
 
 // link brings files that are whole into the snapshot.
 func (d *download) link() error {
@@ -341,89 +316,44 @@ func (d *download) link() error {
 	return nil
 }
 
-// wrongFile is a file that came with the wrong content.
-type wrongFile struct {
-	hubFile
-	error
-}
-
-// fetch fetches the missing files, several chunks at once. Files with the wrong
-// content are no error of it.
-func (d *download) fetch(ctx context.Context) (wrong []wrongFile, err error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	work := pool.New().WithMaxGoroutines(cmp.Or(d.s.Parallel, 8))
-	var checks sync.WaitGroup
-	var mu sync.Mutex
-	fail := func(e error) {
-		mu.Lock()
-		defer mu.Unlock()
-		if err == nil {
-			err = e
-		}
-		cancel(e)
-	}
-	for _, f := range d.missing {
-		if ctx.Err() != nil {
-			break
-		}
-		p := &part{
-			hub: d.hub, file: f, from: d.ref.URL, blob: d.repo.blob(f.Etag), stall: cmp.Or(d.s.Stall, defaultStall),
-			theirLock: d.repo.theirLock(f.Etag),
-			moved:     func(n int64) { d.add(n, f.Path) },
+// fetch fetches the missing files.
+func (d *download) fetch(ctx context.Context) error {
+	files := make([]fetch.File, len(d.missing))
+	for i, f := range d.missing {
+		files[i] = fetch.File{
+			Name: f.Path, URL: d.ref.URL, Path: d.repo.blob(f.Etag), Mode: 0o644, Size: f.Size, Sum: f.Etag, NewHash: f.NewHash,
+			Prefix: d.repo.theirs(f.Etag), PrefixLock: d.repo.theirLock(f.Etag),
+			Progress: func(n int64) { d.add(n, f.Path) },
 		}
 		if d.ref.URL == "" {
-			p.from = d.hub.fileURL(d.ref.Repo, d.commit, f.Path)
-		}
-		chunk := cmp.Or(d.s.chunk, defaultChunk)
-		local, isLocal := localPath(d.ref.URL)
-		if isLocal && d.ref.URL != "" {
-			p.discard()
-			chunk = max(f.Size, 1)
-		}
-		if e := p.open(chunk); e != nil {
-			fail(fmt.Errorf("making room for %s: %w", f.Path, e))
-			break
-		}
-		todo := p.have.missing()
-		var fetching sync.WaitGroup
-		fetching.Add(len(todo))
-		checks.Go(func() {
-			e := p.verify(ctx)
-			fetching.Wait()
-			p.close()
-			var sum *wrongSumError
-			switch {
-			case errors.As(e, &sum):
-				mu.Lock()
-				wrong = append(wrong, wrongFile{f, e})
-				mu.Unlock()
-			case e != nil:
-				fail(e)
-			}
-		})
-		for _, i := range todo {
-			work.Go(func() {
-				defer fetching.Done()
-				var e error
-				if isLocal && d.ref.URL != "" {
-					e = p.copyFile(ctx, local)
-				} else {
-					e = p.fetch(ctx, i)
-				}
-				if e != nil {
-					fail(e)
-					p.fail(e)
-				}
-			})
+			files[i].URL = d.hub.FileURL(d.ref.Repo, d.commit, f.Path)
 		}
 	}
-	work.Wait()
-	checks.Wait()
-	if err != nil && ctx.Err() != nil {
-		err = context.Cause(ctx)
+	err := d.hub.Client.DownloadFiles(ctx, files, fetch.Options{
+		Connections: d.s.Parallel, ChunkSize: d.s.chunk, Pause: d.s.pause, BootID: bootID(),
+	})
+	var wrong *fetch.MismatchError
+	var failed *fetch.TransferError
+	switch {
+	case errors.As(err, &wrong):
+		return failure(operations.ReasonChecksum, d.ref.String(), err, "model %q: %v, twice: what was sent is not what the hub lists, and was thrown away", d.ref, err)
+	case errors.As(err, &failed):
+		return failure(d.refusalReason(err), failed.Name, err, "%v", err)
+	case errors.Is(err, fs.ErrNotExist) && d.ref.URL != "":
+		path, _ := fetch.LocalPath(d.ref.URL)
+		return notFoundOr(err, path)
 	}
-	return wrong, err
+	return err
+}
+
+// refusalReason returns why a file was not sent. The hub answers with 401 or 403 where
+// its repository is gated.
+func (d *download) refusalReason(err error) operations.Reason {
+	var status *fetch.StatusError
+	if errors.As(err, &status) && (status.Status == http.StatusUnauthorized || status.Status == http.StatusForbidden) && d.ref.URL == "" {
+		return operations.ReasonModelGated
+	}
+	return model.RequestReason(err)
 }
 
 // add counts bytes that have arrived.

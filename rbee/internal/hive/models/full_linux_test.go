@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/rbee-keeper/rbee/operations"
-	"github.com/rbee-keeper/rbee/rbee/internal/hive/models/hubtest"
+	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
 )
 
 // smallDisk moves the world's cache to a disk of its own, of 2 MiB.
@@ -72,7 +72,7 @@ func TestDiskFills(t *testing.T) {
 	if had < at-8*w.chunk || had >= size {
 		t.Fatalf("%d bytes are there of %d", had, size)
 	}
-	for _, want := range []string{`"org/gguf"`, "needs " + sizeText(size-had) + " more", "the disk is full: 0 bytes free at " + w.Dir, "kept", q4} {
+	for _, want := range []string{`"org/gguf"`, "needs " + bytesize.Format(size-had) + " more", "the disk is full: 0 B free at " + w.Dir, "kept", q4} {
 		if operations.CodeOf(err) != operations.CodeFailed || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v has no %q", err, want)
 		}
@@ -80,7 +80,7 @@ func TestDiskFills(t *testing.T) {
 	w.Disconnect() // requests of the one before may still be on their way
 	asked := w.Requests(q4)
 	_, err = w.Download(t.Context(), ref(t, "org/gguf"), DownloadOptions{})
-	if err == nil || !strings.Contains(err.Error(), "needs "+sizeText(size-had)+" more, and 0 bytes are free") || w.Requests(q4) != asked {
+	if err == nil || !strings.Contains(err.Error(), "needs "+bytesize.Format(size-had)+" more, and 0 B are free") || w.Requests(q4) != asked {
 		t.Errorf("on the full disk: %v, asked %d times", err, w.Requests(q4)-asked)
 	}
 	if now := w.arrivedOf(t); now != had {
@@ -91,23 +91,4 @@ func TestDiskFills(t *testing.T) {
 		t.Errorf("resumed %d of %d", r.Resumed, had)
 	}
 	w.holds(t, "org/gguf", q4)
-}
-
-// TestFullDiskKeepsTheJournal holds that a download which cannot even begin again
-// leaves the record of what is there.
-func TestFullDiskKeepsTheJournal(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	w.smallDisk(t)
-	had := w.cutOff(t, 500_000)
-	drain := w.fill(t)
-	blob := w.repo("org/gguf").blob(hubtest.Sum(w.Repos["org/gguf"][q4]))
-	p := &part{file: hubFile{Size: int64(len(w.Repos["org/gguf"][q4]))}, blob: blob}
-	if err := p.open(64 << 10); !errors.Is(err, unix.ENOSPC) {
-		t.Errorf("it is opened: %v", err)
-	}
-	drain()
-	if now := w.arrivedOf(t); now != had || had == 0 {
-		t.Errorf("%d bytes are left of %d", now, had)
-	}
 }

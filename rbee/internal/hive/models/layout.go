@@ -11,11 +11,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/filelock"
+	"github.com/rbee-keeper/rbee/pkgmgr/model"
 )
 
 // repo is the place of one repository in the cache.
@@ -49,45 +50,14 @@ func (r repo) makeDirs(commit string) error {
 // lock keeps others from changing the repository. waiting is called once if
 // somebody else has it. The kernel frees it when the process ends, however it does.
 func (r repo) lock(ctx context.Context, waiting func()) (unlock func(), err error) {
-	if err := os.MkdirAll(r.locks, 0o755); err != nil { //nolint:gosec // as the hub's own tools make theirs
-		return nil, err
+	l, err := filelock.Wait(ctx, filepath.Join(r.locks, "rbee.lock"), 0o755, filelock.NoLimit, waiting)
+	switch {
+	case ctx.Err() != nil && err != nil:
+		return nil, fmt.Errorf("waiting for another download of %s: %w", r.name, context.Cause(ctx))
+	case err != nil:
+		return nil, fmt.Errorf("taking the lock of %s: %w", r.name, err)
 	}
-	path := filepath.Join(r.locks, "rbee.lock")
-	for tries := 0; ; tries++ {
-		f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600) //nolint:gosec // the store's own file
-		if err != nil {
-			return nil, fmt.Errorf("taking the lock of %s: %w", r.name, err)
-		}
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) //nolint:gosec // a descriptor fits
-		mine, named := false, error(nil)
-		if err == nil {
-			// A delete removes the file while others wait for it.
-			var a, b os.FileInfo
-			a, named = f.Stat()
-			if named == nil {
-				b, named = os.Stat(path)
-			}
-			mine = named == nil && os.SameFile(a, b)
-		}
-		if mine {
-			return func() { _ = f.Close() }, nil
-		}
-		_ = f.Close()
-		switch {
-		case err == nil, errors.Is(err, unix.EINTR):
-			continue
-		case !errors.Is(err, unix.EWOULDBLOCK):
-			return nil, fmt.Errorf("taking the lock of %s: %w", r.name, err)
-		}
-		if tries == 0 && waiting != nil {
-			waiting()
-		}
-		select {
-		case <-ctx.Done():
-			return nil, fmt.Errorf("waiting for another download of %s: %w", r.name, context.Cause(ctx))
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
+	return func() { _ = l.Close() }, nil
 }
 
 // theirSuffix ends the name of a blob that huggingface_hub is fetching.
@@ -100,16 +70,16 @@ func (r repo) theirLock(etag string) string { return filepath.Join(r.locks, etag
 
 // theirsHeld reports whether huggingface_hub fetches a blob at this moment.
 func (r repo) theirsHeld(etag string) bool {
-	f, err := os.Open(r.theirLock(etag)) //nolint:gosec // below the cache
+	f, err := os.Open(r.theirLock(etag))
 	if err != nil {
 		return false
 	}
 	defer f.Close()
-	return errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK) //nolint:gosec // a descriptor fits
+	return errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK)
 }
 
 // link makes the snapshot's name for a blob.
-func (r repo) link(commit string, f hubFile) error {
+func (r repo) link(commit string, f model.File) error {
 	at := filepath.Join(r.snapshot(commit), filepath.FromSlash(f.Path))
 	target, err := filepath.Rel(filepath.Dir(at), r.blob(f.Etag))
 	if err != nil {
@@ -131,9 +101,9 @@ func (r repo) link(commit string, f hubFile) error {
 
 // plan is what a download that is not whole yet is about.
 type plan struct {
-	Commit   string    `json:"commit"`
-	Revision string    `json:"revision"`
-	Files    []hubFile `json:"files"`
+	Commit   string       `json:"commit"`
+	Revision string       `json:"revision"`
+	Files    []model.File `json:"files"`
 }
 
 // path names a plan by what it is about, so that asking again is the same plan.
@@ -163,10 +133,10 @@ func (r repo) readPlans() []plan {
 	var plans []plan
 	for _, name := range names {
 		var p plan
-		if atomicfile.ReadJSON(name, &p) != nil || !commitPattern.MatchString(p.Commit) {
+		if atomicfile.ReadJSON(name, &p) != nil || !model.IsCommit(p.Commit) {
 			continue // not ours, or half written by a disk that was full
 		}
-		if !slices.ContainsFunc(p.Files, func(f hubFile) bool { return !f.valid() }) {
+		if !slices.ContainsFunc(p.Files, func(f model.File) bool { return !f.Valid() }) {
 			plans = append(plans, p)
 		}
 	}

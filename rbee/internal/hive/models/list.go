@@ -17,11 +17,13 @@ import (
 	"strings"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
+	"github.com/rbee-keeper/rbee/pkgmgr/model"
 )
 
 // snapshotFile is a file of a snapshot, or one that a download will bring.
 type snapshotFile struct {
-	hubFile
+	model.File
 	missing bool
 	plain   bool // no link to a blob
 }
@@ -46,13 +48,13 @@ func (r repo) snapshots() ([]snapshot, error) {
 		return nil, err
 	}
 	for _, e := range entries {
-		if e.IsDir() && commitPattern.MatchString(e.Name()) {
+		if e.IsDir() && model.IsCommit(e.Name()) {
 			commits[e.Name()] = r.readSnapshot(e.Name())
 		}
 	}
 	for _, p := range r.readPlans() {
 		// The name will be the commit's, unless it is another one's until then.
-		if _, taken := refs[p.Revision]; !taken && validRevision(p.Revision) && !commitPattern.MatchString(p.Revision) {
+		if _, taken := refs[p.Revision]; !taken && model.ValidRevision(p.Revision) && !model.IsCommit(p.Revision) {
 			refs[p.Revision] = p.Commit
 		}
 		if commits[p.Commit] == nil {
@@ -60,7 +62,7 @@ func (r repo) snapshots() ([]snapshot, error) {
 		}
 		for _, f := range p.Files {
 			if _, there := commits[p.Commit][f.Path]; !there {
-				commits[p.Commit][f.Path] = snapshotFile{hubFile: f, missing: true}
+				commits[p.Commit][f.Path] = snapshotFile{File: f, missing: true}
 			}
 		}
 	}
@@ -90,7 +92,7 @@ func (r repo) refs() (map[string]string, error) {
 		}
 		data, err := os.ReadFile(p) //nolint:gosec // below the cache
 		name, relErr := filepath.Rel(root, p)
-		if commit := string(bytes.TrimSpace(data)); err == nil && relErr == nil && commitPattern.MatchString(commit) {
+		if commit := string(bytes.TrimSpace(data)); err == nil && relErr == nil && model.IsCommit(commit) {
 			refs[filepath.ToSlash(name)] = commit
 		}
 		return nil
@@ -110,10 +112,10 @@ func (r repo) readSnapshot(commit string) map[string]snapshotFile {
 		if err != nil || relErr != nil || d.IsDir() || strings.HasSuffix(p, ".rbee-link") {
 			return nil //nolint:nilerr // what cannot be read is not listed
 		}
-		f := snapshotFile{hubFile: hubFile{Path: filepath.ToSlash(rel)}, plain: true}
+		f := snapshotFile{File: model.File{Path: filepath.ToSlash(rel)}, plain: true}
 		if target, err := os.Readlink(p); err == nil {
 			f.plain = false
-			if etag := filepath.Base(target); etagPattern.MatchString(etag) {
+			if etag := filepath.Base(target); model.IsEtag(etag) {
 				f.Etag = etag
 			}
 		}
@@ -131,19 +133,19 @@ func (r repo) readSnapshot(commit string) map[string]snapshotFile {
 func (s snapshot) models() []operations.Model {
 	var ggufs, others []string
 	for _, f := range s.files {
-		if isGGUF(f.Path) {
+		if model.IsGGUF(f.Path) {
 			ggufs = append(ggufs, f.Path)
 		} else {
 			others = append(others, f.Path)
 		}
 	}
-	groups := groupGGUF(ggufs)
-	names := ids(groups)
+	groups := model.GroupGGUF(ggufs)
+	names := model.GroupIDs(groups)
 	var list []operations.Model
 	for i, g := range groups {
-		list = append(list, s.model(s.repo.name+":"+names[i], "gguf", s.of(g.files)))
+		list = append(list, s.model(s.repo.name+":"+names[i], "gguf", s.of(g.Files)))
 	}
-	weights := slices.ContainsFunc(others, isSafetensors)
+	weights := slices.ContainsFunc(others, model.IsSafetensors)
 	if len(others) > 0 && (weights || len(groups) == 0) {
 		format := ""
 		if weights {
@@ -187,7 +189,7 @@ func (s snapshot) model(id, format string, files []snapshotFile) operations.Mode
 	seen := map[string]bool{}
 	for _, f := range files {
 		file := operations.ModelFile{Path: f.Path, Bytes: f.Size, Missing: f.missing}
-		if f.lfs() {
+		if f.IsLFS() {
 			file.SHA256 = f.Etag
 		}
 		m.Files = append(m.Files, file)
@@ -199,7 +201,7 @@ func (s snapshot) model(id, format string, files []snapshotFile) operations.Mode
 		}
 		seen[f.Etag] = true
 		if f.missing {
-			m.PartialBytes += s.repo.arrived(f.hubFile)
+			m.PartialBytes += s.repo.arrived(f.File)
 			continue
 		}
 		m.Bytes += f.Size
@@ -215,11 +217,11 @@ func (s snapshot) model(id, format string, files []snapshotFile) operations.Mode
 
 // arrived is how much of a file is there that is not whole: of rbee's own
 // download, or of another tool's.
-func (r repo) arrived(f hubFile) int64 {
+func (r repo) arrived(f model.File) int64 {
 	if f.Etag == "" {
 		return 0
 	}
-	if n := partial(r.blob(f.Etag), f.Size); n > 0 {
+	if n := fetch.Partial(r.blob(f.Etag), f.Size, bootID()); n > 0 {
 		return n
 	}
 	if info, err := os.Stat(r.theirs(f.Etag)); err == nil && info.Size() <= f.Size {
@@ -315,7 +317,7 @@ func (s *Store) List(ctx context.Context) ([]operations.Model, error) {
 // reference that means one model here. The error is an [*operations.Error] with
 // CodeNotFound if there is none.
 func (s *Store) Get(ctx context.Context, id string) (*operations.Model, error) {
-	ref, err := ParseRef(id)
+	ref, err := model.ParseRef(id)
 	if err != nil {
 		return nil, err
 	}
@@ -324,7 +326,7 @@ func (s *Store) Get(ctx context.Context, id string) (*operations.Model, error) {
 
 // Find is the model that a reference means, whole: what an engine can be given.
 // Where the reference names one file of several, or an address, it is that file.
-func (s *Store) Find(ctx context.Context, ref Ref) (*operations.Model, error) {
+func (s *Store) Find(ctx context.Context, ref model.Ref) (*operations.Model, error) {
 	m, err := s.lookUp(ctx, ref, ref.String())
 	if err != nil {
 		return nil, err
@@ -340,10 +342,10 @@ func (s *Store) Find(ctx context.Context, ref Ref) (*operations.Model, error) {
 	return m, nil
 }
 
-func (s *Store) lookUp(ctx context.Context, ref Ref, id string) (*operations.Model, error) {
+func (s *Store) lookUp(ctx context.Context, ref model.Ref, id string) (*operations.Model, error) {
 	sum := ref.SHA256
 	if ref.URL != "" {
-		ref = Ref{Repo: ref.localRepo()}
+		ref = model.Ref{Repo: ref.LocalRepo()}
 	}
 	all, err := ofRepo(s.repo(ref.Repo))
 	if err != nil {
@@ -362,7 +364,7 @@ func (s *Store) lookUp(ctx context.Context, ref Ref, id string) (*operations.Mod
 			return &all[i], nil
 		}
 	}
-	fit := slices.DeleteFunc(slices.Clone(all), func(m operations.Model) bool { return !ofRevision(m, ref.revision()) })
+	fit := slices.DeleteFunc(slices.Clone(all), func(m operations.Model) bool { return !ofRevision(m, ref.RevisionOrMain()) })
 	if m, ok := only(fit, ref.Part); ok {
 		return m, nil
 	}
@@ -381,7 +383,7 @@ func only(list []operations.Model, part string) (*operations.Model, bool) {
 				return &list[i], true
 			}
 		}
-		part = usualQuant
+		part = model.DefaultQuant
 	}
 	var files []string
 	owner := map[string]int{}
@@ -393,8 +395,8 @@ func only(list []operations.Model, part string) (*operations.Model, bool) {
 			owner[f.Path] = i
 		}
 	}
-	if g, _ := matchGGUF(groupGGUF(files), part); g != nil {
-		return &list[owner[g.files[0]]], true
+	if g, _ := model.MatchGGUF(model.GroupGGUF(files), part); g != nil {
+		return &list[owner[g.Files[0]]], true
 	}
 	if i, ok := owner[part]; ok {
 		return &list[i], true
@@ -403,7 +405,7 @@ func only(list []operations.Model, part string) (*operations.Model, bool) {
 }
 
 // unknown says that a model is not here, and what is.
-func (s *Store) unknown(ctx context.Context, ref Ref, id string, same []operations.Model) error {
+func (s *Store) unknown(ctx context.Context, ref model.Ref, id string, same []operations.Model) error {
 	if len(same) > 0 {
 		names := make([]string, len(same))
 		for i, m := range same {

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/model"
 )
 
 // TestTokenStaysHome holds that the store's own token goes to the store's own hub,
@@ -15,13 +16,13 @@ func TestTokenStaysHome(t *testing.T) {
 		named, token string // by the caller
 		asked, shown string
 	}{
-		{"", "", "", DefaultEndpoint, "hf_own"},
-		{"", DefaultEndpoint + "/", "", DefaultEndpoint, "hf_own"},
+		{"", "", "", model.DefaultEndpoint, "hf_own"},
+		{"", model.DefaultEndpoint + "/", "", model.DefaultEndpoint, "hf_own"},
 		{"https://mirror/", "https://mirror", "", "https://mirror", "hf_own"},
 		{"https://mirror", "", "hf_mine", "https://mirror", "hf_mine"},
 		{"https://mirror", "https://evil", "", "https://evil", ""},
 		{"https://mirror", "http://mirror", "", "http://mirror", ""},
-		{"https://mirror", DefaultEndpoint, "", DefaultEndpoint, ""},
+		{"https://mirror", model.DefaultEndpoint, "", model.DefaultEndpoint, ""},
 		{"", "https://evil", "hf_mine", "https://evil", "hf_mine"},
 	} {
 		s := &Store{Endpoint: c.own, Token: "hf_own"}

@@ -1,4 +1,4 @@
-package models
+package model
 
 import (
 	"bytes"
@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"github.com/rbee-keeper/rbee/operations"
-	"github.com/rbee-keeper/rbee/rbee/internal/hive/models/hubtest"
+	"github.com/rbee-keeper/rbee/pkgmgr/model/hubtest"
 )
 
 func TestParseRef(t *testing.T) {
@@ -53,7 +53,7 @@ func FuzzParseRef(f *testing.F) {
 			return
 		}
 		if r.URL != "" {
-			if name := r.localRepo(); !repoPattern.MatchString(name) || strings.Contains(name, "..") || strings.Contains(name, "--") {
+			if name := r.LocalRepo(); !repoPattern.MatchString(name) || strings.Contains(name, "..") || strings.Contains(name, "--") {
 				t.Errorf("%q is kept as %q", s, name)
 			}
 			return
@@ -103,25 +103,4 @@ func FuzzGGUF(f *testing.F) {
 	f.Add(hubtest.GGUF(1, 32, 8, 128, 131072, 10))
 	f.Add([]byte("GGUF\x03\x00\x00\x00"))
 	f.Fuzz(func(_ *testing.T, data []byte) { _, _ = parseGGUF(bytes.NewReader(data)) })
-}
-
-func TestEstimate(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	gguf := w.fetch(t, "org/gguf").Model
-	// 2 layers × 4096 tokens × 2 heads × (64 + 64) × 2 bytes
-	if e, err := EstimateMemory(gguf, 0); err != nil || e.Cache != 2*4096*2*128*2 || e.Weights != gguf.Bytes || e.Total() != e.Cache+e.Weights {
-		t.Errorf("%+v, %v", e, err)
-	}
-	if e, err := EstimateMemory(gguf, 100); err != nil || e.Cache != 2*100*2*128*2 || !strings.Contains(e.Explain(), "100 tokens of context in 2 layers") {
-		t.Errorf("%+v, %v, %s", e, err, e.Explain())
-	}
-	tensors := w.fetch(t, "org/tensors").Model
-	// 4 layers × 8192 tokens × 2 heads × (64 + 64) × 2 bytes; weights are the shards alone
-	if e, err := EstimateMemory(tensors, 0); err != nil || e.Cache != 4*8192*2*128*2 || e.Weights != 800_000 {
-		t.Errorf("%+v, %v", e, err)
-	}
-	if _, err := EstimateMemory(w.fetch(t, "org/plain").Model, 0); err == nil {
-		t.Error("of what is not known")
-	}
 }

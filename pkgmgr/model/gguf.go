@@ -1,4 +1,4 @@
-package models
+package model
 
 import (
 	"bufio"
@@ -34,7 +34,7 @@ type ggufInfo struct {
 }
 
 func readGGUF(path string) (ggufInfo, error) {
-	f, err := os.Open(path) //nolint:gosec // below the cache
+	f, err := os.Open(path)
 	if err != nil {
 		return ggufInfo{}, err
 	}
@@ -131,7 +131,7 @@ func (g *ggufReader) u64() uint64 { return binary.LittleEndian.Uint64(g.bytes(8)
 
 func (g *ggufReader) skip(n uint64) {
 	if g.err == nil && n <= maxArray {
-		_, g.err = io.CopyN(io.Discard, g.r, int64(n)) //nolint:gosec // just limited
+		_, g.err = io.CopyN(io.Discard, g.r, int64(n))
 	} else if g.err == nil {
 		g.err = fmt.Errorf("%w: a value has %d bytes", errGGUF, n)
 	}

@@ -4,7 +4,10 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"hash"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -12,7 +15,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 )
 
 // flaky serves contents, one a request, the last one from then on, and ends each
@@ -85,12 +91,12 @@ func TestDownloadGoesOn(t *testing.T) {
 		"another one, by its sum": {flaky{contents: []string{b, a}, cut: 15}, shaOf(a), 0, a, ",bytes=15-,,bytes=15-"},
 		"always another one":      {flaky{contents: []string{b}}, shaOf(a), 0, "its SHA-256 is " + shaOf(b), ""},
 		"cut again and again":     {flaky{contents: []string{a}, cut: 1}, shaOf(a), 0, "unexpected EOF", ",bytes=1-,bytes=2-,bytes=3-,bytes=4-,bytes=5-,bytes=6-,bytes=7-,bytes=8-,bytes=9-"},
-		"more than it should be":  {flaky{contents: []string{a}}, shaOf(a), 18, "more than 18 bytes come", ""},
+		"more than it should be":  {flaky{contents: []string{a}}, shaOf(a), 18, "more than 18 bytes came", ""},
 	} {
 		server := httptest.NewServer(&k.flaky)
 		path := filepath.Join(t.TempDir(), "x")
-		err := writeAtomically(path, 0o600, func(f *os.File) error {
-			sum, n, err := (&Client{}).DownloadTo(t.Context(), server.URL+"/x", k.sum, k.size, f)
+		err := atomicfile.WriteFile(path, 0o600, func(f *os.File) error {
+			sum, n, err := (&Client{}).DownloadTo(t.Context(), File{URL: server.URL + "/x", Sum: k.sum, Limit: k.size}, f)
 			if err == nil && (sum != shaOf(k.want) || n != int64(len(k.want))) {
 				t.Errorf("%s: %s, %d bytes", name, sum, n)
 			}
@@ -124,13 +130,14 @@ func TestDownloadGoesOnInAnotherRun(t *testing.T) {
 			t.Fatal(err)
 		}
 		if name == "busy" {
-			other, err := openPart(path + ".part")
+			other, unlock, err := openPart(path + ".part")
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer other.Close()
+			defer unlock()
 		}
-		err := (&Client{}).Download(t.Context(), server.URL+"/x", shaOf(a), int64(len(a)), path, 0o600)
+		err := (&Client{}).Download(t.Context(), File{URL: server.URL + "/x", Sum: shaOf(a), Limit: int64(len(a)), Path: path})
 		server.Close()
 		_, left := os.Stat(path + ".part")
 		if got, _ := os.ReadFile(path); err != nil || string(got) != a || asked(f) != k.asks || (left == nil) != (name == "busy") {
@@ -152,7 +159,7 @@ func TestDownloadGoesOnInAnotherRun(t *testing.T) {
 			}
 			f.ServeHTTP(w, r)
 		})
-		err := (&Client{}).Download(ctx, server.URL+"/x", sum, 0, path, 0o600)
+		err := (&Client{}).Download(ctx, File{URL: server.URL + "/x", Sum: sum, Path: path})
 		cancel()
 		server.Close()
 		if got, _ := os.ReadFile(path + ".part"); err == nil || !strings.HasPrefix(string(got), want) || (want == "") != (len(got) == 0) {
@@ -204,9 +211,74 @@ func TestDownloadHidesQueries(t *testing.T) {
 		if !live {
 			server.Close()
 		}
-		err := (&Client{}).Download(t.Context(), refused, shaOf("engine"), 0, filepath.Join(t.TempDir(), "engine"), 0o600)
+		err := (&Client{}).Download(t.Context(), File{URL: refused, Sum: shaOf("engine"), Path: filepath.Join(t.TempDir(), "engine")})
 		if err == nil || strings.Contains(err.Error(), "secret") || !strings.Contains(err.Error(), "/engine") {
 			t.Errorf("live %t: error %v", live, err)
+		}
+	}
+}
+
+// slowHash takes its time for the first bytes that it sees.
+type slowHash struct {
+	hash.Hash
+	wait time.Duration
+}
+
+func (s *slowHash) Write(p []byte) (int, error) {
+	time.Sleep(s.wait)
+	s.wait = 0
+	return s.Hash.Write(p)
+}
+
+// TestSlowPart holds that a download is gone on with although it takes the machine
+// longer to read what is there than the line may be silent.
+func TestSlowPart(t *testing.T) {
+	t.Parallel()
+	const stall, there = 200 * time.Millisecond, 2000
+	data := strings.Repeat("honey", 1000)
+	f := &flaky{contents: []string{data}}
+	server := httptest.NewServer(f)
+	defer server.Close()
+	path := filepath.Join(t.TempDir(), "w")
+	if err := os.WriteFile(path+PartSuffix, []byte(data[:there]), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var total int64
+	err := (&Client{Stall: stall}).Download(t.Context(), File{
+		URL: server.URL, Path: path, Sum: shaOf(data), Size: int64(len(data)), Progress: func(n int64) { total += n },
+		NewHash: func() hash.Hash { return &slowHash{sha256.New(), 3 * stall} },
+	})
+	if got, readErr := os.ReadFile(path); err != nil || readErr != nil || string(got) != data || asked(f) != "bytes=2000-" || total != int64(len(data)) {
+		t.Errorf("Download() = %v with %d bytes and progress %d, asked for %s", err, len(got), total, asked(f))
+	}
+}
+
+// TestSave holds that content of a reader is verified, and that nothing is left of
+// content that is wrong or cut off.
+func TestSave(t *testing.T) {
+	t.Parallel()
+	const a = "the bees make honey"
+	for name, c := range map[string]struct {
+		content io.Reader
+		size    int64
+		want    string // of the error
+	}{
+		"good":      {strings.NewReader(a), 0, ""},
+		"with size": {strings.NewReader(a), 19, ""},
+		"too short": {strings.NewReader(a[:7]), 19, "7 bytes came, want 19"},
+		"too long":  {strings.NewReader(a + a), 19, "more than 19 bytes came"},
+		"wrong":     {strings.NewReader("the wasps"), 0, "its SHA-256 is " + shaOf("the wasps")},
+		"cut":       {io.MultiReader(strings.NewReader(a[:7]), iotest.ErrReader(errors.New("cut"))), 19, "cut"},
+	} {
+		dir := t.TempDir()
+		path := filepath.Join(dir, "x")
+		if err := os.WriteFile(path+PartSuffix, []byte("of an earlier download"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		err := Save(c.content, File{Path: path, Sum: shaOf(a), Size: c.size, SkipSync: true})
+		left, _ := os.ReadDir(dir)
+		if (c.want == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), c.want) || (err == nil) != (len(left) == 1) {
+			t.Errorf("%s: Save() = %v, want %q; %d files are left", name, err, c.want, len(left))
 		}
 	}
 }

@@ -1,4 +1,4 @@
-package models
+package model
 
 import (
 	"fmt"
@@ -34,8 +34,8 @@ var (
 func ParseRef(s string) (Ref, error) {
 	bad := func(format string, args ...any) (Ref, error) {
 		return Ref{}, &operations.Error{
-			Code: operations.CodeBadOperation, Reason: operations.ReasonInvalidOperation, Subject: operations.SubjectModel.Named(withoutQuery(s)),
-			Message: fmt.Sprintf("model %q: ", withoutQuery(s)) + fmt.Sprintf(format, args...),
+			Code: operations.CodeBadOperation, Reason: operations.ReasonInvalidOperation, Subject: operations.SubjectModel.Named(RedactRef(s)),
+			Message: fmt.Sprintf("model %q: ", RedactRef(s)) + fmt.Sprintf(format, args...),
 		}
 	}
 	if scheme, _, ok := strings.Cut(s, ":"); ok && (scheme == "https" || scheme == "http" || scheme == "file") {
@@ -45,7 +45,7 @@ func ParseRef(s string) (Ref, error) {
 	rest := s
 	if i := strings.LastIndexByte(rest, '@'); i >= 0 {
 		rest, r.Revision = rest[:i], rest[i+1:]
-		if !validRevision(r.Revision) {
+		if !ValidRevision(r.Revision) {
 			return bad("%q is no revision", r.Revision)
 		}
 	}
@@ -60,7 +60,8 @@ func ParseRef(s string) (Ref, error) {
 	return r, nil
 }
 
-func validRevision(s string) bool {
+// ValidRevision reports whether a string can be a revision.
+func ValidRevision(s string) bool {
 	return revisionPattern.MatchString(s) && path.Clean(s) == s && !strings.Contains(s, "..") && !strings.HasSuffix(s, ".lock")
 }
 
@@ -99,8 +100,8 @@ func parseAddress(s, scheme string, bad func(string, ...any) (Ref, error)) (Ref,
 	return r, nil
 }
 
-// withoutQuery hides what may be secret in an address.
-func withoutQuery(s string) string {
+// RedactRef hides what may be secret in an address.
+func RedactRef(s string) string {
 	if !strings.Contains(s, "://") {
 		return s
 	}
@@ -117,7 +118,7 @@ func withoutQuery(s string) string {
 // which may be secret.
 func (r Ref) String() string {
 	if r.URL != "" {
-		s := withoutQuery(r.URL)
+		s := RedactRef(r.URL)
 		if r.SHA256 != "" {
 			s += "#sha256=" + r.SHA256
 		}
@@ -133,15 +134,16 @@ func (r Ref) String() string {
 	return s
 }
 
-func (r Ref) revision() string {
+// RevisionOrMain returns the revision, which is main if none is named.
+func (r Ref) RevisionOrMain() string {
 	if r.Revision == "" {
 		return "main"
 	}
 	return r.Revision
 }
 
-// fileName is the name of the file at an address.
-func (r Ref) fileName() string {
+// FileName returns the name of the file at an address.
+func (r Ref) FileName() string {
 	u, err := url.Parse(r.URL)
 	if err != nil {
 		return ""
@@ -151,9 +153,9 @@ func (r Ref) fileName() string {
 
 var notInNames = regexp.MustCompile(`[^A-Za-z0-9._]+`)
 
-// localRepo is the repository under which a file from an address is kept.
-func (r Ref) localRepo() string {
-	name := r.fileName()
+// LocalRepo returns the repository under which a file from an address is kept.
+func (r Ref) LocalRepo() string {
+	name := r.FileName()
 	for _, ext := range []string{".gguf", ".safetensors"} {
 		name = strings.TrimSuffix(name, ext)
 	}
@@ -177,19 +179,20 @@ var (
 // quantOf is the quantisation that a GGUF file's name tells, in upper case; empty
 // if it tells none.
 func quantOf(file string) string {
-	if m := quantPattern.FindStringSubmatch(wholeName(file)); m != nil {
+	if m := quantPattern.FindStringSubmatch(UnshardedName(file)); m != nil {
 		return strings.ToUpper(m[1])
 	}
 	return ""
 }
 
-// wholeName is the name of a file without the number of its shard.
-func wholeName(file string) string { return shardPattern.ReplaceAllString(file, ".gguf") }
+// UnshardedName returns the name of a file without the number of its shard.
+func UnshardedName(file string) string { return shardPattern.ReplaceAllString(file, ".gguf") }
 
-func isGGUF(file string) bool { return strings.HasSuffix(strings.ToLower(file), ".gguf") }
+// IsGGUF reports whether a file has the name of a GGUF file.
+func IsGGUF(file string) bool { return strings.HasSuffix(strings.ToLower(file), ".gguf") }
 
 // isProjector recognises the part of a multimodal model that goes with another
 // file and is no model of its own.
 func isProjector(file string) bool {
-	return isGGUF(file) && strings.HasPrefix(strings.ToLower(path.Base(file)), "mmproj")
+	return IsGGUF(file) && strings.HasPrefix(strings.ToLower(path.Base(file)), "mmproj")
 }

@@ -1,4 +1,4 @@
-package models
+package fetch
 
 import (
 	"bufio"
@@ -13,7 +13,6 @@ import (
 	"sync"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
-	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 )
 
 // journal is the record of which bytes of a part are in its file. It only grows:
@@ -82,21 +81,11 @@ func (c *chunks) frontier() int64 {
 	return c.size
 }
 
-// boot names this boot of the machine; empty where it has no name, so that only
-// what was surely on disk counts.
-func boot() string {
-	self, err := proc.Identify(os.Getpid())
-	if err != nil {
-		return ""
-	}
-	return self.BootID
-}
-
 // readJournal reads what is there of a file of this size, and what of it is on
-// disk for sure, which in another boot of the machine is the same. A journal of
+// disk for sure, which in another boot of the machine is the same; boot names this one. A journal of
 // another file, or none, is fs.ErrNotExist.
-func readJournal(path string, size int64) (have, sure *chunks, err error) {
-	f, err := os.Open(path) //nolint:gosec // the store's own file
+func readJournal(path string, size int64, boot string) (have, sure *chunks, err error) {
+	f, err := os.Open(path)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -130,7 +119,7 @@ func readJournal(path string, size int64) (have, sure *chunks, err error) {
 			have.read(line)
 		}
 	}
-	if here := boot(); here == "" || here != madeIn {
+	if boot == "" || boot != madeIn {
 		copy(have.done, sure.done)
 	}
 	return have, sure, nil
@@ -151,7 +140,7 @@ func (c *chunks) read(line string) {
 
 // openJournal begins a journal that says what is there, and what of it is on disk
 // for sure. One that was there is whole until the new one is.
-func openJournal(path string, have, sure *chunks) (*journal, error) {
+func openJournal(path string, have, sure *chunks, boot string) (*journal, error) {
 	var err error
 	if have.total() == 0 {
 		// Nothing can be lost. The old one goes first, because somebody may still
@@ -160,15 +149,15 @@ func openJournal(path string, have, sure *chunks) (*journal, error) {
 			err = nil
 		}
 		if err == nil {
-			err = os.WriteFile(path, journalText(have, sure), 0o600)
+			err = os.WriteFile(path, journalText(have, sure, boot), 0o600)
 		}
 	} else {
-		err = atomicfile.WriteData(path, journalText(have, sure), 0o600)
+		err = atomicfile.WriteData(path, journalText(have, sure, boot), 0o600)
 	}
 	if err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0o600) //nolint:gosec // the store's own file
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -176,9 +165,9 @@ func openJournal(path string, have, sure *chunks) (*journal, error) {
 }
 
 // journalText is a journal's beginning.
-func journalText(have, sure *chunks) []byte {
+func journalText(have, sure *chunks, boot string) []byte {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "rbee-part 1 %d %d %s\n", have.size, have.length, boot())
+	fmt.Fprintf(&b, "rbee-part 1 %d %d %s\n", have.size, have.length, boot)
 	for i, n := range sure.done {
 		if n > 0 {
 			fmt.Fprintf(&b, "%d %d\n", i, n)

@@ -1,24 +1,19 @@
-package models
+package fetch
 
 import (
 	"context"
-	"crypto/sha1" //nolint:gosec // git's own hash, by which the hub names small files
-	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"io/fs"
 	"net/http"
 	"os"
-	"strings"
 	"sync"
+	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
-	"github.com/rbee-keeper/rbee/operations"
+	"github.com/cenkalti/backoff/v5"
 )
 
 const (
@@ -26,20 +21,14 @@ const (
 	bufferSize   = 512 << 10
 	syncEvery    = 128 << 20   // bytes after which a file is brought to disk
 	syncPatience = time.Second // how long a download that ends waits for that
-	defaultStall = 30 * time.Second
 )
 
-// part is one file that is being fetched.
+// part is one file that is being fetched in chunks.
 type part struct {
-	hub  *hub
-	file hubFile
-	from string // where the hub says that it is
-	blob string // the path that it will take
-
-	theirLock string // what huggingface_hub locks while it fetches this file
-
-	stall time.Duration
-	moved func(n int64) // told of bytes that arrived
+	*File
+	client *Client
+	pause  time.Duration // before the first retry
+	boot   string        // of the machine
 
 	f       *os.File
 	journal *journal
@@ -47,7 +36,7 @@ type part struct {
 	mu       sync.Mutex
 	grown    *sync.Cond // more bytes are there, or on disk, or it has failed
 	have     *chunks
-	address  string // where it really is, once the hub has said; may expire
+	address  string // where it really is, once the server has said; may expire
 	noRanges bool   // the server gives none: one connection fetches all
 	single   bool   // that connection is under way
 	unsynced int64  // bytes that are perhaps not on disk
@@ -58,16 +47,22 @@ type part struct {
 	err        error
 }
 
-func partPath(blob string) string    { return blob + ".rbee-part" }
-func journalPath(blob string) string { return blob + ".rbee-journal" }
+// PartPath returns the path of a file that [Client.DownloadFiles] is fetching, in its full
+// length, and JournalPath that of the record of which bytes of it are there.
+func PartPath(path string) string { return path + ".rbee-part" }
 
-// partial is how many bytes of a blob are there from an earlier download.
-func partial(blob string, size int64) int64 {
-	info, err := os.Stat(partPath(blob))
+// JournalPath returns the path of the journal beside [PartPath].
+func JournalPath(path string) string { return path + ".rbee-journal" }
+
+// Partial returns how many bytes of a file of this size an earlier
+// [Client.DownloadFiles] has brought. bootID names this boot of the machine; if it is
+// empty or the journal is of another one, only what is surely on disk counts.
+func Partial(path string, size int64, bootID string) int64 {
+	info, err := os.Stat(PartPath(path))
 	if err != nil || info.Size() != size {
 		return 0
 	}
-	have, _, err := readJournal(journalPath(blob), size)
+	have, _, err := readJournal(JournalPath(path), size, bootID)
 	if err != nil {
 		return 0
 	}
@@ -77,29 +72,29 @@ func partial(blob string, size int64) int64 {
 // open goes on with what is there, or begins anew.
 func (p *part) open(chunk int64) (err error) {
 	p.grown = sync.NewCond(&p.mu)
-	p.f, err = os.OpenFile(partPath(p.blob), os.O_CREATE|os.O_RDWR, 0o600)
+	p.f, err = os.OpenFile(PartPath(p.Path), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return err
 	}
 	var sure *chunks
 	info, err := p.f.Stat()
-	if err == nil && info.Size() == p.file.Size {
-		p.have, sure, err = readJournal(journalPath(p.blob), p.file.Size)
+	if err == nil && info.Size() == p.Size {
+		p.have, sure, err = readJournal(JournalPath(p.Path), p.Size, p.boot)
 	} else if err == nil {
 		err = fs.ErrNotExist
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		p.have, sure = newChunks(p.file.Size, chunk), newChunks(p.file.Size, chunk)
+		p.have, sure = newChunks(p.Size, chunk), newChunks(p.Size, chunk)
 		if err = p.f.Truncate(0); err == nil {
 			err = p.takeOver()
 		}
 		if err == nil {
-			err = p.f.Truncate(p.file.Size)
+			err = p.f.Truncate(p.Size)
 		}
 	}
 	if err == nil {
 		p.unsynced = p.have.total() - sure.total()
-		p.journal, err = openJournal(journalPath(p.blob), p.have, sure)
+		p.journal, err = openJournal(JournalPath(p.Path), p.have, sure, p.boot)
 	}
 	if err != nil {
 		_ = p.f.Close()
@@ -107,28 +102,30 @@ func (p *part) open(chunk int64) (err error) {
 	return err
 }
 
-// takeOver begins with what huggingface_hub left of a download that was cut off:
+// takeOver begins with what another program left of a download that was cut off:
 // the beginning of the file. It is checked with the rest at the end. A download
 // that is under way holds a lock, and keeps its file.
 func (p *part) takeOver() error {
-	theirs := p.blob + theirSuffix
-	info, err := os.Stat(theirs)
-	if err != nil || info.Size() == 0 || info.Size() > p.file.Size {
+	if p.Prefix == "" {
+		return nil
+	}
+	info, err := os.Stat(p.Prefix)
+	if err != nil || info.Size() == 0 || info.Size() > p.Size {
 		return nil //nolint:nilerr // there is nothing to take over
 	}
-	lock, err := os.OpenFile(p.theirLock, os.O_CREATE|os.O_RDWR, 0o644) //nolint:gosec // as huggingface_hub makes it
+	lock, err := os.OpenFile(p.PrefixLock, os.O_CREATE|os.O_RDWR, 0o644) //nolint:gosec // as that program makes it
 	if err != nil {
 		return nil //nolint:nilerr // it is only a help
 	}
 	defer lock.Close()
-	if unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil { //nolint:gosec // a descriptor fits
+	if syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil {
 		return nil
 	}
 	_ = p.f.Close()
-	if err := os.Rename(theirs, partPath(p.blob)); err != nil {
+	if err := os.Rename(p.Prefix, PartPath(p.Path)); err != nil {
 		return err
 	}
-	if p.f, err = os.OpenFile(partPath(p.blob), os.O_RDWR, 0o600); err != nil {
+	if p.f, err = os.OpenFile(PartPath(p.Path), os.O_RDWR, 0o600); err != nil {
 		return err
 	}
 	for i := range p.have.done {
@@ -168,8 +165,8 @@ func (p *part) close() {
 
 // discard throws away what is there.
 func (p *part) discard() {
-	_ = os.Remove(journalPath(p.blob)) // first: without it the rest counts for nothing
-	_ = os.Remove(partPath(p.blob))
+	_ = os.Remove(JournalPath(p.Path)) // first: without it the rest counts for nothing
+	_ = os.Remove(PartPath(p.Path))
 }
 
 // fail ends the waiting of verify.
@@ -184,25 +181,24 @@ func (p *part) fail(err error) {
 
 // fetch fetches one chunk, with patience.
 func (p *part) fetch(ctx context.Context, chunk int) error {
-	for try := 1; ; try++ {
-		before, enough := p.enough(chunk)
-		if enough {
-			return nil
+	return retry(ctx, p.pause, func(failures int) (progress bool, err error) {
+		for {
+			before, enough := p.enough(chunk)
+			if enough {
+				return progress, nil
+			}
+			stale, err := p.attempt(ctx, chunk)
+			now, _ := p.enough(chunk)
+			progress = progress || now > before
+			if err == nil {
+				continue
+			}
+			if progress {
+				failures = 0
+			}
+			return progress, p.classify(ctx, err, stale, failures+1)
 		}
-		err := p.attempt(ctx, chunk)
-		now, _ := p.enough(chunk)
-		gained := now > before
-		if err == nil {
-			try = 0
-			continue
-		}
-		if gained {
-			try = 1
-		}
-		if err := p.give(ctx, err, try); err != nil {
-			return err
-		}
-	}
+	})
 }
 
 // enough reports how many bytes are there, and whether the one who fetches a
@@ -213,35 +209,27 @@ func (p *part) enough(chunk int) (total int64, done bool) {
 	defer p.mu.Unlock()
 	total = p.have.total()
 	if p.noRanges {
-		return total, p.single || total == p.file.Size
+		return total, p.single || total == p.Size
 	}
 	return total, p.have.whole(chunk)
 }
 
-// give decides whether another try is worth it after err: nil, after a pause, if it is.
-func (p *part) give(ctx context.Context, err error, try int) error {
-	var status *statusError
+// classify returns an error that is permanent if another attempt is not worth it. It is
+// the failures-th in a row.
+func (p *part) classify(ctx context.Context, err error, stale string, failures int) error {
+	var status *StatusError
 	switch {
 	case ctx.Err() != nil:
-		return context.Cause(ctx)
-	case isFull(err):
+		return backoff.Permanent(context.Cause(ctx))
+	case IsDiskFull(err):
+		return backoff.Permanent(err)
+	case errors.As(err, &status) && stale != "" && failures < maxFailures/2:
+		p.forget(stale) // it has expired: the server gives another one
 		return err
-	case errors.As(err, &status) && status.stale != "" && try < maxTries/2:
-		p.forget(status.stale) // it has expired: the hub gives another one
-	case errors.As(err, &status) && !status.mayPass(), try >= maxTries:
-		return failure(p.refusalReason(err), p.file.Path, err, "fetching %s: %v; what has arrived is kept", p.file.Path, err)
+	case errors.As(err, &status) && !status.Temporary(), failures >= maxFailures:
+		return backoff.Permanent(&TransferError{p.name(), err})
 	}
-	return rest(ctx, p.hub.pause, try, err)
-}
-
-// refusalReason returns why the file was not sent. The hub answers with 401 or 403
-// where its repository is gated.
-func (p *part) refusalReason(err error) operations.Reason {
-	var status *statusError
-	if errors.As(err, &status) && (status.status == http.StatusUnauthorized || status.status == http.StatusForbidden) && strings.HasPrefix(p.from, p.hub.endpoint+"/") {
-		return operations.ReasonModelGated
-	}
-	return requestReason(err)
+	return err
 }
 
 // forget drops an address of the file, unless another one is known by now.
@@ -254,67 +242,53 @@ func (p *part) forget(address string) {
 }
 
 // attempt fetches what is missing of a chunk once; or, from a server that gives
-// no ranges, of all chunks.
-func (p *part) attempt(ctx context.Context, chunk int) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	silent := fmt.Errorf("nothing came for %s", p.stall)
-	watch := time.AfterFunc(p.stall, func() { cancel(silent) })
-	defer watch.Stop()
-
+// no ranges, of all chunks. If the server refuses, stale is the address of the content
+// that it gave and that may have expired.
+func (p *part) attempt(ctx context.Context, chunk int) (stale string, err error) {
 	p.mu.Lock()
 	from, to := p.have.span(chunk)
 	from += p.have.done[chunk]
 	address := p.address
 	p.mu.Unlock()
-	stale := address
+	stale = address
+	first := p.client.MirrorURL(p.URL)
 	if address == "" {
-		address = p.from
+		address = first
 	}
-	header := http.Header{"Range": {fmt.Sprintf("bytes=%d-%d", from, to-1)}}
-	resp, final, err := p.hub.get(ctx, address, header)
-	if err != nil {
-		return causeOr(ctx, err)
-	}
-	defer resp.Body.Close()
-	body := &alive{resp.Body, watch, p.stall}
-	switch resp.StatusCode {
-	case http.StatusPartialContent:
-		if err := p.checkRange(resp, from); err != nil {
-			return err
+	header := http.Header{"Range": {fmt.Sprintf("bytes=%d-%d", from, to-1)}, "Accept-Encoding": {"identity"}}
+	err = p.client.get(ctx, address, header, func(resp *http.Response, body io.Reader) error {
+		final := resp.Request.URL.String()
+		switch resp.StatusCode {
+		case http.StatusPartialContent:
+			if err := p.checkRange(resp, from); err != nil {
+				return err
+			}
+		case http.StatusOK:
+			if resp.ContentLength >= 0 && resp.ContentLength != p.Size {
+				return &SizeError{Name: p.name(), Got: resp.ContentLength, Want: p.Size}
+			}
+			return p.takeAll(body)
+		default:
+			if final != first {
+				stale = final // it can expire between the server's word and the use of it
+			}
+			return NewStatusError(resp)
 		}
-	case http.StatusOK:
-		if resp.ContentLength >= 0 && resp.ContentLength != p.file.Size {
-			return failure(operations.ReasonChecksum, p.file.Path, nil, "%s has %d bytes there, not %d as the hub says", p.file.Path, resp.ContentLength, p.file.Size)
+		if final != first {
+			p.mu.Lock()
+			p.address = final
+			p.mu.Unlock()
 		}
-		return causeOr(ctx, p.takeAll(body))
-	default:
-		status := readStatus(resp)
-		if status.stale = stale; final != p.from {
-			status.stale = final // it can expire between the hub's word and the use of it
-		}
-		return status
-	}
-	if final != p.from {
-		p.mu.Lock()
-		p.address = final
-		p.mu.Unlock()
-	}
-	return causeOr(ctx, p.take(body, chunk, from, to))
-}
-
-func causeOr(ctx context.Context, err error) error {
-	if err != nil && ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	return err
+		return p.take(body, chunk, from, to)
+	})
+	return stale, err
 }
 
 func (p *part) checkRange(resp *http.Response, from int64) error {
 	var first, last, total int64
 	text := resp.Header.Get("Content-Range")
-	if n, _ := fmt.Sscanf(text, "bytes %d-%d/%d", &first, &last, &total); n < 2 || first != from || n == 3 && total != p.file.Size {
-		return fmt.Errorf("the server sent the range %q, want %d bytes from %d of %d", text, last-first+1, from, p.file.Size)
+	if n, _ := fmt.Sscanf(text, "bytes %d-%d/%d", &first, &last, &total); n < 2 || first != from || n == 3 && total != p.Size {
+		return fmt.Errorf("the server sent the range %q, want %d bytes from %d of %d", text, last-first+1, from, p.Size)
 	}
 	return nil
 }
@@ -332,7 +306,7 @@ func (p *part) take(body io.Reader, chunk int, at, to int64) error {
 				err = noted
 			}
 			if err != nil {
-				return fmt.Errorf("writing %s: %w", p.file.Path, err)
+				return fmt.Errorf("writing %s: %w", p.name(), err)
 			}
 		}
 		if err != nil && at < to {
@@ -413,7 +387,7 @@ func (p *part) note(chunk int, at, n int64) error {
 	}
 	p.mu.Unlock()
 	if err == nil {
-		p.moved(n)
+		p.progress(n)
 	}
 	return err
 }
@@ -426,7 +400,7 @@ func (p *part) syncJournal() error { return p.journal.sync(p.f.Sync) }
 func (p *part) sync(how func() error) {
 	err := how()
 	if err != nil {
-		p.fail(fmt.Errorf("bringing %s to disk: %w", p.file.Path, err))
+		p.fail(fmt.Errorf("bringing %s to disk: %w", p.name(), err))
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -434,45 +408,13 @@ func (p *part) sync(how func() error) {
 	p.grown.Broadcast()
 }
 
-// alive is a body whose reads put off the end of patience.
-type alive struct {
-	r     io.Reader
-	timer *time.Timer
-	stall time.Duration
-}
-
-func (a *alive) Read(b []byte) (int, error) {
-	n, err := a.r.Read(b)
-	if n > 0 {
-		a.timer.Reset(a.stall)
-	}
-	return n, err
-}
-
-// wrongSumError says that a file is whole and not what it should be.
-type wrongSumError struct{ file, want, got string }
-
-func (e *wrongSumError) Error() string {
-	return fmt.Sprintf("%s has the checksum %s, want %s", e.file, e.got, e.want)
-}
-
-// hasher is the hash whose sum names the blob.
-func (f hubFile) hasher() hash.Hash {
-	if f.lfs() {
-		return sha256.New()
-	}
-	h := sha1.New() //nolint:gosec // see the import
-	fmt.Fprintf(h, "blob %d\x00", f.Size)
-	return h
-}
-
 // verify computes the checksum while bytes arrive, and gives the file its name
-// once all are there and right. A wrong one is a *wrongSumError, and the bytes
+// once all are there and right. A wrong one is a [*MismatchError], and the bytes
 // are thrown away.
 func (p *part) verify(ctx context.Context) error {
 	defer context.AfterFunc(ctx, func() { p.fail(context.Cause(ctx)) })()
-	h, buf := p.file.hasher(), make([]byte, 1<<20)
-	for at := int64(0); at < p.file.Size; {
+	h, buf := p.newHash(), make([]byte, 1<<20)
+	for at := int64(0); at < p.Size; {
 		end, err := p.await(at)
 		if err != nil {
 			return err
@@ -483,16 +425,16 @@ func (p *part) verify(ctx context.Context) error {
 			}
 			n, err := p.f.ReadAt(buf[:min(int64(len(buf)), end-at)], at)
 			if n == 0 && err != nil {
-				return fmt.Errorf("reading what was fetched of %s: %w", p.file.Path, err)
+				return fmt.Errorf("reading what was fetched of %s: %w", p.name(), err)
 			}
 			_, _ = h.Write(buf[:n]) // never fails
 			at += int64(n)
 		}
 	}
-	if got := hex.EncodeToString(h.Sum(nil)); got != p.file.Etag {
+	if got := hex.EncodeToString(h.Sum(nil)); got != p.Sum {
 		p.settle()
 		p.discard()
-		return &wrongSumError{p.file.Path, p.file.Etag, got}
+		return &MismatchError{Name: p.name(), Got: got, Want: p.Sum}
 	}
 	return p.finish()
 }
@@ -510,7 +452,7 @@ func (p *part) await(at int64) (end int64, err error) {
 
 // finish gives a file that is right its name, once it is on disk.
 func (p *part) finish() error {
-	if err := p.f.Chmod(0o644); err != nil {
+	if err := p.f.Chmod(p.mode()); err != nil {
 		return err
 	}
 	p.mu.Lock()
@@ -525,11 +467,11 @@ func (p *part) finish() error {
 	if err != nil {
 		return err
 	}
-	if err := os.Rename(partPath(p.blob), p.blob); err != nil {
+	if err := os.Rename(PartPath(p.Path), p.Path); err != nil {
 		return err
 	}
 	p.settle()
-	return os.Remove(journalPath(p.blob))
+	return os.Remove(JournalPath(p.Path))
 }
 
 // awaitSync waits for the sync that is under way, or until the download has
@@ -549,30 +491,10 @@ func (p *part) settle() {
 
 // copyFile is the way of a file of this machine into the cache.
 func (p *part) copyFile(ctx context.Context, path string) error {
-	src, err := os.Open(path) //nolint:gosec // the file that was asked for
+	src, err := os.Open(path)
 	if err != nil {
-		return notFoundOr(err, path)
+		return err
 	}
 	defer src.Close()
-	return p.take(&canceled{ctx, src}, 0, 0, p.file.Size)
-}
-
-func notFoundOr(err error, path string) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonNotFound, Subject: operations.SubjectFile.Named(path), Message: "there is no file " + path + " on the hive", Err: err}
-	}
-	return err
-}
-
-// canceled is a reader that ends with its context.
-type canceled struct {
-	ctx context.Context //nolint:containedctx // of this one copy
-	r   io.Reader
-}
-
-func (c *canceled) Read(b []byte) (int, error) {
-	if c.ctx.Err() != nil {
-		return 0, context.Cause(c.ctx)
-	}
-	return c.r.Read(b)
+	return p.take(&ctxReader{ctx, src}, 0, 0, p.Size)
 }

@@ -1,4 +1,4 @@
-package models
+package model
 
 import (
 	"cmp"
@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
 )
 
 // usualContext is the length of context that is counted with where none is asked
@@ -30,16 +31,9 @@ func (e Estimate) Total() int64 { return e.Weights + e.Cache }
 // Explain is the arithmetic, for a person.
 func (e Estimate) Explain() string {
 	if e.Cache == 0 {
-		return fmt.Sprintf("%s weights; the model does not say what its context takes", gib(e.Weights))
+		return fmt.Sprintf("%s weights; the model does not say what its context takes", bytesize.Format(e.Weights))
 	}
-	return fmt.Sprintf("%s weights + %s for %d tokens of context in %d layers", gib(e.Weights), gib(e.Cache), e.Context, e.Layers)
-}
-
-func gib(n int64) string {
-	if n < 1<<30 {
-		return fmt.Sprintf("%.0f MiB", float64(n)/(1<<20))
-	}
-	return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30))
+	return fmt.Sprintf("%s weights + %s for %d tokens of context in %d layers", bytesize.Format(e.Weights), bytesize.Format(e.Cache), e.Context, e.Layers)
 }
 
 // EstimateMemory computes what a model takes on devices with a context of so many
@@ -52,7 +46,7 @@ func gib(n int64) string {
 func EstimateMemory(m operations.Model, contextLength int) (Estimate, error) {
 	var e Estimate
 	for _, f := range m.Files {
-		if m.Format == "gguf" || isSafetensors(f.Path) {
+		if m.Format == "gguf" || IsSafetensors(f.Path) {
 			e.Weights += f.Bytes
 		}
 	}
@@ -124,7 +118,7 @@ func configShape(path string) (shape, error) {
 	if info.Size() > 16<<20 {
 		return shape{}, errors.New("config.json is too large")
 	}
-	data, err := os.ReadFile(path) //nolint:gosec // below the cache
+	data, err := os.ReadFile(path)
 	if err != nil {
 		return shape{}, err
 	}

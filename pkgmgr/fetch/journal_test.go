@@ -1,4 +1,4 @@
-package models
+package fetch
 
 import (
 	"bytes"
@@ -9,13 +9,16 @@ import (
 	"testing"
 )
 
+// testBoot names the boot of the machine that tests run in.
+const testBoot = "this-boot"
+
 // TestTornJournal holds that a journal may end anywhere, and that one of another
 // boot counts up to what was surely on disk.
 func TestTornJournal(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "j")
 	none := newChunks(1000, 300)
-	j, err := openJournal(path, none, none)
+	j, err := openJournal(path, none, none, testBoot)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,7 +42,7 @@ func TestTornJournal(t *testing.T) {
 		if err := os.WriteFile(path, whole[:n], 0o600); err != nil {
 			t.Fatal(err)
 		}
-		got, _, err := readJournal(path, 1000)
+		got, _, err := readJournal(path, 1000, testBoot)
 		if err == nil && (got.done[0] > 300 || got.done[1] > 7 || got.done[2] > 1 || got.done[3] > 100) {
 			t.Errorf("cut after %d: %v", n, got.done)
 		}
@@ -48,10 +51,10 @@ func TestTornJournal(t *testing.T) {
 		}
 	}
 	reboot(t, path)
-	if got, _, err := readJournal(path, 1000); err != nil || !slices.Equal(got.done, []int64{300, 0, 0, 100}) {
+	if got, _, err := readJournal(path, 1000, testBoot); err != nil || !slices.Equal(got.done, []int64{300, 0, 0, 100}) {
 		t.Errorf("after a reboot: %+v, %v", got, err)
 	}
-	if _, _, err := readJournal(path, 999); err == nil {
+	if _, _, err := readJournal(path, 999, testBoot); err == nil {
 		t.Error("a journal of another file counts")
 	}
 }
@@ -81,7 +84,7 @@ func TestJournalBeginsWithTheOld(t *testing.T) {
 	copy(have.done, []int64{300, 200, 0, 100})
 	copy(sure.done, []int64{300, 50, 0, 0})
 	for range 3 {
-		j, err := openJournal(path, have, sure)
+		j, err := openJournal(path, have, sure, testBoot)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -94,11 +97,11 @@ func TestJournalBeginsWithTheOld(t *testing.T) {
 		if err := os.Link(path, old); err != nil {
 			t.Fatal(err)
 		}
-		gotHave, gotSure, err := readJournal(path, 1000)
+		gotHave, gotSure, err := readJournal(path, 1000, testBoot)
 		if err != nil || !slices.Equal(gotHave.done, have.done) || !slices.Equal(gotSure.done, sure.done) {
 			t.Fatalf("%+v, %+v, %v", gotHave, gotSure, err)
 		}
-		if j, err = openJournal(path, gotHave, gotSure); err != nil {
+		if j, err = openJournal(path, gotHave, gotSure, testBoot); err != nil {
 			t.Fatal(err)
 		}
 		if err := j.note(2, 5); err != nil {
@@ -110,7 +113,7 @@ func TestJournalBeginsWithTheOld(t *testing.T) {
 		}
 	}
 	reboot(t, path)
-	if got, _, err := readJournal(path, 1000); err != nil || !slices.Equal(got.done, sure.done) {
+	if got, _, err := readJournal(path, 1000, testBoot); err != nil || !slices.Equal(got.done, sure.done) {
 		t.Errorf("after a reboot: %+v, %v", got, err)
 	}
 }
@@ -121,7 +124,7 @@ func TestJournalEndsAtAFailure(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "j")
 	none := newChunks(1000, 300)
-	j, err := openJournal(path, none, none)
+	j, err := openJournal(path, none, none, testBoot)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,7 +151,7 @@ func FuzzJournal(f *testing.F) {
 		if err := os.WriteFile(path, data, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		have, sure, err := readJournal(path, 1000)
+		have, sure, err := readJournal(path, 1000, testBoot)
 		if err != nil {
 			return
 		}

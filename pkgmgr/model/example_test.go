@@ -1,0 +1,17 @@
+package model_test
+
+import (
+	"fmt"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/model"
+)
+
+func ExampleParseRef() {
+	ref, err := model.ParseRef("org/bee-GGUF:Q4_K_M@v1")
+	fmt.Println(ref.Repo, ref.Part, ref.Revision, err)
+	_, err = model.ParseRef("bee")
+	fmt.Println(err)
+	// Output:
+	// org/bee-GGUF Q4_K_M v1 <nil>
+	// model "bee": want org/repo, with :quantisation or :file and @revision if needed, or an address
+}

@@ -1,0 +1,29 @@
+package models
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/model"
+)
+
+func TestEstimate(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	gguf := w.fetch(t, "org/gguf").Model
+	// 2 layers × 4096 tokens × 2 heads × (64 + 64) × 2 bytes
+	if e, err := model.EstimateMemory(gguf, 0); err != nil || e.Cache != 2*4096*2*128*2 || e.Weights != gguf.Bytes || e.Total() != e.Cache+e.Weights {
+		t.Errorf("%+v, %v", e, err)
+	}
+	if e, err := model.EstimateMemory(gguf, 100); err != nil || e.Cache != 2*100*2*128*2 || !strings.Contains(e.Explain(), "100 tokens of context in 2 layers") {
+		t.Errorf("%+v, %v, %s", e, err, e.Explain())
+	}
+	tensors := w.fetch(t, "org/tensors").Model
+	// 4 layers × 8192 tokens × 2 heads × (64 + 64) × 2 bytes; weights are the shards alone
+	if e, err := model.EstimateMemory(tensors, 0); err != nil || e.Cache != 4*8192*2*128*2 || e.Weights != 800_000 {
+		t.Errorf("%+v, %v", e, err)
+	}
+	if _, err := model.EstimateMemory(w.fetch(t, "org/plain").Model, 0); err == nil {
+		t.Error("of what is not known")
+	}
+}
