@@ -47,14 +47,14 @@ func (c *client) state() wire.State {
 	}
 	defer f.Close()
 	f.Read(c.t.Context(), pkgmgr.ReadOptions{})
-	for _, h := range f.States() {
-		if h.Err != nil {
-			c.t.Fatalf("reading the machine: %v", h.Err)
-		}
-		return *h.State
+	states := f.States()
+	if len(states) != 1 {
+		c.t.Fatalf("States() has %d hives, want 1", len(states))
 	}
-	c.t.Fatal("States() is empty")
-	return wire.State{}
+	if err := states[0].Err; err != nil {
+		c.t.Fatalf("reading the machine: %v", err)
+	}
+	return *states[0].State
 }
 
 // rbee returns the rbee for the machine.
