@@ -401,7 +401,9 @@ func (r *run) receive(i int, want wire.Artefact) ([]byte, error) {
 		return nil, fmt.Errorf("receiving the artefact: %w", err)
 	}
 	if sum := sha256.Sum256(content); !strings.EqualFold(hex.EncodeToString(sum[:]), want.SHA256) {
-		return nil, fmt.Errorf("the artefact has SHA-256 %x, want %s", sum, want.SHA256)
+		return nil, &operations.Error{
+			Code: operations.CodeFailed, Reason: operations.ReasonChecksum, Message: fmt.Sprintf("the artefact has SHA-256 %x, want %s", sum, want.SHA256),
+		}
 	}
 	return content, nil
 }
