@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"time"
 
@@ -72,11 +71,6 @@ type File struct {
 	Link   string `json:"link,omitempty"` // what a symbolic link holds
 }
 
-var nameForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$`)
-
-// ValidName reports whether a worker type or version may be a file's name here.
-func ValidName(name string) bool { return nameForm.MatchString(name) }
-
 // EntryPath returns the path of a type's entry point.
 func (s *Store) EntryPath(typ string) string {
 	return s.Home.Path(wire.WorkersDir + "/" + wire.EntryPrefix + typ)
@@ -96,7 +90,7 @@ func (s *Store) Workers(ctx context.Context, deep bool) ([]wire.Worker, error) {
 	var workers []wire.Worker
 	for _, e := range entries {
 		typ, ok := strings.CutPrefix(e.Name(), wire.EntryPrefix)
-		if !ok || !ValidName(typ) {
+		if !ok || !wire.ValidName(typ) {
 			continue
 		}
 		if w := s.Worker(ctx, typ, deep); w != nil {
