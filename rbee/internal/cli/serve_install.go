@@ -14,6 +14,7 @@ import (
 	"github.com/kardianos/service"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/client"
 	"github.com/rbee-keeper/rbee/rbee/internal/controller"
 	"github.com/rbee-keeper/rbee/rbee/internal/linger"
 	"github.com/rbee-keeper/rbee/rbee/internal/queen"
@@ -116,9 +117,9 @@ func letLinger(ctx context.Context, paths controller.Paths) []caution {
 func awaitHealth(ctx context.Context, url string) error {
 	ctx, cancel := context.WithTimeout(ctx, answersWithin)
 	defer cancel()
-	client := operations.Client{URL: url, Retry: -1}
+	running := client.Client{URL: url, Retry: -1}
 	for {
-		err := client.Health(ctx)
+		err := running.Health(ctx)
 		if err == nil {
 			return nil
 		}

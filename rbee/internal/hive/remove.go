@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/client"
 	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 	"github.com/rbee-keeper/rbee/pkgmgr/filelock"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
@@ -133,7 +134,7 @@ func (h *Hive) askToStop(ctx context.Context, port int, typ string) error {
 	if err != nil {
 		return err
 	}
-	c := &operations.Client{URL: "http://" + loopback(port), Token: operations.Secret(token)}
+	c := &client.Client{URL: "http://" + loopback(port), Token: operations.Secret(token)}
 	here := operations.Target{HiveID: "localhost"}
 	r, err := c.Run(ctx, operations.WorkerProcessList{Target: here}, nil)
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/client"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
@@ -57,7 +58,7 @@ func BenchmarkAtRest(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	c := &operations.Client{URL: "http://" + loopback(port), Token: operations.Secret(token)}
+	c := &client.Client{URL: "http://" + loopback(port), Token: operations.Secret(token)}
 	for i := range 4 {
 		if _, err := c.Run(b.Context(), operations.WorkerSpawn{Target: here, Worker: "echo", Model: fmt.Sprint("m", i)}, nil); err != nil {
 			b.Fatal(err)

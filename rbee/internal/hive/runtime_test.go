@@ -18,6 +18,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/client"
 	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
@@ -25,7 +26,7 @@ import (
 
 // installWithWorker puts rbee and a worker of shell into a home and starts the
 // daemon.
-func installWithWorker(t *testing.T) (h *Hive, c *operations.Client) {
+func installWithWorker(t *testing.T) (h *Hive, c *client.Client) {
 	t.Helper()
 	h = newHive(t)
 	port := unusedPort(t)
@@ -41,16 +42,16 @@ func installWithWorker(t *testing.T) (h *Hive, c *operations.Client) {
 		t.Fatalf("%q, %+v", res.Errors, res.State.Daemon)
 	}
 	h.Exe = h.path(wire.Binary)
-	return h, client(t, h, port)
+	return h, newClient(t, h, port)
 }
 
-func client(t *testing.T, h *Hive, port int) *operations.Client {
+func newClient(t *testing.T, h *Hive, port int) *client.Client {
 	t.Helper()
 	token, err := h.token()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &operations.Client{URL: "http://" + loopback(port), Token: operations.Secret(token)}
+	return &client.Client{URL: "http://" + loopback(port), Token: operations.Secret(token)}
 }
 
 // workerProgram is this test binary, which as "engine" is a worker (TestMain).
@@ -74,7 +75,7 @@ func workerStep(t *testing.T) wire.Step {
 
 var here = operations.Target{HiveID: "a"}
 
-func run[R operations.Report](t *testing.T, c *operations.Client, op operations.Operation) R {
+func run[R operations.Report](t *testing.T, c *client.Client, op operations.Operation) R {
 	t.Helper()
 	r, err := c.Run(t.Context(), op, nil)
 	if err != nil {
@@ -137,7 +138,7 @@ func TestRuntimeThroughTheDaemon(t *testing.T) {
 	if _, err := h.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	c = client(t, h, rec.Port)
+	c = newClient(t, h, rec.Port)
 	list := run[*operations.WorkerListReport](t, c, operations.WorkerProcessList{Target: here}).Workers
 	if len(list) != 1 || list[0].PID != w.PID || !list[0].Adopted || list[0].State != operations.WorkerReady {
 		t.Fatalf("taken over: %+v", list)
@@ -353,7 +354,7 @@ func TestStoppingDaemonLeavesALoad(t *testing.T) {
 	if _, err := h.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	list := run[*operations.WorkerListReport](t, client(t, h, h.daemon(t.Context()).Port), operations.WorkerProcessList{Target: here}).Workers
+	list := run[*operations.WorkerListReport](t, newClient(t, h, h.daemon(t.Context()).Port), operations.WorkerProcessList{Target: here}).Workers
 	if len(list) != 1 || list[0].PID != w.PID || !list[0].Adopted || list[0].State != operations.WorkerLoading {
 		t.Errorf("taken over: %+v", list)
 	}

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/client"
 	"github.com/rbee-keeper/rbee/operations/httpjson"
 	"github.com/rbee-keeper/rbee/pkgmgr"
 	"github.com/rbee-keeper/rbee/pkgmgr/config"
@@ -339,7 +340,7 @@ type remote struct {
 
 // Run implements [operations.Runner].
 func (r *remote) Run(ctx context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
-	op, err := operations.WithPaths(op, r.inConfigDir)
+	op, err := client.WithPaths(op, r.inConfigDir)
 	if err != nil {
 		return nil, err
 	}
