@@ -21,7 +21,12 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee"
 	"github.com/rbee-keeper/rbee/rbee/internal/freeport"
-	"github.com/rbee-keeper/rbee/rbee/internal/hive"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/control"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/inspect"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/install"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/installed"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/verify"
 	"github.com/rbee-keeper/rbee/sshx"
 	"github.com/rbee-keeper/rbee/sshx/sshtest"
 )
@@ -219,10 +224,13 @@ func (d *detachable) detach() {
 
 // hiveOf is what the program exe does as a hive of the user with this home directory. It is the one place in these tests
 // that constructs it.
-func hiveOf(user, exe string) (apply func(context.Context, io.Reader, io.Writer) error, inspect func(context.Context, io.Writer) error) {
-	h := &hive.Hive{Home: filepath.Join(user, ".local/share/rbee"), Version: rbee.DevVersion, Exe: exe, UserHome: user}
-	return h.Apply, func(ctx context.Context, stdout io.Writer) error {
-		state, err := h.Inspect(ctx, hive.InspectOptions{})
+func hiveOf(user, exe string) (apply func(context.Context, io.Reader, io.Writer) error, read func(context.Context, io.Writer) error) {
+	dir := &home.Dir{Root: filepath.Join(user, ".local/share/rbee"), User: user}
+	store := &installed.Store{Home: dir, Version: rbee.DevVersion, Exe: exe}
+	i := &inspect.Inspector{Home: dir, Store: store, Daemon: &control.Daemon{Home: dir}, Verifier: &verify.Verifier{Home: dir, Store: store}}
+	in := &install.Installer{Home: dir, Store: store, Daemon: i.Daemon, Inspector: i, Verifier: i.Verifier}
+	return in.Apply, func(ctx context.Context, stdout io.Writer) error {
+		state, err := i.Inspect(ctx, inspect.Options{})
 		if err != nil {
 			return fmt.Errorf("inspecting: %w", err)
 		}
