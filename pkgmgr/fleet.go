@@ -110,6 +110,9 @@ func Open(c *config.Config, o Options) (*Fleet, error) {
 	if o.Connect == nil {
 		return nil, errors.New("pkgmgr: Options.Connect is nil: there is no way to a machine")
 	}
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
 	extras := map[string]config.Hive{}
 	for _, h := range o.Extra {
 		extras[h.Alias] = h
