@@ -60,6 +60,10 @@ type Options struct {
 	// change it in memory, and it is the caller's to save it.
 	Lock *lockfile.Lock
 
+	// Record is where [Fleet.Save] notes which hives were installed; the zero value
+	// notes nothing.
+	Record Record
+
 	// Push makes this side fetch what is to be downloaded and send it, for hives
 	// without a way to the internet. Bundle, if not nil, is where this side takes
 	// it from, without the internet too.

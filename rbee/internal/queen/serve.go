@@ -335,7 +335,7 @@ func (q *queen) serveFleet(w http.ResponseWriter, r *http.Request, t times) {
 // files must lie in rbee's own directory.
 type remote struct {
 	runner operations.Runner
-	paths  controller.Paths
+	paths  pkgmgr.Paths
 }
 
 // Run implements [operations.Runner].
