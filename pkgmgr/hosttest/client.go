@@ -47,14 +47,11 @@ func (c *client) state() wire.State {
 	}
 	defer f.Close()
 	f.Read(c.t.Context(), pkgmgr.ReadOptions{})
-	for _, h := range f.States() {
-		if h.Err != nil {
-			c.t.Fatalf("reading the machine: %v", h.Err)
-		}
-		return *h.State
+	states := f.States()
+	if len(states) != 1 || states[0].Err != nil {
+		c.t.Fatalf("States() = %+v, want the state of one machine", states)
 	}
-	c.t.Fatal("States() is empty")
-	return wire.State{}
+	return *states[0].State
 }
 
 // rbee returns the rbee for the machine.
