@@ -192,7 +192,6 @@ func (in *Installer) clean(ph *progress.Phase) error {
 	if err != nil {
 		return err
 	}
-	in.splitManifests()
 	own, _ := os.Stat(in.Store.Exe)
 	for _, path := range uploads {
 		// A young one may be on its way: uploads come before the lock.

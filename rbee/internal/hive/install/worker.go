@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/installed"
@@ -78,7 +79,7 @@ func (s *session) installWorker(ctx context.Context, index int, w *wire.WorkerIn
 	st.dropDownloads()
 	_ = s.cache().cleanWheels(s.removing(index)) // else the next run does it
 
-	return fmt.Sprintf("%d files, %s", m.FileCount, home.SizeText(uint64(m.Bytes))), nil //nolint:gosec // a size
+	return fmt.Sprintf("%d files, %s", m.FileCount, bytesize.Format(m.Bytes)), nil
 }
 
 // stillThere is the build of a version that lies there, whole, although it is not

@@ -49,17 +49,16 @@ type Manifest struct {
 	InstalledAt time.Time `json:"installed_at"`
 	Entry       string    `json:"entry"` // path of the program in the payload
 
-	// FileCount is the number of files and links, with those that are not listed. 0
-	// in the record of an earlier rbee.
+	// FileCount is the number of files and links, with those that are not listed.
 	FileCount int `json:"file_count,omitempty"`
 
 	// Program is the entry of the program in the list of files; nil if it is a link
-	// that is not listed, or in the record of an earlier rbee.
+	// that is not listed.
 	Program *File `json:"program,omitempty"`
 
 	// Files are sorted by path. They are stored in a file of their own, see
-	// [Manifest.readFiles]; an earlier rbee stored them here.
-	Files []File `json:"files,omitempty"`
+	// [Manifest.ReadFiles].
+	Files []File `json:"-"`
 }
 
 // File is one file of a worker's payload, or one symbolic link.
