@@ -37,7 +37,7 @@ func Try(path string, dirMode fs.FileMode) (*Lock, error) {
 		file := flock.New(path, flock.SetFlag(os.O_CREATE|os.O_RDWR), flock.SetPermissions(0o600))
 		locked, err := file.TryLock()
 		switch {
-		case errors.Is(err, syscall.EINTR):
+		case errors.Is(err, syscall.EINTR), errors.Is(err, fs.ErrNotExist) && isMissing(filepath.Dir(path)): // its holder removed the directory too
 			continue
 		case err != nil:
 			return nil, fmt.Errorf("cannot lock %s: %w", path, err)
@@ -54,6 +54,11 @@ func Try(path string, dirMode fs.FileMode) (*Lock, error) {
 		}
 		_ = file.Close()
 	}
+}
+
+func isMissing(path string) bool {
+	_, err := os.Lstat(path)
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 // Wait is [Try] that waits until the file is unlocked, but no longer than limit; then it

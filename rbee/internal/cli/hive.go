@@ -11,7 +11,13 @@ import (
 	"strconv"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
-	"github.com/rbee-keeper/rbee/rbee/internal/hive"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/control"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/daemon"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/inspect"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/install"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/installed"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/verify"
 )
 
 type hiveCmd struct {
@@ -40,9 +46,10 @@ type hiveServeCmd struct {
 	Port int `help:"The loopback port to listen on; the one of the hive's settings when not given."`
 }
 
-// hive is this machine's side of rbee.
-func (a *app) hive() (*hive.Hive, error) {
-	home, err := hive.DefaultHome(a.p.Getenv)
+// inspector reads this machine's side of rbee; the other parts of it are made of its
+// fields.
+func (a *app) inspector() (*inspect.Inspector, error) {
+	root, err := home.Default(a.p.Getenv)
 	if err != nil {
 		return nil, err
 	}
@@ -50,16 +57,20 @@ func (a *app) hive() (*hive.Hive, error) {
 	if err != nil {
 		return nil, fmt.Errorf("finding the program's own file: %w", err)
 	}
-	return &hive.Hive{Home: home, Version: a.p.Version, Exe: exe}, nil
+	dir := &home.Dir{Root: root}
+	store := &installed.Store{Home: dir, Version: a.p.Version, Exe: exe}
+	return &inspect.Inspector{
+		Home: dir, Store: store, Daemon: &control.Daemon{Home: dir}, Verifier: &verify.Verifier{Home: dir, Store: store},
+	}, nil
 }
 
 // Run does the command.
 func (c *hiveInspectCmd) Run(ctx context.Context, a *app) error {
-	h, err := a.hive()
+	i, err := a.inspector()
 	if err != nil {
 		return err
 	}
-	state, err := h.Inspect(ctx, hive.InspectOptions{Deep: c.Deep, Devices: c.Devices})
+	state, err := i.Inspect(ctx, inspect.Options{Deep: c.Deep, Devices: c.Devices})
 	if err != nil {
 		return err
 	}
@@ -68,30 +79,32 @@ func (c *hiveInspectCmd) Run(ctx context.Context, a *app) error {
 
 // Run does the command.
 func (hiveApplyCmd) Run(ctx context.Context, a *app) error {
-	h, err := a.hive()
+	i, err := a.inspector()
 	if err != nil {
 		result := &wire.Result{Error: err.Error(), Cause: wire.CauseOf(err)}
 		return errors.Join(err, wire.NewWriter(a.p.Stdout).Write(wire.Message{Result: result}))
 	}
-	return h.Apply(ctx, a.p.Stdin, a.p.Stdout)
+	in := &install.Installer{Home: i.Home, Store: i.Store, Daemon: i.Daemon, Inspector: i, Verifier: i.Verifier}
+	return in.Apply(ctx, a.p.Stdin, a.p.Stdout)
 }
 
 // Run does the command.
 func (c *hiveServeCmd) Run(ctx context.Context, a *app) error {
-	h, err := a.hive()
+	i, err := a.inspector()
 	if err != nil {
 		return err
 	}
-	return h.Serve(ctx, hive.ServeOptions{Port: c.Port, Log: slog.New(slog.NewTextHandler(a.p.Stderr, nil))})
+	s := &daemon.Server{Home: i.Home, Store: i.Store, Inspector: i, Verifier: i.Verifier}
+	return s.Serve(ctx, daemon.Options{Port: c.Port, Log: slog.New(slog.NewTextHandler(a.p.Stderr, nil))})
 }
 
 // Run does the command.
 func (hiveCapabilitiesHereCmd) Run(ctx context.Context, a *app) error {
-	h, err := a.hive()
+	i, err := a.inspector()
 	if err != nil {
 		return err
 	}
-	report, err := h.Capabilities(ctx)
+	report, err := i.Capabilities(ctx)
 	if err != nil {
 		return err
 	}

@@ -2,10 +2,8 @@ package cli
 
 import (
 	"fmt"
-	"maps"
 	"net/url"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/rbee-keeper/rbee/rbee/internal/controller"
@@ -133,23 +131,4 @@ func (c *serveCmd) arguments(a *app, paths controller.Paths) []string {
 		}
 	}
 	return args
-}
-
-// unitText is the service of systemd. TimeoutStopSec is more than answers under way
-// are given. Quoting is after systemd.syntax(7) and systemd.service(5): a percent
-// sign begins a specifier, and a dollar is a variable in a command's arguments.
-func (p servicePlan) unitText(program string) string {
-	quote := func(v string) string {
-		return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "%", "%%", "\n", `\n`).Replace(v) + `"`
-	}
-	var b strings.Builder
-	b.WriteString("[Unit]\nDescription=rbee queen\n\n[Service]\nExecStart=" + quote(program))
-	for _, arg := range p.args {
-		b.WriteString(" " + strings.ReplaceAll(quote(arg), "$", "$$"))
-	}
-	for _, name := range slices.Sorted(maps.Keys(p.env)) {
-		b.WriteString("\nEnvironment=" + quote(name+"="+p.env[name]))
-	}
-	b.WriteString("\nRestart=on-failure\nRestartSec=2\nTimeoutStopSec=45\n\n[Install]\nWantedBy=default.target\n")
-	return b.String()
 }

@@ -121,7 +121,7 @@ func TestServiceEnvironment(t *testing.T) {
 			if len(p.cautions) > 1 || !strings.Contains(told.String(), test.caution) || test.caution == "" && told.Len() > 0 {
 				t.Errorf("told %q, want %q", &told, test.caution)
 			}
-			if text := p.unitText("/rbee") + told.String(); strings.Contains(text, "secret") && !strings.Contains(text, "is a secret") {
+			if text := p.service("/rbee", controller.Paths{}).Unit() + told.String(); strings.Contains(text, "secret") && !strings.Contains(text, "is a secret") {
 				t.Errorf("a secret is told: %s", text)
 			}
 		})
@@ -133,10 +133,10 @@ func TestServiceUnit(t *testing.T) {
 	p := servicePlan{
 		args: []string{"serve", "--config", `/a b/50%/$x"y\z`}, env: map[string]string{"B": "2\n[Service]", "A": "100% $HOME"},
 	}
-	lines := strings.Split(p.unitText("/opt/r bee/rbee"), "\n")
+	lines := strings.Split(p.service("/opt/r bee/rbee", controller.Paths{}).Unit(), "\n")
 	for _, want := range []string{
 		`ExecStart="/opt/r bee/rbee" "serve" "--config" "/a b/50%%/$$x\"y\\z"`,
-		`Environment="A=100%% $HOME"`, `Environment="B=2\n[Service]"`, "Restart=on-failure", "WantedBy=default.target",
+		`Environment="A=100%% $HOME"`, `Environment="B=2\n[Service]"`, "Restart=on-failure", "TimeoutStopSec=45", "WantedBy=default.target",
 	} {
 		if !slices.Contains(lines, want) {
 			t.Errorf("no line %s in\n%s", want, strings.Join(lines, "\n"))

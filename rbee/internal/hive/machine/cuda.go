@@ -21,8 +21,8 @@ func cudaHome(usual string, env func(string) string) string {
 		if !filepath.IsAbs(dir) || !executable(nvcc) {
 			continue
 		}
-		if real, err := filepath.EvalSymlinks(nvcc); err == nil {
-			return filepath.Dir(filepath.Dir(real))
+		if resolved, err := filepath.EvalSymlinks(nvcc); err == nil {
+			return filepath.Dir(filepath.Dir(resolved))
 		}
 	}
 	if executable(filepath.Join(usual, "bin", "nvcc")) {

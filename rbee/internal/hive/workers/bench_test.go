@@ -9,6 +9,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/engine"
 )
 
 // BenchmarkSpawnToReady measures what a worker's start costs beyond the engine's
@@ -45,7 +46,7 @@ func BenchmarkSpawnToReady(b *testing.B) {
 }
 
 // startBare starts the engine without any manager and waits until it answers.
-func startBare(b *testing.B, m *Manager, e Engine) time.Duration {
+func startBare(b *testing.B, m *Manager, e engine.Engine) time.Duration {
 	b.Helper()
 	port, err := m.port(b.Context(), record{})
 	if err != nil {
@@ -56,7 +57,7 @@ func startBare(b *testing.B, m *Manager, e Engine) time.Duration {
 	if err := cmd.Start(); err != nil {
 		b.Fatal(err)
 	}
-	for !probe(b.Context(), port, wire.Launch{ReadyPath: "/health", ReadyStatus: 200}) {
+	for !engine.Probe(b.Context(), port, wire.Launch{ReadyPath: "/health", ReadyStatus: 200}) {
 		time.Sleep(time.Millisecond)
 	}
 	took := time.Since(start)

@@ -10,9 +10,9 @@
 //
 //	starting  place the worker on devices, find a port, make the process   start.go
 //	loading   probe until it serves, as long as it shows signs of life      load.go
-//	ready     watch it, keep its log small                                  keep.go
-//	draining  finish requests, end the whole group, wait for its memory     end.go
-//	failed    wait until it may be tried again                              keep.go
+//	ready     watch it, keep its log small                                  lifecycle.go
+//	draining  finish requests, end the whole group, wait for its memory     stop.go
+//	failed    wait until it may be tried again                              lifecycle.go
 //
 // No load begins in memory that an earlier one still has: whoever ends processes
 // waits for their memory, memory.go, and whoever is placed waits for them.

@@ -3,49 +3,14 @@ package workers
 import (
 	"context"
 	"math"
-	"slices"
 	"strings"
 	"testing"
 
 	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/engine"
 )
-
-// TestEnvironmentPath holds that an engine finds the tools of its own environment,
-// whether the hive was told a path or not, and that what a recipe says counts.
-func TestEnvironmentPath(t *testing.T) {
-	e := Engine{Entry: "/w/payload/venv/bin/vllm"}
-	for own, want := range map[string]string{"/opt/bin:/bin": "/w/payload/venv/bin:/opt/bin:/bin", "": "/w/payload/venv/bin:" + usualPath} {
-		t.Setenv("PATH", own)
-		if got := valuesOf(environment(e, words{}, nil, record{}), "PATH"); !slices.Equal(got, []string{want}) {
-			t.Errorf("%q: %q", own, got)
-		}
-	}
-	e.Launch.Env = map[string]string{"PATH": "/its/own"}
-	if got := valuesOf(environment(e, words{}, nil, record{}), "PATH"); got[len(got)-1] != "/its/own" { // the last one counts
-		t.Errorf("%q", got)
-	}
-}
-
-// TestEnvironmentDevices holds that what chooses devices for the hive does not
-// number them anew for its workers.
-func TestEnvironmentDevices(t *testing.T) {
-	const name = "GGML_VK_VISIBLE_DEVICES"
-	t.Setenv(name, "3")
-	if got := valuesOf(environment(Engine{}, words{}, map[string]string{name: "0"}, record{}), name); !slices.Equal(got, []string{"0"}) {
-		t.Errorf("%q", got)
-	}
-}
-
-func valuesOf(env []string, name string) (values []string) {
-	for _, v := range env {
-		if value, ok := strings.CutPrefix(v, name+"="); ok {
-			values = append(values, value)
-		}
-	}
-	return values
-}
 
 // TestContextForEachRequest holds that an engine is told the length of context that
 // was counted with, for one request and for all, and that memory is counted alike:
@@ -68,20 +33,20 @@ func TestContextForEachRequest(t *testing.T) {
 		t.Run(k.name, func(t *testing.T) {
 			t.Parallel()
 			o := options(t.TempDir())
-			engine := o.Engine
-			o.Engine = func(ctx context.Context, typ string) (Engine, error) {
-				e, err := engine(ctx, typ)
+			find := o.Engine
+			o.Engine = func(ctx context.Context, typ string) (engine.Engine, error) {
+				e, err := find(ctx, typ)
 				e.Launch.Args = []string{
 					"engine", "{port}", "serve", "{model_path}", "{context}", "{context_total}", "{parallel}", "c={context?}", "t={context_total?}", "n={parallel?}",
 				}
 				e.Launch.Memory = &wire.Memory{Overhead: gib, Share: k.share}
 				return e, err
 			}
-			o.Model = func(_ context.Context, _ string, length int) (Model, error) {
+			o.Model = func(_ context.Context, _ string, length int) (engine.Model, error) {
 				if length == 0 {
 					length = 8192
 				}
-				return Model{Path: "/m", Estimate: 5 * gib, Cache: gib, Context: length, Explain: "as a test says"}, nil
+				return engine.Model{Path: "/m", Estimate: 5 * gib, Cache: gib, Context: length, Explain: "as a test says"}, nil
 			}
 			o.Devices = func(context.Context) ([]gpu.Device, error) {
 				return []gpu.Device{{Vendor: "nvidia", MemoryTotal: 80 * gib, MemoryFree: new(uint64(80 * gib))}}, nil
@@ -107,11 +72,11 @@ func TestContextForEachRequest(t *testing.T) {
 func TestForRequests(t *testing.T) {
 	t.Parallel()
 	for n, want := range map[int]int64{1: 7, 3: 11, math.MaxInt: math.MaxInt64} {
-		if got := forRequests(Model{Estimate: 7, Cache: 2}, n); got != want {
+		if got := forRequests(engine.Model{Estimate: 7, Cache: 2}, n); got != want {
 			t.Errorf("%d requests take %d, want %d", n, got, want)
 		}
 	}
-	if got := forRequests(Model{Estimate: 7}, 9); got != 7 {
+	if got := forRequests(engine.Model{Estimate: 7}, 9); got != 7 {
 		t.Errorf("without a cache: %d", got)
 	}
 }

@@ -8,11 +8,9 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/engine"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 )
-
-// markName is the variable by which a worker's processes are known.
-const markName = "RBEE_WORKER"
 
 // members are the processes of the worker that run now. deep also looks for the
 // worker's mark in the environment of every process of this user.
@@ -28,12 +26,12 @@ func (w *worker) members(deep bool) []proc.Process {
 	}
 	var marked []proc.ID
 	if deep {
-		marked, _ = proc.Marked(markName, r.Mark) // the list just worked
+		marked, _ = proc.Marked(engine.MarkName, r.Mark) // the list just worked
 	}
 	ours := map[int]bool{}
 	// The number of the group is the worker's for as long as the leader's pid is
 	// held, or a process that is known for sure is in the group.
-	group := w.child.Load().holds()
+	group := w.child.Load().HoldsPID()
 	for _, p := range all {
 		if p.ID == r.Process || slices.Contains(r.Members, p.ID) || slices.Contains(marked, p.ID) {
 			ours[p.PID] = true
@@ -134,7 +132,7 @@ func (w *worker) endAll(kill bool) (ids []proc.ID, killed bool) {
 func (w *worker) signal(sig syscall.Signal) int {
 	members := w.members(true)
 	leader := w.record().Process.PID
-	held := w.child.Load().holds() && leader > 1
+	held := w.child.Load().HoldsPID() && leader > 1
 	if held && slices.ContainsFunc(members, func(p proc.Process) bool { return p.Group == leader }) {
 		_ = syscall.Kill(-leader, sig) // what is left is seen afterwards
 	}

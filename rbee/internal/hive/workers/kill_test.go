@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/engine"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 )
 
@@ -162,7 +163,7 @@ func TestKillInEveryState(t *testing.T) {
 			h.kill(t)
 			before := h.record(t)
 			pids := pidsOf(&before)
-			if ids, err := proc.Marked(markName, before.Mark); err == nil {
+			if ids, err := proc.Marked(engine.MarkName, before.Mark); err == nil {
 				for _, id := range ids {
 					pids = append(pids, id.PID)
 				}

@@ -3,16 +3,11 @@ package workers
 import (
 	"context"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
 	"os"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
-	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/engine"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 )
 
@@ -29,7 +24,7 @@ func (w *worker) load() {
 	v, pause := w.watchOver(ctx, stall), 2*time.Millisecond
 	var prepared chan error // nil until it answers
 	for {
-		if prepared == nil && probe(ctx, r.Port, r.Launch) && !w.over() {
+		if prepared == nil && engine.Probe(ctx, r.Port, r.Launch) && !w.over() {
 			if pid, known := w.listener(r.Port); known && pid == 0 {
 				w.retry = r.AskedPort == 0
 				w.fail(fmt.Sprintf("port %d is answered by a process that is not the worker's", r.Port))
@@ -39,7 +34,7 @@ func (w *worker) load() {
 			if len(r.Prepare) == 0 {
 				prepared <- nil
 			} else {
-				go func() { prepared <- prepare(ctx, r.Port, r.Prepare) }()
+				go func() { prepared <- engine.Prepare(ctx, r.Port, r.Prepare) }()
 			}
 		}
 		select {
@@ -63,9 +58,9 @@ func (w *worker) load() {
 		case <-w.stop:
 			w.drainNow()
 			return
-		case <-w.child.Load().ended:
+		case <-w.child.Load().Ended:
 			// A port that somebody else was faster to take is worth another try.
-			w.retry = r.AskedPort == 0 && portTaken(ctx, r.Port)
+			w.retry = r.AskedPort == 0 && engine.PortTaken(ctx, r.Port)
 			w.fail("")
 			return
 		case <-time.After(pause):
@@ -80,7 +75,7 @@ func (w *worker) load() {
 
 func (w *worker) over() bool {
 	select {
-	case <-w.child.Load().ended:
+	case <-w.child.Load().Ended:
 		return true
 	default:
 		return false
@@ -152,69 +147,11 @@ func (w *worker) life(ctx context.Context, members []proc.Process) (s signs) {
 	for _, held := range list {
 		for _, p := range members {
 			if held.PID == p.PID && held.Memory != nil {
-				s.device += int64(*held.Memory >> 20) //nolint:gosec // a size
+				s.device += int64(*held.Memory >> 20)
 			}
 		}
 	}
 	return s
-}
-
-// probeClient asks workers. They are on loopback, where no proxy is.
-var probeClient = &http.Client{
-	Timeout:       5 * time.Second,
-	Transport:     &http.Transport{DisableKeepAlives: true},
-	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-}
-
-// probe asks a worker once whether it serves.
-func probe(ctx context.Context, port int, l wire.Launch) bool {
-	address := net.JoinHostPort(host, strconv.Itoa(port))
-	if l.ReadyPath == "" {
-		conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp", address)
-		if err == nil {
-			_ = conn.Close()
-		}
-		return err == nil
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+l.ReadyPath, http.NoBody)
-	if err != nil {
-		return false
-	}
-	resp, err := probeClient.Do(req)
-	if err != nil {
-		return false
-	}
-	_ = resp.Body.Close()
-	return resp.StatusCode == l.ReadyStatus || l.ReadyStatus == 0 && resp.StatusCode == http.StatusOK
-}
-
-// prepareClient waits for an answer for as long as it takes: a worker that is
-// loading is given up for its silence elsewhere.
-var prepareClient = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-
-// prepare asks a worker what its recipe wants it asked before it is ready.
-func prepare(ctx context.Context, port int, requests []wire.HTTPRequest) error {
-	for _, r := range requests {
-		address := "http://" + net.JoinHostPort(host, strconv.Itoa(port)) + r.Path
-		req, err := http.NewRequestWithContext(ctx, http.MethodPost, address, strings.NewReader(r.Body))
-		if err != nil {
-			return fmt.Errorf("preparing it: %w", err)
-		}
-		req.Header.Set("Content-Type", "application/json")
-		resp, err := prepareClient.Do(req)
-		if err != nil {
-			return fmt.Errorf("preparing it: %s: %w", r.Path, err)
-		}
-		answer, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-		_ = resp.Body.Close()
-		switch {
-		case err != nil:
-			return fmt.Errorf("preparing it: %s: %w", r.Path, err)
-		case resp.StatusCode/100 != 2:
-			return fmt.Errorf("preparing it: %s answers %s: %s", r.Path, resp.Status, strings.TrimSpace(string(answer[:min(len(answer), 500)])))
-		}
-	}
-	return nil
 }
 
 // listener is the worker's process that listens on its port.
@@ -224,15 +161,6 @@ func (w *worker) listener(port int) (pid int, known bool) {
 		pids = append(pids, p.PID)
 	}
 	return proc.Listener(port, pids)
-}
-
-func portTaken(ctx context.Context, port int) bool {
-	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(port)))
-	if err != nil {
-		return true
-	}
-	_ = ln.Close()
-	return false
 }
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }

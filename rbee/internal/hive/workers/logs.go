@@ -51,13 +51,13 @@ func (m *Manager) rotateLog(id string) {
 
 // moveLog moves the bytes of a file between begin and end to another, and empties it.
 func moveLog(from, to string, begin, end int64) (err error) {
-	src, err := os.Open(from) //nolint:gosec // a worker's log
+	src, err := os.Open(from)
 	if err != nil {
 		return err
 	}
 	defer src.Close()
 	temp := to + ".new"
-	dst, err := os.OpenFile(temp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600) //nolint:gosec // beside a worker's log
+	dst, err := os.OpenFile(temp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
@@ -237,7 +237,7 @@ func tellPart(text io.ReaderAt, begin, end int64, tell func([]byte)) (at int64, 
 type kept struct{ *os.File }
 
 func openKept(path string) (f kept, size int64, err error) {
-	file, err := os.Open(path) //nolint:gosec // a worker's log
+	file, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return kept{}, 0, nil
 	}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/engine"
 )
 
 // The test binary is also the engine, which behaves as its first argument says,
@@ -25,7 +26,7 @@ import (
 func TestMain(m *testing.M) {
 	switch {
 	case len(os.Args) > 3 && os.Args[1] == "engine":
-		engine(os.Args[2], os.Args[3])
+		fakeEngine(os.Args[2], os.Args[3])
 	case os.Getenv("TEST_HIVE") != "":
 		testHive()
 	default:
@@ -34,7 +35,7 @@ func TestMain(m *testing.M) {
 }
 
 // engine plays an inference engine on a port.
-func engine(port, how string) {
+func fakeEngine(port, how string) {
 	health := http.NewServeMux()
 	prepared := false // one request after another
 	ok := func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") }
@@ -90,7 +91,7 @@ func engine(port, how string) {
 		beget("runaway")
 		select {}
 	case "nameless": // a crowd that wrote over its environment, as py-setproctitle does
-		_ = os.Unsetenv(markName)
+		_ = os.Unsetenv(engine.MarkName)
 		beget("child")
 		beget("runaway")
 		select {}
@@ -153,11 +154,11 @@ func options(dir string) Options {
 	}
 	return Options{
 		Dir: filepath.Join(dir, "run", "workers"), Logs: filepath.Join(dir, "logs", "workers"), Times: fast(),
-		Engine: func(_ context.Context, typ string) (Engine, error) {
+		Engine: func(_ context.Context, typ string) (engine.Engine, error) {
 			if typ != "fake" {
-				return Engine{}, failure(operations.ReasonWorkerNotInstalled, typ, "worker type %q is not installed here", typ)
+				return engine.Engine{}, failure(operations.ReasonWorkerNotInstalled, typ, "worker type %q is not installed here", typ)
 			}
-			return Engine{Version: "1.0", Entry: exe, Launch: wire.Launch{
+			return engine.Engine{Version: "1.0", Entry: exe, Launch: wire.Launch{
 				Args: []string{"engine", "{port}", "{model}", filepath.Join(dir, "once")}, ReadyPath: "/health", ReadyStatus: 200,
 				Env: map[string]string{"FROM_RECIPE": "port={port}"},
 			}}, nil

@@ -19,33 +19,9 @@ import (
 
 	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/operations"
-	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/engine"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 )
-
-// Engine is a worker type as it is installed.
-type Engine struct {
-	Version string
-	Entry   string // absolute path of its program
-	Payload string // absolute path of the directory with its files; empty for one put there by hand
-	Launch  wire.Launch
-	Verify  *wire.Verify // nil for none
-}
-
-// Model is a model as an engine gets it.
-type Model struct {
-	ID       string // as the list of models tells it
-	Path     string // file or directory
-	SHA256   string // of the file, in hex; empty for a directory
-	Estimate int64  // device memory in bytes with the context of one request, 0 if not known
-	Context  int    // length of context in tokens that is counted with, 0 if not known
-	Cache    int64  // part of Estimate that the context of one request takes
-	Explain  string // how the estimate came about
-
-	// Sum computes SHA256 where that is empty, if the recipe asks for it: it is as
-	// slow as reading the file. Nil if there is nothing to compute.
-	Sum func(ctx context.Context) (string, error)
-}
 
 // Options are what a [Manager] works with. Dir, Logs and Engine are required.
 type Options struct {
@@ -54,15 +30,15 @@ type Options struct {
 
 	// Engine finds an installed worker type; its error is shown as it is. It is
 	// asked again once a record in Dir has the program, see [Programs].
-	Engine func(ctx context.Context, workerType string) (Engine, error)
+	Engine func(ctx context.Context, workerType string) (engine.Engine, error)
 
 	// Verify is called before each start of an engine that has a verify command;
 	// its error fails the start. Nil verifies nothing.
-	Verify func(ctx context.Context, workerType string, e Engine) error
+	Verify func(ctx context.Context, workerType string, e engine.Engine) error
 
 	// Model finds a model on disk and estimates what it takes with a context of
 	// so many tokens; 0 is its usual one. Nil finds none.
-	Model func(ctx context.Context, model string, context int) (Model, error)
+	Model func(ctx context.Context, model string, context int) (engine.Model, error)
 
 	// Devices and Processes ask for the accelerators and who holds memory there.
 	// Nil means that there are none.

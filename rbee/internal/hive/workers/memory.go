@@ -208,7 +208,7 @@ func (m *Manager) aftermath(p picture, r record, d operations.WorkerDevice, ids 
 		if o.ID == r.ID || told[o.ID] || !o.mayHaveGained(d, r.StartedAt) {
 			continue
 		}
-		a.gained += uint64(max(0, o.Estimate)) / uint64(len(o.Devices)) //nolint:gosec // sizes
+		a.gained += uint64(max(0, o.Estimate)) / uint64(len(o.Devices))
 		a.whole = a.whole && o.Estimate > 0
 	}
 	return a

@@ -15,6 +15,7 @@ import (
 	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/engine"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 )
 
@@ -59,7 +60,7 @@ func (g *fakeGPU) options(o *Options) {
 		return slices.Clone(g.procs), nil
 	}
 	inner := o.Engine
-	o.Engine = func(ctx context.Context, typ string) (Engine, error) {
+	o.Engine = func(ctx context.Context, typ string) (engine.Engine, error) {
 		e, err := inner(ctx, typ)
 		e.Launch.Memory = &wire.Memory{Fixed: 10e9}
 		return e, err
@@ -351,14 +352,14 @@ func TestRefusedRestartWaitsForNoMemory(t *testing.T) {
 	o := options(t.TempDir())
 	o.Times.Memory, o.Times.Backoff = time.Hour, []time.Duration{0, time.Hour}
 	gpu.options(&o)
-	engine := o.Engine
+	find := o.Engine
 	var removed atomic.Bool
-	o.Engine = func(ctx context.Context, typ string) (Engine, error) {
+	o.Engine = func(ctx context.Context, typ string) (engine.Engine, error) {
 		if !removed.Load() {
-			return engine(ctx, typ)
+			return find(ctx, typ)
 		}
 		gpu.set(4e9)
-		return Engine{}, failure(operations.ReasonWorkerNotInstalled, typ, "it was removed")
+		return engine.Engine{}, failure(operations.ReasonWorkerNotInstalled, typ, "it was removed")
 	}
 	m := manager(t, o)
 	p := spawn(t, m, "serve")

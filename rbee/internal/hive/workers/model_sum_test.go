@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/engine"
 )
 
 // TestSumIsComputedWhereAsked holds that a model's checksum is computed for a
@@ -18,14 +19,14 @@ func TestSumIsComputedWhereAsked(t *testing.T) {
 	for _, asked := range []bool{true, false} {
 		o, model := prepared(t, "{}")
 		computed := 0
-		o.Model = func(context.Context, string, int) (Model, error) {
-			return Model{Path: model, Sum: func(context.Context) (string, error) { computed++; return "cd34", nil }}, nil
+		o.Model = func(context.Context, string, int) (engine.Model, error) {
+			return engine.Model{Path: model, Sum: func(context.Context) (string, error) { computed++; return "cd34", nil }}, nil
 		}
-		serves, engine := "m-cd34", o.Engine
+		serves, find := "m-cd34", o.Engine
 		if !asked {
 			serves = "m-tiny.gguf"
-			o.Engine = func(ctx context.Context, typ string) (Engine, error) {
-				e, err := engine(ctx, typ)
+			o.Engine = func(ctx context.Context, typ string) (engine.Engine, error) {
+				e, err := find(ctx, typ)
 				delete(e.Launch.Links, "blobs/sha256-{model_sha256}")
 				e.Launch.Serves = "m-{model_file}"
 				return e, err
@@ -41,8 +42,8 @@ func TestSumIsComputedWhereAsked(t *testing.T) {
 		}
 	}
 	o, model := prepared(t, "{}")
-	o.Model = func(context.Context, string, int) (Model, error) {
-		return Model{Path: model, Sum: func(context.Context) (string, error) { return "", errors.New("unreadable") }}, nil
+	o.Model = func(context.Context, string, int) (engine.Model, error) {
+		return engine.Model{Path: model, Sum: func(context.Context) (string, error) { return "", errors.New("unreadable") }}, nil
 	}
 	if _, err := manager(t, o).Spawn(t.Context(), operations.WorkerSpawn{Worker: "fake", Model: "x"}, nil); err == nil || !strings.Contains(err.Error(), "unreadable") {
 		t.Errorf("%v", err)

@@ -8,6 +8,7 @@ import (
 	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/engine"
 )
 
 // TestWorkerGetsCardOfItsBuild checks that the conditions of the installed build decide
@@ -17,9 +18,9 @@ func TestWorkerGetsCardOfItsBuild(t *testing.T) {
 	t.Parallel()
 	const gib = 1 << 30
 	o := options(t.TempDir())
-	engine := o.Engine
-	o.Engine = func(ctx context.Context, typ string) (Engine, error) {
-		e, err := engine(ctx, typ)
+	find := o.Engine
+	o.Engine = func(ctx context.Context, typ string) (engine.Engine, error) {
+		e, err := find(ctx, typ)
 		e.Launch.Memory = &wire.Memory{Fixed: gib}
 		e.Launch.Devices = &wire.DeviceNeeds{Vendor: "nvidia", Driver: "580", Compute: "7.5"}
 		return e, err
@@ -46,7 +47,7 @@ func TestWorkerGetsCardOfItsBuild(t *testing.T) {
 		t.Errorf("Spawn() on the GTX 1080 Ti: error %v, want why it cannot be used", err)
 	}
 	for home, want := range map[string]bool{"": false, "/usr/local/cuda": true} {
-		if value, ok := (words{"cuda_home": home}).fill("{cuda_home?}"); ok != want || value != home {
+		if value, ok := (engine.Placeholders{"cuda_home": home}).Fill("{cuda_home?}"); ok != want || value != home {
 			t.Errorf("{cuda_home?} with %q = %q, %t, want %q, %t", home, value, ok, home, want)
 		}
 	}

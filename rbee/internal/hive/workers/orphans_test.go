@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/engine"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 )
 
@@ -58,7 +59,7 @@ func TestLeaderDiesWhileLoading(t *testing.T) {
 			w := m.all()[0]
 			eventually(t, "the crowd to be known", func() bool { r := w.record(); return len(r.Members) == 2 })
 			r := w.record()
-			if marked, err := proc.Marked(markName, r.Mark); err != nil || len(marked) != 1 {
+			if marked, err := proc.Marked(engine.MarkName, r.Mark); err != nil || len(marked) != 1 {
 				t.Fatalf("the crowd has marks: %v, %v", marked, err)
 			}
 			if err := r.Process.Signal(syscall.SIGKILL); err != nil {

@@ -1,20 +1,12 @@
 package workers
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"math"
 	"net"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"slices"
 	"strconv"
-	"strings"
-	"syscall"
 	"time"
 
 	"github.com/rbee-keeper/rbee/gpu"
@@ -22,11 +14,9 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/placement"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/freeport"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/engine"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 )
-
-// host is where workers listen.
-const host = "127.0.0.1"
 
 // errStopped ends a start that is no longer wanted.
 var errStopped = errors.New("it was told to stop")
@@ -78,24 +68,24 @@ func (w *worker) stopped() bool {
 
 // launch does all that comes before loading.
 func (w *worker) launch(ctx context.Context) error {
-	engine, err := w.engine(ctx)
+	e, err := w.engine(ctx)
 	if err != nil {
 		return err
 	}
-	if engine.Verify != nil && w.m.o.Verify != nil {
-		if err := w.m.o.Verify(ctx, w.record().Worker, engine); err != nil {
+	if e.Verify != nil && w.m.o.Verify != nil {
+		if err := w.m.o.Verify(ctx, w.record().Worker, e); err != nil {
 			return err
 		}
 	}
 	r := w.record()
-	model, err := w.model(ctx, engine.Launch, r)
+	model, err := w.model(ctx, e.Launch, r)
 	if err != nil {
 		return err
 	}
 	// From here to the record on disk nobody else looks for room.
 	w.m.placing.Lock()
 	defer w.m.placing.Unlock()
-	place, before, err := w.place(ctx, engine.Launch, model)
+	place, before, err := w.place(ctx, e.Launch, model)
 	if err != nil {
 		return err
 	}
@@ -103,36 +93,38 @@ func (w *worker) launch(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	words := w.m.words(engine, port, r, model, place.Devices)
-	argv := []string{engine.Entry}
-	for _, arg := range engine.Launch.Args {
-		if arg, ok := words.fill(arg); ok {
+	words := engine.NewPlaceholders(e, engine.StartOptions{
+		State: w.m.stateDir(r.ID), Port: port, Asked: r.Model, Model: model, Devices: place.Devices, ContextLength: r.ContextLength, Parallel: r.Parallel,
+	})
+	argv := []string{e.Entry}
+	for _, arg := range e.Launch.Args {
+		if arg, ok := words.Fill(arg); ok {
 			argv = append(argv, arg)
 		}
 	}
 	argv = append(argv, r.Args...)
-	if err := makeState(engine.Launch, words); err != nil {
+	if err := engine.MakeStateDir(e.Launch, words); err != nil {
 		return fmt.Errorf("making the worker's directory: %w", err)
 	}
 	// A process must not run that no record on disk knows of.
 	if err := w.write(func(r *record) {
-		r.Argv, r.Port, r.Launch = argv, port, engine.Launch
-		r.ModelID, r.ModelFile, r.Prepare = model.ID, words["model_file"], words.requests(engine.Launch.Prepare)
-		r.Serves, _ = words.fill(engine.Launch.Serves)
+		r.Argv, r.Port, r.Launch = argv, port, e.Launch
+		r.ModelID, r.ModelFile, r.Prepare = model.ID, words["model_file"], words.Requests(e.Launch.Prepare)
+		r.Serves, _ = words.Fill(e.Launch.Serves)
 		r.Devices, r.Estimate, r.Reason, r.Before = place.Devices, place.Estimate, place.Reason, before
 		r.Process, r.Members, r.ExitStatus, r.Problem = proc.ID{}, nil, nil, ""
 		r.ReadyAt, r.EndedAt = time.Time{}, time.Time{}
 	}); err != nil {
 		return err
 	}
-	return w.exec(argv, environment(engine, words, place.Env, w.record()))
+	return w.exec(argv, engine.Environment(e, words, place.Env, r.Env, r.Mark))
 }
 
 // engine finds what the worker is started from, and puts it on record at once, for
 // the start may wait long for a checksum or for memory. An install moves the entry
 // point first and reads the records then: what is found again after it was written
 // down is sure to stay.
-func (w *worker) engine(ctx context.Context) (Engine, error) {
+func (w *worker) engine(ctx context.Context) (engine.Engine, error) {
 	workerType, noted := w.record().Worker, ""
 	for {
 		e, err := w.m.o.Engine(ctx, workerType)
@@ -146,51 +138,7 @@ func (w *worker) engine(ctx context.Context) (Engine, error) {
 	}
 }
 
-// usualPath is where programs are if the hive itself was told nothing.
-const usualPath = "/usr/local/bin:/usr/bin:/bin"
-
-// environment is the hive's own without what belongs to the hive alone or chooses
-// devices, then what the recipe, the placement and the user add, in this order. The
-// engine finds first what lies beside its program: engines that compile kernels
-// start the tools of their own environment by name.
-func environment(e Engine, words words, place map[string]string, r record) []string {
-	l := e.Launch
-	env := []string{"PATH=" + filepath.Dir(e.Entry) + string(filepath.ListSeparator) + cmp.Or(os.Getenv("PATH"), usualPath)}
-	for _, v := range os.Environ() {
-		name, _, _ := strings.Cut(v, "=")
-		switch name {
-		case "PATH":
-			continue // told above
-		case "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "ZE_AFFINITY_MASK", "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ONEAPI_DEVICE_SELECTOR",
-			"GGML_VK_VISIBLE_DEVICES":
-			continue // they would number the devices anew, under those that the worker is given
-		case "NOTIFY_SOCKET", "INVOCATION_ID", "JOURNAL_STREAM", "SYSTEMD_EXEC_PID", "MEMORY_PRESSURE_WATCH", "MEMORY_PRESSURE_WRITE", "LISTEN_FDS", "LISTEN_PID":
-			continue // between systemd and the hive
-		}
-		if !strings.HasPrefix(name, "RBEE_") {
-			env = append(env, v)
-		}
-	}
-	add := func(name, value string) { env = append(env, name+"="+value) }
-	// py-setproctitle, which vLLM and SGLang use, writes a process's title over its
-	// environment, and with it over the mark, unless it is told not to.
-	add("SPT_NOENV", "1")
-	for _, name := range slices.Sorted(maps.Keys(l.Env)) {
-		if value, ok := words.fill(l.Env[name]); ok {
-			add(name, value)
-		}
-	}
-	for _, more := range []map[string]string{place, r.Env} {
-		for _, name := range slices.Sorted(maps.Keys(more)) {
-			add(name, more[name])
-		}
-	}
-	add(markName, r.Mark)
-	return env
-}
-
-// exec makes the process, the leader of a session and a group of its own that
-// writes to a file.
+// exec makes the worker's process, which writes to its log.
 func (w *worker) exec(argv, env []string) error {
 	r := w.record()
 	w.m.rotateLog(r.ID) // one that ends soon after each start has no other occasion
@@ -199,27 +147,22 @@ func (w *worker) exec(argv, env []string) error {
 		return fmt.Errorf("opening the worker's log: %w", err)
 	}
 	defer log.Close()
-	line := argv
+	unit := ""
 	if w.m.o.Scopes {
-		// systemd-run becomes the program itself once the scope is made.
-		line = append([]string{
-			"systemd-run", "--user", "--scope", "--quiet", "--collect", "--unit=rbee-" + r.ID + "-" + random(3), "--",
-		}, argv...)
+		unit = "rbee-" + r.ID + "-" + random(3)
 	}
-	cmd := exec.Command(line[0], line[1:]...) //nolint:gosec // an installed worker; it outlives every context here
-	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = "/", env, log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	fmt.Fprintf(log, "rbee: %s starts, port %d\n", r.ID, r.Port)
 	w.m.reach("before process")
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("starting %s: %w", argv[0], err)
+	process, err := engine.StartProcess(argv, env, log, unit)
+	if err != nil {
+		return err
 	}
 	w.m.reach("before loading")
-	id, err := proc.Identify(cmd.Process.Pid)
+	id, err := proc.Identify(process.Pid)
 	if err != nil { // it has ended already: what is held still says when it began
-		id = proc.ID{PID: cmd.Process.Pid, StartTime: "ended", BootID: w.m.boot}
+		id = proc.ID{PID: process.Pid, StartTime: "ended", BootID: w.m.boot}
 	}
-	w.child.Store(hold(id, cmd.Process))
+	w.child.Store(engine.Hold(id, process))
 	w.mu.Lock()
 	w.adopted = false
 	w.mu.Unlock()
@@ -242,7 +185,7 @@ func (m *Manager) port(ctx context.Context, r record) (int, error) {
 		if id := taken[r.AskedPort]; id != "" {
 			return 0, failure(operations.ReasonPortInUse, r.ID, "port %d is that of worker %s", r.AskedPort, id)
 		}
-		ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(r.AskedPort)))
+		ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort(engine.Host, strconv.Itoa(r.AskedPort)))
 		if err != nil {
 			return 0, failure(operations.ReasonOf(err), r.ID, "port %d cannot be had: %v", r.AskedPort, err)
 		}
@@ -251,23 +194,20 @@ func (m *Manager) port(ctx context.Context, r record) (int, error) {
 	return freeport.Find(func(port int) bool { return taken[port] != "" })
 }
 
-// isFile tells one file from a directory.
-func (m Model) isFile() bool { return m.SHA256 != "" || m.Sum != nil }
-
 // model finds what the engine is given, where its recipe asks for it.
-func (w *worker) model(ctx context.Context, l wire.Launch, r record) (Model, error) {
+func (w *worker) model(ctx context.Context, l wire.Launch, r record) (engine.Model, error) {
 	length := r.ContextLength
 	if length == 0 && l.Memory != nil {
 		length = l.Memory.Context
 	}
-	if !asks(l, "{model_path}", "{model_file}", "{model_sha256}") || w.m.o.Model == nil {
-		return Model{Context: length}, nil
+	if !engine.HasPlaceholder(l, "{model_path}", "{model_file}", "{model_sha256}") || w.m.o.Model == nil {
+		return engine.Model{Context: length}, nil
 	}
 	model, err := w.m.o.Model(ctx, r.Model, length)
-	if err == nil && !model.isFile() && asks(l, "{model_file}", "{model_sha256}") {
+	if err == nil && !model.IsFile() && engine.HasPlaceholder(l, "{model_file}", "{model_sha256}") {
 		return model, failure(operations.ReasonUnfitModel, r.Worker, "%s wants one file of a model, and %s is several: name the one, as in org/repo:file", r.Worker, r.Model)
 	}
-	if err == nil && model.SHA256 == "" && asks(l, "{model_sha256}") {
+	if err == nil && model.SHA256 == "" && engine.HasPlaceholder(l, "{model_sha256}") {
 		model.SHA256, err = model.Sum(ctx)
 	}
 	return model, err
@@ -276,7 +216,7 @@ func (w *worker) model(ctx context.Context, l wire.Launch, r record) (Model, err
 // place decides on devices. It waits as long as memory there is draining. before
 // is how their memory was. The caller holds m.placing, which is let go while it
 // waits.
-func (w *worker) place(ctx context.Context, l wire.Launch, model Model) (d placement.Decision, before map[string]deviceMemory, err error) {
+func (w *worker) place(ctx context.Context, l wire.Launch, model engine.Model) (d placement.Decision, before map[string]deviceMemory, err error) {
 	r := w.record()
 	load := placement.Load{
 		Worker: r.Worker, Model: r.Model, Device: r.Device, Vendor: l.GPU, Devices: l.Devices,
@@ -325,7 +265,7 @@ func (w *worker) place(ctx context.Context, l wire.Launch, model Model) (d place
 }
 
 // forRequests is what a model takes with the context of n requests, in bytes.
-func forRequests(m Model, n int) int64 {
+func forRequests(m engine.Model, n int) int64 {
 	if more := int64(n - 1); m.Cache <= 0 || more <= (math.MaxInt64-m.Estimate)/m.Cache {
 		return m.Estimate + more*m.Cache
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/engine"
 )
 
 func TestSpawnServeStop(t *testing.T) {
@@ -193,8 +194,8 @@ func TestEntryThatCannotRun(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	o := options(dir)
-	o.Engine = func(context.Context, string) (Engine, error) {
-		return Engine{Entry: filepath.Join(dir, "nothing")}, nil
+	o.Engine = func(context.Context, string) (engine.Engine, error) {
+		return engine.Engine{Entry: filepath.Join(dir, "nothing")}, nil
 	}
 	m := manager(t, o)
 	if _, err := m.Spawn(t.Context(), operations.WorkerSpawn{Worker: "fake", Model: "m"}, nil); err == nil || !strings.Contains(err.Error(), "nothing") {
@@ -476,16 +477,16 @@ func TestModelPath(t *testing.T) {
 	t.Parallel()
 	o := options(t.TempDir())
 	inner := o.Engine
-	o.Engine = func(ctx context.Context, typ string) (Engine, error) {
+	o.Engine = func(ctx context.Context, typ string) (engine.Engine, error) {
 		e, err := inner(ctx, typ)
 		e.Launch.Args = []string{"engine", "{port}", "serve", "{model_path}", "{context}"}
 		return e, err
 	}
-	o.Model = func(_ context.Context, model string, _ int) (Model, error) {
+	o.Model = func(_ context.Context, model string, _ int) (engine.Model, error) {
 		if model != "org/repo" {
-			return Model{}, notFound(operations.ReasonModelNotFound, model, "model %s is not on this hive", model)
+			return engine.Model{}, notFound(operations.ReasonModelNotFound, model, "model %s is not on this hive", model)
 		}
-		return Model{ID: "org/repo:main", Path: "/models/a b"}, nil
+		return engine.Model{ID: "org/repo:main", Path: "/models/a b"}, nil
 	}
 	m := manager(t, o)
 	r, err := m.Spawn(t.Context(), operations.WorkerSpawn{Worker: "fake", Model: "org/repo", ContextLength: 4096}, nil)
@@ -512,7 +513,7 @@ func TestEngineThatMovesWhileItStarts(t *testing.T) {
 		}
 		return strings.Join(list, ",")
 	}
-	o.Engine = func(ctx context.Context, typ string) (Engine, error) {
+	o.Engine = func(ctx context.Context, typ string) (engine.Engine, error) {
 		onRecord = append(onRecord, programs())
 		e, err := inner(ctx, typ)
 		if len(asked) > 0 { // an install came in between
@@ -526,9 +527,9 @@ func TestEngineThatMovesWhileItStarts(t *testing.T) {
 		e.Launch.Args = append(e.Launch.Args, "{model_path}")
 		return e, err
 	}
-	o.Model = func(context.Context, string, int) (Model, error) {
+	o.Model = func(context.Context, string, int) (engine.Model, error) {
 		onRecord = append(onRecord, programs())
-		return Model{Path: "/m"}, nil
+		return engine.Model{Path: "/m"}, nil
 	}
 	p := spawn(t, manager(t, o), "serve")
 	if len(asked) != 3 || p.Argv[0] != asked[2] || p.Version != "2.0" {

@@ -1,0 +1,333 @@
+// Package archive unpacks archives so that nothing is written outside of a directory.
+package archive
+
+import (
+	"archive/tar"
+	"archive/zip"
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+	"github.com/klauspost/readahead"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/installed"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/progress"
+)
+
+// maxEntries bounds the names in an archive, which cost inodes but no bytes.
+const maxEntries = 1 << 20
+
+// Unpack puts the files of an archive into dir, an existing directory, and lists
+// them. The first strip directories of each name are left out, as many as it has.
+// An archive that reaches for anything outside dir is refused, as is one
+// with devices or with more than limit bytes. What was unpacked before an error
+// stays for the caller to remove.
+func Unpack(ctx context.Context, archive string, format wire.Format, strip int, dir string, limit int64) ([]installed.File, error) {
+	f, err := os.Open(archive)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	u := &unpacker{root: root, strip: strip, left: limit, files: map[string]installed.File{}, buffer: make([]byte, 512<<10)}
+	packed := countedFile{f, progress.Of(ctx)}
+	switch format {
+	case wire.FormatTarGz:
+		var r *gzip.Reader
+		if r, err = gzip.NewReader(bufio.NewReaderSize(packed, 256<<10)); err == nil {
+			err = u.tar(ctx, r)
+		}
+	case wire.FormatTarZst:
+		var r *zstd.Decoder
+		if r, err = zstd.NewReader(packed, zstd.WithDecoderMaxMemory(1<<30), zstd.WithDecoderConcurrency(1)); err == nil {
+			defer r.Close()
+			err = u.tar(ctx, r)
+		}
+	case wire.FormatZip:
+		err = u.zip(ctx, f)
+	default:
+		err = fmt.Errorf("unknown format %q", format)
+	}
+	if err == nil {
+		err = u.checkLinks()
+	}
+	return slices.Collect(maps.Values(u.files)), err
+}
+
+// unpacker writes through an os.Root, which no name and no link leaves.
+type unpacker struct {
+	root    *os.Root
+	strip   int
+	left    int64 // bytes that may still be written
+	entries int
+	files   map[string]installed.File
+	buffer  []byte
+}
+
+func (u *unpacker) tar(ctx context.Context, r io.Reader) error {
+	ahead := readahead.NewReader(r) // decompresses while files are written
+	defer ahead.Close()
+	t := tar.NewReader(ahead)
+	for {
+		header, err := t.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		name, err := u.next(ctx, header.Name, header.Typeflag == tar.TypeDir)
+		if err != nil {
+			return err
+		}
+		if name == "" {
+			continue
+		}
+		switch header.Typeflag {
+		case tar.TypeXGlobalHeader:
+		case tar.TypeDir:
+			err = u.dir(name)
+		case tar.TypeReg, tar.TypeGNUSparse:
+			err = u.file(name, t, header.Mode&0o111 != 0)
+		case tar.TypeSymlink:
+			err = u.symlink(name, header.Linkname)
+		case tar.TypeLink:
+			err = u.hardlink(name, header.Linkname)
+		default:
+			err = fmt.Errorf("an entry of type %q, which is no file, directory or link", header.Typeflag)
+		}
+		if err != nil {
+			return fmt.Errorf("%q: %w", header.Name, err)
+		}
+	}
+}
+
+func (u *unpacker) zip(ctx context.Context, f *os.File) error {
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	z, err := zip.NewReader(f, info.Size())
+	if err != nil {
+		return err
+	}
+	for _, entry := range z.File {
+		name, err := u.next(ctx, entry.Name, entry.Mode().IsDir())
+		if err == nil && name != "" {
+			err = u.zipEntry(name, entry)
+		}
+		progress.Of(ctx).Add(int64(min(entry.CompressedSize64, 1<<62)))
+		if err != nil {
+			return fmt.Errorf("%q: %w", entry.Name, err)
+		}
+	}
+	return nil
+}
+
+func (u *unpacker) zipEntry(name string, entry *zip.File) error {
+	mode := entry.Mode()
+	switch {
+	case mode.IsDir():
+		return u.dir(name)
+	case mode.Type() != 0 && mode.Type() != fs.ModeSymlink:
+		return fmt.Errorf("an entry of type %s, which is no file, directory or link", mode.Type())
+	}
+	r, err := entry.Open()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	if mode.IsRegular() {
+		return u.file(name, r, mode&0o111 != 0)
+	}
+	target, err := io.ReadAll(io.LimitReader(r, 4096))
+	if err != nil {
+		return err
+	}
+	return u.symlink(name, string(target))
+}
+
+// next counts an entry and makes its name a clean one; empty for a directory that
+// is left out.
+func (u *unpacker) next(ctx context.Context, name string, dir bool) (string, error) {
+	if err := ctx.Err(); err != nil {
+		return "", err
+	}
+	if u.entries++; u.entries > maxEntries {
+		return "", fmt.Errorf("more than %d entries", maxEntries)
+	}
+	clean, err := cleanName(name)
+	if err != nil {
+		return "", err
+	}
+	if dir && strings.Count(clean, "/") < u.strip {
+		return "", nil
+	}
+	return u.stripped(clean), nil
+}
+
+// stripped is a clean name of a file without its first directories.
+func (u *unpacker) stripped(clean string) string {
+	for range u.strip {
+		_, rest, ok := strings.Cut(clean, "/")
+		if !ok {
+			break
+		}
+		clean = rest
+	}
+	return clean
+}
+
+func cleanName(name string) (string, error) {
+	clean := path.Clean(name)
+	if name == "" || !filepath.IsLocal(clean) || strings.ContainsRune(name, 0) {
+		return "", fmt.Errorf("the archive names a file outside of it: %q", name)
+	}
+	return clean, nil
+}
+
+func (u *unpacker) dir(name string) error {
+	if name == "." {
+		return nil
+	}
+	if err := u.realParents(name); err != nil {
+		return err
+	}
+	if info, err := u.root.Lstat(name); err == nil && !info.IsDir() {
+		if err := u.drop(name); err != nil {
+			return err
+		}
+	}
+	return u.root.MkdirAll(name, 0o755)
+}
+
+// realParents makes the directories above name and refuses links among them: what
+// lies behind a link is unpacked under its own name or not at all.
+func (u *unpacker) realParents(name string) error {
+	parent := path.Dir(name)
+	if parent == "." {
+		return nil
+	}
+	if err := u.realParents(parent); err != nil {
+		return err
+	}
+	info, err := u.root.Lstat(parent)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return u.root.Mkdir(parent, 0o755)
+	case err != nil:
+		return err
+	case !info.IsDir():
+		return fmt.Errorf("%q is no directory", parent)
+	}
+	return nil
+}
+
+// makeRoom prepares the place of a new file or link; as with tar, the last of
+// several entries of one name stays.
+func (u *unpacker) makeRoom(name string) error {
+	if name == "." {
+		return errors.New("the archive's own root is no file")
+	}
+	if err := u.realParents(name); err != nil {
+		return err
+	}
+	return u.drop(name)
+}
+
+func (u *unpacker) drop(name string) error {
+	delete(u.files, name)
+	if err := u.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+func (u *unpacker) file(name string, r io.Reader, program bool) (err error) {
+	if err := u.makeRoom(name); err != nil {
+		return err
+	}
+	perm, mode := fs.FileMode(0o644), installed.ModeData
+	if program {
+		perm, mode = 0o755, installed.ModeProgram
+	}
+	f, err := u.root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, perm)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	hash := sha256.New()
+	n, err := io.CopyBuffer(io.MultiWriter(f, hash), io.LimitReader(r, u.left+1), u.buffer)
+	if err != nil {
+		return err
+	}
+	if u.left -= n; u.left < 0 {
+		return errors.New("the archive holds more than the disk has room for")
+	}
+	u.files[name] = installed.File{Path: name, Size: n, SHA256: hex.EncodeToString(hash.Sum(nil)), Mode: mode}
+	return f.Chmod(perm) // the umask does not count
+}
+
+func (u *unpacker) symlink(name, target string) error {
+	if err := u.makeRoom(name); err != nil {
+		return err
+	}
+	if target == "" || path.IsAbs(target) || !filepath.IsLocal(path.Join(path.Dir(name), target)) {
+		return fmt.Errorf("the link to %q leads out of the archive", target)
+	}
+	u.files[name] = installed.File{Path: name, Link: target}
+	return u.root.Symlink(target, name)
+}
+
+func (u *unpacker) hardlink(name, target string) error {
+	target, err := cleanName(target)
+	if err != nil {
+		return err
+	}
+	target = u.stripped(target)
+	old, ok := u.files[target]
+	if !ok || old.Link != "" {
+		return fmt.Errorf("a hard link to %q, which is no file of the archive", target)
+	}
+	if target == name {
+		return nil
+	}
+	if err := u.makeRoom(name); err != nil {
+		return err
+	}
+	old.Path = name
+	u.files[name] = old
+	return u.root.Link(target, name)
+}
+
+// checkLinks looks at all links of the archive: those that looked right one by one
+// can still lead out together.
+func (u *unpacker) checkLinks() error {
+	for name, f := range u.files {
+		if f.Link == "" {
+			continue
+		}
+		if err := CheckLink(u.root, name, f.Link); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,136 @@
+package archive
+
+import (
+	"archive/tar"
+	"bytes"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+)
+
+// engineTar is like an engine's release: some large libraries, which are machine
+// code and so half compressible, and many small files; 300 MB in all.
+func engineTar(b *testing.B) []byte {
+	b.Helper()
+	random := rand.New(rand.NewPCG(1, 2))
+	words := make([][]byte, 4096)
+	for i := range words {
+		words[i] = make([]byte, 2+random.IntN(14))
+		for j := range words[i] {
+			words[i][j] = byte(random.Uint32())
+		}
+	}
+	var out bytes.Buffer
+	t := tar.NewWriter(&out)
+	file := func(name string, size int) {
+		var content bytes.Buffer
+		for content.Len() < size {
+			content.Write(words[int(random.ExpFloat64()*400)%len(words)])
+			if random.IntN(3) == 0 {
+				content.WriteByte(byte(random.Uint32()))
+			}
+		}
+		err := t.WriteHeader(&tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o755, Size: int64(size)})
+		if err == nil {
+			_, err = t.Write(content.Bytes()[:size])
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	for i := range 12 {
+		file(fmt.Sprintf("lib/lib%d.so", i), 23<<20)
+	}
+	for i := range 3000 {
+		file(fmt.Sprintf("share/%d/%d.py", i/100, i), 200+random.IntN(16_000))
+	}
+	if err := t.Close(); err != nil {
+		b.Fatal(err)
+	}
+	return out.Bytes()
+}
+
+// BenchmarkUnpack compares unpacking an archive, with the checksum of each file,
+// with tar on the same archive in turn. RBEE_BENCH_DIR names another place.
+func BenchmarkUnpack(b *testing.B) {
+	if _, err := exec.LookPath("tar"); err != nil {
+		b.Skip(err)
+	}
+	plain := engineTar(b)
+	for _, c := range []struct {
+		format wire.Format
+		flag   string
+		pack   func(io.Writer) (io.WriteCloser, error)
+	}{
+		{wire.FormatTarGz, "--gzip", func(w io.Writer) (io.WriteCloser, error) { return gzip.NewWriter(w), nil }},
+		{wire.FormatTarZst, "--zstd", func(w io.Writer) (io.WriteCloser, error) { return zstd.NewWriter(w) }},
+	} {
+		b.Run(string(c.format), func(b *testing.B) {
+			dir, err := os.MkdirTemp(os.Getenv("RBEE_BENCH_DIR"), "rbee-unpack-")
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.Cleanup(func() { _ = os.RemoveAll(dir) })
+			archive := filepath.Join(dir, "archive")
+			f, err := os.Create(archive)
+			if err != nil {
+				b.Fatal(err)
+			}
+			w, err := c.pack(f)
+			if err == nil {
+				_, err = w.Write(plain)
+			}
+			if err == nil {
+				err = w.Close()
+			}
+			if err != nil {
+				b.Fatal(err)
+			}
+			f.Close()
+			var rbee, system time.Duration
+			n := 0
+			timed := func(total *time.Duration, do func(to string) error) {
+				to := filepath.Join(dir, "to")
+				if err := os.Mkdir(to, 0o755); err != nil {
+					b.Fatal(err)
+				}
+				start := time.Now()
+				if err := do(to); err != nil {
+					b.Fatal(err)
+				}
+				*total += time.Since(start)
+				if err := os.RemoveAll(to); err != nil {
+					b.Fatal(err)
+				}
+			}
+			for b.Loop() {
+				n++
+				timed(&rbee, func(to string) error {
+					_, err := Unpack(b.Context(), archive, c.format, 0, to, 1<<40)
+					return err
+				})
+				timed(&system, func(to string) error {
+					out, err := exec.CommandContext(b.Context(), "tar", "--extract", c.flag, "--file", archive, "--directory", to).CombinedOutput()
+					if err != nil {
+						err = fmt.Errorf("%w: %s", err, out)
+					}
+					return err
+				})
+			}
+			mb := float64(len(plain)) * float64(n) / 1e6
+			b.ReportMetric(mb/rbee.Seconds(), "rbee-MB/s")
+			b.ReportMetric(mb/system.Seconds(), "tar-MB/s")
+			b.ReportMetric(system.Seconds()/rbee.Seconds(), "ratio")
+		})
+	}
+}

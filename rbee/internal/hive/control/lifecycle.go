@@ -1,0 +1,162 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
+)
+
+const (
+	answerTimeout = 15 * time.Second // for a new daemon to answer
+	StopTimeout   = 10 * time.Second // from SIGTERM to SIGKILL
+	pollEvery     = 50 * time.Millisecond
+)
+
+// State tells how the daemon is.
+func (dm *Daemon) State(ctx context.Context) wire.Daemon {
+	var rec Record
+	if atomicfile.ReadJSON(dm.Home.Path(home.DaemonFile), &rec) != nil || !rec.Alive() {
+		return wire.Daemon{}
+	}
+	d := wire.Daemon{
+		PID: rec.PID, Port: rec.Port, Version: rec.Version, SHA256: rec.SHA256,
+		Since: rec.Since, Supervisor: rec.Supervisor,
+	}
+	switch info, err := dm.ask(ctx, rec.Port); {
+	case err != nil:
+		d.Problem = err.Error()
+	case info.PID != rec.PID:
+		d.Problem = fmt.Sprintf("port %d is answered by process %d", rec.Port, info.PID)
+	default:
+		d.Running = true
+	}
+	return d
+}
+
+// dying is how long a process that was killed may keep its port: it has it until the
+// last of its threads is gone, which is after it counts as ended.
+const dying = time.Second
+
+// portIsFree makes sure that the daemon can have its port.
+func portIsFree(ctx context.Context, port int) error {
+	for end := time.Now().Add(dying); ; {
+		ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", Loopback(port))
+		switch {
+		case err == nil:
+			return ln.Close()
+		case !errors.Is(err, syscall.EADDRINUSE):
+			return err
+		case time.Now().After(end):
+			return &operations.Error{
+				Code: operations.CodeFailed, Reason: operations.ReasonPortInUse, Subject: operations.SubjectPort.Named(strconv.Itoa(port)),
+				Message: fmt.Sprintf("port %d is held by another process: end it, or give the hive another hive_port", port), Err: err,
+			}
+		}
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// Start makes the daemon run with the installed binary and the stored settings. The
+// caller holds the lock of the home.
+func (dm *Daemon) Start(ctx context.Context) (note string, err error) {
+	sum, _, err := home.HashFile(dm.Home.Path(wire.Binary))
+	if err != nil {
+		return "", fmt.Errorf("starting the daemon: %w", err)
+	}
+	port, auto := dm.Home.Port(), false
+	if s, err := dm.Home.Settings(); err == nil {
+		auto = s.AutoStart
+	}
+	sup := dm.supervisor(ctx)
+	if d := dm.State(ctx); d.Running && d.SHA256 == sum && d.Port == port {
+		if d.Supervisor == sup.Name() {
+			err = sup.Enable(ctx, auto)
+		}
+		return "already running", err
+	}
+	if _, err := dm.Stop(ctx); err != nil {
+		return "", err
+	}
+	if err := portIsFree(ctx, port); err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(dm.Home.Path(wire.LogsDir), 0o700); err != nil {
+		return "", err
+	}
+	var logged int64
+	if info, err := os.Stat(dm.Home.Path(home.LogFile)); err == nil {
+		logged = info.Size()
+	}
+	exited, err := sup.Start(ctx, auto)
+	if err == nil {
+		err = dm.await(ctx, sum, port, exited)
+	}
+	if err != nil {
+		_, stopErr := dm.Stop(context.WithoutCancel(ctx))
+		if tail := dm.Home.LogTail(logged); tail != "" {
+			err = fmt.Errorf("%w; its log ends:\n%s", err, tail)
+		}
+		return "", errors.Join(fmt.Errorf("starting the daemon: %w", err), stopErr)
+	}
+	return "started", nil
+}
+
+// await waits until the new daemon answers.
+func (dm *Daemon) await(ctx context.Context, sum string, port int, exited <-chan struct{}) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, answerTimeout, fmt.Errorf("it did not answer on port %d within %s", port, answerTimeout))
+	defer cancel()
+	for {
+		if d := dm.State(ctx); d.Running && d.SHA256 == sum && d.Port == port {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-exited:
+			return errors.New("it ended at once")
+		case <-time.After(pollEvery):
+		}
+	}
+}
+
+// Stop ends the daemon, whoever supervises it. The caller holds the lock of the home.
+func (dm *Daemon) Stop(ctx context.Context) (note string, err error) {
+	var rec Record
+	known := atomicfile.ReadJSON(dm.Home.Path(home.DaemonFile), &rec) == nil && rec.Alive()
+	if err := dm.Service().Stop(ctx); err != nil {
+		return "", err
+	}
+	if !known {
+		return "was not running", nil
+	}
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
+		if err := rec.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			return "", fmt.Errorf("stopping the daemon, process %d: %w", rec.PID, err)
+		}
+		for end := time.Now().Add(StopTimeout); time.Now().Before(end); {
+			if !rec.Alive() {
+				return "stopped", nil
+			}
+			select {
+			case <-ctx.Done():
+				return "", context.Cause(ctx)
+			case <-time.After(pollEvery):
+			}
+		}
+	}
+	return "", fmt.Errorf("the daemon, process %d, does not end", rec.PID)
+}

@@ -1,0 +1,117 @@
+package home
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
+)
+
+// Random returns a word for a name that nothing else has.
+func Random() string {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
+
+// SyncFile brings a file's content to disk.
+func SyncFile(path string) error { return atomicfile.SyncDir(path) }
+
+// HashFile returns the SHA-256 of a file in hex, and its size.
+func HashFile(path string) (sum string, size int64, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", 0, err
+	}
+	defer f.Close()
+	hash := sha256.New()
+	size, err = io.Copy(hash, f)
+	return hex.EncodeToString(hash.Sum(nil)), size, err
+}
+
+// LinkOrCopy gives a file a second name, or a copy where that is impossible.
+func LinkOrCopy(from, to string) error {
+	if os.Link(from, to) == nil {
+		return nil
+	}
+	return CopyFile(from, to, 0o755)
+}
+
+// CopyFile copies a file to a new one with a mode, and flushes it to disk.
+func CopyFile(from, to string, mode fs.FileMode) (err error) {
+	src, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	dst, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(dst, src)
+	if err = errors.Join(err, dst.Chmod(mode), dst.Sync(), dst.Close()); err != nil {
+		_ = os.Remove(to)
+	}
+	return err
+}
+
+// DiskFree returns the space in bytes that this user can still fill at path or, if
+// that does not exist, where it would be made; 0 if not known.
+func DiskFree(path string) uint64 {
+	st, ok := Statfs(path)
+	if !ok {
+		return 0
+	}
+	return uint64(st.Bavail) * uint64(st.Bsize) //nolint:gosec,unconvert // types differ by system
+}
+
+// Statfs returns the state of the file system that holds path or would hold it.
+func Statfs(path string) (st unix.Statfs_t, ok bool) {
+	for {
+		err := unix.Statfs(path, &st)
+		if err == nil {
+			return st, true
+		}
+		parent := filepath.Dir(path)
+		if parent == path || !errors.Is(err, fs.ErrNotExist) {
+			return st, false
+		}
+		path = parent
+	}
+}
+
+// ExplainFull says of an error that came from a full disk how full it is. needed
+// is in bytes; 0 if not known.
+func ExplainFull(err error, path string, needed int64) error {
+	if !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
+		return err
+	}
+	want := ""
+	if needed > 0 {
+		want = ", at least " + SizeText(uint64(needed)) + " needed"
+	}
+	return fmt.Errorf("the disk is full: %s free at %s%s: %w", SizeText(DiskFree(path)), path, want, err)
+}
+
+// SizeText writes bytes for a person, in binary units.
+func SizeText(n uint64) string {
+	const units = "KMGTPE"
+	if n < 1024 {
+		return fmt.Sprintf("%d bytes", n)
+	}
+	value, unit := float64(n), -1
+	for value >= 1023.95 && unit < len(units)-1 {
+		value /= 1024
+		unit++
+	}
+	return fmt.Sprintf("%.1f %ciB", value, units[unit])
+}

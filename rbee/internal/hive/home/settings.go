@@ -1,0 +1,43 @@
+package home
+
+import (
+	"os"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+)
+
+// Settings returns what the hive was last told. It fails if it was never told.
+func (d *Dir) Settings() (*wire.Settings, error) {
+	var s wire.Settings
+	if err := atomicfile.ReadJSON(d.Path(SettingsFile), &s); err != nil {
+		return nil, err
+	}
+	return &s, nil
+}
+
+// defaultPort is the port of a hive that was told none.
+const defaultPort = 8600
+
+// Port returns where the daemon is to listen.
+func (d *Dir) Port() int {
+	if s, err := d.Settings(); err == nil && s.HivePort != 0 {
+		return s.HivePort
+	}
+	return defaultPort
+}
+
+// Getenv returns a variable of this process's environment, with HOME as [Dir.UserHome].
+func (d *Dir) Getenv(name string) string {
+	if name == "HOME" {
+		home, _ := d.UserHome()
+		return home
+	}
+	return os.Getenv(name)
+}
+
+// Places of the workers below the home.
+const (
+	WorkerRecords = wire.RunDir + "/workers"
+	WorkerLogs    = wire.LogsDir + "/workers"
+)

@@ -1,0 +1,104 @@
+package inspect
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/rbee-keeper/rbee/gpu"
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/control"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/installed"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/verify"
+	"github.com/rbee-keeper/rbee/rbee/internal/service"
+)
+
+// newInspector returns the inspector of a new home, in which nothing is installed.
+func newInspector(t *testing.T) *Inspector {
+	t.Helper()
+	user := t.TempDir()
+	dir := &home.Dir{Root: filepath.Join(user, ".local/share/rbee"), User: user}
+	store := &installed.Store{Home: dir, Version: "1.0"}
+	return &Inspector{Home: dir, Store: store, Daemon: &control.Daemon{Home: dir, Supervisor: service.Detached}, Verifier: &verify.Verifier{Home: dir, Store: store}}
+}
+
+func TestInspectChecksTheHome(t *testing.T) {
+	t.Parallel()
+	i := newInspector(t)
+	i.Home.Root = "/a\nExecStart=x"
+	if _, err := i.Inspect(t.Context(), Options{}); err == nil || !strings.Contains(err.Error(), "control") {
+		t.Errorf("home with a line break: %v", err)
+	}
+}
+
+// TestCapabilities holds that they need nothing but this machine.
+func TestCapabilities(t *testing.T) {
+	t.Parallel()
+	h := newInspector(t)
+	r, err := h.Capabilities(t.Context())
+	if err != nil || r.OS == "" || r.CPU.Threads < 1 || r.DiskFree == 0 || r.ModelsPath != filepath.Join(h.Home.User, ".cache/huggingface/hub") {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+// TestWhoHoldsMemory holds that the processes which hold an accelerator's memory are
+// known to be a worker's from its record alone: no daemon runs here.
+func TestWhoHoldsMemory(t *testing.T) {
+	t.Parallel()
+	h := newInspector(t)
+	h.Detector = &gpu.Detector{Sys: t.TempDir(), Run: func(_ context.Context, name string, args ...string) (gpu.Result, error) {
+		if name != "nvidia-smi" {
+			return gpu.Result{}, exec.ErrNotFound
+		}
+		if !slices.Contains(args, "PIDS") {
+			return gpu.Result{}, nil
+		}
+		return gpu.Result{Stdout: fmt.Appendf(nil, "GPU 00000000:41:00.0\n  Process ID : %d\n  Name : mine\n  Process ID : 1\n  Name : stranger\n", os.Getpid())}, nil
+	}}
+	self, err := proc.Identify(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	record := map[string]any{"id": "fake-1", "mark": "m", "process": self}
+	for _, want := range []string{"mine, stranger", "mine fake-1, stranger"} {
+		r, err := h.Capabilities(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, p := range r.Processes {
+			got = append(got, strings.TrimSpace(p.Name+" "+p.WorkerID))
+		}
+		slices.Sort(got)
+		if strings.Join(got, ", ") != want {
+			t.Errorf("%q, want %s", got, want)
+		}
+		if err := os.MkdirAll(h.Home.Path(home.WorkerRecords), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := atomicfile.WriteJSON(h.Home.Path(home.WorkerRecords+"/fake-1.json"), record); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestOneDetector holds that every look is by the same detector, which remembers
+// tools that hang.
+func TestOneDetector(t *testing.T) {
+	t.Parallel()
+	h := newInspector(t)
+	if d := h.Machine().Detector; d == nil || d != h.Machine().Detector {
+		t.Error("each look makes a detector of its own")
+	}
+	h.Detector = new(gpu.Detector)
+	if h.Machine().Detector != h.Detector {
+		t.Error("the given one is not used")
+	}
+}

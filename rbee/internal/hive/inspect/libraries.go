@@ -1,0 +1,112 @@
+package inspect
+
+import (
+	"bufio"
+	"cmp"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+)
+
+// loaderDirs are the directories in which the dynamic loader of a glibc system looks
+// without configuration, on any distribution.
+var loaderDirs = []string{
+	"/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib/aarch64-linux-gnu", "/usr/lib/aarch64-linux-gnu",
+	"/lib64", "/usr/lib64", "/lib", "/usr/lib", "/usr/local/lib",
+}
+
+// probedLibraries returns those of [wire.ProbedLibraries] that the dynamic loader
+// finds, in that order: in LD_LIBRARY_PATH, in the directories of /etc/ld.so.conf.d,
+// or in the usual ones. It starts no program. It returns nil on systems other than
+// Linux, and where no C library was recognized, because then nobody knows where the
+// loader looks. root is a directory in place of /; tests set it.
+func probedLibraries(root, libc, libraryPath string) []string {
+	if runtime.GOOS != "linux" || libc == "" {
+		return nil
+	}
+	dirs := configuredDirs(root)
+	for _, dir := range loaderDirs {
+		dirs = append(dirs, filepath.Join(root, dir))
+	}
+	for _, dir := range filepath.SplitList(libraryPath) {
+		if filepath.IsAbs(dir) {
+			dirs = append(dirs, dir)
+		}
+	}
+	found := []string{}
+	for _, name := range wire.ProbedLibraries {
+		for _, dir := range dirs {
+			if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
+				found = append(found, name)
+				break
+			}
+		}
+	}
+	return found
+}
+
+// configuredDirs are the directories that the files of /etc/ld.so.conf.d name.
+func configuredDirs(root string) []string {
+	files, _ := filepath.Glob(filepath.Join(root, "/etc/ld.so.conf.d/*.conf"))
+	var dirs []string
+	for _, name := range append(files, filepath.Join(root, "/etc/ld.so.conf")) {
+		f, err := os.Open(name)
+		if err != nil {
+			continue
+		}
+		for lines := bufio.NewScanner(f); lines.Scan(); {
+			if dir := strings.TrimSpace(lines.Text()); filepath.IsAbs(dir) {
+				dirs = append(dirs, filepath.Join(root, dir))
+			}
+		}
+		f.Close()
+	}
+	return dirs
+}
+
+// rocmVersion returns the version of the ROCm installation, such as "7.2.1": that of
+// /opt/rocm, or else the newest one below /opt. It returns "" if there is none. root
+// is a directory in place of /; tests set it.
+func rocmVersion(root string) string {
+	if data, err := os.ReadFile(filepath.Join(root, "/opt/rocm/.info/version")); err == nil {
+		if v := numbersOf(strings.TrimSpace(string(data))); v != "" {
+			return v
+		}
+	}
+	dirs, _ := filepath.Glob(filepath.Join(root, "/opt/rocm-*"))
+	best := ""
+	for _, dir := range dirs {
+		if v := numbersOf(strings.TrimPrefix(filepath.Base(dir), "rocm-")); newerNumbers(v, best) {
+			best = v
+		}
+	}
+	return best
+}
+
+// numbersOf returns the numbers with dots that a version begins with: "7.2.1" of
+// "7.2.1-43".
+func numbersOf(s string) string {
+	if i := strings.IndexFunc(s, func(r rune) bool { return r != '.' && (r < '0' || r > '9') }); i >= 0 {
+		s = s[:i]
+	}
+	return strings.Trim(s, ".")
+}
+
+// newerNumbers reports whether version a, made of numbers, is newer than b.
+func newerNumbers(a, b string) bool {
+	for a != "" || b != "" {
+		var x, y string
+		x, a, _ = strings.Cut(a, ".")
+		y, b, _ = strings.Cut(b, ".")
+		m, _ := strconv.Atoi(x)
+		n, _ := strconv.Atoi(y)
+		if c := cmp.Compare(m, n); c != 0 {
+			return c > 0
+		}
+	}
+	return false
+}

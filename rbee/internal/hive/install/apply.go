@@ -1,0 +1,251 @@
+package install
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/uv"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/inspect"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/progress"
+)
+
+// errGone is why a run ends when nobody is there any more to hear of it.
+var errGone = errors.New("canceled: the other side closed the connection")
+
+// errNoSelf is why the steps after a failed install of rbee are not begun.
+var errNoSelf = errors.New("rbee could not be installed")
+
+// session is one request being applied.
+type session struct {
+	*Installer
+	in  io.Reader // after the request: blobs
+	out *wire.Writer
+
+	heartbeat progress.Heartbeat
+
+	// giveUp ends the run where the other side fell silent.
+	giveUp context.CancelCauseFunc
+}
+
+// Apply reads one request from stdin, does its steps and writes messages to
+// stdout, the last of them a Result. The end of stdin cancels: the step under way
+// stops and cleans up. The error is nil when a result was sent, even one that
+// tells of failures; it is not nil when the request could not be read, the run
+// was cancelled, or stdout failed. A read from stdin may still be pending when
+// Apply returns.
+//
+// When the running binary is an upload (bin/.rbee-*), it is gone afterwards: in
+// place as bin/rbee, or removed.
+func (in *Installer) Apply(ctx context.Context, stdin io.Reader, stdout io.Writer) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer in.removeUpload()
+	s := &session{Installer: in, in: bufio.NewReaderSize(watch(ctx, cancel, stdin), 64<<10), out: wire.NewWriter(stdout), giveUp: cancel}
+	req, err := wire.ReadRequest(s.in)
+	if err == nil {
+		err = in.checkRequest(req)
+	}
+	if err != nil {
+		return errors.Join(err, s.out.Write(wire.Message{Result: &wire.Result{Error: err.Error(), Cause: wire.CauseOf(err)}}))
+	}
+	result := s.do(ctx, req)
+	cause := context.Cause(ctx)
+	return errors.Join(cause, s.out.Write(wire.Message{Result: result}))
+}
+
+// watch hands stdin on and cancels when it ends. Its reader fails as soon as ctx
+// ends, which a read from stdin would not.
+func watch(ctx context.Context, cancel context.CancelCauseFunc, stdin io.Reader) io.Reader {
+	r, w := io.Pipe()
+	context.AfterFunc(ctx, func() { _ = r.CloseWithError(context.Cause(ctx)) })
+	go func() {
+		_, err := io.CopyBuffer(w, struct{ io.Reader }{stdin}, make([]byte, 64<<10))
+		if err == nil {
+			err = io.ErrUnexpectedEOF
+		}
+		_ = w.CloseWithError(err)
+		cancel(errGone)
+	}()
+	return r
+}
+
+func (in *Installer) checkRequest(req *wire.Request) error {
+	if req.Schema != wire.Schema {
+		return fmt.Errorf("the request speaks schema %d, rbee %s here speaks %d", req.Schema, in.Store.Version, wire.Schema)
+	}
+	if s := req.Settings; s != nil && (s.HivePort < 1 || s.HivePort > 65535) {
+		return fmt.Errorf("hive_port is %d, want 1 to 65535", s.HivePort)
+	}
+	return in.Home.Check()
+}
+
+// do takes the lock, does the steps and tells how the machine is afterwards.
+func (s *session) do(ctx context.Context, req *wire.Request) *wire.Result {
+	result := &wire.Result{Errors: make([]string, len(req.Steps))}
+	notBegun := func(from int, why error) {
+		for i := from; i < len(req.Steps); i++ {
+			result.Fail(i, "not begun: "+why.Error(), &operations.Error{Reason: operations.ReasonNotBegun})
+		}
+	}
+	waited := false
+	lock, err := s.Home.Lock(ctx, req.Owner, req.LockWait, func(w wire.Waiting) {
+		waited = true
+		s.send(wire.Message{Waiting: &w})
+	})
+	var locked *home.LockedError
+	if errors.As(err, &locked) {
+		result.Locked = &locked.By
+		notBegun(0, err)
+		return result
+	}
+	if err == nil {
+		defer lock.Close()
+		if waited && s.goneMeanwhile() {
+			err = errors.New("rbee was removed from this machine while this run waited for its lock")
+		} else {
+			err = s.prepare(req)
+		}
+	}
+	if err != nil {
+		result.Error, result.Cause = err.Error(), wire.CauseOf(err)
+		notBegun(0, err)
+		return result
+	}
+	removed := false
+	for i, step := range req.Steps {
+		if ctx.Err() != nil {
+			notBegun(i, context.Cause(ctx))
+			break
+		}
+		err := s.step(ctx, i, step)
+		removed = step.Action == wire.ActionRemoveSelf && err == nil
+		if err == nil {
+			continue
+		}
+		result.Fail(i, err.Error(), err)
+		if run := (*uv.Error)(nil); errors.As(err, &run) {
+			if result.Details == nil {
+				result.Details = map[int]string{}
+			}
+			result.Details[i] = run.Output
+		}
+		if step.Action == wire.ActionInstallSelf {
+			notBegun(i+1, errNoSelf)
+			break
+		}
+	}
+	if !removed {
+		// The state is true even when the run was cancelled.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		defer cancel()
+		if result.State, err = s.Inspector.Inspect(ctx, inspect.Options{}); err != nil {
+			result.Error, result.Cause = err.Error(), wire.CauseOf(err)
+		}
+	}
+	return result
+}
+
+// goneMeanwhile reports whether the run that was waited for was an uninstall. It
+// takes back the lock file and the directory that waiting made anew.
+func (s *session) goneMeanwhile() bool {
+	if s.isUpload() {
+		return false
+	}
+	if _, err := os.Lstat(s.Home.Path(wire.Binary)); !errors.Is(err, fs.ErrNotExist) {
+		return false
+	}
+	_ = os.Remove(s.Home.Path(wire.LockFile))
+	_ = os.Remove(s.Home.Root) // only where it is empty
+	return true
+}
+
+// prepare removes what killed runs left, and stores settings.
+func (s *session) prepare(req *wire.Request) error {
+	if err := s.clean(s.removing(0)); err != nil {
+		return fmt.Errorf("cleaning up after an earlier run: %w", err)
+	}
+	if req.Settings == nil {
+		return nil
+	}
+	if err := atomicfile.WriteJSON(s.Home.Path(home.SettingsFile), req.Settings); err != nil {
+		return fmt.Errorf("storing the settings: %w", home.ExplainFull(err, s.Home.Root, 4096))
+	}
+	return nil
+}
+
+// clean removes what earlier runs did not finish. Only the lock's holder may.
+func (in *Installer) clean(ph *progress.Phase) error {
+	uploads, err := filepath.Glob(in.Home.Path(wire.UploadGlob))
+	if err != nil {
+		return err
+	}
+	in.splitManifests()
+	own, _ := os.Stat(in.Store.Exe)
+	for _, path := range uploads {
+		// A young one may be on its way: uploads come before the lock.
+		info, err := os.Lstat(path)
+		if err != nil || os.SameFile(info, own) || time.Since(info.ModTime()) < time.Hour {
+			continue
+		}
+		if err := os.Remove(path); err != nil {
+			return err
+		}
+	}
+	return errors.Join(in.cleanDownloads(), in.cleanWorkers(ph), in.Verifier.Clean())
+}
+
+// step does one step between its two notes.
+func (s *session) step(ctx context.Context, index int, step wire.Step) error {
+	s.send(wire.Message{Step: &wire.StepNote{Index: index}})
+	stop := s.beat(index, step.Action)
+	note, err := s.act(ctx, index, step)
+	stop()
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	end := &wire.StepNote{Index: index, Done: true, Note: note}
+	if err != nil {
+		end.Error, end.Cause = err.Error(), wire.CauseOf(err)
+	}
+	s.send(wire.Message{Step: end})
+	return err
+}
+
+func (s *session) act(ctx context.Context, index int, step wire.Step) (note string, err error) {
+	switch step.Action {
+	case wire.ActionInstallSelf:
+		return s.installSelf(step.Install)
+	case wire.ActionInstallWorker:
+		return s.installWorker(ctx, index, step.Worker)
+	case wire.ActionRemoveWorker:
+		return s.removeWorker(ctx, step.Worker, s.removing(index))
+	case wire.ActionRollback:
+		return s.rollback(s.checking(ctx, index), step.Worker, s.removing(index))
+	case wire.ActionStart:
+		return s.Daemon.Start(ctx)
+	case wire.ActionStop:
+		return s.Daemon.Stop(ctx)
+	case wire.ActionRemoveSelf:
+		return s.remove(ctx, s.removing(index))
+	default:
+		return "", fmt.Errorf("unknown action %q", step.Action)
+	}
+}
+
+// send writes a message. Where nobody reads any more stdin ends too, and that is
+// what cancels.
+func (s *session) send(m wire.Message) {
+	s.heartbeat.Note(m)
+	_ = s.out.Write(m)
+}

@@ -1,0 +1,72 @@
+package install
+
+import (
+	"archive/tar"
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+)
+
+// On a disk that is really full the step says so, what was there stays whole,
+// and nothing half-made is left.
+func TestFullDisk(t *testing.T) {
+	t.Parallel()
+	h := newHive(t)
+	exe := h.Exe
+	disk := filepath.Join(h.User, "disk")
+	if err := os.Mkdir(disk, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("rbee-test", disk, "tmpfs", 0, "size=2m"); err != nil {
+		t.Skipf("a small filesystem to fill cannot be mounted here: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(disk, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	h.Root = filepath.Join(disk, "rbee")
+	old := []byte("old")
+	apply(t, h, &wire.Request{Steps: []wire.Step{worker("1", "", old)}}, old)
+	before := tree(t, disk)
+
+	// Small files take more room than their sizes say, so no check foresees it.
+	headers := []tar.Header{{Name: "run", Typeflag: tar.TypeReg}}
+	for i := range 2000 {
+		headers = append(headers, tar.Header{Name: fmt.Sprintf("f%d", i), Typeflag: tar.TypeReg})
+	}
+	data := tarGz(t, headers...)
+	many := worker("2", wire.FormatTarGz, data)
+	res := apply(t, h, &wire.Request{Steps: []wire.Step{many}}, data)
+	if !strings.Contains(res.Errors[0], "the disk is full: ") || !strings.Contains(res.Errors[0], unix.ENOSPC.Error()) {
+		t.Errorf("many files: %q", res.Errors)
+	}
+	// An artefact of which nobody said how large it is.
+	large := bytes.Repeat([]byte("x"), 3<<20)
+	step := worker("3", "", large)
+	step.Worker.Steps[0].Artefact.Size = 0
+	res = apply(t, h, &wire.Request{Steps: []wire.Step{step}}, large)
+	if !strings.Contains(res.Errors[0], "the disk is full: ") || strings.Contains(res.Errors[0], " 0 bytes needed") {
+		t.Errorf("large: %q", res.Errors)
+	}
+	// rbee itself: the test binary is larger than the disk.
+	h.Exe = exe
+	res = apply(t, h, &wire.Request{Steps: []wire.Step{self(t, h)}}, nil)
+	if !strings.Contains(res.Errors[0], "the disk is full: ") || res.State.Rbee != nil {
+		t.Errorf("rbee: %q, %+v", res.Errors, res.State.Rbee)
+	}
+	if w := h.Worker(t.Context(), "w", true); w == nil || w.Version != "1" || w.Corrupt != "" {
+		t.Errorf("the worker before: %+v", w)
+	}
+	_ = os.Remove(h.Path(wire.BinDir)) // an empty directory may stay
+	if after := tree(t, disk); after != before {
+		t.Errorf("before:\n%safter:\n%s", before, after)
+	}
+}

@@ -1,0 +1,53 @@
+package install
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/archive"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/installed"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/progress"
+)
+
+// unpack unpacks an archive into dir, and reports its progress.
+func (st *stage) unpack(ctx context.Context, path string, format wire.Format, strip int, dir string) ([]installed.File, error) {
+	ph := st.begin(wire.Progress{Index: st.index, Phase: wire.PhaseUnpack, Total: fileSize(path)})
+	return archive.Unpack(progress.With(ctx, ph), path, format, strip, dir, int64(min(home.DiskFree(dir), 1<<62)))
+}
+
+// sync flushes the version to disk, and reports that it does.
+func (st *stage) sync() error {
+	st.begin(wire.Progress{Index: st.index, Phase: wire.PhaseSync})
+	return syncTree(st.dir, st.manifest)
+}
+
+// unshare gives a file of the payload content of its own where it is a hard link, so
+// that a change of its mode concerns no other environment.
+func unshare(path string) error {
+	if shared, err := hasOtherLinks(path); err != nil || !shared {
+		return err
+	}
+	temp := filepath.Join(filepath.Dir(path), home.TempPrefix+home.Random())
+	if err := home.CopyFile(path, temp, 0o755); err != nil {
+		return err
+	}
+	if err := os.Rename(temp, path); err != nil {
+		_ = os.Remove(temp)
+		return err
+	}
+	return nil
+}
+
+// hasOtherLinks reports whether a file has other names.
+func hasOtherLinks(path string) (bool, error) {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return false, err
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return ok && st.Nlink > 1, nil
+}

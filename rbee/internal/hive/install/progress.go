@@ -1,0 +1,74 @@
+package install
+
+import (
+	"context"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/installed"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/progress"
+)
+
+// beat repeats the last report of the step with this index until stop.
+func (s *session) beat(index int, action wire.Action) (stop func()) {
+	var first *wire.Progress
+	switch action {
+	case wire.ActionRemoveWorker, wire.ActionRemoveSelf:
+		first = &wire.Progress{Index: index, Phase: wire.PhaseRemove, Unit: wire.UnitFiles}
+	}
+	s.heartbeat.Reset(first)
+	ended := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		tick := time.NewTicker(progress.Beat)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				if p := s.heartbeat.Due(); p != nil {
+					s.send(wire.Message{Progress: p})
+				}
+			case <-ended:
+				return
+			}
+		}
+	})
+	return func() {
+		close(ended)
+		wg.Wait()
+	}
+}
+
+// begin reports that a phase begins.
+func (s *session) begin(p wire.Progress) *progress.Phase {
+	return progress.New(s.send, p)
+}
+
+// silent returns a phase that reports nothing before the first progressEvery has
+// passed, for work that is usually short.
+func (s *session) silent(p wire.Progress) *progress.Phase {
+	return progress.NewSilent(s.send, p)
+}
+
+// removing returns the phase in which the step with this index removes files.
+func (s *session) removing(index int) *progress.Phase {
+	return s.silent(wire.Progress{Index: index, Phase: wire.PhaseRemove, Unit: wire.UnitFiles})
+}
+
+// checking returns a context in which the step with this index checks files.
+func (s *session) checking(ctx context.Context, index int) context.Context {
+	return progress.With(ctx, s.silent(wire.Progress{Index: index, Phase: wire.PhaseCheck, Unit: wire.UnitFiles}))
+}
+
+// expectBuild adds the files of the build in dir to those that ph, which may be nil, will
+// remove.
+func expectBuild(ph *progress.Phase, dir string) {
+	var m installed.Manifest
+	if ph == nil || atomicfile.ReadJSON(filepath.Join(dir, installed.ManifestName), &m) != nil {
+		return
+	}
+	ph.AddTotal(int64(max(m.FileCount, len(m.Files))))
+}

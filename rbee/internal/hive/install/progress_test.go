@@ -1,0 +1,177 @@
+package install
+
+import (
+	"io"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/progress"
+)
+
+// reported applies steps and returns what the machine reports.
+func reported(t *testing.T, h *Hive, steps ...wire.Step) []wire.Progress {
+	t.Helper()
+	inR, inW := io.Pipe()
+	outR, outW := io.Pipe()
+	done := make(chan error, 1)
+	go func() { done <- h.Apply(t.Context(), inR, outW) }()
+	if err := wire.WriteRequest(inW, &wire.Request{Schema: wire.Schema, Owner: "tester", Steps: steps}); err != nil {
+		t.Fatal(err)
+	}
+	var all []wire.Progress
+	for r := wire.NewReader(outR); ; {
+		var m wire.Message
+		if err := r.Read(&m); err != nil {
+			t.Fatal(err)
+		}
+		if m.Progress != nil {
+			all = append(all, *m.Progress)
+		}
+		if m.Result != nil {
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+			for i, e := range m.Result.Errors {
+				if e != "" {
+					t.Fatalf("step %d: %s", i, e)
+				}
+			}
+			return all
+		}
+	}
+}
+
+// phases lists the phases of reports, each run of one phase once.
+func phases(all []wire.Progress) []wire.Phase {
+	var list []wire.Phase
+	for _, p := range all {
+		list = append(list, p.Phase)
+	}
+	return slices.Compact(list)
+}
+
+func TestInstallReportsPhases(t *testing.T) {
+	t.Parallel()
+	eachUV(t, func(t *testing.T, h *Hive, o *origin) {
+		all := reported(t, h, o.server("w", "1", nil))
+		got := phases(all)
+		next := 0
+		want := []wire.Phase{wire.PhaseDownload, wire.PhaseUnpack, wire.PhaseDownload, wire.PhaseEnvironment, wire.PhaseCheck, wire.PhaseSync}
+		for _, p := range got {
+			if next < len(want) && p == want[next] {
+				next++
+			}
+		}
+		if next < len(want) {
+			t.Errorf("phases %v, want %v among them in this order", got, want)
+		}
+		for _, p := range all {
+			if p.Count > p.CountTotal || p.Total > 0 && p.Bytes > p.Total || p.Index != 0 || p.Phase == "" {
+				t.Errorf("%+v: more than there is", p)
+			}
+			if p.Phase == wire.PhaseEnvironment && (p.CountTotal != 2 || p.Unit != wire.UnitPackages) {
+				t.Errorf("%+v: want 2 packages", p)
+			}
+		}
+	})
+}
+
+// A phase is reported at once, at most every progressEvery while it counts, and is
+// repeated at least every other second while it does not.
+func TestPhaseReports(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r, w := io.Pipe()
+		var mu sync.Mutex
+		var all []wire.Progress
+		go func() {
+			for in := wire.NewReader(r); ; {
+				var m wire.Message
+				if in.Read(&m) != nil {
+					return
+				}
+				mu.Lock()
+				all = append(all, *m.Progress)
+				mu.Unlock()
+			}
+		}()
+		seen := func() []wire.Progress {
+			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
+			return slices.Clone(all)
+		}
+		s := &session{out: wire.NewWriter(w)}
+		stop := s.beat(3, wire.ActionRemoveWorker)
+		time.Sleep(1500 * time.Millisecond)
+		if got := seen(); len(got) != 1 || got[0].Phase != wire.PhaseRemove || got[0].Index != 3 {
+			t.Errorf("before the first phase: %+v, want a report of a removal", got)
+		}
+		ph := s.begin(wire.Progress{Index: 3, Phase: wire.PhaseCheck, Unit: wire.UnitFiles, CountTotal: 1000})
+		for range 1000 {
+			time.Sleep(time.Millisecond)
+			ph.Add(1)
+		}
+		counted := len(seen())
+		if counted < 6 || counted > 8 {
+			t.Errorf("%d reports after a second, want 6 to 8", counted)
+		}
+		time.Sleep(10 * time.Second)
+		got := seen()
+		if n := len(got) - counted; n < 9 || n > 11 {
+			t.Errorf("%d reports in ten seconds without a change, want 9 to 11", n)
+		}
+		if last := got[len(got)-1]; last.Count != 1000 || last.Index != 3 {
+			t.Errorf("the last report is %+v", last)
+		}
+		ph.Become(wire.Progress{Phase: wire.PhaseSync})
+		got = seen()
+		if last := got[len(got)-1]; last.Phase != wire.PhaseSync || last.Index != 3 {
+			t.Errorf("another phase is not reported: %+v", last)
+		}
+		resume := s.heartbeat.Pause()
+		time.Sleep(time.Minute)
+		if n := len(seen()) - len(got); n != 0 {
+			t.Errorf("%d reports while paused", n)
+		}
+		resume()
+		time.Sleep(2 * time.Second)
+		if n := len(seen()) - len(got); n == 0 {
+			t.Error("no report after the pause")
+		}
+		stop()
+		got = seen()
+		time.Sleep(time.Minute)
+		if n := len(seen()) - len(got); n != 0 {
+			t.Errorf("%d reports after the end", n)
+		}
+		if err := w.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	var none *progress.Phase
+	none.Add(1)
+	none.SetTotal(1)
+	none.Become(wire.Progress{})
+}
+
+func TestRemovalReportsFiles(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var all []wire.Progress
+		ph := progress.NewSilent(func(m wire.Message) { all = append(all, *m.Progress) }, wire.Progress{Phase: wire.PhaseRemove, Unit: wire.UnitFiles})
+		ph.Add(10)
+		if len(all) != 0 {
+			t.Errorf("a short removal is reported: %+v", all)
+		}
+		time.Sleep(progress.Every)
+		ph.Add(5)
+		if len(all) != 1 || all[0].Count != 15 {
+			t.Errorf("reports %+v, want one of 15 files", all)
+		}
+	})
+}

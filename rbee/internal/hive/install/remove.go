@@ -1,0 +1,158 @@
+package install
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/filelock"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/control"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/progress"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/verify"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/workers"
+)
+
+// remove stops the daemon and removes everything of rbee, and nothing else. ph, which may
+// be nil, counts the files.
+func (in *Installer) remove(ctx context.Context, ph *progress.Phase) (note string, err error) {
+	if _, err := in.Daemon.Stop(ctx); err != nil {
+		return "", err
+	}
+	if err := in.stopWorkers(ctx, ""); err != nil {
+		return "", err
+	}
+	if err := in.Daemon.Service().Remove(ctx); err != nil {
+		return "", err
+	}
+	var rec wire.Installed
+	_ = atomicfile.ReadJSON(in.Home.Path(wire.BinaryInfo), &rec) // without it no directory above is rbee's
+	entries, err := filepath.Glob(in.Store.EntryPath("*"))
+	if err != nil {
+		return "", err
+	}
+	for _, path := range entries {
+		err = errors.Join(err, os.Remove(path))
+	}
+	if err = errors.Join(err, in.cleanWorkers(ph)); err != nil {
+		return "", err
+	}
+	for _, pattern := range []string{
+		wire.PrevBinary, wire.UploadGlob, wire.RunDir + "/" + home.TempPrefix + "*",
+		wire.LogsDir + "/" + home.TempPrefix + "*", home.OldLogFile,
+		home.WorkerRecords + "/*", home.WorkerLogs + "/*",
+		home.TokenFile, verify.LockFile, home.SettingsFile, home.DaemonFile, home.DaemonLock, home.SupervisorFile, home.LogFile,
+		wire.BinaryInfo,
+		atomicfile.TempGlob(home.TokenFile), atomicfile.TempGlob(home.SettingsFile), atomicfile.TempGlob(home.DaemonFile),
+		atomicfile.TempGlob(home.SupervisorFile), atomicfile.TempGlob(wire.BinaryInfo),
+	} {
+		found, globErr := filepath.Glob(in.Home.Path(pattern))
+		err = errors.Join(err, globErr)
+		for _, path := range found {
+			if e := os.RemoveAll(path); e != nil {
+				err = errors.Join(err, e)
+			}
+		}
+	}
+	if err != nil {
+		return "", err
+	}
+	// Last: as long as it is there, the next uninstall sees the hive.
+	if err := os.Remove(in.Home.Path(wire.Binary)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	for _, dir := range []string{wire.ToolsDir, wire.DownloadDir, wire.CacheDir} {
+		if err := removeTree(in.Home.Path(dir), ph); err != nil {
+			return "", err
+		}
+	}
+	for _, dir := range []string{wire.BinDir, wire.WorkersDir, home.WorkerRecords, wire.RunDir, home.WorkerLogs, wire.LogsDir} {
+		_ = os.Remove(in.Home.Path(dir)) // stays if it holds what is not rbee's
+	}
+	if err := os.Remove(in.Home.Path(wire.LockFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	if os.Remove(in.Home.Root) != nil {
+		return "left what is not rbee's: " + strings.Join(in.leftovers(), ", "), nil
+	}
+	slices.Sort(rec.MadeDirs)
+	for _, dir := range slices.Backward(rec.MadeDirs) {
+		if rel, err := filepath.Rel(dir, in.Home.Root); err == nil && filepath.IsLocal(rel) {
+			_ = os.Remove(dir) // only if it is empty
+		}
+	}
+	return "", nil
+}
+
+// leftovers names the files that are still below the home.
+func (in *Installer) leftovers() []string {
+	var names []string
+	_ = filepath.WalkDir(in.Home.Root, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() && len(names) < 10 {
+			names = append(names, path)
+		}
+		return nil
+	})
+	return names
+}
+
+// stopWorkers ends the worker processes of a type, or all of them if it is empty:
+// through the daemon where it runs, else by itself.
+func (in *Installer) stopWorkers(ctx context.Context, typ string) error {
+	if _, err := os.Lstat(in.Home.Path(home.WorkerRecords)); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if d := in.Daemon.State(ctx); d.Running {
+		return in.askToStop(ctx, d.Port, typ)
+	}
+	lock, err := filelock.Try(in.Home.Path(home.DaemonLock), 0o700)
+	if errors.Is(err, filelock.ErrHeld) {
+		return errors.New("the hive daemon runs and does not answer: its workers cannot be stopped")
+	}
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	m := in.Inspector.Machine()
+	if err := workers.Clear(ctx, workers.Options{
+		Dir: in.Home.Path(home.WorkerRecords), Logs: in.Home.Path(home.WorkerLogs), Devices: m.Devices, Processes: m.Processes,
+	}, typ); err != nil {
+		return fmt.Errorf("stopping workers: %w", err)
+	}
+	return nil
+}
+
+// askToStop has the daemon end the worker processes of a type.
+func (in *Installer) askToStop(ctx context.Context, port int, typ string) error {
+	token, err := in.Daemon.Token()
+	if err != nil {
+		return err
+	}
+	c := &operations.Client{URL: "http://" + control.Loopback(port), Token: operations.Secret(token)}
+	here := operations.Target{HiveID: "localhost"}
+	r, err := c.Run(ctx, operations.WorkerProcessList{Target: here}, nil)
+	if err != nil {
+		return fmt.Errorf("stopping workers: %w", err)
+	}
+	list, ok := r.(*operations.WorkerListReport)
+	if !ok {
+		return fmt.Errorf("stopping workers: the daemon answered with a %T", r)
+	}
+	for _, w := range list.Workers {
+		if typ != "" && w.Worker != typ {
+			continue
+		}
+		if _, err := c.Run(ctx, operations.WorkerProcessDelete{Target: here, WorkerRef: operations.WorkerRef{ID: w.ID}}, nil); err != nil {
+			return fmt.Errorf("stopping worker %s: %w", w.ID, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,103 @@
+package install
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/control"
+)
+
+// BenchmarkAtRest measures what a hive costs while nobody asks it for anything
+// and four workers are ready: the memory of the daemon, and its share of one
+// core over ten seconds. Run it with -benchtime 1x.
+func BenchmarkAtRest(b *testing.B) {
+	dir := b.TempDir()
+	exe := filepath.Join(dir, "rbee")
+	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", exe, "../../..")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		b.Fatalf("%v: %s", err, out)
+	}
+	h := connect(filepath.Join(dir, "home"), "", "")
+	port, ln := freePort(b)
+	if err := ln.Close(); err != nil {
+		b.Fatal(err)
+	}
+	entry := h.EntryPath("echo")
+	if err := os.MkdirAll(h.Path(wire.WorkersDir), 0o755); err != nil {
+		b.Fatal(err)
+	}
+	if err := os.Link(exe, entry); err != nil {
+		b.Fatal(err)
+	}
+	daemon := exec.Command(exe, "hive", "serve", "--port", strconv.Itoa(port))
+	daemon.Env = append(os.Environ(), "RBEE_HOME="+h.Root)
+	if err := daemon.Start(); err != nil {
+		b.Fatal(err)
+	}
+	defer func() {
+		_ = h.stopWorkers(context.Background(), "")
+		_ = daemon.Process.Kill()
+		_ = daemon.Wait()
+	}()
+	for end := time.Now().Add(20 * time.Second); !h.State(b.Context()).Running; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			b.Fatal("the daemon does not answer")
+		}
+	}
+	token, err := h.Token()
+	if err != nil {
+		b.Fatal(err)
+	}
+	c := &operations.Client{URL: "http://" + control.Loopback(port), Token: operations.Secret(token)}
+	for i := range 4 {
+		if _, err := c.Run(b.Context(), operations.WorkerSpawn{Target: here, Worker: "echo", Model: fmt.Sprint("m", i)}, nil); err != nil {
+			b.Fatal(err)
+		}
+	}
+	const span = 10 * time.Second
+	time.Sleep(time.Second) // what starting it costs is over
+	for b.Loop() {
+		before := ticks(b, daemon.Process.Pid)
+		time.Sleep(span)
+		used := ticks(b, daemon.Process.Pid) - before
+		b.ReportMetric(float64(used)/100/span.Seconds()*100, "%core")
+		b.ReportMetric(resident(b, daemon.Process.Pid), "MB-resident")
+	}
+}
+
+// ticks is the CPU time that a process has used, in hundredths of a second.
+func ticks(b *testing.B, pid int) int {
+	b.Helper()
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		b.Fatal(err)
+	}
+	f := strings.Fields(string(data[strings.LastIndexByte(string(data), ')')+1:]))
+	user, _ := strconv.Atoi(f[11])
+	system, _ := strconv.Atoi(f[12])
+	return user + system
+}
+
+func resident(b *testing.B, pid int) float64 {
+	b.Helper()
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		b.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(data), "VmRSS:")
+	kB, err := strconv.ParseFloat(strings.Fields(after)[0], 64)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return kB * 1024 / 1e6
+}

@@ -1,0 +1,110 @@
+package install
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
+)
+
+// isUpload reports whether the running binary lies where uploads go.
+func (in *Installer) isUpload() bool {
+	if !strings.HasPrefix(filepath.Base(in.Store.Exe), home.TempPrefix) {
+		return false
+	}
+	mine, err := os.Stat(filepath.Dir(in.Store.Exe))
+	if err != nil {
+		return false
+	}
+	bin, err := os.Stat(in.Home.Path(wire.BinDir))
+	return err == nil && os.SameFile(mine, bin)
+}
+
+func (in *Installer) removeUpload() {
+	if in.isUpload() {
+		_ = os.Remove(in.Store.Exe)
+	}
+}
+
+// installSelf puts the running binary in the place of bin/rbee.
+func (in *Installer) installSelf(want *wire.Installed) (note string, err error) {
+	if want == nil {
+		return "", errors.New("the step does not say what to install")
+	}
+	sum, size, err := home.HashFile(in.Store.Exe)
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("reading the uploaded rbee: %w", err)
+	case sum != want.SHA256:
+		return "", fmt.Errorf("the uploaded rbee has SHA-256 %s, want %s", sum, want.SHA256)
+	}
+	old, broken := in.Store.Binary(true)
+	rec := &wire.Installed{
+		Version: in.Store.Version, SHA256: sum, Size: size,
+		InstalledAt: time.Now().UTC().Truncate(time.Second), MadeDirs: want.MadeDirs,
+	}
+	before := old
+	if before == nil { // the binary may be gone, and its record still there
+		before = new(wire.Installed)
+		_ = atomicfile.ReadJSON(in.Home.Path(wire.BinaryInfo), before)
+	}
+	for _, dir := range before.MadeDirs {
+		if !slices.Contains(rec.MadeDirs, dir) {
+			rec.MadeDirs = append(rec.MadeDirs, dir)
+		}
+	}
+	slices.Sort(rec.MadeDirs) // a directory sorts before what it holds
+	note = "installed"
+	if old != nil && old.SHA256 == sum && broken == "" {
+		if rec.InstalledAt, note = old.InstalledAt, "already in place"; rec.InstalledAt.IsZero() {
+			rec.InstalledAt = time.Now().UTC().Truncate(time.Second)
+		}
+	} else if err := in.placeSelf(); err != nil {
+		return "", home.ExplainFull(err, in.Home.Root, size)
+	}
+	in.reach("placed")
+	if err := atomicfile.WriteJSON(in.Home.Path(wire.BinaryInfo), rec); err != nil {
+		return "", fmt.Errorf("recording the new rbee: %w", home.ExplainFull(err, in.Home.Root, 4096))
+	}
+	return note, nil
+}
+
+// placeSelf renames the running binary to bin/rbee, after it has kept the old one.
+func (in *Installer) placeSelf() error {
+	bin, upload := in.Home.Path(wire.BinDir), in.Store.Exe
+	if err := os.MkdirAll(bin, 0o755); err != nil { //nolint:gosec // programs are for everybody
+		return err
+	}
+	if !in.isUpload() { // somebody's own rbee: it stays where it is
+		upload = filepath.Join(bin, home.TempPrefix+home.Random())
+		if err := home.CopyFile(in.Store.Exe, upload, 0o755); err != nil {
+			return fmt.Errorf("copying rbee: %w", err)
+		}
+		defer os.Remove(upload)
+	}
+	if err := errors.Join(os.Chmod(upload, 0o755), home.SyncFile(upload)); err != nil { //nolint:gosec // a program
+		return err
+	}
+	kept := filepath.Join(bin, home.TempPrefix+home.Random())
+	err := home.LinkOrCopy(in.Home.Path(wire.Binary), kept)
+	if err == nil {
+		err = os.Rename(kept, in.Home.Path(wire.PrevBinary))
+		_ = os.Remove(kept) // two names of one file: rename leaves both
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("keeping the rbee before: %w", err)
+	}
+	in.reach("kept")
+	if err := os.Rename(upload, in.Home.Path(wire.Binary)); err != nil {
+		return fmt.Errorf("putting the new rbee in place: %w", err)
+	}
+	return atomicfile.SyncDir(bin)
+}

@@ -1,0 +1,238 @@
+package install
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/sourcegraph/conc/pool"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/installed"
+)
+
+const stallTimeout = 60 * time.Second // without a byte
+
+func (in *Installer) stallLimit() time.Duration { return cmp.Or(in.stall, stallTimeout) }
+
+func checkStep(step *wire.InstallStep, of int) error {
+	if step.Into != "" && !filepath.IsLocal(filepath.FromSlash(step.Into)) {
+		return fmt.Errorf("%q is no path inside the payload", step.Into)
+	}
+	switch step.Kind {
+	case wire.StepBuiltin:
+		if !installed.ValidName(step.Builtin) || of > 1 {
+			return fmt.Errorf("%q is no worker inside rbee", step.Builtin)
+		}
+		return nil
+	case wire.StepFile, wire.StepArchive:
+		if step.Artefact == nil {
+			return fmt.Errorf("the step %s names no artefact", step.Kind)
+		}
+	case wire.StepPython:
+		if step.Python == nil {
+			return errors.New("the python step names no packages")
+		}
+		for _, t := range []wire.Tool{step.Python.UV, step.Python.Interpreter} {
+			if !installed.ValidName(t.Name) || !installed.ValidName(t.Version) || !filepath.IsLocal(filepath.FromSlash(t.Entry)) {
+				return fmt.Errorf("the tool %s %s has no right name", t.Name, t.Version)
+			}
+			if err := checkFormat(t.Format, t.Strip); err != nil {
+				return err
+			}
+		}
+	default:
+		return fmt.Errorf("unknown kind of install step %q", step.Kind)
+	}
+	for _, a := range step.Artefacts() {
+		if err := checkArtefact(a); err != nil {
+			return err
+		}
+	}
+	if step.Kind == wire.StepArchive {
+		return checkFormat(step.Format, step.Strip)
+	}
+	return nil
+}
+
+func checkFormat(f wire.Format, strip int) error {
+	switch f {
+	case wire.FormatTarGz, wire.FormatTarZst, wire.FormatZip:
+	default:
+		return fmt.Errorf("unknown format %q", f)
+	}
+	if strip < 0 {
+		return fmt.Errorf("%d directories cannot be left out", strip)
+	}
+	return nil
+}
+
+func checkArtefact(a *wire.Artefact) error {
+	if sum, err := hex.DecodeString(a.SHA256); err != nil || len(sum) != sha256.Size {
+		return fmt.Errorf("%s has SHA-256 %q, want 64 hex digits", a.Name, a.SHA256)
+	}
+	if !plainName(a.Name) {
+		return fmt.Errorf("%q is no name for an artefact", a.Name)
+	}
+	if a.URL == "" {
+		return nil
+	}
+	u, err := url.Parse(a.URL)
+	if err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") {
+		return fmt.Errorf("the URL of %s is not one of http or https", a.Name)
+	}
+	return nil
+}
+
+func plainName(name string) bool {
+	return filepath.IsLocal(name) && filepath.Base(name) == name && name != "."
+}
+
+// downloadsAtOnce is how many artefacts of one step are downloaded at a time.
+const downloadsAtOnce = 4
+
+// get makes artefacts be in the download directory, each checked, and gives their
+// paths. What is there already, of an install that did not end well, counts.
+func (st *stage) get(ctx context.Context, artefacts ...*wire.Artefact) (paths []string, err error) {
+	if err := os.MkdirAll(st.Home.Path(wire.DownloadDir), 0o700); err != nil {
+		return nil, err
+	}
+	paths = make([]string, len(artefacts))
+	client := st.client()
+	defer client.HTTP.CloseIdleConnections()
+	p := pool.New().WithContext(ctx).WithCancelOnError().WithFirstError().WithMaxGoroutines(downloadsAtOnce)
+	for i, a := range artefacts {
+		paths[i] = filepath.Join(st.Home.Path(wire.DownloadDir), strings.ToLower(a.SHA256))
+		st.used = append(st.used, paths[i])
+		if a.URL != "" {
+			p.Go(func(ctx context.Context) error { return st.download(ctx, client, a, paths[i]) })
+		}
+	}
+	err = p.Wait()
+	for i, a := range artefacts {
+		if a.URL == "" && err == nil {
+			err = st.take(a, paths[i]) // over the one connection, one after the other
+		}
+	}
+	st.cut = err != nil
+	return paths, err
+}
+
+// have reports whether an artefact is there, with the right content.
+func (st *stage) have(a *wire.Artefact, path string) bool {
+	info, err := os.Stat(path)
+	if err != nil {
+		return false
+	}
+	sum, size, err := home.HashFile(path)
+	if err != nil || size != info.Size() || !equalHex(sum, a.SHA256) {
+		_ = os.Remove(path)
+		return false
+	}
+	st.arrived(size)
+	return true
+}
+
+// take asks the other side for an artefact and stores it. The other side may have
+// to fetch it first, which takes as long as it takes and shows no sign of life; once
+// it sends it does not pause.
+func (st *stage) take(a *wire.Artefact, path string) error {
+	if st.have(a, path) {
+		return nil
+	}
+	st.send(wire.Message{Need: &wire.Need{Index: st.index, SHA256: a.SHA256}})
+	defer st.heartbeat.Pause()()
+	in := &stallReader{r: st.in, limit: st.stallLimit(), stalled: st.giveUp}
+	defer in.stop()
+	blob, err := wire.NewBlobReader(in)
+	if err != nil {
+		return fmt.Errorf("receiving %s: %w", a.Name, err)
+	}
+	err = fetch.Save(blob, target(a, path, nil))
+	// Whatever went wrong, the next blob begins only after this one's end.
+	if closeErr := blob.Close(); err == nil {
+		err = closeErr
+	}
+	if err != nil {
+		return fmt.Errorf("receiving %s: %w", a.Name, err)
+	}
+	return nil
+}
+
+// stallReader calls stalled when no byte has come for a limit, from the first one
+// until stop. It is for one goroutine.
+type stallReader struct {
+	r       io.Reader
+	limit   time.Duration
+	stalled func(error)
+	timer   *time.Timer // nil before the first byte
+}
+
+func (s *stallReader) Read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
+	switch {
+	case n == 0:
+	case s.timer == nil:
+		s.timer = time.AfterFunc(s.limit, func() { s.stalled(&fetch.StallError{Limit: s.limit}) })
+	default:
+		s.timer.Reset(s.limit)
+	}
+	return n, err
+}
+
+func (s *stallReader) stop() {
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+}
+
+// partSuffix marks what has arrived of an artefact.
+const partSuffix = fetch.PartSuffix
+
+// download fetches an artefact and stores it, going on with what an earlier try
+// has brought.
+func (st *stage) download(ctx context.Context, client *fetch.Client, a *wire.Artefact, path string) error {
+	if st.have(a, path) {
+		return nil
+	}
+	return client.Download(ctx, target(a, path, st.arrived))
+}
+
+// target is an artefact as it is downloaded.
+func target(a *wire.Artefact, path string, arrived func(n int64)) fetch.File {
+	return fetch.File{URL: a.URL, Path: path, Sum: a.SHA256, Size: a.Size, SkipSync: true, Progress: arrived}
+}
+
+// client is how artefacts are downloaded.
+func (in *Installer) client() *fetch.Client {
+	c := &fetch.Client{HTTP: in.HTTP, UserAgent: "rbee/" + in.Store.Version, Verb: "downloading", Stall: in.stallLimit()}
+	if c.HTTP == nil {
+		c.HTTP = fetch.NewHTTPClient()
+	}
+	return c
+}
+
+func fileSize(path string) int64 {
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}
+
+func equalHex(a, b string) bool {
+	x, errX := hex.DecodeString(a)
+	y, errY := hex.DecodeString(b)
+	return errX == nil && errY == nil && string(x) == string(y)
+}

@@ -1,0 +1,169 @@
+package install
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/engine"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/installed"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/workers"
+)
+
+// otherContent is the worker of workerStep with another program that does the same.
+func otherContent(t *testing.T, comment string) (step wire.Step, data []byte) {
+	t.Helper()
+	data = append(workerProgram(t), "#"+comment...)
+	step = worker("1.0", "", data)
+	step.Worker.Type, step.Worker.Launch = "fake", workerStep(t).Worker.Launch
+	return step, data
+}
+
+// TestSyncWhileAWorkerStarts holds that a worker whose start waits, here for its
+// model, gets the files that it was told of, although other content of its version is
+// installed meanwhile.
+func TestSyncWhileAWorkerStarts(t *testing.T) {
+	t.Parallel()
+	h := newHive(t)
+	step := workerStep(t)
+	step.Worker.Launch.Args = []string{"{port}", "{model_path}"}
+	if res := apply(t, h, &wire.Request{Steps: []wire.Step{step}}, workerProgram(t)); res.Errors[0] != "" {
+		t.Fatal(res.Errors)
+	}
+	waits, goOn := make(chan struct{}), make(chan struct{})
+	m := workers.New(workers.Options{
+		Dir: h.Path(home.WorkerRecords), Logs: h.Path(home.WorkerLogs), Engine: h.Engine,
+		Model: func(ctx context.Context, _ string, _ int) (engine.Model, error) {
+			close(waits)
+			select {
+			case <-goOn:
+			case <-ctx.Done():
+			}
+			return engine.Model{Path: "/m"}, ctx.Err()
+		},
+	})
+	if err := m.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := m.StopAll(context.Background(), ""); err != nil {
+			t.Error(err)
+		}
+		m.Close()
+	})
+	var r *operations.WorkerSpawnReport
+	spawned := make(chan error, 1)
+	go func() {
+		var err error
+		r, err = m.Spawn(context.Background(), operations.WorkerSpawn{Worker: "fake", Model: "m"}, nil)
+		spawned <- err
+	}()
+	select {
+	case <-waits:
+	case err := <-spawned:
+		t.Fatal("it did not wait for its model", err)
+	}
+	other, data := otherContent(t, "other")
+	if res := apply(t, h, &wire.Request{Steps: []wire.Step{other}}, data); res.Errors[0] != "" {
+		t.Error(res.Errors)
+	}
+	close(goOn)
+	if err := <-spawned; err != nil || r.Worker.State != operations.WorkerReady {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	if got, err := os.ReadFile(r.Worker.Argv[0]); err != nil || !bytes.Equal(got, workerProgram(t)) {
+		t.Errorf("its program is %q, %v", got, err)
+	}
+}
+
+// TestEntryPointMovesLast holds that what the entry point leads to stays as it is
+// until it leads elsewhere: who has just read it may be about to start from there.
+func TestEntryPointMovesLast(t *testing.T) {
+	t.Parallel()
+	h := newHive(t)
+	if res := apply(t, h, &wire.Request{Steps: []wire.Step{workerStep(t)}}, workerProgram(t)); res.Errors[0] != "" {
+		t.Fatal(res.Errors)
+	}
+	var before []byte
+	var readErr error
+	h.reached = func(point string) {
+		if point == "put" {
+			before, readErr = os.ReadFile(h.EntryPath("fake"))
+		}
+	}
+	step, data := otherContent(t, "other")
+	if res := apply(t, h, &wire.Request{Steps: []wire.Step{step}}, data); res.Errors[0] != "" {
+		t.Fatal(res.Errors)
+	}
+	if readErr != nil || !bytes.Equal(before, workerProgram(t)) {
+		t.Errorf("before it led elsewhere: %q, %v", before, readErr)
+	}
+	if now, err := os.ReadFile(h.EntryPath("fake")); err != nil || !bytes.Equal(now, data) {
+		t.Errorf("afterwards: %q, %v", now, err)
+	}
+}
+
+// TestEngineIsOneBuild holds that an engine is wholly of one build, however often the
+// entry point moves and takes away what it led to.
+func TestEngineIsOneBuild(t *testing.T) {
+	t.Parallel()
+	h := newHive(t)
+	content := t.TempDir()
+	for _, version := range []string{"1.0", "2.0"} {
+		dir := filepath.Join(content, version)
+		m := installed.Manifest{Type: "w", Version: version, Entry: "run", Launch: &wire.Launch{Args: []string{version}}, Files: []installed.File{{Path: "run", Mode: installed.ModeProgram}}}
+		err := errors.Join(
+			os.MkdirAll(filepath.Join(dir, installed.PayloadDir), 0o700), os.WriteFile(filepath.Join(dir, installed.PayloadDir, "run"), nil, 0o700),
+			os.Symlink(installed.PayloadDir+"/run", filepath.Join(dir, installed.EntryName)), atomicfile.WriteJSON(filepath.Join(dir, installed.ManifestName), m),
+		)
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.MkdirAll(h.Path(wire.WorkersDir+"/w"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	put := func(n int) error { // a build is a link here: it comes and goes at once
+		version := []string{"1.0", "2.0"}[n%2]
+		build := fmt.Sprintf("%s@%d", version, n+2)
+		before, _ := os.Readlink(h.EntryPath("w"))
+		err := os.Symlink(filepath.Join(content, version), h.BuildDir("w", build))
+		err = errors.Join(err, h.replaceLink("w/"+build+"/"+installed.EntryName, h.EntryPath("w")))
+		if before != "" {
+			err = errors.Join(err, os.Remove(filepath.Dir(h.Path(wire.WorkersDir+"/"+before))))
+		}
+		return err
+	}
+	if err := put(0); err != nil {
+		t.Fatal(err)
+	}
+	moved := make(chan error, 1)
+	stop := time.Now().Add(200 * time.Millisecond)
+	go func() {
+		var err error
+		for n := 1; err == nil && time.Now().Before(stop); n++ {
+			err = put(n)
+		}
+		moved <- err
+	}()
+	for time.Now().Before(stop) {
+		e, err := h.Engine(t.Context(), "w")
+		if err != nil || !strings.Contains(e.Entry, "/"+e.Version+"@") || e.Launch.Args[0] != e.Version || !strings.HasPrefix(e.Entry, e.Payload+"/") {
+			t.Errorf("%+v, %v", e, err)
+			break
+		}
+	}
+	if err := <-moved; err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,105 @@
+package install
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"sort"
+	"strings"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/installed"
+)
+
+// tool makes a tool be there, whole, and gives the path of its program. It is
+// unpacked once, for all workers that need it. One that is damaged makes room for
+// the same files anew, also under processes that use it.
+func (st *stage) tool(ctx context.Context, t *wire.Tool) (program string, err error) {
+	dir := st.Store.ToolPath(t)
+	program = filepath.Join(dir, filepath.FromSlash(t.Entry))
+	if st.Store.CheckTool(ctx, t, true) == "" {
+		st.arrived(t.Artefact.Size)
+		return program, nil
+	}
+	paths, err := st.get(ctx, &t.Artefact)
+	if err != nil {
+		return "", err
+	}
+	staged := st.Home.Path(wire.ToolsDir + "/" + stagingPrefix + home.Random())
+	if err := os.MkdirAll(staged, 0o755); err != nil { //nolint:gosec // programs are for everybody
+		return "", err
+	}
+	defer os.RemoveAll(staged)
+	files, err := st.unpack(ctx, paths[0], t.Format, t.Strip, staged)
+	if err != nil {
+		return "", fmt.Errorf("unpacking %s: %w", t.Artefact.Name, err)
+	}
+	if info, err := os.Stat(filepath.Join(staged, filepath.FromSlash(t.Entry))); err != nil || info.Mode()&0o111 == 0 {
+		return "", fmt.Errorf("%s holds no program %q", t.Artefact.Name, t.Entry)
+	}
+	// What Python makes of its own files it makes anew as it likes.
+	files = slices.DeleteFunc(files, func(f installed.File) bool { return strings.Contains("/"+f.Path, "/__pycache__/") })
+	sort.Slice(files, func(i, j int) bool { return files[i].Path < files[j].Path })
+	if err := atomicfile.WriteJSON(filepath.Join(staged, installed.ToolFiles), files); err != nil {
+		return "", err
+	}
+	if err := replaceDir(staged, dir); err != nil {
+		return "", fmt.Errorf("putting %s %s in place: %w", t.Name, t.Version, err)
+	}
+	_ = os.RemoveAll(aside(dir)) // if it stays, the next request removes it
+	return program, atomicfile.SyncDir(filepath.Dir(dir))
+}
+
+// ofTool reports whether a path, without links in it, lies in a tool's directory.
+func (in *Installer) ofTool(path string) bool {
+	tools, err := filepath.EvalSymlinks(in.Home.Path(wire.ToolsDir))
+	if err != nil {
+		return false
+	}
+	rel, err := filepath.Rel(tools, path)
+	return err == nil && filepath.IsLocal(rel)
+}
+
+// cleanTools removes tools that no installed version needs, and gives one its name
+// back whose replacement was cut short. uv goes too once no
+// environment is there that it has made.
+func (in *Installer) cleanTools() error {
+	entries, err := os.ReadDir(in.Home.Path(wire.ToolsDir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	needed := map[string]bool{}
+	manifests, _ := filepath.Glob(in.Home.Path(wire.WorkersDir + "/*/*/" + installed.ManifestName)) // fails for a bad pattern only
+	for _, path := range manifests {
+		var m installed.Manifest
+		if atomicfile.ReadJSON(path, &m) != nil {
+			continue // damaged, and reported as such
+		}
+		for _, step := range m.Steps {
+			if p := step.Python; p != nil {
+				needed[installed.ToolDir(&p.UV)], needed[installed.ToolDir(&p.Interpreter)] = true, true
+			}
+		}
+	}
+	for _, e := range entries {
+		path := filepath.Join(in.Home.Path(wire.ToolsDir), e.Name())
+		name, old := strings.CutPrefix(e.Name(), oldPrefix)
+		back := filepath.Join(filepath.Dir(path), name)
+		switch _, there := os.Lstat(back); {
+		case needed[e.Name()]:
+		case old && needed[name] && errors.Is(there, fs.ErrNotExist):
+			// Two renames instead of an exchange, and killed between them.
+			err = errors.Join(err, os.Rename(path, back))
+		default:
+			err = errors.Join(err, os.RemoveAll(path))
+		}
+	}
+	_ = os.Remove(in.Home.Path(wire.ToolsDir)) // only if it is empty
+	return err
+}

@@ -1,0 +1,65 @@
+package install
+
+import (
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+)
+
+// TestWaitingBehindAnUninstall: a run that waited while rbee was removed builds
+// nothing anew.
+func TestWaitingBehindAnUninstall(t *testing.T) {
+	t.Parallel()
+	h := connect(filepath.Join(t.TempDir(), "rbee"), "", "")
+	h.Exe = h.Path(wire.Binary)
+	if err := os.MkdirAll(filepath.Dir(h.Exe), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(h.Exe, []byte("rbee"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	lock, err := h.Lock(t.Context(), "the uninstall", 0, func(wire.Waiting) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	inR, inW := io.Pipe()
+	outR, outW := io.Pipe()
+	defer inW.Close()
+	done := make(chan error, 1)
+	go func() { done <- h.Apply(t.Context(), inR, outW) }()
+	settings := &wire.Settings{Alias: "a", HivePort: 8600}
+	step := worker("1", "", []byte("engine"))
+	req := &wire.Request{Schema: wire.Schema, LockWait: time.Minute, Settings: settings, Steps: []wire.Step{step}}
+	if err := wire.WriteRequest(inW, req); err != nil {
+		t.Fatal(err)
+	}
+	for r := wire.NewReader(outR); ; {
+		var m wire.Message
+		if err := r.Read(&m); err != nil {
+			t.Fatal(err)
+		}
+		if m.Waiting != nil { // now it is removed, and the lock is let go
+			if err := os.RemoveAll(h.Root); err != nil {
+				t.Fatal(err)
+			}
+			lock.Close()
+		}
+		if m.Result != nil {
+			if !strings.Contains(m.Result.Error, "was removed") || m.Result.Errors[0] == "" {
+				t.Errorf("result %+v", m.Result)
+			}
+			break
+		}
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Lstat(h.Root); !os.IsNotExist(err) {
+		t.Errorf("something was built anew: %v", err)
+	}
+}

@@ -1,0 +1,117 @@
+package install
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/installed"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/progress"
+)
+
+// cleanWheels removes from the cache what no installed version needs, and what an
+// install that was cut short left. Only the holder of the lock may call it. ph, which
+// may be nil, counts the files.
+func (c uvCache) cleanWheels(ph *progress.Phase) error {
+	entries, err := os.ReadDir(c.store.Home.Path(installed.WheelsDir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return removeTree(c.store.Home.Path(wire.CacheDir), ph)
+	}
+	if err != nil {
+		return err
+	}
+	needed := map[string]*wire.Artefact{}
+	for _, m := range c.store.Manifests() {
+		for _, step := range m.Steps {
+			if step.Python == nil {
+				continue
+			}
+			for i := range step.Python.Wheels {
+				w := &step.Python.Wheels[i]
+				needed[strings.ToLower(w.SHA256)] = w
+			}
+		}
+	}
+	kept := false
+	for _, e := range entries {
+		if w := needed[e.Name()]; w != nil && c.unpacked(w) != nil {
+			kept = true
+			continue
+		}
+		err = errors.Join(err, os.RemoveAll(filepath.Join(c.store.Home.Path(installed.WheelsDir), e.Name())))
+	}
+	if !kept && err == nil {
+		return removeTree(c.store.Home.Path(wire.CacheDir), ph)
+	}
+	return errors.Join(err, c.cleanArchives(nil, ph))
+}
+
+// cleanArchives removes from uv's cache the unpacked wheels that have no record, but for
+// those of also, and what led to them.
+func (c uvCache) cleanArchives(also map[string]*unpackedWheel, ph *progress.Phase) error {
+	kept := map[string]bool{}
+	records, _ := filepath.Glob(c.store.Home.Path(installed.WheelsDir + "/*/" + installed.UnpackedName)) // fails for a bad pattern only
+	for _, path := range records {
+		var r unpackedWheel
+		if atomicfile.ReadJSON(path, &r) == nil {
+			kept[r.Archive] = true
+		}
+	}
+	for _, r := range also {
+		kept[r.Archive] = true
+	}
+	var err error
+	for _, archive := range c.archives() {
+		if !kept[archive] {
+			err = errors.Join(err, removeTree(filepath.Join(c.store.Home.Path(uvCacheDir), archive), ph))
+		}
+	}
+	return errors.Join(err, c.cleanPointers())
+}
+
+// cleanPointers removes the links and files by which uv finds an unpacked wheel that is
+// not there any more, and the temporary directories of a uv that was killed.
+func (c uvCache) cleanPointers() error {
+	var err error
+	left, _ := filepath.Glob(filepath.Join(c.store.Home.Path(uvCacheDir), ".tmp*")) // fails for a bad pattern only
+	for _, path := range left {
+		err = errors.Join(err, removeTree(path, nil))
+	}
+	tops, _ := filepath.Glob(filepath.Join(c.store.Home.Path(uvCacheDir), "wheels-v*"))
+	for _, top := range tops {
+		var dirs []string
+		err = errors.Join(err, filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			if d.IsDir() && path != top {
+				dirs = append(dirs, path)
+			}
+			if d.Type() != fs.ModeSymlink {
+				return nil
+			}
+			if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+			for _, name := range []string{path, path + ".rev", path + ".lock"} {
+				if removeErr := os.Remove(name); removeErr != nil && !errors.Is(removeErr, fs.ErrNotExist) {
+					err = errors.Join(err, removeErr)
+				}
+			}
+			return err
+		}))
+		for _, dir := range slices.Backward(dirs) {
+			_ = os.Remove(dir) // only if it is empty
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("cannot clean up the cache of uv: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,75 @@
+package install
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/engine"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/installed"
+)
+
+// verify runs the verify command of a staged version and makes sure that it
+// changed no file.
+func (st *stage) verify(ctx context.Context) error {
+	m := st.manifest
+	if m.Verify == nil {
+		return nil
+	}
+	before := stamps(m, st.dir)
+	st.begin(wire.Progress{Index: st.index, Phase: wire.PhaseVerify})
+	if err := st.Verifier.Build(ctx, m, st.dir); err != nil {
+		return err
+	}
+	for path, stamp := range stamps(m, st.dir) {
+		if stamp != before[path] {
+			return fmt.Errorf("cannot verify %s %s: the command changed %s", m.Type, m.Version, path)
+		}
+	}
+	return nil
+}
+
+// fileStamp tells a changed file from an unchanged one without reading it.
+type fileStamp struct {
+	size     int64
+	mode     fs.FileMode
+	modified time.Time
+}
+
+// stamps returns the stamps of a build's files; that of a missing file is zero.
+func stamps(m *installed.Manifest, dir string) map[string]fileStamp {
+	all := make(map[string]fileStamp, len(m.Files))
+	for _, f := range m.Files {
+		var s fileStamp
+		if info, err := os.Lstat(filepath.Join(dir, installed.PayloadDir, filepath.FromSlash(f.Path))); err == nil {
+			s = fileStamp{info.Size(), info.Mode(), info.ModTime()}
+		}
+		all[f.Path] = s
+	}
+	return all
+}
+
+// verifyBuild runs the verify command of a request for a build that is on the
+// machine and not in use.
+func (s *session) verifyBuild(ctx context.Context, index int, w *wire.WorkerInstall, build string) error {
+	if w.Verify == nil {
+		return nil
+	}
+	s.begin(wire.Progress{Index: index, Phase: wire.PhaseVerify})
+	m := &installed.Manifest{Type: w.Type, Version: w.Version, Verify: w.Verify, Launch: w.Launch}
+	return s.Verifier.Build(ctx, m, s.Store.BuildDir(w.Type, build))
+}
+
+// dropTools removes the tools of an install whose verify command did not pass.
+// Those that other workers need stay.
+func (st *stage) dropTools(err error) {
+	var failed *engine.VerifyError
+	if errors.As(err, &failed) {
+		_ = st.cleanTools() // the next run does it again
+	}
+}

@@ -1,0 +1,64 @@
+// Package installed reads what is installed in rbee's directory: the hive's own rbee,
+// workers, tools and unpacked wheels. It changes nothing.
+package installed
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
+)
+
+// Store reads what is installed in a home. It changes nothing.
+type Store struct {
+	Home *home.Dir
+
+	// Version is that of the running rbee.
+	Version string
+
+	// Exe is the path of the running binary, as from os.Executable.
+	Exe string
+}
+
+// Binary is the record of bin/rbee, and what is wrong with that file. Where
+// the record does not fit the file, the file counts.
+func (s *Store) Binary(deep bool) (rec *wire.Installed, broken string) {
+	path := s.Home.Path(wire.Binary)
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Lstat(path); err != nil {
+			return nil, ""
+		}
+	}
+	rec = new(wire.Installed)
+	recErr := atomicfile.ReadJSON(s.Home.Path(wire.BinaryInfo), rec)
+	switch {
+	case err != nil:
+		return rec, err.Error()
+	case !info.Mode().IsRegular():
+		return rec, path + " is no regular file"
+	case info.Mode()&0o100 == 0:
+		broken = path + " is not executable"
+	}
+	if recErr == nil && rec.Size == info.Size() && !deep {
+		return rec, broken
+	}
+	sum, size, err := home.HashFile(path)
+	if err != nil {
+		return rec, err.Error()
+	}
+	if recErr == nil && rec.SHA256 == sum && rec.Size == size {
+		return rec, broken
+	}
+	if recErr == nil && broken == "" {
+		broken = path + " is not the file that was installed"
+	}
+	rec = &wire.Installed{SHA256: sum, Size: size, MadeDirs: rec.MadeDirs}
+	if own, err := os.Stat(s.Exe); err == nil && os.SameFile(own, info) {
+		rec.Version, broken = s.Version, "" // it runs this very code
+	}
+	return rec, broken
+}

@@ -1,6 +1,0 @@
-package hive
-
-import "golang.org/x/sys/unix"
-
-// exchange swaps two directories in one step.
-func exchange(a, b string) error { return unix.RenamexNp(a, b, unix.RENAME_SWAP) }

@@ -1,8 +1,0 @@
-//go:build !linux && !darwin
-
-package hive
-
-import "errors"
-
-// exchange is not possible in one step here.
-func exchange(_, _ string) error { return errors.ErrUnsupported }

@@ -1,0 +1,183 @@
+package verify
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/filelock"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/engine"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/installed"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
+)
+
+const (
+	// LockFile is held while a verify command runs: one at a time.
+	LockFile = wire.RunDir + "/verify.lock"
+
+	// verifyPrefix begins the name of the directory below run/ in which a verify
+	// command writes. the removal of rbee knows its beginning.
+	verifyPrefix = home.TempPrefix + "verify-"
+
+	// RecordName is the file in a build's directory that says during which boot
+	// the verify command passed last.
+	RecordName = "verified.json"
+)
+
+// Verified is the content of the file [RecordName].
+type Verified struct {
+	BootID string       `json:"boot_id"`
+	Verify *wire.Verify `json:"verify"`
+}
+
+// Build runs the verify command of a manifest, if it has one, for the
+// build in dir, and notes there that it passed.
+func (v *Verifier) Build(ctx context.Context, m *installed.Manifest, dir string) error {
+	if m.Verify == nil {
+		return nil
+	}
+	e, err := engineIn(dir, m.Version, m.Launch, m.Verify)
+	if err != nil {
+		return err
+	}
+	if err := v.Run(ctx, e); err != nil {
+		return verifyFailure(ctx, m.Type, m.Version, err)
+	}
+	return noteVerified(dir, m.Verify)
+}
+
+// engineIn returns the engine of the build in dir; launch may be nil.
+func engineIn(dir, version string, launch *wire.Launch, v *wire.Verify) (engine.Engine, error) {
+	e := engine.Engine{Version: version, Payload: filepath.Join(dir, installed.PayloadDir), Verify: v}
+	program, err := os.Readlink(filepath.Join(dir, installed.EntryName))
+	if e.Entry = filepath.Join(dir, program); launch != nil {
+		e.Launch = *launch
+	}
+	return e, err
+}
+
+// verifyFailure words why a verify command did not pass. What ended the run
+// stays as it is.
+func verifyFailure(ctx context.Context, typ, version string, err error) error {
+	if ctx.Err() != nil {
+		return err
+	}
+	return fmt.Errorf("cannot verify %s %s: %w", typ, version, err)
+}
+
+// lock waits until no other verify command runs on this machine.
+func (v *Verifier) lock(ctx context.Context) (release func(), err error) {
+	if err := os.MkdirAll(v.Home.Path(wire.RunDir), 0o700); err != nil {
+		return nil, err
+	}
+	l, err := filelock.Wait(ctx, v.Home.Path(LockFile), 0o700, filelock.NoLimit, nil)
+	if err != nil {
+		return nil, err
+	}
+	return func() { _ = l.Close() }, nil
+}
+
+// run runs a verify command. The caller has the turn.
+func (v *Verifier) run(ctx context.Context, e engine.Engine) error {
+	state, err := os.MkdirTemp(v.Home.Path(wire.RunDir), verifyPrefix)
+	if err != nil {
+		return fmt.Errorf("cannot make a directory for the verify command: %w", err)
+	}
+	defer os.RemoveAll(state)
+	return engine.Verify(ctx, e, state)
+}
+
+// Clean removes directories of verify commands whose rbee was killed.
+func (v *Verifier) Clean() error {
+	found, err := filepath.Glob(v.Home.Path(wire.RunDir + "/" + verifyPrefix + "*"))
+	for _, path := range found {
+		if info, statErr := os.Lstat(path); statErr == nil && time.Since(info.ModTime()) > 2*wire.MaxVerifyLimit {
+			err = errors.Join(err, os.RemoveAll(path))
+		}
+	}
+	return err
+}
+
+// All runs the verify commands of installed workers, one after another.
+// A worker that does not pass becomes corrupt, and is verified again before its
+// next start.
+func (v *Verifier) All(ctx context.Context, list []wire.Worker) {
+	for i := range list {
+		w := &list[i]
+		if w.Verify == nil || w.Corrupt != "" || ctx.Err() != nil {
+			continue
+		}
+		dir := v.Store.BuildDir(w.Type, v.Store.EntryBuild(w.Type))
+		e, err := engineIn(dir, w.Version, w.Launch, w.Verify)
+		if err == nil {
+			err = v.Run(ctx, e)
+		}
+		if err == nil || ctx.Err() != nil {
+			continue
+		}
+		w.Corrupt = "verify failed: " + err.Error()
+		_ = os.Remove(filepath.Join(dir, RecordName)) // it may not have one
+	}
+}
+
+// Run runs a verify command once no other one runs on this machine.
+func (v *Verifier) Run(ctx context.Context, e engine.Engine) error {
+	release, err := v.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	return v.run(ctx, e)
+}
+
+// BeforeStart runs the verify command of an engine whose recipe asks for
+// that before its first start after the machine was booted.
+func (v *Verifier) BeforeStart(ctx context.Context, typ string, e engine.Engine) error {
+	if e.Verify == nil || !e.Verify.BeforeStart || e.Payload == "" {
+		return nil
+	}
+	dir := filepath.Dir(e.Payload)
+	if isVerified(dir, e.Verify) {
+		return nil
+	}
+	release, err := v.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if isVerified(dir, e.Verify) { // by another start, meanwhile
+		return nil
+	}
+	if err := v.run(ctx, e); err != nil {
+		if ctx.Err() != nil {
+			return err
+		}
+		err = verifyFailure(ctx, typ, e.Version, err)
+		return &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonOf(err), Subject: operations.SubjectWorker.Named(typ), Message: err.Error(), Err: err}
+	}
+	return noteVerified(dir, e.Verify)
+}
+
+// isVerified reports whether this very command passed for a build since the
+// machine was booted.
+func isVerified(dir string, v *wire.Verify) bool {
+	var now Verified
+	err := atomicfile.ReadJSON(filepath.Join(dir, RecordName), &now)
+	return err == nil && now.BootID != "" && now.Verify.Equal(v) && proc.ID{BootID: now.BootID}.ThisBoot()
+}
+
+// noteVerified stores that a command passed for a build, where that is of use.
+func noteVerified(dir string, v *wire.Verify) error {
+	self, err := proc.Identify(os.Getpid())
+	if !v.BeforeStart || err != nil {
+		return nil //nolint:nilerr // where a boot has no name, it is verified before each start
+	}
+	return atomicfile.WriteJSON(filepath.Join(dir, RecordName), Verified{BootID: self.BootID, Verify: v})
+}

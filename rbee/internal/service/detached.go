@@ -1,0 +1,66 @@
+package service
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"syscall"
+)
+
+// detached is a process of its own session, which outlives the SSH connection.
+type detached struct{ s *Service }
+
+// Name implements [Manager].
+func (detached) Name() string                       { return Detached }
+func (detached) File() (string, error)              { return "", nil }
+func (detached) Enable(context.Context, bool) error { return nil }
+func (detached) Stop(context.Context) error         { return nil } // whoever started it knows its process
+func (detached) Remove(context.Context) error       { return nil }
+
+// Start implements [Manager].
+func (d detached) Start(context.Context, bool) (<-chan struct{}, error) {
+	out, err := os.OpenFile(d.s.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer out.Close()
+	user, err := d.s.userHome()
+	if err != nil {
+		return nil, err
+	}
+	keepOwnFiles()
+	cmd := exec.Command(d.s.Program, d.s.Args...) //nolint:gosec // rbee itself; it outlives this context
+	cmd.Dir, cmd.Stdout, cmd.Stderr = "/", out, out
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	cmd.Env = slices.Concat(d.s.Inherited, sessionEnv(), []string{"HOME=" + user, "PATH=" + os.Getenv("PATH")}, d.s.Env, []string{ManagerVariable + "=" + Detached})
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	exited := make(chan struct{})
+	go func() {
+		_ = cmd.Wait() // its log says how it ended
+		close(exited)
+	}()
+	return exited, nil
+}
+
+// keepOwnFiles keeps what this process inherited from the daemon: an open pipe
+// of the SSH session would hold that session open.
+func keepOwnFiles() {
+	entries, err := os.ReadDir("/dev/fd")
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		if fd, err := strconv.Atoi(filepath.Base(e.Name())); err == nil && fd > 2 {
+			syscall.CloseOnExec(fd)
+		}
+	}
+}
+
+// sessionEnv is what belongs to the user's session, which a service manager gives
+// its services itself.
+func sessionEnv() []string { return Environ("XDG_RUNTIME_DIR", "USER", "LOGNAME") }

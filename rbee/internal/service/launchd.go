@@ -1,0 +1,168 @@
+package service
+
+import (
+	"context"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// bootstrapTimeout bounds the wait for launchd to let go of the daemon before.
+const bootstrapTimeout = 5 * time.Second
+
+// bootstrapEvery is the time between two tries.
+const bootstrapEvery = 50 * time.Millisecond
+
+// launchd is the service manager of macOS. The daemon is an agent of the user's
+// session on the screen, which must exist.
+type launchd struct{ s *Service }
+
+// Name implements [Manager].
+func (launchd) Name() string { return Launchd }
+
+// guiDomain is the session's name in launchctl(1).
+func guiDomain() string { return fmt.Sprintf("gui/%d", os.Getuid()) }
+
+// agent is the service's file and label.
+func (l launchd) agent() (path, label string, err error) {
+	home, err := l.s.userHome()
+	if err != nil {
+		return "", "", err
+	}
+	label = l.s.Label
+	return filepath.Join(home, "Library", "LaunchAgents", label+".plist"), label, nil
+}
+
+// File returns the path of the agent's file.
+func (l launchd) File() (string, error) {
+	path, _, err := l.agent()
+	return path, err
+}
+
+// Start implements [Manager].
+func (l launchd) Start(ctx context.Context, auto bool) (<-chan struct{}, error) {
+	path, _, err := l.agent()
+	if err != nil {
+		return nil, err
+	}
+	if err := l.s.writeFile(path, l.s.Plist()); err != nil {
+		return nil, err
+	}
+	if err := l.Enable(ctx, true); err != nil { // a disabled one cannot be loaded
+		return nil, err
+	}
+	if err := l.bootstrap(ctx, path); err != nil || auto {
+		return nil, err
+	}
+	return nil, l.Enable(ctx, false) // it runs on, and is not loaded at the next login
+}
+
+// bootstrap loads the service, which starts it. launchd refuses for a moment
+// while it still unloads one of the same label.
+func (l launchd) bootstrap(ctx context.Context, path string) error {
+	for end := time.Now().Add(bootstrapTimeout); ; {
+		_, err := l.s.run(ctx, "launchctl", "bootstrap", guiDomain(), path)
+		if err == nil || time.Now().After(end) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(context.Cause(ctx), err)
+		case <-time.After(bootstrapEvery):
+		}
+	}
+}
+
+// enable sets whether launchd loads the agent at login: RunAtLoad cannot say no
+// where KeepAlive asks for a restart.
+func (l launchd) Enable(ctx context.Context, auto bool) error {
+	_, label, err := l.agent()
+	if err != nil {
+		return err
+	}
+	verb := "disable"
+	if auto {
+		verb = "enable"
+	}
+	_, err = l.s.run(ctx, "launchctl", verb, guiDomain()+"/"+label)
+	return err
+}
+
+// Stop implements [Manager].
+func (l launchd) Stop(ctx context.Context) error {
+	path, label, err := l.agent()
+	if err != nil {
+		return nil //nolint:nilerr // without a home directory there is no agent
+	}
+	if _, err := os.Stat(path); err != nil {
+		return nil //nolint:nilerr // not there
+	}
+	target := guiDomain() + "/" + label
+	if _, err := l.s.run(ctx, "launchctl", "print", target); err != nil {
+		return nil //nolint:nilerr // not loaded
+	}
+	_, err = l.s.run(ctx, "launchctl", "bootout", target)
+	return err
+}
+
+// Remove implements [Manager].
+func (l launchd) Remove(ctx context.Context) error {
+	path, _, err := l.agent()
+	if err != nil {
+		return nil //nolint:nilerr // without a home directory there is no agent
+	}
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	_ = l.Enable(ctx, true) // leaves no word of it in launchd's list of disabled ones
+	return l.s.removeFile(path)
+}
+
+// Plist returns the service's file for launchd, after launchd.plist(5).
+// AbandonProcessGroup leaves running children alone.
+func (s *Service) Plist() string {
+	str := func(v string) string {
+		var b strings.Builder
+		_ = xml.EscapeText(&b, []byte(v)) // a strings.Builder never fails
+		return "<string>" + b.String() + "</string>"
+	}
+	var command, env, more strings.Builder
+	for _, arg := range append([]string{s.Program}, s.Args...) {
+		command.WriteString(str(arg))
+	}
+	for _, v := range s.fileEnv(Launchd) {
+		name, value, _ := strings.Cut(v, "=")
+		env.WriteString("\n		<key>" + name + "</key>" + str(value))
+	}
+	if s.Log != "" {
+		more.WriteString("\n	<key>StandardOutPath</key>" + str(s.Log) + "\n	<key>StandardErrorPath</key>" + str(s.Log))
+	}
+	children := ""
+	if s.KeepChildren {
+		children = "\n	<key>AbandonProcessGroup</key><true/>"
+	}
+	return `<?xml version="1.0" encoding="UTF-8"?>
+<!DOCTYPE plist PUBLIC "-//Apple//DTD PLIST 1.0//EN" "http://www.apple.com/DTDs/PropertyList-1.0.dtd">
+<plist version="1.0">
+<dict>
+	<key>Label</key>` + str(s.Label) + `
+	<key>ProgramArguments</key>
+	<array>` + command.String() + `</array>
+	<key>EnvironmentVariables</key>
+	<dict>` + env.String() + `
+	</dict>
+	<key>WorkingDirectory</key><string>/</string>` + more.String() + `
+	<key>RunAtLoad</key><true/>
+	<key>KeepAlive</key>
+	<dict><key>SuccessfulExit</key><false/></dict>
+	<key>ThrottleInterval</key><integer>2</integer>
+	<key>ExitTimeOut</key>` + fmt.Sprintf("<integer>%d</integer>", int(s.StopTimeout/time.Second)) + children + `
+</dict>
+</plist>
+`
+}

@@ -1,0 +1,294 @@
+package service
+
+import (
+	"context"
+	"encoding/xml"
+	"errors"
+	"io"
+	"os"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
+)
+
+// commands stands for the programs of the system and notes what is run.
+type commands struct {
+	mu    sync.Mutex
+	lines []string
+	fail  func(line string) bool
+}
+
+func (c *commands) run(_ context.Context, argv ...string) (string, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	line := strings.Join(argv, " ")
+	c.lines = append(c.lines, line)
+	if c.fail != nil && c.fail(line) {
+		return "", errors.New(line + ": failed")
+	}
+	return "", nil
+}
+
+// told returns what was run since it was asked last.
+func (c *commands) told() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	lines := c.lines
+	c.lines = nil
+	return lines
+}
+
+// hive returns a service as that of the hive in a home.
+func hive(home string) *Service {
+	return &Service{
+		Name: "rbee-hive", Label: "rbee.hive", Description: "rbee hive daemon", Program: home + "/bin/rbee", Args: []string{"hive", "serve"},
+		Env: []string{"RBEE_HOME=" + home}, Log: home + "/logs/hive.log", StopTimeout: 10 * time.Second, KeepChildren: true,
+	}
+}
+
+// newHive returns such a service in a new home, and what stands for the programs of
+// the system.
+func newHive(t *testing.T) (*Service, *commands) {
+	t.Helper()
+	user := t.TempDir()
+	s, c := hive(filepath.Join(user, ".local/share/rbee")), &commands{}
+	s.UserHome, s.Record, s.Command = user, filepath.Join(user, ".local/share/rbee/run/supervisor.json"), c.run
+	return s, c
+}
+
+func TestUnitText(t *testing.T) {
+	t.Parallel()
+	for home, want := range map[string][]string{
+		"/home/a/.local/share/rbee": {
+			`ExecStart="/home/a/.local/share/rbee/bin/rbee" "hive" "serve"`,
+			`Environment="RBEE_HOME=/home/a/.local/share/rbee"`, `Environment="RBEE_SUPERVISOR=systemd"`,
+			`Environment="HF_HOME=/home/a/.local/share/rbee"`, `Environment="NO_PROXY=a, b"`,
+			`StandardOutput=append:/home/a/.local/share/rbee/logs/hive.log`,
+			"TimeoutStopSec=10", "KillMode=process", "Restart=on-failure", "WantedBy=default.target",
+		},
+		"/a b/50%/$x": {
+			`ExecStart=/bin/sh -c "exec \"$$0\" \"$$@\"" "/a b/50%%/$$x/bin/rbee" "hive" "serve"`,
+			`Environment="RBEE_HOME=/a b/50%%/$x"`, `Environment="RBEE_SUPERVISOR=systemd"`,
+			`Environment="HF_HOME=/a b/50%%/$x"`,
+			`StandardOutput=append:/a b/50%%/$x/logs/hive.log`,
+		},
+		`/q"u'o\te`: {
+			`ExecStart=/bin/sh -c "exec \"$$0\" \"$$@\"" "/q\"u'o\\te/bin/rbee" "hive" "serve"`,
+			`Environment="RBEE_HOME=/q\"u'o\\te"`, `Environment="RBEE_SUPERVISOR=systemd"`,
+			`Environment="HF_HOME=/q\"u'o\\te"`,
+			`StandardOutput=append:/q"u'o\te/logs/hive.log`,
+		},
+	} {
+		s := hive(home)
+		s.Inherited = []string{"HF_HOME=" + home, "NO_PROXY=a, b"}
+		lines := strings.Split(s.Unit(), "\n")
+		for _, line := range want {
+			if !slices.Contains(lines, line) {
+				t.Errorf("%s: no line %s in\n%s", home, line, strings.Join(lines, "\n"))
+			}
+		}
+	}
+}
+
+// What was written is what an XML parser reads, whatever the home is called.
+func TestPlistText(t *testing.T) {
+	t.Parallel()
+	for _, home := range []string{"/Users/a/.local/share/rbee", `/Users/a & b/<x>/"q"/'s'/ü`, "/]]>/%@$"} {
+		s := hive(home)
+		s.Inherited = []string{"HF_HOME=" + home}
+		text := s.Plist()
+		var words []string
+		for d := xml.NewDecoder(strings.NewReader(text)); ; {
+			token, err := d.Token()
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil {
+				t.Fatalf("%s: %v in\n%s", home, err, text)
+			}
+			switch token := token.(type) {
+			case xml.CharData:
+				if word := strings.TrimSpace(string(token)); word != "" {
+					words = append(words, word)
+				}
+			case xml.StartElement:
+				if name := token.Name.Local; name == "true" || name == "false" {
+					words = append(words, name)
+				}
+			}
+		}
+		want := []string{
+			"Label", "rbee.hive", "ProgramArguments", home + "/bin/rbee", "hive", "serve",
+			"EnvironmentVariables", "RBEE_HOME", home, "RBEE_SUPERVISOR", "launchd", "HF_HOME", home, "WorkingDirectory", "/",
+			"StandardOutPath", home + "/logs/hive.log", "StandardErrorPath", home + "/logs/hive.log",
+			"RunAtLoad", "true", "KeepAlive", "SuccessfulExit", "false",
+			"ThrottleInterval", "2", "ExitTimeOut", "10", "AbandonProcessGroup", "true",
+		}
+		if !slices.Equal(words, want) {
+			t.Errorf("%s: got %q", home, words)
+		}
+	}
+}
+
+func TestMayBeSecret(t *testing.T) {
+	t.Parallel()
+	for v, want := range map[string]bool{
+		"HTTP_PROXY=http://proxy:3128": false, "http_proxy=http://me:secret@proxy:3128": true, "HTTPS_PROXY=me:secret@proxy": true,
+		"HTTPS_PROXY=http://TOKEN@proxy:3128": true, "https_proxy=http://me:sec/ret@proxy": true, "HF_ENDPOINT=https://TOKEN@mirror": true,
+		"NO_PROXY=localhost,10.0.0.0/8": false, "HF_HOME=/a/b:c@d": false, "LANG=de_DE@euro": false,
+	} {
+		if name, value, _ := strings.Cut(v, "="); mayBeSecret(name, value) != want {
+			t.Errorf("%s: %t", v, !want)
+		}
+	}
+}
+
+func TestSystemd(t *testing.T) {
+	t.Parallel()
+	h, c := newHive(t)
+	h.Inherited = []string{"HF_HOME=/hf", "HTTPS_PROXY=me:secret@proxy"}
+	if err := os.Mkdir(filepath.Join(h.UserHome, ".config"), 0o700); err != nil { // the user's own
+		t.Fatal(err)
+	}
+	s := h.Manager(t.Context(), Systemd)
+	if _, err := s.Start(t.Context(), true); err != nil {
+		t.Fatal(err)
+	}
+	got := c.told()
+	lingering := slices.Contains(got, "loginctl enable-linger")
+	got = slices.DeleteFunc(got, func(line string) bool { return strings.HasPrefix(line, "loginctl") })
+	if want := []string{
+		"systemctl --user daemon-reload", "systemctl --user enable rbee-hive.service", "systemctl --user restart rbee-hive.service",
+	}; !slices.Equal(got, want) {
+		t.Errorf("start ran %q", got)
+	}
+	dir := filepath.Join(h.UserHome, ".config/systemd/user")
+	text, err := os.ReadFile(filepath.Join(dir, "rbee-hive.service"))
+	if err != nil || string(text) != h.Unit() {
+		t.Errorf("unit: %s, %v", text, err)
+	}
+	if err := os.Mkdir(filepath.Join(dir, "default.target.wants"), 0o700); err != nil { // by systemctl enable
+		t.Fatal(err)
+	}
+	if _, err := s.Start(t.Context(), false); err != nil { // a second start must not forget what the first one made
+		t.Fatal(err)
+	}
+	if got := c.told(); !slices.Contains(got, "systemctl --user disable rbee-hive.service") {
+		t.Errorf("second start ran %q", got)
+	}
+	if err := h.Stop(t.Context()); err != nil {
+		t.Errorf("stop: %v", err)
+	}
+	if got := c.told(); !slices.Equal(got, []string{"systemctl --user stop rbee-hive.service"}) {
+		t.Errorf("stop ran %q", got)
+	}
+	if err := h.Remove(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := c.told(); slices.Contains(got, "loginctl disable-linger") != lingering {
+		t.Errorf("remove ran %q, linger enabled before: %v", got, lingering)
+	}
+	if left, err := os.ReadDir(filepath.Join(h.UserHome, ".config")); err != nil || len(left) != 0 {
+		t.Errorf("left in .config: %v, %v", left, err)
+	}
+	if err := h.Remove(t.Context()); err != nil || len(c.told()) != 0 {
+		t.Errorf("nothing to remove: %v", err)
+	}
+}
+
+func TestLaunchd(t *testing.T) {
+	t.Parallel()
+	h, c := newHive(t)
+	busy := 2
+	c.fail = func(line string) bool {
+		if strings.HasPrefix(line, "launchctl bootstrap") {
+			busy--
+		}
+		return busy >= 0 && strings.HasPrefix(line, "launchctl bootstrap")
+	}
+	l := h.Manager(t.Context(), Launchd)
+	if _, err := l.Start(t.Context(), false); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(h.UserHome, "Library/LaunchAgents/rbee.hive.plist")
+	target, load := guiDomain()+"/rbee.hive", "launchctl bootstrap "+guiDomain()+" "+path
+	if got := c.told(); !slices.Equal(got, []string{"launchctl enable " + target, load, load, load, "launchctl disable " + target}) {
+		t.Errorf("start ran %q", got)
+	}
+	if text, err := os.ReadFile(path); err != nil || string(text) != h.Plist() {
+		t.Errorf("plist: %s, %v", text, err)
+	}
+	if err := h.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := c.told(); !slices.Equal(got, []string{"launchctl print " + target, "launchctl bootout " + target}) {
+		t.Errorf("stop ran %q", got)
+	}
+	c.fail = func(line string) bool { return strings.HasPrefix(line, "launchctl print") } // not loaded
+	if err := h.Stop(t.Context()); err != nil || len(c.told()) != 1 {
+		t.Errorf("stop of what is not loaded: %v", err)
+	}
+	if err := h.Remove(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(h.UserHome, "Library")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("Library is left: %v", err)
+	}
+}
+
+// A full directory, and one that rbee did not make, stay.
+func TestRemoveServiceLeavesTheUsers(t *testing.T) {
+	t.Parallel()
+	h, _ := newHive(t)
+	path := filepath.Join(h.UserHome, "a/b/c/rbee.service")
+	other := filepath.Join(filepath.Dir(h.UserHome), "outside")
+	if err := errors.Join(os.Mkdir(filepath.Join(h.UserHome, "a"), 0o700), os.MkdirAll(other, 0o700), h.writeFile(path, "x")); err != nil {
+		t.Fatal(err)
+	}
+	rec := h.changes()
+	rec.MadeDirs = append(rec.MadeDirs, other, h.UserHome) // never rbee's to remove
+	if err := errors.Join(atomicfile.WriteJSON(h.Record, rec), os.WriteFile(filepath.Join(h.UserHome, "a/b/mine"), nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.removeFile(path); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]bool{filepath.Join(h.UserHome, "a/b/c"): false, filepath.Join(h.UserHome, "a/b"): true, other: true} {
+		if _, err := os.Stat(name); (err == nil) != want {
+			t.Errorf("%s: %v, want it there: %v", name, err, want)
+		}
+	}
+}
+
+// A manager that does not answer, such as that of a Mac with nobody at its
+// screen, leaves the daemon to itself.
+func TestBestManager(t *testing.T) {
+	t.Parallel()
+	u, err := user.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		goos, asked, want string
+		fails             bool
+	}{
+		{"linux", "systemctl --user show-environment", Systemd, false},
+		{"linux", "systemctl --user show-environment", Detached, true},
+		{"darwin", "launchctl print " + guiDomain(), Launchd, false},
+		{"darwin", "launchctl print " + guiDomain(), Detached, true},
+		{"freebsd", "", Detached, false},
+	} {
+		c := &commands{fail: func(string) bool { return tt.fails }}
+		s := &Service{UserHome: u.HomeDir, Command: c.run}
+		got := s.best(t.Context(), tt.goos)
+		if asked := strings.Join(c.told(), "\n"); got != tt.want || asked != tt.asked {
+			t.Errorf("%+v: got %q, asked %q", tt, got, asked)
+		}
+	}
+}

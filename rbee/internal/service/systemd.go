@@ -1,0 +1,159 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
+)
+
+// systemd is the user's own service manager.
+type systemd struct{ s *Service }
+
+// Name implements [Manager].
+func (systemd) Name() string { return Systemd }
+
+// unit is the service's file and name.
+func (u systemd) unit() (path, name string, err error) {
+	home, err := u.s.userHome()
+	if err != nil {
+		return "", "", err
+	}
+	name = u.s.Name + ".service"
+	return filepath.Join(home, ".config", "systemd", "user", name), name, nil
+}
+
+// File returns the path of the unit.
+func (u systemd) File() (string, error) {
+	path, _, err := u.unit()
+	return path, err
+}
+
+// Start implements [Manager].
+func (u systemd) Start(ctx context.Context, auto bool) (<-chan struct{}, error) {
+	path, name, err := u.unit()
+	if err != nil {
+		return nil, err
+	}
+	wants := filepath.Join(filepath.Dir(path), "default.target.wants") // made by enable
+	if err := u.s.writeFile(path, u.s.Unit(), wants); err != nil {
+		return nil, err
+	}
+	if _, err := u.s.run(ctx, "systemctl", "--user", "daemon-reload"); err != nil {
+		return nil, err
+	}
+	if err := u.Enable(ctx, auto); err != nil {
+		return nil, err
+	}
+	_, err = u.s.run(ctx, "systemctl", "--user", "restart", name)
+	return nil, err
+}
+
+// Unit returns the service's file for systemd. Quoting is after systemd.syntax(7) and
+// systemd.service(5): a percent sign begins a specifier everywhere, quotes and
+// backslashes count only where a value is a list of words, and a dollar only in a
+// command's arguments. KillMode=process leaves running children alone.
+func (s *Service) Unit() string {
+	var b strings.Builder
+	b.WriteString("[Unit]\nDescription=" + s.Description + "\n\n[Service]\nExecStart=" + execStart(s.Program, s.Args) + "\n")
+	for _, v := range s.fileEnv(Systemd) {
+		b.WriteString("Environment=" + quoteUnit(v) + "\n")
+	}
+	if s.Log != "" {
+		b.WriteString("StandardOutput=append:" + strings.ReplaceAll(s.Log, "%", "%%") + "\nStandardError=inherit\n")
+	}
+	fmt.Fprintf(&b, "Restart=on-failure\nRestartSec=2\nTimeoutStopSec=%d\n", int(s.StopTimeout/time.Second))
+	if s.KeepChildren {
+		b.WriteString("KillMode=process\n")
+	}
+	b.WriteString("\n[Install]\nWantedBy=default.target\n")
+	return b.String()
+}
+
+// quoteUnit quotes a word of a list in a unit file.
+func quoteUnit(v string) string {
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "%", "%%", "\n", `\n`).Replace(v) + `"`
+}
+
+// execStart returns the command line of a unit. systemd refuses a program whose own
+// path has quotes or backslashes; such a one is an argument of a shell, which makes
+// way for it at once.
+func execStart(program string, args []string) string {
+	argument := func(v string) string { return strings.ReplaceAll(quoteUnit(v), "$", "$$") }
+	line := quoteUnit(program)
+	if strings.ContainsAny(program, "\"'\\%$") {
+		line = `/bin/sh -c "exec \"$$0\" \"$$@\"" ` + argument(program)
+	}
+	for _, arg := range args {
+		line += " " + argument(arg)
+	}
+	return line
+}
+
+// Enable implements [Manager].
+func (u systemd) Enable(ctx context.Context, auto bool) error {
+	_, name, err := u.unit()
+	if err != nil {
+		return err
+	}
+	verb := "disable"
+	if auto {
+		verb = "enable"
+		u.linger(ctx)
+	}
+	_, err = u.s.run(ctx, "systemctl", "--user", verb, name)
+	return err
+}
+
+// linger lets the user's services run without a login, where that is allowed.
+func (u systemd) linger(ctx context.Context) {
+	on, err := enableLinger(ctx, u.s.run, lingerDir)
+	if err != nil && u.s.LingerFailed != nil {
+		u.s.LingerFailed(err)
+	}
+	if err != nil || !on {
+		return
+	}
+	c := u.s.changes()
+	c.Linger = true
+	_ = atomicfile.WriteJSON(u.s.Record, c) // without it, linger only stays on
+}
+
+// Stop implements [Manager].
+func (u systemd) Stop(ctx context.Context) error {
+	path, name, err := u.unit()
+	if err != nil {
+		return nil //nolint:nilerr // without a home directory there is no unit
+	}
+	if _, err := os.Stat(path); err != nil {
+		return nil //nolint:nilerr // not there
+	}
+	_, err = u.s.run(ctx, "systemctl", "--user", "stop", name)
+	return err
+}
+
+// Remove implements [Manager].
+func (u systemd) Remove(ctx context.Context) error {
+	path, name, err := u.unit()
+	if err != nil {
+		return nil //nolint:nilerr // without a home directory there is no unit
+	}
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	_, _ = u.s.run(ctx, "systemctl", "--user", "disable", name) // it may not be enabled
+	if err := u.s.removeFile(path); err != nil {
+		return err
+	}
+	_, err = u.s.run(ctx, "systemctl", "--user", "daemon-reload")
+	if u.s.changes().Linger {
+		err = errors.Join(err, disableLinger(ctx, u.s.run, filepath.Dir(path)))
+	}
+	return err
+}
