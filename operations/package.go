@@ -63,6 +63,10 @@ type PackageSync struct {
 	// Force installs again what is installed already.
 	Force bool `json:"force"`
 
+	// Downgrade replaces the rbee of hives that have a newer one than the caller.
+	// Without it they keep theirs.
+	Downgrade bool `json:"downgrade,omitempty"`
+
 	// Upgrade looks for newer versions than those that the lock beside the config
 	// holds, of the worker types in UpgradeWorkers, or of all if that is empty.
 	Upgrade        bool     `json:"upgrade,omitempty"`

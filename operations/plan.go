@@ -8,6 +8,7 @@ const (
 	IssueMissingHive    Issue = "missing_hive"     // in the config, rbee is not on the machine
 	IssueExtraHive      Issue = "extra_hive"       // rbee was installed there, the config does not name it
 	IssueOutdatedHive   Issue = "outdated_hive"    // another rbee or other settings than wanted
+	IssueNewerHive      Issue = "newer_hive"       // the rbee of the hive is newer than this one
 	IssueHiveNotRunning Issue = "hive_not_running" // auto_start is set, the daemon does not answer
 	IssueMissingWorker  Issue = "missing_worker"   // in the config, not installed
 	IssueExtraWorker    Issue = "extra_worker"     // installed, not in the config

@@ -226,6 +226,7 @@ type StatusSummary struct {
 	HivesMissing     int     `json:"hives_missing"`
 	HivesExtra       int     `json:"hives_extra"`
 	HivesOutdated    int     `json:"hives_outdated"`
+	HivesNewer       int     `json:"hives_newer,omitempty"` // their rbee is newer than the caller's
 	HivesNotRunning  int     `json:"hives_not_running"`
 	HivesUnreachable int     `json:"hives_unreachable"`
 	WorkersMissing   int     `json:"workers_missing"`

@@ -318,7 +318,7 @@ func (s *session) request(install *wire.Installed) (req *wire.Request, index []i
 	if wait == 0 {
 		wait = DefaultLockWait
 	}
-	req = &wire.Request{Schema: wire.Schema, Owner: s.fleet.opts.Owner, LockWait: max(wait, 0)}
+	req = &wire.Request{Schema: wire.Schema, MinReader: wire.MinReader, Owner: s.fleet.opts.Owner, LockWait: max(wait, 0)}
 	req.Settings = s.target.Settings
 	for i, step := range s.steps {
 		ws := wire.Step{}

@@ -41,7 +41,7 @@ func probeScript(o ReadOptions) string {
 func probe(ctx context.Context, host Host, o ReadOptions) (*wire.State, error) {
 	if t, ok := host.(Teller); ok {
 		s, err := t.Tell(ctx, o)
-		if err == nil && s.Schema == wire.Schema && s.Rbee != nil && s.Rbee.SHA256 == s.Daemon.SHA256 && s.Broken == "" {
+		if err == nil && s.Compatible() && s.Rbee != nil && s.Rbee.SHA256 == s.Daemon.SHA256 && s.Broken == "" {
 			normalise(s)
 			return s, nil
 		}

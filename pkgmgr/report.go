@@ -185,6 +185,8 @@ func countIssue(sum *operations.StatusSummary, issue operations.Issue) {
 		sum.HivesMissing++
 	case operations.IssueExtraHive:
 		sum.HivesExtra++
+	case operations.IssueNewerHive:
+		sum.HivesNewer++
 	case operations.IssueOutdatedHive:
 		sum.HivesOutdated++
 	case operations.IssueHiveNotRunning:

@@ -32,7 +32,7 @@ func (m *Machine) apply(ctx context.Context, exe string, stdin io.Reader, stdout
 	result := &wire.Result{}
 	release, locked, err := r.lock(ctx)
 	switch {
-	case req.Schema != wire.Schema:
+	case !req.Compatible():
 		result.Error = fmt.Sprintf("the request speaks protocol %d, this rbee %d", req.Schema, wire.Schema)
 	case locked != nil:
 		result.Locked, result.Errors = locked, notBegun(len(req.Steps))

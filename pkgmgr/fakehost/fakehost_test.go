@@ -119,7 +119,7 @@ func TestApply(t *testing.T) {
 		want   string // in the result; empty for success
 	}{
 		"stop":            {wire.Schema, wire.Step{Action: wire.ActionStop}, "", ""},
-		"another schema":  {wire.Schema + 1, wire.Step{Action: wire.ActionStop}, "", fmt.Sprintf("speaks protocol %d", wire.Schema+1)},
+		"another schema":  {wire.MinReader - 1, wire.Step{Action: wire.ActionStop}, "", fmt.Sprintf("speaks protocol %d", wire.MinReader-1)},
 		"unknown action":  {wire.Schema, wire.Step{Action: "fly"}, "", `unknown action "fly"`},
 		"no worker":       {wire.Schema, wire.Step{Action: wire.ActionInstallWorker}, "", "without a worker"},
 		"nothing to be":   {wire.Schema, wire.Step{Action: wire.ActionInstallSelf}, "", "without what to install"},

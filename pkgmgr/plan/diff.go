@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"sort"
 	"strings"
@@ -42,6 +43,9 @@ type Options struct {
 
 	// Force installs again what is installed already.
 	Force bool
+
+	// Downgrade replaces a newer rbee of a hive by the one of [Desired].
+	Downgrade bool
 
 	// Fetch allows to look up what is not known on this machine: an rbee for
 	// another platform, the versions that are published, the files of a version.
@@ -119,6 +123,9 @@ func (d *hiveDiff) blockFor(worker string, err error) {
 		Hive: d.hive.Alias, Worker: worker, Reason: err.Error(),
 		Error: &operations.Error{Code: operations.CodeFailed, Hive: d.hive.Alias, Message: err.Error(), Err: err},
 	}
+	if own := (*operations.Error)(nil); errors.As(err, &own) {
+		b.Reason, b.Error = own.Message, own
+	}
 	var run *uv.Error
 	if errors.As(err, &run) {
 		b.Detail = run.Output
@@ -179,11 +186,22 @@ func (d *hiveDiff) compare() {
 // what the daemon runs is about to be replaced.
 func (d *hiveDiff) compareHive() (ready, restart bool) {
 	binary, known := d.want.Binaries[d.state.Platform.Key()]
-	version := cmp.Or(binary.Version, d.want.Version)
+	ver := cmp.Or(binary.Version, d.want.Version)
 	update := operations.Step{
-		Action: operations.ActionUpdateHive, From: InstalledVersion(d.state), Version: version, Bytes: binary.Size,
+		Action: operations.ActionUpdateHive, From: InstalledVersion(d.state), Version: ver, Bytes: binary.Size,
 	}
-	switch reason := outdated(d.state, binary, version); {
+	if reason := newerHive(d.state, ver); reason != "" && !d.opts.Downgrade {
+		d.found(operations.IssueNewerHive, "", "%s", reason)
+		if !d.state.Compatible() || d.state.Broken != "" {
+			d.blockFor("", &operations.Error{
+				Code: operations.CodeUnsupported, Reason: operations.ReasonNewerHive, Subject: operations.SubjectHive.Named(d.hive.Alias), Hive: d.hive.Alias,
+				Message: reason,
+			})
+			return false, false
+		}
+		return true, d.compareSettings()
+	}
+	switch reason := outdated(d.state, binary, ver); {
 	case d.state.Rbee == nil:
 		d.found(operations.IssueMissingHive, "", "Hive not installed")
 		if no := noRbee(d.state, binary, known); no != "" {
@@ -191,14 +209,14 @@ func (d *hiveDiff) compareHive() (ready, restart bool) {
 			return false, false
 		}
 		d.step(operations.Step{
-			Action: operations.ActionInstallHive, Version: version, Bytes: binary.Size, Digest: d.plan.build(d.state.Platform, binary), Reason: "not installed",
+			Action: operations.ActionInstallHive, Version: ver, Bytes: binary.Size, Digest: d.plan.build(d.state.Platform, binary), Reason: "not installed",
 		})
 		return true, true
 	case reason != "":
 		d.found(operations.IssueOutdatedHive, "", "%s", reason)
 		if no := noRbee(d.state, binary, known); no != "" {
 			d.block("", no)
-			return d.state.Schema == wire.Schema && d.state.Broken == "", false
+			return d.state.Compatible() && d.state.Broken == "", false
 		}
 		update.Reason, update.Digest = reason, d.plan.build(d.state.Platform, binary)
 		d.step(update)
@@ -208,14 +226,38 @@ func (d *hiveDiff) compareHive() (ready, restart bool) {
 		d.step(update)
 		return true, true
 	}
-	if reason := settingsDiffer(d.state.Settings, d.hive.Settings()); reason != "" {
-		d.found(operations.IssueOutdatedHive, "", "%s", reason)
-		d.step(operations.Step{Action: operations.ActionConfigureHive, Reason: reason})
-		have := d.state.Settings
-		return true, have == nil || have.HivePort != d.hive.HivePort || have.AutoStart != d.hive.AutoStart
-	}
-	return true, false
+	return true, d.compareSettings()
 }
+
+// compareSettings looks at the settings of a hive whose rbee stays, and reports whether
+// the daemon must be restarted to use others.
+func (d *hiveDiff) compareSettings() (restart bool) {
+	reason := settingsDiffer(d.state.Settings, d.hive.Settings())
+	if reason == "" {
+		return false
+	}
+	d.found(operations.IssueOutdatedHive, "", "%s", reason)
+	d.step(operations.Step{Action: operations.ActionConfigureHive, Reason: reason})
+	have := d.state.Settings
+	return have == nil || have.HivePort != d.hive.HivePort || have.AutoStart != d.hive.AutoStart
+}
+
+// newerHive describes how the rbee of a hive is newer than the one that it would get;
+// empty if it is not. Versions count where both are numbers, such as v1.2.3.
+func newerHive(s *wire.State, own string) string {
+	switch {
+	case s.Rbee == nil:
+		return ""
+	case s.Schema > wire.Schema:
+		return fmt.Sprintf("rbee %s on the hive is newer than this one: its protocol has schema %d, this one has %d", InstalledVersion(s), s.Schema, wire.Schema)
+	case numbered.MatchString(s.Rbee.Version) && numbered.MatchString(own) && version.Compare(s.Rbee.Version, own) > 0:
+		return fmt.Sprintf("rbee %s on the hive is newer than this one, %s", s.Rbee.Version, own)
+	}
+	return ""
+}
+
+// numbered matches versions of rbee that can be compared.
+var numbered = regexp.MustCompile(`^v?[0-9]+\.[0-9]+`)
 
 // noRbee says why no rbee can be brought to a machine, or none that would run;
 // empty if one can.
@@ -238,7 +280,7 @@ func outdated(s *wire.State, want DesiredBinary, version string) string {
 		return ""
 	case s.Broken != "":
 		return "The installed rbee does not work: " + s.Broken
-	case s.Schema != wire.Schema:
+	case !s.Compatible():
 		return fmt.Sprintf("The installed rbee %s speaks another protocol than this one", InstalledVersion(s))
 	case want.SHA256 != "" && s.Rbee.SHA256 != want.SHA256 && s.Rbee.Version == version:
 		return fmt.Sprintf("rbee %s is another build than this one", version)
@@ -423,7 +465,7 @@ var (
 	}
 	issueOrder = []operations.Issue{
 		operations.IssueUnreachable, operations.IssueMissingHive, operations.IssueExtraHive,
-		operations.IssueOutdatedHive, operations.IssueHiveNotRunning, operations.IssueMissingWorker,
+		operations.IssueOutdatedHive, operations.IssueNewerHive, operations.IssueHiveNotRunning, operations.IssueMissingWorker,
 		operations.IssueExtraWorker, operations.IssueOutdatedWorker, operations.IssueCorruptWorker,
 	}
 )
@@ -447,7 +489,7 @@ func RemoveSteps(s *wire.State, version, reason string) []operations.Step {
 		return nil
 	}
 	remove := operations.Step{Action: operations.ActionRemoveHive, From: InstalledVersion(s), Reason: reason}
-	if s.Rbee != nil && s.Broken == "" && s.Schema == wire.Schema {
+	if s.Rbee != nil && s.Broken == "" && s.Compatible() {
 		return []operations.Step{remove}
 	}
 	return []operations.Step{{

@@ -196,9 +196,49 @@ var diffCases = []diffCase{
 	},
 	{
 		name:  "another protocol",
-		edit:  func(s *hiveState, _ *want, _ *planOpts) { s.State.Schema = wire.Schema + 1 },
+		edit:  func(s *hiveState, _ *want, _ *planOpts) { s.State.Schema = wire.MinReader - 1 },
 		steps: []string{"update_hive  1.0>1.0", "start_hive  >"},
 		drift: []string{"outdated_hive : The installed rbee 1.0 speaks another protocol"},
+	},
+	{
+		name: "a newer rbee stays",
+		edit: func(s *hiveState, _ *want, _ *planOpts) {
+			s.State.Rbee, s.State.Daemon.SHA256 = &wire.Installed{Version: "1.1", SHA256: "zz"}, "zz"
+		},
+		drift: []string{"newer_hive : rbee 1.1 on the hive is newer than this one, 1.0"},
+	},
+	{
+		name: "a newer rbee stays, its workers are updated, even with force",
+		edit: func(s *hiveState, _ *want, o *planOpts) {
+			s.State.Schema, s.State.MinReader, o.Force = wire.Schema+1, wire.Schema, true
+			s.State.Daemon.SHA256 = ""
+		},
+		steps: []string{"update_worker llm 2.0>2.0"},
+		drift: []string{"newer_hive : rbee 1.0 on the hive is newer than this one: its protocol has schema 3"},
+	},
+	{
+		name: "a newer rbee that cannot be read",
+		edit: func(s *hiveState, _ *want, _ *planOpts) {
+			s.State.Schema, s.State.MinReader = wire.Schema+1, wire.Schema+1
+		},
+		drift:   []string{"newer_hive : rbee 1.0 on the hive is newer than this one: its protocol has schema 3"},
+		blocked: []string{": rbee 1.0 on the hive is newer than this one: its protocol has schema 3, this one has 2"},
+	},
+	{
+		name: "a newer rbee is replaced with downgrade",
+		edit: func(s *hiveState, _ *want, o *planOpts) {
+			s.State.Rbee, o.Downgrade = &wire.Installed{Version: "1.1", SHA256: "zz"}, true
+		},
+		steps: []string{"update_hive  1.1>1.0", "start_hive  >"},
+		drift: []string{"outdated_hive : rbee is 1.1, want 1.0"},
+	},
+	{
+		name: "settings of a hive with a newer rbee",
+		edit: func(s *hiveState, _ *want, _ *planOpts) {
+			s.State.Rbee.Version, s.State.Rbee.SHA256, s.State.Daemon.SHA256, s.State.Settings.Labels = "1.1", "zz", "zz", nil
+		},
+		steps: []string{"configure_hive  >"},
+		drift: []string{"outdated_hive : labels are [], want [x]", "newer_hive : rbee 1.1"},
 	},
 	{
 		name:  "no settings",

@@ -172,3 +172,12 @@ func empty(v any) bool {
 	}
 	return false
 }
+
+// Compatible reports whether the rbee that made a state and this one understand each
+// other, so that this one can send requests to it.
+func (s *State) Compatible() bool { return compatible(s.Schema, s.MinReader) }
+
+// Compatible reports whether this rbee understands a request.
+func (r *Request) Compatible() bool { return compatible(r.Schema, r.MinReader) }
+
+func compatible(schema, minReader int) bool { return schema >= MinReader && minReader <= Schema }

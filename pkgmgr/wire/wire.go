@@ -40,6 +40,10 @@ import (
 // one is treated as outdated and gets a new rbee before anything else.
 const Schema = 2
 
+// MinReader is the oldest schema whose rbee understands what this one sends, and the
+// oldest one that this rbee understands.
+const MinReader = 2
+
 // Places below rbee's directory on a machine.
 const (
 	BinDir      = "bin"
@@ -63,7 +67,8 @@ var ProbedCommands = []string{"cc", "c++", "nvcc", "hipcc", "git", "ffmpeg", "ni
 
 // State is what a machine says of itself.
 type State struct {
-	Schema int `json:"schema"`
+	Schema    int `json:"schema"`
+	MinReader int `json:"min_reader,omitempty"`
 
 	Platform
 	Hostname string `json:"hostname"`
@@ -239,7 +244,8 @@ type Worker struct {
 
 // Request is what `rbee hive apply` is to do, one JSON line on stdin.
 type Request struct {
-	Schema int `json:"schema"`
+	Schema    int `json:"schema"`
+	MinReader int `json:"min_reader,omitempty"`
 
 	// Owner says who asks, for the one who has to wait for the lock:
 	// "user@host, pid 123".

@@ -34,6 +34,8 @@ func TestReasons(t *testing.T) {
 			"", 1},
 		{operations.Error{Code: operations.CodeLocked, Reason: operations.ReasonLocked, Subject: operations.SubjectHive.Named("gpu-1"), Hive: "gpu-1", Message: "another run works on it: locked by me@laptop, pid 7"},
 			"wait until the other run is done, or wait longer with --lock-wait 5m", 5},
+		{operations.Error{Code: operations.CodeUnsupported, Reason: operations.ReasonNewerHive, Subject: operations.SubjectHive.Named("gpu-1"), Hive: "gpu-1", Message: "rbee v2.0.0 on the hive is newer than this one, v1.0.0"},
+			"update this rbee, or replace the one of the hive with `rbee sync --hive gpu-1 --downgrade`", 1},
 		{operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonStateChanged, Subject: operations.SubjectHive.Named("gpu-1"), Hive: "gpu-1", Message: "the hive changed since the plan was made"},
 			"make the plan again: `rbee sync --dry-run` shows what it is now", 1},
 		{operations.Error{Code: operations.CodeBadOperation, Reason: operations.ReasonExists, Subject: operations.SubjectFile.Named("hives.conf"), Message: "hives.conf exists already, and is only overwritten with force"},

@@ -10,6 +10,7 @@ type syncCmd struct {
 	DryRun      bool        `help:"Show what would change and change nothing."`
 	RemoveExtra bool        `help:"Also remove hives and workers that the config does not name."`
 	Force       bool        `help:"Install again what is installed already."`
+	Downgrade   bool        `help:"Replace a newer rbee on hives by this one."`
 	Upgrade     bool        `help:"Look for newer versions than those of the lock, of TYPE or of all workers."`
 	Type        []string    `arg:"" optional:"" help:"With --upgrade: only these worker types."`
 	Scope       scopeFlags  `embed:""`
@@ -30,6 +31,6 @@ func (c *syncCmd) Run(ctx context.Context, a *app) error {
 	}
 	return a.operate(ctx, operations.PackageSync{
 		Scope: a.scope(c.Scope), Change: c.Change.change(),
-		DryRun: c.DryRun, RemoveExtra: c.RemoveExtra, Force: c.Force, Upgrade: c.Upgrade, UpgradeWorkers: c.Type,
+		DryRun: c.DryRun, RemoveExtra: c.RemoveExtra, Force: c.Force, Downgrade: c.Downgrade, Upgrade: c.Upgrade, UpgradeWorkers: c.Type,
 	})
 }

@@ -39,7 +39,7 @@ func (q *Controller) sync(ctx context.Context, op operations.PackageSync, events
 	defer fleet.Close()
 	fleet.Read(ctx, pkgmgr.ReadOptions{Devices: fleet.NeedsDevices()})
 	plan := fleet.Plan(ctx, plan.Options{
-		Fetch: true, RemoveExtra: op.RemoveExtra, Force: op.Force, Upgrade: op.Upgrade, UpgradeTypes: op.UpgradeWorkers,
+		Fetch: true, RemoveExtra: op.RemoveExtra, Force: op.Force, Downgrade: op.Downgrade, Upgrade: op.Upgrade, UpgradeTypes: op.UpgradeWorkers,
 	})
 	events.Send(operations.Event{Type: operations.EventPlan, Plan: &plan.Plan})
 	for _, u := range plan.Upgrades {

@@ -42,6 +42,8 @@ func Hint(e *operations.Error) string {
 		return "wait until the other run is done, or wait longer with --lock-wait 5m"
 	case operations.ReasonStateChanged:
 		return "make the plan again: `rbee sync --dry-run` shows what it is now"
+	case operations.ReasonNewerHive:
+		return "update this rbee, or replace the one of the hive with `rbee sync" + hive + " --downgrade`"
 	case operations.ReasonExists:
 		return "--force overwrites it"
 

@@ -70,6 +70,8 @@ func driftText(d operations.Drift) string {
 		return "Hive not in config"
 	case operations.IssueOutdatedHive:
 		return with("Outdated hive")
+	case operations.IssueNewerHive:
+		return with("Newer hive")
 	case operations.IssueHiveNotRunning:
 		return with("Hive not running")
 	case operations.IssueMissingWorker:

@@ -30,6 +30,7 @@ func (in *Inspector) Inspect(ctx context.Context, o Options) (*wire.State, error
 	}
 	s := &wire.State{
 		Schema:      wire.Schema,
+		MinReader:   wire.MinReader,
 		Platform:    wire.Platform{OS: runtime.GOOS, Arch: runtime.GOARCH},
 		Home:        in.Home.Root,
 		MissingDirs: atomicfile.MissingDirs(in.Home.Root),

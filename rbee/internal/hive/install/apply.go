@@ -81,7 +81,7 @@ func watch(ctx context.Context, cancel context.CancelCauseFunc, stdin io.Reader)
 }
 
 func (in *Installer) checkRequest(req *wire.Request) error {
-	if req.Schema != wire.Schema {
+	if !req.Compatible() {
 		return fmt.Errorf("the request speaks schema %d, rbee %s here speaks %d", req.Schema, in.Store.Version, wire.Schema)
 	}
 	if s := req.Settings; s != nil && (s.HivePort < 1 || s.HivePort > 65535) {
