@@ -5,13 +5,13 @@
 //
 // One [Operation] goes in; a stream of [Event] values comes out, and one
 // [Report] or one error. Whatever can do that is a [Runner]: the queen's router
-// inside the rbee program, or a [Client] of a queen or a hive far away. A program
+// inside the rbee program, or a client (package operations/client) of a queen or a hive far away. A program
 // that speaks to a Runner does not know which of them it has.
 //
 //	report, err := runner.Run(ctx, operations.PackageSync{DryRun: true}, nil)
 //
 // Over HTTP an operation becomes a job, which runs whether it is watched or not;
-// [Client] says how.
+// [github.com/rbee-keeper/rbee/operations/client] says how.
 //
 // # Who does what
 //

@@ -174,7 +174,7 @@ func TestBlockedHasTheError(t *testing.T) {
 	}
 	e := p.Blocked[0].Error
 	var own *operations.Error
-	if !errors.As(e, &own) || e.Hive != "gpu-00" || e.Message != p.Blocked[0].Reason {
-		t.Errorf("Blocked[0].Error = %+v, want the hive and the message %q", e, p.Blocked[0].Reason)
+	if !errors.As(e, &own) || e.Hive != "gpu-00" || e.Message != p.Blocked[0].Reason || e.Reason != operations.ReasonUnknownRecipe || e.Subject.Name != "nosuch" {
+		t.Errorf("Blocked[0].Error = %+v, want the hive, the worker, reason unknown_recipe and the message %q", e, p.Blocked[0].Reason)
 	}
 }

@@ -18,6 +18,7 @@ func ReasonOf(err error) (operations.Reason, operations.Subject) {
 	worker := operations.SubjectWorker.Named
 	var (
 		own       *operations.Error
+		noRecipe  *catalog.UnknownTypeError
 		noSources *catalog.NoSourcesError
 		unknown   *catalog.UnknownVersionError
 		platform  *catalog.NoPlatformError
@@ -31,6 +32,8 @@ func ReasonOf(err error) (operations.Reason, operations.Subject) {
 	switch {
 	case errors.As(err, &own):
 		return operations.ReasonOf(err), own.Subject
+	case errors.As(err, &noRecipe):
+		return operations.ReasonUnknownRecipe, worker(noRecipe.Type)
 	case errors.As(err, &noSources):
 		return operations.ReasonUnsupported, worker(noSources.Type)
 	case errors.As(err, &unknown):

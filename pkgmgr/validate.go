@@ -97,11 +97,7 @@ func (f *Fleet) validateTypes(v *validation, m *member) {
 	for _, w := range m.hive.Workers {
 		recipe, ok := f.opts.Catalog.Recipe(w.Type)
 		if !ok {
-			hint := ""
-			if near := f.opts.Catalog.Nearest(w.Type); near != "" {
-				hint = fmt.Sprintf(", did you mean '%s'?", near)
-			}
-			v.fail(w.Pos, v.file(f), "unknown worker type '%s'%s", w.Type, hint)
+			v.fail(w.Pos, v.file(f), "%s", &catalog.UnknownTypeError{Type: w.Type, Nearest: f.opts.Catalog.Nearest(w.Type)})
 			continue
 		}
 		if len(recipe.Sources) == 0 {

@@ -27,7 +27,7 @@ type ErrorBody struct {
 // NewErrorBody returns the body for an error. An error that is no [operations.Error]
 // becomes one with [operations.CodeFailed].
 func NewErrorBody(err error) ErrorBody {
-	e := &operations.Error{Code: operations.CodeFailed, Message: err.Error(), Err: err}
+	e := &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonOf(err), Message: err.Error(), Err: err}
 	errors.As(err, &e)
 	return ErrorBody{e}
 }
@@ -37,7 +37,7 @@ func Write(w http.ResponseWriter, status int, v any) {
 	data, err := json.Marshal(v)
 	if err != nil {
 		status = http.StatusInternalServerError
-		data, _ = json.Marshal(ErrorBody{&operations.Error{Code: operations.CodeFailed, Message: "the answer cannot be written"}})
+		data, _ = json.Marshal(ErrorBody{&operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonFailed, Message: "the answer cannot be written"}})
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)

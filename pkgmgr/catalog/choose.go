@@ -62,6 +62,19 @@ func (e *NoSourcesError) Error() string {
 // Unwrap gives [ErrNoSources].
 func (e *NoSourcesError) Unwrap() error { return ErrNoSources }
 
+// UnknownTypeError reports a worker type that the catalog has no recipe for.
+type UnknownTypeError struct {
+	Type    string
+	Nearest string // a known type that is spelled similarly; may be empty
+}
+
+func (e *UnknownTypeError) Error() string {
+	if e.Nearest == "" {
+		return fmt.Sprintf("unknown worker type '%s'", e.Type)
+	}
+	return fmt.Sprintf("unknown worker type '%s', did you mean '%s'?", e.Type, e.Nearest)
+}
+
 // UnknownVersionError says that a recipe does not have a version.
 type UnknownVersionError struct {
 	Type, Version string

@@ -1,18 +1,27 @@
 package fakehost
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
+	"path"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
+
+// uploadPrefix begins the names of files that match [wire.UploadGlob].
+const uploadPrefix = ".rbee-"
+
+// errHungUp is why a run ends whose stdin has ended.
+var errHungUp = errors.New("canceled: the other side closed the connection")
 
 // run is one `rbee hive apply`.
 type run struct {
@@ -23,34 +32,106 @@ type run struct {
 	req     *wire.Request
 }
 
+// apply behaves as a hive does: the end of stdin cancels, and the error is not nil
+// where the request could not be read or the run was canceled.
 func (m *Machine) apply(ctx context.Context, exe string, stdin io.Reader, stdout io.Writer) error {
-	req, err := wire.ReadRequest(stdin)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer m.removeUpload(exe)
+	r := &run{machine: m, exe: exe, in: watch(ctx, cancel, stdin), out: wire.NewWriter(stdout)}
+	var err error
+	if r.req, err = wire.ReadRequest(r.in); err == nil {
+		err = r.check()
+	}
 	if err != nil {
+		return &exitError{1, errors.Join(err, r.out.Write(wire.Message{Result: &wire.Result{Error: err.Error()}}))}
+	}
+	result := r.do(ctx)
+	cause := context.Cause(ctx)
+	if err := errors.Join(cause, r.out.Write(wire.Message{Result: result})); err != nil {
 		return &exitError{1, err}
 	}
-	r := &run{machine: m, exe: exe, in: stdin, out: wire.NewWriter(stdout), req: req}
-	result := &wire.Result{}
-	release, locked, err := r.lock(ctx)
-	switch {
-	case !req.Compatible():
-		result.Error = fmt.Sprintf("the request speaks protocol %d, this rbee %d", req.Schema, wire.Schema)
-	case locked != nil:
-		result.Locked, result.Errors = locked, notBegun(len(req.Steps))
-	case err != nil:
-		result.Error = err.Error()
-	default:
-		result.Errors = r.steps(ctx)
-	}
-	if release != nil {
-		defer release()
-	}
-	if now := m.State(); now.Rbee != nil || len(now.Workers) > 0 {
-		result.State = &now
-	}
-	return r.out.Write(wire.Message{Result: result})
+	return nil
 }
 
-func notBegun(n int) []string { return slices.Repeat([]string{"not begun"}, n) }
+// watch passes stdin on and cancels when it ends.
+func watch(ctx context.Context, cancel context.CancelCauseFunc, stdin io.Reader) io.Reader {
+	r, w := io.Pipe()
+	context.AfterFunc(ctx, func() { _ = r.CloseWithError(context.Cause(ctx)) })
+	go func() {
+		_, err := io.Copy(w, stdin)
+		_ = w.CloseWithError(cmp.Or(err, io.ErrUnexpectedEOF))
+		cancel(errHungUp)
+	}()
+	return r
+}
+
+// removeUpload removes a program that was run from where uploads are put.
+func (m *Machine) removeUpload(exe string) {
+	m.Edit(func(s *wire.State) {
+		if path.Dir(exe) == path.Join(s.Home, wire.BinDir) && strings.HasPrefix(path.Base(exe), uploadPrefix) {
+			delete(m.files, exe)
+		}
+	})
+}
+
+func (r *run) check() error {
+	if !r.req.Compatible() {
+		return fmt.Errorf("the request speaks schema %d, rbee here speaks %d", r.req.Schema, wire.Schema)
+	}
+	if r.req.Settings != nil {
+		return r.req.Settings.Validate()
+	}
+	return nil
+}
+
+// do takes the lock, does the steps and returns how the machine is afterwards.
+func (r *run) do(ctx context.Context) *wire.Result {
+	result := &wire.Result{Errors: make([]string, len(r.req.Steps))}
+	notBegun := func(from int, why string) {
+		for i := from; i < len(r.req.Steps); i++ {
+			result.Errors[i] = "not begun: " + why
+		}
+	}
+	release, locked, err := r.lock(ctx)
+	switch {
+	case locked != nil:
+		result.Locked = locked
+		notBegun(0, "locked by "+locked.Holder)
+		return result
+	case err != nil:
+		result.Error = err.Error()
+		notBegun(0, err.Error())
+		return result
+	}
+	defer release()
+	if r.req.Settings != nil {
+		settings := *r.req.Settings
+		r.machine.Edit(func(s *wire.State) { s.Settings = &settings })
+	}
+	removed := false
+	for i, step := range r.req.Steps {
+		if ctx.Err() != nil {
+			notBegun(i, context.Cause(ctx).Error())
+			break
+		}
+		err := r.noted(ctx, i, step)
+		removed = step.Action == wire.ActionRemoveSelf && err == nil
+		if err == nil {
+			continue
+		}
+		result.Errors[i] = err.Error()
+		if step.Action == wire.ActionInstallSelf {
+			notBegun(i+1, "rbee could not be installed")
+			break
+		}
+	}
+	if !removed {
+		now := r.machine.inspect(false)
+		result.State = &now
+	}
+	return result
+}
 
 // lock takes the machine's lock, or tells who has it.
 func (r *run) lock(ctx context.Context) (release func(), locked *wire.Waiting, err error) {
@@ -61,6 +142,7 @@ func (r *run) lock(ctx context.Context) (release func(), locked *wire.Waiting, e
 	}
 	held := wire.Waiting{Holder: m.Locked, Since: time.Now()}
 	if m.Locked == "" {
+		m.Edit(func(*wire.State) {}) // makes the lock
 		select {
 		case m.lock <- struct{}{}:
 			return take(), nil, nil
@@ -84,33 +166,23 @@ func (r *run) lock(ctx context.Context) (release func(), locked *wire.Waiting, e
 	case <-patience.C:
 		return nil, &held, nil
 	case <-ctx.Done():
-		return nil, nil, ctx.Err()
+		return nil, nil, fmt.Errorf("waiting for the lock: %w", context.Cause(ctx))
 	}
 }
 
-// steps does all steps, and gives what came of each.
-func (r *run) steps(ctx context.Context) []string {
-	if r.req.Settings != nil {
-		settings := *r.req.Settings
-		r.machine.Edit(func(s *wire.State) { s.Settings = &settings })
+// noted does a step between its two notes.
+func (r *run) noted(ctx context.Context, i int, step wire.Step) error {
+	_ = r.out.Write(wire.Message{Step: &wire.StepNote{Index: i}}) // who reads is told by the result, too
+	err := r.step(i, step)
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
 	}
-	results := notBegun(len(r.req.Steps))
-	for i, step := range r.req.Steps {
-		if ctx.Err() != nil {
-			break
-		}
-		_ = r.out.Write(wire.Message{Step: &wire.StepNote{Index: i}}) // who reads is told by the result, too
-		err := r.step(i, step)
-		note := &wire.StepNote{Index: i, Done: true}
-		if results[i] = ""; err != nil {
-			results[i], note.Error = err.Error(), err.Error()
-		}
-		_ = r.out.Write(wire.Message{Step: note})
-		if err != nil && step.Action == wire.ActionInstallSelf {
-			break
-		}
+	note := &wire.StepNote{Index: i, Done: true}
+	if err != nil {
+		note.Error = err.Error()
 	}
-	return results
+	_ = r.out.Write(wire.Message{Step: note})
+	return err
 }
 
 func (r *run) step(i int, step wire.Step) error {
@@ -126,13 +198,19 @@ func (r *run) step(i int, step wire.Step) error {
 	if err := m.FailStep[worker]; err != nil {
 		return err
 	}
+	if err := step.Validate(); err != nil {
+		return err
+	}
 	switch step.Action {
 	case wire.ActionInstallSelf:
 		return r.installSelf(step.Install)
 	case wire.ActionInstallWorker:
 		return r.installWorker(i, step.Worker)
 	case wire.ActionRemoveWorker:
-		m.Edit(func(s *wire.State) { removeWorker(s, worker) })
+		m.Edit(func(s *wire.State) {
+			removeWorker(s, worker)
+			delete(m.previous, worker)
+		})
 	case wire.ActionRollback:
 		return r.rollback(worker)
 	case wire.ActionStart:
@@ -144,9 +222,9 @@ func (r *run) step(i int, step wire.Step) error {
 			s.Schema, s.Rbee, s.Broken, s.Settings, s.Daemon, s.Workers = 0, nil, "", nil, wire.Daemon{}, nil
 			clear(m.files)
 			clear(m.artefacts)
+			clear(m.previous)
 		})
-	default:
-		return fmt.Errorf("unknown action %q", step.Action)
+	default: // refused before
 	}
 	return nil
 }
@@ -154,39 +232,50 @@ func (r *run) step(i int, step wire.Step) error {
 func (r *run) rollback(worker string) (err error) {
 	m := r.machine
 	m.Edit(func(s *wire.State) {
-		before, ok := m.previous[worker]
-		if !ok {
-			err = fmt.Errorf("no earlier version of %s is there", worker)
+		i := slices.IndexFunc(s.Workers, func(w wire.Worker) bool { return w.Type == worker && !w.Foreign })
+		if i < 0 {
+			err = fmt.Errorf("worker type %s is not installed by rbee there", worker)
 			return
 		}
-		for i, have := range s.Workers {
-			if have.Type == worker {
-				before.Previous, m.previous[worker] = have.Version, have
-				s.Workers[i] = before
-			}
+		if !m.swapPrevious(s, worker) {
+			err = fmt.Errorf("no earlier version of %s is there, only %s", worker, s.Workers[i].Version)
 		}
 	})
 	return err
 }
 
-func (r *run) installSelf(want *wire.Installed) (err error) {
-	if want == nil {
-		return errors.New("install_self without what to install")
+// swapPrevious makes the version before the one that is installed. It reports false
+// where there is none. m.mu is held.
+func (m *Machine) swapPrevious(s *wire.State, worker string) bool {
+	before, ok := m.previous[worker]
+	i := slices.IndexFunc(s.Workers, func(w wire.Worker) bool { return w.Type == worker })
+	if !ok || i < 0 {
+		return false
 	}
+	have := s.Workers[i]
+	before.Previous, have.Previous = have.Version, ""
+	m.previous[worker], s.Workers[i] = have, before
+	return true
+}
+
+func (r *run) installSelf(want *wire.Installed) (err error) {
 	r.machine.Edit(func(s *wire.State) {
 		content, put := r.machine.files[r.exe]
-		sum := sha256.Sum256(content)
-		switch {
-		case !put:
-			err = fmt.Errorf("%s was not uploaded", r.exe)
-		case hex.EncodeToString(sum[:]) != want.SHA256:
-			err = fmt.Errorf("%s has SHA-256 %x, want %s", r.exe, sum, want.SHA256)
-		default:
-			installed := *want
-			installed.InstalledAt = time.Now()
-			s.Schema, s.Rbee, s.Broken = wire.Schema, &installed, ""
-			delete(r.machine.files, r.exe)
+		sum, size := sha256.Sum256(content), int64(len(content))
+		digest := hex.EncodeToString(sum[:])
+		if !put && s.Rbee != nil { // the installed one runs
+			digest, size = s.Rbee.SHA256, s.Rbee.Size
 		}
+		if digest != want.SHA256 {
+			err = fmt.Errorf("the uploaded rbee has SHA-256 %s, want %s", digest, want.SHA256)
+			return
+		}
+		installed := *want
+		installed.Size, installed.InstalledAt = size, time.Now()
+		if s.Rbee != nil && s.Rbee.SHA256 == digest && s.Broken == "" && !s.Rbee.InstalledAt.IsZero() {
+			installed.InstalledAt = s.Rbee.InstalledAt
+		}
+		s.Schema, s.Rbee, s.Broken = wire.Schema, &installed, ""
 	})
 	return err
 }
@@ -194,12 +283,15 @@ func (r *run) installSelf(want *wire.Installed) (err error) {
 func (r *run) start() (err error) {
 	r.machine.Edit(func(s *wire.State) {
 		if s.Rbee == nil {
-			err = errors.New("rbee is not installed")
+			err = errors.New("starting the daemon: rbee is not installed")
 			return
 		}
 		port := config.DefaultHivePort
 		if s.Settings != nil {
 			port = s.Settings.HivePort
+		}
+		if d := s.Daemon; d.Running && d.SHA256 == s.Rbee.SHA256 && d.Port == port {
+			return
 		}
 		s.Daemon = wire.Daemon{
 			Running: true, PID: 4242, Port: port, Version: s.Rbee.Version, SHA256: s.Rbee.SHA256,
@@ -210,27 +302,19 @@ func (r *run) start() (err error) {
 }
 
 func (r *run) installWorker(i int, want *wire.WorkerInstall) error {
-	if want == nil {
-		return errors.New("install_worker without a worker")
+	digest, err := r.digest(want)
+	if err != nil {
+		return err
 	}
-	if !want.Force && r.installed(want) {
-		r.machine.Edit(func(s *wire.State) {
-			for i := range s.Workers {
-				if s.Workers[i].Type == want.Type {
-					s.Workers[i].Requested, s.Workers[i].Launch, s.Workers[i].Verify = want.Requested, want.Launch, want.Verify
-				}
-			}
-		})
+	if !want.Force && r.stillThere(want, digest) {
 		return nil
 	}
 	w := wire.Worker{
 		Type: want.Type, Version: want.Version, Requested: want.Requested,
-		Variant: want.Variant, Launch: want.Launch, Verify: want.Verify, SHA256: want.SHA256, Bytes: wire.Bytes(want.Steps), InstalledAt: time.Now(),
+		Variant: want.Variant, Launch: want.Launch, Verify: want.Verify, SHA256: digest, Bytes: wire.Bytes(want.Steps), InstalledAt: time.Now(),
 	}
 	var content []byte
-	builtin := false
 	for j := range want.Steps {
-		builtin = builtin || want.Steps[j].Kind == wire.StepBuiltin
 		for _, a := range want.Steps[j].Artefacts() {
 			if a.URL != "" {
 				continue
@@ -243,22 +327,19 @@ func (r *run) installWorker(i int, want *wire.WorkerInstall) error {
 			w.Bytes = int64(len(content))
 		}
 	}
-	r.machine.Edit(func(s *wire.State) {
-		if builtin && s.Rbee != nil {
-			w.SHA256 = s.Rbee.SHA256
-		}
+	m := r.machine
+	m.Edit(func(s *wire.State) {
 		if content != nil {
-			r.machine.artefacts[want.Type] = content
+			m.artefacts[want.Type] = content
 		}
 		for _, have := range s.Workers {
-			if have.Type == w.Type && have.Version != w.Version {
-				w.Previous = have.Version
-				m := r.machine
-				if m.previous == nil {
-					m.previous = map[string]wire.Worker{}
-				}
+			if have.Type == w.Type && have.Version != w.Version && !have.Foreign {
+				have.Previous = ""
 				m.previous[w.Type] = have
 			}
+		}
+		if before := m.previous[w.Type]; before.Version != w.Version {
+			w.Previous = before.Version
 		}
 		removeWorker(s, want.Type)
 		s.Workers = append(s.Workers, w)
@@ -267,12 +348,42 @@ func (r *run) installWorker(i int, want *wire.WorkerInstall) error {
 	return nil
 }
 
-// installed tells whether the very thing that is wanted is there, whole.
-func (r *run) installed(want *wire.WorkerInstall) bool {
-	have := r.machine.State()
-	return slices.ContainsFunc(have.Workers, func(w wire.Worker) bool {
-		return w.Type == want.Type && w.Version == want.Version && w.SHA256 == want.SHA256 && w.Corrupt == "" && !w.Foreign
+// digest is what tells an install from others.
+func (r *run) digest(want *wire.WorkerInstall) (digest string, err error) {
+	if want.Steps[0].Kind != wire.StepBuiltin {
+		return wire.Digest(want.Steps, want.Entry), nil
+	}
+	r.machine.Edit(func(s *wire.State) {
+		if s.Rbee == nil {
+			err = errors.New("a built-in worker needs rbee itself: it is not installed")
+			return
+		}
+		digest = s.Rbee.SHA256
 	})
+	return digest, err
+}
+
+// stillThere makes what is there already, undamaged, the one that is installed, and
+// notes what the request says of it. It reports false where it is not there.
+func (r *run) stillThere(want *wire.WorkerInstall, digest string) (ok bool) {
+	is := func(w wire.Worker) bool {
+		return w.Type == want.Type && w.Version == want.Version && w.SHA256 == digest && w.Corrupt == "" && !w.Foreign
+	}
+	m := r.machine
+	m.Edit(func(s *wire.State) {
+		if ok = slices.ContainsFunc(s.Workers, is); !ok && is(m.previous[want.Type]) {
+			ok = m.swapPrevious(s, want.Type)
+		}
+		if !ok {
+			return
+		}
+		for i := range s.Workers {
+			if s.Workers[i].Type == want.Type {
+				s.Workers[i].Requested, s.Workers[i].Variant, s.Workers[i].Launch, s.Workers[i].Verify = want.Requested, want.Variant, want.Launch, want.Verify
+			}
+		}
+	})
+	return ok
 }
 
 // receive asks for an artefact and checks what arrives.
@@ -288,7 +399,7 @@ func (r *run) receive(i int, want wire.Artefact) ([]byte, error) {
 	if err = errors.Join(err, blob.Close()); err != nil {
 		return nil, fmt.Errorf("receiving the artefact: %w", err)
 	}
-	if sum := sha256.Sum256(content); hex.EncodeToString(sum[:]) != want.SHA256 {
+	if sum := sha256.Sum256(content); !strings.EqualFold(hex.EncodeToString(sum[:]), want.SHA256) {
 		return nil, fmt.Errorf("the artefact has SHA-256 %x, want %s", sum, want.SHA256)
 	}
 	return content, nil

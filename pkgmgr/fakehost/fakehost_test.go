@@ -119,14 +119,14 @@ func TestApply(t *testing.T) {
 		want   string // in the result; empty for success
 	}{
 		"stop":            {wire.Schema, wire.Step{Action: wire.ActionStop}, "", ""},
-		"another schema":  {wire.MinReader - 1, wire.Step{Action: wire.ActionStop}, "", fmt.Sprintf("speaks protocol %d", wire.MinReader-1)},
+		"another schema":  {wire.MinReader - 1, wire.Step{Action: wire.ActionStop}, "", fmt.Sprintf("speaks schema %d", wire.MinReader-1)},
 		"unknown action":  {wire.Schema, wire.Step{Action: "fly"}, "", `unknown action "fly"`},
-		"no worker":       {wire.Schema, wire.Step{Action: wire.ActionInstallWorker}, "", "without a worker"},
-		"nothing to be":   {wire.Schema, wire.Step{Action: wire.ActionInstallSelf}, "", "without what to install"},
-		"not uploaded":    {wire.Schema, wire.Step{Action: wire.ActionInstallSelf, Install: &wire.Installed{}}, "", "was not uploaded"},
+		"no worker":       {wire.Schema, wire.Step{Action: wire.ActionInstallWorker}, "", "names no worker"},
+		"nothing to be":   {wire.Schema, wire.Step{Action: wire.ActionInstallSelf}, "", "does not say what to install"},
+		"not uploaded":    {wire.Schema, wire.Step{Action: wire.ActionInstallSelf, Install: &wire.Installed{}}, "", "the uploaded rbee has SHA-256"},
 		"pushed":          {wire.Schema, push(fmt.Sprintf("%x", sha256.Sum256([]byte("body")))), "body", ""},
 		"pushed, changed": {wire.Schema, push(fmt.Sprintf("%x", sha256.Sum256([]byte("body")))), "bodx", "the artefact has SHA-256"},
-		"not pushed":      {wire.Schema, push("aa"), "", "receiving the artefact"},
+		"not pushed":      {wire.Schema, push("aa"), "", "want 64 hex digits"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -140,7 +140,9 @@ func TestApply(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if err := connect(t, m).Run(t.Context(), []string{m.State().Home + "/bin/rbee", "hive", "apply"}, &in, &out, nil); err != nil {
+			open, _ := io.Pipe() // the end of stdin would cancel
+			err := connect(t, m).Run(t.Context(), []string{m.State().Home + "/bin/rbee", "hive", "apply"}, io.MultiReader(&in, open), &out, nil)
+			if refused := name == "another schema"; refused == (err == nil) {
 				t.Fatal(err)
 			}
 			var r *wire.Result
@@ -152,7 +154,7 @@ func TestApply(t *testing.T) {
 				r = message.Result
 			}
 			got := r.Error + strings.Join(r.Errors, "")
-			if k.want == "" && got != "" || !strings.Contains(got, k.want) || r.State == nil {
+			if k.want == "" && got != "" || !strings.Contains(got, k.want) || r.State == nil && name != "another schema" {
 				t.Errorf("%q, want %q in it; %+v", got, k.want, r.State)
 			}
 			if (string(m.Artefact("w")) == "body") != (name == "pushed") {

@@ -12,7 +12,7 @@ import (
 	"path"
 	"slices"
 	"strings"
-	"sync/atomic"
+	"sync"
 
 	"github.com/rbee-keeper/rbee/pkgmgr"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
@@ -21,12 +21,16 @@ import (
 // host is one connection to a machine.
 type host struct {
 	machine *Machine
-	closed  atomic.Bool
+	ended   context.Context // ends with the connection
+	end     context.CancelCauseFunc
 }
 
 var _ pkgmgr.Host = (*host)(nil)
 
-var errClosed = errors.New("fakehost: the connection is closed")
+var (
+	errClosed = errors.New("fakehost: the connection is closed")
+	errLost   = &ConnectError{Code: "lost", Message: "fakehost: the connection is lost"}
+)
 
 // exitError is a program that ran and failed.
 type exitError struct {
@@ -39,8 +43,8 @@ func (e *exitError) ExitStatus() int { return e.status }
 func (e *exitError) Unwrap() error   { return e.err }
 
 func (h *host) ready(ctx context.Context) error {
-	if h.closed.Load() {
-		return errClosed
+	if h.ended.Err() != nil {
+		return context.Cause(h.ended)
 	}
 	return ctx.Err()
 }
@@ -51,14 +55,19 @@ func (h *host) Script(ctx context.Context, script string, stdout, _ io.Writer) e
 		return err
 	}
 	h.machine.count(func(c *Calls) { c.Scripts++ })
-	s := h.machine.State()
-	if s.DevicesKnown = strings.Contains(script, "--devices"); !s.DevicesKnown {
-		s.Devices = nil
-	}
 	if stdout == nil {
 		stdout = io.Discard
 	}
-	return wire.NewWriter(stdout).Write(s)
+	return wire.NewWriter(stdout).Write(h.machine.inspect(strings.Contains(script, "--devices")))
+}
+
+// inspect is the machine's state, with accelerators if they are asked for.
+func (m *Machine) inspect(devices bool) wire.State {
+	s := m.State()
+	if s.DevicesKnown = devices; !devices {
+		s.Devices = nil
+	}
+	return s
 }
 
 // Put keeps a file in memory.
@@ -91,7 +100,7 @@ func (h *host) Run(ctx context.Context, argv []string, stdin io.Reader, stdout, 
 		return err
 	}
 	h.machine.count(func(c *Calls) { c.Runs++ })
-	if len(argv) != 3 || !slices.Equal(argv[1:], []string{"hive", "apply"}) || !h.machine.has(argv[0]) {
+	if len(argv) == 0 || !h.machine.has(argv[0]) {
 		return &exitError{127, fmt.Errorf("fakehost: no such program: %q", argv)}
 	}
 	if stdin == nil {
@@ -100,11 +109,64 @@ func (h *host) Run(ctx context.Context, argv []string, stdin io.Reader, stdout, 
 	if stdout == nil {
 		stdout = io.Discard
 	}
-	if c, ok := stdin.(io.Closer); ok {
-		stop := context.AfterFunc(ctx, func() { _ = c.Close() })
+	in, feed := io.Pipe()
+	go func() {
+		_, err := io.Copy(feed, stdin)
+		_ = feed.CloseWithError(err)
+	}()
+	out, done := &detachable{w: stdout}, make(chan error, 1)
+	running, stop := context.WithCancel(ctx)
+	defer context.AfterFunc(h.ended, stop)()
+	go func() {
 		defer stop()
+		done <- h.machine.run(running, argv, in, out)
+	}()
+	var err error
+	select {
+	case err = <-done:
+		_ = in.Close()
+		return err
+	case <-ctx.Done():
+		err = ctx.Err()
+	case <-h.ended.Done():
+		err = context.Cause(h.ended)
 	}
-	return h.machine.apply(ctx, argv[0], stdin, stdout)
+	if c, ok := stdin.(io.Closer); ok { // who sends may be stuck in it, and not read what comes
+		_ = c.Close()
+	}
+	out.detach()
+	_ = feed.Close()
+	return err
+}
+
+// run does what a program does.
+func (m *Machine) run(ctx context.Context, argv []string, stdin io.Reader, stdout io.Writer) error {
+	args := argv[1:]
+	switch {
+	case slices.Equal(args, []string{"hive", "apply"}):
+		return m.apply(ctx, argv[0], stdin, stdout)
+	case len(args) >= 2 && slices.Equal(args[:2], []string{"hive", "inspect"}):
+		return wire.NewWriter(stdout).Write(m.inspect(slices.Contains(args, "--devices")))
+	}
+	return &exitError{64, fmt.Errorf("fakehost: no such command: %q", args)}
+}
+
+// detachable is output that goes nowhere once it is detached.
+type detachable struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (d *detachable) Write(p []byte) (int, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.w.Write(p)
+}
+
+func (d *detachable) detach() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.w = io.Discard
 }
 
 // has tells whether exe is an rbee that works.
@@ -129,7 +191,7 @@ func (h *host) Dial(ctx context.Context, network, address string) (net.Conn, err
 
 // Close ends the connection; only the first call counts.
 func (h *host) Close() error {
-	if !h.closed.Swap(true) {
+	if h.machine.forget(h, errClosed) {
 		h.machine.count(func(c *Calls) { c.Closes++ })
 	}
 	return nil

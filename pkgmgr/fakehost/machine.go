@@ -97,7 +97,8 @@ type Machine struct {
 	artefacts map[string][]byte      // by worker type
 	previous  map[string]wire.Worker // by worker type: what a rollback goes back to
 	calls     Calls
-	lock      chan struct{} // holds one value while somebody has the lock
+	conns     map[*host]bool // that are open
+	lock      chan struct{}  // holds one value while somebody has the lock
 	holder    wire.Waiting
 }
 
@@ -113,7 +114,34 @@ func (m *Machine) Connect(ctx context.Context, _ config.Hive) (pkgmgr.Host, erro
 	case m.Unreachable != nil:
 		return nil, m.Unreachable
 	}
-	return &host{machine: m}, nil
+	h := &host{machine: m}
+	h.ended, h.end = context.WithCancelCause(context.WithoutCancel(ctx))
+	m.Edit(func(*wire.State) { m.conns[h] = true })
+	return h, nil
+}
+
+// Cut breaks every open connection, as when a network fails: what uses one gets an
+// error whose code is "lost", and programs on the machine see the end of their stdin.
+func (m *Machine) Cut() {
+	var open []*host
+	m.Edit(func(*wire.State) {
+		for h := range m.conns {
+			open = append(open, h)
+		}
+	})
+	for _, h := range open {
+		m.forget(h, errLost)
+	}
+}
+
+// forget ends a connection. It reports whether it was open.
+func (m *Machine) forget(h *host, why error) (was bool) {
+	m.Edit(func(*wire.State) {
+		was = m.conns[h]
+		delete(m.conns, h)
+	})
+	h.end(why) // only the first reason counts
+	return was
 }
 
 // State is what the machine has now.
@@ -130,6 +158,7 @@ func (m *Machine) Edit(change func(*wire.State)) {
 	if !m.begun {
 		m.begun, m.state = true, begin(m.Initial)
 		m.files, m.artefacts, m.lock = map[string][]byte{}, map[string][]byte{}, make(chan struct{}, 1)
+		m.previous, m.conns = map[string]wire.Worker{}, map[*host]bool{}
 	}
 	change(&m.state)
 }

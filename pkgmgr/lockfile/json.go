@@ -10,11 +10,11 @@ type (
 	plainPin     Pin
 )
 
-func (c *content) UnmarshalJSON(data []byte) error {
-	return wire.DecodeKeeping(data, (*plainContent)(c), &c.Unknown)
+func (f *content) UnmarshalJSON(data []byte) error {
+	return wire.DecodeKeeping(data, (*plainContent)(f), &f.Unknown)
 }
 
-func (c content) MarshalJSON() ([]byte, error) { return wire.EncodeKeeping(plainContent(c), c.Unknown) }
+func (f content) MarshalJSON() ([]byte, error) { return wire.EncodeKeeping(plainContent(f), f.Unknown) }
 
 // UnmarshalJSON implements [json.Unmarshaler]; fields that this rbee does not know stay.
 func (w *Worker) UnmarshalJSON(data []byte) error {

@@ -104,7 +104,7 @@ func (s Source) same(o Source) bool {
 	return s.Type == o.Type && s.Version == o.Version && s.Source == o.Source && s.Platform == o.Platform
 }
 
-func (h Pin) same(o Pin) bool { return h.Hive == o.Hive && h.Type == o.Type }
+func (p Pin) same(o Pin) bool { return p.Hive == o.Hive && p.Type == o.Type }
 
 // readLock reads a lock's file; one that does not exist is empty.
 func readLock(path string) (content, error) {

@@ -109,11 +109,20 @@ func (d *hiveDiff) step(s operations.Step) {
 	d.steps = append(d.steps, s)
 }
 
-func (d *hiveDiff) block(worker, reason string) {
+// block blocks a hive, or a worker of it.
+func (d *hiveDiff) block(worker string, reason operations.Reason, message string) {
 	d.blocked = append(d.blocked, operations.Blocked{
-		Hive: d.hive.Alias, Worker: worker, Reason: reason,
-		Error: &operations.Error{Code: operations.CodeFailed, Hive: d.hive.Alias, Message: reason},
+		Hive: d.hive.Alias, Worker: worker, Reason: message,
+		Error: &operations.Error{Code: operations.CodeFailed, Reason: reason, Subject: d.subject(worker), Hive: d.hive.Alias, Message: message},
 	})
+}
+
+// subject is what a block is about.
+func (d *hiveDiff) subject(worker string) operations.Subject {
+	if worker == "" {
+		return operations.SubjectHive.Named(d.hive.Alias)
+	}
+	return operations.SubjectWorker.Named(worker)
 }
 
 // blockFor blocks a worker because of an error, with the output of a program that
@@ -121,7 +130,7 @@ func (d *hiveDiff) block(worker, reason string) {
 func (d *hiveDiff) blockFor(worker string, err error) {
 	b := operations.Blocked{
 		Hive: d.hive.Alias, Worker: worker, Reason: err.Error(),
-		Error: &operations.Error{Code: operations.CodeFailed, Hive: d.hive.Alias, Message: err.Error(), Err: err},
+		Error: &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonOf(err), Subject: d.subject(worker), Hive: d.hive.Alias, Message: err.Error(), Err: err},
 	}
 	if own := (*operations.Error)(nil); errors.As(err, &own) {
 		b.Reason, b.Error = own.Message, own
@@ -205,7 +214,7 @@ func (d *hiveDiff) compareHive() (ready, restart bool) {
 	case d.state.Rbee == nil:
 		d.found(operations.IssueMissingHive, "", "Hive not installed")
 		if no := noRbee(d.state, binary, known); no != "" {
-			d.block("", no)
+			d.block("", operations.ReasonNoBinary, no)
 			return false, false
 		}
 		d.step(operations.Step{
@@ -215,7 +224,7 @@ func (d *hiveDiff) compareHive() (ready, restart bool) {
 	case reason != "":
 		d.found(operations.IssueOutdatedHive, "", "%s", reason)
 		if no := noRbee(d.state, binary, known); no != "" {
-			d.block("", no)
+			d.block("", operations.ReasonNoBinary, no)
 			return d.state.Compatible() && d.state.Broken == "", false
 		}
 		update.Reason, update.Digest = reason, d.plan.build(d.state.Platform, binary)
@@ -418,7 +427,7 @@ func (d *hiveDiff) installWorker(w config.Worker, want DesiredWorker, step opera
 		return // the block on the hive itself says it all
 	}
 	if lacks := catalog.Unmet(want.Needs, d.state); len(lacks) > 0 {
-		d.block(w.Type, fmt.Sprintf("worker '%s' would not run there: %s", w.Type, strings.Join(lacks, "; ")))
+		d.block(w.Type, operations.ReasonUnfitMachine, fmt.Sprintf("worker '%s' would not run there: %s", w.Type, strings.Join(lacks, "; ")))
 		return
 	}
 	step.Worker, step.Version = w.Type, want.Version
@@ -443,7 +452,7 @@ func (d *hiveDiff) checkDisk() {
 		if s.Action != operations.ActionInstallWorker && s.Action != operations.ActionUpdateWorker {
 			return false
 		}
-		d.block(s.Worker, fmt.Sprintf(
+		d.block(s.Worker, operations.ReasonDiskFull, fmt.Sprintf(
 			"%s has %s free, and what is to be installed there needs %s", d.state.Home, bytesize.Format(d.state.DiskFree), bytesize.Format(need)))
 		return true
 	})

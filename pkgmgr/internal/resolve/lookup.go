@@ -67,11 +67,7 @@ func NewLookup(in Input, o plan.Options) *Lookup {
 func (l *Lookup) Worker(ctx context.Context, hive string, w config.Worker, s *wire.State, want plan.Desired) plan.DesiredWorker {
 	recipe, ok := l.in.Catalog.Recipe(w.Type)
 	if !ok {
-		hint := ""
-		if near := l.in.Catalog.Nearest(w.Type); near != "" {
-			hint = fmt.Sprintf(", did you mean '%s'?", near)
-		}
-		return plan.DesiredWorker{Err: fmt.Errorf("unknown worker type '%s'%s", w.Type, hint)}
+		return plan.DesiredWorker{Err: &catalog.UnknownTypeError{Type: w.Type, Nearest: l.in.Catalog.Nearest(w.Type)}}
 	}
 	binary := want.Binaries[s.Platform.Key()]
 	rbeeVersion := cmp.Or(binary.Version, l.in.Version)
@@ -415,7 +411,7 @@ func (l *Lookup) filesMoved(typ, wish, version string, was, now []wire.InstallSt
 func (l *Lookup) Variants(ctx context.Context, w config.Worker, p wire.Platform) []plan.DesiredWorker {
 	recipe, ok := l.in.Catalog.Recipe(w.Type)
 	if !ok {
-		return []plan.DesiredWorker{{Err: fmt.Errorf("unknown worker type '%s'", w.Type)}}
+		return []plan.DesiredWorker{{Err: &catalog.UnknownTypeError{Type: w.Type}}}
 	}
 	version, err := l.version(ctx, recipe, w.Version, p, l.in.Version)
 	if err != nil {

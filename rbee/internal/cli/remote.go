@@ -9,20 +9,21 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/client"
 	"github.com/rbee-keeper/rbee/rbee/internal/access"
 	"github.com/rbee-keeper/rbee/rbee/internal/controller"
 )
 
 // remoteQueen is a queen that runs elsewhere.
 type remoteQueen struct {
-	operations.Client
+	client.Client
 	paths controller.Paths // of this machine
 }
 
 // Run implements [operations.Runner]. A path goes out as the file that it names
 // here: what is relative would mean another one where the queen runs.
 func (r *remoteQueen) Run(ctx context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
-	op, err := operations.WithPaths(op, r.absolute)
+	op, err := client.WithPaths(op, r.absolute)
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +78,7 @@ func (a *app) client(address string) (Runner, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &remoteQueen{paths: paths, Client: operations.Client{
+	return &remoteQueen{paths: paths, Client: client.Client{
 		URL: strings.TrimSuffix(u.String(), "/"), Token: operations.Secret(a.p.Getenv("RBEE_API_KEY")),
 		HTTP: &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
 	}}, nil

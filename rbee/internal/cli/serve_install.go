@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/client"
 	"github.com/rbee-keeper/rbee/rbee/internal/controller"
 	"github.com/rbee-keeper/rbee/rbee/internal/queen"
 	"github.com/rbee-keeper/rbee/rbee/internal/service"
@@ -93,9 +94,9 @@ func (c *serveCmd) install(ctx context.Context, a *app, paths controller.Paths) 
 func awaitHealth(ctx context.Context, url string) error {
 	ctx, cancel := context.WithTimeout(ctx, answersWithin)
 	defer cancel()
-	client := operations.Client{URL: url, Retry: -1}
+	running := client.Client{URL: url, Retry: -1}
 	for {
-		err := client.Health(ctx)
+		err := running.Health(ctx)
 		if err == nil {
 			return nil
 		}

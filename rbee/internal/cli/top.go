@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bufio"
 	"bytes"
 	"cmp"
 	"context"
@@ -21,6 +20,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/operations/httpjson"
+	"github.com/rbee-keeper/rbee/operations/sse"
 	"github.com/rbee-keeper/rbee/rbee/internal/queen"
 	"github.com/rbee-keeper/rbee/rbee/internal/ui"
 	"github.com/rbee-keeper/rbee/rbee/internal/ui/top"
@@ -338,29 +338,31 @@ func (f *topFeed) follow(ctx context.Context) error {
 
 // stream reads one stream to its end, which is always an error.
 func (f *topFeed) stream(ctx context.Context) error {
-	body, err := f.ask(ctx, "text/event-stream")
+	body, err := f.ask(ctx, sse.ContentType)
 	if err != nil {
 		return err
 	}
 	defer body.Close()
-	lines := bufio.NewScanner(body)
-	lines.Buffer(make([]byte, 0, 64<<10), topMost)
-	for lines.Scan() {
-		data, ok := bytes.CutPrefix(lines.Bytes(), []byte("data:"))
-		if !ok {
-			f.take(nil) // a comment, or the end of an event
+	events := sse.NewReader(body, topMost)
+	for {
+		e, err := events.Next()
+		switch {
+		case errors.Is(err, sse.ErrTooLong):
+			return f.unreadable(err)
+		case errors.Is(err, io.EOF):
+			return f.unreachable(ctx, io.ErrUnexpectedEOF)
+		case err != nil:
+			return f.unreachable(ctx, err)
+		case e.Comment:
+			f.take(nil)
 			continue
 		}
 		var s operations.FleetSnapshot
-		if err := f.read(data, &s); err != nil {
+		if err := f.read(e.Data, &s); err != nil {
 			return err
 		}
 		f.take(&s)
 	}
-	if err := lines.Err(); errors.Is(err, bufio.ErrTooLong) {
-		return f.unreadable(err)
-	}
-	return f.unreachable(ctx, cmp.Or(lines.Err(), io.ErrUnexpectedEOF))
 }
 
 func (f *topFeed) read(data []byte, s *operations.FleetSnapshot) error {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/client"
 	"github.com/rbee-keeper/rbee/rbee/internal/loader"
 )
 
@@ -240,8 +241,8 @@ func (o candidate) post(ctx context.Context, path string, op operations.Infer) (
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Authorization", "Bearer "+string(o.Client.API.Token))
-	if id := operations.RequestID(ctx); id != "" {
-		req.Header.Set(operations.RequestIDHeader, id)
+	if id := client.RequestID(ctx); id != "" {
+		req.Header.Set(client.RequestIDHeader, id)
 	}
 	resp, err := o.Client.API.HTTP.Do(req)
 	if err != nil {

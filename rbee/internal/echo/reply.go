@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/rbee-keeper/rbee/operations/sse"
 )
 
 type server struct {
@@ -177,18 +179,17 @@ func (s *server) whole(w http.ResponseWriter, r *http.Request, d dialect, j job,
 // stream writes the answer as server-sent events, one word each, and stops
 // when the client has gone.
 func (s *server) stream(w http.ResponseWriter, r *http.Request, d dialect, j job, head reply) {
-	w.Header().Set("Content-Type", "text/event-stream")
+	out := sse.NewWriter(w, writeTimeout)
 	w.Header().Set("Cache-Control", "no-cache")
 	head.Object = d.chunkObject
 	if j.includeUsage {
 		head.Usage = json.RawMessage("null")
 	}
-	rc := http.NewResponseController(w)
 	for i, a := range j.answers {
 		send := func(c choice) bool {
 			c.Index = i
 			head.Choices = []choice{c}
-			return event(w, rc, head)
+			return event(out, head)
 		}
 		if d.open != nil && !send(d.open()) {
 			return
@@ -204,11 +205,11 @@ func (s *server) stream(w http.ResponseWriter, r *http.Request, d dialect, j job
 	}
 	if j.includeUsage {
 		head.Choices, head.Usage = []choice{}, j.usage()
-		if !event(w, rc, head) {
+		if !event(out, head) {
 			return
 		}
 	}
-	_, _ = io.WriteString(w, "data: [DONE]\n\n") // the end either way
+	_ = out.Send(sse.Event{Data: []byte("[DONE]")}) // the end either way
 }
 
 // say hands the answer over word by word at the server's pace, until emit
@@ -238,11 +239,9 @@ func pause(ctx context.Context, d time.Duration) bool {
 }
 
 // event sends one chunk at once; false means that the client is gone.
-func event(w io.Writer, rc *http.ResponseController, chunk reply) bool {
+func event(out *sse.Writer, chunk reply) bool {
 	// A client that stops reading must not hold this goroutine for ever.
-	_ = rc.SetWriteDeadline(time.Now().Add(writeTimeout))
-	_, err := io.WriteString(w, "data: "+encode(chunk)+"\n")
-	return err == nil && rc.Flush() == nil
+	return out.Send(sse.Event{Data: []byte(strings.TrimSuffix(encode(chunk), "\n"))}) == nil
 }
 
 func (j job) usage() json.RawMessage {

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/rbee-keeper/rbee/operations/sse"
 )
 
 // send passes the request on. The answer it returns is the engine's.
@@ -92,7 +94,7 @@ func (x *exchange) request(ctx context.Context, a *ask, b *Backend) (*http.Reque
 // relay passes an answer on as it comes. Nothing is sent before the first piece of
 // the body is there: until then another worker can be asked.
 func (x *exchange) relay(resp *http.Response, b *Backend) error {
-	events := strings.HasPrefix(resp.Header.Get("Content-Type"), "text/event-stream")
+	events := strings.HasPrefix(resp.Header.Get("Content-Type"), sse.ContentType)
 	plain := resp.Header.Get("Content-Encoding") == "" // can be read here
 	ends := events && plain && resp.StatusCode == http.StatusOK &&
 		(x.sample.Path == "/v1/chat/completions" || x.sample.Path == "/v1/completions")
@@ -156,12 +158,12 @@ func cut(err error) error {
 // breakOff ends an answer that cannot be finished so that nobody takes it for whole.
 func (x *exchange) breakOff(failed *WorkerError) {
 	h := x.w.Header()
-	if h.Get("Content-Encoding") != "" || !strings.HasPrefix(h.Get("Content-Type"), "text/event-stream") {
+	if h.Get("Content-Encoding") != "" || !strings.HasPrefix(h.Get("Content-Type"), sse.ContentType) {
 		panic(http.ErrAbortHandler)
 	}
 	no := refusalf(http.StatusBadGateway, "worker_failed", "%s: the answer is not complete", failed.brief())
 	// Empty lines end an event that was begun.
-	if err := x.write(fmt.Appendf(nil, "\n\ndata: %s\n\n", no.json(false))); err != nil {
+	if err := x.write(sse.Append([]byte("\n\n"), sse.Event{Data: no.json(false)})); err != nil {
 		x.leave(err)
 	}
 }
@@ -248,12 +250,8 @@ func (t *tail) add(p []byte) {
 
 // done reports whether the last event says that the stream is done.
 func done(end []byte) bool {
-	i := bytes.LastIndex(end, []byte("\ndata:"))
-	if i < 0 && !bytes.HasPrefix(end, []byte("data:")) {
-		return false
-	}
-	last := end[i+1+len("data:"):]
-	return bytes.HasPrefix(bytes.TrimLeft(last, " "), []byte("[DONE]"))
+	last, _ := sse.LastData(end)
+	return bytes.HasPrefix(last, []byte("[DONE]"))
 }
 
 // usage finds the tokens that an engine counted: the last usage that is not null.

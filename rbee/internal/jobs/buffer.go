@@ -5,10 +5,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"sort"
-	"strconv"
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/sse"
 )
 
 // buffer keeps the last events of a job as they are written to streams. Ids grow
@@ -111,10 +111,5 @@ func encode(id int64, e operations.Event) []byte {
 	if err != nil { // or a time that JSON has no form for
 		data, _ = json.Marshal(operations.Event{Time: time.Now(), Type: operations.EventNote, Message: "an event cannot be written: " + err.Error()})
 	}
-	out := make([]byte, 0, len(data)+48)
-	out = append(out, "id: "...)
-	out = strconv.AppendInt(out, id, 10)
-	out = append(out, "\nevent: event\ndata: "...)
-	out = append(out, data...)
-	return append(out, "\n\n"...)
+	return sse.Append(make([]byte, 0, len(data)+48), sse.Event{ID: id, Name: "event", Data: data})
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	ops "github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/client"
 	"github.com/rbee-keeper/rbee/rbee/internal/jobs"
 )
 
@@ -59,7 +60,7 @@ func TestCutStream(t *testing.T) {
 	h.Listener = broken
 	h.Start()
 	defer h.Close()
-	c := &ops.Client{URL: h.URL, HTTP: h.Client(), Retry: 5 * time.Second}
+	c := &client.Client{URL: h.URL, HTTP: h.Client(), Retry: 5 * time.Second}
 	n := 0
 	report, err := c.Run(t.Context(), ops.HiveList{}, func(e ops.Event) {
 		if n++; e.Message != fmt.Sprint("event ", n) {
@@ -102,7 +103,7 @@ func TestRestart(t *testing.T) {
 	old := jobs.New(untilCanceled, jobs.Options{})
 	first := httptest.NewServer(old)
 	address := first.Listener.Addr().String()
-	c := &ops.Client{URL: first.URL, HTTP: &http.Client{Transport: &http.Transport{}}, Retry: 5 * time.Second}
+	c := &client.Client{URL: first.URL, HTTP: &http.Client{Transport: &http.Transport{}}, Retry: 5 * time.Second}
 	ended := make(chan error, 1)
 	go func() {
 		_, err := c.Run(t.Context(), ops.HiveList{}, nil)
@@ -135,7 +136,7 @@ func TestGone(t *testing.T) {
 	s := jobs.New(untilCanceled, jobs.Options{})
 	h := httptest.NewServer(s)
 	defer s.Close(t.Context())
-	c := &ops.Client{URL: h.URL, HTTP: &http.Client{Transport: &http.Transport{}}, Retry: 100 * time.Millisecond}
+	c := &client.Client{URL: h.URL, HTTP: &http.Client{Transport: &http.Transport{}}, Retry: 100 * time.Millisecond}
 	ended := make(chan error, 1)
 	go func() {
 		_, err := c.Run(t.Context(), ops.HiveList{}, nil)
@@ -159,13 +160,13 @@ func TestCancel(t *testing.T) {
 	partial := &ops.SyncReport{Status: ops.StatusPartial, Hives: []ops.HiveReport{{Alias: "gpu-1", Status: ops.HiveCanceled}}}
 	for name, test := range map[string]struct {
 		answer func(error) (ops.Report, error)
-		state  ops.JobState
+		state  client.JobState
 		report bool
 	}{
-		"with a report":   {func(error) (ops.Report, error) { return partial, nil }, ops.JobCanceled, true},
-		"all was done":    {func(error) (ops.Report, error) { return &ops.SyncReport{}, nil }, ops.JobDone, true},
-		"with ctx's own":  {func(err error) (ops.Report, error) { return nil, err }, ops.JobCanceled, false},
-		"with some error": {func(error) (ops.Report, error) { return nil, errors.New("the copy broke") }, ops.JobCanceled, false},
+		"with a report":   {func(error) (ops.Report, error) { return partial, nil }, client.JobCanceled, true},
+		"all was done":    {func(error) (ops.Report, error) { return &ops.SyncReport{}, nil }, client.JobDone, true},
+		"with ctx's own":  {func(err error) (ops.Report, error) { return nil, err }, client.JobCanceled, false},
+		"with some error": {func(error) (ops.Report, error) { return nil, errors.New("the copy broke") }, client.JobCanceled, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -251,7 +252,7 @@ func TestLostAnswer(t *testing.T) {
 	defer s.Close(t.Context())
 	h := httptest.NewServer(losing(s, s))
 	defer h.Close()
-	c := &ops.Client{URL: h.URL, HTTP: h.Client()}
+	c := &client.Client{URL: h.URL, HTTP: h.Client()}
 	if _, err := c.Run(t.Context(), ops.HiveList{}, nil); err != nil {
 		t.Error(err)
 	}
@@ -264,12 +265,12 @@ func TestLostAnswer(t *testing.T) {
 	defer restarted.Close(t.Context())
 	h2 := httptest.NewServer(losing(s, restarted))
 	defer h2.Close()
-	_, err := (&ops.Client{URL: h2.URL, HTTP: h2.Client()}).Run(t.Context(), ops.HiveList{}, nil)
+	_, err := (&client.Client{URL: h2.URL, HTTP: h2.Client()}).Run(t.Context(), ops.HiveList{}, nil)
 	if ops.CodeOf(err) != ops.CodeFailed || !strings.Contains(err.Error(), "cannot tell") {
 		t.Errorf("%v", err)
 	}
 	eventually(t, "it was done once more", func() bool { return runs.Load() == 2 })
-	if list, err := (&ops.Client{URL: h2.URL}).Jobs(t.Context()); err != nil || len(list) != 0 {
+	if list, err := (&client.Client{URL: h2.URL}).Jobs(t.Context()); err != nil || len(list) != 0 {
 		t.Errorf("done twice: %v %v", list, err)
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/client"
 	"github.com/rbee-keeper/rbee/operations/httpjson"
 )
 
@@ -31,7 +32,7 @@ func refusef(status int, code operations.Code, reason operations.Reason, format 
 // asked is what a client sent.
 type asked struct {
 	op     operations.Operation
-	job    operations.Job    // op, described
+	job    client.Job        // op, described
 	digest [sha256.Size]byte // of the body
 	key    string            // Idempotency-Key; empty: none
 	age    time.Duration     // Idempotency-Age: how long ago the key was used first
@@ -69,7 +70,7 @@ func (s *Server) read(w http.ResponseWriter, r *http.Request, a *asked) *refusal
 		return refusef(http.StatusUnsupportedMediaType, operations.CodeBadOperation, operations.ReasonUnsupportedMediaType,
 			"the content type is %q, want application/json", r.Header.Get("Content-Type"))
 	}
-	a.id, a.key = r.Header.Get(operations.RequestIDHeader), r.Header.Get("Idempotency-Key")
+	a.id, a.key = r.Header.Get(client.RequestIDHeader), r.Header.Get("Idempotency-Key")
 	if len(a.key) > 200 {
 		return refusef(http.StatusBadRequest, operations.CodeBadOperation, operations.ReasonInvalidOperation, "the Idempotency-Key has %d bytes, want at most 200", len(a.key))
 	}
@@ -89,7 +90,7 @@ func (s *Server) read(w http.ResponseWriter, r *http.Request, a *asked) *refusal
 	if a.op, err = operations.Parse(body); err != nil {
 		return &refusal{http.StatusBadRequest, asError(err)}
 	}
-	a.job = operations.NewJob("", a.op) // a long one takes a while
+	a.job = client.NewJob("", a.op) // a long one takes a while
 	return nil
 }
 
@@ -199,7 +200,7 @@ func (s *Server) begin(a *asked) *job {
 	var random [8]byte
 	_, _ = rand.Read(random[:]) // never fails
 	id := hex.EncodeToString(random[:])
-	ctx := operations.WithRequestID(operations.WithRequestID(context.Background(), id), a.id)
+	ctx := client.WithRequestID(client.WithRequestID(context.Background(), id), a.id)
 	ctx, cancel := context.WithCancelCause(ctx)
 	j := newJob(ctx, id, a, s.opts, cancel)
 	a.held = 0
@@ -244,7 +245,7 @@ func reply(w http.ResponseWriter, status int, v any) {
 }
 
 // replyWith answers with a job and its report, if there is one, at the reader's pace.
-func replyWith(w http.ResponseWriter, job operations.Job, report []byte) {
+func replyWith(w http.ResponseWriter, job client.Job, report []byte) {
 	data, err := json.Marshal(job)
 	if err != nil || report == nil {
 		reply(w, http.StatusOK, job)

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/client"
+	"github.com/rbee-keeper/rbee/operations/sse"
 )
 
 // job is one operation: running, until done is closed, or ended.
@@ -32,7 +34,7 @@ type job struct {
 	alone     *time.Timer // ends it unless somebody reads; nil: it needs nobody
 
 	mu      sync.Mutex
-	info    operations.Job
+	info    client.Job
 	report  []byte // what it ended with, as JSON; nil: nothing
 	events  *buffer
 	readers int
@@ -46,7 +48,7 @@ func newJob(ctx context.Context, id string, a *asked, o Options, cancel context.
 		id: id, key: a.key, digest: a.digest, createdAt: time.Now(), cancel: cancel, done: make(chan struct{}),
 		info: a.job, events: newBuffer(o.MaxEvents), held: a.held,
 	}
-	j.info.ID, j.info.CreatedAt, j.info.RequestID = id, j.createdAt.UTC(), operations.RequestID(ctx)
+	j.info.ID, j.info.CreatedAt, j.info.RequestID = id, j.createdAt.UTC(), client.RequestID(ctx)
 	if operations.OnlyTells(a.op) {
 		j.alone = time.AfterFunc(o.Unheard, func() { cancel(errUnheard) })
 	}
@@ -76,7 +78,7 @@ func (j *job) attend(unheard time.Duration) (leave func()) {
 
 // ending is how a job ends.
 type ending struct {
-	state  operations.JobState
+	state  client.JobState
 	report []byte            // as JSON, as it was then: the runner may go on to use what it points to; nil: none
 	err    *operations.Error // nil: none
 	last   []byte            // the end of its streams
@@ -89,7 +91,7 @@ var errExited = errors.New("the operation ended its goroutine")
 // run performs the operation and ends the job, whatever the runner does.
 func (s *Server) run(ctx context.Context, j *job, op operations.Operation) {
 	kind := op.Kind()
-	s.log.Info("job begins", "job", j.id, "operation", kind, "hive", j.describe().HiveID, "request", operations.RequestID(ctx))
+	s.log.Info("job begins", "job", j.id, "operation", kind, "hive", j.describe().HiveID, "request", client.RequestID(ctx))
 	end := conclude(ctx, kind, nil, errExited)
 	defer func() {
 		if p := recover(); p != nil {
@@ -149,7 +151,7 @@ func conclude(ctx context.Context, kind operations.Kind, report operations.Repor
 	whole := err == nil && e.outcome == operations.OutcomeOK
 	switch {
 	case ctx.Err() != nil && !whole:
-		e.state = operations.JobCanceled
+		e.state = client.JobCanceled
 		if e.err != nil && e.err.Code != operations.CodeCanceled {
 			e.err.Code = operations.CodeCanceled
 			if cause := context.Cause(ctx).Error(); e.err.Message != cause {
@@ -157,9 +159,9 @@ func conclude(ctx context.Context, kind operations.Kind, report operations.Repor
 			}
 		}
 	case err != nil:
-		e.state = operations.JobFailed
+		e.state = client.JobFailed
 	default:
-		e.state = operations.JobDone
+		e.state = client.JobDone
 	}
 	result := struct {
 		Operation operations.Kind   `json:"operation"`
@@ -174,17 +176,17 @@ func conclude(ctx context.Context, kind operations.Kind, report operations.Repor
 	word := "[DONE]"
 	switch e.state {
 	default:
-	case operations.JobCanceled:
+	case client.JobCanceled:
 		word = "[CANCELLED]"
-	case operations.JobFailed:
+	case client.JobFailed:
 		word = "[ERROR] " + strings.Join(strings.Fields(e.err.Error()), " ")
 	}
-	e.last = fmt.Appendf(nil, "event: result\ndata: %s\n\ndata: %s\n\n", data, word)
+	e.last = sse.Append(sse.Append(nil, sse.Event{Name: "result", Data: data}), sse.Event{Data: []byte(word)})
 	return e
 }
 
 // describe gives a copy of what is known of the job.
-func (j *job) describe() operations.Job {
+func (j *job) describe() client.Job {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	info := j.info

@@ -1,5 +1,5 @@
 // Package jobs serves a [operations.Runner] over HTTP: the jobs API of queen and
-// hive alike. [operations.Client] is its other side.
+// hive alike. [client.Client] is its other side.
 //
 // # The API
 //
@@ -10,7 +10,7 @@
 //	DELETE /v1/jobs/{id}         cancels it: 202; 200 if it had ended
 //
 // A job begins at once and runs in its own context, watched or not. Jobs are
-// [operations.Job] values. An error is {"error":{…}} with an [operations.Error]
+// [client.Job] values. An error is {"error":{…}} with an [operations.Error]
 // in it, under the status that fits.
 //
 // # The stream
@@ -55,7 +55,7 @@
 // # Request ids
 //
 // A job works under the X-Request-Id that it was asked for with, or its own id: the
-// log has it, and [operations.RequestID] of the runner's context, by which a client
+// log has it, and [client.RequestID] of the runner's context, by which a client
 // that the runner uses hands it on.
 //
 // # Asking twice
@@ -84,6 +84,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/client"
 )
 
 // Options limits what a server keeps and does at once. The zero value works.
@@ -272,8 +273,8 @@ func (s *Server) list(w http.ResponseWriter, _ *http.Request) {
 	jobs := append([]*job{}, s.order...)
 	s.mu.Unlock()
 	answer := struct {
-		Jobs []operations.Job `json:"jobs"`
-	}{make([]operations.Job, len(jobs))}
+		Jobs []client.Job `json:"jobs"`
+	}{make([]client.Job, len(jobs))}
 	for i, j := range jobs {
 		answer.Jobs[i] = j.describe()
 	}
@@ -294,7 +295,7 @@ func (s *Server) cancel(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	status := http.StatusOK
-	if job := j.describe(); job.State == operations.JobRunning {
+	if job := j.describe(); job.State == client.JobRunning {
 		status = http.StatusAccepted
 		s.log.Info("job is canceled", "job", job.ID, "operation", job.Operation)
 		j.cancel(errCanceled)

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	ops "github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/client"
 	"github.com/rbee-keeper/rbee/rbee/internal/jobs"
 )
 
@@ -44,7 +45,7 @@ func note(n int) ops.Event {
 }
 
 // serve makes a jobs server and a client of it. Both end with the test.
-func serve(t testing.TB, r ops.Runner, o jobs.Options) (*jobs.Server, *ops.Client) {
+func serve(t testing.TB, r ops.Runner, o jobs.Options) (*jobs.Server, *client.Client) {
 	t.Helper()
 	s := jobs.New(r, o)
 	h := httptest.NewServer(s)
@@ -56,7 +57,7 @@ func serve(t testing.TB, r ops.Runner, o jobs.Options) (*jobs.Server, *ops.Clien
 		}
 		h.Close()
 	})
-	return s, &ops.Client{URL: h.URL, HTTP: h.Client(), Retry: 5 * time.Second}
+	return s, &client.Client{URL: h.URL, HTTP: h.Client(), Retry: 5 * time.Second}
 }
 
 // eventually waits until the condition is true.
@@ -174,18 +175,18 @@ func TestDescribed(t *testing.T) {
 		t.Fatal(list, err)
 	}
 	first := list[0]
-	if first.ID != ids[0] || first.State != ops.JobRunning || first.HiveID != "gpu-1" || first.Model != "https://hub/m" || !first.EndedAt.IsZero() {
+	if first.ID != ids[0] || first.State != client.JobRunning || first.HiveID != "gpu-1" || first.Model != "https://hub/m" || !first.EndedAt.IsZero() {
 		t.Errorf("%+v", first)
 	}
 	close(release)
 	eventually(t, "no job runs", func() bool { return s.Running() == 0 })
 
 	failed, err := c.Job(t.Context(), ids[0])
-	if err != nil || failed.State != ops.JobFailed || ops.CodeOf(failed.Error) != ops.CodeNotFound || failed.Events != 1 || failed.EndedAt.IsZero() {
+	if err != nil || failed.State != client.JobFailed || ops.CodeOf(failed.Error) != ops.CodeNotFound || failed.Events != 1 || failed.EndedAt.IsZero() {
 		t.Errorf("%+v, %v", failed, err)
 	}
 	well, err := c.Job(t.Context(), ids[1])
-	if err != nil || well.State != ops.JobDone || well.Outcome != ops.OutcomeOK {
+	if err != nil || well.State != client.JobDone || well.Outcome != ops.OutcomeOK {
 		t.Errorf("%+v, %v", well, err)
 	}
 	if r, ok := well.Report.(*ops.HiveListReport); !ok || r.Hives[0].Alias != "gpu-7" {
@@ -256,7 +257,7 @@ func TestRunnerMisbehaves(t *testing.T) {
 				t.Errorf("%v", err)
 			}
 			list, err := c.Jobs(t.Context())
-			if err != nil || len(list) != 1 || list[0].State != ops.JobFailed {
+			if err != nil || len(list) != 1 || list[0].State != client.JobFailed {
 				t.Errorf("%+v, %v", list, err)
 			}
 			eventually(t, "it does not run", func() bool { return s.Running() == 0 })
@@ -296,7 +297,7 @@ func TestEventAfterEnd(t *testing.T) {
 func TestTooManyAndClosed(t *testing.T) {
 	t.Parallel()
 	s, c := serve(t, untilCanceled, jobs.Options{MaxRunning: 2})
-	var first ops.Job
+	var first client.Job
 	for range 2 {
 		job, err := c.Start(t.Context(), ops.HiveList{})
 		if err != nil {
@@ -318,7 +319,7 @@ func TestTooManyAndClosed(t *testing.T) {
 	if resp.StatusCode != http.StatusServiceUnavailable {
 		t.Errorf("%s %s", resp.Status, body)
 	}
-	if job, err := c.Job(t.Context(), first.ID); err != nil || job.State != ops.JobCanceled || job.Error.Code != ops.CodeCanceled {
+	if job, err := c.Job(t.Context(), first.ID); err != nil || job.State != client.JobCanceled || job.Error.Code != ops.CodeCanceled {
 		t.Errorf("%+v, %v", job, err)
 	}
 }

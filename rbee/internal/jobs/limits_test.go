@@ -17,6 +17,7 @@ import (
 	"unicode/utf8"
 
 	ops "github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/client"
 	"github.com/rbee-keeper/rbee/rbee/internal/jobs"
 )
 
@@ -24,7 +25,7 @@ import (
 var follow = ops.WorkerProcessLogs{Target: ops.Target{HiveID: "a"}, WorkerRef: ops.WorkerRef{PID: 1}, Follow: true}
 
 // start begins a job.
-func start(t testing.TB, c *ops.Client, op ops.Operation) ops.Job {
+func start(t testing.TB, c *client.Client, op ops.Operation) client.Job {
 	t.Helper()
 	job, err := c.Start(t.Context(), op)
 	if err != nil {
@@ -62,14 +63,14 @@ func TestDrain(t *testing.T) {
 	if _, err := c.Start(t.Context(), ops.HiveList{}); err == nil || !strings.Contains(err.Error(), "is ending") {
 		t.Errorf("a new job: %v", err)
 	}
-	if job, err := c.Job(t.Context(), work.ID); err != nil || job.State != ops.JobRunning {
+	if job, err := c.Job(t.Context(), work.ID); err != nil || job.State != client.JobRunning {
 		t.Errorf("it was cut off: %+v, %v", job, err)
 	}
 	close(release)
 	if err := s.Drain(t.Context()); err != nil {
 		t.Error(err)
 	}
-	for id, want := range map[string]ops.JobState{work.ID: ops.JobDone, watching.ID: ops.JobCanceled} {
+	for id, want := range map[string]client.JobState{work.ID: client.JobDone, watching.ID: client.JobCanceled} {
 		if job, err := c.Job(t.Context(), id); err != nil || job.State != want {
 			t.Errorf("%+v, %v, want %s", job, err, want)
 		}
@@ -97,8 +98,8 @@ func TestUnheard(t *testing.T) {
 			}
 			return ask(t.Context(), http.MethodPost, "/v1/jobs", string(body)).Header().Get("Location")
 		}
-		state := func(path string) ops.JobState {
-			var job ops.Job
+		state := func(path string) client.JobState {
+			var job client.Job
 			if err := json.Unmarshal(ask(t.Context(), http.MethodGet, path, "").Body.Bytes(), &job); err != nil {
 				t.Error(err)
 			}
@@ -111,17 +112,17 @@ func TestUnheard(t *testing.T) {
 		}
 		work, never, watched := create(ops.HiveList{}), create(follow), create(follow)
 		read(watched, 3*time.Minute)
-		if state(never) != ops.JobCanceled || state(watched) != ops.JobRunning {
+		if state(never) != client.JobCanceled || state(watched) != client.JobRunning {
 			t.Error("never read:", state(never), "read for three minutes:", state(watched))
 		}
 		time.Sleep(119 * time.Second)
 		read(watched, time.Second) // somebody who comes back
 		time.Sleep(119 * time.Second)
-		if got := state(watched); got != ops.JobRunning {
+		if got := state(watched); got != client.JobRunning {
 			t.Error("119 s after its last reader:", got)
 		}
 		time.Sleep(2 * time.Second)
-		if state(watched) != ops.JobCanceled || state(work) != ops.JobRunning {
+		if state(watched) != client.JobCanceled || state(work) != client.JobRunning {
 			t.Error("121 s after its last reader:", state(watched), "work that nobody reads:", state(work))
 		}
 		if err := s.Close(t.Context()); err != nil {
@@ -223,7 +224,7 @@ func TestBigReportCut(t *testing.T) {
 		s.ServeHTTP(w, r)
 	}))
 	defer h.Close()
-	c := &ops.Client{URL: h.URL, HTTP: h.Client(), Retry: 5 * time.Second}
+	c := &client.Client{URL: h.URL, HTTP: h.Client(), Retry: 5 * time.Second}
 	report, err := c.Run(t.Context(), ops.Infer{Model: "m", Prompt: "p", MaxTokens: 1}, nil)
 	if r, ok := report.(*ops.InferReport); err != nil || !ok || len(r.Files[0].Data) != 1<<20 || streams.Load() != 2 {
 		t.Errorf("%T, %v, in %d streams", report, err, streams.Load())
@@ -251,7 +252,7 @@ func TestKeepBytes(t *testing.T) {
 	_, c := serve(t, script(func(context.Context, ops.Operation, ops.Handler) (ops.Report, error) {
 		return &ops.HiveListReport{Hives: []ops.HiveSummary{{Alias: strings.Repeat("a", 1000)}}}, nil
 	}), jobs.Options{KeepBytes: 4000})
-	var last ops.Job
+	var last client.Job
 	for range 6 {
 		last = finished(t, c)
 	}
@@ -280,7 +281,7 @@ func TestMaxBytes(t *testing.T) {
 		}
 		return &ops.HiveListReport{}, nil
 	}), jobs.Options{MaxBytes: 100_000})
-	var quiet []ops.Job
+	var quiet []client.Job
 	for range 2 {
 		quiet = append(quiet, finished(t, c))
 	}
@@ -311,7 +312,7 @@ func TestRequestID(t *testing.T) {
 	seen := make(chan string, 1)
 	var log logs
 	_, hive := serve(t, script(func(ctx context.Context, _ ops.Operation, _ ops.Handler) (ops.Report, error) {
-		seen <- ops.RequestID(ctx)
+		seen <- client.RequestID(ctx)
 		return &ops.HiveListReport{}, nil
 	}), jobs.Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
 	_, queen := serve(t, hive, jobs.Options{})
@@ -320,7 +321,7 @@ func TestRequestID(t *testing.T) {
 	if got := <-seen; got != job.ID {
 		t.Errorf("a job's own: %q, want %q", got, job.ID)
 	}
-	if _, err := queen.Run(ops.WithRequestID(t.Context(), "the-caller's"), ops.HiveList{}, nil); err != nil {
+	if _, err := queen.Run(client.WithRequestID(t.Context(), "the-caller's"), ops.HiveList{}, nil); err != nil {
 		t.Error(err)
 	}
 	if got := <-seen; got != "the-caller's" {
@@ -334,7 +335,7 @@ func TestRequestID(t *testing.T) {
 		t.Errorf("%+v, %v", list, err)
 	}
 	for _, odd := range []string{"", "a b", "a\nb", "ü", strings.Repeat("x", 129)} {
-		if ctx := ops.WithRequestID(t.Context(), odd); ops.RequestID(ctx) != "" {
+		if ctx := client.WithRequestID(t.Context(), odd); client.RequestID(ctx) != "" {
 			t.Errorf("%q is taken", odd)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/sse"
 )
 
 // stream sends the events of a job at the reader's pace, then its result.
@@ -22,15 +23,13 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 		refuse(w, no.status, no.err)
 		return
 	}
+	out := sse.NewWriter(w, writeTimeout)
 	h := w.Header()
-	h.Set("Content-Type", "text/event-stream")
-	h.Set("Cache-Control", "no-store")
 	h.Set("X-Accel-Buffering", "no") // nginx would collect events
 	h.Set("X-Content-Type-Options", "nosniff")
 	defer j.attend(s.opts.Unheard)()
-	out := newSender(w)
-	defer out.end()
-	if err := out.control.Flush(); errors.Is(err, http.ErrNotSupported) { // nothing is written yet
+	defer out.Close()
+	if err := out.Flush(); errors.Is(err, http.ErrNotSupported) { // nothing is written yet
 		s.log.Error("a stream is not possible: what wraps the jobs handler hides http.Flusher")
 		refuse(w, http.StatusInternalServerError, &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonUnsupported, Message: "rbee there cannot stream"})
 		return
@@ -45,14 +44,14 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 		var wake <-chan struct{}
 		after, end, wake = j.read(after, &batch)
 		if batch.Len() > 0 {
-			if out.send(batch.Bytes()) != nil {
+			if _, err := out.Write(batch.Bytes()); err != nil {
 				return // the reader has gone, or is too slow to be one
 			}
 			continue
 		}
 		if end != nil {
-			if out.pieces(j.result()) == nil {
-				_ = out.send(end) // nothing comes after
+			if sendPieces(out, j.result()) == nil {
+				_, _ = out.Write(end) // nothing comes after
 			}
 			return
 		}
@@ -62,7 +61,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 		case <-r.Context().Done():
 			return
 		case <-quiet.C:
-			if out.send([]byte(": \n\n")) != nil {
+			if out.Send(sse.Event{Comment: true}) != nil {
 				return
 			}
 		}
@@ -86,7 +85,26 @@ func position(r *http.Request, last int64) (int64, *refusal) {
 	return after, nil
 }
 
-// sender writes pieces of a stream, each within its time.
+// sendPieces sends a report that is too big for one event. In JSON that is written in one
+// line any place will do to cut, but within a letter.
+func sendPieces(out *sse.Writer, report []byte) error {
+	if len(report) <= pieceBytes {
+		return nil // it is in the result
+	}
+	for len(report) > 0 {
+		n := min(len(report), pieceBytes)
+		for n < len(report) && !utf8.RuneStart(report[n]) {
+			n--
+		}
+		if err := out.Send(sse.Event{Name: "report", Data: report[:n]}); err != nil {
+			return err
+		}
+		report = report[n:]
+	}
+	return nil
+}
+
+// sender writes pieces of an answer, each within its time.
 type sender struct {
 	w       http.ResponseWriter
 	control *http.ResponseController
@@ -96,28 +114,6 @@ func newSender(w http.ResponseWriter) sender { return sender{w, http.NewResponse
 
 // end leaves the connection's next answer without a deadline of this one.
 func (s sender) end() { _ = s.control.SetWriteDeadline(time.Time{}) }
-
-// pieces sends a report that is too big for one event. In JSON that is written in one
-// line any place will do to cut, but within a letter.
-func (s sender) pieces(report []byte) error {
-	if len(report) <= pieceBytes {
-		return nil // it is in the result
-	}
-	var event []byte
-	for len(report) > 0 {
-		n := min(len(report), pieceBytes)
-		for n < len(report) && !utf8.RuneStart(report[n]) {
-			n--
-		}
-		event = append(event[:0], "event: report\ndata: "...)
-		event = append(event, report[:n]...)
-		if err := s.send(append(event, "\n\n"...)); err != nil {
-			return err
-		}
-		report = report[n:]
-	}
-	return nil
-}
 
 func (s sender) send(data []byte) error {
 	if err := s.write(data); err != nil {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	ops "github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/client"
 	"github.com/rbee-keeper/rbee/rbee/internal/jobs"
 )
 
@@ -29,7 +30,7 @@ func count(n int) script {
 }
 
 // finished starts a job and waits for its end.
-func finished(t testing.TB, c *ops.Client) ops.Job {
+func finished(t testing.TB, c *client.Client) client.Job {
 	t.Helper()
 	job, err := c.Start(t.Context(), ops.HiveList{})
 	if err != nil {
@@ -268,7 +269,7 @@ func TestReaderGone(t *testing.T) {
 	}))
 	defer h.Close()
 	defer s.Close(t.Context())
-	c := &ops.Client{URL: h.URL}
+	c := &client.Client{URL: h.URL}
 	job, err := c.Start(t.Context(), ops.HiveList{})
 	if err != nil {
 		t.Fatal(err)
@@ -293,7 +294,7 @@ func TestNoFlush(t *testing.T) {
 		s.ServeHTTP(struct{ http.ResponseWriter }{w}, r) // hides Flush and Unwrap
 	}))
 	defer h.Close()
-	if _, err := (&ops.Client{URL: h.URL}).Run(t.Context(), ops.HiveList{}, nil); err == nil || !strings.Contains(err.Error(), "cannot stream") {
+	if _, err := (&client.Client{URL: h.URL}).Run(t.Context(), ops.HiveList{}, nil); err == nil || !strings.Contains(err.Error(), "cannot stream") {
 		t.Errorf("%v", err)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/client"
 	"github.com/rbee-keeper/rbee/rbee/internal/registry"
 	"github.com/rbee-keeper/rbee/rbee/internal/scheduler"
 )
@@ -174,7 +175,7 @@ func (f *Loader) join(ctx context.Context, w loadKey, events *operations.Handler
 				delete(f.loads, key)
 			}
 		}
-		ctx, cancel := context.WithCancel(operations.WithRequestID(f.background, operations.RequestID(ctx)))
+		ctx, cancel := context.WithCancel(client.WithRequestID(f.background, client.RequestID(ctx)))
 		l = &inFlight{done: make(chan struct{}), cancel: cancel, fetch: w.fetch}
 		f.loads[w] = l
 		go f.run(ctx, l, w)

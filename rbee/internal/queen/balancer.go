@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/client"
 	"github.com/rbee-keeper/rbee/rbee/internal/gateway"
 	"github.com/rbee-keeper/rbee/rbee/internal/loader"
 	"github.com/rbee-keeper/rbee/rbee/internal/registry"
@@ -92,7 +93,7 @@ func (f *balancer) Acquire(ctx context.Context, wish gateway.Wish) (*gateway.Lea
 		if lease != nil {
 			return lease, nil
 		}
-		err := f.loader.LoadKnown(operations.WithRequestID(ctx, wish.RequestID), wish.Model)
+		err := f.loader.LoadKnown(client.WithRequestID(ctx, wish.RequestID), wish.Model)
 		switch {
 		case err == nil:
 		case ctx.Err() != nil:

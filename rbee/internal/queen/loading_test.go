@@ -1,6 +1,7 @@
 package queen
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -271,7 +272,7 @@ func playedFleetWith(t testing.TB, o Options, hives ...*playedHive) (q *queen, s
 	if err := errors.Join(os.MkdirAll(paths.ConfigDir, 0o700), os.WriteFile(filepath.Join(paths.ConfigDir, "hives.conf"), []byte(text), 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	o.Log, o.answerTimeout = slog.New(slog.DiscardHandler), 300*time.Millisecond
+	o.Log, o.answerTimeout = slog.New(slog.DiscardHandler), cmp.Or(o.answerTimeout, 5*time.Second)
 	o.dial = func(_ context.Context, h config.Hive) (pkgmgr.Host, error) { return byAlias[h.Alias].dial() }
 	background, cancel := context.WithCancel(context.Background())
 	q, err := newQueen(background, controller.Options{Version: "1", Paths: paths}, o)
@@ -500,7 +501,7 @@ func TestAskedByAPersonWhileItEnds(t *testing.T) {
 func TestSilentHive(t *testing.T) {
 	t.Parallel()
 	silent, well := newPlayedHive(t, "gpu-1", llama), newPlayedHive(t, "gpu-2", llama)
-	q, _ := playedFleet(t, silent, well)
+	q, _ := playedFleetWith(t, Options{answerTimeout: 300 * time.Millisecond}, silent, well)
 	silent.change(func() { silent.frozen = true })
 	l, err := q.balancer.Acquire(t.Context(), gateway.Wish{Model: "org/m"})
 	if err != nil || l.Hive != "gpu-2" || len(silent.done) > 0 {

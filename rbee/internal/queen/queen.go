@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/client"
 	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/rbee/internal/controller"
 	"github.com/rbee-keeper/rbee/rbee/internal/gateway"
@@ -94,7 +95,7 @@ var _ controller.Traffic = inferTraffic{}
 // Finish implements [controller.Traffic].
 func (t inferTraffic) Finish(ctx context.Context, r controller.Request) {
 	s := gateway.Sample{
-		Path: inferPath, Model: scheduler.ServedModel(r.Worker), Hive: r.Worker.Hive, Worker: r.Worker.ID, Start: r.Start, Duration: time.Since(r.Start), RequestID: operations.RequestID(ctx),
+		Path: inferPath, Model: scheduler.ServedModel(r.Worker), Hive: r.Worker.Hive, Worker: r.Worker.ID, Start: r.Start, Duration: time.Since(r.Start), RequestID: client.RequestID(ctx),
 		Status: http.StatusOK, Stream: r.Stream, Retries: r.Tries, Err: r.Err,
 	}
 	switch {

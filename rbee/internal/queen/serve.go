@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/client"
+	"github.com/rbee-keeper/rbee/operations/httpjson"
 	"github.com/rbee-keeper/rbee/pkgmgr"
 	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/rbee/internal/access"
@@ -205,10 +207,10 @@ func (q *queen) handler(o Options, addr net.Addr, work http.Handler) http.Handle
 	mux.Handle("/v1/jobs/", work)
 	mux.HandleFunc("GET "+operations.FleetPath, func(w http.ResponseWriter, r *http.Request) { q.serveFleet(w, r, o.times) })
 	mux.HandleFunc("GET /v1/info", func(w http.ResponseWriter, _ *http.Request) {
-		answer(w, http.StatusOK, map[string]any{"version": q.version, "pid": os.Getpid(), "since": q.pool.Since()})
+		httpjson.Write(w, http.StatusOK, map[string]any{"version": q.version, "pid": os.Getpid(), "since": q.pool.Since()})
 	})
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) {
-		answer(w, http.StatusOK, map[string]string{"status": "ok"})
+		httpjson.Write(w, http.StatusOK, map[string]string{"status": "ok"})
 	})
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
@@ -224,7 +226,7 @@ func (q *queen) handler(o Options, addr net.Addr, work http.Handler) http.Handle
 				refuseAsOpenAI(w, status, code, message)
 				return
 			}
-			answer(w, status, map[string]*operations.Error{"error": {Code: operations.CodeFailed, Reason: operations.Reason(code), Message: message}})
+			httpjson.WriteError(w, status, &operations.Error{Code: operations.CodeFailed, Reason: operations.Reason(code), Message: message})
 		},
 	})
 	return guard(mux)
@@ -260,15 +262,15 @@ func login(w http.ResponseWriter, r *http.Request, o Options) {
 		Key string `json:"key"`
 	}
 	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxLogin)).Decode(&asked); err != nil || o.Keys == nil {
-		answer(w, http.StatusBadRequest, map[string]string{"error": "a key is wanted, and only where keys are demanded"})
+		refuseLogin(w, http.StatusBadRequest, operations.ReasonInvalidOperation, "a key is wanted, and only where keys are demanded")
 		return
 	}
 	key, ok, err := o.Keys.Check(asked.Key)
 	switch {
 	case err != nil:
-		answer(w, http.StatusInternalServerError, map[string]string{"error": "the keys cannot be read"})
+		refuseLogin(w, http.StatusInternalServerError, operations.ReasonFailed, "the keys cannot be read")
 	case !ok || !key.Scope.Includes(access.ScopeAdmin):
-		answer(w, http.StatusUnauthorized, map[string]string{"error": "this is no key of scope admin"})
+		refuseLogin(w, http.StatusUnauthorized, operations.ReasonAuth, "this is no key of scope admin")
 	default:
 		http.SetCookie(w, &http.Cookie{ //nolint:gosec // Secure wherever it is TLS: on loopback it is plain HTTP
 			Name: access.Cookie, Value: asked.Key, Path: "/", HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: o.Certificate != nil, MaxAge: 30 * 24 * 3600,
@@ -277,10 +279,8 @@ func login(w http.ResponseWriter, r *http.Request, o Options) {
 	}
 }
 
-func answer(w http.ResponseWriter, status int, body any) {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(body) // a client that left needs no answer
+func refuseLogin(w http.ResponseWriter, status int, reason operations.Reason, message string) {
+	httpjson.WriteError(w, status, &operations.Error{Code: operations.CodeFailed, Reason: reason, Message: message})
 }
 
 func refuseAsOpenAI(w http.ResponseWriter, status int, code, message string) {
@@ -291,13 +291,13 @@ func refuseAsOpenAI(w http.ResponseWriter, status int, code, message string) {
 	if status == http.StatusUnauthorized || status == http.StatusForbidden {
 		kind = "authentication_error"
 	}
-	answer(w, status, map[string]any{"error": map[string]any{"message": message, "type": kind, "param": nil, "code": code}})
+	httpjson.Write(w, status, map[string]any{"error": map[string]any{"message": message, "type": kind, "param": nil, "code": code}})
 }
 
 // serveFleet tells of the fleet, once or as a stream.
 func (q *queen) serveFleet(w http.ResponseWriter, r *http.Request, t times) {
 	if !strings.Contains(r.Header.Get("Accept"), "text/event-stream") {
-		answer(w, http.StatusOK, q.snapshot())
+		httpjson.Write(w, http.StatusOK, q.snapshot())
 		return
 	}
 	control := http.NewResponseController(w)
@@ -340,7 +340,7 @@ type remote struct {
 
 // Run implements [operations.Runner].
 func (r *remote) Run(ctx context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
-	op, err := operations.WithPaths(op, r.inConfigDir)
+	op, err := client.WithPaths(op, r.inConfigDir)
 	if err != nil {
 		return nil, err
 	}

@@ -22,13 +22,14 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/client"
 	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/rbee/internal/gateway"
 )
 
 // serve starts a queen as a server for the benchmark's hives, and waits until it has
 // heard all of them. Its process is the benchmark's own.
-func (x *bench) serve(b *testing.B) *operations.Client {
+func (x *bench) serve(b *testing.B) *client.Client {
 	b.Helper()
 	x.config.Path = filepath.Join(x.opts.Paths.ConfigDir, "hives.conf") // where a queen takes it from
 	if err := os.WriteFile(x.config.Path, config.Format(x.config, ""), 0o600); err != nil {
@@ -49,19 +50,19 @@ func (x *bench) serve(b *testing.B) *operations.Client {
 		}
 	})
 	addr := <-ready
-	client := &operations.Client{URL: "http://" + addr.String(), HTTP: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 2000}}}
-	for deadline := time.Now().Add(time.Minute); !heard(b, client); time.Sleep(10 * time.Millisecond) {
+	server := &client.Client{URL: "http://" + addr.String(), HTTP: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 2000}}}
+	for deadline := time.Now().Add(time.Minute); !heard(b, server); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			b.Fatal("some hives were not heard")
 		}
 	}
-	return client
+	return server
 }
 
 // heard reports whether every hive was heard or could not be reached.
-func heard(b *testing.B, client *operations.Client) bool {
+func heard(b *testing.B, server *client.Client) bool {
 	b.Helper()
-	resp, err := client.HTTP.Get(client.URL + operations.FleetPath)
+	resp, err := server.HTTP.Get(server.URL + operations.FleetPath)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -77,7 +78,7 @@ func heard(b *testing.B, client *operations.Client) bool {
 // over those that a queen holds.
 func BenchmarkStatusThroughQueen(b *testing.B) {
 	x := newBench(b)
-	client := x.serve(b)
+	server := x.serve(b)
 	op := operations.PackageStatus{Scope: x.scope()}
 	var alone, through time.Duration
 	n := 0
@@ -87,7 +88,7 @@ func BenchmarkStatusThroughQueen(b *testing.B) {
 		x.run(b, op, operations.OutcomeOK)
 		alone += time.Since(t0)
 		t0 = time.Now()
-		r, err := client.Run(context.Background(), op, nil)
+		r, err := server.Run(context.Background(), op, nil)
 		through += time.Since(t0)
 		if err != nil || r.Outcome() != operations.OutcomeOK {
 			b.Fatalf("%+v, %v", r, err)
@@ -100,16 +101,16 @@ func BenchmarkStatusThroughQueen(b *testing.B) {
 }
 
 // parrot starts an echo worker on the first hive; its config must name the type.
-func (x *bench) parrot(b *testing.B, client *operations.Client) operations.WorkerProcess {
+func (x *bench) parrot(b *testing.B, server *client.Client) operations.WorkerProcess {
 	b.Helper()
 	target := operations.Target{HiveID: x.config.Hives[0].Alias}
-	r, err := client.Run(context.Background(), operations.WorkerSpawn{Target: target, Worker: "echo", Model: "parrot"}, nil)
+	r, err := server.Run(context.Background(), operations.WorkerSpawn{Target: target, Worker: "echo", Model: "parrot"}, nil)
 	if err != nil {
 		b.Fatal(err)
 	}
 	w := r.(*operations.WorkerSpawnReport).Worker
 	b.Cleanup(func() {
-		_, err := client.Run(context.Background(), operations.WorkerProcessDelete{Target: target, WorkerRef: operations.WorkerRef{ID: w.ID}}, nil)
+		_, err := server.Run(context.Background(), operations.WorkerProcessDelete{Target: target, WorkerRef: operations.WorkerRef{ID: w.ID}}, nil)
 		if err != nil {
 			b.Error(err)
 		}
@@ -121,8 +122,8 @@ func (x *bench) parrot(b *testing.B, client *operations.Client) operations.Worke
 // forwarding of SSH to the worker's port, and through the queen and the hive.
 func BenchmarkTunnel(b *testing.B) {
 	x := newBench(b)
-	client := x.serve(b)
-	w := x.parrot(b, client)
+	server := x.serve(b)
+	w := x.parrot(b, server)
 	h := x.config.Hives[0]
 	config := *x.ssh
 	config.User = h.SSHUser
@@ -148,7 +149,7 @@ func BenchmarkTunnel(b *testing.B) {
 	var plain, queen []time.Duration
 	for b.Loop() {
 		plain = append(plain, ask(forward, fmt.Sprintf("http://127.0.0.1:%d", w.Port)))
-		queen = append(queen, ask(client.HTTP, client.URL))
+		queen = append(queen, ask(server.HTTP, server.URL))
 	}
 	median := func(list []time.Duration) float64 {
 		slices.Sort(list)
@@ -162,15 +163,15 @@ func BenchmarkTunnel(b *testing.B) {
 // of two thousand events each. Run it with -benchtime 1x.
 func BenchmarkStreams(b *testing.B) {
 	x := newBench(b)
-	client := x.serve(b)
-	x.parrot(b, client)
+	server := x.serve(b)
+	x.parrot(b, server)
 	body := fmt.Sprintf(`{"model":"parrot","stream":true,"max_tokens":4000,"messages":[{"role":"user","content":%q}]}`, strings.Repeat("bee ", 2000))
 	for b.Loop() {
 		var failed atomic.Int64
 		var all sync.WaitGroup
 		for range 1000 {
 			all.Go(func() {
-				resp, err := client.HTTP.Post(client.URL+"/v1/chat/completions", "application/json", strings.NewReader(body))
+				resp, err := server.HTTP.Post(server.URL+"/v1/chat/completions", "application/json", strings.NewReader(body))
 				if err != nil {
 					failed.Add(1)
 					return

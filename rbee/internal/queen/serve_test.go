@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/client"
 	"github.com/rbee-keeper/rbee/rbee/internal/access"
 	"github.com/rbee-keeper/rbee/rbee/internal/controller"
 )
@@ -277,7 +278,7 @@ func TestConfine(t *testing.T) {
 		"hives.conf":             "no absolute path", // the sender's directory is not known here
 		"../outside/x":           "no absolute path",
 	} {
-		op, err := operations.WithPaths(operations.PackageMigrate{OutputPath: path}, r.inConfigDir)
+		op, err := client.WithPaths(operations.PackageMigrate{OutputPath: path}, r.inConfigDir)
 		if refused := want != "" && !filepath.IsAbs(want); refused {
 			if operations.CodeOf(err) != operations.CodeBadOperation || !strings.Contains(err.Error(), want) {
 				t.Errorf("%q: %v, %v", path, op, err)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/client"
 	"github.com/rbee-keeper/rbee/pkgmgr"
 	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
@@ -49,7 +50,7 @@ printf '\036home %s\n\036token %s\n\036record %s\036end\n' "$R" "$(cat "$R/run/t
 // Client is the client of a hive's daemon.
 type Client struct {
 	Hive config.Hive
-	API  *operations.Client
+	API  *client.Client
 
 	port   int
 	host   pkgmgr.Host
@@ -102,7 +103,7 @@ func findDaemon(ctx context.Context, h config.Hive, host pkgmgr.Host) (*Client, 
 	}
 	return &Client{
 		Hive: h, host: host, port: port,
-		API: &operations.Client{URL: "http://" + address, Token: token, HTTP: &http.Client{Transport: transport}},
+		API: &client.Client{URL: "http://" + address, Token: token, HTTP: &http.Client{Transport: transport}},
 	}, nil
 }
 

@@ -9,7 +9,7 @@ import (
 	"net/url"
 	"sync"
 
-	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/client"
 	"github.com/rbee-keeper/rbee/pkgmgr"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
@@ -62,7 +62,7 @@ func (l *acquiredHost) Close() error {
 // daemonHost is a lent connection to a machine whose daemon answers.
 type daemonHost struct {
 	pkgmgr.Host
-	client *operations.Client
+	client *client.Client
 }
 
 var _ pkgmgr.Teller = (*daemonHost)(nil)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sourcegraph/conc/pool"
+	"golang.org/x/sync/singleflight"
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
@@ -70,9 +71,9 @@ type Pool struct {
 	problem     string                 // of the config
 	changed     chan struct{}          // closed when something changes, and made anew
 
-	round      *refreshRound // the next one; nil if nobody waits for one
-	roundAt    time.Time     // when the last one began
-	refreshing int           // who waits for one
+	rounds     singleflight.Group // of asking all hives how they are
+	roundAt    time.Time          // when the last one began
+	refreshing int                // who waits for one
 }
 
 var _ Connector = (*Pool)(nil)

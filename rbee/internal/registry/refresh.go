@@ -10,25 +10,20 @@ import (
 // refreshInterval is the least time between two rounds of asking all hives how they are.
 const refreshInterval = time.Second
 
-// refreshRound is a round of asking all hives how they are, for all who wait for it.
-type refreshRound struct{ done chan struct{} }
-
 // RefreshAll waits until all hives were asked anew: what they told may be half a second
 // old, and somebody may have done something since. However many wait, it is done once
 // a second at most.
 func (r *Pool) RefreshAll(ctx context.Context) error {
 	r.mu.Lock()
 	r.refreshing++
-	defer func() { r.mu.Lock(); r.refreshing--; r.mu.Unlock() }()
-	round := r.round
-	if round == nil {
-		round = &refreshRound{done: make(chan struct{})}
-		r.round = round
-		go r.runRound(round, refreshInterval-time.Since(r.roundAt))
-	}
 	r.mu.Unlock()
+	defer func() { r.mu.Lock(); r.refreshing--; r.mu.Unlock() }()
+	done := r.rounds.DoChan("", func() (any, error) {
+		r.runRound()
+		return nil, nil
+	})
 	select {
-	case <-round.done:
+	case <-done:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
@@ -42,15 +37,19 @@ func (r *Pool) Refreshing() int {
 	return r.refreshing
 }
 
-func (r *Pool) runRound(round *refreshRound, after time.Duration) {
-	defer close(round.done)
+// runRound waits until a round is due and asks all hives.
+func (r *Pool) runRound() {
+	r.mu.Lock()
+	after := refreshInterval - time.Since(r.roundAt)
+	r.mu.Unlock()
 	select {
 	case <-time.After(after):
 	case <-r.background.Done():
 	}
 	r.mu.Lock()
-	r.round, r.roundAt = nil, time.Now() // who comes from now on waits for the next one
+	r.roundAt = time.Now()
 	r.mu.Unlock()
+	r.rounds.Forget("") // who comes from now on waits for the next one
 	ctx, cancel := context.WithTimeout(r.background, settleTimeout)
 	defer cancel()
 	p := pool.New().WithMaxGoroutines(MaxParallel)

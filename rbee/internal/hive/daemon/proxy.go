@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/httpjson"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/workers"
 )
 
@@ -48,7 +49,7 @@ func proxy(m *workers.Manager, log *slog.Logger) http.Handler {
 			if operations.CodeOf(err) == operations.CodeNotFound {
 				status = http.StatusNotFound
 			}
-			refuse(w, status, err)
+			httpjson.WriteError(w, status, err)
 			return
 		}
 		defer end()
@@ -83,7 +84,7 @@ func proxy(m *workers.Manager, log *slog.Logger) http.Handler {
 				log.Warn("a worker did not answer", "worker", id, "request", r.Header.Get("X-Request-Id"), "error", err)
 				w.Header().Set(hiveSays, string(operations.CodeFailed))
 				status = http.StatusBadGateway
-				refuse(w, status, &operations.Error{
+				httpjson.WriteError(w, status, &operations.Error{
 					Code: operations.CodeFailed, Reason: operations.ReasonWorkerFailed, Subject: operations.SubjectWorker.Named(id), Message: "worker " + id + " did not answer: " + err.Error(), Err: err,
 				})
 			},

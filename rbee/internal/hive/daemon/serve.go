@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"crypto/subtle"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -16,6 +15,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/httpjson"
 	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 	"github.com/rbee-keeper/rbee/pkgmgr/filelock"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
@@ -154,7 +154,7 @@ func (sv *Server) handler(rec *control.Record, token string, work, workers, watc
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			given, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 			if !ok || subtle.ConstantTimeCompare([]byte(given), []byte(token)) != 1 {
-				refuse(w, http.StatusUnauthorized, &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonAuth, Message: "the token is missing or wrong"})
+				httpjson.WriteError(w, http.StatusUnauthorized, &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonAuth, Message: "the token is missing or wrong"})
 				return
 			}
 			next.ServeHTTP(w, r)
@@ -165,32 +165,32 @@ func (sv *Server) handler(rec *control.Record, token string, work, workers, watc
 	mux.Handle(proxyPath, guarded(workers))
 	mux.Handle("GET "+operations.WatchPath, guarded(watch))
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) {
-		reply(w, http.StatusOK, map[string]string{"status": "ok"})
+		httpjson.Write(w, http.StatusOK, map[string]string{"status": "ok"})
 	})
 	mux.Handle("GET "+wire.StatePath, guarded(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // a deep look takes its time
 		q := r.URL.Query()
 		state, err := sv.Inspector.Inspect(r.Context(), inspect.Options{Deep: q.Has("deep"), Devices: q.Has("devices")})
 		if err != nil {
-			refuse(w, http.StatusInternalServerError, err)
+			httpjson.WriteError(w, http.StatusInternalServerError, err)
 			return
 		}
-		reply(w, http.StatusOK, state)
+		httpjson.Write(w, http.StatusOK, state)
 	})))
 	mux.Handle("GET /v1/info", guarded(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		workers, err := sv.Store.Workers(r.Context(), false)
 		if err != nil {
-			refuse(w, http.StatusInternalServerError, err)
+			httpjson.WriteError(w, http.StatusInternalServerError, err)
 			return
 		}
 		info := control.Info{Version: rec.Version, SHA256: rec.SHA256, PID: rec.PID, Port: rec.Port, Since: rec.Since, Workers: workers}
 		if s, err := sv.Home.Settings(); err == nil {
 			info.Alias = s.Alias
 		}
-		reply(w, http.StatusOK, info)
+		httpjson.Write(w, http.StatusOK, info)
 	})))
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
-		refuse(w, http.StatusNotFound, &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonNotFound, Message: "there is nothing here"})
+		httpjson.WriteError(w, http.StatusNotFound, &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonNotFound, Message: "there is nothing here"})
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// A web page can make a browser ask this port under a name of its own.
@@ -199,22 +199,9 @@ func (sv *Server) handler(rec *control.Record, token string, work, workers, watc
 			host = name
 		}
 		if ip := net.ParseIP(strings.Trim(host, "[]")); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-			refuse(w, http.StatusForbidden, &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonHostRefused, Message: "the Host header names no loopback address"})
+			httpjson.WriteError(w, http.StatusForbidden, &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonHostRefused, Message: "the Host header names no loopback address"})
 			return
 		}
 		mux.ServeHTTP(w, r)
 	})
-}
-
-// refuse answers with an error in the shape that all of rbee's have.
-func refuse(w http.ResponseWriter, status int, err error) {
-	e := &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonOf(err), Message: err.Error()}
-	errors.As(err, &e)
-	reply(w, status, map[string]*operations.Error{"error": e})
-}
-
-func reply(w http.ResponseWriter, status int, body any) {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(body) // a client that left needs no answer
 }

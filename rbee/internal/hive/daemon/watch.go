@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/sse"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/control"
 )
 
@@ -50,17 +51,7 @@ func (sv *Server) watcher(rec *control.Record, rt *Runtime) *watcher {
 func (w *watcher) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 	control := http.NewResponseController(out)
 	_ = control.SetReadDeadline(time.Time{})
-	out.Header().Set("Content-Type", "text/event-stream")
-	out.Header().Set("Cache-Control", "no-store")
-	send := func(text ...[]byte) bool {
-		_ = control.SetWriteDeadline(time.Now().Add(30 * time.Second))
-		for _, part := range text {
-			if _, err := out.Write(part); err != nil {
-				return false
-			}
-		}
-		return control.Flush() == nil
-	}
+	events := sse.NewWriter(out, 30*time.Second)
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
 	var before []byte
@@ -82,12 +73,12 @@ func (w *watcher) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 		case !bytes.Equal(data, before):
 			before = data
 			now.Time = at
-			if data, err = json.Marshal(now); err != nil || !send([]byte("data: "), data, []byte("\n\n")) {
+			if data, err = json.Marshal(now); err != nil || events.Send(sse.Event{Data: data}) != nil {
 				return
 			}
 			sent = time.Now()
 		case time.Since(sent) >= watchBeat:
-			if !send([]byte(": still here\n\n")) {
+			if events.Send(sse.Event{Comment: true, Data: []byte("still here")}) != nil {
 				return
 			}
 			sent = time.Now()

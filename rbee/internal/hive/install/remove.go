@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/client"
 	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 	"github.com/rbee-keeper/rbee/pkgmgr/filelock"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
@@ -136,7 +137,7 @@ func (in *Installer) askToStop(ctx context.Context, port int, typ string) error 
 	if err != nil {
 		return err
 	}
-	c := &operations.Client{URL: "http://" + control.Loopback(port), Token: operations.Secret(token)}
+	c := &client.Client{URL: "http://" + control.Loopback(port), Token: operations.Secret(token)}
 	here := operations.Target{HiveID: "localhost"}
 	r, err := c.Run(ctx, operations.WorkerProcessList{Target: here}, nil)
 	if err != nil {

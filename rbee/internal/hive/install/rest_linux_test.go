@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/client"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/control"
 )
@@ -58,7 +59,7 @@ func BenchmarkAtRest(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	c := &operations.Client{URL: "http://" + control.Loopback(port), Token: operations.Secret(token)}
+	c := &client.Client{URL: "http://" + control.Loopback(port), Token: operations.Secret(token)}
 	for i := range 4 {
 		if _, err := c.Run(b.Context(), operations.WorkerSpawn{Target: here, Worker: "echo", Model: fmt.Sprint("m", i)}, nil); err != nil {
 			b.Fatal(err)

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/client"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/control"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
@@ -24,7 +25,7 @@ import (
 
 // installWithWorker puts rbee and a worker of shell into a home and starts the
 // daemon.
-func installWithWorker(t *testing.T) (h *Hive, c *operations.Client) {
+func installWithWorker(t *testing.T) (h *Hive, c *client.Client) {
 	t.Helper()
 	h = newHive(t)
 	port := unusedPort(t)
@@ -40,16 +41,16 @@ func installWithWorker(t *testing.T) (h *Hive, c *operations.Client) {
 		t.Fatalf("%q, %+v", res.Errors, res.State.Daemon)
 	}
 	h.Exe = h.Path(wire.Binary)
-	return h, client(t, h, port)
+	return h, newClient(t, h, port)
 }
 
-func client(t *testing.T, h *Hive, port int) *operations.Client {
+func newClient(t *testing.T, h *Hive, port int) *client.Client {
 	t.Helper()
 	token, err := h.Token()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &operations.Client{URL: "http://" + control.Loopback(port), Token: operations.Secret(token)}
+	return &client.Client{URL: "http://" + control.Loopback(port), Token: operations.Secret(token)}
 }
 
 // workerProgram is this test binary, which as "engine" is a worker (TestMain).
@@ -73,7 +74,7 @@ func workerStep(t *testing.T) wire.Step {
 
 var here = operations.Target{HiveID: "a"}
 
-func run[R operations.Report](t *testing.T, c *operations.Client, op operations.Operation) R {
+func run[R operations.Report](t *testing.T, c *client.Client, op operations.Operation) R {
 	t.Helper()
 	r, err := c.Run(t.Context(), op, nil)
 	if err != nil {
@@ -136,7 +137,7 @@ func TestRuntimeThroughTheDaemon(t *testing.T) {
 	if _, err := h.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	c = client(t, h, rec.Port)
+	c = newClient(t, h, rec.Port)
 	list := run[*operations.WorkerListReport](t, c, operations.WorkerProcessList{Target: here}).Workers
 	if len(list) != 1 || list[0].PID != w.PID || !list[0].Adopted || list[0].State != operations.WorkerReady {
 		t.Fatalf("taken over: %+v", list)
@@ -327,7 +328,7 @@ func TestStoppingDaemonLeavesALoad(t *testing.T) {
 	if _, err := h.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	list := run[*operations.WorkerListReport](t, client(t, h, h.State(t.Context()).Port), operations.WorkerProcessList{Target: here}).Workers
+	list := run[*operations.WorkerListReport](t, newClient(t, h, h.State(t.Context()).Port), operations.WorkerProcessList{Target: here}).Workers
 	if len(list) != 1 || list[0].PID != w.PID || !list[0].Adopted || list[0].State != operations.WorkerLoading {
 		t.Errorf("taken over: %+v", list)
 	}

@@ -1,4 +1,4 @@
-package operations_test
+package client_test
 
 import (
 	"context"
@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/client"
 )
 
 // exampleHive answers as a hive would that has one model.
@@ -30,7 +31,7 @@ func ExampleClient_Run() {
 	hive := exampleHive() // in real life: rbee serve, or rbee hive serve
 	defer hive.Close()
 
-	client := &operations.Client{URL: hive.URL, Token: "from the hive's machine"}
+	client := &client.Client{URL: hive.URL, Token: "from the hive's machine"}
 	report, err := client.Run(context.Background(), operations.ModelList{}, func(e operations.Event) {
 		fmt.Println(e.Type, e.Message)
 	})
@@ -52,7 +53,7 @@ func ExampleClient_Start() {
 	defer hive.Close()
 	ctx := context.Background()
 
-	client := &operations.Client{URL: hive.URL}
+	client := &client.Client{URL: hive.URL}
 	job, err := client.Start(ctx, operations.ModelList{})
 	if err != nil {
 		fmt.Println(err)

@@ -1,8 +1,10 @@
-package operations
+package client
 
 import (
 	"encoding/json"
 	"fmt"
+
+	"github.com/rbee-keeper/rbee/operations"
 )
 
 // pathFields are the fields of operations that name files of the machine that does
@@ -12,15 +14,15 @@ var pathFields = []string{"config_path", "bundle_path", "output_path"}
 // WithPaths returns op with every path in it replaced by what change makes of it;
 // an empty path stays. Paths are those of files on the machine that does the
 // operation: its config, its bundle, its output. An error of change ends it, as an
-// [*Error] with [CodeBadOperation] that names the field.
-func WithPaths(op Operation, change func(path string) (string, error)) (Operation, error) {
+// [*operations.Error] with [operations.CodeBadOperation] that names the field.
+func WithPaths(op operations.Operation, change func(path string) (string, error)) (operations.Operation, error) {
 	data, err := op.MarshalJSON()
 	if err != nil {
-		return nil, badOperation("%s: %v", op.Kind(), err)
+		return nil, invalidOperation("%s: %v", op.Kind(), err)
 	}
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(data, &fields); err != nil {
-		return nil, badOperation("%s: %v", op.Kind(), err)
+		return nil, invalidOperation("%s: %v", op.Kind(), err)
 	}
 	changed := false
 	for _, name := range pathFields {
@@ -31,10 +33,10 @@ func WithPaths(op Operation, change func(path string) (string, error)) (Operatio
 		given := path
 		path, err := change(given)
 		if err != nil {
-			return nil, &Error{Code: CodeBadOperation, Reason: ReasonInvalidOperation, Subject: SubjectFile.Named(given), Message: fmt.Sprintf("%s: field %q: %v", op.Kind(), name, err), Err: err}
+			return nil, &operations.Error{Code: operations.CodeBadOperation, Reason: operations.ReasonInvalidOperation, Subject: operations.SubjectFile.Named(given), Message: fmt.Sprintf("%s: field %q: %v", op.Kind(), name, err), Err: err}
 		}
 		if fields[name], err = json.Marshal(path); err != nil {
-			return nil, badOperation("%s: field %q: %v", op.Kind(), name, err)
+			return nil, invalidOperation("%s: field %q: %v", op.Kind(), name, err)
 		}
 		changed = true
 	}
@@ -42,7 +44,7 @@ func WithPaths(op Operation, change func(path string) (string, error)) (Operatio
 		return op, nil
 	}
 	if data, err = json.Marshal(fields); err != nil {
-		return nil, badOperation("%s: %v", op.Kind(), err)
+		return nil, invalidOperation("%s: %v", op.Kind(), err)
 	}
-	return Parse(data)
+	return operations.Parse(data)
 }

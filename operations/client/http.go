@@ -1,4 +1,4 @@
-package operations
+package client
 
 import (
 	"bytes"
@@ -14,6 +14,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/rbee-keeper/rbee/operations"
 )
 
 // maxReport is how many bytes a report may have, and so an answer: what a workflow
@@ -88,11 +90,11 @@ func (m moving) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// send sends a request once. The error may be an [*Error] already.
+// send sends a request once. The error may be an [*operations.Error] already.
 func (c *Client) send(ctx context.Context, r *request) (*http.Response, error) {
 	base, err := url.Parse(c.URL)
 	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" {
-		return nil, &Error{Code: CodeFailed, Reason: ReasonInvalidOperation, Subject: SubjectQueen.Named(c.where()), Message: "the address of rbee is no URL such as http://127.0.0.1:8600"}
+		return nil, &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonInvalidOperation, Subject: operations.SubjectQueen.Named(c.where()), Message: "the address of rbee is no URL such as http://127.0.0.1:8600"}
 	}
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) {
 		r.connected.Store(true)
@@ -128,14 +130,14 @@ func (c *Client) send(ctx context.Context, r *request) (*http.Response, error) {
 func (c *Client) refusal(resp *http.Response) error {
 	data, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<20)) // what cannot be read is no error of rbee's
 	var answer struct {
-		Error *Error `json:"error"`
+		Error *operations.Error `json:"error"`
 	}
 	known := json.Unmarshal(data, &answer) == nil && answer.Error != nil && answer.Error.Code != "" && answer.Error.Message != ""
 	switch {
 	case resp.StatusCode == http.StatusUnauthorized && c.Token == "":
-		return &Error{Code: CodeFailed, Reason: ReasonAuth, Subject: SubjectQueen.Named(c.where()), Message: c.where() + " asks for a token"}
+		return &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonAuth, Subject: operations.SubjectQueen.Named(c.where()), Message: c.where() + " asks for a token"}
 	case resp.StatusCode == http.StatusUnauthorized:
-		return &Error{Code: CodeFailed, Reason: ReasonAuth, Subject: SubjectQueen.Named(c.where()), Message: "the token was refused by " + c.where()}
+		return &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonAuth, Subject: operations.SubjectQueen.Named(c.where()), Message: "the token was refused by " + c.where()}
 	case known:
 		return answer.Error
 	}
@@ -143,12 +145,12 @@ func (c *Client) refusal(resp *http.Response) error {
 }
 
 // noRbee is the error of an answer that rbee would not give.
-func (c *Client) noRbee(resp *http.Response) *Error {
+func (c *Client) noRbee(resp *http.Response) *operations.Error {
 	kind, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	if err != nil {
 		kind = "no content type"
 	}
-	return &Error{Code: CodeFailed, Reason: ReasonOtherProgram, Subject: SubjectQueen.Named(c.where()), Message: fmt.Sprintf("%s answered %q with %s, which is no rbee", c.where(), resp.Status, kind)}
+	return &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonOtherProgram, Subject: operations.SubjectQueen.Named(c.where()), Message: fmt.Sprintf("%s answered %q with %s, which is no rbee", c.where(), resp.Status, kind)}
 }
 
 // where is the address of the other side as errors show it.
@@ -163,7 +165,7 @@ func (c *Client) where() string {
 
 // transportError words the error of a request that was not answered on behalf of ctx.
 func (c *Client) transportError(ctx context.Context, r *request, err error) error {
-	var known *Error
+	var known *operations.Error
 	if errors.As(err, &known) {
 		return known
 	}
@@ -175,24 +177,24 @@ func (c *Client) transportError(ctx context.Context, r *request, err error) erro
 		err = around.Err
 	}
 	text, reason := "cannot be reached", transportReason(err)
-	if r.connected.Load() && (reason == ReasonFailed || reason == ReasonLost) {
-		text, reason = "was lost", ReasonLost
+	if r.connected.Load() && (reason == operations.ReasonFailed || reason == operations.ReasonLost) {
+		text, reason = "was lost", operations.ReasonLost
 	}
-	return &Error{Code: CodeUnreachable, Reason: reason, Subject: SubjectQueen.Named(c.where()), Message: fmt.Sprintf("%s %s: %v", c.where(), text, err), Err: err}
+	return &operations.Error{Code: operations.CodeUnreachable, Reason: reason, Subject: operations.SubjectQueen.Named(c.where()), Message: fmt.Sprintf("%s %s: %v", c.where(), text, err), Err: err}
 }
 
-// transportReason is [ConnectionReason] for a request that may have been silent too long.
-func transportReason(err error) Reason {
+// transportReason is [operations.ConnectionReason] for a request that may have been silent too long.
+func transportReason(err error) operations.Reason {
 	if errors.Is(err, errSilent) || errors.Is(err, errStalled) {
-		return ReasonTimeout
+		return operations.ReasonTimeout
 	}
-	return ConnectionReason(err)
+	return operations.ConnectionReason(err)
 }
 
-// wrapError is err, an [*Error] or another, with other words.
-func wrapError(err error, format string, args ...any) *Error {
-	out := &Error{Code: CodeFailed, Reason: ReasonOf(err), Subject: SubjectOf(err), Err: err}
-	var known *Error
+// wrapError is err, an [*operations.Error] or another, with other words.
+func wrapError(err error, format string, args ...any) *operations.Error {
+	out := &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonOf(err), Subject: operations.SubjectOf(err), Err: err}
+	var known *operations.Error
 	if errors.As(err, &known) {
 		out.Code = known.Code
 	}

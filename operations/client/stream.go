@@ -1,4 +1,4 @@
-package operations
+package client
 
 import (
 	"context"
@@ -11,6 +11,9 @@ import (
 	"net/http"
 	"strconv"
 	"time"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/sse"
 )
 
 var errSilent = errors.New("nothing came for 45 seconds")
@@ -19,11 +22,11 @@ var errSilent = errors.New("nothing came for 45 seconds")
 type watch struct {
 	client *Client
 	id     string
-	kind   Kind    // empty: what the result says
-	events Handler // nil: discarded
-	last   int64   // id of the last event that was given
-	report []byte  // as far as it came in pieces before the result
-	begun  bool    // the job is known to have been there
+	kind   operations.Kind    // empty: what the result says
+	events operations.Handler // nil: discarded
+	last   int64              // id of the last event that was given
+	report []byte             // as far as it came in pieces before the result
+	begun  bool               // the job is known to have been there
 }
 
 // brokenError is the end of a stream that may go on when it is asked for again.
@@ -32,7 +35,7 @@ type brokenError struct{ error }
 func (e brokenError) Unwrap() error { return e.error }
 
 // follow reads the job's stream to its result, and again where it breaks.
-func (w *watch) follow(ctx context.Context) (Report, error) {
+func (w *watch) follow(ctx context.Context) (operations.Report, error) {
 	wait := w.client.patience()
 	for {
 		if ctx.Err() != nil {
@@ -54,7 +57,7 @@ func (w *watch) follow(ctx context.Context) (Report, error) {
 				return nil, canceledError(ctx, nil)
 			}
 			e := wrapError(broken.error, "%v; job %s may go on there", broken.error, w.id)
-			e.Reason = ReasonLost
+			e.Reason = operations.ReasonLost
 			return nil, e
 		}
 	}
@@ -75,14 +78,14 @@ func (w *watch) stream(ctx context.Context, wait *patience) ([]byte, error) {
 	}
 
 	r := &request{method: http.MethodGet, path: jobPath(w.id) + "/stream", header: http.Header{}}
-	r.header.Set("Accept", "text/event-stream")
+	r.header.Set("Accept", sse.ContentType)
 	if w.last > 0 {
 		r.header.Set("Last-Event-ID", strconv.FormatInt(w.last, 10))
 	}
 	resp, err := w.client.send(ctx, r)
 	if err != nil {
-		var known *Error
-		if errors.As(err, &known) && known.Code != CodeUnreachable {
+		var known *operations.Error
+		if errors.As(err, &known) && known.Code != operations.CodeUnreachable {
 			return nil, known // nothing was asked
 		}
 		return nil, broken(r, err)
@@ -93,8 +96,8 @@ func (w *watch) stream(ctx context.Context, wait *patience) ([]byte, error) {
 	}
 	w.begun, w.report = true, nil
 	body := &watched{r: resp.Body, timer: silent}
-	result, err := w.read(newFrames(body), body, wait)
-	var known *Error
+	result, err := w.read(sse.NewReader(body, 0), body, wait)
+	var known *operations.Error
 	if err != nil && !errors.As(err, &known) {
 		return nil, broken(r, err)
 	}
@@ -105,14 +108,14 @@ func (w *watch) stream(ctx context.Context, wait *patience) ([]byte, error) {
 func (w *watch) check(resp *http.Response) error {
 	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")) // no type is the wrong type
 	switch {
-	case resp.StatusCode == http.StatusOK && kind == "text/event-stream":
+	case resp.StatusCode == http.StatusOK && kind == sse.ContentType:
 		return nil
 	case resp.StatusCode == http.StatusOK:
 		return w.client.noRbee(resp)
 	}
 	err := w.client.refusal(resp)
-	if CodeOf(err) == CodeNotFound && w.begun {
-		return &Error{Code: CodeFailed, Reason: ReasonNotFound, Subject: SubjectJob.Named(w.id), Message: fmt.Sprintf("job %s is not known any more: rbee there was restarted, or has forgotten it", w.id), Err: err}
+	if operations.CodeOf(err) == operations.CodeNotFound && w.begun {
+		return &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonNotFound, Subject: operations.SubjectJob.Named(w.id), Message: fmt.Sprintf("job %s is not known any more: rbee there was restarted, or has forgotten it", w.id), Err: err}
 	}
 	switch resp.StatusCode {
 	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
@@ -122,66 +125,66 @@ func (w *watch) check(resp *http.Response) error {
 }
 
 // read gives the events of one stream and returns the result at its end.
-func (w *watch) read(s *frames, body *watched, wait *patience) (result []byte, err error) {
+func (w *watch) read(s *sse.Reader, body *watched, wait *patience) (result []byte, err error) {
 	for {
-		f, err := s.next()
+		f, err := s.Next()
 		switch {
 		case result != nil && err != nil:
 			return result, nil
-		case errors.Is(err, errFrameTooBig):
+		case errors.Is(err, sse.ErrTooLong):
 			return nil, w.unreadable(err)
 		case err != nil:
 			return nil, err
 		case result != nil: // the last line, which says nothing more
-		case f.comment:
+		case f.Comment:
 			wait.reset()
-		case f.event == "event" && f.id > w.last:
+		case f.Name == "event" && f.ID > w.last:
 			if err := w.give(f); err != nil {
 				return nil, err
 			}
 			wait.reset()
-		case f.event == "report":
-			if len(w.report)+len(f.data) > maxReport {
+		case f.Name == "report":
+			if len(w.report)+len(f.Data) > maxReport {
 				return nil, w.unreadable(errors.New("the report is bigger than 512 MiB"))
 			}
-			w.report = append(w.report, f.data...)
-		case f.event == "result":
-			result = append([]byte{}, f.data...)
+			w.report = append(w.report, f.Data...)
+		case f.Name == "result":
+			result = append([]byte{}, f.Data...)
 			body.finish() // the rest is read only to keep the connection
-		case f.event == "" && len(f.data) > 0 && f.data[0] == '[':
-			return nil, w.unreadable(fmt.Errorf("it ended without a result: %.200s", f.data))
+		case f.Name == "" && len(f.Data) > 0 && f.Data[0] == '[':
+			return nil, w.unreadable(fmt.Errorf("it ended without a result: %.200s", f.Data))
 		default: // what a newer rbee may send, and what was given already
 		}
 	}
 }
 
 // give hands one event on.
-func (w *watch) give(f frame) error {
-	w.last = f.id
+func (w *watch) give(f sse.Event) error {
+	w.last = f.ID
 	if w.events == nil {
 		return nil
 	}
-	var e Event
-	if err := json.Unmarshal(f.data, &e); err != nil {
-		return w.unreadable(fmt.Errorf("event %d: %w", f.id, err))
+	var e operations.Event
+	if err := json.Unmarshal(f.Data, &e); err != nil {
+		return w.unreadable(fmt.Errorf("event %d: %w", f.ID, err))
 	}
 	w.events(e)
 	return nil
 }
 
 func (w *watch) unreadable(err error) error {
-	return &Error{
-		Code: CodeFailed, Reason: ReasonOtherProgram, Subject: SubjectJob.Named(w.id), Message: fmt.Sprintf("the events of job %s from %s cannot be read: %v", w.id, w.client.where(), err), Err: err,
+	return &operations.Error{
+		Code: operations.CodeFailed, Reason: operations.ReasonOtherProgram, Subject: operations.SubjectJob.Named(w.id), Message: fmt.Sprintf("the events of job %s from %s cannot be read: %v", w.id, w.client.where(), err), Err: err,
 	}
 }
 
 // conclude reads a result.
-func (w *watch) conclude(data []byte) (Report, error) {
+func (w *watch) conclude(data []byte) (operations.Report, error) {
 	var result struct {
-		Operation Kind            `json:"operation"`
-		Report    json.RawMessage `json:"report"`
-		Bytes     int             `json:"report_bytes"`
-		Error     *Error          `json:"error"`
+		Operation operations.Kind   `json:"operation"`
+		Report    json.RawMessage   `json:"report"`
+		Bytes     int               `json:"report_bytes"`
+		Error     *operations.Error `json:"error"`
 	}
 	if err := json.Unmarshal(data, &result); err != nil {
 		return nil, w.unreadable(err)
@@ -196,10 +199,10 @@ func (w *watch) conclude(data []byte) (Report, error) {
 	if kind == "" {
 		kind = result.Operation
 	}
-	var report Report
+	var report operations.Report
 	if len(result.Report) > 0 && string(result.Report) != "null" {
 		var err error
-		if report, err = ParseReport(kind, result.Report); err != nil {
+		if report, err = operations.ParseReport(kind, result.Report); err != nil {
 			return nil, w.unreadable(err)
 		}
 	}

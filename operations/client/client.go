@@ -1,4 +1,4 @@
-package operations
+package client
 
 import (
 	"context"
@@ -10,10 +10,12 @@ import (
 	"net/url"
 	"strconv"
 	"time"
+
+	"github.com/rbee-keeper/rbee/operations"
 )
 
 // Client has a queen or a hive do operations, over HTTP. It is the same for
-// both, and a [Runner] as the queen's router in this process is one.
+// both, and a [operations.Runner] as the queen's router in this process is one.
 //
 // An operation becomes a job there, which runs whether it is watched or not.
 // [Client.Run] begins a job and watches it to its end; a connection that breaks
@@ -24,11 +26,11 @@ import (
 //
 // # Errors
 //
-// Errors are [*Error] values. What the other side reported comes as it was
-// there. [CodeUnreachable] means that it could not be reached, with the Reason
+// Errors are [*operations.Error] values. What the other side reported comes as it was
+// there. [operations.CodeUnreachable] means that it could not be reached, with the Reason
 // "resolve", "refused" (nothing listens), "timeout" or "lost" (a connection
 // broke), or none. An answer that is not rbee's, and a token that is refused
-// (Reason "auth"), are [CodeFailed]. Errors never hold the token.
+// (Reason "auth"), are [operations.CodeFailed]. Errors never hold the token.
 //
 // The fields must not change while the client is used; any number of goroutines
 // may use it at once.
@@ -37,7 +39,7 @@ type Client struct {
 	URL string
 
 	// Token is sent as a bearer token; empty sends none.
-	Token Secret
+	Token operations.Secret
 
 	// HTTP does the requests. It should have no overall timeout, which would cut
 	// streams. Nil means the standard library's default transport, with redirects
@@ -51,7 +53,7 @@ type Client struct {
 	Retry time.Duration
 }
 
-var _ Runner = (*Client)(nil)
+var _ operations.Runner = (*Client)(nil)
 
 // How long the client waits.
 const (
@@ -62,15 +64,15 @@ const (
 	lastWords      = 10 * time.Second // for a canceled job to end
 )
 
-// Run implements [Runner].
+// Run implements [operations.Runner].
 //
 // When ctx ends, the job is canceled there, and Run goes on reading for up to 10
 // seconds: if the other side tells what was done, Run returns that report, and
-// else an error with [CodeCanceled].
+// else an error with [operations.CodeCanceled].
 //
 // Events that the server no longer has, because the connection was too slow or
-// away for too long, are missing; an event of type [EventNote] stands for them.
-func (c *Client) Run(ctx context.Context, op Operation, events Handler) (Report, error) {
+// away for too long, are missing; an event of type [operations.EventNote] stands for them.
+func (c *Client) Run(ctx context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
 	job, err := c.start(ctx, op, cancelTimeout)
 	if err != nil {
 		return nil, err
@@ -95,13 +97,13 @@ func (c *Client) Run(ctx context.Context, op Operation, events Handler) (Report,
 // was lost is repeated under the same key, by which the server knows it: the
 // operation is done once. Where the server cannot know, because it was started
 // meanwhile, it refuses.
-func (c *Client) Start(ctx context.Context, op Operation) (Job, error) {
+func (c *Client) Start(ctx context.Context, op operations.Operation) (Job, error) {
 	return c.start(ctx, op, 0)
 }
 
 // Watch gives the events of a job that come after the event with this id (0:
 // all), and what the job ends with. Ending ctx ends the watching, not the job.
-func (c *Client) Watch(ctx context.Context, id string, after int64, events Handler) (Report, error) {
+func (c *Client) Watch(ctx context.Context, id string, after int64, events operations.Handler) (operations.Report, error) {
 	w := watch{client: c, id: id, last: after, events: events}
 	return w.follow(ctx)
 }
@@ -116,7 +118,7 @@ func (c *Client) Jobs(ctx context.Context) ([]Job, error) {
 }
 
 // Job tells about one job, with its report if it has ended in one. A job that is
-// not known is [CodeNotFound].
+// not known is [operations.CodeNotFound].
 func (c *Client) Job(ctx context.Context, id string) (Job, error) {
 	var job Job
 	err := c.get(ctx, jobPath(id), &job)
@@ -124,7 +126,7 @@ func (c *Client) Job(ctx context.Context, id string) (Job, error) {
 }
 
 // Cancel tells a job to end and does not wait until it has. For a job that has
-// ended it does nothing; one that is not known is [CodeNotFound].
+// ended it does nothing; one that is not known is [operations.CodeNotFound].
 func (c *Client) Cancel(ctx context.Context, id string) error {
 	var job Job
 	return c.exchange(ctx, &request{method: http.MethodDelete, path: jobPath(id)}, &job)
@@ -145,9 +147,9 @@ func jobPath(id string) string { return "/v1/jobs/" + url.PathEscape(id) }
 
 // start begins a job. If ctx ends after the request went out, the answer is waited
 // for a little longer, so that the job does not run without anybody knowing its id.
-func (c *Client) start(ctx context.Context, op Operation, grace time.Duration) (Job, error) {
+func (c *Client) start(ctx context.Context, op operations.Operation, grace time.Duration) (Job, error) {
 	if op == nil {
-		return Job{}, badOperation("there is no operation")
+		return Job{}, invalidOperation("there is no operation")
 	}
 	if err := op.Validate(); err != nil {
 		return Job{}, err
@@ -157,7 +159,7 @@ func (c *Client) start(ctx context.Context, op Operation, grace time.Duration) (
 	}
 	body, err := op.MarshalJSON()
 	if err != nil {
-		return Job{}, badOperation("%s: %v", op.Kind(), err)
+		return Job{}, invalidOperation("%s: %v", op.Kind(), err)
 	}
 	req := &request{method: http.MethodPost, path: "/v1/jobs", body: body, header: http.Header{}}
 	req.header.Set("Content-Type", "application/json")
@@ -190,10 +192,10 @@ func (c *Client) post(ctx context.Context, req *request) (string, error) {
 		err := c.exchange(ctx, req, &created)
 		switch {
 		case err == nil && created.JobID == "":
-			return "", &Error{Code: CodeFailed, Reason: ReasonOtherProgram, Subject: SubjectQueen.Named(c.where()), Message: c.where() + " answered without a job id, which is no rbee"}
+			return "", &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonOtherProgram, Subject: operations.SubjectQueen.Named(c.where()), Message: c.where() + " answered without a job id, which is no rbee"}
 		case err == nil:
 			return created.JobID, nil
-		case CodeOf(err) != CodeUnreachable || !req.connected.Load():
+		case operations.CodeOf(err) != operations.CodeUnreachable || !req.connected.Load():
 			return "", err // an answer, or nothing was asked yet
 		case !wait.pause(ctx):
 			return "", wrapError(err, "%v; the operation may have been begun there", err)
@@ -211,7 +213,7 @@ func (c *Client) tellCanceled(ctx context.Context, id string) {
 	wait := c.patience()
 	for {
 		err := c.Cancel(ctx, id)
-		if CodeOf(err) != CodeUnreachable || !wait.pause(ctx) {
+		if operations.CodeOf(err) != operations.CodeUnreachable || !wait.pause(ctx) {
 			return // done, or nothing more can be; whoever watches the job learns how it ends
 		}
 	}
@@ -220,11 +222,11 @@ func (c *Client) tellCanceled(ctx context.Context, id string) {
 // canceledError is the error of an operation that ended because ctx did; err, if
 // there is one, is what came back.
 func canceledError(ctx context.Context, err error) error {
-	e := &Error{Code: CodeCanceled, Reason: ReasonCanceled, Message: "canceled"}
+	e := &operations.Error{Code: operations.CodeCanceled, Reason: operations.ReasonCanceled, Message: "canceled"}
 	cause := context.Cause(ctx)
-	var known *Error
+	var known *operations.Error
 	switch {
-	case errors.As(err, &known) && known.Code == CodeCanceled:
+	case errors.As(err, &known) && known.Code == operations.CodeCanceled:
 		*e = *known
 	case err != nil:
 		e.Message = fmt.Sprintf("canceled: %v", err)
@@ -233,4 +235,8 @@ func canceledError(ctx context.Context, err error) error {
 	}
 	e.Err = cause
 	return e
+}
+
+func invalidOperation(format string, args ...any) *operations.Error {
+	return &operations.Error{Code: operations.CodeBadOperation, Reason: operations.ReasonInvalidOperation, Message: fmt.Sprintf(format, args...)}
 }

@@ -1,4 +1,4 @@
-package operations_test
+package client_test
 
 import (
 	"errors"
@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	ops "github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/client"
 )
 
 func TestWithPaths(t *testing.T) {
@@ -25,13 +26,13 @@ func TestWithPaths(t *testing.T) {
 		{ops.WorkerSpawn{Target: target, Model: "m", Worker: "w", Env: map[string]string{"A": "b"}}, ops.WorkerSpawn{Target: there, Model: "m", Worker: "w", Env: map[string]string{"A": "b"}}},
 		{ops.Infer{Target: target, Model: "m", Prompt: "<config_path>", MaxTokens: 1}, ops.Infer{Target: there, Model: "m", Prompt: "<config_path>", MaxTokens: 1}},
 	} {
-		got, err := ops.WithPaths(test.op, rooted)
+		got, err := client.WithPaths(test.op, rooted)
 		if err != nil || !reflect.DeepEqual(got, test.want) {
 			t.Errorf("%+v: got %+v, %v", test.op, got, err)
 		}
 	}
 	wrong := errors.New("it leads elsewhere")
-	_, err := ops.WithPaths(ops.HiveList{ConfigPath: "c"}, func(string) (string, error) { return "", wrong })
+	_, err := client.WithPaths(ops.HiveList{ConfigPath: "c"}, func(string) (string, error) { return "", wrong })
 	if ops.CodeOf(err) != ops.CodeBadOperation || !errors.Is(err, wrong) || err.Error() != `hive_list: field "config_path": it leads elsewhere` {
 		t.Errorf("got %v", err)
 	}

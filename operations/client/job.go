@@ -1,9 +1,12 @@
-package operations
+package client
 
 import (
 	"encoding/json"
 	"net/url"
+	"slices"
 	"time"
+
+	"github.com/rbee-keeper/rbee/operations"
 )
 
 // JobState is how far a job is.
@@ -29,7 +32,7 @@ type Job struct {
 	RequestID string `json:"request_id,omitempty"`
 
 	// Operation is what is done.
-	Operation Kind `json:"operation"`
+	Operation operations.Kind `json:"operation"`
 
 	// HiveID is the alias of the one hive that the operation names; empty for
 	// none or several.
@@ -51,26 +54,26 @@ type Job struct {
 	Events int64 `json:"events"`
 
 	// Outcome is that of its report; empty without one.
-	Outcome Outcome `json:"outcome,omitempty"`
+	Outcome operations.Outcome `json:"outcome,omitempty"`
 
 	// Error is the error that it ended with; nil if it has none.
-	Error *Error `json:"error,omitempty"`
+	Error *operations.Error `json:"error,omitempty"`
 
 	// Report is what it ended with. Only [Client.Job] gives it, and only for
 	// kinds of operations that this rbee knows.
-	Report Report `json:"report,omitempty"`
+	Report operations.Report `json:"report,omitempty"`
 }
 
 // NewJob describes an operation that begins now, as a running job without a time.
-func NewJob(id string, op Operation) Job {
+func NewJob(id string, op operations.Operation) Job {
 	job := Job{ID: id, Operation: op.Kind(), State: JobRunning}
 	var words struct {
-		HiveID string  `json:"hive_id"`
-		Alias  string  `json:"alias"`
-		Hives  Aliases `json:"hive_alias"`
-		Model  string  `json:"model"`
-		Worker string  `json:"worker"`
-		ID     string  `json:"id"`
+		HiveID string             `json:"hive_id"`
+		Alias  string             `json:"alias"`
+		Hives  operations.Aliases `json:"hive_alias"`
+		Model  string             `json:"model"`
+		Worker string             `json:"worker"`
+		ID     string             `json:"id"`
 	}
 	data, err := op.MarshalJSON()
 	if err != nil || json.Unmarshal(data, &words) != nil {
@@ -84,9 +87,9 @@ func NewJob(id string, op Operation) Job {
 		job.HiveID = words.Hives[0]
 	}
 	switch job.Operation {
-	case KindModelGet, KindModelDelete:
+	case operations.KindModelGet, operations.KindModelDelete:
 		job.Model = plainAddress(words.ID)
-	case KindWorkerProcessGet, KindWorkerProcessDelete, KindWorkerProcessLogs:
+	case operations.KindWorkerProcessGet, operations.KindWorkerProcessDelete, operations.KindWorkerProcessLogs:
 		job.Worker = words.ID
 	default: // no other operation has an id
 	}
@@ -115,20 +118,10 @@ func (j *Job) UnmarshalJSON(data []byte) error {
 		return err
 	}
 	j.Report = nil
-	if len(in.Report) == 0 || string(in.Report) == "null" || !knownKind(j.Operation) {
+	if len(in.Report) == 0 || string(in.Report) == "null" || !slices.Contains(operations.Kinds(), j.Operation) {
 		return nil
 	}
 	var err error
-	j.Report, err = ParseReport(j.Operation, in.Report)
+	j.Report, err = operations.ParseReport(j.Operation, in.Report)
 	return err
-}
-
-// knownKind tells whether this rbee has the operation.
-func knownKind(kind Kind) bool {
-	for _, e := range all {
-		if e.kind == kind {
-			return true
-		}
-	}
-	return false
 }

@@ -1,4 +1,4 @@
-package operations_test
+package client_test
 
 import (
 	"context"
@@ -16,12 +16,13 @@ import (
 	"time"
 
 	ops "github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/client"
 )
 
 const token = "hunter2-hunter2"
 
 // answering is a server that gives every request the same answer.
-func answering(t *testing.T, status int, kind, body string) *ops.Client {
+func answering(t *testing.T, status int, kind, body string) *client.Client {
 	t.Helper()
 	return handled(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", kind)
@@ -30,15 +31,15 @@ func answering(t *testing.T, status int, kind, body string) *ops.Client {
 	})
 }
 
-func handled(t *testing.T, h http.HandlerFunc) *ops.Client {
+func handled(t *testing.T, h http.HandlerFunc) *client.Client {
 	t.Helper()
 	s := httptest.NewServer(h)
 	t.Cleanup(s.Close)
-	return &ops.Client{URL: s.URL + "/", Token: token, HTTP: s.Client(), Retry: time.Second}
+	return &client.Client{URL: s.URL + "/", Token: token, HTTP: s.Client(), Retry: time.Second}
 }
 
 // calls does everything that a client can.
-func calls(ctx context.Context, c *ops.Client) map[string]error {
+func calls(ctx context.Context, c *client.Client) map[string]error {
 	out := map[string]error{}
 	_, out["run"] = c.Run(ctx, ops.HiveList{}, nil)
 	_, out["start"] = c.Start(ctx, ops.HiveList{})
@@ -102,13 +103,13 @@ func TestClientUnreachable(t *testing.T) {
 		return &http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return nil, err }}}
 	}
 	for name, test := range map[string]struct {
-		client ops.Client
+		client client.Client
 		reason ops.Reason
 	}{
-		"refused": {ops.Client{URL: address}, "refused"},
-		"resolve": {ops.Client{URL: "http://gpu.invalid", HTTP: dial(&net.DNSError{Err: "no such host", Name: "gpu.invalid"})}, "resolve"},
-		"timeout": {ops.Client{URL: address, HTTP: dial(context.DeadlineExceeded)}, "timeout"},
-		"other":   {ops.Client{URL: "http://u:" + token + "@h", HTTP: dial(errors.New("the channel was rejected"))}, ops.ReasonFailed},
+		"refused": {client.Client{URL: address}, "refused"},
+		"resolve": {client.Client{URL: "http://gpu.invalid", HTTP: dial(&net.DNSError{Err: "no such host", Name: "gpu.invalid"})}, "resolve"},
+		"timeout": {client.Client{URL: address, HTTP: dial(context.DeadlineExceeded)}, "timeout"},
+		"other":   {client.Client{URL: "http://u:" + token + "@h", HTTP: dial(errors.New("the channel was rejected"))}, ops.ReasonFailed},
 	} {
 		test.client.Token = token
 		for call, err := range calls(t.Context(), &test.client) { // at once: nothing was lost
@@ -122,7 +123,7 @@ func TestClientUnreachable(t *testing.T) {
 		}
 	}
 	for _, url := range []string{"", "127.0.0.1:8600", "ftp://h", "http://%zz:" + token + "@h", "\n"} {
-		err := (&ops.Client{URL: url}).Health(t.Context())
+		err := (&client.Client{URL: url}).Health(t.Context())
 		if ops.CodeOf(err) != ops.CodeFailed || !strings.Contains(err.Error(), "no URL") || strings.Contains(err.Error(), token) {
 			t.Errorf("%q: %v", url, err)
 		}
@@ -141,7 +142,7 @@ func TestClientSends(t *testing.T) {
 		_, _ = io.WriteString(w, `{"job_id":"j/1","jobs":[{"id":"x","operation":"not_yet","report":{"a":1}}],"version":"v9"}`)
 	})
 	job, err := c.Start(t.Context(), ops.ModelGet{Target: ops.Target{HiveID: "gpu-1"}, ID: "org/repo"})
-	if err != nil || job.ID != "j/1" || job.HiveID != "gpu-1" || job.Model != "org/repo" || job.State != ops.JobRunning {
+	if err != nil || job.ID != "j/1" || job.HiveID != "gpu-1" || job.Model != "org/repo" || job.State != client.JobRunning {
 		t.Errorf("%+v, %v", job, err)
 	}
 	if list, err := c.Jobs(t.Context()); err != nil || len(list) != 1 || list[0].Operation != "not_yet" {
@@ -167,7 +168,7 @@ func TestClientSends(t *testing.T) {
 }
 
 // streaming is a server of one job whose stream is this text.
-func streaming(t *testing.T, text string) *ops.Client {
+func streaming(t *testing.T, text string) *client.Client {
 	t.Helper()
 	return handled(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodPost {
@@ -331,7 +332,7 @@ func TestClientSilence(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		streams := 0
-		c := &ops.Client{URL: "http://h", HTTP: &http.Client{Transport: transport(func(r *http.Request) (*http.Response, error) {
+		c := &client.Client{URL: "http://h", HTTP: &http.Client{Transport: transport(func(r *http.Request) (*http.Response, error) {
 			if r.Method == http.MethodPost {
 				return answer("application/json", io.NopCloser(strings.NewReader(`{"job_id":"j1"}`))), nil
 			}
@@ -356,7 +357,7 @@ func TestClientStubbornJob(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		deletes := 0
-		c := &ops.Client{URL: "http://h", HTTP: &http.Client{Transport: transport(func(r *http.Request) (*http.Response, error) {
+		c := &client.Client{URL: "http://h", HTTP: &http.Client{Transport: transport(func(r *http.Request) (*http.Response, error) {
 			switch r.Method {
 			case http.MethodPost:
 				return answer("application/json", io.NopCloser(strings.NewReader(`{"job_id":"j1"}`))), nil
@@ -382,14 +383,14 @@ func TestClientStubbornJob(t *testing.T) {
 // A job reads back as it was written.
 func TestJobJSON(t *testing.T) {
 	t.Parallel()
-	job := ops.NewJob("j1", ops.PackageSync{Scope: ops.Scope{Hives: ops.Aliases{"gpu-1"}}})
-	job.State, job.Outcome, job.Events = ops.JobDone, ops.OutcomeOK, 3
+	job := client.NewJob("j1", ops.PackageSync{Scope: ops.Scope{Hives: ops.Aliases{"gpu-1"}}})
+	job.State, job.Outcome, job.Events = client.JobDone, ops.OutcomeOK, 3
 	job.Report = &ops.SyncReport{Status: ops.StatusSuccess}
 	data, err := json.Marshal(job)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var back ops.Job
+	var back client.Job
 	if err := json.Unmarshal(data, &back); err != nil || back.HiveID != "gpu-1" || back.Events != 3 {
 		t.Errorf("%+v, %v", back, err)
 	}
@@ -402,7 +403,7 @@ func TestJobJSON(t *testing.T) {
 		"  echo-1":         ops.WorkerProcessGet{WorkerRef: ops.WorkerRef{ID: "echo-1"}},
 		" m ":              ops.Infer{Model: "m", Prompt: "secret"},
 	} {
-		j := ops.NewJob("j", op)
+		j := client.NewJob("j", op)
 		if got := j.HiveID + " " + j.Model + " " + j.Worker; got != want {
 			t.Errorf("%s: %q", op.Kind(), got)
 		}

@@ -1,4 +1,4 @@
-package operations
+package sse
 
 import (
 	"bytes"
@@ -10,24 +10,24 @@ import (
 	"testing/iotest"
 )
 
-// readFrames reads a stream to its end and writes what was in it on one line each.
-func readFrames(r io.Reader) (string, error) {
+// readEvents reads a stream to its end and writes what was in it on one line each.
+func readEvents(r io.Reader) (string, error) {
 	var b strings.Builder
-	s := newFrames(r)
+	s := NewReader(r, 0)
 	for {
-		f, err := s.next()
+		f, err := s.Next()
 		switch {
 		case err != nil:
 			return b.String(), err
-		case f.comment:
+		case f.Comment:
 			b.WriteString("comment\n")
 		default:
-			fmt.Fprintf(&b, "%d %s %q\n", f.id, f.event, f.data)
+			fmt.Fprintf(&b, "%d %s %q\n", f.ID, f.Name, f.Data)
 		}
 	}
 }
 
-func TestFrames(t *testing.T) {
+func TestReader(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct{ in, want string }{
 		"empty":          {"", ""},
@@ -46,7 +46,7 @@ func TestFrames(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			for _, r := range []io.Reader{strings.NewReader(test.in), iotest.OneByteReader(strings.NewReader(test.in))} {
-				got, err := readFrames(r)
+				got, err := readEvents(r)
 				if got != test.want || !errors.Is(err, io.EOF) {
 					t.Errorf("got %q, %v\nwant %q", got, err, test.want)
 				}
@@ -62,36 +62,53 @@ func (e endless) Read(p []byte) (int, error) {
 	return copy(p, strings.Repeat(string(e), len(p)/len(e)+1)[:len(p)/len(e)*len(e)]), nil
 }
 
-func TestFramesTooBig(t *testing.T) {
+func TestReaderTooLong(t *testing.T) {
 	t.Parallel()
 	for _, r := range []io.Reader{endless("x"), endless("data: " + strings.Repeat("x", 1000) + "\n")} {
-		if got, err := readFrames(r); got != "" || !errors.Is(err, errFrameTooBig) {
+		if got, err := readEvents(r); got != "" || !errors.Is(err, ErrTooLong) {
 			t.Errorf("%d bytes, %v", len(got), err)
 		}
 	}
-	big := strings.Repeat("x", maxFrame-10)
-	if got, err := readFrames(strings.NewReader("data: " + big + "\n\n")); len(got) < len(big) || !errors.Is(err, io.EOF) {
+	big := strings.Repeat("x", DefaultLimit-10)
+	if got, err := readEvents(strings.NewReader("data: " + big + "\n\n")); len(got) < len(big) || !errors.Is(err, io.EOF) {
 		t.Errorf("an event that fits: %d bytes, %v", len(got), err)
 	}
 }
 
 // However a stream comes in pieces, it says the same; and no event is made up
 // from a stream that was cut.
-func FuzzFrames(f *testing.F) {
+func FuzzReader(f *testing.F) {
 	f.Add([]byte("id: 7\r\nevent: event\ndata: {}\n\n: x\n\ndata: [DONE]\n\n"))
 	f.Add([]byte("\xef\xbb\xbfdata\ndata:x\n\nid:1\n\n"))
 	f.Fuzz(func(t *testing.T, in []byte) {
-		whole, err := readFrames(bytes.NewReader(in))
+		whole, err := readEvents(bytes.NewReader(in))
 		if !errors.Is(err, io.EOF) {
 			t.Fatal(err)
 		}
-		pieces, _ := readFrames(iotest.HalfReader(iotest.OneByteReader(bytes.NewReader(in))))
+		pieces, _ := readEvents(iotest.HalfReader(iotest.OneByteReader(bytes.NewReader(in))))
 		if pieces != whole {
 			t.Errorf("in pieces %q, whole %q", pieces, whole)
 		}
-		cut, _ := readFrames(bytes.NewReader(in[:len(in)/2]))
+		cut, _ := readEvents(bytes.NewReader(in[:len(in)/2]))
 		if !strings.HasPrefix(whole, cut) {
 			t.Errorf("cut %q, whole %q", cut, whole)
 		}
 	})
+}
+
+func TestPartial(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{
+		"": "", "data: a\n\n": "", "data: a\n\ndata: b": "b", "data: a\n\ndata: b\n": "b", "data: b\r\n": "b", "data: b\ndata: c": "b\nc", "data: a\n\nevent: x": "",
+	} {
+		r := NewReader(strings.NewReader(in), 0)
+		for {
+			if _, err := r.Next(); err != nil {
+				break
+			}
+		}
+		if got := string(r.Partial()); got != want {
+			t.Errorf("Partial() after %q = %q, want %q", in, got, want)
+		}
+	}
 }

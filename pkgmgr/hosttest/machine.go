@@ -1,0 +1,282 @@
+package hosttest
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"strings"
+	"testing"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
+	"github.com/rbee-keeper/rbee/pkgmgr/plan"
+	"github.com/rbee-keeper/rbee/pkgmgr/version"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+)
+
+// exitStatus is the status in an error of a program that ran and failed; -1 for another error.
+func exitStatus(err error) int {
+	var exit interface{ ExitStatus() int }
+	if errors.As(err, &exit) {
+		return exit.ExitStatus()
+	}
+	return -1
+}
+
+// testBare reads a machine that has no rbee.
+func testBare(t *testing.T, c *client) {
+	s := c.state()
+	if s.Schema != 0 || s.Rbee != nil || s.Broken != "" || s.Settings != nil || s.Daemon.Running || len(s.Workers) > 0 {
+		t.Errorf("state of a bare machine: %+v", s)
+	}
+	if s.OS == "" || s.Arch == "" || !path.IsAbs(s.Home) {
+		t.Errorf("state of a bare machine: os %q, arch %q, home %q", s.OS, s.Arch, s.Home)
+	}
+}
+
+func testPrograms(t *testing.T, c *client) {
+	ctx := t.Context()
+	missing := []string{path.Join(c.state().Home, wire.Binary), "hive", "apply"}
+	if err := c.host.Run(ctx, missing, nil, nil, nil); exitStatus(err) != 126 && exitStatus(err) != 127 {
+		t.Errorf("Run(a program that is not there) = %v, want exit status 126 or 127", err)
+	}
+	exe := c.installRbee()
+	if err := c.host.Run(ctx, []string{exe, "hive", "no-such-command"}, nil, nil, nil); exitStatus(err) <= 0 {
+		t.Errorf("Run(rbee hive no-such-command) = %v, want an exit status above 0", err)
+	}
+	if err := c.host.Run(ctx, []string{exe, "hive", "apply"}, nil, nil, nil); exitStatus(err) <= 0 {
+		t.Errorf("Run(rbee hive apply) without stdin = %v, want an exit status above 0", err)
+	}
+	var out bytes.Buffer
+	var s wire.State
+	if err := c.host.Run(ctx, []string{exe, "hive", "inspect"}, nil, &out, nil); err != nil {
+		t.Fatalf("Run(rbee hive inspect) = %v", err)
+	}
+	if err := wire.NewReader(&out).Read(&s); err != nil || s.Rbee == nil || s.Schema != wire.Schema || s.Home != c.state().Home || s.DevicesKnown {
+		t.Errorf("rbee hive inspect: %+v, %v", s, err)
+	}
+
+	canceled, cancel := context.WithCancel(ctx)
+	cancel()
+	if err := c.host.Run(canceled, []string{exe, "hive", "inspect"}, nil, nil, nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("Run() with a canceled context = %v, want %v", err, context.Canceled)
+	}
+	if err := c.host.Script(canceled, "exit 0", nil, nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("Script() with a canceled context = %v, want %v", err, context.Canceled)
+	}
+	other := connect(t, c.machine)
+	if err := other.Close(); err != nil {
+		t.Errorf("Close() = %v", err)
+	}
+	if err := other.Run(ctx, []string{exe, "hive", "inspect"}, nil, nil, nil); err == nil {
+		t.Error("Run() after Close() = nil")
+	}
+	if err := c.host.Run(ctx, []string{exe, "hive", "inspect"}, nil, nil, nil); err != nil {
+		t.Errorf("Run() after another connection was closed = %v", err)
+	}
+}
+
+func testPut(t *testing.T, c *client) {
+	exe, _ := c.upload()
+	other := []byte("other content")
+	pack := func(content []byte) []byte {
+		var b bytes.Buffer
+		gz := gzip.NewWriter(&b)
+		_, err := gz.Write(content)
+		if err := errors.Join(err, gz.Close()); err != nil {
+			t.Fatal(err)
+		}
+		return b.Bytes()
+	}
+	canceled, cancel := context.WithCancel(t.Context())
+	cancel()
+	broken := errors.New("broken")
+	for name, put := range map[string]func() error{
+		"wrong checksum": func() error {
+			return c.host.Put(t.Context(), exe, 0o755, bytes.NewReader(pack(other)), sha256.Sum256([]byte("announced")))
+		},
+		"no gzip": func() error {
+			return c.host.Put(t.Context(), exe, 0o755, bytes.NewReader(other), sha256.Sum256(other))
+		},
+		"cut off": func() error {
+			return c.host.Put(t.Context(), exe, 0o755, bytes.NewReader(pack(other)[:15]), sha256.Sum256(other))
+		},
+		"broken source": func() error {
+			return c.host.Put(t.Context(), exe, 0o755, io.MultiReader(bytes.NewReader(pack(other)[:15]), errorReader{broken}), sha256.Sum256(other))
+		},
+		"canceled": func() error {
+			return c.host.Put(canceled, exe, 0o755, bytes.NewReader(pack(other)), sha256.Sum256(other))
+		},
+	} {
+		if err := put(); err == nil {
+			t.Errorf("Put(%s) = nil", name)
+		}
+	}
+	// The file before is still there, complete.
+	sum := c.rbee().SHA256
+	e := c.apply(exe, &wire.Request{Steps: []wire.Step{{Action: wire.ActionInstallSelf, Install: &wire.Installed{Version: "0", SHA256: sum}}}}, nil)
+	if e.err != nil || e.failures() != "" {
+		t.Errorf("after failed Puts over it, rbee cannot be installed: %s, %v", e.failures(), e.err)
+	}
+}
+
+type errorReader struct{ err error }
+
+func (r errorReader) Read([]byte) (int, error) { return 0, r.err }
+
+func testInstallSelf(t *testing.T, c *client) {
+	// A failed install of rbee ends the request: nothing after it is tried.
+	exe, install := c.upload()
+	wrong := *install
+	wrong.SHA256 = strings.Repeat("0", 64)
+	_, step := program("w", "1")
+	e := c.apply(exe, &wire.Request{Steps: []wire.Step{{Action: wire.ActionInstallSelf, Install: &wrong}, step}}, nil)
+	if e.err != nil || e.result == nil || len(e.result.Errors) != 2 || !strings.Contains(e.result.Errors[0], "SHA-256") || !strings.HasPrefix(e.result.Errors[1], "not begun") || len(e.needs()) > 0 {
+		t.Errorf("install_self with another checksum: %+v, %v", e.result, e.err)
+	}
+	if s := c.state(); s.Rbee != nil || len(s.Workers) > 0 {
+		t.Errorf("afterwards: %+v", s)
+	}
+	// The upload is gone, whatever came of it.
+	if err := c.host.Run(t.Context(), []string{exe, "hive", "inspect"}, nil, nil, nil); exitStatus(err) != 126 && exitStatus(err) != 127 {
+		t.Errorf("the upload is still there: %v", err)
+	}
+
+	exe, install = c.upload()
+	e = c.mustApply(exe, &wire.Request{Steps: []wire.Step{{Action: wire.ActionInstallSelf, Install: install}}}, nil)
+	checkNotes(t, e, 1)
+	for from, s := range map[string]*wire.State{"result": e.result.State, "inspect": ptr(c.state())} {
+		if s == nil || s.Schema != wire.Schema || s.Rbee == nil || s.Rbee.SHA256 != install.SHA256 || s.Rbee.Size != install.Size || s.Broken != "" || s.Rbee.InstalledAt.IsZero() {
+			t.Errorf("state in %s: %+v", from, s)
+		}
+	}
+	if err := c.host.Run(t.Context(), []string{exe, "hive", "inspect"}, nil, nil, nil); exitStatus(err) != 126 && exitStatus(err) != 127 {
+		t.Errorf("the upload is still there: %v", err)
+	}
+	// The installed rbee is the same: nothing changes.
+	before := c.state().Rbee
+	e = c.mustApply(path.Join(c.state().Home, wire.Binary), &wire.Request{Steps: []wire.Step{{Action: wire.ActionInstallSelf, Install: install}}}, nil)
+	if now := e.result.State.Rbee; now == nil || now.SHA256 != before.SHA256 || !now.InstalledAt.Equal(before.InstalledAt) {
+		t.Errorf("after install_self of the same rbee: %+v, want %+v", now, before)
+	}
+}
+
+func ptr[T any](v T) *T { return &v }
+
+// checkNotes checks that each of n steps has a note at its begin and one at its end, in order.
+func checkNotes(t *testing.T, e *exchange, n int) {
+	t.Helper()
+	var got, want []string
+	for _, m := range e.messages {
+		if m.Step != nil {
+			got = append(got, fmt.Sprint(m.Step.Index, m.Step.Done))
+			if m.Step.Done && e.result != nil && m.Step.Error != e.result.Errors[m.Step.Index] {
+				t.Errorf("the note of step %d has error %q, the result %q", m.Step.Index, m.Step.Error, e.result.Errors[m.Step.Index])
+			}
+		}
+	}
+	for i := range n {
+		want = append(want, fmt.Sprint(i, false), fmt.Sprint(i, true))
+	}
+	if strings.Join(got, " ") != strings.Join(want, " ") {
+		t.Errorf("notes of steps %v, want %v", got, want)
+	}
+}
+
+func testSettings(t *testing.T, c *client) {
+	exe := c.installRbee()
+	want := wire.Settings{Alias: "bee", HivePort: c.machine.Port, AutoStart: true, Labels: []string{"a", "b"}}
+	e := c.mustApply(exe, &wire.Request{Settings: &want}, nil)
+	for from, s := range map[string]*wire.State{"result": e.result.State, "inspect": ptr(c.state())} {
+		if got := s.Settings; got == nil || got.Alias != want.Alias || got.HivePort != want.HivePort || !got.AutoStart || len(got.Labels) != 2 {
+			t.Errorf("settings in %s: %+v, want %+v", from, got, want)
+		}
+	}
+	e = c.mustApply(exe, &wire.Request{}, nil)
+	if got := e.result.State.Settings; got == nil || got.Alias != want.Alias {
+		t.Errorf("a request without settings changed them to %+v", got)
+	}
+}
+
+func testDaemon(t *testing.T, c *client) {
+	exe := c.installRbee()
+	e := c.mustApply(exe, &wire.Request{Steps: []wire.Step{{Action: wire.ActionStop}, {Action: wire.ActionStart}}}, nil)
+	t.Cleanup(func() {
+		c.apply(exe, &wire.Request{Steps: []wire.Step{{Action: wire.ActionStop}}}, nil)
+	})
+	s := e.result.State
+	if !s.Daemon.Running || s.Daemon.PID == 0 || s.Daemon.Port != c.machine.Port || s.Daemon.SHA256 != s.Rbee.SHA256 || s.Daemon.Supervisor == "" {
+		t.Fatalf("after start: %+v", s.Daemon)
+	}
+	e = c.mustApply(exe, &wire.Request{Steps: []wire.Step{{Action: wire.ActionStart}}}, nil)
+	if again := e.result.State.Daemon; again.PID != s.Daemon.PID || !again.Since.Equal(s.Daemon.Since) {
+		t.Errorf("a second start: %+v, want %+v", again, s.Daemon)
+	}
+	if now := c.state().Daemon; now.PID != s.Daemon.PID || !now.Running {
+		t.Errorf("inspect: %+v, want %+v", now, s.Daemon)
+	}
+	e = c.mustApply(exe, &wire.Request{Steps: []wire.Step{{Action: wire.ActionStop}, {Action: wire.ActionStop}}}, nil)
+	if d := e.result.State.Daemon; d.Running || d.PID != 0 {
+		t.Errorf("after stop: %+v", d)
+	}
+}
+
+func testRemove(t *testing.T, c *client) {
+	exe := c.installRbee()
+	content, step := program("w", "1")
+	c.mustApply(exe, &wire.Request{Steps: []wire.Step{step}}, blobs(content))
+	e := c.mustApply(exe, &wire.Request{Steps: []wire.Step{{Action: wire.ActionRemoveSelf}}}, nil)
+	if e.result.State != nil {
+		t.Errorf("the result of remove has a state: %+v", e.result.State)
+	}
+	testBare(t, c)
+	if err := c.host.Run(t.Context(), []string{exe, "hive", "inspect"}, nil, nil, nil); exitStatus(err) != 126 && exitStatus(err) != 127 {
+		t.Errorf("rbee is still there: %v", err)
+	}
+	c.installRbee()
+	if s := c.state(); s.Rbee == nil || len(s.Workers) > 0 {
+		t.Errorf("after a new install: %+v", s)
+	}
+}
+
+// testFleet syncs the machine as pkgmgr does.
+func testFleet(t *testing.T, c *client) {
+	hive := config.Hive{Alias: "m", Hostname: "m", HivePort: c.machine.Port, Workers: []config.Worker{{Type: "echo", Version: version.Latest}}}
+	sync := func(hives ...config.Hive) (*plan.Plan, []operations.HiveReport) {
+		t.Helper()
+		f, err := pkgmgr.Open(&config.Config{Hives: hives}, pkgmgr.Options{
+			Connect:  func(ctx context.Context, _ config.Hive) (pkgmgr.Host, error) { return c.machine.Connect(ctx) },
+			Binaries: c.machine.Binaries, Version: c.rbee().Version, CacheDir: t.TempDir(),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		f.Read(t.Context(), pkgmgr.ReadOptions{})
+		p := f.Plan(t.Context(), plan.Options{Fetch: true, RemoveExtra: true})
+		return p, f.Apply(t.Context(), p, pkgmgr.ApplyOptions{})
+	}
+	for i, want := range []operations.HiveResult{operations.HiveInstalled, operations.HiveAlreadyInstalled} {
+		_, reports := sync(hive)
+		if len(reports) != 1 || reports[0].Status != want || reports[0].Error != nil {
+			t.Fatalf("sync %d: %+v, want %s", i, reports, want)
+		}
+	}
+	if p, _ := sync(hive); len(p.Steps) > 0 {
+		t.Errorf("a sync of what is in sync plans %+v", p.Steps)
+	}
+	s := c.state()
+	if w := worker(&s, "echo"); s.Rbee == nil || w == nil || w.SHA256 != s.Rbee.SHA256 || w.Corrupt != "" {
+		t.Errorf("after sync: %+v", s)
+	}
+	hive.Workers = nil
+	if _, reports := sync(hive); len(reports) != 1 || reports[0].Error != nil || len(c.state().Workers) > 0 {
+		t.Errorf("sync without the worker: %+v", reports)
+	}
+}
