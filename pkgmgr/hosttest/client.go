@@ -2,6 +2,7 @@ package hosttest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -184,7 +185,7 @@ func (c *client) start(k call, req *wire.Request) <-chan *exchange {
 // does not get is aborted.
 func (c *client) apply(exe string, req *wire.Request, blobs map[string][]byte) *exchange {
 	c.t.Helper()
-	req.Schema, req.Owner = max(req.Schema, wire.Schema), "hosttest"
+	req.Schema, req.Owner = cmp.Or(req.Schema, wire.Schema), "hosttest"
 	if req.LockWait == 0 {
 		req.LockWait = lockWait
 	}
