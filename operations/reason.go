@@ -156,8 +156,9 @@ var allReasons = [...]Reason{
 
 // ReasonOf returns the reason of the first [*Error] in err's chain that has one,
 // else the ErrorCode of the first error that has such a method, as the errors of a
-// connection do, else the reason of an error of the operating system. It returns
-// [ReasonFailed] for any other error, and "" for nil.
+// connection do, else the reason of an error of the operating system. An ErrorCode that
+// is [ReasonFailed] does not count. It returns [ReasonFailed] for any other error, and ""
+// for nil.
 func ReasonOf(err error) Reason {
 	var own *Error
 	var coded interface{ ErrorCode() string }
@@ -166,7 +167,7 @@ func ReasonOf(err error) Reason {
 		return ""
 	case errors.As(err, &own) && own.Reason != "":
 		return own.Reason
-	case errors.As(err, &coded) && coded.ErrorCode() != "":
+	case errors.As(err, &coded) && coded.ErrorCode() != "" && coded.ErrorCode() != string(ReasonFailed):
 		return Reason(coded.ErrorCode())
 	case errors.Is(err, context.Canceled):
 		return ReasonCanceled
@@ -234,11 +235,18 @@ type Subject struct {
 	Name string      `json:"name,omitempty"`
 }
 
-// SubjectOf returns the subject of the first [*Error] in err's chain that has one.
+// SubjectOf returns the subject of the first [*Error] in err's chain, else the
+// ErrorSubject of the first error that has such a method; the zero value for any other
+// error.
 func SubjectOf(err error) Subject {
 	var own *Error
-	if errors.As(err, &own) {
+	var named interface{ ErrorSubject() Subject }
+	switch {
+	case errors.As(err, &own):
 		return own.Subject
+	case errors.As(err, &named):
+		return named.ErrorSubject()
+	default:
+		return Subject{}
 	}
-	return Subject{}
 }

@@ -72,6 +72,7 @@ func TestReasonOf(t *testing.T) {
 		"own without reason":         {&ops.Error{Err: syscall.ENOSPC}, ops.ReasonDiskFull, ops.ReasonDiskFull},
 		"coded":                      {fmt.Errorf("x: %w", coded("host_key_unknown")), ops.ReasonHostKeyUnknown, ops.ReasonHostKeyUnknown},
 		"coded, of another program":  {coded("moon"), "moon", "moon"},
+		"coded as failed":            {errors.Join(coded("failed"), path(syscall.ENOSPC)), ops.ReasonDiskFull, ops.ReasonDiskFull},
 		"coded without a code":       {coded(""), ops.ReasonFailed, ops.ReasonFailed},
 		"canceled":                   {fmt.Errorf("x: %w", context.Canceled), ops.ReasonCanceled, ops.ReasonCanceled},
 		"full":                       {path(syscall.ENOSPC), ops.ReasonDiskFull, ops.ReasonDiskFull},

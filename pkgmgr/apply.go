@@ -106,7 +106,7 @@ func (f *Fleet) ended(m *member, r operations.HiveReport) {
 }
 
 func hiveError(h config.Hive, code operations.Code, err error) *operations.Error {
-	reason, subject := ReasonOf(err)
+	reason, subject := operations.ReasonOf(err), operations.SubjectOf(err)
 	switch {
 	case errors.Is(err, context.Canceled):
 		code, reason = operations.CodeCanceled, operations.ReasonCanceled

@@ -267,15 +267,6 @@ func (f *Fleet) Plan(ctx context.Context, o plan.Options) *plan.Plan {
 	f.fillDownloads(changes)
 	changes.Upgrades = append(f.upgrades(workers), moved...)
 	changes.Lock = f.opts.Lock.Since(before)
-	for _, b := range changes.Blocked {
-		if b.Error != nil && b.Error.Err != nil { // of a type that package plan does not know
-			reason, subject := ReasonOf(b.Error.Err)
-			b.Error.Reason = reason
-			if subject != (operations.Subject{}) {
-				b.Error.Subject = subject
-			}
-		}
-	}
 	return changes
 }
 

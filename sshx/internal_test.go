@@ -155,3 +155,22 @@ func TestClassify(t *testing.T) {
 		}
 	}
 }
+
+func TestToolErrorIsSystemError(t *testing.T) {
+	t.Parallel()
+	for line, want := range map[string]syscall.Errno{
+		"gzip: stdout: No space left on device":              syscall.ENOSPC,
+		"sh: 1: cannot create /x: Permission denied":         syscall.EACCES,
+		"mkdir: cannot create '/x': Read-only file system\n": syscall.EROFS,
+		"no space left on device, says /x":                   0,
+		"":                                                   0,
+	} {
+		err := error(&Error{Op: "put", Reason: ReasonFailed, Err: &toolError{&ExitError{Status: 1, Stderr: line}}})
+		if want != 0 && !errors.Is(err, want) || want == 0 && (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EACCES)) {
+			t.Errorf("a tool that writes %q: errors.Is finds no %v", line, want)
+		}
+		if exit := (*ExitError)(nil); !errors.As(err, &exit) || exit.Status != 1 {
+			t.Errorf("a tool that writes %q: errors.As finds no ExitError", line)
+		}
+	}
+}

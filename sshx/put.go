@@ -15,6 +15,7 @@ import (
 	"io/fs"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/rbee-keeper/rbee/sshx/internal/stdio"
 )
@@ -119,7 +120,25 @@ func (e *toolError) Error() string {
 	return e.exit.Error()
 }
 
-func (e *toolError) Unwrap() error { return e.exit }
+// Unwrap returns the exit status and, if it is known, the error of the system that the
+// tool reports, such as [syscall.ENOSPC].
+func (e *toolError) Unwrap() []error {
+	if errno := systemError(lastLine(e.exit.Stderr)); errno != 0 {
+		return []error{e.exit, errno}
+	}
+	return []error{e.exit}
+}
+
+// systemError returns the error of the system that a line of a tool ends with, as tools
+// report it: "cat: write error: No space left on device". It returns 0 for any other line.
+func systemError(line string) syscall.Errno {
+	for _, errno := range []syscall.Errno{syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, syscall.EACCES} {
+		if strings.HasSuffix(strings.ToLower(line), errno.Error()) {
+			return errno
+		}
+	}
+	return 0
+}
 
 // putPaths gives the path for the shell, which always has a / in it and begins with no -, and the temporary file beside it.
 func putPaths(path string) (target, temp string, err error) {

@@ -19,6 +19,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
@@ -144,6 +145,9 @@ func (e *NoBinaryError) Error() string {
 	return fmt.Sprintf("no rbee for %s: %v; build one with `GOOS=%s GOARCH=%s CGO_ENABLED=0 go build -o dist/rbee-%s-%s .` and name its directory with --binaries",
 		e.Platform.Key(), e.Err, e.Platform.OS, e.Platform.Arch, e.Platform.OS, e.Platform.Arch)
 }
+
+// ErrorCode returns the reason as text, for [operations.ReasonOf].
+func (e *NoBinaryError) ErrorCode() string { return string(operations.ReasonNoBinary) }
 
 // Unwrap gives what was tried last.
 func (e *NoBinaryError) Unwrap() error { return e.Err }

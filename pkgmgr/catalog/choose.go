@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/rbee-keeper/rbee/gpu"
+	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/version"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
@@ -59,6 +60,14 @@ func (e *NoSourcesError) Error() string {
 	return fmt.Sprintf("worker %s cannot be installed: %s", e.Type, e.Note)
 }
 
+// ErrorCode returns the reason as text, for [operations.ReasonOf].
+func (e *NoSourcesError) ErrorCode() string { return string(operations.ReasonUnsupported) }
+
+// ErrorSubject returns the worker type, for [operations.SubjectOf].
+func (e *NoSourcesError) ErrorSubject() operations.Subject {
+	return operations.SubjectWorker.Named(e.Type)
+}
+
 // Unwrap gives [ErrNoSources].
 func (e *NoSourcesError) Unwrap() error { return ErrNoSources }
 
@@ -75,6 +84,14 @@ func (e *UnknownTypeError) Error() string {
 	return fmt.Sprintf("unknown worker type '%s', did you mean '%s'?", e.Type, e.Nearest)
 }
 
+// ErrorCode returns [operations.ReasonUnknownRecipe].
+func (e *UnknownTypeError) ErrorCode() string { return string(operations.ReasonUnknownRecipe) }
+
+// ErrorSubject returns the worker type.
+func (e *UnknownTypeError) ErrorSubject() operations.Subject {
+	return operations.SubjectWorker.Named(e.Type)
+}
+
 // UnknownVersionError says that a recipe does not have a version.
 type UnknownVersionError struct {
 	Type, Version string
@@ -83,6 +100,14 @@ type UnknownVersionError struct {
 
 func (e *UnknownVersionError) Error() string {
 	return fmt.Sprintf("worker %s has no version %q; known: %s", e.Type, e.Version, strings.Join(e.Known, ", "))
+}
+
+// ErrorCode returns the reason as text, for [operations.ReasonOf].
+func (e *UnknownVersionError) ErrorCode() string { return string(operations.ReasonUnknownVersion) }
+
+// ErrorSubject returns the worker type, for [operations.SubjectOf].
+func (e *UnknownVersionError) ErrorSubject() operations.Subject {
+	return operations.SubjectWorker.Named(e.Type)
 }
 
 // NoPlatformError says that a recipe has a version, but not for the machine.
@@ -97,6 +122,14 @@ func (e *NoPlatformError) Error() string {
 	return fmt.Sprintf("worker %s does not run on %s; it runs on %s", strings.TrimSpace(e.Type+" "+e.Version), p.Name(), strings.Join(e.Known, ", "))
 }
 
+// ErrorCode returns the reason as text, for [operations.ReasonOf].
+func (e *NoPlatformError) ErrorCode() string { return string(operations.ReasonUnfitMachine) }
+
+// ErrorSubject returns the worker type, for [operations.SubjectOf].
+func (e *NoPlatformError) ErrorSubject() operations.Subject {
+	return operations.SubjectWorker.Named(e.Type)
+}
+
 // UnfitError says that a recipe has sources for the machine's platform, and that
 // the machine lacks what each of them needs.
 type UnfitError struct {
@@ -107,6 +140,12 @@ type UnfitError struct {
 func (e *UnfitError) Error() string {
 	return fmt.Sprintf("worker %s does not run there: %s", strings.TrimSpace(e.Type+" "+e.Version), strings.Join(e.Reasons, "; "))
 }
+
+// ErrorCode returns the reason as text, for [operations.ReasonOf].
+func (e *UnfitError) ErrorCode() string { return string(operations.ReasonUnfitMachine) }
+
+// ErrorSubject returns the worker type, for [operations.SubjectOf].
+func (e *UnfitError) ErrorSubject() operations.Subject { return operations.SubjectWorker.Named(e.Type) }
 
 // ErrDevicesUnknown says that a source can only be chosen once the machine's
 // accelerators are known.

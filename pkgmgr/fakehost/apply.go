@@ -44,7 +44,7 @@ func (m *Machine) apply(ctx context.Context, exe string, stdin io.Reader, stdout
 		err = r.check()
 	}
 	if err != nil {
-		return &exitError{1, errors.Join(err, r.out.Write(wire.Message{Result: &wire.Result{Error: err.Error()}}))}
+		return &exitError{1, errors.Join(err, r.out.Write(wire.Message{Result: &wire.Result{Error: err.Error(), Cause: wire.CauseOf(err)}}))}
 	}
 	result := r.do(ctx)
 	cause := context.Cause(ctx)
@@ -120,7 +120,7 @@ func (r *run) do(ctx context.Context) *wire.Result {
 		if err == nil {
 			continue
 		}
-		result.Errors[i] = err.Error()
+		result.Fail(i, err.Error(), err)
 		if step.Action == wire.ActionInstallSelf {
 			notBegun(i+1, "rbee could not be installed")
 			break
@@ -179,7 +179,7 @@ func (r *run) noted(ctx context.Context, i int, step wire.Step) error {
 	}
 	note := &wire.StepNote{Index: i, Done: true}
 	if err != nil {
-		note.Error = err.Error()
+		note.Error, note.Cause = err.Error(), wire.CauseOf(err)
 	}
 	_ = r.out.Write(wire.Message{Step: note})
 	return err

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/internal/wheel"
 	"github.com/rbee-keeper/rbee/pkgmgr/version"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
@@ -43,6 +44,12 @@ func (e *GlibcError) Error() string {
 	}
 	return fmt.Sprintf("%s %s glibc %s, this machine has %s", who, verb, e.Needs, e.Has)
 }
+
+// ErrorCode returns the reason as text, for [operations.ReasonOf].
+func (e *GlibcError) ErrorCode() string { return string(operations.ReasonUnfitMachine) }
+
+// ErrorSubject returns the worker type, for [operations.SubjectOf].
+func (e *GlibcError) ErrorSubject() operations.Subject { return operations.SubjectWorker.Named(e.Type) }
 
 // maxNamed limits the packages that a message names.
 const maxNamed = 3

@@ -1,8 +1,7 @@
 package plan
 
 import (
-	"errors"
-
+	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/catalog"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
@@ -91,11 +90,18 @@ func (w *DesiredWorker) differs(have wire.Worker) bool {
 
 // ErrNotLocked says that what a wish stands for is not known, and was not to be
 // looked up.
-var ErrNotLocked = errors.New("it is not in the lock yet; sync puts it there")
+var ErrNotLocked error = notLockedError("it is not in the lock yet; sync puts it there")
 
 // ErrRecipeChanged says that the lock has a version as other steps of the recipe came
 // to it, and that these steps were not to be looked up.
-var ErrRecipeChanged = errors.New("the recipe's steps are others than those that were locked; sync looks them up anew")
+var ErrRecipeChanged error = notLockedError("the recipe's steps are others than those that were locked; sync looks them up anew")
+
+type notLockedError string
+
+func (e notLockedError) Error() string { return string(e) }
+
+// ErrorCode returns the reason as text, for [operations.ReasonOf].
+func (e notLockedError) ErrorCode() string { return string(operations.ReasonNotLocked) }
 
 // LookupError says that what a wish stands for, or what it consists of, could not
 // be asked for.
@@ -105,3 +111,12 @@ func (e *LookupError) Error() string { return e.Err.Error() }
 
 // Unwrap gives what went wrong.
 func (e *LookupError) Unwrap() error { return e.Err }
+
+// ErrorCode returns the reason as text, for [operations.ReasonOf]: that of Err, if it
+// has one.
+func (e *LookupError) ErrorCode() string {
+	if reason := operations.ReasonOf(e.Err); reason != operations.ReasonFailed {
+		return string(reason)
+	}
+	return string(operations.ReasonLookup)
+}

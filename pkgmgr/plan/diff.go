@@ -117,7 +117,7 @@ func (d *hiveDiff) block(worker string, reason operations.Reason, message string
 	})
 }
 
-// subject is what a block is about.
+// subject returns the worker, or the hive where worker is empty.
 func (d *hiveDiff) subject(worker string) operations.Subject {
 	if worker == "" {
 		return operations.SubjectHive.Named(d.hive.Alias)
@@ -130,7 +130,9 @@ func (d *hiveDiff) subject(worker string) operations.Subject {
 func (d *hiveDiff) blockFor(worker string, err error) {
 	b := operations.Blocked{
 		Hive: d.hive.Alias, Worker: worker, Reason: err.Error(),
-		Error: &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonOf(err), Subject: d.subject(worker), Hive: d.hive.Alias, Message: err.Error(), Err: err},
+		Error: &operations.Error{
+			Code: operations.CodeFailed, Reason: operations.ReasonOf(err), Subject: d.subject(worker), Hive: d.hive.Alias, Message: err.Error(), Err: err,
+		},
 	}
 	if own := (*operations.Error)(nil); errors.As(err, &own) {
 		b.Reason, b.Error = own.Message, own
@@ -210,11 +212,12 @@ func (d *hiveDiff) compareHive() (ready, restart bool) {
 		}
 		return true, d.compareSettings()
 	}
+	noReason, no := noRbee(d.state, binary, known)
 	switch reason := outdated(d.state, binary, ver); {
 	case d.state.Rbee == nil:
 		d.found(operations.IssueMissingHive, "", "Hive not installed")
-		if no := noRbee(d.state, binary, known); no != "" {
-			d.block("", operations.ReasonNoBinary, no)
+		if no != "" {
+			d.block("", noReason, no)
 			return false, false
 		}
 		d.step(operations.Step{
@@ -223,14 +226,14 @@ func (d *hiveDiff) compareHive() (ready, restart bool) {
 		return true, true
 	case reason != "":
 		d.found(operations.IssueOutdatedHive, "", "%s", reason)
-		if no := noRbee(d.state, binary, known); no != "" {
-			d.block("", operations.ReasonNoBinary, no)
+		if no != "" {
+			d.block("", noReason, no)
 			return d.state.Compatible() && d.state.Broken == "", false
 		}
 		update.Reason, update.Digest = reason, d.plan.build(d.state.Platform, binary)
 		d.step(update)
 		return true, true
-	case d.opts.Force && noRbee(d.state, binary, known) == "":
+	case d.opts.Force && no == "":
 		update.Reason, update.Digest = "forced", d.plan.build(d.state.Platform, binary)
 		d.step(update)
 		return true, true
@@ -270,16 +273,16 @@ var numbered = regexp.MustCompile(`^v?[0-9]+\.[0-9]+`)
 
 // noRbee says why no rbee can be brought to a machine, or none that would run;
 // empty if one can.
-func noRbee(s *wire.State, b DesiredBinary, known bool) string {
+func noRbee(s *wire.State, b DesiredBinary, known bool) (operations.Reason, string) {
 	switch {
 	case s.Noexec != "":
-		return catalog.NoexecMessage(s)
+		return operations.ReasonUnfitMachine, catalog.NoexecMessage(s)
 	case b.Err != nil:
-		return b.Err.Error()
+		return operations.ReasonOf(b.Err), b.Err.Error()
 	case !known:
-		return fmt.Sprintf("there is no rbee for %s to bring to it", s.Platform.Key())
+		return operations.ReasonNoBinary, fmt.Sprintf("there is no rbee for %s to bring to it", s.Platform.Key())
 	}
-	return ""
+	return "", ""
 }
 
 // outdated says why the installed rbee must be replaced; empty if it need not.

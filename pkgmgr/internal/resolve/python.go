@@ -13,6 +13,7 @@ import (
 
 	"github.com/sourcegraph/conc/pool"
 
+	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/catalog"
 	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 	"github.com/rbee-keeper/rbee/pkgmgr/internal/wheel"
@@ -32,6 +33,14 @@ type NoSolutionError struct {
 
 func (e *NoSolutionError) Error() string {
 	return fmt.Sprintf("cannot resolve the packages of %s %s for %s: %s", e.Type, e.Version, e.Platform, e.Err.Cause)
+}
+
+// ErrorCode returns the reason as text, for [operations.ReasonOf].
+func (e *NoSolutionError) ErrorCode() string { return string(operations.ReasonNoSolution) }
+
+// ErrorSubject returns the worker type, for [operations.SubjectOf].
+func (e *NoSolutionError) ErrorSubject() operations.Subject {
+	return operations.SubjectWorker.Named(e.Type)
 }
 
 // Unwrap returns the error of uv.

@@ -56,7 +56,7 @@ func (g *releases) tagged(ctx context.Context, repo, tag string) (*release, erro
 	err := g.get(ctx, repo, "/tags/"+url.PathEscape(tag), &r)
 	switch {
 	case errors.Is(err, fetch.ErrNotFound):
-		return nil, &NoReleaseError{repo, tag}
+		return nil, &noReleaseError{repo, tag}
 	case err != nil:
 		return nil, err
 	case r.Tag != tag:

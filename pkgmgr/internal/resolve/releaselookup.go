@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/catalog"
 	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 	"github.com/rbee-keeper/rbee/pkgmgr/version"
@@ -25,10 +26,13 @@ const (
 	manyAssets   = 100
 )
 
-// NoReleaseError reports that a repository has no release with a tag.
-type NoReleaseError struct{ repo, tag string }
+// noReleaseError reports that a repository has no release with a tag.
+type noReleaseError struct{ repo, tag string }
 
-func (e *NoReleaseError) Error() string { return fmt.Sprintf("%s has no release %s", e.repo, e.tag) }
+func (e *noReleaseError) Error() string { return fmt.Sprintf("%s has no release %s", e.repo, e.tag) }
+
+// ErrorCode returns the reason as text, for [operations.ReasonOf].
+func (e *noReleaseError) ErrorCode() string { return string(operations.ReasonUnknownVersion) }
 
 // exact returns the version that an exact version in a config stands for. For a
 // pointer release it is the version that this one points to, and that version is a
@@ -43,7 +47,7 @@ func (g *releases) exact(ctx context.Context, v *catalog.Versions, wish string) 
 		return version, nil
 	}
 	r, err := g.tagged(ctx, v.GitHub, tag)
-	var missing *NoReleaseError
+	var missing *noReleaseError
 	if errors.As(err, &missing) {
 		return "", fmt.Errorf("%w: want a version such as %s%s", err, v.Match, v.OrPointer())
 	}
@@ -293,7 +297,7 @@ func (g *releases) target(ctx context.Context, v *catalog.Versions, r *release) 
 // stands for.
 func (g *releases) pointed(ctx context.Context, v *catalog.Versions, pointer, version string) (*release, error) {
 	r, err := g.tagged(ctx, v.GitHub, v.TagOf(version))
-	var missing *NoReleaseError
+	var missing *noReleaseError
 	if errors.As(err, &missing) {
 		return nil, fmt.Errorf("cannot follow release %s of %s to its version: %w; write an exact version in the config", pointer, v.GitHub, err)
 	}

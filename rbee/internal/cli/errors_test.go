@@ -60,6 +60,7 @@ func (s source) at(n ast.Node) string {
 var mayParse = map[string]string{
 	"sshx classifyChannel":               "RFC 4254 has one reason for every failed connection, and OpenSSH sends strerror's text",
 	"sshx/sshtest/conform ...":           "a suite of tests",
+	"sshx systemError":                   "the tools of a machine report strerror's text on stderr alone",
 	"gpu ...":                            "the vendors' tools report in words",
 	"pkgmgr/internal/strict yamlProblem": "yaml.v3 has the line of a syntax error in its text alone",
 }

@@ -140,7 +140,7 @@ func AsError(err error) error {
 		return err
 	}
 	code := operations.CodeFailed
-	reason, subject := pkgmgr.ReasonOf(err)
+	reason, subject := operations.ReasonOf(err), operations.SubjectOf(err)
 	if errors.Is(err, context.Canceled) {
 		code, reason = operations.CodeCanceled, operations.ReasonCanceled
 	}

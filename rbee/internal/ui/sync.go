@@ -166,6 +166,7 @@ func (p *page) blocked(blocked []operations.Blocked) {
 			text = fmt.Sprintf("Worker '%s': %s", b.Worker, b.Reason)
 		}
 		p.fail(b.Hive, text)
+		p.hint(Hint(b.Error))
 		p.detail(b.Detail)
 	}
 }

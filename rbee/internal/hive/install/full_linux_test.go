@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
@@ -45,7 +46,7 @@ func TestFullDisk(t *testing.T) {
 	data := tarGz(t, headers...)
 	many := worker("2", wire.FormatTarGz, data)
 	res := apply(t, h, &wire.Request{Steps: []wire.Step{many}}, data)
-	if !strings.Contains(res.Errors[0], "the disk is full: ") || !strings.Contains(res.Errors[0], unix.ENOSPC.Error()) {
+	if !strings.Contains(res.Errors[0], "the disk is full: ") || !strings.Contains(res.Errors[0], unix.ENOSPC.Error()) || res.Causes[0].Reason != operations.ReasonDiskFull {
 		t.Errorf("many files: %q", res.Errors)
 	}
 	// An artefact of which nobody said how large it is.

@@ -24,6 +24,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 	"github.com/rbee-keeper/rbee/pkgmgr/origintest"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
@@ -257,7 +258,7 @@ func TestWrongSumsLeaveTheOld(t *testing.T) {
 	bad.Install.SHA256 = strings.Repeat("0", 64)
 	apply(t, h, &wire.Request{Steps: []wire.Step{worker("1", "", one)}}, one)
 	res := apply(t, h, &wire.Request{Steps: []wire.Step{step}}, two)
-	if !strings.Contains(res.Errors[0], "SHA-256") || res.State.Workers[0].Version != "1" || res.State.Workers[0].Corrupt != "" {
+	if !strings.Contains(res.Errors[0], "SHA-256") || res.Causes[0].Reason != operations.ReasonChecksum || res.State.Workers[0].Version != "1" || res.State.Workers[0].Corrupt != "" {
 		t.Errorf("%v %+v", res.Errors, res.State.Workers)
 	}
 	res = apply(t, h, &wire.Request{Steps: []wire.Step{bad, step}}, two)
@@ -310,7 +311,7 @@ func TestDownload(t *testing.T) {
 	}
 	huge := worker("4", "", data)
 	huge.Worker.Steps[0].Artefact.Size = 1 << 60
-	if res := apply(t, h, &wire.Request{Steps: []wire.Step{huge}}, nil); !strings.Contains(res.Errors[0], "not enough disk") {
+	if res := apply(t, h, &wire.Request{Steps: []wire.Step{huge}}, nil); !strings.Contains(res.Errors[0], "not enough disk") || res.Causes[0].Reason != operations.ReasonDiskFull {
 		t.Errorf("%v", res.Errors)
 	}
 }

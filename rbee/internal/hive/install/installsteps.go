@@ -18,6 +18,7 @@ import (
 
 	"github.com/sourcegraph/conc/pool"
 
+	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/uv"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
@@ -115,7 +116,10 @@ func (st *stage) checkSpace() error {
 		needed *= 2 // what is packed and, at the very least, as much again
 	}
 	if free := home.DiskFree(st.Home.Root); free > 0 && free < needed {
-		return fmt.Errorf("not enough disk: %s free at %s, at least %s needed", home.SizeText(free), st.Home.Root, home.SizeText(needed))
+		return &operations.Error{
+			Code: operations.CodeFailed, Reason: operations.ReasonDiskFull,
+			Message: fmt.Sprintf("not enough disk: %s free at %s, at least %s needed", home.SizeText(free), st.Home.Root, home.SizeText(needed)),
+		}
 	}
 	return nil
 }
