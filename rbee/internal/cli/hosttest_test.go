@@ -23,7 +23,7 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/freeport"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/control"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
-	hiveinspect "github.com/rbee-keeper/rbee/rbee/internal/hive/inspect"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/inspect"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/install"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/installed"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/verify"
@@ -224,14 +224,13 @@ func (d *detachable) detach() {
 
 // hiveOf is what the program exe does as a hive of the user with this home directory. It is the one place in these tests
 // that constructs it.
-func hiveOf(user, exe string) (apply func(context.Context, io.Reader, io.Writer) error, inspect func(context.Context, io.Writer) error) {
+func hiveOf(user, exe string) (apply func(context.Context, io.Reader, io.Writer) error, read func(context.Context, io.Writer) error) {
 	dir := &home.Dir{Root: filepath.Join(user, ".local/share/rbee"), User: user}
 	store := &installed.Store{Home: dir, Version: rbee.DevVersion, Exe: exe}
-	verifier := &verify.Verifier{Home: dir, Store: store}
-	inspector := &hiveinspect.Inspector{Home: dir, Store: store, Daemon: &control.Daemon{Home: dir}, Verifier: verifier}
-	in := &install.Installer{Home: dir, Store: store, Daemon: inspector.Daemon, Inspector: inspector, Verifier: verifier}
+	i := &inspect.Inspector{Home: dir, Store: store, Daemon: &control.Daemon{Home: dir}, Verifier: &verify.Verifier{Home: dir, Store: store}}
+	in := &install.Installer{Home: dir, Store: store, Daemon: i.Daemon, Inspector: i, Verifier: i.Verifier}
 	return in.Apply, func(ctx context.Context, stdout io.Writer) error {
-		state, err := inspector.Inspect(ctx, hiveinspect.Options{})
+		state, err := i.Inspect(ctx, inspect.Options{})
 		if err != nil {
 			return fmt.Errorf("inspecting: %w", err)
 		}

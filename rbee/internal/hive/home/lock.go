@@ -36,19 +36,6 @@ func (e *LockedError) Error() string {
 // ErrorCode returns the reason as text, for [operations.ReasonOf].
 func (e *LockedError) ErrorCode() string { return string(operations.ReasonLocked) }
 
-// WithLock does something while it holds the lock, as a request does.
-func (d *Dir) WithLock(ctx context.Context, do func(context.Context) (note string, err error)) (note string, err error) {
-	if err := d.Check(); err != nil {
-		return "", err
-	}
-	lock, err := d.Lock(ctx, fmt.Sprintf("process %d on this machine", os.Getpid()), 30*time.Second, nil)
-	if err != nil {
-		return "", err
-	}
-	defer lock.Close()
-	return do(ctx)
-}
-
 // Lock takes the home's lock for owner, waiting no longer than wait. waiting, if
 // not nil, is called once when another has it. The kernel frees the lock when
 // the process ends, however it ends. The error is an *[LockedError] when time is up.

@@ -355,10 +355,19 @@ func TestStrangerSurvivesAndPortTaken(t *testing.T) {
 
 // Start starts the daemon as a request's step does, under the lock.
 func (h *Hive) Start(ctx context.Context) (note string, err error) {
-	return h.WithLock(ctx, h.Daemon.Start)
+	return h.withLock(ctx, h.Daemon.Start)
 }
 
 // Stop stops the daemon as a request's step does, under the lock.
 func (h *Hive) Stop(ctx context.Context) (note string, err error) {
-	return h.WithLock(ctx, h.Daemon.Stop)
+	return h.withLock(ctx, h.Daemon.Stop)
+}
+
+func (h *Hive) withLock(ctx context.Context, do func(context.Context) (note string, err error)) (note string, err error) {
+	lock, err := h.Lock(ctx, "a test", 30*time.Second, nil)
+	if err != nil {
+		return "", err
+	}
+	defer lock.Close()
+	return do(ctx)
 }
