@@ -12,6 +12,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rbee-keeper/rbee/pkgmgr/internal/probe"
+
 	"github.com/rbee-keeper/rbee/operations"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/artifact"
@@ -243,7 +245,7 @@ func (f *Fleet) read(ctx context.Context, m *member, o ReadOptions) {
 		ctx, cancel = context.WithTimeoutCause(ctx, readTimeout, fmt.Errorf("no answer within %s", readTimeout))
 		defer cancel()
 	}
-	state, err := probe(ctx, m.host, o)
+	state, err := readState(ctx, m.host, o)
 	if err != nil {
 		m.err = unreachable(m.hive, err)
 		return
@@ -254,6 +256,19 @@ func (f *Fleet) read(ctx context.Context, m *member, o ReadOptions) {
 // unreachable words an error of the way to a hive.
 func unreachable(h config.Hive, err error) *operations.Error {
 	return hiveError(h, operations.CodeUnreachable, err)
+}
+
+// readState reads a machine with one command, or with none where its daemon tells. A
+// daemon of another rbee than the one that is installed may tell it wrongly.
+func readState(ctx context.Context, host Host, o ReadOptions) (*wire.State, error) {
+	if t, ok := host.(Teller); ok {
+		s, err := t.Tell(ctx, o)
+		if err == nil && s.Compatible() && s.Rbee != nil && s.Rbee.SHA256 == s.Daemon.SHA256 && s.Broken == "" {
+			probe.Normalize(s)
+			return s, nil
+		}
+	}
+	return probe.Read(ctx, host, probe.Options{Deep: o.Deep, Devices: o.Devices})
 }
 
 // States is what the last Read found, sorted by alias.
