@@ -253,6 +253,7 @@ func (c *Client) patience() *patience {
 	if limit == 0 {
 		limit = defaultRetry
 	}
+	// From 10 to 20 ms at first, from 1.5 to 3 s at last.
 	return &patience{limit: limit, pauses: backoff.ExponentialBackOff{
 		InitialInterval: 15 * time.Millisecond, RandomizationFactor: 1. / 3, Multiplier: 2, MaxInterval: 2250 * time.Millisecond,
 	}}

@@ -35,7 +35,7 @@ func sumOf(path string, reader func(io.Reader) io.Reader) (sum string, size int6
 
 // ctxReader is a reader that ends with its context.
 type ctxReader struct {
-	ctx context.Context //nolint:containedctx // of this one copy
+	ctx context.Context // of this one copy
 	r   io.Reader
 }
 

@@ -22,7 +22,6 @@ import (
 const (
 	maxAnswer     = 16 << 20 // bytes of one piece of an engine's answer
 	maxInferTries = 3        // workers that are asked one question
-	endMark       = "[DONE]" // the data of the event that ends an answer
 )
 
 // candidate is a worker that can answer.
@@ -307,11 +306,10 @@ var errCut = errors.New("the answer was cut off")
 
 // eachPiece reads the server-sent events of an answer until its end mark.
 func eachPiece(body io.Reader, take func(data []byte) error) error {
-	events := sse.NewReader(body, maxAnswer)
-	for {
+	for events := sse.NewReader(body, maxAnswer); ; {
 		e, err := events.Next()
 		switch {
-		case err != nil && string(bytes.TrimSpace(events.Partial())) == endMark:
+		case errors.Is(err, io.EOF) && isEndMark(events.Partial()):
 			return nil
 		case errors.Is(err, io.EOF):
 			return errCut
@@ -319,13 +317,13 @@ func eachPiece(body io.Reader, take func(data []byte) error) error {
 			return fmt.Errorf("%w: %w", errCut, err)
 		case e.Comment:
 			continue
-		}
-		data := bytes.TrimSpace(e.Data)
-		if string(data) == endMark {
+		case isEndMark(e.Data):
 			return nil
 		}
-		if err := take(data); err != nil {
+		if err := take(bytes.TrimSpace(e.Data)); err != nil {
 			return err
 		}
 	}
 }
+
+func isEndMark(data []byte) bool { return string(bytes.TrimSpace(data)) == "[DONE]" }

@@ -295,14 +295,17 @@ func (q *queen) serveFleet(w http.ResponseWriter, r *http.Request, t times) {
 		httpjson.Write(w, http.StatusOK, q.snapshot())
 		return
 	}
-	events := sse.NewWriter(w, t.write)
-	defer events.Close()
+	out := sse.NewWriter(w, t.write)
+	defer out.Close()
 	beat := time.NewTicker(t.beat)
 	defer beat.Stop()
 	for {
 		next := q.pool.Changed()
 		data, err := json.Marshal(q.snapshot())
-		if err != nil || events.Send(sse.Event{Data: data}) != nil {
+		if err != nil {
+			return
+		}
+		if out.Send(sse.Event{Data: data}) != nil {
 			return
 		}
 		select {
@@ -325,7 +328,7 @@ func (q *queen) serveFleet(w http.ResponseWriter, r *http.Request, t times) {
 // files must lie in rbee's own directory.
 type remote struct {
 	runner operations.Runner
-	paths  controller.Paths
+	paths  pkgmgr.Paths
 }
 
 // Run implements [operations.Runner].

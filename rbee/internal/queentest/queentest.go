@@ -204,15 +204,15 @@ func (k *Setup) WaitFleet(wanted func(operations.FleetSnapshot) bool) operations
 	var s operations.FleetSnapshot
 	events := sse.NewReader(resp.Body, 0)
 	for {
-		e, err := events.Next()
+		event, err := events.Next()
 		if err != nil {
 			k.t.Fatalf("waiting for the fleet: %v; it is %+v", err, s)
 		}
-		if e.Comment {
+		if event.Comment {
 			continue
 		}
 		s = operations.FleetSnapshot{}
-		if err := json.Unmarshal(e.Data, &s); err != nil {
+		if err := json.Unmarshal(event.Data, &s); err != nil {
 			k.t.Fatal(err)
 		}
 		if wanted(s) {

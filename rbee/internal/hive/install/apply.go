@@ -192,7 +192,6 @@ func (in *Installer) clean(ph *progress.Phase) error {
 	if err != nil {
 		return err
 	}
-	in.splitManifests()
 	own, _ := os.Stat(in.Store.Exe)
 	for _, path := range uploads {
 		// A young one may be on its way: uploads come before the lock.
@@ -225,6 +224,9 @@ func (s *session) step(ctx context.Context, index int, step wire.Step) error {
 }
 
 func (s *session) act(ctx context.Context, index int, step wire.Step) (note string, err error) {
+	if err := step.Validate(); err != nil {
+		return "", err
+	}
 	switch step.Action {
 	case wire.ActionInstallSelf:
 		return s.installSelf(step.Install)

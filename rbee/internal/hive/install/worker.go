@@ -21,9 +21,6 @@ import (
 
 // installWorker makes a worker type be what w says.
 func (s *session) installWorker(ctx context.Context, index int, w *wire.WorkerInstall) (note string, err error) {
-	if err := w.Validate(); err != nil {
-		return "", err
-	}
 	sum, err := s.digest(w)
 	if err != nil {
 		return "", err
@@ -174,9 +171,6 @@ func (in *Installer) replaceLink(target, path string) error {
 // rollback makes the version before be the one that is installed. Workers that
 // run go on with what they were started from.
 func (in *Installer) rollback(ctx context.Context, w *wire.WorkerInstall, ph *progress.Phase) (note string, err error) {
-	if w == nil || !installed.ValidName(w.Type) {
-		return "", errors.New("the step names no worker type")
-	}
 	build := in.Store.PreviousBuild(w.Type)
 	now, before := installed.VersionOf(in.Store.EntryBuild(w.Type)), installed.VersionOf(build)
 	switch {
@@ -201,9 +195,6 @@ func (in *Installer) rollback(ctx context.Context, w *wire.WorkerInstall, ph *pr
 
 // removeWorker removes a worker type: its processes, the entry point, its files.
 func (in *Installer) removeWorker(ctx context.Context, w *wire.WorkerInstall, ph *progress.Phase) (note string, err error) {
-	if w == nil || !installed.ValidName(w.Type) {
-		return "", errors.New("the step names no worker type")
-	}
 	if err := in.stopWorkers(ctx, w.Type); err != nil {
 		return "", err
 	}
@@ -231,7 +222,7 @@ func (in *Installer) cleanWorkers(ph *progress.Phase) error {
 		switch {
 		case strings.HasPrefix(e.Name(), home.TempPrefix):
 			err = errors.Join(err, os.Remove(in.Home.Path(wire.WorkersDir+"/"+e.Name())))
-		case e.IsDir() && installed.ValidName(e.Name()):
+		case e.IsDir() && wire.ValidName(e.Name()):
 			err = errors.Join(err, in.cleanType(e.Name(), ph))
 		}
 	}
