@@ -47,14 +47,14 @@ func (c *client) state() wire.State {
 	}
 	defer f.Close()
 	f.Read(c.t.Context(), pkgmgr.ReadOptions{})
-	for _, h := range f.States() {
-		if h.Err != nil {
-			c.t.Fatalf("reading the machine: %v", h.Err)
-		}
-		return *h.State
+	states := f.States()
+	if len(states) != 1 {
+		c.t.Fatalf("States() = %v, want one", states)
 	}
-	c.t.Fatal("States() is empty")
-	return wire.State{}
+	if states[0].Err != nil {
+		c.t.Fatalf("reading the machine: %v", states[0].Err)
+	}
+	return *states[0].State
 }
 
 // rbee returns the rbee for the machine.
