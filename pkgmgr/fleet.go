@@ -121,7 +121,7 @@ func Open(c *config.Config, o Options) (*Fleet, error) {
 	f.opts.Owner = cmp.Or(o.Owner, defaultOwner())
 	f.opts.CacheDir = cmp.Or(o.CacheDir, defaultCacheDir())
 	f.from = o.Origins.client()
-	f.art = &artifact.Cache{Dir: filepath.Join(f.opts.CacheDir, "artefacts"), From: f.from, Bundle: o.Bundle}
+	f.art = artifact.NewCache(filepath.Join(f.opts.CacheDir, "artefacts"), f.from, o.Bundle)
 	if f.opts.Lock == nil {
 		f.opts.Lock = &lockfile.Lock{}
 	}
@@ -305,7 +305,7 @@ func (f *Fleet) lookUp(ctx context.Context, o plan.Options) (plan.Desired, []ope
 			}
 		}
 		for _, w := range m.hive.Workers {
-			if plan.Adopted(m.state, w) && !o.Force {
+			if plan.IsAdopted(m.state, w) && !o.Force {
 				continue // nothing to look up: it stays as it is
 			}
 			want.Workers[plan.WorkerKey{Hive: m.hive.Alias, Type: w.Type}] = l.Worker(ctx, m.hive.Alias, w, m.state, want)

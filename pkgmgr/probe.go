@@ -39,8 +39,8 @@ func probeScript(o ReadOptions) string {
 // probe reads a machine with one command, or with none where its daemon tells. A
 // daemon of another rbee than the one that is installed may tell it wrongly.
 func probe(ctx context.Context, host Host, o ReadOptions) (*wire.State, error) {
-	if t, ok := host.(Teller); ok {
-		s, err := t.Tell(ctx, o)
+	if t, ok := host.(StateReader); ok {
+		s, err := t.ReadState(ctx, o)
 		if err == nil && s.Compatible() && s.Rbee != nil && s.Rbee.SHA256 == s.Daemon.SHA256 && s.Broken == "" {
 			normalise(s)
 			return s, nil

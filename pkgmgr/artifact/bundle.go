@@ -19,7 +19,7 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/lockfile"
 )
 
-// Bundle is a file that holds all that a config needs, so that it can be installed
+// bundle is a file that holds all that a config needs, so that it can be installed
 // where there is no internet: the lock, the user's own recipes, every artefact of
 // the workers, and rbee itself. It is a tar file whose first entry,
 // rbee-bundle.json, tells what is in it; artefacts lie in artefacts/<SHA-256>,
@@ -120,18 +120,15 @@ func (b *Bundle) Catalog(c *catalog.Catalog) (*catalog.Catalog, error) {
 	if len(b.index.Recipes) == 0 {
 		return c, nil
 	}
-	out := &catalog.Catalog{Recipes: map[string]*catalog.Recipe{}}
-	for typ, r := range c.Recipes {
-		out.Recipes[typ] = r
-	}
+	var recipes []*catalog.Recipe
 	for name, text := range b.index.Recipes {
 		r, err := catalog.ParseRecipe("bundle:"+name, []byte(text))
 		if err != nil {
 			return nil, err
 		}
-		out.Recipes[r.Type] = r
+		recipes = append(recipes, r)
 	}
-	return out, nil
+	return c.With(recipes...), nil
 }
 
 // ExtractBinaries puts the rbee of each platform into dir, checked, as

@@ -119,16 +119,16 @@ func (v *Versions) CheckRange(wish string) error {
 	if err != nil {
 		return err
 	}
-	for _, t := range set.Terms {
-		if !v.Matches(t.Version) {
-			return fmt.Errorf("invalid version range %q: want versions of %s such as %s%s", wish, v.GitHub, v.Match, v.OrPointer())
+	for _, compared := range set.Versions() {
+		if !v.Matches(compared) {
+			return fmt.Errorf("invalid version range %q: want versions of %s such as %s%s", wish, v.GitHub, v.Match, v.PointerHint())
 		}
 	}
 	return nil
 }
 
-// OrPointer returns how a pointer release is written, for a hint.
-func (v *Versions) OrPointer() string {
+// PointerHint returns how a pointer release is written, for a hint.
+func (v *Versions) PointerHint() string {
 	if v.Pointer == nil {
 		return ""
 	}

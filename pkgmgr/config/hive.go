@@ -77,9 +77,8 @@ type Worker struct {
 // Pos is a place in a file; lines and columns count from 1, and 0 is unknown.
 type Pos struct{ Line, Column int }
 
-const DefaultSSHPort = 22
-
 // DefaultSSHPort and DefaultHivePort are the ports of a hive whose config names none.
 const (
+	DefaultSSHPort  = 22
 	DefaultHivePort = 8600
 )

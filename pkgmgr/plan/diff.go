@@ -414,8 +414,8 @@ func Satisfies(wish, ver string) bool {
 	return err == nil && set.Has(ver)
 }
 
-// Adopted reports whether a wish is fulfilled by what somebody else put there.
-func Adopted(s *wire.State, wish config.Worker) bool {
+// IsAdopted reports whether a wish is fulfilled by what somebody else put there.
+func IsAdopted(s *wire.State, wish config.Worker) bool {
 	return wish.Version == version.Latest && slices.ContainsFunc(s.Workers, func(w wire.Worker) bool {
 		return w.Type == wish.Type && w.Foreign && w.Corrupt == ""
 	})
@@ -461,6 +461,8 @@ func (d *hiveDiff) checkDisk() {
 	})
 }
 
+// InstalledVersion returns the version of the rbee that a machine has; empty if it
+// has none.
 func InstalledVersion(s *wire.State) string {
 	if s.Rbee == nil {
 		return ""

@@ -42,14 +42,14 @@ func (g *releases) exact(ctx context.Context, v *catalog.Versions, wish string) 
 	if !ok {
 		version := v.Exact(wish)
 		if !v.Matches(version) {
-			return "", fmt.Errorf("invalid version %q: want a version of %s such as %s%s", wish, v.GitHub, v.Match, v.OrPointer())
+			return "", fmt.Errorf("invalid version %q: want a version of %s such as %s%s", wish, v.GitHub, v.Match, v.PointerHint())
 		}
 		return version, nil
 	}
 	r, err := g.tagged(ctx, v.GitHub, tag)
 	var missing *noReleaseError
 	if errors.As(err, &missing) {
-		return "", fmt.Errorf("%w: want a version such as %s%s", err, v.Match, v.OrPointer())
+		return "", fmt.Errorf("%w: want a version such as %s%s", err, v.Match, v.PointerHint())
 	}
 	if err != nil {
 		return "", err
