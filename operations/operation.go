@@ -92,14 +92,6 @@ func ShouldForwardToHive(op Operation) bool {
 	}
 }
 
-// OnlyTells reports whether an operation changes nothing and tells of what happens
-// for as long as that goes on, such as [WorkerProcessLogs] with Follow. Without
-// anybody who listens it is done for nothing.
-func OnlyTells(op Operation) bool {
-	logs, ok := op.(WorkerProcessLogs)
-	return ok && logs.Follow
-}
-
 // Kinds lists every kind of operation, in the order of their definition.
 func Kinds() []Kind {
 	kinds := make([]Kind, len(all))

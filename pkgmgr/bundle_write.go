@@ -186,7 +186,7 @@ func (c *bundleContents) write(ctx context.Context, t *tar.Writer, o BundleOptio
 }
 
 func (c *bundleContents) putArtefact(ctx context.Context, t *tar.Writer, sum string, a bundled) error {
-	in, _, err := c.fleet.art.Open(ctx, a.artefact, a.file, false)
+	in, _, err := c.fleet.artifacts.Open(ctx, a.artefact, a.file, false)
 	if err != nil {
 		return err
 	}

@@ -86,7 +86,7 @@ type Fleet struct {
 	all        []config.Hive // of the config, whether they are members or not
 	members    []*member
 	from       *fetch.Client
-	art        *artifact.Cache
+	artifacts  *artifact.Cache
 	uploads    chan struct{}
 	packed     artifact.PackedBinaries
 	resolver   *resolve.Resolver
@@ -121,11 +121,11 @@ func Open(c *config.Config, o Options) (*Fleet, error) {
 	f.opts.Owner = cmp.Or(o.Owner, defaultOwner())
 	f.opts.CacheDir = cmp.Or(o.CacheDir, defaultCacheDir())
 	f.from = o.Origins.client()
-	f.art = artifact.NewCache(filepath.Join(f.opts.CacheDir, "artefacts"), f.from, o.Bundle)
+	f.artifacts = artifact.NewCache(filepath.Join(f.opts.CacheDir, "artefacts"), f.from, o.Bundle)
 	if f.opts.Lock == nil {
 		f.opts.Lock = &lockfile.Lock{}
 	}
-	f.resolver = resolve.New(f.from, f.opts.Lock, f.art, f.opts.CacheDir, func(text string) {
+	f.resolver = resolve.New(f.from, f.opts.Lock, f.artifacts, f.opts.CacheDir, func(text string) {
 		f.emit(operations.Event{Type: operations.EventNote, Message: text})
 	})
 

@@ -86,7 +86,7 @@ func (f *Fleet) localFile(p wire.Platform, install *plan.Install, a *wire.Artefa
 		}
 		for _, step := range source.Steps {
 			if file := step.Origin.File; file != "" && filepath.Base(file) == a.Name {
-				if sum, _, err := f.art.Sum(file, a.SHA256); err == nil && sum == a.SHA256 {
+				if sum, _, err := f.artifacts.Sum(file, a.SHA256); err == nil && sum == a.SHA256 {
 					return file
 				}
 			}
@@ -108,7 +108,7 @@ func (f *Fleet) openNeeded(ctx context.Context, p wire.Platform, install *plan.I
 				continue
 			}
 			// An archive is packed already, and so is a wheel.
-			file, gzipped, err := f.art.Open(ctx, *a, f.localFile(p, install, a), step.Kind == wire.StepFile)
+			file, gzipped, err := f.artifacts.Open(ctx, *a, f.localFile(p, install, a), step.Kind == wire.StepFile)
 			if err != nil && step.At != "" && ctx.Err() == nil {
 				err = fmt.Errorf("%s%s: %w", f.recipeDir(install), step.At, err)
 			}

@@ -37,7 +37,7 @@ type Host interface {
 }
 
 // StateReader is a Host that may know the machine's state without running anything there:
-// a hive daemon that answers tells it. Where Tell fails, the machine is asked with a
+// a hive daemon that answers tells it. Where ReadState fails, the machine is asked with a
 // command as any other.
 type StateReader interface {
 	Host

@@ -26,7 +26,7 @@ import (
 // and packed once, however many hives want it.
 type Cache struct {
 	dir    string
-	client   *fetch.Client
+	client *fetch.Client
 	bundle *Bundle // has artefacts too; nil for none
 
 	mu    sync.Mutex

@@ -226,15 +226,15 @@ func (r *Recipe) Choose(version string, m Machine, rbeeVersion string) (Choice, 
 }
 
 // Has reports whether a source is for a version.
-func (r *Recipe) Has(s *Source, ver, rbeeVersion string) bool {
+func (r *Recipe) Has(s *Source, exact, rbeeVersion string) bool {
 	if r.Versions == nil {
-		return s.version(rbeeVersion) == ver
+		return s.version(rbeeVersion) == exact
 	}
-	if s.Version == "" || ver == "" { // all, or not known yet
+	if s.Version == "" || exact == "" { // all, or not known yet
 		return true
 	}
 	set, err := version.ParseRange(s.Version)
-	return err == nil && set.Has(ver)
+	return err == nil && set.Has(exact)
 }
 
 // DependsOnDevices reports whether the choice among sources needs to know the

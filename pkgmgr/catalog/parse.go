@@ -55,11 +55,11 @@ var (
 		"i386": "386", "i686": "386", "x86": "386", "armv7l": "arm", "gnu": "glibc",
 	}
 
-	placeholder = regexp.MustCompile(`\{([A-Za-z_][A-Za-z0-9_]*)\??\}`)
-	githubRepo  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9-]*/[A-Za-z0-9._-]+$`)
-	packageName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$`)
-	numbersPattern     = regexp.MustCompile(`^[0-9]+(\.[0-9]+)*$`)
-	envName     = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+	placeholder    = regexp.MustCompile(`\{([A-Za-z_][A-Za-z0-9_]*)\??\}`)
+	githubRepo     = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9-]*/[A-Za-z0-9._-]+$`)
+	packageName    = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$`)
+	numbersPattern = regexp.MustCompile(`^[0-9]+(\.[0-9]+)*$`)
+	envName        = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 )
 
 // recipeCheck collects problems while it makes a recipe.

@@ -54,10 +54,10 @@ type DesiredWorker struct {
 	Steps []wire.InstallStep
 	Entry string
 
-	// Files are the artefacts that are files on this machine, by SHA-256. Unsure are
+	// Files are the artefacts that are files on this machine, by SHA-256. Unstable are
 	// those whose address may answer with something else one day, such as an archive
 	// that is generated: this machine keeps and sends them.
-	Files  map[string]string
+	Files    map[string]string
 	Unstable map[string]bool
 
 	// Launch is how the hive shall run it; nil compares nothing.

@@ -191,7 +191,7 @@ func (l *Lookup) newest(ctx context.Context, recipe *catalog.Recipe, wish string
 	case l.in.FromBundle:
 		return "", at(recipe, recipe.Versions.Pos, fmt.Errorf("the bundle holds no %s %s", recipe.Type, wish))
 	}
-	ver, err := l.in.Resolver.version(ctx, recipe, wish, l.needs(recipe, wish, p), func(version string) error {
+	resolved, err := l.in.Resolver.version(ctx, recipe, wish, l.needs(recipe, wish, p), func(version string) error {
 		return l.solvable(ctx, recipe, wish, version, p)
 	})
 	var located *plan.LookupError // of a step
@@ -201,10 +201,10 @@ func (l *Lookup) newest(ctx context.Context, recipe *catalog.Recipe, wish string
 	case err != nil:
 		return "", &plan.LookupError{Err: at(recipe, recipe.Versions.Pos, err)}
 	}
-	if ok && version.Compare(ver, locked.Version) < 0 {
-		ver = locked.Version
+	if ok && version.Compare(resolved, locked.Version) < 0 {
+		resolved = locked.Version
 	}
-	return ver, nil
+	return resolved, nil
 }
 
 // steps are what a chosen source consists of: by the recipe itself, by the lock,

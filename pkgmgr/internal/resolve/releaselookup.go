@@ -70,7 +70,7 @@ func (g *releases) exact(ctx context.Context, v *catalog.Versions, wish string) 
 // that the latest release points to is the newest for [version.Latest]. passed is a note on
 // a version that was passed over, or on what is missing; it may be empty. The lookup
 // makes at most lookupRequests requests.
-func (g *releases) newest(ctx context.Context, v *catalog.Versions, wish string, covers func(*release, string) coverage) (ver, passed string, err error) {
+func (g *releases) newest(ctx context.Context, v *catalog.Versions, wish string, covers func(*release, string) coverage) (exact, passed string, err error) {
 	if err := v.CheckRange(wish); err != nil {
 		return "", "", err
 	}
