@@ -19,7 +19,7 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/lockfile"
 )
 
-// bundle is a file that holds all that a config needs, so that it can be installed
+// Bundle is a file that holds all that a config needs, so that it can be installed
 // where there is no internet: the lock, the user's own recipes, every artefact of
 // the workers, and rbee itself. It is a tar file whose first entry,
 // rbee-bundle.json, tells what is in it; artefacts lie in artefacts/<SHA-256>,
