@@ -107,7 +107,7 @@ func (h prefixHost) Close() error { return nil }
 // A Host is five methods, so containers and whatever else runs a command can be
 // hives. This one is a machine where rbee's directory is elsewhere.
 func ExampleHost() {
-	cfg := &config.Config{Hives: []config.Hive{{Alias: "box", Hostname: "box"}}}
+	cfg := &config.Config{Hives: []config.Hive{config.NewHive("box", "box")}}
 	fleet, err := pkgmgr.Open(cfg, pkgmgr.Options{
 		Connect: func(context.Context, config.Hive) (pkgmgr.Host, error) {
 			return prefixHost{"env", "RBEE_HOME=/nowhere/rbee"}, nil

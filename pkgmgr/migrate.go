@@ -70,7 +70,7 @@ func hiveFromState(s plan.HiveState) config.Hive {
 // HiveAt makes a hive of "[user@]host[:port]", as a person would type it; an
 // IPv6 address with a port stands in brackets. Its alias is made of the host.
 func HiveAt(address string) (config.Hive, error) {
-	h := config.Hive{HivePort: config.DefaultHivePort, AutoStart: true}
+	h := config.NewHive("", "")
 	rest := address
 	if user, host, ok := strings.Cut(address, "@"); ok {
 		h.SSHUser, rest = user, host

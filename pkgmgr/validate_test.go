@@ -153,7 +153,7 @@ func TestValidate(t *testing.T) {
 				gpu = "nvidia"
 			}
 			catalog, _ := recipes(t, map[string]string{"needy.yaml": strings.ReplaceAll(needy, "%s", gpu), "noted.yaml": "type: noted\nnote: Build it yourself\n", "server": "#!/bin/sh\n"})
-			h := config.Hive{Alias: "a", Hostname: "a.example", Workers: []config.Worker{{Type: "needy", Version: version.Latest}}}
+			h := config.Hive{Alias: "a", Hostname: "a.example", HivePort: 8600, Workers: []config.Worker{{Type: "needy", Version: version.Latest}}}
 			m := &fakehost.Machine{Initial: k.machine}
 			c := &config.Config{Path: "hives.conf", Hives: []config.Hive{h}}
 			f := openFleet(t, c, fakehost.Fleet{"a": m}, func(o *pkgmgr.Options) {

@@ -40,7 +40,7 @@ func TestValidateNamesMissingSoftware(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			h := config.Hive{Alias: "a", Hostname: "a.example", Workers: []config.Worker{{Type: tt.worker, Version: version.Latest}}}
+			h := config.Hive{Alias: "a", Hostname: "a.example", HivePort: 8600, Workers: []config.Worker{{Type: tt.worker, Version: version.Latest}}}
 			m := &fakehost.Machine{Initial: wire.State{
 				Platform: wire.Platform{OS: "linux", Arch: "amd64", Libc: "glibc", LibcVersion: "2.39"},
 				Devices:  tt.devices, DevicesKnown: true, Libraries: tt.libraries,

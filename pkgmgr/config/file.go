@@ -57,9 +57,9 @@ func (c *configCheck) report(at strict.Pos, hint, format string, args ...any) {
 
 func (c *configCheck) hive(e *hiveEntry) Hive {
 	h := Hive{
-		Alias:     c.name(e.Alias, "alias", ValidAlias, "letters, digits, dot, dash and underscore, at most 63"),
+		Alias:     c.name(e.Alias, "alias", ValidAlias, aliasAlphabet),
 		Hostname:  c.hostname(e.Hostname),
-		SSHUser:   c.name(e.SSHUser, "ssh_user", ValidUser, "letters, digits, dot, dash, underscore and @, at most 64"),
+		SSHUser:   c.name(e.SSHUser, "ssh_user", ValidUser, userAlphabet),
 		SSHPort:   c.port(e.SSHPort, "ssh_port", 0),
 		SSHKey:    c.path(e.SSHKey),
 		HivePort:  c.port(e.HivePort, "hive_port", DefaultHivePort),
@@ -67,7 +67,7 @@ func (c *configCheck) hive(e *hiveEntry) Hive {
 		Pos:       Pos(e.Pos),
 	}
 	for _, l := range e.Labels.V {
-		h.Labels = append(h.Labels, c.name(l, "label", ValidLabel, "letters, digits and . _ : / = -, at most 63"))
+		h.Labels = append(h.Labels, c.name(l, "label", ValidLabel, labelAlphabet))
 	}
 	for _, w := range e.Workers.V {
 		h.Workers = append(h.Workers, c.worker(w, h.Workers))
@@ -77,8 +77,8 @@ func (c *configCheck) hive(e *hiveEntry) Hive {
 
 func (c *configCheck) worker(e workerEntry, before []Worker) Worker {
 	w := Worker{
-		Type:    c.name(e.Type, "worker type", ValidWorkerType, "lower-case letters, digits and dashes, at most 63"),
-		Version: c.name(e.Version, "version", version.ValidConstraint, "latest, a version such as 1.2, or a range such as \">=1.2, <2\""),
+		Type:    c.name(e.Type, "worker type", ValidWorkerType, workerTypeAlphabet),
+		Version: c.name(e.Version, "version", version.ValidConstraint, constraintForms),
 		Pos:     Pos(e.Pos),
 	}
 	if w.Version == "" {
@@ -105,7 +105,7 @@ func (c *configCheck) port(v strict.Value[int64], key string, absent int) int {
 	if !v.Set {
 		return absent
 	}
-	if v.V < 1 || v.V > 65535 {
+	if v.V < 1 || v.V > maxPort {
 		c.report(v.Pos, "expected 1 to 65535", "%s %d is not a port", key, v.V)
 		return absent
 	}

@@ -8,7 +8,7 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// Hive is one machine of a config.
+// Hive is one machine of a config. Make one in a program with [NewHive].
 type Hive struct {
 	// Alias names the hive: letters, digits, dot, dash and underscore,
 	// beginning with a letter or digit, at most 63 bytes.
@@ -27,7 +27,8 @@ type Hive struct {
 	// SSHKey is a private key file to offer first; empty for the usual keys.
 	SSHKey string
 
-	// HivePort is the loopback port of the hive daemon.
+	// HivePort is the loopback port of the hive daemon, 1 to 65535. [NewHive] sets the
+	// default.
 	HivePort int
 
 	// Labels are for selecting hives.
@@ -36,7 +37,8 @@ type Hive struct {
 	// Workers are the worker types wanted there.
 	Workers []Worker
 
-	// AutoStart says that the hive daemon is to run.
+	// AutoStart says that the hive daemon is to run. [NewHive] sets it, as a config file
+	// without auto_start does.
 	AutoStart bool
 
 	// Pos is where the hive begins in the file; zero for one made in memory.
@@ -82,3 +84,9 @@ const (
 	DefaultSSHPort  = 22
 	DefaultHivePort = 8600
 )
+
+// NewHive returns a hive with the defaults of a config file: [DefaultHivePort], and the
+// daemon is started. The zero value of [Hive] has no defaults and is not valid.
+func NewHive(alias, hostname string) Hive {
+	return Hive{Alias: alias, Hostname: hostname, HivePort: DefaultHivePort, AutoStart: true}
+}

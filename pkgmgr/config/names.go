@@ -16,6 +16,16 @@ const (
 	workerTypePattern = `^[a-z0-9][a-z0-9-]{0,62}$`
 
 	maxHostname = 253
+	maxPort     = 65535
+)
+
+// What is expected of names, for hints.
+const (
+	aliasAlphabet      = "letters, digits, dot, dash and underscore, at most 63"
+	userAlphabet       = "letters, digits, dot, dash, underscore and @, at most 64"
+	labelAlphabet      = "letters, digits and . _ : / = -, at most 63"
+	workerTypeAlphabet = "lower-case letters, digits and dashes, at most 63"
+	constraintForms    = "latest, a version such as 1.2, or a range such as \">=1.2, <2\""
 )
 
 var (

@@ -22,7 +22,7 @@ func ExampleFleet() {
 	}
 	cfg := &config.Config{}
 	for _, alias := range []string{"fresh", "full", "busy", "remote"} {
-		cfg.Hives = append(cfg.Hives, config.Hive{Alias: alias, Hostname: alias, HivePort: config.DefaultHivePort})
+		cfg.Hives = append(cfg.Hives, config.NewHive(alias, alias))
 	}
 	fleet, err := pkgmgr.Open(cfg, pkgmgr.Options{
 		Connect: machines.Connect, Binaries: fakehost.Rbee("1.0.0"), Version: "1.0.0",

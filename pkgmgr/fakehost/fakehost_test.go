@@ -207,7 +207,7 @@ func TestConcurrent(t *testing.T) {
 	t.Parallel()
 	machines := fakehost.Fleet{"a": {}, "b": {}}
 	config := &config.Config{Hives: []config.Hive{
-		{Alias: "a", HivePort: 1, AutoStart: true, Workers: []config.Worker{{Type: "echo", Version: version.Latest}}}, {Alias: "b", HivePort: 1},
+		{Alias: "a", Hostname: "a", HivePort: 1, AutoStart: true, Workers: []config.Worker{{Type: "echo", Version: version.Latest}}}, {Alias: "b", Hostname: "b", HivePort: 1},
 	}}
 	var wg sync.WaitGroup
 	for range 8 {

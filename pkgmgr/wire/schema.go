@@ -85,7 +85,7 @@ func EncodeKeeping(v any, unknown Unknown) ([]byte, error) {
 	}
 	var raw, known map[string]json.RawMessage
 	if err := json.Unmarshal([]byte(unknown.raw), &raw); err != nil {
-		return data, nil //nolint:nilerr // it was an object when it was decoded
+		return data, nil // it was an object when it was decoded
 	}
 	if err := json.Unmarshal(data, &known); err != nil {
 		return nil, err

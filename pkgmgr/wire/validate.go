@@ -10,8 +10,8 @@ import (
 
 var nameForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$`)
 
-// validName reports whether a worker type or version may be a file's name on a machine.
-func validName(name string) bool { return nameForm.MatchString(name) }
+// ValidName reports whether a worker type or version may be a file's name on a machine.
+func ValidName(name string) bool { return nameForm.MatchString(name) }
 
 // Validate reports why a machine refuses the settings; nil if it does not.
 func (s *Settings) Validate() error {
@@ -31,7 +31,7 @@ func (s *Step) Validate() error {
 	case ActionInstallWorker:
 		return s.Worker.Validate()
 	case ActionRemoveWorker, ActionRollback:
-		if s.Worker == nil || !validName(s.Worker.Type) {
+		if s.Worker == nil || !ValidName(s.Worker.Type) {
 			return errors.New("the step names no worker type")
 		}
 	case ActionStart, ActionStop, ActionRemoveSelf:
@@ -46,9 +46,9 @@ func (w *WorkerInstall) Validate() error {
 	switch {
 	case w == nil:
 		return errors.New("the step names no worker")
-	case !validName(w.Type):
+	case !ValidName(w.Type):
 		return fmt.Errorf("%q is no name for a worker type", w.Type)
-	case !validName(w.Version):
+	case !ValidName(w.Version):
 		return fmt.Errorf("%q is no version of a worker", w.Version)
 	case len(w.Steps) == 0:
 		return errors.New("the worker has no install steps")
@@ -70,7 +70,7 @@ func (s *InstallStep) validate(of int) error {
 	}
 	switch s.Kind {
 	case StepBuiltin:
-		if !validName(s.Builtin) || of > 1 {
+		if !ValidName(s.Builtin) || of > 1 {
 			return fmt.Errorf("%q is no worker inside rbee", s.Builtin)
 		}
 		return nil
@@ -83,7 +83,7 @@ func (s *InstallStep) validate(of int) error {
 			return errors.New("the python step names no packages")
 		}
 		for _, t := range []Tool{s.Python.UV, s.Python.Interpreter} {
-			if !validName(t.Name) || !validName(t.Version) || !isLocal(t.Entry) {
+			if !ValidName(t.Name) || !ValidName(t.Version) || !isLocal(t.Entry) {
 				return fmt.Errorf("the tool %s %s has no right name", t.Name, t.Version)
 			}
 			if err := t.Format.validate(t.Strip); err != nil {

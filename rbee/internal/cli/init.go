@@ -102,10 +102,9 @@ func (c *initCmd) config(a *app) (*config.Config, error) {
 }
 
 func firstHive(alias, hostname string) config.Hive {
-	return config.Hive{
-		Alias: alias, Hostname: hostname, HivePort: config.DefaultHivePort, AutoStart: true,
-		Workers: []config.Worker{{Type: "echo", Version: version.Latest}},
-	}
+	h := config.NewHive(alias, hostname)
+	h.Workers = []config.Worker{{Type: "echo", Version: version.Latest}}
+	return h
 }
 
 // aliasFrom makes a valid alias of a host's name.
