@@ -72,7 +72,7 @@ func DiskFree(path string) uint64 {
 	if !ok {
 		return 0
 	}
-	return uint64(st.Bavail) * uint64(st.Bsize) //nolint:gosec,unconvert // types differ by system
+	return uint64(st.Bavail) * uint64(st.Bsize)
 }
 
 // Statfs returns the state of the file system that holds path or would hold it.

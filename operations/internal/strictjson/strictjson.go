@@ -1,4 +1,6 @@
-package operations
+// Package strictjson reads JSON objects into structs and refuses what encoding/json
+// accepts: unknown fields, names in another case, and fields that are given twice.
+package strictjson
 
 import (
 	"bytes"
@@ -13,22 +15,21 @@ import (
 	"github.com/rbee-keeper/rbee/operations/suggest"
 )
 
-// readFields fills into, a pointer to a struct, from the JSON object in data.
-// encoding/json alone would take keys in any case and the last of two equal
-// keys; here both are refused.
-func readFields(kind Kind, data []byte, into any) error {
+// Read fills into, a pointer to a struct, from the JSON object in data. The field
+// "operation" is allowed besides those of the struct. Errors name the field.
+func Read(data []byte, into any) error {
 	known := fieldNames(reflect.TypeOf(into).Elem())
 	keys, err := topLevelKeys(data)
 	if err != nil {
-		return badOperation("%s: %v", kind, err)
+		return err
 	}
 	seen := map[string]bool{}
 	for _, key := range keys {
 		switch {
 		case seen[key]:
-			return badOperation("%s: field %q is given twice", kind, key)
+			return fmt.Errorf("field %q is given twice", key)
 		case key != "operation" && !slices.Contains(known, key):
-			return badOperation("%s: unknown field %q%s", kind, key, didYouMean(key, known))
+			return fmt.Errorf("unknown field %q%s", key, DidYouMean(key, known))
 		}
 		seen[key] = true
 	}
@@ -36,9 +37,9 @@ func readFields(kind Kind, data []byte, into any) error {
 		var mismatch *json.UnmarshalTypeError
 		if errors.As(err, &mismatch) {
 			field := mismatch.Field[strings.LastIndexByte(mismatch.Field, '.')+1:] // without the embedded struct
-			return badOperation("%s: field %q: a JSON %s does not fit, want %s", kind, field, mismatch.Value, mismatch.Type)
+			return fmt.Errorf("field %q: a JSON %s does not fit, want %s", field, mismatch.Value, mismatch.Type)
 		}
-		return badOperation("%s: %v", kind, err)
+		return err
 	}
 	return nil
 }
@@ -86,9 +87,9 @@ func fieldNames(t reflect.Type) []string {
 	return names
 }
 
-// didYouMean returns the part of a message that suggests the known name that given most
+// DidYouMean returns the part of a message that suggests the known name that given most
 // likely means, or nothing if none is near.
-func didYouMean[S ~string](given string, known []S) string {
+func DidYouMean[S ~string](given string, known []S) string {
 	near := suggest.Nearest(given, known)
 	if near == "" {
 		return ""
