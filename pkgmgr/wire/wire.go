@@ -26,11 +26,9 @@
 package wire
 
 import (
-	"bytes"
 	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
@@ -49,8 +47,9 @@ const (
 	BinDir      = "bin"
 	Binary      = "bin/rbee"
 	PrevBinary  = "bin/rbee.prev"
-	BinaryInfo  = "bin/rbee.json" // an [Installed]
-	UploadGlob  = "bin/.*rbee-*"  // uploaded binaries that are not in place yet, whole or not
+	BinaryInfo  = "bin/rbee.json"      // an [Installed]
+	PrevInfo    = "bin/rbee.prev.json" // the [Installed] of PrevBinary
+	UploadGlob  = "bin/.*rbee-*"       // uploaded binaries that are not in place yet, whole or not
 	WorkersDir  = "workers"
 	EntryPrefix = "rbee-worker-" // workers/rbee-worker-<type> is a worker's entry point
 	RunDir      = "run"
@@ -108,6 +107,10 @@ type State struct {
 
 	// Rbee is the rbee installed there; nil if there is none.
 	Rbee *Installed `json:"rbee,omitempty"`
+
+	// PreviousRbee is the rbee that was installed before, which [ActionRollbackSelf]
+	// restores; nil if the machine has none.
+	PreviousRbee *Installed `json:"previous_rbee,omitempty"`
 
 	// Broken says why the installed rbee does not work; empty if it does or
 	// there is none.
@@ -234,6 +237,10 @@ type Worker struct {
 	// Launch is how it is run, as it was installed; nil where nothing was said.
 	Launch *Launch `json:"launch,omitempty"`
 
+	// LaunchDigest is the [Launch.Digest] of the recipe; empty in the record of an
+	// earlier rbee.
+	LaunchDigest string `json:"launch_digest,omitempty"`
+
 	// Verify is the command that proves that it works; nil for none.
 	Verify *Verify `json:"verify,omitempty"`
 
@@ -275,6 +282,7 @@ const (
 	ActionInstallWorker Action = "install_worker" // also replaces and repairs
 	ActionRemoveWorker  Action = "remove_worker"
 	ActionRollback      Action = "rollback_worker" // back to the version before; only the Type of the worker counts
+	ActionRollbackSelf  Action = "rollback_self"   // exchanges bin/rbee and bin/rbee.prev
 	ActionStart         Action = "start"           // starts the daemon; one that runs with the right binary and settings is left alone
 	ActionStop          Action = "stop"            // stops the daemon
 	ActionRemoveSelf    Action = "remove"          // stops the daemon and removes everything of rbee
@@ -318,6 +326,9 @@ type WorkerInstall struct {
 	// Launch says how the worker is run; nil leaves it to the recipe of that
 	// type that is built into the machine's rbee.
 	Launch *Launch `json:"launch,omitempty"`
+
+	// LaunchDigest is the [Launch.Digest] that the machine stores.
+	LaunchDigest string `json:"launch_digest,omitempty"`
 
 	// Verify must pass before the worker is put in place; nil for none.
 	Verify *Verify `json:"verify,omitempty"`
@@ -507,6 +518,9 @@ type Launch struct {
 
 	// Formats are the formats of models that it serves: "gguf", "safetensors".
 	Formats []string `json:"formats,omitempty"`
+
+	// Unknown keeps what a newer rbee sent.
+	Unknown Unknown `json:"-"`
 }
 
 // HTTPRequest is something to ask a worker over HTTP, with POST. Words in braces
@@ -532,13 +546,6 @@ type Memory struct {
 	// Context is the length of context, in tokens, that is counted with when
 	// none is asked for; 0 means the model's own, at most 8192.
 	Context int `json:"context,omitempty"`
-}
-
-// Equal reports whether two launches are the same on the wire; nil equals nil alone.
-func (l *Launch) Equal(other *Launch) bool {
-	a, errA := json.Marshal(l)
-	b, errB := json.Marshal(other)
-	return errA == nil && errB == nil && bytes.Equal(a, b)
 }
 
 // Format is how an archive is packed.

@@ -7,6 +7,7 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/installed"
+	"github.com/rbee-keeper/rbee/rbee/internal/statefile"
 )
 
 // writeManifest writes the record of a build into its directory: the list of files
@@ -21,24 +22,40 @@ func writeManifest(dir string, m *installed.Manifest) error {
 	}
 	header := *m
 	header.Files, header.Program = nil, m.ProgramFile()
-	return atomicfile.WriteJSON(filepath.Join(dir, installed.ManifestName), &header)
+	return statefile.Write(filepath.Join(dir, installed.ManifestName), &header)
 }
 
 // splitManifestAbove is the size in bytes from which a manifest of an earlier rbee is
 // worth splitting.
 const splitManifestAbove = 64 << 10
 
-// splitManifests moves the list of files out of the manifests that an earlier rbee
-// wrote. Only the holder of the lock may call it. What cannot be split stays as it is.
-func (in *Installer) splitManifests() {
+// upgradeManifests rewrites the manifests that an earlier rbee wrote: those of schema
+// 0, and those with a long list of files, which gets its own file. Only the holder of the
+// lock may call it. What cannot be rewritten stays as it is.
+func (in *Installer) upgradeManifests() {
 	manifests, _ := filepath.Glob(in.Home.Path(wire.WorkersDir + "/*/*/" + installed.ManifestName)) // fails for a bad pattern only
 	for _, path := range manifests {
-		if info, err := os.Lstat(path); err != nil || info.Size() < splitManifestAbove {
+		head, err := statefile.Head(path)
+		if err != nil {
+			continue
+		}
+		info, err := os.Lstat(path)
+		split := err == nil && info.Size() >= splitManifestAbove
+		if head.Schema > 0 && !split {
 			continue
 		}
 		var m installed.Manifest
-		if atomicfile.ReadJSON(path, &m) == nil && m.Files != nil {
+		if statefile.Read(path, &m) != nil {
+			continue
+		}
+		if head.Schema == 0 {
+			m.LaunchDigest = m.Launch.Digest()
+		}
+		switch {
+		case split && m.Files != nil:
 			_ = writeManifest(filepath.Dir(path), &m)
+		case head.Schema == 0:
+			_ = statefile.Write(path, &m)
 		}
 	}
 }
