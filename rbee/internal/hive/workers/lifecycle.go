@@ -125,6 +125,13 @@ func (w *worker) save() error {
 	return statefile.Write(w.m.path(r.ID), &r)
 }
 
+// upgrade rewrites a record that an earlier rbee wrote.
+func (w *worker) upgrade() {
+	if head, err := statefile.Head(w.m.path(w.record().ID)); err == nil && head.Schema == 0 {
+		w.update(func(*record) {})
+	}
+}
+
 // enter changes the state, and the record with it.
 func (w *worker) enter(next operations.WorkerState, change func(r *record)) {
 	w.update(func(r *record) {

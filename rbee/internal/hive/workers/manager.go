@@ -158,6 +158,7 @@ func (m *Manager) load(wanted func(*record) bool, first func(*worker)) error {
 		w := m.add(r)
 		first(w)
 		w.adopt()
+		w.upgrade()
 		taken = append(taken, w)
 	}
 	for _, w := range taken {
