@@ -68,7 +68,7 @@ func rollbackHive(ctx context.Context, op operations.PackageRollback, fleet *pkg
 	case state.PreviousRbee == nil:
 		return refuse(operations.ReasonNoPreviousVersion, "cannot roll back rbee: the hive has no previous rbee, only "+cmp.Or(state.Rbee.Version, "an unknown version"))
 	}
-	from, to := state.Rbee.Version, state.PreviousRbee.Version
+	from, to := buildText(state.Rbee, state.PreviousRbee), buildText(state.PreviousRbee, state.Rbee)
 	changes := plan.New(fleet.States())
 	changes.Steps = []operations.Step{{Hive: op.Hive, Action: operations.ActionRollbackHive, From: from, Version: to, Reason: "requested"}}
 	if state.Daemon.Running {
@@ -80,6 +80,18 @@ func rollbackHive(ctx context.Context, op operations.PackageRollback, fleet *pkg
 	}
 	return &operations.RollbackReport{Hive: op.Hive, Worker: op.Worker, From: from, To: to}, nil
 }
+
+// buildText returns the version of an rbee, with its build if the other one has the same
+// version.
+func buildText(rbee, other *wire.Installed) string {
+	text := cmp.Or(rbee.Version, "unknown")
+	if rbee.Version == other.Version && len(rbee.SHA256) > buildLen {
+		text += " (build " + rbee.SHA256[:buildLen] + ")"
+	}
+	return text
+}
+
+const buildLen = 12 // digits of a SHA-256
 
 // hold keeps a worker at a version for as long as the config wishes for the same. One
 // that the config does not want has nothing to be kept from.

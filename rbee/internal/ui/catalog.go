@@ -194,7 +194,7 @@ func (p *page) checkedRecipe(r *CheckedRecipe) {
 }
 
 func (p *page) rolledBack(r *operations.RollbackReport) {
-	p.okf("Rolled back %s on %s: %s -> %s", r.Worker, r.Hive, cmp.Or(r.From, "unknown"), cmp.Or(r.To, "unknown"))
+	p.okf("Rolled back %s on %s: %s -> %s", r.Worker, r.Hive, r.From, r.To)
 	if r.Worker == operations.RollbackRbee {
 		p.hint("the next `rbee sync` with this rbee installs its own version again, unless the restored one is newer")
 		return
