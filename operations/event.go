@@ -1,6 +1,10 @@
 package operations
 
-import "time"
+import (
+	"fmt"
+	"strings"
+	"time"
+)
 
 // EventType says what an event tells.
 type EventType string
@@ -110,4 +114,71 @@ type Event struct {
 
 	// Error is set for failures.
 	Error *Error `json:"error,omitempty"`
+}
+
+// String returns the event as one line for people, such as "gpu-1: install_worker vllm
+// 0.33.0: done". For [EventLog] and [EventToken] it is the text itself.
+func (e Event) String() string {
+	var parts []string
+	add := func(part string) {
+		if part != "" {
+			parts = append(parts, part)
+		}
+	}
+	add(e.Hive)
+	switch e.Type {
+	case EventLog, EventToken:
+		return e.Text
+	case EventPhase:
+		add(string(e.Phase))
+	case EventPlan:
+		if e.Plan != nil {
+			add("plan: " + counted(len(e.Plan.Steps), "step") + ", " + counted(len(e.Plan.Drift), "difference"))
+		}
+	case EventStep:
+		add(stepText(e.Step))
+		add(string(e.StepStatus))
+	case EventProgress:
+		add(stepText(e.Step))
+		add(strings.TrimSpace(string(e.StepPhase) + " " + e.progressText()))
+	case EventWorker:
+		if e.Worker != nil {
+			add(fmt.Sprintf("worker %s: %s", e.Worker.ID, e.Worker.State))
+		}
+	}
+	add(e.Message)
+	if e.Error != nil {
+		add(e.Error.Message)
+	}
+	return strings.Join(parts, ": ")
+}
+
+// counted returns a number with its noun: 1 step, 2 steps.
+func counted(n int, noun string) string {
+	if n != 1 {
+		noun += "s"
+	}
+	return fmt.Sprintf("%d %s", n, noun)
+}
+
+func stepText(s *Step) string {
+	if s == nil {
+		return ""
+	}
+	return strings.Join(strings.Fields(string(s.Action)+" "+s.Worker+" "+s.Version), " ")
+}
+
+// progressText returns how far something is: a percentage where the total is known.
+func (e Event) progressText() string {
+	switch {
+	case e.Total > 0:
+		return fmt.Sprintf("%d%%", 100*e.Bytes/e.Total)
+	case e.Bytes > 0:
+		return fmt.Sprintf("%d bytes", e.Bytes)
+	case e.Unit != "" && e.CountTotal > 0:
+		return fmt.Sprintf("%d of %d %s", e.Count, e.CountTotal, e.Unit)
+	case e.Unit != "":
+		return fmt.Sprintf("%d %s", e.Count, e.Unit)
+	}
+	return ""
 }

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/rbee-keeper/rbee/pkgmgr/internal/probe"
+
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/pkgmgr/internal/text"
@@ -402,18 +404,17 @@ func (s *session) apply(ctx context.Context, exe string, req *wire.Request, inde
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	inR, inW := io.Pipe()
-	outR, outW := io.Pipe()
+	out := newMailbox()
 	var stderr tailWriter
 	ended := make(chan error, 1)
 	go func() {
-		err := s.member.host.Run(ctx, []string{exe, "hive", "apply"}, inR, outW, &stderr)
+		err := s.member.host.Run(ctx, []string{exe, "hive", "apply"}, inR, out, &stderr)
 		_ = inR.CloseWithError(io.ErrClosedPipe)
-		_ = outW.Close()
+		out.close()
 		ended <- err
 	}()
-	talkErr := s.talk(ctx, inW, wire.NewReader(outR), req, index)
+	talkErr := s.talk(ctx, inW, wire.NewReader(out), req, index)
 	_ = inW.Close()
-	go func() { _, _ = io.Copy(io.Discard, outR) }()
 	runErr := <-ended
 	switch {
 	case s.result != nil && s.result.Error != "":
@@ -610,7 +611,7 @@ func (s *session) finish(r *wire.Result, index []int) {
 func (s *session) fill(r *operations.HiveReport) {
 	h := s.member.hive
 	if s.result != nil && s.result.State != nil {
-		normalise(s.result.State)
+		probe.Normalize(s.result.State)
 		s.member.state = s.result.State
 		r.Workers = installedTypes(s.member.state)
 	}

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rbee-keeper/rbee/pkgmgr/internal/probe"
+
 	"github.com/rbee-keeper/rbee/operations"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/artifact"
@@ -59,6 +61,10 @@ type Options struct {
 	// Lock is what wishes came to; nil knows nothing. [Fleet.Plan] and [Fleet.Apply]
 	// change it in memory, and it is the caller's to save it.
 	Lock *lockfile.Lock
+
+	// Record is where [Fleet.Save] notes which hives were installed; the zero value
+	// notes nothing.
+	Record Record
 
 	// Push makes this side fetch what is to be downloaded and send it, for hives
 	// without a way to the internet. Bundle, if not nil, is where this side takes
@@ -239,7 +245,7 @@ func (f *Fleet) read(ctx context.Context, m *member, o ReadOptions) {
 		ctx, cancel = context.WithTimeoutCause(ctx, readTimeout, fmt.Errorf("no answer within %s", readTimeout))
 		defer cancel()
 	}
-	state, err := probe(ctx, m.host, o)
+	state, err := readState(ctx, m.host, o)
 	if err != nil {
 		m.err = unreachable(m.hive, err)
 		return
@@ -250,6 +256,19 @@ func (f *Fleet) read(ctx context.Context, m *member, o ReadOptions) {
 // unreachable words an error of the way to a hive.
 func unreachable(h config.Hive, err error) *operations.Error {
 	return hiveError(h, operations.CodeUnreachable, err)
+}
+
+// readState reads a machine with one command, or with none where its daemon tells. A
+// daemon of another rbee than the one that is installed may tell it wrongly.
+func readState(ctx context.Context, host Host, o ReadOptions) (*wire.State, error) {
+	if t, ok := host.(Teller); ok {
+		s, err := t.Tell(ctx, o)
+		if err == nil && s.Compatible() && s.Rbee != nil && s.Rbee.SHA256 == s.Daemon.SHA256 && s.Broken == "" {
+			probe.Normalize(s)
+			return s, nil
+		}
+	}
+	return probe.Read(ctx, host, probe.Options{Deep: o.Deep, Devices: o.Devices})
 }
 
 // States is what the last Read found, sorted by alias.

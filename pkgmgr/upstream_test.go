@@ -73,7 +73,7 @@ const upstreamIndex = "https://pypi.org/simple"
 
 // upstreamFleet plans one worker on machines and returns the plan, the notes and the
 // lock's entries.
-func upstreamFleet(t *testing.T, worker config.Worker, states []wire.State) (changes operations.Plan, notes []string, fleet *pkgmgr.Fleet) {
+func upstreamFleet(t *testing.T, worker config.Worker, states []wire.State) (changes *plan.Plan, notes []string, fleet *pkgmgr.Fleet) {
 	t.Helper()
 	s := origintest.New(t)
 	serveTools(t, s)

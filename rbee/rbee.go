@@ -13,7 +13,7 @@ import (
 )
 
 // DevVersion is the version of builds that the go command gives none.
-const DevVersion = "0.1.0-dev"
+const DevVersion = artifact.DevVersion
 
 // Main runs the program and returns its exit code. args begins with the
 // program's own name: as rbee-worker-<type> it is that built-in worker. env

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/httpjson"
 )
 
 // maxReport is how many bytes a report may have, and so an answer: what a workflow
@@ -128,18 +129,14 @@ func (c *Client) send(ctx context.Context, r *request) (*http.Response, error) {
 
 // refusal reads the error out of an answer that is not a success.
 func (c *Client) refusal(resp *http.Response) error {
-	data, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<20)) // what cannot be read is no error of rbee's
-	var answer struct {
-		Error *operations.Error `json:"error"`
-	}
-	known := json.Unmarshal(data, &answer) == nil && answer.Error != nil && answer.Error.Code != "" && answer.Error.Message != ""
+	known := httpjson.ReadError(resp.Body)
 	switch {
 	case resp.StatusCode == http.StatusUnauthorized && c.Token == "":
 		return &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonAuth, Subject: operations.SubjectQueen.Named(c.where()), Message: c.where() + " asks for a token"}
 	case resp.StatusCode == http.StatusUnauthorized:
 		return &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonAuth, Subject: operations.SubjectQueen.Named(c.where()), Message: "the token was refused by " + c.where()}
-	case known:
-		return answer.Error
+	case known != nil:
+		return known
 	}
 	return c.noRbee(resp)
 }

@@ -6,11 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"mime"
 	"net/http"
 	"strconv"
 	"time"
+
+	"github.com/cenkalti/backoff/v5"
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/operations/sse"
@@ -242,9 +243,9 @@ func (b *watched) finish() {
 // patience says how long something is tried again. The time begins with the
 // first pause, and anew with reset.
 type patience struct {
-	limit time.Duration
-	since time.Time // zero: no pause yet
-	step  time.Duration
+	limit  time.Duration
+	since  time.Time // zero: no pause yet
+	pauses backoff.ExponentialBackOff
 }
 
 func (c *Client) patience() *patience {
@@ -252,10 +253,16 @@ func (c *Client) patience() *patience {
 	if limit == 0 {
 		limit = defaultRetry
 	}
-	return &patience{limit: limit}
+	// From 10 to 20 ms at first, from 1.5 to 3 s at last.
+	return &patience{limit: limit, pauses: backoff.ExponentialBackOff{
+		InitialInterval: 15 * time.Millisecond, RandomizationFactor: 1. / 3, Multiplier: 2, MaxInterval: 2250 * time.Millisecond,
+	}}
 }
 
-func (p *patience) reset() { p.since, p.step = time.Time{}, 0 }
+func (p *patience) reset() {
+	p.since = time.Time{}
+	p.pauses.Reset()
+}
 
 // pause waits before the next try, longer each time and not always the same. It
 // returns false, at once, when no other try should be made.
@@ -263,8 +270,7 @@ func (p *patience) pause(ctx context.Context) bool {
 	if p.since.IsZero() {
 		p.since = time.Now()
 	}
-	p.step = min(max(2*p.step, 20*time.Millisecond), 3*time.Second)
-	d := p.step/2 + rand.N(p.step/2) //nolint:gosec // jitter
+	d := p.pauses.NextBackOff()
 	if time.Since(p.since)+d > p.limit {
 		return false
 	}

@@ -191,6 +191,19 @@ func checkBuild(path string, p wire.Platform) (version string, err error) {
 	return ReleaseVersion(info.Main.Version), nil
 }
 
+// DevVersion is the version of builds that the go command gives none.
+const DevVersion = "0.1.0-dev"
+
+// BuildVersion returns the release that an rbee binary was built as, such as "1.2.3";
+// empty for a development build, or if the file is not an rbee.
+func BuildVersion(path string) string {
+	info, err := buildinfo.ReadFile(path)
+	if err != nil || info.Path != mainPackage {
+		return ""
+	}
+	return ReleaseVersion(info.Main.Version)
+}
+
 // releasePattern is a version that a release is tagged with. The go command also
 // records pseudo-versions, made of a date and a commit, which are none.
 var releasePattern = regexp.MustCompile(`^v[0-9]+\.[0-9]+\.[0-9]+(-[a-z]+\.?[0-9]*)?$`)

@@ -91,7 +91,7 @@ func (r *run) do(ctx context.Context) *wire.Result {
 	result := &wire.Result{Errors: make([]string, len(r.req.Steps))}
 	notBegun := func(from int, why string) {
 		for i := from; i < len(r.req.Steps); i++ {
-			result.Errors[i] = "not begun: " + why
+			result.Fail(i, "not begun: "+why, &operations.Error{Reason: operations.ReasonNotBegun})
 		}
 	}
 	release, locked, err := r.lock(ctx)
@@ -101,7 +101,7 @@ func (r *run) do(ctx context.Context) *wire.Result {
 		notBegun(0, "locked by "+locked.Holder)
 		return result
 	case err != nil:
-		result.Error = err.Error()
+		result.Error, result.Cause = err.Error(), wire.CauseOf(err)
 		notBegun(0, err.Error())
 		return result
 	}
@@ -420,7 +420,9 @@ func (r *run) receive(i int, want wire.Artefact) ([]byte, error) {
 		return nil, fmt.Errorf("receiving the artefact: %w", err)
 	}
 	if sum := sha256.Sum256(content); !strings.EqualFold(hex.EncodeToString(sum[:]), want.SHA256) {
-		return nil, fmt.Errorf("the artefact has SHA-256 %x, want %s", sum, want.SHA256)
+		return nil, &operations.Error{
+			Code: operations.CodeFailed, Reason: operations.ReasonChecksum, Message: fmt.Sprintf("the artefact has SHA-256 %x, want %s", sum, want.SHA256),
+		}
 	}
 	return content, nil
 }

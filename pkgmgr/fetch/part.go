@@ -111,11 +111,11 @@ func (p *part) takeOver() error {
 	}
 	info, err := os.Stat(p.Prefix)
 	if err != nil || info.Size() == 0 || info.Size() > p.Size {
-		return nil //nolint:nilerr // there is nothing to take over
+		return nil // there is nothing to take over
 	}
 	lock, err := os.OpenFile(p.PrefixLock, os.O_CREATE|os.O_RDWR, 0o644) //nolint:gosec // as that program makes it
 	if err != nil {
-		return nil //nolint:nilerr // it is only a help
+		return nil // it is only a help
 	}
 	defer lock.Close()
 	if syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil {

@@ -25,7 +25,7 @@ func Sum(ctx context.Context, path string) (string, error) {
 
 // ctxReader is a reader that ends with its context.
 type ctxReader struct {
-	ctx context.Context //nolint:containedctx // of this one copy
+	ctx context.Context // of this one copy
 	r   io.Reader
 }
 

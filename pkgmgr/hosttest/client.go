@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
 	"github.com/rbee-keeper/rbee/pkgmgr/artifact"
 	"github.com/rbee-keeper/rbee/pkgmgr/config"
@@ -47,14 +48,14 @@ func (c *client) state() wire.State {
 	}
 	defer f.Close()
 	f.Read(c.t.Context(), pkgmgr.ReadOptions{})
-	for _, h := range f.States() {
-		if h.Err != nil {
-			c.t.Fatalf("reading the machine: %v", h.Err)
-		}
-		return *h.State
+	states := f.States()
+	if len(states) != 1 {
+		c.t.Fatalf("States() has %d hives, want 1", len(states))
 	}
-	c.t.Fatal("States() is empty")
-	return wire.State{}
+	if err := states[0].Err; err != nil {
+		c.t.Fatalf("reading the machine: %v", err)
+	}
+	return *states[0].State
 }
 
 // rbee returns the rbee for the machine.
@@ -212,10 +213,28 @@ func (c *client) wait(done <-chan *exchange) *exchange {
 	c.t.Helper()
 	select {
 	case e := <-done:
+		c.checkCauses(e)
 		return e
 	case <-time.After(2 * time.Minute):
 		c.t.Fatal("`rbee hive apply` does not end")
 		return nil
+	}
+}
+
+// checkCauses checks that every error of a result is classified, and nothing else.
+func (c *client) checkCauses(e *exchange) {
+	c.t.Helper()
+	if e.result == nil {
+		return
+	}
+	if (e.result.Error != "") != (e.result.Cause != nil) {
+		c.t.Errorf("error %q of the request has cause %+v", e.result.Error, e.result.Cause)
+	}
+	for i, text := range e.result.Errors {
+		cause := e.result.CauseOf(i)
+		if (text != "") != (cause != nil) || strings.HasPrefix(text, "not begun") != (cause != nil && cause.Reason == operations.ReasonNotBegun) {
+			c.t.Errorf("error %q of step %d has cause %+v", text, i, cause)
+		}
 	}
 }
 

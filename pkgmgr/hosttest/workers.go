@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
@@ -122,6 +123,9 @@ func testWrongContent(t *testing.T, c *client) {
 			continue
 		}
 		checkNotes(t, e, 2)
+		if cause := e.result.CauseOf(0); name == "other content" && cause.Reason != operations.ReasonChecksum {
+			t.Errorf("%s: reason %q, want %q", name, cause.Reason, operations.ReasonChecksum)
+		}
 		if w := worker(e.result.State, "w"); w == nil || w.Version != "1" || w.Corrupt != "" || w.Previous != "" {
 			t.Errorf("%s: %+v, want version 1 as before", name, w)
 		}

@@ -69,7 +69,7 @@ func (a *app) config() string {
 }
 
 // paths are the places of rbee's files on this machine.
-func (a *app) paths() (controller.Paths, error) { return controller.DefaultPaths(a.p.Getenv) }
+func (a *app) paths() (pkgmgr.Paths, error) { return pkgmgr.DefaultPaths(a.p.Getenv) }
 
 // open makes the runner of operations.
 func (a *app) open() (Runner, error) {

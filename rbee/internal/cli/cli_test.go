@@ -264,12 +264,3 @@ func TestWriteConfigKeepsTheOldOneOnFailure(t *testing.T) {
 		t.Errorf("%d files lie beside the config", len(entries)-1)
 	}
 }
-
-func TestShellQuote(t *testing.T) {
-	t.Parallel()
-	for word, want := range map[string]string{"": "''", "a-b/c.d": "a-b/c.d", "a b": "'a b'", "it's": `'it'\''s'`, "$x": "'$x'"} {
-		if got := shellQuote(word); got != want {
-			t.Errorf("%q: %s, want %s", word, got, want)
-		}
-	}
-}

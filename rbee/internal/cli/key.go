@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"path/filepath"
 
+	"github.com/rbee-keeper/rbee/pkgmgr"
 	"github.com/rbee-keeper/rbee/rbee/internal/access"
-	"github.com/rbee-keeper/rbee/rbee/internal/controller"
 	"github.com/rbee-keeper/rbee/rbee/internal/ui"
 )
 
@@ -27,7 +27,7 @@ type keyRevokeCmd struct {
 	Name string `arg:"" help:"The key's name, or its id."`
 }
 
-func keysPath(p controller.Paths) string { return filepath.Join(p.StateDir, "keys.json") }
+func keysPath(p pkgmgr.Paths) string { return filepath.Join(p.StateDir, "keys.json") }
 
 func (a *app) keys() (*access.Keys, error) {
 	paths, err := a.paths()

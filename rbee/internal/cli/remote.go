@@ -10,14 +10,14 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/operations/client"
+	"github.com/rbee-keeper/rbee/pkgmgr"
 	"github.com/rbee-keeper/rbee/rbee/internal/access"
-	"github.com/rbee-keeper/rbee/rbee/internal/controller"
 )
 
 // remoteQueen is a queen that runs elsewhere.
 type remoteQueen struct {
 	client.Client
-	paths controller.Paths // of this machine
+	paths pkgmgr.Paths // of this machine
 }
 
 // Run implements [operations.Runner]. A path goes out as the file that it names

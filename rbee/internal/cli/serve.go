@@ -9,8 +9,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/rbee-keeper/rbee/pkgmgr"
 	"github.com/rbee-keeper/rbee/rbee/internal/access"
-	"github.com/rbee-keeper/rbee/rbee/internal/controller"
 	"github.com/rbee-keeper/rbee/rbee/internal/queen"
 )
 
@@ -78,7 +78,7 @@ func (c *serveCmd) Run(ctx context.Context, a *app) error {
 // secure says what strangers need: nothing on loopback, a key and TLS beyond, and a key
 // alone behind a proxy on this machine, whose name --host gives. pin is what goes behind
 // the address for those who shall trust the queen's own certificate.
-func (c *serveCmd) secure(a *app, paths controller.Paths, s *queen.Options) (pin string, err error) {
+func (c *serveCmd) secure(a *app, paths pkgmgr.Paths, s *queen.Options) (pin string, err error) {
 	far := !queen.OnLoopback(c.Addr)
 	if far || len(c.Host) > 0 {
 		s.Keys = access.OpenKeys(keysPath(paths))

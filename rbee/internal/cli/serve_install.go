@@ -14,7 +14,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/operations/client"
-	"github.com/rbee-keeper/rbee/rbee/internal/controller"
+	"github.com/rbee-keeper/rbee/pkgmgr"
 	"github.com/rbee-keeper/rbee/rbee/internal/queen"
 	"github.com/rbee-keeper/rbee/rbee/internal/service"
 	"github.com/rbee-keeper/rbee/rbee/internal/ui"
@@ -29,7 +29,7 @@ const stopTimeout = 45 * time.Second
 
 // service returns the queen as a service of the user's own, with the caution that
 // its manager adds, if any.
-func (p *servicePlan) service(program string, paths controller.Paths) *service.Service {
+func (p *servicePlan) service(program string, paths pkgmgr.Paths) *service.Service {
 	s := &service.Service{
 		Name: "rbee-queen", Label: "rbee-queen", Description: "rbee queen", Program: program, Args: p.args,
 		StopTimeout: stopTimeout, UserHome: paths.Home, Record: filepath.Join(paths.StateDir, "queen-service.json"),
@@ -58,7 +58,7 @@ func manager(ctx context.Context, s *service.Service) (service.Manager, error) {
 }
 
 // install makes the queen a service and starts it, anew if there is one.
-func (c *serveCmd) install(ctx context.Context, a *app, paths controller.Paths) error {
+func (c *serveCmd) install(ctx context.Context, a *app, paths pkgmgr.Paths) error {
 	var s queen.Options
 	if _, err := c.secure(a, paths, &s); err != nil {
 		return err // it would not start either
@@ -109,7 +109,7 @@ func awaitHealth(ctx context.Context, url string) error {
 }
 
 // uninstall ends the service. Workers go on.
-func (c *serveCmd) uninstall(ctx context.Context, a *app, paths controller.Paths) error {
+func (c *serveCmd) uninstall(ctx context.Context, a *app, paths pkgmgr.Paths) error {
 	svc := new(servicePlan).service("", paths)
 	m, err := manager(ctx, svc)
 	if err != nil {

@@ -6,7 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/rbee-keeper/rbee/rbee/internal/controller"
+	"github.com/rbee-keeper/rbee/pkgmgr"
 )
 
 // caution is something that a service will lack, and what to do about it.
@@ -28,7 +28,7 @@ type machine struct {
 
 // plan carries over every flag, and of the environment what is no secret: a service's
 // file can be read by others.
-func (c *serveCmd) plan(a *app, paths controller.Paths, m machine) servicePlan {
+func (c *serveCmd) plan(a *app, paths pkgmgr.Paths, m machine) servicePlan {
 	p := servicePlan{args: c.arguments(a, paths), env: map[string]string{}}
 	for _, name := range carried {
 		value := a.p.Getenv(name)
@@ -94,7 +94,7 @@ func outlivesLogin(socket, home string, uid int) bool {
 
 // arguments are those of a queen with the flags of this one. Paths are made
 // absolute: a service runs elsewhere.
-func (c *serveCmd) arguments(a *app, paths controller.Paths) []string {
+func (c *serveCmd) arguments(a *app, paths pkgmgr.Paths) []string {
 	args := []string{"serve", "--addr", c.Addr, "--idle", c.Idle.String()}
 	file := func(flag, path string) {
 		if path == "" {

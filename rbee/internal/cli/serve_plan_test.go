@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/rbee-keeper/rbee/rbee/internal/controller"
+	"github.com/rbee-keeper/rbee/pkgmgr"
 )
 
 // planned is the plan that a command line makes on a Linux machine with user 1000.
@@ -23,7 +23,7 @@ func planned(t *testing.T, m machine, env []string, args ...string) servicePlan 
 	if _, err := parser.Parse(append([]string{"serve", "--install"}, args...)); err != nil {
 		t.Fatal(args, err)
 	}
-	paths, err := controller.DefaultPaths(a.p.Getenv)
+	paths, err := pkgmgr.DefaultPaths(a.p.Getenv)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,7 +121,7 @@ func TestServiceEnvironment(t *testing.T) {
 			if len(p.cautions) > 1 || !strings.Contains(told.String(), test.caution) || test.caution == "" && told.Len() > 0 {
 				t.Errorf("told %q, want %q", &told, test.caution)
 			}
-			if text := p.service("/rbee", controller.Paths{}).Unit() + told.String(); strings.Contains(text, "secret") && !strings.Contains(text, "is a secret") {
+			if text := p.service("/rbee", pkgmgr.Paths{}).Unit() + told.String(); strings.Contains(text, "secret") && !strings.Contains(text, "is a secret") {
 				t.Errorf("a secret is told: %s", text)
 			}
 		})
@@ -133,7 +133,7 @@ func TestServiceUnit(t *testing.T) {
 	p := servicePlan{
 		args: []string{"serve", "--config", `/a b/50%/$x"y\z`}, env: map[string]string{"B": "2\n[Service]", "A": "100% $HOME"},
 	}
-	lines := strings.Split(p.service("/opt/r bee/rbee", controller.Paths{}).Unit(), "\n")
+	lines := strings.Split(p.service("/opt/r bee/rbee", pkgmgr.Paths{}).Unit(), "\n")
 	for _, want := range []string{
 		`ExecStart="/opt/r bee/rbee" "serve" "--config" "/a b/50%%/$$x\"y\\z"`,
 		`Environment="A=100%% $HOME"`, `Environment="B=2\n[Service]"`, "Restart=on-failure", "TimeoutStopSec=45", "WantedBy=default.target",

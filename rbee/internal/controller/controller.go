@@ -28,7 +28,7 @@ type Options struct {
 	Self string
 
 	// Paths are where this machine keeps rbee's files.
-	Paths Paths
+	Paths pkgmgr.Paths
 
 	// Binaries is a directory of rbee builds for other platforms; may be empty.
 	Binaries string
@@ -203,7 +203,7 @@ func (q *Controller) open(d *desired, scope operations.Scope, push bool, events 
 	return pkgmgr.Open(d.config, pkgmgr.Options{
 		Connect: q.conn.Host, Only: scope.Hives, Labels: scope.Labels, Extra: d.extra, Catalog: d.catalog,
 		Binaries: d.binaries, Version: q.opts.Version, CacheDir: q.files.Paths.CacheDir,
-		Origins: q.opts.Origins, Lock: d.lock, Push: push, Bundle: d.bundle,
+		Origins: q.opts.Origins, Lock: d.lock, Record: q.files.record, Push: push, Bundle: d.bundle,
 		Parallel: scope.Parallel, Events: events,
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr"
 )
 
 // TestEveryOperationIsKnown holds that the controller has a way for every kind of
@@ -12,7 +13,7 @@ import (
 func TestEveryOperationIsKnown(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	q, err := New(Options{Version: "1", Paths: Paths{Home: dir, ConfigDir: filepath.Join(dir, "config"), StateDir: dir, CacheDir: dir}})
+	q, err := New(Options{Version: "1", Paths: pkgmgr.Paths{Home: dir, ConfigDir: filepath.Join(dir, "config"), StateDir: dir, CacheDir: dir}})
 	if err != nil {
 		t.Fatal(err)
 	}

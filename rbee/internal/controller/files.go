@@ -14,14 +14,14 @@ import (
 // Files are rbee's files on this machine: configs, the user's own recipes, locks, and
 // the record of hives.
 type Files struct {
-	Paths    Paths
+	Paths    pkgmgr.Paths
 	record   pkgmgr.Record
 	binaries *artifact.Binaries
 }
 
 // NewFiles returns the files at the paths of options. It reads nothing yet.
 func NewFiles(o Options) (*Files, error) {
-	if o.Paths == (Paths{}) {
+	if o.Paths == (pkgmgr.Paths{}) {
 		return nil, errors.New("controller: Options.Paths is empty")
 	}
 	return &Files{

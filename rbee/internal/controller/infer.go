@@ -1,7 +1,6 @@
 package controller
 
 import (
-	"bufio"
 	"bytes"
 	"cmp"
 	"context"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/operations/client"
+	"github.com/rbee-keeper/rbee/operations/sse"
 	"github.com/rbee-keeper/rbee/rbee/internal/loader"
 )
 
@@ -306,23 +306,24 @@ var errCut = errors.New("the answer was cut off")
 
 // eachPiece reads the server-sent events of an answer until its end mark.
 func eachPiece(body io.Reader, take func(data []byte) error) error {
-	lines := bufio.NewScanner(body)
-	lines.Buffer(make([]byte, 0, 64<<10), maxAnswer)
-	for lines.Scan() {
-		data, ok := bytes.CutPrefix(lines.Bytes(), []byte("data:"))
-		if !ok {
+	for events := sse.NewReader(body, maxAnswer); ; {
+		e, err := events.Next()
+		switch {
+		case errors.Is(err, io.EOF) && isEndMark(events.Partial()):
+			return nil
+		case errors.Is(err, io.EOF):
+			return errCut
+		case err != nil:
+			return fmt.Errorf("%w: %w", errCut, err)
+		case e.Comment:
 			continue
-		}
-		data = bytes.TrimSpace(data)
-		if string(data) == "[DONE]" {
+		case isEndMark(e.Data):
 			return nil
 		}
-		if err := take(data); err != nil {
+		if err := take(bytes.TrimSpace(e.Data)); err != nil {
 			return err
 		}
 	}
-	if err := lines.Err(); err != nil {
-		return fmt.Errorf("%w: %w", errCut, err)
-	}
-	return errCut
 }
+
+func isEndMark(data []byte) bool { return string(bytes.TrimSpace(data)) == "[DONE]" }

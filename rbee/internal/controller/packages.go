@@ -11,7 +11,6 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
-	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/pkgmgr/lockfile"
 	"github.com/rbee-keeper/rbee/pkgmgr/plan"
 )
@@ -49,12 +48,12 @@ func (q *Controller) sync(ctx context.Context, op operations.PackageSync, events
 		return fleet.SyncReport(plan, nil, time.Since(start)), nil
 	}
 	// Before anything is installed: what lies on hives is always in the lock.
-	if err := d.lock.Save(); err != nil {
+	if err := fleet.Save(nil); err != nil {
 		return nil, err
 	}
 	reports := fleet.Apply(ctx, plan, pkgmgr.ApplyOptions{Force: op.Force, LockWait: lockWait(op.LockWaitSeconds)})
 	// Once more: what an upgrade has moved is held no longer.
-	if err := errors.Join(d.lock.Save(), q.remember(d, fleet.States(), reports), q.noteWarnings(d, fleet, plan)); err != nil {
+	if err := errors.Join(fleet.Save(reports), q.noteWarnings(d, fleet, plan)); err != nil {
 		return nil, err
 	}
 	return fleet.SyncReport(plan, reports, time.Since(start)), nil
@@ -76,31 +75,6 @@ func knownTypes(d *desired, types []string) error {
 	return nil
 }
 
-// remember brings the record to what the machines are now known to be.
-func (q *Controller) remember(d *desired, states []plan.HiveState, reports []operations.HiveReport) error {
-	results := map[string]operations.HiveResult{}
-	for _, r := range reports {
-		results[r.Alias] = r.Status
-	}
-	entries, err := q.files.record.Entries()
-	if err != nil {
-		return err
-	}
-	var installed, removed []config.Hive
-	for _, s := range states {
-		switch {
-		case s.State == nil:
-		case s.State.Rbee == nil && (results[s.Hive.Alias] == operations.HiveFailed || results[s.Hive.Alias] == operations.HiveCanceled):
-			// What it was before is known, what it is now is not: nothing is forgotten.
-		case results[s.Hive.Alias] == operations.HiveUninstalled, s.State.Rbee == nil:
-			removed = append(removed, s.Hive)
-		case !s.Extra && !onRecord(entries, s.Hive, d.path):
-			installed = append(installed, s.Hive)
-		}
-	}
-	return q.files.record.Update(installed, removed, d.path, time.Now())
-}
-
 // noteWarnings stores the warnings about the hives that a fleet has read, for
 // list-hives, which reads no machine.
 func (q *Controller) noteWarnings(d *desired, fleet *pkgmgr.Fleet, p *plan.Plan) error {
@@ -111,15 +85,6 @@ func (q *Controller) noteWarnings(d *desired, fleet *pkgmgr.Fleet, p *plan.Plan)
 		}
 	}
 	return q.files.record.SetWarnings(read, d.path, fleet.Warnings(p))
-}
-
-func onRecord(entries []pkgmgr.RecordEntry, h config.Hive, configPath string) bool {
-	for _, e := range entries {
-		if e.Alias == h.Alias && e.Hive().Address() == h.Address() && e.Config == configPath && e.HivePort == h.HivePort {
-			return true
-		}
-	}
-	return false
 }
 
 func (q *Controller) status(ctx context.Context, op operations.PackageStatus, events operations.Handler) (*operations.StatusReport, error) {
@@ -200,7 +165,7 @@ func (q *Controller) uninstall(ctx context.Context, op operations.PackageUninsta
 		Hives:  fleet.Apply(ctx, plan, pkgmgr.ApplyOptions{LockWait: lockWait(op.LockWaitSeconds)}),
 	}
 	fleet.Sweep(ctx)
-	if err := q.remember(d, fleet.States(), r.Hives); err != nil {
+	if err := fleet.Save(r.Hives); err != nil {
 		return nil, err
 	}
 	failed := 0

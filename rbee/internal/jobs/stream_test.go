@@ -260,8 +260,11 @@ func TestHeartbeat(t *testing.T) {
 func TestReaderGone(t *testing.T) {
 	t.Parallel()
 	s := jobs.New(untilCanceled, jobs.Options{})
-	returned := make(chan struct{})
+	asked, returned := make(chan struct{}), make(chan struct{})
 	h := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet {
+			close(asked)
+		}
 		s.ServeHTTP(w, r)
 		if r.Method == http.MethodGet {
 			close(returned)
@@ -274,8 +277,12 @@ func TestReaderGone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		<-asked // else a request that never came would be waited for
+		time.Sleep(50 * time.Millisecond)
+		cancel()
+	}()
 	if _, err := c.Watch(ctx, job.ID, 0, nil); ops.CodeOf(err) != ops.CodeCanceled {
 		t.Errorf("%v", err)
 	}

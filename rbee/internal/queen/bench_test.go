@@ -24,6 +24,7 @@ import (
 	"golang.org/x/crypto/ssh/knownhosts"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr"
 	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/rbee/internal/controller"
 	"github.com/rbee-keeper/rbee/sshx/sshtest"
@@ -73,7 +74,7 @@ func newBench(b *testing.B) *bench {
 	dir := b.TempDir()
 	o := controller.Options{
 		Version: rbeeVersion, Self: env("RBEE_BENCH_RBEE"),
-		Paths: controller.Paths{Home: dir, ConfigDir: dir, StateDir: filepath.Join(dir, "state"), CacheDir: filepath.Join(dir, "cache")},
+		Paths: pkgmgr.Paths{Home: dir, ConfigDir: dir, StateDir: filepath.Join(dir, "state"), CacheDir: filepath.Join(dir, "cache")},
 	}
 	o.SSHConfig = env("RBEE_BENCH_SSH_CONFIG")
 	q, err := controller.New(o)
@@ -282,7 +283,7 @@ func farHosts(b *testing.B, rbee string, n int, rtt time.Duration) (*controller.
 	}
 	o := controller.Options{
 		Version: rbeeVersion, Self: rbee,
-		Paths: controller.Paths{Home: dir, ConfigDir: dir, StateDir: filepath.Join(dir, "state"), CacheDir: filepath.Join(dir, "cache")},
+		Paths: pkgmgr.Paths{Home: dir, ConfigDir: dir, StateDir: filepath.Join(dir, "state"), CacheDir: filepath.Join(dir, "cache")},
 	}
 	o.SSHConfig = filepath.Join(dir, "ssh_config")
 	q, err := controller.New(o)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/operations/client"
+	"github.com/rbee-keeper/rbee/pkgmgr"
 	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/rbee/internal/controller"
 	"github.com/rbee-keeper/rbee/rbee/internal/gateway"
@@ -26,7 +27,7 @@ import (
 // queen is what a server serves.
 type queen struct {
 	version    string
-	paths      controller.Paths
+	paths      pkgmgr.Paths
 	config     string // the file, as an operation names it; empty for the default one
 	configPath string // absolute
 	log        *slog.Logger

@@ -19,6 +19,7 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/operations/client"
 	"github.com/rbee-keeper/rbee/operations/httpjson"
+	"github.com/rbee-keeper/rbee/operations/sse"
 	"github.com/rbee-keeper/rbee/pkgmgr"
 	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/rbee/internal/access"
@@ -296,13 +297,11 @@ func refuseAsOpenAI(w http.ResponseWriter, status int, code, message string) {
 
 // serveFleet tells of the fleet, once or as a stream.
 func (q *queen) serveFleet(w http.ResponseWriter, r *http.Request, t times) {
-	if !strings.Contains(r.Header.Get("Accept"), "text/event-stream") {
+	if !strings.Contains(r.Header.Get("Accept"), sse.ContentType) {
 		httpjson.Write(w, http.StatusOK, q.snapshot())
 		return
 	}
-	control := http.NewResponseController(w)
-	w.Header().Set("Content-Type", "text/event-stream")
-	w.Header().Set("Cache-Control", "no-store")
+	out := sse.NewWriter(w, t.write)
 	beat := time.NewTicker(t.beat)
 	defer beat.Stop()
 	for {
@@ -311,8 +310,7 @@ func (q *queen) serveFleet(w http.ResponseWriter, r *http.Request, t times) {
 		if err != nil {
 			return
 		}
-		_ = control.SetWriteDeadline(time.Now().Add(t.write))
-		if _, err := fmt.Fprintf(w, "data: %s\n\n", data); err != nil || control.Flush() != nil {
+		if out.Send(sse.Event{Data: data}) != nil {
 			return
 		}
 		select {
@@ -335,7 +333,7 @@ func (q *queen) serveFleet(w http.ResponseWriter, r *http.Request, t times) {
 // files must lie in rbee's own directory.
 type remote struct {
 	runner operations.Runner
-	paths  controller.Paths
+	paths  pkgmgr.Paths
 }
 
 // Run implements [operations.Runner].

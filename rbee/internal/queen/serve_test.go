@@ -20,6 +20,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/operations/client"
+	"github.com/rbee-keeper/rbee/pkgmgr"
 	"github.com/rbee-keeper/rbee/rbee/internal/access"
 	"github.com/rbee-keeper/rbee/rbee/internal/controller"
 )
@@ -37,7 +38,7 @@ type playing struct {
 
 func serve(t *testing.T, dir string, keyed bool, o Options) playing {
 	t.Helper()
-	c := controller.Options{Version: "1.2.3", Paths: controller.Paths{Home: dir, ConfigDir: dir, StateDir: filepath.Join(dir, "state"), CacheDir: filepath.Join(dir, "cache")}}
+	c := controller.Options{Version: "1.2.3", Paths: pkgmgr.Paths{Home: dir, ConfigDir: dir, StateDir: filepath.Join(dir, "state"), CacheDir: filepath.Join(dir, "cache")}}
 	var s playing
 	var err error
 	if keyed {
@@ -239,7 +240,7 @@ func TestLoginBody(t *testing.T) {
 func TestServeDemandsKeys(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	c := controller.Options{Paths: controller.Paths{Home: dir, ConfigDir: dir, StateDir: dir, CacheDir: dir}}
+	c := controller.Options{Paths: pkgmgr.Paths{Home: dir, ConfigDir: dir, StateDir: dir, CacheDir: dir}}
 	for _, o := range []Options{{Addr: "0.0.0.0:0"}, {Addr: "127.0.0.1:0", Hosts: []string{"queen.example.com"}}} {
 		o.Log = slog.New(slog.DiscardHandler)
 		if err := Serve(t.Context(), c, o); err == nil || !strings.Contains(err.Error(), "demands keys") {
@@ -305,8 +306,8 @@ func TestConfine(t *testing.T) {
 	}
 }
 
-func testPaths(t testing.TB) controller.Paths {
+func testPaths(t testing.TB) pkgmgr.Paths {
 	t.Helper()
 	dir := t.TempDir()
-	return controller.Paths{Home: dir, ConfigDir: filepath.Join(dir, "config"), StateDir: dir, CacheDir: dir}
+	return pkgmgr.Paths{Home: dir, ConfigDir: filepath.Join(dir, "config"), StateDir: dir, CacheDir: dir}
 }

@@ -25,6 +25,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/sse"
 	"github.com/rbee-keeper/rbee/rbee/internal/freeport"
 	"github.com/rbee-keeper/rbee/sshx/sshtest"
 )
@@ -194,25 +195,24 @@ func (k *Setup) WaitFleet(wanted func(operations.FleetSnapshot) bool) operations
 	ctx, cancel := context.WithTimeout(k.t.Context(), time.Minute)
 	defer cancel()
 	req, _ := http.NewRequestWithContext(ctx, http.MethodGet, k.URL+operations.FleetPath, http.NoBody)
-	req.Header.Set("Accept", "text/event-stream")
+	req.Header.Set("Accept", sse.ContentType)
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		k.t.Fatal(err)
 	}
 	defer resp.Body.Close()
 	var s operations.FleetSnapshot
-	lines := bufio.NewReader(resp.Body)
+	events := sse.NewReader(resp.Body, 0)
 	for {
-		line, err := lines.ReadString('\n')
+		event, err := events.Next()
 		if err != nil {
 			k.t.Fatalf("waiting for the fleet: %v; it is %+v", err, s)
 		}
-		data, ok := strings.CutPrefix(line, "data: ")
-		if !ok {
+		if event.Comment {
 			continue
 		}
 		s = operations.FleetSnapshot{}
-		if err := json.Unmarshal([]byte(data), &s); err != nil {
+		if err := json.Unmarshal(event.Data, &s); err != nil {
 			k.t.Fatal(err)
 		}
 		if wanted(s) {

@@ -1,18 +1,16 @@
 package registry
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"sync"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/sse"
 	"github.com/rbee-keeper/rbee/pkgmgr"
 	"github.com/rbee-keeper/rbee/pkgmgr/config"
 )
@@ -24,7 +22,6 @@ const (
 	longestPause   = 30 * time.Second
 	steadyAfter    = time.Minute // a link that held so long begins its pauses anew
 	maxSnapshot    = 64 << 20    // bytes
-	watchBuffered  = 64 << 10
 )
 
 // Connection is the connection to one hive, made again whenever it breaks.
@@ -161,38 +158,18 @@ func (l *Connection) watch(ctx context.Context, cancel context.CancelCauseFunc, 
 		return fail(err)
 	}
 	defer resp.Body.Close()
-	lines := bufio.NewReaderSize(resp.Body, watchBuffered)
+	events := sse.NewReader(resp.Body, maxSnapshot)
 	for {
-		line, err := readLine(lines, maxSnapshot)
+		event, err := nextEvent(events)
 		if err != nil {
 			return fail(err)
 		}
 		silent.Reset(offlineAfter)
-		s, err := readSnapshot(line, l.hive.Alias)
+		s, err := readSnapshot(event, l.hive.Alias)
 		if err != nil {
 			return err
 		}
 		l.heard(d, s)
-	}
-}
-
-// readLine reads a line of at most limit bytes.
-func readLine(r *bufio.Reader, limit int) ([]byte, error) {
-	var line []byte
-	for {
-		part, err := r.ReadSlice('\n')
-		line = append(line, part...)
-		switch {
-		case err == nil:
-			return bytes.TrimRight(line, "\r\n"), nil
-		case !errors.Is(err, bufio.ErrBufferFull):
-			if errors.Is(err, io.EOF) {
-				err = errors.New("it hung up")
-			}
-			return nil, err
-		case len(line) > limit:
-			return nil, fmt.Errorf("a line of more than %d bytes", limit)
-		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/sse"
 	"github.com/rbee-keeper/rbee/pkgmgr"
 )
 
@@ -66,14 +67,14 @@ func TestSharedHost(t *testing.T) {
 
 func TestReadSnapshot(t *testing.T) {
 	t.Parallel()
-	s, err := readSnapshot([]byte(`data: {"version":"1","workers":[{"id":"w"}],"models":[{"id":"m"}]}`), "gpu-1")
+	s, err := readSnapshot(sse.Event{Data: []byte(`{"version":"1","workers":[{"id":"w"}],"models":[{"id":"m"}]}`)}, "gpu-1")
 	if err != nil || s.Workers[0].Hive != "gpu-1" || s.Models[0].Hive != "gpu-1" || s.Machine.Alias != "gpu-1" {
 		t.Errorf("%+v, %v", s, err)
 	}
-	if s, err := readSnapshot([]byte(": still here"), "a"); s != nil || err != nil {
+	if s, err := readSnapshot(sse.Event{Comment: true, Data: []byte("still here")}, "a"); s != nil || err != nil {
 		t.Errorf("%+v, %v", s, err)
 	}
-	if _, err := readSnapshot([]byte("data: {"), "a"); err == nil {
+	if _, err := readSnapshot(sse.Event{Data: []byte("{")}, "a"); err == nil {
 		t.Error("half a snapshot was read")
 	}
 }

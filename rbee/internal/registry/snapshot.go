@@ -1,17 +1,17 @@
 package registry
 
 import (
-	"bufio"
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/sse"
 	"github.com/rbee-keeper/rbee/pkgmgr/config"
 )
 
@@ -81,14 +81,14 @@ func (d *Client) Await(ctx context.Context, wanted func(*operations.HiveSnapshot
 		return fail(err)
 	}
 	defer resp.Body.Close()
-	lines := bufio.NewReaderSize(resp.Body, watchBuffered)
+	events := sse.NewReader(resp.Body, maxSnapshot)
 	for {
-		line, err := readLine(lines, maxSnapshot)
+		event, err := nextEvent(events)
 		if err != nil {
 			return fail(err)
 		}
 		silent.Reset(offlineAfter)
-		s, err := readSnapshot(line, d.Hive.Alias)
+		s, err := readSnapshot(event, d.Hive.Alias)
 		if err != nil || s != nil && wanted(s) {
 			return s, err
 		}
@@ -129,14 +129,22 @@ func (d *Client) watch(ctx context.Context) (*http.Response, error) {
 	return resp, nil
 }
 
-// readSnapshot reads a line of the stream; nil for one that says nothing.
-func readSnapshot(line []byte, alias string) (*operations.HiveSnapshot, error) {
-	data, ok := bytes.CutPrefix(line, []byte("data: "))
-	if !ok {
+// nextEvent reads an event of the stream, which has no regular end.
+func nextEvent(events *sse.Reader) (sse.Event, error) {
+	e, err := events.Next()
+	if errors.Is(err, io.EOF) {
+		err = errors.New("it hung up")
+	}
+	return e, err
+}
+
+// readSnapshot reads an event of the stream; nil for one that says nothing.
+func readSnapshot(e sse.Event, alias string) (*operations.HiveSnapshot, error) {
+	if e.Comment {
 		return nil, nil
 	}
 	s := new(operations.HiveSnapshot)
-	if err := json.Unmarshal(data, s); err != nil {
+	if err := json.Unmarshal(e.Data, s); err != nil {
 		return nil, &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonOtherProgram, Subject: operations.SubjectHive.Named(alias), Hive: alias, Message: "what the hive says cannot be read: " + err.Error(), Err: err}
 	}
 	s.Machine.Alias = alias

@@ -97,14 +97,14 @@ func (l launchd) Enable(ctx context.Context, auto bool) error {
 func (l launchd) Stop(ctx context.Context) error {
 	path, label, err := l.agent()
 	if err != nil {
-		return nil //nolint:nilerr // without a home directory there is no agent
+		return nil // without a home directory there is no agent
 	}
 	if _, err := os.Stat(path); err != nil {
-		return nil //nolint:nilerr // not there
+		return nil // not there
 	}
 	target := guiDomain() + "/" + label
 	if _, err := l.s.run(ctx, "launchctl", "print", target); err != nil {
-		return nil //nolint:nilerr // not loaded
+		return nil // not loaded
 	}
 	_, err = l.s.run(ctx, "launchctl", "bootout", target)
 	return err
@@ -114,7 +114,7 @@ func (l launchd) Stop(ctx context.Context) error {
 func (l launchd) Remove(ctx context.Context) error {
 	path, _, err := l.agent()
 	if err != nil {
-		return nil //nolint:nilerr // without a home directory there is no agent
+		return nil // without a home directory there is no agent
 	}
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		return nil

@@ -129,10 +129,10 @@ func (u systemd) linger(ctx context.Context) {
 func (u systemd) Stop(ctx context.Context) error {
 	path, name, err := u.unit()
 	if err != nil {
-		return nil //nolint:nilerr // without a home directory there is no unit
+		return nil // without a home directory there is no unit
 	}
 	if _, err := os.Stat(path); err != nil {
-		return nil //nolint:nilerr // not there
+		return nil // not there
 	}
 	_, err = u.s.run(ctx, "systemctl", "--user", "stop", name)
 	return err
@@ -142,7 +142,7 @@ func (u systemd) Stop(ctx context.Context) error {
 func (u systemd) Remove(ctx context.Context) error {
 	path, name, err := u.unit()
 	if err != nil {
-		return nil //nolint:nilerr // without a home directory there is no unit
+		return nil // without a home directory there is no unit
 	}
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		return nil

@@ -108,7 +108,7 @@ func capable() *operations.HiveCapabilitiesReport {
 func stopNote(w operations.WorkerProcess) *operations.WorkerDeleteReport {
 	return &operations.WorkerDeleteReport{
 		Worker: w, DurationSeconds: 3,
-		Note: "1.5 GB less of device 0 are free than before it came, and not all who hold memory there can be seen",
+		Note: "1.5 GiB less of device 0 are free than before it came, and not all who hold memory there can be seen",
 	}
 }
 

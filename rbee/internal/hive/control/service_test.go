@@ -20,8 +20,6 @@ func newDaemon(t *testing.T) *Daemon {
 
 // The daemon of a service manager looks for models where commands do that need no
 // daemon, and no secret is in the service's file.
-//
-//nolint:paralleltest // it sets the environment
 func TestServiceEnvironment(t *testing.T) {
 	for name, value := range map[string]string{
 		"HF_HOME": "/big disk/hf", "HF_HUB_CACHE": "/hub", "HF_ENDPOINT": "https://mirror", "HF_TOKEN_PATH": "/secrets/token",

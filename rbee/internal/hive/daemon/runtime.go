@@ -16,6 +16,7 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/catalog"
 	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 	"github.com/rbee-keeper/rbee/pkgmgr/model"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/engine"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/installed"
@@ -86,7 +87,7 @@ func (sv *Server) EngineFrom(ctx context.Context, typ, build string) (engine.Eng
 	fail := func(code operations.Code, reason operations.Reason, format string, args ...any) (engine.Engine, error) {
 		return engine.Engine{}, &operations.Error{Code: code, Reason: reason, Subject: operations.SubjectWorker.Named(typ), Message: fmt.Sprintf(format, args...)}
 	}
-	if !installed.ValidName(typ) {
+	if !wire.ValidName(typ) {
 		return fail(operations.CodeBadOperation, operations.ReasonInvalidOperation, "%q is no name for a worker type", typ)
 	}
 	w := sv.Store.WorkerFrom(ctx, typ, build, false)

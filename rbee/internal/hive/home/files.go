@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
 )
 
 // Random returns a word for a name that nothing else has.
@@ -97,21 +98,7 @@ func ExplainFull(err error, path string, needed int64) error {
 	}
 	want := ""
 	if needed > 0 {
-		want = ", at least " + SizeText(uint64(needed)) + " needed"
+		want = ", at least " + bytesize.Format(needed) + " needed"
 	}
-	return fmt.Errorf("the disk is full: %s free at %s%s: %w", SizeText(DiskFree(path)), path, want, err)
-}
-
-// SizeText writes bytes for a person, in binary units.
-func SizeText(n uint64) string {
-	const units = "KMGTPE"
-	if n < 1024 {
-		return fmt.Sprintf("%d bytes", n)
-	}
-	value, unit := float64(n), -1
-	for value >= 1023.95 && unit < len(units)-1 {
-		value /= 1024
-		unit++
-	}
-	return fmt.Sprintf("%.1f %ciB", value, units[unit])
+	return fmt.Errorf("the disk is full: %s free at %s%s: %w", bytesize.Format(DiskFree(path)), path, want, err)
 }

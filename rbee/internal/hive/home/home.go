@@ -54,7 +54,7 @@ func (d *Dir) Check() error {
 	}
 	user, err := d.UserHome()
 	if err != nil {
-		return nil //nolint:nilerr // without a home directory there is none to protect
+		return nil // without a home directory there is none to protect
 	}
 	if rel, err := filepath.Rel(d.Root, user); err == nil && rel != ".." && !strings.HasPrefix(rel, "../") {
 		return fmt.Errorf("rbee's directory %s is or holds the home directory %s: set RBEE_HOME to a directory of its own", d.Root, user)

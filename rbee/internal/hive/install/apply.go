@@ -84,8 +84,10 @@ func (in *Installer) checkRequest(req *wire.Request) error {
 	if !req.Compatible() {
 		return fmt.Errorf("the request speaks schema %d, rbee %s here speaks %d", req.Schema, in.Store.Version, wire.Schema)
 	}
-	if s := req.Settings; s != nil && (s.HivePort < 1 || s.HivePort > 65535) {
-		return fmt.Errorf("hive_port is %d, want 1 to 65535", s.HivePort)
+	if req.Settings != nil {
+		if err := req.Settings.Validate(); err != nil {
+			return err
+		}
 	}
 	return in.Home.Check()
 }
@@ -238,6 +240,9 @@ func (s *session) step(ctx context.Context, index int, step wire.Step) error {
 }
 
 func (s *session) act(ctx context.Context, index int, step wire.Step) (note string, err error) {
+	if err := step.Validate(); err != nil {
+		return "", err
+	}
 	switch step.Action {
 	case wire.ActionInstallSelf:
 		return s.installSelf(step.Install)

@@ -19,6 +19,7 @@ import (
 	"github.com/sourcegraph/conc/pool"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
 	"github.com/rbee-keeper/rbee/pkgmgr/uv"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
@@ -118,7 +119,7 @@ func (st *stage) checkSpace() error {
 	if free := home.DiskFree(st.Home.Root); free > 0 && free < needed {
 		return &operations.Error{
 			Code: operations.CodeFailed, Reason: operations.ReasonDiskFull,
-			Message: fmt.Sprintf("not enough disk: %s free at %s, at least %s needed", home.SizeText(free), st.Home.Root, home.SizeText(needed)),
+			Message: fmt.Sprintf("not enough disk: %s free at %s, at least %s needed", bytesize.Format(free), st.Home.Root, bytesize.Format(needed)),
 		}
 	}
 	return nil

@@ -8,57 +8,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/installed"
 )
-
-// joinManifest writes the record of a build as an earlier rbee did: with the list of
-// files in it.
-func joinManifest(t *testing.T, dir string, pad int) {
-	t.Helper()
-	var m installed.Manifest
-	if err := errors.Join(atomicfile.ReadJSON(filepath.Join(dir, installed.ManifestName), &m), m.ReadFiles(dir)); err != nil {
-		t.Fatal(err)
-	}
-	m.Program, m.FileCount = nil, 0
-	m.Requested += strings.Repeat(" ", pad)
-	if err := errors.Join(os.Remove(filepath.Join(dir, installed.FilesName)), atomicfile.WriteJSON(filepath.Join(dir, installed.ManifestName), &m)); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// What an earlier rbee installed is read, checked, gone back to, and split by the next
-// run that changes something.
-func TestEarlierManifest(t *testing.T) {
-	t.Parallel()
-	h, o := newHive(t), newOrigin(t)
-	mustInstall(t, h, self(t, h), o.server("w", "1", nil), o.server("w", "2", nil))
-	one, two := h.BuildDir("w", "1"), h.BuildDir("w", "2")
-	joinManifest(t, one, splitManifestAbove)
-	joinManifest(t, two, 0)
-	for _, deep := range []bool{false, true} {
-		if w := h.Worker(t.Context(), "w", deep); w.Corrupt != "" || w.Previous != "1" || w.Bytes == 0 {
-			t.Errorf("deep %t: %+v", deep, w)
-		}
-	}
-	mustInstall(t, h, wire.Step{Action: wire.ActionRollback, Worker: &wire.WorkerInstall{Type: "w"}})
-	if w := h.Worker(t.Context(), "w", true); w.Version != "1" || w.Corrupt != "" {
-		t.Errorf("after a rollback: %+v", w)
-	}
-	if _, err := os.Stat(filepath.Join(one, installed.FilesName)); err != nil {
-		t.Errorf("the large record was not split: %v", err)
-	}
-	if _, err := os.Stat(filepath.Join(two, installed.FilesName)); err == nil {
-		t.Error("the small record was split")
-	}
-	if err := os.WriteFile(filepath.Join(one, "payload/venv/bin/serve"), []byte("#!/bin/sh\n#other\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if w := h.Worker(t.Context(), "w", true); !strings.Contains(w.Corrupt, "serve") {
-		t.Errorf("a damaged file is not found: %+v", w)
-	}
-}
 
 func TestLostFileListIsDamage(t *testing.T) {
 	t.Parallel()
@@ -89,46 +41,36 @@ func TestLostFileListIsDamage(t *testing.T) {
 	}
 }
 
-// BenchmarkListWorkers compares what the daemon does every five seconds for a worker of
-// 62,000 files and 169 wheels, with a list of files of its own and, as an earlier rbee
-// wrote it, in the manifest.
+// BenchmarkListWorkers measures what the daemon does every five seconds for a worker of
+// 62,000 files and 169 wheels.
 func BenchmarkListWorkers(b *testing.B) {
-	for _, name := range []string{"header", "earlier"} {
-		b.Run(name, func(b *testing.B) {
-			h := connect(b.TempDir(), "", "")
-			dir := h.BuildDir("w", "1")
-			m := installed.Manifest{Type: "w", Version: "1", Entry: "bin/f0", Steps: []wire.InstallStep{{Kind: wire.StepPython, Python: &wire.Python{}}}}
-			for i := range 169 {
-				m.Steps[0].Python.Wheels = append(m.Steps[0].Python.Wheels, wire.Artefact{
-					Name: fmt.Sprintf("package_%d-1.0-cp312-cp312-manylinux_2_28_x86_64.whl", i), SHA256: strings.Repeat("0", 64), Size: 1 << 24,
-					URL: "https://files.example.org/packages/" + strings.Repeat("0", 64) + "/package.whl",
-				})
-			}
-			m.Steps[0].Python.Interpreter.Artefact.SHA256 = strings.Repeat("1", 64)
-			m.Steps[0].Python.Interpreter.Name, m.Steps[0].Python.Interpreter.Entry = "cpython", "bin/python3"
-			for i := range 62_000 {
-				m.Files = append(m.Files, installed.File{Path: fmt.Sprintf("bin/f%d", i), Size: 0, SHA256: strings.Repeat("2", 64), Mode: installed.ModeProgram})
-			}
-			python := filepath.Join(h.ToolPath(&m.Steps[0].Python.Interpreter), "bin/python3")
-			err := errors.Join(
-				writeFile(filepath.Join(dir, installed.PayloadDir, "bin/f0"), nil), os.Chmod(filepath.Join(dir, installed.PayloadDir, "bin/f0"), 0o700),
-				writeFile(python, nil), os.Chmod(python, 0o700),
-				os.Symlink(installed.PayloadDir+"/bin/f0", filepath.Join(dir, installed.EntryName)), os.Symlink("w/1/"+installed.EntryName, h.EntryPath("w")),
-			)
-			if name == "header" {
-				err = errors.Join(err, writeManifest(dir, &m))
-			} else {
-				err = errors.Join(err, atomicfile.WriteJSON(filepath.Join(dir, installed.ManifestName), &m))
-			}
-			if err != nil {
-				b.Fatal(err)
-			}
-			for b.Loop() {
-				w, err := h.Workers(b.Context(), false)
-				if err != nil || len(w) != 1 || w[0].Corrupt != "" {
-					b.Fatalf("%+v, %v", w, err)
-				}
-			}
+	h := connect(b.TempDir(), "", "")
+	dir := h.BuildDir("w", "1")
+	m := installed.Manifest{Type: "w", Version: "1", Entry: "bin/f0", Steps: []wire.InstallStep{{Kind: wire.StepPython, Python: &wire.Python{}}}}
+	for i := range 169 {
+		m.Steps[0].Python.Wheels = append(m.Steps[0].Python.Wheels, wire.Artefact{
+			Name: fmt.Sprintf("package_%d-1.0-cp312-cp312-manylinux_2_28_x86_64.whl", i), SHA256: strings.Repeat("0", 64), Size: 1 << 24,
+			URL: "https://files.example.org/packages/" + strings.Repeat("0", 64) + "/package.whl",
 		})
+	}
+	m.Steps[0].Python.Interpreter.Artefact.SHA256 = strings.Repeat("1", 64)
+	m.Steps[0].Python.Interpreter.Name, m.Steps[0].Python.Interpreter.Entry = "cpython", "bin/python3"
+	for i := range 62_000 {
+		m.Files = append(m.Files, installed.File{Path: fmt.Sprintf("bin/f%d", i), Size: 0, SHA256: strings.Repeat("2", 64), Mode: installed.ModeProgram})
+	}
+	python := filepath.Join(h.ToolPath(&m.Steps[0].Python.Interpreter), "bin/python3")
+	err := errors.Join(
+		writeFile(filepath.Join(dir, installed.PayloadDir, "bin/f0"), nil), os.Chmod(filepath.Join(dir, installed.PayloadDir, "bin/f0"), 0o700),
+		writeFile(python, nil), os.Chmod(python, 0o700),
+		os.Symlink(installed.PayloadDir+"/bin/f0", filepath.Join(dir, installed.EntryName)), os.Symlink("w/1/"+installed.EntryName, h.EntryPath("w")),
+	)
+	if err := errors.Join(err, writeManifest(dir, &m)); err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		w, err := h.Workers(b.Context(), false)
+		if err != nil || len(w) != 1 || w[0].Corrupt != "" {
+			b.Fatalf("%+v, %v", w, err)
+		}
 	}
 }

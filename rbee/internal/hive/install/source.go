@@ -3,12 +3,9 @@ package install
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,85 +16,11 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
-	"github.com/rbee-keeper/rbee/rbee/internal/hive/installed"
 )
 
 const stallTimeout = 60 * time.Second // without a byte
 
 func (in *Installer) stallLimit() time.Duration { return cmp.Or(in.stall, stallTimeout) }
-
-func checkStep(step *wire.InstallStep, of int) error {
-	if step.Into != "" && !filepath.IsLocal(filepath.FromSlash(step.Into)) {
-		return fmt.Errorf("%q is no path inside the payload", step.Into)
-	}
-	switch step.Kind {
-	case wire.StepBuiltin:
-		if !installed.ValidName(step.Builtin) || of > 1 {
-			return fmt.Errorf("%q is no worker inside rbee", step.Builtin)
-		}
-		return nil
-	case wire.StepFile, wire.StepArchive:
-		if step.Artefact == nil {
-			return fmt.Errorf("the step %s names no artefact", step.Kind)
-		}
-	case wire.StepPython:
-		if step.Python == nil {
-			return errors.New("the python step names no packages")
-		}
-		for _, t := range []wire.Tool{step.Python.UV, step.Python.Interpreter} {
-			if !installed.ValidName(t.Name) || !installed.ValidName(t.Version) || !filepath.IsLocal(filepath.FromSlash(t.Entry)) {
-				return fmt.Errorf("the tool %s %s has no right name", t.Name, t.Version)
-			}
-			if err := checkFormat(t.Format, t.Strip); err != nil {
-				return err
-			}
-		}
-	default:
-		return fmt.Errorf("unknown kind of install step %q", step.Kind)
-	}
-	for _, a := range step.Artefacts() {
-		if err := checkArtefact(a); err != nil {
-			return err
-		}
-	}
-	if step.Kind == wire.StepArchive {
-		return checkFormat(step.Format, step.Strip)
-	}
-	return nil
-}
-
-func checkFormat(f wire.Format, strip int) error {
-	switch f {
-	case wire.FormatTarGz, wire.FormatTarZst, wire.FormatZip:
-	default:
-		return fmt.Errorf("unknown format %q", f)
-	}
-	if strip < 0 {
-		return fmt.Errorf("%d directories cannot be left out", strip)
-	}
-	return nil
-}
-
-func checkArtefact(a *wire.Artefact) error {
-	if sum, err := hex.DecodeString(a.SHA256); err != nil || len(sum) != sha256.Size {
-		return fmt.Errorf("%s has SHA-256 %q, want 64 hex digits", a.Name, a.SHA256)
-	}
-	if !plainName(a.Name) {
-		return fmt.Errorf("%q is no name for an artefact", a.Name)
-	}
-	if a.URL == "" {
-		return nil
-	}
-	u, err := url.Parse(a.URL)
-	if err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") {
-		return fmt.Errorf("the URL of %s is not one of http or https", a.Name)
-	}
-	return nil
-}
-
-func plainName(name string) bool {
-	return filepath.IsLocal(name) && filepath.Base(name) == name && name != "."
-}
 
 // downloadsAtOnce is how many artefacts of one step are downloaded at a time.
 const downloadsAtOnce = 4

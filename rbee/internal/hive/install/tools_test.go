@@ -43,16 +43,16 @@ func TestDamagedTool(t *testing.T) {
 		quick bool   // sees it
 		want  string // of what is seen; empty if nothing is
 	}{
-		"the program is gone":    {func() error { return os.Remove(path("bin/python3")) }, true, "/bin/python3 is missing"},
-		"it is no program":       {func() error { return os.Chmod(path("bin/python3"), 0o600) }, true, "/bin/python3 is not executable"},
-		"it is a directory":      {func() error { return errors.Join(os.Remove(path("bin/python3")), os.Mkdir(path("bin/python3"), 0o700)) }, true, "/bin/python3 is not executable"},
-		"all of it is gone":      {func() error { return os.RemoveAll(dir) }, true, "/bin/python3 is missing"},
-		"a module is gone":       {func() error { return os.Remove(path("lib/os.py")) }, false, "/lib/os.py is missing"},
-		"a module is another":    {func() error { return os.WriteFile(path("lib/os.py"), []byte("so"), 0o600) }, false, "/lib/os.py has other content"},
-		"the list is no list":    {func() error { return os.WriteFile(path(installed.ToolFiles), []byte("{"), 0o600) }, false, "cannot be read"},
-		"the list leads astray":  {func() error { return os.WriteFile(path(installed.ToolFiles), []byte(`[{"path":"../x"}]`), 0o600) }, false, "outside"},
-		"compiled anew":          {func() error { return os.WriteFile(path("lib/__pycache__/os.pyc"), []byte("anew"), 0o600) }, false, ""},
-		"made by an earlier one": {func() error { return errors.Join(os.Remove(path(installed.ToolFiles)), os.Remove(path("lib/os.py"))) }, false, ""},
+		"the program is gone":   {func() error { return os.Remove(path("bin/python3")) }, true, "/bin/python3 is missing"},
+		"it is no program":      {func() error { return os.Chmod(path("bin/python3"), 0o600) }, true, "/bin/python3 is not executable"},
+		"it is a directory":     {func() error { return errors.Join(os.Remove(path("bin/python3")), os.Mkdir(path("bin/python3"), 0o700)) }, true, "/bin/python3 is not executable"},
+		"all of it is gone":     {func() error { return os.RemoveAll(dir) }, true, "/bin/python3 is missing"},
+		"a module is gone":      {func() error { return os.Remove(path("lib/os.py")) }, false, "/lib/os.py is missing"},
+		"a module is another":   {func() error { return os.WriteFile(path("lib/os.py"), []byte("so"), 0o600) }, false, "/lib/os.py has other content"},
+		"the list is no list":   {func() error { return os.WriteFile(path(installed.ToolFiles), []byte("{"), 0o600) }, false, "cannot be read"},
+		"the list leads astray": {func() error { return os.WriteFile(path(installed.ToolFiles), []byte(`[{"path":"../x"}]`), 0o600) }, false, "outside"},
+		"compiled anew":         {func() error { return os.WriteFile(path("lib/__pycache__/os.pyc"), []byte("anew"), 0o600) }, false, ""},
+		"the list is gone":      {func() error { return os.Remove(path(installed.ToolFiles)) }, false, installed.ToolFiles + " is missing"},
 	} {
 		if err := c.do(); err != nil {
 			t.Fatal(name, err)

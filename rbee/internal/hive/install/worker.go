@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/installed"
@@ -20,9 +21,6 @@ import (
 
 // installWorker makes a worker type be what w says.
 func (s *session) installWorker(ctx context.Context, index int, w *wire.WorkerInstall) (note string, err error) {
-	if err := checkWorker(w); err != nil {
-		return "", err
-	}
 	if err := s.readable(w.Type); err != nil {
 		return "", err
 	}
@@ -85,7 +83,7 @@ func (s *session) installWorker(ctx context.Context, index int, w *wire.WorkerIn
 	st.dropDownloads()
 	_ = s.cache().cleanWheels(s.removing(index)) // else the next run does it
 
-	return fmt.Sprintf("%d files, %s", m.FileCount, home.SizeText(uint64(m.Bytes))), nil //nolint:gosec // a size
+	return fmt.Sprintf("%d files, %s", m.FileCount, bytesize.Format(m.Bytes)), nil
 }
 
 // readable returns an error if a newer rbee installed a worker so that this one cannot
@@ -119,27 +117,6 @@ func (in *Installer) stillThere(ctx context.Context, w *wire.WorkerInstall, sum 
 		}
 	}
 	return ""
-}
-
-func checkWorker(w *wire.WorkerInstall) error {
-	switch {
-	case w == nil:
-		return errors.New("the step names no worker")
-	case !installed.ValidName(w.Type):
-		return fmt.Errorf("%q is no name for a worker type", w.Type)
-	case !installed.ValidName(w.Version):
-		return fmt.Errorf("%q is no version of a worker", w.Version)
-	case len(w.Steps) == 0:
-		return errors.New("the worker has no install steps")
-	case w.Entry != "" && !filepath.IsLocal(filepath.FromSlash(w.Entry)):
-		return fmt.Errorf("the program %q is no path inside the payload", w.Entry)
-	}
-	for i := range w.Steps {
-		if err := checkStep(&w.Steps[i], len(w.Steps)); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // digest is what tells this install from others.
@@ -220,9 +197,6 @@ func (in *Installer) replaceLink(target, path string) error {
 // rollback makes the version before be the one that is installed. Workers that
 // run go on with what they were started from.
 func (in *Installer) rollback(ctx context.Context, w *wire.WorkerInstall, ph *progress.Phase) (note string, err error) {
-	if w == nil || !installed.ValidName(w.Type) {
-		return "", errors.New("the step names no worker type")
-	}
 	build := in.Store.PreviousBuild(w.Type)
 	now, before := installed.VersionOf(in.Store.EntryBuild(w.Type)), installed.VersionOf(build)
 	switch {
@@ -247,9 +221,6 @@ func (in *Installer) rollback(ctx context.Context, w *wire.WorkerInstall, ph *pr
 
 // removeWorker removes a worker type: its processes, the entry point, its files.
 func (in *Installer) removeWorker(ctx context.Context, w *wire.WorkerInstall, ph *progress.Phase) (note string, err error) {
-	if w == nil || !installed.ValidName(w.Type) {
-		return "", errors.New("the step names no worker type")
-	}
 	if err := in.stopWorkers(ctx, w.Type); err != nil {
 		return "", err
 	}
@@ -277,7 +248,7 @@ func (in *Installer) cleanWorkers(ph *progress.Phase) error {
 		switch {
 		case strings.HasPrefix(e.Name(), home.TempPrefix):
 			err = errors.Join(err, os.Remove(in.Home.Path(wire.WorkersDir+"/"+e.Name())))
-		case e.IsDir() && installed.ValidName(e.Name()):
+		case e.IsDir() && wire.ValidName(e.Name()):
 			err = errors.Join(err, in.cleanType(e.Name(), ph))
 		}
 	}

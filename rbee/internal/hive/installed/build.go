@@ -3,6 +3,8 @@ package installed
 import (
 	"strconv"
 	"strings"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
 // A build is one content of a version: the name of its directory in
@@ -21,7 +23,7 @@ func VersionOf(build string) string {
 	if n, err := strconv.Atoi(number); numbered && (err != nil || n < 2) {
 		return ""
 	}
-	if !ValidName(version) {
+	if !wire.ValidName(version) {
 		return ""
 	}
 	return version

@@ -28,8 +28,7 @@ func (m *Manifest) ProgramFile() *File {
 	return nil
 }
 
-// ReadFiles fills in the list of files of the build in dir. A manifest of an earlier
-// rbee, which holds the list itself, stays as it is.
+// ReadFiles fills in the list of files of the build in dir, unless it is there.
 func (m *Manifest) ReadFiles(dir string) error {
 	if m.Files != nil {
 		return nil

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"time"
 
@@ -52,17 +51,16 @@ type Manifest struct {
 	InstalledAt time.Time `json:"installed_at"`
 	Entry       string    `json:"entry"` // path of the program in the payload
 
-	// FileCount is the number of files and links, with those that are not listed. 0
-	// in the record of an earlier rbee.
+	// FileCount is the number of files and links, with those that are not listed.
 	FileCount int `json:"file_count,omitempty"`
 
 	// Program is the entry of the program in the list of files; nil if it is a link
-	// that is not listed, or in the record of an earlier rbee.
+	// that is not listed.
 	Program *File `json:"program,omitempty"`
 
 	// Files are sorted by path. They are stored in a file of their own, see
-	// [Manifest.readFiles]; an earlier rbee stored them here.
-	Files []File `json:"files,omitempty"`
+	// [Manifest.ReadFiles].
+	Files []File `json:"-"`
 }
 
 // File is one file of a worker's payload, or one symbolic link.
@@ -73,11 +71,6 @@ type File struct {
 	Mode   string `json:"mode,omitempty"` // "0755" or "0644"
 	Link   string `json:"link,omitempty"` // what a symbolic link holds
 }
-
-var nameForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$`)
-
-// ValidName reports whether a worker type or version may be a file's name here.
-func ValidName(name string) bool { return nameForm.MatchString(name) }
 
 // EntryPath returns the path of a type's entry point.
 func (s *Store) EntryPath(typ string) string {
@@ -98,7 +91,7 @@ func (s *Store) Workers(ctx context.Context, deep bool) ([]wire.Worker, error) {
 	var workers []wire.Worker
 	for _, e := range entries {
 		typ, ok := strings.CutPrefix(e.Name(), wire.EntryPrefix)
-		if !ok || !ValidName(typ) {
+		if !ok || !wire.ValidName(typ) {
 			continue
 		}
 		if w := s.Worker(ctx, typ, deep); w != nil {

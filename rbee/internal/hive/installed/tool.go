@@ -25,8 +25,7 @@ func (s *Store) ToolPath(t *wire.Tool) string {
 	return s.Home.Path(wire.ToolsDir + "/" + ToolDir(t))
 }
 
-// CheckTool says what is wrong with a tool; empty if nothing is. Of one that an
-// earlier rbee unpacked only the program is known.
+// CheckTool says what is wrong with a tool; empty if nothing is.
 func (s *Store) CheckTool(ctx context.Context, t *wire.Tool, deep bool) string {
 	dir := s.ToolPath(t)
 	name := func(path string) string { return wire.ToolsDir + "/" + ToolDir(t) + "/" + path }
@@ -40,7 +39,7 @@ func (s *Store) CheckTool(ctx context.Context, t *wire.Tool, deep bool) string {
 	}
 	var files []File
 	if err := atomicfile.ReadJSON(filepath.Join(dir, ToolFiles), &files); errors.Is(err, fs.ErrNotExist) {
-		return ""
+		return name(ToolFiles) + " is missing"
 	} else if err != nil {
 		return name(ToolFiles) + " cannot be read: " + err.Error()
 	}

@@ -110,7 +110,7 @@ func (r repo) readSnapshot(commit string) map[string]snapshotFile {
 	_ = filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
 		rel, relErr := filepath.Rel(root, p)
 		if err != nil || relErr != nil || d.IsDir() || strings.HasSuffix(p, ".rbee-link") {
-			return nil //nolint:nilerr // what cannot be read is not listed
+			return nil // what cannot be read is not listed
 		}
 		f := snapshotFile{File: model.File{Path: filepath.ToSlash(rel)}, plain: true}
 		if target, err := os.Readlink(p); err == nil {

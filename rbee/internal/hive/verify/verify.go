@@ -177,7 +177,7 @@ func isVerified(dir string, v *wire.Verify) bool {
 func noteVerified(dir string, v *wire.Verify) error {
 	self, err := proc.Identify(os.Getpid())
 	if !v.BeforeStart || err != nil {
-		return nil //nolint:nilerr // where a boot has no name, it is verified before each start
+		return nil // where a boot has no name, it is verified before each start
 	}
 	return statefile.Write(filepath.Join(dir, RecordName), Verified{BootID: self.BootID, Verify: v})
 }

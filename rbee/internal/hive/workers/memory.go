@@ -9,6 +9,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 )
 
@@ -176,11 +177,11 @@ func (a aftermath) lack() (what string, sure bool) {
 	if a.free+explained+memorySlack >= a.before.Free {
 		return "", true
 	}
-	missing := float64(a.before.Free-a.free-explained) / 1e9
+	missing := bytesize.Format(a.before.Free - a.free - explained)
 	if a.whole && a.before.Whole {
-		return fmt.Sprintf("%.1f GB of device %d are held by nobody that can be seen", missing, a.index), true
+		return fmt.Sprintf("%s of device %d are held by nobody that can be seen", missing, a.index), true
 	}
-	return fmt.Sprintf("%.1f GB less of device %d are free than before it came, and not all who hold memory there can be seen", missing, a.index), false
+	return fmt.Sprintf("%s less of device %d are free than before it came, and not all who hold memory there can be seen", missing, a.index), false
 }
 
 // aftermath looks at a device of a worker, whose processes ids were.

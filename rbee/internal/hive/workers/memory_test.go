@@ -127,7 +127,7 @@ func TestDeviceMemoryThatDoesNotComeBack(t *testing.T) {
 	p := spawn(t, m, "serve")
 	gpu.set(12e9)
 	r, err := m.Stop(t.Context(), operations.WorkerRef{ID: p.ID}, StopOptions{})
-	if err != nil || !strings.Contains(r.Problem, "12.0 GB of device 0 are held by nobody that can be seen") || r.Outcome() != operations.OutcomeFailed {
+	if err != nil || !strings.Contains(r.Problem, "11.2 GiB of device 0 are held by nobody that can be seen") || r.Outcome() != operations.OutcomeFailed {
 		t.Errorf("%+v, %v", r, err)
 	}
 }
@@ -166,15 +166,15 @@ func TestLack(t *testing.T) {
 		"all is back":                     {aftermath{before: whole(20, 0), free: gb(20), whole: true}, "", true},
 		"but for what drivers keep":       {aftermath{before: whole(20, 0), free: gb(19.9), whole: true}, "", true},
 		"nothing to compare with":         {aftermath{free: gb(1)}, "", true},
-		"some is missing":                 {aftermath{before: whole(20, 0), free: gb(15), whole: true}, "5.0 GB of device 0 are held by nobody that can be seen", true},
+		"some is missing":                 {aftermath{before: whole(20, 0), free: gb(15), whole: true}, "4.7 GiB of device 0 are held by nobody that can be seen", true},
 		"others came":                     {aftermath{before: whole(20, 0), free: gb(15), held: gb(5), whole: true}, "", true},
-		"others were there before":        {aftermath{before: whole(15, 5), free: gb(10), held: gb(5), whole: true}, "5.0 GB of device 0 are held by nobody that can be seen", true},
+		"others were there before":        {aftermath{before: whole(15, 5), free: gb(10), held: gb(5), whole: true}, "4.7 GiB of device 0 are held by nobody that can be seen", true},
 		"others have more now":            {aftermath{before: whole(15, 5), free: gb(10), held: gb(10), whole: true}, "", true},
-		"others have a part of it":        {aftermath{before: whole(15, 5), free: gb(5), held: gb(10), whole: true}, "5.0 GB of device 0 are held by nobody that can be seen", true},
+		"others have a part of it":        {aftermath{before: whole(15, 5), free: gb(5), held: gb(10), whole: true}, "4.7 GiB of device 0 are held by nobody that can be seen", true},
 		"others have ended":               {aftermath{before: whole(15, 5), free: gb(20), whole: true}, "", true},
 		"another worker has got its part": {aftermath{before: whole(20, 0), free: gb(10), gained: gb(10), whole: true}, "", true},
-		"somebody's part is not known":    {aftermath{before: whole(20, 0), free: gb(15)}, "5.0 GB less of device 0 are free than before it came, and not all who hold memory there can be seen", false},
-		"it was not known before":         {aftermath{before: &deviceMemory{Free: gb(20)}, free: gb(15), whole: true}, "5.0 GB less of device 0 are free than before it came, and not all who hold memory there can be seen", false},
+		"somebody's part is not known":    {aftermath{before: whole(20, 0), free: gb(15)}, "4.7 GiB less of device 0 are free than before it came, and not all who hold memory there can be seen", false},
+		"it was not known before":         {aftermath{before: &deviceMemory{Free: gb(20)}, free: gb(15), whole: true}, "4.7 GiB less of device 0 are free than before it came, and not all who hold memory there can be seen", false},
 		"a process of its own is left":    {aftermath{own: []int{7}, before: whole(20, 0), free: gb(20)}, "process 7, which has ended, still holds memory of device 0", true},
 	} {
 		if what, sure := c.a.lack(); what != c.want || sure != c.sure {
@@ -229,7 +229,7 @@ func TestMemoryThatOthersHave(t *testing.T) {
 	}{
 		"the machine's":    {unified: true},
 		"another worker's": {other: true},
-		"a desktop's":      {procs: []operations.DeviceProcess{desktop}, note: "10.0 GB less of device 0 are free"},
+		"a desktop's":      {procs: []operations.DeviceProcess{desktop}, note: "9.3 GiB less of device 0 are free"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -296,7 +296,7 @@ func TestMemoryOfBefore(t *testing.T) {
 	p := spawn(t, m, "serve")
 	gpu.set(4e9, stranger)
 	r, err := m.Stop(t.Context(), operations.WorkerRef{ID: p.ID}, StopOptions{})
-	if err != nil || !strings.Contains(r.Problem, "10.0 GB of device 0 are held by nobody that can be seen") {
+	if err != nil || !strings.Contains(r.Problem, "9.3 GiB of device 0 are held by nobody that can be seen") {
 		t.Errorf("%+v, %v", r, err)
 	}
 }

@@ -1,4 +1,4 @@
-package cli
+package demo
 
 import (
 	"bytes"
@@ -31,7 +31,7 @@ const (
 // rbee commands are run as programs, as a user would.
 type demo struct {
 	ctx       context.Context
-	a         *app
+	opts      Options
 	exe       string
 	dir       string // everything lies below it
 	key       ssh.Signer
@@ -41,8 +41,8 @@ type demo struct {
 	err       error // of the command that was run last; no further one is run
 }
 
-func newDemo(ctx context.Context, a *app) (d *demo, err error) {
-	d = &demo{ctx: ctx, a: a}
+func newDemo(ctx context.Context, o Options) (d *demo, err error) {
+	d = &demo{ctx: ctx, opts: o}
 	if d.exe, err = os.Executable(); err != nil {
 		return nil, fmt.Errorf("finding the program's own file: %w", err)
 	}
@@ -137,14 +137,14 @@ func (d *demo) ownEnv() []string {
 func (d *demo) env() []string {
 	var env []string
 	for _, name := range []string{"PATH", "TMPDIR", "TERM", "LANG", "LC_ALL", "LC_CTYPE", "NO_COLOR", "USER", "LOGNAME"} {
-		if value := d.a.p.Getenv(name); value != "" {
+		if value := d.opts.Getenv(name); value != "" {
 			env = append(env, name+"="+value)
 		}
 	}
 	return append(env, d.ownEnv()...)
 }
 
-func (d *demo) say(text string) { fmt.Fprintln(d.a.p.Stdout, text) }
+func (d *demo) say(text string) { fmt.Fprintln(d.opts.Stdout, text) }
 
 func (d *demo) title(text string) { d.say("\n" + text + "\n") }
 
@@ -174,7 +174,7 @@ func (d *demo) rbee(want int, args ...string) *demo {
 func (d *demo) run(ctx context.Context, args []string) (int, error) {
 	cmd := exec.CommandContext(ctx, d.exe, args...) //nolint:gosec // rbee itself
 	ownGroup(cmd)
-	cmd.Env, cmd.Stdout, cmd.Stderr, cmd.WaitDelay = d.env(), d.a.p.Stdout, d.a.p.Stderr, demoCleanup
+	cmd.Env, cmd.Stdout, cmd.Stderr, cmd.WaitDelay = d.env(), d.opts.Stdout, d.opts.Stderr, demoCleanup
 	err := cmd.Run()
 	var exit *exec.ExitError
 	switch {

@@ -1,4 +1,6 @@
-package pkgmgr
+// Package probe reads a machine with one shell script, whether rbee is installed on it or
+// not.
+package probe
 
 import (
 	"bytes"
@@ -15,12 +17,23 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
+// Host runs a shell script on a machine; see pkgmgr.Host.
+type Host interface {
+	Script(ctx context.Context, script string, stdout, stderr io.Writer) error
+}
+
+// Options say what is read besides what is always read.
+type Options struct {
+	Deep    bool // read installed files again and compare their checksums
+	Devices bool // accelerators
+}
+
 //go:embed probe.sh
 var probeSource string
 
-// probeScript returns the script that reads a machine. With devices, the script of
+// script returns the script that reads a machine. With devices, the script of
 // package gpu follows, so that an install decides as the installed rbee will.
-func probeScript(o ReadOptions) string {
+func script(o Options) string {
 	var args []string
 	if o.Devices {
 		args = append(args, "--devices")
@@ -28,27 +41,19 @@ func probeScript(o ReadOptions) string {
 	if o.Deep {
 		args = append(args, "--deep")
 	}
-	script := fmt.Sprintf("set -- %s\ncommands_wanted='%s'\nlibraries_wanted='%s'\n",
+	text := fmt.Sprintf("set -- %s\ncommands_wanted='%s'\nlibraries_wanted='%s'\n",
 		strings.Join(args, " "), strings.Join(wire.ProbedCommands, " "), strings.Join(wire.ProbedLibraries, " ")) + probeSource
 	if o.Devices {
-		script += gpu.ProbeScript()
+		text += gpu.ProbeScript()
 	}
-	return script
+	return text
 }
 
-// probe reads a machine with one command, or with none where its daemon tells. A
-// daemon of another rbee than the one that is installed may tell it wrongly.
-func probe(ctx context.Context, host Host, o ReadOptions) (*wire.State, error) {
-	if t, ok := host.(Teller); ok {
-		s, err := t.Tell(ctx, o)
-		if err == nil && s.Compatible() && s.Rbee != nil && s.Rbee.SHA256 == s.Daemon.SHA256 && s.Broken == "" {
-			normalise(s)
-			return s, nil
-		}
-	}
+// Read reads a machine with one command.
+func Read(ctx context.Context, host Host, o Options) (*wire.State, error) {
 	var out bytes.Buffer
-	limited := &limitWriter{w: &out, left: maxProbeOutput}
-	if err := host.Script(ctx, probeScript(o), limited, nil); err != nil {
+	limited := &limitWriter{w: &out, left: maxOutput}
+	if err := host.Script(ctx, script(o), limited, nil); err != nil {
 		return nil, fmt.Errorf("reading the machine: %w", err)
 	}
 	var state wire.State
@@ -65,17 +70,17 @@ func probe(ctx context.Context, host Host, o ReadOptions) (*wire.State, error) {
 		}
 		state.DevicesKnown = true
 	}
-	normalise(&state)
+	Normalize(&state)
 	return &state, nil
 }
 
-// maxProbeOutput bounds what a machine may answer, noise of its shell included.
-const maxProbeOutput = 64 << 20
+// maxOutput bounds what a machine may answer, noise of its shell included.
+const maxOutput = 64 << 20
 
-// normalise turns what a shell says of a platform into Go's words, refuses to
+// Normalize turns what a shell says of a platform into Go's words, refuses to
 // take over names of workers that could not have come from rbee, and sorts the
 // others.
-func normalise(s *wire.State) {
+func Normalize(s *wire.State) {
 	s.OS = strings.ToLower(s.OS)
 	switch s.Arch {
 	case "x86_64":

@@ -1,6 +1,6 @@
 //go:build unix
 
-package cli
+package demo
 
 import (
 	"os"

@@ -1,0 +1,81 @@
+package pkgmgr
+
+import (
+	"cmp"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime/debug"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/artifact"
+	"github.com/rbee-keeper/rbee/pkgmgr/catalog"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
+	"github.com/rbee-keeper/rbee/pkgmgr/lockfile"
+)
+
+// DefaultOptions returns the options of the rbee command for a config: the built-in
+// recipes and the user's own, the lock beside the config file, the record of installed
+// hives, and the caches, all in the places of [DefaultPaths].
+//
+// The rbee that machines get is the release that this program was built with, as its
+// go.mod says. It is taken from the directory in RBEE_BINARIES (see
+// [artifact.Binaries.Dir]), or downloaded, from RBEE_RELEASE_URL in place of the public
+// releases if that is set. A program that was built with a development version of this
+// module uses the rbee on its PATH, if there is one, for machines of its own platform.
+//
+// Errors are those of reading these files; see [catalog.Load] and [lockfile.Load].
+func DefaultOptions(c *config.Config, connect Connect) (Options, error) {
+	paths, err := DefaultPaths(os.Getenv)
+	if err != nil {
+		return Options{}, err
+	}
+	o := Options{Connect: connect, CacheDir: paths.CacheDir, Record: Record{Path: paths.Record()}, Lock: &lockfile.Lock{}}
+	if o.Catalog, err = catalog.Load(paths.Recipes()); err != nil {
+		return Options{}, err
+	}
+	if c.Path != "" {
+		path, err := filepath.Abs(c.Path)
+		if err != nil {
+			return Options{}, err
+		}
+		if o.Lock, err = lockfile.Load(lockfile.Path(path)); err != nil {
+			return Options{}, err
+		}
+		if o.Extra, err = o.Record.Extra(c, path); err != nil {
+			return Options{}, err
+		}
+	}
+	binaries := &artifact.Binaries{
+		Version: moduleVersion(), Dir: os.Getenv("RBEE_BINARIES"), Cache: paths.BinaryCache(), ReleaseURL: os.Getenv("RBEE_RELEASE_URL"),
+	}
+	if binaries.Version == "" && binaries.Dir == "" {
+		if path, err := exec.LookPath("rbee"); err == nil {
+			binaries.Self = path
+			binaries.Version = artifact.BuildVersion(path)
+		}
+	}
+	o.Binaries, o.Version = binaries, cmp.Or(binaries.Version, artifact.DevVersion)
+	return o, nil
+}
+
+// modulePath is the path of this module.
+const modulePath = "github.com/rbee-keeper/rbee"
+
+// moduleVersion returns the release of this module that the running program was built
+// with, such as "1.2.3"; empty for a development version.
+func moduleVersion() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+	version := ""
+	if info.Main.Path == modulePath {
+		version = info.Main.Version
+	}
+	for _, dep := range info.Deps {
+		if dep.Path == modulePath && dep.Replace == nil {
+			version = cmp.Or(version, dep.Version)
+		}
+	}
+	return artifact.ReleaseVersion(version)
+}
