@@ -95,7 +95,7 @@ func (l *Launch) UnmarshalJSON(data []byte) error {
 }
 
 // MarshalJSON implements [json.Marshaler].
-func (l Launch) MarshalJSON() ([]byte, error) { return EncodeKeeping(plainLaunch(l), l.Unknown) } //nolint:staticcheck // values are encoded too
+func (l Launch) MarshalJSON() ([]byte, error) { return EncodeKeeping(plainLaunch(l), l.Unknown) }
 
 // Equal reports whether two launches are the same on the wire; nil equals nil alone.
 func (l *Launch) Equal(other *Launch) bool {
