@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"time"
+
+	"github.com/rbee-keeper/rbee/operations/internal/strictjson"
 )
 
 // Kind names an operation on the wire, in snake_case.
@@ -92,14 +94,6 @@ func ShouldForwardToHive(op Operation) bool {
 	}
 }
 
-// OnlyTells reports whether an operation changes nothing and tells of what happens
-// for as long as that goes on, such as [WorkerProcessLogs] with Follow. Without
-// anybody who listens it is done for nothing.
-func OnlyTells(op Operation) bool {
-	logs, ok := op.(WorkerProcessLogs)
-	return ok && logs.Follow
-}
-
 // Kinds lists every kind of operation, in the order of their definition.
 func Kinds() []Kind {
 	kinds := make([]Kind, len(all))
@@ -151,8 +145,8 @@ func reader[T Operation, R any, P interface {
 	var zero T
 	read := func(data []byte) (Operation, error) {
 		var op T
-		if err := readFields(zero.Kind(), data, &op); err != nil {
-			return nil, err
+		if err := strictjson.Read(data, &op); err != nil {
+			return nil, badOperation("%s: %v", zero.Kind(), err)
 		}
 		return op, op.Validate()
 	}
@@ -184,7 +178,7 @@ func Parse(data []byte) (Operation, error) {
 			Message: fmt.Sprintf("operation %q was removed: use %q", *tag.Operation, by),
 		}
 	}
-	return nil, badOperation("unknown operation %q%s", *tag.Operation, nearest(*tag.Operation, Kinds()))
+	return nil, badOperation("unknown operation %q%s", *tag.Operation, strictjson.DidYouMean(*tag.Operation, Kinds()))
 }
 
 // Replacement says which operation took the place of a removed one. ok is false

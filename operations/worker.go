@@ -17,8 +17,8 @@ type Target struct {
 	ConfigPath string `json:"config_path,omitempty"`
 }
 
-// Where is the target itself: by it every operation that has one can be asked for it.
-func (t Target) Where() Target { return t }
+// OperationTarget is the target itself: by it every operation that has one can be asked for it.
+func (t Target) OperationTarget() Target { return t }
 
 // Devices that [WorkerSpawn] knows besides indices.
 const (

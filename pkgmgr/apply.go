@@ -8,11 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path"
-	"path/filepath"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/internal/probe"
@@ -20,7 +16,6 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/pkgmgr/internal/text"
-	"github.com/rbee-keeper/rbee/pkgmgr/lockfile"
 	"github.com/rbee-keeper/rbee/pkgmgr/plan"
 	"github.com/rbee-keeper/rbee/pkgmgr/uv"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
@@ -300,31 +295,6 @@ func (f *Fleet) uploadSlot(ctx context.Context) (release func(), err error) {
 	}
 }
 
-// counted reports how much of r was read, a few times a second.
-func (s *session) counted(i int, r io.Reader, total int64) io.Reader {
-	return &countingReader{r: r, report: func(n int64) { s.progress(i, n, total) }, total: total}
-}
-
-type countingReader struct {
-	r      io.Reader
-	n      int64
-	total  int64
-	last   time.Time
-	report func(int64)
-}
-
-const progressInterval = 100 * time.Millisecond
-
-func (c *countingReader) Read(p []byte) (int, error) {
-	n, err := c.r.Read(p)
-	c.n += int64(n)
-	if now := time.Now(); n > 0 && (c.n == c.total || now.Sub(c.last) >= progressInterval) {
-		c.last = now
-		c.report(c.n)
-	}
-	return n, err
-}
-
 // request turns the steps of a plan into those of the machine. index tells for
 // each of them which step of the plan it stands for.
 func (s *session) request(install *wire.Installed) (req *wire.Request, index []int) {
@@ -509,81 +479,6 @@ func (s *session) send(ctx context.Context, in io.Writer, i int, sum string) err
 	return wire.SendBlob(in, s.counted(i, f, size), gzipped)
 }
 
-// sent are the steps as a machine gets them: where this side sends artefacts, they
-// have no address.
-func (f *Fleet) sent(install *plan.Install) []wire.InstallStep {
-	steps := lockfile.CloneSteps(install.Steps)
-	dir := f.recipeDir(install)
-	for i := range steps {
-		if at := steps[i].At; at != "" {
-			steps[i].At = dir + at
-		}
-		for _, a := range steps[i].Artefacts() {
-			if f.opts.Push || f.opts.Bundle != nil || slices.Contains(install.Unstable, a.SHA256) || f.from.HasCredentials(a.URL) {
-				a.URL = ""
-			}
-			a.URL = f.from.MirrorURL(a.URL)
-		}
-	}
-	return steps
-}
-
-// recipeDir returns the directory of the recipe of an installation, with a slash, for
-// messages; empty if this catalog has none.
-func (f *Fleet) recipeDir(install *plan.Install) string {
-	recipe, ok := f.opts.Catalog.Recipe(install.Type)
-	if !ok {
-		return ""
-	}
-	return strings.TrimSuffix(recipe.File, filepath.Base(recipe.File))
-}
-
-// localFile returns the path of the file on this machine that has an artifact, by the
-// recipe of the installation; empty if the artifact comes from elsewhere.
-func (f *Fleet) localFile(p wire.Platform, install *plan.Install, a *wire.Artefact) string {
-	recipe, ok := f.opts.Catalog.Recipe(install.Type)
-	if !ok || a.URL != "" || f.opts.Bundle != nil {
-		return ""
-	}
-	for i := range recipe.Sources {
-		source, err := recipe.Sources[i].Fill(install.Version, p, filepath.Dir(recipe.File))
-		if err != nil {
-			continue
-		}
-		for _, step := range source.Steps {
-			if file := step.Origin.File; file != "" && filepath.Base(file) == a.Name {
-				if sum, _, err := f.art.Sum(file, a.SHA256); err == nil && sum == a.SHA256 {
-					return file
-				}
-			}
-		}
-	}
-	return ""
-}
-
-// openNeeded opens the artefact that a machine asks for. Errors begin with the place
-// in the recipe, as the machine's own do.
-func (f *Fleet) openNeeded(ctx context.Context, p wire.Platform, install *plan.Install, sum string) (*os.File, bool, error) {
-	if install == nil {
-		return nil, false, fmt.Errorf("the machine asks for an artifact %s of a step that installs nothing", sum)
-	}
-	for i := range install.Steps {
-		step := &install.Steps[i]
-		for _, a := range step.Artefacts() {
-			if a.SHA256 != sum {
-				continue
-			}
-			// An archive is packed already, and so is a wheel.
-			file, gzipped, err := f.art.Open(ctx, *a, f.localFile(p, install, a), step.Kind == wire.StepFile)
-			if err != nil && step.At != "" && ctx.Err() == nil {
-				err = fmt.Errorf("%s%s: %w", f.recipeDir(install), step.At, err)
-			}
-			return file, gzipped, err
-		}
-	}
-	return nil, false, fmt.Errorf("the machine asks for an artefact %s, which is not one of the step's", sum)
-}
-
 // finish takes in the result.
 func (s *session) finish(r *wire.Result, index []int) {
 	s.result = r
@@ -661,23 +556,3 @@ func settingsOnly(s operations.Step) bool {
 }
 
 var errNotBegun = &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonNotBegun, Message: "not begun"}
-
-type failingReader struct{ err error }
-
-func (f failingReader) Read([]byte) (int, error) { return 0, f.err }
-
-// tailWriter keeps the end of what is written to it.
-type tailWriter struct{ buf []byte }
-
-const tailSize = 4 << 10
-
-func (t *tailWriter) Write(p []byte) (int, error) {
-	t.buf = append(t.buf, p...)
-	if len(t.buf) > tailSize {
-		t.buf = append([]byte(nil), t.buf[len(t.buf)-tailSize:]...)
-	}
-	return len(p), nil
-}
-
-// String must only be called once the writer is no longer written to.
-func (t *tailWriter) String() string { return string(bytes.TrimSpace(t.buf)) }

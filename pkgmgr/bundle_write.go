@@ -157,7 +157,7 @@ func (c *bundleContents) write(ctx context.Context, t *tar.Writer, o BundleOptio
 	index, err := json.Marshal(artifact.BundleIndex{
 		Versioned: wire.Versioned{Schema: artifact.BundleSchema, MinReader: artifact.BundleSchema},
 		Form:      artifact.BundleForm, Version: f.opts.Version, CreatedAt: time.Now().UTC().Truncate(time.Second),
-		Lock: json.RawMessage(f.opts.Lock.Whole()), Recipes: o.Recipes, Binaries: sums,
+		Lock: json.RawMessage(f.opts.Lock.BundleText()), Recipes: o.Recipes, Binaries: sums,
 		Entries: len(binaries) + len(c.artefacts),
 	})
 	if err != nil {
@@ -187,7 +187,7 @@ func (c *bundleContents) write(ctx context.Context, t *tar.Writer, o BundleOptio
 }
 
 func (c *bundleContents) putArtefact(ctx context.Context, t *tar.Writer, sum string, a bundled) error {
-	in, _, err := c.fleet.art.Open(ctx, a.artefact, a.file, false)
+	in, _, err := c.fleet.artifacts.Open(ctx, a.artefact, a.file, false)
 	if err != nil {
 		return err
 	}

@@ -45,4 +45,9 @@
 // Machines are worked on in parallel, and no failure of one stops another. A
 // [Fleet] may be used by one goroutine at a time. Event handlers are never
 // called concurrently.
+//
+// # Compatibility
+//
+// This package is stable, as operations, sshx and gpu are. The packages below it, such
+// as config, catalog and plan, may change in any minor release before 1.0.
 package pkgmgr

@@ -92,7 +92,7 @@ type Fleet struct {
 	all        []config.Hive // of the config, whether they are members or not
 	members    []*member
 	from       *fetch.Client
-	art        *artifact.Cache
+	artifacts  *artifact.Cache
 	uploads    chan struct{}
 	packed     artifact.PackedBinaries
 	resolver   *resolve.Resolver
@@ -130,11 +130,11 @@ func Open(c *config.Config, o Options) (*Fleet, error) {
 	f.opts.Owner = cmp.Or(o.Owner, defaultOwner())
 	f.opts.CacheDir = cmp.Or(o.CacheDir, defaultCacheDir())
 	f.from = o.Origins.client()
-	f.art = &artifact.Cache{Dir: filepath.Join(f.opts.CacheDir, "artefacts"), From: f.from, Bundle: o.Bundle}
+	f.artifacts = artifact.NewCache(filepath.Join(f.opts.CacheDir, "artefacts"), f.from, o.Bundle)
 	if f.opts.Lock == nil {
 		f.opts.Lock = &lockfile.Lock{}
 	}
-	f.resolver = resolve.New(f.from, f.opts.Lock, f.art, f.opts.CacheDir, func(text string) {
+	f.resolver = resolve.New(f.from, f.opts.Lock, f.artifacts, f.opts.CacheDir, func(text string) {
 		f.emit(operations.Event{Type: operations.EventNote, Message: text})
 	})
 
@@ -261,8 +261,8 @@ func unreachable(h config.Hive, err error) *operations.Error {
 // readState reads a machine with one command, or with none where its daemon tells. A
 // daemon of another rbee than the one that is installed may tell it wrongly.
 func readState(ctx context.Context, host Host, o ReadOptions) (*wire.State, error) {
-	if t, ok := host.(Teller); ok {
-		s, err := t.Tell(ctx, o)
+	if t, ok := host.(StateReader); ok {
+		s, err := t.ReadState(ctx, o)
 		if err == nil && s.Compatible() && s.Rbee != nil && s.Rbee.SHA256 == s.Daemon.SHA256 && s.Broken == "" {
 			probe.Normalize(s)
 			return s, nil
@@ -327,7 +327,7 @@ func (f *Fleet) lookUp(ctx context.Context, o plan.Options) (plan.Desired, []ope
 			}
 		}
 		for _, w := range m.hive.Workers {
-			if plan.Adopted(m.state, w) && !o.Force {
+			if plan.IsAdopted(m.state, w) && !o.Force {
 				continue // nothing to look up: it stays as it is
 			}
 			want.Workers[plan.WorkerKey{Hive: m.hive.Alias, Type: w.Type}] = l.Worker(ctx, m.hive.Alias, w, m.state, want)

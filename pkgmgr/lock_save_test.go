@@ -20,13 +20,13 @@ import (
 )
 
 // locked is what the lock on disk says that the wish for an engine stands for.
-func (f *lockFleet) locked() (ver string) {
+func (f *lockFleet) locked() (got string) {
 	for _, w := range f.load().Workers() {
 		if w.Type == "engine" && w.Requested == version.Latest {
-			ver = w.Version
+			got = w.Version
 		}
 	}
-	return ver
+	return got
 }
 
 // plan looks up what is wanted, with the lock as it is on disk now.

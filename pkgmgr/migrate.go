@@ -58,11 +58,11 @@ func hiveFromState(s plan.HiveState) config.Hive {
 	}
 	h.Workers = nil
 	for _, w := range s.State.Workers {
-		ver := w.Requested
-		if ver == "" {
-			ver = version.Latest
+		requested := w.Requested
+		if requested == "" {
+			requested = version.Latest
 		}
-		h.Workers = append(h.Workers, config.Worker{Type: w.Type, Version: ver})
+		h.Workers = append(h.Workers, config.Worker{Type: w.Type, Version: requested})
 	}
 	return h
 }

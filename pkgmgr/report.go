@@ -1,12 +1,10 @@
 package pkgmgr
 
 import (
-	"cmp"
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/plan"
-	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
 // SyncReport sums up what [Fleet.Apply] did, or, with reports nil, what plan
@@ -165,7 +163,7 @@ func (f *Fleet) StatusReport(changes *plan.Plan, verbose bool, took time.Duratio
 	}
 	if verbose {
 		for _, m := range f.members {
-			r.Hives = append(r.Hives, Detail(plan.HiveState{Hive: m.hive, State: m.state, Err: m.err}))
+			r.Hives = append(r.Hives, plan.HiveState{Hive: m.hive, State: m.state, Err: m.err}.Detail())
 		}
 	}
 	switch r.Outcome() {
@@ -201,40 +199,5 @@ func countIssue(sum *operations.StatusSummary, issue operations.Issue) {
 		sum.WorkersOutdated++
 	case operations.IssueCorruptWorker:
 		sum.WorkersCorrupt++
-	}
-}
-
-// Detail words a hive's state for a report.
-func Detail(s plan.HiveState) operations.HiveDetail {
-	d := operations.HiveDetail{Alias: s.Hive.Alias, Error: s.Err, Workers: []operations.WorkerDetail{}}
-	st := s.State
-	if st == nil {
-		return d
-	}
-	d.Installed, d.Version = st.Rbee != nil, plan.InstalledVersion(st)
-	d.OS, d.Arch, d.Hostname, d.Home, d.DiskFree = st.OS, st.Arch, st.Hostname, st.Home, st.DiskFree
-	if d.Libc = st.Libc; st.LibcVersion != "" {
-		d.Libc += " " + st.LibcVersion
-	}
-	if st.Rbee != nil {
-		d.Daemon = DaemonDetail(st)
-	}
-	for _, w := range st.Workers {
-		problem := w.Corrupt
-		if w.Foreign {
-			problem = cmp.Or(problem, "not installed by rbee")
-		}
-		d.Workers = append(d.Workers, operations.WorkerDetail{
-			Type: w.Type, Version: w.Version, Bytes: w.Bytes, InstalledAt: w.InstalledAt, Problem: problem,
-		})
-	}
-	return d
-}
-
-// DaemonDetail words the state of a hive's daemon for a report.
-func DaemonDetail(s *wire.State) *operations.DaemonDetail {
-	return &operations.DaemonDetail{
-		Running: s.Daemon.Running, PID: s.Daemon.PID, Port: s.Daemon.Port, Version: s.Daemon.Version,
-		Since: s.Daemon.Since, Supervisor: s.Daemon.Supervisor, Problem: s.Daemon.Problem,
 	}
 }

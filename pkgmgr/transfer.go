@@ -1,6 +1,14 @@
 package pkgmgr
 
 import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/lockfile"
 	"github.com/rbee-keeper/rbee/pkgmgr/plan"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
@@ -33,4 +41,79 @@ func (f *Fleet) stateOf(alias string) *wire.State {
 		}
 	}
 	return nil
+}
+
+// sent are the steps as a machine gets them: where this side sends artefacts, they
+// have no address.
+func (f *Fleet) sent(install *plan.Install) []wire.InstallStep {
+	steps := lockfile.CloneSteps(install.Steps)
+	dir := f.recipeDir(install)
+	for i := range steps {
+		if at := steps[i].At; at != "" {
+			steps[i].At = dir + at
+		}
+		for _, a := range steps[i].Artefacts() {
+			if f.opts.Push || f.opts.Bundle != nil || slices.Contains(install.Unstable, a.SHA256) || f.from.HasCredentials(a.URL) {
+				a.URL = ""
+			}
+			a.URL = f.from.MirrorURL(a.URL)
+		}
+	}
+	return steps
+}
+
+// recipeDir returns the directory of the recipe of an installation, with a slash, for
+// messages; empty if this catalog has none.
+func (f *Fleet) recipeDir(install *plan.Install) string {
+	recipe, ok := f.opts.Catalog.Recipe(install.Type)
+	if !ok {
+		return ""
+	}
+	return strings.TrimSuffix(recipe.File, filepath.Base(recipe.File))
+}
+
+// localFile returns the path of the file on this machine that has an artifact, by the
+// recipe of the installation; empty if the artifact comes from elsewhere.
+func (f *Fleet) localFile(p wire.Platform, install *plan.Install, a *wire.Artefact) string {
+	recipe, ok := f.opts.Catalog.Recipe(install.Type)
+	if !ok || a.URL != "" || f.opts.Bundle != nil {
+		return ""
+	}
+	for i := range recipe.Sources {
+		source, err := recipe.Sources[i].Fill(install.Version, p, filepath.Dir(recipe.File))
+		if err != nil {
+			continue
+		}
+		for _, step := range source.Steps {
+			if file := step.Origin.File; file != "" && filepath.Base(file) == a.Name {
+				if sum, _, err := f.artifacts.Sum(file, a.SHA256); err == nil && sum == a.SHA256 {
+					return file
+				}
+			}
+		}
+	}
+	return ""
+}
+
+// openNeeded opens the artefact that a machine asks for. Errors begin with the place
+// in the recipe, as the machine's own do.
+func (f *Fleet) openNeeded(ctx context.Context, p wire.Platform, install *plan.Install, sum string) (*os.File, bool, error) {
+	if install == nil {
+		return nil, false, fmt.Errorf("the machine asks for an artifact %s of a step that installs nothing", sum)
+	}
+	for i := range install.Steps {
+		step := &install.Steps[i]
+		for _, a := range step.Artefacts() {
+			if a.SHA256 != sum {
+				continue
+			}
+			// An archive is packed already, and so is a wheel.
+			file, gzipped, err := f.artifacts.Open(ctx, *a, f.localFile(p, install, a), step.Kind == wire.StepFile)
+			if err != nil && step.At != "" && ctx.Err() == nil {
+				err = fmt.Errorf("%s%s: %w", f.recipeDir(install), step.At, err)
+			}
+			return file, gzipped, err
+		}
+	}
+	return nil, false, fmt.Errorf("the machine asks for an artefact %s, which is not one of the step's", sum)
 }

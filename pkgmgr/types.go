@@ -36,12 +36,12 @@ type Host interface {
 	Close() error
 }
 
-// Teller is a Host that may know the machine's state without running anything there:
-// a hive daemon that answers tells it. Where Tell fails, the machine is asked with a
+// StateReader is a Host that may know the machine's state without running anything there:
+// a hive daemon that answers tells it. Where ReadState fails, the machine is asked with a
 // command as any other.
-type Teller interface {
+type StateReader interface {
 	Host
-	Tell(ctx context.Context, o ReadOptions) (*wire.State, error)
+	ReadState(ctx context.Context, o ReadOptions) (*wire.State, error)
 }
 
 // Connect opens the way to a hive's machine. An error may have a method

@@ -130,7 +130,7 @@ func (f *Fleet) validateMachine(v *validation, m *member, desired plan.Desired) 
 			v.fail(w.Pos, v.file(f), "worker '%s': %s", w.Type, want.Err)
 		} else if lacks := catalog.UnmetNeeds(recipe.Needs, s); len(lacks) > 0 {
 			v.fail(w.Pos, "", "worker '%s' would not run there: %s", w.Type, strings.Join(lacks, "; "))
-		} else if why := recipe.CPUOnly(want.Version, catalog.MachineOf(s)); why != "" {
+		} else if why := recipe.NoGPUReason(want.Version, catalog.MachineOf(s)); why != "" {
 			v.warn("worker '%s' runs on the CPU there: %s", w.Type, why)
 		}
 		installed := slices.ContainsFunc(s.Workers, func(have wire.Worker) bool { return have.Type == w.Type })

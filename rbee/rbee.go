@@ -1,4 +1,4 @@
-// Package rbee is the program: [Main] is the only door into it.
+// Package rbee is the program: [Main] is its only entry point.
 package rbee
 
 import (

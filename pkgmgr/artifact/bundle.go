@@ -126,18 +126,15 @@ func (b *Bundle) Catalog(c *catalog.Catalog) (*catalog.Catalog, error) {
 	if len(b.index.Recipes) == 0 {
 		return c, nil
 	}
-	out := &catalog.Catalog{Recipes: map[string]*catalog.Recipe{}}
-	for typ, r := range c.Recipes {
-		out.Recipes[typ] = r
-	}
+	var recipes []*catalog.Recipe
 	for name, text := range b.index.Recipes {
 		r, err := catalog.ParseRecipe("bundle:"+name, []byte(text))
 		if err != nil {
 			return nil, err
 		}
-		out.Recipes[r.Type] = r
+		recipes = append(recipes, r)
 	}
-	return out, nil
+	return c.With(recipes...), nil
 }
 
 // ExtractBinaries puts the rbee of each platform into dir, checked, as

@@ -25,14 +25,20 @@ import (
 // Cache keeps what is pushed to hives, by SHA-256: each is fetched, hashed
 // and packed once, however many hives want it.
 type Cache struct {
-	Dir    string
-	From   *fetch.Client
-	Bundle *Bundle // has artefacts too; nil for none
+	dir    string
+	client *fetch.Client
+	bundle *Bundle // has artefacts too; nil for none
 
 	mu    sync.Mutex
 	sums  map[string]sumEntry   // by path
 	ready map[[2]string]*making // by file name in dir, and what it is made from
 	swept sync.Once             // what earlier runs left there
+}
+
+// NewCache returns a cache in a directory, which need not exist yet. The client
+// downloads what the cache does not have; a bundle, if not nil, has artifacts too.
+func NewCache(dir string, client *fetch.Client, bundle *Bundle) *Cache {
+	return &Cache{dir: dir, client: client, bundle: bundle}
 }
 
 // making is a file of the cache that is made, or found to be there.
@@ -59,7 +65,7 @@ func (a *Cache) Sum(path, want string) (sum string, size int64, err error) {
 	defer a.mu.Unlock()
 	e, ok := a.sums[path]
 	if !ok {
-		e.sum, e.size, e.err = hashFile(path)
+		e.sum, e.size, e.err = fetch.HashFile(path)
 		if a.sums == nil {
 			a.sums = map[string]sumEntry{}
 		}
@@ -85,7 +91,7 @@ func (a *Cache) Open(ctx context.Context, want wire.Artefact, file string, compr
 		f, err = os.Open(path)
 		return f, false, err
 	}
-	packed := filepath.Join(a.Dir, want.SHA256+".gz")
+	packed := filepath.Join(a.dir, want.SHA256+".gz")
 	if err := a.once(ctx, want.SHA256+".gz", path, func() error {
 		// As below: a file that a disk has damaged would fail at every hive, for ever.
 		if unpacksTo(packed, want.SHA256) {
@@ -102,14 +108,14 @@ func (a *Cache) Open(ctx context.Context, want wire.Artefact, file string, compr
 // fetch makes an artefact be in the cache.
 func (a *Cache) fetch(ctx context.Context, want wire.Artefact) (path string, err error) {
 	a.sweep()
-	path = filepath.Join(a.Dir, want.SHA256)
+	path = filepath.Join(a.dir, want.SHA256)
 	return path, a.once(ctx, want.SHA256, want.URL, func() error {
 		// A cache that a disk has damaged would fail at every hive, for ever.
-		if sum, _, err := hashFile(path); err == nil && sum == want.SHA256 {
+		if sum, _, err := fetch.HashFile(path); err == nil && sum == want.SHA256 {
 			return nil
 		}
-		if a.Bundle != nil {
-			if found, err := a.Bundle.extract(want.SHA256, path); found || err != nil {
+		if a.bundle != nil {
+			if found, err := a.bundle.extract(want.SHA256, path); found || err != nil {
 				return err
 			}
 			return fmt.Errorf("the bundle does not hold %s", want.Name)
@@ -117,7 +123,7 @@ func (a *Cache) fetch(ctx context.Context, want wire.Artefact) (path string, err
 		if want.URL == "" {
 			return fmt.Errorf("nobody knows where %s comes from", want.Name)
 		}
-		return a.From.Download(ctx, fetch.File{URL: want.URL, Sum: want.SHA256, Limit: want.Size, Path: path})
+		return a.client.Download(ctx, fetch.File{URL: want.URL, Sum: want.SHA256, Limit: want.Size, Path: path})
 	})
 }
 
@@ -125,25 +131,26 @@ func (a *Cache) fetch(ctx context.Context, want wire.Artefact) (path string, err
 // 0 if nobody knows.
 func (a *Cache) Learn(ctx context.Context, from string, size int64) (sum string, got int64, err error) {
 	a.sweep()
-	temp := filepath.Join(a.Dir, "new-"+rand.Text())
+	temp := filepath.Join(a.dir, "new-"+rand.Text())
 	if err := atomicfile.WriteFile(temp, 0o600, func(to *os.File) (err error) {
-		sum, got, err = a.From.DownloadTo(ctx, fetch.File{URL: from, Limit: size}, to)
+		sum, got, err = a.client.DownloadTo(ctx, fetch.File{URL: from, Limit: size}, to)
 		return err
 	}); err != nil {
 		return "", 0, err
 	}
 	defer os.Remove(temp)
-	return sum, got, os.Rename(temp, filepath.Join(a.Dir, sum))
+	return sum, got, os.Rename(temp, filepath.Join(a.dir, sum))
 }
 
 // sweep frees what runs of long ago left in the cache, before it is first added to.
 func (a *Cache) sweep() {
-	a.swept.Do(func() { fetch.RemoveStale(a.Dir, time.Now().Add(-fetch.PartTTL)) })
+	a.swept.Do(func() { fetch.RemoveStale(a.dir, time.Now().Add(-fetch.PartTTL)) })
 }
 
 // once has a file of the cache made from something, or found to be there; others
 // who want it wait. One that could not be made is tried again by the next who wants
-// it, but not for ever.
+// it, but not for ever. It is no singleflight.Group, because each caller has a context of
+// its own: the end of one must not fail the others.
 func (a *Cache) once(ctx context.Context, name, from string, make_ func() error) error {
 	key := [2]string{name, from}
 	a.mu.Lock()

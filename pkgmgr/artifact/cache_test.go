@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
@@ -43,13 +44,13 @@ func TestDamagedPack(t *testing.T) {
 	if err := os.WriteFile(file, []byte(strings.Repeat("honey ", 1000)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	sum, _, err := hashFile(file)
+	sum, _, err := fetch.HashFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
 	packed := filepath.Join(dir, sum+".gz")
 	open := func() []byte {
-		f, gzipped, err := (&Cache{Dir: dir}).Open(t.Context(), wire.Artefact{SHA256: sum}, file, true)
+		f, gzipped, err := (&Cache{dir: dir}).Open(t.Context(), wire.Artefact{SHA256: sum}, file, true)
 		if err != nil || !gzipped {
 			t.Fatal(gzipped, err)
 		}

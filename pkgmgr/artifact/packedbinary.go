@@ -9,39 +9,41 @@ import (
 	"github.com/klauspost/compress/gzip"
 )
 
-// packedBinary is an rbee binary, compressed in memory.
-type packedBinary struct {
-	Gz  []byte
-	Sum [32]byte
+// PackedBinary is an rbee binary, compressed in memory.
+type PackedBinary struct {
+	Gz  []byte   // the binary, compressed with gzip
+	Sum [32]byte // SHA-256 of the binary
 }
 
 // PackedBinaries compresses each binary once.
 type PackedBinaries struct {
 	mu   sync.Mutex
-	done map[string]func() (*packedBinary, error) // by SHA-256
+	done map[string]func() (*PackedBinary, error) // by SHA-256
 }
 
-func (p *PackedBinaries) Get(b *Binary) (*packedBinary, error) {
+// Get returns a binary compressed. Only the first call for a checksum reads the
+// binary.
+func (p *PackedBinaries) Get(b *Binary) (*PackedBinary, error) {
 	p.mu.Lock()
 	if p.done == nil {
-		p.done = map[string]func() (*packedBinary, error){}
+		p.done = map[string]func() (*PackedBinary, error){}
 	}
 	do, ok := p.done[b.SHA256]
 	if !ok {
-		do = sync.OnceValues(func() (*packedBinary, error) { return packBinary(b) })
+		do = sync.OnceValues(func() (*PackedBinary, error) { return packBinary(b) })
 		p.done[b.SHA256] = do
 	}
 	p.mu.Unlock()
 	return do()
 }
 
-func packBinary(b *Binary) (*packedBinary, error) {
+func packBinary(b *Binary) (*PackedBinary, error) {
 	in, err := b.Open()
 	if err != nil {
 		return nil, err
 	}
 	defer in.Close()
-	out := &packedBinary{}
+	out := &PackedBinary{}
 	if _, err := hex.Decode(out.Sum[:], []byte(b.SHA256)); err != nil {
 		return nil, fmt.Errorf("the checksum of the binary: %w", err)
 	}

@@ -17,13 +17,14 @@ import (
 	"sync"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/suggest"
 	"github.com/rbee-keeper/rbee/pkgmgr/internal/strict"
 )
 
 // Catalog knows how each worker type is installed, started and probed. It does
 // not change once it is made; any goroutine may use it.
 type Catalog struct {
-	Recipes map[string]*Recipe
+	recipes map[string]*Recipe
 }
 
 //go:embed recipes/*.yaml tools/*.yaml
@@ -33,11 +34,14 @@ var builtinRecipes embed.FS
 const builtinPrefix = "catalog/"
 
 var builtinCatalog = sync.OnceValue(func() *Catalog {
-	return &Catalog{Recipes: builtin("recipes/*.yaml")}
+	return &Catalog{recipes: builtin("recipes/*.yaml")}
 })
 
-// ToolRecipes are the recipes of programs that installs need.
-var ToolRecipes = sync.OnceValue(func() map[string]*Recipe { return builtin("tools/*.yaml") })
+var builtinTools = sync.OnceValue(func() map[string]*Recipe { return builtin("tools/*.yaml") })
+
+// ToolRecipes returns the recipes of programs that installs need, by name. The map
+// must not be changed.
+func ToolRecipes() map[string]*Recipe { return builtinTools() }
 
 func builtin(pattern string) map[string]*Recipe {
 	recipes := map[string]*Recipe{}
@@ -58,6 +62,16 @@ func builtin(pattern string) map[string]*Recipe {
 // Builtin gives the recipes that come with rbee. Only the first call costs
 // anything.
 func Builtin() *Catalog { return builtinCatalog() }
+
+// With returns a catalog that also contains recipes. A recipe replaces that of the
+// same type.
+func (c *Catalog) With(recipes ...*Recipe) *Catalog {
+	all := maps.Clone(c.recipes)
+	for _, r := range recipes {
+		all[r.Type] = r
+	}
+	return &Catalog{recipes: all}
+}
 
 // Load gives the built-in recipes and the user's own: the *.yaml and *.yml
 // files of dir. One of the user's replaces the built-in one of the same type. An
@@ -91,8 +105,8 @@ func Load(dir string) (*Catalog, error) {
 	if len(problems) > 0 {
 		return nil, strict.Invalid(operations.ReasonInvalidRecipe, "the recipes in "+dir+" are not valid", problems)
 	}
-	c := &Catalog{Recipes: maps.Clone(Builtin().Recipes)}
-	maps.Copy(c.Recipes, own)
+	c := &Catalog{recipes: maps.Clone(Builtin().recipes)}
+	maps.Copy(c.recipes, own)
 	return c, nil
 }
 
@@ -127,7 +141,7 @@ func addRecipe(own map[string]*Recipe, path string) ([]operations.Problem, error
 // Recipe gives the recipe of a worker type; it must not be changed. It is false
 // for a type that the catalog does not know.
 func (c *Catalog) Recipe(typ string) (*Recipe, bool) {
-	r, ok := c.Recipes[typ]
+	r, ok := c.recipes[typ]
 	return r, ok
 }
 
@@ -142,8 +156,8 @@ func (r *Recipe) Text() ([]byte, error) {
 }
 
 // Types lists the worker types, sorted.
-func (c *Catalog) Types() []string { return slices.Sorted(maps.Keys(c.Recipes)) }
+func (c *Catalog) Types() []string { return slices.Sorted(maps.Keys(c.recipes)) }
 
 // Nearest is the type that was most likely meant by one that the catalog does
 // not know, or empty if none is close.
-func (c *Catalog) Nearest(typ string) string { return strict.Nearest(typ, c.Types()) }
+func (c *Catalog) Nearest(typ string) string { return suggest.Nearest(typ, c.Types()) }

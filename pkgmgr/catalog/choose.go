@@ -226,15 +226,15 @@ func (r *Recipe) Choose(version string, m Machine, rbeeVersion string) (Choice, 
 }
 
 // Has reports whether a source is for a version.
-func (r *Recipe) Has(s *Source, ver, rbeeVersion string) bool {
+func (r *Recipe) Has(s *Source, exact, rbeeVersion string) bool {
 	if r.Versions == nil {
-		return s.version(rbeeVersion) == ver
+		return s.version(rbeeVersion) == exact
 	}
-	if s.Version == "" || ver == "" { // all, or not known yet
+	if s.Version == "" || exact == "" { // all, or not known yet
 		return true
 	}
 	set, err := version.ParseRange(s.Version)
-	return err == nil && set.Has(ver)
+	return err == nil && set.Has(exact)
 }
 
 // DependsOnDevices reports whether the choice among sources needs to know the
@@ -254,6 +254,7 @@ func unique(all []string) []string {
 	return once
 }
 
+// FitsPlatform reports whether the source is for a platform.
 func (s *Source) FitsPlatform(p wire.Platform) bool {
 	same := func(want, have string) bool { return want == "" || want == have }
 	return same(s.OS, p.OS) && same(s.Arch, p.Arch) && same(s.Libc, p.Libc)
@@ -368,9 +369,9 @@ func resolvePath(file, folder string) (string, error) {
 	return absolute, nil
 }
 
-// NeedOf gives the source that a machine takes, or those for its platform where its
+// SourcesFor gives the source that a machine takes, or those for its platform where its
 // accelerators decide and are not known.
-func (r *Recipe) NeedOf(m Machine) func(version string) ([]Source, error) {
+func (r *Recipe) SourcesFor(m Machine) func(version string) ([]Source, error) {
 	return func(version string) ([]Source, error) {
 		choice, err := r.Choose(version, m, "")
 		var unfit *UnfitError

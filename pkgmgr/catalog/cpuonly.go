@@ -9,9 +9,9 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// CPUOnly returns why a machine with accelerators gets the build of a version that
+// NoGPUReason returns why a machine with accelerators gets the build of a version that
 // uses none of them; empty if it gets another build. version may be empty, for any.
-func (r *Recipe) CPUOnly(version string, m Machine) string {
+func (r *Recipe) NoGPUReason(version string, m Machine) string {
 	if len(m.Devices) == 0 {
 		return ""
 	}
@@ -22,11 +22,11 @@ func (r *Recipe) CPUOnly(version string, m Machine) string {
 	return choice.Reason
 }
 
-// OnlyCPU says why a machine with accelerators gets a build that does not use
+// CPUFallbackReason says why a machine with accelerators gets a build that does not use
 // them, although the recipe has builds for its platform that would; empty if
 // that is not so, or if nobody looked for accelerators. A driver that fails
 // counts as an accelerator.
-func (r *Recipe) OnlyCPU(c Choice, m Machine, rbeeVersion string) string {
+func (r *Recipe) CPUFallbackReason(c Choice, m Machine, rbeeVersion string) string {
 	if !m.DevicesKnown || len(m.Devices) == 0 || r.Sources[c.Index].needsGPU() {
 		return ""
 	}

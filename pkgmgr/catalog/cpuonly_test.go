@@ -46,11 +46,11 @@ sources:
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		if got := recipe.OnlyCPU(choice, m, ""); got != tt.want {
+		if got := recipe.CPUFallbackReason(choice, m, ""); got != tt.want {
 			t.Errorf("%s: onlyCPU() = %q, want %q", name, got, tt.want)
 		}
 		m.DevicesKnown = false
-		if got := recipe.OnlyCPU(choice, m, ""); got != "" {
+		if got := recipe.CPUFallbackReason(choice, m, ""); got != "" {
 			t.Errorf("%s: without known devices onlyCPU() = %q, want nothing", name, got)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"unicode"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/suggest"
 	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/pkgmgr/internal/strict"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
@@ -55,11 +56,11 @@ var (
 		"i386": "386", "i686": "386", "x86": "386", "armv7l": "arm", "gnu": "glibc",
 	}
 
-	placeholder = regexp.MustCompile(`\{([A-Za-z_][A-Za-z0-9_]*)\??\}`)
-	githubRepo  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9-]*/[A-Za-z0-9._-]+$`)
-	packageName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$`)
-	Numbers     = regexp.MustCompile(`^[0-9]+(\.[0-9]+)*$`)
-	envName     = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+	placeholder    = regexp.MustCompile(`\{([A-Za-z_][A-Za-z0-9_]*)\??\}`)
+	githubRepo     = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9-]*/[A-Za-z0-9._-]+$`)
+	packageName    = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$`)
+	numbersPattern = regexp.MustCompile(`^[0-9]+(\.[0-9]+)*$`)
+	envName        = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 )
 
 // recipeCheck collects problems while it makes a recipe.
@@ -159,7 +160,7 @@ func (c *recipeCheck) versions(v *strict.Value[versionsEntry]) *Versions {
 
 // number is a version made of numbers, such as a driver's.
 func (c *recipeCheck) number(v strict.Value[string], key string) string {
-	if v.Set && !Numbers.MatchString(v.V) {
+	if v.Set && !numbersPattern.MatchString(v.V) {
 		c.report(v.Pos, "expected numbers with dots between them", "%s %q is no version", key, v.V)
 	}
 	return v.V
@@ -211,7 +212,7 @@ func (c *recipeCheck) allOf(v strict.Value[[]strict.Value[string]], key string, 
 }
 
 func oneOfHint(s string, known []string) string {
-	near := strict.Nearest(s, known)
+	near := suggest.Nearest(s, known)
 	if other := otherNames[strings.ToLower(s)]; slices.Contains(known, other) {
 		near = other
 	}

@@ -236,8 +236,8 @@ func (s *Source) Pinned() bool {
 	return true
 }
 
-// Here reports whether the source installs a file of this machine.
-func (s *Source) Here() bool {
+// InstallsLocalFile reports whether the source installs a file of this machine.
+func (s *Source) InstallsLocalFile() bool {
 	return slices.ContainsFunc(s.Steps, func(step Step) bool { return step.Origin.File != "" })
 }
 
@@ -351,4 +351,5 @@ func (s *Source) HasPython() bool {
 	return slices.ContainsFunc(s.Steps, func(step Step) bool { return step.Python != nil })
 }
 
+// PythonTool is the name of the tool recipe for the Python interpreter.
 const PythonTool = "python"

@@ -60,13 +60,13 @@ func validTag(tag string) bool {
 func fillTag(tag, version string) string { return strings.ReplaceAll(tag, "{version}", version) }
 
 // CutTag returns the version in a tag; ok is false if the tag has another form.
-func CutTag(form, tag string) (ver string, ok bool) {
+func CutTag(form, tag string) (exact string, ok bool) {
 	before, after, _ := strings.Cut(form, "{version}")
-	if ver, ok = strings.CutPrefix(tag, before); !ok {
+	if exact, ok = strings.CutPrefix(tag, before); !ok {
 		return "", false
 	}
-	ver, ok = strings.CutSuffix(ver, after)
-	return ver, ok && version.Valid(ver) && strings.ContainsAny(ver, "0123456789")
+	exact, ok = strings.CutSuffix(exact, after)
+	return exact, ok && version.Valid(exact) && strings.ContainsAny(exact, "0123456789")
 }
 
 // Matches reports whether a version matches the recipe's pattern.
@@ -81,18 +81,18 @@ func (v *Versions) Matches(version string) bool {
 // PointerTag returns the tag of the pointer release that an exact version in a
 // config names, such as v0.5.0 for "v0.5.0" and for "0.5.0"; ok is false if it
 // names a version itself or neither.
-func (v *Versions) PointerTag(ver string) (tag string, ok bool) {
+func (v *Versions) PointerTag(exact string) (tag string, ok bool) {
 	if v == nil || v.Pointer == nil {
 		return "", false
 	}
-	if _, own := v.VersionOf(ver); own {
+	if _, own := v.VersionOf(exact); own {
 		return "", false
 	}
-	if _, ok := CutTag(v.Pointer.Tag, ver); ok {
-		return ver, true
+	if _, ok := CutTag(v.Pointer.Tag, exact); ok {
+		return exact, true
 	}
-	bare := ver != "" && ver[0] >= '0' && ver[0] <= '9' && version.Valid(ver)
-	return fillTag(v.Pointer.Tag, ver), bare
+	bare := exact != "" && exact[0] >= '0' && exact[0] <= '9' && version.Valid(exact)
+	return fillTag(v.Pointer.Tag, exact), bare
 }
 
 // Indirect reports whether a version constraint names a pointer release, so that
@@ -119,16 +119,16 @@ func (v *Versions) CheckRange(wish string) error {
 	if err != nil {
 		return err
 	}
-	for _, t := range set.Terms {
-		if !v.Matches(t.Version) {
-			return fmt.Errorf("invalid version range %q: want versions of %s such as %s%s", wish, v.GitHub, v.Match, v.OrPointer())
+	for _, compared := range set.Versions() {
+		if !v.Matches(compared) {
+			return fmt.Errorf("invalid version range %q: want versions of %s such as %s%s", wish, v.GitHub, v.Match, v.PointerHint())
 		}
 	}
 	return nil
 }
 
-// OrPointer returns how a pointer release is written, for a hint.
-func (v *Versions) OrPointer() string {
+// PointerHint returns how a pointer release is written, for a hint.
+func (v *Versions) PointerHint() string {
 	if v.Pointer == nil {
 		return ""
 	}

@@ -168,7 +168,7 @@ func TestSchemaMatchesStructs(t *testing.T) {
 	for key, want := range map[string]string{
 		hive.Properties["alias"].Pattern: aliasPattern, hive.Properties["hostname"].Pattern: hostnamePattern,
 		hive.Properties["ssh_user"].Pattern: userPattern, hive.Properties["labels"].Items.Pattern: labelPattern,
-		worker.Properties["type"].Pattern: workerTypePattern, worker.Properties["version"].Pattern: version.WishPattern,
+		worker.Properties["type"].Pattern: workerTypePattern, worker.Properties["version"].Pattern: version.ConstraintPattern,
 	} {
 		if key != want {
 			t.Errorf("pattern %s in the schema, %s in the code", key, want)

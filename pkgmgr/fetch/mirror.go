@@ -7,8 +7,8 @@ import (
 
 // The public places of releases.
 const (
-	// PublicGitHub is where the release API says that files of releases are.
-	PublicGitHub = "https://github.com"
+	// publicGitHub is where the release API says that files of releases are.
+	publicGitHub = "https://github.com"
 
 	// PublicGitHubAPI is the base address of the release API.
 	PublicGitHubAPI = "https://api.github.com"
@@ -18,7 +18,7 @@ const (
 // GitHub are replaced by those of the configured mirrors. The result has no user and
 // no password. Other addresses are returned as they are.
 func (f *Client) MirrorURL(address string) string {
-	for _, m := range []struct{ public, mirror string }{{PublicGitHub, f.Downloads}, {PublicGitHubAPI, f.API}} {
+	for _, m := range []struct{ public, mirror string }{{publicGitHub, f.Downloads}, {PublicGitHubAPI, f.API}} {
 		if rest, ok := strings.CutPrefix(address, m.public+"/"); ok && m.mirror != "" {
 			return strings.TrimSuffix(withoutUser(m.mirror), "/") + "/" + rest
 		}

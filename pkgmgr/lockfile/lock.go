@@ -231,8 +231,8 @@ func (l *Lock) Remember(key Source, steps []wire.InstallStep) {
 	l.files = append(slices.DeleteFunc(l.files, key.same), key)
 }
 
-// Whole is the lock's content with the sources of files on this machine.
-func (l *Lock) Whole() string {
+// BundleText is the lock's content with the sources of files on this machine.
+func (l *Lock) BundleText() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	with := l.file.clone()

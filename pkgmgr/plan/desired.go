@@ -40,9 +40,9 @@ type DesiredWorker struct {
 	Version         string
 	Variant, Reason string
 
-	// Held says that the hive's worker is kept at this version by a rollback, and
+	// Pinned says that the hive's worker is kept at this version by a rollback, and
 	// EndsPin that it is kept at another one no longer, once it has this version.
-	Held, EndsPin bool
+	Pinned, EndsPin bool
 
 	// SHA256 tells this install from others: [wire.Digest] of Steps. For a server
 	// inside rbee it is that of the platform's rbee, and empty if that is not
@@ -54,11 +54,11 @@ type DesiredWorker struct {
 	Steps []wire.InstallStep
 	Entry string
 
-	// Files are the artefacts that are files on this machine, by SHA-256. Unsure are
+	// Files are the artefacts that are files on this machine, by SHA-256. Unstable are
 	// those whose address may answer with something else one day, such as an archive
 	// that is generated: this machine keeps and sends them.
-	Files  map[string]string
-	Unsure map[string]bool
+	Files    map[string]string
+	Unstable map[string]bool
 
 	// Launch is how the hive shall run it; nil compares nothing.
 	Launch *wire.Launch

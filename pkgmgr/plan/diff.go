@@ -197,11 +197,11 @@ func (d *hiveDiff) compare() {
 // what the daemon runs is about to be replaced.
 func (d *hiveDiff) compareHive() (ready, restart bool) {
 	binary, known := d.want.Binaries[d.state.Platform.Key()]
-	ver := cmp.Or(binary.Version, d.want.Version)
+	rbeeVersion := cmp.Or(binary.Version, d.want.Version)
 	update := operations.Step{
-		Action: operations.ActionUpdateHive, From: InstalledVersion(d.state), Version: ver, Bytes: binary.Size,
+		Action: operations.ActionUpdateHive, From: InstalledVersion(d.state), Version: rbeeVersion, Bytes: binary.Size,
 	}
-	if reason := newerHive(d.state, ver); reason != "" && !d.opts.Downgrade {
+	if reason := newerHive(d.state, rbeeVersion); reason != "" && !d.opts.Downgrade {
 		d.found(operations.IssueNewerHive, "", "%s", reason)
 		if !d.state.Compatible() || d.state.Broken != "" {
 			d.blockFor("", &operations.Error{
@@ -213,7 +213,7 @@ func (d *hiveDiff) compareHive() (ready, restart bool) {
 		return true, d.compareSettings()
 	}
 	noReason, no := noRbee(d.state, binary, known)
-	switch reason := outdated(d.state, binary, ver); {
+	switch reason := outdated(d.state, binary, rbeeVersion); {
 	case d.state.Rbee == nil:
 		d.found(operations.IssueMissingHive, "", "Hive not installed")
 		if no != "" {
@@ -221,7 +221,7 @@ func (d *hiveDiff) compareHive() (ready, restart bool) {
 			return false, false
 		}
 		d.step(operations.Step{
-			Action: operations.ActionInstallHive, Version: ver, Bytes: binary.Size, Digest: d.plan.build(d.state.Platform, binary), Reason: "not installed",
+			Action: operations.ActionInstallHive, Version: rbeeVersion, Bytes: binary.Size, Digest: d.plan.build(d.state.Platform, binary), Reason: "not installed",
 		})
 		return true, true
 	case reason != "":
@@ -422,13 +422,13 @@ func launchDiffers(have wire.Worker, want *wire.Launch) bool {
 }
 
 // Satisfies reports whether an exact wish is one for a version, however it is written.
-func Satisfies(wish, ver string) bool {
+func Satisfies(wish, exact string) bool {
 	set, err := version.ParseRange(wish)
-	return err == nil && set.Has(ver)
+	return err == nil && set.Has(exact)
 }
 
-// Adopted reports whether a wish is fulfilled by what somebody else put there.
-func Adopted(s *wire.State, wish config.Worker) bool {
+// IsAdopted reports whether a wish is fulfilled by what somebody else put there.
+func IsAdopted(s *wire.State, wish config.Worker) bool {
 	return wish.Version == version.Latest && slices.ContainsFunc(s.Workers, func(w wire.Worker) bool {
 		return w.Type == wish.Type && w.Foreign && w.Corrupt == ""
 	})
@@ -474,6 +474,8 @@ func (d *hiveDiff) checkDisk() {
 	})
 }
 
+// InstalledVersion returns the version of the rbee that a machine has; empty if it
+// has none.
 func InstalledVersion(s *wire.State) string {
 	if s.Rbee == nil {
 		return ""

@@ -218,7 +218,7 @@ func (p *Plan) install(typ string, d DesiredWorker) string {
 			i.Steps[j].At = ""
 		}
 	}
-	for sum, yes := range d.Unsure {
+	for sum, yes := range d.Unstable {
 		if yes {
 			i.Unstable = append(i.Unstable, sum)
 		}

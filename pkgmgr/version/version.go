@@ -93,9 +93,18 @@ func finalVersion(v string) bool {
 }
 
 // Range is a set of versions. The zero value holds all.
-type Range struct{ Terms []rangeTerm }
+type Range struct{ terms []rangeTerm }
 
-type rangeTerm struct{ op, Version string }
+// Versions returns the versions that the range compares with, as they are written.
+func (r Range) Versions() []string {
+	versions := make([]string, len(r.terms))
+	for i, t := range r.terms {
+		versions[i] = t.version
+	}
+	return versions
+}
+
+type rangeTerm struct{ op, version string }
 
 // ParseRange reads a range: comparisons with commas between them, all of which
 // must hold, such as ">=0.8, <0.9" or "!=1.2"; a version with a star at its end,
@@ -114,26 +123,26 @@ func ParseRange(s string) (Range, error) {
 		if stem, ok := strings.CutSuffix(text, ".*"); ok && t.op == "==" {
 			t.op, text = "*", stem
 		}
-		if t.Version = text; !Valid(text) || text == Latest {
+		if t.version = text; !Valid(text) || text == Latest {
 			return Range{}, fmt.Errorf("%q is no range of versions", s)
 		}
-		r.Terms = append(r.Terms, t)
+		r.terms = append(r.terms, t)
 	}
 	return r, nil
 }
 
 // Exact is the one version that the range consists of, or empty.
 func (r Range) Exact() string {
-	if len(r.Terms) == 1 && r.Terms[0].op == "==" {
-		return r.Terms[0].Version
+	if len(r.terms) == 1 && r.terms[0].op == "==" {
+		return r.terms[0].version
 	}
 	return ""
 }
 
 // Has reports whether a version is in the range.
 func (r Range) Has(version string) bool {
-	for _, t := range r.Terms {
-		c := Compare(version, t.Version)
+	for _, t := range r.terms {
+		c := Compare(version, t.version)
 		var ok bool
 		switch t.op {
 		case "==":
@@ -149,7 +158,7 @@ func (r Range) Has(version string) bool {
 		case "<":
 			ok = c < 0
 		case "*":
-			ok = version == t.Version || strings.HasPrefix(strings.TrimPrefix(version, "v"), strings.TrimPrefix(t.Version, "v")+".")
+			ok = version == t.version || strings.HasPrefix(strings.TrimPrefix(version, "v"), strings.TrimPrefix(t.version, "v")+".")
 		}
 		if !ok {
 			return false
@@ -208,8 +217,8 @@ func Valid(s string) bool { return versionRegexp.MatchString(s) }
 
 var versionRegexp = regexp.MustCompile(versionPattern)
 
-var wishRegexp = regexp.MustCompile(WishPattern)
+var wishRegexp = regexp.MustCompile(ConstraintPattern)
 
 const versionPattern = `^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$`
 
-const WishPattern = `^(>=|<=|==|!=|>|<)? *[A-Za-z0-9][A-Za-z0-9._+-]{0,63}(\.\*)?( *, *(>=|<=|==|!=|>|<)? *[A-Za-z0-9][A-Za-z0-9._+-]{0,63}(\.\*)?)*$` // of a version in a config
+const ConstraintPattern = `^(>=|<=|==|!=|>|<)? *[A-Za-z0-9][A-Za-z0-9._+-]{0,63}(\.\*)?( *, *(>=|<=|==|!=|>|<)? *[A-Za-z0-9][A-Za-z0-9._+-]{0,63}(\.\*)?)*$` // of a version in a config

@@ -32,6 +32,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/rbee-keeper/rbee/operations"
 )
 
 // Schema is the version of this protocol. A machine whose rbee speaks another
@@ -206,6 +208,14 @@ type Daemon struct {
 
 	// Problem says why a daemon that has a process does not answer.
 	Problem string `json:"problem,omitempty"`
+}
+
+// Detail returns the state of the daemon as reports contain it.
+func (d Daemon) Detail() *operations.DaemonDetail {
+	return &operations.DaemonDetail{
+		Running: d.Running, PID: d.PID, Port: d.Port, Version: d.Version,
+		Since: d.Since, Supervisor: d.Supervisor, Problem: d.Problem,
+	}
 }
 
 // Worker is a worker type that is installed.

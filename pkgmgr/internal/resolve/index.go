@@ -127,9 +127,9 @@ func (p *project) versions() []string {
 
 // released returns when the first file of a version was uploaded; zero if the index
 // does not record that for each file of the version.
-func (p *project) released(ver string) (first time.Time) {
+func (p *project) released(exact string) (first time.Time) {
 	for _, f := range p.files {
-		if w, ok := wheel.Parse(f.name); !ok || version.Compare(w.Version, ver) != 0 {
+		if w, ok := wheel.Parse(f.name); !ok || version.Compare(w.Version, exact) != 0 {
 			continue
 		}
 		if f.uploaded.IsZero() {

@@ -92,8 +92,8 @@ func (l *Lookup) Worker(ctx context.Context, hive string, w config.Worker, s *wi
 		return plan.DesiredWorker{Err: err, Needs: recipe.Needs, Indirect: recipe.Versions.Indirect(w.Version)}
 	}
 	out := l.chosen(ctx, recipe, choice, w.Version, s.Platform)
-	out.Warning = catalog.CPUWarning(w.Type, recipe.OnlyCPU(choice, machine, rbeeVersion))
-	out.Held, out.EndsPin = stays, held && !stays
+	out.Warning = catalog.CPUWarning(w.Type, recipe.CPUFallbackReason(choice, machine, rbeeVersion))
+	out.Pinned, out.EndsPin = stays, held && !stays
 	for i := range out.Steps {
 		if out.Steps[i].Kind == wire.StepBuiltin {
 			out.SHA256 = binary.SHA256
@@ -114,7 +114,7 @@ func (l *Lookup) needs(recipe *catalog.Recipe, wish string, platform wire.Platfo
 	add := func(who string, m catalog.Machine) {
 		// What fits no version is told so, and does not count.
 		if _, err := recipe.Choose("", m, ""); err == nil || errors.Is(err, catalog.ErrDevicesUnknown) {
-			all = append(all, need{who, recipe.NeedOf(m)})
+			all = append(all, need{who, recipe.SourcesFor(m)})
 		}
 	}
 	for _, m := range l.in.Hives {
@@ -123,7 +123,7 @@ func (l *Lookup) needs(recipe *catalog.Recipe, wish string, platform wire.Platfo
 		}
 		for _, w := range m.Hive.Workers {
 			hold, held := l.in.Lock.Pinned(m.Hive.Alias, w.Type)
-			if w.Type != recipe.Type || w.Version != wish || held && l.stays(hold, w) || plan.Adopted(m.State, w) && !l.opts.Force {
+			if w.Type != recipe.Type || w.Version != wish || held && l.stays(hold, w) || plan.IsAdopted(m.State, w) && !l.opts.Force {
 				continue
 			}
 			add(m.Hive.Alias, catalog.MachineOf(m.State))
@@ -147,7 +147,7 @@ func (l *Lookup) chosen(ctx context.Context, recipe *catalog.Recipe, choice cata
 	}
 	out := plan.DesiredWorker{
 		Version: choice.Version, Variant: choice.Source.Name, Reason: choice.Reason, Launch: recipe.Launch(&choice.Source), Verify: recipe.Verification(&choice.Source), Needs: recipe.Needs,
-		Steps: steps, Entry: choice.Source.Entry, SHA256: wire.Digest(steps, choice.Source.Entry), Files: map[string]string{}, Unsure: map[string]bool{},
+		Steps: steps, Entry: choice.Source.Entry, SHA256: wire.Digest(steps, choice.Source.Entry), Files: map[string]string{}, Unstable: map[string]bool{},
 	}
 	for i, step := range choice.Source.Steps {
 		steps[i].At = place(recipe, step.Pos)
@@ -155,7 +155,7 @@ func (l *Lookup) chosen(ctx context.Context, recipe *catalog.Recipe, choice cata
 		case o.File != "" && !l.in.FromBundle:
 			out.Files[steps[i].Artefact.SHA256] = o.File
 		case o.Code, o.URL != "" && o.SHA256 == "":
-			out.Unsure[steps[i].Artefact.SHA256] = true
+			out.Unstable[steps[i].Artefact.SHA256] = true
 		}
 	}
 	return out
@@ -191,7 +191,7 @@ func (l *Lookup) newest(ctx context.Context, recipe *catalog.Recipe, wish string
 	case l.in.FromBundle:
 		return "", at(recipe, recipe.Versions.Pos, fmt.Errorf("the bundle holds no %s %s", recipe.Type, wish))
 	}
-	ver, err := l.in.Resolver.version(ctx, recipe, wish, l.needs(recipe, wish, p), func(version string) error {
+	resolved, err := l.in.Resolver.version(ctx, recipe, wish, l.needs(recipe, wish, p), func(version string) error {
 		return l.solvable(ctx, recipe, wish, version, p)
 	})
 	var located *plan.LookupError // of a step
@@ -201,10 +201,10 @@ func (l *Lookup) newest(ctx context.Context, recipe *catalog.Recipe, wish string
 	case err != nil:
 		return "", &plan.LookupError{Err: at(recipe, recipe.Versions.Pos, err)}
 	}
-	if ok && version.Compare(ver, locked.Version) < 0 {
-		ver = locked.Version
+	if ok && version.Compare(resolved, locked.Version) < 0 {
+		resolved = locked.Version
 	}
-	return ver, nil
+	return resolved, nil
 }
 
 // steps are what a chosen source consists of: by the recipe itself, by the lock,
@@ -212,9 +212,9 @@ func (l *Lookup) newest(ctx context.Context, recipe *catalog.Recipe, wish string
 // the platform.
 func (l *Lookup) steps(ctx context.Context, recipe *catalog.Recipe, c catalog.Choice, wish string, p wire.Platform) ([]wire.InstallStep, error) {
 	key := sourceKey(recipe, c, p)
-	if c.Source.Pinned() && (!l.in.FromBundle || !c.Source.Here()) {
+	if c.Source.Pinned() && (!l.in.FromBundle || !c.Source.InstallsLocalFile()) {
 		steps, err := l.in.Resolver.pinned(recipe, c)
-		if err == nil && c.Source.Here() {
+		if err == nil && c.Source.InstallsLocalFile() {
 			l.in.Lock.Remember(key, steps) // for a bundle, which goes where these files are not
 		}
 		return steps, err

@@ -59,15 +59,15 @@ func FuzzPointerTarget(f *testing.F) {
 	f.Add("<html>")
 	f.Fuzz(func(t *testing.T, text string) {
 		v := nightly()
-		ver, ok := v.PointerTarget(text)
+		got, ok := v.PointerTarget(text)
 		if !ok {
 			return
 		}
-		if !version.Valid(ver) || !v.Matches(ver) || v.TagOf(ver) != strings.TrimSpace(text) {
-			t.Errorf("pointerTarget(%q) = %q", text, ver)
+		if !version.Valid(got) || !v.Matches(got) || v.TagOf(got) != strings.TrimSpace(text) {
+			t.Errorf("pointerTarget(%q) = %q", text, got)
 		}
-		if tag, pointer := v.PointerTag(ver); pointer {
-			t.Errorf("%q is a version and the pointer %q", ver, tag)
+		if tag, pointer := v.PointerTag(got); pointer {
+			t.Errorf("%q is a version and the pointer %q", got, tag)
 		}
 	})
 }

@@ -42,14 +42,14 @@ func (g *releases) exact(ctx context.Context, v *catalog.Versions, wish string) 
 	if !ok {
 		version := v.Exact(wish)
 		if !v.Matches(version) {
-			return "", fmt.Errorf("invalid version %q: want a version of %s such as %s%s", wish, v.GitHub, v.Match, v.OrPointer())
+			return "", fmt.Errorf("invalid version %q: want a version of %s such as %s%s", wish, v.GitHub, v.Match, v.PointerHint())
 		}
 		return version, nil
 	}
 	r, err := g.tagged(ctx, v.GitHub, tag)
 	var missing *noReleaseError
 	if errors.As(err, &missing) {
-		return "", fmt.Errorf("%w: want a version such as %s%s", err, v.Match, v.OrPointer())
+		return "", fmt.Errorf("%w: want a version such as %s%s", err, v.Match, v.PointerHint())
 	}
 	if err != nil {
 		return "", err
@@ -70,7 +70,7 @@ func (g *releases) exact(ctx context.Context, v *catalog.Versions, wish string) 
 // that the latest release points to is the newest for [version.Latest]. passed is a note on
 // a version that was passed over, or on what is missing; it may be empty. The lookup
 // makes at most lookupRequests requests.
-func (g *releases) newest(ctx context.Context, v *catalog.Versions, wish string, covers func(*release, string) coverage) (ver, passed string, err error) {
+func (g *releases) newest(ctx context.Context, v *catalog.Versions, wish string, covers func(*release, string) coverage) (exact, passed string, err error) {
 	if err := v.CheckRange(wish); err != nil {
 		return "", "", err
 	}

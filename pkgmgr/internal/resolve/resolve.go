@@ -34,7 +34,7 @@ const PublicPythonIndex = "https://pypi.org/simple"
 type Resolver struct {
 	releases releases
 	index    index
-	art      *artifact.Cache
+	cache    *artifact.Cache
 	lock     *lockfile.Lock
 	cacheDir string
 	note     func(string)
@@ -49,10 +49,13 @@ type Resolver struct {
 	pages   map[string]*project // of the index, by normal name
 }
 
-func New(from *fetch.Client, lock *lockfile.Lock, art *artifact.Cache, cacheDir string, note func(string)) *Resolver {
+// New returns a resolver. It takes from the lock what the lock has, keeps downloaded
+// files in the cache, and other answers in cacheDir. note receives messages for
+// people.
+func New(from *fetch.Client, lock *lockfile.Lock, cache *artifact.Cache, cacheDir string, note func(string)) *Resolver {
 	return &Resolver{
 		releases: releases{from: from, cache: filepath.Join(cacheDir, "releases")}, index: index{from: from},
-		art: art, lock: lock, cacheDir: cacheDir, note: note, tools: catalog.ToolRecipes(),
+		cache: cache, lock: lock, cacheDir: cacheDir, note: note, tools: catalog.ToolRecipes(),
 		versions: map[toolKey]versionOrErr{}, kept: map[toolKey]bool{}, warned: map[string]bool{},
 	}
 }
@@ -253,7 +256,7 @@ func (r *Resolver) artefact(ctx context.Context, v *catalog.Versions, o catalog.
 		}
 		return &wire.Artefact{Name: name, URL: o.URL, SHA256: o.SHA256, Size: o.Size}, nil
 	default:
-		sum, size, err := r.art.Sum(o.File, o.SHA256)
+		sum, size, err := r.cache.Sum(o.File, o.SHA256)
 		return &wire.Artefact{Name: filepath.Base(o.File), SHA256: sum, Size: size}, err
 	}
 }
@@ -262,7 +265,7 @@ func (r *Resolver) artefact(ctx context.Context, v *catalog.Versions, o catalog.
 // machine can still send it if the address answers with something else one day.
 func (r *Resolver) learn(ctx context.Context, name, from string, size int64) (*wire.Artefact, error) {
 	r.note("fetching " + name + " to learn its checksum")
-	sum, got, err := r.art.Learn(ctx, from, size)
+	sum, got, err := r.cache.Learn(ctx, from, size)
 	switch {
 	case err != nil:
 		return nil, err
@@ -302,7 +305,7 @@ func (r *Resolver) fileOf(ctx context.Context, name string, before []catalog.Ste
 		if step.Kind != wire.StepArchive {
 			continue
 		}
-		f, _, err := r.art.Open(ctx, *step.Artefact, before[i].Origin.File, false)
+		f, _, err := r.cache.Open(ctx, *step.Artefact, before[i].Origin.File, false)
 		if err != nil {
 			return "", err
 		}

@@ -189,7 +189,7 @@ func (r *Resolver) uv(ctx context.Context, oldest string) (string, error) {
 	if _, err := os.Stat(program); err == nil {
 		return program, nil
 	}
-	f, _, err := r.art.Open(ctx, tool.Artefact, "", false)
+	f, _, err := r.cache.Open(ctx, tool.Artefact, "", false)
 	if err != nil {
 		return "", err
 	}

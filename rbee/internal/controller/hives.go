@@ -86,7 +86,7 @@ func (q *Controller) hiveGet(ctx context.Context, op operations.HiveGet, events 
 	if err != nil {
 		return nil, err
 	}
-	r := &operations.HiveGetReport{Detail: pkgmgr.Detail(state)}
+	r := &operations.HiveGetReport{Detail: state.Detail()}
 	for _, s := range list {
 		if s.Alias == op.Alias {
 			r.Hive = s
@@ -104,7 +104,7 @@ func (q *Controller) hiveStatus(ctx context.Context, op operations.HiveStatus, e
 	if state.Err != nil {
 		return nil, state.Err
 	}
-	r := &operations.HiveDaemonReport{Alias: op.Alias, Status: operations.DaemonNotRunning, Daemon: *pkgmgr.DaemonDetail(state.State)}
+	r := &operations.HiveDaemonReport{Alias: op.Alias, Status: operations.DaemonNotRunning, Daemon: *state.State.Daemon.Detail()}
 	switch {
 	case state.State.Rbee == nil:
 		r.Status = operations.DaemonNotInstalled
@@ -134,7 +134,7 @@ func (q *Controller) hiveDaemon(ctx context.Context, alias, configPath string, a
 		return nil, done.Error
 	}
 	after := fleet.States()[0]
-	r := &operations.HiveDaemonReport{Alias: alias, Daemon: *pkgmgr.DaemonDetail(after.State)}
+	r := &operations.HiveDaemonReport{Alias: alias, Daemon: *after.State.Daemon.Detail()}
 	was := before.State.Daemon
 	switch {
 	case action == operations.ActionStartHive && was.Running && was.PID == after.State.Daemon.PID:

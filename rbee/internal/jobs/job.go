@@ -49,10 +49,18 @@ func newJob(ctx context.Context, id string, a *asked, o Options, cancel context.
 		info: a.job, events: newBuffer(o.MaxEvents), held: a.held,
 	}
 	j.info.ID, j.info.CreatedAt, j.info.RequestID = id, j.createdAt.UTC(), client.RequestID(ctx)
-	if operations.OnlyTells(a.op) {
+	if follows(a.op) {
 		j.alone = time.AfterFunc(o.Unheard, func() { cancel(errUnheard) })
 	}
 	return j
+}
+
+// follows reports whether an operation changes nothing and reports what happens for
+// as long as that goes on, such as [operations.WorkerProcessLogs] with Follow. Without
+// a reader it has no effect.
+func follows(op operations.Operation) bool {
+	logs, ok := op.(operations.WorkerProcessLogs)
+	return ok && logs.Follow
 }
 
 var errUnheard = &operations.Error{Code: operations.CodeCanceled, Reason: operations.ReasonCanceled, Message: "nobody listens any more"}

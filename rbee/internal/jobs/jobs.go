@@ -49,7 +49,8 @@
 // oldest events go first, of the job that has most. A reader that asks for some
 // that are gone gets a note in their place.
 //
-// A job that only tells of what happens ([operations.OnlyTells]) is canceled when
+// A job that only tells of what happens, as that of [operations.WorkerProcessLogs] with
+// Follow, is canceled when
 // nobody has read its stream for a while: a reader that fell asleep cannot do it.
 //
 // # Request ids
@@ -122,7 +123,7 @@ type Options struct {
 	// together; 0 means twice MaxBody. Those of less than 64 KiB do not count.
 	MaxBodies int64
 
-	// Unheard is how long a job that only tells ([operations.OnlyTells]) goes on
+	// Unheard is how long a job that only tells of what happens goes on
 	// without a reader before it is canceled; 0 means 2 minutes.
 	Unheard time.Duration
 }

@@ -40,7 +40,7 @@ func TestDrain(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})
 	s, c := serve(t, script(func(ctx context.Context, op ops.Operation, handle ops.Handler) (ops.Report, error) {
-		if ops.OnlyTells(op) {
+		if op == follow {
 			return untilCanceled(ctx, op, handle)
 		}
 		select {

@@ -3,11 +3,13 @@ package registry
 import (
 	"bytes"
 	"context"
+	_ "embed" // the script
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -30,22 +32,9 @@ const idleHive = 45 * time.Second
 // A record whose process is gone is told as none: whoever may listen on its port now
 // must not be sent the token. A process is the same if it has the same id and, where
 // there is a /proc (proc(5): field 22 of stat), the same start in the same boot.
-const daemonScript = `R="${RBEE_HOME:-$HOME/.local/share/rbee}"
-[ -e "$R/bin/rbee" ] || { printf '\036absent\n'; exit 0; }
-J=$(cat "$R/run/hive.json" 2>/dev/null)
-field() { v=${J#*\"$1\": }; [ "$v" != "$J" ] || v=; v=${v#\"}; v=${v%%[\",]*}; }
-alive() {
-	field pid; p=$v
-	case $p in ''|*[!0-9]*) return 1;; esac
-	kill -0 "$p" 2>/dev/null || return 1
-	{ read -r boot </proc/sys/kernel/random/boot_id && read -r stat <"/proc/$p/stat"; } 2>/dev/null || return 0
-	field boot_id; [ "$v" = "$boot" ] || return 1
-	field start_time; set -- ${stat##*)}
-	[ "$v" = "${20}" ]
-}
-alive || J=
-printf '\036home %s\n\036token %s\n\036record %s\036end\n' "$R" "$(cat "$R/run/token" 2>/dev/null)" "$J"
-`
+//
+//go:embed daemon.sh
+var daemonScript string
 
 // Client is the client of a hive's daemon.
 type Client struct {
@@ -113,6 +102,11 @@ func (d *Client) Close() {
 		d.API.HTTP.CloseIdleConnections()
 	}
 	_ = d.host.Close() // nothing is lost by then
+}
+
+// WorkerURL returns the address below which the hive passes requests on to a worker.
+func (d *Client) WorkerURL(id string) string {
+	return d.API.URL + "/v1/workers/" + url.PathEscape(id) + "/proxy"
 }
 
 // forwardingRefused reports whether it is the SSH server that lets nobody through

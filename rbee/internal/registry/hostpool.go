@@ -65,13 +65,13 @@ type daemonHost struct {
 	client *client.Client
 }
 
-var _ pkgmgr.Teller = (*daemonHost)(nil)
+var _ pkgmgr.StateReader = (*daemonHost)(nil)
 
 // maxState bounds what a daemon tells of its machine, in bytes.
 const maxState = 64 << 20
 
-// Tell implements [pkgmgr.Teller].
-func (h *daemonHost) Tell(ctx context.Context, o pkgmgr.ReadOptions) (*wire.State, error) {
+// ReadState implements [pkgmgr.StateReader].
+func (h *daemonHost) ReadState(ctx context.Context, o pkgmgr.ReadOptions) (*wire.State, error) {
 	query := url.Values{}
 	if o.Deep {
 		query.Set("deep", "1")

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
 	"github.com/rbee-keeper/rbee/rbee/internal/statefile"
@@ -76,7 +77,7 @@ func portIsFree(ctx context.Context, port int) error {
 // Start makes the daemon run with the installed binary and the stored settings. The
 // caller holds the lock of the home.
 func (dm *Daemon) Start(ctx context.Context) (note string, err error) {
-	sum, _, err := home.HashFile(dm.Home.Path(wire.Binary))
+	sum, _, err := fetch.HashFile(dm.Home.Path(wire.Binary))
 	if err != nil {
 		return "", fmt.Errorf("starting the daemon: %w", err)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
 	"github.com/rbee-keeper/rbee/rbee/internal/statefile"
@@ -37,7 +38,7 @@ func (in *Installer) rollbackSelf() (note string, err error) {
 			Message: "cannot roll back rbee: this machine has no previous rbee",
 		}
 	}
-	sum, size, err := home.HashFile(in.Home.Path(wire.PrevBinary))
+	sum, size, err := fetch.HashFile(in.Home.Path(wire.PrevBinary))
 	switch {
 	case err != nil:
 		return "", fmt.Errorf("cannot read the previous rbee: %w", err)

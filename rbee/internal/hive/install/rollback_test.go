@@ -8,8 +8,8 @@ import (
 	"testing"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
-	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
 )
 
 var rollbackSelf = wire.Step{Action: wire.ActionRollbackSelf}
@@ -36,7 +36,7 @@ func twoBuilds(t *testing.T, h *Hive) (first, second string) {
 func checkBuilds(t *testing.T, h *Hive, installed, previous string) {
 	t.Helper()
 	for path, want := range map[string]string{wire.Binary: installed, wire.PrevBinary: previous} {
-		if sum, _, err := home.HashFile(h.Path(path)); sum != want || err != nil {
+		if sum, _, err := fetch.HashFile(h.Path(path)); sum != want || err != nil {
 			t.Errorf("%s has SHA-256 %s, %v, want %s", path, sum, err, want)
 		}
 	}

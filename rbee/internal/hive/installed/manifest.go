@@ -10,8 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
-	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/progress"
 	"github.com/rbee-keeper/rbee/rbee/internal/statefile"
 )
@@ -237,7 +237,7 @@ func (f File) check(path string, deep bool) string {
 	case !deep:
 		return ""
 	}
-	sum, _, err := home.HashFile(path)
+	sum, _, err := fetch.HashFile(path)
 	switch {
 	case err != nil:
 		return "cannot be read: " + err.Error()

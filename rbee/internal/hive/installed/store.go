@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 
+	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
 	"github.com/rbee-keeper/rbee/rbee/internal/statefile"
@@ -49,7 +50,7 @@ func (s *Store) Binary(deep bool) (rec *wire.Installed, broken string) {
 	if recErr == nil && rec.Size == info.Size() && !deep {
 		return rec, broken
 	}
-	sum, size, err := home.HashFile(path)
+	sum, size, err := fetch.HashFile(path)
 	if err != nil {
 		return rec, err.Error()
 	}
@@ -76,7 +77,7 @@ func (s *Store) exchanged(sum string) (*wire.Installed, error) {
 	if err := statefile.Read(s.Home.Path(wire.PrevInfo), rec); err != nil {
 		return nil, err
 	}
-	if prev, _, err := home.HashFile(s.Home.Path(wire.PrevBinary)); err != nil || prev == rec.SHA256 || rec.SHA256 != sum {
+	if prev, _, err := fetch.HashFile(s.Home.Path(wire.PrevBinary)); err != nil || prev == rec.SHA256 || rec.SHA256 != sum {
 		return nil, errors.New("the record describes another file")
 	}
 	return rec, nil

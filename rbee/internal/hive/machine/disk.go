@@ -25,7 +25,7 @@ func disk(ctx context.Context, path string) (total, free uint64) {
 			return
 		}
 		unit := blockSize(&st)
-		done <- sizes{uint64(st.Blocks) * unit, uint64(st.Bavail) * unit} //nolint:unconvert // other types on other systems
+		done <- sizes{uint64(st.Blocks) * unit, uint64(st.Bavail) * unit}
 	}()
 	select {
 	case s := <-done:

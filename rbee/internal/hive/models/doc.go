@@ -139,7 +139,7 @@ func diskFree(path string) (n int64, known bool) {
 		var st unix.Statfs_t
 		err := unix.Statfs(path, &st)
 		if err == nil {
-			return int64(st.Bavail) * int64(st.Bsize), true //nolint:gosec,unconvert // types differ by system
+			return int64(st.Bavail) * int64(st.Bsize), true
 		}
 		parent := filepath.Dir(path)
 		if parent == path || !errors.Is(err, fs.ErrNotExist) {

@@ -28,6 +28,15 @@ func (w *world) smallDisk(t *testing.T) {
 	w.Dir = filepath.Join(disk, "hub")
 }
 
+func (w *world) arrivedOf(t *testing.T) int64 {
+	t.Helper()
+	m, err := w.Get(t.Context(), "org/gguf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m.PartialBytes
+}
+
 // fill takes what is left of the disk, until drain is called.
 func (w *world) fill(t *testing.T) (drain func()) {
 	t.Helper()

@@ -28,15 +28,6 @@ func (w *world) waitFor(t *testing.T, n int64) {
 	}
 }
 
-func (w *world) arrivedOf(t *testing.T) int64 {
-	t.Helper()
-	m, err := w.Get(t.Context(), "org/gguf")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return m.PartialBytes
-}
-
 // TestCancelWhileChecking holds that a cancelled download ends at once while it
 // computes the checksum of what an earlier one brought.
 func TestCancelWhileChecking(t *testing.T) {

@@ -1,31 +1,35 @@
-package operations
+// Package strictjson reads JSON objects into structs and refuses what encoding/json
+// accepts: unknown fields, names in another case, and fields that are given twice.
+package strictjson
 
 import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"reflect"
 	"slices"
 	"strings"
+
+	"github.com/rbee-keeper/rbee/operations/suggest"
 )
 
-// readFields fills into, a pointer to a struct, from the JSON object in data.
-// encoding/json alone would take keys in any case and the last of two equal
-// keys; here both are refused.
-func readFields(kind Kind, data []byte, into any) error {
+// Read fills into, a pointer to a struct, from the JSON object in data. The field
+// "operation" is allowed besides those of the struct. Errors name the field.
+func Read(data []byte, into any) error {
 	known := fieldNames(reflect.TypeOf(into).Elem())
 	keys, err := topLevelKeys(data)
 	if err != nil {
-		return badOperation("%s: %v", kind, err)
+		return err
 	}
 	seen := map[string]bool{}
 	for _, key := range keys {
 		switch {
 		case seen[key]:
-			return badOperation("%s: field %q is given twice", kind, key)
+			return fmt.Errorf("field %q is given twice", key)
 		case key != "operation" && !slices.Contains(known, key):
-			return badOperation("%s: unknown field %q%s", kind, key, nearest(key, known))
+			return fmt.Errorf("unknown field %q%s", key, DidYouMean(key, known))
 		}
 		seen[key] = true
 	}
@@ -33,9 +37,9 @@ func readFields(kind Kind, data []byte, into any) error {
 		var mismatch *json.UnmarshalTypeError
 		if errors.As(err, &mismatch) {
 			field := mismatch.Field[strings.LastIndexByte(mismatch.Field, '.')+1:] // without the embedded struct
-			return badOperation("%s: field %q: a JSON %s does not fit, want %s", kind, field, mismatch.Value, mismatch.Type)
+			return fmt.Errorf("field %q: a JSON %s does not fit, want %s", field, mismatch.Value, mismatch.Type)
 		}
-		return badOperation("%s: %v", kind, err)
+		return err
 	}
 	return nil
 }
@@ -83,38 +87,12 @@ func fieldNames(t reflect.Type) []string {
 	return names
 }
 
-// nearest words a suggestion: the known name that differs least from given, or
-// nothing when none is near.
-func nearest[S ~string](given string, known []S) string {
-	best, distance := "", 1+len(given)/3
-	for _, k := range known {
-		if d := editDistance(given, string(k)); d <= distance && (best == "" || d < distance) {
-			best, distance = string(k), d
-		}
-	}
-	if best == "" {
+// DidYouMean returns the part of a message that suggests the known name that given most
+// likely means, or nothing if none is near.
+func DidYouMean[S ~string](given string, known []S) string {
+	near := suggest.Nearest(given, known)
+	if near == "" {
 		return ""
 	}
-	return ", did you mean \"" + best + "\"?"
-}
-
-// editDistance is the Levenshtein distance of two short names.
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
+	return fmt.Sprintf(", did you mean %q?", string(near))
 }
