@@ -404,6 +404,41 @@ var diffCases = []diffCase{
 		drift: []string{"outdated_worker llm: Worker 'llm' 2.0 is started otherwise than the recipe says"},
 	},
 	{
+		name: "a default that another rbee filled in",
+		edit: func(s *hiveState, w *want, _ *planOpts) {
+			for k, have := range w.Workers {
+				have.Launch = &wire.Launch{Args: []string{"serve"}, ReadyStatus: wire.DefaultReadyStatus}
+				w.Workers[k] = have
+			}
+			s.State.Workers[0].Launch = &wire.Launch{Args: []string{"serve"}}
+			s.State.Workers[0].LaunchDigest = s.State.Workers[0].Launch.Digest()
+		},
+	},
+	{
+		name: "a default that another rbee filled in, without a digest",
+		edit: func(s *hiveState, w *want, _ *planOpts) {
+			for k, have := range w.Workers {
+				have.Launch = &wire.Launch{Args: []string{"serve"}, ReadyStatus: wire.DefaultReadyStatus}
+				w.Workers[k] = have
+			}
+			s.State.Workers[0].Launch = &wire.Launch{Args: []string{"serve"}}
+		},
+		steps: []string{"update_worker llm 2.0>2.0"},
+		drift: []string{"outdated_worker llm: Worker 'llm' 2.0 is started otherwise than the recipe says"},
+	},
+	{
+		name: "a recipe with another launch digest",
+		edit: func(s *hiveState, w *want, _ *planOpts) {
+			for k, have := range w.Workers {
+				have.Launch = &wire.Launch{Args: []string{"serve"}}
+				w.Workers[k] = have
+			}
+			s.State.Workers[0].LaunchDigest = (&wire.Launch{Args: []string{"run"}}).Digest()
+		},
+		steps: []string{"update_worker llm 2.0>2.0"},
+		drift: []string{"outdated_worker llm: Worker 'llm' 2.0 is started otherwise than the recipe says"},
+	},
+	{
 		name:  "corrupt worker",
 		edit:  func(s *hiveState, _ *want, _ *planOpts) { s.State.Workers[0].Corrupt = "bin/x is missing" },
 		steps: []string{"update_worker llm 2.0>2.0"},
