@@ -50,13 +50,18 @@ func (f *Fleet) WriteBundle(ctx context.Context, path string, o BundleOptions) (
 	}
 	r := c.report
 	hash := sha256.New()
+	var content error
 	err := atomicfile.Write(path, 0o644, func(w io.Writer) error {
 		counted := &countingWriter{w: io.MultiWriter(w, hash)}
 		defer func() { r.Bytes = counted.n }()
-		return c.write(ctx, tar.NewWriter(counted), o)
+		content = c.write(ctx, tar.NewWriter(counted), o)
+		return content
 	})
-	if err != nil {
-		return nil, fmt.Errorf("writing the bundle: %w", err)
+	switch {
+	case content != nil:
+		return nil, fmt.Errorf("writing the bundle: %w", content)
+	case err != nil:
+		return nil, operations.FileError(path, "writing the bundle", err)
 	}
 	r.SHA256, r.Artefacts, r.DurationSeconds = hex.EncodeToString(hash.Sum(nil)), len(c.artefacts), seconds(time.Since(start))
 	return r, nil

@@ -82,7 +82,7 @@ func watch(ctx context.Context, cancel context.CancelCauseFunc, stdin io.Reader)
 
 func (in *Installer) checkRequest(req *wire.Request) error {
 	if !req.Compatible() {
-		return fmt.Errorf("the request speaks schema %d, rbee %s here speaks %d", req.Schema, in.Store.Version, wire.Schema)
+		return incompatible(req, in.Store.Version)
 	}
 	if req.Settings != nil {
 		if err := req.Settings.Validate(); err != nil {
@@ -90,6 +90,19 @@ func (in *Installer) checkRequest(req *wire.Request) error {
 		}
 	}
 	return in.Home.Check()
+}
+
+// incompatible returns the error of a request that this rbee, of a version, does not
+// understand. The reason says which of the two is older.
+func incompatible(req *wire.Request, version string) error {
+	reason := operations.ReasonNewerHive
+	if req.MinReader > wire.Schema {
+		reason = operations.ReasonOtherVersion
+	}
+	return &operations.Error{
+		Code: operations.CodeUnsupported, Reason: reason,
+		Message: fmt.Sprintf("the request speaks schema %d, rbee %s here speaks %d", req.Schema, version, wire.Schema),
+	}
 }
 
 // do takes the lock, does the steps and tells how the machine is afterwards.
