@@ -19,6 +19,7 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/artifact"
 	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/pkgmgr/internal/resolve"
 	"github.com/rbee-keeper/rbee/pkgmgr/plan"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
@@ -129,7 +130,9 @@ func (c *bundleContents) collect(ctx context.Context, desired plan.Desired, o Bu
 
 func (c *bundleContents) add(hive, typ string, p wire.Platform, want plan.DesiredWorker) {
 	if want.Err != nil {
-		c.report.Blocked = append(c.report.Blocked, operations.Blocked{Hive: hive, Worker: typ, Reason: want.Err.Error()})
+		c.report.Blocked = append(c.report.Blocked, operations.Blocked{
+			Hive: hive, Worker: typ, Reason: want.Err.Error(), Error: stepError(config.Hive{Alias: hive}, operations.Step{Worker: typ}, want.Err),
+		})
 		return
 	}
 	for i := range want.Steps {

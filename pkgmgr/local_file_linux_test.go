@@ -25,9 +25,11 @@ func TestUnwritableFiles(t *testing.T) {
 	f.Read(t.Context(), pkgmgr.ReadOptions{})
 	record := pkgmgr.Record{Path: path}
 	for name, write := range map[string]func() error{
-		"lock":     lock.Save,
-		"record":   func() error { return record.Update([]config.Hive{echoHive("a")}, nil, "/c", time.Now()) },
-		"warnings": func() error { return record.SetWarnings([]string{"a"}, "/c", []operations.ValidateWarning{{Hive: "a", Warning: "w"}}) },
+		"lock":   lock.Save,
+		"record": func() error { return record.Update([]config.Hive{echoHive("a")}, nil, "/c", time.Now()) },
+		"warnings": func() error {
+			return record.SetWarnings([]string{"a"}, "/c", []operations.ValidateWarning{{Hive: "a", Warning: "w"}})
+		},
 		"bundle": func() error {
 			_, err := f.WriteBundle(t.Context(), path, pkgmgr.BundleOptions{})
 			return err
