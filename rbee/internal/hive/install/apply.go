@@ -82,7 +82,10 @@ func watch(ctx context.Context, cancel context.CancelCauseFunc, stdin io.Reader)
 
 func (in *Installer) checkRequest(req *wire.Request) error {
 	if !req.Compatible() {
-		return incompatible(req, in.Store.Version)
+		return &operations.Error{
+			Code: operations.CodeUnsupported, Reason: req.IncompatibleReason(),
+			Message: fmt.Sprintf("the request speaks schema %d, rbee %s here speaks %d", req.Schema, in.Store.Version, wire.Schema),
+		}
 	}
 	if req.Settings != nil {
 		if err := req.Settings.Validate(); err != nil {
@@ -90,19 +93,6 @@ func (in *Installer) checkRequest(req *wire.Request) error {
 		}
 	}
 	return in.Home.Check()
-}
-
-// incompatible returns the error of a request that this rbee, of a version, does not
-// understand. The reason says which of the two is older.
-func incompatible(req *wire.Request, version string) error {
-	reason := operations.ReasonNewerHive
-	if req.MinReader > wire.Schema {
-		reason = operations.ReasonOtherVersion
-	}
-	return &operations.Error{
-		Code: operations.CodeUnsupported, Reason: reason,
-		Message: fmt.Sprintf("the request speaks schema %d, rbee %s here speaks %d", req.Schema, version, wire.Schema),
-	}
 }
 
 // do takes the lock, does the steps and tells how the machine is afterwards.
