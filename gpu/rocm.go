@@ -25,16 +25,22 @@ func (d *Detector) rocmDevices(ctx context.Context) ([]Device, error) {
 	return devices, nil
 }
 
-// parseROCm reads rocm-smi's JSON: an object "card<N>" per device, and one
-// called "system". All values are text, and the keys' capitals change between
-// versions. Example: https://github.com/sebhildebrandt/systeminformation/pull/960
-func parseROCm(out []byte) ([]Device, error) {
+// rocmSections reads the objects in rocm-smi's JSON.
+func rocmSections(out []byte) (sections map[string]section[rocmCard], err error) {
 	doc, err := jsonPart(out)
 	if err != nil {
 		return nil, err
 	}
-	var sections map[string]section[rocmCard]
-	if err := json.Unmarshal(doc, &sections); err != nil {
+	err = json.Unmarshal(doc, &sections)
+	return sections, err
+}
+
+// parseROCm reads rocm-smi's JSON: an object "card<N>" per device, and one
+// called "system". All values are text, and the keys' capitals change between
+// versions. Example: https://github.com/sebhildebrandt/systeminformation/pull/960
+func parseROCm(out []byte) ([]Device, error) {
+	sections, err := rocmSections(out)
+	if err != nil {
 		return nil, err
 	}
 	driver := sections["system"].value.first("driver version")
@@ -106,12 +112,8 @@ func (d *Detector) rocmProcesses(ctx context.Context) ([]Process, error) {
 // "PID<N>" has "name, devices, VRAM in bytes, SDMA, CU occupancy"; see showPids in
 // https://github.com/ROCm/rocm_smi_lib/blob/master/python_smi_tools/rocm_smi.py
 func parseROCmProcesses(out []byte) ([]Process, error) {
-	doc, err := jsonPart(out)
+	sections, err := rocmSections(out)
 	if err != nil {
-		return nil, err
-	}
-	var sections map[string]section[rocmCard]
-	if err := json.Unmarshal(doc, &sections); err != nil {
 		return nil, err
 	}
 	cards, uuid := 0, ""

@@ -176,7 +176,7 @@ func Parse(data []byte) (Operation, error) {
 			Message: fmt.Sprintf("operation %q was removed: use %q", *tag.Operation, by),
 		}
 	}
-	return nil, badOperation("unknown operation %q%s", *tag.Operation, nearest(*tag.Operation, Kinds()))
+	return nil, badOperation("unknown operation %q%s", *tag.Operation, didYouMean(*tag.Operation, Kinds()))
 }
 
 // Replacement says which operation took the place of a removed one. ok is false

@@ -1,13 +1,15 @@
 package operations
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
-	"io"
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
+
+	"github.com/rbee-keeper/rbee/operations/internal/jsonkeys"
+	"github.com/rbee-keeper/rbee/operations/suggest"
 )
 
 // readFields fills into, a pointer to a struct, from the JSON object in data.
@@ -15,7 +17,7 @@ import (
 // keys; here both are refused.
 func readFields(kind Kind, data []byte, into any) error {
 	known := fieldNames(reflect.TypeOf(into).Elem())
-	keys, err := topLevelKeys(data)
+	keys, err := jsonkeys.TopLevel(data)
 	if err != nil {
 		return badOperation("%s: %v", kind, err)
 	}
@@ -25,7 +27,7 @@ func readFields(kind Kind, data []byte, into any) error {
 		case seen[key]:
 			return badOperation("%s: field %q is given twice", kind, key)
 		case key != "operation" && !slices.Contains(known, key):
-			return badOperation("%s: unknown field %q%s", kind, key, nearest(key, known))
+			return badOperation("%s: unknown field %q%s", kind, key, didYouMean(key, known))
 		}
 		seen[key] = true
 	}
@@ -38,34 +40,6 @@ func readFields(kind Kind, data []byte, into any) error {
 		return badOperation("%s: %v", kind, err)
 	}
 	return nil
-}
-
-// topLevelKeys lists the keys of one JSON object in order, repeated ones too.
-func topLevelKeys(data []byte) ([]string, error) {
-	dec := json.NewDecoder(bytes.NewReader(data))
-	if _, err := dec.Token(); err != nil {
-		return nil, err
-	}
-	var keys []string
-	for dec.More() {
-		key, err := dec.Token()
-		if err != nil {
-			return nil, err
-		}
-		name, _ := key.(string)
-		keys = append(keys, name)
-		var value json.RawMessage
-		if err := dec.Decode(&value); err != nil {
-			return nil, err
-		}
-	}
-	if _, err := dec.Token(); err != nil {
-		return nil, err
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("more than one JSON value")
-	}
-	return keys, nil
 }
 
 // fieldNames lists the JSON names of a struct's fields, embedded ones included.
@@ -83,38 +57,12 @@ func fieldNames(t reflect.Type) []string {
 	return names
 }
 
-// nearest words a suggestion: the known name that differs least from given, or
-// nothing when none is near.
-func nearest[S ~string](given string, known []S) string {
-	best, distance := "", 1+len(given)/3
-	for _, k := range known {
-		if d := editDistance(given, string(k)); d <= distance && (best == "" || d < distance) {
-			best, distance = string(k), d
-		}
-	}
-	if best == "" {
+// didYouMean returns the part of a message that suggests the known name that given most
+// likely means, or nothing if none is near.
+func didYouMean[S ~string](given string, known []S) string {
+	near := suggest.Nearest(given, known)
+	if near == "" {
 		return ""
 	}
-	return ", did you mean \"" + best + "\"?"
-}
-
-// editDistance is the Levenshtein distance of two short names.
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
+	return fmt.Sprintf(", did you mean %q?", string(near))
 }

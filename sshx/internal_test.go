@@ -95,7 +95,7 @@ func TestPutPaths(t *testing.T) {
 // TestFixedCommands keeps what stands in single quotes for any login shell free of what csh and fish take apart there.
 func TestFixedCommands(t *testing.T) {
 	t.Parallel()
-	for name, text := range map[string]string{"put": putScript(), "run": strings.TrimSuffix(strings.TrimPrefix(runWrapper, "sh -c '"), "' sh ")} {
+	for name, text := range map[string]string{"put": joinScript(putSource), "run": strings.TrimSuffix(strings.TrimPrefix(runWrapper, "sh -c '"), "' sh ")} {
 		if strings.ContainsAny(text, "'!\\\n") {
 			t.Errorf("%s holds one of ' ! \\ newline: %s", name, text)
 		}

@@ -23,17 +23,6 @@ import (
 //go:embed put.sh
 var putSource string
 
-// putScript returns put.sh as one line, for single quotes in a command line.
-func putScript() string {
-	var parts []string
-	for line := range strings.Lines(putSource) {
-		if line = strings.TrimSpace(line); line != "" && line[0] != '#' {
-			parts = append(parts, line)
-		}
-	}
-	return strings.Replace(strings.Join(parts, " "), ": start;", stdio.PrintMark+";", 1)
-}
-
 // putChecksumStatus is the exit status of put.sh for a wrong sum.
 const putChecksumStatus = 65
 
@@ -60,7 +49,7 @@ func (c *Client) Put(ctx context.Context, path string, mode fs.FileMode, gz io.R
 	cmd := command{
 		op:     "put " + path,
 		argv:   []string{"put " + path},
-		line:   "sh -c '" + putScript() + "' sh " + Quote(temp, target, putMode(mode), hex.EncodeToString(sum[:])),
+		line:   "sh -c '" + joinScript(putSource) + "' sh " + Quote(temp, target, putMode(mode), hex.EncodeToString(sum[:])),
 		stdin:  &putInput{ctx: ctx, gz: gz, tool: out.tool},
 		stdout: after,
 	}

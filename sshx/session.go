@@ -2,6 +2,7 @@ package sshx
 
 import (
 	"context"
+	_ "embed" // the script
 	"errors"
 	"fmt"
 	"io"
@@ -53,6 +54,9 @@ func (c *Client) Script(ctx context.Context, script string, stdout, stderr io.Wr
 	return c.run(ctx, command{"script", scriptArgv(), "sh -s", input, stdout, stderr})
 }
 
+//go:embed script.sh
+var scriptSource string
+
 func scriptArgv() []string { return []string{"sh", "-s"} }
 
 // scriptInput wraps a script for `sh -s`. The shell reads all of it before it starts. Standard input stays open after it;
@@ -60,9 +64,18 @@ func scriptArgv() []string { return []string{"sh", "-s"} }
 // nothing once the shell, or what the shell has become, is gone. The shell itself survives SIGPIPE, for it often has a word
 // to say about its dying children, to a reader that is gone, before it comes to the script's own trap for SIGHUP.
 func scriptInput(script string) string {
-	return "{ " + stdio.PrintMark + "; exec 3<&0 </dev/null; " +
-		"{ read -r x <&3; kill -0 $$ && kill -HUP 0; } >/dev/null 2>&1 & _sshx=$!; exec 3<&-; trap : PIPE; " +
-		"eval " + Quote(script) + "; set -- $?; kill $_sshx 2>/dev/null; exit $1; }\n"
+	return "{ " + strings.Replace(joinScript(scriptSource), `"$script"`, Quote(script), 1) + " }\n"
+}
+
+// joinScript returns an embedded script as one line without comments, with the mark that precedes the output.
+func joinScript(source string) string {
+	var parts []string
+	for line := range strings.Lines(source) {
+		if line = strings.TrimSpace(line); line != "" && line[0] != '#' {
+			parts = append(parts, line)
+		}
+	}
+	return strings.Replace(strings.Join(parts, " "), ": start;", stdio.PrintMark+";", 1)
 }
 
 var errNUL = errors.New("a NUL byte cannot be passed to a program")

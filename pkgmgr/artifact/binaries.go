@@ -2,10 +2,8 @@ package artifact
 
 import (
 	"context"
-	"crypto/sha256"
 	"debug/buildinfo"
 	"debug/elf"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -234,7 +232,7 @@ func fitsLibc(path string, p wire.Platform) error {
 }
 
 func openBinary(path, version string) (*Binary, error) {
-	sum, size, err := hashFile(path)
+	sum, size, err := fetch.HashFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("reading the rbee binary: %w", err)
 	}
@@ -242,18 +240,6 @@ func openBinary(path, version string) (*Binary, error) {
 		Version: version, SHA256: sum, Size: size,
 		Open: func() (io.ReadCloser, error) { return os.Open(path) },
 	}, nil
-}
-
-// hashFile gives the SHA-256 of a file in hex, and its size.
-func hashFile(path string) (sum string, size int64, err error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", 0, err
-	}
-	defer f.Close()
-	h := sha256.New()
-	size, err = io.Copy(h, f)
-	return hex.EncodeToString(h.Sum(nil)), size, err
 }
 
 // Bounds of what is downloaded of a release, in bytes.

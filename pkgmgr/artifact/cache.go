@@ -65,7 +65,7 @@ func (a *Cache) Sum(path, want string) (sum string, size int64, err error) {
 	defer a.mu.Unlock()
 	e, ok := a.sums[path]
 	if !ok {
-		e.sum, e.size, e.err = hashFile(path)
+		e.sum, e.size, e.err = fetch.HashFile(path)
 		if a.sums == nil {
 			a.sums = map[string]sumEntry{}
 		}
@@ -111,7 +111,7 @@ func (a *Cache) fetch(ctx context.Context, want wire.Artefact) (path string, err
 	path = filepath.Join(a.dir, want.SHA256)
 	return path, a.once(ctx, want.SHA256, want.URL, func() error {
 		// A cache that a disk has damaged would fail at every hive, for ever.
-		if sum, _, err := hashFile(path); err == nil && sum == want.SHA256 {
+		if sum, _, err := fetch.HashFile(path); err == nil && sum == want.SHA256 {
 			return nil
 		}
 		if a.bundle != nil {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
@@ -43,7 +44,7 @@ func TestDamagedPack(t *testing.T) {
 	if err := os.WriteFile(file, []byte(strings.Repeat("honey ", 1000)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	sum, _, err := hashFile(file)
+	sum, _, err := fetch.HashFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 )
 
 // TestPackRefusesAChangedFile: what is kept under a checksum has that checksum.
@@ -15,7 +17,7 @@ func TestPackRefusesAChangedFile(t *testing.T) {
 	if err := os.WriteFile(file, []byte("as it was"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	sum, _, err := hashFile(file)
+	sum, _, err := fetch.HashFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}

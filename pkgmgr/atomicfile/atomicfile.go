@@ -31,6 +31,15 @@ func TempGlob(path string) string {
 	return filepath.Join(filepath.Dir(path), tempPrefix+filepath.Base(path)+"[0-9]*")
 }
 
+// RemoveTemp removes the temporary files of path that processes which were killed have
+// left. No other process may be writing path.
+func RemoveTemp(path string) {
+	left, _ := filepath.Glob(TempGlob(path))
+	for _, name := range left {
+		_ = os.Remove(name)
+	}
+}
+
 // Write makes path with what write writes: the file is the old one or the
 // new one, never a part. Its directory is made where it is missing.
 func Write(path string, mode fs.FileMode, write func(io.Writer) error) error {
@@ -63,6 +72,66 @@ func WriteData(path string, data []byte, mode fs.FileMode) error {
 		_, err := w.Write(data)
 		return err
 	})
+}
+
+// Create makes path hold data, or returns an error that wraps [fs.ErrExist] if there is a
+// file. Its directory is made where it is missing. Where the file system has no hard
+// links, a process that is killed may leave a part of the file.
+func Create(path string, data []byte, mode fs.FileMode) error {
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	if _, err := os.Lstat(path); err == nil {
+		return &fs.PathError{Op: "create", Path: path, Err: fs.ErrExist}
+	}
+	f, err := renameio.NewPendingFile(path, renameio.WithTempDir(dir), renameio.WithStaticPermissions(mode))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Cleanup() }()
+	if _, err = f.Write(data); err == nil {
+		err = f.Sync()
+	}
+	if err != nil {
+		return err
+	}
+	// A link fails where the name is taken, which a rename does not.
+	if err = os.Link(f.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
+		err = createInPlace(path, data, mode)
+	}
+	if err != nil {
+		return err
+	}
+	return SyncDir(dir)
+}
+
+// createInPlace is [Create] for file systems without hard links.
+func createInPlace(path string, data []byte, mode fs.FileMode) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err != nil {
+		return errors.Join(err, os.Remove(path))
+	}
+	return nil
+}
+
+// Symlink makes path a symbolic link to target, in the place of a file that may be there.
+// temp is the link's name in the same directory until then; a process that is killed
+// leaves it there.
+func Symlink(target, path, temp string) error {
+	_ = os.Remove(temp) // of a process that was killed here
+	if err := os.Symlink(target, temp); err != nil {
+		return err
+	}
+	if err := os.Rename(temp, path); err != nil {
+		_ = os.Remove(temp)
+		return err
+	}
+	return nil
 }
 
 // WriteJSON makes path hold v as indented JSON, for its owner alone. It makes the

@@ -17,6 +17,7 @@ import (
 	"sync"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/suggest"
 	"github.com/rbee-keeper/rbee/pkgmgr/internal/strict"
 )
 
@@ -159,4 +160,4 @@ func (c *Catalog) Types() []string { return slices.Sorted(maps.Keys(c.recipes)) 
 
 // Nearest is the type that was most likely meant by one that the catalog does
 // not know, or empty if none is close.
-func (c *Catalog) Nearest(typ string) string { return strict.Nearest(typ, c.Types()) }
+func (c *Catalog) Nearest(typ string) string { return suggest.Nearest(typ, c.Types()) }

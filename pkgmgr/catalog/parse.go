@@ -12,6 +12,7 @@ import (
 	"unicode"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/suggest"
 	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/pkgmgr/internal/strict"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
@@ -211,7 +212,7 @@ func (c *recipeCheck) allOf(v strict.Value[[]strict.Value[string]], key string, 
 }
 
 func oneOfHint(s string, known []string) string {
-	near := strict.Nearest(s, known)
+	near := suggest.Nearest(s, known)
 	if other := otherNames[strings.ToLower(s)]; slices.Contains(known, other) {
 		near = other
 	}

@@ -5,7 +5,7 @@ import (
 	"slices"
 
 	"github.com/rbee-keeper/rbee/operations"
-	"github.com/rbee-keeper/rbee/pkgmgr/internal/strict"
+	"github.com/rbee-keeper/rbee/operations/suggest"
 )
 
 // Select gives the hives with one of the aliases that have all of the labels, in
@@ -37,7 +37,7 @@ func hasAll(have, want []string) bool {
 
 func unknownHive(alias string, known []string) error {
 	e := &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonUnknownHive, Subject: operations.SubjectHive.Named(alias), Hive: alias, Message: "the config has no such hive"}
-	if near := strict.Nearest(alias, known); near != "" {
+	if near := suggest.Nearest(alias, known); near != "" {
 		e.Message += fmt.Sprintf("; did you mean %q?", near)
 	}
 	return e

@@ -10,10 +10,11 @@ import (
 	"net/http"
 	"os"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/filelock"
 )
 
 const (
@@ -113,14 +114,16 @@ func (p *part) takeOver() error {
 	if err != nil || info.Size() == 0 || info.Size() > p.Size {
 		return nil // there is nothing to take over
 	}
-	lock, err := os.OpenFile(p.PrefixLock, os.O_CREATE|os.O_RDWR, 0o644) //nolint:gosec // as that program makes it
+	made, err := os.OpenFile(p.PrefixLock, os.O_CREATE|os.O_RDWR, 0o644) //nolint:gosec // as that program makes it
 	if err != nil {
 		return nil // it is only a help
 	}
-	defer lock.Close()
-	if syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil {
-		return nil
+	_ = made.Close()
+	lock, err := filelock.Try(p.PrefixLock, 0o755)
+	if err != nil {
+		return nil //nolint:nilerr // that program has it
 	}
+	defer lock.Close()
 	_ = p.f.Close()
 	if err := os.Rename(p.Prefix, PartPath(p.Path)); err != nil {
 		return err

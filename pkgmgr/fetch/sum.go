@@ -11,16 +11,26 @@ import (
 // Sum is the SHA-256 of a file, in hex. It takes as long as reading it, and ends
 // with ctx.
 func Sum(ctx context.Context, path string) (string, error) {
+	sum, _, err := sumOf(path, func(f io.Reader) io.Reader { return &ctxReader{ctx, f} })
+	return sum, err
+}
+
+// HashFile returns the SHA-256 of a file in hex, and its size.
+func HashFile(path string) (sum string, size int64, err error) {
+	return sumOf(path, func(f io.Reader) io.Reader { return f })
+}
+
+func sumOf(path string, reader func(io.Reader) io.Reader) (sum string, size int64, err error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return "", err
+		return "", 0, err
 	}
 	defer f.Close()
 	h := sha256.New()
-	if _, err := io.Copy(h, &ctxReader{ctx, f}); err != nil {
-		return "", err
+	if size, err = io.Copy(h, reader(f)); err != nil {
+		return "", 0, err
 	}
-	return hex.EncodeToString(h.Sum(nil)), nil
+	return hex.EncodeToString(h.Sum(nil)), size, nil
 }
 
 // ctxReader is a reader that ends with its context.

@@ -90,6 +90,15 @@ func Wait(ctx context.Context, path string, dirMode fs.FileMode, limit time.Dura
 	}
 }
 
+// Held reports whether another process has locked the file at path, exclusively. It
+// creates nothing.
+func Held(path string) bool {
+	file := flock.New(path, flock.SetFlag(os.O_RDONLY))
+	locked, err := file.TryRLock()
+	_ = file.Close()
+	return err == nil && !locked
+}
+
 // Close unlocks the file.
 func (l *Lock) Close() error { return l.file.Close() }
 

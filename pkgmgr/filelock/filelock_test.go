@@ -148,13 +148,27 @@ func TestKilledProcess(t *testing.T) {
 	if _, err := filelock.Try(path, 0o700); !errors.Is(err, filelock.ErrHeld) {
 		t.Errorf("Try() of a file that another process has locked = %v, want ErrHeld", err)
 	}
+	if !filelock.Held(path) {
+		t.Error("Held() of a file that another process has locked = false")
+	}
 	_ = cmd.Process.Kill()
 	_ = cmd.Wait()
+	if filelock.Held(path) {
+		t.Error("Held() after the other process was killed = true")
+	}
+	if missing := path + "-missing"; filelock.Held(missing) || fileExists(missing) {
+		t.Error("Held() of a missing file = true, or it was created")
+	}
 	l, err := filelock.Try(path, 0o700)
 	if err != nil {
 		t.Fatalf("Try() after the other process was killed = %v", err)
 	}
 	_ = l.Close()
+}
+
+func fileExists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
 }
 
 func TestUnsupported(t *testing.T) {

@@ -5,6 +5,8 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+
+	"github.com/rbee-keeper/rbee/operations/suggest"
 )
 
 // filler is a [Value] of any type.
@@ -174,7 +176,7 @@ func (c *checker) unknown(e Entry, fields []field) {
 	hint := "known keys: " + strings.Join(keys, ", ")
 	if homes := c.homes[e.Key]; len(homes) > 0 {
 		hint = "it belongs " + place(homes[0])
-	} else if near := Nearest(e.Key, keys); near != "" {
+	} else if near := suggest.Nearest(e.Key, keys); near != "" {
 		hint = fmt.Sprintf("did you mean %q?", near)
 	}
 	c.report(e.Pos, fmt.Sprintf("unknown key %q", e.Key), hint)

@@ -151,15 +151,6 @@ func (t Target) platformRank(tag string) int {
 	return 0
 }
 
-// wheels picks the best wheel of each package of a lock's text.
-func (t Target) wheels(data []byte) ([]wire.Artefact, error) {
-	lock, err := ParsePylock(data)
-	if err != nil {
-		return nil, err
-	}
-	return t.WheelsOf(lock)
-}
-
 // Without lists the packages of a lock that have no wheel for the target.
 func (t Target) Without(lock *Pylock) []string {
 	var names []string

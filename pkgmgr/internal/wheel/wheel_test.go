@@ -84,3 +84,12 @@ func TestPylock(t *testing.T) {
 }
 
 const sum = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+
+// wheels picks the best wheel of each package of a lock's text.
+func (t Target) wheels(data []byte) ([]wire.Artefact, error) {
+	lock, err := ParsePylock(data)
+	if err != nil {
+		return nil, err
+	}
+	return t.WheelsOf(lock)
+}

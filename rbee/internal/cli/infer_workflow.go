@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -12,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 	"github.com/rbee-keeper/rbee/rbee/internal/ui"
 )
 
@@ -68,20 +68,7 @@ func (c *inferCmd) runWorkflow(ctx context.Context, a *app) error {
 // saveNew writes a file that is whole or not there, and never in the place of
 // another: where the name is taken, a number goes to its end.
 func saveNew(path string, data []byte) (saved string, err error) {
-	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // for whoever may see the directory above
-		return "", err
-	}
-	temp, err := os.CreateTemp(dir, ".rbee-")
-	if err != nil {
-		return "", err
-	}
-	defer os.Remove(temp.Name())
-	n, err := temp.Write(data)
-	if err == nil && n < len(data) {
-		err = io.ErrShortWrite
-	}
-	if err := errors.Join(err, temp.Chmod(0o644), temp.Close()); err != nil {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // for whoever may see the directory above
 		return "", err
 	}
 	ext := filepath.Ext(path)
@@ -90,26 +77,8 @@ func saveNew(path string, data []byte) (saved string, err error) {
 		if saved = path; n > 0 {
 			saved = stem + "-" + strconv.Itoa(n) + ext
 		}
-		// A link fails where the name is taken, which a rename does not.
-		err := os.Link(temp.Name(), saved)
-		switch {
-		case err == nil:
-			return saved, nil
-		case !errors.Is(err, fs.ErrExist):
-			return saveHere(saved, data)
+		if err := atomicfile.Create(saved, data, 0o644); !errors.Is(err, fs.ErrExist) {
+			return saved, err
 		}
 	}
-}
-
-// saveHere is for file systems without links.
-func saveHere(path string, data []byte) (string, error) {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644) //nolint:gosec // the user's own directory
-	if err != nil {
-		return "", err
-	}
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Close()); err != nil {
-		return "", errors.Join(err, os.Remove(path))
-	}
-	return path, nil
 }

@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"golang.org/x/term"
 
 	"github.com/rbee-keeper/rbee/operations"
@@ -310,7 +311,7 @@ func (f *topFeed) get(ctx context.Context) (operations.FleetSnapshot, error) {
 // follow reads the stream until ctx ends. It is begun anew as often as it breaks,
 // but an error before the first snapshot is the end.
 func (f *topFeed) follow(ctx context.Context) error {
-	wait := topRetry
+	pauses := &backoff.ExponentialBackOff{InitialInterval: topRetry, Multiplier: 2, MaxInterval: topPatient}
 	for {
 		began := time.Now()
 		err := f.stream(ctx)
@@ -325,14 +326,13 @@ func (f *topFeed) follow(ctx context.Context) error {
 			return err
 		}
 		if fresh {
-			wait = topRetry
+			pauses.Reset()
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(wait):
+		case <-time.After(pauses.NextBackOff()):
 		}
-		wait = min(2*wait, topPatient)
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -22,6 +21,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/sse"
 	"github.com/rbee-keeper/rbee/rbee/internal/ui"
 )
 
@@ -50,7 +50,7 @@ func (q *fleetQueen) answer(w http.ResponseWriter, r *http.Request) {
 	q.mu.Lock()
 	q.keys = append(q.keys, r.Header.Get("Authorization"))
 	n := min(q.begun, len(q.streams)-1)
-	if r.Header.Get("Accept") != "text/event-stream" {
+	if r.Header.Get("Accept") != sse.ContentType {
 		q.mu.Unlock()
 		w.Header().Set("Content-Type", "application/json")
 		json.NewEncoder(w).Encode(fleetNamed("once"))
@@ -58,7 +58,7 @@ func (q *fleetQueen) answer(w http.ResponseWriter, r *http.Request) {
 	}
 	q.begun++
 	q.mu.Unlock()
-	w.Header().Set("Content-Type", "text/event-stream")
+	w.Header().Set("Content-Type", sse.ContentType)
 	w.(http.Flusher).Flush()
 	q.streams[n](flushed{w}, r)
 }
@@ -82,7 +82,7 @@ func fleetNamed(version string) operations.FleetSnapshot {
 // tell writes a snapshot to a stream.
 func tell(w io.Writer, version string) {
 	data, _ := json.Marshal(fleetNamed(version))
-	fmt.Fprintf(w, ": hello\n\ndata: %s\n\n", data)
+	_, _ = w.Write(sse.Append(sse.Append(nil, sse.Event{Comment: true, Data: []byte("hello")}), sse.Event{Data: data}))
 }
 
 // telling is a stream that tells once and stays open.

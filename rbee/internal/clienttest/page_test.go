@@ -14,6 +14,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/sse"
 	"github.com/rbee-keeper/rbee/rbee/internal/clienttest/browsertest"
 	"github.com/rbee-keeper/rbee/rbee/internal/dashboard"
 )
@@ -52,7 +53,7 @@ func newStage(t *testing.T, s operations.FleetSnapshot) *stage {
 			select {
 			case line := <-st.lines:
 				data, _ := json.Marshal(operations.Event{Type: operations.EventLog, Text: line})
-				fmt.Fprintf(w, "id: 1\ndata: %s\n\n", data)
+				_, _ = w.Write(sse.Append(nil, sse.Event{ID: 1, Data: data}))
 				_ = http.NewResponseController(w).Flush()
 			case <-r.Context().Done():
 				return
@@ -78,7 +79,7 @@ func (s *stage) show(edit func(*stage)) {
 }
 
 func (s *stage) fleet(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("Content-Type", "text/event-stream")
+	w.Header().Set("Content-Type", sse.ContentType)
 	for {
 		s.mu.Lock()
 		data, err := json.Marshal(s.tell)
@@ -93,11 +94,11 @@ func (s *stage) fleet(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		// In pieces, as a line may bring it.
-		text := fmt.Sprintf("data: %s\n\n", data)
+		text := sse.Append(nil, sse.Event{Data: data})
 		half := len(text) / 2
-		fmt.Fprint(w, text[:half])
+		_, _ = w.Write(text[:half])
 		_ = http.NewResponseController(w).Flush()
-		fmt.Fprint(w, text[half:])
+		_, _ = w.Write(text[half:])
 		_ = http.NewResponseController(w).Flush()
 		select {
 		case <-next:

@@ -15,6 +15,8 @@ import (
 	"sort"
 	"strings"
 	"time"
+
+	"github.com/cenkalti/backoff/v5"
 )
 
 // Client speaks to one ComfyUI.
@@ -78,7 +80,9 @@ func (c *Client) Run(ctx context.Context, w Workflow, progress func(Progress)) (
 	if progress == nil {
 		progress = func(Progress) {}
 	}
-	failures, lost, pause := 0, 0, cmp.Or(c.Poll, firstPoll)
+	failures, lost := 0, 0
+	first := cmp.Or(c.Poll, firstPoll)
+	pauses := &backoff.ExponentialBackOff{InitialInterval: first, Multiplier: 1.25, MaxInterval: max(slowPoll, first)}
 	for {
 		r, done, err := c.history(ctx, id)
 		if done {
@@ -107,9 +111,8 @@ func (c *Client) Run(ctx context.Context, w Workflow, progress func(Progress)) (
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(pause):
+		case <-time.After(pauses.NextBackOff()):
 		}
-		pause = min(pause+pause/4, max(slowPoll, c.Poll))
 	}
 }
 

@@ -3,6 +3,7 @@ package controller
 import (
 	"bytes"
 	"context"
+	_ "embed" // the script
 	"errors"
 	"fmt"
 	"strings"
@@ -11,6 +12,12 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/registry"
 )
+
+// capabilitiesScript runs `rbee hive capabilities`, or prints a record without an OS where
+// rbee is not installed.
+//
+//go:embed capabilities.sh
+var capabilitiesScript string
 
 // capabilities has the machine's own rbee tell what the machine has. It needs no
 // daemon.
@@ -26,10 +33,7 @@ func (q *Controller) capabilities(ctx context.Context, op operations.HiveCapabil
 	}
 	defer host.Close()
 	var out, complaint bytes.Buffer
-	err = host.Script(ctx, `B="${RBEE_HOME:-$HOME/.local/share/rbee}/bin/rbee"
-[ -e "$B" ] || { printf '\036{"os":""}\n'; exit 0; }
-exec "$B" hive capabilities </dev/null
-`, &out, &complaint)
+	err = host.Script(ctx, capabilitiesScript, &out, &complaint)
 	if err != nil {
 		var exited interface{ ExitStatus() int }
 		if errors.As(err, &exited) {

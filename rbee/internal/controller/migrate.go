@@ -103,22 +103,11 @@ func writeNew(path string, content []byte, overwrite bool) error {
 	if overwrite {
 		return atomicfile.WriteData(path, content, 0o600)
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return err
-	}
-	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(tmp.Name())
-	_, err = tmp.Write(content)
-	if err = errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
-	}
-	if err := os.Link(tmp.Name(), path); errors.Is(err, fs.ErrExist) {
+	switch err := atomicfile.Create(path, content, 0o600); {
+	case errors.Is(err, fs.ErrExist):
 		return exists(path)
-	} else if err != nil {
-		return err
+	case err != nil:
+		return fmt.Errorf("writing %s: %w", path, err)
 	}
 	return nil
 }

@@ -40,7 +40,7 @@ function keyed(parent, items, keyOf, create, fill) {
   for (const node of old.values()) node.remove();
 }
 
-const units = ["B", "KiB", "MiB", "GiB", "TiB"];
+const units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
 
 function bytes(n) {
   let i = 0;

@@ -113,6 +113,16 @@ func (r *Refusal) json(mayKnow bool) []byte {
 	return data
 }
 
+// Write responds with the refusal, for a client that may not know all of it.
+func (r *Refusal) Write(w http.ResponseWriter) {
+	w.Header().Set("Content-Type", "application/json")
+	if r.RetryAfter > 0 {
+		w.Header().Set("Retry-After", r.retryAfter())
+	}
+	w.WriteHeader(r.Status)
+	_, _ = w.Write(r.json(false))
+}
+
 // retryAfter is the header's value: whole seconds, so that nobody comes too early.
 func (r *Refusal) retryAfter() string {
 	return strconv.Itoa(int((r.RetryAfter + time.Second - 1) / time.Second))

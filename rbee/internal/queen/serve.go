@@ -284,15 +284,9 @@ func refuseLogin(w http.ResponseWriter, status int, reason operations.Reason, me
 	httpjson.WriteError(w, status, &operations.Error{Code: operations.CodeFailed, Reason: reason, Message: message})
 }
 
+// refuseAsOpenAI responds with an error in the form of the gateway.
 func refuseAsOpenAI(w http.ResponseWriter, status int, code, message string) {
-	kind := "invalid_request_error"
-	if status >= http.StatusInternalServerError {
-		kind = "server_error"
-	}
-	if status == http.StatusUnauthorized || status == http.StatusForbidden {
-		kind = "authentication_error"
-	}
-	httpjson.Write(w, status, map[string]any{"error": map[string]any{"message": message, "type": kind, "param": nil, "code": code}})
+	(&gateway.Refusal{Status: status, Code: code, Message: message}).Write(w)
 }
 
 // serveFleet tells of the fleet, once or as a stream.
@@ -302,6 +296,7 @@ func (q *queen) serveFleet(w http.ResponseWriter, r *http.Request, t times) {
 		return
 	}
 	out := sse.NewWriter(w, t.write)
+	defer out.Close()
 	beat := time.NewTicker(t.beat)
 	defer beat.Stop()
 	for {

@@ -10,7 +10,6 @@ import (
 	"github.com/cenkalti/backoff/v5"
 
 	"github.com/rbee-keeper/rbee/operations"
-	"github.com/rbee-keeper/rbee/operations/sse"
 	"github.com/rbee-keeper/rbee/pkgmgr"
 	"github.com/rbee-keeper/rbee/pkgmgr/config"
 )
@@ -114,8 +113,6 @@ func (l *Connection) stay(ctx context.Context) error {
 
 // listen finds the daemon and listens until it goes.
 func (l *Connection) listen(ctx context.Context, host pkgmgr.Host) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
 	finding, found := context.WithTimeoutCause(ctx, connectTimeout, fmt.Errorf("no answer within %s", connectTimeout))
 	defer found()
 	d, err := findDaemon(finding, l.hive, host)
@@ -124,7 +121,10 @@ func (l *Connection) listen(ctx context.Context, host pkgmgr.Host) error {
 	}
 	defer d.API.HTTP.CloseIdleConnections()
 	d.timeout = l.pool.timeout
-	return l.watch(ctx, cancel, d)
+	return d.follow(ctx, "listening to the hive", func(s *operations.HiveSnapshot) bool {
+		l.heard(d, s)
+		return false
+	})
 }
 
 // newPauses returns the pauses between tries. They are random, so that not all who wait
@@ -140,36 +140,6 @@ func sleep(ctx context.Context, d time.Duration) bool {
 		return true
 	case <-ctx.Done():
 		return false
-	}
-}
-
-// watch reads what the hive says of itself.
-func (l *Connection) watch(ctx context.Context, cancel context.CancelCauseFunc, d *Client) error {
-	silent := time.AfterFunc(offlineAfter, func() { cancel(fmt.Errorf("not a word for %s", offlineAfter)) })
-	defer silent.Stop()
-	fail := func(err error) error {
-		if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
-			err = cause
-		}
-		return d.explain(&operations.Error{Code: operations.CodeUnreachable, Reason: silentReason(err), Message: "listening to the hive: " + err.Error(), Err: err})
-	}
-	resp, err := d.watch(ctx)
-	if err != nil {
-		return fail(err)
-	}
-	defer resp.Body.Close()
-	events := sse.NewReader(resp.Body, maxSnapshot)
-	for {
-		event, err := nextEvent(events)
-		if err != nil {
-			return fail(err)
-		}
-		silent.Reset(offlineAfter)
-		s, err := readSnapshot(event, l.hive.Alias)
-		if err != nil {
-			return err
-		}
-		l.heard(d, s)
 	}
 }
 

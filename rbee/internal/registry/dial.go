@@ -3,6 +3,7 @@ package registry
 import (
 	"bytes"
 	"context"
+	_ "embed" // the script
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -30,22 +31,9 @@ const idleHive = 45 * time.Second
 // A record whose process is gone is told as none: whoever may listen on its port now
 // must not be sent the token. A process is the same if it has the same id and, where
 // there is a /proc (proc(5): field 22 of stat), the same start in the same boot.
-const daemonScript = `R="${RBEE_HOME:-$HOME/.local/share/rbee}"
-[ -e "$R/bin/rbee" ] || { printf '\036absent\n'; exit 0; }
-J=$(cat "$R/run/hive.json" 2>/dev/null)
-field() { v=${J#*\"$1\": }; [ "$v" != "$J" ] || v=; v=${v#\"}; v=${v%%[\",]*}; }
-alive() {
-	field pid; p=$v
-	case $p in ''|*[!0-9]*) return 1;; esac
-	kill -0 "$p" 2>/dev/null || return 1
-	{ read -r boot </proc/sys/kernel/random/boot_id && read -r stat <"/proc/$p/stat"; } 2>/dev/null || return 0
-	field boot_id; [ "$v" = "$boot" ] || return 1
-	field start_time; set -- ${stat##*)}
-	[ "$v" = "${20}" ]
-}
-alive || J=
-printf '\036home %s\n\036token %s\n\036record %s\036end\n' "$R" "$(cat "$R/run/token" 2>/dev/null)" "$J"
-`
+//
+//go:embed daemon.sh
+var daemonScript string
 
 // Client is the client of a hive's daemon.
 type Client struct {

@@ -63,18 +63,34 @@ func (d *Client) Snapshot(ctx context.Context) (*operations.HiveSnapshot, error)
 // Await listens to the hive until what it says is as wanted, for as long as it says
 // something.
 func (d *Client) Await(ctx context.Context, wanted func(*operations.HiveSnapshot) bool) (*operations.HiveSnapshot, error) {
+	var last *operations.HiveSnapshot
+	if err := d.follow(ctx, "asking the hive", func(s *operations.HiveSnapshot) bool {
+		last = s
+		return s != nil && wanted(s)
+	}); err != nil {
+		return nil, err
+	}
+	return last, nil
+}
+
+// follow calls take with each snapshot that the hive sends, and with nil for each sign
+// of life in between, until take returns true or the hive is silent for [offlineAfter].
+// doing names in errors what the caller does.
+func (d *Client) follow(ctx context.Context, doing string, take func(*operations.HiveSnapshot) bool) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil) // the stream would go on
 	silent := time.AfterFunc(offlineAfter, func() { cancel(fmt.Errorf("not a word for %s", offlineAfter)) })
 	defer silent.Stop()
-	fail := func(err error) (*operations.HiveSnapshot, error) {
+	fail := func(err error) error {
 		switch cause := context.Cause(ctx); {
 		case errors.Is(cause, context.Canceled):
-			return nil, AsError(cause)
+			return AsError(cause)
 		case cause != nil:
 			err = cause
+		case errors.Is(err, io.EOF):
+			err = errors.New("it hung up")
 		}
-		return nil, d.explain(&operations.Error{Code: operations.CodeUnreachable, Reason: silentReason(err), Message: "asking the hive: " + err.Error(), Err: err})
+		return d.explain(&operations.Error{Code: operations.CodeUnreachable, Reason: silentReason(err), Message: doing + ": " + err.Error(), Err: err})
 	}
 	resp, err := d.watch(ctx)
 	if err != nil {
@@ -83,14 +99,14 @@ func (d *Client) Await(ctx context.Context, wanted func(*operations.HiveSnapshot
 	defer resp.Body.Close()
 	events := sse.NewReader(resp.Body, maxSnapshot)
 	for {
-		event, err := nextEvent(events)
+		e, err := events.Next()
 		if err != nil {
 			return fail(err)
 		}
 		silent.Reset(offlineAfter)
-		s, err := readSnapshot(event, d.Hive.Alias)
-		if err != nil || s != nil && wanted(s) {
-			return s, err
+		s, err := readSnapshot(e, d.Hive.Alias)
+		if err != nil || take(s) {
+			return err
 		}
 	}
 }
@@ -127,15 +143,6 @@ func (d *Client) watch(ctx context.Context) (*http.Response, error) {
 		return nil, fmt.Errorf("it answers %s", resp.Status)
 	}
 	return resp, nil
-}
-
-// nextEvent reads an event of the stream, which has no regular end.
-func nextEvent(events *sse.Reader) (sse.Event, error) {
-	e, err := events.Next()
-	if errors.Is(err, io.EOF) {
-		err = errors.New("it hung up")
-	}
-	return e, err
 }
 
 // readSnapshot reads an event of the stream; nil for one that says nothing.

@@ -18,8 +18,9 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/filelock"
 )
 
 // Server is a ComfyUI. Its zero value does not work: see [New].
@@ -105,7 +106,7 @@ func Main() {
 
 // open looks into the base directory and takes the database, which is free again
 // once the file is closed. Errors are worded as ComfyUI's.
-func open(dir, database string) (*os.File, error) {
+func open(dir, database string) (*filelock.Lock, error) {
 	nodes := filepath.Join(dir, "custom_nodes")
 	if _, err := os.ReadDir(nodes); err != nil {
 		return nil, fmt.Errorf("FileNotFoundError: [Errno 2] No such file or directory: '%s'", nodes)
@@ -114,14 +115,11 @@ func open(dir, database string) (*os.File, error) {
 	if !ok {
 		return nil, nil // it has none
 	}
-	f, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR, 0o600)
-	if err == nil {
-		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-	}
+	l, err := filelock.Try(path+".lock", 0o700)
 	if err != nil {
 		return nil, fmt.Errorf("RuntimeError: Could not acquire lock on database '%s': %w", path, err)
 	}
-	return f, nil
+	return l, nil
 }
 
 // Close ends the work.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
 )
@@ -73,7 +74,7 @@ func portIsFree(ctx context.Context, port int) error {
 // Start makes the daemon run with the installed binary and the stored settings. The
 // caller holds the lock of the home.
 func (dm *Daemon) Start(ctx context.Context) (note string, err error) {
-	sum, _, err := home.HashFile(dm.Home.Path(wire.Binary))
+	sum, _, err := fetch.HashFile(dm.Home.Path(wire.Binary))
 	if err != nil {
 		return "", fmt.Errorf("starting the daemon: %w", err)
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/operations/httpjson"
 	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 	"github.com/rbee-keeper/rbee/pkgmgr/filelock"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/control"
@@ -128,7 +129,7 @@ func (sv *Server) newRecord(port int) (*control.Record, error) {
 	if err != nil {
 		return nil, fmt.Errorf("finding this process's start time: %w", err)
 	}
-	sum, _, err := home.HashFile(sv.Store.Exe)
+	sum, _, err := fetch.HashFile(sv.Store.Exe)
 	if err != nil {
 		return nil, err
 	}

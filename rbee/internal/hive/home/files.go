@@ -2,7 +2,6 @@ package home
 
 import (
 	"crypto/rand"
-	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -26,18 +25,6 @@ func Random() string {
 
 // SyncFile brings a file's content to disk.
 func SyncFile(path string) error { return atomicfile.SyncDir(path) }
-
-// HashFile returns the SHA-256 of a file in hex, and its size.
-func HashFile(path string) (sum string, size int64, err error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", 0, err
-	}
-	defer f.Close()
-	hash := sha256.New()
-	size, err = io.Copy(hash, f)
-	return hex.EncodeToString(hash.Sum(nil)), size, err
-}
 
 // LinkOrCopy gives a file a second name, or a copy where that is impossible.
 func LinkOrCopy(from, to string) error {
@@ -63,6 +50,19 @@ func CopyFile(from, to string, mode fs.FileMode) (err error) {
 		_ = os.Remove(to)
 	}
 	return err
+}
+
+// ReplaceWithCopy makes to, atomically, a copy of a file with a mode.
+func ReplaceWithCopy(from, to string, mode fs.FileMode) error {
+	src, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	return atomicfile.Write(to, mode, func(w io.Writer) error {
+		_, err := io.Copy(w, src)
+		return err
+	})
 }
 
 // DiskFree returns the space in bytes that this user can still fill at path or, if

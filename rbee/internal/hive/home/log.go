@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 )
 
 const (
@@ -38,17 +38,14 @@ func (d *Dir) RotateLogs(ctx context.Context, every time.Duration, log *slog.Log
 // whoever started this process opened it, to append, as its output. Lines that are
 // written in the moment between are lost.
 func (d *Dir) RotateLog() error {
-	log, temp := d.Path(LogFile), d.Path(wire.LogsDir+"/"+TempPrefix+"log")
+	log, old := d.Path(LogFile), d.Path(OldLogFile)
 	info, err := os.Stat(log)
 	if errors.Is(err, fs.ErrNotExist) || (err == nil && info.Size() <= MaxLog) {
 		return nil
 	}
 	if err == nil {
-		_ = os.Remove(temp) // of a daemon that was killed here
-		err = CopyFile(log, temp, 0o600)
-	}
-	if err == nil {
-		err = os.Rename(temp, d.Path(OldLogFile))
+		atomicfile.RemoveTemp(old) // of a daemon that was killed here
+		err = ReplaceWithCopy(log, old, 0o600)
 	}
 	if err == nil {
 		err = os.Truncate(log, 0)

@@ -13,8 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
-	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
 )
 
 // A run that is killed while it installs rbee leaves the old binary or the new
@@ -26,7 +26,7 @@ func TestKilledInstallingSelf(t *testing.T) {
 			t.Parallel()
 			h := newHive(t)
 			apply(t, h, &wire.Request{Steps: []wire.Step{self(t, h)}}, nil)
-			old, _, err := home.HashFile(h.Path(wire.Binary))
+			old, _, err := fetch.HashFile(h.Path(wire.Binary))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -36,10 +36,10 @@ func TestKilledInstallingSelf(t *testing.T) {
 			step := self(t, h)
 			killAt(t, h, upload, point, step)
 			want := map[string]string{"kept": old, "placed": step.Install.SHA256}[point]
-			if sum, _, err := home.HashFile(h.Path(wire.Binary)); sum != want || err != nil {
+			if sum, _, err := fetch.HashFile(h.Path(wire.Binary)); sum != want || err != nil {
 				t.Fatalf("bin/rbee has %s, want %s, %v", sum, want, err)
 			}
-			if sum, _, _ := home.HashFile(h.Path(wire.PrevBinary)); sum != old {
+			if sum, _, _ := fetch.HashFile(h.Path(wire.PrevBinary)); sum != old {
 				t.Errorf("bin/rbee.prev has %s, want %s", sum, old)
 			}
 			finish(t, h, step)

@@ -26,6 +26,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 	"github.com/rbee-keeper/rbee/pkgmgr/origintest"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/freeport"
@@ -148,7 +149,7 @@ func apply(t *testing.T, h *Hive, req *wire.Request, blob []byte) *wire.Result {
 
 func self(t *testing.T, h *Hive) wire.Step {
 	t.Helper()
-	sum, size, err := home.HashFile(h.Exe)
+	sum, size, err := fetch.HashFile(h.Exe)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,6 +20,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
+	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 	"github.com/rbee-keeper/rbee/pkgmgr/uv"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
@@ -346,7 +347,7 @@ func listTree(ctx context.Context, dir, prefix string) (files []installed.File, 
 				return ctx.Err()
 			}
 			rel := strings.TrimPrefix(strings.TrimPrefix(files[i].Path, prefix), "/")
-			files[i].SHA256, files[i].Size, err = home.HashFile(filepath.Join(dir, filepath.FromSlash(rel)))
+			files[i].SHA256, files[i].Size, err = fetch.HashFile(filepath.Join(dir, filepath.FromSlash(rel)))
 			ph.Add(1)
 			return err
 		})

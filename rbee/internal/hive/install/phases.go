@@ -3,7 +3,6 @@ package install
 import (
 	"context"
 	"os"
-	"path/filepath"
 	"syscall"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
@@ -31,15 +30,7 @@ func unshare(path string) error {
 	if shared, err := hasOtherLinks(path); err != nil || !shared {
 		return err
 	}
-	temp := filepath.Join(filepath.Dir(path), home.TempPrefix+home.Random())
-	if err := home.CopyFile(path, temp, 0o755); err != nil {
-		return err
-	}
-	if err := os.Rename(temp, path); err != nil {
-		_ = os.Remove(temp)
-		return err
-	}
-	return nil
+	return home.ReplaceWithCopy(path, path, 0o755)
 }
 
 // hasOtherLinks reports whether a file has other names.

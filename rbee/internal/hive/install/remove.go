@@ -48,7 +48,7 @@ func (in *Installer) remove(ctx context.Context, ph *progress.Phase) (note strin
 	}
 	for _, pattern := range []string{
 		wire.PrevBinary, wire.UploadGlob, wire.RunDir + "/" + home.TempPrefix + "*",
-		wire.LogsDir + "/" + home.TempPrefix + "*", home.OldLogFile,
+		home.OldLogFile, atomicfile.TempGlob(home.OldLogFile),
 		home.WorkerRecords + "/*", home.WorkerLogs + "/*",
 		home.TokenFile, verify.LockFile, home.SettingsFile, home.DaemonFile, home.DaemonLock, home.SupervisorFile, home.LogFile,
 		wire.BinaryInfo,

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
 )
@@ -36,7 +37,7 @@ func (in *Installer) removeUpload() {
 
 // installSelf puts the running binary in the place of bin/rbee.
 func (in *Installer) installSelf(want *wire.Installed) (note string, err error) {
-	sum, size, err := home.HashFile(in.Store.Exe)
+	sum, size, err := fetch.HashFile(in.Store.Exe)
 	switch {
 	case err != nil:
 		return "", fmt.Errorf("reading the uploaded rbee: %w", err)

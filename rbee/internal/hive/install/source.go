@@ -15,7 +15,6 @@ import (
 
 	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
-	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
 )
 
 const stallTimeout = 60 * time.Second // without a byte
@@ -58,7 +57,7 @@ func (st *stage) have(a *wire.Artefact, path string) bool {
 	if err != nil {
 		return false
 	}
-	sum, size, err := home.HashFile(path)
+	sum, size, err := fetch.HashFile(path)
 	if err != nil || size != info.Size() || !equalHex(sum, a.SHA256) {
 		_ = os.Remove(path)
 		return false

@@ -19,9 +19,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 	"github.com/rbee-keeper/rbee/pkgmgr/origintest"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
-	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/installed"
 )
 
@@ -402,7 +402,7 @@ func BenchmarkEnvironment(b *testing.B) {
 		b.Fatal(err)
 	}
 	for _, path := range names {
-		sum, size, err := home.HashFile(path)
+		sum, size, err := fetch.HashFile(path)
 		if err != nil {
 			b.Fatal(err)
 		}

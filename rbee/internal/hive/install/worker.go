@@ -12,6 +12,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
+	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/installed"
@@ -108,7 +109,7 @@ func (in *Installer) digest(w *wire.WorkerInstall) (string, error) {
 	if w.Steps[0].Kind != wire.StepBuiltin {
 		return wire.Digest(w.Steps, w.Entry), nil
 	}
-	sum, _, err := home.HashFile(in.Home.Path(wire.Binary))
+	sum, _, err := fetch.HashFile(in.Home.Path(wire.Binary))
 	if err != nil {
 		return "", fmt.Errorf("a built-in worker needs rbee itself: %w", err)
 	}
@@ -164,15 +165,7 @@ func (in *Installer) enter(typ, build string) error {
 
 // replaceLink makes a symbolic link, in the place of one that may be there.
 func (in *Installer) replaceLink(target, path string) error {
-	temp := filepath.Join(filepath.Dir(path), home.TempPrefix+home.Random())
-	if err := os.Symlink(target, temp); err != nil {
-		return err
-	}
-	if err := os.Rename(temp, path); err != nil {
-		_ = os.Remove(temp)
-		return err
-	}
-	return nil
+	return atomicfile.Symlink(target, path, filepath.Join(filepath.Dir(path), home.TempPrefix+home.Random()))
 }
 
 // rollback makes the version before be the one that is installed. Workers that

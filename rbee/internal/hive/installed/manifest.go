@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
-	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/progress"
 )
 
@@ -234,7 +234,7 @@ func (f File) check(path string, deep bool) string {
 	case !deep:
 		return ""
 	}
-	sum, _, err := home.HashFile(path)
+	sum, _, err := fetch.HashFile(path)
 	switch {
 	case err != nil:
 		return "cannot be read: " + err.Error()

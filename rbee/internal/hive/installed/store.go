@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
 )
@@ -46,7 +47,7 @@ func (s *Store) Binary(deep bool) (rec *wire.Installed, broken string) {
 	if recErr == nil && rec.Size == info.Size() && !deep {
 		return rec, broken
 	}
-	sum, size, err := home.HashFile(path)
+	sum, size, err := fetch.HashFile(path)
 	if err != nil {
 		return rec, err.Error()
 	}

@@ -12,8 +12,6 @@ import (
 	"slices"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 	"github.com/rbee-keeper/rbee/pkgmgr/filelock"
 	"github.com/rbee-keeper/rbee/pkgmgr/model"
@@ -70,12 +68,7 @@ func (r repo) theirLock(etag string) string { return filepath.Join(r.locks, etag
 
 // theirsHeld reports whether huggingface_hub fetches a blob at this moment.
 func (r repo) theirsHeld(etag string) bool {
-	f, err := os.Open(r.theirLock(etag))
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	return errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK)
+	return filelock.Held(r.theirLock(etag))
 }
 
 // link makes the snapshot's name for a blob.
@@ -91,12 +84,7 @@ func (r repo) link(commit string, f model.File) error {
 	if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil { //nolint:gosec // as the hub's own tools make theirs
 		return err
 	}
-	temp := at + ".rbee-link"
-	_ = os.Remove(temp) // of a process that was killed here
-	if err := os.Symlink(target, temp); err != nil {
-		return err
-	}
-	return os.Rename(temp, at)
+	return atomicfile.Symlink(target, at, at+".rbee-link")
 }
 
 // plan is what a download that is not whole yet is about.

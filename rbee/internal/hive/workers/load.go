@@ -6,6 +6,8 @@ import (
 	"os"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
+
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/engine"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
@@ -21,7 +23,8 @@ func (w *worker) load() {
 	if r.Launch.StallSeconds > 0 {
 		stall = seconds(r.Launch.StallSeconds)
 	}
-	v, pause := w.watchOver(ctx, stall), 2*time.Millisecond
+	v := w.watchOver(ctx, stall)
+	pauses := &backoff.ExponentialBackOff{InitialInterval: 2 * time.Millisecond, Multiplier: 1.25, MaxInterval: 250 * time.Millisecond}
 	var prepared chan error // nil until it answers
 	for {
 		if prepared == nil && engine.Probe(ctx, r.Port, r.Launch) && !w.over() {
@@ -63,9 +66,8 @@ func (w *worker) load() {
 			w.retry = r.AskedPort == 0 && engine.PortTaken(ctx, r.Port)
 			w.fail("")
 			return
-		case <-time.After(pause):
+		case <-time.After(pauses.NextBackOff()):
 		}
-		pause = min(pause+pause/4+1, 250*time.Millisecond)
 		if silent := v.look(ctx); silent > stall {
 			w.fail(fmt.Sprintf("it did not become ready: for %s neither its log nor its memory moved", silent.Round(time.Second/10)))
 			return

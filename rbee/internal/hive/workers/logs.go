@@ -49,7 +49,9 @@ func (m *Manager) rotateLog(id string) {
 	}
 }
 
-// moveLog moves the bytes of a file between begin and end to another, and empties it.
+// moveLog moves the bytes of a file between begin and end to another, and empties it. The
+// copy is not flushed to disk, as package atomicfile does: the lines that are written
+// meanwhile are lost.
 func moveLog(from, to string, begin, end int64) (err error) {
 	src, err := os.Open(from)
 	if err != nil {

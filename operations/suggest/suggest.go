@@ -1,13 +1,15 @@
-package strict
+// Package suggest finds the known name that a misspelled one most likely means. Every
+// "did you mean" of this module comes from it.
+package suggest
 
 import "strings"
 
 // Nearest is the candidate that s was most likely meant to be, or empty if none
 // is close: at most a third of the letters differ, or one holds the other.
-func Nearest(s string, candidates []string) string {
-	best, least := "", len(s)/3+2
+func Nearest[S ~string](s string, candidates []S) S {
+	best, least := S(""), len(s)/3+2
 	for _, c := range candidates {
-		if d := distance(strings.ToLower(s), strings.ToLower(c)); d < least && d < len(c) {
+		if d := distance(strings.ToLower(s), strings.ToLower(string(c))); d < least && d < len(c) {
 			best, least = c, d
 		}
 	}
@@ -15,7 +17,7 @@ func Nearest(s string, candidates []string) string {
 		return best
 	}
 	for _, c := range candidates {
-		if strings.Contains(c, strings.ToLower(s)) || len(c) >= 3 && strings.Contains(strings.ToLower(s), c) {
+		if strings.Contains(string(c), strings.ToLower(s)) || len(c) >= 3 && strings.Contains(strings.ToLower(s), string(c)) {
 			return c
 		}
 	}
