@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"time"
+
+	"github.com/rbee-keeper/rbee/operations/internal/strictjson"
 )
 
 // Kind names an operation on the wire, in snake_case.
@@ -143,8 +145,8 @@ func reader[T Operation, R any, P interface {
 	var zero T
 	read := func(data []byte) (Operation, error) {
 		var op T
-		if err := readFields(zero.Kind(), data, &op); err != nil {
-			return nil, err
+		if err := strictjson.Read(data, &op); err != nil {
+			return nil, badOperation("%s: %v", zero.Kind(), err)
 		}
 		return op, op.Validate()
 	}
@@ -176,7 +178,7 @@ func Parse(data []byte) (Operation, error) {
 			Message: fmt.Sprintf("operation %q was removed: use %q", *tag.Operation, by),
 		}
 	}
-	return nil, badOperation("unknown operation %q%s", *tag.Operation, didYouMean(*tag.Operation, Kinds()))
+	return nil, badOperation("unknown operation %q%s", *tag.Operation, strictjson.DidYouMean(*tag.Operation, Kinds()))
 }
 
 // Replacement says which operation took the place of a removed one. ok is false

@@ -145,14 +145,21 @@ type PackageMigrate struct {
 	Force bool `json:"force,omitempty"`
 }
 
+// RollbackRbee is the Worker of a [PackageRollback] that restores the previous rbee of a
+// hive.
+const RollbackRbee = "rbee"
+
 // PackageRollback makes the version of a worker type that a hive had before be the
-// one that is installed there. The hive keeps it until the type is upgraded. It
+// one that is installed there. The hive keeps it until the type is upgraded. With
+// [RollbackRbee] as Worker it restores the previous rbee of the hive, and restarts the
+// daemon if it runs; the next sync replaces that rbee again unless it is newer. It
 // ends in a [*RollbackReport].
 type PackageRollback struct {
 	// ConfigPath is as in [Scope].
 	ConfigPath string `json:"config_path,omitempty"`
 
-	// Hive is the alias of the hive, and Worker the worker type. Required.
+	// Hive is the alias of the hive, and Worker the worker type or [RollbackRbee].
+	// Required.
 	Hive   string `json:"hive_alias"`
 	Worker string `json:"worker"`
 

@@ -47,6 +47,7 @@ const (
 	ActionInstallWorker Action = "install_worker" // install a worker that is missing
 	ActionUpdateWorker  Action = "update_worker"  // replace a worker by another version, or repair it
 
+	ActionRollbackHive   Action = "rollback_hive"   // restore the rbee that the machine had before
 	ActionRollbackWorker Action = "rollback_worker" // go back to the version before
 
 	ActionStartHive  Action = "start_hive"  // start the daemon, or restart it as another one

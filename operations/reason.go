@@ -25,6 +25,7 @@ const (
 	ReasonLocked           Reason = "locked"            // another run holds the lock of the hive
 	ReasonStateChanged     Reason = "state_changed"     // the hive changed since the plan was made
 	ReasonNewerHive        Reason = "newer_hive"        // the rbee of the hive is too new for this one
+	ReasonNewerFile        Reason = "newer_file"        // a newer rbee wrote the file, and this one cannot read it
 	ReasonExists           Reason = "exists"            // the file to write exists
 	ReasonNotBegun         Reason = "not_begun"         // another failure ended the run before this step
 	ReasonNotFound         Reason = "not_found"         // a file, URL path or job does not exist
@@ -139,7 +140,7 @@ const (
 func Reasons() []Reason { return slices.Clone(allReasons[:]) }
 
 var allReasons = [...]Reason{
-	ReasonFailed, ReasonCanceled, ReasonUsage, ReasonInvalidOperation, ReasonRemovedOperation, ReasonUnsupported, ReasonLocked, ReasonStateChanged, ReasonNewerHive, ReasonExists, ReasonNotBegun, ReasonNotFound,
+	ReasonFailed, ReasonCanceled, ReasonUsage, ReasonInvalidOperation, ReasonRemovedOperation, ReasonUnsupported, ReasonLocked, ReasonStateChanged, ReasonNewerHive, ReasonNewerFile, ReasonExists, ReasonNotBegun, ReasonNotFound,
 	ReasonResolve, ReasonRefused, ReasonTimeout, ReasonUnreachable, ReasonAuth, ReasonHostKeyUnknown, ReasonHostKeyChanged, ReasonProtocol, ReasonLost,
 	ReasonSSHConfig, ReasonProhibited, ReasonDaemon, ReasonConnecting, ReasonOtherProgram, ReasonOtherVersion, ReasonStopping, ReasonBusy,
 	ReasonConfigMissing, ReasonConfigInvalid, ReasonLockfileInvalid, ReasonNoHives, ReasonUnknownHive, ReasonUnknownWorker, ReasonUnknownRecipe,

@@ -43,16 +43,26 @@ type ApplyOptions struct {
 // what was done before is in the result. Holds that an upgrade has ended are gone
 // from the lock, in memory.
 //
-// A plan that another Fleet made, or that was saved as JSON, can be applied too. A hive
+// A plan that another Fleet made, or that was saved as JSON, can be applied too, unless
+// it was made by a newer rbee for which [plan.Plan.Readable] returns an error. A hive
 // whose state digest is another one than when the plan was made is refused with
 // [operations.ReasonStateChanged].
 func (f *Fleet) Apply(ctx context.Context, p *plan.Plan, o ApplyOptions) []operations.HiveReport {
-	f.opts.Lock.Merge(p.Lock)
+	unreadable := p.Readable("the plan", plan.Schema)
+	if unreadable == nil {
+		f.opts.Lock.Merge(p.Lock)
+	}
 	reports := make([]operations.HiveReport, len(f.members))
 	forEach(ctx, len(f.members), f.opts.Parallel, func(ctx context.Context, i int) {
 		m := f.members[i]
 		start := time.Now()
-		reports[i] = f.applyHive(ctx, m, p, o)
+		if unreadable != nil {
+			reports[i] = operations.HiveReport{
+				Alias: m.hive.Alias, Status: operations.HiveFailed, Workers: installedTypes(m.state), Error: hiveError(m.hive, operations.CodeFailed, unreadable),
+			}
+		} else {
+			reports[i] = f.applyHive(ctx, m, p, o)
+		}
 		m.took += time.Since(start)
 		reports[i].DurationSeconds = seconds(m.took)
 		f.ended(m, reports[i])
@@ -70,7 +80,9 @@ func (f *Fleet) Apply(ctx context.Context, p *plan.Plan, o ApplyOptions) []opera
 			reports[i].Status, reports[i].Error = operations.HiveUnreachable, m.err
 		}
 	})
-	f.endPins(p)
+	if unreadable == nil {
+		f.endPins(p)
+	}
 	return reports
 }
 
@@ -309,6 +321,8 @@ func (s *session) request(install *wire.Installed) (req *wire.Request, index []i
 			ws.Action, ws.Worker = wire.ActionInstallWorker, s.workerInstall(step, install)
 		case operations.ActionRemoveWorker:
 			ws.Action, ws.Worker = wire.ActionRemoveWorker, &wire.WorkerInstall{Type: step.Worker}
+		case operations.ActionRollbackHive:
+			ws.Action = wire.ActionRollbackSelf
 		case operations.ActionRollbackWorker:
 			ws.Action, ws.Worker = wire.ActionRollback, &wire.WorkerInstall{Type: step.Worker}
 		case operations.ActionStartHive:
@@ -338,7 +352,7 @@ func (s *session) workerInstall(step operations.Step, install *plan.Install) *wi
 		Type: step.Worker, Version: install.Version, Requested: s.target.Worker(step.Worker).Requested, Variant: install.Variant,
 		Force:  s.opts.Force || s.damaged(step, install),
 		SHA256: install.SHA256, Steps: s.fleet.sent(install), Entry: install.Entry,
-		Launch: install.Launch, Verify: install.Verify,
+		Launch: install.Launch, LaunchDigest: install.Launch.Digest(), Verify: install.Verify,
 	}
 }
 

@@ -155,7 +155,8 @@ func (c *bundleContents) write(ctx context.Context, t *tar.Writer, o BundleOptio
 	}
 	slices.Sort(c.report.Platforms)
 	index, err := json.Marshal(artifact.BundleIndex{
-		Form: artifact.BundleForm, Version: f.opts.Version, CreatedAt: time.Now().UTC().Truncate(time.Second),
+		Versioned: wire.Versioned{Schema: artifact.BundleSchema, MinReader: artifact.BundleSchema},
+		Form:      artifact.BundleForm, Version: f.opts.Version, CreatedAt: time.Now().UTC().Truncate(time.Second),
 		Lock: json.RawMessage(f.opts.Lock.BundleText()), Recipes: o.Recipes, Binaries: sums,
 		Entries: len(binaries) + len(c.artefacts),
 	})

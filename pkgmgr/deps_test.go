@@ -26,11 +26,11 @@ func TestEmbeddersGetNoMore(t *testing.T) {
 	}
 }
 
-// TestVocabularyStandsAlone checks the arrows wire → operations → suggest, gpu: each imports
+// TestVocabularyStandsAlone checks the arrows wire → operations → strictjson → suggest, gpu: each imports
 // the standard library and those after it only.
 func TestVocabularyStandsAlone(t *testing.T) {
 	t.Parallel()
-	order := []string{module + "/pkgmgr/wire", module + "/operations", module + "/operations/suggest", module + "/gpu"}
+	order := []string{module + "/pkgmgr/wire", module + "/operations", module + "/operations/internal/strictjson", module + "/operations/suggest", module + "/gpu"}
 	for i, pkg := range order {
 		for _, dep := range depsOf(t, pkg) {
 			if first, _, _ := strings.Cut(dep, "/"); strings.Contains(first, ".") && !slices.Contains(order[i:], dep) {

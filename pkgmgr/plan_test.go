@@ -105,6 +105,32 @@ func TestPlanIsRefused(t *testing.T) {
 	}
 }
 
+// TestPlanOfNewerRbee refuses a plan that needs a newer reader, and applies one that does
+// not.
+func TestPlanOfNewerRbee(t *testing.T) {
+	t.Parallel()
+	c, machines := echoFleet(1)
+	f := openFleet(t, c, machines, nil)
+	f.Read(t.Context(), pkgmgr.ReadOptions{})
+	made := f.Plan(t.Context(), plan.Options{Fetch: true})
+	if made.Schema != plan.Schema || made.MinReader > plan.Schema {
+		t.Errorf("Plan() has schema %d and min_reader %d, want %d", made.Schema, made.MinReader, plan.Schema)
+	}
+	p := roundTrip(made)
+	p.Schema, p.MinReader = plan.Schema+1, plan.Schema+1
+	r := f.Apply(t.Context(), p, pkgmgr.ApplyOptions{})[0]
+	if r.Status != operations.HiveFailed || r.Error == nil || r.Error.Reason != operations.ReasonNewerFile {
+		t.Errorf("Apply() is %s, %+v, want failed with reason %s", r.Status, r.Error, operations.ReasonNewerFile)
+	}
+	if machines["gpu-00"].State().Rbee != nil {
+		t.Error("the hive was changed")
+	}
+	p.MinReader = plan.Schema
+	if r := f.Apply(t.Context(), p, pkgmgr.ApplyOptions{})[0]; r.Status != operations.HiveInstalled {
+		t.Errorf("Apply() of a readable plan is %s, %v", r.Status, r.Error)
+	}
+}
+
 // TestStateDigest checks which facts of a hive a plan depends on.
 func TestStateDigest(t *testing.T) {
 	t.Parallel()

@@ -17,6 +17,7 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 	"github.com/rbee-keeper/rbee/pkgmgr/catalog"
 	"github.com/rbee-keeper/rbee/pkgmgr/lockfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
 // Bundle is a file that holds all that a config needs, so that it can be installed
@@ -34,6 +35,7 @@ type tarEntry struct{ offset, size int64 }
 
 // BundleIndex is the first entry.
 type BundleIndex struct {
+	wire.Versioned
 	Form      int               `json:"bundle"` // of the file
 	Version   string            `json:"rbee_version"`
 	CreatedAt time.Time         `json:"created_at"`
@@ -46,6 +48,7 @@ type BundleIndex struct {
 // Names in a bundle.
 const (
 	BundleForm      = 1
+	BundleSchema    = 1 // of the index
 	BundleIndexName = "rbee-bundle.json"
 	BundleArtefacts = "artefacts/"
 	BundleBinaries  = "binaries/"
@@ -82,6 +85,9 @@ func OpenBundle(path string) (_ *Bundle, err error) {
 			}
 			if err := json.NewDecoder(io.LimitReader(t, maxBundleIndex)).Decode(&b.index); err != nil {
 				return nil, fmt.Errorf("its index cannot be read: %w", err)
+			}
+			if err := b.index.Readable("its index", BundleSchema); err != nil {
+				return nil, err
 			}
 			if b.index.Form != BundleForm {
 				return nil, fmt.Errorf("it has form %d, this rbee knows %d", b.index.Form, BundleForm)

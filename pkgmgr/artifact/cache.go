@@ -149,7 +149,8 @@ func (a *Cache) sweep() {
 
 // once has a file of the cache made from something, or found to be there; others
 // who want it wait. One that could not be made is tried again by the next who wants
-// it, but not for ever.
+// it, but not for ever. It is no singleflight.Group, because each caller has a context of
+// its own: the end of one must not fail the others.
 func (a *Cache) once(ctx context.Context, name, from string, make_ func() error) error {
 	key := [2]string{name, from}
 	a.mu.Lock()

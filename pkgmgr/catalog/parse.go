@@ -301,7 +301,7 @@ func (c *recipeCheck) ready(e *readyEntry) Ready {
 	r := Ready{Path: e.Path.V, Status: int(e.Status.V), Stall: time.Duration(e.Stall.V)}
 	switch {
 	case !e.Status.Set && e.Path.Set:
-		r.Status = 200
+		r.Status = wire.DefaultReadyStatus
 	case e.Status.Set && (e.Status.V < 100 || e.Status.V > 599):
 		c.report(e.Status.Pos, "expected 100 to 599", "ready.status %d is not an HTTP status", e.Status.V)
 	}

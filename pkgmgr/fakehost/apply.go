@@ -214,13 +214,15 @@ func (r *run) step(i int, step wire.Step) error {
 		})
 	case wire.ActionRollback:
 		return r.rollback(worker)
+	case wire.ActionRollbackSelf:
+		return r.rollbackSelf()
 	case wire.ActionStart:
 		return r.start()
 	case wire.ActionStop:
 		m.Edit(func(s *wire.State) { s.Daemon = wire.Daemon{} })
 	case wire.ActionRemoveSelf:
 		m.Edit(func(s *wire.State) {
-			s.Schema, s.Rbee, s.Broken, s.Settings, s.Daemon, s.Workers = 0, nil, "", nil, wire.Daemon{}, nil
+			s.Schema, s.Rbee, s.PreviousRbee, s.Broken, s.Settings, s.Daemon, s.Workers = 0, nil, nil, "", nil, wire.Daemon{}, nil
 			clear(m.files)
 			clear(m.artefacts)
 			clear(m.previous)
@@ -276,7 +278,24 @@ func (r *run) installSelf(want *wire.Installed) (err error) {
 		if s.Rbee != nil && s.Rbee.SHA256 == digest && s.Broken == "" && !s.Rbee.InstalledAt.IsZero() {
 			installed.InstalledAt = s.Rbee.InstalledAt
 		}
+		if s.Rbee != nil && (s.Rbee.SHA256 != digest || s.Broken != "") {
+			s.PreviousRbee = s.Rbee
+		}
 		s.Schema, s.Rbee, s.Broken = wire.Schema, &installed, ""
+	})
+	return err
+}
+
+func (r *run) rollbackSelf() (err error) {
+	r.machine.Edit(func(s *wire.State) {
+		if s.Rbee == nil || s.PreviousRbee == nil {
+			err = &operations.Error{
+				Code: operations.CodeFailed, Reason: operations.ReasonNoPreviousVersion, Subject: operations.SubjectFile.Named(wire.PrevBinary),
+				Message: "cannot roll back rbee: this machine has no previous rbee",
+			}
+			return
+		}
+		s.Rbee, s.PreviousRbee = s.PreviousRbee, s.Rbee
 	})
 	return err
 }
@@ -312,7 +331,7 @@ func (r *run) installWorker(i int, want *wire.WorkerInstall) error {
 	}
 	w := wire.Worker{
 		Type: want.Type, Version: want.Version, Requested: want.Requested,
-		Variant: want.Variant, Launch: want.Launch, Verify: want.Verify, SHA256: digest, Bytes: wire.Bytes(want.Steps), InstalledAt: time.Now(),
+		Variant: want.Variant, Launch: want.Launch, LaunchDigest: want.LaunchDigest, Verify: want.Verify, SHA256: digest, Bytes: wire.Bytes(want.Steps), InstalledAt: time.Now(),
 	}
 	var content []byte
 	for j := range want.Steps {
@@ -380,7 +399,7 @@ func (r *run) stillThere(want *wire.WorkerInstall, digest string) (ok bool) {
 		}
 		for i := range s.Workers {
 			if s.Workers[i].Type == want.Type {
-				s.Workers[i].Requested, s.Workers[i].Variant, s.Workers[i].Launch, s.Workers[i].Verify = want.Requested, want.Variant, want.Launch, want.Verify
+				s.Workers[i].Requested, s.Workers[i].Variant, s.Workers[i].Launch, s.Workers[i].LaunchDigest, s.Workers[i].Verify = want.Requested, want.Variant, want.Launch, want.LaunchDigest, want.Verify
 			}
 		}
 	})

@@ -42,6 +42,7 @@ func TestHost(t *testing.T, newMachine NewMachine) {
 		"programs":        testPrograms,
 		"put":             testPut,
 		"install rbee":    testInstallSelf,
+		"roll back rbee":  testRollbackSelf,
 		"refused request": testRefusedRequest,
 		"refused steps":   testRefusedSteps,
 		"worker":          testWorker,

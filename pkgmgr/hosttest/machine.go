@@ -167,6 +167,22 @@ func testInstallSelf(t *testing.T, c *client) {
 	}
 }
 
+// testRollbackSelf covers a machine that never had another rbee: the suite has one
+// program only.
+func testRollbackSelf(t *testing.T, c *client) {
+	rollback := &wire.Request{Steps: []wire.Step{{Action: wire.ActionRollbackSelf}}}
+	exe := c.installRbee()
+	before := c.state()
+	if before.PreviousRbee != nil {
+		t.Errorf("PreviousRbee = %+v, want nil", before.PreviousRbee)
+	}
+	e := c.apply(exe, rollback, nil)
+	if e.err != nil || e.result == nil || len(e.result.Errors) != 1 || e.result.Errors[0] == "" || e.result.CauseOf(0).Reason != operations.ReasonNoPreviousVersion {
+		t.Errorf("rollback_self without a previous rbee: %+v, %v, want reason %s", e.result, e.err, operations.ReasonNoPreviousVersion)
+	}
+	c.same(before)
+}
+
 func ptr[T any](v T) *T { return &v }
 
 // checkNotes checks that each of n steps has a note at its begin and one at its end, in order.

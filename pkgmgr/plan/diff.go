@@ -62,7 +62,7 @@ type Options struct {
 // It is a pure function: equal arguments give equal plans, sorted by hive. A hive
 // that could not be read is reported and gets no step.
 func Diff(states []HiveState, want Desired, o Options) *Plan {
-	plan := &Plan{Plan: operations.Plan{Steps: []operations.Step{}, Drift: []operations.Drift{}}}
+	plan := empty()
 	sorted := slices.Clone(states)
 	sort.SliceStable(sorted, func(i, j int) bool { return sorted[i].Hive.Alias < sorted[j].Hive.Alias })
 	for _, s := range sorted {
@@ -400,12 +400,25 @@ func workerDiffers(have wire.Worker, wish config.Worker, want DesiredWorker) (is
 		return operations.IssueOutdatedWorker, fmt.Sprintf("%s is %s, want %s", have.Version, cmp.Or(have.Variant, "without a variant"), cmp.Or(want.Variant, "none"))
 	case want.differs(have):
 		return operations.IssueOutdatedWorker, fmt.Sprintf("%s is of another source than the recipe's", have.Version)
-	case want.Launch != nil && !want.Launch.Equal(have.Launch):
+	case launchDiffers(have, want.Launch):
 		return operations.IssueOutdatedWorker, fmt.Sprintf("%s is started otherwise than the recipe says", have.Version)
 	case want.Launch != nil && !want.Verify.Equal(have.Verify):
 		return operations.IssueOutdatedWorker, fmt.Sprintf("%s has another verify command than the recipe", have.Version)
 	}
 	return "", ""
+}
+
+// launchDiffers reports whether an installed worker is started otherwise than the recipe
+// says; nil compares nothing. Fields that the recipe does not set do not count, unless an
+// earlier rbee installed the worker.
+func launchDiffers(have wire.Worker, want *wire.Launch) bool {
+	switch {
+	case want == nil:
+		return false
+	case have.LaunchDigest != "":
+		return have.LaunchDigest != want.Digest()
+	}
+	return !want.Equal(have.Launch)
 }
 
 // Satisfies reports whether an exact wish is one for a version, however it is written.

@@ -27,59 +27,6 @@ type diffCase struct {
 
 var diffPlatform = wire.Platform{OS: "linux", Arch: "amd64", Libc: "glibc", LibcVersion: "2.36"}
 
-// inSync is a hive named a with rbee 1.0 and worker llm 2.0, as wanted.
-func inSync() (plan.HiveState, plan.Desired) {
-	h := config.Hive{
-		Alias: "a", Hostname: "a.example", HivePort: 8600, AutoStart: true, Labels: []string{"x"},
-		Workers: []config.Worker{{Type: "llm", Version: version.Latest}},
-	}
-	settings := h.Settings()
-	s := &wire.State{
-		Schema: wire.Schema, Platform: diffPlatform, Settings: &settings,
-		Rbee:    &wire.Installed{Version: "1.0", SHA256: "aa"},
-		Daemon:  wire.Daemon{Running: true, SHA256: "aa"},
-		Workers: []wire.Worker{{Type: "llm", Version: "2.0", Requested: version.Latest, SHA256: "bb"}},
-	}
-	llm := plan.DesiredWorker{
-		Version: "2.0", SHA256: "bb", Steps: []wire.InstallStep{{Kind: wire.StepFile, Artefact: &wire.Artefact{URL: "https://h/x", SHA256: "bb", Size: 70}}},
-	}
-	return plan.HiveState{Hive: h, State: s}, plan.Desired{
-		Version:  "1.0",
-		Binaries: map[string]plan.DesiredBinary{"linux/amd64": {Version: "1.0", SHA256: "aa", Size: 100}},
-		Workers: map[plan.WorkerKey]plan.DesiredWorker{
-			{Hive: "a", Type: "llm"}:  llm,
-			{Hive: "a", Type: "none"}: {Err: errors.New("worker none cannot be installed")},
-			{Hive: "a", Type: "echo"}: {
-				Version: "1.0", SHA256: "aa", Steps: []wire.InstallStep{{Kind: wire.StepBuiltin, Builtin: "echo"}},
-			},
-		},
-	}
-}
-
-type (
-	hiveState = plan.HiveState
-	want      = plan.Desired
-	planOpts  = plan.Options
-)
-
-var llmKey = plan.WorkerKey{Hive: "a", Type: "llm"}
-
-func setNeeds(w *want, n catalog.Needs) {
-	llm := w.Workers[llmKey]
-	llm.Needs = n
-	w.Workers[llmKey] = llm
-}
-
-// setArchive makes llm an archive with this program.
-func setArchive(w *want, entry string) {
-	llm := w.Workers[llmKey]
-	llm.Steps = []wire.InstallStep{{Kind: wire.StepArchive, Format: wire.FormatTarGz, Artefact: &wire.Artefact{URL: "https://h/x", SHA256: "cc", Size: 70}}}
-	llm.Entry, llm.SHA256 = entry, wire.Digest(llm.Steps, entry)
-	w.Workers[llmKey] = llm
-}
-
-func setBinary(w *want, b plan.DesiredBinary) { w.Binaries["linux/amd64"] = b }
-
 var diffCases = []diffCase{
 	{name: "in sync", edit: func(*hiveState, *want, *planOpts) {}},
 	{
@@ -399,6 +346,41 @@ var diffCases = []diffCase{
 				have.Launch = &wire.Launch{Args: []string{"serve"}}
 				w.Workers[k] = have
 			}
+		},
+		steps: []string{"update_worker llm 2.0>2.0"},
+		drift: []string{"outdated_worker llm: Worker 'llm' 2.0 is started otherwise than the recipe says"},
+	},
+	{
+		name: "a default that another rbee filled in",
+		edit: func(s *hiveState, w *want, _ *planOpts) {
+			for k, have := range w.Workers {
+				have.Launch = &wire.Launch{Args: []string{"serve"}, ReadyStatus: wire.DefaultReadyStatus}
+				w.Workers[k] = have
+			}
+			s.State.Workers[0].Launch = &wire.Launch{Args: []string{"serve"}}
+			s.State.Workers[0].LaunchDigest = s.State.Workers[0].Launch.Digest()
+		},
+	},
+	{
+		name: "a default that another rbee filled in, without a digest",
+		edit: func(s *hiveState, w *want, _ *planOpts) {
+			for k, have := range w.Workers {
+				have.Launch = &wire.Launch{Args: []string{"serve"}, ReadyStatus: wire.DefaultReadyStatus}
+				w.Workers[k] = have
+			}
+			s.State.Workers[0].Launch = &wire.Launch{Args: []string{"serve"}}
+		},
+		steps: []string{"update_worker llm 2.0>2.0"},
+		drift: []string{"outdated_worker llm: Worker 'llm' 2.0 is started otherwise than the recipe says"},
+	},
+	{
+		name: "a recipe with another launch digest",
+		edit: func(s *hiveState, w *want, _ *planOpts) {
+			for k, have := range w.Workers {
+				have.Launch = &wire.Launch{Args: []string{"serve"}}
+				w.Workers[k] = have
+			}
+			s.State.Workers[0].LaunchDigest = (&wire.Launch{Args: []string{"run"}}).Digest()
 		},
 		steps: []string{"update_worker llm 2.0>2.0"},
 		drift: []string{"outdated_worker llm: Worker 'llm' 2.0 is started otherwise than the recipe says"},

@@ -13,11 +13,16 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
+// Schema is the version of the format of a saved [Plan]. Apply it only if
+// [wire.Versioned.Readable] returns nil for Schema.
+const Schema = 1
+
 // Plan is a decision that can be applied: the steps that people see, and everything
 // that carrying them out needs. It contains no local path and no credential, and it
 // survives a round trip through JSON, so that one program can make it and another one
 // can apply it.
 type Plan struct {
+	wire.Versioned
 	operations.Plan
 
 	// Hives describes the hives that the plan was made for, sorted by alias.
@@ -168,12 +173,20 @@ func StateDigest(s *wire.State) string {
 // New returns a plan for hives that has no steps yet. Use it for steps that are not the
 // result of a comparison, such as starting the daemon. See [Diff] for all others.
 func New(states []HiveState) *Plan {
-	p := &Plan{Plan: operations.Plan{Steps: []operations.Step{}, Drift: []operations.Drift{}}}
+	p := empty()
 	for _, s := range states {
 		p.Hives = append(p.Hives, hiveOf(s, Desired{}))
 	}
 	slices.SortStableFunc(p.Hives, func(a, b Hive) int { return strings.Compare(a.Alias, b.Alias) })
 	return p
+}
+
+// empty returns a plan without hives.
+func empty() *Plan {
+	return &Plan{
+		Versioned: wire.Versioned{Schema: Schema, MinReader: Schema},
+		Plan:      operations.Plan{Steps: []operations.Step{}, Drift: []operations.Drift{}},
+	}
 }
 
 // hiveOf describes a hive for a plan.

@@ -3,9 +3,12 @@ package wire
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"reflect"
 	"strings"
+
+	"github.com/rbee-keeper/rbee/operations"
 )
 
 // Versioned is the head of everything that rbee stores or sends, so that different
@@ -39,6 +42,14 @@ func (e *NewerSchemaError) Error() string {
 	return fmt.Sprintf("%s was written by a newer rbee: reading it needs schema %d, this rbee knows %d; update this rbee", e.What, e.MinReader, e.Own)
 }
 
+// ErrorCode returns the reason as text, for [operations.ReasonOf].
+func (*NewerSchemaError) ErrorCode() string { return string(operations.ReasonNewerFile) }
+
+// ErrorSubject returns the value, for [operations.SubjectOf].
+func (e *NewerSchemaError) ErrorSubject() operations.Subject {
+	return operations.SubjectFile.Named(e.What)
+}
+
 // Unknown keeps the JSON of a value in which there is more than this rbee knows, so that
 // writing the value again does not lose it. Embed it in a struct as the field
 //
@@ -70,29 +81,31 @@ func DecodeKeeping(data []byte, v any, unknown *Unknown) error {
 }
 
 // EncodeKeeping encodes v, a struct without methods for JSON, with what unknown holds
-// besides: all of it if v has not been changed since it was decoded, otherwise the
-// fields of the top level that v does not have.
+// besides: each field that has not changed since v was decoded as it was stored, and the
+// fields that v does not have.
 func EncodeKeeping(v any, unknown Unknown) ([]byte, error) {
 	data, err := json.Marshal(v)
 	if err != nil || unknown.raw == "" {
 		return data, err
 	}
 	before := reflect.New(reflect.TypeOf(v))
-	if err := json.Unmarshal([]byte(unknown.raw), before.Interface()); err == nil {
-		if was, err := json.Marshal(before.Interface()); err == nil && bytes.Equal(was, data) {
-			return []byte(unknown.raw), nil
-		}
+	if err := json.Unmarshal([]byte(unknown.raw), before.Interface()); err != nil {
+		return data, nil //nolint:nilerr // it could be decoded as another type only
 	}
-	var raw, known map[string]json.RawMessage
-	if err := json.Unmarshal([]byte(unknown.raw), &raw); err != nil {
-		return data, nil // it was an object when it was decoded
+	was, err := json.Marshal(before.Interface())
+	switch {
+	case err != nil:
+		return nil, err
+	case bytes.Equal(was, data):
+		return []byte(unknown.raw), nil
 	}
-	if err := json.Unmarshal(data, &known); err != nil {
+	var raw, old, known map[string]json.RawMessage
+	if err := errors.Join(json.Unmarshal([]byte(unknown.raw), &raw), json.Unmarshal(was, &old), json.Unmarshal(data, &known)); err != nil {
 		return nil, err
 	}
 	names := fieldNames(reflect.TypeOf(v))
 	for name, value := range raw {
-		if !names[strings.ToLower(name)] {
+		if now, ok := known[name]; ok && bytes.Equal(now, old[name]) || !names[strings.ToLower(name)] {
 			known[name] = value
 		}
 	}

@@ -34,7 +34,7 @@ func (s *Step) Validate() error {
 		if s.Worker == nil || !ValidName(s.Worker.Type) {
 			return errors.New("the step names no worker type")
 		}
-	case ActionStart, ActionStop, ActionRemoveSelf:
+	case ActionRollbackSelf, ActionStart, ActionStop, ActionRemoveSelf:
 	default:
 		return fmt.Errorf("unknown action %q", s.Action)
 	}

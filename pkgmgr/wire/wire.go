@@ -49,8 +49,9 @@ const (
 	BinDir      = "bin"
 	Binary      = "bin/rbee"
 	PrevBinary  = "bin/rbee.prev"
-	BinaryInfo  = "bin/rbee.json" // an [Installed]
-	UploadGlob  = "bin/.*rbee-*"  // uploaded binaries that are not in place yet, whole or not
+	BinaryInfo  = "bin/rbee.json"      // an [Installed]
+	PrevInfo    = "bin/rbee.prev.json" // the [Installed] of PrevBinary
+	UploadGlob  = "bin/.*rbee-*"       // uploaded binaries that are not in place yet, whole or not
 	WorkersDir  = "workers"
 	EntryPrefix = "rbee-worker-" // workers/rbee-worker-<type> is a worker's entry point
 	RunDir      = "run"
@@ -108,6 +109,10 @@ type State struct {
 
 	// Rbee is the rbee installed there; nil if there is none.
 	Rbee *Installed `json:"rbee,omitempty"`
+
+	// PreviousRbee is the rbee that was installed before, which [ActionRollbackSelf]
+	// restores; nil if the machine has none.
+	PreviousRbee *Installed `json:"previous_rbee,omitempty"`
 
 	// Broken says why the installed rbee does not work; empty if it does or
 	// there is none.
@@ -242,6 +247,10 @@ type Worker struct {
 	// Launch is how it is run, as it was installed; nil where nothing was said.
 	Launch *Launch `json:"launch,omitempty"`
 
+	// LaunchDigest is the [Launch.Digest] of the recipe; empty in the record of an
+	// earlier rbee.
+	LaunchDigest string `json:"launch_digest,omitempty"`
+
 	// Verify is the command that proves that it works; nil for none.
 	Verify *Verify `json:"verify,omitempty"`
 
@@ -283,6 +292,7 @@ const (
 	ActionInstallWorker Action = "install_worker" // also replaces and repairs
 	ActionRemoveWorker  Action = "remove_worker"
 	ActionRollback      Action = "rollback_worker" // back to the version before; only the Type of the worker counts
+	ActionRollbackSelf  Action = "rollback_self"   // exchanges bin/rbee and bin/rbee.prev
 	ActionStart         Action = "start"           // starts the daemon; one that runs with the right binary and settings is left alone
 	ActionStop          Action = "stop"            // stops the daemon
 	ActionRemoveSelf    Action = "remove"          // stops the daemon and removes everything of rbee
@@ -326,6 +336,9 @@ type WorkerInstall struct {
 	// Launch says how the worker is run; nil leaves it to the recipe of that
 	// type that is built into the machine's rbee.
 	Launch *Launch `json:"launch,omitempty"`
+
+	// LaunchDigest is the [Launch.Digest] that the machine stores.
+	LaunchDigest string `json:"launch_digest,omitempty"`
 
 	// Verify must pass before the worker is put in place; nil for none.
 	Verify *Verify `json:"verify,omitempty"`

@@ -82,13 +82,6 @@ func Guard(o Options) func(http.Handler) http.Handler {
 	}
 }
 
-// KeyFrom is the key that let a request in, from the request's context. There is
-// none where none was asked for.
-func KeyFrom(ctx context.Context) (Key, bool) {
-	g, _ := ctx.Value(contextKey{}).(grant)
-	return g.key, g.key.ID != ""
-}
-
 // ScopeFrom is what the one who sent a request may do, from the request's context: the
 // scope of the key, or of those who need none. It is "" where a request takes no scope.
 func ScopeFrom(ctx context.Context) Scope {

@@ -16,7 +16,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/statefile"
 )
 
 // Scope is what a key is good for, or what a request takes.
@@ -74,7 +75,18 @@ type Keys struct {
 type record struct {
 	Key
 	SHA256 string `json:"sha256"` // of the secret, in hex
+
+	// Unknown keeps what a newer rbee wrote.
+	Unknown wire.Unknown `json:"-"`
 }
+
+type plainRecord record
+
+func (r *record) UnmarshalJSON(data []byte) error {
+	return wire.DecodeKeeping(data, (*plainRecord)(r), &r.Unknown)
+}
+
+func (r record) MarshalJSON() ([]byte, error) { return wire.EncodeKeeping(plainRecord(r), r.Unknown) }
 
 // OpenKeys is the keys in the file at path. A file that is not there has no keys
 // and is made by the first.
@@ -103,7 +115,7 @@ func (k *Keys) Add(name string, scope Scope) (Key, string, error) {
 	secret := secretPrefix + id + "_" + randomHex(randomLen)
 	sum := sha256.Sum256([]byte(secret))
 	key := Key{id, name, scope, time.Now().UTC().Truncate(time.Second)}
-	if err := k.write(append(k.records, record{key, hex.EncodeToString(sum[:])})); err != nil {
+	if err := k.write(append(k.records, record{Key: key, SHA256: hex.EncodeToString(sum[:])})); err != nil {
 		return Key{}, "", err
 	}
 	return key, secret, nil
@@ -232,7 +244,7 @@ func (k *Keys) read() error {
 	return k.err
 }
 
-// file is the form of the file.
+// file is the form of the file. [statefile.Write] adds the schema.
 type file struct {
 	Keys []record `json:"keys"`
 }
@@ -240,22 +252,21 @@ type file struct {
 // write makes the file hold these keys. k.mu is held.
 func (k *Keys) write(records []record) error {
 	k.looked = time.Time{} // whatever comes of it, the file is read again
-	if err := atomicfile.WriteJSON(k.path, file{records}); err != nil {
+	if err := statefile.Write(k.path, file{records}); err != nil {
 		return fmt.Errorf("writing the keys to %s: %w", k.path, err)
 	}
 	return nil
 }
 
-// parse reads the content of a file. It takes nothing that [Keys] would not write.
+// parse reads the content of a file. It takes nothing that [Keys] would not write, but
+// for fields of a newer schema that may be ignored.
 func parse(data []byte) ([]record, error) {
 	var f file
-	d := json.NewDecoder(bytes.NewReader(data))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&f); err != nil {
+	if err := strictly(data); err != nil {
 		return nil, err
 	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("something follows the keys")
+	if err := json.Unmarshal(data, &f); err != nil {
+		return nil, err
 	}
 	if f.Keys == nil {
 		return nil, errors.New(`there is no list "keys"`)
@@ -275,6 +286,27 @@ func parse(data []byte) ([]record, error) {
 		}
 	}
 	return f.Keys, nil
+}
+
+// strictly refuses fields that are not known, and a file that needs a newer rbee.
+func strictly(data []byte) error {
+	var head wire.Versioned
+	d := json.NewDecoder(bytes.NewReader(data))
+	if err := d.Decode(&head); err != nil {
+		return err
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("something follows the keys")
+	}
+	if err := head.Readable("the file", statefile.Schema); err != nil || head.Schema > statefile.Schema {
+		return err
+	}
+	d = json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	return d.Decode(new(struct {
+		wire.Versioned
+		Keys []plainRecord `json:"keys"`
+	}))
 }
 
 // validName tells if a key may have this name: it goes into commands, addresses and logs.

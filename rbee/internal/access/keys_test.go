@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/access"
 )
 
@@ -324,5 +325,38 @@ func BenchmarkCheck(b *testing.B) {
 		if _, ok, _ := keys.Check(secret); !ok {
 			b.Fatal("not known")
 		}
+	}
+}
+
+// TestKeysOfNewerRbee keeps what a newer rbee wrote, and fails closed where only that one
+// can read the file.
+func TestKeysOfNewerRbee(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "keys.json")
+	k := access.OpenKeys(path)
+	if _, _, err := k.Add("first", access.ScopeInfer); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	newer := strings.NewReplacer(`"schema": 1`, `"schema": 2, "default": "x"`, `"scope": "infer"`, `"scope": "infer", "note": "y"`).Replace(string(text))
+	if err := os.WriteFile(path, []byte(newer), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := access.OpenKeys(path).Add("second", access.ScopeAdmin); err != nil {
+		t.Fatal(err)
+	}
+	if text, err = os.ReadFile(path); err != nil || !strings.Contains(string(text), `"default": "x"`) || !strings.Contains(string(text), `"note": "y"`) || !strings.Contains(string(text), `"schema": 2`) {
+		t.Errorf("the file holds %s, %v", text, err)
+	}
+	unreadable := strings.Replace(string(text), `"min_reader": 0`, `"min_reader": 2`, 1)
+	if err := os.WriteFile(path, []byte(unreadable), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var schemaErr *wire.NewerSchemaError
+	if keys, err := access.OpenKeys(path).List(); !errors.As(err, &schemaErr) {
+		t.Errorf("List() = %v, %v, want a NewerSchemaError", keys, err)
 	}
 }

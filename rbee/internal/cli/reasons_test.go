@@ -38,6 +38,8 @@ func TestReasons(t *testing.T) {
 			"update this rbee, or replace the one of the hive with `rbee sync --hive gpu-1 --downgrade`", 1},
 		{operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonStateChanged, Subject: operations.SubjectHive.Named("gpu-1"), Hive: "gpu-1", Message: "the hive changed since the plan was made"},
 			"make the plan again: `rbee sync --dry-run` shows what it is now", 1},
+		{operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonNewerFile, Subject: operations.SubjectFile.Named("/h/run/settings.json"), Hive: "gpu-1", Message: "/h/run/settings.json was written by a newer rbee"},
+			"update this rbee; a newer one can read the file", 1},
 		{operations.Error{Code: operations.CodeBadOperation, Reason: operations.ReasonExists, Subject: operations.SubjectFile.Named("hives.conf"), Message: "hives.conf exists already, and is only overwritten with force"},
 			"--force overwrites it", 64},
 		{operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonNotBegun, Subject: operations.SubjectHive.Named("gpu-1"), Hive: "gpu-1", Message: "not begun"},

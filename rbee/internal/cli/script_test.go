@@ -109,7 +109,7 @@ var shortQueen = []string{"bad_config", "config_path", "interrupt", "json", "run
 // withoutQueen are scripts about what is not the queen's: files beside the caller,
 // hosts of the demo's own, and the flags of connections.
 var withoutQueen = []string{
-	"completion", "demo", "demo_interrupted", "host_keys", "init", "serve_install", "token",
+	"completion", "demo", "demo_interrupted", "host_keys", "init", "rollback_hive", "serve_install", "token", "upgrade",
 }
 
 // throughQueen puts a program before rbee in PATH that starts a queen when it is
@@ -219,6 +219,7 @@ func scripts(start newHost, which func(*testscript.Params)) testscript.Params {
 
 			"example": example,
 			"engine":  engine,
+			"earlier": earlier,
 		},
 	}
 	which(&p)

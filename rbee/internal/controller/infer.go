@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"strings"
 	"time"
 
@@ -234,7 +233,7 @@ func (o candidate) post(ctx context.Context, path string, op operations.Infer) (
 	if err != nil {
 		return nil, err
 	}
-	to := o.Client.API.URL + "/v1/workers/" + url.PathEscape(o.Worker.ID) + "/proxy" + path
+	to := o.Client.WorkerURL(o.Worker.ID) + path
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to, bytes.NewReader(body))
 	if err != nil {
 		return nil, err

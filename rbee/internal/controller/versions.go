@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,6 +29,9 @@ func (q *Controller) rollback(ctx context.Context, op operations.PackageRollback
 	if state.Err != nil {
 		return nil, state.Err
 	}
+	if op.Worker == operations.RollbackRbee {
+		return rollbackHive(ctx, op, fleet, state.State)
+	}
 	fail := func(code operations.Code, reason operations.Reason, format string, args ...any) (*operations.RollbackReport, error) {
 		return nil, &operations.Error{Code: code, Reason: reason, Subject: operations.SubjectWorker.Named(op.Worker), Hive: op.Hive, Message: fmt.Sprintf(format, args...)}
 	}
@@ -52,6 +56,42 @@ func (q *Controller) rollback(ctx context.Context, op operations.PackageRollback
 	}
 	return &operations.RollbackReport{Hive: op.Hive, Worker: op.Worker, From: have.Version, To: have.Previous}, nil
 }
+
+// rollbackHive restores the previous rbee of a hive, and restarts its daemon if it runs.
+func rollbackHive(ctx context.Context, op operations.PackageRollback, fleet *pkgmgr.Fleet, state *wire.State) (*operations.RollbackReport, error) {
+	refuse := func(reason operations.Reason, message string) (*operations.RollbackReport, error) {
+		return nil, &operations.Error{Code: operations.CodeFailed, Reason: reason, Subject: operations.SubjectHive.Named(op.Hive), Hive: op.Hive, Message: message}
+	}
+	switch {
+	case state.Rbee == nil:
+		return refuse(operations.ReasonNotInstalled, "cannot roll back rbee: it is not installed on the hive")
+	case state.PreviousRbee == nil:
+		return refuse(operations.ReasonNoPreviousVersion, "cannot roll back rbee: the hive has no previous rbee, only "+cmp.Or(state.Rbee.Version, "an unknown version"))
+	}
+	from, to := buildText(state.Rbee, state.PreviousRbee), buildText(state.PreviousRbee, state.Rbee)
+	changes := plan.New(fleet.States())
+	changes.Steps = []operations.Step{{Hive: op.Hive, Action: operations.ActionRollbackHive, From: from, Version: to, Reason: "requested"}}
+	if state.Daemon.Running {
+		changes.Steps = append(changes.Steps, operations.Step{Hive: op.Hive, Action: operations.ActionStartHive, Reason: "run the restored rbee"})
+	}
+	done := fleet.Apply(ctx, changes, pkgmgr.ApplyOptions{LockWait: lockWait(op.LockWaitSeconds)})[0]
+	if done.Error != nil {
+		return nil, done.Error
+	}
+	return &operations.RollbackReport{Hive: op.Hive, Worker: op.Worker, From: from, To: to}, nil
+}
+
+// buildText returns the version of an rbee, with its build if the other one has the same
+// version.
+func buildText(rbee, other *wire.Installed) string {
+	text := cmp.Or(rbee.Version, "unknown")
+	if rbee.Version == other.Version && len(rbee.SHA256) > buildLen {
+		text += " (build " + rbee.SHA256[:buildLen] + ")"
+	}
+	return text
+}
+
+const buildLen = 12 // digits of a SHA-256
 
 // hold keeps a worker at a version for as long as the config wishes for the same. One
 // that the config does not want has nothing to be kept from.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -37,7 +36,7 @@ func (o candidate) run(ctx context.Context, op operations.Infer, events operatio
 	}
 	client := comfyui.Client{
 		HTTP:   o.Client.API.HTTP,
-		Base:   o.Client.API.URL + "/v1/workers/" + url.PathEscape(o.Worker.ID) + "/proxy",
+		Base:   o.Client.WorkerURL(o.Worker.ID),
 		Header: http.Header{"Authorization": {"Bearer " + string(o.Client.API.Token)}},
 	}
 	told, toldAt := "", time.Time{}

@@ -19,7 +19,8 @@
 //
 // Everything of rbee lies in one directory:
 //
-//	bin/rbee, rbee.prev, rbee.json     the hive's own rbee, the one before, its record
+//	bin/rbee, rbee.json                the hive's own rbee and its record
+//	bin/rbee.prev, rbee.prev.json      the previous one, which a rollback restores
 //	workers/rbee-worker-<type>         link to <type>/<version>/entry
 //	workers/<type>/<version>/          manifest.json, files.json, entry (a link), payload/
 //	workers/<type>/<version>@2/        other content of it, that came while the one before was there
@@ -31,6 +32,10 @@
 //	logs/hive.log, hive.log.1          the daemon's output, and what it was before the last rotation
 //	logs/workers/<id>.log, <id>.log.1  what a worker process wrote
 //	lock                               held with flock while a request is applied
+//
+// JSON files that are rewritten carry their schema, see package statefile; a file of a
+// newer rbee that this one cannot read is never replaced. The lists files.json have none:
+// they are written once, with the manifest or record beside them.
 //
 // # Whole or not at all
 //

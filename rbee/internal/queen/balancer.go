@@ -152,7 +152,7 @@ func (f *balancer) lease(d *registry.Client, w operations.WorkerProcess) *gatewa
 	return &gateway.Lease{
 		Backend: gateway.Backend{
 			Worker: w.ID, Instance: scheduler.Instance(w), Hive: w.Hive, Model: scheduler.ServedModel(w), Name: cmp.Or(w.Serves, w.Model),
-			URL:       d.API.URL + "/v1/workers/" + w.ID + "/proxy",
+			URL:       d.WorkerURL(w.ID),
 			Header:    http.Header{"Authorization": {"Bearer " + string(d.API.Token)}},
 			Transport: d.API.HTTP.Transport,
 		},

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -101,6 +102,11 @@ func (d *Client) Close() {
 		d.API.HTTP.CloseIdleConnections()
 	}
 	_ = d.host.Close() // nothing is lost by then
+}
+
+// WorkerURL returns the address below which the hive passes requests on to a worker.
+func (d *Client) WorkerURL(id string) string {
+	return d.API.URL + "/v1/workers/" + url.PathEscape(id) + "/proxy"
 }
 
 // forwardingRefused reports whether it is the SSH server that lets nobody through

@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
+	"github.com/rbee-keeper/rbee/rbee/internal/statefile"
 )
 
 // changes is the content of [Service.Record]: what start changed outside rbee's
@@ -22,7 +23,7 @@ type changes struct {
 
 func (s *Service) changes() changes {
 	var c changes
-	_ = atomicfile.ReadJSON(s.Record, &c) // without it nothing is known to be rbee's
+	_ = statefile.Read(s.Record, &c) // without it nothing is known to be rbee's
 	return c
 }
 
@@ -38,7 +39,7 @@ func (s *Service) writeFile(path, text string, others ...string) error {
 	if len(made) > 0 {
 		c := s.changes()
 		c.MadeDirs = slices.Compact(slices.Sorted(slices.Values(append(c.MadeDirs, made...))))
-		if err := atomicfile.WriteJSON(s.Record, c); err != nil {
+		if err := statefile.Write(s.Record, c); err != nil {
 			return err
 		}
 	}

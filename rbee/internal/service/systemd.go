@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
+	"github.com/rbee-keeper/rbee/rbee/internal/statefile"
 )
 
 // systemd is the user's own service manager.
@@ -122,7 +122,7 @@ func (u systemd) linger(ctx context.Context) {
 	}
 	c := u.s.changes()
 	c.Linger = true
-	_ = atomicfile.WriteJSON(u.s.Record, c) // without it, linger only stays on
+	_ = statefile.Write(u.s.Record, c) // without it, linger only stays on
 }
 
 // Stop implements [Manager].

@@ -195,6 +195,10 @@ func (p *page) checkedRecipe(r *CheckedRecipe) {
 
 func (p *page) rolledBack(r *operations.RollbackReport) {
 	p.okf("Rolled back %s on %s: %s -> %s", r.Worker, r.Hive, r.From, r.To)
+	if r.Worker == operations.RollbackRbee {
+		p.hint("the next `rbee sync` with this rbee installs its own version again, unless the restored one is newer")
+		return
+	}
 	p.hint("it is kept at this version until `rbee sync --upgrade " + r.Worker + "` has worked on this hive or the config names another version; workers that run go on with the one before until they are started again")
 }
 

@@ -44,6 +44,8 @@ func Hint(e *operations.Error) string {
 		return "make the plan again: `rbee sync --dry-run` shows what it is now"
 	case operations.ReasonNewerHive:
 		return "update this rbee, or replace the one of the hive with `rbee sync" + hive + " --downgrade`"
+	case operations.ReasonNewerFile:
+		return "update this rbee; a newer one can read the file"
 	case operations.ReasonExists:
 		return "--force overwrites it"
 

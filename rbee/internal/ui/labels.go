@@ -26,6 +26,7 @@ func word(s operations.Step, tense int) string {
 		operations.ActionRemoveWorker:   {"removing worker", "removed worker", "remove worker"},
 		operations.ActionInstallWorker:  {"installing worker", "installed worker", "install worker"},
 		operations.ActionUpdateWorker:   {"updating worker", "updated worker", "update worker"},
+		operations.ActionRollbackHive:   {"rolling back rbee", "rolled back rbee", "roll back rbee"},
 		operations.ActionRollbackWorker: {"rolling back worker", "rolled back worker", "roll back worker"},
 		operations.ActionStartHive:      {"starting the hive", "started the hive", "start the hive"},
 		operations.ActionStopHive:       {"stopping the hive", "stopped the hive", "stop the hive"},

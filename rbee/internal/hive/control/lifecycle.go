@@ -11,10 +11,10 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
-	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
+	"github.com/rbee-keeper/rbee/rbee/internal/statefile"
 )
 
 const (
@@ -26,7 +26,10 @@ const (
 // State tells how the daemon is.
 func (dm *Daemon) State(ctx context.Context) wire.Daemon {
 	var rec Record
-	if atomicfile.ReadJSON(dm.Home.Path(home.DaemonFile), &rec) != nil || !rec.Alive() {
+	var newer *wire.NewerSchemaError
+	if err := statefile.Read(dm.Home.Path(home.DaemonFile), &rec); errors.As(err, &newer) {
+		return wire.Daemon{Problem: newer.Error()}
+	} else if err != nil || !rec.Alive() {
 		return wire.Daemon{}
 	}
 	d := wire.Daemon{
@@ -78,7 +81,11 @@ func (dm *Daemon) Start(ctx context.Context) (note string, err error) {
 	if err != nil {
 		return "", fmt.Errorf("starting the daemon: %w", err)
 	}
-	port, auto := dm.Home.Port(), false
+	port, err := dm.Home.Port()
+	if err != nil {
+		return "", fmt.Errorf("starting the daemon: %w", err)
+	}
+	auto := false
 	if s, err := dm.Home.Settings(); err == nil {
 		auto = s.AutoStart
 	}
@@ -137,7 +144,11 @@ func (dm *Daemon) await(ctx context.Context, sum string, port int, exited <-chan
 // Stop ends the daemon, whoever supervises it. The caller holds the lock of the home.
 func (dm *Daemon) Stop(ctx context.Context) (note string, err error) {
 	var rec Record
-	known := atomicfile.ReadJSON(dm.Home.Path(home.DaemonFile), &rec) == nil && rec.Alive()
+	err = statefile.Read(dm.Home.Path(home.DaemonFile), &rec)
+	if newer := (*wire.NewerSchemaError)(nil); errors.As(err, &newer) {
+		return "", fmt.Errorf("stopping the daemon: %w", err)
+	}
+	known := err == nil && rec.Alive()
 	if err := dm.Service().Stop(ctx); err != nil {
 		return "", err
 	}

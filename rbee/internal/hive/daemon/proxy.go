@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/client"
 	"github.com/rbee-keeper/rbee/operations/httpjson"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/workers"
 )
@@ -55,7 +56,7 @@ func proxy(m *workers.Manager, log *slog.Logger) http.Handler {
 		defer end()
 		begun, status, whole := time.Now(), statusLeft, false
 		defer func() {
-			log.Info("request", "worker", id, "request", r.Header.Get("X-Request-Id"), "path", r.PathValue("path"),
+			log.Info("request", "worker", id, "request", r.Header.Get(client.RequestIDHeader), "path", r.PathValue("path"),
 				"status", status, "whole", whole, "took", time.Since(begun).Round(time.Millisecond/10))
 		}()
 		// An answer may take as long as it takes: generating is slow. And one that
@@ -81,7 +82,7 @@ func proxy(m *workers.Manager, log *slog.Logger) http.Handler {
 				if r.Context().Err() != nil {
 					return // nobody is there to hear of it
 				}
-				log.Warn("a worker did not answer", "worker", id, "request", r.Header.Get("X-Request-Id"), "error", err)
+				log.Warn("a worker did not answer", "worker", id, "request", r.Header.Get(client.RequestIDHeader), "error", err)
 				w.Header().Set(hiveSays, string(operations.CodeFailed))
 				status = http.StatusBadGateway
 				httpjson.WriteError(w, status, &operations.Error{

@@ -26,6 +26,7 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 	"github.com/rbee-keeper/rbee/rbee/internal/jobs"
 	"github.com/rbee-keeper/rbee/rbee/internal/service"
+	"github.com/rbee-keeper/rbee/rbee/internal/statefile"
 )
 
 // jobBytes bounds the events that jobs keep, and the reports: the machine's memory is
@@ -49,7 +50,10 @@ func (sv *Server) Serve(ctx context.Context, o Options) error {
 		o.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
 	if o.Port == 0 {
-		o.Port = sv.Home.Port()
+		var err error
+		if o.Port, err = sv.Home.Port(); err != nil {
+			return err
+		}
 	}
 	if err := os.MkdirAll(sv.Home.Path(wire.RunDir), 0o700); err != nil {
 		return err
@@ -89,7 +93,7 @@ func (sv *Server) Serve(ctx context.Context, o Options) error {
 	work := jobs.New(rt, jobs.Options{Log: o.Log, MaxBytes: jobBytes, KeepBytes: jobBytes})
 	rec, err := sv.newRecord(o.Port)
 	if err == nil {
-		err = atomicfile.WriteJSON(sv.Home.Path(home.DaemonFile), rec)
+		err = statefile.Write(sv.Home.Path(home.DaemonFile), rec)
 	}
 	if err != nil {
 		return errors.Join(err, ln.Close())

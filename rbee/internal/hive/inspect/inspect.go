@@ -2,6 +2,7 @@ package inspect
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -46,10 +47,14 @@ func (in *Inspector) Inspect(ctx context.Context, o Options) (*wire.State, error
 		s.User = u.Username
 	}
 	s.Rbee, s.Broken = in.Store.Binary(o.Deep)
+	s.PreviousRbee = in.Store.PreviousBinary()
 	s.Wheels = in.Store.CachedWheels()
-	s.Settings, _ = in.Home.Settings()
-	s.Daemon = in.Daemon.State(ctx)
 	var err error
+	newer := (*wire.NewerSchemaError)(nil)
+	if s.Settings, err = in.Home.Settings(); errors.As(err, &newer) && s.Broken == "" {
+		s.Broken = newer.Error() // a newer rbee can do without replacing them
+	}
+	s.Daemon = in.Daemon.State(ctx)
 	if s.Workers, err = in.Store.Workers(ctx, o.Deep); err != nil {
 		return nil, err
 	}

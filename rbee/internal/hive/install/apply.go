@@ -12,12 +12,12 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
-	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 	"github.com/rbee-keeper/rbee/pkgmgr/uv"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/inspect"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/progress"
+	"github.com/rbee-keeper/rbee/rbee/internal/statefile"
 )
 
 // errGone is why a run ends when nobody is there any more to hear of it.
@@ -178,10 +178,25 @@ func (s *session) prepare(req *wire.Request) error {
 		return fmt.Errorf("cleaning up after an earlier run: %w", err)
 	}
 	if req.Settings == nil {
-		return nil
+		return s.upgradeRecords()
 	}
-	if err := atomicfile.WriteJSON(s.Home.Path(home.SettingsFile), req.Settings); err != nil {
+	if err := statefile.Write(s.Home.Path(home.SettingsFile), req.Settings); err != nil {
 		return fmt.Errorf("storing the settings: %w", home.ExplainFull(err, s.Home.Root, 4096))
+	}
+	return s.upgradeRecords()
+}
+
+// upgradeRecords rewrites the settings and the record of rbee that an earlier rbee
+// wrote. What cannot be read is left to the steps.
+func (in *Installer) upgradeRecords() error {
+	for path, v := range map[string]any{home.SettingsFile: new(wire.Settings), wire.BinaryInfo: new(wire.Installed)} {
+		path = in.Home.Path(path)
+		if head, err := statefile.Head(path); err != nil || head.Schema > 0 || statefile.Read(path, v) != nil {
+			continue
+		}
+		if err := statefile.Write(path, v); err != nil {
+			return fmt.Errorf("cannot rewrite %s: %w", path, home.ExplainFull(err, in.Home.Root, 4096))
+		}
 	}
 	return nil
 }
@@ -192,6 +207,7 @@ func (in *Installer) clean(ph *progress.Phase) error {
 	if err != nil {
 		return err
 	}
+	in.upgradeManifests()
 	own, _ := os.Stat(in.Store.Exe)
 	for _, path := range uploads {
 		// A young one may be on its way: uploads come before the lock.
@@ -236,6 +252,8 @@ func (s *session) act(ctx context.Context, index int, step wire.Step) (note stri
 		return s.removeWorker(ctx, step.Worker, s.removing(index))
 	case wire.ActionRollback:
 		return s.rollback(s.checking(ctx, index), step.Worker, s.removing(index))
+	case wire.ActionRollbackSelf:
+		return s.rollbackSelf()
 	case wire.ActionStart:
 		return s.Daemon.Start(ctx)
 	case wire.ActionStop:

@@ -6,10 +6,10 @@ import (
 	"sync"
 	"time"
 
-	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/installed"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/progress"
+	"github.com/rbee-keeper/rbee/rbee/internal/statefile"
 )
 
 // beat repeats the last report of the step with this index until stop.
@@ -67,7 +67,7 @@ func (s *session) checking(ctx context.Context, index int) context.Context {
 // remove.
 func expectBuild(ph *progress.Phase, dir string) {
 	var m installed.Manifest
-	if ph == nil || atomicfile.ReadJSON(filepath.Join(dir, installed.ManifestName), &m) != nil {
+	if ph == nil || statefile.Read(filepath.Join(dir, installed.ManifestName), &m) != nil {
 		return
 	}
 	ph.AddTotal(int64(max(m.FileCount, len(m.Files))))

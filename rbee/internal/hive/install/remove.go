@@ -20,6 +20,7 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/progress"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/verify"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/workers"
+	"github.com/rbee-keeper/rbee/rbee/internal/statefile"
 )
 
 // remove stops the daemon and removes everything of rbee, and nothing else. ph, which may
@@ -35,7 +36,7 @@ func (in *Installer) remove(ctx context.Context, ph *progress.Phase) (note strin
 		return "", err
 	}
 	var rec wire.Installed
-	_ = atomicfile.ReadJSON(in.Home.Path(wire.BinaryInfo), &rec) // without it no directory above is rbee's
+	_ = statefile.Read(in.Home.Path(wire.BinaryInfo), &rec) // without it no directory above is rbee's
 	entries, err := filepath.Glob(in.Store.EntryPath("*"))
 	if err != nil {
 		return "", err
@@ -51,9 +52,9 @@ func (in *Installer) remove(ctx context.Context, ph *progress.Phase) (note strin
 		home.OldLogFile, atomicfile.TempGlob(home.OldLogFile),
 		home.WorkerRecords + "/*", home.WorkerLogs + "/*",
 		home.TokenFile, verify.LockFile, home.SettingsFile, home.DaemonFile, home.DaemonLock, home.SupervisorFile, home.LogFile,
-		wire.BinaryInfo,
+		wire.BinaryInfo, wire.PrevInfo,
 		atomicfile.TempGlob(home.TokenFile), atomicfile.TempGlob(home.SettingsFile), atomicfile.TempGlob(home.DaemonFile),
-		atomicfile.TempGlob(home.SupervisorFile), atomicfile.TempGlob(wire.BinaryInfo),
+		atomicfile.TempGlob(home.SupervisorFile), atomicfile.TempGlob(wire.BinaryInfo), atomicfile.TempGlob(wire.PrevInfo),
 	} {
 		found, globErr := filepath.Glob(in.Home.Path(pattern))
 		err = errors.Join(err, globErr)

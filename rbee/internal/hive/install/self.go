@@ -14,6 +14,7 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
+	"github.com/rbee-keeper/rbee/rbee/internal/statefile"
 )
 
 // isUpload reports whether the running binary lies where uploads go.
@@ -44,15 +45,18 @@ func (in *Installer) installSelf(want *wire.Installed) (note string, err error) 
 	case sum != want.SHA256:
 		return "", fmt.Errorf("the uploaded rbee has SHA-256 %s, want %s", sum, want.SHA256)
 	}
+	before := new(wire.Installed)
+	newer := (*wire.NewerSchemaError)(nil)
+	if err := statefile.Read(in.Home.Path(wire.BinaryInfo), before); errors.As(err, &newer) {
+		return "", fmt.Errorf("cannot replace the installed rbee: %w", err)
+	}
 	old, broken := in.Store.Binary(true)
 	rec := &wire.Installed{
 		Version: in.Store.Version, SHA256: sum, Size: size,
 		InstalledAt: time.Now().UTC().Truncate(time.Second), MadeDirs: want.MadeDirs,
 	}
-	before := old
-	if before == nil { // the binary may be gone, and its record still there
-		before = new(wire.Installed)
-		_ = atomicfile.ReadJSON(in.Home.Path(wire.BinaryInfo), before)
+	if old != nil { // else the binary may be gone, and its record still there
+		before = old
 	}
 	for _, dir := range before.MadeDirs {
 		if !slices.Contains(rec.MadeDirs, dir) {
@@ -65,18 +69,19 @@ func (in *Installer) installSelf(want *wire.Installed) (note string, err error) 
 		if rec.InstalledAt, note = old.InstalledAt, "already in place"; rec.InstalledAt.IsZero() {
 			rec.InstalledAt = time.Now().UTC().Truncate(time.Second)
 		}
-	} else if err := in.placeSelf(); err != nil {
+	} else if err := in.placeSelf(old); err != nil {
 		return "", home.ExplainFull(err, in.Home.Root, size)
 	}
 	in.reach("placed")
-	if err := atomicfile.WriteJSON(in.Home.Path(wire.BinaryInfo), rec); err != nil {
+	if err := statefile.Write(in.Home.Path(wire.BinaryInfo), rec); err != nil {
 		return "", fmt.Errorf("recording the new rbee: %w", home.ExplainFull(err, in.Home.Root, 4096))
 	}
 	return note, nil
 }
 
-// placeSelf renames the running binary to bin/rbee, after it has kept the old one.
-func (in *Installer) placeSelf() error {
+// placeSelf renames the running binary to bin/rbee, after it has kept the old one with
+// its record; old is nil if there is none.
+func (in *Installer) placeSelf(old *wire.Installed) error {
 	bin, upload := in.Home.Path(wire.BinDir), in.Store.Exe
 	if err := os.MkdirAll(bin, 0o755); err != nil { //nolint:gosec // programs are for everybody
 		return err
@@ -96,6 +101,9 @@ func (in *Installer) placeSelf() error {
 	if err == nil {
 		err = os.Rename(kept, in.Home.Path(wire.PrevBinary))
 		_ = os.Remove(kept) // two names of one file: rename leaves both
+	}
+	if err == nil && old != nil {
+		err = in.recordPrevious(old)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("keeping the rbee before: %w", err)

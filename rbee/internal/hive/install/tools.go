@@ -15,6 +15,7 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/installed"
+	"github.com/rbee-keeper/rbee/rbee/internal/statefile"
 )
 
 // tool makes a tool be there, whole, and gives the path of its program. It is
@@ -78,7 +79,11 @@ func (in *Installer) cleanTools() error {
 	manifests, _ := filepath.Glob(in.Home.Path(wire.WorkersDir + "/*/*/" + installed.ManifestName)) // fails for a bad pattern only
 	for _, path := range manifests {
 		var m installed.Manifest
-		if atomicfile.ReadJSON(path, &m) != nil {
+		err := statefile.Read(path, &m)
+		if newer := (*wire.NewerSchemaError)(nil); errors.As(err, &newer) {
+			return nil // what that worker needs is not known
+		}
+		if err != nil {
 			continue // damaged, and reported as such
 		}
 		for _, step := range m.Steps {

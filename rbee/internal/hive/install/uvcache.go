@@ -18,6 +18,7 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/installed"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/progress"
+	"github.com/rbee-keeper/rbee/rbee/internal/statefile"
 )
 
 // The hive keeps every wheel of its environments once, unpacked, in uv's cache below
@@ -80,7 +81,7 @@ func (c uvCache) wheelFile(w *wire.Artefact) string {
 func (c uvCache) unpacked(w *wire.Artefact) *unpackedWheel {
 	path := c.wheelFile(w)
 	var r unpackedWheel
-	if atomicfile.ReadJSON(filepath.Join(filepath.Dir(path), installed.UnpackedName), &r) != nil || r.Name != w.Name || !filepath.IsLocal(r.Archive) {
+	if statefile.Read(filepath.Join(filepath.Dir(path), installed.UnpackedName), &r) != nil || r.Name != w.Name || !filepath.IsLocal(r.Archive) {
 		return nil
 	}
 	if _, err := os.Stat(path); err != nil {
@@ -474,7 +475,7 @@ func (st *stage) keepWheels() {
 			continue
 		}
 		if atomicfile.WriteJSON(filepath.Join(dir, installed.FilesName), append([]installed.File{}, r.files...)) == nil {
-			_ = atomicfile.WriteJSON(filepath.Join(dir, installed.UnpackedName), r)
+			_ = statefile.Write(filepath.Join(dir, installed.UnpackedName), r)
 		}
 	}
 }

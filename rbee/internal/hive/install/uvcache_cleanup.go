@@ -9,10 +9,10 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/installed"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/progress"
+	"github.com/rbee-keeper/rbee/rbee/internal/statefile"
 )
 
 // cleanWheels removes from the cache what no installed version needs, and what an
@@ -59,7 +59,7 @@ func (c uvCache) cleanArchives(also map[string]*unpackedWheel, ph *progress.Phas
 	records, _ := filepath.Glob(c.store.Home.Path(installed.WheelsDir + "/*/" + installed.UnpackedName)) // fails for a bad pattern only
 	for _, path := range records {
 		var r unpackedWheel
-		if atomicfile.ReadJSON(path, &r) == nil {
+		if statefile.Read(path, &r) == nil {
 			kept[r.Archive] = true
 		}
 	}

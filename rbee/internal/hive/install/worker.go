@@ -17,10 +17,14 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/installed"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/progress"
+	"github.com/rbee-keeper/rbee/rbee/internal/statefile"
 )
 
 // installWorker makes a worker type be what w says.
 func (s *session) installWorker(ctx context.Context, index int, w *wire.WorkerInstall) (note string, err error) {
+	if err := s.readable(w.Type); err != nil {
+		return "", err
+	}
 	sum, err := s.digest(w)
 	if err != nil {
 		return "", err
@@ -62,7 +66,7 @@ func (s *session) installWorker(ctx context.Context, index int, w *wire.WorkerIn
 	}()
 	m := &installed.Manifest{
 		Type: w.Type, Version: w.Version, Requested: w.Requested, Variant: w.Variant, Entry: w.Entry,
-		Steps: w.Steps, Launch: w.Launch, Verify: w.Verify, SHA256: sum, InstalledAt: time.Now().UTC().Truncate(time.Second),
+		Steps: w.Steps, Launch: w.Launch, LaunchDigest: w.LaunchDigest, Verify: w.Verify, SHA256: sum, InstalledAt: time.Now().UTC().Truncate(time.Second),
 	}
 	st := &stage{session: s, index: index, dir: staged, payload: filepath.Join(staged, installed.PayloadDir), manifest: m, total: total}
 	if err := st.fill(ctx); err != nil {
@@ -83,6 +87,18 @@ func (s *session) installWorker(ctx context.Context, index int, w *wire.WorkerIn
 	return fmt.Sprintf("%d files, %s", m.FileCount, bytesize.Format(m.Bytes)), nil
 }
 
+// readable returns an error if a newer rbee installed a worker so that this one cannot
+// read its record.
+func (in *Installer) readable(typ string) error {
+	var newer *wire.NewerSchemaError
+	if build := in.Store.EntryBuild(typ); build != "" {
+		if _, err := statefile.Head(filepath.Join(in.Store.BuildDir(typ, build), installed.ManifestName)); errors.As(err, &newer) {
+			return fmt.Errorf("cannot replace the installed %s: %w", typ, err)
+		}
+	}
+	return nil
+}
+
 // stillThere is the build of a version that lies there, whole, although it is not
 // the one that is installed: after a rollback, or because processes run from it. It
 // is empty if there is none.
@@ -94,7 +110,7 @@ func (in *Installer) stillThere(ctx context.Context, w *wire.WorkerInstall, sum 
 		}
 		dir := in.Store.BuildDir(w.Type, e.Name())
 		var m installed.Manifest
-		if atomicfile.ReadJSON(filepath.Join(dir, installed.ManifestName), &m) != nil {
+		if statefile.Read(filepath.Join(dir, installed.ManifestName), &m) != nil {
 			continue
 		}
 		if m.Type == w.Type && m.Version == w.Version && m.SHA256 == sum && in.Store.CheckBuild(ctx, &m, dir, true) == "" {
@@ -120,11 +136,14 @@ func (in *Installer) digest(w *wire.WorkerInstall) (string, error) {
 func (in *Installer) noteRequest(w *wire.WorkerInstall, build string) error {
 	path := filepath.Join(in.Store.BuildDir(w.Type, build), installed.ManifestName)
 	var m installed.Manifest
-	if err := atomicfile.ReadJSON(path, &m); err != nil || m.Requested == w.Requested && m.Variant == w.Variant && m.Launch.Equal(w.Launch) && m.Verify.Equal(w.Verify) {
+	if err := statefile.Read(path, &m); err != nil {
 		return err
 	}
-	m.Requested, m.Variant, m.Launch, m.Verify = w.Requested, w.Variant, w.Launch, w.Verify
-	return atomicfile.WriteJSON(path, m)
+	if m.Requested == w.Requested && m.Variant == w.Variant && m.Launch.Equal(w.Launch) && m.LaunchDigest == w.LaunchDigest && m.Verify.Equal(w.Verify) {
+		return nil
+	}
+	m.Requested, m.Variant, m.Launch, m.LaunchDigest, m.Verify = w.Requested, w.Variant, w.Launch, w.LaunchDigest, w.Verify
+	return statefile.Write(path, m)
 }
 
 // commit puts a staged version in place: the directory, then the entry point,
@@ -181,7 +200,7 @@ func (in *Installer) rollback(ctx context.Context, w *wire.WorkerInstall, ph *pr
 	}
 	dir := in.Store.BuildDir(w.Type, build)
 	var m installed.Manifest
-	if err := atomicfile.ReadJSON(filepath.Join(dir, installed.ManifestName), &m); err != nil {
+	if err := statefile.Read(filepath.Join(dir, installed.ManifestName), &m); err != nil {
 		return "", fmt.Errorf("reading the record of %s %s: %w", w.Type, before, err)
 	}
 	if wrong := in.Store.CheckBuild(ctx, &m, dir, true); wrong != "" {

@@ -10,10 +10,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/progress"
+	"github.com/rbee-keeper/rbee/rbee/internal/statefile"
 )
 
 // Names in workers/ and workers/<type>/<build>/.
@@ -34,8 +34,10 @@ type Manifest struct {
 	// Steps made the payload.
 	Steps []wire.InstallStep `json:"steps"`
 
-	// Launch is how the worker is run.
-	Launch *wire.Launch `json:"launch,omitempty"`
+	// Launch is how the worker is run, and LaunchDigest the [wire.Launch.Digest] of the
+	// recipe.
+	Launch       *wire.Launch `json:"launch,omitempty"`
+	LaunchDigest string       `json:"launch_digest,omitempty"`
 
 	// Verify is the command that proves that the worker works; nil for none.
 	Verify *wire.Verify `json:"verify,omitempty"`
@@ -139,7 +141,7 @@ func (s *Store) WorkerFrom(ctx context.Context, typ, build string, deep bool) *w
 	}
 	dir := s.BuildDir(typ, build)
 	var m Manifest
-	switch err := atomicfile.ReadJSON(filepath.Join(dir, ManifestName), &m); {
+	switch err := statefile.Read(filepath.Join(dir, ManifestName), &m); {
 	case errors.Is(err, fs.ErrNotExist):
 		w.Corrupt = ManifestName + " is missing"
 		return w
@@ -152,6 +154,7 @@ func (s *Store) WorkerFrom(ctx context.Context, typ, build string, deep bool) *w
 	}
 	w.Requested, w.SHA256, w.Bytes, w.InstalledAt = m.Requested, m.SHA256, m.Bytes, m.InstalledAt
 	w.Verify = m.Verify
+	w.LaunchDigest = m.LaunchDigest
 	w.Launch, w.Variant, w.Previous = m.Launch, m.Variant, VersionOf(s.PreviousBuild(typ))
 	w.Corrupt = s.CheckBuild(ctx, &m, dir, deep)
 	return w

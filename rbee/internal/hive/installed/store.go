@@ -7,10 +7,10 @@ import (
 	"io/fs"
 	"os"
 
-	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
+	"github.com/rbee-keeper/rbee/rbee/internal/statefile"
 )
 
 // Store reads what is installed in a home. It changes nothing.
@@ -35,8 +35,11 @@ func (s *Store) Binary(deep bool) (rec *wire.Installed, broken string) {
 		}
 	}
 	rec = new(wire.Installed)
-	recErr := atomicfile.ReadJSON(s.Home.Path(wire.BinaryInfo), rec)
+	recErr := statefile.Read(s.Home.Path(wire.BinaryInfo), rec)
+	newer := (*wire.NewerSchemaError)(nil)
 	switch {
+	case errors.As(recErr, &newer):
+		return rec, newer.Error()
 	case err != nil:
 		return rec, err.Error()
 	case !info.Mode().IsRegular():
@@ -57,9 +60,39 @@ func (s *Store) Binary(deep bool) (rec *wire.Installed, broken string) {
 	if recErr == nil && broken == "" {
 		broken = path + " is not the file that was installed"
 	}
+	if other, err := s.exchanged(sum); err == nil {
+		return other, ""
+	}
 	rec = &wire.Installed{SHA256: sum, Size: size, MadeDirs: rec.MadeDirs}
 	if own, err := os.Stat(s.Exe); err == nil && os.SameFile(own, info) {
 		rec.Version, broken = s.Version, "" // it runs this very code
 	}
 	return rec, broken
+}
+
+// exchanged returns the record of bin/rbee.prev if it describes the file that is bin/rbee
+// now: a rollback was cut short between the exchange of the files and of their records.
+func (s *Store) exchanged(sum string) (*wire.Installed, error) {
+	rec := new(wire.Installed)
+	if err := statefile.Read(s.Home.Path(wire.PrevInfo), rec); err != nil {
+		return nil, err
+	}
+	if prev, _, err := fetch.HashFile(s.Home.Path(wire.PrevBinary)); err != nil || prev == rec.SHA256 || rec.SHA256 != sum {
+		return nil, errors.New("the record describes another file")
+	}
+	return rec, nil
+}
+
+// PreviousBinary returns the record of bin/rbee.prev, which a rollback restores; nil if
+// there is no such program. The version of one that an earlier rbee kept is not known.
+func (s *Store) PreviousBinary() *wire.Installed {
+	info, err := os.Stat(s.Home.Path(wire.PrevBinary))
+	if err != nil || !info.Mode().IsRegular() || info.Mode()&0o100 == 0 {
+		return nil
+	}
+	rec := new(wire.Installed)
+	if statefile.Read(s.Home.Path(wire.PrevInfo), rec) != nil || rec.Size != info.Size() {
+		return &wire.Installed{Size: info.Size()}
+	}
+	return rec
 }

@@ -3,8 +3,8 @@ package installed
 import (
 	"path/filepath"
 
-	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/statefile"
 )
 
 // Names of the cache of unpacked wheels.
@@ -30,7 +30,7 @@ func (s *Store) Manifests() []Manifest {
 	paths, _ := filepath.Glob(s.Home.Path(wire.WorkersDir + "/*/*/" + ManifestName)) // fails for a bad pattern only
 	for _, path := range paths {
 		var m Manifest
-		if atomicfile.ReadJSON(path, &m) == nil {
+		if statefile.Read(path, &m) == nil {
 			all = append(all, m)
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 	"github.com/rbee-keeper/rbee/pkgmgr/filelock"
 	"github.com/rbee-keeper/rbee/pkgmgr/model"
+	"github.com/rbee-keeper/rbee/rbee/internal/statefile"
 )
 
 // repo is the place of one repository in the cache.
@@ -104,7 +105,7 @@ func (r repo) planPath(p plan) string {
 	return filepath.Join(r.plans(), hex.EncodeToString(h.Sum(nil)[:8])+".json")
 }
 
-func (r repo) savePlan(p plan) error { return atomicfile.WriteJSON(r.planPath(p), p) }
+func (r repo) savePlan(p plan) error { return statefile.Write(r.planPath(p), p) }
 
 func (r repo) dropPlan(p plan) error {
 	err := os.Remove(r.planPath(p))
@@ -121,7 +122,7 @@ func (r repo) readPlans() []plan {
 	var plans []plan
 	for _, name := range names {
 		var p plan
-		if atomicfile.ReadJSON(name, &p) != nil || !model.IsCommit(p.Commit) {
+		if statefile.Read(name, &p) != nil || !model.IsCommit(p.Commit) {
 			continue // not ours, or half written by a disk that was full
 		}
 		if !slices.ContainsFunc(p.Files, func(f model.File) bool { return !f.Valid() }) {

@@ -9,13 +9,13 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
-	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 	"github.com/rbee-keeper/rbee/pkgmgr/filelock"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/engine"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/installed"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
+	"github.com/rbee-keeper/rbee/rbee/internal/statefile"
 )
 
 const (
@@ -169,7 +169,7 @@ func (v *Verifier) BeforeStart(ctx context.Context, typ string, e engine.Engine)
 // machine was booted.
 func isVerified(dir string, v *wire.Verify) bool {
 	var now Verified
-	err := atomicfile.ReadJSON(filepath.Join(dir, RecordName), &now)
+	err := statefile.Read(filepath.Join(dir, RecordName), &now)
 	return err == nil && now.BootID != "" && now.Verify.Equal(v) && proc.ID{BootID: now.BootID}.ThisBoot()
 }
 
@@ -179,5 +179,5 @@ func noteVerified(dir string, v *wire.Verify) error {
 	if !v.BeforeStart || err != nil {
 		return nil // where a boot has no name, it is verified before each start
 	}
-	return atomicfile.WriteJSON(filepath.Join(dir, RecordName), Verified{BootID: self.BootID, Verify: v})
+	return statefile.Write(filepath.Join(dir, RecordName), Verified{BootID: self.BootID, Verify: v})
 }

@@ -8,6 +8,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
+
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/engine"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 )
@@ -150,7 +152,7 @@ func (w *worker) signal(sig syscall.Signal) int {
 // awaitGone waits until no process of the worker is left, at most for limit; and,
 // when they were asked gently, until somebody wants them killed.
 func (w *worker) awaitGone(limit time.Duration, gentle bool) (left []proc.Process) {
-	pause := 5 * time.Millisecond
+	pauses := &backoff.ExponentialBackOff{InitialInterval: 5 * time.Millisecond, Multiplier: 2, MaxInterval: 100 * time.Millisecond}
 	for end := time.Now().Add(limit); ; {
 		// Only when nobody is left at first sight is it worth to look closely.
 		if left = w.members(false); len(left) == 0 {
@@ -159,8 +161,7 @@ func (w *worker) awaitGone(limit time.Duration, gentle bool) (left []proc.Proces
 		if len(left) == 0 || time.Now().After(end) || w.m.ctx.Err() != nil || gentle && w.options().Force {
 			return left
 		}
-		w.pause(pause)
-		pause = min(2*pause, 100*time.Millisecond)
+		w.pause(pauses.NextBackOff())
 	}
 }
 

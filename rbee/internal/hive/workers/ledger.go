@@ -12,13 +12,19 @@ import (
 // allocate there and had not allocated at the time when the devices and the holders of
 // their memory were read. A worker that has become ready since counts as loading then.
 func (m *Manager) Reserve(devices []gpu.Device, holders []operations.DeviceProcess, at time.Time) {
+	reserve(devices, holders, at, m.ledgerRecords(""))
+}
+
+// ledgerRecords returns the records of the workers that memory may be reserved for: all that
+// are not being stopped, but for the one with the id self.
+func (m *Manager) ledgerRecords(self string) []record {
 	var records []record
 	for _, w := range m.all() {
-		if !w.ending.Load() {
-			records = append(records, w.record())
+		if r := w.record(); r.ID != self && !w.ending.Load() {
+			records = append(records, r)
 		}
 	}
-	reserve(devices, holders, at, records)
+	return records
 }
 
 // Reserve sets the reserved memory of devices as [Manager.Reserve] does, for a program

@@ -8,9 +8,9 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
-	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/engine"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
+	"github.com/rbee-keeper/rbee/rbee/internal/statefile"
 )
 
 // follows is the table of states: where a worker can go from each.
@@ -122,7 +122,14 @@ func (w *worker) write(change func(r *record)) error {
 
 func (w *worker) save() error {
 	r := w.record()
-	return atomicfile.WriteJSON(w.m.path(r.ID), &r)
+	return statefile.Write(w.m.path(r.ID), &r)
+}
+
+// upgrade rewrites a record that an earlier rbee wrote.
+func (w *worker) upgrade() {
+	if head, err := statefile.Head(w.m.path(w.record().ID)); err == nil && head.Schema == 0 {
+		w.update(func(*record) {})
+	}
 }
 
 // enter changes the state, and the record with it.

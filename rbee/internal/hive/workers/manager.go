@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -106,6 +107,7 @@ type Manager struct {
 
 	mu      sync.Mutex
 	workers map[string]*worker
+	newer   map[string]error // why records of a newer rbee cannot be read, by worker id
 
 	reached func(point string) // for tests: told of points at which the process may be killed
 }
@@ -141,10 +143,13 @@ func (m *Manager) load(wanted func(*record) bool, first func(*worker)) error {
 		return fmt.Errorf("finding this process's start time: %w", err)
 	}
 	m.boot = self.BootID
-	records, err := m.takeRecords()
+	records, newer, err := m.takeRecords()
 	if err != nil {
 		return fmt.Errorf("reading the records of workers: %w", err)
 	}
+	m.mu.Lock()
+	m.newer = newer
+	m.mu.Unlock()
 	var taken []*worker
 	for _, r := range records {
 		if !wanted(r) {
@@ -153,6 +158,7 @@ func (m *Manager) load(wanted func(*record) bool, first func(*worker)) error {
 		w := m.add(r)
 		first(w)
 		w.adopt()
+		w.upgrade()
 		taken = append(taken, w)
 	}
 	for _, w := range taken {
@@ -203,6 +209,21 @@ func (m *Manager) List(stopped bool) []operations.WorkerProcess {
 			list = append(list, p)
 		}
 	}
+	return append(list, m.unreadable()...)
+}
+
+// unreadable lists the workers whose records only a newer rbee can read, sorted by id.
+// Their processes may run.
+func (m *Manager) unreadable() (list []operations.WorkerProcess) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, id := range slices.Sorted(maps.Keys(m.newer)) {
+		typ := id
+		if i := strings.LastIndexByte(id, '-'); i > 0 {
+			typ = id[:i]
+		}
+		list = append(list, operations.WorkerProcess{ID: id, Worker: typ, State: operations.WorkerFailed, Problem: m.newer[id].Error()})
+	}
 	return list
 }
 
@@ -234,7 +255,12 @@ func (m *Manager) find(ref operations.WorkerRef) (*worker, error) {
 			}
 		}
 	}
+	m.mu.Lock()
+	newer := m.newer[ref.ID]
+	m.mu.Unlock()
 	switch {
+	case newer != nil:
+		return nil, failure(operations.ReasonNewerFile, ref.ID, "cannot use worker %s: %v", ref.ID, newer)
 	case len(live) == 1:
 		return live[0], nil
 	case len(begin) == 1:
@@ -275,7 +301,7 @@ func (m *Manager) create(op operations.WorkerSpawn) (*worker, error) {
 		Env: op.Env, Args: op.Args, State: operations.WorkerStarting, Mark: random(16), Boot: m.boot, CreatedAt: time.Now().UTC(),
 	}
 	m.mu.Lock()
-	for r.ID = ""; r.ID == "" || m.workers[r.ID] != nil; {
+	for r.ID = ""; r.ID == "" || m.workers[r.ID] != nil || m.newer[r.ID] != nil; {
 		r.ID = op.Worker + "-" + random(2)
 	}
 	m.mu.Unlock()

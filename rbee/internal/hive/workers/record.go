@@ -14,6 +14,7 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
+	"github.com/rbee-keeper/rbee/rbee/internal/statefile"
 )
 
 // record is what is on disk of a worker: enough to go on with it.
@@ -112,7 +113,7 @@ func (m *Manager) path(id string) string { return filepath.Join(m.o.Dir, id+".js
 
 // listRecords reads the records in a directory and changes nothing there: a hive
 // that runs may be writing one. broken, if not nil, is told of each file that holds
-// none; the others are not to suffer for it.
+// none, or one that only a newer rbee can read; the others are not to suffer for it.
 func listRecords(dir string, broken func(path string, err error)) ([]*record, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -125,7 +126,7 @@ func listRecords(dir string, broken func(path string, err error)) ([]*record, er
 			continue
 		}
 		path, r := filepath.Join(dir, e.Name()), new(record)
-		err := atomicfile.ReadJSON(path, r)
+		err := statefile.Read(path, r)
 		if err == nil && (r.ID != id || r.Mark == "") {
 			err = errors.New("it is no record of " + id)
 		}
@@ -140,19 +141,34 @@ func listRecords(dir string, broken func(path string, err error)) ([]*record, er
 }
 
 // takeRecords reads all records for the one who writes them. One that cannot be read
-// is set aside under another name: what it was about can no longer be known.
-func (m *Manager) takeRecords() ([]*record, error) {
+// is set aside under another name: what it was about can no longer be known. One that
+// a newer rbee wrote so that this one cannot read it stays as it is, and so does its
+// process; newer has its error, by the worker's id.
+func (m *Manager) takeRecords() (records []*record, newer map[string]error, err error) {
 	entries, err := os.ReadDir(m.o.Dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
+		return nil, nil, err
 	}
 	for _, e := range entries {
 		if atomicfile.IsTemp(e.Name()) {
 			_ = os.Remove(filepath.Join(m.o.Dir, e.Name())) // of a hive that was killed
 		}
 	}
-	return listRecords(m.o.Dir, func(path string, err error) {
+	newer = map[string]error{}
+	records, err = listRecords(m.o.Dir, func(path string, err error) {
+		if isNewer(err) {
+			m.log.Error("cannot read the record of a worker; its process is left alone", "file", path, "error", err)
+			newer[strings.TrimSuffix(filepath.Base(path), ".json")] = err
+			return
+		}
 		m.log.Error("a worker's record cannot be read and is set aside", "file", path, "error", err)
 		_ = os.Rename(path, path+".broken")
 	})
+	return records, newer, err
+}
+
+// isNewer reports whether a record cannot be read because a newer rbee wrote it.
+func isNewer(err error) bool {
+	var newer *wire.NewerSchemaError
+	return errors.As(err, &newer)
 }

@@ -2,6 +2,7 @@ package workers
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -152,15 +153,24 @@ func Clear(ctx context.Context, o Options, workerType string) error {
 	}); err != nil {
 		return err
 	}
+	for _, err := range m.newer {
+		return err // a worker that nobody here can stop
+	}
 	return m.StopAll(ctx, workerType)
 }
 
 // Programs are the paths of the programs of a worker type that workers on record
 // were started from, or are being, and have not ended with. dir is [Options].Dir. Like [Whose] it
-// only reads, with or without a hive that runs.
+// only reads, with or without a hive that runs. A record that only a newer rbee can read is
+// a [*wire.NewerSchemaError]: its program is not known.
 func Programs(dir, workerType string) ([]string, error) {
-	records, err := listRecords(dir, nil)
-	if err != nil {
+	var newer error
+	records, err := listRecords(dir, func(_ string, err error) {
+		if isNewer(err) {
+			newer = errors.Join(newer, err)
+		}
+	})
+	if err := errors.Join(err, newer); err != nil {
 		return nil, err
 	}
 	var list []string

@@ -290,10 +290,12 @@ func deviceKey(d operations.WorkerDevice) string {
 // devices are the accelerators with what other workers were promised there, and
 // the picture that this was read from.
 func (m *Manager) devices(ctx context.Context, self string) ([]placement.Device, picture, error) {
+	at := time.Now()
 	p, err := m.picture(ctx)
 	if err != nil {
 		return nil, p, err
 	}
+	reserve(p.devices, p.holders, at, m.ledgerRecords(self))
 	held := p.byWorker()
 	devices := make([]placement.Device, len(p.devices))
 	for i, d := range p.devices {
@@ -306,8 +308,6 @@ func (m *Manager) devices(ctx context.Context, self string) ([]placement.Device,
 			switch {
 			case r.State == operations.WorkerDraining, w.ending.Load():
 				devices[i].Draining = append(devices[i].Draining, r.ID)
-			case r.State == operations.WorkerLoading:
-				devices[i].MemoryReserved += r.unallocated(d, held)
 			case r.OnDemand && r.State == operations.WorkerReady && !w.answers():
 				devices[i].Reclaimable += max(r.Estimate/int64(len(r.Devices)), held[r.ID+"\x00"+d.UUID])
 			}

@@ -1,0 +1,100 @@
+package install
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
+	"github.com/rbee-keeper/rbee/rbee/internal/statefile"
+)
+
+// recordPrevious stores the record of bin/rbee.prev.
+func (in *Installer) recordPrevious(rec *wire.Installed) error {
+	path := in.Home.Path(wire.PrevInfo)
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) { // it describes another program
+		return err
+	}
+	return statefile.Write(path, rec)
+}
+
+// rollbackSelf exchanges bin/rbee and bin/rbee.prev, and their records. The daemon goes
+// on with the program that it runs until it is started again.
+func (in *Installer) rollbackSelf() (note string, err error) {
+	previous := in.Store.PreviousBinary()
+	now, _ := in.Store.Binary(false)
+	if previous == nil || now == nil {
+		return "", &operations.Error{
+			Code: operations.CodeFailed, Reason: operations.ReasonNoPreviousVersion, Subject: operations.SubjectFile.Named(in.Home.Path(wire.PrevBinary)),
+			Message: "cannot roll back rbee: this machine has no previous rbee",
+		}
+	}
+	sum, size, err := fetch.HashFile(in.Home.Path(wire.PrevBinary))
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("cannot read the previous rbee: %w", err)
+	case previous.SHA256 == "": // an earlier rbee kept it without a record
+		previous.SHA256, previous.Size = sum, size
+		err = in.recordPrevious(previous)
+	case previous.SHA256 != sum:
+		err = &operations.Error{
+			Code: operations.CodeFailed, Reason: operations.ReasonChecksum, Subject: operations.SubjectFile.Named(in.Home.Path(wire.PrevBinary)),
+			Message: fmt.Sprintf("cannot roll back rbee: the previous rbee has SHA-256 %s, want %s", sum, previous.SHA256),
+		}
+	}
+	if err == nil {
+		err = in.shareMadeDirs(now, previous)
+	}
+	if err == nil {
+		err = exchangeFiles(in.Home.Path(wire.Binary), in.Home.Path(wire.PrevBinary))
+	}
+	if err != nil {
+		return "", err
+	}
+	in.reach("exchanged")
+	if err := exchangeFiles(in.Home.Path(wire.BinaryInfo), in.Home.Path(wire.PrevInfo)); err != nil {
+		return "", fmt.Errorf("cannot exchange the records of rbee: %w", err)
+	}
+	return versionText(now) + " → " + versionText(previous), atomicfile.SyncDir(in.Home.Path(wire.BinDir))
+}
+
+// shareMadeDirs makes both records of rbee list the directories that either made.
+func (in *Installer) shareMadeDirs(now, previous *wire.Installed) error {
+	dirs := slices.Compact(slices.Sorted(slices.Values(slices.Concat(now.MadeDirs, previous.MadeDirs))))
+	now.MadeDirs, previous.MadeDirs = dirs, dirs
+	return errors.Join(statefile.Write(in.Home.Path(wire.BinaryInfo), now), statefile.Write(in.Home.Path(wire.PrevInfo), previous))
+}
+
+func versionText(rec *wire.Installed) string {
+	if rec.Version == "" {
+		return "an unknown version"
+	}
+	return rec.Version
+}
+
+// exchangeFiles exchanges two files. Where the file system cannot do that in one step, a
+// is replaced in one step first.
+func exchangeFiles(a, b string) error {
+	err := exchange(a, b)
+	if !errors.Is(err, errors.ErrUnsupported) && !errors.Is(err, unix.EINVAL) {
+		return err
+	}
+	kept := filepath.Join(filepath.Dir(a), home.TempPrefix+home.Random())
+	if err := home.LinkOrCopy(a, kept); err != nil {
+		return err
+	}
+	if err := os.Rename(b, a); err != nil {
+		_ = os.Remove(kept)
+		return err
+	}
+	return os.Rename(kept, b)
+}

@@ -1,0 +1,171 @@
+package install
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
+	"github.com/rbee-keeper/rbee/rbee/internal/hive/installed"
+	"github.com/rbee-keeper/rbee/rbee/internal/statefile"
+)
+
+// edit changes the members of a JSON object in a file; nil removes one.
+func edit(t *testing.T, path string, members map[string]any) {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var object map[string]any
+	if err := json.Unmarshal(data, &object); err != nil {
+		t.Fatal(err)
+	}
+	for name, value := range members {
+		object[name] = value
+		if value == nil {
+			delete(object, name)
+		}
+	}
+	if data, err = json.Marshal(object); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// hiveWithWorker returns a hive with settings and a worker, and the paths of its state
+// files.
+func hiveWithWorker(t *testing.T) (h *Hive, step wire.Step, files map[string]string) {
+	t.Helper()
+	h = newHive(t)
+	step = worker("1", "", []byte("#!/bin/sh\n"))
+	step.Worker.Launch = &wire.Launch{ReadyPath: "/health", ReadyStatus: wire.DefaultReadyStatus}
+	step.Worker.LaunchDigest = step.Worker.Launch.Digest()
+	res := apply(t, h, &wire.Request{Settings: &wire.Settings{Alias: "a", HivePort: 8600}, Steps: []wire.Step{self(t, h), step}}, []byte("#!/bin/sh\n"))
+	if res.Errors[0] != "" || res.Errors[1] != "" {
+		t.Fatal(res.Errors)
+	}
+	h.Exe = h.Path(wire.Binary)
+	return h, step, map[string]string{
+		"settings": h.Path(home.SettingsFile), "rbee": h.Path(wire.BinaryInfo),
+		"manifest": filepath.Join(h.BuildDir("w", "1"), installed.ManifestName),
+	}
+}
+
+func TestApplyRewritesSchemaZero(t *testing.T) {
+	t.Parallel()
+	h, step, files := hiveWithWorker(t)
+	for _, path := range files {
+		edit(t, path, map[string]any{"schema": nil, "min_reader": nil, "launch_digest": nil, "added": "later"})
+	}
+	if w := h.Worker(t.Context(), "w", true); w.Corrupt != "" || w.LaunchDigest != "" {
+		t.Errorf("Worker() of schema 0 = %+v", w)
+	}
+	res := apply(t, h, &wire.Request{}, nil)
+	if res.Error != "" {
+		t.Fatal(res.Error)
+	}
+	for name, path := range files {
+		var now struct {
+			wire.Versioned
+			Added string `json:"added"`
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := json.Unmarshal(data, &now); err != nil || now.Schema != statefile.Schema || now.Added != "later" {
+			t.Errorf("%s after a request holds %s, %v", name, data, err)
+		}
+	}
+	if w := res.State.Workers[0]; w.LaunchDigest != step.Worker.LaunchDigest || w.Corrupt != "" {
+		t.Errorf("Worker() = %+v, want launch digest %s", w, step.Worker.LaunchDigest)
+	}
+	if s := res.State.Settings; s == nil || s.Alias != "a" {
+		t.Errorf("Settings() = %+v", s)
+	}
+}
+
+// TestManifestKeepsNewerLaunch stores what a newer rbee says of the launch, in the
+// record of a worker that is installed already.
+func TestManifestKeepsNewerLaunch(t *testing.T) {
+	t.Parallel()
+	h, step, files := hiveWithWorker(t)
+	launch := new(wire.Launch)
+	if err := json.Unmarshal([]byte(`{"ready_path":"/health","memory":{"share":0.5,"tiers":2},"warm":true}`), launch); err != nil {
+		t.Fatal(err)
+	}
+	step.Worker.Launch, step.Worker.LaunchDigest = launch, "d1"
+	if res := apply(t, h, &wire.Request{Steps: []wire.Step{step}}, nil); res.Errors[0] != "" || res.State.Workers[0].LaunchDigest != "d1" {
+		t.Fatalf("%q, %+v", res.Errors, res.State.Workers)
+	}
+	var m struct {
+		Launch struct {
+			Warm   bool
+			Memory struct{ Tiers int }
+		}
+	}
+	data, err := os.ReadFile(files["manifest"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(data, &m); err != nil || !m.Launch.Warm || m.Launch.Memory.Tiers != 2 {
+		t.Errorf("the manifest holds %s, %v", data, err)
+	}
+}
+
+// TestNewerStateIsNotReplaced refuses to work on files that only a newer rbee can read.
+func TestNewerStateIsNotReplaced(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"settings", "rbee", "manifest"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h, step, files := hiveWithWorker(t)
+			edit(t, files[name], map[string]any{"schema": 9, "min_reader": 9})
+			before, _ := os.ReadFile(files[name])
+			step.Worker.Force = true
+			req := &wire.Request{Settings: &wire.Settings{Alias: "b", HivePort: 8601}, Steps: []wire.Step{self(t, h)}}
+			if name == "manifest" {
+				req.Steps = []wire.Step{step}
+			}
+			res := apply(t, h, req, []byte("#!/bin/sh\n"))
+			cause := res.CauseOf(0)
+			if res.Cause != nil {
+				cause = res.Cause
+			}
+			if cause == nil || cause.Reason != operations.ReasonNewerFile || cause.Subject != operations.SubjectFile.Named(files[name]) {
+				t.Errorf("Apply() = %q, %q, cause %+v, want reason %s", res.Error, res.Errors, cause, operations.ReasonNewerFile)
+			}
+			if after, _ := os.ReadFile(files[name]); string(after) != string(before) {
+				t.Errorf("the file holds %s, want it unchanged", after)
+			}
+			if name != "manifest" && res.State != nil && res.State.Broken == "" {
+				t.Errorf("State() = %+v, want Broken", res.State)
+			}
+		})
+	}
+}
+
+// TestNewerDaemonRecordIsNotReplaced neither starts a second daemon nor claims that none
+// runs.
+func TestNewerDaemonRecordIsNotReplaced(t *testing.T) {
+	t.Parallel()
+	h, _, _ := hiveWithWorker(t)
+	if err := os.WriteFile(h.Path(home.DaemonFile), []byte(`{"schema":9,"min_reader":9}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, action := range []wire.Action{wire.ActionStart, wire.ActionStop} {
+		res := apply(t, h, &wire.Request{Steps: []wire.Step{{Action: action}}}, nil)
+		if cause := res.CauseOf(0); cause == nil || cause.Reason != operations.ReasonNewerFile {
+			t.Errorf("%s: %q, %+v, want reason %s", action, res.Errors, cause, operations.ReasonNewerFile)
+		}
+		if res.State.Daemon.Problem == "" {
+			t.Errorf("%s: Daemon = %+v, want a problem", action, res.State.Daemon)
+		}
+	}
+}

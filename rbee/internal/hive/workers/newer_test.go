@@ -1,0 +1,99 @@
+package workers
+
+import (
+	"errors"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
+)
+
+// TestNewerRecordIsLeftAlone restarts a hive as an rbee that cannot read the record of a
+// running worker: it neither ends the process nor changes the record, and reports it.
+func TestNewerRecordIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	o := options(t.TempDir())
+	first := New(o)
+	if err := first.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p := spawn(t, first, "serve")
+	path := first.path(p.ID)
+	first.Close()
+	readable, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	newer := strings.Replace(string(readable), `"min_reader": 0`, `"min_reader": 9`, 1)
+	if newer == string(readable) {
+		t.Fatalf("the record has no min_reader: %s", readable)
+	}
+	if err := os.WriteFile(path, []byte(newer), 0o600); err != nil {
+		t.Fatal(err)
+	}
+
+	second := New(o)
+	if err := second.Start(); err != nil {
+		t.Fatal(err)
+	}
+	list := second.List(false)
+	if len(list) != 1 || list[0].ID != p.ID || list[0].Worker != "fake" || list[0].State != operations.WorkerFailed || !strings.Contains(list[0].Problem, "newer rbee") {
+		t.Errorf("List() = %+v, want %s with a problem", list, p.ID)
+	}
+	if _, err := second.Get(operations.WorkerRef{ID: p.ID}); operations.ReasonOf(err) != operations.ReasonNewerFile {
+		t.Errorf("Get() = %v, want reason %s", err, operations.ReasonNewerFile)
+	}
+	_, programsErr := Programs(o.Dir, "fake")
+	for name, err := range map[string]error{"Programs": programsErr, "Clear": Clear(t.Context(), o, "fake")} {
+		if newer := (*wire.NewerSchemaError)(nil); !errors.As(err, &newer) {
+			t.Errorf("%s() = %v, want a NewerSchemaError", name, err)
+		}
+	}
+	second.Close()
+	if text, err := os.ReadFile(path); string(text) != newer {
+		t.Errorf("the record is now %s, %v", text, err)
+	}
+	if gone(p.PID) {
+		t.Error("the process of the worker ended")
+	}
+
+	// An rbee that can read it goes on with the worker.
+	if err := os.WriteFile(path, readable, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	third := manager(t, o)
+	if list := third.List(false); len(list) != 1 || list[0].PID != p.PID || list[0].State != operations.WorkerReady {
+		t.Errorf("List() = %+v, want %s ready", list, p.ID)
+	}
+}
+
+// TestRecordKeepsUnknownFields changes a record in which a newer rbee wrote more.
+func TestRecordKeepsUnknownFields(t *testing.T) {
+	t.Parallel()
+	o := options(t.TempDir())
+	first := New(o)
+	if err := first.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p := spawn(t, first, "serve")
+	path := first.path(p.ID)
+	first.Close()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	with := strings.Replace(string(text), `"id":`, `"lease": {"term": 7}, "id":`, 1)
+	if err := os.WriteFile(path, []byte(with), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m := manager(t, o)
+	if _, err := m.Stop(t.Context(), operations.WorkerRef{ID: p.ID}, StopOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	text, err = os.ReadFile(path)
+	if joined := strings.Join(strings.Fields(string(text)), ""); err != nil || !strings.Contains(joined, `"lease":{"term":7}`) || !strings.Contains(joined, `"state":"stopped"`) {
+		t.Errorf("the record is now %s, %v", text, err)
+	}
+}
