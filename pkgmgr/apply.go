@@ -505,31 +505,6 @@ func (s *session) note(i int, n *wire.StepNote) {
 	}
 }
 
-// send sends an artefact of a step. One that cannot be read fails that step alone:
-// the machine is told, and goes on with the next.
-func (s *session) send(ctx context.Context, in io.Writer, i int, sum string) error {
-	s.fetching(i, sum)
-	f, gzipped, err := s.fleet.openNeeded(ctx, s.member.state, s.plan.Installs[s.steps[i].Digest], sum)
-	if err != nil {
-		s.failed[i] = err
-		if sent := wire.SendBlob(in, failingReader{err}, false); !errors.Is(sent, err) {
-			return sent
-		}
-		return ctx.Err()
-	}
-	defer f.Close()
-	release, err := s.fleet.uploadSlot(ctx)
-	if err != nil {
-		return err
-	}
-	defer release()
-	size := int64(0)
-	if info, err := f.Stat(); err == nil {
-		size = info.Size()
-	}
-	return wire.SendBlob(in, s.counted(i, f, size), gzipped)
-}
-
 // finish takes in the result.
 func (s *session) finish(r *wire.Result, index []int) {
 	s.result = r
