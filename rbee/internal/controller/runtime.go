@@ -21,6 +21,7 @@ type targeted interface {
 	OperationTarget() operations.Target
 }
 
+// A renamed method would leave every operation without a hive.
 var _ targeted = operations.WorkerSpawn{}
 
 // onHives has hives do an operation: the one that it names, or, for the lists, all of
