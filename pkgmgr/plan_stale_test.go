@@ -158,8 +158,8 @@ func TestSavedPlanHasNoSecrets(t *testing.T) {
 	f := openFleet(t, c, machines, func(o *pkgmgr.Options) { o.Catalog = catalog })
 	f.Read(t.Context(), pkgmgr.ReadOptions{})
 	p := f.Plan(t.Context(), plan.Options{Fetch: true})
-	if len(p.Installs) != 1 || len(p.Blocked) != 1 || len(p.Drift) == 0 {
-		t.Errorf("installs %d, blocked %+v, drift %+v; want one, one and some", len(p.Installs), p.Blocked, p.Drift)
+	if len(p.Installs) != 2 || len(p.Blocked) != 1 || len(p.Drift) == 0 {
+		t.Errorf("installs %d, blocked %+v, drift %+v; want 2, 1 and some", len(p.Installs), p.Blocked, p.Drift)
 	}
 	data, err := json.Marshal(p)
 	if err != nil {
