@@ -118,7 +118,7 @@ func Load(path string) (*Lock, error) {
 // fileError returns an error about a lock's file.
 func fileError(path, what string, err error) error {
 	e := operations.FileError(path, what, err)
-	if e.Reason == operations.ReasonLockfileInvalid {
+	if e.Reason == operations.ReasonLockfileInvalid || e.Reason == operations.ReasonNewerFile {
 		e.Code = operations.CodeConfigInvalid
 	}
 	return e

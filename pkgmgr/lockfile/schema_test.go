@@ -79,7 +79,7 @@ func TestLoadErrors(t *testing.T) {
 	}{
 		{"damaged", `{"schema":`, operations.CodeConfigInvalid, operations.ReasonLockfileInvalid},
 		{"without a schema", `{}`, operations.CodeConfigInvalid, operations.ReasonLockfileInvalid},
-		{"newer", `{"schema":9,"min_reader":9}`, operations.CodeFailed, operations.ReasonNewerFile},
+		{"newer", `{"schema":9,"min_reader":9}`, operations.CodeConfigInvalid, operations.ReasonNewerFile},
 		{"directory", "", operations.CodeFailed, operations.ReasonFailed},
 	} {
 		path := filepath.Join(t.TempDir(), "hives.lock")
