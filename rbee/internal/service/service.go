@@ -23,8 +23,8 @@ const (
 	Detached = "none" // a detached process
 )
 
-// ManagerVariable is the environment variable in which a daemon finds the name of the
-// manager that runs it.
+// ManagerVariable is the environment variable in which a daemon with
+// [Service.SetManager] finds the name of the manager that runs it.
 const ManagerVariable = "RBEE_SUPERVISOR"
 
 // Command runs a program of the system and returns what it printed.
@@ -50,6 +50,9 @@ type Service struct {
 	// Inherited is NAME=VALUE of variables of this process that the daemon gets too. A
 	// service's file leaves out those that may be secret or that it cannot hold.
 	Inherited []string
+
+	// SetManager gives the daemon [ManagerVariable].
+	SetManager bool
 
 	// Log is the file to which the daemon's output is appended. It is required for a
 	// detached process. Empty means the manager's own log.
