@@ -111,6 +111,10 @@ type PackageUninstall struct {
 	// selection of hives.
 	Purge bool `json:"purge"`
 
+	// Downgrade also removes hives that have a newer rbee than the caller, which does not
+	// understand it: that rbee is replaced first.
+	Downgrade bool `json:"downgrade,omitempty"`
+
 	// LockWaitSeconds is as in [Change].
 	LockWaitSeconds float64 `json:"lock_wait_seconds,omitempty"`
 }

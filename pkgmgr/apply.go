@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"slices"
 	"time"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/internal/probe"
@@ -26,10 +27,6 @@ const DefaultLockWait = 30 * time.Second
 
 // ApplyOptions say how a plan is carried out. The zero value is the default.
 type ApplyOptions struct {
-	// Force makes the steps on workers install again even where the hive finds
-	// that nothing is to do.
-	Force bool
-
 	// LockWait is how long to wait for a hive's lock: 0 is [DefaultLockWait],
 	// a negative value does not wait.
 	LockWait time.Duration
@@ -48,8 +45,11 @@ type ApplyOptions struct {
 // whose state digest is another one than when the plan was made is refused with
 // [operations.ReasonStateChanged].
 func (f *Fleet) Apply(ctx context.Context, p *plan.Plan, o ApplyOptions) []operations.HiveReport {
+	if p == nil {
+		p = plan.New(nil)
+	}
 	unreadable := p.Readable("the plan", plan.Schema)
-	if unreadable == nil {
+	if unreadable == nil && slices.ContainsFunc(f.members, func(m *member) bool { return m.err == nil && changed(m, p.Hive(m.hive.Alias)) == nil }) {
 		f.opts.Lock.Merge(p.Lock)
 	}
 	reports := make([]operations.HiveReport, len(f.members))
@@ -82,6 +82,29 @@ func (f *Fleet) Apply(ctx context.Context, p *plan.Plan, o ApplyOptions) []opera
 	})
 	if unreadable == nil {
 		f.endPins(p)
+	}
+	return append(reports, f.strangers(p)...)
+}
+
+// strangers returns a failed report for each hive that a plan has steps for and that is not
+// one of the fleet.
+func (f *Fleet) strangers(p *plan.Plan) []operations.HiveReport {
+	var reports []operations.HiveReport
+	for _, s := range p.Steps {
+		known := slices.ContainsFunc(f.members, func(m *member) bool { return m.hive.Alias == s.Hive }) ||
+			slices.ContainsFunc(reports, func(r operations.HiveReport) bool { return r.Alias == s.Hive })
+		if known {
+			continue
+		}
+		e := &operations.Error{
+			Code: operations.CodeNotFound, Reason: operations.ReasonUnknownHive, Subject: operations.SubjectHive.Named(s.Hive), Hive: s.Hive,
+			Message: "cannot apply the plan: the fleet has no such hive",
+		}
+		r := operations.HiveReport{Alias: s.Hive, Status: operations.HiveFailed, Workers: []string{}, Error: e}
+		for _, step := range p.StepsOf(s.Hive) {
+			r.Failed = append(r.Failed, operations.FailedStep{Step: step, Error: e})
+		}
+		reports = append(reports, r)
 	}
 	return reports
 }
@@ -331,7 +354,13 @@ func (s *session) request(install *wire.Installed) (req *wire.Request, index []i
 			ws.Action = wire.ActionStop
 		case operations.ActionRemoveHive:
 			ws.Action, req.Settings = wire.ActionRemoveSelf, nil
+		default:
+			s.fail(i, &operations.Error{
+				Code: operations.CodeUnsupported, Reason: operations.ReasonUnsupported, Message: fmt.Sprintf("cannot apply the plan: this rbee does not know the action %q", step.Action),
+			})
+			continue
 		}
+		ws.Expect = s.expected(step)
 		req.Steps = append(req.Steps, ws)
 		index = append(index, i)
 	}
@@ -350,23 +379,44 @@ func (s *session) installOf(step operations.Step) (*plan.Install, error) {
 func (s *session) workerInstall(step operations.Step, install *plan.Install) *wire.WorkerInstall {
 	return &wire.WorkerInstall{
 		Type: step.Worker, Version: install.Version, Requested: s.target.Worker(step.Worker).Requested, Variant: install.Variant,
-		Force:  s.opts.Force || s.damaged(step, install),
-		SHA256: install.SHA256, Steps: s.fleet.sent(install), Entry: install.Entry,
+		Force:  s.target.Worker(step.Worker).Reinstall,
+		SHA256: install.SHA256, Steps: s.fleet.sent(s.member.state, install), Entry: install.Entry,
 		Launch: install.Launch, LaunchDigest: install.Launch.Digest(), Verify: install.Verify,
 	}
 }
 
-// damaged reports whether a version must be installed although it is there.
-func (s *session) damaged(step operations.Step, want *plan.Install) bool {
-	if step.Action != operations.ActionUpdateWorker || step.From != want.Version {
-		return false
-	}
-	for _, w := range s.member.state.Workers {
-		if w.Type == step.Worker {
-			return w.Corrupt != "" || w.Foreign || w.SHA256 != want.SHA256
+// expected returns the SHA-256 of what a step changes, as it was when the hive was read;
+// nil where the step changes nothing that is installed, or where that is not known.
+func (s *session) expected(step operations.Step) *string {
+	state, have := s.member.state, ""
+	switch step.Action {
+	case operations.ActionInstallHive, operations.ActionUpdateHive:
+		if state.Broken != "" || state.Rbee != nil && state.Rbee.SHA256 == "" {
+			return nil
 		}
+		if state.Rbee != nil {
+			have = state.Rbee.SHA256
+		}
+	case operations.ActionInstallWorker, operations.ActionUpdateWorker, operations.ActionRemoveWorker, operations.ActionRollbackWorker:
+		if state.Schema == 0 { // a shell has read the machine, which knows no digests
+			return nil
+		}
+		for _, w := range state.Workers {
+			if w.Type == step.Worker {
+				have = w.SHA256
+			}
+		}
+	default:
+		return nil
 	}
-	return false
+	return &have
+}
+
+// removed returns the state of a machine after rbee has been removed from it.
+func removed(s *wire.State) *wire.State {
+	now := *s
+	now.Schema, now.Rbee, now.PreviousRbee, now.Broken, now.Settings, now.Daemon, now.Workers, now.Wheels = 0, nil, nil, "", nil, wire.Daemon{}, nil, nil
+	return &now
 }
 
 // apply runs `rbee hive apply` and follows it to its result.
@@ -384,6 +434,7 @@ func (s *session) apply(ctx context.Context, exe string, req *wire.Request, inde
 		ended <- err
 	}()
 	talkErr := s.talk(ctx, inW, wire.NewReader(out), req, index)
+	out.discard()
 	_ = inW.Close()
 	runErr := <-ended
 	switch {
@@ -454,31 +505,6 @@ func (s *session) note(i int, n *wire.StepNote) {
 	}
 }
 
-// send sends an artefact of a step. One that cannot be read fails that step alone:
-// the machine is told, and goes on with the next.
-func (s *session) send(ctx context.Context, in io.Writer, i int, sum string) error {
-	s.fetching(i, sum)
-	f, gzipped, err := s.fleet.openNeeded(ctx, s.member.state.Platform, s.plan.Installs[s.steps[i].Digest], sum)
-	if err != nil {
-		s.failed[i] = err
-		if sent := wire.SendBlob(in, failingReader{err}, false); !errors.Is(sent, err) {
-			return sent
-		}
-		return ctx.Err()
-	}
-	defer f.Close()
-	release, err := s.fleet.uploadSlot(ctx)
-	if err != nil {
-		return err
-	}
-	defer release()
-	size := int64(0)
-	if info, err := f.Stat(); err == nil {
-		size = info.Size()
-	}
-	return wire.SendBlob(in, s.counted(i, f, size), gzipped)
-}
-
 // finish takes in the result.
 func (s *session) finish(r *wire.Result, index []int) {
 	s.result = r
@@ -522,6 +548,7 @@ func (s *session) fill(r *operations.HiveReport) {
 				r.Status = operations.HiveInstalled
 			case operations.ActionRemoveHive:
 				r.Status, r.Workers = operations.HiveUninstalled, []string{}
+				s.member.state = removed(s.member.state)
 			}
 		default:
 			if err == nil {

@@ -4,19 +4,24 @@
 //
 // # Model
 //
-// [config.Config] is the desired state, [wire.State] is what one machine says of itself, and
-// [plan.Diff] compares the two and makes an [operations.Plan]: sorted steps, each
-// with its reason. Diff is a pure function. Nothing else decides; [Fleet.Apply]
-// only does.
+// [config.Config] is the desired state and [wire.State] the state that one machine
+// reports. [plan.Diff] compares the two and makes a [plan.Plan]: sorted steps, each with
+// its reason, and everything that carrying them out needs. Diff is a pure function.
+// [Fleet.Apply] decides nothing: it carries out a plan, also one that was saved as JSON
+// by another program.
 //
-//	config, err := pkgmgr.Load("hives.conf")
+//	cfg, err := config.Load("hives.conf")
 //	...
-//	fleet, err := pkgmgr.Open(config, pkgmgr.Options{Connect: connect})
+//	options, err := pkgmgr.DefaultOptions(cfg, connect)
+//	...
+//	fleet, err := pkgmgr.Open(cfg, options)
 //	...
 //	defer fleet.Close()
 //	fleet.Read(ctx, pkgmgr.ReadOptions{})
-//	plan := fleet.Plan(ctx, pkgmgr.PlanOptions{Fetch: true})
-//	reports := fleet.Apply(ctx, plan, pkgmgr.ApplyOptions{})
+//	p := fleet.Plan(ctx, plan.Options{Fetch: true})
+//	...
+//	reports := fleet.Apply(ctx, p, pkgmgr.ApplyOptions{})
+//	err = fleet.Save(reports)
 //
 // # The way to a machine
 //

@@ -283,12 +283,12 @@ func (f *Fleet) States() []plan.HiveState {
 // Plan looks up what the hives that were read shall have, and decides with [plan.Diff].
 // What it finds out about versions goes to the lock, in memory.
 func (f *Fleet) Plan(ctx context.Context, o plan.Options) *plan.Plan {
-	before, workers := f.opts.Lock.Snapshot(), f.opts.Lock.Workers()
+	workers := f.opts.Lock.Workers()
 	want, moved := f.lookUp(ctx, o)
 	changes := plan.Diff(f.States(), want, o)
 	f.fillDownloads(changes)
 	changes.Upgrades = append(f.upgrades(workers), moved...)
-	changes.Lock = f.opts.Lock.Since(before)
+	changes.Lock = f.opts.Lock.Unsaved()
 	return changes
 }
 

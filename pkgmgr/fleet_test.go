@@ -62,8 +62,8 @@ func openFleet(t *testing.T, c *config.Config, machines fakehost.Fleet, change f
 func syncFleet(ctx context.Context, f *pkgmgr.Fleet, po plan.Options, ao pkgmgr.ApplyOptions) *operations.SyncReport {
 	f.Read(ctx, pkgmgr.ReadOptions{})
 	po.Fetch = true
-	p := roundTrip(f.Plan(ctx, po))
-	return f.SyncReport(p, f.Apply(ctx, p, ao), time.Second)
+	p := f.Plan(ctx, po)
+	return f.SyncReport(p, f.Apply(ctx, roundTrip(p), ao), time.Second)
 }
 
 // roundTrip returns the plan as it is read back from its JSON.
@@ -312,7 +312,7 @@ func TestUninstall(t *testing.T) {
 
 	f = openFleet(t, c, machines, nil)
 	f.Read(t.Context(), pkgmgr.ReadOptions{})
-	if got := results(f.Apply(t.Context(), f.UninstallPlan(), pkgmgr.ApplyOptions{})); got !=
+	if got := results(f.Apply(t.Context(), f.UninstallPlan(false), pkgmgr.ApplyOptions{})); got !=
 		"gpu-00=uninstalled gpu-01=uninstalled gpu-02=unreachable gpu-03=not_installed" {
 		t.Error(got)
 	}
@@ -320,7 +320,7 @@ func TestUninstall(t *testing.T) {
 		"gpu-01": {Initial: wire.State{Workers: []wire.Worker{{Type: "old"}}}},
 	}, func(o *pkgmgr.Options) { o.Binaries = nil })
 	none.Read(t.Context(), pkgmgr.ReadOptions{})
-	got := none.Apply(t.Context(), none.UninstallPlan(), pkgmgr.ApplyOptions{})
+	got := none.Apply(t.Context(), none.UninstallPlan(false), pkgmgr.ApplyOptions{})
 	if got[0].Status != operations.HiveFailed || !strings.Contains(got[0].Error.Message, "no rbee to bring") {
 		t.Errorf("without a binary: %+v", got[0])
 	}
@@ -359,7 +359,7 @@ func TestRepairAndForce(t *testing.T) {
 		t.Errorf("%s %+v", got, m.State().Workers)
 	}
 	before := m.State().Workers[0].InstalledAt
-	r = syncFleet(t.Context(), f, plan.Options{Force: true}, pkgmgr.ApplyOptions{Force: true})
+	r = syncFleet(t.Context(), f, plan.Options{Force: true}, pkgmgr.ApplyOptions{})
 	if after := m.State().Workers[0].InstalledAt; !after.After(before) || len(r.Hives[0].Steps) != 3 {
 		t.Errorf("forced: %+v", r.Hives[0])
 	}

@@ -2,6 +2,7 @@ package pkgmgr
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"sync"
 )
@@ -14,7 +15,11 @@ type mailbox struct {
 	more   sync.Cond
 	buf    bytes.Buffer
 	closed bool
+	unread bool // nobody reads any more
 }
+
+// maxMailbox limits what is held for the reader.
+const maxMailbox = 64 << 20
 
 func newMailbox() *mailbox {
 	m := &mailbox{}
@@ -22,10 +27,16 @@ func newMailbox() *mailbox {
 	return m
 }
 
-// Write implements [io.Writer]; it never fails.
+// Write implements [io.Writer]. It fails if the reader is too far behind.
 func (m *mailbox) Write(p []byte) (int, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	switch {
+	case m.unread:
+		return len(p), nil
+	case m.buf.Len()+len(p) > maxMailbox:
+		return 0, errors.New("the machine writes too much")
+	}
 	m.more.Signal()
 	return m.buf.Write(p)
 }
@@ -41,6 +52,13 @@ func (m *mailbox) Read(p []byte) (int, error) {
 		return 0, io.EOF
 	}
 	return m.buf.Read(p)
+}
+
+// discard drops what is held, and what comes.
+func (m *mailbox) discard() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.unread, m.buf = true, bytes.Buffer{}
 }
 
 // close ends the stream for the reader once it has read everything.

@@ -23,6 +23,9 @@ func TestMailbox(t *testing.T) {
 		read <- string(data)
 	}()
 	m.close()
+	if n, err := newMailbox().Write(make([]byte, maxMailbox+1)); err == nil {
+		t.Errorf("Write() of more than the limit = %d, nil; want an error", n)
+	}
 	if got, want := <-read, "one two three"; got != want {
 		t.Errorf("read %q, want %q", got, want)
 	}

@@ -202,6 +202,9 @@ func (r *run) step(i int, step wire.Step) error {
 	if err := step.Validate(); err != nil {
 		return err
 	}
+	if err := r.checkExpected(&step); err != nil {
+		return err
+	}
 	switch step.Action {
 	case wire.ActionInstallSelf:
 		return r.installSelf(step.Install)
@@ -429,4 +432,35 @@ func (r *run) receive(i int, want wire.Artefact) ([]byte, error) {
 
 func removeWorker(s *wire.State, workerType string) {
 	s.Workers = slices.DeleteFunc(s.Workers, func(w wire.Worker) bool { return w.Type == workerType })
+}
+
+// checkExpected refuses a step that was planned for something else than what is installed.
+func (r *run) checkExpected(step *wire.Step) error {
+	if step.Expect == nil {
+		return nil
+	}
+	state, have, target := r.machine.State(), "", ""
+	switch step.Action {
+	case wire.ActionInstallSelf:
+		if state.Rbee != nil {
+			have = state.Rbee.SHA256
+		}
+		target = step.Install.SHA256
+	case wire.ActionInstallWorker, wire.ActionRemoveWorker, wire.ActionRollback:
+		for _, w := range state.Workers {
+			if w.Type == step.Worker.Type {
+				have = w.SHA256
+			}
+		}
+		if step.Action == wire.ActionInstallWorker {
+			sum, err := r.digest(step.Worker)
+			if err != nil {
+				return err
+			}
+			target = sum
+		}
+	default:
+		return nil
+	}
+	return step.CheckExpected(have, target)
 }

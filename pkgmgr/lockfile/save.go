@@ -125,31 +125,39 @@ type Changes struct {
 	Sources []Source `json:"sources,omitempty"`
 }
 
-// Snapshot returns the content as it is now, to compare with later. See [Lock.Since].
-func (l *Lock) Snapshot() Snapshot {
+// Unsaved returns what differs from the file, or, for a lock without a file, everything.
+func (l *Lock) Unsaved() Changes {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return Snapshot{l.file.clone()}
-}
-
-// Snapshot is the content of a lock at one time.
-type Snapshot struct{ content content }
-
-// Since returns what has changed since a snapshot.
-func (l *Lock) Since(s Snapshot) Changes {
-	before, now := s.content, l.Snapshot().content
 	return Changes{
-		Workers: added(before.Workers, now.Workers), Sources: added(before.Sources, now.Sources),
+		Workers: slices.Clone(added(l.base.Workers, l.file.Workers)), Sources: slices.Clone(added(l.base.Sources, l.file.Sources)),
 	}
 }
 
-// Merge adds changes that were made in another copy of the lock. Merging them again
-// changes nothing.
+// Merge adds changes that were made in another copy of the lock. Where both have
+// resolved a version constraint, the newer version counts, so that an old plan does not
+// take back an upgrade. Merging the same changes again changes nothing.
 func (l *Lock) Merge(c Changes) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.file.Workers = replaced(l.file.Workers, c.Workers, Worker.same)
-	l.file.Sources = replaced(l.file.Sources, c.Sources, Source.same)
+	l.file.Workers = slices.Clone(l.file.Workers)
+	for _, w := range c.Workers {
+		i := slices.IndexFunc(l.file.Workers, w.same)
+		switch {
+		case i < 0:
+			l.file.Workers = append(l.file.Workers, w)
+		case version.Compare(w.Version, l.file.Workers[i].Version) > 0:
+			l.file.Workers[i] = newerWorker(w, l.file.Workers[i])
+		}
+	}
+	l.file.Sources = slices.Clone(l.file.Sources)
+	for _, s := range c.Sources {
+		if i := slices.IndexFunc(l.file.Sources, s.same); i < 0 {
+			l.file.Sources = append(l.file.Sources, s)
+		} else {
+			l.file.Sources[i] = s
+		}
+	}
 }
 
 // added returns the entries of now that before does not contain.
@@ -159,14 +167,6 @@ func added[T any](before, now []T) []T {
 		if !slices.ContainsFunc(before, func(o T) bool { return reflect.DeepEqual(o, e) }) {
 			list = append(list, e)
 		}
-	}
-	return list
-}
-
-// replaced returns list with entries, each in place of the one that is the same.
-func replaced[T any](list, entries []T, same func(T, T) bool) []T {
-	for _, e := range entries {
-		list = append(slices.DeleteFunc(slices.Clone(list), func(o T) bool { return same(o, e) }), e)
 	}
 	return list
 }

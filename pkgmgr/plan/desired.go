@@ -1,6 +1,8 @@
 package plan
 
 import (
+	"slices"
+
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/catalog"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
@@ -19,6 +21,9 @@ type Desired struct {
 	// Workers says what each worker wish of the config comes to.
 	Workers map[WorkerKey]DesiredWorker
 }
+
+// binary returns the rbee for a machine; the zero value if there is none.
+func (d *Desired) binary(s *wire.State) DesiredBinary { return d.Binaries[s.Platform.Key()] }
 
 // DesiredBinary is the rbee for one platform, or why there is none.
 type DesiredBinary struct {
@@ -86,6 +91,11 @@ type DesiredWorker struct {
 // as that is known.
 func (w *DesiredWorker) differs(have wire.Worker) bool {
 	return w.SHA256 != "" && have.SHA256 != w.SHA256
+}
+
+// builtin reports whether a worker is a server inside rbee.
+func (w *DesiredWorker) builtin() bool {
+	return slices.ContainsFunc(w.Steps, func(s wire.InstallStep) bool { return s.Kind == wire.StepBuiltin })
 }
 
 // ErrNotLocked says that what a wish stands for is not known, and was not to be

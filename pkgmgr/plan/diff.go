@@ -68,6 +68,7 @@ func Diff(states []HiveState, want Desired, o Options) *Plan {
 	for _, s := range sorted {
 		plan.Hives = append(plan.Hives, hiveOf(s, want))
 		d := hiveDiff{hive: s.Hive, state: s.State, want: want, opts: o, plan: plan}
+		d.newer = s.State != nil && newerHive(s.State, cmp.Or(want.binary(s.State).Version, want.Version)) != "" && !o.Downgrade
 		switch {
 		case s.Extra:
 			d.extraHive(s.Err)
@@ -92,6 +93,7 @@ type hiveDiff struct {
 	want  Desired
 	opts  Options
 	plan  *Plan // gets installations and builds
+	newer bool  // the rbee of the hive is newer, and stays
 
 	steps   []operations.Step
 	drift   []operations.Drift
@@ -164,7 +166,11 @@ func (d *hiveDiff) extraHive(err *operations.Error) {
 	default:
 		d.found(operations.IssueExtraHive, "", "Hive not in config")
 		if d.opts.RemoveExtra {
-			for _, s := range RemoveSteps(d.state, d.want.Version, "not in config") {
+			steps, err := RemoveSteps(d.hive.Alias, d.state, d.want.Version, "not in config", d.opts.Downgrade)
+			if err != nil {
+				d.blockFor("", err)
+			}
+			for _, s := range steps {
 				d.step(s)
 			}
 		}
@@ -360,6 +366,12 @@ func (d *hiveDiff) compareWorker(w config.Worker, ready bool) {
 		return
 	}
 	have := d.state.Workers[i]
+	if d.opts.Force || have.Version == want.Version && (have.Corrupt != "" || have.Foreign || have.SHA256 != want.SHA256) {
+		d.plan.reinstall(d.hive.Alias, w.Type)
+	}
+	if d.newer && want.builtin() && have.Corrupt == "" {
+		return // it is part of the hive's own rbee
+	}
 	step := operations.Step{Action: operations.ActionUpdateWorker, From: have.Version}
 	var unknown *LookupError
 	if errors.As(want.Err, &unknown) && have.Corrupt == "" {
@@ -446,6 +458,9 @@ func (d *hiveDiff) installWorker(w config.Worker, want DesiredWorker, step opera
 		d.block(w.Type, operations.ReasonUnfitMachine, fmt.Sprintf("worker '%s' would not run there: %s", w.Type, strings.Join(lacks, "; ")))
 		return
 	}
+	if d.newer && want.builtin() {
+		want.Version, want.SHA256 = d.state.Rbee.Version, d.state.Rbee.SHA256
+	}
 	step.Worker, step.Version = w.Type, want.Version
 	step.Bytes, _ = transferBytes(want.Steps, d.state)
 	step.Variant, step.VariantReason = want.Variant, want.Reason
@@ -509,17 +524,24 @@ func (d *hiveDiff) sort() {
 	sort.SliceStable(d.blocked, func(i, j int) bool { return d.blocked[i].Worker < d.blocked[j].Worker })
 }
 
-// RemoveSteps are the steps that remove all of rbee from a machine; version is
-// that of the rbee that is brought there where it takes one to remove the rest.
-func RemoveSteps(s *wire.State, version, reason string) []operations.Step {
+// RemoveSteps returns the steps that remove all of rbee from a machine; version is that
+// of the rbee that is brought there where it takes one to remove the rest. The error is
+// an [*operations.Error] with [operations.ReasonNewerHive] if the machine has a newer rbee
+// that does not understand this one, unless downgrade allows to replace it.
+func RemoveSteps(alias string, s *wire.State, version, reason string, downgrade bool) ([]operations.Step, error) {
 	if s.Rbee == nil && len(s.Workers) == 0 {
-		return nil
+		return nil, nil
 	}
 	remove := operations.Step{Action: operations.ActionRemoveHive, From: InstalledVersion(s), Reason: reason}
 	if s.Rbee != nil && s.Broken == "" && s.Compatible() {
-		return []operations.Step{remove}
+		return []operations.Step{remove}, nil
+	}
+	if newer := newerHive(s, version); newer != "" && !downgrade {
+		return nil, &operations.Error{
+			Code: operations.CodeUnsupported, Reason: operations.ReasonNewerHive, Subject: operations.SubjectHive.Named(alias), Hive: alias, Message: newer,
+		}
 	}
 	return []operations.Step{{
 		Action: operations.ActionUpdateHive, From: remove.From, Version: cmp.Or(version, "this one"), Reason: "needed to uninstall",
-	}, remove}
+	}, remove}, nil
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"net/url"
 	"path"
 	"slices"
 	"strings"
@@ -72,6 +73,10 @@ type Worker struct {
 	// Version is installed.
 	EndsPin bool `json:"ends_pin,omitempty"`
 
+	// Reinstall means that the version is installed again although it is there, because
+	// it is damaged, or because that was requested.
+	Reinstall bool `json:"reinstall,omitempty"`
+
 	// Warning describes a limitation of the installation on this hive; empty for none.
 	Warning string `json:"warning,omitempty"`
 }
@@ -89,6 +94,10 @@ type Install struct {
 	Entry  string             `json:"entry,omitempty"`
 	Launch *wire.Launch       `json:"launch,omitempty"`
 	Verify *wire.Verify       `json:"verify,omitempty"`
+
+	// Private lists the SHA-256 of artifacts whose address in Steps is not complete: what
+	// follows the path may be secret, and is taken from the recipe when the plan is applied.
+	Private []string `json:"private,omitempty"`
 
 	// Unstable lists the SHA-256 of artifacts whose address may return other bytes one
 	// day, such as archives that a server generates. They are sent to the hive.
@@ -149,7 +158,7 @@ func StateDigest(s *wire.State) string {
 	if s == nil {
 		return ""
 	}
-	type worker struct{ Type, Version, Requested, Variant, SHA256, Problem string }
+	type worker struct{ Type, Version, Requested, Variant, SHA256 string }
 	facts := struct {
 		Build    *wire.Installed
 		Broken   string
@@ -160,7 +169,7 @@ func StateDigest(s *wire.State) string {
 		facts.Build = &wire.Installed{Version: s.Rbee.Version, SHA256: s.Rbee.SHA256}
 	}
 	for _, w := range s.Workers {
-		facts.Workers = append(facts.Workers, worker{w.Type, w.Version, w.Requested, w.Variant, w.SHA256, w.Corrupt})
+		facts.Workers = append(facts.Workers, worker{w.Type, w.Version, w.Requested, w.Variant, w.SHA256})
 	}
 	data, err := json.Marshal(facts)
 	if err != nil {
@@ -218,6 +227,16 @@ func (p *Plan) install(typ string, d DesiredWorker) string {
 			i.Steps[j].At = ""
 		}
 	}
+	for j := range i.Steps {
+		for _, a := range i.Steps[j].Artefacts() {
+			if u, err := url.Parse(a.URL); err == nil && (u.RawQuery != "" || u.User != nil) {
+				u.RawQuery, u.User = "", nil
+				a.URL = u.String()
+				i.Private = append(i.Private, a.SHA256)
+			}
+		}
+	}
+	slices.Sort(i.Private)
 	for sum, yes := range d.Unstable {
 		if yes {
 			i.Unstable = append(i.Unstable, sum)
@@ -230,6 +249,15 @@ func (p *Plan) install(typ string, d DesiredWorker) string {
 	}
 	p.Installs[digest] = i
 	return digest
+}
+
+// reinstall marks a worker that is installed again although its version is there.
+func (p *Plan) reinstall(alias, typ string) {
+	if h := p.Hive(alias); h != nil {
+		for i := range h.Workers {
+			h.Workers[i].Reinstall = h.Workers[i].Reinstall || h.Workers[i].Type == typ
+		}
+	}
 }
 
 // build adds a build of rbee and returns its SHA-256.
@@ -260,4 +288,39 @@ func (p *Plan) dropUnused() {
 			delete(p.Builds, digest)
 		}
 	}
+}
+
+// MarshalJSON implements [json.Marshaler]. What is only shown to people is reduced to what
+// names no file of this machine: the reasons of blocked workers and of hives that could
+// not be read, without their messages.
+func (p Plan) MarshalJSON() ([]byte, error) {
+	type plain Plan
+	out := plain(p)
+	reduced := func(e *operations.Error) *operations.Error {
+		if e == nil {
+			return nil
+		}
+		subject := e.Subject
+		if subject.Kind == operations.SubjectFile {
+			subject = operations.Subject{}
+		}
+		return &operations.Error{Code: e.Code, Reason: e.Reason, Subject: subject, Hive: e.Hive, Message: string(e.Reason)}
+	}
+	out.Drift = slices.Clone(p.Drift)
+	for i := range out.Drift {
+		if d := &out.Drift[i]; d.Error != nil {
+			d.Error = reduced(d.Error)
+			d.Details = "Hive unreachable: " + string(d.Error.Reason)
+		}
+	}
+	out.Blocked = slices.Clone(p.Blocked)
+	for i := range out.Blocked {
+		b := &out.Blocked[i]
+		b.Detail, b.Error = "", reduced(b.Error)
+		b.Reason = "blocked"
+		if b.Error != nil {
+			b.Reason = string(b.Error.Reason)
+		}
+	}
+	return json.Marshal(out)
 }

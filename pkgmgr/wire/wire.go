@@ -308,7 +308,43 @@ type Step struct {
 	// Worker is set for the actions on workers; only its Type counts but for
 	// ActionInstallWorker.
 	Worker *WorkerInstall `json:"worker,omitempty"`
+
+	// Expect is the SHA-256 of what is installed when the step was planned: of rbee for
+	// ActionInstallSelf, otherwise of the worker type; empty if nothing was. The machine
+	// refuses the step if it finds something else, unless that is what the step installs.
+	// Nil expects nothing.
+	Expect *string `json:"expect,omitempty"`
 }
+
+// CheckExpected returns a [*StateChangedError] if have, the SHA-256 of what is installed
+// (empty for nothing), is neither what the step expects nor target, what it results in.
+func (s *Step) CheckExpected(have, target string) error {
+	if s.Expect == nil || have == *s.Expect || have == target {
+		return nil
+	}
+	subject := operations.Subject{}
+	if s.Worker != nil {
+		subject = operations.SubjectWorker.Named(s.Worker.Type)
+	}
+	return &StateChangedError{Subject: subject}
+}
+
+// StateChangedError reports a step that was planned for another state of the machine.
+type StateChangedError struct{ Subject operations.Subject }
+
+func (e *StateChangedError) Error() string {
+	what := "rbee"
+	if e.Subject.Name != "" {
+		what = e.Subject.Name
+	}
+	return "another run has changed " + what + " since the plan was made; make a new plan"
+}
+
+// ErrorCode returns the reason as text, for [operations.ReasonOf].
+func (e *StateChangedError) ErrorCode() string { return string(operations.ReasonStateChanged) }
+
+// ErrorSubject returns the worker type, for [operations.SubjectOf]; nothing for rbee.
+func (e *StateChangedError) ErrorSubject() operations.Subject { return e.Subject }
 
 // WorkerInstall says how a worker is installed.
 type WorkerInstall struct {

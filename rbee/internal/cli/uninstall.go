@@ -11,10 +11,11 @@ import (
 )
 
 type uninstallCmd struct {
-	Purge    bool          `help:"Remove the config, own recipes and records from this machine too."`
-	Yes      bool          `short:"y" help:"Do not ask."`
-	LockWait time.Duration `default:"30s" placeholder:"TIME" help:"How long to wait for a hive on which another run works (${default})."`
-	Scope    scopeFlags    `embed:""`
+	Purge     bool          `help:"Remove the config, own recipes and records from this machine too."`
+	Downgrade bool          `help:"Also remove hives with a newer rbee, which is replaced first."`
+	Yes       bool          `short:"y" help:"Do not ask."`
+	LockWait  time.Duration `default:"30s" placeholder:"TIME" help:"How long to wait for a hive on which another run works (${default})."`
+	Scope     scopeFlags    `embed:""`
 }
 
 // Help is shown below the command's summary.
@@ -26,7 +27,7 @@ func (uninstallCmd) Help() string {
 
 // Run does the command.
 func (c *uninstallCmd) Run(ctx context.Context, a *app) error {
-	op := operations.PackageUninstall{Scope: a.scope(c.Scope), Purge: c.Purge, LockWaitSeconds: lockWait(c.LockWait)}
+	op := operations.PackageUninstall{Scope: a.scope(c.Scope), Purge: c.Purge, Downgrade: c.Downgrade, LockWaitSeconds: lockWait(c.LockWait)}
 	if err := op.Validate(); err != nil {
 		return err
 	}

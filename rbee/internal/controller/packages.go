@@ -51,7 +51,7 @@ func (q *Controller) sync(ctx context.Context, op operations.PackageSync, events
 	if err := fleet.Save(nil); err != nil {
 		return nil, err
 	}
-	reports := fleet.Apply(ctx, plan, pkgmgr.ApplyOptions{Force: op.Force, LockWait: lockWait(op.LockWaitSeconds)})
+	reports := fleet.Apply(ctx, plan, pkgmgr.ApplyOptions{LockWait: lockWait(op.LockWaitSeconds)})
 	// Once more: what an upgrade has moved is held no longer.
 	if err := errors.Join(fleet.Save(reports), q.noteWarnings(d, fleet, plan)); err != nil {
 		return nil, err
@@ -158,7 +158,7 @@ func (q *Controller) uninstall(ctx context.Context, op operations.PackageUninsta
 	defer fleet.Close()
 	fleet.Read(ctx, pkgmgr.ReadOptions{})
 	before := workerCounts(fleet.States())
-	plan := fleet.UninstallPlan()
+	plan := fleet.UninstallPlan(op.Downgrade)
 	events.Send(operations.Event{Type: operations.EventPlan, Plan: &plan.Plan})
 	r := &operations.UninstallReport{
 		Status: operations.StatusSuccess,
@@ -167,6 +167,13 @@ func (q *Controller) uninstall(ctx context.Context, op operations.PackageUninsta
 	fleet.Sweep(ctx)
 	if err := fleet.Save(r.Hives); err != nil {
 		return nil, err
+	}
+	for _, b := range plan.Blocked {
+		for i := range r.Hives {
+			if r.Hives[i].Alias == b.Hive {
+				r.Hives[i].Status, r.Hives[i].Error = operations.HiveFailed, b.Error
+			}
+		}
 	}
 	failed := 0
 	for _, h := range r.Hives {

@@ -18,8 +18,11 @@ import (
 // targeted is an operation that names the hive it is for.
 type targeted interface {
 	operations.Operation
-	Where() operations.Target
+	OperationTarget() operations.Target
 }
+
+// A renamed method would leave every operation without a hive.
+var _ targeted = operations.WorkerSpawn{}
 
 // onHives has hives do an operation: the one that it names, or, for the lists, all of
 // the config.
@@ -30,7 +33,7 @@ func (q *Controller) onHives(ctx context.Context, op operations.Operation, event
 	case operations.ModelList:
 		return report(q.modelList(ctx, op))
 	case targeted:
-		return q.forward(ctx, op.Where(), op, events)
+		return q.forward(ctx, op.OperationTarget(), op, events)
 	default:
 		return nil, &operations.Error{Code: operations.CodeUnsupported, Reason: operations.ReasonUnsupported, Message: fmt.Sprintf("%s names no hive", op.Kind())}
 	}

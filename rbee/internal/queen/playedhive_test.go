@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/operations/sse"
 	"github.com/rbee-keeper/rbee/pkgmgr"
 	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/rbee/internal/controller"
@@ -171,7 +172,7 @@ func (h *playedHive) watch(w http.ResponseWriter, r *http.Request) {
 		if err != nil {
 			h.t.Error(err)
 		}
-		fmt.Fprintf(w, "data: %s\n\n", data)
+		_, _ = w.Write(sse.Append(nil, sse.Event{Data: data}))
 		_ = http.NewResponseController(w).Flush()
 		select {
 		case <-changed:

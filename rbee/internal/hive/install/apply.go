@@ -247,6 +247,9 @@ func (s *session) act(ctx context.Context, index int, step wire.Step) (note stri
 	if err := step.Validate(); err != nil {
 		return "", err
 	}
+	if err := s.checkExpected(ctx, &step); err != nil {
+		return "", err
+	}
 	switch step.Action {
 	case wire.ActionInstallSelf:
 		return s.installSelf(step.Install)
@@ -274,4 +277,34 @@ func (s *session) act(ctx context.Context, index int, step wire.Step) (note stri
 func (s *session) send(m wire.Message) {
 	s.heartbeat.Note(m)
 	_ = s.out.Write(m)
+}
+
+// checkExpected refuses a step that was planned for something else than what is installed
+// now, under the lock.
+func (s *session) checkExpected(ctx context.Context, step *wire.Step) error {
+	if step.Expect == nil {
+		return nil
+	}
+	have, target := "", ""
+	switch step.Action {
+	case wire.ActionInstallSelf:
+		if rec, _ := s.Store.Binary(false); rec != nil {
+			have = rec.SHA256
+		}
+		target = step.Install.SHA256
+	case wire.ActionInstallWorker, wire.ActionRemoveWorker, wire.ActionRollback:
+		if w := s.Store.Worker(ctx, step.Worker.Type, false); w != nil {
+			have = w.SHA256
+		}
+		if step.Action == wire.ActionInstallWorker {
+			sum, err := s.digest(step.Worker)
+			if err != nil {
+				return err
+			}
+			target = sum
+		}
+	default:
+		return nil
+	}
+	return step.CheckExpected(have, target)
 }
