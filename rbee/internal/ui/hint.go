@@ -72,6 +72,9 @@ func Hint(e *operations.Error) string {
 		}
 		return "rbee needs a home directory that its user may write to; RBEE_HOME on the machine moves it"
 	case operations.ReasonPortInUse:
+		if e.Subject.Kind == operations.SubjectQueen {
+			return "another program uses the port: choose another --addr"
+		}
 		if e.Subject.Kind != operations.SubjectWorker {
 			return "another program uses the port: choose another hive_port in the config"
 		}
