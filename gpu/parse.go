@@ -19,7 +19,8 @@ var probeScript string
 // where a detector finds them, runs each for at most 10 seconds where the machine has
 // timeout(1), and always exits with 0.
 func ProbeScript() string {
-	return fmt.Sprintf("tool_dirs='%s'\nnvidia_fields='%s'\n", strings.Join(toolDirs(), " "), strings.Join(nvidiaFields(), ",")) + probeScript
+	return fmt.Sprintf("tool_dirs='%s'\nnvidia_fields='%s'\ntool_limit=%d\n",
+		strings.Join(toolDirs(), " "), strings.Join(nvidiaFields(), ","), int(probeTimeout/time.Second)) + probeScript
 }
 
 // ErrNoProbe is the error of [Parse] for text without the complete output of the
@@ -30,8 +31,8 @@ var ErrNoProbe = errors.New("the output of the GPU probe is incomplete")
 const probeTimeout = 10 * time.Second
 
 // timedOut reports whether an exit status is that of a tool which timeout(1) killed:
-// 124, or 143 with BusyBox.
-func timedOut(status int) bool { return status == 124 || status == 143 }
+// 124, or 143 with BusyBox; 137 if SIGTERM was not enough.
+func timedOut(status int) bool { return status == 124 || status == 137 || status == 143 }
 
 // Parse returns the devices that [Detector.Devices] would find on the machine on
 // which the script of [ProbeScript] printed out. It runs nothing: the code that

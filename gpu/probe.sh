@@ -10,9 +10,10 @@
 #	err                  the standard error of the tool before
 #	end                  the recording is complete
 #
-# tool_dirs and nvidia_fields are set by the caller: the directories to search after
-# PATH, and the columns to ask nvidia-smi for.
-: "${tool_dirs=}" "${nvidia_fields=}"
+# tool_dirs, nvidia_fields and tool_limit are set by the caller: the directories to
+# search after PATH, the columns to ask nvidia-smi for, and the seconds that a tool may
+# take.
+: "${tool_dirs=}" "${nvidia_fields=}" "${tool_limit=10}"
 root=
 sys=/sys
 LC_ALL=C
@@ -27,13 +28,17 @@ find_tool() { # sets tool to the path of the program $1
 	return 1
 }
 
-limited() {
-	if command -v timeout >/dev/null 2>&1; then
-		timeout 10 "$@"
-	else
-		"$@"
-	fi
-}
+# With -k, timeout(1) also stops a tool that ignores SIGTERM. BusyBox before 1.34 and
+# coreutils before 8.6 have no -k, and BusyBox before 1.30 takes the limit as -t.
+if timeout -k 1 "$tool_limit" sh -c : </dev/null >/dev/null 2>&1; then
+	limited() { timeout -k 1 "$tool_limit" "$@"; }
+elif timeout "$tool_limit" sh -c : </dev/null >/dev/null 2>&1; then
+	limited() { timeout "$tool_limit" "$@"; }
+elif timeout -t "$tool_limit" sh -c : </dev/null >/dev/null 2>&1; then
+	limited() { timeout -t "$tool_limit" "$@"; }
+else
+	limited() { "$@"; }
+fi
 
 record() { # runs $tool as the command line "$@"
 	line=$*

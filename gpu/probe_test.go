@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // probe runs the script of [ProbeScript] on a made-up machine whose tools are in dir
@@ -166,6 +167,43 @@ func TestProbeOldDriver(t *testing.T) {
 	}
 }
 
+// TestProbeHangingTool checks that the probe stops a tool that ignores SIGTERM, with
+// each timeout(1) of this machine.
+func TestProbeHangingTool(t *testing.T) {
+	t.Parallel()
+	for _, shell := range shells(t) {
+		t.Run(filepath.Base(shell[0]), func(t *testing.T) {
+			t.Parallel()
+			bin := t.TempDir()
+			write := func(name, text string) {
+				if err := os.WriteFile(filepath.Join(bin, name), []byte("#!/bin/sh\n"+text), 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			write("nvidia-smi", "trap '' TERM\nexec sleep 60\n")
+			if filepath.Base(shell[0]) == "busybox" {
+				write("timeout", "exec '"+shell[0]+"' timeout \"$@\"\n")
+			}
+			script := strings.Replace(ProbeScript(), "\ntool_limit=10\n", "\ntool_limit=1\n", 1)
+			cmd := exec.CommandContext(t.Context(), shell[0], append(shell[1:len(shell):len(shell)], "-s")...)
+			cmd.Stdin, cmd.Env = strings.NewReader(script), []string{"PATH=" + bin + ":" + os.Getenv("PATH")}
+			start := time.Now()
+			out, err := cmd.Output()
+			if took := time.Since(start); err != nil || took > 20*time.Second {
+				t.Fatalf("the probe returned %v after %s, want nil after about 2s", err, took)
+			}
+			devices, err := Parse(out)
+			got := ""
+			for _, d := range devices {
+				got += d.Error
+			}
+			if want := "nvidia-smi did not answer within 10s and was killed"; err != nil || !strings.Contains(got, want) {
+				t.Errorf("Parse() = %s, %v, want the error %q\n%s", show(devices), err, want, out)
+			}
+		})
+	}
+}
+
 func TestParse(t *testing.T) {
 	t.Parallel()
 	query := "nvidia-smi " + strings.Join(nvidiaQuery(nvidiaFields()), " ")
@@ -185,6 +223,7 @@ func TestParse(t *testing.T) {
 		{"warning on stderr", section("os Linux") + section("run 0 "+query, "0, GPU-1, RTX, 00000000:05:00.0, 1, 0, 1, 580, 9.0, [N/A], 0, 33, 26.20") + section("err", "a warning") + section("end"), "RTX", nil},
 		{"error on stderr", section("os Linux") + section("run 12 "+query) + section("err", "libnvidia-ml.so is missing") + section("end"), "libnvidia-ml.so is missing", nil},
 		{"time limit", section("os Linux") + section("run 124 "+query) + section("end"), "nvidia-smi did not answer within 10s and was killed", nil},
+		{"time limit, SIGKILL", section("os Linux") + section("run 137 "+query) + section("end"), "nvidia-smi did not answer within 10s and was killed", nil},
 		{"not executable", section("os Linux") + section("run 126 "+query) + section("err", "Permission denied") + section("end"), "Permission denied", nil},
 	} {
 		devices, err := Parse([]byte(tt.out))

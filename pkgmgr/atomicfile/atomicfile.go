@@ -22,9 +22,16 @@ import (
 // tempPrefix begins the names of temporary files, which renameio chooses.
 const tempPrefix = "."
 
-// IsTemp reports whether a file name may be one that this package gives to temporary
-// files. A process that is killed while it writes leaves one beside the file.
-func IsTemp(name string) bool { return strings.HasPrefix(name, tempPrefix) }
+// IsTemp reports whether name has the form of a temporary file of this package: a dot,
+// the name of the file that is being written, and digits. A process that is killed while
+// it writes leaves such a file beside the other.
+func IsTemp(name string) bool {
+	rest, ok := strings.CutPrefix(name, tempPrefix)
+	target := strings.TrimRight(rest, digits)
+	return ok && target != "" && target != rest && !strings.ContainsRune(name, filepath.Separator)
+}
+
+const digits = "0123456789"
 
 // TempGlob returns the pattern of the temporary files of path, for [filepath.Glob].
 func TempGlob(path string) string {
@@ -34,9 +41,13 @@ func TempGlob(path string) string {
 // RemoveTemp removes the temporary files of path that processes which were killed have
 // left. No other process may be writing path.
 func RemoveTemp(path string) {
-	left, _ := filepath.Glob(TempGlob(path))
-	for _, name := range left {
-		_ = os.Remove(name)
+	dir, base := filepath.Split(path)
+	entries, _ := os.ReadDir(filepath.Clean(dir))
+	for _, e := range entries {
+		number, ok := strings.CutPrefix(e.Name(), tempPrefix+base)
+		if ok && number != "" && strings.Trim(number, digits) == "" && e.Type().IsRegular() {
+			_ = os.Remove(filepath.Join(dir, e.Name()))
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
@@ -71,5 +72,46 @@ func TestTemp(t *testing.T) {
 	}
 	if left, err := os.ReadDir(filepath.Dir(path)); err != nil || len(left) != 0 {
 		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
+// TestIsTemp checks that only names with the form of temporary files are recognized.
+func TestIsTemp(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]bool{
+		".file.json123": true, ".a1": true, ".rbee.json4294967295": true,
+		"": false, ".": false, "..": false, ".123": false, ".file.json": false, ".file.json1.bak": false, ".ssh": false,
+		"file.json1": false, ".git/config1": false,
+	} {
+		if got := atomicfile.IsTemp(name); got != want {
+			t.Errorf("IsTemp(%q) = %t, want %t", name, got, want)
+		}
+	}
+}
+
+// TestRemoveTempOther checks that only temporary files of one file are removed, also in a
+// directory whose name is a pattern.
+func TestRemoveTempOther(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "a[b]*")
+	if err := os.MkdirAll(filepath.Join(dir, ".f.json9"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"f.json", ".f.json", ".f.json1", ".f.json4294967295", ".f.json1.bak", ".g.json1", "f.json1"} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	atomicfile.RemoveTemp(filepath.Join(dir, "f.json"))
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, e := range entries {
+		got = append(got, e.Name())
+	}
+	if want := []string{".f.json", ".f.json1.bak", ".f.json9", ".g.json1", "f.json", "f.json1"}; !slices.Equal(got, want) {
+		t.Errorf("RemoveTemp() left %q, want %q", got, want)
 	}
 }

@@ -176,7 +176,7 @@ func (f *Client) ResponseError(resp *http.Response) error {
 }
 
 // GetOK hands the answer of an API to read. The error is [ErrNotFound] if there is nothing
-// at the address.
+// at the address. header may be nil, and is not changed.
 func (f *Client) GetOK(ctx context.Context, address string, header http.Header, read func(*http.Response) error) error {
 	return f.Get(ctx, "asking", address, header, func(resp *http.Response, _ io.Reader) error {
 		switch resp.StatusCode {
@@ -216,7 +216,8 @@ func (f *Client) Text(ctx context.Context, from string, limit int64) (string, er
 
 // Get asks an address once and hands its answer to read, with a reader of its body that
 // notices a stall. A server that sends nothing for too long is given up. verb says in
-// errors what was done; if it is empty, they do not name the address.
+// errors what was done; if it is empty, they do not name the address. header may be nil,
+// and is not changed.
 func (f *Client) Get(ctx context.Context, verb, from string, header http.Header, read func(resp *http.Response, body io.Reader) error) error {
 	from = f.MirrorURL(from)
 	err := f.get(ctx, from, header, read)
@@ -238,7 +239,9 @@ func (f *Client) get(ctx context.Context, from string, header http.Header, read 
 	if err != nil {
 		return withoutAddress(ctx, err)
 	}
-	req.Header = header
+	if header != nil {
+		req.Header = header.Clone() // do adds to it
+	}
 	resp, err := f.do(req)
 	if err != nil {
 		return withoutAddress(ctx, err)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -15,8 +16,13 @@ import (
 	"github.com/gofrs/flock"
 )
 
-// maxPoll is the longest time between two tries of [Wait].
-const maxPoll = 50 * time.Millisecond
+// Limits of the time between two tries of [Wait]. Locks that are held for a moment are
+// tried again soon, so that a waiter is not passed by processes that come later.
+const (
+	shortPoll = 5 * time.Millisecond  // in the first shortTime
+	longPoll  = 50 * time.Millisecond // afterwards
+	shortTime = 2 * time.Second
+)
 
 // NoLimit makes [Wait] wait until its context ends.
 const NoLimit time.Duration = -1
@@ -30,12 +36,26 @@ type Lock struct{ file *flock.Flock }
 // Try locks the file at path exclusively, or returns [ErrHeld]. It creates the file, and
 // its directory with dirMode, where they are missing.
 func Try(path string, dirMode fs.FileMode) (*Lock, error) {
+	return lock(path, dirMode, (*flock.Flock).TryLock)
+}
+
+// block is [Try] that waits in the kernel until the file is unlocked.
+func block(path string, dirMode fs.FileMode) (*Lock, error) {
+	return lock(path, dirMode, func(file *flock.Flock) (bool, error) {
+		err := file.Lock()
+		return err == nil, err
+	})
+}
+
+// lock locks the file at path with a call of take, or returns [ErrHeld] if that reports
+// false.
+func lock(path string, dirMode fs.FileMode, take func(*flock.Flock) (bool, error)) (*Lock, error) {
 	for {
 		if err := os.MkdirAll(filepath.Dir(path), dirMode); err != nil {
 			return nil, err
 		}
 		file := flock.New(path, flock.SetFlag(os.O_CREATE|os.O_RDWR), flock.SetPermissions(0o600))
-		locked, err := file.TryLock()
+		locked, err := take(file)
 		switch {
 		case errors.Is(err, syscall.EINTR), errors.Is(err, fs.ErrNotExist) && isMissing(filepath.Dir(path)): // its holder removed the directory too
 			continue
@@ -74,7 +94,10 @@ func Wait(ctx context.Context, path string, dirMode fs.FileMode, limit time.Dura
 		if tries == 1 && waiting != nil {
 			waiting()
 		}
-		pause := maxPoll
+		if ctx.Done() == nil && limit < 0 && (tries > 0 || waiting == nil) {
+			return block(path, dirMode)
+		}
+		pause := pollPause(time.Since(start))
 		if limit >= 0 {
 			left := limit - time.Since(start)
 			if left <= 0 {
@@ -88,6 +111,16 @@ func Wait(ctx context.Context, path string, dirMode fs.FileMode, limit time.Dura
 		case <-time.After(pause):
 		}
 	}
+}
+
+// pollPause returns a random time until the next try, so that several waiters do not try
+// at the same time.
+func pollPause(waited time.Duration) time.Duration {
+	longest := shortPoll
+	if waited > shortTime {
+		longest = longPoll
+	}
+	return longest/2 + rand.N(longest/2) //nolint:gosec // no secret
 }
 
 // Held reports whether another process has locked the file at path, exclusively. It

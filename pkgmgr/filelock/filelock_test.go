@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -91,6 +92,63 @@ func TestWait(t *testing.T) {
 	_ = next.Close()
 }
 
+// TestWaitIsShort checks that a waiter gets a lock that is held for a moment soon after it
+// is released: by polling where the wait can be canceled, else by the kernel.
+func TestWaitIsShort(t *testing.T) {
+	t.Parallel()
+	const rounds = 20
+	for _, c := range []struct {
+		name string
+		ctx  context.Context
+	}{{"cancelable", t.Context()}, {"not cancelable", context.Background()}} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			path := filepath.Join(t.TempDir(), "lock")
+			var total time.Duration
+			for range rounds {
+				l, err := filelock.Try(path, 0o700)
+				if err != nil {
+					t.Fatalf("Try() = %v", err)
+				}
+				var released atomic.Int64
+				time.AfterFunc(2*time.Millisecond, func() { released.Store(time.Now().UnixNano()); _ = l.Remove() })
+				next, err := filelock.Wait(c.ctx, path, 0o700, filelock.NoLimit, nil)
+				if err != nil {
+					t.Fatalf("Wait() = %v", err)
+				}
+				total += time.Since(time.Unix(0, released.Load()))
+				_ = next.Remove()
+			}
+			if most := rounds * 20 * time.Millisecond; total > most {
+				t.Errorf("%d waits took %s longer than the lock was held, want at most %s", rounds, total, most)
+			}
+		})
+	}
+}
+
+// TestWaitBlocks checks that a wait that nothing can cancel reports that it waits, and
+// gets a lock whose file its holder removes.
+func TestWaitBlocks(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "lock")
+	l, err := filelock.Try(path, 0o700)
+	if err != nil {
+		t.Fatalf("Try() = %v", err)
+	}
+	waited := 0
+	next, err := filelock.Wait(context.Background(), path, 0o700, filelock.NoLimit, func() {
+		waited++
+		time.AfterFunc(20*time.Millisecond, func() { _ = l.Remove() })
+	})
+	if err != nil || waited != 1 {
+		t.Fatalf("Wait() = %v after %d calls of waiting, want nil and 1", err, waited)
+	}
+	if _, err := filelock.Try(path, 0o700); !errors.Is(err, filelock.ErrHeld) {
+		t.Errorf("Try() of the file that a waiter locked = %v, want ErrHeld", err)
+	}
+	_ = next.Close()
+}
+
 // TestOneAtATime makes many goroutines lock and remove the same file.
 func TestOneAtATime(t *testing.T) {
 	t.Parallel()
@@ -98,10 +156,14 @@ func TestOneAtATime(t *testing.T) {
 	var inside, most int
 	var mu sync.Mutex
 	var all sync.WaitGroup
-	for range 8 {
+	for i := range 8 {
 		all.Go(func() {
+			ctx := t.Context()
+			if i%2 == 0 {
+				ctx = context.Background() // waits in the kernel
+			}
 			for range 3 {
-				l, err := filelock.Wait(t.Context(), path, 0o700, filelock.NoLimit, nil)
+				l, err := filelock.Wait(ctx, path, 0o700, filelock.NoLimit, nil)
 				if err != nil {
 					t.Error(err)
 					return

@@ -55,8 +55,12 @@ type Hub struct {
 	Pause time.Duration
 }
 
-// Get asks an address once, and hands the answer to read.
+// Get asks an address once, and hands the answer to read. header may be nil, and is not
+// changed.
 func (h *Hub) Get(ctx context.Context, to string, header http.Header, read func(*http.Response, io.Reader) error) error {
+	if header = header.Clone(); header == nil {
+		header = http.Header{}
+	}
 	header.Set("Accept-Encoding", "identity")
 	return h.Client.Get(ctx, "", to, header, read)
 }

@@ -132,6 +132,8 @@ func TestReasons(t *testing.T) {
 			"another program uses the port: choose another hive_port in the config", 1},
 		{operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonPortInUse, Subject: operations.SubjectWorker.Named("vllm-3c4d"), Hive: "gpu-1", Message: "port 9000 cannot be had: address already in use"},
 			"another program uses the port: choose another --port", 1},
+		{operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonPortInUse, Subject: operations.SubjectQueen.Named("127.0.0.1:8500"), Message: "queen: listen tcp 127.0.0.1:8500: bind: address already in use"},
+			"another program uses the port: choose another --addr", 1},
 		{operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonLookup, Hive: "gpu-1", Message: "asking https://pypi.org/simple/vllm: the server answers 503"},
 			"check that the server can be reached from there, then run the command again: what has arrived is kept", 1},
 		{operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonNotLocked, Hive: "gpu-1", Message: "it is not in the lock yet; sync puts it there"},

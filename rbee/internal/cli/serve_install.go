@@ -73,9 +73,8 @@ func (c *serveCmd) install(ctx context.Context, a *app, paths pkgmgr.Paths) erro
 	if err != nil {
 		return err
 	}
-	_ = m.Stop(ctx) // of the one before, if there is one
-	if _, err := m.Start(ctx, true); err != nil {
-		return fmt.Errorf("starting the service: %w", errors.Join(err, m.Remove(ctx)))
+	if err := svc.Install(ctx, m); err != nil {
+		return fmt.Errorf("starting the service: %w", err)
 	}
 	if s.Certificate == nil && queen.OnLoopback(c.Addr) {
 		if err := awaitHealth(ctx, "http://"+c.Addr); err != nil {
@@ -127,7 +126,10 @@ func (c *serveCmd) uninstall(ctx context.Context, a *app, paths pkgmgr.Paths) er
 		return fmt.Errorf("removing the service: %w", errors.Join(stopped, err))
 	}
 	if err := os.Remove(svc.Record); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("removing the service: %w", err)
+		return fmt.Errorf("removing the service: %w", errors.Join(stopped, err))
+	}
+	if stopped != nil {
+		return fmt.Errorf("cannot stop the service, which was removed and may still run: %w", stopped)
 	}
 	_, err = fmt.Fprintln(a.p.Stdout, "✅ The queen is no service any more; workers go on")
 	return err

@@ -62,7 +62,7 @@ func (f *Files) load(configPath string) (*desired, error) {
 // loadIfThere is load, with an empty config where the file does not exist.
 func (f *Files) loadIfThere(configPath string) (*desired, error) {
 	d, err := f.load(configPath)
-	if operations.CodeOf(err) != operations.CodeNotFound {
+	if operations.ReasonOf(err) != operations.ReasonConfigMissing {
 		return d, err
 	}
 	path, err := f.Paths.ConfigFile(configPath)

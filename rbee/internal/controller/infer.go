@@ -35,7 +35,7 @@ func (q *Controller) infer(ctx context.Context, op operations.Infer, events oper
 	found, err := q.loader.Find(ctx, op)
 	defer func() { found.Close() }()
 	for first := true; ; first = false {
-		if operations.CodeOf(err) == operations.CodeNotFound && mayLoad(op) {
+		if loader.IsNoCandidate(err) && mayLoad(op) {
 			found, err = q.loader.Load(ctx, op, found, events)
 		}
 		if err != nil {

@@ -4,8 +4,13 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr"
 )
 
 func TestEachPiece(t *testing.T) {
@@ -60,6 +65,36 @@ func TestSpeaksNoChat(t *testing.T) {
 		}
 		if rest, _ := io.ReadAll(resp.Body); string(rest) != c.body {
 			t.Errorf("%d: the body is lost", c.status)
+		}
+	}
+}
+
+// TestInferUnknownHive checks that infer reports why it cannot determine the hives, in
+// place of that no worker serves the model.
+func TestInferUnknownHive(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name, config string
+		want         operations.Reason
+	}{
+		{"unknown hive", "[[hive]]\nalias = \"gpu-1\"\nhostname = \"127.0.0.1\"\n", operations.ReasonUnknownHive},
+		{"missing config", "", operations.ReasonConfigMissing},
+	} {
+		dir := t.TempDir()
+		path := filepath.Join(dir, "hives.conf")
+		if c.config != "" {
+			if err := os.WriteFile(path, []byte(c.config), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		q, err := New(Options{Version: "1", Paths: pkgmgr.Paths{Home: dir, ConfigDir: dir, StateDir: dir, CacheDir: dir}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = q.Close() })
+		op := operations.Infer{Target: operations.Target{HiveID: "nosuch", ConfigPath: path}, Model: "m", Prompt: "p", MaxTokens: 1}
+		if _, err := q.Run(t.Context(), op, nil); operations.ReasonOf(err) != c.want {
+			t.Errorf("%s: Run(infer) = %v (reason %s), want reason %s", c.name, err, operations.ReasonOf(err), c.want)
 		}
 	}
 }

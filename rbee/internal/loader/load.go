@@ -36,10 +36,14 @@ func NewDirect(conn registry.Connector, hives Hives) *Direct {
 	}}}
 }
 
-// Load starts a worker that can answer, and adds it to what was found.
+// Load starts a worker that can answer, and adds it to what was found. Without a result
+// of Find it finds the hives first.
 func (d *Direct) Load(ctx context.Context, op operations.Infer, found *Found, events operations.Handler) (*Found, error) {
 	if found == nil {
-		found = &Found{}
+		var err error
+		if found, err = d.Find(ctx, op); err == nil || !IsNoCandidate(err) {
+			return found, err
+		}
 	}
 	var err error
 	found.Candidates, err = d.startAnywhere(ctx, op, found.snapshots, true, events)

@@ -136,6 +136,19 @@ func request(op operations.Infer) scheduler.Request {
 	return r
 }
 
+// startFailures returns the reasons of a hive for which no worker could be started there.
+func startFailures() []operations.Reason {
+	return []operations.Reason{operations.ReasonNoRoom, operations.ReasonTooLarge, operations.ReasonModelGated, operations.ReasonDiskFull}
+}
+
+// IsNoCandidate reports whether err is the error of [Finder.Find] for hives on which no
+// worker can answer. Other errors, such as that of an unknown hive, are not about workers.
+func IsNoCandidate(err error) bool {
+	reason := operations.ReasonOf(err)
+	return operations.CodeOf(err) == operations.CodeNotFound &&
+		(reason == operations.ReasonNoWorker || reason == operations.ReasonNoWorkflowWorker || slices.Contains(startFailures(), reason))
+}
+
 // noCandidate says, hive by hive, why nobody can answer.
 func noCandidate(op operations.Infer, list []registry.Snapshot) error {
 	var b strings.Builder
@@ -180,9 +193,7 @@ func noCandidate(op operations.Infer, list []registry.Snapshot) error {
 		}
 		return &operations.Error{Code: operations.CodeUnreachable, Reason: away, Message: b.String()}
 	}
-	for _, known := range []operations.Reason{
-		operations.ReasonNoRoom, operations.ReasonTooLarge, operations.ReasonModelGated, operations.ReasonDiskFull,
-	} {
+	for _, known := range startFailures() {
 		if slices.ContainsFunc(list, func(v registry.Snapshot) bool { return operations.ReasonOf(v.Err) == known }) {
 			reason = known // why no worker could be started
 			break

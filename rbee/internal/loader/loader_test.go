@@ -25,3 +25,48 @@ func TestNoCandidate(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// noConnections is a connector for tests that find no hives.
+type noConnections struct{ registry.Connector }
+
+// TestLoadUnknownHive checks that a loader returns the error of hives that cannot be
+// determined, also where nothing was found before.
+func TestLoadUnknownHive(t *testing.T) {
+	t.Parallel()
+	for _, reason := range []operations.Reason{operations.ReasonUnknownHive, operations.ReasonConfigMissing} {
+		want := &operations.Error{Code: operations.CodeNotFound, Reason: reason, Message: "cannot find the hives"}
+		d := NewDirect(noConnections{}, func(operations.Target) ([]config.Hive, error) { return nil, want })
+		found, err := d.Find(t.Context(), operations.Infer{Model: "m"})
+		if found != nil || !errors.Is(err, want) || IsNoCandidate(err) {
+			t.Errorf("Find() = %v, %v, want nil, %v; IsNoCandidate() = %t", found, err, want, IsNoCandidate(err))
+		}
+		if found, err := d.Load(t.Context(), operations.Infer{Model: "m"}, nil, nil); found != nil || !errors.Is(err, want) {
+			t.Errorf("Load() = %v, %v, want nil, %v", found, err, want)
+		}
+	}
+}
+
+// TestIsNoCandidate checks which errors mean that a worker may be started.
+func TestIsNoCandidate(t *testing.T) {
+	t.Parallel()
+	hive := func(e *operations.Error) []registry.Snapshot {
+		return []registry.Snapshot{{Hive: config.Hive{Alias: "a"}, Err: e}}
+	}
+	full := &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonNoRoom, Message: "no memory"}
+	down := &operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonTimeout, Message: "no answer"}
+	for name, c := range map[string]struct {
+		err  error
+		want bool
+	}{
+		"no hives":     {noCandidate(operations.Infer{Model: "m"}, nil), true},
+		"no memory":    {noCandidate(operations.Infer{Model: "m"}, hive(full)), true},
+		"unreachable":  {noCandidate(operations.Infer{Model: "m"}, hive(down)), false},
+		"unknown hive": {&operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonUnknownHive}, false},
+		"nil":          {nil, false},
+		"no reason":    {errors.New("failed"), false},
+	} {
+		if got := IsNoCandidate(c.err); got != c.want {
+			t.Errorf("%s: IsNoCandidate(%v) = %t, want %t", name, c.err, got, c.want)
+		}
+	}
+}

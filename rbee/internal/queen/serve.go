@@ -114,7 +114,7 @@ func Serve(ctx context.Context, c controller.Options, o Options) error {
 	}
 	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", o.Addr)
 	if err != nil {
-		return fmt.Errorf("queen: %w", err)
+		return listenError(o.Addr, err)
 	}
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
@@ -161,6 +161,17 @@ func Serve(ctx context.Context, c controller.Options, o Options) error {
 		_ = srv.Close()
 	}
 	return nil
+}
+
+// listenError returns the error of a queen that cannot listen on an address.
+func listenError(addr string, err error) error {
+	e := &operations.Error{
+		Code: operations.CodeFailed, Reason: operations.ReasonFailed, Subject: operations.SubjectQueen.Named(addr), Message: "queen: " + err.Error(), Err: err,
+	}
+	if operations.ReasonOf(err) == operations.ReasonPortInUse {
+		e.Reason = operations.ReasonPortInUse
+	}
+	return e
 }
 
 // gate refuses new requests once it is shut, but for those about jobs: whoever waits

@@ -311,3 +311,21 @@ func testPaths(t testing.TB) pkgmgr.Paths {
 	dir := t.TempDir()
 	return pkgmgr.Paths{Home: dir, ConfigDir: filepath.Join(dir, "config"), StateDir: dir, CacheDir: dir}
 }
+
+// TestServePortInUse checks that the error of an address that is taken is about the queen.
+func TestServePortInUse(t *testing.T) {
+	t.Parallel()
+	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ln.Close() })
+	addr := ln.Addr().String()
+	for addr, reason := range map[string]operations.Reason{addr: operations.ReasonPortInUse, "127.0.0.1:-1": operations.ReasonFailed} {
+		err := Serve(t.Context(), controller.Options{}, Options{Addr: addr, Log: slog.New(slog.DiscardHandler)})
+		var e *operations.Error
+		if want := operations.SubjectQueen.Named(addr); !errors.As(err, &e) || e.Reason != reason || e.Subject != want {
+			t.Errorf("Serve(%s) = %#v, want reason %s and subject %v", addr, err, reason, want)
+		}
+	}
+}

@@ -35,7 +35,7 @@ func (d detached) Start(context.Context, bool) (<-chan struct{}, error) {
 	cmd := exec.Command(d.s.Program, d.s.Args...) //nolint:gosec // rbee itself; it outlives this context
 	cmd.Dir, cmd.Stdout, cmd.Stderr = "/", out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	cmd.Env = slices.Concat(d.s.Inherited, sessionEnv(), []string{"HOME=" + user, "PATH=" + os.Getenv("PATH")}, d.s.Env, []string{ManagerVariable + "=" + Detached})
+	cmd.Env = slices.Concat(d.s.Inherited, sessionEnv(), []string{"HOME=" + user, "PATH=" + os.Getenv("PATH")}, d.s.Env, d.s.managerEnv(Detached))
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}

@@ -66,7 +66,15 @@ func (s *Service) removeFile(path string) error {
 
 // fileEnv is the environment that a service's file sets for a manager.
 func (s *Service) fileEnv(manager string) []string {
-	return slices.Concat(s.Env, []string{ManagerVariable + "=" + manager}, written(s.Inherited))
+	return slices.Concat(s.Env, s.managerEnv(manager), written(s.Inherited))
+}
+
+// managerEnv returns the variable with the name of the manager, if the daemon gets it.
+func (s *Service) managerEnv(manager string) []string {
+	if !s.SetManager {
+		return nil
+	}
+	return []string{ManagerVariable + "=" + manager}
 }
 
 // Environ returns NAME=VALUE of those variables of this process that are set.

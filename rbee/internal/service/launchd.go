@@ -12,9 +12,6 @@ import (
 	"time"
 )
 
-// bootstrapTimeout bounds the wait for launchd to let go of the daemon before.
-const bootstrapTimeout = 5 * time.Second
-
 // bootstrapEvery is the time between two tries.
 const bootstrapEvery = 50 * time.Millisecond
 
@@ -46,28 +43,35 @@ func (l launchd) File() (string, error) {
 
 // Start implements [Manager].
 func (l launchd) Start(ctx context.Context, auto bool) (<-chan struct{}, error) {
-	path, _, err := l.agent()
-	if err != nil {
-		return nil, err
-	}
-	if err := l.s.writeFile(path, l.s.Plist()); err != nil {
-		return nil, err
-	}
-	if err := l.Enable(ctx, true); err != nil { // a disabled one cannot be loaded
-		return nil, err
-	}
-	if err := l.bootstrap(ctx, path); err != nil || auto {
-		return nil, err
-	}
-	return nil, l.Enable(ctx, false) // it runs on, and is not loaded at the next login
+	return nil, l.start(ctx, l.s.Plist(), auto)
 }
 
-// bootstrap loads the service, which starts it. launchd refuses for a moment
-// while it still unloads one of the same label.
+// start implements [fileManager].
+func (l launchd) start(ctx context.Context, text string, auto bool) error {
+	path, _, err := l.agent()
+	if err != nil {
+		return err
+	}
+	if err := l.s.writeFile(path, text); err != nil {
+		return err
+	}
+	if err := l.Enable(ctx, true); err != nil { // a disabled one cannot be loaded
+		return err
+	}
+	if err := l.bootstrap(ctx, path); err != nil || auto {
+		return err
+	}
+	return l.Enable(ctx, false) // it runs on, and is not loaded at the next login
+}
+
+// bootstrap loads the service, which starts it. launchd refuses while it still unloads
+// one of the same label, which takes as long as that one takes to stop.
 func (l launchd) bootstrap(ctx context.Context, path string) error {
-	for end := time.Now().Add(bootstrapTimeout); ; {
+	start, limit := time.Now(), l.s.limit().load
+	for {
 		_, err := l.s.run(ctx, "launchctl", "bootstrap", guiDomain(), path)
-		if err == nil || time.Now().After(end) {
+		waited := time.Since(start)
+		if err == nil || waited > limit+l.s.StopTimeout || waited > limit && !l.isLoaded(ctx) {
 			return err
 		}
 		select {
@@ -102,12 +106,17 @@ func (l launchd) Stop(ctx context.Context) error {
 	if _, err := os.Stat(path); err != nil {
 		return nil // not there
 	}
-	target := guiDomain() + "/" + label
-	if _, err := l.s.run(ctx, "launchctl", "print", target); err != nil {
-		return nil // not loaded
+	if !l.isLoaded(ctx) {
+		return nil
 	}
-	_, err = l.s.run(ctx, "launchctl", "bootout", target)
+	_, err = l.s.runStop(ctx, "launchctl", "bootout", guiDomain()+"/"+label)
 	return err
+}
+
+// isLoaded reports whether launchd has the agent, also while it unloads it.
+func (l launchd) isLoaded(ctx context.Context) bool {
+	_, err := l.s.run(ctx, "launchctl", "print", guiDomain()+"/"+l.s.Label)
+	return err == nil
 }
 
 // Remove implements [Manager].

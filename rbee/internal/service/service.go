@@ -4,6 +4,7 @@
 package service
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,8 +24,8 @@ const (
 	Detached = "none" // a detached process
 )
 
-// ManagerVariable is the environment variable in which a daemon finds the name of the
-// manager that runs it.
+// ManagerVariable is the environment variable in which a daemon with
+// [Service.SetManager] finds the name of the manager that runs it.
 const ManagerVariable = "RBEE_SUPERVISOR"
 
 // Command runs a program of the system and returns what it printed.
@@ -51,6 +52,9 @@ type Service struct {
 	// service's file leaves out those that may be secret or that it cannot hold.
 	Inherited []string
 
+	// SetManager gives the daemon [ManagerVariable].
+	SetManager bool
+
 	// Log is the file to which the daemon's output is appended. It is required for a
 	// detached process. Empty means the manager's own log.
 	Log string
@@ -68,12 +72,29 @@ type Service struct {
 	// must stay until the service is removed.
 	Record string
 
-	// Command runs a program of the system; nil runs it for at most 20 s.
+	// Command runs a program of the system until its context ends; nil runs the program
+	// of that name.
 	Command Command
 
 	// LingerFailed, if not nil, is called when the service cannot be made to run
 	// without a login.
 	LingerFailed func(error)
+
+	limits limits // the zero ones are the usual ones
+}
+
+// limits are the times that service managers get.
+type limits struct {
+	command time.Duration // for one call
+	stop    time.Duration // for a call that stops the daemon, beyond StopTimeout
+	load    time.Duration // for launchd to accept an agent that is not loaded
+}
+
+// limit returns the times that service managers get.
+func (s *Service) limit() limits {
+	return limits{
+		command: cmp.Or(s.limits.command, 20*time.Second), stop: cmp.Or(s.limits.stop, 15*time.Second), load: cmp.Or(s.limits.load, 5*time.Second),
+	}
 }
 
 // Manager starts a daemon and keeps it running.
@@ -159,17 +180,27 @@ func (s *Service) userHome() (string, error) {
 	return os.UserHomeDir()
 }
 
+// run runs a program of the system that answers soon.
 func (s *Service) run(ctx context.Context, argv ...string) (string, error) {
+	return s.runFor(ctx, s.limit().command, argv)
+}
+
+// runStop runs a program of the system that waits until the daemon has stopped.
+func (s *Service) runStop(ctx context.Context, argv ...string) (string, error) {
+	return s.runFor(ctx, s.StopTimeout+s.limit().stop, argv)
+}
+
+func (s *Service) runFor(ctx context.Context, limit time.Duration, argv []string) (string, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("no answer within %s", limit))
+	defer cancel()
 	if s.Command != nil {
 		return s.Command(ctx, argv...)
 	}
 	return runCommand(ctx, argv...)
 }
 
-// runCommand runs a program of the system for at most 20 s.
+// runCommand runs a program of the system.
 func runCommand(ctx context.Context, argv ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
-	defer cancel()
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...) //nolint:gosec // fixed names
 	cmd.WaitDelay = time.Second
 	cmd.Env = os.Environ()
@@ -179,8 +210,14 @@ func runCommand(ctx context.Context, argv ...string) (string, error) {
 		}
 	}
 	out, err := cmd.CombinedOutput()
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
 	if err != nil {
-		err = fmt.Errorf("%s: %w: %s", strings.Join(argv, " "), err, strings.TrimSpace(string(out)))
+		err = fmt.Errorf("%s: %w", strings.Join(argv, " "), err)
+		if text := strings.TrimSpace(string(out)); text != "" {
+			err = fmt.Errorf("%w: %s", err, text)
+		}
 	}
 	return string(out), err
 }

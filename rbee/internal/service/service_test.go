@@ -48,7 +48,7 @@ func (c *commands) told() []string {
 func hive(home string) *Service {
 	return &Service{
 		Name: "rbee-hive", Label: "rbee.hive", Description: "rbee hive daemon", Program: home + "/bin/rbee", Args: []string{"hive", "serve"},
-		Env: []string{"RBEE_HOME=" + home}, Log: home + "/logs/hive.log", StopTimeout: 10 * time.Second, KeepChildren: true,
+		Env: []string{"RBEE_HOME=" + home}, Log: home + "/logs/hive.log", StopTimeout: 10 * time.Second, KeepChildren: true, SetManager: true,
 	}
 }
 
@@ -91,6 +91,21 @@ func TestUnitText(t *testing.T) {
 		for _, line := range want {
 			if !slices.Contains(lines, line) {
 				t.Errorf("%s: no line %s in\n%s", home, line, strings.Join(lines, "\n"))
+			}
+		}
+	}
+}
+
+// TestManagerVariable checks that only a daemon with SetManager gets the name of its
+// manager.
+func TestManagerVariable(t *testing.T) {
+	t.Parallel()
+	for _, set := range []bool{false, true} {
+		s := hive("/h")
+		s.SetManager = set
+		for name, text := range map[string]string{"Unit": s.Unit(), "Plist": s.Plist()} {
+			if got := strings.Contains(text, ManagerVariable); got != set {
+				t.Errorf("SetManager %t: %s() names %s: %t, want %t\n%s", set, name, ManagerVariable, got, set, text)
 			}
 		}
 	}

@@ -37,22 +37,27 @@ func (u systemd) File() (string, error) {
 
 // Start implements [Manager].
 func (u systemd) Start(ctx context.Context, auto bool) (<-chan struct{}, error) {
+	return nil, u.start(ctx, u.s.Unit(), auto)
+}
+
+// start implements [fileManager].
+func (u systemd) start(ctx context.Context, text string, auto bool) error {
 	path, name, err := u.unit()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	wants := filepath.Join(filepath.Dir(path), "default.target.wants") // made by enable
-	if err := u.s.writeFile(path, u.s.Unit(), wants); err != nil {
-		return nil, err
+	if err := u.s.writeFile(path, text, wants); err != nil {
+		return err
 	}
 	if _, err := u.s.run(ctx, "systemctl", "--user", "daemon-reload"); err != nil {
-		return nil, err
+		return err
 	}
 	if err := u.Enable(ctx, auto); err != nil {
-		return nil, err
+		return err
 	}
-	_, err = u.s.run(ctx, "systemctl", "--user", "restart", name)
-	return nil, err
+	_, err = u.s.runStop(ctx, "systemctl", "--user", "restart", name)
+	return err
 }
 
 // Unit returns the service's file for systemd. Quoting is after systemd.syntax(7) and
@@ -134,7 +139,7 @@ func (u systemd) Stop(ctx context.Context) error {
 	if _, err := os.Stat(path); err != nil {
 		return nil // not there
 	}
-	_, err = u.s.run(ctx, "systemctl", "--user", "stop", name)
+	_, err = u.s.runStop(ctx, "systemctl", "--user", "stop", name)
 	return err
 }
 

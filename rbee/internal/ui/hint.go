@@ -71,6 +71,9 @@ func Hint(e *operations.Error) string {
 	case operations.ReasonDiskFull, operations.ReasonPermissionDenied, operations.ReasonReadOnly:
 		return fileHint(e)
 	case operations.ReasonPortInUse:
+		if e.Subject.Kind == operations.SubjectQueen {
+			return "another program uses the port: choose another --addr"
+		}
 		if e.Subject.Kind != operations.SubjectWorker {
 			return "another program uses the port: choose another hive_port in the config"
 		}

@@ -17,7 +17,7 @@ func (dm *Daemon) Service() *service.Service {
 	return &service.Service{
 		Name: dm.serviceName("rbee-hive", user), Label: dm.serviceName("rbee.hive", user), Description: "rbee hive daemon",
 		Program: dm.Home.Path(wire.Binary), Args: []string{"hive", "serve"},
-		Env: []string{"RBEE_HOME=" + dm.Home.Root}, Inherited: passedOn(), Log: dm.Home.Path(home.LogFile),
+		Env: []string{"RBEE_HOME=" + dm.Home.Root}, Inherited: passedOn(), SetManager: true, Log: dm.Home.Path(home.LogFile),
 		StopTimeout: StopTimeout, KeepChildren: true,
 		UserHome: dm.Home.User, Record: dm.Home.Path(home.SupervisorFile), Command: dm.Command,
 	}

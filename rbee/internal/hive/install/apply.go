@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 	"github.com/rbee-keeper/rbee/pkgmgr/uv"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
@@ -209,6 +210,9 @@ func (in *Installer) clean(ph *progress.Phase) error {
 	uploads, err := filepath.Glob(in.Home.Path(wire.UploadGlob))
 	if err != nil {
 		return err
+	}
+	for _, name := range []string{wire.BinaryInfo, wire.PrevInfo, home.SettingsFile, home.SupervisorFile} {
+		atomicfile.RemoveTemp(in.Home.Path(name)) // only the lock's holder writes these
 	}
 	in.upgradeManifests()
 	own, _ := os.Stat(in.Store.Exe)

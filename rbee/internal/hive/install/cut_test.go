@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
@@ -73,6 +74,9 @@ func finish(t *testing.T, h *Hive, step wire.Step) {
 	t.Helper()
 	again := h.Path("bin/.rbee-again")
 	makeNew(t, h.Path(wire.PrevBinary), again)
+	if err := os.WriteFile(h.Path(wire.BinDir+"/.rbee.json123"), []byte("{"), 0o600); err != nil { // by a run that was killed
+		t.Fatal(err)
+	}
 	if _, err := os.Stat(h.Exe); err == nil { // the killed run's upload, long ago
 		long := time.Now().Add(-2 * time.Hour)
 		if err := os.Chtimes(h.Exe, long, long); err != nil {
@@ -84,8 +88,10 @@ func finish(t *testing.T, h *Hive, step wire.Step) {
 	if r := res.State.Rbee; res.Errors[0] != "" || r == nil || r.SHA256 != step.Install.SHA256 || res.State.Broken != "" {
 		t.Errorf("the next run: %q, %+v, %q", res.Errors, r, res.State.Broken)
 	}
-	if left, _ := filepath.Glob(h.Path(wire.UploadGlob)); len(left) != 0 {
-		t.Errorf("left: %v", left)
+	left, _ := filepath.Glob(h.Path(wire.UploadGlob))
+	temps, _ := filepath.Glob(h.Path(atomicfile.TempGlob(wire.BinaryInfo)))
+	if left = append(left, temps...); len(left) != 0 {
+		t.Errorf("left after the next run: %v, want nothing", left)
 	}
 	if rec, broken := h.Binary(true); rec.SHA256 != step.Install.SHA256 || broken != "" {
 		t.Errorf("afterwards: %+v, %q", rec, broken)

@@ -376,7 +376,7 @@ func TestBrokenRecord(t *testing.T) {
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	for name, text := range map[string]string{"fake-1.json": "{", "fake-2.json": `{"id":"fake-9"}`, ".rbee-123": "{"} {
+	for name, text := range map[string]string{"fake-1.json": "{", "fake-2.json": `{"id":"fake-9"}`, ".fake-3.json123": "{", ".note1": "", ".fake-3.json": ""} {
 		if err := os.WriteFile(filepath.Join(o.Dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -390,8 +390,8 @@ func TestBrokenRecord(t *testing.T) {
 	for _, e := range entries {
 		names = append(names, e.Name())
 	}
-	if got := strings.Join(names, " "); got != "fake-1.json.broken fake-2.json.broken" {
-		t.Errorf("left %s", got)
+	if got := strings.Join(names, " "); got != ".fake-3.json .note1 fake-1.json.broken fake-2.json.broken" {
+		t.Errorf("left %s, want the broken records and files that are not the temporary files of records", got)
 	}
 }
 

@@ -150,7 +150,7 @@ func (m *Manager) takeRecords() (records []*record, newer map[string]error, err 
 		return nil, nil, err
 	}
 	for _, e := range entries {
-		if atomicfile.IsTemp(e.Name()) {
+		if atomicfile.IsTemp(e.Name()) && strings.Contains(e.Name(), ".json") && e.Type().IsRegular() {
 			_ = os.Remove(filepath.Join(m.o.Dir, e.Name())) // of a hive that was killed
 		}
 	}

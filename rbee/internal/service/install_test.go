@@ -1,0 +1,168 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// slowStop makes calls of a service manager that stop the daemon take as long as it does.
+// It returns the calls that ended.
+func slowStop(s *Service, takes time.Duration) (c *commands) {
+	c = &commands{}
+	s.Command = func(ctx context.Context, argv ...string) (string, error) {
+		if slices.ContainsFunc(argv, func(arg string) bool { return arg == "stop" || arg == "restart" || arg == "bootout" }) {
+			select {
+			case <-time.After(takes):
+			case <-ctx.Done():
+				return "", context.Cause(ctx)
+			}
+		}
+		return c.run(ctx, argv...)
+	}
+	return c
+}
+
+// TestSlowStop checks that a daemon may take its StopTimeout to stop, although other
+// calls of a manager have less time.
+func TestSlowStop(t *testing.T) {
+	t.Parallel()
+	for _, manager := range []string{Systemd, Launchd} {
+		s, _ := newHive(t)
+		s.StopTimeout, s.limits = 30*time.Second, limits{command: 100 * time.Millisecond, stop: time.Second}
+		c := slowStop(s, 200*time.Millisecond)
+		m := s.Manager(t.Context(), manager)
+		for range 2 { // a new service, and one in its place
+			if err := s.Install(t.Context(), m); err != nil {
+				t.Errorf("%s: Install() = %v, want nil; it ran %q", manager, err, c.told())
+			}
+		}
+		if err := m.Stop(t.Context()); err != nil {
+			t.Errorf("%s: Stop() = %v, want nil", manager, err)
+		}
+
+		s.StopTimeout, s.limits.stop = 10*time.Millisecond, 10*time.Millisecond
+		if err := m.Stop(t.Context()); err == nil || !strings.Contains(err.Error(), "no answer within 20ms") {
+			t.Errorf("%s: Stop() of a daemon that does not stop = %v, want no answer within 20ms", manager, err)
+		}
+	}
+}
+
+// TestInstallFails checks that a service which was there before stays, and that a new one
+// leaves nothing.
+func TestInstallFails(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ manager, start, stop string }{
+		{Systemd, "systemctl --user restart", "systemctl --user stop"}, {Launchd, "launchctl bootstrap", "launchctl bootout"},
+	} {
+		s, c := newHive(t)
+		s.StopTimeout, s.limits.load = 0, time.Millisecond
+		m := s.Manager(t.Context(), tt.manager)
+		path, err := m.File()
+		if err != nil {
+			t.Fatal(err)
+		}
+		fails := true
+		c.fail = func(line string) bool { return strings.HasPrefix(line, tt.start) && fails }
+		if err := s.Install(t.Context(), m); err == nil || !strings.Contains(err.Error(), tt.start) {
+			t.Errorf("%s: Install() = %v, want the error of %s", tt.manager, err, tt.start)
+		}
+		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s: after a new service failed, Stat(%s) = %v, want ErrNotExist", tt.manager, path, err)
+		}
+
+		fails = false
+		if err := s.Install(t.Context(), m); err != nil {
+			t.Fatalf("%s: Install() = %v", tt.manager, err)
+		}
+		before, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.told()
+		s.Args = []string{"hive", "serve", "--changed"}
+		c.fail = func(line string) bool { // only the new service fails, and the old one does not stop
+			now, _ := os.ReadFile(path)
+			return strings.HasPrefix(line, tt.stop) || strings.HasPrefix(line, tt.start) && string(now) != string(before)
+		}
+		err = s.Install(t.Context(), m)
+		for _, want := range []string{tt.start, tt.stop} {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: Install() over a service = %v, want the error of %s", tt.manager, err, want)
+			}
+		}
+		if now, err := os.ReadFile(path); string(now) != string(before) {
+			t.Errorf("%s: the file of the service is now %s, %v, want the previous one", tt.manager, now, err)
+		}
+		ran := c.told()
+		if last := slices.IndexFunc(ran, func(line string) bool { return strings.Contains(line, "daemon-reload") }); tt.manager == Systemd && last < 0 {
+			t.Errorf("%s ran %q, want a daemon-reload for the previous service", tt.manager, ran)
+		}
+		if !slices.ContainsFunc(ran[len(ran)/2:], func(line string) bool { return strings.HasPrefix(line, tt.start) }) {
+			t.Errorf("%s ran %q, want the previous service to be started last", tt.manager, ran)
+		}
+	}
+}
+
+// TestInstallCanceled checks that a canceled installation changes nothing.
+func TestInstallCanceled(t *testing.T) {
+	t.Parallel()
+	s, c := newHive(t)
+	m := s.Manager(t.Context(), Systemd)
+	if err := s.Install(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+	c.told()
+	ctx, cancel := context.WithCancel(t.Context())
+	c.fail = func(string) bool { cancel(); return true }
+	s.Args = nil
+	if err := s.Install(ctx, m); !errors.Is(err, context.Canceled) {
+		t.Errorf("Install() = %v, want context.Canceled", err)
+	}
+	if got, want := c.told(), "systemctl --user stop rbee-hive.service"; len(got) != 1 || got[0] != want {
+		t.Errorf("Install() ran %q, want only %s", got, want)
+	}
+}
+
+// TestLaunchdUnloads checks that launchd gets the StopTimeout of the service before, and
+// only while it unloads that.
+func TestLaunchdUnloads(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name   string
+		loaded bool
+		want   bool // that it starts
+	}{{"slow", true, true}, {"not loaded", false, false}} {
+		s, cmds := newHive(t)
+		s.StopTimeout, s.limits.load = 30*time.Second, time.Millisecond
+		busy := 4
+		cmds.fail = func(line string) bool {
+			if strings.HasPrefix(line, "launchctl print") {
+				return !c.loaded
+			}
+			if strings.HasPrefix(line, "launchctl bootstrap") {
+				busy--
+				return busy >= 0
+			}
+			return false
+		}
+		_, err := s.Manager(t.Context(), Launchd).Start(t.Context(), true)
+		if (err == nil) != c.want {
+			t.Errorf("%s: Start() = %v, want success: %t", c.name, err, c.want)
+		}
+	}
+}
+
+// TestCommandTimeLimit checks the error of a program that does not end.
+func TestCommandTimeLimit(t *testing.T) {
+	t.Parallel()
+	s := &Service{limits: limits{command: 50 * time.Millisecond}}
+	_, err := s.run(t.Context(), "sleep", "60")
+	if want := "sleep 60: no answer within 50ms"; err == nil || err.Error() != want {
+		t.Errorf("run() = %v, want %s", err, want)
+	}
+}
