@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
@@ -22,11 +23,13 @@ func testRefusedRequest(t *testing.T, c *client) {
 		body string
 		req  *wire.Request
 		want string // a word in the error
+
+		reason operations.Reason // of the error; "" for any
 	}{
 		"no JSON":          {body: "hello\n"},
 		"another type":     {body: "[]\n"},
-		"newer schema":     {req: &wire.Request{Schema: wire.Schema + 1, MinReader: wire.Schema + 1, Steps: []wire.Step{step}}, want: fmt.Sprint(wire.Schema + 1)},
-		"older schema":     {req: &wire.Request{Schema: wire.MinReader - 1, Steps: []wire.Step{step}}, want: fmt.Sprint(wire.MinReader - 1)},
+		"newer schema":     {req: &wire.Request{Schema: wire.Schema + 1, MinReader: wire.Schema + 1, Steps: []wire.Step{step}}, want: fmt.Sprint(wire.Schema + 1), reason: operations.ReasonOtherVersion},
+		"older schema":     {req: &wire.Request{Schema: wire.MinReader - 1, Steps: []wire.Step{step}}, want: fmt.Sprint(wire.MinReader - 1), reason: operations.ReasonNewerHive},
 		"no schema":        {body: `{"steps":[{"action":"stop"}]}` + "\n"},
 		"no port":          {req: &wire.Request{Settings: &wire.Settings{Alias: "x"}}, want: "hive_port"},
 		"port too high":    {req: &wire.Request{Settings: &wire.Settings{Alias: "x", HivePort: 65536}}, want: "hive_port"},
@@ -43,6 +46,9 @@ func testRefusedRequest(t *testing.T, c *client) {
 		}
 		if e.result == nil || e.result.Error == "" || !strings.Contains(e.result.Error, k.want) || e.result.Locked != nil || e.result.State != nil || len(e.messages) > 0 {
 			t.Errorf("%s: result %+v, want an error with %q, and nothing done", name, e.result, k.want)
+		}
+		if e.result != nil && k.reason != "" && (e.result.Cause == nil || e.result.Cause.Reason != k.reason) {
+			t.Errorf("%s: cause %+v, want reason %s", name, e.result.Cause, k.reason)
 		}
 	}
 	c.same(before)
