@@ -69,6 +69,12 @@ func (e *Error) Error() string {
 // Unwrap gives the cause, or nil.
 func (e *Error) Unwrap() error { return e.Err }
 
+// FileError returns an error about a file of this machine: what could not be done with
+// it, and the reason that err has.
+func FileError(path, what string, err error) *Error {
+	return &Error{Code: CodeFailed, Reason: ReasonOf(err), Subject: SubjectFile.Named(path), Message: what + ": " + err.Error(), Err: err}
+}
+
 // CodeOf is the code of the first [*Error] in err's chain, [CodeFailed] for any
 // other error, and empty for nil.
 func CodeOf(err error) Code {

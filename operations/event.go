@@ -117,7 +117,8 @@ type Event struct {
 }
 
 // String returns the event as one line for people, such as "gpu-1: install_worker vllm
-// 0.33.0: done". For [EventLog] and [EventToken] it is the text itself.
+// 0.33.0: done". Progress is a percentage, or a number of items; Bytes of an unknown Total
+// are not in the line. For [EventLog] and [EventToken] it is the text itself.
 func (e Event) String() string {
 	var parts []string
 	add := func(part string) {
@@ -165,7 +166,11 @@ func stepText(s *Step) string {
 	if s == nil {
 		return ""
 	}
-	return strings.Join(strings.Fields(string(s.Action)+" "+s.Worker+" "+s.Version), " ")
+	version := s.Version
+	if version == "" {
+		version = s.From // what is removed
+	}
+	return strings.Join(strings.Fields(string(s.Action)+" "+s.Worker+" "+version), " ")
 }
 
 // progressText returns how far something is: a percentage where the total is known.
@@ -173,8 +178,6 @@ func (e Event) progressText() string {
 	switch {
 	case e.Total > 0:
 		return fmt.Sprintf("%d%%", 100*e.Bytes/e.Total)
-	case e.Bytes > 0:
-		return fmt.Sprintf("%d bytes", e.Bytes)
 	case e.Unit != "" && e.CountTotal > 0:
 		return fmt.Sprintf("%d of %d %s", e.Count, e.CountTotal, e.Unit)
 	case e.Unit != "":

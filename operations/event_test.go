@@ -13,6 +13,10 @@ func TestEventString(t *testing.T) {
 		"gpu-1: install_worker vllm 0.33.0: done":     {Type: EventStep, Hive: "gpu-1", Step: step, StepStatus: StepDone},
 		"gpu-1: install_worker vllm 0.33.0: send 50%": {Type: EventProgress, Hive: "gpu-1", Step: step, StepPhase: StepPhaseSend, Bytes: 5, Total: 10},
 		"gpu-1: install_worker vllm 0.33.0: fetch":    {Type: EventProgress, Hive: "gpu-1", Step: step, StepPhase: StepPhaseFetch},
+		"gpu-1: install_worker vllm 0.33.0: download": {Type: EventProgress, Hive: "gpu-1", Step: step, StepPhase: StepPhaseDownload, Bytes: 3 << 30},
+		"gpu-1: remove_worker vllm 0.32.0: done": {
+			Type: EventStep, Hive: "gpu-1", Step: &Step{Hive: "gpu-1", Action: ActionRemoveWorker, Worker: "vllm", From: "0.32.0"}, StepStatus: StepDone,
+		},
 		"gpu-1: install_worker vllm 0.33.0: unpack 7 of 9 packages": {
 			Type: EventProgress, Hive: "gpu-1", Step: step, StepPhase: StepPhaseUnpack, Count: 7, CountTotal: 9, Unit: "packages",
 		},

@@ -29,6 +29,7 @@ const (
 	ReasonExists           Reason = "exists"            // the file to write exists
 	ReasonNotBegun         Reason = "not_begun"         // another failure ended the run before this step
 	ReasonNotFound         Reason = "not_found"         // a file, URL path or job does not exist
+	ReasonNoHome           Reason = "no_home"           // the user of this machine has no home directory
 )
 
 // Reasons of connections: to the machine of a hive, to a hive daemon, to a queen.
@@ -53,11 +54,12 @@ const (
 	ReasonBusy           Reason = "busy"             // the queen or the hive daemon runs too many jobs
 )
 
-// Reasons of files that people write.
+// Reasons of files on this machine.
 const (
 	ReasonConfigMissing   Reason = "config_missing"    // the config file does not exist
 	ReasonConfigInvalid   Reason = "config_invalid"    // the config has errors; Problems lists them
-	ReasonLockfileInvalid Reason = "lockfile_invalid"  // hives.lock cannot be read
+	ReasonLockfileInvalid Reason = "lockfile_invalid"  // hives.lock is damaged
+	ReasonRecordInvalid   Reason = "record_invalid"    // fleet.json, the record of installed hives, is damaged
 	ReasonNoHives         Reason = "no_hives"          // the config has no hives
 	ReasonUnknownHive     Reason = "unknown_hive"      // the config has no hive of that alias
 	ReasonUnknownWorker   Reason = "unknown_worker"    // no hive of the config has that worker type
@@ -83,6 +85,7 @@ const (
 	ReasonUnfitMachine      Reason = "unfit_machine"       // the worker does not run on the hive's hardware or platform
 	ReasonNoSolution        Reason = "no_solution"         // no set of packages meets the requirements
 	ReasonNoBinary          Reason = "no_binary"           // there is no rbee for the platform of the hive
+	ReasonOtherBuild        Reason = "other_build"         // the plan needs another build of rbee than this program has
 	ReasonChecksum          Reason = "checksum"            // the content differs from its checksum or size
 	ReasonVerifyFailed      Reason = "verify_failed"       // the verify command of the worker failed
 	ReasonNoPreviousVersion Reason = "no_previous_version" // the hive has no earlier version to roll back to
@@ -140,13 +143,13 @@ const (
 func Reasons() []Reason { return slices.Clone(allReasons[:]) }
 
 var allReasons = [...]Reason{
-	ReasonFailed, ReasonCanceled, ReasonUsage, ReasonInvalidOperation, ReasonRemovedOperation, ReasonUnsupported, ReasonLocked, ReasonStateChanged, ReasonNewerHive, ReasonNewerFile, ReasonExists, ReasonNotBegun, ReasonNotFound,
+	ReasonFailed, ReasonCanceled, ReasonUsage, ReasonInvalidOperation, ReasonRemovedOperation, ReasonUnsupported, ReasonLocked, ReasonStateChanged, ReasonNewerHive, ReasonNewerFile, ReasonExists, ReasonNotBegun, ReasonNotFound, ReasonNoHome,
 	ReasonResolve, ReasonRefused, ReasonTimeout, ReasonUnreachable, ReasonAuth, ReasonHostKeyUnknown, ReasonHostKeyChanged, ReasonProtocol, ReasonLost,
 	ReasonSSHConfig, ReasonProhibited, ReasonDaemon, ReasonConnecting, ReasonOtherProgram, ReasonOtherVersion, ReasonStopping, ReasonBusy,
-	ReasonConfigMissing, ReasonConfigInvalid, ReasonLockfileInvalid, ReasonNoHives, ReasonUnknownHive, ReasonUnknownWorker, ReasonUnknownRecipe,
+	ReasonConfigMissing, ReasonConfigInvalid, ReasonLockfileInvalid, ReasonRecordInvalid, ReasonNoHives, ReasonUnknownHive, ReasonUnknownWorker, ReasonUnknownRecipe,
 	ReasonInvalidRecipe, ReasonUnknownSSHHosts,
 	ReasonNotInstalled, ReasonDiskFull, ReasonPermissionDenied, ReasonReadOnly, ReasonPortInUse,
-	ReasonLookup, ReasonNotLocked, ReasonUnknownVersion, ReasonUnfitMachine, ReasonNoSolution, ReasonNoBinary, ReasonChecksum, ReasonVerifyFailed, ReasonNoPreviousVersion,
+	ReasonLookup, ReasonNotLocked, ReasonUnknownVersion, ReasonUnfitMachine, ReasonNoSolution, ReasonNoBinary, ReasonOtherBuild, ReasonChecksum, ReasonVerifyFailed, ReasonNoPreviousVersion,
 	ReasonWorkerNotInstalled, ReasonWorkerDamaged, ReasonWorkerNotFound, ReasonWorkerAmbiguous, ReasonWorkerNotReady, ReasonWorkerFailed,
 	ReasonNoWorker, ReasonNoWorkflowWorker, ReasonRestarting, ReasonUnfitModel,
 	ReasonNoRoom, ReasonTooLarge, ReasonDeviceNotFound, ReasonDeviceAmbiguous, ReasonDeviceUnusable,

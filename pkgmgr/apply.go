@@ -156,6 +156,16 @@ func hiveError(h config.Hive, code operations.Code, err error) *operations.Error
 	return e
 }
 
+// stepError returns the error of a step that failed. The subject is the worker of the
+// step, if it has one and err has no subject of its own.
+func stepError(h config.Hive, step operations.Step, err error) *operations.Error {
+	e := hiveError(h, operations.CodeFailed, err)
+	if step.Worker != "" && e.Subject.Kind == operations.SubjectHive {
+		e.Subject = operations.SubjectWorker.Named(step.Worker)
+	}
+	return e
+}
+
 func (f *Fleet) applyHive(ctx context.Context, m *member, p *plan.Plan, o ApplyOptions) operations.HiveReport {
 	steps := p.StepsOf(m.hive.Alias)
 	report := operations.HiveReport{Alias: m.hive.Alias, Status: operations.HiveAlreadyInstalled, Workers: installedTypes(m.state)}
@@ -256,7 +266,7 @@ func (s *session) run(ctx context.Context) {
 // fail notes that a step did not work, and says so.
 func (s *session) fail(i int, err error) {
 	s.failed[i] = err
-	s.event(i, operations.StepFailed, hiveError(s.member.hive, operations.CodeFailed, err), "")
+	s.event(i, operations.StepFailed, stepError(s.member.hive, s.steps[i], err), "")
 }
 
 func (s *session) event(i int, status operations.StepStatus, e *operations.Error, note string) {
@@ -278,14 +288,14 @@ func (s *session) progress(i int, sent, total int64) {
 func (s *session) upload(ctx context.Context, home string) (exe string, install *wire.Installed, err error) {
 	s.event(0, operations.StepStarted, nil, "")
 	if s.fleet.opts.Binaries == nil {
-		return "", nil, errors.New("there is no rbee to bring to it: Options.Binaries is nil")
+		return "", nil, errNoBinaries
 	}
 	binary, err := s.fleet.opts.Binaries.Binary(ctx, s.member.state.Platform, true)
 	if err != nil {
 		return "", nil, err
 	}
 	if want := s.steps[0].Digest; want != "" && binary.SHA256 != want {
-		return "", nil, fmt.Errorf("the plan needs rbee %s with SHA-256 %s, this rbee is %s", s.steps[0].Version, want, binary.SHA256)
+		return "", nil, &buildMismatchError{Version: s.steps[0].Version, Want: want, Got: binary.SHA256}
 	}
 	packed, err := s.fleet.packed.Get(binary)
 	if err != nil {
@@ -551,12 +561,10 @@ func (s *session) fill(r *operations.HiveReport) {
 				s.member.state = removed(s.member.state)
 			}
 		default:
-			if err == nil {
-				if err = s.err; err == nil {
-					err = errNotBegun
-				}
+			e := stepError(h, step, cmp.Or[error](err, errNotBegun))
+			if err == nil && s.err != nil {
+				e = hiveError(h, operations.CodeFailed, s.err)
 			}
-			e := hiveError(h, operations.CodeFailed, err)
 			e.Detail = cmp.Or(s.details[i], e.Detail)
 			r.Failed = append(r.Failed, operations.FailedStep{Step: step, Error: e})
 		}

@@ -19,6 +19,7 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/artifact"
 	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/pkgmgr/internal/resolve"
 	"github.com/rbee-keeper/rbee/pkgmgr/plan"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
@@ -50,13 +51,18 @@ func (f *Fleet) WriteBundle(ctx context.Context, path string, o BundleOptions) (
 	}
 	r := c.report
 	hash := sha256.New()
+	var content error
 	err := atomicfile.Write(path, 0o644, func(w io.Writer) error {
 		counted := &countingWriter{w: io.MultiWriter(w, hash)}
 		defer func() { r.Bytes = counted.n }()
-		return c.write(ctx, tar.NewWriter(counted), o)
+		content = c.write(ctx, tar.NewWriter(counted), o)
+		return content
 	})
-	if err != nil {
-		return nil, fmt.Errorf("writing the bundle: %w", err)
+	switch {
+	case content != nil:
+		return nil, fmt.Errorf("writing the bundle: %w", content)
+	case err != nil:
+		return nil, operations.FileError(path, "writing the bundle", err)
 	}
 	r.SHA256, r.Artefacts, r.DurationSeconds = hex.EncodeToString(hash.Sum(nil)), len(c.artefacts), seconds(time.Since(start))
 	return r, nil
@@ -124,7 +130,9 @@ func (c *bundleContents) collect(ctx context.Context, desired plan.Desired, o Bu
 
 func (c *bundleContents) add(hive, typ string, p wire.Platform, want plan.DesiredWorker) {
 	if want.Err != nil {
-		c.report.Blocked = append(c.report.Blocked, operations.Blocked{Hive: hive, Worker: typ, Reason: want.Err.Error()})
+		c.report.Blocked = append(c.report.Blocked, operations.Blocked{
+			Hive: hive, Worker: typ, Reason: want.Err.Error(), Error: stepError(config.Hive{Alias: hive}, operations.Step{Worker: typ}, want.Err),
+		})
 		return
 	}
 	for i := range want.Steps {

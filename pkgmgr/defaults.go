@@ -5,12 +5,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/artifact"
 	"github.com/rbee-keeper/rbee/pkgmgr/catalog"
 	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/pkgmgr/lockfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
 // DefaultOptions returns the options of the rbee command for a config: the built-in
@@ -49,13 +51,24 @@ func DefaultOptions(c *config.Config, connect Connect) (Options, error) {
 		Version: moduleVersion(), Dir: os.Getenv("RBEE_BINARIES"), Cache: paths.BinaryCache(), ReleaseURL: os.Getenv("RBEE_RELEASE_URL"),
 	}
 	if binaries.Version == "" && binaries.Dir == "" {
-		if path, err := exec.LookPath("rbee"); err == nil {
-			binaries.Self = path
-			binaries.Version = artifact.BuildVersion(path)
-		}
+		binaries.Self, binaries.Version = installedRbee()
 	}
 	o.Binaries, o.Version = binaries, cmp.Or(binaries.Version, artifact.DevVersion)
 	return o, nil
+}
+
+// installedRbee returns the rbee on the PATH and its version; "" if there is none, or if
+// the program of that name is another one.
+func installedRbee() (path, version string) {
+	path, err := exec.LookPath("rbee")
+	if err != nil {
+		return "", ""
+	}
+	version, err = artifact.CheckBuild(path, wire.Platform{OS: runtime.GOOS, Arch: runtime.GOARCH})
+	if err != nil {
+		return "", ""
+	}
+	return path, version
 }
 
 // modulePath is the path of this module.

@@ -1,10 +1,11 @@
 package pkgmgr
 
 import (
-	"errors"
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/rbee-keeper/rbee/operations"
 )
 
 // Paths are where this machine keeps rbee's files.
@@ -22,7 +23,7 @@ func DefaultPaths(env func(string) string) (Paths, error) {
 	if home == "" {
 		var err error
 		if home, err = os.UserHomeDir(); err != nil {
-			return Paths{}, errors.New("neither HOME nor a home directory is set")
+			return Paths{}, &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonNoHome, Message: "neither HOME nor a home directory is set", Err: err}
 		}
 	}
 	under := func(variable string, fallback ...string) string {

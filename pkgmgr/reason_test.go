@@ -1,9 +1,16 @@
 package pkgmgr_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/artifact"
@@ -52,5 +59,50 @@ func TestReasonsOfTypedErrors(t *testing.T) {
 	var none *wire.Cause
 	if reason := operations.ReasonOf(none.Error("x")); reason != operations.ReasonFailed {
 		t.Errorf("reason without a cause = %q, want %q", reason, operations.ReasonFailed)
+	}
+}
+
+// TestReasonsOfDownloads checks that a download which fails has the reason of its cause,
+// if that has one.
+func TestReasonsOfDownloads(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name  string
+		cause error
+		want  operations.Reason
+	}{
+		{"refused request", &fetch.StatusError{Status: 404}, operations.ReasonDownload},
+		{"stall", &fetch.StallError{Limit: time.Minute}, operations.ReasonDownload},
+		{"connection refused", syscall.ECONNREFUSED, operations.ReasonDownload},
+		{"wrong content", &fetch.MismatchError{}, operations.ReasonChecksum},
+		{"full disk", syscall.ENOSPC, operations.ReasonDiskFull},
+		{"file permissions", syscall.EACCES, operations.ReasonPermissionDenied},
+		{"canceled", context.Canceled, operations.ReasonCanceled},
+	} {
+		if got := operations.ReasonOf(&fetch.TransferError{Name: "x", Err: test.cause}); got != test.want {
+			t.Errorf("%s: ReasonOf(TransferError) = %q, want %q", test.name, got, test.want)
+		}
+	}
+}
+
+// TestReasonOfDownload checks the reason of a download from a server without the file,
+// and from an address on which nothing listens.
+func TestReasonOfDownload(t *testing.T) {
+	t.Parallel()
+	empty := httptest.NewServer(http.NotFoundHandler())
+	defer empty.Close()
+	gone := httptest.NewServer(http.NotFoundHandler())
+	gone.Close()
+	for name, address := range map[string]string{"404": empty.URL, "connection refused": gone.URL} {
+		err := new(fetch.Client).Download(t.Context(), fetch.File{URL: address, Sum: strings.Repeat("1", 64), Path: filepath.Join(t.TempDir(), "x")})
+		if got := operations.ReasonOf(err); err == nil || got != operations.ReasonDownload {
+			t.Errorf("%s: ReasonOf(Download()) = %q, want %q; %v", name, got, operations.ReasonDownload, err)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	err := new(fetch.Client).Download(ctx, fetch.File{URL: empty.URL, Sum: strings.Repeat("1", 64), Path: filepath.Join(t.TempDir(), "x")})
+	if got := operations.ReasonOf(err); got != operations.ReasonCanceled {
+		t.Errorf("canceled: ReasonOf(Download()) = %q, want %q; %v", got, operations.ReasonCanceled, err)
 	}
 }

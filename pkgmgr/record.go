@@ -12,6 +12,7 @@ import (
 	"sort"
 	"time"
 
+	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
@@ -100,10 +101,13 @@ func (r Record) read() (f recordFile, err error) {
 		return f, nil
 	}
 	if err != nil {
-		return f, fmt.Errorf("reading the record of hives: %w", err)
+		return f, operations.FileError(r.Path, "reading the record of hives", err)
 	}
 	if err := json.Unmarshal(data, &f); err != nil {
-		return recordFile{}, fmt.Errorf("reading the record of hives: %s: %w", r.Path, err)
+		return recordFile{}, &operations.Error{
+			Code: operations.CodeFailed, Reason: operations.ReasonRecordInvalid, Subject: operations.SubjectFile.Named(r.Path),
+			Message: fmt.Sprintf("reading the record of hives: %s: %v", r.Path, err), Err: err,
+		}
 	}
 	if err := f.Readable(r.Path, recordSchema); err != nil {
 		return recordFile{}, err
@@ -120,11 +124,15 @@ func (r Record) outdated() bool {
 // write writes the file atomically. The caller holds its lock.
 func (r Record) write(f recordFile) error {
 	f.Version, f.Versioned = 0, wire.Versioned{Schema: max(f.Schema, recordSchema), MinReader: max(f.MinReader, 1)}
-	return atomicfile.Write(r.Path, 0o600, func(w io.Writer) error {
+	err := atomicfile.Write(r.Path, 0o600, func(w io.Writer) error {
 		enc := json.NewEncoder(w)
 		enc.SetIndent("", "  ")
 		return enc.Encode(f)
 	})
+	if err != nil {
+		return operations.FileError(r.Path, "writing the record of hives", err)
+	}
+	return nil
 }
 
 // Extra lists the hives on record that were installed from the config at this
@@ -155,7 +163,7 @@ func (r Record) Update(installed, removed []config.Hive, configPath string, now 
 	}
 	unlock, err := atomicfile.Lock(r.Path)
 	if err != nil {
-		return fmt.Errorf("locking the record of hives: %w", err)
+		return operations.FileError(r.Path, "locking the record of hives", err)
 	}
 	defer unlock()
 	file, err := r.read()

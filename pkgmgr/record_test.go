@@ -1,6 +1,7 @@
 package pkgmgr_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
 	"github.com/rbee-keeper/rbee/pkgmgr/config"
 )
@@ -140,5 +142,26 @@ func TestRecordWithoutPlace(t *testing.T) {
 	}
 	if err := r.Update([]config.Hive{echoHive("b")}, nil, "/c", time.Now()); err == nil {
 		t.Error("a damaged record was written over")
+	}
+}
+
+// TestRecordErrors reads records that this rbee cannot use.
+func TestRecordErrors(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name, content string
+		want          operations.Reason
+	}{
+		{"damaged", `{"hives":`, operations.ReasonRecordInvalid},
+		{"newer", `{"schema":9,"min_reader":9}`, operations.ReasonNewerFile},
+	} {
+		r := newRecord(t)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(r.Path), 0o700), os.WriteFile(r.Path, []byte(test.content), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		_, err := r.Entries()
+		if reason, subject := operations.ReasonOf(err), operations.SubjectOf(err); reason != test.want || subject != operations.SubjectFile.Named(r.Path) {
+			t.Errorf("%s: Entries() = %v, reason %q and subject %+v; want %q and the file", test.name, err, reason, subject, test.want)
+		}
 	}
 }

@@ -1,7 +1,6 @@
 package pkgmgr
 
 import (
-	"fmt"
 	"slices"
 
 	"github.com/rbee-keeper/rbee/operations"
@@ -40,7 +39,7 @@ func (r Record) SetWarnings(aliases []string, configPath string, warnings []oper
 	}
 	unlock, err := atomicfile.Lock(r.Path)
 	if err != nil {
-		return fmt.Errorf("locking the record of hives: %w", err)
+		return operations.FileError(r.Path, "locking the record of hives", err)
 	}
 	defer unlock()
 	f, err := r.read()

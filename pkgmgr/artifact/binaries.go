@@ -103,7 +103,7 @@ func (b *Binaries) find(ctx context.Context, p wire.Platform, fetch bool) (*Bina
 		}
 	}
 	for _, path := range b.candidates(p) {
-		version, err := checkBuild(path, p)
+		version, err := CheckBuild(path, p)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			continue
@@ -165,9 +165,10 @@ func (b *Binaries) candidates(p wire.Platform) []string {
 	return paths
 }
 
-// checkBuild makes sure that a file is an rbee for the platform, by what the Go
-// linker wrote into it, and returns its version.
-func checkBuild(path string, p wire.Platform) (version string, err error) {
+// CheckBuild returns an error unless a file is an rbee for the platform, by what the Go
+// linker wrote into it. The version is the release that it was built as, such as "1.2.3";
+// empty for a development build.
+func CheckBuild(path string, p wire.Platform) (version string, err error) {
 	info, err := buildinfo.ReadFile(path)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
@@ -191,16 +192,6 @@ func checkBuild(path string, p wire.Platform) (version string, err error) {
 
 // DevVersion is the version of builds that the go command gives none.
 const DevVersion = "0.1.0-dev"
-
-// BuildVersion returns the release that an rbee binary was built as, such as "1.2.3";
-// empty for a development build, or if the file is not an rbee.
-func BuildVersion(path string) string {
-	info, err := buildinfo.ReadFile(path)
-	if err != nil || info.Path != mainPackage {
-		return ""
-	}
-	return ReleaseVersion(info.Main.Version)
-}
 
 // releasePattern is a version that a release is tagged with. The go command also
 // records pseudo-versions, made of a date and a commit, which are none.

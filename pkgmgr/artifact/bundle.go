@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 	"github.com/rbee-keeper/rbee/pkgmgr/catalog"
 	"github.com/rbee-keeper/rbee/pkgmgr/lockfile"
@@ -61,12 +62,12 @@ const (
 func OpenBundle(path string) (_ *Bundle, err error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, fmt.Errorf("opening the bundle: %w", err)
+		return nil, operations.FileError(path, "opening the bundle", err)
 	}
 	defer func() {
 		if err != nil {
 			_ = f.Close()
-			err = fmt.Errorf("the bundle %s: %w", path, err)
+			err = operations.FileError(path, "the bundle "+path, err)
 		}
 	}()
 	b := &Bundle{f: f, entries: map[string]tarEntry{}}

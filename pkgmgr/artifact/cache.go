@@ -17,6 +17,7 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 
+	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
@@ -118,14 +119,32 @@ func (a *Cache) fetch(ctx context.Context, want wire.Artefact) (path string, err
 			if found, err := a.bundle.extract(want.SHA256, path); found || err != nil {
 				return err
 			}
-			return fmt.Errorf("the bundle does not hold %s", want.Name)
+			return &NoOriginError{Name: want.Name, Bundle: true}
 		}
 		if want.URL == "" {
-			return fmt.Errorf("nobody knows where %s comes from", want.Name)
+			return &NoOriginError{Name: want.Name}
 		}
 		return a.client.Download(ctx, fetch.File{URL: want.URL, Sum: want.SHA256, Limit: want.Size, Path: path})
 	})
 }
+
+// NoOriginError reports an artifact that this machine does not have and cannot download,
+// such as the file of a recipe that another machine has.
+type NoOriginError struct {
+	Name   string // of the file
+	Bundle bool   // whether the cache uses a bundle, which does not contain it
+}
+
+// Error implements error.
+func (e *NoOriginError) Error() string {
+	if e.Bundle {
+		return fmt.Sprintf("the bundle does not hold %s", e.Name)
+	}
+	return fmt.Sprintf("nobody knows where %s comes from", e.Name)
+}
+
+// ErrorCode returns the reason as text, for [operations.ReasonOf].
+func (e *NoOriginError) ErrorCode() string { return string(operations.ReasonNotFound) }
 
 // Learn fetches something into the cache, whatever it is; size is how much that is,
 // 0 if nobody knows.

@@ -78,7 +78,10 @@ func (m *Machine) removeUpload(exe string) {
 
 func (r *run) check() error {
 	if !r.req.Compatible() {
-		return fmt.Errorf("the request speaks schema %d, rbee here speaks %d", r.req.Schema, wire.Schema)
+		return &operations.Error{
+			Code: operations.CodeUnsupported, Reason: r.req.IncompatibleReason(),
+			Message: fmt.Sprintf("the request speaks schema %d, rbee here speaks %d", r.req.Schema, wire.Schema),
+		}
 	}
 	if r.req.Settings != nil {
 		return r.req.Settings.Validate()

@@ -135,6 +135,28 @@ func (e *TransferError) Error() string {
 // Unwrap returns the reason.
 func (e *TransferError) Unwrap() error { return e.Err }
 
+// ErrorCode returns the reason as text, for [operations.ReasonOf].
+func (e *TransferError) ErrorCode() string { return string(DownloadReason(e.Err)) }
+
+// downloadError is an error of [Client.DownloadTo]. It has the text of Err.
+type downloadError struct{ Err error }
+
+func (e *downloadError) Error() string { return e.Err.Error() }
+func (e *downloadError) Unwrap() error { return e.Err }
+
+// ErrorCode returns the reason as text, for [operations.ReasonOf].
+func (e *downloadError) ErrorCode() string { return string(DownloadReason(e.Err)) }
+
+// DownloadReason returns the reason of an error of a download: [operations.ReasonDownload]
+// unless err has a reason of its own, such as that of a full disk. A [StatusError] and a
+// [StallError] alone have none, because requests that are not downloads fail with them too.
+func DownloadReason(err error) operations.Reason {
+	if reason := operations.ReasonOf(err); reason != operations.ReasonFailed {
+		return reason
+	}
+	return operations.ReasonDownload
+}
+
 // APIError says why the release API does not answer, and what would help.
 type APIError struct{ Text string }
 

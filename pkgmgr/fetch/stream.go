@@ -179,7 +179,7 @@ func (f *Client) DownloadTo(ctx context.Context, file File, to *os.File) (sum st
 		return struct{}{}, err
 	}, backoff.WithBackOff(&backoff.ZeroBackOff{}), backoff.WithMaxTries(streamTries), backoff.WithMaxElapsedTime(0))
 	if err != nil {
-		return "", 0, err
+		return "", 0, &downloadError{err}
 	}
 	return p.digest(), p.size, nil
 }

@@ -110,10 +110,28 @@ func Load(path string) (*Lock, error) {
 	}
 	file, err := readLock(path)
 	if err != nil {
-		return nil, &operations.Error{Code: operations.CodeConfigInvalid, Reason: operations.ReasonLockfileInvalid, Subject: operations.SubjectFile.Named(path), Message: fmt.Sprintf("cannot read the lock %s: %v", path, err), Err: err}
+		return nil, fileError(path, "cannot read the lock "+path, err)
 	}
 	return &Lock{path: path, file: file, base: file.clone()}, nil
 }
+
+// fileError returns an error about a lock's file.
+func fileError(path, what string, err error) error {
+	e := operations.FileError(path, what, err)
+	if e.Reason == operations.ReasonLockfileInvalid {
+		e.Code = operations.CodeConfigInvalid
+	}
+	return e
+}
+
+// invalidError reports that the content of a lock's file is damaged.
+type invalidError struct{ err error }
+
+func (e *invalidError) Error() string { return e.err.Error() }
+func (e *invalidError) Unwrap() error { return e.err }
+
+// ErrorCode returns the reason as text, for [operations.ReasonOf].
+func (*invalidError) ErrorCode() string { return string(operations.ReasonLockfileInvalid) }
 
 // Parse reads the content of a lock's file.
 func parse(data []byte) (f content, err error) {

@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"slices"
 
+	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 	"github.com/rbee-keeper/rbee/pkgmgr/version"
 )
@@ -24,7 +25,7 @@ func (l *Lock) Save() error {
 		return nil
 	}
 	if err := l.merge(); err != nil {
-		return fmt.Errorf("writing the lock: %w", err)
+		return fileError(l.path, "writing the lock", err)
 	}
 	l.file.Form = 0
 	l.base = l.file.clone()
@@ -115,7 +116,11 @@ func readLock(path string) (content, error) {
 	if err != nil {
 		return content{}, err
 	}
-	return parse(data)
+	f, err := parse(data)
+	if err != nil && operations.ReasonOf(err) == operations.ReasonFailed {
+		err = &invalidError{err}
+	}
+	return f, err
 }
 
 // Changes lists the entries of a lock that were added or replaced. A removed pin is not

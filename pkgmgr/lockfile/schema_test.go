@@ -1,11 +1,14 @@
 package lockfile
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/rbee-keeper/rbee/operations"
 )
 
 // TestSchemaZeroIsRewritten saves a lock of the format before there was a schema, of
@@ -63,5 +66,56 @@ func TestNewerLockIsKept(t *testing.T) {
 		if !strings.Contains(string(data), want) {
 			t.Errorf("the file after Save() is %s, want %s in it", data, want)
 		}
+	}
+}
+
+// TestLoadErrors loads locks that this rbee cannot use. Only a damaged one may be removed.
+func TestLoadErrors(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name, content string
+		code          operations.Code
+		reason        operations.Reason
+	}{
+		{"damaged", `{"schema":`, operations.CodeConfigInvalid, operations.ReasonLockfileInvalid},
+		{"without a schema", `{}`, operations.CodeConfigInvalid, operations.ReasonLockfileInvalid},
+		{"newer", `{"schema":9,"min_reader":9}`, operations.CodeFailed, operations.ReasonNewerFile},
+		{"directory", "", operations.CodeFailed, operations.ReasonFailed},
+	} {
+		path := filepath.Join(t.TempDir(), "hives.lock")
+		err := os.WriteFile(path, []byte(test.content), 0o600)
+		if test.content == "" {
+			err = errors.Join(os.Remove(path), os.Mkdir(path, 0o700))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = Load(path)
+		code, reason, subject := operations.CodeOf(err), operations.ReasonOf(err), operations.SubjectOf(err)
+		if code != test.code || reason != test.reason || subject != operations.SubjectFile.Named(path) {
+			t.Errorf("%s: Load() = %v, code %q, reason %q, subject %+v; want %q, %q and the file", test.name, err, code, reason, subject, test.code, test.reason)
+		}
+	}
+}
+
+// TestSaveKeepsUnreadableLock saves a lock whose file a newer rbee has replaced.
+func TestSaveKeepsUnreadableLock(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "hives.lock")
+	l, err := Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.SetWorker("e", "latest", "1.0", time.Now())
+	const newer = `{"schema":9,"min_reader":9}`
+	if err := os.WriteFile(path, []byte(newer), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	err = l.Save()
+	if reason, subject := operations.ReasonOf(err), operations.SubjectOf(err); reason != operations.ReasonNewerFile || subject != operations.SubjectFile.Named(path) {
+		t.Errorf("Save() = %v, reason %q and subject %+v; want %q and the file", err, reason, subject, operations.ReasonNewerFile)
+	}
+	if data, _ := os.ReadFile(path); string(data) != newer {
+		t.Errorf("the file holds %s, want %s", data, newer)
 	}
 }

@@ -173,14 +173,6 @@ func IsCommit(s string) bool { return commitPattern.MatchString(s) }
 // IsEtag reports whether a string names a blob: a SHA-256, or the hash of a git blob.
 func IsEtag(s string) bool { return etagPattern.MatchString(s) }
 
-// RequestReason returns why a server did not give what was requested.
-func RequestReason(err error) operations.Reason {
-	if reason := operations.ReasonOf(err); reason != operations.ReasonFailed {
-		return reason
-	}
-	return operations.ReasonDownload
-}
-
 // explain words the hub's refusals.
 func (h *Hub) explain(ref Ref, err error) error {
 	var status *fetch.StatusError
@@ -189,7 +181,7 @@ func (h *Hub) explain(ref Ref, err error) error {
 	case errors.Is(err, context.Canceled):
 		return err
 	case !errors.As(err, &status):
-		return failure(RequestReason(err), ref.String(), err, "asking the hub %s about %s: %v", h.Client.Hub, ref, err)
+		return failure(fetch.DownloadReason(err), ref.String(), err, "asking the hub %s about %s: %v", h.Client.Hub, ref, err)
 	case status.Code == "GatedRepo", status.Status == http.StatusForbidden:
 		return failure(operations.ReasonModelGated, ref.String(), err, "model %q is gated: accept its terms at %s, and use a token (HF_TOKEN) of that account: %v", ref, page, status)
 	case status.Code == "RevisionNotFound":
@@ -201,7 +193,7 @@ func (h *Hub) explain(ref Ref, err error) error {
 	case status.Code == "RepoNotFound", status.Status == http.StatusNotFound:
 		return notFound(operations.ReasonModelUnknown, ref.String(), "there is no model %q at %s", ref, h.Client.Hub)
 	}
-	return failure(RequestReason(err), ref.String(), err, "asking the hub %s about %s: %v", h.Client.Hub, ref, status)
+	return failure(fetch.DownloadReason(err), ref.String(), err, "asking the hub %s about %s: %v", h.Client.Hub, ref, status)
 }
 
 // FileURL returns the address of a file of a commit.

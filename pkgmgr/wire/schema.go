@@ -193,4 +193,13 @@ func (s *State) Compatible() bool { return compatible(s.Schema, s.MinReader) }
 // Compatible reports whether this rbee understands a request.
 func (r *Request) Compatible() bool { return compatible(r.Schema, r.MinReader) }
 
+// IncompatibleReason returns the reason of the error of a machine that does not understand
+// a request: its rbee is too new for the sender, or older than the sender.
+func (r *Request) IncompatibleReason() operations.Reason {
+	if r.MinReader > Schema {
+		return operations.ReasonOtherVersion
+	}
+	return operations.ReasonNewerHive
+}
+
 func compatible(schema, minReader int) bool { return schema >= MinReader && minReader <= Schema }

@@ -121,7 +121,7 @@ func classify(err error) *operations.Error {
 	if errors.As(err, &own) {
 		return own
 	}
-	e := &operations.Error{Code: operations.CodeOf(err), Reason: operations.ReasonOf(err), Message: err.Error(), Err: err}
+	e := &operations.Error{Code: operations.CodeOf(err), Reason: operations.ReasonOf(err), Subject: operations.SubjectOf(err), Message: err.Error(), Err: err}
 	if errors.Is(err, context.Canceled) {
 		e.Code, e.Reason = operations.CodeCanceled, operations.ReasonCanceled
 	}

@@ -41,7 +41,7 @@ func (c *inferCmd) runWorkflow(ctx context.Context, a *app) error {
 	for i, f := range r.Files {
 		saved, err := saveNew(filepath.Join(c.Output, f.Name), f.Data)
 		if err != nil {
-			return fmt.Errorf("saving %s: %w", f.Name, err)
+			return err // it names the file
 		}
 		r.Files[i].Path, r.Files[i].Data = saved, nil
 		if !a.asJSON() {
@@ -69,7 +69,7 @@ func (c *inferCmd) runWorkflow(ctx context.Context, a *app) error {
 // another: where the name is taken, a number goes to its end.
 func saveNew(path string, data []byte) (saved string, err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // for whoever may see the directory above
-		return "", err
+		return "", operations.FileError(path, "writing "+path, err)
 	}
 	ext := filepath.Ext(path)
 	stem := strings.TrimSuffix(path, ext)
@@ -77,8 +77,11 @@ func saveNew(path string, data []byte) (saved string, err error) {
 		if saved = path; n > 0 {
 			saved = stem + "-" + strconv.Itoa(n) + ext
 		}
-		if err := atomicfile.Create(saved, data, 0o644); !errors.Is(err, fs.ErrExist) {
-			return saved, err
+		switch err := atomicfile.Create(saved, data, 0o644); {
+		case err == nil:
+			return saved, nil
+		case !errors.Is(err, fs.ErrExist):
+			return "", operations.FileError(saved, "writing "+saved, err)
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/pkgmgr/version"
@@ -130,13 +131,13 @@ func writeConfig(path string, content []byte, force bool) error {
 	if _, err := os.Lstat(path); err == nil && !force {
 		return &usageError{message: path + " exists already", hint: "--force overwrites it"}
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+		return operations.FileError(path, "writing the config", err)
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // as other programs make theirs
-		return fmt.Errorf("making the config's directory: %w", err)
+		return operations.FileError(path, "making the config's directory", err)
 	}
 	if err := atomicfile.WriteData(path, content, 0o644); err != nil {
-		return fmt.Errorf("writing the config: %w", err)
+		return operations.FileError(path, "writing the config", err)
 	}
 	return nil
 }

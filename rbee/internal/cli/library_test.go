@@ -75,16 +75,20 @@ func TestLibraryExample(t *testing.T) {
 	build(root, filepath.Join(dist, "rbee-"+runtime.GOOS+"-"+runtime.GOARCH), ".")
 	program := filepath.Join(dir, "fleet")
 	build(dir, program, ".")
-	run := func() string {
-		t.Helper()
+	start := func(env ...string) (string, error) {
 		cmd := exec.Command(program)
 		cmd.Dir = dir
-		cmd.Env = []string{"HOME=" + home, "PATH=" + os.Getenv("PATH"), "RBEE_BINARIES=" + dist}
+		cmd.Env = append([]string{"HOME=" + home}, env...)
 		text, err := cmd.CombinedOutput()
+		return string(text), err
+	}
+	run := func() string {
+		t.Helper()
+		text, err := start("PATH="+os.Getenv("PATH"), "RBEE_BINARIES="+dist)
 		if err != nil {
 			t.Fatalf("the program of the README: %v\n%s", err, text)
 		}
-		return string(text)
+		return text
 	}
 	t.Cleanup(func() {
 		stop := exec.Command(filepath.Join(dist, "rbee-"+runtime.GOOS+"-"+runtime.GOARCH), "uninstall", "--yes", "--config", filepath.Join(dir, "hives.conf"))
@@ -93,6 +97,15 @@ func TestLibraryExample(t *testing.T) {
 			t.Errorf("uninstall: %v\n%s", err, text)
 		}
 	})
+	// Without builds of rbee, and with another program of that name on the PATH.
+	if err := errors.Join(write(filepath.Join(dir, "bin/rbee"), "#!/bin/sh\n"), os.Chmod(filepath.Join(dir, "bin/rbee"), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	var exit *exec.ExitError
+	text, err := start("PATH=" + filepath.Join(dir, "bin"))
+	if !errors.As(err, &exit) || strings.Count(text, "hive gpu-1: no rbee for ") != 1 || !strings.Contains(text, "gpu-1 not_installed\n") {
+		t.Errorf("without builds, the program exits with %v and prints\n%s\nwant a failure and its reason", err, text)
+	}
 	first := run()
 	for _, want := range []string{"gpu-1: install_hive 0.1.0-dev: done", "gpu-1: install_worker echo 0.1.0-dev: done", "gpu-1: start_hive: done", "gpu-1 installed\n"} {
 		if !strings.Contains(first, want) {

@@ -100,14 +100,15 @@ func exists(path string) error {
 
 // writeNew writes a file that is there whole or not at all.
 func writeNew(path string, content []byte, overwrite bool) error {
+	write := atomicfile.Create
 	if overwrite {
-		return atomicfile.WriteData(path, content, 0o600)
+		write = atomicfile.WriteData
 	}
-	switch err := atomicfile.Create(path, content, 0o600); {
+	switch err := write(path, content, 0o600); {
 	case errors.Is(err, fs.ErrExist):
 		return exists(path)
 	case err != nil:
-		return fmt.Errorf("writing %s: %w", path, err)
+		return operations.FileError(path, "writing "+path, err)
 	}
 	return nil
 }

@@ -61,16 +61,15 @@ func Hint(e *operations.Error) string {
 		return "`rbee catalog list` shows the worker types that there are"
 	case operations.ReasonLockfileInvalid:
 		return "restore " + cmp.Or(e.Subject.Name, "it") + " from version control, or remove it: `rbee sync` writes a new one"
+	case operations.ReasonRecordInvalid:
+		return "restore " + cmp.Or(e.Subject.Name, "it") + " from a backup, or remove it: `rbee sync` writes a new one, which lacks the hives that are not in the config"
+	case operations.ReasonNoHome:
+		return "set HOME to your home directory"
 
 	case operations.ReasonNotInstalled:
 		return "`rbee sync" + hive + "` installs it"
-	case operations.ReasonDiskFull:
-		return "free some space on the machine's disk, then run the command again"
-	case operations.ReasonPermissionDenied, operations.ReasonReadOnly:
-		if e.Subject.Kind == operations.SubjectFile {
-			return "" // the message names the file
-		}
-		return "rbee needs a home directory that its user may write to; RBEE_HOME on the machine moves it"
+	case operations.ReasonDiskFull, operations.ReasonPermissionDenied, operations.ReasonReadOnly:
+		return fileHint(e)
 	case operations.ReasonPortInUse:
 		if e.Subject.Kind == operations.SubjectQueen {
 			return "another program uses the port: choose another --addr"
@@ -82,6 +81,8 @@ func Hint(e *operations.Error) string {
 
 	case operations.ReasonLookup, operations.ReasonDownload:
 		return "check that the server can be reached from there, then run the command again: what has arrived is kept"
+	case operations.ReasonOtherBuild:
+		return "make the plan again with this rbee, or apply it with the rbee that made it"
 	case operations.ReasonNotLocked:
 		return "`rbee sync` looks it up"
 	case operations.ReasonChecksum:
@@ -158,6 +159,27 @@ func codeHint(e *operations.Error) string {
 		return ""
 	}
 	return Hint(&known)
+}
+
+// fileHint returns the hint of a file that cannot be read or written: on this machine, if
+// the error is about a file and no hive, else on the machine of a hive.
+func fileHint(e *operations.Error) string {
+	file := e.Subject.Kind == operations.SubjectFile
+	local := file && e.Hive == ""
+	switch {
+	case e.Reason == operations.ReasonDiskFull && local:
+		return "free some space on the disk of this machine, then run the command again"
+	case e.Reason == operations.ReasonDiskFull:
+		return "free some space on the machine's disk, then run the command again"
+	case local && e.Reason == operations.ReasonReadOnly:
+		return "mount the file system of " + e.Subject.Name + " read-write, or use a file in another directory"
+	case local:
+		return "check the owner and the permissions of " + e.Subject.Name + " and of its directory"
+	case file:
+		return "" // the message names the file
+	default:
+		return "rbee needs a home directory that its user may write to; RBEE_HOME on the machine moves it"
+	}
 }
 
 // connectionHint returns the hint of a connection that failed: to a queen, or over

@@ -23,6 +23,8 @@ func (p *page) status(r *operations.StatusReport) {
 		}
 		p.warn(d.Hive, driftText(d))
 		switch d.Issue {
+		case operations.IssueNewerHive: // sync leaves it as it is
+			p.hint(Hint(&operations.Error{Reason: operations.ReasonNewerHive, Hive: d.Hive}))
 		case operations.IssueExtraHive, operations.IssueExtraWorker:
 			extra = true
 		default:

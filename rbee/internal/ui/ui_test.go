@@ -92,6 +92,7 @@ func reports() map[string]operations.Report {
 		}}},
 		"status_in_sync": &operations.StatusReport{Summary: operations.StatusSummary{TotalHives: 3, DurationSeconds: 0.31}},
 		"status_extra":   &operations.StatusReport{Drift: []operations.Drift{{Hive: "gpu-server-1", Issue: operations.IssueExtraWorker, Worker: "comfyui"}}},
+		"status_newer":   &operations.StatusReport{Drift: []operations.Drift{{Hive: "gpu-1", Issue: operations.IssueNewerHive, Details: "rbee 2.0 is newer than this one, 1.0"}}},
 		"status_all": &operations.StatusReport{Drift: []operations.Drift{
 			{Hive: "a", Issue: operations.IssueMissingHive},
 			{Hive: "b", Issue: operations.IssueExtraHive},

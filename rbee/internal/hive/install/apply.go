@@ -83,7 +83,10 @@ func watch(ctx context.Context, cancel context.CancelCauseFunc, stdin io.Reader)
 
 func (in *Installer) checkRequest(req *wire.Request) error {
 	if !req.Compatible() {
-		return fmt.Errorf("the request speaks schema %d, rbee %s here speaks %d", req.Schema, in.Store.Version, wire.Schema)
+		return &operations.Error{
+			Code: operations.CodeUnsupported, Reason: req.IncompatibleReason(),
+			Message: fmt.Sprintf("the request speaks schema %d, rbee %s here speaks %d", req.Schema, in.Store.Version, wire.Schema),
+		}
 	}
 	if req.Settings != nil {
 		if err := req.Settings.Validate(); err != nil {

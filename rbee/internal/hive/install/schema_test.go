@@ -1,6 +1,7 @@
 package install
 
 import (
+	"bytes"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -166,6 +167,31 @@ func TestNewerDaemonRecordIsNotReplaced(t *testing.T) {
 		}
 		if res.State.Daemon.Problem == "" {
 			t.Errorf("%s: Daemon = %+v, want a problem", action, res.State.Daemon)
+		}
+	}
+}
+
+// TestApplyIncompatibleRequest sends requests of other versions of rbee: the reason says
+// which side is older.
+func TestApplyIncompatibleRequest(t *testing.T) {
+	t.Parallel()
+	h := newHive(t)
+	for _, test := range []struct {
+		name string
+		head [2]int // schema and min_reader
+		want operations.Reason
+	}{
+		{"older", [2]int{wire.MinReader - 1, wire.MinReader - 1}, operations.ReasonNewerHive},
+		{"newer", [2]int{wire.Schema + 1, wire.Schema + 1}, operations.ReasonOtherVersion},
+	} {
+		var in, out bytes.Buffer
+		if err := wire.WriteRequest(&in, &wire.Request{Schema: test.head[0], MinReader: test.head[1]}); err != nil {
+			t.Fatal(err)
+		}
+		_ = h.Apply(t.Context(), &in, &out) // the result has the error
+		var m wire.Message
+		if err := wire.NewReader(&out).Read(&m); err != nil || m.Result == nil || m.Result.Cause == nil || m.Result.Cause.Reason != test.want {
+			t.Errorf("%s: Apply() sent %+v, %v; want a result with reason %s", test.name, m.Result, err, test.want)
 		}
 	}
 }

@@ -231,7 +231,7 @@ func (d *download) address(ctx context.Context) (commit string, files []model.Fi
 	case ctx.Err() != nil:
 		return "", nil, context.Cause(ctx)
 	}
-	return "", nil, failure(model.RequestReason(err), model.RedactRef(d.ref.URL), err, "asking for %s: %v", model.RedactRef(d.ref.URL), err)
+	return "", nil, failure(fetch.DownloadReason(err), model.RedactRef(d.ref.URL), err, "asking for %s: %v", model.RedactRef(d.ref.URL), err)
 }
 
 // sizeOf asks for the first byte of the file, which tells its size.
@@ -353,7 +353,7 @@ func (d *download) refusalReason(err error) operations.Reason {
 	if errors.As(err, &status) && (status.Status == http.StatusUnauthorized || status.Status == http.StatusForbidden) && d.ref.URL == "" {
 		return operations.ReasonModelGated
 	}
-	return model.RequestReason(err)
+	return fetch.DownloadReason(err)
 }
 
 // add counts bytes that have arrived.

@@ -1,0 +1,63 @@
+package pkgmgr_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr"
+	"github.com/rbee-keeper/rbee/pkgmgr/plan"
+)
+
+// TestApplyErrors applies plans of another fleet with what a fleet does not have: the
+// errors have a reason, and a step on a worker has that worker as its subject.
+func TestApplyErrors(t *testing.T) {
+	t.Parallel()
+	local, _ := recipes(t, map[string]string{
+		"engine.bin": "#!/bin/sh\n", "engine.yaml": "type: engine\nsources:\n- {version: \"1.0\", file: ./engine.bin}\n",
+	})
+	hive, engine := operations.SubjectHive.Named("gpu-00"), operations.SubjectWorker.Named("engine")
+	for _, test := range []struct {
+		name    string
+		change  func(*pkgmgr.Options)
+		edit    func(*plan.Plan)
+		reason  operations.Reason
+		subject operations.Subject
+	}{
+		{"no builds", func(o *pkgmgr.Options) { o.Binaries = nil }, nil, operations.ReasonNoBinary, hive},
+		{"another build", nil, func(p *plan.Plan) { p.Steps[0].Digest = strings.Repeat("0", 64) }, operations.ReasonOtherBuild, hive},
+		{"no file", func(o *pkgmgr.Options) { o.Catalog = nil }, nil, operations.ReasonNotFound, engine},
+	} {
+		c, machines := echoFleet(1)
+		c.Hives[0] = echoHive("gpu-00", "engine")
+		f := openFleet(t, c, machines, func(o *pkgmgr.Options) { o.Catalog = local })
+		f.Read(t.Context(), pkgmgr.ReadOptions{})
+		made := roundTrip(f.Plan(t.Context(), plan.Options{Fetch: true}))
+		if test.edit != nil {
+			test.edit(made)
+		}
+		var failed []*operations.Error
+		other := openFleet(t, c, machines, func(o *pkgmgr.Options) {
+			o.Catalog = local
+			if test.change != nil {
+				test.change(o)
+			}
+			o.Events = func(e operations.Event) {
+				if e.StepStatus == operations.StepFailed {
+					failed = append(failed, e.Error)
+				}
+			}
+		})
+		other.Read(t.Context(), pkgmgr.ReadOptions{})
+		r := other.Apply(t.Context(), made, pkgmgr.ApplyOptions{})[0]
+		if r.Status != operations.HiveFailed || len(r.Failed) == 0 {
+			t.Errorf("%s: Apply() = %+v, want a failed step", test.name, r)
+			continue
+		}
+		for i, e := range append(failed, r.Failed[0].Error) {
+			if e.Reason != test.reason || e.Subject != test.subject || e.Hive != "gpu-00" {
+				t.Errorf("%s: error %d is %q with reason %q and subject %+v, want %q and %+v", test.name, i, e.Message, e.Reason, e.Subject, test.reason, test.subject)
+			}
+		}
+	}
+}
