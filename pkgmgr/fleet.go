@@ -210,6 +210,19 @@ type ReadOptions struct {
 	Devices bool
 }
 
+// NeedsDevices tells whether what is installed, or whether it can be, depends on
+// the accelerators of machines for a wanted worker, so that they have to be read.
+func (f *Fleet) NeedsDevices() bool {
+	for _, m := range f.members {
+		for _, w := range m.hive.Workers {
+			if r, ok := f.opts.Catalog.Recipe(w.Type); ok && (r.Needs.GPU != "" || r.DependsOnDevices()) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // Read connects to every hive and reads its state, all in parallel: one
 // connection and one command each. A hive that fails has Err set in [Fleet.States];
 // Read itself never fails. It keeps the connections open.

@@ -1,7 +1,6 @@
 package pkgmgr
 
 import (
-	"context"
 	"errors"
 
 	"github.com/rbee-keeper/rbee/operations"
@@ -29,29 +28,4 @@ func (f *Fleet) UninstallPlan(downgrade bool) *plan.Plan {
 		}
 	}
 	return changes
-}
-
-// Daemon starts or stops the daemons of all hives of the fleet, which must have
-// been read; action is ActionStartHive or ActionStopHive.
-func (f *Fleet) Daemon(ctx context.Context, action operations.Action, o ApplyOptions) []operations.HiveReport {
-	changes := plan.New(f.States())
-	for _, m := range f.members {
-		if m.state != nil && m.state.Rbee != nil {
-			changes.Steps = append(changes.Steps, operations.Step{Hive: m.hive.Alias, Action: action, Reason: "asked for"})
-		}
-	}
-	return f.Apply(ctx, changes, o)
-}
-
-// NeedsDevices tells whether what is installed, or whether it can be, depends on
-// the accelerators of machines for a wanted worker, so that they have to be read.
-func (f *Fleet) NeedsDevices() bool {
-	for _, m := range f.members {
-		for _, w := range m.hive.Workers {
-			if r, ok := f.opts.Catalog.Recipe(w.Type); ok && (r.Needs.GPU != "" || r.DependsOnDevices()) {
-				return true
-			}
-		}
-	}
-	return false
 }

@@ -170,7 +170,7 @@ func Place(l Load, devices []Device) (Decision, error) {
 		}
 		return l.auto(devices)
 	default:
-		return l.named(devices)
+		return l.byIndex(devices)
 	}
 }
 

@@ -54,9 +54,9 @@ type grammar struct {
 	Hive   hiveCmd   `cmd:"" hidden:"" help:"This machine's side: what rbee runs on a hive."`
 	Worker workerCmd `cmd:"" hidden:"" help:"Run a worker that is built into rbee."`
 
-	InstallHive   removedCmd `cmd:"" hidden:""`
-	UninstallHive removedCmd `cmd:"" hidden:""`
-	InstallWorker removedCmd `cmd:"" hidden:""`
+	InstallHive   replacementCmd `cmd:"" hidden:""`
+	UninstallHive replacementCmd `cmd:"" hidden:""`
+	InstallWorker replacementCmd `cmd:"" hidden:""`
 }
 
 // globals are the flags of every command.

@@ -130,6 +130,9 @@ type inFlight struct {
 	sending  sync.Mutex            // held while they are told
 }
 
+// hasEnded reports whether the load has a result. The caller holds f.mu.
+func (l *inFlight) hasEnded() bool { return !l.at.IsZero() }
+
 // load waits until a worker for a model was started, by this request or another.
 // events may be nil: then the load goes on when its caller has left, for applications
 // ask again.
@@ -164,14 +167,14 @@ func (f *Loader) join(ctx context.Context, w loadKey, events *operations.Handler
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	l := f.inFlightFor(w, events)
-	if l == nil || !isClosed(l.done) {
+	if l == nil || !l.hasEnded() {
 		if f.waiting >= MaxWaiting {
 			return nil, &BusyError{w.model}
 		}
 	}
 	if l == nil {
 		for key, old := range f.loads {
-			if isClosed(old.done) && time.Since(old.at) > LoadFailureTTL {
+			if old.hasEnded() && time.Since(old.at) > LoadFailureTTL {
 				delete(f.loads, key)
 			}
 		}
@@ -198,7 +201,7 @@ func (f *Loader) inFlightFor(w loadKey, events *operations.Handler) *inFlight {
 	fetching := w
 	fetching.fetch = true
 	for _, key := range []loadKey{w, fetching} {
-		if l := f.loads[key]; l != nil && !l.givenUp && !isClosed(l.done) {
+		if l := f.loads[key]; l != nil && !l.givenUp && !l.hasEnded() {
 			return l
 		}
 	}
@@ -213,7 +216,7 @@ func (f *Loader) leave(l *inFlight, events *operations.Handler) {
 	f.waiting--
 	l.waiting--
 	l.handlers = slices.DeleteFunc(l.handlers, func(h *operations.Handler) bool { return h == events })
-	if !l.stays && !isClosed(l.done) && (l.waiting == 0 || l.fetch && len(l.handlers) == 0) {
+	if !l.stays && !l.hasEnded() && (l.waiting == 0 || l.fetch && len(l.handlers) == 0) {
 		l.givenUp = true
 		l.cancel()
 	}
@@ -287,7 +290,7 @@ func (f *Loader) WaitingByModel() map[string]int {
 		if !known[name] {
 			name = ""
 		}
-		if l.waiting > 0 && !isClosed(l.done) {
+		if l.waiting > 0 && !l.hasEnded() {
 			n[name] += l.waiting
 		}
 	}
@@ -378,13 +381,4 @@ func (f *Loader) awaitEvictions(ctx context.Context, list []registry.Snapshot, m
 		}
 	}
 	return nil
-}
-
-func isClosed(done <-chan struct{}) bool {
-	select {
-	case <-done:
-		return true
-	default:
-		return false
-	}
 }

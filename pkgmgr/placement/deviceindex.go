@@ -9,8 +9,8 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 )
 
-// named takes the devices that were asked for by index, or says why not.
-func (l Load) named(devices []Device) (Decision, error) {
+// byIndex takes the devices that were asked for by index, or says why not.
+func (l Load) byIndex(devices []Device) (Decision, error) {
 	wanted, err := operations.ParseDevices(l.Device)
 	if err != nil {
 		return Decision{}, err

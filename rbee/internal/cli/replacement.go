@@ -8,13 +8,13 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 )
 
-// removedCmd is a command that rbee had once: it names what took its place.
-type removedCmd struct {
+// replacementCmd is a command that rbee had once: it names what took its place.
+type replacementCmd struct {
 	Rest []string `arg:"" optional:"" passthrough:"" help:"Ignored."`
 }
 
 // Run does the command.
-func (removedCmd) Run(selected *kong.Context) error {
+func (replacementCmd) Run(selected *kong.Context) error {
 	name := selected.Selected().Name
 	by := map[string]string{
 		"install-hive": "rbee sync", "uninstall-hive": "rbee uninstall", "install-worker": "rbee sync",
