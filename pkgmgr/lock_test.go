@@ -229,7 +229,14 @@ func TestLoadLockProblems(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err := lockfile.Load(path)
-		if (err == nil) != (want == "") || err != nil && (!strings.Contains(err.Error(), want) || operations.CodeOf(err) != operations.CodeConfigInvalid) {
+		code := operations.CodeConfigInvalid
+		if newer := (*wire.NewerSchemaError)(nil); errors.As(err, &newer) {
+			code = operations.CodeOf(err) // it is not the lock that is wrong
+			if operations.ReasonOf(err) != operations.ReasonNewerFile {
+				t.Errorf("%s: reason %s, want %s", text, operations.ReasonOf(err), operations.ReasonNewerFile)
+			}
+		}
+		if (err == nil) != (want == "") || err != nil && (!strings.Contains(err.Error(), want) || operations.CodeOf(err) != code) {
 			t.Errorf("%s: %v, want %q", text, err, want)
 		}
 	}

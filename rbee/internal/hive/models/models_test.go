@@ -297,10 +297,15 @@ func TestCancelAndResume(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	ctx, cancel := context.WithCancel(t.Context())
-	held := w.Hold(500_000)
+	held, arrived := w.Hold(500_000), make(chan struct{})
 	var at time.Time
-	go func() { <-held; at = time.Now(); cancel() }()
-	_, err := w.Download(ctx, ref(t, "org/gguf"), DownloadOptions{})
+	go func() { <-held; <-arrived; at = time.Now(); cancel() }()
+	first := sync.OnceFunc(func() { close(arrived) })
+	_, err := w.Download(ctx, ref(t, "org/gguf"), DownloadOptions{Progress: func(p Progress) {
+		if p.Bytes > 0 { // what the hub has sent may still be on its way
+			first()
+		}
+	}})
 	if !errors.Is(err, context.Canceled) || time.Since(at) > 2*time.Second {
 		t.Fatalf("%v after %s", err, time.Since(at))
 	}
