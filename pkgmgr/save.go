@@ -10,9 +10,10 @@ import (
 )
 
 // Save writes the lock, if it was loaded from a file, and notes in [Options.Record] which
-// hives were installed and removed. Call it with nil between [Fleet.Plan] and
-// [Fleet.Apply], so that the lock has everything that hives get even if the program ends
-// early, and with the result of Apply afterwards.
+// hives were installed and removed, if the config was loaded from a file. Call it with nil
+// between [Fleet.Plan] and [Fleet.Apply], so that the lock has everything that hives get
+// even if the program ends early, and with the result of Apply afterwards. Changes of the
+// lock in a plan that another Fleet made are merged by Apply, and so saved afterwards.
 func (f *Fleet) Save(reports []operations.HiveReport) error {
 	err := f.opts.Lock.Save()
 	if len(reports) == 0 {
@@ -23,6 +24,9 @@ func (f *Fleet) Save(reports []operations.HiveReport) error {
 
 // remember brings the record to what the machines are now known to be.
 func (f *Fleet) remember(reports []operations.HiveReport) error {
+	if f.configPath == "" { // entries belong to a config file
+		return nil
+	}
 	path, err := filepath.Abs(f.configPath)
 	if err != nil {
 		return err

@@ -236,7 +236,7 @@ func (l *Lock) SetWorker(typ, requested, version string, now time.Time) {
 		return
 	}
 	if have := l.file.Workers[i]; have.Version != version {
-		w.Previous = have.Version
+		w.Previous, w.Unknown = have.Version, have.Unknown
 		l.file.Workers[i] = w
 	}
 }

@@ -62,7 +62,7 @@ func TestNewerLockIsKept(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{`"schema": 4`, `"min_reader": 1`, `"signed": "x"`, `"channel": "stable"`, `"mirror": "m"`, `"2.0"`} {
+	for _, want := range []string{`"schema": 4`, `"min_reader": 1`, `"signed": "x"`, `"channel": "stable"`, `"channel": "nightly"`, `"mirror": "m"`, `"2.0"`} {
 		if !strings.Contains(string(data), want) {
 			t.Errorf("the file after Save() is %s, want %s in it", data, want)
 		}

@@ -109,7 +109,59 @@ func EncodeKeeping(v any, unknown Unknown) ([]byte, error) {
 			known[name] = value
 		}
 	}
-	return json.Marshal(known)
+	order, err := memberNames(data)
+	if err != nil {
+		return nil, err
+	}
+	more, err := memberNames([]byte(unknown.raw))
+	if err != nil {
+		return nil, err
+	}
+	return object(known, append(order, more...))
+}
+
+// memberNames returns the names of the members of a JSON object, in its order.
+func memberNames(data []byte) ([]string, error) {
+	dec := json.NewDecoder(bytes.NewReader(data))
+	if _, err := dec.Token(); err != nil {
+		return nil, err
+	}
+	var names []string
+	for dec.More() {
+		name, err := dec.Token()
+		if err != nil {
+			return nil, err
+		}
+		var value json.RawMessage
+		if err := dec.Decode(&value); err != nil {
+			return nil, err
+		}
+		text, _ := name.(string)
+		names = append(names, text)
+	}
+	return names, nil
+}
+
+// object returns a JSON object with members in an order of their names; names that are
+// repeated, or that are not members, are left out.
+func object(members map[string]json.RawMessage, order []string) ([]byte, error) {
+	out := []byte{'{'}
+	for _, name := range order {
+		value, ok := members[name]
+		if !ok {
+			continue
+		}
+		delete(members, name)
+		key, err := json.Marshal(name)
+		if err != nil {
+			return nil, err
+		}
+		if len(out) > 1 {
+			out = append(out, ',')
+		}
+		out = append(append(append(out, key...), ':'), value...)
+	}
+	return append(out, '}'), nil
 }
 
 // fieldNames returns the JSON names, in lower case, of the fields of a struct and of

@@ -36,8 +36,8 @@ func TestUnknownFieldsAreKept(t *testing.T) {
 		{"all known", `{"schema":1,"name":"a","parts":[{"size":1}]}`, nil, `{"schema":1,"name":"a","parts":[{"size":1}]}`},
 		{"unchanged", `{"schema":9,"min_reader":1,"name":"a","new":{"x":[1]},"parts":[{"size":1,"color":"red"}]}`, nil,
 			`{"schema":9,"min_reader":1,"name":"a","new":{"x":[1]},"parts":[{"size":1,"color":"red"}]}`},
-		{"changed", `{"schema":9,"name":"a","new":7}`, func(v *thing) { v.Name = "b" }, `{"name":"b","new":7,"schema":9}`},
-		{"a field is emptied", `{"schema":9,"name":"a","new":7,"parts":[{"size":1}]}`, func(v *thing) { v.Parts = nil }, `{"name":"a","new":7,"schema":9}`},
+		{"changed", `{"schema":9,"name":"a","new":7}`, func(v *thing) { v.Name = "b" }, `{"schema":9,"name":"b","new":7}`},
+		{"a field is emptied", `{"schema":9,"name":"a","new":7,"parts":[{"size":1}]}`, func(v *thing) { v.Parts = nil }, `{"schema":9,"name":"a","new":7}`},
 		{"an empty unknown field", `{"schema":1,"name":"a","new":""}`, nil, `{"schema":1,"name":"a"}`},
 	} {
 		var v thing

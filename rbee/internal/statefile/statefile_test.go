@@ -62,7 +62,7 @@ func TestWriteKeepsUnknownFields(t *testing.T) {
 	}
 	data, _ := os.ReadFile(path)
 	text := strings.Join(strings.Fields(string(data)), "")
-	if want := `{"schema":7,"min_reader":1,"inner":{"x":1,"y":2},"name":"c","new":[1]}`; text != want {
+	if want := `{"schema":7,"min_reader":1,"name":"c","inner":{"x":1,"y":2},"new":[1]}`; text != want {
 		t.Errorf("Write() wrote %s, want %s", text, want)
 	}
 }
