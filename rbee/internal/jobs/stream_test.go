@@ -280,7 +280,6 @@ func TestReaderGone(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() {
 		<-asked // else a request that never came would be waited for
-		time.Sleep(50 * time.Millisecond)
 		cancel()
 	}()
 	if _, err := c.Watch(ctx, job.ID, 0, nil); ops.CodeOf(err) != ops.CodeCanceled {
