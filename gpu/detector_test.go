@@ -449,7 +449,7 @@ func TestProcessesROCm(t *testing.T) {
 	}
 }
 
-func TestDetectCancelled(t *testing.T) {
+func TestDetectCanceled(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

@@ -1,7 +1,7 @@
 package operations
 
 // ModelDownload fetches a model to a hive, into the cache that every engine
-// reads. It ends in a [*ModelDownloadReport]. Cancelled or cut off, it goes on
+// reads. It ends in a [*ModelDownloadReport]. Canceled or cut off, it goes on
 // where it was when it is asked for again.
 type ModelDownload struct {
 	Target

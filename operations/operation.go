@@ -74,7 +74,7 @@ func (h Handler) Send(e Event) {
 // even when some of it failed: what failed is in the report, and the error is
 // nil. An error means that the operation as a whole could not be done.
 //
-// Cancelling ctx ends the operation cleanly: nothing is left half-done, and the
+// Canceling ctx ends the operation cleanly: nothing is left half-done, and the
 // report, where there is one, tells what was done before.
 type Runner interface {
 	Run(ctx context.Context, op Operation, events Handler) (Report, error)

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	ops "github.com/rbee-keeper/rbee/operations"
 )
 
@@ -120,8 +121,8 @@ func TestGolden(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if !reflect.DeepEqual(back, op) {
-				t.Errorf("parsed\n got %#v\nwant %#v", back, op)
+			if diff := cmp.Diff(op, back); diff != "" {
+				t.Errorf("Parse(%s) differs from the encoded operation (-want +got):\n%s", want, diff)
 			}
 		})
 	}

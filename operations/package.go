@@ -173,7 +173,7 @@ type PackageRollback struct {
 
 // PackageBundle writes all that a config needs into one file, from which a
 // machine without the internet can install it: rbee for each platform, and every
-// artefact of the workers. It ends in a [*BundleReport].
+// artifact of the workers. It ends in a [*BundleReport].
 type PackageBundle struct {
 	Scope
 

@@ -153,7 +153,7 @@ type BundleReport struct {
 	Path      string `json:"path"`
 	Bytes     int64  `json:"bytes"`
 	SHA256    string `json:"sha256"`
-	Artefacts int    `json:"artefacts"` // files of workers
+	Artifacts int    `json:"artefacts"` // files of workers
 
 	// Platforms are those that rbee itself is in for, and Workers what is in of
 	// workers, sorted.

@@ -114,7 +114,7 @@ func TestOutcome(t *testing.T) {
 		"sync of none":               {&ops.SyncReport{}, ops.OutcomeOK},
 		"sync done":                  {&ops.SyncReport{Hives: hives(ops.HiveInstalled, ops.HiveUpdated, ops.HiveAlreadyInstalled), Plan: steps}, ops.OutcomeOK},
 		"sync failed":                {&ops.SyncReport{Hives: hives(ops.HiveUnreachable, ops.HiveLocked, ops.HiveFailed)}, ops.OutcomeFailed},
-		"sync cancelled":             {&ops.SyncReport{Hives: hives(ops.HiveCanceled)}, ops.OutcomeFailed},
+		"sync canceled":              {&ops.SyncReport{Hives: hives(ops.HiveCanceled)}, ops.OutcomeFailed},
 		"sync locked":                {&ops.SyncReport{Hives: hives(ops.HiveUnreachable, ops.HiveLocked, ops.HiveUnreachable)}, ops.OutcomeLocked},
 		"sync unreachable":           {&ops.SyncReport{Hives: hives(ops.HiveInstalled, ops.HiveUnreachable)}, ops.OutcomeUnreachable},
 		"sync blocked":               {&ops.SyncReport{Plan: blocked}, ops.OutcomeFailed},

@@ -27,7 +27,7 @@ const (
 )
 
 // WorkerSpawn starts a worker process on a hive and waits until it is ready to
-// serve, or has failed. It ends in a [*WorkerSpawnReport]. Cancelling it ends the
+// serve, or has failed. It ends in a [*WorkerSpawnReport]. Canceling it ends the
 // worker, unless it was ready already.
 type WorkerSpawn struct {
 	Target

@@ -27,7 +27,7 @@ func (s *session) fetching(i int, sum string) {
 		Type: operations.EventProgress, Hive: s.member.hive.Alias, Step: &step, StepPhase: operations.StepPhaseFetch,
 	}
 	for i := range install.Steps {
-		for _, a := range install.Steps[i].Artefacts() {
+		for _, a := range install.Steps[i].Artifacts() {
 			if a.SHA256 == sum {
 				e.Total = a.Size
 			}

@@ -84,8 +84,8 @@ func TestPushedFilesArriveWhole(t *testing.T) {
 		t.Fatalf("%s %+v %+v", r.Status, r.Summary, r.Hives[0].Error)
 	}
 	for alias, m := range machines {
-		if !bytes.Equal(m.Artefact("plain"), plain) || !bytes.Equal(m.Artefact("packed"), archive) {
-			t.Errorf("%s: %d and %d bytes came", alias, len(m.Artefact("plain")), len(m.Artefact("packed")))
+		if !bytes.Equal(m.Artifact("plain"), plain) || !bytes.Equal(m.Artifact("packed"), archive) {
+			t.Errorf("%s: %d and %d bytes came", alias, len(m.Artifact("plain")), len(m.Artifact("packed")))
 		}
 		for _, w := range m.State().Workers {
 			if want := map[string]string{"echo": "1.0.0", "plain": "1.2", "packed": "3"}[w.Type]; w.Version != want {
@@ -159,7 +159,7 @@ func TestPushedDownload(t *testing.T) {
 		}
 	}
 	for alias, m := range machines {
-		if !bytes.Equal(m.Artefact("good"), body) || !bytes.Equal(m.Artefact("again"), body) || m.Artefact("changed") != nil {
+		if !bytes.Equal(m.Artifact("good"), body) || !bytes.Equal(m.Artifact("again"), body) || m.Artifact("changed") != nil {
 			t.Errorf("%s: other bytes came", alias)
 		}
 	}
@@ -188,7 +188,7 @@ func TestOneAddressFails(t *testing.T) {
 	f := openFleet(t, c, machines, func(o *pkgmgr.Options) { o.Catalog, o.Push = catalog, true })
 	r := syncFleet(t.Context(), f, plan.Options{}, pkgmgr.ApplyOptions{})
 	m := machines["gpu-00"]
-	if failed := r.Hives[0].Failed; len(failed) != 1 || failed[0].Step.Worker != "first" || !bytes.Equal(m.Artefact("second"), body) {
+	if failed := r.Hives[0].Failed; len(failed) != 1 || failed[0].Step.Worker != "first" || !bytes.Equal(m.Artifact("second"), body) {
 		t.Errorf("%+v", r.Hives[0])
 	}
 }
@@ -208,13 +208,13 @@ func TestURLIsLeftToTheHive(t *testing.T) {
 		return nil
 	}
 	syncFleet(t.Context(), openFleet(t, c, machines, func(o *pkgmgr.Options) { o.Catalog = catalog }), plan.Options{}, pkgmgr.ApplyOptions{})
-	if a := got.Artefact; got.Kind != wire.StepFile || a.URL != "https://far.example/linux/amd64" || a.SHA256 != hexSum(nil) {
+	if a := got.Artifact; got.Kind != wire.StepFile || a.URL != "https://far.example/linux/amd64" || a.SHA256 != hexSum(nil) {
 		t.Errorf("%+v", got)
 	}
 }
 
-// TestCancelled ends a run between two steps of one hive while another waits.
-func TestCancelled(t *testing.T) {
+// TestCanceled ends a run between two steps of one hive while another waits.
+func TestCanceled(t *testing.T) {
 	t.Parallel()
 	c, machines := echoFleet(2)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -242,7 +242,7 @@ func TestCancelled(t *testing.T) {
 	}
 }
 
-func TestCancelledBefore(t *testing.T) {
+func TestCanceledBefore(t *testing.T) {
 	t.Parallel()
 	c, machines := echoFleet(3)
 	f := openFleet(t, c, machines, nil)

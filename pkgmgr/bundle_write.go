@@ -44,7 +44,7 @@ func (f *Fleet) WriteBundle(ctx context.Context, path string, o BundleOptions) (
 		o.Platforms = []wire.Platform{{OS: "linux", Arch: "amd64", Libc: "glibc"}}
 	}
 	want, _ := f.lookUp(ctx, plan.Options{Fetch: true})
-	c := &bundleContents{fleet: f, artefacts: map[string]bundled{}, report: &operations.BundleReport{Path: path, Platforms: []string{}}}
+	c := &bundleContents{fleet: f, artifacts: map[string]bundled{}, report: &operations.BundleReport{Path: path, Platforms: []string{}}}
 	c.collect(ctx, want, o)
 	if err := ctx.Err(); err != nil {
 		return nil, context.Cause(ctx)
@@ -64,7 +64,7 @@ func (f *Fleet) WriteBundle(ctx context.Context, path string, o BundleOptions) (
 	case err != nil:
 		return nil, operations.FileError(path, "writing the bundle", err)
 	}
-	r.SHA256, r.Artefacts, r.DurationSeconds = hex.EncodeToString(hash.Sum(nil)), len(c.artefacts), seconds(time.Since(start))
+	r.SHA256, r.Artifacts, r.DurationSeconds = hex.EncodeToString(hash.Sum(nil)), len(c.artifacts), seconds(time.Since(start))
 	return r, nil
 }
 
@@ -79,16 +79,16 @@ func (c *countingWriter) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// bundled is an artefact that goes into a bundle.
+// bundled is an artifact that goes into a bundle.
 type bundled struct {
-	artefact wire.Artefact
+	artifact wire.Artifact
 	file     string // on this machine; empty to fetch it
 }
 
 // bundleContents is a bundle while it is made.
 type bundleContents struct {
 	fleet     *Fleet
-	artefacts map[string]bundled // by SHA-256
+	artifacts map[string]bundled // by SHA-256
 	binaries  []wire.Platform
 	report    *operations.BundleReport
 }
@@ -136,8 +136,8 @@ func (c *bundleContents) add(hive, typ string, p wire.Platform, want plan.Desire
 		return
 	}
 	for i := range want.Steps {
-		for _, a := range want.Steps[i].Artefacts() {
-			c.artefacts[a.SHA256] = bundled{*a, want.Files[a.SHA256]}
+		for _, a := range want.Steps[i].Artifacts() {
+			c.artifacts[a.SHA256] = bundled{*a, want.Files[a.SHA256]}
 		}
 	}
 	c.report.Workers = append(c.report.Workers, operations.BundleContents{
@@ -166,7 +166,7 @@ func (c *bundleContents) write(ctx context.Context, t *tar.Writer, o BundleOptio
 		Versioned: wire.Versioned{Schema: artifact.BundleSchema, MinReader: artifact.BundleSchema},
 		Form:      artifact.BundleForm, Version: f.opts.Version, CreatedAt: time.Now().UTC().Truncate(time.Second),
 		Lock: json.RawMessage(f.opts.Lock.BundleText()), Recipes: o.Recipes, Binaries: sums,
-		Entries: len(binaries) + len(c.artefacts),
+		Entries: len(binaries) + len(c.artifacts),
 	})
 	if err != nil {
 		return err
@@ -184,18 +184,18 @@ func (c *bundleContents) write(ctx context.Context, t *tar.Writer, o BundleOptio
 			return err
 		}
 	}
-	for i, sum := range slices.Sorted(maps.Keys(c.artefacts)) {
-		a := c.artefacts[sum]
-		f.emit(operations.Event{Type: operations.EventNote, Message: fmt.Sprintf("%d of %d: %s", i+1, len(c.artefacts), a.artefact.Name)})
-		if err := c.putArtefact(ctx, t, sum, a); err != nil {
+	for i, sum := range slices.Sorted(maps.Keys(c.artifacts)) {
+		a := c.artifacts[sum]
+		f.emit(operations.Event{Type: operations.EventNote, Message: fmt.Sprintf("%d of %d: %s", i+1, len(c.artifacts), a.artifact.Name)})
+		if err := c.putArtifact(ctx, t, sum, a); err != nil {
 			return err
 		}
 	}
 	return t.Close()
 }
 
-func (c *bundleContents) putArtefact(ctx context.Context, t *tar.Writer, sum string, a bundled) error {
-	in, _, err := c.fleet.artifacts.Open(ctx, a.artefact, a.file, false)
+func (c *bundleContents) putArtifact(ctx context.Context, t *tar.Writer, sum string, a bundled) error {
+	in, _, err := c.fleet.artifacts.Open(ctx, a.artifact, a.file, false)
 	if err != nil {
 		return err
 	}
@@ -205,11 +205,11 @@ func (c *bundleContents) putArtefact(ctx context.Context, t *tar.Writer, sum str
 		return err
 	}
 	h := sha256.New()
-	if err := putEntry(t, artifact.BundleArtefacts+sum, info.Size(), io.TeeReader(in, h)); err != nil {
+	if err := putEntry(t, artifact.BundleArtifacts+sum, info.Size(), io.TeeReader(in, h)); err != nil {
 		return err
 	}
 	if got := hex.EncodeToString(h.Sum(nil)); got != sum {
-		return fmt.Errorf("%s has SHA-256 %s, want %s", a.artefact.Name, got, sum)
+		return fmt.Errorf("%s has SHA-256 %s, want %s", a.artifact.Name, got, sum)
 	}
 	return nil
 }

@@ -19,7 +19,7 @@ var cleanupScript string
 const sweepTimeout = 5 * time.Second
 
 // sweep tidies a machine on which rbee is not installed. It is done even for a
-// run that was cancelled, and its failure changes nothing.
+// run that was canceled, and its failure changes nothing.
 func sweep(ctx context.Context, m *member, uploads bool) {
 	if m.state == nil || m.state.Rbee != nil {
 		return

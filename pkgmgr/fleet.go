@@ -51,7 +51,7 @@ type Options struct {
 	// whatever Binaries gives.
 	Version string
 
-	// CacheDir keeps fetched and packed artefacts; empty is rbee's directory
+	// CacheDir keeps fetched and packed artifacts; empty is rbee's directory
 	// in the user's cache.
 	CacheDir string
 

@@ -283,7 +283,7 @@ func TestBundle(t *testing.T) {
 	fleet, _ := f.open(nil)
 	fleet.Read(t.Context(), pkgmgr.ReadOptions{})
 	r, err := fleet.WriteBundle(t.Context(), path, pkgmgr.BundleOptions{Recipes: map[string]string{"engine.yaml": engineRecipe}})
-	if err != nil || r.Artefacts != 1 || len(r.Blocked) != 0 || len(r.Platforms) != 1 {
+	if err != nil || r.Artifacts != 1 || len(r.Blocked) != 0 || len(r.Platforms) != 1 {
 		t.Fatalf("%+v, %v", r, err)
 	}
 	whole, err := os.ReadFile(path)

@@ -368,7 +368,7 @@ func TestDownloadMirror(t *testing.T) {
 			if len(steps) != 1 || len(r.Plan.Blocked) != 0 {
 				t.Fatalf("%+v %+v", r.Plan.Blocked, r.Hives)
 			}
-			if got := steps[0].Artefact.URL; got != want {
+			if got := steps[0].Artifact.URL; got != want {
 				t.Errorf("the hive gets the address %q, want %q", got, want)
 			}
 			text, err := os.ReadFile(f.lock)

@@ -85,11 +85,11 @@ func TestGeneratedArchive(t *testing.T) {
 	one := func(hive string, more func(*pkgmgr.Options)) *operations.SyncReport {
 		return f.sync(plan.Options{}, func(o *pkgmgr.Options) { more(o); o.Only = []string{hive} })
 	}
-	if r := one("gpu-00", withToken); !bytes.Equal(f.machines["gpu-00"].Artefact("engine"), first) {
+	if r := one("gpu-00", withToken); !bytes.Equal(f.machines["gpu-00"].Artifact("engine"), first) {
 		t.Fatalf("%+v %+v", r.Plan.Blocked, r.Hives)
 	}
 	f.publishCode("#!/bin/sh\necho 2\n")
-	if r := one("gpu-01", func(*pkgmgr.Options) {}); !bytes.Equal(f.machines["gpu-01"].Artefact("engine"), first) {
+	if r := one("gpu-01", func(*pkgmgr.Options) {}); !bytes.Equal(f.machines["gpu-01"].Artifact("engine"), first) {
 		t.Errorf("%+v", r.Hives)
 	}
 
@@ -395,7 +395,7 @@ func TestBundleOfCode(t *testing.T) {
 	f.cache = t.TempDir()
 	fleet, _ := f.open(withToken)
 	fleet.Read(t.Context(), pkgmgr.ReadOptions{})
-	if r, err := fleet.WriteBundle(t.Context(), filepath.Join(t.TempDir(), "fleet.rbee"), pkgmgr.BundleOptions{}); err != nil || r.Artefacts != 1 {
+	if r, err := fleet.WriteBundle(t.Context(), filepath.Join(t.TempDir(), "fleet.rbee"), pkgmgr.BundleOptions{}); err != nil || r.Artifacts != 1 {
 		t.Errorf("%+v, %v", r, err)
 	}
 }

@@ -173,7 +173,7 @@ func TestSavedPlanHasNoSecrets(t *testing.T) {
 	var sent []string
 	machines["gpu-00"].OnStep = func(s wire.Step) error {
 		if s.Worker != nil && s.Worker.Type == "q" {
-			sent = append(sent, s.Worker.Steps[0].Artefact.URL)
+			sent = append(sent, s.Worker.Steps[0].Artifact.URL)
 		}
 		return nil
 	}

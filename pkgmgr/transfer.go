@@ -28,7 +28,7 @@ func (f *Fleet) fillDownloads(p *plan.Plan) {
 		steps := f.sent(state, install)
 		step.DownloadBytes = 0
 		for j := range steps {
-			for _, a := range steps[j].Artefacts() {
+			for _, a := range steps[j].Artifacts() {
 				if a.URL != "" && !plan.InCache(steps[j].Kind, a, state) {
 					step.DownloadBytes += a.Size
 				}
@@ -47,7 +47,7 @@ func (f *Fleet) stateOf(alias string) *wire.State {
 	return nil
 }
 
-// sent are the steps as a machine gets them: where this side sends artefacts, they
+// sent are the steps as a machine gets them: where this side sends artifacts, they
 // have no address.
 func (f *Fleet) sent(s *wire.State, install *plan.Install) []wire.InstallStep {
 	steps := lockfile.CloneSteps(install.Steps)
@@ -56,7 +56,7 @@ func (f *Fleet) sent(s *wire.State, install *plan.Install) []wire.InstallStep {
 		if at := steps[i].At; at != "" {
 			steps[i].At = dir + at
 		}
-		for _, a := range steps[i].Artefacts() {
+		for _, a := range steps[i].Artifacts() {
 			f.complete(s, install, a)
 			if f.opts.Push || f.opts.Bundle != nil || slices.Contains(install.Unstable, a.SHA256) || f.from.HasCredentials(a.URL) {
 				a.URL = ""
@@ -69,7 +69,7 @@ func (f *Fleet) sent(s *wire.State, install *plan.Install) []wire.InstallStep {
 
 // complete restores the address of an artifact that the plan has without what follows the
 // path, from the recipe. Without the recipe the address is empty.
-func (f *Fleet) complete(s *wire.State, install *plan.Install, a *wire.Artefact) {
+func (f *Fleet) complete(s *wire.State, install *plan.Install, a *wire.Artifact) {
 	if !slices.Contains(install.Private, a.SHA256) {
 		return
 	}
@@ -117,7 +117,7 @@ func (f *Fleet) recipeDir(install *plan.Install) string {
 
 // localFile returns the path of the file on this machine that has an artifact, by the
 // recipe of the installation; empty if the artifact comes from elsewhere.
-func (f *Fleet) localFile(p wire.Platform, install *plan.Install, a *wire.Artefact) string {
+func (f *Fleet) localFile(p wire.Platform, install *plan.Install, a *wire.Artifact) string {
 	if a.URL != "" || f.opts.Bundle != nil {
 		return ""
 	}
@@ -133,7 +133,7 @@ func (f *Fleet) localFile(p wire.Platform, install *plan.Install, a *wire.Artefa
 	return path
 }
 
-// openNeeded opens the artefact that a machine asks for. Errors begin with the place
+// openNeeded opens the artifact that a machine asks for. Errors begin with the place
 // in the recipe, as the machine's own do.
 func (f *Fleet) openNeeded(ctx context.Context, s *wire.State, install *plan.Install, sum string) (*os.File, bool, error) {
 	if install == nil {
@@ -141,7 +141,7 @@ func (f *Fleet) openNeeded(ctx context.Context, s *wire.State, install *plan.Ins
 	}
 	for i := range install.Steps {
 		step := &install.Steps[i]
-		for _, a := range step.Artefacts() {
+		for _, a := range step.Artifacts() {
 			if a.SHA256 != sum {
 				continue
 			}
@@ -155,10 +155,10 @@ func (f *Fleet) openNeeded(ctx context.Context, s *wire.State, install *plan.Ins
 			return file, gzipped, err
 		}
 	}
-	return nil, false, fmt.Errorf("the machine asks for an artefact %s, which is not one of the step's", sum)
+	return nil, false, fmt.Errorf("the machine asks for an artifact %s, which is not one of the step's", sum)
 }
 
-// send sends an artefact of a step. One that cannot be read fails that step alone:
+// send sends an artifact of a step. One that cannot be read fails that step alone:
 // the machine is told, and goes on with the next.
 func (s *session) send(ctx context.Context, in io.Writer, i int, sum string) error {
 	s.fetching(i, sum)

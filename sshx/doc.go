@@ -3,7 +3,7 @@
 //
 // # Connecting
 //
-// A [Dialer] turns a [Target] into a [Client]. It honours ssh_config (with Include, Match, ProxyJump and ProxyCommand), offers
+// A [Dialer] turns a [Target] into a [Client]. It honors ssh_config (with Include, Match, ProxyJump and ProxyCommand), offers
 // the keys that ssh would offer in the same order, verifies host keys against known_hosts, and asks through a [Prompter] only
 // if it is given one. Its zero value is ready. Use one Dialer for many hosts: files are read once, a passphrase or
 // password is asked for once, a jump host is connected to once, and handshakes are bounded.

@@ -30,7 +30,7 @@ const (
 	ReasonLost           Reason = "lost"             // the connection died
 	ReasonConfig         Reason = "config"           // ssh_config, known_hosts or a key file cannot be used
 	ReasonProhibited     Reason = "prohibited"       // the server does not allow the forwarding
-	ReasonCanceled       Reason = "canceled"         // the caller's context was cancelled
+	ReasonCanceled       Reason = "canceled"         // the caller's context was canceled
 	ReasonFailed         Reason = "failed"           // the operation itself failed on a working connection
 )
 
@@ -46,7 +46,7 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("%s %s: %v", e.Op, e.Target, e.Err)
 }
 
-// Unwrap gives the cause. For a cancelled context it is or wraps the context's error.
+// Unwrap gives the cause. For a canceled context it is or wraps the context's error.
 func (e *Error) Unwrap() error { return e.Err }
 
 // ErrorCode is the reason as text, so that other packages can classify without importing this one.

@@ -22,9 +22,9 @@ import (
 )
 
 // Bundle is a file that holds all that a config needs, so that it can be installed
-// where there is no internet: the lock, the user's own recipes, every artefact of
+// where there is no internet: the lock, the user's own recipes, every artifact of
 // the workers, and rbee itself. It is a tar file whose first entry,
-// rbee-bundle.json, tells what is in it; artefacts lie in artefacts/<SHA-256>,
+// rbee-bundle.json, tells what is in it; artifacts lie in artefacts/<SHA-256>,
 // and rbee in binaries/rbee-<os>-<arch>.
 type Bundle struct {
 	f       *os.File
@@ -51,7 +51,7 @@ const (
 	BundleForm      = 1
 	BundleSchema    = 1 // of the index
 	BundleIndexName = "rbee-bundle.json"
-	BundleArtefacts = "artefacts/"
+	BundleArtifacts = "artefacts/"
 	BundleBinaries  = "binaries/"
 
 	maxBundleIndex = 64 << 20
@@ -153,9 +153,9 @@ func (b *Bundle) ExtractBinaries(dir string) error {
 	return nil
 }
 
-// extract puts an artefact to a path, checked. It is false if there is none.
+// extract puts an artifact to a path, checked. It is false if there is none.
 func (b *Bundle) extract(sum, path string) (bool, error) {
-	e, ok := b.entries[BundleArtefacts+sum]
+	e, ok := b.entries[BundleArtifacts+sum]
 	if !ok {
 		return false, nil
 	}

@@ -28,7 +28,7 @@ import (
 type Cache struct {
 	dir    string
 	client *fetch.Client
-	bundle *Bundle // has artefacts too; nil for none
+	bundle *Bundle // has artifacts too; nil for none
 
 	mu    sync.Mutex
 	sums  map[string]sumEntry   // by path
@@ -78,10 +78,10 @@ func (a *Cache) Sum(path, want string) (sum string, size int64, err error) {
 	return e.sum, e.size, e.err
 }
 
-// Open opens an artefact: file, if it is one on this machine already, or what its
-// address gives. gzipped tells whether what is read is the artefact compressed,
+// Open opens an artifact: file, if it is one on this machine already, or what its
+// address gives. gzipped tells whether what is read is the artifact compressed,
 // which it is if compress is true.
-func (a *Cache) Open(ctx context.Context, want wire.Artefact, file string, compress bool) (f *os.File, gzipped bool, err error) {
+func (a *Cache) Open(ctx context.Context, want wire.Artifact, file string, compress bool) (f *os.File, gzipped bool, err error) {
 	path := file
 	if path == "" {
 		if path, err = a.fetch(ctx, want); err != nil {
@@ -106,8 +106,8 @@ func (a *Cache) Open(ctx context.Context, want wire.Artefact, file string, compr
 	return f, true, err
 }
 
-// fetch makes an artefact be in the cache.
-func (a *Cache) fetch(ctx context.Context, want wire.Artefact) (path string, err error) {
+// fetch makes an artifact be in the cache.
+func (a *Cache) fetch(ctx context.Context, want wire.Artifact) (path string, err error) {
 	a.sweep()
 	path = filepath.Join(a.dir, want.SHA256)
 	return path, a.once(ctx, want.SHA256, want.URL, func() error {

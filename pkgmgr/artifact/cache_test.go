@@ -50,7 +50,7 @@ func TestDamagedPack(t *testing.T) {
 	}
 	packed := filepath.Join(dir, sum+".gz")
 	open := func() []byte {
-		f, gzipped, err := (&Cache{dir: dir}).Open(t.Context(), wire.Artefact{SHA256: sum}, file, true)
+		f, gzipped, err := (&Cache{dir: dir}).Open(t.Context(), wire.Artifact{SHA256: sum}, file, true)
 		if err != nil || !gzipped {
 			t.Fatal(gzipped, err)
 		}

@@ -76,7 +76,7 @@ type sourceEntry struct {
 
 	// One step, written without a list.
 	Builtin strict.Value[string] `key:"builtin" like:"echo"`
-	artefactEntry
+	artifactEntry
 
 	Entry strict.Value[string]                          `key:"entry" like:"bin/server"`
 	Args  strict.Value[[]strict.Value[string]]          `key:"args" like:"[--cpu]"`
@@ -93,8 +93,8 @@ type stepEntry struct {
 	Python  strict.Value[pythonEntry] `key:"python"`
 }
 
-// artefactEntry is where a file or an archive comes from.
-type artefactEntry struct {
+// artifactEntry is where a file or an archive comes from.
+type artifactEntry struct {
 	File   strict.Value[string] `key:"file" like:"worker-{os}-{arch}.tar.gz"`
 	URL    strict.Value[string] `key:"url" like:"https://example.com/worker-{version}.tar.gz"`
 	SHA256 strict.Value[string] `key:"sha256"`
@@ -105,7 +105,7 @@ type artefactEntry struct {
 
 type originEntry struct {
 	Pos strict.Pos
-	artefactEntry
+	artifactEntry
 	Asset strict.Value[string] `key:"asset" like:"worker-{version}-*-x64.tar.gz"`
 	Code  strict.Value[bool]   `key:"source_code" like:"true"`
 	Into  strict.Value[string] `key:"into" like:"lib"`

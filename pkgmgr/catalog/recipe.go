@@ -171,7 +171,7 @@ type Step struct {
 	Pos config.Pos
 }
 
-// Origin is where an artefact comes from. Exactly one of File, URL, Asset and
+// Origin is where an artifact comes from. Exactly one of File, URL, Asset and
 // Code is set.
 type Origin struct {
 	File string // a path on the machine that installs from, relative to the recipe's folder

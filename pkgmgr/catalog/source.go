@@ -33,12 +33,12 @@ func (c *recipeCheck) source(e *sourceEntry, versions *Versions) Source {
 		c.report(e.Name.Pos, "expected lower-case letters, digits, dot, dash and underscore", "%q is no name for a source", e.Name.V)
 	}
 	c.conditions(e, &s)
-	switch origins := originsOf(&e.artefactEntry, e.Builtin, e.Steps.Pos.Line > 0); {
+	switch origins := originsOf(&e.artifactEntry, e.Builtin, e.Steps.Pos.Line > 0); {
 	case len(origins) != 1:
 		c.report(e.Pos, "expected exactly one of builtin, file, url and steps", "the source has %s", oneOrMore(origins))
 		return s
 	case e.Steps.Pos.Line > 0:
-		c.noArtefact(e)
+		c.noArtifact(e)
 		for i := range e.Steps.V {
 			s.Steps = append(s.Steps, c.step(&e.Steps.V[i], versions))
 		}
@@ -46,8 +46,8 @@ func (c *recipeCheck) source(e *sourceEntry, versions *Versions) Source {
 		c.onlyBuiltin(e)
 		s.Steps = []Step{{Kind: wire.StepBuiltin, Builtin: c.oneOf(e.Builtin, "built-in server", knownBuiltin), Pos: config.Pos(e.Pos)}}
 	default:
-		o := originEntry{Pos: e.Pos, artefactEntry: e.artefactEntry}
-		s.Steps = []Step{c.artefact(&o, versions, "")}
+		o := originEntry{Pos: e.Pos, artifactEntry: e.artifactEntry}
+		s.Steps = []Step{c.artifact(&o, versions, "")}
 	}
 	for _, a := range e.Args.V {
 		c.placeholders(a, startWords)
@@ -76,7 +76,7 @@ func (c *recipeCheck) sourceVersion(e *sourceEntry, s *Source, versions *Version
 	}
 }
 
-func originsOf(e *artefactEntry, builtin strict.Value[string], steps bool) []string {
+func originsOf(e *artifactEntry, builtin strict.Value[string], steps bool) []string {
 	var keys []string
 	for _, o := range []struct {
 		set bool
@@ -112,8 +112,8 @@ func (c *recipeCheck) onlyBuiltin(e *sourceEntry) {
 	})
 }
 
-// noArtefact refuses what belongs in a step.
-func (c *recipeCheck) noArtefact(e *sourceEntry) {
+// noArtifact refuses what belongs in a step.
+func (c *recipeCheck) noArtifact(e *sourceEntry) {
 	c.refuse("steps", "it belongs in the step", map[string]strict.Pos{
 		"sha256": e.SHA256.Pos, "size": e.Size.Pos, "format": e.Format.Pos, "strip": e.Strip.Pos,
 	})
@@ -142,9 +142,9 @@ func (c *recipeCheck) step(e *stepEntry, versions *Versions) Step {
 	case e.Python.Pos.Line > 0:
 		return c.python(&e.Python)
 	case e.File.Pos.Line > 0:
-		return c.artefact(&e.File.V, versions, wire.StepFile)
+		return c.artifact(&e.File.V, versions, wire.StepFile)
 	default:
-		return c.artefact(&e.Archive.V, versions, wire.StepArchive)
+		return c.artifact(&e.Archive.V, versions, wire.StepArchive)
 	}
 }
 
@@ -200,9 +200,9 @@ func cleanPath(p string) bool {
 	return p != "" && p != "." && !path.IsAbs(p) && path.Clean(p) == p && p != ".." && !strings.HasPrefix(p, "../") && !strings.Contains(p, `\`)
 }
 
-// artefact checks a step that is a file or a download. An empty kind leaves it to
+// artifact checks a step that is a file or a download. An empty kind leaves it to
 // the name whether that is an archive.
-func (c *recipeCheck) artefact(e *originEntry, versions *Versions, kind wire.StepKind) Step {
+func (c *recipeCheck) artifact(e *originEntry, versions *Versions, kind wire.StepKind) Step {
 	s := Step{
 		Kind: kind, Into: e.Into.V, Strip: int(e.Strip.V), Pos: config.Pos(e.Pos),
 		Origin: Origin{

@@ -230,7 +230,7 @@ func (r *run) step(i int, step wire.Step) error {
 		m.Edit(func(s *wire.State) {
 			s.Schema, s.Rbee, s.PreviousRbee, s.Broken, s.Settings, s.Daemon, s.Workers = 0, nil, nil, "", nil, wire.Daemon{}, nil
 			clear(m.files)
-			clear(m.artefacts)
+			clear(m.artifacts)
 			clear(m.previous)
 		})
 	default: // refused before
@@ -341,7 +341,7 @@ func (r *run) installWorker(i int, want *wire.WorkerInstall) error {
 	}
 	var content []byte
 	for j := range want.Steps {
-		for _, a := range want.Steps[j].Artefacts() {
+		for _, a := range want.Steps[j].Artifacts() {
 			if a.URL != "" {
 				continue
 			}
@@ -356,7 +356,7 @@ func (r *run) installWorker(i int, want *wire.WorkerInstall) error {
 	m := r.machine
 	m.Edit(func(s *wire.State) {
 		if content != nil {
-			m.artefacts[want.Type] = content
+			m.artifacts[want.Type] = content
 		}
 		for _, have := range s.Workers {
 			if have.Type == w.Type && have.Version != w.Version && !have.Foreign {
@@ -412,22 +412,22 @@ func (r *run) stillThere(want *wire.WorkerInstall, digest string) (ok bool) {
 	return ok
 }
 
-// receive asks for an artefact and checks what arrives.
-func (r *run) receive(i int, want wire.Artefact) ([]byte, error) {
+// receive asks for an artifact and checks what arrives.
+func (r *run) receive(i int, want wire.Artifact) ([]byte, error) {
 	if err := r.out.Write(wire.Message{Need: &wire.Need{Index: i, SHA256: want.SHA256}}); err != nil {
 		return nil, err
 	}
 	blob, err := wire.NewBlobReader(r.in)
 	if err != nil {
-		return nil, fmt.Errorf("receiving the artefact: %w", err)
+		return nil, fmt.Errorf("receiving the artifact: %w", err)
 	}
 	content, err := io.ReadAll(blob)
 	if err = errors.Join(err, blob.Close()); err != nil {
-		return nil, fmt.Errorf("receiving the artefact: %w", err)
+		return nil, fmt.Errorf("receiving the artifact: %w", err)
 	}
 	if sum := sha256.Sum256(content); !strings.EqualFold(hex.EncodeToString(sum[:]), want.SHA256) {
 		return nil, &operations.Error{
-			Code: operations.CodeFailed, Reason: operations.ReasonChecksum, Message: fmt.Sprintf("the artefact has SHA-256 %x, want %s", sum, want.SHA256),
+			Code: operations.CodeFailed, Reason: operations.ReasonChecksum, Message: fmt.Sprintf("the artifact has SHA-256 %x, want %s", sum, want.SHA256),
 		}
 	}
 	return content, nil

@@ -109,7 +109,7 @@ func TestApply(t *testing.T) {
 	rbee := wire.State{Rbee: &wire.Installed{Version: "1", SHA256: "aa"}}
 	push := func(sum string) wire.Step {
 		return wire.Step{Action: wire.ActionInstallWorker, Worker: &wire.WorkerInstall{
-			Type: "w", Version: "1", SHA256: sum, Steps: []wire.InstallStep{{Kind: wire.StepFile, Artefact: &wire.Artefact{Name: "w", SHA256: sum}}},
+			Type: "w", Version: "1", SHA256: sum, Steps: []wire.InstallStep{{Kind: wire.StepFile, Artifact: &wire.Artifact{Name: "w", SHA256: sum}}},
 		}}
 	}
 	for name, k := range map[string]struct {
@@ -125,7 +125,7 @@ func TestApply(t *testing.T) {
 		"nothing to be":   {wire.Schema, wire.Step{Action: wire.ActionInstallSelf}, "", "does not say what to install"},
 		"not uploaded":    {wire.Schema, wire.Step{Action: wire.ActionInstallSelf, Install: &wire.Installed{}}, "", "the uploaded rbee has SHA-256"},
 		"pushed":          {wire.Schema, push(fmt.Sprintf("%x", sha256.Sum256([]byte("body")))), "body", ""},
-		"pushed, changed": {wire.Schema, push(fmt.Sprintf("%x", sha256.Sum256([]byte("body")))), "bodx", "the artefact has SHA-256"},
+		"pushed, changed": {wire.Schema, push(fmt.Sprintf("%x", sha256.Sum256([]byte("body")))), "bodx", "the artifact has SHA-256"},
 		"not pushed":      {wire.Schema, push("aa"), "", "want 64 hex digits"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -157,8 +157,8 @@ func TestApply(t *testing.T) {
 			if k.want == "" && got != "" || !strings.Contains(got, k.want) || r.State == nil && name != "another schema" {
 				t.Errorf("%q, want %q in it; %+v", got, k.want, r.State)
 			}
-			if (string(m.Artefact("w")) == "body") != (name == "pushed") {
-				t.Errorf("artefact %q", m.Artefact("w"))
+			if (string(m.Artifact("w")) == "body") != (name == "pushed") {
+				t.Errorf("artifact %q", m.Artifact("w"))
 			}
 		})
 	}

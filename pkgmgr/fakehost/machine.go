@@ -94,7 +94,7 @@ type Machine struct {
 	begun     bool
 	state     wire.State
 	files     map[string][]byte      // by path
-	artefacts map[string][]byte      // by worker type
+	artifacts map[string][]byte      // by worker type
 	previous  map[string]wire.Worker // by worker type: what a rollback goes back to
 	calls     Calls
 	conns     map[*host]bool // that are open
@@ -157,7 +157,7 @@ func (m *Machine) Edit(change func(*wire.State)) {
 	defer m.mu.Unlock()
 	if !m.begun {
 		m.begun, m.state = true, begin(m.Initial)
-		m.files, m.artefacts, m.lock = map[string][]byte{}, map[string][]byte{}, make(chan struct{}, 1)
+		m.files, m.artifacts, m.lock = map[string][]byte{}, map[string][]byte{}, make(chan struct{}, 1)
 		m.previous, m.conns = map[string]wire.Worker{}, map[*host]bool{}
 	}
 	change(&m.state)
@@ -182,11 +182,11 @@ func (m *Machine) Calls() Calls {
 	return c
 }
 
-// Artefact gives the bytes that were sent for a worker, unpacked if they came
+// Artifact gives the bytes that were sent for a worker, unpacked if they came
 // compressed on the wire; nil if none were sent.
-func (m *Machine) Artefact(workerType string) []byte {
+func (m *Machine) Artifact(workerType string) []byte {
 	var b []byte
-	m.Edit(func(*wire.State) { b = bytes.Clone(m.artefacts[workerType]) })
+	m.Edit(func(*wire.State) { b = bytes.Clone(m.artifacts[workerType]) })
 	return b
 }
 

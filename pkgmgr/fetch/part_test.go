@@ -97,7 +97,7 @@ func TestDownloadFiles(t *testing.T) {
 	}
 }
 
-// TestOutlastsTheMachine holds that what had arrived when a download was cancelled
+// TestOutlastsTheMachine holds that what had arrived when a download was canceled
 // is there after a loss of power, and after one in the middle of the next download.
 func TestOutlastsTheMachine(t *testing.T) {
 	t.Parallel()

@@ -266,7 +266,7 @@ func checksum(data []byte) string {
 // program is a worker that is one file, and the step that installs it.
 func program(typ, version string) (content []byte, step wire.Step) {
 	content = []byte("#!/bin/sh\necho " + typ + " " + version + "\n")
-	steps := []wire.InstallStep{{Kind: wire.StepFile, Artefact: &wire.Artefact{Name: typ, SHA256: checksum(content), Size: int64(len(content))}}}
+	steps := []wire.InstallStep{{Kind: wire.StepFile, Artifact: &wire.Artifact{Name: typ, SHA256: checksum(content), Size: int64(len(content))}}}
 	return content, wire.Step{Action: wire.ActionInstallWorker, Worker: &wire.WorkerInstall{
 		Type: typ, Version: version, Requested: version, SHA256: wire.Digest(steps, ""), Steps: steps,
 	}}

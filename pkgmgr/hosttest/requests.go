@@ -80,11 +80,11 @@ func testRefusedSteps(t *testing.T, c *client) {
 	first := func(change func(*wire.InstallStep)) wire.Step {
 		return install(func(w *wire.WorkerInstall) { change(&w.Steps[0]) })
 	}
-	file := &wire.Artefact{Name: "f", SHA256: sum}
+	file := &wire.Artifact{Name: "f", SHA256: sum}
 	tool := func(name, entry string, format wire.Format) wire.Tool {
-		return wire.Tool{Name: name, Version: "1", Artefact: *file, Format: format, Entry: entry}
+		return wire.Tool{Name: name, Version: "1", Artifact: *file, Format: format, Entry: entry}
 	}
-	python := func(uv wire.Tool, wheels ...wire.Artefact) wire.Step {
+	python := func(uv wire.Tool, wheels ...wire.Artifact) wire.Step {
 		return first(func(s *wire.InstallStep) {
 			*s = wire.InstallStep{Kind: wire.StepPython, Python: &wire.Python{UV: uv, Interpreter: tool("python", "bin/python", wire.FormatTarGz), Wheels: wheels}}
 		})
@@ -120,20 +120,20 @@ func testRefusedSteps(t *testing.T, c *client) {
 		"file is absolute":       {first(func(s *wire.InstallStep) { s.Into = "/etc/x" }), "payload"},
 		"unknown kind":           {first(func(s *wire.InstallStep) { s.Kind = "compile" }), "compile"},
 		"no kind":                {first(func(s *wire.InstallStep) { s.Kind = "" }), "kind"},
-		"file without artefact":  {first(func(s *wire.InstallStep) { s.Artefact = nil }), "artefact"},
-		"no checksum":            {first(func(s *wire.InstallStep) { s.Artefact = &wire.Artefact{Name: "f"} }), "SHA-256"},
-		"short checksum":         {first(func(s *wire.InstallStep) { s.Artefact = &wire.Artefact{Name: "f", SHA256: sum[:62]} }), "SHA-256"},
-		"checksum is a path":     {first(func(s *wire.InstallStep) { s.Artefact = &wire.Artefact{Name: "f", SHA256: "../" + sum[:61]} }), "SHA-256"},
-		"artefact without name":  {first(func(s *wire.InstallStep) { s.Artefact = &wire.Artefact{SHA256: sum} }), "name"},
-		"artefact name climbs":   {first(func(s *wire.InstallStep) { s.Artefact = &wire.Artefact{Name: "../f", SHA256: sum} }), "name"},
+		"file without artifact":  {first(func(s *wire.InstallStep) { s.Artifact = nil }), "artifact"},
+		"no checksum":            {first(func(s *wire.InstallStep) { s.Artifact = &wire.Artifact{Name: "f"} }), "SHA-256"},
+		"short checksum":         {first(func(s *wire.InstallStep) { s.Artifact = &wire.Artifact{Name: "f", SHA256: sum[:62]} }), "SHA-256"},
+		"checksum is a path":     {first(func(s *wire.InstallStep) { s.Artifact = &wire.Artifact{Name: "f", SHA256: "../" + sum[:61]} }), "SHA-256"},
+		"artifact without name":  {first(func(s *wire.InstallStep) { s.Artifact = &wire.Artifact{SHA256: sum} }), "name"},
+		"artifact name climbs":   {first(func(s *wire.InstallStep) { s.Artifact = &wire.Artifact{Name: "../f", SHA256: sum} }), "name"},
 		"URL of a file": {first(func(s *wire.InstallStep) {
-			s.Artefact = &wire.Artefact{Name: "f", SHA256: sum, URL: "file:///etc/passwd"}
+			s.Artifact = &wire.Artifact{Name: "f", SHA256: sum, URL: "file:///etc/passwd"}
 		}), "URL"},
-		"URL without a host":    {first(func(s *wire.InstallStep) { s.Artefact = &wire.Artefact{Name: "f", SHA256: sum, URL: "https:///x"} }), "URL"},
-		"archive, no format":    {first(func(s *wire.InstallStep) { s.Kind, s.Artefact = wire.StepArchive, file }), "format"},
-		"archive, other format": {first(func(s *wire.InstallStep) { s.Kind, s.Artefact, s.Format = wire.StepArchive, file, "rar" }), "format"},
+		"URL without a host":    {first(func(s *wire.InstallStep) { s.Artifact = &wire.Artifact{Name: "f", SHA256: sum, URL: "https:///x"} }), "URL"},
+		"archive, no format":    {first(func(s *wire.InstallStep) { s.Kind, s.Artifact = wire.StepArchive, file }), "format"},
+		"archive, other format": {first(func(s *wire.InstallStep) { s.Kind, s.Artifact, s.Format = wire.StepArchive, file, "rar" }), "format"},
 		"archive, negative strip": {first(func(s *wire.InstallStep) {
-			s.Kind, s.Artefact, s.Format, s.Strip = wire.StepArchive, file, wire.FormatZip, -1
+			s.Kind, s.Artifact, s.Format, s.Strip = wire.StepArchive, file, wire.FormatZip, -1
 		}), "left out"},
 		"no server name":     {first(func(s *wire.InstallStep) { *s = wire.InstallStep{Kind: wire.StepBuiltin} }), "inside rbee"},
 		"server name climbs": {first(func(s *wire.InstallStep) { *s = wire.InstallStep{Kind: wire.StepBuiltin, Builtin: "../echo"} }), "inside rbee"},
@@ -144,9 +144,9 @@ func testRefusedSteps(t *testing.T, c *client) {
 		"tool name climbs":    {python(tool("../uv", "uv", wire.FormatTarGz)), "tool"},
 		"tool program climbs": {python(tool("uv", "../uv", wire.FormatTarGz)), "tool"},
 		"tool, no format":     {python(tool("uv", "uv", "")), "format"},
-		"wheel, no checksum":  {python(tool("uv", "uv", wire.FormatTarGz), wire.Artefact{Name: "a.whl"}), "SHA-256"},
+		"wheel, no checksum":  {python(tool("uv", "uv", wire.FormatTarGz), wire.Artifact{Name: "a.whl"}), "SHA-256"},
 		"second step is bad": {install(func(w *wire.WorkerInstall) {
-			w.Steps = append(w.Steps, wire.InstallStep{Kind: wire.StepFile, Artefact: file, Into: "a/../../b"})
+			w.Steps = append(w.Steps, wire.InstallStep{Kind: wire.StepFile, Artifact: file, Into: "a/../../b"})
 		}), "payload"},
 	} {
 		e := c.apply(exe, &wire.Request{Steps: []wire.Step{k.step, {Action: wire.ActionStop}}}, blobs(content))

@@ -152,7 +152,7 @@ func (s *Source) FloorOf(minimum string) *GlibcFloor {
 
 // wheelsGlibc is the minor version of the oldest glibc that all wheels run with, as
 // their names say; 0 if none needs a certain one.
-func wheelsGlibc(wheels []wire.Artefact) (need int) {
+func wheelsGlibc(wheels []wire.Artifact) (need int) {
 	for _, a := range wheels {
 		w, ok := wheel.Parse(a.Name)
 		if !ok {

@@ -146,7 +146,7 @@ func parse(data []byte) (f content, err error) {
 	}
 	for _, s := range f.Sources {
 		for i := range s.Steps {
-			for _, a := range s.Steps[i].Artefacts() {
+			for _, a := range s.Steps[i].Artifacts() {
 				if !wire.ValidSHA256(a.SHA256) {
 					return f, fmt.Errorf("%s %s: %s has no SHA-256", s.Type, s.Version, a.Name)
 				}
@@ -279,9 +279,9 @@ func (l *Lock) putSteps(key Source, steps []wire.InstallStep) {
 func CloneSteps(steps []wire.InstallStep) []wire.InstallStep {
 	out := slices.Clone(steps)
 	for i := range out {
-		if a := out[i].Artefact; a != nil {
+		if a := out[i].Artifact; a != nil {
 			c := *a
-			out[i].Artefact = &c
+			out[i].Artifact = &c
 		}
 		if p := out[i].Python; p != nil {
 			c := *p

@@ -136,16 +136,16 @@ func ChangedFiles(version string, was, now []wire.InstallStep) (from, to string)
 func without(steps, others []wire.InstallStep) string {
 	known := map[string]bool{}
 	for i := range others {
-		for _, a := range others[i].Artefacts() {
+		for _, a := range others[i].Artifacts() {
 			known[a.SHA256] = true
 		}
 	}
 	var names []string
 	for i := range steps {
 		if p := steps[i].Python; p != nil {
-			known[p.UV.Artefact.SHA256] = true // is not what is installed
+			known[p.UV.Artifact.SHA256] = true // is not what is installed
 		}
-		for _, a := range steps[i].Artefacts() {
+		for _, a := range steps[i].Artifacts() {
 			if known[a.SHA256] {
 				continue
 			}

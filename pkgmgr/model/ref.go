@@ -191,7 +191,7 @@ func UnshardedName(file string) string { return shardPattern.ReplaceAllString(fi
 // IsGGUF reports whether a file has the name of a GGUF file.
 func IsGGUF(file string) bool { return strings.HasSuffix(strings.ToLower(file), ".gguf") }
 
-// isProjector recognises the part of a multimodal model that goes with another
+// isProjector recognizes the part of a multimodal model that goes with another
 // file and is no model of its own.
 func isProjector(file string) bool {
 	return IsGGUF(file) && strings.HasPrefix(strings.ToLower(path.Base(file)), "mmproj")

@@ -11,7 +11,7 @@ import (
 // has none.
 func transferBytes(steps []wire.InstallStep, s *wire.State) (needed, cached int64) {
 	for i := range steps {
-		for _, a := range steps[i].Artefacts() {
+		for _, a := range steps[i].Artifacts() {
 			if InCache(steps[i].Kind, a, s) {
 				cached += a.Size
 			} else {
@@ -23,7 +23,7 @@ func transferBytes(steps []wire.InstallStep, s *wire.State) (needed, cached int6
 }
 
 // InCache reports whether a machine has an artifact unpacked in its cache.
-func InCache(kind wire.StepKind, a *wire.Artefact, s *wire.State) bool {
+func InCache(kind wire.StepKind, a *wire.Artifact, s *wire.State) bool {
 	return s != nil && kind == wire.StepPython && slices.Contains(s.Wheels, wire.WheelKey(a.SHA256))
 }
 

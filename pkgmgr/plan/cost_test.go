@@ -10,15 +10,15 @@ import (
 
 func TestTransferLeavesOutCachedWheels(t *testing.T) {
 	t.Parallel()
-	artifact := func(digit string, size int64) wire.Artefact {
-		return wire.Artefact{SHA256: strings.Repeat(digit, 64), Size: size}
+	artifact := func(digit string, size int64) wire.Artifact {
+		return wire.Artifact{SHA256: strings.Repeat(digit, 64), Size: size}
 	}
 	archive := artifact("a", 5)
 	steps := []wire.InstallStep{
-		{Kind: wire.StepArchive, Artefact: &archive},
+		{Kind: wire.StepArchive, Artifact: &archive},
 		{Kind: wire.StepPython, Python: &wire.Python{
-			UV: wire.Tool{Artefact: artifact("1", 10)}, Interpreter: wire.Tool{Artefact: artifact("2", 20)},
-			Wheels: []wire.Artefact{artifact("3", 300), artifact("4", 4000)},
+			UV: wire.Tool{Artifact: artifact("1", 10)}, Interpreter: wire.Tool{Artifact: artifact("2", 20)},
+			Wheels: []wire.Artifact{artifact("3", 300), artifact("4", 4000)},
 		}},
 	}
 	cached := &wire.State{Wheels: []string{wire.WheelKey(strings.Repeat("A", 64)), wire.WheelKey(strings.Repeat("4", 64))}}

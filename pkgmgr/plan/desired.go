@@ -54,12 +54,12 @@ type DesiredWorker struct {
 	// known.
 	SHA256 string
 
-	// Steps and Entry are what the hive is told. An artefact without an address
+	// Steps and Entry are what the hive is told. An artifact without an address
 	// comes from this machine.
 	Steps []wire.InstallStep
 	Entry string
 
-	// Files are the artefacts that are files on this machine, by SHA-256. Unstable are
+	// Files are the artifacts that are files on this machine, by SHA-256. Unstable are
 	// those whose address may answer with something else one day, such as an archive
 	// that is generated: this machine keeps and sends them.
 	Files    map[string]string

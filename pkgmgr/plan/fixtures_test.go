@@ -24,7 +24,7 @@ func inSync() (plan.HiveState, plan.Desired) {
 		Workers: []wire.Worker{{Type: "llm", Version: "2.0", Requested: version.Latest, SHA256: "bb"}},
 	}
 	llm := plan.DesiredWorker{
-		Version: "2.0", SHA256: "bb", Steps: []wire.InstallStep{{Kind: wire.StepFile, Artefact: &wire.Artefact{URL: "https://h/x", SHA256: "bb", Size: 70}}},
+		Version: "2.0", SHA256: "bb", Steps: []wire.InstallStep{{Kind: wire.StepFile, Artifact: &wire.Artifact{URL: "https://h/x", SHA256: "bb", Size: 70}}},
 	}
 	return plan.HiveState{Hive: h, State: s}, plan.Desired{
 		Version:  "1.0",
@@ -56,7 +56,7 @@ func setNeeds(w *want, n catalog.Needs) {
 // setArchive makes llm an archive with this program.
 func setArchive(w *want, entry string) {
 	llm := w.Workers[llmKey]
-	llm.Steps = []wire.InstallStep{{Kind: wire.StepArchive, Format: wire.FormatTarGz, Artefact: &wire.Artefact{URL: "https://h/x", SHA256: "cc", Size: 70}}}
+	llm.Steps = []wire.InstallStep{{Kind: wire.StepArchive, Format: wire.FormatTarGz, Artifact: &wire.Artifact{URL: "https://h/x", SHA256: "cc", Size: 70}}}
 	llm.Entry, llm.SHA256 = entry, wire.Digest(llm.Steps, entry)
 	w.Workers[llmKey] = llm
 }

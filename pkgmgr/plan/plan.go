@@ -228,7 +228,7 @@ func (p *Plan) install(typ string, d DesiredWorker) string {
 		}
 	}
 	for j := range i.Steps {
-		for _, a := range i.Steps[j].Artefacts() {
+		for _, a := range i.Steps[j].Artifacts() {
 			if u, err := url.Parse(a.URL); err == nil && (u.RawQuery != "" || u.User != nil) {
 				u.RawQuery, u.User = "", nil
 				a.URL = u.String()

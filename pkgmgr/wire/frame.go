@@ -97,7 +97,7 @@ const (
 )
 
 // ErrAborted is what a [BlobReader] returns when the sender could not go on.
-var ErrAborted = errors.New("the sender gave up sending the artefact")
+var ErrAborted = errors.New("the sender gave up sending the artifact")
 
 // blobPiece is a chunk with its length: a multiple of what SSH puts into a packet,
 // so that no packet goes with four bytes.
@@ -170,7 +170,7 @@ func NewBlobReader(r io.Reader) (*BlobReader, error) {
 			if err := b.Close(); err != nil {
 				return nil, err // the stream itself broke
 			}
-			return nil, fmt.Errorf("unpacking the artefact: %w", err)
+			return nil, fmt.Errorf("unpacking the artifact: %w", err)
 		}
 		b.body = unpacked
 	default:

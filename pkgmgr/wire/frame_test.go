@@ -116,7 +116,7 @@ func TestRequest(t *testing.T) {
 	t.Parallel()
 	want := &Request{Schema: Schema, Owner: "a\nb", LockWait: 5, Steps: []Step{{Action: ActionStart}, {
 		Action: ActionInstallWorker,
-		Worker: &WorkerInstall{Type: "w", Steps: []InstallStep{{Kind: StepArchive, Format: FormatZip, Artefact: &Artefact{Size: 7}}}},
+		Worker: &WorkerInstall{Type: "w", Steps: []InstallStep{{Kind: StepArchive, Format: FormatZip, Artifact: &Artifact{Size: 7}}}},
 	}}}
 	var stream bytes.Buffer
 	if err := WriteRequest(&stream, want); err != nil {

@@ -75,8 +75,8 @@ func (s *InstallStep) validate(of int) error {
 		}
 		return nil
 	case StepFile, StepArchive:
-		if s.Artefact == nil {
-			return fmt.Errorf("the step %s names no artefact", s.Kind)
+		if s.Artifact == nil {
+			return fmt.Errorf("the step %s names no artifact", s.Kind)
 		}
 	case StepPython:
 		if s.Python == nil {
@@ -93,7 +93,7 @@ func (s *InstallStep) validate(of int) error {
 	default:
 		return fmt.Errorf("unknown kind of install step %q", s.Kind)
 	}
-	for _, a := range s.Artefacts() {
+	for _, a := range s.Artifacts() {
 		if err := a.validate(); err != nil {
 			return err
 		}
@@ -116,12 +116,12 @@ func (f Format) validate(strip int) error {
 	return nil
 }
 
-func (a *Artefact) validate() error {
+func (a *Artifact) validate() error {
 	if !ValidSHA256(a.SHA256) {
 		return fmt.Errorf("%s has SHA-256 %q, want 64 hex digits", a.Name, a.SHA256)
 	}
 	if !filepath.IsLocal(a.Name) || filepath.Base(a.Name) != a.Name || a.Name == "." {
-		return fmt.Errorf("%q is no name for an artefact", a.Name)
+		return fmt.Errorf("%q is no name for an artifact", a.Name)
 	}
 	if a.URL == "" {
 		return nil

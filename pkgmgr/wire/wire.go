@@ -12,9 +12,9 @@
 // begins with the byte 0x1E and ends with a newline. Anything else on the same
 // stream, such as what a shell's start-up file prints, is skipped.
 //
-// # Artefacts
+// # Artifacts
 //
-// A step may have artefacts without an address, which come from the queen's side.
+// A step may have artifacts without an address, which come from the queen's side.
 // The machine asks for one with a [Message] that has Need set, when it is ready
 // to take it; [SendBlob] answers on the machine's stdin and [BlobReader] reads it
 // there. A machine that has the bytes already never asks.
@@ -57,7 +57,7 @@ const (
 	RunDir      = "run"
 	LogsDir     = "logs"
 	ToolsDir    = "tools"    // what installs need, once for all workers
-	DownloadDir = "download" // artefacts of an install that did not end well, whole or not
+	DownloadDir = "download" // artifacts of an install that did not end well, whole or not
 	CacheDir    = "cache"    // unpacked wheels, which environments are linked from
 	LockFile    = "lock"
 )
@@ -401,8 +401,8 @@ type InstallStep struct {
 	// Builtin is the name of a server inside rbee, for StepBuiltin.
 	Builtin string `json:"builtin,omitempty"`
 
-	// Artefact is the file or the archive.
-	Artefact *Artefact `json:"artefact,omitempty"`
+	// Artifact is the file or the archive.
+	Artifact *Artifact `json:"artefact,omitempty"`
 
 	// Format is how an archive is packed, and Strip how many directories at the
 	// beginning of each name in it are left out, if it has so many.
@@ -417,8 +417,8 @@ type InstallStep struct {
 	Python *Python `json:"python,omitempty"`
 }
 
-// Artefact is a file that an install needs.
-type Artefact struct {
+// Artifact is a file that an install needs.
+type Artifact struct {
 	// Name is what it is called where it comes from.
 	Name string `json:"name"`
 
@@ -440,27 +440,27 @@ type Python struct {
 	Interpreter Tool `json:"interpreter"`
 
 	// Wheels are the packages, with all that they depend on.
-	Wheels []Artefact `json:"wheels"`
+	Wheels []Artifact `json:"wheels"`
 }
 
 // Tool is a program that an install needs, and maybe the worker too.
 type Tool struct {
 	Name     string   `json:"name"`
 	Version  string   `json:"version"`
-	Artefact Artefact `json:"artefact"`
+	Artifact Artifact `json:"artefact"`
 	Format   Format   `json:"format"`
 	Strip    int      `json:"strip,omitempty"`
 	Entry    string   `json:"entry"` // path of the program once it is unpacked
 }
 
-// Artefacts lists all files that a step needs.
-func (s *InstallStep) Artefacts() []*Artefact {
-	var all []*Artefact
-	if s.Artefact != nil {
-		all = append(all, s.Artefact)
+// Artifacts lists all files that a step needs.
+func (s *InstallStep) Artifacts() []*Artifact {
+	var all []*Artifact
+	if s.Artifact != nil {
+		all = append(all, s.Artifact)
 	}
 	if p := s.Python; p != nil {
-		all = append(all, &p.UV.Artefact, &p.Interpreter.Artefact)
+		all = append(all, &p.UV.Artifact, &p.Interpreter.Artifact)
 		for i := range p.Wheels {
 			all = append(all, &p.Wheels[i])
 		}
@@ -470,7 +470,7 @@ func (s *InstallStep) Artefacts() []*Artefact {
 
 // Digest is what tells one install from another, in hex: the SHA-256 of a single
 // file, that of a description of anything else, and empty for a server inside
-// rbee. It does not depend on where artefacts come from, nor on the uv that
+// rbee. It does not depend on where artifacts come from, nor on the uv that
 // installs them.
 func Digest(steps []InstallStep, entry string) string {
 	if len(steps) == 1 && steps[0].Kind == StepBuiltin {
@@ -482,11 +482,11 @@ func Digest(steps []InstallStep, entry string) string {
 	h := sha256.New()
 	for _, s := range steps {
 		fmt.Fprintf(h, "%s %q %s %d %q\n", s.Kind, s.Builtin, s.Format, s.Strip, s.Into)
-		if s.Artefact != nil {
-			fmt.Fprintln(h, strings.ToLower(s.Artefact.SHA256))
+		if s.Artifact != nil {
+			fmt.Fprintln(h, strings.ToLower(s.Artifact.SHA256))
 		}
 		if s.Python != nil {
-			fmt.Fprintln(h, strings.ToLower(s.Python.Interpreter.Artefact.SHA256))
+			fmt.Fprintln(h, strings.ToLower(s.Python.Interpreter.Artifact.SHA256))
 			for _, w := range s.Python.Wheels {
 				fmt.Fprintln(h, strings.ToLower(w.SHA256))
 			}
@@ -496,19 +496,19 @@ func Digest(steps []InstallStep, entry string) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// single is the SHA-256 of the one artefact that an install of one step of a kind
+// single is the SHA-256 of the one artifact that an install of one step of a kind
 // puts into the payload itself.
 func single(steps []InstallStep, kind StepKind) (sum string, ok bool) {
-	if len(steps) != 1 || steps[0].Kind != kind || steps[0].Artefact == nil || steps[0].Into != "" {
+	if len(steps) != 1 || steps[0].Kind != kind || steps[0].Artifact == nil || steps[0].Into != "" {
 		return "", false
 	}
-	return strings.ToLower(steps[0].Artefact.SHA256), true
+	return strings.ToLower(steps[0].Artifact.SHA256), true
 }
 
 // Bytes is how much an install transfers at most, as far as sizes are known.
 func Bytes(steps []InstallStep) (n int64) {
 	for i := range steps {
-		for _, a := range steps[i].Artefacts() {
+		for _, a := range steps[i].Artifacts() {
 			n += a.Size
 		}
 	}
@@ -551,7 +551,7 @@ type StepNote struct {
 	Note  string `json:"note,omitempty"`  // what was found or done, for a person
 }
 
-// Need asks for an artefact of the step with this index.
+// Need asks for an artifact of the step with this index.
 type Need struct {
 	Index  int    `json:"index"`
 	SHA256 string `json:"sha256"`

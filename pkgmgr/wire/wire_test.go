@@ -30,13 +30,13 @@ func TestDigest(t *testing.T) {
 	t.Parallel()
 	const sum = "AB12"
 	archive := func(edit func(*InstallStep)) []InstallStep {
-		s := InstallStep{Kind: StepArchive, Artefact: &Artefact{SHA256: sum, URL: "https://h/x"}, Format: FormatTarGz, Strip: 1}
+		s := InstallStep{Kind: StepArchive, Artifact: &Artifact{SHA256: sum, URL: "https://h/x"}, Format: FormatTarGz, Strip: 1}
 		if edit != nil {
 			edit(&s)
 		}
 		return []InstallStep{s}
 	}
-	file := []InstallStep{{Kind: StepFile, Artefact: &Artefact{SHA256: sum}}}
+	file := []InstallStep{{Kind: StepFile, Artifact: &Artifact{SHA256: sum}}}
 	if got := Digest(file, ""); got != "ab12" {
 		t.Errorf("a file: %s", got)
 	}
@@ -47,7 +47,7 @@ func TestDigest(t *testing.T) {
 	if first == "ab12" {
 		t.Errorf("an archive: %s", first)
 	}
-	if Digest(archive(func(s *InstallStep) { s.Artefact.URL, s.At = "https://elsewhere/x", "y.yaml:3" }), "bin/x") != first {
+	if Digest(archive(func(s *InstallStep) { s.Artifact.URL, s.At = "https://elsewhere/x", "y.yaml:3" }), "bin/x") != first {
 		t.Error("the digest depends on where an archive comes from")
 	}
 	for name, other := range map[string]string{
@@ -55,7 +55,7 @@ func TestDigest(t *testing.T) {
 		"strip":  Digest(archive(func(s *InstallStep) { s.Strip = 0 }), "bin/x"),
 		"format": Digest(archive(func(s *InstallStep) { s.Format = FormatZip }), "bin/x"),
 		"into":   Digest(archive(func(s *InstallStep) { s.Into = "lib" }), "bin/x"),
-		"sum":    Digest(archive(func(s *InstallStep) { s.Artefact = &Artefact{SHA256: "cd"} }), "bin/x"),
+		"sum":    Digest(archive(func(s *InstallStep) { s.Artifact = &Artifact{SHA256: "cd"} }), "bin/x"),
 	} {
 		if other == first {
 			t.Errorf("another %s is not noticed", name)

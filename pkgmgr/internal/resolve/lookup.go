@@ -153,9 +153,9 @@ func (l *Lookup) chosen(ctx context.Context, recipe *catalog.Recipe, choice cata
 		steps[i].At = place(recipe, step.Pos)
 		switch o := step.Origin; {
 		case o.File != "" && !l.in.FromBundle:
-			out.Files[steps[i].Artefact.SHA256] = o.File
+			out.Files[steps[i].Artifact.SHA256] = o.File
 		case o.Code, o.URL != "" && o.SHA256 == "":
-			out.Unstable[steps[i].Artefact.SHA256] = true
+			out.Unstable[steps[i].Artifact.SHA256] = true
 		}
 	}
 	return out

@@ -75,7 +75,7 @@ const releaseMargin = 24 * time.Hour
 // wheels, for the oldest glibc that has a solution, beginning with start. The result
 // depends on the recipe, the version, the platform and start alone. uv resolves, on
 // this machine: hives need not reach an index, and all get the same wheels.
-func (r *Resolver) packages(ctx context.Context, job pythonJob, start int) ([]wire.Artefact, *lockfile.GlibcFloor, error) {
+func (r *Resolver) packages(ctx context.Context, job pythonJob, start int) ([]wire.Artifact, *lockfile.GlibcFloor, error) {
 	wheels, floor, err := r.raiseFloor(ctx, job, start)
 	var none *NoSolutionError
 	if errors.As(err, &none) && !job.cutoff.IsZero() {
@@ -92,7 +92,7 @@ func (r *Resolver) packages(ctx context.Context, job pythonJob, start int) ([]wi
 }
 
 // raiseFloor resolves for the oldest step of glibc, from start, that has a solution.
-func (r *Resolver) raiseFloor(ctx context.Context, job pythonJob, start int) ([]wire.Artefact, *lockfile.GlibcFloor, error) {
+func (r *Resolver) raiseFloor(ctx context.Context, job pythonJob, start int) ([]wire.Artifact, *lockfile.GlibcFloor, error) {
 	if job.platform.OS != "linux" || job.platform.Libc == "musl" {
 		lock, err := r.compile(ctx, &job, 0)
 		if err != nil {
@@ -478,7 +478,7 @@ func noPackage(err error, index, name string) error {
 }
 
 // absolute makes the addresses of wheels absolute.
-func (r *Resolver) absolute(wheels []wire.Artefact) error {
+func (r *Resolver) absolute(wheels []wire.Artifact) error {
 	for i := range wheels {
 		w := &wheels[i]
 		var err error

@@ -89,11 +89,11 @@ func (r *release) asset(pattern string) (a releaseAsset, ok bool) {
 	return a, ok
 }
 
-// artefact is an asset as an install needs it.
-func (r *release) artefact(repo, pattern string) (wire.Artefact, error) {
+// artifact is an asset as an install needs it.
+func (r *release) artifact(repo, pattern string) (wire.Artifact, error) {
 	a, ok := r.asset(pattern)
 	if !ok && len(r.Assets) == 0 {
-		return wire.Artefact{}, fmt.Errorf("release %s of %s has no files (yet): try again later, or write another version in the config", r.Tag, repo)
+		return wire.Artifact{}, fmt.Errorf("release %s of %s has no files (yet): try again later, or write another version in the config", r.Tag, repo)
 	}
 	if !ok {
 		names := make([]string, len(r.Assets))
@@ -107,11 +107,11 @@ func (r *release) artefact(repo, pattern string) (wire.Artefact, error) {
 			more = fmt.Sprintf(" and %d more", len(names)-few)
 			names = names[:few]
 		}
-		return wire.Artefact{}, fmt.Errorf("release %s of %s has no asset %s; it has %s%s", r.Tag, repo, pattern, strings.Join(names, ", "), more)
+		return wire.Artifact{}, fmt.Errorf("release %s of %s has no asset %s; it has %s%s", r.Tag, repo, pattern, strings.Join(names, ", "), more)
 	}
 	sum, ok := strings.CutPrefix(a.Digest, "sha256:")
 	if a.Digest != "" && (!ok || !wire.ValidSHA256(sum)) {
-		return wire.Artefact{}, fmt.Errorf("release %s of %s has the digest %q for %s, which is no SHA-256", r.Tag, repo, a.Digest, a.Name)
+		return wire.Artifact{}, fmt.Errorf("release %s of %s has the digest %q for %s, which is no SHA-256", r.Tag, repo, a.Digest, a.Name)
 	}
-	return wire.Artefact{Name: a.Name, URL: a.URL, SHA256: strings.ToLower(sum), Size: a.Size}, nil
+	return wire.Artifact{Name: a.Name, URL: a.URL, SHA256: strings.ToLower(sum), Size: a.Size}, nil
 }

@@ -131,14 +131,14 @@ func TestRateLimit(t *testing.T) {
 func TestAsset(t *testing.T) {
 	t.Parallel()
 	r := &release{Tag: "b1", Assets: assets("x-cuda-12.4.tgz", "x-cuda-12.10.tgz", "x-cuda-13.1.tgz")}
-	if a, err := r.artefact("a/b", "x-cuda-12.*.tgz"); err != nil || a != (wire.Artefact{Name: "x-cuda-12.10.tgz", URL: "https://h/x-cuda-12.10.tgz", SHA256: sum, Size: 7}) {
+	if a, err := r.artifact("a/b", "x-cuda-12.*.tgz"); err != nil || a != (wire.Artifact{Name: "x-cuda-12.10.tgz", URL: "https://h/x-cuda-12.10.tgz", SHA256: sum, Size: 7}) {
 		t.Errorf("%+v, %v", a, err)
 	}
-	if _, err := r.artefact("a/b", "x-rocm-*.tgz"); err == nil || err.Error() != "release b1 of a/b has no asset x-rocm-*.tgz; it has x-cuda-12.10.tgz, x-cuda-12.4.tgz, x-cuda-13.1.tgz" {
+	if _, err := r.artifact("a/b", "x-rocm-*.tgz"); err == nil || err.Error() != "release b1 of a/b has no asset x-rocm-*.tgz; it has x-cuda-12.10.tgz, x-cuda-12.4.tgz, x-cuda-13.1.tgz" {
 		t.Errorf("%v", err)
 	}
 	r.Assets[0].Digest = "md5:1"
-	if _, err := r.artefact("a/b", "x-cuda-12.4.tgz"); err == nil || !strings.Contains(err.Error(), "which is no SHA-256") {
+	if _, err := r.artifact("a/b", "x-cuda-12.4.tgz"); err == nil || !strings.Contains(err.Error(), "which is no SHA-256") {
 		t.Errorf("%v", err)
 	}
 }

@@ -172,7 +172,7 @@ func (r *Resolver) steps(ctx context.Context, recipe *catalog.Recipe, c catalog.
 			ws.Python, needs, err = r.python(ctx, recipe, c, p, start, i, out, fresh)
 			floor = lockfile.NewerFloor(floor, needs)
 		} else {
-			ws.Artefact, err = r.artefact(ctx, recipe.Versions, step.Origin, c.Version)
+			ws.Artifact, err = r.artifact(ctx, recipe.Versions, step.Origin, c.Version)
 		}
 		if err != nil {
 			return nil, nil, at(recipe, step.Pos, err)
@@ -206,11 +206,11 @@ func (r *Resolver) pinned(recipe *catalog.Recipe, c catalog.Choice) ([]wire.Inst
 	for _, step := range c.Source.Steps {
 		ws := wire.InstallStep{Kind: step.Kind, Builtin: step.Builtin, Format: step.Format, Strip: step.Strip, Into: step.Into}
 		if step.Kind != wire.StepBuiltin {
-			a, err := r.artefact(context.Background(), nil, step.Origin, c.Version) // nothing is asked for
+			a, err := r.artifact(context.Background(), nil, step.Origin, c.Version) // nothing is asked for
 			if err != nil {
 				return nil, at(recipe, step.Pos, err)
 			}
-			ws.Artefact = a
+			ws.Artifact = a
 		}
 		out = append(out, ws)
 	}
@@ -227,8 +227,8 @@ func at(recipe *catalog.Recipe, pos config.Pos, err error) error {
 	return fmt.Errorf("%s: %w", place(recipe, pos), err)
 }
 
-// artefact finds the file that an origin stands for.
-func (r *Resolver) artefact(ctx context.Context, v *catalog.Versions, o catalog.Origin, version string) (*wire.Artefact, error) {
+// artifact finds the file that an origin stands for.
+func (r *Resolver) artifact(ctx context.Context, v *catalog.Versions, o catalog.Origin, version string) (*wire.Artifact, error) {
 	switch {
 	case o.Asset != "" || o.Code:
 		rel, err := r.releases.tagged(ctx, v.GitHub, v.TagOf(version))
@@ -238,7 +238,7 @@ func (r *Resolver) artefact(ctx context.Context, v *catalog.Versions, o catalog.
 		if o.Code {
 			return r.learn(ctx, catalog.SourceArchiveName(v, version), rel.Code, 0)
 		}
-		a, err := rel.artefact(v.GitHub, o.Asset)
+		a, err := rel.artifact(v.GitHub, o.Asset)
 		if err != nil {
 			return nil, err
 		}
@@ -254,16 +254,16 @@ func (r *Resolver) artefact(ctx context.Context, v *catalog.Versions, o catalog.
 		if o.SHA256 == "" {
 			return r.learn(ctx, name, o.URL, o.Size)
 		}
-		return &wire.Artefact{Name: name, URL: o.URL, SHA256: o.SHA256, Size: o.Size}, nil
+		return &wire.Artifact{Name: name, URL: o.URL, SHA256: o.SHA256, Size: o.Size}, nil
 	default:
 		sum, size, err := r.cache.Sum(o.File, o.SHA256)
-		return &wire.Artefact{Name: filepath.Base(o.File), SHA256: sum, Size: size}, err
+		return &wire.Artifact{Name: filepath.Base(o.File), SHA256: sum, Size: size}, err
 	}
 }
 
 // learn fetches a file of which no checksum is published. It is kept, so that this
 // machine can still send it if the address answers with something else one day.
-func (r *Resolver) learn(ctx context.Context, name, from string, size int64) (*wire.Artefact, error) {
+func (r *Resolver) learn(ctx context.Context, name, from string, size int64) (*wire.Artifact, error) {
 	r.note("fetching " + name + " to learn its checksum")
 	sum, got, err := r.cache.Learn(ctx, from, size)
 	switch {
@@ -272,7 +272,7 @@ func (r *Resolver) learn(ctx context.Context, name, from string, size int64) (*w
 	case size > 0 && got != size:
 		return nil, fmt.Errorf("fetching %s: %d bytes came, %d were promised", fetch.RedactURL(from), got, size)
 	}
-	return &wire.Artefact{Name: name, URL: from, SHA256: sum, Size: got}, nil
+	return &wire.Artifact{Name: name, URL: from, SHA256: sum, Size: got}, nil
 }
 
 // AbsoluteURL is the address that a reference in the index means, without the
@@ -305,7 +305,7 @@ func (r *Resolver) fileOf(ctx context.Context, name string, before []catalog.Ste
 		if step.Kind != wire.StepArchive {
 			continue
 		}
-		f, _, err := r.cache.Open(ctx, *step.Artefact, before[i].Origin.File, false)
+		f, _, err := r.cache.Open(ctx, *step.Artifact, before[i].Origin.File, false)
 		if err != nil {
 			return "", err
 		}

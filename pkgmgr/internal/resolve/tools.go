@@ -110,16 +110,16 @@ func (r *Resolver) tool(ctx context.Context, tool toolKey, p wire.Platform, fres
 	step := source.Steps[0]
 	steps, ok := r.lock.Steps(key)
 	if !ok {
-		a, err := r.artefact(ctx, recipe.Versions, step.Origin, version)
+		a, err := r.artifact(ctx, recipe.Versions, step.Origin, version)
 		if err != nil {
 			return wire.Tool{}, at(recipe, step.Pos, err)
 		}
-		steps = []wire.InstallStep{{Kind: step.Kind, Artefact: a, Format: step.Format, Strip: step.Strip}}
+		steps = []wire.InstallStep{{Kind: step.Kind, Artifact: a, Format: step.Format, Strip: step.Strip}}
 		r.lock.SetSteps(key, steps)
 	}
 	r.lock.SetWorker(tool.name, tool.wish(), version, time.Now())
 	return wire.Tool{
-		Name: tool.name, Version: version, Artefact: *steps[0].Artefact, Format: steps[0].Format, Strip: steps[0].Strip, Entry: choice.Source.Entry,
+		Name: tool.name, Version: version, Artifact: *steps[0].Artifact, Format: steps[0].Format, Strip: steps[0].Strip, Entry: choice.Source.Entry,
 	}, nil
 }
 
@@ -185,11 +185,11 @@ func (r *Resolver) uv(ctx context.Context, oldest string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	program := filepath.Join(r.cacheDir, "tools", "uv-"+tool.Artefact.SHA256[:12], "uv")
+	program := filepath.Join(r.cacheDir, "tools", "uv-"+tool.Artifact.SHA256[:12], "uv")
 	if _, err := os.Stat(program); err == nil {
 		return program, nil
 	}
-	f, _, err := r.cache.Open(ctx, tool.Artefact, "", false)
+	f, _, err := r.cache.Open(ctx, tool.Artifact, "", false)
 	if err != nil {
 		return "", err
 	}

@@ -173,10 +173,10 @@ func (t Target) Without(lock *Pylock) []string {
 }
 
 // WheelsOf picks the best wheel of each package of a lock.
-func (t Target) WheelsOf(lock *Pylock) ([]wire.Artefact, error) {
-	var all []wire.Artefact
+func (t Target) WheelsOf(lock *Pylock) ([]wire.Artifact, error) {
+	var all []wire.Artifact
 	for _, p := range lock.Packages {
-		best, a := 0, wire.Artefact{}
+		best, a := 0, wire.Artifact{}
 		for _, w := range p.Wheels {
 			name := w.Name
 			if u, err := url.Parse(w.URL); name == "" && err == nil {
@@ -184,7 +184,7 @@ func (t Target) WheelsOf(lock *Pylock) ([]wire.Artefact, error) {
 			}
 			parsed, ok := Parse(name)
 			if rank := t.Rank(parsed); ok && rank > best {
-				best, a = rank, wire.Artefact{Name: name, URL: w.URL, SHA256: strings.ToLower(w.Hashes["sha256"]), Size: w.Size}
+				best, a = rank, wire.Artifact{Name: name, URL: w.URL, SHA256: strings.ToLower(w.Hashes["sha256"]), Size: w.Size}
 			}
 		}
 		switch {

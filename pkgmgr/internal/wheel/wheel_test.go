@@ -69,7 +69,7 @@ func TestPylock(t *testing.T) {
 	}
 	one := `{ url = "https://h/p/x-1-py3-none-any.whl", upload-time = 2025-01-01T00:00:00Z, size = 9, hashes = { sha256 = "` + strings.ToUpper(sum) + `" } }`
 	got, err := linux.wheels(lock(one))
-	if want := (wire.Artefact{Name: "x-1-py3-none-any.whl", URL: "https://h/p/x-1-py3-none-any.whl", SHA256: sum, Size: 9}); err != nil || len(got) != 1 || got[0] != want {
+	if want := (wire.Artifact{Name: "x-1-py3-none-any.whl", URL: "https://h/p/x-1-py3-none-any.whl", SHA256: sum, Size: 9}); err != nil || len(got) != 1 || got[0] != want {
 		t.Errorf("%+v, %v", got, err)
 	}
 	for text, want := range map[string]string{
@@ -86,7 +86,7 @@ func TestPylock(t *testing.T) {
 const sum = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 
 // wheels picks the best wheel of each package of a lock's text.
-func (t Target) wheels(data []byte) ([]wire.Artefact, error) {
+func (t Target) wheels(data []byte) ([]wire.Artifact, error) {
 	lock, err := ParsePylock(data)
 	if err != nil {
 		return nil, err

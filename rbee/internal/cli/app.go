@@ -45,8 +45,8 @@ func (a *app) terminal(stream any) bool {
 
 // style is what a stream can show.
 func (a *app) style(stream any) ui.Style {
-	colour := a.terminal(stream) && !a.flags().NoColor && a.p.Getenv("NO_COLOR") == ""
-	return ui.Style{Color: colour, ASCII: !a.unicode(), Verbose: a.flags().Verbose}
+	color := a.terminal(stream) && !a.flags().NoColor && a.p.Getenv("NO_COLOR") == ""
+	return ui.Style{Color: color, ASCII: !a.unicode(), Verbose: a.flags().Verbose}
 }
 
 // unicode is false if the locale names another character set than UTF-8. A

@@ -65,7 +65,7 @@ type globals struct {
 	Config            string        `short:"c" group:"global" placeholder:"FILE" help:"The config; else $$RBEE_CONFIG, else hives.conf in ~/.config/rbee."`
 	Queen             string        `group:"global" placeholder:"URL" help:"Have the queen that runs there do it; $$RBEE_QUEEN does the same."`
 	JSON              bool          `name:"json" group:"global" help:"Write the result as JSON to stdout, and nothing else there."`
-	NoColor           bool          `group:"global" help:"No colour; $$NO_COLOR does the same."`
+	NoColor           bool          `group:"global" help:"No color; $$NO_COLOR does the same."`
 	Quiet             bool          `short:"q" group:"global" help:"No progress, only the result."`
 	Verbose           bool          `short:"v" group:"global" help:"More detail."`
 	AcceptNewHostKeys bool          `group:"global" help:"Trust hosts that known_hosts does not know, and remember their keys."`

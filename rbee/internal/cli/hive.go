@@ -127,7 +127,7 @@ func (c *hiveConnectCmd) Run(ctx context.Context, a *app) error {
 	return err
 }
 
-// inspectLine recognises the one command line that every machine is asked each
+// inspectLine recognizes the one command line that every machine is asked each
 // time its state is read. Doing without the grammar of the whole program saves
 // it a quarter of its CPU time. Anything but the very words is left to the grammar.
 func inspectLine(args []string) (c hiveInspectCmd, ok bool) {

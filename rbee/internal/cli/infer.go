@@ -41,7 +41,7 @@ func (inferCmd) Help() string {
 		[]string{
 			`rbee infer "Why is the sky blue?" --model Qwen/Qwen3-8B`,
 			"git diff | rbee infer --model Qwen/Qwen3-8B --max-tokens 1000 > summary.txt",
-			`rbee infer "Name a colour." --model Qwen/Qwen3-8B --temperature 0 --json`,
+			`rbee infer "Name a color." --model Qwen/Qwen3-8B --temperature 0 --json`,
 			`rbee infer "a bee on a flower" --workflow flower.json --output pictures`,
 		}, exitInvalid, exitUnreachable)
 }

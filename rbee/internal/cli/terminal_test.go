@@ -102,6 +102,6 @@ func TestUninstallAsksOnATerminal(t *testing.T) {
 		t.Errorf("answered yes: exit code %d, screen:\n%s", code, screen)
 	}
 	if screen, _ = onTerminal(t, home, "", "status", "--no-color"); strings.Contains(screen, "\x1b[3") {
-		t.Errorf("colour in spite of --no-color: %q", screen)
+		t.Errorf("color in spite of --no-color: %q", screen)
 	}
 }

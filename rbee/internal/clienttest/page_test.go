@@ -28,7 +28,7 @@ type stage struct {
 	gone bool          // the line is cut
 	key  string        // demanded, if it is not empty
 
-	deleted chan string // jobs that were cancelled
+	deleted chan string // jobs that were canceled
 	asked   chan operations.WorkerProcessLogs
 	lines   chan string // what the worker writes
 }
@@ -121,16 +121,16 @@ func (s *stage) login(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// cancelled waits until a job is cancelled.
-func (s *stage) cancelled(t *testing.T) {
+// canceled waits until a job is canceled.
+func (s *stage) canceled(t *testing.T) {
 	t.Helper()
 	select {
 	case id := <-s.deleted:
 		if id != "j1" {
-			t.Errorf("job %q was cancelled", id)
+			t.Errorf("job %q was canceled", id)
 		}
 	case <-time.After(time.Minute):
-		t.Error("nothing was cancelled")
+		t.Error("nothing was canceled")
 	}
 }
 
@@ -233,7 +233,7 @@ func TestLogs(t *testing.T) {
 	page.Wait(`(() => { const l = document.querySelector("#log"); return l.scrollTop > 0 && l.scrollTop + l.clientHeight >= l.scrollHeight - 4 })()`)
 	page.Wait(`document.title === "rbee"`)
 	page.Do(chromedp.Click(chromedp.CSS("#close")))
-	s.cancelled(t)
+	s.canceled(t)
 	page.Wait(`!document.querySelector("#logs").open`)
 
 	// So it is when the page is left.
@@ -242,7 +242,7 @@ func TestLogs(t *testing.T) {
 	s.lines <- "a new look\n"
 	page.Text("a new look")
 	page.Do(chromedp.Navigate("about:blank"))
-	s.cancelled(t)
+	s.canceled(t)
 }
 
 // TestLogin holds that the page asks for a key where one is demanded, and says so if

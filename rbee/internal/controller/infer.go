@@ -250,7 +250,7 @@ func (o candidate) post(ctx context.Context, path string, op operations.Infer) (
 	return resp, nil
 }
 
-// cannotServe recognises answers that another worker need not give: the hive's, in
+// cannotServe recognizes answers that another worker need not give: the hive's, in
 // the place of a worker that is gone or ending, and those of an engine that is not
 // well.
 func cannotServe(resp *http.Response) bool {
@@ -261,7 +261,7 @@ func cannotServe(resp *http.Response) bool {
 	return resp.Header.Get("X-Rbee-Error") != ""
 }
 
-// speaksNoChat recognises an engine, or a model, that only completes text. The
+// speaksNoChat recognizes an engine, or a model, that only completes text. The
 // answer's body is used up then.
 func speaksNoChat(resp *http.Response) bool {
 	switch resp.StatusCode {

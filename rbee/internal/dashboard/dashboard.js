@@ -301,7 +301,7 @@ async function openLogs(hive, id) {
   let job = "";
   text($("logtitle"), id + " on " + hive);
   text($("log"), "");
-  // A job runs whether it is watched or not, so one that nobody watches is cancelled,
+  // A job runs whether it is watched or not, so one that nobody watches is canceled,
   // also when the page is left; keepalive lets that be sent.
   const close = () => {
     stop.abort();

@@ -14,7 +14,7 @@
 // A token is a word together with the white space before it, so the pieces of
 // a stream put together are the prompt, byte for byte. Usage counts words.
 // max_tokens, max_completion_tokens, stop, stream and stream_options are
-// honoured; other parameters, such as temperature, change nothing and are
+// honored; other parameters, such as temperature, change nothing and are
 // ignored. Errors have OpenAI's shape and status.
 //
 // The shapes follow https://platform.openai.com/docs/api-reference/chat and

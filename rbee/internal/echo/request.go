@@ -114,7 +114,7 @@ func decodeCompletion(body []byte) (job, *apiError) {
 	return req.job(*req.Prompt, words), nil
 }
 
-// check refuses what no answer can honour. least is the smallest token limit.
+// check refuses what no answer can honor. least is the smallest token limit.
 func (c *common) check(least int) *apiError {
 	if c.Model == "" {
 		return badRequest("model", "You must provide a 'model' parameter.")

@@ -53,5 +53,5 @@
 //
 // Its record in run/hive.json holds its pid together
 // with the start time of that process and the boot of the machine, so a pid that
-// now belongs to somebody else is never signalled.
+// now belongs to somebody else is never signaled.
 package hive

@@ -136,7 +136,7 @@ func (x *bench) bare(b *testing.B, command string, stdin func() io.Reader) {
 }
 
 // measure times each of the ways in turn, so that a drifting machine does not
-// favour one of them, and reports milliseconds and client CPU per hive.
+// favor one of them, and reports milliseconds and client CPU per hive.
 func (x *bench) measure(b *testing.B, ways map[string]func(), order ...string) {
 	b.Helper()
 	wall, cpu := map[string]time.Duration{}, map[string]time.Duration{}

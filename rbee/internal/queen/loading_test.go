@@ -63,9 +63,9 @@ func TestLoadedOnce(t *testing.T) {
 	}
 }
 
-// TestLoadIsCancelled holds that a load ends when nobody waits for it any more, unless
+// TestLoadIsCanceled holds that a load ends when nobody waits for it any more, unless
 // an application asked: that asks again.
-func TestLoadIsCancelled(t *testing.T) {
+func TestLoadIsCanceled(t *testing.T) {
 	t.Parallel()
 	h := newPlayedHive(t, "gpu-1", llama)
 	h.hold = make(chan struct{})

@@ -85,7 +85,7 @@ func (q *queen) run(ctx context.Context) {
 
 const (
 	inferPath  = "infer" // what counts call an operation that asks a model
-	statusLeft = 499     // likewise for one that was cancelled
+	statusLeft = 499     // likewise for one that was canceled
 )
 
 // inferTraffic counts the requests of `rbee infer` as the gateway's.

@@ -216,7 +216,7 @@ func (p *page) bundled(r *operations.BundleReport) {
 		p.linef("")
 	}
 	p.blocked(r.Blocked)
-	p.okf("Wrote %s: %s, %s, rbee for %s (%s)", r.Path, bytesize.Format(r.Bytes), format.Count(r.Artefacts, "artefact"), strings.Join(r.Platforms, ", "), format.Seconds(r.DurationSeconds))
+	p.okf("Wrote %s: %s, %s, rbee for %s (%s)", r.Path, bytesize.Format(r.Bytes), format.Count(r.Artifacts, "artifact"), strings.Join(r.Platforms, ", "), format.Seconds(r.DurationSeconds))
 }
 
 // upgrades tells which versions move.

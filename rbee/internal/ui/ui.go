@@ -20,9 +20,9 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
-// Style says what an output can show. The zero value is symbols without colour.
+// Style says what an output can show. The zero value is symbols without color.
 type Style struct {
-	Color   bool      // escape codes for colour may be used
+	Color   bool      // escape codes for color may be used
 	ASCII   bool      // words instead of symbols, for outputs that are not UTF-8
 	Verbose bool      // reasons too, where a report has them
 	Now     time.Time // what ages are counted from; zero is the present

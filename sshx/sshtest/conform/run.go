@@ -205,17 +205,17 @@ func testCancel(t *testing.T, open Open) {
 		}
 		wantCode(t, err, "canceled")
 	case <-time.After(patience):
-		t.Fatal("Run did not return after its context was cancelled")
+		t.Fatal("Run did not return after its context was canceled")
 	}
-	// The host is still good for more, and a cancelled context starts nothing.
+	// The host is still good for more, and a canceled context starts nothing.
 	if err := m.Host.Run(t.Context(), []string{"true"}, nil, nil, nil); err != nil {
-		t.Errorf("after a cancelled run: %v", err)
+		t.Errorf("after a canceled run: %v", err)
 	}
 	if err := m.Host.Run(ctx, []string{"touch", "started"}, nil, nil, nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v", err)
 	}
 	if _, err := os.Stat(filepath.Join(m.Home, "started")); err == nil {
-		t.Error("a cancelled context has started a program")
+		t.Error("a canceled context has started a program")
 	}
 }
 

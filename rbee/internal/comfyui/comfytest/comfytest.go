@@ -250,7 +250,7 @@ func (s *Server) execute(j job, stop chan struct{}) any {
 	return map[string]any{"outputs": outputs, "status": map[string]any{"status_str": "success", "completed": true, "messages": []any{}}}
 }
 
-// picture is of a colour that depends on all texts of the graph.
+// picture is of a color that depends on all texts of the graph.
 func picture(graph map[string]node) []byte {
 	sum := uint32(0)
 	for _, n := range graph {

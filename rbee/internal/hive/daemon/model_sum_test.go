@@ -43,7 +43,7 @@ func TestModelSum(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if sum, err := plain.Sum(ctx); !errors.Is(err, context.Canceled) {
-		t.Errorf("cancelled: %s, %v", sum, err)
+		t.Errorf("canceled: %s, %v", sum, err)
 	}
 	if known, compute, err := modelSum(snapshot); known != "" || compute != nil || err != nil {
 		t.Errorf("a directory: %s, %v", known, err)

@@ -210,7 +210,7 @@ func (rt *Runtime) capabilities(ctx context.Context) (*operations.HiveCapabiliti
 	return r, nil
 }
 
-// result keeps a nil pointer from becoming a report, and a cancelled operation
+// result keeps a nil pointer from becoming a report, and a canceled operation
 // from being a failed one.
 func result[R interface {
 	comparable

@@ -117,7 +117,7 @@ func (sv *Server) Serve(ctx context.Context, o Options) error {
 	close(watch.stop)
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
-	// Before jobs are cancelled: one that waits for a worker to load would end it.
+	// Before jobs are canceled: one that waits for a worker to load would end it.
 	rt.Workers.Close()
 	if err := work.Close(grace); err != nil {
 		o.Log.Warn("jobs are cut off", "error", err)

@@ -43,7 +43,7 @@ type session struct {
 // stdout, the last of them a Result. The end of stdin cancels: the step under way
 // stops and cleans up. The error is nil when a result was sent, even one that
 // tells of failures; it is not nil when the request could not be read, the run
-// was cancelled, or stdout failed. A read from stdin may still be pending when
+// was canceled, or stdout failed. A read from stdin may still be pending when
 // Apply returns.
 //
 // When the running binary is an upload (bin/.rbee-*), it is gone afterwards: in
@@ -152,7 +152,7 @@ func (s *session) do(ctx context.Context, req *wire.Request) *wire.Result {
 		}
 	}
 	if !removed {
-		// The state is true even when the run was cancelled.
+		// The state is true even when the run was canceled.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 		defer cancel()
 		if result.State, err = s.Inspector.Inspect(ctx, inspect.Options{}); err != nil {

@@ -121,7 +121,7 @@ func TestArchivesThatClimb(t *testing.T) {
 		"through a link":  {[]zipEntry{{"d/", "", fs.ModeDir | 0o755}, {"l", "d", link}, {"l/x", "x", 0o644}}, "no directory"},
 		"device":          {[]zipEntry{{"run", "", fs.ModeDevice | 0o644}}, "no file, directory or link"},
 		"without program": {[]zipEntry{{"other", "x", 0o644}}, `no program "run"`},
-		"directory as it": {[]zipEntry{{"run/", "", fs.ModeDir | 0o755}}, "no file of the artefact"},
+		"directory as it": {[]zipEntry{{"run/", "", fs.ModeDir | 0o755}}, "no file of the artifact"},
 	}
 	type archive struct {
 		format wire.Format

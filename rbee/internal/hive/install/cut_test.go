@@ -109,7 +109,7 @@ func makeNew(t *testing.T, from, to string) {
 	}
 }
 
-// The connection breaks while an artefact comes: the run ends by itself and
+// The connection breaks while an artifact comes: the run ends by itself and
 // leaves what was there before.
 func TestEndOfStdinWithinBlob(t *testing.T) {
 	t.Parallel()
@@ -205,7 +205,7 @@ type failing struct{}
 
 func (failing) Read([]byte) (int, error) { return 0, errors.New("broken") }
 
-// The other side falls silent in the middle of an artefact, and its connection
+// The other side falls silent in the middle of an artifact, and its connection
 // stays: the run ends and lets go of the lock. Before that it may take its time.
 func TestSilenceWithinBlob(t *testing.T) {
 	t.Parallel()

@@ -49,10 +49,10 @@ func TestFullDisk(t *testing.T) {
 	if !strings.Contains(res.Errors[0], "the disk is full: ") || !strings.Contains(res.Errors[0], unix.ENOSPC.Error()) || res.Causes[0].Reason != operations.ReasonDiskFull {
 		t.Errorf("many files: %q", res.Errors)
 	}
-	// An artefact of which nobody said how large it is.
+	// An artifact of which nobody said how large it is.
 	large := bytes.Repeat([]byte("x"), 3<<20)
 	step := worker("3", "", large)
-	step.Worker.Steps[0].Artefact.Size = 0
+	step.Worker.Steps[0].Artifact.Size = 0
 	res = apply(t, h, &wire.Request{Steps: []wire.Step{step}}, large)
 	if !strings.Contains(res.Errors[0], "the disk is full: ") || strings.Contains(res.Errors[0], " 0 bytes needed") {
 		t.Errorf("large: %q", res.Errors)

@@ -163,7 +163,7 @@ func worker(version string, format wire.Format, data []byte) wire.Step {
 	install := &wire.WorkerInstall{Type: "w", Version: version, Steps: []wire.InstallStep{{Kind: wire.StepBuiltin, Builtin: "echo"}}}
 	if data != nil {
 		sum := sha256.Sum256(data)
-		install.Steps[0] = wire.InstallStep{Kind: wire.StepFile, Artefact: &wire.Artefact{
+		install.Steps[0] = wire.InstallStep{Kind: wire.StepFile, Artifact: &wire.Artifact{
 			Name: "w", SHA256: hex.EncodeToString(sum[:]), Size: int64(len(data)),
 		}}
 		if format != "" {
@@ -254,7 +254,7 @@ func TestWrongSumsLeaveTheOld(t *testing.T) {
 	h := newHive(t)
 	one, two := []byte("#!/bin/sh\n"), []byte("#!/bin/sh\n#2\n")
 	step := worker("2", "", two)
-	step.Worker.Steps[0].Artefact.SHA256 = strings.Repeat("0", 64)
+	step.Worker.Steps[0].Artifact.SHA256 = strings.Repeat("0", 64)
 	bad := self(t, h)
 	bad.Install.SHA256 = strings.Repeat("0", 64)
 	apply(t, h, &wire.Request{Steps: []wire.Step{worker("1", "", one)}}, one)
@@ -305,13 +305,13 @@ func TestDownload(t *testing.T) {
 	t.Cleanup(srv.Close)
 	h := newHive(t)
 	step := worker("3", wire.FormatTarGz, data)
-	step.Worker.Steps[0].Artefact.URL = srv.URL + "/w?token=secret"
+	step.Worker.Steps[0].Artifact.URL = srv.URL + "/w?token=secret"
 	res := apply(t, h, &wire.Request{Steps: []wire.Step{step}}, nil)
 	if res.Errors[0] != "" || len(res.State.Workers) != 1 || res.State.Workers[0].Corrupt != "" {
 		t.Fatalf("%+v", res)
 	}
 	huge := worker("4", "", data)
-	huge.Worker.Steps[0].Artefact.Size = 1 << 60
+	huge.Worker.Steps[0].Artifact.Size = 1 << 60
 	if res := apply(t, h, &wire.Request{Steps: []wire.Step{huge}}, nil); !strings.Contains(res.Errors[0], "not enough disk") || res.Causes[0].Reason != operations.ReasonDiskFull {
 		t.Errorf("%v", res.Errors)
 	}

@@ -36,8 +36,8 @@ type stage struct {
 	payload  string
 	manifest *installed.Manifest
 	total    int64    // bytes that are sent or downloaded, as far as it is known
-	used     []string // artefacts in the download directory
-	cut      bool     // an artefact did not arrive
+	used     []string // artifacts in the download directory
+	cut      bool     // an artifact did not arrive
 	bytecode fileTotals
 	wheels   map[string]*unpackedWheel // that this install has unpacked, by SHA-256
 
@@ -163,11 +163,11 @@ func (st *stage) builtin(step *wire.InstallStep) error {
 	return nil
 }
 
-// file puts an artefact into the payload as it is. A worker's only file is its
+// file puts an artifact into the payload as it is. A worker's only file is its
 // program.
 func (st *stage) file(ctx context.Context, step *wire.InstallStep) error {
 	m := st.manifest
-	paths, err := st.get(ctx, step.Artefact)
+	paths, err := st.get(ctx, step.Artifact)
 	if err != nil {
 		return err
 	}
@@ -190,7 +190,7 @@ func (st *stage) file(ctx context.Context, step *wire.InstallStep) error {
 		return err
 	}
 	m.Size += info.Size()
-	st.list(installed.File{Path: into, Size: info.Size(), SHA256: strings.ToLower(step.Artefact.SHA256), Mode: mode})
+	st.list(installed.File{Path: into, Size: info.Size(), SHA256: strings.ToLower(step.Artifact.SHA256), Mode: mode})
 	return nil
 }
 
@@ -232,7 +232,7 @@ func (st *stage) list(files ...installed.File) {
 }
 
 func (st *stage) archive(ctx context.Context, step *wire.InstallStep) error {
-	paths, err := st.get(ctx, step.Artefact)
+	paths, err := st.get(ctx, step.Artifact)
 	if err != nil {
 		return err
 	}
@@ -248,12 +248,12 @@ func (st *stage) archive(ctx context.Context, step *wire.InstallStep) error {
 	}
 	files, err := st.unpack(ctx, paths[0], step.Format, step.Strip, dir)
 	if err != nil {
-		return fmt.Errorf("unpacking %s: %w", step.Artefact.Name, err)
+		return fmt.Errorf("unpacking %s: %w", step.Artifact.Name, err)
 	}
 	for i := range files {
 		files[i].Path = strings.TrimPrefix(step.Into+"/"+files[i].Path, "/")
 	}
-	st.manifest.Size += step.Artefact.Size
+	st.manifest.Size += step.Artifact.Size
 	st.list(files...)
 	return nil
 }
@@ -270,7 +270,7 @@ func (st *stage) python(ctx context.Context, step *wire.InstallStep) error {
 	if err != nil {
 		return err
 	}
-	wheels := make([]*wire.Artefact, len(p.Wheels))
+	wheels := make([]*wire.Artifact, len(p.Wheels))
 	for i := range p.Wheels {
 		wheels[i] = &p.Wheels[i]
 		st.manifest.Size += p.Wheels[i].Size
@@ -365,7 +365,7 @@ func (st *stage) openEntry() error {
 	}
 	path, err := filepath.EvalSymlinks(filepath.Join(root, filepath.FromSlash(m.Entry)))
 	if err != nil {
-		return fmt.Errorf("the artefact holds no program %q", m.Entry)
+		return fmt.Errorf("the artifact holds no program %q", m.Entry)
 	}
 	info, err := os.Stat(path)
 	if err != nil {
@@ -376,11 +376,11 @@ func (st *stage) openEntry() error {
 	}
 	rel, err := filepath.Rel(root, path)
 	if err != nil || !filepath.IsLocal(rel) {
-		return fmt.Errorf("the program %q is outside of the artefact", m.Entry)
+		return fmt.Errorf("the program %q is outside of the artifact", m.Entry)
 	}
 	i := slices.IndexFunc(m.Files, func(f installed.File) bool { return f.Path == filepath.ToSlash(rel) && f.Link == "" })
 	if i < 0 {
-		return fmt.Errorf("%q is no file of the artefact", m.Entry)
+		return fmt.Errorf("%q is no file of the artifact", m.Entry)
 	}
 	m.Files[i].Mode = installed.ModeProgram
 	if info.Mode().Perm() == 0o755 {
@@ -401,7 +401,7 @@ func (st *stage) keepDownloads(err error) {
 	_ = os.Remove(st.Home.Path(wire.DownloadDir)) // only if it is empty
 }
 
-// dropDownloads removes the artefacts of this install.
+// dropDownloads removes the artifacts of this install.
 func (st *stage) dropDownloads() {
 	for _, path := range st.used {
 		_ = os.Remove(path)

@@ -14,13 +14,13 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// published is an artefact that a server of its own has.
-func published(t *testing.T, name string, data []byte) *wire.Artefact {
+// published is an artifact that a server of its own has.
+func published(t *testing.T, name string, data []byte) *wire.Artifact {
 	t.Helper()
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(data) }))
 	t.Cleanup(srv.Close)
 	sum := sha256.Sum256(data)
-	return &wire.Artefact{Name: name, URL: srv.URL + "/" + name, SHA256: hex.EncodeToString(sum[:]), Size: int64(len(data))}
+	return &wire.Artifact{Name: name, URL: srv.URL + "/" + name, SHA256: hex.EncodeToString(sum[:]), Size: int64(len(data))}
 }
 
 // TestLinksAcrossSteps holds that what one step puts into the payload leads no
@@ -33,10 +33,10 @@ func TestLinksAcrossSteps(t *testing.T) {
 	}
 	file := func(name string) tar.Header { return tar.Header{Name: name, Typeflag: tar.TypeReg} }
 	archive := func(into string, headers ...tar.Header) wire.InstallStep {
-		return wire.InstallStep{Kind: wire.StepArchive, Format: wire.FormatTarGz, Into: into, Artefact: published(t, "a.tar.gz", tarGz(t, headers...))}
+		return wire.InstallStep{Kind: wire.StepArchive, Format: wire.FormatTarGz, Into: into, Artifact: published(t, "a.tar.gz", tarGz(t, headers...))}
 	}
 	plain := func(into string) wire.InstallStep {
-		return wire.InstallStep{Kind: wire.StepFile, Into: into, Artefact: published(t, "f", []byte("hi"))}
+		return wire.InstallStep{Kind: wire.StepFile, Into: into, Artifact: published(t, "f", []byte("hi"))}
 	}
 	python := func(into string) wire.InstallStep {
 		step := newOrigin(t).server("p", "1", nil).Worker.Steps[0]

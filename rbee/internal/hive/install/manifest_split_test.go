@@ -48,12 +48,12 @@ func BenchmarkListWorkers(b *testing.B) {
 	dir := h.BuildDir("w", "1")
 	m := installed.Manifest{Type: "w", Version: "1", Entry: "bin/f0", Steps: []wire.InstallStep{{Kind: wire.StepPython, Python: &wire.Python{}}}}
 	for i := range 169 {
-		m.Steps[0].Python.Wheels = append(m.Steps[0].Python.Wheels, wire.Artefact{
+		m.Steps[0].Python.Wheels = append(m.Steps[0].Python.Wheels, wire.Artifact{
 			Name: fmt.Sprintf("package_%d-1.0-cp312-cp312-manylinux_2_28_x86_64.whl", i), SHA256: strings.Repeat("0", 64), Size: 1 << 24,
 			URL: "https://files.example.org/packages/" + strings.Repeat("0", 64) + "/package.whl",
 		})
 	}
-	m.Steps[0].Python.Interpreter.Artefact.SHA256 = strings.Repeat("1", 64)
+	m.Steps[0].Python.Interpreter.Artifact.SHA256 = strings.Repeat("1", 64)
 	m.Steps[0].Python.Interpreter.Name, m.Steps[0].Python.Interpreter.Entry = "cpython", "bin/python3"
 	for i := range 62_000 {
 		m.Files = append(m.Files, installed.File{Path: fmt.Sprintf("bin/f%d", i), Size: 0, SHA256: strings.Repeat("2", 64), Mode: installed.ModeProgram})

@@ -36,17 +36,17 @@ func newOrigin(t *testing.T) *origin {
 	const of = "/download/astral-sh/"
 	o.uv = wire.Tool{
 		Name: "uv", Version: "0.9.9", Format: wire.FormatTarGz, Strip: 1, Entry: "uv",
-		Artefact: o.artefact(of + "uv/0.9.9/uv-x86_64-unknown-linux-gnu.tar.gz"),
+		Artifact: o.artifact(of + "uv/0.9.9/uv-x86_64-unknown-linux-gnu.tar.gz"),
 	}
 	o.python = wire.Tool{
 		Name: "cpython", Version: "3.12.12", Format: wire.FormatTarGz, Strip: 1, Entry: "bin/python3",
-		Artefact: o.artefact(of + "python-build-standalone/20251120/cpython-3.12.12+20251120-x86_64-unknown-linux-gnu-install_only_stripped.tar.gz"),
+		Artifact: o.artifact(of + "python-build-standalone/20251120/cpython-3.12.12+20251120-x86_64-unknown-linux-gnu-install_only_stripped.tar.gz"),
 	}
 	return o
 }
 
-// artefact is what is published under a path.
-func (o *origin) artefact(path string) wire.Artefact {
+// artifact is what is published under a path.
+func (o *origin) artifact(path string) wire.Artifact {
 	o.t.Helper()
 	address := strings.TrimSuffix(o.API(), "/api") + path
 	resp, err := http.Get(address)
@@ -59,7 +59,7 @@ func (o *origin) artefact(path string) wire.Artefact {
 		o.t.Fatalf("%s: %s, %v", path, resp.Status, err)
 	}
 	sum := sha256.Sum256(data)
-	return wire.Artefact{Name: filepath.Base(path), URL: address, SHA256: hex.EncodeToString(sum[:]), Size: int64(len(data))}
+	return wire.Artifact{Name: filepath.Base(path), URL: address, SHA256: hex.EncodeToString(sum[:]), Size: int64(len(data))}
 }
 
 // server is a step that installs version of a worker from a wheel of its own and
@@ -74,7 +74,7 @@ func (o *origin) server(typ, version string, edit func(*origintest.Wheel, *wire.
 	}
 	for _, w := range []origintest.Wheel{wax, own} {
 		o.AddWheel(w)
-		step.Python.Wheels = append(step.Python.Wheels, o.artefact("/packages/"+w.Filename()))
+		step.Python.Wheels = append(step.Python.Wheels, o.artifact("/packages/"+w.Filename()))
 	}
 	made := wire.Step{Action: wire.ActionInstallWorker, Worker: &wire.WorkerInstall{
 		Type: typ, Version: version, Steps: []wire.InstallStep{step}, Entry: "venv/bin/serve",
@@ -170,7 +170,7 @@ func TestPythonGoesWrong(t *testing.T) {
 			want: "w.yaml:7: failed to install: w-2-py3-none-any.whl",
 		},
 		"a wheel that is none": {
-			then: func(s *wire.InstallStep) { s.Python.Wheels[1] = s.Python.UV.Artefact },
+			then: func(s *wire.InstallStep) { s.Python.Wheels[1] = s.Python.UV.Artifact },
 			want: "w.yaml:7: failed to read uv-x86_64",
 		},
 		"a wrong sum": {
@@ -191,7 +191,7 @@ func TestPythonGoesWrong(t *testing.T) {
 		},
 		"no program": {
 			edit: func(_ *origin, w *origintest.Wheel, _ *wire.InstallStep) { w.Scripts = nil },
-			want: `w.yaml:7: the artefact holds no program "venv/bin/serve"`,
+			want: `w.yaml:7: the artifact holds no program "venv/bin/serve"`,
 		},
 		"a tool without its program": {
 			then: func(s *wire.InstallStep) { s.Python.Interpreter.Entry, s.Python.Interpreter.Version = "bin/pypy", "7" },
@@ -317,8 +317,8 @@ func TestRollback(t *testing.T) {
 	}
 }
 
-// TestCancelledPython holds that uv ends with the request that started it.
-func TestCancelledPython(t *testing.T) {
+// TestCanceledPython holds that uv ends with the request that started it.
+func TestCanceledPython(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
 	st := &stage{session: &session{Installer: h.Installer}, dir: t.TempDir()}

@@ -21,20 +21,20 @@ const stallTimeout = 60 * time.Second // without a byte
 
 func (in *Installer) stallLimit() time.Duration { return cmp.Or(in.stall, stallTimeout) }
 
-// downloadsAtOnce is how many artefacts of one step are downloaded at a time.
+// downloadsAtOnce is how many artifacts of one step are downloaded at a time.
 const downloadsAtOnce = 4
 
-// get makes artefacts be in the download directory, each checked, and gives their
+// get makes artifacts be in the download directory, each checked, and gives their
 // paths. What is there already, of an install that did not end well, counts.
-func (st *stage) get(ctx context.Context, artefacts ...*wire.Artefact) (paths []string, err error) {
+func (st *stage) get(ctx context.Context, artifacts ...*wire.Artifact) (paths []string, err error) {
 	if err := os.MkdirAll(st.Home.Path(wire.DownloadDir), 0o700); err != nil {
 		return nil, err
 	}
-	paths = make([]string, len(artefacts))
+	paths = make([]string, len(artifacts))
 	client := st.client()
 	defer client.HTTP.CloseIdleConnections()
 	p := pool.New().WithContext(ctx).WithCancelOnError().WithFirstError().WithMaxGoroutines(downloadsAtOnce)
-	for i, a := range artefacts {
+	for i, a := range artifacts {
 		paths[i] = filepath.Join(st.Home.Path(wire.DownloadDir), strings.ToLower(a.SHA256))
 		st.used = append(st.used, paths[i])
 		if a.URL != "" {
@@ -42,7 +42,7 @@ func (st *stage) get(ctx context.Context, artefacts ...*wire.Artefact) (paths []
 		}
 	}
 	err = p.Wait()
-	for i, a := range artefacts {
+	for i, a := range artifacts {
 		if a.URL == "" && err == nil {
 			err = st.take(a, paths[i]) // over the one connection, one after the other
 		}
@@ -51,8 +51,8 @@ func (st *stage) get(ctx context.Context, artefacts ...*wire.Artefact) (paths []
 	return paths, err
 }
 
-// have reports whether an artefact is there, with the right content.
-func (st *stage) have(a *wire.Artefact, path string) bool {
+// have reports whether an artifact is there, with the right content.
+func (st *stage) have(a *wire.Artifact, path string) bool {
 	info, err := os.Stat(path)
 	if err != nil {
 		return false
@@ -66,10 +66,10 @@ func (st *stage) have(a *wire.Artefact, path string) bool {
 	return true
 }
 
-// take asks the other side for an artefact and stores it. The other side may have
+// take asks the other side for an artifact and stores it. The other side may have
 // to fetch it first, which takes as long as it takes and shows no sign of life; once
 // it sends it does not pause.
-func (st *stage) take(a *wire.Artefact, path string) error {
+func (st *stage) take(a *wire.Artifact, path string) error {
 	if st.have(a, path) {
 		return nil
 	}
@@ -119,24 +119,24 @@ func (s *stallReader) stop() {
 	}
 }
 
-// partSuffix marks what has arrived of an artefact.
+// partSuffix marks what has arrived of an artifact.
 const partSuffix = fetch.PartSuffix
 
-// download fetches an artefact and stores it, going on with what an earlier try
+// download fetches an artifact and stores it, going on with what an earlier try
 // has brought.
-func (st *stage) download(ctx context.Context, client *fetch.Client, a *wire.Artefact, path string) error {
+func (st *stage) download(ctx context.Context, client *fetch.Client, a *wire.Artifact, path string) error {
 	if st.have(a, path) {
 		return nil
 	}
 	return client.Download(ctx, target(a, path, st.arrived))
 }
 
-// target is an artefact as it is downloaded.
-func target(a *wire.Artefact, path string, arrived func(n int64)) fetch.File {
+// target is an artifact as it is downloaded.
+func target(a *wire.Artifact, path string, arrived func(n int64)) fetch.File {
 	return fetch.File{URL: a.URL, Path: path, Sum: a.SHA256, Size: a.Size, SkipSync: true, Progress: arrived}
 }
 
-// client is how artefacts are downloaded.
+// client is how artifacts are downloaded.
 func (in *Installer) client() *fetch.Client {
 	c := &fetch.Client{HTTP: in.HTTP, UserAgent: "rbee/" + in.Store.Version, Verb: "downloading", Stall: in.stallLimit()}
 	if c.HTTP == nil {

@@ -25,10 +25,10 @@ func (st *stage) tool(ctx context.Context, t *wire.Tool) (program string, err er
 	dir := st.Store.ToolPath(t)
 	program = filepath.Join(dir, filepath.FromSlash(t.Entry))
 	if st.Store.CheckTool(ctx, t, true) == "" {
-		st.arrived(t.Artefact.Size)
+		st.arrived(t.Artifact.Size)
 		return program, nil
 	}
-	paths, err := st.get(ctx, &t.Artefact)
+	paths, err := st.get(ctx, &t.Artifact)
 	if err != nil {
 		return "", err
 	}
@@ -39,10 +39,10 @@ func (st *stage) tool(ctx context.Context, t *wire.Tool) (program string, err er
 	defer os.RemoveAll(staged)
 	files, err := st.unpack(ctx, paths[0], t.Format, t.Strip, staged)
 	if err != nil {
-		return "", fmt.Errorf("unpacking %s: %w", t.Artefact.Name, err)
+		return "", fmt.Errorf("unpacking %s: %w", t.Artifact.Name, err)
 	}
 	if info, err := os.Stat(filepath.Join(staged, filepath.FromSlash(t.Entry))); err != nil || info.Mode()&0o111 == 0 {
-		return "", fmt.Errorf("%s holds no program %q", t.Artefact.Name, t.Entry)
+		return "", fmt.Errorf("%s holds no program %q", t.Artifact.Name, t.Entry)
 	}
 	// What Python makes of its own files it makes anew as it likes.
 	files = slices.DeleteFunc(files, func(f installed.File) bool { return strings.Contains("/"+f.Path, "/__pycache__/") })

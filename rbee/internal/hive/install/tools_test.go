@@ -24,7 +24,7 @@ func TestDamagedTool(t *testing.T) {
 	})
 	tool := &wire.Tool{
 		Name: "cpython", Version: "3", Format: wire.FormatTarGz, Strip: 1, Entry: "bin/python3",
-		Artefact: *published(t, "cpython.tar.gz", data),
+		Artifact: *published(t, "cpython.tar.gz", data),
 	}
 	get := func() {
 		t.Helper()
@@ -86,7 +86,7 @@ func TestDamagedTool(t *testing.T) {
 func TestCutReplacingATool(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
-	tool := wire.Tool{Name: "cpython", Version: "3", Entry: "bin/python3", Artefact: wire.Artefact{SHA256: strings.Repeat("a", 64)}}
+	tool := wire.Tool{Name: "cpython", Version: "3", Entry: "bin/python3", Artifact: wire.Artifact{SHA256: strings.Repeat("a", 64)}}
 	m := installed.Manifest{Type: "w", Version: "1", Steps: []wire.InstallStep{{Kind: wire.StepPython, Python: &wire.Python{UV: tool, Interpreter: tool}}}}
 	if err := atomicfile.WriteJSON(filepath.Join(h.BuildDir("w", "1"), installed.ManifestName), m); err != nil {
 		t.Fatal(err)

@@ -72,13 +72,13 @@ func (r *unpackedWheel) readFiles(dir string) error {
 }
 
 // wheelFile is where a wheel is stored for uv.
-func (c uvCache) wheelFile(w *wire.Artefact) string {
+func (c uvCache) wheelFile(w *wire.Artifact) string {
 	return filepath.Join(c.store.Home.Path(installed.WheelsDir), strings.ToLower(w.SHA256), w.Name)
 }
 
 // unpacked returns the record of a wheel in the cache; nil if the wheel has to be
 // fetched and unpacked.
-func (c uvCache) unpacked(w *wire.Artefact) *unpackedWheel {
+func (c uvCache) unpacked(w *wire.Artifact) *unpackedWheel {
 	path := c.wheelFile(w)
 	var r unpackedWheel
 	if statefile.Read(filepath.Join(filepath.Dir(path), installed.UnpackedName), &r) != nil || r.Name != w.Name || !filepath.IsLocal(r.Archive) {
@@ -123,7 +123,7 @@ func packageOf(name string) string {
 
 // requirement is the line by which uv finds a wheel. A file whose name is not that of a
 // wheel is given by its path, and uv reports what is wrong with it.
-func (c uvCache) requirement(w *wire.Artefact) string {
+func (c uvCache) requirement(w *wire.Artifact) string {
 	if m := wheelName.FindStringSubmatch(w.Name); m != nil {
 		return m[1] + "==" + m[2]
 	}
@@ -132,10 +132,10 @@ func (c uvCache) requirement(w *wire.Artefact) string {
 
 // environment creates a virtual environment of wheels at venv, a path of the payload
 // with the slash-separated name into, and lists its files.
-func (st *stage) environment(ctx context.Context, uv, python, venv, into string, wheels []*wire.Artefact) error {
+func (st *stage) environment(ctx context.Context, uv, python, venv, into string, wheels []*wire.Artifact) error {
 	for {
 		cached := map[string]*unpackedWheel{} // by SHA-256
-		var missing []*wire.Artefact
+		var missing []*wire.Artifact
 		for _, w := range wheels {
 			if r := st.cached(w); r != nil && (r.files != nil || r.readFiles(filepath.Dir(st.cache().wheelFile(w))) == nil) {
 				cached[w.SHA256] = r
@@ -187,7 +187,7 @@ func (st *stage) environment(ctx context.Context, uv, python, venv, into string,
 }
 
 // cached is unpacked, and knows the wheels of this install too.
-func (st *stage) cached(w *wire.Artefact) *unpackedWheel {
+func (st *stage) cached(w *wire.Artifact) *unpackedWheel {
 	if r := st.wheels[w.SHA256]; r != nil {
 		return r
 	}
@@ -195,7 +195,7 @@ func (st *stage) cached(w *wire.Artefact) *unpackedWheel {
 }
 
 // placeWheels fetches wheels and stores them where uv looks for them.
-func (st *stage) placeWheels(ctx context.Context, wheels []*wire.Artefact) error {
+func (st *stage) placeWheels(ctx context.Context, wheels []*wire.Artifact) error {
 	if err := os.MkdirAll(st.Home.Path(installed.WheelsDir), 0o700); err != nil {
 		return err
 	}
@@ -216,7 +216,7 @@ func (st *stage) placeWheels(ctx context.Context, wheels []*wire.Artefact) error
 }
 
 // makeEnvironment runs uv, and reports its progress.
-func (st *stage) makeEnvironment(ctx context.Context, uv, python, venv string, wheels []*wire.Artefact, missing int) error {
+func (st *stage) makeEnvironment(ctx context.Context, uv, python, venv string, wheels []*wire.Artifact, missing int) error {
 	ph := st.begin(wire.Progress{Index: st.index, Phase: wire.PhaseEnvironment, Unit: wire.UnitPackages, CountTotal: int64(len(wheels))})
 	if err := st.run(ctx, uv, "venv", "--offline", "--no-python-downloads", "--quiet", "--relocatable", "--python", python, venv); err != nil {
 		return err
@@ -334,9 +334,9 @@ func (st *stage) listEnvironment(ctx context.Context, venv, into string) ([]inst
 // recordNew finds the directories into which uv has unpacked the missing wheels, and
 // adds the bytecode of the environment to all that the environment is linked from. The
 // records, by SHA-256, become valid with keepWheels.
-func (st *stage) recordNew(venv, into string, files []installed.File, missing []*wire.Artefact, before []string) map[string]*unpackedWheel {
+func (st *stage) recordNew(venv, into string, files []installed.File, missing []*wire.Artifact, before []string) map[string]*unpackedWheel {
 	site := sitePackages(venv)
-	wheels := map[string]*wire.Artefact{} // by package: an environment has one version of each
+	wheels := map[string]*wire.Artifact{} // by package: an environment has one version of each
 	for _, w := range missing {
 		wheels[packageOf(w.Name)] = w
 	}

@@ -26,7 +26,7 @@ func (c uvCache) cleanWheels(ph *progress.Phase) error {
 	if err != nil {
 		return err
 	}
-	needed := map[string]*wire.Artefact{}
+	needed := map[string]*wire.Artifact{}
 	for _, m := range c.store.Manifests() {
 		for _, step := range m.Steps {
 			if step.Python == nil {

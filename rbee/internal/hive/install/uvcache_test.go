@@ -60,8 +60,8 @@ func realOrigin(t testing.TB, uv string) *origin {
 		"python.tar.gz": programTar(t, "python/bin/python3", python),
 	}})
 	const of = "/download/astral-sh/uv/1/"
-	o.uv = wire.Tool{Name: "uv", Version: "1", Format: wire.FormatTarGz, Strip: 1, Entry: "uv", Artefact: o.artefact(of + "uv.tar.gz")}
-	o.python = wire.Tool{Name: "cpython", Version: "3", Format: wire.FormatTarGz, Strip: 1, Entry: "bin/python3", Artefact: o.artefact(of + "python.tar.gz")}
+	o.uv = wire.Tool{Name: "uv", Version: "1", Format: wire.FormatTarGz, Strip: 1, Entry: "uv", Artifact: o.artifact(of + "uv.tar.gz")}
+	o.python = wire.Tool{Name: "cpython", Version: "3", Format: wire.FormatTarGz, Strip: 1, Entry: "bin/python3", Artifact: o.artifact(of + "python.tar.gz")}
 	return o
 }
 
@@ -375,7 +375,7 @@ func TestRequirement(t *testing.T) {
 		"x-1!2.0rc1-py3-none-any.whl":                                             "x==1!2.0rc1",
 		"x-1.0.tar.gz":                                                            "/home/rbee/cache/wheels/ab/x-1.0.tar.gz",
 	} {
-		if got := h.cache().requirement(&wire.Artefact{Name: name, SHA256: "AB"}); got != want {
+		if got := h.cache().requirement(&wire.Artifact{Name: name, SHA256: "AB"}); got != want {
 			t.Errorf("requirement(%q) = %q, want %q", name, got, want)
 		}
 	}
@@ -407,7 +407,7 @@ func BenchmarkEnvironment(b *testing.B) {
 			b.Fatal(err)
 		}
 		name := filepath.Base(path)
-		step.Python.Wheels = append(step.Python.Wheels, wire.Artefact{Name: name, URL: files.URL + "/" + url.PathEscape(name), SHA256: sum, Size: size})
+		step.Python.Wheels = append(step.Python.Wheels, wire.Artifact{Name: name, URL: files.URL + "/" + url.PathEscape(name), SHA256: sum, Size: size})
 	}
 	for b.Loop() {
 		h := connect(filepath.Join(top, "rbee"), top, filepath.Join(top, "none"))

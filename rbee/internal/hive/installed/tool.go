@@ -14,7 +14,7 @@ import (
 
 // ToolDir returns the name of a tool's directory in tools/.
 func ToolDir(t *wire.Tool) string {
-	return t.Name + "-" + t.Version + "-" + strings.ToLower(t.Artefact.SHA256[:min(12, len(t.Artefact.SHA256))])
+	return t.Name + "-" + t.Version + "-" + strings.ToLower(t.Artifact.SHA256[:min(12, len(t.Artifact.SHA256))])
 }
 
 // ToolFiles lies in a tool's directory and lists its files, for [Store.CheckTool].

@@ -24,7 +24,7 @@
 // Files are fetched in chunks over several connections. What has arrived is
 // written down after it is in the file, so a download that is cut off at any
 // moment, by kill -9 too, goes on where it was; after a loss of power it goes on
-// from what was surely on disk: all of it if it was cancelled before, else all but
+// from what was surely on disk: all of it if it was canceled before, else all but
 // the last 128 MiB of each file or so. The checksum is computed while bytes arrive, and
 // a file takes its name only when it is right.
 //

@@ -40,7 +40,7 @@ type Progress struct {
 	File         string // what was just worked on
 }
 
-// Download fetches a model, as far as it is not there. Cancelled, it leaves what
+// Download fetches a model, as far as it is not there. Canceled, it leaves what
 // has arrived for the next one. A download of the same repository that runs
 // already, in this process or another, is waited for; what it brings is present
 // then. Every error that a person can do something about is an [*operations.Error].

@@ -291,7 +291,7 @@ func TestExpiredAddress(t *testing.T) {
 	w.holds(t, "org/gguf", q4)
 }
 
-// TestCancelAndResume holds that a cancelled download ends soon, and
+// TestCancelAndResume holds that a canceled download ends soon, and
 // that the next one fetches only what is missing.
 func TestCancelAndResume(t *testing.T) {
 	t.Parallel()
@@ -377,7 +377,7 @@ func TestTwoAreOne(t *testing.T) {
 	if size := int64(len(w.Repos["org/gguf"][q4])); w.Served(q4) != size {
 		t.Errorf("served %d bytes of %d", w.Served(q4), size)
 	}
-	// Waiting honours its context.
+	// Waiting honors its context.
 	unlock, err := w.repo("org/gguf").lock(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)

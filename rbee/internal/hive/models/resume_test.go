@@ -28,7 +28,7 @@ func (w *world) waitFor(t *testing.T, n int64) {
 	}
 }
 
-// TestCancelWhileChecking holds that a cancelled download ends at once while it
+// TestCancelWhileChecking holds that a canceled download ends at once while it
 // computes the checksum of what an earlier one brought.
 func TestCancelWhileChecking(t *testing.T) {
 	t.Parallel()

@@ -8,7 +8,7 @@
 // with, as every descendant does that did not clear it.
 //
 // Sources: proc(5) and proc_pid_stat(5) on Linux, sysctl(3) on macOS. On other
-// systems nothing can be identified, and so nothing is ever signalled.
+// systems nothing can be identified, and so nothing is ever signaled.
 package proc
 
 import (

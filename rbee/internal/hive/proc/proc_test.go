@@ -55,7 +55,7 @@ func TestIdentity(t *testing.T) {
 			t.Errorf("%s is alive", name)
 		}
 		if err := other.Signal(syscall.SIGKILL); !errors.Is(err, os.ErrProcessDone) {
-			t.Errorf("%s: signalled, %v", name, err)
+			t.Errorf("%s: signaled, %v", name, err)
 		}
 	}
 	if !id.Alive() {

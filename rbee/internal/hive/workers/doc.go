@@ -28,7 +28,7 @@
 // the group's, their descendants, those that carry the variable, and those that
 // were seen among them before (package proc names processes for good), which are
 // on record: an engine may write over its environment, and a child whose leader
-// has died is another's. Nothing else is ever signalled.
+// has died is another's. Nothing else is ever signaled.
 //
 // # Workers outlive the hive
 //

@@ -143,7 +143,7 @@ func (w *worker) signal(sig syscall.Signal) int {
 			continue
 		}
 		if err := p.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
-			w.m.log.Warn("a worker's process cannot be signalled", "pid", p.PID, "error", err)
+			w.m.log.Warn("a worker's process cannot be signaled", "pid", p.PID, "error", err)
 		}
 	}
 	return len(members)

@@ -89,7 +89,7 @@ func childrenOf(pid int) (pids []int) {
 
 // TestStrangersAreLeftAlone holds that processes which have pids of a record, and
 // did not begin when and in the boot that it says, are neither adopted nor
-// signalled; nor is their group or what descends from them.
+// signaled; nor is their group or what descends from them.
 func TestStrangersAreLeftAlone(t *testing.T) {
 	t.Parallel()
 	self, err := proc.Identify(os.Getpid())

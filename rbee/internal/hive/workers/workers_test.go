@@ -374,7 +374,7 @@ func TestDrain(t *testing.T) {
 	}
 }
 
-func TestCancelledSpawn(t *testing.T) {
+func TestCanceledSpawn(t *testing.T) {
 	t.Parallel()
 	o := options(t.TempDir())
 	o.Times.Stall = time.Hour

@@ -107,7 +107,7 @@ func TestFrames(t *testing.T) {
 		"calm":      {calm(3), Options{Width: 100, Height: 40}},
 		"empty":     {operations.FleetSnapshot{Version: "1.2.3"}, Options{Width: 80, Height: 24}},
 		"ascii":     {mixedFleet(), Options{Width: 100, Height: 24, ASCII: true}},
-		"colour":    {mixedFleet(), Options{Width: 100, Height: 40, Color: true}},
+		"color":     {mixedFleet(), Options{Width: 100, Height: 40, Color: true}},
 		"unheard":   {away, Options{Width: 90, Height: 28, Age: 42 * time.Second, Problem: "connection refused"}},
 	} {
 		o := c.o
@@ -136,7 +136,7 @@ func checkFrame(t *testing.T, frame string, o Options) {
 		t.Fatalf("%dx%d: %d lines:\n%s", o.Width, o.Height, len(lines), frame)
 	}
 	if o.Color && len(opened.FindAllString(frame, -1)) != strings.Count(frame, "\x1b[0m") || !o.Color && strings.Contains(frame, "\x1b") {
-		t.Fatalf("%dx%d: colours are not ended: %q", o.Width, o.Height, frame)
+		t.Fatalf("%dx%d: colors are not ended: %q", o.Width, o.Height, frame)
 	}
 	for _, line := range lines {
 		text := paints.ReplaceAllString(line, "")
