@@ -11,37 +11,45 @@ import (
 )
 
 type catalogCmd struct {
-	List  catalogListCmd  `cmd:"" help:"List the worker types that can be installed."`
-	Show  catalogShowCmd  `cmd:"" help:"Show the recipe of a worker type."`
-	Check catalogCheckCmd `cmd:"" help:"Check a recipe of your own."`
+	List  catalogListCmd  `cmd:"" help:"List worker types"`
+	Show  catalogShowCmd  `cmd:"" help:"Show the recipe of a worker type"`
+	Check catalogCheckCmd `cmd:"" help:"Check a recipe file"`
 }
 
 type catalogListCmd struct{}
 
 type catalogShowCmd struct {
-	Type string `arg:"" help:"The worker type, such as vllm."`
-	YAML bool   `name:"yaml" help:"Print the recipe's file, to copy and change."`
+	Type string `arg:"" help:"Worker type, such as vllm"`
+	YAML bool   `name:"yaml" help:"Print the recipe file"`
 }
 
 type catalogCheckCmd struct {
-	File string `arg:"" help:"The recipe's file."`
+	File string `arg:"" help:"Recipe file"`
 }
 
-// Help is shown below the command's summary.
-func (catalogListCmd) Help() string {
-	return describe("Those of your own, in the folder workers beside the config, are among them.", []string{"rbee catalog list"}, exitInvalid)
+// help implements [helper].
+func (catalogListCmd) help() commandHelp {
+	return commandHelp{
+		text:     "The list includes your own recipes in ~/.config/rbee/workers.",
+		examples: []string{"rbee catalog list"},
+	}
 }
 
-// Help is shown below the command's summary.
-func (catalogShowCmd) Help() string {
-	return describe("A copy in ~/.config/rbee/workers takes the place of the built-in recipe.",
-		[]string{"rbee catalog show llama-cpp", "rbee catalog show vllm --yaml > ~/.config/rbee/workers/vllm.yaml"}, exitInvalid)
+// help implements [helper].
+func (catalogShowCmd) help() commandHelp {
+	return commandHelp{
+		text:     "To change a recipe, save a copy in ~/.config/rbee/workers; it replaces the built-in one.",
+		examples: []string{"rbee catalog show llama-cpp", "rbee catalog show vllm --yaml > ~/.config/rbee/workers/vllm.yaml"},
+	}
 }
 
-// Help is shown below the command's summary.
-func (catalogCheckCmd) Help() string {
-	return describe("Every mistake is shown at once, with its line and column. docs/catalog.md tells how to write a recipe.",
-		[]string{"rbee catalog check my-engine.yaml"}, exitInvalid)
+// help implements [helper].
+func (catalogCheckCmd) help() commandHelp {
+	return commandHelp{
+		text:     "All errors are printed at once, with line and column. docs/catalog.md describes the format of a recipe.",
+		examples: []string{"rbee catalog check my-engine.yaml"},
+		exits:    "3 the recipe is invalid",
+	}
 }
 
 func (a *app) catalog() (*catalog.Catalog, error) {
@@ -52,7 +60,7 @@ func (a *app) catalog() (*catalog.Catalog, error) {
 	return catalog.Load(paths.Recipes())
 }
 
-// Run does the command.
+// Run runs the command.
 func (c *catalogListCmd) Run(_ context.Context, a *app) error {
 	catalog, err := a.catalog()
 	if err != nil {
@@ -66,7 +74,7 @@ func (c *catalogListCmd) Run(_ context.Context, a *app) error {
 	return a.show(r)
 }
 
-// Run does the command.
+// Run runs the command.
 func (c *catalogShowCmd) Run(_ context.Context, a *app) error {
 	catalog, err := a.catalog()
 	if err != nil {
@@ -92,7 +100,7 @@ func (c *catalogShowCmd) Run(_ context.Context, a *app) error {
 	return a.show(&about)
 }
 
-// Run does the command.
+// Run runs the command.
 func (c *catalogCheckCmd) Run(_ context.Context, a *app) error {
 	data, err := os.ReadFile(c.File)
 	if err != nil {

@@ -9,9 +9,11 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/alecthomas/kong"
 
@@ -188,30 +190,105 @@ func TestLocaleChoosesSymbols(t *testing.T) {
 	}
 }
 
-// TestEveryCommandIsDocumented holds the help of every visible command to one shape.
-func TestEveryCommandIsDocumented(t *testing.T) {
+// helpVerbs are the verbs that start the summary of a command.
+var helpVerbs = []string{
+	"Check", "Connect", "Create", "Create,", "Delete", "Download", "Install", "List", "List,", "Make", "Migrate", "Print",
+	"Remove", "Revoke", "Roll", "Run", "Send", "Show", "Start", "Stop",
+}
+
+func TestEveryCommandHasHelp(t *testing.T) {
 	t.Parallel()
 	parser, err := newParser(&grammar{}, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, node := range parser.Model.Leaves(true) {
-		switch {
-		case node.Help == "" || !strings.HasSuffix(node.Help, "."):
-			t.Errorf("%s: the summary is %q", node.Path(), node.Help)
-		case !strings.Contains(node.Detail, "    rbee "+node.Path()) && node.Name != "completion":
-			t.Errorf("%s has no example", node.Path())
-		case !strings.Contains(node.Detail, "Exit codes: 0 fine; 1 failed"):
-			t.Errorf("%s does not tell its exit codes", node.Path())
+		verb, _, _ := strings.Cut(node.Help, " ")
+		if !slices.Contains(helpVerbs, verb) || strings.HasSuffix(node.Help, ".") {
+			t.Errorf("the summary of %s is %q, want a phrase that starts with an imperative verb, without a period", node.Path(), node.Help)
 		}
-		checkFlags(t, node)
+		c, ok := node.Target.Addr().Interface().(helper)
+		if !ok {
+			t.Errorf("%s does not implement helper", node.Path())
+			continue
+		}
+		if h := c.help(); !strings.Contains(strings.Join(h.examples, "\n"), "rbee "+node.Path()) {
+			t.Errorf("the examples of %s are %q, want one with the command", node.Path(), h.examples)
+		}
+		for _, flag := range node.Flags {
+			checkFlagHelp(t, node.Path(), flag.Value)
+		}
+		for _, arg := range node.Positional {
+			checkFlagHelp(t, node.Path(), arg)
+		}
+	}
+	for _, flag := range parser.Model.Flags {
+		checkFlagHelp(t, "rbee", flag.Value)
 	}
 }
 
-func checkFlags(t *testing.T, node *kong.Node) {
-	for _, flag := range node.Flags {
-		if flag.Help == "" {
-			t.Errorf("%s --%s has no help", node.Path(), flag.Name)
+// checkFlagHelp checks the help of a flag or an argument.
+func checkFlagHelp(t *testing.T, command string, v *kong.Value) {
+	t.Helper()
+	if help := v.Help; help == "" || help[:1] != strings.ToUpper(help[:1]) || strings.HasSuffix(help, ".") {
+		t.Errorf("the help of %s of %s is %q, want a phrase that starts with a capital letter, without a period", v.Name, command, help)
+	}
+}
+
+func TestHelpLayout(t *testing.T) {
+	t.Parallel()
+	f := &fakeRunner{}
+	const globals = "Global flags: `rbee help flags`\n"
+	status := f.command(t.Context(), nil, "status", "--help")
+	if status.code != 0 || !strings.HasPrefix(status.out, "Show the differences between hives and config.\n\nUsage: rbee status [flags]\n\n") || !strings.HasSuffix(status.out, "\n"+globals) {
+		t.Errorf("status --help exits with %d and prints\n%s\nwant the summary, the usage and last the line about global flags", status.code, status.out)
+	}
+	if strings.Contains(status.out, "--no-color") {
+		t.Errorf("status --help prints\n%s\nwant no global flags", status.out)
+	}
+	if got := f.command(t.Context(), nil, "help", "status"); got != status {
+		t.Errorf("help status = %+v, want the output of status --help: %+v", got, status)
+	}
+	root := f.command(t.Context(), nil)
+	if got := f.command(t.Context(), nil, "help"); got != root {
+		t.Errorf("help = %+v, want the output of rbee without arguments: %+v", got, root)
+	}
+	for args, want := range map[string]string{
+		"help flags":          "  -q, --quiet                 Print only the result, without progress\n",
+		"help exit-codes":     "  130  interrupted\n",
+		"key --help":          "  revoke  Revoke an API key\n",
+		"help key add":        "Usage: rbee key add NAME [flags]\n",
+		"spawn-worker --help": "Usage: rbee spawn-worker --worker TYPE --model MODEL [flags] [-- ENGINE-FLAGS]\n",
+		"sync --help":         "Usage: rbee sync [TYPE...] [flags]\n",
+	} {
+		if got := f.command(t.Context(), nil, strings.Fields(args)...); got.code != 0 || !strings.Contains(got.out, want) {
+			t.Errorf("%s exits with %d and prints\n%s\nwant %q in it", args, got.code, got.out, want)
+		}
+	}
+	if got := f.command(t.Context(), nil, "help", "nosuch"); got.code != exitUsage || got.out != "" {
+		t.Errorf("help nosuch = %+v, want exit code %d and an empty stdout", got, exitUsage)
+	}
+}
+
+// TestHelpFitsTheTerminal checks the width of all help texts except examples,
+// which are not wrapped.
+func TestHelpFitsTheTerminal(t *testing.T) {
+	t.Parallel()
+	parser, err := newParser(&grammar{}, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := []string{"", "help flags", "help exit-codes"}
+	for _, node := range parser.Model.Leaves(true) {
+		lines = append(lines, node.Path()+" --help")
+	}
+	for _, line := range lines {
+		r := (&fakeRunner{}).command(t.Context(), nil, strings.Fields(line)...)
+		for text := range strings.Lines(r.out) {
+			text = strings.TrimSuffix(text, "\n")
+			if utf8.RuneCountInString(text) > 80 && !strings.HasPrefix(text, "  rbee ") {
+				t.Errorf("%s prints a line of %d columns, want at most 80: %q", line, utf8.RuneCountInString(text), text)
+			}
 		}
 	}
 }

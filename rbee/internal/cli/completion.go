@@ -19,19 +19,22 @@ import (
 const completeCommand = "__complete"
 
 type completionCmd struct {
-	Shell string `arg:"" enum:"bash,zsh,fish" help:"bash, zsh or fish."`
+	Shell string `arg:"" enum:"bash,zsh,fish" help:"One of bash, zsh and fish"`
 }
 
-// Help is shown below the command's summary.
-func (completionCmd) Help() string {
-	return describe("Commands, flags, the aliases of hives and worker types are completed.", []string{
-		`source <(rbee completion bash)`,
-		`rbee completion zsh > "${fpath[1]}/_rbee"`,
-		`rbee completion fish > ~/.config/fish/completions/rbee.fish`,
-	})
+// help implements [helper].
+func (completionCmd) help() commandHelp {
+	return commandHelp{
+		text: "The script completes commands, flags, hive aliases and worker types.",
+		examples: []string{
+			`source <(rbee completion bash)`,
+			`rbee completion zsh > "${fpath[1]}/_rbee"`,
+			`rbee completion fish > ~/.config/fish/completions/rbee.fish`,
+		},
+	}
 }
 
-// Run does the command.
+// Run runs the command.
 func (c *completionCmd) Run(a *app) error {
 	_, err := io.WriteString(a.p.Stdout, completionScripts[c.Shell])
 	return err

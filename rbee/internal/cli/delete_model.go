@@ -11,17 +11,18 @@ import (
 
 type deleteModelCmd struct {
 	Which modelFlags `embed:""`
-	Yes   bool       `short:"y" help:"Do not ask."`
+	Yes   bool       `short:"y" help:"Do not ask for confirmation"`
 }
 
-// Help is shown below the command's summary.
-func (deleteModelCmd) Help() string {
-	return describe("It asks before that. A model that a worker uses is refused, and files that other models share with it stay.",
-		[]string{"rbee delete-model Qwen/Qwen3-8B --hive gpu-1", "rbee delete-model Qwen/Qwen3-8B --hive gpu-1 --yes"},
-		exitInvalid, exitUnreachable, exitLocked)
+// help implements [helper].
+func (deleteModelCmd) help() commandHelp {
+	return commandHelp{
+		text:     "Asks for confirmation. Models in use by a worker are not deleted. Files shared with other models are kept.",
+		examples: []string{"rbee delete-model Qwen/Qwen3-8B --hive gpu-1", "rbee delete-model Qwen/Qwen3-8B --hive gpu-1 --yes"},
+	}
 }
 
-// Run does the command.
+// Run runs the command.
 func (c *deleteModelCmd) Run(ctx context.Context, a *app) error {
 	if !c.Yes && !(a.terminal(a.p.Stdin) && a.terminal(a.p.Stderr)) {
 		return &usageError{

@@ -3,8 +3,6 @@ package cli
 import (
 	"context"
 	"errors"
-	"fmt"
-	"strings"
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/rbee/internal/ui"
@@ -25,31 +23,19 @@ const (
 // codeUsage is the code of wrong usage in JSON errors.
 const codeUsage operations.Code = "usage"
 
-// exits words exit codes for a command's help, beside those of every command.
-func exits(codes ...int) string {
-	words := map[int]string{
-		exitOK: "fine", exitFailed: "failed", exitDrift: "drift found or changes pending",
-		exitInvalid: "the config is invalid", exitUnreachable: "a hive was unreachable and nothing else failed",
-		exitLocked: "locked by another run", exitUsage: "wrong usage", exitInterrupted: "interrupted",
-	}
-	var parts []string
-	for _, code := range append(append([]int{exitOK, exitFailed}, codes...), exitUsage, exitInterrupted) {
-		parts = append(parts, fmt.Sprintf("%d %s", code, words[code]))
-	}
-	return "Exit codes: " + strings.Join(parts, "; ") + "."
-}
-
-// describe is the long help of a command: examples, then exit codes.
-func describe(text string, examples []string, codes ...int) string {
-	var b strings.Builder
-	if text != "" {
-		b.WriteString(text + "\n\n")
-	}
-	b.WriteString("Examples:\n\n")
-	for _, e := range examples {
-		b.WriteString("    " + e + "\n")
-	}
-	return b.String() + "\n" + exits(codes...)
+// exitMeanings describes the exit codes for `rbee help exit-codes`.
+var exitMeanings = []struct {
+	code    int
+	meaning string
+}{
+	{exitOK, "success"},
+	{exitFailed, "failure"},
+	{exitDrift, "drift found, changes pending (sync --dry-run), or hive daemon not running (hive-status)"},
+	{exitInvalid, "invalid config, lockfile or recipe"},
+	{exitUnreachable, "a hive or the queen is unreachable and nothing else failed"},
+	{exitLocked, "a hive is locked by another run"},
+	{exitUsage, "wrong usage"},
+	{exitInterrupted, "interrupted"},
 }
 
 // outcomeError ends a command whose report was shown already.

@@ -18,35 +18,37 @@ import (
 const maxPrompt = 16 << 20
 
 type inferCmd struct {
-	Prompt      string   `arg:"" optional:"" help:"The question. It is read from stdin for -, and where there is none and stdin is no terminal."`
-	Model       string   `placeholder:"MODEL" help:"The model to ask: by its id, its repository, or as its worker was started with it. A workflow may do without."`
-	Workflow    string   `placeholder:"FILE" type:"path" help:"Run a workflow of ComfyUI, exported in its API format, with the prompt in the place of {prompt}."`
-	Output      string   `short:"o" default:"." placeholder:"DIR" help:"Where to save what a workflow makes (here)."`
-	Hive        string   `placeholder:"ALIAS" help:"Only workers on this hive."`
-	WorkerID    string   `name:"worker-id" placeholder:"ID" help:"Only this worker."`
-	Device      string   `placeholder:"INDEX" help:"Only workers on this accelerator."`
-	MaxTokens   int      `default:"256" placeholder:"N" help:"End the answer after so many tokens (${default})."`
-	Temperature float64  `default:"0.7" placeholder:"T" help:"0 takes the likeliest token always, 2 is wild (${default})."`
-	TopP        *float64 `name:"top-p" placeholder:"P" help:"Choose from the likeliest tokens that hold this share of the probability, such as 0.9."`
-	TopK        *int     `name:"top-k" placeholder:"K" help:"Choose from so many of the likeliest tokens."`
-	Seed        *int64   `placeholder:"N" help:"Begin the sampling from this number: the same again gives the same again."`
-	System      string   `placeholder:"TEXT" help:"An instruction before the question."`
-	NoSpawn     bool     `help:"Ask only workers that run. Else one is started where none is ready, on a hive that has the model, an engine for it, and room; a model of a hub that no hive has is fetched first."`
-	NoStream    bool     `help:"Show the answer when it is whole."`
+	Prompt      string   `arg:"" optional:"" help:"Prompt; read from stdin if it is \"-\", or if it is missing and stdin is not a terminal"`
+	Model       string   `placeholder:"MODEL" help:"Model: its ID, its repository, or the name its worker was started with; optional with --workflow"`
+	Workflow    string   `placeholder:"FILE" type:"path" help:"Run a ComfyUI workflow that was exported in the API format"`
+	Output      string   `short:"o" default:"." placeholder:"DIR" help:"Directory for the files that a workflow creates (default: the current one)"`
+	Hive        string   `placeholder:"ALIAS" help:"Use only workers on this hive"`
+	WorkerID    string   `name:"worker-id" placeholder:"ID" help:"Use only this worker"`
+	Device      string   `placeholder:"INDEX" help:"Use only workers on this GPU"`
+	MaxTokens   int      `default:"256" placeholder:"N" help:"Maximum length of the answer in tokens (default: ${default})"`
+	Temperature float64  `default:"0.7" placeholder:"T" help:"Sampling temperature from 0 to 2; 0 picks the most likely token (default: ${default})"`
+	TopP        *float64 `name:"top-p" placeholder:"P" help:"Sample from the most likely tokens with this total probability, such as 0.9"`
+	TopK        *int     `name:"top-k" placeholder:"K" help:"Sample from the K most likely tokens"`
+	Seed        *int64   `placeholder:"N" help:"Random seed; the same seed gives the same answer"`
+	System      string   `placeholder:"TEXT" help:"System prompt"`
+	NoSpawn     bool     `help:"Fail if no worker is ready, instead of starting one"`
+	NoStream    bool     `help:"Print the answer when it is complete"`
 }
 
-// Help is shown below the command's summary.
-func (inferCmd) Help() string {
-	return describe("The answer goes to stdout as it comes. With --verbose a line on stderr tells its tokens, their speed and who answered; with --json stdout has the whole result, and nothing comes before its end.\n\nWith --workflow a ComfyUI worker runs a graph of nodes, and what it makes is saved, under a name that is not taken; stdout has the paths. {prompt}, {seed} and {model_file} are replaced in its texts.",
-		[]string{
+// help implements [helper].
+func (inferCmd) help() commandHelp {
+	return commandHelp{
+		text: "The answer is printed as it arrives. If no worker is ready, rbee starts one on a hive that has the model, a suitable engine and enough free memory. A Hugging Face model that is not on any hive is downloaded first. --verbose prints token counts, speed and the worker to stderr; --json prints the complete result at the end.\n\nWith --workflow, a ComfyUI worker runs a workflow. rbee saves the files it creates without overwriting existing ones, and prints their paths. {prompt}, {seed} and {model_file} are replaced in the workflow.",
+		examples: []string{
 			`rbee infer "Why is the sky blue?" --model Qwen/Qwen3-8B`,
 			"git diff | rbee infer --model Qwen/Qwen3-8B --max-tokens 1000 > summary.txt",
 			`rbee infer "Name a color." --model Qwen/Qwen3-8B --temperature 0 --json`,
 			`rbee infer "a bee on a flower" --workflow flower.json --output pictures`,
-		}, exitInvalid, exitUnreachable)
+		},
+	}
 }
 
-// Run does the command.
+// Run runs the command.
 func (c *inferCmd) Run(ctx context.Context, a *app) error {
 	switch {
 	case c.Workflow != "":

@@ -18,14 +18,16 @@ import (
 )
 
 type initCmd struct {
-	SSHConfig string `name:"ssh-config" placeholder:"PATTERN" help:"Fill it with these hosts of ssh_config, such as 'gpu-*'."`
-	Force     bool   `help:"Overwrite a config that exists."`
+	SSHConfig string `name:"ssh-config" placeholder:"PATTERN" help:"Add the hosts of ~/.ssh/config that match, such as 'gpu-*'"`
+	Force     bool   `help:"Overwrite an existing config"`
 }
 
-// Help is shown below the command's summary.
-func (initCmd) Help() string {
-	return describe("The first config holds this machine as a hive without SSH, with the worker echo, and says in comments what else can be written.",
-		[]string{"rbee init", "rbee init --ssh-config 'gpu-*'", "rbee init --config fleet.conf"})
+// help implements [helper].
+func (initCmd) help() commandHelp {
+	return commandHelp{
+		text:     "The config contains this machine as a hive without SSH, with the worker type echo. Its comments describe all keys.",
+		examples: []string{"rbee init", "rbee init --ssh-config 'gpu-*'", "rbee init --config fleet.conf"},
+	}
 }
 
 const initHeader = `rbee: which machines there are (hives), and which workers belong on them.
@@ -51,7 +53,7 @@ type initReport struct {
 	Hives  []string `json:"hives"`
 }
 
-// Run does the command.
+// Run runs the command.
 func (c *initCmd) Run(a *app) error {
 	cfg, err := c.config(a)
 	if err != nil {

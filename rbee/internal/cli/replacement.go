@@ -10,10 +10,10 @@ import (
 
 // replacementCmd is a command that rbee had once: it names what took its place.
 type replacementCmd struct {
-	Rest []string `arg:"" optional:"" passthrough:"" help:"Ignored."`
+	Rest []string `arg:"" optional:"" passthrough:"" help:"Ignored"`
 }
 
-// Run does the command.
+// Run runs the command.
 func (replacementCmd) Run(selected *kong.Context) error {
 	name := selected.Selected().Name
 	by := map[string]string{

@@ -508,8 +508,8 @@ func TestRuntimeCompletion(t *testing.T) {
 		"spawn-worker --worker ech":       "echo\n",
 		"get-worker e":                    "",
 		"spawn-worker --model m -- --dev": "",
-		"spawn-worker --det":              "--detach\tDo not wait until it is ready.\n",
-		"worker-l":                        "worker-logs\tShow what a worker process wrote.\n",
+		"spawn-worker --det":              "--detach\tDo not wait until the worker is ready\n",
+		"worker-l":                        "worker-logs\tPrint the log of a worker\n",
 	} {
 		f := &fleetRunner{hives: twoHives}
 		if r := f.command(t, nil, append([]string{"__complete", "--"}, strings.Split(line, " ")...)...); r.out != want {

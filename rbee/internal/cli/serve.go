@@ -15,28 +15,30 @@ import (
 )
 
 type serveCmd struct {
-	Addr      string        `default:"${defaultAddr}" placeholder:"HOST:PORT" help:"Where to listen (${default}). Beyond this machine it takes a key and TLS."`
-	Host      []string      `placeholder:"NAME" help:"A further name that it goes by, such as that of a proxy in front, which takes a key; may be given several times."`
-	Origin    []string      `placeholder:"URL" help:"A web page that may ask it, such as https://chat.example.com, without a key models only; may be given several times."`
-	TLSCert   string        `name:"tls-cert" placeholder:"FILE" help:"Its certificate, in PEM; without one it makes its own, whose fingerprint it prints."`
-	TLSKey    string        `name:"tls-key" placeholder:"FILE" help:"The key of --tls-cert."`
-	Idle      time.Duration `default:"15m" placeholder:"TIME" help:"End workers that were started on demand after so long without a request (${default}); 0 never does."`
-	Install   bool          `help:"Make it a service of yours, of systemd or launchd, with these flags, and start it. Secrets in the environment do not go along."`
-	Uninstall bool          `help:"End that service."`
+	Addr      string        `default:"${defaultAddr}" placeholder:"HOST:PORT" help:"Listen address; other machines need an API key and TLS (default: ${default})"`
+	Host      []string      `placeholder:"NAME" help:"Additional host name, such as the name of a reverse proxy; requires an API key (repeat for several)"`
+	Origin    []string      `placeholder:"URL" help:"Web page that may call the API, such as https://chat.example.com; without an API key, it can only use models (repeat for several)"`
+	TLSCert   string        `name:"tls-cert" placeholder:"FILE" help:"Certificate in PEM format (default: a self-signed one, whose fingerprint is printed)"`
+	TLSKey    string        `name:"tls-key" placeholder:"FILE" help:"Private key of --tls-cert"`
+	Idle      time.Duration `default:"15m" placeholder:"TIME" help:"Stop on-demand workers after this idle time; 0 never stops them (default: ${default})"`
+	Install   bool          `help:"Install and start the queen as a systemd or launchd user service with these flags; secrets in the environment are not stored"`
+	Uninstall bool          `help:"Stop and remove the user service"`
 
-	NoTLS bool `name:"no-tls" help:"Plain HTTP also beyond this machine, for behind a proxy."`
+	NoTLS bool `name:"no-tls" help:"Serve plain HTTP to other machines, for use behind a reverse proxy"`
 }
 
-// Help is shown below the command's summary.
-func (serveCmd) Help() string {
-	return describe("The queen holds one connection to each hive and knows what runs where. It takes every operation over HTTP (`--queen URL` of any command), and serves all models of the fleet at one OpenAI-compatible address: `/v1/chat/completions`, `/v1/models` and the others. A model that is on a hive and not loaded is loaded when it is asked for.\n\nOn loopback it asks for no key. A web page in your browser cannot drive it.",
-		[]string{
+// help implements [helper].
+func (serveCmd) help() commandHelp {
+	return commandHelp{
+		text: "The queen keeps one SSH connection to each hive. Other rbee commands use it with `--queen URL`. It serves all models of the fleet through one OpenAI-compatible API and starts a worker when a model is requested that is on a hive but not loaded.\n\nOn loopback it needs no API key. Web pages in your browser cannot control it.",
+		examples: []string{
 			"rbee serve",
 			"curl http://127.0.0.1:8500/v1/models",
 			"rbee status --queen http://127.0.0.1:8500",
 			"rbee serve --install",
 			"rbee key add laptop && rbee serve --addr 0.0.0.0:8500 --host queen.lan",
-		})
+		},
+	}
 }
 
 // Run serves until it is interrupted.

@@ -11,29 +11,31 @@ import (
 )
 
 type spawnWorkerCmd struct {
-	Worker   string   `required:"" placeholder:"TYPE" help:"The worker type, such as vllm; it must be installed on the hive."`
-	Model    string   `required:"" placeholder:"MODEL" help:"The model that it serves, as download-model takes it."`
-	Hive     string   `placeholder:"ALIAS" help:"The hive; may be left out if the config has only one."`
-	Device   string   `placeholder:"DEVICES" help:"The accelerators: indices such as 0,1; auto, which chooses by free memory; or none for the CPU. Auto when not given."`
-	Port     int      `placeholder:"PORT" help:"The port it listens on, on the hive alone; any free one when not given."`
-	Context  int      `placeholder:"TOKENS" help:"How long each conversation may become; the recipe chooses when not given."`
-	Parallel int      `placeholder:"N" help:"How many requests it shall serve at once; the engine chooses when not given."`
-	Env      []string `sep:"none" placeholder:"NAME[=VALUE]" help:"A variable for its environment, without =VALUE with the value it has here; may be given several times."`
-	Detach   bool     `help:"Do not wait until it is ready."`
-	Args     []string `arg:"" optional:"" name:"engine-flags" help:"Flags for the engine itself, after --."`
+	Worker   string   `required:"" placeholder:"TYPE" help:"Worker type that is installed on the hive, such as vllm"`
+	Model    string   `required:"" placeholder:"MODEL" help:"Model to serve, as for rbee download-model"`
+	Hive     string   `placeholder:"ALIAS" help:"Hive (default: the only hive)"`
+	Device   string   `placeholder:"DEVICES" help:"GPU indices such as 0,1; auto, which picks by free memory; or none for the CPU (default: auto)"`
+	Port     int      `placeholder:"PORT" help:"Port on the loopback interface of the hive (default: any free port)"`
+	Context  int      `placeholder:"TOKENS" help:"Context length of one request (default: from the recipe)"`
+	Parallel int      `placeholder:"N" help:"Number of requests that the engine serves at a time (default: the engine's)"`
+	Env      []string `sep:"none" placeholder:"NAME[=VALUE]" help:"Environment variable for the engine; without =VALUE, its value here (repeat for several)"`
+	Detach   bool     `help:"Do not wait until the worker is ready"`
+	Args     []string `arg:"" optional:"" name:"engine-flags" help:"Flags of the engine, after --"`
 }
 
-// Help is shown below the command's summary.
-func (spawnWorkerCmd) Help() string {
-	return describe("It waits until the worker is ready to serve. With --verbose it says why the worker was put on its devices.",
-		[]string{
+// help implements [helper].
+func (spawnWorkerCmd) help() commandHelp {
+	return commandHelp{
+		text: "Waits until the worker is ready. --verbose also prints why these devices were chosen.",
+		examples: []string{
 			"rbee spawn-worker --hive gpu-1 --worker vllm --model Qwen/Qwen3-8B",
 			"rbee spawn-worker --worker llama-cpp --model ggml-org/gemma-3-4b-it-GGUF:Q4_K_M --device 0 --context 8192",
 			"rbee spawn-worker --worker vllm --model Qwen/Qwen3-8B --env VLLM_LOGGING_LEVEL=DEBUG -- --enforce-eager",
-		}, exitInvalid, exitUnreachable, exitLocked)
+		},
+	}
 }
 
-// Run does the command.
+// Run runs the command.
 func (c *spawnWorkerCmd) Run(ctx context.Context, a *app) error {
 	if err := c.check(a.p.Args); err != nil {
 		return err

@@ -28,15 +28,16 @@ import (
 )
 
 type topCmd struct {
-	Once     bool          `help:"Print how it is now, and end. So it is where stdout is no terminal."`
-	Interval time.Duration `default:"1s" placeholder:"TIME" help:"The shortest time between two pictures (${default})."`
+	Once     bool          `help:"Print one snapshot and exit; the default if stdout is not a terminal"`
+	Interval time.Duration `default:"1s" placeholder:"TIME" help:"Minimum time between two updates of the screen (default: ${default})"`
 }
 
-// Help is shown below the command's summary.
-func (topCmd) Help() string {
-	return describe("Hives, accelerators, workers and traffic as the queen sees them, and at the top what is wrong. q or Ctrl-C ends it. The queen is that of --queen or $RBEE_QUEEN, or else the one on this machine; its key is taken from $RBEE_API_KEY. A connection that breaks is made anew.\n\nWith --once it prints a text, with --json a document.",
-		[]string{"rbee top", "rbee top --queen https://queen.lan:8500#SHA256:… --interval 5s", "rbee top --once", "rbee top --json | jq '.hives[].link'"},
-		exitUnreachable)
+// help implements [helper].
+func (topCmd) help() commandHelp {
+	return commandHelp{
+		text:     "Shows hives, GPUs, workers and requests as the queen reports them, problems first. Press q or Ctrl-C to quit. It connects to --queen or $RBEE_QUEEN (default: the queen on this machine), with the API key in $RBEE_API_KEY, and reconnects when the connection is lost.\n\n--once prints one snapshot as text, --json as a document.",
+		examples: []string{"rbee top", "rbee top --queen https://queen.lan:8500#SHA256:… --interval 5s", "rbee top --once", "rbee top --json | jq '.hives[].link'"},
+	}
 }
 
 const (
@@ -49,7 +50,7 @@ const (
 	topMost    = 64 << 20               // bytes of one snapshot
 )
 
-// Run does the command.
+// Run runs the command.
 func (c *topCmd) Run(ctx context.Context, a *app) error {
 	if c.Interval < topLeast {
 		return &usageError{message: fmt.Sprintf("--interval is %v, want %v or more", c.Interval, topLeast), hint: "such as --interval 2s"}

@@ -11,21 +11,22 @@ import (
 )
 
 type uninstallCmd struct {
-	Purge     bool          `help:"Remove the config, own recipes and records from this machine too."`
-	Downgrade bool          `help:"Also remove hives with a newer rbee, which is replaced first."`
-	Yes       bool          `short:"y" help:"Do not ask."`
-	LockWait  time.Duration `default:"30s" placeholder:"TIME" help:"How long to wait for a hive on which another run works (${default})."`
+	Purge     bool          `help:"Also remove the config, your own recipes and the records from this machine"`
+	Downgrade bool          `help:"Also remove hives with a newer rbee"`
+	Yes       bool          `short:"y" help:"Do not ask for confirmation"`
+	LockWait  time.Duration `default:"30s" placeholder:"TIME" help:"Time to wait for another run on the same hive (default: ${default})"`
 	Scope     scopeFlags    `embed:""`
 }
 
-// Help is shown below the command's summary.
-func (uninstallCmd) Help() string {
-	return describe("Without --hive or --label it removes everything, and asks before that.",
-		[]string{"rbee uninstall", "rbee uninstall --hive gpu-1", "rbee uninstall --purge --yes"},
-		exitInvalid, exitUnreachable, exitLocked)
+// help implements [helper].
+func (uninstallCmd) help() commandHelp {
+	return commandHelp{
+		text:     "Without --hive or --label, it removes all hives, and asks first.",
+		examples: []string{"rbee uninstall", "rbee uninstall --hive gpu-1", "rbee uninstall --purge --yes"},
+	}
 }
 
-// Run does the command.
+// Run runs the command.
 func (c *uninstallCmd) Run(ctx context.Context, a *app) error {
 	op := operations.PackageUninstall{Scope: a.scope(c.Scope), Purge: c.Purge, Downgrade: c.Downgrade, LockWaitSeconds: lockWait(c.LockWait)}
 	if err := op.Validate(); err != nil {

@@ -14,19 +14,21 @@ import (
 const WorkerPrefix = "rbee-worker-"
 
 type workerCmd struct {
-	Echo echoCmd `cmd:"" help:"A small OpenAI-compatible server that answers with the prompt's own words."`
+	Echo echoCmd `cmd:"" help:"Run a small OpenAI-compatible server that repeats the prompt"`
 }
 
 type echoCmd struct {
-	Host  string        `default:"127.0.0.1" help:"The address to listen on (${default})."`
-	Port  int           `default:"0" help:"The port; 0 is any free one."`
-	Delay time.Duration `placeholder:"TIME" help:"Wait so long before each word, as a model that thinks."`
-	Model string        `default:"echo" help:"The name of the model that is served (${default})."`
+	Host  string        `default:"127.0.0.1" help:"Listen address (default: ${default})"`
+	Port  int           `default:"0" help:"Listen port; 0 picks a free one (default: ${default})"`
+	Delay time.Duration `placeholder:"TIME" help:"Delay before each word"`
+	Model string        `default:"echo" help:"Name of the served model (default: ${default})"`
 }
 
-// Help is shown below the command's summary.
-func (echoCmd) Help() string {
-	return describe("", []string{"rbee worker echo --port 8700", "rbee-worker-echo --port 8700 --model echo"})
+// help implements [helper].
+func (echoCmd) help() commandHelp {
+	return commandHelp{
+		examples: []string{"rbee worker echo --port 8700", "rbee-worker-echo --port 8700 --model echo"},
+	}
 }
 
 // Run serves until it is interrupted.

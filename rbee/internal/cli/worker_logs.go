@@ -11,15 +11,16 @@ import (
 
 type workerLogsCmd struct {
 	Which  workerFlags `embed:""`
-	Lines  int         `short:"n" default:"100" placeholder:"LINES" help:"How many of the last lines (${default}); 0 is all that is kept."`
-	Follow bool        `short:"f" help:"Go on with what is written until the worker has ended."`
+	Lines  int         `short:"n" default:"100" placeholder:"LINES" help:"Number of lines from the end; 0 for all (default: ${default})"`
+	Follow bool        `short:"f" help:"Print new lines until the worker exits"`
 }
 
-// Help is shown below the command's summary.
-func (workerLogsCmd) Help() string {
-	return describe("The log goes to stdout as it is. With --json it is in \"lines\" of the result.",
-		[]string{"rbee worker-logs vllm-1a2b", "rbee worker-logs vllm-1a2b -n 1000", "rbee worker-logs vllm-1a2b --follow"},
-		exitInvalid, exitUnreachable)
+// help implements [helper].
+func (workerLogsCmd) help() commandHelp {
+	return commandHelp{
+		text:     "The log is printed to stdout unchanged. With --json, it is in \"lines\".",
+		examples: []string{"rbee worker-logs vllm-1a2b", "rbee worker-logs vllm-1a2b -n 1000", "rbee worker-logs vllm-1a2b --follow"},
+	}
 }
 
 // logsDocument is the JSON of the command.
@@ -28,7 +29,7 @@ type logsDocument struct {
 	*operations.WorkerLogsReport
 }
 
-// Run does the command.
+// Run runs the command.
 func (c *workerLogsCmd) Run(ctx context.Context, a *app) error {
 	switch {
 	case c.Lines < 0:
