@@ -69,7 +69,7 @@ func (c *catalogListCmd) Run(_ context.Context, a *app) error {
 	r := &ui.Catalog{Recipes: []ui.Recipe{}}
 	for _, typ := range catalog.Types() {
 		recipe, _ := catalog.Recipe(typ)
-		r.Recipes = append(r.Recipes, ui.AboutRecipe(recipe))
+		r.Recipes = append(r.Recipes, ui.NewRecipe(recipe))
 	}
 	return a.show(r)
 }
@@ -82,7 +82,7 @@ func (c *catalogShowCmd) Run(_ context.Context, a *app) error {
 	}
 	recipe, ok := catalog.Recipe(c.Type)
 	if !ok {
-		e := &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonUnknownRecipe, Subject: operations.SubjectWorker.Named(c.Type), Message: fmt.Sprintf("there is no recipe for a worker type '%s'", c.Type)}
+		e := &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonUnknownRecipe, Subject: operations.SubjectWorker.Named(c.Type), Message: fmt.Sprintf("unknown worker type '%s'", c.Type)}
 		if near := catalog.Nearest(c.Type); near != "" {
 			e.Message += fmt.Sprintf(", did you mean '%s'?", near)
 		}
@@ -96,7 +96,7 @@ func (c *catalogShowCmd) Run(_ context.Context, a *app) error {
 		_, err = a.p.Stdout.Write(text)
 		return err
 	}
-	about := ui.AboutRecipe(recipe)
+	about := ui.NewRecipe(recipe)
 	return a.show(&about)
 }
 
@@ -104,11 +104,11 @@ func (c *catalogShowCmd) Run(_ context.Context, a *app) error {
 func (c *catalogCheckCmd) Run(_ context.Context, a *app) error {
 	data, err := os.ReadFile(c.File)
 	if err != nil {
-		return &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonOf(err), Subject: operations.SubjectFile.Named(c.File), Message: "reading the recipe: " + err.Error(), Err: err}
+		return &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonOf(err), Subject: operations.SubjectFile.Named(c.File), Message: "cannot read the recipe: " + err.Error(), Err: err}
 	}
 	recipe, err := catalog.ParseRecipe(c.File, data)
 	if err != nil {
 		return err
 	}
-	return a.show(&ui.CheckedRecipe{Recipe: ui.AboutRecipe(recipe)})
+	return a.show(&ui.CheckedRecipe{Recipe: ui.NewRecipe(recipe)})
 }

@@ -26,8 +26,8 @@ func (deleteModelCmd) help() commandHelp {
 func (c *deleteModelCmd) Run(ctx context.Context, a *app) error {
 	if !c.Yes && !(a.terminal(a.p.Stdin) && a.terminal(a.p.Stderr)) {
 		return &usageError{
-			message: "delete-model removes files, and there is no terminal to ask on",
-			hint:    "say --yes if that is meant",
+			message: "delete-model needs a terminal for its prompt",
+			hint:    "use --yes to delete without a prompt",
 		}
 	}
 	target, err := a.findModel(ctx, c.Which.Hive, c.Which.ID)
@@ -42,7 +42,7 @@ func (c *deleteModelCmd) Run(ctx context.Context, a *app) error {
 	return a.operate(ctx, operations.ModelDelete{Target: target, ID: c.Which.ID})
 }
 
-// confirm shows the model and asks for a yes.
+// confirm prints the model and asks for confirmation.
 func (c *deleteModelCmd) confirm(ctx context.Context, a *app, target operations.Target) error {
 	report, err := listAll[*operations.ModelGetReport](ctx, a, operations.ModelGet{Target: target, ID: c.Which.ID})
 	if err != nil {
@@ -54,7 +54,7 @@ func (c *deleteModelCmd) confirm(ctx context.Context, a *app, target operations.
 	}
 	yes, err := (&prompter{a}).Confirm(ctx, fmt.Sprintf("Delete this model from %s?", target.HiveID))
 	if err == nil && !yes {
-		err = errors.New("nothing was deleted")
+		err = errors.New("canceled; nothing was deleted")
 	}
 	return err
 }

@@ -33,21 +33,21 @@ func (c *downloadModelCmd) Run(ctx context.Context, a *app) error {
 	}
 	switch {
 	case c.AllHives && len(c.Hive) > 0:
-		return &usageError{message: "--all-hives and --hive do not go together", hint: "leave one of them out"}
+		return &usageError{message: "--all-hives and --hive cannot be combined", hint: "use only one of them"}
 	case c.AllHives:
 		aliases, err := a.configHives(ctx)
 		if err != nil {
 			return err
 		}
-		return a.each(ctx, aliases, download)
+		return a.operateEach(ctx, aliases, download)
 	case len(c.Hive) > 1:
-		return a.each(ctx, c.Hive, download)
+		return a.operateEach(ctx, c.Hive, download)
 	}
-	named := ""
+	alias := ""
 	if len(c.Hive) == 1 {
-		named = c.Hive[0]
+		alias = c.Hive[0]
 	}
-	hive, err := a.oneHive(ctx, named)
+	hive, err := a.oneHive(ctx, alias)
 	if err != nil {
 		return err
 	}

@@ -6,7 +6,7 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 )
 
-// modelFlags name one model.
+// modelFlags select a model.
 type modelFlags struct {
 	ID   string `arg:"" name:"model" help:"Model, as rbee list-models prints it"`
 	Hive string `placeholder:"ALIAS" help:"Hive of the model (default: search all hives)"`

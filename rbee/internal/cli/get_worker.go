@@ -6,7 +6,7 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 )
 
-// workerFlags name one worker process.
+// workerFlags select a worker process.
 type workerFlags struct {
 	ID   string `arg:"" name:"id" help:"Worker ID, a unique prefix of it, or a process ID"`
 	Hive string `placeholder:"ALIAS" help:"Hive of the worker (default: search all hives)"`

@@ -20,18 +20,18 @@ func (hiveCapabilitiesCmd) help() commandHelp {
 
 // Run runs the command.
 func (c *hiveCapabilitiesCmd) Run(ctx context.Context, a *app) error {
-	ask := func(alias string) operations.Operation {
+	operation := func(alias string) operations.Operation {
 		return operations.HiveCapabilities{Alias: alias, ConfigPath: a.config()}
 	}
 	if c.Alias != "" {
-		return a.operate(ctx, ask(c.Alias))
+		return a.operate(ctx, operation(c.Alias))
 	}
 	aliases, err := a.configHives(ctx)
 	if err != nil {
 		return err
 	}
 	if len(aliases) == 1 {
-		return a.operate(ctx, ask(aliases[0]))
+		return a.operate(ctx, operation(aliases[0]))
 	}
-	return a.each(ctx, aliases, ask)
+	return a.operateEach(ctx, aliases, operation)
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/ui"
 )
 
-// maxPrompt bounds what is read as a prompt, and as a workflow, in bytes. As JSON both
-// have their place in what a queen takes.
+// maxPrompt limits the size of a prompt and of a workflow, in bytes, so that they fit
+// into a request to a queen.
 const maxPrompt = 16 << 20
 
 type inferCmd struct {
@@ -54,7 +54,7 @@ func (c *inferCmd) Run(ctx context.Context, a *app) error {
 	case c.Workflow != "":
 		return c.runWorkflow(ctx, a)
 	case c.Model == "":
-		return &usageError{message: "missing flags: --model=MODEL", hint: "`rbee list-workers` shows which models are served"}
+		return &usageError{message: "missing flags: --model=MODEL", hint: "run `rbee list-workers` to list the running models"}
 	}
 	prompt, err := c.prompt(ctx, a)
 	if err != nil {
@@ -68,9 +68,9 @@ func (c *inferCmd) Run(ctx context.Context, a *app) error {
 		return a.operate(ctx, op)
 	}
 	out := ui.NewText(a.p.Stdout, a.terminal(a.p.Stdout))
-	report, err := askFor[*operations.InferReport](ctx, a, op, a.stream(operations.EventToken, out))
+	report, err := reportOf[*operations.InferReport](ctx, a, op, a.stream(operations.EventToken, out))
 	if err == nil {
-		if !out.Written() {
+		if !out.HasText() {
 			out.Write(report.Text)
 		}
 		out.EndLine()
@@ -78,24 +78,24 @@ func (c *inferCmd) Run(ctx context.Context, a *app) error {
 	if err := a.endStream(ctx, out, err); err != nil {
 		return err
 	}
-	return c.after(a, report)
+	return c.showStats(a, report)
 }
 
-// after says on stderr what the answer does not.
-func (c *inferCmd) after(a *app, report *operations.InferReport) error {
+// showStats prints facts about an answer on stderr.
+func (c *inferCmd) showStats(a *app, report *operations.InferReport) error {
 	w, style := a.p.Stderr, a.style(a.p.Stderr)
 	if report.FinishReason == "length" && !a.flags().Quiet {
-		if err := ui.CutShort(w, style, c.MaxTokens); err != nil {
+		if err := ui.TruncatedAnswer(w, style, c.MaxTokens); err != nil {
 			return err
 		}
 	}
 	if a.flags().Verbose {
-		return ui.Answered(w, style, report)
+		return ui.AnswerStats(w, style, report)
 	}
 	return nil
 }
 
-// prompt is the argument, or what stdin has.
+// prompt returns the prompt from the argument or from stdin.
 func (c *inferCmd) prompt(ctx context.Context, a *app) (string, error) {
 	text := c.Prompt
 	if text == "-" || text == "" && !isTerminal(a.p.Stdin) {
@@ -105,24 +105,24 @@ func (c *inferCmd) prompt(ctx context.Context, a *app) (string, error) {
 		}
 	}
 	if strings.TrimSpace(text) == "" {
-		return "", &usageError{message: "the prompt is empty", hint: "give it as an argument or on stdin; `rbee infer --help` shows how"}
+		return "", &usageError{message: "the prompt is empty", hint: "pass it as an argument or on stdin"}
 	}
 	return text, nil
 }
 
-// readPrompt reads all of r but for the line ends after it.
+// readPrompt reads r, without its trailing line breaks.
 func readPrompt(r io.Reader) (string, error) {
 	data, err := io.ReadAll(io.LimitReader(r, maxPrompt+1))
 	switch {
 	case err != nil:
-		return "", fmt.Errorf("reading the prompt: %w", err)
+		return "", fmt.Errorf("cannot read the prompt: %w", err)
 	case len(data) > maxPrompt:
-		return "", &usageError{message: fmt.Sprintf("the prompt is longer than %d MiB", maxPrompt>>20), hint: "no model reads that much"}
+		return "", &usageError{message: fmt.Sprintf("the prompt is longer than %d MiB", maxPrompt>>20), hint: "shorten it"}
 	}
 	return strings.TrimRight(string(data), "\r\n"), nil
 }
 
-// isTerminal also holds for terminals that cannot be drawn on.
+// isTerminal reports whether a stream is a terminal, with or without cursor control.
 func isTerminal(stream any) bool {
 	file, ok := stream.(*os.File)
 	return ok && term.IsTerminal(int(file.Fd()))

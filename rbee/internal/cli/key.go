@@ -113,6 +113,6 @@ func (c *keyRevokeCmd) Run(_ context.Context, a *app) error {
 	if a.asJSON() {
 		return ui.JSON(a.p.Stdout, map[string]any{"revoked": key})
 	}
-	_, err = fmt.Fprintf(a.p.Stdout, "%s is revoked\n", key.Name)
+	_, err = fmt.Fprintf(a.p.Stdout, "Revoked key %s\n", key.Name)
 	return err
 }

@@ -41,7 +41,7 @@ func (serveCmd) help() commandHelp {
 	}
 }
 
-// Run serves until it is interrupted.
+// Run runs the queen until it is interrupted.
 func (c *serveCmd) Run(ctx context.Context, a *app) error {
 	o, err := a.options()
 	if err != nil {
@@ -49,13 +49,13 @@ func (c *serveCmd) Run(ctx context.Context, a *app) error {
 	}
 	switch {
 	case a.flags().Queen != "":
-		return &usageError{message: "--queen is for a queen that runs elsewhere, and this is one", hint: "leave it out; --addr says where this one listens"}
+		return &usageError{message: "serve and --queen cannot be combined", hint: "remove --queen; --addr sets the listen address"}
 	case c.Install:
 		return c.install(ctx, a, o.Paths)
 	case c.Uninstall:
 		return c.uninstall(ctx, a, o.Paths)
 	}
-	o.Prompter = nil // nobody is there to be asked
+	o.Prompter = nil // a server cannot ask questions
 	s := queen.Options{
 		Addr: c.Addr, Config: a.config(), Idle: c.Idle, Origins: c.Origin, Hosts: c.Host,
 		Log: slog.New(slog.NewTextHandler(a.p.Stderr, &slog.HandlerOptions{Level: a.logLevel()})),
@@ -77,39 +77,40 @@ func (c *serveCmd) Run(ctx context.Context, a *app) error {
 	return queen.Serve(ctx, o, s)
 }
 
-// secure says what strangers need: nothing on loopback, a key and TLS beyond, and a key
-// alone behind a proxy on this machine, whose name --host gives. pin is what goes behind
-// the address for those who shall trust the queen's own certificate.
+// secure configures authentication and TLS in s. Other machines need an API key and
+// TLS; clients of a reverse proxy on this machine, whose name is in --host, need only
+// a key; loopback needs neither. pin is the URL fragment with the fingerprint of a
+// self-signed certificate.
 func (c *serveCmd) secure(a *app, paths pkgmgr.Paths, s *queen.Options) (pin string, err error) {
-	far := !queen.OnLoopback(c.Addr)
-	if far || len(c.Host) > 0 {
+	public := !queen.OnLoopback(c.Addr)
+	if public || len(c.Host) > 0 {
 		s.Keys = access.OpenKeys(keysPath(paths))
 		keys, err := s.Keys.List()
 		if err != nil {
 			return "", err
 		}
 		if len(keys) == 0 {
-			way := c.Addr
-			if !far {
-				way = "a queen that goes by " + c.Host[0]
+			name := c.Addr
+			if !public {
+				name = c.Host[0]
 			}
-			return "", &usageError{message: way + " can be reached from other machines, and there is no key yet", hint: "`rbee key add NAME` makes one"}
+			return "", &usageError{message: "other machines can reach " + name + ", but there is no API key", hint: "run `rbee key add NAME` to create one"}
 		}
 	}
 	switch {
 	case (c.TLSCert == "") != (c.TLSKey == ""):
-		return "", &usageError{message: "--tls-cert and --tls-key belong together", hint: "give both, or none for a certificate of rbee's own"}
+		return "", &usageError{message: "--tls-cert and --tls-key must be used together", hint: "pass both, or neither for a self-signed certificate"}
 	case c.TLSCert != "":
 		cert, _, err := access.LoadCertificate(c.TLSCert, c.TLSKey)
 		s.Certificate = &cert
 		return "", err
-	case !far || c.NoTLS:
+	case !public || c.NoTLS:
 		return "", nil
 	}
 	var cert tls.Certificate
 	host, _, err := net.SplitHostPort(c.Addr)
 	if err != nil {
-		return "", &usageError{message: fmt.Sprintf("%q is no address", c.Addr), hint: "such as 0.0.0.0:8500"}
+		return "", &usageError{message: fmt.Sprintf("invalid address %q: want HOST:PORT", c.Addr), hint: "use an address such as 0.0.0.0:8500"}
 	}
 	names := append([]string{}, c.Host...)
 	if ip := net.ParseIP(host); ip == nil || !ip.IsUnspecified() {

@@ -53,12 +53,12 @@ func (c *spawnWorkerCmd) Run(ctx context.Context, a *app) error {
 		ContextLength: c.Context, Parallel: c.Parallel, Env: env, Args: c.Args, Detach: c.Detach,
 	})
 	if operations.CodeOf(err) == operations.CodeCanceled || errors.Is(err, context.Canceled) {
-		return &hintedError{err, "with --detach it loads by itself, and `rbee list-workers` tells how far it is"}
+		return &hintedError{err, "use --detach to start the worker without waiting; `rbee list-workers` shows its state"}
 	}
 	return err
 }
 
-// check refuses words that are not the engine's, as a forgotten flag makes them.
+// check rejects arguments before "--", which are usually values of missing flags.
 func (c *spawnWorkerCmd) check(line []string) error {
 	after := 0
 	if end := slices.Index(line, "--"); end >= 0 {
@@ -67,20 +67,20 @@ func (c *spawnWorkerCmd) check(line []string) error {
 	if len(c.Args) > after {
 		return &usageError{
 			message: "unexpected argument " + c.Args[0],
-			hint:    "the engine's own flags come after --; `rbee spawn-worker --help` shows how it is used",
+			hint:    "put the flags of the engine after --; see `rbee spawn-worker --help`",
 		}
 	}
 	return nil
 }
 
-// environment reads NAME=VALUE, or NAME for a variable of this process.
-func environment(p Process, given []string) (map[string]string, error) {
+// environment parses NAME=VALUE, or NAME for a variable of this process.
+func environment(p Process, variables []string) (map[string]string, error) {
 	env := map[string]string{}
-	for _, g := range given {
-		name, value, ok := strings.Cut(g, "=")
+	for _, v := range variables {
+		name, value, ok := strings.Cut(v, "=")
 		if !ok {
 			if value, ok = p.LookupEnv(name); !ok {
-				return nil, &usageError{message: fmt.Sprintf("--env %s: there is no such variable here", name), hint: "set it, or give --env " + name + "=VALUE"}
+				return nil, &usageError{message: fmt.Sprintf("--env %s: the variable is not set", name), hint: "set it, or pass --env " + name + "=VALUE"}
 			}
 		}
 		env[name] = value

@@ -29,7 +29,7 @@ func (syncCmd) help() commandHelp {
 // Run runs the command.
 func (c *syncCmd) Run(ctx context.Context, a *app) error {
 	if len(c.Type) > 0 && !c.Upgrade {
-		return &usageError{message: "worker types go with --upgrade only", hint: "rbee sync --upgrade " + c.Type[0]}
+		return &usageError{message: "worker types need --upgrade", hint: "run `rbee sync --upgrade " + c.Type[0] + "`"}
 	}
 	return a.operate(ctx, operations.PackageSync{
 		Scope: a.scope(c.Scope), Change: c.Change.change(),

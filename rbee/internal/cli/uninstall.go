@@ -32,8 +32,8 @@ func (c *uninstallCmd) Run(ctx context.Context, a *app) error {
 	if err := op.Validate(); err != nil {
 		return err
 	}
-	all := len(c.Scope.Hive) == 0 && len(c.Scope.Label) == 0
-	if all && !c.Yes {
+	allHives := len(c.Scope.Hive) == 0 && len(c.Scope.Label) == 0
+	if allHives && !c.Yes {
 		if err := c.confirm(ctx, a); err != nil {
 			return err
 		}
@@ -41,15 +41,15 @@ func (c *uninstallCmd) Run(ctx context.Context, a *app) error {
 	return a.operate(ctx, op)
 }
 
-// confirm names what will be removed and asks for a yes.
+// confirm prints the hives and asks for confirmation.
 func (c *uninstallCmd) confirm(ctx context.Context, a *app) error {
 	if !a.terminal(a.p.Stdin) || !a.terminal(a.p.Stderr) {
 		return &usageError{
-			message: "uninstall without --hive removes rbee from every hive, and there is no terminal to ask on",
-			hint:    "say --yes if that is meant, or name hives with --hive",
+			message: "uninstall without --hive removes rbee from all hives and needs a terminal for its prompt",
+			hint:    "use --yes to uninstall without a prompt, or select hives with --hive",
 		}
 	}
-	list, err := askFor[*operations.HiveListReport](ctx, a, operations.HiveList{ConfigPath: a.config()}, nil)
+	list, err := reportOf[*operations.HiveListReport](ctx, a, operations.HiveList{ConfigPath: a.config()}, nil)
 	if err != nil {
 		return err
 	}
@@ -60,13 +60,17 @@ func (c *uninstallCmd) confirm(ctx context.Context, a *app) error {
 		}
 		fmt.Fprintf(a.p.Stderr, "  %s (%s)  %s\n", h.Alias, h.Hostname, strings.Join(workers, ", "))
 	}
-	question := fmt.Sprintf("Remove rbee and its workers from these hives (%d)?", len(list.Hives))
+	hives := fmt.Sprintf("these %d hives", len(list.Hives))
+	if len(list.Hives) == 1 {
+		hives = "this hive"
+	}
+	question := fmt.Sprintf("Remove rbee and its workers from %s?", hives)
 	if c.Purge {
-		question = fmt.Sprintf("Remove rbee and its workers from these hives (%d), and the config, own recipes and records from this machine?", len(list.Hives))
+		question = fmt.Sprintf("Remove rbee and its workers from %s, and the config, your own recipes and the records from this machine?", hives)
 	}
 	yes, err := (&prompter{a}).Confirm(ctx, question)
 	if err == nil && !yes {
-		err = errors.New("nothing was removed")
+		err = errors.New("canceled; nothing was removed")
 	}
 	return err
 }

@@ -16,7 +16,7 @@ func (versionCmd) help() commandHelp {
 	}
 }
 
-// versionReport is the JSON of the command.
+// versionReport is the JSON output of the command.
 type versionReport struct {
 	Version string `json:"version"`
 	Go      string `json:"go"`

@@ -10,7 +10,8 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/echo"
 )
 
-// WorkerPrefix begins the name under which rbee is called as a built-in worker.
+// WorkerPrefix is the prefix of the program name under which rbee runs a built-in
+// worker.
 const WorkerPrefix = "rbee-worker-"
 
 type workerCmd struct {
@@ -31,10 +32,10 @@ func (echoCmd) help() commandHelp {
 	}
 }
 
-// Run serves until it is interrupted.
+// Run runs the server until it is interrupted.
 func (c *echoCmd) Run(ctx context.Context, a *app) error {
 	if c.Port < 0 || c.Port > 65535 {
-		return &usageError{message: fmt.Sprintf("--port is %d, want 0 to 65535", c.Port), hint: "`rbee worker echo --help` shows how it is used"}
+		return &usageError{message: fmt.Sprintf("invalid --port %d: want 0 to 65535", c.Port), hint: "run `rbee worker echo --help`"}
 	}
 	return echo.Serve(ctx, echo.Options{Host: c.Host, Port: c.Port, Model: c.Model, Delay: c.Delay}, func(addr string) {
 		if host, port, err := net.SplitHostPort(addr); err == nil {
@@ -43,8 +44,8 @@ func (c *echoCmd) Run(ctx context.Context, a *app) error {
 	})
 }
 
-// WorkerArgs is the command line for a program that was called by this name.
-// ok is false unless the name is a built-in worker's.
+// WorkerArgs returns the command line of a program that was started under name. ok
+// reports whether it is the name of a built-in worker.
 func WorkerArgs(name string, args []string) (line []string, ok bool) {
 	worker, ok := strings.CutPrefix(name, WorkerPrefix)
 	if !ok || worker == "" {

@@ -23,7 +23,7 @@ func (workerLogsCmd) help() commandHelp {
 	}
 }
 
-// logsDocument is the JSON of the command.
+// logsDocument is the JSON output of the command.
 type logsDocument struct {
 	Lines []string `json:"lines"`
 	*operations.WorkerLogsReport
@@ -33,9 +33,9 @@ type logsDocument struct {
 func (c *workerLogsCmd) Run(ctx context.Context, a *app) error {
 	switch {
 	case c.Lines < 0:
-		return &usageError{message: fmt.Sprintf("--lines is %d, want 0 (all) or more", c.Lines), hint: "`rbee worker-logs --help` shows how it is used"}
+		return &usageError{message: fmt.Sprintf("invalid --lines %d: want 0 (all) or more", c.Lines), hint: "run `rbee worker-logs --help`"}
 	case c.Follow && a.asJSON():
-		return &usageError{message: "--follow and --json do not go together: the result would come when the worker has ended", hint: "leave one of them out"}
+		return &usageError{message: "--follow and --json cannot be combined", hint: "use only one of them"}
 	}
 	target, ref, err := a.findWorker(ctx, c.Which.Hive, c.Which.ID)
 	if err != nil {
@@ -50,7 +50,7 @@ func (c *workerLogsCmd) Run(ctx context.Context, a *app) error {
 		return c.document(ctx, a, op)
 	}
 	out := ui.NewText(a.p.Stdout, a.terminal(a.p.Stdout))
-	report, err := askFor[*operations.WorkerLogsReport](ctx, a, op, a.stream(operations.EventLog, out))
+	report, err := reportOf[*operations.WorkerLogsReport](ctx, a, op, a.stream(operations.EventLog, out))
 	if err := a.endStream(ctx, out, err); err != nil {
 		return err
 	}
@@ -60,10 +60,10 @@ func (c *workerLogsCmd) Run(ctx context.Context, a *app) error {
 	return nil
 }
 
-// document writes the log as JSON.
+// document prints the log as JSON.
 func (c *workerLogsCmd) document(ctx context.Context, a *app, op operations.Operation) error {
 	var text strings.Builder
-	report, err := askFor[*operations.WorkerLogsReport](ctx, a, op, func(e operations.Event) {
+	report, err := reportOf[*operations.WorkerLogsReport](ctx, a, op, func(e operations.Event) {
 		if e.Type == operations.EventLog {
 			text.WriteString(e.Text)
 		}
