@@ -104,7 +104,7 @@ func TestGlobalFlagsSetOptions(t *testing.T) {
 	o := f.options
 	if !o.AcceptNewHostKeys || o.SSHConfig != "sc" || o.Binaries != "b" || o.Timeout != 7*time.Second ||
 		o.ReleaseURL != "http://x" || o.Version != "1.2.3" || o.Self == "" || o.Prompter != nil {
-		t.Errorf("options = %+v, want those of flags and environment, without a prompter", o)
+		t.Errorf("options = %+v, want the values of flags and environment, without a prompter", o)
 	}
 	if o.Paths.Home != "/home/me" || o.Paths.StateDir != "/state/rbee" {
 		t.Errorf("paths = %+v, want home /home/me and state directory /state/rbee", o.Paths)

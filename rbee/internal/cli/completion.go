@@ -14,12 +14,12 @@ import (
 )
 
 // completeCommand is the command that completion scripts run. Its arguments are the
-// words of the command line, the last of which is completed. Each line of output is
-// a word, a tab and a description.
+// words of the command line; it completes the last word. Each line of output is a
+// word, a tab and a description.
 const completeCommand = "__complete"
 
 type completionCmd struct {
-	Shell string `arg:"" enum:"bash,zsh,fish" help:"One of bash, zsh and fish"`
+	Shell string `arg:"" enum:"bash,zsh,fish" help:"Shell: bash, zsh or fish"`
 }
 
 // help implements [helper].

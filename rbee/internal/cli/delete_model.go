@@ -10,7 +10,7 @@ import (
 )
 
 type deleteModelCmd struct {
-	Which modelFlags `embed:""`
+	Model modelFlags `embed:""`
 	Yes   bool       `short:"y" help:"Do not ask for confirmation"`
 }
 
@@ -30,7 +30,7 @@ func (c *deleteModelCmd) Run(ctx context.Context, a *app) error {
 			hint:    "use --yes to delete without a prompt",
 		}
 	}
-	target, err := a.findModel(ctx, c.Which.Hive, c.Which.ID)
+	target, err := a.findModel(ctx, c.Model.Hive, c.Model.ID)
 	if err != nil {
 		return err
 	}
@@ -39,12 +39,12 @@ func (c *deleteModelCmd) Run(ctx context.Context, a *app) error {
 			return err
 		}
 	}
-	return a.operate(ctx, operations.ModelDelete{Target: target, ID: c.Which.ID})
+	return a.operate(ctx, operations.ModelDelete{Target: target, ID: c.Model.ID})
 }
 
 // confirm prints the model and asks for confirmation.
 func (c *deleteModelCmd) confirm(ctx context.Context, a *app, target operations.Target) error {
-	report, err := listAll[*operations.ModelGetReport](ctx, a, operations.ModelGet{Target: target, ID: c.Which.ID})
+	report, err := listAll[*operations.ModelGetReport](ctx, a, operations.ModelGet{Target: target, ID: c.Model.ID})
 	if err != nil {
 		return err
 	}

@@ -33,7 +33,7 @@ func (c *downloadModelCmd) Run(ctx context.Context, a *app) error {
 	}
 	switch {
 	case c.AllHives && len(c.Hive) > 0:
-		return &usageError{message: "--all-hives and --hive cannot be combined", hint: "use only one of them"}
+		return &usageError{message: "--all-hives and --hive cannot be combined", hint: "remove --all-hives or --hive"}
 	case c.AllHives:
 		aliases, err := a.configHives(ctx)
 		if err != nil {

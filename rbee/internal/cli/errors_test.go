@@ -17,7 +17,7 @@ import (
 
 const moduleRoot = "../../.."
 
-// source is the parsed code of the module without tests, by directory.
+// source is the parseCall code of the module without tests, by directory.
 type source struct {
 	files    *token.FileSet
 	packages map[string][]*ast.File
@@ -78,7 +78,7 @@ func TestNoCodeParsesMessages(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for node, p := range parsing(files) {
+		for node, p := range findParsing(files) {
 			name := filepath.ToSlash(dir) + " "
 			if parsingAllowed[name+p.function] == "" && parsingAllowed[name+"..."] == "" {
 				t.Errorf("%s: %s parses the text of an error: branch on its Reason, or use errors.Is", s.at(node), p.call)
@@ -87,7 +87,7 @@ func TestNoCodeParsesMessages(t *testing.T) {
 	}
 }
 
-func TestParsingFindsMessages(t *testing.T) {
+func TestFindParsing(t *testing.T) {
 	t.Parallel()
 	const head = "package p\nimport (\"strings\"; \"regexp\")\nvar re = regexp.MustCompile(\"x\")\ntype E struct{ Message string }\nfunc helper(a int, text string) bool { return strings.Contains(text, \"x\") }\n"
 	for code, want := range map[string]int{
@@ -111,19 +111,19 @@ func TestParsingFindsMessages(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := parsing([]*ast.File{file}); len(got) != want {
-			t.Errorf("parsing(%s) found %d calls, want %d", code, len(got), want)
+		if got := findParsing([]*ast.File{file}); len(got) != want {
+			t.Errorf("findParsing(%s) found %d calls, want %d", code, len(got), want)
 		}
 	}
 }
 
-// parsed is a call that parses the text of an error, and the function that contains it.
-type parsed struct{ function, call string }
+// parseCall is a call that parses the text of an error, and the function that contains it.
+type parseCall struct{ function, call string }
 
-// parsing finds the calls in a package that parse the text of an error, directly or
+// findParsing finds the calls in a package that parse the text of an error, directly or
 // through a function of the package.
-func parsing(files []*ast.File) map[ast.Node]parsed {
-	p := messageParser{found: map[ast.Node]parsed{}, params: map[string][]int{}}
+func findParsing(files []*ast.File) map[ast.Node]parseCall {
+	p := messageParser{found: map[ast.Node]parseCall{}, params: map[string][]int{}}
 	for before := -1; len(p.params) != before; { // until no more functions parse a parameter
 		before = len(p.params)
 		p.each(files, p.learn)
@@ -132,9 +132,9 @@ func parsing(files []*ast.File) map[ast.Node]parsed {
 	return p.found
 }
 
-// messageParser is the state of parsing.
+// messageParser is the state of findParsing.
 type messageParser struct {
-	found  map[ast.Node]parsed
+	found  map[ast.Node]parseCall
 	params map[string][]int // by function: the parameters that it parses
 }
 
@@ -154,7 +154,7 @@ func (p *messageParser) learn(f *ast.FuncDecl) {
 	for _, field := range f.Type.Params.List {
 		for _, name := range field.Names {
 			parses := false
-			texts := spread(f.Body, map[string]bool{name.Name: true}, func(ast.Expr) bool { return false })
+			texts := derivedTexts(f.Body, map[string]bool{name.Name: true}, func(ast.Expr) bool { return false })
 			p.look(f.Body, func(e ast.Expr) bool { return mentions(e, texts, func(ast.Expr) bool { return false }) }, func(ast.Node, string) { parses = true })
 			if isText(field.Type) && parses && !slices.Contains(p.params[f.Name.Name], i) {
 				p.params[f.Name.Name] = append(p.params[f.Name.Name], i)
@@ -166,9 +166,9 @@ func (p *messageParser) learn(f *ast.FuncDecl) {
 
 // check finds the calls in a function that parse the text of an error.
 func (p *messageParser) check(f *ast.FuncDecl) {
-	texts := spread(f.Body, map[string]bool{}, isErrorText)
+	texts := derivedTexts(f.Body, map[string]bool{}, isErrorText)
 	p.look(f.Body, func(e ast.Expr) bool { return mentions(e, texts, isErrorText) }, func(n ast.Node, call string) {
-		p.found[n] = parsed{f.Name.Name, call}
+		p.found[n] = parseCall{f.Name.Name, call}
 	})
 }
 
@@ -209,8 +209,8 @@ func (p *messageParser) look(body ast.Node, text func(ast.Expr) bool, found func
 	})
 }
 
-// spread adds the names of variables that are derived from a text to texts.
-func spread(body ast.Node, texts map[string]bool, root func(ast.Expr) bool) map[string]bool {
+// derivedTexts adds the names of variables that are derived from a text to texts.
+func derivedTexts(body ast.Node, texts map[string]bool, root func(ast.Expr) bool) map[string]bool {
 	ast.Inspect(body, func(n ast.Node) bool {
 		a, ok := n.(*ast.AssignStmt)
 		if !ok {

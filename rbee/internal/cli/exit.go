@@ -51,7 +51,7 @@ type usageError struct {
 
 func (e *usageError) Error() string { return e.message }
 
-// hintedError is an error with a hint that replaces the one of package ui.
+// hintedError is an error with a hint, which replaces the hint of package ui.
 type hintedError struct {
 	err  error
 	hint string

@@ -42,21 +42,21 @@ func (a *app) findWorker(ctx context.Context, hive, requested string) (t operati
 	if err != nil {
 		return t, ref, err
 	}
-	var near []match
+	var matches []match
 	var others []string
 	for _, w := range list.Workers {
 		if w.State != operations.WorkerStopped {
 			others = append(others, w.ID+" on "+w.Hive)
 		}
 		if ref.PID != 0 && w.PID == ref.PID || ref.ID != "" && strings.HasPrefix(w.ID, ref.ID) {
-			near = append(near, match{w.Hive, w.ID, w.ID == ref.ID})
+			matches = append(matches, match{w.Hive, w.ID, w.ID == ref.ID})
 		}
 	}
-	one, err := pick(workerKind, requested, near, others, list.Errors)
+	selected, err := pick(workerKind, requested, matches, others, list.Errors)
 	if ref.ID != "" {
-		ref.ID = one.id
+		ref.ID = selected.id
 	}
-	return a.target(one.hive), ref, err
+	return a.target(selected.hive), ref, err
 }
 
 // workerRef parses a worker ID, a prefix of one, or a process ID.
@@ -89,16 +89,16 @@ func (a *app) findModel(ctx context.Context, hive, requested string) (operations
 	if err != nil {
 		return operations.Target{}, err
 	}
-	var near []match
+	var matches []match
 	var others []string
 	for _, m := range list.Models {
 		others = append(others, m.ID+" on "+m.Hive)
 		if m.ID == requested || repository(m.ID) == repository(requested) {
-			near = append(near, match{m.Hive, requested, m.ID == requested})
+			matches = append(matches, match{m.Hive, requested, m.ID == requested})
 		}
 	}
-	one, err := pick(modelKind, requested, near, others, list.Errors)
-	return a.target(one.hive), err
+	selected, err := pick(modelKind, requested, matches, others, list.Errors)
+	return a.target(selected.hive), err
 }
 
 // repository returns the ID of a model without file and revision.
@@ -118,23 +118,23 @@ func listAll[R operations.Report](ctx context.Context, a *app, op operations.Ope
 
 // pick returns the only match. An inexact match counts only if all hives answered,
 // since it may match something on the other hives too.
-func pick(kind kind, requested string, near []match, others []string, failures []*operations.Error) (match, error) {
-	if slices.ContainsFunc(near, func(m match) bool { return m.exact }) {
-		near = slices.DeleteFunc(near, func(m match) bool { return !m.exact })
+func pick(kind kind, requested string, matches []match, others []string, failures []*operations.Error) (match, error) {
+	if slices.ContainsFunc(matches, func(m match) bool { return m.exact }) {
+		matches = slices.DeleteFunc(matches, func(m match) bool { return !m.exact })
 	}
-	near = slices.Compact(near)
+	matches = slices.Compact(matches)
 	switch {
-	case len(near) > 1:
+	case len(matches) > 1:
 		return match{}, &operations.Error{
-			Code: operations.CodeNotFound, Reason: kind.ambiguous, Subject: kind.subject.Named(requested), Message: fmt.Sprintf("%d %ss match %q: %s", len(near), kind.subject, requested, places(near)),
+			Code: operations.CodeNotFound, Reason: kind.ambiguous, Subject: kind.subject.Named(requested), Message: fmt.Sprintf("%d %ss match %q: %s", len(matches), kind.subject, requested, places(matches)),
 		}
-	case len(near) == 1 && (near[0].exact || len(failures) == 0):
-		return near[0], nil
-	case len(near) == 1:
-		message := fmt.Sprintf("%q matches %s, but some hives did not answer: %s", requested, places(near), reasons(failures))
+	case len(matches) == 1 && (matches[0].exact || len(failures) == 0):
+		return matches[0], nil
+	case len(matches) == 1:
+		message := fmt.Sprintf("%q matches %s, but some hives did not answer: %s", requested, places(matches), reasons(failures))
 		return match{}, &hintedError{
 			&operations.Error{Code: failures[0].Code, Reason: failures[0].Reason, Subject: failures[0].Subject, Message: message},
-			"add --hive " + near[0].hive,
+			"add --hive " + matches[0].hive,
 		}
 	case len(failures) > 0:
 		message := fmt.Sprintf("no %s %q on the hives that answered (%s); no answer from %s", kind.subject, requested, found(others), reasons(failures))

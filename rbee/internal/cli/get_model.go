@@ -13,7 +13,7 @@ type modelFlags struct {
 }
 
 type getModelCmd struct {
-	Which modelFlags `embed:""`
+	Model modelFlags `embed:""`
 }
 
 // help implements [helper].
@@ -26,9 +26,9 @@ func (getModelCmd) help() commandHelp {
 
 // Run runs the command.
 func (c *getModelCmd) Run(ctx context.Context, a *app) error {
-	target, err := a.findModel(ctx, c.Which.Hive, c.Which.ID)
+	target, err := a.findModel(ctx, c.Model.Hive, c.Model.ID)
 	if err != nil {
 		return err
 	}
-	return a.operate(ctx, operations.ModelGet{Target: target, ID: c.Which.ID})
+	return a.operate(ctx, operations.ModelGet{Target: target, ID: c.Model.ID})
 }

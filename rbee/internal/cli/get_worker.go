@@ -13,7 +13,7 @@ type workerFlags struct {
 }
 
 type getWorkerCmd struct {
-	Which workerFlags `embed:""`
+	Worker workerFlags `embed:""`
 }
 
 // help implements [helper].
@@ -25,7 +25,7 @@ func (getWorkerCmd) help() commandHelp {
 
 // Run runs the command.
 func (c *getWorkerCmd) Run(ctx context.Context, a *app) error {
-	target, ref, err := a.findWorker(ctx, c.Which.Hive, c.Which.ID)
+	target, ref, err := a.findWorker(ctx, c.Worker.Hive, c.Worker.ID)
 	if err != nil {
 		return err
 	}

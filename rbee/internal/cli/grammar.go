@@ -13,7 +13,7 @@ import (
 type grammar struct {
 	Globals globals `embed:""`
 
-	Demo     demoCmd     `cmd:"" group:"start" help:"Run the whole workflow on three temporary hosts"`
+	Demo     demoCmd     `cmd:"" group:"start" help:"Run the complete workflow on three temporary hosts"`
 	Init     initCmd     `cmd:"" group:"start" help:"Create a config"`
 	Validate validateCmd `cmd:"" group:"start" help:"Check the config, SSH access and hardware of every hive"`
 

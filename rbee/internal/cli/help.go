@@ -10,7 +10,8 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// commandHelp is the help of a command besides its summary, arguments and flags.
+// commandHelp is the part of a command's help between its summary and its flags, and
+// the exit codes.
 type commandHelp struct {
 	text     string   // paragraphs, separated by empty lines
 	examples []string // command lines
@@ -22,7 +23,7 @@ type helper interface{ help() commandHelp }
 
 // helpCmd prints the help of a command or a topic.
 type helpCmd struct {
-	Topic []string `arg:"" optional:"" help:"A command, or one of the topics flags and exit-codes"`
+	Topic []string `arg:"" optional:"" help:"Command, or the topic flags or exit-codes"`
 }
 
 // help implements [helper].
@@ -76,7 +77,7 @@ func printHelp(_ kong.HelpOptions, ctx *kong.Context) error {
 // maxHelpWidth limits the width of help on wide terminals, in columns.
 const maxHelpWidth = 100
 
-// helpWriter lays help out in lines of at most width columns.
+// helpWriter formats help in lines of at most width columns.
 type helpWriter struct {
 	out   io.Writer
 	width int
@@ -95,7 +96,7 @@ func (w *helpWriter) flush() error {
 
 func (w *helpWriter) line(text string) { w.text.WriteString(text + "\n") }
 
-// paragraphs writes text with its lines wrapped between words.
+// paragraphs writes text with wrapped lines.
 func (w *helpWriter) paragraphs(text string) {
 	for i, p := range strings.Split(text, "\n\n") {
 		if i > 0 {
@@ -107,8 +108,8 @@ func (w *helpWriter) paragraphs(text string) {
 	}
 }
 
-// rows writes two columns, the second one wrapped in its column. left is the
-// width of the first column.
+// rows writes two columns and wraps the text of the second one. left is the width of
+// the first column.
 func (w *helpWriter) rows(rows [][2]string, left int) {
 	const gap = 2
 	for _, row := range rows {
@@ -230,7 +231,7 @@ func (w *helpWriter) command(node *kong.Node) {
 	w.line("Global flags: `rbee help flags`")
 }
 
-// usageLine is the command line of a command, with required flags and arguments.
+// usageLine returns the usage of a command with its required flags and arguments.
 func usageLine(node *kong.Node) string {
 	usage := node.FullPath()
 	if len(node.Children) > 0 {
@@ -262,7 +263,7 @@ func usageLine(node *kong.Node) string {
 // engineFlags is the name of the argument that takes the flags after "--".
 const engineFlags = "ENGINE-FLAGS"
 
-// flagName is a flag with the name of its value, such as "--hive ALIAS".
+// flagName returns a flag with the name of its value, such as "--hive ALIAS".
 func flagName(f *kong.Flag) string {
 	name := "--" + f.Name
 	if !f.IsBool() {
@@ -271,7 +272,7 @@ func flagName(f *kong.Flag) string {
 	return name
 }
 
-// flagRows are the flags of a command for a table: its own or the global ones.
+// flagRows returns the rows of a table with the command's own flags or the global ones.
 func flagRows(node *kong.Node, global bool) [][2]string {
 	var flags []*kong.Flag
 	short := false
@@ -305,7 +306,7 @@ func (w *helpWriter) globalFlags(root *kong.Node) {
 
 // exitCodes writes the exit codes of all commands.
 func (w *helpWriter) exitCodes() {
-	w.paragraphs("Every command ends with one of these exit codes.")
+	w.paragraphs("All commands use these exit codes.")
 	rows := make([][2]string, 0, len(exitMeanings))
 	for _, e := range exitMeanings {
 		rows = append(rows, [2]string{fmt.Sprintf("%3d", e.code), e.meaning})

@@ -25,8 +25,8 @@ type hiveCmd struct {
 	Apply   hiveApplyCmd   `cmd:"" help:"Run the steps read from stdin"`
 	Serve   hiveServeCmd   `cmd:"" help:"Run the hive daemon"`
 
-	Connect      hiveConnectCmd          `cmd:"" help:"Connect stdin and stdout to a loopback port of this machine"`
-	Capabilities hiveCapabilitiesHereCmd `cmd:"" help:"Print the GPUs and resources of this machine"`
+	Connect      hiveConnectCmd       `cmd:"" help:"Connect stdin and stdout to a loopback port of this machine"`
+	Capabilities localCapabilitiesCmd `cmd:"" help:"Print the GPUs and resources of this machine"`
 }
 
 type hiveInspectCmd struct {
@@ -36,7 +36,7 @@ type hiveInspectCmd struct {
 
 type hiveApplyCmd struct{}
 
-type hiveCapabilitiesHereCmd struct{}
+type localCapabilitiesCmd struct{}
 
 type hiveConnectCmd struct {
 	Port int `arg:"" help:"Loopback port"`
@@ -99,7 +99,7 @@ func (c *hiveServeCmd) Run(ctx context.Context, a *app) error {
 }
 
 // Run runs the command.
-func (hiveCapabilitiesHereCmd) Run(ctx context.Context, a *app) error {
+func (localCapabilitiesCmd) Run(ctx context.Context, a *app) error {
 	i, err := a.inspector()
 	if err != nil {
 		return err

@@ -7,7 +7,7 @@ import (
 )
 
 type installCmd struct {
-	Force  bool        `help:"Reinstall what is already installed"`
+	Force  bool        `help:"Reinstall rbee and workers that are already installed"`
 	Scope  scopeFlags  `embed:""`
 	Change changeFlags `embed:""`
 }

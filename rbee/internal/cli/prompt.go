@@ -39,7 +39,7 @@ func (p *prompter) Secret(ctx context.Context, question string) (string, error) 
 	return answer, errors.Join(err, restoreErr)
 }
 
-// Confirm asks a question; every answer except yes is no.
+// Confirm asks a question and reports whether the answer is yes.
 func (p *prompter) Confirm(ctx context.Context, question string) (bool, error) {
 	defer p.a.suspend()()
 	fmt.Fprint(p.a.p.Stderr, strings.TrimSpace(question)+" [y/N] ")
@@ -54,7 +54,7 @@ func (p *prompter) Confirm(ctx context.Context, question string) (bool, error) {
 	return false, nil
 }
 
-// readLine reads up to the end of a line, in chunks of what the terminal returns.
+// readLine reads up to the end of a line.
 func readLine(r io.Reader) (string, error) {
 	return bufio.NewReader(r).ReadString('\n')
 }

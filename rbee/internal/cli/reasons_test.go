@@ -104,7 +104,7 @@ func TestReasons(t *testing.T) {
 		{operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonUnknownHive, Subject: operations.SubjectHive.Named("gpu-9"), Hive: "gpu-9", Message: "unknown hive"},
 			"run `rbee list-hives` to list the hives", 1},
 		{operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonUnknownWorker, Subject: operations.SubjectWorker.Named("nosuch"), Message: "no hive has worker type nosuch"},
-			"add nosuch to the workers of a hive in the config; run `rbee status --verbose` to list what is installed", 1},
+			"add nosuch to the workers of a hive in the config; run `rbee status --verbose` to list installed workers", 1},
 		{operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonUnknownRecipe, Subject: operations.SubjectWorker.Named("vlm"), Message: "unknown worker type 'vlm', did you mean 'vllm'?"},
 			"run `rbee catalog list` to list the worker types", 1},
 		{operations.Error{Code: operations.CodeConfigInvalid, Reason: operations.ReasonInvalidRecipe, Message: "x.yaml is not a valid recipe: 2 problems"},

@@ -87,8 +87,8 @@ func stdin(text string) func(*Process) {
 
 var twoHives = []string{"gpu-1", "gpu-2"}
 
-// running returns a ready worker.
-func running(hive, id string, pid int) operations.WorkerProcess {
+// readyWorker returns a ready worker.
+func readyWorker(hive, id string, pid int) operations.WorkerProcess {
 	return operations.WorkerProcess{ID: id, Hive: hive, PID: pid, State: operations.WorkerReady}
 }
 
@@ -102,7 +102,7 @@ func TestRuntimeFlagsSetOperations(t *testing.T) {
 	)
 	fleet := &fleetRunner{
 		hives:   twoHives,
-		workers: []operations.WorkerProcess{running("gpu-1", "echo-1a2b", 70), running("gpu-2", "vllm-1a2b", 71), running("gpu-2", "vllm-1a2b-3", 72)},
+		workers: []operations.WorkerProcess{readyWorker("gpu-1", "echo-1a2b", 70), readyWorker("gpu-2", "vllm-1a2b", 71), readyWorker("gpu-2", "vllm-1a2b-3", 72)},
 		models:  []operations.Model{{ID: "org/one", Hive: "gpu-1"}, {ID: "org/two:f.gguf", Hive: "gpu-2"}, {ID: "org/two:g.gguf", Hive: "gpu-2"}},
 	}
 	one := &fleetRunner{hives: []string{"only"}}
@@ -179,7 +179,7 @@ func TestRuntimeUsageErrors(t *testing.T) {
 		"spawn-worker --hive a --worker echo --model m m2 -- -x":      "unexpected argument",
 		"spawn-worker --hive a --worker echo --model m --env NOT_SET": "--env NOT_SET: the variable is not set",
 		"spawn-worker --hive a --worker echo --model m --env =x":      `"env"`,
-		"spawn-worker --hive a --worker echo --model m --device gpu":  `"gpu" is no device`,
+		"spawn-worker --hive a --worker echo --model m --device gpu":  `"gpu"`,
 		"spawn-worker --hive a --worker echo --model m --port 70000":  "70000",
 		"get-worker 0":                                 "invalid process ID 0",
 		"get-worker":                                   "<id>",
@@ -212,7 +212,7 @@ func TestRuntimeUsageErrors(t *testing.T) {
 func TestFindWorker(t *testing.T) {
 	t.Parallel()
 	down := &operations.Error{Code: operations.CodeUnreachable, Reason: "daemon", Hive: "gpu-3", Message: "daemon stopped"}
-	both := []operations.WorkerProcess{running("gpu-1", "echo-1a2b", 70), running("gpu-2", "echo-3c4d", 70)}
+	both := []operations.WorkerProcess{readyWorker("gpu-1", "echo-1a2b", 70), readyWorker("gpu-2", "echo-3c4d", 70)}
 	for _, c := range []struct {
 		line    string
 		workers []operations.WorkerProcess
@@ -307,8 +307,8 @@ func TestDownloadToSeveralHives(t *testing.T) {
 	}
 }
 
-// logging answers with the pieces of a log and another event.
-func logging(ctx context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
+// answerLogs answers with the pieces of a log and another event.
+func answerLogs(ctx context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
 	logs, ok := op.(operations.WorkerProcessLogs)
 	if !ok {
 		return nil, nil
@@ -326,7 +326,7 @@ func logging(ctx context.Context, op operations.Operation, events operations.Han
 
 func TestWorkerLogsOutput(t *testing.T) {
 	t.Parallel()
-	f := &fleetRunner{answer: logging}
+	f := &fleetRunner{answer: answerLogs}
 	const text = "one\ntwo\n\x1b[31mred\n"
 	for line, errOut := range map[string]string{
 		"worker-logs e --hive a": "", "worker-logs e --hive a -f": "echo-1 is stopped\n", "worker-logs e --hive a -f -q": "",
@@ -350,7 +350,7 @@ func TestInterruptedStreamPrintsNoError(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	f := &fleetRunner{answer: logging}
+	f := &fleetRunner{answer: answerLogs}
 	read, write := io.Pipe()
 	go func() {
 		_, _ = io.ReadFull(read, make([]byte, len("one\ntwo\n\x1b[31mred\n")))
@@ -367,8 +367,8 @@ func TestInterruptedStreamPrintsNoError(t *testing.T) {
 	}
 }
 
-// answering answers an infer operation, as a stream if requested.
-func answering(_ context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
+// answerInfer answers an infer operation, as a stream if requested.
+func answerInfer(_ context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
 	infer, ok := op.(operations.Infer)
 	if !ok {
 		return nil, nil
@@ -407,12 +407,12 @@ func TestInfer(t *testing.T) {
 		{"infer hello --model m --max-tokens 3", "", 0, "hello\x1b[2J!\n", note + "⚠️  answer cut at 3 tokens\n   hint: use --max-tokens to allow more\n"},
 		{"infer break --model m", "", 1, "break\x1b[2J\n", note + "❌ worker exited\n"},
 	} {
-		r := (&fleetRunner{answer: answering}).command(t, stdin(c.stdin), strings.Fields(c.line)...)
+		r := (&fleetRunner{answer: answerInfer}).command(t, stdin(c.stdin), strings.Fields(c.line)...)
 		if r.code != c.code || r.out != c.out || r.errOut != c.errOut {
 			t.Errorf("%s: exit code %d, want %d\nstdout %q\n  want %q\nstderr %q\n  want %q", c.line, r.code, c.code, r.out, c.out, r.errOut, c.errOut)
 		}
 	}
-	r := (&fleetRunner{answer: answering}).command(t, nil, "infer", "hello", "--model", "m", "--json", "-v")
+	r := (&fleetRunner{answer: answerInfer}).command(t, nil, "infer", "hello", "--model", "m", "--json", "-v")
 	var report operations.InferReport
 	if err := json.Unmarshal([]byte(r.out), &report); err != nil || report.Text != "hello\x1b[2J!" || r.errOut != "waiting for echo-1\n" {
 		t.Errorf("infer --json prints %q to stdout (%v) and %q to stderr, want the report and a note", r.out, err, r.errOut)
@@ -465,11 +465,11 @@ func (f *fleetRunner) onTTY(t *testing.T, answer string, args ...string) result 
 
 func TestAnswersCannotControlTerminal(t *testing.T) {
 	t.Parallel()
-	r := (&fleetRunner{answer: answering}).onTTY(t, "", "infer", "hello", "--model", "m")
+	r := (&fleetRunner{answer: answerInfer}).onTTY(t, "", "infer", "hello", "--model", "m")
 	if r.code != 0 || r.out != "waiting for echo-1\nhello[2J!\n" {
 		t.Errorf("infer exits with %d and prints %q, want no escape codes", r.code, r.out)
 	}
-	r = (&fleetRunner{answer: logging}).onTTY(t, "", "worker-logs", "x", "--hive", "a")
+	r = (&fleetRunner{answer: answerLogs}).onTTY(t, "", "worker-logs", "x", "--hive", "a")
 	if r.code != 0 || r.out != "one\ntwo\n[31mred\n" {
 		t.Errorf("worker-logs exits with %d and prints %q, want no escape codes", r.code, r.out)
 	}

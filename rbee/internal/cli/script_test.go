@@ -201,7 +201,7 @@ func scripts(start newHost, edit func(*testscript.Params)) testscript.Params {
 			switch name {
 			case "queen": // commands use a queen
 				return false, nil
-			case "lingers": // the current user does
+			case "lingers": // services keep running after logout
 				return lingers(), nil
 			}
 			return false, fmt.Errorf("unknown condition %q", name)

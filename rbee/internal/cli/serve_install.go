@@ -37,7 +37,7 @@ func (p *servicePlan) service(program string, paths pkgmgr.Paths) *service.Servi
 	for _, name := range slices.Sorted(maps.Keys(p.env)) {
 		s.Env = append(s.Env, name+"="+p.env[name])
 	}
-	if runtime.GOOS == "darwin" { // launchd has no log of its own
+	if runtime.GOOS == "darwin" { // launchd does not store logs
 		s.Log = filepath.Join(paths.Home, "Library", "Logs", "rbee-queen.log")
 	}
 	s.LingerFailed = func(err error) {
@@ -46,7 +46,7 @@ func (p *servicePlan) service(program string, paths pkgmgr.Paths) *service.Servi
 	return s
 }
 
-// manager returns the service manager of the user, or an error if there is none.
+// manager returns the service manager of the user, or an error if the system has none.
 func manager(ctx context.Context, s *service.Service) (service.Manager, error) {
 	name := s.Detect(ctx)
 	if name == service.Detached {

@@ -80,8 +80,8 @@ func hasCredentials(value string) bool {
 }
 
 // outlivesLogin reports whether the socket of an agent remains valid after this
-// login. Sockets in the runtime or home directory do, except those that sshd creates
-// for forwarded agents.
+// login. Sockets in the runtime or home directory do, except the sockets of
+// agents that sshd forwards.
 func outlivesLogin(socket, home string, uid int) bool {
 	in := func(dir string) bool {
 		rel, err := filepath.Rel(dir, socket)

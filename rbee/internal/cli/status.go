@@ -16,7 +16,7 @@ func (statusCmd) help() commandHelp {
 	return commandHelp{
 		text:     "Changes nothing. --verbose also lists what each hive has.",
 		examples: []string{"rbee status", "rbee status --verbose", "rbee status --deep --json"},
-		exits:    "0 no drift, 2 drift, 4 a hive is unreachable and there is no drift",
+		exits:    "0 no drift, 2 drift, 4 no drift, but a hive is unreachable",
 	}
 }
 

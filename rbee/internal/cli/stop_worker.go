@@ -8,9 +8,9 @@ import (
 )
 
 type stopWorkerCmd struct {
-	Which workerFlags   `embed:""`
-	Grace time.Duration `placeholder:"TIME" help:"Time for requests in flight, then for the processes, before they are killed (default: 30s, then 20s)"`
-	Force bool          `help:"Kill the worker immediately"`
+	Worker workerFlags   `embed:""`
+	Grace  time.Duration `placeholder:"TIME" help:"Time for requests in flight, then for the processes, before they are killed (default: 30s, then 20s)"`
+	Force  bool          `help:"Kill the worker immediately"`
 }
 
 // help implements [helper].
@@ -23,7 +23,7 @@ func (stopWorkerCmd) help() commandHelp {
 
 // Run runs the command.
 func (c *stopWorkerCmd) Run(ctx context.Context, a *app) error {
-	target, ref, err := a.findWorker(ctx, c.Which.Hive, c.Which.ID)
+	target, ref, err := a.findWorker(ctx, c.Worker.Hive, c.Worker.ID)
 	if err != nil {
 		return err
 	}

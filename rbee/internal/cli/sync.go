@@ -9,7 +9,7 @@ import (
 type syncCmd struct {
 	DryRun      bool        `help:"Print the plan; change nothing"`
 	RemoveExtra bool        `help:"Remove hives and workers that are not in the config"`
-	Force       bool        `help:"Reinstall what is already installed"`
+	Force       bool        `help:"Reinstall rbee and workers that are already installed"`
 	Downgrade   bool        `help:"Replace a newer rbee on hives with this version"`
 	Upgrade     bool        `help:"Move to the newest versions, of TYPE or of all worker types"`
 	Type        []string    `arg:"" optional:"" help:"Worker types to upgrade, with --upgrade"`
@@ -20,7 +20,7 @@ type syncCmd struct {
 // help implements [helper].
 func (syncCmd) help() commandHelp {
 	return commandHelp{
-		text:     "Installs what is missing, updates what is outdated and starts hives with auto_start. Hives and workers that are not in the config stay unless you pass --remove-extra. A hive that fails does not stop the others. Versions come from hives.lock; only --upgrade looks for newer ones.",
+		text:     "Installs missing hives and workers, updates outdated ones and starts hives with auto_start. Hives and workers that are not in the config stay unless you pass --remove-extra. A hive that fails does not stop the others. Versions come from hives.lock; only --upgrade looks for newer ones.",
 		examples: []string{"rbee sync", "rbee sync --dry-run", "rbee sync --remove-extra --hive gpu-1", "rbee sync --upgrade --dry-run", "rbee sync --upgrade vllm"},
 		exits:    "0 success, 2 --dry-run found changes",
 	}

@@ -83,7 +83,7 @@ func (a *app) operateEach(ctx context.Context, aliases []string, op func(alias s
 	return a.conclude(report, nil)
 }
 
-// runOnHive runs the operation of one of several hives. It sets the alias in the
+// runOnHive runs the operation of a single hive for operateEach. It sets the alias in the
 // events and finishes the progress of the hive.
 func (a *app) runOnHive(ctx context.Context, alias string, op operations.Operation, progress ui.Progress) ui.HiveResult {
 	finished := false

@@ -87,7 +87,7 @@ func (c *topCmd) once(ctx context.Context, a *app, feed *topFeed) error {
 		_, err = io.WriteString(a.p.Stdout, top.Frame(s, s.Time, o))
 	}
 	if err != nil {
-		return fmt.Errorf("writing the result: %w", err)
+		return fmt.Errorf("cannot write the result: %w", err)
 	}
 	return nil
 }
@@ -227,7 +227,7 @@ func (s *topScreen) draw(frame string) error {
 	return s.write("\x1b[H" + lines + "\x1b[K\x1b[J")
 }
 
-// Handle does nothing: there are no events.
+// Handle does nothing, since top has no events.
 func (*topScreen) Handle(operations.Event) {}
 
 // Suspend closes the screen permanently: it is only called when the program ends.
@@ -322,12 +322,12 @@ func (f *topFeed) follow(ctx context.Context) error {
 		}
 		f.mu.Lock()
 		f.problem = err
-		isFirst, hadSnapshot := f.receivedAt.IsZero(), f.receivedAt.After(start)
+		hasSnapshot, hasNewSnapshot := !f.receivedAt.IsZero(), f.receivedAt.After(start)
 		f.mu.Unlock()
-		if isFirst {
+		if !hasSnapshot {
 			return err
 		}
-		if hadSnapshot {
+		if hasNewSnapshot {
 			delays.Reset()
 		}
 		select {

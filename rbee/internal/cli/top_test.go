@@ -54,26 +54,26 @@ func (q *fleetQueen) answer(w http.ResponseWriter, r *http.Request) {
 	if r.Header.Get("Accept") != sse.ContentType {
 		q.mu.Unlock()
 		w.Header().Set("Content-Type", "application/json")
-		json.NewEncoder(w).Encode(fleetNamed("once"))
+		json.NewEncoder(w).Encode(snapshotOf("once"))
 		return
 	}
 	q.started++
 	q.mu.Unlock()
 	w.Header().Set("Content-Type", sse.ContentType)
 	w.(http.Flusher).Flush()
-	q.streams[n](flushed{w}, r)
+	q.streams[n](flushWriter{w}, r)
 }
 
-// flushed is a response that flushes after every write.
-type flushed struct{ http.ResponseWriter }
+// flushWriter is a response writer that flushes after every write.
+type flushWriter struct{ http.ResponseWriter }
 
-func (f flushed) Write(p []byte) (int, error) {
+func (f flushWriter) Write(p []byte) (int, error) {
 	n, err := f.ResponseWriter.Write(p)
 	f.ResponseWriter.(http.Flusher).Flush()
 	return n, err
 }
 
-func fleetNamed(version string) operations.FleetSnapshot {
+func snapshotOf(version string) operations.FleetSnapshot {
 	return operations.FleetSnapshot{
 		Version: version, Time: time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC),
 		Hives: []operations.HiveView{{Alias: "gpu-1", Link: operations.LinkOnline}, {Alias: "gpu-2", Link: operations.LinkOffline, Problem: "no route\x1b[2J to host"}},
@@ -82,7 +82,7 @@ func fleetNamed(version string) operations.FleetSnapshot {
 
 // writeSnapshot writes a snapshot to a stream.
 func writeSnapshot(w io.Writer, version string) {
-	data, _ := json.Marshal(fleetNamed(version))
+	data, _ := json.Marshal(snapshotOf(version))
 	_, _ = w.Write(sse.Append(sse.Append(nil, sse.Event{Comment: true, Data: []byte("hello")}), sse.Event{Data: data}))
 }
 
@@ -131,7 +131,7 @@ func TestTopOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	var got operations.FleetSnapshot
-	if err := json.Unmarshal([]byte(out.String()), &got); err != nil || !reflect.DeepEqual(got, fleetNamed("once")) {
+	if err := json.Unmarshal([]byte(out.String()), &got); err != nil || !reflect.DeepEqual(got, snapshotOf("once")) {
 		t.Errorf("top --json prints (%v)\n%s\nwant the snapshot", err, out.String())
 	}
 	if len(q.keys) != 3 || q.keys[0] != "Bearer s3cret" {
@@ -187,7 +187,7 @@ func TestTopErrors(t *testing.T) {
 	}
 }
 
-// TestTopFeedReconnects interrupts streams, one of them within a snapshot.
+// TestTopFeedReconnects interrupts streams between and within snapshots.
 func TestTopFeedReconnects(t *testing.T) {
 	t.Parallel()
 	cut := make(chan struct{})

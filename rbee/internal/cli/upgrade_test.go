@@ -21,17 +21,18 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 )
 
-// oldInstall makes host 1 a hive with workers that an earlier rbee installed, one of
-// them running, and this machine its client: oldinstall HIVE HOME. Both directories
+// oldInstall makes host 1 a hive of an earlier rbee, with installed workers and a
+// running worker, and this machine its client: oldinstall HIVE HOME. Both directories
 // contain the files of that rbee, with placeholders for values that depend on the
-// machine. The program HIVE/bin/rbee replaces that rbee. It sets $WORKERPID.
+// machine. The program HIVE/bin/rbee is a fake of that rbee. It sets $WORKERPID and
+// $PLATFORM.
 func oldInstall(ts *testscript.TestScript, _ bool, args []string) {
 	host := fleetOf(ts).hosts[0]
 	hive := filepath.Join(host.Home(), ".local/share/rbee")
 	port, err := freeport.Find(nil)
 	ts.Check(err)
 	worker := startMarked(ts, "a3e94270faa73c9574af3918e07d141b", "rbee", "worker", "echo", "--port", strconv.Itoa(port), "--model", "honey")
-	// It replaces the daemon of the earlier rbee.
+	// This process is the daemon of the earlier rbee.
 	daemon := startMarked(ts, "", "sleep", "600")
 	platform := platformOf(ts)
 	ts.Setenv("WORKERPID", strconv.Itoa(worker.PID))

@@ -10,7 +10,7 @@ import (
 )
 
 type workerLogsCmd struct {
-	Which  workerFlags `embed:""`
+	Worker workerFlags `embed:""`
 	Lines  int         `short:"n" default:"100" placeholder:"LINES" help:"Number of lines from the end; 0 for all (default: ${default})"`
 	Follow bool        `short:"f" help:"Print new lines until the worker exits"`
 }
@@ -35,9 +35,9 @@ func (c *workerLogsCmd) Run(ctx context.Context, a *app) error {
 	case c.Lines < 0:
 		return &usageError{message: fmt.Sprintf("invalid --lines %d: want 0 (all) or more", c.Lines), hint: "run `rbee worker-logs --help`"}
 	case c.Follow && a.asJSON():
-		return &usageError{message: "--follow and --json cannot be combined", hint: "use only one of them"}
+		return &usageError{message: "--follow and --json cannot be combined", hint: "remove --follow or --json"}
 	}
-	target, ref, err := a.findWorker(ctx, c.Which.Hive, c.Which.ID)
+	target, ref, err := a.findWorker(ctx, c.Worker.Hive, c.Worker.ID)
 	if err != nil {
 		return err
 	}

@@ -73,7 +73,7 @@ func (d *demo) setUp() error {
 
 // addHive is workflow 2: one more machine in the config, and sync installs only that.
 func (d *demo) addHive() error {
-	d.title("2. A third machine comes into the config")
+	d.title("2. New hive: add a third machine to the config")
 	if err := d.writeConfig(3); err != nil {
 		return err
 	}

@@ -125,8 +125,8 @@ func (d *demo) writeConfig(n int) error {
 	return d.show(d.path(name)).err
 }
 
-// laptopEnv returns the environment variables that replace the user's directories with
-// those of the demo.
+// laptopEnv returns environment variables that replace the user's directories with the
+// directories of the demo.
 func (d *demo) laptopEnv() []string {
 	return []string{
 		"HOME=" + d.path("laptop"),

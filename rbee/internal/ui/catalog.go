@@ -193,7 +193,7 @@ func (p *page) checkedRecipe(r *CheckedRecipe) {
 	p.okf("%s is a valid recipe for %s (%s)", r.Recipe.File, r.Recipe.Type, format.Count(len(r.Recipe.Sources), "source"))
 }
 
-func (p *page) rolledBack(r *operations.RollbackReport) {
+func (p *page) rollback(r *operations.RollbackReport) {
 	p.okf("Rolled back %s on %s: %s -> %s", r.Worker, r.Hive, r.From, r.To)
 	if r.Worker == operations.RollbackRbee {
 		p.note("the next `rbee sync` with this rbee installs its own version again, unless the restored one is newer")
@@ -202,7 +202,7 @@ func (p *page) rolledBack(r *operations.RollbackReport) {
 	p.note("pinned until you run `rbee sync --upgrade " + r.Worker + "` or change the version in the config; running workers keep their version until they are restarted")
 }
 
-func (p *page) bundled(r *operations.BundleReport) {
+func (p *page) bundle(r *operations.BundleReport) {
 	if len(r.Workers) > 0 {
 		t := table{header: []string{"WORKER", "VERSION", "VARIANT", "PLATFORM", "SIZE"}, right: map[string]bool{"SIZE": true}}
 		for _, w := range r.Workers {
@@ -215,7 +215,7 @@ func (p *page) bundled(r *operations.BundleReport) {
 		t.write(&p.text, p.style, "")
 		p.linef("")
 	}
-	p.blocked(r.Blocked)
+	p.blockedWorkers(r.Blocked)
 	p.okf("Created %s: %s, %s, rbee for %s (%s)", r.Path, bytesize.Format(r.Bytes), format.Count(r.Artifacts, "artifact"), strings.Join(r.Platforms, ", "), format.Seconds(r.DurationSeconds))
 }
 

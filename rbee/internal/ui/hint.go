@@ -56,7 +56,7 @@ func Hint(e *operations.Error) string {
 	case operations.ReasonUnknownHive:
 		return "run `rbee list-hives` to list the hives"
 	case operations.ReasonUnknownWorker:
-		return "add " + cmp.Or(e.Subject.Name, "it") + " to the workers of a hive in the config; run `rbee status --verbose` to list what is installed"
+		return "add " + cmp.Or(e.Subject.Name, "it") + " to the workers of a hive in the config; run `rbee status --verbose` to list installed workers"
 	case operations.ReasonUnknownRecipe:
 		return "run `rbee catalog list` to list the worker types"
 	case operations.ReasonLockfileInvalid:

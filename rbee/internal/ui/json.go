@@ -28,7 +28,7 @@ type errorBody struct {
 
 // JSONError writes an error as one indented JSON document:
 // {"status":"error","error":{"code":…,"message":…,"hint":…}}. If hint is empty,
-// it writes the one of [Hint].
+// it writes the result of [Hint].
 func JSONError(w io.Writer, e *operations.Error, hint string) error {
 	if hint == "" {
 		hint = Hint(e)

@@ -17,7 +17,7 @@ func pastTense(s operations.Step) string { return describeStep(s, 1) }
 // infinitive describes a step after "cannot": "install worker echo 1.0".
 func infinitive(s operations.Step) string { return describeStep(s, 2) }
 
-// describeStep describes a step with one of the three forms of its verb.
+// describeStep describes a step with form 0, 1 or 2 of its verb.
 func describeStep(s operations.Step, form int) string {
 	verbs := map[operations.Action][3]string{
 		operations.ActionInstallHive:    {"installing rbee", "installed rbee", "install rbee"},

@@ -41,7 +41,7 @@ type Live struct {
 	mu        sync.Mutex
 	hives     map[string]*hiveLine
 	notes     []string // lines to write above the drawing
-	drawn     int      // lines on the terminal now
+	lineCount int      // lines on the terminal now
 	suspended int
 	closed    bool
 
@@ -300,15 +300,15 @@ func (l *Live) draw() {
 	for _, line := range lines {
 		b.WriteString(line + "\n")
 	}
-	l.drawn = len(lines)
+	l.lineCount = len(lines)
 	_, _ = io.WriteString(l.o.W, b.String())
 }
 
 // erase removes the drawn lines and moves the cursor to their start.
 func (l *Live) erase(b *strings.Builder) {
-	if l.drawn > 0 {
-		fmt.Fprintf(b, "\r\x1b[%dA\x1b[J", l.drawn)
-		l.drawn = 0
+	if l.lineCount > 0 {
+		fmt.Fprintf(b, "\r\x1b[%dA\x1b[J", l.lineCount)
+		l.lineCount = 0
 	}
 }
 

@@ -10,7 +10,7 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
-func (p *page) downloaded(r *operations.ModelDownloadReport) {
+func (p *page) downloadModel(r *operations.ModelDownloadReport) {
 	m := r.Model
 	if r.Downloaded == 0 {
 		p.okf("Nothing to change: %s is already%s (%s)", m.ID, cmp.Or(atHive(m.Hive), " downloaded"), bytesize.Format(m.Bytes))
@@ -93,7 +93,7 @@ func (p *page) model(m operations.Model) {
 	files.write(&p.text, p.style, "")
 }
 
-func (p *page) deleted(r *operations.ModelDeleteReport) {
+func (p *page) deleteModel(r *operations.ModelDeleteReport) {
 	kept := ""
 	if r.Kept > 0 {
 		kept = fmt.Sprintf(", %s kept for other models", bytesize.Format(r.Kept))

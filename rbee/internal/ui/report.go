@@ -41,25 +41,25 @@ func (p *page) report(report operations.Report) error {
 	case *operations.HiveCapabilitiesReport:
 		p.capabilities(r)
 	case *operations.WorkerSpawnReport:
-		p.spawned(r)
+		p.spawn(r)
 	case *operations.WorkerListReport:
 		p.workers(r)
 	case *operations.WorkerGetReport:
 		p.worker(r.Worker)
 	case *operations.WorkerDeleteReport:
-		p.stopped(r)
+		p.stopWorker(r)
 	case *operations.ModelDownloadReport:
-		p.downloaded(r)
+		p.downloadModel(r)
 	case *operations.ModelListReport:
 		p.models(r)
 	case *operations.ModelGetReport:
 		p.model(r.Model)
 	case *operations.ModelDeleteReport:
-		p.deleted(r)
+		p.deleteModel(r)
 	case *operations.RollbackReport:
-		p.rolledBack(r)
+		p.rollback(r)
 	case *operations.BundleReport:
-		p.bundled(r)
+		p.bundle(r)
 	case *Catalog:
 		p.catalog(r)
 	case *Recipe:
@@ -75,7 +75,7 @@ func (p *page) report(report operations.Report) error {
 }
 
 // Failure writes an error as text, with a hint in the line below. If hint is
-// empty, it writes the one of [Hint].
+// empty, it writes the result of [Hint].
 func Failure(w io.Writer, s Style, e *operations.Error, hint string) error {
 	if hint == "" {
 		hint = Hint(e)

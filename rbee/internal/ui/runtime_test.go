@@ -20,9 +20,9 @@ func before(d time.Duration) time.Time { return runtimeNow.Add(-d) }
 func ptr[T any](v T) *T { return &v }
 
 var (
-	gpu0   = operations.WorkerDevice{Index: 0, Vendor: "nvidia", UUID: "GPU-aaaa", Name: "NVIDIA H100 80GB HBM3"}
-	gpu1   = operations.WorkerDevice{Index: 1, Vendor: "nvidia", UUID: "GPU-bbbb"}
-	silent = &operations.Error{Code: operations.CodeUnreachable, Reason: "daemon", Hive: "gpu-9", Message: "the hive daemon does not answer: connection refused"}
+	gpu0        = operations.WorkerDevice{Index: 0, Vendor: "nvidia", UUID: "GPU-aaaa", Name: "NVIDIA H100 80GB HBM3"}
+	gpu1        = operations.WorkerDevice{Index: 1, Vendor: "nvidia", UUID: "GPU-bbbb"}
+	daemonError = &operations.Error{Code: operations.CodeUnreachable, Reason: "daemon", Hive: "gpu-9", Message: "the hive daemon does not answer: connection refused"}
 )
 
 func readyWorker() operations.WorkerProcess {
@@ -60,17 +60,17 @@ func runtimeReports() map[string]operations.Report {
 	detail.MemoryEstimate = 5_500_000_000
 	detail.Files = []operations.ModelFile{{Path: "m.gguf", Bytes: 4_100_000_000, SHA256: strings.Repeat("a1", 32)}, {Path: "config.json", Bytes: 500, Missing: true}}
 	return map[string]operations.Report{
-		"capabilities":     capable(),
+		"capabilities":     capabilities(),
 		"capabilities_cpu": &operations.HiveCapabilitiesReport{Alias: "nas", OS: "linux", Arch: "arm64", CPU: operations.CPU{Threads: 1}, DiskFree: 5e9},
 		"several": &MultiHive{Hives: []HiveResult{
 			{Alias: "gpu-1", Report: &operations.HiveCapabilitiesReport{Alias: "gpu-1", OS: "linux", Arch: "amd64"}},
 			{Alias: "gpu-2", Report: &operations.HiveCapabilitiesReport{Alias: "gpu-2", OS: "linux", Arch: "amd64"}},
-			{Alias: "gpu-9", Error: silent},
+			{Alias: "gpu-9", Error: daemonError},
 		}},
 		"spawned":         &operations.WorkerSpawnReport{Worker: echo, Reason: "not shown", DurationSeconds: 0.12},
 		"spawned_detach":  &operations.WorkerSpawnReport{Worker: on(readyWorker(), operations.WorkerLoading), DurationSeconds: 0.5},
 		"spawned_failed":  &operations.WorkerSpawnReport{Worker: failedWorker(), DurationSeconds: 12},
-		"workers":         &operations.WorkerListReport{Workers: []operations.WorkerProcess{readyWorker(), restarting, on(echo, operations.WorkerStopped)}, Errors: []*operations.Error{silent}},
+		"workers":         &operations.WorkerListReport{Workers: []operations.WorkerProcess{readyWorker(), restarting, on(echo, operations.WorkerStopped)}, Errors: []*operations.Error{daemonError}},
 		"workers_none":    &operations.WorkerListReport{},
 		"worker":          &operations.WorkerGetReport{Worker: readyWorker()},
 		"worker_failed":   &operations.WorkerGetReport{Worker: restarting},
@@ -80,14 +80,14 @@ func runtimeReports() map[string]operations.Report {
 		"stopped_not":     &operations.WorkerDeleteReport{Worker: on(echo, operations.WorkerDraining), Problem: "process 123 did not exit after SIGKILL"},
 		"downloaded":      &operations.ModelDownloadReport{Model: model, Downloaded: 4_100_000_000, Resumed: 1_200_000_000, DurationSeconds: 35},
 		"downloaded_none": &operations.ModelDownloadReport{Model: model, Present: 4_100_000_000, DurationSeconds: 0.2},
-		"models":          &operations.ModelListReport{Models: []operations.Model{model, partial}, Errors: []*operations.Error{silent}},
+		"models":          &operations.ModelListReport{Models: []operations.Model{model, partial}, Errors: []*operations.Error{daemonError}},
 		"models_none":     &operations.ModelListReport{},
 		"model":           &operations.ModelGetReport{Model: detail},
 		"deleted":         &operations.ModelDeleteReport{Model: model, Freed: 4_000_000_000, Kept: 100_000_000},
 	}
 }
 
-func capable() *operations.HiveCapabilitiesReport {
+func capabilities() *operations.HiveCapabilitiesReport {
 	return &operations.HiveCapabilitiesReport{
 		Alias: "gpu-1", Hostname: "box", OS: "linux", Arch: "amd64", Kernel: "6.1.0", Libc: "glibc 2.36",
 		CPU: operations.CPU{Model: "AMD EPYC 9654", Threads: 64}, MemoryTotal: 128e9, MemoryAvailable: 100e9, DiskTotal: 2e12, DiskFree: 81e9,
@@ -212,7 +212,7 @@ func TestRuntimeHints(t *testing.T) {
 		e    operations.Error
 		want string
 	}{
-		{*silent, "run `rbee start-hive gpu-9` to start it"},
+		{*daemonError, "run `rbee start-hive gpu-9` to start it"},
 		{operations.Error{Reason: operations.ReasonWorkerNotInstalled, Hive: "a", Subject: worker("vllm")}, "then run `rbee sync --hive a`"},
 		{operations.Error{Reason: operations.ReasonWorkerDamaged, Hive: "a", Subject: worker("vllm")}, "run `rbee sync --hive a` to reinstall it"},
 		{operations.Error{Reason: operations.ReasonModelNotFound, Hive: "a", Subject: model("org/repo")}, "run `rbee download-model org/repo --hive a` to download it"},
@@ -347,7 +347,7 @@ func TestText(t *testing.T) {
 			t.Errorf("Text with terminal %t and pieces %q wrote %q, want %q", c.terminal, c.pieces, b.String(), c.want)
 		}
 	}
-	text := NewText(broken{}, false)
+	text := NewText(failingWriter{}, false)
 	text.Write("a")
 	text.Write("b")
 	if text.Err() == nil {
@@ -355,9 +355,9 @@ func TestText(t *testing.T) {
 	}
 }
 
-type broken struct{}
+type failingWriter struct{}
 
-func (broken) Write([]byte) (int, error) { return 0, errors.New("closed") }
+func (failingWriter) Write([]byte) (int, error) { return 0, errors.New("closed") }
 
 func TestAnswered(t *testing.T) {
 	t.Parallel()

@@ -33,7 +33,7 @@ func (p *page) status(r *operations.StatusReport) {
 	}
 	switch {
 	case extra && fixable:
-		p.hint("run `rbee sync` to install what is missing or outdated; --remove-extra also removes what is not in the config")
+		p.hint("run `rbee sync` to fix missing and outdated items; --remove-extra also removes items that are not in the config")
 	case extra:
 		p.hint("run `rbee sync --remove-extra` to remove it, or add it to the config")
 	case fixable:

@@ -19,10 +19,10 @@ func (p *page) sync(r *operations.SyncReport) {
 		return
 	}
 	p.upgrades(r.Plan.Upgrades)
-	p.installed(r)
-	p.changed(r)
+	p.installedHives(r)
+	p.changedHives(r)
 	p.hiveFailures(r.Hives)
-	p.blocked(r.Plan.Blocked)
+	p.blockedWorkers(r.Plan.Blocked)
 	sum := r.Summary
 	if p.text.Len() == 0 {
 		p.okf("Nothing to change: %s, %s already installed (%s)",
@@ -31,8 +31,8 @@ func (p *page) sync(r *operations.SyncReport) {
 	p.warnings(r.Warnings)
 }
 
-// installed writes the hives on which rbee was installed.
-func (p *page) installed(r *operations.SyncReport) {
+// installedHives writes the hives on which rbee was installed.
+func (p *page) installedHives(r *operations.SyncReport) {
 	var hives []operations.HiveReport
 	workers := 0
 	for _, h := range r.Hives {
@@ -51,8 +51,8 @@ func (p *page) installed(r *operations.SyncReport) {
 	}
 }
 
-// changed writes the changes on hives that already had rbee.
-func (p *page) changed(r *operations.SyncReport) {
+// changedHives writes the changes on hives that already had rbee.
+func (p *page) changedHives(r *operations.SyncReport) {
 	var hives []operations.HiveReport
 	for _, h := range r.Hives {
 		if h.Status != operations.HiveInstalled && len(h.Steps) > 0 {
@@ -105,7 +105,7 @@ func (p *page) changes(h operations.HiveReport) {
 	}
 }
 
-// workersOf returns the workers of the steps with one of the actions.
+// workersOf returns the workers of the steps with any of the actions.
 func workersOf(steps []operations.Step, actions ...operations.Action) []string {
 	var workers []string
 	for _, s := range steps {
@@ -160,8 +160,8 @@ func hiveError(h operations.HiveReport) *operations.Error {
 	}
 }
 
-// blocked writes the workers that cannot be installed on a hive.
-func (p *page) blocked(blocked []operations.Blocked) {
+// blockedWorkers writes the workers that cannot be installed on a hive.
+func (p *page) blockedWorkers(blocked []operations.Blocked) {
 	for _, b := range blocked {
 		text := b.Reason
 		if b.Worker != "" {
@@ -209,7 +209,7 @@ func (p *page) plan(r *operations.SyncReport) {
 			format.Count(len(r.Plan.Steps), "change"), format.Count(len(hives), "hive"), transfers(total-downloads, downloads))
 	}
 	p.hiveFailures(r.Hives)
-	p.blocked(r.Plan.Blocked)
+	p.blockedWorkers(r.Plan.Blocked)
 	if p.text.Len() == 0 {
 		p.okf("Nothing to change: %s, %s already installed (%s)", format.Count(r.Summary.HivesAlreadyInstalled, "hive"),
 			format.Count(r.Summary.WorkersAlreadyInstalled, "worker"), format.Seconds(r.Summary.DurationSeconds))

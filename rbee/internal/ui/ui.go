@@ -70,7 +70,7 @@ func oneLine(text string) string {
 	return strings.Join(strings.Fields(clean(text)), " ")
 }
 
-// cut shortens text to width runes; a width of 0 or less is no limit.
+// cut shortens text to width runes; a width of 0 or less means unlimited.
 func cut(text string, width int) string {
 	if width <= 0 || utf8.RuneCountInString(text) <= width {
 		return text

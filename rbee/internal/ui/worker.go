@@ -12,7 +12,7 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
-func (p *page) spawned(r *operations.WorkerSpawnReport) {
+func (p *page) spawn(r *operations.WorkerSpawnReport) {
 	w := r.Worker
 	switch {
 	case r.Outcome() != operations.OutcomeOK:
@@ -173,7 +173,7 @@ func commandText(argv []string) string {
 	return strings.Join(words, " ")
 }
 
-func (p *page) stopped(r *operations.WorkerDeleteReport) {
+func (p *page) stopWorker(r *operations.WorkerDeleteReport) {
 	w := r.Worker
 	switch {
 	case r.Outcome() == operations.OutcomeOK:

@@ -68,7 +68,7 @@ func Count(n int, word string) string {
 }
 
 // IsHidden reports whether r is an invisible character with an effect: a control
-// character, or one that changes the direction of text.
+// character, or a mark that changes the direction of text.
 func IsHidden(r rune) bool {
 	return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r)
 }

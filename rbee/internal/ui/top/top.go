@@ -13,7 +13,7 @@ import (
 
 // Options configure [Frame].
 type Options struct {
-	// Width and Height limit the frame, in columns and lines; 0 is no limit.
+	// Width and Height limit the frame, in columns and lines; 0 means unlimited.
 	Width, Height int
 
 	// Color allows escape codes for color. ASCII allows only ASCII characters.

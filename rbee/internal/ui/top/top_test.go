@@ -71,8 +71,8 @@ func mixedFleet() operations.FleetSnapshot {
 	}
 }
 
-// calm returns a fleet without problems.
-func calm(hives int) operations.FleetSnapshot {
+// healthyFleet returns a fleet without problems.
+func healthyFleet(hives int) operations.FleetSnapshot {
 	s := mixedFleet()
 	s.ConfigProblem, s.Drift, s.Traffic.Waiting = "", nil, 0
 	one := s.Hives[0]
@@ -102,9 +102,9 @@ func TestFrames(t *testing.T) {
 		"40x10":     {mixedFleet(), Options{Width: 40, Height: 10}},
 		"160x50":    {mixedFleet(), Options{Width: 160, Height: 50}},
 		"all":       {mixedFleet(), Options{}},
-		"200_hives": {calm(200), Options{Width: 100, Height: 30}},
-		"200_all":   {calm(200), Options{Width: 120, Height: 1000}},
-		"calm":      {calm(3), Options{Width: 100, Height: 40}},
+		"200_hives": {healthyFleet(200), Options{Width: 100, Height: 30}},
+		"200_all":   {healthyFleet(200), Options{Width: 120, Height: 1000}},
+		"healthy":   {healthyFleet(3), Options{Width: 100, Height: 40}},
 		"empty":     {operations.FleetSnapshot{Version: "1.2.3"}, Options{Width: 80, Height: 24}},
 		"ascii":     {mixedFleet(), Options{Width: 100, Height: 24, ASCII: true}},
 		"color":     {mixedFleet(), Options{Width: 100, Height: 40, Color: true}},
@@ -220,7 +220,7 @@ func hostileFleet(random *rand.Rand) operations.FleetSnapshot {
 func TestFrameFitsAnySize(t *testing.T) {
 	t.Parallel()
 	random := rand.New(rand.NewPCG(1, 2))
-	fleets := []operations.FleetSnapshot{{}, mixedFleet(), calm(200)}
+	fleets := []operations.FleetSnapshot{{}, mixedFleet(), healthyFleet(200)}
 	for range 40 {
 		fleets = append(fleets, hostileFleet(random))
 	}
@@ -240,7 +240,7 @@ func TestFrameFitsAnySize(t *testing.T) {
 	}
 }
 
-// TestFrameShowsProblems also checks very small screens.
+// TestFrameShowsProblems checks screens of many heights.
 func TestFrameShowsProblems(t *testing.T) {
 	t.Parallel()
 	for height := 3; height < 30; height++ {

@@ -21,14 +21,14 @@ func (p *page) pointSeconds() float64 {
 // points returns the traffic until now, with empty points for the time since the
 // last point. Without a connection to the queen it ends at the last point.
 func (p *page) points() []operations.TrafficPoint {
-	const most = 600
+	const maxPoints = 600
 	points := p.s.Traffic.Points
-	points = points[max(len(points)-most, 0):]
+	points = points[max(len(points)-maxPoints, 0):]
 	if len(points) == 0 || p.o.Problem != "" {
 		return points
 	}
 	idle := p.now.Sub(points[len(points)-1].Time).Seconds() / p.pointSeconds()
-	return append(points[:len(points):len(points)], make([]operations.TrafficPoint, int(min(max(idle, 0), most)))...)
+	return append(points[:len(points):len(points)], make([]operations.TrafficPoint, int(min(max(idle, 0), maxPoints)))...)
 }
 
 // rate returns the requests per second over the last 10 seconds and the current
