@@ -62,7 +62,7 @@ func runtimeReports() map[string]operations.Report {
 	return map[string]operations.Report{
 		"capabilities":     capabilities(),
 		"capabilities_cpu": &operations.HiveCapabilitiesReport{Alias: "nas", OS: "linux", Arch: "arm64", CPU: operations.CPU{Threads: 1}, DiskFree: 5e9},
-		"several": &MultiHive{Hives: []HiveResult{
+		"multihive": &MultiHive{Hives: []HiveResult{
 			{Alias: "gpu-1", Report: &operations.HiveCapabilitiesReport{Alias: "gpu-1", OS: "linux", Arch: "amd64"}},
 			{Alias: "gpu-2", Report: &operations.HiveCapabilitiesReport{Alias: "gpu-2", OS: "linux", Arch: "amd64"}},
 			{Alias: "gpu-9", Error: daemonError},
@@ -77,7 +77,7 @@ func runtimeReports() map[string]operations.Report {
 		"stopped":         &operations.WorkerDeleteReport{Worker: on(echo, operations.WorkerStopped), Killed: true, DurationSeconds: 21},
 		"stopped_note":    stopNote(on(readyWorker(), operations.WorkerStopped)),
 		"stopped_problem": stopProblem(on(readyWorker(), operations.WorkerStopped)),
-		"stopped_not":     &operations.WorkerDeleteReport{Worker: on(echo, operations.WorkerDraining), Problem: "process 123 did not exit after SIGKILL"},
+		"stop_failed":     &operations.WorkerDeleteReport{Worker: on(echo, operations.WorkerDraining), Problem: "process 123 did not exit after SIGKILL"},
 		"downloaded":      &operations.ModelDownloadReport{Model: model, Downloaded: 4_100_000_000, Resumed: 1_200_000_000, DurationSeconds: 35},
 		"downloaded_none": &operations.ModelDownloadReport{Model: model, Present: 4_100_000_000, DurationSeconds: 0.2},
 		"models":          &operations.ModelListReport{Models: []operations.Model{model, partial}, Errors: []*operations.Error{daemonError}},
@@ -170,7 +170,7 @@ func TestMultiHiveOutcome(t *testing.T) {
 func TestMultiHiveJSON(t *testing.T) {
 	t.Parallel()
 	var b strings.Builder
-	if err := JSON(&b, runtimeReports()["several"]); err != nil {
+	if err := JSON(&b, runtimeReports()["multihive"]); err != nil {
 		t.Fatal(err)
 	}
 	var doc struct {
@@ -359,7 +359,7 @@ type failingWriter struct{}
 
 func (failingWriter) Write([]byte) (int, error) { return 0, errors.New("closed") }
 
-func TestAnswered(t *testing.T) {
+func TestAnswerStats(t *testing.T) {
 	t.Parallel()
 	for want, r := range map[string]operations.InferReport{
 		"41 tokens, 12 prompt tokens, first after 200ms, 20.0 tokens/s, 2.2s total, echo-1 on a\n": {
