@@ -54,8 +54,8 @@ type grammar struct {
 	Version    versionCmd    `cmd:"" group:"other" help:"Print the version"`
 
 	HelpTopic helpCmd   `cmd:"" hidden:"" name:"help" help:"Print the help of a command or a topic"`
-	Hive      hiveCmd   `cmd:"" hidden:"" help:"Run the part of rbee on a hive"`
-	Worker    workerCmd `cmd:"" hidden:"" help:"Run a worker that is built into rbee"`
+	Hive      hiveCmd   `cmd:"" hidden:"" help:"Run the internal commands of a hive"`
+	Worker    workerCmd `cmd:"" hidden:"" help:"Run a built-in worker"`
 
 	InstallHive   replacementCmd `cmd:"" hidden:""`
 	UninstallHive replacementCmd `cmd:"" hidden:""`

@@ -102,7 +102,7 @@ func TestHostInProcess(t *testing.T) {
 	})
 }
 
-// localMachine is a machine that is a home directory of this one.
+// localMachine simulates a machine with a home directory on this machine.
 type localMachine struct {
 	user string
 
@@ -174,7 +174,7 @@ func (h *localHost) Run(ctx context.Context, argv []string, stdin io.Reader, std
 		_, err := io.Copy(stdinWriter, stdin)
 		_ = stdinWriter.CloseWithError(err)
 	}()
-	out := &detachable{w: stdout}
+	out := &detachableWriter{w: stdout}
 	done := make(chan error, 1)
 	go func() {
 		if argv[2] == "inspect" {
@@ -205,19 +205,19 @@ func (h *localHost) Run(ctx context.Context, argv []string, stdin io.Reader, std
 	}
 }
 
-// detachable is a writer that discards its output after detach.
-type detachable struct {
+// detachableWriter is a writer that discards its output after detach.
+type detachableWriter struct {
 	mu sync.Mutex
 	w  io.Writer
 }
 
-func (d *detachable) Write(p []byte) (int, error) {
+func (d *detachableWriter) Write(p []byte) (int, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.w.Write(p)
 }
 
-func (d *detachable) detach() {
+func (d *detachableWriter) detach() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.w = io.Discard

@@ -34,11 +34,11 @@ func (p *page) points() []operations.TrafficPoint {
 // rate returns the requests per second over the last 10 seconds and the current
 // point, which is not complete.
 func (p *page) rate() float64 {
-	points, every := p.points(), p.pointSeconds()
+	points, interval := p.points(), p.pointSeconds()
 	if len(points) == 0 {
 		return 0
 	}
-	complete := min(int(math.Ceil(10/every)), len(points)-1)
+	complete := min(int(math.Ceil(10/interval)), len(points)-1)
 	requests := 0
 	for _, point := range points[len(points)-1-complete:] {
 		requests += max(point.Requests, 0)
@@ -49,10 +49,10 @@ func (p *page) rate() float64 {
 	}
 	// The age of the current point is the remainder of the time since the last one.
 	current := min(max(at.Sub(p.s.Traffic.Points[len(p.s.Traffic.Points)-1].Time).Seconds(), 0), 1e9)
-	if current = math.Mod(current, every); complete == 0 {
-		current = max(current, min(every, 1))
+	if current = math.Mod(current, interval); complete == 0 {
+		current = max(current, min(interval, 1))
 	}
-	return float64(requests) / (float64(complete)*every + current)
+	return float64(requests) / (float64(complete)*interval + current)
 }
 
 func perSecond(rate float64) string {
