@@ -117,7 +117,7 @@ func (f *Fleet) endPins(p *plan.Plan) {
 			continue
 		}
 		for _, w := range m.state.Workers {
-			if want := h.Worker(w.Type); want.EndsPin && want.Version == w.Version {
+			if want := h.Worker(w.Type); want.Unpin && want.Version == w.Version {
 				f.opts.Lock.Unpin(m.hive.Alias, w.Type)
 			}
 		}

@@ -87,7 +87,7 @@ func TestRecipeEditIsDrift(t *testing.T) {
 		f.origin.AddWheel(origintest.Wheel{Name: "honey", Version: "2.0"})
 		f.setRecipe(strings.Replace(pythonRecipe, `"engine=={version}"`, packages, 1))
 		changes := f.status()
-		if len(changes.Drift) != 2 || changes.Drift[0].Issue != operations.IssueOutdatedWorker || changes.Drift[0].Details != "Worker 'engine' 1.0 was locked before the recipe's steps changed" {
+		if len(changes.Drift) != 2 || changes.Drift[0].Issue != operations.IssueOutdatedWorker || changes.Drift[0].Details != "Worker 'engine' 1.0 was locked before the recipe changed" {
 			t.Errorf("%s: status %+v", packages, changes.Drift)
 		}
 		r := f.sync(plan.Options{}, nil)

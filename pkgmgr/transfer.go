@@ -29,7 +29,7 @@ func (f *Fleet) fillDownloads(p *plan.Plan) {
 		step.DownloadBytes = 0
 		for j := range steps {
 			for _, a := range steps[j].Artifacts() {
-				if a.URL != "" && !plan.InCache(steps[j].Kind, a, state) {
+				if a.URL != "" && !plan.IsCached(steps[j].Kind, a, state) {
 					step.DownloadBytes += a.Size
 				}
 			}

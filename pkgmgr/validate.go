@@ -129,7 +129,7 @@ func (f *Fleet) validateMachine(v *validation, m *member, desired plan.Desired) 
 		if want.Err != nil && len(recipe.Sources) > 0 && !errors.Is(want.Err, plan.ErrNotLocked) && !errors.Is(want.Err, plan.ErrRecipeChanged) {
 			v.fail(w.Pos, v.file(f), "worker '%s': %s", w.Type, want.Err)
 		} else if lacks := catalog.UnmetNeeds(recipe.Needs, s); len(lacks) > 0 {
-			v.fail(w.Pos, "", "worker '%s' would not run there: %s", w.Type, strings.Join(lacks, "; "))
+			v.fail(w.Pos, "", "worker '%s' cannot run on this hive: %s", w.Type, strings.Join(lacks, "; "))
 		} else if why := recipe.NoGPUReason(want.Version, catalog.MachineOf(s)); why != "" {
 			v.warn("worker '%s' runs on the CPU there: %s", w.Type, why)
 		}

@@ -45,8 +45,8 @@ func TestValidate(t *testing.T) {
 		{name: "fits", machine: wire.State{Devices: []gpu.Device{device("nvidia", 8, ""), device("nvidia", 24, "")}}},
 		{name: "memory not known", machine: wire.State{Devices: []gpu.Device{device("nvidia", 0, "")}}},
 		{name: "any GPU", gpu: "any", machine: wire.State{Devices: []gpu.Device{device("amd", 0, "")}}},
-		{name: "no GPU", errors: []string{"worker 'needy' would not run there: no NVIDIA GPU is found"}},
-		{name: "no GPU at all", gpu: "any", errors: []string{"worker 'needy' would not run there: no GPU is found"}},
+		{name: "no GPU", errors: []string{"worker 'needy' cannot run on this hive: no NVIDIA GPU is found"}},
+		{name: "no GPU at all", gpu: "any", errors: []string{"worker 'needy' cannot run on this hive: no GPU is found"}},
 		{
 			name: "another GPU", machine: wire.State{Devices: []gpu.Device{device("amd", 192, "")}},
 			errors: []string{"no NVIDIA GPU is found"},
@@ -129,7 +129,7 @@ func TestValidate(t *testing.T) {
 			machine: wire.State{
 				Devices: []gpu.Device{device("nvidia", 24, "")}, Commands: []string{},
 			},
-			errors: []string{"worker 'needy' would not run there: git is not on its PATH"},
+			errors: []string{"worker 'needy' cannot run on this hive: git is not on its PATH"},
 		},
 		{
 			name: "key that is not there",

@@ -68,7 +68,7 @@ func TestVerifyCommandReachesTheHive(t *testing.T) {
 		if !now.Verify.Equal(want) || !now.InstalledAt.Equal(first.InstalledAt) || now.SHA256 != first.SHA256 {
 			t.Errorf("with %q: %+v, want only the verify command of %+v changed", verify, now, first)
 		}
-		if len(r.Plan.Drift) != 1 || r.Plan.Drift[0].Issue != operations.IssueOutdatedWorker || !strings.Contains(r.Plan.Drift[0].Details, "has another verify command than the recipe") {
+		if len(r.Plan.Drift) != 1 || r.Plan.Drift[0].Issue != operations.IssueOutdatedWorker || !strings.Contains(r.Plan.Drift[0].Details, "has a different verify command than the recipe") {
 			t.Errorf("with %q: drift %+v", verify, r.Plan.Drift)
 		}
 		if r, _ := sync(verify); len(r.Plan.Steps) != 0 {

@@ -136,7 +136,7 @@ func TestReasons(t *testing.T) {
 			"another program uses the port: choose another --addr", 1},
 		{operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonLookup, Hive: "gpu-1", Message: "asking https://pypi.org/simple/vllm: the server answers 503"},
 			"check that the server can be reached from there, then run the command again: what has arrived is kept", 1},
-		{operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonNotLocked, Hive: "gpu-1", Message: "it is not in the lock yet; sync puts it there"},
+		{operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonNotLocked, Hive: "gpu-1", Message: "the version is not locked yet; run `rbee sync` to lock it"},
 			"`rbee sync` looks it up", 1},
 		{operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonUnknownVersion, Subject: operations.SubjectWorker.Named("vllm"), Hive: "gpu-1", Message: `worker vllm has no version "9"; known: 1, 2`},
 			"", 1},
