@@ -62,7 +62,7 @@ func TestValidate(t *testing.T) {
 		{
 			name:    "small disk",
 			machine: wire.State{DiskFree: 1 << 30, Devices: []gpu.Device{device("nvidia", 24, "")}},
-			errors:  []string{"/home/bee/.local/share/rbee has 1.0 GiB free, its workers need 2.0 GiB"},
+			errors:  []string{"insufficient disk space in /home/bee/.local/share/rbee: 1.0 GiB free, 2.0 GiB needed"},
 		},
 		{
 			name: "small disk, installed already",
