@@ -446,17 +446,17 @@ func (s *stepRunner) apply(ctx context.Context, exe string, req *wire.Request, i
 	inR, inW := io.Pipe()
 	out := newPipeBuffer()
 	var stderr tailWriter
-	exited := make(chan error, 1)
+	runDone := make(chan error, 1)
 	go func() {
 		err := s.member.host.Run(ctx, []string{exe, "hive", "apply"}, inR, out, &stderr)
 		_ = inR.CloseWithError(io.ErrClosedPipe)
 		out.close()
-		exited <- err
+		runDone <- err
 	}()
 	exchangeErr := s.exchange(ctx, inW, wire.NewReader(out), req, index)
 	out.discard()
 	_ = inW.Close()
-	runErr := <-exited
+	runErr := <-runDone
 	switch {
 	case s.result != nil && s.result.Error != "":
 		return s.result.Cause.Error(s.result.Error)
@@ -560,11 +560,11 @@ func (s *stepRunner) fillReport(r *operations.HiveReport) {
 		r.Workers = installedTypes(s.member.state)
 	}
 	r.Status = operations.HiveUpdated
-	stored := s.err == nil && s.result != nil && s.result.Locked == nil // whether the settings were stored
+	settingsStored := s.err == nil && s.result != nil && s.result.Locked == nil // whether the settings were stored
 	for i, step := range s.steps {
 		err := s.failed[i]
 		switch {
-		case err == nil && s.done[i] && (stored || !settingsOnly(step)):
+		case err == nil && s.done[i] && (settingsStored || !settingsOnly(step)):
 			r.Steps = append(r.Steps, step)
 			switch step.Action {
 			case operations.ActionInstallHive:
@@ -604,5 +604,5 @@ func settingsOnly(s operations.Step) bool {
 	return s.Action == operations.ActionConfigureHive
 }
 
-// errNotStarted is the error of a step that did not run because an earlier one failed.
+// errNotStarted is the error of a step that did not run.
 var errNotStarted = &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonNotBegun, Message: "not started"}

@@ -32,9 +32,9 @@ func TestApplyErrors(t *testing.T) {
 		c.Hives[0] = echoHive("gpu-00", "engine")
 		f := openFleet(t, c, machines, func(o *pkgmgr.Options) { o.Catalog = local })
 		f.Read(t.Context(), pkgmgr.ReadOptions{})
-		made := roundTrip(f.Plan(t.Context(), plan.Options{Fetch: true}))
+		original := roundTrip(f.Plan(t.Context(), plan.Options{Fetch: true}))
 		if test.edit != nil {
-			test.edit(made)
+			test.edit(original)
 		}
 		var failed []*operations.Error
 		other := openFleet(t, c, machines, func(o *pkgmgr.Options) {
@@ -49,7 +49,7 @@ func TestApplyErrors(t *testing.T) {
 			}
 		})
 		other.Read(t.Context(), pkgmgr.ReadOptions{})
-		r := other.Apply(t.Context(), made, pkgmgr.ApplyOptions{})[0]
+		r := other.Apply(t.Context(), original, pkgmgr.ApplyOptions{})[0]
 		if r.Status != operations.HiveFailed || len(r.Failed) == 0 {
 			t.Errorf("%s: Apply() = %+v, want a failed step", test.name, r)
 			continue

@@ -127,7 +127,7 @@ func TestPushDownloads(t *testing.T) {
 		"a.yaml": recipe("good", "good", hexSum(body)),
 		"b.yaml": recipe("changed", "changed", hexSum(body[2:])),
 		"c.yaml": recipe("lost", "lost", hexSum(body[3:])),
-		"d.yaml": recipe("again", "good?again", hexSum(body)), // the same content: only one of the two is fetched
+		"d.yaml": recipe("again", "good?again", hexSum(body)), // the same content, which is fetched once
 	})
 	c, machines := echoFleet(4)
 	for i := range c.Hives {

@@ -23,9 +23,9 @@ import (
 // from the directory in RBEE_BINARIES (see [artifact.Binaries.Dir]) or downloaded. If
 // RBEE_RELEASE_URL is set, it replaces the address of the public releases. A program that
 // requires a development version of this module uses the rbee on its PATH, if any, for
-// machines of its own platform.
+// machines of the same platform.
 //
-// DefaultOptions returns an error if one of these files cannot be read; see
+// DefaultOptions returns an error if any of these files cannot be read; see
 // [catalog.Load] and [lockfile.Load].
 func DefaultOptions(c *config.Config, connect Connect) (Options, error) {
 	paths, err := DefaultPaths(os.Getenv)

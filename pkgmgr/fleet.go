@@ -36,7 +36,7 @@ type Options struct {
 	Only   []string
 	Labels []string
 
-	// Extra are hives that were installed from the config but are no longer in it, as
+	// Extra are hives that were installed from the config and then removed from it, as
 	// [Record.Extra] returns them.
 	Extra []config.Hive
 
@@ -90,7 +90,7 @@ type Options struct {
 type Fleet struct {
 	opts        Options
 	configPath  string
-	configHives []config.Hive // all hives of the config, including those that are not members
+	configHives []config.Hive // all hives of the config, even if they are not members
 	members     []*member
 	client      *fetch.Client
 	artifacts   *artifact.Cache
@@ -111,8 +111,9 @@ type member struct {
 	duration time.Duration
 }
 
-// Open returns a fleet of the hives of a config. It opens no connections. If Only contains
-// an unknown alias, the error is an [*operations.Error] with [operations.CodeNotFound].
+// Open returns a fleet of the hives of a config. It opens no connections. If [Options.Only]
+// contains an unknown alias, the error is an [*operations.Error] with
+// [operations.CodeNotFound].
 func Open(c *config.Config, o Options) (*Fleet, error) {
 	if o.Connect == nil {
 		return nil, errors.New("pkgmgr: Options.Connect is nil")

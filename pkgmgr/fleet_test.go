@@ -230,7 +230,7 @@ func TestParallelLimit(t *testing.T) {
 	f.Read(ctx, pkgmgr.ReadOptions{})
 	for _, s := range f.States() {
 		if s.Err != nil {
-			t.Fatal(s.Err)
+			t.Fatalf("Read() of %s = %v, want no error", s.Hive.Alias, s.Err)
 		}
 	}
 	if peak.Load() != 2 {

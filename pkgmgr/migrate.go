@@ -38,9 +38,9 @@ func FromStates(states []plan.HiveState) (*config.Config, []operations.ValidateW
 		}
 		machines[identity] = h.Alias
 		for n := 2; slices.ContainsFunc(c.Hives, func(o config.Hive) bool { return o.Alias == h.Alias }); n++ {
-			taken := h.Alias
-			h.Alias = fmt.Sprintf("%s-%d", strings.TrimSuffix(taken, fmt.Sprintf("-%d", n-1)), n)
-			warn(h.Alias, "renamed from %s: another hive has this alias", taken)
+			previous := h.Alias
+			h.Alias = fmt.Sprintf("%s-%d", strings.TrimSuffix(previous, fmt.Sprintf("-%d", n-1)), n)
+			warn(h.Alias, "renamed from %s: another hive has this alias", previous)
 		}
 		c.Hives = append(c.Hives, h)
 	}

@@ -71,7 +71,7 @@ func TestStaleStepsFail(t *testing.T) {
 }
 
 // TestApplySamePlanTwice checks that equal plans of two Fleets can be applied one after the
-// other, because the first one installs what the second one expects.
+// other: the second one succeeds because the hives have the expected workers already.
 func TestApplySamePlanTwice(t *testing.T) {
 	t.Parallel()
 	f := newLockFleet(t)
@@ -187,7 +187,7 @@ func TestSavedPlanHasNoSecrets(t *testing.T) {
 }
 
 // TestNewerHiveKeepsItsWorkers checks that the built-in workers of a newer rbee are not
-// compared with those of this build.
+// replaced.
 func TestNewerHiveKeepsItsWorkers(t *testing.T) {
 	t.Parallel()
 	c, machines := echoFleet(1)

@@ -23,15 +23,15 @@ func TestApplyPlanOfOtherFleet(t *testing.T) {
 	f.addRelease("1.0")
 	fleet, _ := f.open(nil)
 	fleet.Read(t.Context(), pkgmgr.ReadOptions{})
-	made := fleet.Plan(t.Context(), plan.Options{Fetch: true})
-	if len(made.Installs) != 2 || len(made.Builds) != 1 || len(made.Lock.Workers) != 1 || len(made.Lock.Sources) != 1 {
-		t.Errorf("Plan() has %d installs, %d builds, changes of the lock %+v; want 2, 1, and one version and one source", len(made.Installs), len(made.Builds), made.Lock)
+	original := fleet.Plan(t.Context(), plan.Options{Fetch: true})
+	if len(original.Installs) != 2 || len(original.Builds) != 1 || len(original.Lock.Workers) != 1 || len(original.Lock.Sources) != 1 {
+		t.Errorf("Plan() has %d installs, %d builds, changes of the lock %+v; want 2, 1, and one version and one source", len(original.Installs), len(original.Builds), original.Lock)
 	}
 
 	lock := &lockfile.Lock{}
 	other, _ := f.open(func(o *pkgmgr.Options) { o.Lock = lock })
 	other.Read(t.Context(), pkgmgr.ReadOptions{})
-	reports := other.Apply(t.Context(), roundTrip(made), pkgmgr.ApplyOptions{})
+	reports := other.Apply(t.Context(), roundTrip(original), pkgmgr.ApplyOptions{})
 	if got, want := results(reports), "gpu-00=installed gpu-01=installed"; got != want {
 		t.Fatalf("Apply() = %s, want %s: %+v", got, want, reports)
 	}
@@ -42,7 +42,7 @@ func TestApplyPlanOfOtherFleet(t *testing.T) {
 		t.Errorf("the lock of the other fleet has %+v, want engine 1.0", w)
 	}
 
-	reports = other.Apply(t.Context(), roundTrip(made), pkgmgr.ApplyOptions{})
+	reports = other.Apply(t.Context(), roundTrip(original), pkgmgr.ApplyOptions{})
 	for _, r := range reports {
 		if r.Status != operations.HiveFailed || r.Error == nil || r.Error.Reason != operations.ReasonStateChanged {
 			t.Errorf("%s: the second Apply() = %s, %+v; want reason %s", r.Alias, r.Status, r.Error, operations.ReasonStateChanged)
@@ -60,8 +60,8 @@ func TestPlanOfLocalFile(t *testing.T) {
 	})
 	fleet, _ := f.open(func(o *pkgmgr.Options) { o.Catalog = catalog })
 	fleet.Read(t.Context(), pkgmgr.ReadOptions{})
-	made := fleet.Plan(t.Context(), plan.Options{Fetch: true})
-	data, err := json.Marshal(made)
+	original := fleet.Plan(t.Context(), plan.Options{Fetch: true})
+	data, err := json.Marshal(original)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +70,7 @@ func TestPlanOfLocalFile(t *testing.T) {
 	}
 	other, _ := f.open(func(o *pkgmgr.Options) { o.Catalog = catalog })
 	other.Read(t.Context(), pkgmgr.ReadOptions{})
-	reports := other.Apply(t.Context(), roundTrip(made), pkgmgr.ApplyOptions{})
+	reports := other.Apply(t.Context(), roundTrip(original), pkgmgr.ApplyOptions{})
 	if got, want := results(reports), "gpu-00=installed gpu-01=installed"; got != want {
 		t.Errorf("Apply() = %s, want %s: %+v", got, want, reports)
 	}
@@ -82,14 +82,14 @@ func TestApplyRejectsOtherPlans(t *testing.T) {
 	c, machines := echoFleet(1)
 	f := openFleet(t, c, machines, nil)
 	f.Read(t.Context(), pkgmgr.ReadOptions{})
-	made := f.Plan(t.Context(), plan.Options{Fetch: true})
+	original := f.Plan(t.Context(), plan.Options{Fetch: true})
 	for name, change := range map[string]func(*plan.Plan){
 		"other state":     func(p *plan.Plan) { p.Hives[0].State = "00" },
 		"no hive":         func(p *plan.Plan) { p.Hives = nil },
 		"other build":     func(p *plan.Plan) { p.Steps[0].Digest = strings.Repeat("0", 64) },
 		"no installation": func(p *plan.Plan) { p.Installs = nil },
 	} {
-		p := roundTrip(made)
+		p := roundTrip(original)
 		change(p)
 		r := f.Apply(t.Context(), p, pkgmgr.ApplyOptions{})[0]
 		if r.Status != operations.HiveFailed || r.Error == nil {
@@ -112,11 +112,11 @@ func TestPlanOfNewerRbee(t *testing.T) {
 	c, machines := echoFleet(1)
 	f := openFleet(t, c, machines, nil)
 	f.Read(t.Context(), pkgmgr.ReadOptions{})
-	made := f.Plan(t.Context(), plan.Options{Fetch: true})
-	if made.Schema != plan.Schema || made.MinReader > plan.Schema {
-		t.Errorf("Plan() has schema %d and min_reader %d, want %d", made.Schema, made.MinReader, plan.Schema)
+	original := f.Plan(t.Context(), plan.Options{Fetch: true})
+	if original.Schema != plan.Schema || original.MinReader > plan.Schema {
+		t.Errorf("Plan() has schema %d and min_reader %d, want %d", original.Schema, original.MinReader, plan.Schema)
 	}
-	p := roundTrip(made)
+	p := roundTrip(original)
 	p.Schema, p.MinReader = plan.Schema+1, plan.Schema+1
 	r := f.Apply(t.Context(), p, pkgmgr.ApplyOptions{})[0]
 	if r.Status != operations.HiveFailed || r.Error == nil || r.Error.Reason != operations.ReasonNewerFile {

@@ -47,7 +47,7 @@ func (h *shellHost) Close() error { return nil }
 // read reads the state of the machine with a fleet.
 func (h *shellHost) read(t *testing.T, o pkgmgr.ReadOptions) (*wire.State, *operations.Error) {
 	t.Helper()
-	f, err := pkgmgr.Open(&config.Config{Hives: []config.Hive{config.NewHive("here", "here")}}, pkgmgr.Options{
+	f, err := pkgmgr.Open(&config.Config{Hives: []config.Hive{config.NewHive("local", "local")}}, pkgmgr.Options{
 		Connect: func(context.Context, config.Hive) (pkgmgr.Host, error) { return h, nil },
 	})
 	if err != nil {

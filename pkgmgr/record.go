@@ -18,10 +18,10 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// Record is a file with the addresses of the hives that this machine installed. With it, a
-// hive that is no longer in the config can be found and removed. The state that a hive
-// reports has precedence over the record. The zero value has no file: it is empty, and
-// changes to it are discarded.
+// Record is a file with the addresses of the hives that this machine installed. With it,
+// hives can be found and uninstalled after they were removed from the config. The state that
+// a hive reports has precedence over the record. The zero value has no file: it is empty,
+// and changes to it are discarded.
 type Record struct {
 	// Path is the file, such as ~/.local/state/rbee/fleet.json.
 	Path string
@@ -138,7 +138,7 @@ func (r Record) write(f recordFile) error {
 }
 
 // Extra returns the recorded hives that were installed from the config at configPath and
-// are no longer in it: the config c contains neither their address nor their alias.
+// then removed from it: the config c contains neither their address nor their alias.
 func (r Record) Extra(c *config.Config, configPath string) ([]config.Hive, error) {
 	entries, err := r.Entries()
 	if err != nil {

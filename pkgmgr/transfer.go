@@ -85,9 +85,9 @@ func (f *Fleet) restoreURL(s *wire.State, install *plan.Install, a *wire.Artifac
 	})
 }
 
-// forEachOrigin calls found for each origin in the recipe of an installation until found
+// forEachOrigin calls visit for each origin in the recipe of an installation until visit
 // returns true.
-func (f *Fleet) forEachOrigin(p wire.Platform, install *plan.Install, found func(catalog.Origin) bool) {
+func (f *Fleet) forEachOrigin(p wire.Platform, install *plan.Install, visit func(catalog.Origin) bool) {
 	recipe, ok := f.opts.Catalog.Recipe(install.Type)
 	if !ok {
 		return
@@ -98,7 +98,7 @@ func (f *Fleet) forEachOrigin(p wire.Platform, install *plan.Install, found func
 			continue
 		}
 		for _, step := range source.Steps {
-			if found(step.Origin) {
+			if visit(step.Origin) {
 				return
 			}
 		}

@@ -8,8 +8,8 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/plan"
 )
 
-// TestPlanSeparatesDownloads checks that DownloadBytes contains only what a hive downloads
-// itself.
+// TestPlanSeparatesDownloads checks that DownloadBytes counts only the artifacts that the
+// hive itself downloads.
 func TestPlanSeparatesDownloads(t *testing.T) {
 	t.Parallel()
 	for name, push := range map[string]bool{"downloaded by the hive": false, "sent": true} {

@@ -26,8 +26,7 @@ func (r Load) reason(chosen []Device, basis string) string {
 
 // noFitError returns the error for a worker that does not fit: a line for the needed
 // memory, a line for each device, and a line for the missing memory. groups are the
-// devices that could be used; present are all devices, for those that the engine cannot
-// run on.
+// usable devices. Of present, it lists the devices that the engine cannot run on.
 func (r Load) noFitError(groups [][]Device, present []Device) *operations.Error {
 	devices := slices.Concat(groups...)
 	var b strings.Builder

@@ -6,8 +6,8 @@ import (
 	"slices"
 )
 
-// shortfall returns how much more memory d would need as one of n devices, in bytes. It
-// is 0 if the worker fits.
+// shortfall returns how much more memory d would need if the worker used n devices, in
+// bytes. It is 0 if the worker fits.
 func (r Load) shortfall(d Device, n int) int64 {
 	need := r.perDevice(n)
 	excess := int64(0) // the memory beyond the reservation of the engine
@@ -110,8 +110,8 @@ func byPreference(a, b Device) int {
 	)
 }
 
-// byAvailable sorts devices without MIG first, then those whose memory is known, then
-// those with the most available memory.
+// byAvailable sorts devices without MIG before devices with MIG, then known memory before
+// unknown memory, then more available memory before less.
 func byAvailable(a, b Device) int {
 	availableA, knownA := a.available()
 	availableB, knownB := b.available()

@@ -30,7 +30,7 @@ func (r Load) unfitDevices(devices []Device) []Device {
 }
 
 // unfitNote returns the part of a reason that lists the devices that the engine cannot
-// run on. It is empty if there are none.
+// run on, or "" if it can run on all of them.
 func (r Load) unfitNote(devices []Device) string {
 	unfit := r.unfitDevices(devices)
 	if len(unfit) == 0 {

@@ -32,7 +32,7 @@ func TestPlaceChecksBuild(t *testing.T) {
 		devices []placement.Device
 		want    string   // "vendor indices", "cpu" or the error's code
 		env     string   // GGML_VK_VISIBLE_DEVICES
-		says    []string // in the reason or the error
+		parts   []string // of the reason or the error
 	}{
 		{"no conditions", requestFor(10), mixed, "nvidia 1", "1", []string{"most memory free of 2 devices"}},
 		{"usable card", with(requestFor(10), cuda13), mixed, "nvidia 0", "0", []string{"most memory free of 1 device; not used: " + unfit}},
@@ -58,7 +58,7 @@ func TestPlaceChecksBuild(t *testing.T) {
 			if got != tt.want || d.Env["GGML_VK_VISIBLE_DEVICES"] != tt.env {
 				t.Errorf("Place() = %s with %v: %s, want %s with GGML_VK_VISIBLE_DEVICES=%s", got, d.Env, reason, tt.want, tt.env)
 			}
-			for _, want := range tt.says {
+			for _, want := range tt.parts {
 				if !strings.Contains(reason, want) {
 					t.Errorf("Place() returned reason %q, want %q in it", reason, want)
 				}

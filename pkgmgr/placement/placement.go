@@ -20,8 +20,8 @@
 // of devices that fit, all of one vendor, and prefers those with the most
 // available memory. It skips devices whose memory a stopping worker may still
 // use. If only those fit, Place returns a [*Wait], and the caller retries when the
-// workers have exited. Devices in MIG mode are the last choice, because the
-// reported memory is that of the complete card, and an engine gets one slice.
+// workers have exited. Devices in MIG mode are the last choice, because their tool
+// reports the memory of the complete card, and an engine gets one slice.
 //
 // Place never replaces devices that are requested by index.
 //
@@ -145,8 +145,8 @@ func (w *Wait) Error() string {
 // the CPU. The devices may be of several vendors, broken, and in any order. Errors are
 // [*operations.Error] or [*Wait]. Equal arguments return equal decisions.
 //
-// The environment of the decision contains the variables of one vendor and that of
-// Vulkan. They hold device indices in PCI order, because some engines cannot read UUIDs:
+// The environment of the decision contains the variables of one vendor and of Vulkan. They
+// hold device indices in PCI order, because some engines cannot read UUIDs:
 //
 //	NVIDIA  CUDA_DEVICE_ORDER=PCI_BUS_ID, CUDA_VISIBLE_DEVICES=0,1
 //	AMD     HIP_VISIBLE_DEVICES=0,1
@@ -308,7 +308,7 @@ func onCPU(devices []Device, reason string) Decision {
 	return Decision{Env: hiddenEnv(devices), Reason: reason}
 }
 
-// newWait returns the error for chosen devices of which some have stopping workers.
+// newWait returns the error for the stopping workers of the chosen devices.
 func newWait(chosen []Device) *Wait {
 	w := &Wait{}
 	for _, d := range chosen {

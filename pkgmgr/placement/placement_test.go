@@ -122,7 +122,7 @@ func TestPlace(t *testing.T) {
 		{"only a draining device fits", requestFor(20), []placement.Device{device("nvidia", 0, 12, 24), draining(device("nvidia", 1, 3, 24), "w-1")}, "wait w-1 nvidia 1", "", "waiting for w-1 to release memory on nvidia 1"},
 		{"draining device with free memory", requestFor(20), []placement.Device{draining(device("nvidia", 1, 24, 24), "w-1")}, "wait w-1 nvidia 1", "", ""},
 		{"too large for a draining device", requestFor(30), []placement.Device{draining(device("nvidia", 1, 3, 24), "w-1")}, "failed", "", "still used by stopping worker w-1"},
-		{"one of two devices draining", requestFor(44), []placement.Device{device("nvidia", 0, 24, 24), draining(device("nvidia", 1, 3, 24), "w-2", "w-1")}, "wait w-1,w-2 nvidia 1", "", ""},
+		{"two devices, second draining", requestFor(44), []placement.Device{device("nvidia", 0, 24, 24), draining(device("nvidia", 1, 3, 24), "w-2", "w-1")}, "wait w-1,w-2 nvidia 1", "", ""},
 		{"reservations remain after draining", requestFor(22), []placement.Device{reserved(draining(device("nvidia", 1, 3, 24), "w-1"), 4)}, "failed", "", ""},
 
 		{"by index", on(requestFor(10), "0"), l4s, "nvidia 0", "CUDA_DEVICE_ORDER=PCI_BUS_ID CUDA_VISIBLE_DEVICES=0", "as requested"},
@@ -135,7 +135,7 @@ func TestPlace(t *testing.T) {
 		{"by index, draining", on(requestFor(10), "1"), []placement.Device{device("nvidia", 0, 24, 24), draining(device("nvidia", 1, 24, 24), "w-1")}, "wait w-1 nvidia 1", "", ""},
 		{"by index, draining and too large", on(requestFor(30), "1"), []placement.Device{draining(device("nvidia", 1, 24, 24), "w-1")}, "failed", "", "does not fit"},
 		{"by index, too large", on(requestFor(21), "0"), l4s, "failed", "", "missing: 2.0 GiB on nvidia 0"},
-		{"by index, too large for one of two", on(requestFor(41), "0,1"), l4s, "failed", "", "missing: 1.5 GiB on nvidia 0; it would fit with 21.5 GiB free on each of 2 devices"},
+		{"by index, too large for first device", on(requestFor(41), "0,1"), l4s, "failed", "", "missing: 1.5 GiB on nvidia 0; it would fit with 21.5 GiB free on each of 2 devices"},
 		{"invalid index", on(requestFor(10), "x"), l4s, "bad_operation", "", `"x"`},
 		{"by index, unknown memory", on(requestFor(10), "0"), []placement.Device{unknownFree(device("amd", 0, 0, 0))}, "amd 0", "HIP_VISIBLE_DEVICES=0", "assumed to be sufficient"},
 

@@ -108,8 +108,8 @@ func (w *DesiredWorker) isBuiltin() bool {
 // [Options.Fetch] did not allow to look it up.
 var ErrNotLocked error = notLockedError("the version is not locked yet; run `rbee sync` to lock it")
 
-// ErrRecipeChanged means that the install steps of the recipe differ from those that the
-// version was locked with, and that [Options.Fetch] did not allow to resolve them again.
+// ErrRecipeChanged means that the install steps of the recipe changed after the version was
+// locked, and that [Options.Fetch] did not allow to resolve them again.
 var ErrRecipeChanged error = notLockedError("the recipe changed since it was locked; run `rbee sync` to lock it again")
 
 type notLockedError string

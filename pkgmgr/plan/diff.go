@@ -45,7 +45,7 @@ type Options struct {
 	// Force reinstalls components that are installed already.
 	Force bool
 
-	// Downgrade replaces a newer rbee on a hive by the one of [Desired].
+	// Downgrade replaces a newer rbee on a hive by the build in [Desired.Binaries].
 	Downgrade bool
 
 	// Fetch allows network lookups: a build of rbee for another platform, the
@@ -149,6 +149,7 @@ func (d *hiveDiff) blockError(worker string, err error) {
 	d.blocked = append(d.blocked, b)
 }
 
+// addUnreachable adds the drift of a hive that could not be read.
 func (d *hiveDiff) addUnreachable(err *operations.Error) {
 	details := "Hive was not read"
 	if err != nil {
@@ -158,6 +159,7 @@ func (d *hiveDiff) addUnreachable(err *operations.Error) {
 	d.drift[len(d.drift)-1].Error = err
 }
 
+// compareExtraHive compares a hive that is in the record but not in the config.
 func (d *hiveDiff) compareExtraHive(err *operations.Error) {
 	switch {
 	case d.state == nil:
@@ -203,7 +205,7 @@ func (d *hiveDiff) compare() {
 
 // compareHive compares rbee itself. ready is false if the hive has no usable rbee and
 // none can be installed, so that no other step is possible. restart is true if the daemon
-// must be restarted because its binary is replaced.
+// must be restarted because its binary or its settings change.
 func (d *hiveDiff) compareHive() (ready, restart bool) {
 	binary, known := d.want.Binaries[d.state.Platform.Key()]
 	rbeeVersion := cmp.Or(binary.Version, d.want.Version)
@@ -310,8 +312,8 @@ func outdatedReason(s *wire.State, want DesiredBinary, version string) string {
 	return ""
 }
 
-// settingsDiff describes how the stored settings diffs from those in the config. It
-// returns "" if they are equal.
+// settingsDiff describes how the stored settings differ from the settings in the config.
+// It returns "" if they are equal.
 func settingsDiff(have *wire.Settings, want wire.Settings) string {
 	if have == nil {
 		return "The hive has no stored settings"
@@ -350,7 +352,7 @@ func (d *hiveDiff) compareDaemon(restart bool) {
 		d.addDrift(operations.IssueOutdatedHive, "", "The hive daemon still runs the previous rbee")
 		d.addStep(operations.Step{Action: operations.ActionStartHive, Reason: "the daemon runs the previous rbee"})
 	case restart:
-		d.addStep(operations.Step{Action: operations.ActionStartHive, Reason: "restart after the update"})
+		d.addStep(operations.Step{Action: operations.ActionStartHive, Reason: "restart to apply the changes"})
 	}
 }
 
@@ -423,8 +425,8 @@ func workerDiff(have wire.Worker, configured config.Worker, want DesiredWorker) 
 	return "", ""
 }
 
-// launchDiffers reports whether the launch settings of an installed worker differ from
-// those of the recipe. A nil want is not compared. If the worker has a launch digest,
+// launchDiffers reports whether the launch settings of an installed worker differ from want,
+// the settings of the recipe. A nil want is not compared. If the worker has a launch digest,
 // fields that the recipe does not set are ignored.
 func launchDiffers(have wire.Worker, want *wire.Launch) bool {
 	switch {

@@ -308,7 +308,7 @@ var diffCases = []diffCase{
 		name: "lookup failed, worker damaged",
 		edit: func(s *hiveState, w *want, _ *planOpts) {
 			w.Workers[llmKey] = plan.DesiredWorker{Err: &plan.LookupError{Err: errors.New("llm.yaml:3: the API is limited")}}
-			s.State.Workers[0].Corrupt = "run is gone"
+			s.State.Workers[0].Corrupt = "run is missing"
 		},
 		drift:   []string{"corrupt_worker llm"},
 		blocked: []string{"llm: llm.yaml:3: the API is limited"},
