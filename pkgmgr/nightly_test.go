@@ -96,7 +96,7 @@ func TestNightlyReleases(t *testing.T) {
 		return all
 	}
 	usual := llamaReleases{from: 10700, to: 10830, versions: versions("v0.5.0", "b10811\n")}
-	lacking := func(build int, part string) llamaReleases {
+	withoutFile := func(build int, part string) llamaReleases {
 		k := usual
 		k.without = map[int]string{build: part}
 		return k
@@ -105,10 +105,10 @@ func TestNightlyReleases(t *testing.T) {
 	for b := range 200 {
 		noLinux.without[10700+b] = "ubuntu"
 	}
-	pointing := func(content string) llamaReleases {
+	withPointer := func(content string) llamaReleases {
 		return llamaReleases{from: 10700, to: 10811, versions: versions("v0.5.0", content)}
 	}
-	const taking = "ggml-org/llama.cpp b10811 has no asset llama-b10811-bin-ubuntu-x64.tar.gz for gpu-00: taking "
+	const takingOther = "ggml-org/llama.cpp b10811 has no asset llama-b10811-bin-ubuntu-x64.tar.gz for gpu-00: taking "
 	for name, k := range map[string]struct {
 		llamaReleases
 		constraint string
@@ -118,40 +118,40 @@ func TestNightlyReleases(t *testing.T) {
 		requests   int
 	}{
 		"latest":                            {usual, "latest", "b10811", "", "", 2},
-		"latest, newest build incomplete":   {lacking(10830, "ubuntu"), "latest", "b10811", "", "", 2},
-		"latest, no linux":                  {lacking(10811, "ubuntu"), "latest", "b10810", taking + "b10810", "", 3},
-		"latest, no files":                  {lacking(10811, ""), "latest", "b10810", taking + "b10810", "", 3},
-		"latest, far behind":                {llamaReleases{from: 10800, to: 10950, versions: versions("v0.5.0", "b10811\n"), without: map[int]string{10811: "ubuntu"}}, "latest", "b10851", taking + "b10851", "", 3},
-		"latest, other files missing":       {lacking(10811, "rocm"), "latest", "b10811", "", "", 2},
+		"latest, newest build incomplete":   {withoutFile(10830, "ubuntu"), "latest", "b10811", "", "", 2},
+		"latest, no linux":                  {withoutFile(10811, "ubuntu"), "latest", "b10810", takingOther + "b10810", "", 3},
+		"latest, no files":                  {withoutFile(10811, ""), "latest", "b10810", takingOther + "b10810", "", 3},
+		"latest, far behind":                {llamaReleases{from: 10800, to: 10950, versions: versions("v0.5.0", "b10811\n"), without: map[int]string{10811: "ubuntu"}}, "latest", "b10851", takingOther + "b10851", "", 3},
+		"latest, other files missing":       {withoutFile(10811, "rocm"), "latest", "b10811", "", "", 2},
 		"latest, no pointer yet":            {llamaReleases{from: 10700, to: 10811, versions: versions("v0.5.0", "")}, "latest", "b10731", "", "", 2},
 		"latest, no version yet":            {llamaReleases{from: 10700, to: 10811}, "latest", "b10811", "", "", 2},
 		"latest, classic":                   {llamaReleases{from: 10700, to: 10811, classic: true}, "latest", "b10811", "", "", 1},
-		"latest, classic, half-published":   {llamaReleases{from: 10700, to: 10811, classic: true, without: map[int]string{10811: "ubuntu"}}, "latest", "b10810", taking + "b10810", "", 2},
+		"latest, classic, half-published":   {llamaReleases{from: 10700, to: 10811, classic: true, without: map[int]string{10811: "ubuntu"}}, "latest", "b10810", takingOther + "b10810", "", 2},
 		"latest, no linux at all":           {noLinux, "latest", "", "", "none of the newest 99 releases of ggml-org/llama.cpp is a version latest with the files that the recipe names", 3},
 		"range":                             {usual, ">=b10000, <b10810", "b10809", "", "", 1},
 		"range, second page":                {usual, "<b10710", "b10709", "", "", 2},
 		"range, classic":                    {llamaReleases{from: 10700, to: 10811, classic: true}, ">=b10000, <b10800", "b10799", "", "", 1},
-		"range, no linux":                   {lacking(10809, "ubuntu"), "<b10810", "b10808", "ggml-org/llama.cpp b10809 has no asset llama-b10809-bin-ubuntu-x64.tar.gz for gpu-00: taking b10808", "", 1},
+		"range, no linux":                   {withoutFile(10809, "ubuntu"), "<b10810", "b10808", "ggml-org/llama.cpp b10809 has no asset llama-b10809-bin-ubuntu-x64.tar.gz for gpu-00: taking b10808", "", 1},
 		"range, too old":                    {llamaReleases{from: 10480, to: 10811, classic: true}, "<b10500", "", "", "(read 300 releases; for an older one, write its exact version in the config)", 3},
 		"range, nothing":                    {usual, ">b20000", "", "", "is a version >b20000 with the files that the recipe names", 2},
 		"range of versions":                 {usual, ">=v0.4.0", "", "", `invalid version range ">=v0.4.0": want versions of ggml-org/llama.cpp such as b[0-9]*, or one release such as v1.2.3`, 0},
 		"exact":                             {usual, "b10705", "b10705", "", "", 1},
 		"exact, classic":                    {llamaReleases{from: 10700, to: 10711, classic: true}, "b10705", "b10705", "", "", 1},
-		"exact, no linux":                   {lacking(10705, "ubuntu"), "b10705", "", "", "release b10705 of ggml-org/llama.cpp has no asset llama-b10705-bin-ubuntu-x64.tar.gz; it has ", 1},
-		"exact, no files":                   {lacking(10705, ""), "b10705", "", "", "release b10705 of ggml-org/llama.cpp has no files (yet): try again later, or write another version in the config", 1},
+		"exact, no linux":                   {withoutFile(10705, "ubuntu"), "b10705", "", "", "release b10705 of ggml-org/llama.cpp has no asset llama-b10705-bin-ubuntu-x64.tar.gz; it has ", 1},
+		"exact, no files":                   {withoutFile(10705, ""), "b10705", "", "", "release b10705 of ggml-org/llama.cpp has no files (yet): try again later, or write another version in the config", 1},
 		"exact, unknown":                    {usual, "b99999", "", "", "ggml-org/llama.cpp has no release b99999", 1},
 		"exact, other shape":                {usual, "foo", "", "", `invalid version "foo": want a version of ggml-org/llama.cpp such as b[0-9]*, or one release such as v1.2.3`, 0},
 		"version":                           {usual, "v0.5.0", "b10811", "", "", 2},
 		"version, without v":                {usual, "0.4.0", "b10731", "", "", 2},
 		"version, with an operator":         {usual, "==v0.4.0", "b10731", "", "", 2},
 		"version, unknown":                  {usual, "v9.9.9", "", "", "ggml-org/llama.cpp has no release v9.9.9: want a version such as b[0-9]*", 1},
-		"version, no pointer yet":           {pointing(""), "v0.5.0", "", "", "release v0.5.0 of ggml-org/llama.cpp has no asset nightly-tag.txt, which contains its version: write the version instead", 1},
-		"version, no linux":                 {lacking(10811, "ubuntu"), "v0.5.0", "", "", "release b10811 of ggml-org/llama.cpp has no asset llama-b10811-bin-ubuntu-x64.tar.gz", 2},
-		"pointer to itself":                 {pointing("v0.5.0"), "latest", "", "", `invalid nightly-tag.txt of release v0.5.0 of ggml-org/llama.cpp: "v0.5.0", want the tag of a release with a version such as b[0-9]*; write an exact version in the config`, 1},
-		"pointer with HTML":                 {pointing("<!DOCTYPE html><title>Sign in</title>"), "latest", "", "", `invalid nightly-tag.txt of release v0.5.0 of ggml-org/llama.cpp: "<!DOCTYPE html>`, 1},
-		"pointer with too much":             {pointing(strings.Repeat("b10811\n", 1000)), "latest", "", "", "cannot read nightly-tag.txt of release v0.5.0 of ggml-org/llama.cpp: ", 1},
-		"pointer to nothing":                {pointing("b90000\n"), "latest", "", "", "cannot follow release v0.5.0 of ggml-org/llama.cpp to its version: ggml-org/llama.cpp has no release b90000; write an exact version in the config", 2},
-		"version with a pointer to nothing": {pointing("b90000\n"), "v0.5.0", "", "", "cannot follow release v0.5.0 of ggml-org/llama.cpp to its version: ", 2},
+		"version, no pointer yet":           {withPointer(""), "v0.5.0", "", "", "release v0.5.0 of ggml-org/llama.cpp has no asset nightly-tag.txt, which contains its version: write the version instead", 1},
+		"version, no linux":                 {withoutFile(10811, "ubuntu"), "v0.5.0", "", "", "release b10811 of ggml-org/llama.cpp has no asset llama-b10811-bin-ubuntu-x64.tar.gz", 2},
+		"pointer to itself":                 {withPointer("v0.5.0"), "latest", "", "", `invalid nightly-tag.txt of release v0.5.0 of ggml-org/llama.cpp: "v0.5.0", want the tag of a release with a version such as b[0-9]*; write an exact version in the config`, 1},
+		"pointer with HTML":                 {withPointer("<!DOCTYPE html><title>Sign in</title>"), "latest", "", "", `invalid nightly-tag.txt of release v0.5.0 of ggml-org/llama.cpp: "<!DOCTYPE html>`, 1},
+		"pointer with too much":             {withPointer(strings.Repeat("b10811\n", 1000)), "latest", "", "", "cannot read nightly-tag.txt of release v0.5.0 of ggml-org/llama.cpp: ", 1},
+		"pointer to nothing":                {withPointer("b90000\n"), "latest", "", "", "cannot follow release v0.5.0 of ggml-org/llama.cpp to its version: ggml-org/llama.cpp has no release b90000; write an exact version in the config", 2},
+		"version with a pointer to nothing": {withPointer("b90000\n"), "v0.5.0", "", "", "cannot follow release v0.5.0 of ggml-org/llama.cpp to its version: ", 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -104,19 +104,19 @@ func (r Load) describeShortfall(d Device, n int, shortfall int64) string {
 // describeNeed formats the calculation of the memory that is needed on each of n devices.
 func (r Load) describeNeed(n int, devices []Device) string {
 	var b strings.Builder
-	explain := ""
+	breakdown := ""
 	if r.Explain != "" {
-		explain = " (" + r.Explain + ")"
+		breakdown = " (" + r.Explain + ")"
 	}
 	switch {
 	case r.Estimate == 0 && r.Overhead == 0:
-		fmt.Fprintf(&b, "an unknown amount%s", explain)
+		fmt.Fprintf(&b, "an unknown amount%s", breakdown)
 	case r.Estimate == 0:
-		fmt.Fprintf(&b, "an unknown amount%s + overhead %s", explain, bytesize.Format(r.Overhead))
+		fmt.Fprintf(&b, "an unknown amount%s + overhead %s", breakdown, bytesize.Format(r.Overhead))
 	case n > 1:
-		fmt.Fprintf(&b, "%s on each of %d devices = %s%s / %d + overhead %s", bytesize.Format(r.perDevice(n)), n, bytesize.Format(r.Estimate), explain, n, bytesize.Format(r.Overhead))
+		fmt.Fprintf(&b, "%s on each of %d devices = %s%s / %d + overhead %s", bytesize.Format(r.perDevice(n)), n, bytesize.Format(r.Estimate), breakdown, n, bytesize.Format(r.Overhead))
 	default:
-		fmt.Fprintf(&b, "%s = %s%s + overhead %s", bytesize.Format(r.perDevice(n)), bytesize.Format(r.Estimate), explain, bytesize.Format(r.Overhead))
+		fmt.Fprintf(&b, "%s = %s%s + overhead %s", bytesize.Format(r.perDevice(n)), bytesize.Format(r.Estimate), breakdown, bytesize.Format(r.Overhead))
 	}
 	if r.Fraction > 0 && len(devices) > 0 {
 		fmt.Fprintf(&b, ", within the %s of each device that %s reserves", percent(r.Fraction), r.Worker)
