@@ -104,12 +104,12 @@ func (w *DesiredWorker) isBuiltin() bool {
 	return slices.ContainsFunc(w.Steps, func(s wire.InstallStep) bool { return s.Kind == wire.StepBuiltin })
 }
 
-// ErrNotLocked means that the lock has no version for a version constraint, and that
-// [Options.Fetch] did not allow to look it up.
+// ErrNotLocked means that the lock has no version for a version constraint, and that it
+// cannot be looked up because [Options.Fetch] is false.
 var ErrNotLocked error = notLockedError("the version is not locked yet; run `rbee sync` to lock it")
 
 // ErrRecipeChanged means that the install steps of the recipe changed after the version was
-// locked, and that [Options.Fetch] did not allow to resolve them again.
+// locked, and that they cannot be resolved again because [Options.Fetch] is false.
 var ErrRecipeChanged error = notLockedError("the recipe changed since it was locked; run `rbee sync` to lock it again")
 
 type notLockedError string
