@@ -14,10 +14,9 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/model/hubtest"
 )
 
-// BenchmarkDownload fetches half a gigabyte from a server on loopback, in turn
-// with curl, which verifies nothing, and with the store, which does. Both write to
-// the same disk; curl's file is brought to disk too, as the store's is. It needs
-// curl.
+// BenchmarkDownload downloads 512 MiB from a server on loopback, alternately with curl,
+// which does not verify, and with a store, which does. Both write to the same disk and
+// flush to it. The benchmark needs curl.
 func BenchmarkDownload(b *testing.B) {
 	if _, err := exec.LookPath("curl"); err != nil {
 		b.Skip(err)
@@ -45,7 +44,7 @@ func BenchmarkDownload(b *testing.B) {
 		file := filepath.Join(dir, "curl.gguf")
 		start := time.Now()
 		if out, err := exec.Command("sh", "-c", fmt.Sprintf("curl -s -o %s %s/model.gguf && sync %s", file, srv.URL, file)).CombinedOutput(); err != nil {
-			b.Fatal(err, string(out))
+			b.Fatalf("curl: %v: %s", err, out)
 		}
 		curl += time.Since(start)
 		os.Remove(file)
