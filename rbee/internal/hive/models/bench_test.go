@@ -39,7 +39,7 @@ func BenchmarkDownload(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	var curl, own time.Duration
+	var curl, store time.Duration
 	for b.Loop() {
 		file := filepath.Join(dir, "curl.gguf")
 		start := time.Now()
@@ -55,11 +55,11 @@ func BenchmarkDownload(b *testing.B) {
 		if _, err := s.Download(b.Context(), ref, DownloadOptions{}); err != nil {
 			b.Fatal(err)
 		}
-		own += time.Since(start)
+		store += time.Since(start)
 		os.RemoveAll(cache)
 	}
 	rate := func(d time.Duration) float64 { return float64(size) * float64(b.N) / d.Seconds() / 1e6 }
 	b.ReportMetric(rate(curl), "MB/s-curl")
-	b.ReportMetric(rate(own), "MB/s-rbee")
-	b.ReportMetric(rate(own)/rate(curl), "ratio")
+	b.ReportMetric(rate(store), "MB/s-rbee")
+	b.ReportMetric(rate(store)/rate(curl), "ratio")
 }

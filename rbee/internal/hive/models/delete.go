@@ -98,11 +98,11 @@ func (r repo) dropPlans(commit string, deleted []snapshotFile) error {
 // unlink removes a file from a snapshot, and the directories that become empty.
 func (r repo) unlink(commit string, f snapshotFile) error {
 	root := r.snapshot(commit)
-	at := filepath.Join(root, filepath.FromSlash(f.Path))
-	if err := os.Remove(at); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	path := filepath.Join(root, filepath.FromSlash(f.Path))
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	for dir := filepath.Dir(at); dir != root; dir = filepath.Dir(dir) {
+	for dir := filepath.Dir(path); dir != root; dir = filepath.Dir(dir) {
 		if os.Remove(dir) != nil {
 			break // not empty
 		}
@@ -112,9 +112,9 @@ func (r repo) unlink(commit string, f snapshotFile) error {
 
 // removeUnusedBlobs removes the blobs of deleted files that no other file uses. It returns
 // the bytes that it freed, and the bytes that other files still use.
-func (r repo) removeUnusedBlobs(deleted []snapshotFile, left []snapshot) (freed, kept int64, err error) {
+func (r repo) removeUnusedBlobs(deleted []snapshotFile, remaining []snapshot) (freed, kept int64, err error) {
 	used := map[string]bool{}
-	for _, s := range left {
+	for _, s := range remaining {
 		for _, f := range s.files {
 			used[f.Etag] = true
 		}
@@ -175,8 +175,8 @@ func (r repo) hasHubDownload() bool {
 // removeEmptySnapshot removes the revisions and the directory of a snapshot without files,
 // and the complete repository if it was the last snapshot. It removes nothing while another
 // tool downloads into the repository.
-func (r repo) removeEmptySnapshot(commit string, left []snapshot) error {
-	if slices.ContainsFunc(left, func(s snapshot) bool { return s.commit == commit && len(s.files) > 0 }) {
+func (r repo) removeEmptySnapshot(commit string, remaining []snapshot) error {
+	if slices.ContainsFunc(remaining, func(s snapshot) bool { return s.commit == commit && len(s.files) > 0 }) {
 		return nil
 	}
 	if r.hasHubDownload() {
@@ -197,7 +197,7 @@ func (r repo) removeEmptySnapshot(commit string, left []snapshot) error {
 	if e := os.Remove(r.snapshot(commit)); e != nil && !errors.Is(e, fs.ErrNotExist) {
 		err = errors.Join(err, e)
 	}
-	if slices.ContainsFunc(left, func(s snapshot) bool { return s.commit != commit && len(s.files) > 0 }) || err != nil {
+	if slices.ContainsFunc(remaining, func(s snapshot) bool { return s.commit != commit && len(s.files) > 0 }) || err != nil {
 		return err
 	}
 	return errors.Join(os.RemoveAll(r.dir), os.RemoveAll(r.locks))

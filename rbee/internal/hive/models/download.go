@@ -91,9 +91,9 @@ func wrapNotExist(err error, path string) error {
 // used only for the store's own hub; otherwise a client could name its own hub and read
 // the token there.
 func (s *Store) endpointAndToken(o DownloadOptions) (endpoint string, token operations.Secret) {
-	own := strings.TrimRight(cmp.Or(s.Endpoint, model.DefaultEndpoint), "/")
-	endpoint = cmp.Or(strings.TrimRight(o.Endpoint, "/"), own)
-	if o.Token == "" && endpoint == own {
+	storeEndpoint := strings.TrimRight(cmp.Or(s.Endpoint, model.DefaultEndpoint), "/")
+	endpoint = cmp.Or(strings.TrimRight(o.Endpoint, "/"), storeEndpoint)
+	if o.Token == "" && endpoint == storeEndpoint {
 		return endpoint, s.Token
 	}
 	return endpoint, o.Token
@@ -187,9 +187,9 @@ func (d *download) checkSpace(files []model.File) error {
 			continue
 		}
 		d.missing = append(d.missing, f)
-		have := d.repo.partialBytes(f)
-		d.resumed += have
-		need += f.Size - have
+		received := d.repo.partialBytes(f)
+		d.resumed += received
+		need += f.Size - received
 	}
 	d.bytes = d.present + d.resumed
 	if free, known := diskFree(d.s.Dir); known && need > free {
@@ -291,7 +291,7 @@ func (d *download) wrapDiskFull(err error) error {
 	if !fetch.IsDiskFull(err) {
 		return err
 	}
-	free := "nothing"
+	free := "an unknown amount"
 	if n, known := diskFree(d.s.Dir); known {
 		free = bytesize.Format(n)
 	}

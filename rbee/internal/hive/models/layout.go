@@ -74,18 +74,18 @@ func (r repo) isHubLocked(etag string) bool {
 
 // link creates the link to a blob in a snapshot.
 func (r repo) link(commit string, f model.File) error {
-	at := filepath.Join(r.snapshot(commit), filepath.FromSlash(f.Path))
-	target, err := filepath.Rel(filepath.Dir(at), r.blob(f.Etag))
+	path := filepath.Join(r.snapshot(commit), filepath.FromSlash(f.Path))
+	target, err := filepath.Rel(filepath.Dir(path), r.blob(f.Etag))
 	if err != nil {
 		return err
 	}
-	if current, err := os.Readlink(at); err == nil && current == target {
+	if current, err := os.Readlink(path); err == nil && current == target {
 		return nil
 	}
-	if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil { //nolint:gosec // the mode that the hub's tools use
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // the mode that the hub's tools use
 		return err
 	}
-	return atomicfile.Symlink(target, at, at+".rbee-link")
+	return atomicfile.Symlink(target, path, path+".rbee-link")
 }
 
 // plan describes an incomplete download.

@@ -61,7 +61,7 @@ func (r repo) snapshots() ([]snapshot, error) {
 			commits[p.Commit] = map[string]snapshotFile{}
 		}
 		for _, f := range p.Files {
-			if _, there := commits[p.Commit][f.Path]; !there {
+			if _, exists := commits[p.Commit][f.Path]; !exists {
 				commits[p.Commit][f.Path] = snapshotFile{File: f, missing: true}
 			}
 		}
@@ -243,7 +243,7 @@ func (s snapshot) hasAllShards(files []snapshotFile) bool {
 		WeightMap map[string]string `json:"weight_map"`
 	}
 	if err != nil || json.Unmarshal(data, &content) != nil {
-			return true // without an index, no shard is known to be missing
+		return true // without an index, no shard is known to be missing
 	}
 	for _, shard := range content.WeightMap {
 		if !slices.ContainsFunc(files, func(f snapshotFile) bool { return f.Path == shard && !f.missing }) {

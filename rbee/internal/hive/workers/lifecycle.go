@@ -286,7 +286,7 @@ func (w *worker) resetAfterReboot(state operations.WorkerState) {
 	switch state {
 	case operations.WorkerLoading, operations.WorkerReady:
 		w.enter(operations.WorkerFailed, func(r *record) {
-			r.Problem, r.EndedAt = "the machine rebooted", time.Now().UTC()
+			r.Problem, r.EndedAt = "the host rebooted", time.Now().UTC()
 			r.RestartAt, r.ExitStatus = r.EndedAt, nil
 		})
 	case operations.WorkerDraining:

@@ -82,7 +82,8 @@ func (m *Manager) Holders(ctx context.Context) []operations.DeviceProcess {
 	return list
 }
 
-// memoryByWorker is [memoryByWorker] of the processes in the snapshot.
+// memoryByWorker returns the device memory of workers in the snapshot, with the keys of the
+// function memoryByWorker.
 func (p deviceSnapshot) memoryByWorker() map[string]int64 {
 	return memoryByWorker(p.holders)
 }
@@ -101,7 +102,7 @@ func memoryByWorker(holders []operations.DeviceProcess) map[string]int64 {
 
 // device returns the device on which a worker was placed.
 func (p deviceSnapshot) device(d operations.WorkerDevice) (gpu.Device, bool) {
-	i := slices.IndexFunc(p.devices, func(have gpu.Device) bool { return sameDevice(d, have) })
+	i := slices.IndexFunc(p.devices, func(other gpu.Device) bool { return sameDevice(d, other) })
 	if i < 0 {
 		return gpu.Device{}, false
 	}
@@ -188,8 +189,8 @@ func (c releaseCheck) missing() (description string, certain bool) {
 	return fmt.Sprintf("device %d has %s less free memory than before the worker started, and not all processes on it are known", c.index, missing), false
 }
 
-// checkRelease reads from a snapshot how much memory of a device a worker with the record r
-// and the processes ids has left allocated.
+// checkRelease compares the memory of a device in a snapshot with its memory before the
+// worker. r is the record of the worker, and ids are its processes, which have exited.
 func (m *Manager) checkRelease(p deviceSnapshot, r record, d operations.WorkerDevice, ids []proc.ID) releaseCheck {
 	c := releaseCheck{index: d.Index}
 	processes, complete := p.processesOn(d)
@@ -225,7 +226,7 @@ func (m *Manager) checkRelease(p deviceSnapshot, r record, d operations.WorkerDe
 func (r *record) mayHaveAllocated(d operations.WorkerDevice, since time.Time) bool {
 	switch r.State {
 	case operations.WorkerLoading, operations.WorkerReady, operations.WorkerDraining:
-		return slices.ContainsFunc(r.Devices, func(have operations.WorkerDevice) bool { return deviceKey(have) == deviceKey(d) }) &&
+		return slices.ContainsFunc(r.Devices, func(other operations.WorkerDevice) bool { return deviceKey(other) == deviceKey(d) }) &&
 			(r.ReadyAt.IsZero() || r.ReadyAt.After(since))
 	case operations.WorkerStarting, operations.WorkerFailed, operations.WorkerStopped:
 	}
@@ -278,7 +279,7 @@ func (w *worker) awaitMemory(ids []proc.ID) (result stopResult) {
 	}
 }
 
-// unreleased describes the memory that a worker's devices do not have back.
+// unreleased describes the memory of a worker that its devices have not released.
 type unreleased struct {
 	missing []string // descriptions by [releaseCheck.missing]
 	certain bool     // some of it is certainly not allocated by another process
@@ -300,7 +301,7 @@ func (w *worker) unreleasedMemory(r record, ids []proc.ID) (u unreleased) {
 		}
 		processes, _ := p.processesOn(d)
 		for _, h := range processes {
-			known := slices.ContainsFunc(u.holders, func(have operations.DeviceProcess) bool { return have.PID == h.PID })
+			known := slices.ContainsFunc(u.holders, func(other operations.DeviceProcess) bool { return other.PID == h.PID })
 			if h.WorkerID == "" && !known && !refersTo(ids, h.PID) {
 				u.holders = append(u.holders, h)
 			}

@@ -25,7 +25,7 @@ func TestLeaderExitsWhileLoading(t *testing.T) {
 	if !proc.CanWait {
 		t.Skip("needs /proc")
 	}
-	for name, begin := range map[string]func(t *testing.T, o Options, dir string) *Manager{
+	for name, start := range map[string]func(t *testing.T, o Options, dir string) *Manager{
 		"started": func(t *testing.T, o Options, _ string) *Manager {
 			t.Helper()
 			m := newManager(t, o)
@@ -55,7 +55,7 @@ func TestLeaderExitsWhileLoading(t *testing.T) {
 			dir := t.TempDir()
 			o := testOptions(dir)
 			o.Timing.KillTimeout = 300 * time.Millisecond
-			m := begin(t, o, dir)
+			m := start(t, o, dir)
 			w := m.all()[0]
 			eventually(t, "two recorded members", func() bool { r := w.record(); return len(r.Members) == 2 })
 			r := w.record()

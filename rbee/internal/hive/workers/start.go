@@ -175,14 +175,14 @@ func (w *worker) startProcess(argv, env []string) error {
 // choosePort returns a loopback port for the worker: the requested port, or a free port
 // that no other worker uses. The caller holds m.placementMu.
 func (m *Manager) choosePort(ctx context.Context, r record) (int, error) {
-	taken := map[int]string{}
+	usedPorts := map[int]string{}
 	for _, w := range m.all() {
 		if other := w.record(); other.ID != r.ID && !other.isTerminal() {
-			taken[other.Port] = other.ID
+			usedPorts[other.Port] = other.ID
 		}
 	}
 	if r.RequestedPort != 0 {
-		if id := taken[r.RequestedPort]; id != "" {
+		if id := usedPorts[r.RequestedPort]; id != "" {
 			return 0, failure(operations.ReasonPortInUse, r.ID, "port %d is used by worker %s", r.RequestedPort, id)
 		}
 		ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort(engine.Host, strconv.Itoa(r.RequestedPort)))
@@ -191,7 +191,7 @@ func (m *Manager) choosePort(ctx context.Context, r record) (int, error) {
 		}
 		return r.RequestedPort, ln.Close()
 	}
-	return freeport.Find(func(port int) bool { return taken[port] != "" })
+	return freeport.Find(func(port int) bool { return usedPorts[port] != "" })
 }
 
 // resolveModel returns the model for the engine. Only the context length is set if the
