@@ -56,11 +56,11 @@ func TestDeniedBody(t *testing.T) {
 		head   string // request line and headers, up to the body
 		status int
 	}{
-		"too large":            {"/v1/x HTTP/1.1\r\n" + key + sized, 413},
-		"too large, unsized":   {fmt.Sprintf("/v1/reads HTTP/1.1\r\n%sTransfer-Encoding: chunked\r\n\r\n%x\r\n", key, size), 413},
-		"without a key":        {"/v1/x HTTP/1.1\r\n" + sized, 413},
-		"a wrong key, unsized": {fmt.Sprintf("/v1/x HTTP/1.1\r\nX-Api-Key: sk\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n", size), 401},
-		"not read":             {fmt.Sprintf("/v1/x HTTP/1.1\r\n%sTransfer-Encoding: chunked\r\n\r\n%x\r\n", key, size), 418},
+		"too large":                    {"/v1/x HTTP/1.1\r\n" + key + sized, 413},
+		"too large, chunked":           {fmt.Sprintf("/v1/reads HTTP/1.1\r\n%sTransfer-Encoding: chunked\r\n\r\n%x\r\n", key, size), 413},
+		"no key":                       {"/v1/x HTTP/1.1\r\n" + sized, 413},
+		"unknown key, chunked":         {fmt.Sprintf("/v1/x HTTP/1.1\r\nX-Api-Key: sk\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n", size), 401},
+		"body not read by the handler": {fmt.Sprintf("/v1/x HTTP/1.1\r\n%sTransfer-Encoding: chunked\r\n\r\n%x\r\n", key, size), 418},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -106,6 +106,7 @@ type guard struct {
 	anyOrigin bool     // all origins are allowed
 }
 
+// newGuard applies the defaults of options and parses the allowed origins.
 func newGuard(o Options) *guard {
 	g := &guard{Options: o}
 	if g.Scope == nil {

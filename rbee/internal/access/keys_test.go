@@ -295,7 +295,7 @@ func TestConcurrentUse(t *testing.T) {
 		all.Go(func() {
 			_, own, err := keys.Add(fmt.Sprint("k", i), access.ScopeAdmin)
 			if err != nil {
-				t.Error(err)
+				t.Errorf("Add(k%d) = %v, want nil", i, err)
 			}
 			for range 100 {
 				if checkName(keys, secret) != "one" || checkName(keys, own) != fmt.Sprint("k", i) {
@@ -304,7 +304,7 @@ func TestConcurrentUse(t *testing.T) {
 			}
 			if i%2 == 0 {
 				if _, err := keys.Revoke(fmt.Sprint("k", i)); err != nil {
-					t.Error(err)
+					t.Errorf("Revoke(k%d) = %v, want nil", i, err)
 				}
 			}
 		})

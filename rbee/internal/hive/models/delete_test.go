@@ -71,11 +71,11 @@ func TestDeleteKeepsHubDownload(t *testing.T) {
 		deleted bool // the download is of the deleted model
 		kept    bool
 	}{
-		"locked":                           {long, true, false, true},
-		"recently changed":                 {time.Now(), false, false, true},
-		"abandoned":                        {long, false, false, false},
-		"of the deleted model, locked":     {long, true, true, true},
-		"of the deleted model, not locked": {time.Now(), false, true, false},
+		"locked":                    {long, true, false, true},
+		"recently changed":          {time.Now(), false, false, true},
+		"abandoned":                 {long, false, false, false},
+		"deleted model, locked":     {long, true, true, true},
+		"deleted model, not locked": {time.Now(), false, true, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

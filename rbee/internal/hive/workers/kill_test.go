@@ -282,7 +282,7 @@ func (h *hiveProcess) kill(t *testing.T) {
 	}
 	h.killed = true
 	if err := h.cmd.Process.Kill(); err != nil {
-		t.Error(err)
+		t.Errorf("cannot kill the hive process: %v", err)
 	}
 	_ = h.cmd.Wait()
 }

@@ -63,7 +63,7 @@ func TestLogs(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := <-done; err != nil {
-		t.Error(err)
+		t.Errorf("Logs(follow) = %v, want nil", err)
 	}
 	text.Reset()
 	if _, err := m.Logs(t.Context(), operations.WorkerProcessLogs{WorkerRef: ref, Lines: -1}, collect); err != nil {
@@ -166,7 +166,7 @@ func TestLogIsRotatedWhileLoading(t *testing.T) {
 		})
 	}
 	if _, err := m.Stop(t.Context(), operations.WorkerRef{ID: r.Worker.ID}, StopOptions{Force: true}); err != nil {
-		t.Error(err)
+		t.Errorf("Stop() = %v, want nil", err)
 	}
 }
 
@@ -188,6 +188,6 @@ func TestLogIsRotatedInCrashLoop(t *testing.T) {
 		t.Errorf("log size = %d bytes, want at most %d", size, 100<<10)
 	}
 	if _, err := m.Stop(t.Context(), operations.WorkerRef{ID: p.ID}, StopOptions{Force: true}); err != nil {
-		t.Error(err)
+		t.Errorf("Stop() = %v, want nil", err)
 	}
 }

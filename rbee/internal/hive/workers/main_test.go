@@ -205,7 +205,7 @@ func trySpawn(t *testing.T, m *Manager, mode string) operations.WorkerProcess {
 	t.Helper()
 	r, err := m.Spawn(t.Context(), operations.WorkerSpawn{Worker: "fake", Model: mode}, nil)
 	if err != nil {
-		t.Error(err)
+		t.Errorf("Spawn(%q) = %v, want nil", mode, err)
 		return operations.WorkerProcess{}
 	}
 	return r.Worker

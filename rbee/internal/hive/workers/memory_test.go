@@ -89,7 +89,7 @@ func TestStopWaitsForDeviceMemory(t *testing.T) {
 	go func() {
 		r, err := m.Stop(context.Background(), operations.WorkerRef{ID: p.ID}, StopOptions{})
 		if err != nil {
-			t.Error(err)
+			t.Errorf("Stop() = %v, want nil", err)
 		}
 		done <- r
 	}()
@@ -267,7 +267,7 @@ func TestStopWaitsWhileMemoryGrows(t *testing.T) {
 	go func() {
 		r, err := m.Stop(context.Background(), operations.WorkerRef{ID: p.ID}, StopOptions{})
 		if err != nil {
-			t.Error(err)
+			t.Errorf("Stop() = %v, want nil", err)
 		}
 		done <- r
 	}()

@@ -108,7 +108,7 @@ func TestWhoseAndProgramsOnlyRead(t *testing.T) {
 	}
 	for _, name := range []string{"bad.json", "gone.json.broken", ".gone.json1"} {
 		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
-			t.Error(err)
+			t.Errorf("Stat(%q) = %v, want the file kept", name, err)
 		}
 	}
 	if got, err := Whose(filepath.Join(dir, "none")); err != nil || len(got) != 0 {

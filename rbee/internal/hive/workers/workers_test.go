@@ -221,7 +221,7 @@ func TestForceWhileDraining(t *testing.T) {
 	go func() {
 		r, err := m.Stop(context.Background(), operations.WorkerRef{ID: p.ID}, StopOptions{Grace: time.Hour})
 		if err != nil {
-			t.Error(err)
+			t.Errorf("first Stop() = %v, want nil", err)
 		}
 		gentle <- r
 	}()
@@ -293,7 +293,7 @@ func TestRestartWithBackoff(t *testing.T) {
 		t.Errorf("failures = %d, want at least 3", r.Failures)
 	}
 	if _, err := m.Stop(t.Context(), operations.WorkerRef{ID: p.ID}, StopOptions{}); err != nil {
-		t.Error(err)
+		t.Errorf("Stop() = %v, want nil", err)
 	}
 }
 
@@ -331,7 +331,7 @@ func TestPortUsedByOtherProcess(t *testing.T) {
 		once.Do(func() {
 			list := m.List(false)
 			if err := serveOnPort(t, mustFind(t, m, list[0].ID).record().Port); err != nil {
-				t.Error(err)
+				t.Errorf("cannot listen on the worker's port: %v", err)
 			}
 		})
 	}
@@ -369,7 +369,7 @@ func TestDrain(t *testing.T) {
 	}
 	end()
 	if err := <-done; err != nil {
-		t.Error(err)
+		t.Errorf("Stop() = %v, want nil", err)
 	}
 }
 
@@ -507,7 +507,7 @@ func TestEngineMovesDuringStart(t *testing.T) {
 	programs := func() string {
 		list, err := Programs(o.Dir, "fake")
 		if err != nil {
-			t.Error(err)
+			t.Errorf("Programs() = %v, want nil", err)
 		}
 		return strings.Join(list, ",")
 	}
