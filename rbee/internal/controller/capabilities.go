@@ -29,7 +29,7 @@ func (q *Controller) capabilities(ctx context.Context, op operations.HiveCapabil
 	h := hives[0]
 	host, err := q.conn.Host(ctx, h)
 	if err != nil {
-		return nil, registry.Unreachable(h.Alias, err)
+		return nil, registry.UnreachableError(h.Alias, err)
 	}
 	defer host.Close()
 	var out, complaint bytes.Buffer
@@ -42,7 +42,7 @@ func (q *Controller) capabilities(ctx context.Context, op operations.HiveCapabil
 				Message: fmt.Sprintf("asking the machine what it has: %v: %s", err, strings.TrimSpace(complaint.String())), Err: err,
 			}
 		}
-		return nil, registry.Unreachable(h.Alias, err)
+		return nil, registry.UnreachableError(h.Alias, err)
 	}
 	r := new(operations.HiveCapabilitiesReport)
 	if err := wire.NewReader(&out).Read(r); err != nil {

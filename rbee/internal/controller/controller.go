@@ -47,18 +47,18 @@ type Traffic interface {
 	Begin(w operations.WorkerProcess) (end func(), ok bool)
 
 	// Finish records what became of a request.
-	Finish(ctx context.Context, r Request)
+	Finish(ctx context.Context, r FinishedRequest)
 }
 
-// Request is a finished request to a worker.
-type Request struct {
-	Worker operations.WorkerProcess
-	Start  time.Time
-	Tries  int  // requests to other workers for the same operation, before this one
-	Stream bool // the answer was streamed
-	Final  bool // no other worker is asked
-	Report *operations.InferReport
-	Err    error
+// FinishedRequest is a finished request to a worker.
+type FinishedRequest struct {
+	Worker  operations.WorkerProcess
+	Start   time.Time
+	Retries int  // requests to other workers for the same operation, before this one
+	Stream  bool // the answer was streamed
+	Final   bool // no other worker is asked
+	Report  *operations.InferReport
+	Err     error
 }
 
 // noTraffic counts nothing: a program that runs one operation needs no counters.
@@ -68,21 +68,21 @@ type noTraffic struct{}
 func (noTraffic) Begin(operations.WorkerProcess) (func(), bool) { return func() {}, true }
 
 // Finish implements [Traffic].
-func (noTraffic) Finish(context.Context, Request) {}
+func (noTraffic) Finish(context.Context, FinishedRequest) {}
 
 // Loader finds and starts the workers that answer an operation.
 type Loader interface {
 	// Find finds the workers that can answer. The caller closes the result, also
 	// where there is an error.
-	Find(ctx context.Context, op operations.Infer) (*loader.Found, error)
+	Find(ctx context.Context, op operations.Infer) (*loader.FindResult, error)
 
 	// Load starts a worker that can answer, after [Loader.Find] found none. It takes
 	// over what was found; the caller closes the result, also where there is an error.
-	Load(ctx context.Context, op operations.Infer, found *loader.Found, events operations.Handler) (*loader.Found, error)
+	Load(ctx context.Context, op operations.Infer, found *loader.FindResult, events operations.Handler) (*loader.FindResult, error)
 }
 
-// Parts are what a controller uses.
-type Parts struct {
+// Dependencies are what a controller uses.
+type Dependencies struct {
 	Connector registry.Connector
 	Loader    Loader
 	Traffic   Traffic
@@ -112,15 +112,15 @@ func New(o Options) (*Controller, error) {
 		return nil, err
 	}
 	dialer := NewDialer(o)
-	q := NewWithParts(o, files, Parts{
+	q := NewWithDependencies(o, files, Dependencies{
 		Connector: dialer, Loader: loader.NewDirect(dialer, files.Hives), Traffic: noTraffic{}, SSHHosts: dialer.SSHHosts,
 	})
 	q.close = dialer.Close
 	return q, nil
 }
 
-// NewWithParts returns a controller that uses parts, which stay the caller's to close.
-func NewWithParts(o Options, files *Files, p Parts) *Controller {
+// NewWithDependencies returns a controller that uses parts, which stay the caller's to close.
+func NewWithDependencies(o Options, files *Files, p Dependencies) *Controller {
 	return &Controller{
 		opts: o, files: files, conn: p.Connector, loader: p.Loader, traffic: p.Traffic, sshHosts: p.SSHHosts,
 		close: func() error { return nil },
@@ -142,7 +142,7 @@ func (q *Controller) Run(ctx context.Context, op operations.Operation, events op
 		return nil, err
 	}
 	if operations.ShouldForwardToHive(op) {
-		return q.onHives(ctx, op, events)
+		return q.runOnHives(ctx, op, events)
 	}
 	switch op := op.(type) {
 	case operations.PackageSync:
@@ -190,7 +190,7 @@ func report[R interface {
 }](r R, err error) (operations.Report, error) {
 	var none R
 	if err != nil {
-		return nil, registry.AsError(err)
+		return nil, registry.OperationError(err)
 	}
 	if r == none {
 		return nil, nil
@@ -198,8 +198,8 @@ func report[R interface {
 	return r, nil
 }
 
-// open makes the fleet of a scope.
-func (q *Controller) open(d *desired, scope operations.Scope, push bool, events operations.Handler) (*pkgmgr.Fleet, error) {
+// openFleet makes the fleet of a scope.
+func (q *Controller) openFleet(d *desired, scope operations.Scope, push bool, events operations.Handler) (*pkgmgr.Fleet, error) {
 	return pkgmgr.Open(d.config, pkgmgr.Options{
 		Connect: q.conn.Host, Only: scope.Hives, Labels: scope.Labels, Extra: d.extra, Catalog: d.catalog,
 		Binaries: d.binaries, Version: q.opts.Version, CacheDir: q.files.Paths.CacheDir,

@@ -46,8 +46,8 @@ type desired struct {
 	binaries artifact.BinarySource
 }
 
-// load reads the config, the recipes, the lock and the record.
-func (f *Files) load(configPath string) (*desired, error) {
+// read reads the config, the recipes, the lock and the record.
+func (f *Files) read(configPath string) (*desired, error) {
 	path, err := f.Paths.ConfigFile(configPath)
 	if err != nil {
 		return nil, err
@@ -56,12 +56,12 @@ func (f *Files) load(configPath string) (*desired, error) {
 	if err != nil {
 		return nil, err
 	}
-	return f.withCatalog(config, path)
+	return f.readRest(config, path)
 }
 
-// loadIfThere is load, with an empty config where the file does not exist.
-func (f *Files) loadIfThere(configPath string) (*desired, error) {
-	d, err := f.load(configPath)
+// readOrEmpty is load, with an empty config where the file does not exist.
+func (f *Files) readOrEmpty(configPath string) (*desired, error) {
+	d, err := f.read(configPath)
 	if operations.ReasonOf(err) != operations.ReasonConfigMissing {
 		return d, err
 	}
@@ -69,10 +69,10 @@ func (f *Files) loadIfThere(configPath string) (*desired, error) {
 	if err != nil {
 		return nil, err
 	}
-	return f.withCatalog(&config.Config{Path: path}, path)
+	return f.readRest(&config.Config{Path: path}, path)
 }
 
-func (f *Files) withCatalog(config *config.Config, path string) (*desired, error) {
+func (f *Files) readRest(config *config.Config, path string) (*desired, error) {
 	catalog, err := catalog.Load(f.Paths.Recipes())
 	if err != nil {
 		return nil, err
@@ -90,7 +90,7 @@ func (f *Files) withCatalog(config *config.Config, path string) (*desired, error
 
 // Hives are those that a target names: one, or all of the config.
 func (f *Files) Hives(t operations.Target) ([]config.Hive, error) {
-	d, err := f.load(t.ConfigPath)
+	d, err := f.read(t.ConfigPath)
 	if err != nil {
 		return nil, err
 	}

@@ -49,7 +49,7 @@ func (q *Controller) summaries(d *desired) ([]operations.HiveSummary, error) {
 }
 
 func (q *Controller) hiveList(op operations.HiveList) (*operations.HiveListReport, error) {
-	d, err := q.files.load(op.ConfigPath)
+	d, err := q.files.read(op.ConfigPath)
 	if err != nil {
 		return nil, err
 	}
@@ -61,14 +61,14 @@ func (q *Controller) hiveList(op operations.HiveList) (*operations.HiveListRepor
 	return &operations.HiveListReport{Hives: list, Warnings: warnings}, err
 }
 
-// readOne reads the one hive that an operation names.
-func (q *Controller) readOne(ctx context.Context, alias, configPath string, events operations.Handler) (*desired, *pkgmgr.Fleet, plan.HiveState, error) {
+// readHive reads the one hive that an operation names.
+func (q *Controller) readHive(ctx context.Context, alias, configPath string, events operations.Handler) (*desired, *pkgmgr.Fleet, plan.HiveState, error) {
 	var state plan.HiveState
-	d, err := q.files.load(configPath)
+	d, err := q.files.read(configPath)
 	if err != nil {
 		return nil, nil, state, err
 	}
-	fleet, err := q.open(d, operations.Scope{Hives: operations.Aliases{alias}}, false, events)
+	fleet, err := q.openFleet(d, operations.Scope{Hives: operations.Aliases{alias}}, false, events)
 	if err != nil {
 		return nil, nil, state, err
 	}
@@ -77,7 +77,7 @@ func (q *Controller) readOne(ctx context.Context, alias, configPath string, even
 }
 
 func (q *Controller) hiveGet(ctx context.Context, op operations.HiveGet, events operations.Handler) (*operations.HiveGetReport, error) {
-	d, fleet, state, err := q.readOne(ctx, op.Alias, op.ConfigPath, events)
+	d, fleet, state, err := q.readHive(ctx, op.Alias, op.ConfigPath, events)
 	if err != nil {
 		return nil, err
 	}
@@ -96,7 +96,7 @@ func (q *Controller) hiveGet(ctx context.Context, op operations.HiveGet, events 
 }
 
 func (q *Controller) hiveStatus(ctx context.Context, op operations.HiveStatus, events operations.Handler) (*operations.HiveDaemonReport, error) {
-	_, fleet, state, err := q.readOne(ctx, op.Alias, op.ConfigPath, events)
+	_, fleet, state, err := q.readHive(ctx, op.Alias, op.ConfigPath, events)
 	if err != nil {
 		return nil, err
 	}
@@ -116,7 +116,7 @@ func (q *Controller) hiveStatus(ctx context.Context, op operations.HiveStatus, e
 
 // hiveDaemon starts or stops the daemon of one hive.
 func (q *Controller) hiveDaemon(ctx context.Context, alias, configPath string, action operations.Action, events operations.Handler) (*operations.HiveDaemonReport, error) {
-	_, fleet, before, err := q.readOne(ctx, alias, configPath, events)
+	_, fleet, before, err := q.readHive(ctx, alias, configPath, events)
 	if err != nil {
 		return nil, err
 	}

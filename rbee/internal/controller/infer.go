@@ -19,8 +19,8 @@ import (
 )
 
 const (
-	maxAnswer     = 16 << 20 // bytes of one piece of an engine's answer
-	maxInferTries = 3        // workers that are asked one question
+	maxResponseSize  = 16 << 20 // bytes of one piece of an engine's answer
+	maxInferAttempts = 3        // workers that are asked one question
 )
 
 // candidate is a worker that can answer.
@@ -31,7 +31,7 @@ type candidate struct{ loader.Candidate }
 // turns out to be gone before it has said anything, the next is asked. Where none is
 // ready, one is started, if it may.
 func (q *Controller) infer(ctx context.Context, op operations.Infer, events operations.Handler) (*operations.InferReport, error) {
-	events = inTurn(events)
+	events = serialize(events)
 	found, err := q.loader.Find(ctx, op)
 	defer func() { found.Close() }()
 	for first := true; ; first = false {
@@ -41,8 +41,8 @@ func (q *Controller) infer(ctx context.Context, op operations.Infer, events oper
 		if err != nil {
 			return nil, err
 		}
-		r, failed := q.askEach(ctx, found.Candidates, op, events)
-		if !first || !errors.Is(failed, errEnding) {
+		r, failed := q.tryCandidates(ctx, found.Candidates, op, events)
+		if !first || !errors.Is(failed, errEvicting) {
 			return r, failed
 		}
 		found.Close()
@@ -55,15 +55,15 @@ func mayLoad(op operations.Infer) bool {
 	return !op.NoSpawn && op.Workflow == nil && op.WorkerID == ""
 }
 
-// errEnding is a worker that has just begun to end.
-var errEnding = errors.New("the worker is being ended")
+// errEvicting is a worker that has just begun to end.
+var errEvicting = errors.New("the worker is being ended")
 
-// askEach asks one worker after the other, until one has begun to answer.
-func (q *Controller) askEach(ctx context.Context, candidates []loader.Candidate, op operations.Infer, events operations.Handler) (r *operations.InferReport, err error) {
-	candidates = candidates[:min(len(candidates), maxInferTries)]
+// tryCandidates asks one worker after the other, until one has begun to answer.
+func (q *Controller) tryCandidates(ctx context.Context, candidates []loader.Candidate, op operations.Infer, events operations.Handler) (r *operations.InferReport, err error) {
+	candidates = candidates[:min(len(candidates), maxInferAttempts)]
 	for i, o := range candidates {
 		var final bool
-		r, final, err = q.askOne(ctx, candidate{o}, op, i, events)
+		r, final, err = q.tryCandidate(ctx, candidate{o}, op, i, events)
 		if err == nil || final || ctx.Err() != nil {
 			return r, err
 		}
@@ -74,21 +74,21 @@ func (q *Controller) askEach(ctx context.Context, candidates []loader.Candidate,
 	return nil, err
 }
 
-// askOne asks a worker, and counts that. final is true once it has begun to answer,
+// tryCandidate asks a worker, and counts that. final is true once it has begun to answer,
 // or has given an error that others would give too.
-func (q *Controller) askOne(ctx context.Context, o candidate, op operations.Infer, tried int, events operations.Handler) (r *operations.InferReport, final bool, err error) {
+func (q *Controller) tryCandidate(ctx context.Context, o candidate, op operations.Infer, tried int, events operations.Handler) (r *operations.InferReport, final bool, err error) {
 	end, ok := q.traffic.Begin(o.Worker)
 	if !ok {
-		return nil, false, o.fail(fmt.Sprintf("worker %s is being ended", o.Worker.ID), errEnding)
+		return nil, false, o.fail(fmt.Sprintf("worker %s is being ended", o.Worker.ID), errEvicting)
 	}
 	defer end()
-	ask := o.ask
+	ask := o.chat
 	if op.Workflow != nil {
-		ask = o.run
+		ask = o.runWorkflow
 	}
 	start := time.Now()
 	r, final, err = ask(ctx, op, events)
-	q.traffic.Finish(ctx, Request{Worker: o.Worker, Start: start, Tries: tried, Stream: op.Stream, Final: final, Report: r, Err: err})
+	q.traffic.Finish(ctx, FinishedRequest{Worker: o.Worker, Start: start, Retries: tried, Stream: op.Stream, Final: final, Report: r, Err: err})
 	return r, final, err
 }
 
@@ -136,10 +136,10 @@ type chatAnswer struct {
 
 // ask asks one worker. final is true once it has said something, or another worker
 // would not say anything else.
-func (o candidate) ask(ctx context.Context, op operations.Infer, events operations.Handler) (r *operations.InferReport, final bool, err error) {
+func (o candidate) chat(ctx context.Context, op operations.Infer, events operations.Handler) (r *operations.InferReport, final bool, err error) {
 	start := time.Now()
 	resp, err := o.post(ctx, "/v1/chat/completions", op)
-	if err == nil && speaksNoChat(resp) {
+	if err == nil && isCompletionOnly(resp) {
 		resp, err = o.post(ctx, "/v1/completions", op)
 	}
 	if err != nil {
@@ -147,7 +147,7 @@ func (o candidate) ask(ctx context.Context, op operations.Infer, events operatio
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return nil, !cannotServe(resp), o.fail(fmt.Sprintf("worker %s answered %s: %s", o.Worker.ID, resp.Status, complaint(resp.Body)), nil)
+		return nil, !isUnavailable(resp), o.fail(fmt.Sprintf("worker %s answered %s: %s", o.Worker.ID, resp.Status, errorMessage(resp.Body)), nil)
 	}
 	r = &operations.InferReport{Model: op.Model, Hive: o.Client.Hive.Alias, WorkerID: o.Worker.ID}
 	var text strings.Builder
@@ -181,10 +181,10 @@ func (o candidate) ask(ctx context.Context, op operations.Infer, events operatio
 		return nil
 	}
 	if op.Stream {
-		err = eachPiece(resp.Body, take)
+		err = eachEvent(resp.Body, take)
 	} else {
 		var whole []byte
-		if whole, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer)); err == nil {
+		if whole, err = io.ReadAll(io.LimitReader(resp.Body, maxResponseSize)); err == nil {
 			err = take(whole)
 		}
 	}
@@ -203,7 +203,7 @@ func (o candidate) fail(message string, err error) error {
 	switch {
 	case errors.Is(err, context.Canceled):
 		code, reason = operations.CodeCanceled, operations.ReasonCanceled
-	case errors.Is(err, errEnding):
+	case errors.Is(err, errEvicting):
 		reason = operations.ReasonWorkerNotReady
 	case err == nil || reason == operations.ReasonFailed:
 		reason = operations.ReasonWorkerFailed
@@ -250,10 +250,10 @@ func (o candidate) post(ctx context.Context, path string, op operations.Infer) (
 	return resp, nil
 }
 
-// cannotServe recognizes answers that another worker need not give: the hive's, in
+// isUnavailable recognizes answers that another worker need not give: the hive's, in
 // the place of a worker that is gone or ending, and those of an engine that is not
 // well.
-func cannotServe(resp *http.Response) bool {
+func isUnavailable(resp *http.Response) bool {
 	switch resp.StatusCode {
 	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		return true
@@ -261,12 +261,12 @@ func cannotServe(resp *http.Response) bool {
 	return resp.Header.Get("X-Rbee-Error") != ""
 }
 
-// speaksNoChat recognizes an engine, or a model, that only completes text. The
+// isCompletionOnly recognizes an engine, or a model, that only completes text. The
 // answer's body is used up then.
-func speaksNoChat(resp *http.Response) bool {
+func isCompletionOnly(resp *http.Response) bool {
 	switch resp.StatusCode {
 	case http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusBadRequest, http.StatusNotImplemented:
-		if cannotServe(resp) {
+		if isUnavailable(resp) {
 			return false
 		}
 	default:
@@ -278,8 +278,8 @@ func speaksNoChat(resp *http.Response) bool {
 	return resp.StatusCode != http.StatusBadRequest || strings.Contains(string(data), "chat template")
 }
 
-// complaint is what an answer that is an error says, in one line.
-func complaint(body io.Reader) string {
+// errorMessage is what an answer that is an error says, in one line.
+func errorMessage(body io.Reader) string {
 	data, _ := io.ReadAll(io.LimitReader(body, 64<<10)) // what came is told
 	var a struct {
 		Error json.RawMessage `json:"error"`
@@ -300,20 +300,20 @@ func complaint(body io.Reader) string {
 	return text[:min(len(text), 300)]
 }
 
-// errCut is a stream that ended before its end.
-var errCut = errors.New("the answer was cut off")
+// errTruncated is a stream that ended before its end.
+var errTruncated = errors.New("the answer was cut off")
 
-// eachPiece reads the server-sent events of an answer until its end mark.
-func eachPiece(body io.Reader, take func(data []byte) error) error {
-	for events := sse.NewReader(body, maxAnswer); ; {
+// eachEvent reads the server-sent events of an answer until its end mark.
+func eachEvent(body io.Reader, take func(data []byte) error) error {
+	for events := sse.NewReader(body, maxResponseSize); ; {
 		e, err := events.Next()
 		switch {
 		case errors.Is(err, io.EOF) && isEndMark(events.Partial()):
 			return nil
 		case errors.Is(err, io.EOF):
-			return errCut
+			return errTruncated
 		case err != nil:
-			return fmt.Errorf("%w: %w", errCut, err)
+			return fmt.Errorf("%w: %w", errTruncated, err)
 		case e.Comment:
 			continue
 		case isEndMark(e.Data):

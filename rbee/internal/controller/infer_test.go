@@ -25,8 +25,8 @@ func TestEachPiece(t *testing.T) {
 		{"empty", "", "", true},
 	} {
 		var got strings.Builder
-		err := eachPiece(strings.NewReader(c.stream), func(data []byte) error { got.WriteString(string(data) + "|"); return nil })
-		if got.String() != c.want || errors.Is(err, errCut) != c.cut {
+		err := eachEvent(strings.NewReader(c.stream), func(data []byte) error { got.WriteString(string(data) + "|"); return nil })
+		if got.String() != c.want || errors.Is(err, errTruncated) != c.cut {
 			t.Errorf("%s: %q, %v", c.name, got.String(), err)
 		}
 	}
@@ -40,7 +40,7 @@ func TestComplaint(t *testing.T) {
 		"<html>\n  Bad Gateway </html>":               "<html> Bad Gateway </html>",
 		"":                                            "",
 	} {
-		if got := complaint(strings.NewReader(in)); got != want {
+		if got := errorMessage(strings.NewReader(in)); got != want {
 			t.Errorf("%q: %q, want %q", in, got, want)
 		}
 	}
@@ -60,7 +60,7 @@ func TestSpeaksNoChat(t *testing.T) {
 		{http.StatusInternalServerError, "chat template", false},
 	} {
 		resp := &http.Response{StatusCode: c.status, Body: io.NopCloser(strings.NewReader(c.body))}
-		if got := speaksNoChat(resp); got != c.want {
+		if got := isCompletionOnly(resp); got != c.want {
 			t.Errorf("%d %s: %t", c.status, c.body, got)
 		}
 		if rest, _ := io.ReadAll(resp.Body); string(rest) != c.body {

@@ -17,7 +17,7 @@ import (
 
 func (q *Controller) sync(ctx context.Context, op operations.PackageSync, events operations.Handler) (*operations.SyncReport, error) {
 	start := time.Now()
-	d, err := q.files.load(op.ConfigPath)
+	d, err := q.files.read(op.ConfigPath)
 	if err != nil {
 		return nil, err
 	}
@@ -28,10 +28,10 @@ func (q *Controller) sync(ctx context.Context, op operations.PackageSync, events
 		}
 		defer closeBundle()
 	}
-	if err := knownTypes(d, op.UpgradeWorkers); err != nil {
+	if err := checkWorkerTypes(d, op.UpgradeWorkers); err != nil {
 		return nil, err
 	}
-	fleet, err := q.open(d, op.Scope, op.Push, events)
+	fleet, err := q.openFleet(d, op.Scope, op.Push, events)
 	if err != nil {
 		return nil, err
 	}
@@ -53,14 +53,14 @@ func (q *Controller) sync(ctx context.Context, op operations.PackageSync, events
 	}
 	reports := fleet.Apply(ctx, plan, pkgmgr.ApplyOptions{LockWait: lockWait(op.LockWaitSeconds)})
 	// Once more: what an upgrade has moved is held no longer.
-	if err := errors.Join(fleet.Save(reports), q.noteWarnings(d, fleet, plan)); err != nil {
+	if err := errors.Join(fleet.Save(reports), q.saveWarnings(d, fleet, plan)); err != nil {
 		return nil, err
 	}
 	return fleet.SyncReport(plan, reports, time.Since(start)), nil
 }
 
-// knownTypes refuses to upgrade what the config does not want anywhere.
-func knownTypes(d *desired, types []string) error {
+// checkWorkerTypes refuses to upgrade what the config does not want anywhere.
+func checkWorkerTypes(d *desired, types []string) error {
 	var wanted []string
 	for _, h := range d.config.Hives {
 		for _, w := range h.Workers {
@@ -75,9 +75,9 @@ func knownTypes(d *desired, types []string) error {
 	return nil
 }
 
-// noteWarnings stores the warnings about the hives that a fleet has read, for
+// saveWarnings stores the warnings about the hives that a fleet has read, for
 // list-hives, which reads no machine.
-func (q *Controller) noteWarnings(d *desired, fleet *pkgmgr.Fleet, p *plan.Plan) error {
+func (q *Controller) saveWarnings(d *desired, fleet *pkgmgr.Fleet, p *plan.Plan) error {
 	var read []string
 	for _, s := range fleet.States() {
 		if s.State != nil {
@@ -89,11 +89,11 @@ func (q *Controller) noteWarnings(d *desired, fleet *pkgmgr.Fleet, p *plan.Plan)
 
 func (q *Controller) status(ctx context.Context, op operations.PackageStatus, events operations.Handler) (*operations.StatusReport, error) {
 	start := time.Now()
-	d, err := q.files.load(op.ConfigPath)
+	d, err := q.files.read(op.ConfigPath)
 	if err != nil {
 		return nil, err
 	}
-	fleet, err := q.open(d, op.Scope, false, events)
+	fleet, err := q.openFleet(d, op.Scope, false, events)
 	if err != nil {
 		return nil, err
 	}
@@ -103,18 +103,18 @@ func (q *Controller) status(ctx context.Context, op operations.PackageStatus, ev
 		return nil, err
 	}
 	plan := fleet.Plan(ctx, plan.Options{})
-	if err := q.noteWarnings(d, fleet, plan); err != nil {
+	if err := q.saveWarnings(d, fleet, plan); err != nil {
 		return nil, err
 	}
 	return fleet.StatusReport(plan, op.Verbose, time.Since(start)), nil
 }
 
 func (q *Controller) validate(ctx context.Context, op operations.PackageValidate, events operations.Handler) (*operations.ValidateReport, error) {
-	d, err := q.files.load(op.ConfigPath)
+	d, err := q.files.read(op.ConfigPath)
 	if err != nil {
-		return invalid(err)
+		return invalidReport(err)
 	}
-	fleet, err := q.open(d, op.Scope, false, events)
+	fleet, err := q.openFleet(d, op.Scope, false, events)
 	if err != nil {
 		return nil, err
 	}
@@ -126,9 +126,9 @@ func (q *Controller) validate(ctx context.Context, op operations.PackageValidate
 	return fleet.Validate(ctx), nil
 }
 
-// invalid turns what is wrong with files into a report: to find that is what
+// invalidReport turns what is wrong with files into a report: to find that is what
 // validate is for.
-func invalid(err error) (*operations.ValidateReport, error) {
+func invalidReport(err error) (*operations.ValidateReport, error) {
 	var e *operations.Error
 	if !errors.As(err, &e) || e.Code != operations.CodeConfigInvalid {
 		return nil, err
@@ -147,11 +147,11 @@ func invalid(err error) (*operations.ValidateReport, error) {
 
 func (q *Controller) uninstall(ctx context.Context, op operations.PackageUninstall, events operations.Handler) (*operations.UninstallReport, error) {
 	start := time.Now()
-	d, err := q.files.loadIfThere(op.ConfigPath)
+	d, err := q.files.readOrEmpty(op.ConfigPath)
 	if err != nil {
 		return nil, err
 	}
-	fleet, err := q.open(d, op.Scope, false, events)
+	fleet, err := q.openFleet(d, op.Scope, false, events)
 	if err != nil {
 		return nil, err
 	}

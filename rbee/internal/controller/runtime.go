@@ -15,24 +15,24 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/registry"
 )
 
-// targeted is an operation that names the hive it is for.
-type targeted interface {
+// hiveOperation is an operation that names the hive it is for.
+type hiveOperation interface {
 	operations.Operation
 	OperationTarget() operations.Target
 }
 
 // A renamed method would leave every operation without a hive.
-var _ targeted = operations.WorkerSpawn{}
+var _ hiveOperation = operations.WorkerSpawn{}
 
-// onHives has hives do an operation: the one that it names, or, for the lists, all of
+// runOnHives has hives do an operation: the one that it names, or, for the lists, all of
 // the config.
-func (q *Controller) onHives(ctx context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
+func (q *Controller) runOnHives(ctx context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
 	switch op := op.(type) {
 	case operations.WorkerProcessList:
 		return report(q.workerList(ctx, op))
 	case operations.ModelList:
 		return report(q.modelList(ctx, op))
-	case targeted:
+	case hiveOperation:
 		return q.forward(ctx, op.OperationTarget(), op, events)
 	default:
 		return nil, &operations.Error{Code: operations.CodeUnsupported, Reason: operations.ReasonUnsupported, Message: fmt.Sprintf("%s names no hive", op.Kind())}
@@ -54,13 +54,13 @@ func (q *Controller) forward(ctx context.Context, t operations.Target, op operat
 	if err != nil {
 		return nil, err
 	}
-	name(r, t.HiveID)
+	setHive(r, t.HiveID)
 	return r, nil
 }
 
-// name writes a hive's alias into its report: the hive need not know what it is
+// setHive writes a hive's alias into its report: the hive need not know what it is
 // called here.
-func name(r operations.Report, alias string) {
+func setHive(r operations.Report, alias string) {
 	switch r := r.(type) {
 	case *operations.WorkerSpawnReport:
 		r.Worker.Hive = alias
@@ -85,9 +85,9 @@ func name(r operations.Report, alias string) {
 	}
 }
 
-// each asks every hive of a target at once, and gives what each answered in the
+// runOnEach asks every hive of a target at once, and gives what each answered in the
 // order of their aliases. Where one hive was named, its error is the operation's.
-func each[R operations.Report](
+func runOnEach[R operations.Report](
 	ctx context.Context, q *Controller, t operations.Target, ask func(operations.Target) operations.Operation,
 ) (reports []R, failed []*operations.Error, err error) {
 	hives, err := q.files.Hives(t)
@@ -109,7 +109,7 @@ func each[R operations.Report](
 			if t.HiveID != "" || ctx.Err() != nil {
 				return nil, nil, errs[i]
 			}
-			failed = append(failed, named(hives[i].Alias, errs[i]))
+			failed = append(failed, withHive(hives[i].Alias, errs[i]))
 			continue
 		}
 		r, ok := answers[i].(R)
@@ -123,17 +123,17 @@ func each[R operations.Report](
 	return reports, failed, nil
 }
 
-// named is an error as a report tells it.
-func named(alias string, err error) *operations.Error {
+// withHive is an error as a report tells it.
+func withHive(alias string, err error) *operations.Error {
 	var e *operations.Error
-	if errors.As(registry.AsError(err), &e) && e.Hive != "" {
+	if errors.As(registry.OperationError(err), &e) && e.Hive != "" {
 		return e
 	}
 	return &operations.Error{Code: operations.CodeOf(err), Reason: operations.ReasonOf(err), Subject: operations.SubjectOf(err), Hive: alias, Message: err.Error(), Err: err}
 }
 
 func (q *Controller) workerList(ctx context.Context, op operations.WorkerProcessList) (*operations.WorkerListReport, error) {
-	reports, failed, err := each[*operations.WorkerListReport](ctx, q, op.Target, func(t operations.Target) operations.Operation {
+	reports, failed, err := runOnEach[*operations.WorkerListReport](ctx, q, op.Target, func(t operations.Target) operations.Operation {
 		return operations.WorkerProcessList{Target: t, All: op.All}
 	})
 	if err != nil {
@@ -147,7 +147,7 @@ func (q *Controller) workerList(ctx context.Context, op operations.WorkerProcess
 }
 
 func (q *Controller) modelList(ctx context.Context, op operations.ModelList) (*operations.ModelListReport, error) {
-	reports, failed, err := each[*operations.ModelListReport](ctx, q, op.Target, func(t operations.Target) operations.Operation {
+	reports, failed, err := runOnEach[*operations.ModelListReport](ctx, q, op.Target, func(t operations.Target) operations.Operation {
 		return operations.ModelList{Target: t}
 	})
 	if err != nil {
@@ -160,8 +160,8 @@ func (q *Controller) modelList(ctx context.Context, op operations.ModelList) (*o
 	return all, nil
 }
 
-// inTurn makes a handler that several goroutines may call.
-func inTurn(events operations.Handler) operations.Handler {
+// serialize makes a handler that several goroutines may call.
+func serialize(events operations.Handler) operations.Handler {
 	if events == nil {
 		return func(operations.Event) {}
 	}

@@ -21,7 +21,7 @@ import (
 
 // rollback goes back to the version that a hive's worker had before, and keeps it.
 func (q *Controller) rollback(ctx context.Context, op operations.PackageRollback, events operations.Handler) (*operations.RollbackReport, error) {
-	d, fleet, state, err := q.readOne(ctx, op.Hive, op.ConfigPath, events)
+	d, fleet, state, err := q.readHive(ctx, op.Hive, op.ConfigPath, events)
 	if err != nil {
 		return nil, err
 	}
@@ -51,7 +51,7 @@ func (q *Controller) rollback(ctx context.Context, op operations.PackageRollback
 	if done.Error != nil {
 		return nil, done.Error
 	}
-	if err := hold(d, op, have.Previous); err != nil {
+	if err := pinVersion(d, op, have.Previous); err != nil {
 		return nil, err
 	}
 	return &operations.RollbackReport{Hive: op.Hive, Worker: op.Worker, From: have.Version, To: have.Previous}, nil
@@ -93,9 +93,9 @@ func buildText(rbee, other *wire.Installed) string {
 
 const buildLen = 12 // digits of a SHA-256
 
-// hold keeps a worker at a version for as long as the config wishes for the same. One
+// pinVersion keeps a worker at a version for as long as the config wishes for the same. One
 // that the config does not want has nothing to be kept from.
-func hold(d *desired, op operations.PackageRollback, version string) error {
+func pinVersion(d *desired, op operations.PackageRollback, version string) error {
 	for _, h := range d.config.Hives {
 		if h.Alias != op.Hive {
 			continue
@@ -111,7 +111,7 @@ func hold(d *desired, op operations.PackageRollback, version string) error {
 
 // bundle writes all that a config needs into one file.
 func (q *Controller) bundle(ctx context.Context, op operations.PackageBundle, events operations.Handler) (*operations.BundleReport, error) {
-	d, err := q.files.load(op.ConfigPath)
+	d, err := q.files.read(op.ConfigPath)
 	if err != nil {
 		return nil, err
 	}
@@ -131,10 +131,10 @@ func (q *Controller) bundle(ctx context.Context, op operations.PackageBundle, ev
 		}
 		o.Platforms = append(o.Platforms, platform)
 	}
-	if o.Recipes, err = ownRecipes(q.files.Paths.Recipes()); err != nil {
+	if o.Recipes, err = userRecipes(q.files.Paths.Recipes()); err != nil {
 		return nil, err
 	}
-	fleet, err := q.open(d, op.Scope, true, events)
+	fleet, err := q.openFleet(d, op.Scope, true, events)
 	if err != nil {
 		return nil, err
 	}
@@ -147,8 +147,8 @@ func (q *Controller) bundle(ctx context.Context, op operations.PackageBundle, ev
 	return r, d.lock.Save()
 }
 
-// ownRecipes are the user's own recipes, by file name.
-func ownRecipes(dir string) (map[string]string, error) {
+// userRecipes are the user's own recipes, by file name.
+func userRecipes(dir string) (map[string]string, error) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil

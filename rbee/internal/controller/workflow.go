@@ -15,22 +15,22 @@ import (
 )
 
 const (
-	// maxFiles bounds what a workflow's report holds, in bytes.
-	maxFiles = 256 << 20
+	// maxWorkflowFiles bounds what a workflow's report holds, in bytes.
+	maxWorkflowFiles = 256 << 20
 
 	// maxSeed keeps a seed by chance exact in every JSON reader.
 	maxSeed = 1 << 53
 
-	// stillRunning is the time between two notes that a workflow still runs.
-	stillRunning = 15 * time.Second
+	// progressInterval is the time between two notes that a workflow still runs.
+	progressInterval = 15 * time.Second
 )
 
 // run has one worker run a workflow. final is true once it has taken it, or nobody
 // could.
-func (o candidate) run(ctx context.Context, op operations.Infer, events operations.Handler) (r *operations.InferReport, begun bool, err error) {
+func (o candidate) runWorkflow(ctx context.Context, op operations.Infer, events operations.Handler) (r *operations.InferReport, begun bool, err error) {
 	start := time.Now()
 	r = &operations.InferReport{Model: o.Worker.Model, Hive: o.Client.Hive.Alias, WorkerID: o.Worker.ID, Seed: op.Seed}
-	graph, err := o.fill(op, r)
+	graph, err := o.fillWorkflow(op, r)
 	if err != nil {
 		return nil, true, err
 	}
@@ -46,7 +46,7 @@ func (o candidate) run(ctx context.Context, op operations.Infer, events operatio
 		if p.Running {
 			text = "the workflow runs"
 		}
-		if text == told && time.Since(toldAt) < stillRunning {
+		if text == told && time.Since(toldAt) < progressInterval {
 			return
 		}
 		message := text
@@ -59,7 +59,7 @@ func (o candidate) run(ctx context.Context, op operations.Infer, events operatio
 	if err != nil {
 		return nil, begun, o.fail(fmt.Sprintf("worker %s: %v", o.Worker.ID, err), err)
 	}
-	left := int64(maxFiles)
+	left := int64(maxWorkflowFiles)
 	for _, f := range done.Files {
 		name, data, err := client.Fetch(ctx, f, left)
 		if err != nil {
@@ -72,8 +72,8 @@ func (o candidate) run(ctx context.Context, op operations.Infer, events operatio
 	return r, true, nil
 }
 
-// fill puts what op says into its workflow's places for it.
-func (o candidate) fill(op operations.Infer, r *operations.InferReport) (comfyui.Workflow, error) {
+// fillWorkflow puts what op says into its workflow's places for it.
+func (o candidate) fillWorkflow(op operations.Infer, r *operations.InferReport) (comfyui.Workflow, error) {
 	invalid := func(format string, args ...any) error {
 		return &operations.Error{Code: operations.CodeBadOperation, Reason: operations.ReasonInvalidOperation, Message: fmt.Sprintf(format, args...)}
 	}

@@ -15,14 +15,14 @@ import (
 // by one; those of events that were replaced are missing.
 type buffer struct {
 	maxEvents int
-	kept      []kept
+	events    []storedEvent
 	bytes     int
 	last      int64   // id of the last event
-	lost      int64   // events up to this id were dropped to make room
-	of        subject // what the last event was progress of; zero: something else
+	dropped   int64   // events up to this id were dropped to make room
+	subject   subject // what the last event was progress of; zero: something else
 }
 
-type kept struct {
+type storedEvent struct {
 	id   int64
 	data []byte // the whole event as it is sent
 }
@@ -51,48 +51,48 @@ func subjectOf(e operations.Event) subject {
 // add appends an event: in place of the last, if both are progress of one thing.
 func (b *buffer) add(e operations.Event) {
 	of := subjectOf(e)
-	if of.progress && of == b.of && len(b.kept) > 0 {
-		end := len(b.kept) - 1
-		b.bytes -= len(b.kept[end].data)
-		b.kept[end] = kept{}
-		b.kept = b.kept[:end]
+	if of.progress && of == b.subject && len(b.events) > 0 {
+		end := len(b.events) - 1
+		b.bytes -= len(b.events[end].data)
+		b.events[end] = storedEvent{}
+		b.events = b.events[:end]
 	}
-	b.of = of
+	b.subject = of
 	b.last++
 	data := encode(b.last, e)
-	b.kept = append(b.kept, kept{b.last, data})
+	b.events = append(b.events, storedEvent{b.last, data})
 	b.bytes += len(data)
-	for len(b.kept) > b.maxEvents {
+	for len(b.events) > b.maxEvents {
 		b.dropFirst()
 	}
 }
 
 // shrink drops the oldest events until so many bytes are gone.
 func (b *buffer) shrink(by int) {
-	for goal := b.bytes - by; len(b.kept) > 0 && b.bytes > goal; {
+	for goal := b.bytes - by; len(b.events) > 0 && b.bytes > goal; {
 		b.dropFirst()
 	}
 }
 
 func (b *buffer) dropFirst() {
-	b.lost = b.kept[0].id
-	b.bytes -= len(b.kept[0].data)
-	b.kept[0] = kept{} // let go of its data before the slice moves on
-	b.kept = b.kept[1:]
+	b.dropped = b.events[0].id
+	b.bytes -= len(b.events[0].data)
+	b.events[0] = storedEvent{} // let go of its data before the slice moves on
+	b.events = b.events[1:]
 }
 
 // copy writes the events after an id to out, until there are limit bytes, and
 // returns the id of the last. A note stands for those that are gone.
 func (b *buffer) copy(after int64, limit int, out *bytes.Buffer) int64 {
-	if after < b.lost {
-		out.Write(encode(b.lost, operations.Event{
+	if after < b.dropped {
+		out.Write(encode(b.dropped, operations.Event{
 			Time: time.Now(), Type: operations.EventNote,
-			Message: fmt.Sprintf("up to %d events are missing here: they came faster than they were read", b.lost-after),
+			Message: fmt.Sprintf("up to %d events are missing here: they came faster than they were read", b.dropped-after),
 		}))
-		after = b.lost
+		after = b.dropped
 	}
-	first := sort.Search(len(b.kept), func(i int) bool { return b.kept[i].id > after })
-	for _, k := range b.kept[first:] {
+	first := sort.Search(len(b.events), func(i int) bool { return b.events[i].id > after })
+	for _, k := range b.events[first:] {
 		if out.Len() >= limit {
 			break
 		}

@@ -28,13 +28,13 @@ func TestBufferCoalesces(t *testing.T) {
 	}
 	var ids []int64
 	bytesKept := 0
-	for _, k := range b.kept {
+	for _, k := range b.events {
 		ids = append(ids, k.id)
 		bytesKept += len(k.data)
 	}
 	want := []int64{2, 3, 4, 5, 6, 7, 9}
-	if len(ids) != len(want) || bytesKept != b.bytes || b.lost != 0 {
-		t.Fatalf("ids %v, want %v; %d bytes, counted %d; lost %d", ids, want, bytesKept, b.bytes, b.lost)
+	if len(ids) != len(want) || bytesKept != b.bytes || b.dropped != 0 {
+		t.Fatalf("ids %v, want %v; %d bytes, counted %d; lost %d", ids, want, bytesKept, b.bytes, b.dropped)
 	}
 	for i := range want {
 		if ids[i] != want[i] {
@@ -49,10 +49,10 @@ func TestBufferShrinks(t *testing.T) {
 	for range 50 {
 		b.add(operations.Event{Type: operations.EventLog, Text: strings.Repeat("x", 1000)})
 	}
-	had, one := b.bytes, len(b.kept[0].data)
+	had, one := b.bytes, len(b.events[0].data)
 	b.shrink(3*one + 1)
-	if len(b.kept) != 46 || b.bytes < had-4*one-10 || b.bytes > had-4*one+10 || b.lost != 4 {
-		t.Errorf("%d kept, %d bytes of %d, %d lost", len(b.kept), b.bytes, had, b.lost)
+	if len(b.events) != 46 || b.bytes < had-4*one-10 || b.bytes > had-4*one+10 || b.dropped != 4 {
+		t.Errorf("%d kept, %d bytes of %d, %d lost", len(b.events), b.bytes, had, b.dropped)
 	}
 	b.shrink(had)
 	var out bytes.Buffer
@@ -66,7 +66,7 @@ func TestBufferHugeEvent(t *testing.T) {
 	t.Parallel()
 	b := newBuffer(10)
 	b.add(operations.Event{Type: operations.EventLog, Text: strings.Repeat("x", 16<<20)})
-	if text := string(b.kept[0].data); len(text) > 1000 || !strings.Contains(text, "cannot be written: it has 167") {
+	if text := string(b.events[0].data); len(text) > 1000 || !strings.Contains(text, "cannot be written: it has 167") {
 		t.Errorf("%.300s", text)
 	}
 }
@@ -105,8 +105,8 @@ func TestAdmitRepeated(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := New(quick{}, Options{KeepFinished: 2})
-		ask := func(key string, age time.Duration) *refusal {
-			_, no := s.admit(&asked{op: operations.HiveList{}, key: key, age: age})
+		ask := func(key string, age time.Duration) *apiError {
+			_, no := s.admit(&request{op: operations.HiveList{}, key: key, age: age})
 			synctest.Wait()
 			return no
 		}
@@ -132,7 +132,7 @@ func TestAdmitRepeated(t *testing.T) {
 		time.Sleep(time.Hour)
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if n := len(s.jobs) + len(s.order) + len(s.ended) + len(s.keys); n != 0 {
+		if n := len(s.jobs) + len(s.order) + len(s.finished) + len(s.keys); n != 0 {
 			t.Errorf("%d left after an hour", n)
 		}
 	})

@@ -23,34 +23,34 @@ import (
 //	running --error---------------------------> failed
 //	running --canceled, and not all was done--> canceled
 type job struct {
-	id        string
-	key       string            // its Idempotency-Key; empty: none
-	digest    [sha256.Size]byte // of what asked for it
-	createdAt time.Time
-	endedAt   time.Time // set once it is in Server.ended
-	cancel    context.CancelCauseFunc
-	done      chan struct{}
-	held      int64       // bytes of its operation, as far as they count
-	alone     *time.Timer // ends it unless somebody reads; nil: it needs nobody
+	id            string
+	key           string            // its Idempotency-Key; empty: none
+	digest        [sha256.Size]byte // of what asked for it
+	createdAt     time.Time
+	endedAt       time.Time // set once it is in Server.ended
+	cancel        context.CancelCauseFunc
+	done          chan struct{}
+	reserved      int64       // bytes of its operation, as far as they count
+	noReaderTimer *time.Timer // ends it unless somebody reads; nil: it needs nobody
 
 	mu      sync.Mutex
 	info    client.Job
 	report  []byte // what it ended with, as JSON; nil: nothing
 	events  *buffer
 	readers int
-	last    []byte        // what ends every stream; nil while it runs
+	trailer []byte        // what ends every stream; nil while it runs
 	wake    chan struct{} // closed at the next change; nil: nobody waits
 }
 
 // newJob makes the job of what was asked for. ctx is the one it works in.
-func newJob(ctx context.Context, id string, a *asked, o Options, cancel context.CancelCauseFunc) *job {
+func newJob(ctx context.Context, id string, a *request, o Options, cancel context.CancelCauseFunc) *job {
 	j := &job{
 		id: id, key: a.key, digest: a.digest, createdAt: time.Now(), cancel: cancel, done: make(chan struct{}),
-		info: a.job, events: newBuffer(o.MaxEvents), held: a.held,
+		info: a.job, events: newBuffer(o.MaxEvents), reserved: a.reserved,
 	}
 	j.info.ID, j.info.CreatedAt, j.info.RequestID = id, j.createdAt.UTC(), client.RequestID(ctx)
 	if follows(a.op) {
-		j.alone = time.AfterFunc(o.Unheard, func() { cancel(errUnheard) })
+		j.noReaderTimer = time.AfterFunc(o.NoReaderTimeout, func() { cancel(errNoReader) })
 	}
 	return j
 }
@@ -63,64 +63,64 @@ func follows(op operations.Operation) bool {
 	return ok && logs.Follow
 }
 
-var errUnheard = &operations.Error{Code: operations.CodeCanceled, Reason: operations.ReasonCanceled, Message: "nobody listens any more"}
+var errNoReader = &operations.Error{Code: operations.CodeCanceled, Reason: operations.ReasonCanceled, Message: "nobody listens any more"}
 
-// attend counts a reader, until leave is called.
-func (j *job) attend(unheard time.Duration) (leave func()) {
-	if j.alone == nil {
+// addReader counts a reader, until leave is called.
+func (j *job) addReader(unheard time.Duration) (leave func()) {
+	if j.noReaderTimer == nil {
 		return func() {}
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.readers++; j.readers == 1 {
-		j.alone.Stop()
+		j.noReaderTimer.Stop()
 	}
 	return func() {
 		j.mu.Lock()
 		defer j.mu.Unlock()
-		if j.readers--; j.readers == 0 && j.last == nil {
-			j.alone.Reset(unheard)
+		if j.readers--; j.readers == 0 && j.trailer == nil {
+			j.noReaderTimer.Reset(unheard)
 		}
 	}
 }
 
-// ending is how a job ends.
-type ending struct {
-	state  client.JobState
-	report []byte            // as JSON, as it was then: the runner may go on to use what it points to; nil: none
-	err    *operations.Error // nil: none
-	last   []byte            // the end of its streams
+// jobResult is how a job ends.
+type jobResult struct {
+	state   client.JobState
+	report  []byte            // as JSON, as it was then: the runner may go on to use what it points to; nil: none
+	err     *operations.Error // nil: none
+	trailer []byte            // the end of its streams
 
 	outcome operations.Outcome // of the report
 }
 
-var errExited = errors.New("the operation ended its goroutine")
+var errGoexit = errors.New("the operation ended its goroutine")
 
 // run performs the operation and ends the job, whatever the runner does.
 func (s *Server) run(ctx context.Context, j *job, op operations.Operation) {
 	kind := op.Kind()
 	s.log.Info("job begins", "job", j.id, "operation", kind, "hive", j.describe().HiveID, "request", client.RequestID(ctx))
-	end := conclude(ctx, kind, nil, errExited)
+	end := newJobResult(ctx, kind, nil, errGoexit)
 	defer func() {
 		if p := recover(); p != nil {
 			s.log.Error("job panicked", "job", j.id, "operation", kind, "panic", p, "stack", string(debug.Stack()))
-			end = conclude(ctx, kind, nil, fmt.Errorf("%s panicked, which is a mistake in rbee: %v", kind, p))
+			end = newJobResult(ctx, kind, nil, fmt.Errorf("%s panicked, which is a mistake in rbee: %v", kind, p))
 		}
-		s.leave(j, end)
+		s.finishJob(j, end)
 	}()
-	report, err := s.runner.Run(ctx, op, func(e operations.Event) { s.tell(j, e) })
-	end = conclude(ctx, kind, report, err)
+	report, err := s.runner.Run(ctx, op, func(e operations.Event) { s.addEvent(j, e) })
+	end = newJobResult(ctx, kind, report, err)
 }
 
-// leave ends a job, for those who read it and for the server at once: whoever has
+// finishJob ends a job, for those who read it and for the server at once: whoever has
 // read the end may begin the next.
-func (s *Server) leave(j *job, end ending) {
+func (s *Server) finishJob(j *job, end jobResult) {
 	s.mu.Lock()
-	j.end(end)
+	j.finish(end)
 	s.running--
-	s.held -= j.held
-	s.ended = append(s.ended, j)
-	s.kept += int64(len(end.report))
+	s.reserved -= j.reserved
+	s.finished = append(s.finished, j)
+	s.reportBytes += int64(len(end.report))
 	s.prune()
 	s.mu.Unlock()
 
@@ -139,14 +139,14 @@ func (s *Server) leave(j *job, end ending) {
 	})
 }
 
-// conclude decides how a job ends whose runner returned this. ctx has ended if
+// newJobResult decides how a job ends whose runner returned this. ctx has ended if
 // the job was canceled.
-func conclude(ctx context.Context, kind operations.Kind, report operations.Report, err error) ending {
-	var e ending
+func newJobResult(ctx context.Context, kind operations.Kind, report operations.Report, err error) jobResult {
+	var e jobResult
 	if report != nil {
 		data, wrong := json.Marshal(report)
 		if wrong != nil {
-			return conclude(ctx, kind, nil, fmt.Errorf("the report of %s cannot be written: %w", kind, wrong))
+			return newJobResult(ctx, kind, nil, fmt.Errorf("the report of %s cannot be written: %w", kind, wrong))
 		}
 		e.report, e.outcome = data, report.Outcome()
 	}
@@ -177,7 +177,7 @@ func conclude(ctx context.Context, kind operations.Kind, report operations.Repor
 		Bytes     int               `json:"report_bytes,omitempty"` // of a report that went before it, in pieces
 		Error     *operations.Error `json:"error,omitempty"`
 	}{kind, e.report, 0, e.err}
-	if len(e.report) > pieceBytes {
+	if len(e.report) > maxPieceBytes {
 		result.Report, result.Bytes = nil, len(e.report)
 	}
 	data, _ := json.Marshal(result) // of parts that can be written
@@ -189,7 +189,7 @@ func conclude(ctx context.Context, kind operations.Kind, report operations.Repor
 	case client.JobFailed:
 		word = "[ERROR] " + strings.Join(strings.Fields(e.err.Error()), " ")
 	}
-	e.last = sse.Append(sse.Append(nil, sse.Event{Name: "result", Data: data}), sse.Event{Data: []byte(word)})
+	e.trailer = sse.Append(sse.Append(nil, sse.Event{Name: "result", Data: data}), sse.Event{Data: []byte(word)})
 	return e
 }
 
@@ -207,12 +207,12 @@ func (j *job) describe() client.Job {
 func (j *job) add(e operations.Event) (more int) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if j.last != nil {
+	if j.trailer != nil {
 		return 0
 	}
 	before := j.events.bytes
 	j.events.add(e)
-	j.changed()
+	j.notify()
 	return j.events.bytes - before
 }
 
@@ -240,36 +240,36 @@ func (j *job) result() []byte {
 	return j.report
 }
 
-func (j *job) end(e ending) {
+func (j *job) finish(e jobResult) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.endedAt = time.Now()
 	j.info.State, j.info.EndedAt, j.info.Error = e.state, j.endedAt.UTC(), e.err
 	j.report, j.info.Outcome = e.report, e.outcome
-	j.last = e.last
-	if j.alone != nil {
-		j.alone.Stop()
+	j.trailer = e.trailer
+	if j.noReaderTimer != nil {
+		j.noReaderTimer.Stop()
 	}
-	j.changed()
+	j.notify()
 }
 
-// changed wakes all who wait. j.mu is held.
-func (j *job) changed() {
+// notify wakes all who wait. j.mu is held.
+func (j *job) notify() {
 	if j.wake != nil {
 		close(j.wake)
 		j.wake = nil
 	}
 }
 
-// read writes the events after one id to out, as many as fit a batch, and returns
+// parseRequest writes the events after one id to out, as many as fit a batch, and returns
 // the id of the last of them. Without any, it returns the end, or what is closed
 // when there is more.
 func (j *job) read(after int64, out *bytes.Buffer) (last int64, end []byte, wake <-chan struct{}) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	last = j.events.copy(after, batchBytes, out)
-	if out.Len() > 0 || j.last != nil {
-		return last, j.last, nil
+	last = j.events.copy(after, maxBatchBytes, out)
+	if out.Len() > 0 || j.trailer != nil {
+		return last, j.trailer, nil
 	}
 	if j.wake == nil {
 		j.wake = make(chan struct{})

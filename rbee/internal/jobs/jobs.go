@@ -119,25 +119,25 @@ type Options struct {
 	// MaxBody is how many bytes an operation may have; 0 means 64 MiB.
 	MaxBody int64
 
-	// MaxBodies is how many bytes the operations that come in and run may have
+	// MaxBodyMemory is how many bytes the operations that come in and run may have
 	// together; 0 means twice MaxBody. Those of less than 64 KiB do not count.
-	MaxBodies int64
+	MaxBodyMemory int64
 
-	// Unheard is how long a job that only tells of what happens goes on
+	// NoReaderTimeout is how long a job that only tells of what happens goes on
 	// without a reader before it is canceled; 0 means 2 minutes.
-	Unheard time.Duration
+	NoReaderTimeout time.Duration
 }
 
 const (
-	heartbeat    = 15 * time.Second // without an event
-	writeTimeout = 30 * time.Second // for one piece of a stream or an answer
-	readTimeout  = 30 * time.Second // for one piece of the body of a request
-	slowest      = 16 << 10         // bytes a second that a body must come at, after twice that
-	batchBytes   = 64 << 10         // of events written at once
-	pieceBytes   = 256 << 10        // of a report written at once
-	maxEvent     = 15 << 20         // bytes; clients read 16 MiB at most
-	smallBody    = 64 << 10         // bytes of an operation that are not worth counting
-	keyMargin    = 5 * time.Second  // by which a key's age may be wrong
+	heartbeatInterval = 15 * time.Second // without an event
+	writeTimeout      = 30 * time.Second // for one piece of a stream or an answer
+	readTimeout       = 30 * time.Second // for one piece of the body of a request
+	minBodyRate       = 16 << 10         // bytes a second that a body must come at, after twice that
+	maxBatchBytes     = 64 << 10         // of events written at once
+	maxPieceBytes     = 256 << 10        // of a report written at once
+	maxEvent          = 15 << 20         // bytes; clients read 16 MiB at most
+	minCountedBody    = 64 << 10         // bytes of an operation that are not worth counting
+	keyAgeMargin      = 5 * time.Second  // by which a key's age may be wrong
 )
 
 // Server is the jobs API of one runner. It is an [http.Handler] for "/v1/jobs"
@@ -148,16 +148,16 @@ type Server struct {
 	log    *slog.Logger
 	mux    *http.ServeMux
 
-	mu      sync.Mutex
-	closed  bool
-	jobs    map[string]*job // by id
-	order   []*job          // by creation
-	ended   []*job          // by end
-	keys    map[string]*job // by Idempotency-Key
-	since   time.Time       // a key that was first used after this is in keys, or unused
-	running int
-	held    int64 // bytes of operations that come in and run
-	kept    int64 // bytes of the reports of those in ended
+	mu          sync.Mutex
+	closed      bool
+	jobs        map[string]*job // by id
+	order       []*job          // by creation
+	finished    []*job          // by end
+	keys        map[string]*job // by Idempotency-Key
+	keysSince   time.Time       // a key that was first used after this is in keys, or unused
+	running     int
+	reserved    int64 // bytes of operations that come in and run
+	reportBytes int64 // bytes of the reports of those in ended
 
 	events atomic.Int64 // bytes of the events of all jobs
 }
@@ -171,11 +171,11 @@ func New(r operations.Runner, o Options) *Server {
 	o.MaxBytes = orDefault(o.MaxBytes, 32<<20)
 	o.MaxRunning = orDefault(o.MaxRunning, 256)
 	o.MaxBody = orDefault(o.MaxBody, 64<<20)
-	o.MaxBodies = orDefault(o.MaxBodies, 2*o.MaxBody)
-	o.Unheard = orDefault(o.Unheard, 2*time.Minute)
+	o.MaxBodyMemory = orDefault(o.MaxBodyMemory, 2*o.MaxBody)
+	o.NoReaderTimeout = orDefault(o.NoReaderTimeout, 2*time.Minute)
 	s := &Server{
 		runner: r, opts: o, log: o.Log, mux: http.NewServeMux(),
-		jobs: map[string]*job{}, keys: map[string]*job{}, since: time.Now(),
+		jobs: map[string]*job{}, keys: map[string]*job{}, keysSince: time.Now(),
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -185,11 +185,11 @@ func New(r operations.Runner, o Options) *Server {
 	s.mux.HandleFunc("GET /v1/jobs/{id}", s.get)
 	s.mux.HandleFunc("DELETE /v1/jobs/{id}", s.cancel)
 	s.mux.HandleFunc("GET /v1/jobs/{id}/stream", s.stream)
-	s.mux.HandleFunc("/v1/jobs", notAllowed("GET, POST"))
-	s.mux.HandleFunc("/v1/jobs/{id}", notAllowed("GET, DELETE"))
-	s.mux.HandleFunc("/v1/jobs/{id}/stream", notAllowed("GET"))
+	s.mux.HandleFunc("/v1/jobs", methodNotAllowed("GET, POST"))
+	s.mux.HandleFunc("/v1/jobs/{id}", methodNotAllowed("GET, DELETE"))
+	s.mux.HandleFunc("/v1/jobs/{id}/stream", methodNotAllowed("GET"))
 	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		refuse(w, http.StatusNotFound, &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonNotFound, Subject: operations.SubjectAddress.Named(r.URL.Path), Message: "there is nothing at " + r.URL.Path})
+		writeError(w, http.StatusNotFound, &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonNotFound, Subject: operations.SubjectAddress.Named(r.URL.Path), Message: "there is nothing at " + r.URL.Path})
 	})
 	return s
 }
@@ -217,36 +217,36 @@ var errClosed = &operations.Error{Code: operations.CodeCanceled, Reason: operati
 // Those that only tell have no end of their own, and are canceled. If ctx ends
 // before, it returns an error and the others run on.
 func (s *Server) Drain(ctx context.Context) error {
-	jobs := s.refuseMore()
+	jobs := s.stopAccepting()
 	for _, j := range jobs {
-		if j.alone != nil {
+		if j.noReaderTimer != nil {
 			j.cancel(errClosed)
 		}
 	}
-	return s.await(ctx, jobs)
+	return s.wait(ctx, jobs)
 }
 
 // Close takes no new jobs, cancels those that run and waits until they have
 // ended. If ctx ends before, it returns an error and they go on ending. Streams
 // are served to their end meanwhile and later: shut the HTTP server down after.
 func (s *Server) Close(ctx context.Context) error {
-	jobs := s.refuseMore()
+	jobs := s.stopAccepting()
 	for _, j := range jobs {
 		j.cancel(errClosed) // does nothing to one that has ended
 	}
-	return s.await(ctx, jobs)
+	return s.wait(ctx, jobs)
 }
 
-// refuseMore takes no new jobs from now on, and returns those that there are.
-func (s *Server) refuseMore() []*job {
+// stopAccepting takes no new jobs from now on, and returns those that there are.
+func (s *Server) stopAccepting() []*job {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
 	return append([]*job{}, s.order...)
 }
 
-// await waits until these jobs have ended, or ctx has.
-func (s *Server) await(ctx context.Context, jobs []*job) error {
+// wait waits until these jobs have ended, or ctx has.
+func (s *Server) wait(ctx context.Context, jobs []*job) error {
 	for _, j := range jobs {
 		select {
 		case <-j.done:
@@ -264,7 +264,7 @@ func (s *Server) find(w http.ResponseWriter, r *http.Request) *job {
 	j := s.jobs[id]
 	s.mu.Unlock()
 	if j == nil {
-		refuse(w, http.StatusNotFound, &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonNotFound, Subject: operations.SubjectJob.Named(id), Message: fmt.Sprintf("there is no job %q", id)})
+		writeError(w, http.StatusNotFound, &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonNotFound, Subject: operations.SubjectJob.Named(id), Message: fmt.Sprintf("there is no job %q", id)})
 	}
 	return j
 }
@@ -279,12 +279,12 @@ func (s *Server) list(w http.ResponseWriter, _ *http.Request) {
 	for i, j := range jobs {
 		answer.Jobs[i] = j.describe()
 	}
-	reply(w, http.StatusOK, answer)
+	writeJSON(w, http.StatusOK, answer)
 }
 
 func (s *Server) get(w http.ResponseWriter, r *http.Request) {
 	if j := s.find(w, r); j != nil {
-		replyWith(w, j.describe(), j.result())
+		writeJob(w, j.describe(), j.result())
 	}
 }
 
@@ -301,20 +301,20 @@ func (s *Server) cancel(w http.ResponseWriter, r *http.Request) {
 		s.log.Info("job is canceled", "job", job.ID, "operation", job.Operation)
 		j.cancel(errCanceled)
 	}
-	reply(w, status, j.describe())
+	writeJSON(w, status, j.describe())
 }
 
-// tell hands an event of a job on to its readers. When the events of all jobs take
+// addEvent hands an event of a job on to its readers. When the events of all jobs take
 // too much, some go.
-func (s *Server) tell(j *job, e operations.Event) {
+func (s *Server) addEvent(j *job, e operations.Event) {
 	if s.events.Add(int64(j.add(e))) > s.opts.MaxBytes {
-		s.makeRoom()
+		s.trimEvents()
 	}
 }
 
-// makeRoom drops the oldest events of the job that has most, and again, until there
+// trimEvents drops the oldest events of the job that has most, and again, until there
 // is room for a while: who tells little loses nothing to who tells much.
-func (s *Server) makeRoom() {
+func (s *Server) trimEvents() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.events.Load() <= s.opts.MaxBytes {
@@ -339,11 +339,11 @@ func (s *Server) makeRoom() {
 // prune forgets jobs that ended long ago, or before many others. s.mu is held.
 func (s *Server) prune() {
 	oldest := time.Now().Add(-s.opts.KeepFor)
-	excess := func() bool { return len(s.ended) > 1 && s.kept > s.opts.KeepBytes }
-	for len(s.ended) > 0 && (len(s.ended) > s.opts.KeepFinished || !s.ended[0].endedAt.After(oldest) || excess()) {
-		j := s.ended[0]
-		s.ended[0], s.ended = nil, s.ended[1:]
-		s.kept -= int64(len(j.result()))
+	excess := func() bool { return len(s.finished) > 1 && s.reportBytes > s.opts.KeepBytes }
+	for len(s.finished) > 0 && (len(s.finished) > s.opts.KeepFinished || !s.finished[0].endedAt.After(oldest) || excess()) {
+		j := s.finished[0]
+		s.finished[0], s.finished = nil, s.finished[1:]
+		s.reportBytes -= int64(len(j.result()))
 		s.events.Add(-int64(j.eventBytes()))
 		delete(s.jobs, j.id)
 		for i, other := range s.order {
@@ -354,8 +354,8 @@ func (s *Server) prune() {
 		}
 		if j.key != "" {
 			delete(s.keys, j.key)
-			if j.createdAt.After(s.since) {
-				s.since = j.createdAt
+			if j.createdAt.After(s.keysSince) {
+				s.keysSince = j.createdAt
 			}
 		}
 	}

@@ -142,7 +142,7 @@ func TestLongPrompts(t *testing.T) {
 			return &ops.InferReport{PromptTokens: len(infer.Prompt)}, nil
 		}
 		return &ops.HiveListReport{}, nil
-	}), jobs.Options{MaxBody: 2 << 20, MaxBodies: 3 << 20})
+	}), jobs.Options{MaxBody: 2 << 20, MaxBodyMemory: 3 << 20})
 	prompt := ops.Infer{Model: "m", Prompt: strings.Repeat("bee \"\n", 200_000), MaxTokens: 1} // 1.6 MB as JSON
 	job := start(t, c, prompt)
 	var e *ops.Error

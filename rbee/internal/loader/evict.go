@@ -27,11 +27,11 @@ func (f *Loader) EvictIdle(after time.Duration) {
 		case <-f.background.Done():
 			return
 		}
-		f.evictIdleNow(after)
+		f.evictIdleOnce(after)
 	}
 }
 
-func (f *Loader) evictIdleNow(after time.Duration) {
+func (f *Loader) evictIdleOnce(after time.Duration) {
 	there := map[string]bool{}
 	for _, l := range f.pool.Connections() {
 		v := l.View(time.Now())
@@ -75,24 +75,24 @@ func (f *Loader) Evict(ctx context.Context, l *registry.Connection, w operations
 // lacksMemory reports whether some hive refused a load for want of memory.
 func lacksMemory(list []registry.Snapshot) bool {
 	for _, v := range list {
-		if refusedForMemory(v) {
+		if isOutOfMemory(v) {
 			return true
 		}
 	}
 	return false
 }
 
-func refusedForMemory(v registry.Snapshot) bool {
+func isOutOfMemory(v registry.Snapshot) bool {
 	return operations.ReasonOf(v.Err) == operations.ReasonNoRoom
 }
 
-// makeRoom ends the idle worker on demand that is cheapest to load again, on a hive
+// evictForMemory ends the idle worker on demand that is cheapest to load again, on a hive
 // that refused a load for want of memory. It is false if there is none.
-func (f *Loader) makeRoom(ctx context.Context, list []registry.Snapshot, model string) bool {
+func (f *Loader) evictForMemory(ctx context.Context, list []registry.Snapshot, model string) bool {
 	known := hives(list)
 	for i := range known {
-		if !refusedForMemory(list[i]) {
-			known[i].Reported = nil
+		if !isOutOfMemory(list[i]) {
+			known[i].Report = nil
 		}
 	}
 	idle := func(w operations.WorkerProcess) time.Duration { return f.traffic.Idle(w, f.pool.Since()) }

@@ -27,7 +27,7 @@ func (f *Finder) fetchModel(ctx context.Context, model string, list []registry.S
 	events.Send(operations.Event{
 		Type: operations.EventNote, Hive: v.Hive.Alias, Message: "no hive has " + model + ": fetching it",
 	})
-	most := scheduler.Capacity(v.Reported)
+	most := scheduler.Capacity(v.Report)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	r, err := v.Client.Do(ctx, operations.ModelDownload{Target: operations.Target{HiveID: v.Hive.Alias}, Model: model}, func(e operations.Event) {
@@ -42,7 +42,7 @@ func (f *Finder) fetchModel(ctx context.Context, model string, list []registry.S
 	got, ok := r.(*operations.ModelDownloadReport)
 	switch {
 	case ctx.Err() != nil && errors.Is(context.Cause(ctx), context.Canceled):
-		return registry.AsError(context.Cause(ctx))
+		return registry.OperationError(context.Cause(ctx))
 	case err == nil && !ok:
 		err = fmt.Errorf("the hive answered with a %T", r)
 	}
@@ -51,16 +51,16 @@ func (f *Finder) fetchModel(ctx context.Context, model string, list []registry.S
 		return nil
 	}
 	got.Model.Hive = v.Hive.Alias
-	there := *v.Reported // which others may hold too
+	there := *v.Report // which others may hold too
 	there.Models = slices.DeleteFunc(slices.Clone(there.Models), func(m operations.Model) bool { return m.ID == got.Model.ID })
 	there.Models = append(there.Models, got.Model)
-	v.Reported = &there
+	v.Report = &there
 	return nil
 }
 
 // lastModels are the models of a hive, also of one that is away, as far as it was heard.
 func (f *Finder) lastModels(v *registry.Snapshot) []operations.Model {
-	s := v.Reported
+	s := v.Report
 	if s == nil {
 		s = f.conn.LastReport(v.Hive)
 	}

@@ -87,8 +87,8 @@ func New(background context.Context, o Options) *Loader {
 
 // Load waits until a worker that can answer was started, and finds it. found is closed.
 // The result is the caller's to close, also where there is an error.
-func (f *Loader) Load(ctx context.Context, op operations.Infer, found *Found, events operations.Handler) (*Found, error) {
-	if err := f.load(ctx, f.keyOf(op), &events); err != nil {
+func (f *Loader) Load(ctx context.Context, op operations.Infer, found *FindResult, events operations.Handler) (*FindResult, error) {
+	if err := f.load(ctx, f.loadKeyOf(op), &events); err != nil {
 		return found, err
 	}
 	found.Close()
@@ -120,18 +120,18 @@ type inFlight struct {
 	done   chan struct{}
 	cancel context.CancelFunc
 
-	fetch    bool // a model may be fetched for it, which goes on only while a person waits
-	err      error
-	at       time.Time // when it ended
-	stays    bool      // it goes on without anybody who waits
-	givenUp  bool      // nobody waited for it any more
-	waiting  int
-	handlers []*operations.Handler // those who hear how it goes
-	sending  sync.Mutex            // held while they are told
+	fetch     bool // a model may be fetched for it, which goes on only while a person waits
+	err       error
+	endedAt   time.Time // when it ended
+	detached  bool      // it goes on without anybody who waits
+	abandoned bool      // nobody waited for it any more
+	waiting   int
+	handlers  []*operations.Handler // those who hear how it goes
+	eventMu   sync.Mutex            // held while they are told
 }
 
-// hasEnded reports whether the load has a result. The caller holds f.mu.
-func (l *inFlight) hasEnded() bool { return !l.at.IsZero() }
+// isDone reports whether the load has a result. The caller holds f.mu.
+func (l *inFlight) isDone() bool { return !l.endedAt.IsZero() }
 
 // load waits until a worker for a model was started, by this request or another.
 // events may be nil: then the load goes on when its caller has left, for applications
@@ -148,17 +148,17 @@ func (f *Loader) load(ctx context.Context, w loadKey, events *operations.Handler
 		case <-ctx.Done():
 			err = ctx.Err()
 		}
-		if f.leave(l, events); ctx.Err() != nil || !f.wasGivenUp(l) {
+		if f.leave(l, events); ctx.Err() != nil || !f.isAbandoned(l) {
 			return err
 		}
 	}
 }
 
-// wasGivenUp reports whether a load was given up under somebody who waited for it.
-func (f *Loader) wasGivenUp(l *inFlight) bool {
+// isAbandoned reports whether a load was given up under somebody who waited for it.
+func (f *Loader) isAbandoned(l *inFlight) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return l.givenUp
+	return l.abandoned
 }
 
 // join takes part in a load, and begins it if nobody has. Every join that succeeds is
@@ -167,14 +167,14 @@ func (f *Loader) join(ctx context.Context, w loadKey, events *operations.Handler
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	l := f.inFlightFor(w, events)
-	if l == nil || !l.hasEnded() {
+	if l == nil || !l.isDone() {
 		if f.waiting >= MaxWaiting {
 			return nil, &BusyError{w.model}
 		}
 	}
 	if l == nil {
 		for key, old := range f.loads {
-			if old.hasEnded() && time.Since(old.at) > LoadFailureTTL {
+			if old.isDone() && time.Since(old.endedAt) > LoadFailureTTL {
 				delete(f.loads, key)
 			}
 		}
@@ -189,7 +189,7 @@ func (f *Loader) join(ctx context.Context, w loadKey, events *operations.Handler
 	case events != nil:
 		l.handlers = append(l.handlers, events)
 	case !l.fetch:
-		l.stays = true
+		l.detached = true
 	}
 	return l, nil
 }
@@ -201,11 +201,11 @@ func (f *Loader) inFlightFor(w loadKey, events *operations.Handler) *inFlight {
 	fetching := w
 	fetching.fetch = true
 	for _, key := range []loadKey{w, fetching} {
-		if l := f.loads[key]; l != nil && !l.givenUp && !l.hasEnded() {
+		if l := f.loads[key]; l != nil && !l.abandoned && !l.isDone() {
 			return l
 		}
 	}
-	if l := f.loads[w]; l != nil && !l.givenUp && events == nil && l.err != nil && !IsRestarting(l.err) && time.Since(l.at) <= LoadFailureTTL {
+	if l := f.loads[w]; l != nil && !l.abandoned && events == nil && l.err != nil && !IsRestarting(l.err) && time.Since(l.endedAt) <= LoadFailureTTL {
 		return l
 	}
 	return nil
@@ -216,13 +216,13 @@ func (f *Loader) leave(l *inFlight, events *operations.Handler) {
 	f.waiting--
 	l.waiting--
 	l.handlers = slices.DeleteFunc(l.handlers, func(h *operations.Handler) bool { return h == events })
-	if !l.stays && !l.hasEnded() && (l.waiting == 0 || l.fetch && len(l.handlers) == 0) {
-		l.givenUp = true
+	if !l.detached && !l.isDone() && (l.waiting == 0 || l.fetch && len(l.handlers) == 0) {
+		l.abandoned = true
 		l.cancel()
 	}
 	f.mu.Unlock()
-	l.sending.Lock() // once it is let go, nobody calls the handler any more
-	defer l.sending.Unlock()
+	l.eventMu.Lock() // once it is let go, nobody calls the handler any more
+	defer l.eventMu.Unlock()
 }
 
 // lockStart waits until nobody else is starting a worker for a model on a hive; done lets
@@ -252,8 +252,8 @@ func (f *Loader) lockStart(ctx context.Context, alias, model string) (done func(
 	}
 }
 
-// keyOf is what an operation waits for.
-func (f *Loader) keyOf(op operations.Infer) loadKey {
+// loadKeyOf is what an operation waits for.
+func (f *Loader) loadKeyOf(op operations.Infer) loadKey {
 	w := loadKey{model: op.Model, config: op.ConfigPath, hive: op.HiveID, device: op.Device, fetch: true}
 	here, err := f.configFile(f.config)
 	there, otherErr := f.configFile(op.ConfigPath)
@@ -290,7 +290,7 @@ func (f *Loader) WaitingByModel() map[string]int {
 		if !known[name] {
 			name = ""
 		}
-		if l.waiting > 0 && !l.hasEnded() {
+		if l.waiting > 0 && !l.isDone() {
 			n[name] += l.waiting
 		}
 	}
@@ -305,14 +305,14 @@ func (f *Loader) run(ctx context.Context, l *inFlight, w loadKey) {
 			f.log.Error("loading a model", "model", w.model, "panic", p)
 		}
 		f.mu.Lock()
-		l.err, l.at = err, time.Now()
+		l.err, l.endedAt = err, time.Now()
 		f.mu.Unlock()
 		l.cancel()
 		close(l.done)
 	}()
 	err = f.spawn(ctx, w, func(e operations.Event) {
-		l.sending.Lock()
-		defer l.sending.Unlock()
+		l.eventMu.Lock()
+		defer l.eventMu.Unlock()
 		f.mu.Lock()
 		handlers := slices.Clone(l.handlers)
 		f.mu.Unlock()
@@ -340,35 +340,35 @@ func (f *Loader) spawn(ctx context.Context, w loadKey, events operations.Handler
 		return err
 	}
 	f.pool.Refresh(ctx, list)
-	candidates := f.among(list, op)
+	candidates := f.candidates(list, op)
 	if len(candidates) == 0 {
-		candidates, err = f.startAnywhere(ctx, op, list, w.fetch, events)
+		candidates, err = f.startOnAnyHive(ctx, op, list, w.fetch, events)
 	}
-	for err != nil && lacksMemory(list) && f.makeRoom(ctx, list, w.model) {
+	for err != nil && lacksMemory(list) && f.evictForMemory(ctx, list, w.model) {
 		f.pool.Refresh(ctx, list)
-		if candidates = f.among(list, op); len(candidates) > 0 {
+		if candidates = f.candidates(list, op); len(candidates) > 0 {
 			err = nil // somebody else has started one
 			break
 		}
-		candidates, err = f.startAnywhere(ctx, op, list, w.fetch, events)
+		candidates, err = f.startOnAnyHive(ctx, op, list, w.fetch, events)
 	}
 	if err != nil {
 		return err
 	}
 	p := candidates[0].Worker
 	f.log.Info("a model is loaded", "model", w.model, "hive", p.Hive, "worker", p.ID)
-	return f.pool.AwaitReady(ctx, candidates[0].Client.Hive, p)
+	return f.pool.WaitWorkerReady(ctx, candidates[0].Client.Hive, p)
 }
 
 // awaitEvictions waits for workers of a model that are being ended, so that none of them
 // is taken for one that serves.
 func (f *Loader) awaitEvictions(ctx context.Context, list []registry.Snapshot, model string) error {
 	for _, v := range list {
-		if v.Reported == nil {
+		if v.Report == nil {
 			continue
 		}
-		serves := scheduler.Serves(v.Reported.Models, model)
-		for _, w := range v.Reported.Workers {
+		serves := scheduler.Serves(v.Report.Models, model)
+		for _, w := range v.Report.Workers {
 			evicted := f.traffic.Evicted(w)
 			if evicted == nil || !serves(&w) {
 				continue

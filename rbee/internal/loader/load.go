@@ -31,14 +31,14 @@ type Direct struct{ starter }
 
 // NewDirect returns a loader that dials hives for each operation.
 func NewDirect(conn registry.Connector, hives Hives) *Direct {
-	return &Direct{starter{Finder{conn, hives, scheduler.Reported{}}, func(context.Context, *registry.Snapshot, string, operations.Infer) (*operations.WorkerProcess, func(), error) {
+	return &Direct{starter{Finder{conn, hives, scheduler.ReportedUsage{}}, func(context.Context, *registry.Snapshot, string, operations.Infer) (*operations.WorkerProcess, func(), error) {
 		return nil, func() {}, nil
 	}}}
 }
 
 // Load starts a worker that can answer, and adds it to what was found. Without a result
 // of Find it finds the hives first.
-func (d *Direct) Load(ctx context.Context, op operations.Infer, found *Found, events operations.Handler) (*Found, error) {
+func (d *Direct) Load(ctx context.Context, op operations.Infer, found *FindResult, events operations.Handler) (*FindResult, error) {
 	if found == nil {
 		var err error
 		if found, err = d.Find(ctx, op); err == nil || !IsNoCandidate(err) {
@@ -46,14 +46,14 @@ func (d *Direct) Load(ctx context.Context, op operations.Infer, found *Found, ev
 		}
 	}
 	var err error
-	found.Candidates, err = d.startAnywhere(ctx, op, found.snapshots, true, events)
+	found.Candidates, err = d.startOnAnyHive(ctx, op, found.snapshots, true, events)
 	return found, err
 }
 
-// startAnywhere gets a worker that can answer: one that is on its way already is waited
+// startOnAnyHive gets a worker that can answer: one that is on its way already is waited
 // for; else one is started, where there is the most room first, and on the next hive
 // if the first refuses. Where no hive has the model it may be fetched first.
-func (f *starter) startAnywhere(ctx context.Context, op operations.Infer, list []registry.Snapshot, fetch bool, events operations.Handler) ([]Candidate, error) {
+func (f *starter) startOnAnyHive(ctx context.Context, op operations.Infer, list []registry.Snapshot, fetch bool, events operations.Handler) ([]Candidate, error) {
 	if candidates, err := f.awaitPending(ctx, op, list, events); len(candidates) > 0 || err != nil {
 		return candidates, err
 	}
@@ -68,13 +68,13 @@ func (f *starter) startAnywhere(ctx context.Context, op operations.Infer, list [
 	known, soon := hives(list), false
 	for _, p := range targets {
 		v := &list[p.Hive]
-		if w := scheduler.Restarting(known[p.Hive], op.Model); w != nil { // what it says of it is told already
+		if w := scheduler.RestartingWorker(known[p.Hive], op.Model); w != nil { // what it says of it is told already
 			soon = soon || time.Until(w.RestartAt) < restartWait
 			continue
 		}
-		w, err := f.startOnce(ctx, v, p, op, events)
+		w, err := f.startUnlessStarted(ctx, v, p, op, events)
 		if ctx.Err() != nil {
-			return nil, registry.AsError(context.Cause(ctx))
+			return nil, registry.OperationError(context.Cause(ctx))
 		}
 		if err != nil {
 			v.Err = fmt.Errorf("starting %s there: %w", p.Worker, err)
@@ -82,7 +82,7 @@ func (f *starter) startAnywhere(ctx context.Context, op operations.Infer, list [
 		}
 		return []Candidate{{v.Client, *w}}, nil
 	}
-	err := noCandidate(op, list)
+	err := noCandidateError(op, list)
 	if soon {
 		return nil, &operations.Error{Code: operations.CodeOf(err), Reason: operations.ReasonRestarting, Subject: operations.SubjectModel.Named(op.Model), Message: err.Error(), Err: err}
 	}
@@ -93,9 +93,9 @@ func (f *starter) startAnywhere(ctx context.Context, op operations.Infer, list [
 // just about to be started again.
 func IsRestarting(err error) bool { return operations.ReasonOf(err) == operations.ReasonRestarting }
 
-// startOnce starts a worker, unless somebody else has started one there meanwhile: of
+// startUnlessStarted starts a worker, unless somebody else has started one there meanwhile: of
 // several who want the same model on a hive, one starts it and the others wait.
-func (f *starter) startOnce(ctx context.Context, v *registry.Snapshot, p scheduler.LoadTarget, op operations.Infer, events operations.Handler) (*operations.WorkerProcess, error) {
+func (f *starter) startUnlessStarted(ctx context.Context, v *registry.Snapshot, p scheduler.LoadTarget, op operations.Infer, events operations.Handler) (*operations.WorkerProcess, error) {
 	w, done, err := f.prepare(ctx, v, p.Model, op)
 	if err != nil {
 		return nil, err
@@ -122,7 +122,7 @@ func (f *Loader) prepareStart(ctx context.Context, v *registry.Snapshot, model s
 		done()
 		return nil, nil, err
 	}
-	now := []scheduler.Hive{{Alias: v.Hive.Alias, Link: operations.LinkOnline, Reported: s}}
+	now := []scheduler.Hive{{Alias: v.Hive.Alias, Link: operations.LinkOnline, Report: s}}
 	if found := scheduler.Schedule(request(op), now, f.traffic).Candidates; len(found) > 0 {
 		return found[0].Worker, done, nil
 	}
@@ -163,21 +163,21 @@ func spawn(ctx context.Context, v *registry.Snapshot, p scheduler.LoadTarget, op
 func (f *starter) awaitPending(ctx context.Context, op operations.Infer, list []registry.Snapshot, events operations.Handler) ([]Candidate, error) {
 	for i := range list {
 		v := &list[i]
-		if v.Reported == nil || v.Client == nil {
+		if v.Report == nil || v.Client == nil {
 			continue
 		}
-		for _, w := range scheduler.Pending(request(op), hives(list[i : i+1])[0]) {
+		for _, w := range scheduler.PendingWorkers(request(op), hives(list[i : i+1])[0]) {
 			events.Send(operations.Event{
 				Type: operations.EventNote, Hive: v.Hive.Alias, Message: fmt.Sprintf("waiting for worker %s, which is %s %s", w.ID, w.State, op.Model),
 			})
-			s, err := v.Client.Await(ctx, func(s *operations.HiveSnapshot) bool { return !isPending(s, w.ID) })
+			s, err := v.Client.WaitSnapshot(ctx, func(s *operations.HiveSnapshot) bool { return !isPending(s, w.ID) })
 			if ctx.Err() != nil {
-				return nil, registry.AsError(context.Cause(ctx))
+				return nil, registry.OperationError(context.Cause(ctx))
 			}
-			if v.Reported, v.Err = s, err; err != nil {
+			if v.Report, v.Err = s, err; err != nil {
 				break // it is away, and others may have the model
 			}
-			if candidates := f.among(list[i:i+1], op); len(candidates) > 0 {
+			if candidates := f.candidates(list[i:i+1], op); len(candidates) > 0 {
 				return candidates, nil
 			}
 		}

@@ -21,8 +21,8 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/scheduler"
 )
 
-// likeBytes is how much of a prompt decides which worker has seen it.
-const likeBytes = 1 << 10
+// affinityBytes is how much of a prompt decides which worker has seen it.
+const affinityBytes = 1 << 10
 
 // Candidate is a worker that can answer.
 type Candidate struct {
@@ -30,14 +30,14 @@ type Candidate struct {
 	Worker operations.WorkerProcess
 }
 
-// Found is what a [Finder] found for an operation. The caller closes it.
-type Found struct {
+// FindResult is what a [Finder] found for an operation. The caller closes it.
+type FindResult struct {
 	Candidates []Candidate // best first
 	snapshots  []registry.Snapshot
 }
 
 // Close closes the clients of the candidates.
-func (f *Found) Close() {
+func (f *FindResult) Close() {
 	if f != nil {
 		registry.CloseAll(f.snapshots)
 	}
@@ -55,18 +55,18 @@ type Finder struct {
 
 // Find finds the workers that can answer, best first, or says hive by hive why
 // there are none. The result is the caller's to close, also where there is an error.
-func (f *Finder) Find(ctx context.Context, op operations.Infer) (*Found, error) {
+func (f *Finder) Find(ctx context.Context, op operations.Infer) (*FindResult, error) {
 	list, err := f.snapshots(ctx, op.Target)
 	if err != nil {
 		return nil, err
 	}
-	found := &Found{snapshots: list}
-	if found.Candidates = f.among(list, op); len(found.Candidates) == 0 {
+	found := &FindResult{snapshots: list}
+	if found.Candidates = f.candidates(list, op); len(found.Candidates) == 0 {
 		f.conn.Refresh(ctx, list)
-		found.Candidates = f.among(list, op)
+		found.Candidates = f.candidates(list, op)
 	}
 	if len(found.Candidates) == 0 {
-		return found, noCandidate(op, list)
+		return found, noCandidateError(op, list)
 	}
 	return found, nil
 }
@@ -79,26 +79,26 @@ func (f *Finder) snapshots(ctx context.Context, t operations.Target) ([]registry
 	return registry.Snapshots(ctx, f.conn, hives), nil
 }
 
-// among are the workers that can answer, best first; snapshots of hives that have none
+// candidates are the workers that can answer, best first; snapshots of hives that have none
 // are told why.
-func (f *Finder) among(list []registry.Snapshot, op operations.Infer) (candidates []Candidate) {
+func (f *Finder) candidates(list []registry.Snapshot, op operations.Infer) (candidates []Candidate) {
 	r := request(op)
 	for i := range list {
-		if v := &list[i]; v.Reported == nil && v.Err == nil {
+		if v := &list[i]; v.Report == nil && v.Err == nil {
 			v.Err = &operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonConnecting, Subject: operations.SubjectHive.Named(v.Hive.Alias), Hive: v.Hive.Alias, Message: "the hive has not been heard yet"}
 		}
 	}
 	known := hives(list)
 	for i := range known {
 		if list[i].Err != nil {
-			known[i].Reported = nil
+			known[i].Report = nil
 		}
 	}
 	for _, c := range scheduler.Schedule(r, known, f.usage).Candidates {
 		candidates = append(candidates, Candidate{list[c.Hive].Client, *c.Worker})
 	}
 	for i := range known {
-		if known[i].Reported == nil {
+		if known[i].Report == nil {
 			continue
 		}
 		if why := scheduler.Explain(r, known[i], f.usage); why != "" {
@@ -112,7 +112,7 @@ func (f *Finder) among(list []registry.Snapshot, op operations.Infer) (candidate
 func hives(list []registry.Snapshot) []scheduler.Hive {
 	hives := make([]scheduler.Hive, len(list))
 	for i, v := range list {
-		hives[i] = schedulerHive(v.Hive, v.Link, v.Reported)
+		hives[i] = schedulerHive(v.Hive, v.Link, v.Report)
 	}
 	return hives
 }
@@ -122,13 +122,13 @@ func schedulerHive(h config.Hive, link operations.Link, s *operations.HiveSnapsh
 	for i, w := range h.Workers {
 		types[i] = w.Type
 	}
-	return scheduler.Hive{Alias: h.Alias, Types: types, Link: link, Reported: s}
+	return scheduler.Hive{Alias: h.Alias, Types: types, Link: link, Report: s}
 }
 
 // request is what an operation needs from a worker.
 func request(op operations.Infer) scheduler.Request {
 	h := fnv.New64a()
-	_, _ = io.WriteString(h, op.System+"\x00"+op.Prompt[:min(len(op.Prompt), likeBytes)]) // into memory
+	_, _ = io.WriteString(h, op.System+"\x00"+op.Prompt[:min(len(op.Prompt), affinityBytes)]) // into memory
 	r := scheduler.Request{Model: op.Model, WorkerID: op.WorkerID, Device: op.Device, Affinity: h.Sum64()}
 	if op.Workflow != nil {
 		r.API = catalog.APIComfyUI
@@ -149,8 +149,8 @@ func IsNoCandidate(err error) bool {
 		(reason == operations.ReasonNoWorker || reason == operations.ReasonNoWorkflowWorker || slices.Contains(startFailures(), reason))
 }
 
-// noCandidate says, hive by hive, why nobody can answer.
-func noCandidate(op operations.Infer, list []registry.Snapshot) error {
+// noCandidateError says, hive by hive, why nobody can answer.
+func noCandidateError(op operations.Infer, list []registry.Snapshot) error {
 	var b strings.Builder
 	b.WriteString("no ready worker ")
 	switch {

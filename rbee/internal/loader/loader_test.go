@@ -13,15 +13,15 @@ func TestNoCandidate(t *testing.T) {
 	t.Parallel()
 	down := &operations.Error{Code: operations.CodeUnreachable, Reason: "timeout", Hive: "a", Message: "no answer"}
 	a, b := registry.Snapshot{Hive: config.Hive{Alias: "a"}, Err: down}, registry.Snapshot{Hive: config.Hive{Alias: "b"}, Err: errors.New("no worker runs there")}
-	err := noCandidate(operations.Infer{Model: "m"}, []registry.Snapshot{a, b})
+	err := noCandidateError(operations.Infer{Model: "m"}, []registry.Snapshot{a, b})
 	if operations.CodeOf(err) != operations.CodeNotFound || err.Error() != "no ready worker serves m\n  a: no answer\n  b: no worker runs there" {
 		t.Errorf("%v", err)
 	}
 	b.Err = down
-	if err := noCandidate(operations.Infer{Model: "m"}, []registry.Snapshot{a, b}); operations.CodeOf(err) != operations.CodeUnreachable {
+	if err := noCandidateError(operations.Infer{Model: "m"}, []registry.Snapshot{a, b}); operations.CodeOf(err) != operations.CodeUnreachable {
 		t.Errorf("%v", err)
 	}
-	if err := noCandidate(operations.Infer{Model: "m"}, []registry.Snapshot{a}); !errors.Is(err, down) {
+	if err := noCandidateError(operations.Infer{Model: "m"}, []registry.Snapshot{a}); !errors.Is(err, down) {
 		t.Errorf("%v", err)
 	}
 }
@@ -58,9 +58,9 @@ func TestIsNoCandidate(t *testing.T) {
 		err  error
 		want bool
 	}{
-		"no hives":     {noCandidate(operations.Infer{Model: "m"}, nil), true},
-		"no memory":    {noCandidate(operations.Infer{Model: "m"}, hive(full)), true},
-		"unreachable":  {noCandidate(operations.Infer{Model: "m"}, hive(down)), false},
+		"no hives":     {noCandidateError(operations.Infer{Model: "m"}, nil), true},
+		"no memory":    {noCandidateError(operations.Infer{Model: "m"}, hive(full)), true},
+		"unreachable":  {noCandidateError(operations.Infer{Model: "m"}, hive(down)), false},
 		"unknown hive": {&operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonUnknownHive}, false},
 		"nil":          {nil, false},
 		"no reason":    {errors.New("failed"), false},

@@ -21,32 +21,32 @@ func (e *UnknownModelError) Error() string { return e.Err.Error() }
 // Unwrap returns the reasons.
 func (e *UnknownModelError) Unwrap() error { return e.Err }
 
-// LoadKnown loads a model that some hive has. For any other name, which is a stranger's
+// LoadIfKnown loads a model that some hive has. For any other name, which is a stranger's
 // word, all that is done is to ask whether one has it by now.
-func (f *Loader) LoadKnown(ctx context.Context, model string) error {
-	if !f.knows(model) {
+func (f *Loader) LoadIfKnown(ctx context.Context, model string) error {
+	if !f.isKnown(model) {
 		if err := f.pool.RefreshAll(ctx); err != nil {
 			return err
 		}
-		if !f.knows(model) {
-			return &UnknownModelError{model, f.whyNot(model)}
+		if !f.isKnown(model) {
+			return &UnknownModelError{model, f.noCandidateReason(model)}
 		}
 	}
 	return f.load(ctx, loadKey{model: f.modelID(model, "")}, nil)
 }
 
-// knows reports whether a hive has told of a model, or of a worker that serves it.
-func (f *Loader) knows(name string) bool {
+// isKnown reports whether a hive has told of a model, or of a worker that serves it.
+func (f *Loader) isKnown(name string) bool {
 	for _, l := range f.pool.Connections() {
 		s := l.View(time.Now()).Snapshot
-		if s != nil && (len(scheduler.FindModels(s.Models, name)) > 0 || someServes(s, name)) {
+		if s != nil && (len(scheduler.FindModels(s.Models, name)) > 0 || anyServes(s, name)) {
 			return true
 		}
 	}
 	return false
 }
 
-func someServes(s *operations.HiveSnapshot, name string) bool {
+func anyServes(s *operations.HiveSnapshot, name string) bool {
 	serves := scheduler.Serves(s.Models, name)
 	for i := range s.Workers {
 		if serves(&s.Workers[i]) {
@@ -68,23 +68,23 @@ func (f *Loader) modelID(name, hive string) string {
 	return scheduler.CommonModelID(known, name)
 }
 
-// whyNot says, hive by hive, why nobody serves a model, from what hives have told.
-func (f *Loader) whyNot(name string) error {
+// noCandidateReason says, hive by hive, why nobody serves a model, from what hives have told.
+func (f *Loader) noCandidateReason(name string) error {
 	op := operations.Infer{Model: name}
 	var list []registry.Snapshot
 	for _, l := range f.pool.Connections() {
-		v := registry.Snapshot{Hive: l.Hive(), Reported: l.View(time.Now()).Snapshot}
-		if e := l.Trouble(); e != nil {
+		v := registry.Snapshot{Hive: l.Hive(), Report: l.View(time.Now()).Snapshot}
+		if e := l.OfflineError(); e != nil {
 			v.Err = e
 		}
 		list = append(list, v)
 	}
-	f.among(list, op)
+	f.candidates(list, op)
 	_, why := scheduler.LoadTargets(hives(list), name)
 	addReasons(list, why)
-	err := noCandidate(op, list)
+	err := noCandidateError(op, list)
 	for _, v := range list {
-		if v.Reported == nil { // unreachable is not absent
+		if v.Report == nil { // unreachable is not absent
 			return &operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonOf(v.Err), Subject: operations.SubjectModel.Named(name), Message: err.Error(), Err: err}
 		}
 	}

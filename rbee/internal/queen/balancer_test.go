@@ -28,7 +28,7 @@ func TestPick(t *testing.T) {
 	large := newPlayedHive(t, "large").withDevice(9<<30, operations.WorkerProcess{ID: "w2", Model: "m"}, operations.WorkerProcess{ID: "pictures", Model: "m", API: catalog.APIComfyUI})
 	q, _ := playedFleet(t, small, large)
 	f := q.balancer
-	take := func(wish gateway.Wish) *gateway.Lease {
+	take := func(wish gateway.RouteRequest) *gateway.Lease {
 		t.Helper()
 		wish.Model = "m"
 		l, away := f.pick(wish)
@@ -37,21 +37,21 @@ func TestPick(t *testing.T) {
 		}
 		return l
 	}
-	one := take(gateway.Wish{})
-	two := take(gateway.Wish{})
+	one := take(gateway.RouteRequest{})
+	two := take(gateway.RouteRequest{})
 	if one.Worker != "w2" || two.Worker != "w1" {
 		t.Errorf("%s, then %s", one.Worker, two.Worker)
 	}
-	if l := take(gateway.Wish{Avoid: []string{one.Instance}}); l.Worker != "w1" {
+	if l := take(gateway.RouteRequest{Exclude: []string{one.Instance}}); l.Worker != "w1" {
 		t.Errorf("%s, which was tried", l.Worker)
 	} else {
-		l.Done(nil)
+		l.Release(nil)
 	}
-	if l, _ := f.pick(gateway.Wish{Model: "m", Avoid: []string{one.Instance, two.Instance}}); l != nil {
+	if l, _ := f.pick(gateway.RouteRequest{Model: "m", Exclude: []string{one.Instance, two.Instance}}); l != nil {
 		t.Errorf("%s", l.Worker)
 	}
-	one.Done(nil)
-	two.Done(nil)
+	one.Release(nil)
+	two.Release(nil)
 	free := uint64(1 << 30)
 	large.change(func() { large.machine.Devices = []gpu.Device{{UUID: "g", MemoryFree: &free}} })
 	q.until(t, func() bool {
@@ -59,10 +59,10 @@ func TestPick(t *testing.T) {
 	})
 	seen := map[string]bool{}
 	for affinity := range uint64(64) {
-		l := take(gateway.Wish{Affinity: affinity})
-		l.Done(nil)
-		again := take(gateway.Wish{Affinity: affinity})
-		again.Done(nil)
+		l := take(gateway.RouteRequest{Affinity: affinity})
+		l.Release(nil)
+		again := take(gateway.RouteRequest{Affinity: affinity})
+		again.Release(nil)
 		seen[l.Worker] = true
 		if again.Worker != l.Worker {
 			t.Errorf("conversation %d went to %s and %s", affinity, l.Worker, again.Worker)
@@ -73,7 +73,7 @@ func TestPick(t *testing.T) {
 	}
 	small.leave(q, true)
 	large.leave(q, true)
-	if l, away := f.pick(gateway.Wish{Model: "m"}); l != nil || len(away) != 2 {
+	if l, away := f.pick(gateway.RouteRequest{Model: "m"}); l != nil || len(away) != 2 {
 		t.Errorf("%v, %v", l, away)
 	}
 }
@@ -84,10 +84,10 @@ func TestDoubtfulWorkers(t *testing.T) {
 	t.Parallel()
 	first := func(t *testing.T, q *queen) {
 		t.Helper()
-		if l, _ := q.balancer.pick(gateway.Wish{Model: "m"}); l == nil || l.Worker != "w1" {
+		if l, _ := q.balancer.pick(gateway.RouteRequest{Model: "m"}); l == nil || l.Worker != "w1" {
 			t.Errorf("pick() = %+v, want w1", l)
 		} else {
-			l.Done(nil)
+			l.Release(nil)
 		}
 		if r, err := q.infer(t.Context(), question("m"), nil); err != nil || r.WorkerID != "w1" {
 			t.Errorf("infer() = %+v, %v, want an answer of w1", r, err)
@@ -103,11 +103,11 @@ func TestDoubtfulWorkers(t *testing.T) {
 	t.Run("failed", func(t *testing.T) {
 		t.Parallel()
 		q, _ := fleet(t, Options{})
-		l, _ := q.balancer.pick(gateway.Wish{Model: "m"})
+		l, _ := q.balancer.pick(gateway.RouteRequest{Model: "m"})
 		if l == nil || l.Worker != "w2" {
 			t.Fatalf("pick() = %+v, want w2", l)
 		}
-		l.Done(errors.New("it broke"))
+		l.Release(errors.New("it broke"))
 		first(t, q)
 	})
 	t.Run("stale", func(t *testing.T) {

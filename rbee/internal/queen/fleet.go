@@ -7,8 +7,8 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 )
 
-// compareEvery is the time between two comparisons of the hives with the config.
-const compareEvery = time.Minute
+// driftInterval is the time between two comparisons of the hives with the config.
+const driftInterval = time.Minute
 
 // snapshot is all that is known now.
 func (q *queen) snapshot() operations.FleetSnapshot {
@@ -25,12 +25,12 @@ func (q *queen) snapshot() operations.FleetSnapshot {
 	return s
 }
 
-// compare looks now and then for what differs from the config, over the connections
+// updateDrift looks now and then for what differs from the config, over the connections
 // that are held.
-func (q *queen) compare(ctx context.Context) {
-	tick := time.NewTicker(compareEvery)
+func (q *queen) updateDrift(ctx context.Context) {
+	tick := time.NewTicker(driftInterval)
 	defer tick.Stop()
-	q.pool.Settle(ctx) // those who are heard by then count
+	q.pool.WaitReady(ctx) // those who are heard by then count
 	for {
 		report, err := q.controller.Run(ctx, operations.PackageStatus{Scope: operations.Scope{ConfigPath: q.config}}, nil)
 		if ctx.Err() != nil {

@@ -32,12 +32,12 @@ func TestLoadedOnce(t *testing.T) {
 			}
 		})
 		all.Go(func() {
-			l, err := q.balancer.Acquire(t.Context(), gateway.Wish{Model: name})
+			l, err := q.balancer.Acquire(t.Context(), gateway.RouteRequest{Model: name})
 			if err != nil || l.Model != "org/m:Q4" || l.Name != "org/m:Q4" {
 				t.Errorf("%s: %+v, %v", name, l, err)
 				return
 			}
-			l.Done(nil)
+			l.Release(nil)
 		})
 	}
 	h.until(func() bool { return len(h.done) > 0 })
@@ -96,7 +96,7 @@ func TestLoadIsCanceled(t *testing.T) {
 	h.until(func() bool { return h.canceled == 1 })
 
 	app := wait(func(ctx context.Context) error {
-		_, err := q.balancer.Acquire(ctx, gateway.Wish{Model: "org/m"})
+		_, err := q.balancer.Acquire(ctx, gateway.RouteRequest{Model: "org/m"})
 		return err
 	})
 	h.until(func() bool { return len(h.done) == 2 })
@@ -113,7 +113,7 @@ func TestAskedWhileItEnds(t *testing.T) {
 	t.Parallel()
 	h := newPlayedHive(t, "gpu-1", llama)
 	q, _ := playedFleet(t, h)
-	lease, err := q.balancer.Acquire(t.Context(), gateway.Wish{Model: "org/m"})
+	lease, err := q.balancer.Acquire(t.Context(), gateway.RouteRequest{Model: "org/m"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,7 +121,7 @@ func TestAskedWhileItEnds(t *testing.T) {
 	if q.loader.Evict(t.Context(), l, worker, 0, "a test wants it") {
 		t.Error("a worker was ended that answers")
 	}
-	lease.Done(nil)
+	lease.Release(nil)
 	h.change(func() { h.hold = make(chan struct{}) })
 	ended, asked := make(chan bool, 1), make(chan error, 1)
 	go func() { ended <- q.loader.Evict(t.Context(), l, worker, 0, "a test wants it") }()
@@ -130,7 +130,7 @@ func TestAskedWhileItEnds(t *testing.T) {
 		t.Error("a worker that is being ended takes a request")
 	}
 	go func() {
-		l, err := q.balancer.Acquire(t.Context(), gateway.Wish{Model: "org/m"})
+		l, err := q.balancer.Acquire(t.Context(), gateway.RouteRequest{Model: "org/m"})
 		if err == nil && l.Worker == worker.ID {
 			err = errors.New("it was given the worker that is ending")
 		}
@@ -179,7 +179,7 @@ func TestSilentHive(t *testing.T) {
 	silent, well := newPlayedHive(t, "gpu-1", llama), newPlayedHive(t, "gpu-2", llama)
 	q, _ := playedFleetWith(t, Options{answerTimeout: 300 * time.Millisecond}, silent, well)
 	silent.change(func() { silent.frozen = true })
-	l, err := q.balancer.Acquire(t.Context(), gateway.Wish{Model: "org/m"})
+	l, err := q.balancer.Acquire(t.Context(), gateway.RouteRequest{Model: "org/m"})
 	if err != nil || l.Hive != "gpu-2" || len(silent.done) > 0 {
 		t.Errorf("%+v, %v", l, err)
 	}
@@ -195,14 +195,14 @@ func TestTooManyWait(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var all sync.WaitGroup
 	for range loader.MaxWaiting {
-		all.Go(func() { _, _ = q.balancer.Acquire(ctx, gateway.Wish{Model: "org/m"}) })
+		all.Go(func() { _, _ = q.balancer.Acquire(ctx, gateway.RouteRequest{Model: "org/m"}) })
 	}
 	q.waiting(t, loader.MaxWaiting)
 	h.until(func() bool { return len(h.done) == 1 })
 	for range 10 {
 		for _, name := range []string{"org/m", "org/n"} {
-			_, err := q.balancer.Acquire(t.Context(), gateway.Wish{Model: name})
-			if no := (*gateway.Refusal)(nil); !errors.As(err, &no) || no.Status != http.StatusTooManyRequests || no.RetryAfter == 0 {
+			_, err := q.balancer.Acquire(t.Context(), gateway.RouteRequest{Model: name})
+			if no := (*gateway.APIError)(nil); !errors.As(err, &no) || no.Status != http.StatusTooManyRequests || no.RetryAfter == 0 {
 				t.Fatalf("%v", err)
 			}
 		}
@@ -236,7 +236,7 @@ func TestNobodyHearsAfterLeaving(t *testing.T) {
 	h.until(func() bool { return len(h.done) == 1 })
 	asked := make(chan error, 1)
 	go func() {
-		_, err := q.balancer.Acquire(t.Context(), gateway.Wish{Model: "org/m"})
+		_, err := q.balancer.Acquire(t.Context(), gateway.RouteRequest{Model: "org/m"})
 		asked <- err
 	}()
 	// Waiting also counts requests for which hives are asked once more: those have not joined.
@@ -266,7 +266,7 @@ func TestGivenUp(t *testing.T) {
 		t.Fatal("somebody who left was answered")
 	}
 	close(h.hold)
-	if _, err := q.balancer.Acquire(t.Context(), gateway.Wish{Model: "org/m"}); err != nil {
+	if _, err := q.balancer.Acquire(t.Context(), gateway.RouteRequest{Model: "org/m"}); err != nil {
 		t.Error(err)
 	}
 }
@@ -289,7 +289,7 @@ func TestFetchIsGivenUp(t *testing.T) {
 	h.until(func() bool { return len(h.done) == 1 })
 	asked := make(chan error, 1)
 	go func() {
-		_, err := q.balancer.Acquire(t.Context(), gateway.Wish{Model: "org/m:Q4"})
+		_, err := q.balancer.Acquire(t.Context(), gateway.RouteRequest{Model: "org/m:Q4"})
 		asked <- err
 	}()
 	q.waiting(t, 2)
@@ -316,7 +316,7 @@ func TestStartsAgainSoon(t *testing.T) {
 	q, _ := playedFleet(t, h)
 	asked := make(chan error, 1)
 	go func() {
-		_, err := q.balancer.Acquire(t.Context(), gateway.Wish{Model: "org/m"})
+		_, err := q.balancer.Acquire(t.Context(), gateway.RouteRequest{Model: "org/m"})
 		asked <- err
 	}()
 	h.until(func() bool { return h.watched > 2 }) // it was looked at anew
@@ -345,7 +345,7 @@ func TestOneAtATime(t *testing.T) {
 		})
 	}
 	all.Go(func() {
-		if _, err := q.balancer.Acquire(t.Context(), gateway.Wish{Model: "org/m"}); err != nil {
+		if _, err := q.balancer.Acquire(t.Context(), gateway.RouteRequest{Model: "org/m"}); err != nil {
 			t.Error(err)
 		}
 	})
@@ -364,12 +364,12 @@ func TestGoneWorker(t *testing.T) {
 	t.Parallel()
 	h := newPlayedHive(t, "gpu-1", llama)
 	q, _ := playedFleet(t, h)
-	first, err := q.balancer.Acquire(t.Context(), gateway.Wish{Model: "org/m"})
+	first, err := q.balancer.Acquire(t.Context(), gateway.RouteRequest{Model: "org/m"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	h.change(func() { h.workers = nil })
-	l, err := q.balancer.Acquire(t.Context(), gateway.Wish{Model: "org/m", Avoid: []string{first.Instance}})
+	l, err := q.balancer.Acquire(t.Context(), gateway.RouteRequest{Model: "org/m", Exclude: []string{first.Instance}})
 	if err != nil || l.Worker != "llama-cpp-2" {
 		t.Errorf("%+v, %v", l, err)
 	}
@@ -378,13 +378,13 @@ func TestGoneWorker(t *testing.T) {
 		return
 	}
 	avoid := []string{l.Instance}
-	if _, err := q.balancer.Acquire(t.Context(), gateway.Wish{Model: "org/m", Avoid: avoid}); err == nil {
+	if _, err := q.balancer.Acquire(t.Context(), gateway.RouteRequest{Model: "org/m", Exclude: avoid}); err == nil {
 		t.Error("a second worker was started beside one that fails")
 	}
 	// It crashed, and is started again: the same, and another one.
 	asked := make(chan error, 1)
 	go func() {
-		_, err := q.balancer.Acquire(t.Context(), gateway.Wish{Model: "org/m", Avoid: avoid})
+		_, err := q.balancer.Acquire(t.Context(), gateway.RouteRequest{Model: "org/m", Exclude: avoid})
 		asked <- err
 	}()
 	h.until(func() bool { return h.watched > 3 }) // it looks how the worker is
@@ -410,7 +410,7 @@ func TestUnderway(t *testing.T) {
 	q, _ := playedFleet(t, h)
 	asked := make(chan error, 1)
 	go func() {
-		_, err := q.balancer.Acquire(t.Context(), gateway.Wish{Model: "org/m:Q4"})
+		_, err := q.balancer.Acquire(t.Context(), gateway.RouteRequest{Model: "org/m:Q4"})
 		asked <- err
 	}()
 	q.waiting(t, 1)
@@ -437,7 +437,7 @@ func TestFetched(t *testing.T) {
 	t.Parallel()
 	h := newPlayedHive(t, "gpu-1")
 	q, _ := playedFleet(t, h)
-	if _, err := q.balancer.Acquire(t.Context(), gateway.Wish{Model: "org/m"}); err == nil {
+	if _, err := q.balancer.Acquire(t.Context(), gateway.RouteRequest{Model: "org/m"}); err == nil {
 		t.Error("an application had a model fetched")
 	}
 	op := question("org/m")
@@ -490,7 +490,7 @@ func TestNotFetched(t *testing.T) {
 		if c.person {
 			_, err = q.infer(t.Context(), question("org/m"), nil)
 		} else {
-			_, err = q.balancer.Acquire(t.Context(), gateway.Wish{Model: "org/m"})
+			_, err = q.balancer.Acquire(t.Context(), gateway.RouteRequest{Model: "org/m"})
 		}
 		if err == nil || !strings.Contains(err.Error(), c.says) || len(has.done)+len(free.done) > 0 {
 			t.Errorf("%s: %v; they were told %v, %v", name, err, has.done, free.done)
@@ -521,7 +521,7 @@ func TestWhyNotAsksNobody(t *testing.T) {
 	q.until(t, func() bool { return strings.Contains(q.snapshot().Hives[0].Problem, "the hive daemon does not run") })
 	stop() // it would look for the daemon by itself
 	before := h.scripts
-	_, err := q.balancer.Acquire(t.Context(), gateway.Wish{Model: "nobody"})
+	_, err := q.balancer.Acquire(t.Context(), gateway.RouteRequest{Model: "nobody"})
 	if operations.CodeOf(err) == "" || !strings.Contains(err.Error(), "the hive daemon does not run") || h.scripts != before {
 		t.Errorf("%v; %d scripts were run", err, h.scripts-before)
 	}
@@ -567,8 +567,8 @@ func TestStrangersNames(t *testing.T) {
 	var all sync.WaitGroup
 	for i := range 50 {
 		all.Go(func() {
-			_, err := q.balancer.Acquire(t.Context(), gateway.Wish{Model: fmt.Sprintf("org/nobody-%d", i)})
-			if no := (*gateway.Refusal)(nil); !errors.As(err, &no) || no.Status != http.StatusNotFound || !strings.Contains(no.Detail, "gpu-1") || strings.Contains(no.Message, "gpu-1") {
+			_, err := q.balancer.Acquire(t.Context(), gateway.RouteRequest{Model: fmt.Sprintf("org/nobody-%d", i)})
+			if no := (*gateway.APIError)(nil); !errors.As(err, &no) || no.Status != http.StatusNotFound || !strings.Contains(no.Detail, "gpu-1") || strings.Contains(no.Message, "gpu-1") {
 				t.Errorf("%v", err)
 			}
 		})

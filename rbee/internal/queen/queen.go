@@ -39,7 +39,7 @@ type queen struct {
 	controller *controller.Controller
 	balancer   *balancer
 
-	closing chan struct{} // closed when the server stops
+	stopping chan struct{} // closed when the server stops
 
 	mu      sync.Mutex
 	drift   []operations.Drift
@@ -52,7 +52,7 @@ func newQueen(background context.Context, c controller.Options, o Options) (*que
 	if err != nil {
 		return nil, err
 	}
-	q := &queen{version: c.Version, paths: c.Paths, config: o.Config, log: o.Log, closing: make(chan struct{})}
+	q := &queen{version: c.Version, paths: c.Paths, config: o.Config, log: o.Log, stopping: make(chan struct{})}
 	if q.configPath, err = c.Paths.ConfigFile(o.Config); err != nil {
 		return nil, err
 	}
@@ -68,7 +68,7 @@ func newQueen(background context.Context, c controller.Options, o Options) (*que
 	q.loader = loader.New(background, loader.Options{
 		Pool: q.pool, Traffic: q.traffic, Hives: files.Hives, Log: o.Log, Config: o.Config, ConfigFile: c.Paths.ConfigFile,
 	})
-	q.controller = controller.NewWithParts(c, files, controller.Parts{
+	q.controller = controller.NewWithDependencies(c, files, controller.Dependencies{
 		Connector: q.pool, Loader: q.loader, Traffic: inferTraffic{q.traffic}, SSHHosts: q.dialer.SSHHosts,
 	})
 	q.balancer = &balancer{pool: q.pool, loader: q.loader, traffic: q.traffic}
@@ -79,13 +79,13 @@ func newQueen(background context.Context, c controller.Options, o Options) (*que
 func (q *queen) run(ctx context.Context) {
 	var all sync.WaitGroup
 	defer all.Wait()
-	all.Go(func() { q.compare(ctx) })
+	all.Go(func() { q.updateDrift(ctx) })
 	q.pool.Run(ctx)
 }
 
 const (
-	inferPath  = "infer" // what counts call an operation that asks a model
-	statusLeft = 499     // likewise for one that was canceled
+	inferPath          = "infer" // what counts call an operation that asks a model
+	statusClientClosed = 499     // likewise for one that was canceled
 )
 
 // inferTraffic counts the requests of `rbee infer` as the gateway's.
@@ -94,14 +94,14 @@ type inferTraffic struct{ *stats.Traffic }
 var _ controller.Traffic = inferTraffic{}
 
 // Finish implements [controller.Traffic].
-func (t inferTraffic) Finish(ctx context.Context, r controller.Request) {
+func (t inferTraffic) Finish(ctx context.Context, r controller.FinishedRequest) {
 	s := gateway.Sample{
 		Path: inferPath, Model: scheduler.ServedModel(r.Worker), Hive: r.Worker.Hive, Worker: r.Worker.ID, Start: r.Start, Duration: time.Since(r.Start), RequestID: client.RequestID(ctx),
-		Status: http.StatusOK, Stream: r.Stream, Retries: r.Tries, Err: r.Err,
+		Status: http.StatusOK, Stream: r.Stream, Retries: r.Retries, Err: r.Err,
 	}
 	switch {
 	case ctx.Err() != nil:
-		s.Status = statusLeft
+		s.Status = statusClientClosed
 	case r.Err != nil:
 		s.Status = http.StatusBadGateway
 		if !r.Final {

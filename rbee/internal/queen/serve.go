@@ -34,26 +34,26 @@ const DefaultAddr = "127.0.0.1:8500"
 
 // Limits of the server.
 const (
-	defaultIdle = 15 * time.Minute
-	finishing   = 30 * time.Second // for answers that are under way when it stops
-	lastWords   = 5 * time.Second  // of that, for jobs that are canceled because they have not ended
-	idleTime    = 2 * time.Minute
-	maxHeader   = 64 << 10
-	maxBody     = 64 << 20
-	maxLogin    = 4 << 10
-	fleetPause  = 500 * time.Millisecond // between two snapshots at least
+	defaultIdleTimeout = 15 * time.Minute
+	shutdownTimeout    = 30 * time.Second // for answers that are under way when it stops
+	cancelTimeout      = 5 * time.Second  // of that, for jobs that are canceled because they have not ended
+	idleConnTimeout    = 2 * time.Minute
+	maxHeader          = 64 << 10
+	maxBody            = 64 << 20
+	maxLogin           = 4 << 10
+	minFleetInterval   = 500 * time.Millisecond // between two snapshots at least
 )
 
-// times are how long clients may take.
-type times struct {
-	header time.Duration // to send a request's header
-	read   time.Duration // to send all of a request; the gateway gives more
-	write  time.Duration // to take an answer, or a piece of a stream
-	beat   time.Duration // between two snapshots of the fleet at most
+// timeouts are how long clients may take.
+type timeouts struct {
+	header    time.Duration // to send a request's header
+	read      time.Duration // to send all of a request; the gateway gives more
+	write     time.Duration // to take an answer, or a piece of a stream
+	heartbeat time.Duration // between two snapshots of the fleet at most
 }
 
-func usualTimes() times {
-	return times{header: 10 * time.Second, read: 30 * time.Second, write: time.Minute, beat: 5 * time.Second}
+func defaultTimeouts() timeouts {
+	return timeouts{header: 10 * time.Second, read: 30 * time.Second, write: time.Minute, heartbeat: 5 * time.Second}
 }
 
 // Options are a server's. The zero value serves the default config on loopback.
@@ -84,7 +84,7 @@ type Options struct {
 	// Ready is called once it listens, with the address; may be nil.
 	Ready func(addr net.Addr)
 
-	times times // the zero ones are the usual ones
+	times timeouts // the zero ones are the usual ones
 
 	// dial connects to the machine of a hive, answerTimeout is for one answer of a hive,
 	// and staleAfter is how long it may be silent; the zero values are the usual ones.
@@ -103,8 +103,8 @@ func Serve(ctx context.Context, c controller.Options, o Options) error {
 	if o.Log == nil {
 		o.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
-	if o.times == (times{}) {
-		o.times = usualTimes()
+	if o.times == (timeouts{}) {
+		o.times = defaultTimeouts()
 	}
 	switch {
 	case o.Keys == nil && !OnLoopback(o.Addr):
@@ -127,7 +127,7 @@ func Serve(ctx context.Context, c controller.Options, o Options) error {
 	held := make(chan struct{})
 	go func() { defer close(held); q.run(background) }()
 	defer func() { stop(); <-held }()
-	work := jobs.New(&remote{q.controller, q.paths}, jobs.Options{Log: o.Log})
+	work := jobs.New(&remoteRunner{q.controller, q.paths}, jobs.Options{Log: o.Log})
 	stopping := &gate{next: q.handler(o, ln.Addr(), work)}
 	srv := newServer(stopping, o)
 	if o.Certificate != nil {
@@ -145,11 +145,11 @@ func Serve(ctx context.Context, c controller.Options, o Options) error {
 	case <-ctx.Done():
 	}
 	o.Log.Info("queen stops, and finishes what is under way")
-	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishing)
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
 	defer cancel()
-	stopping.shut.Store(true)
-	close(q.closing)
-	patience, cancelPatience := context.WithTimeout(grace, finishing-lastWords)
+	stopping.closed.Store(true)
+	close(q.stopping)
+	patience, cancelPatience := context.WithTimeout(grace, shutdownTimeout-cancelTimeout)
 	defer cancelPatience()
 	if err := work.Drain(patience); err != nil {
 		o.Log.Warn("jobs are canceled", "error", err)
@@ -177,15 +177,15 @@ func listenError(addr string, err error) error {
 // gate refuses new requests once it is shut, but for those about jobs: whoever waits
 // for one may cancel it, or look for it on a new connection.
 type gate struct {
-	next http.Handler
-	shut atomic.Bool
+	next   http.Handler
+	closed atomic.Bool
 }
 
 func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if g.shut.Load() && !strings.HasPrefix(r.URL.Path, "/v1/jobs") {
+	if g.closed.Load() && !strings.HasPrefix(r.URL.Path, "/v1/jobs") {
 		w.Header().Set("Connection", "close")
 		w.Header().Set("Retry-After", "5")
-		refuseAsOpenAI(w, http.StatusServiceUnavailable, "stopping", "the queen is stopping")
+		writeAPIError(w, http.StatusServiceUnavailable, "stopping", "the queen is stopping")
 		return
 	}
 	g.next.ServeHTTP(w, r)
@@ -195,7 +195,7 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // limits: the gateway, and streams.
 func newServer(h http.Handler, o Options) *http.Server {
 	return &http.Server{
-		Handler: h, ReadHeaderTimeout: o.times.header, ReadTimeout: o.times.read, WriteTimeout: o.times.write, IdleTimeout: idleTime,
+		Handler: h, ReadHeaderTimeout: o.times.header, ReadTimeout: o.times.read, WriteTimeout: o.times.write, IdleTimeout: idleConnTimeout,
 		MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
 	}
 }
@@ -212,8 +212,8 @@ func OnLoopback(addr string) bool {
 
 // handler is all that the server answers.
 func (q *queen) handler(o Options, addr net.Addr, work http.Handler) http.Handler {
-	go q.loader.EvictIdle(cmp.Or(o.Idle, defaultIdle))
-	front := gateway.New(gateway.Options{Fleet: q.balancer, Observer: q.traffic, Log: o.Log, MaxBody: maxBody, MayKnow: mayKnow})
+	go q.loader.EvictIdle(cmp.Or(o.Idle, defaultIdleTimeout))
+	front := gateway.New(gateway.Options{Router: q.balancer, Observer: q.traffic, Log: o.Log, MaxBody: maxBody, ShowDetail: isAdmin})
 	mux := http.NewServeMux()
 	mux.Handle("/v1/jobs", work)
 	mux.Handle("/v1/jobs/", work)
@@ -232,10 +232,10 @@ func (q *queen) handler(o Options, addr net.Addr, work http.Handler) http.Handle
 	mux.Handle("/v1/", front)
 	mux.Handle("/", dashboard.Handler())
 	guard := access.Guard(access.Options{
-		Keys: o.Keys, Addr: addr.String(), Origins: o.Origins, Hosts: o.Hosts, Scope: needed, MaxBody: maxBody, Linger: o.times.read, Log: o.Log,
+		Keys: o.Keys, Addr: addr.String(), Origins: o.Origins, Hosts: o.Hosts, Scope: requiredScope, MaxBody: maxBody, Linger: o.times.read, Log: o.Log,
 		Refuse: func(w http.ResponseWriter, r *http.Request, status int, code, message string) {
-			if needed(r) == access.ScopeInfer {
-				refuseAsOpenAI(w, status, code, message)
+			if requiredScope(r) == access.ScopeInfer {
+				writeAPIError(w, status, code, message)
 				return
 			}
 			httpjson.WriteError(w, status, &operations.Error{Code: operations.CodeFailed, Reason: operations.Reason(code), Message: message})
@@ -244,13 +244,13 @@ func (q *queen) handler(o Options, addr net.Addr, work http.Handler) http.Handle
 	return guard(mux)
 }
 
-// mayKnow reports whether the one who asks may hear about machines and their addresses.
-func mayKnow(ctx context.Context) bool {
+// isAdmin reports whether the one who asks may hear about machines and their addresses.
+func isAdmin(ctx context.Context) bool {
 	return access.ScopeFrom(ctx).Includes(access.ScopeAdmin)
 }
 
-// needed is what a request must be allowed to do.
-func needed(r *http.Request) access.Scope {
+// requiredScope is what a request must be allowed to do.
+func requiredScope(r *http.Request) access.Scope {
 	path := r.URL.Path
 	own := []string{"/v1/jobs", "/v1/jobs/", operations.FleetPath, "/v1/info"}
 	switch {
@@ -274,15 +274,15 @@ func login(w http.ResponseWriter, r *http.Request, o Options) {
 		Key string `json:"key"`
 	}
 	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxLogin)).Decode(&asked); err != nil || o.Keys == nil {
-		refuseLogin(w, http.StatusBadRequest, operations.ReasonInvalidOperation, "a key is wanted, and only where keys are demanded")
+		writeLoginError(w, http.StatusBadRequest, operations.ReasonInvalidOperation, "a key is wanted, and only where keys are demanded")
 		return
 	}
 	key, ok, err := o.Keys.Check(asked.Key)
 	switch {
 	case err != nil:
-		refuseLogin(w, http.StatusInternalServerError, operations.ReasonFailed, "the keys cannot be read")
+		writeLoginError(w, http.StatusInternalServerError, operations.ReasonFailed, "the keys cannot be read")
 	case !ok || !key.Scope.Includes(access.ScopeAdmin):
-		refuseLogin(w, http.StatusUnauthorized, operations.ReasonAuth, "this is no key of scope admin")
+		writeLoginError(w, http.StatusUnauthorized, operations.ReasonAuth, "this is no key of scope admin")
 	default:
 		http.SetCookie(w, &http.Cookie{ //nolint:gosec // Secure wherever it is TLS: on loopback it is plain HTTP
 			Name: access.Cookie, Value: asked.Key, Path: "/", HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: o.Certificate != nil, MaxAge: 30 * 24 * 3600,
@@ -291,24 +291,24 @@ func login(w http.ResponseWriter, r *http.Request, o Options) {
 	}
 }
 
-func refuseLogin(w http.ResponseWriter, status int, reason operations.Reason, message string) {
+func writeLoginError(w http.ResponseWriter, status int, reason operations.Reason, message string) {
 	httpjson.WriteError(w, status, &operations.Error{Code: operations.CodeFailed, Reason: reason, Message: message})
 }
 
-// refuseAsOpenAI responds with an error in the form of the gateway.
-func refuseAsOpenAI(w http.ResponseWriter, status int, code, message string) {
-	(&gateway.Refusal{Status: status, Code: code, Message: message}).Write(w)
+// writeAPIError responds with an error in the form of the gateway.
+func writeAPIError(w http.ResponseWriter, status int, code, message string) {
+	(&gateway.APIError{Status: status, Code: code, Message: message}).Write(w)
 }
 
 // serveFleet tells of the fleet, once or as a stream.
-func (q *queen) serveFleet(w http.ResponseWriter, r *http.Request, t times) {
+func (q *queen) serveFleet(w http.ResponseWriter, r *http.Request, t timeouts) {
 	if !strings.Contains(r.Header.Get("Accept"), sse.ContentType) {
 		httpjson.Write(w, http.StatusOK, q.snapshot())
 		return
 	}
 	out := sse.NewWriter(w, t.write)
 	defer out.Close()
-	beat := time.NewTicker(t.beat)
+	beat := time.NewTicker(t.heartbeat)
 	defer beat.Stop()
 	for {
 		next := q.pool.Changed()
@@ -322,28 +322,28 @@ func (q *queen) serveFleet(w http.ResponseWriter, r *http.Request, t times) {
 		select {
 		case <-next:
 		case <-beat.C:
-		case <-q.closing:
+		case <-q.stopping:
 			return
 		case <-r.Context().Done():
 			return
 		}
 		select {
-		case <-time.After(fleetPause):
+		case <-time.After(minFleetInterval):
 		case <-r.Context().Done():
 			return
 		}
 	}
 }
 
-// remote does operations that came over HTTP. What they name of this machine's
+// remoteRunner does operations that came over HTTP. What they name of this machine's
 // files must lie in rbee's own directory.
-type remote struct {
+type remoteRunner struct {
 	runner operations.Runner
 	paths  pkgmgr.Paths
 }
 
 // Run implements [operations.Runner].
-func (r *remote) Run(ctx context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
+func (r *remoteRunner) Run(ctx context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
 	op, err := client.WithPaths(op, r.inConfigDir)
 	if err != nil {
 		return nil, err
@@ -353,7 +353,7 @@ func (r *remote) Run(ctx context.Context, op operations.Operation, events operat
 
 // inConfigDir is a path on this machine, if it is absolute and lies in the directory
 // of the config. What a relative one is meant from is known to its sender only.
-func (r *remote) inConfigDir(path string) (string, error) {
+func (r *remoteRunner) inConfigDir(path string) (string, error) {
 	dir, err := filepath.EvalSymlinks(r.paths.ConfigDir)
 	if err != nil {
 		dir = r.paths.ConfigDir

@@ -224,11 +224,11 @@ func BenchmarkPick(b *testing.B) {
 	for _, name := range []string{"org/model-25:Q4_K_M", "org/model-25"} {
 		b.Run(name, func(b *testing.B) {
 			for b.Loop() {
-				l, _ := q.balancer.pick(gateway.Wish{Model: name, Affinity: 7})
+				l, _ := q.balancer.pick(gateway.RouteRequest{Model: name, Affinity: 7})
 				if l == nil {
 					b.Fatal("nobody")
 				}
-				l.Done(nil)
+				l.Release(nil)
 			}
 		})
 	}

@@ -26,8 +26,8 @@ import (
 )
 
 // quick are times in which a test sees somebody cut.
-func quick() times {
-	return times{header: 2 * time.Second, read: 300 * time.Millisecond, write: time.Second, beat: 50 * time.Millisecond}
+func quick() timeouts {
+	return timeouts{header: 2 * time.Second, read: 300 * time.Millisecond, write: time.Second, heartbeat: 50 * time.Millisecond}
 }
 
 // playing is a queen who serves, with an empty fleet unless there is a config in dir.
@@ -254,7 +254,7 @@ func TestServeDemandsKeys(t *testing.T) {
 func TestConfine(t *testing.T) {
 	t.Parallel()
 	paths := testPaths(t)
-	r := &remote{paths: paths} // it has no runner: nothing is run
+	r := &remoteRunner{paths: paths} // it has no runner: nothing is run
 	dir := paths.ConfigDir
 	outside := filepath.Join(paths.Home, "outside")
 	for _, d := range []string{dir, outside} {

@@ -16,11 +16,11 @@ import (
 
 // Times of a connection.
 const (
-	connectTimeout = 45 * time.Second // to connect and find the daemon
-	firstPause     = time.Second      // between two tries
-	longestPause   = 30 * time.Second
-	steadyAfter    = time.Minute // a link that held so long begins its pauses anew
-	maxSnapshot    = 64 << 20    // bytes
+	connectTimeout    = 45 * time.Second // to connect and find the daemon
+	initialBackoff    = time.Second      // between two tries
+	maxBackoff        = 30 * time.Second
+	backoffResetAfter = time.Minute // a link that held so long begins its pauses anew
+	maxSnapshotSize   = 64 << 20    // bytes
 )
 
 // Connection is the connection to one hive, made again whenever it breaks.
@@ -29,13 +29,13 @@ type Connection struct {
 	hive config.Hive
 	stop context.CancelFunc
 
-	mu       sync.Mutex
-	host     *sharedHost // nil while there is no connection
-	client   *Client     // nil while the daemon does not answer
-	problem  *operations.Error
-	seen     time.Time
-	snapshot *operations.HiveSnapshot
-	failed   bool // it was tried, and could not be reached
+	mu         sync.Mutex
+	host       *sharedHost // nil while there is no connection
+	client     *Client     // nil while the daemon does not answer
+	problem    *operations.Error
+	lastSeen   time.Time
+	snapshot   *operations.HiveSnapshot
+	dialFailed bool // it was tried, and could not be reached
 }
 
 func newConnection(p *Pool, h config.Hive) *Connection { return &Connection{pool: p, hive: h} }
@@ -45,15 +45,15 @@ func (l *Connection) Hive() config.Hive { return l.hive }
 
 // run keeps the link until ctx ends.
 func (l *Connection) run(ctx context.Context) {
-	pauses := newPauses()
+	pauses := newBackoff()
 	for {
 		start := time.Now()
-		err := l.stay(ctx)
+		err := l.connect(ctx)
 		if ctx.Err() != nil {
 			return
 		}
-		l.lost(err)
-		if time.Since(start) > steadyAfter {
+		l.setOffline(err)
+		if time.Since(start) > backoffResetAfter {
 			pauses.Reset()
 		}
 		if !sleep(ctx, pauses.NextBackOff()) {
@@ -62,15 +62,15 @@ func (l *Connection) run(ctx context.Context) {
 	}
 }
 
-// lost notes why the link is gone.
-func (l *Connection) lost(err error) {
+// setOffline notes why the link is gone.
+func (l *Connection) setOffline(err error) {
 	var e *operations.Error
-	if !errors.As(AsError(err), &e) {
+	if !errors.As(OperationError(err), &e) {
 		return
 	}
 	l.mu.Lock()
 	news := l.problem == nil || l.problem.Message != e.Message
-	l.problem, l.failed = e, true
+	l.problem, l.dialFailed = e, true
 	l.mu.Unlock()
 	if news {
 		l.pool.log.Warn("a hive is away", "hive", l.hive.Alias, "error", e.Message)
@@ -78,31 +78,31 @@ func (l *Connection) lost(err error) {
 	l.pool.Notify()
 }
 
-// stay connects and listens until the connection breaks. A daemon that goes, as
+// connect connects and listens until the connection breaks. A daemon that goes, as
 // for an upgrade, is waited for in the same connection, which others may be using.
-func (l *Connection) stay(ctx context.Context) error {
+func (l *Connection) connect(ctx context.Context) error {
 	opening, opened := context.WithTimeoutCause(ctx, connectTimeout, fmt.Errorf("no connection within %s", connectTimeout))
 	defer opened()
 	host, err := l.pool.dial(opening, l.hive)
 	if err != nil {
-		return Unreachable(l.hive.Alias, err)
+		return UnreachableError(l.hive.Alias, err)
 	}
 	held := &sharedHost{Host: host}
-	l.set(func() { l.host = held })
+	l.update(func() { l.host = held })
 	defer func() {
-		l.set(func() { l.host, l.client = nil, nil })
-		held.drop()
+		l.update(func() { l.host, l.client = nil, nil })
+		held.closeWhenUnused()
 	}()
-	pauses := newPauses()
+	pauses := newBackoff()
 	for {
 		start := time.Now()
-		err := l.listen(ctx, host)
-		l.set(func() { l.client = nil })
+		err := l.watchDaemon(ctx, host)
+		l.update(func() { l.client = nil })
 		if e := (*operations.Error)(nil); ctx.Err() != nil || errors.As(err, &e) && e.Code == operations.CodeUnreachable && e.Reason != operations.ReasonDaemon && e.Reason != operations.ReasonOtherVersion {
 			return err
 		}
-		l.lost(err)
-		if time.Since(start) > steadyAfter {
+		l.setOffline(err)
+		if time.Since(start) > backoffResetAfter {
 			pauses.Reset()
 		}
 		if !sleep(ctx, pauses.NextBackOff()) {
@@ -111,8 +111,8 @@ func (l *Connection) stay(ctx context.Context) error {
 	}
 }
 
-// listen finds the daemon and listens until it goes.
-func (l *Connection) listen(ctx context.Context, host pkgmgr.Host) error {
+// watchDaemon finds the daemon and listens until it goes.
+func (l *Connection) watchDaemon(ctx context.Context, host pkgmgr.Host) error {
 	finding, found := context.WithTimeoutCause(ctx, connectTimeout, fmt.Errorf("no answer within %s", connectTimeout))
 	defer found()
 	d, err := findDaemon(finding, l.hive, host)
@@ -121,16 +121,16 @@ func (l *Connection) listen(ctx context.Context, host pkgmgr.Host) error {
 	}
 	defer d.API.HTTP.CloseIdleConnections()
 	d.timeout = l.pool.timeout
-	return d.follow(ctx, "listening to the hive", func(s *operations.HiveSnapshot) bool {
-		l.heard(d, s)
+	return d.watchSnapshots(ctx, "listening to the hive", func(s *operations.HiveSnapshot) bool {
+		l.setOnline(d, s)
 		return false
 	})
 }
 
-// newPauses returns the pauses between tries. They are random, so that not all who wait
+// newBackoff returns the pauses between tries. They are random, so that not all who wait
 // come at once.
-func newPauses() *backoff.ExponentialBackOff {
-	return &backoff.ExponentialBackOff{InitialInterval: firstPause, RandomizationFactor: 0.5, Multiplier: 2, MaxInterval: longestPause}
+func newBackoff() *backoff.ExponentialBackOff {
+	return &backoff.ExponentialBackOff{InitialInterval: initialBackoff, RandomizationFactor: 0.5, Multiplier: 2, MaxInterval: maxBackoff}
 }
 
 // sleep waits. It is false if ctx ended.
@@ -143,11 +143,11 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// heard notes a sign of life, with what was said, if anything.
-func (l *Connection) heard(d *Client, s *operations.HiveSnapshot) {
+// setOnline notes a sign of life, with what was said, if anything.
+func (l *Connection) setOnline(d *Client, s *operations.HiveSnapshot) {
 	l.mu.Lock()
 	back := l.client == nil
-	l.client, l.seen, l.problem = d, time.Now().UTC(), nil
+	l.client, l.lastSeen, l.problem = d, time.Now().UTC(), nil
 	if s != nil {
 		l.snapshot = s
 	}
@@ -163,17 +163,17 @@ func (l *Connection) heard(d *Client, s *operations.HiveSnapshot) {
 	}
 }
 
-func (l *Connection) set(change func()) {
+func (l *Connection) update(change func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	change()
 }
 
-// tried reports whether it is known by now how the hive is.
-func (l *Connection) tried() bool {
+// hasResult reports whether it is known by now how the hive is.
+func (l *Connection) hasResult() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.failed || l.snapshot != nil
+	return l.dialFailed || l.snapshot != nil
 }
 
 // acquireHost lends the connection; nil while there is none.
@@ -203,19 +203,19 @@ func (l *Connection) Client() *Client {
 	return &d
 }
 
-// unknown reports whether the daemon may be there without having been heard: the
+// isConnecting reports whether the daemon may be there without having been heard: the
 // machine was not tried yet, or can be reached.
-func (l *Connection) unknown() bool {
+func (l *Connection) isConnecting() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.client == nil && (l.host != nil || !l.failed)
+	return l.client == nil && (l.host != nil || !l.dialFailed)
 }
 
-// Trouble is why the hive is away; nil if it is not.
-func (l *Connection) Trouble() *operations.Error {
+// OfflineError is why the hive is away; nil if it is not.
+func (l *Connection) OfflineError() *operations.Error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.client != nil && time.Since(l.seen) < offlineAfter {
+	if l.client != nil && time.Since(l.lastSeen) < offlineAfter {
 		return nil
 	}
 	if l.problem != nil {
@@ -230,18 +230,18 @@ func (l *Connection) View(now time.Time) operations.HiveView {
 	defer l.mu.Unlock()
 	v := operations.HiveView{
 		Alias: l.hive.Alias, Hostname: l.hive.Hostname, Labels: l.hive.Labels, Link: operations.LinkConnecting,
-		SeenAt: l.seen, Snapshot: l.snapshot,
+		SeenAt: l.lastSeen, Snapshot: l.snapshot,
 	}
 	if l.problem != nil {
 		v.Problem = l.problem.Message
 	}
-	age := now.Sub(l.seen)
+	age := now.Sub(l.lastSeen)
 	switch {
 	case l.client != nil && age < l.pool.staleAfter:
 		v.Link = operations.LinkOnline
 	case l.client != nil && age < offlineAfter:
 		v.Link, v.Problem = operations.LinkStale, fmt.Sprintf("not heard for %s", age.Round(time.Second))
-	case l.client != nil || l.failed || !l.seen.IsZero():
+	case l.client != nil || l.dialFailed || !l.lastSeen.IsZero():
 		v.Link = operations.LinkOffline
 	}
 	return v

@@ -21,12 +21,12 @@ func TestLinkStates(t *testing.T) {
 		say  string
 	}{
 		{"not tried", &Connection{pool: pool}, operations.LinkConnecting, ""},
-		{"never reached", &Connection{pool: pool, failed: true, problem: away}, operations.LinkOffline, "no route"},
-		{"just heard", &Connection{pool: pool, client: &Client{}, seen: now}, operations.LinkOnline, ""},
-		{"heard", &Connection{pool: pool, client: &Client{}, seen: now.Add(-14 * time.Second)}, operations.LinkOnline, ""},
-		{"silent", &Connection{pool: pool, client: &Client{}, seen: now.Add(-16 * time.Second)}, operations.LinkStale, "not heard for 16s"},
-		{"silent for long", &Connection{pool: pool, client: &Client{}, seen: now.Add(-46 * time.Second)}, operations.LinkOffline, ""},
-		{"cut", &Connection{pool: pool, seen: now, problem: away}, operations.LinkOffline, "no route"},
+		{"never reached", &Connection{pool: pool, dialFailed: true, problem: away}, operations.LinkOffline, "no route"},
+		{"just heard", &Connection{pool: pool, client: &Client{}, lastSeen: now}, operations.LinkOnline, ""},
+		{"heard", &Connection{pool: pool, client: &Client{}, lastSeen: now.Add(-14 * time.Second)}, operations.LinkOnline, ""},
+		{"silent", &Connection{pool: pool, client: &Client{}, lastSeen: now.Add(-16 * time.Second)}, operations.LinkStale, "not heard for 16s"},
+		{"silent for long", &Connection{pool: pool, client: &Client{}, lastSeen: now.Add(-46 * time.Second)}, operations.LinkOffline, ""},
+		{"cut", &Connection{pool: pool, lastSeen: now, problem: away}, operations.LinkOffline, "no route"},
 	} {
 		if v := c.link.View(now); v.Link != c.want || v.Problem != c.say {
 			t.Errorf("%s: %s, %q", c.name, v.Link, v.Problem)
@@ -50,7 +50,7 @@ func TestSharedHost(t *testing.T) {
 	first, second := h.acquire(), h.acquire()
 	_ = first.Close()
 	_ = first.Close()
-	h.drop()
+	h.closeWhenUnused()
 	if c.closed != 0 {
 		t.Error("closed under somebody's hands")
 	}
@@ -60,21 +60,21 @@ func TestSharedHost(t *testing.T) {
 	}
 	c = &closing{}
 	h = &sharedHost{Host: c}
-	if h.drop(); c.closed != 1 {
+	if h.closeWhenUnused(); c.closed != 1 {
 		t.Error("not closed, and nobody uses it")
 	}
 }
 
 func TestReadSnapshot(t *testing.T) {
 	t.Parallel()
-	s, err := readSnapshot(sse.Event{Data: []byte(`{"version":"1","workers":[{"id":"w"}],"models":[{"id":"m"}]}`)}, "gpu-1")
+	s, err := parseSnapshot(sse.Event{Data: []byte(`{"version":"1","workers":[{"id":"w"}],"models":[{"id":"m"}]}`)}, "gpu-1")
 	if err != nil || s.Workers[0].Hive != "gpu-1" || s.Models[0].Hive != "gpu-1" || s.Machine.Alias != "gpu-1" {
 		t.Errorf("%+v, %v", s, err)
 	}
-	if s, err := readSnapshot(sse.Event{Comment: true, Data: []byte("still here")}, "a"); s != nil || err != nil {
+	if s, err := parseSnapshot(sse.Event{Comment: true, Data: []byte("still here")}, "a"); s != nil || err != nil {
 		t.Errorf("%+v, %v", s, err)
 	}
-	if _, err := readSnapshot(sse.Event{Data: []byte("{")}, "a"); err == nil {
+	if _, err := parseSnapshot(sse.Event{Data: []byte("{")}, "a"); err == nil {
 		t.Error("half a snapshot was read")
 	}
 }

@@ -21,9 +21,9 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// idleHive is less than the time after which a hive closes a connection that nobody
+// idleConnTimeout is less than the time after which a hive closes a connection that nobody
 // uses: a request must not meet its end.
-const idleHive = 45 * time.Second
+const idleConnTimeout = 45 * time.Second
 
 // daemonScript tells how to talk to the hive daemon of a machine: lines that begin
 // with a mark, with rbee's directory and the token, and the daemon's record
@@ -53,7 +53,7 @@ type Client struct {
 func openClient(ctx context.Context, h config.Hive, dial func(context.Context, config.Hive) (pkgmgr.Host, error)) (*Client, error) {
 	host, err := dial(ctx, h)
 	if err != nil {
-		return nil, Unreachable(h.Alias, err)
+		return nil, UnreachableError(h.Alias, err)
 	}
 	d, err := findDaemon(ctx, h, host)
 	if err != nil {
@@ -66,9 +66,9 @@ func openClient(ctx context.Context, h config.Hive, dial func(context.Context, c
 func findDaemon(ctx context.Context, h config.Hive, host pkgmgr.Host) (*Client, error) {
 	var out bytes.Buffer
 	if err := host.Script(ctx, daemonScript, &out, nil); err != nil {
-		return nil, Unreachable(h.Alias, fmt.Errorf("finding the hive daemon: %w", err))
+		return nil, UnreachableError(h.Alias, fmt.Errorf("finding the hive daemon: %w", err))
 	}
-	home, token, port, err := readDaemon(out.String())
+	home, token, port, err := parseDaemon(out.String())
 	if err != nil {
 		var e *operations.Error
 		if errors.As(err, &e) {
@@ -80,15 +80,15 @@ func findDaemon(ctx context.Context, h config.Hive, host pkgmgr.Host) (*Client, 
 	transport := &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			conn, err := host.Dial(ctx, "tcp", address)
-			if err != nil && forwardingRefused(err) {
-				conn, err = pipe(host, home+"/"+wire.Binary, port), nil
+			if err != nil && isForwardingProhibited(err) {
+				conn, err = dialCommand(host, home+"/"+wire.Binary, port), nil
 			}
 			if err != nil {
 				return nil, fmt.Errorf("the hive daemon's port %d: %w", port, err)
 			}
 			return conn, nil
 		},
-		DisableCompression: true, MaxIdleConnsPerHost: 16, IdleConnTimeout: idleHive,
+		DisableCompression: true, MaxIdleConnsPerHost: 16, IdleConnTimeout: idleConnTimeout,
 	}
 	return &Client{
 		Hive: h, host: host, port: port,
@@ -109,15 +109,15 @@ func (d *Client) WorkerURL(id string) string {
 	return d.API.URL + "/v1/workers/" + url.PathEscape(id) + "/proxy"
 }
 
-// forwardingRefused reports whether it is the SSH server that lets nobody through
+// isForwardingProhibited reports whether it is the SSH server that lets nobody through
 // to a port (AllowTcpForwarding no), and not the port that does not answer.
-func forwardingRefused(err error) bool {
+func isForwardingProhibited(err error) bool {
 	return operations.ReasonOf(err) == operations.ReasonProhibited
 }
 
-// pipe is a connection to a port of the machine through a command there. It
+// dialCommand is a connection to a port of the machine through a command there. It
 // costs a process on the machine and so is only the second choice.
-func pipe(host pkgmgr.Host, exe string, port int) net.Conn {
+func dialCommand(host pkgmgr.Host, exe string, port int) net.Conn {
 	near, far := net.Pipe()
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
@@ -126,22 +126,22 @@ func pipe(host pkgmgr.Host, exe string, port int) net.Conn {
 		_ = host.Run(ctx, []string{exe, "hive", "connect", strconv.Itoa(port)}, far, far, nil)
 		_ = far.Close()
 	}()
-	return &pipeConn{near, cancel}
+	return &commandConn{near, cancel}
 }
 
-// pipeConn ends the command when it is closed.
-type pipeConn struct {
+// commandConn ends the command when it is closed.
+type commandConn struct {
 	net.Conn
 	cancel context.CancelFunc
 }
 
-func (c *pipeConn) Close() error {
+func (c *commandConn) Close() error {
 	defer c.cancel()
 	return c.Conn.Close()
 }
 
-// readDaemon reads what daemonScript printed.
-func readDaemon(out string) (home string, token operations.Secret, port int, err error) {
+// parseDaemon reads what daemonScript printed.
+func parseDaemon(out string) (home string, token operations.Secret, port int, err error) {
 	fail := func(e *operations.Error) (string, operations.Secret, int, error) { return "", "", 0, e }
 	daemon := func(what string) (string, operations.Secret, int, error) {
 		return fail(&operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonDaemon, Message: what})
@@ -173,8 +173,8 @@ func readDaemon(out string) (home string, token operations.Secret, port int, err
 	return home, operations.Secret(secret), record.Port, nil
 }
 
-// Unreachable words an error of the way to a hive.
-func Unreachable(alias string, err error) error {
+// UnreachableError words an error of the way to a hive.
+func UnreachableError(alias string, err error) error {
 	var known *operations.Error
 	if errors.As(err, &known) {
 		return err
@@ -200,12 +200,12 @@ func (d *Client) Do(ctx context.Context, op operations.Operation, events operati
 		}
 		events(e)
 	})
-	return report, d.explain(err)
+	return report, d.withHive(err)
 }
 
-// explain names the hive in an error, and tells a daemon that is gone from a
+// withHive names the hive in an error, and tells a daemon that is gone from a
 // machine that is.
-func (d *Client) explain(err error) error {
+func (d *Client) withHive(err error) error {
 	var e *operations.Error
 	if !errors.As(err, &e) {
 		return err

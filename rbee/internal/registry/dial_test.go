@@ -62,7 +62,7 @@ func TestDaemonScript(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v: %s", name, err, out)
 		}
-		got, token, port, err := readDaemon(string(out))
+		got, token, port, err := parseDaemon(string(out))
 		if c.alive != (err == nil) || c.alive && (got != home || token != "abc" || port != 8600) {
 			t.Errorf("%s: %q, %q, %d, %v, of %q", name, got, string(token), port, err, out)
 		}
@@ -89,7 +89,7 @@ func TestReadDaemon(t *testing.T) {
 		{name: "nothing", code: operations.CodeFailed, reason: operations.ReasonOtherProgram},
 		{name: "cut", out: "\x1ehome /h\n\x1etoken abc\n\x1erecord {\"port\":1}", code: operations.CodeFailed, reason: operations.ReasonOtherProgram},
 	} {
-		home, token, port, err := readDaemon(c.out)
+		home, token, port, err := parseDaemon(c.out)
 		if (home == "/h") != (err == nil) || token != c.token || port != c.port || operations.CodeOf(err) != c.code {
 			t.Errorf("%s: %q, %d, %v", c.name, string(token), port, err)
 		}
@@ -106,7 +106,7 @@ func FuzzReadDaemon(f *testing.F) {
 	f.Add("\x1ehome /h\n\x1etoken abc\n\x1erecord {\"port\": 8600}\n\x1eend\n")
 	f.Add("\x1eabsent")
 	f.Fuzz(func(t *testing.T, out string) {
-		home, token, port, err := readDaemon(out)
+		home, token, port, err := parseDaemon(out)
 		if (err == nil) != (home != "" && token != "" && port > 0) {
 			t.Errorf("%q, %d, %v", string(token), port, err)
 		}

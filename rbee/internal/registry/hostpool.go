@@ -21,7 +21,7 @@ type sharedHost struct {
 
 	mu      sync.Mutex
 	users   int
-	dropped bool
+	closing bool
 }
 
 // acquire gives the connection to somebody, who closes what is given and not the
@@ -30,16 +30,16 @@ func (h *sharedHost) acquire() pkgmgr.Host {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.users++
-	return &acquiredHost{Host: h.Host, from: h}
+	return &acquiredHost{Host: h.Host, shared: h}
 }
 
-// drop gives the connection up.
-func (h *sharedHost) drop() { h.release(func() { h.dropped = true }) }
+// closeWhenUnused gives the connection up.
+func (h *sharedHost) closeWhenUnused() { h.release(func() { h.closing = true }) }
 
 func (h *sharedHost) release(change func()) {
 	h.mu.Lock()
 	change()
-	last := h.dropped && h.users == 0
+	last := h.closing && h.users == 0
 	h.mu.Unlock()
 	if last {
 		_ = h.Host.Close() // nothing is lost by then
@@ -49,13 +49,13 @@ func (h *sharedHost) release(change func()) {
 // acquiredHost is a held connection in somebody's hands.
 type acquiredHost struct {
 	pkgmgr.Host
-	from *sharedHost
-	once sync.Once
+	shared *sharedHost
+	once   sync.Once
 }
 
 // Close implements [pkgmgr.Host].
 func (l *acquiredHost) Close() error {
-	l.once.Do(func() { l.from.release(func() { l.from.users-- }) })
+	l.once.Do(func() { l.shared.release(func() { l.shared.users-- }) })
 	return nil
 }
 
@@ -67,8 +67,8 @@ type daemonHost struct {
 
 var _ pkgmgr.StateReader = (*daemonHost)(nil)
 
-// maxState bounds what a daemon tells of its machine, in bytes.
-const maxState = 64 << 20
+// maxStateSize bounds what a daemon tells of its machine, in bytes.
+const maxStateSize = 64 << 20
 
 // ReadState implements [pkgmgr.StateReader].
 func (h *daemonHost) ReadState(ctx context.Context, o pkgmgr.ReadOptions) (*wire.State, error) {
@@ -93,5 +93,5 @@ func (h *daemonHost) ReadState(ctx context.Context, o pkgmgr.ReadOptions) (*wire
 		return nil, fmt.Errorf("the hive answers %s", resp.Status)
 	}
 	s := new(wire.State)
-	return s, json.NewDecoder(io.LimitReader(resp.Body, maxState)).Decode(s)
+	return s, json.NewDecoder(io.LimitReader(resp.Body, maxStateSize)).Decode(s)
 }

@@ -67,13 +67,13 @@ type Pool struct {
 	mu          sync.Mutex
 	connections map[string]*Connection // by alias
 	sorted      []*Connection          // the same, never changed in place
-	read        bool                   // the config was read, or could not be
+	configRead  bool                   // the config was read, or could not be
 	problem     string                 // of the config
 	changed     chan struct{}          // closed when something changes, and made anew
 
-	rounds     singleflight.Group // of asking all hives how they are
-	roundAt    time.Time          // when the last one began
-	refreshing int                // who waits for one
+	refreshGroup singleflight.Group // of asking all hives how they are
+	lastRefresh  time.Time          // when the last one began
+	refreshing   int                // who waits for one
 }
 
 var _ Connector = (*Pool)(nil)
@@ -121,10 +121,10 @@ func (r *Pool) Client(ctx context.Context, h config.Hive) (*Client, error) {
 // Snapshot implements [Connector]: it is what a hive says of itself now, or what it
 // said last.
 func (r *Pool) Snapshot(ctx context.Context, h config.Hive) Snapshot {
-	if l := r.Find(h); l != nil && !l.unknown() {
-		return l.heldSnapshot()
+	if l := r.Find(h); l != nil && !l.isConnecting() {
+		return l.currentSnapshot()
 	}
-	return dialSnapshot(ctx, r, h)
+	return fetchSnapshot(ctx, r, h)
 }
 
 // Refresh implements [Connector]. It asks those anew whose words were held: they may be
@@ -136,7 +136,7 @@ func (r *Pool) Refresh(ctx context.Context, list []Snapshot) {
 		s := &list[i]
 		if s.Client != nil && s.Client.shared {
 			p.Go(func() {
-				if s.Reported, s.Err = s.Client.Snapshot(ctx); s.Err == nil {
+				if s.Report, s.Err = s.Client.Snapshot(ctx); s.Err == nil {
 					s.Link = operations.LinkOnline
 				}
 			})
@@ -159,11 +159,11 @@ func (r *Pool) Run(ctx context.Context) {
 	defer links.Wait()
 	tick := time.NewTicker(configInterval)
 	defer tick.Stop()
-	var before fileMark
+	var before fileVersion
 	for {
-		if now, err := r.mark(); err != nil || now != before || before == (fileMark{}) {
+		if now, err := r.statConfig(); err != nil || now != before || before == (fileVersion{}) {
 			before = now
-			r.follow(ctx, &links)
+			r.applyConfig(ctx, &links)
 		}
 		select {
 		case <-tick.C:
@@ -173,33 +173,33 @@ func (r *Pool) Run(ctx context.Context) {
 	}
 }
 
-// fileMark tells a file's content from another.
-type fileMark struct {
+// fileVersion tells a file's content from another.
+type fileVersion struct {
 	size int64
 	at   time.Time
 }
 
-func (r *Pool) mark() (fileMark, error) {
+func (r *Pool) statConfig() (fileVersion, error) {
 	info, err := os.Stat(r.config)
 	if err != nil {
-		return fileMark{}, err
+		return fileVersion{}, err
 	}
-	return fileMark{info.Size(), info.ModTime()}, nil
+	return fileVersion{info.Size(), info.ModTime()}, nil
 }
 
-// follow makes the links those of the config. A config that cannot be read changes
+// applyConfig makes the links those of the config. A config that cannot be read changes
 // nothing.
-func (r *Pool) follow(ctx context.Context, running *sync.WaitGroup) {
+func (r *Pool) applyConfig(ctx context.Context, running *sync.WaitGroup) {
 	hives, err := r.hives()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.read = true
+	r.configRead = true
 	if err != nil {
 		if r.problem != err.Error() {
 			r.log.Warn("the config cannot be read, and what it said before goes on", "error", err)
 		}
 		r.problem = err.Error()
-		r.wake()
+		r.notifyLocked()
 		return
 	}
 	r.problem = ""
@@ -228,11 +228,11 @@ func (r *Pool) follow(ctx context.Context, running *sync.WaitGroup) {
 	for _, alias := range slices.Sorted(maps.Keys(r.connections)) {
 		r.sorted = append(r.sorted, r.connections[alias])
 	}
-	r.wake()
+	r.notifyLocked()
 }
 
-// wake wakes those who wait for a change. The caller holds r.mu.
-func (r *Pool) wake() {
+// notifyLocked wakes those who wait for a change. The caller holds r.mu.
+func (r *Pool) notifyLocked() {
 	close(r.changed)
 	r.changed = make(chan struct{})
 }
@@ -241,7 +241,7 @@ func (r *Pool) wake() {
 func (r *Pool) Notify() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.wake()
+	r.notifyLocked()
 }
 
 // Changed is closed at the next change.
@@ -273,18 +273,18 @@ func sameMachine(a, b config.Hive) bool {
 	return a.Hostname == b.Hostname && a.SSHUser == b.SSHUser && a.SSHPort == b.SSHPort && a.SSHKey == b.SSHKey
 }
 
-// Settle waits a little for hives that were not heard yet.
-func (r *Pool) Settle(ctx context.Context) {
+// WaitReady waits a little for hives that were not heard yet.
+func (r *Pool) WaitReady(ctx context.Context) {
 	if time.Since(r.since) > settleTimeout {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
 	defer cancel()
-	_ = r.settled(ctx) // those who are heard by then count
+	_ = r.waitAllTried(ctx) // those who are heard by then count
 }
 
-// AwaitReady waits until the pool has heard of a worker that is ready.
-func (r *Pool) AwaitReady(ctx context.Context, h config.Hive, w operations.WorkerProcess) error {
+// WaitWorkerReady waits until the pool has heard of a worker that is ready.
+func (r *Pool) WaitWorkerReady(ctx context.Context, h config.Hive, w operations.WorkerProcess) error {
 	l := r.Find(h)
 	if l == nil {
 		return nil // a hive of another config
@@ -306,18 +306,18 @@ func (r *Pool) AwaitReady(ctx context.Context, h config.Hive, w operations.Worke
 	}
 }
 
-// settled waits until every hive was heard or could not be reached, or ctx ends: a
+// waitAllTried waits until every hive was heard or could not be reached, or ctx ends: a
 // queen that has just been started knows of nobody yet.
-func (r *Pool) settled(ctx context.Context) error {
+func (r *Pool) waitAllTried(ctx context.Context) error {
 	for {
 		r.mu.Lock()
 		next, waiting := r.changed, ""
-		if !r.read {
+		if !r.configRead {
 			waiting = "the config"
 		}
 		r.mu.Unlock()
 		for _, l := range r.Connections() {
-			if !l.tried() {
+			if !l.hasResult() {
 				waiting = l.hive.Alias
 			}
 		}

@@ -18,8 +18,8 @@ func (r *Pool) RefreshAll(ctx context.Context) error {
 	r.refreshing++
 	r.mu.Unlock()
 	defer func() { r.mu.Lock(); r.refreshing--; r.mu.Unlock() }()
-	done := r.rounds.DoChan("", func() (any, error) {
-		r.runRound()
+	done := r.refreshGroup.DoChan("", func() (any, error) {
+		r.refreshHives()
 		return nil, nil
 	})
 	select {
@@ -37,30 +37,30 @@ func (r *Pool) Refreshing() int {
 	return r.refreshing
 }
 
-// runRound waits until a round is due and asks all hives.
-func (r *Pool) runRound() {
+// refreshHives waits until a round is due and asks all hives.
+func (r *Pool) refreshHives() {
 	r.mu.Lock()
-	after := refreshInterval - time.Since(r.roundAt)
+	after := refreshInterval - time.Since(r.lastRefresh)
 	r.mu.Unlock()
 	select {
 	case <-time.After(after):
 	case <-r.background.Done():
 	}
 	r.mu.Lock()
-	r.roundAt = time.Now()
+	r.lastRefresh = time.Now()
 	r.mu.Unlock()
-	r.rounds.Forget("") // who comes from now on waits for the next one
+	r.refreshGroup.Forget("") // who comes from now on waits for the next one
 	ctx, cancel := context.WithTimeout(r.background, settleTimeout)
 	defer cancel()
 	p := pool.New().WithMaxGoroutines(MaxParallel)
 	for _, l := range r.Connections() {
-		p.Go(func() { l.ask(ctx) })
+		p.Go(func() { l.refresh(ctx) })
 	}
 	p.Wait()
 }
 
 // ask asks the hive how it is. Of two answers the one counts that the hive gave later.
-func (l *Connection) ask(ctx context.Context) {
+func (l *Connection) refresh(ctx context.Context) {
 	d := l.Client()
 	if d == nil {
 		return

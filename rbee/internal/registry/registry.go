@@ -103,7 +103,7 @@ func (d *Dialer) Client(ctx context.Context, h config.Hive) (*Client, error) {
 
 // Snapshot implements [Connector].
 func (d *Dialer) Snapshot(ctx context.Context, h config.Hive) Snapshot {
-	return dialSnapshot(ctx, d, h)
+	return fetchSnapshot(ctx, d, h)
 }
 
 // Refresh implements [Connector]: all snapshots are current.
@@ -133,8 +133,8 @@ func CloseAll(list []Snapshot) {
 	}
 }
 
-// AsError gives every error a code.
-func AsError(err error) error {
+// OperationError gives every error a code.
+func OperationError(err error) error {
 	var e *operations.Error
 	if errors.As(err, &e) {
 		return err

@@ -17,15 +17,15 @@ import (
 
 // Snapshot is what one hive reports, with a client of its daemon, or why there is none.
 type Snapshot struct {
-	Hive     config.Hive
-	Link     operations.Link
-	Client   *Client                  // nil if Err is set
-	Reported *operations.HiveSnapshot // likewise
-	Err      error
+	Hive   config.Hive
+	Link   operations.Link
+	Client *Client                  // nil if Err is set
+	Report *operations.HiveSnapshot // likewise
+	Err    error
 }
 
-// dialSnapshot is what a hive says of itself now.
-func dialSnapshot(ctx context.Context, c Connector, h config.Hive) Snapshot {
+// fetchSnapshot is what a hive says of itself now.
+func fetchSnapshot(ctx context.Context, c Connector, h config.Hive) Snapshot {
 	d, err := c.Client(ctx, h)
 	if err != nil {
 		return Snapshot{Hive: h, Link: operations.LinkOffline, Err: err}
@@ -35,18 +35,18 @@ func dialSnapshot(ctx context.Context, c Connector, h config.Hive) Snapshot {
 		d.Close()
 		return Snapshot{Hive: h, Link: operations.LinkOffline, Err: err}
 	}
-	return Snapshot{Hive: h, Link: operations.LinkOnline, Client: d, Reported: s}
+	return Snapshot{Hive: h, Link: operations.LinkOnline, Client: d, Report: s}
 }
 
-// heldSnapshot is what the hive said last, if it is there.
-func (l *Connection) heldSnapshot() Snapshot {
-	if e := l.Trouble(); e != nil {
+// currentSnapshot is what the hive said last, if it is there.
+func (l *Connection) currentSnapshot() Snapshot {
+	if e := l.OfflineError(); e != nil {
 		return Snapshot{Hive: l.hive, Link: operations.LinkOffline, Err: e}
 	}
 	v := l.View(time.Now())
 	if v.Snapshot != nil {
 		if d := l.Client(); d != nil {
-			return Snapshot{Hive: l.hive, Link: v.Link, Client: d, Reported: v.Snapshot}
+			return Snapshot{Hive: l.hive, Link: v.Link, Client: d, Report: v.Snapshot}
 		}
 	}
 	return Snapshot{Hive: l.hive, Link: operations.LinkOffline, Err: &operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonLost, Subject: operations.SubjectHive.Named(l.hive.Alias), Hive: l.hive.Alias, Message: "the hive went away just now"}}
@@ -57,14 +57,14 @@ func (d *Client) Snapshot(ctx context.Context) (*operations.HiveSnapshot, error)
 	limit := cmp.Or(d.timeout, settleTimeout)
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("no answer within %s", limit))
 	defer cancel()
-	return d.Await(ctx, func(*operations.HiveSnapshot) bool { return true })
+	return d.WaitSnapshot(ctx, func(*operations.HiveSnapshot) bool { return true })
 }
 
-// Await listens to the hive until what it says is as wanted, for as long as it says
+// WaitSnapshot listens to the hive until what it says is as wanted, for as long as it says
 // something.
-func (d *Client) Await(ctx context.Context, wanted func(*operations.HiveSnapshot) bool) (*operations.HiveSnapshot, error) {
+func (d *Client) WaitSnapshot(ctx context.Context, wanted func(*operations.HiveSnapshot) bool) (*operations.HiveSnapshot, error) {
 	var last *operations.HiveSnapshot
-	if err := d.follow(ctx, "asking the hive", func(s *operations.HiveSnapshot) bool {
+	if err := d.watchSnapshots(ctx, "asking the hive", func(s *operations.HiveSnapshot) bool {
 		last = s
 		return s != nil && wanted(s)
 	}); err != nil {
@@ -73,10 +73,10 @@ func (d *Client) Await(ctx context.Context, wanted func(*operations.HiveSnapshot
 	return last, nil
 }
 
-// follow calls take with each snapshot that the hive sends, and with nil for each sign
+// applyConfig calls take with each snapshot that the hive sends, and with nil for each sign
 // of life in between, until take returns true or the hive is silent for [offlineAfter].
 // doing names in errors what the caller does.
-func (d *Client) follow(ctx context.Context, doing string, take func(*operations.HiveSnapshot) bool) error {
+func (d *Client) watchSnapshots(ctx context.Context, doing string, take func(*operations.HiveSnapshot) bool) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil) // the stream would go on
 	silent := time.AfterFunc(offlineAfter, func() { cancel(fmt.Errorf("not a word for %s", offlineAfter)) })
@@ -84,48 +84,48 @@ func (d *Client) follow(ctx context.Context, doing string, take func(*operations
 	fail := func(err error) error {
 		switch cause := context.Cause(ctx); {
 		case errors.Is(cause, context.Canceled):
-			return AsError(cause)
+			return OperationError(cause)
 		case cause != nil:
 			err = cause
 		case errors.Is(err, io.EOF):
 			err = errors.New("it hung up")
 		}
-		return d.explain(&operations.Error{Code: operations.CodeUnreachable, Reason: silentReason(err), Message: doing + ": " + err.Error(), Err: err})
+		return d.withHive(&operations.Error{Code: operations.CodeUnreachable, Reason: watchFailureReason(err), Message: doing + ": " + err.Error(), Err: err})
 	}
-	resp, err := d.watch(ctx)
+	resp, err := d.openWatch(ctx)
 	if err != nil {
 		return fail(err)
 	}
 	defer resp.Body.Close()
-	events := sse.NewReader(resp.Body, maxSnapshot)
+	events := sse.NewReader(resp.Body, maxSnapshotSize)
 	for {
 		e, err := events.Next()
 		if err != nil {
 			return fail(err)
 		}
 		silent.Reset(offlineAfter)
-		s, err := readSnapshot(e, d.Hive.Alias)
+		s, err := parseSnapshot(e, d.Hive.Alias)
 		if err != nil || take(s) {
 			return err
 		}
 	}
 }
 
-// errOldHive is a daemon of an rbee that does not tell of itself.
-var errOldHive = &operations.Error{
+// errDaemonVersion is a daemon of an rbee that does not tell of itself.
+var errDaemonVersion = &operations.Error{
 	Code: operations.CodeUnreachable, Reason: operations.ReasonOtherVersion, Message: "the daemon runs another rbee; `rbee sync` brings it this one",
 }
 
-// silentReason returns the reason of a daemon that sends nothing of itself.
-func silentReason(err error) operations.Reason {
-	if errors.Is(err, errOldHive) {
+// watchFailureReason returns the reason of a daemon that sends nothing of itself.
+func watchFailureReason(err error) operations.Reason {
+	if errors.Is(err, errDaemonVersion) {
 		return operations.ReasonOtherVersion
 	}
 	return operations.ReasonDaemon
 }
 
-// watch begins to listen to the hive.
-func (d *Client) watch(ctx context.Context) (*http.Response, error) {
+// openWatch begins to listen to the hive.
+func (d *Client) openWatch(ctx context.Context) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, d.API.URL+operations.WatchPath, http.NoBody)
 	if err != nil {
 		return nil, err
@@ -137,7 +137,7 @@ func (d *Client) watch(ctx context.Context) (*http.Response, error) {
 		return nil, err
 	case resp.StatusCode == http.StatusNotFound:
 		_ = resp.Body.Close()
-		return nil, errOldHive
+		return nil, errDaemonVersion
 	case resp.StatusCode != http.StatusOK:
 		_ = resp.Body.Close()
 		return nil, fmt.Errorf("it answers %s", resp.Status)
@@ -145,8 +145,8 @@ func (d *Client) watch(ctx context.Context) (*http.Response, error) {
 	return resp, nil
 }
 
-// readSnapshot reads an event of the stream; nil for one that says nothing.
-func readSnapshot(e sse.Event, alias string) (*operations.HiveSnapshot, error) {
+// parseSnapshot reads an event of the stream; nil for one that says nothing.
+func parseSnapshot(e sse.Event, alias string) (*operations.HiveSnapshot, error) {
 	if e.Comment {
 		return nil, nil
 	}

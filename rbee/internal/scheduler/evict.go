@@ -27,10 +27,10 @@ type Victim struct {
 // idle returns how long a worker has been idle.
 func Victims(hives []Hive, idle func(operations.WorkerProcess) time.Duration) (list []Victim) {
 	for i := range hives {
-		if hives[i].Reported == nil {
+		if hives[i].Report == nil {
 			continue
 		}
-		for _, w := range hives[i].Reported.Workers {
+		for _, w := range hives[i].Report.Workers {
 			if !Evictable(w) || len(w.Devices) == 0 { // (1), (2)
 				continue
 			}

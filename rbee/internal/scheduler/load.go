@@ -23,12 +23,12 @@ func LoadTargets(hives []Hive, model string) (list []LoadTarget, why map[string]
 	why = map[string]string{}
 	for i := range hives {
 		h := &hives[i]
-		if h.Reported == nil {
+		if h.Report == nil {
 			continue
 		}
-		found := FindModels(h.Reported.Models, model)
+		found := FindModels(h.Report.Models, model)
 		if len(found) != 1 {
-			why[h.Alias] = notOne(found)
+			why[h.Alias] = modelProblem(found)
 			continue
 		}
 		m := found[0]
@@ -39,7 +39,7 @@ func LoadTargets(hives []Hive, model string) (list []LoadTarget, why map[string]
 		case typ == "":
 			why[h.Alias] = "no engine for " + cmp.Or(m.Format, "such") + " models is installed there"
 		default:
-			list = append(list, LoadTarget{i, m.ID, typ, freeMemory(h.Reported)})
+			list = append(list, LoadTarget{i, m.ID, typ, freeMemory(h.Report)})
 		}
 	}
 	sort.SliceStable(list, func(i, j int) bool { return list[i].Free > list[j].Free })
@@ -50,7 +50,7 @@ func LoadTargets(hives []Hive, model string) (list []LoadTarget, why map[string]
 // that the config names first. The hive must have a snapshot.
 func Engine(h Hive, format string) string {
 	serves := func(typ string) bool {
-		return slices.ContainsFunc(h.Reported.Installed, func(i operations.InstalledType) bool {
+		return slices.ContainsFunc(h.Report.Installed, func(i operations.InstalledType) bool {
 			return i.Type == typ && slices.Contains(i.Formats, format)
 		})
 	}
@@ -59,7 +59,7 @@ func Engine(h Hive, format string) string {
 			return typ
 		}
 	}
-	for _, i := range h.Reported.Installed {
+	for _, i := range h.Report.Installed {
 		if serves(i.Type) {
 			return i.Type
 		}
@@ -67,8 +67,8 @@ func Engine(h Hive, format string) string {
 	return ""
 }
 
-// notOne says that a name means no model of a hive, or which.
-func notOne(found []*operations.Model) string {
+// modelProblem says that a name means no model of a hive, or which.
+func modelProblem(found []*operations.Model) string {
 	if len(found) == 0 {
 		return "the model is not there"
 	}
@@ -88,24 +88,24 @@ func freeMemory(s *operations.HiveSnapshot) (free uint64) {
 	return free
 }
 
-// Restarting is a worker of the model that failed, and will be started again; nil if
+// RestartingWorker is a worker of the model that failed, and will be started again; nil if
 // there is none. The hive must have a snapshot.
-func Restarting(h Hive, model string) *operations.WorkerProcess {
-	serves := Serves(h.Reported.Models, model)
-	for i, w := range h.Reported.Workers {
+func RestartingWorker(h Hive, model string) *operations.WorkerProcess {
+	serves := Serves(h.Report.Models, model)
+	for i, w := range h.Report.Workers {
 		if w.State == operations.WorkerFailed && !w.RestartAt.IsZero() && serves(&w) {
-			return &h.Reported.Workers[i]
+			return &h.Report.Workers[i]
 		}
 	}
 	return nil
 }
 
-// Pending returns the workers of a hive that are starting or loading, and could answer
+// PendingWorkers returns the workers of a hive that are starting or loading, and could answer
 // the request once they are ready. The hive must have a snapshot.
-func Pending(r Request, h Hive) (list []*operations.WorkerProcess) {
-	serves := Serves(h.Reported.Models, r.Model)
-	for i := range h.Reported.Workers {
-		w := &h.Reported.Workers[i]
+func PendingWorkers(r Request, h Hive) (list []*operations.WorkerProcess) {
+	serves := Serves(h.Report.Models, r.Model)
+	for i := range h.Report.Workers {
+		w := &h.Report.Workers[i]
 		if IsPending(w) && w.API == "" && serves(w) && (r.Device == "" || OnDevice(*w, r.Device)) {
 			list = append(list, w)
 		}
@@ -127,13 +127,13 @@ func FetchTarget(hives []Hive, known [][]operations.Model, model string) int {
 	if !strings.Contains(model, "/") {
 		return -1
 	}
-	best := roomiest(hives, formatOf(model))
+	best := largestHive(hives, formatOf(model))
 	for i := range hives {
 		found := FindModels(known[i], model)
 		switch {
 		case len(found) > 1, len(found) == 1 && found[0].Complete:
 			return -1 // what is wrong with that is told
-		case len(found) == 1 && hives[i].Reported != nil:
+		case len(found) == 1 && hives[i].Report != nil:
 			best = i
 		}
 	}
@@ -149,12 +149,12 @@ func formatOf(model string) string {
 	return "safetensors"
 }
 
-// roomiest is the hive with the most memory that has an engine for a format, or, where
+// largestHive is the hive with the most memory that has an engine for a format, or, where
 // none has, for any; -1 if there is none.
-func roomiest(hives []Hive, format string) int {
+func largestHive(hives []Hive, format string) int {
 	var list []int
 	for i := range hives {
-		if s := hives[i].Reported; s != nil && slices.ContainsFunc(s.Installed, func(t operations.InstalledType) bool { return len(t.Formats) > 0 }) {
+		if s := hives[i].Report; s != nil && slices.ContainsFunc(s.Installed, func(t operations.InstalledType) bool { return len(t.Formats) > 0 }) {
 			list = append(list, i)
 		}
 	}
@@ -163,7 +163,7 @@ func roomiest(hives []Hive, format string) int {
 		if has := Engine(a, format) != ""; has != (Engine(b, format) != "") {
 			return has
 		}
-		return Capacity(a.Reported) > Capacity(b.Reported)
+		return Capacity(a.Report) > Capacity(b.Report)
 	})
 	if len(list) == 0 {
 		return -1

@@ -47,10 +47,10 @@ func ModelID(models []operations.Model, name string) string {
 func CommonModelID(hives []Hive, name string) string {
 	id := ""
 	for _, h := range hives {
-		if h.Reported == nil || h.Link == operations.LinkOffline {
+		if h.Report == nil || h.Link == operations.LinkOffline {
 			continue
 		}
-		found := FindModels(h.Reported.Models, name)
+		found := FindModels(h.Report.Models, name)
 		if len(found) == 0 || len(found) == 1 && Engine(h, found[0].Format) == "" {
 			continue
 		}

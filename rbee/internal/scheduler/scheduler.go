@@ -26,9 +26,9 @@ type Hive struct {
 	// Link is the state of the connection to the hive.
 	Link operations.Link
 
-	// Reported is the last snapshot of the hive; nil if there is none. A hive without
+	// Report is the last snapshot of the hive; nil if there is none. A hive without
 	// one is never chosen.
-	Reported *operations.HiveSnapshot
+	Report *operations.HiveSnapshot
 }
 
 // Request is what a request needs from a worker.
@@ -66,20 +66,20 @@ type Usage interface {
 	Suspect(w operations.WorkerProcess) bool
 }
 
-// Reported is the [Usage] of a program that runs one operation: it knows what hives
+// ReportedUsage is the [Usage] of a program that runs one operation: it knows what hives
 // report, and nothing else.
-type Reported struct{}
+type ReportedUsage struct{}
 
-var _ Usage = Reported{}
+var _ Usage = ReportedUsage{}
 
 // Busy implements [Usage].
-func (Reported) Busy(w operations.WorkerProcess) int { return w.Requests }
+func (ReportedUsage) Busy(w operations.WorkerProcess) int { return w.Requests }
 
 // Evicting implements [Usage].
-func (Reported) Evicting(operations.WorkerProcess) bool { return false }
+func (ReportedUsage) Evicting(operations.WorkerProcess) bool { return false }
 
 // Suspect implements [Usage].
-func (Reported) Suspect(operations.WorkerProcess) bool { return false }
+func (ReportedUsage) Suspect(operations.WorkerProcess) bool { return false }
 
 // Decision is the result of [Schedule].
 type Decision struct {
@@ -96,10 +96,10 @@ type Candidate struct {
 	Hive   int // index into the hives that were passed
 	Worker *operations.WorkerProcess
 
-	doubtful bool
-	busy     int
-	memory   uint64
-	rank     uint64
+	unreliable bool
+	busy       int
+	freeMemory uint64
+	rank       uint64
 }
 
 // Schedule decides which workers can answer a request, and in which order to ask
@@ -131,12 +131,12 @@ func Schedule(r Request, hives []Hive, u Usage) Decision {
 	var d Decision
 	for i := range hives {
 		h := &hives[i]
-		if h.Reported == nil {
+		if h.Report == nil {
 			continue
 		}
-		serves := Serves(h.Reported.Models, r.Model)
-		for j := range h.Reported.Workers {
-			w := &h.Reported.Workers[j]
+		serves := Serves(h.Report.Models, r.Model)
+		for j := range h.Report.Workers {
+			w := &h.Report.Workers[j]
 			if reject(&r, w, serves, u) != accepted {
 				continue
 			}
@@ -145,20 +145,20 @@ func Schedule(r Request, hives []Hive, u Usage) Decision {
 				continue
 			}
 			d.Candidates = append(d.Candidates, Candidate{
-				Hive: i, Worker: w, doubtful: h.Link == operations.LinkStale || u.Suspect(*w), busy: u.Busy(*w),
-				memory: freeBeside(h.Reported, w), rank: rank(r.Affinity, WorkerKey(*w)),
+				Hive: i, Worker: w, unreliable: h.Link == operations.LinkStale || u.Suspect(*w), busy: u.Busy(*w),
+				freeMemory: freeOnDevices(h.Report, w), rank: rank(r.Affinity, WorkerKey(*w)),
 			})
 		}
 	}
 	sort.Slice(d.Candidates, func(i, j int) bool {
 		a, b := &d.Candidates[i], &d.Candidates[j]
 		switch {
-		case a.doubtful != b.doubtful: // (10)
-			return b.doubtful
+		case a.unreliable != b.unreliable: // (10)
+			return b.unreliable
 		case a.busy != b.busy: // (11)
 			return a.busy < b.busy
-		case a.memory != b.memory: // (12)
-			return a.memory > b.memory
+		case a.freeMemory != b.freeMemory: // (12)
+			return a.freeMemory > b.freeMemory
 		default: // (13)
 			return a.rank > b.rank
 		}
@@ -210,9 +210,9 @@ func reject(r *Request, w *operations.WorkerProcess, serves func(*operations.Wor
 func Explain(r Request, h Hive, u Usage) string {
 	var not []string
 	ending := ""
-	serves := Serves(h.Reported.Models, r.Model)
-	for i := range h.Reported.Workers {
-		w := &h.Reported.Workers[i]
+	serves := Serves(h.Report.Models, r.Model)
+	for i := range h.Report.Workers {
+		w := &h.Report.Workers[i]
 		switch reject(&r, w, serves, u) {
 		case accepted:
 			return ""
@@ -240,7 +240,7 @@ func Explain(r Request, h Hive, u Usage) string {
 	switch {
 	case ending != "":
 		return ending
-	case len(h.Reported.Workers) == 0:
+	case len(h.Report.Workers) == 0:
 		return "no worker runs there"
 	case len(not) == 0:
 		return fmt.Sprintf("no worker %s runs there", r.WorkerID)
@@ -261,9 +261,9 @@ func OnDevice(w operations.WorkerProcess, device string) bool {
 	})
 }
 
-// freeBeside is the device memory that is free beside a worker, in whole GiB: less is
+// freeOnDevices is the device memory that is free beside a worker, in whole GiB: less is
 // no difference.
-func freeBeside(s *operations.HiveSnapshot, w *operations.WorkerProcess) (free uint64) {
+func freeOnDevices(s *operations.HiveSnapshot, w *operations.WorkerProcess) (free uint64) {
 	for _, d := range s.Machine.Devices {
 		on := slices.ContainsFunc(w.Devices, func(o operations.WorkerDevice) bool { return o.UUID == d.UUID && o.Index == d.Index })
 		if n, known := d.Available(); on && known {

@@ -58,8 +58,8 @@ func TestExplain(t *testing.T) {
 		{"by no device", []operations.WorkerProcess{on(1, "GPU-a")}, Request{Model: "m", Device: "0"}, 0, "echo-2 is not on device 0"},
 		{"on the CPU", []operations.WorkerProcess{ready, on(1, "GPU-a")}, Request{Model: "m", Device: "cpu"}, 1, ""},
 	} {
-		hive := Hive{Alias: "h", Link: operations.LinkOnline, Reported: &operations.HiveSnapshot{Workers: c.workers, Models: models}}
-		got, why := Schedule(c.r, []Hive{hive}, Reported{}), Explain(c.r, hive, Reported{})
+		hive := Hive{Alias: "h", Link: operations.LinkOnline, Report: &operations.HiveSnapshot{Workers: c.workers, Models: models}}
+		got, why := Schedule(c.r, []Hive{hive}, ReportedUsage{}), Explain(c.r, hive, ReportedUsage{})
 		if len(got.Candidates) != c.want || why != c.why {
 			t.Errorf("%s: Schedule() = %d candidates, want %d; Explain() = %q, want %q", c.name, len(got.Candidates), c.want, why, c.why)
 		}
@@ -78,7 +78,7 @@ func TestLoadTargets(t *testing.T) {
 			Installed: []operations.InstalledType{{Type: "llama-cpp", Formats: []string{"gguf"}}, {Type: "ollama", Formats: []string{"gguf"}}, {Type: "echo"}},
 		}
 		edit(s)
-		return Hive{Alias: alias, Types: []string{"echo", "ollama", "llama-cpp"}, Reported: s}
+		return Hive{Alias: alias, Types: []string{"echo", "ollama", "llama-cpp"}, Report: s}
 	}
 	hives := []Hive{
 		one("small", func(*operations.HiveSnapshot) {}),
@@ -109,7 +109,7 @@ func TestLoadTargets(t *testing.T) {
 			t.Errorf("%s: %q", alias, why[alias])
 		}
 	}
-	two := append(hives[0].Reported.Models, operations.Model{ID: "org/m:Q8", Repo: "org/m", Format: "gguf", Complete: true})
+	two := append(hives[0].Report.Models, operations.Model{ID: "org/m:Q8", Repo: "org/m", Format: "gguf", Complete: true})
 	if FindModel(two, "org/m") != nil || FindModel(two, "org/m:Q8") == nil {
 		t.Error("of two models of a repository one was meant")
 	}
@@ -134,8 +134,8 @@ func (u usage) Suspect(w operations.WorkerProcess) bool {
 func TestScheduleOrder(t *testing.T) {
 	t.Parallel()
 	type hives struct{ a, b *Hive }
-	worker := func(h *Hive) *operations.WorkerProcess { return &h.Reported.Workers[0] }
-	free := func(h *Hive, n uint64) { h.Reported.Machine.Devices[0].MemoryFree = &n }
+	worker := func(h *Hive) *operations.WorkerProcess { return &h.Report.Workers[0] }
+	free := func(h *Hive, n uint64) { h.Report.Machine.Devices[0].MemoryFree = &n }
 	firstStart := Instance(operations.WorkerProcess{ID: "w", StartedAt: time.Unix(1, 0)})
 	busy := func(a, b int) usage { return usage{busy: map[string]int{"a/w": a, "b/w": b}} }
 	for _, c := range []struct {
@@ -150,7 +150,7 @@ func TestScheduleOrder(t *testing.T) {
 		{name: "2 the request needs an API", edit: func(h hives) { worker(h.b).API = "comfyui" }, request: Request{API: "comfyui"}, want: "b/w"},
 		{name: "3 the worker has an API", edit: func(h hives) { worker(h.a).API = "comfyui" }, want: "b/w"},
 		{name: "4 another model", edit: func(h hives) { worker(h.a).Model = "n" }, want: "b/w"},
-		{name: "5 another device", edit: func(h hives) { worker(h.a).Devices[0].Index = 1; h.a.Reported.Machine.Devices[0].Index = 1 }, request: Request{Device: "cuda:0"}, want: "b/w"},
+		{name: "5 another device", edit: func(h hives) { worker(h.a).Devices[0].Index = 1; h.a.Report.Machine.Devices[0].Index = 1 }, request: Request{Device: "cuda:0"}, want: "b/w"},
 		{name: "6 not ready", edit: func(h hives) { worker(h.a).State = operations.WorkerLoading }, want: "b/w"},
 		{name: "7 failed at this request", edit: func(h hives) { worker(h.a).StartedAt = time.Unix(1, 0) }, request: Request{Exclude: []string{firstStart}}, want: "b/w"},
 		{name: "7 failed at this request, and restarted since", edit: func(h hives) { worker(h.a).StartedAt = time.Unix(2, 0) }, request: Request{Exclude: []string{firstStart}}, want: "a/w b/w"},
@@ -165,14 +165,14 @@ func TestScheduleOrder(t *testing.T) {
 		{name: "12 in whole GiB", edit: func(h hives) { free(h.b, 8<<30+1) }, want: "a/w b/w"},
 		{name: "13 a conversation", request: Request{Affinity: 1}, want: "a/w b/w"},
 		{name: "13 another conversation", request: Request{Affinity: 2}, want: "b/w a/w"},
-		{name: "a hive without a snapshot", edit: func(h hives) { h.a.Reported = nil }, want: "b/w"},
+		{name: "a hive without a snapshot", edit: func(h hives) { h.a.Report = nil }, want: "b/w"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			list := []Hive{{Alias: "a"}, {Alias: "b"}}
 			for i := range list {
 				memory := uint64(8 << 30)
-				list[i].Link, list[i].Reported = operations.LinkOnline, &operations.HiveSnapshot{
+				list[i].Link, list[i].Report = operations.LinkOnline, &operations.HiveSnapshot{
 					Workers: []operations.WorkerProcess{{Hive: list[i].Alias, ID: "w", Model: "m", State: operations.WorkerReady, Devices: []operations.WorkerDevice{{UUID: "g"}}}},
 					Machine: operations.HiveCapabilitiesReport{Devices: []gpu.Device{{UUID: "g", MemoryFree: &memory}}},
 				}
@@ -203,7 +203,7 @@ func TestCommonModelID(t *testing.T) {
 		for _, id := range ids {
 			s.Models = append(s.Models, operations.Model{ID: id, Repo: "org/m", Format: format})
 		}
-		return Hive{Link: link, Reported: s}
+		return Hive{Link: link, Report: s}
 	}
 	online, offline := operations.LinkOnline, operations.LinkOffline
 	for _, c := range []struct {
@@ -241,7 +241,7 @@ func TestVictims(t *testing.T) {
 	manual.OnDemand, cpu.Devices, loading.State = false, nil, operations.WorkerLoading
 	hives := []Hive{
 		{Alias: "unknown"},
-		{Alias: "a", Reported: &operations.HiveSnapshot{Workers: []operations.WorkerProcess{
+		{Alias: "a", Report: &operations.HiveSnapshot{Workers: []operations.WorkerProcess{
 			worker("slow", time.Minute), worker("quick", 5*time.Second), worker("long", time.Minute), worker("busy", time.Second), worker("just", time.Second), manual, cpu, loading,
 		}}},
 	}

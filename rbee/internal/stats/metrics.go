@@ -15,9 +15,9 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/scheduler"
 )
 
-// count is for /metrics. Only models that a worker serves have a name there: others
+// countMetrics is for /metrics. Only models that a worker serves have a name there: others
 // are strangers' words, of which there may be any number.
-func (t *Traffic) count(s gateway.Sample) {
+func (t *Traffic) countMetrics(s gateway.Sample) {
 	model := ""
 	if s.Worker != "" {
 		model = s.Model
@@ -37,17 +37,17 @@ func (t *Traffic) count(s gateway.Sample) {
 }
 
 func (t *Traffic) counter(s gateway.Sample, name string) *metrics.Counter {
-	t.belongs(s, name)
+	t.addSeries(s, name)
 	return t.set.GetOrCreateCounter(name)
 }
 
 func (t *Traffic) histogram(s gateway.Sample, name string) *metrics.PrometheusHistogram {
-	t.belongs(s, name)
+	t.addSeries(s, name)
 	return t.set.GetOrCreatePrometheusHistogramExt(name, buckets)
 }
 
-// belongs remembers whose series it is: it goes when the worker is forgotten.
-func (t *Traffic) belongs(s gateway.Sample, name string) {
+// addSeries remembers whose series it is: it goes when the worker is forgotten.
+func (t *Traffic) addSeries(s gateway.Sample, name string) {
 	if s.Worker == "" {
 		return
 	}

@@ -20,11 +20,11 @@ import (
 )
 
 const (
-	pointEvery = 5 * time.Second
-	pointsKept = 60
-	sampled    = 1000 // times to the first byte that a point's median is made of, at most
+	pointInterval = 5 * time.Second
+	maxPoints     = 60
+	maxSamples    = 1000 // times to the first byte that a point's median is made of, at most
 
-	rememberWorker = time.Hour // after its last request, if it is no more
+	workerTTL = time.Hour // after its last request, if it is no more
 
 	suspectTTL = 2 * time.Second // how long a failure makes a worker suspect
 )
@@ -34,34 +34,34 @@ type Traffic struct {
 	set *metrics.Set // for /metrics
 	log *slog.Logger
 
-	mu      sync.Mutex
-	running map[string]*running      // workers that answer, by hive and worker
-	others  map[string]int           // requests of workers that did not come through here, likewise
-	used    map[string]time.Time     // when the last one ended, likewise
-	ending  map[string]chan struct{} // workers that this queen ends; closed once that is done
-	points  []point                  // oldest first
-	models  map[string]*operations.ModelTraffic
-	series  map[string]map[string]bool // names in set, by hive and worker
+	mu       sync.Mutex
+	active   map[string]*activeRequests // workers that answer, by hive and worker
+	external map[string]int             // requests of workers that did not come through here, likewise
+	lastUsed map[string]time.Time       // when the last one ended, likewise
+	evicting map[string]chan struct{}   // workers that this queen ends; closed once that is done
+	points   []point                    // oldest first
+	models   map[string]*operations.ModelTraffic
+	series   map[string]map[string]bool // names in set, by hive and worker
 
 	suspects map[string]time.Time // workers that failed, until when
 }
 
-// running are the requests that one worker is answering.
-type running struct {
+// active are the requests that one worker is answering.
+type activeRequests struct {
 	model, hive, worker string
 	requests            int
 }
 
 type point struct {
 	operations.TrafficPoint
-	first []float64 // seconds, of sampled requests
+	firstTokens []float64 // seconds, of sampled requests
 }
 
 // New returns counters that begin at zero. log gets a line for each request.
 func New(log *slog.Logger) *Traffic {
 	return &Traffic{
-		set: metrics.NewSet(), log: log, suspects: map[string]time.Time{}, running: map[string]*running{}, others: map[string]int{},
-		used: map[string]time.Time{}, ending: map[string]chan struct{}{}, models: map[string]*operations.ModelTraffic{}, series: map[string]map[string]bool{},
+		set: metrics.NewSet(), log: log, suspects: map[string]time.Time{}, active: map[string]*activeRequests{}, external: map[string]int{},
+		lastUsed: map[string]time.Time{}, evicting: map[string]chan struct{}{}, models: map[string]*operations.ModelTraffic{}, series: map[string]map[string]bool{},
 	}
 }
 
@@ -76,24 +76,24 @@ func (t *Traffic) Begin(w operations.WorkerProcess) (end func(), ok bool) {
 	key := scheduler.WorkerKey(w)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.ending[key] != nil {
+	if t.evicting[key] != nil {
 		return nil, false
 	}
-	r := t.running[key]
+	r := t.active[key]
 	if r == nil {
-		r = &running{model: scheduler.ServedModel(w), hive: w.Hive, worker: w.ID}
-		t.running[key] = r
+		r = &activeRequests{model: scheduler.ServedModel(w), hive: w.Hive, worker: w.ID}
+		t.active[key] = r
 	}
 	r.requests++
-	t.used[key] = time.Now()
+	t.lastUsed[key] = time.Now()
 	t.model(r.model).InFlight++
 	return sync.OnceFunc(func() {
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		t.used[key] = time.Now()
+		t.lastUsed[key] = time.Now()
 		t.model(r.model).InFlight--
 		if r.requests--; r.requests == 0 {
-			delete(t.running, key)
+			delete(t.active, key)
 		}
 	}), true
 }
@@ -108,16 +108,16 @@ func (t *Traffic) BeginEviction(w operations.WorkerProcess, since time.Time, idl
 	key, closed := scheduler.WorkerKey(w), make(chan struct{})
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.running[key] != nil || t.ending[key] != nil {
+	if t.active[key] != nil || t.evicting[key] != nil {
 		return nil, false
 	}
-	t.ending[key] = closed
+	t.evicting[key] = closed
 	return func(ended bool) {
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		close(closed)
 		if !ended {
-			delete(t.ending, key) // it may serve again; one that has ended goes when its hive says so
+			delete(t.evicting, key) // it may serve again; one that has ended goes when its hive says so
 		}
 	}, true
 }
@@ -127,7 +127,7 @@ func (t *Traffic) BeginEviction(w operations.WorkerProcess, since time.Time, idl
 func (t *Traffic) Evicted(w operations.WorkerProcess) <-chan struct{} {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.ending[scheduler.WorkerKey(w)]
+	return t.evicting[scheduler.WorkerKey(w)]
 }
 
 // Evicting implements [scheduler.Usage].
@@ -160,21 +160,21 @@ func (t *Traffic) Record(alias string, workers []operations.WorkerProcess) {
 		key := scheduler.WorkerKey(w)
 		ready[key] = w.State == operations.WorkerReady
 		own := 0
-		if r := t.running[key]; r != nil {
+		if r := t.active[key]; r != nil {
 			own = r.requests
 		}
-		delete(t.others, key)
+		delete(t.external, key)
 		if more := w.Requests - own; more > 0 {
-			t.others[key] = more
+			t.external[key] = more
 		}
 	}
 	prefix := alias + "/"
-	for key, closed := range t.ending {
+	for key, closed := range t.evicting {
 		if strings.HasPrefix(key, prefix) && isClosed(closed) && !ready[key] {
-			delete(t.ending, key)
+			delete(t.evicting, key)
 		}
 	}
-	maps.DeleteFunc(t.others, func(key string, _ int) bool { return strings.HasPrefix(key, prefix) && !ready[key] })
+	maps.DeleteFunc(t.external, func(key string, _ int) bool { return strings.HasPrefix(key, prefix) && !ready[key] })
 }
 
 // Busy is how many requests a worker is answering: this queen's, exactly, and those of
@@ -182,8 +182,8 @@ func (t *Traffic) Record(alias string, workers []operations.WorkerProcess) {
 func (t *Traffic) Busy(w operations.WorkerProcess) int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	n := t.others[scheduler.WorkerKey(w)]
-	if r := t.running[scheduler.WorkerKey(w)]; r != nil {
+	n := t.external[scheduler.WorkerKey(w)]
+	if r := t.active[scheduler.WorkerKey(w)]; r != nil {
 		n += r.requests
 	}
 	return n
@@ -194,11 +194,11 @@ func (t *Traffic) Busy(w operations.WorkerProcess) int {
 func (t *Traffic) Idle(w operations.WorkerProcess, since time.Time) time.Duration {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.running[scheduler.WorkerKey(w)] != nil || w.Requests > 0 {
+	if t.active[scheduler.WorkerKey(w)] != nil || w.Requests > 0 {
 		return 0
 	}
 	last := since // the queen's own beginning: what was before is not known
-	for _, at := range []time.Time{t.used[scheduler.WorkerKey(w)], w.ReadyAt} {
+	for _, at := range []time.Time{t.lastUsed[scheduler.WorkerKey(w)], w.ReadyAt} {
 		if at.After(last) {
 			last = at
 		}
@@ -210,11 +210,11 @@ func (t *Traffic) Idle(w operations.WorkerProcess, since time.Time) time.Duratio
 func (t *Traffic) Forget(there map[string]bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for key, at := range t.used {
-		if there[key] || time.Since(at) < rememberWorker {
+	for key, at := range t.lastUsed {
+		if there[key] || time.Since(at) < workerTTL {
 			continue
 		}
-		delete(t.used, key)
+		delete(t.lastUsed, key)
 		for name := range t.series[key] {
 			t.set.UnregisterMetric(name)
 		}
@@ -231,20 +231,20 @@ func (t *Traffic) model(name string) *operations.ModelTraffic {
 }
 
 // now is the point that is going on. The caller holds t.mu.
-func (t *Traffic) now(at time.Time) *point {
-	begin := at.Truncate(pointEvery)
+func (t *Traffic) currentPoint(at time.Time) *point {
+	begin := at.Truncate(pointInterval)
 	if n := len(t.points); n == 0 || t.points[n-1].Time.Before(begin) {
 		from := begin
 		if n > 0 {
-			from = t.points[n-1].Time.Add(pointEvery)
+			from = t.points[n-1].Time.Add(pointInterval)
 		}
-		if oldest := begin.Add(-(pointsKept - 1) * pointEvery); from.Before(oldest) {
+		if oldest := begin.Add(-(maxPoints - 1) * pointInterval); from.Before(oldest) {
 			from = oldest
 		}
-		for ; !from.After(begin); from = from.Add(pointEvery) {
+		for ; !from.After(begin); from = from.Add(pointInterval) {
 			t.points = append(t.points, point{TrafficPoint: operations.TrafficPoint{Time: from}})
 		}
-		t.points = slices.Clone(t.points[max(0, len(t.points)-pointsKept):])
+		t.points = slices.Clone(t.points[max(0, len(t.points)-maxPoints):])
 	}
 	return &t.points[len(t.points)-1]
 }
@@ -263,17 +263,17 @@ func (t *Traffic) Observe(s gateway.Sample) {
 	}
 	t.log.Log(context.Background(), level, "request", words...)
 	failed := s.Status >= http.StatusInternalServerError || s.Status == http.StatusTooManyRequests
-	t.count(s)
+	t.countMetrics(s)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	p := t.now(time.Now().UTC())
+	p := t.currentPoint(time.Now().UTC())
 	p.Requests++
 	p.Tokens += s.CompletionTokens
 	if failed {
 		p.Errors++
 	}
-	if s.FirstByte > 0 && s.Worker != "" && len(p.first) < sampled {
-		p.first = append(p.first, s.FirstByte.Seconds())
+	if s.FirstByte > 0 && s.Worker != "" && len(p.firstTokens) < maxSamples {
+		p.firstTokens = append(p.firstTokens, s.FirstByte.Seconds())
 	}
 	if s.Worker == "" {
 		return // the model is a stranger's word
@@ -290,13 +290,13 @@ func (t *Traffic) Observe(s gateway.Sample) {
 func (t *Traffic) Report(waiting int) operations.Traffic {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.now(time.Now().UTC())
+	t.currentPoint(time.Now().UTC())
 	r := operations.Traffic{
-		EverySeconds: pointEvery.Seconds(), Points: make([]operations.TrafficPoint, 0, len(t.points)), Models: []operations.ModelTraffic{}, Waiting: waiting,
+		EverySeconds: pointInterval.Seconds(), Points: make([]operations.TrafficPoint, 0, len(t.points)), Models: []operations.ModelTraffic{}, Waiting: waiting,
 	}
 	for _, p := range t.points {
-		if len(p.first) > 0 {
-			sorted := slices.Sorted(slices.Values(p.first))
+		if len(p.firstTokens) > 0 {
+			sorted := slices.Sorted(slices.Values(p.firstTokens))
 			p.FirstToken = sorted[len(sorted)/2]
 		}
 		r.Points = append(r.Points, p.TrafficPoint)
@@ -304,7 +304,7 @@ func (t *Traffic) Report(waiting int) operations.Traffic {
 	for _, name := range slices.Sorted(maps.Keys(t.models)) {
 		r.Models = append(r.Models, *t.models[name])
 	}
-	for _, one := range t.running {
+	for _, one := range t.active {
 		r.InFlight += one.requests
 	}
 	return r

@@ -62,12 +62,12 @@ func TestTraffic(t *testing.T) {
 		t.Errorf("%s", got)
 	}
 	// Time without requests is there as points of nothing, and only so many are kept.
-	tr.now(time.Now().Add(time.Hour))
-	if len(tr.points) != pointsKept {
+	tr.currentPoint(time.Now().Add(time.Hour))
+	if len(tr.points) != maxPoints {
 		t.Errorf("%d points", len(tr.points))
 	}
 	for i := 1; i < len(tr.points); i++ {
-		if tr.points[i].Time.Sub(tr.points[i-1].Time) != pointEvery {
+		if tr.points[i].Time.Sub(tr.points[i-1].Time) != pointInterval {
 			t.Fatalf("a gap at %d", i)
 		}
 	}
