@@ -14,8 +14,8 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// sharedHost is a connection that is held for everybody, and closed when it is given
-// up and the last one who uses it has done.
+// sharedHost is a connection with several users. After closeWhenUnused the last user
+// closes it.
 type sharedHost struct {
 	pkgmgr.Host
 
@@ -24,8 +24,7 @@ type sharedHost struct {
 	closing bool
 }
 
-// acquire gives the connection to somebody, who closes what is given and not the
-// connection.
+// acquire returns the connection for one user. Closing it releases the user.
 func (h *sharedHost) acquire() pkgmgr.Host {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -33,7 +32,7 @@ func (h *sharedHost) acquire() pkgmgr.Host {
 	return &acquiredHost{Host: h.Host, shared: h}
 }
 
-// closeWhenUnused gives the connection up.
+// closeWhenUnused closes the connection once it has no users.
 func (h *sharedHost) closeWhenUnused() { h.release(func() { h.closing = true }) }
 
 func (h *sharedHost) release(change func()) {
@@ -42,11 +41,11 @@ func (h *sharedHost) release(change func()) {
 	last := h.closing && h.users == 0
 	h.mu.Unlock()
 	if last {
-		_ = h.Host.Close() // nothing is lost by then
+		_ = h.Host.Close() // nothing depends on the error
 	}
 }
 
-// acquiredHost is a held connection in somebody's hands.
+// acquiredHost is the connection of one user of a sharedHost.
 type acquiredHost struct {
 	pkgmgr.Host
 	shared *sharedHost
@@ -59,7 +58,7 @@ func (l *acquiredHost) Close() error {
 	return nil
 }
 
-// daemonHost is a lent connection to a machine whose daemon answers.
+// daemonHost is an acquired connection to a hive whose daemon responds.
 type daemonHost struct {
 	pkgmgr.Host
 	client *client.Client
@@ -67,7 +66,7 @@ type daemonHost struct {
 
 var _ pkgmgr.StateReader = (*daemonHost)(nil)
 
-// maxStateSize bounds what a daemon tells of its machine, in bytes.
+// maxStateSize limits the state that a daemon reports, in bytes.
 const maxStateSize = 64 << 20
 
 // ReadState implements [pkgmgr.StateReader].
@@ -90,7 +89,7 @@ func (h *daemonHost) ReadState(ctx context.Context, o pkgmgr.ReadOptions) (*wire
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("the hive answers %s", resp.Status)
+		return nil, fmt.Errorf("the hive returned %s", resp.Status)
 	}
 	s := new(wire.State)
 	return s, json.NewDecoder(io.LimitReader(resp.Body, maxStateSize)).Decode(s)

@@ -7,12 +7,12 @@ import (
 	"github.com/sourcegraph/conc/pool"
 )
 
-// refreshInterval is the least time between two rounds of asking all hives how they are.
+// refreshInterval is the minimum time between two refreshes of all hives.
 const refreshInterval = time.Second
 
-// RefreshAll waits until all hives were asked anew: what they told may be half a second
-// old, and somebody may have done something since. However many wait, it is done once
-// a second at most.
+// RefreshAll requests the snapshots of all hives and waits for them. The stored snapshots
+// may be half a second old and miss recent changes. Concurrent callers share a refresh,
+// and there is at most one per refreshInterval.
 func (r *Pool) RefreshAll(ctx context.Context) error {
 	r.mu.Lock()
 	r.refreshing++
@@ -30,14 +30,14 @@ func (r *Pool) RefreshAll(ctx context.Context) error {
 	}
 }
 
-// Refreshing returns the number of callers that [Pool.RefreshAll] has not returned to.
+// Refreshing returns the number of callers that wait in [Pool.RefreshAll].
 func (r *Pool) Refreshing() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.refreshing
 }
 
-// refreshHives waits until a round is due and asks all hives.
+// refreshHives waits for the refresh interval and requests all snapshots.
 func (r *Pool) refreshHives() {
 	r.mu.Lock()
 	after := refreshInterval - time.Since(r.lastRefresh)
@@ -49,7 +49,7 @@ func (r *Pool) refreshHives() {
 	r.mu.Lock()
 	r.lastRefresh = time.Now()
 	r.mu.Unlock()
-	r.refreshGroup.Forget("") // who comes from now on waits for the next one
+	r.refreshGroup.Forget("") // later callers wait for the next refresh
 	ctx, cancel := context.WithTimeout(r.background, settleTimeout)
 	defer cancel()
 	p := pool.New().WithMaxGoroutines(MaxParallel)
@@ -59,7 +59,7 @@ func (r *Pool) refreshHives() {
 	p.Wait()
 }
 
-// ask asks the hive how it is. Of two answers the one counts that the hive gave later.
+// refresh requests a snapshot of the hive. It keeps the newer of two snapshots.
 func (l *Connection) refresh(ctx context.Context) {
 	d := l.Client()
 	if d == nil {
@@ -68,7 +68,7 @@ func (l *Connection) refresh(ctx context.Context) {
 	defer d.Close()
 	s, err := d.Snapshot(ctx)
 	if err != nil {
-		return // the one who listens to it notices
+		return // watchDaemon handles the error
 	}
 	l.mu.Lock()
 	newer := l.snapshot == nil || s.Time.After(l.snapshot.Time)
