@@ -12,9 +12,9 @@ import (
 func TestNoCandidate(t *testing.T) {
 	t.Parallel()
 	down := &operations.Error{Code: operations.CodeUnreachable, Reason: "timeout", Hive: "a", Message: "no answer"}
-	a, b := registry.Snapshot{Hive: config.Hive{Alias: "a"}, Err: down}, registry.Snapshot{Hive: config.Hive{Alias: "b"}, Err: errors.New("no worker runs there")}
+	a, b := registry.Snapshot{Hive: config.Hive{Alias: "a"}, Err: down}, registry.Snapshot{Hive: config.Hive{Alias: "b"}, Err: errors.New("no worker is running")}
 	err := noCandidateError(operations.Infer{Model: "m"}, []registry.Snapshot{a, b})
-	if operations.CodeOf(err) != operations.CodeNotFound || err.Error() != "no ready worker serves m\n  a: no answer\n  b: no worker runs there" {
+	if operations.CodeOf(err) != operations.CodeNotFound || err.Error() != "no ready worker serves m\n  a: no answer\n  b: no worker is running" {
 		t.Errorf("%v", err)
 	}
 	b.Err = down
