@@ -7,13 +7,14 @@ import (
 	"slices"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
 	"github.com/rbee-keeper/rbee/rbee/internal/registry"
 	"github.com/rbee-keeper/rbee/rbee/internal/scheduler"
 )
 
-// fetchModel has a hive fetch a model that no hive has whole; [scheduler.FetchTarget]
-// chooses it, or none. What cannot fit into any memory of the hive is given up once its
-// size is known.
+// fetchModel downloads a model that no hive has completely, to the hive that
+// [scheduler.FetchTarget] selects, if any. It cancels the download once the size is known to
+// exceed the memory of the hive. A failed download is recorded in list.
 func (f *Finder) fetchModel(ctx context.Context, model string, list []registry.Snapshot, events operations.Handler) error {
 	known := make([][]operations.Model, len(list))
 	for i := range list {
@@ -27,12 +28,12 @@ func (f *Finder) fetchModel(ctx context.Context, model string, list []registry.S
 	events.Send(operations.Event{
 		Type: operations.EventNote, Hive: v.Hive.Alias, Message: "no hive has " + model + ": fetching it",
 	})
-	most := scheduler.Capacity(v.Report)
+	capacity := scheduler.Capacity(v.Report)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	r, err := v.Client.Do(ctx, operations.ModelDownload{Target: operations.Target{HiveID: v.Hive.Alias}, Model: model}, func(e operations.Event) {
-		if most > 0 && e.Total > 0 && uint64(e.Total) > most {
-			cancel(fmt.Errorf("it has %d bytes, and there are %d of memory", e.Total, most))
+		if capacity > 0 && e.Total > 0 && uint64(e.Total) > capacity {
+			cancel(fmt.Errorf("the model needs %s, but the hive has only %s of memory", bytesize.Format(e.Total), bytesize.Format(capacity)))
 		}
 		events.Send(e)
 	})
@@ -44,21 +45,21 @@ func (f *Finder) fetchModel(ctx context.Context, model string, list []registry.S
 	case ctx.Err() != nil && errors.Is(context.Cause(ctx), context.Canceled):
 		return registry.OperationError(context.Cause(ctx))
 	case err == nil && !ok:
-		err = fmt.Errorf("the hive answered with a %T", r)
+		err = fmt.Errorf("unexpected report %T from the hive", r)
 	}
 	if err != nil {
-		v.Err = errors.Join(v.Err, fmt.Errorf("fetching it there: %w", err))
+		v.Err = errors.Join(v.Err, fmt.Errorf("cannot fetch the model: %w", err))
 		return nil
 	}
 	got.Model.Hive = v.Hive.Alias
-	there := *v.Report // which others may hold too
-	there.Models = slices.DeleteFunc(slices.Clone(there.Models), func(m operations.Model) bool { return m.ID == got.Model.ID })
-	there.Models = append(there.Models, got.Model)
-	v.Report = &there
+	report := *v.Report // a copy, because the snapshot is shared
+	report.Models = slices.DeleteFunc(slices.Clone(report.Models), func(m operations.Model) bool { return m.ID == got.Model.ID })
+	report.Models = append(report.Models, got.Model)
+	v.Report = &report
 	return nil
 }
 
-// lastModels are the models of a hive, also of one that is away, as far as it was heard.
+// lastModels returns the models of the last snapshot of a hive, even if it is offline.
 func (f *Finder) lastModels(v *registry.Snapshot) []operations.Model {
 	s := v.Report
 	if s == nil {

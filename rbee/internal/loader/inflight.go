@@ -16,31 +16,31 @@ import (
 )
 
 const (
-	// MaxWaiting is how many requests wait for models to be loaded.
+	// MaxWaiting is the maximum number of requests that wait for models to be loaded.
 	MaxWaiting = 256
 
-	// LoadFailureTTL is how long a load that failed is not tried again.
+	// LoadFailureTTL is the time for which requests share the error of a failed load.
 	LoadFailureTTL = 5 * time.Second
 )
 
-// Traffic counts the requests of workers.
+// Traffic counts the requests to workers.
 type Traffic interface {
 	scheduler.Usage
 
-	// Idle returns for how long a worker has answered nothing; since is when the
-	// queen was started.
+	// Idle returns how long a worker has been idle, but not more than the time since the
+	// queen started.
 	Idle(w operations.WorkerProcess, since time.Time) time.Duration
 
-	// BeginEviction marks a worker that has been idle for so long as one that is being
-	// evicted. ok is false for one that is not idle.
+	// BeginEviction marks a worker as being evicted if it has been idle for the given time.
+	// Otherwise ok is false. The caller calls done at the end of the eviction.
 	BeginEviction(w operations.WorkerProcess, since time.Time, idle time.Duration) (done func(evicted bool), ok bool)
 
-	// Evicted is closed at the end of the eviction of a worker; nil if it is not being
-	// evicted.
+	// Evicted returns a channel that is closed at the end of the eviction of a worker; nil
+	// if it is not being evicted.
 	Evicted(w operations.WorkerProcess) <-chan struct{}
 
-	// Forget drops what is known of workers whose keys are not in there.
-	Forget(there map[string]bool)
+	// Forget drops the counters of workers whose keys are not in present.
+	Forget(present map[string]bool)
 }
 
 // Options configure a [Loader].
@@ -50,16 +50,15 @@ type Options struct {
 	Hives   Hives
 	Log     *slog.Logger
 
-	// Config is the config path of the pool, as an operation names it; empty for the
-	// default one.
+	// Config is the config path of the pool in operations; empty for the default config.
 	Config string
 
 	// ConfigFile returns the absolute path of a config that an operation names.
 	ConfigFile func(name string) (string, error)
 }
 
-// Loader starts and evicts workers for a queen. A load is shared by all requests that
-// wait for the same model.
+// Loader starts and evicts workers for a queen. All requests that wait for the same model
+// share a load.
 type Loader struct {
 	starter
 	pool       *registry.Pool
@@ -67,11 +66,11 @@ type Loader struct {
 	log        *slog.Logger
 	config     string
 	configFile func(name string) (string, error)
-	background context.Context // of loads, which are for all who wait
+	background context.Context // for loads, which requests share
 
 	mu         sync.Mutex
 	loads      map[loadKey]*inFlight
-	startLocks map[string]chan struct{} // who is starting a worker, by hive and model; closed when it has
+	startLocks map[string]chan struct{} // by hive and model; closed when the lock is released
 	waiting    int
 }
 
@@ -85,8 +84,8 @@ func New(background context.Context, o Options) *Loader {
 	return f
 }
 
-// Load waits until a worker that can answer was started, and finds it. found is closed.
-// The result is the caller's to close, also where there is an error.
+// Load waits until a worker for the operation is started, and finds it. It closes found. The
+// caller closes the result, even if there is an error.
 func (f *Loader) Load(ctx context.Context, op operations.Infer, found *FindResult, events operations.Handler) (*FindResult, error) {
 	if err := f.load(ctx, f.loadKeyOf(op), &events); err != nil {
 		return found, err
@@ -95,47 +94,46 @@ func (f *Loader) Load(ctx context.Context, op operations.Infer, found *FindResul
 	return f.Find(ctx, op)
 }
 
-// BusyError is the error of a request that does not wait for a model, because too many
-// do.
+// BusyError is the error of a request that cannot wait for a model because too many
+// requests are waiting.
 type BusyError struct{ Model string }
 
 // Error implements error.
 func (e *BusyError) Error() string {
-	return fmt.Sprintf("%s is being loaded, and %d requests wait already", e.Model, MaxWaiting)
+	return fmt.Sprintf("cannot load %s: %d requests are already waiting for models", e.Model, MaxWaiting)
 }
 
-// loadKey is a model that somebody waits for: what is the same is loaded once, however
-// many ask for it.
+// loadKey identifies a load. Requests with the same key share it.
 type loadKey struct {
-	model  string // by its id, where hives agree on that
-	config string // the file; empty for the one that is served
-	hive   string // the only one; empty for any
-	device string // likewise
-	fetch  bool   // it may be fetched to a hive, which a person may want, and no stranger
+	model  string // the id, if hives agree on it
+	config string // config file; empty for the config of the pool
+	hive   string // empty for any
+	device string // empty for any
+	fetch  bool   // a hive may download the model: set for operations, not for API requests
 }
 
-// inFlight is a model on its way to a worker. The loader's lock guards all but
-// done, cancel and sending.
+// inFlight is a load that is running or has just ended. The loader's mu guards all fields
+// except done, cancel and eventMu.
 type inFlight struct {
 	done   chan struct{}
 	cancel context.CancelFunc
 
-	fetch     bool // a model may be fetched for it, which goes on only while a person waits
+	fetch     bool // a hive may download the model; canceled when no operation waits
 	err       error
-	endedAt   time.Time // when it ended
-	detached  bool      // it goes on without anybody who waits
-	abandoned bool      // nobody waited for it any more
+	endedAt   time.Time // zero while running
+	detached  bool      // continues without waiters
+	abandoned bool      // canceled because nothing waited for it
 	waiting   int
-	handlers  []*operations.Handler // those who hear how it goes
-	eventMu   sync.Mutex            // held while they are told
+	handlers  []*operations.Handler // receive the events
+	eventMu   sync.Mutex            // held while events are sent
 }
 
 // isDone reports whether the load has a result. The caller holds f.mu.
 func (l *inFlight) isDone() bool { return !l.endedAt.IsZero() }
 
-// load waits until a worker for a model was started, by this request or another.
-// events may be nil: then the load goes on when its caller has left, for applications
-// ask again.
+// load waits until a worker for a model is started, by this request or another one. If
+// events is nil, the load continues after the caller is canceled, because API clients
+// retry.
 func (f *Loader) load(ctx context.Context, w loadKey, events *operations.Handler) error {
 	for {
 		l, err := f.join(ctx, w, events)
@@ -154,14 +152,14 @@ func (f *Loader) load(ctx context.Context, w loadKey, events *operations.Handler
 	}
 }
 
-// isAbandoned reports whether a load was given up under somebody who waited for it.
+// isAbandoned reports whether a load was canceled because nothing waited for it.
 func (f *Loader) isAbandoned(l *inFlight) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return l.abandoned
 }
 
-// join takes part in a load, and begins it if nobody has. Every join that succeeds is
+// join adds a waiter to a load, and starts the load if necessary. A successful join must be
 // followed by a leave with the same handler.
 func (f *Loader) join(ctx context.Context, w loadKey, events *operations.Handler) (*inFlight, error) {
 	f.mu.Lock()
@@ -194,9 +192,9 @@ func (f *Loader) join(ctx context.Context, w loadKey, events *operations.Handler
 	return l, nil
 }
 
-// inFlightFor is the load that is under way for what is wanted, or has failed just now: who
-// waits for its report tries again. Who may not fetch a model waits for one that does.
-// The caller holds f.mu.
+// inFlightFor returns the load for a key that is running, or that has just failed, or nil.
+// An operation (events is not nil) does not share a failure, but tries again. A request that
+// may not download a model can still wait for a load that does. The caller holds f.mu.
 func (f *Loader) inFlightFor(w loadKey, events *operations.Handler) *inFlight {
 	fetching := w
 	fetching.fetch = true
@@ -211,6 +209,7 @@ func (f *Loader) inFlightFor(w loadKey, events *operations.Handler) *inFlight {
 	return nil
 }
 
+// leave removes a waiter. It cancels the load if nothing needs it any longer.
 func (f *Loader) leave(l *inFlight, events *operations.Handler) {
 	f.mu.Lock()
 	f.waiting--
@@ -221,12 +220,11 @@ func (f *Loader) leave(l *inFlight, events *operations.Handler) {
 		l.cancel()
 	}
 	f.mu.Unlock()
-	l.eventMu.Lock() // once it is let go, nobody calls the handler any more
+	l.eventMu.Lock() // after this, run does not call the handler
 	defer l.eventMu.Unlock()
 }
 
-// lockStart waits until nobody else is starting a worker for a model on a hive; done lets
-// the next one begin.
+// lockStart acquires the lock for starting a worker for a model on a hive. done releases it.
 func (f *Loader) lockStart(ctx context.Context, alias, model string) (done func(), err error) {
 	key := alias + "\x00" + model
 	for {
@@ -252,18 +250,18 @@ func (f *Loader) lockStart(ctx context.Context, alias, model string) (done func(
 	}
 }
 
-// loadKeyOf is what an operation waits for.
+// loadKeyOf returns the key of the load for an operation.
 func (f *Loader) loadKeyOf(op operations.Infer) loadKey {
 	w := loadKey{model: op.Model, config: op.ConfigPath, hive: op.HiveID, device: op.Device, fetch: true}
-	here, err := f.configFile(f.config)
-	there, otherErr := f.configFile(op.ConfigPath)
-	if err == nil && otherErr == nil && here == there {
+	poolConfig, err := f.configFile(f.config)
+	opConfig, opErr := f.configFile(op.ConfigPath)
+	if err == nil && opErr == nil && poolConfig == opConfig {
 		w.config, w.model = "", f.modelID(op.Model, op.HiveID)
 	}
 	return w
 }
 
-// Waiting is how many requests wait for models to be loaded.
+// Waiting returns the number of requests that wait for models to be loaded.
 func (f *Loader) Waiting() int {
 	refreshing := f.pool.Refreshing()
 	f.mu.Lock()
@@ -271,8 +269,9 @@ func (f *Loader) Waiting() int {
 	return f.waiting + refreshing
 }
 
-// WaitingByModel are the requests that wait for models to be loaded, by model: under an empty
-// name those for models that no hive has, which are strangers' words.
+// WaitingByModel returns the number of requests that wait for models to be loaded, by model.
+// Models that no hive has are counted under the empty name, which bounds the number of
+// labels in metrics.
 func (f *Loader) WaitingByModel() map[string]int {
 	known, refreshing := map[string]bool{}, f.pool.Refreshing()
 	for _, l := range f.pool.Connections() {
@@ -297,12 +296,12 @@ func (f *Loader) WaitingByModel() map[string]int {
 	return n
 }
 
-// run starts a worker for a model, and waits until the registry knows of it.
+// run loads a model and stores the result in l.
 func (f *Loader) run(ctx context.Context, l *inFlight, w loadKey) {
-	err := errors.New("the queen failed")
+	err := errors.New("internal error: the load panicked")
 	defer func() {
 		if p := recover(); p != nil {
-			f.log.Error("loading a model", "model", w.model, "panic", p)
+			f.log.Error("load panicked", "model", w.model, "panic", p)
 		}
 		f.mu.Lock()
 		l.err, l.endedAt = err, time.Now()
@@ -321,11 +320,12 @@ func (f *Loader) run(ctx context.Context, l *inFlight, w loadKey) {
 		}
 	})
 	if err != nil {
-		f.log.Warn("a model cannot be loaded", "model", w.model, "error", err)
+		f.log.Warn("cannot load model", "model", w.model, "error", err)
 	}
 }
 
-// spawn starts a worker. Idle ones that are there on demand make room for it.
+// spawn starts a worker for a model, and waits until the pool reports it as ready. It evicts
+// idle workers if there is insufficient memory.
 func (f *Loader) spawn(ctx context.Context, w loadKey, events operations.Handler) error {
 	op := operations.Infer{Target: operations.Target{HiveID: w.hive, ConfigPath: w.config}, Model: w.model, Device: w.device}
 	if w.config == "" {
@@ -347,7 +347,7 @@ func (f *Loader) spawn(ctx context.Context, w loadKey, events operations.Handler
 	for err != nil && lacksMemory(list) && f.evictForMemory(ctx, list, w.model) {
 		f.pool.Refresh(ctx, list)
 		if candidates = f.candidates(list, op); len(candidates) > 0 {
-			err = nil // somebody else has started one
+			err = nil // another process has started a worker
 			break
 		}
 		candidates, err = f.startOnAnyHive(ctx, op, list, w.fetch, events)
@@ -356,12 +356,12 @@ func (f *Loader) spawn(ctx context.Context, w loadKey, events operations.Handler
 		return err
 	}
 	p := candidates[0].Worker
-	f.log.Info("a model is loaded", "model", w.model, "hive", p.Hive, "worker", p.ID)
+	f.log.Info("model loaded", "model", w.model, "hive", p.Hive, "worker", p.ID)
 	return f.pool.WaitWorkerReady(ctx, candidates[0].Client.Hive, p)
 }
 
-// awaitEvictions waits for workers of a model that are being ended, so that none of them
-// is taken for one that serves.
+// awaitEvictions waits for evictions of workers that serve a model, so that none of them
+// is selected.
 func (f *Loader) awaitEvictions(ctx context.Context, list []registry.Snapshot, model string) error {
 	for _, v := range list {
 		if v.Report == nil {

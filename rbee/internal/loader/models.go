@@ -12,7 +12,7 @@ import (
 // UnknownModelError is the error of a model that no hive has.
 type UnknownModelError struct {
 	Model string
-	Err   error // why, hive by hive
+	Err   error // has a reason for each hive
 }
 
 // Error implements error.
@@ -21,8 +21,8 @@ func (e *UnknownModelError) Error() string { return e.Err.Error() }
 // Unwrap returns the reasons.
 func (e *UnknownModelError) Unwrap() error { return e.Err }
 
-// LoadIfKnown loads a model that some hive has. For any other name, which is a stranger's
-// word, all that is done is to ask whether one has it by now.
+// LoadIfKnown loads a model that a hive has. For an unknown name, which may come from any API
+// client, it only refreshes the snapshots once to check again.
 func (f *Loader) LoadIfKnown(ctx context.Context, model string) error {
 	if !f.isKnown(model) {
 		if err := f.pool.RefreshAll(ctx); err != nil {
@@ -35,7 +35,7 @@ func (f *Loader) LoadIfKnown(ctx context.Context, model string) error {
 	return f.load(ctx, loadKey{model: f.modelID(model, "")}, nil)
 }
 
-// isKnown reports whether a hive has told of a model, or of a worker that serves it.
+// isKnown reports whether a hive has reported a model, or a worker that serves it.
 func (f *Loader) isKnown(name string) bool {
 	for _, l := range f.pool.Connections() {
 		s := l.View(time.Now()).Snapshot
@@ -56,8 +56,8 @@ func anyServes(s *operations.HiveSnapshot, name string) bool {
 	return false
 }
 
-// modelID is the id of the model that somebody calls name: if all hives, or the one that
-// is given, agree on it that are here and have an engine for it. Else the name stays.
+// modelID returns the id of the model that name identifies on all hives, or on the given
+// one. See [scheduler.CommonModelID].
 func (f *Loader) modelID(name, hive string) string {
 	var known []scheduler.Hive
 	for _, l := range f.pool.Connections() {
@@ -68,7 +68,8 @@ func (f *Loader) modelID(name, hive string) string {
 	return scheduler.CommonModelID(known, name)
 }
 
-// noCandidateReason says, hive by hive, why nobody serves a model, from what hives have told.
+// noCandidateReason returns an error with the reason of each hive why no worker serves a
+// model, from the last snapshots.
 func (f *Loader) noCandidateReason(name string) error {
 	op := operations.Infer{Model: name}
 	var list []registry.Snapshot
@@ -80,11 +81,11 @@ func (f *Loader) noCandidateReason(name string) error {
 		list = append(list, v)
 	}
 	f.candidates(list, op)
-	_, why := scheduler.LoadTargets(hives(list), name)
-	addReasons(list, why)
+	_, reasons := scheduler.LoadTargets(hives(list), name)
+	addReasons(list, reasons)
 	err := noCandidateError(op, list)
 	for _, v := range list {
-		if v.Report == nil { // unreachable is not absent
+		if v.Report == nil { // an unreachable hive may have the model
 			return &operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonOf(v.Err), Subject: operations.SubjectModel.Named(name), Message: err.Error(), Err: err}
 		}
 	}
