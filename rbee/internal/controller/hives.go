@@ -10,7 +10,7 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/plan"
 )
 
-// summary is a hive as the config knows it.
+// summary returns the summary of a hive.
 func summary(h config.Hive, inConfig bool) operations.HiveSummary {
 	s := operations.HiveSummary{
 		Alias: h.Alias, Hostname: h.Hostname, SSHUser: h.SSHUser, SSHPort: h.SSHPort, HivePort: h.HivePort,
@@ -22,7 +22,7 @@ func summary(h config.Hive, inConfig bool) operations.HiveSummary {
 	return s
 }
 
-// summaries lists the hives of the config and those on record from it.
+// summaries returns the hives of the config, and other hives on record for it.
 func (q *Controller) summaries(d *desired) ([]operations.HiveSummary, error) {
 	entries, err := q.files.record.Entries()
 	if err != nil {
@@ -61,7 +61,7 @@ func (q *Controller) hiveList(op operations.HiveList) (*operations.HiveListRepor
 	return &operations.HiveListReport{Hives: list, Warnings: warnings}, err
 }
 
-// readHive reads the one hive that an operation names.
+// readHive reads the state of one hive. The caller closes the fleet.
 func (q *Controller) readHive(ctx context.Context, alias, configPath string, events operations.Handler) (*desired, *pkgmgr.Fleet, plan.HiveState, error) {
 	var state plan.HiveState
 	d, err := q.files.read(configPath)
@@ -126,7 +126,7 @@ func (q *Controller) hiveDaemon(ctx context.Context, alias, configPath string, a
 		return nil, before.Err
 	case before.State.Rbee == nil:
 		return nil, &operations.Error{
-			Code: operations.CodeNotFound, Reason: operations.ReasonNotInstalled, Subject: operations.SubjectHive.Named(alias), Hive: alias, Message: "rbee is not installed there",
+			Code: operations.CodeNotFound, Reason: operations.ReasonNotInstalled, Subject: operations.SubjectHive.Named(alias), Hive: alias, Message: "rbee is not installed on the hive",
 		}
 	}
 	done := fleet.Daemon(ctx, action, pkgmgr.ApplyOptions{})[0]
@@ -135,13 +135,13 @@ func (q *Controller) hiveDaemon(ctx context.Context, alias, configPath string, a
 	}
 	after := fleet.States()[0]
 	r := &operations.HiveDaemonReport{Alias: alias, Daemon: *after.State.Daemon.Detail()}
-	was := before.State.Daemon
+	previous := before.State.Daemon
 	switch {
-	case action == operations.ActionStartHive && was.Running && was.PID == after.State.Daemon.PID:
+	case action == operations.ActionStartHive && previous.Running && previous.PID == after.State.Daemon.PID:
 		r.Status = operations.DaemonAlreadyRunning
 	case action == operations.ActionStartHive:
 		r.Status = operations.DaemonStarted
-	case was.Running || was.PID != 0:
+	case previous.Running || previous.PID != 0:
 		r.Status = operations.DaemonStopped
 	default:
 		r.Status = operations.DaemonAlreadyStopped

@@ -64,14 +64,15 @@ func (q *Controller) migrate(ctx context.Context, op operations.PackageMigrate, 
 
 func noHivesError(warnings []operations.ValidateWarning) error {
 	var b strings.Builder
-	b.WriteString("no hive to write a config of: rbee was found on no machine")
+	b.WriteString("cannot create a config: rbee is not installed on any of the hosts")
 	for _, w := range warnings {
 		fmt.Fprintf(&b, "; %s: %s", w.Hive, w.Warning)
 	}
 	return &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonNoHives, Message: b.String()}
 }
 
-// outputFile is the file that migrate writes; it refuses one that is there.
+// outputFile returns the path of the file that migrate writes. Without Force the file must
+// not exist.
 func (q *Controller) outputFile(op operations.PackageMigrate) (string, error) {
 	out, err := q.files.Paths.ConfigFile(op.OutputPath)
 	if err != nil {
@@ -83,7 +84,7 @@ func (q *Controller) outputFile(op operations.PackageMigrate) (string, error) {
 	}
 	if ext := filepath.Ext(out); ext == ".yaml" || ext == ".yml" {
 		return "", &operations.Error{
-			Code: operations.CodeBadOperation, Reason: operations.ReasonInvalidOperation, Subject: operations.SubjectFile.Named(out), Message: fmt.Sprintf("migrate writes TOML, and %s would be read as YAML", out),
+			Code: operations.CodeBadOperation, Reason: operations.ReasonInvalidOperation, Subject: operations.SubjectFile.Named(out), Message: fmt.Sprintf("invalid output path %s: migrate writes TOML, want an extension other than .yaml", out),
 		}
 	}
 	if _, err := os.Stat(out); err == nil && !op.Force {
@@ -94,11 +95,11 @@ func (q *Controller) outputFile(op operations.PackageMigrate) (string, error) {
 
 func existsError(path string) error {
 	return &operations.Error{
-		Code: operations.CodeBadOperation, Reason: operations.ReasonExists, Subject: operations.SubjectFile.Named(path), Message: path + " exists already, and is only overwritten with force", Err: fs.ErrExist,
+		Code: operations.CodeBadOperation, Reason: operations.ReasonExists, Subject: operations.SubjectFile.Named(path), Message: path + " already exists", Err: fs.ErrExist,
 	}
 }
 
-// writeConfig writes a file that is there whole or not at all.
+// writeConfig writes a file atomically.
 func writeConfig(path string, content []byte, overwrite bool) error {
 	write := atomicfile.Create
 	if overwrite {
@@ -113,8 +114,8 @@ func writeConfig(path string, content []byte, overwrite bool) error {
 	return nil
 }
 
-// migrateCandidates are the hives to look at, each address once: those of the config
-// and on record first, since more is known of them.
+// migrateCandidates returns the hives to read, each address once. Hives of the config and
+// the record come first, because their settings are known.
 func (q *Controller) migrateCandidates(op operations.PackageMigrate) ([]config.Hive, error) {
 	d, err := q.files.readOrEmpty(op.ConfigPath)
 	if err != nil {
@@ -140,7 +141,7 @@ func (q *Controller) migrateCandidates(op operations.PackageMigrate) ([]config.H
 		}
 		if len(aliases) == 0 {
 			return nil, &operations.Error{
-				Code: operations.CodeNotFound, Reason: operations.ReasonUnknownSSHHosts, Message: fmt.Sprintf("no host in ssh_config is named like %q", op.SSHConfig),
+				Code: operations.CodeNotFound, Reason: operations.ReasonUnknownSSHHosts, Message: fmt.Sprintf("no host in ssh_config matches %q", op.SSHConfig),
 			}
 		}
 		for _, alias := range aliases {

@@ -47,36 +47,37 @@ func (q *Controller) sync(ctx context.Context, op operations.PackageSync, events
 	if op.DryRun {
 		return fleet.SyncReport(plan, nil, time.Since(start)), nil
 	}
-	// Before anything is installed: what lies on hives is always in the lock.
+	// Save the lock before the first installation, so that it always has every installed
+	// version.
 	if err := fleet.Save(nil); err != nil {
 		return nil, err
 	}
 	reports := fleet.Apply(ctx, plan, pkgmgr.ApplyOptions{LockWait: lockWait(op.LockWaitSeconds)})
-	// Once more: what an upgrade has moved is held no longer.
+	// Save it again, without the pins of upgraded workers.
 	if err := errors.Join(fleet.Save(reports), q.saveWarnings(d, fleet, plan)); err != nil {
 		return nil, err
 	}
 	return fleet.SyncReport(plan, reports, time.Since(start)), nil
 }
 
-// checkWorkerTypes refuses to upgrade what the config does not want anywhere.
+// checkWorkerTypes returns an error for a worker type that is not in the config.
 func checkWorkerTypes(d *desired, types []string) error {
-	var wanted []string
+	var configured []string
 	for _, h := range d.config.Hives {
 		for _, w := range h.Workers {
-			wanted = append(wanted, w.Type)
+			configured = append(configured, w.Type)
 		}
 	}
 	for _, typ := range types {
-		if !slices.Contains(wanted, typ) {
-			return &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonUnknownWorker, Subject: operations.SubjectWorker.Named(typ), Message: fmt.Sprintf("the config wants no %s on any hive", typ)}
+		if !slices.Contains(configured, typ) {
+			return &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonUnknownWorker, Subject: operations.SubjectWorker.Named(typ), Message: fmt.Sprintf("worker type %q is not in the config", typ)}
 		}
 	}
 	return nil
 }
 
-// saveWarnings stores the warnings about the hives that a fleet has read, for
-// list-hives, which reads no machine.
+// saveWarnings stores the warnings about the hives that a fleet has read, for list-hives,
+// which does not connect to hives.
 func (q *Controller) saveWarnings(d *desired, fleet *pkgmgr.Fleet, p *plan.Plan) error {
 	var read []string
 	for _, s := range fleet.States() {
@@ -126,8 +127,7 @@ func (q *Controller) validate(ctx context.Context, op operations.PackageValidate
 	return fleet.Validate(ctx), nil
 }
 
-// invalidReport turns what is wrong with files into a report: to find that is what
-// validate is for.
+// invalidReport converts an error in the config or a recipe into a report of validate.
 func invalidReport(err error) (*operations.ValidateReport, error) {
 	var e *operations.Error
 	if !errors.As(err, &e) || e.Code != operations.CodeConfigInvalid {
@@ -215,12 +215,12 @@ func workerCounts(states []plan.HiveState) map[string]int {
 	return counts
 }
 
-// purge removes the config from this machine, and all else of rbee unless hives
-// of other configs are on record. It is only called once every hive of this
-// config is known to be without rbee, so that no hive is forgotten.
+// purge removes the config from this machine, and all other files of rbee unless hives of
+// other configs are on record. It must be called only after rbee is uninstalled from every
+// hive of the config.
 func (q *Controller) purge(configPath string) (purged []string, err error) {
 	paths := q.files.Paths
-	others, err := q.files.record.Entries() // this config's hives are off the record by now
+	others, err := q.files.record.Entries() // without the hives of this config, which are uninstalled
 	if err != nil {
 		return nil, err
 	}
@@ -238,7 +238,7 @@ func (q *Controller) purge(configPath string) (purged []string, err error) {
 		purged = append(purged, p)
 	}
 	for _, dir := range []string{paths.ConfigDir, paths.StateDir} {
-		_ = os.Remove(dir) // only where it is empty now
+		_ = os.Remove(dir) // fails unless it is empty
 	}
 	return purged, nil
 }
