@@ -1,4 +1,4 @@
-// Package stats counts what workers do: requests in flight, requests and tokens per
+// Package stats counts the work of workers: requests in flight, requests and tokens per
 // model, a time series for the dashboard, and metrics for Prometheus.
 package stats
 
@@ -20,33 +20,33 @@ import (
 )
 
 const (
-	pointInterval = 5 * time.Second
+	pointInterval = 5 * time.Second // time between two points of the time series
 	maxPoints     = 60
-	maxSamples    = 1000 // times to the first byte that a point's median is made of, at most
+	maxSamples    = 1000 // per point, for the median time to first byte
 
-	workerTTL = time.Hour // after its last request, if it is no more
+	workerTTL = time.Hour // time after the last request until a removed worker is forgotten
 
-	suspectTTL = 2 * time.Second // how long a failure makes a worker suspect
+	suspectTTL = 2 * time.Second // time for which a failed worker is suspect
 )
 
-// Traffic counts what this queen has workers do.
+// Traffic counts the requests that this queen sends to workers.
 type Traffic struct {
 	set *metrics.Set // for /metrics
 	log *slog.Logger
 
 	mu       sync.Mutex
-	active   map[string]*activeRequests // workers that answer, by hive and worker
-	external map[string]int             // requests of workers that did not come through here, likewise
-	lastUsed map[string]time.Time       // when the last one ended, likewise
-	evicting map[string]chan struct{}   // workers that this queen ends; closed once that is done
+	active   map[string]*activeRequests // by worker key; only workers with requests
+	external map[string]int             // requests in flight that other programs sent, by worker key
+	lastUsed map[string]time.Time       // start or end of the last request, by worker key
+	evicting map[string]chan struct{}   // by worker key; closed at the end of the eviction
 	points   []point                    // oldest first
 	models   map[string]*operations.ModelTraffic
-	series   map[string]map[string]bool // names in set, by hive and worker
+	series   map[string]map[string]bool // names in set, by worker key
 
-	suspects map[string]time.Time // workers that failed, until when
+	suspects map[string]time.Time // end of the suspicion, by worker key
 }
 
-// active are the requests that one worker is answering.
+// activeRequests counts the requests in flight of one worker.
 type activeRequests struct {
 	model, hive, worker string
 	requests            int
@@ -54,10 +54,10 @@ type activeRequests struct {
 
 type point struct {
 	operations.TrafficPoint
-	firstTokens []float64 // seconds, of sampled requests
+	firstTokens []float64 // times to first token in seconds
 }
 
-// New returns counters that begin at zero. log gets a line for each request.
+// New returns a Traffic with zero counts. It logs each request to log.
 func New(log *slog.Logger) *Traffic {
 	return &Traffic{
 		set: metrics.NewSet(), log: log, suspects: map[string]time.Time{}, active: map[string]*activeRequests{}, external: map[string]int{},
@@ -70,8 +70,8 @@ var (
 	_ scheduler.Usage  = (*Traffic)(nil)
 )
 
-// Begin counts a request to a worker until end is called. It is false, and counts
-// nothing, for a worker that is being ended.
+// Begin counts a request to a worker until end is called. For a worker that is being evicted
+// it counts nothing and ok is false.
 func (t *Traffic) Begin(w operations.WorkerProcess) (end func(), ok bool) {
 	key := scheduler.WorkerKey(w)
 	t.mu.Lock()
@@ -98,10 +98,10 @@ func (t *Traffic) Begin(w operations.WorkerProcess) (end func(), ok bool) {
 	}), true
 }
 
-// BeginEviction marks a worker as one that is being ended, so that it gets no more requests:
-// only one that answers none, and was idle for so long. The end is told by calling
-// done: whether it succeeded.
-func (t *Traffic) BeginEviction(w operations.WorkerProcess, since time.Time, idle time.Duration) (done func(ended bool), ok bool) {
+// BeginEviction marks a worker as being evicted, so that it receives no more requests. ok is
+// false if the worker has not been idle for the given time. The caller calls done at the end
+// of the eviction.
+func (t *Traffic) BeginEviction(w operations.WorkerProcess, since time.Time, idle time.Duration) (done func(evicted bool), ok bool) {
 	if t.Idle(w, since) < idle {
 		return nil, false
 	}
@@ -112,18 +112,18 @@ func (t *Traffic) BeginEviction(w operations.WorkerProcess, since time.Time, idl
 		return nil, false
 	}
 	t.evicting[key] = closed
-	return func(ended bool) {
+	return func(evicted bool) {
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		close(closed)
-		if !ended {
-			delete(t.evicting, key) // it may serve again; one that has ended goes when its hive says so
+		if !evicted {
+			delete(t.evicting, key) // it serves again; an evicted worker is removed by Record
 		}
 	}, true
 }
 
-// Evicted is closed once a worker that is being ended has ended, or could not be; nil
-// for one that is not.
+// Evicted returns a channel that is closed at the end of the eviction of a worker, whether
+// it succeeds or not; nil if the worker is not being evicted.
 func (t *Traffic) Evicted(w operations.WorkerProcess) <-chan struct{} {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -133,7 +133,7 @@ func (t *Traffic) Evicted(w operations.WorkerProcess) <-chan struct{} {
 // Evicting implements [scheduler.Usage].
 func (t *Traffic) Evicting(w operations.WorkerProcess) bool { return t.Evicted(w) != nil }
 
-// MarkSuspect makes a worker that failed suspect for a while.
+// MarkSuspect marks a worker as suspect for suspectTTL.
 func (t *Traffic) MarkSuspect(w operations.WorkerProcess) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -150,8 +150,8 @@ func (t *Traffic) Suspect(w operations.WorkerProcess) bool {
 	return ok && !time.Now().After(until)
 }
 
-// Record takes note of what a hive says of its workers: of requests that came another
-// way, and of those that have ended.
+// Record updates the counts with the workers in a snapshot of a hive: the requests of other
+// programs, and which workers have exited.
 func (t *Traffic) Record(alias string, workers []operations.WorkerProcess) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -177,8 +177,8 @@ func (t *Traffic) Record(alias string, workers []operations.WorkerProcess) {
 	maps.DeleteFunc(t.external, func(key string, _ int) bool { return strings.HasPrefix(key, prefix) && !ready[key] })
 }
 
-// Busy is how many requests a worker is answering: this queen's, exactly, and those of
-// others, as its hive has told.
+// Busy returns the number of requests in flight of a worker: the current number of this
+// queen, plus the number of other programs in the last snapshot.
 func (t *Traffic) Busy(w operations.WorkerProcess) int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -189,15 +189,15 @@ func (t *Traffic) Busy(w operations.WorkerProcess) int {
 	return n
 }
 
-// Idle is for how long a worker has answered nothing, as far as this queen knows;
-// 0 while it does.
+// Idle returns how long a worker has been idle, or 0 if it has requests. The time before
+// since, when the queen started, does not count.
 func (t *Traffic) Idle(w operations.WorkerProcess, since time.Time) time.Duration {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.active[scheduler.WorkerKey(w)] != nil || w.Requests > 0 {
 		return 0
 	}
-	last := since // the queen's own beginning: what was before is not known
+	last := since
 	for _, at := range []time.Time{t.lastUsed[scheduler.WorkerKey(w)], w.ReadyAt} {
 		if at.After(last) {
 			last = at
@@ -206,12 +206,12 @@ func (t *Traffic) Idle(w operations.WorkerProcess, since time.Time) time.Duratio
 	return time.Since(last)
 }
 
-// Forget drops what is known of workers that are no more.
-func (t *Traffic) Forget(there map[string]bool) {
+// Forget drops the counters of workers whose keys are not in present, after workerTTL.
+func (t *Traffic) Forget(present map[string]bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for key, at := range t.lastUsed {
-		if there[key] || time.Since(at) < workerTTL {
+		if present[key] || time.Since(at) < workerTTL {
 			continue
 		}
 		delete(t.lastUsed, key)
@@ -222,7 +222,7 @@ func (t *Traffic) Forget(there map[string]bool) {
 	}
 }
 
-// model is the count of a model that a worker serves. The caller holds t.mu.
+// model returns the counters of a model. The caller holds t.mu.
 func (t *Traffic) model(name string) *operations.ModelTraffic {
 	if t.models[name] == nil {
 		t.models[name] = &operations.ModelTraffic{Model: name}
@@ -230,7 +230,8 @@ func (t *Traffic) model(name string) *operations.ModelTraffic {
 	return t.models[name]
 }
 
-// now is the point that is going on. The caller holds t.mu.
+// currentPoint returns the point of the current interval, and adds empty points for
+// intervals without requests. The caller holds t.mu.
 func (t *Traffic) currentPoint(at time.Time) *point {
 	begin := at.Truncate(pointInterval)
 	if n := len(t.points); n == 0 || t.points[n-1].Time.Before(begin) {
@@ -254,14 +255,14 @@ func (t *Traffic) Observe(s gateway.Sample) {
 	if s.Path == "" || strings.HasPrefix(s.Path, "/v1/models") {
 		return
 	}
-	level, words := slog.LevelInfo, []any{
+	level, attrs := slog.LevelInfo, []any{
 		"id", s.RequestID, "path", s.Path, "model", s.Model, "hive", s.Hive, "worker", s.Worker, "status", s.Status,
-		"first", s.FirstByte.Round(time.Millisecond / 10), "took", s.Duration.Round(time.Millisecond / 10), "tokens", s.CompletionTokens,
+		"first_byte", s.FirstByte.Round(time.Millisecond / 10), "duration", s.Duration.Round(time.Millisecond / 10), "tokens", s.CompletionTokens,
 	}
 	if s.Err != nil {
-		level, words = slog.LevelWarn, append(words, "error", s.Err)
+		level, attrs = slog.LevelWarn, append(attrs, "error", s.Err)
 	}
-	t.log.Log(context.Background(), level, "request", words...)
+	t.log.Log(context.Background(), level, "request", attrs...)
 	failed := s.Status >= http.StatusInternalServerError || s.Status == http.StatusTooManyRequests
 	t.countMetrics(s)
 	t.mu.Lock()
@@ -276,7 +277,7 @@ func (t *Traffic) Observe(s gateway.Sample) {
 		p.firstTokens = append(p.firstTokens, s.FirstByte.Seconds())
 	}
 	if s.Worker == "" {
-		return // the model is a stranger's word
+		return // the model name may be anything
 	}
 	m := t.model(s.Model)
 	m.Requests++
@@ -286,7 +287,7 @@ func (t *Traffic) Observe(s gateway.Sample) {
 	}
 }
 
-// Report is what there is to tell.
+// Report returns the counts and the time series.
 func (t *Traffic) Report(waiting int) operations.Traffic {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -304,8 +305,8 @@ func (t *Traffic) Report(waiting int) operations.Traffic {
 	for _, name := range slices.Sorted(maps.Keys(t.models)) {
 		r.Models = append(r.Models, *t.models[name])
 	}
-	for _, one := range t.active {
-		r.InFlight += one.requests
+	for _, a := range t.active {
+		r.InFlight += a.requests
 	}
 	return r
 }
