@@ -19,7 +19,7 @@ import (
 	"github.com/rbee-keeper/rbee/operations/httpjson"
 )
 
-// apiError is an answer that is an error.
+// apiError is an error response.
 type apiError struct {
 	status int
 	err    *operations.Error
@@ -29,30 +29,30 @@ func apiErrorf(status int, code operations.Code, reason operations.Reason, forma
 	return &apiError{status, &operations.Error{Code: code, Reason: reason, Message: fmt.Sprintf(format, args...)}}
 }
 
-// request is what a client sent.
+// request is a parsed request to create a job.
 type request struct {
 	op       operations.Operation
-	job      client.Job        // op, described
+	job      client.Job        // description of op
 	digest   [sha256.Size]byte // of the body
-	key      string            // Idempotency-Key; empty: none
-	age      time.Duration     // Idempotency-Age: how long ago the key was used first
-	id       string            // X-Request-Id; empty: none
-	reserved int64             // how much of Server.held is its; its job takes that over
+	key      string            // Idempotency-Key; may be empty
+	age      time.Duration     // Idempotency-Age: time since the key was first used
+	id       string            // X-Request-Id; may be empty
+	reserved int64             // share of Server.reserved; startJob moves it to the job
 }
 
 func (s *Server) create(w http.ResponseWriter, r *http.Request) {
 	var a request
 	defer func() { s.release(a.reserved) }()
-	no := s.parseRequest(w, r, &a)
+	apiErr := s.parseRequest(w, r, &a)
 	var j *job
-	if no == nil {
-		j, no = s.admit(&a)
+	if apiErr == nil {
+		j, apiErr = s.admit(&a)
 	}
-	if no != nil {
-		if no.status == http.StatusTooManyRequests {
+	if apiErr != nil {
+		if apiErr.status == http.StatusTooManyRequests {
 			w.Header().Set("Retry-After", "1")
 		}
-		writeError(w, no.status, no.err)
+		writeError(w, apiErr.status, apiErr.err)
 		return
 	}
 	w.Header().Set("Location", "/v1/jobs/"+j.id)
@@ -62,96 +62,96 @@ func (s *Server) create(w http.ResponseWriter, r *http.Request) {
 	}{j.id, "/v1/jobs/" + j.id + "/stream"})
 }
 
-// parseRequest takes the request apart.
+// parseRequest parses a request.
 func (s *Server) parseRequest(w http.ResponseWriter, r *http.Request, a *request) *apiError {
-	// A page in a browser cannot send this type to another site without being
-	// allowed to, so nothing else is taken for JSON.
+	// Only JSON is accepted: a browser sends this type to another origin only if CORS
+	// allows it.
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
 		return apiErrorf(http.StatusUnsupportedMediaType, operations.CodeBadOperation, operations.ReasonUnsupportedMediaType,
-			"the content type is %q, want application/json", r.Header.Get("Content-Type"))
+			"invalid content type %q: want application/json", r.Header.Get("Content-Type"))
 	}
 	a.id, a.key = r.Header.Get(client.RequestIDHeader), r.Header.Get("Idempotency-Key")
 	if len(a.key) > 200 {
-		return apiErrorf(http.StatusBadRequest, operations.CodeBadOperation, operations.ReasonInvalidOperation, "the Idempotency-Key has %d bytes, want at most 200", len(a.key))
+		return apiErrorf(http.StatusBadRequest, operations.CodeBadOperation, operations.ReasonInvalidOperation, "invalid Idempotency-Key of %d bytes: want at most 200", len(a.key))
 	}
 	if age := r.Header.Get("Idempotency-Age"); age != "" {
 		seconds, err := strconv.ParseFloat(age, 64)
 		if err != nil || !(seconds >= 0 && seconds < 1e9) {
-			return apiErrorf(http.StatusBadRequest, operations.CodeBadOperation, operations.ReasonInvalidOperation, "the Idempotency-Age is %q, want seconds", age)
+			return apiErrorf(http.StatusBadRequest, operations.CodeBadOperation, operations.ReasonInvalidOperation, "invalid Idempotency-Age %q: want seconds", age)
 		}
 		a.age = time.Duration(seconds*float64(time.Second)) + keyAgeMargin
 	}
-	body, no := s.readBody(w, r, a)
-	if no != nil {
-		return no
+	body, apiErr := s.readBody(w, r, a)
+	if apiErr != nil {
+		return apiErr
 	}
 	a.digest = sha256.Sum256(body)
 	var err error
 	if a.op, err = operations.Parse(body); err != nil {
 		return &apiError{http.StatusBadRequest, asError(err)}
 	}
-	a.job = client.NewJob("", a.op) // a long one takes a while
+	a.job = client.NewJob("", a.op) // before s.mu is held: large operations take a while
 	return nil
 }
 
-// readBody reads an operation, at the sender's pace, if there is room for it.
+// readBody reads the body of an operation, if the memory limit allows it.
 func (s *Server) readBody(w http.ResponseWriter, r *http.Request, a *request) ([]byte, *apiError) {
 	control := http.NewResponseController(w)
-	from := &bodyReader{Reader: r.Body, control: control, start: time.Now()}
+	in := &bodyReader{Reader: r.Body, control: control, start: time.Now()}
 	defer func() {
-		if !from.failed { // else what is left of the body would be waited for without a limit
+		if !in.failed { // otherwise net/http drains the body without a deadline
 			_ = control.SetReadDeadline(time.Time{})
 		}
 	}()
-	refuse := func(status int, reason operations.Reason, format string, args ...any) ([]byte, *apiError) {
-		_, _ = io.CopyN(io.Discard, from, s.opts.MaxBody) // most clients read the answer only once they have sent all
+	reject := func(status int, reason operations.Reason, format string, args ...any) ([]byte, *apiError) {
+		_, _ = io.CopyN(io.Discard, in, s.opts.MaxBody) // most clients read the response only after sending the body
 		return nil, apiErrorf(status, operations.CodeBadOperation, reason, format, args...)
 	}
 	expected := r.ContentLength
-	if expected < 0 { // it does not say
+	if expected < 0 { // unknown
 		expected = s.opts.MaxBody
 	}
 	if expected > s.opts.MaxBody {
-		return refuse(http.StatusRequestEntityTooLarge, operations.ReasonBodyTooLarge, "the operation has more than %d bytes", s.opts.MaxBody)
+		return reject(http.StatusRequestEntityTooLarge, operations.ReasonBodyTooLarge, "the operation is larger than %d bytes", s.opts.MaxBody)
 	}
 	if !s.reserve(a, expected) {
-		return refuse(http.StatusTooManyRequests, operations.ReasonBusy, "the operations that run there have %d bytes already, and this one has no room beside them", s.opts.MaxBodyMemory)
+		return reject(http.StatusTooManyRequests, operations.ReasonBusy, "too many operations in progress: their size would exceed %d bytes", s.opts.MaxBodyMemory)
 	}
-	body, err := io.ReadAll(io.LimitReader(from, s.opts.MaxBody+1))
+	body, err := io.ReadAll(io.LimitReader(in, s.opts.MaxBody+1))
 	switch {
 	case err != nil:
-		return nil, apiErrorf(http.StatusBadRequest, operations.CodeBadOperation, operations.ReasonInvalidOperation, "reading the operation: %v", err)
+		return nil, apiErrorf(http.StatusBadRequest, operations.CodeBadOperation, operations.ReasonInvalidOperation, "cannot read the operation: %v", err)
 	case int64(len(body)) > s.opts.MaxBody:
-		return refuse(http.StatusRequestEntityTooLarge, operations.ReasonBodyTooLarge, "the operation has more than %d bytes", s.opts.MaxBody)
+		return reject(http.StatusRequestEntityTooLarge, operations.ReasonBodyTooLarge, "the operation is larger than %d bytes", s.opts.MaxBody)
 	}
-	s.reserve(a, int64(len(body))) // never more than before
+	s.reserve(a, int64(len(body))) // not more than expected, so it succeeds
 	return body, nil
 }
 
-// bodyReader gives every piece of a body its time, and the whole as much as its bytes are
-// worth: it must not trickle for ever.
+// bodyReader limits the time to read each piece of a body, and requires the average rate
+// minBodyRate.
 type bodyReader struct {
 	io.Reader
 	control *http.ResponseController
 	start   time.Time
 	count   int64
-	failed  bool // it ended otherwise than with its end
+	failed  bool // an error other than io.EOF
 }
 
 func (t *bodyReader) Read(p []byte) (int, error) {
-	due := t.start.Add(2*readTimeout + time.Duration(t.count)*(time.Second/minBodyRate))
-	if now := time.Now(); due.After(now.Add(readTimeout)) {
-		due = now.Add(readTimeout)
+	deadline := t.start.Add(2*readTimeout + time.Duration(t.count)*(time.Second/minBodyRate))
+	if now := time.Now(); deadline.After(now.Add(readTimeout)) {
+		deadline = now.Add(readTimeout)
 	}
-	_ = t.control.SetReadDeadline(due) // where it can be set
+	_ = t.control.SetReadDeadline(deadline) // ignored if not supported
 	n, err := t.Reader.Read(p)
 	t.count += int64(n)
 	t.failed = t.failed || err != nil && !errors.Is(err, io.EOF)
 	return n, err
 }
 
-// reserve counts so many bytes for an operation, in place of what it had, if there is
-// room for them.
+// reserve changes the reservation of a request to the given number of bytes, if the memory
+// limit allows it.
 func (s *Server) reserve(a *request, bytes int64) bool {
 	if bytes <= minCountedBody {
 		bytes = 0
@@ -172,7 +172,7 @@ func (s *Server) release(bytes int64) {
 	s.reserved -= bytes
 }
 
-// admit returns the job of the key, or begins one.
+// admit returns the job with the request's key, or starts a new job.
 func (s *Server) admit(a *request) (*job, *apiError) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -185,17 +185,17 @@ func (s *Server) admit(a *request) (*job, *apiError) {
 	}
 	switch {
 	case s.closed:
-		return nil, apiErrorf(http.StatusServiceUnavailable, operations.CodeFailed, operations.ReasonStopping, "rbee there is ending and takes no new jobs")
+		return nil, apiErrorf(http.StatusServiceUnavailable, operations.CodeFailed, operations.ReasonStopping, "rbee is shutting down and accepts no new jobs")
 	case a.key != "" && a.age > 0 && time.Now().Add(-a.age).Before(s.keysSince):
 		return nil, apiErrorf(http.StatusConflict, operations.CodeFailed, operations.ReasonFailed,
-			"the connection was lost while the operation was sent, and rbee there cannot tell whether it was begun: look before it is asked for again")
+			"cannot determine whether the operation was started before the connection was lost: check before you run it again")
 	case s.running >= s.opts.MaxRunning:
-		return nil, apiErrorf(http.StatusTooManyRequests, operations.CodeFailed, operations.ReasonBusy, "%d jobs run there already, which is the most", s.running)
+		return nil, apiErrorf(http.StatusTooManyRequests, operations.CodeFailed, operations.ReasonBusy, "%d jobs are already running, which is the limit", s.running)
 	}
 	return s.startJob(a), nil
 }
 
-// startJob makes a job and runs it. s.mu is held.
+// startJob creates a job and runs it. The caller holds s.mu.
 func (s *Server) startJob(a *request) *job {
 	var random [8]byte
 	_, _ = rand.Read(random[:]) // never fails
@@ -214,37 +214,37 @@ func (s *Server) startJob(a *request) *job {
 	return j
 }
 
-// methodNotAllowed answers requests with a method that there is not.
+// methodNotAllowed returns a handler for requests with an unsupported method.
 func methodNotAllowed(allowed string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Allow", allowed)
 		writeError(w, http.StatusMethodNotAllowed, &operations.Error{
-			Code: operations.CodeUnsupported, Reason: operations.ReasonUnsupported, Subject: operations.SubjectAddress.Named(r.URL.Path), Message: fmt.Sprintf("%s is not possible at %s", r.Method, r.URL.Path),
+			Code: operations.CodeUnsupported, Reason: operations.ReasonUnsupported, Subject: operations.SubjectAddress.Named(r.URL.Path), Message: fmt.Sprintf("method %s is not allowed at %s", r.Method, r.URL.Path),
 		})
 	}
 }
 
-// writeError answers with an error.
+// writeError responds with an error.
 func writeError(w http.ResponseWriter, status int, err *operations.Error) {
 	writeJSON(w, status, httpjson.ErrorBody{Error: err})
 }
 
-// writeJSON answers with JSON.
+// writeJSON responds with JSON.
 func writeJSON(w http.ResponseWriter, status int, v any) {
 	data, err := json.Marshal(v)
-	if err != nil { // a report that has been written once already: cannot be
+	if err != nil { // cannot happen: reports were encoded before
 		httpjson.Write(w, status, v)
 		return
 	}
 	data = append(data, '\n')
 	w.Header().Set("Content-Length", strconv.Itoa(len(data)))
-	out := newTimedWriter(w) // what the request took to come is not the answer's time
+	out := newTimedWriter(w) // resets the write deadline, which includes the time to read the request
 	defer out.end()
 	writeHeader(w, status)
-	_ = out.send(data) // a client that has gone needs no answer
+	_ = out.send(data) // the client may have disconnected
 }
 
-// writeJob answers with a job and its report, if there is one, at the reader's pace.
+// writeJob responds with a job and its report, which may be nil.
 func writeJob(w http.ResponseWriter, job client.Job, report []byte) {
 	data, err := json.Marshal(job)
 	if err != nil || report == nil {
@@ -254,19 +254,19 @@ func writeJob(w http.ResponseWriter, job client.Job, report []byte) {
 	writeHeader(w, http.StatusOK)
 	out := newTimedWriter(w)
 	defer out.end()
-	data = append(data[:len(data)-1], `,"report":`...) // before the end of the object
+	data = append(data[:len(data)-1], `,"report":`...) // replaces the closing brace
 	for _, part := range [][]byte{data, report, []byte("}\n")} {
 		for len(part) > 0 {
 			n := min(len(part), maxPieceBytes)
 			if out.write(part[:n]) != nil {
-				return // a client that has gone needs no more
+				return // the client has disconnected
 			}
 			part = part[n:]
 		}
 	}
 }
 
-// writeHeader sends the head of an answer in JSON.
+// writeHeader writes the header of a JSON response.
 func writeHeader(w http.ResponseWriter, status int) {
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
