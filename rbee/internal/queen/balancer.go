@@ -20,13 +20,13 @@ import (
 )
 
 const (
-	loadingRetryAfter = 5 * time.Second  // what those are told to wait beyond the limit of waiting requests
-	offlineRetryAfter = 10 * time.Second // and those whose model's hive is away
-	restartTimeout    = 2 * time.Second  // for a worker that failed to be restarted
+	loadingRetryAfter = 5 * time.Second  // Retry-After if too many requests wait for loads
+	offlineRetryAfter = 10 * time.Second // Retry-After if the hive of the model is offline
+	restartTimeout    = 2 * time.Second  // time to wait for the restart of a failed worker
 	retryInterval     = 200 * time.Millisecond
 )
 
-// balancer takes workers for the gateway.
+// balancer selects workers for the gateway.
 type balancer struct {
 	pool    *registry.Pool
 	loader  *loader.Loader
@@ -35,7 +35,8 @@ type balancer struct {
 
 var _ gateway.Router = (*balancer)(nil)
 
-// Models implements [gateway.Router]: models that are served, and those that can be.
+// Models implements [gateway.Router]. It returns the loaded models, and the models that a
+// hive can load.
 func (f *balancer) Models(ctx context.Context) []gateway.ModelInfo {
 	f.pool.WaitReady(ctx)
 	found := map[string]*gateway.ModelInfo{}
@@ -73,7 +74,7 @@ func (f *balancer) Models(ctx context.Context) []gateway.ModelInfo {
 	return list
 }
 
-// schedulerHive is what is known of a hive in the scheduler's terms.
+// schedulerHive converts the state of a hive for the scheduler.
 func schedulerHive(l *registry.Connection, v operations.HiveView) scheduler.Hive {
 	h := scheduler.Hive{Alias: v.Alias, Link: v.Link, Report: v.Snapshot}
 	for _, w := range l.Hive().Workers {
@@ -82,32 +83,31 @@ func schedulerHive(l *registry.Connection, v operations.HiveView) scheduler.Hive
 	return h
 }
 
-// Acquire implements [gateway.Router]. Where a worker failed and no other is there, it
-// may have been ended, and then another one is started, or be about to be started
-// again: that is waited for, for a little.
-func (f *balancer) Acquire(ctx context.Context, wish gateway.RouteRequest) (*gateway.Lease, error) {
+// Acquire implements [gateway.Router]. It loads the model if no worker serves it. If the only
+// worker has failed, it waits up to restartTimeout for the worker to restart.
+func (f *balancer) Acquire(ctx context.Context, req gateway.RouteRequest) (*gateway.Lease, error) {
 	f.pool.WaitReady(ctx)
 	for start := time.Now(); ; {
 		next := f.pool.Changed()
-		lease, away := f.pick(wish)
+		lease, offline := f.pick(req)
 		if lease != nil {
 			return lease, nil
 		}
-		err := f.loader.LoadIfKnown(client.WithRequestID(ctx, wish.RequestID), wish.Model)
+		err := f.loader.LoadIfKnown(client.WithRequestID(ctx, req.RequestID), req.Model)
 		switch {
 		case err == nil:
 		case ctx.Err() != nil:
 			return nil, err
 		case !loader.IsRestarting(err) || time.Since(start) > restartTimeout:
-			return nil, apiError(wish.Model, away, err)
+			return nil, apiError(req.Model, offline, err)
 		}
-		if lease, _ := f.pick(wish); lease != nil {
+		if lease, _ := f.pick(req); lease != nil {
 			return lease, nil
 		}
 		if time.Since(start) > restartTimeout {
 			return nil, &gateway.APIError{
 				Status: http.StatusServiceUnavailable, Type: "server_error", Code: "worker_failed", RetryAfter: restartTimeout,
-				Message: fmt.Sprintf("the worker that serves %s failed, and there is no other", wish.Model),
+				Message: fmt.Sprintf("the worker that serves the model %q failed, and no other worker is available", req.Model),
 			}
 		}
 		select {
@@ -119,9 +119,9 @@ func (f *balancer) Acquire(ctx context.Context, wish gateway.RouteRequest) (*gat
 	}
 }
 
-// pick takes the best ready worker. away are hives that serve the model, or could,
-// and cannot be reached.
-func (f *balancer) pick(wish gateway.RouteRequest) (lease *gateway.Lease, away []string) {
+// pick acquires the best ready worker, or returns nil and the aliases of offline hives with a
+// worker that could answer.
+func (f *balancer) pick(req gateway.RouteRequest) (lease *gateway.Lease, offline []string) {
 	now := time.Now()
 	links := f.pool.Connections()
 	hives := make([]scheduler.Hive, len(links))
@@ -129,7 +129,7 @@ func (f *balancer) pick(wish gateway.RouteRequest) (lease *gateway.Lease, away [
 		v := l.View(now)
 		hives[i] = scheduler.Hive{Alias: v.Alias, Link: v.Link, Report: v.Snapshot}
 	}
-	decision := scheduler.Schedule(scheduler.Request{Model: wish.Model, Exclude: wish.Exclude, Affinity: wish.Affinity}, hives, f.traffic)
+	decision := scheduler.Schedule(scheduler.Request{Model: req.Model, Exclude: req.Exclude, Affinity: req.Affinity}, hives, f.traffic)
 	for _, c := range decision.Candidates {
 		d := links[c.Hive].Client()
 		if d == nil {
@@ -143,7 +143,7 @@ func (f *balancer) pick(wish gateway.RouteRequest) (lease *gateway.Lease, away [
 	return nil, decision.Offline
 }
 
-// acquire takes a worker; nil if it has just begun to end.
+// acquire acquires a worker. It returns nil if the worker is being evicted.
 func (f *balancer) acquire(d *registry.Client, w operations.WorkerProcess) *gateway.Lease {
 	end, ok := f.traffic.Begin(w)
 	if !ok {
@@ -166,10 +166,10 @@ func (f *balancer) acquire(d *registry.Client, w operations.WorkerProcess) *gate
 	}
 }
 
-// unknownModelError words for an application that no hive has a model.
+// unknownModelError returns the error for a model that no hive has.
 func unknownModelError(model string, err error) *gateway.APIError {
 	return &gateway.APIError{
-		Status: http.StatusNotFound, Type: "not_found_error", Code: "model_not_found", Message: "no hive has the model " + model, Detail: singleLine(err),
+		Status: http.StatusNotFound, Type: "not_found_error", Code: "model_not_found", Message: fmt.Sprintf("the model %q does not exist on any hive", model), Detail: singleLine(err),
 	}
 }
 
@@ -177,11 +177,12 @@ func singleLine(err error) string {
 	return strings.Join(strings.Fields(strings.ReplaceAll(err.Error(), "\n", "; ")), " ")
 }
 
-// apiError words for an application why a model that a hive has is not served now.
-func apiError(model string, away []string, err error) *gateway.APIError {
-	no := &gateway.APIError{
+// apiError returns the error for a model that cannot be served now. offline lists the hives
+// with a worker that could answer; err is the error of the load.
+func apiError(model string, offline []string, err error) *gateway.APIError {
+	apiErr := &gateway.APIError{
 		Status: http.StatusServiceUnavailable, Type: "server_error", Code: "not_loaded", RetryAfter: offlineRetryAfter,
-		Message: fmt.Sprintf("%s is served by nobody now, and could not be loaded", model), Detail: singleLine(err),
+		Message: fmt.Sprintf("the model %q is not available: it is not loaded, and loading it failed", model), Detail: singleLine(err),
 	}
 	var e *operations.Error
 	var busy *loader.BusyError
@@ -193,14 +194,14 @@ func apiError(model string, away []string, err error) *gateway.APIError {
 		}
 	case errors.As(err, &absent) && operations.CodeOf(err) != operations.CodeUnreachable:
 		return unknownModelError(model, err)
-	case len(away) > 0:
-		no.Code = "hive_away"
-		no.Detail = fmt.Sprintf("%s is served on %s, which cannot be reached now", model, strings.Join(away, ", "))
+	case len(offline) > 0:
+		apiErr.Code = "hive_away"
+		apiErr.Detail = fmt.Sprintf("the model %q is served by offline hives: %s", model, strings.Join(offline, ", "))
 	case errors.As(err, &e) && (e.Reason == operations.ReasonNoRoom || e.Reason == operations.ReasonTooLarge):
-		no.Code, no.RetryAfter = string(e.Reason), loader.LoadFailureTTL
-		no.Message = fmt.Sprintf("%s is served by nobody now, and there is too little memory to load it", model)
+		apiErr.Code, apiErr.RetryAfter = string(e.Reason), loader.LoadFailureTTL
+		apiErr.Message = fmt.Sprintf("the model %q is not available: insufficient memory to load it", model)
 	case operations.CodeOf(err) == operations.CodeUnreachable:
-		no.Code = "hive_away"
+		apiErr.Code = "hive_away"
 	}
-	return no
+	return apiErr
 }

@@ -1,7 +1,8 @@
-// Package queen serves: it holds one connection to each hive, answers operations, the
-// OpenAI API, the dashboard and metrics over HTTP, and loads and evicts workers.
+// Package queen implements the queen: a server that keeps one connection to each hive, serves
+// operations, the OpenAI API, the dashboard and metrics over HTTP, and loads and evicts
+// workers.
 //
-// It connects the packages that do the work: access, gateway, jobs, dashboard, registry,
+// It combines these packages: access, gateway, jobs, dashboard, registry,
 // loader, stats and controller.
 package queen
 
@@ -24,11 +25,11 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/stats"
 )
 
-// queen is what a server serves.
+// queen is the state of a server.
 type queen struct {
 	version    string
 	paths      pkgmgr.Paths
-	config     string // the file, as an operation names it; empty for the default one
+	config     string // config path in operations; empty for the default config
 	configPath string // absolute
 	log        *slog.Logger
 
@@ -46,7 +47,7 @@ type queen struct {
 	driftAt time.Time
 }
 
-// newQueen connects the parts of a queen. Loads and refreshes end when background ends.
+// newQueen returns a queen. Loads and refreshes end when background is done.
 func newQueen(background context.Context, c controller.Options, o Options) (*queen, error) {
 	files, err := controller.NewFiles(c)
 	if err != nil {
@@ -75,7 +76,7 @@ func newQueen(background context.Context, c controller.Options, o Options) (*que
 	return q, nil
 }
 
-// run holds the connections to hives until ctx ends.
+// run keeps the connections to hives open until ctx is done.
 func (q *queen) run(ctx context.Context) {
 	var all sync.WaitGroup
 	defer all.Wait()
@@ -84,11 +85,11 @@ func (q *queen) run(ctx context.Context) {
 }
 
 const (
-	inferPath          = "infer" // what counts call an operation that asks a model
-	statusClientClosed = 499     // likewise for one that was canceled
+	inferPath          = "infer" // path of `rbee infer` in metrics
+	statusClientClosed = 499     // status of a canceled operation in metrics
 )
 
-// inferTraffic counts the requests of `rbee infer` as the gateway's.
+// inferTraffic counts the requests of `rbee infer` in the same way as API requests.
 type inferTraffic struct{ *stats.Traffic }
 
 var _ controller.Traffic = inferTraffic{}
