@@ -42,7 +42,7 @@ func (x *exchange) releaseBody() {
 // readBody reads the request body, as long as data keeps arriving. On errors it keeps the
 // read deadline for the wrapper that drains the rest of the body.
 func (x *exchange) readBody() ([]byte, error) {
-	tooLarge := apiErrorf(http.StatusRequestEntityTooLarge, "body_too_large", "the request body is larger than %d bytes", x.MaxBody)
+	tooLarge := apiErrorf(http.StatusRequestEntityTooLarge, "body_too_large", "request body too large: want at most %d bytes", x.MaxBody)
 	if x.r.ContentLength > x.MaxBody {
 		return nil, tooLarge
 	}
@@ -60,7 +60,7 @@ func (x *exchange) readBody() ([]byte, error) {
 	case errors.As(err, &tooLargeErr):
 		return nil, tooLarge
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return nil, apiErrorf(http.StatusRequestTimeout, "", "the request body is too slow: received %d bytes in %s", in.count, time.Since(in.start).Round(time.Millisecond))
+		return nil, apiErrorf(http.StatusRequestTimeout, "", "request body too slow: received %d bytes in %s", in.count, time.Since(in.start).Round(time.Millisecond))
 	}
 	return nil, apiErrorf(http.StatusBadRequest, "", "cannot read the request body after %d bytes: %v", in.count, err)
 }

@@ -49,7 +49,7 @@ func TestSlowBody(t *testing.T) {
 			fmt.Fprint(conn, " ")
 			continue
 		case s := <-samples:
-			if s.Status != 499 || !strings.Contains(s.Err.Error(), "is too slow") {
+			if s.Status != 499 || !strings.Contains(s.Err.Error(), "body too slow") {
 				t.Errorf("sample = %+v, want status 499 and a slow body", s)
 			}
 		case <-timeout:
@@ -95,7 +95,7 @@ func TestMaxBodyMemory(t *testing.T) {
 		t.Errorf("large request of unknown length = %s, want 503", resp.Status)
 	}
 	close(f.proceed)
-	streams := []*http.Response{wait(t, first, "answer")} // in progress
+	streams := []*http.Response{wait(t, first, "response")} // in progress
 	for range 3 {
 		streams = append(streams, send(t, t.Context(), "POST", url+"/v1/chat/completions", large))
 	}
@@ -178,10 +178,10 @@ func TestLongModelName(t *testing.T) {
 			} else {
 				body = fmt.Sprintf(body, model)
 			}
-			resp, answer := do(t, test.method, url+path, body, "Content-Type", test.kind)
-			e := errorIn(t, answer)
-			if resp.StatusCode != status || status == 400 && (len(answer) > 300 || e.Param == nil || *e.Param != "model" || e.Type != "invalid_request_error") {
-				t.Errorf("%s, name of %d bytes: response = %s %.300s, want status %d", name, len(model), resp.Status, answer, status)
+			resp, response := do(t, test.method, url+path, body, "Content-Type", test.kind)
+			e := errorIn(t, response)
+			if resp.StatusCode != status || status == 400 && (len(response) > 300 || e.Param == nil || *e.Param != "model" || e.Type != "invalid_request_error") {
+				t.Errorf("%s, name of %d bytes: response = %s %.300s, want status %d", name, len(model), resp.Status, response, status)
 			}
 			if s := samples.next(t); status == 400 && (s.Model != "" || len(s.Err.Error()) > 300) {
 				t.Errorf("%s, name of %d bytes: sample has model %.300q, error %.300v, want no model and a short error", name, len(model), s.Model, s.Err)
@@ -231,10 +231,10 @@ func startClosingServer(t *testing.T, always bool) (address string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
-	serve := func(conn net.Conn, answers int) {
+	serve := func(conn net.Conn, responses int) {
 		defer conn.Close()
 		in := bufio.NewReader(conn)
-		for range answers {
+		for range responses {
 			r, err := http.ReadRequest(in)
 			if err != nil {
 				return
@@ -250,11 +250,11 @@ func startClosingServer(t *testing.T, always bool) (address string) {
 			if err != nil {
 				return
 			}
-			answers := 1
+			responses := 1
 			if always && n > 0 {
-				answers = 0
+				responses = 0
 			}
-			go serve(conn, answers)
+			go serve(conn, responses)
 		}
 	}()
 	return l.Addr().String()

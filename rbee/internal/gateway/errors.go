@@ -24,9 +24,9 @@ type APIError struct {
 // Error returns the message with all details.
 func (r *APIError) Error() string { return r.message(true) }
 
-// message returns the text for a client.
-func (r *APIError) message(mayKnow bool) string {
-	if mayKnow && r.Detail != "" {
+// message returns Detail, if withDetail is set, or Message.
+func (r *APIError) message(withDetail bool) string {
+	if withDetail && r.Detail != "" {
 		return r.Detail
 	}
 	return r.Message
@@ -54,7 +54,7 @@ func overloadedError(format string, args ...any) *APIError {
 // in bytes.
 func checkModelLength(size int) error {
 	if size > maxModelName {
-		return modelError("the model name is longer than %d bytes", maxModelName)
+		return modelError("invalid model: want at most %d bytes", maxModelName)
 	}
 	return nil
 }
@@ -87,8 +87,8 @@ func errorType(status int) string {
 	return "invalid_request_error"
 }
 
-// json returns the response body in OpenAI's format.
-func (r *APIError) json(mayKnow bool) []byte {
+// json returns the response body in OpenAI's format, with Detail if withDetail is set.
+func (r *APIError) json(withDetail bool) []byte {
 	type nullable *string // nil is null
 	orNull := func(s string) nullable {
 		if s == "" {
@@ -108,7 +108,7 @@ func (r *APIError) json(mayKnow bool) []byte {
 			Code    nullable `json:"code"`
 		} `json:"error"`
 	}
-	body.Error.Message, body.Error.Type, body.Error.Param, body.Error.Code = r.message(mayKnow), kind, orNull(r.param), orNull(r.Code)
+	body.Error.Message, body.Error.Type, body.Error.Param, body.Error.Code = r.message(withDetail), kind, orNull(r.param), orNull(r.Code)
 	data, _ := json.Marshal(body) // never fails for strings
 	return data
 }

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// exchange is one request and its answer.
+// exchange is one request and its response.
 type exchange struct {
 	*gateway
 	w          http.ResponseWriter
@@ -152,8 +152,8 @@ func (x *exchange) writeError(err error) {
 		x.abort(fmt.Errorf("client disconnected: %w; unsent error: %w", ctxErr, err))
 	}
 	apiErr := asAPIError(err)
-	if before := x.sample.Err; before != nil {
-		err = fmt.Errorf("%w (previous error: %w)", err, before)
+	if previous := x.sample.Err; previous != nil {
+		err = fmt.Errorf("%w (previous error: %w)", err, previous)
 	}
 	x.sample.Err = err
 	if apiErr.RetryAfter > 0 {

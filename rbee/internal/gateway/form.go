@@ -27,7 +27,7 @@ func readForm(body []byte, contentType string) (*apiRequest, error) {
 	})
 	size := a.modelValue.to - a.modelValue.from
 	if size == 0 {
-		return nil, modelError("the form has no model")
+		return nil, modelError("missing required parameter: model")
 	}
 	if err := checkModelLength(size); err != nil {
 		return nil, err
@@ -40,7 +40,7 @@ func readForm(body []byte, contentType string) (*apiRequest, error) {
 // first incomplete part.
 func scanFields(body []byte, boundary string, each func(name string, v span)) {
 	delimiter := []byte("\r\n--" + boundary)
-	var end int // of the last delimiter
+	var end int // end of the last delimiter
 	if bytes.HasPrefix(body, delimiter[2:]) {
 		end = len(delimiter) - 2
 	} else if n := nextDelimiter(body, 0, delimiter); n >= 0 {
@@ -93,6 +93,6 @@ func parseField(body []byte, part span) (name string, v span, ok bool) {
 		return "", span{}, false
 	}
 	kind, params, err := mime.ParseMediaType(header.Get("Content-Disposition"))
-	_, file := params["filename"]
-	return params["name"], v, err == nil && kind == "form-data" && !file
+	_, isFile := params["filename"]
+	return params["name"], v, err == nil && kind == "form-data" && !isFile
 }

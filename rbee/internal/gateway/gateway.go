@@ -60,7 +60,7 @@ type Router interface {
 
 	// Acquire selects a worker. It may block while a model is loaded. If it returns an
 	// [*APIError], the client receives that error.
-	Acquire(ctx context.Context, w RouteRequest) (*Lease, error)
+	Acquire(ctx context.Context, req RouteRequest) (*Lease, error)
 }
 
 // ModelInfo is a model that clients can request.

@@ -177,27 +177,27 @@ type request struct {
 	body string
 }
 
-// recordRequests returns a worker that sends its requests to a channel and calls answer.
-func recordRequests(requests chan<- request, answer func(w http.ResponseWriter)) http.HandlerFunc {
+// recordRequests returns a worker that sends its requests to a channel and calls response.
+func recordRequests(requests chan<- request, response func(w http.ResponseWriter)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		requests <- request{r, string(body)}
-		answer(w)
+		response(w)
 	}
 }
 
 func TestForward(t *testing.T) {
 	t.Parallel()
 	requests := make(chan request, 1)
-	answer := "\x00 {\"not\": json }\n" + strings.Repeat("x", 100_000) + `{"usage":{"prompt_tokens":3,"completion_tokens":4}}`
+	response := "\x00 {\"not\": json }\n" + strings.Repeat("x", 100_000) + `{"usage":{"prompt_tokens":3,"completion_tokens":4}}`
 	b := worker(t, "w1", recordRequests(requests, func(w http.ResponseWriter) {
-		w.Header().Set("Content-Length", fmt.Sprint(len(answer)))
+		w.Header().Set("Content-Length", fmt.Sprint(len(response)))
 		w.Header().Set("X-Engine", "e")
 		w.Header()["X-Many"] = []string{"1", "2"}
 		w.Header().Set("Keep-Alive", "timeout=5")
 		w.Header().Set("X-Request-Id", "the engine's")
 		w.WriteHeader(http.StatusTeapot)
-		_, _ = io.WriteString(w, answer)
+		_, _ = io.WriteString(w, response)
 	}))
 	b.Header = http.Header{"Authorization": {"Bearer ours"}, "x-hive": {"h"}}
 	f := &router{backends: []gateway.Backend{b}}
@@ -215,15 +215,15 @@ func TestForward(t *testing.T) {
 		t.Errorf("worker received headers %v, want %v", r.Header, want)
 	}
 	h := resp.Header
-	if resp.StatusCode != http.StatusTeapot || body != answer || resp.ContentLength != int64(len(answer)) {
-		t.Errorf("response = %s with %d bytes, want 418 with %d bytes", resp.Status, len(body), len(answer))
+	if resp.StatusCode != http.StatusTeapot || body != response || resp.ContentLength != int64(len(response)) {
+		t.Errorf("response = %s with %d bytes, want 418 with %d bytes", resp.Status, len(body), len(response))
 	}
 	if h.Get("X-Engine") != "e" || fmt.Sprint(h["X-Many"]) != "[1 2]" || h.Get("Keep-Alive") != "" || fmt.Sprint(h["X-Request-Id"]) != "[id-7]" {
 		t.Errorf("client received headers %v, want X-Engine e, X-Many [1 2], X-Request-Id id-7, no Keep-Alive", h)
 	}
 	s := samples.next(t)
 	if s.Path != "/v1/embeddings" || s.Model != "org/m" || s.Hive != "gpu-1" || s.Worker != "w1" || s.RequestID != "id-7" || s.Status != http.StatusTeapot ||
-		s.Stream || s.FirstByte <= 0 || s.Duration < s.FirstByte || s.BytesIn != int64(len(sent)) || s.BytesOut != int64(len(answer)) ||
+		s.Stream || s.FirstByte <= 0 || s.Duration < s.FirstByte || s.BytesIn != int64(len(sent)) || s.BytesOut != int64(len(response)) ||
 		s.PromptTokens != 3 || s.CompletionTokens != 4 || s.Retries != 0 || s.Err != nil {
 		t.Errorf("sample = %+v, want all fields of the request", s)
 	}
@@ -289,7 +289,7 @@ func TestStream(t *testing.T) {
 			t.Fatal("the worker did not send a piece within 20 s")
 		}
 		if resp == nil {
-			resp = wait(t, read, "answer")
+			resp = wait(t, read, "response")
 			defer resp.Body.Close()
 		}
 		buf := make([]byte, len(p))
@@ -490,7 +490,7 @@ func TestMaxInFlight(t *testing.T) {
 			statuses <- resp.StatusCode
 		}()
 	}
-	if s := wait(t, statuses, "answer"); s != 503 { // the other two block
+	if s := wait(t, statuses, "response"); s != 503 { // the other two block
 		t.Errorf("status of the third request = %d, want 503", s)
 	}
 	resp, body := do(t, "POST", url+"/v1/completions", hello)
@@ -502,7 +502,7 @@ func TestMaxInFlight(t *testing.T) {
 	}
 	close(f.proceed)
 	for range 2 {
-		if s := wait(t, statuses, "answer"); s != 200 {
+		if s := wait(t, statuses, "response"); s != 200 {
 			t.Errorf("status of a blocked request = %d, want 200", s)
 		}
 	}

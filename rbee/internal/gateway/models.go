@@ -51,7 +51,7 @@ func (x *exchange) model(id string) {
 			return
 		}
 	}
-	apiErr := apiErrorf(http.StatusNotFound, "model_not_found", "unknown model %q", id)
+	apiErr := apiErrorf(http.StatusNotFound, "model_not_found", "the model %q does not exist", id)
 	apiErr.param = "model"
 	x.writeError(apiErr)
 }

@@ -27,9 +27,9 @@ func (x *exchange) send(a *apiRequest, b *Backend) (*http.Response, error) {
 	if err != nil {
 		return nil, x.workerError(b, 0, err)
 	}
-	switch from := resp.Header.Get(hiveErrorHeader); {
-	case from != "":
-		err = fmt.Errorf("error from its hive: %s", from)
+	switch hiveErr := resp.Header.Get(hiveErrorHeader); {
+	case hiveErr != "":
+		err = fmt.Errorf("error of the hive: %s", hiveErr)
 	case resp.StatusCode == http.StatusBadGateway, resp.StatusCode == http.StatusServiceUnavailable, resp.StatusCode == http.StatusGatewayTimeout:
 		err = errors.New("worker is unavailable")
 	default:
@@ -255,7 +255,7 @@ func hasDone(end []byte) bool {
 }
 
 // usage returns the token counts of the last usage object that is not null. In text that
-// a model generated the quotes would be escaped.
+// a model generated, the quotes would be escaped.
 func usage(end []byte) (prompt, completion int) {
 	usageKey := []byte(`"usage"`)
 	for at := bytes.LastIndex(end, usageKey); at >= 0; at = bytes.LastIndex(end[:at], usageKey) {

@@ -22,8 +22,8 @@ func (x *exchange) read() (*apiRequest, error) {
 	if err != nil {
 		return nil, err
 	}
-	if coding := x.r.Header.Get("Content-Encoding"); coding != "" && coding != "identity" {
-		return nil, apiErrorf(http.StatusUnsupportedMediaType, "", "unsupported content encoding %q: send the body uncompressed", coding)
+	if encoding := x.r.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
+		return nil, apiErrorf(http.StatusUnsupportedMediaType, "", "unsupported content encoding %q: send the body uncompressed", encoding)
 	}
 	switch x.sample.Path {
 	case "/v1/audio/transcriptions", "/v1/audio/translations":
@@ -52,18 +52,18 @@ func readJSON(body []byte) (*apiRequest, error) {
 	})
 	switch {
 	case !ok:
-		return nil, modelError("the request body is not a complete JSON object")
+		return nil, modelError("cannot parse the request body: want a JSON object")
 	case a.modelValue.to == 0:
-		return nil, modelError("the request has no model")
+		return nil, modelError("missing required parameter: model")
 	case body[a.modelValue.from] != '"':
-		return nil, modelError("the model is not a string")
+		return nil, modelError("invalid model: want a string")
 	}
 	if err := checkModelLength((a.modelValue.to - a.modelValue.from) / len(`\u0000`)); err != nil {
 		return nil, err // too long even if every character is an escape
 	}
 	model, ok := unquote(a.modelValue.bytes(body))
 	if !ok || model == "" {
-		return nil, modelError("the model is not a valid name")
+		return nil, modelError("invalid model: want a non-empty string")
 	}
 	if err := checkModelLength(len(model)); err != nil {
 		return nil, err
@@ -91,17 +91,17 @@ func affinity(b []byte, v span) uint64 {
 	h := fnv.New64a()
 	n := 0
 	scanArray(b, v.from, func(message span) bool {
-		user := false
+		isUser := false
 		if b[message.from] != '{' {
 			return false
 		}
 		scanObject(b, message.from, func(key []byte, v span) bool {
-			user = string(key) == "role" && string(v.bytes(b)) == `"user"`
-			return !user
+			isUser = string(key) == "role" && string(v.bytes(b)) == `"user"`
+			return !isUser
 		})
 		_, _ = h.Write(message.bytes(b)[:min(message.to-message.from, affinityBytes)])
 		n++
-		return !user && n < affinityMessages
+		return !isUser && n < affinityMessages
 	})
 	if n == 0 {
 		_, _ = h.Write(v.bytes(b)[:min(v.to-v.from, affinityBytes)])

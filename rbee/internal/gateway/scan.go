@@ -34,11 +34,11 @@ func scanObject(b []byte, i int, each func(key []byte, v span) bool) bool {
 		}
 		key := b[i+1 : end-1]
 		if bytes.IndexByte(key, '\\') >= 0 {
-			plain, ok := unquote(b[i:end])
+			decoded, ok := unquote(b[i:end])
 			if !ok {
 				return false
 			}
-			key = []byte(plain)
+			key = []byte(decoded)
 		}
 		if i = skipSpace(b, end); i >= len(b) || b[i] != ':' {
 			return false
