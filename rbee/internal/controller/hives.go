@@ -129,9 +129,9 @@ func (q *Controller) hiveDaemon(ctx context.Context, alias, configPath string, a
 			Code: operations.CodeNotFound, Reason: operations.ReasonNotInstalled, Subject: operations.SubjectHive.Named(alias), Hive: alias, Message: "rbee is not installed on the hive",
 		}
 	}
-	done := fleet.Daemon(ctx, action, pkgmgr.ApplyOptions{})[0]
-	if done.Error != nil {
-		return nil, done.Error
+	result := fleet.Daemon(ctx, action, pkgmgr.ApplyOptions{})[0]
+	if result.Error != nil {
+		return nil, result.Error
 	}
 	after := fleet.States()[0]
 	r := &operations.HiveDaemonReport{Alias: alias, Daemon: *after.State.Daemon.Detail()}

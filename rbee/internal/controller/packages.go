@@ -157,7 +157,7 @@ func (q *Controller) uninstall(ctx context.Context, op operations.PackageUninsta
 	}
 	defer fleet.Close()
 	fleet.Read(ctx, pkgmgr.ReadOptions{})
-	before := workerCounts(fleet.States())
+	workersBefore := workerCounts(fleet.States())
 	plan := fleet.UninstallPlan(op.Downgrade)
 	events.Send(operations.Event{Type: operations.EventPlan, Plan: &plan.Plan})
 	r := &operations.UninstallReport{
@@ -180,7 +180,7 @@ func (q *Controller) uninstall(ctx context.Context, op operations.PackageUninsta
 		switch h.Status {
 		case operations.HiveUninstalled:
 			r.Summary.HivesUninstalled++
-			r.Summary.WorkersRemoved += before[h.Alias]
+			r.Summary.WorkersRemoved += workersBefore[h.Alias]
 		case operations.HiveNotInstalled:
 			r.Summary.HivesNotInstalled++
 		case operations.HiveUnreachable:
@@ -224,11 +224,11 @@ func (q *Controller) purge(configPath string) (purged []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	all := []string{configPath, lockfile.Path(configPath), lockfile.Path(configPath) + ".lock"}
+	files := []string{configPath, lockfile.Path(configPath), lockfile.Path(configPath) + ".lock"}
 	if len(others) == 0 {
-		all = append(all, paths.Recipes(), paths.Record(), paths.Record()+".lock", paths.CacheDir)
+		files = append(files, paths.Recipes(), paths.Record(), paths.Record()+".lock", paths.CacheDir)
 	}
-	for _, p := range all {
+	for _, p := range files {
 		if _, err := os.Lstat(p); errors.Is(err, fs.ErrNotExist) {
 			continue
 		}

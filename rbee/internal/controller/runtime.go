@@ -98,8 +98,8 @@ func runOnEach[R operations.Report](
 	p := pool.New().WithMaxGoroutines(registry.MaxParallel)
 	for i, h := range hives {
 		p.Go(func() {
-			one := operations.Target{HiveID: h.Alias, ConfigPath: t.ConfigPath}
-			results[i], errs[i] = q.forward(ctx, one, newOperation(one), nil)
+			target := operations.Target{HiveID: h.Alias, ConfigPath: t.ConfigPath}
+			results[i], errs[i] = q.forward(ctx, target, newOperation(target), nil)
 		})
 	}
 	p.Wait()

@@ -47,9 +47,9 @@ func (q *Controller) rollback(ctx context.Context, op operations.PackageRollback
 	changes.Steps = []operations.Step{{
 		Hive: op.Hive, Action: operations.ActionRollbackWorker, Worker: op.Worker, From: current.Version, Version: current.Previous, Reason: "requested",
 	}}
-	done := fleet.Apply(ctx, changes, pkgmgr.ApplyOptions{LockWait: lockWait(op.LockWaitSeconds)})[0]
-	if done.Error != nil {
-		return nil, done.Error
+	result := fleet.Apply(ctx, changes, pkgmgr.ApplyOptions{LockWait: lockWait(op.LockWaitSeconds)})[0]
+	if result.Error != nil {
+		return nil, result.Error
 	}
 	if err := pinVersion(d, op, current.Previous); err != nil {
 		return nil, err
@@ -74,9 +74,9 @@ func rollbackHive(ctx context.Context, op operations.PackageRollback, fleet *pkg
 	if state.Daemon.Running {
 		changes.Steps = append(changes.Steps, operations.Step{Hive: op.Hive, Action: operations.ActionStartHive, Reason: "run the restored rbee"})
 	}
-	done := fleet.Apply(ctx, changes, pkgmgr.ApplyOptions{LockWait: lockWait(op.LockWaitSeconds)})[0]
-	if done.Error != nil {
-		return nil, done.Error
+	result := fleet.Apply(ctx, changes, pkgmgr.ApplyOptions{LockWait: lockWait(op.LockWaitSeconds)})[0]
+	if result.Error != nil {
+		return nil, result.Error
 	}
 	return &operations.RollbackReport{Hive: op.Hive, Worker: op.Worker, From: from, To: to}, nil
 }

@@ -40,7 +40,7 @@ func (o candidate) runWorkflow(ctx context.Context, op operations.Infer, events 
 		Header: http.Header{"Authorization": {"Bearer " + string(o.Client.API.Token)}},
 	}
 	lastText, lastSent := "", time.Time{}
-	done, err := client.Run(ctx, graph, func(p comfyui.Progress) {
+	result, err := client.Run(ctx, graph, func(p comfyui.Progress) {
 		final = true
 		text := "the workflow is queued, " + strconv.Itoa(p.Ahead) + " ahead"
 		if p.Running {
@@ -59,16 +59,16 @@ func (o candidate) runWorkflow(ctx context.Context, op operations.Infer, events 
 	if err != nil {
 		return nil, final, o.fail(fmt.Sprintf("worker %s: %v", o.Worker.ID, err), err)
 	}
-	left := int64(maxWorkflowFiles)
-	for _, f := range done.Files {
-		name, data, err := client.Fetch(ctx, f, left)
+	remaining := int64(maxWorkflowFiles)
+	for _, f := range result.Files {
+		name, data, err := client.Fetch(ctx, f, remaining)
 		if err != nil {
 			return nil, true, o.fail(fmt.Sprintf("cannot read the output of the workflow from worker %s: %v", o.Worker.ID, err), err)
 		}
-		left -= int64(len(data))
+		remaining -= int64(len(data))
 		r.Files = append(r.Files, operations.InferFile{Name: name, Node: f.Node, Kind: f.Kind, Bytes: int64(len(data)), Data: data})
 	}
-	r.Text, r.DurationSeconds = strings.Join(done.Text, "\n"), time.Since(start).Seconds()
+	r.Text, r.DurationSeconds = strings.Join(result.Text, "\n"), time.Since(start).Seconds()
 	return r, true, nil
 }
 
@@ -85,20 +85,20 @@ func (o candidate) fillWorkflow(op operations.Infer, r *operations.InferReport) 
 	if op.Seed != nil {
 		seed = *op.Seed
 	}
-	graph, found := graph.With(map[string]any{
+	graph, placeholders := graph.With(map[string]any{
 		"prompt": op.Prompt, "seed": seed, "model_file": o.Worker.ModelFile,
 	})
-	has := func(name string) bool { return slices.Contains(found, name) }
+	hasPlaceholder := func(name string) bool { return slices.Contains(placeholders, name) }
 	switch {
-	case op.Prompt != "" && !has("prompt"):
+	case op.Prompt != "" && !hasPlaceholder("prompt"):
 		return nil, invalid("the workflow has no placeholder for the prompt: write {prompt} into its text")
-	case op.Prompt == "" && has("prompt"):
+	case op.Prompt == "" && hasPlaceholder("prompt"):
 		return nil, invalid("the workflow needs a prompt")
-	case op.Seed != nil && !has("seed"):
+	case op.Seed != nil && !hasPlaceholder("seed"):
 		return nil, invalid("the workflow has no placeholder for the seed: write \"{seed}\" as its value")
-	case o.Worker.ModelFile == "" && has("model_file"):
+	case o.Worker.ModelFile == "" && hasPlaceholder("model_file"):
 		return nil, invalid("the workflow needs {model_file}, but the model %s of worker %s has no single file", o.Worker.Model, o.Worker.ID)
-	case has("seed"):
+	case hasPlaceholder("seed"):
 		r.Seed = &seed
 	}
 	return graph, nil

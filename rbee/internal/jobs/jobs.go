@@ -271,13 +271,13 @@ func (s *Server) list(w http.ResponseWriter, _ *http.Request) {
 	s.mu.Lock()
 	jobs := append([]*job{}, s.order...)
 	s.mu.Unlock()
-	answer := struct {
+	body := struct {
 		Jobs []client.Job `json:"jobs"`
 	}{make([]client.Job, len(jobs))}
 	for i, j := range jobs {
-		answer.Jobs[i] = j.describe()
+		body.Jobs[i] = j.describe()
 	}
-	writeJSON(w, http.StatusOK, answer)
+	writeJSON(w, http.StatusOK, body)
 }
 
 func (s *Server) get(w http.ResponseWriter, r *http.Request) {

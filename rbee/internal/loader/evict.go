@@ -91,14 +91,14 @@ func isOutOfMemory(v registry.Snapshot) bool {
 // evictForMemory evicts the cheapest idle worker of the hives that could not load the model
 // because of insufficient memory. It returns false if no worker could be evicted.
 func (f *Loader) evictForMemory(ctx context.Context, list []registry.Snapshot, model string) bool {
-	known := hives(list)
-	for i := range known {
+	schedHives := hives(list)
+	for i := range schedHives {
 		if !isOutOfMemory(list[i]) {
-			known[i].Report = nil
+			schedHives[i].Report = nil
 		}
 	}
 	idle := func(w operations.WorkerProcess) time.Duration { return f.traffic.Idle(w, f.pool.Since()) }
-	for _, v := range scheduler.Victims(known, idle) {
+	for _, v := range scheduler.Victims(schedHives, idle) {
 		l := f.pool.Find(list[v.Hive].Hive)
 		if l != nil && f.Evict(ctx, l, v.Worker, scheduler.MinIdle, "memory needed for "+model) {
 			return true

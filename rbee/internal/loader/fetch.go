@@ -16,11 +16,11 @@ import (
 // [scheduler.FetchTarget] selects, if any. It cancels the download once the size is known to
 // exceed the memory of the hive. A failed download is recorded in list.
 func (f *Finder) fetchModel(ctx context.Context, model string, list []registry.Snapshot, events operations.Handler) error {
-	known := make([][]operations.Model, len(list))
+	models := make([][]operations.Model, len(list))
 	for i := range list {
-		known[i] = f.lastModels(&list[i])
+		models[i] = f.lastModels(&list[i])
 	}
-	target := scheduler.FetchTarget(hives(list), known, model)
+	target := scheduler.FetchTarget(hives(list), models, model)
 	if target < 0 {
 		return nil
 	}

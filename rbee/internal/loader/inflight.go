@@ -229,21 +229,21 @@ func (f *Loader) lockStart(ctx context.Context, alias, model string) (done func(
 	key := alias + "\x00" + model
 	for {
 		f.mu.Lock()
-		other := f.startLocks[key]
-		if other == nil {
-			own := make(chan struct{})
-			f.startLocks[key] = own
+		current := f.startLocks[key]
+		if current == nil {
+			lock := make(chan struct{})
+			f.startLocks[key] = lock
 			f.mu.Unlock()
 			return func() {
 				f.mu.Lock()
 				defer f.mu.Unlock()
 				delete(f.startLocks, key)
-				close(own)
+				close(lock)
 			}, nil
 		}
 		f.mu.Unlock()
 		select {
-		case <-other:
+		case <-current:
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}
@@ -273,11 +273,11 @@ func (f *Loader) Waiting() int {
 // Models that no hive has are counted under the empty name, which bounds the number of
 // labels in metrics.
 func (f *Loader) WaitingByModel() map[string]int {
-	known, refreshing := map[string]bool{}, f.pool.Refreshing()
+	knownModels, refreshing := map[string]bool{}, f.pool.Refreshing()
 	for _, l := range f.pool.Connections() {
 		if s := l.View(time.Now()).Snapshot; s != nil {
 			for _, m := range s.Models {
-				known[m.ID] = true
+				knownModels[m.ID] = true
 			}
 		}
 	}
@@ -286,7 +286,7 @@ func (f *Loader) WaitingByModel() map[string]int {
 	n := map[string]int{"": refreshing}
 	for w, l := range f.loads {
 		name := w.model
-		if !known[name] {
+		if !knownModels[name] {
 			name = ""
 		}
 		if l.waiting > 0 && !l.isDone() {

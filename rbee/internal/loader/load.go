@@ -56,18 +56,18 @@ func (f *starter) startOnAnyHive(ctx context.Context, op operations.Infer, list 
 	if candidates, err := f.awaitPending(ctx, op, list, events); len(candidates) > 0 || err != nil {
 		return candidates, err
 	}
-	targets, why := scheduler.LoadTargets(hives(list), op.Model)
+	targets, reasons := scheduler.LoadTargets(hives(list), op.Model)
 	if len(targets) == 0 && fetch {
 		if err := f.fetchModel(ctx, op.Model, list, events); err != nil {
 			return nil, err
 		}
-		targets, why = scheduler.LoadTargets(hives(list), op.Model)
+		targets, reasons = scheduler.LoadTargets(hives(list), op.Model)
 	}
-	addReasons(list, why)
-	known, restartsSoon := hives(list), false
+	addReasons(list, reasons)
+	schedHives, restartsSoon := hives(list), false
 	for _, p := range targets {
 		v := &list[p.Hive]
-		if w := scheduler.RestartingWorker(known[p.Hive], op.Model); w != nil { // its problem is already in v.Err
+		if w := scheduler.RestartingWorker(schedHives[p.Hive], op.Model); w != nil { // its problem is already in v.Err
 			restartsSoon = restartsSoon || time.Until(w.RestartAt) < restartWait
 			continue
 		}
@@ -121,8 +121,8 @@ func (f *Loader) prepareStart(ctx context.Context, v *registry.Snapshot, model s
 		done()
 		return nil, nil, err
 	}
-	now := []scheduler.Hive{{Alias: v.Hive.Alias, Link: operations.LinkOnline, Report: s}}
-	if found := scheduler.Schedule(request(op), now, f.traffic).Candidates; len(found) > 0 {
+	current := []scheduler.Hive{{Alias: v.Hive.Alias, Link: operations.LinkOnline, Report: s}}
+	if found := scheduler.Schedule(request(op), current, f.traffic).Candidates; len(found) > 0 {
 		return found[0].Worker, done, nil
 	}
 	return nil, done, nil
@@ -130,10 +130,10 @@ func (f *Loader) prepareStart(ctx context.Context, v *registry.Snapshot, model s
 
 // addReasons adds the reasons why no worker can be started, by alias, to the errors of
 // hives.
-func addReasons(list []registry.Snapshot, why map[string]string) {
+func addReasons(list []registry.Snapshot, reasons map[string]string) {
 	for i := range list {
 		v := &list[i]
-		if text := why[v.Hive.Alias]; text != "" && v.Err != nil {
+		if text := reasons[v.Hive.Alias]; text != "" && v.Err != nil {
 			v.Err = fmt.Errorf("%w; %s", v.Err, text)
 		}
 	}

@@ -88,21 +88,21 @@ func (f *Finder) candidates(list []registry.Snapshot, op operations.Infer) (cand
 			v.Err = &operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonConnecting, Subject: operations.SubjectHive.Named(v.Hive.Alias), Hive: v.Hive.Alias, Message: "the hive has not connected yet"}
 		}
 	}
-	known := hives(list)
-	for i := range known {
+	schedHives := hives(list)
+	for i := range schedHives {
 		if list[i].Err != nil {
-			known[i].Report = nil
+			schedHives[i].Report = nil
 		}
 	}
-	for _, c := range scheduler.Schedule(r, known, f.usage).Candidates {
+	for _, c := range scheduler.Schedule(r, schedHives, f.usage).Candidates {
 		candidates = append(candidates, Candidate{list[c.Hive].Client, *c.Worker})
 	}
-	for i := range known {
-		if known[i].Report == nil {
+	for i := range schedHives {
+		if schedHives[i].Report == nil {
 			continue
 		}
-		if why := scheduler.Explain(r, known[i], f.usage); why != "" {
-			list[i].Err = errors.New(why)
+		if reason := scheduler.Explain(r, schedHives[i], f.usage); reason != "" {
+			list[i].Err = errors.New(reason)
 		}
 	}
 	return candidates
@@ -194,9 +194,9 @@ func noCandidateError(op operations.Infer, list []registry.Snapshot) error {
 		}
 		return &operations.Error{Code: operations.CodeUnreachable, Reason: reasonUnreached, Message: b.String()}
 	}
-	for _, known := range startFailures() {
-		if slices.ContainsFunc(list, func(v registry.Snapshot) bool { return operations.ReasonOf(v.Err) == known }) {
-			reason = known
+	for _, failure := range startFailures() {
+		if slices.ContainsFunc(list, func(v registry.Snapshot) bool { return operations.ReasonOf(v.Err) == failure }) {
+			reason = failure
 			break
 		}
 	}

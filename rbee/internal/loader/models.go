@@ -59,13 +59,13 @@ func anyServes(s *operations.HiveSnapshot, name string) bool {
 // modelID returns the id of the model that name identifies on all hives, or on the given
 // one. See [scheduler.CommonModelID].
 func (f *Loader) modelID(name, hive string) string {
-	var known []scheduler.Hive
+	var schedHives []scheduler.Hive
 	for _, l := range f.pool.Connections() {
 		if v := l.View(time.Now()); hive == "" || v.Alias == hive {
-			known = append(known, schedulerHive(l.Hive(), v.Link, v.Snapshot))
+			schedHives = append(schedHives, schedulerHive(l.Hive(), v.Link, v.Snapshot))
 		}
 	}
-	return scheduler.CommonModelID(known, name)
+	return scheduler.CommonModelID(schedHives, name)
 }
 
 // noCandidateReason returns an error with the reason of each hive why no worker serves a

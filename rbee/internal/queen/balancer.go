@@ -59,9 +59,9 @@ func (f *balancer) Models(ctx context.Context) []gateway.ModelInfo {
 				m.Loaded, m.Workers = true, append(m.Workers, w.ID)
 			}
 		}
-		own := schedulerHive(l, v)
+		schedHive := schedulerHive(l, v)
 		for _, m := range v.Snapshot.Models {
-			if m.Complete && scheduler.Engine(own, m.Format) != "" {
+			if m.Complete && scheduler.Engine(schedHive, m.Format) != "" {
 				info(m.ID, m.ModifiedAt)
 			}
 		}
@@ -123,15 +123,15 @@ func (f *balancer) Acquire(ctx context.Context, req gateway.RouteRequest) (*gate
 // worker that could answer.
 func (f *balancer) pick(req gateway.RouteRequest) (lease *gateway.Lease, offline []string) {
 	now := time.Now()
-	links := f.pool.Connections()
-	hives := make([]scheduler.Hive, len(links))
-	for i, l := range links {
+	connections := f.pool.Connections()
+	hives := make([]scheduler.Hive, len(connections))
+	for i, l := range connections {
 		v := l.View(now)
 		hives[i] = scheduler.Hive{Alias: v.Alias, Link: v.Link, Report: v.Snapshot}
 	}
 	decision := scheduler.Schedule(scheduler.Request{Model: req.Model, Exclude: req.Exclude, Affinity: req.Affinity}, hives, f.traffic)
 	for _, c := range decision.Candidates {
-		d := links[c.Hive].Client()
+		d := connections[c.Hive].Client()
 		if d == nil {
 			continue
 		}

@@ -152,8 +152,8 @@ func parseDaemon(out string) (home string, token operations.Secret, port int, er
 	}
 	between := func(from, to string) (string, bool) {
 		_, after, found := strings.Cut(out, from)
-		text, _, ended := strings.Cut(after, to)
-		return strings.TrimSpace(text), found && ended
+		text, _, complete := strings.Cut(after, to)
+		return strings.TrimSpace(text), found && complete
 	}
 	home, ok1 := between("\x1ehome ", "\n")
 	secret, ok2 := between("\x1etoken ", "\n")

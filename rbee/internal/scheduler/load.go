@@ -18,9 +18,9 @@ type LoadTarget struct {
 }
 
 // LoadTargets returns the hives that can load a model, those with more free memory first.
-// For each other hive with a snapshot, why has the reason, by alias.
-func LoadTargets(hives []Hive, model string) (list []LoadTarget, why map[string]string) {
-	why = map[string]string{}
+// For each other hive with a snapshot, reasons has the reason, by alias.
+func LoadTargets(hives []Hive, model string) (list []LoadTarget, reasons map[string]string) {
+	reasons = map[string]string{}
 	for i := range hives {
 		h := &hives[i]
 		if h.Report == nil {
@@ -28,22 +28,22 @@ func LoadTargets(hives []Hive, model string) (list []LoadTarget, why map[string]
 		}
 		found := FindModels(h.Report.Models, model)
 		if len(found) != 1 {
-			why[h.Alias] = modelProblem(found)
+			reasons[h.Alias] = modelProblem(found)
 			continue
 		}
 		m := found[0]
 		typ := Engine(*h, m.Format)
 		switch {
 		case !m.Complete:
-			why[h.Alias] = "the model is incomplete"
+			reasons[h.Alias] = "the model is incomplete"
 		case typ == "":
-			why[h.Alias] = "no installed worker type serves " + cmp.Or(m.Format, "such") + " models"
+			reasons[h.Alias] = "no installed worker type serves " + cmp.Or(m.Format, "such") + " models"
 		default:
 			list = append(list, LoadTarget{i, m.ID, typ, freeMemory(h.Report)})
 		}
 	}
 	sort.SliceStable(list, func(i, j int) bool { return list[i].Free > list[j].Free })
-	return list, why
+	return list, reasons
 }
 
 // Engine returns the installed worker type that serves a format, or "". If there are
@@ -121,9 +121,9 @@ func IsPending(w *operations.WorkerProcess) bool {
 
 // FetchTarget returns the index of the hive that should fetch a model: the hive that has a
 // part of it, else the hive with the most memory among those with an engine for it. It
-// returns -1 if some hive has the complete model, if the name is not a hub's or is
-// ambiguous, and if no hive has an engine. known has the last reported models of each hive,
-// including offline hives, which may have the model.
+// returns -1 if some hive has the complete model, if the name is ambiguous or not a hub
+// reference (owner/name), and if no hive has an engine. known has the last reported models
+// of each hive, including offline hives, which may have the model.
 func FetchTarget(hives []Hive, known [][]operations.Model, model string) int {
 	if !strings.Contains(model, "/") {
 		return -1
@@ -161,8 +161,8 @@ func largestHive(hives []Hive, format string) int {
 	}
 	sort.SliceStable(list, func(i, j int) bool {
 		a, b := hives[list[i]], hives[list[j]]
-		if has := Engine(a, format) != ""; has != (Engine(b, format) != "") {
-			return has
+		if hasEngine := Engine(a, format) != ""; hasEngine != (Engine(b, format) != "") {
+			return hasEngine
 		}
 		return Capacity(a.Report) > Capacity(b.Report)
 	})

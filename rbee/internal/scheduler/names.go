@@ -12,7 +12,8 @@ import (
 // loading use the id. Requests may use other names: the repository, if the hive has only
 // one model of it, a different case, or the name with which a worker was started.
 
-// ServedModel returns the model that a worker serves: its id, or its name without one.
+// ServedModel returns the id of the model that a worker serves, or its name if the id is
+// unknown.
 func ServedModel(w operations.WorkerProcess) string { return cmp.Or(w.ModelID, w.Model) }
 
 // Serves returns a function that reports whether a worker of a hive serves the model name.

@@ -1,6 +1,6 @@
 // Package scheduler decides which worker answers a request, which hive loads a model,
-// and which workers may be evicted. Its functions have no side effects. `rbee infer` and the gateway
-// use the same functions.
+// and which workers may be evicted. Its functions have no side effects. `rbee infer` and
+// the gateway use the same functions.
 package scheduler
 
 import (
@@ -100,7 +100,7 @@ type Candidate struct {
 	rank       uint64
 }
 
-// Schedule decides which workers can answer a request, and in which order to ask
+// Schedule decides which workers can answer a request, and in which order to try
 // them. Each worker passes through these rules, in order:
 //
 //  1. The request names another worker: reject it.

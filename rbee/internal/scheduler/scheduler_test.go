@@ -33,7 +33,7 @@ func TestExplain(t *testing.T) {
 		workers []operations.WorkerProcess
 		r       Request
 		want    int
-		why     string
+		reason  string
 	}{
 		{"ready", []operations.WorkerProcess{ready, on(0, "")}, Request{Model: "m"}, 2, ""},
 		{"only workflows", []operations.WorkerProcess{comfy}, Request{Model: "m"}, 0, "comfyui-1 runs only workflows"},
@@ -59,9 +59,9 @@ func TestExplain(t *testing.T) {
 		{"on the CPU", []operations.WorkerProcess{ready, on(1, "GPU-a")}, Request{Model: "m", Device: "cpu"}, 1, ""},
 	} {
 		hive := Hive{Alias: "h", Link: operations.LinkOnline, Report: &operations.HiveSnapshot{Workers: c.workers, Models: models}}
-		got, why := Schedule(c.r, []Hive{hive}, ReportedUsage{}), Explain(c.r, hive, ReportedUsage{})
-		if len(got.Candidates) != c.want || why != c.why {
-			t.Errorf("%s: Schedule() = %d candidates, want %d; Explain() = %q, want %q", c.name, len(got.Candidates), c.want, why, c.why)
+		got, reason := Schedule(c.r, []Hive{hive}, ReportedUsage{}), Explain(c.r, hive, ReportedUsage{})
+		if len(got.Candidates) != c.want || reason != c.reason {
+			t.Errorf("%s: Schedule() = %d candidates, want %d; Explain() = %q, want %q", c.name, len(got.Candidates), c.want, reason, c.reason)
 		}
 	}
 }
@@ -94,7 +94,7 @@ func TestLoadTargets(t *testing.T) {
 		one("other", func(s *operations.HiveSnapshot) { s.Models[0].Format = "safetensors" }),
 		{Alias: "offline"},
 	}
-	list, why := LoadTargets(hives, "org/m")
+	list, reasons := LoadTargets(hives, "org/m")
 	var got []string
 	for _, p := range list {
 		got = append(got, hives[p.Hive].Alias+" "+p.Worker)
@@ -105,8 +105,8 @@ func TestLoadTargets(t *testing.T) {
 	for alias, want := range map[string]string{
 		"partial": "the model is incomplete", "without": "the model is not on the hive", "other": "no installed worker type serves safetensors models",
 	} {
-		if why[alias] != want {
-			t.Errorf("LoadTargets(): reason of %s = %q, want %q", alias, why[alias], want)
+		if reasons[alias] != want {
+			t.Errorf("LoadTargets(): reason of %s = %q, want %q", alias, reasons[alias], want)
 		}
 	}
 	two := append(hives[0].Report.Models, operations.Model{ID: "org/m:Q8", Repo: "org/m", Format: "gguf", Complete: true})

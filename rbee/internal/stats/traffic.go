@@ -159,13 +159,13 @@ func (t *Traffic) Record(alias string, workers []operations.WorkerProcess) {
 	for _, w := range workers {
 		key := scheduler.WorkerKey(w)
 		ready[key] = w.State == operations.WorkerReady
-		own := 0
+		ownRequests := 0
 		if r := t.active[key]; r != nil {
-			own = r.requests
+			ownRequests = r.requests
 		}
 		delete(t.external, key)
-		if more := w.Requests - own; more > 0 {
-			t.external[key] = more
+		if external := w.Requests - ownRequests; external > 0 {
+			t.external[key] = external
 		}
 	}
 	prefix := alias + "/"
@@ -233,16 +233,16 @@ func (t *Traffic) model(name string) *operations.ModelTraffic {
 // currentPoint returns the point of the current interval, and adds empty points for
 // intervals without requests. The caller holds t.mu.
 func (t *Traffic) currentPoint(at time.Time) *point {
-	begin := at.Truncate(pointInterval)
-	if n := len(t.points); n == 0 || t.points[n-1].Time.Before(begin) {
-		from := begin
+	start := at.Truncate(pointInterval)
+	if n := len(t.points); n == 0 || t.points[n-1].Time.Before(start) {
+		from := start
 		if n > 0 {
 			from = t.points[n-1].Time.Add(pointInterval)
 		}
-		if oldest := begin.Add(-(maxPoints - 1) * pointInterval); from.Before(oldest) {
+		if oldest := start.Add(-(maxPoints - 1) * pointInterval); from.Before(oldest) {
 			from = oldest
 		}
-		for ; !from.After(begin); from = from.Add(pointInterval) {
+		for ; !from.After(start); from = from.Add(pointInterval) {
 			t.points = append(t.points, point{TrafficPoint: operations.TrafficPoint{Time: from}})
 		}
 		t.points = slices.Clone(t.points[max(0, len(t.points)-maxPoints):])
