@@ -99,7 +99,7 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request, a *request) ([
 	control := http.NewResponseController(w)
 	in := &bodyReader{Reader: r.Body, control: control, start: time.Now()}
 	defer func() {
-		if !in.failed { // otherwise net/http drains the body without a deadline
+		if !in.failed { // after an error the deadline limits how long net/http drains the body
 			_ = control.SetReadDeadline(time.Time{})
 		}
 	}()

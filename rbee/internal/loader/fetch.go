@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	"github.com/rbee-keeper/rbee/operations"
-	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
 	"github.com/rbee-keeper/rbee/rbee/internal/registry"
 	"github.com/rbee-keeper/rbee/rbee/internal/scheduler"
 )
@@ -33,7 +32,7 @@ func (f *Finder) fetchModel(ctx context.Context, model string, list []registry.S
 	defer cancel(nil)
 	r, err := v.Client.Do(ctx, operations.ModelDownload{Target: operations.Target{HiveID: v.Hive.Alias}, Model: model}, func(e operations.Event) {
 		if capacity > 0 && e.Total > 0 && uint64(e.Total) > capacity {
-			cancel(fmt.Errorf("the model needs %s, but the hive has only %s of memory", bytesize.Format(e.Total), bytesize.Format(capacity)))
+			cancel(fmt.Errorf("the model needs %d bytes, but the hive has only %d bytes of memory", e.Total, capacity))
 		}
 		events.Send(e)
 	})

@@ -534,7 +534,7 @@ func TestDownloadTooLarge(t *testing.T) {
 	h := newFakeHive(t, "gpu-1")
 	h.machine.MemoryTotal = 1 << 20
 	q, _ := startQueen(t, h)
-	if _, err := q.infer(t.Context(), question("org/m"), nil); err == nil || !strings.Contains(err.Error(), "the model needs 1.0 GiB") {
+	if _, err := q.infer(t.Context(), question("org/m"), nil); err == nil || !strings.Contains(err.Error(), "the model needs 1073741824 bytes") {
 		t.Errorf("infer() = %v, want an error about the size of the model", err)
 	}
 }

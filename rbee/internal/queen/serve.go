@@ -59,7 +59,7 @@ func defaultTimeouts() timeouts {
 // Options configure a server. The zero value serves the default config on loopback.
 type Options struct {
 	Addr   string // empty means [DefaultAddr]
-	Config string // the config file; empty for the default one
+	Config string // path of the config; empty means the default config
 
 	// Keys are the API keys of clients. Nil disables authentication, which requires a
 	// loopback address and no Hosts.
@@ -87,7 +87,7 @@ type Options struct {
 
 	timeouts timeouts // zero selects the defaults
 
-	// dial, answerTimeout and staleAfter override the settings of the pool.
+	// dial, answerTimeout and staleAfter override the settings of the pool in tests.
 	dial          func(context.Context, config.Hive) (pkgmgr.Host, error)
 	answerTimeout time.Duration
 	staleAfter    time.Duration
