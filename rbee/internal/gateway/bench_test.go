@@ -19,9 +19,9 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/gateway"
 )
 
-// fast is a worker that responds immediately, with JSON or with the number of events in
+// respondImmediately is a worker that responds immediately, with JSON or with the number of events in
 // the query.
-func fast(w http.ResponseWriter, r *http.Request) {
+func respondImmediately(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.Copy(io.Discard, r.Body)
 	if n, _ := strconv.Atoi(r.URL.Query().Get("events")); n > 0 {
 		w.Header().Set("Content-Type", "text/event-stream")
@@ -85,7 +85,7 @@ func post(b *testing.B, c *http.Client, url string, body []byte) {
 
 // BenchmarkLatency sends one request at a time.
 func BenchmarkLatency(b *testing.B) {
-	names, urls := startTargets(b, fast)
+	names, urls := startTargets(b, respondImmediately)
 	for _, bench := range []struct {
 		name string
 		body string
@@ -113,7 +113,7 @@ func BenchmarkLatency(b *testing.B) {
 
 // BenchmarkThroughput sends requests concurrently.
 func BenchmarkThroughput(b *testing.B) {
-	names, urls := startTargets(b, fast)
+	names, urls := startTargets(b, respondImmediately)
 	for _, bench := range []struct {
 		name, query, body string
 	}{

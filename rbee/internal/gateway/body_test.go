@@ -63,14 +63,14 @@ func TestSlowBody(t *testing.T) {
 // starts.
 func TestMaxBodyMemory(t *testing.T) {
 	t.Parallel()
-	more := make(chan struct{})
+	finish := make(chan struct{})
 	b := worker(t, "w1", func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		w.Header().Set("Content-Type", "text/event-stream")
 		_, _ = io.WriteString(w, "data: 1\n\n")
 		w.(http.Flusher).Flush()
 		select {
-		case <-more:
+		case <-finish:
 		case <-r.Context().Done():
 		}
 		_, _ = io.WriteString(w, "data: [DONE]\n\n")
@@ -99,7 +99,7 @@ func TestMaxBodyMemory(t *testing.T) {
 	for range 3 {
 		streams = append(streams, send(t, t.Context(), "POST", url+"/v1/chat/completions", large))
 	}
-	close(more)
+	close(finish)
 	for _, s := range streams {
 		text, err := io.ReadAll(s.Body)
 		s.Body.Close()
@@ -178,10 +178,10 @@ func TestLongModelName(t *testing.T) {
 			} else {
 				body = fmt.Sprintf(body, model)
 			}
-			resp, response := do(t, test.method, url+path, body, "Content-Type", test.kind)
-			e := errorIn(t, response)
-			if resp.StatusCode != status || status == 400 && (len(response) > 300 || e.Param == nil || *e.Param != "model" || e.Type != "invalid_request_error") {
-				t.Errorf("%s, name of %d bytes: response = %s %.300s, want status %d", name, len(model), resp.Status, response, status)
+			resp, text := do(t, test.method, url+path, body, "Content-Type", test.kind)
+			e := errorIn(t, text)
+			if resp.StatusCode != status || status == 400 && (len(text) > 300 || e.Param == nil || *e.Param != "model" || e.Type != "invalid_request_error") {
+				t.Errorf("%s, name of %d bytes: response = %s %.300s, want status %d", name, len(model), resp.Status, text, status)
 			}
 			if s := samples.next(t); status == 400 && (s.Model != "" || len(s.Err.Error()) > 300) {
 				t.Errorf("%s, name of %d bytes: sample has model %.300q, error %.300v, want no model and a short error", name, len(model), s.Model, s.Err)
