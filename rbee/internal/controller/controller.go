@@ -50,7 +50,7 @@ type Traffic interface {
 	Finish(ctx context.Context, r FinishedRequest)
 }
 
-// FinishedRequest is a finished request to a worker.
+// FinishedRequest describes a finished request to a worker.
 type FinishedRequest struct {
 	Worker  operations.WorkerProcess
 	Start   time.Time
@@ -119,7 +119,7 @@ func New(o Options) (*Controller, error) {
 	return q, nil
 }
 
-// NewWithDependencies returns a controller that uses d, which the caller closes.
+// NewWithDependencies returns a controller that uses d. The caller closes the dependencies.
 func NewWithDependencies(o Options, files *Files, d Dependencies) *Controller {
 	return &Controller{
 		opts: o, files: files, conn: d.Connector, loader: d.Loader, traffic: d.Traffic, sshHosts: d.SSHHosts,

@@ -59,7 +59,7 @@ func (f *Files) read(configPath string) (*desired, error) {
 	return f.readRest(config, path)
 }
 
-// readOrEmpty is load, with an empty config where the file does not exist.
+// readOrEmpty is like read, but uses an empty config if the file does not exist.
 func (f *Files) readOrEmpty(configPath string) (*desired, error) {
 	d, err := f.read(configPath)
 	if operations.ReasonOf(err) != operations.ReasonConfigMissing {

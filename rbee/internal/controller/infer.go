@@ -91,8 +91,8 @@ func (q *Controller) tryCandidate(ctx context.Context, o candidate, op operation
 	return r, final, err
 }
 
-// chatRequest is a request in OpenAI's format, plus top_k, which the engines support in
-// addition:
+// chatRequest is a chat or completion request in OpenAI's format, plus top_k, which open
+// engines support:
 // https://platform.openai.com/docs/api-reference/chat/create
 type chatRequest struct {
 	Model         string         `json:"model"`
@@ -259,7 +259,7 @@ func isUnavailable(resp *http.Response) bool {
 }
 
 // isCompletionOnly reports whether a response means that the engine or the model supports
-// completions but no chats. It replaces the body that it reads.
+// completions but not chat. It replaces the body that it reads.
 func isCompletionOnly(resp *http.Response) bool {
 	switch resp.StatusCode {
 	case http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusBadRequest, http.StatusNotImplemented:

@@ -2,8 +2,8 @@
 // operations, the OpenAI API, the dashboard and metrics over HTTP, and loads and evicts
 // workers.
 //
-// It combines these packages: access, gateway, jobs, dashboard, registry,
-// loader, stats and controller.
+// It combines the packages access, gateway, jobs, dashboard, registry, loader, stats and
+// controller.
 package queen
 
 import (

@@ -25,8 +25,8 @@ func (q *queen) snapshot() operations.FleetSnapshot {
 	return s
 }
 
-// updateDrift checks for drift every driftInterval, over the connections of the pool, until
-// ctx is done.
+// updateDrift checks for drift every driftInterval until ctx is done. It uses the connections
+// of the pool.
 func (q *queen) updateDrift(ctx context.Context) {
 	tick := time.NewTicker(driftInterval)
 	defer tick.Stop()
