@@ -25,7 +25,7 @@ const (
 	staleAfter     = 15 * time.Second // time without data from a hive
 	offlineAfter   = 45 * time.Second // time without data from a hive
 	configInterval = 2 * time.Second  // time between two checks for a changed config
-	settleTimeout  = 10 * time.Second // for the first snapshots of all hives, and for one snapshot
+	readyTimeout   = 10 * time.Second // for the first snapshots of all hives, and for one snapshot
 )
 
 // PoolOptions configure a [Pool].
@@ -275,12 +275,12 @@ func sameMachine(a, b config.Hive) bool {
 }
 
 // WaitReady waits until [Pool.Run] has tried to reach every hive. It returns immediately
-// once the pool is older than settleTimeout.
+// once the pool is older than readyTimeout.
 func (r *Pool) WaitReady(ctx context.Context) {
-	if time.Since(r.since) > settleTimeout {
+	if time.Since(r.since) > readyTimeout {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
 	_ = r.waitAllTried(ctx) // after the timeout the caller works with the known hives
 }
@@ -291,7 +291,7 @@ func (r *Pool) WaitWorkerReady(ctx context.Context, h config.Hive, w operations.
 	if l == nil {
 		return nil // the hive belongs to another config
 	}
-	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
 	for {
 		next := r.Changed()

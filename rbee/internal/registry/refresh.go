@@ -50,7 +50,7 @@ func (r *Pool) refreshHives() {
 	r.lastRefresh = time.Now()
 	r.mu.Unlock()
 	r.refreshGroup.Forget("") // later callers wait for the next refresh
-	ctx, cancel := context.WithTimeout(r.background, settleTimeout)
+	ctx, cancel := context.WithTimeout(r.background, readyTimeout)
 	defer cancel()
 	p := pool.New().WithMaxGoroutines(MaxParallel)
 	for _, l := range r.Connections() {

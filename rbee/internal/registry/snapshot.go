@@ -54,7 +54,7 @@ func (l *Connection) currentSnapshot() Snapshot {
 
 // Snapshot requests a snapshot of the hive.
 func (d *Client) Snapshot(ctx context.Context) (*operations.HiveSnapshot, error) {
-	limit := cmp.Or(d.timeout, settleTimeout)
+	limit := cmp.Or(d.timeout, readyTimeout)
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("no answer within %s", limit))
 	defer cancel()
 	return d.WaitSnapshot(ctx, func(*operations.HiveSnapshot) bool { return true })
