@@ -183,8 +183,8 @@ func TestProbeBrokenRbee(t *testing.T) {
 			{0o755, "#!/bin/sh\nprintf 'no \"library\" \\\\ \\tx\\001\\ny\\n' >&2\nexit 3\n", `failed with status 3: no "library" \  x y`},
 			{0o755, "#!/bin/sh\nprintf '\\036{\"half\":\\n'\nexit 4\n", `failed with status 4: {"half":`},
 			{0o644, "not to be run", "failed with status 126: "},
-			{0o755, "#!/bin/sh\necho usage: rbee\n", "answered no record: usage: rbee"},
-			{0o755, "#!/bin/sh\n", "answered no record: "},
+			{0o755, "#!/bin/sh\necho usage: rbee\n", "printed no record: usage: rbee"},
+			{0o755, "#!/bin/sh\n", "printed no record: "},
 		} {
 			h.write(t, k.mode, k.content, h.rbee(), "bin", "rbee")
 			s := h.mustRead(t, pkgmgr.ReadOptions{})
@@ -378,12 +378,12 @@ func TestProbeOddAnswers(t *testing.T) {
 		host *shellHost
 		want string
 	}{
-		"no answer":     {&shellHost{shell: []string{"true"}}, "nothing that rbee understands"},
-		"only noise":    {&shellHost{shell: []string{"true"}, noise: "This account is not available.\n"}, "nothing that rbee understands"},
+		"no answer":     {&shellHost{shell: []string{"true"}}, "no record in the output of its shell"},
+		"only noise":    {&shellHost{shell: []string{"true"}, noise: "This account is not available.\n"}, "no record in the output of its shell"},
 		"half a record": {&shellHost{shell: []string{"true"}, noise: "\x1e{\"schema\":1"}, "unexpected EOF"},
 		"no JSON":       {&shellHost{shell: []string{"true"}, noise: "\x1e{schema}\n"}, "no JSON"},
 		"it fails":      {&shellHost{shell: []string{"false"}}, "exit status 1"},
-		"too much":      {&shellHost{shell: []string{"true"}, noise: strings.Repeat("x", 64<<20+1)}, "answers too much"},
+		"too much":      {&shellHost{shell: []string{"true"}, noise: strings.Repeat("x", 64<<20+1)}, "exceeds 64 MiB"},
 	} {
 		s, err := k.host.read(t, pkgmgr.ReadOptions{})
 		if s != nil || err == nil || err.Code != operations.CodeUnreachable || !strings.Contains(err.Message, k.want) {
