@@ -221,9 +221,9 @@ type Python struct {
 // ExcludeNewerNever is the value of [Python].ExcludeNewer that selects the newest packages.
 const ExcludeNewerNever = "never"
 
-// Pinned reports whether the recipe alone determines all files that the source installs, so
+// Reproducible reports whether the recipe alone determines all files that the source installs, so
 // that a reproducible installation does not need a lock.
-func (s *Source) Pinned() bool {
+func (s *Source) Reproducible() bool {
 	for _, step := range s.Steps {
 		o := step.Origin
 		if step.Python != nil || o.Asset != "" || o.Code || o.URL != "" && o.SHA256 == "" {

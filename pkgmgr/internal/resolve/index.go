@@ -22,7 +22,7 @@ import (
 // index reads a Python package index, as JSON (PEP 691) or HTML (PEP 503):
 // https://packaging.python.org/en/latest/specifications/simple-repository-api/
 type index struct {
-	from *fetch.Client // its index is https://pypi.org/simple
+	client *fetch.Client // its index is https://pypi.org/simple
 }
 
 // project is the page of one package.
@@ -37,15 +37,15 @@ type projectFile struct {
 	yanked   bool
 }
 
-// indexTypes are the formats that an index is asked for.
-const indexTypes = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.01"
+// acceptedTypes are the formats that an index is asked for.
+const acceptedTypes = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.01"
 
 // project reads the page of a package; the error is [fetch.ErrNotFound] if the index does
 // not have it.
 func (x *index) project(ctx context.Context, name string) (*project, error) {
-	address := strings.TrimSuffix(x.from.Index, "/") + "/" + wheel.NormalName(name) + "/"
+	address := strings.TrimSuffix(x.client.Index, "/") + "/" + wheel.NormalizeName(name) + "/"
 	p := &project{}
-	err := x.from.GetOK(ctx, address, http.Header{"Accept": {indexTypes}}, func(resp *http.Response) (err error) {
+	err := x.client.GetOK(ctx, address, http.Header{"Accept": {acceptedTypes}}, func(resp *http.Response) (err error) {
 		switch kind := resp.Header.Get("Content-Type"); {
 		case strings.Contains(kind, "json"):
 			p.files, err = projectJSON(resp)

@@ -25,7 +25,7 @@ type Lookup struct {
 	in       Input
 	opts     plan.Options
 	versions map[[2]string]versionOrErr
-	failed   map[string]error     // steps that cannot be had
+	failed   map[string]error     // resolveSteps that cannot be had
 	Moved    []operations.Upgrade // versions whose files are others, as the recipe's steps are
 }
 
@@ -59,7 +59,7 @@ func NewLookup(in Input, o plan.Options) *Lookup {
 			platforms = append(platforms, h.State.Platform)
 		}
 	}
-	in.Resolver.begin(platforms)
+	in.Resolver.startPlan(platforms)
 	return &Lookup{in: in, opts: o, versions: map[[2]string]versionOrErr{}, failed: map[string]error{}}
 }
 
@@ -73,7 +73,7 @@ func (l *Lookup) Worker(ctx context.Context, hive string, w config.Worker, s *wi
 	rbeeVersion := cmp.Or(binary.Version, l.in.Version)
 	machine := catalog.MachineOf(s)
 	hold, held := l.in.Lock.Pinned(hive, w.Type)
-	stays := held && l.stays(hold, w)
+	stays := held && l.pinApplies(hold, w)
 	version, err := hold.Version, error(nil)
 	if !stays {
 		version, err = l.version(ctx, recipe, w.Version, s.Platform, rbeeVersion)
@@ -91,7 +91,7 @@ func (l *Lookup) Worker(ctx context.Context, hive string, w config.Worker, s *wi
 	if err != nil {
 		return plan.DesiredWorker{Err: err, Needs: recipe.Needs, Indirect: recipe.Versions.Indirect(w.Version)}
 	}
-	out := l.chosen(ctx, recipe, choice, w.Version, s.Platform)
+	out := l.resolveChoice(ctx, recipe, choice, w.Version, s.Platform)
 	out.Warning = catalog.CPUWarning(w.Type, recipe.CPUFallbackReason(choice, machine, rbeeVersion))
 	out.Pinned, out.EndsPin = stays, held && !stays
 	for i := range out.Steps {
@@ -102,19 +102,19 @@ func (l *Lookup) Worker(ctx context.Context, hive string, w config.Worker, s *wi
 	return out
 }
 
-// stays reports whether a hold counts.
-func (l *Lookup) stays(h lockfile.Pin, w config.Worker) bool {
+// pinApplies reports whether a hold counts.
+func (l *Lookup) pinApplies(h lockfile.Pin, w config.Worker) bool {
 	return h.Requested == w.Version && !l.upgrades(w.Type)
 }
 
-// needs are what the machines take from a release that have a wish; platform is one
+// consumers are what the machines take from a release that have a wish; platform is one
 // that has it although it is not known which machine.
-func (l *Lookup) needs(recipe *catalog.Recipe, wish string, platform wire.Platform) []need {
-	var all []need
+func (l *Lookup) consumers(recipe *catalog.Recipe, wish string, platform wire.Platform) []consumer {
+	var all []consumer
 	add := func(who string, m catalog.Machine) {
 		// What fits no version is told so, and does not count.
 		if _, err := recipe.Choose("", m, ""); err == nil || errors.Is(err, catalog.ErrDevicesUnknown) {
-			all = append(all, need{who, recipe.SourcesFor(m)})
+			all = append(all, consumer{who, recipe.SourcesFor(m)})
 		}
 	}
 	for _, m := range l.in.Hives {
@@ -123,7 +123,7 @@ func (l *Lookup) needs(recipe *catalog.Recipe, wish string, platform wire.Platfo
 		}
 		for _, w := range m.Hive.Workers {
 			hold, held := l.in.Lock.Pinned(m.Hive.Alias, w.Type)
-			if w.Type != recipe.Type || w.Version != wish || held && l.stays(hold, w) || plan.IsAdopted(m.State, w) && !l.opts.Force {
+			if w.Type != recipe.Type || w.Version != wish || held && l.pinApplies(hold, w) || plan.IsAdopted(m.State, w) && !l.opts.Force {
 				continue
 			}
 			add(m.Hive.Alias, catalog.MachineOf(m.State))
@@ -135,8 +135,8 @@ func (l *Lookup) needs(recipe *catalog.Recipe, wish string, platform wire.Platfo
 	return all
 }
 
-// chosen is what a wish comes to with the source that was chosen for it.
-func (l *Lookup) chosen(ctx context.Context, recipe *catalog.Recipe, choice catalog.Choice, wish string, p wire.Platform) plan.DesiredWorker {
+// resolveChoice is what a wish comes to with the source that was chosen for it.
+func (l *Lookup) resolveChoice(ctx context.Context, recipe *catalog.Recipe, choice catalog.Choice, wish string, p wire.Platform) plan.DesiredWorker {
 	steps, err := l.steps(ctx, recipe, choice, wish, p)
 	var old *lockfile.GlibcError // the version is resolved, for other machines
 	if known, ok := l.versions[[2]string{recipe.Type, wish}]; ok && known.version == choice.Version && (err == nil || errors.As(err, &old)) {
@@ -150,7 +150,7 @@ func (l *Lookup) chosen(ctx context.Context, recipe *catalog.Recipe, choice cata
 		Steps: steps, Entry: choice.Source.Entry, SHA256: wire.Digest(steps, choice.Source.Entry), Files: map[string]string{}, Unstable: map[string]bool{},
 	}
 	for i, step := range choice.Source.Steps {
-		steps[i].At = place(recipe, step.Pos)
+		steps[i].At = location(recipe, step.Pos)
 		switch o := step.Origin; {
 		case o.File != "" && !l.in.FromBundle:
 			out.Files[steps[i].Artifact.SHA256] = o.File
@@ -166,7 +166,7 @@ func (l *Lookup) upgrades(typ string) bool {
 	return l.opts.Upgrade && (len(l.opts.UpgradeTypes) == 0 || slices.Contains(l.opts.UpgradeTypes, typ))
 }
 
-// version is the exact version that a wish comes to.
+// resolveVersion is the exact version that a wish comes to.
 func (l *Lookup) version(ctx context.Context, recipe *catalog.Recipe, wish string, p wire.Platform, rbeeVersion string) (string, error) {
 	if recipe.Versions == nil || len(recipe.Sources) == 0 {
 		return recipe.Version(wish, rbeeVersion)
@@ -189,9 +189,9 @@ func (l *Lookup) newest(ctx context.Context, recipe *catalog.Recipe, wish string
 	case !l.opts.Fetch:
 		return "", plan.ErrNotLocked
 	case l.in.FromBundle:
-		return "", at(recipe, recipe.Versions.Pos, fmt.Errorf("the bundle holds no %s %s", recipe.Type, wish))
+		return "", withLocation(recipe, recipe.Versions.Pos, fmt.Errorf("the bundle holds no %s %s", recipe.Type, wish))
 	}
-	resolved, err := l.in.Resolver.version(ctx, recipe, wish, l.needs(recipe, wish, p), func(version string) error {
+	resolved, err := l.in.Resolver.resolveVersion(ctx, recipe, wish, l.consumers(recipe, wish, p), func(version string) error {
 		return l.solvable(ctx, recipe, wish, version, p)
 	})
 	var located *plan.LookupError // of a step
@@ -199,7 +199,7 @@ func (l *Lookup) newest(ctx context.Context, recipe *catalog.Recipe, wish string
 	case errors.As(err, &located):
 		return "", located
 	case err != nil:
-		return "", &plan.LookupError{Err: at(recipe, recipe.Versions.Pos, err)}
+		return "", &plan.LookupError{Err: withLocation(recipe, recipe.Versions.Pos, err)}
 	}
 	if ok && version.Compare(resolved, locked.Version) < 0 {
 		resolved = locked.Version
@@ -207,15 +207,15 @@ func (l *Lookup) newest(ctx context.Context, recipe *catalog.Recipe, wish string
 	return resolved, nil
 }
 
-// steps are what a chosen source consists of: by the recipe itself, by the lock,
+// resolveSteps are what a chosen source consists of: by the recipe itself, by the lock,
 // or asked for now. The error is a [*lockfile.GlibcError] if that does not run with the glibc of
 // the platform.
 func (l *Lookup) steps(ctx context.Context, recipe *catalog.Recipe, c catalog.Choice, wish string, p wire.Platform) ([]wire.InstallStep, error) {
 	key := sourceKey(recipe, c, p)
-	if c.Source.Pinned() && (!l.in.FromBundle || !c.Source.InstallsLocalFile()) {
-		steps, err := l.in.Resolver.pinned(recipe, c)
+	if c.Source.Reproducible() && (!l.in.FromBundle || !c.Source.InstallsLocalFile()) {
+		steps, err := l.in.Resolver.recipeSteps(recipe, c)
 		if err == nil && c.Source.InstallsLocalFile() {
-			l.in.Lock.Remember(key, steps) // for a bundle, which goes where these files are not
+			l.in.Lock.SetLocalSteps(key, steps) // for a bundle, which goes where these files are not
 		}
 		return steps, err
 	}
@@ -224,7 +224,7 @@ func (l *Lookup) steps(ctx context.Context, recipe *catalog.Recipe, c catalog.Ch
 		return nil, err
 	}
 	if c.Source.HasPython() && p.Libc == "glibc" {
-		if floor := locked.FloorOf(c.Source.Glibc); floor.Below(p.LibcVersion) {
+		if floor := locked.EffectiveFloor(c.Source.Glibc); floor.Excludes(p.LibcVersion) {
 			return nil, &lockfile.GlibcError{Type: recipe.Type, Version: c.Version, Packages: floor.NeededBy, Needs: floor.Glibc, Has: p.LibcVersion}
 		}
 	}
@@ -280,16 +280,16 @@ func sourceKey(recipe *catalog.Recipe, c catalog.Choice, p wire.Platform) lockfi
 func (l *Lookup) source(ctx context.Context, recipe *catalog.Recipe, c catalog.Choice, wish string, p wire.Platform) (lockfile.Source, error) {
 	key := sourceKey(recipe, c, p)
 	locked, known := l.in.Lock.Source(key)
-	was, changed := l.in.Lock.Outdated(key)
+	was, changed := l.in.Lock.PreviousSteps(key)
 	fresh := l.opts.Fetch && !l.in.FromBundle && l.upgrades(recipe.Type)
-	older := known && c.Source.HasPython() && p.Libc == "glibc" && l.olderGlibc(recipe, c, &locked, p)
+	older := known && c.Source.HasPython() && p.Libc == "glibc" && l.needsOlderGlibc(recipe, c, &locked, p)
 	switch {
 	case known && !fresh && !older:
 		return locked, nil
 	case !l.opts.Fetch && changed:
 		return locked, plan.ErrRecipeChanged
 	case !l.opts.Fetch && older:
-		if floor := locked.FloorOf(c.Source.Glibc); floor.Below(p.LibcVersion) && !floor.TriedFor(p.LibcVersion) {
+		if floor := locked.EffectiveFloor(c.Source.Glibc); floor.Excludes(p.LibcVersion) && !floor.TriedFor(p.LibcVersion) {
 			return locked, plan.ErrNotLocked
 		}
 		return locked, nil
@@ -298,7 +298,7 @@ func (l *Lookup) source(ctx context.Context, recipe *catalog.Recipe, c catalog.C
 	case l.in.FromBundle && older:
 		return locked, nil
 	case l.in.FromBundle:
-		return locked, at(recipe, c.Source.Pos, fmt.Errorf("the bundle holds no %s %s for %s", recipe.Type, c.Version, key.Platform))
+		return locked, withLocation(recipe, c.Source.Pos, fmt.Errorf("the bundle holds no %s %s for %s", recipe.Type, c.Version, key.Platform))
 	}
 	name := fmt.Sprint(key)
 	if err := l.failed[name]; err != nil {
@@ -306,20 +306,20 @@ func (l *Lookup) source(ctx context.Context, recipe *catalog.Recipe, c catalog.C
 	}
 	var err error
 	if known && !older {
-		err = l.in.Resolver.retool(ctx, recipe, c, p, locked.Steps)
+		err = l.in.Resolver.upgradeTools(ctx, recipe, c, p, locked.Steps)
 	} else {
 		if known {
 			was, changed = locked.Steps, true
 		}
-		machines, complete := l.glibcs(recipe, c, p)
-		l.warnUnreadable(recipe)
-		last := l.in.Lock.LastFloor(key)
+		machines, complete := l.glibcVersions(recipe, c, p)
+		l.warnUnknownGlibc(recipe)
+		last := l.in.Lock.LatestFloor(key)
 		if known {
-			last = locked.FloorOf(c.Source.Glibc)
+			last = locked.EffectiveFloor(c.Source.Glibc)
 		}
 		key.Floor = nil
 		var steps []wire.InstallStep
-		steps, key.Floor, err = l.in.Resolver.steps(ctx, recipe, c, p, lockfile.FloorStart(c.Source.Glibc, machines, complete, last), fresh)
+		steps, key.Floor, err = l.in.Resolver.resolveSteps(ctx, recipe, c, p, lockfile.InitialGlibc(c.Source.Glibc, machines, complete, last), fresh)
 		locked = key
 		locked.Steps = steps
 	}
@@ -333,36 +333,36 @@ func (l *Lookup) source(ctx context.Context, recipe *catalog.Recipe, c catalog.C
 	}
 	l.in.Lock.SetSteps(locked, locked.Steps)
 	if changed {
-		l.filesMoved(recipe.Type, wish, c.Version, was, locked.Steps)
+		l.recordFileChanges(recipe.Type, wish, c.Version, was, locked.Steps)
 	}
 	return locked, nil
 }
 
-// olderGlibc reports whether a locked source has to be resolved again, for the glibc
+// needsOlderGlibc reports whether a locked source has to be resolved again, for the glibc
 // of a machine that is older than those it was resolved for.
-func (l *Lookup) olderGlibc(recipe *catalog.Recipe, c catalog.Choice, locked *lockfile.Source, p wire.Platform) bool {
-	floor := locked.FloorOf(c.Source.Glibc)
-	machines, _ := l.glibcs(recipe, c, p)
-	return slices.ContainsFunc(machines, func(glibc string) bool { return floor.Below(glibc) && !floor.TriedFor(glibc) })
+func (l *Lookup) needsOlderGlibc(recipe *catalog.Recipe, c catalog.Choice, locked *lockfile.Source, p wire.Platform) bool {
+	floor := locked.EffectiveFloor(c.Source.Glibc)
+	machines, _ := l.glibcVersions(recipe, c, p)
+	return slices.ContainsFunc(machines, func(glibc string) bool { return floor.Excludes(glibc) && !floor.TriedFor(glibc) })
 }
 
-// warnUnreadable reports hives that want a worker type and whose glibc cannot be read.
-func (l *Lookup) warnUnreadable(recipe *catalog.Recipe) {
+// warnUnknownGlibc reports hives that want a worker type and whose glibc cannot be read.
+func (l *Lookup) warnUnknownGlibc(recipe *catalog.Recipe) {
 	for _, m := range l.in.Hives {
 		if m.State == nil || m.Extra || m.State.Libc != "glibc" {
 			continue
 		}
 		wants := slices.ContainsFunc(m.Hive.Workers, func(w config.Worker) bool { return w.Type == recipe.Type })
-		if _, ok := lockfile.MinorOf(m.State.LibcVersion); wants && !ok {
+		if _, ok := lockfile.GlibcMinor(m.State.LibcVersion); wants && !ok {
 			l.in.Resolver.warn(fmt.Sprintf("cannot read the glibc version of %s: resolving %s for the oldest that the recipe allows", m.Hive.Alias, recipe.Type))
 		}
 	}
 }
 
-// glibcs are the versions of glibc of the machines that may get a source: all hives of
+// glibcVersions are the versions of glibc of the machines that may get a source: all hives of
 // the config that want the version, or one that is not known, or a range. complete
 // tells that each of them is known.
-func (l *Lookup) glibcs(recipe *catalog.Recipe, c catalog.Choice, p wire.Platform) (machines []string, complete bool) {
+func (l *Lookup) glibcVersions(recipe *catalog.Recipe, c catalog.Choice, p wire.Platform) (machines []string, complete bool) {
 	complete = true
 	states := map[string]*wire.State{}
 	for _, m := range l.in.Hives {
@@ -386,7 +386,7 @@ func (l *Lookup) glibcs(recipe *catalog.Recipe, c catalog.Choice, p wire.Platfor
 		choice, err := recipe.Choose(c.Version, catalog.MachineOf(s), "")
 		switch {
 		case errors.Is(err, catalog.ErrDevicesUnknown) || err == nil && choice.Index == c.Index:
-			if _, ok := lockfile.MinorOf(s.LibcVersion); ok {
+			if _, ok := lockfile.GlibcMinor(s.LibcVersion); ok {
 				machines = append(machines, s.LibcVersion)
 			} else {
 				complete = false // a glibc that cannot be read
@@ -396,8 +396,8 @@ func (l *Lookup) glibcs(recipe *catalog.Recipe, c catalog.Choice, p wire.Platfor
 	return machines, complete
 }
 
-// filesMoved notes that a version consists of other files from now on.
-func (l *Lookup) filesMoved(typ, wish, version string, was, now []wire.InstallStep) {
+// recordFileChanges notes that a version consists of other files from now on.
+func (l *Lookup) recordFileChanges(typ, wish, version string, was, now []wire.InstallStep) {
 	if wire.Digest(was, "") == wire.Digest(now, "") {
 		return
 	}
@@ -426,7 +426,7 @@ func (l *Lookup) Variants(ctx context.Context, w config.Worker, p wire.Platform)
 		filled, err := s.Fill(version, p, filepath.Dir(recipe.File))
 		want := plan.DesiredWorker{Err: err}
 		if err == nil {
-			want = l.chosen(ctx, recipe, catalog.Choice{Version: version, Source: filled, Index: i}, w.Version, p)
+			want = l.resolveChoice(ctx, recipe, catalog.Choice{Version: version, Source: filled, Index: i}, w.Version, p)
 		}
 		all = append(all, want)
 	}

@@ -35,10 +35,10 @@ func (e *NoSolutionError) Error() string {
 	return fmt.Sprintf("cannot resolve the packages of %s %s for %s: %s", e.Type, e.Version, e.Platform, e.Err.Cause)
 }
 
-// ErrorCode returns the reason as text, for [operations.ReasonOf].
+// ErrorCode returns [operations.ReasonNoSolution].
 func (e *NoSolutionError) ErrorCode() string { return string(operations.ReasonNoSolution) }
 
-// ErrorSubject returns the worker type, for [operations.SubjectOf].
+// ErrorSubject returns the worker type.
 func (e *NoSolutionError) ErrorSubject() operations.Subject {
 	return operations.SubjectWorker.Named(e.Type)
 }
@@ -71,19 +71,19 @@ var torchFamily = []string{
 // uploaded.
 const releaseMargin = 24 * time.Hour
 
-// packages resolves the packages of a Python step and all that they depend on to
+// resolvePackages resolves the packages of a Python step and all that they depend on to
 // wheels, for the oldest glibc that has a solution, beginning with start. The result
 // depends on the recipe, the version, the platform and start alone. uv resolves, on
 // this machine: hives need not reach an index, and all get the same wheels.
-func (r *Resolver) packages(ctx context.Context, job pythonJob, start int) ([]wire.Artifact, *lockfile.GlibcFloor, error) {
-	wheels, floor, err := r.raiseFloor(ctx, job, start)
+func (r *Resolver) resolvePackages(ctx context.Context, job pythonJob, start int) ([]wire.Artifact, *lockfile.GlibcFloor, error) {
+	wheels, floor, err := r.resolveWithFloor(ctx, job, start)
 	var none *NoSolutionError
 	if errors.As(err, &none) && !job.cutoff.IsZero() {
 		// A mirror may have no dates of old files, and a version may have been published
 		// before what it depends on.
 		undated := job
 		undated.cutoff = time.Time{}
-		if wheels, floor, again := r.raiseFloor(ctx, undated, start); again == nil {
+		if wheels, floor, again := r.resolveWithFloor(ctx, undated, start); again == nil {
 			r.warn(fmt.Sprintf("%s %s has no solution with the packages of its release date (%s): using today's packages", job.typ, job.version, job.cutoff.Format(time.DateOnly)))
 			return wheels, floor, nil
 		}
@@ -91,14 +91,14 @@ func (r *Resolver) packages(ctx context.Context, job pythonJob, start int) ([]wi
 	return wheels, floor, err
 }
 
-// raiseFloor resolves for the oldest step of glibc, from start, that has a solution.
-func (r *Resolver) raiseFloor(ctx context.Context, job pythonJob, start int) ([]wire.Artifact, *lockfile.GlibcFloor, error) {
+// resolveWithFloor resolves for the oldest step of glibc, from start, that has a solution.
+func (r *Resolver) resolveWithFloor(ctx context.Context, job pythonJob, start int) ([]wire.Artifact, *lockfile.GlibcFloor, error) {
 	if job.platform.OS != "linux" || job.platform.Libc == "musl" {
 		lock, err := r.compile(ctx, &job, 0)
 		if err != nil {
-			return nil, nil, job.failed(err)
+			return nil, nil, job.wrapError(err)
 		}
-		wheels, err := job.target(0).WheelsOf(lock)
+		wheels, err := job.target(0).SelectWheels(lock)
 		return wheels, nil, err
 	}
 	steps := slices.DeleteFunc(slices.Clone(lockfile.GlibcSteps), func(s int) bool { return s < start })
@@ -107,13 +107,13 @@ func (r *Resolver) raiseFloor(ctx context.Context, job pythonJob, start int) ([]
 	}
 	found, lock, err := firstSolution(steps, func(step int) (*wheel.Pylock, error) { return r.compile(ctx, &job, step) })
 	if err != nil {
-		return nil, nil, job.failed(err)
+		return nil, nil, job.wrapError(err)
 	}
-	floor := &lockfile.GlibcFloor{Oldest: lockfile.GlibcName(start), Glibc: lockfile.GlibcName(found)}
+	floor := &lockfile.GlibcFloor{Oldest: lockfile.GlibcVersion(start), Glibc: lockfile.GlibcVersion(found)}
 	if i := slices.Index(steps, found); i > 0 {
-		floor.NeededBy = job.target(steps[i-1]).Without(lock)
+		floor.NeededBy = job.target(steps[i-1]).MissingWheels(lock)
 	}
-	wheels, err := job.target(found).WheelsOf(lock)
+	wheels, err := job.target(found).SelectWheels(lock)
 	return wheels, floor, err
 }
 
@@ -121,7 +121,7 @@ func (r *Resolver) raiseFloor(ctx context.Context, job pythonJob, start int) ([]
 // without a solution there, there is none at all.
 func firstSolution(steps []int, try func(step int) (*wheel.Pylock, error)) (found int, lock *wheel.Pylock, err error) {
 	lock, err = try(steps[0])
-	if err == nil || !noSolution(err) || len(steps) == 1 {
+	if err == nil || !isNoSolution(err) || len(steps) == 1 {
 		return steps[0], lock, err
 	}
 	newest := steps[len(steps)-1]
@@ -131,14 +131,14 @@ func firstSolution(steps []int, try func(step int) (*wheel.Pylock, error)) (foun
 	}
 	for _, step := range steps[1 : len(steps)-1] {
 		lock, err := try(step)
-		if err == nil || !noSolution(err) {
+		if err == nil || !isNoSolution(err) {
 			return step, lock, err
 		}
 	}
 	return newest, last, nil
 }
 
-func noSolution(err error) bool {
+func isNoSolution(err error) bool {
 	var e *uv.Error
 	return errors.As(err, &e) && e.NoSolution
 }
@@ -147,8 +147,8 @@ func (j *pythonJob) target(glibc int) wheel.Target {
 	return wheel.Target{Platform: j.platform, Python: j.want.Version, Glibc: glibc}
 }
 
-// failed adds to an error of uv what was resolved.
-func (j *pythonJob) failed(err error) error {
+// wrapError adds to an error of uv what was resolved.
+func (j *pythonJob) wrapError(err error) error {
 	var e *uv.Error
 	if !errors.As(err, &e) {
 		return err
@@ -170,7 +170,7 @@ func (r *Resolver) compile(ctx context.Context, job *pythonJob, glibc int) (*whe
 	if job.cutoff.IsZero() {
 		return r.runCompile(ctx, job, glibc)
 	}
-	if err := r.exemptUndated(ctx, job, requirementNames(job.requirements)); err != nil {
+	if err := r.exemptUndated(ctx, job, requiredPackages(job.requirements)); err != nil {
 		return nil, err
 	}
 	for round := 1; ; round++ {
@@ -193,10 +193,10 @@ func (r *Resolver) compile(ctx context.Context, job *pythonJob, glibc int) (*whe
 // without an upload date. PyPI dates each file. If the index has dates of nothing, the
 // cutoff is dropped, with a warning.
 func (r *Resolver) exemptUndated(ctx context.Context, job *pythonJob, names []string) error {
-	if r.index.from.Index == PublicPythonIndex {
+	if r.index.client.Index == PublicPythonIndex {
 		return nil
 	}
-	names = slices.DeleteFunc(names, func(n string) bool { return slices.Contains(job.exempt, wheel.NormalName(n)) })
+	names = slices.DeleteFunc(names, func(n string) bool { return slices.Contains(job.exempt, wheel.NormalizeName(n)) })
 	found := make([]int, len(names)) // 1 undated, 2 dated, 0 not on the index
 	p := pool.New().WithContext(ctx).WithCancelOnError().WithFirstError().WithMaxGoroutines(8)
 	for i, name := range names {
@@ -220,11 +220,11 @@ func (r *Resolver) exemptUndated(ctx context.Context, job *pythonJob, names []st
 	}
 	for i, name := range names {
 		if found[i] == 1 {
-			job.exempt = append(job.exempt, wheel.NormalName(name))
+			job.exempt = append(job.exempt, wheel.NormalizeName(name))
 		}
 	}
 	if slices.Contains(found, 1) && !slices.Contains(found, 2) && !job.dated {
-		r.warn(fmt.Sprintf("%s does not record upload dates: resolving %s %s with today's packages", fetch.RedactURL(r.index.from.Index), job.typ, job.version))
+		r.warn(fmt.Sprintf("%s does not record upload dates: resolving %s %s with today's packages", fetch.RedactURL(r.index.client.Index), job.typ, job.version))
 		job.cutoff = time.Time{}
 	}
 	job.dated = job.dated || slices.Contains(found, 2)
@@ -233,7 +233,7 @@ func (r *Resolver) exemptUndated(ctx context.Context, job *pythonJob, names []st
 
 // page is the index's page of a package; it is read once in a plan.
 func (r *Resolver) page(ctx context.Context, name string) (*project, error) {
-	name = wheel.NormalName(name)
+	name = wheel.NormalizeName(name)
 	r.pagesMu.Lock()
 	page := r.pages[name]
 	r.pagesMu.Unlock()
@@ -253,8 +253,8 @@ func (r *Resolver) page(ctx context.Context, name string) (*project, error) {
 	return page, nil
 }
 
-// requirementNames are the packages that lines of requirements name.
-func requirementNames(text string) []string {
+// requiredPackages are the packages that lines of requirements name.
+func requiredPackages(text string) []string {
 	var names []string
 	for line := range strings.Lines(text) {
 		line, _, _ = strings.Cut(line, "#")
@@ -262,7 +262,7 @@ func requirementNames(text string) []string {
 			continue // an option
 		}
 		if m := lockfile.Requirement.FindStringSubmatch(strings.TrimSpace(line)); m != nil && m[1] != "" {
-			names = append(names, wheel.NormalName(m[1]))
+			names = append(names, wheel.NormalizeName(m[1]))
 		}
 	}
 	return names
@@ -275,7 +275,7 @@ const oldestExemptUV = "0.9.30"
 // runCompile runs `uv pip compile` and reads what it wrote.
 func (r *Resolver) runCompile(ctx context.Context, job *pythonJob, glibc int) (*wheel.Pylock, error) {
 	t := job.target(glibc)
-	platform, err := t.UvPlatform()
+	platform, err := t.UVPlatform()
 	if err != nil {
 		return nil, err
 	}
@@ -283,7 +283,7 @@ func (r *Resolver) runCompile(ctx context.Context, job *pythonJob, glibc int) (*
 	if !job.cutoff.IsZero() {
 		oldest = oldestExemptUV
 	}
-	program, err := r.uv(ctx, oldest)
+	program, err := r.uvProgram(ctx, oldest)
 	if err != nil {
 		return nil, fmt.Errorf("uv for this machine: %w", err)
 	}
@@ -306,7 +306,7 @@ func (r *Resolver) runCompile(ctx context.Context, job *pythonJob, glibc int) (*
 	}
 	switch {
 	case want.Torch == "":
-	case r.index.from.Torch == "":
+	case r.index.client.Torch == "":
 		args = append(args, "--torch-backend", want.Torch)
 	default:
 		own, limits, err := r.torchMirror(ctx, want.Torch, t)
@@ -340,7 +340,7 @@ func (r *Resolver) runCompile(ctx context.Context, job *pythonJob, glibc int) (*
 	}
 	// Addresses may hold passwords, and others see the arguments of a process.
 	set := []string{
-		"UV_DEFAULT_INDEX=" + r.index.from.Index,
+		"UV_DEFAULT_INDEX=" + r.index.client.Index,
 		"UV_CACHE_DIR=" + filepath.Join(r.cacheDir, "uv"), "UV_PYTHON_INSTALL_DIR=" + filepath.Join(r.cacheDir, "python"),
 	}
 	if len(indexes) > 0 {
@@ -363,11 +363,11 @@ func (r *Resolver) runCompile(ctx context.Context, job *pythonJob, glibc int) (*
 // constraints that keep packages of the family from being taken elsewhere in a newer
 // version.
 func (r *Resolver) torchMirror(ctx context.Context, backend string, t wheel.Target) (address string, limits []string, err error) {
-	address, err = url.JoinPath(r.index.from.Torch, backend)
+	address, err = url.JoinPath(r.index.client.Torch, backend)
 	if err != nil {
-		return "", nil, fmt.Errorf("invalid address of the PyTorch index %s: %w", fetch.RedactURL(r.index.from.Torch), err)
+		return "", nil, fmt.Errorf("invalid address of the PyTorch index %s: %w", fetch.RedactURL(r.index.client.Torch), err)
 	}
-	mirror := index{from: &fetch.Client{HTTP: r.index.from.HTTP, Index: address}}
+	mirror := index{client: &fetch.Client{HTTP: r.index.client.HTTP, Index: address}}
 	for _, name := range torchFamily {
 		page, err := mirror.project(ctx, name)
 		if errors.Is(err, fetch.ErrNotFound) {
@@ -393,13 +393,13 @@ func (r *Resolver) torchMirror(ctx context.Context, backend string, t wheel.Targ
 
 // job describes the environment of a step. before are the steps before it, and done
 // what they consist of.
-func (r *Resolver) job(ctx context.Context, recipe *catalog.Recipe, c catalog.Choice, p wire.Platform, want *catalog.Python, before []catalog.Step, done []wire.InstallStep) (pythonJob, error) {
+func (r *Resolver) newPythonJob(ctx context.Context, recipe *catalog.Recipe, c catalog.Choice, p wire.Platform, want *catalog.Python, before []catalog.Step, done []wire.InstallStep) (pythonJob, error) {
 	job := pythonJob{
 		typ: recipe.Type, version: c.Version, platform: p, want: want,
 		requirements: strings.Join(want.Packages, "\n") + "\n",
 	}
 	if want.Requirements != "" {
-		text, err := r.fileOf(ctx, want.Requirements, before, done)
+		text, err := r.readPayloadFile(ctx, want.Requirements, before, done)
 		if err != nil {
 			return job, err
 		}
@@ -410,11 +410,11 @@ func (r *Resolver) job(ctx context.Context, recipe *catalog.Recipe, c catalog.Ch
 	}
 	for _, x := range want.Indexes {
 		for _, name := range x.Packages {
-			job.exempt = append(job.exempt, wheel.NormalName(name))
+			job.exempt = append(job.exempt, wheel.NormalizeName(name))
 		}
 	}
 	if v := recipe.Versions; v != nil && v.Package != "" {
-		job.exempt = append(job.exempt, wheel.NormalName(v.Package))
+		job.exempt = append(job.exempt, wheel.NormalizeName(v.Package))
 	}
 	slices.Sort(job.exempt)
 	job.exempt = slices.Compact(job.exempt)
@@ -442,13 +442,13 @@ func (r *Resolver) cutoff(ctx context.Context, v *catalog.Versions, version stri
 	if v.Package != "" {
 		page, err := r.page(ctx, v.Package)
 		if err != nil {
-			return time.Time{}, noPackage(err, r.index.from.Index, v.Package)
+			return time.Time{}, packageError(err, r.index.client.Index, v.Package)
 		}
 		if released = page.released(version); released.IsZero() {
-			r.warn(fmt.Sprintf("%s does not record the upload date of %s %s: using today's packages", fetch.RedactURL(r.index.from.Index), v.Package, version))
+			r.warn(fmt.Sprintf("%s does not record the upload date of %s %s: using today's packages", fetch.RedactURL(r.index.client.Index), v.Package, version))
 		}
 	} else {
-		rel, err := r.releases.tagged(ctx, v.GitHub, v.TagOf(version))
+		rel, err := r.releases.byTag(ctx, v.GitHub, v.TagOf(version))
 		if err != nil {
 			return time.Time{}, err
 		}
@@ -469,20 +469,20 @@ func (r *Resolver) warn(text string) {
 	r.note("warning: " + text)
 }
 
-// noPackage explains that an index does not have a package.
-func noPackage(err error, index, name string) error {
+// packageError explains that an index does not have a package.
+func packageError(err error, index, name string) error {
 	if errors.Is(err, fetch.ErrNotFound) {
 		return fmt.Errorf("the package index %s has no %s", fetch.RedactURL(index), name)
 	}
 	return err
 }
 
-// absolute makes the addresses of wheels absolute.
-func (r *Resolver) absolute(wheels []wire.Artifact) error {
+// makeURLsAbsolute makes the addresses of wheels absolute.
+func (r *Resolver) makeURLsAbsolute(wheels []wire.Artifact) error {
 	for i := range wheels {
 		w := &wheels[i]
 		var err error
-		if w.URL, err = AbsoluteURL(r.index.from.Index, w.URL); err != nil {
+		if w.URL, err = AbsoluteURL(r.index.client.Index, w.URL); err != nil {
 			return fmt.Errorf("the address of %s: %w", w.Name, err)
 		}
 	}

@@ -19,12 +19,12 @@ import (
 // releases asks the release API of GitHub, or of a server of its own that answers
 // alike: https://docs.github.com/en/rest/releases/releases
 type releases struct {
-	from  *fetch.Client // its api is https://api.github.com
-	cache string        // directory of answers, see [releases.get]; empty for none
+	client   *fetch.Client // its api is https://api.github.com
+	cacheDir string        // directory of answers, see [releases.get]; empty for none
 
-	mu    sync.Mutex
-	known map[string]*release // by repository and tag
-	swept sync.Once           // the cache
+	mu          sync.Mutex
+	known       map[string]*release // by repository and tag
+	cleanupOnce sync.Once           // the cache
 }
 
 // release is a release as the API tells it.
@@ -44,8 +44,8 @@ type releaseAsset struct {
 	URL    string `json:"browser_download_url"`
 }
 
-// tagged is the release with a tag.
-func (g *releases) tagged(ctx context.Context, repo, tag string) (*release, error) {
+// byTag is the release with a tag.
+func (g *releases) byTag(ctx context.Context, repo, tag string) (*release, error) {
 	g.mu.Lock()
 	have := g.known[repo+" "+tag]
 	g.mu.Unlock()
@@ -60,13 +60,13 @@ func (g *releases) tagged(ctx context.Context, repo, tag string) (*release, erro
 	case err != nil:
 		return nil, err
 	case r.Tag != tag:
-		return nil, g.garbled(repo, fmt.Sprintf("the release %q where %s was requested", r.Tag, tag))
+		return nil, g.invalidResponse(repo, fmt.Sprintf("the release %q where %s was requested", r.Tag, tag))
 	}
-	g.remember(repo, &r)
+	g.addKnown(repo, &r)
 	return &r, nil
 }
 
-func (g *releases) remember(repo string, r *release) {
+func (g *releases) addKnown(repo string, r *release) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.known == nil {

@@ -24,8 +24,8 @@ func TestBurstLimit(t *testing.T) {
 		w.WriteHeader(http.StatusForbidden)
 	}))
 	t.Cleanup(srv.Close)
-	g := &releases{from: &fetch.Client{API: srv.URL}}
-	_, err := g.tagged(t.Context(), "a/b", "v1")
+	g := &releases{client: &fetch.Client{API: srv.URL}}
+	_, err := g.byTag(t.Context(), "a/b", "v1")
 	want := srv.URL + " takes no more requests before " + time.Date(2099, 1, 2, 12, 0, 0, 0, time.UTC).Local().Format(time.DateTime) + ": set GITHUB_TOKEN"
 	if err == nil || !strings.HasPrefix(err.Error(), want) {
 		t.Errorf("tagged() = %v, want %q", err, want)
@@ -127,7 +127,7 @@ func TestLlamaAssets(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if lacks := build.lacks(&s); lacks != "" {
+		if lacks := build.missingAsset(&s); lacks != "" {
 			t.Errorf("%s for %s/%s: %s", s.Name, s.OS, s.Arch, lacks)
 		}
 	}

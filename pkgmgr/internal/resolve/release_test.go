@@ -19,7 +19,7 @@ import (
 
 // fakeAPI answers as the release API does, for one repository a/b.
 type fakeAPI struct {
-	releases []release // newest first
+	releases []release // resolveNewest first
 	latest   string    // the tag that is marked as the latest
 	limited  bool      // but for those with the token
 	asked    []string
@@ -59,7 +59,7 @@ func newAPI(t *testing.T, f *fakeAPI) *releases {
 	t.Helper()
 	srv := httptest.NewServer(f)
 	t.Cleanup(srv.Close)
-	return &releases{from: &fetch.Client{API: srv.URL}}
+	return &releases{client: &fetch.Client{API: srv.URL}}
 }
 
 func assets(names ...string) []releaseAsset {
@@ -84,26 +84,26 @@ func TestNewestRelease(t *testing.T) {
 	}
 	g := newAPI(t, f)
 	has := func(r *release, version string) coverage {
-		return cover(r, version, []need{{"gpu-1", func(v string) ([]catalog.Source, error) {
+		return coverageOf(r, version, []consumer{{"gpu-1", func(v string) ([]catalog.Source, error) {
 			return []catalog.Source{{Steps: []catalog.Step{{Origin: catalog.Origin{Asset: "x-" + v + ".zip"}}}}}, nil
 		}}})
 	}
 	for wish, want := range map[string]string{"latest": "b27", "<=b9": "b9", ">b10, <b12": "b11"} {
-		if got, _, err := g.newest(t.Context(), &catalog.Versions{GitHub: "a/b", Tag: "{version}"}, wish, has); got != want || err != nil {
+		if got, _, err := g.resolveNewest(t.Context(), &catalog.Versions{GitHub: "a/b", Tag: "{version}"}, wish, has); got != want || err != nil {
 			t.Errorf("%s is %q, %v", wish, got, err)
 		}
 	}
 	for repo, want := range map[string]string{"a/b": "none of the newest 28 releases of a/b is a version >b90 with the files that the recipe names", "no/such": "no/such has no releases"} {
-		if _, _, err := g.newest(t.Context(), &catalog.Versions{GitHub: repo, Tag: "{version}"}, ">b90", has); err == nil || err.Error() != want {
+		if _, _, err := g.resolveNewest(t.Context(), &catalog.Versions{GitHub: repo, Tag: "{version}"}, ">b90", has); err == nil || err.Error() != want {
 			t.Errorf("%s: %v", repo, err)
 		}
 	}
-	if _, _, err := g.newest(t.Context(), &catalog.Versions{GitHub: "a/b", Tag: "v{version}"}, version.Latest, has); err == nil || err.Error() != "a/b has no release with a tag such as v{version}" {
+	if _, _, err := g.resolveNewest(t.Context(), &catalog.Versions{GitHub: "a/b", Tag: "v{version}"}, version.Latest, has); err == nil || err.Error() != "a/b has no release with a tag such as v{version}" {
 		t.Errorf("%v", err)
 	}
 	// A release that is the latest, and is one, costs one request.
 	f.latest, f.asked = "b27", nil
-	if got, _, err := g.newest(t.Context(), &catalog.Versions{GitHub: "a/b", Tag: "b{version}"}, version.Latest, func(*release, string) coverage { return coverage{} }); got != "27" || err != nil || len(f.asked) != 1 {
+	if got, _, err := g.resolveNewest(t.Context(), &catalog.Versions{GitHub: "a/b", Tag: "b{version}"}, version.Latest, func(*release, string) coverage { return coverage{} }); got != "27" || err != nil || len(f.asked) != 1 {
 		t.Errorf("%q, %v, %q", got, err, f.asked)
 	}
 }
@@ -112,18 +112,18 @@ func TestRateLimit(t *testing.T) {
 	t.Parallel()
 	f := &fakeAPI{limited: true, releases: []release{{Tag: "v1"}}}
 	g := newAPI(t, f)
-	if _, err := g.tagged(t.Context(), "a/b", "v1"); err == nil || !strings.Contains(err.Error(), "takes no more requests before 2030-01-02 03:04:05: set GITHUB_TOKEN") {
+	if _, err := g.byTag(t.Context(), "a/b", "v1"); err == nil || !strings.Contains(err.Error(), "takes no more requests before 2030-01-02 03:04:05: set GITHUB_TOKEN") {
 		t.Errorf("%v", err)
 	}
-	g.from.Token = "spent"
-	if _, err := g.tagged(t.Context(), "a/b", "v1"); err == nil || !strings.Contains(err.Error(), "the token in GITHUB_TOKEN has used up its share") || strings.Contains(err.Error(), "spent") {
+	g.client.Token = "spent"
+	if _, err := g.byTag(t.Context(), "a/b", "v1"); err == nil || !strings.Contains(err.Error(), "the token in GITHUB_TOKEN has used up its share") || strings.Contains(err.Error(), "spent") {
 		t.Errorf("%v", err)
 	}
-	g.from.Token = "good"
-	if r, err := g.tagged(t.Context(), "a/b", "v1"); err != nil || r.Tag != "v1" {
+	g.client.Token = "good"
+	if r, err := g.byTag(t.Context(), "a/b", "v1"); err != nil || r.Tag != "v1" {
 		t.Errorf("%v, %v", r, err)
 	}
-	if _, err := g.tagged(t.Context(), "a/b", "v2"); err == nil || err.Error() != "a/b has no release v2" {
+	if _, err := g.byTag(t.Context(), "a/b", "v2"); err == nil || err.Error() != "a/b has no release v2" {
 		t.Errorf("%v", err)
 	}
 }

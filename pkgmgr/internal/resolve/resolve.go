@@ -39,11 +39,11 @@ type Resolver struct {
 	cacheDir string
 	note     func(string)
 
-	tools     map[string]*catalog.Recipe
-	versions  map[toolKey]versionOrErr // of tools, as this plan has asked for them
-	kept      map[toolKey]bool         // those of which this plan has told that the newest cannot be had
-	platforms []wire.Platform          // of the machines that the plan is for
-	warned    map[string]bool          // what the plan has warned of
+	tools         map[string]*catalog.Recipe
+	versions      map[toolKey]versionOrErr // of tools, as this plan has asked for them
+	reportedTools map[toolKey]bool         // those of which this plan has told that the newest cannot be had
+	platforms     []wire.Platform          // of the machines that the plan is for
+	warned        map[string]bool          // what the plan has warned of
 
 	pagesMu sync.Mutex
 	pages   map[string]*project // of the index, by normal name
@@ -54,25 +54,25 @@ type Resolver struct {
 // people.
 func New(from *fetch.Client, lock *lockfile.Lock, cache *artifact.Cache, cacheDir string, note func(string)) *Resolver {
 	return &Resolver{
-		releases: releases{from: from, cache: filepath.Join(cacheDir, "releases")}, index: index{from: from},
+		releases: releases{client: from, cacheDir: filepath.Join(cacheDir, "releases")}, index: index{client: from},
 		cache: cache, lock: lock, cacheDir: cacheDir, note: note, tools: catalog.ToolRecipes(),
-		versions: map[toolKey]versionOrErr{}, kept: map[toolKey]bool{}, warned: map[string]bool{},
+		versions: map[toolKey]versionOrErr{}, reportedTools: map[toolKey]bool{}, warned: map[string]bool{},
 	}
 }
 
-// begin begins a plan, for which tools are asked anew.
-func (r *Resolver) begin(platforms []wire.Platform) {
-	r.versions, r.kept, r.platforms = map[toolKey]versionOrErr{}, map[toolKey]bool{}, platforms
+// startPlan begins a plan, for which tools are asked anew.
+func (r *Resolver) startPlan(platforms []wire.Platform) {
+	r.versions, r.reportedTools, r.platforms = map[toolKey]versionOrErr{}, map[toolKey]bool{}, platforms
 	r.warned, r.pages = map[string]bool{}, nil
 }
 
-// maxPassed limits how many versions without a solution are passed over.
-const maxPassed = 10
+// maxSkippedVersions limits how many versions without a solution are passed over.
+const maxSkippedVersions = 10
 
-// version asks for the newest version that a wish allows, and that has what machines
+// resolveVersion asks for the newest version that a wish allows, and that has what machines
 // need. solvable resolves the packages of a version; one whose error is a
 // [*NoSolutionError] is passed over, with a note.
-func (r *Resolver) version(ctx context.Context, recipe *catalog.Recipe, wish string, needs []need, solvable func(version string) error) (string, error) {
+func (r *Resolver) resolveVersion(ctx context.Context, recipe *catalog.Recipe, wish string, needs []consumer, solvable func(version string) error) (string, error) {
 	if version.IsExact(wish) {
 		set, err := version.ParseRange(wish)
 		if err != nil {
@@ -81,31 +81,31 @@ func (r *Resolver) version(ctx context.Context, recipe *catalog.Recipe, wish str
 		if recipe.Versions.Indirect(wish) {
 			r.note(fmt.Sprintf("looking for %s %s", recipe.Type, wish))
 		}
-		return r.releases.exact(ctx, recipe.Versions, set.Exact())
+		return r.releases.resolveExact(ctx, recipe.Versions, set.Exact())
 	}
 	r.note(fmt.Sprintf("looking for the newest %s", recipe.Type))
 	v := recipe.Versions
 	if v.Package != "" {
 		page, err := r.page(ctx, v.Package)
 		if err != nil {
-			return "", noPackage(err, r.index.from.Index, v.Package)
+			return "", packageError(err, r.index.client.Index, v.Package)
 		}
-		return r.newestSolvable(recipe.Type, wish, page.versions(), solvable)
+		return r.resolvePackageVersion(recipe.Type, wish, page.versions(), solvable)
 	}
-	return r.newestRelease(ctx, recipe, wish, needs, solvable)
+	return r.resolveRelease(ctx, recipe, wish, needs, solvable)
 }
 
-// newestRelease is the newest release that a wish allows, that has the files which
+// resolveRelease is the newest release that a wish allows, that has the files which
 // machines need, and whose packages have a solution; solvable may be nil.
-func (r *Resolver) newestRelease(ctx context.Context, recipe *catalog.Recipe, wish string, needs []need, solvable func(version string) error) (string, error) {
+func (r *Resolver) resolveRelease(ctx context.Context, recipe *catalog.Recipe, wish string, needs []consumer, solvable func(version string) error) (string, error) {
 	without := map[string]string{} // versions without a solution, and why
 	var first error
-	for range maxPassed {
-		version, passed, err := r.releases.newest(ctx, recipe.Versions, wish, func(rel *release, version string) coverage {
+	for range maxSkippedVersions {
+		version, passed, err := r.releases.resolveNewest(ctx, recipe.Versions, wish, func(rel *release, version string) coverage {
 			if why := without[version]; why != "" {
-				return coverage{lacks: why}
+				return coverage{missing: why}
 			}
-			return cover(rel, version, needs)
+			return coverageOf(rel, version, needs)
 		})
 		if err != nil {
 			return "", cmp.Or(first, err)
@@ -129,11 +129,11 @@ func (r *Resolver) newestRelease(ctx context.Context, recipe *catalog.Recipe, wi
 	return "", first
 }
 
-// newestSolvable is the newest of versions that a wish allows and that has a solution.
-func (r *Resolver) newestSolvable(typ, wish string, versions []string, solvable func(version string) error) (string, error) {
+// resolvePackageVersion is the newest of versions that a wish allows and that has a solution.
+func (r *Resolver) resolvePackageVersion(typ, wish string, versions []string, solvable func(version string) error) (string, error) {
 	var first error
 	var passed []string
-	for range maxPassed {
+	for range maxSkippedVersions {
 		best := version.Newest(wish, versions)
 		if best == "" {
 			break
@@ -160,55 +160,55 @@ func (r *Resolver) newestSolvable(typ, wish string, versions []string, solvable 
 	return "", fmt.Errorf("the package index has no version %s of %s", wish, typ)
 }
 
-// steps finds out what a chosen source consists of; fresh asks for the newest tools.
+// resolveSteps finds out what a chosen source consists of; fresh asks for the newest tools.
 // Packages are resolved for glibc 2.start or the next newer one that has a solution,
 // which is the floor; it is nil where nothing depends on glibc.
-func (r *Resolver) steps(ctx context.Context, recipe *catalog.Recipe, c catalog.Choice, p wire.Platform, start int, fresh bool) (out []wire.InstallStep, floor *lockfile.GlibcFloor, err error) {
+func (r *Resolver) resolveSteps(ctx context.Context, recipe *catalog.Recipe, c catalog.Choice, p wire.Platform, start int, fresh bool) (out []wire.InstallStep, floor *lockfile.GlibcFloor, err error) {
 	r.note(fmt.Sprintf("resolving %s %s%s", recipe.Type, c.Version, text.After(", ", c.Source.Name)))
 	for i, step := range c.Source.Steps {
 		ws := wire.InstallStep{Kind: step.Kind, Builtin: step.Builtin, Format: step.Format, Strip: step.Strip, Into: step.Into}
 		if step.Kind == wire.StepPython {
 			var needs *lockfile.GlibcFloor
-			ws.Python, needs, err = r.python(ctx, recipe, c, p, start, i, out, fresh)
-			floor = lockfile.NewerFloor(floor, needs)
+			ws.Python, needs, err = r.resolvePython(ctx, recipe, c, p, start, i, out, fresh)
+			floor = lockfile.MaxFloor(floor, needs)
 		} else {
 			ws.Artifact, err = r.artifact(ctx, recipe.Versions, step.Origin, c.Version)
 		}
 		if err != nil {
-			return nil, nil, at(recipe, step.Pos, err)
+			return nil, nil, withLocation(recipe, step.Pos, err)
 		}
 		out = append(out, ws)
 	}
 	return out, floor, nil
 }
 
-// python finds out what the environment of the i-th step of a source consists of.
-func (r *Resolver) python(ctx context.Context, recipe *catalog.Recipe, c catalog.Choice, p wire.Platform, start, i int, done []wire.InstallStep, fresh bool) (*wire.Python, *lockfile.GlibcFloor, error) {
+// resolvePython finds out what the environment of the i-th step of a source consists of.
+func (r *Resolver) resolvePython(ctx context.Context, recipe *catalog.Recipe, c catalog.Choice, p wire.Platform, start, i int, done []wire.InstallStep, fresh bool) (*wire.Python, *lockfile.GlibcFloor, error) {
 	want, env := c.Source.Steps[i].Python, &wire.Python{}
 	if err := r.setTools(ctx, env, want.Version, p, fresh); err != nil {
 		return nil, nil, err
 	}
-	job, err := r.job(ctx, recipe, c, p, want, c.Source.Steps[:i], done)
+	job, err := r.newPythonJob(ctx, recipe, c, p, want, c.Source.Steps[:i], done)
 	if err != nil {
 		return nil, nil, err
 	}
-	wheels, floor, err := r.packages(ctx, job, start)
+	wheels, floor, err := r.resolvePackages(ctx, job, start)
 	if err != nil {
 		return nil, nil, err
 	}
 	env.Wheels = wheels
-	return env, floor, r.absolute(wheels)
+	return env, floor, r.makeURLsAbsolute(wheels)
 }
 
-// pinned are the steps of a source that the recipe says all of.
-func (r *Resolver) pinned(recipe *catalog.Recipe, c catalog.Choice) ([]wire.InstallStep, error) {
+// recipeSteps are the steps of a source that the recipe says all of.
+func (r *Resolver) recipeSteps(recipe *catalog.Recipe, c catalog.Choice) ([]wire.InstallStep, error) {
 	var out []wire.InstallStep
 	for _, step := range c.Source.Steps {
 		ws := wire.InstallStep{Kind: step.Kind, Builtin: step.Builtin, Format: step.Format, Strip: step.Strip, Into: step.Into}
 		if step.Kind != wire.StepBuiltin {
-			a, err := r.artifact(context.Background(), nil, step.Origin, c.Version) // nothing is asked for
+			a, err := r.artifact(context.Background(), nil, step.Origin, c.Version) // notFoundError is asked for
 			if err != nil {
-				return nil, at(recipe, step.Pos, err)
+				return nil, withLocation(recipe, step.Pos, err)
 			}
 			ws.Artifact = a
 		}
@@ -217,33 +217,33 @@ func (r *Resolver) pinned(recipe *catalog.Recipe, c catalog.Choice) ([]wire.Inst
 	return out, nil
 }
 
-// place is where something stands in a recipe.
-func place(recipe *catalog.Recipe, pos config.Pos) string {
+// location is where something stands in a recipe.
+func location(recipe *catalog.Recipe, pos config.Pos) string {
 	return recipe.File + ":" + strconv.Itoa(pos.Line)
 }
 
 // at says where in a recipe an error comes from.
-func at(recipe *catalog.Recipe, pos config.Pos, err error) error {
-	return fmt.Errorf("%s: %w", place(recipe, pos), err)
+func withLocation(recipe *catalog.Recipe, pos config.Pos, err error) error {
+	return fmt.Errorf("%s: %w", location(recipe, pos), err)
 }
 
 // artifact finds the file that an origin stands for.
 func (r *Resolver) artifact(ctx context.Context, v *catalog.Versions, o catalog.Origin, version string) (*wire.Artifact, error) {
 	switch {
 	case o.Asset != "" || o.Code:
-		rel, err := r.releases.tagged(ctx, v.GitHub, v.TagOf(version))
+		rel, err := r.releases.byTag(ctx, v.GitHub, v.TagOf(version))
 		if err != nil {
 			return nil, err
 		}
 		if o.Code {
-			return r.learn(ctx, catalog.SourceArchiveName(v, version), rel.Code, 0)
+			return r.downloadForChecksum(ctx, catalog.SourceArchiveName(v, version), rel.Code, 0)
 		}
 		a, err := rel.artifact(v.GitHub, o.Asset)
 		if err != nil {
 			return nil, err
 		}
 		if a.SHA256 == "" {
-			return r.learn(ctx, a.Name, a.URL, a.Size)
+			return r.downloadForChecksum(ctx, a.Name, a.URL, a.Size)
 		}
 		return &a, nil
 	case o.URL != "":
@@ -252,7 +252,7 @@ func (r *Resolver) artifact(ctx context.Context, v *catalog.Versions, o catalog.
 			name = path.Base(u.Path)
 		}
 		if o.SHA256 == "" {
-			return r.learn(ctx, name, o.URL, o.Size)
+			return r.downloadForChecksum(ctx, name, o.URL, o.Size)
 		}
 		return &wire.Artifact{Name: name, URL: o.URL, SHA256: o.SHA256, Size: o.Size}, nil
 	default:
@@ -261,9 +261,9 @@ func (r *Resolver) artifact(ctx context.Context, v *catalog.Versions, o catalog.
 	}
 }
 
-// learn fetches a file of which no checksum is published. It is kept, so that this
+// downloadForChecksum fetches a file of which no checksum is published. It is kept, so that this
 // machine can still send it if the address answers with something else one day.
-func (r *Resolver) learn(ctx context.Context, name, from string, size int64) (*wire.Artifact, error) {
+func (r *Resolver) downloadForChecksum(ctx context.Context, name, from string, size int64) (*wire.Artifact, error) {
 	r.note("fetching " + name + " to learn its checksum")
 	sum, got, err := r.cache.Learn(ctx, from, size)
 	switch {
@@ -290,8 +290,8 @@ func AbsoluteURL(base, ref string) (string, error) {
 	return u.String(), nil
 }
 
-// fileOf reads a file that an archive of an earlier step puts into the payload.
-func (r *Resolver) fileOf(ctx context.Context, name string, before []catalog.Step, done []wire.InstallStep) (string, error) {
+// readPayloadFile reads a file that an archive of an earlier step puts into the payload.
+func (r *Resolver) readPayloadFile(ctx context.Context, name string, before []catalog.Step, done []wire.InstallStep) (string, error) {
 	for i := len(before) - 1; i >= 0; i-- {
 		step := done[i]
 		inside := name

@@ -34,9 +34,9 @@ func (r *Resolver) setTools(ctx context.Context, env *wire.Python, python string
 		key  toolKey
 		into *wire.Tool
 	}{{toolKey{uvTool, ""}, &env.UV}, {toolKey{catalog.PythonTool, python}, &env.Interpreter}} {
-		tool, err := r.tool(ctx, t.key, p, fresh)
+		tool, err := r.resolveTool(ctx, t.key, p, fresh)
 		if err != nil && fresh && ctx.Err() == nil {
-			if tool, err = r.known(ctx, t.key, p, *t.into, err); err == nil {
+			if tool, err = r.currentTool(ctx, t.key, p, *t.into, err); err == nil {
 				*t.into = tool
 				continue
 			}
@@ -49,32 +49,32 @@ func (r *Resolver) setTools(ctx context.Context, env *wire.Python, python string
 	return nil
 }
 
-// known is the tool that stays where the newest cannot be had: the one that is used
+// currentTool is the tool that stays where the newest cannot be had: the one that is used
 // so far, or else that of the lock. It is failed if there is none.
-func (r *Resolver) known(ctx context.Context, key toolKey, p wire.Platform, used wire.Tool, failed error) (wire.Tool, error) {
+func (r *Resolver) currentTool(ctx context.Context, key toolKey, p wire.Platform, used wire.Tool, failed error) (wire.Tool, error) {
 	if used.Version == "" {
-		locked, err := r.tool(ctx, key, p, false)
+		locked, err := r.resolveTool(ctx, key, p, false)
 		if err != nil {
 			return wire.Tool{}, failed
 		}
 		used = locked
 	}
-	if !r.kept[key] {
-		r.kept[key] = true
+	if !r.reportedTools[key] {
+		r.reportedTools[key] = true
 		r.note(fmt.Sprintf("%s stays at %s: %v", key, used.Version, failed))
 	}
 	return used, nil
 }
 
-// retool brings the tools of steps that are known to the newest, and leaves all else
+// upgradeTools brings the tools of steps that are known to the newest, and leaves all else
 // as it is.
-func (r *Resolver) retool(ctx context.Context, recipe *catalog.Recipe, c catalog.Choice, p wire.Platform, steps []wire.InstallStep) error {
+func (r *Resolver) upgradeTools(ctx context.Context, recipe *catalog.Recipe, c catalog.Choice, p wire.Platform, steps []wire.InstallStep) error {
 	for i, step := range c.Source.Steps {
 		if step.Python == nil || steps[i].Python == nil {
 			continue
 		}
 		if err := r.setTools(ctx, steps[i].Python, step.Python.Version, p, true); err != nil {
-			return at(recipe, step.Pos, err)
+			return withLocation(recipe, step.Pos, err)
 		}
 	}
 	return nil
@@ -87,12 +87,12 @@ type toolKey struct{ name, python string }
 // String names the tool.
 func (k toolKey) String() string { return strings.TrimSuffix(k.name+" "+k.python, " ") }
 
-// wish is what the lock has the tool's version under.
-func (k toolKey) wish() string { return cmp.Or(k.python, version.Latest) }
+// constraint is what the lock has the tool's version under.
+func (k toolKey) constraint() string { return cmp.Or(k.python, version.Latest) }
 
-// tool is a tool for a platform, from the lock or resolved now; fresh asks for the
+// resolveTool is a tool for a platform, from the lock or resolved now; fresh asks for the
 // newest.
-func (r *Resolver) tool(ctx context.Context, tool toolKey, p wire.Platform, fresh bool) (wire.Tool, error) {
+func (r *Resolver) resolveTool(ctx context.Context, tool toolKey, p wire.Platform, fresh bool) (wire.Tool, error) {
 	recipe := r.tools[tool.name]
 	version, err := r.toolVersion(ctx, recipe, tool, p, fresh)
 	if err != nil {
@@ -112,12 +112,12 @@ func (r *Resolver) tool(ctx context.Context, tool toolKey, p wire.Platform, fres
 	if !ok {
 		a, err := r.artifact(ctx, recipe.Versions, step.Origin, version)
 		if err != nil {
-			return wire.Tool{}, at(recipe, step.Pos, err)
+			return wire.Tool{}, withLocation(recipe, step.Pos, err)
 		}
 		steps = []wire.InstallStep{{Kind: step.Kind, Artifact: a, Format: step.Format, Strip: step.Strip}}
 		r.lock.SetSteps(key, steps)
 	}
-	r.lock.SetWorker(tool.name, tool.wish(), version, time.Now())
+	r.lock.SetWorker(tool.name, tool.constraint(), version, time.Now())
 	return wire.Tool{
 		Name: tool.name, Version: version, Artifact: *steps[0].Artifact, Format: steps[0].Format, Strip: steps[0].Strip, Entry: choice.Source.Entry,
 	}, nil
@@ -136,14 +136,14 @@ func forPython(s catalog.Source, version string) catalog.Source {
 // toolVersion is what the lock says, or the newest version for all machines of the
 // plan. It is asked for once a plan, and never an older one than before.
 func (r *Resolver) toolVersion(ctx context.Context, recipe *catalog.Recipe, tool toolKey, p wire.Platform, fresh bool) (string, error) {
-	locked, ok := r.lock.Worker(tool.name, tool.wish())
+	locked, ok := r.lock.Worker(tool.name, tool.constraint())
 	if ok && !fresh {
 		return locked.Version, nil
 	}
 	if asked, ok := r.versions[tool]; ok {
 		return asked.version, asked.err
 	}
-	v, err := r.version(ctx, recipe, version.Latest, r.toolNeeds(recipe, tool, p), nil)
+	v, err := r.resolveVersion(ctx, recipe, version.Latest, r.toolConsumers(recipe, tool, p), nil)
 	if err == nil && ok && version.Compare(v, locked.Version) < 0 {
 		v = locked.Version
 	}
@@ -151,18 +151,18 @@ func (r *Resolver) toolVersion(ctx context.Context, recipe *catalog.Recipe, tool
 	return v, err
 }
 
-// toolNeeds are what the machines of the plan take from a release of a tool.
-func (r *Resolver) toolNeeds(recipe *catalog.Recipe, tool toolKey, p wire.Platform) []need {
+// toolConsumers are what the machines of the plan take from a release of a tool.
+func (r *Resolver) toolConsumers(recipe *catalog.Recipe, tool toolKey, p wire.Platform) []consumer {
 	platforms := append(slices.Clone(r.platforms), p)
 	if tool.name == uvTool {
 		platforms = append(platforms, thisPlatform()) // which resolves with it
 	}
-	var needs []need
+	var needs []consumer
 	for _, p := range platforms {
 		if _, err := recipe.Choose("", catalog.Machine{Platform: p}, ""); err != nil {
 			continue // there is none for it, whatever the version
 		}
-		needs = append(needs, need{p.Key(), func(version string) ([]catalog.Source, error) {
+		needs = append(needs, consumer{p.Key(), func(version string) ([]catalog.Source, error) {
 			choice, err := recipe.Choose(version, catalog.Machine{Platform: p}, "")
 			if err != nil {
 				return nil, err
@@ -177,10 +177,10 @@ func thisPlatform() wire.Platform { return wire.Platform{OS: runtime.GOOS, Arch:
 
 // uv is the program for this very machine, unpacked in the cache. A locked one that is
 // older than oldest makes room for the newest; empty accepts any.
-func (r *Resolver) uv(ctx context.Context, oldest string) (string, error) {
-	tool, err := r.tool(ctx, toolKey{uvTool, ""}, thisPlatform(), false)
+func (r *Resolver) uvProgram(ctx context.Context, oldest string) (string, error) {
+	tool, err := r.resolveTool(ctx, toolKey{uvTool, ""}, thisPlatform(), false)
 	if err == nil && oldest != "" && version.Compare(tool.Version, oldest) < 0 {
-		tool, err = r.tool(ctx, toolKey{uvTool, ""}, thisPlatform(), true)
+		tool, err = r.resolveTool(ctx, toolKey{uvTool, ""}, thisPlatform(), true)
 	}
 	if err != nil {
 		return "", err
