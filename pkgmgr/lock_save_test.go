@@ -268,8 +268,8 @@ func TestBundleNamesTheRecipesLine(t *testing.T) {
 	}
 	defer b.Close()
 	wishes := []struct{ wish, want string }{
-		{">1.0", "engine.yaml:2: the bundle holds no engine >1.0"},
-		{version.Latest, "engine.yaml:4: the bundle holds no engine 1.0 for linux/arm64"},
+		{">1.0", "engine.yaml:2: the bundle does not contain engine >1.0"},
+		{version.Latest, "engine.yaml:4: the bundle does not contain engine 1.0 for linux/arm64"},
 	}
 	for _, w := range wishes {
 		lock, err := b.Lock(new(lockfile.Lock))

@@ -23,8 +23,8 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// NoSolutionError reports that no set of packages meets what a version requires on a
-// platform, whatever the machine's glibc.
+// NoSolutionError reports that no set of packages meets the requirements of a version on a
+// platform, for any version of glibc.
 type NoSolutionError struct {
 	Type, Version string
 	Platform      string // such as "linux/amd64 (glibc)"
@@ -46,44 +46,43 @@ func (e *NoSolutionError) ErrorSubject() operations.Subject {
 // Unwrap returns the error of uv.
 func (e *NoSolutionError) Unwrap() error { return e.Err }
 
-// pythonJob is an environment whose packages are resolved.
+// pythonJob describes a Python environment to resolve.
 type pythonJob struct {
 	typ, version string // of the worker, for messages
 	platform     wire.Platform
 	want         *catalog.Python
-	requirements string // as pip reads them, one a line
+	requirements string // in pip's syntax, one per line
 
-	// cutoff leaves out files that were uploaded later; zero for none. exempt are the
-	// packages that it does not apply to.
+	// cutoff excludes files that were uploaded later; zero means no limit. It does not
+	// apply to the exempt packages.
 	cutoff time.Time
 	exempt []string
-	dated  bool // the index has dates of some package of the job
+	dated  bool // the index has upload dates of at least one package of the job
 }
 
-// torchFamily are the packages that an index of PyTorch has and PyPI has in other
-// builds or not at all. The indexes of PyTorch do not record upload dates.
+// torchFamily lists the packages of a PyTorch index that PyPI does not have or has in other
+// builds. PyTorch indexes do not record upload dates.
 var torchFamily = []string{
 	"torch", "torchvision", "torchaudio", "torchdata", "torchtext", "torchcodec", "torchao",
 	"triton", "triton-rocm", "triton-xpu", "pytorch-triton", "pytorch-triton-rocm", "pytorch-triton-xpu",
 }
 
-// releaseMargin is how long after the first file of a version its other files may be
-// uploaded.
+// releaseMargin is the time between the upload of the first and the last file of a version.
 const releaseMargin = 24 * time.Hour
 
-// resolvePackages resolves the packages of a Python step and all that they depend on to
-// wheels, for the oldest glibc that has a solution, beginning with start. The result
-// depends on the recipe, the version, the platform and start alone. uv resolves, on
-// this machine: hives need not reach an index, and all get the same wheels.
+// resolvePackages resolves the packages of a Python step and their dependencies to wheels,
+// for the oldest glibc that has a solution, at least 2.start. The result depends only on the
+// recipe, the version, the platform and start. It runs uv on this machine, so that hives do
+// not need access to an index and all install the same wheels.
 func (r *Resolver) resolvePackages(ctx context.Context, job pythonJob, start int) ([]wire.Artifact, *lockfile.GlibcFloor, error) {
 	wheels, floor, err := r.resolveWithFloor(ctx, job, start)
-	var none *NoSolutionError
-	if errors.As(err, &none) && !job.cutoff.IsZero() {
-		// A mirror may have no dates of old files, and a version may have been published
-		// before what it depends on.
+	var noSolution *NoSolutionError
+	if errors.As(err, &noSolution) && !job.cutoff.IsZero() {
+		// A mirror may not have the dates of old files, and a version may have been
+		// published before its dependencies.
 		undated := job
 		undated.cutoff = time.Time{}
-		if wheels, floor, again := r.resolveWithFloor(ctx, undated, start); again == nil {
+		if wheels, floor, err := r.resolveWithFloor(ctx, undated, start); err == nil {
 			r.warn(fmt.Sprintf("%s %s has no solution with the packages of its release date (%s): using today's packages", job.typ, job.version, job.cutoff.Format(time.DateOnly)))
 			return wheels, floor, nil
 		}
@@ -91,7 +90,8 @@ func (r *Resolver) resolvePackages(ctx context.Context, job pythonJob, start int
 	return wheels, floor, err
 }
 
-// resolveWithFloor resolves for the oldest step of glibc, from start, that has a solution.
+// resolveWithFloor resolves the packages for the oldest step of glibc, at least start, that
+// has a solution.
 func (r *Resolver) resolveWithFloor(ctx context.Context, job pythonJob, start int) ([]wire.Artifact, *lockfile.GlibcFloor, error) {
 	if job.platform.OS != "linux" || job.platform.Libc == "musl" {
 		lock, err := r.compile(ctx, &job, 0)
@@ -117,8 +117,8 @@ func (r *Resolver) resolveWithFloor(ctx context.Context, job pythonJob, start in
 	return wheels, floor, err
 }
 
-// firstSolution tries steps until one has a solution. The newest step is tried second:
-// without a solution there, there is none at all.
+// firstSolution tries steps in order until one has a solution. It tries the newest step
+// second, because if that has no solution, no step has.
 func firstSolution(steps []int, try func(step int) (*wheel.Pylock, error)) (found int, lock *wheel.Pylock, err error) {
 	lock, err = try(steps[0])
 	if err == nil || !isNoSolution(err) || len(steps) == 1 {
@@ -147,7 +147,7 @@ func (j *pythonJob) target(glibc int) wheel.Target {
 	return wheel.Target{Platform: j.platform, Python: j.want.Version, Glibc: glibc}
 }
 
-// wrapError adds to an error of uv what was resolved.
+// wrapError adds the version and platform to an error of uv.
 func (j *pythonJob) wrapError(err error) error {
 	var e *uv.Error
 	if !errors.As(err, &e) {
@@ -160,12 +160,12 @@ func (j *pythonJob) wrapError(err error) error {
 	return fmt.Errorf("cannot resolve the packages of %s %s for %s: %w", j.typ, j.version, platform, e)
 }
 
-// maxDateRounds limits how often a resolution is repeated because it chose among the
-// files of another package without dates.
+// maxDateRounds is the maximum number of attempts to resolve packages. Each attempt can
+// depend on additional packages without upload dates.
 const maxDateRounds = 4
 
-// compile runs uv for one step of glibc. Packages whose index does not date each file
-// are exempt from the cutoff: it would leave out the undated files.
+// compile runs uv for a step of glibc. Packages with undated files are exempt from the
+// cutoff, because it excludes undated files.
 func (r *Resolver) compile(ctx context.Context, job *pythonJob, glibc int) (*wheel.Pylock, error) {
 	if job.cutoff.IsZero() {
 		return r.runCompile(ctx, job, glibc)
@@ -189,15 +189,15 @@ func (r *Resolver) compile(ctx context.Context, job *pythonJob, glibc int) (*whe
 	}
 }
 
-// exemptUndated adds to the exempt packages those of names that the index has files of
-// without an upload date. PyPI dates each file. If the index has dates of nothing, the
-// cutoff is dropped, with a warning.
+// exemptUndated exempts the packages of names that have files without an upload date. It
+// does nothing for PyPI, which records all dates. If the index does not record any dates,
+// exemptUndated removes the cutoff and warns.
 func (r *Resolver) exemptUndated(ctx context.Context, job *pythonJob, names []string) error {
 	if r.index.client.Index == PublicPythonIndex {
 		return nil
 	}
 	names = slices.DeleteFunc(names, func(n string) bool { return slices.Contains(job.exempt, wheel.NormalizeName(n)) })
-	found := make([]int, len(names)) // 1 undated, 2 dated, 0 not on the index
+	found := make([]int, len(names)) // 0 not in the index, 1 undated, 2 dated
 	p := pool.New().WithContext(ctx).WithCancelOnError().WithFirstError().WithMaxGoroutines(8)
 	for i, name := range names {
 		p.Go(func(ctx context.Context) error {
@@ -231,7 +231,7 @@ func (r *Resolver) exemptUndated(ctx context.Context, job *pythonJob, names []st
 	return nil
 }
 
-// page is the index's page of a package; it is read once in a plan.
+// page returns the index page of a package. It is fetched once per plan.
 func (r *Resolver) page(ctx context.Context, name string) (*project, error) {
 	name = wheel.NormalizeName(name)
 	r.pagesMu.Lock()
@@ -253,7 +253,7 @@ func (r *Resolver) page(ctx context.Context, name string) (*project, error) {
 	return page, nil
 }
 
-// requiredPackages are the packages that lines of requirements name.
+// requiredPackages returns the names of the packages in requirements, one per line.
 func requiredPackages(text string) []string {
 	var names []string
 	for line := range strings.Lines(text) {
@@ -268,11 +268,11 @@ func requiredPackages(text string) []string {
 	return names
 }
 
-// oldestExemptUV is the oldest uv known to accept --exclude-newer-package NAME=false:
-// 0.9.7 rejects it.
+// oldestExemptUV is the oldest uv version that is known to accept the flag
+// --exclude-newer-package NAME=false. Version 0.9.7 rejects it.
 const oldestExemptUV = "0.9.30"
 
-// runCompile runs `uv pip compile` and reads what it wrote.
+// runCompile runs `uv pip compile` and parses its output.
 func (r *Resolver) runCompile(ctx context.Context, job *pythonJob, glibc int) (*wheel.Pylock, error) {
 	t := job.target(glibc)
 	platform, err := t.UVPlatform()
@@ -285,7 +285,7 @@ func (r *Resolver) runCompile(ctx context.Context, job *pythonJob, glibc int) (*
 	}
 	program, err := r.uvProgram(ctx, oldest)
 	if err != nil {
-		return nil, fmt.Errorf("uv for this machine: %w", err)
+		return nil, fmt.Errorf("cannot get uv for this machine: %w", err)
 	}
 	dir, err := os.MkdirTemp("", "rbee-resolve-")
 	if err != nil {
@@ -295,7 +295,7 @@ func (r *Resolver) runCompile(ctx context.Context, job *pythonJob, glibc int) (*
 	want, out := job.want, filepath.Join(dir, "pylock.toml")
 	args := []string{
 		"pip", "compile", "--no-progress", "--quiet", "--no-build",
-		// Any version serves: the version and the platform that are resolved for are given.
+		// Any Python works, because the target version and platform are specified.
 		"--python", "cpython",
 		"--python-version", want.Version, "--python-platform", platform,
 	}
@@ -309,11 +309,11 @@ func (r *Resolver) runCompile(ctx context.Context, job *pythonJob, glibc int) (*
 	case r.index.client.Torch == "":
 		args = append(args, "--torch-backend", want.Torch)
 	default:
-		own, limits, err := r.torchMirror(ctx, want.Torch, t)
+		address, limits, err := r.torchMirror(ctx, want.Torch, t)
 		if err != nil {
 			return nil, err
 		}
-		indexes, constraints = append(indexes, own), append(constraints, limits...)
+		indexes, constraints = append(indexes, address), append(constraints, limits...)
 		args = append(args, "--index-strategy", "unsafe-best-match")
 	}
 	if want.Prerelease {
@@ -338,30 +338,31 @@ func (r *Resolver) runCompile(ctx context.Context, job *pythonJob, glibc int) (*
 			args = append(args, "--exclude-newer-package", name+"=false")
 		}
 	}
-	// Addresses may hold passwords, and others see the arguments of a process.
-	set := []string{
+	// Pass addresses in variables: they can contain passwords, and the arguments of a
+	// process are visible to other users.
+	vars := []string{
 		"UV_DEFAULT_INDEX=" + r.index.client.Index,
 		"UV_CACHE_DIR=" + filepath.Join(r.cacheDir, "uv"), "UV_PYTHON_INSTALL_DIR=" + filepath.Join(r.cacheDir, "python"),
 	}
 	if len(indexes) > 0 {
-		set = append(set, "UV_INDEX="+strings.Join(indexes, " "))
+		vars = append(vars, "UV_INDEX="+strings.Join(indexes, " "))
 	}
 	if err := uv.Run(ctx, uv.Command{
 		Program: program, Args: append(args, "--output-file", out, "-"), Dir: dir,
-		Env: uv.Env(os.Environ(), set...), Stdin: strings.NewReader(job.requirements),
+		Env: uv.Env(os.Environ(), vars...), Stdin: strings.NewReader(job.requirements),
 	}); err != nil {
 		return nil, err
 	}
 	data, err := os.ReadFile(out)
 	if err != nil {
-		return nil, fmt.Errorf("cannot read what uv resolved: %w", err)
+		return nil, fmt.Errorf("cannot read the output of uv: %w", err)
 	}
 	return wheel.ParsePylock(data)
 }
 
-// torchMirror returns the index of a mirror of PyTorch's indexes for a backend, and
-// constraints that keep packages of the family from being taken elsewhere in a newer
-// version.
+// torchMirror returns the address of the index for a backend in a mirror of the PyTorch
+// indexes. The limits are version constraints that prevent uv from choosing a newer version
+// of a PyTorch package from another index.
 func (r *Resolver) torchMirror(ctx context.Context, backend string, t wheel.Target) (address string, limits []string, err error) {
 	address, err = url.JoinPath(r.index.client.Torch, backend)
 	if err != nil {
@@ -391,8 +392,8 @@ func (r *Resolver) torchMirror(ctx context.Context, backend string, t wheel.Targ
 	return address, limits, nil
 }
 
-// job describes the environment of a step. before are the steps before it, and done
-// what they consist of.
+// newPythonJob returns the job for the environment of a step. before lists the earlier steps
+// of the recipe, and done the resolved ones.
 func (r *Resolver) newPythonJob(ctx context.Context, recipe *catalog.Recipe, c catalog.Choice, p wire.Platform, want *catalog.Python, before []catalog.Step, done []wire.InstallStep) (pythonJob, error) {
 	job := pythonJob{
 		typ: recipe.Type, version: c.Version, platform: p, want: want,
@@ -426,9 +427,9 @@ func (r *Resolver) newPythonJob(ctx context.Context, recipe *catalog.Recipe, c c
 	return job, err
 }
 
-// cutoff is the date that a version's packages are chosen as of: what the recipe says,
-// or the release date of the version; zero for today. Packages that were published
-// after an engine often break it.
+// cutoff returns the upload time limit for the packages of a version: the recipe's
+// exclude_newer, or the release date of the version. Zero means no limit. Packages that are
+// newer than an engine often break it.
 func (r *Resolver) cutoff(ctx context.Context, v *catalog.Versions, version string, want *catalog.Python) (time.Time, error) {
 	switch {
 	case want.ExcludeNewer == catalog.ExcludeNewerNever:
@@ -460,7 +461,7 @@ func (r *Resolver) cutoff(ctx context.Context, v *catalog.Versions, version stri
 	return released.Add(releaseMargin), nil
 }
 
-// warn reports something that a person should know, once in a plan.
+// warn reports a warning to the user, once per plan.
 func (r *Resolver) warn(text string) {
 	if r.warned[text] {
 		return
@@ -469,7 +470,8 @@ func (r *Resolver) warn(text string) {
 	r.note("warning: " + text)
 }
 
-// packageError explains that an index does not have a package.
+// packageError returns an error for a package that an index does not have, and other errors
+// unchanged.
 func packageError(err error, index, name string) error {
 	if errors.Is(err, fetch.ErrNotFound) {
 		return fmt.Errorf("the package index %s has no %s", fetch.RedactURL(index), name)
@@ -477,13 +479,13 @@ func packageError(err error, index, name string) error {
 	return err
 }
 
-// makeURLsAbsolute makes the addresses of wheels absolute.
+// makeURLsAbsolute replaces the URLs of wheels with absolute ones.
 func (r *Resolver) makeURLsAbsolute(wheels []wire.Artifact) error {
 	for i := range wheels {
 		w := &wheels[i]
 		var err error
 		if w.URL, err = AbsoluteURL(r.index.client.Index, w.URL); err != nil {
-			return fmt.Errorf("the address of %s: %w", w.Name, err)
+			return fmt.Errorf("invalid address of %s: %w", w.Name, err)
 		}
 	}
 	return nil

@@ -19,25 +19,25 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 )
 
-// responseTTL is how long an answer of the release API is kept after its last use.
+// responseTTL is the time that a cached response is kept after its last use.
 const responseTTL = 30 * 24 * time.Hour
 
-// cachedResponse is an answer of the release API that is kept on disk. In its file, a
-// line of JSON with these fields comes before the body.
+// cachedResponse is a response of the release API in the cache. Its file contains a line of
+// JSON with these fields, followed by the body.
 type cachedResponse struct {
 	URL    string `json:"url"`
 	ETag   string `json:"etag"`
-	SHA256 string `json:"sha256"` // of the body, in hex: a damaged file must not name files to install
+	SHA256 string `json:"sha256"` // of the body in hexadecimal; detects damaged files
 
 	body []byte
 }
 
-// get requests what is below the releases of a repository, such as "/latest", and
-// decodes the JSON of the answer. An answer is kept with its ETag: while it has not
-// changed, the server sends only that, which GitHub does not count for clients with a
-// token. The error is [fetch.ErrNotFound] if the server has nothing there.
-func (g *releases) get(ctx context.Context, repo, what string, into any) error {
-	address := strings.TrimSuffix(g.client.API, "/") + "/repos/" + repo + "/releases" + what
+// get requests a path below the releases of a repository, such as "/latest", and decodes the
+// JSON response. It caches responses with their ETag: the server returns 304 for an unchanged
+// response, which GitHub does not count in the rate limit of clients with a token. The error
+// is [fetch.ErrNotFound] if the server returns 404.
+func (g *releases) get(ctx context.Context, repo, suffix string, into any) error {
+	address := strings.TrimSuffix(g.client.API, "/") + "/repos/" + repo + "/releases" + suffix
 	path := g.cachePath(address)
 	stored := readResponse(path, address)
 	header := http.Header{"Accept": {"application/vnd.github+json"}, "X-Github-Api-Version": {"2022-11-28"}}
@@ -53,7 +53,7 @@ func (g *releases) get(ctx context.Context, repo, what string, into any) error {
 				return nil
 			}
 			_ = os.Remove(path)
-			return errors.New("the server answers 304 Not Modified without a reason: try again")
+			return errors.New("unexpected response 304 Not Modified: try again")
 		case http.StatusNotFound:
 			return fetch.ErrNotFound
 		default:
@@ -64,7 +64,7 @@ func (g *releases) get(ctx context.Context, repo, what string, into any) error {
 		case err != nil:
 			return err
 		case len(body) > fetch.MaxResponse:
-			return fmt.Errorf("the answer is larger than %d MiB", fetch.MaxResponse>>20)
+			return fmt.Errorf("the response is larger than %d MiB", fetch.MaxResponse>>20)
 		}
 		if err := json.Unmarshal(body, into); err != nil {
 			return g.invalidResponse(repo, describe(resp.Header, body))
@@ -76,27 +76,28 @@ func (g *releases) get(ctx context.Context, repo, what string, into any) error {
 	})
 }
 
-// invalidResponse returns the error for an answer that is not what the API sends; what
-// describes the answer.
-func (g *releases) invalidResponse(repo, what string) error {
-	return &fetch.APIError{Text: fmt.Sprintf("cannot read the releases of %s: %s answers with %s; check GITHUB_API_URL and the proxy", repo, fetch.RedactURL(g.client.API), what)}
+// invalidResponse returns the error for an unexpected response of the API. got describes the
+// response.
+func (g *releases) invalidResponse(repo, got string) error {
+	return &fetch.APIError{Text: fmt.Sprintf("cannot read the releases of %s: %s returned %s; check GITHUB_API_URL and the proxy", repo, fetch.RedactURL(g.client.API), got)}
 }
 
-// describe describes an answer that is not the JSON that was expected.
+// describe describes a response that is not the expected JSON.
 func describe(h http.Header, body []byte) string {
 	kind, _, _ := strings.Cut(h.Get("Content-Type"), ";")
 	switch {
 	case len(bytes.TrimSpace(body)) == 0:
 		return "an empty body"
 	case kind == "" || strings.Contains(kind, "json"):
-		return fmt.Sprintf("something other than releases: %.60q", body)
+		return fmt.Sprintf("unexpected JSON: %.60q", body)
 	default:
 		return fmt.Sprintf("%s instead of JSON: %.60q", kind, body)
 	}
 }
 
-// cachePath returns the file for an answer; empty if none are kept. Clients with a
-// token and without one may see different releases.
+// cachePath returns the path of the cached response for an address, or "" without a cache.
+// Responses with and without a token are cached separately, because they can contain
+// different releases.
 func (g *releases) cachePath(address string) string {
 	if g.cacheDir == "" {
 		return ""
@@ -105,7 +106,7 @@ func (g *releases) cachePath(address string) string {
 	return filepath.Join(g.cacheDir, hex.EncodeToString(sum[:16]))
 }
 
-// readResponse reads an answer from its file; nil if there is none, or if it is damaged.
+// readResponse reads a cached response. It returns nil if the file is missing or damaged.
 func readResponse(path, address string) *cachedResponse {
 	if path == "" {
 		return nil
@@ -127,8 +128,8 @@ func bodySum(body []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// storeResponse keeps an answer, and removes answers that were not used for long. A failure
-// costs a repeated answer later, and nothing else.
+// storeResponse caches a response and removes old responses. It ignores errors: without the
+// cache, the server sends the response again.
 func (g *releases) storeResponse(path string, a *cachedResponse) {
 	if path == "" {
 		return
@@ -145,13 +146,13 @@ func (g *releases) storeResponse(path string, a *cachedResponse) {
 	})
 }
 
-// touch notes that a file was used now.
+// touch sets the modification time of a file to the current time.
 func touch(path string) {
 	now := time.Now()
 	_ = os.Chtimes(path, now, now)
 }
 
-// removeUnused removes the files of a directory that were not used since a time.
+// removeUnused removes the files of a directory that were last used before a time.
 func removeUnused(dir string, since time.Time) {
 	files, err := os.ReadDir(dir)
 	if err != nil {
