@@ -2,5 +2,5 @@
 
 package gpu
 
-// owner is unknown where there is no procfs.
+// owner returns "": there is no procfs on this platform.
 func owner(string, int) string { return "" }

@@ -21,14 +21,14 @@ const mib = 1 << 20
 func equal(t *testing.T, got, want any) {
 	t.Helper()
 	if !reflect.DeepEqual(got, want) {
-		t.Errorf("\n got %s\nwant %s", show(got), show(want))
+		t.Errorf("got\n%s\nwant\n%s", show(got), show(want))
 	}
 }
 
 func TestParseNvidia(t *testing.T) {
 	t.Parallel()
-	devices, complaints := parseNvidia(nvidiaFields(), testdata(t, "nvidia_two.csv"))
-	equal(t, complaints, "")
+	devices, messages := parseNvidia(nvidiaFields(), testdata(t, "nvidia_two.csv"))
+	equal(t, messages, "")
 	equal(t, devices, []Device{
 		{Index: 0, Vendor: NVIDIA, UUID: "GPU-5d1f2c9e-3b7a-4f0d-9c11-7a0e5c1b2d3f", Name: "NVIDIA H100 80GB HBM3",
 			PCIBusID: "0000:41:00.0", MemoryTotal: 81559 * mib, MemoryUsed: new(uint64(1204 * mib)), MemoryFree: new(uint64(79874 * mib)),
@@ -42,24 +42,24 @@ func TestParseNvidia(t *testing.T) {
 	equal(t, devices, []Device{{Vendor: NVIDIA, UUID: "GPU-11111111-2222-3333-4444-555555555555", Name: "NVIDIA GB10",
 		PCIBusID: "000f:01:00.0", Unified: true, Driver: "580.95.05", ComputeCapability: "12.1", Utilization: new(0.0), Temperature: new(38.0), Power: new(4.41)}})
 
-	devices, complaints = parseNvidia(nvidiaFields(), testdata(t, "nvidia_lost.csv"))
-	equal(t, complaints, "Unable to determine the device handle for GPU1: 0000:34:00.0: Unknown Error")
-	equal(t, busIDIn(complaints), "0000:34:00.0")
+	devices, messages = parseNvidia(nvidiaFields(), testdata(t, "nvidia_lost.csv"))
+	equal(t, messages, "Unable to determine the device handle for GPU1: 0000:34:00.0: Unknown Error")
+	equal(t, busIDIn(messages), "0000:34:00.0")
 	equal(t, len(devices), 2)
 	equal(t, devices[0].Error, "")
-	equal(t, devices[1].Error, "nvidia-smi says of memory.total: GPU is lost")
+	equal(t, devices[1].Error, `nvidia-smi reports "GPU is lost" for memory.total`)
 }
 
-// A device in MIG mode keeps its numbers, where it may be asked for them.
+// TestParseNvidiaMIG checks devices in MIG mode with and without readable memory sizes.
 func TestParseNvidiaMIG(t *testing.T) {
 	t.Parallel()
-	devices, complaints := parseNvidia(nvidiaFields(), testdata(t, "nvidia_mig.csv"))
-	equal(t, complaints, "")
+	devices, messages := parseNvidia(nvidiaFields(), testdata(t, "nvidia_mig.csv"))
+	equal(t, messages, "")
 	equal(t, len(devices), 3)
 	equal(t, []*bool{devices[0].MIG, devices[1].MIG, devices[2].MIG}, []*bool{new(true), new(true), new(false)})
 	equal(t, devices[0].MemoryFree, new(uint64(40326*mib)))
 	equal(t, []any{devices[1].MemoryTotal, devices[1].MemoryFree, devices[1].Unified, devices[1].Error}, []any{uint64(0), (*uint64)(nil), false, ""})
-	equal(t, devices[2].Error, "nvidia-smi says of utilization.gpu: GPU requires reset")
+	equal(t, devices[2].Error, `nvidia-smi reports "GPU requires reset" for utilization.gpu`)
 }
 
 func TestParseNvidiaProcesses(t *testing.T) {
@@ -71,40 +71,40 @@ func TestParseNvidiaProcesses(t *testing.T) {
 	equal(t, parseNvidiaProcesses([]byte("No devices were found\n")), []Process(nil))
 }
 
-// All who hold memory are told, those that draw too, once for each device and part
-// of one.
+// TestParseNvidiaHolders checks that compute and graphics processes are listed once for each
+// device and MIG instance.
 func TestParseNvidiaHolders(t *testing.T) {
 	t.Parallel()
 	mem := func(n uint64) *uint64 { n *= mib; return &n }
 	devices := []Device{{UUID: "GPU-a", PCIBusID: "0000:41:00.0"}, {UUID: "GPU-c", PCIBusID: "0000:c2:00.0"}}
 	for _, tt := range []struct {
-		name       string
-		out        []byte
-		want       []Process
-		understood bool
+		name string
+		out  []byte
+		want []Process
+		ok   bool
 	}{
-		{"a workstation", testdata(t, "nvidia_pids_570.txt"), []Process{
+		{"workstation", testdata(t, "nvidia_pids_570.txt"), []Process{
 			{Vendor: NVIDIA, DeviceUUID: "GPU-a", PID: 1607, Name: "/usr/lib/xorg/Xorg", Memory: mem(245)},
 			{Vendor: NVIDIA, DeviceUUID: "GPU-a", PID: 5347, Name: "/opt/games: new/portal --fps 60", Memory: mem(5012)},
 			{Vendor: NVIDIA, DeviceUUID: "GPU-a", PID: 8080, Name: "python3", Memory: mem(8720)},
 			{Vendor: NVIDIA, DeviceUUID: "GPU-c", PID: 77},
 			{Vendor: NVIDIA, DeviceUUID: "GPU-c", PID: 77, Name: "tritonserver", Memory: mem(100)},
 		}, true},
-		{"an older driver", testdata(t, "nvidia_pids_440.txt"), []Process{
+		{"older driver", testdata(t, "nvidia_pids_440.txt"), []Process{
 			{Vendor: NVIDIA, PID: 815, Name: "/usr/lib/xorg/Xorg", Memory: mem(132)},
 			{Vendor: NVIDIA, PID: 994, Name: "xfwm4", Memory: mem(2)},
 		}, true},
-		{"nobody", []byte("Attached GPUs : 1\nGPU 00000000:07:00.0\n    Processes : None\n"), nil, true},
+		{"no processes", []byte("Attached GPUs : 1\nGPU 00000000:07:00.0\n    Processes : None\n"), nil, true},
 		{"Windows", []byte("GPU 00000000:41:00.0\n  Process ID : 9\n  Name : dwm.exe\n  Used GPU Memory : Not available in WDDM driver model\n"),
 			[]Process{{Vendor: NVIDIA, DeviceUUID: "GPU-a", PID: 9, Name: "dwm.exe"}}, true},
-		{"no number", []byte("GPU 00000000:41:00.0\n  Process ID : -\n  Name : x\n  Process ID : -4\n  Used GPU Memory : 1 MiB\n"), nil, true},
+		{"invalid process id", []byte("GPU 00000000:41:00.0\n  Process ID : -\n  Name : x\n  Process ID : -4\n  Used GPU Memory : 1 MiB\n"), nil, true},
 		{"no device", []byte("Process ID : 9\nName : x\n"), nil, false},
-		{"a complaint", []byte("Invalid combination of input arguments. Please run 'nvidia-smi -h' for help.\n"), nil, false},
-		{"nothing", nil, nil, false},
+		{"error message", []byte("Invalid combination of input arguments. Please run 'nvidia-smi -h' for help.\n"), nil, false},
+		{"no output", nil, nil, false},
 	} {
-		holders, understood := parseNvidiaHolders(tt.out)
-		if got := joinNvidiaHolders(holders, devices); understood != tt.understood || show(got) != show(tt.want) {
-			t.Errorf("%s: understood %t\n got %s\nwant %s", tt.name, understood, show(got), show(tt.want))
+		holders, ok := parseNvidiaHolders(tt.out)
+		if got := joinNvidiaHolders(holders, devices); ok != tt.ok || show(got) != show(tt.want) {
+			t.Errorf("%s: parseNvidiaHolders() = %t with processes\n%s\nwant %t with\n%s", tt.name, ok, show(got), tt.ok, show(tt.want))
 		}
 	}
 }
@@ -167,7 +167,7 @@ func TestParseROCm(t *testing.T) {
 			MemoryTotal: 68702699520, MemoryUsed: new(uint64(51527024640)), MemoryFree: new(uint64(17175674880)), Utilization: new(50.0)},
 	})
 	if _, err := parseROCm([]byte("ERROR: no GPUs")); err == nil {
-		t.Error("no error without JSON")
+		t.Error("parseROCm() without JSON returned no error")
 	}
 }
 
@@ -196,14 +196,14 @@ func TestParseXPUStats(t *testing.T) {
 		want  *uint64
 	}{
 		{"xpu_stats.json", 14248 * mib, new(uint64(240320512))},                 // MiB
-		{"xpu_stats.json", 0, new(uint64(240320512))},                           // taken for MiB
+		{"xpu_stats.json", 0, new(uint64(240320512))},                           // unknown total: MiB
 		{"xpu_stats_tiles.json", 64 << 30, new(uint64(8501719040 + 134410240))}, // bytes
-		{"xpu_stats_tiles.json", 1 << 30, nil},                                  // neither
+		{"xpu_stats_tiles.json", 1 << 30, nil},                                  // larger than the total in both units
 		{"xpu_list.json", 1 << 30, nil},
 		{"nvidia_two.csv", 1 << 30, nil},
 	} {
 		if got := parseXPUStats(testdata(t, tt.file)).memoryUsed(tt.total); show(got) != show(tt.want) {
-			t.Errorf("%s of %d: %s, want %s", tt.file, tt.total, show(got), show(tt.want))
+			t.Errorf("memoryUsed(%d) of %s = %s, want %s", tt.total, tt.file, show(got), show(tt.want))
 		}
 	}
 }
@@ -231,14 +231,14 @@ func TestParseXPU(t *testing.T) {
 	t.Parallel()
 	list, err := parseXPU(testdata(t, "xpu_list.json"))
 	if err != nil || len(list) != 1 || list[0].BDF != "0000:4d:00.0" {
-		t.Errorf("list %+v, %v", list, err)
+		t.Errorf("parseXPU(list) = %+v, %v, want one device at 0000:4d:00.0", list, err)
 	}
 	detail, err := parseXPU(testdata(t, "xpu_detail.json"))
 	if err != nil || len(detail) != 1 || detail[0].Memory != "14942253056" {
-		t.Errorf("detail %+v, %v", detail, err)
+		t.Errorf("parseXPU(detail) = %+v, %v, want one device with its memory", detail, err)
 	}
 	if _, err := parseXPU([]byte(`{"error": "Level Zero Initialization Error"}`)); err == nil || err.Error() != "Level Zero Initialization Error" {
-		t.Errorf("error %v", err)
+		t.Errorf("parseXPU(error) = %v, want the message of the tool", err)
 	}
 	processes, err := parseXPUProcesses(testdata(t, "xpu_ps.json"), list)
 	if err != nil {
@@ -289,12 +289,11 @@ func TestBusID(t *testing.T) {
 	}
 }
 
-// No parser may fail on anything a tool could print, and what they read must
-// make sense.
+// FuzzParse checks that the parsers do not panic and return only plausible values.
 func FuzzParse(f *testing.F) {
 	files, err := filepath.Glob("testdata/*.*")
 	if err != nil || len(files) < 15 {
-		f.Fatalf("testdata: %v, %v", files, err)
+		f.Fatalf("Glob(testdata) = %v, %v, want at least 15 files", files, err)
 	}
 	for _, name := range files {
 		f.Add(testdata(f, filepath.Base(name)))
@@ -310,7 +309,7 @@ func FuzzParse(f *testing.F) {
 		devices = append(append(append(devices, rocm...), apple...), joinAMD(amd, amd, amd)...)
 		for _, d := range devices {
 			if d.Vendor == "" || d.PCIBusID != busID(d.PCIBusID) || d.MemoryTotal > 1<<62 {
-				t.Errorf("%s", show(d))
+				t.Errorf("implausible device %s", show(d))
 			}
 		}
 		sortDevices(devices)
@@ -321,15 +320,15 @@ func FuzzParse(f *testing.F) {
 		older, _ := parseROCmProcesses(out)
 		for _, p := range append(append(processes, intel...), older...) {
 			if p.PID <= 0 || p.Vendor == "" {
-				t.Errorf("%s", show(p))
+				t.Errorf("implausible process %s", show(p))
 			}
 		}
 		parseCUDA(out)
 		if used := parseXPUStats(out).memoryUsed(1 << 40); used != nil && *used > 1<<40 {
-			t.Errorf("%d bytes in use of 1 TiB", *used)
+			t.Errorf("memoryUsed(1 TiB) = %d bytes, want at most the total", *used)
 		}
 		if bus := parseKFDNode(string(out)).bus; bus != busID(bus) {
-			t.Errorf("%q is no PCI address", bus)
+			t.Errorf("parseKFDNode() has the invalid PCI address %q", bus)
 		}
 	})
 }

@@ -11,7 +11,7 @@ import (
 
 const rocmSMI = "rocm-smi"
 
-// rocmDevices asks rocm-smi, amd-smi's forerunner, which older machines have.
+// rocmDevices returns the devices from rocm-smi, the predecessor of amd-smi.
 func (d *Detector) rocmDevices(ctx context.Context) ([]Device, error) {
 	r, err := d.ask(ctx, rocmSMI, "--showproductname", "--showuniqueid", "--showbus", "--showmeminfo", "vram",
 		"--showuse", "--showtemp", "--showpower", "--showdriverversion", "--json")
@@ -25,7 +25,7 @@ func (d *Detector) rocmDevices(ctx context.Context) ([]Device, error) {
 	return devices, nil
 }
 
-// rocmSections reads the objects in rocm-smi's JSON.
+// rocmSections parses the objects in rocm-smi's JSON.
 func rocmSections(out []byte) (sections map[string]section[rocmCard], err error) {
 	doc, err := jsonPart(out)
 	if err != nil {
@@ -35,9 +35,9 @@ func rocmSections(out []byte) (sections map[string]section[rocmCard], err error)
 	return sections, err
 }
 
-// parseROCm reads rocm-smi's JSON: an object "card<N>" per device, and one
-// called "system". All values are text, and the keys' capitals change between
-// versions. Example: https://github.com/sebhildebrandt/systeminformation/pull/960
+// parseROCm parses rocm-smi's JSON: an object "card<N>" for each device, and the object
+// "system". All values are strings, and the capitalization of keys depends on the version.
+// Example: https://github.com/sebhildebrandt/systeminformation/pull/960
 func parseROCm(out []byte) ([]Device, error) {
 	sections, err := rocmSections(out)
 	if err != nil {
@@ -61,7 +61,7 @@ func parseROCm(out []byte) ([]Device, error) {
 
 type rocmCard map[string]text
 
-// first is the value of the first key that has one.
+// first returns the value of the first key that has one, or "".
 func (c rocmCard) first(keys ...string) string {
 	for _, key := range keys {
 		for k, v := range c {
@@ -91,8 +91,9 @@ func (c rocmCard) device(index int) Device {
 	return g
 }
 
-// rocmProcesses asks rocm-smi which processes use devices. It tells on how many
-// devices each is and not on which, unless there is one only.
+// rocmProcesses returns the processes from rocm-smi. The tool reports the number of devices
+// that a process uses but not which, so DeviceUUID is known only on a machine with one
+// device.
 func (d *Detector) rocmProcesses(ctx context.Context) ([]Process, error) {
 	r, err := d.ask(ctx, rocmSMI, "--showpids", "--showuniqueid", "--json")
 	if err != nil {
@@ -100,7 +101,7 @@ func (d *Detector) rocmProcesses(ctx context.Context) ([]Process, error) {
 	}
 	processes, err := parseROCmProcesses(r.Stdout)
 	if errors.Is(err, errNoJSON) && strings.Contains(r.complaint(rocmSMI), "No JSON data") {
-		return nil, nil // what it says where there is no process
+		return nil, nil // no processes
 	}
 	if err != nil {
 		return nil, &toolError{tool: rocmSMI, words: fmt.Sprintf("rocm-smi --showpids: %v: %s", err, r.complaint(rocmSMI))}
@@ -108,8 +109,8 @@ func (d *Detector) rocmProcesses(ctx context.Context) ([]Process, error) {
 	return processes, nil
 }
 
-// parseROCmProcesses reads the "system" part of rocm-smi's JSON, in which
-// "PID<N>" has "name, devices, VRAM in bytes, SDMA, CU occupancy"; see showPids in
+// parseROCmProcesses parses the object "system" in rocm-smi's JSON, in which the value of
+// "PID<N>" is "name, devices, VRAM in bytes, SDMA, CU occupancy"; see showPids in
 // https://github.com/ROCm/rocm_smi_lib/blob/master/python_smi_tools/rocm_smi.py
 func parseROCmProcesses(out []byte) ([]Process, error) {
 	sections, err := rocmSections(out)
@@ -127,7 +128,7 @@ func parseROCmProcesses(out []byte) ([]Process, error) {
 		digits, isPID := strings.CutPrefix(key, "PID")
 		pid, err := strconv.Atoi(digits)
 		fields := strings.Split(string(value), ",")
-		last := len(fields) - 4 // the name before these may hold commas
+		last := len(fields) - 4 // the name can contain commas
 		if !isPID || err != nil || pid <= 0 || last < 1 {
 			continue // "No KFD PIDs currently running"
 		}

@@ -257,7 +257,7 @@ func TestProbeDevices(t *testing.T) {
 			{"columns of several words", "nvidia-smi", nvidiaSMI("", `index=0 memory='[Not Supported]' driver=550.54 compute='[Unknown Error]' name='NVIDIA A100 80GB PCIe'`),
 				wire.Devices{{Vendor: "nvidia", Name: "NVIDIA A100 80GB PCIe", Driver: "550.54", Unified: true}}},
 			{"lost GPU", "nvidia-smi", nvidiaSMI("exit 15", rtx, `index=1 memory='[GPU is lost]' driver=581.95 name='NVIDIA L4'`),
-				append(rtxWanted[:1:1], gpu.Device{Index: 1, Vendor: "nvidia", Name: "NVIDIA L4", Driver: "581.95", Error: "nvidia-smi says of memory.total: GPU is lost"})},
+				append(rtxWanted[:1:1], gpu.Device{Index: 1, Vendor: "nvidia", Name: "NVIDIA L4", Driver: "581.95", Error: `nvidia-smi reports "GPU is lost" for memory.total`})},
 			{"corrupted infoROM", "nvidia-smi", nvidiaSMI("echo 'WARNING: infoROM is corrupted at gpu 0000:0B:00.0'\nexit 14", rtx), rtxWanted},
 			{"warning before the rows", "nvidia-smi", nvidiaSMI("", "echo 'Warning: persistence mode is disabled'\n"+rtx), rtxWanted},
 			{"warning on stderr", "nvidia-smi", nvidiaSMI("echo 'a library is old' >&2", rtx), rtxWanted},
@@ -329,7 +329,7 @@ func TestProbeCards(t *testing.T) {
 		others := wire.Devices{
 			{Vendor: "amd", Name: "AMD GPU 0x744c", PCIBusID: "0000:01:00.0"},
 			{Index: 1, Vendor: "amd", Name: `AMD "Instinct"`, PCIBusID: "0000:02:00.0", MemoryTotal: 206141652992},
-			{Index: -1, Vendor: "amd", PCIBusID: "0000:03:00.0", Error: "the amdgpu driver does not run this device (the device is bound to the driver radeon)"},
+			{Index: -1, Vendor: "amd", PCIBusID: "0000:03:00.0", Error: "the device does not use the amdgpu driver (the device is bound to the driver radeon)"},
 			{Vendor: "intel", Name: "Intel GPU 0x56a0", PCIBusID: "0000:04:00.0", Driver: "xe"},
 		}
 		s := h.mustRead(t, pkgmgr.ReadOptions{Devices: true})
@@ -340,7 +340,7 @@ func TestProbeCards(t *testing.T) {
 		h.write(t, 0o644, "0x10de\n", h.pci, "devices", "0000:41:00.0", "vendor")
 		s = h.mustRead(t, pkgmgr.ReadOptions{Devices: true})
 		if want := append(others[:4:4], gpu.Device{
-			Index: -1, Vendor: "nvidia", PCIBusID: "0000:41:00.0", Error: "the NVIDIA driver is not installed: there is no nvidia-smi (no driver is bound to the device)",
+			Index: -1, Vendor: "nvidia", PCIBusID: "0000:41:00.0", Error: "the NVIDIA driver is not installed: nvidia-smi not found (no driver is bound to the device)",
 		}); !reflect.DeepEqual(s.Devices, want) {
 			t.Errorf("%+v", s.Devices)
 		}
