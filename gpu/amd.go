@@ -19,7 +19,7 @@ func (d *Detector) amd(ctx context.Context, cards []card) []Device {
 	if err != nil {
 		var rocmErr error
 		devices, rocmErr = d.rocmDevices(ctx)
-		if missing(err) || rocmErr == nil {
+		if isNotInstalled(err) || rocmErr == nil {
 			err = rocmErr
 		}
 	}
@@ -28,8 +28,8 @@ func (d *Detector) amd(ctx context.Context, cards []card) []Device {
 		return d.sharedMemory(devices, cards)
 	case len(cards) == 0:
 		return nil // ignore errors of the tools without a card
-	case err != nil && !missing(err):
-		return broken(AMD, cards, err.Error())
+	case err != nil && !isNotInstalled(err):
+		return brokenDevices(AMD, cards, err.Error())
 	}
 	return d.sharedMemory(amdKernelDevices(cards), cards)
 }
@@ -40,7 +40,7 @@ func amdKernelDevices(cards []card) []Device {
 	var devices []Device
 	for i, c := range cards {
 		if c.driver != "amdgpu" {
-			devices = append(devices, broken(AMD, cards[i:i+1], "the device does not use the amdgpu driver")...)
+			devices = append(devices, brokenDevices(AMD, cards[i:i+1], "the device does not use the amdgpu driver")...)
 			continue
 		}
 		g := Device{
@@ -53,7 +53,7 @@ func amdKernelDevices(cards []card) []Device {
 		if g.Name == "" {
 			g.Name = "AMD GPU " + c.device
 		}
-		g.MemoryFree = less(g.MemoryTotal, g.MemoryUsed)
+		g.MemoryFree = difference(g.MemoryTotal, g.MemoryUsed)
 		devices = append(devices, g)
 	}
 	return devices
@@ -116,11 +116,11 @@ func (d *Detector) amdDevices(ctx context.Context) ([]Device, error) {
 	var staticErr error
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		static, staticErr = d.askAMD(ctx, "static", "--asic", "--bus", "--driver", "--vram", "--json")
+		static, staticErr = d.runAMDSMI(ctx, "static", "--asic", "--bus", "--driver", "--vram", "--json")
 	})
-	wg.Go(func() { list, _ = d.askAMD(ctx, "list", "--json") })
+	wg.Go(func() { list, _ = d.runAMDSMI(ctx, "list", "--json") })
 	wg.Go(func() {
-		metric, _ = d.askAMD(ctx, "metric", "--usage", "--power", "--temperature", "--mem-usage", "--json")
+		metric, _ = d.runAMDSMI(ctx, "metric", "--usage", "--power", "--temperature", "--mem-usage", "--json")
 	})
 	wg.Wait()
 	if staticErr != nil {
@@ -129,8 +129,8 @@ func (d *Detector) amdDevices(ctx context.Context) ([]Device, error) {
 	return joinAMD(static, list, metric), nil
 }
 
-func (d *Detector) askAMD(ctx context.Context, args ...string) ([]amdEntry, error) {
-	r, err := d.ask(ctx, amdSMI, args...)
+func (d *Detector) runAMDSMI(ctx context.Context, args ...string) ([]amdEntry, error) {
+	r, err := d.runTool(ctx, amdSMI, args...)
 	entries, parseErr := parseAMD(r.Stdout)
 	switch {
 	case parseErr == nil && len(entries) > 0:
@@ -138,7 +138,7 @@ func (d *Detector) askAMD(ctx context.Context, args ...string) ([]amdEntry, erro
 	case err != nil:
 		return nil, err
 	case parseErr != nil:
-		return nil, &toolError{tool: amdSMI, words: fmt.Sprintf("amd-smi %s: %v: %s", args[0], parseErr, oneLine(string(r.Stdout)))}
+		return nil, &toolError{tool: amdSMI, message: fmt.Sprintf("amd-smi %s: %v: %s", args[0], parseErr, oneLine(string(r.Stdout)))}
 	}
 	return entries, nil
 }
@@ -165,16 +165,16 @@ func joinAMD(static, list, metric []amdEntry) []Device {
 	for _, e := range static {
 		devices[e.GPU] = Device{
 			Index: e.GPU, Vendor: AMD,
-			Name:         known(string(e.ASIC.value.MarketName)),
+			Name:         knownText(string(e.ASIC.value.MarketName)),
 			Architecture: architecture(string(e.ASIC.value.Graphics)),
 			PCIBusID:     busID(string(e.Bus.value.BDF)),
-			Driver:       known(string(e.Driver.value.Version)),
+			Driver:       knownText(string(e.Driver.value.Version)),
 			MemoryTotal:  orZero(e.VRAM.value.Size.bytes()),
 		}
 	}
 	for _, e := range list {
 		if g, ok := devices[e.GPU]; ok {
-			g.UUID = known(string(e.UUID))
+			g.UUID = knownText(string(e.UUID))
 			if bus := busID(string(e.BDF)); bus != "" {
 				g.PCIBusID = bus
 			}
@@ -183,22 +183,22 @@ func joinAMD(static, list, metric []amdEntry) []Device {
 	}
 	for _, e := range metric {
 		if g, ok := devices[e.GPU]; ok {
-			devices[e.GPU] = e.measured(g)
+			devices[e.GPU] = e.withMetrics(g)
 		}
 	}
 	return slices.Collect(maps.Values(devices))
 }
 
-// measured returns g with the values of `amd-smi metric`. Instinct devices have no edge
+// withMetrics returns g with the values of `amd-smi metric`. Instinct devices have no edge
 // sensor.
-func (e amdEntry) measured(g Device) Device {
+func (e amdEntry) withMetrics(g Device) Device {
 	memory := e.Memory.value
 	if g.MemoryTotal == 0 {
 		g.MemoryTotal = orZero(memory.Total.bytes())
 	}
 	g.MemoryUsed, g.MemoryFree = memory.Used.bytes(), memory.Free.bytes()
 	if g.MemoryFree == nil {
-		g.MemoryFree = less(g.MemoryTotal, g.MemoryUsed)
+		g.MemoryFree = difference(g.MemoryTotal, g.MemoryUsed)
 	}
 	g.Utilization = e.Usage.value.Graphics.value
 	g.Power = e.Power.value.Socket.value
@@ -217,8 +217,8 @@ func (d *Detector) amdProcesses(ctx context.Context) ([]Process, error) {
 	var entries, list []amdEntry
 	var amdErr error
 	var wg sync.WaitGroup
-	wg.Go(func() { entries, amdErr = d.askAMD(ctx, "process", "--json") })
-	wg.Go(func() { list, _ = d.askAMD(ctx, "list", "--json") })
+	wg.Go(func() { entries, amdErr = d.runAMDSMI(ctx, "process", "--json") })
+	wg.Go(func() { list, _ = d.runAMDSMI(ctx, "list", "--json") })
 	wg.Wait()
 	if amdErr == nil {
 		return joinAMDProcesses(entries, list), nil
@@ -227,9 +227,9 @@ func (d *Detector) amdProcesses(ctx context.Context) ([]Process, error) {
 	switch {
 	case rocmErr == nil:
 		return processes, nil
-	case !missing(amdErr):
+	case !isNotInstalled(amdErr):
 		return nil, amdErr
-	case !missing(rocmErr):
+	case !isNotInstalled(rocmErr):
 		return nil, rocmErr
 	}
 	return nil, nil // neither tool is installed
@@ -238,7 +238,7 @@ func (d *Detector) amdProcesses(ctx context.Context) ([]Process, error) {
 func joinAMDProcesses(entries, list []amdEntry) []Process {
 	uuids := map[int]string{}
 	for _, e := range list {
-		uuids[e.GPU] = known(string(e.UUID))
+		uuids[e.GPU] = knownText(string(e.UUID))
 	}
 	var processes []Process
 	for _, e := range entries {
@@ -253,7 +253,7 @@ func joinAMDProcesses(entries, list []amdEntry) []Process {
 				memory = info.Total.bytes()
 			}
 			processes = append(processes, Process{
-				Vendor: AMD, DeviceUUID: uuids[e.GPU], PID: pid, Name: known(string(info.Name)), Memory: memory,
+				Vendor: AMD, DeviceUUID: uuids[e.GPU], PID: pid, Name: knownText(string(info.Name)), Memory: memory,
 			})
 		}
 	}

@@ -9,7 +9,7 @@ import (
 // apple returns the GPU of a Mac with Apple silicon. Inference engines cannot use the GPUs of
 // Macs with Intel processors.
 func (d *Detector) apple(ctx context.Context) []Device {
-	r, err := d.ask(ctx, "system_profiler", "SPDisplaysDataType", "-json")
+	r, err := d.runTool(ctx, "system_profiler", "SPDisplaysDataType", "-json")
 	if err != nil {
 		return []Device{{Index: -1, Vendor: Apple, Error: err.Error()}}
 	}
@@ -20,7 +20,7 @@ func (d *Detector) apple(ctx context.Context) []Device {
 	if len(devices) == 0 {
 		return nil
 	}
-	memory, err := d.ask(ctx, "sysctl", "-n", "hw.memsize")
+	memory, err := d.runTool(ctx, "sysctl", "-n", "hw.memsize")
 	for i := range devices {
 		if err == nil {
 			devices[i].MemoryTotal = orZero(toBytes(number(string(memory.Stdout)), 1))

@@ -38,7 +38,7 @@ func (c card) shareMemory(g *Device, available func() uint64) {
 		return
 	}
 	g.MemoryUsed = new(*vramUsed + *gttUsed)
-	vramFree, gttFree := orZero(less(orZero(vram), vramUsed)), orZero(less(*gtt, gttUsed))
+	vramFree, gttFree := orZero(difference(orZero(vram), vramUsed)), orZero(difference(*gtt, gttUsed))
 	if n := available(); n > 0 {
 		gttFree = min(gttFree, n)
 	}

@@ -65,12 +65,12 @@ func TestAPUMemory(t *testing.T) {
 			}
 			devices, err := d.Devices(t.Context())
 			if err != nil || len(devices) != 1 {
-				t.Fatalf("Devices() = %s, %v, want one device", show(devices), err)
+				t.Fatalf("Devices() = %s, %v, want one device", toJSON(devices), err)
 			}
 			got := devices[0]
 			want := got
 			want.Unified, want.MemoryTotal, want.MemoryUsed, want.MemoryFree = tt.unified, *gib(tt.total), tt.used, tt.free
-			equal(t, got, want)
+			checkEqual(t, got, want)
 		})
 	}
 }

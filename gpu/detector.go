@@ -35,7 +35,7 @@ type Detector struct {
 	calls    calls
 }
 
-// Detect returns the devices of all vendors and the CUDA version. The error is that of ctx;
+// Detect returns the devices of all vendors and the CUDA version. The error is ctx.Err();
 // if a vendor's tool or driver fails, the report contains a Device with Error set.
 //
 // For NVIDIA it runs nvidia-smi twice in parallel, because only the default output contains
@@ -55,7 +55,7 @@ func (d *Detector) Detect(ctx context.Context) (Report, error) {
 }
 
 // Devices returns the devices of all vendors, sorted as in a [Report]. The result is not nil
-// unless Devices returns an error. The error is that of ctx; if a vendor's tool or driver
+// unless Devices returns an error. The error is ctx.Err(); if a vendor's tool or driver
 // fails, the result contains a Device with Error set.
 func (d *Detector) Devices(ctx context.Context) ([]Device, error) {
 	var found [3][]Device
@@ -108,17 +108,17 @@ func (d *Detector) Processes(ctx context.Context) ([]Process, error) {
 
 // toolError reports that a tool cannot be run or failed.
 type toolError struct {
-	tool  string
-	words string // one line
-	err   error  // nil if the tool exited
+	tool    string
+	message string // one line
+	err     error  // nil if the tool exited
 }
 
-func (e *toolError) Error() string { return e.words }
+func (e *toolError) Error() string { return e.message }
 func (e *toolError) Unwrap() error { return e.err }
 
 // ask runs a tool with the time limit. If the tool fails, it returns the output and a
 // *toolError.
-func (d *Detector) ask(ctx context.Context, tool string, args ...string) (Result, error) {
+func (d *Detector) runTool(ctx context.Context, tool string, args ...string) (Result, error) {
 	limit := d.Timeout
 	if limit <= 0 {
 		limit = DefaultTimeout
@@ -139,13 +139,13 @@ func (d *Detector) ask(ctx context.Context, tool string, args ...string) (Result
 	case err != nil:
 		return r, &toolError{tool, fmt.Sprintf("cannot run %s: %v", tool, err), err}
 	case r.ExitCode != 0:
-		return r, &toolError{tool: tool, words: r.complaint(tool)}
+		return r, &toolError{tool: tool, message: r.failureText(tool)}
 	}
 	return r, nil
 }
 
-// complaint returns the output of a failed tool in one line.
-func (r Result) complaint(tool string) string {
+// failureText returns the output of a failed tool in one line.
+func (r Result) failureText(tool string) string {
 	output := oneLine(string(r.Stdout) + "\n" + string(r.Stderr))
 	if output == "" {
 		return fmt.Sprintf("%s failed with exit code %d and no output", tool, r.ExitCode)
@@ -163,8 +163,8 @@ func oneLine(text string) string {
 	return line
 }
 
-// missing reports whether err means that a tool is not installed.
-func missing(err error) bool { return errors.Is(err, exec.ErrNotFound) }
+// isNotInstalled reports whether err means that a tool is not installed.
+func isNotInstalled(err error) bool { return errors.Is(err, exec.ErrNotFound) }
 
 func (d *Detector) os() string {
 	if d.goos != "" {

@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-func show(v any) string {
+func toJSON(v any) string {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return err.Error()
@@ -218,7 +218,7 @@ func TestDetectMemory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	equal(t, report, Report{Devices: []Device{
+	checkEqual(t, report, Report{Devices: []Device{
 		{Index: 0, Vendor: AMD, PCIBusID: "0000:03:00.0", Name: "AMD GPU 0x1234", UUID: "9246aa", MemoryTotal: 17163091968,
 			MemoryUsed: new(uint64(1000)), MemoryFree: new(uint64(17163090968)), Utilization: new(12.0)},
 		{Index: 0, Vendor: Intel, PCIBusID: "0000:04:00.0", Name: "Intel GPU 0x1234", Driver: "xe", MemoryTotal: 0x300000001},
@@ -228,7 +228,7 @@ func TestDetectMemory(t *testing.T) {
 		"system_profiler": {out: string(testdata(t, "apple_m4.json"))}, "sysctl -n hw.memsize": {out: "25769803776\n"}}}
 	report, err = mac.detector(t).Detect(t.Context())
 	if err != nil || len(report.Devices) != 1 || report.Devices[0].MemoryTotal != 24<<30 || !report.Devices[0].Unified {
-		t.Errorf("Detect() on a Mac = %s, %v, want one unified device with 24 GiB", show(report), err)
+		t.Errorf("Detect() on a Mac = %s, %v, want one unified device with 24 GiB", toJSON(report), err)
 	}
 }
 
@@ -246,7 +246,7 @@ func TestDetectIntelStats(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	equal(t, report.Devices, []Device{{Vendor: Intel, UUID: "00000000-0000-0000-6769-df256e271362", Name: "Intel(R) Data Center GPU Flex 170",
+	checkEqual(t, report.Devices, []Device{{Vendor: Intel, UUID: "00000000-0000-0000-6769-df256e271362", Name: "Intel(R) Data Center GPU Flex 170",
 		PCIBusID: "0000:4d:00.0", Driver: "XE_1.0.4_23.4.15", MemoryTotal: 14942253056, MemoryUsed: new(uint64(240320512)),
 		MemoryFree: new(uint64(14942253056 - 240320512)), Utilization: new(12.0), Temperature: new(53.0), Power: new(44.69)}})
 }
@@ -280,14 +280,14 @@ func TestHIPOrder(t *testing.T) {
 		{[]Device{device(0, "0000:83:00.0"), device(1, "0000:83:00.0")}, []Device{device(0, "0000:83:00.0"), device(1, "0000:83:00.0")}},
 		{[]Device{device(0, "")}, []Device{device(0, "")}},
 	} {
-		before := show(tt.devices)
-		equal(t, d.hipOrder(tt.devices), tt.want)
-		equal(t, show(tt.devices), before)
+		before := toJSON(tt.devices)
+		checkEqual(t, d.hipOrder(tt.devices), tt.want)
+		checkEqual(t, toJSON(tt.devices), before)
 	}
 	d.Run = machine{answers: map[string]answer{"amd-smi static": {out: string(testdata(t, "amd_static_object.json"))}, "amd-smi list": {out: string(testdata(t, "amd_list.json"))}}}.run
 	report, err := d.Detect(t.Context())
 	if err != nil || len(report.Devices) != 1 || report.Devices[0].Index != 1 {
-		t.Errorf("Detect() = %s, %v, want one device with index 1", show(report), err)
+		t.Errorf("Detect() = %s, %v, want one device with index 1", toJSON(report), err)
 	}
 }
 
@@ -316,7 +316,7 @@ func TestDetectOldNvidia(t *testing.T) {
 	if err != nil || len(calls) != 3 {
 		t.Fatalf("Detect() = %v after the queries %q, want 3 queries", err, calls)
 	}
-	equal(t, report.Devices, []Device{{Vendor: NVIDIA, UUID: "GPU-1", Name: "Tesla K80", PCIBusID: "0000:05:00.0", MemoryTotal: 11441 * mib,
+	checkEqual(t, report.Devices, []Device{{Vendor: NVIDIA, UUID: "GPU-1", Name: "Tesla K80", PCIBusID: "0000:05:00.0", MemoryTotal: 11441 * mib,
 		MemoryUsed: new(uint64(0)), MemoryFree: new(uint64(11441 * mib)), Driver: "450.51.06", Utilization: new(0.0), Temperature: new(33.0), Power: new(26.2)}})
 }
 
@@ -338,17 +338,17 @@ func TestProcesses(t *testing.T) {
 	}
 	user := owner("/proc", self)
 	if len(got) != 2 || got[0].User != "" || got[1].User != user {
-		t.Fatalf("Processes() = %s, want an unknown user and %q", show(got), user)
+		t.Fatalf("Processes() = %s, want an unknown user and %q", toJSON(got), user)
 	}
 	got[1].User = ""
-	equal(t, got, []Process{
+	checkEqual(t, got, []Process{
 		{Vendor: NVIDIA, DeviceUUID: "GPU-a", PID: exited, Name: "exited"},
 		{Vendor: NVIDIA, DeviceUUID: "GPU-b", PID: self, Name: "worker", Memory: new(uint64(12 * mib))},
 	})
 
 	none, err := machine{answers: map[string]answer{"nvidia-smi": {out: "No devices were found", code: 6}}}.detector(t).Processes(t.Context())
-	if err != nil || show(none) != "[]" {
-		t.Errorf("Processes() without devices = %s, %v, want []", show(none), err)
+	if err != nil || toJSON(none) != "[]" {
+		t.Errorf("Processes() without devices = %s, %v, want []", toJSON(none), err)
 	}
 }
 
@@ -387,7 +387,7 @@ func TestProcessesNvidia(t *testing.T) {
 			}
 		}
 		if !slices.Equal(pids, tt.want) || len(got)-len(pids) != tt.others {
-			t.Errorf("%s: Processes() = %s, want pids %v and %d others", tt.name, show(got), tt.want, tt.others)
+			t.Errorf("%s: Processes() = %s, want pids %v and %d others", tt.name, toJSON(got), tt.want, tt.others)
 		}
 	}
 	var commands []string
@@ -413,7 +413,7 @@ func TestDetectCUDA(t *testing.T) {
 	d := answers.detector(t)
 	report, err := d.Detect(t.Context())
 	if err != nil || report.CUDA != "12.8" || len(report.Devices) != 2 {
-		t.Errorf("Detect() = %s, %v, want 2 devices and CUDA 12.8", show(report), err)
+		t.Errorf("Detect() = %s, %v, want 2 devices and CUDA 12.8", toJSON(report), err)
 	}
 	d.Run = func(ctx context.Context, name string, args ...string) (Result, error) {
 		if name == nvidiaSMI && len(args) == 0 {
@@ -422,8 +422,8 @@ func TestDetectCUDA(t *testing.T) {
 		return answers.run(ctx, name, args...)
 	}
 	devices, err := d.Devices(t.Context())
-	if err != nil || show(devices) != show(report.Devices) {
-		t.Errorf("Devices() = %s, %v, want %s", show(devices), err, show(report.Devices))
+	if err != nil || toJSON(devices) != toJSON(report.Devices) {
+		t.Errorf("Devices() = %s, %v, want %s", toJSON(devices), err, toJSON(report.Devices))
 	}
 }
 
@@ -449,7 +449,7 @@ func TestProcessesROCm(t *testing.T) {
 		m := machine{cards: []fakeCard{{bus: "0000:83:00.0", vendor: "0x1002", class: "0x120000"}}, answers: tt.answers}
 		got, err := m.detector(t).Processes(t.Context())
 		if len(got) != tt.want || (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
-			t.Errorf("%s: Processes() = %s, %v, want %d processes and error %q", tt.name, show(got), err, tt.want, tt.err)
+			t.Errorf("%s: Processes() = %s, %v, want %d processes and error %q", tt.name, toJSON(got), err, tt.want, tt.err)
 		}
 	}
 }
@@ -472,14 +472,14 @@ func TestDetectCanceled(t *testing.T) {
 // TestJSON checks the keys, which other programs use, and that unknown values are omitted.
 func TestJSON(t *testing.T) {
 	t.Parallel()
-	equal(t, show(Report{Devices: []Device{{Index: -1, Vendor: NVIDIA, Error: "x"}}}),
+	checkEqual(t, toJSON(Report{Devices: []Device{{Index: -1, Vendor: NVIDIA, Error: "x"}}}),
 		`{"devices":[{"index":-1,"vendor":"nvidia","error":"x"}]}`)
 	report, err := machine{}.detector(t).Detect(t.Context())
-	if err != nil || show(report) != `{"devices":[]}` {
-		t.Errorf("Detect() = %s, %v, want an empty list of devices", show(report), err)
+	if err != nil || toJSON(report) != `{"devices":[]}` {
+		t.Errorf("Detect() = %s, %v, want an empty list of devices", toJSON(report), err)
 	}
 	full := Device{UUID: "u", Name: "n", PCIBusID: "p", MemoryTotal: 1, MemoryUsed: new(uint64(0)), MemoryFree: new(uint64(1)), MemoryReserved: 2, Unified: true,
 		Vendor: Apple, Driver: "d", ComputeCapability: "c", Architecture: "a", MIG: new(false), Utilization: new(0.0), Temperature: new(1.5), Power: new(2.0)}
-	equal(t, show(full), `{"index":0,"vendor":"apple","uuid":"u","name":"n","pci_bus_id":"p","memory_total":1,"memory_used":0,"memory_free":1,"memory_reserved":2,`+
+	checkEqual(t, toJSON(full), `{"index":0,"vendor":"apple","uuid":"u","name":"n","pci_bus_id":"p","memory_total":1,"memory_used":0,"memory_free":1,"memory_reserved":2,`+
 		`"unified":true,"driver":"d","compute_capability":"c","architecture":"a","mig":false,"utilization":0,"temperature":1.5,"power":2}`)
 }

@@ -25,7 +25,7 @@ func (d *Detector) intel(ctx context.Context, cards []card) []Device {
 		j := slices.IndexFunc(details, func(x xpuDevice) bool { return busID(string(x.BDF)) == g.PCIBusID })
 		if j >= 0 {
 			devices[i] = details[j].fill(g)
-		} else if err != nil && !missing(err) && g.Error == "" {
+		} else if err != nil && !isNotInstalled(err) && g.Error == "" {
 			devices[i].Error = err.Error()
 		}
 	}
@@ -43,7 +43,7 @@ func intelKernelDevices(cards []card) []Device {
 	var devices []Device
 	for i, c := range cards {
 		if c.driver != "xe" && c.driver != "i915" {
-			devices = append(devices, broken(Intel, cards[i:i+1], "the device uses neither the xe nor the i915 driver")...)
+			devices = append(devices, brokenDevices(Intel, cards[i:i+1], "the device uses neither the xe nor the i915 driver")...)
 			continue
 		}
 		g := Device{Index: i, Vendor: Intel, PCIBusID: c.bus, Name: "Intel GPU " + c.device, Driver: c.driver}
@@ -92,20 +92,20 @@ type xpuMetric struct {
 // xpuDevices returns the devices that xpu-smi lists. It requests the details and metrics of
 // all devices in parallel because the tool needs some time to measure.
 func (d *Detector) xpuDevices(ctx context.Context) ([]xpuDevice, error) {
-	r, err := d.ask(ctx, xpuSMI, "discovery", "-j")
+	r, err := d.runTool(ctx, xpuSMI, "discovery", "-j")
 	if err != nil {
 		return nil, err
 	}
 	devices, err := parseXPU(r.Stdout)
 	if err != nil {
-		return nil, &toolError{tool: xpuSMI, words: xpuSMI + ": " + err.Error()}
+		return nil, &toolError{tool: xpuSMI, message: xpuSMI + ": " + err.Error()}
 	}
 	stats := make([]xpuStats, len(devices))
 	var wg sync.WaitGroup
 	for i, x := range devices {
 		id := strconv.Itoa(x.ID)
 		wg.Go(func() {
-			r, err := d.ask(ctx, xpuSMI, "discovery", "-d", id, "-j")
+			r, err := d.runTool(ctx, xpuSMI, "discovery", "-d", id, "-j")
 			if err != nil {
 				return // keep the entry of the list
 			}
@@ -114,7 +114,7 @@ func (d *Detector) xpuDevices(ctx context.Context) ([]xpuDevice, error) {
 			}
 		})
 		wg.Go(func() {
-			if r, err := d.ask(ctx, xpuSMI, "stats", "-d", id, "-j"); err == nil {
+			if r, err := d.runTool(ctx, xpuSMI, "stats", "-d", id, "-j"); err == nil {
 				stats[i] = parseXPUStats(r.Stdout)
 			}
 		})
@@ -182,7 +182,7 @@ func parseXPU(out []byte) ([]xpuDevice, error) {
 		return nil, err
 	}
 	if output.Error != "" {
-		return nil, &toolError{tool: xpuSMI, words: oneLine(string(output.Error))}
+		return nil, &toolError{tool: xpuSMI, message: oneLine(string(output.Error))}
 	}
 	if output.List == nil && output.BDF != "" {
 		return []xpuDevice{output.xpuDevice}, nil
@@ -190,15 +190,15 @@ func parseXPU(out []byte) ([]xpuDevice, error) {
 	return slices.DeleteFunc(output.List, func(x xpuDevice) bool { return strings.EqualFold(string(x.Function), "virtual") }), nil
 }
 
-// fill adds the values of the tool to those of the kernel.
+// fill returns g, the device from sysfs, with the values of the tool.
 func (x xpuDevice) fill(g Device) Device {
 	g.Index = x.ID
-	g.UUID = known(string(x.UUID))
-	g.Name = cmp.Or(known(string(x.Name)), g.Name)
-	g.Driver = cmp.Or(known(string(x.Driver)), g.Driver)
+	g.UUID = knownText(string(x.UUID))
+	g.Name = cmp.Or(knownText(string(x.Name)), g.Name)
+	g.Driver = cmp.Or(knownText(string(x.Driver)), g.Driver)
 	g.MemoryTotal = cmp.Or(orZero(toBytes(number(string(x.Memory)), 1)), g.MemoryTotal)
 	g.MemoryUsed = x.stats.memoryUsed(g.MemoryTotal)
-	g.MemoryFree = less(g.MemoryTotal, g.MemoryUsed)
+	g.MemoryFree = difference(g.MemoryTotal, g.MemoryUsed)
 	g.Utilization = metric(x.stats.Device, "XPUM_STATS_GPU_UTILIZATION")
 	g.Temperature = metric(x.stats.Device, "XPUM_STATS_GPU_CORE_TEMPERATURE")
 	g.Power = metric(x.stats.Device, "XPUM_STATS_POWER")
@@ -212,14 +212,14 @@ func (d *Detector) intelProcesses(ctx context.Context) ([]Process, error) {
 	if !slices.ContainsFunc(cards, func(c card) bool { return !onRootBus(c.bus) }) {
 		return nil, nil
 	}
-	r, err := d.ask(ctx, xpuSMI, "ps", "-j")
-	if missing(err) {
+	r, err := d.runTool(ctx, xpuSMI, "ps", "-j")
+	if isNotInstalled(err) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	listed, err := d.ask(ctx, xpuSMI, "discovery", "-j")
+	listed, err := d.runTool(ctx, xpuSMI, "discovery", "-j")
 	if err != nil {
 		return nil, err
 	}
@@ -233,7 +233,7 @@ func (d *Detector) intelProcesses(ctx context.Context) ([]Process, error) {
 func parseXPUProcesses(out []byte, devices []xpuDevice) ([]Process, error) {
 	doc, err := jsonPart(out)
 	if err != nil {
-		return nil, &toolError{tool: xpuSMI, words: xpuSMI + " ps: " + err.Error()}
+		return nil, &toolError{tool: xpuSMI, message: xpuSMI + " ps: " + err.Error()}
 	}
 	var output struct {
 		List []struct {
@@ -244,17 +244,17 @@ func parseXPUProcesses(out []byte, devices []xpuDevice) ([]Process, error) {
 		} `json:"device_util_by_proc_list"`
 	}
 	if err := json.Unmarshal(doc, &output); err != nil {
-		return nil, &toolError{tool: xpuSMI, words: xpuSMI + " ps: " + err.Error()}
+		return nil, &toolError{tool: xpuSMI, message: xpuSMI + " ps: " + err.Error()}
 	}
 	uuids := map[int]string{}
 	for _, x := range devices {
-		uuids[x.ID] = known(string(x.UUID))
+		uuids[x.ID] = knownText(string(x.UUID))
 	}
 	var processes []Process
 	for _, p := range output.List {
 		if p.PID > 0 && p.Name != xpuSMI {
 			processes = append(processes, Process{
-				Vendor: Intel, DeviceUUID: uuids[p.Device], PID: p.PID, Name: known(string(p.Name)),
+				Vendor: Intel, DeviceUUID: uuids[p.Device], PID: p.PID, Name: knownText(string(p.Name)),
 				Memory: toBytes(number(string(p.Memory)), 1000),
 			})
 		}

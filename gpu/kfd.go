@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// hipOrder sets the indices of AMD devices to those of HIP and HIP_VISIBLE_DEVICES, which
+// hipOrder sets the indices of AMD devices to the HIP indices (HIP_VISIBLE_DEVICES), which
 // follow the order of the kernel's compute nodes. The tools sort by PCI address, which can be
 // another order. If the devices and nodes do not correspond, for example because devices are
 // partitioned, hipOrder does not change the indices.
@@ -105,7 +105,7 @@ func parseKFDNode(properties string) kfdNode {
 // decimal, "gfx9010" for gfx90a, and some releases append features,
 // "gfx90a:sramecc+:xnack-".
 func architecture(s string) string {
-	name, _, _ := strings.Cut(known(s), ":")
+	name, _, _ := strings.Cut(knownText(s), ":")
 	if minor, isGFX9 := strings.CutPrefix(name, "gfx9"); isGFX9 && len(minor) == 3 {
 		if stepping, err := strconv.ParseUint(minor[1:], 10, 8); err == nil {
 			return "gfx9" + minor[:1] + strconv.FormatUint(stepping, 16)

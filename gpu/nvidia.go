@@ -29,20 +29,20 @@ func nvidiaQuery(fields []string) []string {
 // nvidia returns the NVIDIA devices. cards are the NVIDIA cards in sysfs.
 func (d *Detector) nvidia(ctx context.Context, cards []card) []Device {
 	fields := nvidiaFields()
-	r, err := d.ask(ctx, nvidiaSMI, nvidiaQuery(fields)...)
+	r, err := d.runTool(ctx, nvidiaSMI, nvidiaQuery(fields)...)
 	for err != nil {
 		i := slices.Index(fields, invalidField(r.Stdout, r.Stderr))
 		if i < 0 {
 			break
 		}
 		fields = slices.Delete(fields, i, i+1)
-		r, err = d.ask(ctx, nvidiaSMI, nvidiaQuery(fields)...)
+		r, err = d.runTool(ctx, nvidiaSMI, nvidiaQuery(fields)...)
 	}
-	if missing(err) {
+	if isNotInstalled(err) {
 		if len(cards) == 0 {
 			return nil
 		}
-		return broken(NVIDIA, cards, "the NVIDIA driver is not installed: nvidia-smi not found")
+		return brokenDevices(NVIDIA, cards, "the NVIDIA driver is not installed: nvidia-smi not found")
 	}
 	devices, messages := parseNvidia(fields, r.Stdout)
 	switch {
@@ -50,23 +50,23 @@ func (d *Detector) nvidia(ctx context.Context, cards []card) []Device {
 		// The messages can report devices that do not work.
 		return append(devices, lostNvidia(devices, messages, r.ExitCode)...)
 	case err != nil && !noDevices(err.Error()):
-		return broken(NVIDIA, cards, err.Error())
+		return brokenDevices(NVIDIA, cards, err.Error())
 	case len(cards) == 0:
 		return nil // the tool is installed on a machine without a card
 	case messages == "":
 		messages = "nvidia-smi lists no devices"
 	}
-	return broken(NVIDIA, cards, oneLine(messages))
+	return brokenDevices(NVIDIA, cards, oneLine(messages))
 }
 
 // nvidiaWarns reports whether an exit code of nvidia-smi means that the query succeeded. 14
 // is a warning about a corrupted infoROM; the device works.
 func nvidiaWarns(exitCode int) bool { return exitCode == 0 || exitCode == 14 }
 
-// askNvidia runs nvidia-smi as [Detector.ask] does, but does not return an error for a
+// runNvidiaSMI runs nvidia-smi as [Detector.runTool] does, but does not return an error for a
 // warning.
-func (d *Detector) askNvidia(ctx context.Context, args ...string) (Result, error) {
-	r, err := d.ask(ctx, nvidiaSMI, args...)
+func (d *Detector) runNvidiaSMI(ctx context.Context, args ...string) (Result, error) {
+	r, err := d.runTool(ctx, nvidiaSMI, args...)
 	var toolErr *toolError
 	if errors.As(err, &toolErr) && toolErr.err == nil && nvidiaWarns(r.ExitCode) {
 		return r, nil
@@ -75,7 +75,7 @@ func (d *Detector) askNvidia(ctx context.Context, args ...string) (Result, error
 }
 
 // lostNvidia returns a device with an error for each failed device that messages report and
-// devices does not contain. A line about one of devices is a warning. So is a line without an
+// devices does not contain. A line about a listed device is a warning. So is a line without an
 // address if the exit code reports success.
 func lostNvidia(devices []Device, messages string, exitCode int) []Device {
 	var lost []Device
@@ -146,9 +146,9 @@ func nvidiaDevice(index int, row map[string]string) Device {
 	mib := func(field string) *uint64 { return toBytes(number(row[field]), 1<<20) }
 	d := Device{
 		Index: index, Vendor: NVIDIA,
-		UUID: known(row["uuid"]), Name: known(row["name"]), PCIBusID: busID(row["pci.bus_id"]),
+		UUID: knownText(row["uuid"]), Name: knownText(row["name"]), PCIBusID: busID(row["pci.bus_id"]),
 		MemoryTotal: orZero(mib("memory.total")), MemoryUsed: mib("memory.used"), MemoryFree: mib("memory.free"),
-		Driver: known(row["driver_version"]), ComputeCapability: known(row["compute_cap"]),
+		Driver: knownText(row["driver_version"]), ComputeCapability: knownText(row["compute_cap"]),
 		Utilization: number(row["utilization.gpu"]), Temperature: number(row["temperature.gpu"]), Power: number(row["power.draw"]),
 	}
 	switch mode := row["mig.mode.current"]; mode {
@@ -173,7 +173,7 @@ func nvidiaDevice(index int, row map[string]string) Device {
 
 // cudaVersion returns the CUDA version in the default output of nvidia-smi, or "" if unknown.
 func (d *Detector) cudaVersion(ctx context.Context) string {
-	r, err := d.askNvidia(ctx)
+	r, err := d.runNvidiaSMI(ctx)
 	if err != nil {
 		return ""
 	}

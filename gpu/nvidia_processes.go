@@ -14,42 +14,42 @@ import (
 // omits devices. If nvidia-smi does not support the query, nvidiaProcesses returns only the
 // compute processes.
 func (d *Detector) nvidiaProcesses(ctx context.Context) ([]Process, error) {
-	r, err := d.askNvidia(ctx, "-q", "-d", "PIDS")
-	if missing(err) || err != nil && noDevices(err.Error()) {
+	r, err := d.runNvidiaSMI(ctx, "-q", "-d", "PIDS")
+	if isNotInstalled(err) || err != nil && noDevices(err.Error()) {
 		return nil, nil
 	}
 	var toolErr *toolError
 	if errors.As(err, &toolErr) && toolErr.err != nil {
 		return nil, err // the tool did not run or did not exit: do not run it again
 	}
-	holders, ok := parseNvidiaHolders(r.Stdout)
+	entries, ok := parseNvidiaPIDs(r.Stdout)
 	if err != nil || !ok {
 		return d.nvidiaComputeProcesses(ctx)
 	}
-	if len(holders) == 0 {
+	if len(entries) == 0 {
 		return nil, nil
 	}
-	return joinNvidiaHolders(holders, d.nvidia(ctx, nil)), nil
+	return mergeNvidiaProcesses(entries, d.nvidia(ctx, nil)), nil
 }
 
-// nvidiaHolder is a process in the output of -q.
-type nvidiaHolder struct {
-	nvidiaPlace
+// nvidiaProcess is a process in the output of -q.
+type nvidiaProcess struct {
+	nvidiaLocation
 	process Process
 }
 
-// nvidiaPlace identifies a device or, in multi-instance mode, a part of it.
-type nvidiaPlace struct{ bus, gpuInstance, computeInstance string }
+// nvidiaLocation identifies a device or, in multi-instance mode, a part of it.
+type nvidiaLocation struct{ bus, gpuInstance, computeInstance string }
 
-// parseNvidiaHolders parses lines of the form "key : value" that are indented below the line
+// parseNvidiaPIDs parses lines of the form "key : value" that are indented below the line
 // of their device, "GPU 00000000:01:00.0". ok is false if the output does not have this form,
 // for example because it is an error message.
-func parseNvidiaHolders(out []byte) (holders []nvidiaHolder, ok bool) {
-	var current nvidiaPlace
-	var inProcess bool // the lines describe the last of the holders
+func parseNvidiaPIDs(out []byte) (entries []nvidiaProcess, ok bool) {
+	var current nvidiaLocation
+	var inProcess bool // the lines describe the last of the entries
 	for line := range strings.Lines(string(out)) {
 		if address, isDevice := strings.CutPrefix(line, "GPU "); isDevice && busID(address) != "" {
-			current, inProcess, ok = nvidiaPlace{bus: busID(address)}, false, true
+			current, inProcess, ok = nvidiaLocation{bus: busID(address)}, false, true
 			continue
 		}
 		key, value, _ := strings.Cut(line, ":")
@@ -58,43 +58,43 @@ func parseNvidiaHolders(out []byte) (holders []nvidiaHolder, ok bool) {
 		case "Attached GPUs":
 			ok = true
 		case "GPU instance ID":
-			current.gpuInstance = known(value)
+			current.gpuInstance = knownText(value)
 		case "Compute instance ID":
-			current.computeInstance = known(value)
+			current.computeInstance = knownText(value)
 		case "Process ID":
 			pid, err := strconv.Atoi(value)
 			if inProcess = err == nil && pid > 0 && current.bus != ""; inProcess {
-				holders = append(holders, nvidiaHolder{current, Process{Vendor: NVIDIA, PID: pid}})
+				entries = append(entries, nvidiaProcess{current, Process{Vendor: NVIDIA, PID: pid}})
 			}
 		case "Name":
 			if inProcess {
-				holders[len(holders)-1].process.Name = known(value)
+				entries[len(entries)-1].process.Name = knownText(value)
 			}
 		case "Used GPU Memory":
 			if inProcess {
-				holders[len(holders)-1].process.Memory = toBytes(number(value), 1<<20)
+				entries[len(entries)-1].process.Memory = toBytes(number(value), 1<<20)
 			}
 		}
 	}
-	return holders, ok
+	return entries, ok
 }
 
-// joinNvidiaHolders converts holders to processes with the UUIDs of their devices. A process
+// mergeNvidiaProcesses converts entries to processes with the UUIDs of their devices. A process
 // that does compute and graphics can be listed twice, each time with its total memory; it
 // results in one process.
-func joinNvidiaHolders(holders []nvidiaHolder, devices []Device) []Process {
+func mergeNvidiaProcesses(entries []nvidiaProcess, devices []Device) []Process {
 	uuids := map[string]string{}
 	for _, d := range devices {
 		uuids[d.PCIBusID] = d.UUID
 	}
 	type key struct {
-		nvidiaPlace
+		nvidiaLocation
 		pid int
 	}
 	seen := map[key]int{} // index in processes
 	var processes []Process
-	for _, h := range holders {
-		p, k := h.process, key{h.nvidiaPlace, h.process.PID}
+	for _, h := range entries {
+		p, k := h.process, key{h.nvidiaLocation, h.process.PID}
 		p.DeviceUUID = uuids[h.bus]
 		i, duplicate := seen[k]
 		if !duplicate {
@@ -114,7 +114,7 @@ func joinNvidiaHolders(holders []nvidiaHolder, devices []Device) []Process {
 // nvidiaComputeProcesses returns the compute processes. `nvidia-smi --help-query-compute-apps`
 // explains the fields.
 func (d *Detector) nvidiaComputeProcesses(ctx context.Context) ([]Process, error) {
-	r, err := d.askNvidia(ctx, "--query-compute-apps=gpu_uuid,pid,process_name,used_memory", "--format=csv,noheader,nounits")
+	r, err := d.runNvidiaSMI(ctx, "--query-compute-apps=gpu_uuid,pid,process_name,used_memory", "--format=csv,noheader,nounits")
 	if err != nil && noDevices(err.Error()) {
 		return nil, nil
 	}
@@ -139,8 +139,8 @@ func parseNvidiaProcesses(out []byte) []Process {
 		}
 		last := len(values) - 1
 		processes = append(processes, Process{
-			Vendor: NVIDIA, DeviceUUID: known(values[0]), PID: pid,
-			Name:   known(strings.Join(values[2:last], ", ")),
+			Vendor: NVIDIA, DeviceUUID: knownText(values[0]), PID: pid,
+			Name:   knownText(strings.Join(values[2:last], ", ")),
 			Memory: toBytes(number(values[last]), 1<<20),
 		})
 	}

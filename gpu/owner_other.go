@@ -2,5 +2,5 @@
 
 package gpu
 
-// owner returns "": there is no procfs on this platform.
+// owner returns "": this platform has no procfs.
 func owner(string, int) string { return "" }

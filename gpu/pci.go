@@ -66,22 +66,22 @@ func cardsOf(cards []card, vendor Vendor) []card {
 	return matching
 }
 
-// broken returns a device with an error for each card. Without cards, it returns one device
-// with the error.
-func broken(vendor Vendor, cards []card, reason string) []Device {
+// brokenDevices returns a device with an error for each card. Without cards, it returns one
+// device with the error.
+func brokenDevices(vendor Vendor, cards []card, reason string) []Device {
 	if len(cards) == 0 {
 		return []Device{{Index: -1, Vendor: vendor, Error: reason}}
 	}
 	var devices []Device
 	for _, c := range cards {
-		devices = append(devices, Device{Index: -1, Vendor: vendor, PCIBusID: c.bus, Error: reason + c.boundTo()})
+		devices = append(devices, Device{Index: -1, Vendor: vendor, PCIBusID: c.bus, Error: reason + c.driverNote()})
 	}
 	return devices
 }
 
-// boundTo returns a note about the driver of a card that is not the vendor's driver, such as
+// driverNote returns a note about the driver of a card that is not the vendor's driver, such as
 // vfio-pci (for a virtual machine) or nouveau.
-func (c card) boundTo() string {
+func (c card) driverNote() string {
 	switch c.driver {
 	case "":
 		return " (no driver is bound to the device)"

@@ -101,8 +101,8 @@ func TestProbeAgreesWithDetector(t *testing.T) {
 					}
 					out := tt.probe(t, d.Sys, dir, shell...)
 					got, err := Parse(append([]byte("Welcome!\n"), out...))
-					if err != nil || show(got) != show(want) {
-						t.Errorf("Parse() = %s, %v, want %s\n%s", show(got), err, show(want), out)
+					if err != nil || toJSON(got) != toJSON(want) {
+						t.Errorf("Parse() = %s, %v, want %s\n%s", toJSON(got), err, toJSON(want), out)
 					}
 				})
 			}
@@ -134,12 +134,12 @@ func TestProbeFiles(t *testing.T) {
 	}
 	want, err := d.Devices(t.Context())
 	if err != nil || len(want) != 3 || want[0].Architecture != "gfx1151" || want[0].MemoryTotal != 536870912+128849018880 {
-		t.Fatalf("Devices() = %s, %v, want 3 devices, the first a gfx1151 with carve-out and GTT", show(want), err)
+		t.Fatalf("Devices() = %s, %v, want 3 devices, the first a gfx1151 with carve-out and GTT", toJSON(want), err)
 	}
 	for _, shell := range shells(t) {
 		got, err := Parse(m.probe(t, d.Sys, "", shell...))
-		if err != nil || show(got) != show(want) {
-			t.Errorf("%s: Parse() = %s, %v, want %s", shell, show(got), err, show(want))
+		if err != nil || toJSON(got) != toJSON(want) {
+			t.Errorf("%s: Parse() = %s, %v, want %s", shell, toJSON(got), err, toJSON(want))
 		}
 	}
 }
@@ -162,7 +162,7 @@ func TestProbeOldDriver(t *testing.T) {
 	for _, shell := range shells(t) {
 		got, err := Parse(m.probe(t, t.TempDir(), "", shell...))
 		if err != nil || len(got) != 1 || got[0].Name != "Tesla K80" || got[0].MemoryTotal != 11441*mib || got[0].Driver != "450.51.06" {
-			t.Errorf("%s: Parse() = %s, %v, want the Tesla K80", shell, show(got), err)
+			t.Errorf("%s: Parse() = %s, %v, want the Tesla K80", shell, toJSON(got), err)
 		}
 	}
 }
@@ -198,7 +198,7 @@ func TestProbeHangingTool(t *testing.T) {
 				got += d.Error
 			}
 			if want := "nvidia-smi did not finish within 10s and was killed"; err != nil || !strings.Contains(got, want) {
-				t.Errorf("Parse() = %s, %v, want the error %q\n%s", show(devices), err, want, out)
+				t.Errorf("Parse() = %s, %v, want the error %q\n%s", toJSON(devices), err, want, out)
 			}
 		})
 	}
@@ -232,7 +232,7 @@ func TestParse(t *testing.T) {
 			got = devices[0].Name + devices[0].Error
 		}
 		if !errors.Is(err, tt.err) || got != tt.want || len(devices) > 1 {
-			t.Errorf("%s: Parse() = %s, %v, want %q, %v", tt.name, show(devices), err, tt.want, tt.err)
+			t.Errorf("%s: Parse() = %s, %v, want %q, %v", tt.name, toJSON(devices), err, tt.want, tt.err)
 		}
 	}
 }

@@ -13,14 +13,14 @@ const rocmSMI = "rocm-smi"
 
 // rocmDevices returns the devices from rocm-smi, the predecessor of amd-smi.
 func (d *Detector) rocmDevices(ctx context.Context) ([]Device, error) {
-	r, err := d.ask(ctx, rocmSMI, "--showproductname", "--showuniqueid", "--showbus", "--showmeminfo", "vram",
+	r, err := d.runTool(ctx, rocmSMI, "--showproductname", "--showuniqueid", "--showbus", "--showmeminfo", "vram",
 		"--showuse", "--showtemp", "--showpower", "--showdriverversion", "--json")
 	if err != nil {
 		return nil, err
 	}
 	devices, err := parseROCm(r.Stdout)
 	if err != nil {
-		return nil, &toolError{tool: rocmSMI, words: fmt.Sprintf("rocm-smi: %v: %s", err, r.complaint(rocmSMI))}
+		return nil, &toolError{tool: rocmSMI, message: fmt.Sprintf("rocm-smi: %v: %s", err, r.failureText(rocmSMI))}
 	}
 	return devices, nil
 }
@@ -65,8 +65,8 @@ type rocmCard map[string]text
 func (c rocmCard) first(keys ...string) string {
 	for _, key := range keys {
 		for k, v := range c {
-			if strings.EqualFold(k, key) && known(string(v)) != "" {
-				return known(string(v))
+			if strings.EqualFold(k, key) && knownText(string(v)) != "" {
+				return knownText(string(v))
 			}
 		}
 	}
@@ -87,7 +87,7 @@ func (c rocmCard) device(index int) Device {
 		Temperature:  number(c.first("temperature (sensor edge) (c)", "temperature (sensor junction) (c)")),
 		Power:        number(c.first("average graphics package power (w)", "current socket graphics package power (w)")),
 	}
-	g.MemoryFree = less(g.MemoryTotal, g.MemoryUsed)
+	g.MemoryFree = difference(g.MemoryTotal, g.MemoryUsed)
 	return g
 }
 
@@ -95,16 +95,16 @@ func (c rocmCard) device(index int) Device {
 // that a process uses but not which, so DeviceUUID is known only on a machine with one
 // device.
 func (d *Detector) rocmProcesses(ctx context.Context) ([]Process, error) {
-	r, err := d.ask(ctx, rocmSMI, "--showpids", "--showuniqueid", "--json")
+	r, err := d.runTool(ctx, rocmSMI, "--showpids", "--showuniqueid", "--json")
 	if err != nil {
 		return nil, err
 	}
 	processes, err := parseROCmProcesses(r.Stdout)
-	if errors.Is(err, errNoJSON) && strings.Contains(r.complaint(rocmSMI), "No JSON data") {
+	if errors.Is(err, errNoJSON) && strings.Contains(r.failureText(rocmSMI), "No JSON data") {
 		return nil, nil // no processes
 	}
 	if err != nil {
-		return nil, &toolError{tool: rocmSMI, words: fmt.Sprintf("rocm-smi --showpids: %v: %s", err, r.complaint(rocmSMI))}
+		return nil, &toolError{tool: rocmSMI, message: fmt.Sprintf("rocm-smi --showpids: %v: %s", err, r.failureText(rocmSMI))}
 	}
 	return processes, nil
 }
@@ -134,7 +134,7 @@ func parseROCmProcesses(out []byte) ([]Process, error) {
 		}
 		p := Process{
 			Vendor: AMD, PID: pid,
-			Name:   known(strings.Join(fields[:last], ",")),
+			Name:   knownText(strings.Join(fields[:last], ",")),
 			Memory: toBytes(number(fields[last+1]), 1),
 		}
 		if cards == 1 && strings.TrimSpace(fields[last]) == "1" {

@@ -26,9 +26,9 @@ type Result struct {
 // maxOutput is the maximum size of the output of a tool, in bytes. The rest is discarded.
 const maxOutput = 4 << 20
 
-// afterKill is the time that a killed tool may take to exit. A tool that is blocked in a
+// killedExitTimeout is the time that a killed tool may take to exit. A tool that is blocked in a
 // driver does not exit.
-const afterKill = time.Second
+const killedExitTimeout = time.Second
 
 // toolDirs returns the directories to search after PATH, because the PATH of a daemon or SSH
 // session may not contain them.
@@ -40,11 +40,11 @@ func toolDirs() []string {
 // [Runner]. The zero value is ready to use. Tools must not be copied and is safe for
 // concurrent use.
 type Tools struct {
-	kill     func(*exec.Cmd) // for tests; nil means killGroup
-	patience time.Duration   // for tests; 0 means afterKill
+	kill        func(*exec.Cmd) // for tests; nil means killGroup
+	exitTimeout time.Duration   // for tests; 0 means killedExitTimeout
 
 	mu   sync.Mutex
-	left []*HangError // processes that hang, oldest first
+	hung []*HangError // processes that hang, oldest first
 }
 
 // HangError reports that a tool was not started because an earlier process of it was killed
@@ -70,15 +70,15 @@ func (t *Tools) Run(ctx context.Context, name string, args ...string) (Result, e
 	if err != nil {
 		return Result{}, err
 	}
-	if hang := t.hanging(name); hang != nil {
+	if hang := t.hangingProcess(name); hang != nil {
 		return Result{}, hang
 	}
 	var stdout, stderr limitedBuffer
 	cmd := exec.Command(path, args...) // not CommandContext: it would not kill the group
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	cmd.Env = append(os.Environ(), "LC_ALL=C")
-	cmd.WaitDelay = afterKill // a child of the tool may keep the output open
-	ownGroup(cmd)
+	cmd.WaitDelay = killedExitTimeout // a child of the tool may keep the output open
+	setProcessGroup(cmd)
 	if err := ctx.Err(); err != nil {
 		return Result{}, err
 	}
@@ -91,7 +91,7 @@ func (t *Tools) Run(ctx context.Context, name string, args ...string) (Result, e
 	select {
 	case err = <-exited:
 	case <-ctx.Done():
-		t.end(cmd, &HangError{Tool: name, PID: cmd.Process.Pid, Since: since}, exited)
+		t.killTool(cmd, &HangError{Tool: name, PID: cmd.Process.Pid, Since: since}, exited)
 		return Result{}, ctx.Err()
 	}
 	var exit *exec.ExitError
@@ -101,17 +101,17 @@ func (t *Tools) Run(ctx context.Context, name string, args ...string) (Result, e
 	case err != nil && !errors.As(err, &exit):
 		return Result{}, fmt.Errorf("waiting for %s: %w", path, err)
 	}
-	return Result{Stdout: stdout.kept, Stderr: stderr.kept, ExitCode: cmd.ProcessState.ExitCode()}, nil
+	return Result{Stdout: stdout.data, Stderr: stderr.data, ExitCode: cmd.ProcessState.ExitCode()}, nil
 }
 
 // end kills a tool. If it does not exit in time, end records it until it exits.
-func (t *Tools) end(cmd *exec.Cmd, hang *HangError, exited <-chan error) {
-	kill, patience := t.kill, t.patience
+func (t *Tools) killTool(cmd *exec.Cmd, hang *HangError, exited <-chan error) {
+	kill, patience := t.kill, t.exitTimeout
 	if kill == nil {
 		kill = killGroup
 	}
 	if patience == 0 {
-		patience = afterKill
+		patience = killedExitTimeout
 	}
 	kill(cmd)
 	select {
@@ -120,21 +120,21 @@ func (t *Tools) end(cmd *exec.Cmd, hang *HangError, exited <-chan error) {
 	case <-time.After(patience): // do not read the buffers: the command still uses them
 	}
 	t.mu.Lock()
-	t.left = append(t.left, hang)
+	t.hung = append(t.hung, hang)
 	t.mu.Unlock()
 	go func() {
 		<-exited //nolint:errcheck // the tool was killed
 		t.mu.Lock()
-		t.left = slices.DeleteFunc(t.left, func(l *HangError) bool { return l == hang })
+		t.hung = slices.DeleteFunc(t.hung, func(l *HangError) bool { return l == hang })
 		t.mu.Unlock()
 	}()
 }
 
-// hanging returns the oldest process of a tool that hangs, or nil.
-func (t *Tools) hanging(name string) *HangError {
+// hangingProcess returns the oldest process of a tool that hangs, or nil.
+func (t *Tools) hangingProcess(name string) *HangError {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, l := range t.left {
+	for _, l := range t.hung {
 		if l.Tool == name {
 			return l
 		}
@@ -156,9 +156,9 @@ func findTool(name string) (string, error) {
 }
 
 // limitedBuffer keeps the first maxOutput bytes and discards the rest.
-type limitedBuffer struct{ kept []byte }
+type limitedBuffer struct{ data []byte }
 
 func (b *limitedBuffer) Write(p []byte) (int, error) {
-	b.kept = append(b.kept, p[:min(len(p), maxOutput-len(b.kept))]...)
+	b.data = append(b.data, p[:min(len(p), maxOutput-len(b.data))]...)
 	return len(p), nil
 }

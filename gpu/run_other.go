@@ -4,7 +4,7 @@ package gpu
 
 import "os/exec"
 
-func ownGroup(*exec.Cmd) {}
+func setProcessGroup(*exec.Cmd) {}
 
 // killGroup kills only the program: this platform has no process groups.
 func killGroup(cmd *exec.Cmd) {

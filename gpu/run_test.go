@@ -43,11 +43,11 @@ echo "unexpected: $*"; exit 2
 	d := Detector{Sys: t.TempDir(), goos: "linux"}
 	report, err := d.Detect(t.Context())
 	if err != nil || len(report.Devices) != 2 || report.Devices[0].Name != "NVIDIA H100 80GB HBM3" || report.CUDA != "12.8" {
-		t.Errorf("Detect() = %s, %v, want 2 devices and CUDA 12.8", show(report), err)
+		t.Errorf("Detect() = %s, %v, want 2 devices and CUDA 12.8", toJSON(report), err)
 	}
 	processes, err := d.Processes(t.Context())
 	if err != nil || len(processes) != 5 || processes[2].DeviceUUID != report.Devices[0].UUID || processes[2].Name != "/usr/lib/xorg/Xorg" {
-		t.Errorf("Processes() = %s, %v, want 5 processes with device UUIDs", show(processes), err)
+		t.Errorf("Processes() = %s, %v, want 5 processes with device UUIDs", toJSON(processes), err)
 	}
 }
 
@@ -61,7 +61,7 @@ func TestKillHangingTool(t *testing.T) {
 	start := time.Now()
 	report, err := d.Detect(t.Context())
 	if err != nil || len(report.Devices) != 1 || report.Devices[0].Error != "nvidia-smi did not finish within 2s and was killed" {
-		t.Errorf("Detect() = %s, %v, want one device with the timeout as error", show(report), err)
+		t.Errorf("Detect() = %s, %v, want one device with the timeout as error", toJSON(report), err)
 	}
 	if took := time.Since(start); took > 30*time.Second {
 		t.Errorf("Detect() took %s, want about 2s", took)
@@ -135,13 +135,13 @@ func TestHangingToolIsNotRestarted(t *testing.T) {
 	t.Cleanup(func() { release.Close() }) // stops remaining tools
 	t.Setenv("PATH", script(t, "nvidia-smi", "echo $$ >>"+started+"\nread line <"+pipe+"\n")+":"+os.Getenv("PATH"))
 	d := Detector{Sys: dir, Timeout: 50 * time.Millisecond, goos: "linux"}
-	d.tools.kill, d.tools.patience = func(*exec.Cmd) {}, time.Millisecond
+	d.tools.kill, d.tools.exitTimeout = func(*exec.Cmd) {}, time.Millisecond
 	detect := func() string {
 		devices, err := d.Devices(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
-		return show(devices)
+		return toJSON(devices)
 	}
 	waitFor := func(condition string, done func() bool) {
 		t.Helper()
@@ -161,7 +161,7 @@ func TestHangingToolIsNotRestarted(t *testing.T) {
 	}
 	waitFor("the tool has started", func() bool { return len(pids()) == 1 })
 	for range 3 {
-		hang := d.tools.hanging(nvidiaSMI)
+		hang := d.tools.hangingProcess(nvidiaSMI)
 		if hang == nil || strconv.Itoa(hang.PID) != pids()[0] || hang.Since.Before(before) {
 			t.Fatalf("hanging() = %+v, want the process of %q", hang, pids())
 		}

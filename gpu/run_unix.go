@@ -7,8 +7,8 @@ import (
 	"syscall"
 )
 
-// ownGroup makes the program the leader of a new process group.
-func ownGroup(cmd *exec.Cmd) {
+// setProcessGroup makes the program the leader of a new process group.
+func setProcessGroup(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 }
 

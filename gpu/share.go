@@ -11,14 +11,14 @@ import (
 // a call, so that a slow or hanging tool is not started several times. The zero value is
 // ready to use.
 type calls struct {
-	mu       sync.Mutex
-	underWay map[string]*call // by command line
+	mu      sync.Mutex
+	running map[string]*call // by command line
 }
 
 // call is a run of a tool.
 type call struct {
 	cancel  context.CancelFunc
-	waiting int // number of callers, guarded by calls.mu; at 0 the call is being canceled
+	callers int // number of callers, guarded by calls.mu; at 0 the call is being canceled
 
 	done   chan struct{} // closed after result and err are set
 	result Result
@@ -27,7 +27,7 @@ type call struct {
 
 // do runs a tool or joins a running call of the same command line. The limit applies to the
 // tool, independent of ctx. The tool is canceled when the ctx of all callers is done. The
-// error is that of the runner or of ctx. The caller must not modify the result.
+// error comes from the runner or from ctx. The caller must not modify the result.
 func (c *calls) do(ctx context.Context, limit time.Duration, run Runner, name string, args ...string) (Result, error) {
 	for {
 		if err := ctx.Err(); err != nil {
@@ -54,24 +54,24 @@ func (c *calls) join(ctx context.Context, limit time.Duration, run Runner, name 
 	line := strings.Join(append([]string{name}, args...), "\x00")
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if current = c.underWay[line]; current != nil {
-		if current.waiting == 0 {
+	if current = c.running[line]; current != nil {
+		if current.callers == 0 {
 			return current, false
 		}
-		current.waiting++
+		current.callers++
 		return current, true
 	}
 	callCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
-	current = &call{cancel: cancel, waiting: 1, done: make(chan struct{})}
-	if c.underWay == nil {
-		c.underWay = map[string]*call{}
+	current = &call{cancel: cancel, callers: 1, done: make(chan struct{})}
+	if c.running == nil {
+		c.running = map[string]*call{}
 	}
-	c.underWay[line] = current
+	c.running[line] = current
 	go func() {
 		defer cancel()
 		current.result, current.err = run(callCtx, name, args...)
 		c.mu.Lock()
-		delete(c.underWay, line)
+		delete(c.running, line)
 		c.mu.Unlock()
 		close(current.done)
 	}()
@@ -83,8 +83,8 @@ func (c *calls) join(ctx context.Context, limit time.Duration, run Runner, name 
 func (c *calls) leave(current *call) (last bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	current.waiting--
-	if current.waiting > 0 {
+	current.callers--
+	if current.callers > 0 {
 		return false
 	}
 	current.cancel()

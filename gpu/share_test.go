@@ -66,8 +66,8 @@ func TestConcurrentCallsAreShared(t *testing.T) {
 		}
 		later := tool.start(t.Context(), c, "same")
 		tool.answer <- "new"
-		if got := <-later; got != "new" || len(c.underWay) != 0 {
-			t.Errorf("do() = %q with %d calls left, want new and none", got, len(c.underWay))
+		if got := <-later; got != "new" || len(c.running) != 0 {
+			t.Errorf("do() = %q with %d calls left, want new and none", got, len(c.running))
 		}
 	})
 }
@@ -122,7 +122,7 @@ func TestSharedCallHasOneLimit(t *testing.T) {
 			done := make(chan error, 1)
 			all = append(all, done)
 			go func() {
-				_, err := d.ask(t.Context(), "tool", "same")
+				_, err := d.runTool(t.Context(), "tool", "same")
 				done <- err
 			}()
 			time.Sleep(2 * time.Second)

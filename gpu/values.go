@@ -9,16 +9,16 @@ import (
 	"strings"
 )
 
-// unknown reports whether a value of a tool means that the value is unknown: "N/A", "[N/A]",
+// isUnknown reports whether a value of a tool means that the value is unknown: "N/A", "[N/A]",
 // "[Not Supported]", "[Not Found]", "[Unknown Error]" and similar texts.
-func unknown(s string) bool {
+func isUnknown(s string) bool {
 	s = strings.TrimSpace(s)
 	return s == "" || s == "-" || s[0] == '[' || len(s) >= 3 && strings.EqualFold(s[:3], "N/A")
 }
 
-// known returns s without leading and trailing white space, or "" if the value is unknown.
-func known(s string) string {
-	if unknown(s) {
+// knownText returns s without leading and trailing white space, or "" if the value is unknown.
+func knownText(s string) string {
+	if isUnknown(s) {
 		return ""
 	}
 	return strings.TrimSpace(s)
@@ -27,7 +27,7 @@ func known(s string) string {
 // number parses a finite number, with or without a unit after it. It returns nil for other
 // text.
 func number(s string) *float64 {
-	if unknown(s) {
+	if isUnknown(s) {
 		return nil
 	}
 	s, _, _ = strings.Cut(strings.TrimSpace(s), " ")
@@ -56,8 +56,9 @@ func orZero[T uint64 | float64](n *T) T {
 	return *n
 }
 
-// less returns total minus used, or nil if a value is unknown or the result would be negative.
-func less(total uint64, used *uint64) *uint64 {
+// difference returns total minus used, or nil if a value is unknown or the result would be
+// negative.
+func difference(total uint64, used *uint64) *uint64 {
 	if total == 0 || used == nil || *used > total {
 		return nil
 	}
@@ -80,8 +81,8 @@ func (t *text) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// quantity is a value with a unit in one of the three forms of amd-smi: {"value": 65520,
-// "unit": "MB"}, "65520 MB", or 65520.
+// quantity is a value with a unit. amd-smi uses three forms: {"value": 65520, "unit": "MB"},
+// "65520 MB", and 65520.
 type quantity struct {
 	value *float64
 	unit  string
@@ -172,14 +173,14 @@ func busID(s string) string {
 	}
 	domain, err := strconv.ParseUint(parts[0], 16, 32)
 	slot, function, dotted := strings.Cut(parts[2], ".")
-	if err != nil || !dotted || !hex(parts[1], 2) || !hex(slot, 2) || !hex(function, 1) {
+	if err != nil || !dotted || !isHex(parts[1], 2) || !isHex(slot, 2) || !isHex(function, 1) {
 		return ""
 	}
 	d := strconv.FormatUint(domain, 16)
 	return strings.Repeat("0", max(0, 4-len(d))) + d + ":" + parts[1] + ":" + parts[2]
 }
 
-func hex(s string, digits int) bool {
+func isHex(s string, digits int) bool {
 	_, err := strconv.ParseUint(s, 16, 32)
 	return err == nil && len(s) == digits
 }

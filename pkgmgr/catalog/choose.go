@@ -39,7 +39,7 @@ type Choice struct {
 	Version string
 
 	// Source is the chosen source. Its file paths are absolute and its placeholders are
-	// replaced, except those whose values come from a release or a package index.
+	// replaced, except placeholders for values from a release or a package index.
 	Source Source
 
 	// Reason explains the choice if another source could have been chosen.

@@ -30,7 +30,7 @@ type Recipe struct {
 	Latest string
 
 	// Sources are tried in order. A type without sources is valid in a config but cannot
-	// be installed by rbee; then Note tells the user what to do.
+	// be installed by rbee; then Note contains instructions for the user.
 	Sources []Source
 	Note    string
 
@@ -208,8 +208,8 @@ type Python struct {
 	Overrides   []string `json:",omitempty"`
 	Constraints []string `json:",omitempty"`
 
-	// Indexes take precedence over the default package index: a package that one of them
-	// contains is installed from it.
+	// Indexes take precedence over the default package index: if an index contains a
+	// package, the package is installed from it.
 	Indexes []Index `json:",omitempty"`
 
 	// ExcludeNewer excludes packages published after a date, such as 2025-10-31, or after a
@@ -293,7 +293,7 @@ type Memory struct {
 	Fixed    int64   // bytes for any model; 0 means an estimate from the model's files and context
 	Overhead int64   // additional bytes on each device
 	Share    float64 // fraction of each device that the worker reserves, up to 1; 0 means no reservation
-	Context  int     // default context length in tokens; 0 means that of the model, at most 8192
+	Context  int     // default context length in tokens; 0 means the model's context length, at most 8192
 }
 
 // Launch returns the part of the recipe that the hive stores with an installed worker. s is

@@ -8,7 +8,7 @@ import (
 	"github.com/rbee-keeper/rbee/operations/suggest"
 )
 
-// Select returns the hives that have one of the aliases and all labels, in the order of the
+// Select returns the hives with the given aliases that have all labels, in the order of the
 // config. Without aliases it considers all hives. The result is empty if no hive has the
 // labels. An unknown alias is an [*operations.Error] with [operations.CodeNotFound] and the
 // nearest alias in the message.

@@ -135,7 +135,7 @@ func ChangedFiles(version string, before, after []wire.InstallStep) (from, to st
 }
 
 // describeOnlyIn returns the names of the artifacts in steps that are not in others, in
-// parentheses, or "" if there is no difference.
+// parentheses, or "" if others contains all of them.
 func describeOnlyIn(steps, others []wire.InstallStep) string {
 	known := map[string]bool{}
 	for i := range others {

@@ -32,7 +32,7 @@ func TestStepsDigest(t *testing.T) {
 		"{ " + steps("packages: [x], prerelease: true") + " }":                                          false,
 	} {
 		if got := digest(source) == base; got != same {
-			t.Errorf("StepsDigest(%s) equals that of the base: %t, want %t", source, got, same)
+			t.Errorf("StepsDigest(%s) equals the digest of the base: %t, want %t", source, got, same)
 		}
 	}
 	file := func(glibc string) string {

@@ -15,7 +15,7 @@ import (
 // Compare returns -1 if version a is older than b, 0 if they are equal, and 1 if a is newer.
 // Numbers are compared as numbers: 1.10 is newer than 1.9, and b999 is older than b1000. A
 // leading v is ignored. Prereleases (dev, alpha, beta, rc) are older than the final version.
-// The order is that of Semantic Versioning and PEP 440, except for the epochs of PEP 440.
+// The order agrees with Semantic Versioning and PEP 440, except for the epochs of PEP 440.
 func Compare(a, b string) int {
 	x, y := versionParts(a), versionParts(b)
 	for i := range max(len(x), len(y)) {

@@ -78,7 +78,7 @@ func Read(ctx context.Context, host Host, o Options) (*wire.State, error) {
 // startup files.
 const maxOutput = 64 << 20
 
-// Normalize converts the shell's names of a platform to those of Go, removes workers with
+// Normalize converts the shell's names of a platform to Go's names, removes workers with
 // invalid names, and sorts workers by type.
 func Normalize(s *wire.State) {
 	s.OS = strings.ToLower(s.OS)

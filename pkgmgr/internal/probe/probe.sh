@@ -52,7 +52,7 @@ for f in /lib/ld-musl-*; do [ -e "$f" ] && libc=musl; done
 libraries=null rocm=
 if [ -n "$libc" ] && [ "$(uname -s)" = Linux ]; then
 	libraries=
-	lookup() { # reports whether file $1 is in one of the other arguments
+	lookup() { # reports whether a directory $2... contains the file $1
 		file=$1
 		shift
 		for dir in "$@"; do

@@ -36,7 +36,7 @@ type versionOrErr struct {
 
 // Input contains the parameters of a [Lookup].
 type Input struct {
-	// Hives are the hives of the plan, including those that could not be read. Config
+	// Hives are the hives of the plan, including hives that could not be read. Config
 	// contains all hives of the config.
 	Hives  []plan.HiveState
 	Config []config.Hive

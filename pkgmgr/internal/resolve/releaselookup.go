@@ -65,7 +65,7 @@ func (g *releases) resolveExact(ctx context.Context, v *catalog.Versions, exact 
 }
 
 // resolveNewest returns the newest version that satisfies a version constraint and has the
-// files for all machines. If no version has all files, it returns one that has files for
+// files for all machines. If no version has all files, it returns a version with files for
 // some machines. For [version.Latest], the release that the latest release points to is the
 // newest. note describes skipped versions or missing files; it may be empty. The lookup makes
 // at most lookupRequests requests.
@@ -236,12 +236,11 @@ func (f *candidates) notAboveLimit(versions []string) []string {
 	return slices.DeleteFunc(slices.Clone(versions), func(v string) bool { return version.Compare(v, f.limit) > 0 })
 }
 
-// best returns the newest complete version, or "" if there are none.
+// best returns the newest complete version, or "".
 func (f *candidates) best() string { return version.Newest(f.constraint, f.notAboveLimit(f.complete)) }
 
-// fallback returns the version to use if no considered release is the best one: the oldest
-// complete version above the limit, or else the newest partial version. It returns "" if
-// there are none.
+// fallback returns the version to use if best returns "" after all requests: the oldest
+// complete version above the limit, or else the newest partial version, or "".
 func (f *candidates) fallback() string {
 	if f.limit != "" && len(f.complete) > 0 {
 		return slices.MinFunc(f.complete, version.Compare)

@@ -21,7 +21,7 @@ type coverage struct {
 	partial bool   // the release has all files for at least one consumer
 }
 
-// coverageOf compares the files of a release with those that consumers require.
+// coverageOf compares the files of a release with the requirements of consumers.
 func coverageOf(rel *release, version string, needs []consumer) (c coverage) {
 	for _, n := range needs {
 		sources, err := n.sources(version)

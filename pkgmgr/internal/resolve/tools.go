@@ -48,7 +48,7 @@ func (r *Resolver) setTools(ctx context.Context, env *wire.Python, python string
 }
 
 // currentTool returns the tool to use if the upgrade failed with upgradeErr: the used one, or
-// the locked one if used is empty. It returns upgradeErr if there is no such tool.
+// the locked one if used is empty. It returns upgradeErr if neither exists.
 func (r *Resolver) currentTool(ctx context.Context, key toolKey, p wire.Platform, used wire.Tool, upgradeErr error) (wire.Tool, error) {
 	if used.Version == "" {
 		locked, err := r.resolveTool(ctx, key, p, false)

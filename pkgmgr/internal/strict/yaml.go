@@ -104,7 +104,7 @@ func (b *yamlBuilder) countNode(y *yaml.Node, depth int) bool {
 	return b.left >= 0
 }
 
-// mapping reads the entries of a mapping. Its own entries take precedence over those of a
+// mapping reads the entries of a mapping. They take precedence over the entries of a
 // merge key ("<<").
 func (b *yamlBuilder) mapping(n *Node, y *yaml.Node, depth int) {
 	var merged []*Node
