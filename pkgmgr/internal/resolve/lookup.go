@@ -44,8 +44,7 @@ type Input struct {
 	Catalog *catalog.Catalog
 	Lock    *lockfile.Lock
 
-	// Resolver resolves versions and files over the network. It is not used if FromBundle
-	// is true.
+	// Resolver resolves versions and files over the network. FromBundle forbids that.
 	Resolver   *Resolver
 	FromBundle bool
 
