@@ -116,7 +116,7 @@ type toolError struct {
 func (e *toolError) Error() string { return e.message }
 func (e *toolError) Unwrap() error { return e.err }
 
-// ask runs a tool with the time limit. If the tool fails, it returns the output and a
+// runTool runs a tool with the time limit. If the tool fails, it returns the output and a
 // *toolError.
 func (d *Detector) runTool(ctx context.Context, tool string, args ...string) (Result, error) {
 	limit := d.Timeout

@@ -61,7 +61,7 @@ func (e *HangError) Error() string {
 		e.Tool, e.Since.UTC().Format(time.RFC3339), e.PID)
 }
 
-// Run searches the program in PATH and in the vendors' default directories. It runs it with
+// Run searches for the program in PATH and in the vendors' default directories. It runs it with
 // the C locale in a new process group, and kills the group when ctx is done. If a killed
 // process does not exit, Run returns a *[HangError] for programs with this name until the
 // process has exited.
@@ -104,7 +104,7 @@ func (t *Tools) Run(ctx context.Context, name string, args ...string) (Result, e
 	return Result{Stdout: stdout.data, Stderr: stderr.data, ExitCode: cmd.ProcessState.ExitCode()}, nil
 }
 
-// end kills a tool. If it does not exit in time, end records it until it exits.
+// killTool kills a tool. If it does not exit in time, killTool records it until it exits.
 func (t *Tools) killTool(cmd *exec.Cmd, hang *HangError, exited <-chan error) {
 	kill, patience := t.kill, t.exitTimeout
 	if kill == nil {

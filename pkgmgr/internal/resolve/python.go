@@ -67,7 +67,7 @@ var torchFamily = []string{
 	"triton", "triton-rocm", "triton-xpu", "pytorch-triton", "pytorch-triton-rocm", "pytorch-triton-xpu",
 }
 
-// releaseMargin is the time between the upload of the first and the last file of a version.
+// releaseMargin is the maximum time between the uploads of the first and last file of a version.
 const releaseMargin = 24 * time.Hour
 
 // resolvePackages resolves the packages of a Python step and their dependencies to wheels,

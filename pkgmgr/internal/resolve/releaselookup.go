@@ -89,7 +89,7 @@ func (g *releases) resolveNewest(ctx context.Context, v *catalog.Versions, const
 		if err := l.considerPage(ctx, page); err != nil {
 			return "", "", err
 		}
-		// The list is sorted from the newest release.
+		// The list starts with the newest release.
 		if best := l.candidates.best(); best != "" {
 			return best, l.candidates.skippedNote(best), nil
 		}

@@ -44,8 +44,8 @@ func coverageOf(rel *release, version string, needs []consumer) (c coverage) {
 	return c
 }
 
-// missing names the first file that a source takes from the release and that is not
-// there; it is empty if all are.
+// missingAsset describes the first asset of a source that the release does not have. It
+// returns "" if the release has all assets.
 func (r *release) missingAsset(s *catalog.Source) string {
 	for _, step := range s.Steps {
 		if step.Origin.Asset == "" {
