@@ -70,7 +70,7 @@ func TestAPUMemory(t *testing.T) {
 			got := devices[0]
 			want := got
 			want.Unified, want.MemoryTotal, want.MemoryUsed, want.MemoryFree = tt.unified, *gib(tt.total), tt.used, tt.free
-			checkEqual(t, got, want)
+			checkEqual(t, "Devices()[0]", got, want)
 		})
 	}
 }

@@ -218,7 +218,7 @@ func TestDetectMemory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	checkEqual(t, report, Report{Devices: []Device{
+	checkEqual(t, "Detect()", report, Report{Devices: []Device{
 		{Index: 0, Vendor: AMD, PCIBusID: "0000:03:00.0", Name: "AMD GPU 0x1234", UUID: "9246aa", MemoryTotal: 17163091968,
 			MemoryUsed: new(uint64(1000)), MemoryFree: new(uint64(17163090968)), Utilization: new(12.0)},
 		{Index: 0, Vendor: Intel, PCIBusID: "0000:04:00.0", Name: "Intel GPU 0x1234", Driver: "xe", MemoryTotal: 0x300000001},
@@ -246,7 +246,7 @@ func TestDetectIntelStats(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	checkEqual(t, report.Devices, []Device{{Vendor: Intel, UUID: "00000000-0000-0000-6769-df256e271362", Name: "Intel(R) Data Center GPU Flex 170",
+	checkEqual(t, "Detect() devices", report.Devices, []Device{{Vendor: Intel, UUID: "00000000-0000-0000-6769-df256e271362", Name: "Intel(R) Data Center GPU Flex 170",
 		PCIBusID: "0000:4d:00.0", Driver: "XE_1.0.4_23.4.15", MemoryTotal: 14942253056, MemoryUsed: new(uint64(240320512)),
 		MemoryFree: new(uint64(14942253056 - 240320512)), Utilization: new(12.0), Temperature: new(53.0), Power: new(44.69)}})
 }
@@ -281,8 +281,8 @@ func TestHIPOrder(t *testing.T) {
 		{[]Device{device(0, "")}, []Device{device(0, "")}},
 	} {
 		before := toJSON(tt.devices)
-		checkEqual(t, d.hipOrder(tt.devices), tt.want)
-		checkEqual(t, toJSON(tt.devices), before)
+		checkEqual(t, "hipOrder()", d.hipOrder(tt.devices), tt.want)
+		checkEqual(t, "argument of hipOrder()", toJSON(tt.devices), before)
 	}
 	d.Run = machine{answers: map[string]answer{"amd-smi static": {out: string(testdata(t, "amd_static_object.json"))}, "amd-smi list": {out: string(testdata(t, "amd_list.json"))}}}.run
 	report, err := d.Detect(t.Context())
@@ -316,7 +316,7 @@ func TestDetectOldNvidia(t *testing.T) {
 	if err != nil || len(calls) != 3 {
 		t.Fatalf("Detect() = %v after the queries %q, want 3 queries", err, calls)
 	}
-	checkEqual(t, report.Devices, []Device{{Vendor: NVIDIA, UUID: "GPU-1", Name: "Tesla K80", PCIBusID: "0000:05:00.0", MemoryTotal: 11441 * mib,
+	checkEqual(t, "Detect() devices", report.Devices, []Device{{Vendor: NVIDIA, UUID: "GPU-1", Name: "Tesla K80", PCIBusID: "0000:05:00.0", MemoryTotal: 11441 * mib,
 		MemoryUsed: new(uint64(0)), MemoryFree: new(uint64(11441 * mib)), Driver: "450.51.06", Utilization: new(0.0), Temperature: new(33.0), Power: new(26.2)}})
 }
 
@@ -341,7 +341,7 @@ func TestProcesses(t *testing.T) {
 		t.Fatalf("Processes() = %s, want an unknown user and %q", toJSON(got), user)
 	}
 	got[1].User = ""
-	checkEqual(t, got, []Process{
+	checkEqual(t, "Processes()", got, []Process{
 		{Vendor: NVIDIA, DeviceUUID: "GPU-a", PID: exited, Name: "exited"},
 		{Vendor: NVIDIA, DeviceUUID: "GPU-b", PID: self, Name: "worker", Memory: new(uint64(12 * mib))},
 	})
@@ -472,7 +472,7 @@ func TestDetectCanceled(t *testing.T) {
 // TestJSON checks the keys, which other programs use, and that unknown values are omitted.
 func TestJSON(t *testing.T) {
 	t.Parallel()
-	checkEqual(t, toJSON(Report{Devices: []Device{{Index: -1, Vendor: NVIDIA, Error: "x"}}}),
+	checkEqual(t, "JSON of a Report", toJSON(Report{Devices: []Device{{Index: -1, Vendor: NVIDIA, Error: "x"}}}),
 		`{"devices":[{"index":-1,"vendor":"nvidia","error":"x"}]}`)
 	report, err := machine{}.detector(t).Detect(t.Context())
 	if err != nil || toJSON(report) != `{"devices":[]}` {
@@ -480,6 +480,6 @@ func TestJSON(t *testing.T) {
 	}
 	full := Device{UUID: "u", Name: "n", PCIBusID: "p", MemoryTotal: 1, MemoryUsed: new(uint64(0)), MemoryFree: new(uint64(1)), MemoryReserved: 2, Unified: true,
 		Vendor: Apple, Driver: "d", ComputeCapability: "c", Architecture: "a", MIG: new(false), Utilization: new(0.0), Temperature: new(1.5), Power: new(2.0)}
-	checkEqual(t, toJSON(full), `{"index":0,"vendor":"apple","uuid":"u","name":"n","pci_bus_id":"p","memory_total":1,"memory_used":0,"memory_free":1,"memory_reserved":2,`+
+	checkEqual(t, "JSON of a Device", toJSON(full), `{"index":0,"vendor":"apple","uuid":"u","name":"n","pci_bus_id":"p","memory_total":1,"memory_used":0,"memory_free":1,"memory_reserved":2,`+
 		`"unified":true,"driver":"d","compute_capability":"c","architecture":"a","mig":false,"utilization":0,"temperature":1.5,"power":2}`)
 }

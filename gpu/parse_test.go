@@ -18,18 +18,19 @@ func testdata(t testing.TB, name string) []byte {
 
 const mib = 1 << 20
 
-func checkEqual(t *testing.T, got, want any) {
+// checkEqual reports an error if got, the value of an expression, differs from want.
+func checkEqual(t *testing.T, expression string, got, want any) {
 	t.Helper()
 	if !reflect.DeepEqual(got, want) {
-		t.Errorf("got\n%s\nwant\n%s", toJSON(got), toJSON(want))
+		t.Errorf("%s =\n%s\nwant\n%s", expression, toJSON(got), toJSON(want))
 	}
 }
 
 func TestParseNvidia(t *testing.T) {
 	t.Parallel()
 	devices, messages := parseNvidia(nvidiaFields(), testdata(t, "nvidia_two.csv"))
-	checkEqual(t, messages, "")
-	checkEqual(t, devices, []Device{
+	checkEqual(t, "parseNvidia() messages", messages, "")
+	checkEqual(t, "parseNvidia()", devices, []Device{
 		{Index: 0, Vendor: NVIDIA, UUID: "GPU-5d1f2c9e-3b7a-4f0d-9c11-7a0e5c1b2d3f", Name: "NVIDIA H100 80GB HBM3",
 			PCIBusID: "0000:41:00.0", MemoryTotal: 81559 * mib, MemoryUsed: new(uint64(1204 * mib)), MemoryFree: new(uint64(79874 * mib)),
 			Driver: "570.86.15", ComputeCapability: "9.0", MIG: new(false), Utilization: new(37.0), Temperature: new(41.0), Power: new(182.53)},
@@ -39,36 +40,36 @@ func TestParseNvidia(t *testing.T) {
 	})
 
 	devices, _ = parseNvidia(nvidiaFields(), testdata(t, "nvidia_gb10.csv"))
-	checkEqual(t, devices, []Device{{Vendor: NVIDIA, UUID: "GPU-11111111-2222-3333-4444-555555555555", Name: "NVIDIA GB10",
+	checkEqual(t, "parseNvidia()", devices, []Device{{Vendor: NVIDIA, UUID: "GPU-11111111-2222-3333-4444-555555555555", Name: "NVIDIA GB10",
 		PCIBusID: "000f:01:00.0", Unified: true, Driver: "580.95.05", ComputeCapability: "12.1", Utilization: new(0.0), Temperature: new(38.0), Power: new(4.41)}})
 
 	devices, messages = parseNvidia(nvidiaFields(), testdata(t, "nvidia_lost.csv"))
-	checkEqual(t, messages, "Unable to determine the device handle for GPU1: 0000:34:00.0: Unknown Error")
-	checkEqual(t, busIDIn(messages), "0000:34:00.0")
-	checkEqual(t, len(devices), 2)
-	checkEqual(t, devices[0].Error, "")
-	checkEqual(t, devices[1].Error, `nvidia-smi reports "GPU is lost" for memory.total`)
+	checkEqual(t, "parseNvidia() messages", messages, "Unable to determine the device handle for GPU1: 0000:34:00.0: Unknown Error")
+	checkEqual(t, "busIDIn()", busIDIn(messages), "0000:34:00.0")
+	checkEqual(t, "number of devices of parseNvidia()", len(devices), 2)
+	checkEqual(t, "parseNvidia() devices[0].Error", devices[0].Error, "")
+	checkEqual(t, "parseNvidia() devices[1].Error", devices[1].Error, `nvidia-smi reports "GPU is lost" for memory.total`)
 }
 
 // TestParseNvidiaMIG checks devices in MIG mode with and without readable memory sizes.
 func TestParseNvidiaMIG(t *testing.T) {
 	t.Parallel()
 	devices, messages := parseNvidia(nvidiaFields(), testdata(t, "nvidia_mig.csv"))
-	checkEqual(t, messages, "")
-	checkEqual(t, len(devices), 3)
-	checkEqual(t, []*bool{devices[0].MIG, devices[1].MIG, devices[2].MIG}, []*bool{new(true), new(true), new(false)})
-	checkEqual(t, devices[0].MemoryFree, new(uint64(40326*mib)))
-	checkEqual(t, []any{devices[1].MemoryTotal, devices[1].MemoryFree, devices[1].Unified, devices[1].Error}, []any{uint64(0), (*uint64)(nil), false, ""})
-	checkEqual(t, devices[2].Error, `nvidia-smi reports "GPU requires reset" for utilization.gpu`)
+	checkEqual(t, "parseNvidia() messages", messages, "")
+	checkEqual(t, "number of devices of parseNvidia()", len(devices), 3)
+	checkEqual(t, "MIG of parseNvidia() devices", []*bool{devices[0].MIG, devices[1].MIG, devices[2].MIG}, []*bool{new(true), new(true), new(false)})
+	checkEqual(t, "parseNvidia() devices[0].MemoryFree", devices[0].MemoryFree, new(uint64(40326*mib)))
+	checkEqual(t, "memory and error of parseNvidia() devices[1]", []any{devices[1].MemoryTotal, devices[1].MemoryFree, devices[1].Unified, devices[1].Error}, []any{uint64(0), (*uint64)(nil), false, ""})
+	checkEqual(t, "parseNvidia() devices[2].Error", devices[2].Error, `nvidia-smi reports "GPU requires reset" for utilization.gpu`)
 }
 
 func TestParseNvidiaProcesses(t *testing.T) {
 	t.Parallel()
-	checkEqual(t, parseNvidiaProcesses(testdata(t, "nvidia_processes.csv")), []Process{
+	checkEqual(t, "parseNvidiaProcesses()", parseNvidiaProcesses(testdata(t, "nvidia_processes.csv")), []Process{
 		{Vendor: NVIDIA, DeviceUUID: "GPU-5d1f2c9e-3b7a-4f0d-9c11-7a0e5c1b2d3f", PID: 4242, Name: "/opt/vllm, nightly/bin/python3", Memory: new(uint64(71234 * mib))},
 		{Vendor: NVIDIA, DeviceUUID: "GPU-0a9b8c7d-6e5f-4a3b-8c1d-2e3f4a5b6c7d", PID: 77},
 	})
-	checkEqual(t, parseNvidiaProcesses([]byte("No devices were found\n")), []Process(nil))
+	checkEqual(t, "parseNvidiaProcesses()", parseNvidiaProcesses([]byte("No devices were found\n")), []Process(nil))
 }
 
 // TestParseNvidiaPIDs checks that compute and graphics processes are listed once for each
@@ -111,9 +112,9 @@ func TestParseNvidiaPIDs(t *testing.T) {
 
 func TestParseCUDA(t *testing.T) {
 	t.Parallel()
-	checkEqual(t, parseCUDA(testdata(t, "nvidia_table_570.txt")), "12.8")
-	checkEqual(t, parseCUDA(testdata(t, "nvidia_table_610.txt")), "13.3")
-	checkEqual(t, parseCUDA([]byte("CUDA Version: N/A")), "")
+	checkEqual(t, "parseCUDA()", parseCUDA(testdata(t, "nvidia_table_570.txt")), "12.8")
+	checkEqual(t, "parseCUDA()", parseCUDA(testdata(t, "nvidia_table_610.txt")), "13.3")
+	checkEqual(t, "parseCUDA()", parseCUDA([]byte("CUDA Version: N/A")), "")
 }
 
 func amdEntries(t *testing.T, file string) []amdEntry {
@@ -128,25 +129,25 @@ func amdEntries(t *testing.T, file string) []amdEntry {
 func TestParseAMD(t *testing.T) {
 	t.Parallel()
 	devices := joinAMD(amdEntries(t, "amd_static_object.json"), amdEntries(t, "amd_list.json"), amdEntries(t, "amd_metric.json"))
-	checkEqual(t, devices, []Device{{Vendor: AMD, UUID: "76ff740f-0000-1000-80a0-8c022586fed6", Name: "AMD Instinct MI210",
+	checkEqual(t, "joinAMD()", devices, []Device{{Vendor: AMD, UUID: "76ff740f-0000-1000-80a0-8c022586fed6", Name: "AMD Instinct MI210",
 		PCIBusID: "0000:83:00.0", Driver: "6.14.14", Architecture: "gfx90a",
 		MemoryTotal: 65520 * mib, MemoryUsed: new(uint64(4096 * mib)), MemoryFree: new(uint64(61424 * mib)),
 		Utilization: new(47.0), Temperature: new(36.0), Power: new(139.0)}})
 
 	devices = joinAMD(amdEntries(t, "amd_static_array.json"), nil, nil)
 	sortDevices(devices)
-	checkEqual(t, devices, []Device{
+	checkEqual(t, "joinAMD()", devices, []Device{
 		{Index: 0, Vendor: AMD, MemoryTotal: 16368 * mib},
 		{Index: 1, Vendor: AMD, Name: "Radeon RX 7900 XTX", PCIBusID: "0000:03:00.0", Driver: "6.10.5", Architecture: "gfx1100", MemoryTotal: 24560 * mib},
 	})
 
 	devices = joinAMD(amdEntries(t, "amd_static_array.json"), nil, amdEntries(t, "amd_metric_array.json"))
 	sortDevices(devices)
-	checkEqual(t, devices[0], Device{Index: 0, Vendor: AMD, MemoryTotal: 16368 * mib, MemoryUsed: new(uint64(2531 * mib)), MemoryFree: new(uint64(13837 * mib)),
+	checkEqual(t, "joinAMD() devices[0]", devices[0], Device{Index: 0, Vendor: AMD, MemoryTotal: 16368 * mib, MemoryUsed: new(uint64(2531 * mib)), MemoryFree: new(uint64(13837 * mib)),
 		Utilization: new(42.0), Temperature: new(52.0), Power: new(542.0)})
 
-	checkEqual(t, joinAMDProcesses(amdEntries(t, "amd_process_object.json"), nil), []Process{{Vendor: AMD, PID: 2266127, Memory: new(uint64(2353860608))}})
-	checkEqual(t, joinAMDProcesses(amdEntries(t, "amd_process.json"), amdEntries(t, "amd_list.json")), []Process{
+	checkEqual(t, "joinAMDProcesses()", joinAMDProcesses(amdEntries(t, "amd_process_object.json"), nil), []Process{{Vendor: AMD, PID: 2266127, Memory: new(uint64(2353860608))}})
+	checkEqual(t, "joinAMDProcesses()", joinAMDProcesses(amdEntries(t, "amd_process.json"), amdEntries(t, "amd_list.json")), []Process{
 		{Vendor: AMD, DeviceUUID: "76ff740f-0000-1000-80a0-8c022586fed6", PID: 41, Name: "python3", Memory: new(uint64(2 << 30))},
 		{Vendor: AMD, DeviceUUID: "76ff740f-0000-1000-80a0-8c022586fed6", PID: 7, Name: "llama-server", Memory: new(uint64(7351832576))},
 	})
@@ -159,7 +160,7 @@ func TestParseROCm(t *testing.T) {
 		t.Fatal(err)
 	}
 	const name = "AMD INSTINCT MI250 (MCM) OAM AC MBA"
-	checkEqual(t, devices, []Device{
+	checkEqual(t, "parseROCm()", devices, []Device{
 		{Index: 0, Vendor: AMD, Name: name, PCIBusID: "0000:c1:00.0", Driver: "6.2.4", Architecture: "gfx90a",
 			MemoryTotal: 68702699520, MemoryUsed: new(uint64(10960896)), MemoryFree: new(uint64(68691738624)),
 			Utilization: new(0.0), Temperature: new(44.0), Power: new(92.0)},
@@ -177,7 +178,7 @@ func TestParseROCmProcesses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	checkEqual(t, processes, []Process{
+	checkEqual(t, "parseROCmProcesses()", processes, []Process{
 		{Vendor: AMD, PID: 41, Name: "python, worker"},
 		{Vendor: AMD, DeviceUUID: "0x9246aabbccddeeff", PID: 28389, Name: "llama-server", Memory: new(uint64(2353860608))},
 	})
@@ -185,7 +186,7 @@ func TestParseROCmProcesses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	checkEqual(t, processes, []Process{{Vendor: AMD, PID: 7, Name: "x", Memory: new(uint64(5))}})
+	checkEqual(t, "parseROCmProcesses()", processes, []Process{{Vendor: AMD, PID: 7, Name: "x", Memory: new(uint64(5))}})
 }
 
 func TestParseXPUStats(t *testing.T) {
@@ -244,7 +245,7 @@ func TestParseXPU(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	checkEqual(t, processes, []Process{{Vendor: Intel, DeviceUUID: "00000000-0000-0000-6769-df256e271362", PID: 768707, Name: "python", Memory: new(uint64(5726404000))}})
+	checkEqual(t, "parseXPUProcesses()", processes, []Process{{Vendor: Intel, DeviceUUID: "00000000-0000-0000-6769-df256e271362", PID: 768707, Name: "python", Memory: new(uint64(5726404000))}})
 }
 
 func TestParseApple(t *testing.T) {
@@ -257,7 +258,7 @@ func TestParseApple(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		checkEqual(t, devices, []Device{want})
+		checkEqual(t, "parseApple()", devices, []Device{want})
 	}
 }
 
