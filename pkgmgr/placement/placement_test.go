@@ -133,7 +133,7 @@ func TestPlace(t *testing.T) {
 		{"by index, draining and too small", on(load(30), "1"), []placement.Device{draining(device("nvidia", 1, 24, 24), "w-1")}, "failed", "", "does not fit"},
 		{"by index, too little", on(load(21), "0"), l4s, "failed", "", "missing: 2.0 GiB on nvidia 0"},
 		{"by index, too little on one of two", on(load(41), "0,1"), l4s, "failed", "", "missing: 1.5 GiB on nvidia 0; it would fit with 21.5 GiB free on each of 2 devices"},
-		{"no index", on(load(10), "x"), l4s, "bad_operation", "", `"x" is no device`},
+		{"no index", on(load(10), "x"), l4s, "bad_operation", "", `invalid device "x"`},
 		{"on trust by index", on(load(10), "0"), []placement.Device{vague(device("amd", 0, 0, 0))}, "amd 0", "HIP_VISIBLE_DEVICES=0", "taken on trust"},
 
 		{"no accelerator", load(10), nil, "cpu", "", "no accelerator here: on the CPU"},

@@ -178,7 +178,7 @@ func TestRuntimeUsage(t *testing.T) {
 		"spawn-worker --hive a --worker echo --model m m2 -- -x":      "unexpected argument",
 		"spawn-worker --hive a --worker echo --model m --env NOT_SET": "--env NOT_SET: there is no such variable here",
 		"spawn-worker --hive a --worker echo --model m --env =x":      `"env"`,
-		"spawn-worker --hive a --worker echo --model m --device gpu":  `"gpu" is no device`,
+		"spawn-worker --hive a --worker echo --model m --device gpu":  `invalid device "gpu"`,
 		"spawn-worker --hive a --worker echo --model m --port 70000":  "70000",
 		"get-worker 0":                                 "0 is no process id",
 		"get-worker":                                   "<id>",
