@@ -122,8 +122,8 @@ type TrafficPoint struct {
 	Errors   int       `json:"errors"`
 	Tokens   int       `json:"tokens"` // generated tokens
 
-	// FirstToken is the median time to the first byte of a response, in seconds; 0 if
-	// there were no requests.
+	// FirstToken is the median time to the first byte of a response, in seconds. 0 without
+	// requests.
 	FirstToken float64 `json:"first_token_seconds"`
 }
 

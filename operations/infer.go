@@ -55,7 +55,7 @@ type Infer struct {
 	WorkerID string `json:"worker_id,omitempty"`
 
 	// NoSpawn limits the operation to workers that are running. Otherwise, if no worker
-	// is ready, the queen waits for one that is loading, or starts one on a hive that
+	// is ready, the queen waits for a loading worker, or starts a worker on a hive that
 	// has the model, an engine for it, and enough free memory. If no hive has the
 	// model, the queen first downloads it from the model hub.
 	NoSpawn bool `json:"no_spawn,omitempty"`

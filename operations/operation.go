@@ -70,10 +70,10 @@ func (h Handler) Send(e Event) {
 	}
 }
 
-// Runner runs operations. Run returns when the operation has ended and does not call
-// events afterwards. If only a part of the operation fails, Run returns a report that
-// lists the failures, and a nil error. A non-nil error means that the operation as a
-// whole failed.
+// Runner runs operations. Run returns when the operation has ended; it does not call
+// events after it has returned. If only a part of the operation fails, Run returns a
+// report that lists the failures, and a nil error. A non-nil error means that the complete
+// operation failed.
 //
 // Canceling ctx stops the operation without leaving a step half-finished. The report,
 // if Run returns one, lists the steps that were completed.

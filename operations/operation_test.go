@@ -176,7 +176,7 @@ func TestParseRejectsInvalidOperations(t *testing.T) {
 		{"operation of wrong type", `{"operation":7}`, `want a JSON object with a key "operation"`},
 		{"unknown operation", `{"operation":"fly"}`, `unknown operation "fly"`},
 		{"misspelled operation", `{"operation":"package_snyc"}`, `unknown operation "package_snyc", did you mean "package_sync"?`},
-		{"unknown field", `{"operation":"package_sync","colour":1}`, `package_sync: unknown field "colour"`},
+		{"unknown field", `{"operation":"package_sync","shape":1}`, `package_sync: unknown field "shape"`},
 		{"misspelled field", `{"operation":"package_sync","dryrun":true}`, `package_sync: unknown field "dryrun", did you mean "dry_run"?`},
 		{"field of another operation", `{"operation":"package_status","force":true}`, `package_status: unknown field "force"`},
 		{"field in wrong case", `{"operation":"package_sync","Dry_Run":true}`, `unknown field "Dry_Run", did you mean "dry_run"?`},

@@ -98,7 +98,7 @@ type Plan struct {
 	// Steps lists the changes. Empty if no change is necessary.
 	Steps []Step `json:"steps"`
 
-	// Drift lists all differences, including those that no step fixes.
+	// Drift lists all differences, including differences that no step fixes.
 	Drift []Drift `json:"drift"`
 
 	// Blocked lists the requirements of the config that no step can satisfy, such as a

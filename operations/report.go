@@ -5,7 +5,7 @@ import "time"
 // Outcome is the overall result of a report.
 type Outcome string
 
-// The outcomes, in order of precedence: a report has the first one that applies.
+// The outcomes, in order of precedence: the first outcome that applies is used.
 const (
 	OutcomeFailed      Outcome = "failed"      // at least one step failed
 	OutcomeInvalid     Outcome = "invalid"     // the config is invalid
@@ -95,7 +95,7 @@ type HiveReport struct {
 	// Failed lists the steps that failed or were skipped, with their errors.
 	Failed []FailedStep `json:"failed,omitempty"`
 
-	// Error is set if the operation failed for the hive as a whole.
+	// Error is set if the complete operation failed for the hive.
 	Error *Error `json:"error,omitempty"`
 }
 
@@ -409,7 +409,7 @@ type WorkerDetail struct {
 	Bytes       int64     `json:"bytes,omitempty"`
 	InstalledAt time.Time `json:"installed_at,omitzero"`
 
-	// Problem describes a problem with the installed files. Empty if there is none.
+	// Problem describes a problem with the installed files. May be empty.
 	Problem string `json:"problem,omitempty"`
 }
 
@@ -445,7 +445,7 @@ const (
 // HiveDaemonReport is the report of [HiveStart], [HiveStop] and [HiveStatus].
 type HiveDaemonReport struct {
 	Alias  string       `json:"alias"`
-	Status string       `json:"status"` // one of the Daemon constants
+	Status string       `json:"status"` // a Daemon constant, such as DaemonRunning
 	Daemon DaemonDetail `json:"daemon"`
 }
 

@@ -55,8 +55,8 @@ type WorkerProcess struct {
 
 	State WorkerState `json:"state"`
 
-	// PID is the id of the process, which is the leader of its process group. 0 if
-	// there is no process.
+	// PID is the id of the process, which is the leader of its process group. 0 if the
+	// worker has no process.
 	PID int `json:"pid,omitempty"`
 
 	// Port is the loopback port that the worker listens on.
@@ -94,8 +94,8 @@ type WorkerProcess struct {
 	Requests int `json:"requests,omitempty"`
 
 	// ExitStatus is the exit status of the last process that exited unexpectedly. It is
-	// nil if there is none, if a signal terminated the process, or if the status is not
-	// known; Problem then has the details.
+	// nil if no process did, if a signal terminated the process, or if the status is not
+	// known. In the last two cases, Problem has the details.
 	ExitStatus *int `json:"exit_status,omitempty"`
 
 	// Problem describes the current problem or the last failure. May be empty.
@@ -388,8 +388,8 @@ type HiveCapabilitiesReport struct {
 	ModelsPath string `json:"models_path,omitempty"`
 	ModelsFree uint64 `json:"models_free,omitempty"`
 
-	// CUDA is the newest CUDA version that the driver supports. Empty if there is no
-	// NVIDIA driver.
+	// CUDA is the newest CUDA version that the driver supports. Empty without an NVIDIA
+	// driver.
 	CUDA string `json:"cuda,omitempty"`
 
 	// Devices lists the accelerators, sorted by vendor and index. Unusable devices have

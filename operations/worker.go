@@ -80,7 +80,7 @@ type WorkerProcessList struct {
 }
 
 // WorkerRef identifies one worker process by process id or by worker id. A worker keeps
-// its worker id when its process is restarted. Exactly one of the fields is required.
+// its worker id when its process is restarted. Set exactly one field.
 type WorkerRef struct {
 	// PID is the process id on the hive.
 	PID int `json:"pid,omitempty"`

@@ -121,7 +121,7 @@ func TestRestart(t *testing.T) {
 	second.Start()
 	defer second.Close()
 	err = <-ended
-	if ops.CodeOf(err) != ops.CodeFailed || !strings.Contains(err.Error(), "not known any more: rbee there was restarted") {
+	if ops.CodeOf(err) != ops.CodeFailed || !strings.Contains(err.Error(), "no longer exists: rbee was restarted") {
 		t.Errorf("%v", err)
 	}
 	if err := old.Close(t.Context()); err != nil {
