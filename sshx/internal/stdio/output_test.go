@@ -12,7 +12,7 @@ func TestTail(t *testing.T) {
 	var short Tail
 	short.Write([]byte("a\nb\n"))
 	if short.String() != "a\nb\n" {
-		t.Errorf("%q", short.String())
+		t.Errorf("String() = %q, want %q", short.String(), "a\nb\n")
 	}
 	var long Tail
 	for range 3000 {
@@ -20,16 +20,16 @@ func TestTail(t *testing.T) {
 	}
 	long.Write([]byte("end \xff"))
 	if s := long.String(); len(s) > TailSize+3 || !strings.HasPrefix(s, "line\n") || !strings.HasSuffix(s, "line\nend \uFFFD") {
-		t.Errorf("%d bytes, %q … %q", len(s), s[:10], s[len(s)-10:])
+		t.Errorf("String() has %d bytes, %q … %q, want at most %d bytes of complete lines and the valid end", len(s), s[:10], s[len(s)-10:], TailSize+3)
 	}
 	var huge Tail
 	huge.Write(bytes.Repeat([]byte("x"), 10*TailSize))
 	if len(huge.String()) != TailSize {
-		t.Errorf("%d bytes", len(huge.String()))
+		t.Errorf("String() has %d bytes, want %d", len(huge.String()), TailSize)
 	}
 }
 
-// FuzzMarkFilter cuts noise, mark and output into pieces of any size.
+// FuzzMarkFilter writes noise, mark and output in pieces of different sizes.
 func FuzzMarkFilter(f *testing.F) {
 	f.Add("noise", "output", 1)
 	f.Add("", "", 3)
@@ -40,14 +40,14 @@ func FuzzMarkFilter(f *testing.F) {
 			return
 		}
 		var got bytes.Buffer
-		a := NewMarkFilter(&got)
+		filter := NewMarkFilter(&got)
 		for piece := range slices.Chunk([]byte(noise+"\n"+StartMark+"\n"+output), size) {
-			if n, err := a.Write(slices.Clone(piece)); n != len(piece) || err != nil {
-				t.Fatal(n, err)
+			if n, err := filter.Write(slices.Clone(piece)); n != len(piece) || err != nil {
+				t.Fatalf("Write(%q) = %d, %v, want %d, nil", piece, n, err, len(piece))
 			}
 		}
-		if !a.Seen() || got.String() != output {
-			t.Errorf("got %q, want %q", got.String(), output)
+		if !filter.Seen() || got.String() != output {
+			t.Errorf("filter of noise %q and output %q passed on %q (mark seen: %t), want %q", noise, output, got.String(), filter.Seen(), output)
 		}
 	})
 }
