@@ -101,10 +101,12 @@ type FleetSnapshot struct {
 
 // Traffic summarizes the requests to the gateway of a queen.
 type Traffic struct {
-	// EverySeconds is the interval between two points, in seconds. Points covers the
-	// last minutes, oldest first; the interval of the last point has not ended.
-	EverySeconds float64        `json:"every_seconds"`
-	Points       []TrafficPoint `json:"points"`
+	// EverySeconds is the interval between two points, in seconds.
+	EverySeconds float64 `json:"every_seconds"`
+
+	// Points covers the last minutes, oldest first. The interval of the last point has
+	// not ended.
+	Points []TrafficPoint `json:"points"`
 
 	// Models counts requests per model since the start of the queen.
 	Models []ModelTraffic `json:"models"`

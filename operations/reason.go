@@ -38,7 +38,7 @@ const (
 	ReasonResolve        Reason = "resolve"          // the host name has no address
 	ReasonRefused        Reason = "refused"          // the host refused the connection
 	ReasonTimeout        Reason = "timeout"          // the host or the server did not respond in time
-	ReasonUnreachable    Reason = "unreachable"      // the host has no route
+	ReasonUnreachable    Reason = "unreachable"      // no route to the host
 	ReasonAuth           Reason = "auth"             // the server rejected the credentials
 	ReasonHostKeyUnknown Reason = "host_key_unknown" // known_hosts has no key for the host
 	ReasonHostKeyChanged Reason = "host_key_changed" // known_hosts has a different key for the host, or the key is revoked

@@ -46,8 +46,8 @@ const (
 	HiveUninstalled      HiveResult = "uninstalled"       // rbee was removed
 	HiveNotInstalled     HiveResult = "not_installed"     // rbee was not installed, so nothing was removed
 	HivePending          HiveResult = "pending"           // changes are pending (dry run)
-	HiveFailed           HiveResult = "failed"            // the operation failed; see HiveReport.Error and HiveReport.Failed
-	HiveUnreachable      HiveResult = "unreachable"       // the hive cannot be reached; see HiveReport.Error
+	HiveFailed           HiveResult = "failed"            // the operation or a step failed
+	HiveUnreachable      HiveResult = "unreachable"       // the hive cannot be reached
 	HiveLocked           HiveResult = "locked"            // another run held the lock of the hive
 	HiveCanceled         HiveResult = "canceled"          // the operation was canceled before the hive was finished
 )
@@ -327,9 +327,10 @@ type HiveSummary struct {
 	AutoStart bool            `json:"auto_start"`
 	Workers   []WorkerSummary `json:"workers"`
 
-	// InConfig reports whether the hive is in the config, and OnRecord whether it is in
-	// the record of installed hives.
+	// InConfig reports whether the hive is in the config.
 	InConfig bool `json:"in_config"`
+
+	// OnRecord reports whether the hive is in the record of installed hives.
 	OnRecord bool `json:"on_record"`
 
 	// InstalledAt is the time of the last installation from this machine; zero if never.

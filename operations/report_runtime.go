@@ -266,12 +266,14 @@ type ModelFile struct {
 type ModelDownloadReport struct {
 	Model Model `json:"model"`
 
-	// Downloaded is the number of bytes transferred now, Resumed the number of bytes
-	// kept from an earlier partial download, and Present the size of the files that
-	// were already complete.
+	// Downloaded is the number of bytes transferred by this operation.
 	Downloaded int64 `json:"downloaded_bytes"`
-	Resumed    int64 `json:"resumed_bytes,omitempty"`
-	Present    int64 `json:"present_bytes,omitempty"`
+
+	// Resumed is the number of bytes reused from an earlier partial download.
+	Resumed int64 `json:"resumed_bytes,omitempty"`
+
+	// Present is the size of the files that were already complete, in bytes.
+	Present int64 `json:"present_bytes,omitempty"`
 
 	DurationSeconds float64 `json:"duration_seconds"`
 }
@@ -302,10 +304,11 @@ func (*ModelGetReport) Outcome() Outcome { return OutcomeOK }
 type ModelDeleteReport struct {
 	Model Model `json:"model"` // the model before it was deleted
 
-	// Freed is the number of bytes freed on disk, and Kept the size of the files that
-	// other models share.
+	// Freed is the number of bytes freed on disk.
 	Freed int64 `json:"freed_bytes"`
-	Kept  int64 `json:"kept_bytes,omitempty"`
+
+	// Kept is the size of the files that other models share, in bytes.
+	Kept int64 `json:"kept_bytes,omitempty"`
 }
 
 // Outcome returns [OutcomeOK].

@@ -21,7 +21,7 @@ type login struct {
 	clock *clock
 
 	keys           []identity // not offered yet
-	prepared       bool
+	hasKeys       bool
 	prompted       int             // number of password prompts
 	triedPasswords map[string]bool // passwords sent to this host
 	lastPassword   string          // the last password sent
@@ -110,8 +110,8 @@ func (l *login) next(c *ssh.ClientAuthContext) (method ssh.AuthMethod, err error
 
 // nextKey removes the next usable key from the list and returns it, or nil.
 func (l *login) nextKey() ssh.Signer {
-	if !l.prepared {
-		l.keys, l.prepared = l.identities(), true
+	if !l.hasKeys {
+		l.keys, l.hasKeys = l.identities(), true
 	}
 	for len(l.keys) > 0 && l.ctx.Err() == nil {
 		id := l.keys[0]

@@ -223,7 +223,7 @@ func TestAgent(t *testing.T) {
 func TestAgentKeyNeedsNoPassphrase(t *testing.T) {
 	t.Parallel()
 	c := newClientFiles(t)
-	key, text, _ := sshtest.NewLockedKey("open sesame")
+	key, text, _ := sshtest.NewEncryptedKey("open sesame")
 	c.write(t, "locked", string(text))
 	raw, err := ssh.ParseRawPrivateKeyWithPassphrase(text, []byte("open sesame"))
 	if err != nil {
@@ -241,7 +241,7 @@ func TestAgentKeyNeedsNoPassphrase(t *testing.T) {
 // TestPassphrasePromptedOnce connects to 20 hosts concurrently with one encrypted key.
 func TestPassphrasePromptedOnce(t *testing.T) {
 	t.Parallel()
-	key, modern, _ := sshtest.NewLockedKey("open sesame")
+	key, modern, _ := sshtest.NewEncryptedKey("open sesame")
 	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		t.Fatal(err)
@@ -295,7 +295,7 @@ func TestPassphrasePromptedOnce(t *testing.T) {
 func TestPassphraseNotNeeded(t *testing.T) {
 	t.Parallel()
 	c := newClientFiles(t)
-	_, text, _ := sshtest.NewLockedKey("x")
+	_, text, _ := sshtest.NewEncryptedKey("x")
 	c.write(t, "locked", string(text))
 	h := newHost(t, sshtest.Options{AuthorizedKeys: []ssh.PublicKey{c.key.PublicKey()}})
 	c.writeKnownHosts(t, h)
@@ -319,7 +319,7 @@ func TestPassphraseNotNeeded(t *testing.T) {
 func TestPassphraseAttemptsAreLimited(t *testing.T) {
 	t.Parallel()
 	c := newClientFiles(t)
-	key, text, _ := sshtest.NewLockedKey("x")
+	key, text, _ := sshtest.NewEncryptedKey("x")
 	c.write(t, "locked", string(text))
 	h := newHost(t, sshtest.Options{AuthorizedKeys: []ssh.PublicKey{key.PublicKey(), c.key.PublicKey()}})
 	c.writeKnownHosts(t, h)

@@ -20,7 +20,7 @@ func TestConformInProcess(t *testing.T) {
 		c := newClientFiles(t)
 		h := newHost(t, sshtest.Options{
 			AuthorizedKeys: []ssh.PublicKey{c.key.PublicKey()}, Env: pathEnv(o), Shell: o.Shell,
-			Noise: "motd of the day\nincomplete line", Banner: "banner\n",
+			StartupOutput: "motd of the day\nincomplete line", Banner: "banner\n",
 		})
 		return conform.Machine{Host: c.dial(t, h), Home: h.Home(), CutAfter: h.CutAfter}
 	})
@@ -32,7 +32,7 @@ func TestConformOpenSSH(t *testing.T) {
 		c := newClientFiles(t)
 		h := newOpenSSH(t, sshtest.Options{
 			AuthorizedKeys: []ssh.PublicKey{c.key.PublicKey()}, Env: pathEnv(o), Shell: o.Shell,
-			Noise: "motd of the day\nincomplete line", Banner: "banner\n",
+			StartupOutput: "motd of the day\nincomplete line", Banner: "banner\n",
 		})
 		return conform.Machine{Host: c.dial(t, h), Home: h.Home(), CutAfter: h.CutAfter}
 	})

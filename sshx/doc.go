@@ -8,8 +8,8 @@
 // if it has a [Prompter]. The zero value is ready to use. Use one Dialer for many hosts: it reads each file once, asks for
 // each passphrase or password once, connects to each jump host once, and limits the number of concurrent handshakes.
 //
-// The Dialer differs from OpenSSH in these points: StrictHostKeyChecking=no accepts new hosts but never a changed key. A
-// host that is known by one key type and presents another type has a changed key. A Match block with an unsupported
+// The Dialer differs from OpenSSH in these points: StrictHostKeyChecking=no accepts new hosts but never a changed key. If a
+// host is known by one key type and presents another type, its key counts as changed. A Match block with an unsupported
 // criterion never applies. ControlMaster is not supported.
 //
 // The supported Match criteria are all, host, originalhost, user, localuser, tagged, exec and final. A block with another

@@ -22,7 +22,7 @@ const (
 	ReasonResolve        Reason = "resolve"          // the host name has no address
 	ReasonRefused        Reason = "refused"          // the host refused the connection
 	ReasonTimeout        Reason = "timeout"          // the host did not respond in time
-	ReasonUnreachable    Reason = "unreachable"      // the host has no route
+	ReasonUnreachable    Reason = "unreachable"      // no route to the host
 	ReasonAuth           Reason = "auth"             // the host rejected all keys and passwords
 	ReasonHostKeyUnknown Reason = "host_key_unknown" // known_hosts has no key for the host, and the key was not accepted
 	ReasonHostKeyChanged Reason = "host_key_changed" // known_hosts has a different key for the host, or the key is revoked

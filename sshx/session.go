@@ -111,14 +111,14 @@ func checkStarted(err error, after *stdio.MarkFilter, cmd command, target string
 	if after.Seen() {
 		return err
 	}
-	noise := strings.TrimSpace(strings.ToValidUTF8(string(after.Noise()), "\uFFFD"))
+	preamble := strings.TrimSpace(strings.ToValidUTF8(string(after.Preamble()), "\uFFFD"))
 	var exit *ExitError
 	if errors.As(err, &exit) && exit.Stderr == "" {
-		exit.Stderr = noise
+		exit.Stderr = preamble
 	}
 	if err == nil {
 		err = &Error{Op: cmd.op, Target: target, Reason: ReasonFailed,
-			Err: fmt.Errorf("the account does not run commands: it responded with %q", noise)}
+			Err: fmt.Errorf("the account does not run commands: it responded with %q", preamble)}
 	}
 	return err
 }
@@ -132,8 +132,8 @@ type session struct {
 	out    *stdio.Gate
 	err    *stdio.Gate
 	tail   *stdio.Tail
-	exited chan error // takes what ssh.Session.Wait says
-	ioErr  chan error // takes the first failure of the caller's reader or writers
+	exited chan error // receives the result of ssh.Session.Wait
+	ioErr  chan error // receives the first error of the caller's reader or writers
 }
 
 // startSession opens a session and starts the command in it. It returns when ctx ends.
@@ -195,7 +195,8 @@ func (c *Client) openSession(ctx context.Context, cmd command) (*session, error)
 	return s, nil
 }
 
-// copyStdin sends stdin. When the caller's reader fails, the program must not take that for the end of its input.
+// copyStdin copies stdin to the program. If stdin fails, copyStdin does not close the input of the program, which must not
+// mistake the error for EOF.
 func (s *session) copyStdin() {
 	if s.cmd.stdin != nil {
 		src := stdio.NewErrReader(s.cmd.stdin)

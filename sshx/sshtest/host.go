@@ -29,7 +29,7 @@ type Options struct {
 
 	HostKeys    []ssh.Signer // nil means a new ed25519 key
 	Banner      string       // sent before the login
-	Noise       string       // printed before the output of each command, like the output of shell start-up files
+	StartupOutput       string       // printed before the output of each command, like the output of shell start-up files
 	NoForward   bool         // reject direct-tcpip channels
 	MaxSessions int          // maximum concurrent sessions of a connection; 0 means 10, as in sshd
 	NoExec      string       // if not empty, printed instead of running a command, like a forced command

@@ -74,9 +74,9 @@ func eventually(t *testing.T, what string, ok func() bool) {
 
 func TestSession(t *testing.T) {
 	t.Parallel()
-	h, c := newHost(t, sshtest.Options{Env: []string{"EXTRA=more", "USER=other"}, Noise: "noise\n"})
+	h, c := newHost(t, sshtest.Options{Env: []string{"EXTRA=more", "USER=other"}, StartupOutput: "startup\n"})
 	out, err := run(t, c, `echo "$HOME $USER $EXTRA"; pwd`)
-	if want := "noise\n" + h.Home() + " other more\n" + h.Home() + "\n"; err != nil || out != want {
+	if want := "startup\n" + h.Home() + " other more\n" + h.Home() + "\n"; err != nil || out != want {
 		t.Errorf("command printed %q, error %v, want %q", out, err, want)
 	}
 	_, err = run(t, c, "exit 42")

@@ -42,7 +42,7 @@ type OpenSSHHost struct {
 }
 
 // OpenSSH starts an OpenSSHHost. It stores the configuration in dir, and also the home directory if o.Home is empty. It uses
-// the options Home, Env, Shell, AuthorizedKeys, Banner, Noise, NoForward and MaxSessions. The account is the current user. The
+// the options Home, Env, Shell, AuthorizedKeys, Banner, StartupOutput, NoForward and MaxSessions. The account is the current user. The
 // error is [ErrNoOpenSSH] if sshd is not installed.
 //
 // A forced command sets the environment of every command. Therefore sshd does not forward signals.

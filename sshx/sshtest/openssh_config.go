@@ -74,7 +74,7 @@ func (h *OpenSSHHost) enterScript(o Options) string {
 		name, value, _ := strings.Cut(kv, "=")
 		fmt.Fprintf(&b, "export %s=%s\n", name, shellWord(value))
 	}
-	fmt.Fprintf(&b, "cd || exit\nprintf %%s %s\nexec %s -c \"$SSH_ORIGINAL_COMMAND\"\n", shellWord(o.Noise), shellWord(shell))
+	fmt.Fprintf(&b, "cd || exit\nprintf %%s %s\nexec %s -c \"$SSH_ORIGINAL_COMMAND\"\n", shellWord(o.StartupOutput), shellWord(shell))
 	return b.String()
 }
 

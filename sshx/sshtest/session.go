@@ -55,7 +55,7 @@ func (h *Host) environment(conn net.Conn) []string {
 
 // exec runs a command. It uses pipes, so that EOF on standard input and writes to a closed connection behave as under sshd.
 func (h *Host) exec(ch ssh.Channel, requests <-chan *ssh.Request, start *ssh.Request, command string, env []string) {
-	io.WriteString(ch, h.options.Noise)
+	io.WriteString(ch, h.options.StartupOutput)
 	if h.options.NoExec != "" {
 		start.Reply(true, nil)
 		go ssh.DiscardRequests(requests)

@@ -78,14 +78,14 @@ const StartMark = "sshx-0b7f1c-start"
 // PrintMark is the shell command that prints StartMark. The empty line terminates an incomplete line before it.
 const PrintMark = "echo; echo " + StartMark
 
-// maxNoise limits how many bytes of output before the mark are kept for error messages.
-const maxNoise = 1 << 10
+// maxPreamble limits how many bytes of output before the mark are kept for error messages.
+const maxPreamble = 1 << 10
 
 // MarkFilter passes on the output after the line [StartMark].
 type MarkFilter struct {
 	w     io.Writer
 	seen  bool
-	noise []byte // the last output before the mark
+	preamble []byte // the last output before the mark
 }
 
 // NewMarkFilter returns a MarkFilter that writes to w. A nil w discards the output.
@@ -99,8 +99,8 @@ func NewMarkFilter(w io.Writer) *MarkFilter {
 // Seen reports whether the mark has been written.
 func (a *MarkFilter) Seen() bool { return a.seen }
 
-// Noise returns the last output before the mark. It is empty after the mark has been written.
-func (a *MarkFilter) Noise() []byte { return a.noise }
+// Preamble returns the last output before the mark. It is empty after the mark has been written.
+func (a *MarkFilter) Preamble() []byte { return a.preamble }
 
 var markLine = []byte("\n" + StartMark + "\n")
 
@@ -109,16 +109,16 @@ func (a *MarkFilter) Write(p []byte) (int, error) {
 		return a.w.Write(p)
 	}
 	n := len(p)
-	a.noise = append(a.noise, p...)
-	i := bytes.Index(a.noise, markLine)
+	a.preamble = append(a.preamble, p...)
+	i := bytes.Index(a.preamble, markLine)
 	if i < 0 {
-		if extra := len(a.noise) - maxNoise - len(markLine); extra > 0 {
-			a.noise = append(a.noise[:0], a.noise[extra:]...)
+		if extra := len(a.preamble) - maxPreamble - len(markLine); extra > 0 {
+			a.preamble = append(a.preamble[:0], a.preamble[extra:]...)
 		}
 		return n, nil
 	}
-	rest := a.noise[i+len(markLine):]
-	a.seen, a.noise = true, nil
+	rest := a.preamble[i+len(markLine):]
+	a.seen, a.preamble = true, nil
 	if len(rest) > 0 {
 		if _, err := a.w.Write(rest); err != nil {
 			return 0, err

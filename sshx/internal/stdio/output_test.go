@@ -29,25 +29,25 @@ func TestTail(t *testing.T) {
 	}
 }
 
-// FuzzMarkFilter writes noise, mark and output in pieces of different sizes.
+// FuzzMarkFilter writes preamble, mark and output in pieces of different sizes.
 func FuzzMarkFilter(f *testing.F) {
-	f.Add("noise", "output", 1)
+	f.Add("preamble", "output", 1)
 	f.Add("", "", 3)
 	f.Add("\n"+StartMark, "\n"+StartMark+"\n", 7)
 	f.Add(strings.Repeat("n", 5000), "x\x00y", 1000)
-	f.Fuzz(func(t *testing.T, noise, output string, size int) {
-		if size < 1 || strings.Contains(noise+"\n", "\n"+StartMark+"\n") || strings.HasPrefix(noise, StartMark) {
+	f.Fuzz(func(t *testing.T, preamble, output string, size int) {
+		if size < 1 || strings.Contains(preamble+"\n", "\n"+StartMark+"\n") || strings.HasPrefix(preamble, StartMark) {
 			return
 		}
 		var got bytes.Buffer
 		filter := NewMarkFilter(&got)
-		for piece := range slices.Chunk([]byte(noise+"\n"+StartMark+"\n"+output), size) {
+		for piece := range slices.Chunk([]byte(preamble+"\n"+StartMark+"\n"+output), size) {
 			if n, err := filter.Write(slices.Clone(piece)); n != len(piece) || err != nil {
 				t.Fatalf("Write(%q) = %d, %v, want %d, nil", piece, n, err, len(piece))
 			}
 		}
 		if !filter.Seen() || got.String() != output {
-			t.Errorf("filter of noise %q and output %q passed on %q (mark seen: %t), want %q", noise, output, got.String(), filter.Seen(), output)
+			t.Errorf("filter of preamble %q and output %q passed on %q (mark seen: %t), want %q", preamble, output, got.String(), filter.Seen(), output)
 		}
 	})
 }
