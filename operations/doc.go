@@ -15,9 +15,8 @@
 //
 // # Routing
 //
-// The queen runs package operations (the Package types), which make hives match
-// hives.conf, the Hive operations and [Infer]. The hive runs operations on worker
-// processes and models. [ShouldForwardToHive] implements this rule.
+// The queen runs the Package operations, the Hive operations and [Infer]. The hive runs
+// operations on worker processes and models. [ShouldForwardToHive] implements this rule.
 //
 // # Wire form
 //
@@ -30,6 +29,4 @@
 // reads it. Parse is strict: it rejects unknown operations, unknown fields and
 // duplicate fields. For an operation that was removed from rbee, the error names
 // the replacement.
-//
-// The package imports the standard library only.
 package operations

@@ -21,7 +21,7 @@ type login struct {
 	clock *clock
 
 	keys           []identity // not offered yet
-	hasKeys       bool
+	hasKeys        bool
 	prompted       int             // number of password prompts
 	triedPasswords map[string]bool // passwords sent to this host
 	lastPassword   string          // the last password sent

@@ -107,11 +107,11 @@ func (c *Client) run(ctx context.Context, cmd command) error {
 
 // checkStarted returns err if the command has printed the start mark. Otherwise the command was not started, and checkStarted
 // returns an error with the output that the host sent instead.
-func checkStarted(err error, after *stdio.MarkFilter, cmd command, target string) error {
-	if after.Seen() {
+func checkStarted(err error, filter *stdio.MarkFilter, cmd command, target string) error {
+	if filter.Seen() {
 		return err
 	}
-	preamble := strings.TrimSpace(strings.ToValidUTF8(string(after.Preamble()), "\uFFFD"))
+	preamble := strings.TrimSpace(strings.ToValidUTF8(string(filter.Preamble()), "\uFFFD"))
 	var exit *ExitError
 	if errors.As(err, &exit) && exit.Stderr == "" {
 		exit.Stderr = preamble

@@ -27,12 +27,12 @@ type Options struct {
 	KeyboardInteractive bool            // use keyboard-interactive instead of the password method
 	MaxAuthTries        int             // as in sshd_config(5); 0 means 6
 
-	HostKeys    []ssh.Signer // nil means a new ed25519 key
-	Banner      string       // sent before the login
-	StartupOutput       string       // printed before the output of each command, like the output of shell start-up files
-	NoForward   bool         // reject direct-tcpip channels
-	MaxSessions int          // maximum concurrent sessions of a connection; 0 means 10, as in sshd
-	NoExec      string       // if not empty, printed instead of running a command, like a forced command
+	HostKeys      []ssh.Signer // nil means a new ed25519 key
+	Banner        string       // sent before the login
+	StartupOutput string       // printed before the output of each command, like the output of shell start-up files
+	NoForward     bool         // reject direct-tcpip channels
+	MaxSessions   int          // maximum concurrent sessions of a connection; 0 means 10, as in sshd
+	NoExec        string       // if not empty, printed instead of running a command, like a forced command
 }
 
 // Host is an SSH server in this process. All methods are safe for concurrent use.

@@ -83,8 +83,8 @@ const maxPreamble = 1 << 10
 
 // MarkFilter passes on the output after the line [StartMark].
 type MarkFilter struct {
-	w     io.Writer
-	seen  bool
+	w        io.Writer
+	seen     bool
 	preamble []byte // the last output before the mark
 }
 
