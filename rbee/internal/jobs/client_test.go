@@ -146,7 +146,7 @@ func TestGone(t *testing.T) {
 	h.Listener.Close()
 	h.CloseClientConnections()
 	var e *ops.Error
-	if err := <-ended; !errors.As(err, &e) || e.Code != ops.CodeUnreachable || e.Reason != "lost" || !strings.Contains(e.Message, "may go on") {
+	if err := <-ended; !errors.As(err, &e) || e.Code != ops.CodeUnreachable || e.Reason != "lost" || !strings.Contains(e.Message, "may still be running") {
 		t.Errorf("%#v", err)
 	}
 	_, err := c.Run(t.Context(), ops.HiveList{}, nil)
