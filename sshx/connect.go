@@ -138,14 +138,14 @@ func (l *login) handshake(conn net.Conn) (*goph.Client, error) {
 }
 
 func (l *login) clientConfig() (*ssh.ClientConfig, error) {
-	known, err := l.st.known.open(l.r.KnownHosts)
+	set, err := l.st.knownHosts.open(l.r.KnownHosts)
 	if err != nil {
 		return nil, fmt.Errorf("known_hosts: %w", err)
 	}
 	return &ssh.ClientConfig{
 		User:              l.r.User,
 		AuthCallback:      l.next,
-		HostKeyAlgorithms: known.algorithms(l.r.HostKeyName()),
+		HostKeyAlgorithms: set.algorithms(l.r.HostKeyName()),
 		HostKeyCallback: func(_ string, _ net.Addr, key ssh.PublicKey) error {
 			if err := l.verify(key); err != nil {
 				return err

@@ -75,13 +75,13 @@ type state struct {
 	timeout   time.Duration
 	keepAlive time.Duration
 
-	prompts   promptQueue
-	passwords passwordCache
-	keys      keyring
-	agents    agents
-	known     knownHosts
-	jumpHosts jumpHosts
-	slots     handshakeSlots
+	prompts    promptQueue
+	passwords  passwordCache
+	keys       keyring
+	agents     agents
+	knownHosts knownHosts
+	jumpHosts  jumpHosts
+	slots      handshakeSlots
 }
 
 // init creates the state on first use.

@@ -111,12 +111,12 @@ func readCertificates(paths ...string) (certs []*ssh.Certificate) {
 func (f *keyFile) isPrivate() bool { return bytes.Contains(f.text, []byte("PRIVATE KEY-----")) }
 
 // unlock returns the signer. If necessary, it asks for the passphrase.
-func (f *keyFile) unlock(ctx context.Context, c *clock, a *promptQueue) (ssh.Signer, error) {
+func (f *keyFile) unlock(ctx context.Context, c *clock, q *promptQueue) (ssh.Signer, error) {
 	if signer, err := f.cachedSigner(); signer != nil || err != nil {
 		return signer, err
 	}
 	var signer ssh.Signer
-	err := a.do(ctx, c, func(ctx context.Context, p Prompter) error {
+	err := q.do(ctx, c, func(ctx context.Context, p Prompter) error {
 		var err error
 		if signer, err = f.cachedSigner(); signer != nil || err != nil {
 			return err // set while this call was waiting

@@ -210,13 +210,13 @@ func (o *putOutput) Write(p []byte) (int, error) {
 		if !ok {
 			return n, nil
 		}
-		word := string(bytes.TrimSpace(o.line))
+		line := string(bytes.TrimSpace(o.line))
 		o.line, p = nil, rest
 		if o.lines++; o.lines == 1 {
-			o.tool <- word
+			o.tool <- line
 			continue
 		}
-		size, err := strconv.ParseInt(word, 10, 64)
+		size, err := strconv.ParseInt(line, 10, 64)
 		if err != nil || size < 0 {
 			return 0, errUnexpectedOutput
 		}

@@ -10,7 +10,7 @@ import (
 
 // verify checks the key that the host presents during the handshake.
 func (l *login) verify(key ssh.PublicKey) error {
-	set, err := l.st.known.open(l.r.KnownHosts)
+	set, err := l.st.knownHosts.open(l.r.KnownHosts)
 	if err != nil {
 		return err
 	}
@@ -26,7 +26,7 @@ func (l *login) verify(key ssh.PublicKey) error {
 			return err
 		}
 	}
-	if err := l.st.known.accept(l.r.KnownHosts, l.r.HostKeyName(), key, l.r.HashKnownHosts); err != nil {
+	if err := l.st.knownHosts.accept(l.r.KnownHosts, l.r.HostKeyName(), key, l.r.HashKnownHosts); err != nil {
 		var other *HostKeyError
 		if errors.As(err, &other) {
 			return other
@@ -46,7 +46,7 @@ func (l *login) confirm(key ssh.PublicKey, keyErr *HostKeyError) error {
 	question := fmt.Sprintf("The host key of %s (%s) is unknown: %s %s. Accept and store it?",
 		keyErr.Host, l.r.Address(), keyErr.KeyType, keyErr.Fingerprint)
 	return l.st.prompts.do(l.ctx, l.clock, func(ctx context.Context, p Prompter) error {
-		set, err := l.st.known.open(l.r.KnownHosts)
+		set, err := l.st.knownHosts.open(l.r.KnownHosts)
 		if err != nil {
 			return err
 		}
@@ -65,6 +65,6 @@ func (l *login) confirm(key ssh.PublicKey, keyErr *HostKeyError) error {
 			return keyErr
 		}
 		// Record the key before the next prompt, which may be about the same host.
-		return l.st.known.accept(l.r.KnownHosts, l.r.HostKeyName(), key, l.r.HashKnownHosts)
+		return l.st.knownHosts.accept(l.r.KnownHosts, l.r.HostKeyName(), key, l.r.HashKnownHosts)
 	})
 }

@@ -132,7 +132,7 @@ func (s *Reader) keepPartial(lines int) {
 }
 
 // Partial returns the data of the incomplete event at the end of the stream, after [Reader.Next] has returned an error.
-// The standard requires to discard it, but some servers end a stream with "[DONE]" without the empty line after it.
+// The standard requires clients to discard it, but some servers end a stream with "[DONE]" without the empty line after it.
 func (s *Reader) Partial() []byte { return s.partial }
 
 func (s *Reader) tooLong() error { return fmt.Errorf("%w: more than %d bytes", ErrTooLong, s.limit) }

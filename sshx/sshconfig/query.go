@@ -123,8 +123,8 @@ func (q *query) match(line directive) bool {
 			if len(args) == 0 {
 				return false
 			}
-			var known bool
-			if ok, known = q.criterion(name, args[0]); !known {
+			var supported bool
+			if ok, supported = q.criterion(name, args[0]); !supported {
 				return false
 			}
 			args = args[1:]
@@ -136,7 +136,7 @@ func (q *query) match(line directive) bool {
 	return true
 }
 
-func (q *query) criterion(name, arg string) (ok, known bool) {
+func (q *query) criterion(name, arg string) (ok, supported bool) {
 	list := strings.Split(arg, ",")
 	switch name {
 	case "host":
@@ -162,7 +162,7 @@ const matchExecTimeout = 10 * time.Second
 func (q *query) matchExec(command string) bool {
 	command, err := q.shellTokens(command)
 	if err != nil {
-		q.err = fmt.Errorf("Match exec: %w", err)
+		q.err = fmt.Errorf("evaluating Match exec: %w", err)
 		return false
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), matchExecTimeout)
