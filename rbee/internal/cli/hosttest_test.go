@@ -68,7 +68,7 @@ func TestHostOverSSH(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		h, err := sshtest.New(sshtest.Options{Home: homeDir(t), AuthorizedKeys: []ssh.PublicKey{key.PublicKey()}, Noise: "message of the day\n"})
+		h, err := sshtest.New(sshtest.Options{Home: homeDir(t), AuthorizedKeys: []ssh.PublicKey{key.PublicKey()}, StartupOutput: "message of the day\n"})
 		if err != nil {
 			t.Fatal(err)
 		}

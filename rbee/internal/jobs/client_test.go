@@ -123,7 +123,7 @@ func TestRestart(t *testing.T) {
 	second.Start()
 	defer second.Close()
 	err = <-result
-	if ops.CodeOf(err) != ops.CodeFailed || !strings.Contains(err.Error(), "not known any more: rbee there was restarted") {
+	if ops.CodeOf(err) != ops.CodeFailed || !strings.Contains(err.Error(), "no longer exists: rbee was restarted") {
 		t.Errorf("Run() = %v, want the error of a restarted server", err)
 	}
 	if err := old.Close(t.Context()); err != nil {
@@ -148,7 +148,7 @@ func TestServerGone(t *testing.T) {
 	h.Listener.Close()
 	h.CloseClientConnections()
 	var e *ops.Error
-	if err := <-result; !errors.As(err, &e) || e.Code != ops.CodeUnreachable || e.Reason != "lost" || !strings.Contains(e.Message, "may go on") {
+	if err := <-result; !errors.As(err, &e) || e.Code != ops.CodeUnreachable || e.Reason != "lost" || !strings.Contains(e.Message, "may still be running") {
 		t.Errorf("Run() = %#v, want code unreachable, reason lost", err)
 	}
 	_, err := c.Run(t.Context(), ops.HiveList{}, nil)
