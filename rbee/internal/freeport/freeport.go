@@ -16,8 +16,8 @@ import (
 )
 
 const (
-	low, high = 10000, 32000 // below every system's own choice
-	tries     = 1000
+	minPort, maxPort = 10000, 32000 // below every system's own choice
+	maxAttempts     = 1000
 )
 
 // Find returns a port that nothing listens on at 127.0.0.1 and that taken does not
@@ -25,8 +25,8 @@ const (
 // the same time hardly get the same.
 func Find(taken func(port int) bool) (int, error) {
 	var last error
-	for range tries {
-		port := low + rand.IntN(high-low) //nolint:gosec // a port is no secret
+	for range maxAttempts {
+		port := minPort + rand.IntN(maxPort-minPort) //nolint:gosec // a port is no secret
 		if taken != nil && taken(port) {
 			continue
 		}

@@ -31,11 +31,11 @@ func (d detached) Start(context.Context, bool) (<-chan struct{}, error) {
 	if err != nil {
 		return nil, err
 	}
-	keepOwnFiles()
+	setCloseOnExec()
 	cmd := exec.Command(d.s.Program, d.s.Args...) //nolint:gosec // rbee itself; it outlives this context
 	cmd.Dir, cmd.Stdout, cmd.Stderr = "/", out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	cmd.Env = slices.Concat(d.s.Inherited, sessionEnv(), []string{"HOME=" + user, "PATH=" + os.Getenv("PATH")}, d.s.Env, d.s.managerEnv(Detached))
+	cmd.Env = slices.Concat(d.s.Inherited, loginEnv(), []string{"HOME=" + user, "PATH=" + os.Getenv("PATH")}, d.s.Env, d.s.managerEnv(Detached))
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
@@ -47,9 +47,9 @@ func (d detached) Start(context.Context, bool) (<-chan struct{}, error) {
 	return exited, nil
 }
 
-// keepOwnFiles keeps what this process inherited from the daemon: an open pipe
+// setCloseOnExec keeps what this process inherited from the daemon: an open pipe
 // of the SSH session would hold that session open.
-func keepOwnFiles() {
+func setCloseOnExec() {
 	entries, err := os.ReadDir("/dev/fd")
 	if err != nil {
 		return
@@ -61,6 +61,6 @@ func keepOwnFiles() {
 	}
 }
 
-// sessionEnv is what belongs to the user's session, which a service manager gives
+// loginEnv is what belongs to the user's session, which a service manager gives
 // its services itself.
-func sessionEnv() []string { return Environ("XDG_RUNTIME_DIR", "USER", "LOGNAME") }
+func loginEnv() []string { return Environ("XDG_RUNTIME_DIR", "USER", "LOGNAME") }

@@ -66,7 +66,7 @@ func (s *Service) removeFile(path string) error {
 
 // fileEnv is the environment that a service's file sets for a manager.
 func (s *Service) fileEnv(manager string) []string {
-	return slices.Concat(s.Env, s.managerEnv(manager), written(s.Inherited))
+	return slices.Concat(s.Env, s.managerEnv(manager), fileSafeEnv(s.Inherited))
 }
 
 // managerEnv returns the variable with the name of the manager, if the daemon gets it.
@@ -88,9 +88,9 @@ func Environ(names ...string) []string {
 	return env
 }
 
-// written is what of an environment a service's file may hold: no secret, and nothing
+// fileSafeEnv is what of an environment a service's file may hold: no secret, and nothing
 // that its lines cannot hold.
-func written(env []string) []string {
+func fileSafeEnv(env []string) []string {
 	return slices.DeleteFunc(slices.Clone(env), func(v string) bool {
 		name, value, _ := strings.Cut(v, "=")
 		return strings.ContainsFunc(value, unicode.IsControl) || !utf8.ValidString(value) || mayBeSecret(name, value)

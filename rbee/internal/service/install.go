@@ -21,7 +21,7 @@ type fileManager interface {
 // that was there before is restored and started again; where there was none, nothing is
 // left.
 func (s *Service) Install(ctx context.Context, m Manager) error {
-	previous, err := fileText(m)
+	previous, err := readServiceFile(m)
 	if err != nil {
 		return err
 	}
@@ -44,8 +44,8 @@ func (s *Service) Install(ctx context.Context, m Manager) error {
 	return errors.Join(err, stopped, m.Remove(ctx))
 }
 
-// fileText returns the content of the service's file; empty if there is none.
-func fileText(m Manager) (string, error) {
+// readServiceFile returns the content of the service's file; empty if there is none.
+func readServiceFile(m Manager) (string, error) {
 	path, err := m.File()
 	if err != nil || path == "" {
 		return "", err

@@ -32,13 +32,13 @@ func slowStop(s *Service, takes time.Duration) (c *commands) {
 func TestSlowStop(t *testing.T) {
 	t.Parallel()
 	for _, manager := range []string{Systemd, Launchd} {
-		s, _ := newHive(t)
+		s, _ := newHiveService(t)
 		s.StopTimeout, s.limits = 30*time.Second, limits{command: 100 * time.Millisecond, stop: time.Second}
 		c := slowStop(s, 200*time.Millisecond)
 		m := s.Manager(t.Context(), manager)
 		for range 2 { // a new service, and one in its place
 			if err := s.Install(t.Context(), m); err != nil {
-				t.Errorf("%s: Install() = %v, want nil; it ran %q", manager, err, c.told())
+				t.Errorf("%s: Install() = %v, want nil; it ran %q", manager, err, c.take())
 			}
 		}
 		if err := m.Stop(t.Context()); err != nil {
@@ -59,7 +59,7 @@ func TestInstallFails(t *testing.T) {
 	for _, tt := range []struct{ manager, start, stop string }{
 		{Systemd, "systemctl --user restart", "systemctl --user stop"}, {Launchd, "launchctl bootstrap", "launchctl bootout"},
 	} {
-		s, c := newHive(t)
+		s, c := newHiveService(t)
 		s.StopTimeout, s.limits.load = 0, time.Millisecond
 		m := s.Manager(t.Context(), tt.manager)
 		path, err := m.File()
@@ -83,7 +83,7 @@ func TestInstallFails(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.told()
+		c.take()
 		s.Args = []string{"hive", "serve", "--changed"}
 		c.fail = func(line string) bool { // only the new service fails, and the old one does not stop
 			now, _ := os.ReadFile(path)
@@ -98,7 +98,7 @@ func TestInstallFails(t *testing.T) {
 		if now, err := os.ReadFile(path); string(now) != string(before) {
 			t.Errorf("%s: the file of the service is now %s, %v, want the previous one", tt.manager, now, err)
 		}
-		ran := c.told()
+		ran := c.take()
 		if last := slices.IndexFunc(ran, func(line string) bool { return strings.Contains(line, "daemon-reload") }); tt.manager == Systemd && last < 0 {
 			t.Errorf("%s ran %q, want a daemon-reload for the previous service", tt.manager, ran)
 		}
@@ -111,19 +111,19 @@ func TestInstallFails(t *testing.T) {
 // TestInstallCanceled checks that a canceled installation changes nothing.
 func TestInstallCanceled(t *testing.T) {
 	t.Parallel()
-	s, c := newHive(t)
+	s, c := newHiveService(t)
 	m := s.Manager(t.Context(), Systemd)
 	if err := s.Install(t.Context(), m); err != nil {
 		t.Fatal(err)
 	}
-	c.told()
+	c.take()
 	ctx, cancel := context.WithCancel(t.Context())
 	c.fail = func(string) bool { cancel(); return true }
 	s.Args = nil
 	if err := s.Install(ctx, m); !errors.Is(err, context.Canceled) {
 		t.Errorf("Install() = %v, want context.Canceled", err)
 	}
-	if got, want := c.told(), "systemctl --user stop rbee-hive.service"; len(got) != 1 || got[0] != want {
+	if got, want := c.take(), "systemctl --user stop rbee-hive.service"; len(got) != 1 || got[0] != want {
 		t.Errorf("Install() ran %q, want only %s", got, want)
 	}
 }
@@ -137,7 +137,7 @@ func TestLaunchdUnloads(t *testing.T) {
 		loaded bool
 		want   bool // that it starts
 	}{{"slow", true, true}, {"not loaded", false, false}} {
-		s, cmds := newHive(t)
+		s, cmds := newHiveService(t)
 		s.StopTimeout, s.limits.load = 30*time.Second, time.Millisecond
 		busy := 4
 		cmds.fail = func(line string) bool {

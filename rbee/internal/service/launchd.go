@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// bootstrapEvery is the time between two tries.
-const bootstrapEvery = 50 * time.Millisecond
+// bootstrapRetryInterval is the time between two tries.
+const bootstrapRetryInterval = 50 * time.Millisecond
 
 // launchd is the service manager of macOS. The daemon is an agent of the user's
 // session on the screen, which must exist.
@@ -77,7 +77,7 @@ func (l launchd) bootstrap(ctx context.Context, path string) error {
 		select {
 		case <-ctx.Done():
 			return errors.Join(context.Cause(ctx), err)
-		case <-time.After(bootstrapEvery):
+		case <-time.After(bootstrapRetryInterval):
 		}
 	}
 }

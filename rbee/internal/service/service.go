@@ -123,7 +123,7 @@ type Manager interface {
 // best on this machine.
 func (s *Service) Manager(ctx context.Context, name string) Manager {
 	if name == "" {
-		name = s.best(ctx, runtime.GOOS)
+		name = s.pickManager(ctx, runtime.GOOS)
 	}
 	switch name {
 	case Systemd:
@@ -135,8 +135,8 @@ func (s *Service) Manager(ctx context.Context, name string) Manager {
 	}
 }
 
-// best finds out whether the user's own service manager answers.
-func (s *Service) best(ctx context.Context, goos string) string {
+// pickManager finds out whether the user's own service manager answers.
+func (s *Service) pickManager(ctx context.Context, goos string) string {
 	home, err := s.userHome()
 	u, userErr := user.Current()
 	if err != nil || userErr != nil || filepath.Clean(u.HomeDir) != filepath.Clean(home) {

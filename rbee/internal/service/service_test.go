@@ -35,8 +35,8 @@ func (c *commands) run(_ context.Context, argv ...string) (string, error) {
 	return "", nil
 }
 
-// told returns what was run since it was asked last.
-func (c *commands) told() []string {
+// take returns what was run since it was asked last.
+func (c *commands) take() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	lines := c.lines
@@ -44,20 +44,20 @@ func (c *commands) told() []string {
 	return lines
 }
 
-// hive returns a service as that of the hive in a home.
-func hive(home string) *Service {
+// hiveService returns a service as that of the hive in a home.
+func hiveService(home string) *Service {
 	return &Service{
 		Name: "rbee-hive", Label: "rbee.hive", Description: "rbee hive daemon", Program: home + "/bin/rbee", Args: []string{"hive", "serve"},
 		Env: []string{"RBEE_HOME=" + home}, Log: home + "/logs/hive.log", StopTimeout: 10 * time.Second, KeepChildren: true, SetManager: true,
 	}
 }
 
-// newHive returns such a service in a new home, and what stands for the programs of
+// newHiveService returns such a service in a new home, and what stands for the programs of
 // the system.
-func newHive(t *testing.T) (*Service, *commands) {
+func newHiveService(t *testing.T) (*Service, *commands) {
 	t.Helper()
 	user := t.TempDir()
-	s, c := hive(filepath.Join(user, ".local/share/rbee")), &commands{}
+	s, c := hiveService(filepath.Join(user, ".local/share/rbee")), &commands{}
 	s.UserHome, s.Record, s.Command = user, filepath.Join(user, ".local/share/rbee/run/supervisor.json"), c.run
 	return s, c
 }
@@ -85,7 +85,7 @@ func TestUnitText(t *testing.T) {
 			`StandardOutput=append:/q"u'o\te/logs/hive.log`,
 		},
 	} {
-		s := hive(home)
+		s := hiveService(home)
 		s.Inherited = []string{"HF_HOME=" + home, "NO_PROXY=a, b"}
 		lines := strings.Split(s.Unit(), "\n")
 		for _, line := range want {
@@ -101,7 +101,7 @@ func TestUnitText(t *testing.T) {
 func TestManagerVariable(t *testing.T) {
 	t.Parallel()
 	for _, set := range []bool{false, true} {
-		s := hive("/h")
+		s := hiveService("/h")
 		s.SetManager = set
 		for name, text := range map[string]string{"Unit": s.Unit(), "Plist": s.Plist()} {
 			if got := strings.Contains(text, ManagerVariable); got != set {
@@ -115,7 +115,7 @@ func TestManagerVariable(t *testing.T) {
 func TestPlistText(t *testing.T) {
 	t.Parallel()
 	for _, home := range []string{"/Users/a/.local/share/rbee", `/Users/a & b/<x>/"q"/'s'/ü`, "/]]>/%@$"} {
-		s := hive(home)
+		s := hiveService(home)
 		s.Inherited = []string{"HF_HOME=" + home}
 		text := s.Plist()
 		var words []string
@@ -166,7 +166,7 @@ func TestMayBeSecret(t *testing.T) {
 
 func TestSystemd(t *testing.T) {
 	t.Parallel()
-	h, c := newHive(t)
+	h, c := newHiveService(t)
 	h.Inherited = []string{"HF_HOME=/hf", "HTTPS_PROXY=me:secret@proxy"}
 	if err := os.Mkdir(filepath.Join(h.UserHome, ".config"), 0o700); err != nil { // the user's own
 		t.Fatal(err)
@@ -175,7 +175,7 @@ func TestSystemd(t *testing.T) {
 	if _, err := s.Start(t.Context(), true); err != nil {
 		t.Fatal(err)
 	}
-	got := c.told()
+	got := c.take()
 	lingering := slices.Contains(got, "loginctl enable-linger")
 	got = slices.DeleteFunc(got, func(line string) bool { return strings.HasPrefix(line, "loginctl") })
 	if want := []string{
@@ -194,32 +194,32 @@ func TestSystemd(t *testing.T) {
 	if _, err := s.Start(t.Context(), false); err != nil { // a second start must not forget what the first one made
 		t.Fatal(err)
 	}
-	if got := c.told(); !slices.Contains(got, "systemctl --user disable rbee-hive.service") {
+	if got := c.take(); !slices.Contains(got, "systemctl --user disable rbee-hive.service") {
 		t.Errorf("second start ran %q", got)
 	}
 	if err := h.Stop(t.Context()); err != nil {
 		t.Errorf("stop: %v", err)
 	}
-	if got := c.told(); !slices.Equal(got, []string{"systemctl --user stop rbee-hive.service"}) {
+	if got := c.take(); !slices.Equal(got, []string{"systemctl --user stop rbee-hive.service"}) {
 		t.Errorf("stop ran %q", got)
 	}
 	if err := h.Remove(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if got := c.told(); slices.Contains(got, "loginctl disable-linger") != lingering {
+	if got := c.take(); slices.Contains(got, "loginctl disable-linger") != lingering {
 		t.Errorf("remove ran %q, linger enabled before: %v", got, lingering)
 	}
 	if left, err := os.ReadDir(filepath.Join(h.UserHome, ".config")); err != nil || len(left) != 0 {
 		t.Errorf("left in .config: %v, %v", left, err)
 	}
-	if err := h.Remove(t.Context()); err != nil || len(c.told()) != 0 {
+	if err := h.Remove(t.Context()); err != nil || len(c.take()) != 0 {
 		t.Errorf("nothing to remove: %v", err)
 	}
 }
 
 func TestLaunchd(t *testing.T) {
 	t.Parallel()
-	h, c := newHive(t)
+	h, c := newHiveService(t)
 	busy := 2
 	c.fail = func(line string) bool {
 		if strings.HasPrefix(line, "launchctl bootstrap") {
@@ -233,7 +233,7 @@ func TestLaunchd(t *testing.T) {
 	}
 	path := filepath.Join(h.UserHome, "Library/LaunchAgents/rbee.hive.plist")
 	target, load := guiDomain()+"/rbee.hive", "launchctl bootstrap "+guiDomain()+" "+path
-	if got := c.told(); !slices.Equal(got, []string{"launchctl enable " + target, load, load, load, "launchctl disable " + target}) {
+	if got := c.take(); !slices.Equal(got, []string{"launchctl enable " + target, load, load, load, "launchctl disable " + target}) {
 		t.Errorf("start ran %q", got)
 	}
 	if text, err := os.ReadFile(path); err != nil || string(text) != h.Plist() {
@@ -242,11 +242,11 @@ func TestLaunchd(t *testing.T) {
 	if err := h.Stop(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if got := c.told(); !slices.Equal(got, []string{"launchctl print " + target, "launchctl bootout " + target}) {
+	if got := c.take(); !slices.Equal(got, []string{"launchctl print " + target, "launchctl bootout " + target}) {
 		t.Errorf("stop ran %q", got)
 	}
 	c.fail = func(line string) bool { return strings.HasPrefix(line, "launchctl print") } // not loaded
-	if err := h.Stop(t.Context()); err != nil || len(c.told()) != 1 {
+	if err := h.Stop(t.Context()); err != nil || len(c.take()) != 1 {
 		t.Errorf("stop of what is not loaded: %v", err)
 	}
 	if err := h.Remove(t.Context()); err != nil {
@@ -260,7 +260,7 @@ func TestLaunchd(t *testing.T) {
 // A full directory, and one that rbee did not make, stay.
 func TestRemoveServiceLeavesTheUsers(t *testing.T) {
 	t.Parallel()
-	h, _ := newHive(t)
+	h, _ := newHiveService(t)
 	path := filepath.Join(h.UserHome, "a/b/c/rbee.service")
 	other := filepath.Join(filepath.Dir(h.UserHome), "outside")
 	if err := errors.Join(os.Mkdir(filepath.Join(h.UserHome, "a"), 0o700), os.MkdirAll(other, 0o700), h.writeFile(path, "x")); err != nil {
@@ -301,8 +301,8 @@ func TestBestManager(t *testing.T) {
 	} {
 		c := &commands{fail: func(string) bool { return tt.fails }}
 		s := &Service{UserHome: u.HomeDir, Command: c.run}
-		got := s.best(t.Context(), tt.goos)
-		if asked := strings.Join(c.told(), "\n"); got != tt.want || asked != tt.asked {
+		got := s.pickManager(t.Context(), tt.goos)
+		if asked := strings.Join(c.take(), "\n"); got != tt.want || asked != tt.asked {
 			t.Errorf("%+v: got %q, asked %q", tt, got, asked)
 		}
 	}

@@ -26,14 +26,14 @@ const (
 	MinReader = 0
 )
 
-// head is what the files have besides their content.
-type head struct {
+// header is what the files have besides their content.
+type header struct {
 	Schema    int `json:"schema"`
 	MinReader int `json:"min_reader"`
 }
 
-// Head returns the schema of a file; a missing file is [fs.ErrNotExist].
-func Head(path string) (wire.Versioned, error) {
+// ReadSchema returns the schema of a file; a missing file is [fs.ErrNotExist].
+func ReadSchema(path string) (wire.Versioned, error) {
 	h, _, err := read(path)
 	return wire.Versioned(h), err
 }
@@ -51,7 +51,7 @@ func Read(path string, v any) error {
 	return nil
 }
 
-func read(path string) (h head, data []byte, err error) {
+func read(path string) (h header, data []byte, err error) {
 	if data, err = os.ReadFile(path); err != nil {
 		return h, nil, err
 	}
@@ -70,9 +70,9 @@ func Write(path string, v any) error {
 		return err
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		h, old = head{}, nil // damaged: nothing of it can be kept
+		h, old = header{}, nil // damaged: nothing of it can be kept
 	}
-	data, err := encode(v, old, head{max(h.Schema, Schema), max(h.MinReader, MinReader)})
+	data, err := encode(v, old, header{max(h.Schema, Schema), max(h.MinReader, MinReader)})
 	if err != nil {
 		return err
 	}
@@ -80,14 +80,14 @@ func Write(path string, v any) error {
 }
 
 // encode returns the content of a file with v, in the place of old, which may be nil.
-func encode(v any, old []byte, h head) ([]byte, error) {
+func encode(v any, old []byte, h header) ([]byte, error) {
 	value := reflect.Indirect(reflect.ValueOf(v))
 	var unknown wire.Unknown
 	var fields map[string]json.RawMessage
 	if json.Unmarshal(old, &fields) == nil {
 		delete(fields, "schema")
 		delete(fields, "min_reader")
-		if err := keep(fields, value.Type(), &unknown); err != nil {
+		if err := collectUnknown(fields, value.Type(), &unknown); err != nil {
 			return nil, err
 		}
 	}
@@ -107,8 +107,8 @@ func encode(v any, old []byte, h head) ([]byte, error) {
 	return out.Bytes(), err
 }
 
-// keep stores in unknown the fields that a struct type does not have.
-func keep(fields map[string]json.RawMessage, t reflect.Type, unknown *wire.Unknown) error {
+// collectUnknown stores in unknown the fields that a struct type does not have.
+func collectUnknown(fields map[string]json.RawMessage, t reflect.Type, unknown *wire.Unknown) error {
 	old, err := json.Marshal(fields)
 	if err != nil {
 		return err

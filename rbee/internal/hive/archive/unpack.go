@@ -47,8 +47,8 @@ func Unpack(ctx context.Context, archive string, format wire.Format, strip int, 
 		return nil, err
 	}
 	defer root.Close()
-	u := &unpacker{root: root, strip: strip, left: limit, files: map[string]installed.File{}, buffer: make([]byte, 512<<10)}
-	packed := countedFile{f, progress.Of(ctx)}
+	u := &unpacker{root: root, strip: strip, remaining: limit, files: map[string]installed.File{}, buffer: make([]byte, 512<<10)}
+	packed := countedFile{f, progress.FromContext(ctx)}
 	switch format {
 	case wire.FormatTarGz:
 		var r *gzip.Reader
@@ -76,7 +76,7 @@ func Unpack(ctx context.Context, archive string, format wire.Format, strip int, 
 type unpacker struct {
 	root    *os.Root
 	strip   int
-	left    int64 // bytes that may still be written
+	remaining    int64 // bytes that may still be written
 	entries int
 	files   map[string]installed.File
 	buffer  []byte
@@ -94,7 +94,7 @@ func (u *unpacker) tar(ctx context.Context, r io.Reader) error {
 		if err != nil {
 			return err
 		}
-		name, err := u.next(ctx, header.Name, header.Typeflag == tar.TypeDir)
+		name, err := u.nextName(ctx, header.Name, header.Typeflag == tar.TypeDir)
 		if err != nil {
 			return err
 		}
@@ -130,11 +130,11 @@ func (u *unpacker) zip(ctx context.Context, f *os.File) error {
 		return err
 	}
 	for _, entry := range z.File {
-		name, err := u.next(ctx, entry.Name, entry.Mode().IsDir())
+		name, err := u.nextName(ctx, entry.Name, entry.Mode().IsDir())
 		if err == nil && name != "" {
 			err = u.zipEntry(name, entry)
 		}
-		progress.Of(ctx).Add(int64(min(entry.CompressedSize64, 1<<62)))
+		progress.FromContext(ctx).Add(int64(min(entry.CompressedSize64, 1<<62)))
 		if err != nil {
 			return fmt.Errorf("%q: %w", entry.Name, err)
 		}
@@ -165,9 +165,9 @@ func (u *unpacker) zipEntry(name string, entry *zip.File) error {
 	return u.symlink(name, string(target))
 }
 
-// next counts an entry and makes its name a clean one; empty for a directory that
+// nextName counts an entry and makes its name a clean one; empty for a directory that
 // is left out.
-func (u *unpacker) next(ctx context.Context, name string, dir bool) (string, error) {
+func (u *unpacker) nextName(ctx context.Context, name string, dir bool) (string, error) {
 	if err := ctx.Err(); err != nil {
 		return "", err
 	}
@@ -181,11 +181,11 @@ func (u *unpacker) next(ctx context.Context, name string, dir bool) (string, err
 	if dir && strings.Count(clean, "/") < u.strip {
 		return "", nil
 	}
-	return u.stripped(clean), nil
+	return u.stripDirs(clean), nil
 }
 
-// stripped is a clean name of a file without its first directories.
-func (u *unpacker) stripped(clean string) string {
+// stripDirs is a clean name of a file without its first directories.
+func (u *unpacker) stripDirs(clean string) string {
 	for range u.strip {
 		_, rest, ok := strings.Cut(clean, "/")
 		if !ok {
@@ -208,25 +208,25 @@ func (u *unpacker) dir(name string) error {
 	if name == "." {
 		return nil
 	}
-	if err := u.realParents(name); err != nil {
+	if err := u.mkParents(name); err != nil {
 		return err
 	}
 	if info, err := u.root.Lstat(name); err == nil && !info.IsDir() {
-		if err := u.drop(name); err != nil {
+		if err := u.remove(name); err != nil {
 			return err
 		}
 	}
 	return u.root.MkdirAll(name, 0o755)
 }
 
-// realParents makes the directories above name and refuses links among them: what
+// mkParents makes the directories above name and refuses links among them: what
 // lies behind a link is unpacked under its own name or not at all.
-func (u *unpacker) realParents(name string) error {
+func (u *unpacker) mkParents(name string) error {
 	parent := path.Dir(name)
 	if parent == "." {
 		return nil
 	}
-	if err := u.realParents(parent); err != nil {
+	if err := u.mkParents(parent); err != nil {
 		return err
 	}
 	info, err := u.root.Lstat(parent)
@@ -241,19 +241,19 @@ func (u *unpacker) realParents(name string) error {
 	return nil
 }
 
-// makeRoom prepares the place of a new file or link; as with tar, the last of
+// preparePath prepares the place of a new file or link; as with tar, the last of
 // several entries of one name stays.
-func (u *unpacker) makeRoom(name string) error {
+func (u *unpacker) preparePath(name string) error {
 	if name == "." {
 		return errors.New("the archive's own root is no file")
 	}
-	if err := u.realParents(name); err != nil {
+	if err := u.mkParents(name); err != nil {
 		return err
 	}
-	return u.drop(name)
+	return u.remove(name)
 }
 
-func (u *unpacker) drop(name string) error {
+func (u *unpacker) remove(name string) error {
 	delete(u.files, name)
 	if err := u.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -262,7 +262,7 @@ func (u *unpacker) drop(name string) error {
 }
 
 func (u *unpacker) file(name string, r io.Reader, program bool) (err error) {
-	if err := u.makeRoom(name); err != nil {
+	if err := u.preparePath(name); err != nil {
 		return err
 	}
 	perm, mode := fs.FileMode(0o644), installed.ModeData
@@ -275,11 +275,11 @@ func (u *unpacker) file(name string, r io.Reader, program bool) (err error) {
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	hash := sha256.New()
-	n, err := io.CopyBuffer(io.MultiWriter(f, hash), io.LimitReader(r, u.left+1), u.buffer)
+	n, err := io.CopyBuffer(io.MultiWriter(f, hash), io.LimitReader(r, u.remaining+1), u.buffer)
 	if err != nil {
 		return err
 	}
-	if u.left -= n; u.left < 0 {
+	if u.remaining -= n; u.remaining < 0 {
 		return errors.New("the archive holds more than the disk has room for")
 	}
 	u.files[name] = installed.File{Path: name, Size: n, SHA256: hex.EncodeToString(hash.Sum(nil)), Mode: mode}
@@ -287,7 +287,7 @@ func (u *unpacker) file(name string, r io.Reader, program bool) (err error) {
 }
 
 func (u *unpacker) symlink(name, target string) error {
-	if err := u.makeRoom(name); err != nil {
+	if err := u.preparePath(name); err != nil {
 		return err
 	}
 	if target == "" || path.IsAbs(target) || !filepath.IsLocal(path.Join(path.Dir(name), target)) {
@@ -302,7 +302,7 @@ func (u *unpacker) hardlink(name, target string) error {
 	if err != nil {
 		return err
 	}
-	target = u.stripped(target)
+	target = u.stripDirs(target)
 	old, ok := u.files[target]
 	if !ok || old.Link != "" {
 		return fmt.Errorf("a hard link to %q, which is no file of the archive", target)
@@ -310,7 +310,7 @@ func (u *unpacker) hardlink(name, target string) error {
 	if target == name {
 		return nil
 	}
-	if err := u.makeRoom(name); err != nil {
+	if err := u.preparePath(name); err != nil {
 		return err
 	}
 	old.Path = name

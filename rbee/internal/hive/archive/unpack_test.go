@@ -118,7 +118,7 @@ func TestArchiveReportsUnpacking(t *testing.T) {
 	if err := os.WriteFile(path, data, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Unpack(progress.With(t.Context(), ph), path, wire.FormatTarGz, 0, t.TempDir(), 1<<20); err != nil {
+	if _, err := Unpack(progress.NewContext(t.Context(), ph), path, wire.FormatTarGz, 0, t.TempDir(), 1<<20); err != nil {
 		t.Fatal(err)
 	}
 	sent := func() int64 {

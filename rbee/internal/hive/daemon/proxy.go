@@ -23,29 +23,29 @@ import (
 // know of them.
 const proxyPath = "/v1/workers/{id}/proxy/{path...}"
 
-// hiveSays marks an answer as the hive's own, and not the engine's.
-const hiveSays = "X-Rbee-Error"
+// errorHeader marks an answer as the hive's own, and not the engine's.
+const errorHeader = "X-Rbee-Error"
 
-// engineIdle is how long a connection to an engine is kept for the next request. It is
+// engineIdleTimeout is how long a connection to an engine is kept for the next request. It is
 // less than the shortest of what engines keep one, the 5 s of uvicorn and llama.cpp's
 // server: a request that meets a connection which is just being closed fails.
-const engineIdle = 3 * time.Second
+const engineIdleTimeout = 3 * time.Second
 
-// statusLeft stands for the status of an answer that nobody waits for any more.
-const statusLeft = 499
+// statusClientClosed stands for the status of an answer that nobody waits for any more.
+const statusClientClosed = 499
 
 // proxy passes requests on to workers, byte for byte, streams as they come. Each has a
 // line in the log once it has ended, with the id that the queen and the engine know.
 func proxy(m *workers.Manager, log *slog.Logger) http.Handler {
 	transport := &http.Transport{
 		DialContext:        (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
-		DisableCompression: true, MaxIdleConnsPerHost: 256, IdleConnTimeout: engineIdle,
+		DisableCompression: true, MaxIdleConnsPerHost: 256, IdleConnTimeout: engineIdleTimeout,
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id := r.PathValue("id")
 		port, end, err := m.Begin(id)
 		if err != nil {
-			w.Header().Set(hiveSays, string(operations.CodeOf(err)))
+			w.Header().Set(errorHeader, string(operations.CodeOf(err)))
 			status := http.StatusServiceUnavailable
 			if operations.CodeOf(err) == operations.CodeNotFound {
 				status = http.StatusNotFound
@@ -54,7 +54,7 @@ func proxy(m *workers.Manager, log *slog.Logger) http.Handler {
 			return
 		}
 		defer end()
-		begun, status, whole := time.Now(), statusLeft, false
+		begun, status, whole := time.Now(), statusClientClosed, false
 		defer func() {
 			log.Info("request", "worker", id, "request", r.Header.Get(client.RequestIDHeader), "path", r.PathValue("path"),
 				"status", status, "whole", whole, "took", time.Since(begun).Round(time.Millisecond/10))
@@ -83,7 +83,7 @@ func proxy(m *workers.Manager, log *slog.Logger) http.Handler {
 					return // nobody is there to hear of it
 				}
 				log.Warn("a worker did not answer", "worker", id, "request", r.Header.Get(client.RequestIDHeader), "error", err)
-				w.Header().Set(hiveSays, string(operations.CodeFailed))
+				w.Header().Set(errorHeader, string(operations.CodeFailed))
 				status = http.StatusBadGateway
 				httpjson.WriteError(w, status, &operations.Error{
 					Code: operations.CodeFailed, Reason: operations.ReasonWorkerFailed, Subject: operations.SubjectWorker.Named(id), Message: "worker " + id + " did not answer: " + err.Error(), Err: err,

@@ -55,16 +55,16 @@ func (sv *Server) NewRuntime(log *slog.Logger) (*Runtime, error) {
 func (sv *Server) workerOptions(store *models.Store, log *slog.Logger) workers.Options {
 	m := sv.Inspector.Machine()
 	return workers.Options{
-		Dir: sv.Home.Path(home.WorkerRecords), Logs: sv.Home.Path(home.WorkerLogs), Engine: sv.Engine, Verify: sv.Verifier.BeforeStart, Log: log,
+		Dir: sv.Home.Path(home.WorkerRecords), Logs: sv.Home.Path(home.WorkerLogs), Engine: sv.Engine, Verify: sv.Verifier.VerifyBeforeStart, Log: log,
 		Model: func(ctx context.Context, model string, length int) (engine.Model, error) {
 			return findModel(ctx, store, model, length)
 		},
 		Devices: m.Devices, Processes: m.Processes,
-		Scopes: os.Getenv(service.ManagerVariable) == service.Systemd && haveScopes(),
+		Scopes: os.Getenv(service.ManagerVariable) == service.Systemd && hasSystemdRun(),
 	}
 }
 
-func haveScopes() bool {
+func hasSystemdRun() bool {
 	_, err := exec.LookPath("systemd-run")
 	return err == nil
 }
@@ -73,7 +73,7 @@ func haveScopes() bool {
 func (sv *Server) Engine(ctx context.Context, typ string) (engine.Engine, error) {
 	for {
 		build := sv.Store.EntryBuild(typ)
-		e, err := sv.EngineFrom(ctx, typ, build)
+		e, err := sv.EngineOfBuild(ctx, typ, build)
 		if err == nil || sv.Store.EntryBuild(typ) == build {
 			return e, err
 		}
@@ -81,16 +81,16 @@ func (sv *Server) Engine(ctx context.Context, typ string) (engine.Engine, error)
 	}
 }
 
-// EngineFrom is what the entry point leads to. One that was put there by hand, with
+// EngineOfBuild is what the entry point leads to. One that was put there by hand, with
 // no build, is started as the recipe says that is built into this rbee.
-func (sv *Server) EngineFrom(ctx context.Context, typ, build string) (engine.Engine, error) {
+func (sv *Server) EngineOfBuild(ctx context.Context, typ, build string) (engine.Engine, error) {
 	fail := func(code operations.Code, reason operations.Reason, format string, args ...any) (engine.Engine, error) {
 		return engine.Engine{}, &operations.Error{Code: code, Reason: reason, Subject: operations.SubjectWorker.Named(typ), Message: fmt.Sprintf(format, args...)}
 	}
 	if !wire.ValidName(typ) {
 		return fail(operations.CodeBadOperation, operations.ReasonInvalidOperation, "%q is no name for a worker type", typ)
 	}
-	w := sv.Store.WorkerFrom(ctx, typ, build, false)
+	w := sv.Store.WorkerBuild(ctx, typ, build, false)
 	switch {
 	case w == nil:
 		return fail(operations.CodeNotFound, operations.ReasonWorkerNotInstalled, "worker type %s is not installed there", typ)
@@ -252,7 +252,7 @@ func (rt *Runtime) listModels(ctx context.Context) (*operations.ModelListReport,
 	if err != nil {
 		return nil, err
 	}
-	users := rt.users(ctx)
+	users := rt.modelUsers(ctx)
 	r := &operations.ModelListReport{Models: []operations.Model{}}
 	for _, m := range list {
 		m.UsedBy = users[m.ID]
@@ -261,8 +261,8 @@ func (rt *Runtime) listModels(ctx context.Context) (*operations.ModelListReport,
 	return r, nil
 }
 
-// users are the workers that serve each model, by its id.
-func (rt *Runtime) users(ctx context.Context) map[string][]string {
+// modelUsers are the workers that serve each model, by its id.
+func (rt *Runtime) modelUsers(ctx context.Context) map[string][]string {
 	users := map[string][]string{}
 	for _, w := range rt.Workers.List(false) {
 		if w.State == operations.WorkerFailed && w.RestartAt.IsZero() {
@@ -284,7 +284,7 @@ func (rt *Runtime) getModel(ctx context.Context, id string) (*operations.ModelGe
 	if err != nil {
 		return nil, err
 	}
-	m.UsedBy = rt.users(ctx)[m.ID]
+	m.UsedBy = rt.modelUsers(ctx)[m.ID]
 	if estimate, err := model.EstimateMemory(*m, 0); err == nil {
 		m.MemoryEstimate = estimate.Total()
 	}
@@ -296,7 +296,7 @@ func (rt *Runtime) deleteModel(ctx context.Context, id string) (*operations.Mode
 	if err != nil {
 		return nil, err
 	}
-	if by := rt.users(ctx)[m.ID]; len(by) > 0 {
+	if by := rt.modelUsers(ctx)[m.ID]; len(by) > 0 {
 		return nil, &operations.Error{
 			Code: operations.CodeFailed, Reason: operations.ReasonModelInUse, Subject: operations.SubjectModel.Named(m.ID), Message: fmt.Sprintf("model %s is used by worker %s: stop it first", m.ID, by[0]),
 		}

@@ -29,9 +29,9 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/statefile"
 )
 
-// jobBytes bounds the events that jobs keep, and the reports: the machine's memory is
+// maxJobBytes bounds the events that jobs keep, and the reports: the machine's memory is
 // there for models.
-const jobBytes = 8 << 20
+const maxJobBytes = 8 << 20
 
 // Options are the daemon's. The zero value works.
 type Options struct {
@@ -71,7 +71,7 @@ func (sv *Server) Serve(ctx context.Context, o Options) error {
 	}
 	rotating, stop := context.WithCancel(context.WithoutCancel(ctx))
 	rotated := make(chan struct{})
-	go func() { defer close(rotated); sv.Home.RotateLogs(rotating, home.LogEvery, o.Log) }()
+	go func() { defer close(rotated); sv.Home.RotateLogs(rotating, home.LogCheckInterval, o.Log) }()
 	defer func() { stop(); <-rotated }()
 	rt, err := sv.NewRuntime(o.Log)
 	if err != nil {
@@ -90,7 +90,7 @@ func (sv *Server) Serve(ctx context.Context, o Options) error {
 		return errors.Join(err, ln.Close())
 	}
 	defer rt.Workers.Close()
-	work := jobs.New(rt, jobs.Options{Log: o.Log, MaxBytes: jobBytes, KeepBytes: jobBytes})
+	work := jobs.New(rt, jobs.Options{Log: o.Log, MaxBytes: maxJobBytes, KeepBytes: maxJobBytes})
 	rec, err := sv.newRecord(o.Port)
 	if err == nil {
 		err = statefile.Write(sv.Home.Path(home.DaemonFile), rec)
@@ -100,7 +100,7 @@ func (sv *Server) Serve(ctx context.Context, o Options) error {
 	}
 	defer os.Remove(sv.Home.Path(home.DaemonFile))
 	o.Log.Info("hive daemon listens", "address", ln.Addr().String(), "version", sv.Store.Version)
-	watch := sv.watcher(rec, rt)
+	watch := sv.newWatcher(rec, rt)
 	srv := &http.Server{
 		Handler: sv.handler(rec, token, work, proxy(rt.Workers, o.Log), watch), ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout: 30 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10,

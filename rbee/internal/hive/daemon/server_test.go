@@ -41,8 +41,8 @@ func newServer(t *testing.T) *Server {
 	}
 }
 
-// freePortOf returns a port on which nothing listens.
-func freePortOf(t *testing.T) int {
+// freePort returns a port on which nothing listens.
+func freePort(t *testing.T) int {
 	t.Helper()
 	port, err := freeport.Find(nil)
 	if err != nil {
@@ -58,13 +58,13 @@ func TestSecondDaemonIsRefused(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	done := make(chan error, 1)
-	go func() { done <- h.Serve(ctx, Options{Port: freePortOf(t), Log: quiet}) }()
+	go func() { done <- h.Serve(ctx, Options{Port: freePort(t), Log: quiet}) }()
 	for end := time.Now().Add(time.Minute); !h.Inspector.Daemon.State(ctx).Running; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("the daemon answers: it did not happen")
 		}
 	}
-	err := h.Serve(ctx, Options{Port: freePortOf(t), Log: quiet})
+	err := h.Serve(ctx, Options{Port: freePort(t), Log: quiet})
 	if err == nil || !strings.Contains(err.Error(), "another daemon of "+h.Home.Root) {
 		t.Errorf("the second: %v", err)
 	}

@@ -16,7 +16,7 @@ import (
 func (in *Inspector) Machine() machine.Machine {
 	m := machine.Machine{Home: in.Home.Root, Detector: in.Detector}
 	if m.Detector == nil {
-		m.Detector = &in.detector
+		m.Detector = &in.defaultDetector
 	}
 	m.ModelsPath, _ = models.DefaultDir(in.Home.Getenv) // without a home directory there is none
 	return m

@@ -38,8 +38,8 @@ func (in *Inspector) Inspect(ctx context.Context, o Options) (*wire.State, error
 		DiskFree:    home.DiskFree(in.Home.Root),
 	}
 	s.Libc, s.LibcVersion = libc(ctx)
-	s.Noexec, s.Commands = noexec(in.Home.Root), probedCommands()
-	if s.Libraries = probedLibraries("/", s.Libc, os.Getenv("LD_LIBRARY_PATH")); s.Libraries != nil {
+	s.Noexec, s.Commands = noexec(in.Home.Root), findCommands()
+	if s.Libraries = findLibraries("/", s.Libc, os.Getenv("LD_LIBRARY_PATH")); s.Libraries != nil {
 		s.ROCm = rocmVersion("/")
 	}
 	s.Hostname, _ = os.Hostname()
@@ -59,7 +59,7 @@ func (in *Inspector) Inspect(ctx context.Context, o Options) (*wire.State, error
 		return nil, err
 	}
 	if o.Deep {
-		in.Verifier.All(ctx, s.Workers)
+		in.Verifier.VerifyWorkers(ctx, s.Workers)
 	}
 	if o.Devices {
 		if found, err := in.Machine().Devices(ctx); err == nil {
@@ -73,9 +73,9 @@ func (in *Inspector) Inspect(ctx context.Context, o Options) (*wire.State, error
 	return s, nil
 }
 
-// probedCommands are the programs on this machine's PATH that engines may need. The
+// findCommands are the programs on this machine's PATH that engines may need. The
 // CUDA toolkit is also found where it is usually installed.
-func probedCommands() []string {
+func findCommands() []string {
 	found := []string{}
 	for _, c := range wire.ProbedCommands {
 		if _, err := exec.LookPath(c); err == nil || c == "nvcc" && machine.CUDAHome() != "" {

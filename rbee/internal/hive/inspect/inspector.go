@@ -19,5 +19,5 @@ type Inspector struct {
 
 	// Detector finds the machine's accelerators; nil is the usual one, of its own.
 	Detector *gpu.Detector
-	detector gpu.Detector // the usual one, which must be the same at each look
+	defaultDetector gpu.Detector // the usual one, which must be the same at each look
 }

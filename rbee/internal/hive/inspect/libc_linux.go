@@ -56,7 +56,7 @@ func interpreter(program string) string {
 
 var (
 	libcName  = regexp.MustCompile(`^libc-(\d+\.\d+[\d.]*)\.so$`)
-	muslWords = regexp.MustCompile(`(?m)^Version (\d+\.\d+[\d.]*)`)
+	muslVersionLine = regexp.MustCompile(`(?m)^Version (\d+\.\d+[\d.]*)`)
 	digits    = regexp.MustCompile(`^\d+\.\d+`)
 )
 
@@ -68,13 +68,13 @@ func glibcVersion(path string) string {
 			return m[1]
 		}
 	}
-	return string(digits.Find(bannerOf(path)))
+	return string(digits.Find(readBanner(path)))
 }
 
-// bannerOf is what follows "release version " in a file's banner. The file is
+// readBanner is what follows "release version " in a file's banner. The file is
 // read in pieces, each begun with the end of the one before: it is some
 // megabytes, and a process this short should not wake the garbage collector.
-func bannerOf(path string) []byte {
+func readBanner(path string) []byte {
 	const overlap = 512
 	f, err := os.Open(path)
 	if err != nil {
@@ -102,7 +102,7 @@ func muslVersion(ctx context.Context, loader string) string {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	out, _ := exec.CommandContext(ctx, loader).CombinedOutput()
-	if m := muslWords.FindSubmatch(out); m != nil {
+	if m := muslVersionLine.FindSubmatch(out); m != nil {
 		return string(m[1])
 	}
 	return ""

@@ -19,12 +19,12 @@ var loaderDirs = []string{
 	"/lib64", "/usr/lib64", "/lib", "/usr/lib", "/usr/local/lib",
 }
 
-// probedLibraries returns those of [wire.ProbedLibraries] that the dynamic loader
+// findLibraries returns those of [wire.ProbedLibraries] that the dynamic loader
 // finds, in that order: in LD_LIBRARY_PATH, in the directories of /etc/ld.so.conf.d,
 // or in the usual ones. It starts no program. It returns nil on systems other than
 // Linux, and where no C library was recognized, because then nobody knows where the
 // loader looks. root is a directory in place of /; tests set it.
-func probedLibraries(root, libc, libraryPath string) []string {
+func findLibraries(root, libc, libraryPath string) []string {
 	if runtime.GOOS != "linux" || libc == "" {
 		return nil
 	}
@@ -73,31 +73,31 @@ func configuredDirs(root string) []string {
 // is a directory in place of /; tests set it.
 func rocmVersion(root string) string {
 	if data, err := os.ReadFile(filepath.Join(root, "/opt/rocm/.info/version")); err == nil {
-		if v := numbersOf(strings.TrimSpace(string(data))); v != "" {
+		if v := numericPrefix(strings.TrimSpace(string(data))); v != "" {
 			return v
 		}
 	}
 	dirs, _ := filepath.Glob(filepath.Join(root, "/opt/rocm-*"))
 	best := ""
 	for _, dir := range dirs {
-		if v := numbersOf(strings.TrimPrefix(filepath.Base(dir), "rocm-")); newerNumbers(v, best) {
+		if v := numericPrefix(strings.TrimPrefix(filepath.Base(dir), "rocm-")); isNewerVersion(v, best) {
 			best = v
 		}
 	}
 	return best
 }
 
-// numbersOf returns the numbers with dots that a version begins with: "7.2.1" of
+// numericPrefix returns the numbers with dots that a version begins with: "7.2.1" of
 // "7.2.1-43".
-func numbersOf(s string) string {
+func numericPrefix(s string) string {
 	if i := strings.IndexFunc(s, func(r rune) bool { return r != '.' && (r < '0' || r > '9') }); i >= 0 {
 		s = s[:i]
 	}
 	return strings.Trim(s, ".")
 }
 
-// newerNumbers reports whether version a, made of numbers, is newer than b.
-func newerNumbers(a, b string) bool {
+// isNewerVersion reports whether version a, made of numbers, is newer than b.
+func isNewerVersion(a, b string) bool {
 	for a != "" || b != "" {
 		var x, y string
 		x, a, _ = strings.Cut(a, ".")

@@ -49,7 +49,7 @@ func TestProbedLibraries(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			got := probedLibraries(rootWith(t, tt.files), tt.libc, tt.libraryPath)
+			got := findLibraries(rootWith(t, tt.files), tt.libc, tt.libraryPath)
 			if !slices.Equal(got, tt.want) || (got == nil) != (tt.want == nil) {
 				t.Errorf("probedLibraries() = %#v, want %#v", got, tt.want)
 			}

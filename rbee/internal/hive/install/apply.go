@@ -185,7 +185,7 @@ func (s *session) prepare(req *wire.Request) error {
 		return s.upgradeRecords()
 	}
 	if err := statefile.Write(s.Home.Path(home.SettingsFile), req.Settings); err != nil {
-		return fmt.Errorf("storing the settings: %w", home.ExplainFull(err, s.Home.Root, 4096))
+		return fmt.Errorf("storing the settings: %w", home.WrapDiskFull(err, s.Home.Root, 4096))
 	}
 	return s.upgradeRecords()
 }
@@ -195,11 +195,11 @@ func (s *session) prepare(req *wire.Request) error {
 func (in *Installer) upgradeRecords() error {
 	for path, v := range map[string]any{home.SettingsFile: new(wire.Settings), wire.BinaryInfo: new(wire.Installed)} {
 		path = in.Home.Path(path)
-		if head, err := statefile.Head(path); err != nil || head.Schema > 0 || statefile.Read(path, v) != nil {
+		if head, err := statefile.ReadSchema(path); err != nil || head.Schema > 0 || statefile.Read(path, v) != nil {
 			continue
 		}
 		if err := statefile.Write(path, v); err != nil {
-			return fmt.Errorf("cannot rewrite %s: %w", path, home.ExplainFull(err, in.Home.Root, 4096))
+			return fmt.Errorf("cannot rewrite %s: %w", path, home.WrapDiskFull(err, in.Home.Root, 4096))
 		}
 	}
 	return nil
@@ -278,7 +278,7 @@ func (s *session) act(ctx context.Context, index int, step wire.Step) (note stri
 // send writes a message. Where nobody reads any more stdin ends too, and that is
 // what cancels.
 func (s *session) send(m wire.Message) {
-	s.heartbeat.Note(m)
+	s.heartbeat.RecordSent(m)
 	_ = s.out.Write(m)
 }
 

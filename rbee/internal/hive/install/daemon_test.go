@@ -69,7 +69,7 @@ func TestLogRotation(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
 	t.Cleanup(func() { _, _ = h.Stop(context.Background()) })
-	old := append(bytes.Repeat([]byte("old line\n"), home.MaxLog/9), "last old line\n"...)
+	old := append(bytes.Repeat([]byte("old line\n"), home.MaxLogSize/9), "last old line\n"...)
 	err := errors.Join(os.Mkdir(h.Path(wire.LogsDir), 0o700), os.WriteFile(h.Path(home.LogFile), old, 0o600),
 		os.WriteFile(h.Path(home.OldLogFile), []byte("older"), 0o600))
 	if err != nil {

@@ -46,7 +46,7 @@ func TestFullDisk(t *testing.T) {
 	data := tarGz(t, headers...)
 	many := worker("2", wire.FormatTarGz, data)
 	res := apply(t, h, &wire.Request{Steps: []wire.Step{many}}, data)
-	if !strings.Contains(res.Errors[0], "the disk is full: ") || !strings.Contains(res.Errors[0], unix.ENOSPC.Error()) || res.Causes[0].Reason != operations.ReasonDiskFull {
+	if !strings.Contains(res.Errors[0], "disk full: ") || !strings.Contains(res.Errors[0], unix.ENOSPC.Error()) || res.Causes[0].Reason != operations.ReasonDiskFull {
 		t.Errorf("many files: %q", res.Errors)
 	}
 	// An artifact of which nobody said how large it is.
@@ -54,13 +54,13 @@ func TestFullDisk(t *testing.T) {
 	step := worker("3", "", large)
 	step.Worker.Steps[0].Artifact.Size = 0
 	res = apply(t, h, &wire.Request{Steps: []wire.Step{step}}, large)
-	if !strings.Contains(res.Errors[0], "the disk is full: ") || strings.Contains(res.Errors[0], " 0 bytes needed") {
+	if !strings.Contains(res.Errors[0], "disk full: ") || strings.Contains(res.Errors[0], " 0 bytes needed") {
 		t.Errorf("large: %q", res.Errors)
 	}
 	// rbee itself: the test binary is larger than the disk.
 	h.Exe = exe
 	res = apply(t, h, &wire.Request{Steps: []wire.Step{self(t, h)}}, nil)
-	if !strings.Contains(res.Errors[0], "the disk is full: ") || res.State.Rbee != nil {
+	if !strings.Contains(res.Errors[0], "disk full: ") || res.State.Rbee != nil {
 		t.Errorf("rbee: %q, %+v", res.Errors, res.State.Rbee)
 	}
 	if w := h.Worker(t.Context(), "w", true); w == nil || w.Version != "1" || w.Corrupt != "" {

@@ -51,7 +51,7 @@ func (st *stage) arrived(n int64) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	st.got += n
-	if time.Since(st.told) < progress.Every && st.got != st.total {
+	if time.Since(st.told) < progress.MinInterval && st.got != st.total {
 		return
 	}
 	st.told = time.Now()
@@ -338,7 +338,7 @@ func listTree(ctx context.Context, dir, prefix string) (files []installed.File, 
 	if err != nil {
 		return nil, fileTotals{}, err
 	}
-	ph := progress.Of(ctx)
+	ph := progress.FromContext(ctx)
 	ph.SetTotal(int64(len(hash)))
 	p := pool.New().WithContext(ctx).WithCancelOnError().WithFirstError().WithMaxGoroutines(runtime.GOMAXPROCS(0))
 	for _, i := range hash {

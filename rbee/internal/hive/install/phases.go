@@ -15,7 +15,7 @@ import (
 // unpack unpacks an archive into dir, and reports its progress.
 func (st *stage) unpack(ctx context.Context, path string, format wire.Format, strip int, dir string) ([]installed.File, error) {
 	ph := st.begin(wire.Progress{Index: st.index, Phase: wire.PhaseUnpack, Total: fileSize(path)})
-	return archive.Unpack(progress.With(ctx, ph), path, format, strip, dir, int64(min(home.DiskFree(dir), 1<<62)))
+	return archive.Unpack(progress.NewContext(ctx, ph), path, format, strip, dir, int64(min(home.DiskFree(dir), 1<<62)))
 }
 
 // sync flushes the version to disk, and reports that it does.

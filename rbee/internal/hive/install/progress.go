@@ -23,7 +23,7 @@ func (s *session) beat(index int, action wire.Action) (stop func()) {
 	ended := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		tick := time.NewTicker(progress.Beat)
+		tick := time.NewTicker(progress.MaxInterval)
 		defer tick.Stop()
 		for {
 			select {
@@ -60,7 +60,7 @@ func (s *session) removing(index int) *progress.Phase {
 
 // checking returns a context in which the step with this index checks files.
 func (s *session) checking(ctx context.Context, index int) context.Context {
-	return progress.With(ctx, s.silent(wire.Progress{Index: index, Phase: wire.PhaseCheck, Unit: wire.UnitFiles}))
+	return progress.NewContext(ctx, s.silent(wire.Progress{Index: index, Phase: wire.PhaseCheck, Unit: wire.UnitFiles}))
 }
 
 // expectBuild adds the files of the build in dir to those that ph, which may be nil, will

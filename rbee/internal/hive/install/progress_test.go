@@ -128,7 +128,7 @@ func TestPhaseReports(t *testing.T) {
 		if last := got[len(got)-1]; last.Count != 1000 || last.Index != 3 {
 			t.Errorf("the last report is %+v", last)
 		}
-		ph.Become(wire.Progress{Phase: wire.PhaseSync})
+		ph.Update(wire.Progress{Phase: wire.PhaseSync})
 		got = seen()
 		if last := got[len(got)-1]; last.Phase != wire.PhaseSync || last.Index != 3 {
 			t.Errorf("another phase is not reported: %+v", last)
@@ -156,7 +156,7 @@ func TestPhaseReports(t *testing.T) {
 	var none *progress.Phase
 	none.Add(1)
 	none.SetTotal(1)
-	none.Become(wire.Progress{})
+	none.Update(wire.Progress{})
 }
 
 func TestRemovalReportsFiles(t *testing.T) {
@@ -168,7 +168,7 @@ func TestRemovalReportsFiles(t *testing.T) {
 		if len(all) != 0 {
 			t.Errorf("a short removal is reported: %+v", all)
 		}
-		time.Sleep(progress.Every)
+		time.Sleep(progress.MinInterval)
 		ph.Add(5)
 		if len(all) != 1 || all[0].Count != 15 {
 			t.Errorf("reports %+v, want one of 15 files", all)

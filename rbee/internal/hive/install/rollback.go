@@ -88,7 +88,7 @@ func exchangeFiles(a, b string) error {
 	if !errors.Is(err, errors.ErrUnsupported) && !errors.Is(err, unix.EINVAL) {
 		return err
 	}
-	kept := filepath.Join(filepath.Dir(a), home.TempPrefix+home.Random())
+	kept := filepath.Join(filepath.Dir(a), home.TempPrefix+home.RandomSuffix())
 	if err := home.LinkOrCopy(a, kept); err != nil {
 		return err
 	}

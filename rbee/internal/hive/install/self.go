@@ -70,11 +70,11 @@ func (in *Installer) installSelf(want *wire.Installed) (note string, err error) 
 			rec.InstalledAt = time.Now().UTC().Truncate(time.Second)
 		}
 	} else if err := in.placeSelf(old); err != nil {
-		return "", home.ExplainFull(err, in.Home.Root, size)
+		return "", home.WrapDiskFull(err, in.Home.Root, size)
 	}
 	in.reach("placed")
 	if err := statefile.Write(in.Home.Path(wire.BinaryInfo), rec); err != nil {
-		return "", fmt.Errorf("recording the new rbee: %w", home.ExplainFull(err, in.Home.Root, 4096))
+		return "", fmt.Errorf("recording the new rbee: %w", home.WrapDiskFull(err, in.Home.Root, 4096))
 	}
 	return note, nil
 }
@@ -87,7 +87,7 @@ func (in *Installer) placeSelf(old *wire.Installed) error {
 		return err
 	}
 	if !in.isUpload() { // somebody's own rbee: it stays where it is
-		upload = filepath.Join(bin, home.TempPrefix+home.Random())
+		upload = filepath.Join(bin, home.TempPrefix+home.RandomSuffix())
 		if err := home.CopyFile(in.Store.Exe, upload, 0o755); err != nil {
 			return fmt.Errorf("copying rbee: %w", err)
 		}
@@ -96,7 +96,7 @@ func (in *Installer) placeSelf(old *wire.Installed) error {
 	if err := errors.Join(os.Chmod(upload, 0o755), home.SyncFile(upload)); err != nil { //nolint:gosec // a program
 		return err
 	}
-	kept := filepath.Join(bin, home.TempPrefix+home.Random())
+	kept := filepath.Join(bin, home.TempPrefix+home.RandomSuffix())
 	err := home.LinkOrCopy(in.Home.Path(wire.Binary), kept)
 	if err == nil {
 		err = os.Rename(kept, in.Home.Path(wire.PrevBinary))

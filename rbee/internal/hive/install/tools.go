@@ -32,7 +32,7 @@ func (st *stage) tool(ctx context.Context, t *wire.Tool) (program string, err er
 	if err != nil {
 		return "", err
 	}
-	staged := st.Home.Path(wire.ToolsDir + "/" + stagingPrefix + home.Random())
+	staged := st.Home.Path(wire.ToolsDir + "/" + stagingPrefix + home.RandomSuffix())
 	if err := os.MkdirAll(staged, 0o755); err != nil { //nolint:gosec // programs are for everybody
 		return "", err
 	}

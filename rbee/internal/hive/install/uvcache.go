@@ -258,29 +258,29 @@ func fileURL(path string) string {
 // packages, then compiles bytecode. before is the number of archives before that.
 func (st *stage) watchUV(ctx context.Context, ph *progress.Phase, venv string, packages, missing, before int) {
 	files := 0 // to compile
-	wait := progress.Every
+	wait := progress.MinInterval
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(wait):
 		}
-		wait = progress.Every
+		wait = progress.MinInterval
 		site := sitePackages(venv)
 		linked, _ := filepath.Glob(filepath.Join(site, "*.dist-info"))
 		unpacked := len(st.cache().archives()) - before
 		switch {
 		case len(linked) == 0 && unpacked < missing:
-			ph.Become(wire.Progress{Phase: wire.PhaseUnpack, Unit: wire.UnitPackages, Count: int64(unpacked), CountTotal: int64(missing)})
+			ph.Update(wire.Progress{Phase: wire.PhaseUnpack, Unit: wire.UnitPackages, Count: int64(unpacked), CountTotal: int64(missing)})
 		case len(linked) < packages:
-			ph.Become(wire.Progress{Phase: wire.PhaseEnvironment, Unit: wire.UnitPackages, Count: int64(len(linked)), CountTotal: int64(packages)})
+			ph.Update(wire.Progress{Phase: wire.PhaseEnvironment, Unit: wire.UnitPackages, Count: int64(len(linked)), CountTotal: int64(packages)})
 		default:
 			began := time.Now()
 			sources, compiled := countBytecode(ctx, site)
 			// Counting takes at most a tenth of the time.
 			wait = max(wait, 10*time.Since(began))
 			files = max(files, sources)
-			ph.Become(wire.Progress{Phase: wire.PhaseCompile, Unit: wire.UnitFiles, Count: int64(min(compiled, files)), CountTotal: int64(files)})
+			ph.Update(wire.Progress{Phase: wire.PhaseCompile, Unit: wire.UnitFiles, Count: int64(min(compiled, files)), CountTotal: int64(files)})
 		}
 	}
 }
@@ -323,7 +323,7 @@ func (c uvCache) archives() []string {
 // listEnvironment lists the files of an environment with their checksums.
 func (st *stage) listEnvironment(ctx context.Context, venv, into string) ([]installed.File, error) {
 	ph := st.begin(wire.Progress{Index: st.index, Phase: wire.PhaseCheck, Unit: wire.UnitFiles})
-	files, bytecode, err := listTree(progress.With(ctx, ph), venv, into)
+	files, bytecode, err := listTree(progress.NewContext(ctx, ph), venv, into)
 	if err != nil {
 		return nil, err
 	}
@@ -470,7 +470,7 @@ func damagedWheels(cached, fresh map[string]*unpackedWheel, into string, files [
 func (st *stage) keepWheels() {
 	for sum, r := range st.wheels {
 		dir := filepath.Join(st.Home.Path(installed.WheelsDir), strings.ToLower(sum))
-		empty := filepath.Join(dir, home.TempPrefix+home.Random())
+		empty := filepath.Join(dir, home.TempPrefix+home.RandomSuffix())
 		if os.WriteFile(empty, nil, 0o600) != nil || os.Rename(empty, filepath.Join(dir, r.Name)) != nil {
 			continue
 		}

@@ -23,7 +23,7 @@ func (st *stage) verify(ctx context.Context) error {
 	}
 	before := stamps(m, st.dir)
 	st.begin(wire.Progress{Index: st.index, Phase: wire.PhaseVerify})
-	if err := st.Verifier.Build(ctx, m, st.dir); err != nil {
+	if err := st.Verifier.VerifyBuild(ctx, m, st.dir); err != nil {
 		return err
 	}
 	for path, stamp := range stamps(m, st.dir) {
@@ -62,7 +62,7 @@ func (s *session) verifyBuild(ctx context.Context, index int, w *wire.WorkerInst
 	}
 	s.begin(wire.Progress{Index: index, Phase: wire.PhaseVerify})
 	m := &installed.Manifest{Type: w.Type, Version: w.Version, Verify: w.Verify, Launch: w.Launch}
-	return s.Verifier.Build(ctx, m, s.Store.BuildDir(w.Type, build))
+	return s.Verifier.VerifyBuild(ctx, m, s.Store.BuildDir(w.Type, build))
 }
 
 // dropTools removes the tools of an install whose verify command did not pass.

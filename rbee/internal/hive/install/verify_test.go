@@ -309,11 +309,11 @@ func TestVerifyBeforeStart(t *testing.T) {
 	}
 	start := func(wantRuns int, wantErr string) {
 		t.Helper()
-		e, err := h.EngineFrom(t.Context(), "w", "1")
+		e, err := h.EngineOfBuild(t.Context(), "w", "1")
 		if err != nil && !strings.Contains(err.Error(), "no recipe") {
 			t.Fatal(err)
 		}
-		err = h.BeforeStart(t.Context(), "w", e)
+		err = h.VerifyBeforeStart(t.Context(), "w", e)
 		if got := operations.CodeOf(err); (wantErr == "") != (err == nil) || err != nil && (err.Error() != wantErr || got != operations.CodeFailed) {
 			t.Errorf("verifyBeforeStart() = %v (%s), want %q", err, got, wantErr)
 		}
@@ -327,7 +327,7 @@ func TestVerifyBeforeStart(t *testing.T) {
 	}
 	start(1, "") // by the install, in this boot
 	stamp := filepath.Join(h.BuildDir("w", "1"), verify.RecordName)
-	if err := atomicfile.WriteJSON(stamp, verify.Verified{BootID: "an earlier boot", Verify: step.Worker.Verify}); err != nil {
+	if err := atomicfile.WriteJSON(stamp, verify.Record{BootID: "an earlier boot", Verify: step.Worker.Verify}); err != nil {
 		t.Fatal(err)
 	}
 	fail(true)

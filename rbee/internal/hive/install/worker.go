@@ -54,11 +54,11 @@ func (s *session) installWorker(ctx context.Context, index int, w *wire.WorkerIn
 	total := wire.Bytes(w.Steps)
 	typeDir := s.Home.Path(wire.WorkersDir + "/" + w.Type)
 	if err := os.MkdirAll(typeDir, 0o755); err != nil { //nolint:gosec // programs are for everybody
-		return "", home.ExplainFull(err, s.Home.Root, total)
+		return "", home.WrapDiskFull(err, s.Home.Root, total)
 	}
 	staged, err := os.MkdirTemp(typeDir, stagingPrefix)
 	if err != nil {
-		return "", home.ExplainFull(err, s.Home.Root, total)
+		return "", home.WrapDiskFull(err, s.Home.Root, total)
 	}
 	defer func() {
 		_ = removeTree(staged, s.removing(index))
@@ -73,13 +73,13 @@ func (s *session) installWorker(ctx context.Context, index int, w *wire.WorkerIn
 		st.keepDownloads(err)
 		_ = s.cache().cleanWheels(nil) // else the next run does it
 		st.dropTools(err)
-		return "", home.ExplainFull(err, s.Home.Root, max(total, m.Size))
+		return "", home.WrapDiskFull(err, s.Home.Root, max(total, m.Size))
 	}
 	if err := ctx.Err(); err != nil {
 		return "", err
 	}
 	if err := s.commit(staged, m, s.removing(index)); err != nil {
-		return "", home.ExplainFull(err, s.Home.Root, 4096)
+		return "", home.WrapDiskFull(err, s.Home.Root, 4096)
 	}
 	st.dropDownloads()
 	_ = s.cache().cleanWheels(s.removing(index)) // else the next run does it
@@ -92,7 +92,7 @@ func (s *session) installWorker(ctx context.Context, index int, w *wire.WorkerIn
 func (in *Installer) readable(typ string) error {
 	var newer *wire.NewerSchemaError
 	if build := in.Store.EntryBuild(typ); build != "" {
-		if _, err := statefile.Head(filepath.Join(in.Store.BuildDir(typ, build), installed.ManifestName)); errors.As(err, &newer) {
+		if _, err := statefile.ReadSchema(filepath.Join(in.Store.BuildDir(typ, build), installed.ManifestName)); errors.As(err, &newer) {
 			return fmt.Errorf("cannot replace the installed %s: %w", typ, err)
 		}
 	}
@@ -184,7 +184,7 @@ func (in *Installer) enter(typ, build string) error {
 
 // replaceLink makes a symbolic link, in the place of one that may be there.
 func (in *Installer) replaceLink(target, path string) error {
-	return atomicfile.Symlink(target, path, filepath.Join(filepath.Dir(path), home.TempPrefix+home.Random()))
+	return atomicfile.Symlink(target, path, filepath.Join(filepath.Dir(path), home.TempPrefix+home.RandomSuffix()))
 }
 
 // rollback makes the version before be the one that is installed. Workers that
@@ -302,7 +302,7 @@ func discard(dir string, ph *progress.Phase) error {
 			return nil
 		}
 		expectBuild(ph, dir)
-		away := filepath.Join(filepath.Dir(dir), stagingPrefix+home.Random())
+		away := filepath.Join(filepath.Dir(dir), stagingPrefix+home.RandomSuffix())
 		if err := os.Rename(dir, away); err != nil {
 			return err
 		}

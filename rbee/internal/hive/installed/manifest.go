@@ -120,12 +120,12 @@ func (s *Store) EntryBuild(typ string) string {
 
 // Worker tells what is installed as a type; nil if nothing is.
 func (s *Store) Worker(ctx context.Context, typ string, deep bool) *wire.Worker {
-	return s.WorkerFrom(ctx, typ, s.EntryBuild(typ), deep)
+	return s.WorkerBuild(ctx, typ, s.EntryBuild(typ), deep)
 }
 
-// WorkerFrom is worker for one who has read already to which build the entry point
+// WorkerBuild is worker for one who has read already to which build the entry point
 // leads.
-func (s *Store) WorkerFrom(ctx context.Context, typ, build string, deep bool) *wire.Worker {
+func (s *Store) WorkerBuild(ctx context.Context, typ, build string, deep bool) *wire.Worker {
 	if _, err := os.Lstat(s.EntryPath(typ)); err != nil {
 		return nil
 	}
@@ -195,7 +195,7 @@ func (m *Manifest) check(ctx context.Context, dir string, deep bool) string {
 			return err.Error()
 		}
 		files = m.Files
-		progress.Of(ctx).SetTotal(int64(len(files)))
+		progress.FromContext(ctx).SetTotal(int64(len(files)))
 	case program != nil:
 		files = []File{*program}
 	}
@@ -208,7 +208,7 @@ func (m *Manifest) check(ctx context.Context, dir string, deep bool) string {
 		case !deep && f.Path != m.Entry, IsBytecode(f.Path):
 			continue
 		}
-		progress.Of(ctx).Add(1)
+		progress.FromContext(ctx).Add(1)
 		if wrong := f.check(filepath.Join(dir, PayloadDir, filepath.FromSlash(f.Path)), deep); wrong != "" {
 			return f.Path + " " + wrong
 		}

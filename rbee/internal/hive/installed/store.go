@@ -60,7 +60,7 @@ func (s *Store) Binary(deep bool) (rec *wire.Installed, broken string) {
 	if recErr == nil && broken == "" {
 		broken = path + " is not the file that was installed"
 	}
-	if other, err := s.exchanged(sum); err == nil {
+	if other, err := s.exchangedRecord(sum); err == nil {
 		return other, ""
 	}
 	rec = &wire.Installed{SHA256: sum, Size: size, MadeDirs: rec.MadeDirs}
@@ -70,9 +70,9 @@ func (s *Store) Binary(deep bool) (rec *wire.Installed, broken string) {
 	return rec, broken
 }
 
-// exchanged returns the record of bin/rbee.prev if it describes the file that is bin/rbee
+// exchangedRecord returns the record of bin/rbee.prev if it describes the file that is bin/rbee
 // now: a rollback was cut short between the exchange of the files and of their records.
-func (s *Store) exchanged(sum string) (*wire.Installed, error) {
+func (s *Store) exchangedRecord(sum string) (*wire.Installed, error) {
 	rec := new(wire.Installed)
 	if err := statefile.Read(s.Home.Path(wire.PrevInfo), rec); err != nil {
 		return nil, err

@@ -50,8 +50,8 @@ func (m Machine) Capabilities(ctx context.Context) (*operations.HiveCapabilities
 	var detecting error
 	var all sync.WaitGroup
 	all.Go(func() { found, detecting = m.detector().Detect(ctx) })
-	all.Go(func() { r.DiskTotal, r.DiskFree = disk(ctx, m.Home) })
-	all.Go(func() { _, r.ModelsFree = disk(ctx, m.ModelsPath) })
+	all.Go(func() { r.DiskTotal, r.DiskFree = diskSpace(ctx, m.Home) })
+	all.Go(func() { _, r.ModelsFree = diskSpace(ctx, m.ModelsPath) })
 	all.Wait()
 	if detecting != nil {
 		return nil, detecting
@@ -60,7 +60,7 @@ func (m Machine) Capabilities(ctx context.Context) (*operations.HiveCapabilities
 		return nil, fmt.Errorf("look at the machine: %w", err)
 	}
 	r.CUDA = found.CUDA
-	r.Devices = devices(found.Devices, r.MemoryTotal, r.MemoryAvailable)
+	r.Devices = fillUnifiedMemory(found.Devices, r.MemoryTotal, r.MemoryAvailable)
 	return r, nil
 }
 
@@ -72,7 +72,7 @@ func (m Machine) Devices(ctx context.Context) ([]gpu.Device, error) {
 		return nil, err
 	}
 	total, available := memory()
-	return devices(found, total, available), nil
+	return fillUnifiedMemory(found, total, available), nil
 }
 
 // Processes lists the processes that hold memory on accelerators, whosever they
@@ -96,9 +96,9 @@ func (m Machine) detector() *gpu.Detector {
 	return new(gpu.Detector)
 }
 
-// devices completes the devices: what shares the machine's
+// fillUnifiedMemory completes the devices: what shares the machine's
 // memory has as much of it free as the machine has, if its tool says nothing else.
-func devices(found []gpu.Device, total, available uint64) []gpu.Device {
+func fillUnifiedMemory(found []gpu.Device, total, available uint64) []gpu.Device {
 	for i := range found {
 		d := &found[i]
 		if !d.Unified || d.Error != "" {

@@ -11,14 +11,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxProc is as much of a file of procfs as is read: the first of many
+// maxProcSize is as much of a file of procfs as is read: the first of many
 // processors says what all of them are.
-const maxProc = 64 << 10
+const maxProcSize = 64 << 10
 
-func cpuModel() string { return parseCPUInfo(proc("cpuinfo")) }
+func cpuModel() string { return parseCPUInfo(readProc("cpuinfo")) }
 
 // memory is the machine's RAM and how much of it programs can still have.
-func memory() (total, available uint64) { return parseMeminfo(proc("meminfo")) }
+func memory() (total, available uint64) { return parseMeminfo(readProc("meminfo")) }
 
 // blockSize is the unit of a filesystem's counts.
 func blockSize(st *unix.Statfs_t) uint64 {
@@ -28,13 +28,13 @@ func blockSize(st *unix.Statfs_t) uint64 {
 	return uint64(max(st.Bsize, 0))
 }
 
-func proc(name string) []byte {
+func readProc(name string) []byte {
 	f, err := os.Open("/proc/" + name)
 	if err != nil {
 		return nil
 	}
 	defer f.Close()
-	data, _ := io.ReadAll(io.LimitReader(f, maxProc))
+	data, _ := io.ReadAll(io.LimitReader(f, maxProcSize))
 	return data
 }
 
@@ -54,7 +54,7 @@ func parseCPUInfo(data []byte) string {
 		}
 	}
 	implementer, part := values["CPU implementer"], values["CPU part"]
-	switch name := armCore(part); {
+	switch name := armCoreName(part); {
 	case implementer == "" || part == "":
 		return ""
 	case implementer == "0x41" && name != "":
@@ -63,9 +63,9 @@ func parseCPUInfo(data []byte) string {
 	return "ARM implementer " + implementer + " part " + part
 }
 
-// armCore names ARM's own cores that are found beside GPUs; the numbers are those
+// armCoreName names ARM's own cores that are found beside GPUs; the numbers are those
 // of the cores' manuals.
-func armCore(part string) string {
+func armCoreName(part string) string {
 	switch part {
 	case "0xd0c":
 		return "ARM Neoverse-N1"
@@ -109,7 +109,7 @@ func parseMeminfo(data []byte) (total, available uint64) {
 func fields(data []byte) func(yield func(key, value string) bool) {
 	return func(yield func(key, value string) bool) {
 		lines := bufio.NewScanner(bytes.NewReader(data))
-		lines.Buffer(nil, maxProc+1)
+		lines.Buffer(nil, maxProcSize+1)
 		for lines.Scan() {
 			key, value, ok := strings.Cut(lines.Text(), ":")
 			if ok && !yield(strings.TrimSpace(key), strings.TrimSpace(value)) {

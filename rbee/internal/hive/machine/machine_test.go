@@ -14,9 +14,9 @@ import (
 	"github.com/rbee-keeper/rbee/gpu"
 )
 
-// tools answers for the vendors' tools, by the longest matching start of the
+// fakeDetector answers for the vendors' tools, by the longest matching start of the
 // command line, and notes what was asked.
-func tools(answers map[string]string, asked chan<- string) *gpu.Detector {
+func fakeDetector(answers map[string]string, asked chan<- string) *gpu.Detector {
 	return &gpu.Detector{
 		Sys: "/nonexistent",
 		Run: func(ctx context.Context, name string, args ...string) (gpu.Result, error) {
@@ -73,7 +73,7 @@ func TestThisMachine(t *testing.T) {
 func TestDevicesAndProcesses(t *testing.T) {
 	t.Parallel()
 	asked := make(chan string, 100)
-	d := tools(map[string]string{
+	d := fakeDetector(map[string]string{
 		"nvidia-smi --query-gpu":          oneGPU,
 		"nvidia-smi --query-compute-apps": "GPU-a, 1073741824, python3, 1000\n",
 		"nvidia-smi":                      "Driver Version: 570.86.15   CUDA Version: 12.8",
@@ -115,7 +115,7 @@ func TestDeviceFields(t *testing.T) {
 		Index: 3, Vendor: gpu.AMD, UUID: "u", Name: "n", PCIBusID: "p", MemoryTotal: 10, MemoryUsed: new(uint64(4)), MemoryFree: new(uint64(6)),
 		Driver: "d", ComputeCapability: "c", Architecture: "a", MIG: new(true), Utilization: new(1.0), Temperature: new(2.0), Power: new(3.0), Error: "e",
 	}
-	got := devices([]gpu.Device{in}, 1000, 500)[0]
+	got := fillUnifiedMemory([]gpu.Device{in}, 1000, 500)[0]
 	want := gpu.Device{
 		Index: 3, Vendor: "amd", UUID: "u", Name: "n", PCIBusID: "p", MemoryTotal: 10, MemoryUsed: in.MemoryUsed, MemoryFree: in.MemoryFree,
 		Driver: "d", ComputeCapability: "c", Architecture: "a", MIG: in.MIG, Utilization: in.Utilization, Temperature: in.Temperature, Power: in.Power, Error: "e",
@@ -139,7 +139,7 @@ func TestUnifiedMemory(t *testing.T) {
 		{"broken", gpu.Device{Unified: true, Error: "no"}, 0, 0},
 		{"memory of its own", gpu.Device{MemoryTotal: 1000}, 1000, 0},
 	} {
-		d := devices([]gpu.Device{tt.in}, 1000, 500)[0]
+		d := fillUnifiedMemory([]gpu.Device{tt.in}, 1000, 500)[0]
 		var free uint64
 		if d.MemoryFree != nil {
 			free = *d.MemoryFree
@@ -154,7 +154,7 @@ func TestCanceled(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	m := Machine{Home: "/", Detector: tools(nil, make(chan string, 100))}
+	m := Machine{Home: "/", Detector: fakeDetector(nil, make(chan string, 100))}
 	if _, err := m.Capabilities(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("Capabilities: %v", err)
 	}
@@ -168,16 +168,16 @@ func TestCanceled(t *testing.T) {
 
 func TestDisk(t *testing.T) {
 	t.Parallel()
-	if total, free := disk(t.Context(), ""); total != 0 || free != 0 {
+	if total, free := diskSpace(t.Context(), ""); total != 0 || free != 0 {
 		t.Errorf("no path: %d of %d", free, total)
 	}
 	dir := t.TempDir()
-	total, _ := disk(t.Context(), dir)
-	below, _ := disk(t.Context(), filepath.Join(dir, "a/b/c"))
+	total, _ := diskSpace(t.Context(), dir)
+	below, _ := diskSpace(t.Context(), filepath.Join(dir, "a/b/c"))
 	if total == 0 || below != total {
 		t.Errorf("%d, below it %d", total, below)
 	}
-	if got := existing("a/b"); got != "." && got != "a" && got != "a/b" {
+	if got := nearestExisting("a/b"); got != "." && got != "a" && got != "a/b" {
 		t.Errorf("a relative path is on %s", got)
 	}
 }

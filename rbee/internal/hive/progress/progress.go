@@ -9,14 +9,14 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// Beat is the longest time between two reports of a step, so that one whose
+// MaxInterval is the longest time between two reports of a step, so that one whose
 // counts do not change still shows that the machine works.
-const Beat = time.Second
+const MaxInterval = time.Second
 
-// Every is the shortest time between two reports of one phase.
-const Every = 200 * time.Millisecond
+// MinInterval is the shortest time between two reports of one phase.
+const MinInterval = 200 * time.Millisecond
 
-// Heartbeat repeats the last report of a step when nothing was sent for [Beat].
+// Heartbeat repeats the last report of a step when nothing was sent for [MaxInterval].
 // The zero value has nothing to repeat.
 type Heartbeat struct {
 	mu     sync.Mutex
@@ -25,8 +25,8 @@ type Heartbeat struct {
 	paused bool
 }
 
-// Note remembers what was sent.
-func (h *Heartbeat) Note(m wire.Message) {
+// RecordSent remembers what was sent.
+func (h *Heartbeat) RecordSent(m wire.Message) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.sent = time.Now()
@@ -58,7 +58,7 @@ func (h *Heartbeat) Pause() (resume func()) {
 func (h *Heartbeat) Due() *wire.Progress {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.paused || time.Since(h.sent) < Beat-Every {
+	if h.paused || time.Since(h.sent) < MaxInterval-MinInterval {
 		return nil
 	}
 	return h.last
@@ -81,7 +81,7 @@ func New(send func(wire.Message), p wire.Progress) *Phase {
 	return ph
 }
 
-// NewSilent returns a phase that reports nothing before the first [Every] has passed.
+// NewSilent returns a phase that reports nothing before the first [MinInterval] has passed.
 func NewSilent(send func(wire.Message), p wire.Progress) *Phase {
 	return &Phase{send: send, p: p, sent: time.Now()}
 }
@@ -94,7 +94,7 @@ func (ph *Phase) report(always bool) {
 }
 
 func (ph *Phase) reportLocked(always bool) {
-	if !always && time.Since(ph.sent) < Every {
+	if !always && time.Since(ph.sent) < MinInterval {
 		return
 	}
 	ph.sent = time.Now()
@@ -137,9 +137,9 @@ func (ph *Phase) AddTotal(n int64) {
 	ph.p.CountTotal += n
 }
 
-// Become turns to another phase of the same step, or updates its counts. Another phase
+// Update turns to another phase of the same step, or updates its counts. Another phase
 // is reported at once.
-func (ph *Phase) Become(p wire.Progress) {
+func (ph *Phase) Update(p wire.Progress) {
 	if ph == nil {
 		return
 	}
@@ -154,13 +154,13 @@ func (ph *Phase) Become(p wire.Progress) {
 // phaseKey is the key of a context's phase.
 type phaseKey struct{}
 
-// With returns a context whose work counts in ph.
-func With(ctx context.Context, ph *Phase) context.Context {
+// NewContext returns a context whose work counts in ph.
+func NewContext(ctx context.Context, ph *Phase) context.Context {
 	return context.WithValue(ctx, phaseKey{}, ph)
 }
 
 // Of returns the phase in which the work of ctx counts; nil if none does.
-func Of(ctx context.Context) *Phase {
+func FromContext(ctx context.Context) *Phase {
 	ph, _ := ctx.Value(phaseKey{}).(*Phase)
 	return ph
 }

@@ -31,15 +31,15 @@ const (
 	RecordName = "verified.json"
 )
 
-// Verified is the content of the file [RecordName].
-type Verified struct {
+// Record is the content of the file [RecordName].
+type Record struct {
 	BootID string       `json:"boot_id"`
 	Verify *wire.Verify `json:"verify"`
 }
 
-// Build runs the verify command of a manifest, if it has one, for the
+// VerifyBuild runs the verify command of a manifest, if it has one, for the
 // build in dir, and notes there that it passed.
-func (v *Verifier) Build(ctx context.Context, m *installed.Manifest, dir string) error {
+func (v *Verifier) VerifyBuild(ctx context.Context, m *installed.Manifest, dir string) error {
 	if m.Verify == nil {
 		return nil
 	}
@@ -48,9 +48,9 @@ func (v *Verifier) Build(ctx context.Context, m *installed.Manifest, dir string)
 		return err
 	}
 	if err := v.Run(ctx, e); err != nil {
-		return verifyFailure(ctx, m.Type, m.Version, err)
+		return wrapFailure(ctx, m.Type, m.Version, err)
 	}
-	return noteVerified(dir, m.Verify)
+	return recordVerified(dir, m.Verify)
 }
 
 // engineIn returns the engine of the build in dir; launch may be nil.
@@ -63,9 +63,9 @@ func engineIn(dir, version string, launch *wire.Launch, v *wire.Verify) (engine.
 	return e, err
 }
 
-// verifyFailure words why a verify command did not pass. What ended the run
+// wrapFailure words why a verify command did not pass. What ended the run
 // stays as it is.
-func verifyFailure(ctx context.Context, typ, version string, err error) error {
+func wrapFailure(ctx context.Context, typ, version string, err error) error {
 	if ctx.Err() != nil {
 		return err
 	}
@@ -108,7 +108,7 @@ func (v *Verifier) Clean() error {
 // All runs the verify commands of installed workers, one after another.
 // A worker that does not pass becomes corrupt, and is verified again before its
 // next start.
-func (v *Verifier) All(ctx context.Context, list []wire.Worker) {
+func (v *Verifier) VerifyWorkers(ctx context.Context, list []wire.Worker) {
 	for i := range list {
 		w := &list[i]
 		if w.Verify == nil || w.Corrupt != "" || ctx.Err() != nil {
@@ -137,9 +137,9 @@ func (v *Verifier) Run(ctx context.Context, e engine.Engine) error {
 	return v.run(ctx, e)
 }
 
-// BeforeStart runs the verify command of an engine whose recipe asks for
+// VerifyBeforeStart runs the verify command of an engine whose recipe asks for
 // that before its first start after the machine was booted.
-func (v *Verifier) BeforeStart(ctx context.Context, typ string, e engine.Engine) error {
+func (v *Verifier) VerifyBeforeStart(ctx context.Context, typ string, e engine.Engine) error {
 	if e.Verify == nil || !e.Verify.BeforeStart || e.Payload == "" {
 		return nil
 	}
@@ -159,25 +159,25 @@ func (v *Verifier) BeforeStart(ctx context.Context, typ string, e engine.Engine)
 		if ctx.Err() != nil {
 			return err
 		}
-		err = verifyFailure(ctx, typ, e.Version, err)
+		err = wrapFailure(ctx, typ, e.Version, err)
 		return &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonOf(err), Subject: operations.SubjectWorker.Named(typ), Message: err.Error(), Err: err}
 	}
-	return noteVerified(dir, e.Verify)
+	return recordVerified(dir, e.Verify)
 }
 
 // isVerified reports whether this very command passed for a build since the
 // machine was booted.
 func isVerified(dir string, v *wire.Verify) bool {
-	var now Verified
+	var now Record
 	err := statefile.Read(filepath.Join(dir, RecordName), &now)
 	return err == nil && now.BootID != "" && now.Verify.Equal(v) && proc.ID{BootID: now.BootID}.ThisBoot()
 }
 
-// noteVerified stores that a command passed for a build, where that is of use.
-func noteVerified(dir string, v *wire.Verify) error {
+// recordVerified stores that a command passed for a build, where that is of use.
+func recordVerified(dir string, v *wire.Verify) error {
 	self, err := proc.Identify(os.Getpid())
 	if !v.BeforeStart || err != nil {
 		return nil // where a boot has no name, it is verified before each start
 	}
-	return statefile.Write(filepath.Join(dir, RecordName), Verified{BootID: self.BootID, Verify: v})
+	return statefile.Write(filepath.Join(dir, RecordName), Record{BootID: self.BootID, Verify: v})
 }
