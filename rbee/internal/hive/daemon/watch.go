@@ -16,31 +16,31 @@ import (
 
 // How often the parts of a snapshot are looked at, while somebody watches.
 const (
-	snapshotInterval     = 500 * time.Millisecond // workers, which are in memory
+	snapshotInterval  = 500 * time.Millisecond // workers, which are in memory
 	modelsInterval    = 5 * time.Second        // a look at the disk
 	machineInterval   = 10 * time.Second       // the vendors' tools, where there are accelerators
 	noDevicesInterval = 5 * time.Minute        // the same where there were none
-	keepAliveInterval      = 5 * time.Second        // a sign of life
+	keepAliveInterval = 5 * time.Second        // a sign of life
 )
 
 // newWatcher tells those who watch of this machine. What costs something to find out
 // is found out once for all of them, and not at all while nobody watches.
 type watcher struct {
-	server *Server
-	rec    *control.Record
-	rt     *Runtime
-	refreshSlot  chan struct{} // one for whoever looks at the machine
-	stop   chan struct{} // closed when the daemon stops
+	server      *Server
+	rec         *control.Record
+	rt          *Runtime
+	refreshSlot chan struct{} // one for whoever looks at the machine
+	stop        chan struct{} // closed when the daemon stops
 
-	mu        sync.Mutex
-	machine   operations.HiveCapabilitiesReport
-	holders   []operations.DeviceProcess // of its memory; read only while a worker is loading
-	machineAt time.Time
-	machineReadAt    time.Time // when the reading of machine began
-	machineTriedAt   time.Time // to look at the machine
-	models    []operations.Model
-	modelsAt  time.Time
-	installed []operations.InstalledType
+	mu             sync.Mutex
+	machine        operations.HiveCapabilitiesReport
+	holders        []operations.DeviceProcess // of its memory; read only while a worker is loading
+	machineAt      time.Time
+	machineReadAt  time.Time // when the reading of machine began
+	machineTriedAt time.Time // to look at the machine
+	models         []operations.Model
+	modelsAt       time.Time
+	installed      []operations.InstalledType
 }
 
 func (sv *Server) newWatcher(rec *control.Record, rt *Runtime) *watcher {

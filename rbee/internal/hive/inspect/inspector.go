@@ -18,6 +18,6 @@ type Inspector struct {
 	Verifier *verify.Verifier
 
 	// Detector finds the machine's accelerators; nil is the usual one, of its own.
-	Detector *gpu.Detector
+	Detector        *gpu.Detector
 	defaultDetector gpu.Detector // the usual one, which must be the same at each look
 }

@@ -55,9 +55,9 @@ func interpreter(program string) string {
 }
 
 var (
-	libcName  = regexp.MustCompile(`^libc-(\d+\.\d+[\d.]*)\.so$`)
+	libcName        = regexp.MustCompile(`^libc-(\d+\.\d+[\d.]*)\.so$`)
 	muslVersionLine = regexp.MustCompile(`(?m)^Version (\d+\.\d+[\d.]*)`)
-	digits    = regexp.MustCompile(`^\d+\.\d+`)
+	digits          = regexp.MustCompile(`^\d+\.\d+`)
 )
 
 // glibcVersion takes the version from the file's real name (before 2.34) or from

@@ -48,7 +48,7 @@ func TestDamagedTool(t *testing.T) {
 		"it is a directory":     {func() error { return errors.Join(os.Remove(path("bin/python3")), os.Mkdir(path("bin/python3"), 0o700)) }, true, "/bin/python3 is not executable"},
 		"all of it is gone":     {func() error { return os.RemoveAll(dir) }, true, "/bin/python3 is missing"},
 		"a module is gone":      {func() error { return os.Remove(path("lib/os.py")) }, false, "/lib/os.py is missing"},
-		"a module is another":   {func() error { return os.WriteFile(path("lib/os.py"), []byte("so"), 0o600) }, false, "/lib/os.py has other content"},
+		"a module is another":   {func() error { return os.WriteFile(path("lib/os.py"), []byte("so"), 0o600) }, false, "/lib/os.py was modified"},
 		"the list is no list":   {func() error { return os.WriteFile(path(installed.ToolFiles), []byte("{"), 0o600) }, false, "cannot be read"},
 		"the list leads astray": {func() error { return os.WriteFile(path(installed.ToolFiles), []byte(`[{"path":"../x"}]`), 0o600) }, false, "outside"},
 		"compiled anew":         {func() error { return os.WriteFile(path("lib/__pycache__/os.pyc"), []byte("anew"), 0o600) }, false, ""},
