@@ -128,9 +128,9 @@ func TestInstallCanceled(t *testing.T) {
 	}
 }
 
-// TestLaunchdUnloads checks that launchd gets the StopTimeout of the service before, and
+// TestLaunchdBootstrapRetries checks that launchd gets the StopTimeout of the service before, and
 // only while it unloads that.
-func TestLaunchdUnloads(t *testing.T) {
+func TestLaunchdBootstrapRetries(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name   string

@@ -258,7 +258,7 @@ func TestLaunchd(t *testing.T) {
 }
 
 // A full directory, and one that rbee did not make, stay.
-func TestRemoveServiceLeavesTheUsers(t *testing.T) {
+func TestRemoveFileKeepsUserDirs(t *testing.T) {
 	t.Parallel()
 	h, _ := newHiveService(t)
 	path := filepath.Join(h.UserHome, "a/b/c/rbee.service")
@@ -283,7 +283,7 @@ func TestRemoveServiceLeavesTheUsers(t *testing.T) {
 
 // A manager that does not answer, such as that of a Mac with nobody at its
 // screen, leaves the daemon to itself.
-func TestBestManager(t *testing.T) {
+func TestPickManager(t *testing.T) {
 	t.Parallel()
 	u, err := user.Current()
 	if err != nil {

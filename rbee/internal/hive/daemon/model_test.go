@@ -10,9 +10,9 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/models"
 )
 
-// TestModelTellsItsContext holds that an engine can be given the length of context
+// TestFindModelContext holds that an engine can be given the length of context
 // that its memory was estimated with.
-func TestModelTellsItsContext(t *testing.T) {
+func TestFindModelContext(t *testing.T) {
 	t.Parallel()
 	store := &models.Store{Dir: t.TempDir()}
 	repo, commit := filepath.Join(store.Dir, "models--bees--honey"), strings.Repeat("a", 40)

@@ -51,7 +51,7 @@ func freePort(t *testing.T) int {
 	return port
 }
 
-func TestSecondDaemonIsRefused(t *testing.T) {
+func TestSecondDaemonFails(t *testing.T) {
 	t.Parallel()
 	h := newServer(t)
 	quiet := slog.New(slog.NewTextHandler(io.Discard, nil))
@@ -119,7 +119,7 @@ func TestHandler(t *testing.T) {
 	}
 }
 
-func TestEngineThatIsNotThere(t *testing.T) {
+func TestEngineErrors(t *testing.T) {
 	t.Parallel()
 	h := newServer(t)
 	for typ, want := range map[string]operations.Code{"nothing": operations.CodeNotFound, "../x": operations.CodeBadOperation} {

@@ -29,7 +29,7 @@ func newInspector(t *testing.T) *Inspector {
 	return &Inspector{Home: dir, Store: store, Daemon: &control.Daemon{Home: dir, Supervisor: service.Detached}, Verifier: &verify.Verifier{Home: dir, Store: store}}
 }
 
-func TestInspectChecksTheHome(t *testing.T) {
+func TestInspectInvalidHome(t *testing.T) {
 	t.Parallel()
 	i := newInspector(t)
 	i.Home.Root = "/a\nExecStart=x"
@@ -48,9 +48,9 @@ func TestCapabilities(t *testing.T) {
 	}
 }
 
-// TestWhoHoldsMemory holds that the processes which hold an accelerator's memory are
+// TestCapabilitiesProcesses holds that the processes which hold an accelerator's memory are
 // known to be a worker's from its record alone: no daemon runs here.
-func TestWhoHoldsMemory(t *testing.T) {
+func TestCapabilitiesProcesses(t *testing.T) {
 	t.Parallel()
 	h := newInspector(t)
 	h.Detector = &gpu.Detector{Sys: t.TempDir(), Run: func(_ context.Context, name string, args ...string) (gpu.Result, error) {
@@ -89,9 +89,9 @@ func TestWhoHoldsMemory(t *testing.T) {
 	}
 }
 
-// TestOneDetector holds that every look is by the same detector, which remembers
+// TestMachineReusesDetector holds that every look is by the same detector, which remembers
 // tools that hang.
-func TestOneDetector(t *testing.T) {
+func TestMachineReusesDetector(t *testing.T) {
 	t.Parallel()
 	h := newInspector(t)
 	if d := h.Machine().Detector; d == nil || d != h.Machine().Detector {

@@ -21,22 +21,22 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/statefile"
 )
 
-// errGone is why a run ends when nobody is there any more to hear of it.
-var errGone = errors.New("canceled: the other side closed the connection")
+// errDisconnected is why a run ends when nobody is there any more to hear of it.
+var errDisconnected = errors.New("canceled: the other side closed the connection")
 
-// errNoSelf is why the steps after a failed install of rbee are not begun.
-var errNoSelf = errors.New("rbee could not be installed")
+// errSelfNotInstalled is why the steps after a failed install of rbee are not begun.
+var errSelfNotInstalled = errors.New("rbee could not be installed")
 
-// session is one request being applied.
-type session struct {
+// stepRunner is one request being applied.
+type stepRunner struct {
 	*Installer
 	in  io.Reader // after the request: blobs
 	out *wire.Writer
 
 	heartbeat progress.Heartbeat
 
-	// giveUp ends the run where the other side fell silent.
-	giveUp context.CancelCauseFunc
+	// cancel ends the run where the other side fell silent.
+	cancel context.CancelCauseFunc
 }
 
 // Apply reads one request from stdin, does its steps and writes messages to
@@ -52,7 +52,7 @@ func (in *Installer) Apply(ctx context.Context, stdin io.Reader, stdout io.Write
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer in.removeUpload()
-	s := &session{Installer: in, in: bufio.NewReaderSize(watch(ctx, cancel, stdin), 64<<10), out: wire.NewWriter(stdout), giveUp: cancel}
+	s := &stepRunner{Installer: in, in: bufio.NewReaderSize(cancelOnEOF(ctx, cancel, stdin), 64<<10), out: wire.NewWriter(stdout), cancel: cancel}
 	req, err := wire.ReadRequest(s.in)
 	if err == nil {
 		err = in.checkRequest(req)
@@ -60,14 +60,14 @@ func (in *Installer) Apply(ctx context.Context, stdin io.Reader, stdout io.Write
 	if err != nil {
 		return errors.Join(err, s.out.Write(wire.Message{Result: &wire.Result{Error: err.Error(), Cause: wire.CauseOf(err)}}))
 	}
-	result := s.do(ctx, req)
+	result := s.applyRequest(ctx, req)
 	cause := context.Cause(ctx)
 	return errors.Join(cause, s.out.Write(wire.Message{Result: result}))
 }
 
-// watch hands stdin on and cancels when it ends. Its reader fails as soon as ctx
+// cancelOnEOF hands stdin on and cancels when it ends. Its reader fails as soon as ctx
 // ends, which a read from stdin would not.
-func watch(ctx context.Context, cancel context.CancelCauseFunc, stdin io.Reader) io.Reader {
+func cancelOnEOF(ctx context.Context, cancel context.CancelCauseFunc, stdin io.Reader) io.Reader {
 	r, w := io.Pipe()
 	context.AfterFunc(ctx, func() { _ = r.CloseWithError(context.Cause(ctx)) })
 	go func() {
@@ -76,7 +76,7 @@ func watch(ctx context.Context, cancel context.CancelCauseFunc, stdin io.Reader)
 			err = io.ErrUnexpectedEOF
 		}
 		_ = w.CloseWithError(err)
-		cancel(errGone)
+		cancel(errDisconnected)
 	}()
 	return r
 }
@@ -97,7 +97,7 @@ func (in *Installer) checkRequest(req *wire.Request) error {
 }
 
 // do takes the lock, does the steps and tells how the machine is afterwards.
-func (s *session) do(ctx context.Context, req *wire.Request) *wire.Result {
+func (s *stepRunner) applyRequest(ctx context.Context, req *wire.Request) *wire.Result {
 	result := &wire.Result{Errors: make([]string, len(req.Steps))}
 	notBegun := func(from int, why error) {
 		for i := from; i < len(req.Steps); i++ {
@@ -117,7 +117,7 @@ func (s *session) do(ctx context.Context, req *wire.Request) *wire.Result {
 	}
 	if err == nil {
 		defer lock.Close()
-		if waited && s.goneMeanwhile() {
+		if waited && s.wasUninstalled() {
 			err = errors.New("rbee was removed from this machine while this run waited for its lock")
 		} else {
 			err = s.prepare(req)
@@ -134,7 +134,7 @@ func (s *session) do(ctx context.Context, req *wire.Request) *wire.Result {
 			notBegun(i, context.Cause(ctx))
 			break
 		}
-		err := s.step(ctx, i, step)
+		err := s.runStep(ctx, i, step)
 		removed = step.Action == wire.ActionRemoveSelf && err == nil
 		if err == nil {
 			continue
@@ -147,7 +147,7 @@ func (s *session) do(ctx context.Context, req *wire.Request) *wire.Result {
 			result.Details[i] = run.Output
 		}
 		if step.Action == wire.ActionInstallSelf {
-			notBegun(i+1, errNoSelf)
+			notBegun(i+1, errSelfNotInstalled)
 			break
 		}
 	}
@@ -162,9 +162,9 @@ func (s *session) do(ctx context.Context, req *wire.Request) *wire.Result {
 	return result
 }
 
-// goneMeanwhile reports whether the run that was waited for was an uninstall. It
+// wasUninstalled reports whether the run that was waited for was an uninstall. It
 // takes back the lock file and the directory that waiting made anew.
-func (s *session) goneMeanwhile() bool {
+func (s *stepRunner) wasUninstalled() bool {
 	if s.isUpload() {
 		return false
 	}
@@ -177,8 +177,8 @@ func (s *session) goneMeanwhile() bool {
 }
 
 // prepare removes what killed runs left, and stores settings.
-func (s *session) prepare(req *wire.Request) error {
-	if err := s.clean(s.removing(0)); err != nil {
+func (s *stepRunner) prepare(req *wire.Request) error {
+	if err := s.clean(s.removePhase(0)); err != nil {
 		return fmt.Errorf("cleaning up after an earlier run: %w", err)
 	}
 	if req.Settings == nil {
@@ -229,11 +229,11 @@ func (in *Installer) clean(ph *progress.Phase) error {
 	return errors.Join(in.cleanDownloads(), in.cleanWorkers(ph), in.Verifier.Clean())
 }
 
-// step does one step between its two notes.
-func (s *session) step(ctx context.Context, index int, step wire.Step) error {
+// runStep does one step between its two notes.
+func (s *stepRunner) runStep(ctx context.Context, index int, step wire.Step) error {
 	s.send(wire.Message{Step: &wire.StepNote{Index: index}})
-	stop := s.beat(index, step.Action)
-	note, err := s.act(ctx, index, step)
+	stop := s.startHeartbeat(index, step.Action)
+	note, err := s.runAction(ctx, index, step)
 	stop()
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
@@ -246,7 +246,7 @@ func (s *session) step(ctx context.Context, index int, step wire.Step) error {
 	return err
 }
 
-func (s *session) act(ctx context.Context, index int, step wire.Step) (note string, err error) {
+func (s *stepRunner) runAction(ctx context.Context, index int, step wire.Step) (note string, err error) {
 	if err := step.Validate(); err != nil {
 		return "", err
 	}
@@ -259,9 +259,9 @@ func (s *session) act(ctx context.Context, index int, step wire.Step) (note stri
 	case wire.ActionInstallWorker:
 		return s.installWorker(ctx, index, step.Worker)
 	case wire.ActionRemoveWorker:
-		return s.removeWorker(ctx, step.Worker, s.removing(index))
+		return s.removeWorker(ctx, step.Worker, s.removePhase(index))
 	case wire.ActionRollback:
-		return s.rollback(s.checking(ctx, index), step.Worker, s.removing(index))
+		return s.rollback(s.checkContext(ctx, index), step.Worker, s.removePhase(index))
 	case wire.ActionRollbackSelf:
 		return s.rollbackSelf()
 	case wire.ActionStart:
@@ -269,7 +269,7 @@ func (s *session) act(ctx context.Context, index int, step wire.Step) (note stri
 	case wire.ActionStop:
 		return s.Daemon.Stop(ctx)
 	case wire.ActionRemoveSelf:
-		return s.remove(ctx, s.removing(index))
+		return s.uninstall(ctx, s.removePhase(index))
 	default:
 		return "", fmt.Errorf("unknown action %q", step.Action)
 	}
@@ -277,14 +277,14 @@ func (s *session) act(ctx context.Context, index int, step wire.Step) (note stri
 
 // send writes a message. Where nobody reads any more stdin ends too, and that is
 // what cancels.
-func (s *session) send(m wire.Message) {
+func (s *stepRunner) send(m wire.Message) {
 	s.heartbeat.RecordSent(m)
 	_ = s.out.Write(m)
 }
 
 // checkExpected refuses a step that was planned for something else than what is installed
 // now, under the lock.
-func (s *session) checkExpected(ctx context.Context, step *wire.Step) error {
+func (s *stepRunner) checkExpected(ctx context.Context, step *wire.Step) error {
 	if step.Expect == nil {
 		return nil
 	}

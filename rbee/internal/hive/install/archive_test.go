@@ -24,7 +24,7 @@ type zipEntry struct {
 	mode       fs.FileMode
 }
 
-func zipped(t testing.TB, entries ...zipEntry) []byte {
+func zipArchive(t testing.TB, entries ...zipEntry) []byte {
 	t.Helper()
 	var out bytes.Buffer
 	z := zip.NewWriter(&out)
@@ -64,7 +64,7 @@ func tarZst(t testing.TB, headers ...tar.Header) []byte {
 }
 
 // An archive of each kind, pushed, becomes a worker whose files are all there.
-func TestArchivesAreInstalled(t *testing.T) {
+func TestInstallArchives(t *testing.T) {
 	t.Parallel()
 	headers := []tar.Header{
 		{Name: "./", Typeflag: tar.TypeDir, Mode: 0o755},
@@ -74,7 +74,7 @@ func TestArchivesAreInstalled(t *testing.T) {
 	for format, data := range map[wire.Format][]byte{
 		wire.FormatTarGz:  tarGz(t, headers...),
 		wire.FormatTarZst: tarZst(t, headers...),
-		wire.FormatZip: zipped(t, zipEntry{"bin/", "", fs.ModeDir | 0o755},
+		wire.FormatZip: zipArchive(t, zipEntry{"bin/", "", fs.ModeDir | 0o755},
 			zipEntry{"bin/prog", "hi", 0o644}, zipEntry{"run", "bin/prog", fs.ModeSymlink | 0o777}),
 	} {
 		t.Run(string(format), func(t *testing.T) {
@@ -104,7 +104,7 @@ func TestArchivesAreInstalled(t *testing.T) {
 
 // Archives of every kind that reach for what is outside are refused, and a
 // worker that was there before stays.
-func TestArchivesThatClimb(t *testing.T) {
+func TestInvalidArchives(t *testing.T) {
 	t.Parallel()
 	link := fs.ModeSymlink | 0o777
 	zips := map[string]struct {
@@ -134,7 +134,7 @@ func TestArchivesThatClimb(t *testing.T) {
 		"no archive, tar.gz":  {wire.FormatTarGz, []byte("plain"), "unpacking"},
 	}
 	for name, z := range zips {
-		archives["zip "+name] = archive{wire.FormatZip, zipped(t, z.entries...), z.want}
+		archives["zip "+name] = archive{wire.FormatZip, zipArchive(t, z.entries...), z.want}
 	}
 	for name, header := range map[string]tar.Header{
 		"outside":       {Name: "../x", Typeflag: tar.TypeReg},
@@ -151,20 +151,20 @@ func TestArchivesThatClimb(t *testing.T) {
 			h := newHive(t)
 			old := []byte("old")
 			apply(t, h, &wire.Request{Steps: []wire.Step{worker("1", "", old)}}, old)
-			before := tree(t, h.User)
+			before := treeText(t, h.User)
 			res := apply(t, h, &wire.Request{Steps: []wire.Step{worker("2", a.format, a.data)}}, a.data)
 			if !strings.Contains(res.Errors[0], strings.TrimSpace(a.want)) {
 				t.Errorf("got %q, want %q", res.Errors[0], a.want)
 			}
-			if after := tree(t, h.User); after != before {
+			if after := treeText(t, h.User); after != before {
 				t.Errorf("before:\n%safter:\n%s", before, after)
 			}
 		})
 	}
 }
 
-// tree lists everything below a directory, a file a line.
-func tree(t *testing.T, dir string) string {
+// treeText lists everything below a directory, a file a line.
+func treeText(t *testing.T, dir string) string {
 	t.Helper()
 	var list strings.Builder
 	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {

@@ -13,9 +13,9 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/workers"
 )
 
-// freeBuild is where new content of a version is put: the first build that is not
+// newBuildName is where new content of a version is put: the first build that is not
 // there.
-func (in *Installer) freeBuild(typ, version string) (string, error) {
+func (in *Installer) newBuildName(typ, version string) (string, error) {
 	build := version
 	for n := 2; ; n++ {
 		_, err := os.Lstat(in.Store.BuildDir(typ, build))

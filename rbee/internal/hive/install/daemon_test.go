@@ -14,8 +14,8 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 )
 
-// until waits for what a test cannot go on without.
-func until(t *testing.T, what string, ok func() bool) {
+// waitUntil waits for what a test cannot go on without.
+func waitUntil(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(time.Minute); !ok(); {
 		if time.Now().After(end) {
@@ -34,7 +34,7 @@ func unusedPort(t *testing.T) int {
 	return port
 }
 
-func TestStartTwiceAndOtherPort(t *testing.T) {
+func TestStartAgainAndPortChange(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
 	t.Cleanup(func() { _, _ = h.Stop(context.Background()) })

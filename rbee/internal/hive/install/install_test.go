@@ -55,7 +55,7 @@ func TestMain(m *testing.M) {
 		if os.Args[2] == "serve" {
 			err = h.Serve(ctx, daemon.Options{})
 		} else {
-			h.reached = func(point string) {
+			h.onTestPoint = func(point string) {
 				if point == os.Getenv("RBEE_TEST_KILL") {
 					_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 				}
@@ -210,7 +210,7 @@ func freePort(t testing.TB) (int, net.Listener) {
 }
 
 // From nothing to a running daemon with a worker, and back to nothing.
-func TestLife(t *testing.T) {
+func TestInstallStartUninstall(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
 	port, ln := freePort(t)
@@ -249,7 +249,7 @@ func TestLife(t *testing.T) {
 	}
 }
 
-func TestWrongSumsLeaveTheOld(t *testing.T) {
+func TestChecksumMismatchKeepsInstalled(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
 	one, two := []byte("#!/bin/sh\n"), []byte("#!/bin/sh\n#2\n")
@@ -270,7 +270,7 @@ func TestWrongSumsLeaveTheOld(t *testing.T) {
 
 // A run that is killed leaves the old worker or the new one, whole, and the
 // next run tidies up.
-func TestKilled(t *testing.T) {
+func TestKilledInstallWorker(t *testing.T) {
 	t.Parallel()
 	for _, point := range []string{"staged", "complete", "put", "linked"} {
 		for _, version := range []string{"1", "2"} {
@@ -331,7 +331,7 @@ func TestLockHeld(t *testing.T) {
 	}
 }
 
-func TestStrangerSurvivesAndPortTaken(t *testing.T) {
+func TestStaleRecordAndPortInUse(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
 	cmd := exec.Command("sleep", "60")

@@ -28,15 +28,15 @@ type Installer struct {
 	// proxies from the environment.
 	HTTP *http.Client
 
-	// stall is how long a transfer may bring no byte; 0 means stallTimeout.
+	// stall is how long a transfer may bring no byte; 0 means defaultStallTimeout.
 	stall time.Duration
 
-	// reached, if not nil, is told of each point at which tests end the process.
-	reached func(point string)
+	// onTestPoint, if not nil, is told of each point at which tests end the process.
+	onTestPoint func(point string)
 }
 
-func (in *Installer) reach(point string) {
-	if in.reached != nil {
-		in.reached(point)
+func (in *Installer) testPoint(point string) {
+	if in.onTestPoint != nil {
+		in.onTestPoint(point)
 	}
 }

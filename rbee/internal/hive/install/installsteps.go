@@ -30,54 +30,54 @@ import (
 
 // stage is one version of a worker while it is made, beside its place.
 type stage struct {
-	*session
+	*stepRunner
 	index    int    // of the request's step
 	dir      string // becomes workers/<type>/<version>
 	payload  string
 	manifest *installed.Manifest
 	total    int64    // bytes that are sent or downloaded, as far as it is known
-	used     []string // artifacts in the download directory
-	cut      bool     // an artifact did not arrive
+	downloads     []string // artifacts in the download directory
+	incomplete      bool     // an artifact did not arrive
 	bytecode fileTotals
 	wheels   map[string]*unpackedWheel // that this install has unpacked, by SHA-256
 
 	mu   sync.Mutex
-	got  int64
-	told time.Time
+	received  int64
+	reportedAt time.Time
 }
 
-// arrived counts bytes, and tells of them now and then.
-func (st *stage) arrived(n int64) {
+// addReceived counts bytes, and tells of them now and then.
+func (st *stage) addReceived(n int64) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	st.got += n
-	if time.Since(st.told) < progress.MinInterval && st.got != st.total {
+	st.received += n
+	if time.Since(st.reportedAt) < progress.MinInterval && st.received != st.total {
 		return
 	}
-	st.told = time.Now()
-	st.send(wire.Message{Progress: &wire.Progress{Index: st.index, Phase: wire.PhaseDownload, Bytes: st.got, Total: st.total}})
+	st.reportedAt = time.Now()
+	st.send(wire.Message{Progress: &wire.Progress{Index: st.index, Phase: wire.PhaseDownload, Bytes: st.received, Total: st.total}})
 }
 
-// fill makes everything that a version consists of.
-func (st *stage) fill(ctx context.Context) error {
+// build makes everything that a version consists of.
+func (st *stage) build(ctx context.Context) error {
 	m := st.manifest
 	if err := errors.Join(os.Chmod(st.dir, 0o755), os.Mkdir(st.payload, 0o755)); err != nil { //nolint:gosec // programs are for everybody
 		return err
 	}
 	st.total -= st.cache().unpackedBytes(m.Steps)
 	if err := st.checkSpace(); err != nil {
-		return placed(&m.Steps[0], err)
+		return withPosition(&m.Steps[0], err)
 	}
 	for i := range m.Steps {
-		if err := st.step(ctx, &m.Steps[i]); err != nil {
+		if err := st.installStep(ctx, &m.Steps[i]); err != nil {
 			if ctx.Err() != nil {
 				return err
 			}
-			return placed(&m.Steps[i], err)
+			return withPosition(&m.Steps[i], err)
 		}
 	}
-	if err := st.openEntry(); err != nil {
-		return placed(&m.Steps[0], err)
+	if err := st.makeEntryExecutable(); err != nil {
+		return withPosition(&m.Steps[0], err)
 	}
 	if err := os.Symlink(installed.PayloadDir+"/"+m.Entry, filepath.Join(st.dir, installed.EntryName)); err != nil {
 		return err
@@ -94,18 +94,18 @@ func (st *stage) fill(ctx context.Context) error {
 	if err := st.sync(); err != nil {
 		return err
 	}
-	st.reach("staged")
+	st.testPoint("staged")
 	if err := writeManifest(st.dir, m); err != nil {
 		return err
 	}
-	st.keepWheels()
-	st.reach("complete")
+	st.commitWheels()
+	st.testPoint("complete")
 	return nil
 }
 
-// placed says where in the recipe that is which went wrong. What concerns all steps
+// withPosition says where in the recipe that is which went wrong. What concerns all steps
 // has the place of the first.
-func placed(step *wire.InstallStep, err error) error {
+func withPosition(step *wire.InstallStep, err error) error {
 	if step.At == "" {
 		return err
 	}
@@ -126,9 +126,9 @@ func (st *stage) checkSpace() error {
 	return nil
 }
 
-// step does one step. Afterwards no link leads out of the payload, so the next one
+// installStep does one step. Afterwards no link leads out of the payload, so the next one
 // can trust what is there.
-func (st *stage) step(ctx context.Context, step *wire.InstallStep) (err error) {
+func (st *stage) installStep(ctx context.Context, step *wire.InstallStep) (err error) {
 	switch step.Kind {
 	case wire.StepBuiltin:
 		err = st.builtin(step)
@@ -167,14 +167,14 @@ func (st *stage) builtin(step *wire.InstallStep) error {
 // program.
 func (st *stage) file(ctx context.Context, step *wire.InstallStep) error {
 	m := st.manifest
-	paths, err := st.get(ctx, step.Artifact)
+	paths, err := st.fetchArtifacts(ctx, step.Artifact)
 	if err != nil {
 		return err
 	}
-	st.reach("received")
+	st.testPoint("received")
 	into := cmp.Or(step.Into, wire.EntryPrefix+m.Type)
 	m.Entry = cmp.Or(m.Entry, into)
-	target, err := st.inside(into)
+	target, err := st.payloadPath(into)
 	if err != nil {
 		return err
 	}
@@ -190,14 +190,14 @@ func (st *stage) file(ctx context.Context, step *wire.InstallStep) error {
 		return err
 	}
 	m.Size += info.Size()
-	st.list(installed.File{Path: into, Size: info.Size(), SHA256: strings.ToLower(step.Artifact.SHA256), Mode: mode})
+	st.addFiles(installed.File{Path: into, Size: info.Size(), SHA256: strings.ToLower(step.Artifact.SHA256), Mode: mode})
 	return nil
 }
 
-// inside is a path in the payload for something new, with the directories above
+// payloadPath is a path in the payload for something new, with the directories above
 // it. Neither they nor what may be there already are links, so nothing that is
 // written there goes elsewhere.
-func (st *stage) inside(name string) (string, error) {
+func (st *stage) payloadPath(name string) (string, error) {
 	root, err := os.OpenRoot(st.payload)
 	if err != nil {
 		return "", err
@@ -221,8 +221,8 @@ func (st *stage) inside(name string) (string, error) {
 	return path, nil
 }
 
-// list notes files of the payload; the last one of a path counts.
-func (st *stage) list(files ...installed.File) {
+// addFiles notes files of the payload; the last one of a path counts.
+func (st *stage) addFiles(files ...installed.File) {
 	m := st.manifest
 	listed := map[string]bool{}
 	for _, f := range files {
@@ -232,14 +232,14 @@ func (st *stage) list(files ...installed.File) {
 }
 
 func (st *stage) archive(ctx context.Context, step *wire.InstallStep) error {
-	paths, err := st.get(ctx, step.Artifact)
+	paths, err := st.fetchArtifacts(ctx, step.Artifact)
 	if err != nil {
 		return err
 	}
-	st.reach("received")
+	st.testPoint("received")
 	dir := st.payload
 	if step.Into != "" {
-		if dir, err = st.inside(step.Into); err != nil {
+		if dir, err = st.payloadPath(step.Into); err != nil {
 			return err
 		}
 		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) { //nolint:gosec // programs are for everybody
@@ -254,7 +254,7 @@ func (st *stage) archive(ctx context.Context, step *wire.InstallStep) error {
 		files[i].Path = strings.TrimPrefix(step.Into+"/"+files[i].Path, "/")
 	}
 	st.manifest.Size += step.Artifact.Size
-	st.list(files...)
+	st.addFiles(files...)
 	return nil
 }
 
@@ -275,7 +275,7 @@ func (st *stage) python(ctx context.Context, step *wire.InstallStep) error {
 		wheels[i] = &p.Wheels[i]
 		st.manifest.Size += p.Wheels[i].Size
 	}
-	venv, err := st.inside(step.Into)
+	venv, err := st.payloadPath(step.Into)
 	if err != nil {
 		return err
 	}
@@ -283,7 +283,7 @@ func (st *stage) python(ctx context.Context, step *wire.InstallStep) error {
 }
 
 // run runs uv. It ends when ctx does, with all that it started.
-func (st *stage) run(ctx context.Context, program string, args ...string) error {
+func (st *stage) runUV(ctx context.Context, program string, args ...string) error {
 	return uv.Run(ctx, uv.Command{
 		Program: program, Args: args, Dir: st.dir,
 		Env: uv.Env(os.Environ(), "UV_CACHE_DIR="+st.Home.Path(uvCacheDir), "UV_COMPILE_BYTECODE_TIMEOUT="+compileTimeout),
@@ -355,9 +355,9 @@ func listTree(ctx context.Context, dir, prefix string) (files []installed.File, 
 	return files, bytecode, p.Wait()
 }
 
-// openEntry makes the program executable. It may be a link to another file of
+// makeEntryExecutable makes the program executable. It may be a link to another file of
 // the payload, or to a tool.
-func (st *stage) openEntry() error {
+func (st *stage) makeEntryExecutable() error {
 	m := st.manifest
 	root, err := filepath.EvalSymlinks(st.payload)
 	if err != nil {
@@ -371,7 +371,7 @@ func (st *stage) openEntry() error {
 	if err != nil {
 		return err
 	}
-	if st.ofTool(path) && info.Mode()&0o111 != 0 {
+	if st.isInTools(path) && info.Mode()&0o111 != 0 {
 		return nil
 	}
 	rel, err := filepath.Rel(root, path)
@@ -386,32 +386,32 @@ func (st *stage) openEntry() error {
 	if info.Mode().Perm() == 0o755 {
 		return nil
 	}
-	if err := unshare(path); err != nil {
+	if err := breakHardLink(path); err != nil {
 		return err
 	}
 	return os.Chmod(path, 0o755) //nolint:gosec // a program
 }
 
-// keepDownloads lets what has arrived lie for the next try, if that is for want of
+// keepPartialDownloads lets what has arrived lie for the next try, if that is for want of
 // the rest, and the disk is not full.
-func (st *stage) keepDownloads(err error) {
-	if !st.cut || errors.Is(err, syscall.ENOSPC) {
-		st.dropDownloads()
+func (st *stage) keepPartialDownloads(err error) {
+	if !st.incomplete || errors.Is(err, syscall.ENOSPC) {
+		st.removeDownloads()
 	}
 	_ = os.Remove(st.Home.Path(wire.DownloadDir)) // only if it is empty
 }
 
-// dropDownloads removes the artifacts of this install.
-func (st *stage) dropDownloads() {
-	for _, path := range st.used {
+// removeDownloads removes the artifacts of this install.
+func (st *stage) removeDownloads() {
+	for _, path := range st.downloads {
 		_ = os.Remove(path)
 		_ = os.Remove(path + partSuffix)
 	}
 	_ = os.Remove(st.Home.Path(wire.DownloadDir)) // only if it is empty
 }
 
-// downloadsKept is how long what has arrived waits for the next try.
-const downloadsKept = 24 * time.Hour
+// downloadRetention is how long what has arrived waits for the next try.
+const downloadRetention = 24 * time.Hour
 
 // cleanDownloads removes what nobody came back for.
 func (in *Installer) cleanDownloads() error {
@@ -421,7 +421,7 @@ func (in *Installer) cleanDownloads() error {
 		return nil
 	}
 	for _, e := range entries {
-		if info, infoErr := e.Info(); infoErr == nil && time.Since(info.ModTime()) > downloadsKept {
+		if info, infoErr := e.Info(); infoErr == nil && time.Since(info.ModTime()) > downloadRetention {
 			err = errors.Join(err, os.Remove(filepath.Join(dir, e.Name())))
 		}
 	}

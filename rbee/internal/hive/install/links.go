@@ -30,16 +30,16 @@ func (st *stage) checkLinks() error {
 			return err
 		}
 		err = archive.CheckLink(root, filepath.ToSlash(name), target)
-		if errors.Is(err, archive.ErrOutside) && st.toProgramOfTool(file) {
+		if errors.Is(err, archive.ErrOutside) && st.pointsToToolProgram(file) {
 			return nil
 		}
 		return err
 	})
 }
 
-func (st *stage) toProgramOfTool(link string) bool {
+func (st *stage) pointsToToolProgram(link string) bool {
 	program, err := filepath.EvalSymlinks(link)
-	if err != nil || !st.ofTool(program) {
+	if err != nil || !st.isInTools(program) {
 		return false
 	}
 	info, err := os.Stat(program)

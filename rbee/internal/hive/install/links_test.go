@@ -14,8 +14,8 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// published is an artifact that a server of its own has.
-func published(t *testing.T, name string, data []byte) *wire.Artifact {
+// publish is an artifact that a server of its own has.
+func publish(t *testing.T, name string, data []byte) *wire.Artifact {
 	t.Helper()
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(data) }))
 	t.Cleanup(srv.Close)
@@ -33,13 +33,13 @@ func TestLinksAcrossSteps(t *testing.T) {
 	}
 	file := func(name string) tar.Header { return tar.Header{Name: name, Typeflag: tar.TypeReg} }
 	archive := func(into string, headers ...tar.Header) wire.InstallStep {
-		return wire.InstallStep{Kind: wire.StepArchive, Format: wire.FormatTarGz, Into: into, Artifact: published(t, "a.tar.gz", tarGz(t, headers...))}
+		return wire.InstallStep{Kind: wire.StepArchive, Format: wire.FormatTarGz, Into: into, Artifact: publish(t, "a.tar.gz", tarGz(t, headers...))}
 	}
 	plain := func(into string) wire.InstallStep {
-		return wire.InstallStep{Kind: wire.StepFile, Into: into, Artifact: published(t, "f", []byte("hi"))}
+		return wire.InstallStep{Kind: wire.StepFile, Into: into, Artifact: publish(t, "f", []byte("hi"))}
 	}
 	python := func(into string) wire.InstallStep {
-		step := newOrigin(t).server("p", "1", nil).Worker.Steps[0]
+		step := newOrigin(t).pythonWorker("p", "1", nil).Worker.Steps[0]
 		step.Into = into
 		return step
 	}
@@ -90,7 +90,7 @@ func TestLinksAcrossSteps(t *testing.T) {
 func TestLinksOutside(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
-	st := &stage{session: &session{Installer: h.Installer}, payload: filepath.Join(h.Root, "payload")}
+	st := &stage{stepRunner: &stepRunner{Installer: h.Installer}, payload: filepath.Join(h.Root, "payload")}
 	for path, mode := range map[string]os.FileMode{"tools/python/bin/python": 0o755, "bin/other": 0o755} {
 		if err := os.MkdirAll(filepath.Dir(h.Path(path)), 0o700); err != nil {
 			t.Fatal(err)

@@ -11,9 +11,9 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/installed"
 )
 
-// TestOtherEntry holds that an archive is not installed again, but for another program
+// TestInstallOtherEntry holds that an archive is not installed again, but for another program
 // of the same archive.
-func TestOtherEntry(t *testing.T) {
+func TestInstallOtherEntry(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
 	packed := tarGz(t, tar.Header{Typeflag: tar.TypeReg, Name: "run"}, tar.Header{Typeflag: tar.TypeReg, Name: "other"})
@@ -34,7 +34,7 @@ func TestOtherEntry(t *testing.T) {
 
 // A build that has lost its manifest is damaged, and does not stay beside the one that
 // is installed in its place; a directory that is not rbee's does.
-func TestDamagedBuildGoes(t *testing.T) {
+func TestDamagedBuildIsRemoved(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
 	w := worker("1", "", nil)

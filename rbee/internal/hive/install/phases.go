@@ -14,19 +14,19 @@ import (
 
 // unpack unpacks an archive into dir, and reports its progress.
 func (st *stage) unpack(ctx context.Context, path string, format wire.Format, strip int, dir string) ([]installed.File, error) {
-	ph := st.begin(wire.Progress{Index: st.index, Phase: wire.PhaseUnpack, Total: fileSize(path)})
+	ph := st.startPhase(wire.Progress{Index: st.index, Phase: wire.PhaseUnpack, Total: fileSize(path)})
 	return archive.Unpack(progress.NewContext(ctx, ph), path, format, strip, dir, int64(min(home.DiskFree(dir), 1<<62)))
 }
 
 // sync flushes the version to disk, and reports that it does.
 func (st *stage) sync() error {
-	st.begin(wire.Progress{Index: st.index, Phase: wire.PhaseSync})
+	st.startPhase(wire.Progress{Index: st.index, Phase: wire.PhaseSync})
 	return syncTree(st.dir, st.manifest)
 }
 
-// unshare gives a file of the payload content of its own where it is a hard link, so
+// breakHardLink gives a file of the payload content of its own where it is a hard link, so
 // that a change of its mode concerns no other environment.
-func unshare(path string) error {
+func breakHardLink(path string) error {
 	if shared, err := hasOtherLinks(path); err != nil || !shared {
 		return err
 	}

@@ -12,8 +12,8 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/statefile"
 )
 
-// beat repeats the last report of the step with this index until stop.
-func (s *session) beat(index int, action wire.Action) (stop func()) {
+// startHeartbeat repeats the last report of the step with this index until stop.
+func (s *stepRunner) startHeartbeat(index int, action wire.Action) (stop func()) {
 	var first *wire.Progress
 	switch action {
 	case wire.ActionRemoveWorker, wire.ActionRemoveSelf:
@@ -42,30 +42,30 @@ func (s *session) beat(index int, action wire.Action) (stop func()) {
 	}
 }
 
-// begin reports that a phase begins.
-func (s *session) begin(p wire.Progress) *progress.Phase {
+// startPhase reports that a phase begins.
+func (s *stepRunner) startPhase(p wire.Progress) *progress.Phase {
 	return progress.New(s.send, p)
 }
 
-// silent returns a phase that reports nothing before the first progressEvery has
+// silentPhase returns a phase that reports nothing before the first progressEvery has
 // passed, for work that is usually short.
-func (s *session) silent(p wire.Progress) *progress.Phase {
+func (s *stepRunner) silentPhase(p wire.Progress) *progress.Phase {
 	return progress.NewSilent(s.send, p)
 }
 
-// removing returns the phase in which the step with this index removes files.
-func (s *session) removing(index int) *progress.Phase {
-	return s.silent(wire.Progress{Index: index, Phase: wire.PhaseRemove, Unit: wire.UnitFiles})
+// removePhase returns the phase in which the step with this index removes files.
+func (s *stepRunner) removePhase(index int) *progress.Phase {
+	return s.silentPhase(wire.Progress{Index: index, Phase: wire.PhaseRemove, Unit: wire.UnitFiles})
 }
 
-// checking returns a context in which the step with this index checks files.
-func (s *session) checking(ctx context.Context, index int) context.Context {
-	return progress.NewContext(ctx, s.silent(wire.Progress{Index: index, Phase: wire.PhaseCheck, Unit: wire.UnitFiles}))
+// checkContext returns a context in which the step with this index checks files.
+func (s *stepRunner) checkContext(ctx context.Context, index int) context.Context {
+	return progress.NewContext(ctx, s.silentPhase(wire.Progress{Index: index, Phase: wire.PhaseCheck, Unit: wire.UnitFiles}))
 }
 
-// expectBuild adds the files of the build in dir to those that ph, which may be nil, will
+// addBuildTotal adds the files of the build in dir to those that ph, which may be nil, will
 // remove.
-func expectBuild(ph *progress.Phase, dir string) {
+func addBuildTotal(ph *progress.Phase, dir string) {
 	var m installed.Manifest
 	if ph == nil || statefile.Read(filepath.Join(dir, installed.ManifestName), &m) != nil {
 		return

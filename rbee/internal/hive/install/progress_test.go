@@ -12,8 +12,8 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/progress"
 )
 
-// reported applies steps and returns what the machine reports.
-func reported(t *testing.T, h *Hive, steps ...wire.Step) []wire.Progress {
+// applyProgress applies steps and returns what the machine reports.
+func applyProgress(t *testing.T, h *Hive, steps ...wire.Step) []wire.Progress {
 	t.Helper()
 	inR, inW := io.Pipe()
 	outR, outW := io.Pipe()
@@ -57,7 +57,7 @@ func phases(all []wire.Progress) []wire.Phase {
 func TestInstallReportsPhases(t *testing.T) {
 	t.Parallel()
 	eachUV(t, func(t *testing.T, h *Hive, o *origin) {
-		all := reported(t, h, o.server("w", "1", nil))
+		all := applyProgress(t, h, o.pythonWorker("w", "1", nil))
 		got := phases(all)
 		next := 0
 		want := []wire.Phase{wire.PhaseDownload, wire.PhaseUnpack, wire.PhaseDownload, wire.PhaseEnvironment, wire.PhaseCheck, wire.PhaseSync}
@@ -105,13 +105,13 @@ func TestPhaseReports(t *testing.T) {
 			defer mu.Unlock()
 			return slices.Clone(all)
 		}
-		s := &session{out: wire.NewWriter(w)}
-		stop := s.beat(3, wire.ActionRemoveWorker)
+		s := &stepRunner{out: wire.NewWriter(w)}
+		stop := s.startHeartbeat(3, wire.ActionRemoveWorker)
 		time.Sleep(1500 * time.Millisecond)
 		if got := seen(); len(got) != 1 || got[0].Phase != wire.PhaseRemove || got[0].Index != 3 {
 			t.Errorf("before the first phase: %+v, want a report of a removal", got)
 		}
-		ph := s.begin(wire.Progress{Index: 3, Phase: wire.PhaseCheck, Unit: wire.UnitFiles, CountTotal: 1000})
+		ph := s.startPhase(wire.Progress{Index: 3, Phase: wire.PhaseCheck, Unit: wire.UnitFiles, CountTotal: 1000})
 		for range 1000 {
 			time.Sleep(time.Millisecond)
 			ph.Add(1)

@@ -22,7 +22,7 @@ type origin struct {
 	*origintest.Server
 	t          testing.TB
 	uv, python wire.Tool
-	servers    map[string]wire.Step // by type and version
+	steps    map[string]wire.Step // by type and version
 }
 
 func newOrigin(t *testing.T) *origin {
@@ -31,7 +31,7 @@ func newOrigin(t *testing.T) *origin {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := &origin{Server: origintest.New(t), t: t, servers: map[string]wire.Step{}}
+	o := &origin{Server: origintest.New(t), t: t, steps: map[string]wire.Step{}}
 	o.AddTools(exe)
 	const of = "/download/astral-sh/"
 	o.uv = wire.Tool{
@@ -62,9 +62,9 @@ func (o *origin) artifact(path string) wire.Artifact {
 	return wire.Artifact{Name: filepath.Base(path), URL: address, SHA256: hex.EncodeToString(sum[:]), Size: int64(len(data))}
 }
 
-// server is a step that installs version of a worker from a wheel of its own and
+// pythonWorker is a step that installs version of a worker from a wheel of its own and
 // one that it needs, changed by edit.
-func (o *origin) server(typ, version string, edit func(*origintest.Wheel, *wire.InstallStep)) wire.Step {
+func (o *origin) pythonWorker(typ, version string, edit func(*origintest.Wheel, *wire.InstallStep)) wire.Step {
 	o.t.Helper()
 	own := origintest.Wheel{Name: typ, Version: version, Scripts: map[string]string{"serve": "#!/bin/sh\necho " + version + "\n"}}
 	wax := origintest.Wheel{Name: "wax", Version: version, Files: map[string]string{"wax.py": "# " + strings.Repeat("wax ", 10_000) + version}}
@@ -79,12 +79,12 @@ func (o *origin) server(typ, version string, edit func(*origintest.Wheel, *wire.
 	made := wire.Step{Action: wire.ActionInstallWorker, Worker: &wire.WorkerInstall{
 		Type: typ, Version: version, Steps: []wire.InstallStep{step}, Entry: "venv/bin/serve",
 	}}
-	o.servers[typ+" "+version] = made
+	o.steps[typ+" "+version] = made
 	return made
 }
 
-// says is what a worker's program prints.
-func says(t *testing.T, h *Hive, typ string) string {
+// runWorker is what a worker's program prints.
+func runWorker(t *testing.T, h *Hive, typ string) string {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), h.EntryPath(typ)).CombinedOutput()
 	if err != nil {
@@ -104,11 +104,11 @@ func TestPython(t *testing.T) {
 	t.Parallel()
 	h, o := newHive(t), newOrigin(t)
 	asked := o.Asked("uv-x86_64")
-	one, two := o.server("one", "1.0", nil), o.server("two", "2.0", nil)
+	one, two := o.pythonWorker("one", "1.0", nil), o.pythonWorker("two", "2.0", nil)
 	if errs := install(t, h, one, two); errs[0]+errs[1] != "" {
 		t.Fatal(errs)
 	}
-	if says(t, h, "one") != "1.0" || says(t, h, "two") != "2.0" {
+	if runWorker(t, h, "one") != "1.0" || runWorker(t, h, "two") != "2.0" {
 		t.Error("the programs do not say what they shall")
 	}
 	if n := o.Asked("uv-x86_64") - asked; n != 1 {
@@ -145,7 +145,7 @@ func TestPython(t *testing.T) {
 	remove := func(typ string) wire.Step {
 		return wire.Step{Action: wire.ActionRemoveWorker, Worker: &wire.WorkerInstall{Type: typ}}
 	}
-	if errs := install(t, h, remove("one")); errs[0] != "" || says(t, h, "two") != "2.0" {
+	if errs := install(t, h, remove("one")); errs[0] != "" || runWorker(t, h, "two") != "2.0" {
 		t.Errorf("%q", errs)
 	}
 	if errs := install(t, h, remove("two")); errs[0] != "" {
@@ -156,9 +156,9 @@ func TestPython(t *testing.T) {
 	}
 }
 
-// TestPythonGoesWrong holds that the version before stays, whatever happens to the
+// TestPythonInstallErrors holds that the version before stays, whatever happens to the
 // next one, that nothing of that is left, and that the error names the recipe's line.
-func TestPythonGoesWrong(t *testing.T) {
+func TestPythonInstallErrors(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		edit func(*origin, *origintest.Wheel, *wire.InstallStep)
@@ -208,11 +208,11 @@ func TestPythonGoesWrong(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h, o := newHive(t), newOrigin(t)
-			if errs := install(t, h, o.server("w", "1", nil)); errs[0] != "" {
+			if errs := install(t, h, o.pythonWorker("w", "1", nil)); errs[0] != "" {
 				t.Fatal(errs)
 			}
-			before := tree(t, h.User)
-			next := o.server("w", "2", func(w *origintest.Wheel, s *wire.InstallStep) {
+			before := treeText(t, h.User)
+			next := o.pythonWorker("w", "2", func(w *origintest.Wheel, s *wire.InstallStep) {
 				if c.edit != nil {
 					c.edit(o, w, s)
 				}
@@ -223,25 +223,25 @@ func TestPythonGoesWrong(t *testing.T) {
 			if errs := install(t, h, next); !strings.Contains(errs[0], c.want) {
 				t.Errorf("got %q, want %q", errs, c.want)
 			}
-			if says(t, h, "w") != "1" {
+			if runWorker(t, h, "w") != "1" {
 				t.Error("the version before does not run any more")
 			}
 			if err := os.RemoveAll(h.Path(wire.DownloadDir)); err != nil { // what did arrive may wait for another try
 				t.Fatal(err)
 			}
-			if after := tree(t, h.User); after != before {
+			if after := treeText(t, h.User); after != before {
 				t.Errorf("before:\n%safter:\n%s", before, after)
 			}
 		})
 	}
 }
 
-// TestCutDownload holds that what has arrived of a wheel counts, in the same try
+// TestResumeDownload holds that what has arrived of a wheel counts, in the same try
 // and in the next.
-func TestCutDownload(t *testing.T) {
+func TestResumeDownload(t *testing.T) {
 	t.Parallel()
 	h, o := newHive(t), newOrigin(t)
-	step := o.server("w", "1", nil)
+	step := o.pythonWorker("w", "1", nil)
 	wheel := step.Worker.Steps[0].Python.Wheels[0]
 	part := filepath.Join(h.Path(wire.DownloadDir), wheel.SHA256+partSuffix)
 
@@ -255,18 +255,18 @@ func TestCutDownload(t *testing.T) {
 		t.Fatalf("%d bytes were kept", fileSize(part))
 	}
 	asked := o.Asked("/packages/wax")
-	if errs := install(t, h, step); errs[0] != "" || says(t, h, "w") != "1" || o.Asked("/packages/wax") != asked+1 {
+	if errs := install(t, h, step); errs[0] != "" || runWorker(t, h, "w") != "1" || o.Asked("/packages/wax") != asked+1 {
 		t.Error(errs)
 	}
 	// The line is cut, and there again.
-	two := o.server("w", "2", nil)
+	two := o.pythonWorker("w", "2", nil)
 	o.Break(origintest.Fault{Path: "/packages/w-2", Cut: 40, Times: 1})
-	if errs := install(t, h, two); errs[0] != "" || says(t, h, "w") != "2" {
+	if errs := install(t, h, two); errs[0] != "" || runWorker(t, h, "w") != "2" {
 		t.Error(errs)
 	}
 	// What an earlier try has left is no beginning of it: shorter, or longer.
 	for version, left := range map[string]int{"3": 40, "4": 1 << 20} {
-		step := o.server("w", version, nil)
+		step := o.pythonWorker("w", version, nil)
 		part := filepath.Join(h.Path(wire.DownloadDir), step.Worker.Steps[0].Python.Wheels[0].SHA256+partSuffix)
 		if err := os.MkdirAll(filepath.Dir(part), 0o700); err != nil {
 			t.Fatal(err)
@@ -274,7 +274,7 @@ func TestCutDownload(t *testing.T) {
 		if err := os.WriteFile(part, make([]byte, left), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if errs := install(t, h, step); errs[0] != "" || says(t, h, "w") != version {
+		if errs := install(t, h, step); errs[0] != "" || runWorker(t, h, "w") != version {
 			t.Error(errs)
 		}
 	}
@@ -289,39 +289,39 @@ func TestRollback(t *testing.T) {
 	if errs := install(t, h, rollback); !strings.Contains(errs[0], "not installed by rbee") {
 		t.Error(errs)
 	}
-	if errs := install(t, h, o.server("w", "1", nil), rollback); !strings.Contains(errs[1], "no earlier version of w is there, only 1") {
+	if errs := install(t, h, o.pythonWorker("w", "1", nil), rollback); !strings.Contains(errs[1], "no earlier version of w is there, only 1") {
 		t.Error(errs)
 	}
-	if errs := install(t, h, o.server("w", "2", nil)); errs[0] != "" {
+	if errs := install(t, h, o.pythonWorker("w", "2", nil)); errs[0] != "" {
 		t.Fatal(errs)
 	}
 	for _, want := range []string{"1", "2", "1"} {
-		if errs := install(t, h, rollback); errs[0] != "" || says(t, h, "w") != want {
+		if errs := install(t, h, rollback); errs[0] != "" || runWorker(t, h, "w") != want {
 			t.Errorf("%s: %q", want, errs)
 		}
 	}
 	// Without a download: the version lies there.
 	asked := o.Asked("/")
-	if errs := install(t, h, o.servers["w 2"]); errs[0] != "" || says(t, h, "w") != "2" || o.Asked("/") != asked {
+	if errs := install(t, h, o.steps["w 2"]); errs[0] != "" || runWorker(t, h, "w") != "2" || o.Asked("/") != asked {
 		t.Errorf("%q, %d requests", errs, o.Asked("/")-asked)
 	}
 	if err := os.Remove(filepath.Join(h.BuildDir("w", "1"), "payload/venv/bin/serve")); err != nil {
 		t.Fatal(err)
 	}
-	if errs := install(t, h, rollback); !strings.Contains(errs[0], "w 1 is damaged") || says(t, h, "w") != "2" {
+	if errs := install(t, h, rollback); !strings.Contains(errs[0], "w 1 is damaged") || runWorker(t, h, "w") != "2" {
 		t.Errorf("%q", errs)
 	}
 	// The damaged one is made anew, by its whole install.
-	if errs := install(t, h, o.servers["w 1"]); errs[0] != "" || says(t, h, "w") != "1" {
+	if errs := install(t, h, o.steps["w 1"]); errs[0] != "" || runWorker(t, h, "w") != "1" {
 		t.Errorf("%q", errs)
 	}
 }
 
-// TestCanceledPython holds that uv ends with the request that started it.
-func TestCanceledPython(t *testing.T) {
+// TestCancelKillsUV holds that uv ends with the request that started it.
+func TestCancelKillsUV(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
-	st := &stage{session: &session{Installer: h.Installer}, dir: t.TempDir()}
+	st := &stage{stepRunner: &stepRunner{Installer: h.Installer}, dir: t.TempDir()}
 	ctx, cancel := context.WithCancel(t.Context())
 	started := filepath.Join(st.dir, "started")
 	script := filepath.Join(st.dir, "uv")
@@ -335,7 +335,7 @@ func TestCanceledPython(t *testing.T) {
 			}
 		}
 	}()
-	if err := st.run(ctx, script, "venv"); !errors.Is(err, context.Canceled) {
+	if err := st.runUV(ctx, script, "venv"); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 }

@@ -23,9 +23,9 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/statefile"
 )
 
-// remove stops the daemon and removes everything of rbee, and nothing else. ph, which may
+// uninstall stops the daemon and removes everything of rbee, and nothing else. ph, which may
 // be nil, counts the files.
-func (in *Installer) remove(ctx context.Context, ph *progress.Phase) (note string, err error) {
+func (in *Installer) uninstall(ctx context.Context, ph *progress.Phase) (note string, err error) {
 	if _, err := in.Daemon.Stop(ctx); err != nil {
 		return "", err
 	}
@@ -113,7 +113,7 @@ func (in *Installer) stopWorkers(ctx context.Context, typ string) error {
 		return nil
 	}
 	if d := in.Daemon.State(ctx); d.Running {
-		return in.askToStop(ctx, d.Port, typ)
+		return in.stopThroughDaemon(ctx, d.Port, typ)
 	}
 	lock, err := filelock.Try(in.Home.Path(home.DaemonLock), 0o700)
 	if errors.Is(err, filelock.ErrHeld) {
@@ -132,8 +132,8 @@ func (in *Installer) stopWorkers(ctx context.Context, typ string) error {
 	return nil
 }
 
-// askToStop has the daemon end the worker processes of a type.
-func (in *Installer) askToStop(ctx context.Context, port int, typ string) error {
+// stopThroughDaemon has the daemon end the worker processes of a type.
+func (in *Installer) stopThroughDaemon(ctx context.Context, port int, typ string) error {
 	token, err := in.Daemon.Token()
 	if err != nil {
 		return err

@@ -29,7 +29,7 @@ func removeTree(dir string, ph *progress.Phase) error {
 		p := pool.New().WithMaxGoroutines(removersPerCPU * runtime.GOMAXPROCS(0))
 		for _, d := range level {
 			p.Go(func() {
-				found, files := emptyDir(d)
+				found, files := removeFiles(d)
 				ph.Add(int64(files))
 				mu.Lock()
 				defer mu.Unlock()
@@ -46,9 +46,9 @@ func removeTree(dir string, ph *progress.Phase) error {
 	return os.RemoveAll(dir) // reports what could not be removed
 }
 
-// emptyDir removes the files of a directory, and returns its directories and how many
+// removeFiles removes the files of a directory, and returns its directories and how many
 // files it removed. What cannot be removed is left for [os.RemoveAll] to report.
-func emptyDir(dir string) (dirs []string, files int) {
+func removeFiles(dir string) (dirs []string, files int) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, 0

@@ -52,7 +52,7 @@ func (in *Installer) rollbackSelf() (note string, err error) {
 		}
 	}
 	if err == nil {
-		err = in.shareMadeDirs(now, previous)
+		err = in.mergeMadeDirs(now, previous)
 	}
 	if err == nil {
 		err = exchangeFiles(in.Home.Path(wire.Binary), in.Home.Path(wire.PrevBinary))
@@ -60,15 +60,15 @@ func (in *Installer) rollbackSelf() (note string, err error) {
 	if err != nil {
 		return "", err
 	}
-	in.reach("exchanged")
+	in.testPoint("exchanged")
 	if err := exchangeFiles(in.Home.Path(wire.BinaryInfo), in.Home.Path(wire.PrevInfo)); err != nil {
 		return "", fmt.Errorf("cannot exchange the records of rbee: %w", err)
 	}
 	return versionText(now) + " → " + versionText(previous), atomicfile.SyncDir(in.Home.Path(wire.BinDir))
 }
 
-// shareMadeDirs makes both records of rbee list the directories that either made.
-func (in *Installer) shareMadeDirs(now, previous *wire.Installed) error {
+// mergeMadeDirs makes both records of rbee list the directories that either made.
+func (in *Installer) mergeMadeDirs(now, previous *wire.Installed) error {
 	dirs := slices.Compact(slices.Sorted(slices.Values(slices.Concat(now.MadeDirs, previous.MadeDirs))))
 	now.MadeDirs, previous.MadeDirs = dirs, dirs
 	return errors.Join(statefile.Write(in.Home.Path(wire.BinaryInfo), now), statefile.Write(in.Home.Path(wire.PrevInfo), previous))

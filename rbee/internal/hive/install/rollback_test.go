@@ -23,7 +23,7 @@ func twoBuilds(t *testing.T, h *Hive) (first, second string) {
 	first = step.Install.SHA256
 	apply(t, h, &wire.Request{Steps: []wire.Step{step}}, nil)
 	h.Exe = h.Path("bin/.rbee-new")
-	makeNew(t, h.Path(wire.Binary), h.Exe)
+	makeModifiedCopy(t, h.Path(wire.Binary), h.Exe)
 	step = self(t, h)
 	step.Install.MadeDirs = []string{"/b"}
 	second = step.Install.SHA256
@@ -69,7 +69,7 @@ func TestRollbackSelf(t *testing.T) {
 	}
 }
 
-func TestRollbackSelfRefused(t *testing.T) {
+func TestRollbackSelfErrors(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
 	apply(t, h, &wire.Request{Steps: []wire.Step{self(t, h)}}, nil)

@@ -72,7 +72,7 @@ func workerStep(t *testing.T) wire.Step {
 	return step
 }
 
-var here = operations.Target{HiveID: "a"}
+var hiveTarget = operations.Target{HiveID: "a"}
 
 func run[R operations.Report](t *testing.T, c *client.Client, op operations.Operation) R {
 	t.Helper()
@@ -83,13 +83,13 @@ func run[R operations.Report](t *testing.T, c *client.Client, op operations.Oper
 	return r.(R)
 }
 
-// TestRuntimeThroughTheDaemon drives a daemon in a process of its own over HTTP:
+// TestDaemonRuntime drives a daemon in a process of its own over HTTP:
 // a worker is spawned, asked through the hive, survives the daemon's violent end,
 // is taken over, and ends with the hive's removal.
-func TestRuntimeThroughTheDaemon(t *testing.T) {
+func TestDaemonRuntime(t *testing.T) {
 	t.Parallel()
 	h, c := installWithWorker(t)
-	w := run[*operations.WorkerSpawnReport](t, c, operations.WorkerSpawn{Target: here, Worker: "fake", Model: "m"}).Worker
+	w := run[*operations.WorkerSpawnReport](t, c, operations.WorkerSpawn{Target: hiveTarget, Worker: "fake", Model: "m"}).Worker
 	if w.State != operations.WorkerReady || w.Version != "1.0" {
 		t.Fatalf("worker %+v", w)
 	}
@@ -111,7 +111,7 @@ func TestRuntimeThroughTheDaemon(t *testing.T) {
 	if code, body := ask(w.ID, "/mirror/a%2Fb?x=1"); code != http.StatusOK || body != "POST /mirror/a%2Fb?x=1 auth= the body" {
 		t.Errorf("through the hive: %d %q", code, body)
 	}
-	until(t, "the request in the log", func() bool {
+	waitUntil(t, "the request in the log", func() bool {
 		log, err := os.ReadFile(h.Path(home.LogFile))
 		return err == nil && strings.Contains(string(log), "msg=request worker="+w.ID+" request=id-7 path=mirror/a/b status=200 whole=true took=")
 	})
@@ -120,7 +120,7 @@ func TestRuntimeThroughTheDaemon(t *testing.T) {
 	}
 	bare := *c
 	bare.Token = ""
-	if _, err := bare.Run(t.Context(), operations.WorkerProcessList{Target: here}, nil); err == nil {
+	if _, err := bare.Run(t.Context(), operations.WorkerProcessList{Target: hiveTarget}, nil); err == nil {
 		t.Error("a job without the token")
 	}
 	resp, err := http.Post(c.URL+"/v1/workers/"+w.ID+"/proxy/mirror", "", nil)
@@ -133,12 +133,12 @@ func TestRuntimeThroughTheDaemon(t *testing.T) {
 	if err := readRecord(h, &rec); err != nil || rec.Signal(9) != nil {
 		t.Fatal(err)
 	}
-	until(t, "the daemon to be gone", func() bool { return !rec.Alive() })
+	waitUntil(t, "the daemon to be gone", func() bool { return !rec.Alive() })
 	if _, err := h.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	c = newClient(t, h, rec.Port)
-	list := run[*operations.WorkerListReport](t, c, operations.WorkerProcessList{Target: here}).Workers
+	list := run[*operations.WorkerListReport](t, c, operations.WorkerProcessList{Target: hiveTarget}).Workers
 	if len(list) != 1 || list[0].PID != w.PID || !list[0].Adopted || list[0].State != operations.WorkerReady {
 		t.Fatalf("taken over: %+v", list)
 	}
@@ -167,16 +167,16 @@ func TestRuntimeThroughTheDaemon(t *testing.T) {
 	}
 }
 
-// TestNewContentUnderARunningWorker holds that a worker goes on with the files that
+// TestReplaceRunningWorker holds that a worker goes on with the files that
 // it was started from when its version is installed with other content, that new
 // ones get the new content, and that the old goes with the last that needs it.
-func TestNewContentUnderARunningWorker(t *testing.T) {
+func TestReplaceRunningWorker(t *testing.T) {
 	t.Parallel()
 	h, c := installWithWorker(t)
 	ref := func(w operations.WorkerProcess) operations.WorkerRef { return operations.WorkerRef{ID: w.ID} }
 	spawn := func() operations.WorkerProcess {
 		t.Helper()
-		return run[*operations.WorkerSpawnReport](t, c, operations.WorkerSpawn{Target: here, Worker: "fake", Model: "m"}).Worker
+		return run[*operations.WorkerSpawnReport](t, c, operations.WorkerSpawn{Target: hiveTarget, Worker: "fake", Model: "m"}).Worker
 	}
 	put := func(version, comment string, force bool) {
 		t.Helper()
@@ -235,7 +235,7 @@ func TestNewContentUnderARunningWorker(t *testing.T) {
 	put("1.0", "two", false)
 	builds("0.9", "1.0", "1.0@2")
 	for _, w := range []operations.WorkerProcess{one, two} {
-		run[*operations.WorkerDeleteReport](t, c, operations.WorkerProcessDelete{Target: here, WorkerRef: ref(w)})
+		run[*operations.WorkerDeleteReport](t, c, operations.WorkerProcessDelete{Target: hiveTarget, WorkerRef: ref(w)})
 	}
 	// Nothing runs: everything goes but what is installed and the version before.
 	put("1.0", "three", false)
@@ -255,12 +255,12 @@ func readRecord(h *Hive, rec *control.Record) error {
 	return json.Unmarshal(data, rec)
 }
 
-// TestRemoveEndsWorkers holds that an uninstall leaves no process behind, whether
+// TestUninstallStopsWorkers holds that an uninstall leaves no process behind, whether
 // the daemon runs or not.
-func TestRemoveEndsWorkers(t *testing.T) {
+func TestUninstallStopsWorkers(t *testing.T) {
 	t.Parallel()
 	h, c := installWithWorker(t)
-	w := run[*operations.WorkerSpawnReport](t, c, operations.WorkerSpawn{Target: here, Worker: "fake", Model: "m"}).Worker
+	w := run[*operations.WorkerSpawnReport](t, c, operations.WorkerSpawn{Target: hiveTarget, Worker: "fake", Model: "m"}).Worker
 	res := apply(t, h, &wire.Request{Steps: []wire.Step{{Action: wire.ActionRemoveSelf}}}, nil)
 	if res.Errors[0] != "" {
 		t.Fatal(res.Errors)
@@ -273,17 +273,17 @@ func TestRemoveEndsWorkers(t *testing.T) {
 	}
 }
 
-// TestStoppingDaemonEndsJobs holds that a daemon which is told to stop does so
+// TestStopDaemonCancelsJobs holds that a daemon which is told to stop does so
 // although somebody follows a log.
-func TestStoppingDaemonEndsJobs(t *testing.T) {
+func TestStopDaemonCancelsJobs(t *testing.T) {
 	t.Parallel()
 	h, c := installWithWorker(t)
-	w := run[*operations.WorkerSpawnReport](t, c, operations.WorkerSpawn{Target: here, Worker: "fake", Model: "m"}).Worker
+	w := run[*operations.WorkerSpawnReport](t, c, operations.WorkerSpawn{Target: hiveTarget, Worker: "fake", Model: "m"}).Worker
 	c.Retry = -1
 	lines, done := make(chan string, 10), make(chan error, 1)
 	go func() {
 		_, err := c.Run(context.Background(), operations.WorkerProcessLogs{
-			Target: here, WorkerRef: operations.WorkerRef{ID: w.ID}, Follow: true,
+			Target: hiveTarget, WorkerRef: operations.WorkerRef{ID: w.ID}, Follow: true,
 		}, func(e operations.Event) { lines <- e.Text })
 		done <- err
 	}()
@@ -300,15 +300,15 @@ func TestStoppingDaemonEndsJobs(t *testing.T) {
 	<-done
 }
 
-// TestStoppingDaemonLeavesALoad holds that a worker which loads is no part of the
+// TestStopDaemonKeepsLoadingWorker holds that a worker which loads is no part of the
 // daemon that started it: the next one goes on waiting for it.
-func TestStoppingDaemonLeavesALoad(t *testing.T) {
+func TestStopDaemonKeepsLoadingWorker(t *testing.T) {
 	t.Parallel()
 	h, c := installWithWorker(t)
 	c.Retry = -1
 	loading, done := make(chan operations.WorkerProcess, 1), make(chan error, 1)
 	go func() {
-		_, err := c.Run(context.Background(), operations.WorkerSpawn{Target: here, Worker: "fake", Model: "endless"}, func(e operations.Event) {
+		_, err := c.Run(context.Background(), operations.WorkerSpawn{Target: hiveTarget, Worker: "fake", Model: "endless"}, func(e operations.Event) {
 			if e.Worker != nil && e.Worker.State == operations.WorkerLoading {
 				loading <- *e.Worker
 			}
@@ -328,7 +328,7 @@ func TestStoppingDaemonLeavesALoad(t *testing.T) {
 	if _, err := h.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	list := run[*operations.WorkerListReport](t, newClient(t, h, h.State(t.Context()).Port), operations.WorkerProcessList{Target: here}).Workers
+	list := run[*operations.WorkerListReport](t, newClient(t, h, h.State(t.Context()).Port), operations.WorkerProcessList{Target: hiveTarget}).Workers
 	if len(list) != 1 || list[0].PID != w.PID || !list[0].Adopted || list[0].State != operations.WorkerLoading {
 		t.Errorf("taken over: %+v", list)
 	}

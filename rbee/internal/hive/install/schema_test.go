@@ -14,8 +14,8 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/statefile"
 )
 
-// edit changes the members of a JSON object in a file; nil removes one.
-func edit(t *testing.T, path string, members map[string]any) {
+// editJSON changes the members of a JSON object in a file; nil removes one.
+func editJSON(t *testing.T, path string, members map[string]any) {
 	t.Helper()
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -62,7 +62,7 @@ func TestApplyRewritesSchemaZero(t *testing.T) {
 	t.Parallel()
 	h, step, files := hiveWithWorker(t)
 	for _, path := range files {
-		edit(t, path, map[string]any{"schema": nil, "min_reader": nil, "launch_digest": nil, "added": "later"})
+		editJSON(t, path, map[string]any{"schema": nil, "min_reader": nil, "launch_digest": nil, "added": "later"})
 	}
 	if w := h.Worker(t.Context(), "w", true); w.Corrupt != "" || w.LaunchDigest != "" {
 		t.Errorf("Worker() of schema 0 = %+v", w)
@@ -127,7 +127,7 @@ func TestNewerStateIsNotReplaced(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h, step, files := hiveWithWorker(t)
-			edit(t, files[name], map[string]any{"schema": 9, "min_reader": 9})
+			editJSON(t, files[name], map[string]any{"schema": 9, "min_reader": 9})
 			before, _ := os.ReadFile(files[name])
 			step.Worker.Force = true
 			req := &wire.Request{Settings: &wire.Settings{Alias: "b", HivePort: 8601}, Steps: []wire.Step{self(t, h)}}

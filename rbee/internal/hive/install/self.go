@@ -69,19 +69,19 @@ func (in *Installer) installSelf(want *wire.Installed) (note string, err error) 
 		if rec.InstalledAt, note = old.InstalledAt, "already in place"; rec.InstalledAt.IsZero() {
 			rec.InstalledAt = time.Now().UTC().Truncate(time.Second)
 		}
-	} else if err := in.placeSelf(old); err != nil {
+	} else if err := in.replaceBinary(old); err != nil {
 		return "", home.WrapDiskFull(err, in.Home.Root, size)
 	}
-	in.reach("placed")
+	in.testPoint("placed")
 	if err := statefile.Write(in.Home.Path(wire.BinaryInfo), rec); err != nil {
 		return "", fmt.Errorf("recording the new rbee: %w", home.WrapDiskFull(err, in.Home.Root, 4096))
 	}
 	return note, nil
 }
 
-// placeSelf renames the running binary to bin/rbee, after it has kept the old one with
+// replaceBinary renames the running binary to bin/rbee, after it has kept the old one with
 // its record; old is nil if there is none.
-func (in *Installer) placeSelf(old *wire.Installed) error {
+func (in *Installer) replaceBinary(old *wire.Installed) error {
 	bin, upload := in.Home.Path(wire.BinDir), in.Store.Exe
 	if err := os.MkdirAll(bin, 0o755); err != nil { //nolint:gosec // programs are for everybody
 		return err
@@ -108,7 +108,7 @@ func (in *Installer) placeSelf(old *wire.Installed) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("keeping the rbee before: %w", err)
 	}
-	in.reach("kept")
+	in.testPoint("kept")
 	if err := os.Rename(upload, in.Home.Path(wire.Binary)); err != nil {
 		return fmt.Errorf("putting the new rbee in place: %w", err)
 	}

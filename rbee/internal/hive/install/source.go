@@ -17,26 +17,26 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-const stallTimeout = 60 * time.Second // without a byte
+const defaultStallTimeout = 60 * time.Second // without a byte
 
-func (in *Installer) stallLimit() time.Duration { return cmp.Or(in.stall, stallTimeout) }
+func (in *Installer) stallLimit() time.Duration { return cmp.Or(in.stall, defaultStallTimeout) }
 
-// downloadsAtOnce is how many artifacts of one step are downloaded at a time.
-const downloadsAtOnce = 4
+// maxParallelDownloads is how many artifacts of one step are downloaded at a time.
+const maxParallelDownloads = 4
 
 // get makes artifacts be in the download directory, each checked, and gives their
 // paths. What is there already, of an install that did not end well, counts.
-func (st *stage) get(ctx context.Context, artifacts ...*wire.Artifact) (paths []string, err error) {
+func (st *stage) fetchArtifacts(ctx context.Context, artifacts ...*wire.Artifact) (paths []string, err error) {
 	if err := os.MkdirAll(st.Home.Path(wire.DownloadDir), 0o700); err != nil {
 		return nil, err
 	}
 	paths = make([]string, len(artifacts))
-	client := st.client()
+	client := st.newFetchClient()
 	defer client.HTTP.CloseIdleConnections()
-	p := pool.New().WithContext(ctx).WithCancelOnError().WithFirstError().WithMaxGoroutines(downloadsAtOnce)
+	p := pool.New().WithContext(ctx).WithCancelOnError().WithFirstError().WithMaxGoroutines(maxParallelDownloads)
 	for i, a := range artifacts {
 		paths[i] = filepath.Join(st.Home.Path(wire.DownloadDir), strings.ToLower(a.SHA256))
-		st.used = append(st.used, paths[i])
+		st.downloads = append(st.downloads, paths[i])
 		if a.URL != "" {
 			p.Go(func(ctx context.Context) error { return st.download(ctx, client, a, paths[i]) })
 		}
@@ -44,15 +44,15 @@ func (st *stage) get(ctx context.Context, artifacts ...*wire.Artifact) (paths []
 	err = p.Wait()
 	for i, a := range artifacts {
 		if a.URL == "" && err == nil {
-			err = st.take(a, paths[i]) // over the one connection, one after the other
+			err = st.receive(a, paths[i]) // over the one connection, one after the other
 		}
 	}
-	st.cut = err != nil
+	st.incomplete = err != nil
 	return paths, err
 }
 
-// have reports whether an artifact is there, with the right content.
-func (st *stage) have(a *wire.Artifact, path string) bool {
+// hasArtifact reports whether an artifact is there, with the right content.
+func (st *stage) hasArtifact(a *wire.Artifact, path string) bool {
 	info, err := os.Stat(path)
 	if err != nil {
 		return false
@@ -62,26 +62,26 @@ func (st *stage) have(a *wire.Artifact, path string) bool {
 		_ = os.Remove(path)
 		return false
 	}
-	st.arrived(size)
+	st.addReceived(size)
 	return true
 }
 
-// take asks the other side for an artifact and stores it. The other side may have
+// receive asks the other side for an artifact and stores it. The other side may have
 // to fetch it first, which takes as long as it takes and shows no sign of life; once
 // it sends it does not pause.
-func (st *stage) take(a *wire.Artifact, path string) error {
-	if st.have(a, path) {
+func (st *stage) receive(a *wire.Artifact, path string) error {
+	if st.hasArtifact(a, path) {
 		return nil
 	}
 	st.send(wire.Message{Need: &wire.Need{Index: st.index, SHA256: a.SHA256}})
 	defer st.heartbeat.Pause()()
-	in := &stallReader{r: st.in, limit: st.stallLimit(), stalled: st.giveUp}
+	in := &stallReader{r: st.in, limit: st.stallLimit(), onStall: st.cancel}
 	defer in.stop()
 	blob, err := wire.NewBlobReader(in)
 	if err != nil {
 		return fmt.Errorf("receiving %s: %w", a.Name, err)
 	}
-	err = fetch.Save(blob, target(a, path, nil))
+	err = fetch.Save(blob, fetchFile(a, path, nil))
 	// Whatever went wrong, the next blob begins only after this one's end.
 	if closeErr := blob.Close(); err == nil {
 		err = closeErr
@@ -97,7 +97,7 @@ func (st *stage) take(a *wire.Artifact, path string) error {
 type stallReader struct {
 	r       io.Reader
 	limit   time.Duration
-	stalled func(error)
+	onStall func(error)
 	timer   *time.Timer // nil before the first byte
 }
 
@@ -106,7 +106,7 @@ func (s *stallReader) Read(p []byte) (int, error) {
 	switch {
 	case n == 0:
 	case s.timer == nil:
-		s.timer = time.AfterFunc(s.limit, func() { s.stalled(&fetch.StallError{Limit: s.limit}) })
+		s.timer = time.AfterFunc(s.limit, func() { s.onStall(&fetch.StallError{Limit: s.limit}) })
 	default:
 		s.timer.Reset(s.limit)
 	}
@@ -125,19 +125,19 @@ const partSuffix = fetch.PartSuffix
 // download fetches an artifact and stores it, going on with what an earlier try
 // has brought.
 func (st *stage) download(ctx context.Context, client *fetch.Client, a *wire.Artifact, path string) error {
-	if st.have(a, path) {
+	if st.hasArtifact(a, path) {
 		return nil
 	}
-	return client.Download(ctx, target(a, path, st.arrived))
+	return client.Download(ctx, fetchFile(a, path, st.addReceived))
 }
 
-// target is an artifact as it is downloaded.
-func target(a *wire.Artifact, path string, arrived func(n int64)) fetch.File {
+// fetchFile is an artifact as it is downloaded.
+func fetchFile(a *wire.Artifact, path string, arrived func(n int64)) fetch.File {
 	return fetch.File{URL: a.URL, Path: path, Sum: a.SHA256, Size: a.Size, SkipSync: true, Progress: arrived}
 }
 
-// client is how artifacts are downloaded.
-func (in *Installer) client() *fetch.Client {
+// newFetchClient is how artifacts are downloaded.
+func (in *Installer) newFetchClient() *fetch.Client {
 	c := &fetch.Client{HTTP: in.HTTP, UserAgent: "rbee/" + in.Store.Version, Verb: "downloading", Stall: in.stallLimit()}
 	if c.HTTP == nil {
 		c.HTTP = fetch.NewHTTPClient()

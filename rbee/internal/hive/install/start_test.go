@@ -29,10 +29,10 @@ func otherContent(t *testing.T, comment string) (step wire.Step, data []byte) {
 	return step, data
 }
 
-// TestSyncWhileAWorkerStarts holds that a worker whose start waits, here for its
+// TestInstallDuringWorkerStart holds that a worker whose start waits, here for its
 // model, gets the files that it was told of, although other content of its version is
 // installed meanwhile.
-func TestSyncWhileAWorkerStarts(t *testing.T) {
+func TestInstallDuringWorkerStart(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
 	step := workerStep(t)
@@ -86,9 +86,9 @@ func TestSyncWhileAWorkerStarts(t *testing.T) {
 	}
 }
 
-// TestEntryPointMovesLast holds that what the entry point leads to stays as it is
+// TestEntryPointIsLinkedLast holds that what the entry point leads to stays as it is
 // until it leads elsewhere: who has just read it may be about to start from there.
-func TestEntryPointMovesLast(t *testing.T) {
+func TestEntryPointIsLinkedLast(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
 	if res := apply(t, h, &wire.Request{Steps: []wire.Step{workerStep(t)}}, workerProgram(t)); res.Errors[0] != "" {
@@ -96,7 +96,7 @@ func TestEntryPointMovesLast(t *testing.T) {
 	}
 	var before []byte
 	var readErr error
-	h.reached = func(point string) {
+	h.onTestPoint = func(point string) {
 		if point == "put" {
 			before, readErr = os.ReadFile(h.EntryPath("fake"))
 		}
@@ -113,9 +113,9 @@ func TestEntryPointMovesLast(t *testing.T) {
 	}
 }
 
-// TestEngineIsOneBuild holds that an engine is wholly of one build, however often the
+// TestEngineUsesOneBuild holds that an engine is wholly of one build, however often the
 // entry point moves and takes away what it led to.
-func TestEngineIsOneBuild(t *testing.T) {
+func TestEngineUsesOneBuild(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
 	content := t.TempDir()

@@ -10,7 +10,7 @@ import (
 )
 
 // replaceDir gives the staged directory of a tool the name dir. What had that name has
-// another one afterwards, that of the staged one or [aside], for the caller to remove.
+// another one afterwards, that of the staged one or [backupPath], for the caller to remove.
 func replaceDir(staged, dir string) error {
 	if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
 		return os.Rename(staged, dir)
@@ -21,7 +21,7 @@ func replaceDir(staged, dir string) error {
 	}
 	// Not every filesystem can exchange. A run that is killed between these two
 	// is put right by cleanTools.
-	old := aside(dir)
+	old := backupPath(dir)
 	if err := os.RemoveAll(old); err != nil {
 		return err
 	}
@@ -34,7 +34,7 @@ func replaceDir(staged, dir string) error {
 	return nil
 }
 
-// aside is the name of a directory that makes room where two cannot be exchanged.
-func aside(dir string) string {
+// backupPath is the name of a directory that makes room where two cannot be exchanged.
+func backupPath(dir string) string {
 	return filepath.Join(filepath.Dir(dir), oldPrefix+filepath.Base(dir))
 }

@@ -25,10 +25,10 @@ func (st *stage) tool(ctx context.Context, t *wire.Tool) (program string, err er
 	dir := st.Store.ToolPath(t)
 	program = filepath.Join(dir, filepath.FromSlash(t.Entry))
 	if st.Store.CheckTool(ctx, t, true) == "" {
-		st.arrived(t.Artifact.Size)
+		st.addReceived(t.Artifact.Size)
 		return program, nil
 	}
-	paths, err := st.get(ctx, &t.Artifact)
+	paths, err := st.fetchArtifacts(ctx, &t.Artifact)
 	if err != nil {
 		return "", err
 	}
@@ -53,12 +53,12 @@ func (st *stage) tool(ctx context.Context, t *wire.Tool) (program string, err er
 	if err := replaceDir(staged, dir); err != nil {
 		return "", fmt.Errorf("putting %s %s in place: %w", t.Name, t.Version, err)
 	}
-	_ = os.RemoveAll(aside(dir)) // if it stays, the next request removes it
+	_ = os.RemoveAll(backupPath(dir)) // if it stays, the next request removes it
 	return program, atomicfile.SyncDir(filepath.Dir(dir))
 }
 
-// ofTool reports whether a path, without links in it, lies in a tool's directory.
-func (in *Installer) ofTool(path string) bool {
+// isInTools reports whether a path, without links in it, lies in a tool's directory.
+func (in *Installer) isInTools(path string) bool {
 	tools, err := filepath.EvalSymlinks(in.Home.Path(wire.ToolsDir))
 	if err != nil {
 		return false

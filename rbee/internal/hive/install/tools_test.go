@@ -24,16 +24,16 @@ func TestDamagedTool(t *testing.T) {
 	})
 	tool := &wire.Tool{
 		Name: "cpython", Version: "3", Format: wire.FormatTarGz, Strip: 1, Entry: "bin/python3",
-		Artifact: *published(t, "cpython.tar.gz", data),
+		Artifact: *publish(t, "cpython.tar.gz", data),
 	}
 	get := func() {
 		t.Helper()
-		st := &stage{session: &session{Installer: h.Installer, out: wire.NewWriter(io.Discard)}}
+		st := &stage{stepRunner: &stepRunner{Installer: h.Installer, out: wire.NewWriter(io.Discard)}}
 		program, err := st.tool(t.Context(), tool)
 		if info, statErr := os.Stat(program); errors.Join(err, statErr) != nil || info.Mode()&0o111 == 0 {
 			t.Fatal(program, err, statErr)
 		}
-		st.dropDownloads()
+		st.removeDownloads()
 	}
 	get()
 	dir := h.ToolPath(tool)
@@ -81,9 +81,9 @@ func TestDamagedTool(t *testing.T) {
 	}
 }
 
-// TestCutReplacingATool holds that a run which was killed while a tool made room for
+// TestKilledToolReplacement holds that a run which was killed while a tool made room for
 // its successor loses neither.
-func TestCutReplacingATool(t *testing.T) {
+func TestKilledToolReplacement(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
 	tool := wire.Tool{Name: "cpython", Version: "3", Entry: "bin/python3", Artifact: wire.Artifact{SHA256: strings.Repeat("a", 64)}}
@@ -104,9 +104,9 @@ func TestCutReplacingATool(t *testing.T) {
 		dirs []string
 		want string // who is called so afterwards
 	}{
-		{"between two renames", []string{aside(dir)}, filepath.Base(aside(dir))},
-		{"after both", []string{dir, aside(dir)}, filepath.Base(dir)},
-		{"another's", []string{dir, aside(dir) + "x"}, filepath.Base(dir)},
+		{"between two renames", []string{backupPath(dir)}, filepath.Base(backupPath(dir))},
+		{"after both", []string{dir, backupPath(dir)}, filepath.Base(dir)},
+		{"another's", []string{dir, backupPath(dir) + "x"}, filepath.Base(dir)},
 	} {
 		if err := os.RemoveAll(h.Path(wire.ToolsDir)); err != nil {
 			t.Fatal(err)

@@ -11,9 +11,9 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// TestWaitingBehindAnUninstall: a run that waited while rbee was removed builds
+// TestApplyAfterUninstall: a run that waited while rbee was removed builds
 // nothing anew.
-func TestWaitingBehindAnUninstall(t *testing.T) {
+func TestApplyAfterUninstall(t *testing.T) {
 	t.Parallel()
 	h := connect(filepath.Join(t.TempDir(), "rbee"), "", "")
 	h.Exe = h.Path(wire.Binary)

@@ -41,9 +41,9 @@ const (
 	archivesGlob = "archive-v*" // in uv's cache: it has one directory for each unpacked wheel
 )
 
-// fullDisk is the free space in bytes below which a failure of uv is not taken for one
+// minFreeDisk is the free space in bytes below which a failure of uv is not taken for one
 // of its cache.
-const fullDisk = 16 << 20
+const minFreeDisk = 16 << 20
 
 // compileTimeout is the time limit for the bytecode of one file, in seconds. uv's
 // default of 60 is too short for a large file on a busy machine.
@@ -76,9 +76,9 @@ func (c uvCache) wheelFile(w *wire.Artifact) string {
 	return filepath.Join(c.store.Home.Path(installed.WheelsDir), strings.ToLower(w.SHA256), w.Name)
 }
 
-// unpacked returns the record of a wheel in the cache; nil if the wheel has to be
+// lookup returns the record of a wheel in the cache; nil if the wheel has to be
 // fetched and unpacked.
-func (c uvCache) unpacked(w *wire.Artifact) *unpackedWheel {
+func (c uvCache) lookup(w *wire.Artifact) *unpackedWheel {
 	path := c.wheelFile(w)
 	var r unpackedWheel
 	if statefile.Read(filepath.Join(filepath.Dir(path), installed.UnpackedName), &r) != nil || r.Name != w.Name || !filepath.IsLocal(r.Archive) {
@@ -100,7 +100,7 @@ func (c uvCache) unpackedBytes(steps []wire.InstallStep) (n int64) {
 			continue
 		}
 		for j := range steps[i].Python.Wheels {
-			if w := &steps[i].Python.Wheels[j]; c.unpacked(w) != nil {
+			if w := &steps[i].Python.Wheels[j]; c.lookup(w) != nil {
 				n += w.Size
 			}
 		}
@@ -137,7 +137,7 @@ func (st *stage) environment(ctx context.Context, uv, python, venv, into string,
 		cached := map[string]*unpackedWheel{} // by SHA-256
 		var missing []*wire.Artifact
 		for _, w := range wheels {
-			if r := st.cached(w); r != nil && (r.files != nil || r.readFiles(filepath.Dir(st.cache().wheelFile(w))) == nil) {
+			if r := st.lookupWheel(w); r != nil && (r.files != nil || r.readFiles(filepath.Dir(st.cache().wheelFile(w))) == nil) {
 				cached[w.SHA256] = r
 			} else {
 				missing = append(missing, w)
@@ -146,7 +146,7 @@ func (st *stage) environment(ctx context.Context, uv, python, venv, into string,
 		if err := st.placeWheels(ctx, missing); err != nil {
 			return err
 		}
-		st.reach("received")
+		st.testPoint("received")
 		before := st.cache().archives()
 		err := st.makeEnvironment(ctx, uv, python, venv, wheels, len(missing))
 		var files []installed.File
@@ -155,22 +155,22 @@ func (st *stage) environment(ctx context.Context, uv, python, venv, into string,
 			if files, err = st.listEnvironment(ctx, venv, into); err != nil {
 				return err
 			}
-			fresh := st.recordNew(venv, into, files, missing, before)
+			fresh := st.recordUnpacked(venv, into, files, missing, before)
 			damaged = damagedWheels(cached, fresh, into, files, sitePackages(venv))
 			if len(damaged) == 0 {
-				st.list(files...)
+				st.addFiles(files...)
 				return nil
 			}
 		}
-		if ctx.Err() != nil || len(cached) == 0 || err != nil && home.DiskFree(st.dir) < fullDisk {
+		if ctx.Err() != nil || len(cached) == 0 || err != nil && home.DiskFree(st.dir) < minFreeDisk {
 			return err
 		}
 		// The cache does not work with this uv, or files in it were modified. Each try
 		// fetches what it removes, so that the last one uses nothing from the cache.
 		if err != nil {
-			err = st.dropWheels(slices.Collect(maps.Keys(cached)))
+			err = st.removeWheels(slices.Collect(maps.Keys(cached)))
 		} else {
-			err = st.dropWheels(damaged)
+			err = st.removeWheels(damaged)
 		}
 		if err := errors.Join(err, removeTree(venv, nil), os.MkdirAll(filepath.Dir(venv), 0o755)); err != nil { //nolint:gosec // programs are for everybody
 			return err
@@ -186,12 +186,12 @@ func (st *stage) environment(ctx context.Context, uv, python, venv, into string,
 	}
 }
 
-// cached is unpacked, and knows the wheels of this install too.
-func (st *stage) cached(w *wire.Artifact) *unpackedWheel {
+// lookupWheel is unpacked, and knows the wheels of this install too.
+func (st *stage) lookupWheel(w *wire.Artifact) *unpackedWheel {
 	if r := st.wheels[w.SHA256]; r != nil {
 		return r
 	}
-	return st.cache().unpacked(w)
+	return st.cache().lookup(w)
 }
 
 // placeWheels fetches wheels and stores them where uv looks for them.
@@ -199,7 +199,7 @@ func (st *stage) placeWheels(ctx context.Context, wheels []*wire.Artifact) error
 	if err := os.MkdirAll(st.Home.Path(installed.WheelsDir), 0o700); err != nil {
 		return err
 	}
-	paths, err := st.get(ctx, wheels...)
+	paths, err := st.fetchArtifacts(ctx, wheels...)
 	if err != nil {
 		return err
 	}
@@ -217,8 +217,8 @@ func (st *stage) placeWheels(ctx context.Context, wheels []*wire.Artifact) error
 
 // makeEnvironment runs uv, and reports its progress.
 func (st *stage) makeEnvironment(ctx context.Context, uv, python, venv string, wheels []*wire.Artifact, missing int) error {
-	ph := st.begin(wire.Progress{Index: st.index, Phase: wire.PhaseEnvironment, Unit: wire.UnitPackages, CountTotal: int64(len(wheels))})
-	if err := st.run(ctx, uv, "venv", "--offline", "--no-python-downloads", "--quiet", "--relocatable", "--python", python, venv); err != nil {
+	ph := st.startPhase(wire.Progress{Index: st.index, Phase: wire.PhaseEnvironment, Unit: wire.UnitPackages, CountTotal: int64(len(wheels))})
+	if err := st.runUV(ctx, uv, "venv", "--offline", "--no-python-downloads", "--quiet", "--relocatable", "--python", python, venv); err != nil {
 		return err
 	}
 	args := []string{
@@ -241,7 +241,7 @@ func (st *stage) makeEnvironment(ctx context.Context, uv, python, venv string, w
 		defer close(watched)
 		st.watchUV(ctx, ph, venv, len(wheels), missing, len(st.cache().archives()))
 	}()
-	err := st.run(ctx, uv, append(args, "--requirements", list)...)
+	err := st.runUV(ctx, uv, append(args, "--requirements", list)...)
 	cancel()
 	<-watched
 	return errors.Join(err, os.Remove(list))
@@ -322,7 +322,7 @@ func (c uvCache) archives() []string {
 
 // listEnvironment lists the files of an environment with their checksums.
 func (st *stage) listEnvironment(ctx context.Context, venv, into string) ([]installed.File, error) {
-	ph := st.begin(wire.Progress{Index: st.index, Phase: wire.PhaseCheck, Unit: wire.UnitFiles})
+	ph := st.startPhase(wire.Progress{Index: st.index, Phase: wire.PhaseCheck, Unit: wire.UnitFiles})
 	files, bytecode, err := listTree(progress.NewContext(ctx, ph), venv, into)
 	if err != nil {
 		return nil, err
@@ -331,16 +331,16 @@ func (st *stage) listEnvironment(ctx context.Context, venv, into string) ([]inst
 	return files, nil
 }
 
-// recordNew finds the directories into which uv has unpacked the missing wheels, and
+// recordUnpacked finds the directories into which uv has unpacked the missing wheels, and
 // adds the bytecode of the environment to all that the environment is linked from. The
-// records, by SHA-256, become valid with keepWheels.
-func (st *stage) recordNew(venv, into string, files []installed.File, missing []*wire.Artifact, before []string) map[string]*unpackedWheel {
+// records, by SHA-256, become valid with commitWheels.
+func (st *stage) recordUnpacked(venv, into string, files []installed.File, missing []*wire.Artifact, before []string) map[string]*unpackedWheel {
 	site := sitePackages(venv)
 	wheels := map[string]*wire.Artifact{} // by package: an environment has one version of each
 	for _, w := range missing {
 		wheels[packageOf(w.Name)] = w
 	}
-	listed := byPath(files, into, venv, site)
+	listed := filesByPath(files, into, venv, site)
 	fresh := map[string]*unpackedWheel{}
 	for _, archive := range st.cache().archives() {
 		if slices.Contains(before, archive) {
@@ -365,8 +365,8 @@ func (st *stage) recordNew(venv, into string, files []installed.File, missing []
 	return fresh
 }
 
-// byPath maps the paths below site-packages to the files of an environment.
-func byPath(files []installed.File, into, venv, site string) map[string]installed.File {
+// filesByPath maps the paths below site-packages to the files of an environment.
+func filesByPath(files []installed.File, into, venv, site string) map[string]installed.File {
 	rel, err := filepath.Rel(venv, site)
 	if err != nil {
 		return nil
@@ -444,7 +444,7 @@ func damagedWheels(cached, fresh map[string]*unpackedWheel, into string, files [
 		return nil
 	}
 	venv := filepath.Dir(filepath.Dir(filepath.Dir(site)))
-	listed := byPath(files, into, venv, site)
+	listed := filesByPath(files, into, venv, site)
 	right := map[string]bool{} // paths that are as some wheel has them
 	for _, wheels := range []map[string]*unpackedWheel{cached, fresh} {
 		for _, r := range wheels {
@@ -464,10 +464,10 @@ func damagedWheels(cached, fresh map[string]*unpackedWheel, into string, files [
 	return damaged
 }
 
-// keepWheels makes the wheels that this install has unpacked available to the next one,
+// commitWheels makes the wheels that this install has unpacked available to the next one,
 // and removes their packed form. A wheel for which that fails is unpacked again next
 // time.
-func (st *stage) keepWheels() {
+func (st *stage) commitWheels() {
 	for sum, r := range st.wheels {
 		dir := filepath.Join(st.Home.Path(installed.WheelsDir), strings.ToLower(sum))
 		empty := filepath.Join(dir, home.TempPrefix+home.RandomSuffix())
@@ -480,8 +480,8 @@ func (st *stage) keepWheels() {
 	}
 }
 
-// dropWheels removes wheels, given by SHA-256, from the cache.
-func (st *stage) dropWheels(sums []string) error {
+// removeWheels removes wheels, given by SHA-256, from the cache.
+func (st *stage) removeWheels(sums []string) error {
 	var err error
 	for _, sum := range sums {
 		delete(st.wheels, sum)

@@ -40,7 +40,7 @@ func (c uvCache) cleanWheels(ph *progress.Phase) error {
 	}
 	kept := false
 	for _, e := range entries {
-		if w := needed[e.Name()]; w != nil && c.unpacked(w) != nil {
+		if w := needed[e.Name()]; w != nil && c.lookup(w) != nil {
 			kept = true
 			continue
 		}
@@ -72,12 +72,12 @@ func (c uvCache) cleanArchives(also map[string]*unpackedWheel, ph *progress.Phas
 			err = errors.Join(err, removeTree(filepath.Join(c.store.Home.Path(uvCacheDir), archive), ph))
 		}
 	}
-	return errors.Join(err, c.cleanPointers())
+	return errors.Join(err, c.cleanDangling())
 }
 
-// cleanPointers removes the links and files by which uv finds an unpacked wheel that is
+// cleanDangling removes the links and files by which uv finds an unpacked wheel that is
 // not there any more, and the temporary directories of a uv that was killed.
-func (c uvCache) cleanPointers() error {
+func (c uvCache) cleanDangling() error {
 	var err error
 	left, _ := filepath.Glob(filepath.Join(c.store.Home.Path(uvCacheDir), ".tmp*")) // fails for a bad pattern only
 	for _, path := range left {

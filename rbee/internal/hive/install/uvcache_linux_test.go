@@ -14,7 +14,7 @@ import (
 func TestEnvironmentsAreCopied(t *testing.T) {
 	t.Parallel()
 	eachUV(t, func(t *testing.T, h *Hive, o *origin) {
-		one, two := o.server("one", "1.0", nil), o.server("two", "1.0", nil)
+		one, two := o.pythonWorker("one", "1.0", nil), o.pythonWorker("two", "1.0", nil)
 		asked := o.Asked("/packages/wax")
 		cache := h.Path(wire.CacheDir)
 		if err := os.Mkdir(cache, 0o700); err != nil {
@@ -34,14 +34,14 @@ func TestEnvironmentsAreCopied(t *testing.T) {
 		if n := o.Asked("/packages/wax") - asked; n != 1 {
 			t.Errorf("the common wheel was fetched %d times, want 1", n)
 		}
-		if sameFile(inSite(t, h, "one", "wax.py"), inSite(t, h, "two", "wax.py")) {
+		if sameFile(sitePath(t, h, "one", "wax.py"), sitePath(t, h, "two", "wax.py")) {
 			t.Error("files of two filesystems are the same")
 		}
-		if err := os.WriteFile(inSite(t, h, "one", "wax.py"), []byte("honey"), 0o600); err != nil {
+		if err := os.WriteFile(sitePath(t, h, "one", "wax.py"), []byte("honey"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		for typ, damaged := range map[string]bool{"one": true, "two": false} {
-			if w := h.Worker(t.Context(), typ, true); (w.Corrupt != "") != damaged || says(t, h, typ) != "1.0" {
+			if w := h.Worker(t.Context(), typ, true); (w.Corrupt != "") != damaged || runWorker(t, h, typ) != "1.0" {
 				t.Errorf("%s: %+v, want damaged %t", typ, w, damaged)
 			}
 		}

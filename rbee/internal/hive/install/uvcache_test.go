@@ -54,7 +54,7 @@ func realOrigin(t testing.TB, uv string) *origin {
 		}
 		python = strings.TrimSpace(string(out))
 	}
-	o := &origin{Server: origintest.New(t), t: t, servers: map[string]wire.Step{}}
+	o := &origin{Server: origintest.New(t), t: t, steps: map[string]wire.Step{}}
 	o.AddRelease("astral-sh/uv", origintest.Release{Tag: "1", Assets: map[string][]byte{
 		"uv.tar.gz":     programTar(t, "uv/uv", uv),
 		"python.tar.gz": programTar(t, "python/bin/python3", python),
@@ -85,8 +85,8 @@ func programTar(t testing.TB, name, path string) []byte {
 	return out.Bytes()
 }
 
-// inSite is a file of the environment of an installed type.
-func inSite(t *testing.T, h *Hive, typ, name string) string {
+// sitePath is a file of the environment of an installed type.
+func sitePath(t *testing.T, h *Hive, typ, name string) string {
 	t.Helper()
 	found, err := filepath.Glob(filepath.Join(h.BuildDir(typ, h.EntryBuild(typ)), "payload/venv/lib/python*/site-packages", name))
 	if err != nil || len(found) != 1 {
@@ -128,7 +128,7 @@ func TestEnvironmentsShareWheels(t *testing.T) {
 	t.Parallel()
 	eachUV(t, func(t *testing.T, h *Hive, o *origin) {
 		h.Root = filepath.Join(h.User, "a, b %20#?c")
-		one, two := o.server("one", "1.0", nil), o.server("two", "1.0", nil)
+		one, two := o.pythonWorker("one", "1.0", nil), o.pythonWorker("two", "1.0", nil)
 		asked := o.Asked("/packages/wax")
 		mustInstall(t, h, one)
 		mustInstall(t, h, two)
@@ -139,16 +139,16 @@ func TestEnvironmentsShareWheels(t *testing.T) {
 			t.Errorf("cache: wheels %v and %d archives, want 3 of each", wheels, archives)
 		}
 		for _, name := range []string{"wax.py", "__pycache__/wax.*.pyc"} {
-			if !sameFile(inSite(t, h, "one", name), inSite(t, h, "two", name)) {
+			if !sameFile(sitePath(t, h, "one", name), sitePath(t, h, "two", name)) {
 				t.Errorf("%s is stored twice", name)
 			}
 		}
-		if says(t, h, "one") != "1.0" || says(t, h, "two") != "1.0" {
+		if runWorker(t, h, "one") != "1.0" || runWorker(t, h, "two") != "1.0" {
 			t.Error("the programs do not run")
 		}
 
 		// Python writes bytecode whenever it likes.
-		pyc := inSite(t, h, "one", "__pycache__/wax.*.pyc")
+		pyc := sitePath(t, h, "one", "__pycache__/wax.*.pyc")
 		other := filepath.Join(filepath.Dir(pyc), "other.cpython-399.pyc")
 		if err := errors.Join(os.Remove(pyc), os.WriteFile(other, []byte("x"), 0o600)); err != nil {
 			t.Fatal(err)
@@ -172,9 +172,9 @@ func TestImportKeepsBytecode(t *testing.T) {
 	module := func(w *origintest.Wheel, _ *wire.InstallStep) {
 		w.Files = map[string]string{"comb.py": "print('imported')\n", "broken.py": "print 'Python 2'\n"}
 	}
-	mustInstall(t, h, o.server("one", "1.0", module), o.server("two", "1.0", module))
+	mustInstall(t, h, o.pythonWorker("one", "1.0", module), o.pythonWorker("two", "1.0", module))
 	for _, typ := range []string{"one", "two"} {
-		pyc := inSite(t, h, typ, "__pycache__/comb.*.pyc")
+		pyc := sitePath(t, h, typ, "__pycache__/comb.*.pyc")
 		before, err := os.Stat(pyc)
 		if err != nil {
 			t.Fatal(err)
@@ -183,7 +183,7 @@ func TestImportKeepsBytecode(t *testing.T) {
 		if out, err := exec.Command(python, "-c", "import comb").CombinedOutput(); err != nil || string(out) != "imported\n" {
 			t.Errorf("%s: %v: %s", typ, err, out)
 		}
-		after, err := os.Stat(inSite(t, h, typ, "__pycache__/comb.*.pyc"))
+		after, err := os.Stat(sitePath(t, h, typ, "__pycache__/comb.*.pyc"))
 		if err != nil || !os.SameFile(before, after) || !before.ModTime().Equal(after.ModTime()) {
 			t.Errorf("%s: importing wrote the bytecode again (%v)", typ, err)
 		}
@@ -203,10 +203,10 @@ func TestDamagedCacheIsReplaced(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			eachUV(t, func(t *testing.T, h *Hive, o *origin) {
-				one, two := o.server("one", "1.0", nil), o.server("two", "1.0", nil)
+				one, two := o.pythonWorker("one", "1.0", nil), o.pythonWorker("two", "1.0", nil)
 				asked, tools := o.Asked("/packages/wax"), o.Asked("astral-sh")
 				mustInstall(t, h, one)
-				if err := damage(inSite(t, h, "one", "wax.py")); err != nil {
+				if err := damage(sitePath(t, h, "one", "wax.py")); err != nil {
 					t.Fatal(err)
 				}
 				mustInstall(t, h, two)
@@ -216,7 +216,7 @@ func TestDamagedCacheIsReplaced(t *testing.T) {
 				if n := o.Asked("astral-sh") - tools; n != 2 {
 					t.Errorf("the tools were fetched %d times, want each once", n)
 				}
-				if got, err := os.ReadFile(inSite(t, h, "two", "wax.py")); err != nil || !strings.HasPrefix(string(got), "# wax wax") {
+				if got, err := os.ReadFile(sitePath(t, h, "two", "wax.py")); err != nil || !strings.HasPrefix(string(got), "# wax wax") {
 					t.Errorf("the second environment has the damaged file: %.20q, %v", got, err)
 				}
 				if w := h.Worker(t.Context(), "one", true); !strings.Contains(w.Corrupt, "wax.py") {
@@ -259,18 +259,18 @@ func TestUnusableCacheIsReplaced(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			eachUV(t, func(t *testing.T, h *Hive, o *origin) {
-				one, two := o.server("one", "1.0", nil), o.server("two", "1.0", nil)
+				one, two := o.pythonWorker("one", "1.0", nil), o.pythonWorker("two", "1.0", nil)
 				mustInstall(t, h, one)
 				if err := lose(h); err != nil {
 					t.Fatal(err)
 				}
 				mustInstall(t, h, two)
 				for _, typ := range []string{"one", "two"} {
-					if w := h.Worker(t.Context(), typ, true); w.Corrupt != "" || says(t, h, typ) != "1.0" {
+					if w := h.Worker(t.Context(), typ, true); w.Corrupt != "" || runWorker(t, h, typ) != "1.0" {
 						t.Errorf("%s: %+v", typ, w)
 					}
 				}
-				three := o.server("three", "1.0", nil)
+				three := o.pythonWorker("three", "1.0", nil)
 				asked := o.Asked("/packages/wax")
 				mustInstall(t, h, three)
 				if n := o.Asked("/packages/wax") - asked; n != 0 {
@@ -302,11 +302,11 @@ func TestCacheIsCleaned(t *testing.T) {
 				t.Errorf("%s: %d wheels, %d archives, want %d", when, len(wheels), archives, len(want))
 			}
 		}
-		mustInstall(t, h, o.server("w", "1", nil), o.server("v", "1", nil))
+		mustInstall(t, h, o.pythonWorker("w", "1", nil), o.pythonWorker("v", "1", nil))
 		check("after two installs", "w 1", "v 1", "wax 1")
-		mustInstall(t, h, o.server("w", "2", nil))
+		mustInstall(t, h, o.pythonWorker("w", "2", nil))
 		check("beside the previous version", "w 1", "w 2", "v 1", "wax 1", "wax 2")
-		mustInstall(t, h, o.server("w", "3", nil))
+		mustInstall(t, h, o.pythonWorker("w", "3", nil))
 		check("after the previous version went", "w 2", "w 3", "v 1", "wax 1", "wax 2", "wax 3")
 		mustInstall(t, h, removal("w"))
 		check("after a removal", "v 1", "wax 1")
@@ -315,7 +315,7 @@ func TestCacheIsCleaned(t *testing.T) {
 		}
 		mustInstall(t, h, removal("v"))
 		if _, err := os.Stat(h.Path(wire.CacheDir)); err == nil {
-			t.Errorf("the cache was left:\n%s", tree(t, h.Path(wire.CacheDir)))
+			t.Errorf("the cache was left:\n%s", treeText(t, h.Path(wire.CacheDir)))
 		}
 	})
 }
@@ -327,14 +327,14 @@ func TestKilledInstallKeepsCacheConsistent(t *testing.T) {
 		t.Run(point, func(t *testing.T) {
 			t.Parallel()
 			h, o := newHive(t), newOrigin(t)
-			mustInstall(t, h, self(t, h), o.server("w", "1", nil))
-			two := o.server("w", "2", nil)
+			mustInstall(t, h, self(t, h), o.pythonWorker("w", "1", nil))
+			two := o.pythonWorker("w", "2", nil)
 			killAt(t, h, h.Path(wire.Binary), point, two)
 			if w := h.Worker(t.Context(), "w", true); w == nil || w.Corrupt != "" {
 				t.Fatalf("after the kill: %+v", w)
 			}
 			mustInstall(t, h, two)
-			if wheels, archives := cacheState(t, h); len(wheels) != 4 || archives != 4 || says(t, h, "w") != "2" {
+			if wheels, archives := cacheState(t, h); len(wheels) != 4 || archives != 4 || runWorker(t, h, "w") != "2" {
 				t.Errorf("afterwards: wheels %v, %d archives, want 4 of each", wheels, archives)
 			}
 		})
@@ -345,11 +345,11 @@ func TestKilledInstallKeepsCacheConsistent(t *testing.T) {
 func TestEntryIsNotShared(t *testing.T) {
 	t.Parallel()
 	h, o := newHive(t), newOrigin(t)
-	one, two := o.server("one", "1.0", nil), o.server("two", "1.0", nil)
+	one, two := o.pythonWorker("one", "1.0", nil), o.pythonWorker("two", "1.0", nil)
 	const name = "lib/python3.12/site-packages/wax.py"
 	two.Worker.Entry = "venv/" + name
 	mustInstall(t, h, one, two)
-	first, second := inSite(t, h, "one", "wax.py"), inSite(t, h, "two", "wax.py")
+	first, second := sitePath(t, h, "one", "wax.py"), sitePath(t, h, "two", "wax.py")
 	info, err := os.Stat(first)
 	if err != nil || info.Mode().Perm() != 0o644 || sameFile(first, second) {
 		t.Errorf("mode of the other environment's file: %v, %v, want 0644", info.Mode(), err)
@@ -359,7 +359,7 @@ func TestEntryIsNotShared(t *testing.T) {
 			t.Errorf("%s: %s", typ, w.Corrupt)
 		}
 	}
-	mustInstall(t, h, o.server("three", "1.0", nil))
+	mustInstall(t, h, o.pythonWorker("three", "1.0", nil))
 	if w := h.Worker(t.Context(), "three", true); w.Corrupt != "" {
 		t.Error(w.Corrupt)
 	}
@@ -414,7 +414,7 @@ func BenchmarkEnvironment(b *testing.B) {
 		run := func(metric string, s wire.Step) {
 			before := diskUsed(b, h.Root)
 			began := time.Now()
-			longest := silence(b, h, s)
+			longest := longestSilence(b, h, s)
 			b.ReportMetric(time.Since(began).Seconds(), metric+"-s")
 			b.ReportMetric(longest.Seconds(), metric+"-silent-s")
 			b.ReportMetric(float64(diskUsed(b, h.Root)-before)/(1<<20), metric+"-MiB")
@@ -457,8 +457,8 @@ func diskUsed(b *testing.B, dir string) (used int64) {
 	return used
 }
 
-// silence applies a step and returns the longest time without a message.
-func silence(b *testing.B, h *Hive, step wire.Step) (longest time.Duration) {
+// longestSilence applies a step and returns the longest time without a message.
+func longestSilence(b *testing.B, h *Hive, step wire.Step) (longest time.Duration) {
 	b.Helper()
 	inR, inW := io.Pipe()
 	outR, outW := io.Pipe()

@@ -21,12 +21,12 @@ func (st *stage) verify(ctx context.Context) error {
 	if m.Verify == nil {
 		return nil
 	}
-	before := stamps(m, st.dir)
-	st.begin(wire.Progress{Index: st.index, Phase: wire.PhaseVerify})
+	before := fileStamps(m, st.dir)
+	st.startPhase(wire.Progress{Index: st.index, Phase: wire.PhaseVerify})
 	if err := st.Verifier.VerifyBuild(ctx, m, st.dir); err != nil {
 		return err
 	}
-	for path, stamp := range stamps(m, st.dir) {
+	for path, stamp := range fileStamps(m, st.dir) {
 		if stamp != before[path] {
 			return fmt.Errorf("cannot verify %s %s: the command changed %s", m.Type, m.Version, path)
 		}
@@ -41,8 +41,8 @@ type fileStamp struct {
 	modified time.Time
 }
 
-// stamps returns the stamps of a build's files; that of a missing file is zero.
-func stamps(m *installed.Manifest, dir string) map[string]fileStamp {
+// fileStamps returns the stamps of a build's files; that of a missing file is zero.
+func fileStamps(m *installed.Manifest, dir string) map[string]fileStamp {
 	all := make(map[string]fileStamp, len(m.Files))
 	for _, f := range m.Files {
 		var s fileStamp
@@ -56,18 +56,18 @@ func stamps(m *installed.Manifest, dir string) map[string]fileStamp {
 
 // verifyBuild runs the verify command of a request for a build that is on the
 // machine and not in use.
-func (s *session) verifyBuild(ctx context.Context, index int, w *wire.WorkerInstall, build string) error {
+func (s *stepRunner) verifyBuild(ctx context.Context, index int, w *wire.WorkerInstall, build string) error {
 	if w.Verify == nil {
 		return nil
 	}
-	s.begin(wire.Progress{Index: index, Phase: wire.PhaseVerify})
+	s.startPhase(wire.Progress{Index: index, Phase: wire.PhaseVerify})
 	m := &installed.Manifest{Type: w.Type, Version: w.Version, Verify: w.Verify, Launch: w.Launch}
 	return s.Verifier.VerifyBuild(ctx, m, s.Store.BuildDir(w.Type, build))
 }
 
-// dropTools removes the tools of an install whose verify command did not pass.
+// removeToolsOnVerifyError removes the tools of an install whose verify command did not pass.
 // Those that other workers need stay.
-func (st *stage) dropTools(err error) {
+func (st *stage) removeToolsOnVerifyError(err error) {
 	var failed *engine.VerifyError
 	if errors.As(err, &failed) {
 		_ = st.cleanTools() // the next run does it again

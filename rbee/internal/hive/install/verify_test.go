@@ -23,7 +23,7 @@ import (
 // verifyArchive is an archive whose program runs a script.
 func verifyArchive(t *testing.T, script string) []byte {
 	t.Helper()
-	return zipped(t, zipEntry{"bin/run", "#!/bin/sh\n" + script + "\n", 0o755}, zipEntry{"lib/engine.so", "engine", 0o644})
+	return zipArchive(t, zipEntry{"bin/run", "#!/bin/sh\n" + script + "\n", 0o755}, zipEntry{"lib/engine.so", "engine", 0o644})
 }
 
 // verifyStep installs version of worker w from an archive with a verify command.
@@ -105,17 +105,17 @@ func TestVerifyFailureLeavesNothing(t *testing.T) {
 			if err := atomicfile.WriteData(h.Path(verify.LockFile), nil, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			before := tree(t, h.User)
+			before := treeText(t, h.User)
 			got := installVerified(t, h, verifyStep("2", archive, &tt.verify), archive)
 			for _, want := range tt.want {
 				if !strings.Contains(got, want) {
 					t.Errorf("install: %q, want it to contain %q", got, want)
 				}
 			}
-			if len(got) > maxReason {
-				t.Errorf("the reason has %d bytes, want at most %d", len(got), maxReason)
+			if len(got) > maxErrorLength {
+				t.Errorf("the reason has %d bytes, want at most %d", len(got), maxErrorLength)
 			}
-			if after := tree(t, h.User); after != before {
+			if after := treeText(t, h.User); after != before {
 				t.Errorf("before:\n%safter:\n%s", before, after)
 			}
 			if w := h.Worker(t.Context(), "w", true); w.Version != "1" || w.Corrupt != "" {
@@ -125,8 +125,8 @@ func TestVerifyFailureLeavesNothing(t *testing.T) {
 	}
 }
 
-// maxReason bounds the text of a failed verify command, its own words included.
-const maxReason = 2300
+// maxErrorLength bounds the text of a failed verify command, its own words included.
+const maxErrorLength = 2300
 
 func TestVerifyTimeoutKillsEveryProcess(t *testing.T) {
 	t.Parallel()
@@ -146,7 +146,7 @@ echo $$ >` + out + `/leader; echo waiting for the device; wait`
 		if err := errors.Join(err, atoiErr); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		until(t, name+" to be gone", func() bool { _, err := proc.Identify(pid); return errors.Is(err, os.ErrProcessDone) })
+		waitUntil(t, name+" to be gone", func() bool { _, err := proc.Identify(pid); return errors.Is(err, os.ErrProcessDone) })
 	}
 	if left, _ := os.ReadDir(h.Path("workers/w")); len(left) > 0 {
 		t.Errorf("left: %v", left)
@@ -155,7 +155,7 @@ echo $$ >` + out + `/leader; echo waiting for the device; wait`
 
 // A program that exits while a process that it started holds its output passes,
 // and that process is killed.
-func TestVerifyKillsWhatIsLeftBehind(t *testing.T) {
+func TestVerifyKillsBackgroundProcesses(t *testing.T) {
 	t.Parallel()
 	h, out := newHive(t), t.TempDir()
 	archive := verifyArchive(t, "sleep 600 & echo $! >"+out+"/child; echo device")
@@ -167,25 +167,25 @@ func TestVerifyKillsWhatIsLeftBehind(t *testing.T) {
 	if err := errors.Join(err, atoiErr); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "the child to be gone", func() bool { _, err := proc.Identify(pid); return errors.Is(err, os.ErrProcessDone) })
+	waitUntil(t, "the child to be gone", func() bool { _, err := proc.Identify(pid); return errors.Is(err, os.ErrProcessDone) })
 }
 
-func TestVerifyStopsWithTheRun(t *testing.T) {
+func TestVerifyCanceled(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancelCause(t.Context())
 	dir := t.TempDir()
 	e := engine.Engine{Entry: "/bin/sh", Payload: dir, Verify: &wire.Verify{Command: []string{"{entry}", "-c", "echo >started; sleep 600"}}}
 	go func() {
-		until(t, "the command to run", func() bool { _, err := os.Stat(dir + "/started"); return err == nil })
-		cancel(errGone)
+		waitUntil(t, "the command to run", func() bool { _, err := os.Stat(dir + "/started"); return err == nil })
+		cancel(errDisconnected)
 	}()
-	if err := engine.Verify(ctx, e, dir); !errors.Is(err, errGone) {
-		t.Errorf("Verify() = %v, want %v", err, errGone)
+	if err := engine.Verify(ctx, e, dir); !errors.Is(err, errDisconnected) {
+		t.Errorf("Verify() = %v, want %v", err, errDisconnected)
 	}
 }
 
 // A program whose result depends on a file beside the archive.
-func switchable(t *testing.T, h *Hive, v wire.Verify) (step wire.Step, archive []byte, count func() int, fail func(bool)) {
+func switchableWorker(t *testing.T, h *Hive, v wire.Verify) (step wire.Step, archive []byte, count func() int, fail func(bool)) {
 	t.Helper()
 	flag, log := filepath.Join(h.User, "broken"), filepath.Join(h.User, "log")
 	archive = verifyArchive(t, `echo ran >>'`+log+`'; if [ -e '`+flag+`' ]; then echo driver mismatch; exit 1; fi; echo device`)
@@ -209,7 +209,7 @@ func switchable(t *testing.T, h *Hive, v wire.Verify) (step wire.Step, archive [
 func TestDeepInspectionVerifies(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
-	step, archive, count, fail := switchable(t, h, wire.Verify{BeforeStart: true})
+	step, archive, count, fail := switchableWorker(t, h, wire.Verify{BeforeStart: true})
 	if got := installVerified(t, h, step, archive); got != "" || count() != 1 {
 		t.Fatalf("install: %q, verified %d times, want once", got, count())
 	}
@@ -276,7 +276,7 @@ func TestVerifyOneAtATime(t *testing.T) {
 func TestVerifyCommandChangesWithoutInstall(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
-	step, archive, count, fail := switchable(t, h, wire.Verify{})
+	step, archive, count, fail := switchableWorker(t, h, wire.Verify{})
 	if got := installVerified(t, h, step, archive); got != "" {
 		t.Fatal(got)
 	}
@@ -303,7 +303,7 @@ func TestVerifyCommandChangesWithoutInstall(t *testing.T) {
 func TestVerifyBeforeStart(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
-	step, archive, count, fail := switchable(t, h, wire.Verify{BeforeStart: true})
+	step, archive, count, fail := switchableWorker(t, h, wire.Verify{BeforeStart: true})
 	if got := installVerified(t, h, step, archive); got != "" {
 		t.Fatal(got)
 	}
@@ -338,12 +338,12 @@ func TestVerifyBeforeStart(t *testing.T) {
 	start(4, "")
 }
 
-// TestVerifyFailsTheSpawn starts a worker whose verify command has come to fail
+// TestVerifyFailureFailsSpawn starts a worker whose verify command has come to fail
 // since the boot before.
-func TestVerifyFailsTheSpawn(t *testing.T) {
+func TestVerifyFailureFailsSpawn(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
-	step, archive, _, fail := switchable(t, h, wire.Verify{BeforeStart: true})
+	step, archive, _, fail := switchableWorker(t, h, wire.Verify{BeforeStart: true})
 	step.Worker.Launch = &wire.Launch{Args: []string{"{port}"}}
 	if got := installVerified(t, h, step, archive); got != "" {
 		t.Fatal(got)
@@ -370,10 +370,10 @@ func TestVerifyFailsTheSpawn(t *testing.T) {
 }
 
 // A version that is still on the machine is verified again before it is used.
-func TestVerifyVersionThatIsStillThere(t *testing.T) {
+func TestVerifyKeptVersion(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
-	step, archive, count, fail := switchable(t, h, wire.Verify{})
+	step, archive, count, fail := switchableWorker(t, h, wire.Verify{})
 	next := []byte("next")
 	if a, b := installVerified(t, h, step, archive), installVerified(t, h, worker("2", "", next), next); a+b != "" {
 		t.Fatal(a, b)
@@ -393,7 +393,7 @@ func TestVerifyVersionThatIsStillThere(t *testing.T) {
 func TestVerifyPython(t *testing.T) {
 	t.Parallel()
 	h, o := newHive(t), newOrigin(t)
-	step := o.server("one", "1.0", nil)
+	step := o.pythonWorker("one", "1.0", nil)
 	step.Worker.Verify = &wire.Verify{Command: []string{"{entry}"}, Matches: "2.0"}
 	if errs := install(t, h, step); !strings.Contains(errs[0], "cannot verify one 1.0: the output does not match 2.0:\n1.0") {
 		t.Errorf("install: %q", errs[0])

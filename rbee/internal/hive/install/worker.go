@@ -21,8 +21,8 @@ import (
 )
 
 // installWorker makes a worker type be what w says.
-func (s *session) installWorker(ctx context.Context, index int, w *wire.WorkerInstall) (note string, err error) {
-	if err := s.readable(w.Type); err != nil {
+func (s *stepRunner) installWorker(ctx context.Context, index int, w *wire.WorkerInstall) (note string, err error) {
+	if err := s.checkReadable(w.Type); err != nil {
 		return "", err
 	}
 	sum, err := s.digest(w)
@@ -30,7 +30,7 @@ func (s *session) installWorker(ctx context.Context, index int, w *wire.WorkerIn
 		return "", err
 	}
 	if !w.Force {
-		ctx := s.checking(ctx, index)
+		ctx := s.checkContext(ctx, index)
 		have := s.Store.Worker(ctx, w.Type, true)
 		if have != nil && have.Version == w.Version && have.SHA256 == sum && have.Corrupt == "" {
 			build := s.Store.EntryBuild(w.Type)
@@ -39,16 +39,16 @@ func (s *session) installWorker(ctx context.Context, index int, w *wire.WorkerIn
 					return "", err
 				}
 			}
-			return "already installed", s.noteRequest(w, build)
+			return "already installed", s.updateManifest(w, build)
 		}
-		if build := s.stillThere(ctx, w, sum); build != "" {
+		if build := s.findBuild(ctx, w, sum); build != "" {
 			if err := s.verifyBuild(ctx, index, w, build); err != nil {
 				return "", err
 			}
-			if err := errors.Join(s.noteRequest(w, build), s.enter(w.Type, build)); err != nil {
+			if err := errors.Join(s.updateManifest(w, build), s.linkEntry(w.Type, build)); err != nil {
 				return "", err
 			}
-			return "was still there", s.cleanType(w.Type, s.removing(index))
+			return "was still there", s.cleanType(w.Type, s.removePhase(index))
 		}
 	}
 	total := wire.Bytes(w.Steps)
@@ -61,35 +61,35 @@ func (s *session) installWorker(ctx context.Context, index int, w *wire.WorkerIn
 		return "", home.WrapDiskFull(err, s.Home.Root, total)
 	}
 	defer func() {
-		_ = removeTree(staged, s.removing(index))
+		_ = removeTree(staged, s.removePhase(index))
 		_ = os.Remove(typeDir) // only if nothing else is in it
 	}()
 	m := &installed.Manifest{
 		Type: w.Type, Version: w.Version, Requested: w.Requested, Variant: w.Variant, Entry: w.Entry,
 		Steps: w.Steps, Launch: w.Launch, LaunchDigest: w.LaunchDigest, Verify: w.Verify, SHA256: sum, InstalledAt: time.Now().UTC().Truncate(time.Second),
 	}
-	st := &stage{session: s, index: index, dir: staged, payload: filepath.Join(staged, installed.PayloadDir), manifest: m, total: total}
-	if err := st.fill(ctx); err != nil {
-		st.keepDownloads(err)
+	st := &stage{stepRunner: s, index: index, dir: staged, payload: filepath.Join(staged, installed.PayloadDir), manifest: m, total: total}
+	if err := st.build(ctx); err != nil {
+		st.keepPartialDownloads(err)
 		_ = s.cache().cleanWheels(nil) // else the next run does it
-		st.dropTools(err)
+		st.removeToolsOnVerifyError(err)
 		return "", home.WrapDiskFull(err, s.Home.Root, max(total, m.Size))
 	}
 	if err := ctx.Err(); err != nil {
 		return "", err
 	}
-	if err := s.commit(staged, m, s.removing(index)); err != nil {
+	if err := s.commit(staged, m, s.removePhase(index)); err != nil {
 		return "", home.WrapDiskFull(err, s.Home.Root, 4096)
 	}
-	st.dropDownloads()
-	_ = s.cache().cleanWheels(s.removing(index)) // else the next run does it
+	st.removeDownloads()
+	_ = s.cache().cleanWheels(s.removePhase(index)) // else the next run does it
 
 	return fmt.Sprintf("%d files, %s", m.FileCount, bytesize.Format(m.Bytes)), nil
 }
 
-// readable returns an error if a newer rbee installed a worker so that this one cannot
+// checkReadable returns an error if a newer rbee installed a worker so that this one cannot
 // read its record.
-func (in *Installer) readable(typ string) error {
+func (in *Installer) checkReadable(typ string) error {
 	var newer *wire.NewerSchemaError
 	if build := in.Store.EntryBuild(typ); build != "" {
 		if _, err := statefile.ReadSchema(filepath.Join(in.Store.BuildDir(typ, build), installed.ManifestName)); errors.As(err, &newer) {
@@ -99,10 +99,10 @@ func (in *Installer) readable(typ string) error {
 	return nil
 }
 
-// stillThere is the build of a version that lies there, whole, although it is not
+// findBuild is the build of a version that lies there, whole, although it is not
 // the one that is installed: after a rollback, or because processes run from it. It
 // is empty if there is none.
-func (in *Installer) stillThere(ctx context.Context, w *wire.WorkerInstall, sum string) string {
+func (in *Installer) findBuild(ctx context.Context, w *wire.WorkerInstall, sum string) string {
 	entries, _ := os.ReadDir(in.Home.Path(wire.WorkersDir + "/" + w.Type)) // what is not there has no builds
 	for _, e := range entries {
 		if installed.VersionOf(e.Name()) != w.Version {
@@ -132,8 +132,8 @@ func (in *Installer) digest(w *wire.WorkerInstall) (string, error) {
 	return sum, nil
 }
 
-// noteRequest brings the record of what the config and the recipe say up to date.
-func (in *Installer) noteRequest(w *wire.WorkerInstall, build string) error {
+// updateManifest brings the record of what the config and the recipe say up to date.
+func (in *Installer) updateManifest(w *wire.WorkerInstall, build string) error {
 	path := filepath.Join(in.Store.BuildDir(w.Type, build), installed.ManifestName)
 	var m installed.Manifest
 	if err := statefile.Read(path, &m); err != nil {
@@ -149,7 +149,7 @@ func (in *Installer) noteRequest(w *wire.WorkerInstall, build string) error {
 // commit puts a staged version in place: the directory, then the entry point,
 // then away with other versions.
 func (in *Installer) commit(staged string, m *installed.Manifest, ph *progress.Phase) error {
-	build, err := in.freeBuild(m.Type, m.Version)
+	build, err := in.newBuildName(m.Type, m.Version)
 	if err != nil {
 		return err
 	}
@@ -160,17 +160,17 @@ func (in *Installer) commit(staged string, m *installed.Manifest, ph *progress.P
 	if err := atomicfile.SyncDir(filepath.Dir(dir)); err != nil {
 		return err
 	}
-	in.reach("put")
-	if err := in.enter(m.Type, build); err != nil {
+	in.testPoint("put")
+	if err := in.linkEntry(m.Type, build); err != nil {
 		return err
 	}
-	in.reach("linked")
+	in.testPoint("linked")
 	return in.cleanType(m.Type, ph)
 }
 
-// enter makes the entry point of a type lead to a build, and remembers the one of
+// linkEntry makes the entry point of a type lead to a build, and remembers the one of
 // another version that it led to.
-func (in *Installer) enter(typ, build string) error {
+func (in *Installer) linkEntry(typ, build string) error {
 	if before := in.Store.EntryBuild(typ); before != "" && installed.VersionOf(before) != installed.VersionOf(build) {
 		if err := in.replaceLink(before, in.Home.Path(wire.WorkersDir+"/"+typ+"/"+installed.PreviousName)); err != nil {
 			return fmt.Errorf("remembering the version before: %w", err)
@@ -206,7 +206,7 @@ func (in *Installer) rollback(ctx context.Context, w *wire.WorkerInstall, ph *pr
 	if wrong := in.Store.CheckBuild(ctx, &m, dir, true); wrong != "" {
 		return "", fmt.Errorf("%s %s is damaged: %s", w.Type, before, wrong)
 	}
-	if err := in.enter(w.Type, build); err != nil {
+	if err := in.linkEntry(w.Type, build); err != nil {
 		return "", err
 	}
 	return fmt.Sprintf("%s → %s", now, before), in.cleanType(w.Type, ph)
@@ -257,7 +257,7 @@ func (in *Installer) cleanType(typ string, ph *progress.Phase) error {
 	if current != "" { // an earlier rbee may have been cut off between two renames
 		build := filepath.Join(dir, current)
 		if _, err := os.Lstat(build); errors.Is(err, fs.ErrNotExist) {
-			_ = os.Rename(aside(build), build) // where there is one
+			_ = os.Rename(backupPath(build), build) // where there is one
 		}
 	}
 	entries, err := os.ReadDir(dir)
@@ -275,7 +275,7 @@ func (in *Installer) cleanType(typ string, ph *progress.Phase) error {
 		case strings.HasPrefix(name, home.TempPrefix):
 			err = errors.Join(err, os.Remove(filepath.Join(dir, name)))
 		case e.IsDir() && name != current && name != previous && !inUse(name):
-			err = errors.Join(err, discard(filepath.Join(dir, name), ph))
+			err = errors.Join(err, removeBuild(filepath.Join(dir, name), ph))
 		case name == installed.PreviousName && previous == "":
 			err = errors.Join(err, os.Remove(filepath.Join(dir, name)))
 		}
@@ -294,14 +294,14 @@ func isBuild(dir string) bool {
 	return err == nil && strings.HasPrefix(program, installed.PayloadDir+"/") && installed.VersionOf(filepath.Base(dir)) != ""
 }
 
-// discard removes a build or what was to become one. The new name keeps a removal
+// removeBuild removes a build or what was to become one. The new name keeps a removal
 // that is cut short from leaving half a build.
-func discard(dir string, ph *progress.Phase) error {
+func removeBuild(dir string, ph *progress.Phase) error {
 	if !strings.HasPrefix(filepath.Base(dir), stagingPrefix) {
 		if !isBuild(dir) {
 			return nil
 		}
-		expectBuild(ph, dir)
+		addBuildTotal(ph, dir)
 		away := filepath.Join(filepath.Dir(dir), stagingPrefix+home.RandomSuffix())
 		if err := os.Rename(dir, away); err != nil {
 			return err

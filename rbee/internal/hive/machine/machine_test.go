@@ -38,7 +38,7 @@ func fakeDetector(answers map[string]string, asked chan<- string) *gpu.Detector 
 const oneGPU = "0, GPU-a, NVIDIA L4, 00000000:41:00.0, 23034, 1204, 21500, 570.86.15, 8.9, [N/A], 37, 41, 30.5\n"
 
 // This machine, whatever it is: what every machine has must be there and make sense.
-func TestThisMachine(t *testing.T) {
+func TestCapabilities(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	m := Machine{Home: filepath.Join(dir, "not/yet"), ModelsPath: dir, Libc: "glibc 2.36"}

@@ -12,7 +12,7 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/installed"
 )
 
-func TestLostFileListIsDamage(t *testing.T) {
+func TestMissingFileListIsCorrupt(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
 	step := worker("1", "", nil)

@@ -17,10 +17,10 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/control"
 )
 
-// BenchmarkAtRest measures what a hive costs while nobody asks it for anything
+// BenchmarkIdleDaemon measures what a hive costs while nobody asks it for anything
 // and four workers are ready: the memory of the daemon, and its share of one
 // core over ten seconds. Run it with -benchtime 1x.
-func BenchmarkAtRest(b *testing.B) {
+func BenchmarkIdleDaemon(b *testing.B) {
 	dir := b.TempDir()
 	exe := filepath.Join(dir, "rbee")
 	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", exe, "../../..")
@@ -61,7 +61,7 @@ func BenchmarkAtRest(b *testing.B) {
 	}
 	c := &client.Client{URL: "http://" + control.Loopback(port), Token: operations.Secret(token)}
 	for i := range 4 {
-		if _, err := c.Run(b.Context(), operations.WorkerSpawn{Target: here, Worker: "echo", Model: fmt.Sprint("m", i)}, nil); err != nil {
+		if _, err := c.Run(b.Context(), operations.WorkerSpawn{Target: hiveTarget, Worker: "echo", Model: fmt.Sprint("m", i)}, nil); err != nil {
 			b.Fatal(err)
 		}
 	}

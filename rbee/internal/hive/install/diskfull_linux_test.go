@@ -17,7 +17,7 @@ import (
 
 // On a disk that is really full the step says so, what was there stays whole,
 // and nothing half-made is left.
-func TestFullDisk(t *testing.T) {
+func TestDiskFull(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
 	exe := h.Exe
@@ -36,7 +36,7 @@ func TestFullDisk(t *testing.T) {
 	h.Root = filepath.Join(disk, "rbee")
 	old := []byte("old")
 	apply(t, h, &wire.Request{Steps: []wire.Step{worker("1", "", old)}}, old)
-	before := tree(t, disk)
+	before := treeText(t, disk)
 
 	// Small files take more room than their sizes say, so no check foresees it.
 	headers := []tar.Header{{Name: "run", Typeflag: tar.TypeReg}}
@@ -67,7 +67,7 @@ func TestFullDisk(t *testing.T) {
 		t.Errorf("the worker before: %+v", w)
 	}
 	_ = os.Remove(h.Path(wire.BinDir)) // an empty directory may stay
-	if after := tree(t, disk); after != before {
+	if after := treeText(t, disk); after != before {
 		t.Errorf("before:\n%safter:\n%s", before, after)
 	}
 }

@@ -20,7 +20,7 @@ import (
 
 // A run that is killed while it installs rbee leaves the old binary or the new
 // one, whole, and the next run ends what it began.
-func TestKilledInstallingSelf(t *testing.T) {
+func TestKilledInstallSelf(t *testing.T) {
 	t.Parallel()
 	for _, point := range []string{"kept", "placed"} {
 		t.Run(point, func(t *testing.T) {
@@ -32,7 +32,7 @@ func TestKilledInstallingSelf(t *testing.T) {
 				t.Fatal(err)
 			}
 			upload := h.Path("bin/.rbee-new")
-			makeNew(t, h.Path(wire.Binary), upload)
+			makeModifiedCopy(t, h.Path(wire.Binary), upload)
 			h.Exe = upload
 			step := self(t, h)
 			killAt(t, h, upload, point, step)
@@ -43,7 +43,7 @@ func TestKilledInstallingSelf(t *testing.T) {
 			if sum, _, _ := fetch.HashFile(h.Path(wire.PrevBinary)); sum != old {
 				t.Errorf("bin/rbee.prev has %s, want %s", sum, old)
 			}
-			finish(t, h, step)
+			installAfterKill(t, h, step)
 		})
 	}
 }
@@ -69,11 +69,11 @@ func killAt(t *testing.T, h *Hive, program, point string, step wire.Step) {
 	}
 }
 
-// finish installs again after a kill, from a new upload, and looks for leftovers.
-func finish(t *testing.T, h *Hive, step wire.Step) {
+// installAfterKill installs again after a kill, from a new upload, and looks for leftovers.
+func installAfterKill(t *testing.T, h *Hive, step wire.Step) {
 	t.Helper()
 	again := h.Path("bin/.rbee-again")
-	makeNew(t, h.Path(wire.PrevBinary), again)
+	makeModifiedCopy(t, h.Path(wire.PrevBinary), again)
 	if err := os.WriteFile(h.Path(wire.BinDir+"/.rbee.json123"), []byte("{"), 0o600); err != nil { // by a run that was killed
 		t.Fatal(err)
 	}
@@ -98,10 +98,10 @@ func finish(t *testing.T, h *Hive, step wire.Step) {
 	}
 }
 
-// makeNew makes a program that does the same and has another sum. Another process
+// makeModifiedCopy makes a program that does the same and has another sum. Another process
 // writes it: a child that this one forks meanwhile would inherit the open file,
 // and nobody can run a program that somebody has open for writing.
-func makeNew(t *testing.T, from, to string) {
+func makeModifiedCopy(t *testing.T, from, to string) {
 	t.Helper()
 	out, err := exec.Command("/bin/sh", "-c", `cp "$0" "$1" && printf new >>"$1"`, from, to).CombinedOutput()
 	if err != nil {
@@ -111,7 +111,7 @@ func makeNew(t *testing.T, from, to string) {
 
 // The connection breaks while an artifact comes: the run ends by itself and
 // leaves what was there before.
-func TestEndOfStdinWithinBlob(t *testing.T) {
+func TestStdinClosedDuringBlob(t *testing.T) {
 	t.Parallel()
 	data := bytes.Repeat([]byte("rbee"), 50_000)
 	for name, sent := range map[string][]byte{
@@ -125,7 +125,7 @@ func TestEndOfStdinWithinBlob(t *testing.T) {
 			h := newHive(t)
 			old := []byte("old")
 			apply(t, h, &wire.Request{Steps: []wire.Step{worker("1", "", old)}}, old)
-			before := tree(t, h.User)
+			before := treeText(t, h.User)
 			inR, inW := io.Pipe()
 			outR, outW := io.Pipe()
 			done := make(chan error, 1)
@@ -148,13 +148,13 @@ func TestEndOfStdinWithinBlob(t *testing.T) {
 				}
 				result = m.Result
 			}
-			if err := <-done; !errors.Is(err, errGone) {
+			if err := <-done; !errors.Is(err, errDisconnected) {
 				t.Errorf("the run ended with %v", err)
 			}
 			if !strings.Contains(result.Errors[0], "canceled") || !strings.HasPrefix(result.Errors[1], "not begun") {
 				t.Errorf("%q", result.Errors)
 			}
-			if after := tree(t, h.User); after != before {
+			if after := treeText(t, h.User); after != before {
 				t.Errorf("before:\n%safter:\n%s", before, after)
 			}
 		})
@@ -185,7 +185,7 @@ func TestAbortedBlob(t *testing.T) {
 		if m.Need != nil {
 			from := io.Reader(bytes.NewReader(data))
 			if m.Need.Index == 0 {
-				from = io.MultiReader(bytes.NewReader(data[:99_000]), failing{})
+				from = io.MultiReader(bytes.NewReader(data[:99_000]), failingReader{})
 			}
 			if err := wire.SendBlob(inW, from, false); (err != nil) != (m.Need.Index == 0) {
 				t.Fatal(err)
@@ -201,13 +201,13 @@ func TestAbortedBlob(t *testing.T) {
 	}
 }
 
-type failing struct{}
+type failingReader struct{}
 
-func (failing) Read([]byte) (int, error) { return 0, errors.New("broken") }
+func (failingReader) Read([]byte) (int, error) { return 0, errors.New("broken") }
 
 // The other side falls silent in the middle of an artifact, and its connection
 // stays: the run ends and lets go of the lock. Before that it may take its time.
-func TestSilenceWithinBlob(t *testing.T) {
+func TestStalledBlob(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
 	h.stall = 50 * time.Millisecond
