@@ -17,7 +17,7 @@ import (
 
 const (
 	minPort, maxPort = 10000, 32000 // below every system's own choice
-	maxAttempts     = 1000
+	maxAttempts      = 1000
 )
 
 // Find returns a port that nothing listens on at 127.0.0.1 and that taken does not

@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// libc names the C library that this machine's own programs use, and its
-// version. It reads files; only musl, which says its version nowhere else, is run.
+// libc returns the name and the version of the C library that the programs of this machine
+// use. It reads the version from files, except for musl, whose loader it runs.
 func libc(ctx context.Context) (name, version string) {
 	loader := interpreter("/bin/sh")
 	if strings.Contains(filepath.Base(loader), "ld-musl-") {
@@ -35,7 +35,8 @@ func libc(ctx context.Context) (name, version string) {
 	return "", ""
 }
 
-// interpreter is the dynamic loader that an ELF program names; empty if none.
+// interpreter returns the path of the dynamic loader of an ELF program; empty if it has
+// none.
 func interpreter(program string) string {
 	f, err := elf.Open(program)
 	if err != nil {
@@ -60,8 +61,8 @@ var (
 	digits          = regexp.MustCompile(`^\d+\.\d+`)
 )
 
-// glibcVersion takes the version from the file's real name (before 2.34) or from
-// the banner inside it: "GNU C Library (…) stable release version 2.36."
+// glibcVersion returns the version of glibc, from the target of the link libc.so.6 (before
+// 2.34) or from the banner in the file: "GNU C Library (…) stable release version 2.36."
 func glibcVersion(path string) string {
 	if resolved, err := filepath.EvalSymlinks(path); err == nil {
 		if m := libcName.FindStringSubmatch(filepath.Base(resolved)); m != nil {
@@ -71,9 +72,9 @@ func glibcVersion(path string) string {
 	return string(digits.Find(readBanner(path)))
 }
 
-// readBanner is what follows "release version " in a file's banner. The file is
-// read in pieces, each begun with the end of the one before: it is some
-// megabytes, and a process this short should not wake the garbage collector.
+// readBanner returns the bytes that follow "release version " in the banner of a file. It
+// reads the file in overlapping chunks to keep memory use low: the file has a few MiB, and
+// this process exits soon.
 func readBanner(path string) []byte {
 	const overlap = 512
 	f, err := os.Open(path)
@@ -84,17 +85,17 @@ func readBanner(path string) []byte {
 	buf := make([]byte, 64<<10)
 	for kept := 0; ; {
 		n, err := f.Read(buf[kept:])
-		piece := buf[:kept+n]
-		if _, banner, ok := bytes.Cut(piece, []byte("GNU C Library ")); ok {
-			_, rest, whole := bytes.Cut(banner, []byte("release version "))
-			if whole && len(rest) >= 16 || err != nil {
+		chunk := buf[:kept+n]
+		if _, banner, ok := bytes.Cut(chunk, []byte("GNU C Library ")); ok {
+			_, rest, complete := bytes.Cut(banner, []byte("release version "))
+			if complete && len(rest) >= 16 || err != nil {
 				return rest[:min(len(rest), 16)]
 			}
 		}
 		if err != nil {
 			return nil
 		}
-		kept = copy(buf, piece[max(0, len(piece)-overlap):])
+		kept = copy(buf, chunk[max(0, len(chunk)-overlap):])
 	}
 }
 
@@ -108,7 +109,7 @@ func muslVersion(ctx context.Context, loader string) string {
 	return ""
 }
 
-// noexec is the path if programs on its disk may not be run; else empty.
+// noexec returns path if its filesystem is mounted noexec; otherwise it returns "".
 func noexec(path string) string {
 	if st, ok := home.Statfs(path); !ok || st.Flags&unix.ST_NOEXEC == 0 {
 		return ""

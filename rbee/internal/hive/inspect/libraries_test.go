@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// rootWith makes files below a new directory, which stands for /.
+// rootWith creates files below a new directory, which replaces /.
 func rootWith(t *testing.T, files map[string]string) string {
 	t.Helper()
 	root := t.TempDir()
@@ -27,7 +27,7 @@ func rootWith(t *testing.T, files map[string]string) string {
 func TestProbedLibraries(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS != "linux" {
-		t.Skip("libraries are looked for on Linux only")
+		t.Skip("findLibraries is for Linux only")
 	}
 	own := filepath.Join(rootWith(t, map[string]string{"libze_loader.so.1": ""}), "/")
 	for _, tt := range []struct {

@@ -31,18 +31,18 @@ import (
 // stage is one version of a worker while it is made, beside its place.
 type stage struct {
 	*stepRunner
-	index    int    // of the request's step
-	dir      string // becomes workers/<type>/<version>
-	payload  string
-	manifest *installed.Manifest
-	total    int64    // bytes that are sent or downloaded, as far as it is known
-	downloads     []string // artifacts in the download directory
-	incomplete      bool     // an artifact did not arrive
-	bytecode fileTotals
-	wheels   map[string]*unpackedWheel // that this install has unpacked, by SHA-256
+	index      int    // of the request's step
+	dir        string // becomes workers/<type>/<version>
+	payload    string
+	manifest   *installed.Manifest
+	total      int64    // bytes that are sent or downloaded, as far as it is known
+	downloads  []string // artifacts in the download directory
+	incomplete bool     // an artifact did not arrive
+	bytecode   fileTotals
+	wheels     map[string]*unpackedWheel // that this install has unpacked, by SHA-256
 
-	mu   sync.Mutex
-	received  int64
+	mu         sync.Mutex
+	received   int64
 	reportedAt time.Time
 }
 

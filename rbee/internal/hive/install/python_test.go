@@ -22,7 +22,7 @@ type origin struct {
 	*origintest.Server
 	t          testing.TB
 	uv, python wire.Tool
-	steps    map[string]wire.Step // by type and version
+	steps      map[string]wire.Step // by type and version
 }
 
 func newOrigin(t *testing.T) *origin {

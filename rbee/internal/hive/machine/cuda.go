@@ -5,12 +5,12 @@ import (
 	"path/filepath"
 )
 
-// CUDAHome returns the directory of this machine's CUDA toolkit, which has bin/nvcc:
-// that of CUDA_HOME or CUDA_PATH, that of the nvcc on the PATH, or /usr/local/cuda.
-// It returns "" if there is no nvcc.
+// CUDAHome returns the directory of the CUDA toolkit, which contains bin/nvcc. It checks
+// CUDA_HOME, CUDA_PATH, the nvcc on the PATH, and /usr/local/cuda, in this order. It
+// returns "" if it finds no nvcc.
 func CUDAHome() string { return cudaHome("/usr/local/cuda", os.Getenv) }
 
-func cudaHome(usual string, env func(string) string) string {
+func cudaHome(defaultDir string, env func(string) string) string {
 	for _, home := range []string{env("CUDA_HOME"), env("CUDA_PATH")} {
 		if filepath.IsAbs(home) && isExecutable(filepath.Join(home, "bin", "nvcc")) {
 			return home
@@ -25,8 +25,8 @@ func cudaHome(usual string, env func(string) string) string {
 			return filepath.Dir(filepath.Dir(resolved))
 		}
 	}
-	if isExecutable(filepath.Join(usual, "bin", "nvcc")) {
-		return usual
+	if isExecutable(filepath.Join(defaultDir, "bin", "nvcc")) {
+		return defaultDir
 	}
 	return ""
 }
