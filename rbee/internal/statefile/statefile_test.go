@@ -54,7 +54,7 @@ func TestWriteKeepsUnknownFields(t *testing.T) {
 	path := write(t, `{"schema": 7, "min_reader": 1, "name": "a", "inner": {"x": 1, "y": 2}, "other": "b", "new": [1]}`)
 	var c content
 	if err := Read(path, &c); err != nil || c.Name != "a" || c.Inner.X != 1 {
-		t.Fatalf("Read() = %+v, %v", c, err)
+		t.Fatalf("Read() = %+v, %v, want name a and x 1", c, err)
 	}
 	c.Name, c.Other = "c", ""
 	if err := Write(path, c); err != nil {
@@ -82,7 +82,7 @@ func TestOldFileIsSchemaZero(t *testing.T) {
 	}
 }
 
-func TestNewerFileStays(t *testing.T) {
+func TestNewerFileIsNotReplaced(t *testing.T) {
 	t.Parallel()
 	const text = `{"schema": 9, "min_reader": 8, "name": "a"}`
 	path := write(t, text)
@@ -94,7 +94,7 @@ func TestNewerFileStays(t *testing.T) {
 		}
 	}
 	if data, _ := os.ReadFile(path); string(data) != text {
-		t.Errorf("the file holds %s, want it unchanged", data)
+		t.Errorf("the file contains %s, want %s", data, text)
 	}
 }
 
@@ -106,6 +106,6 @@ func TestDamagedFileIsReplaced(t *testing.T) {
 	}
 	var c content
 	if err := errors.Join(Write(path, content{Name: "b"}), Read(path, &c)); err != nil || c.Name != "b" {
-		t.Errorf("Read() after Write = %+v, %v", c, err)
+		t.Errorf("Read() after Write() = %+v, %v, want name b", c, err)
 	}
 }

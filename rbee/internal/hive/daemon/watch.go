@@ -14,30 +14,30 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/control"
 )
 
-// How often the parts of a snapshot are looked at, while somebody watches.
+// Intervals at which the parts of a snapshot are updated while a client is connected.
 const (
-	snapshotInterval  = 500 * time.Millisecond // workers, which are in memory
-	modelsInterval    = 5 * time.Second        // a look at the disk
-	machineInterval   = 10 * time.Second       // the vendors' tools, where there are accelerators
-	noDevicesInterval = 5 * time.Minute        // the same where there were none
-	keepAliveInterval = 5 * time.Second        // a sign of life
+	snapshotInterval  = 500 * time.Millisecond // snapshots, and the workers, which are in memory
+	modelsInterval    = 5 * time.Second        // models and worker types on disk
+	machineInterval   = 10 * time.Second       // hardware of a machine with accelerators, from vendor tools
+	noDevicesInterval = 5 * time.Minute        // hardware of a machine without accelerators
+	keepAliveInterval = 5 * time.Second        // comments in an idle stream
 )
 
-// newWatcher tells those who watch of this machine. What costs something to find out
-// is found out once for all of them, and not at all while nobody watches.
+// watcher streams snapshots of this machine to clients. All clients share the results of
+// slow queries, which run only while a client is connected.
 type watcher struct {
 	server      *Server
 	rec         *control.Record
 	rt          *Runtime
-	refreshSlot chan struct{} // one for whoever looks at the machine
+	refreshSlot chan struct{} // semaphore of size 1: held while refreshing
 	stop        chan struct{} // closed when the daemon stops
 
 	mu             sync.Mutex
 	machine        operations.HiveCapabilitiesReport
-	holders        []operations.DeviceProcess // of its memory; read only while a worker is loading
+	holders        []operations.DeviceProcess // processes with device memory; read only while a worker is loading
 	machineAt      time.Time
-	machineReadAt  time.Time // when the reading of machine began
-	machineTriedAt time.Time // to look at the machine
+	machineReadAt  time.Time // start of the query that returned machine
+	machineTriedAt time.Time // end of the last query, successful or not
 	models         []operations.Model
 	modelsAt       time.Time
 	installed      []operations.InstalledType
@@ -47,33 +47,35 @@ func (sv *Server) newWatcher(rec *control.Record, rt *Runtime) *watcher {
 	return &watcher{server: sv, rec: rec, rt: rt, refreshSlot: make(chan struct{}, 1), stop: make(chan struct{}), models: []operations.Model{}, installed: []operations.InstalledType{}}
 }
 
-// ServeHTTP streams snapshots until the client leaves.
+// ServeHTTP streams snapshots until the client disconnects. It sends a snapshot when it
+// differs from the last one.
 func (w *watcher) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 	control := http.NewResponseController(out)
 	_ = control.SetReadDeadline(time.Time{})
 	events := sse.NewWriter(out, 30*time.Second)
 	tick := time.NewTicker(snapshotInterval)
 	defer tick.Stop()
-	var before []byte
+	var last []byte
 	var sent time.Time
 	for {
-		now, err := w.snapshot(r.Context())
+		snapshot, err := w.snapshot(r.Context())
 		if err != nil {
-			return // a snapshot is always JSON, and a client that left needs none
+			return // the client has disconnected
 		}
-		// The time alone is no news.
-		at := now.Time
-		now.Time = time.Time{}
-		now.Machine.MemoryAvailable, now.Machine.DiskFree, now.Machine.ModelsFree = roundDown(now.Machine.MemoryAvailable), roundDown(now.Machine.DiskFree), roundDown(now.Machine.ModelsFree)
-		data, err := json.Marshal(now)
+		// A new time alone does not make a new snapshot.
+		at := snapshot.Time
+		snapshot.Time = time.Time{}
+		m := &snapshot.Machine
+		m.MemoryAvailable, m.DiskFree, m.ModelsFree = roundDown(m.MemoryAvailable), roundDown(m.DiskFree), roundDown(m.ModelsFree)
+		data, err := json.Marshal(snapshot)
 		if err != nil {
 			return
 		}
 		switch {
-		case !bytes.Equal(data, before):
-			before = data
-			now.Time = at
-			if data, err = json.Marshal(now); err != nil || events.Send(sse.Event{Data: data}) != nil {
+		case !bytes.Equal(data, last):
+			last = data
+			snapshot.Time = at
+			if data, err = json.Marshal(snapshot); err != nil || events.Send(sse.Event{Data: data}) != nil {
 				return
 			}
 			sent = time.Now()
@@ -93,10 +95,11 @@ func (w *watcher) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// roundDown leaves out of a number of bytes what changes all the time.
+// roundDown rounds a number of bytes down to a multiple of 64 MiB, to hide constant small
+// changes.
 func roundDown(n uint64) uint64 { return n &^ (64<<20 - 1) }
 
-// snapshot is what there is to tell now.
+// snapshot returns the current snapshot. It fails only if ctx ends.
 func (w *watcher) snapshot(ctx context.Context) (operations.HiveSnapshot, error) {
 	w.refresh(ctx)
 	w.mu.Lock()
@@ -111,8 +114,9 @@ func (w *watcher) snapshot(ctx context.Context) (operations.HiveSnapshot, error)
 	}, ctx.Err()
 }
 
-// refresh brings up to date what is due. Only one looks at a time, and only the very
-// first waits for it: a tool of a vendor may be slow.
+// refresh updates in the background the parts of the snapshot that are due. Only one
+// refresh runs at a time. The first call waits for the models; no call waits for the
+// machine, because vendor tools may be slow.
 func (w *watcher) refresh(ctx context.Context) {
 	w.mu.Lock()
 	first := w.modelsAt.IsZero()
@@ -169,20 +173,20 @@ func (w *watcher) refreshDisk(ctx context.Context) {
 func (w *watcher) refreshMachine(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	began := time.Now()
+	start := time.Now()
 	var holders []operations.DeviceProcess
-	var all sync.WaitGroup
+	var wg sync.WaitGroup
 	if w.rt.Workers.IsLoading() {
-		all.Go(func() { holders = w.rt.Workers.Holders(ctx) })
+		wg.Go(func() { holders = w.rt.Workers.Holders(ctx) })
 	}
 	report, err := w.server.Inspector.Resources(ctx)
-	all.Wait()
+	wg.Wait()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.machineTriedAt = time.Now()
 	if err != nil {
-		return // what was known stays, with its age
+		return // keep the previous values and their time
 	}
-	w.holders, w.machineReadAt = holders, began
+	w.holders, w.machineReadAt = holders, start
 	w.machine, w.machineAt = *report, time.Now().UTC().Truncate(time.Second)
 }

@@ -113,7 +113,7 @@ func TestDaemonRuntime(t *testing.T) {
 	}
 	waitUntil(t, "the request in the log", func() bool {
 		log, err := os.ReadFile(h.Path(home.LogFile))
-		return err == nil && strings.Contains(string(log), "msg=request worker="+w.ID+" request=id-7 path=mirror/a/b status=200 whole=true took=")
+		return err == nil && strings.Contains(string(log), "msg=request worker="+w.ID+" request=id-7 path=mirror/a/b status=200 complete=true took=")
 	})
 	if code, body := ask("fake-none", "/"); code != http.StatusNotFound || !strings.Contains(body, `"not_found"`) {
 		t.Errorf("no such worker: %d %s", code, body)
