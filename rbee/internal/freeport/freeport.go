@@ -25,7 +25,7 @@ const (
 func Find(taken func(port int) bool) (int, error) {
 	var last error
 	for range maxAttempts {
-		port := minPort + rand.IntN(maxPort-minPort) //nolint:gosec // a port is no secret
+		port := minPort + rand.IntN(maxPort-minPort) //nolint:gosec // a port is not a secret
 		if taken != nil && taken(port) {
 			continue
 		}

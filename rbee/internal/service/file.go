@@ -23,7 +23,7 @@ type changes struct {
 
 func (s *Service) changes() changes {
 	var c changes
-	_ = statefile.Read(s.Record, &c) // without a record, there is nothing to undo
+	_ = statefile.Read(s.Record, &c) // without a record, no change is known
 	return c
 }
 

@@ -18,7 +18,7 @@ type fileManager interface {
 
 // Install starts the daemon with the service manager m, now and at each boot. It replaces
 // an existing service of the same name. If Install fails, it restores and starts the
-// previous service, or removes the new one if there was no previous service.
+// previous service. Without a previous service, it removes the new one.
 func (s *Service) Install(ctx context.Context, m Manager) error {
 	previous, err := readServiceFile(m)
 	if err != nil {

@@ -101,7 +101,7 @@ func (l launchd) Enable(ctx context.Context, auto bool) error {
 func (l launchd) Stop(ctx context.Context) error {
 	path, label, err := l.agent()
 	if err != nil {
-		return nil // without a home directory there is no agent
+		return nil // without a home directory, no agent exists
 	}
 	if _, err := os.Stat(path); err != nil {
 		return nil // not installed
@@ -124,7 +124,7 @@ func (l launchd) isLoaded(ctx context.Context) bool {
 func (l launchd) Remove(ctx context.Context) error {
 	path, _, err := l.agent()
 	if err != nil {
-		return nil // without a home directory there is no agent
+		return nil // without a home directory, no agent exists
 	}
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		return nil

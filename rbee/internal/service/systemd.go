@@ -133,7 +133,7 @@ func (u systemd) linger(ctx context.Context) {
 func (u systemd) Stop(ctx context.Context) error {
 	path, name, err := u.unit()
 	if err != nil {
-		return nil // without a home directory there is no unit
+		return nil // without a home directory, no unit exists
 	}
 	if _, err := os.Stat(path); err != nil {
 		return nil // not installed
@@ -146,7 +146,7 @@ func (u systemd) Stop(ctx context.Context) error {
 func (u systemd) Remove(ctx context.Context) error {
 	path, name, err := u.unit()
 	if err != nil {
-		return nil // without a home directory there is no unit
+		return nil // without a home directory, no unit exists
 	}
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		return nil

@@ -14,12 +14,12 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 )
 
-// waitUntil waits for what a test cannot go on without.
-func waitUntil(t *testing.T, what string, ok func() bool) {
+// waitUntil waits at most a minute until a condition is true.
+func waitUntil(t *testing.T, condition string, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(time.Minute); !ok(); {
 		if time.Now().After(end) {
-			t.Fatalf("%s: it did not happen", what)
+			t.Fatalf("not within a minute: %s", condition)
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
@@ -44,7 +44,7 @@ func TestStartAgainAndPortChange(t *testing.T) {
 			Settings: &wire.Settings{Alias: "a", HivePort: port}, Steps: append(steps, wire.Step{Action: wire.ActionStart}),
 		}, nil)
 		if strings.Join(res.Errors, "") != "" || !res.State.Daemon.Running || res.State.Daemon.Port != port {
-			t.Fatalf("%q, %+v", res.Errors, res.State)
+			t.Fatalf("start = %q, state %+v, want a daemon on port %d", res.Errors, res.State, port)
 		}
 		h.Exe = h.Path(wire.Binary)
 		return res.State.Daemon
@@ -52,19 +52,19 @@ func TestStartAgainAndPortChange(t *testing.T) {
 	one, two := unusedPort(t), unusedPort(t)
 	first := start(one, self(t, h))
 	if again := start(one); again.PID != first.PID || !again.Since.Equal(first.Since) {
-		t.Errorf("the second start replaced %+v by %+v", first, again)
+		t.Errorf("the second start replaced %+v with %+v, want the same process", first, again)
 	}
 	moved := start(two)
 	if moved.PID == first.PID {
-		t.Errorf("the port changed, the process did not: %+v", moved)
+		t.Errorf("start on another port = %+v, want another process", moved)
 	}
 	if _, err := proc.Identify(first.PID); err == nil {
-		t.Errorf("the daemon before still runs")
+		t.Errorf("process %d is still running, want it stopped after the start on another port", first.PID)
 	}
 }
 
-// A log over the limit is put aside when a daemon starts, and its starter's
-// descriptor still leads to the new one.
+// TestLogRotation checks that a daemon rotates a large log at its start, and that its output
+// goes to the new log.
 func TestLogRotation(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
@@ -83,19 +83,19 @@ func TestLogRotation(t *testing.T) {
 	}
 	kept, err := os.ReadFile(h.Path(home.OldLogFile))
 	if err != nil || !bytes.Equal(kept, old) {
-		t.Errorf("hive.log.1 has %d bytes, want %d; %v", len(kept), len(old), err)
+		t.Errorf("hive.log.1 has %d bytes, want %d (%v)", len(kept), len(old), err)
 	}
-	fresh, err := os.ReadFile(h.Path(home.LogFile))
-	if err != nil || !bytes.HasPrefix(fresh, []byte("time=")) || !bytes.Contains(fresh, []byte("listens")) {
-		t.Errorf("hive.log: %.100q, %v", fresh, err)
+	current, err := os.ReadFile(h.Path(home.LogFile))
+	if err != nil || !bytes.HasPrefix(current, []byte("time=")) || !bytes.Contains(current, []byte("listening")) {
+		t.Errorf("hive.log contains %.100q, %v, want the output of the daemon", current, err)
 	}
-	if tail := h.LogTail(int64(len(old))); !strings.Contains(tail, "listens") {
-		t.Errorf("the tail after a rotation: %q", tail)
+	if tail := h.LogTail(int64(len(old))); !strings.Contains(tail, "listening") {
+		t.Errorf("LogTail() after a rotation = %q, want the output of the daemon", tail)
 	}
 	if err := h.RotateLog(); err != nil {
 		t.Fatal(err)
 	}
-	if again, _ := os.ReadFile(h.Path(home.OldLogFile)); !bytes.Equal(again, old) {
-		t.Error("a small log was rotated")
+	if kept, _ := os.ReadFile(h.Path(home.OldLogFile)); !bytes.Equal(kept, old) {
+		t.Error("RotateLog() rotated a small log, want it unchanged")
 	}
 }

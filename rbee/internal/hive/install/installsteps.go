@@ -28,25 +28,25 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/progress"
 )
 
-// stage is one version of a worker while it is made, beside its place.
+// stage is a version of a worker that is being created in a staging directory.
 type stage struct {
 	*stepRunner
-	index      int    // of the request's step
-	dir        string // becomes workers/<type>/<version>
+	index      int    // of the step in the request
+	dir        string // staging directory, renamed to workers/<type>/<build> at the end
 	payload    string
 	manifest   *installed.Manifest
-	total      int64    // bytes that are sent or downloaded, as far as it is known
-	downloads  []string // artifacts in the download directory
-	incomplete bool     // an artifact did not arrive
+	total      int64    // bytes to receive or download, as far as known
+	downloads  []string // paths of artifacts in the download directory
+	incomplete bool     // a download failed
 	bytecode   fileTotals
-	wheels     map[string]*unpackedWheel // that this install has unpacked, by SHA-256
+	wheels     map[string]*unpackedWheel // unpacked by this install, by SHA-256
 
 	mu         sync.Mutex
 	received   int64
 	reportedAt time.Time
 }
 
-// addReceived counts bytes, and tells of them now and then.
+// addReceived counts received bytes, and reports them at most every progress.MinInterval.
 func (st *stage) addReceived(n int64) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -58,7 +58,7 @@ func (st *stage) addReceived(n int64) {
 	st.send(wire.Message{Progress: &wire.Progress{Index: st.index, Phase: wire.PhaseDownload, Bytes: st.received, Total: st.total}})
 }
 
-// build makes everything that a version consists of.
+// build creates all files of the version.
 func (st *stage) build(ctx context.Context) error {
 	m := st.manifest
 	if err := errors.Join(os.Chmod(st.dir, 0o755), os.Mkdir(st.payload, 0o755)); err != nil { //nolint:gosec // programs are for everybody
@@ -103,8 +103,8 @@ func (st *stage) build(ctx context.Context) error {
 	return nil
 }
 
-// withPosition says where in the recipe that is which went wrong. What concerns all steps
-// has the place of the first.
+// withPosition prepends the position of a step in the recipe to an error. Errors that
+// concern all steps use the position of the first one.
 func withPosition(step *wire.InstallStep, err error) error {
 	if step.At == "" {
 		return err
@@ -115,19 +115,19 @@ func withPosition(step *wire.InstallStep, err error) error {
 func (st *stage) checkSpace() error {
 	needed := uint64(max(st.total, 0))
 	if len(st.manifest.Steps) > 1 || st.manifest.Steps[0].Kind != wire.StepFile {
-		needed *= 2 // what is packed and, at the very least, as much again
+		needed *= 2 // the archive, and at least the same for its unpacked files
 	}
 	if free := home.DiskFree(st.Home.Root); free > 0 && free < needed {
 		return &operations.Error{
 			Code: operations.CodeFailed, Reason: operations.ReasonDiskFull,
-			Message: fmt.Sprintf("not enough disk: %s free at %s, at least %s needed", bytesize.Format(free), st.Home.Root, bytesize.Format(needed)),
+			Message: fmt.Sprintf("not enough disk space: %s free at %s, at least %s needed", bytesize.Format(free), st.Home.Root, bytesize.Format(needed)),
 		}
 	}
 	return nil
 }
 
-// installStep does one step. Afterwards no link leads out of the payload, so the next one
-// can trust what is there.
+// installStep runs one install step and then checks that no link points outside the
+// payload, so that the next step can trust existing paths.
 func (st *stage) installStep(ctx context.Context, step *wire.InstallStep) (err error) {
 	switch step.Kind {
 	case wire.StepBuiltin:
@@ -163,8 +163,8 @@ func (st *stage) builtin(step *wire.InstallStep) error {
 	return nil
 }
 
-// file puts an artifact into the payload as it is. A worker's only file is its
-// program.
+// file moves an artifact into the payload. It is the program if no earlier step or option
+// set an entry.
 func (st *stage) file(ctx context.Context, step *wire.InstallStep) error {
 	m := st.manifest
 	paths, err := st.fetchArtifacts(ctx, step.Artifact)
@@ -194,9 +194,9 @@ func (st *stage) file(ctx context.Context, step *wire.InstallStep) error {
 	return nil
 }
 
-// payloadPath is a path in the payload for something new, with the directories above
-// it. Neither they nor what may be there already are links, so nothing that is
-// written there goes elsewhere.
+// payloadPath returns the path for a new file or directory in the payload, and creates its
+// parent directories. It fails if the path or one of its parents is a link, so that nothing
+// is written outside the payload.
 func (st *stage) payloadPath(name string) (string, error) {
 	root, err := os.OpenRoot(st.payload)
 	if err != nil {
@@ -211,7 +211,7 @@ func (st *stage) payloadPath(name string) (string, error) {
 	for part := range strings.SplitSeq(filepath.Dir(name), string(filepath.Separator)) {
 		path = filepath.Join(path, part)
 		if info, err := os.Lstat(path); err != nil || !info.IsDir() {
-			return "", fmt.Errorf("%q in the payload is no directory", part)
+			return "", fmt.Errorf("%q in the payload is not a directory", part)
 		}
 	}
 	path = filepath.Join(st.payload, name)
@@ -221,14 +221,14 @@ func (st *stage) payloadPath(name string) (string, error) {
 	return path, nil
 }
 
-// addFiles notes files of the payload; the last one of a path counts.
+// addFiles adds files to the manifest, and replaces entries with the same path.
 func (st *stage) addFiles(files ...installed.File) {
 	m := st.manifest
-	listed := map[string]bool{}
+	added := map[string]bool{}
 	for _, f := range files {
-		listed[f.Path] = true
+		added[f.Path] = true
 	}
-	m.Files = append(slices.DeleteFunc(m.Files, func(f installed.File) bool { return listed[f.Path] }), files...)
+	m.Files = append(slices.DeleteFunc(m.Files, func(f installed.File) bool { return added[f.Path] }), files...)
 }
 
 func (st *stage) archive(ctx context.Context, step *wire.InstallStep) error {
@@ -258,8 +258,8 @@ func (st *stage) archive(ctx context.Context, step *wire.InstallStep) error {
 	return nil
 }
 
-// python makes a virtual environment from wheels. Nothing is resolved, built or
-// asked for elsewhere.
+// python creates a virtual environment from wheels. It does not resolve or build packages,
+// and downloads only the listed artifacts.
 func (st *stage) python(ctx context.Context, step *wire.InstallStep) error {
 	p := step.Python
 	uv, err := st.tool(ctx, &p.UV)
@@ -282,7 +282,7 @@ func (st *stage) python(ctx context.Context, step *wire.InstallStep) error {
 	return st.environment(ctx, uv, python, venv, step.Into, wheels)
 }
 
-// run runs uv. It ends when ctx does, with all that it started.
+// runUV runs uv. When ctx ends, it kills uv and its child processes.
 func (st *stage) runUV(ctx context.Context, program string, args ...string) error {
 	return uv.Run(ctx, uv.Command{
 		Program: program, Args: args, Dir: st.dir,
@@ -290,16 +290,16 @@ func (st *stage) runUV(ctx context.Context, program string, args ...string) erro
 	})
 }
 
-// fileTotals is a number of files and of their bytes.
+// fileTotals is a number of files and their total size.
 type fileTotals struct {
 	Files int
 	Bytes int64
 }
 
-// listTree lists the files of a directory with their checksums, as paths below
-// prefix. Bytecode is counted, and not listed.
+// listTree returns the files of a directory with their checksums, as paths below prefix. It
+// counts bytecode files separately.
 func listTree(ctx context.Context, dir, prefix string) (files []installed.File, bytecode fileTotals, err error) {
-	var hash []int // indices of files that have content
+	var hash []int // indices of regular files
 	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
@@ -330,7 +330,7 @@ func listTree(ctx context.Context, dir, prefix string) (files []installed.File, 
 			}
 			hash = append(hash, len(files))
 		default:
-			return nil // a lock or a socket, which nobody counts on
+			return nil // a socket or a similar file
 		}
 		files = append(files, f)
 		return err
@@ -355,8 +355,8 @@ func listTree(ctx context.Context, dir, prefix string) (files []installed.File, 
 	return files, bytecode, p.Wait()
 }
 
-// makeEntryExecutable makes the program executable. It may be a link to another file of
-// the payload, or to a tool.
+// makeEntryExecutable makes the program of the worker executable. The program may be a link
+// to another file of the payload, or to the program of a tool.
 func (st *stage) makeEntryExecutable() error {
 	m := st.manifest
 	root, err := filepath.EvalSymlinks(st.payload)
@@ -365,7 +365,7 @@ func (st *stage) makeEntryExecutable() error {
 	}
 	path, err := filepath.EvalSymlinks(filepath.Join(root, filepath.FromSlash(m.Entry)))
 	if err != nil {
-		return fmt.Errorf("the artifact holds no program %q", m.Entry)
+		return fmt.Errorf("the artifact has no program %q", m.Entry)
 	}
 	info, err := os.Stat(path)
 	if err != nil {
@@ -376,11 +376,11 @@ func (st *stage) makeEntryExecutable() error {
 	}
 	rel, err := filepath.Rel(root, path)
 	if err != nil || !filepath.IsLocal(rel) {
-		return fmt.Errorf("the program %q is outside of the artifact", m.Entry)
+		return fmt.Errorf("the program %q is outside the artifact", m.Entry)
 	}
 	i := slices.IndexFunc(m.Files, func(f installed.File) bool { return f.Path == filepath.ToSlash(rel) && f.Link == "" })
 	if i < 0 {
-		return fmt.Errorf("%q is no file of the artifact", m.Entry)
+		return fmt.Errorf("%q is not a file of the artifact", m.Entry)
 	}
 	m.Files[i].Mode = installed.ModeProgram
 	if info.Mode().Perm() == 0o755 {
@@ -392,28 +392,28 @@ func (st *stage) makeEntryExecutable() error {
 	return os.Chmod(path, 0o755) //nolint:gosec // a program
 }
 
-// keepPartialDownloads lets what has arrived lie for the next try, if that is for want of
-// the rest, and the disk is not full.
+// keepPartialDownloads keeps the downloads of a failed install for the next attempt, if a
+// download failed for a reason other than a full disk. Otherwise it removes them.
 func (st *stage) keepPartialDownloads(err error) {
 	if !st.incomplete || errors.Is(err, syscall.ENOSPC) {
 		st.removeDownloads()
 	}
-	_ = os.Remove(st.Home.Path(wire.DownloadDir)) // only if it is empty
+	_ = os.Remove(st.Home.Path(wire.DownloadDir)) // fails unless it is empty
 }
 
-// removeDownloads removes the artifacts of this install.
+// removeDownloads removes the downloaded artifacts of this install.
 func (st *stage) removeDownloads() {
 	for _, path := range st.downloads {
 		_ = os.Remove(path)
 		_ = os.Remove(path + partSuffix)
 	}
-	_ = os.Remove(st.Home.Path(wire.DownloadDir)) // only if it is empty
+	_ = os.Remove(st.Home.Path(wire.DownloadDir)) // fails unless it is empty
 }
 
-// downloadRetention is how long what has arrived waits for the next try.
+// downloadRetention is how long downloads of a failed install are kept for the next attempt.
 const downloadRetention = 24 * time.Hour
 
-// cleanDownloads removes what nobody came back for.
+// cleanDownloads removes downloads that are older than downloadRetention.
 func (in *Installer) cleanDownloads() error {
 	dir := in.Home.Path(wire.DownloadDir)
 	entries, err := os.ReadDir(dir)
@@ -425,6 +425,6 @@ func (in *Installer) cleanDownloads() error {
 			err = errors.Join(err, os.Remove(filepath.Join(dir, e.Name())))
 		}
 	}
-	_ = os.Remove(dir) // only if it is empty
+	_ = os.Remove(dir) // fails unless it is empty
 	return err
 }

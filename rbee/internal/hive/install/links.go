@@ -9,8 +9,8 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/archive"
 )
 
-// checkLinks checks every link of the payload. Those to the program of a tool may
-// lead out: an environment has one, and no archive can.
+// checkLinks checks that no link of the payload points outside it. The exception is a link
+// to the program of a tool: an environment contains one, and an archive cannot.
 func (st *stage) checkLinks() error {
 	root, err := os.OpenRoot(st.payload)
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/statefile"
 )
 
-// startHeartbeat repeats the last report of the step with this index until stop.
+// startHeartbeat repeats the last progress report of a step until stop is called.
 func (s *stepRunner) startHeartbeat(index int, action wire.Action) (stop func()) {
 	var first *wire.Progress
 	switch action {
@@ -20,7 +20,7 @@ func (s *stepRunner) startHeartbeat(index int, action wire.Action) (stop func())
 		first = &wire.Progress{Index: index, Phase: wire.PhaseRemove, Unit: wire.UnitFiles}
 	}
 	s.heartbeat.Reset(first)
-	ended := make(chan struct{})
+	done := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		tick := time.NewTicker(progress.MaxInterval)
@@ -31,40 +31,40 @@ func (s *stepRunner) startHeartbeat(index int, action wire.Action) (stop func())
 				if p := s.heartbeat.Due(); p != nil {
 					s.send(wire.Message{Progress: p})
 				}
-			case <-ended:
+			case <-done:
 				return
 			}
 		}
 	})
 	return func() {
-		close(ended)
+		close(done)
 		wg.Wait()
 	}
 }
 
-// startPhase reports that a phase begins.
+// startPhase starts a phase and reports it.
 func (s *stepRunner) startPhase(p wire.Progress) *progress.Phase {
 	return progress.New(s.send, p)
 }
 
-// silentPhase returns a phase that reports nothing before the first progressEvery has
-// passed, for work that is usually short.
+// silentPhase returns a phase that sends its first report after progress.MinInterval, for
+// work that is usually short.
 func (s *stepRunner) silentPhase(p wire.Progress) *progress.Phase {
 	return progress.NewSilent(s.send, p)
 }
 
-// removePhase returns the phase in which the step with this index removes files.
+// removePhase returns a phase for the removal of files by the step at index.
 func (s *stepRunner) removePhase(index int) *progress.Phase {
 	return s.silentPhase(wire.Progress{Index: index, Phase: wire.PhaseRemove, Unit: wire.UnitFiles})
 }
 
-// checkContext returns a context in which the step with this index checks files.
+// checkContext returns a context with a phase for the check of files by the step at index.
 func (s *stepRunner) checkContext(ctx context.Context, index int) context.Context {
 	return progress.NewContext(ctx, s.silentPhase(wire.Progress{Index: index, Phase: wire.PhaseCheck, Unit: wire.UnitFiles}))
 }
 
-// addBuildTotal adds the files of the build in dir to those that ph, which may be nil, will
-// remove.
+// addBuildTotal adds the number of files of the build in dir to the total of ph, which may
+// be nil.
 func addBuildTotal(ph *progress.Phase, dir string) {
 	var m installed.Manifest
 	if ph == nil || statefile.Read(filepath.Join(dir, installed.ManifestName), &m) != nil {

@@ -17,15 +17,17 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-const defaultStallTimeout = 60 * time.Second // without a byte
+// defaultStallTimeout is how long a transfer may receive no data.
+const defaultStallTimeout = 60 * time.Second
 
 func (in *Installer) stallLimit() time.Duration { return cmp.Or(in.stall, defaultStallTimeout) }
 
-// maxParallelDownloads is how many artifacts of one step are downloaded at a time.
+// maxParallelDownloads limits the parallel downloads of one step.
 const maxParallelDownloads = 4
 
-// get makes artifacts be in the download directory, each checked, and gives their
-// paths. What is there already, of an install that did not end well, counts.
+// fetchArtifacts downloads or receives artifacts into the download directory, verifies
+// their checksums and returns their paths. It uses artifacts and partial downloads that an
+// earlier, failed install left there.
 func (st *stage) fetchArtifacts(ctx context.Context, artifacts ...*wire.Artifact) (paths []string, err error) {
 	if err := os.MkdirAll(st.Home.Path(wire.DownloadDir), 0o700); err != nil {
 		return nil, err
@@ -44,14 +46,15 @@ func (st *stage) fetchArtifacts(ctx context.Context, artifacts ...*wire.Artifact
 	err = p.Wait()
 	for i, a := range artifacts {
 		if a.URL == "" && err == nil {
-			err = st.receive(a, paths[i]) // over the one connection, one after the other
+			err = st.receive(a, paths[i]) // one after another, on the same connection
 		}
 	}
 	st.incomplete = err != nil
 	return paths, err
 }
 
-// hasArtifact reports whether an artifact is there, with the right content.
+// hasArtifact reports whether the file at path has the content of an artifact. It removes a
+// file with other content.
 func (st *stage) hasArtifact(a *wire.Artifact, path string) bool {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -66,9 +69,9 @@ func (st *stage) hasArtifact(a *wire.Artifact, path string) bool {
 	return true
 }
 
-// receive asks the other side for an artifact and stores it. The other side may have
-// to fetch it first, which takes as long as it takes and shows no sign of life; once
-// it sends it does not pause.
+// receive requests an artifact from the client and stores it. There is no time limit before
+// the first byte, because the client may first have to download the artifact itself. After
+// the first byte, a pause longer than the stall timeout cancels the run.
 func (st *stage) receive(a *wire.Artifact, path string) error {
 	if st.hasArtifact(a, path) {
 		return nil
@@ -82,7 +85,7 @@ func (st *stage) receive(a *wire.Artifact, path string) error {
 		return fmt.Errorf("receiving %s: %w", a.Name, err)
 	}
 	err = fetch.Save(blob, fetchFile(a, path, nil))
-	// Whatever went wrong, the next blob begins only after this one's end.
+	// Read to the end of the blob after an error too, because the next blob follows it.
 	if closeErr := blob.Close(); err == nil {
 		err = closeErr
 	}
@@ -92,8 +95,8 @@ func (st *stage) receive(a *wire.Artifact, path string) error {
 	return nil
 }
 
-// stallReader calls stalled when no byte has come for a limit, from the first one
-// until stop. It is for one goroutine.
+// stallReader calls onStall if it receives no data for limit. The timer runs from the first
+// byte until stop. A stallReader is not safe for concurrent use.
 type stallReader struct {
 	r       io.Reader
 	limit   time.Duration
@@ -119,11 +122,10 @@ func (s *stallReader) stop() {
 	}
 }
 
-// partSuffix marks what has arrived of an artifact.
+// partSuffix is the suffix of a partial download.
 const partSuffix = fetch.PartSuffix
 
-// download fetches an artifact and stores it, going on with what an earlier try
-// has brought.
+// download downloads an artifact and stores it. It resumes a partial download.
 func (st *stage) download(ctx context.Context, client *fetch.Client, a *wire.Artifact, path string) error {
 	if st.hasArtifact(a, path) {
 		return nil
@@ -131,12 +133,12 @@ func (st *stage) download(ctx context.Context, client *fetch.Client, a *wire.Art
 	return client.Download(ctx, fetchFile(a, path, st.addReceived))
 }
 
-// fetchFile is an artifact as it is downloaded.
+// fetchFile returns the download parameters of an artifact.
 func fetchFile(a *wire.Artifact, path string, arrived func(n int64)) fetch.File {
 	return fetch.File{URL: a.URL, Path: path, Sum: a.SHA256, Size: a.Size, SkipSync: true, Progress: arrived}
 }
 
-// newFetchClient is how artifacts are downloaded.
+// newFetchClient returns a client that downloads artifacts.
 func (in *Installer) newFetchClient() *fetch.Client {
 	c := &fetch.Client{HTTP: in.HTTP, UserAgent: "rbee/" + in.Store.Version, Verb: "downloading", Stall: in.stallLimit()}
 	if c.HTTP == nil {

@@ -15,9 +15,8 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/statefile"
 )
 
-// cleanWheels removes from the cache what no installed version needs, and what an
-// install that was cut short left. Only the holder of the lock may call it. ph, which
-// may be nil, counts the files.
+// cleanWheels removes wheels that no installed version needs, and leftovers of interrupted
+// installs. The caller holds the lock. ph, which may be nil, counts the files.
 func (c uvCache) cleanWheels(ph *progress.Phase) error {
 	entries, err := os.ReadDir(c.store.Home.Path(installed.WheelsDir))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -52,18 +51,18 @@ func (c uvCache) cleanWheels(ph *progress.Phase) error {
 	return errors.Join(err, c.cleanArchives(nil, ph))
 }
 
-// cleanArchives removes from uv's cache the unpacked wheels that have no record, but for
-// those of also, and what led to them.
-func (c uvCache) cleanArchives(also map[string]*unpackedWheel, ph *progress.Phase) error {
+// cleanArchives removes unpacked wheels without a record from the cache of uv, except for
+// those in extra, and the links to them.
+func (c uvCache) cleanArchives(extra map[string]*unpackedWheel, ph *progress.Phase) error {
 	kept := map[string]bool{}
-	records, _ := filepath.Glob(c.store.Home.Path(installed.WheelsDir + "/*/" + installed.UnpackedName)) // fails for a bad pattern only
+	records, _ := filepath.Glob(c.store.Home.Path(installed.WheelsDir + "/*/" + installed.UnpackedName)) // the only possible error is a bad pattern
 	for _, path := range records {
 		var r unpackedWheel
 		if statefile.Read(path, &r) == nil {
 			kept[r.Archive] = true
 		}
 	}
-	for _, r := range also {
+	for _, r := range extra {
 		kept[r.Archive] = true
 	}
 	var err error
@@ -75,12 +74,12 @@ func (c uvCache) cleanArchives(also map[string]*unpackedWheel, ph *progress.Phas
 	return errors.Join(err, c.cleanDangling())
 }
 
-// cleanDangling removes the links and files by which uv finds an unpacked wheel that is
-// not there any more, and the temporary directories of a uv that was killed.
+// cleanDangling removes the links and files of uv that refer to a removed wheel, and the
+// temporary directories of a killed uv.
 func (c uvCache) cleanDangling() error {
 	var err error
-	left, _ := filepath.Glob(filepath.Join(c.store.Home.Path(uvCacheDir), ".tmp*")) // fails for a bad pattern only
-	for _, path := range left {
+	temps, _ := filepath.Glob(filepath.Join(c.store.Home.Path(uvCacheDir), ".tmp*")) // the only possible error is a bad pattern
+	for _, path := range temps {
 		err = errors.Join(err, removeTree(path, nil))
 	}
 	tops, _ := filepath.Glob(filepath.Join(c.store.Home.Path(uvCacheDir), "wheels-v*"))
@@ -107,7 +106,7 @@ func (c uvCache) cleanDangling() error {
 			return err
 		}))
 		for _, dir := range slices.Backward(dirs) {
-			_ = os.Remove(dir) // only if it is empty
+			_ = os.Remove(dir) // fails unless it is empty
 		}
 	}
 	if err != nil {

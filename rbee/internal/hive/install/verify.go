@@ -14,8 +14,8 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/installed"
 )
 
-// verify runs the verify command of a staged version and makes sure that it
-// changed no file.
+// verify runs the verify command of a staged version. It fails if the command changed a
+// file of the version.
 func (st *stage) verify(ctx context.Context) error {
 	m := st.manifest
 	if m.Verify == nil {
@@ -34,14 +34,15 @@ func (st *stage) verify(ctx context.Context) error {
 	return nil
 }
 
-// fileStamp tells a changed file from an unchanged one without reading it.
+// fileStamp contains the properties of a file that change when the file is modified.
 type fileStamp struct {
 	size     int64
 	mode     fs.FileMode
 	modified time.Time
 }
 
-// fileStamps returns the stamps of a build's files; that of a missing file is zero.
+// fileStamps returns the stamps of the files of a build, by path. A missing file has a zero
+// stamp.
 func fileStamps(m *installed.Manifest, dir string) map[string]fileStamp {
 	all := make(map[string]fileStamp, len(m.Files))
 	for _, f := range m.Files {
@@ -54,8 +55,7 @@ func fileStamps(m *installed.Manifest, dir string) map[string]fileStamp {
 	return all
 }
 
-// verifyBuild runs the verify command of a request for a build that is on the
-// machine and not in use.
+// verifyBuild runs the verify command of a request for an existing build.
 func (s *stepRunner) verifyBuild(ctx context.Context, index int, w *wire.WorkerInstall, build string) error {
 	if w.Verify == nil {
 		return nil
@@ -65,11 +65,10 @@ func (s *stepRunner) verifyBuild(ctx context.Context, index int, w *wire.WorkerI
 	return s.Verifier.VerifyBuild(ctx, m, s.Store.BuildDir(w.Type, build))
 }
 
-// removeToolsOnVerifyError removes the tools of an install whose verify command did not pass.
-// Those that other workers need stay.
+// removeToolsOnVerifyError removes unused tools if err is the error of a verify command.
 func (st *stage) removeToolsOnVerifyError(err error) {
 	var failed *engine.VerifyError
 	if errors.As(err, &failed) {
-		_ = st.cleanTools() // the next run does it again
+		_ = st.cleanTools() // on failure, the next run removes them
 	}
 }
