@@ -30,15 +30,15 @@ func (s *Service) changes() changes {
 // writeFile writes the service file. It records the directories that it creates, and those
 // of managerDirs, which the manager will create, for removeFile.
 func (s *Service) writeFile(path, text string, managerDirs ...string) error {
-	made := atomicfile.MissingDirs(path)
+	created := atomicfile.MissingDirs(path)
 	for _, dir := range managerDirs {
 		if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
-			made = append(made, dir)
+			created = append(created, dir)
 		}
 	}
-	if len(made) > 0 {
+	if len(created) > 0 {
 		c := s.changes()
-		c.MadeDirs = slices.Compact(slices.Sorted(slices.Values(append(c.MadeDirs, made...))))
+		c.MadeDirs = slices.Compact(slices.Sorted(slices.Values(append(c.MadeDirs, created...))))
 		if err := statefile.Write(s.Record, c); err != nil {
 			return err
 		}

@@ -31,9 +31,9 @@ type header struct {
 	MinReader int `json:"min_reader"`
 }
 
-// ReadSchema returns the schema of a file. The error for a missing file is
+// Head returns the schema of a file. The error for a missing file is
 // [fs.ErrNotExist].
-func ReadSchema(path string) (wire.Versioned, error) {
+func Head(path string) (wire.Versioned, error) {
 	h, _, err := read(path)
 	return wire.Versioned(h), err
 }

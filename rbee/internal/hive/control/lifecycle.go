@@ -151,11 +151,11 @@ func (dm *Daemon) Stop(ctx context.Context) (note string, err error) {
 	if newer := (*wire.NewerSchemaError)(nil); errors.As(err, &newer) {
 		return "", fmt.Errorf("stopping the daemon: %w", err)
 	}
-	known := err == nil && rec.Alive()
+	running := err == nil && rec.Alive()
 	if err := dm.Service().Stop(ctx); err != nil {
 		return "", err
 	}
-	if !known {
+	if !running {
 		return "was not running", nil
 	}
 	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {

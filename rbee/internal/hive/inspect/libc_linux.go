@@ -83,9 +83,9 @@ func readBanner(path string) []byte {
 	}
 	defer f.Close()
 	buf := make([]byte, 64<<10)
-	for kept := 0; ; {
-		n, err := f.Read(buf[kept:])
-		chunk := buf[:kept+n]
+	for carried := 0; ; {
+		n, err := f.Read(buf[carried:])
+		chunk := buf[:carried+n]
 		if _, banner, ok := bytes.Cut(chunk, []byte("GNU C Library ")); ok {
 			_, rest, complete := bytes.Cut(banner, []byte("release version "))
 			if complete && len(rest) >= 16 || err != nil {
@@ -95,7 +95,7 @@ func readBanner(path string) []byte {
 		if err != nil {
 			return nil
 		}
-		kept = copy(buf, chunk[max(0, len(chunk)-overlap):])
+		carried = copy(buf, chunk[max(0, len(chunk)-overlap):])
 	}
 }
 

@@ -195,7 +195,7 @@ func (s *stepRunner) prepare(req *wire.Request) error {
 func (in *Installer) upgradeRecords() error {
 	for path, v := range map[string]any{home.SettingsFile: new(wire.Settings), wire.BinaryInfo: new(wire.Installed)} {
 		path = in.Home.Path(path)
-		if head, err := statefile.ReadSchema(path); err != nil || head.Schema > 0 || statefile.Read(path, v) != nil {
+		if head, err := statefile.Head(path); err != nil || head.Schema > 0 || statefile.Read(path, v) != nil {
 			continue
 		}
 		if err := statefile.Write(path, v); err != nil {
@@ -288,16 +288,16 @@ func (s *stepRunner) checkExpected(ctx context.Context, step *wire.Step) error {
 	if step.Expect == nil {
 		return nil
 	}
-	have, target := "", ""
+	current, target := "", ""
 	switch step.Action {
 	case wire.ActionInstallSelf:
 		if rec, _ := s.Store.Binary(false); rec != nil {
-			have = rec.SHA256
+			current = rec.SHA256
 		}
 		target = step.Install.SHA256
 	case wire.ActionInstallWorker, wire.ActionRemoveWorker, wire.ActionRollback:
 		if w := s.Store.Worker(ctx, step.Worker.Type, false); w != nil {
-			have = w.SHA256
+			current = w.SHA256
 		}
 		if step.Action == wire.ActionInstallWorker {
 			sum, err := s.digest(step.Worker)
@@ -309,5 +309,5 @@ func (s *stepRunner) checkExpected(ctx context.Context, step *wire.Step) error {
 	default:
 		return nil
 	}
-	return step.CheckExpected(have, target)
+	return step.CheckExpected(current, target)
 }

@@ -82,7 +82,7 @@ func TestInstallArchives(t *testing.T) {
 			h := newHive(t)
 			res := apply(t, h, &wire.Request{Steps: []wire.Step{worker("1", format, data)}}, data)
 			if res.Errors[0] != "" {
-				t.Fatal(res.Errors)
+				t.Fatalf("Apply() sent the errors %q, want none", res.Errors)
 			}
 			if w := h.Worker(t.Context(), "w", true); w.Corrupt != "" || w.Bytes != 2 {
 				t.Errorf("Worker() = %+v, want an intact worker of 2 bytes", w)

@@ -13,8 +13,7 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/workers"
 )
 
-// newBuildName returns the name for a new build of a version: the first one that does not
-// exist.
+// newBuildName returns the first unused name for a build of a version.
 func (in *Installer) newBuildName(typ, version string) (string, error) {
 	build := version
 	for n := 2; ; n++ {

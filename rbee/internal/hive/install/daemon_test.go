@@ -79,7 +79,7 @@ func TestLogRotation(t *testing.T) {
 		Settings: &wire.Settings{HivePort: unusedPort(t)}, Steps: []wire.Step{self(t, h), {Action: wire.ActionStart}},
 	}, nil)
 	if strings.Join(res.Errors, "") != "" {
-		t.Fatal(res.Errors)
+		t.Fatalf("Apply() sent the errors %q, want none", res.Errors)
 	}
 	kept, err := os.ReadFile(h.Path(home.OldLogFile))
 	if err != nil || !bytes.Equal(kept, old) {

@@ -25,7 +25,7 @@ func BenchmarkIdleDaemon(b *testing.B) {
 	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", exe, "../../..")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
-		b.Fatalf("%v: %s", err, out)
+		b.Fatalf("go build: %v\n%s", err, out)
 	}
 	h := connect(filepath.Join(dir, "home"), "", "")
 	port, ln := freePort(b)

@@ -266,7 +266,7 @@ func TestChecksumMismatchKeepsInstalled(t *testing.T) {
 	}
 	res = apply(t, h, &wire.Request{Steps: []wire.Step{badSelf, step}}, two)
 	if res.Errors[0] == "" || !strings.HasPrefix(res.Errors[1], "not begun") || res.State.Rbee != nil {
-		t.Errorf("install of rbee = %q, rbee %+v, want an error, the next step not begun, and no rbee", res.Errors, res.State.Rbee)
+		t.Errorf("install of rbee = %q, rbee %+v, want an error, the next step skipped, and no rbee", res.Errors, res.State.Rbee)
 	}
 }
 
@@ -274,7 +274,7 @@ func TestChecksumMismatchKeepsInstalled(t *testing.T) {
 // that the next run removes its leftovers.
 func TestKilledInstallWorker(t *testing.T) {
 	t.Parallel()
-	for _, point := range []string{"staged", "complete", "put", "linked"} {
+	for _, point := range []string{"staged", "complete", "renamed", "linked"} {
 		for _, version := range []string{"1", "2"} {
 			t.Run(point+" "+version, func(t *testing.T) {
 				t.Parallel()
@@ -329,7 +329,7 @@ func TestLockHeld(t *testing.T) {
 	defer lock.Close()
 	res := apply(t, h, &wire.Request{LockWait: 150 * time.Millisecond, Steps: []wire.Step{{Action: wire.ActionStop}}}, nil)
 	if res.Locked == nil || res.Locked.Holder != "owner" || !strings.HasPrefix(res.Errors[0], "not begun") {
-		t.Errorf("Apply() while the lock is held sent %+v, want Locked with the owner, and the step not begun", res)
+		t.Errorf("Apply() while the lock is held sent %+v, want Locked with the owner, and the step skipped", res)
 	}
 }
 

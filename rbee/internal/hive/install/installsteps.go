@@ -61,7 +61,7 @@ func (st *stage) addReceived(n int64) {
 // build creates all files of the version.
 func (st *stage) build(ctx context.Context) error {
 	m := st.manifest
-	if err := errors.Join(os.Chmod(st.dir, 0o755), os.Mkdir(st.payload, 0o755)); err != nil { //nolint:gosec // programs are for everybody
+	if err := errors.Join(os.Chmod(st.dir, 0o755), os.Mkdir(st.payload, 0o755)); err != nil { //nolint:gosec // world-readable programs
 		return err
 	}
 	st.total -= st.cache().unpackedBytes(m.Steps)
@@ -195,8 +195,8 @@ func (st *stage) file(ctx context.Context, step *wire.InstallStep) error {
 }
 
 // payloadPath returns the path for a new file or directory in the payload, and creates its
-// parent directories. It fails if the path or one of its parents is a link, so that nothing
-// is written outside the payload.
+// parent directories. It fails if the path or a parent directory is a link, so that no step
+// writes outside the payload.
 func (st *stage) payloadPath(name string) (string, error) {
 	root, err := os.OpenRoot(st.payload)
 	if err != nil {
@@ -242,7 +242,7 @@ func (st *stage) archive(ctx context.Context, step *wire.InstallStep) error {
 		if dir, err = st.payloadPath(step.Into); err != nil {
 			return err
 		}
-		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) { //nolint:gosec // programs are for everybody
+		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) { //nolint:gosec // world-readable programs
 			return err
 		}
 	}

@@ -74,8 +74,8 @@ func killAt(t *testing.T, h *Hive, program, point string, step wire.Step) {
 // temporary files.
 func installAfterKill(t *testing.T, h *Hive, step wire.Step) {
 	t.Helper()
-	again := h.Path("bin/.rbee-again")
-	makeModifiedCopy(t, h.Path(wire.PrevBinary), again)
+	upload := h.Path("bin/.rbee-again")
+	makeModifiedCopy(t, h.Path(wire.PrevBinary), upload)
 	if err := os.WriteFile(h.Path(wire.BinDir+"/.rbee.json123"), []byte("{"), 0o600); err != nil { // of a killed run
 		t.Fatal(err)
 	}
@@ -85,7 +85,7 @@ func installAfterKill(t *testing.T, h *Hive, step wire.Step) {
 			t.Fatal(err)
 		}
 	}
-	h.Exe = again
+	h.Exe = upload
 	res := apply(t, h, &wire.Request{Steps: []wire.Step{step}}, nil)
 	if r := res.State.Rbee; res.Errors[0] != "" || r == nil || r.SHA256 != step.Install.SHA256 || res.State.Broken != "" {
 		t.Errorf("the next run = %q, rbee %+v, broken %q, want SHA-256 %s", res.Errors, r, res.State.Broken, step.Install.SHA256)
@@ -107,7 +107,7 @@ func makeModifiedCopy(t *testing.T, from, to string) {
 	t.Helper()
 	out, err := exec.Command("/bin/sh", "-c", `cp "$0" "$1" && printf new >>"$1"`, from, to).CombinedOutput()
 	if err != nil {
-		t.Fatalf("%v: %s", err, out)
+		t.Fatalf("cp: %v\n%s", err, out)
 	}
 }
 
@@ -154,7 +154,7 @@ func TestStdinClosedDuringBlob(t *testing.T) {
 				t.Errorf("Apply() = %v, want %v", err, errDisconnected)
 			}
 			if !strings.Contains(result.Errors[0], "canceled") || !strings.HasPrefix(result.Errors[1], "not begun") {
-				t.Errorf("Apply() sent the errors %q, want canceled and not begun", result.Errors)
+				t.Errorf("Apply() sent the errors %q, want canceled and a skipped step", result.Errors)
 			}
 			if after := treeText(t, h.User); after != before {
 				t.Errorf("the canceled run changed files from\n%sto\n%s", before, after)

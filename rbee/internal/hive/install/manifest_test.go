@@ -19,7 +19,7 @@ func TestInstallOtherEntry(t *testing.T) {
 	packed := tarGz(t, tar.Header{Typeflag: tar.TypeReg, Name: "run"}, tar.Header{Typeflag: tar.TypeReg, Name: "other"})
 	step := worker("1", wire.FormatTarGz, packed)
 	if res := apply(t, h, &wire.Request{Steps: []wire.Step{step}}, packed); res.Errors[0] != "" {
-		t.Fatal(res.Errors)
+		t.Fatalf("Apply() sent the errors %q, want none", res.Errors)
 	}
 	res := apply(t, h, &wire.Request{Steps: []wire.Step{step}}, nil) // sends no artifact
 	if res.Errors[0] != "" || res.State.Workers[0].SHA256 != wire.Digest(step.Worker.Steps, "run") {
@@ -40,7 +40,7 @@ func TestDamagedBuildIsRemoved(t *testing.T) {
 	w := worker("1", "", nil)
 	res := apply(t, h, &wire.Request{Steps: []wire.Step{self(t, h), w}}, nil)
 	if strings.Join(res.Errors, "") != "" {
-		t.Fatal(res.Errors)
+		t.Fatalf("Apply() sent the errors %q, want none", res.Errors)
 	}
 	typ := w.Worker.Type
 	other := filepath.Join(h.Path(wire.WorkersDir), typ, "mine")
@@ -52,7 +52,7 @@ func TestDamagedBuildIsRemoved(t *testing.T) {
 			t.Fatal(err)
 		}
 		if res := apply(t, h, &wire.Request{Steps: []wire.Step{w}}, nil); res.Errors[0] != "" {
-			t.Fatal(res.Errors)
+			t.Fatalf("Apply() sent the errors %q, want none", res.Errors)
 		}
 	}
 	entries, err := os.ReadDir(filepath.Dir(other))

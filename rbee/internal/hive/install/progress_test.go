@@ -110,7 +110,7 @@ func TestPhaseReports(t *testing.T) {
 		stop := s.startHeartbeat(3, wire.ActionRemoveWorker)
 		time.Sleep(1500 * time.Millisecond)
 		if got := seen(); len(got) != 1 || got[0].Phase != wire.PhaseRemove || got[0].Index != 3 {
-			t.Errorf("reports before the first phase = %+v, want one of the removal", got)
+			t.Errorf("reports before the first phase = %+v, want a single report of the removal", got)
 		}
 		ph := s.startPhase(wire.Progress{Index: 3, Phase: wire.PhaseCheck, Unit: wire.UnitFiles, CountTotal: 1000})
 		for range 1000 {
@@ -172,7 +172,7 @@ func TestRemovalReportsFiles(t *testing.T) {
 		time.Sleep(progress.MinInterval)
 		ph.Add(5)
 		if len(all) != 1 || all[0].Count != 15 {
-			t.Errorf("reports after MinInterval = %+v, want one of 15 files", all)
+			t.Errorf("reports after MinInterval = %+v, want a single report of 15 files", all)
 		}
 	})
 }

@@ -66,13 +66,13 @@ func (o *origin) artifact(path string) wire.Artifact {
 // and the dependency wax. edit, if not nil, modifies them.
 func (o *origin) pythonWorker(typ, version string, edit func(*origintest.Wheel, *wire.InstallStep)) wire.Step {
 	o.t.Helper()
-	own := origintest.Wheel{Name: typ, Version: version, Scripts: map[string]string{"serve": "#!/bin/sh\necho " + version + "\n"}}
+	workerWheel := origintest.Wheel{Name: typ, Version: version, Scripts: map[string]string{"serve": "#!/bin/sh\necho " + version + "\n"}}
 	wax := origintest.Wheel{Name: "wax", Version: version, Files: map[string]string{"wax.py": "# " + strings.Repeat("wax ", 10_000) + version}}
 	step := wire.InstallStep{Kind: wire.StepPython, At: typ + ".yaml:7", Into: "venv", Python: &wire.Python{UV: o.uv, Interpreter: o.python}}
 	if edit != nil {
-		edit(&own, &step)
+		edit(&workerWheel, &step)
 	}
-	for _, w := range []origintest.Wheel{wax, own} {
+	for _, w := range []origintest.Wheel{wax, workerWheel} {
 		o.AddWheel(w)
 		step.Python.Wheels = append(step.Python.Wheels, o.artifact("/packages/"+w.Filename()))
 	}
@@ -106,7 +106,7 @@ func TestPython(t *testing.T) {
 	before := o.Asked("uv-x86_64")
 	one, two := o.pythonWorker("one", "1.0", nil), o.pythonWorker("two", "2.0", nil)
 	if errs := install(t, h, one, two); errs[0]+errs[1] != "" {
-		t.Fatal(errs)
+		t.Fatalf("install() = %q, want no errors", errs)
 	}
 	if runWorker(t, h, "one") != "1.0" || runWorker(t, h, "two") != "2.0" {
 		t.Errorf("the programs of the workers print other output than their versions 1.0 and 2.0")
@@ -130,7 +130,7 @@ func TestPython(t *testing.T) {
 	if w := h.Worker(t.Context(), "one", true); !strings.Contains(w.Corrupt, "wax.py") {
 		t.Errorf("Worker(one) with a modified file = %+v, want wax.py corrupt", w)
 	}
-	// Both workers need the interpreter; installing one of them repairs both.
+	// Both workers need the interpreter; the install of either repairs both.
 	if err := os.Remove(filepath.Join(h.ToolPath(&o.python), "bin/python3")); err != nil {
 		t.Fatal(err)
 	}
@@ -211,7 +211,7 @@ func TestPythonInstallErrors(t *testing.T) {
 			t.Parallel()
 			h, o := newHive(t), newOrigin(t)
 			if errs := install(t, h, o.pythonWorker("w", "1", nil)); errs[0] != "" {
-				t.Fatal(errs)
+				t.Fatalf("install() = %q, want no errors", errs)
 			}
 			before := treeText(t, h.User)
 			next := o.pythonWorker("w", "2", func(w *origintest.Wheel, s *wire.InstallStep) {
@@ -295,7 +295,7 @@ func TestRollback(t *testing.T) {
 		t.Errorf("rollback of the only version = %q, want no previous version", errs)
 	}
 	if errs := install(t, h, o.pythonWorker("w", "2", nil)); errs[0] != "" {
-		t.Fatal(errs)
+		t.Fatalf("install() = %q, want no errors", errs)
 	}
 	for _, want := range []string{"1", "2", "1"} {
 		if errs := install(t, h, rollback); errs[0] != "" || runWorker(t, h, "w") != want {

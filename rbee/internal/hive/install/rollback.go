@@ -88,13 +88,13 @@ func exchangeFiles(a, b string) error {
 	if !errors.Is(err, errors.ErrUnsupported) && !errors.Is(err, unix.EINVAL) {
 		return err
 	}
-	kept := filepath.Join(filepath.Dir(a), home.TempPrefix+home.RandomSuffix())
-	if err := home.LinkOrCopy(a, kept); err != nil {
+	temp := filepath.Join(filepath.Dir(a), home.TempPrefix+home.RandomSuffix())
+	if err := home.LinkOrCopy(a, temp); err != nil {
 		return err
 	}
 	if err := os.Rename(b, a); err != nil {
-		_ = os.Remove(kept)
+		_ = os.Remove(temp)
 		return err
 	}
-	return os.Rename(kept, b)
+	return os.Rename(temp, b)
 }

@@ -149,14 +149,14 @@ func TestDaemonRuntime(t *testing.T) {
 	other := workerStep(t)
 	other.Worker.Version, other.Worker.Requested = "2.0", "2.0"
 	if res := apply(t, h, &wire.Request{Steps: []wire.Step{other}}, workerProgram(t)); res.Errors[0] != "" {
-		t.Fatal(res.Errors)
+		t.Fatalf("Apply() sent the errors %q, want none", res.Errors)
 	}
 	if _, err := os.Stat(h.BuildDir("fake", "1.0")); err != nil {
 		t.Errorf("Stat() of the build in use = %v, want it kept", err)
 	}
 	res := apply(t, h, &wire.Request{Steps: []wire.Step{{Action: wire.ActionRemoveWorker, Worker: &wire.WorkerInstall{Type: "fake"}}}}, nil)
 	if res.Errors[0] != "" {
-		t.Fatal(res.Errors)
+		t.Fatalf("Apply() sent the errors %q, want none", res.Errors)
 	}
 	if _, err := proc.Identify(w.PID); err == nil {
 		t.Errorf("process %d of the removed type is still running", w.PID)
@@ -261,7 +261,7 @@ func TestUninstallStopsWorkers(t *testing.T) {
 	w := run[*operations.WorkerSpawnReport](t, c, operations.WorkerSpawn{Target: hiveTarget, Worker: "fake", Model: "m"}).Worker
 	res := apply(t, h, &wire.Request{Steps: []wire.Step{{Action: wire.ActionRemoveSelf}}}, nil)
 	if res.Errors[0] != "" {
-		t.Fatal(res.Errors)
+		t.Fatalf("Apply() sent the errors %q, want none", res.Errors)
 	}
 	if _, err := proc.Identify(w.PID); err == nil {
 		t.Errorf("worker process %d is still running after the uninstall", w.PID)

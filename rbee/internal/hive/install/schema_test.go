@@ -49,7 +49,7 @@ func hiveWithWorker(t *testing.T) (h *Hive, step wire.Step, files map[string]str
 	step.Worker.LaunchDigest = step.Worker.Launch.Digest()
 	res := apply(t, h, &wire.Request{Settings: &wire.Settings{Alias: "a", HivePort: 8600}, Steps: []wire.Step{self(t, h), step}}, []byte("#!/bin/sh\n"))
 	if res.Errors[0] != "" || res.Errors[1] != "" {
-		t.Fatal(res.Errors)
+		t.Fatalf("Apply() sent the errors %q, want none", res.Errors)
 	}
 	h.Exe = h.Path(wire.Binary)
 	return h, step, map[string]string{
@@ -69,7 +69,7 @@ func TestApplyRewritesSchemaZero(t *testing.T) {
 	}
 	res := apply(t, h, &wire.Request{}, nil)
 	if res.Error != "" {
-		t.Fatal(res.Error)
+		t.Fatalf("Apply() sent the error %q, want none", res.Error)
 	}
 	for name, path := range files {
 		var now struct {

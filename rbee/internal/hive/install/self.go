@@ -46,9 +46,9 @@ func (in *Installer) installSelf(want *wire.Installed) (note string, err error) 
 	case sum != want.SHA256:
 		return "", fmt.Errorf("the uploaded rbee has SHA-256 %s, want %s", sum, want.SHA256)
 	}
-	before := new(wire.Installed)
+	prevRec := new(wire.Installed)
 	newer := (*wire.NewerSchemaError)(nil)
-	if err := statefile.Read(in.Home.Path(wire.BinaryInfo), before); errors.As(err, &newer) {
+	if err := statefile.Read(in.Home.Path(wire.BinaryInfo), prevRec); errors.As(err, &newer) {
 		return "", fmt.Errorf("cannot replace the installed rbee: %w", err)
 	}
 	old, broken := in.Store.Binary(true)
@@ -57,9 +57,9 @@ func (in *Installer) installSelf(want *wire.Installed) (note string, err error) 
 		InstalledAt: time.Now().UTC().Truncate(time.Second), MadeDirs: want.MadeDirs,
 	}
 	if old != nil { // otherwise a record may exist without a binary
-		before = old
+		prevRec = old
 	}
-	for _, dir := range before.MadeDirs {
+	for _, dir := range prevRec.MadeDirs {
 		if !slices.Contains(rec.MadeDirs, dir) {
 			rec.MadeDirs = append(rec.MadeDirs, dir)
 		}
@@ -84,7 +84,7 @@ func (in *Installer) installSelf(want *wire.Installed) (note string, err error) 
 // the running binary to bin/rbee. old is nil if rbee is not installed.
 func (in *Installer) replaceBinary(old *wire.Installed) error {
 	bin, upload := in.Home.Path(wire.BinDir), in.Store.Exe
-	if err := os.MkdirAll(bin, 0o755); err != nil { //nolint:gosec // programs are for everybody
+	if err := os.MkdirAll(bin, 0o755); err != nil { //nolint:gosec // world-readable programs
 		return err
 	}
 	if !in.isUpload() { // copy a binary that the user installed
@@ -97,11 +97,11 @@ func (in *Installer) replaceBinary(old *wire.Installed) error {
 	if err := errors.Join(os.Chmod(upload, 0o755), home.SyncFile(upload)); err != nil { //nolint:gosec // a program
 		return err
 	}
-	kept := filepath.Join(bin, home.TempPrefix+home.RandomSuffix())
-	err := home.LinkOrCopy(in.Home.Path(wire.Binary), kept)
+	temp := filepath.Join(bin, home.TempPrefix+home.RandomSuffix())
+	err := home.LinkOrCopy(in.Home.Path(wire.Binary), temp)
 	if err == nil {
-		err = os.Rename(kept, in.Home.Path(wire.PrevBinary))
-		_ = os.Remove(kept) // rename keeps both names if they are hard links to the same file
+		err = os.Rename(temp, in.Home.Path(wire.PrevBinary))
+		_ = os.Remove(temp) // rename keeps both names if they are hard links to the same file
 	}
 	if err == nil && old != nil {
 		err = in.recordPrevious(old)

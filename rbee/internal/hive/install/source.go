@@ -69,9 +69,9 @@ func (st *stage) hasArtifact(a *wire.Artifact, path string) bool {
 	return true
 }
 
-// receive requests an artifact from the client and stores it. There is no time limit before
-// the first byte, because the client may first have to download the artifact itself. After
-// the first byte, a pause longer than the stall timeout cancels the run.
+// receive requests an artifact from the client and stores it. It waits for the first byte
+// without a time limit, because the client may first have to download the artifact itself.
+// After the first byte, a pause longer than the stall timeout cancels the run.
 func (st *stage) receive(a *wire.Artifact, path string) error {
 	if st.hasArtifact(a, path) {
 		return nil
@@ -134,8 +134,8 @@ func (st *stage) download(ctx context.Context, client *fetch.Client, a *wire.Art
 }
 
 // fetchFile returns the download parameters of an artifact.
-func fetchFile(a *wire.Artifact, path string, arrived func(n int64)) fetch.File {
-	return fetch.File{URL: a.URL, Path: path, Sum: a.SHA256, Size: a.Size, SkipSync: true, Progress: arrived}
+func fetchFile(a *wire.Artifact, path string, progress func(n int64)) fetch.File {
+	return fetch.File{URL: a.URL, Path: path, Sum: a.SHA256, Size: a.Size, SkipSync: true, Progress: progress}
 }
 
 // newFetchClient returns a client that downloads artifacts.

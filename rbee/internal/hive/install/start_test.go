@@ -37,7 +37,7 @@ func TestInstallDuringWorkerStart(t *testing.T) {
 	step := workerStep(t)
 	step.Worker.Launch.Args = []string{"{port}", "{model_path}"}
 	if res := apply(t, h, &wire.Request{Steps: []wire.Step{step}}, workerProgram(t)); res.Errors[0] != "" {
-		t.Fatal(res.Errors)
+		t.Fatalf("Apply() sent the errors %q, want none", res.Errors)
 	}
 	waiting, proceed := make(chan struct{}), make(chan struct{})
 	m := workers.New(workers.Options{
@@ -91,18 +91,18 @@ func TestEntryPointIsLinkedLast(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
 	if res := apply(t, h, &wire.Request{Steps: []wire.Step{workerStep(t)}}, workerProgram(t)); res.Errors[0] != "" {
-		t.Fatal(res.Errors)
+		t.Fatalf("Apply() sent the errors %q, want none", res.Errors)
 	}
 	var before []byte
 	var readErr error
 	h.onTestPoint = func(point string) {
-		if point == "put" {
+		if point == "renamed" {
 			before, readErr = os.ReadFile(h.EntryPath("fake"))
 		}
 	}
 	step, data := otherContent(t, "other")
 	if res := apply(t, h, &wire.Request{Steps: []wire.Step{step}}, data); res.Errors[0] != "" {
-		t.Fatal(res.Errors)
+		t.Fatalf("Apply() sent the errors %q, want none", res.Errors)
 	}
 	if readErr != nil || !bytes.Equal(before, workerProgram(t)) {
 		t.Errorf("before the link changes, the entry point is %q (%v), want %q", before, readErr, workerProgram(t))

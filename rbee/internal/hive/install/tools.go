@@ -32,7 +32,7 @@ func (st *stage) tool(ctx context.Context, t *wire.Tool) (program string, err er
 		return "", err
 	}
 	staged := st.Home.Path(wire.ToolsDir + "/" + stagingPrefix + home.RandomSuffix())
-	if err := os.MkdirAll(staged, 0o755); err != nil { //nolint:gosec // programs are for everybody
+	if err := os.MkdirAll(staged, 0o755); err != nil { //nolint:gosec // world-readable programs
 		return "", err
 	}
 	defer os.RemoveAll(staged)
@@ -83,7 +83,7 @@ func (in *Installer) cleanTools() error {
 			return nil // the tools of that worker are unknown
 		}
 		if err != nil {
-			continue // reported as damaged elsewhere
+			continue // damaged: Store.Worker reports it
 		}
 		for _, step := range m.Steps {
 			if p := step.Python; p != nil {

@@ -55,7 +55,7 @@ func TestDamagedTool(t *testing.T) {
 		"missing list":           {func() error { return os.Remove(path(installed.ToolFiles)) }, false, installed.ToolFiles + " is missing"},
 	} {
 		if err := c.damage(); err != nil {
-			t.Fatalf("%s: %v", name, err)
+			t.Fatalf("%s: cannot damage the tool: %v", name, err)
 		}
 		if got := h.CheckTool(t.Context(), tool, false); (got != "") != c.quick || c.quick && !strings.HasSuffix(got, c.want) {
 			t.Errorf("%s: quick CheckTool() = %q, want %q: %t", name, got, c.want, c.quick)

@@ -172,11 +172,11 @@ func (st *stage) environment(ctx context.Context, uv, python, venv, into string,
 		} else {
 			err = st.removeWheels(damaged)
 		}
-		if err := errors.Join(err, removeTree(venv, nil), os.MkdirAll(filepath.Dir(venv), 0o755)); err != nil { //nolint:gosec // programs are for everybody
+		if err := errors.Join(err, removeTree(venv, nil), os.MkdirAll(filepath.Dir(venv), 0o755)); err != nil { //nolint:gosec // world-readable programs
 			return err
 		}
 		if into == "" {
-			if err := os.MkdirAll(venv, 0o755); err != nil { //nolint:gosec // programs are for everybody
+			if err := os.MkdirAll(venv, 0o755); err != nil { //nolint:gosec // world-readable programs
 				return err
 			}
 		}

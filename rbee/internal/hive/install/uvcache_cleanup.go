@@ -37,15 +37,15 @@ func (c uvCache) cleanWheels(ph *progress.Phase) error {
 			}
 		}
 	}
-	kept := false
+	inUse := false
 	for _, e := range entries {
 		if w := needed[e.Name()]; w != nil && c.lookup(w) != nil {
-			kept = true
+			inUse = true
 			continue
 		}
 		err = errors.Join(err, os.RemoveAll(filepath.Join(c.store.Home.Path(installed.WheelsDir), e.Name())))
 	}
-	if !kept && err == nil {
+	if !inUse && err == nil {
 		return removeTree(c.store.Home.Path(wire.CacheDir), ph)
 	}
 	return errors.Join(err, c.cleanArchives(nil, ph))
@@ -54,20 +54,20 @@ func (c uvCache) cleanWheels(ph *progress.Phase) error {
 // cleanArchives removes unpacked wheels without a record from the cache of uv, except for
 // those in extra, and the links to them.
 func (c uvCache) cleanArchives(extra map[string]*unpackedWheel, ph *progress.Phase) error {
-	kept := map[string]bool{}
+	needed := map[string]bool{}
 	records, _ := filepath.Glob(c.store.Home.Path(installed.WheelsDir + "/*/" + installed.UnpackedName)) // the only possible error is a bad pattern
 	for _, path := range records {
 		var r unpackedWheel
 		if statefile.Read(path, &r) == nil {
-			kept[r.Archive] = true
+			needed[r.Archive] = true
 		}
 	}
 	for _, r := range extra {
-		kept[r.Archive] = true
+		needed[r.Archive] = true
 	}
 	var err error
 	for _, archive := range c.archives() {
-		if !kept[archive] {
+		if !needed[archive] {
 			err = errors.Join(err, removeTree(filepath.Join(c.store.Home.Path(uvCacheDir), archive), ph))
 		}
 	}

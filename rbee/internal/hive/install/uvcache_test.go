@@ -328,7 +328,7 @@ func TestCacheIsCleaned(t *testing.T) {
 // the cache.
 func TestKilledInstallKeepsCacheConsistent(t *testing.T) {
 	t.Parallel()
-	for _, point := range []string{"received", "staged", "complete", "put", "linked"} {
+	for _, point := range []string{"received", "staged", "complete", "renamed", "linked"} {
 		t.Run(point, func(t *testing.T) {
 			t.Parallel()
 			h, o := newHive(t), newOrigin(t)

@@ -254,7 +254,7 @@ func TestVerifyOneAtATime(t *testing.T) {
 	marker := filepath.Join(h.User, "running")
 	archive := verifyArchive(t, `mkdir '`+marker+`' || exit 1; i=0; while [ $i -lt 2000 ]; do i=$((i+1)); done; rmdir '`+marker+`'`)
 	if got := installVerified(t, h, verifyStep("1", archive, &wire.Verify{Command: []string{"{entry}"}}), archive); got != "" {
-		t.Fatal(got)
+		t.Fatalf("install = %q, want success", got)
 	}
 	results := make(chan string, 4)
 	for range cap(results) {
@@ -281,7 +281,7 @@ func TestVerifyCommandChangesWithoutInstall(t *testing.T) {
 	h := newHive(t)
 	step, archive, count, fail := switchableWorker(t, h, wire.Verify{})
 	if got := installVerified(t, h, step, archive); got != "" {
-		t.Fatal(got)
+		t.Fatalf("install = %q, want success", got)
 	}
 	installed := h.Worker(t.Context(), "w", true)
 	changed := *step.Worker
@@ -308,7 +308,7 @@ func TestVerifyBeforeStart(t *testing.T) {
 	h := newHive(t)
 	step, archive, count, fail := switchableWorker(t, h, wire.Verify{BeforeStart: true})
 	if got := installVerified(t, h, step, archive); got != "" {
-		t.Fatal(got)
+		t.Fatalf("install = %q, want success", got)
 	}
 	start := func(wantRuns int, wantErr string) {
 		t.Helper()
@@ -326,7 +326,7 @@ func TestVerifyBeforeStart(t *testing.T) {
 	}
 	step.Worker.Launch = &wire.Launch{}
 	if got := installVerified(t, h, step, nil); got != "" {
-		t.Fatal(got)
+		t.Fatalf("install = %q, want success", got)
 	}
 	start(1, "") // the install has verified it in this boot
 	record := filepath.Join(h.BuildDir("w", "1"), verify.RecordName)
@@ -349,7 +349,7 @@ func TestVerifyFailureFailsSpawn(t *testing.T) {
 	step, archive, _, fail := switchableWorker(t, h, wire.Verify{BeforeStart: true})
 	step.Worker.Launch = &wire.Launch{Args: []string{"{port}"}}
 	if got := installVerified(t, h, step, archive); got != "" {
-		t.Fatal(got)
+		t.Fatalf("install = %q, want success", got)
 	}
 	fail(true)
 	if err := os.Remove(filepath.Join(h.BuildDir("w", "1"), verify.RecordName)); err != nil {
@@ -409,7 +409,7 @@ func TestVerifyPython(t *testing.T) {
 	}
 	step.Worker.Verify.Matches = "1.0"
 	if errs := install(t, h, step); errs[0] != "" {
-		t.Fatal(errs)
+		t.Fatalf("install() = %q, want no errors", errs)
 	}
 	if s, err := h.Inspect(t.Context(), inspect.Options{Deep: true}); err != nil || len(s.Workers) != 1 || s.Workers[0].Corrupt != "" {
 		t.Errorf("Inspect() = %+v, %v, want one intact worker", s, err)

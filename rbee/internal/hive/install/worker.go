@@ -32,10 +32,10 @@ func (s *stepRunner) installWorker(ctx context.Context, index int, w *wire.Worke
 	}
 	if !w.Force {
 		ctx := s.checkContext(ctx, index)
-		have := s.Store.Worker(ctx, w.Type, true)
-		if have != nil && have.Version == w.Version && have.SHA256 == sum && have.Corrupt == "" {
+		current := s.Store.Worker(ctx, w.Type, true)
+		if current != nil && current.Version == w.Version && current.SHA256 == sum && current.Corrupt == "" {
 			build := s.Store.EntryBuild(w.Type)
-			if !have.Verify.Equal(w.Verify) { // verify before the new command is recorded
+			if !current.Verify.Equal(w.Verify) { // verify before the new command is recorded
 				if err := s.verifyBuild(ctx, index, w, build); err != nil {
 					return "", err
 				}
@@ -54,7 +54,7 @@ func (s *stepRunner) installWorker(ctx context.Context, index int, w *wire.Worke
 	}
 	total := wire.Bytes(w.Steps)
 	typeDir := s.Home.Path(wire.WorkersDir + "/" + w.Type)
-	if err := os.MkdirAll(typeDir, 0o755); err != nil { //nolint:gosec // programs are for everybody
+	if err := os.MkdirAll(typeDir, 0o755); err != nil { //nolint:gosec // world-readable programs
 		return "", home.WrapDiskFull(err, s.Home.Root, total)
 	}
 	staged, err := os.MkdirTemp(typeDir, stagingPrefix)
@@ -93,7 +93,7 @@ func (s *stepRunner) installWorker(ctx context.Context, index int, w *wire.Worke
 func (in *Installer) checkReadable(typ string) error {
 	var newer *wire.NewerSchemaError
 	if build := in.Store.EntryBuild(typ); build != "" {
-		if _, err := statefile.ReadSchema(filepath.Join(in.Store.BuildDir(typ, build), installed.ManifestName)); errors.As(err, &newer) {
+		if _, err := statefile.Head(filepath.Join(in.Store.BuildDir(typ, build), installed.ManifestName)); errors.As(err, &newer) {
 			return fmt.Errorf("cannot replace the installed %s: %w", typ, err)
 		}
 	}
@@ -162,7 +162,7 @@ func (in *Installer) commit(staged string, m *installed.Manifest, ph *progress.P
 	if err := atomicfile.SyncDir(filepath.Dir(dir)); err != nil {
 		return err
 	}
-	in.testPoint("put")
+	in.testPoint("renamed")
 	if err := in.linkEntry(m.Type, build); err != nil {
 		return err
 	}
@@ -173,8 +173,8 @@ func (in *Installer) commit(staged string, m *installed.Manifest, ph *progress.P
 // linkEntry links the entry point of a type to a build. If the old build has another
 // version, linkEntry keeps it as the previous build.
 func (in *Installer) linkEntry(typ, build string) error {
-	if before := in.Store.EntryBuild(typ); before != "" && installed.VersionOf(before) != installed.VersionOf(build) {
-		if err := in.replaceLink(before, in.Home.Path(wire.WorkersDir+"/"+typ+"/"+installed.PreviousName)); err != nil {
+	if old := in.Store.EntryBuild(typ); old != "" && installed.VersionOf(old) != installed.VersionOf(build) {
+		if err := in.replaceLink(old, in.Home.Path(wire.WorkersDir+"/"+typ+"/"+installed.PreviousName)); err != nil {
 			return fmt.Errorf("cannot record the previous version: %w", err)
 		}
 	}

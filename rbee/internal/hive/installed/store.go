@@ -65,7 +65,7 @@ func (s *Store) Binary(deep bool) (rec *wire.Installed, broken string) {
 		return other, ""
 	}
 	rec = &wire.Installed{SHA256: sum, Size: size, MadeDirs: rec.MadeDirs}
-	if own, err := os.Stat(s.Exe); err == nil && os.SameFile(own, info) {
+	if exe, err := os.Stat(s.Exe); err == nil && os.SameFile(exe, info) {
 		rec.Version, broken = s.Version, "" // it is the running binary
 	}
 	return rec, broken

@@ -44,7 +44,7 @@ func readProc(name string) []byte {
 func parseCPUInfo(data []byte) string {
 	values := map[string]string{} // the first value of each key
 	for key, value := range fields(data) {
-		if _, have := values[key]; !have && value != "" {
+		if _, exists := values[key]; !exists && value != "" {
 			values[key] = value
 		}
 	}

@@ -127,7 +127,7 @@ func (w *worker) save() error {
 
 // upgrade rewrites a record that an earlier rbee wrote.
 func (w *worker) upgrade() {
-	if head, err := statefile.ReadSchema(w.m.path(w.record().ID)); err == nil && head.Schema == 0 {
+	if head, err := statefile.Head(w.m.path(w.record().ID)); err == nil && head.Schema == 0 {
 		w.update(func(*record) {})
 	}
 }
