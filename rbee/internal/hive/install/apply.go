@@ -101,7 +101,7 @@ func (s *stepRunner) applyRequest(ctx context.Context, req *wire.Request) *wire.
 	result := &wire.Result{Errors: make([]string, len(req.Steps))}
 	skipSteps := func(from int, cause error) {
 		for i := from; i < len(req.Steps); i++ {
-			result.Fail(i, "not begun: "+cause.Error(), &operations.Error{Reason: operations.ReasonNotBegun})
+			result.Fail(i, "not started: "+cause.Error(), &operations.Error{Reason: operations.ReasonNotBegun})
 		}
 	}
 	waited := false

@@ -265,8 +265,8 @@ func TestChecksumMismatchKeepsInstalled(t *testing.T) {
 		t.Errorf("install of a worker = %q, %+v, want a checksum error and version 1 intact", res.Errors, res.State.Workers)
 	}
 	res = apply(t, h, &wire.Request{Steps: []wire.Step{badSelf, step}}, two)
-	if res.Errors[0] == "" || !strings.HasPrefix(res.Errors[1], "not begun") || res.State.Rbee != nil {
-		t.Errorf("install of rbee = %q, rbee %+v, want an error, the next step skipped, and no rbee", res.Errors, res.State.Rbee)
+	if res.Errors[0] == "" || !strings.HasPrefix(res.Errors[1], "not started") || res.State.Rbee != nil {
+		t.Errorf("install of rbee = %q, rbee %+v, want an error, the next step not started, and no rbee", res.Errors, res.State.Rbee)
 	}
 }
 
@@ -328,8 +328,8 @@ func TestLockHeld(t *testing.T) {
 	}
 	defer lock.Close()
 	res := apply(t, h, &wire.Request{LockWait: 150 * time.Millisecond, Steps: []wire.Step{{Action: wire.ActionStop}}}, nil)
-	if res.Locked == nil || res.Locked.Holder != "owner" || !strings.HasPrefix(res.Errors[0], "not begun") {
-		t.Errorf("Apply() while the lock is held sent %+v, want Locked with the owner, and the step skipped", res)
+	if res.Locked == nil || res.Locked.Holder != "owner" || !strings.HasPrefix(res.Errors[0], "not started") {
+		t.Errorf("Apply() while the lock is held sent %+v, want Locked with the owner, and the step not started", res)
 	}
 }
 

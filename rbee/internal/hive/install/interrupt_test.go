@@ -153,8 +153,8 @@ func TestStdinClosedDuringBlob(t *testing.T) {
 			if err := <-done; !errors.Is(err, errDisconnected) {
 				t.Errorf("Apply() = %v, want %v", err, errDisconnected)
 			}
-			if !strings.Contains(result.Errors[0], "canceled") || !strings.HasPrefix(result.Errors[1], "not begun") {
-				t.Errorf("Apply() sent the errors %q, want canceled and a skipped step", result.Errors)
+			if !strings.Contains(result.Errors[0], "canceled") || !strings.HasPrefix(result.Errors[1], "not started") {
+				t.Errorf("Apply() sent the errors %q, want canceled and not started", result.Errors)
 			}
 			if after := treeText(t, h.User); after != before {
 				t.Errorf("the canceled run changed files from\n%sto\n%s", before, after)

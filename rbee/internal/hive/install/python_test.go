@@ -291,7 +291,7 @@ func TestRollback(t *testing.T) {
 	if errs := install(t, h, rollback); !strings.Contains(errs[0], "not installed by rbee") {
 		t.Errorf("rollback of a missing worker = %q, want not installed by rbee", errs)
 	}
-	if errs := install(t, h, o.pythonWorker("w", "1", nil), rollback); !strings.Contains(errs[1], "cannot roll back w: no previous version, only 1") {
+	if errs := install(t, h, o.pythonWorker("w", "1", nil), rollback); !strings.Contains(errs[1], "cannot roll back worker type w 1: no previous version") {
 		t.Errorf("rollback of the only version = %q, want no previous version", errs)
 	}
 	if errs := install(t, h, o.pythonWorker("w", "2", nil)); errs[0] != "" {
@@ -310,7 +310,7 @@ func TestRollback(t *testing.T) {
 	if err := os.Remove(filepath.Join(h.BuildDir("w", "1"), "payload/venv/bin/serve")); err != nil {
 		t.Fatal(err)
 	}
-	if errs := install(t, h, rollback); !strings.Contains(errs[0], "cannot roll back w: version 1 is damaged") || runWorker(t, h, "w") != "2" {
+	if errs := install(t, h, rollback); !strings.Contains(errs[0], "cannot roll back worker type w: version 1 is damaged") || runWorker(t, h, "w") != "2" {
 		t.Errorf("rollback to a damaged version = %q, want an error", errs)
 	}
 	// The install of the damaged version replaces it.

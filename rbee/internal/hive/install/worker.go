@@ -128,7 +128,7 @@ func (in *Installer) digest(w *wire.WorkerInstall) (string, error) {
 	}
 	sum, _, err := fetch.HashFile(in.Home.Path(wire.Binary))
 	if err != nil {
-		return "", fmt.Errorf("cannot read rbee, which a built-in worker needs: %w", err)
+		return "", fmt.Errorf("cannot install a built-in worker: rbee is not installed or not readable: %w", err)
 	}
 	return sum, nil
 }
@@ -196,17 +196,17 @@ func (in *Installer) rollback(ctx context.Context, w *wire.WorkerInstall, ph *pr
 	current, previous := installed.VersionOf(in.Store.EntryBuild(w.Type)), installed.VersionOf(build)
 	switch {
 	case current == "":
-		return "", fmt.Errorf("cannot roll back %s: it was not installed by rbee", w.Type)
+		return "", fmt.Errorf("cannot roll back worker type %s: it was not installed by rbee", w.Type)
 	case previous == "":
-		return "", fmt.Errorf("cannot roll back %s: no previous version, only %s", w.Type, current)
+		return "", fmt.Errorf("cannot roll back worker type %s %s: no previous version", w.Type, current)
 	}
 	dir := in.Store.BuildDir(w.Type, build)
 	var m installed.Manifest
 	if err := statefile.Read(filepath.Join(dir, installed.ManifestName), &m); err != nil {
-		return "", fmt.Errorf("cannot roll back %s to %s: %w", w.Type, previous, err)
+		return "", fmt.Errorf("cannot roll back worker type %s to %s: %w", w.Type, previous, err)
 	}
 	if problem := in.Store.CheckBuild(ctx, &m, dir, true); problem != "" {
-		return "", fmt.Errorf("cannot roll back %s: version %s is damaged: %s", w.Type, previous, problem)
+		return "", fmt.Errorf("cannot roll back worker type %s: version %s is damaged: %s", w.Type, previous, problem)
 	}
 	if err := in.linkEntry(w.Type, build); err != nil {
 		return "", err
