@@ -179,11 +179,11 @@ func TestPythonInstallErrors(t *testing.T) {
 		},
 		"wheel too small": {
 			editStep: func(s *wire.InstallStep) { s.Python.Wheels[0].Size++ },
-			want:     "bytes",
+			want:     ", want",
 		},
 		"wheel too large": {
 			editStep: func(s *wire.InstallStep) { s.Python.Wheels[0].Size-- },
-			want:     "bytes",
+			want:     "more than",
 		},
 		"not enough disk space": {
 			editStep: func(s *wire.InstallStep) { s.Python.Wheels[0].Size = 1 << 60 },
