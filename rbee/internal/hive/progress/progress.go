@@ -160,7 +160,7 @@ func NewContext(ctx context.Context, ph *Phase) context.Context {
 	return context.WithValue(ctx, phaseKey{}, ph)
 }
 
-// Of returns the phase in which the work of ctx counts; nil if none does.
+// FromContext returns the phase that ctx carries; nil if it carries none.
 func FromContext(ctx context.Context) *Phase {
 	ph, _ := ctx.Value(phaseKey{}).(*Phase)
 	return ph
