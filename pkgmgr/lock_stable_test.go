@@ -322,12 +322,12 @@ func (f *lockFleet) addWax(version string, at time.Time) {
 func TestBadIndex(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct{ kind, body, want string }{
-		"garbage":       {"application/vnd.pypi.simple.v1+json", `{"files": [`, "its answer cannot be read"},
+		"garbage":       {"application/vnd.pypi.simple.v1+json", `{"files": [`, "invalid response"},
 		"another type":  {"text/plain", "hello", `invalid answer of type "text/plain": want a page of a package index`},
 		"a login page":  {"text/html", "<html><body><p>Log in</p></body></html>", "the package index has no version latest of engine"},
 		"not HTML":      {"text/html", "<<<", "cannot read the page as HTML"},
 		"no files":      {"application/vnd.pypi.simple.v1+json", `{"files": []}`, "the package index has no version latest of engine"},
-		"not a package": {"application/vnd.pypi.simple.v1+json", `[]`, "its answer cannot be read"},
+		"not a package": {"application/vnd.pypi.simple.v1+json", `[]`, "invalid response"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

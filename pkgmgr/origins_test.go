@@ -99,8 +99,8 @@ func TestGeneratedArchive(t *testing.T) {
 		options func(*pkgmgr.Options)
 		want    string
 	}{
-		"without a token": {func(*pkgmgr.Options) {}, "engine.yaml:6: http"},
-		"limited":         {func(*pkgmgr.Options) {}, "takes no more requests before"},
+		"without a token": {func(*pkgmgr.Options) {}, "engine.yaml:6: rate limit of http"},
+		"limited":         {func(*pkgmgr.Options) {}, "exceeded until"},
 		"what to do":      {func(*pkgmgr.Options) {}, ": set GITHUB_TOKEN"},
 		"other bytes":     {withToken, "engine.yaml:6: fetching http"},
 		"the sum":         {withToken, "its SHA-256 is"},
@@ -231,7 +231,7 @@ func TestUpgradeWithoutTheReleaseAPI(t *testing.T) {
 			t.Errorf("%s, %s, want %s: %+v", f.version("gpu-00"), f.version("gpu-01"), newest, r.Plan.Blocked)
 		}
 		text := strings.Join(notes, "\n")
-		if len(notes) != 2 || !strings.Contains(text, "uv stays at 0.9.9: ") || !strings.Contains(text, "python 3.12 stays at 20251120: ") || !strings.Contains(text, "takes no more requests") {
+		if len(notes) != 2 || !strings.Contains(text, "uv stays at 0.9.9: ") || !strings.Contains(text, "python 3.12 stays at 20251120: ") || !strings.Contains(text, "rate limit of ") {
 			t.Errorf("%s: noted %q", newest, notes)
 		}
 		if n := f.origin.Asked("/api/") - asked; n != 2 {

@@ -381,7 +381,7 @@ func TestProbeOddAnswers(t *testing.T) {
 		"no answer":     {&shellHost{shell: []string{"true"}}, "nothing that rbee understands"},
 		"only noise":    {&shellHost{shell: []string{"true"}, noise: "This account is not available.\n"}, "nothing that rbee understands"},
 		"half a record": {&shellHost{shell: []string{"true"}, noise: "\x1e{\"schema\":1"}, "unexpected EOF"},
-		"no JSON":       {&shellHost{shell: []string{"true"}, noise: "\x1e{schema}\n"}, "no JSON"},
+		"no JSON":       {&shellHost{shell: []string{"true"}, noise: "\x1e{schema}\n"}, "invalid JSON"},
 		"it fails":      {&shellHost{shell: []string{"false"}}, "exit status 1"},
 		"too much":      {&shellHost{shell: []string{"true"}, noise: strings.Repeat("x", 64<<20+1)}, "answers too much"},
 	} {

@@ -122,7 +122,7 @@ func TestApply(t *testing.T) {
 		"another schema":  {wire.MinReader - 1, wire.Step{Action: wire.ActionStop}, "", fmt.Sprintf("speaks schema %d", wire.MinReader-1)},
 		"unknown action":  {wire.Schema, wire.Step{Action: "fly"}, "", `unknown action "fly"`},
 		"no worker":       {wire.Schema, wire.Step{Action: wire.ActionInstallWorker}, "", "invalid step: no worker"},
-		"nothing to be":   {wire.Schema, wire.Step{Action: wire.ActionInstallSelf}, "", "does not say what to install"},
+		"nothing to be":   {wire.Schema, wire.Step{Action: wire.ActionInstallSelf}, "", "no binary to install"},
 		"not uploaded":    {wire.Schema, wire.Step{Action: wire.ActionInstallSelf, Install: &wire.Installed{}}, "", "the uploaded rbee has SHA-256"},
 		"pushed":          {wire.Schema, push(fmt.Sprintf("%x", sha256.Sum256([]byte("body")))), "body", ""},
 		"pushed, changed": {wire.Schema, push(fmt.Sprintf("%x", sha256.Sum256([]byte("body")))), "bodx", "the artifact has SHA-256"},

@@ -134,12 +134,12 @@ func testRefusedSteps(t *testing.T, c *client) {
 		"archive, other format": {first(func(s *wire.InstallStep) { s.Kind, s.Artifact, s.Format = wire.StepArchive, file, "rar" }), "format"},
 		"archive, negative strip": {first(func(s *wire.InstallStep) {
 			s.Kind, s.Artifact, s.Format, s.Strip = wire.StepArchive, file, wire.FormatZip, -1
-		}), "left out"},
-		"no server name":     {first(func(s *wire.InstallStep) { *s = wire.InstallStep{Kind: wire.StepBuiltin} }), "inside rbee"},
-		"server name climbs": {first(func(s *wire.InstallStep) { *s = wire.InstallStep{Kind: wire.StepBuiltin, Builtin: "../echo"} }), "inside rbee"},
+		}), "invalid strip count"},
+		"no server name":     {first(func(s *wire.InstallStep) { *s = wire.InstallStep{Kind: wire.StepBuiltin} }), "invalid built-in server"},
+		"server name climbs": {first(func(s *wire.InstallStep) { *s = wire.InstallStep{Kind: wire.StepBuiltin, Builtin: "../echo"} }), "invalid built-in server"},
 		"server with more": {install(func(w *wire.WorkerInstall) {
 			w.Steps = append([]wire.InstallStep{{Kind: wire.StepBuiltin, Builtin: "echo"}}, w.Steps...)
-		}), "inside rbee"},
+		}), "invalid built-in server"},
 		"no packages":         {first(func(s *wire.InstallStep) { *s = wire.InstallStep{Kind: wire.StepPython} }), "packages"},
 		"tool name climbs":    {python(tool("../uv", "uv", wire.FormatTarGz)), "tool"},
 		"tool program climbs": {python(tool("uv", "../uv", wire.FormatTarGz)), "tool"},

@@ -39,7 +39,7 @@ type NewerSchemaError struct {
 }
 
 func (e *NewerSchemaError) Error() string {
-	return fmt.Sprintf("cannot read %s: a newer rbee wrote it, reading it needs schema %d and this rbee supports %d; update this rbee", e.Name, e.MinReader, e.Supported)
+	return fmt.Sprintf("%s was written by a newer rbee: reading it needs schema %d, this rbee supports %d; update this rbee", e.Name, e.MinReader, e.Supported)
 }
 
 // ErrorCode returns the reason as a string, for [operations.ReasonOf].

@@ -112,11 +112,11 @@ func TestRateLimit(t *testing.T) {
 	t.Parallel()
 	f := &fakeAPI{limited: true, releases: []release{{Tag: "v1"}}}
 	g := newAPI(t, f)
-	if _, err := g.tagged(t.Context(), "a/b", "v1"); err == nil || !strings.Contains(err.Error(), "takes no more requests before 2030-01-02 03:04:05: set GITHUB_TOKEN") {
+	if _, err := g.tagged(t.Context(), "a/b", "v1"); err == nil || !strings.Contains(err.Error(), "exceeded until 2030-01-02 03:04:05: set GITHUB_TOKEN") {
 		t.Errorf("%v", err)
 	}
 	g.from.Token = "spent"
-	if _, err := g.tagged(t.Context(), "a/b", "v1"); err == nil || !strings.Contains(err.Error(), "the token in GITHUB_TOKEN has used up its share") || strings.Contains(err.Error(), "spent") {
+	if _, err := g.tagged(t.Context(), "a/b", "v1"); err == nil || !strings.Contains(err.Error(), "the token in GITHUB_TOKEN has reached its limit") || strings.Contains(err.Error(), "spent") {
 		t.Errorf("%v", err)
 	}
 	g.from.Token = "good"

@@ -240,10 +240,10 @@ func TestSilenceWithinBlob(t *testing.T) {
 		}
 		result = m.Result
 	}
-	if err := <-done; err == nil || err.Error() != "no byte came for 50ms" {
+	if err := <-done; err == nil || err.Error() != "no data received for 50ms" {
 		t.Errorf("the run ended with %v", err)
 	}
-	if result.Errors[0] != "no byte came for 50ms" {
+	if result.Errors[0] != "no data received for 50ms" {
 		t.Errorf("%q", result.Errors)
 	}
 	lock, err := h.Lock(t.Context(), "the next", 0, nil)

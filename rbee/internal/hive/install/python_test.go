@@ -175,15 +175,15 @@ func TestPythonGoesWrong(t *testing.T) {
 		},
 		"a wrong sum": {
 			then: func(s *wire.InstallStep) { s.Python.Wheels[1].SHA256 = strings.Repeat("0", 64) },
-			want: "it is not what was promised: its SHA-256 is",
+			want: "unexpected content: its SHA-256 is",
 		},
 		"less than was promised": {
 			then: func(s *wire.InstallStep) { s.Python.Wheels[0].Size++ },
-			want: "bytes came, want",
+			want: "bytes, want",
 		},
 		"more than was promised": {
 			then: func(s *wire.InstallStep) { s.Python.Wheels[0].Size-- },
-			want: "it is not what was promised: more than",
+			want: "unexpected content: more than",
 		},
 		"more than the disk has": {
 			then: func(s *wire.InstallStep) { s.Python.Wheels[0].Size = 1 << 60 },
