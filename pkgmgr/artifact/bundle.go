@@ -112,8 +112,8 @@ func OpenBundle(path string) (_ *Bundle, err error) {
 // Close closes the file of the bundle.
 func (b *Bundle) Close() error { return b.f.Close() }
 
-// Lock returns other with the entries of the bundle's lock, which replace those for the same
-// version constraints. The pins of hives remain those of other.
+// Lock returns other with the entries of the bundle's lock. They replace the entries of other
+// for the same version constraints. The result has the pins of other.
 func (b *Bundle) Lock(other *lockfile.Lock) (*lockfile.Lock, error) {
 	return lockfile.FromBundle(b.index.Lock, other)
 }

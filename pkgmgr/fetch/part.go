@@ -249,7 +249,7 @@ func (p *part) forgetURL(address string) {
 
 // attempt sends one request for the missing bytes of a chunk. If the server does not support
 // ranges, it fetches the missing bytes of all chunks. If the request fails with an error
-// status, staleURL is the redirected URL that may have expired; empty if there was no redirect.
+// status, staleURL is the redirected URL that may have expired; empty without a redirect.
 func (p *part) attempt(ctx context.Context, chunk int) (staleURL string, err error) {
 	p.mu.Lock()
 	from, to := p.received.span(chunk)
@@ -327,8 +327,8 @@ func (p *part) writeChunk(body io.Reader, chunk int, at, to int64) error {
 	return nil
 }
 
-// readSome reads until buf is full, but for no longer than about 250 ms. Large writes are
-// cheaper, but received data must be recorded soon.
+// readSome reads until buf is full or about 250 ms have passed. Large writes are cheaper, but
+// received data must be recorded soon.
 func readSome(r io.Reader, buf []byte) (n int, err error) {
 	for start := time.Now(); n < len(buf) && err == nil && time.Since(start) < 250*time.Millisecond; {
 		var m int

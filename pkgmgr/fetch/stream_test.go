@@ -21,8 +21,8 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 )
 
-// flakyServer serves one of contents per request, and the last one for all further requests.
-// It aborts each response after limit bytes.
+// flakyServer serves the next element of contents with each request, and the last element
+// with all further requests. It aborts each response after limit bytes.
 type flakyServer struct {
 	contents []string
 	hasETag  bool
@@ -59,7 +59,7 @@ func (a *abortWriter) Write(p []byte) (int, error) {
 	panic(http.ErrAbortHandler)
 }
 
-// requestedRanges returns the Range headers of all requests, or "-" if there were no requests.
+// requestedRanges returns the Range headers of all requests, or "-" without any requests.
 func requestedRanges(f *flakyServer) string {
 	if f.ranges == nil {
 		return "-"

@@ -21,9 +21,9 @@ func TestOddNames(t *testing.T) {
 	}{
 		"beside it":            {[]string{"bee-Q4_K_M.gguf", "logo@2x.png", "a:b.txt", "a\\b", "../x"}, "org/odd", "org/odd:Q4_K_M", ""},
 		"with it":              {[]string{"bee.safetensors", "logo@2x.png", "a:b.txt"}, "org/odd", "org/odd", ""},
-		"with what cannot be":  {[]string{"bee.safetensors", "a\\b"}, "org/odd", "", `cannot be: "a\\b"`},
+		"with what cannot be":  {[]string{"bee.safetensors", "a\\b"}, "org/odd", "", `invalid file of org/odd: "a\\b"`},
 		"named by its quant":   {[]string{"bee@2:1-Q4_K_M.gguf", "bee-Q8_0.gguf"}, "org/odd", "org/odd:Q4_K_M", ""},
-		"not to be named":      {[]string{"bee@2:1.gguf"}, "org/odd", "", `"bee@2:1.gguf" has : or @`},
+		"not to be named":      {[]string{"bee@2:1.gguf"}, "org/odd", "", `"bee@2:1.gguf" has a : or @`},
 		"two of a quant":       {[]string{"bee@2-Q4_K_M.gguf", "bee-Q4_K_M.gguf"}, "org/odd:Q4_K_M", "", `bee-Q4_K_M.gguf (`},
 		"the other of a quant": {[]string{"bee@2-Q4_K_M.gguf", "bee-Q4_K_M.gguf"}, "org/odd:bee-Q4_K_M.gguf", "org/odd:Q4_K_M", ""},
 	} {

@@ -191,7 +191,7 @@ func TestRefusals(t *testing.T) {
 		{"org/none", "hf_x", operations.CodeNotFound, []string{"no model"}},
 		{"org/gguf@no-such", "", operations.CodeNotFound, []string{`no revision "no-such"`}},
 		{"org/gguf:Q2_K", "", operations.CodeNotFound, []string{"Q4_K_M (976.9 KiB)", "Q8_0 (293.3 KiB)"}},
-		{"org/several", "", operations.CodeNotFound, []string{"several quantisations", "Q5_K_M", "Q6_K"}},
+		{"org/several", "", operations.CodeNotFound, []string{"several quantizations", "Q5_K_M", "Q6_K"}},
 		{"org/tensors:x.bin", "", operations.CodeNotFound, []string{"no such file", "config.json"}},
 		{"org/gated", "", operations.CodeFailed, []string{"gated", w.URL + "/org/gated", "HF_TOKEN"}},
 		{"org/gated", "hf_wrong", operations.CodeFailed, []string{"gated"}},
@@ -540,7 +540,7 @@ func TestHostileHub(t *testing.T) {
 		w := newWorld(t)
 		w.Repos["org/evil"] = hubtest.Repo{name: []byte("x")}
 		_, err := w.Download(t.Context(), ref(t, "org/evil"), DownloadOptions{})
-		if operations.CodeOf(err) != operations.CodeFailed || !strings.Contains(err.Error(), "cannot be") {
+		if operations.CodeOf(err) != operations.CodeFailed || !strings.Contains(err.Error(), "invalid file") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
