@@ -22,34 +22,33 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// DefaultLockWait is how long a run waits for a hive that another one works on.
+// DefaultLockWait is how long a run waits for a hive that another run has locked.
 const DefaultLockWait = 30 * time.Second
 
-// ApplyOptions say how a plan is carried out. The zero value is the default.
+// ApplyOptions are the options of [Fleet.Apply]. The zero value has the defaults.
 type ApplyOptions struct {
-	// LockWait is how long to wait for a hive's lock: 0 is [DefaultLockWait],
-	// a negative value does not wait.
+	// LockWait is how long to wait for the lock of a hive: 0 means [DefaultLockWait],
+	// and a negative value does not wait.
 	LockWait time.Duration
 }
 
-// Apply carries out a plan that [Fleet.Plan] made, hives in parallel, over the
-// connections that [Fleet.Read] opened. The result has one entry for each hive
-// of the fleet, sorted by alias. What fails on one hive does not stop another.
+// Apply applies a plan from [Fleet.Plan] to all hives in parallel, over the connections
+// that [Fleet.Read] opened. The result has one entry for each hive of the fleet, sorted
+// by alias. A failure on one hive does not stop the others.
 //
-// When ctx ends, hives stop after cleaning up what they were in the middle of;
-// what was done before is in the result. Holds that an upgrade has ended are gone
-// from the lock, in memory.
+// If ctx is canceled, each hive cleans up the current step and stops. The result contains
+// the completed steps. Apply also removes the pins of upgraded workers from the lock, in
+// memory.
 //
-// A plan that another Fleet made, or that was saved as JSON, can be applied too, unless
-// it was made by a newer rbee for which [plan.Plan.Readable] returns an error. A hive
-// whose state digest is another one than when the plan was made is refused with
-// [operations.ReasonStateChanged].
+// Apply accepts plans that another Fleet made or that were saved as JSON, unless
+// [plan.Plan.Readable] returns an error because a newer rbee made the plan. A hive whose
+// state digest changed since the plan was made fails with [operations.ReasonStateChanged].
 func (f *Fleet) Apply(ctx context.Context, p *plan.Plan, o ApplyOptions) []operations.HiveReport {
 	if p == nil {
 		p = plan.New(nil)
 	}
 	unreadable := p.Readable("the plan", plan.Schema)
-	if unreadable == nil && slices.ContainsFunc(f.members, func(m *member) bool { return m.err == nil && changed(m, p.Hive(m.hive.Alias)) == nil }) {
+	if unreadable == nil && slices.ContainsFunc(f.members, func(m *member) bool { return m.err == nil && checkUnchanged(m, p.Hive(m.hive.Alias)) == nil }) {
 		f.opts.Lock.Merge(p.Lock)
 	}
 	reports := make([]operations.HiveReport, len(f.members))
@@ -63,9 +62,9 @@ func (f *Fleet) Apply(ctx context.Context, p *plan.Plan, o ApplyOptions) []opera
 		} else {
 			reports[i] = f.applyHive(ctx, m, p, o)
 		}
-		m.took += time.Since(start)
-		reports[i].DurationSeconds = seconds(m.took)
-		f.ended(m, reports[i])
+		m.duration += time.Since(start)
+		reports[i].DurationSeconds = seconds(m.duration)
+		f.emitResult(m, reports[i])
 	}, func(i int, err error) {
 		m := f.members[i]
 		status := operations.HiveFailed
@@ -73,7 +72,7 @@ func (f *Fleet) Apply(ctx context.Context, p *plan.Plan, o ApplyOptions) []opera
 			status = operations.HiveCanceled
 		}
 		reports[i] = operations.HiveReport{
-			Alias: m.hive.Alias, Status: status, Workers: installedTypes(m.state), DurationSeconds: seconds(m.took),
+			Alias: m.hive.Alias, Status: status, Workers: installedTypes(m.state), DurationSeconds: seconds(m.duration),
 			Error: hiveError(m.hive, operations.CodeFailed, err),
 		}
 		if m.err != nil && status != operations.HiveCanceled {
@@ -81,24 +80,24 @@ func (f *Fleet) Apply(ctx context.Context, p *plan.Plan, o ApplyOptions) []opera
 		}
 	})
 	if unreadable == nil {
-		f.endPins(p)
+		f.removePins(p)
 	}
-	return append(reports, f.strangers(p)...)
+	return append(reports, f.unknownHives(p)...)
 }
 
-// strangers returns a failed report for each hive that a plan has steps for and that is not
-// one of the fleet.
-func (f *Fleet) strangers(p *plan.Plan) []operations.HiveReport {
+// unknownHives returns a failed report for each hive of the plan that has steps and is not
+// in the fleet.
+func (f *Fleet) unknownHives(p *plan.Plan) []operations.HiveReport {
 	var reports []operations.HiveReport
 	for _, s := range p.Steps {
-		known := slices.ContainsFunc(f.members, func(m *member) bool { return m.hive.Alias == s.Hive }) ||
+		seen := slices.ContainsFunc(f.members, func(m *member) bool { return m.hive.Alias == s.Hive }) ||
 			slices.ContainsFunc(reports, func(r operations.HiveReport) bool { return r.Alias == s.Hive })
-		if known {
+		if seen {
 			continue
 		}
 		e := &operations.Error{
 			Code: operations.CodeNotFound, Reason: operations.ReasonUnknownHive, Subject: operations.SubjectHive.Named(s.Hive), Hive: s.Hive,
-			Message: "cannot apply the plan: the fleet has no such hive",
+			Message: "cannot apply the plan: the hive is not in this fleet",
 		}
 		r := operations.HiveReport{Alias: s.Hive, Status: operations.HiveFailed, Workers: []string{}, Error: e}
 		for _, step := range p.StepsOf(s.Hive) {
@@ -109,34 +108,38 @@ func (f *Fleet) strangers(p *plan.Plan) []operations.HiveReport {
 	return reports
 }
 
-// endPins removes the pins that an upgrade has ended.
-func (f *Fleet) endPins(p *plan.Plan) {
+// removePins removes the pins of workers that were upgraded from the lock.
+func (f *Fleet) removePins(p *plan.Plan) {
 	for _, m := range f.members {
 		h := p.Hive(m.hive.Alias)
 		if m.state == nil || h == nil {
 			continue
 		}
 		for _, w := range m.state.Workers {
-			if want := h.Worker(w.Type); want.EndsPin && want.Version == w.Version {
+			if want := h.Worker(w.Type); want.Unpin && want.Version == w.Version {
 				f.opts.Lock.Unpin(m.hive.Alias, w.Type)
 			}
 		}
 	}
 }
 
+// seconds returns d in seconds, rounded to milliseconds.
 func seconds(d time.Duration) float64 { return d.Round(time.Millisecond).Seconds() }
 
-func (f *Fleet) ended(m *member, r operations.HiveReport) {
+// emitResult emits the final phase of a hive.
+func (f *Fleet) emitResult(m *member, r operations.HiveReport) {
 	e := operations.Event{Type: operations.EventPhase, Hive: m.hive.Alias, Phase: operations.PhaseDone, Error: r.Error}
 	switch r.Status {
 	case operations.HiveUnreachable:
-		return // said when it was read
+		return // Read has emitted it
 	case operations.HiveFailed, operations.HiveLocked, operations.HiveCanceled:
 		e.Phase = operations.PhaseFailed
 	}
 	f.emit(e)
 }
 
+// hiveError returns err as an [*operations.Error] of a hive, with the output of uv if uv
+// failed. code is used unless ctx was canceled.
 func hiveError(h config.Hive, code operations.Code, err error) *operations.Error {
 	reason, subject := operations.ReasonOf(err), operations.SubjectOf(err)
 	switch {
@@ -149,15 +152,15 @@ func hiveError(h config.Hive, code operations.Code, err error) *operations.Error
 		subject = operations.SubjectHive.Named(h.Alias)
 	}
 	e := &operations.Error{Code: code, Reason: reason, Subject: subject, Hive: h.Alias, Message: err.Error(), Err: err}
-	var run *uv.Error
-	if errors.As(err, &run) {
-		e.Detail = run.Output
+	var uvErr *uv.Error
+	if errors.As(err, &uvErr) {
+		e.Detail = uvErr.Output
 	}
 	return e
 }
 
-// stepError returns the error of a step that failed. The subject is the worker of the
-// step, if it has one and err has no subject of its own.
+// stepError returns the error of a failed step. Its subject is the subject of err, or else
+// the worker of the step.
 func stepError(h config.Hive, step operations.Step, err error) *operations.Error {
 	e := hiveError(h, operations.CodeFailed, err)
 	if step.Worker != "" && e.Subject.Kind == operations.SubjectHive {
@@ -166,6 +169,7 @@ func stepError(h config.Hive, step operations.Step, err error) *operations.Error
 	return e
 }
 
+// applyHive applies the steps of one hive.
 func (f *Fleet) applyHive(ctx context.Context, m *member, p *plan.Plan, o ApplyOptions) operations.HiveReport {
 	steps := p.StepsOf(m.hive.Alias)
 	report := operations.HiveReport{Alias: m.hive.Alias, Status: operations.HiveAlreadyInstalled, Workers: installedTypes(m.state)}
@@ -183,36 +187,38 @@ func (f *Fleet) applyHive(ctx context.Context, m *member, p *plan.Plan, o ApplyO
 		return report
 	}
 	target := p.Hive(m.hive.Alias)
-	if err := changed(m, target); err != nil {
+	if err := checkUnchanged(m, target); err != nil {
 		report.Status, report.Error = operations.HiveFailed, err
 		for _, step := range steps {
 			report.Failed = append(report.Failed, operations.FailedStep{Step: step, Error: err})
 		}
 		return report
 	}
-	f.phase(m, operations.PhaseApplying, "")
-	s := &session{fleet: f, member: m, plan: p, target: target, steps: steps, opts: o}
+	f.emitPhase(m, operations.PhaseApplying, "")
+	s := &stepRunner{fleet: f, member: m, plan: p, target: target, steps: steps, opts: o}
 	s.run(ctx)
-	s.fill(&report)
+	s.fillReport(&report)
 	return report
 }
 
-// changed returns an error if a hive is not as it was when the plan was made.
-func changed(m *member, target *plan.Hive) *operations.Error {
-	refuse := func(message string) *operations.Error {
+// checkUnchanged returns an error if the state of a hive differs from the state that the
+// plan was made for.
+func checkUnchanged(m *member, target *plan.Hive) *operations.Error {
+	stateError := func(message string) *operations.Error {
 		return &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonStateChanged, Subject: operations.SubjectHive.Named(m.hive.Alias), Hive: m.hive.Alias, Message: message}
 	}
 	switch {
 	case target == nil:
-		return refuse("cannot apply the plan: it does not contain the state of this hive")
+		return stateError("cannot apply the plan: it does not contain this hive")
 	case m.state == nil:
-		return refuse("cannot apply the plan: the hive has not been read")
+		return stateError("cannot apply the plan: the state of the hive has not been read")
 	case plan.StateDigest(m.state) != target.State:
-		return refuse("cannot apply the plan: the hive has changed since the plan was made; make a new plan")
+		return stateError("cannot apply the plan: the hive changed since the plan was made; make a new plan")
 	}
 	return nil
 }
 
+// installedTypes returns the types of the installed workers; never nil.
 func installedTypes(s *wire.State) []string {
 	types := []string{}
 	if s != nil {
@@ -223,8 +229,8 @@ func installedTypes(s *wire.State) []string {
 	return types
 }
 
-// session is one run of `rbee hive apply` on one hive.
-type session struct {
+// stepRunner applies the steps of a plan to one hive, with one run of `rbee hive apply`.
+type stepRunner struct {
 	fleet  *Fleet
 	member *member
 	plan   *plan.Plan
@@ -232,24 +238,25 @@ type session struct {
 	steps  []operations.Step
 	opts   ApplyOptions
 
-	failed  map[int]error  // by index of steps
-	details map[int]string // the output of programs that steps failed with
-	done    map[int]bool
+	failed  map[int]error  // by index in steps
+	details map[int]string // output of the program that failed, by index in steps
+	done    map[int]bool   // by index in steps
 	result  *wire.Result
-	err     error // why the run as a whole did not work
+	err     error // the error of the complete run
 }
 
-// carriesBinary tells whether a step brings another rbee to the hive.
-func carriesBinary(s operations.Step) bool {
+// installsRbee reports whether a step installs or updates rbee.
+func installsRbee(s operations.Step) bool {
 	return s.Action == operations.ActionInstallHive || s.Action == operations.ActionUpdateHive
 }
 
-func (s *session) run(ctx context.Context) {
+// run uploads rbee if the first step needs it, and applies the steps.
+func (s *stepRunner) run(ctx context.Context) {
 	s.failed, s.done = map[int]error{}, map[int]bool{}
 	home := s.member.state.Home
 	exe := path.Join(home, wire.Binary)
 	var install *wire.Installed
-	if carriesBinary(s.steps[0]) {
+	if installsRbee(s.steps[0]) {
 		var err error
 		if exe, install, err = s.upload(ctx, home); err != nil {
 			s.fail(0, err)
@@ -263,30 +270,30 @@ func (s *session) run(ctx context.Context) {
 	}
 }
 
-// fail notes that a step did not work, and says so.
-func (s *session) fail(i int, err error) {
+// fail records the error of a step and emits it.
+func (s *stepRunner) fail(i int, err error) {
 	s.failed[i] = err
-	s.event(i, operations.StepFailed, stepError(s.member.hive, s.steps[i], err), "")
+	s.emitStep(i, operations.StepFailed, stepError(s.member.hive, s.steps[i], err), "")
 }
 
-func (s *session) event(i int, status operations.StepStatus, e *operations.Error, note string) {
+func (s *stepRunner) emitStep(i int, status operations.StepStatus, e *operations.Error, note string) {
 	step := s.steps[i]
 	s.fleet.emit(operations.Event{
 		Type: operations.EventStep, Hive: s.member.hive.Alias, Step: &step, StepStatus: status, Error: e, Message: note,
 	})
 }
 
-func (s *session) progress(i int, sent, total int64) {
+func (s *stepRunner) emitSent(i int, sent, total int64) {
 	step := s.steps[i]
 	s.fleet.emit(operations.Event{
 		Type: operations.EventProgress, Hive: s.member.hive.Alias, Step: &step, StepPhase: operations.StepPhaseSend, Bytes: sent, Total: total,
 	})
 }
 
-// upload brings the binary beside its target. The machine itself puts it in
-// place, under its lock, once it is known to run there.
-func (s *session) upload(ctx context.Context, home string) (exe string, install *wire.Installed, err error) {
-	s.event(0, operations.StepStarted, nil, "")
+// upload sends the rbee binary to a temporary file next to its target. That binary then
+// runs the steps, and the first one installs it, under the lock of the hive.
+func (s *stepRunner) upload(ctx context.Context, home string) (exe string, install *wire.Installed, err error) {
+	s.emitStep(0, operations.StepStarted, nil, "")
 	if s.fleet.opts.Binaries == nil {
 		return "", nil, errNoBinaries
 	}
@@ -299,18 +306,18 @@ func (s *session) upload(ctx context.Context, home string) (exe string, install 
 	}
 	packed, err := s.fleet.packed.Get(binary)
 	if err != nil {
-		return "", nil, fmt.Errorf("packing the rbee binary: %w", err)
+		return "", nil, fmt.Errorf("cannot compress the rbee binary: %w", err)
 	}
-	release, err := s.fleet.uploadSlot(ctx)
+	release, err := s.fleet.acquireUploadSlot(ctx)
 	if err != nil {
 		return "", nil, err
 	}
 	defer release()
 	exe = path.Join(home, wire.BinDir, ".rbee-"+binary.SHA256[:12]+"-"+rand.Text()[:8])
-	body := s.counted(0, bytes.NewReader(packed.Gz), int64(len(packed.Gz)))
+	body := s.countSent(0, bytes.NewReader(packed.Gz), int64(len(packed.Gz)))
 	if err := s.member.host.Put(ctx, exe, 0o755, body, packed.Sum); err != nil {
-		sweep(ctx, s.member, false)
-		return "", nil, fmt.Errorf("sending rbee: %w", err)
+		cleanUp(ctx, s.member, false)
+		return "", nil, fmt.Errorf("cannot send rbee: %w", err)
 	}
 	return exe, &wire.Installed{
 		Version: cmp.Or(binary.Version, s.fleet.opts.Version), SHA256: binary.SHA256, Size: binary.Size,
@@ -318,8 +325,9 @@ func (s *session) upload(ctx context.Context, home string) (exe string, install 
 	}, nil
 }
 
-// uploadSlot waits for a turn to send bytes.
-func (f *Fleet) uploadSlot(ctx context.Context) (release func(), err error) {
+// acquireUploadSlot waits until fewer than [Options.Uploads] uploads are running. The
+// caller calls release after the upload.
+func (f *Fleet) acquireUploadSlot(ctx context.Context) (release func(), err error) {
 	select {
 	case f.uploads <- struct{}{}:
 		return func() { <-f.uploads }, nil
@@ -328,9 +336,9 @@ func (f *Fleet) uploadSlot(ctx context.Context) (release func(), err error) {
 	}
 }
 
-// request turns the steps of a plan into those of the machine. index tells for
-// each of them which step of the plan it stands for.
-func (s *session) request(install *wire.Installed) (req *wire.Request, index []int) {
+// request returns the request for `rbee hive apply`. index maps the steps of the request
+// to steps of the plan.
+func (s *stepRunner) request(install *wire.Installed) (req *wire.Request, index []int) {
 	wait := s.opts.LockWait
 	if wait == 0 {
 		wait = DefaultLockWait
@@ -341,7 +349,7 @@ func (s *session) request(install *wire.Installed) (req *wire.Request, index []i
 		ws := wire.Step{}
 		switch step.Action {
 		case operations.ActionConfigureHive:
-			s.done[i] = true // settings travel with the request itself
+			s.done[i] = true // the settings are part of the request
 			continue
 		case operations.ActionInstallHive, operations.ActionUpdateHive:
 			ws.Action, ws.Install = wire.ActionInstallSelf, install
@@ -366,38 +374,40 @@ func (s *session) request(install *wire.Installed) (req *wire.Request, index []i
 			ws.Action, req.Settings = wire.ActionRemoveSelf, nil
 		default:
 			s.fail(i, &operations.Error{
-				Code: operations.CodeUnsupported, Reason: operations.ReasonUnsupported, Message: fmt.Sprintf("cannot apply the plan: this rbee does not know the action %q", step.Action),
+				Code: operations.CodeUnsupported, Reason: operations.ReasonUnsupported, Message: fmt.Sprintf("cannot apply the plan: unknown action %q", step.Action),
 			})
 			continue
 		}
-		ws.Expect = s.expected(step)
+		ws.Expect = s.expectedDigest(step)
 		req.Steps = append(req.Steps, ws)
 		index = append(index, i)
 	}
 	return req, index
 }
 
-// installOf returns what a step installs.
-func (s *session) installOf(step operations.Step) (*plan.Install, error) {
+// installOf returns the installation that a step refers to.
+func (s *stepRunner) installOf(step operations.Step) (*plan.Install, error) {
 	install := s.plan.Installs[step.Digest]
 	if install == nil {
-		return nil, fmt.Errorf("the plan does not contain the installation %q of %s", step.Digest, step.Worker)
+		return nil, fmt.Errorf("cannot install %s: the plan does not contain the installation %q", step.Worker, step.Digest)
 	}
 	return install, nil
 }
 
-func (s *session) workerInstall(step operations.Step, install *plan.Install) *wire.WorkerInstall {
+// workerInstall returns an installation in the form that is sent to the hive.
+func (s *stepRunner) workerInstall(step operations.Step, install *plan.Install) *wire.WorkerInstall {
 	return &wire.WorkerInstall{
 		Type: step.Worker, Version: install.Version, Requested: s.target.Worker(step.Worker).Requested, Variant: install.Variant,
 		Force:  s.target.Worker(step.Worker).Reinstall,
-		SHA256: install.SHA256, Steps: s.fleet.sent(s.member.state, install), Entry: install.Entry,
+		SHA256: install.SHA256, Steps: s.fleet.hiveSteps(s.member.state, install), Entry: install.Entry,
 		Launch: install.Launch, LaunchDigest: install.Launch.Digest(), Verify: install.Verify,
 	}
 }
 
-// expected returns the SHA-256 of what a step changes, as it was when the hive was read;
-// nil where the step changes nothing that is installed, or where that is not known.
-func (s *session) expected(step operations.Step) *string {
+// expectedDigest returns the SHA-256 of the component that a step replaces, as it was when
+// the hive was read; "" if the component was not installed. It returns nil if the digest
+// is not known, or if the step replaces no component.
+func (s *stepRunner) expectedDigest(step operations.Step) *string {
 	state, have := s.member.state, ""
 	switch step.Action {
 	case operations.ActionInstallHive, operations.ActionUpdateHive:
@@ -408,7 +418,7 @@ func (s *session) expected(step operations.Step) *string {
 			have = state.Rbee.SHA256
 		}
 	case operations.ActionInstallWorker, operations.ActionUpdateWorker, operations.ActionRemoveWorker, operations.ActionRollbackWorker:
-		if state.Schema == 0 { // a shell has read the machine, which knows no digests
+		if state.Schema == 0 { // read by a shell script, which reports no digests
 			return nil
 		}
 		for _, w := range state.Workers {
@@ -422,31 +432,31 @@ func (s *session) expected(step operations.Step) *string {
 	return &have
 }
 
-// removed returns the state of a machine after rbee has been removed from it.
-func removed(s *wire.State) *wire.State {
-	now := *s
-	now.Schema, now.Rbee, now.PreviousRbee, now.Broken, now.Settings, now.Daemon, now.Workers, now.Wheels = 0, nil, nil, "", nil, wire.Daemon{}, nil, nil
-	return &now
+// withoutRbee returns the state of a machine after rbee is removed.
+func withoutRbee(s *wire.State) *wire.State {
+	out := *s
+	out.Schema, out.Rbee, out.PreviousRbee, out.Broken, out.Settings, out.Daemon, out.Workers, out.Wheels = 0, nil, nil, "", nil, wire.Daemon{}, nil, nil
+	return &out
 }
 
-// apply runs `rbee hive apply` and follows it to its result.
-func (s *session) apply(ctx context.Context, exe string, req *wire.Request, index []int) error {
+// apply runs `rbee hive apply` and waits for its result.
+func (s *stepRunner) apply(ctx context.Context, exe string, req *wire.Request, index []int) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	inR, inW := io.Pipe()
-	out := newMailbox()
+	out := newPipeBuffer()
 	var stderr tailWriter
-	ended := make(chan error, 1)
+	runDone := make(chan error, 1)
 	go func() {
 		err := s.member.host.Run(ctx, []string{exe, "hive", "apply"}, inR, out, &stderr)
 		_ = inR.CloseWithError(io.ErrClosedPipe)
 		out.close()
-		ended <- err
+		runDone <- err
 	}()
-	talkErr := s.talk(ctx, inW, wire.NewReader(out), req, index)
+	exchangeErr := s.exchange(ctx, inW, wire.NewReader(out), req, index)
 	out.discard()
 	_ = inW.Close()
-	runErr := <-ended
+	runErr := <-runDone
 	switch {
 	case s.result != nil && s.result.Error != "":
 		return s.result.Cause.Error(s.result.Error)
@@ -457,15 +467,15 @@ func (s *session) apply(ctx context.Context, exe string, req *wire.Request, inde
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case runErr != nil:
-		return fmt.Errorf("running rbee on the machine: %w%s", runErr, text.After(": ", stderr.String()))
+		return fmt.Errorf("`rbee hive apply` failed on the machine: %w%s", runErr, text.After(": ", stderr.String()))
 	default:
-		return fmt.Errorf("rbee on the machine ended without a result: %w%s", talkErr, text.After(": ", stderr.String()))
+		return fmt.Errorf("`rbee hive apply` exited without a result: %w%s", exchangeErr, text.After(": ", stderr.String()))
 	}
 }
 
-// talk sends the request, answers what the machine asks for, and returns when
-// the result is there or the stream ends.
-func (s *session) talk(ctx context.Context, in io.Writer, out *wire.Reader, req *wire.Request, index []int) error {
+// exchange sends the request and handles the messages of the machine until it has sent
+// the result or the stream ends.
+func (s *stepRunner) exchange(ctx context.Context, in io.Writer, out *wire.Reader, req *wire.Request, index []int) error {
 	if err := wire.WriteRequest(in, req); err != nil {
 		return err
 	}
@@ -476,15 +486,15 @@ func (s *session) talk(ctx context.Context, in io.Writer, out *wire.Reader, req 
 		}
 		switch {
 		case m.Result != nil:
-			s.finish(m.Result, index)
+			s.handleResult(m.Result, index)
 			return nil
 		case m.Waiting != nil:
-			s.fleet.phase(s.member, operations.PhaseWaiting, heldBy(m.Waiting))
-		case m.Step != nil && known(m.Step.Index, index):
-			s.note(index[m.Step.Index], m.Step)
-		case m.Progress != nil && known(m.Progress.Index, index):
-			s.remoteProgress(index[m.Progress.Index], m.Progress)
-		case m.Need != nil && known(m.Need.Index, index):
+			s.fleet.emitPhase(s.member, operations.PhaseWaiting, lockedBy(m.Waiting))
+		case m.Step != nil && validIndex(m.Step.Index, index):
+			s.handleStep(index[m.Step.Index], m.Step)
+		case m.Progress != nil && validIndex(m.Progress.Index, index):
+			s.emitProgress(index[m.Progress.Index], m.Progress)
+		case m.Need != nil && validIndex(m.Need.Index, index):
 			if err := s.send(ctx, in, index[m.Need.Index], m.Need.SHA256); err != nil {
 				return err
 			}
@@ -492,38 +502,41 @@ func (s *session) talk(ctx context.Context, in io.Writer, out *wire.Reader, req 
 	}
 }
 
-func known(i int, index []int) bool { return i >= 0 && i < len(index) }
+// validIndex reports whether i is an index of a step in the request.
+func validIndex(i int, index []int) bool { return i >= 0 && i < len(index) }
 
-func heldBy(w *wire.Waiting) string {
+// lockedBy formats the holder of the lock of a hive.
+func lockedBy(w *wire.Waiting) string {
 	return fmt.Sprintf("locked by %s since %s", cmp.Or(w.Holder, "another run"), w.Since.Local().Format(time.DateTime))
 }
 
-// note takes in that a step began or ended.
-func (s *session) note(i int, n *wire.StepNote) {
+// handleStep handles a message that step i started, completed or failed.
+func (s *stepRunner) handleStep(i int, n *wire.StepNote) {
 	switch {
 	case n.Error != "":
-		err := s.failed[i] // why nothing could be sent, if that is what the machine complains of
+		err := s.failed[i] // the cause, if this side could not send an artifact
 		if err == nil {
 			err = n.Cause.Error(n.Error)
 		}
 		s.fail(i, err)
 	case n.Done:
 		s.done[i] = true
-		s.event(i, operations.StepDone, nil, n.Note)
-	case !carriesBinary(s.steps[i]): // that one began with the upload
-		s.event(i, operations.StepStarted, nil, n.Note)
+		s.emitStep(i, operations.StepDone, nil, n.Note)
+	case !installsRbee(s.steps[i]): // upload has emitted that one
+		s.emitStep(i, operations.StepStarted, nil, n.Note)
 	}
 }
 
-// finish takes in the result.
-func (s *session) finish(r *wire.Result, index []int) {
+// handleResult stores the result and the errors of the steps. index maps the steps of the
+// request to steps of the plan.
+func (s *stepRunner) handleResult(r *wire.Result, index []int) {
 	s.result = r
-	for wi, text := range r.Errors {
-		if !known(wi, index) {
+	for ri, text := range r.Errors {
+		if !validIndex(ri, index) {
 			break
 		}
-		i := index[wi]
-		if detail := r.Details[wi]; detail != "" {
+		i := index[ri]
+		if detail := r.Details[ri]; detail != "" {
 			if s.details == nil {
 				s.details = map[int]string{}
 			}
@@ -533,13 +546,13 @@ func (s *session) finish(r *wire.Result, index []int) {
 		case text == "":
 			s.done[i] = true
 		case s.failed[i] == nil:
-			s.failed[i] = r.CauseOf(wi).Error(text)
+			s.failed[i] = r.CauseOf(ri).Error(text)
 		}
 	}
 }
 
-// fill writes what came of the session into the hive's report.
-func (s *session) fill(r *operations.HiveReport) {
+// fillReport sets the status, the steps and the errors of the hive's report.
+func (s *stepRunner) fillReport(r *operations.HiveReport) {
 	h := s.member.hive
 	if s.result != nil && s.result.State != nil {
 		probe.Normalize(s.result.State)
@@ -547,21 +560,21 @@ func (s *session) fill(r *operations.HiveReport) {
 		r.Workers = installedTypes(s.member.state)
 	}
 	r.Status = operations.HiveUpdated
-	stored := s.err == nil && s.result != nil && s.result.Locked == nil // the settings that came with the request
+	settingsStored := s.err == nil && s.result != nil && s.result.Locked == nil // whether the settings were stored
 	for i, step := range s.steps {
 		err := s.failed[i]
 		switch {
-		case err == nil && s.done[i] && (stored || !settingsOnly(step)):
+		case err == nil && s.done[i] && (settingsStored || !settingsOnly(step)):
 			r.Steps = append(r.Steps, step)
 			switch step.Action {
 			case operations.ActionInstallHive:
 				r.Status = operations.HiveInstalled
 			case operations.ActionRemoveHive:
 				r.Status, r.Workers = operations.HiveUninstalled, []string{}
-				s.member.state = removed(s.member.state)
+				s.member.state = withoutRbee(s.member.state)
 			}
 		default:
-			e := stepError(h, step, cmp.Or[error](err, errNotBegun))
+			e := stepError(h, step, cmp.Or[error](err, errNotStarted))
 			if err == nil && s.err != nil {
 				e = hiveError(h, operations.CodeFailed, s.err)
 			}
@@ -574,7 +587,7 @@ func (s *session) fill(r *operations.HiveReport) {
 		r.Status = operations.HiveLocked
 		r.Error = &operations.Error{
 			Code: operations.CodeLocked, Reason: operations.ReasonLocked, Subject: operations.SubjectHive.Named(h.Alias), Hive: h.Alias,
-			Message: "another run works on it: " + heldBy(s.result.Locked),
+			Message: "another run is in progress: " + lockedBy(s.result.Locked),
 		}
 		r.Steps, r.Failed = nil, nil
 	case s.err != nil && errors.Is(s.err, context.Canceled):
@@ -586,8 +599,10 @@ func (s *session) fill(r *operations.HiveReport) {
 	}
 }
 
+// settingsOnly reports whether a step only changes the settings of a hive.
 func settingsOnly(s operations.Step) bool {
 	return s.Action == operations.ActionConfigureHive
 }
 
-var errNotBegun = &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonNotBegun, Message: "not begun"}
+// errNotStarted is the error of a step that did not run.
+var errNotStarted = &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonNotBegun, Message: "not started"}

@@ -9,8 +9,8 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/plan"
 )
 
-// TestApplyErrors applies plans of another fleet with what a fleet does not have: the
-// errors have a reason, and a step on a worker has that worker as its subject.
+// TestApplyErrors applies plans that need a build or a file that the fleet does not have.
+// It checks that the errors have a reason, and that the subject is the worker of the step.
 func TestApplyErrors(t *testing.T) {
 	t.Parallel()
 	local, _ := recipes(t, map[string]string{
@@ -25,16 +25,16 @@ func TestApplyErrors(t *testing.T) {
 		subject operations.Subject
 	}{
 		{"no builds", func(o *pkgmgr.Options) { o.Binaries = nil }, nil, operations.ReasonNoBinary, hive},
-		{"another build", nil, func(p *plan.Plan) { p.Steps[0].Digest = strings.Repeat("0", 64) }, operations.ReasonOtherBuild, hive},
-		{"no file", func(o *pkgmgr.Options) { o.Catalog = nil }, nil, operations.ReasonNotFound, engine},
+		{"different build", nil, func(p *plan.Plan) { p.Steps[0].Digest = strings.Repeat("0", 64) }, operations.ReasonOtherBuild, hive},
+		{"missing file", func(o *pkgmgr.Options) { o.Catalog = nil }, nil, operations.ReasonNotFound, engine},
 	} {
 		c, machines := echoFleet(1)
 		c.Hives[0] = echoHive("gpu-00", "engine")
 		f := openFleet(t, c, machines, func(o *pkgmgr.Options) { o.Catalog = local })
 		f.Read(t.Context(), pkgmgr.ReadOptions{})
-		made := roundTrip(f.Plan(t.Context(), plan.Options{Fetch: true}))
+		original := roundTrip(f.Plan(t.Context(), plan.Options{Fetch: true}))
 		if test.edit != nil {
-			test.edit(made)
+			test.edit(original)
 		}
 		var failed []*operations.Error
 		other := openFleet(t, c, machines, func(o *pkgmgr.Options) {
@@ -49,7 +49,7 @@ func TestApplyErrors(t *testing.T) {
 			}
 		})
 		other.Read(t.Context(), pkgmgr.ReadOptions{})
-		r := other.Apply(t.Context(), made, pkgmgr.ApplyOptions{})[0]
+		r := other.Apply(t.Context(), original, pkgmgr.ApplyOptions{})[0]
 		if r.Status != operations.HiveFailed || len(r.Failed) == 0 {
 			t.Errorf("%s: Apply() = %+v, want a failed step", test.name, r)
 			continue

@@ -5,8 +5,8 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// remoteProgress emits what the machine reports about step i of the plan.
-func (s *session) remoteProgress(i int, p *wire.Progress) {
+// emitProgress emits the progress that the machine reports for step i of the plan.
+func (s *stepRunner) emitProgress(i int, p *wire.Progress) {
 	step := s.steps[i]
 	s.fleet.emit(operations.Event{
 		Type: operations.EventProgress, Hive: s.member.hive.Alias, Step: &step,
@@ -15,9 +15,9 @@ func (s *session) remoteProgress(i int, p *wire.Progress) {
 	})
 }
 
-// fetching emits that the artifact sum of step i is being fetched to this machine,
-// which sends it afterwards.
-func (s *session) fetching(i int, sum string) {
+// emitFetch emits that this machine fetches the artifact with SHA-256 sum for step i, to
+// send it to the hive.
+func (s *stepRunner) emitFetch(i int, sum string) {
 	step := s.steps[i]
 	install := s.plan.Installs[step.Digest]
 	if install == nil {

@@ -6,11 +6,13 @@ import (
 	"time"
 )
 
-// counted reports how much of r was read, a few times a second.
-func (s *session) counted(i int, r io.Reader, total int64) io.Reader {
-	return &countingReader{r: r, report: func(n int64) { s.progress(i, n, total) }, total: total}
+// countSent returns a reader of r that emits the progress of step i, at most once per
+// progressInterval. total is the size of r.
+func (s *stepRunner) countSent(i int, r io.Reader, total int64) io.Reader {
+	return &countingReader{r: r, report: func(n int64) { s.emitSent(i, n, total) }, total: total}
 }
 
+// countingReader reports the number of bytes read.
 type countingReader struct {
 	r      io.Reader
 	n      int64
@@ -19,6 +21,7 @@ type countingReader struct {
 	report func(int64)
 }
 
+// progressInterval is the minimum time between two reports of a countingReader.
 const progressInterval = 100 * time.Millisecond
 
 func (c *countingReader) Read(p []byte) (int, error) {
@@ -31,14 +34,15 @@ func (c *countingReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// failingReader is a reader that returns err.
 type failingReader struct{ err error }
 
 func (f failingReader) Read([]byte) (int, error) { return 0, f.err }
 
-// tailWriter keeps the end of what is written to it.
+// tailWriter keeps the last tailSize bytes that were written to it.
 type tailWriter struct{ buf []byte }
 
-const tailSize = 4 << 10
+const tailSize = 4 << 10 // 4 KiB
 
 func (t *tailWriter) Write(p []byte) (int, error) {
 	t.buf = append(t.buf, p...)
@@ -48,5 +52,5 @@ func (t *tailWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// String must only be called once the writer is no longer written to.
+// String returns the kept bytes. It must not be called concurrently with Write.
 func (t *tailWriter) String() string { return string(bytes.TrimSpace(t.buf)) }

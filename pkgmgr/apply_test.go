@@ -27,7 +27,8 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// recipes makes a catalog of recipes, each given as a file name and its text.
+// recipes returns a catalog of recipes and their directory. files maps file names to
+// contents.
 func recipes(t *testing.T, files map[string]string) (*catalog.Catalog, string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -43,8 +44,8 @@ func recipes(t *testing.T, files map[string]string) (*catalog.Catalog, string) {
 	return c, dir
 }
 
-// noise is bytes that do not compress, more than one chunk of them.
-func noise(n int) []byte {
+// randomBytes returns n bytes that do not compress.
+func randomBytes(n int) []byte {
 	r := rand.NewChaCha8([32]byte{})
 	b := make([]byte, n)
 	_, _ = r.Read(b)
@@ -56,9 +57,9 @@ func hexSum(b []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-func TestPushedFilesArriveWhole(t *testing.T) {
+func TestPushSendsCompleteFiles(t *testing.T) {
 	t.Parallel()
-	plain, archive := noise(300<<10), noise(200<<10)
+	plain, archive := randomBytes(300<<10), randomBytes(200<<10)
 	catalog, _ := recipes(t, map[string]string{
 		"plain.yaml":    "type: plain\nsources:\n  - version: \"1.2\"\n    file: server\n",
 		"packed.yaml":   "type: packed\nsources:\n  - version: \"3\"\n    file: packed.tar.gz\n    entry: bin/server\n",
@@ -81,36 +82,36 @@ func TestPushedFilesArriveWhole(t *testing.T) {
 	})
 	r := syncFleet(t.Context(), f, plan.Options{}, pkgmgr.ApplyOptions{})
 	if r.Status != operations.StatusSuccess || r.Summary.WorkersInstalled != 24 {
-		t.Fatalf("%s %+v %+v", r.Status, r.Summary, r.Hives[0].Error)
+		t.Fatalf("sync: status %s, summary %+v, first error %v; want success with 24 workers installed", r.Status, r.Summary, r.Hives[0].Error)
 	}
 	for alias, m := range machines {
 		if !bytes.Equal(m.Artifact("plain"), plain) || !bytes.Equal(m.Artifact("packed"), archive) {
-			t.Errorf("%s: %d and %d bytes came", alias, len(m.Artifact("plain")), len(m.Artifact("packed")))
+			t.Errorf("%s: the artifacts have %d and %d bytes, want the bytes of the files (%d and %d)", alias, len(m.Artifact("plain")), len(m.Artifact("packed")), len(plain), len(archive))
 		}
 		for _, w := range m.State().Workers {
 			if want := map[string]string{"echo": "1.0.0", "plain": "1.2", "packed": "3"}[w.Type]; w.Version != want {
-				t.Errorf("%s: %+v", alias, w)
+				t.Errorf("%s: worker %+v, want version %q", alias, w, want)
 			}
 		}
 	}
 	if progress.Load() != 8 {
-		t.Errorf("%d hives told of all bytes", progress.Load())
+		t.Errorf("%d hives reported that all bytes were sent, want 8", progress.Load())
 	}
-	// A plain file travels compressed, packed once for all; an archive as it is.
-	packed, err := os.ReadDir(filepath.Join(cache, "artefacts"))
-	if err != nil || len(packed) != 1 || packed[0].Name() != hexSum(plain)+".gz" {
-		t.Errorf("cache %v, %v", packed, err)
+	// A plain file is compressed once for all hives; an archive is sent unchanged.
+	cached, err := os.ReadDir(filepath.Join(cache, "artefacts"))
+	if err != nil || len(cached) != 1 || cached[0].Name() != hexSum(plain)+".gz" {
+		t.Errorf("the cache contains %v, %v, want only the compressed plain file", cached, err)
 	}
 }
 
-func TestPushedDownload(t *testing.T) {
+func TestPushDownloads(t *testing.T) {
 	t.Parallel()
-	body := noise(50 << 10)
-	var asked atomic.Int64
+	body := randomBytes(50 << 10)
+	var requests atomic.Int64
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/good":
-			asked.Add(1)
+			requests.Add(1)
 			_, _ = w.Write(body)
 		case "/changed":
 			_, _ = w.Write(body[1:])
@@ -126,7 +127,7 @@ func TestPushedDownload(t *testing.T) {
 		"a.yaml": recipe("good", "good", hexSum(body)),
 		"b.yaml": recipe("changed", "changed", hexSum(body[2:])),
 		"c.yaml": recipe("lost", "lost", hexSum(body[3:])),
-		"d.yaml": recipe("again", "good?again", hexSum(body)), // kept by content: either way serves
+		"d.yaml": recipe("again", "good?again", hexSum(body)), // the same content, which is fetched once
 	})
 	c, machines := echoFleet(4)
 	for i := range c.Hives {
@@ -145,34 +146,34 @@ func TestPushedDownload(t *testing.T) {
 	want := map[string]string{"changed": "its SHA-256 is " + hexSum(body[1:]), "lost": "404"}
 	for _, h := range r.Hives {
 		if h.Status != operations.HiveFailed || len(h.Failed) != 2 || len(h.Steps) != 5 {
-			t.Errorf("%+v", h)
+			t.Errorf("sync: report %+v, want 5 steps and 2 failed steps", h)
 		}
 		for _, s := range h.Failed {
 			if !strings.Contains(s.Error.Message, want[s.Step.Worker]) {
-				t.Errorf("%s: %s, want %q in it", s.Step.Worker, s.Error.Message, want[s.Step.Worker])
+				t.Errorf("%s: error %q, want %q in it", s.Step.Worker, s.Error.Message, want[s.Step.Worker])
 			}
 		}
 	}
-	for worker, words := range want {
-		if !strings.Contains(failed[worker], words) {
-			t.Errorf("the event of %s says %q", worker, failed[worker])
+	for worker, message := range want {
+		if !strings.Contains(failed[worker], message) {
+			t.Errorf("%s: the event has error %q, want %q in it", worker, failed[worker], message)
 		}
 	}
 	for alias, m := range machines {
 		if !bytes.Equal(m.Artifact("good"), body) || !bytes.Equal(m.Artifact("again"), body) || m.Artifact("changed") != nil {
-			t.Errorf("%s: other bytes came", alias)
+			t.Errorf("%s: the artifacts of good and again differ from the server's, or changed was installed", alias)
 		}
 	}
-	if n := asked.Load(); n < 1 || n > 2 {
-		t.Errorf("fetched %d times", n)
+	if n := requests.Load(); n < 1 || n > 2 {
+		t.Errorf("the file was fetched %d times, want 1 or 2", n)
 	}
 }
 
-// TestOneAddressFails holds that a mirror which fails does not spoil another one
-// of the same content.
-func TestOneAddressFails(t *testing.T) {
+// TestFailedURLDoesNotAffectOthers checks that an artifact is fetched although another URL
+// with the same content fails.
+func TestFailedURLDoesNotAffectOthers(t *testing.T) {
 	t.Parallel()
-	body := noise(100)
+	body := randomBytes(100)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/second" {
 			http.NotFound(w, r)
@@ -189,11 +190,11 @@ func TestOneAddressFails(t *testing.T) {
 	r := syncFleet(t.Context(), f, plan.Options{}, pkgmgr.ApplyOptions{})
 	m := machines["gpu-00"]
 	if failed := r.Hives[0].Failed; len(failed) != 1 || failed[0].Step.Worker != "first" || !bytes.Equal(m.Artifact("second"), body) {
-		t.Errorf("%+v", r.Hives[0])
+		t.Errorf("sync: report %+v, want only first to fail, and second installed", r.Hives[0])
 	}
 }
 
-func TestURLIsLeftToTheHive(t *testing.T) {
+func TestHiveDownloadsURL(t *testing.T) {
 	t.Parallel()
 	catalog, _ := recipes(t, map[string]string{
 		"a.yaml": "type: far\nsources:\n  - version: \"1\"\n    url: https://far.example/{os}/{arch}\n    sha256: " + hexSum(nil) + "\n",
@@ -209,12 +210,13 @@ func TestURLIsLeftToTheHive(t *testing.T) {
 	}
 	syncFleet(t.Context(), openFleet(t, c, machines, func(o *pkgmgr.Options) { o.Catalog = catalog }), plan.Options{}, pkgmgr.ApplyOptions{})
 	if a := got.Artifact; got.Kind != wire.StepFile || a.URL != "https://far.example/linux/amd64" || a.SHA256 != hexSum(nil) {
-		t.Errorf("%+v", got)
+		t.Errorf("the hive got step %+v, want the URL https://far.example/linux/amd64", got)
 	}
 }
 
-// TestCanceled ends a run between two steps of one hive while another waits.
-func TestCanceled(t *testing.T) {
+// TestApplyCanceled cancels a run between two steps of one hive, while another hive waits
+// for its turn.
+func TestApplyCanceled(t *testing.T) {
 	t.Parallel()
 	c, machines := echoFleet(2)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -227,22 +229,22 @@ func TestCanceled(t *testing.T) {
 	f := openFleet(t, c, machines, func(o *pkgmgr.Options) { o.Parallel = 1 })
 	r := syncFleet(ctx, f, plan.Options{}, pkgmgr.ApplyOptions{})
 	if got := results(r.Hives); got != "gpu-00=canceled gpu-01=canceled" {
-		t.Fatalf("%s %+v", got, r.Hives)
+		t.Fatalf("sync: %s, want both hives canceled: %+v", got, r.Hives)
 	}
 	for _, h := range r.Hives {
 		if h.Error == nil || h.Error.Code != operations.CodeCanceled || !errors.Is(h.Error, context.Canceled) {
-			t.Errorf("%s: %+v", h.Alias, h.Error)
+			t.Errorf("%s: error %+v, want code %s", h.Alias, h.Error, operations.CodeCanceled)
 		}
 	}
 	if len(r.Hives[0].Steps) == 0 || r.Hives[0].Steps[0].Action != operations.ActionInstallHive {
-		t.Errorf("what was done is not told: %+v", r.Hives[0])
+		t.Errorf("sync: report %+v, want the completed step install_hive", r.Hives[0])
 	}
 	if machines["gpu-00"].State().Daemon.Running || machines["gpu-01"].State().Rbee != nil {
-		t.Error("steps were done after the end")
+		t.Error("steps ran after the context was canceled, want none")
 	}
 }
 
-func TestCanceledBefore(t *testing.T) {
+func TestApplyWithCanceledContext(t *testing.T) {
 	t.Parallel()
 	c, machines := echoFleet(3)
 	f := openFleet(t, c, machines, nil)
@@ -251,26 +253,26 @@ func TestCanceledBefore(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if got := results(f.Apply(ctx, changes, pkgmgr.ApplyOptions{})); got != "gpu-00=canceled gpu-01=canceled gpu-02=canceled" {
-		t.Error(got)
+		t.Errorf("Apply() = %s, want all hives canceled", got)
 	}
 	f.Read(ctx, pkgmgr.ReadOptions{})
 	for _, s := range f.States() {
 		if s.State != nil || s.Err == nil || s.Err.Code != operations.CodeCanceled {
-			t.Errorf("%s: %+v, %v", s.Hive.Alias, s.State, s.Err)
+			t.Errorf("%s: Read() with a canceled context: state %+v, error %v, want code %s", s.Hive.Alias, s.State, s.Err, operations.CodeCanceled)
 		}
 	}
 	if plan := f.Plan(t.Context(), plan.Options{Fetch: true}); len(plan.Steps) != 0 {
-		t.Errorf("planned for what was not read: %+v", plan.Steps)
+		t.Errorf("Plan() of hives that were not read has steps %+v, want none", plan.Steps)
 	}
 }
 
-func TestLocked(t *testing.T) {
+func TestApplyLockedHive(t *testing.T) {
 	t.Parallel()
 	c, machines := echoFleet(1)
 	m := machines["gpu-00"]
 	syncFleet(t.Context(), openFleet(t, c, machines, nil), plan.Options{}, pkgmgr.ApplyOptions{})
 	m.Locked = "ann@desk, pid 7"
-	c.Hives[0].Labels = []string{"new"} // settings alone, which travel with the request
+	c.Hives[0].Labels = []string{"new"} // only the settings change, which are part of the request
 	for _, k := range []struct {
 		wait    time.Duration
 		waiting int
@@ -286,26 +288,26 @@ func TestLocked(t *testing.T) {
 		r := syncFleet(t.Context(), f, plan.Options{}, pkgmgr.ApplyOptions{LockWait: k.wait})
 		h := r.Hives[0]
 		if h.Status != operations.HiveLocked || h.Error.Code != operations.CodeLocked || !strings.Contains(h.Error.Message, "ann@desk, pid 7") {
-			t.Errorf("%s: %+v", k.wait, h)
+			t.Errorf("LockWait %s: report %+v, want it locked by ann@desk, pid 7", k.wait, h)
 		}
 		if len(h.Steps) != 0 || len(h.Failed) != 0 || waiting != k.waiting || r.Outcome() != operations.OutcomeLocked {
-			t.Errorf("%s: %+v, %d times waiting, %s", k.wait, h, waiting, r.Outcome())
+			t.Errorf("LockWait %s: report %+v, %d waiting events, outcome %s; want no steps, %d events, %s", k.wait, h, waiting, r.Outcome(), k.waiting, operations.OutcomeLocked)
 		}
 	}
 	if len(m.State().Settings.Labels) != 0 {
-		t.Error("a locked hive was changed")
+		t.Error("the settings of the locked hive changed, want them unchanged")
 	}
 }
 
-// TestTwoRunsTakeTurns lets a second run wait for the first, which goes on only
-// once the second is known to wait.
-func TestTwoRunsTakeTurns(t *testing.T) {
+// TestConcurrentRunsWaitForLock checks that a second run waits for the lock of the first.
+// The first run continues once the second one waits.
+func TestConcurrentRunsWaitForLock(t *testing.T) {
 	t.Parallel()
 	c, machines := echoFleet(1)
 	working, waiting := make(chan struct{}), make(chan struct{})
-	var once, told sync.Once
+	var workingOnce, waitingOnce sync.Once
 	machines["gpu-00"].OnStep = func(wire.Step) error {
-		once.Do(func() {
+		workingOnce.Do(func() {
 			close(working)
 			select {
 			case <-waiting:
@@ -318,7 +320,7 @@ func TestTwoRunsTakeTurns(t *testing.T) {
 	f1, f2 := openFleet(t, c, machines, nil), openFleet(t, c, machines, func(o *pkgmgr.Options) {
 		o.Events = func(e operations.Event) {
 			if e.Phase == operations.PhaseWaiting {
-				told.Do(func() { close(waiting) })
+				waitingOnce.Do(func() { close(waiting) })
 			}
 		}
 	})
@@ -328,11 +330,11 @@ func TestTwoRunsTakeTurns(t *testing.T) {
 	<-working
 	second := f2.Apply(t.Context(), changes, pkgmgr.ApplyOptions{})
 	if got := results(append((<-first).Hives, second...)); got != "gpu-00=installed gpu-00=installed" {
-		t.Error(got)
+		t.Errorf("results of both runs = %s, want installed twice", got)
 	}
 }
 
-// silentHost is a machine whose rbee ends without an answer.
+// silentHost is a machine whose rbee exits without output.
 type silentHost struct{ pkgmgr.Host }
 
 func (silentHost) Run(_ context.Context, _ []string, _ io.Reader, _, stderr io.Writer) error {
@@ -340,12 +342,12 @@ func (silentHost) Run(_ context.Context, _ []string, _ io.Reader, _, stderr io.W
 	return err
 }
 
-func TestRbeeOnTheMachineFails(t *testing.T) {
+func TestApplyFailureOnMachine(t *testing.T) {
 	t.Parallel()
 	c, machines := echoFleet(1)
 	m := machines["gpu-00"]
 	syncFleet(t.Context(), openFleet(t, c, machines, nil), plan.Options{}, pkgmgr.ApplyOptions{})
-	m.Corrupt("echo", "gone")
+	m.Corrupt("echo", "run is missing")
 	apply := func(connect pkgmgr.Connect, before func(*wire.State), want string) {
 		f := openFleet(t, c, machines, func(o *pkgmgr.Options) { o.Connect = connect })
 		f.Read(t.Context(), pkgmgr.ReadOptions{})
@@ -353,12 +355,12 @@ func TestRbeeOnTheMachineFails(t *testing.T) {
 		m.Edit(before)
 		r := f.Apply(t.Context(), plan, pkgmgr.ApplyOptions{})[0]
 		if r.Status != operations.HiveFailed || !strings.Contains(r.Error.Message, want) || len(plan.Steps) != 1 || len(r.Failed) != 1 {
-			t.Errorf("%+v: %v, want %q", r, r.Error, want)
+			t.Errorf("Apply() = %+v with error %v, want %q in it and one failed step", r, r.Error, want)
 		}
 	}
 	apply(func(ctx context.Context, h config.Hive) (pkgmgr.Host, error) {
 		host, err := machines.Connect(ctx, h)
 		return silentHost{host}, err
 	}, func(*wire.State) {}, "rbee: killed")
-	apply(machines.Connect, func(s *wire.State) { s.Home = "/elsewhere" }, "running rbee on the machine: exit status 127")
+	apply(machines.Connect, func(s *wire.State) { s.Home = "/elsewhere" }, "`rbee hive apply` failed on the machine: exit status 127")
 }

@@ -25,49 +25,51 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// BundleOptions say what is put into a bundle.
+// BundleOptions are the options of [Fleet.WriteBundle].
 type BundleOptions struct {
-	// Platforms are what a hive that could not be read may be; every variant of
-	// its workers for them is put in. Empty is linux/amd64 with glibc.
+	// Platforms are the possible platforms of hives that could not be read. The
+	// bundle contains all variants of their workers for these platforms. Empty means
+	// linux/amd64 with glibc.
 	Platforms []wire.Platform
 
-	// Recipes are the user's own, by file name.
+	// Recipes are the texts of the user's own recipes, by file name.
 	Recipes map[string]string
 }
 
-// WriteBundle writes a bundle with all that the hives need, which [Fleet.Read] has
-// read where it could. What is not in the cache is fetched. The file is the whole
-// bundle or not there.
+// WriteBundle writes a bundle with all artifacts that the hives need. Call [Fleet.Read]
+// first, so that the bundle only contains the variants for the actual machines. Artifacts
+// that are not in the cache are fetched. The file is written atomically.
 func (f *Fleet) WriteBundle(ctx context.Context, path string, o BundleOptions) (*operations.BundleReport, error) {
 	start := time.Now()
 	if len(o.Platforms) == 0 {
 		o.Platforms = []wire.Platform{{OS: "linux", Arch: "amd64", Libc: "glibc"}}
 	}
-	want, _ := f.lookUp(ctx, plan.Options{Fetch: true})
-	c := &bundleContents{fleet: f, artifacts: map[string]bundled{}, report: &operations.BundleReport{Path: path, Platforms: []string{}}}
+	want, _ := f.resolveDesired(ctx, plan.Options{Fetch: true})
+	c := &bundleContents{fleet: f, artifacts: map[string]bundleArtifact{}, report: &operations.BundleReport{Path: path, Platforms: []string{}}}
 	c.collect(ctx, want, o)
 	if err := ctx.Err(); err != nil {
 		return nil, context.Cause(ctx)
 	}
 	r := c.report
 	hash := sha256.New()
-	var content error
+	var contentErr error
 	err := atomicfile.Write(path, 0o644, func(w io.Writer) error {
-		counted := &countingWriter{w: io.MultiWriter(w, hash)}
-		defer func() { r.Bytes = counted.n }()
-		content = c.write(ctx, tar.NewWriter(counted), o)
-		return content
+		counter := &countingWriter{w: io.MultiWriter(w, hash)}
+		defer func() { r.Bytes = counter.n }()
+		contentErr = c.write(ctx, tar.NewWriter(counter), o)
+		return contentErr
 	})
 	switch {
-	case content != nil:
-		return nil, fmt.Errorf("writing the bundle: %w", content)
+	case contentErr != nil:
+		return nil, fmt.Errorf("cannot write the bundle: %w", contentErr)
 	case err != nil:
-		return nil, operations.FileError(path, "writing the bundle", err)
+		return nil, operations.FileError(path, "cannot write the bundle", err)
 	}
 	r.SHA256, r.Artifacts, r.DurationSeconds = hex.EncodeToString(hash.Sum(nil)), len(c.artifacts), seconds(time.Since(start))
 	return r, nil
 }
 
+// countingWriter counts the bytes written.
 type countingWriter struct {
 	w io.Writer
 	n int64
@@ -79,24 +81,24 @@ func (c *countingWriter) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// bundled is an artifact that goes into a bundle.
-type bundled struct {
+// bundleArtifact is an artifact of a bundle.
+type bundleArtifact struct {
 	artifact wire.Artifact
 	file     string // on this machine; empty to fetch it
 }
 
-// bundleContents is a bundle while it is made.
+// bundleContents collects the contents of a bundle.
 type bundleContents struct {
 	fleet     *Fleet
-	artifacts map[string]bundled // by SHA-256
+	artifacts map[string]bundleArtifact // by SHA-256
 	binaries  []wire.Platform
 	report    *operations.BundleReport
 }
 
-// collect finds out what goes in.
+// collect adds the platforms and the artifacts of all hives.
 func (c *bundleContents) collect(ctx context.Context, desired plan.Desired, o BundleOptions) {
 	f := c.fleet
-	l := resolve.NewLookup(f.lookups(), plan.Options{Fetch: true})
+	l := resolve.NewLookup(f.lookupInput(), plan.Options{Fetch: true})
 	for _, m := range f.members {
 		if m.extra {
 			continue
@@ -128,6 +130,7 @@ func (c *bundleContents) collect(ctx context.Context, desired plan.Desired, o Bu
 	c.report.Workers = slices.Compact(c.report.Workers)
 }
 
+// add adds the artifacts of a worker, or reports why it cannot be installed.
 func (c *bundleContents) add(hive, typ string, p wire.Platform, want plan.DesiredWorker) {
 	if want.Err != nil {
 		c.report.Blocked = append(c.report.Blocked, operations.Blocked{
@@ -137,7 +140,7 @@ func (c *bundleContents) add(hive, typ string, p wire.Platform, want plan.Desire
 	}
 	for i := range want.Steps {
 		for _, a := range want.Steps[i].Artifacts() {
-			c.artifacts[a.SHA256] = bundled{*a, want.Files[a.SHA256]}
+			c.artifacts[a.SHA256] = bundleArtifact{*a, want.Files[a.SHA256]}
 		}
 	}
 	c.report.Workers = append(c.report.Workers, operations.BundleContents{
@@ -194,7 +197,8 @@ func (c *bundleContents) write(ctx context.Context, t *tar.Writer, o BundleOptio
 	return t.Close()
 }
 
-func (c *bundleContents) putArtifact(ctx context.Context, t *tar.Writer, sum string, a bundled) error {
+// putArtifact writes an artifact to the tar file and checks its SHA-256.
+func (c *bundleContents) putArtifact(ctx context.Context, t *tar.Writer, sum string, a bundleArtifact) error {
 	in, _, err := c.fleet.artifacts.Open(ctx, a.artifact, a.file, false)
 	if err != nil {
 		return err
@@ -214,6 +218,7 @@ func (c *bundleContents) putArtifact(ctx context.Context, t *tar.Writer, sum str
 	return nil
 }
 
+// putEntry writes a regular file to the tar file.
 func putEntry(t *tar.Writer, name string, size int64, content io.Reader) error {
 	if err := t.WriteHeader(&tar.Header{Name: name, Size: size, Mode: 0o644, Typeflag: tar.TypeReg}); err != nil {
 		return err

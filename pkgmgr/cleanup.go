@@ -7,39 +7,39 @@ import (
 	"time"
 )
 
-// cleanupScript removes the directories that an install made before it failed,
-// where they are empty, and, if $1 says so, what an install or an uninstall that
-// was cut short left there.
+// cleanupScript removes the empty directories that a failed install created. If $1 is
+// "yes", it also removes the files that an interrupted install or uninstall left behind.
+// $2 is rbee's directory, and the other arguments are its parent directories to remove if
+// they are empty.
 //
 //go:embed cleanup.sh
 var cleanupScript string
 
-// sweepTimeout bounds a sweep: it is a courtesy, and the line may be the reason
-// why it is needed.
-const sweepTimeout = 5 * time.Second
+// cleanupTimeout limits a cleanup. It is short because the cleanup is optional, and
+// because a broken connection may be the reason for it.
+const cleanupTimeout = 5 * time.Second
 
-// sweep tidies a machine on which rbee is not installed. It is done even for a
-// run that was canceled, and its failure changes nothing.
-func sweep(ctx context.Context, m *member, uploads bool) {
+// cleanUp removes the remains of a failed install from a machine on which rbee is not
+// installed. It also runs if ctx is canceled. Errors are ignored.
+func cleanUp(ctx context.Context, m *member, uploads bool) {
 	if m.state == nil || m.state.Rbee != nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), sweepTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
 	defer cancel()
-	word := "no"
+	removeUploads := "no"
 	if uploads {
-		word = "yes"
+		removeUploads = "yes"
 	}
-	made := slices.Clone(m.state.MissingDirs)
-	slices.Reverse(made) // the innermost first
-	_ = m.host.Run(ctx, append([]string{"sh", "-c", cleanupScript, "sweep", word, m.state.Home}, made...), nil, nil, nil)
+	dirs := slices.Clone(m.state.MissingDirs)
+	slices.Reverse(dirs) // the innermost first
+	_ = m.host.Run(ctx, append([]string{"sh", "-c", cleanupScript, "cleanup", removeUploads, m.state.Home}, dirs...), nil, nil, nil)
 }
 
-// Sweep removes what installs that never got done left on machines on which
-// rbee is not installed: uploads, and rbee's own directories where they are
-// empty.
+// Sweep removes the remains of interrupted installs from machines on which rbee is not
+// installed: uploaded files, and rbee's directories if they are empty.
 func (f *Fleet) Sweep(ctx context.Context) {
 	forEach(ctx, len(f.members), f.opts.Parallel, func(ctx context.Context, i int) {
-		sweep(ctx, f.members[i], true)
+		cleanUp(ctx, f.members[i], true)
 	}, func(int, error) {})
 }

@@ -16,16 +16,17 @@ import (
 )
 
 // DefaultOptions returns the options of the rbee command for a config: the built-in
-// recipes and the user's own, the lock beside the config file, the record of installed
-// hives, and the caches, all in the places of [DefaultPaths].
+// recipes and the user's own, the lock next to the config file, the record of installed
+// hives, and the caches, all in [DefaultPaths].
 //
-// The rbee that machines get is the release that this program was built with, as its
-// go.mod says. It is taken from the directory in RBEE_BINARIES (see
-// [artifact.Binaries.Dir]), or downloaded, from RBEE_RELEASE_URL in place of the public
-// releases if that is set. A program that was built with a development version of this
-// module uses the rbee on its PATH, if there is one, for machines of its own platform.
+// Machines get the release of rbee that the go.mod of this program requires. It is read
+// from the directory in RBEE_BINARIES (see [artifact.Binaries.Dir]) or downloaded. If
+// RBEE_RELEASE_URL is set, it replaces the address of the public releases. A program that
+// requires a development version of this module uses the rbee on its PATH, if any, for
+// machines of the same platform.
 //
-// Errors are those of reading these files; see [catalog.Load] and [lockfile.Load].
+// DefaultOptions returns an error if any of these files cannot be read; see
+// [catalog.Load] and [lockfile.Load].
 func DefaultOptions(c *config.Config, connect Connect) (Options, error) {
 	paths, err := DefaultPaths(os.Getenv)
 	if err != nil {
@@ -57,8 +58,8 @@ func DefaultOptions(c *config.Config, connect Connect) (Options, error) {
 	return o, nil
 }
 
-// installedRbee returns the rbee on the PATH and its version; "" if there is none, or if
-// the program of that name is another one.
+// installedRbee returns the path of the rbee on the PATH and its version. Both are "" if no
+// program named rbee is found, or if it is another program.
 func installedRbee() (path, version string) {
 	path, err := exec.LookPath("rbee")
 	if err != nil {
@@ -75,7 +76,7 @@ func installedRbee() (path, version string) {
 const modulePath = "github.com/rbee-keeper/rbee"
 
 // moduleVersion returns the release of this module that the running program was built
-// with, such as "1.2.3"; empty for a development version.
+// with, such as "1.2.3", or "" for a development version.
 func moduleVersion() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

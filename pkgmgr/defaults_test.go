@@ -11,8 +11,8 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/config"
 )
 
-// TestDefaultOptionsIgnoresOtherPrograms has a program on the PATH that is called rbee and
-// is not rbee.
+// TestDefaultOptionsIgnoresOtherPrograms checks that another program named rbee on the PATH
+// is not used.
 func TestDefaultOptionsIgnoresOtherPrograms(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "rbee"), []byte("#!/bin/sh\n"), 0o700); err != nil {

@@ -1,14 +1,13 @@
-// Package pkgmgr brings machines to what a config says: it reads what each
-// machine has, decides what must change, and changes it over a way to the
-// machine that the caller provides.
+// Package pkgmgr installs rbee and its workers on machines as a config describes. It
+// reads the state of each machine, plans the changes and applies them, over connections
+// that the caller provides.
 //
 // # Model
 //
-// [config.Config] is the desired state and [wire.State] the state that one machine
-// reports. [plan.Diff] compares the two and makes a [plan.Plan]: sorted steps, each with
-// its reason, and everything that carrying them out needs. Diff is a pure function.
-// [Fleet.Apply] decides nothing: it carries out a plan, also one that was saved as JSON
-// by another program.
+// [config.Config] is the desired state, and [wire.State] is the state that a machine
+// reports. [plan.Diff] compares the two and returns a [plan.Plan]: sorted steps, each with
+// its reason, and everything that is needed to apply them. Diff is a pure function.
+// [Fleet.Apply] applies a plan, which may have been saved as JSON by another program.
 //
 //	cfg, err := config.Load("hives.conf")
 //	...
@@ -23,36 +22,33 @@
 //	reports := fleet.Apply(ctx, p, pkgmgr.ApplyOptions{})
 //	err = fleet.Save(reports)
 //
-// # The way to a machine
+// # Connections
 //
-// [Connect] opens a [Host], which is five methods with types of the standard
-// library. The SSH client in package sshx has them; so may anything else.
-// Package pkgmgr itself knows no SSH, no terminal and no server. Package
-// fakehost is a Host without a machine, for the tests of programs that embed
-// this package.
+// [Connect] opens a [Host], an interface of five methods that use only types of the
+// standard library. The SSH client in package sshx implements it, and other packages can
+// too. Package pkgmgr does not depend on SSH, a terminal or a server. Package fakehost
+// implements a simulated Host, for the tests of programs that use this package.
 //
 // # Cost
 //
-// Reading a machine is one connection and one command, whether rbee is on it or
-// not. The connection stays open for what follows: bringing rbee to the machine
-// is one more command that carries the compressed binary, and doing all steps of
-// a plan is one more. The binary is compressed once for each platform and shared
-// by all machines.
+// Reading a machine takes one connection and one command, whether rbee is installed or
+// not. The connection stays open. Uploading rbee takes one more command, and applying all
+// steps of a plan takes another one. The binary is compressed once for each platform.
 //
 // # Safety
 //
-// A machine that cannot be read is reported as unreachable and is never
-// planned for: unreachable is not empty. On the machine, steps run under a lock
-// that the kernel frees, and every file is the old one or the new one, whole.
+// A machine that cannot be read is reported as unreachable, and a plan has no steps for
+// it. On the machine, steps run under a lock that the kernel releases when the process
+// exits, and all files are written atomically.
 //
 // # Concurrency
 //
-// Machines are worked on in parallel, and no failure of one stops another. A
-// [Fleet] may be used by one goroutine at a time. Event handlers are never
+// Machines are read and changed in parallel, and a failure of one does not stop the
+// others. A [Fleet] may be used by one goroutine at a time. Event handlers are never
 // called concurrently.
 //
 // # Compatibility
 //
-// This package is stable, as operations, sshx and gpu are. The packages below it, such
-// as config, catalog and plan, may change in any minor release before 1.0.
+// This package is stable, as are operations, sshx and gpu. The packages below it, such as
+// config, catalog and plan, may change in any minor release before 1.0.
 package pkgmgr

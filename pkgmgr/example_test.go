@@ -18,8 +18,8 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/plan"
 )
 
-// A program of its own brings a fleet to what a config says, and tells of it in
-// its own words. Another Connect, such as one over SSH, makes it a real fleet.
+// This example installs rbee and a worker on a simulated machine and prints the progress.
+// With another Connect, such as one over SSH, it works with real machines.
 func Example() {
 	config, err := config.Parse("hives.conf", []byte(`
 		[[hive]]
@@ -66,10 +66,10 @@ func Example() {
 	// success gpu-1 installed [echo]
 }
 
-// suffix is a worker type after a blank, where there is one.
+// suffix returns a worker type with a leading space, or "" if it is empty.
 func suffix(worker string) string { return strings.TrimRight(" "+worker, " ") }
 
-// prefixHost reaches a machine by a command that runs another one there, such as
+// prefixHost is a Host that runs commands with a prefix, such as
 // {"docker", "exec", "-i", "box"} or {"kubectl", "exec", "-i", "pod/box", "--"}.
 type prefixHost []string
 
@@ -84,7 +84,7 @@ func (h prefixHost) Run(ctx context.Context, argv []string, stdin io.Reader, std
 	return err
 }
 
-// exitStatus is a program that ran and failed.
+// exitStatus is the error of a program that exited with a non-zero status.
 type exitStatus struct{ *exec.ExitError }
 
 func (e exitStatus) ExitStatus() int { return e.ExitCode() }
@@ -99,13 +99,13 @@ func (h prefixHost) Put(ctx context.Context, path string, mode fs.FileMode, gz i
 }
 
 func (h prefixHost) Dial(context.Context, string, string) (net.Conn, error) {
-	return nil, errors.New("this way carries commands only")
+	return nil, errors.New("Dial is not supported")
 }
 
 func (h prefixHost) Close() error { return nil }
 
-// A Host is five methods, so containers and whatever else runs a command can be
-// hives. This one is a machine where rbee's directory is elsewhere.
+// A Host has five methods, so any environment that runs commands can be a hive, such as a
+// container. This example uses this machine, with another directory for rbee.
 func ExampleHost() {
 	cfg := &config.Config{Hives: []config.Hive{config.NewHive("box", "box")}}
 	fleet, err := pkgmgr.Open(cfg, pkgmgr.Options{

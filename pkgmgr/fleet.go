@@ -28,93 +28,95 @@ import (
 
 // Options configure a [Fleet]. Only Connect is required.
 type Options struct {
-	// Connect opens the way to a machine.
+	// Connect opens a connection to a machine.
 	Connect Connect
 
-	// Only limits the fleet to these aliases, and Labels to hives that carry
-	// all of these labels; empty means all.
+	// Only limits the fleet to the hives with these aliases, and Labels to hives that
+	// have all of these labels. Empty means all hives.
 	Only   []string
 	Labels []string
 
-	// Extra are hives that are not in the config but were installed from it,
-	// such as [Record.Extra] gives.
+	// Extra are hives that were installed from the config and then removed from it, as
+	// [Record.Extra] returns them.
 	Extra []config.Hive
 
-	// Catalog knows the worker types; nil is [catalog.Builtin].
+	// Catalog contains the worker types; nil means [catalog.Builtin].
 	Catalog *catalog.Catalog
 
-	// Binaries finds the rbee to bring to machines; nil finds none, so that
-	// machines without rbee are blocked.
+	// Binaries provides the builds of rbee to install. If it is nil, machines without
+	// rbee are blocked.
 	Binaries artifact.BinarySource
 
-	// Version is the version of rbee that hives shall have; empty accepts
-	// whatever Binaries gives.
+	// Version is the version of rbee that hives should run. If it is empty, the
+	// version of the build from Binaries is used.
 	Version string
 
-	// CacheDir keeps fetched and packed artifacts; empty is rbee's directory
-	// in the user's cache.
+	// CacheDir is the directory for fetched and compressed artifacts. If it is empty,
+	// rbee's directory in the user's cache directory is used.
 	CacheDir string
 
-	// Origins are where versions and files of workers come from.
+	// Origins are the sources of worker versions and files.
 	Origins Origins
 
-	// Lock is what wishes came to; nil knows nothing. [Fleet.Plan] and [Fleet.Apply]
-	// change it in memory, and it is the caller's to save it.
+	// Lock contains the versions that version constraints resolved to; nil means an
+	// empty lock. [Fleet.Plan] and [Fleet.Apply] change it in memory. The caller saves
+	// it, or calls [Fleet.Save].
 	Lock *lockfile.Lock
 
-	// Record is where [Fleet.Save] notes which hives were installed; the zero value
-	// notes nothing.
+	// Record is where [Fleet.Save] records the installed hives. The zero value records
+	// nothing.
 	Record Record
 
-	// Push makes this side fetch what is to be downloaded and send it, for hives
-	// without a way to the internet. Bundle, if not nil, is where this side takes
-	// it from, without the internet too.
+	// Push makes this machine download the artifacts and send them, for hives without
+	// internet access. If Bundle is not nil, the artifacts come from the bundle, and
+	// this machine needs no internet access either.
 	Push   bool
 	Bundle *artifact.Bundle
 
-	// Parallel is how many hives are worked on at once, and Uploads how many
-	// are sent bytes at once; 0 chooses.
+	// Parallel is the maximum number of hives that are processed at once, and Uploads
+	// the maximum number of concurrent uploads. 0 means a default.
 	Parallel int
 	Uploads  int
 
-	// Owner says who works on the hives, for others who wait for a lock;
-	// empty is user@host and the process id.
+	// Owner identifies this run to other runs that wait for the lock of a hive. Empty
+	// means user@host and the process ID.
 	Owner string
 
-	// Events receives what happens; nil discards it. Calls never overlap.
+	// Events receives the events of a run; nil discards them. Calls never overlap.
 	Events operations.Handler
 }
 
-// Fleet is the hives of one config, each with its connection once it is read.
+// Fleet is the set of hives of one config. [Fleet.Read] opens a connection to each hive.
 type Fleet struct {
-	opts       Options
-	configPath string
-	all        []config.Hive // of the config, whether they are members or not
-	members    []*member
-	from       *fetch.Client
-	artifacts  *artifact.Cache
-	uploads    chan struct{}
-	packed     artifact.PackedBinaries
-	resolver   *resolve.Resolver
+	opts        Options
+	configPath  string
+	configHives []config.Hive // all hives of the config, even if they are not members
+	members     []*member
+	client      *fetch.Client
+	artifacts   *artifact.Cache
+	uploads     chan struct{}
+	packed      artifact.PackedBinaries
+	resolver    *resolve.Resolver
 
 	eventMu sync.Mutex
 }
 
-// member is one hive of a fleet. It is written by one goroutine at a time.
+// member is a hive of a fleet. Only one goroutine at a time uses it.
 type member struct {
-	hive  config.Hive
-	extra bool
-	host  Host
-	state *wire.State
-	err   *operations.Error
-	took  time.Duration
+	hive     config.Hive
+	extra    bool
+	host     Host
+	state    *wire.State
+	err      *operations.Error
+	duration time.Duration
 }
 
-// Open makes a fleet of a config's hives. It connects to nothing yet. An alias
-// in Only that does not exist is an [*operations.Error] with CodeNotFound.
+// Open returns a fleet of the hives of a config. It opens no connections. If [Options.Only]
+// contains an unknown alias, the error is an [*operations.Error] with
+// [operations.CodeNotFound].
 func Open(c *config.Config, o Options) (*Fleet, error) {
 	if o.Connect == nil {
-		return nil, errors.New("pkgmgr: Options.Connect is nil: there is no way to a machine")
+		return nil, errors.New("pkgmgr: Options.Connect is nil")
 	}
 	if err := c.Validate(); err != nil {
 		return nil, err
@@ -123,18 +125,18 @@ func Open(c *config.Config, o Options) (*Fleet, error) {
 	for _, h := range o.Extra {
 		extras[h.Alias] = h
 	}
-	f := &Fleet{opts: o, configPath: c.Path, all: c.Hives, uploads: make(chan struct{}, cmp.Or(o.Uploads, defaultUploads))}
+	f := &Fleet{opts: o, configPath: c.Path, configHives: c.Hives, uploads: make(chan struct{}, cmp.Or(o.Uploads, defaultUploads))}
 	if f.opts.Catalog == nil {
 		f.opts.Catalog = catalog.Builtin()
 	}
 	f.opts.Owner = cmp.Or(o.Owner, defaultOwner())
 	f.opts.CacheDir = cmp.Or(o.CacheDir, defaultCacheDir())
-	f.from = o.Origins.client()
-	f.artifacts = artifact.NewCache(filepath.Join(f.opts.CacheDir, "artefacts"), f.from, o.Bundle)
+	f.client = o.Origins.client()
+	f.artifacts = artifact.NewCache(filepath.Join(f.opts.CacheDir, "artefacts"), f.client, o.Bundle)
 	if f.opts.Lock == nil {
 		f.opts.Lock = &lockfile.Lock{}
 	}
-	f.resolver = resolve.New(f.from, f.opts.Lock, f.artifacts, f.opts.CacheDir, func(text string) {
+	f.resolver = resolve.New(f.client, f.opts.Lock, f.artifacts, f.opts.CacheDir, func(text string) {
 		f.emit(operations.Event{Type: operations.EventNote, Message: text})
 	})
 
@@ -164,8 +166,9 @@ func Open(c *config.Config, o Options) (*Fleet, error) {
 	return f, nil
 }
 
+// defaultOwner returns the default of [Options.Owner].
 func defaultOwner() string {
-	name := "somebody"
+	name := "unknown user"
 	if u, err := user.Current(); err == nil {
 		name = u.Username
 	}
@@ -176,6 +179,7 @@ func defaultOwner() string {
 	return fmt.Sprintf("%s@%s, pid %d", name, host, os.Getpid())
 }
 
+// defaultCacheDir returns the default of [Options.CacheDir].
 func defaultCacheDir() string {
 	dir, err := os.UserCacheDir()
 	if err != nil {
@@ -184,7 +188,7 @@ func defaultCacheDir() string {
 	return filepath.Join(dir, "rbee")
 }
 
-// Close ends all connections.
+// Close closes all connections.
 func (f *Fleet) Close() error {
 	var errs []error
 	for _, m := range f.members {
@@ -196,22 +200,23 @@ func (f *Fleet) Close() error {
 	return errors.Join(errs...)
 }
 
-// readTimeout bounds the one command that reads a machine. It is long: a loaded
-// machine, or a driver that takes its time, is no dead one.
+// readTimeout limits the command that reads a machine. It is long because a machine under
+// load or a slow driver may take a long time to answer.
 const readTimeout = 90 * time.Second
 
-// ReadOptions say what is read of machines, besides what is always read.
+// ReadOptions are the options of [Fleet.Read].
 type ReadOptions struct {
-	// Deep reads installed files again, compares their checksums, and runs the
-	// verify commands of workers.
+	// Deep also verifies the checksums of installed files and runs the verify commands
+	// of workers.
 	Deep bool
 
-	// Devices asks for accelerators.
+	// Devices also reads the accelerators.
 	Devices bool
 }
 
-// NeedsDevices tells whether what is installed, or whether it can be, depends on
-// the accelerators of machines for a wanted worker, so that they have to be read.
+// NeedsDevices reports whether a plan depends on the accelerators of the machines, so that
+// [ReadOptions.Devices] is required: a worker of the config requires a GPU, or its variant
+// depends on the accelerators.
 func (f *Fleet) NeedsDevices() bool {
 	for _, m := range f.members {
 		for _, w := range m.hive.Workers {
@@ -223,59 +228,60 @@ func (f *Fleet) NeedsDevices() bool {
 	return false
 }
 
-// Read connects to every hive and reads its state, all in parallel: one
-// connection and one command each. A hive that fails has Err set in [Fleet.States];
-// Read itself never fails. It keeps the connections open.
+// Read connects to all hives in parallel and reads their state, with one connection and
+// one command each. It keeps the connections open. Errors are in the Err field of
+// [Fleet.States].
 func (f *Fleet) Read(ctx context.Context, o ReadOptions) {
 	forEach(ctx, len(f.members), f.opts.Parallel, func(ctx context.Context, i int) {
 		m := f.members[i]
 		start := time.Now()
 		f.read(ctx, m, o)
-		m.took += time.Since(start)
+		m.duration += time.Since(start)
 		if m.err != nil {
 			f.emit(operations.Event{Type: operations.EventPhase, Hive: m.hive.Alias, Phase: operations.PhaseUnreachable, Error: m.err})
 		}
 	}, func(i int, err error) {
 		m := f.members[i]
-		m.state, m.err = nil, unreachable(m.hive, err)
+		m.state, m.err = nil, unreachableError(m.hive, err)
 	})
 }
 
 func (f *Fleet) read(ctx context.Context, m *member, o ReadOptions) {
 	m.state, m.err = nil, nil
 	if m.host == nil {
-		f.phase(m, operations.PhaseConnecting, "")
+		f.emitPhase(m, operations.PhaseConnecting, "")
 		host, err := f.opts.Connect(ctx, m.hive)
 		if err != nil {
-			m.err = unreachable(m.hive, err)
+			m.err = unreachableError(m.hive, err)
 			return
 		}
 		m.host = host
 	}
-	f.phase(m, operations.PhaseReading, "")
-	if !o.Deep { // reading files again takes as long as it takes
+	f.emitPhase(m, operations.PhaseReading, "")
+	if !o.Deep { // the time to read all files has no useful limit
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, readTimeout, fmt.Errorf("no answer within %s", readTimeout))
 		defer cancel()
 	}
 	state, err := readState(ctx, m.host, o)
 	if err != nil {
-		m.err = unreachable(m.hive, err)
+		m.err = unreachableError(m.hive, err)
 		return
 	}
 	m.state = state
 }
 
-// unreachable words an error of the way to a hive.
-func unreachable(h config.Hive, err error) *operations.Error {
+// unreachableError returns the error of a hive that could not be read.
+func unreachableError(h config.Hive, err error) *operations.Error {
 	return hiveError(h, operations.CodeUnreachable, err)
 }
 
-// readState reads a machine with one command, or with none where its daemon tells. A
-// daemon of another rbee than the one that is installed may tell it wrongly.
+// readState reads the state of a machine, from its hive daemon if possible, else with one
+// command. The state of the daemon is not used if the daemon runs a different build than
+// the installed one, because it may be wrong.
 func readState(ctx context.Context, host Host, o ReadOptions) (*wire.State, error) {
-	if t, ok := host.(StateReader); ok {
-		s, err := t.ReadState(ctx, o)
+	if r, ok := host.(StateReader); ok {
+		s, err := r.ReadState(ctx, o)
 		if err == nil && s.Compatible() && s.Rbee != nil && s.Rbee.SHA256 == s.Daemon.SHA256 && s.Broken == "" {
 			probe.Normalize(s)
 			return s, nil
@@ -284,7 +290,7 @@ func readState(ctx context.Context, host Host, o ReadOptions) (*wire.State, erro
 	return probe.Read(ctx, host, probe.Options{Deep: o.Deep, Devices: o.Devices})
 }
 
-// States is what the last Read found, sorted by alias.
+// States returns the states from the last [Fleet.Read], sorted by alias.
 func (f *Fleet) States() []plan.HiveState {
 	states := make([]plan.HiveState, len(f.members))
 	for i, m := range f.members {
@@ -293,28 +299,28 @@ func (f *Fleet) States() []plan.HiveState {
 	return states
 }
 
-// Plan looks up what the hives that were read shall have, and decides with [plan.Diff].
-// What it finds out about versions goes to the lock, in memory.
+// Plan resolves the desired state of the hives that were read, and returns the result of
+// [plan.Diff]. It adds resolved versions to the lock, in memory.
 func (f *Fleet) Plan(ctx context.Context, o plan.Options) *plan.Plan {
 	workers := f.opts.Lock.Workers()
-	want, moved := f.lookUp(ctx, o)
+	want, changedFiles := f.resolveDesired(ctx, o)
 	changes := plan.Diff(f.States(), want, o)
 	f.fillDownloads(changes)
-	changes.Upgrades = append(f.upgrades(workers), moved...)
+	changes.Upgrades = append(f.lockUpgrades(workers), changedFiles...)
 	changes.Lock = f.opts.Lock.Unsaved()
 	return changes
 }
 
-// lookups is what looking up needs to know of the fleet.
-func (f *Fleet) lookups() resolve.Input {
+// lookupInput returns the input of [resolve.NewLookup].
+func (f *Fleet) lookupInput() resolve.Input {
 	return resolve.Input{
-		Hives: f.States(), Config: f.all, Catalog: f.opts.Catalog, Lock: f.opts.Lock,
+		Hives: f.States(), Config: f.configHives, Catalog: f.opts.Catalog, Lock: f.opts.Lock,
 		Resolver: f.resolver, FromBundle: f.opts.Bundle != nil, Version: f.opts.Version,
 	}
 }
 
-// upgrades are the wishes that stand for another version than before.
-func (f *Fleet) upgrades(before []lockfile.Worker) []operations.Upgrade {
+// lockUpgrades returns the version constraints whose locked version differs from before.
+func (f *Fleet) lockUpgrades(before []lockfile.Worker) []operations.Upgrade {
 	var list []operations.Upgrade
 	for _, w := range before {
 		if now, ok := f.opts.Lock.Worker(w.Type, w.Requested); ok && now.Version != w.Version {
@@ -324,24 +330,24 @@ func (f *Fleet) upgrades(before []lockfile.Worker) []operations.Upgrade {
 	return list
 }
 
-// lookUp collects what Diff needs to know, and what consists of other files than the
-// lock said.
-func (f *Fleet) lookUp(ctx context.Context, o plan.Options) (plan.Desired, []operations.Upgrade) {
+// resolveDesired resolves the desired state of the hives that were read. It also returns
+// the locked versions whose files changed.
+func (f *Fleet) resolveDesired(ctx context.Context, o plan.Options) (plan.Desired, []operations.Upgrade) {
 	want := plan.Desired{Version: f.opts.Version, Binaries: map[string]plan.DesiredBinary{}, Workers: map[plan.WorkerKey]plan.DesiredWorker{}}
-	l := resolve.NewLookup(f.lookups(), o)
+	l := resolve.NewLookup(f.lookupInput(), o)
 	for _, m := range f.members {
 		if m.state == nil || m.extra {
 			continue
 		}
 		key := m.state.Platform.Key()
 		if _, ok := want.Binaries[key]; !ok {
-			if b, ok := f.binaryWant(ctx, m.state, o.Fetch); ok {
+			if b, ok := f.desiredBinary(ctx, m.state, o.Fetch); ok {
 				want.Binaries[key] = b
 			}
 		}
 		for _, w := range m.hive.Workers {
 			if plan.IsAdopted(m.state, w) && !o.Force {
-				continue // nothing to look up: it stays as it is
+				continue // it is not replaced
 			}
 			want.Workers[plan.WorkerKey{Hive: m.hive.Alias, Type: w.Type}] = l.Worker(ctx, m.hive.Alias, w, m.state, want)
 		}
@@ -349,11 +355,13 @@ func (f *Fleet) lookUp(ctx context.Context, o plan.Options) (plan.Desired, []ope
 	return want, l.Moved
 }
 
-func (f *Fleet) binaryWant(ctx context.Context, s *wire.State, fetch bool) (plan.DesiredBinary, bool) {
+// desiredBinary returns the build of rbee for a machine. It reports false if no build is
+// known.
+func (f *Fleet) desiredBinary(ctx context.Context, s *wire.State, fetch bool) (plan.DesiredBinary, bool) {
 	if f.opts.Binaries == nil {
 		return plan.DesiredBinary{}, false
 	}
-	// A machine that has the right version needs no download to say so.
+	// Do not download a build for a machine that has the desired version.
 	fetch = fetch && (s.Rbee == nil || s.Rbee.Version != f.opts.Version)
 	b, err := f.opts.Binaries.Binary(ctx, s.Platform, fetch)
 	switch {
@@ -365,6 +373,7 @@ func (f *Fleet) binaryWant(ctx context.Context, s *wire.State, fetch bool) (plan
 	return plan.DesiredBinary{Version: cmp.Or(b.Version, f.opts.Version), SHA256: b.SHA256, Size: b.Size}, true
 }
 
+// emit sends an event to the handler, if there is one.
 func (f *Fleet) emit(e operations.Event) {
 	if f.opts.Events == nil {
 		return
@@ -375,6 +384,7 @@ func (f *Fleet) emit(e operations.Event) {
 	f.opts.Events(e)
 }
 
-func (f *Fleet) phase(m *member, p operations.Phase, message string) {
+// emitPhase sends a phase event of a hive.
+func (f *Fleet) emitPhase(m *member, p operations.Phase, message string) {
 	f.emit(operations.Event{Type: operations.EventPhase, Hive: m.hive.Alias, Phase: p, Message: message})
 }

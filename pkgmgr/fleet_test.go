@@ -20,7 +20,7 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// echoHive is a hive that wants the worker that every rbee has, and more.
+// echoHive returns a hive with the built-in worker echo and more workers.
 func echoHive(alias string, more ...string) config.Hive {
 	h := config.Hive{Alias: alias, Hostname: alias + ".example", HivePort: 8600, AutoStart: true}
 	for _, w := range append([]string{"echo"}, more...) {
@@ -29,7 +29,7 @@ func echoHive(alias string, more ...string) config.Hive {
 	return h
 }
 
-// echoFleet is a config of n hives and fresh machines for them.
+// echoFleet returns a config of n hives and empty machines for them.
 func echoFleet(n int) (*config.Config, fakehost.Fleet) {
 	c, machines := &config.Config{}, fakehost.Fleet{}
 	for i := range n {
@@ -58,7 +58,7 @@ func openFleet(t *testing.T, c *config.Config, machines fakehost.Fleet, change f
 	return f
 }
 
-// syncFleet reads, plans and applies.
+// syncFleet reads the hives, plans, and applies the plan.
 func syncFleet(ctx context.Context, f *pkgmgr.Fleet, po plan.Options, ao pkgmgr.ApplyOptions) *operations.SyncReport {
 	f.Read(ctx, pkgmgr.ReadOptions{})
 	po.Fetch = true
@@ -66,19 +66,20 @@ func syncFleet(ctx context.Context, f *pkgmgr.Fleet, po plan.Options, ao pkgmgr.
 	return f.SyncReport(p, f.Apply(ctx, roundTrip(p), ao), time.Second)
 }
 
-// roundTrip returns the plan as it is read back from its JSON.
+// roundTrip encodes a plan as JSON and decodes it.
 func roundTrip(p *plan.Plan) *plan.Plan {
 	data, err := json.Marshal(p)
 	if err != nil {
 		panic(err)
 	}
-	back := &plan.Plan{}
-	if err := json.Unmarshal(data, back); err != nil {
+	decoded := &plan.Plan{}
+	if err := json.Unmarshal(data, decoded); err != nil {
 		panic(err)
 	}
-	return back
+	return decoded
 }
 
+// results formats the status of each hive as "alias=status".
 func results(hives []operations.HiveReport) string {
 	var all []string
 	for _, h := range hives {
@@ -87,43 +88,43 @@ func results(hives []operations.HiveReport) string {
 	return strings.Join(all, " ")
 }
 
-func TestInstallThenNothingToDo(t *testing.T) {
+func TestSyncTwice(t *testing.T) {
 	t.Parallel()
 	c, machines := echoFleet(3)
 	f := openFleet(t, c, machines, nil)
 	r := syncFleet(t.Context(), f, plan.Options{}, pkgmgr.ApplyOptions{})
 	if got := results(r.Hives); got != "gpu-00=installed gpu-01=installed gpu-02=installed" {
-		t.Fatal(got)
+		t.Fatalf("sync: %s, want all hives installed", got)
 	}
 	if want := (operations.SyncSummary{HivesInstalled: 3, WorkersInstalled: 3, DurationSeconds: 1}); r.Summary != want || r.Status != operations.StatusSuccess {
-		t.Errorf("%s %+v", r.Status, r.Summary)
+		t.Errorf("sync: status %s, summary %+v, want %s and %+v", r.Status, r.Summary, operations.StatusSuccess, want)
 	}
 	for alias, m := range machines {
 		s := m.State()
 		if s.Rbee == nil || s.Rbee.Version != "1.0.0" || !s.Daemon.Running || s.Settings.Alias != alias {
-			t.Errorf("%s: %+v", alias, s)
+			t.Errorf("%s: state %+v, want rbee 1.0.0, a running daemon and the alias", alias, s)
 		}
 		if len(s.Workers) != 1 || s.Workers[0].Type != "echo" || s.Workers[0].Requested != version.Latest || s.Workers[0].SHA256 != s.Rbee.SHA256 {
-			t.Errorf("%s: workers %+v", alias, s.Workers)
+			t.Errorf("%s: workers %+v, want the echo of this rbee", alias, s.Workers)
 		}
 		if got, want := m.Calls(), (fakehost.Calls{Connects: 1, Scripts: 1, Puts: 1, Runs: 1}); got != want {
-			t.Errorf("%s: %+v, want %+v", alias, got, want)
+			t.Errorf("%s: calls %+v, want %+v", alias, got, want)
 		}
 	}
 
 	again := openFleet(t, c, machines, nil)
 	r = syncFleet(t.Context(), again, plan.Options{}, pkgmgr.ApplyOptions{})
 	if want := (operations.SyncSummary{HivesAlreadyInstalled: 3, WorkersAlreadyInstalled: 3, DurationSeconds: 1}); r.Summary != want || len(r.Plan.Steps) != 0 {
-		t.Errorf("%+v %+v", r.Summary, r.Plan.Steps)
+		t.Errorf("second sync: summary %+v, steps %+v, want %+v and no steps", r.Summary, r.Plan.Steps, want)
 	}
 	for alias, m := range machines {
 		if got := m.Calls(); got.Puts != 1 || got.Runs != 1 {
-			t.Errorf("%s was touched again: %+v", alias, got)
+			t.Errorf("%s: calls %+v after the second sync, want one Put and one Run", alias, got)
 		}
 	}
 	status := again.StatusReport(again.Plan(t.Context(), plan.Options{}), true, 0)
 	if status.Status != operations.StatusInSync || status.Summary.HivesOK != 3 || len(status.Hives) != 3 || status.Hives[0].Workers[0].Type != "echo" {
-		t.Errorf("%+v", status)
+		t.Errorf("StatusReport() = %+v, want 3 hives in sync", status)
 	}
 }
 
@@ -135,51 +136,51 @@ func TestDryRun(t *testing.T) {
 	f.Read(t.Context(), pkgmgr.ReadOptions{})
 	r := f.SyncReport(f.Plan(t.Context(), plan.Options{Fetch: true}), nil, 0)
 	if got := results(r.Hives); got != "gpu-00=pending gpu-01=unreachable" || r.Status != operations.StatusChangesPending {
-		t.Errorf("%s %s", r.Status, got)
+		t.Errorf("dry run: status %s, hives %s, want one pending and one unreachable", r.Status, got)
 	}
 	if want := (operations.SyncSummary{HivesInstalled: 1, HivesUnreachable: 1, WorkersInstalled: 1}); r.Summary != want {
-		t.Errorf("%+v", r.Summary)
+		t.Errorf("dry run: summary %+v, want %+v", r.Summary, want)
 	}
 	if s := machines["gpu-00"].State(); s.Rbee != nil {
-		t.Error("a dry run installed rbee")
+		t.Errorf("the dry run installed rbee %+v, want none", s.Rbee)
 	}
 }
 
-func TestOneHiveFailsAlone(t *testing.T) {
+func TestFailureIsIsolated(t *testing.T) {
 	t.Parallel()
 	c, machines := echoFleet(5)
 	machines["gpu-00"].Unreachable = &fakehost.ConnectError{Code: "host_key_changed", Message: "the host key has changed"}
 	machines["gpu-01"].FailPut = errors.New("disk full")
-	machines["gpu-02"].FailStep = map[string]error{"echo": errors.New("no room for echo")}
+	machines["gpu-02"].FailStep = map[string]error{"echo": errors.New("cannot install echo")}
 	machines["gpu-03"].FailStep = map[string]error{"": errors.New("exec format error")}
 	r := syncFleet(t.Context(), openFleet(t, c, machines, nil), plan.Options{}, pkgmgr.ApplyOptions{})
 	if got := results(r.Hives); got != "gpu-00=unreachable gpu-01=failed gpu-02=failed gpu-03=failed gpu-04=installed" {
-		t.Fatal(got)
+		t.Fatalf("sync: %s, want four failures and one hive installed", got)
 	}
 	want := operations.SyncSummary{
 		HivesInstalled: 1, HivesFailed: 3, HivesUnreachable: 1, WorkersInstalled: 1, WorkersFailed: 3, DurationSeconds: 1,
 	}
 	if r.Summary != want || r.Status != operations.StatusPartial || r.Outcome() != operations.OutcomeFailed {
-		t.Errorf("%s %s %+v", r.Status, r.Outcome(), r.Summary)
+		t.Errorf("sync: status %s, outcome %s, summary %+v, want %s, %s and %+v", r.Status, r.Outcome(), r.Summary, operations.StatusPartial, operations.OutcomeFailed, want)
 	}
-	for i, words := range []string{"the host key has changed", "sending rbee: disk full", "no room for echo", "exec format error"} {
-		if e := r.Hives[i].Error; e == nil || !strings.Contains(e.Message, words) || e.Hive != r.Hives[i].Alias {
-			t.Errorf("%s: %v, want %q", r.Hives[i].Alias, e, words)
+	for i, message := range []string{"the host key has changed", "cannot send rbee: disk full", "cannot install echo", "exec format error"} {
+		if e := r.Hives[i].Error; e == nil || !strings.Contains(e.Message, message) || e.Hive != r.Hives[i].Alias {
+			t.Errorf("%s: error %v, want %q in it", r.Hives[i].Alias, e, message)
 		}
 	}
 	if e := r.Hives[0].Error; e.Code != operations.CodeUnreachable || e.Reason != "host_key_changed" {
-		t.Errorf("%+v", e)
+		t.Errorf("gpu-00: error %+v, want code %s and reason host_key_changed", e, operations.CodeUnreachable)
 	}
-	// A worker that fails keeps neither rbee nor the daemon from their places.
+	// A failed worker does not prevent the installation of rbee and the start of the daemon.
 	if s := machines["gpu-02"].State(); s.Rbee == nil || !s.Daemon.Running || len(s.Workers) != 0 || len(r.Hives[2].Steps) != 2 {
-		t.Errorf("%+v %+v", s, r.Hives[2])
+		t.Errorf("gpu-02: state %+v, report %+v, want rbee and a running daemon without workers", s, r.Hives[2])
 	}
 	if s := machines["gpu-03"].State(); s.Rbee != nil || len(r.Hives[3].Failed) != 3 {
-		t.Errorf("%+v %+v", s, r.Hives[3])
+		t.Errorf("gpu-03: state %+v, report %+v, want no rbee and 3 failed steps", s, r.Hives[3])
 	}
 }
 
-// TestStatusCost holds that finding out costs one connection and one command.
+// TestStatusCost checks that status takes one connection and one command per hive.
 func TestStatusCost(t *testing.T) {
 	t.Parallel()
 	c, machines := echoFleet(6)
@@ -188,34 +189,34 @@ func TestStatusCost(t *testing.T) {
 	r := f.StatusReport(f.Plan(t.Context(), plan.Options{}), false, 0)
 	want := operations.StatusSummary{TotalHives: 6, HivesMissing: 6, WorkersMissing: 6}
 	if r.Status != operations.StatusDriftDetected || r.Summary != want || r.Hives != nil {
-		t.Errorf("%+v", r)
+		t.Errorf("StatusReport() = %+v, want drift with summary %+v", r, want)
 	}
 	for alias, m := range machines {
 		if got, want := m.Calls(), (fakehost.Calls{Connects: 1, Scripts: 1}); got != want {
-			t.Errorf("%s: %+v", alias, got)
+			t.Errorf("%s: calls %+v, want %+v", alias, got, want)
 		}
 	}
 	f.Read(t.Context(), pkgmgr.ReadOptions{})
 	if got, want := machines["gpu-00"].Calls(), (fakehost.Calls{Connects: 1, Scripts: 2}); got != want {
-		t.Errorf("a second read: %+v", got)
+		t.Errorf("gpu-00: calls %+v after a second Read, want %+v", got, want)
 	}
 }
 
-// TestParallel holds the bound from both sides: each connection waits for a
-// second one that is made at the same time, and never is there a third.
-func TestParallel(t *testing.T) {
+// TestParallelLimit checks that exactly Options.Parallel hives connect at once: each
+// connection waits for a second one, and there is never a third one.
+func TestParallelLimit(t *testing.T) {
 	t.Parallel()
 	c, machines := echoFleet(12)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	meet := make(chan struct{})
-	var now, most atomic.Int64
+	var current, peak atomic.Int64
 	f := openFleet(t, c, machines, func(o *pkgmgr.Options) {
 		o.Parallel = 2
 		o.Connect = func(ctx context.Context, h config.Hive) (pkgmgr.Host, error) {
-			n := now.Add(1)
-			defer now.Add(-1)
-			for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+			n := current.Add(1)
+			defer current.Add(-1)
+			for m := peak.Load(); n > m && !peak.CompareAndSwap(m, n); m = peak.Load() {
 			}
 			select {
 			case meet <- struct{}{}:
@@ -229,11 +230,11 @@ func TestParallel(t *testing.T) {
 	f.Read(ctx, pkgmgr.ReadOptions{})
 	for _, s := range f.States() {
 		if s.Err != nil {
-			t.Fatal(s.Err)
+			t.Fatalf("Read() of %s = %v, want no error", s.Hive.Alias, s.Err)
 		}
 	}
-	if most.Load() != 2 {
-		t.Errorf("%d at once", most.Load())
+	if peak.Load() != 2 {
+		t.Errorf("%d connections at once, want 2", peak.Load())
 	}
 }
 
@@ -241,12 +242,12 @@ func TestEvents(t *testing.T) {
 	t.Parallel()
 	c, machines := echoFleet(20)
 	machines["gpu-19"].Unreachable = errors.New("no route")
-	var inside, ended atomic.Bool
+	var handling, done atomic.Bool
 	phases, steps := map[string][]operations.Phase{}, map[string][]string{}
 	f := openFleet(t, c, machines, func(o *pkgmgr.Options) {
 		o.Events = func(e operations.Event) {
-			if inside.Swap(true) || ended.Load() || e.Time.IsZero() {
-				t.Error("events overlap, come after the end, or have no time")
+			if handling.Swap(true) || done.Load() || e.Time.IsZero() {
+				t.Errorf("event %+v overlaps with another one, comes after Apply, or has no time", e)
 			}
 			switch e.Type {
 			case operations.EventPhase:
@@ -254,11 +255,11 @@ func TestEvents(t *testing.T) {
 			case operations.EventStep:
 				steps[e.Hive] = append(steps[e.Hive], fmt.Sprintf("%s %s", e.Step.Action, e.StepStatus))
 			}
-			inside.Store(false)
+			handling.Store(false)
 		}
 	})
 	syncFleet(t.Context(), f, plan.Options{}, pkgmgr.ApplyOptions{})
-	ended.Store(true)
+	done.Store(true)
 	wantPhases := []operations.Phase{operations.PhaseConnecting, operations.PhaseReading, operations.PhaseApplying, operations.PhaseDone}
 	wantSteps := []string{
 		"install_hive started", "install_hive done", "install_worker started", "install_worker done", "start_hive started", "start_hive done",
@@ -266,11 +267,11 @@ func TestEvents(t *testing.T) {
 	for i := range 19 {
 		alias := fmt.Sprintf("gpu-%02d", i)
 		if !slices.Equal(phases[alias], wantPhases) || !slices.Equal(steps[alias], wantSteps) {
-			t.Errorf("%s: %v %v", alias, phases[alias], steps[alias])
+			t.Errorf("%s: phases %v and steps %v, want %v and %v", alias, phases[alias], steps[alias], wantPhases, wantSteps)
 		}
 	}
 	if got := phases["gpu-19"]; !slices.Equal(got, []operations.Phase{operations.PhaseConnecting, operations.PhaseUnreachable}) {
-		t.Errorf("unreachable: %v", got)
+		t.Errorf("gpu-19: phases %v, want connecting and unreachable", got)
 	}
 }
 
@@ -287,18 +288,18 @@ func TestExtraHivesAndWorkers(t *testing.T) {
 	r := syncFleet(t.Context(), f, plan.Options{}, pkgmgr.ApplyOptions{})
 	status := f.StatusReport(&plan.Plan{Plan: r.Plan}, false, 0)
 	if want := (operations.StatusSummary{TotalHives: 1, HivesExtra: 2, WorkersExtra: 1}); status.Summary != want || len(r.Plan.Steps) != 0 {
-		t.Errorf("%+v %+v", status.Summary, r.Plan.Steps)
+		t.Errorf("StatusReport() has summary %+v, steps %+v, want %+v and no steps", status.Summary, r.Plan.Steps, want)
 	}
 	f = openFleet(t, smaller, machines, extras)
 	r = syncFleet(t.Context(), f, plan.Options{RemoveExtra: true}, pkgmgr.ApplyOptions{})
 	if got := results(r.Hives); got != "gpu-00=updated gpu-01=uninstalled gpu-02=uninstalled" {
-		t.Errorf("%s: %+v", got, r.Hives)
+		t.Errorf("sync with RemoveExtra: %s, want one update and two uninstalls: %+v", got, r.Hives)
 	}
 	if r.Summary.HivesRemoved != 2 || r.Summary.WorkersRemoved != 1 || r.Status != operations.StatusSuccess {
-		t.Errorf("%+v", r.Summary)
+		t.Errorf("sync with RemoveExtra: status %s, summary %+v, want 2 hives and 1 worker removed", r.Status, r.Summary)
 	}
 	if s := machines["gpu-01"].State(); s.Rbee != nil || len(s.Workers) != 0 || s.Settings != nil {
-		t.Errorf("left over: %+v", s)
+		t.Errorf("gpu-01: state %+v after the uninstall, want no rbee, workers or settings", s)
 	}
 }
 
@@ -314,15 +315,15 @@ func TestUninstall(t *testing.T) {
 	f.Read(t.Context(), pkgmgr.ReadOptions{})
 	if got := results(f.Apply(t.Context(), f.UninstallPlan(false), pkgmgr.ApplyOptions{})); got !=
 		"gpu-00=uninstalled gpu-01=uninstalled gpu-02=unreachable gpu-03=not_installed" {
-		t.Error(got)
+		t.Errorf("Apply(UninstallPlan()) = %s, want two uninstalls, one unreachable and one not installed", got)
 	}
-	none := openFleet(t, &config.Config{Hives: c.Hives[1:2]}, fakehost.Fleet{
+	noBinaries := openFleet(t, &config.Config{Hives: c.Hives[1:2]}, fakehost.Fleet{
 		"gpu-01": {Initial: wire.State{Workers: []wire.Worker{{Type: "old"}}}},
 	}, func(o *pkgmgr.Options) { o.Binaries = nil })
-	none.Read(t.Context(), pkgmgr.ReadOptions{})
-	got := none.Apply(t.Context(), none.UninstallPlan(false), pkgmgr.ApplyOptions{})
-	if got[0].Status != operations.HiveFailed || !strings.Contains(got[0].Error.Message, "no rbee to bring") {
-		t.Errorf("without a binary: %+v", got[0])
+	noBinaries.Read(t.Context(), pkgmgr.ReadOptions{})
+	got := noBinaries.Apply(t.Context(), noBinaries.UninstallPlan(false), pkgmgr.ApplyOptions{})
+	if got[0].Status != operations.HiveFailed || !strings.Contains(got[0].Error.Message, "Options.Binaries is nil") {
+		t.Errorf("Apply(UninstallPlan()) without Binaries = %+v, want it failed", got[0])
 	}
 }
 
@@ -339,10 +340,10 @@ func TestDaemon(t *testing.T) {
 		}
 		f.Read(t.Context(), pkgmgr.ReadOptions{})
 		if got := results(f.Daemon(t.Context(), action, pkgmgr.ApplyOptions{})); got != "gpu-00=updated gpu-01=not_installed" {
-			t.Error(got)
+			t.Errorf("Daemon(%s) = %s, want gpu-00 updated and gpu-01 not installed", action, got)
 		}
 		if s := machines["gpu-00"].State(); s.Daemon.Running != running {
-			t.Errorf("after %s: %+v", action, s.Daemon)
+			t.Errorf("gpu-00: daemon %+v after %s, want Running %t", s.Daemon, action, running)
 		}
 	}
 }
@@ -356,20 +357,20 @@ func TestRepairAndForce(t *testing.T) {
 	m.Corrupt("echo", "bin/echo is missing")
 	r := syncFleet(t.Context(), f, plan.Options{}, pkgmgr.ApplyOptions{})
 	if got := results(r.Hives); got != "gpu-00=updated" || m.State().Workers[0].Corrupt != "" {
-		t.Errorf("%s %+v", got, m.State().Workers)
+		t.Errorf("sync: %s, workers %+v, want the damaged worker repaired", got, m.State().Workers)
 	}
 	before := m.State().Workers[0].InstalledAt
 	r = syncFleet(t.Context(), f, plan.Options{Force: true}, pkgmgr.ApplyOptions{})
 	if after := m.State().Workers[0].InstalledAt; !after.After(before) || len(r.Hives[0].Steps) != 3 {
-		t.Errorf("forced: %+v", r.Hives[0])
+		t.Errorf("sync with Force: report %+v, worker installed at %s, want 3 steps and a new installation", r.Hives[0], after)
 	}
 }
 
-func TestOpenSelects(t *testing.T) {
+func TestOpenSelectsHives(t *testing.T) {
 	t.Parallel()
 	c, machines := echoFleet(3)
 	c.Hives[1].Labels = []string{"big"}
-	extra := echoHive("gone")
+	extra := echoHive("extra")
 	aliases := func(o pkgmgr.Options) (string, error) {
 		o.Connect, o.Extra = machines.Connect, []config.Hive{extra}
 		f, err := pkgmgr.Open(c, o)
@@ -379,8 +380,8 @@ func TestOpenSelects(t *testing.T) {
 		var all []string
 		for _, s := range f.States() {
 			all = append(all, s.Hive.Alias)
-			if s.Extra != (s.Hive.Alias == "gone") {
-				t.Errorf("%s: extra is %t", s.Hive.Alias, s.Extra)
+			if s.Extra != (s.Hive.Alias == "extra") {
+				t.Errorf("%s: Extra = %t, want %t", s.Hive.Alias, s.Extra, !s.Extra)
 			}
 		}
 		return strings.Join(all, " "), nil
@@ -389,31 +390,31 @@ func TestOpenSelects(t *testing.T) {
 		o    pkgmgr.Options
 		want string
 	}{
-		{pkgmgr.Options{}, "gone gpu-00 gpu-01 gpu-02"},
+		{pkgmgr.Options{}, "extra gpu-00 gpu-01 gpu-02"},
 		{pkgmgr.Options{Only: []string{"gpu-02", "gpu-00"}}, "gpu-00 gpu-02"},
-		{pkgmgr.Options{Only: []string{"gone"}}, "gone"},
+		{pkgmgr.Options{Only: []string{"extra"}}, "extra"},
 		{pkgmgr.Options{Labels: []string{"big"}}, "gpu-01"},
 		{pkgmgr.Options{Labels: []string{"none"}}, ""},
 	} {
 		if got, err := aliases(k.o); err != nil || got != k.want {
-			t.Errorf("%v %v: %q, %v", k.o.Only, k.o.Labels, got, err)
+			t.Errorf("Open() of aliases %v and labels %v has hives %q, %v, want %q", k.o.Only, k.o.Labels, got, err, k.want)
 		}
 	}
 	if _, err := aliases(pkgmgr.Options{Only: []string{"gpu-0"}}); operations.CodeOf(err) != operations.CodeNotFound {
-		t.Errorf("an unknown alias: %v", err)
+		t.Errorf("Open() of an unknown alias = %v, want code %s", err, operations.CodeNotFound)
 	}
 	if _, err := pkgmgr.Open(c, pkgmgr.Options{}); err == nil {
-		t.Error("a fleet without a way to machines")
+		t.Error("Open() without Connect = nil, want an error")
 	}
 }
 
-// TestNilEverything holds that only Connect is required.
-func TestNilEverything(t *testing.T) {
+// TestOnlyConnectIsRequired checks that all options except Connect have defaults.
+func TestOnlyConnectIsRequired(t *testing.T) {
 	t.Parallel()
 	c, machines := echoFleet(1)
 	f := openFleet(t, c, machines, func(o *pkgmgr.Options) { *o = pkgmgr.Options{Connect: machines.Connect} })
 	r := syncFleet(t.Context(), f, plan.Options{}, pkgmgr.ApplyOptions{})
 	if got := results(r.Hives); got != "gpu-00=not_installed" || len(r.Plan.Blocked) != 1 || r.Outcome() != operations.OutcomeFailed {
-		t.Errorf("%s %+v", got, r.Plan)
+		t.Errorf("sync: %s, plan %+v, want gpu-00 blocked", got, r.Plan)
 	}
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/lockfile"
 )
 
-// TestUnwritableFiles writes files of this machine to a directory in which nobody can
-// create one: the errors have that reason, and the file as their subject.
+// TestUnwritableFiles writes local files to a directory that is not writable. It checks
+// that the errors have that reason, and the file as the subject.
 func TestUnwritableFiles(t *testing.T) {
 	t.Parallel()
 	const path = "/sys/rbee-test/file"

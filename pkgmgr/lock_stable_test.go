@@ -19,42 +19,42 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// released is when the packages of a floorFleet were published.
-var released = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+// releaseDate is the upload date of the packages in these tests.
+var releaseDate = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
-// newFloorFleet is a fleet whose engine is a package that depends on llguidance, which
-// has wheels for glibc 2.31 and newer only. glibc are the hives' versions.
+// newFloorFleet returns a fleet whose engine is a Python package that depends on llguidance,
+// which only has wheels for glibc 2.31 and newer. It has a hive for each version of glibc.
 func newFloorFleet(t *testing.T, glibc ...string) *lockFleet {
 	t.Helper()
 	f := newRecipeFleet(t, pythonRecipe)
 	f.addTools("0.9.9", "20251120")
-	f.addEngine("1.0", released, "llguidance>=1.7")
+	f.addEngine("1.0", releaseDate, "llguidance>=1.7")
 	f.origin.AddWheel(origintest.Wheel{
-		Name: "llguidance", Version: "1.7", Uploaded: released, Tag: "cp39-abi3-manylinux_2_31_x86_64",
+		Name: "llguidance", Version: "1.7", Uploaded: releaseDate, Tag: "cp39-abi3-manylinux_2_31_x86_64",
 	})
 	f.setGlibc(glibc...)
 	return f
 }
 
-// addEngine publishes a version of the engine as a package with dates.
+// addEngine publishes a version of the engine as a Python package with an upload date.
 func (f *lockFleet) addEngine(version string, at time.Time, requires ...string) {
 	f.origin.AddWheel(origintest.Wheel{
 		Name: "engine", Version: version, Uploaded: at, Requires: requires, Scripts: map[string]string{"engine": "#!python\n"},
 	})
 }
 
-// setGlibc makes the fleet have one hive for each version of glibc.
+// setGlibc replaces the hives of the fleet by one hive for each version of glibc.
 func (f *lockFleet) setGlibc(glibc ...string) {
 	f.t.Helper()
 	f.config, f.machines = echoFleet(len(glibc))
 	for i := range f.config.Hives {
 		h := &f.config.Hives[i]
-		h.Workers = append(h.Workers, engineWish)
+		h.Workers = append(h.Workers, engineWorker)
 		f.machines[h.Alias].Edit(func(s *wire.State) { s.LibcVersion = glibc[i] })
 	}
 }
 
-// floor is the glibc floor of the engine in the lock, as "oldest→glibc package…".
+// floor returns the minimum glibc of the engine in the lock, as "oldest→glibc packages".
 func (f *lockFleet) floor() string {
 	f.t.Helper()
 	data, err := os.ReadFile(f.lock)
@@ -75,6 +75,7 @@ func (f *lockFleet) floor() string {
 	return "no floor"
 }
 
+// lockText returns the content of the lock file.
 func (f *lockFleet) lockText() []byte {
 	f.t.Helper()
 	data, err := os.ReadFile(f.lock)
@@ -84,7 +85,8 @@ func (f *lockFleet) lockText() []byte {
 	return data
 }
 
-func blocks(r *operations.SyncReport) string {
+// blockReasons formats the blocked hives as "hive reason; …".
+func blockReasons(r *operations.SyncReport) string {
 	var all []string
 	for _, b := range r.Plan.Blocked {
 		all = append(all, b.Hive+" "+b.Reason)
@@ -92,24 +94,24 @@ func blocks(r *operations.SyncReport) string {
 	return strings.Join(all, "; ")
 }
 
-// TestFloorOfTheFleet checks for which glibc packages are resolved, and which hives are
+// TestGlibcFloor checks for which glibc the packages are resolved, and which hives are
 // blocked.
-func TestFloorOfTheFleet(t *testing.T) {
+func TestGlibcFloor(t *testing.T) {
 	t.Parallel()
 	const old = "llguidance needs glibc 2.31, this machine has 2.28"
 	for name, tt := range map[string]struct {
 		glibc  []string
 		only   []string
-		down   string
+		down   string // unreachable hive
 		floor  string
 		blocks string
 	}{
-		"oldest machine":           {[]string{"2.39", "2.35"}, nil, "", "2.35→2.35", ""},
-		"raised for a package":     {[]string{"2.39", "2.28"}, nil, "", "2.28→2.31 llguidance", "gpu-01 " + old},
-		"all machines are too old": {[]string{"2.28", "2.28"}, nil, "", "2.28→2.31 llguidance", "gpu-00 " + old + "; gpu-01 " + old},
-		"a part of the hives":      {[]string{"2.39", "2.35"}, []string{"gpu-00"}, "", "2.28→2.31 llguidance", ""},
-		"an unreachable hive":      {[]string{"2.39", "2.35"}, nil, "gpu-01", "2.28→2.31 llguidance", ""},
-		"an unreadable glibc":      {[]string{"2.39", "?"}, nil, "", "2.28→2.31 llguidance", ""},
+		"oldest machine":        {[]string{"2.39", "2.35"}, nil, "", "2.35→2.35", ""},
+		"raised for a package":  {[]string{"2.39", "2.28"}, nil, "", "2.28→2.31 llguidance", "gpu-01 " + old},
+		"all machines too old":  {[]string{"2.28", "2.28"}, nil, "", "2.28→2.31 llguidance", "gpu-00 " + old + "; gpu-01 " + old},
+		"subset of the hives":   {[]string{"2.39", "2.35"}, []string{"gpu-00"}, "", "2.28→2.31 llguidance", ""},
+		"unreachable hive":      {[]string{"2.39", "2.35"}, nil, "gpu-01", "2.28→2.31 llguidance", ""},
+		"unknown glibc version": {[]string{"2.39", "?"}, nil, "", "2.28→2.31 llguidance", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -119,23 +121,23 @@ func TestFloorOfTheFleet(t *testing.T) {
 			}
 			r := f.sync(plan.Options{}, func(o *pkgmgr.Options) { o.Only = tt.only })
 			if got := f.floor(); got != tt.floor {
-				t.Errorf("floor = %q, want %q", got, tt.floor)
+				t.Errorf("sync: floor() = %q, want %q", got, tt.floor)
 			}
-			if got := blocks(r); got != tt.blocks {
-				t.Errorf("blocked: %q, want %q", got, tt.blocks)
+			if got := blockReasons(r); got != tt.blocks {
+				t.Errorf("sync: blocked %q, want %q", got, tt.blocks)
 			}
 			// A second sync changes nothing.
 			before := f.lockText()
 			again := f.sync(plan.Options{}, func(o *pkgmgr.Options) { o.Only = tt.only })
 			if len(again.Plan.Steps) != 0 || !bytes.Equal(before, f.lockText()) {
-				t.Errorf("the second sync has steps %+v, lock %s", again.Plan.Steps, f.lockText())
+				t.Errorf("the second sync has steps %+v and lock %s, want no changes", again.Plan.Steps, f.lockText())
 			}
 		})
 	}
 }
 
-// TestLockIsStable checks that a lock stays byte for byte what it is for a part of the
-// hives, with a hive that is away, and in the environment of another user.
+// TestLockIsStable checks that the lock does not change in a sync of a subset of the hives,
+// with an unreachable hive, or in the environment of another user.
 func TestLockIsStable(t *testing.T) {
 	for name, tt := range map[string]struct {
 		env  map[string]string
@@ -143,11 +145,11 @@ func TestLockIsStable(t *testing.T) {
 		down string
 		opts plan.Options
 	}{
-		"a part of the hives":          {only: []string{"gpu-00"}},
-		"an upgrade of a part":         {only: []string{"gpu-00"}, opts: plan.Options{Upgrade: true}},
-		"an unreachable hive":          {down: "gpu-01"},
-		"an upgrade without that hive": {down: "gpu-01", opts: plan.Options{Upgrade: true}},
-		"forced":                       {opts: plan.Options{Force: true}},
+		"subset of the hives":         {only: []string{"gpu-00"}},
+		"upgrade of a subset":         {only: []string{"gpu-00"}, opts: plan.Options{Upgrade: true}},
+		"unreachable hive":            {down: "gpu-01"},
+		"upgrade with that hive down": {down: "gpu-01", opts: plan.Options{Upgrade: true}},
+		"force":                       {opts: plan.Options{Force: true}},
 		"another user": {env: map[string]string{
 			"UV_OVERRIDE": "/nowhere", "UV_CONSTRAINT": "/nowhere", "UV_EXCLUDE_NEWER": "2001-01-01", "PIP_INDEX_URL": "http://127.0.0.1:1/", "VIRTUAL_ENV": "/nowhere",
 			"UV_PRERELEASE": "allow", "UV_TORCH_BACKEND": "cpu",
@@ -158,11 +160,11 @@ func TestLockIsStable(t *testing.T) {
 			f.sync(plan.Options{}, nil)
 			want := f.lockText()
 			if !strings.Contains(string(want), `"glibc": "2.35"`) {
-				t.Fatalf("the lock has no floor 2.35: %s", want)
+				t.Fatalf("the lock is %s, want the minimum glibc 2.35 in it", want)
 			}
 			for name, value := range tt.env {
 				t.Setenv(name, value)
-				// Resolved again, from nothing.
+				// Resolve again, without lock and cache.
 				if err := os.Remove(f.lock); err != nil && !errors.Is(err, os.ErrNotExist) {
 					t.Fatal(err)
 				}
@@ -173,13 +175,13 @@ func TestLockIsStable(t *testing.T) {
 			}
 			f.sync(tt.opts, func(o *pkgmgr.Options) { o.Only = tt.only })
 			if got := f.lockText(); !bytes.Equal(withoutTimes(t, got), withoutTimes(t, want)) {
-				t.Errorf("lock = %s\nwant %s", got, want)
+				t.Errorf("lockText() = %s\nwant %s", got, want)
 			}
 		})
 	}
 }
 
-// withoutTimes is a lock without the times at which versions were resolved.
+// withoutTimes returns the lock without the times at which versions were resolved.
 func withoutTimes(t *testing.T, lock []byte) []byte {
 	t.Helper()
 	var out [][]byte
@@ -191,41 +193,40 @@ func withoutTimes(t *testing.T, lock []byte) []byte {
 	return bytes.Join(out, nil)
 }
 
-// TestFloorFollowsTheConfig checks that a machine with an older glibc that joins the
-// fleet is resolved for, and that one that cannot run the packages changes nothing
-// from the second run on.
-func TestFloorFollowsTheConfig(t *testing.T) {
+// TestGlibcFloorFollowsConfig checks that the packages are resolved again if a machine with
+// an older glibc is added. If that machine cannot run the packages, only the first run
+// changes the lock.
+func TestGlibcFloorFollowsConfig(t *testing.T) {
 	t.Parallel()
 	f := newFloorFleet(t, "2.39", "2.36")
 	f.sync(plan.Options{}, nil)
 	f.setGlibc("2.39", "2.36", "2.33")
-	status, lock := f.open(nil)
+	status, _ := f.open(nil)
 	status.Read(t.Context(), pkgmgr.ReadOptions{})
-	if plan := status.Plan(t.Context(), plan.Options{}); len(plan.Blocked) != 0 && !strings.Contains(fmt.Sprint(plan.Blocked), "lock yet") {
-		t.Errorf("status blocks %+v", plan.Blocked)
+	if plan := status.Plan(t.Context(), plan.Options{}); len(plan.Blocked) != 0 && !strings.Contains(fmt.Sprint(plan.Blocked), "locked yet") {
+		t.Errorf("Plan() without Fetch is blocked by %+v, want only versions that are not locked", plan.Blocked)
 	}
-	_ = lock
-	if r := f.sync(plan.Options{}, nil); f.floor() != "2.33→2.33" || blocks(r) != "" {
-		t.Errorf("floor = %s, blocked %s", f.floor(), blocks(r))
+	if r := f.sync(plan.Options{}, nil); f.floor() != "2.33→2.33" || blockReasons(r) != "" {
+		t.Errorf("sync: floor() = %s, blocked %s; want 2.33→2.33 and none", f.floor(), blockReasons(r))
 	}
 	f.setGlibc("2.39", "2.36", "2.30")
 	r := f.sync(plan.Options{}, nil)
-	if f.floor() != "2.28→2.31 llguidance" || blocks(r) != "gpu-02 llguidance needs glibc 2.31, this machine has 2.30" {
-		t.Errorf("floor = %s, blocked %s", f.floor(), blocks(r))
+	if f.floor() != "2.28→2.31 llguidance" || blockReasons(r) != "gpu-02 llguidance needs glibc 2.31, this machine has 2.30" {
+		t.Errorf("sync: floor() = %s, blocked %s; want 2.28→2.31 llguidance and gpu-02", f.floor(), blockReasons(r))
 	}
-	before, asked := f.lockText(), f.origin.Asked("/simple/")
-	if f.sync(plan.Options{}, nil); !bytes.Equal(before, f.lockText()) || f.origin.Asked("/simple/") != asked {
-		t.Errorf("%d further requests to the index, lock %s", f.origin.Asked("/simple/")-asked, f.lockText())
+	before, requests := f.lockText(), f.origin.Asked("/simple/")
+	if f.sync(plan.Options{}, nil); !bytes.Equal(before, f.lockText()) || f.origin.Asked("/simple/") != requests {
+		t.Errorf("the second sync made %d requests to the index and wrote lock %s, want none and no change", f.origin.Asked("/simple/")-requests, f.lockText())
 	}
 }
 
-// TestLatestWithoutSolution checks that a version which has no solution for any glibc is
-// passed over, with a note, and that an index which fails is not taken for that.
+// TestLatestWithoutSolution checks that a version without a solution for any glibc is
+// skipped with a note, and that a failing index is reported as an error instead.
 func TestLatestWithoutSolution(t *testing.T) {
 	t.Parallel()
 	f := newFloorFleet(t, "2.39")
-	f.addEngine("1.1", released, "cuda-tile>=1.6")
-	f.addEngine("1.2", released, "cuda-tile>=1.6")
+	f.addEngine("1.1", releaseDate, "cuda-tile>=1.6")
+	f.addEngine("1.2", releaseDate, "cuda-tile>=1.6")
 	var notes []string
 	r := f.sync(plan.Options{}, func(o *pkgmgr.Options) {
 		o.Events = func(e operations.Event) {
@@ -235,63 +236,63 @@ func TestLatestWithoutSolution(t *testing.T) {
 		}
 	})
 	if v := f.version("gpu-00"); v != "1.0" {
-		t.Fatalf("version = %q, blocked %s", v, blocks(r))
+		t.Fatalf("version(gpu-00) = %q, blocked %s; want 1.0", v, blockReasons(r))
 	}
 	want := "warning: taking engine 1.0: cannot resolve the packages of engine 1.2 for linux/amd64 (glibc): cuda-tile was not found in the package registry, and neither has 1.1"
 	if !slices.Contains(notes, want) {
-		t.Errorf("notes = %q, want %q", notes, want)
+		t.Errorf("sync emitted notes %q, want %q", notes, want)
 	}
 
-	// Only versions without a solution are left.
+	// All matching versions have no solution.
 	f.config.Hives[0].Workers[1].Version = ">1.0"
 	r = f.sync(plan.Options{}, nil)
-	if !strings.Contains(blocks(r), "none of the newest 2 versions of engine has a solution: ") {
-		t.Errorf("blocked: %s", blocks(r))
+	if !strings.Contains(blockReasons(r), "none of the newest 2 versions of engine has a solution: ") {
+		t.Errorf("sync: blocked %s, want none of the newest 2 versions to have a solution", blockReasons(r))
 	}
 
-	// An index that fails in the middle of it.
+	// The index fails during the resolution.
 	f = newFloorFleet(t, "2.39")
-	f.addEngine("1.1", released, "wax>=1")
-	f.origin.AddWheel(origintest.Wheel{Name: "wax", Version: "1", Uploaded: released})
+	f.addEngine("1.1", releaseDate, "wax>=1")
+	f.origin.AddWheel(origintest.Wheel{Name: "wax", Version: "1", Uploaded: releaseDate})
 	f.origin.Break(origintest.Fault{Path: "/simple/wax/", Status: 500})
 	r = f.sync(plan.Options{}, nil)
-	if got := blocks(r); f.version("gpu-00") != "" || !strings.Contains(got, "500 Internal Server Error") || !strings.Contains(got, "/simple/wax/") {
-		t.Errorf("version = %q, blocked: %s", f.version("gpu-00"), got)
+	if got := blockReasons(r); f.version("gpu-00") != "" || !strings.Contains(got, "500 Internal Server Error") || !strings.Contains(got, "/simple/wax/") {
+		t.Errorf("version(gpu-00) = %q, blocked %s; want none, blocked by the failed request", f.version("gpu-00"), got)
 	}
 }
 
-// TestReleaseDate checks that packages are chosen as of a version's release date, and
-// what happens with an index that has no dates, or only some.
+// TestReleaseDate checks that packages are chosen as of the release date of a version, also
+// if the index has no upload dates, or only some.
 func TestReleaseDate(t *testing.T) {
 	t.Parallel()
-	later := released.AddDate(0, 1, 0)
+	later := releaseDate.AddDate(0, 1, 0)
 	for name, tt := range map[string]struct {
 		recipe   string // added to the python step
 		index    func(f *lockFleet)
-		wax      string // the version that is chosen
+		wax      string // expected version
 		warning  string
 		html     bool
-		noEngine bool // the engine's own upload date is missing
+		noEngine bool // the upload date of the engine is missing
 	}{
-		"as of the release": {"", func(f *lockFleet) { f.addWax("1.0", released); f.addWax("2.0", later) }, "1.0", "", false, false},
-		"never":             {`, exclude_newer: never`, func(f *lockFleet) { f.addWax("1.0", released); f.addWax("2.0", later) }, "2.0", "", false, false},
-		"a date of the recipe": {`, exclude_newer: "2026-04-30"`, func(f *lockFleet) {
-			f.addWax("1.0", released)
+		"release date": {"", func(f *lockFleet) { f.addWax("1.0", releaseDate); f.addWax("2.0", later) }, "1.0", "", false, false},
+		"never":        {`, exclude_newer: never`, func(f *lockFleet) { f.addWax("1.0", releaseDate); f.addWax("2.0", later) }, "2.0", "", false, false},
+		"date in the recipe": {`, exclude_newer: "2026-04-30"`, func(f *lockFleet) {
+			f.addWax("1.0", releaseDate)
 			f.addWax("2.0", later)
 			f.addWax("3.0", later.AddDate(1, 0, 0))
 		}, "2.0", "", false, false},
-		"only new files have dates": {"", func(f *lockFleet) { f.addWax("0.9", released); f.addWax("1.0", time.Time{}); f.addWax("2.0", later) }, "2.0", "", false, false},
-		"no dates":                  {"", func(f *lockFleet) { f.addWax("1.0", time.Time{}); f.addWax("2.0", time.Time{}) }, "2.0", "has no solution with the packages of its release date (2026-03-02): using today's packages", false, false},
-		"no date of the version":    {"", func(f *lockFleet) { f.addWax("1.0", released); f.addWax("2.0", later) }, "2.0", "does not record the upload date of engine 1.0: using today's packages", false, true},
-		"HTML":                      {"", func(f *lockFleet) { f.addWax("1.0", released); f.addWax("2.0", later) }, "2.0", "does not record the upload date of engine 1.0: using today's packages", true, false},
-		"published before what it needs": {"", func(f *lockFleet) { f.addWax("2.0", later) }, "2.0",
+		"dates of new files only": {"", func(f *lockFleet) { f.addWax("0.9", releaseDate); f.addWax("1.0", time.Time{}); f.addWax("2.0", later) }, "2.0", "", false, false},
+		"no dates":                {"", func(f *lockFleet) { f.addWax("1.0", time.Time{}); f.addWax("2.0", time.Time{}) }, "2.0", "has no solution with the packages of its release date (2026-03-02): using today's packages", false, false},
+		"no date of the version":  {"", func(f *lockFleet) { f.addWax("1.0", releaseDate); f.addWax("2.0", later) }, "2.0", "does not record the upload date of engine 1.0: using today's packages", false, true},
+		"HTML":                    {"", func(f *lockFleet) { f.addWax("1.0", releaseDate); f.addWax("2.0", later) }, "2.0", "does not record the upload date of engine 1.0: using today's packages", true, false},
+		"published before its dependency": {"", func(f *lockFleet) { f.addWax("2.0", later) }, "2.0",
 			"has no solution with the packages of its release date (2026-03-02): using today's packages", false, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			f := newRecipeFleet(t, strings.Replace(pythonRecipe, `"engine=={version}"]`, `"engine=={version}"]`+tt.recipe, 1))
 			f.addTools("0.9.9", "20251120")
-			at := released
+			at := releaseDate
 			if tt.noEngine {
 				at = time.Time{}
 			}
@@ -305,26 +306,27 @@ func TestReleaseDate(t *testing.T) {
 				o.Events = func(e operations.Event) { notes = append(notes, e.Message) }
 			})
 			if want := "/packages/wax-" + tt.wax + "-py3-none-any.whl"; !strings.Contains(string(f.lockText()), want) {
-				t.Fatalf("the lock has not %s; blocked %s\n%s", want, blocks(r), f.lockText())
+				t.Fatalf("sync: blocked %s, lock %s\nwant %s in it", blockReasons(r), f.lockText(), want)
 			}
-			if warned := strings.Join(notes, "\n"); tt.warning != "" && !strings.Contains(warned, tt.warning) || tt.warning == "" && strings.Contains(warned, "warning: ") {
-				t.Errorf("warnings: %q, want %q", warned, tt.warning)
+			if text := strings.Join(notes, "\n"); tt.warning != "" && !strings.Contains(text, tt.warning) || tt.warning == "" && strings.Contains(text, "warning: ") {
+				t.Errorf("sync emitted notes %q, want warning %q", text, tt.warning)
 			}
 		})
 	}
 }
 
+// addWax publishes a version of the package wax.
 func (f *lockFleet) addWax(version string, at time.Time) {
 	f.origin.AddWheel(origintest.Wheel{Name: "wax", Version: version, Uploaded: at})
 }
 
-// TestBadIndex checks what is reported of an index that does not answer as one.
-func TestBadIndex(t *testing.T) {
+// TestInvalidIndex checks the errors of servers that are not a package index.
+func TestInvalidIndex(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct{ kind, body, want string }{
 		"garbage":       {"application/vnd.pypi.simple.v1+json", `{"files": [`, "invalid response"},
-		"another type":  {"text/plain", "hello", `invalid answer of type "text/plain": want a page of a package index`},
-		"a login page":  {"text/html", "<html><body><p>Log in</p></body></html>", "the package index has no version latest of engine"},
+		"content type":  {"text/plain", "hello", `invalid answer of type "text/plain": want a page of a package index`},
+		"login page":    {"text/html", "<html><body><p>Log in</p></body></html>", "the package index has no version latest of engine"},
 		"not HTML":      {"text/html", "<<<", "cannot read the page as HTML"},
 		"no files":      {"application/vnd.pypi.simple.v1+json", `{"files": []}`, "the package index has no version latest of engine"},
 		"not a package": {"application/vnd.pypi.simple.v1+json", `[]`, "invalid response"},
@@ -335,15 +337,15 @@ func TestBadIndex(t *testing.T) {
 			f.addTools("0.9.9", "20251120")
 			f.origin.Answer("/simple/", tt.kind, tt.body)
 			r := f.sync(plan.Options{}, nil)
-			if got := blocks(r); !strings.Contains(got, tt.want) {
-				t.Errorf("blocked: %s, want %s", got, tt.want)
+			if got := blockReasons(r); !strings.Contains(got, tt.want) {
+				t.Errorf("sync: blocked %q, want %q in it", got, tt.want)
 			}
 		})
 	}
 }
 
-// TestExtraIndexes checks the further keys of an environment: overrides, constraints
-// and indexes, which are asked first and need no dates.
+// TestExtraIndexes checks the overrides, constraints and indexes of an environment. The
+// indexes have precedence and need no upload dates.
 func TestExtraIndexes(t *testing.T) {
 	t.Parallel()
 	f := newRecipeFleet(t, pythonRecipe)
@@ -351,10 +353,10 @@ func TestExtraIndexes(t *testing.T) {
 	f.setRecipe(strings.Replace(pythonRecipe, `"engine=={version}"]`,
 		`"engine=={version}"], overrides: ["wax==1.0", "soot; sys_platform == 'never'"], constraints: ["comb<3"], indexes: [{ url: "`+index+`", packages: [comb] }]`, 1))
 	f.addTools("0.9.9", "20251120")
-	f.addEngine("1.0", released, "wax>=2", "soot", "comb")
-	f.addWax("1.0", released)
-	f.addWax("2.0", released)
-	f.origin.AddWheel(origintest.Wheel{Name: "comb", Version: "9.0", Uploaded: released})
+	f.addEngine("1.0", releaseDate, "wax>=2", "soot", "comb")
+	f.addWax("1.0", releaseDate)
+	f.addWax("2.0", releaseDate)
+	f.origin.AddWheel(origintest.Wheel{Name: "comb", Version: "9.0", Uploaded: releaseDate})
 	for _, v := range []string{"2.0+local", "3.0"} {
 		f.origin.AddWheel(origintest.Wheel{Name: "comb", Version: v, Torch: "extra-1.0"})
 	}
@@ -362,50 +364,50 @@ func TestExtraIndexes(t *testing.T) {
 	lock := string(f.lockText())
 	for _, want := range []string{"/wax-1.0-py3", "/comb-2.0+local-py3", "/engine-1.0-py3"} {
 		if !strings.Contains(lock, want) {
-			t.Errorf("the lock has not %s; blocked %s", want, blocks(r))
+			t.Errorf("sync: blocked %s, lock %s\nwant %s in it", blockReasons(r), lock, want)
 		}
 	}
 	if strings.Contains(lock, "soot") {
-		t.Errorf("the lock has soot: %s", lock)
+		t.Errorf("sync: lock %s, want no soot in it", lock)
 	}
 }
 
-// TestTorchMirror checks that a mirror of PyTorch's indexes is asked in place of
-// pytorch.org, and that its password is neither written nor sent.
+// TestTorchMirror checks that a mirror of PyTorch's indexes is used instead of pytorch.org,
+// and that its password is neither written to the lock nor sent to hives.
 func TestTorchMirror(t *testing.T) {
 	t.Parallel()
 	f := newRecipeFleet(t, strings.Replace(pythonRecipe, `"engine=={version}"]`, `"engine=={version}"], torch: cpu`, 1))
 	f.addTools("0.9.9", "20251120")
-	f.addEngine("1.0", released, "torch>=2")
-	f.origin.AddWheel(origintest.Wheel{Name: "torch", Version: "3.0", Uploaded: released}) // newer than the mirror's
+	f.addEngine("1.0", releaseDate, "torch>=2")
+	f.origin.AddWheel(origintest.Wheel{Name: "torch", Version: "3.0", Uploaded: releaseDate}) // newer than the mirror's
 	f.origin.AddWheel(origintest.Wheel{Name: "torch", Version: "2.9+cpu", Torch: "cpu"})
 	index := f.origin.Lock("me", "secret")
 	var steps []wire.InstallStep
-	f.sentSteps("gpu-00", &steps)
+	f.recordSteps("gpu-00", &steps)
 	r := f.sync(plan.Options{}, func(o *pkgmgr.Options) { o.Origins.PythonIndex, o.Origins.TorchIndex = index, index })
 	if lock := string(f.lockText()); !strings.Contains(lock, "/torch-2.9+cpu-") || strings.Contains(lock, "secret") {
-		t.Fatalf("lock = %s, blocked %s", lock, blocks(r))
+		t.Fatalf("sync: blocked %s, lock %s\nwant torch 2.9+cpu and no password in it", blockReasons(r), lock)
 	}
 	if len(steps) != 1 {
 		t.Fatalf("the hive got %d steps, want 1", len(steps))
 	}
 	for _, w := range steps[0].Python.Wheels {
 		if w.URL != "" {
-			t.Errorf("the hive got the address %s of %s, want none", w.URL, w.Name)
+			t.Errorf("the hive got URL %s of %s, want none", w.URL, w.Name)
 		}
 	}
-	// A mirror without the backend.
+	// The mirror does not have the backend.
 	f = newRecipeFleet(t, strings.Replace(pythonRecipe, `"engine=={version}"]`, `"engine=={version}"], torch: cu130`, 1))
 	f.addTools("0.9.9", "20251120")
-	f.addEngine("1.0", released, "torch>=2")
+	f.addEngine("1.0", releaseDate, "torch>=2")
 	r = f.sync(plan.Options{}, func(o *pkgmgr.Options) { o.Origins.TorchIndex = f.origin.Index() })
-	if got := blocks(r); !strings.Contains(got, "the PyTorch index ") || !strings.Contains(got, "/simple/cu130 has no torch") {
-		t.Errorf("blocked: %s", got)
+	if got := blockReasons(r); !strings.Contains(got, "the PyTorch index ") || !strings.Contains(got, "/simple/cu130 has no torch") {
+		t.Errorf("sync: blocked %s, want the PyTorch index /simple/cu130 without torch", got)
 	}
 }
 
-// TestLatestReleaseWithoutSolution checks that a release whose packages have no solution
-// is passed over as well.
+// TestLatestReleaseWithoutSolution checks that a release whose packages have no solution is
+// skipped.
 func TestLatestReleaseWithoutSolution(t *testing.T) {
 	t.Parallel()
 	f := newRecipeFleet(t, `type: engine
@@ -420,9 +422,9 @@ start: { args: [--port, "{port}"] }
 ready: { path: /health }
 `)
 	f.addTools("0.13.9", "20251120")
-	f.addWax("1.0", released)
+	f.addWax("1.0", releaseDate)
 	release := func(version, requirements string) {
-		f.origin.AddRelease("bees/engine", origintest.Release{Tag: "v" + version, Published: released, Code: origintest.TarGz(map[string]string{"engine-x/requirements.txt": requirements + "\n"})})
+		f.origin.AddRelease("bees/engine", origintest.Release{Tag: "v" + version, Published: releaseDate, Code: origintest.TarGz(map[string]string{"engine-x/requirements.txt": requirements + "\n"})})
 	}
 	release("1.0", "wax")
 	release("1.1", "soot")
@@ -431,16 +433,16 @@ ready: { path: /health }
 		o.Events = func(e operations.Event) { notes = append(notes, e.Message) }
 	})
 	if v := f.version("gpu-00"); v != "1.0" {
-		t.Fatalf("version = %q, want 1.0; blocked %s", v, blocks(r))
+		t.Fatalf("version(gpu-00) = %q, want 1.0; blocked %s", v, blockReasons(r))
 	}
 	const want = "bees/engine 1.1 has no solution (soot was not found in the package registry): taking 1.0"
 	if !slices.Contains(notes, want) {
-		t.Errorf("notes = %q, want %q", notes, want)
+		t.Errorf("sync emitted notes %q, want %q", notes, want)
 	}
 }
 
-// TestOldLockedUV checks that a locked uv that cannot exempt packages from a cutoff makes
-// room for a newer one.
+// TestOldLockedUV checks that a locked uv that cannot exempt packages from a cutoff date is
+// replaced by a newer one.
 func TestOldLockedUV(t *testing.T) {
 	t.Parallel()
 	f := newFloorFleet(t, "2.39", "2.36") // with uv 0.9.9
@@ -450,14 +452,14 @@ func TestOldLockedUV(t *testing.T) {
 	f.sync(plan.Options{}, nil)
 	for _, w := range f.load().Workers() {
 		if w.Type == "uv" && w.Version != "0.13.9" {
-			t.Errorf("uv %s is locked, want 0.13.9", w.Version)
+			t.Errorf("the lock has uv %s, want 0.13.9", w.Version)
 		}
 	}
 }
 
-// TestFloorOfOldLock checks that a lock without floors, as an earlier rbee writes it,
-// still blocks machines that cannot run its wheels.
-func TestFloorOfOldLock(t *testing.T) {
+// TestGlibcFloorOfOldLock checks that machines that cannot run the locked wheels are blocked
+// even if an earlier rbee wrote the lock, without a minimum glibc.
+func TestGlibcFloorOfOldLock(t *testing.T) {
 	t.Parallel()
 	f := newFloorFleet(t, "2.39")
 	f.sync(plan.Options{}, nil)
@@ -467,7 +469,7 @@ func TestFloorOfOldLock(t *testing.T) {
 		}
 	})
 	f.setGlibc("2.39", "2.28")
-	if got := blocks(f.sync(plan.Options{}, nil)); !strings.Contains(got, "glibc 2.31, this machine has 2.28") {
-		t.Errorf("blocked: %q, want gpu-01 for its glibc", got)
+	if got := blockReasons(f.sync(plan.Options{}, nil)); !strings.Contains(got, "glibc 2.31, this machine has 2.28") {
+		t.Errorf("sync: blocked %q, want gpu-01 because of its glibc", got)
 	}
 }

@@ -32,23 +32,23 @@ start: { args: [--port, "{port}"] }
 ready: { path: /health }
 `
 
-// engineWish is what the hives of a lockFleet want besides echo.
-var engineWish = config.Worker{Type: "engine", Version: version.Latest}
+// engineWorker is the worker that the hives of a lockFleet have in addition to echo.
+var engineWorker = config.Worker{Type: "engine", Version: version.Latest}
 
-// lockFleet is a fleet whose worker comes from releases, with its lock.
+// lockFleet is a fleet with a lock file, whose worker engine comes from releases.
 type lockFleet struct {
 	t        *testing.T
 	origin   *origintest.Server
 	config   *config.Config
 	machines fakehost.Fleet
-	lock     string // the file
+	lock     string // path of the lock file
 	catalog  *catalog.Catalog
 	cache    string
 }
 
 func newLockFleet(t *testing.T) *lockFleet { return newRecipeFleet(t, engineRecipe) }
 
-// newRecipeFleet is a lockFleet with another recipe for the engine.
+// newRecipeFleet returns a lockFleet with another recipe for the engine.
 func newRecipeFleet(t *testing.T, recipe string) *lockFleet {
 	t.Helper()
 	dir := t.TempDir()
@@ -62,17 +62,19 @@ func newRecipeFleet(t *testing.T, recipe string) *lockFleet {
 	f := &lockFleet{t: t, origin: origintest.New(t), lock: filepath.Join(dir, "hives.lock"), catalog: catalog, cache: t.TempDir()}
 	f.config, f.machines = echoFleet(2)
 	for i := range f.config.Hives {
-		f.config.Hives[i].Workers = append(f.config.Hives[i].Workers, engineWish)
+		f.config.Hives[i].Workers = append(f.config.Hives[i].Workers, engineWorker)
 	}
 	return f
 }
 
-func (f *lockFleet) release(version string) {
+// addRelease publishes a version of the engine.
+func (f *lockFleet) addRelease(version string) {
 	f.origin.AddRelease("bees/engine", origintest.Release{Tag: "v" + version, Assets: map[string][]byte{
 		"engine-" + version + "-any.tar.gz": origintest.TarGz(map[string]string{"bin/engine": "#!/bin/sh\necho " + version + "\n"}),
 	}})
 }
 
+// load loads the lock file.
 func (f *lockFleet) load() *lockfile.Lock {
 	f.t.Helper()
 	l, err := lockfile.Load(f.lock)
@@ -82,7 +84,7 @@ func (f *lockFleet) load() *lockfile.Lock {
 	return l
 }
 
-// open gives a fleet with the lock as it is on disk.
+// open returns a fleet with the lock file, and the lock.
 func (f *lockFleet) open(edit func(*pkgmgr.Options)) (*pkgmgr.Fleet, *lockfile.Lock) {
 	f.t.Helper()
 	lock := f.load()
@@ -95,7 +97,7 @@ func (f *lockFleet) open(edit func(*pkgmgr.Options)) (*pkgmgr.Fleet, *lockfile.L
 	}), lock
 }
 
-// sync makes it so and saves the lock.
+// sync reads the hives, plans, applies the plan and saves the lock.
 func (f *lockFleet) sync(po plan.Options, edit func(*pkgmgr.Options)) *operations.SyncReport {
 	f.t.Helper()
 	fleet, lock := f.open(edit)
@@ -106,6 +108,7 @@ func (f *lockFleet) sync(po plan.Options, edit func(*pkgmgr.Options)) *operation
 	return r
 }
 
+// version returns the version of the engine that is installed on a hive.
 func (f *lockFleet) version(hive string) (v string) {
 	f.machines[hive].Edit(func(s *wire.State) {
 		for _, w := range s.Workers {
@@ -117,90 +120,90 @@ func (f *lockFleet) version(hive string) (v string) {
 	return v
 }
 
-// TestLockIsKept holds that a wish is resolved once, that the lock alone tells it
-// from then on, and that only an upgrade moves it.
-func TestLockIsKept(t *testing.T) {
+// TestLockIsReused checks that a version constraint is resolved once and then read from the
+// lock, until an upgrade changes it.
+func TestLockIsReused(t *testing.T) {
 	t.Parallel()
 	f := newLockFleet(t)
-	f.release("1.0")
+	f.addRelease("1.0")
 	if r := f.sync(plan.Options{}, nil); results(r.Hives) != "gpu-00=installed gpu-01=installed" || f.version("gpu-00") != "1.0" {
-		t.Fatal(results(r.Hives), f.version("gpu-00"))
+		t.Fatalf("sync: %s, gpu-00 has engine %q, want 1.0 on both hives", results(r.Hives), f.version("gpu-00"))
 	}
 	first, err := os.ReadFile(f.lock)
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.release("1.1")
-	asked := f.origin.Asked("/")
+	f.addRelease("1.1")
+	requests := f.origin.Asked("/")
 	f.machines["gpu-01"].Edit(func(s *wire.State) { s.Workers = nil })
 	if f.sync(plan.Options{}, nil); f.version("gpu-01") != "1.0" || f.origin.Asked("/releases") != 1 {
-		t.Errorf("%s, %d requests more", f.version("gpu-01"), f.origin.Asked("/")-asked)
+		t.Errorf("second sync: gpu-01 has engine %s after %d more requests, want 1.0 without a lookup", f.version("gpu-01"), f.origin.Asked("/")-requests)
 	}
 	if again, _ := os.ReadFile(f.lock); !bytes.Equal(first, again) {
-		t.Errorf("the lock was written anew:\n%s", again)
+		t.Errorf("second sync: the lock is\n%s\nwant it unchanged:\n%s", again, first)
 	}
 	fleet, _ := f.open(nil)
 	fleet.Read(t.Context(), pkgmgr.ReadOptions{})
 	changes := fleet.Plan(t.Context(), plan.Options{Fetch: true, Upgrade: true})
 	if len(changes.Upgrades) != 1 || changes.Upgrades[0].From != "1.0" || changes.Upgrades[0].To != "1.1" || len(changes.Steps) != 2 {
-		t.Errorf("%+v", changes)
+		t.Errorf("Plan() with Upgrade = %+v, want an upgrade from 1.0 to 1.1 on both hives", changes)
 	}
 	if again, _ := os.ReadFile(f.lock); !bytes.Equal(first, again) {
-		t.Error("a plan wrote the lock")
+		t.Errorf("Plan() wrote the lock\n%s\nwant it unchanged:\n%s", again, first)
 	}
-	// A hive that is held stays; an upgrade ends that.
+	// A pinned hive keeps its version until an upgrade.
 	lock := f.load()
-	lock.Pin("gpu-00", engineWish, "1.0", time.Now())
+	lock.Pin("gpu-00", engineWorker, "1.0", time.Now())
 	if err := lock.Save(); err != nil {
 		t.Fatal(err)
 	}
 	if f.sync(plan.Options{Upgrade: true, UpgradeTypes: []string{"echo"}}, nil); f.version("gpu-01") != "1.0" {
-		t.Errorf("another type's upgrade moved it to %s", f.version("gpu-01"))
+		t.Errorf("gpu-01 has engine %s after an upgrade of echo, want 1.0", f.version("gpu-01"))
 	}
 	if f.sync(plan.Options{Upgrade: true}, nil); f.version("gpu-00") != "1.1" || f.version("gpu-01") != "1.1" {
-		t.Errorf("%s, %s", f.version("gpu-00"), f.version("gpu-01"))
+		t.Errorf("the hives have engines %s and %s after an upgrade, want 1.1", f.version("gpu-00"), f.version("gpu-01"))
 	}
 	if text, _ := os.ReadFile(f.lock); !strings.Contains(string(text), `"previous": "1.0"`) || strings.Contains(string(text), "holds") {
-		t.Errorf("%s", text)
+		t.Errorf("the lock after an upgrade is\n%s\nwant the previous version 1.0 and no pins", text)
 	}
 }
 
-// TestWishAsTagged holds that a version may be written as its tag, and is one
-// version all the same.
-func TestWishAsTagged(t *testing.T) {
+// TestVersionWithTagPrefix checks that a version in the config may have the prefix of its
+// tag.
+func TestVersionWithTagPrefix(t *testing.T) {
 	t.Parallel()
 	f := newLockFleet(t)
-	f.release("1.0")
-	f.release("1.1")
-	for i, wish := range []string{"v1.0", "1.0"} {
-		f.config.Hives[i].Workers[1].Version = wish
+	f.addRelease("1.0")
+	f.addRelease("1.1")
+	for i, constraint := range []string{"v1.0", "1.0"} {
+		f.config.Hives[i].Workers[1].Version = constraint
 	}
 	if r := f.sync(plan.Options{}, nil); f.version("gpu-00") != "1.0" || f.version("gpu-01") != "1.0" {
-		t.Fatalf("%s: %s, %s", results(r.Hives), f.version("gpu-00"), f.version("gpu-01"))
+		t.Fatalf("sync: %s, engines %s and %s, want 1.0 on both hives", results(r.Hives), f.version("gpu-00"), f.version("gpu-01"))
 	}
-	fleet, _ := f.open(func(o *pkgmgr.Options) { o.Lock = new(lockfile.Lock) }) // nothing is known of it any more
+	fleet, _ := f.open(func(o *pkgmgr.Options) { o.Lock = new(lockfile.Lock) })
 	fleet.Read(t.Context(), pkgmgr.ReadOptions{})
 	if plan := fleet.Plan(t.Context(), plan.Options{}); len(plan.Drift) != 0 {
-		t.Errorf("%+v", plan.Drift)
+		t.Errorf("Plan() with an empty lock has drift %+v, want none", plan.Drift)
 	}
 }
 
-func TestHold(t *testing.T) {
+func TestPin(t *testing.T) {
 	t.Parallel()
 	f := newLockFleet(t)
-	f.release("1.0")
+	f.addRelease("1.0")
 	f.sync(plan.Options{}, nil)
-	f.release("1.1")
+	f.addRelease("1.1")
 	f.sync(plan.Options{Upgrade: true}, nil)
 	lock := f.load()
-	lock.Pin("gpu-00", engineWish, "1.0", time.Now())
+	lock.Pin("gpu-00", engineWorker, "1.0", time.Now())
 	if err := lock.Save(); err != nil {
 		t.Fatal(err)
 	}
 	f.machines["gpu-00"].Edit(func(s *wire.State) { s.Workers = nil })
 	f.machines["gpu-01"].Edit(func(s *wire.State) { s.Workers = nil })
 	if f.sync(plan.Options{}, nil); f.version("gpu-00") != "1.0" || f.version("gpu-01") != "1.1" {
-		t.Errorf("%s, %s", f.version("gpu-00"), f.version("gpu-01"))
+		t.Errorf("the hives have engines %s and %s, want the pinned 1.0 and 1.1", f.version("gpu-00"), f.version("gpu-01"))
 	}
 }
 
@@ -231,28 +234,28 @@ func TestLoadLockProblems(t *testing.T) {
 		_, err := lockfile.Load(path)
 		code := operations.CodeConfigInvalid
 		if newer := (*wire.NewerSchemaError)(nil); errors.As(err, &newer) {
-			code = operations.CodeOf(err) // it is not the lock that is wrong
+			code = operations.CodeOf(err) // not CodeConfigInvalid: the lock is valid
 			if operations.ReasonOf(err) != operations.ReasonNewerFile {
-				t.Errorf("%s: reason %s, want %s", text, operations.ReasonOf(err), operations.ReasonNewerFile)
+				t.Errorf("Load() of %s has reason %s, want %s", text, operations.ReasonOf(err), operations.ReasonNewerFile)
 			}
 		}
 		if (err == nil) != (want == "") || err != nil && (!strings.Contains(err.Error(), want) || operations.CodeOf(err) != code) {
-			t.Errorf("%s: %v, want %q", text, err, want)
+			t.Errorf("Load() of %s = %v, want %q in it", text, err, want)
 		}
 	}
 }
 
-// TestDamagedCache holds that what lies in the cache and is damaged is fetched
-// again, and nothing else.
+// TestDamagedCache checks that a damaged artifact in the cache is fetched again, and an
+// intact one is not.
 func TestDamagedCache(t *testing.T) {
 	t.Parallel()
 	f := newLockFleet(t)
-	f.release("1.0")
+	f.addRelease("1.0")
 	push := func(o *pkgmgr.Options) { o.Push = true }
 	f.sync(plan.Options{}, push)
 	cached, err := filepath.Glob(filepath.Join(f.cache, "artefacts", "*"))
 	if err != nil || len(cached) != 1 || f.origin.Asked("/download/") != 1 {
-		t.Fatalf("%q, %v, %d requests", cached, err, f.origin.Asked("/download/"))
+		t.Fatalf("the cache contains %q, %v, after %d requests, want one file after one request", cached, err, f.origin.Asked("/download/"))
 	}
 	for _, damage := range []bool{false, true} {
 		if damage {
@@ -268,31 +271,31 @@ func TestDamagedCache(t *testing.T) {
 			want = 2
 		}
 		if f.sync(plan.Options{}, push); f.version("gpu-01") != "1.0" || f.origin.Asked("/download/") != want {
-			t.Errorf("damage %t: %q, %d requests", damage, f.version("gpu-01"), f.origin.Asked("/download/"))
+			t.Errorf("damaged %t: gpu-01 has engine %q after %d requests, want 1.0 after %d", damage, f.version("gpu-01"), f.origin.Asked("/download/"), want)
 		}
 	}
 }
 
-// TestBundle holds that a bundle stands for every origin, and that a damaged one
-// installs nothing.
+// TestBundle checks that workers can be installed from a bundle without any other source,
+// and that a damaged bundle is detected.
 func TestBundle(t *testing.T) {
 	t.Parallel()
 	f := newLockFleet(t)
-	f.release("1.0")
+	f.addRelease("1.0")
 	path := filepath.Join(t.TempDir(), "fleet.rbee")
 	fleet, _ := f.open(nil)
 	fleet.Read(t.Context(), pkgmgr.ReadOptions{})
 	r, err := fleet.WriteBundle(t.Context(), path, pkgmgr.BundleOptions{Recipes: map[string]string{"engine.yaml": engineRecipe}})
 	if err != nil || r.Artifacts != 1 || len(r.Blocked) != 0 || len(r.Platforms) != 1 {
-		t.Fatalf("%+v, %v", r, err)
+		t.Fatalf("WriteBundle() = %+v, %v, want one artifact and one platform", r, err)
 	}
-	whole, err := os.ReadFile(path)
-	if err != nil || int64(len(whole)) != r.Bytes {
-		t.Fatalf("%d bytes, %v", len(whole), err)
+	bundle, err := os.ReadFile(path)
+	if err != nil || int64(len(bundle)) != r.Bytes {
+		t.Fatalf("the bundle has %d bytes, %v, want %d as reported", len(bundle), err, r.Bytes)
 	}
 	f.origin.Close()
 
-	// use installs from a bundle, as if nothing had been known here.
+	// use installs from a bundle with an empty cache and an empty lock.
 	use := func(path string) (*operations.SyncReport, error) {
 		b, err := artifact.OpenBundle(path)
 		if err != nil {
@@ -317,38 +320,37 @@ func TestBundle(t *testing.T) {
 		}
 		return f.sync(plan.Options{}, func(o *pkgmgr.Options) { o.Bundle, o.Push, o.Lock, o.Catalog = b, true, lock, catalog }), nil
 	}
-	// Every tenth byte of it is another one, in turn; what is not noticed when it is
-	// opened is when it is used.
-	bent := filepath.Join(t.TempDir(), "bent.rbee")
-	for at := 0; at < len(whole); at += max(1, len(whole)/400) {
-		data := bytes.Clone(whole)
-		data[at] ^= 0x20
-		if err := os.WriteFile(bent, data, 0o600); err != nil {
+	// Change single bytes. The damage is detected when the bundle is opened or used.
+	damaged := filepath.Join(t.TempDir(), "damaged.rbee")
+	for offset := 0; offset < len(bundle); offset += max(1, len(bundle)/400) {
+		data := bytes.Clone(bundle)
+		data[offset] ^= 0x20
+		if err := os.WriteFile(damaged, data, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		r, err := use(bent)
+		r, err := use(damaged)
 		if err != nil {
 			continue
 		}
 		if v := f.version("gpu-00"); v != "" && v != "1.0" {
-			t.Errorf("byte %d: %s was installed: %s", at, v, results(r.Hives))
+			t.Errorf("byte %d changed: gpu-00 has engine %s, want 1.0 or none: %s", offset, v, results(r.Hives))
 		}
 		for _, m := range f.machines {
 			m.Edit(func(s *wire.State) { s.Workers = nil })
 		}
 	}
-	for _, n := range []int{0, 100, 512, 1000, len(whole) / 2} {
-		if err := os.WriteFile(bent, whole[:n], 0o600); err != nil {
+	for _, n := range []int{0, 100, 512, 1000, len(bundle) / 2} {
+		if err := os.WriteFile(damaged, bundle[:n], 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := use(bent); err == nil || !strings.Contains(err.Error(), "bent.rbee") {
-			t.Errorf("cut at %d: %v", n, err)
+		if _, err := use(damaged); err == nil || !strings.Contains(err.Error(), "damaged.rbee") {
+			t.Errorf("bundle truncated to %d bytes: %v, want an error with its name", n, err)
 		}
 	}
 	if _, err := artifact.OpenBundle(filepath.Join(t.TempDir(), "none")); !errors.Is(err, os.ErrNotExist) {
-		t.Error(err)
+		t.Errorf("OpenBundle() of a missing file = %v, want %v", err, os.ErrNotExist)
 	}
 	if r, err := use(path); err != nil || f.version("gpu-00") != "1.0" || f.version("gpu-01") != "1.0" {
-		t.Errorf("%+v, %v", r, err)
+		t.Errorf("sync from the bundle = %+v, %v, want engine 1.0 on both hives", r, err)
 	}
 }

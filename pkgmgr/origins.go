@@ -8,32 +8,31 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/internal/resolve"
 )
 
-// Origins are the places that versions and files of workers come from. The zero
-// value means the public ones.
+// Origins are the sources of worker versions and files. The zero value means the public
+// sources.
 type Origins struct {
-	// GitHubAPI is the base address of the release API; empty for that of
-	// github.com. GitHubToken, if not empty, goes along with requests to it.
+	// GitHubAPI is the base URL of the release API; empty means the API of github.com.
+	// GitHubToken is sent with requests to it, if it is not empty.
 	GitHubAPI, GitHubToken string
 
-	// ReleaseDownloads is the base address of a mirror of https://github.com. Files
-	// whose address begins with that are fetched from there, here and on machines; the
-	// lock keeps the original address. A user and a password in it stay on this machine,
-	// which then sends the files to the others. Empty for no mirror.
+	// ReleaseDownloads is the base URL of a mirror of https://github.com; empty means
+	// no mirror. This machine and the hives fetch files of github.com from the mirror;
+	// the lock contains the original URLs. If the URL contains a user and a password,
+	// they stay on this machine, and it sends the files to the hives.
 	ReleaseDownloads string
 
-	// PythonIndex is the base address of the package index; empty for that of
-	// pypi.org.
+	// PythonIndex is the base URL of the package index; empty means pypi.org.
 	PythonIndex string
 
-	// TorchIndex is the base address of a mirror of PyTorch's indexes: what is below
-	// it is called after the backend, such as cu130. Empty for those of pytorch.org.
+	// TorchIndex is the base URL of a mirror of PyTorch's indexes, which has one
+	// subdirectory per backend, such as cu130; empty means pytorch.org.
 	TorchIndex string
 
-	// HTTP makes the requests; nil is [http.DefaultClient].
+	// HTTP sends the requests; nil means [http.DefaultClient].
 	HTTP *http.Client
 }
 
-// client asks these places.
+// client returns a client for these sources.
 func (o Origins) client() *fetch.Client {
 	return &fetch.Client{
 		HTTP: o.HTTP, API: cmp.Or(o.GitHubAPI, fetch.PublicGitHubAPI), Token: o.GitHubToken, Index: cmp.Or(o.PythonIndex, resolve.PublicPythonIndex), Torch: o.TorchIndex,

@@ -18,7 +18,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	origintest.Main() // some tests run this very program as uv
+	origintest.Main() // some tests run the test binary as uv
 	m.Run()
 }
 
@@ -43,19 +43,21 @@ start: { args: [--port, "{port}"] }
 ready: { path: /health }
 `
 
+// publishCode publishes a release of the engine with source code, and returns the archive.
 func (f *lockFleet) publishCode(content string) []byte {
 	code := origintest.TarGz(map[string]string{"engine-1.0/bin/engine": content})
 	f.origin.AddRelease("bees/engine", origintest.Release{Tag: "v1.0", Code: code})
 	return code
 }
 
-// addWheel publishes a version of the engine as a package.
+// addWheel publishes a version of the engine as a Python package.
 func (f *lockFleet) addWheel(version string) {
 	f.origin.AddWheel(origintest.Wheel{
 		Name: "engine", Version: version, Requires: []string{"wax>=1.0"}, Scripts: map[string]string{"engine": "#!python\n"},
 	})
 }
 
+// addTools publishes uv and Python.
 func (f *lockFleet) addTools(uv, python string) {
 	exe, err := os.Executable()
 	if err != nil {
@@ -64,8 +66,8 @@ func (f *lockFleet) addTools(uv, python string) {
 	f.origin.AddToolVersions(exe, uv, python)
 }
 
-// sentSteps notes the steps that a hive gets for its engine.
-func (f *lockFleet) sentSteps(hive string, steps *[]wire.InstallStep) {
+// recordSteps stores the install steps of the engine that a hive gets in steps.
+func (f *lockFleet) recordSteps(hive string, steps *[]wire.InstallStep) {
 	f.machines[hive].OnStep = func(s wire.Step) error {
 		if s.Worker != nil && s.Worker.Type == "engine" {
 			*steps = s.Worker.Steps
@@ -74,71 +76,71 @@ func (f *lockFleet) sentSteps(hive string, steps *[]wire.InstallStep) {
 	}
 }
 
-// TestGeneratedArchive holds that source code is asked for with the token, and that
-// hives get the bytes that were locked although the server packs others by now.
+// TestGeneratedArchive checks that source code is fetched with the token, and that hives get
+// the locked archive even if the server generates a different one later.
 func TestGeneratedArchive(t *testing.T) {
 	t.Parallel()
 	f := newRecipeFleet(t, codeRecipe)
 	first := f.publishCode("#!/bin/sh\necho 1\n")
 	f.origin.LimitRate("token")
 	withToken := func(o *pkgmgr.Options) { o.Origins.GitHubToken = "token" }
-	one := func(hive string, more func(*pkgmgr.Options)) *operations.SyncReport {
-		return f.sync(plan.Options{}, func(o *pkgmgr.Options) { more(o); o.Only = []string{hive} })
+	syncHive := func(hive string, edit func(*pkgmgr.Options)) *operations.SyncReport {
+		return f.sync(plan.Options{}, func(o *pkgmgr.Options) { edit(o); o.Only = []string{hive} })
 	}
-	if r := one("gpu-00", withToken); !bytes.Equal(f.machines["gpu-00"].Artifact("engine"), first) {
-		t.Fatalf("%+v %+v", r.Plan.Blocked, r.Hives)
+	if r := syncHive("gpu-00", withToken); !bytes.Equal(f.machines["gpu-00"].Artifact("engine"), first) {
+		t.Fatalf("sync of gpu-00: blocked %+v, reports %+v, want the engine installed", r.Plan.Blocked, r.Hives)
 	}
 	f.publishCode("#!/bin/sh\necho 2\n")
-	if r := one("gpu-01", func(*pkgmgr.Options) {}); !bytes.Equal(f.machines["gpu-01"].Artifact("engine"), first) {
-		t.Errorf("%+v", r.Hives)
+	if r := syncHive("gpu-01", func(*pkgmgr.Options) {}); !bytes.Equal(f.machines["gpu-01"].Artifact("engine"), first) {
+		t.Errorf("sync of gpu-01: reports %+v, want the locked archive installed", r.Hives)
 	}
 
-	// On a machine that never had it, what is wrong is said with the recipe's line.
+	// With an empty cache, the errors contain the line of the recipe.
 	f.cache = t.TempDir()
 	for name, k := range map[string]struct {
 		options func(*pkgmgr.Options)
 		want    string
 	}{
 		"without a token": {func(*pkgmgr.Options) {}, "engine.yaml:6: rate limit of http"},
-		"limited":         {func(*pkgmgr.Options) {}, "exceeded until"},
-		"what to do":      {func(*pkgmgr.Options) {}, ": set GITHUB_TOKEN"},
+		"rate limit":      {func(*pkgmgr.Options) {}, "exceeded until"},
+		"hint":            {func(*pkgmgr.Options) {}, ": set GITHUB_TOKEN"},
 		"other bytes":     {withToken, "engine.yaml:6: fetching http"},
-		"the sum":         {withToken, "its SHA-256 is"},
+		"checksum":        {withToken, "its SHA-256 is"},
 	} {
 		f.machines["gpu-01"].Edit(func(s *wire.State) { s.Workers = nil })
-		r := one("gpu-01", k.options)
+		r := syncHive("gpu-01", k.options)
 		if failed := r.Hives[0].Failed; len(failed) != 1 || !strings.Contains(failed[0].Error.Message, k.want) {
-			t.Errorf("%s: %+v", name, failed)
+			t.Errorf("%s: sync has failed steps %+v, want %q in the error", name, failed, k.want)
 		}
 	}
 }
 
-// TestPushNamesTheRecipesLine holds that what cannot be had for a hive is reported as
-// the hive itself would.
-func TestPushNamesTheRecipesLine(t *testing.T) {
+// TestPushErrorsContainRecipeLine checks that an artifact that this machine cannot fetch for
+// a hive is reported with the line of the recipe, as the hive does.
+func TestPushErrorsContainRecipeLine(t *testing.T) {
 	t.Parallel()
 	f := newLockFleet(t)
-	f.release("1.0")
+	f.addRelease("1.0")
 	f.origin.Break(origintest.Fault{Path: "/download/", Status: 503})
 	r := f.sync(plan.Options{}, func(o *pkgmgr.Options) { o.Push = true })
 	for _, h := range r.Hives {
 		if len(h.Failed) != 1 || !strings.Contains(h.Failed[0].Error.Message, "engine.yaml:5: fetching http") {
-			t.Errorf("%+v", h.Failed)
+			t.Errorf("%s: sync has failed steps %+v, want one with the line of the recipe", h.Alias, h.Failed)
 		}
 	}
-	// What is cut goes on; what fails once does not fail for the next hive.
+	// An interrupted download is continued. After a failure, the next hive tries again.
 	f.origin.Mend()
 	f.origin.Break(origintest.Fault{Path: "/download/", Status: 503, Times: 1})
 	f.origin.Break(origintest.Fault{Path: "/download/", Cut: 20})
-	asked := f.origin.Asked("/download/")
+	before := f.origin.Asked("/download/")
 	r = f.sync(plan.Options{}, func(o *pkgmgr.Options) { o.Push, o.Parallel = true, 1 })
-	if f.version("gpu-01") != "1.0" || len(r.Hives[0].Failed) != 1 || f.origin.Asked("/download/") != asked+3 {
-		t.Errorf("%q, %+v, %d requests", f.version("gpu-01"), r.Hives, f.origin.Asked("/download/")-asked)
+	if f.version("gpu-01") != "1.0" || len(r.Hives[0].Failed) != 1 || f.origin.Asked("/download/") != before+3 {
+		t.Errorf("sync: gpu-01 has engine %q after %d requests, reports %+v; want 1.0 after 3 requests, and one failure on gpu-00", f.version("gpu-01"), f.origin.Asked("/download/")-before, r.Hives)
 	}
 }
 
-// TestIndexPassword holds that the index's password is neither written nor sent to
-// hives, and that what needs it is fetched here.
+// TestIndexPassword checks that the password of the index is neither written to the lock nor
+// sent to hives, and that this machine fetches the packages.
 func TestIndexPassword(t *testing.T) {
 	t.Parallel()
 	f := newRecipeFleet(t, pythonRecipe)
@@ -147,22 +149,22 @@ func TestIndexPassword(t *testing.T) {
 	f.origin.AddWheel(origintest.Wheel{Name: "wax", Version: "1.0"})
 	index := f.origin.Lock("me", "secret")
 	var steps []wire.InstallStep
-	f.sentSteps("gpu-00", &steps)
+	f.recordSteps("gpu-00", &steps)
 	r := f.sync(plan.Options{}, func(o *pkgmgr.Options) { o.Origins.PythonIndex = index })
 	if len(steps) != 1 || f.version("gpu-00") != "1.0" {
-		t.Fatalf("%+v %+v", r.Plan.Blocked, r.Hives)
+		t.Fatalf("sync: blocked %+v, reports %+v, want the engine installed on gpu-00", r.Plan.Blocked, r.Hives)
 	}
 	if p := steps[0].Python; p.Wheels[0].URL != "" {
-		t.Errorf("the hive is told %+v", p.Wheels)
+		t.Errorf("the hive got wheels %+v, want none with a URL", p.Wheels)
 	}
 	if text, err := os.ReadFile(f.lock); err != nil || bytes.Contains(text, []byte("secret")) || !bytes.Contains(text, []byte("/packages/engine-1.0")) {
-		t.Errorf("%v:\n%s", err, text)
+		t.Errorf("the lock is %s, %v, want the URL of the engine without a password", text, err)
 	}
 }
 
-// TestUpgradeMovesTools holds that an upgrade of a type moves the tools that it is
-// installed with, says so, and leaves its packages as they are.
-func TestUpgradeMovesTools(t *testing.T) {
+// TestUpgradeIncludesTools checks that an upgrade of a worker type also upgrades the tools
+// that install it, reports that, and does not change its packages.
+func TestUpgradeIncludesTools(t *testing.T) {
 	t.Parallel()
 	f := newRecipeFleet(t, pythonRecipe)
 	f.addTools("0.9.9", "20251120")
@@ -172,40 +174,40 @@ func TestUpgradeMovesTools(t *testing.T) {
 	f.addTools("0.10.0", "20251209")
 	f.origin.AddWheel(origintest.Wheel{Name: "wax", Version: "1.1"})
 	var steps []wire.InstallStep
-	f.sentSteps("gpu-00", &steps)
+	f.recordSteps("gpu-00", &steps)
 	upgrades := func(po plan.Options) string {
-		var moved []string
+		var list []string
 		for _, u := range f.sync(po, nil).Plan.Upgrades {
-			moved = append(moved, fmt.Sprintf("%s %s-%s", u.Worker, u.From, u.To))
+			list = append(list, fmt.Sprintf("%s %s-%s", u.Worker, u.From, u.To))
 		}
-		slices.Sort(moved)
-		return strings.Join(moved, ", ")
+		slices.Sort(list)
+		return strings.Join(list, ", ")
 	}
 	if got := upgrades(plan.Options{}) + upgrades(plan.Options{Upgrade: true, UpgradeTypes: []string{"echo"}}); got != "" || len(steps) != 0 {
-		t.Errorf("moved %s", got)
+		t.Errorf("sync without an upgrade of the engine has upgrades %q, steps %+v, want none", got, steps)
 	}
 	const tools = "python 20251120-20251209, uv 0.9.9-0.10.0"
 	if got := upgrades(plan.Options{Upgrade: true}); got != tools {
-		t.Errorf("moved %s, want %s", got, tools)
+		t.Errorf("sync with Upgrade has upgrades %q, want %q", got, tools)
 	}
 	if len(steps) != 1 || steps[0].Python.UV.Version != "0.10.0" || steps[0].Python.Interpreter.Version != "20251209" {
-		t.Fatalf("%+v", steps)
+		t.Fatalf("the hive got steps %+v, want one with uv 0.10.0 and Python 20251209", steps)
 	}
 	if w := steps[0].Python.Wheels; len(w) != 2 || w[1].Name != "wax-1.0-py3-none-any.whl" {
-		t.Errorf("%+v", w)
+		t.Errorf("the hive got wheels %+v, want wax 1.0", w)
 	}
 	if plan, _ := f.plan(plan.Options{}); len(plan.Steps) != 0 {
-		t.Errorf("%+v", plan.Steps)
+		t.Errorf("Plan() after the upgrade has steps %+v, want none", plan.Steps)
 	}
 	f.addWheel("1.1")
 	if got := upgrades(plan.Options{Upgrade: true, UpgradeTypes: []string{"engine"}}); got != "engine 1.0-1.1" || f.version("gpu-00") != "1.1" {
-		t.Errorf("moved %s", got)
+		t.Errorf("sync with Upgrade of the engine has upgrades %q, gpu-00 has engine %q, want 1.1", got, f.version("gpu-00"))
 	}
 }
 
-// TestUpgradeWithoutTheReleaseAPI holds that an upgrade of packages needs the index
-// only: tools that are known stay where nobody can be asked for newer ones.
-func TestUpgradeWithoutTheReleaseAPI(t *testing.T) {
+// TestUpgradeWithoutReleaseAPI checks that an upgrade of packages only requires the index:
+// the tools keep their versions if the release API is not available.
+func TestUpgradeWithoutReleaseAPI(t *testing.T) {
 	t.Parallel()
 	f := newRecipeFleet(t, pythonRecipe)
 	f.addTools("0.9.9", "20251120")
@@ -215,11 +217,11 @@ func TestUpgradeWithoutTheReleaseAPI(t *testing.T) {
 	f.addTools("0.10.0", "20251209")
 	f.origin.LimitRate("token")
 	var steps []wire.InstallStep
-	f.sentSteps("gpu-00", &steps)
-	for _, newest := range []string{"1.0", "1.1"} { // what is there, and what is resolved anew
+	f.recordSteps("gpu-00", &steps)
+	for _, newest := range []string{"1.0", "1.1"} { // the installed version, and a newer one
 		f.addWheel(newest)
 		var notes []string
-		asked := f.origin.Asked("/api/")
+		before := f.origin.Asked("/api/")
 		r := f.sync(plan.Options{Upgrade: true, UpgradeTypes: []string{"engine"}}, func(o *pkgmgr.Options) {
 			o.Events = func(e operations.Event) {
 				if strings.Contains(e.Message, "stays at") {
@@ -228,23 +230,23 @@ func TestUpgradeWithoutTheReleaseAPI(t *testing.T) {
 			}
 		})
 		if f.version("gpu-00") != newest || f.version("gpu-01") != newest || len(r.Plan.Blocked) != 0 {
-			t.Errorf("%s, %s, want %s: %+v", f.version("gpu-00"), f.version("gpu-01"), newest, r.Plan.Blocked)
+			t.Errorf("the hives have engines %s and %s, want %s; blocked %+v", f.version("gpu-00"), f.version("gpu-01"), newest, r.Plan.Blocked)
 		}
 		text := strings.Join(notes, "\n")
 		if len(notes) != 2 || !strings.Contains(text, "uv stays at 0.9.9: ") || !strings.Contains(text, "python 3.12 stays at 20251120: ") || !strings.Contains(text, "rate limit of ") {
-			t.Errorf("%s: noted %q", newest, notes)
+			t.Errorf("%s: sync emitted notes %q, want that uv and Python keep their versions", newest, notes)
 		}
-		if n := f.origin.Asked("/api/") - asked; n != 2 {
-			t.Errorf("%s: the release API was asked %d times", newest, n)
+		if n := f.origin.Asked("/api/") - before; n != 2 {
+			t.Errorf("%s: sync made %d requests to the release API, want 2", newest, n)
 		}
 	}
 	if len(steps) != 1 || steps[0].Python.UV.Version != "0.9.9" || steps[0].Python.Interpreter.Version != "20251120" {
-		t.Errorf("%+v", steps)
+		t.Errorf("the hive got steps %+v, want one with uv 0.9.9 and Python 20251120", steps)
 	}
 }
 
-// twoPythons is a recipe that takes another Python for other machines.
-var twoPythons = strings.Replace(pythonRecipe, "sources:\n", `sources:
+// twoPythonsRecipe is a recipe that uses another version of Python on arm64.
+var twoPythonsRecipe = strings.Replace(pythonRecipe, "sources:\n", `sources:
   - name: arm
     os: linux
     arch: arm64
@@ -252,11 +254,11 @@ var twoPythons = strings.Replace(pythonRecipe, "sources:\n", `sources:
     entry: venv/bin/engine
 `, 1)
 
-// TestTwoPythons holds that each version of Python is of the newest release that has
-// it, and that each is upgraded on its own.
+// TestTwoPythons checks that each version of Python comes from the newest release that
+// contains it, and is upgraded separately.
 func TestTwoPythons(t *testing.T) {
 	t.Parallel()
-	f := newRecipeFleet(t, twoPythons)
+	f := newRecipeFleet(t, twoPythonsRecipe)
 	f.addTools("0.9.9", "20251209") // without 3.9
 	f.addWheel("1.0")
 	f.origin.AddWheel(origintest.Wheel{Name: "wax", Version: "1.0"})
@@ -281,10 +283,10 @@ func TestTwoPythons(t *testing.T) {
 	}
 	const both = "3.12=20251209 3.9=20251031"
 	if r := f.sync(plan.Options{}, nil); len(r.Plan.Blocked) != 0 || pythons() != both {
-		t.Fatalf("%s, %+v", pythons(), r.Plan.Blocked)
+		t.Fatalf("sync: the lock has Pythons %q, want %q; blocked %+v", pythons(), both, r.Plan.Blocked)
 	}
 
-	// An earlier release has both.
+	// Lock an earlier release that contains both.
 	f.editLock(func(l *lockText) {
 		for _, w := range l.Workers {
 			if w["type"] == "python" && w["requested"] == "3.12" {
@@ -298,23 +300,23 @@ func TestTwoPythons(t *testing.T) {
 		}
 	})
 	if got := pythons(); got != "3.12=20251031 3.9=20251031" {
-		t.Fatal(got)
+		t.Fatalf("the edited lock has Pythons %q, want 20251031 for both", got)
 	}
 	addPython("20251201")
 	plan, _ := f.plan(plan.Options{Upgrade: true})
-	var moved []string
+	var upgrades []string
 	for _, u := range plan.Upgrades {
-		moved = append(moved, u.Worker+" "+u.Requested+" "+u.To)
+		upgrades = append(upgrades, u.Worker+" "+u.Requested+" "+u.To)
 	}
-	slices.Sort(moved)
-	if got := strings.Join(moved, ", "); got != "python 3.12 20251209, python 3.9 20251201" {
-		t.Errorf("moved %s, blocked %+v", got, plan.Blocked)
+	slices.Sort(upgrades)
+	if got, want := strings.Join(upgrades, ", "), "python 3.12 20251209, python 3.9 20251201"; got != want {
+		t.Errorf("Plan() with Upgrade has upgrades %q, want %q; blocked %+v", got, want, plan.Blocked)
 	}
 }
 
-// TestLatestHasWhatIsChosen holds that a version is the newest that has the files of
-// the variants which the hives get, and that one passed over is named.
-func TestLatestHasWhatIsChosen(t *testing.T) {
+// TestLatestHasFilesOfVariants checks that the newest version is chosen that has the files
+// of all variants that the hives need, and that a skipped version is reported.
+func TestLatestHasFilesOfVariants(t *testing.T) {
 	t.Parallel()
 	recipe := strings.Replace(engineRecipe, "sources:\n", `sources:
   - name: cuda
@@ -331,16 +333,16 @@ func TestLatestHasWhatIsChosen(t *testing.T) {
 		f.origin.AddRelease("bees/engine", r)
 	}
 	for name, k := range map[string]struct {
-		cuda  []bool // the hives
-		only  string
-		want  string // version and notes
-		wants string // how it is wished for
+		cuda       []bool // whether each hive has a GPU
+		only       string
+		want       string // version and notes
+		constraint string // empty for the default
 	}{
-		"one needs it":  {[]bool{false, true}, "", "1.1; bees/engine 1.2 has no asset engine-1.2-cuda.tar.gz for gpu-01: taking 1.1", ""},
-		"all need it":   {[]bool{true, true}, "", "1.1; bees/engine 1.2 has no asset engine-1.2-cuda.tar.gz for gpu-00: taking 1.1", ""},
-		"nobody does":   {[]bool{false, false}, "", "1.2", ""},
-		"out of scope":  {[]bool{false, true}, "gpu-00", "1.2", ""},
-		"nobody has it": {[]bool{false, true}, "", "1.2; bees/engine 1.2 has no asset engine-1.2-cuda.tar.gz for gpu-01, and neither has a release before it all that is needed", ">1.1"},
+		"one hive needs CUDA": {[]bool{false, true}, "", "1.1; bees/engine 1.2 has no asset engine-1.2-cuda.tar.gz for gpu-01: taking 1.1", ""},
+		"all hives need CUDA": {[]bool{true, true}, "", "1.1; bees/engine 1.2 has no asset engine-1.2-cuda.tar.gz for gpu-00: taking 1.1", ""},
+		"no hive needs CUDA":  {[]bool{false, false}, "", "1.2", ""},
+		"hive not selected":   {[]bool{false, true}, "gpu-00", "1.2", ""},
+		"no version has CUDA": {[]bool{false, true}, "", "1.2; bees/engine 1.2 has no asset engine-1.2-cuda.tar.gz for gpu-01, and neither has a release before it all that is needed", ">1.1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -350,8 +352,8 @@ func TestLatestHasWhatIsChosen(t *testing.T) {
 			add(f, "1.2", "cpu")
 			for i, cuda := range k.cuda {
 				workers := f.config.Hives[i].Workers
-				if k.wants != "" {
-					workers[len(workers)-1].Version = k.wants
+				if k.constraint != "" {
+					workers[len(workers)-1].Version = k.constraint
 				}
 				machine := f.machines[f.config.Hives[i].Alias]
 				machine.Edit(func(s *wire.State) {
@@ -378,13 +380,13 @@ func TestLatestHasWhatIsChosen(t *testing.T) {
 				got = slices.Insert(got, 0, w.Version)
 			}
 			if text := strings.Join(got, "; "); text != k.want {
-				t.Errorf("%s\nwant %s", text, k.want)
+				t.Errorf("Plan() chose %s\nwant %s", text, k.want)
 			}
 		})
 	}
 }
 
-// TestBundleOfCode holds that a bundle has what this machine alone can get.
+// TestBundleOfCode checks that a bundle contains artifacts that only this machine can fetch.
 func TestBundleOfCode(t *testing.T) {
 	t.Parallel()
 	f := newRecipeFleet(t, codeRecipe)
@@ -396,12 +398,12 @@ func TestBundleOfCode(t *testing.T) {
 	fleet, _ := f.open(withToken)
 	fleet.Read(t.Context(), pkgmgr.ReadOptions{})
 	if r, err := fleet.WriteBundle(t.Context(), filepath.Join(t.TempDir(), "fleet.rbee"), pkgmgr.BundleOptions{}); err != nil || r.Artifacts != 1 {
-		t.Errorf("%+v, %v", r, err)
+		t.Errorf("WriteBundle() = %+v, %v, want one artifact", r, err)
 	}
 }
 
-// TestTwoPythonsOnOnePlatform holds that each gets its own interpreter, and that the
-// lock keeps them apart.
+// TestTwoPythonsOnOnePlatform checks that each version of Python gets its own interpreter in
+// the lock.
 func TestTwoPythonsOnOnePlatform(t *testing.T) {
 	t.Parallel()
 	f := newRecipeFleet(t, pythonRecipe)
@@ -416,11 +418,11 @@ func TestTwoPythonsOnOnePlatform(t *testing.T) {
 	for _, version := range []string{"3.12", "3.9"} {
 		f.setRecipe(strings.Replace(pythonRecipe, `version: "3.12"`, `version: "`+version+`"`, 1))
 		if r := f.sync(plan.Options{}, nil); len(r.Plan.Blocked) != 0 {
-			t.Fatalf("%s: %+v", version, r.Plan.Blocked)
+			t.Fatalf("sync with Python %s: blocked %+v, want none", version, r.Plan.Blocked)
 		}
 		text, err := os.ReadFile(f.lock)
 		if err != nil || !strings.Contains(string(text), `"cpython-`+version+".") {
-			t.Errorf("%v: no interpreter for %s in %s", err, version, text)
+			t.Errorf("the lock is %s, %v, want an interpreter for Python %s in it", text, err, version)
 		}
 	}
 }

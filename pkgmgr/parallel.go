@@ -8,18 +8,19 @@ import (
 	"github.com/sourcegraph/conc/pool"
 )
 
-// defaultParallel is how many hives are worked on at once. What a hive costs
-// here is a few milliseconds of CPU and some waiting, so the bound only keeps
-// sockets and memory in check; handshakes and uploads have bounds of their own.
+// defaultParallel is the default of [Options.Parallel]. A hive takes a few milliseconds of
+// CPU time here, and mostly waits. So the limit only bounds the number of sockets and the
+// memory; handshakes and uploads have their own limits.
 const defaultParallel = 128
 
-// defaultUploads is how many hives are sent bytes at once. More would share the
-// same line and finish no sooner; fewer would leave it idle between two hives.
+// defaultUploads is the default of [Options.Uploads]. More uploads would share the same
+// bandwidth. With fewer, the line would be idle between two hives.
 const defaultUploads = 64
 
-// forEach calls do for 0 to n-1, at most limit at once, and waits for all. A
-// panic in one call is given to failed instead of ending the program.
-func forEach(ctx context.Context, n, limit int, do func(ctx context.Context, i int), failed func(i int, err error)) {
+// forEach calls do for 0 to n-1, at most limit at once, and waits until all calls have
+// returned. It calls failed instead of do once ctx is canceled. A panic in do is passed to
+// failed as an error. A limit of 0 means defaultParallel.
+func forEach(ctx context.Context, n, limit int, do func(ctx context.Context, i int), onError func(i int, err error)) {
 	if limit <= 0 {
 		limit = defaultParallel
 	}
@@ -27,11 +28,11 @@ func forEach(ctx context.Context, n, limit int, do func(ctx context.Context, i i
 	for i := range n {
 		p.Go(func() {
 			if err := ctx.Err(); err != nil {
-				failed(i, err)
+				onError(i, err)
 				return
 			}
 			if r := panics.Try(func() { do(ctx, i) }); r != nil {
-				failed(i, fmt.Errorf("a bug in rbee: %w", r.AsError()))
+				onError(i, fmt.Errorf("internal error: %w", r.AsError()))
 			}
 		})
 	}

@@ -8,25 +8,25 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 )
 
-// Paths are where this machine keeps rbee's files.
+// Paths are the directories of rbee's files on this machine.
 type Paths struct {
 	Home      string // the user's home directory
 	ConfigDir string // hives.conf and the user's own recipes
 	StateDir  string // the record of hives
-	CacheDir  string // what can be fetched again
+	CacheDir  string // files that can be fetched again
 }
 
-// DefaultPaths are the places of the XDG base directory specification, with
-// rbee below each; env looks an environment variable up.
+// DefaultPaths returns the subdirectories named rbee of the directories in the XDG base
+// directory specification. env returns the value of an environment variable.
 func DefaultPaths(env func(string) string) (Paths, error) {
 	home := env("HOME")
 	if home == "" {
 		var err error
 		if home, err = os.UserHomeDir(); err != nil {
-			return Paths{}, &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonNoHome, Message: "neither HOME nor a home directory is set", Err: err}
+			return Paths{}, &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonNoHome, Message: "cannot determine the home directory: HOME is not set", Err: err}
 		}
 	}
-	under := func(variable string, fallback ...string) string {
+	xdgDir := func(variable string, fallback ...string) string {
 		if dir := env(variable); filepath.IsAbs(dir) {
 			return filepath.Join(dir, "rbee")
 		}
@@ -34,26 +34,26 @@ func DefaultPaths(env func(string) string) (Paths, error) {
 	}
 	return Paths{
 		Home:      home,
-		ConfigDir: under("XDG_CONFIG_HOME", ".config"),
-		StateDir:  under("XDG_STATE_HOME", ".local", "state"),
-		CacheDir:  under("XDG_CACHE_HOME", ".cache"),
+		ConfigDir: xdgDir("XDG_CONFIG_HOME", ".config"),
+		StateDir:  xdgDir("XDG_STATE_HOME", ".local", "state"),
+		CacheDir:  xdgDir("XDG_CACHE_HOME", ".cache"),
 	}, nil
 }
 
-// Config is the config file that is used when none is named.
+// Config returns the path of the default config file.
 func (p Paths) Config() string { return filepath.Join(p.ConfigDir, "hives.conf") }
 
-// Recipes is the directory of the user's own recipes.
+// Recipes returns the directory of the user's own recipes.
 func (p Paths) Recipes() string { return filepath.Join(p.ConfigDir, "workers") }
 
-// Record is the file that remembers installed hives.
+// Record returns the path of the record of installed hives.
 func (p Paths) Record() string { return filepath.Join(p.StateDir, "fleet.json") }
 
-// BinaryCache keeps fetched rbee binaries.
+// BinaryCache returns the directory of fetched rbee binaries.
 func (p Paths) BinaryCache() string { return filepath.Join(p.CacheDir, "binaries") }
 
-// ConfigFile is the absolute path of the named config file, or of the default
-// one for an empty name. A leading ~/ is the home directory.
+// ConfigFile returns the absolute path of a config file, or of the default one if name is
+// empty. It replaces a leading ~/ by the home directory.
 func (p Paths) ConfigFile(name string) (string, error) {
 	if name == "" {
 		return p.Config(), nil

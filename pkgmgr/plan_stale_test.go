@@ -3,6 +3,7 @@ package pkgmgr_test
 import (
 	"encoding/json"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -14,8 +15,8 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// planned returns a fleet that has been read, and its plan.
-func (f *lockFleet) planned(o plan.Options) (*pkgmgr.Fleet, *plan.Plan) {
+// readAndPlan returns a fleet after Read, and its plan.
+func (f *lockFleet) readAndPlan(o plan.Options) (*pkgmgr.Fleet, *plan.Plan) {
 	f.t.Helper()
 	fleet, _ := f.open(nil)
 	fleet.Read(f.t.Context(), pkgmgr.ReadOptions{})
@@ -23,14 +24,14 @@ func (f *lockFleet) planned(o plan.Options) (*pkgmgr.Fleet, *plan.Plan) {
 	return fleet, fleet.Plan(f.t.Context(), o)
 }
 
-// TestRefusedPlanKeepsTheLock applies an old plan after another run has upgraded: every
-// hive refuses it, and the lock keeps the newer version.
-func TestRefusedPlanKeepsTheLock(t *testing.T) {
+// TestRejectedPlanKeepsLock checks that a plan that was made before an upgrade fails on all
+// hives, and that the lock keeps the newer version.
+func TestRejectedPlanKeepsLock(t *testing.T) {
 	t.Parallel()
 	f := newLockFleet(t)
-	f.release("1.0")
-	_, old := f.planned(plan.Options{})
-	f.release("1.1")
+	f.addRelease("1.0")
+	_, old := f.readAndPlan(plan.Options{})
+	f.addRelease("1.1")
 	f.sync(plan.Options{Upgrade: true}, nil)
 	fleet, _ := f.open(nil)
 	fleet.Read(t.Context(), pkgmgr.ReadOptions{})
@@ -41,28 +42,27 @@ func TestRefusedPlanKeepsTheLock(t *testing.T) {
 	if err := fleet.Save(reports); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := f.locked(), "1.1"; got != want {
+	if got, want := f.lockedVersion(), "1.1"; got != want {
 		t.Errorf("locked version = %s, want %s", got, want)
 	}
 }
 
-// TestStepsAreRefusedWhereAnotherRunWasFaster applies a plan whose Fleet has read the
-// hives before another run has changed them: the hives refuse the steps under their lock.
-func TestStepsAreRefusedWhereAnotherRunWasFaster(t *testing.T) {
+// TestStaleStepsFail checks that the steps of a plan fail on the hive, under its lock, if
+// another run changed the hive after this Fleet read it.
+func TestStaleStepsFail(t *testing.T) {
 	t.Parallel()
 	f := newLockFleet(t)
-	f.release("1.0")
+	f.addRelease("1.0")
 	f.sync(plan.Options{}, nil)
-	slow, stale := f.planned(plan.Options{Force: true})
-	f.release("1.1")
+	slow, stale := f.readAndPlan(plan.Options{Force: true})
+	f.addRelease("1.1")
 	f.sync(plan.Options{Upgrade: true}, nil)
 	for _, r := range slow.Apply(t.Context(), stale, pkgmgr.ApplyOptions{}) {
-		found := false
-		for _, s := range r.Failed {
-			found = found || s.Step.Worker == "engine" && s.Error.Reason == operations.ReasonStateChanged
-		}
-		if !found {
-			t.Errorf("%s: the step of the engine is %+v, want it refused with %s", r.Alias, r.Failed, operations.ReasonStateChanged)
+		ok := slices.ContainsFunc(r.Failed, func(s operations.FailedStep) bool {
+			return s.Step.Worker == "engine" && s.Error.Reason == operations.ReasonStateChanged
+		})
+		if !ok {
+			t.Errorf("%s: Apply() has failed steps %+v, want the engine with reason %s", r.Alias, r.Failed, operations.ReasonStateChanged)
 		}
 	}
 	if got, want := f.version("gpu-00"), "1.1"; got != want {
@@ -70,32 +70,34 @@ func TestStepsAreRefusedWhereAnotherRunWasFaster(t *testing.T) {
 	}
 }
 
-// TestSamePlanTwiceAtOnce applies equal plans of two Fleets one after the other: what the
-// first has installed is what the second wants.
-func TestSamePlanTwiceAtOnce(t *testing.T) {
+// TestApplySamePlanTwice checks that equal plans of two Fleets can be applied one after the
+// other: the second one succeeds because the hives have the expected workers already.
+func TestApplySamePlanTwice(t *testing.T) {
 	t.Parallel()
 	f := newLockFleet(t)
-	f.release("1.0")
-	a, pa := f.planned(plan.Options{})
-	b, pb := f.planned(plan.Options{})
+	f.addRelease("1.0")
+	a, pa := f.readAndPlan(plan.Options{})
+	b, pb := f.readAndPlan(plan.Options{})
 	for _, run := range []struct {
+		name  string
 		fleet *pkgmgr.Fleet
 		plan  *plan.Plan
-	}{{a, pa}, {b, pb}} {
+	}{{"first", a, pa}, {"second", b, pb}} {
 		if got, want := results(run.fleet.Apply(t.Context(), run.plan, pkgmgr.ApplyOptions{})), "gpu-00=installed gpu-01=installed"; got != want {
-			t.Errorf("Apply() = %s, want %s", got, want)
+			t.Errorf("%s Apply() = %s, want %s", run.name, got, want)
 		}
 	}
 }
 
-// TestForcedPlan applies a forced plan with another Fleet: the workers are installed again.
+// TestForcedPlan checks that a plan with Force reinstalls workers if another Fleet applies
+// it.
 func TestForcedPlan(t *testing.T) {
 	t.Parallel()
 	f := newLockFleet(t)
-	f.release("1.0")
+	f.addRelease("1.0")
 	f.sync(plan.Options{}, nil)
 	before := f.machines["gpu-00"].State().Workers
-	_, forced := f.planned(plan.Options{Force: true})
+	_, forced := f.readAndPlan(plan.Options{Force: true})
 	other, _ := f.open(nil)
 	other.Read(t.Context(), pkgmgr.ReadOptions{})
 	other.Apply(t.Context(), roundTrip(forced), pkgmgr.ApplyOptions{})
@@ -106,19 +108,20 @@ func TestForcedPlan(t *testing.T) {
 	}
 }
 
-// TestPlanTwice makes two plans before anything is saved: both have the changes.
+// TestPlanTwice checks that two plans contain the same changes of the lock if the lock is
+// not saved between them.
 func TestPlanTwice(t *testing.T) {
 	t.Parallel()
 	f := newLockFleet(t)
-	f.release("1.0")
-	fleet, first := f.planned(plan.Options{})
+	f.addRelease("1.0")
+	fleet, first := f.readAndPlan(plan.Options{})
 	second := fleet.Plan(t.Context(), plan.Options{Fetch: true})
 	if got, want := len(second.Lock.Workers), len(first.Lock.Workers); got != want || got == 0 {
-		t.Errorf("the second plan has %d changed versions, want %d", got, want)
+		t.Errorf("the second Plan() has %d changed versions, want %d", got, want)
 	}
 }
 
-// TestPlanForOtherHives applies a plan with a Fleet that has only a part of its hives.
+// TestPlanForOtherHives applies a plan with a Fleet that has only some of its hives.
 func TestPlanForOtherHives(t *testing.T) {
 	t.Parallel()
 	c, machines := echoFleet(2)
@@ -132,7 +135,7 @@ func TestPlanForOtherHives(t *testing.T) {
 		t.Errorf("Apply() = %s, want %s", got, want)
 	}
 	if got := reports[1].Error; got == nil || got.Reason != operations.ReasonUnknownHive {
-		t.Errorf("the error of the other hive = %+v, want reason %s", got, operations.ReasonUnknownHive)
+		t.Errorf("Apply() has error %+v for the other hive, want reason %s", got, operations.ReasonUnknownHive)
 	}
 	if got := part.Apply(t.Context(), nil, pkgmgr.ApplyOptions{}); len(got) != 1 {
 		t.Errorf("Apply(nil) has %d reports, want 1", len(got))
@@ -140,12 +143,12 @@ func TestPlanForOtherHives(t *testing.T) {
 	p = part.Plan(t.Context(), plan.Options{Fetch: true, Force: true})
 	p.Steps[0].Action = "fly"
 	if r := part.Apply(t.Context(), p, pkgmgr.ApplyOptions{})[0]; len(r.Failed) == 0 || r.Failed[0].Error.Reason != operations.ReasonUnsupported {
-		t.Errorf("an unknown action: %+v, want reason %s", r.Failed, operations.ReasonUnsupported)
+		t.Errorf("Apply() of an unknown action has failed steps %+v, want reason %s", r.Failed, operations.ReasonUnsupported)
 	}
 }
 
-// TestSavedPlanHasNoSecrets checks that the JSON of a plan has no path of this machine and
-// nothing that follows the path of an address.
+// TestSavedPlanHasNoSecrets checks that the JSON of a plan contains no local path and no
+// query of a URL.
 func TestSavedPlanHasNoSecrets(t *testing.T) {
 	t.Parallel()
 	catalog, dir := recipes(t, map[string]string{
@@ -159,32 +162,32 @@ func TestSavedPlanHasNoSecrets(t *testing.T) {
 	f.Read(t.Context(), pkgmgr.ReadOptions{})
 	p := f.Plan(t.Context(), plan.Options{Fetch: true})
 	if len(p.Installs) != 2 || len(p.Blocked) != 1 || len(p.Drift) == 0 {
-		t.Errorf("installs %d, blocked %+v, drift %+v; want 2, 1 and some", len(p.Installs), p.Blocked, p.Drift)
+		t.Errorf("Plan() has %d installs, blocked %+v, drift %+v; want 2 installs, 1 blocked and drift", len(p.Installs), p.Blocked, p.Drift)
 	}
 	data, err := json.Marshal(p)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, bad := range []string{"S3CRET", dir} {
-		if strings.Contains(string(data), bad) {
-			t.Errorf("the plan contains %q: %s", bad, data)
+	for _, secret := range []string{"S3CRET", dir} {
+		if strings.Contains(string(data), secret) {
+			t.Errorf("the plan is %s, want no %q in it", data, secret)
 		}
 	}
-	var sent []string
+	var urls []string
 	machines["gpu-00"].OnStep = func(s wire.Step) error {
 		if s.Worker != nil && s.Worker.Type == "q" {
-			sent = append(sent, s.Worker.Steps[0].Artifact.URL)
+			urls = append(urls, s.Worker.Steps[0].Artifact.URL)
 		}
 		return nil
 	}
 	f.Apply(t.Context(), roundTrip(p), pkgmgr.ApplyOptions{})
-	if len(sent) != 1 || sent[0] != "https://h.example/x?token=S3CRET" {
-		t.Errorf("the hive gets the address %q, want that of the recipe", sent)
+	if len(urls) != 1 || urls[0] != "https://h.example/x?token=S3CRET" {
+		t.Errorf("the hive got URLs %q, want the URL in the recipe", urls)
 	}
 }
 
-// TestNewerHiveKeepsItsWorkers checks that the servers inside a newer rbee are not compared
-// with those of this one.
+// TestNewerHiveKeepsItsWorkers checks that the built-in workers of a newer rbee are not
+// replaced.
 func TestNewerHiveKeepsItsWorkers(t *testing.T) {
 	t.Parallel()
 	c, machines := echoFleet(1)
@@ -192,12 +195,12 @@ func TestNewerHiveKeepsItsWorkers(t *testing.T) {
 	syncFleet(t.Context(), openFleet(t, c, machines, newer), plan.Options{}, pkgmgr.ApplyOptions{})
 	r := syncFleet(t.Context(), openFleet(t, c, machines, nil), plan.Options{}, pkgmgr.ApplyOptions{})
 	if len(r.Plan.Steps) != 0 || len(r.Plan.Drift) != 1 || r.Plan.Drift[0].Issue != operations.IssueNewerHive {
-		t.Errorf("steps %+v, drift %+v; want newer_hive only", r.Plan.Steps, r.Plan.Drift)
+		t.Errorf("Plan() has steps %+v, drift %+v; want no steps and only newer_hive", r.Plan.Steps, r.Plan.Drift)
 	}
 }
 
-// TestUninstallOfNewerHive checks that a newer rbee that does not understand this one is
-// only removed with downgrade, by an uninstall and as an extra hive.
+// TestUninstallOfNewerHive checks that a newer, incompatible rbee is only removed with
+// downgrade, both by an uninstall and as an extra hive.
 func TestUninstallOfNewerHive(t *testing.T) {
 	t.Parallel()
 	c, machines := echoFleet(1)
@@ -208,13 +211,13 @@ func TestUninstallOfNewerHive(t *testing.T) {
 	for downgrade, want := range map[bool]int{false: 0, true: 2} {
 		p := f.UninstallPlan(downgrade)
 		if len(p.Steps) != want || (len(p.Blocked) == 0) != downgrade {
-			t.Errorf("UninstallPlan(%t): steps %+v, blocked %+v; want %d steps", downgrade, p.Steps, p.Blocked, want)
+			t.Errorf("UninstallPlan(%t) has steps %+v, blocked %+v; want %d steps", downgrade, p.Steps, p.Blocked, want)
 		}
 	}
 	extra := openFleet(t, &config.Config{}, machines, func(o *pkgmgr.Options) { o.Extra = c.Hives })
 	extra.Read(t.Context(), pkgmgr.ReadOptions{})
 	p := extra.Plan(t.Context(), plan.Options{Fetch: true, RemoveExtra: true})
 	if len(p.Steps) != 0 || len(p.Blocked) != 1 || p.Blocked[0].Error.Reason != operations.ReasonNewerHive {
-		t.Errorf("an extra hive: steps %+v, blocked %+v; want it blocked with newer_hive", p.Steps, p.Blocked)
+		t.Errorf("Plan() of an extra hive has steps %+v, blocked %+v; want it blocked with newer_hive", p.Steps, p.Blocked)
 	}
 }

@@ -15,37 +15,37 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// TestPlanIsAppliedByAnotherFleet makes a plan with one Fleet, saves it as JSON, and
+// TestApplyPlanOfOtherFleet makes a plan with one Fleet, saves it as JSON, and
 // applies it with another Fleet, whose lock is empty.
-func TestPlanIsAppliedByAnotherFleet(t *testing.T) {
+func TestApplyPlanOfOtherFleet(t *testing.T) {
 	t.Parallel()
 	f := newLockFleet(t)
-	f.release("1.0")
+	f.addRelease("1.0")
 	fleet, _ := f.open(nil)
 	fleet.Read(t.Context(), pkgmgr.ReadOptions{})
-	made := fleet.Plan(t.Context(), plan.Options{Fetch: true})
-	if len(made.Installs) != 2 || len(made.Builds) != 1 || len(made.Lock.Workers) != 1 || len(made.Lock.Sources) != 1 {
-		t.Errorf("installs %d, builds %d, changes of the lock %+v; want 2, 1, and one version and one source", len(made.Installs), len(made.Builds), made.Lock)
+	original := fleet.Plan(t.Context(), plan.Options{Fetch: true})
+	if len(original.Installs) != 2 || len(original.Builds) != 1 || len(original.Lock.Workers) != 1 || len(original.Lock.Sources) != 1 {
+		t.Errorf("Plan() has %d installs, %d builds, changes of the lock %+v; want 2, 1, and one version and one source", len(original.Installs), len(original.Builds), original.Lock)
 	}
 
 	lock := &lockfile.Lock{}
 	other, _ := f.open(func(o *pkgmgr.Options) { o.Lock = lock })
 	other.Read(t.Context(), pkgmgr.ReadOptions{})
-	reports := other.Apply(t.Context(), roundTrip(made), pkgmgr.ApplyOptions{})
+	reports := other.Apply(t.Context(), roundTrip(original), pkgmgr.ApplyOptions{})
 	if got, want := results(reports), "gpu-00=installed gpu-01=installed"; got != want {
 		t.Fatalf("Apply() = %s, want %s: %+v", got, want, reports)
 	}
 	if got, want := f.version("gpu-01"), "1.0"; got != want {
-		t.Errorf("installed version = %q, want %q", got, want)
+		t.Errorf("version(gpu-01) = %q, want %q", got, want)
 	}
 	if w, ok := lock.Worker("engine", "latest"); !ok || w.Version != "1.0" {
 		t.Errorf("the lock of the other fleet has %+v, want engine 1.0", w)
 	}
 
-	reports = other.Apply(t.Context(), roundTrip(made), pkgmgr.ApplyOptions{})
+	reports = other.Apply(t.Context(), roundTrip(original), pkgmgr.ApplyOptions{})
 	for _, r := range reports {
 		if r.Status != operations.HiveFailed || r.Error == nil || r.Error.Reason != operations.ReasonStateChanged {
-			t.Errorf("%s: applying the plan again is %s, %+v; want reason %s", r.Alias, r.Status, r.Error, operations.ReasonStateChanged)
+			t.Errorf("%s: the second Apply() = %s, %+v; want reason %s", r.Alias, r.Status, r.Error, operations.ReasonStateChanged)
 		}
 	}
 }
@@ -60,78 +60,78 @@ func TestPlanOfLocalFile(t *testing.T) {
 	})
 	fleet, _ := f.open(func(o *pkgmgr.Options) { o.Catalog = catalog })
 	fleet.Read(t.Context(), pkgmgr.ReadOptions{})
-	made := fleet.Plan(t.Context(), plan.Options{Fetch: true})
-	data, err := json.Marshal(made)
+	original := fleet.Plan(t.Context(), plan.Options{Fetch: true})
+	data, err := json.Marshal(original)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if strings.Contains(string(data), dir) {
-		t.Errorf("the plan contains a path of this machine: %s", data)
+		t.Errorf("the plan is %s, want no local path %q in it", data, dir)
 	}
 	other, _ := f.open(func(o *pkgmgr.Options) { o.Catalog = catalog })
 	other.Read(t.Context(), pkgmgr.ReadOptions{})
-	reports := other.Apply(t.Context(), roundTrip(made), pkgmgr.ApplyOptions{})
+	reports := other.Apply(t.Context(), roundTrip(original), pkgmgr.ApplyOptions{})
 	if got, want := results(reports), "gpu-00=installed gpu-01=installed"; got != want {
 		t.Errorf("Apply() = %s, want %s: %+v", got, want, reports)
 	}
 }
 
-// TestPlanIsRefused applies plans to hives that they were not made for.
-func TestPlanIsRefused(t *testing.T) {
+// TestApplyRejectsOtherPlans applies plans that were not made for the hive.
+func TestApplyRejectsOtherPlans(t *testing.T) {
 	t.Parallel()
 	c, machines := echoFleet(1)
 	f := openFleet(t, c, machines, nil)
 	f.Read(t.Context(), pkgmgr.ReadOptions{})
-	made := f.Plan(t.Context(), plan.Options{Fetch: true})
+	original := f.Plan(t.Context(), plan.Options{Fetch: true})
 	for name, change := range map[string]func(*plan.Plan){
-		"another state":   func(p *plan.Plan) { p.Hives[0].State = "00" },
+		"other state":     func(p *plan.Plan) { p.Hives[0].State = "00" },
 		"no hive":         func(p *plan.Plan) { p.Hives = nil },
-		"another build":   func(p *plan.Plan) { p.Steps[0].Digest = strings.Repeat("0", 64) },
+		"other build":     func(p *plan.Plan) { p.Steps[0].Digest = strings.Repeat("0", 64) },
 		"no installation": func(p *plan.Plan) { p.Installs = nil },
 	} {
-		p := roundTrip(made)
+		p := roundTrip(original)
 		change(p)
 		r := f.Apply(t.Context(), p, pkgmgr.ApplyOptions{})[0]
 		if r.Status != operations.HiveFailed || r.Error == nil {
-			t.Errorf("%s: Apply() is %s, %v; want failed", name, r.Status, r.Error)
+			t.Errorf("%s: Apply() = %s, %v; want failed", name, r.Status, r.Error)
 		}
 		f.Read(t.Context(), pkgmgr.ReadOptions{})
-		if name != "no installation" { // that one fails after rbee is there
+		if name != "no installation" { // which fails after rbee is installed
 			continue
 		}
 		if got := machines["gpu-00"].State(); len(got.Workers) != 0 {
-			t.Errorf("%s: workers %+v, want none", name, got.Workers)
+			t.Errorf("%s: the hive has workers %+v, want none", name, got.Workers)
 		}
 	}
 }
 
-// TestPlanOfNewerRbee refuses a plan that needs a newer reader, and applies one that does
-// not.
+// TestPlanOfNewerRbee checks that a plan from a newer rbee is only applied if it does not
+// require a newer reader.
 func TestPlanOfNewerRbee(t *testing.T) {
 	t.Parallel()
 	c, machines := echoFleet(1)
 	f := openFleet(t, c, machines, nil)
 	f.Read(t.Context(), pkgmgr.ReadOptions{})
-	made := f.Plan(t.Context(), plan.Options{Fetch: true})
-	if made.Schema != plan.Schema || made.MinReader > plan.Schema {
-		t.Errorf("Plan() has schema %d and min_reader %d, want %d", made.Schema, made.MinReader, plan.Schema)
+	original := f.Plan(t.Context(), plan.Options{Fetch: true})
+	if original.Schema != plan.Schema || original.MinReader > plan.Schema {
+		t.Errorf("Plan() has schema %d and min_reader %d, want %d", original.Schema, original.MinReader, plan.Schema)
 	}
-	p := roundTrip(made)
+	p := roundTrip(original)
 	p.Schema, p.MinReader = plan.Schema+1, plan.Schema+1
 	r := f.Apply(t.Context(), p, pkgmgr.ApplyOptions{})[0]
 	if r.Status != operations.HiveFailed || r.Error == nil || r.Error.Reason != operations.ReasonNewerFile {
-		t.Errorf("Apply() is %s, %+v, want failed with reason %s", r.Status, r.Error, operations.ReasonNewerFile)
+		t.Errorf("Apply() = %s, %+v, want failed with reason %s", r.Status, r.Error, operations.ReasonNewerFile)
 	}
 	if machines["gpu-00"].State().Rbee != nil {
-		t.Error("the hive was changed")
+		t.Error("the failed Apply() installed rbee, want no change")
 	}
 	p.MinReader = plan.Schema
 	if r := f.Apply(t.Context(), p, pkgmgr.ApplyOptions{})[0]; r.Status != operations.HiveInstalled {
-		t.Errorf("Apply() of a readable plan is %s, %v", r.Status, r.Error)
+		t.Errorf("Apply() of a readable plan = %s, %v, want installed", r.Status, r.Error)
 	}
 }
 
-// TestStateDigest checks which facts of a hive a plan depends on.
+// TestStateDigest checks which parts of a state the digest covers.
 func TestStateDigest(t *testing.T) {
 	t.Parallel()
 	base := func() *wire.State {
@@ -159,7 +159,7 @@ func TestStateDigest(t *testing.T) {
 		s := base()
 		tt.change(s)
 		if got := plan.StateDigest(s) == plan.StateDigest(base()); got != tt.same {
-			t.Errorf("%s: StateDigest() is the same = %t, want %t", name, got, tt.same)
+			t.Errorf("%s: StateDigest() is unchanged: %t, want %t", name, got, tt.same)
 		}
 	}
 	if got := plan.StateDigest(nil); got != "" {
@@ -167,8 +167,7 @@ func TestStateDigest(t *testing.T) {
 	}
 }
 
-// TestConfigureHive checks that a change of settings alone is an action of its own, which
-// sends no rbee.
+// TestConfigureHive checks that changed settings result in a configure_hive step only.
 func TestConfigureHive(t *testing.T) {
 	t.Parallel()
 	c, machines := echoFleet(1)
@@ -180,15 +179,15 @@ func TestConfigureHive(t *testing.T) {
 		got = append(got, s.Action)
 	}
 	if want := []operations.Action{operations.ActionConfigureHive}; !slices.Equal(got, want) {
-		t.Errorf("actions = %v, want %v", got, want)
+		t.Errorf("sync has actions %v, want %v", got, want)
 	}
 	if got, want := machines["gpu-00"].State().Settings.Labels, []string{"new"}; !reflect.DeepEqual(got, want) {
-		t.Errorf("labels on the hive = %v, want %v", got, want)
+		t.Errorf("the hive has labels %v, want %v", got, want)
 	}
 }
 
-// TestBlockedHasTheError checks that what cannot be installed carries its typed error.
-func TestBlockedHasTheError(t *testing.T) {
+// TestBlockedContainsError checks that a blocked worker contains a typed error.
+func TestBlockedContainsError(t *testing.T) {
 	t.Parallel()
 	c, machines := echoFleet(1)
 	c.Hives[0].Workers[0].Type = "nosuch"
@@ -196,11 +195,11 @@ func TestBlockedHasTheError(t *testing.T) {
 	f.Read(t.Context(), pkgmgr.ReadOptions{})
 	p := f.Plan(t.Context(), plan.Options{Fetch: true})
 	if len(p.Blocked) != 1 || p.Blocked[0].Error == nil {
-		t.Fatalf("Blocked = %+v, want one with an error", p.Blocked)
+		t.Fatalf("Plan() has blocked %+v, want one with an error", p.Blocked)
 	}
 	e := p.Blocked[0].Error
-	var own *operations.Error
-	if !errors.As(e, &own) || e.Hive != "gpu-00" || e.Message != p.Blocked[0].Reason || e.Reason != operations.ReasonUnknownRecipe || e.Subject.Name != "nosuch" {
-		t.Errorf("Blocked[0].Error = %+v, want the hive, the worker, reason unknown_recipe and the message %q", e, p.Blocked[0].Reason)
+	var opErr *operations.Error
+	if !errors.As(e, &opErr) || e.Hive != "gpu-00" || e.Message != p.Blocked[0].Reason || e.Reason != operations.ReasonUnknownRecipe || e.Subject.Name != "nosuch" {
+		t.Errorf("Plan() has blocked error %+v, want the hive, the worker, reason unknown_recipe and the message %q", e, p.Blocked[0].Reason)
 	}
 }

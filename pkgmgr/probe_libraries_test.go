@@ -12,12 +12,12 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// TestProbeLibraries checks that a shell finds the libraries, the ROCm and the CUDA
-// toolkit of a machine without rbee.
+// TestProbeLibraries checks that the shell script finds the libraries, ROCm and the CUDA
+// toolkit.
 func TestProbeLibraries(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS != "linux" {
-		t.Skip("libraries are looked for on Linux only")
+		t.Skip("libraries are read on Linux only")
 	}
 	inEveryShell(t, func(t *testing.T, shell []string) {
 		for _, tt := range []struct {
@@ -41,14 +41,14 @@ func TestProbeLibraries(t *testing.T) {
 			}
 			s := h.mustRead(t, pkgmgr.ReadOptions{})
 			if !reflect.DeepEqual(s.Libraries, tt.libraries) || s.ROCm != tt.rocm || !slices.Equal(s.Commands, tt.commands) {
-				t.Errorf("%s: libraries %#v, ROCm %q, commands %q, want %#v, %q, %q", tt.name, s.Libraries, s.ROCm, s.Commands, tt.libraries, tt.rocm, tt.commands)
+				t.Errorf("%s: Read() returned libraries %#v, ROCm %q, commands %q, want %#v, %q, %q", tt.name, s.Libraries, s.ROCm, s.Commands, tt.libraries, tt.rocm, tt.commands)
 			}
 		}
 	})
 }
 
-// TestProbeAPU checks that the memory of an APU is its carve-out and the GTT, and that
-// a card keeps its own.
+// TestProbeAPU checks that the memory of an APU is the sum of its carve-out and its GTT, and
+// that a card only has its own memory.
 func TestProbeAPU(t *testing.T) {
 	t.Parallel()
 	inEveryShell(t, func(t *testing.T, shell []string) {
@@ -69,7 +69,7 @@ func TestProbeAPU(t *testing.T) {
 			want = append(want, gpu.Device{Index: i, Vendor: "amd", Name: "AMD GPU " + k.id, PCIBusID: bus, MemoryTotal: k.sum << 30, Unified: k.sum > k.vram})
 		}
 		if s := h.mustRead(t, pkgmgr.ReadOptions{Devices: true}); !reflect.DeepEqual(s.Devices, want) {
-			t.Errorf("devices %+v, want %+v", s.Devices, want)
+			t.Errorf("Read() returned devices %+v, want %+v", s.Devices, want)
 		}
 	})
 }

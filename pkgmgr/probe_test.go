@@ -18,16 +18,16 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// shellHost runs scripts here, in a shell of its own with a home of its own.
+// shellHost runs scripts in a local shell with its own home directory.
 type shellHost struct {
 	pkgmgr.Host
 	shell []string
 	home  string
-	tools string // the directory that is PATH
-	sys   string // the directory that is /sys
-	pci   string // the directory bus/pci there
-	root  string // the directory that is / to who looks for libraries
-	noise string // what the shell's start-up files print
+	tools string // PATH
+	sys   string // replaces /sys
+	pci   string // replaces /sys/bus/pci
+	root  string // replaces / in the search for libraries
+	noise string // output of the shell's startup files
 }
 
 func (h *shellHost) Script(ctx context.Context, script string, stdout, stderr io.Writer) error {
@@ -44,10 +44,10 @@ func (h *shellHost) Script(ctx context.Context, script string, stdout, stderr io
 
 func (h *shellHost) Close() error { return nil }
 
-// read reads the machine that h is, the way that a fleet does.
+// read reads the state of the machine with a fleet.
 func (h *shellHost) read(t *testing.T, o pkgmgr.ReadOptions) (*wire.State, *operations.Error) {
 	t.Helper()
-	f, err := pkgmgr.Open(&config.Config{Hives: []config.Hive{config.NewHive("here", "here")}}, pkgmgr.Options{
+	f, err := pkgmgr.Open(&config.Config{Hives: []config.Hive{config.NewHive("local", "local")}}, pkgmgr.Options{
 		Connect: func(context.Context, config.Hive) (pkgmgr.Host, error) { return h, nil },
 	})
 	if err != nil {
@@ -66,23 +66,24 @@ func (h *shellHost) mustRead(t *testing.T, o pkgmgr.ReadOptions) *wire.State {
 	return s
 }
 
+// rbee returns rbee's directory.
 func (h *shellHost) rbee() string { return filepath.Join(h.home, ".local", "share", "rbee") }
 
-// write makes a file of the machine.
+// write writes a file of the machine.
 func (h *shellHost) write(t *testing.T, mode os.FileMode, content string, elem ...string) {
 	t.Helper()
 	path := filepath.Join(elem...)
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	_ = os.Remove(path) // it may be a link to the real tool
+	_ = os.Remove(path) // it may be a symlink to the real tool
 	if err := os.WriteFile(path, []byte(content), mode); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// newShellHost makes a machine with a home of this name and the tools that every
-// machine has, and no others.
+// newShellHost returns a machine with the given name of the home directory. It has only the
+// tools that every machine has.
 func newShellHost(t *testing.T, home string, shell ...string) *shellHost {
 	t.Helper()
 	dir := t.TempDir()
@@ -102,9 +103,10 @@ func newShellHost(t *testing.T, home string, shell ...string) *shellHost {
 	return h
 }
 
+// oddName is a directory name that requires quoting.
 const oddName = "a b\"c'd\\e$HOME`id`;f%s*ü"
 
-// inEveryShell runs a test in each POSIX shell that is here.
+// inEveryShell runs a test with each installed POSIX shell.
 func inEveryShell(t *testing.T, test func(t *testing.T, shell []string)) {
 	for _, shell := range [][]string{{"sh"}, {"dash"}, {"bash"}, {"busybox", "sh"}} {
 		path, err := exec.LookPath(shell[0])
@@ -127,27 +129,27 @@ func TestProbeBareMachine(t *testing.T) {
 		s := h.mustRead(t, pkgmgr.ReadOptions{Devices: true})
 		host, _ := os.Hostname()
 		if s.OS != runtime.GOOS || s.Arch != runtime.GOARCH || s.User == "" || s.Hostname != host || s.DiskFree == 0 {
-			t.Errorf("%+v", s)
+			t.Errorf("Read() = %+v, want the platform, user, host name and free disk space of this machine", s)
 		}
 		if s.Schema != 0 || s.Rbee != nil || s.Broken != "" || len(s.Workers) != 0 {
-			t.Errorf("there is no rbee: %+v", s)
+			t.Errorf("Read() = %+v, want no rbee and no workers", s)
 		}
 		if s.Home != h.rbee() {
-			t.Errorf("home %q, want %q", s.Home, h.rbee())
+			t.Errorf("Read() returned home %q, want %q", s.Home, h.rbee())
 		}
 		if want := []string{filepath.Join(h.home, ".local"), filepath.Join(h.home, ".local", "share")}; !reflect.DeepEqual(s.MissingDirs, want) {
-			t.Errorf("missing %q, want %q", s.MissingDirs, want)
+			t.Errorf("Read() returned missing directories %q, want %q", s.MissingDirs, want)
 		}
 		if runtime.GOOS == "linux" && s.Libc != "glibc" && s.Libc != "musl" {
-			t.Errorf("libc %q %q", s.Libc, s.LibcVersion)
+			t.Errorf("Read() returned libc %q %q, want glibc or musl", s.Libc, s.LibcVersion)
 		}
 		if !s.DevicesKnown || len(s.Devices) != 0 && runtime.GOOS == "linux" {
-			t.Errorf("devices %+v", s.Devices)
+			t.Errorf("Read() returned devices %+v, want an empty list", s.Devices)
 		}
 	})
 }
 
-func TestProbeAsksRbee(t *testing.T) {
+func TestProbeRunsRbee(t *testing.T) {
 	t.Parallel()
 	inEveryShell(t, func(t *testing.T, shell []string) {
 		h := newShellHost(t, oddName, shell...)
@@ -162,10 +164,10 @@ func TestProbeAsksRbee(t *testing.T) {
 		} {
 			s := h.mustRead(t, o)
 			if s.Hostname != want || s.Schema != 1 || s.Rbee.Version != "1.0" {
-				t.Errorf("%+v, want %q asked", s, want)
+				t.Errorf("Read(%+v) = %+v, want it to run %q", o, s, want)
 			}
 			if want := []wire.Worker{{Type: "a"}, {Type: "b"}}; !reflect.DeepEqual(s.Workers, want) {
-				t.Errorf("workers %+v", s.Workers)
+				t.Errorf("Read(%+v) returned workers %+v, want %+v", o, s.Workers, want)
 			}
 		}
 	})
@@ -189,16 +191,16 @@ func TestProbeBrokenRbee(t *testing.T) {
 			h.write(t, k.mode, k.content, h.rbee(), "bin", "rbee")
 			s := h.mustRead(t, pkgmgr.ReadOptions{})
 			if s.Rbee == nil || s.Schema != 0 || !strings.Contains(s.Broken, k.want) {
-				t.Errorf("%+v %q, want %q in it", s.Rbee, s.Broken, k.want)
+				t.Errorf("Read() returned rbee %+v, broken %q, want %q in it", s.Rbee, s.Broken, k.want)
 			}
 			if len(s.MissingDirs) != 0 {
-				t.Errorf("missing %q", s.MissingDirs)
+				t.Errorf("Read() returned missing directories %q, want none", s.MissingDirs)
 			}
 		}
 	})
 }
 
-func TestProbeWorkersMadeByHand(t *testing.T) {
+func TestProbeForeignWorkers(t *testing.T) {
 	t.Parallel()
 	inEveryShell(t, func(t *testing.T, shell []string) {
 		h := newShellHost(t, oddName, shell...)
@@ -211,13 +213,13 @@ func TestProbeWorkersMadeByHand(t *testing.T) {
 		s := h.mustRead(t, pkgmgr.ReadOptions{})
 		want := []wire.Worker{{Type: "llama-cpp", Foreign: true}, {Type: "lost", Foreign: true}, {Type: "vllm", Foreign: true}}
 		if !reflect.DeepEqual(s.Workers, want) || s.DevicesKnown {
-			t.Errorf("%+v", s)
+			t.Errorf("Read() = %+v, want workers %+v and unknown devices", s, want)
 		}
 	})
 }
 
-// nvidiaSMI is a stand-in for nvidia-smi: it prints rows with the columns that it is
-// asked for, "[N/A]" for those that a row does not have, and then ends as it is told.
+// nvidiaSMI returns a script that simulates nvidia-smi: it prints the rows with the requested
+// columns, and "[N/A]" for missing values. Then it runs the command end.
 func nvidiaSMI(end string, rows ...string) string {
 	script := "#!/bin/sh\ncat >/dev/null\ncolumns=${1#--query-gpu=}\n"
 	for _, row := range rows {
@@ -240,7 +242,7 @@ func TestProbeDevices(t *testing.T) {
 	t.Parallel()
 	inEveryShell(t, func(t *testing.T, shell []string) {
 		const rtx = `index=0 memory=24564 driver=581.95 compute=8.9 name="NVIDIA GeForce RTX 4090"`
-		rtxWanted := wire.Devices{{Vendor: "nvidia", Name: "NVIDIA GeForce RTX 4090", MemoryTotal: 24564 << 20, Driver: "581.95", ComputeCapability: "8.9"}}
+		rtxDevice := wire.Devices{{Vendor: "nvidia", Name: "NVIDIA GeForce RTX 4090", MemoryTotal: 24564 << 20, Driver: "581.95", ComputeCapability: "8.9"}}
 		for _, tt := range []struct {
 			name, tool, script string
 			want               wire.Devices
@@ -254,15 +256,15 @@ func TestProbeDevices(t *testing.T) {
 				wire.Devices{{Vendor: "nvidia", Name: "Tesla K80", MemoryTotal: 12 << 30, Driver: "470.82.01"}}},
 			{"driver error", "nvidia-smi", "#!/bin/sh\necho \"couldn't talk to the \\\"driver\\\"\"\nexit 9\n",
 				wire.Devices{{Index: -1, Vendor: "nvidia", Error: `couldn't talk to the "driver"`}}},
-			{"columns of several words", "nvidia-smi", nvidiaSMI("", `index=0 memory='[Not Supported]' driver=550.54 compute='[Unknown Error]' name='NVIDIA A100 80GB PCIe'`),
+			{"values with spaces", "nvidia-smi", nvidiaSMI("", `index=0 memory='[Not Supported]' driver=550.54 compute='[Unknown Error]' name='NVIDIA A100 80GB PCIe'`),
 				wire.Devices{{Vendor: "nvidia", Name: "NVIDIA A100 80GB PCIe", Driver: "550.54", Unified: true}}},
 			{"lost GPU", "nvidia-smi", nvidiaSMI("exit 15", rtx, `index=1 memory='[GPU is lost]' driver=581.95 name='NVIDIA L4'`),
-				append(rtxWanted[:1:1], gpu.Device{Index: 1, Vendor: "nvidia", Name: "NVIDIA L4", Driver: "581.95", Error: "nvidia-smi says of memory.total: GPU is lost"})},
-			{"corrupted infoROM", "nvidia-smi", nvidiaSMI("echo 'WARNING: infoROM is corrupted at gpu 0000:0B:00.0'\nexit 14", rtx), rtxWanted},
-			{"warning before the rows", "nvidia-smi", nvidiaSMI("", "echo 'Warning: persistence mode is disabled'\n"+rtx), rtxWanted},
-			{"warning on stderr", "nvidia-smi", nvidiaSMI("echo 'a library is old' >&2", rtx), rtxWanted},
-			{"WSL", "root/usr/lib/wsl/lib/nvidia-smi", nvidiaSMI("", rtx), rtxWanted},
-			{"container", "root/usr/local/nvidia/bin/nvidia-smi", nvidiaSMI("", rtx), rtxWanted},
+				append(rtxDevice[:1:1], gpu.Device{Index: 1, Vendor: "nvidia", Name: "NVIDIA L4", Driver: "581.95", Error: "nvidia-smi says of memory.total: GPU is lost"})},
+			{"corrupted infoROM", "nvidia-smi", nvidiaSMI("echo 'WARNING: infoROM is corrupted at gpu 0000:0B:00.0'\nexit 14", rtx), rtxDevice},
+			{"warning before the rows", "nvidia-smi", nvidiaSMI("", "echo 'Warning: persistence mode is disabled'\n"+rtx), rtxDevice},
+			{"warning on stderr", "nvidia-smi", nvidiaSMI("echo 'a library is old' >&2", rtx), rtxDevice},
+			{"WSL", "root/usr/lib/wsl/lib/nvidia-smi", nvidiaSMI("", rtx), rtxDevice},
+			{"container", "root/usr/local/nvidia/bin/nvidia-smi", nvidiaSMI("", rtx), rtxDevice},
 		} {
 			h := newShellHost(t, "home", shell...)
 			dir, inRoot := strings.CutPrefix(tt.tool, "root/")
@@ -274,14 +276,14 @@ func TestProbeDevices(t *testing.T) {
 			h.write(t, 0o755, "", h.tools, "cc")
 			s := h.mustRead(t, pkgmgr.ReadOptions{Devices: true})
 			if !s.DevicesKnown || !reflect.DeepEqual(s.Devices, tt.want) || !reflect.DeepEqual(s.Commands, []string{"cc"}) {
-				t.Errorf("%s: devices %+v, commands %q, want %+v", tt.name, s.Devices, s.Commands, tt.want)
+				t.Errorf("%s: Read() returned devices %+v, commands %q, want %+v and cc", tt.name, s.Devices, s.Commands, tt.want)
 			}
 		}
 	})
 }
 
-// TestProbeArchitecture checks that the architecture of an AMD device is read from its
-// tool, and from the kernel where there is none.
+// TestProbeArchitecture checks that the architecture of an AMD device is read from amd-smi,
+// or from the kernel if that is not installed.
 func TestProbeArchitecture(t *testing.T) {
 	t.Parallel()
 	inEveryShell(t, func(t *testing.T, shell []string) {
@@ -293,25 +295,25 @@ func TestProbeArchitecture(t *testing.T) {
 		h.write(t, 0o644, "simd_count 192\nvendor_id 4098\nlocation_id 768\ngfx_target_version 110000\n", h.sys, "class/kfd/kfd/topology/nodes/1/properties")
 		want := wire.Devices{{Vendor: "amd", Name: "AMD GPU 0x744c", PCIBusID: "0000:03:00.0", Architecture: "gfx1100"}}
 		if s := h.mustRead(t, pkgmgr.ReadOptions{Devices: true}); !reflect.DeepEqual(s.Devices, want) {
-			t.Errorf("devices %+v, want %+v", s.Devices, want)
+			t.Errorf("Read() returned devices %+v, want %+v", s.Devices, want)
 		}
 		h.write(t, 0o755, "#!/bin/sh\ncase $1 in static) echo '[{\"gpu\": 0, \"asic\": {\"market_name\": \"Instinct MI300X\", \"target_graphics_version\": \"gfx942\"},"+
 			" \"bus\": {\"bdf\": \"0000:03:00.0\"}}]';; *) exit 1;; esac\n", h.root, "opt/rocm/bin/amd-smi")
 		want = wire.Devices{{Vendor: "amd", Name: "Instinct MI300X", PCIBusID: "0000:03:00.0", Architecture: "gfx942"}}
 		if s := h.mustRead(t, pkgmgr.ReadOptions{Devices: true}); !reflect.DeepEqual(s.Devices, want) {
-			t.Errorf("devices %+v, want %+v", s.Devices, want)
+			t.Errorf("Read() returned devices %+v, want %+v", s.Devices, want)
 		}
 	})
 }
 
-// TestProbeCards holds that cards are seen without their vendors' tools, as the
-// installed rbee sees them.
+// TestProbeCards checks that cards are found without the tools of their vendors, as by the
+// installed rbee.
 func TestProbeCards(t *testing.T) {
 	t.Parallel()
 	inEveryShell(t, func(t *testing.T, shell []string) {
 		h := newShellHost(t, "home", shell...)
 		for bus, files := range map[string][]string{ // class, vendor, device, driver
-			"0000:00:02.0": {"0x030000", "0x8086", "0x9a49", "i915"}, // in the processor
+			"0000:00:02.0": {"0x030000", "0x8086", "0x9a49", "i915"}, // integrated
 			"0000:01:00.0": {"0x030000", "0x1002", "0x744c", "amdgpu"},
 			"0000:02:00.0": {"0x120000", "0x1002", "0x74a1", "amdgpu"},
 			"0000:03:00.0": {"0x038000", "0x1002", "0x67df", "radeon"},
@@ -334,7 +336,7 @@ func TestProbeCards(t *testing.T) {
 		}
 		s := h.mustRead(t, pkgmgr.ReadOptions{Devices: true})
 		if !s.DevicesKnown || !reflect.DeepEqual(s.Devices, others) {
-			t.Errorf("%+v", s.Devices)
+			t.Errorf("Read() returned devices %+v, want %+v", s.Devices, others)
 		}
 		h.write(t, 0o644, "0x030200\n", h.pci, "devices", "0000:41:00.0", "class")
 		h.write(t, 0o644, "0x10de\n", h.pci, "devices", "0000:41:00.0", "vendor")
@@ -342,18 +344,17 @@ func TestProbeCards(t *testing.T) {
 		if want := append(others[:4:4], gpu.Device{
 			Index: -1, Vendor: "nvidia", PCIBusID: "0000:41:00.0", Error: "the NVIDIA driver is not installed: there is no nvidia-smi (no driver is bound to the device)",
 		}); !reflect.DeepEqual(s.Devices, want) {
-			t.Errorf("%+v", s.Devices)
+			t.Errorf("Read() returned devices %+v, want %+v", s.Devices, want)
 		}
 		h.write(t, 0o755, nvidiaSMI("", "index=0 memory=24576 driver=580.65.06 compute=12.0 name=RTX"), h.tools, "nvidia-smi")
 		s = h.mustRead(t, pkgmgr.ReadOptions{Devices: true})
 		if len(s.Devices) != 5 || s.Devices[4].Name != "RTX" || !reflect.DeepEqual(s.Devices[:4], others) {
-			t.Errorf("%+v", s.Devices)
+			t.Errorf("Read() returned devices %+v, want %+v and RTX", s.Devices, others)
 		}
 	})
 }
 
-// TestProbeDisk holds that a full disk, or no df at all, is no reason not to
-// understand the machine.
+// TestProbeDisk checks that a machine is read even if its disk is full or df fails.
 func TestProbeDisk(t *testing.T) {
 	t.Parallel()
 	h := newShellHost(t, "home", "sh")
@@ -363,31 +364,31 @@ func TestProbeDisk(t *testing.T) {
 	} {
 		h.write(t, 0o755, content, h.tools, "df")
 		if s := h.mustRead(t, pkgmgr.ReadOptions{}); s.DiskFree != want {
-			t.Errorf("%q: %d, want %d", content, s.DiskFree, want)
+			t.Errorf("Read() with df %q returned %d free bytes, want %d", content, s.DiskFree, want)
 		}
 	}
 }
 
-func TestProbeOddAnswers(t *testing.T) {
+func TestProbeInvalidOutput(t *testing.T) {
 	t.Parallel()
 	h := newShellHost(t, "new\nline\tand \x02", "sh")
 	if s := h.mustRead(t, pkgmgr.ReadOptions{}); s.Home == "" || strings.ContainsAny(s.Home, "\n\t\x02") {
-		t.Errorf("home %q", s.Home)
+		t.Errorf("Read() returned home %q, want no control characters", s.Home)
 	}
 	for name, k := range map[string]struct {
 		host *shellHost
 		want string
 	}{
-		"no answer":     {&shellHost{shell: []string{"true"}}, "nothing that rbee understands"},
-		"only noise":    {&shellHost{shell: []string{"true"}, noise: "This account is not available.\n"}, "nothing that rbee understands"},
-		"half a record": {&shellHost{shell: []string{"true"}, noise: "\x1e{\"schema\":1"}, "unexpected EOF"},
-		"no JSON":       {&shellHost{shell: []string{"true"}, noise: "\x1e{schema}\n"}, "invalid JSON"},
-		"it fails":      {&shellHost{shell: []string{"false"}}, "exit status 1"},
-		"too much":      {&shellHost{shell: []string{"true"}, noise: strings.Repeat("x", 64<<20+1)}, "answers too much"},
+		"no output":      {&shellHost{shell: []string{"true"}}, "nothing that rbee understands"},
+		"other output":   {&shellHost{shell: []string{"true"}, noise: "This account is not available.\n"}, "nothing that rbee understands"},
+		"partial record": {&shellHost{shell: []string{"true"}, noise: "\x1e{\"schema\":1"}, "unexpected EOF"},
+		"no JSON":        {&shellHost{shell: []string{"true"}, noise: "\x1e{schema}\n"}, "invalid JSON"},
+		"failure":        {&shellHost{shell: []string{"false"}}, "exit status 1"},
+		"large output":   {&shellHost{shell: []string{"true"}, noise: strings.Repeat("x", 64<<20+1)}, "answers too much"},
 	} {
 		s, err := k.host.read(t, pkgmgr.ReadOptions{})
 		if s != nil || err == nil || err.Code != operations.CodeUnreachable || !strings.Contains(err.Message, k.want) {
-			t.Errorf("%s: %+v, %v", name, s, err)
+			t.Errorf("%s: Read() = %+v, %v, want unreachable with %q in it", name, s, err, k.want)
 		}
 	}
 }

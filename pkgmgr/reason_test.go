@@ -62,8 +62,8 @@ func TestReasonsOfTypedErrors(t *testing.T) {
 	}
 }
 
-// TestReasonsOfDownloads checks that a download which fails has the reason of its cause,
-// if that has one.
+// TestReasonsOfDownloads checks that a failed download has the reason of its cause, if that
+// has one.
 func TestReasonsOfDownloads(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -85,15 +85,15 @@ func TestReasonsOfDownloads(t *testing.T) {
 	}
 }
 
-// TestReasonOfDownload checks the reason of a download from a server without the file,
-// and from an address on which nothing listens.
+// TestReasonOfDownload checks the reason of a download from a server without the file, and
+// from an address without a server.
 func TestReasonOfDownload(t *testing.T) {
 	t.Parallel()
 	empty := httptest.NewServer(http.NotFoundHandler())
 	defer empty.Close()
-	gone := httptest.NewServer(http.NotFoundHandler())
-	gone.Close()
-	for name, address := range map[string]string{"404": empty.URL, "connection refused": gone.URL} {
+	stopped := httptest.NewServer(http.NotFoundHandler())
+	stopped.Close()
+	for name, address := range map[string]string{"404": empty.URL, "connection refused": stopped.URL} {
 		err := new(fetch.Client).Download(t.Context(), fetch.File{URL: address, Sum: strings.Repeat("1", 64), Path: filepath.Join(t.TempDir(), "x")})
 		if got := operations.ReasonOf(err); err == nil || got != operations.ReasonDownload {
 			t.Errorf("%s: ReasonOf(Download()) = %q, want %q; %v", name, got, operations.ReasonDownload, err)

@@ -18,16 +18,16 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// Record is this machine's memory of which hives it installed, and at which
-// address. It exists so that a hive that was taken out of the config is still
-// seen and can be removed. It is never trusted over a hive's own answer. The
-// zero value, without a path, remembers nothing.
+// Record is a file with the addresses of the hives that this machine installed. With it,
+// hives can be found and uninstalled after they were removed from the config. The state that
+// a hive reports has precedence over the record. The zero value has no file: it is empty,
+// and changes to it are discarded.
 type Record struct {
 	// Path is the file, such as ~/.local/state/rbee/fleet.json.
 	Path string
 }
 
-// RecordEntry is one hive on record.
+// RecordEntry is a hive in the record.
 type RecordEntry struct {
 	Alias       string    `json:"alias"`
 	Hostname    string    `json:"hostname"`
@@ -35,23 +35,24 @@ type RecordEntry struct {
 	SSHPort     int       `json:"ssh_port,omitempty"`
 	SSHKey      string    `json:"ssh_key,omitempty"`
 	HivePort    int       `json:"hive_port"`
-	Config      string    `json:"config"` // absolute path of the config it was installed from
+	Config      string    `json:"config"` // absolute path of the config that the hive was installed from
 	InstalledAt time.Time `json:"installed_at"`
 
-	// Unknown keeps what a newer rbee wrote.
+	// Unknown preserves fields that a newer rbee wrote.
 	Unknown wire.Unknown `json:"-"`
 }
 
-// Hive is the entry as a hive without workers.
+// Hive returns the entry as a hive without workers.
 func (e RecordEntry) Hive() config.Hive {
 	return config.Hive{
 		Alias: e.Alias, Hostname: e.Hostname, SSHUser: e.SSHUser, SSHPort: e.SSHPort, SSHKey: e.SSHKey, HivePort: e.HivePort,
 	}
 }
 
+// recordFile is the content of the record's file.
 type recordFile struct {
 	wire.Versioned
-	Version  int             `json:"version,omitempty"` // 1 in files of schema 0, which have no schema
+	Version  int             `json:"version,omitempty"` // 1 in files of schema 0, which have no schema field
 	Hives    []RecordEntry   `json:"hives"`
 	Warnings []recordWarning `json:"warnings,omitempty"`
 
@@ -61,6 +62,7 @@ type recordFile struct {
 // recordSchema is the version of the record's format.
 const recordSchema = 1
 
+// Types without methods, to avoid recursion in UnmarshalJSON and MarshalJSON.
 type (
 	plainRecordFile  recordFile
 	plainRecordEntry RecordEntry
@@ -74,7 +76,7 @@ func (f recordFile) MarshalJSON() ([]byte, error) {
 	return wire.EncodeKeeping(plainRecordFile(f), f.Unknown)
 }
 
-// UnmarshalJSON implements [json.Unmarshaler]; fields that this rbee does not know stay.
+// UnmarshalJSON implements [json.Unmarshaler]. It preserves unknown fields.
 func (e *RecordEntry) UnmarshalJSON(data []byte) error {
 	return wire.DecodeKeeping(data, (*plainRecordEntry)(e), &e.Unknown)
 }
@@ -84,14 +86,14 @@ func (e RecordEntry) MarshalJSON() ([]byte, error) {
 	return wire.EncodeKeeping(plainRecordEntry(e), e.Unknown)
 }
 
-// Entries lists the hives on record, sorted by alias. A file that does not exist
-// is an empty record.
+// Entries returns the hives in the record, sorted by alias. If the file does not exist,
+// the record is empty.
 func (r Record) Entries() ([]RecordEntry, error) {
 	f, err := r.read()
 	return f.Hives, err
 }
 
-// read reads the file; one that does not exist is empty.
+// read reads the file. It returns the zero value if the file does not exist.
 func (r Record) read() (f recordFile, err error) {
 	if r.Path == "" {
 		return f, nil
@@ -101,12 +103,12 @@ func (r Record) read() (f recordFile, err error) {
 		return f, nil
 	}
 	if err != nil {
-		return f, operations.FileError(r.Path, "reading the record of hives", err)
+		return f, operations.FileError(r.Path, "cannot read the record of hives", err)
 	}
 	if err := json.Unmarshal(data, &f); err != nil {
 		return recordFile{}, &operations.Error{
 			Code: operations.CodeFailed, Reason: operations.ReasonRecordInvalid, Subject: operations.SubjectFile.Named(r.Path),
-			Message: fmt.Sprintf("reading the record of hives: %s: %v", r.Path, err), Err: err,
+			Message: fmt.Sprintf("cannot read the record of hives: %s: %v", r.Path, err), Err: err,
 		}
 	}
 	if err := f.Readable(r.Path, recordSchema); err != nil {
@@ -115,8 +117,8 @@ func (r Record) read() (f recordFile, err error) {
 	return f, nil
 }
 
-// outdated reports whether the file is of an earlier schema, which an update rewrites.
-func (r Record) outdated() bool {
+// isOutdated reports whether the file has an earlier schema, so that an update rewrites it.
+func (r Record) isOutdated() bool {
 	f, err := r.read()
 	return err == nil && f.Schema == 0 && f.Version != 0
 }
@@ -130,13 +132,13 @@ func (r Record) write(f recordFile) error {
 		return enc.Encode(f)
 	})
 	if err != nil {
-		return operations.FileError(r.Path, "writing the record of hives", err)
+		return operations.FileError(r.Path, "cannot write the record of hives", err)
 	}
 	return nil
 }
 
-// Extra lists the hives on record that were installed from the config at this
-// path and that the config no longer names, neither by address nor by alias.
+// Extra returns the recorded hives that were installed from the config at configPath and
+// then removed from it: the config c contains neither their address nor their alias.
 func (r Record) Extra(c *config.Config, configPath string) ([]config.Hive, error) {
 	entries, err := r.Entries()
 	if err != nil {
@@ -144,26 +146,25 @@ func (r Record) Extra(c *config.Config, configPath string) ([]config.Hive, error
 	}
 	var extra []config.Hive
 	for _, e := range entries {
-		gone := !slices.ContainsFunc(c.Hives, func(h config.Hive) bool {
+		inConfig := slices.ContainsFunc(c.Hives, func(h config.Hive) bool {
 			return h.Alias == e.Alias || h.Address() == e.Hive().Address()
 		})
-		if gone && e.Config == configPath {
+		if !inConfig && e.Config == configPath {
 			extra = append(extra, e.Hive())
 		}
 	}
 	return extra, nil
 }
 
-// Update changes the record: hives in installed are put on it, with the config
-// they came from, and those in removed are taken off. Runs that do so at the
-// same time wait for one another.
+// Update adds the installed hives to the record, with the path of their config, and
+// deletes the removed ones. A lock file serializes concurrent updates.
 func (r Record) Update(installed, removed []config.Hive, configPath string, now time.Time) error {
-	if r.Path == "" || len(installed)+len(removed) == 0 && !r.outdated() {
+	if r.Path == "" || len(installed)+len(removed) == 0 && !r.isOutdated() {
 		return nil
 	}
 	unlock, err := atomicfile.Lock(r.Path)
 	if err != nil {
-		return operations.FileError(r.Path, "locking the record of hives", err)
+		return operations.FileError(r.Path, "cannot lock the record of hives", err)
 	}
 	defer unlock()
 	file, err := r.read()

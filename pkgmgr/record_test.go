@@ -20,7 +20,8 @@ func newRecord(t *testing.T) pkgmgr.Record {
 	return pkgmgr.Record{Path: filepath.Join(t.TempDir(), "state", "fleet.json")}
 }
 
-func onRecord(t *testing.T, r pkgmgr.Record) string {
+// recordedHives formats the hives in the record as "alias@config".
+func recordedHives(t *testing.T, r pkgmgr.Record) string {
 	t.Helper()
 	entries, err := r.Entries()
 	if err != nil {
@@ -43,8 +44,8 @@ func TestRecord(t *testing.T) {
 		if err := r.Update(installed, removed, config, now); err != nil {
 			t.Fatal(err)
 		}
-		if got := onRecord(t, r); got != want {
-			t.Errorf("on record %q, want %q", got, want)
+		if got := recordedHives(t, r); got != want {
+			t.Errorf("Entries() = %q, want %q", got, want)
 		}
 	}
 	update(nil, nil, "/one", "")
@@ -53,19 +54,19 @@ func TestRecord(t *testing.T) {
 	if want := (pkgmgr.RecordEntry{
 		Alias: "a", Hostname: "a.example", SSHUser: "bee", SSHPort: 2222, SSHKey: "~/key", HivePort: 8600, Config: "/one", InstalledAt: now.Truncate(time.Second),
 	}); entries[0] != want {
-		t.Errorf("%+v", entries[0])
+		t.Errorf("Entries()[0] = %+v, want %+v", entries[0], want)
 	}
 	if h := entries[0].Hive(); h.Address() != a.Address() || h.SSHKey != a.SSHKey || h.HivePort != 8600 {
-		t.Errorf("%+v", h)
+		t.Errorf("Hive() = %+v, want the address, key and port of %+v", h, a)
 	}
 	moved := a
 	moved.Hostname = "other.example"
-	update([]config.Hive{moved}, nil, "/one", "a@/one b@/one")    // the same alias at another place
-	update([]config.Hive{moved}, nil, "/two", "a@/two b@/one")    // the same place from another config
+	update([]config.Hive{moved}, nil, "/one", "a@/one b@/one")    // the same alias at another address
+	update([]config.Hive{moved}, nil, "/two", "a@/two b@/one")    // the same address in another config
 	update([]config.Hive{a}, nil, "/one", "a@/one a@/two b@/one") // the same alias in two configs
 	update([]config.Hive{a}, []config.Hive{b}, "/one", "a@/one a@/two")
 	if info, err := os.Stat(r.Path); err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("%v, %v", info.Mode(), err)
+		t.Errorf("Stat(%s) has mode %v, %v, want 0600", r.Path, info.Mode(), err)
 	}
 }
 
@@ -76,21 +77,21 @@ func TestRecordExtra(t *testing.T) {
 	if err := r.Update([]config.Hive{one, two, three}, nil, "/mine", time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.Update([]config.Hive{echoHive("theirs")}, nil, "/theirs", time.Now()); err != nil {
+	if err := r.Update([]config.Hive{echoHive("other")}, nil, "/other", time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	renamed, moved := two, three
-	renamed.Alias, moved.Hostname = "zwei", "elsewhere.example"
+	renamed.Alias, moved.Hostname = "two-renamed", "three-moved.example"
 	extra, err := r.Extra(&config.Config{Hives: []config.Hive{renamed, moved}}, "/mine")
 	if err != nil || len(extra) != 1 || extra[0].Alias != "one" || extra[0].Address() != one.Address() {
-		t.Errorf("%+v, %v", extra, err)
+		t.Errorf("Extra() = %+v, %v, want only the hive one", extra, err)
 	}
 	if extra, err := r.Extra(&config.Config{}, "/none"); err != nil || len(extra) != 0 {
-		t.Errorf("%+v, %v", extra, err)
+		t.Errorf("Extra() of another config = %+v, %v, want none", extra, err)
 	}
 }
 
-// TestRecordConcurrent holds that no update is lost when many run at once.
+// TestRecordConcurrent checks that no concurrent update is lost.
 func TestRecordConcurrent(t *testing.T) {
 	t.Parallel()
 	r := newRecord(t)
@@ -109,23 +110,23 @@ func TestRecordConcurrent(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if got := strings.Fields(onRecord(t, r)); len(got) != 16 {
-		t.Errorf("%d on record: %v", len(got), got)
+	if got := strings.Fields(recordedHives(t, r)); len(got) != 16 {
+		t.Errorf("Entries() has %d hives %v, want 16", len(got), got)
 	}
 	files, err := os.ReadDir(filepath.Dir(r.Path))
-	if err != nil || len(files) != 1 { // the record, and no lock
-		t.Errorf("%v, %v", files, err)
+	if err != nil || len(files) != 1 { // the record, without a lock file
+		t.Errorf("the directory of the record contains %v, %v, want only the record", files, err)
 	}
 }
 
-func TestRecordWithoutPlace(t *testing.T) {
+func TestRecordWithoutFile(t *testing.T) {
 	t.Parallel()
 	var none pkgmgr.Record
 	if err := none.Update([]config.Hive{echoHive("a")}, nil, "/c", time.Now()); err != nil {
-		t.Error(err)
+		t.Errorf("Update() of a record without a file = %v, want nil", err)
 	}
-	if got := onRecord(t, none); got != "" {
-		t.Error(got)
+	if got := recordedHives(t, none); got != "" {
+		t.Errorf("Entries() of a record without a file = %q, want none", got)
 	}
 	r := newRecord(t)
 	if err := r.Update([]config.Hive{echoHive("a")}, nil, "/c", time.Now()); err != nil {
@@ -135,13 +136,13 @@ func TestRecordWithoutPlace(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := r.Entries(); err == nil || !strings.Contains(err.Error(), r.Path) {
-		t.Errorf("%v", err)
+		t.Errorf("Entries() of a damaged record = %v, want an error with its path", err)
 	}
 	if _, err := r.Extra(&config.Config{}, "/c"); err == nil {
-		t.Error("a damaged record passes for an empty one")
+		t.Error("Extra() of a damaged record = nil, want an error")
 	}
 	if err := r.Update([]config.Hive{echoHive("b")}, nil, "/c", time.Now()); err == nil {
-		t.Error("a damaged record was written over")
+		t.Error("Update() of a damaged record = nil, want an error")
 	}
 }
 

@@ -8,15 +8,15 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/config"
 )
 
-// recordWarning is a warning about a hive of a config.
+// recordWarning is a warning about a hive.
 type recordWarning struct {
-	Config  string `json:"config"` // absolute path
-	Hive    string `json:"hive"`   // its alias
+	Config  string `json:"config"` // absolute path of the config
+	Hive    string `json:"hive"`   // alias
 	Warning string `json:"warning"`
 }
 
-// Warnings lists what [Record.SetWarnings] stored for the hives of the config at
-// this path; nil for none.
+// Warnings returns the warnings that [Record.SetWarnings] stored for the config at
+// configPath; nil for none.
 func (r Record) Warnings(configPath string) ([]operations.ValidateWarning, error) {
 	f, err := r.read()
 	var list []operations.ValidateWarning
@@ -28,8 +28,8 @@ func (r Record) Warnings(configPath string) ([]operations.ValidateWarning, error
 	return list, err
 }
 
-// SetWarnings replaces the warnings about the hives with these aliases, which are
-// of the config at this path. The file is only written if that changes it.
+// SetWarnings replaces the warnings about the hives with these aliases in the config at
+// configPath. It only writes the file if the warnings change.
 func (r Record) SetWarnings(aliases []string, configPath string, warnings []operations.ValidateWarning) error {
 	if r.Path == "" {
 		return nil
@@ -39,7 +39,7 @@ func (r Record) SetWarnings(aliases []string, configPath string, warnings []oper
 	}
 	unlock, err := atomicfile.Lock(r.Path)
 	if err != nil {
-		return operations.FileError(r.Path, "locking the record of hives", err)
+		return operations.FileError(r.Path, "cannot lock the record of hives", err)
 	}
 	defer unlock()
 	f, err := r.read()
@@ -55,15 +55,15 @@ func (r Record) SetWarnings(aliases []string, configPath string, warnings []oper
 	return r.write(f)
 }
 
-// sameWarnings reports whether the record has exactly these warnings about some
-// hives.
+// sameWarnings reports whether the record contains exactly these warnings about the hives
+// with these aliases.
 func (r Record) sameWarnings(aliases []string, configPath string, warnings []operations.ValidateWarning) (bool, error) {
-	now, err := r.Warnings(configPath)
-	now = slices.DeleteFunc(now, func(w operations.ValidateWarning) bool { return !slices.Contains(aliases, w.Hive) })
-	return slices.Equal(now, warnings), err
+	stored, err := r.Warnings(configPath)
+	stored = slices.DeleteFunc(stored, func(w operations.ValidateWarning) bool { return !slices.Contains(aliases, w.Hive) })
+	return slices.Equal(stored, warnings), err
 }
 
-// dropWarnings removes the warnings about hives of a config.
+// dropWarnings removes the warnings about hives of the config at configPath.
 func (f *recordFile) dropWarnings(hives []config.Hive, configPath string) {
 	f.Warnings = slices.DeleteFunc(f.Warnings, func(w recordWarning) bool {
 		return w.Config == configPath && slices.ContainsFunc(hives, func(h config.Hive) bool { return h.Alias == w.Hive })

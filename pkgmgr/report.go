@@ -7,16 +7,16 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/plan"
 )
 
-// SyncReport sums up what [Fleet.Apply] did, or, with reports nil, what plan
-// would do.
-func (f *Fleet) SyncReport(p *plan.Plan, reports []operations.HiveReport, took time.Duration) *operations.SyncReport {
+// SyncReport summarizes the reports of [Fleet.Apply]. If reports is nil, it is a dry run,
+// and the report summarizes what p would do.
+func (f *Fleet) SyncReport(p *plan.Plan, reports []operations.HiveReport, duration time.Duration) *operations.SyncReport {
 	r := &operations.SyncReport{Plan: p.Plan, Hives: reports, DryRun: reports == nil}
 	if r.DryRun {
-		r.Hives = f.pending(p)
+		r.Hives = f.pendingReports(p)
 	}
 	r.Warnings = f.warnings(p, false)
-	r.Summary.DurationSeconds = seconds(took)
-	good := 0
+	r.Summary.DurationSeconds = seconds(duration)
+	successes := 0
 	for _, h := range r.Hives {
 		switch h.Status {
 		case operations.HiveInstalled:
@@ -34,8 +34,8 @@ func (f *Fleet) SyncReport(p *plan.Plan, reports []operations.HiveReport, took t
 		case operations.HivePending:
 			countPending(&r.Summary, p.StepsOf(h.Alias))
 		}
-		if ok(h.Status) {
-			good++
+		if isSuccess(h.Status) {
+			successes++
 		}
 		for _, s := range h.Steps {
 			countWorker(&r.Summary, s)
@@ -51,25 +51,27 @@ func (f *Fleet) SyncReport(p *plan.Plan, reports []operations.HiveReport, took t
 			countWorker(&r.Summary, s)
 		}
 	}
-	r.Summary.WorkersAlreadyInstalled = f.untouched(p)
-	r.Status = syncStatus(r, good)
+	r.Summary.WorkersAlreadyInstalled = f.countUnchanged(p)
+	r.Status = syncStatus(r, successes)
 	return r
 }
 
-func syncStatus(r *operations.SyncReport, good int) string {
+// syncStatus returns the status of a report. successes is the number of hives that succeeded.
+func syncStatus(r *operations.SyncReport, successes int) string {
 	switch {
 	case r.DryRun && len(r.Plan.Steps) > 0:
 		return operations.StatusChangesPending
-	case good == len(r.Hives) && len(r.Plan.Blocked) == 0:
+	case successes == len(r.Hives) && len(r.Plan.Blocked) == 0:
 		return operations.StatusSuccess
-	case good == 0:
+	case successes == 0:
 		return operations.StatusFailed
 	default:
 		return operations.StatusPartial
 	}
 }
 
-func ok(s operations.HiveResult) bool {
+// isSuccess reports whether a hive was read and all its steps succeeded.
+func isSuccess(s operations.HiveResult) bool {
 	switch s {
 	case operations.HiveFailed, operations.HiveUnreachable, operations.HiveLocked, operations.HiveCanceled:
 		return false
@@ -77,13 +79,13 @@ func ok(s operations.HiveResult) bool {
 	return true
 }
 
-// pending is a dry run's list of hives.
-func (f *Fleet) pending(p *plan.Plan) []operations.HiveReport {
+// pendingReports returns the hive reports of a dry run.
+func (f *Fleet) pendingReports(p *plan.Plan) []operations.HiveReport {
 	reports := make([]operations.HiveReport, len(f.members))
 	for i, m := range f.members {
 		r := operations.HiveReport{
 			Alias: m.hive.Alias, Status: operations.HiveAlreadyInstalled, Workers: installedTypes(m.state),
-			DurationSeconds: seconds(m.took),
+			DurationSeconds: seconds(m.duration),
 		}
 		switch {
 		case m.err != nil:
@@ -98,6 +100,7 @@ func (f *Fleet) pending(p *plan.Plan) []operations.HiveReport {
 	return reports
 }
 
+// countPending adds a hive with steps to the summary of a dry run.
 func countPending(sum *operations.SyncSummary, steps []operations.Step) {
 	switch {
 	case len(steps) == 0:
@@ -110,6 +113,7 @@ func countPending(sum *operations.SyncSummary, steps []operations.Step) {
 	}
 }
 
+// countWorker adds a worker step to the summary.
 func countWorker(sum *operations.SyncSummary, s operations.Step) {
 	switch s.Action {
 	case operations.ActionInstallWorker, operations.ActionUpdateWorker:
@@ -119,14 +123,15 @@ func countWorker(sum *operations.SyncSummary, s operations.Step) {
 	}
 }
 
-// untouched counts the wanted workers that were there and that no step is about.
-func (f *Fleet) untouched(p *plan.Plan) int {
-	touched := map[[2]string]bool{}
+// countUnchanged returns the number of workers in the config that have no drift and no
+// steps.
+func (f *Fleet) countUnchanged(p *plan.Plan) int {
+	hasChange := map[[2]string]bool{}
 	for _, d := range p.Drift {
-		touched[[2]string{d.Hive, d.Worker}] = true
+		hasChange[[2]string{d.Hive, d.Worker}] = true
 	}
 	for _, s := range p.Steps {
-		touched[[2]string{s.Hive, s.Worker}] = true
+		hasChange[[2]string{s.Hive, s.Worker}] = true
 	}
 	n := 0
 	for _, m := range f.members {
@@ -134,7 +139,7 @@ func (f *Fleet) untouched(p *plan.Plan) int {
 			continue
 		}
 		for _, w := range m.hive.Workers {
-			if !touched[[2]string{m.hive.Alias, w.Type}] {
+			if !hasChange[[2]string{m.hive.Alias, w.Type}] {
 				n++
 			}
 		}
@@ -142,14 +147,14 @@ func (f *Fleet) untouched(p *plan.Plan) int {
 	return n
 }
 
-// StatusReport sums up the drift of a plan. With verbose it tells what each
-// hive has.
-func (f *Fleet) StatusReport(changes *plan.Plan, verbose bool, took time.Duration) *operations.StatusReport {
+// StatusReport summarizes the drift of a plan. If verbose is set, it includes the state of
+// each hive.
+func (f *Fleet) StatusReport(changes *plan.Plan, verbose bool, duration time.Duration) *operations.StatusReport {
 	r := &operations.StatusReport{Drift: changes.Drift, Warnings: f.warnings(changes, true)}
-	r.Summary.DurationSeconds = seconds(took)
-	differs := map[string]bool{}
+	r.Summary.DurationSeconds = seconds(duration)
+	hasDrift := map[string]bool{}
 	for _, d := range changes.Drift {
-		differs[d.Hive] = true
+		hasDrift[d.Hive] = true
 		countIssue(&r.Summary, d.Issue)
 	}
 	for _, m := range f.members {
@@ -157,7 +162,7 @@ func (f *Fleet) StatusReport(changes *plan.Plan, verbose bool, took time.Duratio
 			continue
 		}
 		r.Summary.TotalHives++
-		if !differs[m.hive.Alias] {
+		if !hasDrift[m.hive.Alias] {
 			r.Summary.HivesOK++
 		}
 	}
@@ -177,6 +182,7 @@ func (f *Fleet) StatusReport(changes *plan.Plan, verbose bool, took time.Duratio
 	return r
 }
 
+// countIssue adds a difference to the summary.
 func countIssue(sum *operations.StatusSummary, issue operations.Issue) {
 	switch issue {
 	case operations.IssueMissingHive:

@@ -14,7 +14,7 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// TestStatusCountsEveryIssue holds that no kind of drift goes uncounted.
+// TestStatusCountsEveryIssue checks that the summary counts all kinds of drift.
 func TestStatusCountsEveryIssue(t *testing.T) {
 	t.Parallel()
 	c, machines := echoFleet(3)
@@ -32,16 +32,16 @@ func TestStatusCountsEveryIssue(t *testing.T) {
 		WorkersMissing: 1, WorkersExtra: 1, WorkersOutdated: 1, WorkersCorrupt: 1,
 	}
 	if got := f.StatusReport(changes, false, 0); got.Summary != want || got.Status != operations.StatusDriftDetected {
-		t.Errorf("%s %+v", got.Status, got.Summary)
+		t.Errorf("StatusReport() has status %s, summary %+v, want %s and %+v", got.Status, got.Summary, operations.StatusDriftDetected, want)
 	}
 	changes.Drift = changes.Drift[len(changes.Drift)-1:]
 	if got := f.StatusReport(changes, false, 0); got.Status != operations.StatusUnreachable {
-		t.Errorf("only unreachable: %s", got.Status)
+		t.Errorf("StatusReport() of an unreachable hive has status %s, want %s", got.Status, operations.StatusUnreachable)
 	}
 }
 
-// TestDryRunCounts holds that a dry run counts what a run would do.
-func TestDryRunCounts(t *testing.T) {
+// TestDryRunSummary checks that a dry run has the same summary as the run.
+func TestDryRunSummary(t *testing.T) {
 	t.Parallel()
 	c, machines := echoFleet(4)
 	syncFleet(t.Context(), openFleet(t, c, machines, nil), plan.Options{}, pkgmgr.ApplyOptions{})
@@ -56,28 +56,28 @@ func TestDryRunCounts(t *testing.T) {
 		WorkersInstalled: 1, WorkersAlreadyInstalled: 2, WorkersRemoved: 1,
 	}
 	if dry.Summary != want || !dry.DryRun {
-		t.Errorf("dry run %+v", dry.Summary)
+		t.Errorf("SyncReport() of a dry run has summary %+v, DryRun %t, want %+v", dry.Summary, dry.DryRun, want)
 	}
-	done := f.SyncReport(plan, f.Apply(t.Context(), plan, pkgmgr.ApplyOptions{}), 0)
-	if done.Summary != want || done.DryRun {
-		t.Errorf("run %+v, the dry run said %+v", done.Summary, want)
+	run := f.SyncReport(plan, f.Apply(t.Context(), plan, pkgmgr.ApplyOptions{}), 0)
+	if run.Summary != want || run.DryRun {
+		t.Errorf("SyncReport() of the run has summary %+v, DryRun %t, want %+v", run.Summary, run.DryRun, want)
 	}
 }
 
-// failingSource has no binary, and says so.
-type failingSource struct{ asked map[bool]int }
+// failingSource is a source without binaries. It counts the calls by the value of fetch.
+type failingSource struct{ calls map[bool]int }
 
 func (s failingSource) Binary(_ context.Context, _ wire.Platform, fetch bool) (*artifact.Binary, error) {
-	s.asked[fetch]++
+	s.calls[fetch]++
 	if fetch {
-		return nil, errors.New("the release is gone")
+		return nil, errors.New("the release does not exist")
 	}
-	return nil, nil // "none here", as the interface says
+	return nil, nil // no local binary
 }
 
-// TestBinaryIsFetchedOnlyWhereNeeded holds that a machine with the right version
-// causes no download, and that what cannot be had is told once a hive.
-func TestBinaryIsFetchedOnlyWhereNeeded(t *testing.T) {
+// TestBinaryIsFetchedOnlyIfNeeded checks that no binary is fetched for machines with the
+// desired version, and that a missing binary is reported once per hive.
+func TestBinaryIsFetchedOnlyIfNeeded(t *testing.T) {
 	t.Parallel()
 	c, machines := echoFleet(2)
 	for _, alias := range []string{"gpu-00", "gpu-01"} {
@@ -89,12 +89,12 @@ func TestBinaryIsFetchedOnlyWhereNeeded(t *testing.T) {
 		f.Read(t.Context(), pkgmgr.ReadOptions{})
 		return f.Plan(t.Context(), plan.Options{Fetch: true})
 	}
-	if p := makePlan(); source.asked[true] != 0 || len(p.Blocked) != 0 {
-		t.Errorf("%v %+v", source.asked, p.Blocked)
+	if p := makePlan(); source.calls[true] != 0 || len(p.Blocked) != 0 {
+		t.Errorf("Plan() called Binary() %v times, blocked %+v, want no fetch and none blocked", source.calls, p.Blocked)
 	}
 	machines["gpu-00"].Edit(func(s *wire.State) { s.Schema, s.Rbee = 0, nil })
 	p := makePlan()
-	if source.asked[true] == 0 || len(p.Blocked) != 1 || p.Blocked[0].Hive != "gpu-00" || !strings.Contains(p.Blocked[0].Reason, "the release is gone") {
-		t.Errorf("%v %+v", source.asked, p.Blocked)
+	if source.calls[true] == 0 || len(p.Blocked) != 1 || p.Blocked[0].Hive != "gpu-00" || !strings.Contains(p.Blocked[0].Reason, "the release does not exist") {
+		t.Errorf("Plan() called Binary() %v times, blocked %+v, want gpu-00 blocked by a failed fetch", source.calls, p.Blocked)
 	}
 }

@@ -9,21 +9,22 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/config"
 )
 
-// Save writes the lock, if it was loaded from a file, and notes in [Options.Record] which
-// hives were installed and removed, if the config was loaded from a file. Call it with nil
-// between [Fleet.Plan] and [Fleet.Apply], so that the lock has everything that hives get
-// even if the program ends early, and with the result of Apply afterwards. Changes of the
-// lock in a plan that another Fleet made are merged by Apply, and so saved afterwards.
+// Save writes the lock, if it was loaded from a file. If the config was loaded from a
+// file, it also records the installed and removed hives in [Options.Record].
+//
+// Call Save with nil between [Fleet.Plan] and [Fleet.Apply], so that the lock is complete
+// even if the program exits during Apply. Call it again with the result of Apply, which
+// may merge changes of the lock from a plan that another Fleet made.
 func (f *Fleet) Save(reports []operations.HiveReport) error {
 	err := f.opts.Lock.Save()
 	if len(reports) == 0 {
 		return err
 	}
-	return errors.Join(err, f.remember(reports))
+	return errors.Join(err, f.updateRecord(reports))
 }
 
-// remember brings the record to what the machines are now known to be.
-func (f *Fleet) remember(reports []operations.HiveReport) error {
+// updateRecord updates the record with the current state of the machines.
+func (f *Fleet) updateRecord(reports []operations.HiveReport) error {
 	if f.configPath == "" { // entries belong to a config file
 		return nil
 	}
@@ -44,17 +45,18 @@ func (f *Fleet) remember(reports []operations.HiveReport) error {
 		switch {
 		case s.State == nil:
 		case s.State.Rbee == nil && (results[s.Hive.Alias] == operations.HiveFailed || results[s.Hive.Alias] == operations.HiveCanceled):
-			// What it was before is known, what it is now is not: nothing is forgotten.
+			// The current state of the machine is not known: keep the entry.
 		case results[s.Hive.Alias] == operations.HiveUninstalled, s.State.Rbee == nil:
 			removed = append(removed, s.Hive)
-		case !s.Extra && !onRecord(entries, s.Hive, path):
+		case !s.Extra && !isRecorded(entries, s.Hive, path):
 			installed = append(installed, s.Hive)
 		}
 	}
 	return f.opts.Record.Update(installed, removed, path, time.Now())
 }
 
-func onRecord(entries []RecordEntry, h config.Hive, configPath string) bool {
+// isRecorded reports whether the record contains a hive with its current settings.
+func isRecorded(entries []RecordEntry, h config.Hive, configPath string) bool {
 	for _, e := range entries {
 		if e.Alias == h.Alias && e.Hive().Address() == h.Address() && e.Config == configPath && e.HivePort == h.HivePort {
 			return true

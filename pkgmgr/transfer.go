@@ -16,7 +16,7 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// fillDownloads sets the DownloadBytes of the steps that install workers.
+// fillDownloads sets DownloadBytes of the steps that install workers.
 func (f *Fleet) fillDownloads(p *plan.Plan) {
 	for i := range p.Steps {
 		step := &p.Steps[i]
@@ -25,11 +25,11 @@ func (f *Fleet) fillDownloads(p *plan.Plan) {
 			continue
 		}
 		state := f.stateOf(step.Hive)
-		steps := f.sent(state, install)
+		steps := f.hiveSteps(state, install)
 		step.DownloadBytes = 0
 		for j := range steps {
 			for _, a := range steps[j].Artifacts() {
-				if a.URL != "" && !plan.InCache(steps[j].Kind, a, state) {
+				if a.URL != "" && !plan.IsCached(steps[j].Kind, a, state) {
 					step.DownloadBytes += a.Size
 				}
 			}
@@ -37,7 +37,7 @@ func (f *Fleet) fillDownloads(p *plan.Plan) {
 	}
 }
 
-// stateOf returns the state of a hive; nil if it was not read.
+// stateOf returns the state of a hive, or nil if it was not read.
 func (f *Fleet) stateOf(alias string) *wire.State {
 	for _, m := range f.members {
 		if m.hive.Alias == alias {
@@ -47,9 +47,9 @@ func (f *Fleet) stateOf(alias string) *wire.State {
 	return nil
 }
 
-// sent are the steps as a machine gets them: where this side sends artifacts, they
-// have no address.
-func (f *Fleet) sent(s *wire.State, install *plan.Install) []wire.InstallStep {
+// hiveSteps returns the steps in the form that is sent to a hive. Artifacts that this
+// machine sends to the hive have no URL.
+func (f *Fleet) hiveSteps(s *wire.State, install *plan.Install) []wire.InstallStep {
 	steps := lockfile.CloneSteps(install.Steps)
 	dir := f.recipeDir(install)
 	for i := range steps {
@@ -57,19 +57,19 @@ func (f *Fleet) sent(s *wire.State, install *plan.Install) []wire.InstallStep {
 			steps[i].At = dir + at
 		}
 		for _, a := range steps[i].Artifacts() {
-			f.complete(s, install, a)
-			if f.opts.Push || f.opts.Bundle != nil || slices.Contains(install.Unstable, a.SHA256) || f.from.HasCredentials(a.URL) {
+			f.restoreURL(s, install, a)
+			if f.opts.Push || f.opts.Bundle != nil || slices.Contains(install.Unstable, a.SHA256) || f.client.HasCredentials(a.URL) {
 				a.URL = ""
 			}
-			a.URL = f.from.MirrorURL(a.URL)
+			a.URL = f.client.MirrorURL(a.URL)
 		}
 	}
 	return steps
 }
 
-// complete restores the address of an artifact that the plan has without what follows the
-// path, from the recipe. Without the recipe the address is empty.
-func (f *Fleet) complete(s *wire.State, install *plan.Install, a *wire.Artifact) {
+// restoreURL sets the complete URL of a private artifact from the recipe, because the plan
+// has no query and no credentials. The URL is empty if the recipe is not available.
+func (f *Fleet) restoreURL(s *wire.State, install *plan.Install, a *wire.Artifact) {
 	if !slices.Contains(install.Private, a.SHA256) {
 		return
 	}
@@ -77,7 +77,7 @@ func (f *Fleet) complete(s *wire.State, install *plan.Install, a *wire.Artifact)
 	if s == nil {
 		return
 	}
-	f.origins(s.Platform, install, func(o catalog.Origin) bool {
+	f.forEachOrigin(s.Platform, install, func(o catalog.Origin) bool {
 		if o.URL != "" && strings.EqualFold(o.SHA256, a.SHA256) {
 			a.URL = o.URL
 		}
@@ -85,9 +85,9 @@ func (f *Fleet) complete(s *wire.State, install *plan.Install, a *wire.Artifact)
 	})
 }
 
-// origins calls found for each origin of the recipe of an installation, until it returns
-// true.
-func (f *Fleet) origins(p wire.Platform, install *plan.Install, found func(catalog.Origin) bool) {
+// forEachOrigin calls visit for each origin in the recipe of an installation until visit
+// returns true.
+func (f *Fleet) forEachOrigin(p wire.Platform, install *plan.Install, visit func(catalog.Origin) bool) {
 	recipe, ok := f.opts.Catalog.Recipe(install.Type)
 	if !ok {
 		return
@@ -98,15 +98,15 @@ func (f *Fleet) origins(p wire.Platform, install *plan.Install, found func(catal
 			continue
 		}
 		for _, step := range source.Steps {
-			if found(step.Origin) {
+			if visit(step.Origin) {
 				return
 			}
 		}
 	}
 }
 
-// recipeDir returns the directory of the recipe of an installation, with a slash, for
-// messages; empty if this catalog has none.
+// recipeDir returns the directory of the recipe of an installation with a trailing slash,
+// for messages. It is empty if the catalog has no such recipe.
 func (f *Fleet) recipeDir(install *plan.Install) string {
 	recipe, ok := f.opts.Catalog.Recipe(install.Type)
 	if !ok {
@@ -115,14 +115,14 @@ func (f *Fleet) recipeDir(install *plan.Install) string {
 	return strings.TrimSuffix(recipe.File, filepath.Base(recipe.File))
 }
 
-// localFile returns the path of the file on this machine that has an artifact, by the
-// recipe of the installation; empty if the artifact comes from elsewhere.
+// localFile returns the path of an artifact that the recipe reads from a file on this
+// machine. It is empty for other artifacts.
 func (f *Fleet) localFile(p wire.Platform, install *plan.Install, a *wire.Artifact) string {
 	if a.URL != "" || f.opts.Bundle != nil {
 		return ""
 	}
 	path := ""
-	f.origins(p, install, func(o catalog.Origin) bool {
+	f.forEachOrigin(p, install, func(o catalog.Origin) bool {
 		if o.File != "" && filepath.Base(o.File) == a.Name {
 			if sum, _, err := f.artifacts.Sum(o.File, a.SHA256); err == nil && sum == a.SHA256 {
 				path = o.File
@@ -133,11 +133,12 @@ func (f *Fleet) localFile(p wire.Platform, install *plan.Install, a *wire.Artifa
 	return path
 }
 
-// openNeeded opens the artifact that a machine asks for. Errors begin with the place
-// in the recipe, as the machine's own do.
-func (f *Fleet) openNeeded(ctx context.Context, s *wire.State, install *plan.Install, sum string) (*os.File, bool, error) {
+// openArtifact opens the artifact with SHA-256 sum, which a machine requested, and reports
+// whether it is compressed with gzip. Errors start with the position in the recipe, as do
+// errors from the machine.
+func (f *Fleet) openArtifact(ctx context.Context, s *wire.State, install *plan.Install, sum string) (*os.File, bool, error) {
 	if install == nil {
-		return nil, false, fmt.Errorf("the machine asks for an artifact %s of a step that installs nothing", sum)
+		return nil, false, fmt.Errorf("the machine requested artifact %s for a step that installs nothing", sum)
 	}
 	for i := range install.Steps {
 		step := &install.Steps[i]
@@ -145,33 +146,33 @@ func (f *Fleet) openNeeded(ctx context.Context, s *wire.State, install *plan.Ins
 			if a.SHA256 != sum {
 				continue
 			}
-			// An archive is packed already, and so is a wheel.
-			want := *a
-			f.complete(s, install, &want)
-			file, gzipped, err := f.artifacts.Open(ctx, want, f.localFile(s.Platform, install, a), step.Kind == wire.StepFile)
+			complete := *a
+			f.restoreURL(s, install, &complete)
+			compress := step.Kind == wire.StepFile // archives and wheels are compressed already
+			file, gzipped, err := f.artifacts.Open(ctx, complete, f.localFile(s.Platform, install, a), compress)
 			if err != nil && step.At != "" && ctx.Err() == nil {
 				err = fmt.Errorf("%s%s: %w", f.recipeDir(install), step.At, err)
 			}
 			return file, gzipped, err
 		}
 	}
-	return nil, false, fmt.Errorf("the machine asks for an artifact %s, which is not one of the step's", sum)
+	return nil, false, fmt.Errorf("the machine requested artifact %s, which the step does not contain", sum)
 }
 
-// send sends an artifact of a step. One that cannot be read fails that step alone:
-// the machine is told, and goes on with the next.
-func (s *session) send(ctx context.Context, in io.Writer, i int, sum string) error {
-	s.fetching(i, sum)
-	f, gzipped, err := s.fleet.openNeeded(ctx, s.member.state, s.plan.Installs[s.steps[i].Digest], sum)
+// send sends the artifact with SHA-256 sum of step i to the machine. If the artifact cannot
+// be read, send reports that to the machine, which continues with the next step.
+func (s *stepRunner) send(ctx context.Context, in io.Writer, i int, sum string) error {
+	s.emitFetch(i, sum)
+	f, gzipped, err := s.fleet.openArtifact(ctx, s.member.state, s.plan.Installs[s.steps[i].Digest], sum)
 	if err != nil {
 		s.failed[i] = err
-		if sent := wire.SendBlob(in, failingReader{err}, false); !errors.Is(sent, err) {
-			return sent
+		if sendErr := wire.SendBlob(in, failingReader{err}, false); !errors.Is(sendErr, err) {
+			return sendErr
 		}
 		return ctx.Err()
 	}
 	defer f.Close()
-	release, err := s.fleet.uploadSlot(ctx)
+	release, err := s.fleet.acquireUploadSlot(ctx)
 	if err != nil {
 		return err
 	}
@@ -180,5 +181,5 @@ func (s *session) send(ctx context.Context, in io.Writer, i int, sum string) err
 	if info, err := f.Stat(); err == nil {
 		size = info.Size()
 	}
-	return wire.SendBlob(in, s.counted(i, f, size), gzipped)
+	return wire.SendBlob(in, s.countSent(i, f, size), gzipped)
 }

@@ -8,14 +8,15 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/plan"
 )
 
-// The plan tells apart what this machine sends and what a hive downloads itself.
+// TestPlanSeparatesDownloads checks that DownloadBytes counts only the artifacts that the
+// hive itself downloads.
 func TestPlanSeparatesDownloads(t *testing.T) {
 	t.Parallel()
 	for name, push := range map[string]bool{"downloaded by the hive": false, "sent": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			f := newLockFleet(t)
-			f.release("1.0")
+			f.addRelease("1.0")
 			r := f.sync(plan.Options{}, func(o *pkgmgr.Options) { o.Push = push })
 			installs := 0
 			for _, s := range r.Plan.Steps {
@@ -23,7 +24,7 @@ func TestPlanSeparatesDownloads(t *testing.T) {
 				if s.Worker == "engine" && s.Action == operations.ActionInstallWorker {
 					installs++
 					if s.Bytes == 0 {
-						t.Errorf("%s: Bytes = 0", s.Hive)
+						t.Errorf("%s: Bytes = 0, want the size of the engine", s.Hive)
 					}
 					if !push {
 						want = s.Bytes
@@ -34,7 +35,7 @@ func TestPlanSeparatesDownloads(t *testing.T) {
 				}
 			}
 			if installs == 0 {
-				t.Errorf("no engine is installed: %+v", r.Plan)
+				t.Errorf("sync has plan %+v, want a step that installs the engine", r.Plan)
 			}
 		})
 	}

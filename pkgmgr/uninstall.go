@@ -7,11 +7,10 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/plan"
 )
 
-// UninstallPlan is the plan that removes rbee from every hive that was read and
-// has anything of it. A machine whose rbee does not work, or that has workers
-// but no rbee, is brought this one first, since removing is done on the machine. A hive
-// with a newer rbee that does not understand this one is blocked, with
-// [operations.ReasonNewerHive], unless downgrade allows to replace it.
+// UninstallPlan returns a plan that removes rbee and its workers from all hives that were
+// read. A machine without a working rbee gets this version first, because rbee itself
+// removes the files. A hive with a newer, incompatible rbee is blocked with
+// [operations.ReasonNewerHive], unless downgrade is set.
 func (f *Fleet) UninstallPlan(downgrade bool) *plan.Plan {
 	changes := plan.New(f.States())
 	for _, m := range f.members {

@@ -30,12 +30,12 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// These tests resolve the built-in recipes with the real uv against the real package
-// index. RBEE_TEST_UV is the uv program; else the one on the PATH is taken.
+// These tests resolve the built-in recipes with the real uv and the public package index.
+// RBEE_TEST_UV is the path of uv; the default is the uv on the PATH.
 //
 //	go test -tags upstream -run Upstream -v -timeout 30m ./pkgmgr
 
-// realUV is the path of the real uv.
+// realUV returns the path of the real uv.
 func realUV(t *testing.T) string {
 	t.Helper()
 	path := os.Getenv("RBEE_TEST_UV")
@@ -43,13 +43,13 @@ func realUV(t *testing.T) string {
 		path, _ = exec.LookPath("uv")
 	}
 	if path == "" {
-		t.Fatal("no uv: set RBEE_TEST_UV to the program, or put it on the PATH")
+		t.Fatal("cannot find uv: set RBEE_TEST_UV to its path, or add it to the PATH")
 	}
 	return path
 }
 
-// serveTools publishes the real uv for this machine, and Pythons that are never run:
-// uv resolves with the one of this machine.
+// serveTools publishes the real uv for this machine, and placeholders for Python, which are
+// not run because uv resolves with the Python of this machine.
 func serveTools(t *testing.T, s *origintest.Server) {
 	t.Helper()
 	program, err := os.ReadFile(realUV(t))
@@ -68,11 +68,10 @@ func serveTools(t *testing.T, s *origintest.Server) {
 	s.AddRelease("astral-sh/python-build-standalone", origintest.Release{Tag: "20251120", Assets: pythons})
 }
 
-// upstreamIndex is the index that is asked.
+// upstreamIndex is the URL of the public package index.
 const upstreamIndex = "https://pypi.org/simple"
 
-// upstreamFleet plans one worker on machines and returns the plan, the notes and the
-// lock's entries.
+// upstreamFleet plans one worker on machines, and returns the plan, the notes and the fleet.
 func upstreamFleet(t *testing.T, worker config.Worker, states []wire.State) (changes *plan.Plan, notes []string, fleet *pkgmgr.Fleet) {
 	t.Helper()
 	s := origintest.New(t)
@@ -102,7 +101,7 @@ func upstreamFleet(t *testing.T, worker config.Worker, states []wire.State) (cha
 	return fleet.Plan(t.Context(), plan.Options{Fetch: true}), notes, fleet
 }
 
-// releaseCutoff is a day after the first file of a version was uploaded.
+// releaseCutoff returns the time one day after the upload of the first file of a version.
 func releaseCutoff(t *testing.T, name, version string) string {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, upstreamIndex+"/"+name+"/", http.NoBody)
@@ -134,7 +133,7 @@ func releaseCutoff(t *testing.T, name, version string) string {
 	return first.Add(24 * time.Hour).UTC().Format(time.RFC3339)
 }
 
-// lockedSource is what a lock has of a worker type.
+// lockedSource returns the source of a worker type in a lock.
 func lockedSource(t *testing.T, lock *lockfile.Lock, typ string) lockfile.Source {
 	t.Helper()
 	for _, s := range lock.Sources() {
@@ -142,23 +141,23 @@ func lockedSource(t *testing.T, lock *lockfile.Lock, typ string) lockfile.Source
 			return s
 		}
 	}
-	t.Fatalf("the lock has nothing of %s", typ)
+	t.Fatalf("Sources() = %+v, want a source of %s", lock.Sources(), typ)
 	return lockfile.Source{}
 }
 
-// engines are the built-in recipes, but for the server inside rbee. Those of GitHub
-// need its release API.
+// engines are the built-in recipes, except the server inside rbee. github are the recipes
+// that require the release API of GitHub.
 var (
 	engines = []string{"vllm", "sglang", "comfyui", "llama-cpp", "ollama"}
 	github  = []string{"comfyui", "llama-cpp", "ollama"}
 )
 
-// TestUpstreamMachines resolves the engines for each machine of the decision
-// table, and compares the packages with those of `uv pip compile` for the same
-// requirements, platform and date. What other servers than the package index serve
-// (the indexes of PyTorch and vLLM, releases on GitHub) takes RBEE_TEST_NETWORK=1.
+// TestUpstreamMachines resolves the engines for each machine of the decision table, and
+// compares the packages with the output of `uv pip compile` for the same requirements,
+// platform and date. Recipes that use other servers than the package index (the indexes of
+// PyTorch and vLLM, releases on GitHub) require RBEE_TEST_NETWORK=1.
 func TestUpstreamMachines(t *testing.T) {
-	everything := os.Getenv("RBEE_TEST_NETWORK") != ""
+	allServers := os.Getenv("RBEE_TEST_NETWORK") != ""
 	machines := map[string]*wire.State{}
 	for _, m := range machinestest.Machines() {
 		machines[m.Name] = m.State()
@@ -170,8 +169,8 @@ func TestUpstreamMachines(t *testing.T) {
 				serveTools(t, s)
 				origins := pkgmgr.Origins{GitHubAPI: s.API(), PythonIndex: upstreamIndex}
 				if slices.Contains(github, typ) {
-					if !everything {
-						t.Skip("needs the release API of GitHub: RBEE_TEST_NETWORK is not set")
+					if !allServers {
+						t.Skip("requires the release API of GitHub: RBEE_TEST_NETWORK is not set")
 					}
 					origins.GitHubAPI, origins.GitHubToken = "", os.Getenv("GITHUB_TOKEN")
 				}
@@ -185,13 +184,13 @@ func TestUpstreamMachines(t *testing.T) {
 				}
 				for _, b := range plan.Blocked {
 					t.Logf("blocked: %s", b.Reason)
-					if strings.Contains(b.Reason, "cannot resolve") && !everything && otherHost(b.Detail) {
-						t.Skip("needs another server than the package index: RBEE_TEST_NETWORK is not set")
+					if strings.Contains(b.Reason, "cannot resolve") && !allServers && otherHost(b.Detail) {
+						t.Skip("requires another server than the package index: RBEE_TEST_NETWORK is not set")
 					}
 				}
 				if step == nil {
 					if len(plan.Blocked) == 0 {
-						t.Fatal("neither a step nor a reason")
+						t.Fatalf("Plan() = %+v, want a step or a reason for %s", plan, typ)
 					}
 					return
 				}
@@ -227,8 +226,8 @@ func planOne(t *testing.T, origins pkgmgr.Origins, lock *lockfile.Lock, worker c
 	return fleet.Plan(t.Context(), plan.Options{Fetch: true})
 }
 
-// compareWithUV resolves what the lock holds again, with uv alone, and compares names and
-// versions.
+// compareWithUV resolves the locked version with uv alone, and compares the names and
+// versions of the packages.
 func compareWithUV(t *testing.T, lock *lockfile.Lock, typ string, step *operations.Step) {
 	t.Helper()
 	source := lockedSource(t, lock, typ)
@@ -241,16 +240,16 @@ func compareWithUV(t *testing.T, lock *lockfile.Lock, typ string, step *operatio
 			parts := strings.Split(w.Name, "-")
 			got = append(got, strings.ToLower(strings.ReplaceAll(parts[0], "_", "-"))+"=="+parts[1])
 			if !strings.HasPrefix(w.URL, "https://") || len(w.SHA256) != 64 || w.Size == 0 {
-				t.Errorf("the lock has %+v, want https, a SHA-256 and a size", w)
+				t.Errorf("the lock has wheel %+v, want an https URL, a SHA-256 and a size", w)
 			}
 		}
 	}
 	if len(got) == 0 {
-		return // it consists of archives
+		return // an archive
 	}
 	cpu := map[string]string{"linux/amd64 (glibc)": "x86_64", "linux/arm64 (glibc)": "aarch64"}[source.Platform]
 	if cpu == "" || source.Floor == nil || typ == "comfyui" || strings.Contains(step.Variant, "12.9") || step.Variant == "rocm" {
-		return // with further indexes or a file of requirements, there is no one command to compare with
+		return // uses extra indexes or a requirements file, which one uv command cannot resolve
 	}
 	_, minor, _ := strings.Cut(source.Floor.Glibc, ".")
 	cmd := exec.Command(realUV(t), "pip", "compile", "--no-config", "--quiet", "--no-header", "--no-annotate", "--no-build", "--python", "cpython",
@@ -278,10 +277,11 @@ func compareWithUV(t *testing.T, lock *lockfile.Lock, typ string, step *operatio
 	slices.Sort(got)
 	slices.Sort(want)
 	if !slices.Equal(got, want) {
-		t.Errorf("packages = %q\nuv: %q", got, want)
+		t.Errorf("the lock has packages %q\nwant the packages of uv %q", got, want)
 	}
 }
 
+// nvidia returns a Linux machine with an NVIDIA GPU.
 func nvidia(glibc, driver, compute string) wire.State {
 	return wire.State{
 		Platform: wire.Platform{OS: "linux", Arch: "amd64", Libc: "glibc", LibcVersion: glibc},
@@ -290,7 +290,8 @@ func nvidia(glibc, driver, compute string) wire.State {
 	}
 }
 
-// TestUpstreamFloor resolves the newest vLLM and SGLang for fleets of several glibcs.
+// TestUpstreamFloor resolves the newest vLLM and SGLang for fleets with several versions of
+// glibc.
 func TestUpstreamFloor(t *testing.T) {
 	for _, typ := range []string{"vllm", "sglang"} {
 		for _, glibc := range [][]string{{"2.28"}, {"2.31", "2.39"}, {"2.39"}} {
@@ -310,7 +311,7 @@ func TestUpstreamFloor(t *testing.T) {
 				}
 				t.Logf("notes: %s", strings.Join(slices.DeleteFunc(notes, func(n string) bool { return !strings.HasPrefix(n, "warning") }), "\n"))
 				if len(plan.Steps)+len(plan.Blocked) == 0 {
-					t.Error("nothing was planned")
+					t.Errorf("Plan() = %+v, want steps or blocked hives", plan)
 				}
 			})
 		}

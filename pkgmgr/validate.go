@@ -18,15 +18,15 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// Validate checks hives that [Fleet.Read] has read, with Devices asked for:
-// whether each could be reached, and whether its workers exist, fit its platform
-// and find the GPU and the disk that they need. It changes nothing. Files that a
-// config and recipes are written in are checked when they are loaded.
+// Validate checks whether the hives are reachable, whether the worker types exist, and
+// whether each machine meets the platform, GPU and disk space requirements of its workers.
+// Call [Fleet.Read] with [ReadOptions.Devices] first. Validate changes nothing. The syntax
+// of the config and the recipes is checked when they are loaded.
 func (f *Fleet) Validate(ctx context.Context) *operations.ValidateReport {
 	v := &validation{report: &operations.ValidateReport{
 		Warnings: []operations.ValidateWarning{}, Errors: []operations.ValidateError{},
 	}}
-	want, _ := f.lookUp(ctx, plan.Options{})
+	want, _ := f.resolveDesired(ctx, plan.Options{})
 	for _, m := range f.members {
 		if m.extra {
 			continue
@@ -34,7 +34,7 @@ func (f *Fleet) Validate(ctx context.Context) *operations.ValidateReport {
 		v.report.Hives++
 		v.report.Workers += len(m.hive.Workers)
 		v.hive = m.hive
-		v.checkKey()
+		v.checkSSHKey()
 		f.validateTypes(v, m)
 		switch {
 		case m.err != nil:
@@ -52,25 +52,28 @@ func (f *Fleet) Validate(ctx context.Context) *operations.ValidateReport {
 	return v.report
 }
 
-// validation collects what is found about the hive at hand.
+// validation collects the warnings and errors of a report. hive is the current hive.
 type validation struct {
 	hive   config.Hive
 	report *operations.ValidateReport
 }
 
+// warn adds a warning about the current hive.
 func (v *validation) warn(format string, args ...any) {
 	v.report.Warnings = append(v.report.Warnings, operations.ValidateWarning{
 		Hive: v.hive.Alias, Warning: fmt.Sprintf(format, args...),
 	})
 }
 
+// fail adds an error of the current hive at a position in a file.
 func (v *validation) fail(pos config.Pos, file, format string, args ...any) {
 	v.report.Errors = append(v.report.Errors, operations.ValidateError{
 		Hive: v.hive.Alias, Error: fmt.Sprintf(format, args...), File: file, Line: pos.Line, Column: pos.Column,
 	})
 }
 
-func (v *validation) checkKey() {
+// checkSSHKey warns if the SSH key of the current hive does not exist.
+func (v *validation) checkSSHKey() {
 	if v.hive.SSHKey == "" {
 		return
 	}
@@ -92,7 +95,7 @@ func expandHome(path string) string {
 	return filepath.Join(home, rest)
 }
 
-// validateTypes checks what needs no machine: that worker types exist.
+// validateTypes checks that the worker types of a hive exist.
 func (f *Fleet) validateTypes(v *validation, m *member) {
 	for _, w := range m.hive.Workers {
 		recipe, ok := f.opts.Catalog.Recipe(w.Type)
@@ -108,7 +111,7 @@ func (f *Fleet) validateTypes(v *validation, m *member) {
 
 func (v *validation) file(f *Fleet) string { return f.configPath }
 
-// validateMachine checks what the machine must have.
+// validateMachine checks that a machine meets the requirements of rbee and its workers.
 func (f *Fleet) validateMachine(v *validation, m *member, desired plan.Desired) {
 	s := m.state
 	if s.Rbee == nil {
@@ -128,10 +131,10 @@ func (f *Fleet) validateMachine(v *validation, m *member, desired plan.Desired) 
 		want := desired.Workers[plan.WorkerKey{Hive: m.hive.Alias, Type: w.Type}]
 		if want.Err != nil && len(recipe.Sources) > 0 && !errors.Is(want.Err, plan.ErrNotLocked) && !errors.Is(want.Err, plan.ErrRecipeChanged) {
 			v.fail(w.Pos, v.file(f), "worker '%s': %s", w.Type, want.Err)
-		} else if lacks := catalog.UnmetNeeds(recipe.Needs, s); len(lacks) > 0 {
-			v.fail(w.Pos, "", "worker '%s' would not run there: %s", w.Type, strings.Join(lacks, "; "))
-		} else if why := recipe.NoGPUReason(want.Version, catalog.MachineOf(s)); why != "" {
-			v.warn("worker '%s' runs on the CPU there: %s", w.Type, why)
+		} else if unmet := catalog.UnmetNeeds(recipe.Needs, s); len(unmet) > 0 {
+			v.fail(w.Pos, "", "worker '%s' cannot run on this hive: %s", w.Type, strings.Join(unmet, "; "))
+		} else if reason := recipe.NoGPUReason(want.Version, catalog.MachineOf(s)); reason != "" {
+			v.warn("worker '%s' will run on the CPU: %s", w.Type, reason)
 		}
 		installed := slices.ContainsFunc(s.Workers, func(have wire.Worker) bool { return have.Type == w.Type })
 		if !installed {
@@ -139,6 +142,6 @@ func (f *Fleet) validateMachine(v *validation, m *member, desired plan.Desired) 
 		}
 	}
 	if s.DiskFree > 0 && needDisk > s.DiskFree {
-		v.fail(m.hive.Pos, "", "%s has %s free, its workers need %s", s.Home, bytesize.Format(s.DiskFree), bytesize.Format(needDisk))
+		v.fail(m.hive.Pos, "", "insufficient disk space in %s: %s free, %s needed", s.Home, bytesize.Format(s.DiskFree), bytesize.Format(needDisk))
 	}
 }

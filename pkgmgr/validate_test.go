@@ -35,20 +35,20 @@ func TestValidate(t *testing.T) {
 	}
 	for _, k := range []struct {
 		name     string
-		gpu      string // what the recipe of needy asks for; empty for nvidia
+		gpu      string // GPU requirement of the recipe; empty for nvidia
 		machine  wire.State
 		edit     func(*config.Hive, *fakehost.Machine, *pkgmgr.Options)
 		errors   []string
 		warnings []string
-		outcome  operations.Outcome // empty for ok, or invalid where there are errors
+		outcome  operations.Outcome // empty for OutcomeOK, or OutcomeInvalid if errors is not empty
 	}{
 		{name: "fits", machine: wire.State{Devices: []gpu.Device{device("nvidia", 8, ""), device("nvidia", 24, "")}}},
-		{name: "memory not known", machine: wire.State{Devices: []gpu.Device{device("nvidia", 0, "")}}},
+		{name: "unknown GPU memory", machine: wire.State{Devices: []gpu.Device{device("nvidia", 0, "")}}},
 		{name: "any GPU", gpu: "any", machine: wire.State{Devices: []gpu.Device{device("amd", 0, "")}}},
-		{name: "no GPU", errors: []string{"worker 'needy' would not run there: no NVIDIA GPU is found"}},
-		{name: "no GPU at all", gpu: "any", errors: []string{"worker 'needy' would not run there: no GPU is found"}},
+		{name: "no GPU", errors: []string{"worker 'needy' cannot run on this hive: no NVIDIA GPU is found"}},
+		{name: "no GPU at all", gpu: "any", errors: []string{"worker 'needy' cannot run on this hive: no GPU is found"}},
 		{
-			name: "another GPU", machine: wire.State{Devices: []gpu.Device{device("amd", 192, "")}},
+			name: "GPU of another vendor", machine: wire.State{Devices: []gpu.Device{device("amd", 192, "")}},
 			errors: []string{"no NVIDIA GPU is found"},
 		},
 		{
@@ -62,7 +62,7 @@ func TestValidate(t *testing.T) {
 		{
 			name:    "small disk",
 			machine: wire.State{DiskFree: 1 << 30, Devices: []gpu.Device{device("nvidia", 24, "")}},
-			errors:  []string{"/home/bee/.local/share/rbee has 1.0 GiB free, its workers need 2.0 GiB"},
+			errors:  []string{"insufficient disk space in /home/bee/.local/share/rbee: 1.0 GiB free, 2.0 GiB needed"},
 		},
 		{
 			name: "small disk, installed already",
@@ -71,12 +71,12 @@ func TestValidate(t *testing.T) {
 			},
 		},
 		{
-			name:    "another platform",
+			name:    "unsupported platform",
 			machine: wire.State{Platform: wire.Platform{OS: "linux", Arch: "arm64"}, Devices: []gpu.Device{device("nvidia", 24, "")}},
 			errors:  []string{"worker 'needy': worker needy 1 does not run on linux/arm64"},
 		},
 		{
-			name: "unknown type, near one, and its place",
+			name: "unknown type with suggestion and position",
 			edit: func(h *config.Hive, _ *fakehost.Machine, _ *pkgmgr.Options) {
 				h.Workers = []config.Worker{{Type: "neady", Version: version.Latest, Pos: config.Pos{Line: 7, Column: 3}}}
 			},
@@ -91,21 +91,21 @@ func TestValidate(t *testing.T) {
 			errors:  []string{`worker needy has no version "9"; known: 1`},
 		},
 		{
-			name: "known, and no way to install it",
+			name: "known type that cannot be installed",
 			edit: func(h *config.Hive, _ *fakehost.Machine, _ *pkgmgr.Options) {
 				h.Workers = []config.Worker{{Type: "noted", Version: version.Latest}}
 			},
 			warnings: []string{"worker 'noted': Build it yourself"},
 		},
 		{
-			name: "not in the lock, and it fits",
+			name: "not locked, requirements met",
 			edit: func(h *config.Hive, _ *fakehost.Machine, _ *pkgmgr.Options) {
 				h.Workers = []config.Worker{{Type: "llama-cpp", Version: version.Latest}}
 			},
 			machine: wire.State{Platform: wire.Platform{OS: "linux", Arch: "amd64", Libc: "glibc", LibcVersion: "2.36"}},
 		},
 		{
-			name: "not in the lock, and nothing fits",
+			name: "not locked, requirements not met",
 			edit: func(h *config.Hive, _ *fakehost.Machine, _ *pkgmgr.Options) {
 				h.Workers = []config.Worker{{Type: "vllm", Version: version.Latest}}
 			},
@@ -118,21 +118,21 @@ func TestValidate(t *testing.T) {
 			},
 		},
 		{
-			name: "noexec, and a command that is not there",
+			name: "noexec and missing command",
 			machine: wire.State{
 				Devices: []gpu.Device{device("nvidia", 24, "")}, Noexec: "/home", Commands: []string{"cc"},
 			},
 			errors: []string{"/home is mounted noexec", "git is not on its PATH"},
 		},
 		{
-			name: "none of the commands that were looked for",
+			name: "no commands",
 			machine: wire.State{
 				Devices: []gpu.Device{device("nvidia", 24, "")}, Commands: []string{},
 			},
-			errors: []string{"worker 'needy' would not run there: git is not on its PATH"},
+			errors: []string{"worker 'needy' cannot run on this hive: git is not on its PATH"},
 		},
 		{
-			name: "key that is not there",
+			name: "missing SSH key",
 			edit: func(h *config.Hive, _ *fakehost.Machine, _ *pkgmgr.Options) {
 				h.Workers, h.SSHKey = nil, filepath.Join(t.TempDir(), "id_none")
 			},
@@ -168,17 +168,17 @@ func TestValidate(t *testing.T) {
 			for _, e := range r.Errors {
 				errs = append(errs, e.Error)
 				if e.Hive != "a" || strings.Contains(e.Error, "neady") && (e.File != "hives.conf" || e.Line != 7 || e.Column != 3) {
-					t.Errorf("%+v", e)
+					t.Errorf("Validate() returned error %+v, want hive a and the position in hives.conf", e)
 				}
 			}
 			for _, w := range r.Warnings {
 				warnings = append(warnings, w.Warning)
 			}
 			if !slices.EqualFunc(errs, k.errors, strings.Contains) {
-				t.Errorf("errors %q, want %q", errs, k.errors)
+				t.Errorf("Validate() returned errors %q, want %q", errs, k.errors)
 			}
 			if !slices.EqualFunc(warnings, k.warnings, strings.Contains) {
-				t.Errorf("warnings %q, want %q", warnings, k.warnings)
+				t.Errorf("Validate() returned warnings %q, want %q", warnings, k.warnings)
 			}
 			status, outcome := operations.StatusValid, operations.OutcomeOK
 			if len(k.errors) > 0 {
@@ -188,10 +188,10 @@ func TestValidate(t *testing.T) {
 				outcome = k.outcome
 			}
 			if r.Status != status || r.Outcome() != outcome || r.Hives != 1 || r.Workers != len(c.Hives[0].Workers) {
-				t.Errorf("%+v %s", r, r.Outcome())
+				t.Errorf("Validate() = %+v with outcome %s, want status %s and outcome %s", r, r.Outcome(), status, outcome)
 			}
 			if got := m.Calls(); got.Puts+got.Runs != 0 {
-				t.Errorf("validate touched the machine: %+v", got)
+				t.Errorf("Validate() made calls %+v, want no Put and no Run", got)
 			}
 		})
 	}
@@ -201,10 +201,10 @@ func TestNeedsDevices(t *testing.T) {
 	t.Parallel()
 	c, machines := echoFleet(2)
 	if openFleet(t, c, machines, nil).NeedsDevices() {
-		t.Error("echo needs no GPU")
+		t.Error("NeedsDevices() = true for echo, want false")
 	}
 	c.Hives[1] = echoHive("gpu-01", "vllm")
 	if !openFleet(t, c, machines, nil).NeedsDevices() {
-		t.Error("vllm needs a GPU")
+		t.Error("NeedsDevices() = false for vllm, want true")
 	}
 }

@@ -13,10 +13,10 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// TestValidateNamesMissingSoftware checks that validate says which library or ROCm a
-// machine lacks and where to get it: as an error where no build is left, and as a
-// warning where only the build for the CPU is.
-func TestValidateNamesMissingSoftware(t *testing.T) {
+// TestValidateReportsMissingSoftware checks that Validate reports missing libraries and a
+// missing ROCm with install hints: as an error if no variant can run, and as a warning if
+// only the CPU variant can.
+func TestValidateReportsMissingSoftware(t *testing.T) {
 	t.Parallel()
 	base := []string{"libcrypto.so.3", "libgomp.so.1", "libssl.so.3"}
 	amd := []gpu.Device{{Vendor: "amd", Name: "RX 7900"}}
@@ -25,13 +25,13 @@ func TestValidateNamesMissingSoftware(t *testing.T) {
 		worker    string
 		libraries []string
 		devices   []gpu.Device
-		errors    string // a part of the one error; empty for none
+		errors    string // part of the only error; empty for none
 		warnings  string
 	}{
-		{"all there", "llama-cpp", append(slices.Clip(base), "libvulkan.so.1"), amd, "", ""},
-		{"nobody looked", "llama-cpp", nil, amd, "", ""},
+		{"all libraries", "llama-cpp", append(slices.Clip(base), "libvulkan.so.1"), amd, "", ""},
+		{"unknown libraries", "llama-cpp", nil, amd, "", ""},
 		{"no Vulkan loader", "llama-cpp", base, amd, "",
-			"worker 'llama-cpp' runs on the CPU there: not cuda-13: no NVIDIA GPU is found, not cuda-12: no NVIDIA GPU is found, " +
+			"worker 'llama-cpp' will run on the CPU: not cuda-13: no NVIDIA GPU is found, not cuda-12: no NVIDIA GPU is found, " +
 				"not rocm: ROCm 10 is missing (install it: https://rocm.docs.amd.com), not sycl: no Intel GPU is found, " +
 				"not vulkan: libvulkan.so.1 is missing (Debian: libvulkan1, Fedora: vulkan-loader)"},
 		{"no GPU", "llama-cpp", base, nil, "", ""},
@@ -61,7 +61,7 @@ func TestValidateNamesMissingSoftware(t *testing.T) {
 			}{{"errors", tt.errors, errs}, {"warnings", tt.warnings, warnings}} {
 				switch {
 				case k.want == "" && len(k.got) > 0, k.want != "" && (len(k.got) != 1 || !strings.Contains(k.got[0], k.want)):
-					t.Errorf("%s %q, want %q", k.kind, k.got, k.want)
+					t.Errorf("Validate() returned %s %q, want %q", k.kind, k.got, k.want)
 				}
 			}
 		})

@@ -18,8 +18,8 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// engineCatalog is a catalog with an engine whose builds are files: for NVIDIA
-// GPUs from driver 580 on, and for the CPU. verify is its verify command.
+// engineCatalog returns a catalog with an engine that has two variants: one for NVIDIA GPUs
+// with driver 580 or newer, and one for the CPU. verify is the verify section of the recipe.
 func engineCatalog(t *testing.T, verify string) *catalog.Catalog {
 	t.Helper()
 	dir := t.TempDir()
@@ -39,8 +39,9 @@ func engineCatalog(t *testing.T, verify string) *catalog.Catalog {
 	return c
 }
 
-// TestVerifyCommandReachesTheHive changes only the verify command of a recipe.
-func TestVerifyCommandReachesTheHive(t *testing.T) {
+// TestVerifyCommandIsUpdated checks that a changed verify command of a recipe is stored on
+// the hive without reinstalling the worker.
+func TestVerifyCommandIsUpdated(t *testing.T) {
 	t.Parallel()
 	m := &fakehost.Machine{}
 	c, machines := &config.Config{Hives: []config.Hive{echoHive("gpu-1", "engine")}}, fakehost.Fleet{"gpu-1": m}
@@ -58,27 +59,28 @@ func TestVerifyCommandReachesTheHive(t *testing.T) {
 	}
 	_, first := sync("verify: { command: [\"{entry}\"], matches: one, limit: 5s }\n")
 	if want := (&wire.Verify{Command: []string{"{entry}"}, Matches: "one", LimitSeconds: 5}); !first.Verify.Equal(want) {
-		t.Errorf("installed with %+v, want %+v", first.Verify, want)
+		t.Errorf("sync installed verify command %+v, want %+v", first.Verify, want)
 	}
 	for verify, want := range map[string]*wire.Verify{
 		"verify: { command: [\"{entry}\"], matches: two }\n": {Command: []string{"{entry}"}, Matches: "two"},
 		"": nil,
 	} {
-		r, now := sync(verify)
-		if !now.Verify.Equal(want) || !now.InstalledAt.Equal(first.InstalledAt) || now.SHA256 != first.SHA256 {
-			t.Errorf("with %q: %+v, want only the verify command of %+v changed", verify, now, first)
+		r, updatedWorker := sync(verify)
+		if !updatedWorker.Verify.Equal(want) || !updatedWorker.InstalledAt.Equal(first.InstalledAt) || updatedWorker.SHA256 != first.SHA256 {
+			t.Errorf("sync with %q: worker %+v, want only the verify command of %+v changed", verify, updatedWorker, first)
 		}
-		if len(r.Plan.Drift) != 1 || r.Plan.Drift[0].Issue != operations.IssueOutdatedWorker || !strings.Contains(r.Plan.Drift[0].Details, "has another verify command than the recipe") {
-			t.Errorf("with %q: drift %+v", verify, r.Plan.Drift)
+		if len(r.Plan.Drift) != 1 || r.Plan.Drift[0].Issue != operations.IssueOutdatedWorker || !strings.Contains(r.Plan.Drift[0].Details, "has a different verify command than the recipe") {
+			t.Errorf("sync with %q has drift %+v, want a different verify command", verify, r.Plan.Drift)
 		}
 		if r, _ := sync(verify); len(r.Plan.Steps) != 0 {
-			t.Errorf("with %q again: steps %+v, want none", verify, r.Plan.Steps)
+			t.Errorf("second sync with %q has steps %+v, want none", verify, r.Plan.Steps)
 		}
 	}
 }
 
-// TestCPUOnGPUMachineIsAWarning covers sync, status and what list-hives shows.
-func TestCPUOnGPUMachineIsAWarning(t *testing.T) {
+// TestCPUFallbackWarning checks that sync, status and the record contain a warning about an
+// engine that runs on the CPU of a machine with a GPU.
+func TestCPUFallbackWarning(t *testing.T) {
 	t.Parallel()
 	const want = "engine runs on the CPU: driver 535.54 is older than 580"
 	device := func(driver string) wire.State {
@@ -92,14 +94,14 @@ func TestCPUOnGPUMachineIsAWarning(t *testing.T) {
 		f.Read(t.Context(), pkgmgr.ReadOptions{Devices: f.NeedsDevices()})
 		return f
 	}
-	check := func(what string, got []operations.ValidateWarning, hives ...string) {
+	check := func(name string, got []operations.ValidateWarning, hives ...string) {
 		t.Helper()
 		var warnings []operations.ValidateWarning
 		for _, h := range hives {
 			warnings = append(warnings, operations.ValidateWarning{Hive: h, Warning: want})
 		}
 		if !slices.Equal(got, warnings) {
-			t.Errorf("%s: warnings %+v, want %+v", what, got, warnings)
+			t.Errorf("%s: warnings %+v, want %+v", name, got, warnings)
 		}
 	}
 	f := open()
@@ -109,7 +111,7 @@ func TestCPUOnGPUMachineIsAWarning(t *testing.T) {
 	r := f.SyncReport(changes, f.Apply(t.Context(), changes, pkgmgr.ApplyOptions{}), 0)
 	check("sync", r.Warnings, "gpu-1")
 	if r.Outcome() != operations.OutcomeOK || r.Status != operations.StatusSuccess {
-		t.Errorf("sync: %s, %s, want success", r.Status, r.Outcome())
+		t.Errorf("sync has status %s and outcome %s, want success", r.Status, r.Outcome())
 	}
 	all := []string{"cpu-1", "gpu-1", "gpu-2"}
 	if err := record.SetWarnings(all, "/one", f.Warnings(changes)); err != nil {
@@ -119,32 +121,32 @@ func TestCPUOnGPUMachineIsAWarning(t *testing.T) {
 	s := f.StatusReport(f.Plan(t.Context(), plan.Options{}), false, 0)
 	check("status", s.Warnings, "gpu-1")
 	if s.Outcome() != operations.OutcomeOK {
-		t.Errorf("status: %s, want ok", s.Outcome())
+		t.Errorf("status has outcome %s, want ok", s.Outcome())
 	}
 
-	// The record keeps them until the hives are read again.
-	recorded := func(what, config string, hives ...string) {
+	// The record keeps the warnings until the hives are read again.
+	checkRecord := func(name, config string, hives ...string) {
 		t.Helper()
 		list, err := record.Warnings(config)
 		if err != nil {
 			t.Fatal(err)
 		}
-		check(what, list, hives...)
+		check(name, list, hives...)
 	}
-	recorded("record", "/one", "gpu-1")
-	recorded("record of another config", "/two")
+	checkRecord("record", "/one", "gpu-1")
+	checkRecord("record of another config", "/two")
 	if err := record.Update([]config.Hive{echoHive("gpu-1")}, nil, "/one", time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	recorded("record after an install", "/one", "gpu-1")
+	checkRecord("record after an install", "/one", "gpu-1")
 	if err := record.SetWarnings([]string{"cpu-1"}, "/one", nil); err != nil {
 		t.Fatal(err)
 	}
-	recorded("record after another hive", "/one", "gpu-1")
+	checkRecord("record after another hive", "/one", "gpu-1")
 	if err := record.Update(nil, []config.Hive{echoHive("gpu-1")}, "/one", time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	recorded("record after an uninstall", "/one")
+	checkRecord("record after an uninstall", "/one")
 }
 
 func TestRecordWithoutWarningsIsNotWritten(t *testing.T) {
@@ -154,9 +156,9 @@ func TestRecordWithoutWarningsIsNotWritten(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(r.Path); err == nil {
-		t.Error("the file was written")
+		t.Errorf("SetWarnings() without warnings wrote %s, want no file", r.Path)
 	}
 	if err := (pkgmgr.Record{}).SetWarnings([]string{"a"}, "/one", []operations.ValidateWarning{{Hive: "a", Warning: "w"}}); err != nil {
-		t.Errorf("without a path: %v", err)
+		t.Errorf("SetWarnings() of a record without a file = %v, want nil", err)
 	}
 }

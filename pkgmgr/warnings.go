@@ -7,12 +7,12 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/plan"
 )
 
-// Warnings lists the warnings of a plan about workers that are installed, in the order
-// of hives and workers; nil for none.
+// Warnings returns the warnings of a plan about installed workers, in the order of hives
+// and workers; nil for none.
 func (f *Fleet) Warnings(p *plan.Plan) []operations.ValidateWarning { return f.warnings(p, true) }
 
-// warnings lists the warnings of a plan about the hives that were read. With installed,
-// only workers that are installed count.
+// warnings returns the warnings of a plan about the hives that were read, or only those
+// about installed workers if installed is set.
 func (f *Fleet) warnings(p *plan.Plan, installed bool) []operations.ValidateWarning {
 	var list []operations.ValidateWarning
 	for _, m := range f.members {

@@ -17,23 +17,23 @@ import (
 const moduleRoot = ".."
 
 const (
-	maxPackageLines = 3000 // of all files that are no tests
+	maxPackageLines = 3000 // without tests
 	maxFileLines    = 600
 )
 
-// packageLimit returns the limit of lines for a package.
+// packageLimit returns the maximum number of lines of a package, and whether it has one.
 func packageLimit(dir string) (limit int, limited bool) {
 	switch dir {
-	case "rbee/internal/cli": // one command, one file
+	case "rbee/internal/cli": // one file per command
 		return 0, false
-	case "sshx": // one client, whose parts share its connection
+	case "sshx": // one client type whose parts share its connection
 		return 3300, true
 	}
 	return maxPackageLines, true
 }
 
-// goFiles returns the lines of every Go file of this module, by the slash path
-// from its root.
+// goFiles returns the number of lines of every Go file of this module. Keys are slash
+// paths relative to the module root.
 func goFiles(t *testing.T) map[string]int {
 	t.Helper()
 	lines := map[string]int{}
@@ -64,8 +64,8 @@ func goFiles(t *testing.T) map[string]int {
 	return lines
 }
 
-// TestPackageSizes prints the size of every package and fails where a package
-// or a file exceeds its limit.
+// TestPackageSizes logs the size of every package and checks the limits of packages
+// and files.
 func TestPackageSizes(t *testing.T) {
 	t.Parallel()
 	sizes := map[string]int{}
@@ -108,7 +108,7 @@ func TestEveryPackageHasImportRule(t *testing.T) {
 	if err := yaml.Unmarshal(data, &config); err != nil {
 		t.Fatal(err)
 	}
-	packages := map[string]string{} // one file of each
+	packages := map[string]string{} // directory to one of its files
 	for file := range goFiles(t) {
 		if !strings.HasSuffix(file, "_test.go") {
 			packages[filepath.Dir(file)] = file
@@ -146,6 +146,7 @@ func globRegexp(pattern string) *regexp.Regexp {
 	return regexp.MustCompile("^" + strings.NewReplacer(`\*\*`, `.*`, `\*`, `[^/]*`, `\{`, `(`, `\}`, `)`, `,`, `|`).Replace(s) + "$")
 }
 
+// sortedKeys returns the keys of m in ascending order.
 func sortedKeys[V any](m map[string]V) []string {
 	keys := make([]string, 0, len(m))
 	for k := range m {

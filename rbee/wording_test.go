@@ -27,7 +27,7 @@ const wordingFile = "testdata/wording.txt"
 
 var (
 	updateWording = flag.Bool("update-wording", false, "lower the limits in "+wordingFile+" to the current numbers")
-	listWording   = flag.String("list-wording", "", "print every place with odd wording at or below this `directory`")
+	listWording   = flag.String("list-wording", "", "fail with every place of odd wording at or below this `directory`")
 )
 
 // phrases are the expressions that this project does not use, with what to
@@ -84,7 +84,7 @@ func TestWording(t *testing.T) {
 	if *listWording != "" {
 		for _, f := range found {
 			if f.dir == *listWording || strings.HasPrefix(f.dir, *listWording+"/") {
-				fmt.Printf("%s: %s\n\twrite: %s\n", f.pos, f.text, f.instead)
+				t.Errorf("%s: %s\n\twrite: %s", f.pos, f.text, f.instead)
 			}
 		}
 		return

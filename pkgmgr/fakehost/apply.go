@@ -397,7 +397,7 @@ func (r *run) digest(want *wire.WorkerInstall) (digest string, err error) {
 }
 
 // reuse activates the current or previous install of a worker if it is the requested one and
-// undamaged, and updates its record. It returns false if there is no such install.
+// undamaged, and updates its record. It returns false if neither install matches.
 func (r *run) reuse(want *wire.WorkerInstall, digest string) (ok bool) {
 	matches := func(w wire.Worker) bool {
 		return w.Type == want.Type && w.Version == want.Version && w.SHA256 == digest && w.Corrupt == "" && !w.Foreign

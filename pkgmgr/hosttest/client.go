@@ -110,7 +110,7 @@ func (e *exchange) needs() []string {
 	return sums
 }
 
-// failures returns the errors of the request and of all steps as one string, empty if there were none.
+// failures returns the errors of the request and of all steps as one string, empty if nothing failed.
 func (e *exchange) failures() string {
 	switch {
 	case e.result == nil:

@@ -194,7 +194,7 @@ func (h *Hub) explain(ref Ref, err error) error {
 	case status.Status == http.StatusUnauthorized:
 		return failure(operations.ReasonModelGated, ref.String(), err, "model %q does not exist or requires a token (HF_TOKEN): %v", ref, status)
 	case status.Code == "RepoNotFound", status.Status == http.StatusNotFound:
-		return notFound(operations.ReasonModelUnknown, ref.String(), "there is no model %q at %s", ref, h.Client.Hub)
+		return notFound(operations.ReasonModelUnknown, ref.String(), "model %q not found at %s", ref, h.Client.Hub)
 	}
 	return failure(fetch.DownloadReason(err), ref.String(), err, "cannot get model %q from %s: %v", ref, h.Client.Hub, status)
 }

@@ -1,5 +1,5 @@
-// Package origintest provides download origins of workers for tests: a release API like the
-// one of GitHub, a Python package index, and the programs that create a Python environment.
+// Package origintest provides download origins of workers for tests: a release API like
+// GitHub's, a Python package index, and the programs that create a Python environment.
 //
 // A [Server] listens on the loopback interface. Tests add releases and wheels to it and set
 // its URLs in [pkgmgr.Origins]:

@@ -100,7 +100,7 @@ func (s *Server) Asked(part string) int {
 	return n
 }
 
-// AddRelease publishes a release as the newest one of a repository.
+// AddRelease publishes a release, which becomes the newest release of the repository.
 func (s *Server) AddRelease(repo string, r Release) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -384,7 +384,7 @@ func hexSum(data []byte) string {
 func (s *Server) String() string { return fmt.Sprintf("origintest at %s", s.srv.URL) }
 
 // writeIndexFault writes the error response of a fault for a page of the package index. It
-// returns false if there is no such fault.
+// returns false if no fault applies.
 func (s *Server) writeIndexFault(w http.ResponseWriter, r *http.Request) bool {
 	for _, f := range s.faults {
 		if f.Status != 0 && strings.Contains(r.URL.Path, f.Path) && strings.HasPrefix(f.Path, "/simple/") {

@@ -116,7 +116,7 @@ var requirementPattern = regexp.MustCompile(`^([A-Za-z0-9._-]+)(?:\[[^\]]*\])?\s
 
 // resolution has the options of a run of compile.
 type resolution struct {
-	indexes     []string // in order of priority; the first one that has a package is used
+	indexes     []string // in order of priority; the first index with a package is used
 	torch       string   // backend
 	platform    string   // of --python-platform
 	cutoff      time.Time

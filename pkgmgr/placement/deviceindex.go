@@ -9,57 +9,57 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 )
 
-// byIndex takes the devices that were asked for by index, or says why not.
-func (l Load) byIndex(devices []Device) (Decision, error) {
-	wanted, err := operations.ParseDevices(l.Device)
+// placeByIndex returns the decision for the devices that r requests by index.
+func (r Load) placeByIndex(devices []Device) (Decision, error) {
+	requested, err := operations.ParseDevices(r.Device)
 	if err != nil {
 		return Decision{}, err
 	}
-	vendor, err := l.vendorOf(devices)
+	vendor, err := r.indexVendor(devices)
 	if err != nil {
 		return Decision{}, err
 	}
-	chosen := make([]Device, 0, len(wanted))
-	for _, index := range wanted {
+	chosen := make([]Device, 0, len(requested))
+	for _, index := range requested {
 		i := slices.IndexFunc(devices, func(d Device) bool { return string(d.Vendor) == vendor && d.Index == index })
 		if i < 0 {
-			return Decision{}, l.unknown(index, vendor, devices)
+			return Decision{}, r.unknownDevice(index, vendor, devices)
 		}
 		if d := devices[i]; !d.usable() {
-			return Decision{}, failed(operations.ReasonDeviceUnusable, "%s cannot be used: %s", d.title(), cmp.Or(d.Error, d.unfit))
+			return Decision{}, errorf(operations.ReasonDeviceUnusable, "%s cannot be used: %s", d.title(), cmp.Or(d.Error, d.unfit))
 		}
 		chosen = append(chosen, devices[i])
 	}
 	draining := slices.ContainsFunc(chosen, func(d Device) bool { return len(d.Draining) > 0 })
 	for _, d := range chosen {
 		if draining {
-			d = d.drained() // refused at once if even that is not enough
+			d = d.afterDrain() // do not wait if the worker will not fit anyway
 		}
-		if l.lack(d, len(chosen)) > 0 {
-			l.Split = []int{len(chosen)}
-			return Decision{}, l.refuse([][]Device{chosen}, nil)
+		if r.shortfall(d, len(chosen)) > 0 {
+			r.DeviceCounts = []int{len(chosen)}
+			return Decision{}, r.noFitError([][]Device{chosen}, nil)
 		}
 	}
 	if draining {
-		return Decision{}, waitFor(chosen)
+		return Decision{}, newWait(chosen)
 	}
-	return l.decide(chosen, devices, "as asked"), nil
+	return r.decide(chosen, devices, "as requested"), nil
 }
 
-// vendorOf is the vendor that indices are meant for: the engine's, else the only
-// one here, else the only one of which a device can be used.
-func (l Load) vendorOf(devices []Device) (string, error) {
-	here := vendors(devices)
+// indexVendor returns the vendor whose devices the indices refer to: the vendor of the
+// engine, else the only vendor on the machine, else the only vendor with a usable device.
+func (r Load) indexVendor(devices []Device) (string, error) {
+	present := vendors(devices)
 	switch {
-	case l.Vendor != "":
-		return l.Vendor, nil
-	case len(here) == 0:
+	case r.Vendor != "":
+		return r.Vendor, nil
+	case len(present) == 0:
 		return "", nil
-	case len(here) == 1:
-		return here[0], nil
+	case len(present) == 1:
+		return present[0], nil
 	}
 	var usable []string
-	for _, v := range here {
+	for _, v := range present {
 		if slices.ContainsFunc(devices, func(d Device) bool { return string(d.Vendor) == v && d.usable() }) {
 			usable = append(usable, v)
 		}
@@ -67,18 +67,18 @@ func (l Load) vendorOf(devices []Device) (string, error) {
 	if len(usable) == 1 {
 		return usable[0], nil
 	}
-	return "", failed(operations.ReasonDeviceAmbiguous, "device %q is ambiguous: this machine has devices of %s, each counted from 0, and %s works with any of them%s",
-		l.Device, strings.Join(here, " and "), l.Worker, lines(devices, Device.health))
+	return "", errorf(operations.ReasonDeviceAmbiguous, "device %q is ambiguous: this machine has %s devices, each numbered from 0, and %s supports all of them:%s",
+		r.Device, strings.Join(present, " and "), r.Worker, deviceLines(devices, Device.status))
 }
 
-// unknown is the error for an index that no device of the vendor has.
-func (l Load) unknown(index int, vendor string, devices []Device) error {
-	e := failed(operations.ReasonDeviceNotFound, "there is no device %d: this machine has no accelerator", index)
+// unknownDevice returns the error for an index that no device of the vendor has.
+func (r Load) unknownDevice(index int, vendor string, devices []Device) error {
+	e := errorf(operations.ReasonDeviceNotFound, "unknown device %d: this machine has no accelerator", index)
 	if len(devices) > 0 {
 		if vendor != "" {
 			vendor += " "
 		}
-		e = failed(operations.ReasonDeviceNotFound, "there is no %sdevice %d here; there are%s", vendor, index, lines(devices, Device.health))
+		e = errorf(operations.ReasonDeviceNotFound, "unknown %sdevice %d; this machine has:%s", vendor, index, deviceLines(devices, Device.status))
 	}
 	e.Code, e.Subject = operations.CodeNotFound, operations.SubjectDevice.Named(strconv.Itoa(index))
 	return e

@@ -7,23 +7,24 @@ import (
 	"strings"
 )
 
-// The variables that engines and their runtimes read.
+// Variables that select the devices of engines and their runtimes.
 //
 // NVIDIA: https://docs.nvidia.com/cuda/cuda-c-programming-guide/index.html#cuda-environment-variables.
-// Without CUDA_DEVICE_ORDER, index 0 is the fastest device and not the first.
+// Without CUDA_DEVICE_ORDER, index 0 is the fastest device, not the first in PCI order.
 //
 // AMD: https://rocm.docs.amd.com/en/latest/conceptual/gpu-isolation.html. It
-// recommends ROCR_VISIBLE_DEVICES, one layer below, but Ray and with it vLLM
-// refuse to start with that one alone. Set together they would filter twice,
-// because the lower one numbers the devices anew. CUDA_VISIBLE_DEVICES means the
-// same to HIP, and vLLM refuses two that differ, so it stays unset.
+// recommends ROCR_VISIBLE_DEVICES, one layer below HIP, but Ray, which vLLM uses,
+// does not start if only that variable is set. If both are set, they filter twice,
+// because ROCR_VISIBLE_DEVICES renumbers the devices. HIP also reads
+// CUDA_VISIBLE_DEVICES, and vLLM fails if it differs from HIP_VISIBLE_DEVICES, so it
+// is not set.
 //
 // Intel: https://intel.github.io/llvm/EnvironmentVariables.html, ONEAPI_DEVICE_SELECTOR.
 //
-// Vulkan, of whatever vendor, listens to none of these. What engines built on ggml
-// take of it is said by GGML_VK_VISIBLE_DEVICES, with indices that run through all
-// vendors: https://docs.ollama.com/gpu. The Vulkan loader sorts devices by PCI
-// address, discrete ones first.
+// Vulkan ignores all of these variables. Engines built on ggml read
+// GGML_VK_VISIBLE_DEVICES, with indices that count the devices of all vendors
+// together: https://docs.ollama.com/gpu. The Vulkan loader sorts devices by PCI
+// address, discrete devices first.
 const (
 	cudaOrder   = "CUDA_DEVICE_ORDER"
 	cudaVisible = "CUDA_VISIBLE_DEVICES"
@@ -32,77 +33,76 @@ const (
 	ggmlVulkan  = "GGML_VK_VISIBLE_DEVICES"
 )
 
-// nothing is an index that no device has, which ends the list of visible ones
-// before it began. An empty value would do for CUDA, but HIP and others take it
-// for one that is not set; and where CUDA and HIP variables must agree, these do.
-const nothing = "-1"
+// noDevice is an invalid index: the list of visible devices stops there, so that it is
+// empty. An empty value would also work for CUDA, but HIP and others treat it as not set.
+const noDevice = "-1"
 
-// visible lets an engine see these devices, all of one vendor, and no others of
-// those that are here.
-func visible(chosen, here []Device) map[string]string {
+// visibleEnv returns the variables that make the chosen devices, which have one vendor,
+// the only visible ones. present are all devices of the machine.
+func visibleEnv(chosen, present []Device) map[string]string {
 	env := map[string]string{}
 	if len(chosen) == 0 {
 		return env
 	}
-	list := make([]int, len(chosen))
+	values := make([]int, len(chosen))
 	for i, d := range chosen {
-		list[i] = d.Index
+		values[i] = d.Index
 	}
 	switch chosen[0].Vendor {
 	case "nvidia":
 		env[cudaOrder] = "PCI_BUS_ID"
-		env[cudaVisible] = indices(list)
+		env[cudaVisible] = joinIndices(values)
 	case "amd":
-		env[hipVisible] = indices(list)
+		env[hipVisible] = joinIndices(values)
 	case "intel":
-		env[oneAPI] = "level_zero:" + indices(list)
+		env[oneAPI] = "level_zero:" + joinIndices(values)
 	}
-	if vulkan := vulkanIndices(chosen, here); vulkan != nil {
-		env[ggmlVulkan] = indices(vulkan)
+	if vulkan := vulkanIndices(chosen, present); vulkan != nil {
+		env[ggmlVulkan] = joinIndices(vulkan)
 	}
 	return env
 }
 
-// vulkanIndices are the indices of devices where those of all vendors are counted
-// together; nil if that cannot be told, or if there is no Vulkan. It cannot where a
-// device is broken: nobody knows whether Vulkan counts that one.
-func vulkanIndices(chosen, here []Device) []int {
-	if slices.ContainsFunc(here, func(d Device) bool { return d.Vendor == "apple" || d.PCIBusID == "" || !d.works() }) {
+// vulkanIndices returns the indices of the chosen devices in the order of Vulkan, which
+// counts the devices of all vendors together. It returns nil if Vulkan is not available
+// or the order is not known, as when a device is broken: Vulkan may or may not count it.
+func vulkanIndices(chosen, present []Device) []int {
+	if slices.ContainsFunc(present, func(d Device) bool { return d.Vendor == "apple" || d.PCIBusID == "" || !d.works() }) {
 		return nil
 	}
-	order := slices.Clone(here)
+	order := slices.Clone(present)
 	slices.SortStableFunc(order, func(a, b Device) int { return cmp.Compare(a.PCIBusID, b.PCIBusID) })
-	var list []int
+	var values []int
 	for _, c := range chosen {
-		list = append(list, slices.IndexFunc(order, func(d Device) bool { return d.PCIBusID == c.PCIBusID }))
+		values = append(values, slices.IndexFunc(order, func(d Device) bool { return d.PCIBusID == c.PCIBusID }))
 	}
-	return list
+	return values
 }
 
-// hidden lets an engine see none of the devices that are here.
-func hidden(devices []Device) map[string]string {
+// hiddenEnv returns the variables that hide all devices from an engine.
+func hiddenEnv(devices []Device) map[string]string {
 	env := map[string]string{}
 	for _, vendor := range vendors(devices) {
 		switch vendor {
 		case "nvidia":
-			env[cudaVisible] = nothing
+			env[cudaVisible] = noDevice
 		case "amd":
-			env[hipVisible] = nothing
+			env[hipVisible] = noDevice
 		case "intel":
 			env[oneAPI] = "*:cpu"
 		}
 		if vendor != "apple" {
-			env[ggmlVulkan] = nothing
+			env[ggmlVulkan] = noDevice
 		}
 	}
 	return env
 }
 
-// indices writes "0,1".
-func indices(list []int) string {
-	var words []string
-	for _, n := range list {
-		words = append(words, strconv.Itoa(n))
+// joinIndices formats indices as "0,1".
+func joinIndices(values []int) string {
+	var parts []string
+	for _, n := range values {
+		parts = append(parts, strconv.Itoa(n))
 	}
-	return strings.Join(words, ",")
+	return strings.Join(parts, ",")
 }

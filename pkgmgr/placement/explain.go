@@ -10,157 +10,160 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
 )
 
-// reason says in one line why the load goes onto these devices.
-func (l Load) reason(chosen []Device, why string) string {
-	parts := []string{why, "needs " + l.need(len(chosen), chosen)}
+// reason returns the reason of a decision in one line. basis is how the devices were
+// chosen.
+func (r Load) reason(chosen []Device, basis string) string {
+	parts := []string{basis, "needs " + r.describeNeed(len(chosen), chosen)}
 	for _, d := range chosen {
 		if len(chosen) > 1 {
-			parts = append(parts, d.title()+": "+d.memory())
+			parts = append(parts, d.title()+": "+d.describeMemory())
 		} else {
-			parts = append(parts, d.memory())
+			parts = append(parts, d.describeMemory())
 		}
 	}
-	return listed(chosen, Device.title) + ": " + strings.Join(parts, "; ")
+	return deviceList(chosen, Device.title) + ": " + strings.Join(parts, "; ")
 }
 
-// refuse says line by line why the load does not fit: what it needs, what each
-// device has, and how much was missing. here are all devices, of which those that the
-// engine cannot run on are named too.
-func (l Load) refuse(groups [][]Device, here []Device) *operations.Error {
+// noFitError returns the error for a worker that does not fit: a line for the needed
+// memory, a line for each device, and a line for the missing memory. groups are the
+// usable devices. Of present, it lists the devices that the engine cannot run on.
+func (r Load) noFitError(groups [][]Device, present []Device) *operations.Error {
 	devices := slices.Concat(groups...)
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s does not fit", l.name())
-	var nearest string
-	least := int64(-1)
-	for _, n := range l.Split {
-		told := false
+	fmt.Fprintf(&b, "%s does not fit on this machine", r.name())
+	var missing string
+	smallest := int64(-1)
+	for _, n := range r.DeviceCounts {
+		printed := false
 		for _, g := range groups {
 			if n < 1 || len(g) < n {
 				continue
 			}
-			if !told {
-				told = true
-				fmt.Fprintf(&b, "\n  needed: %s", l.need(n, g))
+			if !printed {
+				printed = true
+				fmt.Fprintf(&b, "\n  needed: %s", r.describeNeed(n, g))
 			}
-			d, short := l.shortest(g, n)
-			if least < 0 || short < least {
-				least, nearest = short, l.missing(d, n, short)
+			d, shortfall := r.bottleneck(g, n)
+			if smallest < 0 || shortfall < smallest {
+				smallest, missing = shortfall, r.describeShortfall(d, n, shortfall)
 			}
 		}
 	}
 	for _, d := range slices.SortedFunc(slices.Values(devices), byVendor) {
-		fmt.Fprintf(&b, "\n  %s: %s", d.title(), d.memory())
+		fmt.Fprintf(&b, "\n  %s: %s", d.title(), d.describeMemory())
 	}
-	for _, d := range slices.SortedFunc(slices.Values(l.unfitDevices(here)), byVendor) {
+	for _, d := range slices.SortedFunc(slices.Values(r.unfitDevices(present)), byVendor) {
 		fmt.Fprintf(&b, "\n  %s: not used: %s", d.title(), d.unfit)
 	}
-	if nearest == "" {
-		fmt.Fprintf(&b, "\n  missing: %s runs on %s devices, and here it could use %s", l.Worker, either(l.Split), count(len(devices), "device"))
+	if missing == "" {
+		fmt.Fprintf(&b, "\n  missing: %s runs on %s devices, but only %s can be used", r.Worker, joinOr(r.DeviceCounts), count(len(devices), "device"))
 	} else {
-		fmt.Fprintf(&b, "\n  missing: %s", nearest)
+		fmt.Fprintf(&b, "\n  missing: %s", missing)
 	}
 	reason := operations.ReasonTooLarge
-	if l.choose(reclaimed(groups)) != nil {
+	if r.choose(afterReclaim(groups)) != nil {
 		reason = operations.ReasonNoRoom
 	}
-	e := failed(reason, "%s", b.String())
-	if e.Subject = operations.SubjectModel.Named(l.Model); l.Model == "" {
-		e.Subject = operations.SubjectWorker.Named(l.Worker)
+	e := errorf(reason, "%s", b.String())
+	if e.Subject = operations.SubjectModel.Named(r.Model); r.Model == "" {
+		e.Subject = operations.SubjectWorker.Named(r.Worker)
 	}
 	return e
 }
 
-// shortest is the device that lacks most among the n that lack least.
-func (l Load) shortest(g []Device, n int) (Device, int64) {
+// bottleneck returns the device with the largest shortfall among the n devices with the
+// smallest shortfall, and its shortfall in bytes.
+func (r Load) bottleneck(g []Device, n int) (Device, int64) {
 	sorted := slices.SortedStableFunc(slices.Values(g), func(a, b Device) int {
-		switch lackA, lackB := l.lack(a, n), l.lack(b, n); {
-		case lackA < lackB:
+		switch missingA, missingB := r.shortfall(a, n), r.shortfall(b, n); {
+		case missingA < missingB:
 			return -1
-		case lackA > lackB:
+		case missingA > missingB:
 			return 1
 		default:
 			return byIndex(a, b)
 		}
 	})
 	last := sorted[n-1]
-	return last, l.lack(last, n)
+	return last, r.shortfall(last, n)
 }
 
-// missing says what would make the load fit onto n devices.
-func (l Load) missing(d Device, n int, short int64) string {
+// describeShortfall formats the memory that is missing on d to use n devices.
+func (r Load) describeShortfall(d Device, n int, shortfall int64) string {
 	where := "on one device"
 	if n > 1 {
 		where = fmt.Sprintf("on each of %d devices", n)
 	}
-	if most := l.reserves(d); most > 0 && l.part(n) > most {
-		return fmt.Sprintf("%s %s, of which %s takes at most %s of the memory: %s on %s",
-			bytesize.Format(l.part(n)), where, l.Worker, percent(l.Fraction), bytesize.Format(most), d.title())
+	if limit := r.reservation(d); limit > 0 && r.perDevice(n) > limit {
+		return fmt.Sprintf("%s %s, but %s reserves only %s of the memory: %s on %s",
+			bytesize.Format(r.perDevice(n)), where, r.Worker, percent(r.Fraction), bytesize.Format(limit), d.title())
 	}
-	return fmt.Sprintf("%s; it would fit with %s free %s", bytesize.Format(short)+" on "+d.title(), bytesize.Format(max(l.part(n), l.reserves(d))), where)
+	return fmt.Sprintf("%s; it would fit with %s free %s", bytesize.Format(shortfall)+" on "+d.title(), bytesize.Format(max(r.perDevice(n), r.reservation(d))), where)
 }
 
-// need is what n devices must have, as a sum.
-func (l Load) need(n int, devices []Device) string {
+// describeNeed formats the calculation of the memory that is needed on each of n devices.
+func (r Load) describeNeed(n int, devices []Device) string {
 	var b strings.Builder
-	explain := ""
-	if l.Explain != "" {
-		explain = " (" + l.Explain + ")"
+	breakdown := ""
+	if r.Explain != "" {
+		breakdown = " (" + r.Explain + ")"
 	}
 	switch {
-	case l.Estimate == 0 && l.Overhead == 0:
-		fmt.Fprintf(&b, "an amount that is not known%s", explain)
-	case l.Estimate == 0:
-		fmt.Fprintf(&b, "an amount that is not known%s + overhead %s", explain, bytesize.Format(l.Overhead))
+	case r.Estimate == 0 && r.Overhead == 0:
+		fmt.Fprintf(&b, "an unknown amount%s", breakdown)
+	case r.Estimate == 0:
+		fmt.Fprintf(&b, "an unknown amount%s + overhead %s", breakdown, bytesize.Format(r.Overhead))
 	case n > 1:
-		fmt.Fprintf(&b, "%s on each of %d devices = %s%s / %d + overhead %s", bytesize.Format(l.part(n)), n, bytesize.Format(l.Estimate), explain, n, bytesize.Format(l.Overhead))
+		fmt.Fprintf(&b, "%s on each of %d devices = %s%s / %d + overhead %s", bytesize.Format(r.perDevice(n)), n, bytesize.Format(r.Estimate), breakdown, n, bytesize.Format(r.Overhead))
 	default:
-		fmt.Fprintf(&b, "%s = %s%s + overhead %s", bytesize.Format(l.part(n)), bytesize.Format(l.Estimate), explain, bytesize.Format(l.Overhead))
+		fmt.Fprintf(&b, "%s = %s%s + overhead %s", bytesize.Format(r.perDevice(n)), bytesize.Format(r.Estimate), breakdown, bytesize.Format(r.Overhead))
 	}
-	if l.Fraction > 0 && len(devices) > 0 {
-		fmt.Fprintf(&b, ", within the %s of each device that %s reserves", percent(l.Fraction), l.Worker)
-		if most := l.reserves(devices[0]); most > 0 {
-			fmt.Fprintf(&b, " (%s)", bytesize.Format(most))
+	if r.Fraction > 0 && len(devices) > 0 {
+		fmt.Fprintf(&b, ", within the %s of each device that %s reserves", percent(r.Fraction), r.Worker)
+		if limit := r.reservation(devices[0]); limit > 0 {
+			fmt.Fprintf(&b, " (%s)", bytesize.Format(limit))
 		}
 	}
 	return b.String()
 }
 
-// memory tells what a device has: free, held, promised, left.
-func (d Device) memory() string {
+// describeMemory formats the memory of a device: free, total, in use, reserved and
+// available.
+func (d Device) describeMemory() string {
 	var b strings.Builder
 	free, known := d.free()
 	switch {
 	case !known:
-		b.WriteString("its memory is not known, so it is taken on trust")
-	case d.guessed():
-		fmt.Fprintf(&b, "%s in all, how much is free is not known", bytesize.Format(free))
+		b.WriteString("memory unknown, assumed to be sufficient")
+	case d.isFreeUnknown():
+		fmt.Fprintf(&b, "%s total, free memory unknown", bytesize.Format(free))
 	case d.MemoryTotal == 0:
 		fmt.Fprintf(&b, "%s free", bytesize.Format(free))
 	default:
-		fmt.Fprintf(&b, "%s free of %s, %s held", bytesize.Format(free), bytesize.Format(d.total()), bytesize.Format(max(d.total()-free, 0)))
+		fmt.Fprintf(&b, "%s free of %s, %s in use", bytesize.Format(free), bytesize.Format(d.total()), bytesize.Format(max(d.total()-free, 0)))
 	}
 	if d.MemoryReserved > 0 {
-		fmt.Fprintf(&b, ", %s promised to workers that are loading", bytesize.Format(d.MemoryReserved))
-		if room, _ := d.room(); known {
-			fmt.Fprintf(&b, ", so %s left", bytesize.Format(room))
+		fmt.Fprintf(&b, ", %s reserved for loading workers", bytesize.Format(d.MemoryReserved))
+		if available, _ := d.available(); known {
+			fmt.Fprintf(&b, ", %s available", bytesize.Format(available))
 		}
 	}
 	if len(d.Draining) > 0 {
-		fmt.Fprintf(&b, ", %s is ending there", strings.Join(d.Draining, ", "))
+		fmt.Fprintf(&b, ", still used by stopping worker %s", strings.Join(d.Draining, ", "))
 	}
-	if d.sliced() {
-		b.WriteString(", but MIG is on and an engine gets one slice")
+	if d.hasMIG() {
+		b.WriteString(", but MIG is enabled, so an engine gets one slice")
 	}
 	return b.String()
 }
 
-// health tells whether a device can be used.
-func (d Device) health() string {
+// status formats a device and the reason why it cannot be used, if any.
+func (d Device) status() string {
 	switch {
 	case d.Error != "":
 		return d.title() + ": " + d.Error
 	case d.Index < 0:
-		return d.title() + ": its tool gives it no index"
+		return d.title() + ": no device index reported"
 	case d.unfit != "":
 		return d.title() + ": " + d.unfit
 	default:
@@ -168,7 +171,7 @@ func (d Device) health() string {
 	}
 }
 
-// title names a device: "nvidia 0 (NVIDIA L4)".
+// title formats a device as "nvidia 0 (NVIDIA L4)".
 func (d Device) title() string {
 	title := string(d.Vendor)
 	switch {
@@ -183,13 +186,15 @@ func (d Device) title() string {
 	return title
 }
 
-func (l Load) name() string {
-	if l.Model == "" {
-		return l.Worker
+// name formats the worker type and the model for messages.
+func (r Load) name() string {
+	if r.Model == "" {
+		return r.Worker
 	}
-	return l.Worker + " with " + l.Model
+	return r.Worker + " with " + r.Model
 }
 
+// byVendor compares devices by vendor and index.
 func byVendor(a, b Device) int {
 	if c := cmp.Compare(a.Vendor, b.Vendor); c != 0 {
 		return c
@@ -197,38 +202,40 @@ func byVendor(a, b Device) int {
 	return byIndex(a, b)
 }
 
-// lines writes a line of each device below a message, by vendor and index.
-func lines(devices []Device, say func(Device) string) string {
+// deviceLines formats each device on its own indented line, sorted by vendor and index.
+func deviceLines(devices []Device, format func(Device) string) string {
 	var b strings.Builder
 	for _, d := range slices.SortedStableFunc(slices.Values(devices), byVendor) {
-		b.WriteString("\n  " + say(d))
+		b.WriteString("\n  " + format(d))
 	}
 	return b.String()
 }
 
-// listed writes the devices in one line, in their own order.
-func listed(devices []Device, say func(Device) string) string {
-	words := make([]string, len(devices))
+// deviceList formats the devices in one line, in the given order.
+func deviceList(devices []Device, format func(Device) string) string {
+	parts := make([]string, len(devices))
 	for i, d := range devices {
-		words[i] = say(d)
+		parts[i] = format(d)
 	}
-	return strings.Join(words, ", ")
+	return strings.Join(parts, ", ")
 }
 
+// percent formats 0.9 as "90%".
 func percent(f float64) string { return fmt.Sprintf("%.0f%%", f*100) }
 
-func count(n int, what string) string {
+// count formats a number of things as "1 device" or "2 devices".
+func count(n int, noun string) string {
 	if n == 1 {
-		return "1 " + what
+		return "1 " + noun
 	}
-	return fmt.Sprintf("%d %ss", n, what)
+	return fmt.Sprintf("%d %ss", n, noun)
 }
 
-// either writes "1, 2 or 4".
-func either(list []int) string {
-	words := strings.Split(indices(list), ",")
-	if len(words) < 2 {
-		return indices(list)
+// joinOr formats numbers as "1, 2 or 4".
+func joinOr(numbers []int) string {
+	parts := strings.Split(joinIndices(numbers), ",")
+	if len(parts) < 2 {
+		return joinIndices(numbers)
 	}
-	return strings.Join(words[:len(words)-1], ", ") + " or " + words[len(words)-1]
+	return strings.Join(parts[:len(parts)-1], ", ") + " or " + parts[len(parts)-1]
 }

@@ -6,48 +6,49 @@ import (
 	"slices"
 )
 
-// lack is how much memory d is short of as one of n devices, in bytes; 0 means
-// that it holds its part of the load.
-func (l Load) lack(d Device, n int) int64 {
-	part := l.part(n)
-	most := int64(0) // what the engine's own limit leaves out
-	if reserved := l.reserves(d); reserved > 0 {
-		most = max(part-reserved, 0)
-		part = max(part, reserved)
+// shortfall returns how much more memory d would need if the worker used n devices, in
+// bytes. It is 0 if the worker fits.
+func (r Load) shortfall(d Device, n int) int64 {
+	need := r.perDevice(n)
+	excess := int64(0) // the memory beyond the reservation of the engine
+	if reserved := r.reservation(d); reserved > 0 {
+		excess = max(need-reserved, 0)
+		need = max(need, reserved)
 	}
-	if room, known := d.room(); known {
-		return max(part-room, most, 0)
+	if available, known := d.available(); known {
+		return max(need-available, excess, 0)
 	}
-	return most
+	return excess
 }
 
-// part is what the load itself takes on each of n devices.
-func (l Load) part(n int) int64 {
+// perDevice returns the memory that the worker needs on each of n devices.
+func (r Load) perDevice(n int) int64 {
 	n = max(n, 1)
-	part := l.Estimate / int64(n)
-	if l.Estimate%int64(n) != 0 {
-		part++
+	size := r.Estimate / int64(n)
+	if r.Estimate%int64(n) != 0 {
+		size++
 	}
-	return add(part, l.Overhead)
+	return add(size, r.Overhead)
 }
 
-// reserves is what the engine reserves on d; 0 if it does not reserve, or if the
-// device's total memory is not known.
-func (l Load) reserves(d Device) int64 {
-	if !(l.Fraction > 0) { // also for what is no number
+// reservation returns the memory that the engine reserves on d. It is 0 if the engine
+// reserves nothing, or if the total memory of the device is not known.
+func (r Load) reservation(d Device) int64 {
+	if !(r.Fraction > 0) { // also true for NaN
 		return 0
 	}
-	return int64(l.Fraction * float64(d.total()))
+	return int64(r.Fraction * float64(d.total()))
 }
 
-// room is the memory of d that nobody holds or was promised, in bytes, and
-// whether it is known at all.
-func (d Device) room() (int64, bool) {
+// available returns the memory of d that is neither in use nor reserved, in bytes, and
+// whether it is known.
+func (d Device) available() (int64, bool) {
 	free, known := d.free()
 	return max(free-clamp(d.MemoryReserved), 0), known
 }
 
-// free is the free memory of d, its total where that is all that is known.
+// free returns the free memory of d, or its total memory if only that is known, in bytes.
+// It reports false if neither is known.
 func (d Device) free() (int64, bool) {
 	switch total := d.total(); {
 	case d.MemoryFree != nil:
@@ -59,24 +60,24 @@ func (d Device) free() (int64, bool) {
 	}
 }
 
-// guessed means that free is not what the machine's tools said.
-func (d Device) guessed() bool {
+// isFreeUnknown reports whether the vendor's tool reports no free memory, so that free
+// returns the total memory.
+func (d Device) isFreeUnknown() bool {
 	return d.MemoryFree == nil && (d.MemoryUsed == nil || d.MemoryTotal == 0)
 }
 
 func (d Device) total() int64 { return clamp(d.MemoryTotal) }
 
-// drained is d as it would be without its ending workers, at best.
-func (d Device) drained() Device {
+// afterDrain returns d with all memory free that its stopping workers may use.
+func (d Device) afterDrain() Device {
 	if len(d.Draining) > 0 {
 		d.MemoryFree, d.MemoryUsed = nil, nil
 	}
 	return d
 }
 
-// reclaimed are the devices as they would be without the workers that may be ended
-// to make room.
-func reclaimed(groups [][]Device) [][]Device {
+// afterReclaim returns the devices as if the idle on-demand workers had been stopped.
+func afterReclaim(groups [][]Device) [][]Device {
 	all := make([][]Device, len(groups))
 	for i, g := range groups {
 		for _, d := range g {
@@ -90,36 +91,40 @@ func reclaimed(groups [][]Device) [][]Device {
 	return all
 }
 
+// usable reports whether the device works and the engine can run on it.
 func (d Device) usable() bool { return d.works() && d.unfit == "" }
 
-// works reports whether the device can be used at all, by whatever engine.
+// works reports whether the device has no error and has an index.
 func (d Device) works() bool { return d.Error == "" && d.Index >= 0 }
 
-func (d Device) sliced() bool { return d.MIG != nil && *d.MIG }
+// hasMIG reports whether MIG mode is enabled.
+func (d Device) hasMIG() bool { return d.MIG != nil && *d.MIG }
 
-// byRoom puts first what is to be taken first: devices that need no waiting,
-// whole ones, those whose memory is known, and among them the most free.
-func byRoom(a, b Device) int {
+// byPreference sorts devices in the order in which they are chosen: without stopping
+// workers first, then as byAvailable, then by index.
+func byPreference(a, b Device) int {
 	return cmp.Or(
 		boolCompare(len(a.Draining) > 0, len(b.Draining) > 0),
-		byFree(a, b),
+		byAvailable(a, b),
 		byIndex(a, b),
 	)
 }
 
-func byFree(a, b Device) int {
-	roomA, knownA := a.room()
-	roomB, knownB := b.room()
+// byAvailable sorts devices without MIG before devices with MIG, then known memory before
+// unknown memory, then more available memory before less.
+func byAvailable(a, b Device) int {
+	availableA, knownA := a.available()
+	availableB, knownB := b.available()
 	return cmp.Or(
-		boolCompare(a.sliced(), b.sliced()),
+		boolCompare(a.hasMIG(), b.hasMIG()),
 		boolCompare(!knownA, !knownB),
-		cmp.Compare(roomB, roomA),
+		cmp.Compare(availableB, availableA),
 	)
 }
 
 func byIndex(a, b Device) int { return cmp.Compare(a.Index, b.Index) }
 
-// boolCompare puts false before true.
+// boolCompare compares two booleans; false sorts first.
 func boolCompare(a, b bool) int {
 	switch {
 	case a == b:
@@ -131,7 +136,7 @@ func boolCompare(a, b bool) int {
 	}
 }
 
-// vendors are those of the devices, sorted.
+// vendors returns the vendors of the devices, sorted.
 func vendors(devices []Device) []string {
 	var all []string
 	for _, d := range devices {
@@ -141,10 +146,10 @@ func vendors(devices []Device) []string {
 	return slices.Compact(all)
 }
 
-// clamp makes a size a signed one.
+// clamp returns n as an int64, at most [math.MaxInt64].
 func clamp(n uint64) int64 { return int64(min(n, math.MaxInt64)) }
 
-// add adds sizes without running over.
+// add returns a+b, at most [math.MaxInt64].
 func add(a, b int64) int64 {
 	if a > math.MaxInt64-b {
 		return math.MaxInt64

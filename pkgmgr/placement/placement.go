@@ -1,35 +1,35 @@
-// Package placement decides which accelerators a worker gets. It only decides:
-// what the machine has comes in, a decision goes out, and nothing is read,
-// started or waited for here.
+// Package placement chooses the accelerators of a worker. It is pure: it reads
+// no device, starts no process and does not wait.
 //
-// # The arithmetic
+// # Required memory
 //
-// A load needs memory on each of its n devices:
+// A worker on n devices needs this much memory on each of them:
 //
 //	Estimate/n + Overhead
 //
-// and, where the engine reserves a fixed share of every device as vLLM does,
-// that share must be free and must be large enough for it. What a device has
-// left is what its tool calls free, less what was promised to workers that are
-// still loading. A device whose free memory is not known counts with its total,
-// and one of which not even that is known is taken on trust: the reason says so.
+// If the engine reserves a fixed fraction of the memory of every device, as vLLM
+// does, that fraction must be free and must be at least this large. The available
+// memory of a device is its free memory, as the vendor's tool reports it, less the
+// reservations of workers that are still loading. If the free memory is not known,
+// the total memory counts as free. If the total is not known either, the device is
+// assumed to have sufficient memory, and the reason of the decision contains that.
 //
-// # The choice
+// # Choice of devices
 //
-// Left to itself, Place takes the fewest devices that an engine may be split
-// over and that hold it, all of one vendor, those with the most memory left
-// first. Devices of which an ending worker may still hold memory are passed
-// over; if only they could hold the load, Place answers with a [*Wait], and the
-// caller asks again when they have drained. A device in MIG mode comes last,
-// because its numbers are those of the whole card and an engine gets a slice.
+// Unless devices are requested by index, Place chooses the smallest allowed number
+// of devices that fit, all of one vendor, and prefers those with the most
+// available memory. It skips devices whose memory a stopping worker may still
+// use. If only those fit, Place returns a [*Wait], and the caller retries when the
+// workers have exited. Devices in MIG mode are the last choice, because their tool
+// reports the memory of the complete card, and an engine gets one slice.
 //
-// Devices that were asked for by index are taken or refused, never replaced.
+// Place never replaces devices that are requested by index.
 //
-// What does not fit is refused with the arithmetic, line by line. It is never put
-// on the CPU instead: there it would run, a hundred times slower, and nobody
-// would know why. Only a refusal for want of memory that could be made free, by
-// ending workers that are there on demand, has the reason
-// [operations.ReasonNoRoom].
+// If a worker does not fit, the error contains the calculation, one line for each
+// device. Place does not fall back to the CPU then, because the worker would be
+// much slower for no visible reason. The error has the reason
+// [operations.ReasonNoRoom] if stopping idle on-demand workers would free enough
+// memory, and [operations.ReasonTooLarge] otherwise.
 package placement
 
 import (
@@ -42,209 +42,212 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// anyVendor is the [Load.Vendor] of an engine that takes every vendor's devices.
+// anyVendor is the vendor of an engine that supports devices of every vendor.
 const anyVendor = "any"
 
-// Load is what is to be placed. Sizes are in bytes; negative ones count as 0.
+// Load describes the worker to place. Sizes are in bytes. Negative sizes count as 0.
 type Load struct {
-	// Worker and Model are named in reasons and errors.
+	// Worker and Model are the worker type and the model, for reasons and errors.
+	// Model may be empty.
 	Worker, Model string
 
-	// Device is what was asked for, as in [operations.WorkerSpawn]: empty or
-	// "auto", "none", or indices.
+	// Device selects devices, as in [operations.WorkerSpawn]: empty or "auto",
+	// "none", or indices.
 	Device string
 
-	// Vendor is the one vendor that the engine works with: "nvidia", "amd",
-	// "intel", "apple". Empty and "any" mean all of them.
+	// Vendor is the only vendor that the engine supports: "nvidia", "amd", "intel"
+	// or "apple". Empty and "any" mean all vendors.
 	Vendor string
 
-	// Devices are the conditions under which the engine's build runs on a device;
-	// nil if every one of Vendor will do.
+	// Devices are the conditions under which the installed build of the engine runs
+	// on a device; nil if it runs on every device of Vendor.
 	Devices *wire.DeviceNeeds
 
-	// Wants means that the engine can use accelerators at all. Without it the
-	// load goes to the CPU, unless devices were asked for by index.
+	// Wants means that the engine can use accelerators. If it is false, the worker
+	// runs on the CPU, unless devices are requested by index.
 	Wants bool
 
 	// Requires means that the engine cannot run without an accelerator.
 	Requires bool
 
-	// Estimate is the memory that is needed over all devices together; 0 means
-	// that it is not known, and then every device with room for Overhead will do.
+	// Estimate is the memory that the worker needs on all devices together. 0 means
+	// that it is not known; then only Overhead is required.
 	Estimate int64
 
-	// Overhead is needed on each device on top: context and buffers.
+	// Overhead is the additional memory on each device, for context and buffers.
 	Overhead int64
 
-	// Explain says how Estimate came about, such as "weights 15.0 GiB + cache
-	// 2.0 GiB". May be empty.
+	// Explain lists the parts of Estimate, such as "weights 15.0 GiB + cache
+	// 2.0 GiB". It may be empty.
 	Explain string
 
-	// Fraction is the share of each device's total memory that the engine
-	// reserves, such as 0.9: it must be free, and the load must fit into it.
-	// 0 means that the engine takes what it needs.
+	// Fraction is the fraction of the total memory of each device that the engine
+	// reserves, such as 0.9. It must be free, and the worker must fit into it. 0
+	// means that the engine reserves nothing.
 	Fraction float64
 
-	// Split are the numbers of devices that the engine can be split over,
-	// ascending; nil means 1, 2, 4 or 8. It does not bind whoever names indices.
-	Split []int
+	// DeviceCounts are the numbers of devices that the engine can use, ascending;
+	// nil means 1, 2, 4 or 8. They do not limit devices that are requested by index.
+	DeviceCounts []int
 }
 
-// Device is an accelerator, with what the hive knows of it.
+// Device is an accelerator and its state on the hive.
 type Device struct {
 	gpu.Device
 
-	// Draining are the ids of workers that are ending and may still hold memory
-	// on the device.
+	// Draining contains the IDs of stopping workers that may still use memory of the
+	// device.
 	Draining []string
 
-	// Reclaimable is memory of workers that were started on demand and answer
-	// nothing now, in bytes: a queen may end them to make room.
+	// Reclaimable is the memory of idle on-demand workers, in bytes. The queen may
+	// stop them to free memory.
 	Reclaimable int64
 
-	// unfit says why the load's engine cannot run on the device; set by [Place].
+	// unfit is the reason why the engine cannot run on the device. [Place] sets it.
 	unfit string
 }
 
-// Decision is where a load goes.
+// Decision is the result of [Place].
 type Decision struct {
-	// Devices are those that the worker gets: in the order in which they were
-	// asked for, else by index. Empty means the CPU.
+	// Devices are the devices of the worker, in the requested order, or by index if
+	// none were requested. It is empty if the worker runs on the CPU.
 	Devices []operations.WorkerDevice
 
-	// Env is what makes the engine see those devices and no others. It is never
-	// nil. See [Place] for the variables.
+	// Env contains the variables that make only these devices visible to the engine.
+	// It is never nil. See [Place] for the variables.
 	Env map[string]string
 
-	// Reason says why, with the numbers, in one line.
+	// Reason explains the choice in one line, with the sizes.
 	Reason string
 
-	// Estimate is the memory that the load is expected to take over all its
-	// devices, with overheads and what the engine reserves, in bytes; 0 if that is
-	// not known or on the CPU. It is what a loading worker was promised.
+	// Estimate is the memory that the worker is expected to use on all its devices,
+	// with overheads and reservations of the engine, in bytes. It is reserved while
+	// the worker loads. It is 0 on the CPU, or if it is not known.
 	Estimate int64
 }
 
-// Wait is the error of a load that would fit on devices from which an ending
-// worker's memory has not come back yet. The caller waits for those workers to
-// end and asks again.
+// Wait is the error of [Place] if the worker only fits on devices whose memory a
+// stopping worker may still use. The caller waits until those workers have exited, and
+// retries.
 type Wait struct {
-	Workers []string // ids, sorted
+	Workers []string // IDs, sorted
 	Vendor  string   // of the devices
 	Devices []int    // indices, sorted
 }
 
-// Error names the workers and devices.
+// Error returns a message with the workers and devices.
 func (w *Wait) Error() string {
-	return fmt.Sprintf("waiting for the memory of %s on %s %s: it is ending",
-		strings.Join(w.Workers, ", "), w.Vendor, indices(w.Devices))
+	return fmt.Sprintf("waiting for %s to release memory on %s %s",
+		strings.Join(w.Workers, ", "), w.Vendor, joinIndices(w.Devices))
 }
 
-// Place decides where l goes on a machine with these devices, which may be of
-// several vendors, broken and in any order. Errors are [*operations.Error] or
-// [*Wait]. The same input gives the same decision.
+// Place chooses from the devices of a machine those for the worker that r describes, or
+// the CPU. The devices may be of several vendors, broken, and in any order. Errors are
+// [*operations.Error] or [*Wait]. Equal arguments return equal decisions.
 //
-// The decision's environment holds one vendor's variable, with indices in PCI
-// order and never UUIDs, which some engines cannot read, and that for Vulkan:
+// The environment of the decision contains the variables of one vendor and of Vulkan. They
+// hold device indices in PCI order, because some engines cannot read UUIDs:
 //
 //	NVIDIA  CUDA_DEVICE_ORDER=PCI_BUS_ID, CUDA_VISIBLE_DEVICES=0,1
 //	AMD     HIP_VISIBLE_DEVICES=0,1
 //	Intel   ONEAPI_DEVICE_SELECTOR=level_zero:0,1
-//	all     GGML_VK_VISIBLE_DEVICES=0,1, counted through all vendors; not set
-//	        where a device is broken, which Vulkan may count or not
-//	Apple   nothing: there is one device, and no way to hide it
+//	Vulkan  GGML_VK_VISIBLE_DEVICES=0,1, numbered across all vendors; not set if a
+//	        device is broken, because Vulkan may or may not count it
+//	Apple   no variable: there is one device, and it cannot be hidden
 //
-// For the CPU, it hides the devices of every vendor that is here.
-func Place(l Load, devices []Device) (Decision, error) {
-	l = l.tidy()
-	devices = l.checked(devices)
-	switch l.Device {
+// For the CPU, the environment hides the devices of every vendor on the machine.
+func Place(r Load, devices []Device) (Decision, error) {
+	r = r.normalize()
+	devices = r.checkDevices(devices)
+	switch r.Device {
 	case operations.DeviceNone:
-		if l.Requires {
-			return Decision{}, failed(operations.ReasonDeviceUnusable, "%s needs an accelerator, and device %q was asked for", l.Worker, operations.DeviceNone)
+		if r.Requires {
+			return Decision{}, errorf(operations.ReasonDeviceUnusable, "%s requires an accelerator, but device %q was requested", r.Worker, operations.DeviceNone)
 		}
-		return onCPU(devices, "as asked: on the CPU"), nil
+		return onCPU(devices, "using the CPU as requested"), nil
 	case "", operations.DeviceAuto:
-		if !l.Wants && !l.Requires {
-			return onCPU(devices, l.Worker+" uses no accelerator: on the CPU"), nil
+		if !r.Wants && !r.Requires {
+			return onCPU(devices, r.Worker+" uses no accelerator: using the CPU"), nil
 		}
-		return l.auto(devices)
+		return r.placeAuto(devices)
 	default:
-		return l.byIndex(devices)
+		return r.placeByIndex(devices)
 	}
 }
 
-// tidy brings l into a form without special cases.
-func (l Load) tidy() Load {
-	l.Estimate, l.Overhead = max(l.Estimate, 0), max(l.Overhead, 0)
-	l.Fraction = min(l.Fraction, 1)
-	if l.Vendor == anyVendor {
-		l.Vendor = ""
+// normalize returns r with defaults, with sizes in their valid range, and with the
+// conditions of Devices applied to the other fields.
+func (r Load) normalize() Load {
+	r.Estimate, r.Overhead = max(r.Estimate, 0), max(r.Overhead, 0)
+	r.Fraction = min(r.Fraction, 1)
+	if r.Vendor == anyVendor {
+		r.Vendor = ""
 	}
-	if n := l.Devices; n != nil && l.Vendor == "" && n.Vendor != anyVendor && n.Vendor != wire.NoGPU {
-		l.Vendor = n.Vendor
+	if n := r.Devices; n != nil && r.Vendor == "" && n.Vendor != anyVendor && n.Vendor != wire.NoGPU {
+		r.Vendor = n.Vendor
 	}
-	if l.Devices != nil && l.Devices.Vendor == wire.NoGPU && !l.Requires {
-		l.Wants = false
+	if r.Devices != nil && r.Devices.Vendor == wire.NoGPU && !r.Requires {
+		r.Wants = false
 	}
-	if l.Split == nil {
-		l.Split = []int{1, 2, 4, 8}
+	if r.DeviceCounts == nil {
+		r.DeviceCounts = []int{1, 2, 4, 8}
 	}
-	return l
+	return r
 }
 
-// auto chooses devices. The idle ones are tried first, then those that would
-// fit with the memory that ending workers give back.
-func (l Load) auto(devices []Device) (Decision, error) {
-	groups := l.groups(devices)
+// placeAuto chooses devices. It first tries devices without stopping workers, then all
+// devices as if the stopping workers had exited.
+func (r Load) placeAuto(devices []Device) (Decision, error) {
+	groups := r.vendorGroups(devices)
 	if len(groups) == 0 {
-		return l.without(devices)
+		return r.placeWithoutDevice(devices)
 	}
 	idle := make([][]Device, len(groups))
-	drained := make([][]Device, len(groups))
+	all := make([][]Device, len(groups))
 	for i, g := range groups {
 		for _, d := range g {
 			if len(d.Draining) == 0 {
 				idle[i] = append(idle[i], d)
 			}
-			drained[i] = append(drained[i], d.drained())
+			all[i] = append(all[i], d.afterDrain())
 		}
 	}
-	if chosen := l.choose(idle); chosen != nil {
+	if chosen := r.choose(idle); chosen != nil {
 		slices.SortFunc(chosen, byIndex)
-		return l.decide(chosen, devices, fmt.Sprintf("most memory free of %s%s", count(len(slices.Concat(groups...)), "device"), l.unfit(devices))), nil
+		return r.decide(chosen, devices, fmt.Sprintf("most memory free of %s%s", count(len(slices.Concat(groups...)), "device"), r.unfitNote(devices))), nil
 	}
-	if chosen := l.choose(drained); chosen != nil {
-		return Decision{}, waitFor(chosen)
+	if chosen := r.choose(all); chosen != nil {
+		return Decision{}, newWait(chosen)
 	}
-	return Decision{}, l.refuse(groups, devices)
+	return Decision{}, r.noFitError(groups, devices)
 }
 
-// choose takes the fewest devices of one group that hold the load; nil if none do.
-func (l Load) choose(groups [][]Device) []Device {
-	for _, n := range l.Split {
+// choose returns the smallest allowed number of devices of one group that fit, or
+// nil if the worker does not fit.
+func (r Load) choose(groups [][]Device) []Device {
+	for _, n := range r.DeviceCounts {
 		for _, g := range groups {
-			var fit []Device
+			var fitting []Device
 			for _, d := range g {
-				if l.lack(d, n) == 0 {
-					fit = append(fit, d)
+				if r.shortfall(d, n) == 0 {
+					fitting = append(fitting, d)
 				}
 			}
-			if n > 0 && len(fit) >= n {
-				slices.SortStableFunc(fit, byRoom)
-				return fit[:n]
+			if n > 0 && len(fitting) >= n {
+				slices.SortStableFunc(fitting, byPreference)
+				return fitting[:n]
 			}
 		}
 	}
 	return nil
 }
 
-// groups are the usable devices that the engine works with, one group a vendor,
-// the vendor with the most memory left on one device first.
-func (l Load) groups(devices []Device) [][]Device {
+// vendorGroups returns the usable devices that the engine supports, grouped by vendor.
+// The vendor of the device with the most available memory comes first.
+func (r Load) vendorGroups(devices []Device) [][]Device {
 	var groups [][]Device
 	for _, vendor := range vendors(devices) {
-		if l.Vendor != "" && l.Vendor != vendor {
+		if r.Vendor != "" && r.Vendor != vendor {
 			continue
 		}
 		var g []Device
@@ -254,55 +257,59 @@ func (l Load) groups(devices []Device) [][]Device {
 			}
 		}
 		if len(g) > 0 {
-			slices.SortFunc(g, byRoom)
+			slices.SortFunc(g, byPreference)
 			groups = append(groups, g)
 		}
 	}
-	slices.SortStableFunc(groups, func(a, b []Device) int { return byFree(a[0], b[0]) })
+	slices.SortStableFunc(groups, func(a, b []Device) int { return byAvailable(a[0], b[0]) })
 	return groups
 }
 
-// decide makes the decision for devices, of those that are here, that hold the load.
-func (l Load) decide(chosen, here []Device, why string) Decision {
-	d := Decision{Env: visible(chosen, here), Reason: l.reason(chosen, why)}
+// decide returns the decision for the chosen devices. present are all devices of the
+// machine, and basis is how the devices were chosen.
+func (r Load) decide(chosen, present []Device, basis string) Decision {
+	d := Decision{Env: visibleEnv(chosen, present), Reason: r.reason(chosen, basis)}
 	for _, c := range chosen {
 		d.Devices = append(d.Devices, operations.WorkerDevice{Index: c.Index, Vendor: string(c.Vendor), UUID: c.UUID, Name: c.Name})
-		takes := l.reserves(c)
-		if l.Estimate > 0 {
-			takes = max(takes, l.part(len(chosen)))
+		expected := r.reservation(c)
+		if r.Estimate > 0 {
+			expected = max(expected, r.perDevice(len(chosen)))
 		}
-		d.Estimate = add(d.Estimate, takes)
+		d.Estimate = add(d.Estimate, expected)
 	}
 	return d
 }
 
-// without is the decision where there is no device to choose from.
-func (l Load) without(devices []Device) (Decision, error) {
+// placeWithoutDevice returns the decision for a machine without a device that the engine
+// can use: the CPU, or an error if the engine cannot run on it.
+func (r Load) placeWithoutDevice(devices []Device) (Decision, error) {
 	kind := "accelerator"
-	if l.Vendor != "" {
-		kind = l.Vendor + " " + kind
+	if r.Vendor != "" {
+		kind = r.Vendor + " " + kind
 	}
-	if l.Requires {
+	if r.Requires {
 		if len(devices) == 0 {
-			return Decision{}, failed(operations.ReasonDeviceUnusable, "%s needs an %s, and this machine has no accelerator", l.Worker, kind)
+			return Decision{}, errorf(operations.ReasonDeviceUnusable, "%s requires an %s, but this machine has no accelerator", r.Worker, kind)
 		}
-		return Decision{}, failed(operations.ReasonDeviceUnusable, "%s needs an %s, and none here can be used%s", l.Worker, kind, lines(devices, Device.health))
+		return Decision{}, errorf(operations.ReasonDeviceUnusable, "%s requires an %s, but none is usable:%s", r.Worker, kind, deviceLines(devices, Device.status))
 	}
-	if l.Wants && len(l.unfitDevices(devices)) > 0 {
-		return Decision{}, failed(operations.ReasonDeviceUnusable, "the installed build of %s runs on none of the accelerators here (device %q runs it on the CPU)%s",
-			l.Worker, operations.DeviceNone, lines(devices, Device.health))
+	if r.Wants && len(r.unfitDevices(devices)) > 0 {
+		return Decision{}, errorf(operations.ReasonDeviceUnusable, "the installed build of %s does not support the accelerators of this machine; use device %q to run it on the CPU:%s",
+			r.Worker, operations.DeviceNone, deviceLines(devices, Device.status))
 	}
 	if len(devices) == 0 {
-		return onCPU(devices, "no "+kind+" here: on the CPU"), nil
+		return onCPU(devices, "no "+kind+" on this machine: using the CPU"), nil
 	}
-	return onCPU(devices, "no "+kind+" here that can be used: on the CPU ("+listed(devices, Device.health)+")"), nil
+	return onCPU(devices, "no usable "+kind+": using the CPU ("+deviceList(devices, Device.status)+")"), nil
 }
 
+// onCPU returns a decision that hides all devices.
 func onCPU(devices []Device, reason string) Decision {
-	return Decision{Env: hidden(devices), Reason: reason}
+	return Decision{Env: hiddenEnv(devices), Reason: reason}
 }
 
-func waitFor(chosen []Device) *Wait {
+// newWait returns the error for the stopping workers of the chosen devices.
+func newWait(chosen []Device) *Wait {
 	w := &Wait{}
 	for _, d := range chosen {
 		if len(d.Draining) > 0 {
@@ -317,6 +324,7 @@ func waitFor(chosen []Device) *Wait {
 	return w
 }
 
-func failed(reason operations.Reason, format string, args ...any) *operations.Error {
+// errorf returns an error with [operations.CodeFailed].
+func errorf(reason operations.Reason, format string, args ...any) *operations.Error {
 	return &operations.Error{Code: operations.CodeFailed, Reason: reason, Message: fmt.Sprintf(format, args...)}
 }

@@ -11,92 +11,93 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/placement"
 )
 
-// Whatever the machine: what is decided fits, the fewest devices are taken, and
-// where Place waits or refuses, no allowed choice was there.
+// TestPlaceProperty checks with random machines that the chosen devices fit and are as
+// few as possible, and that Place only fails if no allowed choice of devices fits.
 func TestPlaceProperty(t *testing.T) {
 	t.Parallel()
 	seen := map[string]int{}
 	for seed := range uint64(20000) {
-		r := rand.New(rand.NewPCG(seed, 1))
-		l, devices := anyLoad(r), anyMachine(r)
-		d, err := placement.Place(l, devices)
-		least := fewest(l, devices, false)
+		rng := rand.New(rand.NewPCG(seed, 1))
+		r, devices := randomRequest(rng), randomMachine(rng)
+		d, err := placement.Place(r, devices)
+		least := fewest(r, devices, false)
 		switch {
 		case err == nil && len(d.Devices) == 0:
 			seen["cpu"]++
-			if least != 0 || usable(l, devices) {
-				t.Errorf("seed %d: on the CPU, and %d devices would do", seed, least)
+			if least != 0 || usable(r, devices) {
+				t.Errorf("seed %d: Place() chose the CPU, want %d devices", seed, least)
 			}
 		case err == nil:
 			seen["placed"]++
-			if len(d.Devices) != least || !fits(l, devices, d.Devices) {
-				t.Errorf("seed %d: %+v, the fewest are %d\n%+v\n%+v", seed, d, least, l, devices)
+			if len(d.Devices) != least || !fits(r, devices, d.Devices) {
+				t.Errorf("seed %d: Place(%+v, %+v) = %+v, want %d devices that fit", seed, r, devices, d, least)
 			}
 		case errors.As(err, new(*placement.Wait)):
 			seen["wait"]++
-			if least != 0 || fewest(l, devices, true) == 0 {
-				t.Errorf("seed %d: %v, and %d devices would do", seed, err, least)
+			if least != 0 || fewest(r, devices, true) == 0 {
+				t.Errorf("seed %d: Place() = %v, want %d devices", seed, err, least)
 			}
 		default:
-			seen["refused"]++
-			if least != 0 || fewest(l, devices, true) != 0 {
-				t.Errorf("seed %d: %v", seed, err)
+			seen["error"]++
+			if least != 0 || fewest(r, devices, true) != 0 {
+				t.Errorf("seed %d: Place() = %v, want %d devices", seed, err, max(least, fewest(r, devices, true)))
 			}
 		}
 		shuffled := slices.Clone(devices)
-		r.Shuffle(len(shuffled), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
-		if again, err := placement.Place(l, shuffled); err == nil && !slices.Equal(again.Devices, d.Devices) {
-			t.Errorf("seed %d: %+v, in another order %+v", seed, d.Devices, again.Devices)
+		rng.Shuffle(len(shuffled), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
+		if again, err := placement.Place(r, shuffled); err == nil && !slices.Equal(again.Devices, d.Devices) {
+			t.Errorf("seed %d: Place() of the shuffled devices chose %+v, want %+v", seed, again.Devices, d.Devices)
 		}
 	}
-	for _, what := range []string{"cpu", "placed", "wait", "refused"} {
-		if seen[what] < 100 {
-			t.Errorf("only %d of %q: the test tests too little", seen[what], what)
+	for _, result := range []string{"cpu", "placed", "wait", "error"} {
+		if seen[result] < 100 {
+			t.Errorf("Place() had result %q %d times, want at least 100", result, seen[result])
 		}
 	}
 }
 
-func anyLoad(r *rand.Rand) placement.Load {
-	l := placement.Load{Worker: "w", Wants: true, Estimate: r.Int64N(60), Overhead: r.Int64N(4)}
-	if r.IntN(3) == 0 {
-		l.Fraction = 0.5 + r.Float64()/2
+func randomRequest(rng *rand.Rand) placement.Load {
+	r := placement.Load{Worker: "w", Wants: true, Estimate: rng.Int64N(60), Overhead: rng.Int64N(4)}
+	if rng.IntN(3) == 0 {
+		r.Fraction = 0.5 + rng.Float64()/2
 	}
-	if r.IntN(2) == 0 {
-		l.Split = [][]int{{1}, {2, 3}, {1, 2, 3}, {}}[r.IntN(4)]
+	if rng.IntN(2) == 0 {
+		r.DeviceCounts = [][]int{{1}, {2, 3}, {1, 2, 3}, {}}[rng.IntN(4)]
 	}
-	l.Vendor = []string{"", "any", "nvidia", "amd"}[r.IntN(4)]
-	return l
+	r.Vendor = []string{"", "any", "nvidia", "amd"}[rng.IntN(4)]
+	return r
 }
 
-func anyMachine(r *rand.Rand) []placement.Device {
+func randomMachine(rng *rand.Rand) []placement.Device {
 	var devices []placement.Device
 	for _, vendor := range []string{"amd", "nvidia"} {
-		for i := range r.IntN(5) {
-			d := placement.Device{Device: gpu.Device{Vendor: gpu.Vendor(vendor), Index: i, MemoryReserved: r.Uint64N(3) * r.Uint64N(8)}}
-			if r.IntN(8) > 0 {
-				d.MemoryTotal = 10 + r.Uint64N(15)
-				if r.IntN(8) > 0 {
-					d.MemoryFree = new(r.Uint64N(d.MemoryTotal + 1))
+		for i := range rng.IntN(5) {
+			d := placement.Device{Device: gpu.Device{Vendor: gpu.Vendor(vendor), Index: i, MemoryReserved: rng.Uint64N(3) * rng.Uint64N(8)}}
+			if rng.IntN(8) > 0 {
+				d.MemoryTotal = 10 + rng.Uint64N(15)
+				if rng.IntN(8) > 0 {
+					d.MemoryFree = new(rng.Uint64N(d.MemoryTotal + 1))
 				}
 			}
-			if r.IntN(6) == 0 {
+			if rng.IntN(6) == 0 {
 				d.Error = "lost"
 			}
-			if r.IntN(4) == 0 {
+			if rng.IntN(4) == 0 {
 				d.Draining = []string{"w-1"}
 			}
-			d.MIG = [](*bool){nil, new(false), new(true)}[r.IntN(3)]
+			d.MIG = [](*bool){nil, new(false), new(true)}[rng.IntN(3)]
 			devices = append(devices, d)
 		}
 	}
 	return devices
 }
 
-// holds is the rule in the plainest words.
-func holds(l placement.Load, d placement.Device, n int, drained bool) bool {
-	need := (l.Estimate+int64(n)-1)/int64(n) + l.Overhead
+// deviceFits is a direct implementation of the rule in the package comment. If drained is
+// set, the stopping workers of the device have exited.
+func deviceFits(r placement.Load, d placement.Device, n int, drained bool) bool {
+	need := (r.Estimate+int64(n)-1)/int64(n) + r.Overhead
 	total := int64(d.MemoryTotal)
-	share := int64(l.Fraction * float64(total)) // 0 without a fraction, or without a total
+	share := int64(r.Fraction * float64(total)) // 0 without a fraction, or without a total
 	if share > 0 && need > share {
 		return false
 	}
@@ -105,28 +106,31 @@ func holds(l placement.Load, d placement.Device, n int, drained bool) bool {
 	case d.MemoryFree != nil && (!drained || len(d.Draining) == 0):
 		free = int64(*d.MemoryFree)
 	case total == 0:
-		return true // taken on trust
+		return true // nothing is known: assumed to be sufficient
 	}
 	return max(free-int64(d.MemoryReserved), 0) >= max(need, share)
 }
 
-func eligible(l placement.Load, d placement.Device) bool {
-	return d.Error == "" && (l.Vendor == "" || l.Vendor == "any" || l.Vendor == string(d.Vendor))
+// eligible reports whether the device works and the engine supports its vendor.
+func eligible(r placement.Load, d placement.Device) bool {
+	return d.Error == "" && (r.Vendor == "" || r.Vendor == "any" || r.Vendor == string(d.Vendor))
 }
 
-func usable(l placement.Load, devices []placement.Device) bool {
-	return slices.ContainsFunc(devices, func(d placement.Device) bool { return eligible(l, d) })
+// usable reports whether any device is eligible.
+func usable(r placement.Load, devices []placement.Device) bool {
+	return slices.ContainsFunc(devices, func(d placement.Device) bool { return eligible(r, d) })
 }
 
-// fewest tries every set of devices, for the smallest allowed one; 0 if there is none.
-func fewest(l placement.Load, devices []placement.Device, drained bool) int {
-	split := l.Split
-	if split == nil {
-		split = []int{1, 2, 4, 8}
+// fewest tries all sets of devices and returns the size of the smallest allowed one, or 0
+// if none is allowed.
+func fewest(r placement.Load, devices []placement.Device, drained bool) int {
+	counts := r.DeviceCounts
+	if counts == nil {
+		counts = []int{1, 2, 4, 8}
 	}
-	for _, n := range split {
+	for _, n := range counts {
 		for set := range 1 << len(devices) {
-			if allowed(l, devices, set, n, drained) {
+			if allowed(r, devices, set, n, drained) {
 				return n
 			}
 		}
@@ -134,13 +138,14 @@ func fewest(l placement.Load, devices []placement.Device, drained bool) int {
 	return 0
 }
 
-func allowed(l placement.Load, devices []placement.Device, set, n int, drained bool) bool {
+// allowed reports whether the devices in the bit set are n devices of one vendor that fit.
+func allowed(r placement.Load, devices []placement.Device, set, n int, drained bool) bool {
 	size, vendor := 0, ""
 	for i, d := range devices {
 		if set>>i&1 == 0 {
 			continue
 		}
-		if vendor != "" && string(d.Vendor) != vendor || !eligible(l, d) || !holds(l, d, n, drained) || len(d.Draining) > 0 && !drained {
+		if vendor != "" && string(d.Vendor) != vendor || !eligible(r, d) || !deviceFits(r, d, n, drained) || len(d.Draining) > 0 && !drained {
 			return false
 		}
 		size, vendor = size+1, string(d.Vendor)
@@ -148,13 +153,13 @@ func allowed(l placement.Load, devices []placement.Device, set, n int, drained b
 	return size == n
 }
 
-// fits is whether what was chosen is an allowed set.
-func fits(l placement.Load, devices []placement.Device, chosen []operations.WorkerDevice) bool {
+// fits reports whether the chosen devices are an allowed set.
+func fits(r placement.Load, devices []placement.Device, chosen []operations.WorkerDevice) bool {
 	set := 0
 	for i, d := range devices {
 		if slices.ContainsFunc(chosen, func(c operations.WorkerDevice) bool { return c.Vendor == string(d.Vendor) && c.Index == d.Index }) {
 			set |= 1 << i
 		}
 	}
-	return allowed(l, devices, set, len(chosen), false)
+	return allowed(r, devices, set, len(chosen), false)
 }

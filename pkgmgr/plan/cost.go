@@ -6,13 +6,13 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// transferBytes returns how many bytes of the artifacts of an install a machine needs,
-// and how many it has unpacked in its cache already; as far as sizes are known. A nil s
-// has none.
+// transferBytes returns how many bytes of the artifacts in steps must be sent to a
+// machine, and how many are unpacked in its cache already. Artifacts of unknown size
+// count as 0. A nil s has an empty cache.
 func transferBytes(steps []wire.InstallStep, s *wire.State) (needed, cached int64) {
 	for i := range steps {
 		for _, a := range steps[i].Artifacts() {
-			if InCache(steps[i].Kind, a, s) {
+			if IsCached(steps[i].Kind, a, s) {
 				cached += a.Size
 			} else {
 				needed += a.Size
@@ -22,14 +22,15 @@ func transferBytes(steps []wire.InstallStep, s *wire.State) (needed, cached int6
 	return needed, cached
 }
 
-// InCache reports whether a machine has an artifact unpacked in its cache.
-func InCache(kind wire.StepKind, a *wire.Artifact, s *wire.State) bool {
+// IsCached reports whether a machine has an artifact unpacked in its cache. A nil s has
+// an empty cache.
+func IsCached(kind wire.StepKind, a *wire.Artifact, s *wire.State) bool {
 	return s != nil && kind == wire.StepPython && slices.Contains(s.Wheels, wire.WheelKey(a.SHA256))
 }
 
-// DiskNeed is how many bytes an install takes: what the recipe says, or at least
-// what is sent and as much again unpacked. What the machine has in its cache counts as
-// neither.
+// DiskNeed returns how many bytes of disk space an install takes: the requirement of the
+// recipe, or twice the size of the artifacts if that is more, for the download and the
+// unpacked files. Artifacts in the machine's cache do not count.
 func DiskNeed(w DesiredWorker, s *wire.State) uint64 {
 	needed, cached := transferBytes(w.Steps, s)
 	return uint64(max(w.Needs.Disk-2*cached, 2*needed, 0))

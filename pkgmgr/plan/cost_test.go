@@ -27,15 +27,15 @@ func TestTransferLeavesOutCachedWheels(t *testing.T) {
 		needed, cached int64
 		disk           uint64
 	}{
-		"nothing known":  {nil, 4335, 0, 10_000},
-		"nothing cached": {&wire.State{}, 4335, 0, 10_000},
-		"a wheel cached": {cached, 335, 4000, 2000},
+		"unknown state": {nil, 4335, 0, 10_000},
+		"empty cache":   {&wire.State{}, 4335, 0, 10_000},
+		"cached wheel":  {cached, 335, 4000, 2000},
 	} {
-		if needed, inCache := transferBytes(steps, c.state); needed != c.needed || inCache != c.cached {
-			t.Errorf("%s: transferBytes() = %d, %d, want %d, %d", name, needed, inCache, c.needed, c.cached)
+		if needed, cachedBytes := transferBytes(steps, c.state); needed != c.needed || cachedBytes != c.cached {
+			t.Errorf("%s: transferBytes() = %d, %d, want %d, %d", name, needed, cachedBytes, c.needed, c.cached)
 		}
 		if need := DiskNeed(DesiredWorker{Steps: steps, Needs: catalog.Needs{Disk: 10_000}}, c.state); need != c.disk {
-			t.Errorf("%s: diskNeed() = %d, want %d", name, need, c.disk)
+			t.Errorf("%s: DiskNeed() = %d, want %d", name, need, c.disk)
 		}
 	}
 }

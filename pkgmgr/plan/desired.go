@@ -8,103 +8,109 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// Desired is what hives are compared with, besides their config: everything that
-// had to be looked up before a decision can be made without looking anywhere.
+// Desired is the part of the desired state that is not in the config: the builds of
+// rbee and the worker versions that were looked up before the plan is made.
 type Desired struct {
-	// Version is the version of rbee that hives shall have.
+	// Version is the version of rbee that hives should run.
 	Version string
 
-	// Binaries holds the rbee for each platform, by [wire.Platform.Key]. For a
-	// platform that is missing, hives are compared by Version alone.
+	// Binaries holds the build of rbee for each platform, by [wire.Platform.Key].
+	// Hives of a platform that is missing are compared by Version only.
 	Binaries map[string]DesiredBinary
 
-	// Workers says what each worker wish of the config comes to.
+	// Workers holds the resolved version of each worker in the config.
 	Workers map[WorkerKey]DesiredWorker
 }
 
-// binary returns the rbee for a machine; the zero value if there is none.
+// binary returns the build of rbee for a machine, or the zero value if it is not known.
 func (d *Desired) binary(s *wire.State) DesiredBinary { return d.Binaries[s.Platform.Key()] }
 
-// DesiredBinary is the rbee for one platform, or why there is none.
+// DesiredBinary is the build of rbee for one platform, or the reason why it is not
+// available.
 type DesiredBinary struct {
 	Version string
 	SHA256  string // in hex
 	Size    int64  // of the binary, in bytes
 
-	// Err is why no binary can be had; the other fields are empty then.
+	// Err is the reason why no binary is available. The other fields are empty then.
 	Err error
 }
 
-// WorkerKey is one worker wish of a hive.
+// WorkerKey identifies a worker in the config of a hive.
 type WorkerKey struct{ Hive, Type string }
 
-// DesiredWorker is what a worker wish comes to, or why it cannot be fulfilled.
+// DesiredWorker is the resolved version of a worker in the config, or the reason why it
+// cannot be installed.
 type DesiredWorker struct {
-	// Version is the exact version, and Variant the name of the recipe's source
-	// that was chosen, with the reason for that; both may be empty.
+	// Version is the exact version. Variant is the name of the recipe's source that
+	// was chosen, and Reason explains the choice. Variant and Reason may be empty.
 	Version         string
 	Variant, Reason string
 
-	// Pinned says that the hive's worker is kept at this version by a rollback, and
-	// EndsPin that it is kept at another one no longer, once it has this version.
+	// Pinned means that a rollback keeps the hive's worker at this version.
+	//
+	// EndsPin means that the worker is pinned at another version, and that the pin ends
+	// once this version is installed.
 	Pinned, EndsPin bool
 
-	// SHA256 tells this install from others: [wire.Digest] of Steps. For a server
-	// inside rbee it is that of the platform's rbee, and empty if that is not
-	// known.
+	// SHA256 identifies the installed files, as [wire.Digest] of Steps and Entry. For
+	// a server inside rbee it is the SHA-256 of the rbee binary, which is empty if the
+	// binary is not known.
 	SHA256 string
 
-	// Steps and Entry are what the hive is told. An artifact without an address
-	// comes from this machine.
+	// Steps and Entry are the installation that is sent to the hive. An artifact
+	// without a URL is sent by this machine.
 	Steps []wire.InstallStep
 	Entry string
 
-	// Files are the artifacts that are files on this machine, by SHA-256. Unstable are
-	// those whose address may answer with something else one day, such as an archive
-	// that is generated: this machine keeps and sends them.
+	// Files maps the SHA-256 of artifacts to files on this machine. Unstable holds the
+	// artifacts whose URL may return other bytes one day, such as a generated archive:
+	// this machine stores and sends them.
 	Files    map[string]string
 	Unstable map[string]bool
 
-	// Launch is how the hive shall run it; nil compares nothing.
+	// Launch is how the hive runs the worker. If it is nil, Launch and Verify are not
+	// compared.
 	Launch *wire.Launch
 
 	// Verify is the command that must pass on the hive; nil for none.
 	Verify *wire.Verify
 
-	// Warning says what is less than could be expected of the machine, such as an
-	// engine that runs on the CPU although there is a GPU; empty for nothing.
+	// Warning describes a limitation of the installation on this machine, such as an
+	// engine that runs on the CPU although there is a GPU; empty for none.
 	Warning string
 
-	// Needs are what the machine must have; the zero value needs nothing.
+	// Needs are the requirements on the machine. The zero value has none.
 	Needs catalog.Needs
 
-	// Indirect says that the config names a release that stands for another version,
-	// so that its version constraint cannot be compared with an installed version.
-	// It is set where Err is.
+	// Indirect means that the config names a release that resolves to another version,
+	// so that the version constraint cannot be compared with an installed version. It
+	// is only set if Err is.
 	Indirect bool
 
-	// Err is why there is no way to install it; the other fields are empty then.
+	// Err is the reason why the worker cannot be installed. The other fields, except
+	// Needs and Indirect, are empty then.
 	Err error
 }
 
-// differs reports whether something else is installed than what is wanted, as far
-// as that is known.
+// differs reports whether the installed files differ from the desired ones. It returns
+// false if the desired ones are not known.
 func (w *DesiredWorker) differs(have wire.Worker) bool {
 	return w.SHA256 != "" && have.SHA256 != w.SHA256
 }
 
-// builtin reports whether a worker is a server inside rbee.
-func (w *DesiredWorker) builtin() bool {
+// isBuiltin reports whether the worker is a server inside rbee.
+func (w *DesiredWorker) isBuiltin() bool {
 	return slices.ContainsFunc(w.Steps, func(s wire.InstallStep) bool { return s.Kind == wire.StepBuiltin })
 }
 
-// ErrNotLocked says that what a wish stands for is not known, and was not to be
-// looked up.
-var ErrNotLocked error = notLockedError("it is not in the lock yet; sync puts it there")
+// ErrNotLocked means that the lock has no version for a version constraint, and that it
+// cannot be looked up because [Options.Fetch] is false.
+var ErrNotLocked error = notLockedError("the version is not locked yet; run `rbee sync` to lock it")
 
-// ErrRecipeChanged says that the lock has a version as other steps of the recipe came
-// to it, and that these steps were not to be looked up.
-var ErrRecipeChanged error = notLockedError("the recipe's steps are others than those that were locked; sync looks them up anew")
+// ErrRecipeChanged means that the install steps of the recipe changed after the version was
+// locked, and that they cannot be resolved again because [Options.Fetch] is false.
+var ErrRecipeChanged error = notLockedError("the recipe changed since it was locked; run `rbee sync` to lock it again")
 
 type notLockedError string
 
@@ -113,17 +119,16 @@ func (e notLockedError) Error() string { return string(e) }
 // ErrorCode returns the reason as text, for [operations.ReasonOf].
 func (e notLockedError) ErrorCode() string { return string(operations.ReasonNotLocked) }
 
-// LookupError says that what a wish stands for, or what it consists of, could not
-// be asked for.
+// LookupError means that the version of a worker or its files could not be looked up.
 type LookupError struct{ Err error }
 
 func (e *LookupError) Error() string { return e.Err.Error() }
 
-// Unwrap gives what went wrong.
+// Unwrap returns the cause.
 func (e *LookupError) Unwrap() error { return e.Err }
 
-// ErrorCode returns the reason as text, for [operations.ReasonOf]: that of Err, if it
-// has one.
+// ErrorCode returns the reason as text, for [operations.ReasonOf]. It is the reason of
+// Err, if that has one.
 func (e *LookupError) ErrorCode() string {
 	if reason := operations.ReasonOf(e.Err); reason != operations.ReasonFailed {
 		return string(reason)

@@ -6,7 +6,7 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 )
 
-// Detail returns the state of the hive as reports contain it.
+// Detail returns the state of the hive in the form that reports contain.
 func (s HiveState) Detail() operations.HiveDetail {
 	d := operations.HiveDetail{Alias: s.Hive.Alias, Error: s.Err, Workers: []operations.WorkerDetail{}}
 	st := s.State

@@ -13,18 +13,18 @@ func TestHiveDetail(t *testing.T) {
 	t.Parallel()
 	err := &operations.Error{Message: "no route"}
 	if d := (plan.HiveState{Hive: config.Hive{Alias: "a"}, Err: err}.Detail()); d.Error != err || d.Installed || d.Workers == nil {
-		t.Errorf("%+v", d)
+		t.Errorf("Detail() of an unreachable hive = %+v, want error %v, not installed, an empty list of workers", d, err)
 	}
 	d := plan.HiveState{Hive: config.Hive{Alias: "a"}, State: &wire.State{
 		Platform: wire.Platform{OS: "linux", Arch: "amd64", Libc: "glibc", LibcVersion: "2.36"}, Rbee: &wire.Installed{Version: "1"}, Daemon: wire.Daemon{Running: true, PID: 7, Port: 8600},
-		Workers: []wire.Worker{{Type: "hand", Foreign: true}, {Type: "ill", Foreign: true, Corrupt: "gone"}, {Type: "well", Version: "2"}},
+		Workers: []wire.Worker{{Type: "foreign", Foreign: true}, {Type: "corrupt", Foreign: true, Corrupt: "run is missing"}, {Type: "intact", Version: "2"}},
 	}}.Detail()
 	if !d.Installed || d.Version != "1" || d.Libc != "glibc 2.36" || d.Daemon.PID != 7 || !d.Daemon.Running {
-		t.Errorf("%+v", d)
+		t.Errorf("Detail() = %+v, want version 1, glibc 2.36 and a daemon with PID 7", d)
 	}
-	for i, want := range []string{"not installed by rbee", "gone", ""} {
-		if d.Workers[i].Problem != want {
-			t.Errorf("%+v, want %q", d.Workers[i], want)
+	for i, want := range []string{"not installed by rbee", "run is missing", ""} {
+		if got := d.Workers[i]; got.Problem != want {
+			t.Errorf("Detail(): worker %s has problem %q, want %q", got.Type, got.Problem, want)
 		}
 	}
 }

@@ -23,13 +23,13 @@ func TestDiffBytes(t *testing.T) {
 	for _, p := range plan.Diff([]plan.HiveState{s}, w, plan.Options{}).Steps {
 		got = append(got, p.Bytes)
 	}
-	if want := []int64{100, 0, 70, 0}; !slices.Equal(got, want) { // rbee, echo is part of it, llm, start
-		t.Errorf("bytes %v, want %v", got, want)
+	if want := []int64{100, 0, 70, 0}; !slices.Equal(got, want) { // rbee, echo (part of rbee), llm, start
+		t.Errorf("Diff() has steps of %v bytes, want %v", got, want)
 	}
 }
 
-// TestDiffIsPure holds that the order of hives does not matter, that equal
-// arguments give equal plans, and that the arguments are left alone.
+// TestDiffIsPure checks that the order of hives does not matter, that equal arguments
+// return equal plans, and that Diff does not change its arguments.
 func TestDiffIsPure(t *testing.T) {
 	t.Parallel()
 	all := func() (states []plan.HiveState) {
@@ -46,16 +46,16 @@ func TestDiffIsPure(t *testing.T) {
 	states := all()
 	first := plan.Diff(states, w, o)
 	if !reflect.DeepEqual(states, all()) {
-		t.Error("the states were changed")
+		t.Error("Diff() changed the states, want them unchanged")
 	}
 	slices.Reverse(states)
 	if second := plan.Diff(states, w, o); !reflect.DeepEqual(first, second) {
-		t.Error("the plan depends on the order of the hives")
+		t.Errorf("Diff() of the hives in reverse order = %+v, want %+v", second, first)
 	}
 	if !slices.IsSortedFunc(first.Steps, func(a, b operations.Step) int { return strings.Compare(a.Hive, b.Hive) }) {
-		t.Error("steps are not sorted by hive")
+		t.Errorf("Diff() returned the steps %+v, want them sorted by hive", first.Steps)
 	}
 	if len(first.Steps) < len(diffCases) {
-		t.Errorf("only %d steps", len(first.Steps))
+		t.Errorf("Diff() returned %d steps, want at least %d", len(first.Steps), len(diffCases))
 	}
 }

@@ -15,14 +15,14 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// diffCase is one hive, in sync unless edit changes that, and what Diff says.
+// diffCase is one hive, in sync unless edit changes it, and the expected result of Diff.
 type diffCase struct {
 	name string
 	edit func(*plan.HiveState, *plan.Desired, *plan.Options)
 
 	steps   []string // "action worker from>to"
-	drift   []string // "issue worker: details", or a beginning of it
-	blocked []string // "worker: reason", or a beginning of it
+	drift   []string // prefixes of "issue worker: details"
+	blocked []string // prefixes of "worker: reason"
 }
 
 var diffPlatform = wire.Platform{OS: "linux", Arch: "amd64", Libc: "glibc", LibcVersion: "2.36"}
@@ -44,24 +44,24 @@ var diffCases = []diffCase{
 		drift: []string{"missing_hive", "missing_worker llm"},
 	},
 	{
-		name: "fresh machine, no rbee for it",
+		name: "fresh machine, unsupported platform",
 		edit: func(s *hiveState, w *want, _ *planOpts) {
 			s.State, w.Binaries = &wire.State{Platform: diffPlatform}, nil
 		},
 		drift:   []string{"missing_hive", "missing_worker llm"},
-		blocked: []string{": there is no rbee for linux/amd64"},
+		blocked: []string{": no rbee build for linux/amd64 is available"},
 	},
 	{
-		name: "fresh machine, rbee cannot be had",
+		name: "fresh machine, rbee not available",
 		edit: func(s *hiveState, w *want, _ *planOpts) {
 			s.State = &wire.State{Platform: diffPlatform}
-			setBinary(w, plan.DesiredBinary{Err: errors.New("the release is gone")})
+			setBinary(w, plan.DesiredBinary{Err: errors.New("the release does not exist")})
 		},
 		drift:   []string{"missing_hive", "missing_worker llm"},
-		blocked: []string{": the release is gone"},
+		blocked: []string{": the release does not exist"},
 	},
 	{
-		name: "fresh machine, and no program runs there",
+		name: "fresh machine, home mounted noexec",
 		edit: func(s *hiveState, _ *want, _ *planOpts) {
 			s.State = &wire.State{Platform: diffPlatform, Noexec: "/home"}
 		},
@@ -69,7 +69,7 @@ var diffCases = []diffCase{
 		blocked: []string{": /home is mounted noexec, so that no program in it can be run; move rbee with RBEE_HOME"},
 	},
 	{
-		name: "outdated, and no program runs there any more",
+		name: "outdated, home mounted noexec",
 		edit: func(s *hiveState, _ *want, o *planOpts) {
 			s.State.Rbee, s.State.Broken, s.State.Noexec, o.Force = &wire.Installed{}, "permission denied", "/home", true
 		},
@@ -85,45 +85,45 @@ var diffCases = []diffCase{
 		drift: []string{"missing_hive"},
 	},
 	{
-		name:  "another version of rbee",
+		name:  "older version of rbee",
 		edit:  func(s *hiveState, _ *want, _ *planOpts) { s.State.Rbee = &wire.Installed{Version: "0.9", SHA256: "a9"} },
 		steps: []string{"update_hive  0.9>1.0", "start_hive  >"},
 		drift: []string{"outdated_hive : rbee is 0.9, want 1.0"},
 	},
 	{
-		name:  "another build of rbee",
+		name:  "different build of rbee",
 		edit:  func(s *hiveState, _ *want, _ *planOpts) { s.State.Rbee.SHA256 = "a9" },
 		steps: []string{"update_hive  1.0>1.0", "start_hive  >"},
-		drift: []string{"outdated_hive : rbee 1.0 is another build than this one"},
+		drift: []string{"outdated_hive : rbee 1.0 is a different build"},
 	},
 	{
-		name: "another build, only the version is known",
+		name: "different build, checksum not known",
 		edit: func(s *hiveState, w *want, _ *planOpts) {
 			s.State.Rbee.SHA256, s.State.Daemon.SHA256, w.Binaries = "a9", "a9", nil
 		},
 	},
 	{
-		name: "another version, only the version is known",
+		name: "older version, checksum not known",
 		edit: func(s *hiveState, w *want, _ *planOpts) {
 			s.State.Rbee = &wire.Installed{Version: "0.9", SHA256: "aa"}
 			w.Binaries = nil
 		},
 		drift:   []string{"outdated_hive : rbee is 0.9, want 1.0"},
-		blocked: []string{": there is no rbee for linux/amd64"},
+		blocked: []string{": no rbee build for linux/amd64 is available"},
 	},
 	{
-		name: "no version wanted and no binary known",
+		name: "no desired version and no known binary",
 		edit: func(_ *hiveState, w *want, _ *planOpts) { w.Version, w.Binaries = "", nil },
 	},
 	{
-		name: "outdated and blocked, yet able to work",
+		name: "outdated and blocked, but usable",
 		edit: func(s *hiveState, w *want, _ *planOpts) {
 			s.State.Rbee.Version, s.State.Workers = "0.9", nil
 			w.Binaries = nil
 		},
 		steps:   []string{"install_worker llm >2.0"},
 		drift:   []string{"outdated_hive", "missing_worker llm"},
-		blocked: []string{": there is no rbee"},
+		blocked: []string{": no rbee build"},
 	},
 	{
 		name: "broken and blocked",
@@ -132,7 +132,7 @@ var diffCases = []diffCase{
 			w.Binaries, o.RemoveExtra = nil, true
 		},
 		drift:   []string{"outdated_hive : The installed rbee does not work: exec format error", "missing_worker llm", "extra_worker old"},
-		blocked: []string{": there is no rbee"},
+		blocked: []string{": no rbee build"},
 	},
 	{
 		name:  "broken rbee",
@@ -141,20 +141,20 @@ var diffCases = []diffCase{
 		drift: []string{"outdated_hive : The installed rbee does not work"},
 	},
 	{
-		name:  "another protocol",
+		name:  "incompatible protocol version",
 		edit:  func(s *hiveState, _ *want, _ *planOpts) { s.State.Schema = wire.MinReader - 1 },
 		steps: []string{"update_hive  1.0>1.0", "start_hive  >"},
-		drift: []string{"outdated_hive : The installed rbee 1.0 speaks another protocol"},
+		drift: []string{"outdated_hive : The installed rbee 1.0 uses an incompatible protocol version"},
 	},
 	{
-		name: "a newer rbee stays",
+		name: "newer rbee is kept",
 		edit: func(s *hiveState, _ *want, _ *planOpts) {
 			s.State.Rbee, s.State.Daemon.SHA256 = &wire.Installed{Version: "1.1", SHA256: "zz"}, "zz"
 		},
 		drift: []string{"newer_hive : rbee 1.1 on the hive is newer than this one, 1.0"},
 	},
 	{
-		name: "a newer rbee stays, its workers are updated, even with force",
+		name: "newer rbee is kept and its workers are updated, with force",
 		edit: func(s *hiveState, _ *want, o *planOpts) {
 			s.State.Schema, s.State.MinReader, o.Force = wire.Schema+1, wire.Schema, true
 			s.State.Daemon.SHA256 = ""
@@ -163,7 +163,7 @@ var diffCases = []diffCase{
 		drift: []string{"newer_hive : rbee 1.0 on the hive is newer than this one: its protocol has schema 3"},
 	},
 	{
-		name: "a newer rbee that cannot be read",
+		name: "newer rbee with an incompatible protocol",
 		edit: func(s *hiveState, _ *want, _ *planOpts) {
 			s.State.Schema, s.State.MinReader = wire.Schema+1, wire.Schema+1
 		},
@@ -171,7 +171,7 @@ var diffCases = []diffCase{
 		blocked: []string{": rbee 1.0 on the hive is newer than this one: its protocol has schema 3, this one has 2"},
 	},
 	{
-		name: "a newer rbee is replaced with downgrade",
+		name: "newer rbee is replaced with downgrade",
 		edit: func(s *hiveState, _ *want, o *planOpts) {
 			s.State.Rbee, o.Downgrade = &wire.Installed{Version: "1.1", SHA256: "zz"}, true
 		},
@@ -179,7 +179,7 @@ var diffCases = []diffCase{
 		drift: []string{"outdated_hive : rbee is 1.1, want 1.0"},
 	},
 	{
-		name: "settings of a hive with a newer rbee",
+		name: "changed settings of a hive with a newer rbee",
 		edit: func(s *hiveState, _ *want, _ *planOpts) {
 			s.State.Rbee.Version, s.State.Rbee.SHA256, s.State.Daemon.SHA256, s.State.Settings.Labels = "1.1", "zz", "zz", nil
 		},
@@ -190,7 +190,7 @@ var diffCases = []diffCase{
 		name:  "no settings",
 		edit:  func(s *hiveState, _ *want, _ *planOpts) { s.State.Settings = nil },
 		steps: []string{"configure_hive  >", "start_hive  >"},
-		drift: []string{"outdated_hive : The hive does not know its settings"},
+		drift: []string{"outdated_hive : The hive has no stored settings"},
 	},
 	{
 		name:  "alias and labels changed",
@@ -205,29 +205,29 @@ var diffCases = []diffCase{
 		drift: []string{"outdated_hive : hive_port is 1, want 8600"},
 	},
 	{
-		name: "auto_start taken away from a daemon that runs",
+		name: "auto_start disabled while the daemon runs",
 		edit: func(s *hiveState, _ *want, _ *planOpts) { s.Hive.AutoStart = false },
-		// It is told, and not stopped: somebody may be using it.
+		// The daemon is restarted with the new settings, not stopped: it may be in use.
 		steps: []string{"configure_hive  >", "start_hive  >"},
 		drift: []string{"outdated_hive : auto_start is true, want false"},
 	},
 	{
-		name:  "daemon down",
-		edit:  func(s *hiveState, _ *want, _ *planOpts) { s.State.Daemon = wire.Daemon{Problem: "port taken"} },
+		name:  "daemon not running",
+		edit:  func(s *hiveState, _ *want, _ *planOpts) { s.State.Daemon = wire.Daemon{Problem: "port in use"} },
 		steps: []string{"start_hive  >"},
-		drift: []string{"hive_not_running : Hive not running: port taken"},
+		drift: []string{"hive_not_running : Hive not running: port in use"},
 	},
 	{
-		name: "daemon down, as wanted",
+		name: "daemon not running, no auto_start",
 		edit: func(s *hiveState, _ *want, _ *planOpts) {
 			s.State.Daemon, s.Hive.AutoStart, s.State.Settings.AutoStart = wire.Daemon{}, false, false
 		},
 	},
 	{
-		name:  "daemon of the rbee before",
+		name:  "daemon runs the previous rbee",
 		edit:  func(s *hiveState, _ *want, _ *planOpts) { s.State.Daemon.SHA256 = "a9" },
 		steps: []string{"start_hive  >"},
-		drift: []string{"outdated_hive : The daemon still runs the rbee that was replaced"},
+		drift: []string{"outdated_hive : The hive daemon still runs the previous rbee"},
 	},
 	{
 		name: "running without auto_start, outdated",
@@ -238,49 +238,49 @@ var diffCases = []diffCase{
 		drift: []string{"outdated_hive"},
 	},
 	{
-		name: "a worker that would not run there",
+		name: "machine does not meet the requirements of a worker",
 		edit: func(s *hiveState, w *want, _ *planOpts) {
 			s.State.Workers, s.State.Noexec, s.State.Commands = nil, "/home", []string{"sh"}
 			setNeeds(w, catalog.Needs{Glibc: "2.38", Commands: []string{"cc"}})
 		},
 		drift: []string{"missing_worker llm"},
-		blocked: []string{"llm: worker 'llm' would not run there: glibc 2.36 is older than 2.38; " +
+		blocked: []string{"llm: worker 'llm' cannot run on this hive: glibc 2.36 is older than 2.38; " +
 			"cc is not on its PATH: engines compile kernels with a C compiler when they start (install gcc or clang); " +
 			"/home is mounted noexec, so that no program in it can be run; move rbee with RBEE_HOME"},
 	},
 	{
-		name: "a worker that runs, and would not be installed there again",
+		name: "machine does not meet the requirements of an installed worker",
 		edit: func(_ *hiveState, w *want, _ *planOpts) { setNeeds(w, catalog.Needs{Glibc: "2.38"}) },
 	},
 	{
-		name: "another program of the same archive",
+		name: "different program of the same archive",
 		edit: func(s *hiveState, w *want, _ *planOpts) {
 			setArchive(w, "bin/llm")
 			s.State.Workers[0].SHA256 = w.Workers[llmKey].SHA256
 			setArchive(w, "bin/llm-server")
 		},
 		steps: []string{"update_worker llm 2.0>2.0"},
-		drift: []string{"outdated_worker llm: Worker 'llm' 2.0 is of another source"},
+		drift: []string{"outdated_worker llm: Worker 'llm' 2.0 was installed from a different source"},
 	},
 	{
-		name: "no room for it",
+		name: "disk space below the requirement of the recipe",
 		edit: func(s *hiveState, w *want, _ *planOpts) {
 			s.State.Workers, s.State.DiskFree, s.State.Home = nil, 5<<30, "/home/bee/rbee"
 			setNeeds(w, catalog.Needs{Disk: 6 << 30})
 		},
 		drift:   []string{"missing_worker llm"},
-		blocked: []string{"llm: /home/bee/rbee has 5.0 GiB free, and what is to be installed there needs 6.0 GiB"},
+		blocked: []string{"llm: insufficient disk space in /home/bee/rbee: 5.0 GiB free, 6.0 GiB needed"},
 	},
 	{
-		name: "no room for twice what is sent",
+		name: "disk space below twice the artifact size",
 		edit: func(s *hiveState, _ *want, _ *planOpts) {
 			s.State.Workers, s.State.DiskFree = nil, 139
 		},
 		drift:   []string{"missing_worker llm"},
-		blocked: []string{"llm:  has 139 B free"},
+		blocked: []string{"llm: insufficient disk space in : 139 B free"},
 	},
 	{
-		name: "just room enough",
+		name: "sufficient disk space",
 		edit: func(s *hiveState, _ *want, _ *planOpts) {
 			s.State.Workers, s.State.DiskFree = nil, 140
 		},
@@ -288,7 +288,7 @@ var diffCases = []diffCase{
 		drift: []string{"missing_worker llm"},
 	},
 	{
-		name: "another variant of the same version",
+		name: "different variant of the same version",
 		edit: func(s *hiveState, w *want, _ *planOpts) {
 			llm := w.Workers[llmKey]
 			llm.Variant, llm.SHA256 = "cuda", "cc"
@@ -298,17 +298,17 @@ var diffCases = []diffCase{
 		drift: []string{"outdated_worker llm: Worker 'llm' 2.0 is cpu, want cuda"},
 	},
 	{
-		name: "what is published could not be asked for: what is there stays",
+		name: "lookup failed, worker installed",
 		edit: func(_ *hiveState, w *want, _ *planOpts) {
 			w.Workers[llmKey] = plan.DesiredWorker{Err: &plan.LookupError{Err: errors.New("llm.yaml:3: the API is limited")}}
 		},
 		blocked: []string{"llm: llm.yaml:3: the API is limited"},
 	},
 	{
-		name: "what is published could not be asked for, and what is there is damaged",
+		name: "lookup failed, worker damaged",
 		edit: func(s *hiveState, w *want, _ *planOpts) {
 			w.Workers[llmKey] = plan.DesiredWorker{Err: &plan.LookupError{Err: errors.New("llm.yaml:3: the API is limited")}}
-			s.State.Workers[0].Corrupt = "run is gone"
+			s.State.Workers[0].Corrupt = "run is missing"
 		},
 		drift:   []string{"corrupt_worker llm"},
 		blocked: []string{"llm: llm.yaml:3: the API is limited"},
@@ -320,7 +320,7 @@ var diffCases = []diffCase{
 		drift: []string{"missing_worker llm: Worker 'llm' not installed"},
 	},
 	{
-		name: "missing worker without a way to install it",
+		name: "missing worker that cannot be installed",
 		edit: func(s *hiveState, _ *want, _ *planOpts) {
 			s.Hive.Workers = append(s.Hive.Workers, config.Worker{Type: "none", Version: version.Latest})
 		},
@@ -328,19 +328,19 @@ var diffCases = []diffCase{
 		blocked: []string{"none: worker none cannot be installed"},
 	},
 	{
-		name:  "another version of a worker",
+		name:  "older version of a worker",
 		edit:  func(s *hiveState, _ *want, _ *planOpts) { s.State.Workers[0].Version = "1.9" },
 		steps: []string{"update_worker llm 1.9>2.0"},
 		drift: []string{"outdated_worker llm: Worker 'llm' is 1.9, want 2.0"},
 	},
 	{
-		name:  "a worker of another source",
+		name:  "worker from a different source",
 		edit:  func(s *hiveState, _ *want, _ *planOpts) { s.State.Workers[0].SHA256 = "b9" },
 		steps: []string{"update_worker llm 2.0>2.0"},
-		drift: []string{"outdated_worker llm: Worker 'llm' 2.0 is of another source than the recipe's"},
+		drift: []string{"outdated_worker llm: Worker 'llm' 2.0 was installed from a different source than the recipe's"},
 	},
 	{
-		name: "a recipe that starts the worker otherwise",
+		name: "recipe with different launch settings",
 		edit: func(_ *hiveState, w *want, _ *planOpts) {
 			for k, have := range w.Workers {
 				have.Launch = &wire.Launch{Args: []string{"serve"}}
@@ -348,10 +348,10 @@ var diffCases = []diffCase{
 			}
 		},
 		steps: []string{"update_worker llm 2.0>2.0"},
-		drift: []string{"outdated_worker llm: Worker 'llm' 2.0 is started otherwise than the recipe says"},
+		drift: []string{"outdated_worker llm: Worker 'llm' 2.0 has different launch settings than the recipe"},
 	},
 	{
-		name: "a default that another rbee filled in",
+		name: "launch default set by another version of rbee",
 		edit: func(s *hiveState, w *want, _ *planOpts) {
 			for k, have := range w.Workers {
 				have.Launch = &wire.Launch{Args: []string{"serve"}, ReadyStatus: wire.DefaultReadyStatus}
@@ -362,7 +362,7 @@ var diffCases = []diffCase{
 		},
 	},
 	{
-		name: "a default that another rbee filled in, without a digest",
+		name: "launch default set by another version of rbee, no digest",
 		edit: func(s *hiveState, w *want, _ *planOpts) {
 			for k, have := range w.Workers {
 				have.Launch = &wire.Launch{Args: []string{"serve"}, ReadyStatus: wire.DefaultReadyStatus}
@@ -371,10 +371,10 @@ var diffCases = []diffCase{
 			s.State.Workers[0].Launch = &wire.Launch{Args: []string{"serve"}}
 		},
 		steps: []string{"update_worker llm 2.0>2.0"},
-		drift: []string{"outdated_worker llm: Worker 'llm' 2.0 is started otherwise than the recipe says"},
+		drift: []string{"outdated_worker llm: Worker 'llm' 2.0 has different launch settings than the recipe"},
 	},
 	{
-		name: "a recipe with another launch digest",
+		name: "recipe with a different launch digest",
 		edit: func(s *hiveState, w *want, _ *planOpts) {
 			for k, have := range w.Workers {
 				have.Launch = &wire.Launch{Args: []string{"serve"}}
@@ -383,7 +383,7 @@ var diffCases = []diffCase{
 			s.State.Workers[0].LaunchDigest = (&wire.Launch{Args: []string{"run"}}).Digest()
 		},
 		steps: []string{"update_worker llm 2.0>2.0"},
-		drift: []string{"outdated_worker llm: Worker 'llm' 2.0 is started otherwise than the recipe says"},
+		drift: []string{"outdated_worker llm: Worker 'llm' 2.0 has different launch settings than the recipe"},
 	},
 	{
 		name:  "corrupt worker",
@@ -396,7 +396,7 @@ var diffCases = []diffCase{
 		edit: func(s *hiveState, _ *want, _ *planOpts) { s.State.Workers[0] = wire.Worker{Type: "llm", Foreign: true} },
 	},
 	{
-		name: "foreign worker, a version wanted",
+		name: "foreign worker, exact version configured",
 		edit: func(s *hiveState, _ *want, _ *planOpts) {
 			s.State.Workers[0], s.Hive.Workers[0].Version = wire.Worker{Type: "llm", Foreign: true}, "2.0"
 		},
@@ -404,13 +404,13 @@ var diffCases = []diffCase{
 		drift: []string{"outdated_worker llm: Worker 'llm' was not installed by rbee, want version 2.0"},
 	},
 	{
-		name: "installed worker whose recipe is gone, latest wanted",
+		name: "installed worker without a recipe, latest configured",
 		edit: func(s *hiveState, _ *want, _ *planOpts) {
 			s.Hive.Workers[0].Type, s.State.Workers[0].Type = "none", "none"
 		},
 	},
 	{
-		name: "installed worker whose recipe is gone, another version wanted",
+		name: "installed worker without a recipe, other version configured",
 		edit: func(s *hiveState, _ *want, _ *planOpts) {
 			s.Hive.Workers[0] = config.Worker{Type: "none", Version: "9"}
 			s.State.Workers[0].Type = "none"
@@ -419,7 +419,7 @@ var diffCases = []diffCase{
 		blocked: []string{"none: worker none cannot be installed"},
 	},
 	{
-		name: "builtin worker of the rbee before",
+		name: "builtin worker of the previous rbee",
 		edit: func(s *hiveState, _ *want, _ *planOpts) {
 			s.Hive.Workers[0].Type = "echo"
 			s.State.Workers[0] = wire.Worker{Type: "echo", Version: "1.0", SHA256: "a9"}
@@ -435,7 +435,7 @@ var diffCases = []diffCase{
 		drift: []string{"extra_worker old: Extra worker 'old'"},
 	},
 	{
-		name: "extra worker, to be removed before others are installed",
+		name: "extra worker is removed before others are installed",
 		edit: func(s *hiveState, _ *want, o *planOpts) {
 			s.State.Workers, o.RemoveExtra = []wire.Worker{{Type: "old", Version: "1"}}, true
 		},
@@ -448,32 +448,32 @@ var diffCases = []diffCase{
 		drift: []string{"extra_hive : Hive not in config"},
 	},
 	{
-		name:  "extra hive, to be removed",
+		name:  "extra hive is removed",
 		edit:  func(s *hiveState, _ *want, o *planOpts) { s.Extra, o.RemoveExtra = true, true },
 		steps: []string{"remove_hive  1.0>"},
 		drift: []string{"extra_hive"},
 	},
 	{
-		name: "extra hive that is broken is brought a working rbee to remove itself",
+		name: "broken extra hive is updated before it is removed",
 		edit: func(s *hiveState, _ *want, o *planOpts) {
-			s.Extra, o.RemoveExtra, s.State.Broken = true, true, "no"
+			s.Extra, o.RemoveExtra, s.State.Broken = true, true, "exec format error"
 		},
 		steps: []string{"update_hive  1.0>1.0", "remove_hive  1.0>"},
 		drift: []string{"extra_hive"},
 	},
 	{
-		name: "extra hive that is gone already",
+		name: "extra hive without rbee",
 		edit: func(s *hiveState, _ *want, o *planOpts) {
 			s.Extra, o.RemoveExtra, s.State = true, true, &wire.State{Platform: diffPlatform}
 		},
 	},
 	{
-		name:  "extra hive that cannot be read",
+		name:  "unreachable extra hive",
 		edit:  func(s *hiveState, _ *want, _ *planOpts) { s.Extra, s.State = true, nil },
-		drift: []string{"extra_hive : Hive not in config, and it could not be read"},
+		drift: []string{"extra_hive : Hive not in config and unreachable"},
 	},
 	{
-		name: "extra hive that cannot be read, to be removed",
+		name: "unreachable extra hive to remove",
 		edit: func(s *hiveState, _ *want, o *planOpts) {
 			s.Extra, s.State, o.RemoveExtra = true, nil, true
 			s.Err = &operations.Error{Code: operations.CodeUnreachable, Message: "timeout"}
@@ -481,7 +481,7 @@ var diffCases = []diffCase{
 		drift: []string{"unreachable : Hive unreachable: timeout", "extra_hive"},
 	},
 	{
-		name: "unreachable is not empty",
+		name: "unreachable hive gets no steps",
 		edit: func(s *hiveState, _ *want, o *planOpts) {
 			s.State, s.Err = nil, &operations.Error{Code: operations.CodeUnreachable, Message: "no route"}
 			o.RemoveExtra, o.Force = true, true
@@ -489,17 +489,17 @@ var diffCases = []diffCase{
 		drift: []string{"unreachable : Hive unreachable: no route"},
 	},
 	{
-		name:  "not read at all",
+		name:  "state not read",
 		edit:  func(s *hiveState, _ *want, _ *planOpts) { s.State = nil },
 		drift: []string{"unreachable : Hive was not read"},
 	},
 	{
-		name:  "forced",
+		name:  "force",
 		edit:  func(_ *hiveState, _ *want, o *planOpts) { o.Force = true },
 		steps: []string{"update_hive  1.0>1.0", "update_worker llm 2.0>2.0", "start_hive  >"},
 	},
 	{
-		name: "forced, with nothing to force with",
+		name: "force, no binary and no recipe",
 		edit: func(s *hiveState, w *want, o *planOpts) {
 			o.Force, w.Binaries, s.Hive.Workers[0].Type, s.State.Workers[0].Type = true, nil, "none", "none"
 		},
@@ -518,30 +518,30 @@ func TestDiff(t *testing.T) {
 			var steps, drift, blocked []string
 			for _, p := range plan.Steps {
 				if p.Hive != "a" || p.Reason == "" {
-					t.Errorf("step %+v names no hive or no reason", p)
+					t.Errorf("Diff() returned step %+v, want hive a and a reason", p)
 				}
 				steps = append(steps, fmt.Sprintf("%s %s %s>%s", p.Action, p.Worker, p.From, p.Version))
 			}
 			for _, d := range plan.Drift {
 				drift = append(drift, fmt.Sprintf("%s %s: %s", d.Issue, d.Worker, d.Details))
 				if d.Issue == operations.IssueUnreachable && d.Error != s.Err {
-					t.Errorf("drift has error %v", d.Error)
+					t.Errorf("Diff() returned drift with error %v, want %v", d.Error, s.Err)
 				}
 			}
 			for _, b := range plan.Blocked {
 				blocked = append(blocked, b.Worker+": "+b.Reason)
 			}
 			if !slices.Equal(steps, c.steps) {
-				t.Errorf("steps\n got %q\nwant %q", steps, c.steps)
+				t.Errorf("Diff() returned steps\n got %q\nwant %q", steps, c.steps)
 			}
 			if !slices.EqualFunc(drift, c.drift, strings.HasPrefix) {
-				t.Errorf("drift\n got %q\nwant %q", drift, c.drift)
+				t.Errorf("Diff() returned drift\n got %q\nwant prefixes %q", drift, c.drift)
 			}
 			if !slices.EqualFunc(blocked, c.blocked, strings.HasPrefix) {
-				t.Errorf("blocked\n got %q\nwant %q", blocked, c.blocked)
+				t.Errorf("Diff() returned blocked\n got %q\nwant prefixes %q", blocked, c.blocked)
 			}
 			if plan.Steps == nil || plan.Drift == nil {
-				t.Error("an empty list is written as null")
+				t.Errorf("Diff() returned steps %#v and drift %#v, want empty lists instead of nil", plan.Steps, plan.Drift)
 			}
 		})
 	}

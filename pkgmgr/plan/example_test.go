@@ -10,7 +10,7 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// Diff decides without looking anywhere: states in, plan out.
+// Diff needs no hive and no network: the states are its input.
 func ExampleDiff() {
 	hive := config.Hive{
 		Alias: "gpu-1", Hostname: "gpu-1.example", HivePort: config.DefaultHivePort,
@@ -21,7 +21,7 @@ func ExampleDiff() {
 		Version:  "1.0.0",
 		Binaries: map[string]plan.DesiredBinary{platform.Key(): {Version: "1.0.0", Size: 9 << 20}},
 		Workers: map[plan.WorkerKey]plan.DesiredWorker{
-			{Hive: "gpu-1", Type: "llama-cpp"}: {Err: errors.New("no recipe of this fleet installs it")},
+			{Hive: "gpu-1", Type: "llama-cpp"}: {Err: errors.New("unknown worker type")},
 		},
 	}
 	p := plan.Diff([]plan.HiveState{
@@ -42,5 +42,5 @@ func ExampleDiff() {
 	// drift: gpu-1 missing_worker "llama-cpp"
 	// drift: gpu-2 unreachable ""
 	// step: gpu-1 install_hive 1.0.0 9437184
-	// blocked: gpu-1 llama-cpp no recipe of this fleet installs it
+	// blocked: gpu-1 llama-cpp unknown worker type
 }

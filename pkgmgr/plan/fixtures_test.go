@@ -10,7 +10,8 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// inSync is a hive named a with rbee 1.0 and worker llm 2.0, as wanted.
+// inSync returns a hive named a with rbee 1.0 and worker llm 2.0, and the desired state
+// that it matches.
 func inSync() (plan.HiveState, plan.Desired) {
 	h := config.Hive{
 		Alias: "a", Hostname: "a.example", HivePort: 8600, AutoStart: true, Labels: []string{"x"},
@@ -53,7 +54,7 @@ func setNeeds(w *want, n catalog.Needs) {
 	w.Workers[llmKey] = llm
 }
 
-// setArchive makes llm an archive with this program.
+// setArchive makes llm an archive whose program is entry.
 func setArchive(w *want, entry string) {
 	llm := w.Workers[llmKey]
 	llm.Steps = []wire.InstallStep{{Kind: wire.StepArchive, Format: wire.FormatTarGz, Artifact: &wire.Artifact{URL: "https://h/x", SHA256: "cc", Size: 70}}}

@@ -18,10 +18,9 @@ import (
 // [wire.Versioned.Readable] returns nil for Schema.
 const Schema = 1
 
-// Plan is a decision that can be applied: the steps that people see, and everything
-// that carrying them out needs. It contains no local path and no credential, and it
-// survives a round trip through JSON, so that one program can make it and another one
-// can apply it.
+// Plan contains the steps that users see and everything that is needed to apply them. It
+// contains no local path and no credential. It can be encoded as JSON, so that one
+// program can make it and another one can apply it.
 type Plan struct {
 	wire.Versioned
 	operations.Plan
@@ -69,19 +68,19 @@ type Worker struct {
 	// Version is the version that the constraint resolved to; empty if it did not.
 	Version string `json:"version,omitempty"`
 
-	// EndsPin means that a pin keeps the worker at an older version, and ends once
-	// Version is installed.
-	EndsPin bool `json:"ends_pin,omitempty"`
+	// Unpin means that a pin keeps the worker at another version, and that the pin ends
+	// once Version is installed.
+	Unpin bool `json:"ends_pin,omitempty"`
 
-	// Reinstall means that the version is installed again although it is there, because
-	// it is damaged, or because that was requested.
+	// Reinstall means that Version is installed already and is installed again, because
+	// it is damaged or because that was requested.
 	Reinstall bool `json:"reinstall,omitempty"`
 
 	// Warning describes a limitation of the installation on this hive; empty for none.
 	Warning string `json:"warning,omitempty"`
 }
 
-// Install is what a hive needs to install one version of a worker.
+// Install describes how a hive installs one version of a worker.
 type Install struct {
 	Type    string `json:"type"`
 	Version string `json:"version"`
@@ -95,12 +94,12 @@ type Install struct {
 	Launch *wire.Launch       `json:"launch,omitempty"`
 	Verify *wire.Verify       `json:"verify,omitempty"`
 
-	// Private lists the SHA-256 of artifacts whose address in Steps is not complete: what
-	// follows the path may be secret, and is taken from the recipe when the plan is applied.
+	// Private lists the SHA-256 of artifacts whose URL in Steps has no query and no
+	// credentials. Those may be secret, and come from the recipe when the plan is applied.
 	Private []string `json:"private,omitempty"`
 
-	// Unstable lists the SHA-256 of artifacts whose address may return other bytes one
-	// day, such as archives that a server generates. They are sent to the hive.
+	// Unstable lists the SHA-256 of artifacts whose URL may return other bytes one day,
+	// such as archives that a server generates. They are sent to the hive.
 	Unstable []string `json:"unstable,omitempty"`
 }
 
@@ -152,26 +151,26 @@ func (p *Plan) StepsOf(alias string) []operations.Step {
 }
 
 // StateDigest returns a SHA-256 (hex) over the rbee build, the settings, and the
-// installed workers with their digests and variants. It covers nothing that is
-// measured, such as free disk space, a process ID or a temperature. It is empty for nil.
+// installed workers with their digests and variants. It does not cover measured values,
+// such as free disk space, process IDs or temperatures. It returns "" for nil.
 func StateDigest(s *wire.State) string {
 	if s == nil {
 		return ""
 	}
 	type worker struct{ Type, Version, Requested, Variant, SHA256 string }
-	facts := struct {
+	digested := struct {
 		Build    *wire.Installed
 		Broken   string
 		Settings *wire.Settings
 		Workers  []worker
 	}{Broken: s.Broken, Settings: s.Settings}
 	if s.Rbee != nil {
-		facts.Build = &wire.Installed{Version: s.Rbee.Version, SHA256: s.Rbee.SHA256}
+		digested.Build = &wire.Installed{Version: s.Rbee.Version, SHA256: s.Rbee.SHA256}
 	}
 	for _, w := range s.Workers {
-		facts.Workers = append(facts.Workers, worker{w.Type, w.Version, w.Requested, w.Variant, w.SHA256})
+		digested.Workers = append(digested.Workers, worker{w.Type, w.Version, w.Requested, w.Variant, w.SHA256})
 	}
-	data, err := json.Marshal(facts)
+	data, err := json.Marshal(digested)
 	if err != nil {
 		return "" // strings and numbers: it cannot fail
 	}
@@ -179,10 +178,10 @@ func StateDigest(s *wire.State) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// New returns a plan for hives that has no steps yet. Use it for steps that are not the
-// result of a comparison, such as starting the daemon. See [Diff] for all others.
+// New returns a plan for hives that has no steps yet. Use it for steps that do not result
+// from a comparison, such as starting the hive daemon. Use [Diff] for all others.
 func New(states []HiveState) *Plan {
-	p := empty()
+	p := newPlan()
 	for _, s := range states {
 		p.Hives = append(p.Hives, hiveOf(s, Desired{}))
 	}
@@ -190,8 +189,8 @@ func New(states []HiveState) *Plan {
 	return p
 }
 
-// empty returns a plan without hives.
-func empty() *Plan {
+// newPlan returns a plan without hives.
+func newPlan() *Plan {
 	return &Plan{
 		Versioned: wire.Versioned{Schema: Schema, MinReader: Schema},
 		Plan:      operations.Plan{Steps: []operations.Step{}, Drift: []operations.Drift{}},
@@ -209,7 +208,7 @@ func hiveOf(s HiveState, desired Desired) Hive {
 	for _, w := range s.Hive.Workers {
 		d := desired.Workers[WorkerKey{s.Hive.Alias, w.Type}]
 		h.Workers = append(h.Workers, Worker{
-			Type: w.Type, Requested: w.Version, Version: d.Version, EndsPin: d.EndsPin, Warning: d.Warning,
+			Type: w.Type, Requested: w.Version, Version: d.Version, Unpin: d.EndsPin, Warning: d.Warning,
 		})
 	}
 	return h
@@ -222,7 +221,7 @@ func (p *Plan) install(typ string, d DesiredWorker) string {
 		Steps: lockfile.CloneSteps(d.Steps),
 	}
 	for j := range i.Steps {
-		i.Steps[j].At = path.Base(strings.ReplaceAll(i.Steps[j].At, `\`, "/")) // the recipe may be anywhere on this machine
+		i.Steps[j].At = path.Base(strings.ReplaceAll(i.Steps[j].At, `\`, "/")) // the directory of the recipe is a local path
 		if i.Steps[j].At == "." {
 			i.Steps[j].At = ""
 		}
@@ -237,8 +236,8 @@ func (p *Plan) install(typ string, d DesiredWorker) string {
 		}
 	}
 	slices.Sort(i.Private)
-	for sum, yes := range d.Unstable {
-		if yes {
+	for sum, unstable := range d.Unstable {
+		if unstable {
 			i.Unstable = append(i.Unstable, sum)
 		}
 	}
@@ -251,7 +250,7 @@ func (p *Plan) install(typ string, d DesiredWorker) string {
 	return digest
 }
 
-// reinstall marks a worker that is installed again although its version is there.
+// reinstall sets [Worker.Reinstall] of a worker.
 func (p *Plan) reinstall(alias, typ string) {
 	if h := p.Hive(alias); h != nil {
 		for i := range h.Workers {
@@ -290,13 +289,13 @@ func (p *Plan) dropUnused() {
 	}
 }
 
-// MarshalJSON implements [json.Marshaler]. What is only shown to people is reduced to what
-// names no file of this machine: the reasons of blocked workers and of hives that could
-// not be read, without their messages.
+// MarshalJSON implements [json.Marshaler]. It replaces the error messages of blocked
+// workers and unreachable hives by their reason codes, because messages may contain local
+// paths.
 func (p Plan) MarshalJSON() ([]byte, error) {
 	type plain Plan
 	out := plain(p)
-	reduced := func(e *operations.Error) *operations.Error {
+	redacted := func(e *operations.Error) *operations.Error {
 		if e == nil {
 			return nil
 		}
@@ -309,14 +308,14 @@ func (p Plan) MarshalJSON() ([]byte, error) {
 	out.Drift = slices.Clone(p.Drift)
 	for i := range out.Drift {
 		if d := &out.Drift[i]; d.Error != nil {
-			d.Error = reduced(d.Error)
+			d.Error = redacted(d.Error)
 			d.Details = "Hive unreachable: " + string(d.Error.Reason)
 		}
 	}
 	out.Blocked = slices.Clone(p.Blocked)
 	for i := range out.Blocked {
 		b := &out.Blocked[i]
-		b.Detail, b.Error = "", reduced(b.Error)
+		b.Detail, b.Error = "", redacted(b.Error)
 		b.Reason = "blocked"
 		if b.Error != nil {
 			b.Reason = string(b.Error.Reason)

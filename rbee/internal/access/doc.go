@@ -1,61 +1,60 @@
-// Package access decides who may speak to an rbee server over HTTP.
+// Package access authorizes HTTP requests to an rbee server.
 //
 //	keys := access.OpenKeys(filepath.Join(dir, "keys.json"))
-//	key, secret, err := keys.Add("laptop", access.ScopeInfer) // the secret is shown once
+//	key, secret, err := keys.Add("laptop", access.ScopeInfer) // the secret is returned only here
 //	...
-//	handler = access.Guard(access.Options{Keys: keys, Addr: addr, Scope: needed})(handler)
+//	handler = access.Guard(access.Options{Keys: keys, Addr: addr, Scope: requiredScope})(handler)
 //
-// # Two kinds of strangers
+// # Threats
 //
-// One is somebody else on the network. Against those there are keys, and TLS so
-// that nobody on the way reads them.
+// The first threat is an unauthenticated client on the network. API keys protect
+// against it, and TLS keeps the keys secret in transit.
 //
-// The other is a web page that is open in the user's own browser. It can send
-// requests to any server that the browser reaches, this machine's loopback too,
-// where a server may ask for no key. [Guard] tells such requests by what a page
-// cannot choose, and refuses them whether there are keys or not:
+// The second threat is a web page in the user's own browser. A page can send requests
+// to any server that the browser reaches, including this machine's loopback, where a
+// server may require no key. [Guard] recognizes such requests by headers that a page
+// cannot set, and denies them with and without keys:
 //
-//   - Host. A name of the page's own that suddenly means 127.0.0.1 (DNS rebinding)
-//     is none that a server on loopback goes by.
-//   - Origin and Sec-Fetch-Site. The browser writes them, and they say which page
-//     asks. Another page than this server's own must be named in [Options].Origins.
-//     A link to "/" may be followed from anywhere.
-//   - Content-Type. JSON from another page takes a preflight, which is answered for
-//     named origins only. Forms take none and are understood by uploads alone, so
-//     there Origin has to suffice.
+//   - Host. With DNS rebinding, a page makes its own host name resolve to 127.0.0.1.
+//     A server on loopback accepts only its own names.
+//   - Origin and Sec-Fetch-Site. The browser sets them to identify the page that sends
+//     the request. A page of another origin must be listed in [Options].Origins. A link
+//     to "/" may be followed from any page.
+//   - Content-Type. JSON from another origin requires a preflight request, which
+//     succeeds only for listed origins. Forms require none; they are accepted only for
+//     uploads, where the check of Origin has to suffice.
 //
-// Programs that are no browsers send neither Origin nor Sec-Fetch-Site, and need
-// only their key.
+// Clients other than browsers send neither Origin nor Sec-Fetch-Site and need only a key.
 //
-// Where no key is asked for, whoever is on this machine may do everything, and a page
-// that was named may do what a key of [ScopeInfer] may: it was named to ask models,
-// and there is no key to say that it may do more. A proxy on this machine makes
-// everybody who reaches the proxy look like this machine, so a server that goes by
-// further names asks for keys, also on loopback. [ScopeFrom] tells a handler what the
-// one who asks may do.
+// If no key is required, every process on this machine has [ScopeAdmin], and a page of a
+// listed origin has [ScopeInfer]: it is listed for using models, and no key grants it
+// more. Requests through a proxy on this machine seem to come from this machine, so a
+// server with further host names requires keys, also on loopback. [ScopeFrom] returns
+// the scope of a request.
 //
 // # Keys
 //
-// A [Key] has a name, an id and a [Scope]; its secret is "rbee_", the id, "_" and
-// 256 random bits. A client sends it as "Authorization: Bearer SECRET" or as
-// X-Api-Key. A page of the server's own may have it in a cookie, [Cookie], which
-// counts only where the browser shows that no other page asks.
+// A [Key] has a name, an id and a [Scope]. Its secret consists of "rbee_", the id, "_"
+// and 256 random bits. A client sends it as "Authorization: Bearer SECRET" or as
+// X-Api-Key. A page of the server itself may use the cookie [Cookie], which counts only
+// if the browser shows that no other page sent the request.
 //
-// The file holds the SHA-256 of each secret, plain: salt and slow hashes protect
-// what can be guessed, and nobody guesses 256 bits. A file that cannot be
-// understood lets nobody in.
+// The file contains the SHA-256 of each secret. Salt and slow hashes are unnecessary,
+// because 256 random bits cannot be guessed. If the file is invalid, all requests that
+// need a key are denied.
 //
-// # Answers that arrive
+// # Request bodies
 //
-// Many clients send all of a body before they look for an answer, and see nothing but
-// a broken connection if the server closes it meanwhile. So [Guard] sends the answer
-// at once and then takes the rest of a body that was refused, by itself or by the
-// handler behind it, for [Options].Linger and 256 MiB at most. Handlers need not care.
+// Many clients send the complete body before they read the response. If the server
+// closes the connection earlier, they report a broken connection instead of the
+// response. Therefore [Guard] sends the response immediately and then reads and
+// discards the rest of the body, for at most [Options].Linger and 256 MiB. This covers
+// its own denials and the responses of handlers.
 //
 // # Certificates
 //
-// [Certificate] makes a certificate that nobody signed, and its fingerprint.
-// Whoever has that from a trustworthy place, such as a line over SSH, needs no
-// authority: [PinnedClient] accepts this one certificate and no other.
-// [LoadCertificate] reads one that was made elsewhere.
+// [Certificate] creates a self-signed certificate and returns its fingerprint. A client
+// that gets the fingerprint from a trusted source, such as an SSH connection, needs no
+// certificate authority: [PinnedClient] accepts only this certificate.
+// [LoadCertificate] loads a certificate from files.
 package access

@@ -2,9 +2,9 @@ package access
 
 import "context"
 
-// KeyFrom is the key that let a request in, from the request's context. There is
-// none where none was asked for.
-func KeyFrom(ctx context.Context) (Key, bool) {
+// KeyFrom returns the key of a request from the request's context. ok is false if no
+// key was required.
+func KeyFrom(ctx context.Context) (key Key, ok bool) {
 	g, _ := ctx.Value(contextKey{}).(grant)
 	return g.key, g.key.ID != ""
 }

@@ -12,69 +12,67 @@ import (
 	"time"
 )
 
-// Cookie is the name of the cookie that may hold a secret, for the pages of the
-// server itself. Set it HttpOnly and SameSite=Strict.
+// Cookie is the name of the cookie that may contain a secret, for the server's own pages.
+// Set it HttpOnly and SameSite=Strict.
 const Cookie = "rbee_key"
 
-// DefaultMaxBody is how many bytes a request may have where nothing else is said.
+// DefaultMaxBody is the default of [Options].MaxBody in bytes.
 const DefaultMaxBody = 64 << 20
 
-// Options says who is let in. The zero value lets nobody in.
+// Options configure [Guard]. With the zero value, all requests are denied.
 type Options struct {
-	// Keys are the keys that let in. Nil: none is asked for, which works only on
-	// loopback and without Hosts.
+	// Keys are the accepted keys. If it is nil, no key is required, which is permitted
+	// only on loopback and without Hosts.
 	Keys *Keys
 
-	// Addr is the address that the server listens on, such as "127.0.0.1:8080".
-	// What is not surely loopback counts as reachable by others.
+	// Addr is the address that the server listens on, such as "127.0.0.1:8080". An
+	// address that is not certainly loopback counts as reachable by other machines.
 	Addr string
 
-	// Origins are the pages that may ask beside the server's own, such as
-	// "https://chat.example.com". "*" is all. Where no key is asked for, they may do
-	// what [ScopeInfer] may and no more.
+	// Origins are the additional allowed origins of pages, such as
+	// "https://chat.example.com"; "*" allows all. If no key is required, pages of these
+	// origins have [ScopeInfer].
 	Origins []string
 
-	// Hosts are names, without a port, that a server on loopback goes by beside
-	// "localhost": those by which a proxy on this machine asks it. Others reach it
-	// through the proxy, so with Hosts there must be Keys.
+	// Hosts are the names, without a port, of a server on loopback in addition to
+	// "localhost", such as the names under which a proxy on this machine forwards to it.
+	// Other machines can use the proxy, so Hosts requires Keys.
 	Hosts []string
 
-	// Scope is what a request takes; "" is open to everyone. Nil: all take
-	// [ScopeAdmin]. The path is as the client sent it: one that has ".." in it does
-	// not lead to where it begins.
+	// Scope returns the scope that a request needs; "" means none. If it is nil, all
+	// requests need [ScopeAdmin]. The path is not cleaned: it may contain "..".
 	Scope func(*http.Request) Scope
 
-	// MaxBody is how many bytes the body of a request may have; 0 means
-	// [DefaultMaxBody].
+	// MaxBody is the maximum size of a request body in bytes; 0 means [DefaultMaxBody].
 	MaxBody int64
 
-	// Linger is how long a client that was answered may still send its body, which is
-	// thrown away; 0 means 30 s. One that pauses for a sixth of that is cut.
+	// Linger is how long the rest of a request body is read and discarded after the
+	// response; 0 means 30 s. A pause of a sixth of that ends it.
 	Linger time.Duration
 
-	// Refuse answers a request that is not let in, in the form that its client
-	// expects. Nil: as plain text.
+	// Refuse writes the response to a denied request in the format that the client
+	// expects. If it is nil, the message is written as plain text.
 	Refuse func(w http.ResponseWriter, r *http.Request, status int, code, message string)
 
-	// Log gets a line for each request that is not let in. Nil discards them.
+	// Log gets a line for each denied request; nil discards.
 	Log *slog.Logger
 }
 
-// Guard returns what lets only those requests through to a handler that o allows.
-// The others are answered by o.Refuse, with one of these codes:
+// Guard returns middleware that passes only authorized requests to a handler. For other
+// requests it calls o.Refuse with these statuses and codes:
 //
-//	403  host_refused            the Host header is none of this server's names
-//	403  origin_refused          a page that may not ask, asks
-//	413  body_too_large          before it is read; later, reading it fails
+//	403  host_refused            the Host header is not a name of this server
+//	403  origin_refused          the origin of the page is not allowed
+//	413  body_too_large          Content-Length exceeds the limit; a longer body without it fails on reading
 //	415  unsupported_media_type  neither JSON nor, for an upload, a form
 //	401  missing_api_key
 //	401  invalid_api_key
-//	403  insufficient_scope      the key is good, but not for this; or a named page asks without one
-//	403  keys_required           others reach the server, and it has no keys
+//	403  insufficient_scope      the scope of the key, or of an allowed origin without key, does not suffice
+//	403  keys_required           other machines can reach the server, and it has no keys
 //	500  keys_unreadable
 //
-// What a handler, or a refusal, leaves of a body is taken and thrown away after the
-// answer, within bounds, so that the client comes to read that.
+// After the response, the guard reads and discards the rest of the request body, within
+// limits, so that the client can read the response.
 func Guard(o Options) func(http.Handler) http.Handler {
 	g := newGuard(o)
 	return func(next http.Handler) http.Handler {
@@ -82,8 +80,9 @@ func Guard(o Options) func(http.Handler) http.Handler {
 	}
 }
 
-// ScopeFrom is what the one who sent a request may do, from the request's context: the
-// scope of the key, or of those who need none. It is "" where a request takes no scope.
+// ScopeFrom returns the scope of a request from the request's context: the scope of its
+// key, or the scope of clients that need no key. It returns "" if the request needs no
+// scope.
 func ScopeFrom(ctx context.Context) Scope {
 	g, _ := ctx.Value(contextKey{}).(grant)
 	return g.scope
@@ -91,22 +90,23 @@ func ScopeFrom(ctx context.Context) Scope {
 
 type contextKey struct{}
 
-// grant is what a request was let in with.
+// grant is the authorization of a request.
 type grant struct {
-	key   Key // the zero one: none was asked for
+	key   Key // the zero Key if none was required
 	scope Scope
 }
 
-// guard is Options, made ready.
+// guard is Options, prepared for use.
 type guard struct {
 	Options
-	loopback bool
-	open     bool     // nobody needs a key
-	hosts    []string // in lower case
-	origins  []string // as [parseOrigin] writes them
-	all      bool     // origins are named
+	loopback  bool
+	keyless   bool     // no key is required
+	hosts     []string // in lower case
+	origins   []string // in the form of [origin.String]
+	anyOrigin bool     // all origins are allowed
 }
 
+// newGuard applies the defaults of options and parses the allowed origins.
 func newGuard(o Options) *guard {
 	g := &guard{Options: o}
 	if g.Scope == nil {
@@ -116,7 +116,7 @@ func newGuard(o Options) *guard {
 		g.MaxBody = DefaultMaxBody
 	}
 	if g.Linger == 0 {
-		g.Linger = defaultLinger
+		g.Linger = defaultDrainTimeout
 	}
 	if g.Refuse == nil {
 		g.Refuse = func(w http.ResponseWriter, _ *http.Request, status int, _, message string) {
@@ -128,7 +128,7 @@ func newGuard(o Options) *guard {
 	}
 	name, ok := hostname(o.Addr)
 	g.loopback = ok && isLoopback(name)
-	g.open = g.Keys == nil && g.loopback && len(o.Hosts) == 0
+	g.keyless = g.Keys == nil && g.loopback && len(o.Hosts) == 0
 	for _, name := range o.Hosts {
 		g.hosts = append(g.hosts, strings.ToLower(name))
 	}
@@ -136,25 +136,25 @@ func newGuard(o Options) *guard {
 		origin, ok := parseOrigin(strings.TrimSuffix(s, "/"))
 		switch {
 		case s == "*":
-			g.all = true
+			g.anyOrigin = true
 		case ok:
 			g.origins = append(g.origins, origin.String())
 		default:
-			g.Log.Warn("an origin is passed over, it is not of the form https://host:port", "origin", s)
+			g.Log.Warn("invalid origin ignored", "origin", s, "want", "https://host:port")
 		}
 	}
 	return g
 }
 
-// refusal is why a request is not let in; nil: it is.
-type refusal struct {
+// denial is the reason to deny a request; nil means that the request is authorized.
+type denial struct {
 	status  int
 	code    string
 	message string
 }
 
-func refusef(status int, code, format string, args ...any) *refusal {
-	return &refusal{status, code, fmt.Sprintf(format, args...)}
+func denyf(status int, code, format string, args ...any) *denial {
+	return &denial{status, code, fmt.Sprintf(format, args...)}
 }
 
 func (g *guard) serve(w http.ResponseWriter, r *http.Request, next http.Handler) {
@@ -167,9 +167,9 @@ func (g *guard) serve(w http.ResponseWriter, r *http.Request, next http.Handler)
 		h.Add("Vary", "Origin")
 	}
 
-	from, no := g.source(r)
-	if from.named != "" {
-		h.Set("Access-Control-Allow-Origin", from.named)
+	src, denied := g.checkSource(r)
+	if src.allowedOrigin != "" {
+		h.Set("Access-Control-Allow-Origin", src.allowedOrigin)
 		h.Del("Cross-Origin-Resource-Policy")
 		if r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != "" {
 			h.Set("Access-Control-Allow-Methods", "GET, POST, DELETE")
@@ -179,163 +179,164 @@ func (g *guard) serve(w http.ResponseWriter, r *http.Request, next http.Handler)
 			return
 		}
 	}
-	if no == nil {
-		no = g.checkBody(r)
+	if denied == nil {
+		denied = g.checkBody(r)
 	}
-	var has grant
-	if no == nil {
-		has, no = g.admit(r, from)
+	var granted grant
+	if denied == nil {
+		granted, denied = g.authorize(r, src)
 	}
-	rest := &body{ReadCloser: r.Body, answer: h}
-	if no != nil {
-		g.Log.Warn("request is refused", "status", no.status, "code", no.code, "reason", no.message,
+	body := &trackedBody{ReadCloser: r.Body, responseHeader: h}
+	if denied != nil {
+		g.Log.Warn("request denied", "status", denied.status, "code", denied.code, "reason", denied.message,
 			"method", r.Method, "path", r.URL.Path, "remote", r.RemoteAddr)
-		if no.status == http.StatusUnauthorized {
+		if denied.status == http.StatusUnauthorized {
 			h.Set("WWW-Authenticate", "Bearer")
 		}
 		if r.ContentLength != 0 {
-			h.Set("Connection", "close") // so the answer does not wait for what may never come
+			h.Set("Connection", "close") // otherwise the server reads the body before it sends the response
 		}
-		g.Refuse(w, r, no.status, no.code, no.message)
-		g.linger(w, r, rest)
+		g.Refuse(w, r, denied.status, denied.code, denied.message)
+		g.drainBody(w, r, body)
 		return
 	}
-	if has.scope != "" {
-		r = r.WithContext(context.WithValue(r.Context(), contextKey{}, has))
+	if granted.scope != "" {
+		r = r.WithContext(context.WithValue(r.Context(), contextKey{}, granted))
 	}
 	if r.ContentLength != 0 {
-		r.Body = http.MaxBytesReader(w, rest, g.MaxBody)
+		r.Body = http.MaxBytesReader(w, body, g.MaxBody)
 	}
 	next.ServeHTTP(w, r)
-	g.linger(w, r, rest)
+	g.drainBody(w, r, body)
 }
 
-// checkHost refuses, on loopback, names that somebody else may have given to
-// 127.0.0.1.
-func (g *guard) checkHost(r *http.Request) *refusal {
+// checkHost denies, on loopback, host names that are not this server's, which DNS
+// rebinding may have pointed to 127.0.0.1.
+func (g *guard) checkHost(r *http.Request) *denial {
 	if !g.loopback {
 		return nil
 	}
 	if name, ok := hostname(r.Host); !ok || !isLoopback(name) && !slices.Contains(g.hosts, name) {
-		return refusef(http.StatusForbidden, "host_refused", "the Host header is %q, which is no name of this server", r.Host)
+		return denyf(http.StatusForbidden, "host_refused", "invalid Host header %q: want a name of this server", r.Host)
 	}
 	return nil
 }
 
-// source is where a request comes from, as far as a browser tells.
+// source is the origin of a request, as far as the browser reports it.
 type source struct {
-	named string // the origin, if it is another one and may ask
-	own   bool   // surely no other page asks
+	allowedOrigin string // the Origin header, if it is another allowed origin
+	sameOrigin    bool   // the request certainly comes from no other page
 }
 
-// source refuses what pages send that may not ask.
-func (g *guard) source(r *http.Request) (source, *refusal) {
-	if no := g.checkHost(r); no != nil {
-		return source{}, no
+// checkSource denies requests of pages whose origin is not allowed.
+func (g *guard) checkSource(r *http.Request) (source, *denial) {
+	if denied := g.checkHost(r); denied != nil {
+		return source{}, denied
 	}
 	site := r.Header.Get("Sec-Fetch-Site")
-	own := site == "same-origin" || site == "none" // none: the user typed the address
+	sameOrigin := site == "same-origin" || site == "none" // none: the user entered the address
 	safe := r.Method == http.MethodGet || r.Method == http.MethodHead
 	if sent := r.Header.Values("Origin"); len(sent) > 0 {
-		refused := refusef(http.StatusForbidden, "origin_refused", "the page at %q may not ask this server", strings.Join(sent, ", "))
+		denied := denyf(http.StatusForbidden, "origin_refused", "the origin %q is not allowed", strings.Join(sent, ", "))
 		origin, ok := parseOrigin(sent[0])
 		switch {
 		case !ok || len(sent) > 1:
-			return source{}, refused
-		case g.all || slices.Contains(g.origins, origin.String()):
-			if !origin.of(r.Host) {
-				return source{named: sent[0]}, nil
+			return source{}, denied
+		case g.anyOrigin || slices.Contains(g.origins, origin.String()):
+			if !origin.matchesHost(r.Host) {
+				return source{allowedOrigin: sent[0]}, nil
 			}
-		case !origin.of(r.Host):
-			return source{}, refused
+		case !origin.matchesHost(r.Host):
+			return source{}, denied
 		}
-		own = own || site == ""
+		sameOrigin = sameOrigin || site == ""
 	} else if site == "" {
-		own = safe // a browser that says nothing here says its origin with all else
+		sameOrigin = safe // a browser that does not send Sec-Fetch-Site sends Origin with unsafe methods
 	}
 	switch site {
 	case "", "same-origin", "same-site", "none":
-		return source{own: own}, nil
+		return source{sameOrigin: sameOrigin}, nil
 	}
-	// Whoever follows a link is sent to the front page, not to a frame in another.
+	// A link from another site may open the front page, but not in a frame.
 	dest := r.Header.Get("Sec-Fetch-Dest")
 	if safe && r.Header.Get("Sec-Fetch-Mode") == "navigate" && (dest == "" || dest == "document") && r.URL.Path == "/" {
 		return source{}, nil
 	}
-	return source{}, refusef(http.StatusForbidden, "origin_refused", "a page of another site may not ask this server")
+	return source{}, denyf(http.StatusForbidden, "origin_refused", "requests from pages of other sites are not allowed")
 }
 
-// checkBody refuses bodies that a page could send without asking first, and those
-// that are too large. Uploads have to be forms: there the origin alone decides.
-func (g *guard) checkBody(r *http.Request) *refusal {
+// checkBody denies bodies that a page can send without a preflight request, and bodies that
+// are too large. Uploads must be forms, for which only the origin is checked.
+func (g *guard) checkBody(r *http.Request) *denial {
 	switch r.Method {
 	case http.MethodPost, http.MethodPut, http.MethodPatch:
 		sent := r.Header.Get("Content-Type")
 		kind, _, err := mime.ParseMediaType(sent)
-		at := path.Clean("/" + r.URL.Path)
-		upload := strings.HasPrefix(at, "/v1/audio/") || strings.HasPrefix(at, "/v1/images/")
+		cleanPath := path.Clean("/" + r.URL.Path)
+		upload := strings.HasPrefix(cleanPath, "/v1/audio/") || strings.HasPrefix(cleanPath, "/v1/images/")
 		if err != nil || kind != "application/json" && !(upload && kind == "multipart/form-data") {
-			return refusef(http.StatusUnsupportedMediaType, "unsupported_media_type", "the content type is %q, want application/json", sent)
+			return denyf(http.StatusUnsupportedMediaType, "unsupported_media_type", "invalid content type %q: want application/json", sent)
 		}
 	}
 	if r.ContentLength > g.MaxBody {
-		return refusef(http.StatusRequestEntityTooLarge, "body_too_large", "the body has %d bytes, at most %d are taken", r.ContentLength, g.MaxBody)
+		return denyf(http.StatusRequestEntityTooLarge, "body_too_large", "the request body has %d bytes, more than the limit of %d", r.ContentLength, g.MaxBody)
 	}
 	return nil
 }
 
-// admit refuses requests without the key that they take, and says what the others
-// may do.
-func (g *guard) admit(r *http.Request, from source) (grant, *refusal) {
+// authorize returns the key and the scope of a request. It denies requests without a key
+// of the necessary scope.
+func (g *guard) authorize(r *http.Request, src source) (grant, *denial) {
 	need := g.Scope(r)
 	switch {
 	case need == "":
 		return grant{}, nil
-	case g.open:
-		return g.admitKeyless(need, from)
+	case g.keyless:
+		return g.authorizeKeyless(need, src)
 	case g.Keys == nil:
-		return grant{}, refusef(http.StatusForbidden, "keys_required", "this server can be reached by others than its own machine and has no keys, so nobody is let in")
+		return grant{}, denyf(http.StatusForbidden, "keys_required", "API keys are required, because other machines can reach this server, but it has none")
 	}
-	secret := secretIn(r, from)
+	secret := requestSecret(r, src)
 	if secret == "" {
-		return grant{}, refusef(http.StatusUnauthorized, "missing_api_key", "a key is needed here: Authorization: Bearer %s…", secretPrefix)
+		return grant{}, denyf(http.StatusUnauthorized, "missing_api_key", "missing API key: send the header Authorization: Bearer %s…", secretPrefix)
 	}
 	key, ok, err := g.Keys.Check(secret)
 	switch {
 	case err != nil:
-		g.Log.Error("nobody is let in", "error", err)
-		return grant{}, refusef(http.StatusInternalServerError, "keys_unreadable", "this server cannot read its keys, its log says why")
+		g.Log.Error("cannot read keys, request denied", "error", err)
+		return grant{}, denyf(http.StatusInternalServerError, "keys_unreadable", "the server cannot read its API keys; see its log")
 	case !ok:
-		return grant{}, refusef(http.StatusUnauthorized, "invalid_api_key", "this server does not know the key")
+		return grant{}, denyf(http.StatusUnauthorized, "invalid_api_key", "invalid API key: it is unknown or was revoked")
 	case !key.Scope.Includes(need):
-		return grant{}, refusef(http.StatusForbidden, "insufficient_scope", "the key %s has the scope %q, this takes %q", key.Name, key.Scope, need)
+		return grant{}, denyf(http.StatusForbidden, "insufficient_scope", "API key %s has the scope %q, but the request needs %q", key.Name, key.Scope, need)
 	}
 	return grant{key, key.Scope}, nil
 }
 
-// admitKeyless lets in whoever is on this machine. A page from elsewhere was named so
-// that it may ask models, and has no key that would say more.
-func (g *guard) admitKeyless(need Scope, from source) (grant, *refusal) {
-	has := grant{scope: ScopeAdmin}
-	if from.named != "" {
-		has.scope = ScopeInfer
+// authorizeKeyless grants everything to clients on this machine, but only [ScopeInfer] to
+// pages of other allowed origins.
+func (g *guard) authorizeKeyless(need Scope, src source) (grant, *denial) {
+	granted := grant{scope: ScopeAdmin}
+	if src.allowedOrigin != "" {
+		granted.scope = ScopeInfer
 	}
-	if !has.scope.Includes(need) {
-		return grant{}, refusef(http.StatusForbidden, "insufficient_scope", "the page at %q may ask models and no more, this takes %q", from.named, need)
+	if !granted.scope.Includes(need) {
+		return grant{}, denyf(http.StatusForbidden, "insufficient_scope", "the origin %q may only use models, but the request needs the scope %q", src.allowedOrigin, need)
 	}
-	return has, nil
+	return granted, nil
 }
 
-// secretIn is the secret in a request; "": there is none. A browser adds the cookie
-// to what any page sends, so it says nothing unless this server's page asks.
-func secretIn(r *http.Request, from source) string {
+// requestSecret returns the secret in a request, or "". It ignores the cookie unless the
+// request comes from the server's own page, because a browser sends cookies with the
+// requests of all pages.
+func requestSecret(r *http.Request, src source) string {
 	if scheme, secret, _ := strings.Cut(r.Header.Get("Authorization"), " "); strings.EqualFold(scheme, "Bearer") {
 		return strings.TrimSpace(secret)
 	}
 	if secret := r.Header.Get("X-Api-Key"); secret != "" {
 		return secret
 	}
-	if c, err := r.Cookie(Cookie); err == nil && from.own {
+	if c, err := r.Cookie(Cookie); err == nil && src.sameOrigin {
 		return c.Value
 	}
 	return ""

@@ -15,8 +15,8 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/access"
 )
 
-// byPath is what requests to a queen take.
-func byPath(r *http.Request) access.Scope {
+// scopeByPath returns the scopes that requests to a queen need.
+func scopeByPath(r *http.Request) access.Scope {
 	switch {
 	case r.URL.Path == "/" || r.URL.Path == "/health":
 		return ""
@@ -26,14 +26,14 @@ func byPath(r *http.Request) access.Scope {
 	return access.ScopeInfer
 }
 
-// guarded is a server behind a guard. It answers with the key's name and the size of
-// the body, refusals with their code.
-func guarded(t testing.TB, o access.Options) *httptest.Server {
+// newGuardedServer starts a server behind a guard. It responds with the key's name and the
+// size of the body, and to denied requests with the code.
+func newGuardedServer(t testing.TB, o access.Options) *httptest.Server {
 	t.Helper()
 	if o.Addr == "" {
 		o.Addr = "127.0.0.1:8080"
 	}
-	o.Scope = byPath
+	o.Scope = scopeByPath
 	o.Refuse = func(w http.ResponseWriter, _ *http.Request, status int, code, _ string) {
 		w.WriteHeader(status)
 		_, _ = io.WriteString(w, code)
@@ -46,7 +46,7 @@ func guarded(t testing.TB, o access.Options) *httptest.Server {
 		}
 		key, ok := access.KeyFrom(r.Context())
 		if ok != (key.Name != "") {
-			t.Errorf("key %+v, %v", key, ok)
+			t.Errorf("KeyFrom() = %+v, %t, want true only with a name", key, ok)
 		}
 		_, _ = fmt.Fprintf(w, "%s:%d", key.Name, n)
 	})))
@@ -54,7 +54,7 @@ func guarded(t testing.TB, o access.Options) *httptest.Server {
 	return s
 }
 
-// send sends a request with these headers; the header "Host" is the host.
+// send sends a request with these headers; the header "Host" sets the host.
 func send(t testing.TB, method, url string, body io.Reader, header ...string) (*http.Response, string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, url, body)
@@ -85,8 +85,8 @@ func TestHost(t *testing.T) {
 	hosts := []string{"Queen.example.com"}
 	keys, _ := newKeys(t)
 	_, secret := add(t, keys, "one", access.ScopeAdmin)
-	local := guarded(t, access.Options{Keys: keys, Hosts: hosts})
-	public := guarded(t, access.Options{Keys: keys, Addr: ":8080", Hosts: hosts})
+	local := newGuardedServer(t, access.Options{Keys: keys, Hosts: hosts})
+	public := newGuardedServer(t, access.Options{Keys: keys, Addr: ":8080", Hosts: hosts})
 	for _, test := range []struct {
 		host string
 		ok   bool
@@ -115,25 +115,25 @@ func TestHost(t *testing.T) {
 		{"localhost:8080:8080", false},
 	} {
 		resp, body := send(t, "GET", local.URL+"/v1/models", nil, "Host", test.host, "X-Api-Key", secret)
-		bad := resp.StatusCode == http.StatusBadRequest // net/http itself knows some that are none
+		bad := resp.StatusCode == http.StatusBadRequest // net/http rejects some invalid hosts itself
 		if test.ok && body != "one:0" || !test.ok && !bad && (resp.StatusCode != http.StatusForbidden || body != "host_refused") {
-			t.Errorf("%q: %s %q", test.host, resp.Status, body)
+			t.Errorf("Host %q on loopback: %s %q, want accepted = %t", test.host, resp.Status, body, test.ok)
 		}
 		if resp, body := send(t, "GET", public.URL+"/v1/models", nil, "Host", test.host, "X-Api-Key", secret); body != "one:0" && !bad {
-			t.Errorf("%q, from outside: %s %q", test.host, resp.Status, body)
+			t.Errorf("Host %q on all interfaces: %s %q, want one:0", test.host, resp.Status, body)
 		}
 	}
-	// Also what is open to all is not open to pages.
+	// The Host header is also checked for requests that need no key.
 	if resp, body := send(t, "GET", local.URL+"/health", nil, "Host", "evil.example.com"); resp.StatusCode != http.StatusForbidden {
-		t.Errorf("/health: %s %q", resp.Status, body)
+		t.Errorf("GET /health with another host: %s %q, want 403", resp.Status, body)
 	}
 }
 
 func TestOrigin(t *testing.T) {
 	t.Parallel()
-	named := guarded(t, access.Options{Origins: []string{"https://chat.example.com/", "http://localhost:3000", "https://Port.example.com:443", "nonsense"}})
-	all := guarded(t, access.Options{Origins: []string{"*"}})
-	none := guarded(t, access.Options{})
+	listed := newGuardedServer(t, access.Options{Origins: []string{"https://chat.example.com/", "http://localhost:3000", "https://Port.example.com:443", "nonsense"}})
+	all := newGuardedServer(t, access.Options{Origins: []string{"*"}})
+	none := newGuardedServer(t, access.Options{})
 	const own = "localhost:8080"
 	for _, test := range []struct {
 		name   string
@@ -142,42 +142,42 @@ func TestOrigin(t *testing.T) {
 		status int
 		allow  string // Access-Control-Allow-Origin
 	}{
-		{"a program", none, nil, 200, ""},
+		{"no browser", none, nil, 200, ""},
 		{"own page", none, []string{"Origin", "http://localhost:8080", "Sec-Fetch-Site", "same-origin"}, 200, ""},
 		{"own page behind TLS", none, []string{"Origin", "https://localhost:8080"}, 200, ""},
-		{"typed", none, []string{"Sec-Fetch-Site", "none", "Sec-Fetch-Mode", "navigate"}, 200, ""},
-		{"another port", none, []string{"Origin", "http://localhost:3000", "Sec-Fetch-Site", "same-site"}, 403, ""},
-		{"another name of this machine", none, []string{"Origin", "http://127.0.0.1:8080"}, 403, ""},
-		{"another site", none, []string{"Origin", "https://evil.example.com", "Sec-Fetch-Site", "cross-site"}, 403, ""},
-		{"another site in an old browser", none, []string{"Origin", "https://evil.example.com"}, 403, ""},
+		{"entered address", none, []string{"Sec-Fetch-Site", "none", "Sec-Fetch-Mode", "navigate"}, 200, ""},
+		{"other port", none, []string{"Origin", "http://localhost:3000", "Sec-Fetch-Site", "same-site"}, 403, ""},
+		{"other name of this machine", none, []string{"Origin", "http://127.0.0.1:8080"}, 403, ""},
+		{"other site", none, []string{"Origin", "https://evil.example.com", "Sec-Fetch-Site", "cross-site"}, 403, ""},
+		{"other site, old browser", none, []string{"Origin", "https://evil.example.com"}, 403, ""},
 		{"null", none, []string{"Origin", "null"}, 403, ""},
 		{"empty", none, []string{"Origin", ""}, 403, ""},
-		{"two", none, []string{"Origin", "http://localhost:8080", "Origin", "http://localhost:8080"}, 403, ""},
-		{"a user", none, []string{"Origin", "http://evil@localhost:8080"}, 403, ""},
-		{"a path", none, []string{"Origin", "http://localhost:8080/x"}, 403, ""},
-		{"another scheme", none, []string{"Origin", "ftp://localhost:8080"}, 403, ""},
-		{"a picture", none, []string{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "no-cors", "Sec-Fetch-Dest", "image"}, 403, ""},
-		{"a site unheard of", none, []string{"Sec-Fetch-Site", "galaxy"}, 403, ""},
-		{"a link to anything", none, []string{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document"}, 403, ""},
-		{"other than the named", none, []string{"Origin", "https://chat.example.com"}, 403, ""},
+		{"two origins", none, []string{"Origin", "http://localhost:8080", "Origin", "http://localhost:8080"}, 403, ""},
+		{"origin with user", none, []string{"Origin", "http://evil@localhost:8080"}, 403, ""},
+		{"origin with path", none, []string{"Origin", "http://localhost:8080/x"}, 403, ""},
+		{"other scheme", none, []string{"Origin", "ftp://localhost:8080"}, 403, ""},
+		{"image", none, []string{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "no-cors", "Sec-Fetch-Dest", "image"}, 403, ""},
+		{"unknown Sec-Fetch-Site", none, []string{"Sec-Fetch-Site", "galaxy"}, 403, ""},
+		{"link to an API path", none, []string{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document"}, 403, ""},
+		{"no listed origins", none, []string{"Origin", "https://chat.example.com"}, 403, ""},
 
-		{"named", named, []string{"Origin", "https://chat.example.com", "Sec-Fetch-Site", "cross-site"}, 200, "https://chat.example.com"},
-		{"named, another port", named, []string{"Origin", "http://localhost:3000", "Sec-Fetch-Site", "same-site"}, 200, "http://localhost:3000"},
-		{"named with the usual port", named, []string{"Origin", "https://port.example.com"}, 200, "https://port.example.com"},
-		{"named, by another scheme", named, []string{"Origin", "http://chat.example.com"}, 403, ""},
-		{"named, with a port", named, []string{"Origin", "https://chat.example.com:8443"}, 403, ""},
-		{"below a named one", named, []string{"Origin", "https://x.chat.example.com"}, 403, ""},
-		{"longer than a named one", named, []string{"Origin", "https://chat.example.com.evil.example"}, 403, ""},
-		{"named, without saying so", named, []string{"Sec-Fetch-Site", "cross-site"}, 403, ""},
-		{"own, beside named ones", named, []string{"Origin", "http://localhost:8080"}, 200, ""},
+		{"listed", listed, []string{"Origin", "https://chat.example.com", "Sec-Fetch-Site", "cross-site"}, 200, "https://chat.example.com"},
+		{"listed, other port", listed, []string{"Origin", "http://localhost:3000", "Sec-Fetch-Site", "same-site"}, 200, "http://localhost:3000"},
+		{"listed with default port", listed, []string{"Origin", "https://port.example.com"}, 200, "https://port.example.com"},
+		{"scheme not listed", listed, []string{"Origin", "http://chat.example.com"}, 403, ""},
+		{"port not listed", listed, []string{"Origin", "https://chat.example.com:8443"}, 403, ""},
+		{"subdomain of listed", listed, []string{"Origin", "https://x.chat.example.com"}, 403, ""},
+		{"listed as prefix", listed, []string{"Origin", "https://chat.example.com.evil.example"}, 403, ""},
+		{"listed, no Origin header", listed, []string{"Sec-Fetch-Site", "cross-site"}, 403, ""},
+		{"own page, others listed", listed, []string{"Origin", "http://localhost:8080"}, 200, ""},
 
-		{"any", all, []string{"Origin", "https://evil.example.com", "Sec-Fetch-Site", "cross-site"}, 200, "https://evil.example.com"},
-		{"any, own", all, []string{"Origin", "http://localhost:8080"}, 200, ""},
-		{"any, null", all, []string{"Origin", "null"}, 403, ""},
+		{"all, other site", all, []string{"Origin", "https://evil.example.com", "Sec-Fetch-Site", "cross-site"}, 200, "https://evil.example.com"},
+		{"all, own page", all, []string{"Origin", "http://localhost:8080"}, 200, ""},
+		{"all, null", all, []string{"Origin", "null"}, 403, ""},
 	} {
 		resp, body := send(t, "GET", test.server.URL+"/v1/models", nil, append(test.header, "Host", own)...)
 		if resp.StatusCode != test.status || test.status == 403 && body != "origin_refused" {
-			t.Errorf("%s: %s %q", test.name, resp.Status, body)
+			t.Errorf("%s: %s %q, want status %d", test.name, resp.Status, body, test.status)
 		}
 		h := resp.Header
 		policy := "same-origin"
@@ -185,38 +185,38 @@ func TestOrigin(t *testing.T) {
 			policy = ""
 		}
 		if h.Get("Access-Control-Allow-Origin") != test.allow || h.Get("Cross-Origin-Resource-Policy") != policy || h.Get("Access-Control-Allow-Credentials") != "" {
-			t.Errorf("%s: %v", test.name, h)
+			t.Errorf("%s: headers %v, want Access-Control-Allow-Origin %q and Cross-Origin-Resource-Policy %q", test.name, h, test.allow, policy)
 		}
 		if h.Get("X-Content-Type-Options") != "nosniff" || h.Get("Referrer-Policy") != "no-referrer" || h.Get("X-Frame-Options") != "SAMEORIGIN" {
-			t.Errorf("%s: %v", test.name, h)
+			t.Errorf("%s: headers %v, want the security headers", test.name, h)
 		}
 		if varies := h.Get("Vary") == "Origin"; varies != (test.server != none) {
-			t.Errorf("%s: Vary %q", test.name, h.Get("Vary"))
+			t.Errorf("%s: Vary = %q, want Origin: %t", test.name, h.Get("Vary"), test.server != none)
 		}
 	}
 }
 
-// A link to the front page can be followed from anywhere; nothing else is a link.
+// TestLink checks that a link to the front page, and no other request, is allowed from any page.
 func TestLink(t *testing.T) {
 	t.Parallel()
-	s := guarded(t, access.Options{})
+	s := newGuardedServer(t, access.Options{})
 	for _, test := range []struct {
 		name, method, path, mode, dest string
 		status                         int
 	}{
-		{"a link", "GET", "/", "navigate", "document", 200},
-		{"a link in an old browser", "GET", "/", "navigate", "", 200},
-		{"a frame", "GET", "/", "navigate", "iframe", 403},
-		{"a script", "GET", "/", "no-cors", "script", 403},
-		{"a form", "POST", "/", "navigate", "document", 403},
-		{"a deep link", "GET", "/v1/models", "navigate", "document", 403},
+		{"link", "GET", "/", "navigate", "document", 200},
+		{"link in old browser", "GET", "/", "navigate", "", 200},
+		{"frame", "GET", "/", "navigate", "iframe", 403},
+		{"script", "GET", "/", "no-cors", "script", 403},
+		{"form", "POST", "/", "navigate", "document", 403},
+		{"link to API path", "GET", "/v1/models", "navigate", "document", 403},
 	} {
 		header := []string{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", test.mode, "Content-Type", "application/json"}
 		if test.dest != "" {
 			header = append(header, "Sec-Fetch-Dest", test.dest)
 		}
 		if resp, body := send(t, test.method, s.URL+test.path, nil, header...); resp.StatusCode != test.status {
-			t.Errorf("%s: %s %q", test.name, resp.Status, body)
+			t.Errorf("%s: %s %q, want status %d", test.name, resp.Status, body, test.status)
 		}
 	}
 }
@@ -224,11 +224,11 @@ func TestLink(t *testing.T) {
 func TestPreflight(t *testing.T) {
 	t.Parallel()
 	keys, _ := newKeys(t)
-	s := guarded(t, access.Options{Keys: keys, Addr: ":8080", Origins: []string{"https://chat.example.com"}})
-	ask := []string{"Access-Control-Request-Method", "POST", "Access-Control-Request-Headers", "authorization,content-type"}
-	resp, body := send(t, "OPTIONS", s.URL+"/v1/chat/completions", nil, append(ask, "Origin", "https://chat.example.com")...)
+	s := newGuardedServer(t, access.Options{Keys: keys, Addr: ":8080", Origins: []string{"https://chat.example.com"}})
+	preflight := []string{"Access-Control-Request-Method", "POST", "Access-Control-Request-Headers", "authorization,content-type"}
+	resp, body := send(t, "OPTIONS", s.URL+"/v1/chat/completions", nil, append(preflight, "Origin", "https://chat.example.com")...)
 	if resp.StatusCode != http.StatusNoContent || body != "" {
-		t.Errorf("named: %s %q", resp.Status, body)
+		t.Errorf("preflight of an allowed origin: %s %q, want 204", resp.Status, body)
 	}
 	for name, want := range map[string]string{
 		"Access-Control-Allow-Origin":      "https://chat.example.com",
@@ -239,29 +239,29 @@ func TestPreflight(t *testing.T) {
 		"Vary":                             "Origin",
 	} {
 		if got := resp.Header.Get(name); got != want {
-			t.Errorf("%s: %q, want %q", name, got, want)
+			t.Errorf("preflight of an allowed origin: %s = %q, want %q", name, got, want)
 		}
 	}
 	for name, test := range map[string]struct {
 		header []string
 		status int
 	}{
-		"another":                 {append(ask, "Origin", "https://evil.example.com"), 403},
-		"null":                    {append(ask, "Origin", "null"), 403},
-		"own":                     {append(ask, "Origin", s.URL), 401}, // is none, and takes a key
-		"without a method":        {[]string{"Origin", "https://chat.example.com"}, 401},
-		"what is no page's, none": {ask, 401},
+		"other origin": {append(preflight, "Origin", "https://evil.example.com"), 403},
+		"null":         {append(preflight, "Origin", "null"), 403},
+		"own page":     {append(preflight, "Origin", s.URL), 401}, // not a preflight request, so it needs a key
+		"no method":    {[]string{"Origin", "https://chat.example.com"}, 401},
+		"no Origin":    {preflight, 401},
 	} {
 		resp, body := send(t, "OPTIONS", s.URL+"/v1/chat/completions", nil, test.header...)
 		if resp.StatusCode != test.status || resp.Header.Get("Access-Control-Allow-Methods") != "" {
-			t.Errorf("%s: %s %q %v", name, resp.Status, body, resp.Header)
+			t.Errorf("%s: %s %q, headers %v, want status %d and no allowed methods", name, resp.Status, body, resp.Header, test.status)
 		}
 	}
 }
 
 func TestBody(t *testing.T) {
 	t.Parallel()
-	s := guarded(t, access.Options{MaxBody: 100})
+	s := newGuardedServer(t, access.Options{MaxBody: 100})
 	small, large := strings.Repeat("x", 100), strings.Repeat("x", 101)
 	unsized := func(s string) io.Reader { return io.MultiReader(strings.NewReader(s)) }
 	for _, test := range []struct {
@@ -271,23 +271,23 @@ func TestBody(t *testing.T) {
 		want                     string
 	}{
 		{"JSON", "POST", "/v1/x", "application/json", strings.NewReader(small), 200, ":100"},
-		{"JSON with a charset", "PUT", "/v1/x", "Application/JSON; charset=utf-8", strings.NewReader("{}"), 200, ":2"},
-		{"of no stated size", "POST", "/v1/x", "application/json", unsized(small), 200, ":100"},
+		{"JSON with charset", "PUT", "/v1/x", "Application/JSON; charset=utf-8", strings.NewReader("{}"), 200, ":2"},
+		{"unknown size", "POST", "/v1/x", "application/json", unsized(small), 200, ":100"},
 		{"too large", "POST", "/v1/x", "application/json", strings.NewReader(large), 413, "body_too_large"},
-		{"too large, of no stated size", "POST", "/v1/x", "application/json", unsized(large), 200, "cut at 100"},
-		{"too large for another method", "DELETE", "/v1/x", "", strings.NewReader(large), 413, "body_too_large"},
+		{"too large, unknown size", "POST", "/v1/x", "application/json", unsized(large), 200, "cut at 100"},
+		{"too large, DELETE", "DELETE", "/v1/x", "", strings.NewReader(large), 413, "body_too_large"},
 		{"no type", "POST", "/v1/x", "", strings.NewReader("{}"), 415, "unsupported_media_type"},
-		{"no type and no body", "POST", "/v1/x", "", nil, 415, "unsupported_media_type"},
+		{"no type, no body", "POST", "/v1/x", "", nil, 415, "unsupported_media_type"},
 		{"text", "PATCH", "/v1/x", "text/plain", strings.NewReader("{}"), 415, "unsupported_media_type"},
-		{"text that looks like JSON", "POST", "/v1/x", "text/plain; application/json", strings.NewReader("{}"), 415, "unsupported_media_type"},
-		{"a form's fields", "POST", "/v1/x", "application/x-www-form-urlencoded", strings.NewReader("{}"), 415, "unsupported_media_type"},
-		{"a form", "POST", "/v1/x", "multipart/form-data; boundary=x", strings.NewReader("{}"), 415, "unsupported_media_type"},
-		{"audio", "POST", "/v1/audio/transcriptions", "multipart/form-data; boundary=x", strings.NewReader("{}"), 200, ":2"},
-		{"a picture", "POST", "/v1/images/edits", "multipart/form-data; boundary=x", strings.NewReader("{}"), 200, ":2"},
-		{"JSON for pictures", "POST", "/v1/images/generations", "application/json", strings.NewReader("{}"), 200, ":2"},
-		{"text for pictures", "POST", "/v1/images/generations", "text/plain", strings.NewReader("{}"), 415, "unsupported_media_type"},
-		{"a form by a detour", "POST", "/v1/audio/../jobs", "multipart/form-data; boundary=x", strings.NewReader("{}"), 415, "unsupported_media_type"},
-		{"a form by a hidden detour", "POST", "/v1/audio/%2e%2e/jobs", "multipart/form-data; boundary=x", strings.NewReader("{}"), 415, "unsupported_media_type"},
+		{"text with JSON parameter", "POST", "/v1/x", "text/plain; application/json", strings.NewReader("{}"), 415, "unsupported_media_type"},
+		{"URL-encoded form", "POST", "/v1/x", "application/x-www-form-urlencoded", strings.NewReader("{}"), 415, "unsupported_media_type"},
+		{"multipart form", "POST", "/v1/x", "multipart/form-data; boundary=x", strings.NewReader("{}"), 415, "unsupported_media_type"},
+		{"audio upload", "POST", "/v1/audio/transcriptions", "multipart/form-data; boundary=x", strings.NewReader("{}"), 200, ":2"},
+		{"image upload", "POST", "/v1/images/edits", "multipart/form-data; boundary=x", strings.NewReader("{}"), 200, ":2"},
+		{"JSON for images", "POST", "/v1/images/generations", "application/json", strings.NewReader("{}"), 200, ":2"},
+		{"text for images", "POST", "/v1/images/generations", "text/plain", strings.NewReader("{}"), 415, "unsupported_media_type"},
+		{"form, path with ..", "POST", "/v1/audio/../jobs", "multipart/form-data; boundary=x", strings.NewReader("{}"), 415, "unsupported_media_type"},
+		{"form, path with escaped ..", "POST", "/v1/audio/%2e%2e/jobs", "multipart/form-data; boundary=x", strings.NewReader("{}"), 415, "unsupported_media_type"},
 		{"DELETE", "DELETE", "/v1/x", "", nil, 200, ":0"},
 		{"GET", "GET", "/v1/x", "", nil, 200, ":0"},
 	} {
@@ -301,22 +301,22 @@ func TestBody(t *testing.T) {
 	}
 }
 
-// What a page on another site can send without asking is refused at each of the
-// fences by itself.
+// TestForgedRequest checks that each protection alone denies a request that a page of
+// another site can send.
 func TestForgedRequest(t *testing.T) {
 	t.Parallel()
-	s := guarded(t, access.Options{})
+	s := newGuardedServer(t, access.Options{})
 	for _, test := range []struct {
 		name   string
 		header []string
 		want   string
 	}{
-		{"as browsers send it", []string{"Content-Type", "text/plain", "Origin", "https://evil.example.com", "Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "no-cors"}, "origin_refused"},
-		{"only the type", []string{"Content-Type", "text/plain;charset=UTF-8"}, "unsupported_media_type"},
-		{"only the origin", []string{"Content-Type", "application/json", "Origin", "https://evil.example.com"}, "origin_refused"},
-		{"only the site", []string{"Content-Type", "application/json", "Sec-Fetch-Site", "cross-site"}, "origin_refused"},
-		{"by rebinding", []string{"Content-Type", "application/json", "Host", "evil.example.com", "Origin", "http://evil.example.com", "Sec-Fetch-Site", "same-origin"}, "host_refused"},
-		{"from a sandboxed frame", []string{"Content-Type", "text/plain", "Origin", "null", "Sec-Fetch-Site", "cross-site"}, "origin_refused"},
+		{"all headers of a browser", []string{"Content-Type", "text/plain", "Origin", "https://evil.example.com", "Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "no-cors"}, "origin_refused"},
+		{"Content-Type only", []string{"Content-Type", "text/plain;charset=UTF-8"}, "unsupported_media_type"},
+		{"Origin only", []string{"Content-Type", "application/json", "Origin", "https://evil.example.com"}, "origin_refused"},
+		{"Sec-Fetch-Site only", []string{"Content-Type", "application/json", "Sec-Fetch-Site", "cross-site"}, "origin_refused"},
+		{"DNS rebinding", []string{"Content-Type", "application/json", "Host", "evil.example.com", "Origin", "http://evil.example.com", "Sec-Fetch-Site", "same-origin"}, "host_refused"},
+		{"sandboxed frame", []string{"Content-Type", "text/plain", "Origin", "null", "Sec-Fetch-Site", "cross-site"}, "origin_refused"},
 	} {
 		resp, body := send(t, "POST", s.URL+"/v1/jobs", strings.NewReader(`{"operation":"hive_list"}`), test.header...)
 		if resp.StatusCode < 400 || body != test.want {
@@ -325,13 +325,13 @@ func TestForgedRequest(t *testing.T) {
 	}
 }
 
-func TestKeyNeeded(t *testing.T) {
+func TestAPIKeys(t *testing.T) {
 	t.Parallel()
 	keys, path := newKeys(t)
 	_, infer := add(t, keys, "laptop", access.ScopeInfer)
 	_, admin := add(t, keys, "me", access.ScopeAdmin)
 	var lines bytes.Buffer
-	s := guarded(t, access.Options{Keys: keys, Addr: "0.0.0.0:8080", Origins: []string{"https://chat.example.com"}, Log: slog.New(slog.NewTextHandler(&lines, nil))})
+	s := newGuardedServer(t, access.Options{Keys: keys, Addr: "0.0.0.0:8080", Origins: []string{"https://chat.example.com"}, Log: slog.New(slog.NewTextHandler(&lines, nil))})
 	cookie := func(secret string, more ...string) []string {
 		return append([]string{"Cookie", "other=1; " + access.Cookie + "=" + secret}, more...)
 	}
@@ -341,127 +341,128 @@ func TestKeyNeeded(t *testing.T) {
 		status             int
 		want               string
 	}{
-		{"open to all", "GET", "/health", nil, 200, ":0"},
-		{"none", "GET", "/v1/models", nil, 401, "missing_api_key"},
+		{"no key needed", "GET", "/health", nil, 200, ":0"},
+		{"no key", "GET", "/v1/models", nil, 401, "missing_api_key"},
 		{"bearer", "GET", "/v1/models", []string{"Authorization", "Bearer " + infer}, 200, "laptop:0"},
-		{"bearer in small letters", "GET", "/v1/models", []string{"Authorization", "bearer  " + infer}, 200, "laptop:0"},
+		{"bearer in lower case", "GET", "/v1/models", []string{"Authorization", "bearer  " + infer}, 200, "laptop:0"},
 		{"x-api-key", "GET", "/v1/models", []string{"X-Api-Key", infer}, 200, "laptop:0"},
 		{"basic", "GET", "/v1/models", []string{"Authorization", "Basic " + infer}, 401, "missing_api_key"},
-		{"a proxy's own and ours", "GET", "/v1/models", []string{"Authorization", "Basic eDp5", "X-Api-Key", infer}, 200, "laptop:0"},
+		{"basic of a proxy, x-api-key", "GET", "/v1/models", []string{"Authorization", "Basic eDp5", "X-Api-Key", infer}, 200, "laptop:0"},
 		{"no scheme", "GET", "/v1/models", []string{"Authorization", infer}, 401, "missing_api_key"},
 		{"no secret", "GET", "/v1/models", []string{"Authorization", "Bearer "}, 401, "missing_api_key"},
-		{"wrong", "GET", "/v1/models", []string{"Authorization", "Bearer sk-1234"}, 401, "invalid_api_key"},
-		{"wrong, and right elsewhere", "GET", "/v1/models", cookie(infer, "Authorization", "Bearer sk-1234"), 401, "invalid_api_key"},
-		{"in the address", "GET", "/v1/models?key=" + infer, nil, 401, "missing_api_key"},
-		{"too little", "GET", "/v1/jobs", []string{"Authorization", "Bearer " + infer}, 403, "insufficient_scope"},
+		{"unknown key", "GET", "/v1/models", []string{"Authorization", "Bearer sk-1234"}, 401, "invalid_api_key"},
+		{"unknown key, valid cookie", "GET", "/v1/models", cookie(infer, "Authorization", "Bearer sk-1234"), 401, "invalid_api_key"},
+		{"key in the URL", "GET", "/v1/models?key=" + infer, nil, 401, "missing_api_key"},
+		{"insufficient scope", "GET", "/v1/jobs", []string{"Authorization", "Bearer " + infer}, 403, "insufficient_scope"},
 		{"admin", "GET", "/v1/jobs", []string{"Authorization", "Bearer " + admin}, 200, "me:0"},
-		{"admin asks a model", "GET", "/v1/models", []string{"Authorization", "Bearer " + admin}, 200, "me:0"},
-		{"a named page", "GET", "/v1/models", []string{"Authorization", "Bearer " + infer, "Origin", "https://chat.example.com", "Sec-Fetch-Site", "cross-site"}, 200, "laptop:0"},
+		{"admin, model request", "GET", "/v1/models", []string{"Authorization", "Bearer " + admin}, 200, "me:0"},
+		{"allowed origin", "GET", "/v1/models", []string{"Authorization", "Bearer " + infer, "Origin", "https://chat.example.com", "Sec-Fetch-Site", "cross-site"}, 200, "laptop:0"},
 
 		{"cookie", "GET", "/v1/jobs", cookie(admin, "Sec-Fetch-Site", "same-origin"), 200, "me:0"},
-		{"cookie, typed address", "GET", "/v1/jobs", cookie(admin, "Sec-Fetch-Site", "none"), 200, "me:0"},
-		{"cookie without TLS, where browsers say less", "GET", "/v1/jobs", cookie(admin), 200, "me:0"},
-		{"cookie, changing", "POST", "/v1/jobs", cookie(admin, "Origin", s.URL, "Sec-Fetch-Site", "same-origin"), 200, "me:0"},
-		{"cookie, changing, without TLS", "DELETE", "/v1/jobs/1", cookie(admin, "Origin", s.URL), 200, "me:0"},
-		{"cookie, changing, from nowhere", "POST", "/v1/jobs", cookie(admin), 401, "missing_api_key"},
-		{"cookie, too little", "GET", "/v1/jobs", cookie(infer), 403, "insufficient_scope"},
-		{"cookie, wrong", "GET", "/v1/jobs", cookie("x"), 401, "invalid_api_key"},
-		{"cookie from the same site", "GET", "/v1/jobs", cookie(admin, "Sec-Fetch-Site", "same-site"), 401, "missing_api_key"},
-		{"cookie, and a browser of two minds", "GET", "/v1/jobs", cookie(admin, "Origin", s.URL, "Sec-Fetch-Site", "same-site"), 401, "missing_api_key"},
-		{"cookie from a named page", "GET", "/v1/jobs", cookie(admin, "Origin", "https://chat.example.com"), 401, "missing_api_key"},
-		{"cookie from another page", "GET", "/v1/jobs", cookie(admin, "Origin", "https://evil.example.com"), 403, "origin_refused"},
+		{"cookie, entered address", "GET", "/v1/jobs", cookie(admin, "Sec-Fetch-Site", "none"), 200, "me:0"},
+		{"cookie, no browser headers without TLS", "GET", "/v1/jobs", cookie(admin), 200, "me:0"},
+		{"cookie, POST", "POST", "/v1/jobs", cookie(admin, "Origin", s.URL, "Sec-Fetch-Site", "same-origin"), 200, "me:0"},
+		{"cookie, DELETE, Origin only", "DELETE", "/v1/jobs/1", cookie(admin, "Origin", s.URL), 200, "me:0"},
+		{"cookie, POST, no browser headers", "POST", "/v1/jobs", cookie(admin), 401, "missing_api_key"},
+		{"cookie, insufficient scope", "GET", "/v1/jobs", cookie(infer), 403, "insufficient_scope"},
+		{"cookie, unknown key", "GET", "/v1/jobs", cookie("x"), 401, "invalid_api_key"},
+		{"cookie, same site", "GET", "/v1/jobs", cookie(admin, "Sec-Fetch-Site", "same-site"), 401, "missing_api_key"},
+		{"cookie, contradictory headers", "GET", "/v1/jobs", cookie(admin, "Origin", s.URL, "Sec-Fetch-Site", "same-site"), 401, "missing_api_key"},
+		{"cookie, allowed origin", "GET", "/v1/jobs", cookie(admin, "Origin", "https://chat.example.com"), 401, "missing_api_key"},
+		{"cookie, other origin", "GET", "/v1/jobs", cookie(admin, "Origin", "https://evil.example.com"), 403, "origin_refused"},
 	} {
 		resp, body := send(t, test.method, s.URL+test.path, nil, append(test.header, "Content-Type", "application/json")...)
 		if resp.StatusCode != test.status || body != test.want {
 			t.Errorf("%s: %s %q, want %d %q", test.name, resp.Status, body, test.status, test.want)
 		}
 		if challenged := resp.Header.Get("Www-Authenticate") == "Bearer"; challenged != (test.status == 401) {
-			t.Errorf("%s: WWW-Authenticate %v", test.name, challenged)
+			t.Errorf("%s: WWW-Authenticate: Bearer = %t, want %t", test.name, challenged, test.status == 401)
 		}
-		if named := strings.Contains(test.name, "named"); named != (resp.Header.Get("Access-Control-Allow-Origin") != "") {
-			t.Errorf("%s: a page could not read this: %v", test.name, resp.Header)
+		if allowed := strings.Contains(test.name, "allowed origin"); allowed != (resp.Header.Get("Access-Control-Allow-Origin") != "") {
+			t.Errorf("%s: headers %v, want Access-Control-Allow-Origin: %t", test.name, resp.Header, allowed)
 		}
 	}
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	broken := guarded(t, access.Options{Keys: access.OpenKeys(path)})
+	broken := newGuardedServer(t, access.Options{Keys: access.OpenKeys(path)})
 	if resp, body := send(t, "GET", broken.URL+"/v1/models", nil, "X-Api-Key", admin); resp.StatusCode != http.StatusInternalServerError || body != "keys_unreadable" {
-		t.Errorf("broken: %s %q", resp.Status, body)
+		t.Errorf("with an invalid key file: %s %q, want keys_unreadable", resp.Status, body)
 	}
-	s.Close() // the log is written
+	s.Close() // waits for the log
 	for _, want := range []string{"code=invalid_api_key", "status=403", "path=/v1/jobs", "remote=127.0.0.1"} {
 		if !strings.Contains(lines.String(), want) {
-			t.Errorf("the log lacks %s: %s", want, lines.String())
+			t.Errorf("log = %s, want %s in it", lines.String(), want)
 		}
 	}
 	if strings.Contains(lines.String(), infer) || strings.Contains(lines.String(), admin) {
-		t.Errorf("the log holds a secret: %s", lines.String())
+		t.Errorf("log contains a secret: %s", lines.String())
 	}
 }
 
-// Without keys only loopback is served.
+// TestNoKeys checks that a server without keys allows requests only on loopback.
 func TestNoKeys(t *testing.T) {
 	t.Parallel()
 	for addr, open := range map[string]bool{
 		"127.0.0.1:8080": true, "127.9.9.9:1": true, "localhost:8080": true, "[::1]:8080": true, "127.0.0.1": true,
 		":8080": false, "0.0.0.0:8080": false, "[::]:8080": false, "192.168.1.5:8080": false, "queen.example.com:80": false, "x y": false,
 	} {
-		s := guarded(t, access.Options{Addr: addr})
+		s := newGuardedServer(t, access.Options{Addr: addr})
 		resp, body := send(t, "GET", s.URL+"/v1/jobs", nil)
 		if open && resp.StatusCode != http.StatusOK || !open && body != "keys_required" {
-			t.Errorf("%s: %s %q", addr, resp.Status, body)
+			t.Errorf("Addr %q: %s %q, want allowed = %t", addr, resp.Status, body, open)
 		}
 		if resp, body := send(t, "GET", s.URL+"/health", nil); resp.StatusCode != http.StatusOK {
-			t.Errorf("%s, open to all: %s %q", addr, resp.Status, body)
+			t.Errorf("Addr %q: GET /health: %s %q, want 200", addr, resp.Status, body)
 		}
 	}
 }
 
-// Where no key is asked for, a page that was named to ask models does nothing else.
-func TestNamedPageWithoutKeys(t *testing.T) {
+// TestAllowedOriginWithoutKeys checks that, if no key is required, a page of an allowed
+// origin may only use models.
+func TestAllowedOriginWithoutKeys(t *testing.T) {
 	t.Parallel()
-	var told access.Scope
-	s := httptest.NewServer(access.Guard(access.Options{Addr: "127.0.0.1:8080", Scope: byPath, Origins: []string{"https://chat.example.com"}})(
-		http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { told = access.ScopeFrom(r.Context()) })))
+	var got access.Scope
+	s := httptest.NewServer(access.Guard(access.Options{Addr: "127.0.0.1:8080", Scope: scopeByPath, Origins: []string{"https://chat.example.com"}})(
+		http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { got = access.ScopeFrom(r.Context()) })))
 	t.Cleanup(s.Close)
 	page := []string{"Origin", "https://chat.example.com", "Sec-Fetch-Site", "cross-site"}
 	for _, test := range []struct {
 		name, method, path string
 		header             []string
 		status             int
-		told               access.Scope
+		want               access.Scope
 	}{
-		{"a program, a model", "POST", "/v1/chat/completions", nil, 200, access.ScopeAdmin},
-		{"a program, a job", "POST", "/v1/jobs", nil, 200, access.ScopeAdmin},
-		{"the page, a model", "POST", "/v1/chat/completions", page, 200, access.ScopeInfer},
-		{"the page, a job", "POST", "/v1/jobs", page, 403, ""},
-		{"the page, a job's end", "DELETE", "/v1/jobs/1", page, 403, ""},
-		{"the page, the jobs", "GET", "/v1/jobs", page, 403, ""},
-		{"the page, what is open to all", "GET", "/health", page, 200, ""},
-		{"the own page, a job", "POST", "/v1/jobs", []string{"Origin", s.URL, "Sec-Fetch-Site", "same-origin"}, 200, access.ScopeAdmin},
+		{"no browser, model", "POST", "/v1/chat/completions", nil, 200, access.ScopeAdmin},
+		{"no browser, job", "POST", "/v1/jobs", nil, 200, access.ScopeAdmin},
+		{"page, model", "POST", "/v1/chat/completions", page, 200, access.ScopeInfer},
+		{"page, create job", "POST", "/v1/jobs", page, 403, ""},
+		{"page, cancel job", "DELETE", "/v1/jobs/1", page, 403, ""},
+		{"page, list jobs", "GET", "/v1/jobs", page, 403, ""},
+		{"page, no scope needed", "GET", "/health", page, 200, ""},
+		{"own page, job", "POST", "/v1/jobs", []string{"Origin", s.URL, "Sec-Fetch-Site", "same-origin"}, 200, access.ScopeAdmin},
 	} {
-		told = ""
+		got = ""
 		resp, body := send(t, test.method, s.URL+test.path, nil, append(test.header, "Content-Type", "application/json")...)
-		if resp.StatusCode != test.status || told != test.told || test.status == 403 && !strings.Contains(body, "may ask models and no more") {
-			t.Errorf("%s: %s %q, with the scope %q", test.name, resp.Status, body, told)
+		if resp.StatusCode != test.status || got != test.want || test.status == 403 && !strings.Contains(body, "may only use models") {
+			t.Errorf("%s: %s %q, scope %q, want status %d and scope %q", test.name, resp.Status, body, got, test.status, test.want)
 		}
 	}
 }
 
-// A proxy makes everybody look like this machine, so a server that goes by the names of
-// one asks for keys.
+// TestNoKeysBehindProxy checks that a server with names of a proxy requires keys, because all
+// requests through a proxy seem to come from this machine.
 func TestNoKeysBehindProxy(t *testing.T) {
 	t.Parallel()
-	s := guarded(t, access.Options{Hosts: []string{"queen.example.com"}})
+	s := newGuardedServer(t, access.Options{Hosts: []string{"queen.example.com"}})
 	for _, host := range []string{"queen.example.com", "localhost"} {
 		if resp, body := send(t, "GET", s.URL+"/v1/models", nil, "Host", host); resp.StatusCode != http.StatusForbidden || body != "keys_required" {
-			t.Errorf("%s: %s %q", host, resp.Status, body)
+			t.Errorf("Host %q: %s %q, want keys_required", host, resp.Status, body)
 		}
 	}
 }
 
-// The zero Options let nobody in.
+// TestZeroOptions checks that the zero Options deny all requests.
 func TestZeroOptions(t *testing.T) {
 	t.Parallel()
 	keys, _ := newKeys(t)
@@ -470,12 +471,12 @@ func TestZeroOptions(t *testing.T) {
 		s := httptest.NewServer(access.Guard(o)(http.NotFoundHandler()))
 		t.Cleanup(s.Close)
 		if resp, body := send(t, "GET", s.URL, nil, "X-Api-Key", infer); resp.StatusCode != http.StatusForbidden || len(body) < 20 {
-			t.Errorf("%s: %s %q", name, resp.Status, body)
+			t.Errorf("%s Options: %s %q, want 403 with a message", name, resp.Status, body)
 		}
 	}
 }
 
-// FuzzGuard looks for a Host and an Origin that break the guard or pass it.
+// FuzzGuard checks that only a valid Host and an allowed Origin pass the guard.
 func FuzzGuard(f *testing.F) {
 	for _, s := range []string{"localhost", "localhost:8080", "[::1]:80", "http://localhost", "https://evil.example.com", "null", "*", "[", "://", "%", "::1", "[::1%25lo]", "//", "http://[::1", "http://localhost:", "\x00", "ſ", "http://K"} {
 		f.Add(s, s, s)
@@ -493,19 +494,19 @@ func FuzzGuard(f *testing.F) {
 		handler.ServeHTTP(w, r)
 		if w.Code != http.StatusTeapot {
 			if w.Code != http.StatusForbidden {
-				t.Fatalf("status %d", w.Code)
+				t.Fatalf("status = %d, want %d", w.Code, http.StatusForbidden)
 			}
 			return
 		}
-		// What passes is a name of this server, and its own page or the named one.
+		// A request that passes has a name of this server, and its own or the allowed origin.
 		low := strings.ToLower(host)
 		if !strings.HasPrefix(low, "localhost") && !strings.HasPrefix(low, "queen") && !strings.HasPrefix(low, "127.") && !strings.HasPrefix(low, "[::") && !strings.HasPrefix(low, "[0") {
-			t.Errorf("the host %q passed", host)
+			t.Errorf("Host %q passed, want it denied", host)
 		}
-		_, from, _ := strings.Cut(strings.ToLower(origin), "://")
+		_, originHost, _ := strings.Cut(strings.ToLower(origin), "://")
 		trim := func(s string) string { return strings.TrimSuffix(strings.TrimSuffix(s, ":80"), ":443") }
-		if trim(from) != trim(low) && trim(from) != "chat.example.com" {
-			t.Errorf("the origin %q passed at the host %q", origin, host)
+		if trim(originHost) != trim(low) && trim(originHost) != "chat.example.com" {
+			t.Errorf("Origin %q with Host %q passed, want it denied", origin, host)
 		}
 	})
 }
@@ -513,7 +514,7 @@ func FuzzGuard(f *testing.F) {
 func BenchmarkGuard(b *testing.B) {
 	keys, _ := newKeys(b)
 	_, secret := add(b, keys, "one", access.ScopeInfer)
-	handler := access.Guard(access.Options{Keys: keys, Addr: "127.0.0.1:8080", Scope: byPath})(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	handler := access.Guard(access.Options{Keys: keys, Addr: "127.0.0.1:8080", Scope: scopeByPath})(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	r := httptest.NewRequest(http.MethodPost, "http://127.0.0.1:8080/v1/chat/completions", strings.NewReader("{}"))
 	r.Header.Set("Content-Type", "application/json")
 	r.Header.Set("Authorization", "Bearer "+secret)
@@ -522,7 +523,7 @@ func BenchmarkGuard(b *testing.B) {
 		w := httptest.NewRecorder()
 		handler.ServeHTTP(w, r)
 		if w.Code != http.StatusOK {
-			b.Fatal(w.Body)
+			b.Fatalf("status = %d (%s), want 200", w.Code, w.Body)
 		}
 	}
 }

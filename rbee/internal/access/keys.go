@@ -20,23 +20,23 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/statefile"
 )
 
-// Scope is what a key is good for, or what a request takes.
+// Scope is the set of requests that a key permits, or that includes a request.
 type Scope string
 
 // The scopes. ScopeAdmin includes ScopeInfer.
 const (
-	ScopeInfer Scope = "infer" // asking models
+	ScopeInfer Scope = "infer" // using models
 	ScopeAdmin Scope = "admin" // everything
 )
 
-// Includes tells if a key of scope s is enough where need is asked for.
+// Includes reports whether a key of scope s may send a request that needs need.
 func (s Scope) Includes(need Scope) bool {
 	return s == need || s == ScopeAdmin && need == ScopeInfer
 }
 
-func (s Scope) known() bool { return s == ScopeInfer || s == ScopeAdmin }
+func (s Scope) valid() bool { return s == ScopeInfer || s == ScopeAdmin }
 
-// Key is what is known of a key. Its secret is known to its owner only.
+// Key describes an API key. It does not include the secret, which is not stored.
 type Key struct {
 	ID        string    `json:"id"`
 	Name      string    `json:"name"`
@@ -44,39 +44,38 @@ type Key struct {
 	CreatedAt time.Time `json:"created_at"`
 }
 
-// What [Keys] may answer, with more words around it.
+// Errors that [Keys] returns, wrapped with details.
 var (
-	ErrNoKey     = errors.New("there is no such key")
-	ErrNameTaken = errors.New("there is such a key already")
-	ErrBadKey    = errors.New("such a key is not possible") // its name or its scope
+	ErrKeyNotFound = errors.New("unknown key")
+	ErrKeyExists   = errors.New("key already exists")
+	ErrInvalidKey  = errors.New("invalid key") // invalid name or scope
 )
 
 const (
 	secretPrefix = "rbee_"
 	idLen        = 8  // hex digits of an id
-	randomLen    = 64 // hex digits of what makes a secret one
-	statEvery    = time.Second
+	randomLen    = 64 // hex digits of the random part of a secret
+	statInterval = time.Second
 )
 
-// Keys is the keys in a file. Its methods may be called from several goroutines.
-// What another process writes to the file is noticed; two processes should not
-// change it at the same moment.
+// Keys holds the API keys in a file. Its methods may be called concurrently. It detects
+// changes by other processes, but two processes must not change the file simultaneously.
 type Keys struct {
 	path string
 
-	mu      sync.Mutex
-	records []record
-	err     error       // of reading the file
-	seen    fs.FileInfo // of what was read; nil: there was no file
-	looked  time.Time   // when the file was last looked at; zero: it must be read
+	mu        sync.Mutex
+	records   []record
+	err       error       // of the last read
+	info      fs.FileInfo // of the file at the last read; nil if it did not exist
+	checkedAt time.Time   // last check of the file; zero means that it must be read
 }
 
-// record is a key as the file holds it.
+// record is a key in the file.
 type record struct {
 	Key
 	SHA256 string `json:"sha256"` // of the secret, in hex
 
-	// Unknown keeps what a newer rbee wrote.
+	// Unknown holds fields of a newer rbee.
 	Unknown wire.Unknown `json:"-"`
 }
 
@@ -88,28 +87,28 @@ func (r *record) UnmarshalJSON(data []byte) error {
 
 func (r record) MarshalJSON() ([]byte, error) { return wire.EncodeKeeping(plainRecord(r), r.Unknown) }
 
-// OpenKeys is the keys in the file at path. A file that is not there has no keys
-// and is made by the first.
+// OpenKeys returns the keys in the file at path. The file need not exist; [Keys.Add]
+// creates it.
 func OpenKeys(path string) *Keys { return &Keys{path: path} }
 
-// Add makes a key. This is the only time that its secret is told.
+// Add creates a key and returns it with its secret, which cannot be retrieved later.
 func (k *Keys) Add(name string, scope Scope) (Key, string, error) {
 	if !validName(name) {
-		return Key{}, "", fmt.Errorf("%w: its name is %q, want at most 63 letters, digits, '.', '_' and '-', the first a letter or digit", ErrBadKey, name)
+		return Key{}, "", fmt.Errorf("%w name %q: want at most 63 letters, digits, '.', '_' and '-', starting with a letter or digit", ErrInvalidKey, name)
 	}
-	if !scope.known() {
-		return Key{}, "", fmt.Errorf("%w: its scope is %q, want %q or %q", ErrBadKey, scope, ScopeInfer, ScopeAdmin)
+	if !scope.valid() {
+		return Key{}, "", fmt.Errorf("%w scope %q: want %q or %q", ErrInvalidKey, scope, ScopeInfer, ScopeAdmin)
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if err := k.read(); err != nil {
 		return Key{}, "", err
 	}
-	if find(k.records, name) >= 0 {
-		return Key{}, "", fmt.Errorf("%w: %q", ErrNameTaken, name)
+	if indexOf(k.records, name) >= 0 {
+		return Key{}, "", fmt.Errorf("%w: %q", ErrKeyExists, name)
 	}
 	id := randomHex(idLen)
-	for id == name || find(k.records, id) >= 0 {
+	for id == name || indexOf(k.records, id) >= 0 {
 		id = randomHex(idLen)
 	}
 	secret := secretPrefix + id + "_" + randomHex(randomLen)
@@ -121,7 +120,7 @@ func (k *Keys) Add(name string, scope Scope) (Key, string, error) {
 	return key, secret, nil
 }
 
-// List returns the keys, the oldest first.
+// List returns the keys, oldest first.
 func (k *Keys) List() ([]Key, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -135,32 +134,32 @@ func (k *Keys) List() ([]Key, error) {
 	return keys, nil
 }
 
-// Revoke removes a key for good and returns what it was.
+// Revoke removes a key permanently and returns it.
 func (k *Keys) Revoke(nameOrID string) (Key, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if err := k.read(); err != nil {
 		return Key{}, err
 	}
-	i := find(k.records, nameOrID)
+	i := indexOf(k.records, nameOrID)
 	if i < 0 {
-		return Key{}, fmt.Errorf("%w: %q", ErrNoKey, nameOrID)
+		return Key{}, fmt.Errorf("%w %q", ErrKeyNotFound, nameOrID)
 	}
 	key := k.records[i].Key
-	rest := append(append([]record{}, k.records[:i]...), k.records[i+1:]...)
-	if err := k.write(rest); err != nil {
+	remaining := append(append([]record{}, k.records[:i]...), k.records[i+1:]...)
+	if err := k.write(remaining); err != nil {
 		return Key{}, err
 	}
 	return key, nil
 }
 
-// Check finds the key that a secret belongs to; false: to none. An error means
-// that the file cannot be read or understood, and nobody is let in. What another
-// process changed is known a second later at most.
-func (k *Keys) Check(secret string) (Key, bool, error) {
-	id, ok := idOf(secret)
+// Check returns the key to which a secret belongs; ok is false for an unknown secret. The
+// error means that the file is unreadable or invalid. Changes by other processes take
+// effect within a second.
+func (k *Keys) Check(secret string) (key Key, ok bool, err error) {
+	id, ok := secretID(secret)
 	if !ok {
-		secret = "" // whatever it is, it needs no long look
+		secret = "" // do not hash an input of unlimited size
 	}
 	sum := sha256.Sum256([]byte(secret))
 	k.mu.Lock()
@@ -168,7 +167,7 @@ func (k *Keys) Check(secret string) (Key, bool, error) {
 	if err := k.refresh(); err != nil {
 		return Key{}, false, err
 	}
-	r := record{SHA256: strings.Repeat("-", hex.EncodedLen(len(sum)))} // no hash is this, so none is as much work as one
+	r := record{SHA256: strings.Repeat("-", hex.EncodedLen(len(sum)))} // equals no hash; an unknown id takes as long as a known one
 	for _, known := range k.records {
 		if known.ID == id {
 			r = known
@@ -180,8 +179,8 @@ func (k *Keys) Check(secret string) (Key, bool, error) {
 	return r.Key, true, nil
 }
 
-// idOf is the id in a secret; false, if it has not the form of one.
-func idOf(secret string) (string, bool) {
+// secretID returns the id in a secret; ok is false if the secret is malformed.
+func secretID(secret string) (string, bool) {
 	rest, ok := strings.CutPrefix(secret, secretPrefix)
 	if !ok || len(rest) != idLen+1+randomLen || rest[idLen] != '_' {
 		return "", false
@@ -189,9 +188,9 @@ func idOf(secret string) (string, bool) {
 	return rest[:idLen], true
 }
 
-// find is the index of the key with this name or id; -1, if there is none. No
-// name is another key's id.
-func find(records []record, nameOrID string) int {
+// indexOf returns the index of the key with this name or id, or -1. A name never equals
+// the id of another key.
+func indexOf(records []record, nameOrID string) int {
 	for i, r := range records {
 		if r.Name == nameOrID || r.ID == nameOrID {
 			return i
@@ -200,103 +199,103 @@ func find(records []record, nameOrID string) int {
 	return -1
 }
 
-// refresh reads the file if it was not looked at lately and has changed. k.mu is held.
+// refresh reads the file if it has changed, at most once per statInterval. k.mu is held.
 func (k *Keys) refresh() error {
 	now := time.Now()
-	if !k.looked.IsZero() && now.Sub(k.looked) < statEvery {
+	if !k.checkedAt.IsZero() && now.Sub(k.checkedAt) < statInterval {
 		return k.err
 	}
 	info, err := os.Stat(k.path)
-	if err != nil || k.looked.IsZero() || !same(info, k.seen) {
+	if err != nil || k.checkedAt.IsZero() || !sameFile(info, k.info) {
 		return k.read()
 	}
-	k.looked = now
+	k.checkedAt = now
 	return k.err
 }
 
-// same tells if two looks at a file saw the same content. A file that was replaced
-// is another one, also where size and time are too coarse to tell.
-func same(a, b fs.FileInfo) bool {
+// sameFile reports whether the file is unchanged. It recognizes a replaced file even if size
+// and modification time are equal.
+func sameFile(a, b fs.FileInfo) bool {
 	return b != nil && os.SameFile(a, b) && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime())
 }
 
 // read reads the file. k.mu is held.
 func (k *Keys) read() error {
-	k.records, k.seen, k.err, k.looked = nil, nil, nil, time.Now()
+	k.records, k.info, k.err, k.checkedAt = nil, nil, nil, time.Now()
 	f, err := os.Open(k.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err == nil {
 		defer f.Close()
-		k.seen, err = f.Stat()
+		k.info, err = f.Stat()
 	}
 	var data []byte
 	if err == nil {
 		data, err = io.ReadAll(f)
 	}
 	if err == nil {
-		k.records, err = parse(data)
+		k.records, err = parseKeys(data)
 	}
 	if err != nil {
-		k.err = fmt.Errorf("reading the keys in %s: %w", k.path, err)
+		k.err = fmt.Errorf("cannot read the keys in %s: %w", k.path, err)
 	}
 	return k.err
 }
 
-// file is the form of the file. [statefile.Write] adds the schema.
-type file struct {
+// keysFile is the content of the file. [statefile.Write] adds the schema.
+type keysFile struct {
 	Keys []record `json:"keys"`
 }
 
-// write makes the file hold these keys. k.mu is held.
+// write replaces the keys in the file. k.mu is held.
 func (k *Keys) write(records []record) error {
-	k.looked = time.Time{} // whatever comes of it, the file is read again
-	if err := statefile.Write(k.path, file{records}); err != nil {
-		return fmt.Errorf("writing the keys to %s: %w", k.path, err)
+	k.checkedAt = time.Time{} // read the file again, whether or not the write succeeds
+	if err := statefile.Write(k.path, keysFile{records}); err != nil {
+		return fmt.Errorf("cannot write the keys to %s: %w", k.path, err)
 	}
 	return nil
 }
 
-// parse reads the content of a file. It takes nothing that [Keys] would not write, but
-// for fields of a newer schema that may be ignored.
-func parse(data []byte) ([]record, error) {
-	var f file
-	if err := strictly(data); err != nil {
+// parseKeys parses the content of a file. It accepts only what [Keys] writes, and fields of
+// a newer schema that may be ignored.
+func parseKeys(data []byte) ([]record, error) {
+	var f keysFile
+	if err := decodeStrict(data); err != nil {
 		return nil, err
 	}
 	if err := json.Unmarshal(data, &f); err != nil {
 		return nil, err
 	}
 	if f.Keys == nil {
-		return nil, errors.New(`there is no list "keys"`)
+		return nil, errors.New(`the list "keys" is missing`)
 	}
 	for i, r := range f.Keys {
 		switch {
 		case !isHex(r.ID, idLen):
-			return nil, fmt.Errorf("key %d: its id is %q, want %d hex digits", i+1, r.ID, idLen)
+			return nil, fmt.Errorf("key %d: invalid id %q: want %d hex digits", i+1, r.ID, idLen)
 		case !validName(r.Name):
-			return nil, fmt.Errorf("key %d: %q is no name", i+1, r.Name)
-		case !r.Scope.known():
-			return nil, fmt.Errorf("key %q: its scope is %q, want %q or %q", r.Name, r.Scope, ScopeInfer, ScopeAdmin)
+			return nil, fmt.Errorf("key %d: invalid name %q", i+1, r.Name)
+		case !r.Scope.valid():
+			return nil, fmt.Errorf("key %q: invalid scope %q: want %q or %q", r.Name, r.Scope, ScopeInfer, ScopeAdmin)
 		case !isHex(r.SHA256, 2*sha256.Size):
-			return nil, fmt.Errorf("key %q: its sha256 is not one", r.Name)
-		case find(f.Keys[:i], r.Name) >= 0 || find(f.Keys[:i], r.ID) >= 0:
-			return nil, fmt.Errorf("key %q: its name or id is there twice", r.Name)
+			return nil, fmt.Errorf("key %q: invalid sha256: want %d hex digits", r.Name, 2*sha256.Size)
+		case indexOf(f.Keys[:i], r.Name) >= 0 || indexOf(f.Keys[:i], r.ID) >= 0:
+			return nil, fmt.Errorf("key %q: duplicate name or id", r.Name)
 		}
 	}
 	return f.Keys, nil
 }
 
-// strictly refuses fields that are not known, and a file that needs a newer rbee.
-func strictly(data []byte) error {
+// decodeStrict returns an error for unknown fields and for a file that needs a newer rbee.
+func decodeStrict(data []byte) error {
 	var head wire.Versioned
 	d := json.NewDecoder(bytes.NewReader(data))
 	if err := d.Decode(&head); err != nil {
 		return err
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return errors.New("something follows the keys")
+		return errors.New("unexpected data after the keys")
 	}
 	if err := head.Readable("the file", statefile.Schema); err != nil || head.Schema > statefile.Schema {
 		return err
@@ -309,18 +308,18 @@ func strictly(data []byte) error {
 	}))
 }
 
-// validName tells if a key may have this name: it goes into commands, addresses and logs.
+// validName reports whether a key may have this name, which is used in commands, URLs and logs.
 func validName(name string) bool {
 	const first = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 	return name != "" && len(name) <= 63 && strings.Contains(first, name[:1]) && strings.Trim(name, first+"._-") == ""
 }
 
-// isHex tells if s is n hex digits as they are written here.
+// isHex reports whether s consists of n lower-case hex digits.
 func isHex(s string, n int) bool {
 	return len(s) == n && strings.Trim(s, "0123456789abcdef") == ""
 }
 
-// randomHex is n random hex digits.
+// randomHex returns n random hex digits.
 func randomHex(n int) string {
 	b := make([]byte, n/2)
 	_, _ = rand.Read(b) // never fails

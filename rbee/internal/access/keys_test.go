@@ -19,14 +19,14 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/access"
 )
 
-// newKeys is a file of keys that is not there yet.
+// newKeys returns the keys in a file that does not exist yet.
 func newKeys(t testing.TB) (keys *access.Keys, path string) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "new", "keys.json")
 	return access.OpenKeys(path), path
 }
 
-// add makes a key.
+// add creates a key.
 func add(t testing.TB, keys *access.Keys, name string, scope access.Scope) (access.Key, string) {
 	t.Helper()
 	key, secret, err := keys.Add(name, scope)
@@ -36,8 +36,8 @@ func add(t testing.TB, keys *access.Keys, name string, scope access.Scope) (acce
 	return key, secret
 }
 
-// knows says what Check finds: the name of a key, nothing or the error.
-func knows(keys *access.Keys, secret string) string {
+// checkName returns what Check finds: the name of the key, "" for none, or the error.
+func checkName(keys *access.Keys, secret string) string {
 	key, ok, err := keys.Check(secret)
 	switch {
 	case err != nil:
@@ -54,75 +54,75 @@ func TestKeys(t *testing.T) {
 	t.Parallel()
 	keys, path := newKeys(t)
 	if list, err := keys.List(); err != nil || len(list) != 0 {
-		t.Fatalf("without a file: %v, %v", list, err)
+		t.Fatalf("List() without a file = %v, %v, want none", list, err)
 	}
-	if got := knows(keys, "rbee_"); got != "" {
-		t.Errorf("without a file: %q", got)
+	if got := checkName(keys, "rbee_"); got != "" {
+		t.Errorf("Check() without a file found %q, want no key", got)
 	}
 	one, first := add(t, keys, "one", access.ScopeInfer)
 	_, second := add(t, keys, "Two.2_-", access.ScopeAdmin)
 	if !regexp.MustCompile(`^rbee_[0-9a-f]{8}_[0-9a-f]{64}$`).MatchString(first) || !strings.HasPrefix(first, "rbee_"+one.ID+"_") || first == second {
-		t.Errorf("secrets %s and %s, id %s", first, second, one.ID)
+		t.Errorf("secrets %s and %s of id %s, want different secrets with the id", first, second, one.ID)
 	}
 	if one.Name != "one" || one.Scope != access.ScopeInfer || time.Since(one.CreatedAt) > time.Minute || one.CreatedAt.Location() != time.UTC {
-		t.Errorf("%+v", one)
+		t.Errorf("Add(one, infer) = %+v, want these values and the current time in UTC", one)
 	}
 	if list, err := keys.List(); err != nil || len(list) != 2 || list[0] != one || list[1].Name != "Two.2_-" {
-		t.Errorf("%+v, %v", list, err)
+		t.Errorf("List() = %+v, %v, want one and Two.2_-", list, err)
 	}
 	data, err := os.ReadFile(path)
 	if err != nil || strings.Contains(string(data), first[len(first)-64:]) || strings.Contains(string(data), first) {
-		t.Errorf("the file holds a secret: %s, %v", data, err)
+		t.Errorf("file = %s, %v, want no secret in it", data, err)
 	}
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("%v, %v", info, err)
+		t.Errorf("Stat(file) = %v, %v, want mode 600", info, err)
 	}
 
-	again := access.OpenKeys(path) // as after a restart
+	reopened := access.OpenKeys(path) // as after a restart
 	for _, test := range []struct{ name, secret, want string }{
-		{"the first", first, "one"},
-		{"the second", second, "Two.2_-"},
-		{"nothing", "", ""},
+		{"first secret", first, "one"},
+		{"second secret", second, "Two.2_-"},
+		{"empty", "", ""},
 		{"no random part", first[:14], ""},
-		{"one id, the other's random part", first[:14] + second[14:], ""},
-		{"an unknown id", "rbee_00000000" + first[13:], ""},
-		{"a digit more", first + "0", ""},
-		{"a digit less", first[:len(first)-1], ""},
+		{"random part of another key", first[:14] + second[14:], ""},
+		{"unknown id", "rbee_00000000" + first[13:], ""},
+		{"one digit too many", first + "0", ""},
+		{"one digit missing", first[:len(first)-1], ""},
 		{"upper case", strings.ToUpper(first), ""},
-		{"a space", " " + first, ""},
-		{"long", strings.Repeat("rbee_", 100_000), ""},
+		{"leading space", " " + first, ""},
+		{"very long", strings.Repeat("rbee_", 100_000), ""},
 	} {
-		if got := knows(again, test.secret); got != test.want {
-			t.Errorf("%s: %q, want %q", test.name, got, test.want)
+		if got := checkName(reopened, test.secret); got != test.want {
+			t.Errorf("%s: Check() found %q, want %q", test.name, got, test.want)
 		}
 	}
 
-	if gone, err := keys.Revoke("one"); err != nil || gone != one {
-		t.Errorf("%+v, %v", gone, err)
+	if revoked, err := keys.Revoke("one"); err != nil || revoked != one {
+		t.Errorf("Revoke(one) = %+v, %v, want %+v", revoked, err, one)
 	}
-	if _, err := keys.Revoke("one"); !errors.Is(err, access.ErrNoKey) || !strings.Contains(err.Error(), `"one"`) {
-		t.Errorf("revoked twice: %v", err)
+	if _, err := keys.Revoke("one"); !errors.Is(err, access.ErrKeyNotFound) || !strings.Contains(err.Error(), `"one"`) {
+		t.Errorf("second Revoke(one) = %v, want %v", err, access.ErrKeyNotFound)
 	}
-	if got := knows(keys, first); got != "" {
-		t.Errorf("a revoked secret is %q's", got)
+	if got := checkName(keys, first); got != "" {
+		t.Errorf("Check() of a revoked secret found %q, want no key", got)
 	}
-	if got := knows(keys, second); got != "Two.2_-" {
-		t.Errorf("the other key is %q", got)
+	if got := checkName(keys, second); got != "Two.2_-" {
+		t.Errorf("Check() of the other secret found %q, want Two.2_-", got)
 	}
 	list, err := keys.List()
 	if err != nil || len(list) != 1 {
-		t.Fatalf("%v, %v", list, err)
+		t.Fatalf("List() = %v, %v, want one key", list, err)
 	}
 	if _, err := keys.Revoke(list[0].ID); err != nil {
-		t.Error(err)
+		t.Errorf("Revoke(%q) = %v, want nil", list[0].ID, err)
 	}
 	if list, err := keys.List(); err != nil || len(list) != 0 {
-		t.Errorf("%v, %v", list, err)
+		t.Errorf("List() = %v, %v, want none", list, err)
 	}
-	add(t, keys, "one", access.ScopeInfer) // the name is free again
+	add(t, keys, "one", access.ScopeInfer) // the name can be used again
 }
 
-func TestAddRefused(t *testing.T) {
+func TestAddInvalidKey(t *testing.T) {
 	t.Parallel()
 	keys, _ := newKeys(t)
 	key, _ := add(t, keys, "one", access.ScopeInfer)
@@ -131,22 +131,22 @@ func TestAddRefused(t *testing.T) {
 		scope access.Scope
 		want  error
 	}{
-		{"", access.ScopeInfer, access.ErrBadKey},
-		{"-x", access.ScopeInfer, access.ErrBadKey},
-		{".x", access.ScopeInfer, access.ErrBadKey},
-		{"a b", access.ScopeInfer, access.ErrBadKey},
-		{"a/b", access.ScopeInfer, access.ErrBadKey},
-		{"a\n", access.ScopeInfer, access.ErrBadKey},
-		{"ä", access.ScopeInfer, access.ErrBadKey},
-		{strings.Repeat("x", 64), access.ScopeInfer, access.ErrBadKey},
+		{"", access.ScopeInfer, access.ErrInvalidKey},
+		{"-x", access.ScopeInfer, access.ErrInvalidKey},
+		{".x", access.ScopeInfer, access.ErrInvalidKey},
+		{"a b", access.ScopeInfer, access.ErrInvalidKey},
+		{"a/b", access.ScopeInfer, access.ErrInvalidKey},
+		{"a\n", access.ScopeInfer, access.ErrInvalidKey},
+		{"ä", access.ScopeInfer, access.ErrInvalidKey},
+		{strings.Repeat("x", 64), access.ScopeInfer, access.ErrInvalidKey},
 		{strings.Repeat("x", 63), access.ScopeInfer, nil},
-		{"two", "", access.ErrBadKey},
-		{"two", "root", access.ErrBadKey},
-		{"one", access.ScopeAdmin, access.ErrNameTaken},
-		{key.ID, access.ScopeInfer, access.ErrNameTaken}, // Revoke could not tell which
+		{"two", "", access.ErrInvalidKey},
+		{"two", "root", access.ErrInvalidKey},
+		{"one", access.ScopeAdmin, access.ErrKeyExists},
+		{key.ID, access.ScopeInfer, access.ErrKeyExists}, // otherwise Revoke(key.ID) would be ambiguous
 	} {
 		if _, secret, err := keys.Add(test.name, test.scope); !errors.Is(err, test.want) || (secret == "") != (err != nil) {
-			t.Errorf("%q %q: %v, want %v", test.name, test.scope, err, test.want)
+			t.Errorf("Add(%q, %q) = %v, want %v and a secret only without error", test.name, test.scope, err, test.want)
 		}
 	}
 }
@@ -164,13 +164,13 @@ func TestScopes(t *testing.T) {
 		{access.ScopeAdmin, "other", false},
 	} {
 		if got := test.has.Includes(test.need); got != test.want {
-			t.Errorf("%q includes %q: %v", test.has, test.need, got)
+			t.Errorf("%q.Includes(%q) = %t, want %t", test.has, test.need, got, test.want)
 		}
 	}
 }
 
-// A file that is not as it must be lets nobody in and is not written over.
-func TestBrokenFile(t *testing.T) {
+// TestInvalidFile checks that an invalid file denies every request and is not overwritten.
+func TestInvalidFile(t *testing.T) {
 	t.Parallel()
 	good := fmt.Sprintf(`{"id":"00112233","name":"one","scope":"infer","created_at":"2026-01-01T00:00:00Z","sha256":"%064d"}`, 0)
 	with := func(old, replacement string) string {
@@ -178,18 +178,18 @@ func TestBrokenFile(t *testing.T) {
 	}
 	for _, test := range []struct{ name, content, want string }{
 		{"empty", "", "EOF"},
-		{"half", `{"keys":[` + good, "EOF"},
-		{"null", "null", "no list"},
-		{"no keys", "{}", "no list"},
+		{"truncated", `{"keys":[` + good, "EOF"},
+		{"null", "null", "missing"},
+		{"no keys", "{}", "missing"},
 		{"unknown field", `{"keys":[],"more":1}`, "more"},
 		{"unknown field of a key", with(`"id"`, `"expires":1,"id"`), "expires"},
-		{"two documents", `{"keys":[]}{}`, "follows"},
+		{"two documents", `{"keys":[]}{}`, "after the keys"},
 		{"id", with("00112233", "0011223g"), "0011223g"},
 		{"name", with("one", "o/ne"), "o/ne"},
 		{"scope", with("infer", "all"), "all"},
 		{"hash", with("00000", "0000"), "sha256"},
 		{"hash in upper case", with(`"sha256":"0`, `"sha256":"A`), "sha256"},
-		{"twice", `{"keys":[` + good + `,` + good + `]}`, "twice"},
+		{"duplicate", `{"keys":[` + good + `,` + good + `]}`, "duplicate"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -202,14 +202,14 @@ func TestBrokenFile(t *testing.T) {
 			_, _, added := keys.Add("two", access.ScopeInfer)
 			_, revoked := keys.Revoke("one")
 			_, ok, checked := keys.Check("rbee_00112233_" + strings.Repeat("0", 64))
-			_, _, again := keys.Check("")
-			for _, err := range []error{listed, added, revoked, checked, again} {
+			_, _, second := keys.Check("")
+			for _, err := range []error{listed, added, revoked, checked, second} {
 				if err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), path) {
-					t.Errorf("%v, want %q and the path", err, test.want)
+					t.Errorf("error = %v, want %q and the path in it", err, test.want)
 				}
 			}
 			if data, _ := os.ReadFile(path); ok || string(data) != test.content {
-				t.Errorf("ok %v, the file is %s", ok, data)
+				t.Errorf("Check() found a key: %t, file = %s, want false and the file unchanged", ok, data)
 			}
 		})
 	}
@@ -218,11 +218,11 @@ func TestBrokenFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, _, err := access.OpenKeys(path).Check(""); err == nil {
-		t.Error("a directory was read")
+		t.Error("Check() with a directory as file = nil, want an error")
 	}
 }
 
-// What another process does to the file is noticed after a second.
+// TestFileChanged checks that changes by another process take effect after a second.
 func TestFileChanged(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -230,17 +230,17 @@ func TestFileChanged(t *testing.T) {
 		theirs := access.OpenKeys(path)
 		expect := func(when, secret, want string) {
 			t.Helper()
-			if got := knows(ours, secret); !strings.Contains(got, want) || want == "" && got != "" {
-				t.Errorf("%s: %q, want %q", when, got, want)
+			if got := checkName(ours, secret); !strings.Contains(got, want) || want == "" && got != "" {
+				t.Errorf("%s: Check() found %q, want %q", when, got, want)
 			}
 		}
-		expect("at first", "", "")
+		expect("no file", "", "")
 		_, secret := add(t, theirs, "one", access.ScopeInfer)
-		expect("at once", secret, "")
+		expect("immediately", secret, "")
 		time.Sleep(time.Second)
 		expect("after a second", secret, "one")
 
-		// Another file of the same size and time is another file.
+		// A replaced file counts as changed even if size and time are equal.
 		info, err := os.Stat(path)
 		if err != nil {
 			t.Fatal(err)
@@ -275,18 +275,18 @@ func TestFileChanged(t *testing.T) {
 		expect("broken", newer, "EOF")
 		expect("still broken", newer, "EOF")
 		time.Sleep(time.Second)
-		expect("broken for long", newer, "EOF")
+		expect("still broken after a second", newer, "EOF")
 		if err := os.Remove(path); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)
 		expect("removed", newer, "")
 		_, last := add(t, ours, "last", access.ScopeAdmin)
-		expect("our own, at once", last, "last")
+		expect("own key, immediately", last, "last")
 	})
 }
 
-func TestKeysAtOnce(t *testing.T) {
+func TestConcurrentUse(t *testing.T) {
 	t.Parallel()
 	keys, path := newKeys(t)
 	_, secret := add(t, keys, "one", access.ScopeInfer)
@@ -295,16 +295,16 @@ func TestKeysAtOnce(t *testing.T) {
 		all.Go(func() {
 			_, own, err := keys.Add(fmt.Sprint("k", i), access.ScopeAdmin)
 			if err != nil {
-				t.Error(err)
+				t.Errorf("Add(k%d) = %v, want nil", i, err)
 			}
 			for range 100 {
-				if knows(keys, secret) != "one" || knows(keys, own) != fmt.Sprint("k", i) {
-					t.Error("a key is not known")
+				if checkName(keys, secret) != "one" || checkName(keys, own) != fmt.Sprint("k", i) {
+					t.Error("Check() does not find a key, want it found")
 				}
 			}
 			if i%2 == 0 {
 				if _, err := keys.Revoke(fmt.Sprint("k", i)); err != nil {
-					t.Error(err)
+					t.Errorf("Revoke(k%d) = %v, want nil", i, err)
 				}
 			}
 		})
@@ -313,7 +313,7 @@ func TestKeysAtOnce(t *testing.T) {
 	var file struct{ Keys []struct{ Name string } }
 	data, err := os.ReadFile(path)
 	if err != nil || json.Unmarshal(data, &file) != nil || len(file.Keys) != 5 {
-		t.Errorf("%s, %v", data, err)
+		t.Errorf("file = %s, %v, want 5 keys", data, err)
 	}
 }
 
@@ -323,13 +323,13 @@ func BenchmarkCheck(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, ok, _ := keys.Check(secret); !ok {
-			b.Fatal("not known")
+			b.Fatal("Check() found no key")
 		}
 	}
 }
 
-// TestKeysOfNewerRbee keeps what a newer rbee wrote, and fails closed where only that one
-// can read the file.
+// TestKeysOfNewerRbee checks that data of a newer rbee is kept, and that a file that only a
+// newer rbee can read denies every request.
 func TestKeysOfNewerRbee(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "keys.json")
@@ -349,7 +349,7 @@ func TestKeysOfNewerRbee(t *testing.T) {
 		t.Fatal(err)
 	}
 	if text, err = os.ReadFile(path); err != nil || !strings.Contains(string(text), `"default": "x"`) || !strings.Contains(string(text), `"note": "y"`) || !strings.Contains(string(text), `"schema": 2`) {
-		t.Errorf("the file holds %s, %v", text, err)
+		t.Errorf("file = %s, %v, want the data of the newer rbee kept", text, err)
 	}
 	unreadable := strings.Replace(string(text), `"min_reader": 0`, `"min_reader": 2`, 1)
 	if err := os.WriteFile(path, []byte(unreadable), 0o600); err != nil {

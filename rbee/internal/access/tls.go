@@ -24,23 +24,22 @@ import (
 )
 
 const (
-	madeBy     = "rbee"     // the subject of certificates that are made here
-	validYears = 10         // of such a certificate
-	backdating = -time.Hour // for clocks that are late
+	certificateSubject = "rbee"     // common name in certificates that rbee creates
+	certificateYears   = 10         // validity of such a certificate
+	clockSkew          = -time.Hour // start of validity, for clients with slow clocks
 )
 
-// Certificate is the certificate in dir, tls.crt with its key tls.key, and its
-// fingerprint. If there is none, or rbee made it and it has expired or lacks a
-// host, it is made: self-signed, for the hosts (names and IP addresses) and for
-// this machine's loopback. A certificate that somebody else put there is used as it
-// is.
+// Certificate returns the certificate in dir, in the files tls.crt and tls.key, and its
+// fingerprint. It creates a self-signed certificate for hosts (names and IP addresses) and
+// for loopback if dir has no certificate, or if rbee created the existing one and it has
+// expired or lacks a host. It does not replace a certificate that rbee did not create.
 //
-// A new certificate has the old key, if there is one, but another fingerprint.
+// A new certificate uses the existing key, if any, but has another fingerprint.
 func Certificate(dir string, hosts []string) (tls.Certificate, string, error) {
 	hosts = append([]string{"localhost", "127.0.0.1", "::1"}, hosts...)
 	for _, h := range hosts {
 		if net.ParseIP(h) == nil && (h == "" || strings.ContainsAny(h, ":/[] ")) {
-			return tls.Certificate{}, "", fmt.Errorf("making a certificate: %q is neither a host's name nor an IP address", h)
+			return tls.Certificate{}, "", fmt.Errorf("cannot create a certificate: invalid host %q: want a host name or an IP address", h)
 		}
 	}
 	certFile, keyFile := filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
@@ -49,49 +48,49 @@ func Certificate(dir string, hosts []string) (tls.Certificate, string, error) {
 		if err != nil {
 			return tls.Certificate{}, "", err
 		}
-		if !madeHere(cert.Leaf) || fits(cert.Leaf, hosts) {
+		if !isMadeByRbee(cert.Leaf) || isUsable(cert.Leaf, hosts) {
 			return cert, pin, nil
 		}
 	} else if !errors.Is(err, fs.ErrNotExist) {
-		return tls.Certificate{}, "", fmt.Errorf("looking for a certificate: %w", err)
+		return tls.Certificate{}, "", fmt.Errorf("cannot find the certificate: %w", err)
 	}
-	if err := makeCertificate(certFile, keyFile, hosts); err != nil {
-		return tls.Certificate{}, "", fmt.Errorf("making a certificate in %s: %w", dir, err)
+	if err := createCertificate(certFile, keyFile, hosts); err != nil {
+		return tls.Certificate{}, "", fmt.Errorf("cannot create a certificate in %s: %w", dir, err)
 	}
 	return LoadCertificate(certFile, keyFile)
 }
 
-// LoadCertificate reads a certificate, with those of its authorities if they
-// follow it, and its key. Both files are PEM.
+// LoadCertificate loads a certificate, optionally followed by its chain, and its key. Both
+// files are PEM.
 func LoadCertificate(certFile, keyFile string) (tls.Certificate, string, error) {
 	fail := func(format string, args ...any) (tls.Certificate, string, error) {
 		return tls.Certificate{}, "", fmt.Errorf(format, args...)
 	}
 	certPEM, err := os.ReadFile(certFile)
 	if err != nil {
-		return fail("reading the certificate: %w", err)
+		return fail("cannot read the certificate: %w", err)
 	}
 	keyPEM, err := os.ReadFile(keyFile)
 	if err != nil {
-		return fail("reading the key of the certificate %s: %w", certFile, err)
+		return fail("cannot read the key of the certificate %s: %w", certFile, err)
 	}
 	cert, err := tls.X509KeyPair(certPEM, keyPEM)
 	if err != nil {
-		return fail("the certificate %s with the key %s: %w", certFile, keyFile, err)
+		return fail("invalid certificate %s with key %s: %w", certFile, keyFile, err)
 	}
 	return cert, fingerprint(cert.Leaf), nil
 }
 
-// PinnedClient is how a client connects that takes the certificate with this
-// fingerprint, whatever names and dates are in it, and no other.
+// PinnedClient returns the configuration of a client that accepts only the certificate with
+// this fingerprint, with any names and dates.
 func PinnedClient(pin string) *tls.Config {
 	return &tls.Config{
-		// No authority is asked. That the server has the key is still verified, and
-		// VerifyConnection is called for resumed connections too.
+		// Without verification by an authority, the handshake still proves that the server
+		// has the key. VerifyConnection is also called for resumed connections.
 		InsecureSkipVerify: true, //nolint:gosec // VerifyConnection compares the fingerprint
 		VerifyConnection: func(s tls.ConnectionState) error {
 			if len(s.PeerCertificates) == 0 {
-				return errors.New("the server shows no certificate")
+				return errors.New("the server has no certificate")
 			}
 			if got := fingerprint(s.PeerCertificates[0]); got != pin {
 				return fmt.Errorf("the server's certificate has the fingerprint %s, want %s", got, pin)
@@ -101,19 +100,20 @@ func PinnedClient(pin string) *tls.Config {
 	}
 }
 
-// fingerprint is how OpenSSH would write it.
+// fingerprint returns the SHA-256 fingerprint in the format of OpenSSH.
 func fingerprint(cert *x509.Certificate) string {
 	sum := sha256.Sum256(cert.Raw)
 	return "SHA256:" + base64.RawStdEncoding.EncodeToString(sum[:])
 }
 
-func madeHere(cert *x509.Certificate) bool {
-	return cert.Subject.CommonName == madeBy && cert.Issuer.CommonName == madeBy
+// isMadeByRbee reports whether rbee created the certificate.
+func isMadeByRbee(cert *x509.Certificate) bool {
+	return cert.Subject.CommonName == certificateSubject && cert.Issuer.CommonName == certificateSubject
 }
 
-// fits tells if a certificate can serve these hosts. One that is not valid yet can:
-// it is the clock that is wrong.
-func fits(cert *x509.Certificate, hosts []string) bool {
+// isUsable reports whether a certificate is valid for these hosts and has not expired. A
+// certificate that is not valid yet is usable: then the clock is wrong.
+func isUsable(cert *x509.Certificate, hosts []string) bool {
 	for _, h := range hosts {
 		if cert.VerifyHostname(h) != nil {
 			return false
@@ -122,21 +122,21 @@ func fits(cert *x509.Certificate, hosts []string) bool {
 	return !time.Now().After(cert.NotAfter)
 }
 
-// makeCertificate writes the key, if there is none, and then the certificate. So
-// the two belong together, wherever it is cut off.
-func makeCertificate(certFile, keyFile string, hosts []string) error {
+// createCertificate writes the key, unless the file exists, and then the certificate, so
+// that they match even if it is interrupted.
+func createCertificate(certFile, keyFile string, hosts []string) error {
 	key, err := readKey(keyFile)
 	if errors.Is(err, fs.ErrNotExist) {
-		key, err = makeKey(keyFile)
+		key, err = createKey(keyFile)
 	}
 	if err != nil {
 		return err
 	}
 	now := time.Now()
 	template := &x509.Certificate{
-		Subject:               pkix.Name{CommonName: madeBy},
-		NotBefore:             now.Add(backdating),
-		NotAfter:              now.AddDate(validYears, 0, 0),
+		Subject:               pkix.Name{CommonName: certificateSubject},
+		NotBefore:             now.Add(clockSkew),
+		NotAfter:              now.AddDate(certificateYears, 0, 0),
 		KeyUsage:              x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		BasicConstraintsValid: true,
@@ -162,20 +162,20 @@ func readKey(path string) (crypto.Signer, error) {
 	}
 	block, _ := pem.Decode(data)
 	if block == nil {
-		return nil, fmt.Errorf("%s is no key in PEM", path)
+		return nil, fmt.Errorf("invalid key %s: want a PEM file", path)
 	}
 	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {
-		return nil, fmt.Errorf("the key %s: %w", path, err)
+		return nil, fmt.Errorf("invalid key %s: %w", path, err)
 	}
 	signer, ok := key.(crypto.Signer)
 	if !ok {
-		return nil, fmt.Errorf("the key %s cannot sign", path)
+		return nil, fmt.Errorf("invalid key %s: it cannot sign", path)
 	}
 	return signer, nil
 }
 
-func makeKey(path string) (crypto.Signer, error) {
+func createKey(path string) (crypto.Signer, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err

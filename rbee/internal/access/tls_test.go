@@ -22,7 +22,7 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/access"
 )
 
-// certificate makes or loads the certificate in dir.
+// certificate creates or loads the certificate in dir.
 func certificate(t testing.TB, dir string, hosts ...string) (tls.Certificate, string) {
 	t.Helper()
 	cert, pin, err := access.Certificate(dir, hosts)
@@ -38,25 +38,25 @@ func TestCertificate(t *testing.T) {
 	cert, first := certificate(t, dir, "queen.example.com", "192.0.2.7", "2001:db8::1")
 	for _, host := range []string{"queen.example.com", "192.0.2.7", "2001:db8::1", "localhost", "127.0.0.1", "::1"} {
 		if err := cert.Leaf.VerifyHostname(host); err != nil {
-			t.Error(err)
+			t.Errorf("VerifyHostname(%q) = %v, want nil", host, err)
 		}
 	}
 	if years := time.Until(cert.Leaf.NotAfter).Hours() / 24 / 365; years < 9.9 || years > 10.1 {
-		t.Errorf("%v years", years)
+		t.Errorf("the certificate is valid for %v years, want 10", years)
 	}
 	if key, ok := cert.PrivateKey.(*ecdsa.PrivateKey); !ok || key.Curve != elliptic.P256() {
-		t.Errorf("the key is a %T", cert.PrivateKey)
+		t.Errorf("private key type = %T, want *ecdsa.PrivateKey on P-256", cert.PrivateKey)
 	}
 	roots := x509.NewCertPool()
 	roots.AddCert(cert.Leaf)
 	if _, err := cert.Leaf.Verify(x509.VerifyOptions{Roots: roots, DNSName: "queen.example.com"}); err != nil {
-		t.Error(err) // for those who trust it by name
+		t.Errorf("Verify() with the certificate as root = %v, want nil", err)
 	}
 	if info, err := os.Stat(filepath.Join(dir, "tls.key")); err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("%v, %v", info, err)
+		t.Errorf("Stat(tls.key) = %v, %v, want mode 600", info, err)
 	}
 	if len(first) != len("SHA256:")+43 || !strings.HasPrefix(first, "SHA256:") {
-		t.Errorf("fingerprint %q", first)
+		t.Errorf("fingerprint = %q, want SHA256: and 43 characters", first)
 	}
 
 	for _, test := range []struct {
@@ -64,10 +64,10 @@ func TestCertificate(t *testing.T) {
 		hosts []string
 		same  bool
 	}{
-		{"again", []string{"queen.example.com", "192.0.2.7", "2001:db8::1"}, true},
+		{"same hosts", []string{"queen.example.com", "192.0.2.7", "2001:db8::1"}, true},
 		{"fewer hosts", []string{"QUEEN.example.com"}, true},
-		{"another name", []string{"queen.example.org"}, false},
-		{"another address", []string{"192.0.2.8"}, false},
+		{"other name", []string{"queen.example.org"}, false},
+		{"other address", []string{"192.0.2.8"}, false},
 	} {
 		own := filepath.Join(t.TempDir(), "tls")
 		if err := os.CopyFS(own, os.DirFS(dir)); err != nil {
@@ -75,22 +75,22 @@ func TestCertificate(t *testing.T) {
 		}
 		next, pin := certificate(t, own, test.hosts...)
 		if (pin == first) != test.same {
-			t.Errorf("%s: %s after %s", test.name, pin, first)
+			t.Errorf("%s: fingerprint %s after %s, want the same: %t", test.name, pin, first, test.same)
 		}
 		if !next.PrivateKey.(*ecdsa.PrivateKey).Equal(cert.PrivateKey) {
-			t.Errorf("%s: the key changed", test.name)
+			t.Errorf("%s: the private key changed, want it kept", test.name)
 		}
 		if _, third := certificate(t, own, test.hosts...); third != pin {
-			t.Errorf("%s: %s after %s", test.name, third, pin)
+			t.Errorf("%s: second fingerprint %s after %s, want the same", test.name, third, pin)
 		}
 	}
 
-	// What is cut off after the key is written goes on with it.
+	// An interruption after writing the key leaves a key without certificate.
 	if err := os.Remove(filepath.Join(dir, "tls.crt")); err != nil {
 		t.Fatal(err)
 	}
 	if next, pin := certificate(t, dir); pin == first || !next.PrivateKey.(*ecdsa.PrivateKey).Equal(cert.PrivateKey) {
-		t.Error("the key was not taken up")
+		t.Error("Certificate() without tls.crt did not use the existing key, want a new certificate for it")
 	}
 }
 
@@ -101,18 +101,18 @@ func TestCertificateExpires(t *testing.T) {
 		_, first := certificate(t, dir)
 		time.Sleep(9 * 365 * 24 * time.Hour)
 		if _, later := certificate(t, dir); later != first {
-			t.Error("made anew after 9 years")
+			t.Error("Certificate() created another certificate after 9 years, want the same")
 		}
 		time.Sleep(2 * 365 * 24 * time.Hour)
 		cert, later := certificate(t, dir)
 		if later == first || time.Now().After(cert.Leaf.NotAfter) {
-			t.Errorf("not made anew after 11 years, good until %v", cert.Leaf.NotAfter)
+			t.Errorf("Certificate() after 11 years is valid until %v, want a new certificate", cert.Leaf.NotAfter)
 		}
 	})
 }
 
-// foreign puts a certificate into dir as others make them, which has expired.
-func foreign(t testing.TB, dir string) {
+// writeForeignCertificate writes an expired certificate that rbee did not create to dir.
+func writeForeignCertificate(t testing.TB, dir string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
 	if err != nil {
@@ -137,14 +137,14 @@ func foreign(t testing.TB, dir string) {
 func TestForeignCertificate(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	foreign(t, dir)
+	writeForeignCertificate(t, dir)
 	cert, pin := certificate(t, dir, "b")
 	if cert.Leaf.Subject.CommonName != "me" {
-		t.Error("a certificate was replaced that rbee did not make")
+		t.Errorf("Certificate() has common name %q, want the foreign certificate kept", cert.Leaf.Subject.CommonName)
 	}
 	loaded, same, err := access.LoadCertificate(filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"))
 	if err != nil || same != pin || !loaded.Leaf.Equal(cert.Leaf) {
-		t.Errorf("%s, want %s, %v", same, pin, err)
+		t.Errorf("LoadCertificate() = fingerprint %s, %v, want %s", same, err, pin)
 	}
 }
 
@@ -152,7 +152,7 @@ func TestCertificateErrors(t *testing.T) {
 	t.Parallel()
 	for _, host := range []string{"", "a:80", "https://a", "a b", "[::1]"} {
 		if _, _, err := access.Certificate(t.TempDir(), []string{host}); err == nil {
-			t.Errorf("host %q was taken", host)
+			t.Errorf("Certificate() for host %q = nil, want an error", host)
 		}
 	}
 	put := func(name, content string) func(dir string) error {
@@ -163,10 +163,10 @@ func TestCertificateErrors(t *testing.T) {
 		change func(dir string) error
 		want   string
 	}{
-		{"no key", func(dir string) error { return os.Remove(filepath.Join(dir, "tls.key")) }, "reading the key of the certificate"},
+		{"no key", func(dir string) error { return os.Remove(filepath.Join(dir, "tls.key")) }, "cannot read the key of the certificate"},
 		{"broken certificate", put("tls.crt", "x"), "tls.crt"},
 		{"broken key", put("tls.key", "x"), "tls.key"},
-		{"another's key", func(dir string) error {
+		{"key of another certificate", func(dir string) error {
 			other := t.TempDir()
 			certificate(t, other)
 			return os.Rename(filepath.Join(other, "tls.key"), filepath.Join(dir, "tls.key"))
@@ -181,7 +181,7 @@ func TestCertificateErrors(t *testing.T) {
 		_, _, loaded := access.LoadCertificate(filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"))
 		for _, err := range []error{made, loaded} {
 			if err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), dir) {
-				t.Errorf("%s: %v, want %q and the path", test.name, err, test.want)
+				t.Errorf("%s: error = %v, want %q and the path in it", test.name, err, test.want)
 			}
 		}
 	}
@@ -189,21 +189,21 @@ func TestCertificateErrors(t *testing.T) {
 	if err := put("tls.key", "x")(dir); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := access.Certificate(dir, nil); err == nil || !strings.Contains(err.Error(), "no key in PEM") {
-		t.Errorf("a key that is none, alone: %v", err)
+	if _, _, err := access.Certificate(dir, nil); err == nil || !strings.Contains(err.Error(), "want a PEM file") {
+		t.Errorf("Certificate() with an invalid key = %v, want an error", err)
 	}
-	if _, _, err := access.LoadCertificate(filepath.Join(dir, "none"), ""); err == nil || !strings.Contains(err.Error(), "reading the certificate") {
-		t.Errorf("no certificate: %v", err)
+	if _, _, err := access.LoadCertificate(filepath.Join(dir, "none"), ""); err == nil || !strings.Contains(err.Error(), "cannot read the certificate") {
+		t.Errorf("LoadCertificate() of a missing file = %v, want an error", err)
 	}
 }
 
-func TestPinned(t *testing.T) {
+func TestPinnedClient(t *testing.T) {
 	t.Parallel()
 	cert, pin := certificate(t, t.TempDir())
 	_, other := certificate(t, t.TempDir())
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	s.TLS = &tls.Config{Certificates: []tls.Certificate{cert}}
-	s.Config.ErrorLog = log.New(io.Discard, "", 0) // refused handshakes
+	s.Config.ErrorLog = log.New(io.Discard, "", 0) // failed handshakes are expected
 	s.StartTLS()
 	t.Cleanup(s.Close)
 	cache := tls.NewLRUClientSessionCache(8)
@@ -229,17 +229,17 @@ func TestPinned(t *testing.T) {
 		return resumed, err
 	}
 	if resumed, err := get(pin); err != nil || resumed {
-		t.Fatalf("resumed %v, %v", resumed, err)
+		t.Fatalf("first connection: resumed = %t, %v, want false and no error", resumed, err)
 	}
 	if resumed, err := get(pin); err != nil || !resumed {
-		t.Fatalf("the second time: resumed %v, %v", resumed, err)
+		t.Fatalf("second connection: resumed = %t, %v, want true and no error", resumed, err)
 	}
 	if resumed, err := get(other); err == nil || !strings.Contains(err.Error(), "has the fingerprint "+pin) || !resumed {
-		t.Errorf("another pin for a resumed connection: resumed %v, %v", resumed, err)
+		t.Errorf("resumed connection with another pin: resumed = %t, %v, want a fingerprint error", resumed, err)
 	}
 	for _, wrong := range []string{other, "", pin[:20], strings.ToLower(pin)} {
 		if _, err := get(wrong); err == nil || !strings.Contains(err.Error(), "has the fingerprint "+pin) {
-			t.Errorf("pin %q: %v", wrong, err)
+			t.Errorf("pin %q: %v, want a fingerprint error", wrong, err)
 		}
 	}
 }

@@ -386,7 +386,7 @@ func TestAccessCodesAreReasons(t *testing.T) {
 			if !ok || len(call.Args) < 3 {
 				return true
 			}
-			if name, ok := call.Fun.(*ast.Ident); !ok || name.Name != "refusef" {
+			if name, ok := call.Fun.(*ast.Ident); !ok || name.Name != "denyf" {
 				return true
 			}
 			code, err := strconv.Unquote(call.Args[1].(*ast.BasicLit).Value)

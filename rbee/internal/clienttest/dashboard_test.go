@@ -11,8 +11,8 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/queentest"
 )
 
-// TestDashboard looks at a real fleet in a real browser: what is there, a request that
-// comes, the log of a worker, a hive that goes away, a queen that is started anew.
+// TestDashboard opens the dashboard of a real fleet in a browser: hives, a request, the log of
+// a worker, a hive that disconnects, and a restart of the queen.
 func TestDashboard(t *testing.T) {
 	t.Parallel()
 	page := browsertest.Open(t, 1280, 900)
@@ -24,7 +24,7 @@ func TestDashboard(t *testing.T) {
 	k.URL = "http://127.0.0.1:" + k.URL[strings.LastIndex(k.URL, ":")+1:]
 
 	page.Do(chromedp.Navigate(k.URL), chromedp.WaitVisible(chromedp.CSS("#key")), chromedp.SendKeys(chromedp.CSS("#key"), infer+"\r"))
-	page.Text("This is no key that may see the fleet.")
+	page.Text("Invalid key, or its scope is not admin.")
 	page.Do(chromedp.SendKeys(chromedp.CSS("#key"), admin+"\r"))
 	page.Text("1 of 2 hives online")
 	page.Text("0 Fake")
@@ -33,7 +33,7 @@ func TestDashboard(t *testing.T) {
 	page.Text("● ready")
 	page.Wait(`!document.cookie.includes("rbee")`)
 
-	// The other hive is not installed, which both say that look.
+	// The other hive is not installed.
 	page.Text("gpu-2: Hive not installed")
 
 	req, err := http.NewRequest(http.MethodPost, k.URL+"/v1/chat/completions", strings.NewReader(`{"model": "parrot", "messages": [{"role": "user", "content": "sweet"}]}`))
@@ -44,7 +44,7 @@ func TestDashboard(t *testing.T) {
 	req.Header.Set("Authorization", "Bearer "+infer)
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil || resp.StatusCode != http.StatusOK {
-		t.Fatalf("%v, %v", resp, err)
+		t.Fatalf("POST /v1/chat/completions = %v, %v, want status 200", resp, err)
 	}
 	resp.Body.Close()
 	page.Wait(`/ ms$/.test(document.querySelector("#first").textContent)`)
@@ -66,6 +66,6 @@ func TestDashboard(t *testing.T) {
 	k.Stop()
 	page.Text("reconnecting")
 	k.Serve("--addr", "0.0.0.0"+addr, "--no-tls")
-	page.Wait(`document.querySelector("#connection").textContent === "live"`) // by the cookie
+	page.Wait(`document.querySelector("#connection").textContent === "live"`) // the browser sends its cookie
 	page.Text("1 of 2 hives online")
 }

@@ -1,6 +1,6 @@
-// Package clienttest tests rbee with clients of other projects: OpenAI's own library, and
-// a browser. It is a module of its own, so that programs that import rbee do not get the
-// dependencies of these tests into their module graph:
+// Package clienttest tests rbee with clients of other projects: OpenAI's library and a
+// browser. It is a separate module, so that the dependencies of these tests are not in
+// the module graph of programs that import rbee:
 //
 //	go -C rbee/internal/clienttest test ./...
 package clienttest
@@ -12,7 +12,7 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/queentest"
 )
 
-// TestMain builds the program and puts it first in PATH.
+// TestMain builds rbee and puts it first in PATH.
 func TestMain(m *testing.M) {
 	os.Exit(queentest.WithProgram("../../..", m.Run))
 }

@@ -21,8 +21,8 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/queentest"
 )
 
-// TestOpenAIClient drives the queen with OpenAI's own client: models, chat, streams,
-// loading on demand, errors, a hive that goes away, and one that comes.
+// TestOpenAIClient uses the queen with OpenAI's client: models, chat, streams, loading on
+// request, errors, disconnected hives, changes of the config, and a killed queen.
 func TestOpenAIClient(t *testing.T) {
 	t.Parallel()
 	k := queentest.New(t, 2, `{ type = "echo" }, { type = "mine" }`)
@@ -48,79 +48,79 @@ func TestOpenAIClient(t *testing.T) {
 		names[m.ID] = true
 	}
 	if len(names) != 2 || !names["parrot"] || !names["bees/honey:Q4_K_M"] {
-		t.Errorf("models %v", names)
+		t.Errorf("Models.List() = %v, want parrot and bees/honey:Q4_K_M", names)
 	}
-	ask := func(model, text string) openai.ChatCompletionNewParams {
+	params := func(model, text string) openai.ChatCompletionNewParams {
 		return openai.ChatCompletionNewParams{Model: model, Messages: []openai.ChatCompletionMessageParamUnion{openai.UserMessage(text)}}
 	}
-	answer, err := client.Chat.Completions.New(ctx, ask("parrot", "busy bees"))
+	answer, err := client.Chat.Completions.New(ctx, params("parrot", "busy bees"))
 	if err != nil || answer.Choices[0].Message.Content != "busy bees" {
-		t.Fatalf("%+v, %v", answer, err)
+		t.Fatalf("chat with parrot = %+v, %v, want \"busy bees\"", answer, err)
 	}
-	stream, pieces := client.Chat.Completions.NewStreaming(ctx, ask("parrot", "busy bees make honey")), []string{}
+	stream, pieces := client.Chat.Completions.NewStreaming(ctx, params("parrot", "busy bees make honey")), []string{}
 	for stream.Next() {
 		for _, c := range stream.Current().Choices {
 			pieces = append(pieces, c.Delta.Content)
 		}
 	}
 	if stream.Err() != nil || strings.Join(pieces, "") != "busy bees make honey" || len(pieces) < 4 {
-		t.Errorf("%q, %v", pieces, stream.Err())
+		t.Errorf("stream of parrot = %q, %v, want the prompt in at least 4 pieces", pieces, stream.Err())
 	}
 
-	// On a hive, and not loaded: loaded once, however many ask.
-	var asking sync.WaitGroup
+	// Concurrent requests for a model that is not loaded share one load.
+	var requests sync.WaitGroup
 	for range 20 {
-		asking.Go(func() {
-			answer, err := client.Chat.Completions.New(ctx, ask("bees/honey:Q4_K_M", "sweet"))
+		requests.Go(func() {
+			answer, err := client.Chat.Completions.New(ctx, params("bees/honey:Q4_K_M", "sweet"))
 			if err != nil || answer.Choices[0].Message.Content != "sweet" {
-				t.Errorf("%+v, %v", answer, err)
+				t.Errorf("chat with bees/honey = %+v, %v, want \"sweet\"", answer, err)
 			}
 		})
 	}
-	asking.Wait()
+	requests.Wait()
 	if list := k.Run("list-workers", "--json"); strings.Count(list, `"worker": "mine"`) != 1 {
-		t.Errorf("%s", list)
+		t.Errorf("list-workers = %s, want one worker of type mine", list)
 	}
 
-	// Many at once, with answers that begin at once: none is broken off.
+	// Concurrent streams of a fast worker are complete.
 	for range 40 {
-		asking.Go(func() {
+		requests.Go(func() {
 			for range 15 {
-				stream, got := client.Chat.Completions.NewStreaming(ctx, ask("parrot", "busy bees")), ""
+				stream, got := client.Chat.Completions.NewStreaming(ctx, params("parrot", "busy bees")), ""
 				for stream.Next() {
 					for _, c := range stream.Current().Choices {
 						got += c.Delta.Content
 					}
 				}
 				if stream.Err() != nil || got != "busy bees" {
-					t.Errorf("%q, %v", got, stream.Err())
+					t.Errorf("concurrent stream of parrot = %q, %v, want \"busy bees\"", got, stream.Err())
 				}
 			}
 		})
 	}
-	asking.Wait()
+	requests.Wait()
 
-	// Errors in OpenAI's own terms.
-	var refused *openai.Error
-	if _, err := client.Chat.Completions.New(ctx, ask("nobody", "x")); !errors.As(err, &refused) || refused.StatusCode != http.StatusNotFound || refused.Code != "model_not_found" || !strings.Contains(refused.Message, "gpu-2") {
-		t.Errorf("%v", err)
+	// Errors have the form of OpenAI's API.
+	var apiErr *openai.Error
+	if _, err := client.Chat.Completions.New(ctx, params("unknown", "x")); !errors.As(err, &apiErr) || apiErr.StatusCode != http.StatusNotFound || apiErr.Code != "model_not_found" || !strings.Contains(apiErr.Message, "gpu-2") {
+		t.Errorf("chat with an unknown model = %v, want model_not_found with the name of a hive", err)
 	}
 	vectors, err := client.Embeddings.New(ctx, openai.EmbeddingNewParams{Model: "parrot", Input: openai.EmbeddingNewParamsInputUnion{OfString: openai.String("busy bees")}})
 	if err != nil || len(vectors.Data) != 1 || len(vectors.Data[0].Embedding) == 0 {
-		t.Errorf("%+v, %v", vectors, err)
+		t.Errorf("Embeddings.New() = %+v, %v, want one vector", vectors, err)
 	}
 
-	// Somebody who leaves ends what he asked for, at the worker.
+	// A client that disconnects cancels its request at the worker.
 	k.Run("spawn-worker", "--hive", "gpu-1", "--worker", "echo", "--model", "sloth", "--", "--delay", "1h")
-	leaving, leave := context.WithCancel(ctx)
-	slow := client.Chat.Completions.NewStreaming(leaving, ask("sloth", "a long story"))
-	left := make(chan struct{})
+	streamCtx, disconnect := context.WithCancel(ctx)
+	slow := client.Chat.Completions.NewStreaming(streamCtx, params("sloth", "a long story"))
+	ended := make(chan struct{})
 	go func() {
-		defer close(left)
+		defer close(ended)
 		for slow.Next() {
 		}
 	}()
-	requests := func(n int) func(operations.FleetSnapshot) bool {
+	inFlight := func(n int) func(operations.FleetSnapshot) bool {
 		return func(s operations.FleetSnapshot) bool {
 			for _, h := range s.Hives {
 				if h.Snapshot == nil {
@@ -135,15 +135,15 @@ func TestOpenAIClient(t *testing.T) {
 			return false
 		}
 	}
-	k.WaitFleet(requests(1))
-	leave()
-	<-left
-	k.WaitFleet(requests(0))
+	k.WaitFleet(inFlight(1))
+	disconnect()
+	<-ended
+	k.WaitFleet(inFlight(0))
 
-	// A worker that is killed in the middle of an answer ends it with an error, and is
-	// started again.
-	slow = client.Chat.Completions.NewStreaming(ctx, ask("sloth", "another long story"))
-	s := k.WaitFleet(requests(1))
+	// A worker that is killed during a response ends the stream with an error, and is
+	// restarted.
+	slow = client.Chat.Completions.NewStreaming(ctx, params("sloth", "another long story"))
+	s := k.WaitFleet(inFlight(1))
 	for _, w := range s.Hives[0].Snapshot.Workers {
 		if w.Model == "sloth" {
 			if err := syscall.Kill(-w.PID, syscall.SIGKILL); err != nil {
@@ -154,64 +154,64 @@ func TestOpenAIClient(t *testing.T) {
 	for slow.Next() {
 	}
 	if err := slow.Err(); err == nil || !strings.Contains(err.Error(), "sloth") && !strings.Contains(err.Error(), "worker") {
-		t.Errorf("a stream whose worker was killed ended with %v", err)
+		t.Errorf("the stream of a killed worker ended with %v, want an error about the worker", err)
 	}
 
-	// So does a line that is cut.
+	// A lost SSH connection ends the stream with an error.
 	k.WaitFleet(func(s operations.FleetSnapshot) bool {
 		return slices.ContainsFunc(s.Hives[0].Snapshot.Workers, func(w operations.WorkerProcess) bool {
 			return w.Model == "sloth" && w.Restarts == 1 && w.State == operations.WorkerReady
 		})
 	})
-	slow = client.Chat.Completions.NewStreaming(ctx, ask("sloth", "a third one"))
-	k.WaitFleet(requests(1))
+	slow = client.Chat.Completions.NewStreaming(ctx, params("sloth", "a third one"))
+	k.WaitFleet(inFlight(1))
 	k.Hosts[0].Cut()
 	for slow.Next() {
 	}
 	if err := slow.Err(); err == nil || !strings.Contains(err.Error(), "worker") {
-		t.Errorf("a stream whose line was cut ended with %v", err)
+		t.Errorf("the stream over a lost connection ended with %v, want an error about the worker", err)
 	}
 	k.WaitFleet(queentest.HiveLinked("gpu-1", operations.LinkOnline))
 
-	// A hive goes away, and its model with it; the other one serves on.
+	// The model of a disconnected hive is unavailable; the other hive continues to serve.
 	k.WaitFleet(queentest.HiveLinked("gpu-2", operations.LinkOnline))
 	k.Hosts[1].Refuse(true)
 	k.Hosts[1].Cut()
 	k.WaitFleet(queentest.HiveLinked("gpu-2", operations.LinkOffline))
-	if _, err := client.Chat.Completions.New(ctx, ask("bees/honey:Q4_K_M", "x")); !errors.As(err, &refused) || refused.StatusCode != http.StatusServiceUnavailable || refused.Response.Header.Get("Retry-After") == "" {
-		t.Errorf("%v", err)
+	if _, err := client.Chat.Completions.New(ctx, params("bees/honey:Q4_K_M", "x")); !errors.As(err, &apiErr) || apiErr.StatusCode != http.StatusServiceUnavailable || apiErr.Response.Header.Get("Retry-After") == "" {
+		t.Errorf("chat with the model of an offline hive = %v, want status 503 with Retry-After", err)
 	}
-	if _, err := client.Chat.Completions.New(ctx, ask("parrot", "x")); err != nil {
+	if _, err := client.Chat.Completions.New(ctx, params("parrot", "x")); err != nil {
 		t.Error(err)
 	}
 	k.Hosts[1].Refuse(false)
 	k.WaitFleet(queentest.HiveLinked("gpu-2", operations.LinkOnline))
-	if _, err := client.Chat.Completions.New(ctx, ask("bees/honey:Q4_K_M", "x")); err != nil {
+	if _, err := client.Chat.Completions.New(ctx, params("bees/honey:Q4_K_M", "x")); err != nil {
 		t.Error(err)
 	}
 
-	// The config loses a hive, and the queen follows.
+	// The queen follows changes of the config.
 	text, err := os.ReadFile(filepath.Join(k.Home, ".config/rbee/hives.conf"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	k.WriteFile(".config/rbee/hives.conf", "[[hive]]\nalias = broken")
 	if s := k.WaitFleet(func(s operations.FleetSnapshot) bool { return s.ConfigProblem != "" }); len(s.Hives) != 2 {
-		t.Errorf("a config that cannot be read left %d hives", len(s.Hives))
+		t.Errorf("the fleet has %d hives after the config became invalid, want the previous 2", len(s.Hives))
 	}
 	one, _, _ := strings.Cut(string(text), "[[hive]]\nalias = \"gpu-2\"")
 	k.WriteFile(".config/rbee/hives.conf", one)
 	k.WaitFleet(func(s operations.FleetSnapshot) bool { return len(s.Hives) == 1 })
 	k.WriteFile(".config/rbee/hives.conf", string(text))
 
-	// The queen is killed; workers live, and the next one finds them.
+	// Workers survive a killed queen, and the next queen finds them.
 	_ = k.Queen.Process.Kill()
 	_ = k.Queen.Wait()
 	k.Serve()
 	client = openai.NewClient(option.WithBaseURL(k.URL+"/v1"), option.WithAPIKey("none"), option.WithMaxRetries(0))
 	for _, model := range []string{"parrot", "bees/honey:Q4_K_M"} {
-		if answer, err := client.Chat.Completions.New(ctx, ask(model, "still here")); err != nil || answer.Choices[0].Message.Content != "still here" {
-			t.Errorf("%s: %+v, %v", model, answer, err)
+		if answer, err := client.Chat.Completions.New(ctx, params(model, "still here")); err != nil || answer.Choices[0].Message.Content != "still here" {
+			t.Errorf("chat with %s after a restart of the queen = %+v, %v, want \"still here\"", model, answer, err)
 		}
 	}
 }

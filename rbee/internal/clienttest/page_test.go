@@ -19,22 +19,22 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/dashboard"
 )
 
-// stage plays a queen: what it is given to tell, the page is told.
-type stage struct {
+// fakeQueen serves the dashboard and the API that it uses, with data of the test.
+type fakeQueen struct {
 	*httptest.Server
-	mu   sync.Mutex
-	tell operations.FleetSnapshot
-	next chan struct{} // closed when there is something new
-	gone bool          // the line is cut
-	key  string        // demanded, if it is not empty
+	mu          sync.Mutex
+	snapshot    operations.FleetSnapshot
+	changed     chan struct{} // closed when the data changes
+	unavailable bool          // the fleet stream fails with status 503
+	key         string        // required API key; empty: none
 
-	deleted chan string // jobs that were canceled
-	asked   chan operations.WorkerProcessLogs
-	lines   chan string // what the worker writes
+	deleted  chan string // canceled jobs
+	requests chan operations.WorkerProcessLogs
+	lines    chan string // output of the worker
 }
 
-func newStage(t *testing.T, s operations.FleetSnapshot) *stage {
-	st := &stage{tell: s, next: make(chan struct{}), deleted: make(chan string, 1), asked: make(chan operations.WorkerProcessLogs, 1), lines: make(chan string, 10)}
+func newFakeQueen(t *testing.T, s operations.FleetSnapshot) *fakeQueen {
+	st := &fakeQueen{snapshot: s, changed: make(chan struct{}), deleted: make(chan string, 1), requests: make(chan operations.WorkerProcessLogs, 1), lines: make(chan string, 10)}
 	mux := http.NewServeMux()
 	mux.Handle("/", dashboard.Handler())
 	mux.HandleFunc("GET "+operations.FleetPath, st.fleet)
@@ -44,7 +44,7 @@ func newStage(t *testing.T, s operations.FleetSnapshot) *stage {
 		if err := json.NewDecoder(r.Body).Decode(&op); err != nil {
 			t.Error(err)
 		}
-		st.asked <- op
+		st.requests <- op
 		w.WriteHeader(http.StatusCreated)
 		fmt.Fprint(w, `{"job_id": "j1", "sse_url": "/v1/jobs/j1/stream"}`)
 	})
@@ -69,31 +69,31 @@ func newStage(t *testing.T, s operations.FleetSnapshot) *stage {
 	return st
 }
 
-// show changes what is told.
-func (s *stage) show(edit func(*stage)) {
+// update changes the data and sends it to the page.
+func (s *fakeQueen) update(edit func(*fakeQueen)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	edit(s)
-	close(s.next)
-	s.next = make(chan struct{})
+	close(s.changed)
+	s.changed = make(chan struct{})
 }
 
-func (s *stage) fleet(w http.ResponseWriter, r *http.Request) {
+func (s *fakeQueen) fleet(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", sse.ContentType)
 	for {
 		s.mu.Lock()
-		data, err := json.Marshal(s.tell)
-		next, gone, key := s.next, s.gone, s.key
+		data, err := json.Marshal(s.snapshot)
+		changed, unavailable, key := s.changed, s.unavailable, s.key
 		s.mu.Unlock()
 		if cookie, _ := r.Cookie("key"); key != "" && (cookie == nil || cookie.Value != key) {
 			w.WriteHeader(http.StatusUnauthorized)
 			return
 		}
-		if gone || err != nil {
+		if unavailable || err != nil {
 			w.WriteHeader(http.StatusServiceUnavailable)
 			return
 		}
-		// In pieces, as a line may bring it.
+		// Send two parts: the page must handle incomplete events.
 		text := sse.Append(nil, sse.Event{Data: data})
 		half := len(text) / 2
 		_, _ = w.Write(text[:half])
@@ -101,46 +101,46 @@ func (s *stage) fleet(w http.ResponseWriter, r *http.Request) {
 		_, _ = w.Write(text[half:])
 		_ = http.NewResponseController(w).Flush()
 		select {
-		case <-next:
+		case <-changed:
 		case <-r.Context().Done():
 			return
 		}
 	}
 }
 
-func (s *stage) login(w http.ResponseWriter, r *http.Request) {
-	var asked struct{ Key string }
-	_ = json.NewDecoder(r.Body).Decode(&asked)
+func (s *fakeQueen) login(w http.ResponseWriter, r *http.Request) {
+	var body struct{ Key string }
+	_ = json.NewDecoder(r.Body).Decode(&body)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if asked.Key != s.key {
+	if body.Key != s.key {
 		w.WriteHeader(http.StatusUnauthorized)
 		return
 	}
-	http.SetCookie(w, &http.Cookie{Name: "key", Value: asked.Key, HttpOnly: true, SameSite: http.SameSiteStrictMode})
+	http.SetCookie(w, &http.Cookie{Name: "key", Value: body.Key, HttpOnly: true, SameSite: http.SameSiteStrictMode})
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// canceled waits until a job is canceled.
-func (s *stage) canceled(t *testing.T) {
+// waitCanceled waits until the page cancels its job.
+func (s *fakeQueen) waitCanceled(t *testing.T) {
 	t.Helper()
 	select {
 	case id := <-s.deleted:
 		if id != "j1" {
-			t.Errorf("job %q was canceled", id)
+			t.Errorf("the page canceled job %q, want j1", id)
 		}
 	case <-time.After(time.Minute):
-		t.Error("nothing was canceled")
+		t.Error("the page canceled no job within a minute")
 	}
 }
 
-// evil is what a machine may call things that wants to run in the browser.
-const evil = `<img src=x onerror="document.title='evil'">`
+// scriptInjection is a name from a hive that runs a script if the page inserts it as HTML.
+const scriptInjection = `<img src=x onerror="document.title='injected'">`
 
 func of[T any](v T) *T { return &v }
 
-// colony is a fleet in which everything is that a page can show.
-func colony() operations.FleetSnapshot {
+// testFleet returns a fleet with every kind of data that the page shows.
+func testFleet() operations.FleetSnapshot {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	const gib = 1 << 30
 	points := make([]operations.TrafficPoint, 60)
@@ -159,7 +159,7 @@ func colony() operations.FleetSnapshot {
 				}},
 				Workers: []operations.WorkerProcess{
 					{ID: "llama-cpp-1", Worker: "llama-cpp", Version: "b7000", Model: "bees/honey", ModelID: "bees/honey:Q4_K_M", State: operations.WorkerReady, Devices: []operations.WorkerDevice{{Index: 0, Vendor: "nvidia"}}, Requests: 3, ReadyAt: now.Add(-2 * time.Hour)},
-					{ID: "vllm-2", Worker: "vllm", Model: evil, State: operations.WorkerFailed, Problem: "it ended with exit status 1", LogTail: []string{"CUDA out of memory"}},
+					{ID: "vllm-2", Worker: "vllm", Model: scriptInjection, State: operations.WorkerFailed, Problem: "it ended with exit status 1", LogTail: []string{"CUDA out of memory"}},
 				},
 				Models: []operations.Model{{ID: "bees/honey:Q4_K_M", Repo: "bees/honey", Bytes: 4 * gib, Complete: true}, {ID: "bees/wax", Repo: "bees/wax", Bytes: gib}},
 			}},
@@ -170,105 +170,105 @@ func colony() operations.FleetSnapshot {
 	}
 }
 
-// TestPage holds what the page shows of a fleet, while that changes.
+// TestPage checks the content of the page and its updates.
 func TestPage(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, colony())
+	s := newFakeQueen(t, testFleet())
 	page := browsertest.Open(t, 1280, 900)
 	page.Do(chromedp.Navigate(s.URL))
-	for _, words := range []string{
+	for _, text := range []string{
 		"1 of 3 hives online, 1 stale, 1 offline, 2 devices, 1 worker ready, 3 requests in flight, 2 waiting", "live",
-		"○ offline", "no route to host", "heard 3 min ago", "● online", "linux/amd64, rbee 1.0", "◐ stale",
+		"○ offline", "no route to host", "last seen 3 min ago", "● online", "linux/amd64, rbee 1.0", "◐ stale",
 		"0 NVIDIA GeForce RTX 4090", "87 % · 61 °C · 311 W · 18.0 GiB of 24.0 GiB", "GPU is lost",
 		"16.0 GiB of 64.0 GiB", "810.0 GiB of 900.0 GiB",
-		"llama-cpp b7000", "● ready", "nvidia 0", "2 h", "✕ failed", "it ended with exit status 1", "CUDA out of memory", evil,
-		"● loaded", "4.0 GiB", "◐ not whole", "basement: Worker 'comfyui' not installed", "cellar: extra worker sglang", "Looked at 2 min ago",
+		"llama-cpp b7000", "● ready", "nvidia 0", "2 h", "✕ failed", "it ended with exit status 1", "CUDA out of memory", scriptInjection,
+		"● loaded", "4.0 GiB", "◐ incomplete", "basement: Worker 'comfyui' not installed", "cellar: extra worker sglang", "Checked 2 min ago",
 	} {
-		page.Text(words)
+		page.Text(text)
 	}
 	page.Wait(`document.title === "rbee" && !document.querySelector("img")`)
 	page.Wait(`document.querySelector("#hives progress").value / document.querySelector("#hives progress").max === 0.75`)
-	page.Wait(`document.querySelector("#requests polyline").getAttribute("points").split(" ").length === 59`) // the last point is still going on
+	page.Wait(`document.querySelector("#requests polyline").getAttribute("points").split(" ").length === 59`) // without the last, incomplete interval
 	page.Wait(`document.querySelector("#requests polyline.errors") !== null && document.querySelector("#latency polyline") !== null`)
-	page.Wait(`document.querySelector("#rate").textContent === "2.0, at most 6.0, errors 0.2"`) // 58 % 7 = 2: the last whole point
-	page.Wait(`document.querySelector("#latency").getAttribute("aria-label").includes("300 ms, at most 400 ms")`)
+	page.Wait(`document.querySelector("#rate").textContent === "2.0, max 6.0, errors 0.2"`) // 58 % 7 = 2: the last complete interval
+	page.Wait(`document.querySelector("#latency").getAttribute("aria-label").includes("300 ms, max 400 ms")`)
 
-	// What changes is changed, and what is chosen stays chosen.
+	// Updates change the content and preserve the focus.
 	page.Do(chromedp.Focus(chromedp.CSS("#workers button")))
-	s.show(func(s *stage) {
-		s.tell.Hives[0].Link, s.tell.Hives[0].Problem = operations.LinkOnline, ""
-		s.tell.Hives[1].Snapshot.Workers[1] = operations.WorkerProcess{ID: "vllm-2", Worker: "vllm", Model: "bees/wax", State: operations.WorkerLoading}
-		s.tell.Drift, s.tell.ConfigProblem = nil, "line 3: unknown key"
+	s.update(func(s *fakeQueen) {
+		s.snapshot.Hives[0].Link, s.snapshot.Hives[0].Problem = operations.LinkOnline, ""
+		s.snapshot.Hives[1].Snapshot.Workers[1] = operations.WorkerProcess{ID: "vllm-2", Worker: "vllm", Model: "bees/wax", State: operations.WorkerLoading}
+		s.snapshot.Drift, s.snapshot.ConfigProblem = nil, "line 3: unknown key"
 	})
 	page.Text("2 of 3 hives online, 1 stale, 2 devices")
 	page.Text("◐ loading")
-	page.Text("All is as the config says.")
-	page.Text("The config cannot be read: line 3: unknown key")
+	page.Text("All components match the config.")
+	page.Text("Cannot read the config: line 3: unknown key")
 	page.Wait(`!document.body.innerText.includes("no route to host") && document.activeElement === document.querySelector("#workers button")`)
 
-	// The line is cut, and mended.
-	s.show(func(s *stage) { s.gone = true })
+	// The page reconnects.
+	s.update(func(s *fakeQueen) { s.unavailable = true })
 	s.CloseClientConnections()
 	page.Text("reconnecting")
-	s.show(func(s *stage) { s.gone, s.tell.ConfigProblem = false, "" })
+	s.update(func(s *fakeQueen) { s.unavailable, s.snapshot.ConfigProblem = false, "" })
 	page.Wait(`document.querySelector("#connection").textContent === "live" && document.querySelector("#problem").hidden`)
 }
 
-// TestLogs holds that the logs of a worker are followed as long as they are looked at.
+// TestLogs checks that the page follows the log of a worker until the dialog or the page is closed.
 func TestLogs(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, colony())
+	s := newFakeQueen(t, testFleet())
 	page := browsertest.Open(t, 1280, 900)
 	page.Do(chromedp.Navigate(s.URL), chromedp.WaitVisible(chromedp.CSS("#workers button")), chromedp.Click(chromedp.CSS("#workers button")))
-	if op := <-s.asked; op.HiveID != "basement" || op.ID != "llama-cpp-1" || !op.Follow {
-		t.Errorf("asked for %+v", op)
+	if op := <-s.requests; op.HiveID != "basement" || op.ID != "llama-cpp-1" || !op.Follow {
+		t.Errorf("the page requested %+v, want to follow llama-cpp-1 on basement", op)
 	}
 	s.lines <- "loading tensors\n"
 	page.Text("llama-cpp-1 on basement")
 	page.Text("loading tensors")
-	s.lines <- evil + "\n"
-	page.Text(evil)
+	s.lines <- scriptInjection + "\n"
+	page.Text(scriptInjection)
 	s.lines <- strings.Repeat("a long story\n", 3000)
 	page.Wait(`document.querySelector("#log").textContent.split("\n").length === 2000`)
 	page.Wait(`(() => { const l = document.querySelector("#log"); return l.scrollTop > 0 && l.scrollTop + l.clientHeight >= l.scrollHeight - 4 })()`)
 	page.Wait(`document.title === "rbee"`)
 	page.Do(chromedp.Click(chromedp.CSS("#close")))
-	s.canceled(t)
+	s.waitCanceled(t)
 	page.Wait(`!document.querySelector("#logs").open`)
 
-	// So it is when the page is left.
+	// Leaving the page cancels the job.
 	page.Do(chromedp.Click(chromedp.CSS("#workers button")))
-	<-s.asked
-	s.lines <- "a new look\n"
-	page.Text("a new look")
+	<-s.requests
+	s.lines <- "second dialog\n"
+	page.Text("second dialog")
 	page.Do(chromedp.Navigate("about:blank"))
-	s.canceled(t)
+	s.waitCanceled(t)
 }
 
-// TestLogin holds that the page asks for a key where one is demanded, and says so if
-// it is not good.
+// TestLogin checks that the page shows a login form if a key is required, and an error for
+// an invalid key.
 func TestLogin(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, colony())
+	s := newFakeQueen(t, testFleet())
 	s.key = "rbee_right"
 	page := browsertest.Open(t, 1280, 900)
 	page.Do(chromedp.Navigate(s.URL), chromedp.WaitVisible(chromedp.CSS("#key")), chromedp.SendKeys(chromedp.CSS("#key"), "rbee_wrong\r"))
-	page.Text("This is no key that may see the fleet.")
+	page.Text("Invalid key, or its scope is not admin.")
 	page.Wait(`document.querySelector("#fleet").hidden`)
 	page.Do(chromedp.SendKeys(chromedp.CSS("#key"), "rbee_right\r"), chromedp.WaitVisible(chromedp.CSS("#fleet")))
 	page.Text("● online")
 	page.Wait(`document.querySelector("#login").hidden && document.querySelector("#key").value === ""`)
 }
 
-// TestPhone holds that the page is read on a phone without being moved sideways.
+// TestPhone checks that the page fits the width of a phone.
 func TestPhone(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, colony())
+	s := newFakeQueen(t, testFleet())
 	page := browsertest.Open(t, 360, 740)
 	page.Do(chromedp.Navigate(s.URL), chromedp.WaitVisible(chromedp.CSS("#fleet")))
 	page.Text("● online")
 	page.Wait(`document.documentElement.scrollWidth === 360`)
 	page.Do(chromedp.Click(chromedp.CSS("#workers button")))
-	<-s.asked
+	<-s.requests
 	page.Wait(`document.querySelector("#logs").open && document.querySelector("#logs").getBoundingClientRect().width <= 360`)
 }

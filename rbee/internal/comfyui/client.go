@@ -19,40 +19,41 @@ import (
 	"github.com/cenkalti/backoff/v5"
 )
 
-// Client speaks to one ComfyUI.
+// Client sends requests to one ComfyUI server.
 type Client struct {
-	// HTTP makes the requests; nil is [http.DefaultClient].
+	// HTTP makes the requests; nil means [http.DefaultClient].
 	HTTP *http.Client
 
-	// Base is its address, such as http://127.0.0.1:8188; a path in front of its
-	// own is kept. Header goes along with each request; may be nil.
+	// Base is the URL of the server, such as http://127.0.0.1:8188, and may have a path.
+	// Header is sent with each request; it may be nil.
 	Base   string
 	Header http.Header
 
-	// Poll is the time between two questions how far it is, at first; 0 is 250 ms.
-	Poll time.Duration
+	// PollInterval is the first interval between polls, which grows up to a second; 0
+	// means 250 ms.
+	PollInterval time.Duration
 
-	// Stall is how long a request may bring no byte; 0 is a minute. A graph may run
-	// for longer: ComfyUI answers questions meanwhile.
-	Stall time.Duration
+	// StallTimeout is the maximum time without data during one request; 0 means a
+	// minute. A workflow may run for longer, because ComfyUI responds while it runs.
+	StallTimeout time.Duration
 }
 
-// Progress tells how far a graph is.
+// Progress is the progress of a workflow.
 type Progress struct {
-	Running bool // else it waits
-	Ahead   int  // graphs that are done before it
+	Running bool // false while it waits in the queue
+	Ahead   int  // number of workflows that run before it
 	Elapsed time.Duration
 }
 
-// File is something that a graph made.
+// File identifies an output file of a workflow.
 type File struct {
 	Filename, Subfolder, Type string
 
-	Node string // the id of the node that made it
-	Kind string // what the node calls it, such as "images"
+	Node string // id of the node that wrote it
+	Kind string // key of the node's output, such as "images"
 }
 
-// Result is what came of a graph.
+// Result is the output of a workflow.
 type Result struct {
 	ID    string
 	Files []File
@@ -60,29 +61,29 @@ type Result struct {
 }
 
 const (
-	maxAnswer  = 16 << 20
-	firstPoll  = 250 * time.Millisecond
-	slowPoll   = time.Second
-	stall      = time.Minute
-	patience   = 5 // questions that may fail in a row while a graph runs
-	takingBack = 5 * time.Second
+	maxResponse         = 16 << 20 // bytes of a JSON response
+	defaultPollInterval = 250 * time.Millisecond
+	maxPollInterval     = time.Second
+	defaultStallTimeout = time.Minute
+	maxFailures         = 5 // consecutive polls that fail or do not find the workflow
+	cancelTimeout       = 5 * time.Second
 )
 
-// Run queues a graph and waits until it has run. When ctx ends, the graph is taken
-// out of the queue or interrupted, and the cause returned. progress, if not nil, is
-// called from Run's own goroutine.
+// Run queues a workflow and waits until it has run. If ctx ends, Run cancels the workflow
+// and returns the cause. It calls progress, if not nil, after each poll, in the caller's
+// goroutine.
 func (c *Client) Run(ctx context.Context, w Workflow, progress func(Progress)) (*Result, error) {
 	start := time.Now()
-	id, err := c.queue(ctx, w)
+	id, err := c.enqueue(ctx, w)
 	if err != nil {
 		return nil, err
 	}
 	if progress == nil {
 		progress = func(Progress) {}
 	}
-	failures, lost := 0, 0
-	first := cmp.Or(c.Poll, firstPoll)
-	pauses := &backoff.ExponentialBackOff{InitialInterval: first, Multiplier: 1.25, MaxInterval: max(slowPoll, first)}
+	failures, missing := 0, 0
+	first := cmp.Or(c.PollInterval, defaultPollInterval)
+	delays := &backoff.ExponentialBackOff{InitialInterval: first, Multiplier: 1.25, MaxInterval: max(maxPollInterval, first)}
 	for {
 		r, done, err := c.history(ctx, id)
 		if done {
@@ -90,54 +91,54 @@ func (c *Client) Run(ctx context.Context, w Workflow, progress func(Progress)) (
 		}
 		p, known := Progress{Elapsed: time.Since(start)}, false
 		if err == nil {
-			known, err = c.place(ctx, id, &p)
+			known, err = c.queueStatus(ctx, id, &p)
 		}
 		switch {
 		case ctx.Err() != nil:
-			c.takeBack(ctx, id)
+			c.cancelRun(ctx, id)
 			return nil, context.Cause(ctx)
 		case err != nil:
-			if failures++; failures >= patience {
-				return nil, fmt.Errorf("ComfyUI does not answer any more: %w", err)
+			if failures++; failures >= maxFailures {
+				return nil, fmt.Errorf("ComfyUI stopped responding: %w", err)
 			}
 		case known:
-			failures, lost = 0, 0
+			failures, missing = 0, 0
 			progress(p)
 		default:
-			// Between the end of a graph and its history a moment may pass.
-			if lost++; lost >= patience {
-				return nil, errors.New("ComfyUI does not know the workflow any more: it was started anew, or its queue was cleared")
+			// A finished workflow is briefly neither in the queue nor in the history.
+			if missing++; missing >= maxFailures {
+				return nil, errors.New("ComfyUI has lost the workflow: it was restarted, or its queue was cleared")
 			}
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(pauses.NextBackOff()):
+		case <-time.After(delays.NextBackOff()):
 		}
 	}
 }
 
-// queue hands a graph over.
-func (c *Client) queue(ctx context.Context, w Workflow) (id string, err error) {
+// enqueue queues a workflow and returns its id.
+func (c *Client) enqueue(ctx context.Context, w Workflow) (id string, err error) {
 	body, err := json.Marshal(map[string]any{"prompt": w, "client_id": "rbee"})
 	if err != nil {
-		return "", fmt.Errorf("writing the workflow: %w", err)
+		return "", fmt.Errorf("cannot encode the workflow: %w", err)
 	}
-	var answer struct {
+	var response struct {
 		ID         string               `json:"prompt_id"`
 		Error      json.RawMessage      `json:"error"`
 		NodeErrors map[string]nodeError `json:"node_errors"`
 	}
-	status, err := c.ask(ctx, http.MethodPost, "/prompt", body, &answer)
+	status, err := c.request(ctx, http.MethodPost, "/prompt", body, &response)
 	switch {
 	case err != nil && status == 0:
-		return "", fmt.Errorf("queueing the workflow: %w", err)
-	case status == http.StatusOK && answer.ID != "":
-		return answer.ID, nil
+		return "", fmt.Errorf("cannot queue the workflow: %w", err)
+	case status == http.StatusOK && response.ID != "":
+		return response.ID, nil
 	}
-	if text := refusal(answer.Error, answer.NodeErrors); text != "" {
-		return "", fmt.Errorf("ComfyUI refuses the workflow: %s", text)
+	if text := describeRejection(response.Error, response.NodeErrors); text != "" {
+		return "", fmt.Errorf("ComfyUI rejected the workflow: %s", text)
 	}
-	return "", fmt.Errorf("queueing the workflow: ComfyUI answers %d", status)
+	return "", fmt.Errorf("cannot queue the workflow: status %d", status)
 }
 
 type nodeError struct {
@@ -148,8 +149,9 @@ type nodeError struct {
 	} `json:"errors"`
 }
 
-// refusal words what is wrong with a graph.
-func refusal(general json.RawMessage, nodes map[string]nodeError) string {
+// describeRejection describes the errors for which a workflow was rejected; it returns ""
+// if the response has none.
+func describeRejection(general json.RawMessage, nodes map[string]nodeError) string {
 	var parts []string
 	var e struct {
 		Message string `json:"message"`
@@ -162,30 +164,30 @@ func refusal(general json.RawMessage, nodes map[string]nodeError) string {
 	case json.Unmarshal(general, &text) == nil && text != "":
 		parts = append(parts, text)
 	}
-	var of []string
+	var nodeParts []string
 	for id, n := range nodes {
 		for _, e := range n.Errors {
-			of = append(of, fmt.Sprintf("node %s (%s): %s", id, n.Class, strings.TrimSuffix(e.Message+": "+e.Details, ": ")))
+			nodeParts = append(nodeParts, fmt.Sprintf("node %s (%s): %s", id, n.Class, strings.TrimSuffix(e.Message+": "+e.Details, ": ")))
 		}
 	}
-	slices.Sort(of)
-	return strings.Join(append(parts, of...), "; ")
+	slices.Sort(nodeParts)
+	return strings.Join(append(parts, nodeParts...), "; ")
 }
 
-// history tells what came of a graph, if it has ended.
+// history returns the result of a workflow; done is false if it has not finished.
 func (c *Client) history(ctx context.Context, id string) (r *Result, done bool, err error) {
-	var answer map[string]struct {
+	var response map[string]struct {
 		Outputs map[string]map[string]json.RawMessage `json:"outputs"`
 		Status  struct {
 			Text     string              `json:"status_str"`
 			Messages [][]json.RawMessage `json:"messages"`
 		} `json:"status"`
 	}
-	status, err := c.ask(ctx, http.MethodGet, "/history/"+url.PathEscape(id), nil, &answer)
+	status, err := c.request(ctx, http.MethodGet, "/history/"+url.PathEscape(id), nil, &response)
 	if err != nil || status != http.StatusOK {
-		return nil, false, cmp.Or(err, fmt.Errorf("asking for the workflow: ComfyUI answers %d", status))
+		return nil, false, cmp.Or(err, fmt.Errorf("cannot get the workflow's history: status %d", status))
 	}
-	h, ok := answer[id]
+	h, ok := response[id]
 	if !ok {
 		return nil, false, nil
 	}
@@ -195,14 +197,15 @@ func (c *Client) history(ctx context.Context, id string) (r *Result, done bool, 
 	r = &Result{ID: id}
 	for node, kinds := range h.Outputs {
 		for kind, raw := range kinds {
-			r.take(node, kind, raw)
+			r.addOutput(node, kind, raw)
 		}
 	}
-	r.onlyOutputs()
+	r.removePreviews()
 	return r, true, nil
 }
 
-func (r *Result) take(node, kind string, raw json.RawMessage) {
+// addOutput adds an output of a node: a list of files or of texts.
+func (r *Result) addOutput(node, kind string, raw json.RawMessage) {
 	var files []struct {
 		Filename  string `json:"filename"`
 		Subfolder string `json:"subfolder"`
@@ -220,8 +223,8 @@ func (r *Result) take(node, kind string, raw json.RawMessage) {
 	}
 }
 
-// onlyOutputs leaves out previews, unless there is nothing else.
-func (r *Result) onlyOutputs() {
+// removePreviews removes previews, unless all files are previews, and sorts the files.
+func (r *Result) removePreviews() {
 	isPreview := func(f File) bool { return f.Type == "temp" }
 	if slices.ContainsFunc(r.Files, func(f File) bool { return !isPreview(f) }) {
 		r.Files = slices.DeleteFunc(r.Files, isPreview)
@@ -232,7 +235,7 @@ func (r *Result) onlyOutputs() {
 	})
 }
 
-// executionError words why a graph failed.
+// executionError returns the error of a failed workflow.
 func executionError(messages [][]json.RawMessage) error {
 	for _, m := range messages {
 		var kind string
@@ -249,92 +252,93 @@ func executionError(messages [][]json.RawMessage) error {
 			first, _, _ := strings.Cut(strings.TrimSpace(e.Message), "\n")
 			return fmt.Errorf("the workflow failed at node %s (%s): %s", e.Node, e.Type, first)
 		case "execution_interrupted":
-			return errors.New("the workflow was interrupted on the machine")
+			return errors.New("the workflow was interrupted in ComfyUI")
 		}
 	}
-	return errors.New("the workflow failed, and ComfyUI does not say why")
+	return errors.New("the workflow failed; ComfyUI reported no reason")
 }
 
-// place finds a graph among those that wait and run.
-func (c *Client) place(ctx context.Context, id string, p *Progress) (known bool, err error) {
-	var answer struct {
+// queueStatus finds a workflow in the queue and sets its progress. known is false if the
+// workflow is not in the queue.
+func (c *Client) queueStatus(ctx context.Context, id string, p *Progress) (known bool, err error) {
+	var response struct {
 		Running [][]json.RawMessage `json:"queue_running"`
 		Pending [][]json.RawMessage `json:"queue_pending"`
 	}
-	status, err := c.ask(ctx, http.MethodGet, "/queue", nil, &answer)
+	status, err := c.request(ctx, http.MethodGet, "/queue", nil, &response)
 	if err != nil || status != http.StatusOK {
-		return false, cmp.Or(err, fmt.Errorf("asking for the queue: ComfyUI answers %d", status))
+		return false, cmp.Or(err, fmt.Errorf("cannot get the queue: status %d", status))
 	}
-	number := func(item []json.RawMessage) (n float64, itsID string) {
+	number := func(item []json.RawMessage) (n float64, promptID string) {
 		if len(item) > 1 {
-			_ = json.Unmarshal(item[0], &n) // what is no number counts as 0
-			_ = json.Unmarshal(item[1], &itsID)
+			_ = json.Unmarshal(item[0], &n) // 0 on error
+			_ = json.Unmarshal(item[1], &promptID)
 		}
-		return n, itsID
+		return n, promptID
 	}
-	for _, item := range answer.Running {
-		if _, its := number(item); its == id {
+	for _, item := range response.Running {
+		if _, promptID := number(item); promptID == id {
 			p.Running = true
 			return true, nil
 		}
 	}
-	own, at := 0.0, false
-	for _, item := range answer.Pending {
-		if n, its := number(item); its == id {
-			own, at = n, true
+	position := 0.0
+	for _, item := range response.Pending {
+		if n, promptID := number(item); promptID == id {
+			position, known = n, true
 		}
 	}
-	p.Ahead = len(answer.Running)
-	for _, item := range answer.Pending {
-		if n, its := number(item); its != id && n < own {
+	p.Ahead = len(response.Running)
+	for _, item := range response.Pending {
+		if n, promptID := number(item); promptID != id && n < position {
 			p.Ahead++
 		}
 	}
-	return at, nil
+	return known, nil
 }
 
-// takeBack takes a graph out of the queue, or interrupts it if it runs.
-func (c *Client) takeBack(ctx context.Context, id string) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), takingBack)
+// cancelRun removes a workflow from the queue, or interrupts it if it runs.
+func (c *Client) cancelRun(ctx context.Context, id string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cancelTimeout)
 	defer cancel()
 	body, err := json.Marshal(map[string]any{"delete": []string{id}})
 	if err != nil {
 		return
 	}
-	_, _ = c.ask(ctx, http.MethodPost, "/queue", body, nil) // the best that can be done
+	_, _ = c.request(ctx, http.MethodPost, "/queue", body, nil) // best effort
 	var p Progress
-	if known, err := c.place(ctx, id, &p); err == nil && known && p.Running {
+	if known, err := c.queueStatus(ctx, id, &p); err == nil && known && p.Running {
 		if body, err = json.Marshal(map[string]string{"prompt_id": id}); err == nil {
-			_, _ = c.ask(ctx, http.MethodPost, "/interrupt", body, nil)
+			_, _ = c.request(ctx, http.MethodPost, "/interrupt", body, nil)
 		}
 	}
 }
 
-// ask makes a request and reads the JSON that comes back, whatever the status. A
-// status of 0 means that nothing did.
-func (c *Client) ask(ctx context.Context, method, what string, body []byte, into any) (status int, err error) {
-	resp, err := c.do(ctx, method, what, body)
+// request sends a request and decodes the JSON response into v, if not nil, for any
+// status. The status is 0 if no response was received.
+func (c *Client) request(ctx context.Context, method, endpoint string, body []byte, v any) (status int, err error) {
+	resp, err := c.do(ctx, method, endpoint, body)
 	if err != nil {
 		return 0, err
 	}
 	defer resp.Body.Close()
-	data, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	data, err := io.ReadAll(io.LimitReader(resp.Body, maxResponse))
 	if err != nil {
 		return 0, err
 	}
-	if into != nil && len(data) > 0 {
-		if err := json.Unmarshal(data, into); err != nil {
-			return resp.StatusCode, fmt.Errorf("its answer (%s) is no JSON: %w", resp.Status, err)
+	if v != nil && len(data) > 0 {
+		if err := json.Unmarshal(data, v); err != nil {
+			return resp.StatusCode, fmt.Errorf("invalid JSON response (status %s): %w", resp.Status, err)
 		}
 	}
 	return resp.StatusCode, nil
 }
 
-// do makes a request. It fails, and so does reading what comes back, when nothing
-// has come for c.Stall.
-func (c *Client) do(ctx context.Context, method, what string, body []byte) (*http.Response, error) {
+// do sends a request. do, or reading the response body, fails when no data arrives for
+// c.StallTimeout.
+func (c *Client) do(ctx context.Context, method, endpoint string, body []byte) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	req, err := http.NewRequestWithContext(ctx, method, strings.TrimSuffix(c.Base, "/")+what, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, method, strings.TrimSuffix(c.Base, "/")+endpoint, bytes.NewReader(body))
 	if err != nil {
 		cancel(nil)
 		return nil, err
@@ -345,26 +349,25 @@ func (c *Client) do(ctx context.Context, method, what string, body []byte) (*htt
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	limit := cmp.Or(c.Stall, stall)
+	limit := cmp.Or(c.StallTimeout, defaultStallTimeout)
 	w := &watchedBody{ctx: ctx, cancel: cancel, limit: limit}
-	w.timer = time.AfterFunc(limit, func() { cancel(silent(limit)) })
+	w.timer = time.AfterFunc(limit, func() { cancel(stallError(limit)) })
 	resp, err := cmp.Or(c.HTTP, http.DefaultClient).Do(req)
 	if err != nil {
 		w.stop()
-		return nil, w.why(err)
+		return nil, w.causeOf(err)
 	}
 	w.timer.Reset(limit)
 	w.ReadCloser, resp.Body = resp.Body, w
 	return resp, nil
 }
 
-// silent is the error of a request that nothing came back from for so long.
-type silent time.Duration
+// stallError reports that a request received no data for this time.
+type stallError time.Duration
 
-func (s silent) Error() string { return fmt.Sprintf("nothing came for %s", time.Duration(s)) }
+func (s stallError) Error() string { return fmt.Sprintf("no data received for %s", time.Duration(s)) }
 
-// watchedBody is the body of an answer. Its request ends when no byte of it has
-// come for limit.
+// watchedBody is a response body. It cancels its request when no data arrives for limit.
 type watchedBody struct {
 	io.ReadCloser
 	ctx    context.Context
@@ -378,7 +381,7 @@ func (w *watchedBody) Read(p []byte) (int, error) {
 	if n > 0 {
 		w.timer.Reset(w.limit)
 	}
-	return n, w.why(err)
+	return n, w.causeOf(err)
 }
 
 func (w *watchedBody) Close() error {
@@ -391,39 +394,39 @@ func (w *watchedBody) stop() {
 	w.cancel(nil)
 }
 
-// why is err, or the silence that it came from.
-func (w *watchedBody) why(err error) error {
-	var s silent
+// causeOf returns the stallError that caused err, or else err.
+func (w *watchedBody) causeOf(err error) error {
+	var s stallError
 	if err != nil && !errors.Is(err, io.EOF) && errors.As(context.Cause(w.ctx), &s) {
 		return s
 	}
 	return err
 }
 
-// Fetch fetches a file of at most limit bytes. name is its name without
-// directories, and fit to be a file's name here.
+// Fetch fetches a file of at most limit bytes. name is its base name, which is valid as a
+// local file name.
 func (c *Client) Fetch(ctx context.Context, f File, limit int64) (name string, data []byte, err error) {
 	name = path.Base(path.Clean("/" + strings.ReplaceAll(f.Filename, `\`, "/")))
 	if name == "/" || strings.ContainsRune(name, 0) {
-		return "", nil, fmt.Errorf("ComfyUI names a file %q", f.Filename)
+		return "", nil, fmt.Errorf("invalid file name %q from ComfyUI", f.Filename)
 	}
 	query := url.Values{"filename": {f.Filename}, "subfolder": {f.Subfolder}, "type": {f.Type}}
 	resp, err := c.do(ctx, http.MethodGet, "/view?"+query.Encode(), nil)
 	if err != nil {
-		return "", nil, fmt.Errorf("fetching %s: %w", name, err)
+		return "", nil, fmt.Errorf("cannot fetch %s: %w", name, err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return "", nil, fmt.Errorf("fetching %s: ComfyUI answers %s", name, resp.Status)
+		return "", nil, fmt.Errorf("cannot fetch %s: status %s", name, resp.Status)
 	}
 	data, err = io.ReadAll(io.LimitReader(resp.Body, limit+1))
 	switch {
 	case err != nil:
-		return "", nil, fmt.Errorf("fetching %s: %w", name, err)
+		return "", nil, fmt.Errorf("cannot fetch %s: %w", name, err)
 	case resp.ContentLength >= 0 && int64(len(data)) < min(resp.ContentLength, limit):
-		return "", nil, fmt.Errorf("fetching %s: %w", name, io.ErrUnexpectedEOF)
+		return "", nil, fmt.Errorf("cannot fetch %s: %w", name, io.ErrUnexpectedEOF)
 	case int64(len(data)) > limit:
-		return "", nil, fmt.Errorf("fetching %s: it is longer than the %d bytes that are left for it", name, limit)
+		return "", nil, fmt.Errorf("cannot fetch %s: it exceeds the limit of %d bytes", name, limit)
 	}
 	return name, data, nil
 }

@@ -1,8 +1,8 @@
-// Package comfyui speaks ComfyUI's own dialect: graphs of nodes that make pictures.
+// Package comfyui is a client of ComfyUI, which runs graphs of nodes that generate images.
 //
 // A [Workflow] is a graph in the API format, which ComfyUI exports as "Save (API
-// format)". [Client.Run] queues one, waits until it has run, and tells which files
-// came out; [Client.Fetch] fetches a file:
+// format)". [Client.Run] queues a workflow, waits until it has run, and returns its
+// output files. [Client.Fetch] fetches a file:
 //
 //	w, err := comfyui.ParseWorkflow(data)
 //	w, _ = w.With(map[string]any{"prompt": "a bee on a flower"})
@@ -11,10 +11,12 @@
 //		name, data, err := client.Fetch(ctx, f, 100<<20)
 //	}
 //
-// How far a graph is comes from asking, not from ComfyUI's WebSocket: a request a
-// second at most costs nothing beside making a picture.
+// The client polls for progress instead of using ComfyUI's WebSocket: a few requests per
+// second cost little compared with generating an image.
 //
-// The dialect is that of https://docs.comfy.org/development/comfyui-server/comms_routes:
-// POST /prompt queues, GET /queue tells who waits, GET /history/{id} what came of
-// one, GET /view gives a file, POST /interrupt and POST /queue take one back.
+// The protocol is described in
+// https://docs.comfy.org/development/comfyui-server/comms_routes: POST /prompt queues a
+// workflow, GET /queue returns the queue, GET /history/{id} returns the result of a
+// workflow, GET /view returns a file, and POST /queue and POST /interrupt cancel a
+// workflow.
 package comfyui

@@ -1,7 +1,7 @@
-// Package dashboard is the page that a queen shows at "/": the fleet, live, in a
-// browser. It is three files without a build step, embedded in the program, and
-// knows of the server only its HTTP: GET /v1/fleet for what there is to show, POST
-// /login where keys are demanded, and jobs for the logs of a worker.
+// Package dashboard serves the web page of the queen, which shows the fleet live. The
+// page consists of three embedded files without a build step. It uses the queen's HTTP
+// API only: GET /v1/fleet for the data, POST /login where a key is required, and jobs
+// for the logs of workers.
 package dashboard
 
 import (
@@ -17,12 +17,13 @@ import (
 //go:embed index.html dashboard.css dashboard.js
 var files embed.FS
 
-// policy lets the page load what is its own, and nothing run that stands in it.
+// policy allows the page its own files only, and no inline scripts or styles.
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
 
 var types = map[string]string{".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8"}
 
-// Handler serves the page and its files; other paths are not found.
+// Handler serves the page and its files. It returns 404 for other paths, and 405 for
+// methods other than GET and HEAD.
 func Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		name := strings.TrimPrefix(r.URL.Path, "/")
@@ -36,7 +37,7 @@ func Handler() http.Handler {
 		}
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			w.Header().Set("Allow", "GET, HEAD")
-			http.Error(w, "only GET is possible here", http.StatusMethodNotAllowed)
+			http.Error(w, "method not allowed: use GET", http.StatusMethodNotAllowed)
 			return
 		}
 		sum := sha256.Sum256(data)
@@ -50,6 +51,6 @@ func Handler() http.Handler {
 			w.WriteHeader(http.StatusNotModified)
 			return
 		}
-		_, _ = w.Write(data) //nolint:gosec // an embedded file; a client that left needs no page
+		_, _ = w.Write(data) //nolint:gosec // an embedded file; an error means that the client disconnected
 	})
 }

@@ -1,4 +1,4 @@
-// Everything that comes from hives is put into the page as text, never as HTML.
+// All data from hives is inserted as text, never as HTML.
 
 const $ = (id) => document.getElementById(id);
 
@@ -13,16 +13,16 @@ function make(tag, className, ...children) {
   return node;
 }
 
-// cell is one of a table's row. Its name stands before it where there is no room for columns.
+// cell returns a table cell. Narrow screens show its column name in front of its value.
 function cell(name) {
   const td = make("td");
   td.dataset.name = name;
   return td;
 }
 
-// keyed keeps one child for each item, in their order: what is there already is
-// filled anew, so that focus and scrolling stay.
-function keyed(parent, items, keyOf, create, fill) {
+// updateChildren makes the children of parent match items, in their order. It reuses
+// the elements with the same key, so that focus and scroll positions are preserved.
+function updateChildren(parent, items, keyOf, create, fill) {
   const old = new Map([...parent.children].map((node) => [node.dataset.key, node]));
   let at = parent.firstElementChild;
   for (const item of items) {
@@ -48,7 +48,7 @@ function bytes(n) {
   return (i > 0 ? n.toFixed(1) : Math.round(n)) + " " + units[i];
 }
 
-function span(seconds) {
+function duration(seconds) {
   if (!(seconds >= 0)) return "";
   for (const [unit, size] of [["d", 86400], ["h", 3600], ["min", 60]]) {
     if (seconds >= size) return Math.floor(seconds / size) + " " + unit;
@@ -67,24 +67,24 @@ const states = {
   failed: ["✕ failed", "bad"], stopped: ["○ stopped", ""],
 };
 
-function state(node, [words, className]) {
-  text(node, words);
+function setState(node, [label, className]) {
+  text(node, label);
   node.className = className;
 }
 
 function drawHives(s, now) {
-  keyed($("hives"), s.hives, (h) => h.alias, (h) => {
+  updateChildren($("hives"), s.hives, (h) => h.alias, (h) => {
     const card = make("article", "card", make("h3", "", make("span"), make("span")), make("p"), make("p", "bad"), make("div"));
     card.firstChild.firstChild.textContent = h.alias;
     return card;
   }, (card, h) => {
     const [title, about, problem, devices] = card.children;
-    state(title.lastChild, links[h.link] ?? [h.link, ""]);
+    setState(title.lastChild, links[h.link] ?? [h.link, ""]);
     const snap = h.snapshot, m = snap?.machine;
     const parts = [h.hostname];
     if (m?.os) parts.push(m.os + "/" + m.arch);
     if (snap) parts.push("rbee " + snap.version);
-    if (known(h.seen_at) && h.link !== "online") parts.push("heard " + span(since(h.seen_at, now)) + " ago");
+    if (known(h.seen_at) && h.link !== "online") parts.push("last seen " + duration(since(h.seen_at, now)) + " ago");
     text(about, parts.join(", "));
     text(problem, h.problem ?? "");
     problem.hidden = !h.problem;
@@ -94,7 +94,7 @@ function drawHives(s, now) {
     }));
     if (m?.memory_total) bars.push({ key: "ram", name: "RAM", used: m.memory_total - (m.memory_available ?? 0), total: m.memory_total, more: [m.cpu?.threads && m.cpu.threads + " threads"] });
     if (m?.disk_total) bars.push({ key: "disk", name: "disk", used: m.disk_total - (m.disk_free ?? 0), total: m.disk_total, more: [] });
-    keyed(devices, bars, (b) => b.key, () => make("div", "device", make("div", "", make("span"), make("span")), make("progress"), make("span", "bad")), (node, b) => {
+    updateChildren(devices, bars, (b) => b.key, () => make("div", "device", make("div", "", make("span"), make("span")), make("progress"), make("span", "bad")), (node, b) => {
       const [line, bar, error] = node.children;
       text(line.firstChild, b.name);
       const size = b.total ? (b.used == null ? "" : bytes(b.used) + " of ") + bytes(b.total) : "";
@@ -112,7 +112,7 @@ function drawWorkers(s, now) {
   const all = s.hives.flatMap((h) => (h.snapshot?.workers ?? []).map((w) => ({ ...w, hive: h.alias })));
   $("noworkers").hidden = all.length > 0;
   $("workers").closest(".wide").hidden = all.length === 0;
-  keyed($("workers"), all, (w) => w.hive + "/" + w.id, (w) => {
+  updateChildren($("workers"), all, (w) => w.hive + "/" + w.id, (w) => {
     const row = make("tr", "", ...["Model", "Engine", "Hive", "State", "Devices", "Requests", "Up", ""].map(cell));
     row.children[3].append(make("span"), make("span", "note"));
     row.children[5].className = row.children[6].className = "n";
@@ -127,11 +127,11 @@ function drawWorkers(s, now) {
     text(c[0], w.model);
     text(c[1], [w.worker, w.version].filter(Boolean).join(" "));
     text(c[2], w.hive);
-    state(c[3].firstChild, states[w.state] ?? [w.state, ""]);
+    setState(c[3].firstChild, states[w.state] ?? [w.state, ""]);
     text(c[3].lastChild, [w.problem, ...(w.state === "failed" ? (w.log_tail ?? []).slice(-3) : [])].filter(Boolean).join("\n"));
     text(c[4], (w.devices ?? []).map((d) => (d.vendor ?? "") + " " + d.index).join(", ") || "CPU");
     text(c[5], String(w.requests ?? 0));
-    text(c[6], w.state === "ready" ? span(since(w.ready_at, now)) : "");
+    text(c[6], w.state === "ready" ? duration(since(w.ready_at, now)) : "");
   });
 }
 
@@ -150,7 +150,7 @@ function drawModels(s) {
   const list = [...models.values()].sort((a, b) => (a.id < b.id ? -1 : 1));
   $("nomodels").hidden = list.length > 0;
   $("models").closest(".wide").hidden = list.length === 0;
-  keyed($("models"), list, (m) => m.id, () => {
+  updateChildren($("models"), list, (m) => m.id, () => {
     const row = make("tr", "", ...["Model", "Hives", "Size", "State"].map(cell));
     row.children[2].className = "n";
     return row;
@@ -159,7 +159,7 @@ function drawModels(s) {
     text(c[0], m.id);
     text(c[1], m.hives.join(", "));
     text(c[2], bytes(m.bytes));
-    text(c[3], !m.complete ? "◐ not whole" : loaded.has(m.id) ? "● loaded" : "on disk");
+    text(c[3], !m.complete ? "◐ incomplete" : loaded.has(m.id) ? "● loaded" : "on disk");
   });
 }
 
@@ -167,8 +167,8 @@ const issue = (name) => name.replaceAll("_", " ");
 
 function drawDrift(s, now) {
   const list = s.drift ?? [];
-  text($("insync"), !known(s.drift_at) ? "Not compared yet." : (list.length ? "" : "All is as the config says. ") + "Looked at " + span(since(s.drift_at, now)) + " ago.");
-  keyed($("drift"), list.map((d, i) => ({ ...d, key: i + d.hive + d.issue + (d.worker ?? "") })), (d) => d.key, () => make("li"), (node, d) => {
+  text($("insync"), !known(s.drift_at) ? "Not compared yet." : (list.length ? "" : "All components match the config. ") + "Checked " + duration(since(s.drift_at, now)) + " ago.");
+  updateChildren($("drift"), list.map((d, i) => ({ ...d, key: i + d.hive + d.issue + (d.worker ?? "") })), (d) => d.key, () => make("li"), (node, d) => {
     text(node, d.hive + ": " + (d.details || issue(d.issue) + (d.worker ? " " + d.worker : "")));
   });
 }
@@ -192,15 +192,15 @@ function plot(node, series, label) {
 
 function drawTraffic(t) {
   const points = [...(t.points ?? [])];
-  if (points.length > 1) points.pop(); // the last one is still going on
+  if (points.length > 1) points.pop(); // the last interval is incomplete
   const rate = points.map((p) => p.requests / t.every_seconds), errors = points.map((p) => p.errors / t.every_seconds);
   const first = points.map((p) => p.first_token_seconds);
   const last = (values) => values[values.length - 1] ?? 0, most = (values) => Math.max(0, ...values);
-  text($("rate"), last(rate).toFixed(1) + (most(rate) > 0 ? ", at most " + most(rate).toFixed(1) : "") + (most(errors) > 0 ? ", errors " + last(errors).toFixed(1) : ""));
-  const asked = first.filter((v) => v > 0), ms = (v) => (v * 1000).toFixed(0) + " ms";
-  text($("first"), asked.length ? ms(last(asked)) + ", at most " + ms(most(asked)) : "");
+  text($("rate"), last(rate).toFixed(1) + (most(rate) > 0 ? ", max " + most(rate).toFixed(1) : "") + (most(errors) > 0 ? ", errors " + last(errors).toFixed(1) : ""));
+  const measured = first.filter((v) => v > 0), ms = (v) => (v * 1000).toFixed(0) + " ms";
+  text($("first"), measured.length ? ms(last(measured)) + ", max " + ms(most(measured)) : "");
   plot($("requests"), [{ values: rate }, { values: most(errors) > 0 ? errors : [], className: "errors" }], "Requests per second, now " + $("rate").textContent);
-  plot($("latency"), [{ values: first }], "Median time to the first byte, lately " + ($("first").textContent || "none"));
+  plot($("latency"), [{ values: first }], "Median time to first byte, latest " + ($("first").textContent || "none"));
 }
 
 function draw(s) {
@@ -214,7 +214,7 @@ function draw(s) {
   parts.push(counted(devices, "device"), counted(workers.filter((w) => w.state === "ready").length, "worker") + " ready", counted(s.traffic.in_flight, "request") + " in flight");
   if (s.traffic.waiting) parts.push(s.traffic.waiting + " waiting");
   text($("summary"), parts.join(", "));
-  text($("problem"), s.config_problem ? "The config cannot be read: " + s.config_problem : "");
+  text($("problem"), s.config_problem ? "Cannot read the config: " + s.config_problem : "");
   $("problem").hidden = !s.config_problem;
   drawTraffic(s.traffic);
   drawHives(s, now);
@@ -224,8 +224,8 @@ function draw(s) {
   $("fleet").hidden = false;
 }
 
-// events reads server-sent events: calls back for the data of each, until the end.
-async function events(response, each) {
+// readEvents calls onData with the data of each server-sent event until the stream ends.
+async function readEvents(response, onData) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {
@@ -236,14 +236,14 @@ async function events(response, each) {
     while ((end = rest.indexOf("\n\n")) >= 0) {
       const data = rest.slice(0, end).split("\n").filter((l) => l.startsWith("data:")).map((l) => l.slice(5).trimStart());
       rest = rest.slice(end + 2);
-      if (data.length) each(data.join("\n"));
+      if (data.length) onData(data.join("\n"));
     }
   }
 }
 
-let heard = 0;
+let lastEventAt = 0;
 
-async function follow() {
+async function followFleet() {
   for (let pause = 500; ; pause = Math.min(pause * 2, 10000)) {
     try {
       const response = await fetch("/v1/fleet", { headers: { Accept: "text/event-stream" } });
@@ -252,25 +252,25 @@ async function follow() {
         pause = 250;
         continue;
       }
-      if (!response.ok) throw new Error("the queen answers " + response.status);
-      await events(response, (data) => {
-        heard = Date.now();
+      if (!response.ok) throw new Error("the queen returned status " + response.status);
+      await readEvents(response, (data) => {
+        lastEventAt = Date.now();
         pause = 500;
         text($("connection"), "live");
         draw(JSON.parse(data));
       });
     } catch (error) {
-      console.info("the connection broke", error);
+      console.info("connection lost", error);
     }
-    heard = 0;
+    lastEventAt = 0;
     text($("connection"), "reconnecting …");
     await new Promise((go) => setTimeout(go, pause));
   }
 }
 
 setInterval(() => {
-  const age = (Date.now() - heard) / 1000;
-  if (heard && age > 8) text($("connection"), "as it was " + span(age) + " ago");
+  const age = (Date.now() - lastEventAt) / 1000;
+  if (lastEventAt && age > 8) text($("connection"), "last update " + duration(age) + " ago");
 }, 1000);
 
 function login() {
@@ -283,49 +283,48 @@ function login() {
       const response = await fetch("/login", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ key: $("key").value }) });
       $("key").value = "";
       if (!response.ok) {
-        text($("refused"), "This is no key that may see the fleet.");
+        text($("loginerror"), "Invalid key, or its scope is not admin.");
         $("key").focus();
         return;
       }
-      text($("refused"), "");
+      text($("loginerror"), "");
       $("login").hidden = true;
       done();
     };
   });
 }
 
-const mostLines = 2000;
+const maxLogLines = 2000;
 
 async function openLogs(hive, id) {
   const stop = new AbortController();
   let job = "";
   text($("logtitle"), id + " on " + hive);
   text($("log"), "");
-  // A job runs whether it is watched or not, so one that nobody watches is canceled,
-  // also when the page is left; keepalive lets that be sent.
+  // The job runs until it is canceled. keepalive lets the request finish after the page is closed.
   const close = () => {
     stop.abort();
-    if (job) fetch("/v1/jobs/" + encodeURIComponent(job), { method: "DELETE", keepalive: true }).catch((error) => console.info("the queen went away", error));
+    if (job) fetch("/v1/jobs/" + encodeURIComponent(job), { method: "DELETE", keepalive: true }).catch((error) => console.info("cannot cancel the job", error));
     job = "";
   };
   $("close").onclick = () => $("logs").close();
   $("logs").onclose = close;
   window.onpagehide = close;
   $("logs").showModal();
-  const append = (words) => {
+  const append = (added) => {
     const log = $("log"), atEnd = log.scrollTop + log.clientHeight >= log.scrollHeight - 4;
-    const lines = (log.textContent + words).split("\n");
-    log.textContent = lines.slice(-mostLines).join("\n");
+    const lines = (log.textContent + added).split("\n");
+    log.textContent = lines.slice(-maxLogLines).join("\n");
     if (atEnd) log.scrollTop = log.scrollHeight;
   };
   try {
     const operation = { operation: "worker_process_logs", hive_id: hive, id, lines: 200, follow: true };
-    const begun = await fetch("/v1/jobs", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(operation), signal: stop.signal });
-    const answer = await begun.json();
-    if (!begun.ok) throw new Error(answer.error?.message ?? "the queen answers " + begun.status);
+    const created = await fetch("/v1/jobs", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(operation), signal: stop.signal });
+    const answer = await created.json();
+    if (!created.ok) throw new Error(answer.error?.message ?? "the queen returned status " + created.status);
     job = answer.job_id;
     if (stop.signal.aborted) return close();
-    await events(await fetch("/v1/jobs/" + encodeURIComponent(job) + "/stream", { signal: stop.signal }), (data) => {
+    await readEvents(await fetch("/v1/jobs/" + encodeURIComponent(job) + "/stream", { signal: stop.signal }), (data) => {
       if (data.startsWith("[ERROR]")) return append("\n" + data.slice(8));
       if (data.startsWith("[")) return;
       const event = JSON.parse(data);
@@ -337,4 +336,4 @@ async function openLogs(hive, id) {
   }
 }
 
-follow();
+followFleet();

@@ -15,14 +15,15 @@ import (
 	"time"
 )
 
-// start runs the worker on a port of its own and returns its base address.
-func start(t *testing.T, o Options) string {
+// startServer starts the worker on a free port and returns its base URL.
+func startServer(t *testing.T, o Options) string {
 	t.Helper()
 	srv := httptest.NewServer(New(o))
 	t.Cleanup(srv.Close)
 	return srv.URL
 }
 
+// send sends a request and returns the status, the header and the body of the response.
 func send(t *testing.T, method, url, body string) (int, http.Header, string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
@@ -41,43 +42,43 @@ func send(t *testing.T, method, url, body string) (int, http.Header, string) {
 	return resp.StatusCode, resp.Header, string(out)
 }
 
-// same compares JSON with want, after the parts that differ between two runs
-// have been checked and replaced.
-func same(t *testing.T, got, want string) {
+// compareJSON compares JSON with want. It first checks and replaces the values that differ
+// between runs.
+func compareJSON(t *testing.T, got, want string) {
 	t.Helper()
 	var g, w map[string]any
 	if err := json.Unmarshal([]byte(got), &g); err != nil {
-		t.Fatalf("%v in %s", err, got)
+		t.Fatalf("cannot parse response %s: %v", got, err)
 	}
 	if err := json.Unmarshal([]byte(want), &w); err != nil {
-		t.Fatalf("%v in %s", err, want)
+		t.Fatalf("cannot parse expected value %s: %v", want, err)
 	}
 	if id, ok := g["id"].(string); ok && g["object"] != "model" {
 		prefix, random, _ := strings.Cut(id, "-")
 		if len(random) < 20 {
-			t.Errorf("id %q is not random", id)
+			t.Errorf("id = %q, want a random part of at least 20 characters", id)
 		}
 		g["id"] = prefix
 	}
 	if created, ok := g["created"].(float64); ok {
 		if age := float64(time.Now().Unix()) - created; age < 0 || age > 60 {
-			t.Errorf("created %v is not now", created)
+			t.Errorf("created = %v, want the current time", created)
 		}
 		g["created"] = 1.0
 	}
 	if !reflect.DeepEqual(g, w) {
-		t.Errorf("\n got %s\nwant %s", got, want)
+		t.Errorf("response:\n got %s\nwant %s", got, want)
 	}
 }
 
 func TestHealthAndModels(t *testing.T) {
 	t.Parallel()
-	base := start(t, Options{Model: "org/parrot"})
+	base := startServer(t, Options{Model: "org/parrot"})
 	status, header, body := send(t, "GET", base+"/health", "")
 	if status != 200 || header.Get("Content-Type") != "application/json" {
-		t.Errorf("health: %d %v", status, header)
+		t.Errorf("GET /health: status %d, header %v, want 200 and application/json", status, header)
 	}
-	same(t, body, `{"status":"ok"}`)
+	compareJSON(t, body, `{"status":"ok"}`)
 
 	_, _, body = send(t, "GET", base+"/v1/models", "")
 	var list struct {
@@ -85,25 +86,25 @@ func TestHealthAndModels(t *testing.T) {
 		Data   []model
 	}
 	if err := json.Unmarshal([]byte(body), &list); err != nil || len(list.Data) != 1 {
-		t.Fatalf("models: %v in %s", err, body)
+		t.Fatalf("GET /v1/models = %s, %v, want one model", body, err)
 	}
 	if m := list.Data[0]; list.Object != "list" || m.ID != "org/parrot" || m.Object != "model" || m.OwnedBy != "rbee" {
-		t.Errorf("models: %s", body)
+		t.Errorf("GET /v1/models = %s, want org/parrot", body)
 	}
 	_, _, body = send(t, "GET", base+"/v1/models/org/parrot", "")
-	same(t, body, `{"id":"org/parrot","object":"model","created":1,"owned_by":"rbee"}`)
+	compareJSON(t, body, `{"id":"org/parrot","object":"model","created":1,"owned_by":"rbee"}`)
 }
 
-func TestWholeAnswers(t *testing.T) {
+func TestCompletions(t *testing.T) {
 	t.Parallel()
-	base := start(t, Options{})
+	base := startServer(t, Options{})
 	for _, tt := range []struct{ name, path, body, want string }{
 		{"chat", "/v1/chat/completions",
 			`{"model":"echo","messages":[{"role":"system","content":"Be brief."},{"role":"user","content":"one <two>\n three"}]}`,
 			`{"id":"chatcmpl","object":"chat.completion","created":1,"model":"echo","choices":[{"index":0,
 			"message":{"role":"assistant","content":"one <two>\n three","refusal":null},"logprobs":null,"finish_reason":"stop"}],
 			"usage":{"prompt_tokens":5,"completion_tokens":3,"total_tokens":8}}`},
-		{"the last user message, with parts", "/v1/chat/completions",
+		{"last user message with parts", "/v1/chat/completions",
 			`{"model":"echo","max_completion_tokens":3,"max_tokens":1,"messages":[{"role":"user","content":"first"},
 			{"role":"user","content":[{"type":"text","text":"a b"},{"type":"image_url","image_url":{"url":"x"}},{"type":"text","text":"c d"}]},
 			{"role":"assistant","content":null}]}`,
@@ -126,15 +127,15 @@ func TestWholeAnswers(t *testing.T) {
 			t.Parallel()
 			status, _, body := send(t, "POST", base+tt.path, tt.body)
 			if status != 200 {
-				t.Errorf("status %d", status)
+				t.Errorf("status = %d, want 200", status)
 			}
-			same(t, body, tt.want)
+			compareJSON(t, body, tt.want)
 		})
 	}
 }
 
-// events splits a stream into the data of its events.
-func events(t *testing.T, stream string) []string {
+// parseEvents splits a stream into the data of its events.
+func parseEvents(t *testing.T, stream string) []string {
 	t.Helper()
 	var all []string
 	for _, e := range strings.SplitAfter(stream, "\n\n") {
@@ -143,7 +144,7 @@ func events(t *testing.T, stream string) []string {
 		}
 		data, ok := strings.CutPrefix(e, "data: ")
 		if !ok || !strings.HasSuffix(e, "\n\n") {
-			t.Fatalf("not an event: %q", e)
+			t.Fatalf("invalid event %q, want data: and an empty line", e)
 		}
 		all = append(all, strings.TrimSuffix(data, "\n\n"))
 	}
@@ -152,7 +153,7 @@ func events(t *testing.T, stream string) []string {
 
 func TestStreams(t *testing.T) {
 	t.Parallel()
-	base := start(t, Options{})
+	base := startServer(t, Options{})
 	chunk := func(usage, choices string) string {
 		return `{"id":"chatcmpl","object":"chat.completion.chunk","created":1,"model":"echo"` + usage + `,"choices":` + choices + `}`
 	}
@@ -185,11 +186,11 @@ func TestStreams(t *testing.T) {
 			t.Parallel()
 			status, header, body := send(t, "POST", base+tt.path, tt.body)
 			if status != 200 || header.Get("Content-Type") != "text/event-stream" {
-				t.Errorf("%d %v", status, header)
+				t.Errorf("status %d, header %v, want 200 and text/event-stream", status, header)
 			}
-			got := events(t, body)
+			got := parseEvents(t, body)
 			if len(got) != len(tt.want)+1 || got[len(tt.want)] != "[DONE]" {
-				t.Fatalf("%d events: %s", len(got), body)
+				t.Fatalf("%d events, want %d and [DONE]: %s", len(got), len(tt.want), body)
 			}
 			ids := map[string]bool{}
 			for i, want := range tt.want {
@@ -198,24 +199,24 @@ func TestStreams(t *testing.T) {
 					t.Fatal(err)
 				}
 				ids[c.ID] = true
-				same(t, got[i], want)
+				compareJSON(t, got[i], want)
 			}
 			if len(ids) != 1 {
-				t.Errorf("ids differ: %v", ids)
+				t.Errorf("ids of the chunks = %v, want one id", ids)
 			}
 		})
 	}
 }
 
-func TestRefusals(t *testing.T) {
+func TestErrors(t *testing.T) {
 	t.Parallel()
-	base := start(t, Options{})
+	base := startServer(t, Options{})
 	const chatPath, textPath = "/v1/chat/completions", "/v1/completions"
 	const user = `"messages":[{"role":"user","content":"x"}]`
 	for _, tt := range []struct {
 		name, method, path, body string
 		status                   int
-		param, code, message     string // parts of the message
+		param, code, message     string // message is a substring
 	}{
 		{"not JSON", "POST", chatPath, `{`, 400, "", "", "parse the JSON"},
 		{"two values", "POST", chatPath, `{} {}`, 400, "", "", "parse the JSON"},
@@ -247,11 +248,11 @@ func TestRefusals(t *testing.T) {
 			status, header, body := send(t, tt.method, base+tt.path, tt.body)
 			var got struct{ Error *apiError }
 			if err := json.Unmarshal([]byte(body), &got); err != nil || got.Error == nil {
-				t.Fatalf("%v in %q", err, body)
+				t.Fatalf("body = %q, %v, want an error object", body, err)
 			}
 			for _, key := range []string{`"message":`, `"type":"invalid_request_error"`, `"param":`, `"code":`} {
 				if !strings.Contains(body, key) {
-					t.Errorf("no %s in %s", key, body)
+					t.Errorf("body = %s, want %s in it", body, key)
 				}
 			}
 			text := func(s *string) string {
@@ -262,23 +263,23 @@ func TestRefusals(t *testing.T) {
 			}
 			if status != tt.status || text(got.Error.Param) != tt.param || text(got.Error.Code) != tt.code ||
 				!strings.Contains(got.Error.Message, tt.message) {
-				t.Errorf("%d %s", status, body)
+				t.Errorf("status %d, body %s, want %d, param %q, code %q and message %q", status, body, tt.status, tt.param, tt.code, tt.message)
 			}
 			if allow := header.Get("Allow"); (status == 405) != (allow != "") {
-				t.Errorf("Allow: %q", allow)
+				t.Errorf("status %d, Allow = %q, want Allow only with 405", status, allow)
 			}
 		})
 	}
 }
 
-// A client that leaves in the middle ends the work for it. The answer would
-// take hours otherwise.
-func TestClientLeaves(t *testing.T) {
+// TestClientDisconnects checks that a stream, which would otherwise take hours, stops when
+// its client disconnects.
+func TestClientDisconnects(t *testing.T) {
 	t.Parallel()
 	inner := New(Options{Delay: 5 * time.Millisecond})
-	ended := make(chan struct{})
+	returned := make(chan struct{})
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		defer close(ended)
+		defer close(returned)
 		inner.ServeHTTP(w, r)
 	}))
 	defer srv.Close()
@@ -295,18 +296,18 @@ func TestClientLeaves(t *testing.T) {
 	}
 	defer resp.Body.Close()
 	if line, err := bufio.NewReader(resp.Body).ReadString('\n'); err != nil || !strings.Contains(line, `"text":"word"`) {
-		t.Fatalf("first event %q, %v", line, err)
+		t.Fatalf("first event = %q, %v, want the text word", line, err)
 	}
 	leave()
 	select {
-	case <-ended:
+	case <-returned:
 	case <-time.After(20 * time.Second):
-		t.Fatal("the stream went on without its client")
+		t.Fatal("the handler has not returned 20s after its client disconnected")
 	}
 }
 
-// serve runs Serve and returns its address, what ends it, and its result.
-func serve(t *testing.T, o Options) (addr string, stop func(), result <-chan error) {
+// startServe runs Serve and returns its address, a function that stops it, and its result.
+func startServe(t *testing.T, o Options) (addr string, stop func(), result <-chan error) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	t.Cleanup(cancel)
@@ -315,45 +316,46 @@ func serve(t *testing.T, o Options) (addr string, stop func(), result <-chan err
 	select {
 	case addr = <-ready:
 	case err := <-done:
-		t.Fatalf("Serve: %v", err)
+		t.Fatalf("Serve() = %v, want it to be ready", err)
 	}
 	return addr, cancel, done
 }
 
 func TestServeStops(t *testing.T) {
 	t.Parallel()
-	addr, stop, result := serve(t, Options{})
+	addr, stop, result := startServe(t, Options{})
 	if host, port, err := net.SplitHostPort(addr); err != nil || host != "127.0.0.1" || port == "0" {
-		t.Errorf("listens on %q", addr)
+		t.Errorf("address = %q, %v, want a port of 127.0.0.1", addr, err)
 	}
 	if status, _, _ := send(t, "GET", "http://"+addr+"/health", ""); status != 200 {
-		t.Errorf("health: %d", status)
+		t.Errorf("GET /health: status %d, want 200", status)
 	}
 	stop()
 	if err := <-result; err != nil {
-		t.Errorf("Serve: %v", err)
+		t.Errorf("Serve() = %v, want nil", err)
 	}
 	if c, err := net.Dial("tcp", addr); err == nil {
 		c.Close()
-		t.Error("still listening")
+		t.Errorf("Serve still listens on %s after it returned", addr)
 	}
 }
 
-// A request in flight is finished when it can be, and cut off when it cannot.
+// TestServeGrace checks that a request in flight finishes within the grace period or is
+// canceled after it.
 func TestServeGrace(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		name  string
 		words int
 		grace time.Duration
-		whole bool
+		done  bool
 	}{
 		{"finishes", 20, time.Minute, true},
-		{"cut off", 1_000_000, 50 * time.Millisecond, false},
+		{"canceled", 1_000_000, 50 * time.Millisecond, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			addr, stop, result := serve(t, Options{Delay: 5 * time.Millisecond, Grace: tt.grace})
+			addr, stop, result := startServe(t, Options{Delay: 5 * time.Millisecond, Grace: tt.grace})
 			body := `{"model":"echo","stream":true,"prompt":"` + strings.Repeat("w ", tt.words) + `"}`
 			resp, err := http.Post("http://"+addr+"/v1/completions", "application/json", strings.NewReader(body))
 			if err != nil {
@@ -362,23 +364,23 @@ func TestServeGrace(t *testing.T) {
 			defer resp.Body.Close()
 			stop()
 			rest, err := io.ReadAll(resp.Body)
-			if whole := err == nil && strings.HasSuffix(string(rest), "data: [DONE]\n\n"); whole != tt.whole {
-				t.Errorf("whole = %v, %v", whole, err)
+			if done := err == nil && strings.HasSuffix(string(rest), "data: [DONE]\n\n"); done != tt.done {
+				t.Errorf("stream complete = %t (%v), want %t", done, err, tt.done)
 			}
 			if err := <-result; err != nil {
-				t.Errorf("Serve: %v", err)
+				t.Errorf("Serve() = %v, want nil", err)
 			}
 		})
 	}
 }
 
-func TestServePortTaken(t *testing.T) {
+func TestServePortInUse(t *testing.T) {
 	t.Parallel()
-	addr, _, _ := serve(t, Options{})
+	addr, _, _ := startServe(t, Options{})
 	_, port, _ := net.SplitHostPort(addr)
 	n, _ := strconv.Atoi(port)
-	err := Serve(t.Context(), Options{Port: n}, func(string) { t.Error("ready") })
+	err := Serve(t.Context(), Options{Port: n}, func(string) { t.Error("Serve called ready with the port in use") })
 	if err == nil || !strings.Contains(err.Error(), addr) {
-		t.Errorf("got %v, want an error that names %s", err, addr)
+		t.Errorf("Serve() with the port in use = %v, want an error with %s", err, addr)
 	}
 }

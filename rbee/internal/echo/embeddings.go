@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// dimensions is the length of a vector.
+// dimensions is the length of an embedding vector.
 const dimensions = 32
 
 type embeddingsRequest struct {
@@ -25,28 +25,28 @@ type embedding struct {
 	Embedding any    `json:"embedding"` // numbers, or base64 of them
 }
 
-// embeddings answers POST /v1/embeddings with vectors that texts of the same words
-// share, in whatever order: each word adds to one dimension.
+// embeddings handles POST /v1/embeddings. Texts with the same words in any order have the
+// same vector: each word increments one dimension.
 func (s *server) embeddings(w http.ResponseWriter, r *http.Request) {
-	body, refusal := readBody(w, r)
-	if refusal != nil {
-		writeError(w, refusal)
+	body, apiErr := readBody(w, r)
+	if apiErr != nil {
+		writeError(w, apiErr)
 		return
 	}
 	var q embeddingsRequest
 	err := json.Unmarshal(body, &q)
 	switch {
 	case err != nil:
-		refusal = badJSON(err)
+		apiErr = jsonError(err)
 	case q.Model != s.model:
-		refusal = modelNotFound(q.Model)
+		apiErr = modelNotFound(q.Model)
 	case q.Input == nil || len(*q.Input) == 0 || len(*q.Input) > maxPrompts:
-		refusal = badRequest("input", "'input' must be a text or an array of 1 to %d.", maxPrompts)
+		apiErr = badRequest("input", "'input' must be a text or an array of 1 to %d.", maxPrompts)
 	case q.EncodingFormat != "" && q.EncodingFormat != "float" && q.EncodingFormat != "base64":
-		refusal = badRequest("encoding_format", "'encoding_format' must be \"float\" or \"base64\".")
+		apiErr = badRequest("encoding_format", "'encoding_format' must be \"float\" or \"base64\".")
 	}
-	if refusal != nil {
-		writeError(w, refusal)
+	if apiErr != nil {
+		writeError(w, apiErr)
 		return
 	}
 	list, tokens := []embedding{}, 0
@@ -69,7 +69,7 @@ func (s *server) embeddings(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// vectorOf is a vector of length 1; of no words, of length 0.
+// vectorOf returns a vector of length 1, or the zero vector for a text without words.
 func vectorOf(text string) []float32 {
 	sums := make([]float64, dimensions)
 	for word := range strings.FieldsSeq(strings.ToLower(text)) {

@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// apiError is a refusal in OpenAI's shape; see
+// apiError is an error in the format of OpenAI; see
 // https://platform.openai.com/docs/guides/error-codes/api-errors.
 type apiError struct {
 	status  int
@@ -22,8 +22,8 @@ type apiError struct {
 
 func (e *apiError) Error() string { return e.Message }
 
-// refuse makes an error about the request. An empty param or code becomes null.
-func refuse(status int, param, code, format string, args ...any) *apiError {
+// newError returns an error about the request. An empty param or code is encoded as null.
+func newError(status int, param, code, format string, args ...any) *apiError {
 	e := &apiError{status: status, Message: fmt.Sprintf(format, args...), Type: "invalid_request_error"}
 	if param != "" {
 		e.Param = &param
@@ -34,28 +34,28 @@ func refuse(status int, param, code, format string, args ...any) *apiError {
 	return e
 }
 
-// badRequest is the commonest refusal: one parameter has a wrong value.
+// badRequest returns an error for an invalid parameter.
 func badRequest(param, format string, args ...any) *apiError {
-	return refuse(http.StatusBadRequest, param, "", format, args...)
+	return newError(http.StatusBadRequest, param, "", format, args...)
 }
 
-// badJSON turns what the decoder said into a refusal that names the field.
-func badJSON(err error) *apiError {
-	var already *apiError
-	if errors.As(err, &already) {
-		return already
+// jsonError converts an error of the JSON decoder to an error that names the field.
+func jsonError(err error) *apiError {
+	var apiErr *apiError
+	if errors.As(err, &apiErr) {
+		return apiErr
 	}
 	var mismatch *json.UnmarshalTypeError
 	if errors.As(err, &mismatch) && mismatch.Field != "" {
-		field := strings.TrimPrefix(mismatch.Field, "common.") // the embedded struct is no part of the path
+		field := strings.TrimPrefix(mismatch.Field, "common.") // the embedded struct is not part of the JSON path
 		return badRequest(field, "Invalid type for '%s': expected %s, but got %s.",
-			field, typeName(mismatch.Type.String()), mismatch.Value)
+			field, jsonTypeName(mismatch.Type.String()), mismatch.Value)
 	}
 	return badRequest("", "We could not parse the JSON body of your request: %v.", err)
 }
 
-// typeName says a Go type in JSON's words.
-func typeName(goType string) string {
+// jsonTypeName returns the JSON name of a Go type.
+func jsonTypeName(goType string) string {
 	switch t := strings.TrimLeft(goType, "*"); {
 	case t == "int":
 		return "an integer"
@@ -70,37 +70,37 @@ func typeName(goType string) string {
 	}
 }
 
-// badBody turns a failed read of the request's body into a refusal.
-func badBody(err error) *apiError {
+// bodyError converts an error of reading the request body.
+func bodyError(err error) *apiError {
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {
-		return refuse(http.StatusRequestEntityTooLarge, "", "request_too_large",
+		return newError(http.StatusRequestEntityTooLarge, "", "request_too_large",
 			"The request body is larger than %d bytes.", tooLarge.Limit)
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return refuse(http.StatusRequestTimeout, "", "request_timeout",
+		return newError(http.StatusRequestTimeout, "", "request_timeout",
 			"The request body did not arrive within %s.", bodyTimeout)
 	}
-	return badRequest("", "The request body could not be read: %v.", err)
+	return badRequest("", "Could not read the request body: %v.", err)
 }
 
 func modelNotFound(model string) *apiError {
-	return refuse(http.StatusNotFound, "model", "model_not_found", "The model `%s` does not exist.", model)
+	return newError(http.StatusNotFound, "model", "model_not_found", "The model `%s` does not exist.", model)
 }
 
 func unknownURL(w http.ResponseWriter, r *http.Request) {
-	writeError(w, refuse(http.StatusNotFound, "", "unknown_url", "Unknown request URL: %s %s.", r.Method, r.URL.Path))
+	writeError(w, newError(http.StatusNotFound, "", "unknown_url", "Unknown request URL: %s %s.", r.Method, r.URL.Path))
 }
 
-// only lets the given methods through and refuses the others with 405.
-func only(next http.HandlerFunc, methods ...string) http.HandlerFunc {
+// allowMethods passes requests with the given methods to next and responds with 405 to others.
+func allowMethods(next http.HandlerFunc, methods ...string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if slices.Contains(methods, r.Method) {
 			next(w, r)
 			return
 		}
 		w.Header().Set("Allow", strings.Join(methods, ", "))
-		writeError(w, refuse(http.StatusMethodNotAllowed, "", "method_not_supported",
+		writeError(w, newError(http.StatusMethodNotAllowed, "", "method_not_supported",
 			"Not allowed to %s on %s; allowed: %s.", r.Method, r.URL.Path, strings.Join(methods, ", ")))
 	}
 }

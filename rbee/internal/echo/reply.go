@@ -19,20 +19,20 @@ type server struct {
 	started int64 // seconds since 1970
 }
 
-// reply is a whole answer, or one chunk of a stream.
+// reply is a complete response, or one chunk of a stream.
 type reply struct {
 	ID      string   `json:"id"`
 	Object  string   `json:"object"`
 	Created int64    `json:"created"`
 	Model   string   `json:"model"`
 	Choices []choice `json:"choices"`
-	// Usage is left out where it is empty. In a stream with include_usage it is
-	// null in every chunk but the last, hence the raw form.
+	// Usage is omitted if empty. In a stream with include_usage it is null in every
+	// chunk except the last, which requires the raw form.
 	Usage json.RawMessage `json:"usage,omitempty"`
 }
 
-// choice has Message in a whole chat answer, Delta in a chunk of one, and Text
-// in both kinds of completions.
+// choice has Message in a complete chat response, Delta in a chunk of a chat response, and
+// Text in both kinds of text completions.
 type choice struct {
 	Index        int         `json:"index"`
 	Message      *outMessage `json:"message,omitempty"`
@@ -59,34 +59,34 @@ type usage struct {
 	TotalTokens      int `json:"total_tokens"`
 }
 
-// dialect is what differs between the two endpoints.
+// dialect holds the differences between the chat and the completion endpoint.
 type dialect struct {
 	idPrefix, object, chunkObject string
 
-	decode func(body []byte) (job, *apiError)
-	whole  func(text string) choice // a complete answer
-	open   func() choice            // the chunk before the first word; nil for none
-	piece  func(text string) choice // a chunk with a word
-	end    func() choice            // the chunk with the finish reason
+	decode   func(body []byte) (generation, *apiError)
+	complete func(text string) choice // a complete response
+	first    func() choice            // the chunk before the first word; nil for none
+	token    func(text string) choice // a chunk with a word
+	last     func() choice            // the chunk with the finish reason
 }
 
 var chat = dialect{
 	idPrefix: "chatcmpl-", object: "chat.completion", chunkObject: "chat.completion.chunk",
 	decode: decodeChat,
-	whole: func(text string) choice {
+	complete: func(text string) choice {
 		return choice{Message: &outMessage{Role: "assistant", Content: text}}
 	},
-	open:  func() choice { return choice{Delta: &delta{Role: "assistant", Content: new(string)}} },
-	piece: func(text string) choice { return choice{Delta: &delta{Content: &text}} },
-	end:   func() choice { return choice{Delta: &delta{}} },
+	first: func() choice { return choice{Delta: &delta{Role: "assistant", Content: new(string)}} },
+	token: func(text string) choice { return choice{Delta: &delta{Content: &text}} },
+	last:  func() choice { return choice{Delta: &delta{}} },
 }
 
 var completions = dialect{
 	idPrefix: "cmpl-", object: "text_completion", chunkObject: "text_completion",
-	decode: decodeCompletion,
-	whole:  func(text string) choice { return choice{Text: &text} },
-	piece:  func(text string) choice { return choice{Text: &text} },
-	end:    func() choice { return choice{Text: new(string)} },
+	decode:   decodeCompletion,
+	complete: func(text string) choice { return choice{Text: &text} },
+	token:    func(text string) choice { return choice{Text: &text} },
+	last:     func() choice { return choice{Text: new(string)} },
 }
 
 func (s *server) health(w http.ResponseWriter, _ *http.Request) {
@@ -103,7 +103,8 @@ type model struct {
 	OwnedBy string `json:"owned_by"`
 }
 
-func (s *server) card() model {
+// modelInfo returns the only model.
+func (s *server) modelInfo() model {
 	return model{ID: s.model, Object: "model", Created: s.started, OwnedBy: "rbee"}
 }
 
@@ -111,7 +112,7 @@ func (s *server) models(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, struct {
 		Object string  `json:"object"`
 		Data   []model `json:"data"`
-	}{"list", []model{s.card()}})
+	}{"list", []model{s.modelInfo()}})
 }
 
 func (s *server) oneModel(w http.ResponseWriter, r *http.Request) {
@@ -119,112 +120,112 @@ func (s *server) oneModel(w http.ResponseWriter, r *http.Request) {
 		writeError(w, modelNotFound(name))
 		return
 	}
-	writeJSON(w, http.StatusOK, s.card())
+	writeJSON(w, http.StatusOK, s.modelInfo())
 }
 
-// answer handles a generation request of the given dialect.
-func (s *server) answer(d dialect) http.HandlerFunc {
+// generate returns the handler for generation requests of a dialect.
+func (s *server) generate(d dialect) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		body, refusal := readBody(w, r)
-		if refusal != nil {
-			writeError(w, refusal)
+		body, apiErr := readBody(w, r)
+		if apiErr != nil {
+			writeError(w, apiErr)
 			return
 		}
-		j, refusal := d.decode(body)
-		if refusal == nil && j.model != s.model {
-			refusal = modelNotFound(j.model)
+		g, apiErr := d.decode(body)
+		if apiErr == nil && g.model != s.model {
+			apiErr = modelNotFound(g.model)
 		}
-		if refusal != nil {
-			writeError(w, refusal)
+		if apiErr != nil {
+			writeError(w, apiErr)
 			return
 		}
 		head := reply{ID: d.idPrefix + rand.Text(), Created: time.Now().Unix(), Model: s.model}
-		if j.stream {
-			s.stream(w, r, d, j, head)
+		if g.stream {
+			s.stream(w, r, d, g, head)
 		} else {
-			s.whole(w, r, d, j, head)
+			s.respond(w, r, d, g, head)
 		}
 	}
 }
 
-// readBody reads the body within its limits of size and time. The deadline is
-// set here and not on the server, where it would end long streams as well.
+// readBody reads the body within limits of size and time. It sets the read deadline per
+// request, because a deadline of the server would also end long streams.
 func readBody(w http.ResponseWriter, r *http.Request) ([]byte, *apiError) {
 	rc := http.NewResponseController(w)
-	// A writer without deadlines, as in a test, is no reason to refuse.
+	// Writers without deadlines, as in tests, are permitted.
 	_ = rc.SetReadDeadline(time.Now().Add(bodyTimeout))
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if err != nil {
-		return nil, badBody(err)
+		return nil, bodyError(err)
 	}
 	_ = rc.SetReadDeadline(time.Time{})
 	return body, nil
 }
 
-// whole writes the answer as one JSON object.
-func (s *server) whole(w http.ResponseWriter, r *http.Request, d dialect, j job, head reply) {
-	for i, a := range j.answers {
-		if !s.say(r.Context(), a, func(string) bool { return true }) {
+// respond writes the response as one JSON object.
+func (s *server) respond(w http.ResponseWriter, r *http.Request, d dialect, g generation, head reply) {
+	for i, comp := range g.completions {
+		if !s.emitTokens(r.Context(), comp, func(string) bool { return true }) {
 			return
 		}
-		c := d.whole(a.text)
-		c.Index, c.FinishReason = i, &a.finish
+		c := d.complete(comp.text)
+		c.Index, c.FinishReason = i, &comp.finish
 		head.Choices = append(head.Choices, c)
 	}
 	head.Object = d.object
-	head.Usage = j.usage()
+	head.Usage = g.usage()
 	writeJSON(w, http.StatusOK, head)
 }
 
-// stream writes the answer as server-sent events, one word each, and stops
-// when the client has gone.
-func (s *server) stream(w http.ResponseWriter, r *http.Request, d dialect, j job, head reply) {
+// stream writes the response as server-sent events with one word each, and returns when the
+// client has disconnected.
+func (s *server) stream(w http.ResponseWriter, r *http.Request, d dialect, g generation, head reply) {
 	out := sse.NewWriter(w, writeTimeout)
 	w.Header().Set("Cache-Control", "no-cache")
 	head.Object = d.chunkObject
-	if j.includeUsage {
+	if g.includeUsage {
 		head.Usage = json.RawMessage("null")
 	}
-	for i, a := range j.answers {
+	for i, comp := range g.completions {
 		send := func(c choice) bool {
 			c.Index = i
 			head.Choices = []choice{c}
-			return event(out, head)
+			return sendChunk(out, head)
 		}
-		if d.open != nil && !send(d.open()) {
+		if d.first != nil && !send(d.first()) {
 			return
 		}
-		if !s.say(r.Context(), a, func(word string) bool { return send(d.piece(word)) }) {
+		if !s.emitTokens(r.Context(), comp, func(word string) bool { return send(d.token(word)) }) {
 			return
 		}
-		last := d.end()
-		last.FinishReason = &a.finish
+		last := d.last()
+		last.FinishReason = &comp.finish
 		if !send(last) {
 			return
 		}
 	}
-	if j.includeUsage {
-		head.Choices, head.Usage = []choice{}, j.usage()
-		if !event(out, head) {
+	if g.includeUsage {
+		head.Choices, head.Usage = []choice{}, g.usage()
+		if !sendChunk(out, head) {
 			return
 		}
 	}
-	_ = out.Send(sse.Event{Data: []byte("[DONE]")}) // the end either way
+	_ = out.Send(sse.Event{Data: []byte("[DONE]")}) // the stream ends anyway; an error does not matter
 }
 
-// say hands the answer over word by word at the server's pace, until emit
-// wants no more or ctx ends; then it is false.
-func (s *server) say(ctx context.Context, a answer, emit func(word string) bool) bool {
-	for piece, rest := nextPiece(a.text); piece != ""; piece, rest = nextPiece(rest) {
-		if !pause(ctx, s.delay) || !emit(piece) {
+// emitTokens calls emit for each token, after the server's delay. It returns false if emit
+// does, or if ctx ends.
+func (s *server) emitTokens(ctx context.Context, c completion, emit func(token string) bool) bool {
+	for token, rest := nextToken(c.text); token != ""; token, rest = nextToken(rest) {
+		if !sleep(ctx, s.delay) || !emit(token) {
 			return false
 		}
 	}
 	return true
 }
 
-// pause waits for d and is false if ctx ended.
-func pause(ctx context.Context, d time.Duration) bool {
+// sleep waits for d. It returns false if ctx ends first.
+func sleep(ctx context.Context, d time.Duration) bool {
 	if d <= 0 {
 		return ctx.Err() == nil
 	}
@@ -238,23 +239,23 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// event sends one chunk at once; false means that the client is gone.
-func event(out *sse.Writer, chunk reply) bool {
-	// A client that stops reading must not hold this goroutine for ever.
+// sendChunk sends one chunk immediately. It returns false if the client has disconnected.
+func sendChunk(out *sse.Writer, chunk reply) bool {
+	// The writer has a timeout for clients that stop reading.
 	return out.Send(sse.Event{Data: []byte(strings.TrimSuffix(encode(chunk), "\n"))}) == nil
 }
 
-func (j job) usage() json.RawMessage {
-	u := usage{PromptTokens: j.promptTokens}
-	for _, a := range j.answers {
-		u.CompletionTokens += a.words
+func (g generation) usage() json.RawMessage {
+	u := usage{PromptTokens: g.promptTokens}
+	for _, c := range g.completions {
+		u.CompletionTokens += c.words
 	}
 	u.TotalTokens = u.PromptTokens + u.CompletionTokens
 	return json.RawMessage(encode(u))
 }
 
-// encode is v as JSON with a line break behind it, and < > & left as they are.
-// The package's own types always encode.
+// encode returns v as JSON with a newline, without escaping <, > and &. The types of this
+// package can always be encoded.
 func encode(v any) string {
 	var b strings.Builder
 	enc := json.NewEncoder(&b)
@@ -269,5 +270,5 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)
-	_, _ = io.WriteString(w, body) // the client may have gone
+	_, _ = io.WriteString(w, body) // the client may have disconnected
 }

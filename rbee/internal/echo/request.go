@@ -8,20 +8,20 @@ import (
 )
 
 const (
-	maxStops   = 16   // OpenAI allows 4, other engines more
-	maxPrompts = 2048 // in one completions request
+	maxStops   = 16   // stop sequences; OpenAI allows 4, other engines more
+	maxPrompts = 2048 // prompts or inputs of one request
 )
 
-// job is a request, checked and answered: what remains is to write it down.
-type job struct {
+// generation is a validated request with its completions.
+type generation struct {
 	model        string
-	answers      []answer // one per choice
+	completions  []completion // one per choice
 	promptTokens int
 	stream       bool
 	includeUsage bool
 }
 
-// common holds the parameters that both endpoints have.
+// common holds the parameters of both endpoints.
 type common struct {
 	Model               string         `json:"model"`
 	N                   *int           `json:"n"`
@@ -51,31 +51,31 @@ type completionRequest struct {
 	Prompt *oneOrMany `json:"prompt"`
 }
 
-// decodeChat reads the body of POST /v1/chat/completions.
-func decodeChat(body []byte) (job, *apiError) {
+// decodeChat decodes the body of POST /v1/chat/completions.
+func decodeChat(body []byte) (generation, *apiError) {
 	var req chatRequest
 	if err := json.Unmarshal(body, &req); err != nil {
-		return job{}, badJSON(err)
+		return generation{}, jsonError(err)
 	}
-	if err := req.check(1); err != nil {
-		return job{}, err
+	if err := req.validate(1); err != nil {
+		return generation{}, err
 	}
 	if len(req.Messages) == 0 {
-		return job{}, badRequest("messages", "'messages' must be an array with at least one message.")
+		return generation{}, badRequest("messages", "'messages' must be an array with at least one message.")
 	}
 	words := 0
 	for i, m := range req.Messages {
-		if !knownRole(m.Role) {
-			return job{}, badRequest("messages", "Invalid value for 'messages[%d].role': %q.", i, m.Role)
+		if !isKnownRole(m.Role) {
+			return generation{}, badRequest("messages", "Invalid value for 'messages[%d].role': %q.", i, m.Role)
 		}
 		words += countWords(string(m.Content))
 	}
-	return req.job([]string{lastWords(req.Messages)}, words), nil
+	return req.generation([]string{promptText(req.Messages)}, words), nil
 }
 
-// lastWords is the text of the last user message, or of the last message at
-// all if the user said nothing.
-func lastWords(messages []inMessage) string {
+// promptText returns the text of the last user message, or of the last message if there is
+// no user message.
+func promptText(messages []inMessage) string {
 	for _, m := range slices.Backward(messages) {
 		if m.Role == "user" {
 			return string(m.Content)
@@ -84,7 +84,7 @@ func lastWords(messages []inMessage) string {
 	return string(messages[len(messages)-1].Content)
 }
 
-func knownRole(role string) bool {
+func isKnownRole(role string) bool {
 	switch role {
 	case "developer", "system", "user", "assistant", "tool", "function":
 		return true
@@ -92,30 +92,30 @@ func knownRole(role string) bool {
 	return false
 }
 
-// decodeCompletion reads the body of POST /v1/completions.
-func decodeCompletion(body []byte) (job, *apiError) {
+// decodeCompletion decodes the body of POST /v1/completions.
+func decodeCompletion(body []byte) (generation, *apiError) {
 	var req completionRequest
 	if err := json.Unmarshal(body, &req); err != nil {
-		return job{}, badJSON(err)
+		return generation{}, jsonError(err)
 	}
-	if err := req.check(0); err != nil {
-		return job{}, err
+	if err := req.validate(0); err != nil {
+		return generation{}, err
 	}
 	if req.Prompt == nil || len(*req.Prompt) == 0 {
-		return job{}, badRequest("prompt", "'prompt' must be a string or an array of strings.")
+		return generation{}, badRequest("prompt", "'prompt' must be a string or an array of strings.")
 	}
 	if len(*req.Prompt) > maxPrompts {
-		return job{}, badRequest("prompt", "'prompt' has %d entries; the limit is %d.", len(*req.Prompt), maxPrompts)
+		return generation{}, badRequest("prompt", "'prompt' has %d entries; the limit is %d.", len(*req.Prompt), maxPrompts)
 	}
 	words := 0
 	for _, p := range *req.Prompt {
 		words += countWords(p)
 	}
-	return req.job(*req.Prompt, words), nil
+	return req.generation(*req.Prompt, words), nil
 }
 
-// check refuses what no answer can honor. least is the smallest token limit.
-func (c *common) check(least int) *apiError {
+// validate returns an error for unsupported values. minTokens is the smallest token limit.
+func (c *common) validate(minTokens int) *apiError {
 	if c.Model == "" {
 		return badRequest("model", "You must provide a 'model' parameter.")
 	}
@@ -126,8 +126,8 @@ func (c *common) check(least int) *apiError {
 		name  string
 		value *int
 	}{{"max_tokens", c.MaxTokens}, {"max_completion_tokens", c.MaxCompletionTokens}} {
-		if limit.value != nil && *limit.value < least {
-			return badRequest(limit.name, "'%s' is %d; the smallest value is %d.", limit.name, *limit.value, least)
+		if limit.value != nil && *limit.value < minTokens {
+			return badRequest(limit.name, "'%s' is %d; the smallest value is %d.", limit.name, *limit.value, minTokens)
 		}
 	}
 	if len(c.Stop) > maxStops {
@@ -139,8 +139,8 @@ func (c *common) check(least int) *apiError {
 	return nil
 }
 
-// limit is the number of words allowed, or -1 for any number. The newer of
-// the two names wins, as at OpenAI, where max_tokens is deprecated.
+// limit returns the maximum number of words, or -1 for no limit. max_completion_tokens has
+// precedence, because OpenAI has deprecated max_tokens.
 func (c *common) limit() int {
 	for _, v := range []*int{c.MaxCompletionTokens, c.MaxTokens} {
 		if v != nil {
@@ -150,26 +150,27 @@ func (c *common) limit() int {
 	return -1
 }
 
-func (c *common) job(prompts []string, promptTokens int) job {
-	j := job{
+// generation generates the completions of prompts.
+func (c *common) generation(prompts []string, promptTokens int) generation {
+	g := generation{
 		model:        c.Model,
 		promptTokens: promptTokens,
 		stream:       c.Stream,
 		includeUsage: c.StreamOptions != nil && c.StreamOptions.IncludeUsage,
 	}
 	for _, p := range prompts {
-		j.answers = append(j.answers, answerTo(p, c.Stop, c.limit()))
+		g.completions = append(g.completions, complete(p, c.Stop, c.limit()))
 	}
-	return j
+	return g
 }
 
-// oneOrMany is a JSON string or an array of strings; null is none.
+// oneOrMany is a JSON string or an array of strings; null means none.
 type oneOrMany []string
 
 func (o *oneOrMany) UnmarshalJSON(b []byte) error {
 	*o = nil
 	var one string
-	switch first(b) {
+	switch firstByte(b) {
 	case 'n':
 		return nil
 	case '"':
@@ -189,14 +190,13 @@ func (o *oneOrMany) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// content is the text of a message: a string, or an array of parts whose text
-// parts are joined by a line break. Parts of other types, such as images, have
-// no words and are passed over.
+// content is the text of a message: a string, or an array of parts. The text parts are
+// joined with newlines; parts of other types, such as images, are ignored.
 type content string
 
 func (c *content) UnmarshalJSON(b []byte) error {
 	*c = ""
-	if first(b) != '[' {
+	if firstByte(b) != '[' {
 		var s *string
 		if err := json.Unmarshal(b, &s); err != nil {
 			return badRequest("messages", "A message's 'content' must be a string or an array of parts.")
@@ -228,8 +228,8 @@ func (c *content) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// first is the first byte of a JSON value, or 0.
-func first(b []byte) byte {
+// firstByte returns the first byte of a JSON value, or 0.
+func firstByte(b []byte) byte {
 	b = bytes.TrimLeft(b, " \t\r\n")
 	if len(b) == 0 {
 		return 0

@@ -1,11 +1,10 @@
-// Package browsertest opens pages in a real browser, for tests: the Chromium or Chrome
-// that is installed, without a window, with a profile that lasts as long as the test.
+// Package browsertest opens pages in a real browser, for tests. It uses the installed
+// Chromium or Chrome, headless, with a temporary profile.
 //
 //	page := browsertest.Open(t, 1280, 900)
 //	page.Do(chromedp.Navigate(url), chromedp.WaitVisible(chromedp.CSS("#fleet")))
 //
-// Where no browser is installed the test is skipped; with RBEE_TEST_REQUIRE_CHROMIUM=1
-// it fails.
+// Without a browser, tests are skipped; with RBEE_TEST_REQUIRE_CHROMIUM=1 they fail.
 package browsertest
 
 import (
@@ -22,10 +21,10 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// patience is how long anything on a page may take.
-const patience = 60 * time.Second
+// actionTimeout limits each action and each wait on a page.
+const actionTimeout = 60 * time.Second
 
-// Page is a browser with one page.
+// Page is a page in a separate browser instance.
 type Page struct {
 	t   testing.TB
 	ctx context.Context
@@ -34,35 +33,35 @@ type Page struct {
 	problems []string
 }
 
-// Open starts a browser whose window is so many CSS pixels wide and high. It ends
-// with the test, which fails if a script on the page ended with an exception.
+// Open starts a browser with a window of width × height CSS pixels and closes it when the
+// test ends. The test fails if a script of the page throws an exception.
 func Open(t testing.TB, width, height int64) *Page {
 	t.Helper()
-	exe := find()
+	exe := findBrowser()
 	if exe == "" {
 		if os.Getenv("RBEE_TEST_REQUIRE_CHROMIUM") != "" {
-			t.Fatal("no chromium is installed")
+			t.Fatal("Chromium is not installed")
 		}
-		t.Skip("no chromium is installed")
+		t.Skip("Chromium is not installed")
 	}
 	options := append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath(exe), chromedp.NoSandbox, chromedp.DisableGPU,
 		chromedp.WindowSize(int(width), int(height)), chromedp.UserDataDir(t.TempDir()),
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true),
-		// Only loopback has names and addresses: it looks for nobody else.
+		// Resolve no host names: pages use loopback only.
 		chromedp.Flag("host-resolver-rules", "MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"),
 	)
 	allocator, end := chromedp.NewExecAllocator(context.Background(), options...)
 	ctx, cancel := chromedp.NewContext(allocator)
 	p := &Page{t: t, ctx: ctx}
 	t.Cleanup(func() {
-		_ = chromedp.Cancel(ctx) // closes the browser, and waits for it
+		_ = chromedp.Cancel(ctx) // closes the browser and waits until it exits
 		cancel()
 		end()
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		if len(p.problems) > 0 {
-			t.Errorf("on the page: %s", strings.Join(p.problems, "\n"))
+			t.Errorf("exceptions of the page: %s", strings.Join(p.problems, "\n"))
 		}
 	})
 	err := chromedp.Listen(ctx, func(event any) { // starts the browser
@@ -73,13 +72,14 @@ func Open(t testing.TB, width, height int64) *Page {
 		}
 	})
 	if err != nil {
-		t.Fatalf("starting %s: %v", exe, err)
+		t.Fatalf("cannot start %s: %v", exe, err)
 	}
 	p.Do(chromedp.EmulateViewport(width, height))
 	return p
 }
 
-func find() string {
+// findBrowser returns the path of an installed browser, or "".
+func findBrowser() string {
 	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
 		if exe, err := exec.LookPath(name); err == nil {
 			return exe
@@ -88,48 +88,48 @@ func find() string {
 	return ""
 }
 
-// Do does things on the page, one after the other, and ends the test if one fails or
-// takes longer than a minute.
+// Do runs actions in order. It stops the test if an action fails or takes longer than a
+// minute.
 func (p *Page) Do(actions ...chromedp.Action[chromedp.Void]) {
 	p.t.Helper()
 	for _, action := range actions {
-		ask(p, action)
+		run(p, action)
 	}
 }
 
-// Wait waits until a JavaScript expression is true.
+// Wait waits until a JavaScript expression is true. It stops the test after a minute.
 func (p *Page) Wait(expression string) {
 	p.t.Helper()
-	ask(p, chromedp.Poll[bool](expression, chromedp.WithPollingInterval(50*time.Millisecond), chromedp.WithPollingTimeout(0)), expression)
+	run(p, chromedp.Poll[bool](expression, chromedp.WithPollingInterval(50*time.Millisecond), chromedp.WithPollingTimeout(0)), expression)
 }
 
-// Text waits until the page shows some words.
-func (p *Page) Text(words string) {
+// Text waits until the page shows a text. It stops the test after a minute.
+func (p *Page) Text(text string) {
 	p.t.Helper()
-	p.Wait(fmt.Sprintf("document.body.innerText.includes(%q)", words))
+	p.Wait(fmt.Sprintf("document.body.innerText.includes(%q)", text))
 }
 
-// Screenshot writes what the page shows, over its whole length, to a PNG file.
+// Screenshot writes an image of the complete page to a PNG file.
 func (p *Page) Screenshot(path string) {
 	p.t.Helper()
-	png := ask(p, chromedp.FullScreenshot(100))
+	png := run(p, chromedp.FullScreenshot(100))
 	if err := os.WriteFile(path, png, 0o644); err != nil {
 		p.t.Fatal(err)
 	}
 }
 
-// ask does one thing on the page.
-func ask[T any](p *Page, action chromedp.Action[T], about ...string) T {
+// run runs one action, with a description for its error.
+func run[T any](p *Page, action chromedp.Action[T], description ...string) T {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(p.ctx, patience)
+	ctx, cancel := context.WithTimeout(p.ctx, actionTimeout)
 	defer cancel()
 	v, err := chromedp.Run(ctx, action)
 	if err == nil {
 		return v
 	}
-	now, end := context.WithTimeout(p.ctx, 5*time.Second)
-	defer end()
-	shown, _ := chromedp.Run(now, chromedp.Evaluate[string]("document.body.innerText")) // for the one who reads why
-	p.t.Fatalf("on the page: %s: %v; it shows:\n%s", strings.Join(about, " "), err, shown)
+	textCtx, stop := context.WithTimeout(p.ctx, 5*time.Second)
+	defer stop()
+	shown, _ := chromedp.Run(textCtx, chromedp.Evaluate[string]("document.body.innerText")) // context for the failure
+	p.t.Fatalf("cannot run %s: %v; the page shows:\n%s", strings.Join(description, " "), err, shown)
 	return v
 }

@@ -1,5 +1,5 @@
-// Package comfytest plays ComfyUI for tests: it queues graphs, runs them one after
-// the other, and makes small pictures.
+// Package comfytest is a ComfyUI server for tests. It queues graphs, runs them one after
+// the other, and generates small images.
 package comfytest
 
 import (
@@ -23,9 +23,9 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/filelock"
 )
 
-// Server is a ComfyUI. Its zero value does not work: see [New].
+// Server is a ComfyUI server. Create it with [New].
 type Server struct {
-	// Dir is where it looks for models; empty knows every model.
+	// Dir is the base directory with the models; if it is empty, every model exists.
 	Dir string
 
 	mux *http.ServeMux
@@ -38,7 +38,7 @@ type Server struct {
 	files   map[string][]byte
 	wake    chan struct{}
 	closed  chan struct{}
-	stop    chan struct{} // closed to interrupt the graph that runs
+	stop    chan struct{} // closed to interrupt the running graph
 }
 
 type job struct {
@@ -52,35 +52,35 @@ type node struct {
 	Inputs map[string]any `json:"inputs"`
 }
 
-// Classes of nodes that the server knows. Fail fails with the message of its
-// inputs, and Sleep takes as many seconds as they say.
+// classes are the known classes of nodes. Fail fails with the message in its inputs, and
+// Sleep waits for the number of seconds in its inputs.
 var classes = []string{
 	"CheckpointLoaderSimple", "CLIPTextEncode", "KSampler", "EmptyLatentImage", "VAEDecode", "SaveImage", "PreviewImage", "Fail", "Sleep",
 }
 
-// New starts a server; Close ends it.
+// New starts a server. Call [Server.Close] to stop it.
 func New() *Server {
 	s := &Server{
 		mux: http.NewServeMux(), history: map[string]any{}, files: map[string][]byte{},
 		wake: make(chan struct{}, 1), closed: make(chan struct{}),
 	}
 	s.mux.HandleFunc("GET /system_stats", func(w http.ResponseWriter, _ *http.Request) {
-		answer(w, 200, map[string]any{"system": map[string]string{"os": "posix"}})
+		writeJSON(w, 200, map[string]any{"system": map[string]string{"os": "posix"}})
 	})
 	s.mux.HandleFunc("POST /prompt", s.prompt)
 	s.mux.HandleFunc("GET /queue", s.queue)
 	s.mux.HandleFunc("POST /queue", s.remove)
 	s.mux.HandleFunc("POST /interrupt", s.interrupt)
-	s.mux.HandleFunc("GET /history/{id}", s.told)
+	s.mux.HandleFunc("GET /history/{id}", s.getHistory)
 	s.mux.HandleFunc("GET /view", s.view)
-	go s.work()
+	go s.run()
 	return s
 }
 
-// Main plays ComfyUI in the process of a test binary that was called with the
-// argument "comfytest" and ComfyUI's own. Otherwise it does nothing. As ComfyUI, it
-// does not start where the base directory has no custom_nodes, or where another
-// process has its database open.
+// Main runs a server in the process of a test binary that was started with the argument
+// "comfytest", followed by arguments of ComfyUI. Otherwise it does nothing. Like ComfyUI,
+// it fails if the base directory has no custom_nodes, or if another process has locked
+// its database.
 func Main() {
 	if len(os.Args) < 2 || os.Args[1] != "comfytest" {
 		return
@@ -90,8 +90,8 @@ func Main() {
 	database := flags.String("database-url", "", "")
 	flags.Bool("disable-auto-launch", false, "")
 	flags.Bool("cpu", false, "")
-	_ = flags.Parse(os.Args[2:]) // ends the process instead
-	lock, err := open(*dir, *database)
+	_ = flags.Parse(os.Args[2:]) // exits on error
+	lock, err := checkStart(*dir, *database)
 	if err != nil {
 		fmt.Println(err)
 		os.Exit(1)
@@ -104,16 +104,16 @@ func Main() {
 	os.Exit(1)
 }
 
-// open looks into the base directory and takes the database, which is free again
-// once the file is closed. Errors are worded as ComfyUI's.
-func open(dir, database string) (*filelock.Lock, error) {
+// checkStart checks the base directory and locks the database, if any, until the lock is
+// closed. The errors have the format of ComfyUI.
+func checkStart(dir, database string) (*filelock.Lock, error) {
 	nodes := filepath.Join(dir, "custom_nodes")
 	if _, err := os.ReadDir(nodes); err != nil {
 		return nil, fmt.Errorf("FileNotFoundError: [Errno 2] No such file or directory: '%s'", nodes)
 	}
 	path, ok := strings.CutPrefix(database, "sqlite:///")
 	if !ok {
-		return nil, nil // it has none
+		return nil, nil // no database
 	}
 	l, err := filelock.Try(path+".lock", 0o700)
 	if err != nil {
@@ -122,10 +122,10 @@ func open(dir, database string) (*filelock.Lock, error) {
 	return l, nil
 }
 
-// Close ends the work.
+// Close stops the server.
 func (s *Server) Close() { close(s.closed) }
 
-// Forget empties queue and history, as a restart does.
+// Forget clears the queue and the history, like a restart.
 func (s *Server) Forget() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -139,10 +139,10 @@ func (s *Server) Forget() {
 // ServeHTTP implements [http.Handler].
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.ServeHTTP(w, r) }
 
-func answer(w http.ResponseWriter, status int, body any) {
+func writeJSON(w http.ResponseWriter, status int, body any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(body) // the client sees what it got
+	_ = json.NewEncoder(w).Encode(body) // the client detects a partial response
 }
 
 func (s *Server) prompt(w http.ResponseWriter, r *http.Request) {
@@ -150,23 +150,23 @@ func (s *Server) prompt(w http.ResponseWriter, r *http.Request) {
 		Prompt map[string]node `json:"prompt"`
 	}
 	if err := json.NewDecoder(r.Body).Decode(&q); err != nil {
-		answer(w, 400, map[string]any{"error": map[string]string{"type": "no_prompt", "message": "No prompt provided", "details": ""}, "node_errors": map[string]any{}})
+		writeJSON(w, 400, map[string]any{"error": map[string]string{"type": "no_prompt", "message": "No prompt provided", "details": ""}, "node_errors": map[string]any{}})
 		return
 	}
-	wrong, outputs := map[string]any{}, 0
+	nodeErrors, outputs := map[string]any{}, 0
 	for id, n := range q.Prompt {
 		if !slices.Contains(classes, n.Class) {
-			wrong[id] = map[string]any{"class_type": n.Class, "errors": []any{map[string]string{"message": "Node type not found", "details": n.Class}}}
+			nodeErrors[id] = map[string]any{"class_type": n.Class, "errors": []any{map[string]string{"message": "Node type not found", "details": n.Class}}}
 		}
-		if name, ok := n.Inputs["ckpt_name"].(string); ok && n.Class == "CheckpointLoaderSimple" && !s.has(name) {
-			wrong[id] = map[string]any{"class_type": n.Class, "errors": []any{map[string]string{"message": "Value not in list", "details": "ckpt_name: '" + name + "'"}}}
+		if name, ok := n.Inputs["ckpt_name"].(string); ok && n.Class == "CheckpointLoaderSimple" && !s.hasModel(name) {
+			nodeErrors[id] = map[string]any{"class_type": n.Class, "errors": []any{map[string]string{"message": "Value not in list", "details": "ckpt_name: '" + name + "'"}}}
 		}
 		if n.Class == "SaveImage" || n.Class == "PreviewImage" {
 			outputs++
 		}
 	}
-	if len(wrong) > 0 || outputs == 0 {
-		answer(w, 400, map[string]any{"error": map[string]string{"type": "prompt_outputs_failed_validation", "message": "Prompt outputs failed validation", "details": ""}, "node_errors": wrong})
+	if len(nodeErrors) > 0 || outputs == 0 {
+		writeJSON(w, 400, map[string]any{"error": map[string]string{"type": "prompt_outputs_failed_validation", "message": "Prompt outputs failed validation", "details": ""}, "node_errors": nodeErrors})
 		return
 	}
 	s.mu.Lock()
@@ -178,10 +178,10 @@ func (s *Server) prompt(w http.ResponseWriter, r *http.Request) {
 	case s.wake <- struct{}{}:
 	default:
 	}
-	answer(w, 200, map[string]any{"prompt_id": j.id, "number": j.number, "node_errors": map[string]any{}})
+	writeJSON(w, 200, map[string]any{"prompt_id": j.id, "number": j.number, "node_errors": map[string]any{}})
 }
 
-func (s *Server) has(model string) bool {
+func (s *Server) hasModel(model string) bool {
 	if s.Dir == "" {
 		return true
 	}
@@ -189,7 +189,7 @@ func (s *Server) has(model string) bool {
 	return err == nil
 }
 
-func (s *Server) work() {
+func (s *Server) run() {
 	for {
 		s.mu.Lock()
 		if len(s.pending) == 0 {
@@ -205,10 +205,10 @@ func (s *Server) work() {
 		s.pending, s.running, s.stop = s.pending[1:], &j, make(chan struct{})
 		stop := s.stop
 		s.mu.Unlock()
-		outcome := s.execute(j, stop)
+		result := s.execute(j, stop)
 		s.mu.Lock()
 		if s.running != nil && s.running.id == j.id {
-			s.running, s.history[j.id] = nil, outcome
+			s.running, s.history[j.id] = nil, result
 		}
 		s.mu.Unlock()
 	}
@@ -243,15 +243,15 @@ func (s *Server) execute(j job, stop chan struct{}) any {
 		}
 		name := fmt.Sprintf("%v_%05d_.png", n.Inputs["filename_prefix"], j.number)
 		s.mu.Lock()
-		s.files[kind+"//"+name] = picture(j.graph)
+		s.files[kind+"//"+name] = renderImage(j.graph)
 		s.mu.Unlock()
 		outputs[id] = map[string]any{"images": []any{map[string]string{"filename": name, "subfolder": "", "type": kind}}}
 	}
 	return map[string]any{"outputs": outputs, "status": map[string]any{"status_str": "success", "completed": true, "messages": []any{}}}
 }
 
-// picture is of a color that depends on all texts of the graph.
-func picture(graph map[string]node) []byte {
+// renderImage returns a PNG image whose color depends on all texts of the graph.
+func renderImage(graph map[string]node) []byte {
 	sum := uint32(0)
 	for _, n := range graph {
 		for _, v := range n.Inputs {
@@ -267,7 +267,7 @@ func picture(graph map[string]node) []byte {
 		img.Set(i%8, i/8, color.RGBA{uint8(sum), uint8(sum >> 8), uint8(sum >> 16), 255})
 	}
 	var out bytes.Buffer
-	_ = png.Encode(&out, img) // into memory
+	_ = png.Encode(&out, img) // a buffer: it cannot fail
 	return out.Bytes()
 }
 
@@ -281,14 +281,14 @@ func (s *Server) queue(w http.ResponseWriter, _ *http.Request) {
 	for _, j := range s.pending {
 		pending = append(pending, []any{j.number, j.id, map[string]any{}})
 	}
-	answer(w, 200, map[string]any{"queue_running": running, "queue_pending": pending})
+	writeJSON(w, 200, map[string]any{"queue_running": running, "queue_pending": pending})
 }
 
 func (s *Server) remove(w http.ResponseWriter, r *http.Request) {
 	var q struct {
 		Delete []string `json:"delete"`
 	}
-	_ = json.NewDecoder(r.Body).Decode(&q) // nothing to delete, then
+	_ = json.NewDecoder(r.Body).Decode(&q) // on error, nothing is deleted
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.pending = slices.DeleteFunc(s.pending, func(j job) bool { return slices.Contains(q.Delete, j.id) })
@@ -298,7 +298,7 @@ func (s *Server) interrupt(_ http.ResponseWriter, r *http.Request) {
 	var q struct {
 		ID string `json:"prompt_id"`
 	}
-	_ = json.NewDecoder(r.Body).Decode(&q) // whatever runs, then
+	_ = json.NewDecoder(r.Body).Decode(&q) // without an id, the running graph is interrupted
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.running != nil && (q.ID == "" || q.ID == s.running.id) {
@@ -310,14 +310,14 @@ func (s *Server) interrupt(_ http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (s *Server) told(w http.ResponseWriter, r *http.Request) {
+func (s *Server) getHistory(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out := map[string]any{}
 	if h, ok := s.history[r.PathValue("id")]; ok {
 		out[r.PathValue("id")] = h
 	}
-	answer(w, 200, out)
+	writeJSON(w, 200, out)
 }
 
 func (s *Server) view(w http.ResponseWriter, r *http.Request) {
@@ -330,5 +330,5 @@ func (s *Server) view(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "image/png")
-	_, _ = w.Write(data) // the client sees what it got
+	_, _ = w.Write(data) // the client detects a partial response
 }

@@ -1,6 +1,6 @@
-// Package engine starts and probes one inference engine: what its recipe's placeholders
-// stand for, its environment, its process, whether it serves, and its verify command.
-// Package workers decides when.
+// Package engine runs one inference engine. It expands the placeholders of its recipe,
+// builds its environment, starts and watches its process, probes its port, and runs its
+// verify command. Package workers decides when.
 package engine
 
 import (
@@ -9,29 +9,29 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// Engine is a worker type as it is installed.
+// Engine describes an installed worker type.
 type Engine struct {
 	Version string
-	Entry   string // absolute path of its program
-	Payload string // absolute path of the directory with its files; empty for one put there by hand
+	Entry   string // absolute path of the program
+	Payload string // absolute path of the directory with its files; empty if rbee did not install it
 	Launch  wire.Launch
 	Verify  *wire.Verify // nil for none
 }
 
-// Model is a model as an engine gets it.
+// Model describes the model that an engine loads.
 type Model struct {
-	ID       string // as the list of models tells it
+	ID       string // as in the list of models
 	Path     string // file or directory
 	SHA256   string // of the file, in hex; empty for a directory
-	Estimate int64  // device memory in bytes with the context of one request, 0 if not known
-	Context  int    // length of context in tokens that is counted with, 0 if not known
-	Cache    int64  // part of Estimate that the context of one request takes
-	Explain  string // how the estimate came about
+	Estimate int64  // device memory in bytes with the context of one request; 0 if unknown
+	Context  int    // context length in tokens that Estimate includes; 0 if unknown
+	Cache    int64  // bytes of Estimate for the context of one request
+	Explain  string // explains how Estimate was computed
 
-	// Sum computes SHA256 where that is empty, if the recipe asks for it: it is as
-	// slow as reading the file. Nil if there is nothing to compute.
+	// Sum computes SHA256 if that is empty and the recipe uses it, which takes as
+	// long as reading the file. Sum is nil for a directory.
 	Sum func(ctx context.Context) (string, error)
 }
 
-// IsFile tells one file from a directory.
+// IsFile reports whether the model is one file, not a directory.
 func (m Model) IsFile() bool { return m.SHA256 != "" || m.Sum != nil }

@@ -6,32 +6,33 @@ import (
 	"testing"
 )
 
-// TestEnvironmentPath holds that an engine finds the tools of its own environment,
-// whether the hive was told a path or not, and that what a recipe says counts.
+// TestEnvironmentPath checks that the directory of the program is first in PATH,
+// with and without a PATH of the hive, and that the recipe can override PATH.
 func TestEnvironmentPath(t *testing.T) {
 	e := Engine{Entry: "/w/payload/venv/bin/vllm"}
-	for own, want := range map[string]string{"/opt/bin:/bin": "/w/payload/venv/bin:/opt/bin:/bin", "": "/w/payload/venv/bin:" + usualPath} {
-		t.Setenv("PATH", own)
+	for hivePath, want := range map[string]string{"/opt/bin:/bin": "/w/payload/venv/bin:/opt/bin:/bin", "": "/w/payload/venv/bin:" + defaultPath} {
+		t.Setenv("PATH", hivePath)
 		if got := valuesOf(Environment(e, Placeholders{}, nil, nil, ""), "PATH"); !slices.Equal(got, []string{want}) {
-			t.Errorf("%q: %q", own, got)
+			t.Errorf("Environment with PATH=%q has PATH %q, want %q", hivePath, got, want)
 		}
 	}
-	e.Launch.Env = map[string]string{"PATH": "/its/own"}
-	if got := valuesOf(Environment(e, Placeholders{}, nil, nil, ""), "PATH"); got[len(got)-1] != "/its/own" { // the last one counts
-		t.Errorf("%q", got)
+	e.Launch.Env = map[string]string{"PATH": "/recipe/bin"}
+	if got := valuesOf(Environment(e, Placeholders{}, nil, nil, ""), "PATH"); got[len(got)-1] != "/recipe/bin" { // the last value applies
+		t.Errorf("Environment with PATH in the recipe has PATH %q, want /recipe/bin last", got)
 	}
 }
 
-// TestEnvironmentDevices holds that what chooses devices for the hive does not
-// number them anew for its workers.
+// TestEnvironmentDevices checks that workers do not inherit a variable that selects
+// devices for the hive.
 func TestEnvironmentDevices(t *testing.T) {
 	const name = "GGML_VK_VISIBLE_DEVICES"
 	t.Setenv(name, "3")
 	if got := valuesOf(Environment(Engine{}, Placeholders{}, map[string]string{name: "0"}, nil, ""), name); !slices.Equal(got, []string{"0"}) {
-		t.Errorf("%q", got)
+		t.Errorf("Environment() has %s = %q, want 0 only", name, got)
 	}
 }
 
+// valuesOf returns the values of a variable in env.
 func valuesOf(env []string, name string) (values []string) {
 	for _, v := range env {
 		if value, ok := strings.CutPrefix(v, name+"="); ok {

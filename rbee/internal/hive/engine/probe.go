@@ -13,17 +13,19 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// Host is where workers listen.
+// Host is the address on which workers listen.
 const Host = "127.0.0.1"
 
-// probeClient asks workers. They are on loopback, where no proxy is.
+// probeClient sends probes to workers. It uses no proxy, because workers listen on
+// loopback.
 var probeClient = &http.Client{
 	Timeout:       5 * time.Second,
 	Transport:     &http.Transport{DisableKeepAlives: true},
 	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 }
 
-// Probe asks a worker once whether it serves.
+// Probe reports whether a worker serves. It sends one request to the ready path of
+// the recipe, or connects to the port if the recipe has none.
 func Probe(ctx context.Context, port int, l wire.Launch) bool {
 	address := net.JoinHostPort(Host, strconv.Itoa(port))
 	if l.ReadyPath == "" {
@@ -45,37 +47,37 @@ func Probe(ctx context.Context, port int, l wire.Launch) bool {
 	return resp.StatusCode == l.ReadyStatus || l.ReadyStatus == 0 && resp.StatusCode == http.StatusOK
 }
 
-// prepareClient waits for an answer for as long as it takes: a worker that is
-// loading is given up for its silence elsewhere.
+// prepareClient sends prepare requests. It has no timeout: package workers stops a
+// worker that makes no progress while it loads.
 var prepareClient = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 
-// Prepare asks a worker what its recipe wants it asked before it is ready.
+// Prepare sends the prepare requests of a recipe to a worker, in order.
 func Prepare(ctx context.Context, port int, requests []wire.HTTPRequest) error {
 	for _, r := range requests {
 		address := "http://" + net.JoinHostPort(Host, strconv.Itoa(port)) + r.Path
 		req, err := http.NewRequestWithContext(ctx, http.MethodPost, address, strings.NewReader(r.Body))
 		if err != nil {
-			return fmt.Errorf("preparing it: %w", err)
+			return fmt.Errorf("cannot prepare the worker: %w", err)
 		}
 		req.Header.Set("Content-Type", "application/json")
 		resp, err := prepareClient.Do(req)
 		if err != nil {
-			return fmt.Errorf("preparing it: %s: %w", r.Path, err)
+			return fmt.Errorf("cannot prepare the worker: %s: %w", r.Path, err)
 		}
-		answer, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+		body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 		_ = resp.Body.Close()
 		switch {
 		case err != nil:
-			return fmt.Errorf("preparing it: %s: %w", r.Path, err)
+			return fmt.Errorf("cannot prepare the worker: %s: %w", r.Path, err)
 		case resp.StatusCode/100 != 2:
-			return fmt.Errorf("preparing it: %s answers %s: %s", r.Path, resp.Status, strings.TrimSpace(string(answer[:min(len(answer), 500)])))
+			return fmt.Errorf("cannot prepare the worker: %s: status %s: %s", r.Path, resp.Status, strings.TrimSpace(string(body[:min(len(body), 500)])))
 		}
 	}
 	return nil
 }
 
-// PortTaken reports whether a port of [Host] cannot be listened on.
-func PortTaken(ctx context.Context, port int) bool {
+// PortInUse reports whether it is impossible to listen on a port of [Host].
+func PortInUse(ctx context.Context, port int) bool {
 	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort(Host, strconv.Itoa(port)))
 	if err != nil {
 		return true

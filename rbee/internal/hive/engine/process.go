@@ -11,80 +11,88 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 )
 
-// StartProcess makes a process, the leader of a session and a group of its own, that
-// writes to a file. It is in a scope of systemd if that has a name.
+// StartProcess starts a process that leads its own session and process group and
+// writes its output to out. If scope is not empty, the process runs in a systemd user
+// scope of this name.
 func StartProcess(argv, env []string, out *os.File, scope string) (*os.Process, error) {
 	line := argv
 	if scope != "" {
-		// systemd-run becomes the program itself once the scope is made.
+		// systemd-run creates the scope and then executes the program in the same process.
 		line = append([]string{"systemd-run", "--user", "--scope", "--quiet", "--collect", "--unit=" + scope, "--"}, argv...)
 	}
 	cmd := exec.Command(line[0], line[1:]...) //nolint:gosec // an installed worker; it outlives every context here
 	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = "/", env, out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("starting %s: %w", argv[0], err)
+		return nil, fmt.Errorf("cannot start %s: %w", argv[0], err)
 	}
 	return cmd.Process, nil
 }
 
-// Process is the process that leads a worker's group.
+// Process is the process that leads the process group of a worker.
 type Process struct {
-	Ended chan struct{} // closed when it has ended
-	held  bool          // its pid is held until Reap, and with it its group's name
+	Exited chan struct{} // closed when the process has exited
 
-	// Reap returns how it ended, once it has; status is nil if it is not known.
-	Reap func() (status *int, how string)
+	// pidReserved means that the system does not reuse the pid, which is also the
+	// process group id, until Reap.
+	pidReserved bool
+
+	// Reap waits until the process has exited, and returns its exit status, nil if
+	// unknown, and a description of the exit.
+	Reap func() (status *int, description string)
 }
 
-// HoldsPID reports whether the number of the group is surely the worker's still.
-func (c *Process) HoldsPID() bool { return c != nil && c.held }
+// PIDReserved reports whether the process group id certainly still belongs to the
+// worker.
+func (c *Process) PIDReserved() bool { return c != nil && c.pidReserved }
 
-// Hold follows a process that this hive started.
-func Hold(id proc.ID, process *os.Process) *Process {
-	c := &Process{Ended: make(chan struct{}), held: proc.Holds}
+// WatchChild watches a process that this hive started.
+func WatchChild(id proc.ID, process *os.Process) *Process {
+	c := &Process{Exited: make(chan struct{}), pidReserved: proc.CanWait}
 	release, done := make(chan struct{}), make(chan struct{})
 	var state *os.ProcessState
 	go func() {
 		defer close(done)
 		if proc.Wait(id.PID) == nil {
-			close(c.Ended)
+			close(c.Exited)
 			<-release
 			state, _ = process.Wait()
 			return
 		}
-		state, _ = process.Wait() // its status is lost if this fails, which is said below
-		close(c.Ended)
+		state, _ = process.Wait() // if this fails, describeExit reports an unknown status
+		close(c.Exited)
 	}()
 	c.Reap = sync.OnceValues(func() (*int, string) {
 		close(release)
 		<-done
-		return describe(state)
+		return describeExit(state)
 	})
 	return c
 }
 
-// describe words how a process ended.
-func describe(state *os.ProcessState) (status *int, how string) {
+// describeExit returns the exit status of a process, nil if unknown, and a
+// description of the exit.
+func describeExit(state *os.ProcessState) (status *int, description string) {
 	if state == nil {
-		return nil, "it ended; its exit status is not known"
+		return nil, "the process exited with unknown status"
 	}
 	if ws, ok := state.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
-		how = fmt.Sprintf("it was ended by signal %d (%s)", ws.Signal(), ws.Signal())
+		description = fmt.Sprintf("the process was killed by signal %d (%s)", ws.Signal(), ws.Signal())
 		if ws.Signal() == syscall.SIGKILL {
-			how += ", which is how the kernel ends processes when memory runs out"
+			description += "; the kernel sends this signal when memory runs out"
 		}
-		return nil, how
+		return nil, description
 	}
 	code := state.ExitCode()
 	return &code, fmt.Sprintf("exit status %d", code)
 }
 
-// Follow watches a process that is nobody's child here, until stop is closed.
-func Follow(stop <-chan struct{}, id proc.ID) *Process {
-	c := &Process{Ended: make(chan struct{})}
+// WatchProcess watches a process that is not a child of this process, until it has
+// exited or stop is closed.
+func WatchProcess(stop <-chan struct{}, id proc.ID) *Process {
+	c := &Process{Exited: make(chan struct{})}
 	c.Reap = func() (*int, string) {
-		return nil, "it ended; its exit status is not known, for an earlier hive had started it"
+		return nil, "the process exited with unknown status, because an earlier hive daemon started it"
 	}
 	go func() {
 		tick := time.NewTicker(200 * time.Millisecond)
@@ -96,7 +104,7 @@ func Follow(stop <-chan struct{}, id proc.ID) *Process {
 			case <-tick.C:
 			}
 		}
-		close(c.Ended)
+		close(c.Exited)
 	}()
 	return c
 }

@@ -15,23 +15,24 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/machine"
 )
 
-// Placeholders are what stands for the words in braces of a recipe; [catalog.Start] says
-// what they mean. A key with a question mark is for a word with one, where that
-// means less than without it: what was asked for alone.
+// Placeholders maps the placeholders of a recipe to their values; [catalog.Start]
+// documents them. A key with a question mark is for the optional form of a placeholder,
+// if that has a value only when the user set one.
 type Placeholders map[string]string
 
-// inBraces is a word of a recipe; one with a question mark may be missing.
-var inBraces = regexp.MustCompile(`\{([A-Za-z_][A-Za-z0-9_]*)(\??)\}`)
+// placeholderExpr matches a placeholder of a recipe, such as {port}, or {context?},
+// which is optional.
+var placeholderExpr = regexp.MustCompile(`\{([A-Za-z_][A-Za-z0-9_]*)(\??)\}`)
 
-// StartOptions are what one start of an engine is told.
+// StartOptions hold the parameters of one start of an engine.
 type StartOptions struct {
-	State   string // its own directory
-	Port    int    // on which it serves
-	Asked   string // the model as it was asked for
-	Model   Model
-	Devices []operations.WorkerDevice
+	StateDir  string // directory for the files of this worker
+	Port      int    // port to serve on
+	ModelName string // the model as requested
+	Model     Model
+	Devices   []operations.WorkerDevice
 
-	// What was asked for; 0 if nothing was.
+	// ContextLength and Parallel are the requested values; 0 if not set.
 	ContextLength, Parallel int
 }
 
@@ -47,8 +48,8 @@ func NewPlaceholders(e Engine, s StartOptions) Placeholders {
 	}
 	length, parallel := cmp.Or(s.ContextLength, s.Model.Context), max(1, s.Parallel)
 	return Placeholders{
-		"entry": e.Entry, "payload": e.Payload, "state": s.State, "host": Host, "port": strconv.Itoa(s.Port),
-		"model": s.Asked, "model_path": s.Model.Path, "model_file": file, "model_sha256": s.Model.SHA256,
+		"entry": e.Entry, "payload": e.Payload, "state": s.StateDir, "host": Host, "port": strconv.Itoa(s.Port),
+		"model": s.ModelName, "model_path": s.Model.Path, "model_file": file, "model_sha256": s.Model.SHA256,
 		"devices": strings.Join(indices, ","), "device_count": strconv.Itoa(max(1, len(indices))),
 		"cuda_home": machine.CUDAHome(),
 		"context":   strconv.Itoa(length), "context?": strconv.Itoa(s.ContextLength),
@@ -57,60 +58,62 @@ func NewPlaceholders(e Engine, s StartOptions) Placeholders {
 	}
 }
 
-// Fill replaces the words of a text. It is false for a text with a question mark
-// after a word for which nothing was asked.
-func (w Placeholders) Fill(text string) (filled string, ok bool) {
-	return w.replace(text, func(s string) string { return s })
+// Expand replaces the placeholders of a text. ok is false if an optional placeholder
+// has no value.
+func (p Placeholders) Expand(text string) (expanded string, ok bool) {
+	return p.replace(text, func(s string) string { return s })
 }
 
-func (w Placeholders) replace(text string, quote func(string) string) (filled string, ok bool) {
+func (p Placeholders) replace(text string, quote func(string) string) (expanded string, ok bool) {
 	ok = true
-	filled = inBraces.ReplaceAllStringFunc(text, func(word string) string {
-		m := inBraces.FindStringSubmatch(word)
-		value, known := w[m[1]+m[2]]
+	expanded = placeholderExpr.ReplaceAllStringFunc(text, func(placeholder string) string {
+		m := placeholderExpr.FindStringSubmatch(placeholder)
+		value, known := p[m[1]+m[2]]
 		if !known {
-			value, known = w[m[1]]
+			value, known = p[m[1]]
 		}
 		switch {
 		case !known:
-			return word
+			return placeholder
 		case m[2] == "?" && (value == "" || value == "0"):
 			ok = false
 		}
 		return quote(value)
 	})
-	return filled, ok
+	return expanded, ok
 }
 
-// Requests returns those of a recipe, with words put into JSON strings as such.
-func (w Placeholders) Requests(all []wire.HTTPRequest) []wire.HTTPRequest {
+// Requests expands the requests of a recipe. It escapes values in bodies for use in
+// JSON strings.
+func (p Placeholders) Requests(requests []wire.HTTPRequest) []wire.HTTPRequest {
 	quote := func(s string) string {
 		data, err := json.Marshal(s)
 		if err != nil {
-			return "" // a string: it cannot fail
+			return "" // cannot happen for a string
 		}
 		return string(data[1 : len(data)-1])
 	}
 	var out []wire.HTTPRequest
-	for _, r := range all {
-		path, _ := w.Fill(r.Path)
-		body, _ := w.replace(r.Body, quote)
+	for _, r := range requests {
+		path, _ := p.Expand(r.Path)
+		body, _ := p.replace(r.Body, quote)
 		out = append(out, wire.HTTPRequest{Path: path, Body: body})
 	}
 	return out
 }
 
-// HasPlaceholder reports whether a recipe has one of some words, in braces.
-func HasPlaceholder(l wire.Launch, braced ...string) bool {
+// HasPlaceholder reports whether a recipe uses any of the placeholders, which are
+// given with braces.
+func HasPlaceholder(l wire.Launch, placeholders ...string) bool {
 	has := func(text string) bool {
-		return slices.ContainsFunc(braced, func(word string) bool { return strings.Contains(text, word) })
+		return slices.ContainsFunc(placeholders, func(p string) bool { return strings.Contains(text, p) })
 	}
 	found := slices.ContainsFunc(l.Args, has)
 	for _, value := range l.Env {
 		found = found || has(value)
 	}
-	for name, to := range l.Links {
-		found = found || has(name) || has(to)
+	for name, target := range l.Links {
+		found = found || has(name) || has(target)
 	}
 	found = found || has(l.Serves)
 	for _, r := range l.Prepare {
@@ -119,13 +122,13 @@ func HasPlaceholder(l wire.Launch, braced ...string) bool {
 	return found
 }
 
-// MakeStateDir makes the worker's own directory anew, with its links, if the recipe
-// wants one. What an earlier try has left there stays.
-func MakeStateDir(l wire.Launch, words Placeholders) error {
+// MakeStateDir creates the state directory of a worker with the links of the recipe,
+// if the recipe uses one. It keeps other files that are there from an earlier start.
+func MakeStateDir(l wire.Launch, values Placeholders) error {
 	if len(l.Links) == 0 && !HasPlaceholder(l, "{state}") {
 		return nil
 	}
-	dir := words["state"]
+	dir := values["state"]
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
@@ -134,20 +137,20 @@ func MakeStateDir(l wire.Launch, words Placeholders) error {
 		return err
 	}
 	defer root.Close()
-	for name, to := range l.Links {
-		name, _ = words.Fill(name)
-		to, _ = words.Fill(to)
+	for name, target := range l.Links {
+		name, _ = values.Expand(name)
+		target, _ = values.Expand(target)
 		name = filepath.FromSlash(name)
 		if err := root.MkdirAll(filepath.Dir(name), 0o700); err != nil {
 			return err
 		}
-		if now, err := root.Readlink(name); err == nil && now == to {
+		if current, err := root.Readlink(name); err == nil && current == target {
 			continue
 		}
 		if err := root.RemoveAll(name); err != nil {
 			return err
 		}
-		if err := root.Symlink(to, name); err != nil {
+		if err := root.Symlink(target, name); err != nil {
 			return err
 		}
 	}

@@ -17,10 +17,10 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 )
 
-// VerifyError reports that a verify command ran and did not pass.
+// VerifyError reports that a verify command ran and failed.
 type VerifyError struct {
 	Reason string // such as "exit status 1"
-	Output string // the end of what it printed
+	Output string // the end of its output
 }
 
 // Error returns the reason and, from the next line on, the output.
@@ -44,18 +44,18 @@ const (
 // Verify runs the verify command of an engine, which must have one. The command
 // gets the environment of a worker, with all accelerators of the machine visible,
 // and state, an empty directory, for everything that it writes. The error is a
-// [*VerifyError] if the command does not pass, and the cause of ctx if that ends.
-// No process of the command is left.
+// [*VerifyError] if the command fails, and the cause of ctx if ctx ends. Verify
+// leaves no process of the command running.
 func Verify(ctx context.Context, e Engine, state string) error {
 	v := e.Verify
-	words := NewPlaceholders(e, StartOptions{Parallel: 1})
-	words["state"] = state
-	if err := MakeStateDir(wire.Launch{Links: linksWithoutModel(e.Launch.Links)}, words); err != nil {
+	values := NewPlaceholders(e, StartOptions{Parallel: 1})
+	values["state"] = state
+	if err := MakeStateDir(wire.Launch{Links: linksWithoutModel(e.Launch.Links)}, values); err != nil {
 		return fmt.Errorf("cannot prepare the verify command: %w", err)
 	}
 	argv := make([]string, 0, len(v.Command))
 	for _, arg := range v.Command {
-		arg, _ = words.Fill(arg)
+		arg, _ = values.Expand(arg)
 		argv = append(argv, arg)
 	}
 	if len(argv) == 0 {
@@ -65,12 +65,12 @@ func Verify(ctx context.Context, e Engine, state string) error {
 	if err != nil {
 		return fmt.Errorf("the verify command has an invalid expression: %w", err)
 	}
-	// The mark finds processes that left the group.
-	mark := rand.Text()
+	// The marker identifies processes that left the process group.
+	marker := rand.Text()
 	limited, cancel := context.WithTimeout(ctx, v.Limit())
 	defer cancel()
-	out, err := runGroup(limited, argv, verifyEnvironment(e, words, state, mark), state)
-	killMarked(mark)
+	out, err := runGroup(limited, argv, verifyEnvironment(e, values, state, marker), state)
+	killByMarker(marker)
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
@@ -84,27 +84,27 @@ func Verify(ctx context.Context, e Engine, state string) error {
 	return nil
 }
 
-// verifyEnvironment returns the environment of a worker, changed so that nothing
-// is written outside state.
-func verifyEnvironment(e Engine, words Placeholders, state, mark string) []string {
+// verifyEnvironment returns the environment of a worker with the temporary and cache
+// directories inside state.
+func verifyEnvironment(e Engine, values Placeholders, state, marker string) []string {
 	env := map[string]string{"PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": state, "XDG_CACHE_HOME": state + "/cache"}
 	for name, value := range e.Verify.Env {
-		env[name], _ = words.Fill(value)
+		env[name], _ = values.Expand(value)
 	}
-	return Environment(e, words, nil, env, mark)
+	return Environment(e, values, nil, env, marker)
 }
 
 // linksWithoutModel returns the links that do not depend on a model.
 func linksWithoutModel(links map[string]string) map[string]string {
 	links = maps.Clone(links)
-	maps.DeleteFunc(links, func(name, to string) bool {
-		return strings.Contains(name, "{model") || strings.Contains(to, "{model")
+	maps.DeleteFunc(links, func(name, target string) bool {
+		return strings.Contains(name, "{model") || strings.Contains(target, "{model")
 	})
 	return links
 }
 
-// runGroup runs a program in a session of its own and returns the end of its
-// output. When ctx ends, it kills the whole process group.
+// runGroup runs a program in a new session and returns the end of its output. When
+// ctx ends, it kills the process group.
 func runGroup(ctx context.Context, argv, env []string, dir string) ([]byte, error) {
 	for tries := 0; ; tries++ {
 		cmd := exec.CommandContext(ctx, argv[0], argv[1:]...) //nolint:gosec // an installed worker
@@ -117,24 +117,24 @@ func runGroup(ctx context.Context, argv, env []string, dir string) ([]byte, erro
 		err := cmd.Run()
 		switch {
 		case errors.Is(err, syscall.ETXTBSY) && tries < 100:
-			// Another process is just being made by this one and still holds the
-			// descriptor with which the program was written.
+			// A child that this process is forking still has the descriptor with which
+			// the program was written.
 			select {
 			case <-ctx.Done():
 			case <-time.After(10 * time.Millisecond):
 			}
 			continue
 		case errors.Is(err, exec.ErrWaitDelay):
-			err = nil // the program exited with 0; a process that it started holds the pipe
+			err = nil // the program exited with 0; a child of it still has the pipe open
 		}
 		return out.bytes(), err
 	}
 }
 
-// killMarked kills the processes that were started with a mark.
-func killMarked(mark string) {
+// killByMarker kills the processes that were started with a marker.
+func killByMarker(marker string) {
 	for end := time.Now().Add(verifyKillWait); time.Now().Before(end); {
-		ids, err := proc.Marked(MarkName, mark)
+		ids, err := proc.FindByEnv(MarkerEnv, marker)
 		if err != nil || len(ids) == 0 {
 			return
 		}
@@ -145,7 +145,7 @@ func killMarked(mark string) {
 	}
 }
 
-// tail keeps the end of what is written to it.
+// tail keeps the last maxVerifyOutput bytes written to it.
 type tail struct{ buf []byte }
 
 // Write implements [io.Writer].

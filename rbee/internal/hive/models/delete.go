@@ -15,9 +15,9 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/model"
 )
 
-// Delete removes a model, also one that is not whole. Content that other models
-// share stays. A download of the same repository that runs is waited for; what
-// another tool is fetching there is left alone.
+// Delete removes a model, including an incomplete one. It keeps content that other models
+// share. It waits for a running download of the same repository, and does not touch files
+// that another tool is downloading there.
 func (s *Store) Delete(ctx context.Context, id string) (*operations.ModelDeleteReport, error) {
 	ref, err := model.ParseRef(id)
 	if err != nil {
@@ -26,7 +26,7 @@ func (s *Store) Delete(ctx context.Context, id string) (*operations.ModelDeleteR
 	if ref.URL != "" {
 		ref.Repo = ref.LocalRepo()
 	}
-	m, err := s.Get(ctx, id) // before the lock, which would make directories for a model that is not
+	m, err := s.Get(ctx, id) // before the lock, which would create directories for an unknown model
 	if err != nil {
 		return nil, err
 	}
@@ -47,12 +47,12 @@ func (s *Store) Delete(ctx context.Context, id string) (*operations.ModelDeleteR
 	if i < 0 {
 		return nil, notFound(operations.ReasonModelNotFound, id, "model %q is not on this hive", id)
 	}
-	doomed := before[i].doomed(*m)
+	deleted := before[i].filesToDelete(*m)
 	report := &operations.ModelDeleteReport{Model: *m}
-	if err := r.forgetPlans(m.Commit, doomed); err != nil {
+	if err := r.dropPlans(m.Commit, deleted); err != nil {
 		return nil, err
 	}
-	for _, f := range doomed {
+	for _, f := range deleted {
 		if err := r.unlink(m.Commit, f); err != nil {
 			return nil, err
 		}
@@ -61,15 +61,15 @@ func (s *Store) Delete(ctx context.Context, id string) (*operations.ModelDeleteR
 	if err != nil {
 		return nil, err
 	}
-	if report.Freed, report.Kept, err = r.sweep(doomed, after); err != nil {
+	if report.Freed, report.Kept, err = r.removeUnusedBlobs(deleted, after); err != nil {
 		return nil, err
 	}
-	return report, r.tidy(m.Commit, after)
+	return report, r.removeEmptySnapshot(m.Commit, after)
 }
 
-// doomed are the files of the snapshot that go with a model: its own, and if no
-// other model is left there, the rest.
-func (s snapshot) doomed(m operations.Model) []snapshotFile {
+// filesToDelete returns the files of the snapshot to delete with a model: the model's own
+// files, or all files if the snapshot has no other model.
+func (s snapshot) filesToDelete(m operations.Model) []snapshotFile {
 	if len(s.models()) == 1 {
 		return s.files
 	}
@@ -77,14 +77,14 @@ func (s snapshot) doomed(m operations.Model) []snapshotFile {
 	for _, f := range m.Files {
 		names = append(names, f.Path)
 	}
-	return s.of(names)
+	return s.selectFiles(names)
 }
 
-// forgetPlans drops the plans of downloads that would bring doomed files.
-func (r repo) forgetPlans(commit string, doomed []snapshotFile) error {
+// dropPlans removes the plans of downloads that include any of the deleted files.
+func (r repo) dropPlans(commit string, deleted []snapshotFile) error {
 	for _, p := range r.readPlans() {
 		if p.Commit != commit || !slices.ContainsFunc(p.Files, func(f model.File) bool {
-			return slices.ContainsFunc(doomed, func(d snapshotFile) bool { return d.Path == f.Path })
+			return slices.ContainsFunc(deleted, func(d snapshotFile) bool { return d.Path == f.Path })
 		}) {
 			continue
 		}
@@ -95,14 +95,14 @@ func (r repo) forgetPlans(commit string, doomed []snapshotFile) error {
 	return nil
 }
 
-// unlink removes a file from a snapshot, and directories that it leaves empty.
+// unlink removes a file from a snapshot, and the directories that become empty.
 func (r repo) unlink(commit string, f snapshotFile) error {
 	root := r.snapshot(commit)
-	at := filepath.Join(root, filepath.FromSlash(f.Path))
-	if err := os.Remove(at); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	path := filepath.Join(root, filepath.FromSlash(f.Path))
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	for dir := filepath.Dir(at); dir != root; dir = filepath.Dir(dir) {
+	for dir := filepath.Dir(path); dir != root; dir = filepath.Dir(dir) {
 		if os.Remove(dir) != nil {
 			break // not empty
 		}
@@ -110,16 +110,17 @@ func (r repo) unlink(commit string, f snapshotFile) error {
 	return nil
 }
 
-// sweep removes the blobs of removed files that nothing else needs.
-func (r repo) sweep(doomed []snapshotFile, left []snapshot) (freed, kept int64, err error) {
+// removeUnusedBlobs removes the blobs of deleted files that no other file uses. It returns
+// the bytes that it freed, and the bytes that other files still use.
+func (r repo) removeUnusedBlobs(deleted []snapshotFile, remaining []snapshot) (freed, kept int64, err error) {
 	used := map[string]bool{}
-	for _, s := range left {
+	for _, s := range remaining {
 		for _, f := range s.files {
 			used[f.Etag] = true
 		}
 	}
 	seen := map[string]bool{}
-	for _, f := range doomed {
+	for _, f := range deleted {
 		switch {
 		case f.plain:
 			freed += f.Size
@@ -134,11 +135,11 @@ func (r repo) sweep(doomed []snapshotFile, left []snapshot) (freed, kept int64, 
 		}
 		seen[f.Etag] = true
 		files := []string{r.blob(f.Etag), fetch.JournalPath(r.blob(f.Etag)), fetch.PartPath(r.blob(f.Etag))}
-		if !r.theirsHeld(f.Etag) {
-			files = append(files, r.theirs(f.Etag))
+		if !r.isHubLocked(f.Etag) {
+			files = append(files, r.hubPartPath(f.Etag))
 		}
 		for _, path := range files {
-			n := occupied(path)
+			n := diskUsage(path)
 			switch e := os.Remove(path); {
 			case e == nil:
 				freed += n
@@ -150,35 +151,35 @@ func (r repo) sweep(doomed []snapshotFile, left []snapshot) (freed, kept int64, 
 	return freed, kept, err
 }
 
-// theirsIdle is how long a file that another tool fetches stays as it is before
-// nobody seems to fetch it. Locks do not tell where the filesystem has none.
-const theirsIdle = 10 * time.Minute
+// hubPartIdle is how long a file of another tool's download must be unchanged to count as
+// abandoned. Locks alone do not suffice, because some filesystems have none.
+const hubPartIdle = 10 * time.Minute
 
-// theirsUnderWay reports whether another tool fetches something of the repository.
-// It names that in a snapshot, and with a revision, only when it is whole.
-func (r repo) theirsUnderWay() bool {
+// hasHubDownload reports whether another tool downloads a file of the repository. Such a
+// file has no name in a snapshot or revision until it is complete.
+func (r repo) hasHubDownload() bool {
 	entries, err := os.ReadDir(filepath.Join(r.dir, "blobs"))
 	if err != nil {
-		return false // there is nothing
+		return false // the repository has no blobs
 	}
 	return slices.ContainsFunc(entries, func(e fs.DirEntry) bool {
-		etag, ok := strings.CutSuffix(e.Name(), theirSuffix)
+		etag, ok := strings.CutSuffix(e.Name(), hubPartSuffix)
 		if !ok {
 			return false
 		}
 		info, err := e.Info()
-		return err == nil && time.Since(info.ModTime()) < theirsIdle || r.theirsHeld(etag)
+		return err == nil && time.Since(info.ModTime()) < hubPartIdle || r.isHubLocked(etag)
 	})
 }
 
-// tidy removes what a snapshot without files leaves: its names, its directory,
-// and if it was the last one the whole repository. Where another tool is about to
-// put something there, it all stays.
-func (r repo) tidy(commit string, left []snapshot) error {
-	if slices.ContainsFunc(left, func(s snapshot) bool { return s.commit == commit && len(s.files) > 0 }) {
+// removeEmptySnapshot removes the revisions and the directory of a snapshot without files,
+// and the complete repository if it was the last snapshot. It removes nothing while another
+// tool downloads into the repository.
+func (r repo) removeEmptySnapshot(commit string, remaining []snapshot) error {
+	if slices.ContainsFunc(remaining, func(s snapshot) bool { return s.commit == commit && len(s.files) > 0 }) {
 		return nil
 	}
-	if r.theirsUnderWay() {
+	if r.hasHubDownload() {
 		return nil
 	}
 	refs, err := r.refs()
@@ -196,7 +197,7 @@ func (r repo) tidy(commit string, left []snapshot) error {
 	if e := os.Remove(r.snapshot(commit)); e != nil && !errors.Is(e, fs.ErrNotExist) {
 		err = errors.Join(err, e)
 	}
-	if slices.ContainsFunc(left, func(s snapshot) bool { return s.commit != commit && len(s.files) > 0 }) || err != nil {
+	if slices.ContainsFunc(remaining, func(s snapshot) bool { return s.commit != commit && len(s.files) > 0 }) || err != nil {
 		return err
 	}
 	return errors.Join(os.RemoveAll(r.dir), os.RemoveAll(r.locks))

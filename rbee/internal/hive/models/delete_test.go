@@ -14,82 +14,82 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/model/hubtest"
 )
 
-func TestDeleteKeepsWhatIsShared(t *testing.T) {
+func TestDeleteKeepsSharedBlobs(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	same := hubtest.GGUF(1, 2, 2, 64, 4096, 50_000)
-	w.Repos["org/same"] = hubtest.Repo{"a-Q4_K_M.gguf": same, "b-Q8_0.gguf": same, "c-Q2_K.gguf": hubtest.Noise(1, 5000)}
+	w := newFixture(t)
+	shared := hubtest.GGUF(1, 2, 2, 64, 4096, 50_000)
+	w.Repos["org/same"] = hubtest.Repo{"a-Q4_K_M.gguf": shared, "b-Q8_0.gguf": shared, "c-Q2_K.gguf": hubtest.Noise(1, 5000)}
 	for _, m := range []string{"org/same:Q4_K_M", "org/same:Q8_0", "org/same:Q2_K"} {
-		w.fetch(t, m)
+		w.mustDownload(t, m)
 	}
-	size := int64(len(same))
+	size := int64(len(shared))
 	r, err := w.Delete(t.Context(), "org/same:Q4_K_M")
 	if err != nil || r.Freed != 0 || r.Kept != size {
-		t.Errorf("%+v, %v", r, err)
+		t.Errorf("Delete(Q4_K_M) = %+v, %v, want 0 bytes freed and %d kept", r, err, size)
 	}
-	w.holds(t, "org/same", "b-Q8_0.gguf", "c-Q2_K.gguf")
+	w.checkFiles(t, "org/same", "b-Q8_0.gguf", "c-Q2_K.gguf")
 	if r, err = w.Delete(t.Context(), "org/same:Q8_0"); err != nil || r.Freed != size || r.Kept != 0 {
-		t.Errorf("%+v, %v", r, err)
+		t.Errorf("Delete(Q8_0) = %+v, %v, want %d bytes freed", r, err, size)
 	}
-	w.holds(t, "org/same", "c-Q2_K.gguf")
+	w.checkFiles(t, "org/same", "c-Q2_K.gguf")
 	if _, err := w.Delete(t.Context(), "org/same:Q8_0"); operations.CodeOf(err) != operations.CodeNotFound || !strings.Contains(err.Error(), "org/same:Q2_K") {
-		t.Errorf("%v", err)
+		t.Errorf("second Delete(Q8_0) = %v, want code %s and the other model", err, operations.CodeNotFound)
 	}
 	if r, err = w.Delete(t.Context(), "org/same:Q2_K"); err != nil || r.Freed != 5000 {
-		t.Errorf("%+v, %v", r, err)
+		t.Errorf("Delete(Q2_K) = %+v, %v, want 5000 bytes freed", r, err)
 	}
 	if _, err := os.Stat(w.repo("org/same").dir); err == nil {
-		t.Error("the repository stays")
+		t.Error("the repository exists after its last model was deleted, want it removed")
 	}
 }
 
-func TestDeleteHalfAModel(t *testing.T) {
+func TestDeleteIncompleteModel(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newFixture(t)
 	w.Fail(q4, hubtest.Fault{CutAfter: 300_000, Cuts: -1, IgnoreRange: true})
-	if _, err := w.Download(t.Context(), ref(t, "org/gguf"), DownloadOptions{}); err == nil {
-		t.Fatal("it is whole")
+	if _, err := w.Download(t.Context(), mustParseRef(t, "org/gguf"), DownloadOptions{}); err == nil {
+		t.Fatal("Download() = nil, want an error")
 	}
 	r, err := w.Delete(t.Context(), "org/gguf:Q4_K_M")
 	if err != nil || r.Freed == 0 {
-		t.Errorf("%+v, %v", r, err)
+		t.Errorf("Delete() = %+v, %v, want some bytes freed", r, err)
 	}
 	if _, err := os.Stat(w.repo("org/gguf").dir); err == nil {
-		t.Error("the repository stays")
+		t.Error("the repository exists after its last model was deleted, want it removed")
 	}
 }
 
-// TestDeleteLeavesAnothersDownload holds that the last model of a repository goes,
-// and the repository stays, while huggingface_hub fetches something there: it has
-// no more than the blob, and a lock, until that is whole.
-func TestDeleteLeavesAnothersDownload(t *testing.T) {
+// TestDeleteKeepsHubDownload checks that deleting the last model of a repository keeps the
+// repository while huggingface_hub downloads a file there. Until such a file is complete,
+// only its blob and a lock exist.
+func TestDeleteKeepsHubDownload(t *testing.T) {
 	t.Parallel()
 	long := time.Now().Add(-time.Hour)
 	for name, c := range map[string]struct {
 		changed time.Time
 		held    bool
-		doomed  bool // it is of the model that is deleted
-		stays   bool
+		deleted bool // the download is of the deleted model
+		kept    bool
 	}{
-		"locked":                      {long, true, false, true},
-		"just written":                {time.Now(), false, false, true},
-		"left over":                   {long, false, false, false},
-		"of the model and locked":     {long, true, true, true},
-		"of the model and not locked": {time.Now(), false, true, false},
+		"locked":                    {long, true, false, true},
+		"recently changed":          {time.Now(), false, false, true},
+		"abandoned":                 {long, false, false, false},
+		"deleted model, locked":     {long, true, true, true},
+		"deleted model, not locked": {time.Now(), false, true, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t)
-			w.fetch(t, "org/gguf")
+			w := newFixture(t)
+			w.mustDownload(t, "org/gguf")
 			r, etag := w.repo("org/gguf"), hubtest.Sum(w.Repos["org/gguf"][q8])
-			if c.doomed {
+			if c.deleted {
 				etag = hubtest.Sum(w.Repos["org/gguf"][q4])
 			}
-			if err := errors.Join(os.WriteFile(r.theirs(etag), []byte("half"), 0o600), os.Chtimes(r.theirs(etag), c.changed, c.changed)); err != nil {
+			if err := errors.Join(os.WriteFile(r.hubPartPath(etag), []byte("half"), 0o600), os.Chtimes(r.hubPartPath(etag), c.changed, c.changed)); err != nil {
 				t.Fatal(err)
 			}
 			if c.held {
-				lock, err := os.Create(r.theirLock(etag))
+				lock, err := os.Create(r.hubLockPath(etag))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -102,18 +102,18 @@ func TestDeleteLeavesAnothersDownload(t *testing.T) {
 				t.Fatal(err)
 			}
 			if list, err := w.List(t.Context()); err != nil || len(list) > 0 {
-				t.Errorf("listed are %+v, %v", list, err)
+				t.Errorf("List() = %+v, %v, want none", list, err)
 			}
-			if left := w.left(t, hubtest.Sum(w.Repos["org/gguf"][q4])); len(left) > 0 {
-				t.Errorf("left %v", left)
+			if left := w.findFiles(t, hubtest.Sum(w.Repos["org/gguf"][q4])); len(left) > 0 {
+				t.Errorf("blobs left = %v, want none", left)
 			}
-			for _, path := range []string{r.theirs(etag), r.snapshot(hubtest.Commit("org/gguf")), r.ref("main"), filepath.Join(r.dir, "blobs")} {
-				if _, err := os.Stat(path); (err == nil) != c.stays {
-					t.Errorf("%s: %v", path, err)
+			for _, path := range []string{r.hubPartPath(etag), r.snapshot(hubtest.Commit("org/gguf")), r.ref("main"), filepath.Join(r.dir, "blobs")} {
+				if _, err := os.Stat(path); (err == nil) != c.kept {
+					t.Errorf("Stat(%q) = %v, want it kept: %t", path, err, c.kept)
 				}
 			}
-			if _, err := os.Stat(r.theirLock(etag)); c.held && err != nil {
-				t.Error(err)
+			if _, err := os.Stat(r.hubLockPath(etag)); c.held && err != nil {
+				t.Errorf("lock file of a locked download: %v, want it kept", err)
 			}
 		})
 	}

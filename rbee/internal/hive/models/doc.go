@@ -1,34 +1,33 @@
-// Package models keeps the models of one machine: it fetches them from a model
-// hub or an address, lists what is there, removes it, and estimates the memory
-// that a model takes.
+// Package models manages the models of one machine: it downloads them from a model
+// hub or an address, lists them, and removes them.
 //
-// # Where they lie
+// # Files
 //
-// In the cache of the Hugging Face hub, in its own layout
+// Models are stored in the cache of the Hugging Face hub, in its layout
 // (https://huggingface.co/docs/huggingface_hub/guides/manage-cache), so that
-// every engine finds what rbee fetched, and rbee finds what other tools did:
+// rbee, engines and other tools find each other's downloads:
 //
 //	models--org--name/blobs/<etag>               content; the etag of a large file is its SHA-256
-//	models--org--name/refs/<revision>            the commit that a name stands for
+//	models--org--name/refs/<revision>            the commit of a revision
 //	models--org--name/snapshots/<commit>/<path>  links to blobs
 //
-// rbee's own beside them, which other tools pass over:
+// rbee adds files that other tools ignore:
 //
-//	models--org--name/blobs/<etag>.rbee-part     a file that is being fetched, in its full length
-//	models--org--name/blobs/<etag>.rbee-journal  which bytes of it are there
-//	models--org--name/.rbee/<id>.json            what a download is about, until it is whole
-//	.locks/models--org--name/rbee.lock           held while something there changes
+//	models--org--name/blobs/<etag>.rbee-part     a file during its download, in full length
+//	models--org--name/blobs/<etag>.rbee-journal  which bytes of it have been received
+//	models--org--name/.rbee/<id>.json            the plan of a download, until it is complete
+//	.locks/models--org--name/rbee.lock           locked while the repository changes
 //
-// # Fetching
+// # Downloads
 //
-// Files are fetched in chunks over several connections. What has arrived is
-// written down after it is in the file, so a download that is cut off at any
-// moment, by kill -9 too, goes on where it was; after a loss of power it goes on
-// from what was surely on disk: all of it if it was canceled before, else all but
-// the last 128 MiB of each file or so. The checksum is computed while bytes arrive, and
-// a file takes its name only when it is right.
+// Files are downloaded in chunks over several connections. The journal records
+// received bytes after they are written. A download that is interrupted at any
+// point, even by SIGKILL, can be resumed without loss. After a power failure it
+// resumes from the last flush to disk: all bytes of a canceled download, otherwise
+// all but about the last 128 MiB of each file. The checksum is computed while bytes
+// arrive, and a file gets its final name only if the checksum is correct.
 //
-// The hub's protocol is that of https://huggingface.co/docs/hub/api.
+// The protocol of the hub is described in https://huggingface.co/docs/hub/api.
 package models
 
 import (
@@ -46,40 +45,39 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 )
 
-// Store is the models of one machine. Its fields are set before the first call;
-// its methods may then be called from several goroutines, and from several
-// processes for one directory.
+// Store accesses the models of one machine. Set its fields before the first call. Its
+// methods may be called concurrently, also by several processes with the same directory.
 type Store struct {
-	// Dir is the cache's directory, an absolute path; it need not exist. Required.
+	// Dir is the absolute path of the cache directory, which need not exist. Required.
 	Dir string
 
-	// Endpoint is the address of the model hub; empty is [model.DefaultEndpoint].
+	// Endpoint is the address of the model hub; empty means [model.DefaultEndpoint].
 	Endpoint string
 
-	// Token is for repositories that ask for one; empty sends none.
+	// Token is sent to the hub for repositories that require one; empty sends none.
 	Token operations.Secret
 
-	// HTTP makes the connections; nil means a client of the store's own, which
-	// takes proxies from the environment.
+	// HTTP makes the requests; nil means a separate client that uses the proxies from
+	// the environment.
 	HTTP *http.Client
 
-	// UserAgent is sent with every request; empty is "rbee".
+	// UserAgent is sent with every request; empty means "rbee".
 	UserAgent string
 
-	// Parallel is how many connections a download uses; 0 means 8.
+	// Parallel is the number of connections of a download; 0 means 8.
 	Parallel int
 
-	// Stall is how long a connection may give nothing before it is made anew; 0
-	// means 30 seconds.
+	// Stall is the maximum time without data before a connection is closed and opened
+	// again; 0 means 30 seconds.
 	Stall time.Duration
 
-	chunk int64         // bytes of a chunk; 0 means 16 MiB
-	pause time.Duration // before the first try after a failure; 0 means 250 ms
+	chunk      int64         // bytes of a chunk; 0 means 16 MiB
+	retryDelay time.Duration // before the first retry after a failure; 0 means 250 ms
 }
 
-// DefaultDir is the cache's directory on this machine: HF_HUB_CACHE, HF_HOME/hub,
-// XDG_CACHE_HOME/huggingface/hub, or ~/.cache/huggingface/hub. env is os.Getenv
-// or the like.
+// DefaultDir returns the cache directory of this machine: HF_HUB_CACHE, HF_HOME/hub,
+// XDG_CACHE_HOME/huggingface/hub, or ~/.cache/huggingface/hub. env looks up environment
+// variables like os.Getenv.
 func DefaultDir(env func(string) string) (string, error) {
 	if dir := env("HF_HUB_CACHE"); filepath.IsAbs(dir) {
 		return filepath.Clean(dir), nil
@@ -91,6 +89,7 @@ func DefaultDir(env func(string) string) (string, error) {
 	return filepath.Join(home, "hub"), nil
 }
 
+// hubHome returns the directory of the hub's settings.
 func hubHome(env func(string) string) (string, error) {
 	switch {
 	case filepath.IsAbs(env("HF_HOME")):
@@ -100,11 +99,11 @@ func hubHome(env func(string) string) (string, error) {
 	case filepath.IsAbs(env("HOME")):
 		return filepath.Join(env("HOME"), ".cache", "huggingface"), nil
 	}
-	return "", errors.New("neither HF_HUB_CACHE, HF_HOME, XDG_CACHE_HOME nor HOME names a directory")
+	return "", errors.New("cannot find the model directory: HF_HUB_CACHE, HF_HOME, XDG_CACHE_HOME and HOME are not set to absolute paths")
 }
 
-// DefaultToken is the user's token for the hub: HF_TOKEN, or the content of
-// HF_TOKEN_PATH or of HF_HOME/token; empty if there is none.
+// DefaultToken returns the user's token for the hub: HF_TOKEN, or the content of the file
+// HF_TOKEN_PATH or HF_HOME/token; empty without these.
 func DefaultToken(env func(string) string) operations.Secret {
 	if token := strings.TrimSpace(env("HF_TOKEN")); token != "" {
 		return operations.Secret(token)
@@ -132,8 +131,8 @@ func failure(reason operations.Reason, model string, err error, format string, a
 	return &operations.Error{Code: operations.CodeFailed, Reason: reason, Subject: operations.SubjectModel.Named(model), Message: fmt.Sprintf(format, args...), Err: err}
 }
 
-// diskFree is the space in bytes that this user can still fill at path, or where
-// that would be made.
+// diskFree returns the free space in bytes for this user on the filesystem of path, which
+// need not exist.
 func diskFree(path string) (n int64, known bool) {
 	for {
 		var st unix.Statfs_t

@@ -22,55 +22,55 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 )
 
-// DownloadOptions are those of one download. The zero value works.
+// DownloadOptions configure one download. The zero value is valid.
 type DownloadOptions struct {
-	// Token and Endpoint take the place of the store's; empty leaves those. The
-	// store's token goes to no other endpoint than the store's.
+	// Token and Endpoint replace the store's values; empty keeps them. The store's
+	// token is sent only to the store's endpoint.
 	Token    operations.Secret
 	Endpoint string
 
-	// Progress is told how far it is. Its calls do not overlap; they come from
-	// different goroutines.
+	// Progress receives the progress of the download. Calls come from different
+	// goroutines but do not overlap.
 	Progress func(Progress)
 }
 
-// Progress is how far a download is.
+// Progress is the progress of a download.
 type Progress struct {
-	Bytes, Total int64  // of all files; what was there before counts
-	File         string // what was just worked on
+	Bytes, Total int64  // of all files, including files that were present before
+	File         string // the file that is downloaded, or a note
 }
 
-// Download fetches a model, as far as it is not there. Canceled, it leaves what
-// has arrived for the next one. A download of the same repository that runs
-// already, in this process or another, is waited for; what it brings is present
-// then. Every error that a person can do something about is an [*operations.Error].
+// Download downloads the files of a model that are missing. If it is canceled, it keeps the
+// received data for the next download. It waits for a running download of the same
+// repository, in this process or another. Every error that a user can act on is an
+// [*operations.Error].
 func (s *Store) Download(ctx context.Context, ref model.Ref, o DownloadOptions) (*operations.ModelDownloadReport, error) {
-	endpoint, token := s.access(o)
-	d := &download{s: s, ref: ref, tell: o.Progress, hub: s.hub(endpoint, token)}
+	endpoint, token := s.endpointAndToken(o)
+	d := &download{s: s, ref: ref, onProgress: o.Progress, hub: s.hub(endpoint, token)}
 	if u, err := url.Parse(d.hub.Client.Hub); err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
-		return nil, &operations.Error{Code: operations.CodeBadOperation, Reason: operations.ReasonInvalidOperation, Message: fmt.Sprintf("%q is no address of a model hub", model.RedactRef(d.hub.Client.Hub))}
+		return nil, &operations.Error{Code: operations.CodeBadOperation, Reason: operations.ReasonInvalidOperation, Message: fmt.Sprintf("invalid model hub %q: want an http or https URL", model.RedactRef(d.hub.Client.Hub))}
 	}
 	if d.ref.URL != "" {
 		d.ref.Repo = ref.LocalRepo()
 	}
 	d.repo = s.repo(d.ref.Repo)
-	report, err := d.do(ctx)
-	return report, d.full(err)
+	report, err := d.runLocked(ctx)
+	return report, d.wrapDiskFull(err)
 }
 
-// hub is a model hub, and how the store asks it.
+// hub returns a client for a model hub.
 func (s *Store) hub(endpoint string, token operations.Secret) *model.Hub {
 	c := &fetch.Client{HTTP: s.HTTP, Hub: endpoint, HubToken: token, UserAgent: s.UserAgent, Stall: cmp.Or(s.Stall, defaultStall)}
 	if c.HTTP == nil {
 		c.HTTP = fetch.NewHTTPClient()
 	}
-	return &model.Hub{Client: c, Pause: s.pause}
+	return &model.Hub{Client: c, Pause: s.retryDelay}
 }
 
-// defaultStall is how long a connection may give nothing before it is made anew.
+// defaultStall is the default of [Store].Stall.
 const defaultStall = 30 * time.Second
 
-// bootID names this boot of the machine; empty where it has no name.
+// bootID returns an identifier of this boot of the machine; empty if unknown.
 func bootID() string {
 	self, err := proc.Identify(os.Getpid())
 	if err != nil {
@@ -79,41 +79,42 @@ func bootID() string {
 	return self.BootID
 }
 
-func notFoundOr(err error, path string) error {
+// wrapNotExist returns an error with CodeNotFound if err is fs.ErrNotExist, else err.
+func wrapNotExist(err error, path string) error {
 	if errors.Is(err, fs.ErrNotExist) {
-		return &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonNotFound, Subject: operations.SubjectFile.Named(path), Message: "there is no file " + path + " on the hive", Err: err}
+		return &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonNotFound, Subject: operations.SubjectFile.Named(path), Message: "no such file on the hive: " + path, Err: err}
 	}
 	return err
 }
 
-// access is the hub that a download asks, and the token for it. The store's own
-// token is for the store's own hub: whoever may name another one could read it
-// there.
-func (s *Store) access(o DownloadOptions) (endpoint string, token operations.Secret) {
-	own := strings.TrimRight(cmp.Or(s.Endpoint, model.DefaultEndpoint), "/")
-	endpoint = cmp.Or(strings.TrimRight(o.Endpoint, "/"), own)
-	if o.Token == "" && endpoint == own {
+// endpointAndToken returns the hub of a download and the token for it. The store's token is
+// used only for the store's own hub; otherwise a client could name its own hub and read
+// the token there.
+func (s *Store) endpointAndToken(o DownloadOptions) (endpoint string, token operations.Secret) {
+	storeEndpoint := strings.TrimRight(cmp.Or(s.Endpoint, model.DefaultEndpoint), "/")
+	endpoint = cmp.Or(strings.TrimRight(o.Endpoint, "/"), storeEndpoint)
+	if o.Token == "" && endpoint == storeEndpoint {
 		return endpoint, s.Token
 	}
 	return endpoint, o.Token
 }
 
-// do does the download, with the repository locked.
-func (d *download) do(ctx context.Context) (*operations.ModelDownloadReport, error) {
+// runLocked locks the repository and runs the download.
+func (d *download) runLocked(ctx context.Context) (*operations.ModelDownloadReport, error) {
 	start := time.Now()
-	unlock, err := d.repo.lock(ctx, func() { d.progress(0, "waiting for another download of "+d.ref.Repo) })
+	unlock, err := d.repo.lock(ctx, func() { d.reportProgress(0, "waiting for another download of "+d.ref.Repo) })
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
 	defer d.hub.Client.HTTP.CloseIdleConnections()
-	if err := d.look(ctx); err != nil {
+	if err := d.resolve(ctx); err != nil {
 		return nil, err
 	}
-	if err := d.run(ctx); err != nil {
+	if err := d.transfer(ctx); err != nil {
 		return nil, err
 	}
-	m, err := d.s.Find(ctx, d.found())
+	m, err := d.s.Find(ctx, d.resultRef())
 	if err != nil {
 		return nil, err
 	}
@@ -122,17 +123,17 @@ func (d *download) do(ctx context.Context) (*operations.ModelDownloadReport, err
 	}, nil
 }
 
-// download is one download.
+// download is the state of one download.
 type download struct {
-	s    *Store
-	ref  model.Ref
-	repo repo
-	hub  *model.Hub
-	tell func(Progress)
+	s          *Store
+	ref        model.Ref
+	repo       repo
+	hub        *model.Hub
+	onProgress func(Progress)
 
 	commit  string
 	files   []model.File
-	missing []model.File // those whose blob is not there, each blob once
+	missing []model.File // files without blob; each blob once
 
 	mu         sync.Mutex
 	bytes      int64
@@ -142,8 +143,8 @@ type download struct {
 	present    int64
 }
 
-// found is the reference under which the download's result is found.
-func (d *download) found() model.Ref {
+// resultRef returns the reference of the downloaded model.
+func (d *download) resultRef() model.Ref {
 	if d.ref.URL != "" {
 		return model.Ref{Repo: d.ref.Repo}
 	}
@@ -154,11 +155,11 @@ func (d *download) found() model.Ref {
 	return ref
 }
 
-// look finds out what there is to fetch.
-func (d *download) look(ctx context.Context) error {
+// resolve determines the files of the model and which of them are missing.
+func (d *download) resolve(ctx context.Context) error {
 	var err error
 	if d.ref.URL != "" {
-		d.commit, d.files, err = d.address(ctx)
+		d.commit, d.files, err = d.resolveURL(ctx)
 	} else {
 		d.commit, d.files, err = d.hub.Repository(ctx, d.ref)
 		if err == nil {
@@ -168,11 +169,11 @@ func (d *download) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return d.room(d.files)
+	return d.checkSpace(d.files)
 }
 
-// room finds out what is missing of files, and whether the disk has room for it.
-func (d *download) room(files []model.File) error {
+// checkSpace determines which files are missing and whether the disk has space for them.
+func (d *download) checkSpace(files []model.File) error {
 	seen := map[string]bool{}
 	var need int64
 	for _, f := range files {
@@ -186,27 +187,27 @@ func (d *download) room(files []model.File) error {
 			continue
 		}
 		d.missing = append(d.missing, f)
-		have := d.repo.arrived(f)
-		d.resumed += have
-		need += f.Size - have
+		received := d.repo.partialBytes(f)
+		d.resumed += received
+		need += f.Size - received
 	}
 	d.bytes = d.present + d.resumed
 	if free, known := diskFree(d.s.Dir); known && need > free {
-		return failure(operations.ReasonDiskFull, d.ref.String(), nil, "model %q needs %s more, and %s are free at %s", d.ref, bytesize.Format(need), bytesize.Format(free), d.s.Dir)
+		return failure(operations.ReasonDiskFull, d.ref.String(), nil, "cannot download model %q: it needs %s more, but only %s is free at %s", d.ref, bytesize.Format(need), bytesize.Format(free), d.s.Dir)
 	}
 	return nil
 }
 
-// address finds out about a file at an address, which becomes a repository of one file.
-func (d *download) address(ctx context.Context) (commit string, files []model.File, err error) {
+// resolveURL determines the size of a file at a URL, which becomes a repository of one file.
+func (d *download) resolveURL(ctx context.Context) (commit string, files []model.File, err error) {
 	f := model.File{Path: d.ref.FileName(), Etag: d.ref.SHA256}
 	if path, ok := fetch.LocalPath(d.ref.URL); ok {
 		info, err := os.Stat(path)
 		if err != nil {
-			return "", nil, notFoundOr(err, path)
+			return "", nil, wrapNotExist(err, path)
 		}
 		if !info.Mode().IsRegular() {
-			return "", nil, failure(operations.ReasonNotFound, d.ref.String(), nil, "%s is no file", path)
+			return "", nil, failure(operations.ReasonNotFound, d.ref.String(), nil, "cannot use %s: it is not a regular file", path)
 		}
 		if f.Size = info.Size(); f.Etag == "" {
 			if f.Etag, err = fetch.Sum(ctx, path); err != nil {
@@ -216,7 +217,7 @@ func (d *download) address(ctx context.Context) (commit string, files []model.Fi
 		return f.Etag[:40], []model.File{f}, nil
 	}
 	if info, err := os.Stat(d.repo.blob(f.Etag)); err == nil {
-		f.Size = info.Size() // nothing needs to be asked
+		f.Size = info.Size() // no request is needed
 		return f.Etag[:40], []model.File{f}, nil
 	}
 	err = fetch.Retry(ctx, d.hub.Pause, func() (err error) {
@@ -227,14 +228,14 @@ func (d *download) address(ctx context.Context) (commit string, files []model.Fi
 	case err == nil:
 		return f.Etag[:40], []model.File{f}, nil
 	case errors.Is(err, fetch.ErrNotFound):
-		return "", nil, notFound(operations.ReasonModelUnknown, model.RedactRef(d.ref.URL), "there is nothing at %s: %v", model.RedactRef(d.ref.URL), err)
+		return "", nil, notFound(operations.ReasonModelUnknown, model.RedactRef(d.ref.URL), "cannot find %s: %v", model.RedactRef(d.ref.URL), err)
 	case ctx.Err() != nil:
 		return "", nil, context.Cause(ctx)
 	}
-	return "", nil, failure(fetch.DownloadReason(err), model.RedactRef(d.ref.URL), err, "asking for %s: %v", model.RedactRef(d.ref.URL), err)
+	return "", nil, failure(fetch.DownloadReason(err), model.RedactRef(d.ref.URL), err, "cannot request %s: %v", model.RedactRef(d.ref.URL), err)
 }
 
-// sizeOf asks for the first byte of the file, which tells its size.
+// sizeOf requests the first byte of the file; the response contains the size of the file.
 func (d *download) sizeOf(ctx context.Context) (size int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -252,13 +253,13 @@ func (d *download) sizeOf(ctx context.Context) (size int64, err error) {
 		default:
 			return fetch.NewStatusError(resp)
 		}
-		return &fetch.StatusError{Status: resp.StatusCode, Message: "it does not tell how large the file is"}
+		return &fetch.StatusError{Status: resp.StatusCode, Message: "the response does not contain the file size"}
 	})
 	return size, err
 }
 
-// run fetches what is missing, makes the snapshot, and lets the revision name it.
-func (d *download) run(ctx context.Context) error {
+// transfer downloads the missing files, links them into the snapshot and sets the revision.
+func (d *download) transfer(ctx context.Context) error {
 	if err := d.repo.makeDirs(d.commit); err != nil {
 		return err
 	}
@@ -266,14 +267,14 @@ func (d *download) run(ctx context.Context) error {
 	if err := d.repo.savePlan(plan); err != nil {
 		return err
 	}
-	d.progress(0, "")
-	if err := d.link(); err != nil {
+	d.reportProgress(0, "")
+	if err := d.linkComplete(); err != nil {
 		return err
 	}
 	if err := d.fetch(ctx); err != nil {
 		return err
 	}
-	if err := d.link(); err != nil {
+	if err := d.linkComplete(); err != nil {
 		return err
 	}
 	if d.ref.URL != "" || !model.IsCommit(d.ref.RevisionOrMain()) {
@@ -284,13 +285,13 @@ func (d *download) run(ctx context.Context) error {
 	return d.repo.dropPlan(plan)
 }
 
-// full words the error of a disk that has no room left: what is missing, and how
-// much of it. Others it leaves alone.
-func (d *download) full(err error) error {
+// wrapDiskFull describes the error of a full disk with the space that is missing. It returns
+// other errors unchanged.
+func (d *download) wrapDiskFull(err error) error {
 	if !fetch.IsDiskFull(err) {
 		return err
 	}
-	free := "nothing"
+	free := "an unknown amount"
 	if n, known := diskFree(d.s.Dir); known {
 		free = bytesize.Format(n)
 	}
@@ -298,13 +299,13 @@ func (d *download) full(err error) error {
 	missing := d.total - d.bytes
 	d.mu.Unlock()
 	if missing == 0 {
-		return failure(operations.ReasonDiskFull, d.ref.String(), err, "model %q: the disk is full, %s free at %s: %v", d.ref, free, d.s.Dir, err)
+		return failure(operations.ReasonDiskFull, d.ref.String(), err, "cannot download model %q: the disk is full (%s free at %s): %v", d.ref, free, d.s.Dir, err)
 	}
-	return failure(operations.ReasonDiskFull, d.ref.String(), err, "model %q needs %s more, and the disk is full: %s free at %s; what has arrived is kept: %v", d.ref, bytesize.Format(missing), free, d.s.Dir, err)
+	return failure(operations.ReasonDiskFull, d.ref.String(), err, "cannot download model %q: it needs %s more, but the disk is full (%s free at %s); the received data is kept: %v", d.ref, bytesize.Format(missing), free, d.s.Dir, err)
 }
 
-// link brings files that are whole into the snapshot.
-func (d *download) link() error {
+// linkComplete links the complete files into the snapshot.
+func (d *download) linkComplete() error {
 	for _, f := range d.files {
 		if info, err := os.Stat(d.repo.blob(f.Etag)); err != nil || info.Size() != f.Size {
 			continue
@@ -316,13 +317,13 @@ func (d *download) link() error {
 	return nil
 }
 
-// fetch fetches the missing files.
+// fetch downloads the missing files.
 func (d *download) fetch(ctx context.Context) error {
 	files := make([]fetch.File, len(d.missing))
 	for i, f := range d.missing {
 		files[i] = fetch.File{
 			Name: f.Path, URL: d.ref.URL, Path: d.repo.blob(f.Etag), Mode: 0o644, Size: f.Size, Sum: f.Etag, NewHash: f.NewHash,
-			Prefix: d.repo.theirs(f.Etag), PrefixLock: d.repo.theirLock(f.Etag),
+			Prefix: d.repo.hubPartPath(f.Etag), PrefixLock: d.repo.hubLockPath(f.Etag),
 			Progress: func(n int64) { d.add(n, f.Path) },
 		}
 		if d.ref.URL == "" {
@@ -330,25 +331,25 @@ func (d *download) fetch(ctx context.Context) error {
 		}
 	}
 	err := d.hub.Client.DownloadFiles(ctx, files, fetch.Options{
-		Connections: d.s.Parallel, ChunkSize: d.s.chunk, Pause: d.s.pause, BootID: bootID(),
+		Connections: d.s.Parallel, ChunkSize: d.s.chunk, Pause: d.s.retryDelay, BootID: bootID(),
 	})
 	var wrong *fetch.MismatchError
 	var failed *fetch.TransferError
 	switch {
 	case errors.As(err, &wrong):
-		return failure(operations.ReasonChecksum, d.ref.String(), err, "model %q: %v, twice: what was sent is not what the hub lists, and was thrown away", d.ref, err)
+		return failure(operations.ReasonChecksum, d.ref.String(), err, "cannot download model %q: %v, twice; the received data differs from the hub's list and was discarded", d.ref, err)
 	case errors.As(err, &failed):
-		return failure(d.refusalReason(err), failed.Name, err, "%v", err)
+		return failure(d.transferReason(err), failed.Name, err, "%v", err)
 	case errors.Is(err, fs.ErrNotExist) && d.ref.URL != "":
 		path, _ := fetch.LocalPath(d.ref.URL)
-		return notFoundOr(err, path)
+		return wrapNotExist(err, path)
 	}
 	return err
 }
 
-// refusalReason returns why a file was not sent. The hub answers with 401 or 403 where
-// its repository is gated.
-func (d *download) refusalReason(err error) operations.Reason {
+// transferReason returns the reason of a failed transfer. The hub responds with 401 or 403
+// if the repository is gated.
+func (d *download) transferReason(err error) operations.Reason {
 	var status *fetch.StatusError
 	if errors.As(err, &status) && (status.Status == http.StatusUnauthorized || status.Status == http.StatusForbidden) && d.ref.URL == "" {
 		return operations.ReasonModelGated
@@ -356,19 +357,20 @@ func (d *download) refusalReason(err error) operations.Reason {
 	return fetch.DownloadReason(err)
 }
 
-// add counts bytes that have arrived.
+// add counts received bytes.
 func (d *download) add(n int64, file string) {
 	d.mu.Lock()
 	d.downloaded += max(n, 0)
 	d.mu.Unlock()
-	d.progress(n, file)
+	d.reportProgress(n, file)
 }
 
-func (d *download) progress(n int64, file string) {
+// reportProgress adds n bytes and reports the progress.
+func (d *download) reportProgress(n int64, file string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.bytes += n
-	if d.tell != nil {
-		d.tell(Progress{Bytes: d.bytes, Total: d.total, File: file})
+	if d.onProgress != nil {
+		d.onProgress(Progress{Bytes: d.bytes, Total: d.total, File: file})
 	}
 }

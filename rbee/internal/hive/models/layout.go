@@ -18,7 +18,7 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/statefile"
 )
 
-// repo is the place of one repository in the cache.
+// repo locates the files of one repository in the cache.
 type repo struct {
 	name  string // org/name
 	dir   string
@@ -39,63 +39,64 @@ func (r repo) plans() string                 { return filepath.Join(r.dir, ".rbe
 
 func (r repo) makeDirs(commit string) error {
 	for _, dir := range []string{"blobs", "refs", filepath.Join("snapshots", commit)} {
-		if err := os.MkdirAll(filepath.Join(r.dir, dir), 0o755); err != nil { //nolint:gosec // as the hub's own tools make theirs
+		if err := os.MkdirAll(filepath.Join(r.dir, dir), 0o755); err != nil { //nolint:gosec // the mode that the hub's tools use
 			return err
 		}
 	}
 	return nil
 }
 
-// lock keeps others from changing the repository. waiting is called once if
-// somebody else has it. The kernel frees it when the process ends, however it does.
+// lock takes the lock of the repository. It calls waiting once if it has to wait. The
+// kernel releases the lock when the process exits.
 func (r repo) lock(ctx context.Context, waiting func()) (unlock func(), err error) {
 	l, err := filelock.Wait(ctx, filepath.Join(r.locks, "rbee.lock"), 0o755, filelock.NoLimit, waiting)
 	switch {
 	case ctx.Err() != nil && err != nil:
 		return nil, fmt.Errorf("waiting for another download of %s: %w", r.name, context.Cause(ctx))
 	case err != nil:
-		return nil, fmt.Errorf("taking the lock of %s: %w", r.name, err)
+		return nil, fmt.Errorf("cannot lock repository %s: %w", r.name, err)
 	}
 	return func() { _ = l.Close() }, nil
 }
 
-// theirSuffix ends the name of a blob that huggingface_hub is fetching.
-const theirSuffix = ".incomplete"
+// hubPartSuffix is the file name suffix of a blob that huggingface_hub is downloading.
+const hubPartSuffix = ".incomplete"
 
-func (r repo) theirs(etag string) string { return r.blob(etag) + theirSuffix }
+func (r repo) hubPartPath(etag string) string { return r.blob(etag) + hubPartSuffix }
 
-// theirLock is what huggingface_hub locks while it fetches a blob.
-func (r repo) theirLock(etag string) string { return filepath.Join(r.locks, etag+".lock") }
+// hubLockPath returns the file that huggingface_hub locks while it downloads a blob.
+func (r repo) hubLockPath(etag string) string { return filepath.Join(r.locks, etag+".lock") }
 
-// theirsHeld reports whether huggingface_hub fetches a blob at this moment.
-func (r repo) theirsHeld(etag string) bool {
-	return filelock.Held(r.theirLock(etag))
+// isHubLocked reports whether huggingface_hub is downloading a blob.
+func (r repo) isHubLocked(etag string) bool {
+	return filelock.Held(r.hubLockPath(etag))
 }
 
-// link makes the snapshot's name for a blob.
+// link creates the link to a blob in a snapshot.
 func (r repo) link(commit string, f model.File) error {
-	at := filepath.Join(r.snapshot(commit), filepath.FromSlash(f.Path))
-	target, err := filepath.Rel(filepath.Dir(at), r.blob(f.Etag))
+	path := filepath.Join(r.snapshot(commit), filepath.FromSlash(f.Path))
+	target, err := filepath.Rel(filepath.Dir(path), r.blob(f.Etag))
 	if err != nil {
 		return err
 	}
-	if now, err := os.Readlink(at); err == nil && now == target {
+	if current, err := os.Readlink(path); err == nil && current == target {
 		return nil
 	}
-	if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil { //nolint:gosec // as the hub's own tools make theirs
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // the mode that the hub's tools use
 		return err
 	}
-	return atomicfile.Symlink(target, at, at+".rbee-link")
+	return atomicfile.Symlink(target, path, path+".rbee-link")
 }
 
-// plan is what a download that is not whole yet is about.
+// plan describes an incomplete download.
 type plan struct {
 	Commit   string       `json:"commit"`
 	Revision string       `json:"revision"`
 	Files    []model.File `json:"files"`
 }
 
-// path names a plan by what it is about, so that asking again is the same plan.
+// planPath returns the file of a plan. Its name depends only on the commit and the files, so
+// the same download always has the same plan.
 func (r repo) planPath(p plan) string {
 	h := sha256.New()
 	fmt.Fprintln(h, p.Commit)
@@ -109,21 +110,21 @@ func (r repo) savePlan(p plan) error { return statefile.Write(r.planPath(p), p) 
 
 func (r repo) dropPlan(p plan) error {
 	err := os.Remove(r.planPath(p))
-	_ = os.Remove(r.plans()) // only if it is empty
+	_ = os.Remove(r.plans()) // fails unless it is empty
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	return err
 }
 
-// readPlans reads the plans of downloads that are not whole.
+// readPlans returns the plans of incomplete downloads.
 func (r repo) readPlans() []plan {
 	names, _ := filepath.Glob(filepath.Join(r.plans(), "*.json"))
 	var plans []plan
 	for _, name := range names {
 		var p plan
 		if statefile.Read(name, &p) != nil || !model.IsCommit(p.Commit) {
-			continue // not ours, or half written by a disk that was full
+			continue // not a plan, or truncated by a full disk
 		}
 		if !slices.ContainsFunc(p.Files, func(f model.File) bool { return !f.Valid() }) {
 			plans = append(plans, p)

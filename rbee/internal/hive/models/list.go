@@ -21,14 +21,14 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/model"
 )
 
-// snapshotFile is a file of a snapshot, or one that a download will bring.
+// snapshotFile is a file of a snapshot, or a file of an incomplete download.
 type snapshotFile struct {
 	model.File
 	missing bool
-	plain   bool // no link to a blob
+	plain   bool // a regular file instead of a link to a blob
 }
 
-// snapshot is one commit of a repository, as far as it is there.
+// snapshot is one commit of a repository with its local files.
 type snapshot struct {
 	repo      repo
 	commit    string
@@ -36,7 +36,7 @@ type snapshot struct {
 	files     []snapshotFile
 }
 
-// snapshots reads what is there of a repository.
+// snapshots returns the local snapshots of the repository, including incomplete ones.
 func (r repo) snapshots() ([]snapshot, error) {
 	refs, err := r.refs()
 	if err != nil {
@@ -53,7 +53,7 @@ func (r repo) snapshots() ([]snapshot, error) {
 		}
 	}
 	for _, p := range r.readPlans() {
-		// The name will be the commit's, unless it is another one's until then.
+		// The download will set the revision, unless the revision names another commit at that time.
 		if _, taken := refs[p.Revision]; !taken && model.ValidRevision(p.Revision) && !model.IsCommit(p.Revision) {
 			refs[p.Revision] = p.Commit
 		}
@@ -61,7 +61,7 @@ func (r repo) snapshots() ([]snapshot, error) {
 			commits[p.Commit] = map[string]snapshotFile{}
 		}
 		for _, f := range p.Files {
-			if _, there := commits[p.Commit][f.Path]; !there {
+			if _, exists := commits[p.Commit][f.Path]; !exists {
 				commits[p.Commit][f.Path] = snapshotFile{File: f, missing: true}
 			}
 		}
@@ -83,7 +83,7 @@ func (r repo) snapshots() ([]snapshot, error) {
 	return list, nil
 }
 
-// refs are the names of commits.
+// refs returns the commits by revision.
 func (r repo) refs() (map[string]string, error) {
 	refs, root := map[string]string{}, filepath.Join(r.dir, "refs")
 	err := filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
@@ -103,14 +103,14 @@ func (r repo) refs() (map[string]string, error) {
 	return refs, err
 }
 
-// readSnapshot lists the files of a commit by their paths. Most are links to
-// blobs; on systems without links they are files themselves.
+// readSnapshot returns the files of a commit by path. Most are links to blobs; on systems
+// without links they are regular files.
 func (r repo) readSnapshot(commit string) map[string]snapshotFile {
 	files, root := map[string]snapshotFile{}, r.snapshot(commit)
 	_ = filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
 		rel, relErr := filepath.Rel(root, p)
 		if err != nil || relErr != nil || d.IsDir() || strings.HasSuffix(p, ".rbee-link") {
-			return nil // what cannot be read is not listed
+			return nil // unreadable files are not listed
 		}
 		f := snapshotFile{File: model.File{Path: filepath.ToSlash(rel)}, plain: true}
 		if target, err := os.Readlink(p); err == nil {
@@ -129,7 +129,7 @@ func (r repo) readSnapshot(commit string) map[string]snapshotFile {
 	return files
 }
 
-// models sorts the files of a snapshot into models.
+// models groups the files of a snapshot into models.
 func (s snapshot) models() []operations.Model {
 	var ggufs, others []string
 	for _, f := range s.files {
@@ -143,7 +143,7 @@ func (s snapshot) models() []operations.Model {
 	names := model.GroupIDs(groups)
 	var list []operations.Model
 	for i, g := range groups {
-		list = append(list, s.model(s.repo.name+":"+names[i], "gguf", s.of(g.Files)))
+		list = append(list, s.newModel(s.repo.name+":"+names[i], "gguf", s.selectFiles(g.Files)))
 	}
 	weights := slices.ContainsFunc(others, model.IsSafetensors)
 	if len(others) > 0 && (weights || len(groups) == 0) {
@@ -151,12 +151,13 @@ func (s snapshot) models() []operations.Model {
 		if weights {
 			format = "safetensors"
 		}
-		list = append(list, s.model(s.repo.name, format, s.of(others)))
+		list = append(list, s.newModel(s.repo.name, format, s.selectFiles(others)))
 	}
 	return list
 }
 
-func (s snapshot) of(names []string) []snapshotFile {
+// selectFiles returns the files with these paths.
+func (s snapshot) selectFiles(names []string) []snapshotFile {
 	var files []snapshotFile
 	for _, f := range s.files {
 		if slices.Contains(names, f.Path) {
@@ -166,8 +167,8 @@ func (s snapshot) of(names []string) []snapshotFile {
 	return files
 }
 
-// suffix is what an id says of the revision: nothing if it is main.
-func (s snapshot) suffix() string {
+// revisionSuffix returns the part of a model id for the revision: "" for main.
+func (s snapshot) revisionSuffix() string {
 	switch {
 	case slices.Contains(s.revisions, "main"):
 		return ""
@@ -178,9 +179,9 @@ func (s snapshot) suffix() string {
 	}
 }
 
-func (s snapshot) model(id, format string, files []snapshotFile) operations.Model {
+func (s snapshot) newModel(id, format string, files []snapshotFile) operations.Model {
 	m := operations.Model{
-		ID: id + s.suffix(), Repo: s.repo.name, Revisions: s.revisions, Commit: s.commit, Format: format,
+		ID: id + s.revisionSuffix(), Repo: s.repo.name, Revisions: s.revisions, Commit: s.commit, Format: format,
 		Path: s.repo.snapshot(s.commit), Complete: true,
 	}
 	if format == "gguf" {
@@ -201,7 +202,7 @@ func (s snapshot) model(id, format string, files []snapshotFile) operations.Mode
 		}
 		seen[f.Etag] = true
 		if f.missing {
-			m.PartialBytes += s.repo.arrived(f.File)
+			m.PartialBytes += s.repo.partialBytes(f.File)
 			continue
 		}
 		m.Bytes += f.Size
@@ -210,28 +211,28 @@ func (s snapshot) model(id, format string, files []snapshotFile) operations.Mode
 		}
 	}
 	if m.Complete && format == "safetensors" {
-		m.Complete = s.indexed(files)
+		m.Complete = s.hasAllShards(files)
 	}
 	return m
 }
 
-// arrived is how much of a file is there that is not whole: of rbee's own
-// download, or of another tool's.
-func (r repo) arrived(f model.File) int64 {
+// partialBytes returns how many bytes of an incomplete file are present, from a download of
+// rbee or of another tool.
+func (r repo) partialBytes(f model.File) int64 {
 	if f.Etag == "" {
 		return 0
 	}
 	if n := fetch.Partial(r.blob(f.Etag), f.Size, bootID()); n > 0 {
 		return n
 	}
-	if info, err := os.Stat(r.theirs(f.Etag)); err == nil && info.Size() <= f.Size {
+	if info, err := os.Stat(r.hubPartPath(f.Etag)); err == nil && info.Size() <= f.Size {
 		return info.Size()
 	}
 	return 0
 }
 
-// indexed reports whether all shards are there that the snapshot's index names.
-func (s snapshot) indexed(files []snapshotFile) bool {
+// hasAllShards reports whether all shards in the snapshot's index are present.
+func (s snapshot) hasAllShards(files []snapshotFile) bool {
 	const index = "model.safetensors.index.json"
 	i := slices.IndexFunc(files, func(f snapshotFile) bool { return f.Path == index })
 	if i < 0 || files[i].Size > 64<<20 {
@@ -242,7 +243,7 @@ func (s snapshot) indexed(files []snapshotFile) bool {
 		WeightMap map[string]string `json:"weight_map"`
 	}
 	if err != nil || json.Unmarshal(data, &content) != nil {
-		return true // nothing is known to be missing
+		return true // without an index, no shard is known to be missing
 	}
 	for _, shard := range content.WeightMap {
 		if !slices.ContainsFunc(files, func(f snapshotFile) bool { return f.Path == shard && !f.missing }) {
@@ -252,14 +253,14 @@ func (s snapshot) indexed(files []snapshotFile) bool {
 	return true
 }
 
-// repos lists the repositories of the cache, sorted.
+// repos returns the repositories in the cache, sorted by name.
 func (s *Store) repos() ([]repo, error) {
 	entries, err := os.ReadDir(s.Dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("listing models: %w", err)
+		return nil, fmt.Errorf("cannot list models: %w", err)
 	}
 	var list []repo
 	for _, e := range entries {
@@ -275,11 +276,11 @@ func (s *Store) repos() ([]repo, error) {
 	return list, nil
 }
 
-// ofRepo lists the models of one repository, with their files.
-func ofRepo(r repo) ([]operations.Model, error) {
+// repoModels returns the models of one repository with their files.
+func repoModels(r repo) ([]operations.Model, error) {
 	snapshots, err := r.snapshots()
 	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", r.dir, err)
+		return nil, fmt.Errorf("cannot read repository %s: %w", r.dir, err)
 	}
 	var list []operations.Model
 	for _, s := range snapshots {
@@ -289,8 +290,8 @@ func ofRepo(r repo) ([]operations.Model, error) {
 	return list, nil
 }
 
-// List tells of all models in the cache, sorted by id, also of those that are not
-// whole and of those that other tools put there. Files are left out.
+// List returns all models in the cache without their files, sorted by id. It includes
+// incomplete models and models of other tools.
 func (s *Store) List(ctx context.Context) ([]operations.Model, error) {
 	repos, err := s.repos()
 	if err != nil {
@@ -301,7 +302,7 @@ func (s *Store) List(ctx context.Context) ([]operations.Model, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		models, err := ofRepo(r)
+		models, err := repoModels(r)
 		if err != nil {
 			return nil, err
 		}
@@ -313,21 +314,21 @@ func (s *Store) List(ctx context.Context) ([]operations.Model, error) {
 	return list, nil
 }
 
-// Get tells of one model, with its files. id is one that List gives, or any
-// reference that means one model here. The error is an [*operations.Error] with
-// CodeNotFound if there is none.
+// Get returns one model with its files. id is an id from List, or any reference that
+// selects one local model. For an unknown model, the error is an [*operations.Error] with
+// CodeNotFound.
 func (s *Store) Get(ctx context.Context, id string) (*operations.Model, error) {
 	ref, err := model.ParseRef(id)
 	if err != nil {
 		return nil, err
 	}
-	return s.lookUp(ctx, ref, id)
+	return s.lookup(ctx, ref, id)
 }
 
-// Find is the model that a reference means, whole: what an engine can be given.
-// Where the reference names one file of several, or an address, it is that file.
+// Find returns the complete model to which a reference refers, for use by an engine. For a
+// reference to a single file or to a URL, the result has only this file.
 func (s *Store) Find(ctx context.Context, ref model.Ref) (*operations.Model, error) {
-	m, err := s.lookUp(ctx, ref, ref.String())
+	m, err := s.lookup(ctx, ref, ref.String())
 	if err != nil {
 		return nil, err
 	}
@@ -337,17 +338,17 @@ func (s *Store) Find(ctx context.Context, ref model.Ref) (*operations.Model, err
 		m.Files, m.Bytes, m.Complete = []operations.ModelFile{f}, f.Bytes, !f.Missing
 	}
 	if !m.Complete {
-		return nil, failure(operations.ReasonModelIncomplete, ref.String(), nil, "model %q is not whole here: a download of it was not finished", ref)
+		return nil, failure(operations.ReasonModelIncomplete, ref.String(), nil, "model %q is incomplete: its download was not finished", ref)
 	}
 	return m, nil
 }
 
-func (s *Store) lookUp(ctx context.Context, ref model.Ref, id string) (*operations.Model, error) {
+func (s *Store) lookup(ctx context.Context, ref model.Ref, id string) (*operations.Model, error) {
 	sum := ref.SHA256
 	if ref.URL != "" {
 		ref = model.Ref{Repo: ref.LocalRepo()}
 	}
-	all, err := ofRepo(s.repo(ref.Repo))
+	all, err := repoModels(s.repo(ref.Repo))
 	if err != nil {
 		return nil, err
 	}
@@ -364,19 +365,21 @@ func (s *Store) lookUp(ctx context.Context, ref model.Ref, id string) (*operatio
 			return &all[i], nil
 		}
 	}
-	fit := slices.DeleteFunc(slices.Clone(all), func(m operations.Model) bool { return !ofRevision(m, ref.RevisionOrMain()) })
-	if m, ok := only(fit, ref.Part); ok {
+	matching := slices.DeleteFunc(slices.Clone(all), func(m operations.Model) bool { return !hasRevision(m, ref.RevisionOrMain()) })
+	if m, ok := selectModel(matching, ref.Part); ok {
 		return m, nil
 	}
-	return nil, s.unknown(ctx, ref, id, all)
+	return nil, s.notFoundError(ctx, ref, id, all)
 }
 
-func ofRevision(m operations.Model, revision string) bool {
+// hasRevision reports whether a model belongs to a revision, or to a commit given by at
+// least 7 digits.
+func hasRevision(m operations.Model, revision string) bool {
 	return slices.Contains(m.Revisions, revision) || len(revision) >= 7 && strings.HasPrefix(m.Commit, revision)
 }
 
-// only picks the model that a part means among those of one commit.
-func only(list []operations.Model, part string) (*operations.Model, bool) {
+// selectModel selects the model to which a part refers among the models of one commit.
+func selectModel(list []operations.Model, part string) (*operations.Model, bool) {
 	if part == "" {
 		for i := range list {
 			if len(list) == 1 || list[i].Format != "gguf" {
@@ -404,27 +407,28 @@ func only(list []operations.Model, part string) (*operations.Model, bool) {
 	return nil, false
 }
 
-// unknown says that a model is not here, and what is.
-func (s *Store) unknown(ctx context.Context, ref model.Ref, id string, same []operations.Model) error {
-	if len(same) > 0 {
-		names := make([]string, len(same))
-		for i, m := range same {
+// notFoundError returns the error for a model that is not on the hive. The message names
+// models of the same repository, or with a similar name.
+func (s *Store) notFoundError(ctx context.Context, ref model.Ref, id string, sameRepo []operations.Model) error {
+	if len(sameRepo) > 0 {
+		names := make([]string, len(sameRepo))
+		for i, m := range sameRepo {
 			names[i] = m.ID
 		}
-		return notFound(operations.ReasonModelNotFound, id, "model %q is not on this hive; of %s there are %s", id, ref.Repo, strings.Join(names, ", "))
+		return notFound(operations.ReasonModelNotFound, id, "model %q is not on this hive, which has %s of %s", id, strings.Join(names, ", "), ref.Repo)
 	}
 	all, err := s.List(ctx)
 	if err != nil || len(all) == 0 {
 		return notFound(operations.ReasonModelNotFound, id, "model %q is not on this hive", id)
 	}
-	var near []string
+	var similar []string
 	for _, m := range all {
 		if strings.EqualFold(path.Base(m.Repo), path.Base(ref.Repo)) || strings.Contains(strings.ToLower(m.Repo), strings.ToLower(path.Base(ref.Repo))) {
-			near = append(near, m.ID)
+			similar = append(similar, m.ID)
 		}
 	}
-	if len(near) == 0 {
+	if len(similar) == 0 {
 		return notFound(operations.ReasonModelNotFound, id, "model %q is not on this hive", id)
 	}
-	return notFound(operations.ReasonModelNotFound, id, "model %q is not on this hive; did you mean %s?", id, strings.Join(near[:min(len(near), 5)], ", "))
+	return notFound(operations.ReasonModelNotFound, id, "model %q is not on this hive; did you mean %s?", id, strings.Join(similar[:min(len(similar), 5)], ", "))
 }

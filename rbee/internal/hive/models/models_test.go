@@ -19,7 +19,7 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/model/hubtest"
 )
 
-// TestMain lets the test binary be a process that downloads, to be killed.
+// TestMain runs the tests, or a download in a separate process that a test kills.
 func TestMain(m *testing.M) {
 	if dir := os.Getenv("TEST_DOWNLOAD"); dir != "" {
 		s := &Store{Dir: dir, Endpoint: os.Getenv("TEST_HUB"), chunk: 64 << 10}
@@ -35,15 +35,15 @@ func TestMain(m *testing.M) {
 
 const q4, q8 = "bee-Q4_K_M.gguf", "bee-Q8_0.gguf"
 
-// world is a hub and a cache.
-type world struct {
+// fixture is a test hub and a store.
+type fixture struct {
 	*hubtest.Hub
 	*Store
 }
 
-func newWorld(t testing.TB) *world {
+func newFixture(t testing.TB) *fixture {
 	t.Helper()
-	w := &world{Hub: hubtest.New(map[string]hubtest.Repo{
+	w := &fixture{Hub: hubtest.New(map[string]hubtest.Repo{
 		"org/gguf": {
 			"README.md": []byte("hello"), q4: hubtest.GGUF(1, 2, 2, 64, 4096, 1_000_000), q8: hubtest.GGUF(2, 2, 2, 64, 4096, 300_000),
 			"mmproj-bee-f16.gguf": hubtest.GGUF(3, 1, 1, 1, 1, 10),
@@ -63,12 +63,12 @@ func newWorld(t testing.TB) *world {
 		"org/gated": {"x.safetensors": hubtest.Noise(12, 100)},
 		"org/plain": {"model.onnx": hubtest.Noise(13, 100)},
 	})}
-	w.Store = &Store{Dir: filepath.Join(t.TempDir(), "hub"), Endpoint: w.URL, chunk: 64 << 10, pause: time.Millisecond, Stall: 5 * time.Second}
+	w.Store = &Store{Dir: filepath.Join(t.TempDir(), "hub"), Endpoint: w.URL, chunk: 64 << 10, retryDelay: time.Millisecond, Stall: 5 * time.Second}
 	t.Cleanup(w.Close)
 	return w
 }
 
-func ref(t testing.TB, s string) model.Ref {
+func mustParseRef(t testing.TB, s string) model.Ref {
 	t.Helper()
 	r, err := model.ParseRef(s)
 	if err != nil {
@@ -77,27 +77,28 @@ func ref(t testing.TB, s string) model.Ref {
 	return r
 }
 
-func (w *world) fetch(t testing.TB, model string) *operations.ModelDownloadReport {
+func (w *fixture) mustDownload(t testing.TB, model string) *operations.ModelDownloadReport {
 	t.Helper()
-	r, err := w.Download(t.Context(), ref(t, model), DownloadOptions{})
+	r, err := w.Download(t.Context(), mustParseRef(t, model), DownloadOptions{})
 	if err != nil {
-		t.Fatalf("%s: %v", model, err)
+		t.Fatalf("Download(%q) = %v, want nil", model, err)
 	}
 	return r
 }
 
-// holds checks that files of a model are in the cache, as the hub has them.
-func (w *world) holds(t *testing.T, repo string, paths ...string) {
+// checkFiles checks that files in the cache have the content of the hub.
+func (w *fixture) checkFiles(t *testing.T, repo string, paths ...string) {
 	t.Helper()
 	for _, p := range paths {
 		got, err := os.ReadFile(filepath.Join(w.repo(repo).snapshot(hubtest.Commit(repo)), p))
 		if err != nil || !bytes.Equal(got, w.Repos[repo][p]) {
-			t.Errorf("%s of %s: %d bytes, %v", p, repo, len(got), err)
+			t.Errorf("file %s of %s has %d bytes, %v, want the content of the hub (%d bytes)", p, repo, len(got), err, len(w.Repos[repo][p]))
 		}
 	}
 }
 
-func (w *world) left(t *testing.T, pattern string) []string {
+// findFiles returns the paths below the cache whose base name matches a pattern.
+func (w *fixture) findFiles(t *testing.T, pattern string) []string {
 	t.Helper()
 	var found []string
 	_ = filepath.WalkDir(w.Dir, func(p string, _ os.DirEntry, err error) error {
@@ -109,43 +110,43 @@ func (w *world) left(t *testing.T, pattern string) []string {
 	return found
 }
 
-func TestDownloadAndUse(t *testing.T) {
+func TestDownload(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newFixture(t)
 	w.Page = 2
 	var last Progress
-	r, err := w.Download(t.Context(), ref(t, "org/gguf"), DownloadOptions{Progress: func(p Progress) { last = p }})
+	r, err := w.Download(t.Context(), mustParseRef(t, "org/gguf"), DownloadOptions{Progress: func(p Progress) { last = p }})
 	if err != nil {
 		t.Fatal(err)
 	}
 	size := int64(len(w.Repos["org/gguf"][q4]))
 	if r.Model.ID != "org/gguf:Q4_K_M" || !r.Model.Complete || r.Downloaded != size || r.Model.Bytes != size || last.Bytes != size || last.Total != size {
-		t.Errorf("%+v, %+v", r, last)
+		t.Errorf("Download() = %+v, last progress = %+v, want %d bytes", r, last, size)
 	}
-	w.holds(t, "org/gguf", q4)
+	w.checkFiles(t, "org/gguf", q4)
 	if target, err := os.Readlink(r.Model.Path); err != nil || target != "../../blobs/"+hubtest.Sum(w.Repos["org/gguf"][q4]) {
-		t.Errorf("link %q, %v", target, err)
+		t.Errorf("Readlink(model path) = %q, %v, want the blob", target, err)
 	}
 	if data, err := os.ReadFile(w.repo("org/gguf").ref("main")); err != nil || string(data) != hubtest.Commit("org/gguf") {
-		t.Errorf("ref %q, %v", data, err)
+		t.Errorf("revision main = %q, %v, want %q", data, err, hubtest.Commit("org/gguf"))
 	}
-	if again := w.fetch(t, "org/gguf:q4_k_m"); again.Downloaded != 0 || again.Present != size {
-		t.Errorf("again: %+v", again)
+	if second := w.mustDownload(t, "org/gguf:q4_k_m"); second.Downloaded != 0 || second.Present != size {
+		t.Errorf("second Download() = %+v, want %d bytes present", second, size)
 	}
 	if w.Served(q4) != size || w.Served(q8) != 0 {
-		t.Errorf("served %d and %d", w.Served(q4), w.Served(q8))
+		t.Errorf("served bytes = %d and %d, want %d and 0", w.Served(q4), w.Served(q8), size)
 	}
-	if left := append(w.left(t, "*.rbee-*"), w.left(t, ".rbee")...); len(left) > 0 {
-		t.Errorf("left %v", left)
+	if left := append(w.findFiles(t, "*.rbee-*"), w.findFiles(t, ".rbee")...); len(left) > 0 {
+		t.Errorf("temporary files left: %v, want none", left)
 	}
-	w.fetch(t, "org/gguf:"+q8)
+	w.mustDownload(t, "org/gguf:"+q8)
 	list, err := w.List(t.Context())
 	if err != nil || len(list) != 2 || list[0].ID != "org/gguf:Q4_K_M" || list[1].ID != "org/gguf:Q8_0" {
-		t.Errorf("%+v, %v", list, err)
+		t.Errorf("List() = %+v, %v, want two models", list, err)
 	}
 }
 
-func TestWhatIsFetched(t *testing.T) {
+func TestDownloadReferences(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		model, id string
@@ -163,23 +164,23 @@ func TestWhatIsFetched(t *testing.T) {
 	} {
 		t.Run(c.model, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t)
-			r := w.fetch(t, c.model)
+			w := newFixture(t)
+			r := w.mustDownload(t, c.model)
 			var got []string
 			for _, f := range r.Model.Files {
 				got = append(got, f.Path)
 			}
 			if r.Model.ID != c.id || !slices.Equal(got, c.files) || !r.Model.Complete {
-				t.Errorf("%s: %v, complete is %t", r.Model.ID, got, r.Model.Complete)
+				t.Errorf("Download(%q) = model %s, files %v, complete = %t, want %s, %v, true", c.model, r.Model.ID, got, r.Model.Complete, c.id, c.files)
 			}
-			w.holds(t, r.Model.Repo, c.files...)
+			w.checkFiles(t, r.Model.Repo, c.files...)
 		})
 	}
 }
 
-func TestRefusals(t *testing.T) {
+func TestDownloadErrors(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newFixture(t)
 	w.Gated["org/gated"] = "hf_right"
 	for _, c := range []struct {
 		model string
@@ -196,141 +197,139 @@ func TestRefusals(t *testing.T) {
 		{"org/gated", "", operations.CodeFailed, []string{"gated", w.URL + "/org/gated", "HF_TOKEN"}},
 		{"org/gated", "hf_wrong", operations.CodeFailed, []string{"gated"}},
 	} {
-		_, err := w.Download(t.Context(), ref(t, c.model), DownloadOptions{Token: c.token})
+		_, err := w.Download(t.Context(), mustParseRef(t, c.model), DownloadOptions{Token: c.token})
 		if operations.CodeOf(err) != c.code || c.token != "" && strings.Contains(fmt.Sprintf("%v %+v", err, err), string(c.token)) {
-			t.Errorf("%s: %v", c.model, err)
+			t.Errorf("Download(%q) = %v, want code %s and no token in the error", c.model, err, c.code)
 		}
 		for _, want := range c.want {
 			if err != nil && !strings.Contains(err.Error(), want) {
-				t.Errorf("%s: %q has no %q", c.model, err, want)
+				t.Errorf("Download(%q) = %q, want %q in it", c.model, err, want)
 			}
 		}
 	}
-	if _, err := w.Download(t.Context(), ref(t, "org/gated"), DownloadOptions{Token: "hf_right"}); err != nil {
-		t.Error(err)
+	if _, err := w.Download(t.Context(), mustParseRef(t, "org/gated"), DownloadOptions{Token: "hf_right"}); err != nil {
+		t.Errorf("Download() with the correct token = %v, want nil", err)
 	}
 	if w.Leaked() {
-		t.Error("the token came to the other host")
+		t.Error("the token was sent to another host, want it sent only to the hub")
 	}
 	if list, err := w.List(t.Context()); err != nil || len(list) != 1 {
-		t.Errorf("refusals left %+v, %v", list, err)
+		t.Errorf("List() after failed downloads = %+v, %v, want one model", list, err)
 	}
 }
 
-// TestFaults holds that what may pass is tried again, and that the file is right
-// in the end.
-func TestFaults(t *testing.T) {
+// TestTransientFaults checks that a download succeeds despite temporary errors.
+func TestTransientFaults(t *testing.T) {
 	t.Parallel()
 	for name, f := range map[string]hubtest.Fault{
-		"cut":                {CutAfter: 20_000, Cuts: 5},
-		"no ranges":          {IgnoreRange: true},
-		"no ranges and cut":  {IgnoreRange: true, CutAfter: 200_000, Cuts: 3},
-		"stalls":             {StallAfter: 20_000, Stalls: 3},
-		"busy":               {Status: 503, Statuses: 4},
-		"too many":           {Status: 429, Statuses: 3, RetryAfter: 0},
-		"wrong once":         {Wrong: 1},
-		"no size, no ranges": {NoSize: true},
+		"closed connections":            {CutAfter: 20_000, Cuts: 5},
+		"no ranges":                     {IgnoreRange: true},
+		"no ranges, closed connections": {IgnoreRange: true, CutAfter: 200_000, Cuts: 3},
+		"stalled connections":           {StallAfter: 20_000, Stalls: 3},
+		"unavailable":                   {Status: 503, Statuses: 4},
+		"too many requests":             {Status: 429, Statuses: 3, RetryAfter: 0},
+		"wrong content once":            {Wrong: 1},
+		"no size, no ranges":            {NoSize: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t)
+			w := newFixture(t)
 			w.Stall, w.Lists = 300*time.Millisecond, 2
 			w.Fail(q4, f)
-			w.fetch(t, "org/gguf")
-			w.holds(t, "org/gguf", q4)
+			w.mustDownload(t, "org/gguf")
+			w.checkFiles(t, "org/gguf", q4)
 		})
 	}
 }
 
-// TestHopeless holds that what does not pass is an error that says what came
-// back, and that what has arrived is kept where it may be right.
-func TestHopeless(t *testing.T) {
+// TestPermanentFaults checks that a permanent error is returned, and that received data is
+// kept if it may be correct.
+func TestPermanentFaults(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		fault hubtest.Fault
 		want  string
 		kept  bool
 	}{
-		"always wrong":  {hubtest.Fault{Wrong: -1}, "has the checksum", false},
-		"always cut":    {hubtest.Fault{CutAfter: 16_000, Cuts: -1, IgnoreRange: true}, "unexpected EOF", true},
-		"always busy":   {hubtest.Fault{Status: 503, Statuses: -1}, "503", true},
-		"gone":          {hubtest.Fault{Status: 404, Statuses: -1}, "404", true},
-		"another range": {hubtest.Fault{ShiftRange: true}, "invalid Content-Range", true},
+		"wrong content":      {hubtest.Fault{Wrong: -1}, "has the checksum", false},
+		"closed connections": {hubtest.Fault{CutAfter: 16_000, Cuts: -1, IgnoreRange: true}, "unexpected EOF", true},
+		"unavailable":        {hubtest.Fault{Status: 503, Statuses: -1}, "503", true},
+		"missing file":       {hubtest.Fault{Status: 404, Statuses: -1}, "404", true},
+		"wrong range":        {hubtest.Fault{ShiftRange: true}, "invalid Content-Range", true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t)
+			w := newFixture(t)
 			w.Fail(q4, c.fault)
-			_, err := w.Download(t.Context(), ref(t, "org/gguf"), DownloadOptions{})
+			_, err := w.Download(t.Context(), mustParseRef(t, "org/gguf"), DownloadOptions{})
 			if operations.CodeOf(err) != operations.CodeFailed || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), q4) && !strings.Contains(err.Error(), "org/gguf") {
-				t.Errorf("error %v", err)
+				t.Errorf("Download() = %v, want an error with %q and the model", err, c.want)
 			}
-			if kept := len(w.left(t, "*.rbee-part")) > 0; kept != c.kept {
-				t.Errorf("kept is %t", kept)
+			if kept := len(w.findFiles(t, "*.rbee-part")) > 0; kept != c.kept {
+				t.Errorf("received data kept = %t, want %t", kept, c.kept)
 			}
 			if m, err := w.Get(t.Context(), "org/gguf"); err != nil || m.Complete {
-				t.Errorf("%+v, %v", m, err)
+				t.Errorf("Get() = %+v, %v, want an incomplete model", m, err)
 			}
-			if _, err := w.Find(t.Context(), ref(t, "org/gguf")); err == nil {
-				t.Error("an engine would get half a model")
+			if _, err := w.Find(t.Context(), mustParseRef(t, "org/gguf")); err == nil {
+				t.Error("Find() of an incomplete model = nil, want an error")
 			}
 			w.Fail(q4, hubtest.Fault{})
-			w.fetch(t, "org/gguf")
-			w.holds(t, "org/gguf", q4)
+			w.mustDownload(t, "org/gguf")
+			w.checkFiles(t, "org/gguf", q4)
 		})
 	}
 }
 
-func TestExpiredAddress(t *testing.T) {
+func TestExpiredURL(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newFixture(t)
 	w.Parallel = 2
 	held := w.Hold(200_000)
 	go func() { <-held; w.Expire(); w.Release() }()
-	w.fetch(t, "org/gguf")
-	w.holds(t, "org/gguf", q4)
+	w.mustDownload(t, "org/gguf")
+	w.checkFiles(t, "org/gguf", q4)
 }
 
-// TestCancelAndResume holds that a canceled download ends soon, and
-// that the next one fetches only what is missing.
+// TestCancelAndResume checks that a canceled download returns soon, and that the next one
+// downloads only the missing data.
 func TestCancelAndResume(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newFixture(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	held, arrived := w.Hold(500_000), make(chan struct{})
 	var at time.Time
 	go func() { <-held; <-arrived; at = time.Now(); cancel() }()
 	first := sync.OnceFunc(func() { close(arrived) })
-	_, err := w.Download(ctx, ref(t, "org/gguf"), DownloadOptions{Progress: func(p Progress) {
-		if p.Bytes > 0 { // what the hub has sent may still be on its way
+	_, err := w.Download(ctx, mustParseRef(t, "org/gguf"), DownloadOptions{Progress: func(p Progress) {
+		if p.Bytes > 0 { // data that the hub has sent may not have arrived yet
 			first()
 		}
 	}})
 	if !errors.Is(err, context.Canceled) || time.Since(at) > 2*time.Second {
-		t.Fatalf("%v after %s", err, time.Since(at))
+		t.Fatalf("Download() = %v after %s, want %v within 2s", err, time.Since(at), context.Canceled)
 	}
 	w.Release()
 	m, err := w.Get(t.Context(), "org/gguf")
 	if err != nil || m.Complete || m.PartialBytes == 0 || !m.Files[0].Missing || m.ID != "org/gguf:Q4_K_M" {
-		t.Fatalf("%+v, %v", m, err)
+		t.Fatalf("Get() = %+v, %v, want an incomplete model with some data", m, err)
 	}
 	before := w.Served(q4)
-	r := w.fetch(t, "org/gguf")
-	w.holds(t, "org/gguf", q4)
+	r := w.mustDownload(t, "org/gguf")
+	w.checkFiles(t, "org/gguf", q4)
 	if r.Resumed != m.PartialBytes || r.Downloaded != int64(len(w.Repos["org/gguf"][q4]))-r.Resumed {
-		t.Errorf("%+v, had %d", r, m.PartialBytes)
+		t.Errorf("Download() = %+v, want %d bytes resumed and the rest downloaded", r, m.PartialBytes)
 	}
-	// What the hub was sending when it was cut off counts there and never arrived.
-	if again := w.Served(q4) - before; again > r.Downloaded+200_000 {
-		t.Errorf("fetched %d, missing were %d", again, r.Downloaded)
+	// Bytes in flight when the connection was closed count as served but never arrived.
+	if served := w.Served(q4) - before; served > r.Downloaded+200_000 {
+		t.Errorf("served %d bytes for the second download, want at most %d", served, r.Downloaded+200_000)
 	}
 }
 
-// TestKill holds that a download which is ended by force loses nothing that was
-// written, wherever it was.
+// TestKill checks that a download that is killed loses no recorded data, at any point.
 func TestKill(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newFixture(t)
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -346,60 +345,60 @@ func TestKill(t *testing.T) {
 		select {
 		case <-held:
 		case <-time.After(20 * time.Second):
-			t.Fatal("the hub was not asked")
+			t.Fatal("timed out waiting for a request to the hub")
 		}
-		// What was sent arrives and is written down.
-		w.waitFor(t, max(had+1, at-8*w.chunk))
+		// Wait until the sent data is received and recorded.
+		w.waitForBytes(t, max(had+1, at-8*w.chunk))
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 		w.Release()
 		m, err := w.Get(t.Context(), "org/gguf")
 		if err != nil || m.PartialBytes < had {
-			t.Fatalf("lost: %+v, %v", m, err)
+			t.Fatalf("Get() = %+v, %v, want at least %d bytes", m, err, had)
 		}
 		had = m.PartialBytes
 	}
-	r := w.fetch(t, "org/gguf")
-	w.holds(t, "org/gguf", q4)
+	r := w.mustDownload(t, "org/gguf")
+	w.checkFiles(t, "org/gguf", q4)
 	if r.Resumed != had || had == 0 {
-		t.Errorf("resumed %d of %d", r.Resumed, had)
+		t.Errorf("resumed %d bytes, want %d", r.Resumed, had)
 	}
 }
 
-func TestTwoAreOne(t *testing.T) {
+func TestConcurrentDownloads(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newFixture(t)
 	var all sync.WaitGroup
 	for range 4 {
-		all.Go(func() { w.fetch(t, "org/gguf") })
+		all.Go(func() { w.mustDownload(t, "org/gguf") })
 	}
 	all.Wait()
 	if size := int64(len(w.Repos["org/gguf"][q4])); w.Served(q4) != size {
-		t.Errorf("served %d bytes of %d", w.Served(q4), size)
+		t.Errorf("served %d bytes, want %d", w.Served(q4), size)
 	}
-	// Waiting honors its context.
+	// Waiting for the lock ends when the context ends.
 	unlock, err := w.repo("org/gguf").lock(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer unlock()
 	ctx, cancel := context.WithCancel(t.Context())
-	_, err = w.Download(ctx, ref(t, "org/gguf"), DownloadOptions{Progress: func(p Progress) {
+	_, err = w.Download(ctx, mustParseRef(t, "org/gguf"), DownloadOptions{Progress: func(p Progress) {
 		if !strings.Contains(p.File, "waiting") {
-			t.Errorf("progress %+v", p)
+			t.Errorf("progress = %+v, want a note that it is waiting", p)
 		}
 		cancel()
 	}})
 	if !errors.Is(err, context.Canceled) {
-		t.Error(err)
+		t.Errorf("Download() while the repository is locked = %v, want %v", err, context.Canceled)
 	}
 }
 
-// TestOfHuggingfaceHub holds that what another tool left is listed and used: a
-// snapshot of its own, one with plain files, and a download that was cut off.
-func TestOfHuggingfaceHub(t *testing.T) {
+// TestFilesOfHuggingfaceHub checks that files of huggingface_hub are listed and used: a
+// snapshot, a snapshot of regular files, and an interrupted download.
+func TestFilesOfHuggingfaceHub(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newFixture(t)
 	r := w.repo("org/gguf")
 	commit := hubtest.Commit("org/gguf")
 	content := w.Repos["org/gguf"][q4]
@@ -414,11 +413,11 @@ func TestOfHuggingfaceHub(t *testing.T) {
 	}
 	write(r.blob(hubtest.Sum(content))+".incomplete", content[:600_000])
 	write(r.ref("main"), []byte(commit))
-	got := w.fetch(t, "org/gguf")
+	got := w.mustDownload(t, "org/gguf")
 	if got.Resumed != 600_000 || w.Served(q4) != int64(len(content))-600_000 {
-		t.Errorf("%+v, served %d", got, w.Served(q4))
+		t.Errorf("Download() = %+v, served %d bytes, want 600000 bytes resumed", got, w.Served(q4))
 	}
-	w.holds(t, "org/gguf", q4)
+	w.checkFiles(t, "org/gguf", q4)
 
 	plain := w.repo("other/plain")
 	write(filepath.Join(plain.snapshot(strings.Repeat("a", 40)), "model.safetensors"), []byte("weights"))
@@ -439,133 +438,133 @@ func TestOfHuggingfaceHub(t *testing.T) {
 		ids = append(ids, fmt.Sprintf("%s %t", m.ID, m.Complete))
 	}
 	if want := []string{"org/gguf:Q4_K_M true", "other/dangling false", "other/plain@refs/pr/7 true"}; err != nil || !slices.Equal(ids, want) {
-		t.Errorf("%v, %v", ids, err)
+		t.Errorf("List() = %v, %v, want %v", ids, err, []string{"org/gguf:Q4_K_M true", "other/dangling false", "other/plain@refs/pr/7 true"})
 	}
-	m, err := w.Find(t.Context(), ref(t, "other/plain@refs/pr/7"))
+	m, err := w.Find(t.Context(), mustParseRef(t, "other/plain@refs/pr/7"))
 	if err != nil || m.Path != plain.snapshot(strings.Repeat("a", 40)) {
-		t.Errorf("%+v, %v", m, err)
+		t.Errorf("Find() = %+v, %v, want path %s", m, err, plain.snapshot(strings.Repeat("a", 40)))
 	}
 	del, err := w.Delete(t.Context(), "other/plain@refs/pr/7")
 	if err != nil || del.Freed != 7 {
-		t.Errorf("%+v, %v", del, err)
+		t.Errorf("Delete() = %+v, %v, want 7 bytes freed", del, err)
 	}
 }
 
-// TestIDsGoRound holds that every id that is listed means its model everywhere.
-func TestIDsGoRound(t *testing.T) {
+// TestModelIDs checks that every method accepts every listed id.
+func TestModelIDs(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newFixture(t)
 	for _, m := range []string{"org/gguf", "org/gguf:Q8_0", "org/gguf:Q8_0@refs/pr/1", "org/shards", "org/shards:IQ2_XXS", "org/tensors", "org/plain", "org/several:Q6_K"} {
-		w.fetch(t, m)
+		w.mustDownload(t, m)
 	}
 	list, err := w.List(t.Context())
 	if err != nil || len(list) < 7 {
-		t.Fatalf("%+v, %v", list, err)
+		t.Fatalf("List() = %+v, %v, want at least 7 models", list, err)
 	}
 	for _, m := range list {
 		got, err := w.Get(t.Context(), m.ID)
 		if err != nil || got.ID != m.ID {
-			t.Errorf("get %s: %+v, %v", m.ID, got, err)
+			t.Errorf("Get(%q) = %+v, %v, want the same id", m.ID, got, err)
 		}
-		if found, err := w.Find(t.Context(), ref(t, m.ID)); err != nil || found.ID != m.ID {
-			t.Errorf("find %s: %+v, %v", m.ID, found, err)
+		if found, err := w.Find(t.Context(), mustParseRef(t, m.ID)); err != nil || found.ID != m.ID {
+			t.Errorf("Find(%q) = %+v, %v, want the same id", m.ID, found, err)
 		}
-		if r := w.fetch(t, m.ID); r.Model.ID != m.ID || r.Downloaded != 0 {
-			t.Errorf("download %s: %+v", m.ID, r)
+		if r := w.mustDownload(t, m.ID); r.Model.ID != m.ID || r.Downloaded != 0 {
+			t.Errorf("Download(%q) = %+v, want the same id and nothing downloaded", m.ID, r)
 		}
 	}
 	for _, m := range list {
 		if _, err := w.Delete(t.Context(), m.ID); err != nil {
-			t.Errorf("delete %s: %v", m.ID, err)
+			t.Errorf("Delete(%q) = %v, want nil", m.ID, err)
 		}
 	}
 	if left, _ := os.ReadDir(w.Dir); len(left) != 1 || left[0].Name() != ".locks" {
-		t.Errorf("left %v", left)
+		t.Errorf("files left = %v, want only .locks", left)
 	}
 }
 
-func TestAddresses(t *testing.T) {
+func TestDownloadURL(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newFixture(t)
 	content := w.Repos["org/gguf"][q4]
 	sum := hubtest.Sum(content)
 	address := w.CDN + "/org/gguf/" + q4 + "?key=hush"
-	r := w.fetch(t, address+"#sha256="+sum)
+	r := w.mustDownload(t, address+"#sha256="+sum)
 	if r.Model.ID != "local/bee-Q4_K_M:Q4_K_M" || r.Model.Format != "gguf" || r.Downloaded != int64(len(content)) {
-		t.Errorf("%+v", r)
+		t.Errorf("Download(URL) = %+v, want %d bytes of local/bee-Q4_K_M:Q4_K_M", r, len(content))
 	}
 	if got, err := os.ReadFile(r.Model.Path); err != nil || !bytes.Equal(got, content) {
-		t.Errorf("%d bytes, %v", len(got), err)
+		t.Errorf("ReadFile(model path) = %d bytes, %v, want %d", len(got), err, len(content))
 	}
 	requests := w.Requests(q4)
-	if again := w.fetch(t, address+"#sha256="+sum); again.Present != int64(len(content)) || w.Requests(q4) != requests {
-		t.Errorf("again: %+v, %d requests", again, w.Requests(q4))
+	if second := w.mustDownload(t, address+"#sha256="+sum); second.Present != int64(len(content)) || w.Requests(q4) != requests {
+		t.Errorf("second Download(URL) = %+v, %d requests, want %d and no new request", second, w.Requests(q4), requests)
 	}
 	for _, id := range []string{r.Model.ID, address + "#sha256=" + sum} {
-		if m, err := w.Find(t.Context(), ref(t, id)); err != nil || m.ID != r.Model.ID {
-			t.Errorf("find %s: %+v, %v", id, m, err)
+		if m, err := w.Find(t.Context(), mustParseRef(t, id)); err != nil || m.ID != r.Model.ID {
+			t.Errorf("Find(%q) = %+v, %v, want %s", id, m, err, r.Model.ID)
 		}
 	}
-	_, err := w.Download(t.Context(), ref(t, address+"#sha256="+strings.Repeat("0", 64)), DownloadOptions{})
+	_, err := w.Download(t.Context(), mustParseRef(t, address+"#sha256="+strings.Repeat("0", 64)), DownloadOptions{})
 	if operations.CodeOf(err) != operations.CodeFailed || !strings.Contains(err.Error(), "checksum") || strings.Contains(err.Error(), "hush") {
-		t.Errorf("wrong sum: %v", err)
+		t.Errorf("Download(URL) with a wrong checksum = %v, want a checksum error without the query", err)
 	}
-	if _, err := w.Download(t.Context(), ref(t, w.CDN+"/org/gguf/none.gguf#sha256="+sum), DownloadOptions{}); operations.CodeOf(err) != operations.CodeNotFound {
-		t.Errorf("nothing there: %v", err)
+	if _, err := w.Download(t.Context(), mustParseRef(t, w.CDN+"/org/gguf/none.gguf#sha256="+sum), DownloadOptions{}); operations.CodeOf(err) != operations.CodeNotFound {
+		t.Errorf("Download(missing URL) = %v, want code %s", err, operations.CodeNotFound)
 	}
 
 	path := filepath.Join(t.TempDir(), "my model.gguf")
 	if err := os.WriteFile(path, content, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	local := w.fetch(t, "file:"+path)
+	local := w.mustDownload(t, "file:"+path)
 	if local.Model.ID != "local/my-model:my model.gguf" {
-		t.Errorf("%+v", local)
+		t.Errorf("Download(file) = %+v, want id local/my-model:my model.gguf", local)
 	}
 	if got, err := os.ReadFile(local.Model.Path); err != nil || !bytes.Equal(got, content) {
-		t.Errorf("%d bytes, %v", len(got), err)
+		t.Errorf("ReadFile(model path) = %d bytes, %v, want %d", len(got), err, len(content))
 	}
-	if _, err := w.Download(t.Context(), ref(t, "file:"+path+"#sha256="+strings.Repeat("0", 64)), DownloadOptions{}); err == nil || !strings.Contains(err.Error(), "checksum") {
-		t.Errorf("wrong sum: %v", err)
+	if _, err := w.Download(t.Context(), mustParseRef(t, "file:"+path+"#sha256="+strings.Repeat("0", 64)), DownloadOptions{}); err == nil || !strings.Contains(err.Error(), "checksum") {
+		t.Errorf("Download(file) with a wrong checksum = %v, want a checksum error", err)
 	}
-	if _, err := w.Download(t.Context(), ref(t, "file:/no/such/file.gguf"), DownloadOptions{}); operations.CodeOf(err) != operations.CodeNotFound {
-		t.Errorf("no file: %v", err)
+	if _, err := w.Download(t.Context(), mustParseRef(t, "file:/no/such/file.gguf"), DownloadOptions{}); operations.CodeOf(err) != operations.CodeNotFound {
+		t.Errorf("Download(missing file) = %v, want code %s", err, operations.CodeNotFound)
 	}
 }
 
-// TestHostileHub holds that no name leads out of the cache.
-func TestHostileHub(t *testing.T) {
+// TestMaliciousFileNames checks that no file name of a hub leads out of the cache.
+func TestMaliciousFileNames(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"../../evil.gguf", "/etc/evil.gguf", "a/../../evil.gguf", "a\\..\\evil.gguf"} {
-		w := newWorld(t)
+		w := newFixture(t)
 		w.Repos["org/evil"] = hubtest.Repo{name: []byte("x")}
-		_, err := w.Download(t.Context(), ref(t, "org/evil"), DownloadOptions{})
+		_, err := w.Download(t.Context(), mustParseRef(t, "org/evil"), DownloadOptions{})
 		if operations.CodeOf(err) != operations.CodeFailed || !strings.Contains(err.Error(), "invalid file") {
-			t.Errorf("%s: %v", name, err)
+			t.Errorf("Download() of a repository with file %q = %v, want an error", name, err)
 		}
 	}
 }
 
-func TestNotEnoughRoom(t *testing.T) {
+func TestDiskSpace(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	d := &download{s: w.Store, ref: ref(t, "org/gguf"), repo: w.repo("org/gguf"), hub: w.Store.hub(w.URL, "")}
-	if err := d.look(t.Context()); err != nil {
+	w := newFixture(t)
+	d := &download{s: w.Store, ref: mustParseRef(t, "org/gguf"), repo: w.repo("org/gguf"), hub: w.Store.hub(w.URL, "")}
+	if err := d.resolve(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	w.Repos["org/huge"] = hubtest.Repo{}
 	huge := model.File{Path: "x.gguf", Size: 1 << 60, Etag: strings.Repeat("a", 64)}
-	if err := d.room([]model.File{huge}); operations.CodeOf(err) != operations.CodeFailed || !strings.Contains(err.Error(), "free at "+w.Dir) {
-		t.Errorf("%v", err)
+	if err := d.checkSpace([]model.File{huge}); operations.CodeOf(err) != operations.CodeFailed || !strings.Contains(err.Error(), "free at "+w.Dir) {
+		t.Errorf("checkSpace(%d bytes) = %v, want an error with the free space", huge.Size, err)
 	}
 	for path, want := range map[string]bool{w.Dir: true, t.TempDir() + "/not/there": true, "\x00": false} {
 		if n, known := diskFree(path); known != want || known != (n > 0) {
-			t.Errorf("%q: %d free, known is %t", path, n, known)
+			t.Errorf("diskFree(%q) = %d, %t, want known = %t", path, n, known, want)
 		}
 	}
 }
 
-func TestDefaults(t *testing.T) {
+func TestDefaultDirAndToken(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(file, []byte("hf_file\n"), 0o600); err != nil {
@@ -586,7 +585,7 @@ func TestDefaults(t *testing.T) {
 		env := func(name string) string { return c.env[name] }
 		dir, err := DefaultDir(env)
 		if dir != c.dir || (err == nil) != (c.dir != "") || string(DefaultToken(env)) != c.token {
-			t.Errorf("%v: %q, %v, %q", c.env, dir, err, string(DefaultToken(env)))
+			t.Errorf("with %v: DefaultDir() = %q, %v, DefaultToken() = %q, want %q, %q", c.env, dir, err, string(DefaultToken(env)), c.dir, c.token)
 		}
 	}
 }

@@ -14,8 +14,8 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 )
 
-// waitFor waits until so much of that file is there.
-func (w *world) waitFor(t *testing.T, n int64) {
+// waitForBytes waits until at least n bytes of org/gguf are received.
+func (w *fixture) waitForBytes(t *testing.T, n int64) {
 	t.Helper()
 	for end := time.Now().Add(time.Minute); ; {
 		m, err := w.Get(t.Context(), "org/gguf")
@@ -23,29 +23,29 @@ func (w *world) waitFor(t *testing.T, n int64) {
 			return
 		}
 		if time.Now().After(end) {
-			t.Fatalf("%+v, %v", m, err)
+			t.Fatalf("Get() = %+v, %v, want at least %d bytes", m, err, n)
 		}
 	}
 }
 
-// TestCancelWhileChecking holds that a canceled download ends at once while it
-// computes the checksum of what an earlier one brought.
-func TestCancelWhileChecking(t *testing.T) {
+// TestCancelWhileVerifying checks that a canceled download returns immediately while it
+// computes the checksum of data from an earlier download.
+func TestCancelWhileVerifying(t *testing.T) {
 	t.Parallel()
-	const size, chunk = 64 << 30, 16 << 20 // of a file with a hole; minutes of work
-	asked := make(chan struct{})
+	const size, chunk = 64 << 30, 16 << 20 // of a sparse file; reading it takes minutes
+	requested := make(chan struct{})
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Range") == "bytes=0-0" {
 			w.Header().Set("Content-Range", fmt.Sprintf("bytes 0-0/%d", int64(size)))
 			w.WriteHeader(http.StatusPartialContent)
 			return
 		}
-		close(asked)
+		close(requested)
 		<-r.Context().Done()
 	}))
 	defer srv.Close()
 	s := &Store{Dir: t.TempDir()}
-	model := ref(t, srv.URL+"/m.gguf#sha256="+strings.Repeat("a", 64))
+	model := mustParseRef(t, srv.URL+"/m.gguf#sha256="+strings.Repeat("a", 64))
 	r := s.repo(model.LocalRepo())
 	if err := r.makeDirs(model.SHA256[:40]); err != nil {
 		t.Fatal(err)
@@ -72,14 +72,14 @@ func TestCancelWhileChecking(t *testing.T) {
 		_, err := s.Download(ctx, model, DownloadOptions{})
 		done <- err
 	}()
-	<-asked
+	<-requested
 	cancel()
 	select {
 	case err := <-done:
 		if !errors.Is(err, context.Canceled) {
-			t.Error(err)
+			t.Errorf("Download() = %v, want %v", err, context.Canceled)
 		}
-	case <-time.After(5 * time.Second): // the machine may be busy
-		t.Error("long after it goes on")
+	case <-time.After(5 * time.Second): // generous, as the machine may be busy
+		t.Error("Download() has not returned 5s after it was canceled")
 	}
 }

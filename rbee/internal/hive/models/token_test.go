@@ -7,14 +7,14 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/model"
 )
 
-// TestTokenStaysHome holds that the store's own token goes to the store's own hub,
-// and to no other that a caller names.
-func TestTokenStaysHome(t *testing.T) {
+// TestTokenOnlyForOwnHub checks that the store's token is sent only to the store's hub, and
+// not to a hub that a client names.
+func TestTokenOnlyForOwnHub(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
-		own          string // the store's endpoint; its token is hf_own
-		named, token string // by the caller
-		asked, shown string
+		storeEndpoint     string // the store's token is hf_own
+		endpoint, token   string // of the download
+		wantURL, wantAuth string
 	}{
 		{"", "", "", model.DefaultEndpoint, "hf_own"},
 		{"", model.DefaultEndpoint + "/", "", model.DefaultEndpoint, "hf_own"},
@@ -25,16 +25,16 @@ func TestTokenStaysHome(t *testing.T) {
 		{"https://mirror", model.DefaultEndpoint, "", model.DefaultEndpoint, ""},
 		{"", "https://evil", "hf_mine", "https://evil", "hf_mine"},
 	} {
-		s := &Store{Endpoint: c.own, Token: "hf_own"}
-		asked, shown := s.access(DownloadOptions{Endpoint: c.named, Token: operations.Secret(c.token)})
-		if asked != c.asked || string(shown) != c.shown {
-			t.Errorf("%+v: asked %s with %q", c, asked, string(shown))
+		s := &Store{Endpoint: c.storeEndpoint, Token: "hf_own"}
+		endpoint, token := s.endpointAndToken(DownloadOptions{Endpoint: c.endpoint, Token: operations.Secret(c.token)})
+		if endpoint != c.wantURL || string(token) != c.wantAuth {
+			t.Errorf("endpointAndToken(%+v) = %s, %q, want %s, %q", c, endpoint, string(token), c.wantURL, c.wantAuth)
 		}
 	}
-	own, other := newWorld(t), newWorld(t)
+	own, other := newFixture(t), newFixture(t)
 	own.Token, own.Gated["org/gated"], other.Gated["org/gated"] = "hf_own", "hf_own", "hf_own"
-	if _, err := own.Download(t.Context(), ref(t, "org/gated"), DownloadOptions{Endpoint: other.URL}); err == nil {
-		t.Error("the token came to another hub")
+	if _, err := own.Download(t.Context(), mustParseRef(t, "org/gated"), DownloadOptions{Endpoint: other.URL}); err == nil {
+		t.Error("Download() from another hub = nil, want an error: the token must not be sent there")
 	}
-	own.fetch(t, "org/gated")
+	own.mustDownload(t, "org/gated")
 }

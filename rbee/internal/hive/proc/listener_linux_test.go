@@ -6,9 +6,9 @@ import (
 	"testing"
 )
 
-// TestListenerByTables holds that only what is known for sure is called known:
-// that a process listens, or that none of those asked about does.
-func TestListenerByTables(t *testing.T) {
+// TestListenerInProcFS checks that listener reports known only if procfs proves
+// which process listens, or that no given process does.
+func TestListenerInProcFS(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
 	write := func(name, text string) {
@@ -21,7 +21,7 @@ func TestListenerByTables(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// 8000 is this user's, 8001 another's, 8002 both have, 8003 is a connection.
+	// Port 8000 belongs to this user, 8001 to another user, 8002 to both; 8003 is a connection.
 	write("net/tcp", `  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
    0: 0100007F:1F40 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 501 1 0000000000000000 100 0 0 10 0
    1: 0100007F:1F41 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 502 1 0000000000000000 100 0 0 10 0
@@ -31,7 +31,7 @@ func TestListenerByTables(t *testing.T) {
 	write("net/tcp6", `  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
    0: 00000000000000000000000001000000:1F42 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 505 1 0000000000000000 100 0 0 10 0
 `)
-	write("12/fd", "a directory that cannot be read")
+	write("12/fd", "a file, so that reading the directory fails")
 	for pid, socket := range map[string]string{"10": "socket:[501]", "11": "socket:[505]"} {
 		dir := filepath.Join(root, pid, "fd")
 		if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -47,18 +47,21 @@ func TestListenerByTables(t *testing.T) {
 		pid   int
 		known bool
 	}{
-		"one of them":                        {8000, []int{11, 10}, 10, true},
-		"none of them":                       {8000, []int{11}, 0, true},
-		"none of them, one has ended":        {8000, []int{11, 99}, 0, true},
-		"one does not show its files":        {8000, []int{12, 11}, 0, false},
-		"one of them, another shows nothing": {8000, []int{12, 10}, 10, true},
-		"another user's":                     {8001, []int{10, 11}, 0, false},
-		"both have it, and one of them":      {8002, []int{11}, 11, true},
-		"both have it, and none of them":     {8002, []int{10}, 0, false},
-		"a connection":                       {8003, []int{10, 11}, 0, false},
+		"listening process":                         {8000, []int{11, 10}, 10, true},
+		"other process":                             {8000, []int{11}, 0, true},
+		"other process and exited process":          {8000, []int{11, 99}, 0, true},
+		"unreadable process and other process":      {8000, []int{12, 11}, 0, false},
+		"unreadable process and listening process":  {8000, []int{12, 10}, 10, true},
+		"port of another user":                      {8001, []int{10, 11}, 0, false},
+		"port of two users, listening process":      {8002, []int{11}, 11, true},
+		"port of two users, process not listening":  {8002, []int{10}, 0, false},
+		"port of a connection that does not listen": {8003, []int{10, 11}, 0, false},
 	} {
-		if pid, known := listener(root, 1000, c.port, c.pids); pid != c.pid || known != c.known {
-			t.Errorf("%s: %d, %t", name, pid, known)
-		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if pid, known := listener(root, 1000, c.port, c.pids); pid != c.pid || known != c.known {
+				t.Errorf("listener(%d, %v) = %d, %t, want %d, %t", c.port, c.pids, pid, known, c.pid, c.known)
+			}
+		})
 	}
 }

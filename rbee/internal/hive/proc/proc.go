@@ -1,14 +1,14 @@
-// Package proc names processes so that no stranger is ever taken for one of
-// rbee's, and finds the ones that belong together.
+// Package proc identifies processes, so that rbee never signals a process that
+// it did not start, and finds processes that belong together.
 //
-// A process id alone is given again. An [ID] is a process id together with the
-// start time of its process and the boot of the machine; all three together
-// never come back. [List] is a picture of all processes of this user, [Marked]
-// finds those that carry a variable in the environment which they were started
-// with, as every descendant does that did not clear it.
+// The system reuses process ids. An [ID] is a process id together with the start
+// time of the process and the boot of the machine; this combination is never
+// reused. [List] lists all processes of this user. [FindByEnv] lists only processes
+// with a variable in their initial environment; descendants inherit it unless they
+// clear it.
 //
 // Sources: proc(5) and proc_pid_stat(5) on Linux, sysctl(3) on macOS. On other
-// systems nothing can be identified, and so nothing is ever signaled.
+// systems no process can be identified, so none is ever signaled.
 package proc
 
 import (
@@ -16,7 +16,7 @@ import (
 	"syscall"
 )
 
-// ID names one process for good. The zero ID names none.
+// ID identifies one process permanently. The zero ID identifies none.
 type ID struct {
 	PID       int    `json:"pid"`
 	StartTime string `json:"start_time"`
@@ -30,12 +30,11 @@ type Process struct {
 	Group  int // process group
 }
 
-// Identify names the process that has this pid now. The error is
-// os.ErrProcessDone if there is none, or if it has ended and only its exit
-// status is left.
+// Identify returns the ID of the process that has this pid now. The error is
+// os.ErrProcessDone if no process has the pid or the process is a zombie.
 func Identify(pid int) (ID, error) { return identify(pid) }
 
-// Alive reports whether this very process still runs.
+// Alive reports whether the process still runs.
 func (p ID) Alive() bool {
 	if p.PID <= 1 || p.StartTime == "" {
 		return false
@@ -44,41 +43,41 @@ func (p ID) Alive() bool {
 	return err == nil && now == p
 }
 
-// ThisBoot reports whether the machine has not been started anew since.
+// ThisBoot reports whether p belongs to the current boot of the machine.
 func (p ID) ThisBoot() bool {
 	now, err := bootID()
 	return err == nil && now == p.BootID
 }
 
-// Signal signals this very process, and nobody who got its pid after it. The
-// error is os.ErrProcessDone if it has ended.
+// Signal signals the process, and never a later process with the same pid. The
+// error is os.ErrProcessDone if the process has exited.
 func (p ID) Signal(sig syscall.Signal) error {
-	target, err := os.FindProcess(p.PID) // holds on to the process where the system can
+	target, err := os.FindProcess(p.PID) // opens a pidfd where the system has them
 	if err != nil {
 		return err
 	}
-	defer target.Release() //nolint:errcheck // nothing to do about it
+	defer target.Release() //nolint:errcheck // cannot be handled
 	if !p.Alive() {
 		return os.ErrProcessDone
 	}
 	return target.Signal(sig)
 }
 
-// List is all processes of this user that run, in no order.
+// List returns all running processes of this user, in no particular order.
 func List() ([]Process, error) { return list() }
 
-// Marked lists the processes of this user that were started with variable name
-// set to value.
-func Marked(name, value string) ([]ID, error) {
+// FindByEnv returns the processes of this user that were started with the
+// environment variable name set to value.
+func FindByEnv(name, value string) ([]ID, error) {
 	all, err := list()
 	if err != nil {
 		return nil, err
 	}
-	var marked []ID
+	var found []ID
 	for _, p := range all {
 		if hasVariable(p.PID, name+"="+value) && p.Alive() {
-			marked = append(marked, p.ID)
+			found = append(found, p.ID)
 		}
 	}
-	return marked, nil
+	return found, nil
 }

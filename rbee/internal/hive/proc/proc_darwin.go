@@ -21,10 +21,10 @@ func identify(pid int) (ID, error) {
 		return ID{}, os.ErrProcessDone
 	}
 	boot, err := bootID()
-	return name(info, boot), err
+	return newID(info, boot), err
 }
 
-func name(info *unix.KinfoProc, boot string) ID {
+func newID(info *unix.KinfoProc, boot string) ID {
 	start := info.Proc.P_starttime
 	return ID{int(info.Proc.P_pid), fmt.Sprintf("%d.%06d", start.Sec, start.Usec), boot}
 }
@@ -41,14 +41,14 @@ func list() ([]Process, error) {
 	var all []Process
 	for i := range infos {
 		if infos[i].Proc.P_stat != zombie {
-			all = append(all, Process{name(&infos[i], boot), int(infos[i].Eproc.Ppid), int(infos[i].Eproc.Pgid)})
+			all = append(all, Process{newID(&infos[i], boot), int(infos[i].Eproc.Ppid), int(infos[i].Eproc.Pgid)})
 		}
 	}
 	return all, nil
 }
 
-// strings of a process: the number of arguments, the program, the arguments, the
-// environment.
+// procArgs returns the kern.procargs2 buffer of a process: the number of arguments,
+// the program, the arguments and the environment. It returns nil on error.
 func procArgs(pid int) []byte {
 	data, err := unix.SysctlRaw("kern.procargs2", pid)
 	if err != nil {
@@ -61,10 +61,10 @@ func hasVariable(pid int, variable string) bool {
 	return bytes.Contains(procArgs(pid), []byte("\x00"+variable+"\x00"))
 }
 
-// Memory is how much memory a process holds in bytes; not known here.
+// Memory returns the resident memory of a process in bytes; 0, unknown, on this system.
 func Memory(int) int64 { return 0 }
 
-// Arguments is the command line of a process; nil if it has ended.
+// Arguments returns the command line of a process; nil if it has exited.
 func Arguments(pid int) []string {
 	data := procArgs(pid)
 	if len(data) < 4 {
@@ -76,12 +76,13 @@ func Arguments(pid int) []string {
 	return parts[:min(count, len(parts))]
 }
 
-// Holds tells whether [Wait] works here.
-const Holds = false
+// CanWait reports whether [Wait] is supported on this system.
+const CanWait = false
 
-// Wait waits until a child has ended, where that can be done without asking for
-// its exit status; here it cannot.
+// Wait returns errors.ErrUnsupported: this system cannot wait for a child without
+// reaping it.
 func Wait(int) error { return errors.ErrUnsupported }
 
-// Listener is the process among pids that listens on a TCP port; not known here.
+// Listener returns 0 and false: this system does not report which process listens
+// on a port.
 func Listener(int, []int) (pid int, known bool) { return 0, false }

@@ -20,7 +20,7 @@ var bootID = sync.OnceValues(func() (string, error) {
 	return strings.TrimSpace(string(boot)), err
 })
 
-// stat is what proc_pid_stat(5) says of a process.
+// stat holds some fields of proc_pid_stat(5).
 type stat struct {
 	state         byte
 	parent, group int
@@ -36,7 +36,7 @@ func readStat(pid int) (stat, error) {
 }
 
 func parseStat(data []byte) (stat, error) {
-	// The name before the last parenthesis may hold anything.
+	// The program name, which ends at the last parenthesis, may contain spaces and parentheses.
 	fields := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
 	if len(fields) < 20 {
 		return stat{}, os.ErrProcessDone
@@ -49,15 +49,15 @@ func parseStat(data []byte) (stat, error) {
 	return stat{fields[0][0], parent, group, fields[19]}, nil
 }
 
-// ended is true for what only waits until somebody asks for its exit status.
-func (s stat) ended() bool { return s.state == 'Z' || s.state == 'X' }
+// exited reports whether the process is a zombie or dead.
+func (s stat) exited() bool { return s.state == 'Z' || s.state == 'X' }
 
 func identify(pid int) (ID, error) {
 	s, err := readStat(pid)
 	if err != nil {
 		return ID{}, err
 	}
-	if s.ended() {
+	if s.exited() {
 		return ID{}, os.ErrProcessDone
 	}
 	boot, err := bootID()
@@ -90,7 +90,7 @@ func list() ([]Process, error) {
 			continue
 		}
 		s, err := readStat(pid)
-		if err != nil || s.ended() {
+		if err != nil || s.exited() {
 			continue
 		}
 		all = append(all, Process{ID{pid, s.start, boot}, s.parent, s.group})
@@ -103,8 +103,8 @@ func hasVariable(pid int, variable string) bool {
 	return err == nil && bytes.Contains(append([]byte{0}, env...), []byte("\x00"+variable+"\x00"))
 }
 
-// Memory is how much memory a process holds in bytes, without that on devices;
-// 0 if it has ended.
+// Memory returns the resident memory of a process in bytes, without memory on
+// devices; 0 if it has exited.
 func Memory(pid int) int64 {
 	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/statm")
 	if err != nil {
@@ -114,11 +114,11 @@ func Memory(pid int) int64 {
 	if len(fields) < 2 {
 		return 0
 	}
-	pages, _ := strconv.ParseInt(fields[1], 10, 64) // 0 is no harm
+	pages, _ := strconv.ParseInt(fields[1], 10, 64) // 0 means unknown
 	return pages * int64(os.Getpagesize())
 }
 
-// Arguments is the command line of a process; nil if it has ended.
+// Arguments returns the command line of a process; nil if it has exited.
 func Arguments(pid int) []string {
 	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
 	if err != nil || len(data) == 0 {
@@ -127,11 +127,11 @@ func Arguments(pid int) []string {
 	return strings.Split(strings.TrimSuffix(string(data), "\x00"), "\x00")
 }
 
-// Holds tells whether [Wait] works here.
-const Holds = true
+// CanWait reports whether [Wait] is supported on this system.
+const CanWait = true
 
-// Wait waits until a child has ended, and leaves it to be waited for again: until
-// then its pid, and the name of its group, are nobody else's.
+// Wait waits until a child has exited, without reaping it. Until it is reaped, the
+// system does not reuse its pid or its process group id.
 func Wait(pid int) error {
 	for {
 		err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
@@ -141,15 +141,16 @@ func Wait(pid int) error {
 	}
 }
 
-// Listener is the process among pids that listens on a TCP port. known is false
-// where that cannot be found out: nobody listens, another user's process does, or
-// one of pids does not show its files, as those with capabilities of their own do.
+// Listener returns the process among pids that listens on a TCP port, or 0 if none
+// of them does. known is false if this cannot be determined: no process listens on
+// the port, a process of another user does, or the open files of a process in pids
+// are not readable, as for processes with additional capabilities.
 func Listener(port int, pids []int) (pid int, known bool) {
 	return listener("/proc", os.Getuid(), port, pids)
 }
 
-// listener is Listener for a user, by a procfs.
-func listener(root string, self, port int, pids []int) (pid int, known bool) {
+// listener implements Listener with the procfs at root, for the user uid.
+func listener(root string, uid, port int, pids []int) (pid int, known bool) {
 	inodes := map[string]bool{}
 	known = true
 	for _, table := range []string{"tcp", "tcp6"} {
@@ -161,7 +162,7 @@ func listener(root string, self, port int, pids []int) (pid int, known bool) {
 			f := strings.Fields(line)
 			if len(f) > 9 && f[3] == "0A" && strings.HasSuffix(f[1], fmt.Sprintf(":%04X", port)) {
 				inodes["socket:["+f[9]+"]"] = true
-				known = known && f[7] == strconv.Itoa(self)
+				known = known && f[7] == strconv.Itoa(uid)
 			}
 		}
 	}
@@ -172,11 +173,11 @@ func listener(root string, self, port int, pids []int) (pid int, known bool) {
 		dir := filepath.Join(root, strconv.Itoa(pid), "fd")
 		entries, err := os.ReadDir(dir)
 		if err != nil {
-			known = known && errors.Is(err, fs.ErrNotExist) // it has ended
+			known = known && errors.Is(err, fs.ErrNotExist) // the process has exited
 			continue
 		}
 		for _, e := range entries {
-			if to, err := os.Readlink(dir + "/" + e.Name()); err == nil && inodes[to] {
+			if target, err := os.Readlink(dir + "/" + e.Name()); err == nil && inodes[target] {
 				return pid, true
 			}
 		}

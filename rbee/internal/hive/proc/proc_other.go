@@ -9,18 +9,19 @@ func bootID() (string, error)      { return "", errors.ErrUnsupported }
 func list() ([]Process, error)     { return nil, errors.ErrUnsupported }
 func hasVariable(int, string) bool { return false }
 
-// Memory is how much memory a process holds in bytes; not known here.
+// Memory returns the resident memory of a process in bytes; 0, unknown, on this system.
 func Memory(int) int64 { return 0 }
 
-// Arguments is the command line of a process; not known here.
+// Arguments returns nil: the command line of a process is unknown on this system.
 func Arguments(int) []string { return nil }
 
-// Holds tells whether [Wait] works here.
-const Holds = false
+// CanWait reports whether [Wait] is supported on this system.
+const CanWait = false
 
-// Wait waits until a child has ended, where that can be done without asking for
-// its exit status; here it cannot.
+// Wait returns errors.ErrUnsupported: this system cannot wait for a child without
+// reaping it.
 func Wait(int) error { return errors.ErrUnsupported }
 
-// Listener is the process among pids that listens on a TCP port; not known here.
+// Listener returns 0 and false: this system does not report which process listens
+// on a port.
 func Listener(int, []int) (pid int, known bool) { return 0, false }

@@ -13,8 +13,8 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 )
 
-// sleeper starts a process that does nothing, with a variable in its environment.
-func sleeper(t *testing.T, env string) *exec.Cmd {
+// startSleep starts a sleeping process with env in its environment.
+func startSleep(t *testing.T, env string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command("sleep", "60")
 	cmd.Env = append(os.Environ(), env)
@@ -39,52 +39,52 @@ func identify(t *testing.T, pid int) proc.ID {
 
 func TestIdentity(t *testing.T) {
 	t.Parallel()
-	cmd := sleeper(t, "A=b")
+	cmd := startSleep(t, "A=b")
 	id := identify(t, cmd.Process.Pid)
 	if !id.Alive() || !id.ThisBoot() || id.PID != cmd.Process.Pid {
-		t.Errorf("%+v", id)
+		t.Errorf("Identify(%d) = %+v, Alive() = %t, ThisBoot() = %t, want both true", cmd.Process.Pid, id, id.Alive(), id.ThisBoot())
 	}
 	for name, other := range map[string]proc.ID{
-		"none":           {},
-		"init":           {PID: 1, StartTime: "0", BootID: id.BootID},
-		"another start":  {PID: id.PID, StartTime: id.StartTime + "1", BootID: id.BootID},
-		"another boot":   {PID: id.PID, StartTime: id.StartTime, BootID: "other"},
-		"never existing": {PID: 1 << 30, StartTime: "1", BootID: id.BootID},
+		"zero ID":          {},
+		"init":             {PID: 1, StartTime: "0", BootID: id.BootID},
+		"other start time": {PID: id.PID, StartTime: id.StartTime + "1", BootID: id.BootID},
+		"other boot":       {PID: id.PID, StartTime: id.StartTime, BootID: "other"},
+		"unused pid":       {PID: 1 << 30, StartTime: "1", BootID: id.BootID},
 	} {
 		if other.Alive() {
-			t.Errorf("%s is alive", name)
+			t.Errorf("%s: %+v.Alive() = true, want false", name, other)
 		}
 		if err := other.Signal(syscall.SIGKILL); !errors.Is(err, os.ErrProcessDone) {
-			t.Errorf("%s: signaled, %v", name, err)
+			t.Errorf("%s: %+v.Signal(SIGKILL) = %v, want %v", name, other, err, os.ErrProcessDone)
 		}
 	}
 	if !id.Alive() {
-		t.Fatal("a stranger's identity ended the process")
+		t.Fatal("Signal with the ID of another process killed this one")
 	}
 	if err := id.Signal(syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	if proc.Holds {
+	if proc.CanWait {
 		if err := proc.Wait(id.PID); err != nil {
 			t.Fatal(err)
 		}
-		// It has ended and waits to be asked for its status: that is no life.
+		// The process is a zombie until cmd.Wait reaps it.
 		if id.Alive() {
-			t.Error("alive after its end")
+			t.Error("Alive() of a zombie = true, want false")
 		}
 		if _, err := proc.Identify(id.PID); !errors.Is(err, os.ErrProcessDone) {
-			t.Error(err)
+			t.Errorf("Identify of a zombie = %v, want %v", err, os.ErrProcessDone)
 		}
 	}
 	if err := cmd.Wait(); err == nil {
-		t.Error("its exit status was lost")
+		t.Error("cmd.Wait() = nil after SIGKILL, want an error: proc.Wait must not reap the process")
 	}
 }
 
-func TestListAndMarked(t *testing.T) {
+func TestListAndFindByEnv(t *testing.T) {
 	t.Parallel()
-	cmd := sleeper(t, "RBEE_TEST_MARK=these words")
-	other := sleeper(t, "RBEE_TEST_MARK=these words, and more")
+	cmd := startSleep(t, "RBEE_TEST_MARK=two words")
+	other := startSleep(t, "RBEE_TEST_MARK=two words and more")
 	id := identify(t, cmd.Process.Pid)
 	all, err := proc.List()
 	if err != nil {
@@ -92,20 +92,20 @@ func TestListAndMarked(t *testing.T) {
 	}
 	i := slices.IndexFunc(all, func(p proc.Process) bool { return p.ID == id })
 	if i < 0 || all[i].Parent != os.Getpid() || all[i].Group != syscall.Getpgrp() {
-		t.Fatalf("listed at %d", i)
+		t.Fatalf("List() = %+v, want it to have %+v with parent %d and group %d", all, id, os.Getpid(), syscall.Getpgrp())
 	}
-	// The program's own environment is there once it has replaced this one's copy.
-	var marked []proc.ID
-	for end := time.Now().Add(time.Minute); len(marked) == 0 && time.Now().Before(end); {
-		if marked, err = proc.Marked("RBEE_TEST_MARK", "these words"); err != nil {
+	// The environment is visible once the child has called exec.
+	var found []proc.ID
+	for end := time.Now().Add(time.Minute); len(found) == 0 && time.Now().Before(end); {
+		if found, err = proc.FindByEnv("RBEE_TEST_MARK", "two words"); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if !slices.Equal(marked, []proc.ID{id}) {
-		t.Errorf("marked %v, want %v and not %d", marked, id, other.Process.Pid)
+	if !slices.Equal(found, []proc.ID{id}) {
+		t.Errorf("FindByEnv(RBEE_TEST_MARK, two words) = %v, want %v without process %d", found, id, other.Process.Pid)
 	}
-	if none, err := proc.Marked("RBEE_TEST", "MARK=these words"); err != nil || len(none) != 0 {
-		t.Errorf("half a name: %v, %v", none, err)
+	if found, err := proc.FindByEnv("RBEE_TEST", "MARK=two words"); err != nil || len(found) != 0 {
+		t.Errorf("FindByEnv(RBEE_TEST, MARK=two words) = %v, %v, want none", found, err)
 	}
 }
 
@@ -117,35 +117,35 @@ func TestListener(t *testing.T) {
 	}
 	defer ln.Close()
 	port := ln.Addr().(*net.TCPAddr).Port
-	if !proc.Holds {
+	if !proc.CanWait {
 		t.Skip("needs /proc")
 	}
 	if pid, known := proc.Listener(port, []int{os.Getpid()}); !known || pid != os.Getpid() {
-		t.Errorf("own port: %d, %t", pid, known)
+		t.Errorf("Listener of this process's port = %d, %t, want %d, true", pid, known, os.Getpid())
 	}
 	if pid, known := proc.Listener(port, []int{1 << 30}); !known || pid != 0 {
-		t.Errorf("a stranger's: %d, %t", pid, known)
+		t.Errorf("Listener among processes that do not listen = %d, %t, want 0, true", pid, known)
 	}
 	if pid, known := proc.Listener(1, []int{os.Getpid()}); known || pid != 0 {
-		t.Errorf("nobody's: %d, %t", pid, known)
+		t.Errorf("Listener of an unused port = %d, %t, want 0, false", pid, known)
 	}
 }
 
 func TestArgumentsAndMemory(t *testing.T) {
 	t.Parallel()
-	cmd := sleeper(t, "A=b")
+	cmd := startSleep(t, "A=b")
 	identify(t, cmd.Process.Pid)
 	var args []string
 	for end := time.Now().Add(time.Minute); !slices.Equal(args, []string{"sleep", "60"}); {
 		if time.Now().After(end) {
-			t.Fatalf("arguments %q", args)
+			t.Fatalf("Arguments(%d) = %q, want sleep 60", cmd.Process.Pid, args)
 		}
 		args = proc.Arguments(cmd.Process.Pid)
 	}
-	if proc.Holds && proc.Memory(os.Getpid()) < 1<<20 {
-		t.Errorf("memory %d", proc.Memory(os.Getpid()))
+	if proc.CanWait && proc.Memory(os.Getpid()) < 1<<20 {
+		t.Errorf("Memory(%d) = %d, want at least 1 MiB", os.Getpid(), proc.Memory(os.Getpid()))
 	}
-	if proc.Memory(1<<30) != 0 || proc.Arguments(1<<30) != nil {
-		t.Error("nobody has something")
+	if memory, args := proc.Memory(1<<30), proc.Arguments(1<<30); memory != 0 || args != nil {
+		t.Errorf("Memory and Arguments of an unused pid = %d, %q, want 0, nil", memory, args)
 	}
 }

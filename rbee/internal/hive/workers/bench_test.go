@@ -12,11 +12,10 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/engine"
 )
 
-// BenchmarkSpawnToReady measures what a worker's start costs beyond the engine's
-// own time: the engine is started bare and through the manager in turn, and both
-// are waited for until they answer.
+// BenchmarkSpawnToReady measures the overhead of a worker's start. It alternately starts
+// the engine directly and through the manager, and waits until it serves.
 func BenchmarkSpawnToReady(b *testing.B) {
-	o := options(b.TempDir())
+	o := testOptions(b.TempDir())
 	engine, err := o.Engine(context.Background(), "fake")
 	if err != nil {
 		b.Fatal(err)
@@ -32,7 +31,7 @@ func BenchmarkSpawnToReady(b *testing.B) {
 		start := time.Now()
 		r, err := m.Spawn(b.Context(), operations.WorkerSpawn{Worker: "fake", Model: "serve"}, nil)
 		if err != nil || r.Worker.State != operations.WorkerReady {
-			b.Fatal(r, err)
+			b.Fatalf("Spawn() = %+v, %v, want a ready worker", r, err)
 		}
 		spawned += time.Since(start)
 		if _, err := m.Stop(context.Background(), operations.WorkerRef{ID: r.Worker.ID}, StopOptions{Force: true}); err != nil {
@@ -45,10 +44,10 @@ func BenchmarkSpawnToReady(b *testing.B) {
 	b.ReportMetric(ms(spawned-bare), "ms-overhead")
 }
 
-// startBare starts the engine without any manager and waits until it answers.
+// startBare starts the engine without a manager and returns the time until it serves.
 func startBare(b *testing.B, m *Manager, e engine.Engine) time.Duration {
 	b.Helper()
-	port, err := m.port(b.Context(), record{})
+	port, err := m.choosePort(b.Context(), record{})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -1,37 +1,39 @@
-// Package workers keeps the worker processes of one machine: it starts engines,
-// watches them until they serve, starts them again when they fail, and ends them
-// so that nothing of them is left.
+// Package workers manages the worker processes of one machine. It starts engines,
+// watches them, restarts them when they fail, and stops them with all their
+// processes.
 //
-// # One worker, one keeper
+// # States
 //
-// Every worker has a record on disk and a goroutine, its keeper. The keeper does
-// what the worker's state asks for and then enters the next state; the table of
-// states is [follows], and each state's work is one function:
+// Every worker has a record on disk and a goroutine, its supervisor. The supervisor
+// runs the function of the current state, which enters the next state. [transitions]
+// is the state table. The functions are:
 //
-//	starting  place the worker on devices, find a port, make the process   start.go
-//	loading   probe until it serves, as long as it shows signs of life      load.go
-//	ready     watch it, keep its log small                                  lifecycle.go
-//	draining  finish requests, end the whole group, wait for its memory     stop.go
-//	failed    wait until it may be tried again                              lifecycle.go
+//	starting  start         select devices and a port, start the process         start.go
+//	loading   awaitReady    probe until the worker serves or makes no progress   ready.go
+//	ready     monitor       watch the process, rotate its log                    lifecycle.go
+//	draining  shutDown      finish requests, stop the processes, await memory    stop.go
+//	failed    awaitRestart  wait for the next restart                            lifecycle.go
 //
-// No load begins in memory that an earlier one still has: whoever ends processes
-// waits for their memory, memory.go, and whoever is placed waits for them.
+// No worker loads into memory that an earlier worker has not released yet: stopping
+// includes the wait for the memory (memory.go), and placement waits for workers that
+// are stopping.
 //
-// The record is written before each state's work begins. A hive that is killed
-// at any point leaves records from which the next one goes on: [Manager.Start]
-// adopts processes that still run and cleans up after those that do not.
+// The record is written before the work of a state starts. If the hive daemon is
+// killed, the next one continues from the records: [Manager.Start] adopts processes
+// that still run and cleans up after the others.
 //
-// # Whose process is it
+// # Processes of a worker
 //
-// A worker's process leads a session and a process group of its own, and has the
-// variable RBEE_WORKER with a random value in its environment. Its processes are
-// the group's, their descendants, those that carry the variable, and those that
-// were seen among them before (package proc names processes for good), which are
-// on record: an engine may write over its environment, and a child whose leader
-// has died is another's. Nothing else is ever signaled.
+// The process of a worker leads its own session and process group and has a random
+// value in the environment variable RBEE_WORKER. The processes of a worker are the
+// members of its group, their descendants, the processes with this variable, and the
+// members in the record, identified as in package proc. The record is necessary
+// because an engine may overwrite its environment, and a child gets another parent
+// when its leader exits. Other processes are never signaled.
 //
-// # Workers outlive the hive
+// # Lifetime
 //
-// Engines write to files, not to pipes of the hive, and [Manager.Close] leaves
-// them alone. Where systemd runs the hive, each worker gets a scope of its own.
+// Workers continue to run when the hive daemon exits: engines write to files, not to
+// pipes, and [Manager.Close] does not stop them. Where systemd runs the daemon, each
+// worker has a separate scope.
 package workers

@@ -14,8 +14,8 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 )
 
-// members are the processes of the worker that run now. deep also looks for the
-// worker's mark in the environment of every process of this user.
+// members returns the running processes of the worker. With deep it also searches the
+// environment of every process of this user for the worker's marker.
 func (w *worker) members(deep bool) []proc.Process {
 	r := w.record()
 	if r.Process.PID == 0 && !deep {
@@ -23,42 +23,42 @@ func (w *worker) members(deep bool) []proc.Process {
 	}
 	all, err := proc.List()
 	if err != nil {
-		w.m.log.Error("processes cannot be listed", "error", err)
+		w.m.log.Error("cannot list processes", "error", err)
 		return nil
 	}
 	var marked []proc.ID
 	if deep {
-		marked, _ = proc.Marked(engine.MarkName, r.Mark) // the list just worked
+		marked, _ = proc.FindByEnv(engine.MarkerEnv, r.Marker) // listing processes just succeeded
 	}
-	ours := map[int]bool{}
-	// The number of the group is the worker's for as long as the leader's pid is
-	// held, or a process that is known for sure is in the group.
-	group := w.child.Load().HoldsPID()
+	isMember := map[int]bool{}
+	// The process group belongs to the worker while the leader's pid is reserved, or
+	// while an identified process of the worker is in the group.
+	group := w.process.Load().PIDReserved()
 	for _, p := range all {
 		if p.ID == r.Process || slices.Contains(r.Members, p.ID) || slices.Contains(marked, p.ID) {
-			ours[p.PID] = true
+			isMember[p.PID] = true
 			group = group || p.Group == r.Process.PID
 		}
 	}
 	if group && r.Process.PID > 1 {
 		for _, p := range all {
-			ours[p.PID] = ours[p.PID] || p.Group == r.Process.PID
+			isMember[p.PID] = isMember[p.PID] || p.Group == r.Process.PID
 		}
 	}
 	for more := true; more; {
 		more = false
 		for _, p := range all {
-			if !ours[p.PID] && ours[p.Parent] {
-				ours[p.PID], more = true, true
+			if !isMember[p.PID] && isMember[p.Parent] {
+				isMember[p.PID], more = true, true
 			}
 		}
 	}
 	self := os.Getpid()
-	return slices.DeleteFunc(all, func(p proc.Process) bool { return !ours[p.PID] || p.PID == self })
+	return slices.DeleteFunc(all, func(p proc.Process) bool { return !isMember[p.PID] || p.PID == self })
 }
 
-// processes are all that are known to be the worker's: those that run, and those
-// on record that may have ended.
+// processes returns all identified processes of the worker: the running ones and the
+// ones in the record, which may have exited.
 func (w *worker) processes() []proc.ID {
 	var ids []proc.ID
 	for _, p := range w.members(true) {
@@ -73,14 +73,15 @@ func (w *worker) processes() []proc.ID {
 	return ids
 }
 
-// noteMembers writes down who belongs to the worker, for when its leader has ended
-// and no hive holds its pid: their parent is another then, and one that wrote over
-// its environment has no mark.
-func (w *worker) noteMembers() { w.note(w.members(false)) }
+// recordMembers records the processes of the worker. The record is needed when the
+// leader has exited while no hive daemon was running: the other processes then have
+// another parent, and may have overwritten the marker in their environment.
+func (w *worker) recordMembers() { w.setMembers(w.members(false)) }
 
-func (w *worker) note(members []proc.Process) {
+// setMembers stores members in the record.
+func (w *worker) setMembers(members []proc.Process) {
 	if len(members) == 0 {
-		return // also where they could not be listed
+		return // also if processes could not be listed
 	}
 	r := w.record()
 	var ids []proc.ID
@@ -95,78 +96,79 @@ func (w *worker) note(members []proc.Process) {
 	}
 }
 
-// endGroup ends all processes of the worker. With kill they get no chance to end
-// by themselves; else that is grace. It reports whether SIGKILL was needed, and
-// who is left, which is nobody unless the kernel itself holds a process.
-func (w *worker) endGroup(kill bool, grace time.Duration) (killed bool, left []proc.Process) {
+// terminateGroup stops all processes of the worker. It sends SIGKILL at once if kill is
+// set, else SIGTERM and after the grace period SIGKILL. killed reports whether SIGKILL
+// was needed. left holds the processes that did not exit, such as processes that are
+// blocked in the kernel.
+func (w *worker) terminateGroup(kill bool, grace time.Duration) (killed bool, left []proc.Process) {
 	if !kill {
 		w.signal(syscall.SIGTERM)
-		if left = w.awaitGone(grace, true); len(left) == 0 || w.m.ctx.Err() != nil {
-			return false, left // it ended by itself, or is the next hive's
+		if left = w.awaitExit(grace, true); len(left) == 0 || w.m.ctx.Err() != nil {
+			return false, left // stopped by SIGTERM, or left to the next hive daemon
 		}
 	}
-	for end := time.Now().Add(w.m.t.Kill); ; {
-		// A process that is just being made can slip through.
+	for end := time.Now().Add(w.m.timing.KillTimeout); ; {
+		// A process that is being created may miss the signal.
 		if w.signal(syscall.SIGKILL) == 0 {
 			return killed, nil
 		}
 		killed = true
-		if left = w.awaitGone(500*time.Millisecond, false); len(left) == 0 || time.Now().After(end) || w.m.ctx.Err() != nil {
+		if left = w.awaitExit(500*time.Millisecond, false); len(left) == 0 || time.Now().After(end) || w.m.ctx.Err() != nil {
 			return killed, left
 		}
 	}
 }
 
-// endAll ends all processes of the worker, for as long as that takes. It gives
-// those that are known, and reports whether SIGKILL was needed.
-func (w *worker) endAll(kill bool) (ids []proc.ID, killed bool) {
+// terminateAll stops all processes of the worker, and retries until none is left or the
+// manager closes. It returns their IDs, and reports whether SIGKILL was needed.
+func (w *worker) terminateAll(kill bool) (ids []proc.ID, killed bool) {
 	ids = w.processes()
-	killed, left := w.endGroup(kill, w.m.t.Kill)
+	killed, left := w.terminateGroup(kill, w.m.timing.KillTimeout)
 	for len(left) > 0 && w.m.ctx.Err() == nil {
-		w.update(func(r *record) { r.Problem = stuck(left) })
-		w.pause(time.Second)
-		_, left = w.endGroup(true, 0)
+		w.update(func(r *record) { r.Problem = describeStuck(left) })
+		w.sleep(time.Second)
+		_, left = w.terminateGroup(true, 0)
 	}
 	return ids, killed
 }
 
-// signal signals every process of the worker once, and counts them.
+// signal sends sig to every process of the worker once and returns their number.
 func (w *worker) signal(sig syscall.Signal) int {
 	members := w.members(true)
 	leader := w.record().Process.PID
-	held := w.child.Load().HoldsPID() && leader > 1
-	if held && slices.ContainsFunc(members, func(p proc.Process) bool { return p.Group == leader }) {
-		_ = syscall.Kill(-leader, sig) // what is left is seen afterwards
+	groupReserved := w.process.Load().PIDReserved() && leader > 1
+	if groupReserved && slices.ContainsFunc(members, func(p proc.Process) bool { return p.Group == leader }) {
+		_ = syscall.Kill(-leader, sig) // the caller checks for remaining processes
 	}
 	for _, p := range members {
-		if held && p.Group == leader {
+		if groupReserved && p.Group == leader {
 			continue
 		}
 		if err := p.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
-			w.m.log.Warn("a worker's process cannot be signaled", "pid", p.PID, "error", err)
+			w.m.log.Warn("cannot signal worker process", "pid", p.PID, "error", err)
 		}
 	}
 	return len(members)
 }
 
-// awaitGone waits until no process of the worker is left, at most for limit; and,
-// when they were asked gently, until somebody wants them killed.
-func (w *worker) awaitGone(limit time.Duration, gentle bool) (left []proc.Process) {
-	pauses := &backoff.ExponentialBackOff{InitialInterval: 5 * time.Millisecond, Multiplier: 2, MaxInterval: 100 * time.Millisecond}
+// awaitExit waits until no process of the worker is left, but at most for limit. With
+// gentle, it also returns when a stop with force is requested.
+func (w *worker) awaitExit(limit time.Duration, gentle bool) (left []proc.Process) {
+	delays := &backoff.ExponentialBackOff{InitialInterval: 5 * time.Millisecond, Multiplier: 2, MaxInterval: 100 * time.Millisecond}
 	for end := time.Now().Add(limit); ; {
-		// Only when nobody is left at first sight is it worth to look closely.
+		// The deep search is expensive: it runs only when the other one finds nothing.
 		if left = w.members(false); len(left) == 0 {
 			left = w.members(true)
 		}
-		if len(left) == 0 || time.Now().After(end) || w.m.ctx.Err() != nil || gentle && w.options().Force {
+		if len(left) == 0 || time.Now().After(end) || w.m.ctx.Err() != nil || gentle && w.latestStopOptions().Force {
 			return left
 		}
-		w.pause(pauses.NextBackOff())
+		w.sleep(delays.NextBackOff())
 	}
 }
 
-// pause waits, but no longer than the manager lives.
-func (w *worker) pause(d time.Duration) {
+// sleep waits for d, or until the manager closes.
+func (w *worker) sleep(d time.Duration) {
 	select {
 	case <-w.m.ctx.Done():
 	case <-time.After(d):

@@ -20,28 +20,28 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 )
 
-// testHive is a hive in a process of its own: it spawns one worker and tells of
-// its states, until it is killed.
+// testHive runs a hive in a separate process. It spawns one worker and prints the states
+// of the worker until it is killed.
 func testHive() {
-	o := options(os.Getenv("TEST_HIVE"))
-	o.Times.Stall = time.Hour
+	o := testOptions(os.Getenv("TEST_HIVE"))
+	o.Timing.StallTimeout = time.Hour
 	if os.Getenv("TEST_BACKOFF") != "" {
-		o.Times.Backoff = []time.Duration{time.Hour}
+		o.Timing.Backoff = []time.Duration{time.Hour}
 	}
 	if file := os.Getenv("TEST_GPU"); file != "" {
 		(&fakeGPU{file: file}).options(&o)
-		o.Times.Memory = time.Hour
+		o.Timing.MemoryTimeout = time.Hour
 	}
 	m := New(o)
-	m.reached = func(point string) { fmt.Println(point); block(point) }
+	m.testHook = func(point string) { fmt.Println(point); blockAt(point) }
 	if err := m.Start(); err != nil {
 		fmt.Println(err)
 		os.Exit(1)
 	}
-	go func() { // what is written to stdin is a request to stop the worker
+	go func() { // every line on stdin is a request to stop the worker
 		for in := bufio.NewScanner(os.Stdin); in.Scan(); {
 			w := m.all()[0]
-			if in.Text() == "drain" { // for as long as it takes
+			if in.Text() == "drain" { // with an active request that does not end
 				w.mu.Lock()
 				w.requests = 1
 				w.mu.Unlock()
@@ -54,75 +54,75 @@ func testHive() {
 	go func() {
 		_, _ = m.Spawn(context.Background(), operations.WorkerSpawn{Worker: "fake", Model: os.Getenv("TEST_ENGINE")}, nil)
 	}()
-	told := operations.WorkerState("")
+	var printed operations.WorkerState
 	for {
 		for _, p := range m.List(true) {
-			if p.State != told {
-				told = p.State
-				fmt.Println(told)
+			if p.State != printed {
+				printed = p.State
+				fmt.Println(printed)
 			}
 		}
 		time.Sleep(time.Millisecond)
 	}
 }
 
-// block stays at the point where the test kills this process.
-func block(point string) {
+// blockAt blocks forever if point is the one at which the test kills this process.
+func blockAt(point string) {
 	if point == os.Getenv("TEST_BLOCK") {
 		select {}
 	}
 }
 
-// TestKillInEveryState kills a hive at every point of a worker's life and holds
-// that the next one goes on from there: what runs is adopted, what does not is
-// cleaned up, and nothing is orphaned.
+// TestKillInEveryState kills a hive at every point of a worker's life and checks that the
+// next hive adopts the processes that run, cleans up after the others, and leaves no
+// orphans.
 func TestKillInEveryState(t *testing.T) {
 	t.Parallel()
-	if !proc.Holds {
+	if !proc.CanWait {
 		t.Skip("needs /proc")
 	}
 	for _, c := range []struct {
 		name, engine, at, block string
 		gpu                     bool
-		act                     func(t *testing.T, h *hiveProcess)           // before it is killed
-		after                   func(t *testing.T, m *Manager, gpu *fakeGPU) // before the next hive is looked at
+		act                     func(t *testing.T, h *hiveProcess)           // called before the hive is killed
+		after                   func(t *testing.T, m *Manager, gpu *fakeGPU) // called after the next hive has started
 		want                    operations.WorkerState
 		adopted                 bool
 	}{
-		{name: "starting, before the process", engine: "serve", at: "before process", block: "before process", want: operations.WorkerReady},
-		{name: "starting, after the process", engine: "serve", at: "before loading", block: "before loading", want: operations.WorkerReady},
-		{name: "loading", engine: "crowdloading", at: "loading", want: operations.WorkerLoading, adopted: true},
-		{name: "ready", engine: "crowd", at: "ready", want: operations.WorkerReady, adopted: true},
+		{name: "starting, before process", engine: "serve", at: "before process", block: "before process", want: operations.WorkerReady},
+		{name: "starting, after process", engine: "serve", at: "before loading", block: "before loading", want: operations.WorkerReady},
+		{name: "loading", engine: "tree-loading", at: "loading", want: operations.WorkerLoading, adopted: true},
+		{name: "ready", engine: "tree", at: "ready", want: operations.WorkerReady, adopted: true},
 		{
-			name: "ready, and the engine's leader dies with it", engine: "crowd", at: "ready", want: operations.WorkerReady,
+			name: "ready, leader killed", engine: "tree", at: "ready", want: operations.WorkerReady,
 			act: func(t *testing.T, h *hiveProcess) {
 				h.killWithLeader(t)
 			},
 		},
 		{
-			name: "loading, and the leader of a crowd without marks dies with it", engine: "nameless", at: "loading", want: operations.WorkerLoading,
+			name: "loading, unmarked leader killed", engine: "tree-unmarked", at: "loading", want: operations.WorkerLoading,
 			act: func(t *testing.T, h *hiveProcess) { h.killWithLeader(t) },
 		},
 		{
-			name: "draining", engine: "crowd", at: "ready", want: operations.WorkerStopped,
+			name: "draining", engine: "tree", at: "ready", want: operations.WorkerStopped,
 			act: func(t *testing.T, h *hiveProcess) {
 				fmt.Fprintln(h.stdin, "drain")
 				h.awaitRecord(t, operations.WorkerDraining)
 			},
 		},
 		{
-			name: "draining, with the process gone and its memory not back", engine: "serve", at: "ready", want: operations.WorkerStopped, gpu: true,
+			name: "draining, process exited, memory not released", engine: "serve", at: "ready", want: operations.WorkerStopped, gpu: true,
 			act: func(t *testing.T, h *hiveProcess) {
 				writeFree(t, h.dir, 14e9)
 				leader := h.record(t).Process.PID
 				fmt.Fprintln(h.stdin, "stop")
 				h.awaitRecord(t, operations.WorkerDraining)
-				eventually(t, "the leader to be gone", func() bool { return gone(leader) })
+				eventually(t, "the leader to exit", func() bool { return hasExited(leader) })
 			},
 			after: func(t *testing.T, m *Manager, gpu *fakeGPU) {
-				eventually(t, "the memory to be looked at", func() bool { return gpu.looks() >= 3 })
+				eventually(t, "three queries of the memory", func() bool { return gpu.queries() >= 3 })
 				if p := m.List(true)[0]; p.State != operations.WorkerDraining {
-					t.Errorf("%s before the memory was back", p.State)
+					t.Errorf("state before the memory is released = %s, want draining", p.State)
 				}
 				writeFree(t, filepath.Dir(gpu.file), 24e9)
 			},
@@ -135,10 +135,10 @@ func TestKillInEveryState(t *testing.T) {
 			},
 		},
 		{
-			name: "failed for good", engine: "dies", at: "failed", want: operations.WorkerFailed,
+			name: "failed, final", engine: "crash", at: "failed", want: operations.WorkerFailed,
 		},
 		{
-			name: "failed, waiting to be tried again", engine: "serve", at: "ready", want: operations.WorkerFailed,
+			name: "failed, waiting for restart", engine: "serve", at: "ready", want: operations.WorkerFailed,
 			act: func(t *testing.T, h *hiveProcess) {
 				_, _ = httpGet(h.record(t).Port, "/exit")
 				h.awaitRecord(t, operations.WorkerFailed)
@@ -163,62 +163,62 @@ func TestKillInEveryState(t *testing.T) {
 			h.kill(t)
 			before := h.record(t)
 			pids := pidsOf(&before)
-			if ids, err := proc.Marked(engine.MarkName, before.Mark); err == nil {
+			if ids, err := proc.FindByEnv(engine.MarkerEnv, before.Marker); err == nil {
 				for _, id := range ids {
 					pids = append(pids, id.PID)
 				}
 			}
 
-			o := options(dir)
-			o.Times.Stall, o.Times.Grace = time.Hour, 100*time.Millisecond
+			o := testOptions(dir)
+			o.Timing.StallTimeout, o.Timing.GracePeriod = time.Hour, 100*time.Millisecond
 			if c.want == operations.WorkerFailed {
-				o.Times.Backoff = []time.Duration{time.Hour}
+				o.Timing.Backoff = []time.Duration{time.Hour}
 			}
 			fake := &fakeGPU{file: gpu}
 			if c.gpu {
 				fake.options(&o)
-				o.Times.Memory = time.Hour
+				o.Timing.MemoryTimeout = time.Hour
 			}
-			m := manager(t, o)
+			m := newManager(t, o)
 			id := m.List(true)[0].ID
 			if c.after != nil {
 				c.after(t, m, fake)
 			}
 			eventually(t, "the worker to be "+string(c.want), func() bool {
 				p, err := m.Get(operations.WorkerRef{ID: id})
-				return err == nil && p.State == c.want && (c.adopted || p.PID != before.Process.PID || p.PID == 0) && (c.adopted || !slices.ContainsFunc(pids, func(pid int) bool { return !gone(pid) }))
+				return err == nil && p.State == c.want && (c.adopted || p.PID != before.Process.PID || p.PID == 0) && (c.adopted || !slices.ContainsFunc(pids, func(pid int) bool { return !hasExited(pid) }))
 			})
 			p, err := m.Get(operations.WorkerRef{ID: id})
 			if err != nil || p.Adopted != c.adopted && c.want != operations.WorkerStopped {
-				t.Fatalf("worker %+v, %v", p, err)
+				t.Fatalf("Get(%q) = %+v, %v, want adopted %t", id, p, err, c.adopted)
 			}
-			now := marked(t, m, id)
+			now := memberPIDs(t, m, id)
 			for _, pid := range pids {
-				if c.adopted == gone(pid) {
-					t.Errorf("process %d of %v: gone is %t, adopted is %t", pid, pids, gone(pid), c.adopted)
+				if c.adopted == hasExited(pid) {
+					t.Errorf("process %d of %v: exited = %t, want %t", pid, pids, hasExited(pid), !c.adopted)
 				}
 				if !c.adopted && slices.Contains(now, pid) {
-					t.Errorf("process %d is still a member", pid)
+					t.Errorf("process %d is still a member of the worker, want it removed", pid)
 				}
 			}
 			if c.adopted && p.PID != before.Process.PID {
-				t.Errorf("adopted process %d, not %d", p.PID, before.Process.PID)
+				t.Errorf("pid of the adopted worker = %d, want %d", p.PID, before.Process.PID)
 			}
 			if p.State == operations.WorkerReady && get(t, p.Port, "/pid") != fmt.Sprint(p.PID) {
-				t.Error("another process serves")
+				t.Errorf("the process on port %d is not the worker's process %d", p.Port, p.PID)
 			}
 			r, err := m.Stop(t.Context(), operations.WorkerRef{ID: id}, StopOptions{Force: true})
 			if err != nil || r.Worker.State != operations.WorkerStopped {
-				t.Errorf("stopped: %+v, %v", r, err)
+				t.Errorf("Stop(%q) = %+v, %v, want a stopped worker", id, r, err)
 			}
-			if left := marked(t, m, id); len(left) > 0 {
-				t.Errorf("left: %v", left)
+			if left := memberPIDs(t, m, id); len(left) > 0 {
+				t.Errorf("processes left after Stop: %v, want none", left)
 			}
 		})
 	}
 }
 
-// hiveProcess is a testHive.
+// hiveProcess is a process that runs testHive.
 type hiveProcess struct {
 	cmd    *exec.Cmd
 	dir    string
@@ -239,7 +239,7 @@ func startHive(t *testing.T, dir, engine, blockAt string, env ...string) *hivePr
 	stdin, err1 := h.cmd.StdinPipe()
 	stdout, err2 := h.cmd.StdoutPipe()
 	if err1 != nil || err2 != nil || h.cmd.Start() != nil {
-		t.Fatal("the hive's process cannot be made")
+		t.Fatal("cannot start the hive process")
 	}
 	h.stdin = stdin
 	t.Cleanup(func() { h.kill(t) })
@@ -262,18 +262,18 @@ func (h *hiveProcess) await(t *testing.T, line string) {
 				return
 			}
 			if !ok {
-				t.Fatalf("the hive ended before it said %q", line)
+				t.Fatalf("the hive process exited before it printed %q", line)
 			}
 		case <-limit:
-			t.Fatalf("the hive did not say %q", line)
+			t.Fatalf("timed out waiting for the hive process to print %q", line)
 		}
 	}
 }
 
-// awaitRecord waits until the state is on disk.
+// awaitRecord waits until the record on disk has the state.
 func (h *hiveProcess) awaitRecord(t *testing.T, state operations.WorkerState) {
 	t.Helper()
-	eventually(t, "the record to say "+string(state), func() bool { return h.record(t).State == state })
+	eventually(t, "the record to have state "+string(state), func() bool { return h.record(t).State == state })
 }
 
 func (h *hiveProcess) kill(t *testing.T) {
@@ -282,25 +282,25 @@ func (h *hiveProcess) kill(t *testing.T) {
 	}
 	h.killed = true
 	if err := h.cmd.Process.Kill(); err != nil {
-		t.Error(err)
+		t.Errorf("cannot kill the hive process: %v", err)
 	}
 	_ = h.cmd.Wait()
 }
 
-// killWithLeader kills the hive, once it knows the two others of a crowd, and then
-// the crowd's leader.
+// killWithLeader waits until the hive has recorded both children of the leader, and kills
+// the hive and then the leader.
 func (h *hiveProcess) killWithLeader(t *testing.T) {
 	t.Helper()
-	eventually(t, "the hive to know the crowd", func() bool { return len(h.record(t).Members) == 2 })
+	eventually(t, "the hive to record the children", func() bool { return len(h.record(t).Members) == 2 })
 	leader, err := os.FindProcess(h.record(t).Process.PID)
 	h.kill(t)
 	if err != nil || leader.Kill() != nil {
-		t.Fatal("the leader cannot be killed")
+		t.Fatal("cannot kill the leader")
 	}
-	eventually(t, "the leader to be gone", func() bool { return gone(leader.Pid) })
+	eventually(t, "the leader to exit", func() bool { return hasExited(leader.Pid) })
 }
 
-// pidsOf are those of the processes on record.
+// pidsOf returns the process ids in a record.
 func pidsOf(r *record) (pids []int) {
 	for _, id := range append([]proc.ID{r.Process}, r.Members...) {
 		if id.PID != 0 {
@@ -314,29 +314,29 @@ func (h *hiveProcess) record(t *testing.T) record {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(h.dir, "run", "workers", "*.json"))
 	if err != nil || len(files) != 1 {
-		t.Fatalf("records: %v, %v", files, err)
+		t.Fatalf("records = %v, %v, want one", files, err)
 	}
 	data, err := os.ReadFile(files[0])
 	var r record
 	if err != nil || json.Unmarshal(data, &r) != nil {
-		t.Fatalf("record: %v", err)
+		t.Fatalf("cannot read record %s: %v", files[0], err)
 	}
 	return r
 }
 
-// TestReboot holds that records of another boot adopt nobody, even if their pid is
-// somebody's now.
+// TestReboot checks that processes are not adopted from records of another boot, even if
+// their pids are in use.
 func TestReboot(t *testing.T) {
 	t.Parallel()
-	if !proc.Holds {
+	if !proc.CanWait {
 		t.Skip("needs /proc")
 	}
-	stranger := exec.Command("sleep", "60")
-	if err := stranger.Start(); err != nil {
+	other := exec.Command("sleep", "60")
+	if err := other.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = stranger.Process.Kill(); _ = stranger.Wait() }()
-	id, err := proc.Identify(stranger.Process.Pid)
+	defer func() { _ = other.Process.Kill(); _ = other.Wait() }()
+	id, err := proc.Identify(other.Process.Pid)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -347,32 +347,31 @@ func TestReboot(t *testing.T) {
 		operations.WorkerStopped: operations.WorkerStopped,
 	} {
 		t.Run(string(state), func(t *testing.T) {
-			o := options(t.TempDir())
+			o := testOptions(t.TempDir())
 			first := New(o)
 			w := first.add(&record{
-				ID: "fake-1", Worker: "fake", Model: "serve", State: state, Mark: "m-" + string(state), Boot: "another boot",
+				ID: "fake-1", Worker: "fake", Model: "serve", State: state, Marker: "m-" + string(state), Boot: "another boot",
 				Process: id, Members: []proc.ID{id}, EverReady: true,
 			})
 			if err := w.save(); err != nil {
 				t.Fatal(err)
 			}
-			m := manager(t, o)
+			m := newManager(t, o)
 			eventually(t, "the worker to be "+string(want), func() bool {
 				p, err := m.Get(operations.WorkerRef{ID: "fake-1"})
 				return err == nil && p.State == want && !p.Adopted && p.PID != id.PID
 			})
-			if gone(id.PID) {
-				t.Fatal("a stranger was ended")
+			if hasExited(id.PID) {
+				t.Fatalf("process %d was killed, want it left running: it does not belong to the worker", id.PID)
 			}
 		})
 	}
 }
 
-// TestBrokenRecord holds that a record which cannot be read keeps nobody else from
-// being taken over.
+// TestBrokenRecord checks that an invalid record is renamed and does not prevent the start.
 func TestBrokenRecord(t *testing.T) {
 	t.Parallel()
-	o := options(t.TempDir())
+	o := testOptions(t.TempDir())
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -381,9 +380,9 @@ func TestBrokenRecord(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	m := manager(t, o)
+	m := newManager(t, o)
 	if list := m.List(true); len(list) != 0 {
-		t.Errorf("listed %+v", list)
+		t.Errorf("List() = %+v, want none", list)
 	}
 	entries, _ := os.ReadDir(o.Dir)
 	var names []string
@@ -399,53 +398,53 @@ func httpGet(port int, path string) (*http.Response, error) {
 	return http.Get(fmt.Sprintf("http://127.0.0.1:%d%s", port, path))
 }
 
-// steal answers on a port as a stranger, until the test ends.
-func steal(t *testing.T, port int) error {
+// serveOnPort serves on a port as a process that is not the worker, until the test ends.
+func serveOnPort(t *testing.T, port int) error {
 	ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 	if err != nil {
 		return err
 	}
-	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "stranger") })}
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "not the worker") })}
 	go func() { _ = srv.Serve(ln) }()
 	t.Cleanup(func() { _ = srv.Close() })
 	return nil
 }
 
-// TestClear holds that workers of a hive that does not run can be ended, one type
-// of them or all, and that none is begun for it.
+// TestClear checks that Clear stops the workers of a type, or all workers, of a hive that
+// does not run, and starts none.
 func TestClear(t *testing.T) {
 	t.Parallel()
-	if !proc.Holds {
+	if !proc.CanWait {
 		t.Skip("needs /proc")
 	}
 	dir := t.TempDir()
-	h := startHive(t, dir, "crowd", "")
+	h := startHive(t, dir, "tree", "")
 	h.await(t, "ready")
 	h.awaitRecord(t, operations.WorkerReady)
 	h.kill(t)
 	leader := h.record(t).Process.PID
-	o := options(dir)
-	o.Times.Grace = 50 * time.Millisecond
+	o := testOptions(dir)
+	o.Timing.GracePeriod = 50 * time.Millisecond
 	w := New(o).add(&record{
-		ID: "fake-2", Worker: "fake", Model: "serve", State: operations.WorkerFailed, Mark: "m-2", Boot: h.record(t).Boot,
+		ID: "fake-2", Worker: "fake", Model: "serve", State: operations.WorkerFailed, Marker: "m-2", Boot: h.record(t).Boot,
 		EverReady: true, RestartAt: time.Now().Add(-time.Hour),
 	})
 	if programs, err := Programs(o.Dir, "fake"); err != nil || !slices.Equal(programs, h.record(t).Argv[:1]) {
-		t.Errorf("programs %v, %v", programs, err)
+		t.Errorf("Programs() = %v, %v, want %v", programs, err, h.record(t).Argv[:1])
 	}
 	if err := w.save(); err != nil {
 		t.Fatal(err)
 	}
-	if err := Clear(t.Context(), o, "other"); err != nil || gone(leader) {
-		t.Fatalf("another type: %v, gone is %t", err, gone(leader))
+	if err := Clear(t.Context(), o, "other"); err != nil || hasExited(leader) {
+		t.Fatalf("Clear() of another type = %v, leader exited = %t, want nil and false", err, hasExited(leader))
 	}
-	if err := Clear(t.Context(), o, "fake"); err != nil || !gone(leader) {
-		t.Fatalf("%v, gone is %t", err, gone(leader))
+	if err := Clear(t.Context(), o, "fake"); err != nil || !hasExited(leader) {
+		t.Fatalf("Clear() = %v, leader exited = %t, want nil and true", err, hasExited(leader))
 	}
 	files, _ := filepath.Glob(filepath.Join(o.Dir, "*.json"))
 	for _, f := range files {
 		if data, err := os.ReadFile(f); err != nil || !strings.Contains(string(data), `"state": "stopped"`) {
-			t.Errorf("%s: %s", f, data)
+			t.Errorf("record %s = %s, %v, want state stopped", f, data, err)
 		}
 	}
 }

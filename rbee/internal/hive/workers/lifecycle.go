@@ -13,22 +13,22 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/statefile"
 )
 
-// follows is the table of states: where a worker can go from each.
+// transitions is the state table: the possible next states of each state.
 //
 //	from      to        when
-//	starting  loading   its process runs
-//	          failed    it cannot be placed, or the process cannot be made
-//	          draining  it was told to stop
-//	loading   ready     its probe is answered
-//	          failed    it ended, or showed no sign of life for too long
-//	          draining  it was told to stop
-//	ready     failed    it ended
-//	          draining  it was told to stop
-//	draining  stopped   its whole group is gone
-//	failed    starting  its time to be tried again has come
-//	          draining  it was told to stop
-//	stopped             for good
-var follows = map[operations.WorkerState][]operations.WorkerState{
+//	starting  loading   the process runs
+//	          failed    placement failed, or the process cannot be started
+//	          draining  a stop was requested
+//	loading   ready     the worker answers the probe
+//	          failed    the process exited, or made no progress for too long
+//	          draining  a stop was requested
+//	ready     failed    the process exited
+//	          draining  a stop was requested
+//	draining  stopped   all processes of the worker have exited
+//	failed    starting  the backoff has passed
+//	          draining  a stop was requested
+//	stopped             final
+var transitions = map[operations.WorkerState][]operations.WorkerState{
 	operations.WorkerStarting: {operations.WorkerLoading, operations.WorkerFailed, operations.WorkerDraining},
 	operations.WorkerLoading:  {operations.WorkerReady, operations.WorkerFailed, operations.WorkerDraining},
 	operations.WorkerReady:    {operations.WorkerFailed, operations.WorkerDraining},
@@ -37,46 +37,46 @@ var follows = map[operations.WorkerState][]operations.WorkerState{
 	operations.WorkerStopped:  {},
 }
 
-// worker is one worker and what its keeper knows. Only the keeper changes the
-// record once it runs.
+// worker is one worker and the state of its supervisor. While the supervisor runs, only
+// it changes the record.
 type worker struct {
 	m *Manager
 
-	mu       sync.Mutex
-	rec      record
-	adopted  bool
-	requests int
-	idle     chan struct{} // closed when requests falls to 0; nil if nobody waits
-	changed  chan struct{} // closed at the next change of the record
-	how      StopOptions   // set before stop is closed
-	stopping bool
+	mu            sync.Mutex
+	rec           record
+	adopted       bool
+	requests      int
+	idle          chan struct{} // closed when requests falls to 0; nil if no caller waits
+	changed       chan struct{} // closed at the next change of the record
+	stopOptions   StopOptions   // set before stop is closed
+	stopRequested bool
 
-	stop    chan struct{} // closed when it is told to stop
-	settled chan struct{} // closed when the keeper has ended
+	stop chan struct{} // closed when a stop is requested
+	done chan struct{} // closed when the supervisor has returned
 
-	putAway sync.Mutex // held by who takes the last steps after the keeper has ended
+	finishMu sync.Mutex // serializes the last transitions after the supervisor has returned
 
-	ending atomic.Bool                    // its processes are being ended because it failed
-	child  atomic.Pointer[engine.Process] // nil while it has no process; the keeper's to change
+	isCleaningUp atomic.Bool                    // the processes of a failed worker are being stopped
+	process      atomic.Pointer[engine.Process] // nil without a process; set by the supervisor
 
-	// The keeper's own.
-	refused error  // why the first start was refused: the worker never came to be
-	retry   bool   // the failure was of no fault of the engine's: try again at once
-	tries   int    // how often so
-	ended   ending // how stopping it went; read once settled is closed
+	// Used only by the supervisor, except result.
+	startErr         error      // why the first start failed; such a worker is removed
+	retryNow         bool       // the failure was not caused by the engine: retry without delay
+	immediateRetries int        // number of retries without delay
+	result           stopResult // valid once done is closed
 }
 
-// record is a copy of the record as it is now.
+// record returns a copy of the record.
 func (w *worker) record() record {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.rec
 }
 
-// public is the worker as reports tell it.
-func (w *worker) public() operations.WorkerProcess {
+// report returns the worker as shown in reports.
+func (w *worker) report() operations.WorkerProcess {
 	w.mu.Lock()
-	p := w.rec.public()
+	p := w.rec.report()
 	p.Adopted, p.Requests = w.adopted, w.requests
 	w.mu.Unlock()
 	p.LogPath = w.m.logPath(p.ID)
@@ -86,25 +86,25 @@ func (w *worker) public() operations.WorkerProcess {
 	return p
 }
 
-// watch gives the worker as it is, and a channel that is closed at its next change.
+// watch returns the worker as in reports, and a channel that is closed at its next change.
 func (w *worker) watch() (operations.WorkerProcess, <-chan struct{}) {
 	w.mu.Lock()
 	changed := w.changed
 	w.mu.Unlock()
-	return w.public(), changed
+	return w.report(), changed
 }
 
-// update changes the record, in memory and on disk. That the disk did not take it
-// is no reason to lose control of a process: it is logged, and tried again with
-// the next change.
+// update changes the record in memory and on disk. If the write fails, update logs the
+// error and keeps the change in memory, so that the process stays under control; the
+// next change writes the record again.
 func (w *worker) update(change func(r *record)) {
 	if err := w.write(change); err != nil {
-		w.m.log.Error("the record of a worker cannot be written", "worker", w.rec.ID, "error", err)
+		w.m.log.Error("cannot write worker record", "worker", w.rec.ID, "error", err)
 	}
 }
 
-// write changes the record as update does, for what must not go on unless the disk
-// took it.
+// write changes the record like update and returns the write error, for callers that
+// must not continue without a record on disk.
 func (w *worker) write(change func(r *record)) error {
 	w.mu.Lock()
 	change(&w.rec)
@@ -115,7 +115,7 @@ func (w *worker) write(change func(r *record)) error {
 	w.changed = make(chan struct{})
 	w.mu.Unlock()
 	if err != nil {
-		return fmt.Errorf("writing the worker's record: %w", err)
+		return fmt.Errorf("cannot write the worker's record: %w", err)
 	}
 	return nil
 }
@@ -125,18 +125,18 @@ func (w *worker) save() error {
 	return statefile.Write(w.m.path(r.ID), &r)
 }
 
-// upgrade rewrites a record that an earlier rbee wrote.
-func (w *worker) upgrade() {
+// upgradeRecord rewrites a record that has the schema of an earlier rbee.
+func (w *worker) upgradeRecord() {
 	if head, err := statefile.Head(w.m.path(w.record().ID)); err == nil && head.Schema == 0 {
 		w.update(func(*record) {})
 	}
 }
 
-// enter changes the state, and the record with it.
+// enter sets the state to next and applies change, if not nil, to the record.
 func (w *worker) enter(next operations.WorkerState, change func(r *record)) {
 	w.update(func(r *record) {
-		if !slices.Contains(follows[r.State], next) {
-			w.m.log.Error("a worker takes a step that the table does not know", "worker", r.ID, "from", r.State, "to", next)
+		if !slices.Contains(transitions[r.State], next) {
+			w.m.log.Error("invalid worker state transition", "worker", r.ID, "from", r.State, "to", next)
 		}
 		r.State, r.Boot = next, w.m.boot
 		if change != nil {
@@ -144,101 +144,101 @@ func (w *worker) enter(next operations.WorkerState, change func(r *record)) {
 		}
 	})
 	r := w.record()
-	w.m.log.Info("worker", "id", r.ID, "state", next, "pid", r.Process.PID, "problem", r.Problem)
+	w.m.log.Info("worker state changed", "id", r.ID, "state", next, "pid", r.Process.PID, "problem", r.Problem)
 }
 
-// run is the keeper. It ends when the worker has ended, or when the manager lets
-// go of it.
+// run is the supervisor. It returns when the worker is in a final state or the manager
+// closes.
 func (w *worker) run() {
-	defer close(w.settled)
+	defer close(w.done)
 	for w.m.ctx.Err() == nil {
 		switch r := w.record(); r.State {
 		case operations.WorkerStarting:
 			w.start()
 		case operations.WorkerLoading:
-			w.load()
+			w.awaitReady()
 		case operations.WorkerReady:
-			w.serve()
+			w.monitor()
 		case operations.WorkerDraining:
-			w.end()
+			w.shutDown()
 		case operations.WorkerFailed:
 			if r.RestartAt.IsZero() {
 				return
 			}
-			w.rest()
+			w.awaitRestart()
 		case operations.WorkerStopped:
 			return
 		}
 	}
 }
 
-// serve watches a worker that serves until it ends or is told to stop.
-func (w *worker) serve() {
-	tick, often := time.NewTicker(w.m.t.Watch), time.NewTicker(min(w.m.t.Watch, logEvery))
-	defer tick.Stop()
-	defer often.Stop()
-	w.noteMembers()
+// monitor watches a worker that serves until it exits or a stop is requested.
+func (w *worker) monitor() {
+	watchTick, logTick := time.NewTicker(w.m.timing.WatchInterval), time.NewTicker(min(w.m.timing.WatchInterval, logCheckInterval))
+	defer watchTick.Stop()
+	defer logTick.Stop()
+	w.recordMembers()
 	for {
 		select {
 		case <-w.m.ctx.Done():
 			return
 		case <-w.stop:
-			w.drainNow()
+			w.startDraining()
 			return
-		case <-w.child.Load().Ended:
+		case <-w.process.Load().Exited:
 			w.fail("")
 			return
-		case <-often.C:
+		case <-logTick.C:
 			w.m.rotateLog(w.rec.ID)
-		case <-tick.C:
-			w.noteMembers()
-			if r := w.record(); r.Failures > 0 && time.Since(r.ReadyAt) > w.m.t.Steady {
+		case <-watchTick.C:
+			w.recordMembers()
+			if r := w.record(); r.Failures > 0 && time.Since(r.ReadyAt) > w.m.timing.SteadyAfter {
 				w.update(func(r *record) { r.Failures = 0 })
 			}
 		}
 	}
 }
 
-// fail ends what is left of the worker's processes and enters the state of that
-// name. why is empty if the process ended by itself.
-func (w *worker) fail(why string) {
-	w.ending.Store(true)
-	defer w.ending.Store(false)
-	ids, _ := w.endAll(why != "")
+// fail stops the remaining processes of the worker and enters the state failed. problem is
+// empty if the process exited by itself.
+func (w *worker) fail(problem string) {
+	w.isCleaningUp.Store(true)
+	defer w.isCleaningUp.Store(false)
+	ids, _ := w.terminateAll(problem != "")
 	if w.m.ctx.Err() != nil {
-		return // the next hive goes on from the record
+		return // the next hive daemon continues from the record
 	}
 	var status *int
-	if c := w.child.Load(); c != nil {
-		ended := ""
-		if status, ended = c.Reap(); why == "" {
-			why = ended
+	if c := w.process.Load(); c != nil {
+		exit := ""
+		if status, exit = c.Reap(); problem == "" {
+			problem = exit
 		}
-		w.child.Store(nil)
-		w.awaitMemory(ids) // what was not started has taken none
+		w.process.Store(nil)
+		w.awaitMemory(ids) // only if a process was started: without one, no memory was allocated
 	}
-	retry := w.retry && w.tries < 3
-	w.retry = false
+	retry := w.retryNow && w.immediateRetries < 3
+	w.retryNow = false
 	if retry {
-		w.tries++
+		w.immediateRetries++
 	}
 	w.enter(operations.WorkerFailed, func(r *record) {
-		r.ExitStatus, r.Problem, r.EndedAt = status, why, time.Now().UTC()
+		r.ExitStatus, r.Problem, r.EndedAt = status, problem, time.Now().UTC()
 		r.RestartAt = time.Time{}
 		switch {
 		case retry:
 			r.RestartAt = r.EndedAt
 		case r.EverReady:
-			r.RestartAt = r.EndedAt.Add(w.m.t.Backoff[min(r.Failures, len(w.m.t.Backoff)-1)])
+			r.RestartAt = r.EndedAt.Add(w.m.timing.Backoff[min(r.Failures, len(w.m.timing.Backoff)-1)])
 			r.Failures++
 		}
 	})
 }
 
-// rest waits until a worker that failed may be tried again.
-func (w *worker) rest() {
-	if w.stopped() {
-		w.drainNow()
+// awaitRestart waits until a failed worker may be restarted.
+func (w *worker) awaitRestart() {
+	if w.isStopRequested() {
+		w.startDraining()
 		return
 	}
 	timer := time.NewTimer(time.Until(w.record().RestartAt))
@@ -246,7 +246,7 @@ func (w *worker) rest() {
 	select {
 	case <-w.m.ctx.Done():
 	case <-w.stop:
-		w.drainNow()
+		w.startDraining()
 	case <-timer.C:
 		w.enter(operations.WorkerStarting, func(r *record) {
 			r.Restarts++
@@ -255,38 +255,38 @@ func (w *worker) rest() {
 	}
 }
 
-// resume goes on with a worker that another hive had, once what is left of a
-// process without a leader is gone.
+// resume continues a worker of an earlier hive daemon. If its leader has exited, resume
+// first stops its remaining processes.
 func (w *worker) resume() {
 	switch r := w.record(); {
 	case r.State == operations.WorkerStopped:
-		close(w.settled)
+		close(w.done)
 		return
-	case w.ending.Load():
-		ids, killed := w.endAll(true)
-		if killed || r.State != operations.WorkerFailed { // before it failed, that was done
+	case w.isCleaningUp.Load():
+		ids, killed := w.terminateAll(true)
+		if killed || r.State != operations.WorkerFailed { // a failed worker has already waited for its memory
 			w.awaitMemory(ids)
 		}
-		if unfinished := r.State == operations.WorkerLoading || r.State == operations.WorkerReady; unfinished && w.m.ctx.Err() == nil {
+		if wasRunning := r.State == operations.WorkerLoading || r.State == operations.WorkerReady; wasRunning && w.m.ctx.Err() == nil {
 			w.enter(operations.WorkerFailed, func(r *record) {
-				r.Problem = "it ended while no hive watched; its exit status is not known"
+				r.Problem = "the process exited with unknown status while no hive daemon was running"
 				r.ExitStatus, r.EndedAt = nil, time.Now().UTC()
-				r.RestartAt = r.EndedAt.Add(w.m.t.Backoff[min(r.Failures, len(w.m.t.Backoff)-1)])
+				r.RestartAt = r.EndedAt.Add(w.m.timing.Backoff[min(r.Failures, len(w.m.timing.Backoff)-1)])
 				r.Failures++
 			})
 		}
-		w.ending.Store(false)
+		w.isCleaningUp.Store(false)
 	}
 	w.run()
 }
 
-// afterReboot goes on with a worker of which the machine's end left nothing.
-func (w *worker) afterReboot(state operations.WorkerState) {
+// resetAfterReboot updates the record of a worker after a reboot of the machine.
+func (w *worker) resetAfterReboot(state operations.WorkerState) {
 	w.update(func(r *record) { r.Process, r.Members, r.Boot = proc.ID{}, nil, w.m.boot })
 	switch state {
 	case operations.WorkerLoading, operations.WorkerReady:
 		w.enter(operations.WorkerFailed, func(r *record) {
-			r.Problem, r.EndedAt = "the machine was started anew", time.Now().UTC()
+			r.Problem, r.EndedAt = "the host rebooted", time.Now().UTC()
 			r.RestartAt, r.ExitStatus = r.EndedAt, nil
 		})
 	case operations.WorkerDraining:
@@ -295,35 +295,35 @@ func (w *worker) afterReboot(state operations.WorkerState) {
 	}
 }
 
-// adopt takes over the process that an earlier hive started, if it still runs. Of
-// one that does not, resume has to end what is left.
+// adopt takes over the process that an earlier hive daemon started, if it still runs.
+// Otherwise resume stops the remaining processes.
 func (w *worker) adopt() {
 	r := w.record()
 	switch {
 	case r.State == operations.WorkerStopped:
 		return
 	case r.Boot != w.m.boot:
-		w.afterReboot(r.State)
+		w.resetAfterReboot(r.State)
 		return
 	case r.State == operations.WorkerStarting, r.State == operations.WorkerFailed:
-		// The process was made or it was not. If it was, nobody wrote down which.
-		w.ending.Store(true)
+		// A process may have been started without being recorded.
+		w.isCleaningUp.Store(true)
 		return
 	}
 	id := r.Process
 	if !id.Alive() {
-		w.ending.Store(r.State != operations.WorkerDraining) // which ends it anyway
+		w.isCleaningUp.Store(r.State != operations.WorkerDraining) // a draining worker stops them anyway
 		return
 	}
-	w.child.Store(engine.Follow(w.m.ctx.Done(), id))
+	w.process.Store(engine.WatchProcess(w.m.ctx.Done(), id))
 	w.mu.Lock()
 	w.adopted = true
 	w.mu.Unlock()
-	w.noteMembers()
+	w.recordMembers()
 	w.m.log.Info("worker adopted", "id", r.ID, "pid", id.PID, "state", r.State)
-	if now := proc.Arguments(id.PID); now != nil && !slices.Equal(now, r.Argv) {
-		// Engines rename their processes. Pid, start time and boot say for sure
-		// which process it is.
-		w.m.log.Info("the adopted worker's command line is not the one that was started", "id", r.ID, "argv", now)
+	if argv := proc.Arguments(id.PID); argv != nil && !slices.Equal(argv, r.Argv) {
+		// Engines rename their processes. Pid, start time and boot identify the process
+		// with certainty.
+		w.m.log.Info("adopted worker has a different command line", "id", r.ID, "argv", argv)
 	}
 }

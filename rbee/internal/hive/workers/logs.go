@@ -14,19 +14,19 @@ import (
 )
 
 const (
-	tailLines    = 20       // of a log, in reports on workers that failed
-	maxLog       = 5 << 20  // bytes, beyond which a log is begun anew; the old one is kept once
-	tailBytes    = 64 << 10 // of a log are looked at for its last lines in reports
-	defaultLines = 100      // of a log, where none are asked for
-	logChunk     = 32 << 10 // bytes in one event
+	tailLines    = 20       // lines of the log in reports on failed workers
+	maxLog       = 5 << 20  // bytes at which a log is rotated; one old file is kept
+	tailBytes    = 64 << 10 // bytes read from the end of a log for reports
+	defaultLines = 100      // lines of the log if the request sets no number
+	logChunk     = 32 << 10 // maximum bytes of one log event
 
-	// logEvery is how often a log's size is looked at: one that is written to
-	// without a pause fills a disk quickly.
-	logEvery = time.Second
+	// logCheckInterval is the time between checks of a log's size. It is short, because
+	// a worker that writes continuously fills a disk quickly.
+	logCheckInterval = time.Second
 )
 
-// openLog opens a worker's log for its process, which appends: that makes it
-// possible to cut the file while it writes.
+// openLog opens a worker's log for its process, in append mode so that the file can be
+// truncated while the process writes.
 func (m *Manager) openLog(id string) (*os.File, error) {
 	if err := os.MkdirAll(m.o.Logs, 0o700); err != nil {
 		return nil, err
@@ -34,10 +34,9 @@ func (m *Manager) openLog(id string) (*os.File, error) {
 	return os.OpenFile(m.logPath(id), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 }
 
-// rotateLog moves what a large log holds to a second file. Its process has the
-// file open, so the content goes and the file stays; lines that are written in
-// between are lost, and so is the beginning of what grew to more than twice the
-// limit.
+// rotateLog moves the content of a log that exceeds the limit to the old log file. The
+// process keeps the log open, so the file is copied and truncated. Lines written in
+// between are lost. If the log has more than twice the limit, its first bytes are lost.
 func (m *Manager) rotateLog(id string) {
 	path := m.logPath(id)
 	info, err := os.Stat(path)
@@ -45,14 +44,13 @@ func (m *Manager) rotateLog(id string) {
 		return
 	}
 	if err := moveLog(path, m.oldLogPath(id), max(0, info.Size()-2*m.maxLog), info.Size()); err != nil {
-		m.log.Warn("a worker's log cannot be rotated", "file", path, "error", err)
+		m.log.Warn("cannot rotate worker log", "file", path, "error", err)
 	}
 }
 
-// moveLog moves the bytes of a file between begin and end to another, and empties it. The
-// copy is not flushed to disk, as package atomicfile does: the lines that are written
-// meanwhile are lost.
-func moveLog(from, to string, begin, end int64) (err error) {
+// moveLog moves the bytes from start to end of a file to another file and truncates the
+// first one. Unlike package atomicfile it does not flush the copy to disk.
+func moveLog(from, to string, start, end int64) (err error) {
 	src, err := os.Open(from)
 	if err != nil {
 		return err
@@ -63,7 +61,7 @@ func moveLog(from, to string, begin, end int64) (err error) {
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(dst, io.NewSectionReader(src, begin, end-begin)) // it may grow faster than it is read
+	_, err = io.Copy(dst, io.NewSectionReader(src, start, end-start)) // bounded, as the file may still grow
 	if err = errors.Join(err, dst.Close()); err != nil {
 		_ = os.Remove(temp)
 		return err
@@ -74,7 +72,7 @@ func moveLog(from, to string, begin, end int64) (err error) {
 	return os.Truncate(from, 0)
 }
 
-// logTail is the last lines of a worker's log, cleaned for reports.
+// logTail returns the last lines of a worker's log, cleaned for reports.
 func (m *Manager) logTail(id string, lines int) []string {
 	f, err := os.Open(m.logPath(id))
 	if err != nil {
@@ -96,19 +94,19 @@ func (m *Manager) logTail(id string, lines int) []string {
 	}
 	all := strings.Split(text, "\n")
 	if from > 0 && len(all) > 1 {
-		all = all[1:] // it may be half a line
+		all = all[1:] // the first line may be incomplete
 	}
 	all = all[max(0, len(all)-lines):]
 	for i, line := range all {
-		// A line that draws a progress bar over itself counts as it ends.
+		// Carriage returns overwrite a line, as progress bars do: keep the last version.
 		line = strings.TrimRight(line, "\r")
 		all[i] = line[strings.LastIndexByte(line, '\r')+1:]
 	}
 	return all
 }
 
-// Logs gives the last lines of a worker's log in events, and with follow what is
-// written from then on, until the worker has ended or ctx does.
+// Logs sends the last lines of a worker's log as events. With op.Follow it continues with
+// new lines until the worker is in a final state or ctx ends.
 func (m *Manager) Logs(ctx context.Context, op operations.WorkerProcessLogs, events operations.Handler) (*operations.WorkerLogsReport, error) {
 	w, err := m.find(op.WorkerRef)
 	if err != nil {
@@ -118,7 +116,7 @@ func (m *Manager) Logs(ctx context.Context, op operations.WorkerProcessLogs, eve
 		events = func(operations.Event) {}
 	}
 	id := w.record().ID
-	tell := func(text []byte) {
+	emit := func(text []byte) {
 		events(operations.Event{
 			Time: time.Now(), Type: operations.EventLog, Hive: op.HiveID, Text: strings.ToValidUTF8(string(text), "?"),
 		})
@@ -126,42 +124,42 @@ func (m *Manager) Logs(ctx context.Context, op operations.WorkerProcessLogs, eve
 	report := func() *operations.WorkerLogsReport {
 		return &operations.WorkerLogsReport{ID: id, Path: m.logPath(id), State: w.record().State}
 	}
-	at, err := m.lastLines(id, op.Lines, tell)
+	at, err := m.emitLastLines(id, op.Lines, emit)
 	if err != nil || !op.Follow {
 		return report(), err
 	}
 	for {
-		r := w.record() // before the log: what it wrote last must not be missed
-		if at, err = m.since(id, at, tell); err != nil {
+		r := w.record() // read before the log, so that the last lines are not missed
+		if at, err = m.emitNew(id, at, emit); err != nil {
 			return report(), err
 		}
-		if r.ended() {
+		if r.isTerminal() {
 			return report(), nil
 		}
 		select {
 		case <-ctx.Done():
 			return report(), nil
 		case <-m.ctx.Done():
-			return report(), failure(operations.ReasonStopping, id, "the hive is stopping; ask again for the log of %s", id)
+			return report(), failure(operations.ReasonStopping, id, "the hive daemon is stopping; request the log of %s again", id)
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
 }
 
-// lastLines gives the last lines of both files of a log, and where the newer one
-// ends. No more of them is in memory at once than one piece.
-func (m *Manager) lastLines(id string, lines int, tell func([]byte)) (end int64, err error) {
-	now, end, err := openKept(m.logPath(id))
+// emitLastLines passes the last lines of the old and the current log file to emit, and
+// returns the size of the current file. It buffers at most logChunk bytes.
+func (m *Manager) emitLastLines(id string, lines int, emit func([]byte)) (end int64, err error) {
+	now, end, err := openLogFile(m.logPath(id))
 	if err != nil {
 		return 0, err
 	}
 	defer now.Close()
-	old, oldEnd, err := openKept(m.oldLogPath(id))
+	old, oldEnd, err := openLogFile(m.oldLogPath(id))
 	if err != nil {
 		return 0, err
 	}
 	defer old.Close()
-	var from, oldFrom int64 // all that is kept
+	var from, oldFrom int64 // by default the complete files
 	if lines == 0 {
 		lines = defaultLines
 	}
@@ -174,33 +172,34 @@ func (m *Manager) lastLines(id string, lines int, tell func([]byte)) (end int64,
 			return 0, err
 		}
 	}
-	if _, err := tellPart(old, oldFrom, oldEnd, tell); err != nil {
+	if _, err := emitRange(old, oldFrom, oldEnd, emit); err != nil {
 		return 0, err
 	}
-	_, err = tellPart(now, from, end, tell)
+	_, err = emitRange(now, from, end, emit)
 	return end, err
 }
 
-// lastLineStart is where the last lines of a text of size bytes begin, and how many
-// of them it has not got. An end of line at the very end begins no other line.
+// lastLineStart returns the offset of the last lines of a text of size bytes, and how many
+// of the requested lines the text does not have. A newline at the end of the text does not
+// start another line.
 func lastLineStart(text io.ReaderAt, size int64, lines int) (start int64, missing int, err error) {
 	if lines == 0 {
 		return size, 0, nil
 	}
 	buf := make([]byte, logChunk)
-	for begin := size; begin > 0; {
-		piece := buf[:min(begin, logChunk)]
-		begin -= int64(len(piece))
-		switch n, err := text.ReadAt(piece, begin); {
-		case n == len(piece):
+	for offset := size; offset > 0; {
+		chunk := buf[:min(offset, logChunk)]
+		offset -= int64(len(chunk))
+		switch n, err := text.ReadAt(chunk, offset); {
+		case n == len(chunk):
 		case errors.Is(err, io.EOF):
-			return 0, 0, nil // it was begun anew just now
+			return 0, 0, nil // the file was truncated
 		default:
 			return 0, 0, err
 		}
-		for i := len(piece) - 1; i >= 0; i-- {
-			at := begin + int64(i)
-			if piece[i] != '\n' || at == size-1 {
+		for i := len(chunk) - 1; i >= 0; i-- {
+			at := offset + int64(i)
+			if chunk[i] != '\n' || at == size-1 {
 				continue
 			}
 			if lines--; lines == 0 {
@@ -209,16 +208,16 @@ func lastLineStart(text io.ReaderAt, size int64, lines int) (start int64, missin
 		}
 	}
 	if size > 0 {
-		lines-- // the first one has no end of line before it
+		lines-- // the first line has no newline before it
 	}
 	return 0, lines, nil
 }
 
-// tellPart gives a part of a text in pieces, cut at ends of lines where there are
-// any, and tells how far it came: a file may have been cut in the meantime.
-func tellPart(text io.ReaderAt, begin, end int64, tell func([]byte)) (at int64, err error) {
-	buf := make([]byte, min(logChunk, max(0, end-begin)))
-	for at = begin; at < end; {
+// emitRange passes a part of a text to emit in chunks, which end at a newline if they
+// contain one. It returns the offset that it reached, as the file may have been truncated.
+func emitRange(text io.ReaderAt, start, end int64, emit func([]byte)) (at int64, err error) {
+	buf := make([]byte, min(logChunk, max(0, end-start)))
+	for at = start; at < end; {
 		n, err := text.ReadAt(buf[:min(int64(len(buf)), end-at)], at)
 		if n == 0 {
 			if errors.Is(err, io.EOF) {
@@ -229,47 +228,48 @@ func tellPart(text io.ReaderAt, begin, end int64, tell func([]byte)) (at int64, 
 		if line := bytes.LastIndexByte(buf[:n], '\n'); line >= 0 {
 			n = line + 1
 		}
-		tell(buf[:n])
+		emit(buf[:n])
 		at += int64(n)
 	}
 	return at, nil
 }
 
-// kept is a file of a log; one that is not there is an empty one.
-type kept struct{ *os.File }
+// logFile is an open log file; without a file it reads as empty.
+type logFile struct{ *os.File }
 
-func openKept(path string) (f kept, size int64, err error) {
+func openLogFile(path string) (f logFile, size int64, err error) {
 	file, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return kept{}, 0, nil
+		return logFile{}, 0, nil
 	}
 	if err != nil {
-		return kept{}, 0, err
+		return logFile{}, 0, err
 	}
 	info, err := file.Stat()
 	if err != nil {
 		_ = file.Close()
-		return kept{}, 0, err
+		return logFile{}, 0, err
 	}
-	return kept{file}, info.Size(), nil
+	return logFile{file}, info.Size(), nil
 }
 
-// Close closes the file, if there is one.
-func (f kept) Close() {
+// Close closes the file, if any.
+func (f logFile) Close() {
 	if f.File != nil {
-		_ = f.File.Close() // it was only read
+		_ = f.File.Close() // read-only
 	}
 }
 
-// since gives what a log has gained since it had at bytes.
-func (m *Manager) since(id string, at int64, tell func([]byte)) (int64, error) {
-	f, size, err := openKept(m.logPath(id))
+// emitNew passes the content of a log after the offset at to emit, and returns the new
+// offset.
+func (m *Manager) emitNew(id string, at int64, emit func([]byte)) (int64, error) {
+	f, size, err := openLogFile(m.logPath(id))
 	if err != nil {
 		return at, err
 	}
 	defer f.Close()
 	if size < at {
-		at = 0 // it was begun anew
+		at = 0 // the log was rotated
 	}
-	return tellPart(f, at, size, tell)
+	return emitRange(f, at, size, emit)
 }

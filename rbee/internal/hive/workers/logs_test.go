@@ -13,13 +13,13 @@ import (
 
 func TestLogs(t *testing.T) {
 	t.Parallel()
-	m := manager(t, options(t.TempDir()))
+	m := newManager(t, testOptions(t.TempDir()))
 	p := spawn(t, m, "serve")
 	ref := operations.WorkerRef{ID: p.ID}
 	var text strings.Builder
 	collect := func(e operations.Event) { text.WriteString(e.Text) }
 	if _, err := m.Logs(t.Context(), operations.WorkerProcessLogs{WorkerRef: ref, Lines: 1}, collect); err != nil || text.String() != "serving\n" {
-		t.Errorf("the last line is %q, %v", text.String(), err)
+		t.Errorf("Logs(1 line) sent %q, %v, want %q", text.String(), err, "serving\n")
 	}
 	text.Reset()
 	lines := make(chan string, 100)
@@ -34,12 +34,12 @@ func TestLogs(t *testing.T) {
 		case text := <-lines:
 			return text
 		case <-time.After(time.Minute):
-			t.Fatal("nothing more came")
+			t.Fatal("timed out waiting for a log event")
 			return ""
 		}
 	}
 	if got := next(); !strings.Contains(got, "serving") {
-		t.Errorf("first %q", got)
+		t.Errorf("first event = %q, want it to contain serving", got)
 	}
 	f, err := os.OpenFile(m.logPath(p.ID), os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
@@ -48,29 +48,29 @@ func TestLogs(t *testing.T) {
 	defer f.Close()
 	fmt.Fprintln(f, "more")
 	if got := next(); got != "more\n" {
-		t.Errorf("next %q", got)
+		t.Errorf("next event = %q, want more", got)
 	}
 	if err := moveLog(m.logPath(p.ID), m.oldLogPath(p.ID), 0, 1<<20); err != nil {
 		t.Fatal(err)
 	}
-	// Whenever the follower looks, the file is shorter than it was.
-	fmt.Fprintln(f, "anew")
-	if got := next(); got != "anew\n" {
-		t.Errorf("after the rotation %q", got)
+	// The file is now shorter than the follower's offset.
+	fmt.Fprintln(f, "new")
+	if got := next(); got != "new\n" {
+		t.Errorf("event after the rotation = %q, want new", got)
 	}
 	fmt.Fprintln(f, "after rotation")
 	if _, err := m.Stop(t.Context(), ref, StopOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-done; err != nil {
-		t.Error(err)
+		t.Errorf("Logs(follow) = %v, want nil", err)
 	}
 	text.Reset()
 	if _, err := m.Logs(t.Context(), operations.WorkerProcessLogs{WorkerRef: ref, Lines: -1}, collect); err != nil {
 		t.Fatal(err)
 	}
-	if !strings.HasPrefix(text.String(), "rbee: "+p.ID) || !strings.HasSuffix(text.String(), "more\nanew\nafter rotation\n") {
-		t.Errorf("both files: %q", text.String())
+	if !strings.HasPrefix(text.String(), "rbee: "+p.ID) || !strings.HasSuffix(text.String(), "more\nnew\nafter rotation\n") {
+		t.Errorf("Logs(all lines) sent %q, want the content of both files", text.String())
 	}
 }
 
@@ -96,16 +96,16 @@ func TestLastLineStart(t *testing.T) {
 	} {
 		at, missing, err := lastLineStart(strings.NewReader(c.text), int64(len(c.text)), c.n)
 		if err != nil || c.text[at:] != c.want || missing != c.missing {
-			t.Errorf("%d lines of %.20q: from %d, %d missing, %v", c.n, c.text, at, missing, err)
+			t.Errorf("lastLineStart(%.20q, %d) = %d, %d, %v, want text %.20q and %d missing", c.text, c.n, at, missing, err, c.want, c.missing)
 		}
 	}
 }
 
-// TestLogsInPieces holds that all that is kept of a log comes, in pieces of a
-// bounded size that tear no line apart.
-func TestLogsInPieces(t *testing.T) {
+// TestLogsInChunks checks that Logs sends all kept lines in chunks of limited size that end
+// at a newline.
+func TestLogsInChunks(t *testing.T) {
 	t.Parallel()
-	m := manager(t, options(t.TempDir()))
+	m := newManager(t, testOptions(t.TempDir()))
 	p := spawn(t, m, "serve")
 	write := func(path, word string, lines int) string {
 		t.Helper()
@@ -126,16 +126,16 @@ func TestLogsInPieces(t *testing.T) {
 		_, err := m.Logs(t.Context(), operations.WorkerProcessLogs{WorkerRef: operations.WorkerRef{ID: p.ID}, Lines: lines}, func(e operations.Event) {
 			got.WriteString(e.Text)
 			if len(e.Text) > logChunk || !strings.HasSuffix(e.Text, "\n") {
-				t.Errorf("a piece of %d bytes ends in %q", len(e.Text), e.Text[max(0, len(e.Text)-10):])
+				t.Errorf("event of %d bytes ends in %q, want at most %d bytes and a newline at the end", len(e.Text), e.Text[max(0, len(e.Text)-10):], logChunk)
 			}
 		})
 		if err != nil || got.String() != want {
-			t.Errorf("%d lines: %d bytes, want %d, %v", lines, got.Len(), len(want), err)
+			t.Errorf("Logs(%d lines) sent %d bytes, %v, want %d", lines, got.Len(), err, len(want))
 		}
 	}
 }
 
-// logSize is the size of both files of a worker's log.
+// logSize returns the size of both log files of a worker.
 func logSize(m *Manager, id string) (size int64) {
 	for _, path := range []string{m.logPath(id), m.oldLogPath(id)} {
 		if info, err := os.Stat(path); err == nil {
@@ -145,49 +145,49 @@ func logSize(m *Manager, id string) (size int64) {
 	return size
 }
 
-// TestLogOfALoadIsBounded holds that a worker which writes without a pause while
-// it loads does not fill the disk.
-func TestLogOfALoadIsBounded(t *testing.T) {
+// TestLogIsRotatedWhileLoading checks that the log of a worker that writes continuously while
+// it loads stays small.
+func TestLogIsRotatedWhileLoading(t *testing.T) {
 	t.Parallel()
-	o := options(t.TempDir())
-	o.Times.Stall = 2 * time.Second // of which a quarter is between two looks
-	m := manager(t, o)
+	o := testOptions(t.TempDir())
+	o.Timing.StallTimeout = 2 * time.Second // a quarter of it is the check interval
+	m := newManager(t, o)
 	m.maxLog = 64 << 10
-	r, err := m.Spawn(t.Context(), operations.WorkerSpawn{Worker: "fake", Model: "babbles", Detach: true}, nil)
+	r, err := m.Spawn(t.Context(), operations.WorkerSpawn{Worker: "fake", Model: "log-flood", Detach: true}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range 3 { // it goes on being small
+	for range 3 { // rotated repeatedly
 		eventually(t, "the log to grow", func() bool { return logSize(m, r.Worker.ID) > 3*m.maxLog })
-		eventually(t, "the log to be begun anew", func() bool {
+		eventually(t, "the log to be rotated", func() bool {
 			info, err := os.Stat(m.logPath(r.Worker.ID))
 			old, oldErr := os.Stat(m.oldLogPath(r.Worker.ID))
 			return err == nil && oldErr == nil && info.Size() < m.maxLog && old.Size() <= 2*m.maxLog
 		})
 	}
 	if _, err := m.Stop(t.Context(), operations.WorkerRef{ID: r.Worker.ID}, StopOptions{Force: true}); err != nil {
-		t.Error(err)
+		t.Errorf("Stop() = %v, want nil", err)
 	}
 }
 
-// TestLogOfACrashLoopIsBounded holds that a worker which never lives for long does
-// not fill the disk either.
-func TestLogOfACrashLoopIsBounded(t *testing.T) {
+// TestLogIsRotatedInCrashLoop checks that the log of a worker that crashes repeatedly stays
+// small.
+func TestLogIsRotatedInCrashLoop(t *testing.T) {
 	t.Parallel()
-	o := options(t.TempDir())
-	o.Times.Backoff = []time.Duration{0}
-	m := manager(t, o)
+	o := testOptions(t.TempDir())
+	o.Timing.Backoff = []time.Duration{0}
+	m := newManager(t, o)
 	m.maxLog = 8 << 10
-	p := spawn(t, m, "rants")
+	p := spawn(t, m, "crash-log")
 	_, _ = httpGet(p.Port, "/exit")
-	eventually(t, "many tries", func() bool {
+	eventually(t, "three restarts", func() bool {
 		got, err := m.Get(operations.WorkerRef{ID: p.ID})
 		return err == nil && got.Restarts >= 3
 	})
-	if size := logSize(m, p.ID); size > 100<<10 { // less than two tries write
-		t.Errorf("%d bytes of log", size)
+	if size := logSize(m, p.ID); size > 100<<10 { // less than the output of two starts
+		t.Errorf("log size = %d bytes, want at most %d", size, 100<<10)
 	}
 	if _, err := m.Stop(t.Context(), operations.WorkerRef{ID: p.ID}, StopOptions{Force: true}); err != nil {
-		t.Error(err)
+		t.Errorf("Stop() = %v, want nil", err)
 	}
 }

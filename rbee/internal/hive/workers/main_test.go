@@ -21,8 +21,8 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/engine"
 )
 
-// The test binary is also the engine, which behaves as its first argument says,
-// and a hive in a process of its own, to be killed.
+// TestMain runs the tests. The test binary is also the fake engine and a separate hive
+// process that tests kill.
 func TestMain(m *testing.M) {
 	switch {
 	case len(os.Args) > 3 && os.Args[1] == "engine":
@@ -34,10 +34,10 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// engine plays an inference engine on a port.
-func fakeEngine(port, how string) {
+// fakeEngine runs an inference engine on a port, with the behavior that mode selects.
+func fakeEngine(port, mode string) {
 	health := http.NewServeMux()
-	prepared := false // one request after another
+	prepared := false // requests are sequential
 	ok := func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") }
 	serve := func() {
 		fmt.Println("serving")
@@ -65,55 +65,55 @@ func fakeEngine(port, how string) {
 		_ = http.NewResponseController(w).Flush()
 		<-r.Context().Done()
 	})
-	switch how {
+	switch mode {
 	case "serve":
 		serve()
-	case "dies":
+	case "crash":
 		fmt.Println("loading weights")
-		fmt.Println("CUDA error: out of luck")
+		fmt.Println("CUDA error: out of memory")
 		os.Exit(3)
-	case "silent":
+	case "hang":
 		select {}
-	case "chatty": // loads for longer than the stall limit, and says so
+	case "slow-load": // loads for longer than the stall timeout, and logs its progress
 		for i := range 8 {
 			fmt.Println("shard", i)
 			time.Sleep(100 * time.Millisecond)
 		}
 		serve()
-	case "deaf": // does not hear SIGTERM
+	case "ignore-sigterm":
 		signal.Ignore(syscall.SIGTERM)
 		serve()
-	case "crowd": // has a child in the group, and one that left it and cleared its name
-		beget("child")
-		beget("runaway")
+	case "tree": // has a child in its group, and a detached child without the marker
+		startChild("child")
+		startChild("detached")
 		serve()
-	case "crowdloading":
-		beget("runaway")
+	case "tree-loading":
+		startChild("detached")
 		select {}
-	case "nameless": // a crowd that wrote over its environment, as py-setproctitle does
-		_ = os.Unsetenv(engine.MarkName)
-		beget("child")
-		beget("runaway")
+	case "tree-unmarked": // removes the marker from its environment, as py-setproctitle does
+		_ = os.Unsetenv(engine.MarkerEnv)
+		startChild("child")
+		startChild("detached")
 		select {}
-	case "babbles": // writes without a pause while it loads
+	case "log-flood": // writes continuously while it loads
 		for {
 			fmt.Println(strings.Repeat("loading ", 512))
-			time.Sleep(time.Millisecond) // else it is too quick to be watched
+			time.Sleep(time.Millisecond) // gives the hive time to check the log
 		}
-	case "rants": // writes much and dies, but for the first time
+	case "crash-log": // writes much and crashes at every start except the first
 		if _, err := os.Stat(os.Args[4]); err == nil {
-			fmt.Println(strings.Repeat("no luck ", 8<<10))
+			fmt.Println(strings.Repeat("failure ", 8<<10))
 			os.Exit(9)
 		}
 		_ = os.WriteFile(os.Args[4], nil, 0o600)
 		serve()
-	case "child", "runaway":
+	case "child", "detached":
 		signal.Ignore(syscall.SIGTERM)
 		select {}
-	case "address": // fails as engines do whose port is taken
+	case "address": // fails like an engine whose port is in use
 		fmt.Println("error: [Errno 98] address already in use")
 		os.Exit(1)
-	case "once": // fails at every start but the first
+	case "once": // fails at every start except the first
 		if _, err := os.Stat(os.Args[4]); err == nil {
 			os.Exit(9)
 		}
@@ -122,9 +122,9 @@ func fakeEngine(port, how string) {
 	}
 }
 
-func beget(how string) {
-	cmd := exec.Command(os.Args[0], "engine", "0", how)
-	if how == "runaway" {
+func startChild(mode string) {
+	cmd := exec.Command(os.Args[0], "engine", "0", mode)
+	if mode == "detached" {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	}
 	if err := cmd.Start(); err != nil {
@@ -133,27 +133,27 @@ func beget(how string) {
 	}
 }
 
-// fast are limits for tests. That of silence is no short one: a busy machine takes its
-// time to make a process. Tests of stalling have [stall].
-func fast() Times {
+// testTiming returns short times for tests. The stall timeout stays long, because a busy
+// machine may take long to start a process. Tests of stalling use [stall].
+func testTiming() Timing {
 	ms := time.Millisecond
-	return Times{
-		Stall: 10 * time.Second, Drain: 5 * time.Second, Grace: 5 * time.Second, Kill: 5 * time.Second, Memory: 2 * time.Second, Settle: 100 * ms,
-		Steady: time.Hour, Watch: 50 * ms, Backoff: []time.Duration{0, 30 * ms, 60 * ms},
+	return Timing{
+		StallTimeout: 10 * time.Second, DrainTimeout: 5 * time.Second, GracePeriod: 5 * time.Second, KillTimeout: 5 * time.Second, MemoryTimeout: 2 * time.Second, MemorySettle: 100 * ms,
+		SteadyAfter: time.Hour, WatchInterval: 50 * ms, Backoff: []time.Duration{0, 30 * ms, 60 * ms},
 	}
 }
 
-// stall is the limit of silence in tests of stalling.
+// stall is the stall timeout in tests of stalling.
 const stall = 400 * time.Millisecond
 
-// options are those of a hive in dir, whose engines behave as their model says.
-func options(dir string) Options {
+// testOptions returns the options of a hive in dir. The model selects the mode of its engines.
+func testOptions(dir string) Options {
 	exe, err := os.Executable()
 	if err != nil {
 		panic(err)
 	}
 	return Options{
-		Dir: filepath.Join(dir, "run", "workers"), Logs: filepath.Join(dir, "logs", "workers"), Times: fast(),
+		Dir: filepath.Join(dir, "run", "workers"), Logs: filepath.Join(dir, "logs", "workers"), Timing: testTiming(),
 		Engine: func(_ context.Context, typ string) (engine.Engine, error) {
 			if typ != "fake" {
 				return engine.Engine{}, failure(operations.ReasonWorkerNotInstalled, typ, "worker type %q is not installed here", typ)
@@ -166,7 +166,8 @@ func options(dir string) Options {
 	}
 }
 
-func manager(t *testing.T, o Options) *Manager {
+// newManager starts a manager and stops its workers at the end of the test.
+func newManager(t *testing.T, o Options) *Manager {
 	t.Helper()
 	m := New(o)
 	if err := m.Start(); err != nil {
@@ -177,10 +178,10 @@ func manager(t *testing.T, o Options) *Manager {
 			ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 			defer cancel()
 			for _, w := range m.all() {
-				w.tellStop(StopOptions{Force: true})
+				w.requestStop(StopOptions{Force: true})
 			}
 			if err := m.StopAll(ctx, ""); err != nil {
-				t.Errorf("cleaning up: %v", err)
+				t.Errorf("StopAll() = %v, want nil", err)
 			}
 		}
 		m.Close()
@@ -188,40 +189,41 @@ func manager(t *testing.T, o Options) *Manager {
 	return m
 }
 
-// spawn makes a worker that must become ready.
-func spawn(t *testing.T, m *Manager, how string) operations.WorkerProcess {
+// spawn starts a worker, which must become ready.
+func spawn(t *testing.T, m *Manager, mode string) operations.WorkerProcess {
 	t.Helper()
-	p := try(t, m, how)
+	p := trySpawn(t, m, mode)
 	if p.State != operations.WorkerReady {
-		t.Fatalf("worker %+v", p)
+		t.Fatalf("Spawn(%q) = %+v, want a ready worker", mode, p)
 	}
 	return p
 }
 
-// try makes a worker and waits until it is ready or has failed. It may be called from
+// trySpawn starts a worker and waits until it is ready or has failed. It may be called from
 // any goroutine.
-func try(t *testing.T, m *Manager, how string) operations.WorkerProcess {
+func trySpawn(t *testing.T, m *Manager, mode string) operations.WorkerProcess {
 	t.Helper()
-	r, err := m.Spawn(t.Context(), operations.WorkerSpawn{Worker: "fake", Model: how}, nil)
+	r, err := m.Spawn(t.Context(), operations.WorkerSpawn{Worker: "fake", Model: mode}, nil)
 	if err != nil {
-		t.Error(err)
+		t.Errorf("Spawn(%q) = %v, want nil", mode, err)
 		return operations.WorkerProcess{}
 	}
 	return r.Worker
 }
 
-// eventually waits for a condition.
-func eventually(t *testing.T, what string, ok func() bool) {
+// eventually waits until condition returns true.
+func eventually(t *testing.T, description string, condition func() bool) {
 	t.Helper()
-	for end := time.Now().Add(time.Minute); !ok(); {
+	for end := time.Now().Add(time.Minute); !condition(); {
 		if time.Now().After(end) {
-			t.Fatalf("in vain: %s", what)
+			t.Fatalf("timed out waiting for %s", description)
 		}
 		time.Sleep(2 * time.Millisecond)
 	}
 }
 
-func gone(pid int) bool {
+// hasExited reports whether a process has exited; it may be a zombie.
+func hasExited(pid int) bool {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return syscall.Kill(pid, 0) != nil
@@ -230,6 +232,7 @@ func gone(pid int) bool {
 	return strings.HasPrefix(after, " Z")
 }
 
+// get returns the body of a response of a worker.
 func get(t *testing.T, port int, path string) string {
 	t.Helper()
 	resp, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d%s", port, path))
@@ -256,8 +259,8 @@ func readAll(resp *http.Response) string {
 	}
 }
 
-// marked are the processes of a worker.
-func marked(t *testing.T, m *Manager, id string) []int {
+// memberPIDs returns the process ids of a worker.
+func memberPIDs(t *testing.T, m *Manager, id string) []int {
 	t.Helper()
 	w, err := m.find(operations.WorkerRef{ID: id})
 	if err != nil {
@@ -270,7 +273,8 @@ func marked(t *testing.T, m *Manager, id string) []int {
 	return pids
 }
 
-func freePort(t *testing.T) (net.Listener, int) {
+// listenAnyPort listens on a free port.
+func listenAnyPort(t *testing.T) (net.Listener, int) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

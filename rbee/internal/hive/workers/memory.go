@@ -14,80 +14,83 @@ import (
 )
 
 const (
-	// memorySlack is how much less device memory than before may be free: drivers
-	// keep some for themselves, and round.
+	// memorySlack is how many bytes of device memory may remain allocated after a
+	// worker: drivers keep some memory and round.
 	memorySlack = 256 << 20
 
-	// unlistedSlack is how much more memory may be in use than the processes on a
-	// vendor's list hold. Most have only those that compute, as NVIDIA's has where its
-	// tool does not tell of all: what a desktop draws with is not there.
+	// unlistedSlack is how many bytes may be in use beyond the memory of the listed
+	// processes. Many vendors' tools list only compute processes, so the memory of a
+	// desktop is missing.
 	unlistedSlack = 64 << 20
 )
 
-// deviceMemory is the memory of a device as it was before a worker came.
+// deviceMemory is the memory of a device before a worker started.
 type deviceMemory struct {
-	Free  uint64 `json:"free"`            // bytes
-	Held  uint64 `json:"held,omitempty"`  // bytes that processes on the list held
-	Whole bool   `json:"whole,omitempty"` // the list accounted for all that was in use
+	Free     uint64 `json:"free"`            // bytes
+	Held     uint64 `json:"held,omitempty"`  // bytes of the listed processes
+	Complete bool   `json:"whole,omitempty"` // the listed processes account for all used memory
 }
 
-// picture is the accelerators and who holds memory there.
-type picture struct {
-	devices []gpu.Device
-	holders []operations.DeviceProcess
-	whole   bool // every vendor's tool has told its processes
+// deviceSnapshot holds the accelerators and the processes with memory on them.
+type deviceSnapshot struct {
+	devices  []gpu.Device
+	holders  []operations.DeviceProcess
+	complete bool // every vendor's tool has listed its processes
 }
 
-func (m *Manager) picture(ctx context.Context) (p picture, err error) {
+// deviceSnapshot reads the devices and their processes.
+func (m *Manager) deviceSnapshot(ctx context.Context) (p deviceSnapshot, err error) {
 	if m.o.Devices == nil {
 		return p, nil
 	}
 	if p.devices, err = m.o.Devices(ctx); err != nil {
 		return p, err
 	}
-	p.holders, p.whole = m.holders(ctx)
+	p.holders, p.complete = m.deviceProcesses(ctx)
 	return p, nil
 }
 
-// holders are the processes that hold device memory; those of workers are named.
-// whole is false if some may be missing.
-func (m *Manager) holders(ctx context.Context) (list []operations.DeviceProcess, whole bool) {
+// deviceProcesses returns the processes with device memory; processes of workers have a
+// worker id. complete is false if some may be missing.
+func (m *Manager) deviceProcesses(ctx context.Context) (list []operations.DeviceProcess, complete bool) {
 	if m.o.Processes == nil {
 		return nil, false
 	}
 	list, err := m.o.Processes(ctx)
 	if err != nil {
-		m.log.Warn("who holds device memory is not wholly known", "error", err)
+		m.log.Warn("cannot list all processes with device memory", "error", err)
 	}
 	if len(list) == 0 {
 		return nil, err == nil
 	}
-	whose := map[int]string{}
+	workerIDs := map[int]string{}
 	for _, w := range m.all() {
 		for _, p := range w.members(false) {
-			whose[p.PID] = w.record().ID
+			workerIDs[p.PID] = w.record().ID
 		}
 	}
 	for i := range list {
-		list[i].WorkerID = whose[list[i].PID]
+		list[i].WorkerID = workerIDs[list[i].PID]
 	}
 	return list, err == nil
 }
 
-// Holders are the processes that hold memory on the accelerators, those of
-// workers with their ids.
+// Holders returns the processes with memory on the accelerators; processes of workers have
+// a worker id.
 func (m *Manager) Holders(ctx context.Context) []operations.DeviceProcess {
-	list, _ := m.holders(ctx)
+	list, _ := m.deviceProcesses(ctx)
 	return list
 }
 
-// byWorker is the memory in bytes that workers' processes hold on devices, by id
-// and UUID.
-func (p picture) byWorker() map[string]int64 {
-	return heldByWorker(p.holders)
+// memoryByWorker returns the device memory of workers in the snapshot, with the keys of the
+// function memoryByWorker.
+func (p deviceSnapshot) memoryByWorker() map[string]int64 {
+	return memoryByWorker(p.holders)
 }
 
-func heldByWorker(holders []operations.DeviceProcess) map[string]int64 {
+// memoryByWorker returns the device memory of workers in bytes. The keys are the worker id,
+// a zero byte and the UUID of the device.
+func memoryByWorker(holders []operations.DeviceProcess) map[string]int64 {
 	held := map[string]int64{}
 	for _, h := range holders {
 		if h.WorkerID != "" && h.Memory != nil {
@@ -97,139 +100,142 @@ func heldByWorker(holders []operations.DeviceProcess) map[string]int64 {
 	return held
 }
 
-func (p picture) device(d operations.WorkerDevice) (gpu.Device, bool) {
-	i := slices.IndexFunc(p.devices, func(have gpu.Device) bool { return sameDevice(d, have) })
+// device returns the device on which a worker was placed.
+func (p deviceSnapshot) device(d operations.WorkerDevice) (gpu.Device, bool) {
+	i := slices.IndexFunc(p.devices, func(other gpu.Device) bool { return sameDevice(d, other) })
 	if i < 0 {
 		return gpu.Device{}, false
 	}
 	return p.devices[i], true
 }
 
-// on are the processes that hold memory on a device, or may. whole is false if it
-// is not known of all whether, or how much.
-func (p picture) on(d operations.WorkerDevice) (here []operations.DeviceProcess, whole bool) {
-	whole = p.whole
+// processesOn returns the processes that have, or may have, memory on a device. complete is
+// false if the device or the amount is unknown for some processes.
+func (p deviceSnapshot) processesOn(d operations.WorkerDevice) (processes []operations.DeviceProcess, complete bool) {
+	complete = p.complete
 	for _, h := range p.holders {
-		placed := h.DeviceUUID != "" && d.UUID != ""
-		if h.Vendor != "" && h.Vendor != d.Vendor || placed && h.DeviceUUID != d.UUID {
+		hasUUIDs := h.DeviceUUID != "" && d.UUID != ""
+		if h.Vendor != "" && h.Vendor != d.Vendor || hasUUIDs && h.DeviceUUID != d.UUID {
 			continue
 		}
-		here = append(here, h)
-		whole = whole && placed && h.Memory != nil
+		processes = append(processes, h)
+		complete = complete && hasUUIDs && h.Memory != nil
 	}
-	return here, whole
+	return processes, complete
 }
 
-// before is the memory of devices that a worker is about to get, by [deviceKey].
-// What shares the machine's memory is not in it: there free memory is the
-// machine's, which everything changes.
-func (p picture) before(chosen []operations.WorkerDevice) map[string]deviceMemory {
+// memoryBefore returns the memory of the chosen devices before a worker starts, by
+// [deviceKey]. It omits devices that share the machine's memory: their free memory
+// depends on all processes of the machine.
+func (p deviceSnapshot) memoryBefore(chosen []operations.WorkerDevice) map[string]deviceMemory {
 	before := map[string]deviceMemory{}
 	for _, c := range chosen {
-		d, there := p.device(c)
-		if !there || d.MemoryFree == nil || d.Unified {
+		d, ok := p.device(c)
+		if !ok || d.MemoryFree == nil || d.Unified {
 			continue
 		}
-		here, whole := p.on(c)
-		b := deviceMemory{Free: *d.MemoryFree, Whole: whole}
-		for _, h := range here {
-			b.Held += held(h)
+		processes, complete := p.processesOn(c)
+		b := deviceMemory{Free: *d.MemoryFree, Complete: complete}
+		for _, h := range processes {
+			b.Held += heldMemory(h)
 		}
 		if d.MemoryUsed != nil && *d.MemoryUsed > b.Held+unlistedSlack {
-			b.Whole = false
+			b.Complete = false
 		}
 		before[deviceKey(c)] = b
 	}
 	return before
 }
 
-func held(p operations.DeviceProcess) uint64 {
+// heldMemory returns the device memory of a process in bytes; 0 if unknown.
+func heldMemory(p operations.DeviceProcess) uint64 {
 	if p.Memory == nil {
 		return 0
 	}
 	return *p.Memory
 }
 
-// aftermath is a device of a worker that has ended. Sizes are in bytes.
-type aftermath struct {
-	index  int
-	own    []int         // processes of the worker that are on the list still
-	before *deviceMemory // nil if nothing can be compared with it
-	free   uint64
-	held   uint64 // by others on the list
-	gained uint64 // by other workers since, as far as no list tells
-	whole  bool   // the list tells all of it
+// releaseCheck holds the memory of one device after a worker has exited. Sizes are in bytes.
+type releaseCheck struct {
+	index     int
+	remaining []int         // listed processes of the worker
+	before    *deviceMemory // nil if unknown
+	free      uint64
+	held      uint64 // by other listed processes
+	allocated uint64 // estimate for workers started since that are not listed
+	complete  bool   // held and allocated account for all used memory
 }
 
-// lack words what is not back of a worker's memory; empty means that all is. It is
-// sure if nobody else can have it.
-func (a aftermath) lack() (what string, sure bool) {
-	if len(a.own) > 0 {
-		return fmt.Sprintf("process %d, which has ended, still holds memory of device %d", a.own[0], a.index), true
+// missing describes the memory of the worker that is not released; it returns "" if all is.
+// certain is false if an unknown process may have allocated the memory.
+func (c releaseCheck) missing() (description string, certain bool) {
+	if len(c.remaining) > 0 {
+		return fmt.Sprintf("process %d has exited but still holds memory of device %d", c.remaining[0], c.index), true
 	}
-	if a.before == nil {
+	if c.before == nil {
 		return "", true
 	}
-	explained := a.gained
-	if a.held > a.before.Held { // what others held before is not free then either
-		explained += a.held - a.before.Held
+	explained := c.allocated
+	if c.held > c.before.Held { // memory that others held before was not free then
+		explained += c.held - c.before.Held
 	}
-	if a.free+explained+memorySlack >= a.before.Free {
+	if c.free+explained+memorySlack >= c.before.Free {
 		return "", true
 	}
-	missing := bytesize.Format(a.before.Free - a.free - explained)
-	if a.whole && a.before.Whole {
-		return fmt.Sprintf("%s of device %d are held by nobody that can be seen", missing, a.index), true
+	missing := bytesize.Format(c.before.Free - c.free - explained)
+	if c.complete && c.before.Complete {
+		return fmt.Sprintf("%s of device %d are still allocated by an unknown process", missing, c.index), true
 	}
-	return fmt.Sprintf("%s less of device %d are free than before it came, and not all who hold memory there can be seen", missing, a.index), false
+	return fmt.Sprintf("device %d has %s less free memory than before the worker started, and not all processes on it are known", c.index, missing), false
 }
 
-// aftermath looks at a device of a worker, whose processes ids were.
-func (m *Manager) aftermath(p picture, r record, d operations.WorkerDevice, ids []proc.ID) aftermath {
-	a := aftermath{index: d.Index}
-	here, whole := p.on(d)
-	a.whole = whole
-	told := map[string]bool{} // workers whose memory is on the list
-	for _, h := range here {
-		if wasOne(ids, h.PID) {
-			a.own = append(a.own, h.PID)
+// checkRelease compares the memory of a device in a snapshot with its memory before the
+// worker. r is the record of the worker, and ids are its processes, which have exited.
+func (m *Manager) checkRelease(p deviceSnapshot, r record, d operations.WorkerDevice, ids []proc.ID) releaseCheck {
+	c := releaseCheck{index: d.Index}
+	processes, complete := p.processesOn(d)
+	c.complete = complete
+	listed := map[string]bool{} // workers whose memory is listed
+	for _, h := range processes {
+		if refersTo(ids, h.PID) {
+			c.remaining = append(c.remaining, h.PID)
 			continue
 		}
-		a.held += held(h)
-		told[h.WorkerID] = told[h.WorkerID] || h.Memory != nil
+		c.held += heldMemory(h)
+		listed[h.WorkerID] = listed[h.WorkerID] || h.Memory != nil
 	}
-	now, there := p.device(d)
+	now, ok := p.device(d)
 	before, known := r.Before[deviceKey(d)]
-	if !there || !known || now.MemoryFree == nil {
-		return a
+	if !ok || !known || now.MemoryFree == nil {
+		return c
 	}
-	a.before, a.free = &before, *now.MemoryFree
+	c.before, c.free = &before, *now.MemoryFree
 	for _, w := range m.all() {
 		o := w.record()
-		if o.ID == r.ID || told[o.ID] || !o.mayHaveGained(d, r.StartedAt) {
+		if o.ID == r.ID || listed[o.ID] || !o.mayHaveAllocated(d, r.StartedAt) {
 			continue
 		}
-		a.gained += uint64(max(0, o.Estimate)) / uint64(len(o.Devices))
-		a.whole = a.whole && o.Estimate > 0
+		c.allocated += uint64(max(0, o.Estimate)) / uint64(len(o.Devices))
+		c.complete = c.complete && o.Estimate > 0
 	}
-	return a
+	return c
 }
 
-// mayHaveGained is true for a worker that has memory on a device which it had not
-// wholly got at a time.
-func (r *record) mayHaveGained(d operations.WorkerDevice, since time.Time) bool {
+// mayHaveAllocated reports whether the worker may have allocated memory on a device since
+// a time.
+func (r *record) mayHaveAllocated(d operations.WorkerDevice, since time.Time) bool {
 	switch r.State {
 	case operations.WorkerLoading, operations.WorkerReady, operations.WorkerDraining:
-		return slices.ContainsFunc(r.Devices, func(have operations.WorkerDevice) bool { return deviceKey(have) == deviceKey(d) }) &&
+		return slices.ContainsFunc(r.Devices, func(other operations.WorkerDevice) bool { return deviceKey(other) == deviceKey(d) }) &&
 			(r.ReadyAt.IsZero() || r.ReadyAt.After(since))
 	case operations.WorkerStarting, operations.WorkerFailed, operations.WorkerStopped:
 	}
 	return false
 }
 
-// wasOne reports whether a pid is that of a process that has ended, and nobody
-// else's by now.
-func wasOne(ids []proc.ID, pid int) bool {
+// refersTo reports whether pid refers to a process in ids, and not to a later process
+// with the same pid.
+func refersTo(ids []proc.ID, pid int) bool {
 	return slices.ContainsFunc(ids, func(id proc.ID) bool {
 		if id.PID != pid {
 			return false
@@ -239,66 +245,67 @@ func wasOne(ids []proc.ID, pid int) bool {
 	})
 }
 
-// awaitMemory waits until the devices have the memory of the worker's processes
-// back, and tells who else holds memory there. Where not all of them can be seen,
-// it is enough that the processes are gone and no more of it comes back.
-func (w *worker) awaitMemory(ids []proc.ID) (e ending) {
+// awaitMemory waits until the memory of the worker's processes on its devices is released,
+// and returns the other processes with memory there. If not all processes on a device are
+// known, it waits only until the free memory has not grown for [Timing].MemorySettle.
+func (w *worker) awaitMemory(ids []proc.ID) (result stopResult) {
 	r := w.record()
 	if len(r.Devices) == 0 || w.m.o.Devices == nil {
-		return e
+		return result
 	}
-	ctx, cancel := context.WithTimeout(w.m.ctx, w.m.t.Memory)
+	ctx, cancel := context.WithTimeout(w.m.ctx, w.m.timing.MemoryTimeout)
 	defer cancel()
-	most, rose := uint64(0), time.Now()
+	most, grewAt := uint64(0), time.Now()
 	for {
-		now := w.notBack(r, ids)
-		e.holders = now.holders
-		if now.sure || now.free > most {
-			most, rose = max(most, now.free), time.Now()
+		now := w.unreleasedMemory(r, ids)
+		result.holders = now.holders
+		if now.certain || now.free > most {
+			most, grewAt = max(most, now.free), time.Now()
 		}
 		switch {
 		case len(now.missing) == 0:
-			return e
-		case !now.sure && (time.Since(rose) >= w.m.t.Settle || ctx.Err() != nil):
-			e.note = strings.Join(now.missing, "; ")
-			return e
+			return result
+		case !now.certain && (time.Since(grewAt) >= w.m.timing.MemorySettle || ctx.Err() != nil):
+			result.note = strings.Join(now.missing, "; ")
+			return result
 		case ctx.Err() != nil:
-			e.problem = fmt.Sprintf("device memory did not come back within %s: %s", w.m.t.Memory, strings.Join(now.missing, "; "))
-			return e
+			result.problem = fmt.Sprintf("device memory was not released within %s: %s", w.m.timing.MemoryTimeout, strings.Join(now.missing, "; "))
+			return result
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(min(200*time.Millisecond, w.m.t.Settle)):
+		case <-time.After(min(200*time.Millisecond, w.m.timing.MemorySettle)):
 		}
 	}
 }
 
-// shortage is what a worker's devices do not have back.
-type shortage struct {
-	missing []string
-	sure    bool   // nobody else can have some of it
-	free    uint64 // bytes, over all its devices
+// unreleased describes the memory of a worker that its devices have not released.
+type unreleased struct {
+	missing []string // descriptions by [releaseCheck.missing]
+	certain bool     // some of it is certainly not allocated by another process
+	free    uint64   // free bytes on all its devices
 	holders []operations.DeviceProcess
 }
 
-func (w *worker) notBack(r record, ids []proc.ID) (s shortage) {
-	p, err := w.m.picture(w.m.ctx)
+// unreleasedMemory checks all devices of a worker with the record r.
+func (w *worker) unreleasedMemory(r record, ids []proc.ID) (u unreleased) {
+	p, err := w.m.deviceSnapshot(w.m.ctx)
 	if err != nil {
-		return shortage{missing: []string{err.Error()}, sure: true}
+		return unreleased{missing: []string{err.Error()}, certain: true}
 	}
 	for _, d := range r.Devices {
-		a := w.m.aftermath(p, r, d, ids)
-		s.free += a.free
-		if what, sure := a.lack(); what != "" {
-			s.missing, s.sure = append(s.missing, what), s.sure || sure
+		c := w.m.checkRelease(p, r, d, ids)
+		u.free += c.free
+		if description, certain := c.missing(); description != "" {
+			u.missing, u.certain = append(u.missing, description), u.certain || certain
 		}
-		here, _ := p.on(d)
-		for _, h := range here {
-			known := slices.ContainsFunc(s.holders, func(have operations.DeviceProcess) bool { return have.PID == h.PID })
-			if h.WorkerID == "" && !known && !wasOne(ids, h.PID) {
-				s.holders = append(s.holders, h)
+		processes, _ := p.processesOn(d)
+		for _, h := range processes {
+			known := slices.ContainsFunc(u.holders, func(other operations.DeviceProcess) bool { return other.PID == h.PID })
+			if h.WorkerID == "" && !known && !refersTo(ids, h.PID) {
+				u.holders = append(u.holders, h)
 			}
 		}
 	}
-	return s
+	return u
 }

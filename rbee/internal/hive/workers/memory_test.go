@@ -19,15 +19,15 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 )
 
-// fakeGPU is a device whose memory the test moves.
+// fakeGPU is a device whose free memory and processes the test sets.
 type fakeGPU struct {
-	file string // holds the number of free bytes, if it is not empty
+	file string // file with the number of free bytes; empty to use free
 
-	mu      sync.Mutex
-	free    uint64
-	procs   []operations.DeviceProcess
-	unified bool
-	asked   int // how often for its memory
+	mu         sync.Mutex
+	free       uint64
+	procs      []operations.DeviceProcess
+	unified    bool
+	queryCount int // queries of the devices
 }
 
 func (g *fakeGPU) set(free uint64, procs ...operations.DeviceProcess) {
@@ -36,18 +36,18 @@ func (g *fakeGPU) set(free uint64, procs ...operations.DeviceProcess) {
 	g.free, g.procs = free, procs
 }
 
-// looks is how often somebody asked for its memory.
-func (g *fakeGPU) looks() int {
+// queries returns the number of queries of the devices.
+func (g *fakeGPU) queries() int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.asked
+	return g.queryCount
 }
 
 func (g *fakeGPU) options(o *Options) {
 	o.Devices = func(context.Context) ([]gpu.Device, error) {
 		g.mu.Lock()
 		defer g.mu.Unlock()
-		g.asked++
+		g.queryCount++
 		free := g.free
 		if g.file != "" {
 			free = readFree(g.file)
@@ -67,36 +67,36 @@ func (g *fakeGPU) options(o *Options) {
 	}
 }
 
-func TestDeviceMemoryIsWaitedFor(t *testing.T) {
+func TestStopWaitsForDeviceMemory(t *testing.T) {
 	t.Parallel()
 	gpu := &fakeGPU{free: 24e9}
-	o := options(t.TempDir())
-	o.Times.Memory = 10 * time.Second
+	o := testOptions(t.TempDir())
+	o.Timing.MemoryTimeout = 10 * time.Second
 	gpu.options(&o)
-	m := manager(t, o)
+	m := newManager(t, o)
 	p := spawn(t, m, "serve")
 	if len(p.Devices) != 1 || p.Devices[0].UUID != "GPU-1" || p.MemoryEstimate != 10e9 {
-		t.Fatalf("worker %+v", p)
+		t.Fatalf("Spawn() = %+v, want 10e9 bytes on GPU-1", p)
 	}
 	if env := get(t, p.Port, "/environ"); !strings.Contains(env, `"CUDA_VISIBLE_DEVICES=0"`) || !strings.Contains(env, `"CUDA_DEVICE_ORDER=PCI_BUS_ID"`) {
-		t.Errorf("environment %s", env)
+		t.Errorf("environment = %s, want CUDA_VISIBLE_DEVICES=0 and CUDA_DEVICE_ORDER=PCI_BUS_ID", env)
 	}
 	size := uint64(10e9)
 	held := operations.DeviceProcess{Vendor: "nvidia", DeviceUUID: "GPU-1", PID: p.PID, Memory: &size}
-	stranger := operations.DeviceProcess{Vendor: "nvidia", DeviceUUID: "GPU-1", PID: 99999999, Name: "python", User: "alice", Memory: ptr(uint64(2e9))}
-	gpu.set(12e9, held, stranger)
+	process := operations.DeviceProcess{Vendor: "nvidia", DeviceUUID: "GPU-1", PID: 99999999, Name: "python", User: "alice", Memory: ptr(uint64(2e9))}
+	gpu.set(12e9, held, process)
 	done := make(chan *operations.WorkerDeleteReport, 1)
 	go func() {
 		r, err := m.Stop(context.Background(), operations.WorkerRef{ID: p.ID}, StopOptions{})
 		if err != nil {
-			t.Error(err)
+			t.Errorf("Stop() = %v, want nil", err)
 		}
 		done <- r
 	}()
-	eventually(t, "the process to end", func() bool { return gone(p.PID) })
-	// Another load must not begin while the memory drains.
+	eventually(t, "the process to exit", func() bool { return hasExited(p.PID) })
+	// No other worker may be placed until the memory is released.
 	spawned := make(chan operations.WorkerProcess, 1)
-	go func() { spawned <- try(t, m, "serve") }()
+	go func() { spawned <- trySpawn(t, m, "serve") }()
 	eventually(t, "the other worker to wait", func() bool {
 		return slices.ContainsFunc(m.List(false), func(w operations.WorkerProcess) bool {
 			return w.ID != p.ID && w.State == operations.WorkerStarting && strings.Contains(w.Problem, p.ID)
@@ -104,91 +104,91 @@ func TestDeviceMemoryIsWaitedFor(t *testing.T) {
 	})
 	select {
 	case r := <-done:
-		t.Fatalf("done before the memory was back: %+v", r)
+		t.Fatalf("Stop() returned %+v before the memory was released", r)
 	default:
 	}
-	gpu.set(22e9, stranger)
+	gpu.set(22e9, process)
 	r := <-done
 	if r.Problem != "" || len(r.Holders) != 1 || r.Holders[0].User != "alice" {
-		t.Errorf("%+v", r)
+		t.Errorf("Stop() = %+v, want no problem and alice's process", r)
 	}
 	if p := <-spawned; p.State != operations.WorkerReady {
-		t.Errorf("the other worker: %+v", p)
+		t.Errorf("other worker = %+v, want it ready", p)
 	}
 }
 
-func TestDeviceMemoryThatDoesNotComeBack(t *testing.T) {
+func TestStopReportsUnreleasedMemory(t *testing.T) {
 	t.Parallel()
 	gpu := &fakeGPU{free: 24e9}
-	o := options(t.TempDir())
-	o.Times.Memory = 50 * time.Millisecond
+	o := testOptions(t.TempDir())
+	o.Timing.MemoryTimeout = 50 * time.Millisecond
 	gpu.options(&o)
-	m := manager(t, o)
+	m := newManager(t, o)
 	p := spawn(t, m, "serve")
 	gpu.set(12e9)
 	r, err := m.Stop(t.Context(), operations.WorkerRef{ID: p.ID}, StopOptions{})
-	if err != nil || !strings.Contains(r.Problem, "11.2 GiB of device 0 are held by nobody that can be seen") || r.Outcome() != operations.OutcomeFailed {
-		t.Errorf("%+v, %v", r, err)
+	if err != nil || !strings.Contains(r.Problem, "11.2 GiB of device 0 are still allocated by an unknown process") || r.Outcome() != operations.OutcomeFailed {
+		t.Errorf("Stop() = %+v, %v, want 11.2 GiB still allocated", r, err)
 	}
 }
 
-// TestPromisedMemory holds that memory promised to a worker that still loads is
-// not promised twice.
-func TestPromisedMemory(t *testing.T) {
+// TestReservedMemory checks that placement does not use memory that is reserved for a
+// loading worker.
+func TestReservedMemory(t *testing.T) {
 	t.Parallel()
 	gpu := &fakeGPU{free: 15e9}
-	o := options(t.TempDir())
-	o.Times.Stall = time.Hour
+	o := testOptions(t.TempDir())
+	o.Timing.StallTimeout = time.Hour
 	gpu.options(&o)
-	m := manager(t, o)
-	if _, err := m.Spawn(t.Context(), operations.WorkerSpawn{Worker: "fake", Model: "silent", Detach: true}, nil); err != nil {
+	m := newManager(t, o)
+	if _, err := m.Spawn(t.Context(), operations.WorkerSpawn{Worker: "fake", Model: "hang", Detach: true}, nil); err != nil {
 		t.Fatal(err)
 	}
 	_, err := m.Spawn(t.Context(), operations.WorkerSpawn{Worker: "fake", Model: "serve"}, nil)
 	var e *operations.Error
 	if !errors.As(err, &e) {
-		t.Errorf("placed twice: %v", err)
+		t.Errorf("Spawn() with the memory reserved = %v, want an *operations.Error", err)
 	}
 }
 
-// TestLack is the table of what counts as memory that is not back.
-func TestLack(t *testing.T) {
+// TestReleaseCheckMissing checks which memory counts as not released.
+func TestReleaseCheckMissing(t *testing.T) {
 	t.Parallel()
 	gb := func(n float64) uint64 { return uint64(n * 1e9) }
-	whole := func(free, held float64) *deviceMemory {
-		return &deviceMemory{Free: gb(free), Held: gb(held), Whole: true}
+	complete := func(free, held float64) *deviceMemory {
+		return &deviceMemory{Free: gb(free), Held: gb(held), Complete: true}
 	}
 	for name, c := range map[string]struct {
-		a    aftermath
-		want string
-		sure bool
+		c       releaseCheck
+		want    string
+		certain bool
 	}{
-		"all is back":                     {aftermath{before: whole(20, 0), free: gb(20), whole: true}, "", true},
-		"but for what drivers keep":       {aftermath{before: whole(20, 0), free: gb(19.9), whole: true}, "", true},
-		"nothing to compare with":         {aftermath{free: gb(1)}, "", true},
-		"some is missing":                 {aftermath{before: whole(20, 0), free: gb(15), whole: true}, "4.7 GiB of device 0 are held by nobody that can be seen", true},
-		"others came":                     {aftermath{before: whole(20, 0), free: gb(15), held: gb(5), whole: true}, "", true},
-		"others were there before":        {aftermath{before: whole(15, 5), free: gb(10), held: gb(5), whole: true}, "4.7 GiB of device 0 are held by nobody that can be seen", true},
-		"others have more now":            {aftermath{before: whole(15, 5), free: gb(10), held: gb(10), whole: true}, "", true},
-		"others have a part of it":        {aftermath{before: whole(15, 5), free: gb(5), held: gb(10), whole: true}, "4.7 GiB of device 0 are held by nobody that can be seen", true},
-		"others have ended":               {aftermath{before: whole(15, 5), free: gb(20), whole: true}, "", true},
-		"another worker has got its part": {aftermath{before: whole(20, 0), free: gb(10), gained: gb(10), whole: true}, "", true},
-		"somebody's part is not known":    {aftermath{before: whole(20, 0), free: gb(15)}, "4.7 GiB less of device 0 are free than before it came, and not all who hold memory there can be seen", false},
-		"it was not known before":         {aftermath{before: &deviceMemory{Free: gb(20)}, free: gb(15), whole: true}, "4.7 GiB less of device 0 are free than before it came, and not all who hold memory there can be seen", false},
-		"a process of its own is left":    {aftermath{own: []int{7}, before: whole(20, 0), free: gb(20)}, "process 7, which has ended, still holds memory of device 0", true},
+		"all released":                     {releaseCheck{before: complete(20, 0), free: gb(20), complete: true}, "", true},
+		"within slack":                     {releaseCheck{before: complete(20, 0), free: gb(19.9), complete: true}, "", true},
+		"unknown before":                   {releaseCheck{free: gb(1)}, "", true},
+		"some missing":                     {releaseCheck{before: complete(20, 0), free: gb(15), complete: true}, "4.7 GiB of device 0 are still allocated by an unknown process", true},
+		"new process":                      {releaseCheck{before: complete(20, 0), free: gb(15), held: gb(5), complete: true}, "", true},
+		"earlier process":                  {releaseCheck{before: complete(15, 5), free: gb(10), held: gb(5), complete: true}, "4.7 GiB of device 0 are still allocated by an unknown process", true},
+		"other process has grown":          {releaseCheck{before: complete(15, 5), free: gb(10), held: gb(10), complete: true}, "", true},
+		"other process explains only part": {releaseCheck{before: complete(15, 5), free: gb(5), held: gb(10), complete: true}, "4.7 GiB of device 0 are still allocated by an unknown process", true},
+		"other process has exited":         {releaseCheck{before: complete(15, 5), free: gb(20), complete: true}, "", true},
+		"other worker":                     {releaseCheck{before: complete(20, 0), free: gb(10), allocated: gb(10), complete: true}, "", true},
+		"incomplete after":                 {releaseCheck{before: complete(20, 0), free: gb(15)}, "device 0 has 4.7 GiB less free memory than before the worker started, and not all processes on it are known", false},
+		"incomplete before":                {releaseCheck{before: &deviceMemory{Free: gb(20)}, free: gb(15), complete: true}, "device 0 has 4.7 GiB less free memory than before the worker started, and not all processes on it are known", false},
+		"remaining process":                {releaseCheck{remaining: []int{7}, before: complete(20, 0), free: gb(20)}, "process 7 has exited but still holds memory of device 0", true},
 	} {
-		if what, sure := c.a.lack(); what != c.want || sure != c.sure {
-			t.Errorf("%s: %q, %t", name, what, sure)
+		if description, certain := c.c.missing(); description != c.want || certain != c.certain {
+			t.Errorf("%s: missing() = %q, %t, want %q, %t", name, description, certain, c.want, c.certain)
 		}
 	}
 }
 
-// TestBefore holds that what is used beyond what the processes on a list hold is
-// noticed, and that shared memory is not compared at all.
-func TestBefore(t *testing.T) {
+// TestMemoryBefore checks that memoryBefore detects memory in use by unlisted processes, and
+// omits devices with unified memory.
+func TestMemoryBefore(t *testing.T) {
 	t.Parallel()
 	chosen := []operations.WorkerDevice{{Vendor: "nvidia", UUID: "GPU-1"}}
-	stranger := func(memory *uint64, uuid string) operations.DeviceProcess {
+	process := func(memory *uint64, uuid string) operations.DeviceProcess {
 		return operations.DeviceProcess{Vendor: "nvidia", DeviceUUID: uuid, PID: 1, Memory: memory}
 	}
 	for name, c := range map[string]struct {
@@ -198,28 +198,27 @@ func TestBefore(t *testing.T) {
 		broken  bool
 		want    map[string]deviceMemory
 	}{
-		"all on the list":        {used: ptr(uint64(4e9)), holder: stranger(ptr(uint64(4e9)), "GPU-1"), want: map[string]deviceMemory{"GPU-1": {Free: 20e9, Held: 4e9, Whole: true}}},
-		"a desktop":              {used: ptr(uint64(5e9)), holder: stranger(ptr(uint64(4e9)), "GPU-1"), want: map[string]deviceMemory{"GPU-1": {Free: 20e9, Held: 4e9}}},
-		"on another device":      {holder: stranger(ptr(uint64(4e9)), "GPU-2"), want: map[string]deviceMemory{"GPU-1": {Free: 20e9, Whole: true}}},
-		"on who knows which":     {holder: stranger(ptr(uint64(4e9)), ""), want: map[string]deviceMemory{"GPU-1": {Free: 20e9, Held: 4e9}}},
-		"of who knows what size": {holder: stranger(nil, "GPU-1"), want: map[string]deviceMemory{"GPU-1": {Free: 20e9}}},
-		"a tool does not answer": {broken: true, holder: stranger(ptr(uint64(4e9)), "GPU-1"), want: map[string]deviceMemory{"GPU-1": {Free: 20e9, Held: 4e9}}},
-		"the machine's own":      {unified: true, holder: stranger(ptr(uint64(4e9)), "GPU-1"), want: map[string]deviceMemory{}},
+		"listed process":         {used: ptr(uint64(4e9)), holder: process(ptr(uint64(4e9)), "GPU-1"), want: map[string]deviceMemory{"GPU-1": {Free: 20e9, Held: 4e9, Complete: true}}},
+		"unlisted desktop":       {used: ptr(uint64(5e9)), holder: process(ptr(uint64(4e9)), "GPU-1"), want: map[string]deviceMemory{"GPU-1": {Free: 20e9, Held: 4e9}}},
+		"other device":           {holder: process(ptr(uint64(4e9)), "GPU-2"), want: map[string]deviceMemory{"GPU-1": {Free: 20e9, Complete: true}}},
+		"process without device": {holder: process(ptr(uint64(4e9)), ""), want: map[string]deviceMemory{"GPU-1": {Free: 20e9, Held: 4e9}}},
+		"process without size":   {holder: process(nil, "GPU-1"), want: map[string]deviceMemory{"GPU-1": {Free: 20e9}}},
+		"failed tool":            {broken: true, holder: process(ptr(uint64(4e9)), "GPU-1"), want: map[string]deviceMemory{"GPU-1": {Free: 20e9, Held: 4e9}}},
+		"unified memory":         {unified: true, holder: process(ptr(uint64(4e9)), "GPU-1"), want: map[string]deviceMemory{}},
 	} {
-		p := picture{
+		p := deviceSnapshot{
 			devices: []gpu.Device{{Vendor: "nvidia", UUID: "GPU-1", MemoryFree: ptr(uint64(20e9)), MemoryUsed: c.used, Unified: c.unified}},
-			holders: []operations.DeviceProcess{c.holder}, whole: !c.broken,
+			holders: []operations.DeviceProcess{c.holder}, complete: !c.broken,
 		}
-		if got := p.before(chosen); !maps.Equal(got, c.want) {
-			t.Errorf("%s: %+v", name, got)
+		if got := p.memoryBefore(chosen); !maps.Equal(got, c.want) {
+			t.Errorf("%s: memoryBefore() = %+v, want %+v", name, got, c.want)
 		}
 	}
 }
 
-// TestMemoryThatOthersHave holds that a worker is not blamed for memory that
-// others have got: nothing is waited for where it is the machine's own or another
-// worker's, and not for long where nobody can tell whose it is.
-func TestMemoryThatOthersHave(t *testing.T) {
+// TestStopIgnoresMemoryOfOthers checks that Stop does not wait for memory that another
+// worker uses or that is unified memory, and not long if its user is unknown.
+func TestStopIgnoresMemoryOfOthers(t *testing.T) {
 	t.Parallel()
 	desktop := operations.DeviceProcess{Vendor: "nvidia", DeviceUUID: "GPU-1", PID: 99999999}
 	for name, c := range map[string]struct {
@@ -227,82 +226,82 @@ func TestMemoryThatOthersHave(t *testing.T) {
 		procs          []operations.DeviceProcess
 		note           string
 	}{
-		"the machine's":    {unified: true},
-		"another worker's": {other: true},
-		"a desktop's":      {procs: []operations.DeviceProcess{desktop}, note: "9.3 GiB less of device 0 are free"},
+		"unified memory":   {unified: true},
+		"other worker":     {other: true},
+		"unlisted desktop": {procs: []operations.DeviceProcess{desktop}, note: "device 0 has 9.3 GiB less free memory"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			gpu := &fakeGPU{free: 24e9, unified: c.unified}
-			o := options(t.TempDir())
-			o.Times.Memory = time.Hour
+			o := testOptions(t.TempDir())
+			o.Timing.MemoryTimeout = time.Hour
 			gpu.options(&o)
-			m := manager(t, o)
+			m := newManager(t, o)
 			p := spawn(t, m, "serve")
 			if c.other {
-				gpu.set(14e9) // the first one has its part
+				gpu.set(14e9) // the first worker has allocated its memory
 				spawn(t, m, "serve")
 			}
 			gpu.set(14e9, c.procs...)
 			r, err := m.Stop(t.Context(), operations.WorkerRef{ID: p.ID}, StopOptions{})
 			if err != nil || r.Problem != "" || !strings.HasPrefix(r.Note, c.note) || (r.Note == "") != (c.note == "") || r.Outcome() != operations.OutcomeOK {
-				t.Errorf("%+v, %v", r, err)
+				t.Errorf("Stop() = %+v, %v, want no problem and note %q", r, err, c.note)
 			}
 			gpu.set(24e9)
 		})
 	}
 }
 
-// TestMemoryThatStillRises holds that memory which comes back bit by bit is waited
-// for, also where it is not known of all who has it.
-func TestMemoryThatStillRises(t *testing.T) {
+// TestStopWaitsWhileMemoryGrows checks that Stop waits while free memory grows, even if not
+// all processes on the device are known.
+func TestStopWaitsWhileMemoryGrows(t *testing.T) {
 	t.Parallel()
 	gpu := &fakeGPU{free: 24e9, procs: []operations.DeviceProcess{{Vendor: "nvidia", DeviceUUID: "GPU-1", PID: 99999999}}}
-	o := options(t.TempDir())
-	o.Times.Memory, o.Times.Settle = time.Hour, 3*time.Second
+	o := testOptions(t.TempDir())
+	o.Timing.MemoryTimeout, o.Timing.MemorySettle = time.Hour, 3*time.Second
 	gpu.options(&o)
-	m := manager(t, o)
+	m := newManager(t, o)
 	p := spawn(t, m, "serve")
 	gpu.set(14e9, gpu.procs...)
 	done := make(chan *operations.WorkerDeleteReport, 1)
 	go func() {
 		r, err := m.Stop(context.Background(), operations.WorkerRef{ID: p.ID}, StopOptions{})
 		if err != nil {
-			t.Error(err)
+			t.Errorf("Stop() = %v, want nil", err)
 		}
 		done <- r
 	}()
-	eventually(t, "the process to end", func() bool { return gone(p.PID) })
+	eventually(t, "the process to exit", func() bool { return hasExited(p.PID) })
 	for free := uint64(15e9); free <= 24e9; free += 3e9 {
-		now := gpu.looks()
-		eventually(t, "another look", func() bool { return gpu.looks() > now })
+		now := gpu.queries()
+		eventually(t, "another query", func() bool { return gpu.queries() > now })
 		gpu.set(free, gpu.procs...)
 	}
 	if r := <-done; r.Problem != "" || r.Note != "" {
-		t.Errorf("%+v", r)
+		t.Errorf("Stop() = %+v, want no problem and no note", r)
 	}
 }
 
-// TestMemoryOfBefore holds that memory which others held already before a worker
-// came does not count as what became of its own.
-func TestMemoryOfBefore(t *testing.T) {
+// TestMemoryOfEarlierProcess checks that memory of a process that ran before the worker does
+// not explain memory that the worker has not released.
+func TestMemoryOfEarlierProcess(t *testing.T) {
 	t.Parallel()
-	stranger := operations.DeviceProcess{Vendor: "nvidia", DeviceUUID: "GPU-1", PID: 99999999, Memory: ptr(uint64(10e9))}
-	gpu := &fakeGPU{free: 14e9, procs: []operations.DeviceProcess{stranger}}
-	o := options(t.TempDir())
-	o.Times.Memory = 50 * time.Millisecond
+	process := operations.DeviceProcess{Vendor: "nvidia", DeviceUUID: "GPU-1", PID: 99999999, Memory: ptr(uint64(10e9))}
+	gpu := &fakeGPU{free: 14e9, procs: []operations.DeviceProcess{process}}
+	o := testOptions(t.TempDir())
+	o.Timing.MemoryTimeout = 50 * time.Millisecond
 	gpu.options(&o)
-	m := manager(t, o)
+	m := newManager(t, o)
 	p := spawn(t, m, "serve")
-	gpu.set(4e9, stranger)
+	gpu.set(4e9, process)
 	r, err := m.Stop(t.Context(), operations.WorkerRef{ID: p.ID}, StopOptions{})
-	if err != nil || !strings.Contains(r.Problem, "9.3 GiB of device 0 are held by nobody that can be seen") {
-		t.Errorf("%+v, %v", r, err)
+	if err != nil || !strings.Contains(r.Problem, "9.3 GiB of device 0 are still allocated by an unknown process") {
+		t.Errorf("Stop() = %+v, %v, want 9.3 GiB still allocated", r, err)
 	}
 }
 
-// TestResumeWaitsForMemory holds that a worker which ended while no hive watched
-// is not started again into memory that still drains, and that neither is another.
+// TestResumeWaitsForMemory checks that a worker that exited while no hive was running, and
+// any other worker, is placed only after its memory is released.
 func TestResumeWaitsForMemory(t *testing.T) {
 	t.Parallel()
 	self, err := proc.Identify(os.Getpid())
@@ -310,47 +309,47 @@ func TestResumeWaitsForMemory(t *testing.T) {
 		t.Skip(err)
 	}
 	gpu := &fakeGPU{free: 12e9}
-	o := options(t.TempDir())
-	o.Times.Memory = time.Hour
+	o := testOptions(t.TempDir())
+	o.Timing.MemoryTimeout = time.Hour
 	gpu.options(&o)
 	w := New(o).add(&record{
-		ID: "fake-1", Worker: "fake", Model: "serve", State: operations.WorkerReady, Mark: "m-" + t.TempDir(), Boot: self.BootID, EverReady: true,
+		ID: "fake-1", Worker: "fake", Model: "serve", State: operations.WorkerReady, Marker: "m-" + t.TempDir(), Boot: self.BootID, EverReady: true,
 		Process: proc.ID{PID: 99999999, StartTime: "1", BootID: self.BootID}, Estimate: 10e9,
-		Devices: []operations.WorkerDevice{{Vendor: "nvidia", UUID: "GPU-1"}}, Before: map[string]deviceMemory{"GPU-1": {Free: 24e9, Whole: true}},
+		Devices: []operations.WorkerDevice{{Vendor: "nvidia", UUID: "GPU-1"}}, Before: map[string]deviceMemory{"GPU-1": {Free: 24e9, Complete: true}},
 	})
 	if err := w.save(); err != nil {
 		t.Fatal(err)
 	}
-	m := manager(t, o)
+	m := newManager(t, o)
 	spawned := make(chan operations.WorkerProcess, 1)
-	go func() { spawned <- try(t, m, "serve") }()
+	go func() { spawned <- trySpawn(t, m, "serve") }()
 	eventually(t, "the other worker to wait", func() bool {
 		return slices.ContainsFunc(m.List(false), func(w operations.WorkerProcess) bool {
 			return w.State == operations.WorkerStarting && strings.Contains(w.Problem, "fake-1")
 		})
 	})
-	now := gpu.looks()
-	eventually(t, "more looks", func() bool { return gpu.looks() > now+4 })
+	now := gpu.queries()
+	eventually(t, "five more queries", func() bool { return gpu.queries() > now+4 })
 	if p, err := m.Get(operations.WorkerRef{ID: "fake-1"}); err != nil || p.Restarts != 0 {
-		t.Errorf("%+v, %v", p, err)
+		t.Errorf("Get(fake-1) = %+v, %v, want no restart before the memory is released", p, err)
 	}
 	gpu.set(24e9)
-	eventually(t, "it to serve again", func() bool {
+	eventually(t, "the worker to serve again", func() bool {
 		p, err := m.Get(operations.WorkerRef{ID: "fake-1"})
 		return err == nil && p.State == operations.WorkerReady && p.Restarts == 1
 	})
 	if p := <-spawned; p.State != operations.WorkerReady {
-		t.Errorf("the other worker: %+v", p)
+		t.Errorf("other worker = %+v, want it ready", p)
 	}
 }
 
-// TestRefusedRestartWaitsForNoMemory holds that a try which made no process is not
-// blamed for memory that others have taken since the one before.
-func TestRefusedRestartWaitsForNoMemory(t *testing.T) {
+// TestFailedRestartDoesNotWaitForMemory checks that a restart that started no process does
+// not wait for memory that others have allocated since.
+func TestFailedRestartDoesNotWaitForMemory(t *testing.T) {
 	t.Parallel()
 	gpu := &fakeGPU{free: 24e9}
-	o := options(t.TempDir())
-	o.Times.Memory, o.Times.Backoff = time.Hour, []time.Duration{0, time.Hour}
+	o := testOptions(t.TempDir())
+	o.Timing.MemoryTimeout, o.Timing.Backoff = time.Hour, []time.Duration{0, time.Hour}
 	gpu.options(&o)
 	find := o.Engine
 	var removed atomic.Bool
@@ -361,29 +360,29 @@ func TestRefusedRestartWaitsForNoMemory(t *testing.T) {
 		gpu.set(4e9)
 		return engine.Engine{}, failure(operations.ReasonWorkerNotInstalled, typ, "it was removed")
 	}
-	m := manager(t, o)
+	m := newManager(t, o)
 	p := spawn(t, m, "serve")
 	removed.Store(true)
 	_, _ = httpGet(p.Port, "/exit")
-	eventually(t, "the second try to have failed", func() bool {
+	eventually(t, "the restart to fail", func() bool {
 		got, err := m.Get(operations.WorkerRef{ID: p.ID})
 		return err == nil && got.State == operations.WorkerFailed && got.Problem == "it was removed"
 	})
 	gpu.set(24e9)
 }
 
-// TestNobodyIsPlacedBeforeAllAreKnown holds that no worker goes on as long as
-// records are read: what the later ones are promised must be known.
-func TestNobodyIsPlacedBeforeAllAreKnown(t *testing.T) {
+// TestRestoreBeforePlacement checks that no worker continues before all records are read,
+// because placement must know all reservations.
+func TestRestoreBeforePlacement(t *testing.T) {
 	t.Parallel()
 	self, err := proc.Identify(os.Getpid())
 	if err != nil {
 		t.Skip(err)
 	}
-	o := options(t.TempDir())
+	o := testOptions(t.TempDir())
 	before := New(o)
 	for _, id := range []string{"fake-0", "fake-1"} {
-		w := before.add(&record{ID: id, Worker: "fake", Model: "serve", State: operations.WorkerStopped, Mark: "m", Boot: self.BootID})
+		w := before.add(&record{ID: id, Worker: "fake", Model: "serve", State: operations.WorkerStopped, Marker: "m", Boot: self.BootID})
 		if err := w.save(); err != nil {
 			t.Fatal(err)
 		}
@@ -391,20 +390,20 @@ func TestNobodyIsPlacedBeforeAllAreKnown(t *testing.T) {
 	m := New(o)
 	t.Cleanup(m.Close)
 	var first *worker
-	if err := m.load(func(*record) bool { return true }, func(w *worker) {
+	if err := m.restore(func(*record) bool { return true }, func(w *worker) {
 		if first == nil {
 			first = w
 			return
 		}
 		select {
-		case <-first.settled:
-			t.Error("a worker went on before all were known")
+		case <-first.done:
+			t.Error("a worker continued before all were restored, want it to wait")
 		case <-time.After(20 * time.Millisecond):
 		}
 	}); err != nil {
 		t.Fatal(err)
 	}
-	<-first.settled
+	<-first.done
 }
 
 func ptr[T any](v T) *T { return &v }

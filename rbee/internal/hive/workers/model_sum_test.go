@@ -12,18 +12,17 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/engine"
 )
 
-// TestSumIsComputedWhereAsked holds that a model's checksum is computed for a
-// recipe that has a word for it, and for no other.
-func TestSumIsComputedWhereAsked(t *testing.T) {
+// TestModelSum checks that a model's checksum is computed only for a recipe that uses it.
+func TestModelSum(t *testing.T) {
 	t.Parallel()
-	for _, asked := range []bool{true, false} {
-		o, model := prepared(t, "{}")
+	for _, used := range []bool{true, false} {
+		o, model := preparedOptions(t, "{}")
 		computed := 0
 		o.Model = func(context.Context, string, int) (engine.Model, error) {
 			return engine.Model{Path: model, Sum: func(context.Context) (string, error) { computed++; return "cd34", nil }}, nil
 		}
 		serves, find := "m-cd34", o.Engine
-		if !asked {
+		if !used {
 			serves = "m-tiny.gguf"
 			o.Engine = func(ctx context.Context, typ string) (engine.Engine, error) {
 				e, err := find(ctx, typ)
@@ -32,20 +31,20 @@ func TestSumIsComputedWhereAsked(t *testing.T) {
 				return e, err
 			}
 		}
-		m := manager(t, o)
+		m := newManager(t, o)
 		r, err := m.Spawn(t.Context(), operations.WorkerSpawn{Worker: "fake", Model: "x"}, nil)
-		if err != nil || r.Worker.Serves != serves || (computed > 0) != asked {
-			t.Fatalf("asked for is %t: %+v, computed %d times, %v", asked, r, computed, err)
+		if err != nil || r.Worker.Serves != serves || (computed > 0) != used {
+			t.Fatalf("recipe uses the checksum: %t: Spawn() = %+v, %v, checksum computed %d times, want serves %q", used, r, err, computed, serves)
 		}
-		if to, err := os.Readlink(filepath.Join(m.stateDir(r.Worker.ID), "models", "tiny.gguf")); err != nil || to != model {
-			t.Errorf("the link leads to %q, %v", to, err)
+		if target, err := os.Readlink(filepath.Join(m.stateDir(r.Worker.ID), "models", "tiny.gguf")); err != nil || target != model {
+			t.Errorf("link leads to %q, %v, want %q", target, err, model)
 		}
 	}
-	o, model := prepared(t, "{}")
+	o, model := preparedOptions(t, "{}")
 	o.Model = func(context.Context, string, int) (engine.Model, error) {
 		return engine.Model{Path: model, Sum: func(context.Context) (string, error) { return "", errors.New("unreadable") }}, nil
 	}
-	if _, err := manager(t, o).Spawn(t.Context(), operations.WorkerSpawn{Worker: "fake", Model: "x"}, nil); err == nil || !strings.Contains(err.Error(), "unreadable") {
-		t.Errorf("%v", err)
+	if _, err := newManager(t, o).Spawn(t.Context(), operations.WorkerSpawn{Worker: "fake", Model: "x"}, nil); err == nil || !strings.Contains(err.Error(), "unreadable") {
+		t.Errorf("Spawn() with a failing checksum = %v, want error unreadable", err)
 	}
 }

@@ -11,13 +11,12 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/engine"
 )
 
-// TestWorkerGetsCardOfItsBuild checks that the conditions of the installed build decide
-// which card a worker gets, although another has more free memory, and that it can be
-// given CUDA's directory.
-func TestWorkerGetsCardOfItsBuild(t *testing.T) {
+// TestWorkerGetsSupportedDevice checks that a worker gets a device that its installed build
+// supports, although another one has more free memory, and that {cuda_home?} is expanded.
+func TestWorkerGetsSupportedDevice(t *testing.T) {
 	t.Parallel()
 	const gib = 1 << 30
-	o := options(t.TempDir())
+	o := testOptions(t.TempDir())
 	find := o.Engine
 	o.Engine = func(ctx context.Context, typ string) (engine.Engine, error) {
 		e, err := find(ctx, typ)
@@ -31,7 +30,7 @@ func TestWorkerGetsCardOfItsBuild(t *testing.T) {
 			{Index: 1, Vendor: "nvidia", Name: "RTX 4090", Driver: "580.65", ComputeCapability: "8.9", MemoryTotal: 24 * gib, MemoryFree: new(uint64(4 * gib))},
 		}, nil
 	}
-	m := manager(t, o)
+	m := newManager(t, o)
 	r, err := m.Spawn(t.Context(), operations.WorkerSpawn{Worker: "fake", Model: "serve"}, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -44,10 +43,10 @@ func TestWorkerGetsCardOfItsBuild(t *testing.T) {
 	}
 	_, err = m.Spawn(t.Context(), operations.WorkerSpawn{Worker: "fake", Model: "serve", Device: "0"}, nil)
 	if err == nil || !strings.Contains(err.Error(), "nvidia 0 (GTX 1080 Ti) cannot be used: compute capability 6.1") {
-		t.Errorf("Spawn() on the GTX 1080 Ti: error %v, want why it cannot be used", err)
+		t.Errorf("Spawn() on the GTX 1080 Ti = %v, want a compute capability error", err)
 	}
 	for home, want := range map[string]bool{"": false, "/usr/local/cuda": true} {
-		if value, ok := (engine.Placeholders{"cuda_home": home}).Fill("{cuda_home?}"); ok != want || value != home {
+		if value, ok := (engine.Placeholders{"cuda_home": home}).Expand("{cuda_home?}"); ok != want || value != home {
 			t.Errorf("{cuda_home?} with %q = %q, %t, want %q, %t", home, value, ok, home, want)
 		}
 	}

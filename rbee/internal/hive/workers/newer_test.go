@@ -10,11 +10,11 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// TestNewerRecordIsLeftAlone restarts a hive as an rbee that cannot read the record of a
-// running worker: it neither ends the process nor changes the record, and reports it.
-func TestNewerRecordIsLeftAlone(t *testing.T) {
+// TestNewerRecordIsNotChanged restarts a hive as an rbee that cannot read the record of a
+// running worker. The hive must report the worker and change neither record nor process.
+func TestNewerRecordIsNotChanged(t *testing.T) {
 	t.Parallel()
-	o := options(t.TempDir())
+	o := testOptions(t.TempDir())
 	first := New(o)
 	if err := first.Start(); err != nil {
 		t.Fatal(err)
@@ -53,26 +53,26 @@ func TestNewerRecordIsLeftAlone(t *testing.T) {
 	}
 	second.Close()
 	if text, err := os.ReadFile(path); string(text) != newer {
-		t.Errorf("the record is now %s, %v", text, err)
+		t.Errorf("record = %s, %v, want it unchanged", text, err)
 	}
-	if gone(p.PID) {
-		t.Error("the process of the worker ended")
+	if hasExited(p.PID) {
+		t.Errorf("process %d of the worker exited, want it left running", p.PID)
 	}
 
-	// An rbee that can read it goes on with the worker.
+	// An rbee that can read the record continues the worker.
 	if err := os.WriteFile(path, readable, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	third := manager(t, o)
+	third := newManager(t, o)
 	if list := third.List(false); len(list) != 1 || list[0].PID != p.PID || list[0].State != operations.WorkerReady {
 		t.Errorf("List() = %+v, want %s ready", list, p.ID)
 	}
 }
 
-// TestRecordKeepsUnknownFields changes a record in which a newer rbee wrote more.
+// TestRecordKeepsUnknownFields checks that fields of a newer rbee survive an update.
 func TestRecordKeepsUnknownFields(t *testing.T) {
 	t.Parallel()
-	o := options(t.TempDir())
+	o := testOptions(t.TempDir())
 	first := New(o)
 	if err := first.Start(); err != nil {
 		t.Fatal(err)
@@ -88,12 +88,12 @@ func TestRecordKeepsUnknownFields(t *testing.T) {
 	if err := os.WriteFile(path, []byte(with), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	m := manager(t, o)
+	m := newManager(t, o)
 	if _, err := m.Stop(t.Context(), operations.WorkerRef{ID: p.ID}, StopOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	text, err = os.ReadFile(path)
 	if joined := strings.Join(strings.Fields(string(text)), ""); err != nil || !strings.Contains(joined, `"lease":{"term":7}`) || !strings.Contains(joined, `"state":"stopped"`) {
-		t.Errorf("the record is now %s, %v", text, err)
+		t.Errorf("record = %s, %v, want state stopped and the unknown field lease", text, err)
 	}
 }

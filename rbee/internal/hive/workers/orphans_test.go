@@ -17,35 +17,35 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 )
 
-// TestLeaderDiesWhileLoading holds that a crowd is ended whose leader dies before
-// it serves, also those of it that left the group and have no mark: under the hive
-// that started it, and under one that adopted it.
-func TestLeaderDiesWhileLoading(t *testing.T) {
+// TestLeaderExitsWhileLoading checks that all processes of a worker are stopped if its
+// leader exits before it is ready, including detached processes without the marker, both in
+// the hive that started the worker and in a hive that adopted it.
+func TestLeaderExitsWhileLoading(t *testing.T) {
 	t.Parallel()
-	if !proc.Holds {
+	if !proc.CanWait {
 		t.Skip("needs /proc")
 	}
-	for name, begin := range map[string]func(t *testing.T, o Options, dir string) *Manager{
+	for name, start := range map[string]func(t *testing.T, o Options, dir string) *Manager{
 		"started": func(t *testing.T, o Options, _ string) *Manager {
 			t.Helper()
-			m := manager(t, o)
-			if _, err := m.Spawn(t.Context(), operations.WorkerSpawn{Worker: "fake", Model: "nameless", Detach: true}, nil); err != nil {
+			m := newManager(t, o)
+			if _, err := m.Spawn(t.Context(), operations.WorkerSpawn{Worker: "fake", Model: "tree-unmarked", Detach: true}, nil); err != nil {
 				t.Fatal(err)
 			}
 			return m
 		},
 		"adopted": func(t *testing.T, o Options, dir string) *Manager {
 			t.Helper()
-			h := startHive(t, dir, "nameless", "")
+			h := startHive(t, dir, "tree-unmarked", "")
 			h.await(t, "loading")
 			h.awaitRecord(t, operations.WorkerLoading)
 			leader := h.record(t).Process.PID
 			eventually(t, "the leader to have children", func() bool { return len(childrenOf(leader)) == 2 })
 			h.kill(t)
-			m := manager(t, o)
-			// No look of the load is waited for: adopting is one.
+			m := newManager(t, o)
+			// Adopting records the members, without waiting for the load monitor.
 			if r := m.all()[0].record(); len(r.Members) != 2 {
-				t.Errorf("adopted without a look at who belongs to it: %+v", r.Members)
+				t.Errorf("members after adopting = %+v, want 2", r.Members)
 			}
 			return m
 		},
@@ -53,27 +53,27 @@ func TestLeaderDiesWhileLoading(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
-			o := options(dir)
-			o.Times.Kill = 300 * time.Millisecond
-			m := begin(t, o, dir)
+			o := testOptions(dir)
+			o.Timing.KillTimeout = 300 * time.Millisecond
+			m := start(t, o, dir)
 			w := m.all()[0]
-			eventually(t, "the crowd to be known", func() bool { r := w.record(); return len(r.Members) == 2 })
+			eventually(t, "two recorded members", func() bool { r := w.record(); return len(r.Members) == 2 })
 			r := w.record()
-			if marked, err := proc.Marked(engine.MarkName, r.Mark); err != nil || len(marked) != 1 {
-				t.Fatalf("the crowd has marks: %v, %v", marked, err)
+			if marked, err := proc.FindByEnv(engine.MarkerEnv, r.Marker); err != nil || len(marked) != 1 {
+				t.Fatalf("FindByEnv() = %v, %v, want only the process started with the marker", marked, err)
 			}
 			if err := r.Process.Signal(syscall.SIGKILL); err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, "the crowd to be gone", func() bool {
-				return !slices.ContainsFunc(pidsOf(&r), func(pid int) bool { return !gone(pid) })
+			eventually(t, "all processes to exit", func() bool {
+				return !slices.ContainsFunc(pidsOf(&r), func(pid int) bool { return !hasExited(pid) })
 			})
-			eventually(t, "the worker to have failed", func() bool { r := w.record(); return r.State == operations.WorkerFailed })
+			eventually(t, "the worker to fail", func() bool { r := w.record(); return r.State == operations.WorkerFailed })
 		})
 	}
 }
 
-// childrenOf are the processes that a process made and that run.
+// childrenOf returns the running children of a process.
 func childrenOf(pid int) (pids []int) {
 	all, err := proc.List()
 	if err != nil {
@@ -87,23 +87,23 @@ func childrenOf(pid int) (pids []int) {
 	return pids
 }
 
-// TestStrangersAreLeftAlone holds that processes which have pids of a record, and
-// did not begin when and in the boot that it says, are neither adopted nor
-// signaled; nor is their group or what descends from them.
-func TestStrangersAreLeftAlone(t *testing.T) {
+// TestOtherProcessesAreNotSignaled checks that processes with the pid of a record but
+// another start time or boot are neither adopted nor signaled, nor are their groups and
+// descendants.
+func TestOtherProcessesAreNotSignaled(t *testing.T) {
 	t.Parallel()
 	self, err := proc.Identify(os.Getpid())
 	if err != nil {
 		t.Skip(err)
 	}
-	stranger := exec.Command("sh", "-c", "sleep 60 & echo $!; wait")
-	stranger.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	out, err := stranger.StdoutPipe()
-	if err != nil || stranger.Start() != nil {
-		t.Fatal("no stranger", err)
+	other := exec.Command("sh", "-c", "sleep 60 & echo $!; wait")
+	other.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	out, err := other.StdoutPipe()
+	if err != nil || other.Start() != nil {
+		t.Fatal("cannot start a process:", err)
 	}
-	leader := stranger.Process.Pid
-	defer func() { _ = syscall.Kill(-leader, syscall.SIGKILL); _ = stranger.Wait() }()
+	leader := other.Process.Pid
+	defer func() { _ = syscall.Kill(-leader, syscall.SIGKILL); _ = other.Wait() }()
 	var child int
 	if _, err := fmt.Fscan(out, &child); err != nil {
 		t.Fatal(err)
@@ -111,20 +111,20 @@ func TestStrangersAreLeftAlone(t *testing.T) {
 	id, err1 := proc.Identify(leader)
 	childID, err2 := proc.Identify(child)
 	if err1 != nil || err2 != nil {
-		t.Fatal(err1, err2)
+		t.Fatalf("Identify() = %v, %v, want nil", err1, err2)
 	}
-	started := func(id proc.ID) proc.ID { id.StartTime = "1"; return id }
-	booted := func(id proc.ID) proc.ID { id.BootID = "another"; return id }
-	o := options(t.TempDir())
+	withStartTime := func(id proc.ID) proc.ID { id.StartTime = "1"; return id }
+	withBoot := func(id proc.ID) proc.ID { id.BootID = "another"; return id }
+	o := testOptions(t.TempDir())
 	first := New(o)
 	for i, r := range []record{
-		{Process: started(id), Members: []proc.ID{started(childID)}},
-		{Process: booted(id), Members: []proc.ID{booted(childID)}},
-		{Process: started(id), Members: []proc.ID{booted(id), started(childID)}},
+		{Process: withStartTime(id), Members: []proc.ID{withStartTime(childID)}},
+		{Process: withBoot(id), Members: []proc.ID{withBoot(childID)}},
+		{Process: withStartTime(id), Members: []proc.ID{withBoot(id), withStartTime(childID)}},
 	} {
 		for _, state := range []operations.WorkerState{operations.WorkerStarting, operations.WorkerReady, operations.WorkerDraining, operations.WorkerFailed} {
 			r.ID, r.Worker, r.Model, r.State, r.EverReady = fmt.Sprintf("fake-%d-%s", i, state), "fake", "serve", state, true
-			r.Mark, r.Boot = "nobody's "+r.ID, self.BootID
+			r.Marker, r.Boot = "unused "+r.ID, self.BootID
 			if err := first.add(&r).save(); err != nil {
 				t.Fatal(err)
 			}
@@ -133,24 +133,24 @@ func TestStrangersAreLeftAlone(t *testing.T) {
 	if err := Clear(t.Context(), o, ""); err != nil {
 		t.Fatal(err)
 	}
-	if gone(leader) || gone(child) {
-		t.Fatal("strangers were ended")
+	if hasExited(leader) || hasExited(child) {
+		t.Fatalf("process %d or %d was killed, want them left running: they do not belong to a worker", leader, child)
 	}
 	w := mustFind(t, first, "fake-0-ready")
-	if err := w.save(); err != nil { // as it was
+	if err := w.save(); err != nil { // restores the record
 		t.Fatal(err)
 	}
-	m := manager(t, o)
+	m := newManager(t, o)
 	eventually(t, "a new process", func() bool {
 		p, err := m.Get(operations.WorkerRef{ID: "fake-0-ready"})
 		return err == nil && p.State == operations.WorkerReady && p.PID != leader && !p.Adopted
 	})
-	if gone(leader) || gone(child) {
-		t.Error("strangers were ended")
+	if hasExited(leader) || hasExited(child) {
+		t.Errorf("process %d or %d was killed, want them left running: they do not belong to a worker", leader, child)
 	}
 }
 
-// writeFree says how much memory of a fake device is free, for hives in dir.
+// writeFree sets the free memory of the fake device, for hives in dir.
 func writeFree(t *testing.T, dir string, free uint64) (file string) {
 	t.Helper()
 	file = filepath.Join(dir, "free")
@@ -163,7 +163,7 @@ func writeFree(t *testing.T, dir string, free uint64) (file string) {
 	return file
 }
 
-// readFree reads what writeFree wrote; 0 if that cannot be read.
+// readFree reads the value that writeFree wrote; 0 on error.
 func readFree(file string) uint64 {
 	data, err := os.ReadFile(file)
 	if err != nil {

@@ -2,11 +2,11 @@ package workers
 
 import "github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 
-// Whose names the worker of each process that belongs to one, by process id, for
-// whoever has no [Manager]: from the records in dir alone, with or without a hive
-// that runs. It changes nothing; a record that cannot be read is passed over. It
-// does not look for marks, so a process that left its group before the hive noticed
-// it is nobody's. The error is why the records or the processes cannot be listed.
+// Whose returns the id of the worker to which each process belongs, by process id. It is
+// for programs without a [Manager]: it only reads the records in dir, whether or not a hive
+// daemon runs, and skips records that it cannot read. It does not search environments, so
+// it misses processes that left their group before the daemon recorded them. The error
+// reports that the records or the processes cannot be listed.
 func Whose(dir string) (map[int]string, error) {
 	records, err := listRecords(dir, nil)
 	if err != nil || len(records) == 0 {
@@ -16,42 +16,42 @@ func Whose(dir string) (map[int]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return whose(records, running), nil
+	return findOwners(records, running), nil
 }
 
-// whose finds the workers of processes: of the ones that records name, of what is in
-// the group of a worker's leader, and of the descendants of both.
-func whose(records []*record, running []proc.Process) map[int]string {
-	named := map[proc.ID]*record{}
+// findOwners returns the worker ids of processes: of the recorded processes, of the
+// processes in the group of a worker's leader, and of the descendants of both.
+func findOwners(records []*record, running []proc.Process) map[int]string {
+	recorded := map[proc.ID]*record{}
 	for _, r := range records {
 		for _, id := range append([]proc.ID{r.Process}, r.Members...) {
-			named[id] = r
+			recorded[id] = r
 		}
 	}
 	processes, groups := map[int]proc.Process{}, map[int]string{}
 	for _, p := range running {
 		processes[p.PID] = p
-		if r := named[p.ID]; r != nil && p.Group > 1 && p.Group == r.Process.PID {
-			groups[p.Group] = r.ID // the number is the worker's as long as one of it is there
+		if r := recorded[p.ID]; r != nil && p.Group > 1 && p.Group == r.Process.PID {
+			groups[p.Group] = r.ID // the system does not reuse the group id while a member runs
 		}
 	}
-	own := func(p proc.Process) string {
-		if r := named[p.ID]; r != nil {
+	ownerOf := func(p proc.Process) string {
+		if r := recorded[p.ID]; r != nil {
 			return r.ID
 		}
 		return groups[p.Group]
 	}
 	owners := map[int]string{}
 	for _, p := range running {
-		above := p
-		for range running { // processes came and went while they were listed: there might be a circle
-			parent, there := processes[above.Parent]
-			if own(above) != "" || !there {
+		ancestor := p
+		for range running { // bounded: parents that changed during the listing may form a cycle
+			parent, ok := processes[ancestor.Parent]
+			if ownerOf(ancestor) != "" || !ok {
 				break
 			}
-			above = parent
+			ancestor = parent
 		}
-		if id := own(above); id != "" {
+		if id := ownerOf(ancestor); id != "" {
 			owners[p.PID] = id
 		}
 	}

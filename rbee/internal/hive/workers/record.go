@@ -2,6 +2,7 @@ package workers
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"maps"
 	"os"
@@ -17,22 +18,23 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/statefile"
 )
 
-// record is what is on disk of a worker: enough to go on with it.
+// record is the file that describes a worker. It has everything that the next hive daemon
+// needs to continue the worker.
 type record struct {
 	ID      string `json:"id"`
 	Worker  string `json:"worker"`
 	Version string `json:"version,omitempty"`
 	Model   string `json:"model"`
 
-	// ModelID names the model on disk, if the recipe asks for it, ModelFile is the
-	// name of its file, and Serves what the engine calls it, if not Model.
+	// ModelID identifies the model on disk and ModelFile is the name of its file, if
+	// the recipe uses them. Serves is the engine's name for the model if it is not Model.
 	ModelID   string `json:"model_id,omitempty"`
 	ModelFile string `json:"model_file,omitempty"`
 	Serves    string `json:"serves,omitempty"`
 
-	// What was asked for.
+	// The request.
 	Device        string            `json:"device,omitempty"`
-	AskedPort     int               `json:"asked_port,omitempty"`
+	RequestedPort int               `json:"asked_port,omitempty"`
 	ContextLength int               `json:"context_length,omitempty"`
 	Parallel      int               `json:"parallel,omitempty"`
 	OnDemand      bool              `json:"on_demand,omitempty"`
@@ -41,24 +43,23 @@ type record struct {
 
 	State operations.WorkerState `json:"state"`
 
-	// Mark is the value of RBEE_WORKER in the environment of its processes.
-	Mark string `json:"mark"`
+	// Marker is the value of RBEE_WORKER in the environment of the worker's processes.
+	Marker string `json:"mark"`
 
-	// Boot is the boot of the machine in which the state was entered.
+	// Boot identifies the boot of the machine in which the state was entered.
 	Boot string `json:"boot"`
 
-	// Process leads the worker's group, and Members are others that were seen to
-	// belong to it, sorted by pid.
+	// Process leads the worker's group. Members are its other processes, sorted by pid.
 	Process proc.ID   `json:"process"`
 	Members []proc.ID `json:"members,omitempty"`
 
-	// Argv is the command line; the program alone while its start waits, so that
-	// its files stay.
+	// Argv is the command line. While a start waits it contains only the program, so
+	// that an installation keeps the program's files.
 	Argv []string `json:"argv,omitempty"`
 	Port int      `json:"port,omitempty"`
 
-	// Launch is how it was started, which may not be how it would be now, and
-	// Prepare what it is asked before it is ready, with nothing left to replace.
+	// Launch is the recipe's launch section at the start of the process, which an
+	// upgrade may have changed since. Prepare holds its prepare requests, expanded.
 	Launch  wire.Launch        `json:"launch"`
 	Prepare []wire.HTTPRequest `json:"prepare,omitempty"`
 
@@ -66,7 +67,7 @@ type record struct {
 	Estimate int64                     `json:"memory_estimate,omitempty"`
 	Reason   string                    `json:"reason,omitempty"`
 
-	// Before is the memory of each device before the worker came, by [deviceKey].
+	// Before is the memory of each device before the worker started, by [deviceKey].
 	Before map[string]deviceMemory `json:"before,omitempty"`
 
 	CreatedAt time.Time `json:"created_at"`
@@ -74,8 +75,9 @@ type record struct {
 	ReadyAt   time.Time `json:"ready_at,omitzero"`
 	EndedAt   time.Time `json:"ended_at,omitzero"`
 
-	// EverReady: a worker that has served is worth another try. Restarts counts
-	// all tries after the first, Failures those since it last was steady.
+	// EverReady permits restarts: a worker that never was ready is not restarted.
+	// Restarts counts all restarts, Failures only those since the worker was last
+	// steady, see [Timing].SteadyAfter.
 	EverReady bool      `json:"ever_ready,omitempty"`
 	Restarts  int       `json:"restarts,omitempty"`
 	Failures  int       `json:"failures,omitempty"`
@@ -85,13 +87,13 @@ type record struct {
 	Problem    string `json:"problem,omitempty"`
 }
 
-// ended is true for a worker that nothing will be done about any more.
-func (r *record) ended() bool {
+// isTerminal reports whether the state of the worker is final.
+func (r *record) isTerminal() bool {
 	return r.State == operations.WorkerStopped || r.State == operations.WorkerFailed && r.RestartAt.IsZero()
 }
 
-// public is the record as reports tell it.
-func (r *record) public() operations.WorkerProcess {
+// report returns the record as shown in reports.
+func (r *record) report() operations.WorkerProcess {
 	p := operations.WorkerProcess{
 		ID: r.ID, Worker: r.Worker, Version: r.Version, Model: r.Model, ModelID: r.ModelID, ModelFile: r.ModelFile, Serves: r.Serves, OnDemand: r.OnDemand, State: r.State, Port: r.Port, API: r.Launch.API,
 		Devices: slices.Clone(r.Devices), MemoryEstimate: r.Estimate, Argv: slices.Clone(r.Argv),
@@ -103,18 +105,18 @@ func (r *record) public() operations.WorkerProcess {
 	case operations.WorkerLoading, operations.WorkerReady, operations.WorkerDraining:
 		p.PID = r.Process.PID
 	case operations.WorkerStarting, operations.WorkerFailed, operations.WorkerStopped:
-		p.Port = r.AskedPort
+		p.Port = r.RequestedPort
 	}
 	return p
 }
 
-// path is the file of a worker's record.
+// path returns the path of a worker's record.
 func (m *Manager) path(id string) string { return filepath.Join(m.o.Dir, id+".json") }
 
-// listRecords reads the records in a directory and changes nothing there: a hive
-// that runs may be writing one. broken, if not nil, is told of each file that holds
-// none, or one that only a newer rbee can read; the others are not to suffer for it.
-func listRecords(dir string, broken func(path string, err error)) ([]*record, error) {
+// listRecords reads the records in a directory. It changes nothing there, because a hive
+// daemon may be writing records. It calls onError, if not nil, for each file that is not a
+// record or that only a newer rbee can read, and skips the file.
+func listRecords(dir string, onError func(path string, err error)) ([]*record, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
@@ -127,47 +129,46 @@ func listRecords(dir string, broken func(path string, err error)) ([]*record, er
 		}
 		path, r := filepath.Join(dir, e.Name()), new(record)
 		err := statefile.Read(path, r)
-		if err == nil && (r.ID != id || r.Mark == "") {
-			err = errors.New("it is no record of " + id)
+		if err == nil && (r.ID != id || r.Marker == "") {
+			err = fmt.Errorf("invalid record of worker %s: its id is %q or it has no mark", id, r.ID)
 		}
 		switch {
 		case err == nil:
 			all = append(all, r)
-		case broken != nil:
-			broken(path, err)
+		case onError != nil:
+			onError(path, err)
 		}
 	}
 	return all, nil
 }
 
-// takeRecords reads all records for the one who writes them. One that cannot be read
-// is set aside under another name: what it was about can no longer be known. One that
-// a newer rbee wrote so that this one cannot read it stays as it is, and so does its
-// process; newer has its error, by the worker's id.
-func (m *Manager) takeRecords() (records []*record, newer map[string]error, err error) {
+// recoverRecords reads all records for the hive daemon. It renames a record that cannot be
+// read. It does not touch a record that only a newer rbee can read, nor the worker's
+// process; newer has the error by worker id.
+func (m *Manager) recoverRecords() (records []*record, newer map[string]error, err error) {
 	entries, err := os.ReadDir(m.o.Dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, err
 	}
 	for _, e := range entries {
 		if atomicfile.IsTemp(e.Name()) && strings.Contains(e.Name(), ".json") && e.Type().IsRegular() {
-			_ = os.Remove(filepath.Join(m.o.Dir, e.Name())) // of a hive that was killed
+			_ = os.Remove(filepath.Join(m.o.Dir, e.Name())) // left by a daemon that was killed
 		}
 	}
 	newer = map[string]error{}
 	records, err = listRecords(m.o.Dir, func(path string, err error) {
 		if isNewer(err) {
-			m.log.Error("cannot read the record of a worker; its process is left alone", "file", path, "error", err)
+			m.log.Error("cannot read worker record of a newer rbee", "file", path, "error", err)
 			newer[strings.TrimSuffix(filepath.Base(path), ".json")] = err
 			return
 		}
-		m.log.Error("a worker's record cannot be read and is set aside", "file", path, "error", err)
+		m.log.Error("cannot read worker record, renaming it", "file", path, "error", err)
 		_ = os.Rename(path, path+".broken")
 	})
 	return records, newer, err
 }
 
-// isNewer reports whether a record cannot be read because a newer rbee wrote it.
+// isNewer reports whether err means that only a newer rbee can read the record.
 func isNewer(err error) bool {
 	var newer *wire.NewerSchemaError
 	return errors.As(err, &newer)

@@ -9,33 +9,32 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 )
 
-// Spawn makes a worker and waits until it is ready or has failed; with Detach,
-// until its process runs. Events tell of its states and what it writes. What
-// cannot even be tried is an error and leaves no worker; one that was tried and
-// failed stays, to be looked at. When ctx ends before the worker is ready, it is
-// ended too.
+// Spawn creates a worker and waits until it is ready or has failed; with op.Detach, until
+// its process runs. It sends the worker's states and output as events. If the worker cannot
+// be started, Spawn removes it and returns an error. A worker that was started and failed
+// is kept for inspection. If ctx ends before the worker is ready, Spawn stops it.
 func (m *Manager) Spawn(ctx context.Context, op operations.WorkerSpawn, events operations.Handler) (*operations.WorkerSpawnReport, error) {
 	start := time.Now()
 	w, err := m.create(op)
 	if err != nil {
 		return nil, err
 	}
-	m.keep.Go(w.run)
+	m.supervisors.Go(w.run)
 	if events == nil {
 		events = func(operations.Event) {}
 	}
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	var told operations.WorkerState
+	var reported operations.WorkerState
 	var line string
 	for {
 		p, changed := w.watch()
-		if p.State != told {
-			told = p.State
+		if p.State != reported {
+			reported = p.State
 			events(operations.Event{Time: time.Now(), Type: operations.EventWorker, Hive: op.HiveID, Worker: &p})
 		}
-		if settled(p, op.Detach) {
-			return m.spawned(w, start)
+		if isSpawnDone(p, op.Detach) {
+			return m.spawnReport(w, start)
 		}
 		select {
 		case <-ctx.Done():
@@ -51,15 +50,15 @@ func (m *Manager) Spawn(ctx context.Context, op operations.WorkerSpawn, events o
 		}
 		switch {
 		case m.ctx.Err() != nil:
-			return nil, failure(operations.ReasonStopping, p.ID, "the hive is stopping; the next one goes on with %s", p.ID)
+			return nil, failure(operations.ReasonStopping, p.ID, "the hive daemon is stopping; the next one continues %s", p.ID)
 		case ctx.Err() != nil:
 			return nil, m.abandon(ctx, w)
 		}
 	}
 }
 
-// settled reports whether the one who spawned a worker need not wait any longer.
-func settled(p operations.WorkerProcess, detach bool) bool {
+// isSpawnDone reports whether Spawn can return.
+func isSpawnDone(p operations.WorkerProcess, detach bool) bool {
 	switch p.State {
 	case operations.WorkerReady, operations.WorkerStopped:
 		return true
@@ -72,46 +71,46 @@ func settled(p operations.WorkerProcess, detach bool) bool {
 	return false
 }
 
-// spawned is the report on a worker that became ready or failed.
-func (m *Manager) spawned(w *worker, start time.Time) (*operations.WorkerSpawnReport, error) {
-	p := w.public()
+// spawnReport returns the report on a worker that is ready or has failed.
+func (m *Manager) spawnReport(w *worker, start time.Time) (*operations.WorkerSpawnReport, error) {
+	p := w.report()
 	if p.State == operations.WorkerFailed && p.RestartAt.IsZero() {
-		<-w.settled
-		if w.refused != nil {
-			m.drop(w)
-			return nil, w.refused
+		<-w.done
+		if w.startErr != nil {
+			m.remove(w)
+			return nil, w.startErr
 		}
 	}
 	r := w.record()
 	return &operations.WorkerSpawnReport{Worker: p, Reason: r.Reason, DurationSeconds: time.Since(start).Seconds()}, nil
 }
 
-// abandon ends a worker for which nobody waits any more.
+// abandon stops a worker whose Spawn was canceled and returns the error for the caller.
 func (m *Manager) abandon(ctx context.Context, w *worker) error {
 	cause := context.Cause(ctx)
-	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*m.t.Kill)
+	stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*m.timing.KillTimeout)
 	defer cancel()
 	id := w.record().ID
-	if err := w.finish(limit, StopOptions{Force: true}); err != nil {
+	if err := w.finish(stopCtx, StopOptions{Force: true}); err != nil {
 		return err
 	}
 	return &operations.Error{
-		Code: operations.CodeCanceled, Reason: operations.ReasonCanceled, Subject: operations.SubjectWorker.Named(id), Message: fmt.Sprintf("%s was ended before it was ready: %v", id, cause), Err: cause,
+		Code: operations.CodeCanceled, Reason: operations.ReasonCanceled, Subject: operations.SubjectWorker.Named(id), Message: fmt.Sprintf("worker %s was stopped before it was ready: %v", id, cause), Err: cause,
 	}
 }
 
-// Begin counts a request to a worker until end is called. It is refused unless
-// the worker serves.
+// Begin registers a request to a worker, until end is called, and returns the worker's
+// port. The error reports that the worker is unknown or not ready.
 func (m *Manager) Begin(id string) (port int, end func(), err error) {
 	m.mu.Lock()
 	w := m.workers[id]
 	m.mu.Unlock()
 	if w == nil {
-		return 0, nil, notFound(operations.ReasonWorkerNotFound, id, "no worker %q runs here%s", id, m.others())
+		return 0, nil, notFound(operations.ReasonWorkerNotFound, id, "unknown worker %q: %s", id, m.describeWorkers())
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.rec.State != operations.WorkerReady || w.stopping || w.ending.Load() {
+	if w.rec.State != operations.WorkerReady || w.stopRequested || w.isCleaningUp.Load() {
 		return 0, nil, failure(operations.ReasonWorkerNotReady, id, "worker %s is %s, not ready", id, w.rec.State)
 	}
 	w.requests++
@@ -125,17 +124,17 @@ func (m *Manager) Begin(id string) (port int, end func(), err error) {
 	}, nil
 }
 
-// StopAll stops all workers of a type, or all there are if the type is empty, and
-// waits until nothing is left of them.
+// StopAll stops all workers of a type, or all workers if workerType is empty, and waits
+// until all their processes have exited.
 func (m *Manager) StopAll(ctx context.Context, workerType string) error {
-	var ours []*worker
+	var stopping []*worker
 	for _, w := range m.all() {
 		if r := w.record(); r.State != operations.WorkerStopped && (workerType == "" || r.Worker == workerType) {
-			w.tellStop(StopOptions{})
-			ours = append(ours, w)
+			w.requestStop(StopOptions{})
+			stopping = append(stopping, w)
 		}
 	}
-	for _, w := range ours {
+	for _, w := range stopping {
 		if err := w.finish(ctx, StopOptions{}); err != nil {
 			return err
 		}
@@ -143,26 +142,26 @@ func (m *Manager) StopAll(ctx context.Context, workerType string) error {
 	return nil
 }
 
-// Clear stops all workers of a type that records tell of, or all if the type is
-// empty, without going on with any. It is for a machine whose hive does not run.
+// Clear stops all recorded workers of a type, or all if workerType is empty, without
+// resuming any. The hive daemon must not be running.
 func Clear(ctx context.Context, o Options, workerType string) error {
 	m := New(o)
 	defer m.Close()
-	if err := m.load(func(r *record) bool { return workerType == "" || r.Worker == workerType }, func(w *worker) {
-		w.tellStop(StopOptions{})
+	if err := m.restore(func(r *record) bool { return workerType == "" || r.Worker == workerType }, func(w *worker) {
+		w.requestStop(StopOptions{})
 	}); err != nil {
 		return err
 	}
-	for _, err := range m.newer {
-		return err // a worker that nobody here can stop
+	for _, err := range m.newerErrs {
+		return err // only a newer rbee can stop this worker
 	}
 	return m.StopAll(ctx, workerType)
 }
 
-// Programs are the paths of the programs of a worker type that workers on record
-// were started from, or are being, and have not ended with. dir is [Options].Dir. Like [Whose] it
-// only reads, with or without a hive that runs. A record that only a newer rbee can read is
-// a [*wire.NewerSchemaError]: its program is not known.
+// Programs returns the paths of the programs from which recorded workers of a type were
+// started or are being started, except workers in a final state. dir is [Options].Dir. Like
+// [Whose] it only reads, whether or not a hive daemon runs. A record that only a newer rbee
+// can read is a [*wire.NewerSchemaError], because its program is unknown.
 func Programs(dir, workerType string) ([]string, error) {
 	var newer error
 	records, err := listRecords(dir, func(_ string, err error) {
@@ -175,15 +174,15 @@ func Programs(dir, workerType string) ([]string, error) {
 	}
 	var list []string
 	for _, r := range records {
-		if r.Worker == workerType && len(r.Argv) > 0 && !r.ended() {
+		if r.Worker == workerType && len(r.Argv) > 0 && !r.isTerminal() {
 			list = append(list, r.Argv[0])
 		}
 	}
 	return list, nil
 }
 
-// answers reports whether requests go through the hive to the worker now.
-func (w *worker) answers() bool {
+// hasRequests reports whether the hive daemon forwards a request to the worker now.
+func (w *worker) hasRequests() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.requests > 0

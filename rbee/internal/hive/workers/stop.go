@@ -12,82 +12,84 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 )
 
-// StopOptions say how a worker is stopped. The zero value is the gentle way.
+// StopOptions control how a worker is stopped. The zero value stops it gracefully.
 type StopOptions struct {
-	// Grace is how long requests under way, and then the processes, may take
-	// before they are killed; 0 is the usual.
+	// Grace is the maximum time for active requests, and after that for the processes,
+	// before they are killed; 0 means the default.
 	Grace time.Duration
 
-	// Force kills at once.
+	// Force kills the processes immediately.
 	Force bool
 }
 
-// ending is how stopping a worker went.
-type ending struct {
+// stopResult is the result of stopping a worker.
+type stopResult struct {
 	killed  bool
 	holders []operations.DeviceProcess
 	problem string
 	note    string
 }
 
-// tellStop tells the keeper to stop the worker. Told again with force, it kills.
-func (w *worker) tellStop(o StopOptions) {
+// requestStop requests the supervisor to stop the worker. A later request with force kills
+// its processes.
+func (w *worker) requestStop(o StopOptions) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if o.Force || !w.stopping {
-		w.how = o
+	if o.Force || !w.stopRequested {
+		w.stopOptions = o
 	}
-	if !w.stopping {
-		w.stopping = true
+	if !w.stopRequested {
+		w.stopRequested = true
 		close(w.stop)
 	}
 }
 
-func (w *worker) options() StopOptions {
+// latestStopOptions returns the options of the stop request.
+func (w *worker) latestStopOptions() StopOptions {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.how
+	return w.stopOptions
 }
 
-// end stops the worker: no new requests, those under way are finished, the whole
-// group is ended, and its memory on devices waited for.
-func (w *worker) end() {
-	r, how := w.record(), w.options()
-	grace := w.m.t.Grace
+// shutDown waits for active requests, stops all processes of the worker, and waits until
+// their device memory is released.
+func (w *worker) shutDown() {
+	r, o := w.record(), w.latestStopOptions()
+	grace := w.m.timing.GracePeriod
 	if r.Launch.GraceSeconds > 0 {
 		grace = seconds(r.Launch.GraceSeconds)
 	}
-	if how.Grace > 0 {
-		grace = how.Grace
+	if o.Grace > 0 {
+		grace = o.Grace
 	}
-	if !how.Force {
-		w.drain(how.Grace)
+	if !o.Force {
+		w.drain(o.Grace)
 	}
 	ids := w.processes()
-	killed, left := w.endGroup(w.options().Force, grace)
+	killed, left := w.terminateGroup(w.latestStopOptions().Force, grace)
 	if w.m.ctx.Err() != nil {
 		return
 	}
 	if len(left) > 0 {
-		w.update(func(r *record) { r.Problem = stuck(left) })
-		w.pause(time.Second)
-		return // still draining: tried again, for as long as it takes
+		w.update(func(r *record) { r.Problem = describeStuck(left) })
+		w.sleep(time.Second)
+		return // still draining: run calls shutDown again
 	}
 	var status *int
-	if c := w.child.Load(); c != nil {
+	if c := w.process.Load(); c != nil {
 		status, _ = c.Reap()
-		w.child.Store(nil)
+		w.process.Store(nil)
 	}
-	w.ended = w.awaitMemory(ids)
-	w.ended.killed = killed
+	w.result = w.awaitMemory(ids)
+	w.result.killed = killed
 	if w.m.ctx.Err() != nil {
 		return
 	}
 	if err := os.RemoveAll(w.m.stateDir(r.ID)); err != nil {
-		w.m.log.Warn("the directory of a worker that has stopped stays", "error", err)
+		w.m.log.Warn("cannot remove state directory of stopped worker", "error", err)
 	}
 	w.enter(operations.WorkerStopped, func(r *record) {
-		r.EndedAt, r.Problem, r.RestartAt = time.Now().UTC(), w.ended.problem, time.Time{}
+		r.EndedAt, r.Problem, r.RestartAt = time.Now().UTC(), w.result.problem, time.Time{}
 		r.Process, r.Members = proc.ID{}, nil
 		if status != nil {
 			r.ExitStatus = status
@@ -95,18 +97,19 @@ func (w *worker) end() {
 	})
 }
 
-func stuck(left []proc.Process) string {
+// describeStuck describes processes that SIGKILL did not stop.
+func describeStuck(left []proc.Process) string {
 	var pids []string
 	for _, p := range left {
 		pids = append(pids, fmt.Sprint(p.PID))
 	}
-	return fmt.Sprintf("the kernel does not end process %s although it was killed; it may wait for a device or a disk", strings.Join(pids, ", "))
+	return fmt.Sprintf("process %s does not exit after SIGKILL; it may be waiting for a device or a disk", strings.Join(pids, ", "))
 }
 
-// drain waits until no request is under way.
+// drain waits until no request is active.
 func (w *worker) drain(limit time.Duration) {
 	if limit == 0 {
-		limit = w.m.t.Drain
+		limit = w.m.timing.DrainTimeout
 	}
 	w.mu.Lock()
 	if w.requests == 0 {
@@ -130,15 +133,15 @@ func (w *worker) drain(limit time.Duration) {
 		case <-w.m.ctx.Done():
 			return
 		case <-tick.C:
-			if w.options().Force || !w.record().Process.Alive() {
+			if w.latestStopOptions().Force || !w.record().Process.Alive() {
 				return
 			}
 		}
 	}
 }
 
-// Stop stops a worker and waits until nothing is left of it. When ctx ends first
-// it is stopped all the same. A worker that has ended already is reported as it is.
+// Stop stops a worker and waits until all its processes have exited. If ctx ends first, the
+// worker is stopped nevertheless. A worker that is stopped already is reported unchanged.
 func (m *Manager) Stop(ctx context.Context, ref operations.WorkerRef, o StopOptions) (*operations.WorkerDeleteReport, error) {
 	start := time.Now()
 	w, err := m.find(ref)
@@ -148,46 +151,46 @@ func (m *Manager) Stop(ctx context.Context, ref operations.WorkerRef, o StopOpti
 	if err := w.finish(ctx, o); err != nil {
 		return nil, err
 	}
-	r := &operations.WorkerDeleteReport{Worker: w.public(), DurationSeconds: time.Since(start).Seconds()}
+	r := &operations.WorkerDeleteReport{Worker: w.report(), DurationSeconds: time.Since(start).Seconds()}
 	if r.Worker.State == operations.WorkerStopped {
-		r.Killed, r.Holders, r.Problem, r.Note = w.ended.killed, w.ended.holders, w.ended.problem, w.ended.note
+		r.Killed, r.Holders, r.Problem, r.Note = w.result.killed, w.result.holders, w.result.problem, w.result.note
 	} else {
 		r.Killed, r.Problem = true, r.Worker.Problem
 	}
 	return r, nil
 }
 
-// drainNow enters the state in which the worker ends.
-func (w *worker) drainNow() {
+// startDraining enters the state draining.
+func (w *worker) startDraining() {
 	w.enter(operations.WorkerDraining, func(r *record) { r.Problem, r.RestartAt = "", time.Time{} })
 }
 
-// finish tells a worker to stop and waits for its keeper. One that the kernel does
-// not end goes on draining, and its Problem says so.
+// finish requests a stop and waits for the supervisor. If processes do not exit, finish
+// returns while the worker is still draining with a problem in its record.
 func (w *worker) finish(ctx context.Context, o StopOptions) error {
-	w.tellStop(o)
+	w.requestStop(o)
 	for waiting := true; waiting; {
 		p, changed := w.watch()
 		if p.State == operations.WorkerDraining && p.Problem != "" {
 			return nil
 		}
 		select {
-		case <-w.settled:
+		case <-w.done:
 			waiting = false
 		case <-changed:
 		case <-ctx.Done():
-			return fmt.Errorf("waiting for %s to end: %w", p.ID, context.Cause(ctx))
+			return fmt.Errorf("cannot wait for %s to stop: %w", p.ID, context.Cause(ctx))
 		}
 	}
-	w.putAway.Lock()
-	defer w.putAway.Unlock()
+	w.finishMu.Lock()
+	defer w.finishMu.Unlock()
 	switch r := w.record(); {
 	case r.State == operations.WorkerFailed && r.RestartAt.IsZero():
-		// Its keeper is gone; its processes were ended when it failed.
-		w.drainNow()
+		// The supervisor has returned; it stopped the processes when the worker failed.
+		w.startDraining()
 		w.enter(operations.WorkerStopped, func(r *record) { r.Problem = "" })
 	case r.State != operations.WorkerStopped:
-		return errors.New("the hive is stopping; the next one goes on with it")
+		return errors.New("the hive daemon is stopping; the next one continues the worker")
 	}
 	return nil
 }

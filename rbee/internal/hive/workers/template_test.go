@@ -12,11 +12,11 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/engine"
 )
 
-// prepared are options whose engine has a directory of its own, with a link to the
-// model, and is asked something before it is ready.
-func prepared(t *testing.T, body string) (Options, string) {
+// preparedOptions returns options of an engine with a state directory, a link to the model
+// and a prepare request with this body, and the path of the model.
+func preparedOptions(t *testing.T, body string) (Options, string) {
 	t.Helper()
-	o := options(t.TempDir())
+	o := testOptions(t.TempDir())
 	model := filepath.Join(t.TempDir(), "tiny.gguf")
 	if err := os.WriteFile(model, []byte("weights"), 0o600); err != nil {
 		t.Fatal(err)
@@ -38,67 +38,66 @@ func prepared(t *testing.T, body string) (Options, string) {
 	return o, model
 }
 
-// TestPrepare holds that an engine finds its model where it looks for it, and is
-// only ready once what its recipe wants has been asked.
+// TestPrepare checks the links, arguments, environment and prepare request of an engine.
 func TestPrepare(t *testing.T) {
 	t.Parallel()
-	o, model := prepared(t, `{"model": "{model}", "file": "{model_file}"}`)
-	m := manager(t, o)
+	o, model := preparedOptions(t, `{"model": "{model}", "file": "{model_file}"}`)
+	m := newManager(t, o)
 	r, err := m.Spawn(t.Context(), operations.WorkerSpawn{Worker: "fake", Model: `a "quoted" name`}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if r.Worker.Serves != "m-ab12" || r.Worker.ModelFile != "tiny.gguf" {
-		t.Errorf("%+v", r.Worker)
+		t.Errorf("Spawn() = %+v, want serves m-ab12 and model file tiny.gguf", r.Worker)
 	}
 	state := m.stateDir(r.Worker.ID)
 	for _, link := range []string{"models/tiny.gguf", "blobs/sha256-ab12"} {
-		if to, err := os.Readlink(filepath.Join(state, link)); err != nil || to != model {
-			t.Errorf("%s leads to %q, %v", link, to, err)
+		if target, err := os.Readlink(filepath.Join(state, link)); err != nil || target != model {
+			t.Errorf("Readlink(%q) = %q, %v, want %q", link, target, err, model)
 		}
 	}
 	args, env := get(t, r.Worker.Port, "/args"), get(t, r.Worker.Port, "/environ")
 	if !strings.Contains(args, `"/payload/main.py","--dir=`+state+`","--slots=1"]`) || strings.Contains(env, `"CTX=`) || !strings.Contains(env, `"STATE=`+state) {
-		t.Errorf("started with %s\n%s", args, env)
+		t.Errorf("arguments = %s, environment = %s, want expanded values and no CTX", args, env)
 	}
 	if get(t, r.Worker.Port, "/prepared") != "true" {
-		t.Error("ready, and not prepared")
+		t.Error("worker is ready before the prepare request, want it prepared")
 	}
 	if tail := strings.Join(m.logTail(r.Worker.ID, 20), "\n"); !strings.Contains(tail, `prepared with {"model": "a \"quoted\" name", "file": "tiny.gguf"}`) {
-		t.Errorf("%s", tail)
+		t.Errorf("log = %s, want the expanded prepare request", tail)
 	}
 	if _, err := m.Stop(t.Context(), operations.WorkerRef{ID: r.Worker.ID}, StopOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(state); !os.IsNotExist(err) {
-		t.Errorf("its directory stays: %v", err)
+		t.Errorf("Stat of the state directory after Stop = %v, want not exist", err)
 	}
 	if data, err := os.ReadFile(model); err != nil || string(data) != "weights" {
-		t.Errorf("the model: %q, %v", data, err)
+		t.Errorf("model file after Stop = %q, %v, want it unchanged", data, err)
 	}
 	r, err = m.Spawn(t.Context(), operations.WorkerSpawn{Worker: "fake", Model: "x", ContextLength: 4096, Parallel: 3}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if args := get(t, r.Worker.Port, "/args"); !strings.Contains(args, `"--ctx=4096","--slots=3","--seats=3"]`) {
-		t.Errorf("started with %s", args)
+		t.Errorf("arguments = %s, want --ctx=4096 --slots=3 --seats=3", args)
 	}
 }
 
-// TestPrepareRefused holds that an engine that cannot be prepared is no ready one.
-func TestPrepareRefused(t *testing.T) {
+// TestPrepareFails checks that a worker fails if a prepare request fails.
+func TestPrepareFails(t *testing.T) {
 	t.Parallel()
-	o, _ := prepared(t, `{"model": "refuse"}`)
-	r, err := manager(t, o).Spawn(t.Context(), operations.WorkerSpawn{Worker: "fake", Model: "x"}, nil)
-	if err != nil || r.Worker.State != operations.WorkerFailed || r.Worker.Problem != "preparing it: /prepare answers 404 Not Found: no such model" {
-		t.Errorf("%+v, %v", r, err)
+	o, _ := preparedOptions(t, `{"model": "refuse"}`)
+	r, err := newManager(t, o).Spawn(t.Context(), operations.WorkerSpawn{Worker: "fake", Model: "x"}, nil)
+	if err != nil || r.Worker.State != operations.WorkerFailed || r.Worker.Problem != "cannot prepare the worker: /prepare: status 404 Not Found: no such model" {
+		t.Errorf("Spawn() = %+v, %v, want a failed worker with the response to /prepare", r, err)
 	}
-	o, _ = prepared(t, "{}")
+	o, _ = preparedOptions(t, "{}")
 	o.Model = func(context.Context, string, int) (engine.Model, error) {
 		return engine.Model{Path: "/models/many"}, nil
 	}
-	_, err = manager(t, o).Spawn(t.Context(), operations.WorkerSpawn{Worker: "fake", Model: "org/repo"}, nil)
-	if err == nil || !strings.Contains(err.Error(), "fake wants one file of a model, and org/repo is several") {
-		t.Errorf("%v", err)
+	_, err = newManager(t, o).Spawn(t.Context(), operations.WorkerSpawn{Worker: "fake", Model: "org/repo"}, nil)
+	if err == nil || !strings.Contains(err.Error(), "fake needs one file of a model, but org/repo has several") {
+		t.Errorf("Spawn() with a model of several files = %v, want an error", err)
 	}
 }

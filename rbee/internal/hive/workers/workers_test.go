@@ -21,7 +21,7 @@ import (
 
 func TestSpawnServeStop(t *testing.T) {
 	t.Parallel()
-	m := manager(t, options(t.TempDir()))
+	m := newManager(t, testOptions(t.TempDir()))
 	var states []operations.WorkerState
 	r, err := m.Spawn(t.Context(), operations.WorkerSpawn{
 		Worker: "fake", Model: "serve", Env: map[string]string{"SECRET": "hush hush"}, Args: []string{"--flag", "two words; $(echo)"},
@@ -35,49 +35,49 @@ func TestSpawnServeStop(t *testing.T) {
 	}
 	p := r.Worker
 	if p.State != operations.WorkerReady || p.PID == 0 || p.Port == 0 || p.Version != "1.0" || !strings.HasPrefix(p.ID, "fake-") {
-		t.Fatalf("spawned %+v", p)
+		t.Fatalf("Spawn() = %+v, want a ready worker", p)
 	}
 	if last := states[len(states)-1]; last != operations.WorkerReady || states[0] != operations.WorkerStarting {
-		t.Errorf("states told: %v", states)
+		t.Errorf("reported states = %v, want starting first and ready last", states)
 	}
 	if want := []string{"--flag", "two words; $(echo)"}; !slices.Equal(p.Argv[len(p.Argv)-2:], want) {
-		t.Errorf("argv %q", p.Argv)
+		t.Errorf("argv = %q, want %q at the end", p.Argv, want)
 	}
 	if strings.Contains(fmt.Sprintf("%+v", p), "hush") || !slices.Equal(p.EnvNames, []string{"SECRET"}) {
-		t.Errorf("the environment is told: %+v", p)
+		t.Errorf("Spawn() = %+v, want only the names of environment variables", p)
 	}
 	env := get(t, p.Port, "/environ")
 	for _, want := range []string{`"SECRET=hush hush"`, `"SPT_NOENV=1"`, fmt.Sprintf(`"FROM_RECIPE=port=%d"`, p.Port), `"RBEE_WORKER=`} {
 		if !strings.Contains(env, want) {
-			t.Errorf("the environment %s has no %s", env, want)
+			t.Errorf("environment = %s, want %s in it", env, want)
 		}
 	}
 	if got := get(t, p.Port, "/pid"); got != fmt.Sprint(p.PID) {
-		t.Errorf("the worker is process %s, not %d", got, p.PID)
+		t.Errorf("serving process = %s, want %d", got, p.PID)
 	}
 	if mode := fileMode(t, m.path(p.ID)); mode != 0o600 {
-		t.Errorf("the record has mode %o", mode)
+		t.Errorf("mode of the record = %o, want 600", mode)
 	}
 	for _, ref := range []operations.WorkerRef{{ID: p.ID}, {ID: p.ID[:7]}, {PID: p.PID}} {
 		if got, err := m.Get(ref); err != nil || got.ID != p.ID {
-			t.Errorf("%+v: %+v, %v", ref, got, err)
+			t.Errorf("Get(%+v) = %+v, %v, want worker %s", ref, got, err, p.ID)
 		}
 	}
 	stopped, err := m.Stop(t.Context(), operations.WorkerRef{PID: p.PID}, StopOptions{})
 	if err != nil || stopped.Worker.State != operations.WorkerStopped || stopped.Killed || stopped.Outcome() != operations.OutcomeOK {
-		t.Fatalf("stopped %+v, %v", stopped, err)
+		t.Fatalf("Stop() = %+v, %v, want a stopped worker that was not killed", stopped, err)
 	}
-	if !gone(p.PID) {
-		t.Error("the process lives on")
+	if !hasExited(p.PID) {
+		t.Errorf("process %d still runs after Stop", p.PID)
 	}
 	if list := m.List(false); len(list) != 0 {
-		t.Errorf("still listed: %+v", list)
+		t.Errorf("List(false) after Stop = %+v, want none", list)
 	}
 	if list := m.List(true); len(list) != 1 || list[0].PID != 0 {
-		t.Errorf("remembered: %+v", list)
+		t.Errorf("List(true) after Stop = %+v, want one worker without process", list)
 	}
-	if again, err := m.Stop(t.Context(), operations.WorkerRef{ID: p.ID}, StopOptions{}); err != nil || again.Worker.State != operations.WorkerStopped {
-		t.Errorf("stopped again: %+v, %v", again, err)
+	if second, err := m.Stop(t.Context(), operations.WorkerRef{ID: p.ID}, StopOptions{}); err != nil || second.Worker.State != operations.WorkerStopped {
+		t.Errorf("second Stop() = %+v, %v, want a stopped worker", second, err)
 	}
 }
 
@@ -90,139 +90,138 @@ func fileMode(t *testing.T, path string) os.FileMode {
 	return info.Mode().Perm()
 }
 
-func TestEngineThatDiesAtOnce(t *testing.T) {
+func TestEngineCrashesAtStart(t *testing.T) {
 	t.Parallel()
-	m := manager(t, options(t.TempDir()))
-	p := try(t, m, "dies")
+	m := newManager(t, testOptions(t.TempDir()))
+	p := trySpawn(t, m, "crash")
 	if p.State != operations.WorkerFailed || p.ExitStatus == nil || *p.ExitStatus != 3 || !p.RestartAt.IsZero() {
-		t.Fatalf("worker %+v", p)
+		t.Fatalf("Spawn() = %+v, want a failed worker with exit status 3 and no restart", p)
 	}
-	if !strings.Contains(p.Problem, "exit status 3") || !slices.Contains(p.LogTail, "CUDA error: out of luck") {
-		t.Errorf("problem %q, log %q", p.Problem, p.LogTail)
+	if !strings.Contains(p.Problem, "exit status 3") || !slices.Contains(p.LogTail, "CUDA error: out of memory") {
+		t.Errorf("problem = %q, log = %q, want exit status 3 and the engine's error", p.Problem, p.LogTail)
 	}
 	stopped, err := m.Stop(t.Context(), operations.WorkerRef{ID: p.ID}, StopOptions{})
 	if err != nil || stopped.Worker.State != operations.WorkerStopped {
-		t.Errorf("put away: %+v, %v", stopped, err)
+		t.Errorf("Stop() of the failed worker = %+v, %v, want it stopped", stopped, err)
 	}
 }
 
-// TestManyPutItAway holds that several who stop a worker that has failed for good
-// at once are all told that it is stopped, and that it takes each step once.
-func TestManyPutItAway(t *testing.T) {
+// TestConcurrentStopOfFailedWorker checks that concurrent stops of a failed worker all
+// succeed, and that it enters the state stopped once.
+func TestConcurrentStopOfFailedWorker(t *testing.T) {
 	t.Parallel()
 	var log strings.Builder
-	o := options(t.TempDir())
-	o.Log = slog.New(slog.NewTextHandler(&log, nil)) // which locks
-	m := manager(t, o)
-	p := try(t, m, "dies")
+	o := testOptions(t.TempDir())
+	o.Log = slog.New(slog.NewTextHandler(&log, nil)) // the handler serializes writes
+	m := newManager(t, o)
+	p := trySpawn(t, m, "crash")
 	var all sync.WaitGroup
 	for range 8 {
 		all.Go(func() {
 			r, err := m.Stop(t.Context(), operations.WorkerRef{ID: p.ID}, StopOptions{})
 			if err != nil || r.Worker.State != operations.WorkerStopped {
-				t.Errorf("%+v, %v", r, err)
+				t.Errorf("Stop() = %+v, %v, want a stopped worker", r, err)
 			}
 		})
 	}
 	all.Wait()
 	if strings.Contains(log.String(), "level=ERROR") || strings.Count(log.String(), "state=stopped") != 1 {
-		t.Errorf("%s", log.String())
+		t.Errorf("log = %s, want no error and one transition to stopped", log.String())
 	}
 }
 
-func TestEngineThatNeverBecomesReady(t *testing.T) {
+func TestStalledLoadFails(t *testing.T) {
 	t.Parallel()
-	o := options(t.TempDir())
-	o.Times.Stall = stall
-	m := manager(t, o)
-	p := try(t, m, "silent")
-	if p.State != operations.WorkerFailed || !strings.Contains(p.Problem, "neither its log nor its memory moved") {
-		t.Fatalf("worker %+v", p)
+	o := testOptions(t.TempDir())
+	o.Timing.StallTimeout = stall
+	m := newManager(t, o)
+	p := trySpawn(t, m, "hang")
+	if p.State != operations.WorkerFailed || !strings.Contains(p.Problem, "no change in its log or memory") {
+		t.Fatalf("Spawn() = %+v, want a failed worker without progress", p)
 	}
-	if len(marked(t, m, p.ID)) > 0 {
-		t.Error("its process lives on")
+	if len(memberPIDs(t, m, p.ID)) > 0 {
+		t.Errorf("processes of the failed worker = %v, want none", memberPIDs(t, m, p.ID))
 	}
 }
 
-// TestSlowLoad holds that a load may take longer than the limit of silence, as
-// long as it says something.
+// TestSlowLoad checks that loading may take longer than the stall timeout while the log grows.
 func TestSlowLoad(t *testing.T) {
 	t.Parallel()
-	o := options(t.TempDir())
-	o.Times.Stall = stall
-	m := manager(t, o)
-	if p := spawn(t, m, "chatty"); p.ReadyAt.Sub(p.StartedAt) < stall {
-		t.Fatalf("worker %+v", p)
+	o := testOptions(t.TempDir())
+	o.Timing.StallTimeout = stall
+	m := newManager(t, o)
+	if p := spawn(t, m, "slow-load"); p.ReadyAt.Sub(p.StartedAt) < stall {
+		t.Fatalf("Spawn() = %+v, want it to take at least %s", p, stall)
 	}
 }
 
-func TestRefusals(t *testing.T) {
+func TestSpawnErrors(t *testing.T) {
 	t.Parallel()
-	o := options(t.TempDir())
+	o := testOptions(t.TempDir())
 	o.Devices = func(context.Context) ([]gpu.Device, error) { return nil, nil }
-	m := manager(t, o)
-	busy, port := freePort(t)
+	m := newManager(t, o)
+	busy, port := listenAnyPort(t)
 	defer busy.Close()
 	for _, c := range []struct {
 		op   operations.WorkerSpawn
 		want string
 	}{
 		{operations.WorkerSpawn{Worker: "other", Model: "serve"}, "not installed"},
-		{operations.WorkerSpawn{Worker: "fake", Model: "serve", Port: port}, fmt.Sprintf("port %d cannot be had", port)},
+		{operations.WorkerSpawn{Worker: "fake", Model: "serve", Port: port}, fmt.Sprintf("cannot use port %d", port)},
 		{operations.WorkerSpawn{Worker: "fake", Model: "serve", Device: "3"}, "3"},
 	} {
 		_, err := m.Spawn(t.Context(), c.op, nil)
 		if err == nil || !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%+v: %v", c.op, err)
+			t.Errorf("Spawn(%+v) = %v, want an error with %q", c.op, err, c.want)
 		}
 	}
 	if list := m.List(true); len(list) != 0 {
-		t.Errorf("refusals left %+v", list)
+		t.Errorf("List(true) after failed starts = %+v, want none", list)
 	}
 	if entries, _ := os.ReadDir(m.o.Dir); len(entries) != 0 {
-		t.Errorf("refusals left files: %v", entries)
+		t.Errorf("files after failed starts = %v, want none", entries)
 	}
 	first := spawn(t, m, "serve")
 	if _, err := m.Spawn(t.Context(), operations.WorkerSpawn{Worker: "fake", Model: "serve", Port: first.Port}, nil); err == nil || !strings.Contains(err.Error(), first.ID) {
-		t.Errorf("the port of another worker: %v", err)
+		t.Errorf("Spawn() with the port of worker %s = %v, want an error with its id", first.ID, err)
 	}
 }
 
-// TestEntryThatCannotRun holds that a program which the system does not run is a
-// refusal with its path.
-func TestEntryThatCannotRun(t *testing.T) {
+// TestMissingProgram checks that the error for a missing program has its path.
+func TestMissingProgram(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	o := options(dir)
+	o := testOptions(dir)
 	o.Engine = func(context.Context, string) (engine.Engine, error) {
 		return engine.Engine{Entry: filepath.Join(dir, "nothing")}, nil
 	}
-	m := manager(t, o)
+	m := newManager(t, o)
 	if _, err := m.Spawn(t.Context(), operations.WorkerSpawn{Worker: "fake", Model: "m"}, nil); err == nil || !strings.Contains(err.Error(), "nothing") {
-		t.Errorf("error %v", err)
+		t.Errorf("Spawn() = %v, want an error with the path of the program", err)
 	}
 }
 
-func TestStopKillsTheDeaf(t *testing.T) {
+func TestStopKillsAfterGracePeriod(t *testing.T) {
 	t.Parallel()
-	m := manager(t, options(t.TempDir()))
-	p := spawn(t, m, "deaf")
+	m := newManager(t, testOptions(t.TempDir()))
+	p := spawn(t, m, "ignore-sigterm")
 	r, err := m.Stop(t.Context(), operations.WorkerRef{ID: p.ID}, StopOptions{Grace: 50 * time.Millisecond})
-	if err != nil || !r.Killed || !gone(p.PID) {
-		t.Errorf("%+v, %v", r, err)
+	if err != nil || !r.Killed || !hasExited(p.PID) {
+		t.Errorf("Stop() = %+v, %v, want the process killed", r, err)
 	}
 }
 
-// TestForceWhileItDrains holds that somebody who has no more patience is heard.
-func TestForceWhileItDrains(t *testing.T) {
+// TestForceWhileDraining checks that a second stop with force does not wait for the grace
+// period of the first.
+func TestForceWhileDraining(t *testing.T) {
 	t.Parallel()
-	m := manager(t, options(t.TempDir()))
-	p := spawn(t, m, "deaf")
+	m := newManager(t, testOptions(t.TempDir()))
+	p := spawn(t, m, "ignore-sigterm")
 	gentle := make(chan *operations.WorkerDeleteReport, 1)
 	go func() {
 		r, err := m.Stop(context.Background(), operations.WorkerRef{ID: p.ID}, StopOptions{Grace: time.Hour})
 		if err != nil {
-			t.Error(err)
+			t.Errorf("first Stop() = %v, want nil", err)
 		}
 		gentle <- r
 	}()
@@ -231,17 +230,17 @@ func TestForceWhileItDrains(t *testing.T) {
 		return err == nil && got.State == operations.WorkerDraining
 	})
 	r, err := m.Stop(t.Context(), operations.WorkerRef{ID: p.ID}, StopOptions{Force: true})
-	if err != nil || !r.Killed || r.Worker.State != operations.WorkerStopped || !gone(p.PID) {
-		t.Errorf("%+v, %v", r, err)
+	if err != nil || !r.Killed || r.Worker.State != operations.WorkerStopped || !hasExited(p.PID) {
+		t.Errorf("Stop() with force = %+v, %v, want a stopped worker that was killed", r, err)
 	}
 	if r := <-gentle; r.Worker.State != operations.WorkerStopped {
-		t.Errorf("%+v", r)
+		t.Errorf("first Stop() = %+v, want a stopped worker", r)
 	}
 }
 
-// TestNobodyIsLeft holds that the whole crowd of an engine ends with it: stopped,
-// crashed, or killed.
-func TestNobodyIsLeft(t *testing.T) {
+// TestAllProcessesAreStopped checks that all processes of a worker exit when it is stopped
+// and when its leader is killed.
+func TestAllProcessesAreStopped(t *testing.T) {
 	t.Parallel()
 	for name, end := range map[string]func(m *Manager, p operations.WorkerProcess){
 		"stopped": func(m *Manager, p operations.WorkerProcess) {
@@ -258,20 +257,20 @@ func TestNobodyIsLeft(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			o := options(t.TempDir())
-			o.Times.Kill, o.Times.Backoff = 300*time.Millisecond, []time.Duration{time.Hour}
-			m := manager(t, o)
-			p := spawn(t, m, "crowd")
-			pids := marked(t, m, p.ID)
+			o := testOptions(t.TempDir())
+			o.Timing.KillTimeout, o.Timing.Backoff = 300*time.Millisecond, []time.Duration{time.Hour}
+			m := newManager(t, o)
+			p := spawn(t, m, "tree")
+			pids := memberPIDs(t, m, p.ID)
 			if len(pids) != 3 {
-				t.Fatalf("the crowd is %v", pids)
+				t.Fatalf("member pids = %v, want 3", pids)
 			}
 			end(m, p)
-			eventually(t, "the crowd to be gone", func() bool {
-				return !slices.ContainsFunc(pids, func(pid int) bool { return !gone(pid) })
+			eventually(t, "all processes to exit", func() bool {
+				return !slices.ContainsFunc(pids, func(pid int) bool { return !hasExited(pid) })
 			})
 			if name == "leader killed" {
-				eventually(t, "the worker to have failed", func() bool {
+				eventually(t, "the worker to fail", func() bool {
 					got, err := m.Get(operations.WorkerRef{ID: p.ID})
 					return err == nil && got.State == operations.WorkerFailed && strings.Contains(got.Problem, "signal 9") && !got.RestartAt.IsZero()
 				})
@@ -282,25 +281,25 @@ func TestNobodyIsLeft(t *testing.T) {
 
 func TestRestartWithBackoff(t *testing.T) {
 	t.Parallel()
-	m := manager(t, options(t.TempDir()))
+	m := newManager(t, testOptions(t.TempDir()))
 	p := spawn(t, m, "once")
 	_, _ = httpGet(p.Port, "/exit")
-	eventually(t, "three tries", func() bool {
+	eventually(t, "three restarts", func() bool {
 		got, err := m.Get(operations.WorkerRef{ID: p.ID})
 		return err == nil && got.Restarts >= 3 && got.ExitStatus != nil && *got.ExitStatus == 9
 	})
 	r := mustFind(t, m, p.ID).record()
 	if r.Failures < 3 {
-		t.Errorf("failures counted: %d", r.Failures)
+		t.Errorf("failures = %d, want at least 3", r.Failures)
 	}
 	if _, err := m.Stop(t.Context(), operations.WorkerRef{ID: p.ID}, StopOptions{}); err != nil {
-		t.Error(err)
+		t.Errorf("Stop() = %v, want nil", err)
 	}
 }
 
 func TestRestartServesAgain(t *testing.T) {
 	t.Parallel()
-	m := manager(t, options(t.TempDir()))
+	m := newManager(t, testOptions(t.TempDir()))
 	p := spawn(t, m, "serve")
 	_, _ = httpGet(p.Port, "/exit")
 	eventually(t, "the worker to serve again", func() bool {
@@ -318,40 +317,40 @@ func mustFind(t *testing.T, m *Manager, id string) *worker {
 	return w
 }
 
-// TestPortStolen holds that a stranger who answers on the worker's port is not
-// taken for the worker, and that another port is tried.
-func TestPortStolen(t *testing.T) {
+// TestPortUsedByOtherProcess checks that a worker whose port another process uses is
+// restarted with another port, and that the other process is not taken for the worker.
+func TestPortUsedByOtherProcess(t *testing.T) {
 	t.Parallel()
-	o := options(t.TempDir())
-	m := manager(t, o)
+	o := testOptions(t.TempDir())
+	m := newManager(t, o)
 	var once sync.Once
-	m.reached = func(point string) {
+	m.testHook = func(point string) {
 		if point != "before process" {
 			return
 		}
 		once.Do(func() {
 			list := m.List(false)
-			if err := steal(t, mustFind(t, m, list[0].ID).record().Port); err != nil {
-				t.Error(err)
+			if err := serveOnPort(t, mustFind(t, m, list[0].ID).record().Port); err != nil {
+				t.Errorf("cannot listen on the worker's port: %v", err)
 			}
 		})
 	}
 	p := spawn(t, m, "serve")
 	if p.Restarts != 1 || get(t, p.Port, "/pid") != fmt.Sprint(p.PID) {
-		t.Errorf("worker %+v", p)
+		t.Errorf("Spawn() = %+v, want one restart and the worker on its port", p)
 	}
 }
 
 func TestDrain(t *testing.T) {
 	t.Parallel()
-	m := manager(t, options(t.TempDir()))
+	m := newManager(t, testOptions(t.TempDir()))
 	p := spawn(t, m, "serve")
 	port, end, err := m.Begin(p.ID)
 	if err != nil || port != p.Port {
-		t.Fatal(port, err)
+		t.Fatalf("Begin(%q) = %d, %v, want %d", p.ID, port, err, p.Port)
 	}
 	if got, _ := m.Get(operations.WorkerRef{ID: p.ID}); got.Requests != 1 {
-		t.Errorf("requests: %d", got.Requests)
+		t.Errorf("requests = %d, want 1", got.Requests)
 	}
 	done := make(chan error, 1)
 	go func() {
@@ -363,119 +362,119 @@ func TestDrain(t *testing.T) {
 		return got.State == operations.WorkerDraining
 	})
 	if _, _, err := m.Begin(p.ID); err == nil || !strings.Contains(err.Error(), "draining") {
-		t.Errorf("a new request: %v", err)
+		t.Errorf("Begin() while draining = %v, want an error", err)
 	}
-	if gone(p.PID) {
-		t.Error("ended under a request")
+	if hasExited(p.PID) {
+		t.Error("the process exited during a request, want it to finish the request")
 	}
 	end()
 	if err := <-done; err != nil {
-		t.Error(err)
+		t.Errorf("Stop() = %v, want nil", err)
 	}
 }
 
 func TestCanceledSpawn(t *testing.T) {
 	t.Parallel()
-	o := options(t.TempDir())
-	o.Times.Stall = time.Hour
-	m := manager(t, o)
+	o := testOptions(t.TempDir())
+	o.Timing.StallTimeout = time.Hour
+	m := newManager(t, o)
 	ctx, cancel := context.WithCancel(t.Context())
 	var pids []int
-	_, err := m.Spawn(ctx, operations.WorkerSpawn{Worker: "fake", Model: "crowdloading"}, func(e operations.Event) {
+	_, err := m.Spawn(ctx, operations.WorkerSpawn{Worker: "fake", Model: "tree-loading"}, func(e operations.Event) {
 		if e.Type == operations.EventWorker && e.Worker.State == operations.WorkerLoading {
 			go func() {
-				eventually(t, "a runaway", func() bool { pids = marked(t, m, e.Worker.ID); return len(pids) == 2 })
+				eventually(t, "a second process", func() bool { pids = memberPIDs(t, m, e.Worker.ID); return len(pids) == 2 })
 				cancel()
 			}()
 		}
 	})
 	if operations.CodeOf(err) != operations.CodeCanceled {
-		t.Errorf("error %v", err)
+		t.Errorf("Spawn() = %v, want code %s", err, operations.CodeCanceled)
 	}
-	if len(pids) != 2 || slices.ContainsFunc(pids, func(pid int) bool { return !gone(pid) }) {
-		t.Errorf("processes %v", pids)
+	if len(pids) != 2 || slices.ContainsFunc(pids, func(pid int) bool { return !hasExited(pid) }) {
+		t.Errorf("processes %v still run after a canceled Spawn, want 2 that have exited", pids)
 	}
 }
 
 func TestDetach(t *testing.T) {
 	t.Parallel()
-	o := options(t.TempDir())
-	o.Times.Stall = time.Hour
-	m := manager(t, o)
-	r, err := m.Spawn(t.Context(), operations.WorkerSpawn{Worker: "fake", Model: "silent", Detach: true}, nil)
+	o := testOptions(t.TempDir())
+	o.Timing.StallTimeout = time.Hour
+	m := newManager(t, o)
+	r, err := m.Spawn(t.Context(), operations.WorkerSpawn{Worker: "fake", Model: "hang", Detach: true}, nil)
 	if err != nil || r.Worker.State != operations.WorkerLoading || r.Outcome() != operations.OutcomeOK {
-		t.Errorf("%+v, %v", r, err)
+		t.Errorf("Spawn() with Detach = %+v, %v, want a loading worker", r, err)
 	}
 }
 
-// TestFollowsIsWhole holds that every state is in the table and leads to its end.
-func TestFollowsIsWhole(t *testing.T) {
+// TestTransitions checks that every state is in the table and can lead to draining.
+func TestTransitions(t *testing.T) {
 	t.Parallel()
-	for from, to := range follows {
+	for from, to := range transitions {
 		if from != operations.WorkerStopped && from != operations.WorkerDraining && !slices.Contains(to, operations.WorkerDraining) {
-			t.Errorf("a worker that is %s cannot be stopped", from)
+			t.Errorf("transitions[%s] = %v, want draining in it", from, to)
 		}
 		for _, next := range to {
-			if _, ok := follows[next]; !ok {
-				t.Errorf("%s leads to %s, which is not in the table", from, next)
+			if _, ok := transitions[next]; !ok {
+				t.Errorf("transitions[%s] has state %s, which is not in the table", from, next)
 			}
 		}
 	}
-	if len(follows) != 6 {
-		t.Errorf("%d states", len(follows))
+	if len(transitions) != 6 {
+		t.Errorf("transitions has %d states, want 6", len(transitions))
 	}
 }
 
 func TestNotFound(t *testing.T) {
 	t.Parallel()
-	m := manager(t, options(t.TempDir()))
+	m := newManager(t, testOptions(t.TempDir()))
 	for _, ref := range []operations.WorkerRef{{ID: "x"}, {PID: os.Getpid()}, {PID: 1}} {
 		_, err := m.Stop(t.Context(), ref, StopOptions{})
 		if operations.CodeOf(err) != operations.CodeNotFound {
-			t.Errorf("%+v: %v", ref, err)
+			t.Errorf("Stop(%+v) = %v, want code %s", ref, err, operations.CodeNotFound)
 		}
 	}
 	if _, err := m.Logs(t.Context(), operations.WorkerProcessLogs{WorkerRef: operations.WorkerRef{ID: "x"}}, nil); operations.CodeOf(err) != operations.CodeNotFound {
-		t.Error(err)
+		t.Errorf("Logs(x) = %v, want code %s", err, operations.CodeNotFound)
 	}
 	if _, _, err := m.Begin("x"); operations.CodeOf(err) != operations.CodeNotFound {
-		t.Error(err)
+		t.Errorf("Begin(x) = %v, want code %s", err, operations.CodeNotFound)
 	}
 }
 
-// TestEndedAreForgotten holds that memory of workers that have ended is bounded.
-func TestEndedAreForgotten(t *testing.T) {
+// TestPruneRecords checks that the number of stopped workers that are kept is limited.
+func TestPruneRecords(t *testing.T) {
 	t.Parallel()
-	m := manager(t, options(t.TempDir()))
-	for i := range maxEnded + 5 {
+	m := newManager(t, testOptions(t.TempDir()))
+	for i := range maxTerminalRecords + 5 {
 		r := &record{
-			ID: fmt.Sprintf("old-%d", i), Mark: "m", Boot: m.boot, State: operations.WorkerStopped,
+			ID: fmt.Sprintf("old-%d", i), Marker: "m", Boot: m.boot, State: operations.WorkerStopped,
 			CreatedAt: time.Now().Add(time.Duration(i) * time.Second),
 		}
 		w := m.add(r)
-		close(w.settled)
+		close(w.done)
 		if err := w.save(); err != nil {
 			t.Fatal(err)
 		}
 	}
 	p := spawn(t, m, "serve")
 	if _, err := m.Get(operations.WorkerRef{ID: "old-0"}); err == nil {
-		t.Error("the oldest is remembered")
+		t.Error("Get(old-0) = nil, want an error: the oldest worker is removed")
 	}
-	if list := m.List(true); len(list) != maxEnded+1 {
-		t.Errorf("%d are remembered", len(list))
+	if list := m.List(true); len(list) != maxTerminalRecords+1 {
+		t.Errorf("len(List(true)) = %d, want %d", len(list), maxTerminalRecords+1)
 	}
-	if entries, _ := filepath.Glob(filepath.Join(m.o.Dir, "*.json")); len(entries) != maxEnded+1 {
-		t.Errorf("%d records", len(entries))
+	if entries, _ := filepath.Glob(filepath.Join(m.o.Dir, "*.json")); len(entries) != maxTerminalRecords+1 {
+		t.Errorf("record files = %d, want %d", len(entries), maxTerminalRecords+1)
 	}
 	_ = p
 }
 
-// TestModelPath holds that an engine whose recipe asks for a model's path gets it,
-// and that without the model nothing is tried.
+// TestModelPath checks that an engine whose recipe uses the model's path gets it, and that
+// the start fails without the model.
 func TestModelPath(t *testing.T) {
 	t.Parallel()
-	o := options(t.TempDir())
+	o := testOptions(t.TempDir())
 	inner := o.Engine
 	o.Engine = func(ctx context.Context, typ string) (engine.Engine, error) {
 		e, err := inner(ctx, typ)
@@ -488,54 +487,53 @@ func TestModelPath(t *testing.T) {
 		}
 		return engine.Model{ID: "org/repo:main", Path: "/models/a b"}, nil
 	}
-	m := manager(t, o)
+	m := newManager(t, o)
 	r, err := m.Spawn(t.Context(), operations.WorkerSpawn{Worker: "fake", Model: "org/repo", ContextLength: 4096}, nil)
 	if err != nil || !slices.Equal(r.Worker.Argv[4:], []string{"/models/a b", "4096"}) || r.Worker.ModelID != "org/repo:main" {
-		t.Errorf("%+v, %v", r, err)
+		t.Errorf("Spawn() = %+v, %v, want the model path and context in argv", r, err)
 	}
 	if _, err := m.Spawn(t.Context(), operations.WorkerSpawn{Worker: "fake", Model: "org/other"}, nil); operations.CodeOf(err) != operations.CodeNotFound {
-		t.Error(err)
+		t.Errorf("Spawn() with an unknown model = %v, want code %s", err, operations.CodeNotFound)
 	}
 }
 
-// TestEngineThatMovesWhileItStarts holds that a worker has its program on record
-// before anything is waited for, and is started from where the program was found
-// after that.
-func TestEngineThatMovesWhileItStarts(t *testing.T) {
+// TestEngineMovesDuringStart checks that the program is recorded before the start waits for
+// anything, and that the worker starts from the program that was found after that.
+func TestEngineMovesDuringStart(t *testing.T) {
 	t.Parallel()
-	o := options(t.TempDir())
+	o := testOptions(t.TempDir())
 	inner := o.Engine
-	var asked, onRecord []string // programs, by each time that the engine was looked for
+	var found, recorded []string // found and recorded programs, by query
 	programs := func() string {
 		list, err := Programs(o.Dir, "fake")
 		if err != nil {
-			t.Error(err)
+			t.Errorf("Programs() = %v, want nil", err)
 		}
 		return strings.Join(list, ",")
 	}
 	o.Engine = func(ctx context.Context, typ string) (engine.Engine, error) {
-		onRecord = append(onRecord, programs())
+		recorded = append(recorded, programs())
 		e, err := inner(ctx, typ)
-		if len(asked) > 0 { // an install came in between
+		if len(found) > 0 { // an installation ran since the last query
 			moved := filepath.Join(filepath.Dir(o.Dir), "moved")
 			if err := os.Symlink(e.Entry, moved); err != nil && !errors.Is(err, fs.ErrExist) {
 				t.Error(err)
 			}
 			e.Entry, e.Version = moved, "2.0"
 		}
-		asked = append(asked, e.Entry)
+		found = append(found, e.Entry)
 		e.Launch.Args = append(e.Launch.Args, "{model_path}")
 		return e, err
 	}
 	o.Model = func(context.Context, string, int) (engine.Model, error) {
-		onRecord = append(onRecord, programs())
+		recorded = append(recorded, programs())
 		return engine.Model{Path: "/m"}, nil
 	}
-	p := spawn(t, manager(t, o), "serve")
-	if len(asked) != 3 || p.Argv[0] != asked[2] || p.Version != "2.0" {
-		t.Fatalf("looked for at %q: %+v", asked, p)
+	p := spawn(t, newManager(t, o), "serve")
+	if len(found) != 3 || p.Argv[0] != found[2] || p.Version != "2.0" {
+		t.Fatalf("found programs = %q, worker = %+v, want the third program", found, p)
 	}
-	if want := []string{"", asked[0], asked[1], asked[2]}; !slices.Equal(onRecord, want) {
-		t.Errorf("on record were %q, want %q", onRecord, want)
+	if want := []string{"", found[0], found[1], found[2]}; !slices.Equal(recorded, want) {
+		t.Errorf("recorded programs = %q, want %q", recorded, want)
 	}
 }

@@ -8,28 +8,28 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 )
 
-// Reserve sets the reserved memory of devices: what loading workers are expected to
-// allocate there and had not allocated at the time when the devices and the holders of
-// their memory were read. A worker that has become ready since counts as loading then.
+// Reserve sets the reserved memory of devices: the part of the memory estimates of loading
+// workers that was not allocated yet at the time at, when devices and holders were read.
+// It treats a worker that became ready after at as loading.
 func (m *Manager) Reserve(devices []gpu.Device, holders []operations.DeviceProcess, at time.Time) {
-	reserve(devices, holders, at, m.ledgerRecords(""))
+	reserve(devices, holders, at, m.reservingRecords(""))
 }
 
-// ledgerRecords returns the records of the workers that memory may be reserved for: all that
-// are not being stopped, but for the one with the id self.
-func (m *Manager) ledgerRecords(self string) []record {
+// reservingRecords returns the records of the workers that can reserve memory: all workers
+// that are not being cleaned up, except the worker with the id self.
+func (m *Manager) reservingRecords(self string) []record {
 	var records []record
 	for _, w := range m.all() {
-		if r := w.record(); r.ID != self && !w.ending.Load() {
+		if r := w.record(); r.ID != self && !w.isCleaningUp.Load() {
 			records = append(records, r)
 		}
 	}
 	return records
 }
 
-// Reserve sets the reserved memory of devices as [Manager.Reserve] does, for a program
-// that is not the daemon: from the workers' records in dir, of which those count whose
-// process runs.
+// Reserve sets the reserved memory of devices like [Manager.Reserve], for a program other
+// than the hive daemon. It uses the workers' records in dir and ignores workers whose
+// process does not run.
 func Reserve(dir string, devices []gpu.Device, holders []operations.DeviceProcess, at time.Time) error {
 	recorded, err := listRecords(dir, nil)
 	var records []record
@@ -43,14 +43,14 @@ func Reserve(dir string, devices []gpu.Device, holders []operations.DeviceProces
 }
 
 func reserve(devices []gpu.Device, holders []operations.DeviceProcess, at time.Time, records []record) {
-	held := heldByWorker(holders)
+	allocated := memoryByWorker(holders)
 	for i := range devices {
 		d := &devices[i]
 		d.MemoryReserved = 0
 		for _, r := range records {
 			loading := r.State == operations.WorkerLoading || r.State == operations.WorkerReady && r.ReadyAt.After(at)
-			if loading && r.has(*d) {
-				d.MemoryReserved += r.unallocated(*d, held)
+			if loading && r.usesDevice(*d) {
+				d.MemoryReserved += r.unallocated(*d, allocated)
 			}
 		}
 	}
@@ -61,14 +61,14 @@ func (m *Manager) IsLoading() bool {
 	return slices.ContainsFunc(m.all(), func(w *worker) bool { return w.record().State == operations.WorkerLoading })
 }
 
-// has reports whether the worker was given the device.
-func (r *record) has(d gpu.Device) bool {
+// usesDevice reports whether the worker was placed on the device.
+func (r *record) usesDevice(d gpu.Device) bool {
 	return slices.ContainsFunc(r.Devices, func(c operations.WorkerDevice) bool { return sameDevice(c, d) })
 }
 
-// unallocated returns how much of its estimate the worker does not hold on one of its
-// devices, in bytes. held is the memory that workers hold, see [picture.byWorker].
-func (r *record) unallocated(d gpu.Device, held map[string]int64) uint64 {
+// unallocated returns the part of the worker's estimate for one device, in bytes, that it
+// has not allocated. allocated is the result of [memoryByWorker].
+func (r *record) unallocated(d gpu.Device, allocated map[string]int64) uint64 {
 	part := r.Estimate / int64(len(r.Devices))
-	return uint64(max(0, part-held[r.ID+"\x00"+d.UUID]))
+	return uint64(max(0, part-allocated[r.ID+"\x00"+d.UUID]))
 }

@@ -9,8 +9,8 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 )
 
-// TestReserve checks what of the memory of devices is reserved: the part of each loading
-// worker that it does not hold.
+// TestReserve checks that Reserve reserves the part of a loading worker's estimate that the
+// worker has not allocated.
 func TestReserve(t *testing.T) {
 	t.Parallel()
 	const gib = 1 << 30
@@ -19,19 +19,19 @@ func TestReserve(t *testing.T) {
 	both := append(one[:1:1], operations.WorkerDevice{Index: 1, Vendor: "nvidia", UUID: "GPU-2"})
 	held := uint64(3 * gib)
 	for _, tt := range []struct {
-		name   string
-		rec    record
-		want   [2]uint64 // GiB
-		ending bool
+		name         string
+		rec          record
+		want         [2]uint64 // GiB
+		isCleaningUp bool
 	}{
 		{name: "loading", rec: record{State: operations.WorkerLoading, Devices: one, Estimate: 10 * gib}, want: [2]uint64{7, 0}},
 		{name: "loading on two devices", rec: record{State: operations.WorkerLoading, Devices: both, Estimate: 10 * gib}, want: [2]uint64{2, 5}},
-		{name: "holds more than estimated", rec: record{State: operations.WorkerLoading, Devices: one, Estimate: 2 * gib}},
+		{name: "allocated more than estimated", rec: record{State: operations.WorkerLoading, Devices: one, Estimate: 2 * gib}},
 		{name: "estimate unknown", rec: record{State: operations.WorkerLoading, Devices: one}},
 		{name: "on the CPU", rec: record{State: operations.WorkerLoading}},
 		{name: "ready", rec: record{State: operations.WorkerReady, Devices: one, Estimate: 10 * gib, ReadyAt: now.Add(-time.Second)}},
-		{name: "ready since", rec: record{State: operations.WorkerReady, Devices: one, Estimate: 10 * gib, ReadyAt: now.Add(time.Second)}, want: [2]uint64{7, 0}},
-		{name: "failed", rec: record{State: operations.WorkerLoading, Devices: one, Estimate: 10 * gib}, ending: true},
+		{name: "ready after snapshot", rec: record{State: operations.WorkerReady, Devices: one, Estimate: 10 * gib, ReadyAt: now.Add(time.Second)}, want: [2]uint64{7, 0}},
+		{name: "cleaning up", rec: record{State: operations.WorkerLoading, Devices: one, Estimate: 10 * gib}, isCleaningUp: true},
 		{name: "draining", rec: record{State: operations.WorkerDraining, Devices: one, Estimate: 10 * gib}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -39,7 +39,7 @@ func TestReserve(t *testing.T) {
 			m := New(Options{Dir: t.TempDir(), Logs: t.TempDir()})
 			tt.rec.ID = "w"
 			w := &worker{m: m, rec: tt.rec}
-			w.ending.Store(tt.ending)
+			w.isCleaningUp.Store(tt.isCleaningUp)
 			m.workers["w"] = w
 			devices := []gpu.Device{
 				{Index: 0, Vendor: gpu.NVIDIA, UUID: "GPU-1", MemoryReserved: 99}, {Index: 1, Vendor: gpu.NVIDIA, UUID: "GPU-2"},
@@ -53,8 +53,8 @@ func TestReserve(t *testing.T) {
 	}
 }
 
-// TestPlaceCountsReserved checks that placement and reports use the same ledger.
-func TestPlaceCountsReserved(t *testing.T) {
+// TestPlacementCountsReserved checks that placement and reports reserve the same memory.
+func TestPlacementCountsReserved(t *testing.T) {
 	t.Parallel()
 	var g fakeGPU
 	g.set(20e9)
@@ -68,7 +68,7 @@ func TestPlaceCountsReserved(t *testing.T) {
 	}
 	m.Reserve(p.devices, nil, time.Now())
 	if got, want := placed[0].MemoryReserved, p.devices[0].MemoryReserved; got != 7e9 || got != want {
-		t.Errorf("devices() reserves %d bytes, Reserve() %d, want 7e9", got, want)
+		t.Errorf("devices() reserves %d bytes, Reserve() reserves %d, want 7e9 for both", got, want)
 	}
 	if n, known := p.devices[0].Available(); n != 13e9 || !known {
 		t.Errorf("Available() = %d, %t, want 13e9", n, known)

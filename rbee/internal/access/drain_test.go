@@ -16,8 +16,8 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/access"
 )
 
-// raw is a connection to a server, and gives up after a while.
-func raw(t *testing.T, s *httptest.Server) net.Conn {
+// dial opens a connection to a server, with a deadline.
+func dial(t *testing.T, s *httptest.Server) net.Conn {
 	t.Helper()
 	conn, err := net.Dial("tcp", s.Listener.Addr().String())
 	if err != nil {
@@ -30,15 +30,15 @@ func raw(t *testing.T, s *httptest.Server) net.Conn {
 	return conn
 }
 
-// A client that sends everything before it looks for an answer gets one, whoever
-// refuses what it sends.
-func TestRefusedBody(t *testing.T) {
+// TestDeniedBody checks that a client that sends its complete body first gets the response
+// to a request that the guard or the handler denies.
+func TestDeniedBody(t *testing.T) {
 	t.Parallel()
 	const size = 20 << 20
 	sized := fmt.Sprintf("Content-Length: %d\r\n\r\n", size)
 	keys, _ := newKeys(t)
 	_, secret := add(t, keys, "one", access.ScopeInfer)
-	s := httptest.NewServer(access.Guard(access.Options{Keys: keys, Scope: byPath, MaxBody: size / 2})(
+	s := httptest.NewServer(access.Guard(access.Options{Keys: keys, Scope: scopeByPath, MaxBody: size / 2})(
 		http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			var err error
 			if r.URL.Path == "/v1/reads" {
@@ -53,24 +53,24 @@ func TestRefusedBody(t *testing.T) {
 	t.Cleanup(s.Close)
 	key := "X-Api-Key: " + secret + "\r\n"
 	for name, test := range map[string]struct {
-		head   string // of the request, and what stands before the body
+		head   string // request line and headers, up to the body
 		status int
 	}{
-		"too large":            {"/v1/x HTTP/1.1\r\n" + key + sized, 413},
-		"too large, unsized":   {fmt.Sprintf("/v1/reads HTTP/1.1\r\n%sTransfer-Encoding: chunked\r\n\r\n%x\r\n", key, size), 413},
-		"without a key":        {"/v1/x HTTP/1.1\r\n" + sized, 413},
-		"a wrong key, unsized": {fmt.Sprintf("/v1/x HTTP/1.1\r\nX-Api-Key: sk\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n", size), 401},
-		"not read":             {fmt.Sprintf("/v1/x HTTP/1.1\r\n%sTransfer-Encoding: chunked\r\n\r\n%x\r\n", key, size), 418},
+		"too large":                    {"/v1/x HTTP/1.1\r\n" + key + sized, 413},
+		"too large, chunked":           {fmt.Sprintf("/v1/reads HTTP/1.1\r\n%sTransfer-Encoding: chunked\r\n\r\n%x\r\n", key, size), 413},
+		"no key":                       {"/v1/x HTTP/1.1\r\n" + sized, 413},
+		"unknown key, chunked":         {fmt.Sprintf("/v1/x HTTP/1.1\r\nX-Api-Key: sk\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n", size), 401},
+		"body not read by the handler": {fmt.Sprintf("/v1/x HTTP/1.1\r\n%sTransfer-Encoding: chunked\r\n\r\n%x\r\n", key, size), 418},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			conn := raw(t, s)
+			conn := dial(t, s)
 			request, headers, _ := strings.Cut(test.head, "\r\n")
 			fmt.Fprintf(conn, "POST %s\r\nHost: localhost\r\nContent-Type: application/json\r\n%s", request, headers)
 			piece := []byte(strings.Repeat("x", 64<<10))
 			for range size / len(piece) {
 				if _, err := conn.Write(piece); err != nil {
-					t.Fatalf("sending: %v", err)
+					t.Fatalf("cannot send the body: %v", err)
 				}
 			}
 			if strings.Contains(headers, "chunked") {
@@ -78,28 +78,30 @@ func TestRefusedBody(t *testing.T) {
 			}
 			resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 			if err != nil || resp.StatusCode != test.status {
-				t.Errorf("%+v, %v, want %d", resp, err, test.status)
+				t.Errorf("ReadResponse() = %+v, %v, want status %d", resp, err, test.status)
 			}
 		})
 	}
 }
 
-// One that announces a body and sends none has its answer at once, and is cut then.
-func TestBodyThatNeverComes(t *testing.T) {
+// TestMissingBody checks that a client that announces a body and sends none gets the
+// response, and that the connection is closed soon.
+func TestMissingBody(t *testing.T) {
 	t.Parallel()
-	s := guarded(t, access.Options{Addr: ":8080", Linger: 300 * time.Millisecond})
+	s := newGuardedServer(t, access.Options{Addr: ":8080", Linger: 300 * time.Millisecond})
 	for _, length := range []string{"Content-Length: 100", "Content-Length: 999999", "Transfer-Encoding: chunked"} {
-		conn := raw(t, s)
+		conn := dial(t, s)
 		fmt.Fprintf(conn, "POST /v1/models HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n%s\r\n\r\n", length)
-		answer, err := io.ReadAll(conn)
-		if err != nil || !strings.Contains(string(answer), "403 Forbidden") {
-			t.Errorf("%s: %q, %v", length, answer, err)
+		response, err := io.ReadAll(conn)
+		if err != nil || !strings.Contains(string(response), "403 Forbidden") {
+			t.Errorf("%s: response %q, %v, want 403", length, response, err)
 		}
 	}
 }
 
-// Nor does a handler who gave up reading wait for it again.
-func TestBodyThatBreaksOff(t *testing.T) {
+// TestIncompleteBody checks that the server does not wait for the rest of a body that the
+// handler has stopped reading.
+func TestIncompleteBody(t *testing.T) {
 	t.Parallel()
 	s := httptest.NewServer(access.Guard(access.Options{Addr: "localhost:80"})(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		control := http.NewResponseController(w)
@@ -109,38 +111,39 @@ func TestBodyThatBreaksOff(t *testing.T) {
 		http.Error(w, fmt.Sprint(err), http.StatusBadRequest)
 	})))
 	t.Cleanup(s.Close)
-	conn := raw(t, s)
+	conn := dial(t, s)
 	fmt.Fprint(conn, "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
-	if answer, err := io.ReadAll(conn); err != nil || !strings.Contains(string(answer), "400 Bad Request") {
-		t.Errorf("%q, %v", answer, err)
+	if response, err := io.ReadAll(conn); err != nil || !strings.Contains(string(response), "400 Bad Request") {
+		t.Errorf("response %q, %v, want 400", response, err)
 	}
 }
 
-// One that sends its body so slowly that it never ends is cut as well.
-func TestBodyThatNeverEnds(t *testing.T) {
+// TestSlowBody checks that the connection of a client that sends its body very slowly is
+// closed.
+func TestSlowBody(t *testing.T) {
 	t.Parallel()
-	s := guarded(t, access.Options{Addr: ":8080", Linger: 300 * time.Millisecond})
-	conn := raw(t, s)
+	s := newGuardedServer(t, access.Options{Addr: ":8080", Linger: 300 * time.Millisecond})
+	conn := dial(t, s)
 	fmt.Fprint(conn, "POST /v1/models HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 999999\r\n\r\n")
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for range tick.C {
 		if _, err := conn.Write([]byte("x")); errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Fatal("it goes on for ever")
+			t.Fatal("the server still reads the body after a minute, want the connection closed")
 		} else if err != nil {
 			return
 		}
 	}
 }
 
-// One that waits to be told to send has its answer, and is told nothing else.
-func TestExpect(t *testing.T) {
+// TestExpectContinue checks that a client that waits for 100 Continue gets only the response.
+func TestExpectContinue(t *testing.T) {
 	t.Parallel()
-	s := guarded(t, access.Options{MaxBody: 100})
-	conn := raw(t, s)
+	s := newGuardedServer(t, access.Options{MaxBody: 100})
+	conn := dial(t, s)
 	fmt.Fprint(conn, "POST /v1/models HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: 1000\r\n\r\n")
-	answer, err := io.ReadAll(conn)
-	if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 413 ") {
-		t.Errorf("%q, %v", answer, err)
+	response, err := io.ReadAll(conn)
+	if err != nil || !strings.HasPrefix(string(response), "HTTP/1.1 413 ") {
+		t.Errorf("response %q, %v, want 413", response, err)
 	}
 }

@@ -7,9 +7,9 @@ import (
 	"syscall"
 )
 
-// occupied is how much of the disk a file takes: one that is being fetched has
-// holes.
-func occupied(path string) int64 {
+// diskUsage returns how many bytes a file uses on disk, which is less than its size if it
+// has holes, as during a download.
+func diskUsage(path string) int64 {
 	info, err := os.Lstat(path)
 	if err != nil {
 		return 0

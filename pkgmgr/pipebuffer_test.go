@@ -5,13 +5,13 @@ import (
 	"testing"
 )
 
-// TestMailbox checks that writing does not wait for a reader, and that nothing is lost.
-func TestMailbox(t *testing.T) {
+// TestPipeBuffer checks that Write does not wait for a reader, and that no output is lost.
+func TestPipeBuffer(t *testing.T) {
 	t.Parallel()
-	m := newMailbox()
+	m := newPipeBuffer()
 	for _, text := range []string{"one ", "two ", "three"} {
 		if n, err := m.Write([]byte(text)); n != len(text) || err != nil {
-			t.Fatalf("Write(%q) = %d, %v", text, n, err)
+			t.Fatalf("Write(%q) = %d, %v, want %d", text, n, err, len(text))
 		}
 	}
 	read := make(chan string)
@@ -23,10 +23,10 @@ func TestMailbox(t *testing.T) {
 		read <- string(data)
 	}()
 	m.close()
-	if n, err := newMailbox().Write(make([]byte, maxMailbox+1)); err == nil {
+	if n, err := newPipeBuffer().Write(make([]byte, maxPipeBuffer+1)); err == nil {
 		t.Errorf("Write() of more than the limit = %d, nil; want an error", n)
 	}
 	if got, want := <-read, "one two three"; got != want {
-		t.Errorf("read %q, want %q", got, want)
+		t.Errorf("ReadAll() = %q, want %q", got, want)
 	}
 }
