@@ -189,7 +189,7 @@ func TestDownloadErrors(t *testing.T) {
 		want  []string
 	}{
 		{"org/none", "", operations.CodeFailed, []string{`"org/none"`, "HF_TOKEN"}},
-		{"org/none", "hf_x", operations.CodeNotFound, []string{"no model"}},
+		{"org/none", "hf_x", operations.CodeNotFound, []string{"not found"}},
 		{"org/gguf@no-such", "", operations.CodeNotFound, []string{`no revision "no-such"`}},
 		{"org/gguf:Q2_K", "", operations.CodeNotFound, []string{"Q4_K_M (976.9 KiB)", "Q8_0 (293.3 KiB)"}},
 		{"org/several", "", operations.CodeNotFound, []string{"several quantizations", "Q5_K_M", "Q6_K"}},
