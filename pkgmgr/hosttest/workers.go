@@ -94,8 +94,8 @@ func testBuiltinWorker(t *testing.T, c *client) {
 	}}
 	upload, _ := c.upload()
 	e := c.apply(upload, &wire.Request{Steps: []wire.Step{step}}, nil)
-	if e.err != nil || e.result == nil || e.result.Error != "" || !strings.Contains(e.failures(), "not installed") || e.result.State == nil || len(e.result.State.Workers) > 0 {
-		t.Errorf("install of a built-in worker without rbee = errors %q, %v, want an error with %q", e.failures(), e.err, "not installed")
+	if e.err != nil || e.result == nil || e.result.Error != "" || !strings.Contains(e.failures(), "built-in worker") || e.result.State == nil || len(e.result.State.Workers) > 0 {
+		t.Errorf("install of a built-in worker without rbee = errors %q, %v, want an error with %q", e.failures(), e.err, "built-in worker")
 	}
 	exe := c.installRbee()
 	e = c.mustApply(exe, &wire.Request{Steps: []wire.Step{step}}, nil)
