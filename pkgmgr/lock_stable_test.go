@@ -324,12 +324,12 @@ func (f *lockFleet) addWax(version string, at time.Time) {
 func TestInvalidIndex(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct{ kind, body, want string }{
-		"garbage":       {"application/vnd.pypi.simple.v1+json", `{"files": [`, "its answer cannot be read"},
+		"garbage":       {"application/vnd.pypi.simple.v1+json", `{"files": [`, "invalid response"},
 		"content type":  {"text/plain", "hello", `invalid response of type "text/plain": want a package index page`},
 		"login page":    {"text/html", "<html><body><p>Log in</p></body></html>", "the package index has no version of engine that satisfies latest"},
 		"not HTML":      {"text/html", "<<<", "cannot parse the page as HTML"},
 		"no files":      {"application/vnd.pypi.simple.v1+json", `{"files": []}`, "the package index has no version of engine that satisfies latest"},
-		"not a package": {"application/vnd.pypi.simple.v1+json", `[]`, "its answer cannot be read"},
+		"not a package": {"application/vnd.pypi.simple.v1+json", `[]`, "invalid response"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

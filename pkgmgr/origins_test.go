@@ -101,8 +101,8 @@ func TestGeneratedArchive(t *testing.T) {
 		options func(*pkgmgr.Options)
 		want    string
 	}{
-		"without a token": {func(*pkgmgr.Options) {}, "engine.yaml:6: http"},
-		"rate limit":      {func(*pkgmgr.Options) {}, "takes no more requests before"},
+		"without a token": {func(*pkgmgr.Options) {}, "engine.yaml:6: rate limit of http"},
+		"rate limit":      {func(*pkgmgr.Options) {}, "exceeded until"},
 		"hint":            {func(*pkgmgr.Options) {}, ": set GITHUB_TOKEN"},
 		"other bytes":     {withToken, "engine.yaml:6: fetching http"},
 		"checksum":        {withToken, "its SHA-256 is"},
@@ -233,7 +233,7 @@ func TestUpgradeWithoutReleaseAPI(t *testing.T) {
 			t.Errorf("the hives have engines %s and %s, want %s; blocked %+v", f.version("gpu-00"), f.version("gpu-01"), newest, r.Plan.Blocked)
 		}
 		text := strings.Join(notes, "\n")
-		if len(notes) != 2 || !strings.Contains(text, "keeping uv at 0.9.9: ") || !strings.Contains(text, "keeping python 3.12 at 20251120: ") || !strings.Contains(text, "takes no more requests") {
+		if len(notes) != 2 || !strings.Contains(text, "keeping uv at 0.9.9: ") || !strings.Contains(text, "keeping python 3.12 at 20251120: ") || !strings.Contains(text, "rate limit of ") {
 			t.Errorf("%s: sync emitted notes %q, want that uv and Python keep their versions", newest, notes)
 		}
 		if n := f.origin.Asked("/api/") - before; n != 2 {

@@ -382,7 +382,7 @@ func TestProbeInvalidOutput(t *testing.T) {
 		"no output":      {&shellHost{shell: []string{"true"}}, "no record in the output of its shell"},
 		"other output":   {&shellHost{shell: []string{"true"}, noise: "This account is not available.\n"}, "no record in the output of its shell"},
 		"partial record": {&shellHost{shell: []string{"true"}, noise: "\x1e{\"schema\":1"}, "unexpected EOF"},
-		"no JSON":        {&shellHost{shell: []string{"true"}, noise: "\x1e{schema}\n"}, "no JSON"},
+		"no JSON":        {&shellHost{shell: []string{"true"}, noise: "\x1e{schema}\n"}, "invalid JSON"},
 		"failure":        {&shellHost{shell: []string{"false"}}, "exit status 1"},
 		"large output":   {&shellHost{shell: []string{"true"}, noise: strings.Repeat("x", 64<<20+1)}, "exceeds 64 MiB"},
 	} {

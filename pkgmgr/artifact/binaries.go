@@ -22,59 +22,59 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// Binary is an rbee binary that can be brought to a machine.
+// Binary is an rbee binary that can be installed on a machine.
 type Binary struct {
 	Version string
 	SHA256  string // in hex
 	Size    int64  // in bytes
 
-	// Open opens its content. It may be called several times, from several
-	// goroutines.
+	// Open opens the content of the binary. It can be called several times and is
+	// safe for concurrent use.
 	Open func() (io.ReadCloser, error)
 }
 
 // BinarySource finds the rbee binary for a platform.
 type BinarySource interface {
-	// Binary finds it. With fetch false it looks only at what is on this
-	// machine, and a nil Binary without an error means that there is none.
-	// With fetch true it may download, and an error says what was tried. It
-	// is called from several goroutines.
+	// Binary returns the binary for p. If fetch is false it searches only this
+	// machine and returns nil, nil if it finds none. If fetch is true it may download
+	// a release. It is safe for concurrent use.
 	Binary(ctx context.Context, p wire.Platform, fetch bool) (*Binary, error)
 }
 
-// ReleaseURL is where released binaries are: below it, v<version>/rbee-<os>-<arch>
-// and, beside that, the same name with .sha256 added.
+// ReleaseURL is the base URL of released binaries. A binary is at
+// v<version>/rbee-<os>-<arch> below it, and its checksum at the same path with the suffix
+// .sha256.
 const ReleaseURL = "https://github.com/rbee-keeper/rbee/releases/download"
 
 // mainPackage is the path that the Go linker records in an rbee binary.
 const mainPackage = "github.com/rbee-keeper/rbee"
 
-// Binaries finds rbee binaries in this order: the running program, a directory
-// of builds, the cache, and the release address. The zero value knows only the
-// release address, with no version to ask for; it then finds nothing.
+// Binaries searches for rbee binaries in this order: the running program, a directory of
+// builds, the cache, and the release URL. The zero value finds no binaries.
 type Binaries struct {
-	// Self is the path of an rbee for this machine's own platform, usually the
-	// running program. Empty if the running program is no rbee.
+	// Self is the path of an rbee binary for the platform of this machine, usually the
+	// running program. It is empty if the running program is not rbee.
 	Self string
 
-	// Version is the version of Self, and the release to fetch.
+	// Version is the version of Self and of the release to download.
 	Version string
 
-	// Dir holds builds named rbee-<os>-<arch>, or in <os>-<arch>/rbee or
+	// Dir is a directory of builds named rbee-<os>-<arch>, <os>-<arch>/rbee or
 	// <os>_<arch>/rbee. Empty for none.
 	Dir string
 
-	// Cache is where fetched binaries are kept. Empty keeps none and fetches none.
+	// Cache is the directory for downloaded binaries. If it is empty, Binaries does
+	// not download.
 	Cache string
 
-	// ReleaseURL takes the place of [ReleaseURL]; empty for that itself.
+	// ReleaseURL overrides the constant [ReleaseURL] unless it is empty.
 	ReleaseURL string
 
-	// Client fetches; nil is [http.DefaultClient].
+	// Client is the client for downloads; nil means [http.DefaultClient].
 	Client *http.Client
 
 	mu    sync.Mutex
-	found map[string]*Binary
+	found map[string]*Binary // by [wire.Platform.Key]
 }
 
 // Binary implements [BinarySource].
@@ -82,7 +82,7 @@ func (b *Binaries) Binary(ctx context.Context, p wire.Platform, fetch bool) (*Bi
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	key := p.Key()
-	if found, ok := b.found[key]; ok && b.fits(found, p) == nil {
+	if found, ok := b.found[key]; ok && b.checkSelf(p) == nil {
 		return found, nil
 	}
 	bin, err := b.find(ctx, p, fetch)
@@ -96,9 +96,9 @@ func (b *Binaries) Binary(ctx context.Context, p wire.Platform, fetch bool) (*Bi
 }
 
 func (b *Binaries) find(ctx context.Context, p wire.Platform, fetch bool) (*Binary, error) {
-	var refused error
+	var selfErr error
 	if b.Self != "" && p.OS == runtime.GOOS && p.Arch == runtime.GOARCH {
-		if refused = fitsLibc(b.Self, p); refused == nil {
+		if selfErr = checkLibc(b.Self, p); selfErr == nil {
 			return openBinary(b.Self, b.Version)
 		}
 	}
@@ -113,43 +113,44 @@ func (b *Binaries) find(ctx context.Context, p wire.Platform, fetch bool) (*Bina
 		return openBinary(path, version)
 	}
 	if !fetch {
-		return nil, nil // the documented answer for "none here"
+		return nil, nil // as BinarySource documents
 	}
 	path, err := b.fetch(ctx, p)
 	if err != nil {
-		return nil, &NoBinaryError{Platform: p, Version: b.Version, Err: errors.Join(refused, err)}
+		return nil, &NoBinaryError{Platform: p, Version: b.Version, Err: errors.Join(selfErr, err)}
 	}
 	return openBinary(path, b.Version)
 }
 
-// fits checks a binary found earlier for a machine of the same platform but
-// perhaps another libc.
-func (b *Binaries) fits(_ *Binary, p wire.Platform) error {
+// checkSelf returns an error if b.Self has the OS and architecture of p but does not run
+// with the C library of p.
+func (b *Binaries) checkSelf(p wire.Platform) error {
 	if b.Self != "" && p.OS == runtime.GOOS && p.Arch == runtime.GOARCH {
-		return fitsLibc(b.Self, p)
+		return checkLibc(b.Self, p)
 	}
 	return nil
 }
 
-// NoBinaryError says that there is no rbee for a platform and how to get one.
+// NoBinaryError reports that no rbee binary was found for a platform.
 type NoBinaryError struct {
 	Platform wire.Platform
 	Version  string
-	Err      error // what was tried last
+	Err      error // of the download and, if it was rejected, of the running program
 }
 
-// Error names the command that builds what is missing.
+// Error returns a message that includes the command to build the missing binary.
 func (e *NoBinaryError) Error() string {
-	return fmt.Sprintf("no rbee for %s: %v; build one with `GOOS=%s GOARCH=%s CGO_ENABLED=0 go build -o dist/rbee-%s-%s .` and name its directory with --binaries",
+	return fmt.Sprintf("no rbee for %s: %v; build one with `GOOS=%s GOARCH=%s CGO_ENABLED=0 go build -o dist/rbee-%s-%s .` and pass its directory with --binaries",
 		e.Platform.Key(), e.Err, e.Platform.OS, e.Platform.Arch, e.Platform.OS, e.Platform.Arch)
 }
 
-// ErrorCode returns the reason as text, for [operations.ReasonOf].
+// ErrorCode returns the reason as a string, for [operations.ReasonOf].
 func (e *NoBinaryError) ErrorCode() string { return string(operations.ReasonNoBinary) }
 
-// Unwrap gives what was tried last.
+// Unwrap returns e.Err.
 func (e *NoBinaryError) Unwrap() error { return e.Err }
 
+// candidates returns the paths of possible binaries for p, in the order of the search.
 func (b *Binaries) candidates(p wire.Platform) []string {
 	name := fmt.Sprintf("rbee-%s-%s", p.OS, p.Arch)
 	var paths []string
@@ -165,16 +166,16 @@ func (b *Binaries) candidates(p wire.Platform) []string {
 	return paths
 }
 
-// CheckBuild returns an error unless a file is an rbee for the platform, by what the Go
-// linker wrote into it. The version is the release that it was built as, such as "1.2.3";
-// empty for a development build.
+// CheckBuild checks that the file at path is an rbee binary for p, using the build
+// information that the Go linker embeds. It returns the release version of the binary, such
+// as "1.2.3", or an empty string for a development build.
 func CheckBuild(path string, p wire.Platform) (version string, err error) {
 	info, err := buildinfo.ReadFile(path)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			return "", err
 		}
-		return "", fmt.Errorf("%s is no Go program: %w", path, err)
+		return "", fmt.Errorf("%s is not a Go program: %w", path, err)
 	}
 	if info.Path != mainPackage {
 		return "", fmt.Errorf("%s is %s, not rbee", path, info.Path)
@@ -184,22 +185,22 @@ func CheckBuild(path string, p wire.Platform) (version string, err error) {
 			return "", fmt.Errorf("%s is built with %s=%s, want %s", path, s.Key, s.Value, p.Key())
 		}
 	}
-	if err := fitsLibc(path, p); err != nil {
+	if err := checkLibc(path, p); err != nil {
 		return "", err
 	}
 	return ReleaseVersion(info.Main.Version), nil
 }
 
-// DevVersion is the version of builds that the go command gives none.
+// DevVersion is the version of builds without a release version.
 const DevVersion = "0.1.0-dev"
 
-// releasePattern is a version that a release is tagged with. The go command also
-// records pseudo-versions, made of a date and a commit, which are none.
+// releasePattern matches the tag of a release, but not the pseudo-versions of the go
+// command, which consist of a date and a commit.
 var releasePattern = regexp.MustCompile(`^v[0-9]+\.[0-9]+\.[0-9]+(-[a-z]+\.?[0-9]*)?$`)
 
-// ReleaseVersion is the release that a Go module version names, without its v:
-// "1.2.3" for "v1.2.3". It is empty for a development build, such as "(devel)"
-// or a pseudo-version.
+// ReleaseVersion returns the release of a Go module version without its prefix v, such as
+// "1.2.3" for "v1.2.3". It returns an empty string for a development build, such as
+// "(devel)" or a pseudo-version.
 func ReleaseVersion(module string) string {
 	if !releasePattern.MatchString(module) {
 		return ""
@@ -207,12 +208,12 @@ func ReleaseVersion(module string) string {
 	return module[1:]
 }
 
-// fitsLibc refuses a binary that needs a dynamic linker which the machine may
-// not have. A build with CGO_ENABLED=0 needs none.
-func fitsLibc(path string, p wire.Platform) error {
+// checkLibc returns an error if the binary at path is dynamically linked and the machine has
+// musl. A build with CGO_ENABLED=0 is statically linked.
+func checkLibc(path string, p wire.Platform) error {
 	f, err := elf.Open(path)
 	if err != nil {
-		return nil // no ELF file: not a Linux program, and nothing to check
+		return nil // not an ELF file, so not a Linux program
 	}
 	defer f.Close()
 	dynamic := slices.ContainsFunc(f.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP })
@@ -225,7 +226,7 @@ func fitsLibc(path string, p wire.Platform) error {
 func openBinary(path, version string) (*Binary, error) {
 	sum, size, err := fetch.HashFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("reading the rbee binary: %w", err)
+		return nil, fmt.Errorf("cannot read the rbee binary: %w", err)
 	}
 	return &Binary{
 		Version: version, SHA256: sum, Size: size,
@@ -233,20 +234,19 @@ func openBinary(path, version string) (*Binary, error) {
 	}, nil
 }
 
-// Bounds of what is downloaded of a release, in bytes.
+// Maximum sizes of the files of a release, in bytes.
 const (
-	maxSums   = 4 << 10
-	maxBinary = 1 << 30
+	maxChecksumFile = 4 << 10
+	maxBinary       = 1 << 30
 )
 
-// fetch downloads a released binary into the cache and checks it against the
-// checksum published beside it.
+// fetch downloads a released binary into the cache and verifies its published checksum.
 func (b *Binaries) fetch(ctx context.Context, p wire.Platform) (path string, err error) {
 	switch {
 	case b.Cache == "":
-		return "", errors.New("there is no cache to fetch a release into")
+		return "", errors.New("cannot download a release: no cache directory")
 	case b.Version == "" || strings.Contains(b.Version, "dev"):
-		return "", fmt.Errorf("this is a development build (%q), which has no release to fetch", b.Version)
+		return "", fmt.Errorf("cannot download a release of a development build (version %q)", b.Version)
 	}
 	name := fmt.Sprintf("rbee-%s-%s", p.OS, p.Arch)
 	base := b.ReleaseURL
@@ -254,15 +254,15 @@ func (b *Binaries) fetch(ctx context.Context, p wire.Platform) (path string, err
 		base = ReleaseURL
 	}
 	url := fmt.Sprintf("%s/v%s/%s", strings.TrimSuffix(base, "/"), strings.TrimPrefix(b.Version, "v"), name)
-	from := &fetch.Client{HTTP: b.Client}
-	sums, err := from.Text(ctx, url+".sha256", maxSums)
+	client := &fetch.Client{HTTP: b.Client}
+	text, err := client.Text(ctx, url+".sha256", maxChecksumFile)
 	if err != nil {
 		return "", err
 	}
-	sum, _, _ := strings.Cut(strings.TrimSpace(sums), " ")
+	sum, _, _ := strings.Cut(strings.TrimSpace(text), " ")
 	if !wire.ValidSHA256(sum) {
-		return "", fmt.Errorf("%s.sha256 holds no checksum", url)
+		return "", fmt.Errorf("invalid checksum in %s.sha256: want a SHA-256", url)
 	}
 	path = filepath.Join(b.Cache, b.Version, name)
-	return path, from.Download(ctx, fetch.File{URL: url, Sum: sum, Limit: maxBinary, Path: path, Mode: 0o755})
+	return path, client.Download(ctx, fetch.File{URL: url, Sum: sum, Limit: maxBinary, Path: path, Mode: 0o755})
 }

@@ -19,9 +19,9 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-var here = wire.Platform{OS: runtime.GOOS, Arch: runtime.GOARCH}
+var localPlatform = wire.Platform{OS: runtime.GOOS, Arch: runtime.GOARCH}
 
-// buildRbee builds the smallest program that the linker calls rbee.
+// buildRbee builds a minimal program whose build information has the module path of rbee.
 func buildRbee(t *testing.T) []byte {
 	t.Helper()
 	dir := t.TempDir()
@@ -52,17 +52,17 @@ func putFile(t *testing.T, data []byte, elem ...string) string {
 	return path
 }
 
-// TestBinariesInOrder takes away one place after the other. The builds differ
-// by bytes after the end of the program, which nothing minds.
-func TestBinariesInOrder(t *testing.T) {
+// TestBinariesSearchOrder adds one location after the other, in order of increasing
+// priority. The builds differ in bytes after the end of the program, which are ignored.
+func TestBinariesSearchOrder(t *testing.T) {
 	t.Parallel()
 	rbee := buildRbee(t)
 	build := func(mark string) []byte { return append(rbee[:len(rbee):len(rbee)], mark...) }
-	name := "rbee-" + here.OS + "-" + here.Arch
+	name := "rbee-" + localPlatform.OS + "-" + localPlatform.Arch
 	dir, cache := t.TempDir(), t.TempDir()
-	released, asked := build("released"), atomic.Int64{}
+	released, requests := build("released"), atomic.Int64{}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		asked.Add(1)
+		requests.Add(1)
 		switch r.URL.Path {
 		case "/v1.2.3/" + name:
 			_, _ = w.Write(released)
@@ -76,7 +76,7 @@ func TestBinariesInOrder(t *testing.T) {
 	find := func(self string, fetch bool) (string, *artifact.Binary) {
 		t.Helper()
 		b := &artifact.Binaries{Self: self, Version: "1.2.3", Dir: dir, Cache: cache, ReleaseURL: server.URL + "/"}
-		found, err := b.Binary(t.Context(), here, fetch)
+		found, err := b.Binary(t.Context(), localPlatform, fetch)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -90,7 +90,7 @@ func TestBinariesInOrder(t *testing.T) {
 		defer in.Close()
 		data, err := io.ReadAll(in)
 		if err != nil || int64(len(data)) != found.Size || hexSum(data) != found.SHA256 {
-			t.Errorf("%d bytes of %+v, %v", len(data), found, err)
+			t.Errorf("content of the binary = %d bytes with SHA-256 %s, %v, want size and checksum of %+v", len(data), hexSum(data), err, found)
 		}
 		return string(data[len(rbee):]), found
 	}
@@ -98,7 +98,7 @@ func TestBinariesInOrder(t *testing.T) {
 		t.Helper()
 		got, found := find(self, fetch)
 		if got != want {
-			t.Errorf("found %q, want %q", got, want)
+			t.Errorf("Binary(fetch %t) finds the build %q, want %q", fetch, got, want)
 		}
 		return found
 	}
@@ -106,51 +106,51 @@ func TestBinariesInOrder(t *testing.T) {
 	expect("", false, "none")
 	expect("", true, "released")
 	if info, err := os.Stat(filepath.Join(cache, "1.2.3", name)); err != nil || info.Mode().Perm() != 0o755 {
-		t.Errorf("the release was not kept: %v", err)
+		t.Errorf("Stat() of the downloaded release in the cache = %v, %v, want mode 0755", info, err)
 	}
-	before := asked.Load()
+	before := requests.Load()
 	expect("", false, "released") // from the cache
-	if asked.Load() != before {
-		t.Error("fetched again")
+	if got := requests.Load(); got != before {
+		t.Errorf("Binary() of a cached release sends %d requests, want none", got-before)
 	}
-	for _, layout := range [][]string{{here.OS + "_" + here.Arch, "rbee"}, {here.OS + "-" + here.Arch, "rbee"}, {name}} {
+	for _, layout := range [][]string{{localPlatform.OS + "_" + localPlatform.Arch, "rbee"}, {localPlatform.OS + "-" + localPlatform.Arch, "rbee"}, {name}} {
 		mark := strings.Join(layout, "/")
 		putFile(t, build(mark), append([]string{dir}, layout...)...)
 		if b := expect("", true, mark); b.Version != "" {
-			t.Errorf("a build of no version calls itself %q", b.Version)
+			t.Errorf("version of a build without a version = %q, want empty", b.Version)
 		}
 	}
 	self := putFile(t, build("self"), t.TempDir(), "rbee")
 	if b := expect(self, true, "self"); b.Version != "1.2.3" {
-		t.Errorf("version %q", b.Version)
+		t.Errorf("version of the running program = %q, want 1.2.3", b.Version)
 	}
-	if asked.Load() != before {
-		t.Error("asked the release for what was here")
+	if got := requests.Load(); got != before {
+		t.Errorf("Binary() of local builds sends %d requests, want none", got-before)
 	}
 
-	wrong := wire.Platform{OS: "freebsd", Arch: here.Arch}
-	putFile(t, rbee, dir, "rbee-freebsd-"+here.Arch)
+	wrong := wire.Platform{OS: "freebsd", Arch: localPlatform.Arch}
+	putFile(t, rbee, dir, "rbee-freebsd-"+localPlatform.Arch)
 	_, err := (&artifact.Binaries{Self: self, Version: "1.2.3", Dir: dir}).Binary(t.Context(), wrong, true)
-	if err == nil || !strings.Contains(err.Error(), "is built with GOOS="+here.OS+", want freebsd/") {
-		t.Errorf("wrong platform: %v", err)
+	if want := "is built with GOOS=" + localPlatform.OS + ", want freebsd/"; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("Binary(freebsd) of a build for %s = %v, want an error with %q", localPlatform.OS, err, want)
 	}
 }
 
-func TestBinariesRefuseWhatIsNoRbee(t *testing.T) {
+func TestBinariesRejectOtherPrograms(t *testing.T) {
 	t.Parallel()
 	test, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	name, dir := "rbee-"+here.OS+"-"+here.Arch, t.TempDir()
+	name, dir := "rbee-"+localPlatform.OS+"-"+localPlatform.Arch, t.TempDir()
 	if err := os.Symlink(test, filepath.Join(dir, name)); err != nil {
 		t.Fatal(err)
 	}
 	text := t.TempDir()
 	putFile(t, []byte("#!/bin/sh\n"), text, name)
-	for d, want := range map[string]string{dir: "not rbee", text: "is no Go program"} {
-		if b, err := (&artifact.Binaries{Dir: d}).Binary(t.Context(), here, false); b != nil || err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%+v, %v, want %q", b, err, want)
+	for d, want := range map[string]string{dir: "not rbee", text: "is not a Go program"} {
+		if b, err := (&artifact.Binaries{Dir: d}).Binary(t.Context(), localPlatform, false); b != nil || err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("Binary() = %+v, %v, want an error with %q", b, err, want)
 		}
 	}
 }
@@ -159,16 +159,16 @@ func TestBinariesRelease(t *testing.T) {
 	t.Parallel()
 	body := "the release"
 	for name, k := range map[string]struct {
-		sums    string // what the .sha256 holds; empty for none
+		sums    string // content of the .sha256 file; empty if it does not exist
 		version string
 		cache   bool
 		want    string
 	}{
 		"wrong checksum":    {hexSum([]byte("another")), "1.0", true, "its SHA-256 is " + hexSum([]byte(body))},
 		"no checksum":       {"", "1.0", true, "404"},
-		"checksum is words": {"not found", "1.0", true, "holds no checksum"},
-		"endless checksum":  {strings.Repeat("a", 5000), "1.0", true, "answers too much"},
-		"development":       {hexSum([]byte(body)), "1.0-dev", true, "development build"},
+		"invalid checksum":  {"not found", "1.0", true, "invalid checksum"},
+		"endless checksum":  {strings.Repeat("a", 5000), "1.0", true, "larger than"},
+		"development build": {hexSum([]byte(body)), "1.0-dev", true, "development build"},
 		"no version":        {hexSum([]byte(body)), "", true, "development build"},
 		"no cache":          {hexSum([]byte(body)), "1.0", false, "no cache"},
 	} {
@@ -193,38 +193,38 @@ func TestBinariesRelease(t *testing.T) {
 			found, err := b.Binary(t.Context(), wire.Platform{OS: "linux", Arch: "arm64"}, true)
 			var missing *artifact.NoBinaryError
 			if found != nil || !errors.As(err, &missing) || missing.Platform.Arch != "arm64" || missing.Version != k.version {
-				t.Fatalf("%+v, %v", found, err)
+				t.Fatalf("Binary() = %+v, %v, want a NoBinaryError for arm64 and version %q", found, err, k.version)
 			}
 			for _, want := range []string{k.want, "GOOS=linux GOARCH=arm64 CGO_ENABLED=0 go build -o dist/rbee-linux-arm64 .", "--binaries"} {
 				if !strings.Contains(err.Error(), want) {
-					t.Errorf("%v, want %q in it", err, want)
+					t.Errorf("Binary() = %v, want an error with %q", err, want)
 				}
 			}
-			left, err := filepath.Glob(filepath.Join(cache, "*", "*"))
-			if err != nil || len(left) != 0 {
-				t.Errorf("left in the cache: %v, %v", left, err)
+			files, err := filepath.Glob(filepath.Join(cache, "*", "*"))
+			if err != nil || len(files) != 0 {
+				t.Errorf("files in the cache = %v, %v, want none", files, err)
 			}
 		})
 	}
 }
 
-// TestBinariesLibc holds that a program which needs a dynamic linker is not
-// brought to a machine that may not have it.
+// TestBinariesLibc checks that Binary does not return a dynamically linked program for a
+// machine with musl.
 func TestBinariesLibc(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS != "linux" {
-		t.Skip("about Linux")
+		t.Skip("requires Linux")
 	}
-	musl := here
+	musl := localPlatform
 	musl.Libc = "musl"
-	for _, first := range []wire.Platform{here, musl} { // what was found before must not matter
+	for _, first := range []wire.Platform{localPlatform, musl} { // the first result must not change the next
 		b := &artifact.Binaries{Self: "/bin/sh", Version: "1.0-dev"}
 		_, _ = b.Binary(t.Context(), first, false)
 		if _, err := b.Binary(t.Context(), musl, true); err == nil || !strings.Contains(err.Error(), "CGO_ENABLED=0") || !strings.Contains(err.Error(), "the machine has musl") {
-			t.Errorf("%v", err)
+			t.Errorf("Binary(musl) = %v, want an error with %q and %q", err, "CGO_ENABLED=0", "the machine has musl")
 		}
-		if found, err := b.Binary(t.Context(), here, false); found == nil || err != nil {
-			t.Errorf("%+v, %v", found, err)
+		if found, err := b.Binary(t.Context(), localPlatform, false); found == nil || err != nil {
+			t.Errorf("Binary(%+v) = %+v, %v, want a binary", localPlatform, found, err)
 		}
 	}
 }

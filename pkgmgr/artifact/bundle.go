@@ -21,11 +21,10 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// Bundle is a file that holds all that a config needs, so that it can be installed
-// where there is no internet: the lock, the user's own recipes, every artifact of
-// the workers, and rbee itself. It is a tar file whose first entry,
-// rbee-bundle.json, tells what is in it; artifacts lie in artefacts/<SHA-256>,
-// and rbee in binaries/rbee-<os>-<arch>.
+// Bundle is a file for installs without internet access. It contains the lock, the user's
+// recipes, all artifacts of the workers of a config, and rbee itself. It is a tar file whose
+// first entry, rbee-bundle.json, is a [BundleIndex]. Artifacts are stored as
+// artefacts/<SHA-256>, and rbee binaries as binaries/rbee-<os>-<arch>.
 type Bundle struct {
 	f       *os.File
 	index   BundleIndex
@@ -34,40 +33,40 @@ type Bundle struct {
 
 type tarEntry struct{ offset, size int64 }
 
-// BundleIndex is the first entry.
+// BundleIndex is the content of the first entry of a bundle.
 type BundleIndex struct {
 	wire.Versioned
-	Form      int               `json:"bundle"` // of the file
+	Form      int               `json:"bundle"` // the version of the file format
 	Version   string            `json:"rbee_version"`
 	CreatedAt time.Time         `json:"created_at"`
 	Lock      json.RawMessage   `json:"lock"`
-	Recipes   map[string]string `json:"recipes,omitempty"` // the user's own, by file name
-	Binaries  map[string]string `json:"binaries"`          // the SHA-256 of each rbee, by its name there
-	Entries   int               `json:"entries"`           // how many come after this one
+	Recipes   map[string]string `json:"recipes,omitempty"` // the text of the user's recipes, by file name
+	Binaries  map[string]string `json:"binaries"`          // the SHA-256 of each rbee binary, by file name
+	Entries   int               `json:"entries"`           // the number of entries after the index
 }
 
-// Names in a bundle.
+// Versions, names and limits of the bundle format.
 const (
-	BundleForm      = 1
-	BundleSchema    = 1 // of the index
+	BundleForm      = 1 // version of the file format
+	BundleSchema    = 1 // schema of the index
 	BundleIndexName = "rbee-bundle.json"
 	BundleArtifacts = "artefacts/"
 	BundleBinaries  = "binaries/"
 
-	maxBundleIndex = 64 << 20
+	maxBundleIndex = 64 << 20 // bytes
 )
 
-// OpenBundle opens a bundle. It reads what is in it, not the contents: those are
-// checked by their checksums when they are used.
+// OpenBundle opens a bundle and reads its index and the headers of its entries. The contents
+// of entries are verified when they are used.
 func OpenBundle(path string) (_ *Bundle, err error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, operations.FileError(path, "opening the bundle", err)
+		return nil, operations.FileError(path, "cannot open the bundle", err)
 	}
 	defer func() {
 		if err != nil {
 			_ = f.Close()
-			err = operations.FileError(path, "the bundle "+path, err)
+			err = operations.FileError(path, "cannot open the bundle "+path, err)
 		}
 	}()
 	b := &Bundle{f: f, entries: map[string]tarEntry{}}
@@ -78,24 +77,24 @@ func OpenBundle(path string) (_ *Bundle, err error) {
 			break
 		}
 		if err != nil {
-			return nil, fmt.Errorf("it is damaged, or none: %w", err)
+			return nil, fmt.Errorf("it is damaged or not a bundle: %w", err)
 		}
 		if first {
 			if h.Name != BundleIndexName {
-				return nil, errors.New("it is none: it does not begin with " + BundleIndexName)
+				return nil, errors.New("it is not a bundle: the first entry is not " + BundleIndexName)
 			}
 			if err := json.NewDecoder(io.LimitReader(t, maxBundleIndex)).Decode(&b.index); err != nil {
-				return nil, fmt.Errorf("its index cannot be read: %w", err)
+				return nil, fmt.Errorf("invalid index: %w", err)
 			}
 			if err := b.index.Readable("its index", BundleSchema); err != nil {
 				return nil, err
 			}
 			if b.index.Form != BundleForm {
-				return nil, fmt.Errorf("it has form %d, this rbee knows %d", b.index.Form, BundleForm)
+				return nil, fmt.Errorf("unknown bundle format %d: this rbee supports format %d", b.index.Form, BundleForm)
 			}
 			continue
 		}
-		offset, err := f.Seek(0, io.SeekCurrent) // the reader reads no further than the header
+		offset, err := f.Seek(0, io.SeekCurrent) // the start of the content: t has read only the header
 		if err != nil {
 			return nil, err
 		}
@@ -105,21 +104,21 @@ func OpenBundle(path string) (_ *Bundle, err error) {
 	case b.index.Form == 0:
 		return nil, errors.New("it is empty")
 	case len(b.entries) != b.index.Entries:
-		return nil, fmt.Errorf("it is cut short: %d of %d files are in it", len(b.entries), b.index.Entries)
+		return nil, fmt.Errorf("it is truncated: it has %d of %d files", len(b.entries), b.index.Entries)
 	}
 	return b, nil
 }
 
-// Close closes the file.
+// Close closes the file of the bundle.
 func (b *Bundle) Close() error { return b.f.Close() }
 
-// Lock is what the bundle's wishes came to. Saved, it takes the place of what other
-// says of the same wishes, and the rest of other stays. Holds of hives are other's.
+// Lock returns other with the entries of the bundle's lock. They replace the entries of other
+// for the same version constraints. The result has the pins of other.
 func (b *Bundle) Lock(other *lockfile.Lock) (*lockfile.Lock, error) {
 	return lockfile.FromBundle(b.index.Lock, other)
 }
 
-// Catalog is c with the bundle's recipes; a nil c is the built-in catalog.
+// Catalog returns c with the recipes of the bundle. A nil c means the built-in catalog.
 func (b *Bundle) Catalog(c *catalog.Catalog) (*catalog.Catalog, error) {
 	if c == nil {
 		c = catalog.Builtin()
@@ -138,32 +137,34 @@ func (b *Bundle) Catalog(c *catalog.Catalog) (*catalog.Catalog, error) {
 	return c.With(recipes...), nil
 }
 
-// ExtractBinaries puts the rbee of each platform into dir, checked, as
-// [Binaries.Dir] wants them.
+// ExtractBinaries writes the rbee binary of each platform to dir, which can be used as
+// [Binaries.Dir], and verifies their checksums.
 func (b *Bundle) ExtractBinaries(dir string) error {
 	for name, e := range b.entries {
 		file, ok := strings.CutPrefix(name, BundleBinaries)
 		if !ok || !filepath.IsLocal(file) || filepath.Base(file) != file {
 			continue
 		}
-		if err := b.copyOut(e, b.index.Binaries[file], filepath.Join(dir, file), 0o700); err != nil {
-			return fmt.Errorf("unpacking %s: %w", name, err)
+		if err := b.extractEntry(e, b.index.Binaries[file], filepath.Join(dir, file), 0o700); err != nil {
+			return fmt.Errorf("cannot extract %s: %w", name, err)
 		}
 	}
 	return nil
 }
 
-// extract puts an artifact to a path, checked. It is false if there is none.
-func (b *Bundle) extract(sum, path string) (bool, error) {
+// extract writes an artifact to path and verifies its checksum. It returns false if the
+// bundle does not contain the artifact.
+func (b *Bundle) extract(sum, path string) (found bool, err error) {
 	e, ok := b.entries[BundleArtifacts+sum]
 	if !ok {
 		return false, nil
 	}
-	return true, b.copyOut(e, sum, path, 0o600)
+	return true, b.extractEntry(e, sum, path, 0o600)
 }
 
-// copyOut copies an entry to a path, if it has the right content.
-func (b *Bundle) copyOut(e tarEntry, sum, path string, mode fs.FileMode) error {
+// extractEntry writes an entry to path. It returns an error if the content does not have the
+// checksum sum.
+func (b *Bundle) extractEntry(e tarEntry, sum, path string, mode fs.FileMode) error {
 	return atomicfile.Write(path, mode, func(w io.Writer) error {
 		h := sha256.New()
 		if _, err := io.Copy(io.MultiWriter(w, h), io.NewSectionReader(b.f, e.offset, e.size)); err != nil {

@@ -1,5 +1,5 @@
-// Package artifact provides the files that an install sends to a machine: builds of rbee
-// for each platform, files of workers from the local cache, and the contents of a bundle.
+// Package artifact provides the files that an install sends to a machine: rbee binaries,
+// artifacts of workers from the local cache, and the contents of a bundle.
 package artifact
 
 import (
@@ -23,35 +23,36 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// Cache keeps what is pushed to hives, by SHA-256: each is fetched, hashed
-// and packed once, however many hives want it.
+// Cache stores artifacts for hives by SHA-256. Each is downloaded, hashed and compressed
+// only once, even if several hives need it.
 type Cache struct {
 	dir    string
 	client *fetch.Client
-	bundle *Bundle // has artifacts too; nil for none
+	bundle *Bundle // used instead of downloads; may be nil
 
-	mu    sync.Mutex
-	sums  map[string]sumEntry   // by path
-	ready map[[2]string]*making // by file name in dir, and what it is made from
-	swept sync.Once             // what earlier runs left there
+	mu      sync.Mutex
+	sums    map[string]sumEntry      // by path
+	entries map[[2]string]*cacheFile // by file name in dir and source
+	cleanup sync.Once                // removal of stale files of earlier runs
 }
 
-// NewCache returns a cache in a directory, which need not exist yet. The client
-// downloads what the cache does not have; a bundle, if not nil, has artifacts too.
+// NewCache returns a cache in the directory dir, which may not exist yet. The cache gets
+// missing artifacts from the bundle or, if bundle is nil, with the client.
 func NewCache(dir string, client *fetch.Client, bundle *Bundle) *Cache {
 	return &Cache{dir: dir, client: client, bundle: bundle}
 }
 
-// making is a file of the cache that is made, or found to be there.
-type making struct {
-	mu    sync.Mutex
-	done  bool
-	fails int
-	err   error // of the last time
+// cacheFile is the state of a file in the cache.
+type cacheFile struct {
+	mu       sync.Mutex
+	ready    bool
+	failures int
+	err      error // of the last attempt
 }
 
-// makeTries is how often in one run something is tried that hives want.
-const makeTries = 3
+// maxCreateAttempts is the maximum number of attempts to create a file of the cache in one
+// run.
+const maxCreateAttempts = 3
 
 type sumEntry struct {
 	sum  string
@@ -59,8 +60,8 @@ type sumEntry struct {
 	err  error
 }
 
-// Sum gives the SHA-256 and size of a file on this machine. want, if not empty,
-// is what the recipe says the sum is.
+// Sum returns the SHA-256 and size of a local file. It returns an error if want, the checksum
+// in the recipe, is not empty and differs.
 func (a *Cache) Sum(path, want string) (sum string, size int64, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -73,14 +74,14 @@ func (a *Cache) Sum(path, want string) (sum string, size int64, err error) {
 		a.sums[path] = e
 	}
 	if e.err == nil && want != "" && e.sum != want {
-		return "", 0, fmt.Errorf("%s has SHA-256 %s, the recipe says %s", path, e.sum, want)
+		return "", 0, fmt.Errorf("%s has SHA-256 %s, but the recipe has %s", path, e.sum, want)
 	}
 	return e.sum, e.size, e.err
 }
 
-// Open opens an artifact: file, if it is one on this machine already, or what its
-// address gives. gzipped tells whether what is read is the artifact compressed,
-// which it is if compress is true.
+// Open opens an artifact. file is the path of the artifact on this machine; if it is empty,
+// Open gets the artifact from the cache, the bundle or its URL. If compress is true, f has
+// the content compressed with gzip, and gzipped is true.
 func (a *Cache) Open(ctx context.Context, want wire.Artifact, file string, compress bool) (f *os.File, gzipped bool, err error) {
 	path := file
 	if path == "" {
@@ -92,26 +93,26 @@ func (a *Cache) Open(ctx context.Context, want wire.Artifact, file string, compr
 		f, err = os.Open(path)
 		return f, false, err
 	}
-	packed := filepath.Join(a.dir, want.SHA256+".gz")
-	if err := a.once(ctx, want.SHA256+".gz", path, func() error {
-		// As below: a file that a disk has damaged would fail at every hive, for ever.
-		if unpacksTo(packed, want.SHA256) {
+	compressed := filepath.Join(a.dir, want.SHA256+".gz")
+	if err := a.create(ctx, want.SHA256+".gz", path, func() error {
+		// A damaged file must be replaced, because every hive would reject it.
+		if decompressesTo(compressed, want.SHA256) {
 			return nil
 		}
-		return pack(path, packed, want.SHA256)
+		return compressFile(path, compressed, want.SHA256)
 	}); err != nil {
 		return nil, false, err
 	}
-	f, err = os.Open(packed)
+	f, err = os.Open(compressed)
 	return f, true, err
 }
 
-// fetch makes an artifact be in the cache.
+// fetch adds an artifact to the cache, unless the cache has it, and returns its path.
 func (a *Cache) fetch(ctx context.Context, want wire.Artifact) (path string, err error) {
-	a.sweep()
+	a.removeStale()
 	path = filepath.Join(a.dir, want.SHA256)
-	return path, a.once(ctx, want.SHA256, want.URL, func() error {
-		// A cache that a disk has damaged would fail at every hive, for ever.
+	return path, a.create(ctx, want.SHA256, want.URL, func() error {
+		// A damaged file must be replaced, because every hive would reject it.
 		if sum, _, err := fetch.HashFile(path); err == nil && sum == want.SHA256 {
 			return nil
 		}
@@ -129,30 +130,30 @@ func (a *Cache) fetch(ctx context.Context, want wire.Artifact) (path string, err
 }
 
 // NoOriginError reports an artifact that this machine does not have and cannot download,
-// such as the file of a recipe that another machine has.
+// such as a file that a recipe on another machine refers to.
 type NoOriginError struct {
 	Name   string // of the file
-	Bundle bool   // whether the cache uses a bundle, which does not contain it
+	Bundle bool   // whether the cache uses a bundle, which does not contain the file
 }
 
 // Error implements error.
 func (e *NoOriginError) Error() string {
 	if e.Bundle {
-		return fmt.Sprintf("the bundle does not hold %s", e.Name)
+		return fmt.Sprintf("the bundle does not contain %s", e.Name)
 	}
-	return fmt.Sprintf("nobody knows where %s comes from", e.Name)
+	return fmt.Sprintf("cannot download %s: no URL", e.Name)
 }
 
-// ErrorCode returns the reason as text, for [operations.ReasonOf].
+// ErrorCode returns the reason as a string, for [operations.ReasonOf].
 func (e *NoOriginError) ErrorCode() string { return string(operations.ReasonNotFound) }
 
-// Learn fetches something into the cache, whatever it is; size is how much that is,
-// 0 if nobody knows.
-func (a *Cache) Learn(ctx context.Context, from string, size int64) (sum string, got int64, err error) {
-	a.sweep()
+// Learn downloads a file with an unknown checksum into the cache and returns its checksum
+// and size. size is the expected size in bytes; 0 if unknown.
+func (a *Cache) Learn(ctx context.Context, url string, size int64) (sum string, got int64, err error) {
+	a.removeStale()
 	temp := filepath.Join(a.dir, "new-"+rand.Text())
 	if err := atomicfile.WriteFile(temp, 0o600, func(to *os.File) (err error) {
-		sum, got, err = a.client.DownloadTo(ctx, fetch.File{URL: from, Limit: size}, to)
+		sum, got, err = a.client.DownloadTo(ctx, fetch.File{URL: url, Limit: size}, to)
 		return err
 	}); err != nil {
 		return "", 0, err
@@ -161,42 +162,42 @@ func (a *Cache) Learn(ctx context.Context, from string, size int64) (sum string,
 	return sum, got, os.Rename(temp, filepath.Join(a.dir, sum))
 }
 
-// sweep frees what runs of long ago left in the cache, before it is first added to.
-func (a *Cache) sweep() {
-	a.swept.Do(func() { fetch.RemoveStale(a.dir, time.Now().Add(-fetch.PartTTL)) })
+// removeStale removes the stale files of earlier runs. Only the first call has an effect.
+func (a *Cache) removeStale() {
+	a.cleanup.Do(func() { fetch.RemoveStale(a.dir, time.Now().Add(-fetch.PartTTL)) })
 }
 
-// once has a file of the cache made from something, or found to be there; others
-// who want it wait. One that could not be made is tried again by the next who wants
-// it, but not for ever. It is no singleflight.Group, because each caller has a context of
-// its own: the end of one must not fail the others.
-func (a *Cache) once(ctx context.Context, name, from string, make_ func() error) error {
-	key := [2]string{name, from}
+// create calls createFile to create the file with the given name from source, unless an
+// earlier call has succeeded. Concurrent calls for the same file wait for each other. If
+// createFile fails, the next call tries again, up to maxCreateAttempts. A
+// singleflight.Group does not work here: callers have different contexts, and canceling one
+// must not fail the others.
+func (a *Cache) create(ctx context.Context, name, source string, createFile func() error) error {
+	key := [2]string{name, source}
 	a.mu.Lock()
-	if a.ready == nil {
-		a.ready = map[[2]string]*making{}
+	if a.entries == nil {
+		a.entries = map[[2]string]*cacheFile{}
 	}
-	m := a.ready[key]
-	if m == nil {
-		m = &making{}
-		a.ready[key] = m
+	f := a.entries[key]
+	if f == nil {
+		f = &cacheFile{}
+		a.entries[key] = f
 	}
 	a.mu.Unlock()
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.done || m.fails >= makeTries {
-		return m.err
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.ready || f.failures >= maxCreateAttempts {
+		return f.err
 	}
-	m.err = make_()
-	if m.done = m.err == nil; !m.done && ctx.Err() == nil {
-		m.fails++
+	f.err = createFile()
+	if f.ready = f.err == nil; !f.ready && ctx.Err() == nil {
+		f.failures++
 	}
-	return m.err
+	return f.err
 }
 
-// unpacksTo reports whether a compressed file is there and holds what has the
-// checksum sum.
-func unpacksTo(path, sum string) bool {
+// decompressesTo reports whether path is a gzip file whose content has the checksum sum.
+func decompressesTo(path, sum string) bool {
 	f, err := os.Open(path)
 	if err != nil {
 		return false
@@ -211,9 +212,10 @@ func unpacksTo(path, sum string) bool {
 	return err == nil && hex.EncodeToString(h.Sum(nil)) == sum
 }
 
-// pack compresses a file that must have the checksum want: a file of the user's
-// may have changed since it was hashed, and the cache must not keep that.
-func pack(from, to, want string) error {
+// compressFile compresses the file from into the file to. It returns an error if the content
+// does not have the checksum want, because the user may change a local file after it was
+// hashed.
+func compressFile(from, to, want string) error {
 	in, err := os.Open(from)
 	if err != nil {
 		return err

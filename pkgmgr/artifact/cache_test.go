@@ -12,32 +12,30 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// TestMakingIsTriedAgain holds that what fails once does not fail for all who want it,
-// and that it is not tried for ever.
-func TestMakingIsTriedAgain(t *testing.T) {
+// TestCacheCreateRetries checks that create tries again after a failure, but only
+// maxCreateAttempts times.
+func TestCacheCreateRetries(t *testing.T) {
 	t.Parallel()
-	for fails, want := range map[int]int{0: 1, 1: 2, makeTries - 1: makeTries, 99: makeTries} {
-		a, made := &Cache{}, 0
+	for failures, want := range map[int]int{0: 1, 1: 2, maxCreateAttempts - 1: maxCreateAttempts, 99: maxCreateAttempts} {
+		a, attempts := &Cache{}, 0
 		for range 9 {
-			err := a.once(t.Context(), "x", "y", func() error {
-				if made++; made <= fails {
+			err := a.create(t.Context(), "x", "y", func() error {
+				if attempts++; attempts <= failures {
 					return errors.New("no")
 				}
 				return nil
 			})
-			if (err == nil) != (made > fails) {
-				t.Errorf("%d: %v after %d", fails, err, made)
+			if (err == nil) != (attempts > failures) {
+				t.Errorf("%d failures: create() = %v after %d attempts", failures, err, attempts)
 			}
 		}
-		if made != want {
-			t.Errorf("%d: made %d times, want %d", fails, made, want)
+		if attempts != want {
+			t.Errorf("%d failures: create() made %d attempts, want %d", failures, attempts, want)
 		}
 	}
 }
 
-// TestDamagedPack holds that a compressed file of the cache is checked before it is
-// sent.
-func TestDamagedPack(t *testing.T) {
+func TestCacheReplacesDamagedCompressedFile(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	file := filepath.Join(dir, "engine")
@@ -48,11 +46,11 @@ func TestDamagedPack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	packed := filepath.Join(dir, sum+".gz")
+	compressed := filepath.Join(dir, sum+".gz")
 	open := func() []byte {
 		f, gzipped, err := (&Cache{dir: dir}).Open(t.Context(), wire.Artifact{SHA256: sum}, file, true)
 		if err != nil || !gzipped {
-			t.Fatal(gzipped, err)
+			t.Fatalf("Open() = gzipped %t, %v, want true and no error", gzipped, err)
 		}
 		defer f.Close()
 		data, err := os.ReadFile(f.Name())
@@ -62,16 +60,16 @@ func TestDamagedPack(t *testing.T) {
 		return data
 	}
 	good := open()
-	for _, damage := range []func([]byte) []byte{
-		func(d []byte) []byte { d[len(d)/2] ^= 1; return d },
-		func(d []byte) []byte { return d[:len(d)-9] },
-		func([]byte) []byte { return nil },
+	for name, damage := range map[string]func([]byte) []byte{
+		"flipped bit": func(d []byte) []byte { d[len(d)/2] ^= 1; return d },
+		"truncated":   func(d []byte) []byte { return d[:len(d)-9] },
+		"empty":       func([]byte) []byte { return nil },
 	} {
-		if err := os.WriteFile(packed, damage(bytes.Clone(good)), 0o600); err != nil {
+		if err := os.WriteFile(compressed, damage(bytes.Clone(good)), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		if got := open(); !bytes.Equal(got, good) {
-			t.Errorf("%d bytes are sent, want %d", len(got), len(good))
+			t.Errorf("%s: Open() returns a file of %d bytes, want the original %d bytes", name, len(got), len(good))
 		}
 	}
 }

@@ -1,5 +1,5 @@
-// Package atomicfile replaces files atomically: a reader sees the old file or the new
-// one, never a part of it, also after a power failure.
+// Package atomicfile replaces files atomically: readers see either the old or the new file,
+// never a part of it, even after a power failure.
 package atomicfile
 
 import (
@@ -19,12 +19,12 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/filelock"
 )
 
-// tempPrefix begins the names of temporary files, which renameio chooses.
+// tempPrefix is the prefix of the names of temporary files, which package renameio chooses.
 const tempPrefix = "."
 
-// IsTemp reports whether name has the form of a temporary file of this package: a dot,
-// the name of the file that is being written, and digits. A process that is killed while
-// it writes leaves such a file beside the other.
+// IsTemp reports whether name has the format of the temporary files of this package: a dot,
+// the name of the target file, and digits. A process that is killed during a write leaves
+// such a file in the directory of the target.
 func IsTemp(name string) bool {
 	rest, ok := strings.CutPrefix(name, tempPrefix)
 	target := strings.TrimRight(rest, digits)
@@ -33,13 +33,13 @@ func IsTemp(name string) bool {
 
 const digits = "0123456789"
 
-// TempGlob returns the pattern of the temporary files of path, for [filepath.Glob].
+// TempGlob returns a pattern for [filepath.Glob] that matches the temporary files of path.
 func TempGlob(path string) string {
 	return filepath.Join(filepath.Dir(path), tempPrefix+filepath.Base(path)+"[0-9]*")
 }
 
-// RemoveTemp removes the temporary files of path that processes which were killed have
-// left. No other process may be writing path.
+// RemoveTemp removes the temporary files of path that killed processes have left. No other
+// process may be writing path.
 func RemoveTemp(path string) {
 	dir, base := filepath.Split(path)
 	entries, _ := os.ReadDir(filepath.Clean(dir))
@@ -51,13 +51,13 @@ func RemoveTemp(path string) {
 	}
 }
 
-// Write makes path with what write writes: the file is the old one or the
-// new one, never a part. Its directory is made where it is missing.
+// Write atomically replaces the file at path with the data that the function write writes. It
+// creates missing directories.
 func Write(path string, mode fs.FileMode, write func(io.Writer) error) error {
 	return WriteFile(path, mode, func(f *os.File) error { return write(f) })
 }
 
-// WriteFile is [Write] for those who need a file.
+// WriteFile is like [Write], but passes an [os.File] to write.
 func WriteFile(path string, mode fs.FileMode, write func(*os.File) error) error {
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -67,7 +67,7 @@ func WriteFile(path string, mode fs.FileMode, write func(*os.File) error) error 
 	if err != nil {
 		return err
 	}
-	defer func() { _ = f.Cleanup() }() // nothing, once it is replaced
+	defer func() { _ = f.Cleanup() }() // no effect after CloseAtomicallyReplace
 	if err := write(f.File); err != nil {
 		return err
 	}
@@ -77,7 +77,7 @@ func WriteFile(path string, mode fs.FileMode, write func(*os.File) error) error 
 	return SyncDir(dir)
 }
 
-// WriteData makes path hold data. It makes the directory where that is missing.
+// WriteData atomically replaces the file at path with data. It creates missing directories.
 func WriteData(path string, data []byte, mode fs.FileMode) error {
 	return Write(path, mode, func(w io.Writer) error {
 		_, err := w.Write(data)
@@ -85,9 +85,9 @@ func WriteData(path string, data []byte, mode fs.FileMode) error {
 	})
 }
 
-// Create makes path hold data, or returns an error that wraps [fs.ErrExist] if there is a
-// file. Its directory is made where it is missing. Where the file system has no hard
-// links, a process that is killed may leave a part of the file.
+// Create atomically creates a file with data, or returns an error that wraps [fs.ErrExist] if
+// the file exists. It creates missing directories. If the file system does not support hard
+// links, a process that is killed may leave an incomplete file.
 func Create(path string, data []byte, mode fs.FileMode) error {
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -107,7 +107,7 @@ func Create(path string, data []byte, mode fs.FileMode) error {
 	if err != nil {
 		return err
 	}
-	// A link fails where the name is taken, which a rename does not.
+	// Unlike a rename, a link fails if the target exists.
 	if err = os.Link(f.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
 		err = createInPlace(path, data, mode)
 	}
@@ -117,7 +117,7 @@ func Create(path string, data []byte, mode fs.FileMode) error {
 	return SyncDir(dir)
 }
 
-// createInPlace is [Create] for file systems without hard links.
+// createInPlace implements [Create] for file systems without hard links.
 func createInPlace(path string, data []byte, mode fs.FileMode) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
@@ -130,11 +130,10 @@ func createInPlace(path string, data []byte, mode fs.FileMode) error {
 	return nil
 }
 
-// Symlink makes path a symbolic link to target, in the place of a file that may be there.
-// temp is the link's name in the same directory until then; a process that is killed
-// leaves it there.
+// Symlink atomically replaces path with a symbolic link to target. temp is the temporary path
+// of the link, in the same directory. A process that is killed may leave temp.
 func Symlink(target, path, temp string) error {
-	_ = os.Remove(temp) // of a process that was killed here
+	_ = os.Remove(temp) // left by a killed process
 	if err := os.Symlink(target, temp); err != nil {
 		return err
 	}
@@ -145,8 +144,8 @@ func Symlink(target, path, temp string) error {
 	return nil
 }
 
-// WriteJSON makes path hold v as indented JSON, for its owner alone. It makes the
-// directory where that is missing.
+// WriteJSON atomically replaces the file at path with the indented JSON encoding of v. The
+// mode of the file is 0o600. WriteJSON creates missing directories.
 func WriteJSON(path string, v any) error {
 	data, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
@@ -155,20 +154,21 @@ func WriteJSON(path string, v any) error {
 	return WriteData(path, append(data, '\n'), 0o600)
 }
 
-// ReadJSON fills v from the file; a missing file is fs.ErrNotExist.
+// ReadJSON decodes the JSON file at path into v. If the file does not exist, the error wraps
+// [fs.ErrNotExist].
 func ReadJSON(path string, v any) error {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}
 	if err := json.Unmarshal(data, v); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return fmt.Errorf("invalid JSON in %s: %w", path, err)
 	}
 	return nil
 }
 
-// SyncDir brings the names in a directory to disk, which renameio does not do. It does
-// nothing on a file system that cannot do it.
+// SyncDir syncs the entries of a directory to disk, which renameio does not do. It has no
+// effect on file systems that do not support this.
 func SyncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
@@ -181,23 +181,23 @@ func SyncDir(dir string) error {
 	return errors.Join(err, d.Close())
 }
 
-// Lock takes the exclusive right to replace a file, waiting for it. It is a
-// lock of the kernel on a file beside it, which is only there meanwhile: who dies
-// with it gives it up. Where the file system has no locks nobody waits: a file that
-// is written there is whole all the same.
+// Lock acquires an exclusive lock for replacing the file at path, and waits for it if
+// necessary. The lock is on a separate file, path + ".lock", which exists only while the lock
+// is held. The kernel releases the lock when the process exits. On file systems without
+// locks, Lock has no effect; writes are still atomic.
 func Lock(path string) (unlock func(), err error) {
-	return lockBy(path, func(beside string) (*filelock.Lock, error) {
-		return filelock.Wait(context.Background(), beside, 0o700, filelock.NoLimit, nil)
+	return lockWith(path, func(lockPath string) (*filelock.Lock, error) {
+		return filelock.Wait(context.Background(), lockPath, 0o700, filelock.NoLimit, nil)
 	})
 }
 
-// lockBy is Lock with the call that locks.
-func lockBy(path string, lock func(beside string) (*filelock.Lock, error)) (unlock func(), err error) {
-	beside := path + ".lock"
-	l, err := lock(beside)
+// lockWith is Lock with another lock function.
+func lockWith(path string, lock func(lockPath string) (*filelock.Lock, error)) (unlock func(), err error) {
+	lockPath := path + ".lock"
+	l, err := lock(lockPath)
 	switch {
 	case filelock.Unsupported(err):
-		return func() { _ = os.Remove(beside) }, nil
+		return func() { _ = os.Remove(lockPath) }, nil
 	case err != nil:
 		return nil, err
 	}

@@ -5,8 +5,8 @@ import (
 	"path/filepath"
 )
 
-// MissingDirs returns the directories above path that do not exist, outermost first:
-// those that [Write] creates.
+// MissingDirs returns the parent directories of path that do not exist, outermost first.
+// [Write] creates these directories.
 func MissingDirs(path string) []string {
 	var missing []string
 	for dir := filepath.Dir(path); ; dir = filepath.Dir(dir) {

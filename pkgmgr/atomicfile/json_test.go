@@ -14,68 +14,65 @@ import (
 func TestWriteAndRead(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "new", "file.json")
-	type thing struct{ A string }
-	var got thing
+	type value struct{ A string }
+	var got value
 	if err := atomicfile.ReadJSON(path, &got); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("a missing file: %v", err)
+		t.Errorf("ReadJSON() of a missing file = %v, want %v", err, fs.ErrNotExist)
 	}
-	for _, want := range []thing{{"one"}, {"two"}} {
+	for _, want := range []value{{"one"}, {"two"}} {
 		if err := atomicfile.WriteJSON(path, want); err != nil {
 			t.Fatal(err)
 		}
 		if err := atomicfile.ReadJSON(path, &got); err != nil || got != want {
-			t.Errorf("%+v, %v", got, err)
+			t.Errorf("ReadJSON() = %+v, %v, want %+v", got, err, want)
 		}
 	}
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("%v, %v", info, err)
+		t.Errorf("Stat() after WriteJSON() = %v, %v, want mode 600", info, err)
 	}
 	if err := atomicfile.WriteData(path, []byte("{"), 0o640); err != nil {
 		t.Fatal(err)
 	}
 	if err := atomicfile.ReadJSON(path, &got); err == nil {
-		t.Error("half a document was read")
+		t.Error("ReadJSON() of an incomplete document = nil, want an error")
 	}
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o640 {
-		t.Errorf("%v, %v", info, err)
+		t.Errorf("Stat() after WriteData() = %v, %v, want mode 640", info, err)
 	}
-	// A directory in the place of the file keeps its content, and nothing is left
-	// beside it.
+	// WriteData must not replace a directory, and must not leave a temporary file.
 	dir := filepath.Dir(path)
 	if err := os.Mkdir(filepath.Join(dir, "d"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	if err := atomicfile.WriteData(filepath.Join(dir, "d"), nil, 0o600); err == nil {
-		t.Error("a directory was replaced")
+		t.Error("WriteData() to a directory = nil, want an error")
 	}
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 2 {
-		t.Errorf("left: %v, %v", entries, err)
+		t.Errorf("directory after WriteData() = %v, %v, want d and file.json", entries, err)
 	}
 }
 
-// TestTemp holds that the temporary files that are left by a process which was killed are
-// recognized.
-func TestTemp(t *testing.T) {
+// TestTempNames checks that IsTemp and TempGlob match the temporary file of WriteFile.
+func TestTempNames(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "file.json")
 	err := atomicfile.WriteFile(path, 0o600, func(f *os.File) error {
 		if !atomicfile.IsTemp(filepath.Base(f.Name())) || atomicfile.IsTemp(filepath.Base(path)) {
-			t.Errorf("IsTemp(%q) = false, or IsTemp(%q) = true", f.Name(), path)
+			t.Errorf("IsTemp(%q) = false or IsTemp(%q) = true, want true and false", f.Name(), path)
 		}
 		if found, err := filepath.Glob(atomicfile.TempGlob(path)); err != nil || len(found) != 1 || found[0] != f.Name() {
 			t.Errorf("TempGlob() matches %v, %v, want %s", found, err, f.Name())
 		}
-		return errors.New("no more")
+		return errors.New("abort")
 	})
 	if err == nil {
 		t.Error("WriteFile() = nil, want the error of its function")
 	}
-	if left, err := os.ReadDir(filepath.Dir(path)); err != nil || len(left) != 0 {
-		t.Errorf("left: %v, %v", left, err)
+	if files, err := os.ReadDir(filepath.Dir(path)); err != nil || len(files) != 0 {
+		t.Errorf("directory after WriteFile() = %v, %v, want no files", files, err)
 	}
 }
 
-// TestIsTemp checks that only names with the form of temporary files are recognized.
 func TestIsTemp(t *testing.T) {
 	t.Parallel()
 	for name, want := range map[string]bool{
@@ -89,9 +86,9 @@ func TestIsTemp(t *testing.T) {
 	}
 }
 
-// TestRemoveTempOther checks that only temporary files of one file are removed, also in a
-// directory whose name is a pattern.
-func TestRemoveTempOther(t *testing.T) {
+// TestRemoveTempKeepsOtherFiles checks that RemoveTemp removes only the temporary files of one
+// file, even in a directory whose name contains special characters of patterns.
+func TestRemoveTempKeepsOtherFiles(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "a[b]*")
 	if err := os.MkdirAll(filepath.Join(dir, ".f.json9"), 0o700); err != nil {
@@ -112,6 +109,6 @@ func TestRemoveTempOther(t *testing.T) {
 		got = append(got, e.Name())
 	}
 	if want := []string{".f.json", ".f.json1.bak", ".f.json9", ".g.json1", "f.json", "f.json1"}; !slices.Equal(got, want) {
-		t.Errorf("RemoveTemp() left %q, want %q", got, want)
+		t.Errorf("directory after RemoveTemp() = %q, want %q", got, want)
 	}
 }

@@ -18,13 +18,13 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// uploadPrefix begins the names of files that match [wire.UploadGlob].
+// uploadPrefix is the name prefix of files that match [wire.UploadGlob].
 const uploadPrefix = ".rbee-"
 
-// errHungUp is why a run ends whose stdin has ended.
-var errHungUp = errors.New("canceled: the other side closed the connection")
+// errDisconnected is the error of a run whose stdin was closed.
+var errDisconnected = errors.New("canceled: the other side closed the connection")
 
-// run is one `rbee hive apply`.
+// run is a run of `rbee hive apply`.
 type run struct {
 	machine *Machine
 	exe     string
@@ -33,8 +33,8 @@ type run struct {
 	req     *wire.Request
 }
 
-// apply behaves as a hive does: the end of stdin cancels, and the error is not nil
-// where the request could not be read or the run was canceled.
+// apply implements `rbee hive apply` like a hive: the end of stdin cancels the run, and it
+// returns an error if the request could not be read or the run was canceled.
 func (m *Machine) apply(ctx context.Context, exe string, stdin io.Reader, stdout io.Writer) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -55,19 +55,19 @@ func (m *Machine) apply(ctx context.Context, exe string, stdin io.Reader, stdout
 	return nil
 }
 
-// watch passes stdin on and cancels when it ends.
+// watch returns a reader for stdin and calls cancel at the end of stdin.
 func watch(ctx context.Context, cancel context.CancelCauseFunc, stdin io.Reader) io.Reader {
 	r, w := io.Pipe()
 	context.AfterFunc(ctx, func() { _ = r.CloseWithError(context.Cause(ctx)) })
 	go func() {
 		_, err := io.Copy(w, stdin)
 		_ = w.CloseWithError(cmp.Or(err, io.ErrUnexpectedEOF))
-		cancel(errHungUp)
+		cancel(errDisconnected)
 	}()
 	return r
 }
 
-// removeUpload removes a program that was run from where uploads are put.
+// removeUpload removes exe if it is an uploaded binary.
 func (m *Machine) removeUpload(exe string) {
 	m.Edit(func(s *wire.State) {
 		if path.Dir(exe) == path.Join(s.Home, wire.BinDir) && strings.HasPrefix(path.Base(exe), uploadPrefix) {
@@ -76,11 +76,12 @@ func (m *Machine) removeUpload(exe string) {
 	})
 }
 
+// check returns an error if the machine cannot apply the request.
 func (r *run) check() error {
 	if !r.req.Compatible() {
 		return &operations.Error{
 			Code: operations.CodeUnsupported, Reason: r.req.IncompatibleReason(),
-			Message: fmt.Sprintf("the request speaks schema %d, rbee here speaks %d", r.req.Schema, wire.Schema),
+			Message: fmt.Sprintf("the request has schema %d, this rbee supports %d", r.req.Schema, wire.Schema),
 		}
 	}
 	if r.req.Settings != nil {
@@ -89,23 +90,23 @@ func (r *run) check() error {
 	return nil
 }
 
-// do takes the lock, does the steps and returns how the machine is afterwards.
+// do takes the lock, runs the steps and returns the result with the final state.
 func (r *run) do(ctx context.Context) *wire.Result {
 	result := &wire.Result{Errors: make([]string, len(r.req.Steps))}
-	notBegun := func(from int, why string) {
-		for i := from; i < len(r.req.Steps); i++ {
-			result.Fail(i, "not begun: "+why, &operations.Error{Reason: operations.ReasonNotBegun})
+	skipFrom := func(first int, reason string) {
+		for i := first; i < len(r.req.Steps); i++ {
+			result.Fail(i, "not started: "+reason, &operations.Error{Reason: operations.ReasonNotBegun})
 		}
 	}
 	release, locked, err := r.lock(ctx)
 	switch {
 	case locked != nil:
 		result.Locked = locked
-		notBegun(0, "locked by "+locked.Holder)
+		skipFrom(0, "locked by "+locked.Holder)
 		return result
 	case err != nil:
 		result.Error, result.Cause = err.Error(), wire.CauseOf(err)
-		notBegun(0, err.Error())
+		skipFrom(0, err.Error())
 		return result
 	}
 	defer release()
@@ -116,67 +117,67 @@ func (r *run) do(ctx context.Context) *wire.Result {
 	removed := false
 	for i, step := range r.req.Steps {
 		if ctx.Err() != nil {
-			notBegun(i, context.Cause(ctx).Error())
+			skipFrom(i, context.Cause(ctx).Error())
 			break
 		}
-		err := r.noted(ctx, i, step)
+		err := r.reportStep(ctx, i, step)
 		removed = step.Action == wire.ActionRemoveSelf && err == nil
 		if err == nil {
 			continue
 		}
 		result.Fail(i, err.Error(), err)
 		if step.Action == wire.ActionInstallSelf {
-			notBegun(i+1, "rbee could not be installed")
+			skipFrom(i+1, "rbee could not be installed")
 			break
 		}
 	}
 	if !removed {
-		now := r.machine.inspect(false)
-		result.State = &now
+		state := r.machine.inspect(false)
+		result.State = &state
 	}
 	return result
 }
 
-// lock takes the machine's lock, or tells who has it.
+// lock takes the machine's lock. If another run holds it for too long, locked is that run.
 func (r *run) lock(ctx context.Context) (release func(), locked *wire.Waiting, err error) {
 	m := r.machine
-	take := func() func() {
+	acquired := func() func() {
 		m.Edit(func(*wire.State) { m.holder = wire.Waiting{Holder: r.req.Owner, Since: time.Now()} })
 		return func() { <-m.lock }
 	}
-	held := wire.Waiting{Holder: m.Locked, Since: time.Now()}
+	holder := wire.Waiting{Holder: m.Locked, Since: time.Now()}
 	if m.Locked == "" {
-		m.Edit(func(*wire.State) {}) // makes the lock
+		m.Edit(func(*wire.State) {}) // creates the lock
 		select {
 		case m.lock <- struct{}{}:
-			return take(), nil, nil
+			return acquired(), nil, nil
 		default:
-			m.Edit(func(*wire.State) { held = m.holder })
+			m.Edit(func(*wire.State) { holder = m.holder })
 		}
 	}
 	if r.req.LockWait > 0 {
-		if err := r.out.Write(wire.Message{Waiting: &held}); err != nil {
+		if err := r.out.Write(wire.Message{Waiting: &holder}); err != nil {
 			return nil, nil, err
 		}
 	}
 	if m.Locked != "" || r.req.LockWait <= 0 {
-		return nil, &held, nil
+		return nil, &holder, nil
 	}
-	patience := time.NewTimer(r.req.LockWait)
-	defer patience.Stop()
+	timeout := time.NewTimer(r.req.LockWait)
+	defer timeout.Stop()
 	select {
 	case m.lock <- struct{}{}:
-		return take(), nil, nil
-	case <-patience.C:
-		return nil, &held, nil
+		return acquired(), nil, nil
+	case <-timeout.C:
+		return nil, &holder, nil
 	case <-ctx.Done():
 		return nil, nil, fmt.Errorf("waiting for the lock: %w", context.Cause(ctx))
 	}
 }
 
-// noted does a step between its two notes.
-func (r *run) noted(ctx context.Context, i int, step wire.Step) error {
-	_ = r.out.Write(wire.Message{Step: &wire.StepNote{Index: i}}) // who reads is told by the result, too
+// reportStep runs a step and reports its start and its end.
+func (r *run) reportStep(ctx context.Context, i int, step wire.Step) error {
+	_ = r.out.Write(wire.Message{Step: &wire.StepNote{Index: i}}) // the result has the outcome too
 	err := r.step(i, step)
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
@@ -189,6 +190,7 @@ func (r *run) noted(ctx context.Context, i int, step wire.Step) error {
 	return err
 }
 
+// step runs a step.
 func (r *run) step(i int, step wire.Step) error {
 	m, worker := r.machine, ""
 	if step.Worker != nil {
@@ -233,46 +235,48 @@ func (r *run) step(i int, step wire.Step) error {
 			clear(m.artifacts)
 			clear(m.previous)
 		})
-	default: // refused before
+	default: // rejected by Validate
 	}
 	return nil
 }
 
+// rollback restores the previous version of a worker.
 func (r *run) rollback(worker string) (err error) {
 	m := r.machine
 	m.Edit(func(s *wire.State) {
 		i := slices.IndexFunc(s.Workers, func(w wire.Worker) bool { return w.Type == worker && !w.Foreign })
 		if i < 0 {
-			err = fmt.Errorf("worker type %s is not installed by rbee there", worker)
+			err = fmt.Errorf("cannot roll back worker type %s: it was not installed by rbee", worker)
 			return
 		}
 		if !m.swapPrevious(s, worker) {
-			err = fmt.Errorf("no earlier version of %s is there, only %s", worker, s.Workers[i].Version)
+			err = fmt.Errorf("cannot roll back worker type %s %s: no previous version", worker, s.Workers[i].Version)
 		}
 	})
 	return err
 }
 
-// swapPrevious makes the version before the one that is installed. It reports false
-// where there is none. m.mu is held.
+// swapPrevious exchanges the installed and the previous version of a worker. It returns false
+// if the worker has no previous version. The caller holds m.mu.
 func (m *Machine) swapPrevious(s *wire.State, worker string) bool {
-	before, ok := m.previous[worker]
+	previous, ok := m.previous[worker]
 	i := slices.IndexFunc(s.Workers, func(w wire.Worker) bool { return w.Type == worker })
 	if !ok || i < 0 {
 		return false
 	}
-	have := s.Workers[i]
-	before.Previous, have.Previous = have.Version, ""
-	m.previous[worker], s.Workers[i] = have, before
+	current := s.Workers[i]
+	previous.Previous, current.Previous = current.Version, ""
+	m.previous[worker], s.Workers[i] = current, previous
 	return true
 }
 
+// installSelf installs the running binary.
 func (r *run) installSelf(want *wire.Installed) (err error) {
 	r.machine.Edit(func(s *wire.State) {
-		content, put := r.machine.files[r.exe]
+		content, isUpload := r.machine.files[r.exe]
 		sum, size := sha256.Sum256(content), int64(len(content))
 		digest := hex.EncodeToString(sum[:])
-		if !put && s.Rbee != nil { // the installed one runs
+		if !isUpload && s.Rbee != nil { // the installed binary is running
 			digest, size = s.Rbee.SHA256, s.Rbee.Size
 		}
 		if digest != want.SHA256 {
@@ -292,6 +296,7 @@ func (r *run) installSelf(want *wire.Installed) (err error) {
 	return err
 }
 
+// rollbackSelf exchanges the installed and the previous rbee.
 func (r *run) rollbackSelf() (err error) {
 	r.machine.Edit(func(s *wire.State) {
 		if s.Rbee == nil || s.PreviousRbee == nil {
@@ -306,10 +311,11 @@ func (r *run) rollbackSelf() (err error) {
 	return err
 }
 
+// start starts the daemon unless it runs with the installed binary and the right port.
 func (r *run) start() (err error) {
 	r.machine.Edit(func(s *wire.State) {
 		if s.Rbee == nil {
-			err = errors.New("starting the daemon: rbee is not installed")
+			err = errors.New("cannot start the daemon: rbee is not installed")
 			return
 		}
 		port := config.DefaultHivePort
@@ -327,12 +333,13 @@ func (r *run) start() (err error) {
 	return err
 }
 
+// installWorker installs a worker and receives its artifacts.
 func (r *run) installWorker(i int, want *wire.WorkerInstall) error {
 	digest, err := r.digest(want)
 	if err != nil {
 		return err
 	}
-	if !want.Force && r.stillThere(want, digest) {
+	if !want.Force && r.reuse(want, digest) {
 		return nil
 	}
 	w := wire.Worker{
@@ -345,11 +352,11 @@ func (r *run) installWorker(i int, want *wire.WorkerInstall) error {
 			if a.URL != "" {
 				continue
 			}
-			piece, err := r.receive(i, *a)
+			data, err := r.receive(i, *a)
 			if err != nil {
 				return err
 			}
-			content = append(content, piece...)
+			content = append(content, data...)
 			w.Bytes = int64(len(content))
 		}
 	}
@@ -364,8 +371,8 @@ func (r *run) installWorker(i int, want *wire.WorkerInstall) error {
 				m.previous[w.Type] = have
 			}
 		}
-		if before := m.previous[w.Type]; before.Version != w.Version {
-			w.Previous = before.Version
+		if previous := m.previous[w.Type]; previous.Version != w.Version {
+			w.Previous = previous.Version
 		}
 		removeWorker(s, want.Type)
 		s.Workers = append(s.Workers, w)
@@ -374,14 +381,14 @@ func (r *run) installWorker(i int, want *wire.WorkerInstall) error {
 	return nil
 }
 
-// digest is what tells an install from others.
+// digest returns the SHA-256 that identifies an install.
 func (r *run) digest(want *wire.WorkerInstall) (digest string, err error) {
 	if want.Steps[0].Kind != wire.StepBuiltin {
 		return wire.Digest(want.Steps, want.Entry), nil
 	}
 	r.machine.Edit(func(s *wire.State) {
 		if s.Rbee == nil {
-			err = errors.New("a built-in worker needs rbee itself: it is not installed")
+			err = errors.New("cannot install a built-in worker: rbee is not installed")
 			return
 		}
 		digest = s.Rbee.SHA256
@@ -389,15 +396,15 @@ func (r *run) digest(want *wire.WorkerInstall) (digest string, err error) {
 	return digest, err
 }
 
-// stillThere makes what is there already, undamaged, the one that is installed, and
-// notes what the request says of it. It reports false where it is not there.
-func (r *run) stillThere(want *wire.WorkerInstall, digest string) (ok bool) {
-	is := func(w wire.Worker) bool {
+// reuse activates the current or previous install of a worker if it is the requested one and
+// undamaged, and updates its record. It returns false if neither install matches.
+func (r *run) reuse(want *wire.WorkerInstall, digest string) (ok bool) {
+	matches := func(w wire.Worker) bool {
 		return w.Type == want.Type && w.Version == want.Version && w.SHA256 == digest && w.Corrupt == "" && !w.Foreign
 	}
 	m := r.machine
 	m.Edit(func(s *wire.State) {
-		if ok = slices.ContainsFunc(s.Workers, is); !ok && is(m.previous[want.Type]) {
+		if ok = slices.ContainsFunc(s.Workers, matches); !ok && matches(m.previous[want.Type]) {
 			ok = m.swapPrevious(s, want.Type)
 		}
 		if !ok {
@@ -412,7 +419,7 @@ func (r *run) stillThere(want *wire.WorkerInstall, digest string) (ok bool) {
 	return ok
 }
 
-// receive asks for an artifact and checks what arrives.
+// receive requests an artifact and verifies its checksum.
 func (r *run) receive(i int, want wire.Artifact) ([]byte, error) {
 	if err := r.out.Write(wire.Message{Need: &wire.Need{Index: i, SHA256: want.SHA256}}); err != nil {
 		return nil, err
@@ -433,11 +440,12 @@ func (r *run) receive(i int, want wire.Artifact) ([]byte, error) {
 	return content, nil
 }
 
+// removeWorker removes a worker type from a state.
 func removeWorker(s *wire.State, workerType string) {
 	s.Workers = slices.DeleteFunc(s.Workers, func(w wire.Worker) bool { return w.Type == workerType })
 }
 
-// checkExpected refuses a step that was planned for something else than what is installed.
+// checkExpected returns an error if the machine has changed since the step was planned.
 func (r *run) checkExpected(step *wire.Step) error {
 	if step.Expect == nil {
 		return nil

@@ -12,8 +12,8 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// Rbee is a [artifact.BinarySource] that has a tiny rbee of this version for every
-// platform. It is no program: only a [Machine] can run it.
+// Rbee returns an [artifact.BinarySource] with an rbee of the given version for every
+// platform. Its binaries are short texts that only a [Machine] can run.
 func Rbee(version string) artifact.BinarySource { return rbee(version) }
 
 type rbee string

@@ -11,17 +11,16 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/plan"
 )
 
-// What goes wrong on a machine is told beforehand, and how one's own program
-// takes it is seen without a machine.
-func ExampleFleet() {
+// A test injects errors into machines and checks the reports of pkgmgr.
+func Example() {
 	machines := fakehost.Fleet{
-		"fresh":  {},
+		"new":    {},
 		"full":   {FailPut: errors.New("no space left on device")},
 		"busy":   {Locked: "ann@desk, pid 7"},
 		"remote": {Unreachable: &fakehost.ConnectError{Code: "timeout", Message: "no answer within 10s"}},
 	}
 	cfg := &config.Config{}
-	for _, alias := range []string{"fresh", "full", "busy", "remote"} {
+	for _, alias := range []string{"new", "full", "busy", "remote"} {
 		cfg.Hives = append(cfg.Hives, config.NewHive(alias, alias))
 	}
 	fleet, err := pkgmgr.Open(cfg, pkgmgr.Options{
@@ -37,11 +36,11 @@ func ExampleFleet() {
 	for _, r := range fleet.Apply(ctx, fleet.Plan(ctx, plan.Options{Fetch: true}), pkgmgr.ApplyOptions{LockWait: -1}) {
 		fmt.Println(r.Alias, r.Status)
 	}
-	fmt.Println("on the machine:", machines["fresh"].State().Rbee.Version)
+	fmt.Println("installed version:", machines["new"].State().Rbee.Version)
 	// Output:
 	// busy locked
-	// fresh installed
 	// full failed
+	// new installed
 	// remote unreachable
-	// on the machine: 1.0.0
+	// installed version: 1.0.0
 }

@@ -33,7 +33,7 @@ func connect(t *testing.T, m *fakehost.Machine) pkgmgr.Host {
 	return h
 }
 
-func packed(t *testing.T, content string) io.Reader {
+func gzipped(t *testing.T, content string) io.Reader {
 	t.Helper()
 	var b bytes.Buffer
 	gz := gzip.NewWriter(&b)
@@ -48,21 +48,21 @@ func packed(t *testing.T, content string) io.Reader {
 
 func TestConnect(t *testing.T) {
 	t.Parallel()
-	f := fakehost.Fleet{"here": {}, "nil": nil, "away": {Unreachable: errors.New("no route")}}
-	for alias, want := range map[string]string{"here": "", "nil": "no machine for nil", "none": "no machine for none", "away": "no route"} {
-		h, err := f.Connect(t.Context(), config.Hive{Alias: alias})
+	machines := fakehost.Fleet{"reachable": {}, "nil": nil, "unreachable": {Unreachable: errors.New("no route")}}
+	for alias, want := range map[string]string{"reachable": "", "nil": "no machine for nil", "missing": "no machine for missing", "unreachable": "no route"} {
+		h, err := machines.Connect(t.Context(), config.Hive{Alias: alias})
 		if got := fmt.Sprint(err); err != nil && got != want || err == nil && (want != "" || h == nil) {
-			t.Errorf("%s: %v, want %q", alias, err, want)
+			t.Errorf("Connect(%s) = %v, %v, want error %q", alias, h, err, want)
 		}
 	}
 	var coded interface{ ErrorCode() string }
-	if _, err := f.Connect(t.Context(), config.Hive{}); !errors.As(err, &coded) || coded.ErrorCode() != "resolve" {
-		t.Errorf("%v", err)
+	if _, err := machines.Connect(t.Context(), config.Hive{}); !errors.As(err, &coded) || coded.ErrorCode() != "resolve" {
+		t.Errorf("Connect() of an unknown alias = %v, want an error with code %q", err, "resolve")
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := f.Connect(ctx, config.Hive{Alias: "here"}); !errors.Is(err, context.Canceled) {
-		t.Errorf("%v", err)
+	if _, err := machines.Connect(ctx, config.Hive{Alias: "reachable"}); !errors.Is(err, context.Canceled) {
+		t.Errorf("Connect() with a canceled context = %v, want %v", err, context.Canceled)
 	}
 }
 
@@ -70,40 +70,43 @@ func TestPut(t *testing.T) {
 	t.Parallel()
 	m := &fakehost.Machine{}
 	h := connect(t, m)
-	if err := h.Put(t.Context(), "/x", 0o755, packed(t, "one"), sha256.Sum256([]byte("one"))); err != nil {
-		t.Error(err)
+	if err := h.Put(t.Context(), "/x", 0o755, gzipped(t, "one"), sha256.Sum256([]byte("one"))); err != nil {
+		t.Errorf("Put() = %v, want no error", err)
 	}
-	if err := h.Put(t.Context(), "/x", 0o755, packed(t, "one"), sha256.Sum256([]byte("two"))); err == nil {
-		t.Error("another content than announced was taken")
+	if err := h.Put(t.Context(), "/x", 0o755, gzipped(t, "one"), sha256.Sum256([]byte("two"))); err == nil {
+		t.Error("Put() with a wrong checksum returns no error, want one")
 	}
 	if err := h.Put(t.Context(), "/x", 0o755, strings.NewReader("one"), sha256.Sum256([]byte("one"))); err == nil {
-		t.Error("what is not compressed was taken")
+		t.Error("Put() of data that is not compressed returns no error, want one")
 	}
 	m.FailPut = errors.New("disk full")
-	if err := h.Put(t.Context(), "/x", 0o755, packed(t, "one"), sha256.Sum256([]byte("one"))); !errors.Is(err, m.FailPut) {
-		t.Errorf("%v", err)
+	if err := h.Put(t.Context(), "/x", 0o755, gzipped(t, "one"), sha256.Sum256([]byte("one"))); !errors.Is(err, m.FailPut) {
+		t.Errorf("Put() with FailPut = %v, want %v", err, m.FailPut)
 	}
-	if err := errors.Join(h.Close(), h.Close()); err != nil || m.Calls() != (fakehost.Calls{Connects: 1, Puts: 4, Closes: 1}) {
-		t.Errorf("%v %+v", err, m.Calls())
+	if err := errors.Join(h.Close(), h.Close()); err != nil {
+		t.Errorf("Close() twice = %v, want no error", err)
+	}
+	if got, want := m.Calls(), (fakehost.Calls{Connects: 1, Puts: 4, Closes: 1}); got != want {
+		t.Errorf("Calls() = %+v, want %+v", got, want)
 	}
 	if err := h.Script(t.Context(), "", io.Discard, nil); err == nil {
-		t.Error("a closed connection answers")
+		t.Error("Script() after Close() returns no error, want one")
 	}
 }
 
-func TestRunKnowsOneProgram(t *testing.T) {
+func TestRunUnknownProgram(t *testing.T) {
 	t.Parallel()
 	h := connect(t, &fakehost.Machine{})
 	for _, argv := range [][]string{nil, {"ls"}, {"/home/bee/.local/share/rbee/bin/rbee", "hive", "apply"}} {
 		err := h.Run(t.Context(), argv, nil, nil, nil)
 		var exit interface{ ExitStatus() int }
 		if !errors.As(err, &exit) || exit.ExitStatus() != 127 {
-			t.Errorf("%v: %v", argv, err)
+			t.Errorf("Run(%q) = %v, want exit status 127", argv, err)
 		}
 	}
 }
 
-// TestApply speaks the protocol without pkgmgr, so that what it refuses is seen.
+// TestApply sends requests without pkgmgr, including invalid ones.
 func TestApply(t *testing.T) {
 	t.Parallel()
 	rbee := wire.State{Rbee: &wire.Installed{Version: "1", SHA256: "aa"}}
@@ -119,14 +122,14 @@ func TestApply(t *testing.T) {
 		want   string // in the result; empty for success
 	}{
 		"stop":            {wire.Schema, wire.Step{Action: wire.ActionStop}, "", ""},
-		"another schema":  {wire.MinReader - 1, wire.Step{Action: wire.ActionStop}, "", fmt.Sprintf("speaks schema %d", wire.MinReader-1)},
+		"other schema":    {wire.MinReader - 1, wire.Step{Action: wire.ActionStop}, "", fmt.Sprintf("has schema %d", wire.MinReader-1)},
 		"unknown action":  {wire.Schema, wire.Step{Action: "fly"}, "", `unknown action "fly"`},
-		"no worker":       {wire.Schema, wire.Step{Action: wire.ActionInstallWorker}, "", "names no worker"},
-		"nothing to be":   {wire.Schema, wire.Step{Action: wire.ActionInstallSelf}, "", "does not say what to install"},
+		"no worker":       {wire.Schema, wire.Step{Action: wire.ActionInstallWorker}, "", "invalid step: no worker"},
+		"no binary":       {wire.Schema, wire.Step{Action: wire.ActionInstallSelf}, "", "no binary to install"},
 		"not uploaded":    {wire.Schema, wire.Step{Action: wire.ActionInstallSelf, Install: &wire.Installed{}}, "", "the uploaded rbee has SHA-256"},
 		"pushed":          {wire.Schema, push(fmt.Sprintf("%x", sha256.Sum256([]byte("body")))), "body", ""},
-		"pushed, changed": {wire.Schema, push(fmt.Sprintf("%x", sha256.Sum256([]byte("body")))), "bodx", "the artifact has SHA-256"},
-		"not pushed":      {wire.Schema, push("aa"), "", "want 64 hex digits"},
+		"changed in push": {wire.Schema, push(fmt.Sprintf("%x", sha256.Sum256([]byte("body")))), "bodx", "the artifact has SHA-256"},
+		"wrong checksum":  {wire.Schema, push("aa"), "", "want 64 hex digits"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -140,10 +143,10 @@ func TestApply(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			open, _ := io.Pipe() // the end of stdin would cancel
+			open, _ := io.Pipe() // keeps stdin open, because its end cancels the run
 			err := connect(t, m).Run(t.Context(), []string{m.State().Home + "/bin/rbee", "hive", "apply"}, io.MultiReader(&in, open), &out, nil)
-			if refused := name == "another schema"; refused == (err == nil) {
-				t.Fatal(err)
+			if wantErr := name == "other schema"; wantErr != (err != nil) {
+				t.Fatalf("Run(apply) = %v, want an error: %t", err, wantErr)
 			}
 			var r *wire.Result
 			for messages := wire.NewReader(&out); r == nil; {
@@ -154,11 +157,11 @@ func TestApply(t *testing.T) {
 				r = message.Result
 			}
 			got := r.Error + strings.Join(r.Errors, "")
-			if k.want == "" && got != "" || !strings.Contains(got, k.want) || r.State == nil && name != "another schema" {
-				t.Errorf("%q, want %q in it; %+v", got, k.want, r.State)
+			if k.want == "" && got != "" || !strings.Contains(got, k.want) || r.State == nil && name != "other schema" {
+				t.Errorf("result of apply: errors %q and state %+v, want errors with %q", got, r.State, k.want)
 			}
-			if (string(m.Artifact("w")) == "body") != (name == "pushed") {
-				t.Errorf("artifact %q", m.Artifact("w"))
+			if got, want := string(m.Artifact("w")) == "body", name == "pushed"; got != want {
+				t.Errorf("Artifact(w) = %q, want %q: %t", m.Artifact("w"), "body", want)
 			}
 		})
 	}
@@ -166,7 +169,7 @@ func TestApply(t *testing.T) {
 		t.Parallel()
 		m := &fakehost.Machine{Initial: rbee}
 		if err := connect(t, m).Run(t.Context(), []string{m.State().Home + "/bin/rbee", "hive", "apply"}, nil, nil, nil); err == nil {
-			t.Error("an empty stdin is no request")
+			t.Error("Run(apply) with empty stdin returns no error, want one")
 		}
 	})
 }
@@ -176,13 +179,13 @@ func TestDialAndState(t *testing.T) {
 	m := &fakehost.Machine{Initial: wire.State{Devices: []gpu.Device{{Vendor: "amd"}}}}
 	h := connect(t, m)
 	if _, err := h.Dial(t.Context(), "tcp", "127.0.0.1:8600"); err == nil {
-		t.Error("something listens")
+		t.Error("Dial() without Network returns no error, want one")
 	}
-	near, far := net.Pipe()
-	defer far.Close()
-	m.Network = func(context.Context, string, string) (net.Conn, error) { return near, nil }
-	if conn, err := h.Dial(t.Context(), "tcp", "127.0.0.1:8600"); conn != near || err != nil {
-		t.Errorf("%v, %v", conn, err)
+	client, server := net.Pipe()
+	defer server.Close()
+	m.Network = func(context.Context, string, string) (net.Conn, error) { return client, nil }
+	if conn, err := h.Dial(t.Context(), "tcp", "127.0.0.1:8600"); conn != client || err != nil {
+		t.Errorf("Dial() = %v, %v, want the connection of Network", conn, err)
 	}
 	for script, want := range map[string]wire.Devices{"": nil, "rbee hive inspect --devices": {{Vendor: "amd"}}} {
 		var out bytes.Buffer
@@ -191,19 +194,19 @@ func TestDialAndState(t *testing.T) {
 			t.Fatal(err)
 		}
 		if !reflect.DeepEqual(s.Devices, want) || s.DevicesKnown != (want != nil) || s.OS != "linux" || s.Arch != "amd64" || s.Schema != 0 {
-			t.Errorf("%+v", s)
+			t.Errorf("Script(%q) = %+v, want devices %+v of a linux/amd64 machine without rbee", script, s, want)
 		}
 	}
 	snapshot := m.State()
 	snapshot.Devices[0].Vendor = "changed"
-	if m.State().Devices[0].Vendor != "amd" {
-		t.Error("a snapshot is not a copy")
+	if got := m.State().Devices[0].Vendor; got != "amd" {
+		t.Errorf("State().Devices[0].Vendor after a change of an earlier result = %q, want amd", got)
 	}
 }
 
-// TestConcurrent lets several programs work on the same machines at once: every
-// one of them takes its turn, and nothing is lost.
-func TestConcurrent(t *testing.T) {
+// TestConcurrentFleets checks that several fleets can work on the same machines at the same
+// time.
+func TestConcurrentFleets(t *testing.T) {
 	t.Parallel()
 	machines := fakehost.Fleet{"a": {}, "b": {}}
 	config := &config.Config{Hives: []config.Hive{
@@ -221,18 +224,18 @@ func TestConcurrent(t *testing.T) {
 			f.Read(t.Context(), pkgmgr.ReadOptions{})
 			for _, r := range f.Apply(t.Context(), f.Plan(t.Context(), plan.Options{Fetch: true}), pkgmgr.ApplyOptions{}) {
 				if r.Status != operations.HiveInstalled && r.Status != operations.HiveUpdated && r.Status != operations.HiveAlreadyInstalled {
-					t.Errorf("%+v: %v", r, r.Error)
+					t.Errorf("Apply() = %+v with error %v, want hives that are installed or updated", r, r.Error)
 				}
 			}
 		})
 	}
 	wg.Wait()
 	if s := machines["a"].State(); s.Rbee == nil || len(s.Workers) != 1 || !s.Daemon.Running || s.Workers[0].SHA256 != s.Rbee.SHA256 {
-		t.Errorf("%+v", s)
+		t.Errorf("State() of machine a = %+v, want rbee, a running daemon and one built-in worker", s)
 	}
 	for alias, m := range machines {
 		if c := m.Calls(); c.Connects != 8 || c.Closes != 8 || c.Scripts != 8 {
-			t.Errorf("%s: %+v", alias, c)
+			t.Errorf("Calls() of machine %s = %+v, want 8 connects, closes and scripts", alias, c)
 		}
 	}
 }

@@ -18,21 +18,21 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// host is one connection to a machine.
+// host is a connection to a machine.
 type host struct {
-	machine *Machine
-	ended   context.Context // ends with the connection
-	end     context.CancelCauseFunc
+	machine    *Machine
+	closed     context.Context // canceled when the connection is closed
+	disconnect context.CancelCauseFunc
 }
 
 var _ pkgmgr.Host = (*host)(nil)
 
 var (
 	errClosed = errors.New("fakehost: the connection is closed")
-	errLost   = &ConnectError{Code: "lost", Message: "fakehost: the connection is lost"}
+	errLost   = &ConnectError{Code: "lost", Message: "fakehost: connection lost"}
 )
 
-// exitError is a program that ran and failed.
+// exitError reports that a program exited with a nonzero status.
 type exitError struct {
 	status int
 	err    error
@@ -42,16 +42,17 @@ func (e *exitError) Error() string   { return fmt.Sprintf("exit status %d: %v", 
 func (e *exitError) ExitStatus() int { return e.status }
 func (e *exitError) Unwrap() error   { return e.err }
 
-func (h *host) ready(ctx context.Context) error {
-	if h.ended.Err() != nil {
-		return context.Cause(h.ended)
+// check returns an error if the connection is closed or ctx is done.
+func (h *host) check(ctx context.Context) error {
+	if h.closed.Err() != nil {
+		return context.Cause(h.closed)
 	}
 	return ctx.Err()
 }
 
-// Script answers every script with the machine's state: pkgmgr has no other.
+// Script writes the machine's state for every script, because pkgmgr uses only one script.
 func (h *host) Script(ctx context.Context, script string, stdout, _ io.Writer) error {
-	if err := h.ready(ctx); err != nil {
+	if err := h.check(ctx); err != nil {
 		return err
 	}
 	h.machine.count(func(c *Calls) { c.Scripts++ })
@@ -61,7 +62,7 @@ func (h *host) Script(ctx context.Context, script string, stdout, _ io.Writer) e
 	return wire.NewWriter(stdout).Write(h.machine.inspect(strings.Contains(script, "--devices")))
 }
 
-// inspect is the machine's state, with accelerators if they are asked for.
+// inspect returns the machine's state, with the accelerators only if devices is true.
 func (m *Machine) inspect(devices bool) wire.State {
 	s := m.State()
 	if s.DevicesKnown = devices; !devices {
@@ -70,9 +71,9 @@ func (m *Machine) inspect(devices bool) wire.State {
 	return s
 }
 
-// Put keeps a file in memory.
+// Put stores a file in memory.
 func (h *host) Put(ctx context.Context, name string, _ fs.FileMode, gz io.Reader, sum [32]byte) error {
-	if err := h.ready(ctx); err != nil {
+	if err := h.check(ctx); err != nil {
 		return err
 	}
 	h.machine.count(func(c *Calls) { c.Puts++ })
@@ -94,9 +95,9 @@ func (h *host) Put(ctx context.Context, name string, _ fs.FileMode, gz io.Reader
 	return nil
 }
 
-// Run knows one program, rbee, where it is installed or was put.
+// Run runs rbee, which must be installed or uploaded with Put.
 func (h *host) Run(ctx context.Context, argv []string, stdin io.Reader, stdout, _ io.Writer) error {
-	if err := h.ready(ctx); err != nil {
+	if err := h.check(ctx); err != nil {
 		return err
 	}
 	h.machine.count(func(c *Calls) { c.Runs++ })
@@ -109,17 +110,17 @@ func (h *host) Run(ctx context.Context, argv []string, stdin io.Reader, stdout, 
 	if stdout == nil {
 		stdout = io.Discard
 	}
-	in, feed := io.Pipe()
+	in, inWriter := io.Pipe()
 	go func() {
-		_, err := io.Copy(feed, stdin)
-		_ = feed.CloseWithError(err)
+		_, err := io.Copy(inWriter, stdin)
+		_ = inWriter.CloseWithError(err)
 	}()
-	out, done := &detachable{w: stdout}, make(chan error, 1)
-	running, stop := context.WithCancel(ctx)
-	defer context.AfterFunc(h.ended, stop)()
+	out, done := &detachableWriter{w: stdout}, make(chan error, 1)
+	runCtx, stop := context.WithCancel(ctx)
+	defer context.AfterFunc(h.closed, stop)()
 	go func() {
 		defer stop()
-		done <- h.machine.run(running, argv, in, out)
+		done <- h.machine.run(runCtx, argv, in, out)
 	}()
 	var err error
 	select {
@@ -128,18 +129,18 @@ func (h *host) Run(ctx context.Context, argv []string, stdin io.Reader, stdout, 
 		return err
 	case <-ctx.Done():
 		err = ctx.Err()
-	case <-h.ended.Done():
-		err = context.Cause(h.ended)
+	case <-h.closed.Done():
+		err = context.Cause(h.closed)
 	}
-	if c, ok := stdin.(io.Closer); ok { // who sends may be stuck in it, and not read what comes
+	if c, ok := stdin.(io.Closer); ok { // unblocks a caller that is writing to it
 		_ = c.Close()
 	}
 	out.detach()
-	_ = feed.Close()
+	_ = inWriter.Close()
 	return err
 }
 
-// run does what a program does.
+// run runs a program on the machine.
 func (m *Machine) run(ctx context.Context, argv []string, stdin io.Reader, stdout io.Writer) error {
 	args := argv[1:]
 	switch {
@@ -151,36 +152,36 @@ func (m *Machine) run(ctx context.Context, argv []string, stdin io.Reader, stdou
 	return &exitError{64, fmt.Errorf("fakehost: no such command: %q", args)}
 }
 
-// detachable is output that goes nowhere once it is detached.
-type detachable struct {
+// detachableWriter writes to w until detach is called, and then discards everything.
+type detachableWriter struct {
 	mu sync.Mutex
 	w  io.Writer
 }
 
-func (d *detachable) Write(p []byte) (int, error) {
+func (d *detachableWriter) Write(p []byte) (int, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.w.Write(p)
 }
 
-func (d *detachable) detach() {
+func (d *detachableWriter) detach() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.w = io.Discard
 }
 
-// has tells whether exe is an rbee that works.
+// has reports whether exe is an rbee that works.
 func (m *Machine) has(exe string) (ok bool) {
 	m.Edit(func(s *wire.State) {
-		_, put := m.files[exe]
-		ok = put || s.Rbee != nil && s.Broken == "" && exe == path.Join(s.Home, wire.Binary)
+		_, isUpload := m.files[exe]
+		ok = isUpload || s.Rbee != nil && s.Broken == "" && exe == path.Join(s.Home, wire.Binary)
 	})
 	return ok
 }
 
-// Dial asks the machine's Network.
+// Dial calls the machine's Network.
 func (h *host) Dial(ctx context.Context, network, address string) (net.Conn, error) {
-	if err := h.ready(ctx); err != nil {
+	if err := h.check(ctx); err != nil {
 		return nil, err
 	}
 	if h.machine.Network == nil {
@@ -189,9 +190,9 @@ func (h *host) Dial(ctx context.Context, network, address string) (net.Conn, err
 	return h.machine.Network(ctx, network, address)
 }
 
-// Close ends the connection; only the first call counts.
+// Close closes the connection. Calls after the first one have no effect.
 func (h *host) Close() error {
-	if h.machine.forget(h, errClosed) {
+	if h.machine.closeHost(h, errClosed) {
 		h.machine.count(func(c *Calls) { c.Closes++ })
 	}
 	return nil

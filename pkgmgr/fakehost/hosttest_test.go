@@ -10,7 +10,7 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/hosttest"
 )
 
-// TestHost runs the conformance suite that the real hive passes, too.
+// TestHost runs the conformance tests of package hosttest, which the real hive passes too.
 func TestHost(t *testing.T) {
 	t.Parallel()
 	hosttest.TestHost(t, func(*testing.T) *hosttest.Machine {

@@ -1,23 +1,21 @@
-// Package fakehost is a fleet without machines, for the tests of programs that
-// embed package pkgmgr.
+// Package fakehost provides simulated machines for tests of programs that use package pkgmgr.
 //
-// A [Machine] lives in memory and behaves as a machine does on which pkgmgr
-// works: it answers the command that reads it, takes the rbee that is sent to
-// it, and does the steps of `rbee hive apply` over the protocol of package wire,
-// checksums included. So everything in pkgmgr runs for real; nothing is
-// installed, downloaded or started.
+// A [Machine] exists only in memory. It implements the protocol of package wire: it reports
+// its state, accepts uploads of rbee, and applies the steps of `rbee hive apply`, including
+// the verification of checksums. Tests run all code of pkgmgr, but nothing is installed,
+// downloaded or started.
 //
-//	fleet := fakehost.Fleet{"gpu-1": {}, "gpu-2": {Unreachable: errors.New("no route")}}
-//	f, err := pkgmgr.Open(config, pkgmgr.Options{
-//		Connect:  fleet.Connect,
+//	machines := fakehost.Fleet{"gpu-1": {}, "gpu-2": {Unreachable: errors.New("no route")}}
+//	fleet, err := pkgmgr.Open(config, pkgmgr.Options{
+//		Connect:  machines.Connect,
 //		Binaries: fakehost.Rbee("1.0.0"),
 //		Version:  "1.0.0",
 //	})
 //
-// What goes wrong is told beforehand, in the fields of a Machine; what came of
-// it is seen afterwards, with [Machine.State] and [Machine.Calls].
+// Tests inject errors with the fields of a Machine, and check the outcome with
+// [Machine.State] and [Machine.Calls].
 //
-// All methods may be called from several goroutines.
+// All methods are safe for concurrent use.
 package fakehost
 
 import (
@@ -34,11 +32,11 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// Fleet is machines by the alias of their hive. It must not be changed while it
-// is in use.
+// Fleet maps the aliases of hives to machines. It must not be modified while it is in use.
 type Fleet map[string]*Machine
 
-// Connect is a [pkgmgr.Connect]. An alias without a machine cannot be resolved.
+// Connect implements [pkgmgr.Connect]. It returns an error with the code "resolve" for an
+// alias without a machine.
 func (f Fleet) Connect(ctx context.Context, hive config.Hive) (pkgmgr.Host, error) {
 	m := f[hive.Alias]
 	if m == nil {
@@ -47,65 +45,64 @@ func (f Fleet) Connect(ctx context.Context, hive config.Hive) (pkgmgr.Host, erro
 	return m.Connect(ctx, hive)
 }
 
-// ConnectError is an error of a connection with a word for its reason, which
-// ends up as the Reason of an operations.Error.
+// ConnectError is a connection error with a code, which becomes the Reason of an
+// operations.Error.
 type ConnectError struct {
 	Code    string // such as "timeout" or "auth"
 	Message string
 }
 
-// Error gives the message.
+// Error returns e.Message.
 func (e *ConnectError) Error() string { return e.Message }
 
-// ErrorCode gives the code.
+// ErrorCode returns e.Code.
 func (e *ConnectError) ErrorCode() string { return e.Code }
 
-// Machine is a machine in memory. The zero value is a fresh linux/amd64 machine
-// without rbee. Its fields are set before it is used, and may be changed while
-// nothing works on it. A Machine must not be copied.
+// Machine is a simulated machine. The zero value is a linux/amd64 machine without rbee. Its
+// fields must not be modified while it is in use. A Machine must not be copied.
 type Machine struct {
-	// Initial is what the machine has at first. Where OS, Arch, Hostname, User
-	// or Home are empty they get a value, and an rbee without Schema speaks
-	// this version of the protocol. Devices are told only to who asks.
+	// Initial is the initial state. If OS, Arch, Hostname, User or Home are empty, they
+	// get default values. If Rbee is set and Schema is 0, Schema becomes [wire.Schema].
+	// Devices are reported only on request.
 	Initial wire.State
 
-	// Unreachable is why nobody can connect; nil if everybody can.
+	// Unreachable is the error of Connect; nil for success.
 	Unreachable error
 
-	// FailPut is why nothing can be sent to it; nil if everything can.
+	// FailPut is the error of uploads; nil for success.
 	FailPut error
 
-	// FailStep makes the steps on a worker type fail. The key "" stands for
-	// the steps on rbee itself.
+	// FailStep has the errors of steps, by worker type. The key for steps on rbee
+	// itself is "".
 	FailStep map[string]error
 
-	// OnStep, if not nil, is called before each step, from the goroutine that
-	// works on the machine. An error fails the step.
+	// OnStep, if not nil, is called before each step, in the goroutine of the run. If
+	// it returns an error, the step fails.
 	OnStep func(wire.Step) error
 
-	// Locked, if not empty, is who holds the lock. It is never set free:
-	// whoever would wait for it is told at once that the wait is over.
+	// Locked, if not empty, is the owner of a run that holds the lock forever. Other
+	// runs do not wait for the lock, but fail immediately.
 	Locked string
 
-	// Network answers Dial; nil refuses every connection.
+	// Network implements Dial; nil rejects all connections.
 	Network func(ctx context.Context, network, address string) (net.Conn, error)
 
-	mu        sync.Mutex
-	begun     bool
-	state     wire.State
-	files     map[string][]byte      // by path
-	artifacts map[string][]byte      // by worker type
-	previous  map[string]wire.Worker // by worker type: what a rollback goes back to
-	calls     Calls
-	conns     map[*host]bool // that are open
-	lock      chan struct{}  // holds one value while somebody has the lock
-	holder    wire.Waiting
+	mu          sync.Mutex
+	initialized bool
+	state       wire.State
+	files       map[string][]byte      // by path
+	artifacts   map[string][]byte      // by worker type
+	previous    map[string]wire.Worker // previous versions, by worker type
+	calls       Calls
+	conns       map[*host]bool // open connections
+	lock        chan struct{}  // contains one value while a run holds the lock
+	holder      wire.Waiting
 }
 
-// Calls counts what was asked of a machine.
+// Calls has the number of calls of each method of the connections to a machine.
 type Calls struct{ Connects, Scripts, Puts, Runs, Closes int }
 
-// Connect is a [pkgmgr.Connect] to this machine, whatever the hive.
+// Connect implements [pkgmgr.Connect] for this machine. It ignores the hive.
 func (m *Machine) Connect(ctx context.Context, _ config.Hive) (pkgmgr.Host, error) {
 	m.count(func(c *Calls) { c.Connects++ })
 	switch {
@@ -115,13 +112,13 @@ func (m *Machine) Connect(ctx context.Context, _ config.Hive) (pkgmgr.Host, erro
 		return nil, m.Unreachable
 	}
 	h := &host{machine: m}
-	h.ended, h.end = context.WithCancelCause(context.WithoutCancel(ctx))
+	h.closed, h.disconnect = context.WithCancelCause(context.WithoutCancel(ctx))
 	m.Edit(func(*wire.State) { m.conns[h] = true })
 	return h, nil
 }
 
-// Cut breaks every open connection, as when a network fails: what uses one gets an
-// error whose code is "lost", and programs on the machine see the end of their stdin.
+// Cut closes all open connections as a network failure does: calls return an error with the
+// code "lost", and programs on the machine read the end of stdin.
 func (m *Machine) Cut() {
 	var open []*host
 	m.Edit(func(*wire.State) {
@@ -130,41 +127,41 @@ func (m *Machine) Cut() {
 		}
 	})
 	for _, h := range open {
-		m.forget(h, errLost)
+		m.closeHost(h, errLost)
 	}
 }
 
-// forget ends a connection. It reports whether it was open.
-func (m *Machine) forget(h *host, why error) (was bool) {
+// closeHost closes a connection with the given cause, and reports whether it was open.
+func (m *Machine) closeHost(h *host, cause error) (wasOpen bool) {
 	m.Edit(func(*wire.State) {
-		was = m.conns[h]
+		wasOpen = m.conns[h]
 		delete(m.conns, h)
 	})
-	h.end(why) // only the first reason counts
-	return was
+	h.disconnect(cause) // only the first cause has an effect
+	return wasOpen
 }
 
-// State is what the machine has now.
+// State returns a copy of the current state of the machine.
 func (m *Machine) State() wire.State {
 	var s wire.State
-	m.Edit(func(now *wire.State) { s = clone(now) })
+	m.Edit(func(current *wire.State) { s = clone(current) })
 	return s
 }
 
-// Edit changes what the machine has, as somebody would who works on it by hand.
+// Edit calls change to modify the state of the machine. change must not call methods of m.
 func (m *Machine) Edit(change func(*wire.State)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if !m.begun {
-		m.begun, m.state = true, begin(m.Initial)
+	if !m.initialized {
+		m.initialized, m.state = true, withDefaults(m.Initial)
 		m.files, m.artifacts, m.lock = map[string][]byte{}, map[string][]byte{}, make(chan struct{}, 1)
 		m.previous, m.conns = map[string]wire.Worker{}, map[*host]bool{}
 	}
 	change(&m.state)
 }
 
-// Corrupt damages the files of an installed worker; problem says how. Installing
-// it again mends them.
+// Corrupt marks the files of an installed worker as damaged, with problem as the reason.
+// Installing the worker again repairs them.
 func (m *Machine) Corrupt(workerType, problem string) {
 	m.Edit(func(s *wire.State) {
 		for i := range s.Workers {
@@ -175,39 +172,41 @@ func (m *Machine) Corrupt(workerType, problem string) {
 	})
 }
 
-// Calls counts what was asked of the machine so far.
+// Calls returns the numbers of calls so far.
 func (m *Machine) Calls() Calls {
 	var c Calls
-	m.count(func(now *Calls) { c = *now })
+	m.count(func(current *Calls) { c = *current })
 	return c
 }
 
-// Artifact gives the bytes that were sent for a worker, unpacked if they came
-// compressed on the wire; nil if none were sent.
+// Artifact returns the decompressed artifacts that were sent for a worker, one after the
+// other; nil if none were sent.
 func (m *Machine) Artifact(workerType string) []byte {
 	var b []byte
 	m.Edit(func(*wire.State) { b = bytes.Clone(m.artifacts[workerType]) })
 	return b
 }
 
+// count calls change to update the numbers of calls.
 func (m *Machine) count(change func(*Calls)) { m.Edit(func(*wire.State) { change(&m.calls) }) }
 
-func begin(initial wire.State) wire.State {
+// withDefaults returns a copy of a state with default values for empty fields.
+func withDefaults(initial wire.State) wire.State {
 	s := clone(&initial)
-	fill := func(field *string, value string) {
+	setDefault := func(field *string, value string) {
 		if *field == "" {
 			*field = value
 		}
 	}
 	if s.OS == "" {
-		fill(&s.Libc, "glibc")
-		fill(&s.LibcVersion, "2.36")
+		setDefault(&s.Libc, "glibc")
+		setDefault(&s.LibcVersion, "2.36")
 	}
-	fill(&s.OS, "linux")
-	fill(&s.Arch, "amd64")
-	fill(&s.Hostname, "fake")
-	fill(&s.User, "bee")
-	fill(&s.Home, "/home/bee/.local/share/rbee")
+	setDefault(&s.OS, "linux")
+	setDefault(&s.Arch, "amd64")
+	setDefault(&s.Hostname, "fake")
+	setDefault(&s.User, "bee")
+	setDefault(&s.Home, "/home/bee/.local/share/rbee")
 	if s.Rbee != nil && s.Schema == 0 {
 		s.Schema = wire.Schema
 	}
@@ -215,15 +214,16 @@ func begin(initial wire.State) wire.State {
 	return s
 }
 
+// sortWorkers sorts the workers of a state by type.
 func sortWorkers(s *wire.State) {
 	slices.SortFunc(s.Workers, func(a, b wire.Worker) int { return bytes.Compare([]byte(a.Type), []byte(b.Type)) })
 }
 
-// clone copies a state, pointers and slices included, the way it would travel.
+// clone returns a deep copy of a state by encoding it as JSON, as the protocol does.
 func clone(s *wire.State) wire.State {
 	var c wire.State
 	if data, err := json.Marshal(s); err == nil {
-		_ = json.Unmarshal(data, &c) // what was just written can be read
+		_ = json.Unmarshal(data, &c) // cannot fail: Marshal has just created data
 	}
 	return c
 }

@@ -18,40 +18,40 @@ import (
 )
 
 const (
-	// stallTimeout is how long a server may send nothing before it is given up.
+	// stallTimeout is the default of [Client.Stall].
 	stallTimeout = 60 * time.Second
 
-	// dialTimeout is how long connecting to a server may take, without and with TLS.
+	// dialTimeout limits the TCP connection to a server, and its TLS handshake.
 	dialTimeout = 30 * time.Second
 
-	// MaxResponse bounds an answer of an API, in bytes.
+	// MaxResponse is the maximum size of an API response, in bytes.
 	MaxResponse = 64 << 20
 )
 
-// Client asks servers and downloads from them, with the credentials that this
-// machine has for some of them. Those are sent nowhere else. The zero value has
-// none. Any number of goroutines may use it.
+// Client sends requests to servers and downloads files. It sends credentials only to the
+// servers that they belong to. The zero value has no credentials. A Client is safe for
+// concurrent use.
 type Client struct {
-	HTTP  *http.Client // nil is http.DefaultClient
-	API   string       // base address of the release API; empty for none
-	Token string       // goes along to the API; may be empty
+	HTTP  *http.Client // nil means http.DefaultClient
+	API   string       // base URL of the release API; empty for none
+	Token string       // access token for the release API; may be empty
 
-	Downloads string // base address in place of https://github.com, may have a user and a password; empty for none
+	Downloads string // base URL of a mirror of https://github.com, may include user and password; empty for none
 
-	Index string // base address of the package index, maybe with a user and a password
-	Torch string // base address of a mirror of PyTorch's indexes, as Index; empty for none
+	Index string // base URL of the Python package index, may include user and password
+	Torch string // base URL of a mirror of the PyTorch indexes, may include user and password; empty for none
 
-	Hub      string            // base address of the model hub; empty for none
-	HubToken operations.Secret // goes along to the server of the hub; may be empty
+	Hub      string            // base URL of the model hub; empty for none
+	HubToken operations.Secret // access token for the model hub; may be empty
 
-	UserAgent string        // of all requests; empty is "rbee"
-	Verb      string        // what errors of downloads begin with; empty is "fetching"
-	Stall     time.Duration // how long a server may send nothing before it is given up; 0 is 60 seconds
+	UserAgent string        // of all requests; empty means "rbee"
+	Verb      string        // first word of the errors of downloads; empty means "fetching"
+	Stall     time.Duration // maximum time without data from the server; 0 means 60 seconds
 }
 
-// NewHTTPClient returns an HTTP client for large files. It takes proxies from the
-// environment, does not decompress, and uses HTTP/1.1 only: streams of HTTP/2 would share
-// one connection, and its pace.
+// NewHTTPClient returns an HTTP client for large files. It uses the proxies of the
+// environment, does not decompress, and uses only HTTP/1.1, because all streams of HTTP/2
+// would share the throughput of one connection.
 func NewHTTPClient() *http.Client {
 	t := &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,
@@ -68,13 +68,13 @@ func NewHTTPClient() *http.Client {
 	return &http.Client{Transport: t}
 }
 
-// do makes a request.
+// do sends a request with the credentials for its URL, and for the URL of each redirect.
 func (f *Client) do(req *http.Request) (*http.Response, error) {
 	client := *cmp.Or(f.HTTP, http.DefaultClient)
 	wrapped := client.CheckRedirect
 	client.CheckRedirect = func(req *http.Request, via []*http.Request) error {
-		f.authorise(req)
-		req.Header.Del("Referer") // the address that redirects may have a secret query
+		f.authorize(req)
+		req.Header.Del("Referer") // the query of the redirecting URL may be secret
 		if wrapped != nil {
 			return wrapped(req, via)
 		}
@@ -84,39 +84,39 @@ func (f *Client) do(req *http.Request) (*http.Response, error) {
 		return nil
 	}
 	req.Header.Set("User-Agent", cmp.Or(f.UserAgent, "rbee"))
-	f.authorise(req)
+	f.authorize(req)
 	return client.Do(req)
 }
 
-// authorise gives a request the credentials for where it goes, and no other.
-func (f *Client) authorise(req *http.Request) {
+// authorize sets the credentials for the URL of the request, and removes all others.
+func (f *Client) authorize(req *http.Request) {
 	req.Header.Del("Authorization")
-	if given := f.credentials(req.URL); given != "" {
-		req.Header.Set("Authorization", given)
+	if auth := f.credentials(req.URL); auth != "" {
+		req.Header.Set("Authorization", auth)
 	}
 }
 
-// credentials are what an address is asked with; empty for nothing.
+// credentials returns the Authorization header for a URL, or an empty string for none.
 func (f *Client) credentials(u *url.URL) string {
-	if f.Token != "" && f.ofAPI(u) {
+	if f.Token != "" && f.isAPI(u) {
 		return "Bearer " + f.Token
 	}
-	if auth := basicAuth(f.Downloads); auth != "" && below(u, f.Downloads, true) {
+	if auth := basicAuth(f.Downloads); auth != "" && isBelow(u, f.Downloads, true) {
 		return auth
 	}
-	if f.HubToken != "" && below(u, f.Hub, false) {
+	if f.HubToken != "" && isBelow(u, f.Hub, false) {
 		return "Bearer " + string(f.HubToken)
 	}
 	for _, base := range []string{f.Index, f.Torch} {
-		if auth := basicAuth(base); auth != "" && below(u, base, false) {
+		if auth := basicAuth(base); auth != "" && isBelow(u, base, false) {
 			return auth
 		}
 	}
 	return ""
 }
 
-// basicAuth returns the header for the user and the password in an address; empty if
-// it has none.
+// basicAuth returns the Authorization header for the user and password in a URL, or an empty
+// string if it has none.
 func basicAuth(address string) string {
 	u, err := url.Parse(address)
 	if err != nil || u.User == nil {
@@ -126,59 +126,58 @@ func basicAuth(address string) string {
 	return "Basic " + base64.StdEncoding.EncodeToString([]byte(u.User.Username()+":"+password))
 }
 
-// HasCredentials reports whether this machine has credentials for an address, so that others
-// may not get what is there.
+// HasCredentials reports whether f has credentials for the URL address, so that other
+// machines may not be able to download from it.
 func (f *Client) HasCredentials(address string) bool {
 	u, err := url.Parse(f.MirrorURL(address))
 	return err == nil && f.credentials(u) != ""
 }
 
-// below reports whether an address is on the server of a base address, and, if path
-// is true, below its path.
-func below(u *url.URL, base string, path bool) bool {
+// isBelow reports whether u is on the server of the URL base and, if path is true, below the
+// path of base.
+func isBelow(u *url.URL, base string, path bool) bool {
 	b, err := url.Parse(base)
 	return err == nil && base != "" && u.Scheme == b.Scheme && strings.EqualFold(u.Host, b.Host) &&
 		(!path || strings.HasPrefix(u.Path, strings.TrimSuffix(b.Path, "/")+"/"))
 }
 
-// RedactURL returns an address as it may be printed: without a query or a password, which
-// may be secret.
+// RedactURL returns the URL address without user, password and query, which may be secret.
 func RedactURL(address string) string {
 	u, err := url.Parse(address)
 	if err != nil {
-		return "an address that is none"
+		return "(invalid URL)"
 	}
 	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()
 }
 
-// ResponseError returns the error for a response that has no content: a [*StatusError], or
-// an [*APIError] if the release API refuses more requests or the token.
+// ResponseError returns the error for a response with an error status: a [*StatusError], or
+// an [*APIError] if the rate limit of the release API is exceeded or its token is rejected.
 func (f *Client) ResponseError(resp *http.Response) error {
-	plain := NewStatusError(resp)
-	if !f.ofAPI(resp.Request.URL) {
-		return plain
+	statusErr := NewStatusError(resp)
+	if !f.isAPI(resp.Request.URL) {
+		return statusErr
 	}
 	switch {
-	case limited(resp):
-		until, now := "for now", time.Now()
-		if end, ok := limitEnd(resp.Header, now); ok {
-			until = "before " + clock(end, now)
+	case isRateLimited(resp):
+		until, now := "", time.Now()
+		if end, ok := rateLimitReset(resp.Header, now); ok {
+			until = " until " + formatTime(end, now)
 		}
-		help := "set GITHUB_TOKEN to a token of yours, which may ask more often"
+		help := "set GITHUB_TOKEN to an access token for a higher limit"
 		if f.Token != "" {
-			help = "the token in GITHUB_TOKEN has used up its share"
+			help = "the token in GITHUB_TOKEN has reached its limit"
 		}
-		return &APIError{Text: fmt.Sprintf("%s takes no more requests %s: %s", RedactURL(f.API), until, help)}
+		return &APIError{Text: fmt.Sprintf("rate limit of %s exceeded%s: %s", RedactURL(f.API), until, help)}
 	case resp.StatusCode == http.StatusUnauthorized && f.Token != "":
-		return &APIError{Text: RedactURL(f.API) + " does not accept the token in GITHUB_TOKEN"}
+		return &APIError{Text: RedactURL(f.API) + " rejected the token in GITHUB_TOKEN"}
 	}
-	return plain
+	return statusErr
 }
 
-// GetOK hands the answer of an API to read. The error is [ErrNotFound] if there is nothing
-// at the address. header may be nil, and is not changed.
+// GetOK sends a GET request and calls read if the response has status 200. If the status is
+// 404, the error matches [ErrNotFound]. header may be nil and is not modified.
 func (f *Client) GetOK(ctx context.Context, address string, header http.Header, read func(*http.Response) error) error {
-	return f.Get(ctx, "asking", address, header, func(resp *http.Response, _ io.Reader) error {
+	return f.Get(ctx, "requesting", address, header, func(resp *http.Response, _ io.Reader) error {
 		switch resp.StatusCode {
 		case http.StatusOK:
 			return read(resp)
@@ -190,15 +189,17 @@ func (f *Client) GetOK(ctx context.Context, address string, header http.Header, 
 	})
 }
 
-// DecodeJSON reads an answer of an API.
+// DecodeJSON decodes the body of an API response into the value that into points to. It reads
+// at most [MaxResponse] bytes.
 func DecodeJSON(resp *http.Response, into any) error {
 	if err := json.NewDecoder(io.LimitReader(resp.Body, MaxResponse)).Decode(into); err != nil {
-		return fmt.Errorf("its answer cannot be read: %w", err)
+		return fmt.Errorf("invalid response: %w", err)
 	}
 	return nil
 }
 
-// Text returns what a small address answers, of at most limit bytes.
+// Text returns the content of the URL from. It returns an error if the content is larger than
+// limit bytes.
 func (f *Client) Text(ctx context.Context, from string, limit int64) (string, error) {
 	var text strings.Builder
 	err := f.Get(ctx, "fetching", from, http.Header{}, func(resp *http.Response, r io.Reader) error {
@@ -207,28 +208,28 @@ func (f *Client) Text(ctx context.Context, from string, limit int64) (string, er
 		}
 		n, err := io.Copy(&text, io.LimitReader(r, limit+1))
 		if err == nil && n > limit {
-			err = fmt.Errorf("it answers too much: more than %d bytes", limit)
+			err = fmt.Errorf("response is larger than %d bytes", limit)
 		}
 		return err
 	})
 	return text.String(), err
 }
 
-// Get asks an address once and hands its answer to read, with a reader of its body that
-// notices a stall. A server that sends nothing for too long is given up. verb says in
-// errors what was done; if it is empty, they do not name the address. header may be nil,
-// and is not changed.
+// Get sends one GET request and calls read with the response, whatever its status, and a
+// reader for its body. The request fails with a [*StallError] if the server sends no data for
+// f.Stall. Errors have the form "verb URL: cause", or only the cause if verb is empty. header
+// may be nil and is not modified.
 func (f *Client) Get(ctx context.Context, verb, from string, header http.Header, read func(resp *http.Response, body io.Reader) error) error {
 	from = f.MirrorURL(from)
 	err := f.get(ctx, from, header, read)
-	var said *APIError
-	if err == nil || verb == "" || errors.As(err, &said) {
+	var apiErr *APIError
+	if err == nil || verb == "" || errors.As(err, &apiErr) {
 		return err
 	}
 	return fmt.Errorf("%s %s: %w", verb, RedactURL(from), err)
 }
 
-// get is [Client.Get] for an address as it is, whose errors do not repeat it.
+// get is like [Client.Get] without mirrors, and with errors that do not include the URL.
 func (f *Client) get(ctx context.Context, from string, header http.Header, read func(*http.Response, io.Reader) error) error {
 	limit := cmp.Or(f.Stall, stallTimeout)
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -237,20 +238,20 @@ func (f *Client) get(ctx context.Context, from string, header http.Header, read 
 	defer timer.Stop()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, from, http.NoBody)
 	if err != nil {
-		return withoutAddress(ctx, err)
+		return withoutURL(ctx, err)
 	}
 	if header != nil {
-		req.Header = header.Clone() // do adds to it
+		req.Header = header.Clone() // do modifies it
 	}
 	resp, err := f.do(req)
 	if err != nil {
-		return withoutAddress(ctx, err)
+		return withoutURL(ctx, err)
 	}
 	defer resp.Body.Close()
-	return withoutAddress(ctx, read(resp, &stallReader{resp.Body, timer, limit}))
+	return withoutURL(ctx, read(resp, &stallReader{resp.Body, timer, limit}))
 }
 
-// stallReader restarts a timer whenever something is read.
+// stallReader resets a timer whenever it reads data.
 type stallReader struct {
 	r     io.Reader
 	timer *time.Timer

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// TestGetHeader checks that a header may be nil, and that the caller's own stays as it is.
+// TestGetHeader checks that Get accepts a nil header and does not modify the caller's header.
 func TestGetHeader(t *testing.T) {
 	t.Parallel()
 	var got http.Header
@@ -22,7 +22,7 @@ func TestGetHeader(t *testing.T) {
 		before := c.header.Clone()
 		for method, get := range map[string]func() error{
 			"Get": func() error {
-				return client.Get(t.Context(), "asking", server.URL, c.header, func(*http.Response, io.Reader) error { return nil })
+				return client.Get(t.Context(), "requesting", server.URL, c.header, func(*http.Response, io.Reader) error { return nil })
 			},
 			"GetOK": func() error {
 				return client.GetOK(t.Context(), server.URL, c.header, func(*http.Response) error { return nil })

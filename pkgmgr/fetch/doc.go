@@ -1,22 +1,23 @@
-// Package fetch downloads files over HTTP, resumes interrupted downloads, and verifies
-// every file by its checksum before it appears under its name.
+// Package fetch downloads files over HTTP, resumes interrupted downloads, and verifies the
+// checksum of every file before the file appears at its path.
 //
-// A [Client] knows the servers that rbee downloads from, their mirrors, and the
-// credentials for them, which it sends to no other server. Its zero value has no
+// A [Client] knows the servers that rbee downloads from, their mirrors, and the credentials
+// for them. It sends the credentials of a server only to that server. The zero value has no
 // credentials and uses [net/http.DefaultClient].
 //
 // There are two ways to download:
 //
-//   - [Client.Download] uses one connection and works with every server, also if nobody
-//     knows the size of a file. What has arrived is stored in the file with [PartSuffix], from
-//     its beginning. A download that is cut off is continued as long as that brings more.
-//   - [Client.DownloadFiles] fetches large files of a known size in chunks, over several
-//     connections. A journal records which bytes have arrived and which are on disk, so
-//     that a download survives kill -9, and a loss of power but for the last 128 MiB or so. Failed
-//     requests are repeated after a pause that doubles each time.
+//   - [Client.Download] uses one connection. It works with every server and does not need
+//     the size of the file. It stores the received data in a file with the suffix
+//     [PartSuffix]. It resumes an interrupted download as long as each request returns more
+//     data.
+//   - [Client.DownloadFiles] fetches large files of known size in chunks, over several
+//     connections. A journal records which bytes have been received and which have been
+//     synced to disk, so that a download survives kill -9, and loses about the last 128 MiB
+//     in a power failure. It repeats failed requests with exponential backoff.
 //
-// A server that sends nothing for [Client.Stall] is given up. Errors have types: a
-// [StatusError] is a refused request, [ErrNotFound] matches the one for a missing file, a
-// [MismatchError] is wrong content, a [StallError] a silent server, and [IsDiskFull] tells
-// a full disk from other failures.
+// A request fails if the server sends no data for [Client.Stall]. Errors have types: a
+// [StatusError] is a response with an error status, [ErrNotFound] matches the error for a
+// missing file, a [MismatchError] reports wrong content, a [StallError] reports a server that
+// sends no data, and [IsDiskFull] reports whether an error was caused by a full disk.
 package fetch

@@ -16,7 +16,7 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 )
 
-// serve starts a server with one file, and returns its address and its checksum.
+// serve starts a server with one file, and returns the server and the checksum of the file.
 func serve(content string) (server *httptest.Server, sum string) {
 	digest := sha256.Sum256([]byte(content))
 	return httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -28,7 +28,7 @@ func serve(content string) (server *httptest.Server, sum string) {
 	})), hex.EncodeToString(digest[:])
 }
 
-// A file appears at its path once its checksum is right.
+// A file appears at its path once its checksum is verified.
 func ExampleClient_Download() {
 	server, sum := serve("honey")
 	defer server.Close()
@@ -48,7 +48,7 @@ func ExampleClient_Download() {
 	content, err := os.ReadFile(file.Path)
 	fmt.Println(string(content), err)
 
-	file.URL, file.Path = server.URL+"/nothing", filepath.Join(dir, "nothing")
+	file.URL, file.Path = server.URL+"/missing", filepath.Join(dir, "missing")
 	err = client.Download(context.Background(), file)
 	fmt.Println(errors.Is(err, fetch.ErrNotFound))
 	// Output:
@@ -56,8 +56,8 @@ func ExampleClient_Download() {
 	// true
 }
 
-// Large files are downloaded in chunks over several connections. A download that is cut
-// off at any moment is continued by the next call.
+// Large files are downloaded in chunks over several connections. The next call resumes an
+// interrupted download.
 func ExampleClient_DownloadFiles() {
 	content := strings.Repeat("honey", 100)
 	server, sum := serve(content)

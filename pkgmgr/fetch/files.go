@@ -13,56 +13,58 @@ import (
 	"github.com/sourcegraph/conc/pool"
 )
 
-// Options are those of [Client.DownloadFiles]. The zero value works.
+// Options are the options of [Client.DownloadFiles]. The zero value is valid.
 type Options struct {
-	// Connections is how many are used at once, for all files; 0 is 8.
+	// Connections is the number of concurrent connections for all files; 0 means 8.
 	Connections int
 
-	// ChunkSize is how much of a file a connection fetches at a time, in bytes; 0 is 16 MiB.
+	// ChunkSize is the size of the chunks of a file in bytes; 0 means 16 MiB.
 	ChunkSize int64
 
-	// Pause is how long to wait before the first retry; 0 is 250 ms.
+	// Pause is the pause before the first retry; 0 means 250 ms.
 	Pause time.Duration
 
-	// BootID names this boot of the machine. Without it only what was brought to disk of
-	// an earlier download counts.
+	// BootID identifies the current boot of the machine. If it is empty, only the
+	// synced data of an earlier download is used.
 	BootID string
 }
 
-// DownloadFiles downloads files in chunks, over several connections. Each must have its
-// exact size and its checksum; an address may also be of the scheme file. What arrives is
-// written down in a journal, so that a later call goes on where this one ends, whatever
-// ends it. Each file appears at its path once its checksum is right. Files may be downloaded
-// by one call at a time.
+// DownloadFiles downloads files in chunks, over several connections. Each file must have Size
+// and Sum. URLs may have the scheme file. A journal records the received data, so that a
+// later call resumes the download if this one fails or the process is killed. Each file
+// appears at its path after its checksum has been verified. Concurrent calls must not
+// download the same file.
 //
-// A file with a wrong checksum is downloaded once more; the second time the error is a
-// [*MismatchError]. One that cannot be downloaded is a [*TransferError].
+// A file with a wrong checksum is downloaded once more. If the checksum is wrong again, the
+// error is a [*MismatchError]. If a file cannot be downloaded, the error is a
+// [*TransferError].
 func (f *Client) DownloadFiles(ctx context.Context, files []File, o Options) error {
 	for round := 1; len(files) > 0; round++ {
-		wrong, err := f.downloadRound(ctx, files, o)
+		mismatched, err := f.downloadRound(ctx, files, o)
 		if err != nil {
 			return err
 		}
-		if len(wrong) > 0 && round == 2 {
-			return wrong[0].error
+		if len(mismatched) > 0 && round == 2 {
+			return mismatched[0].error
 		}
 		files = nil
-		for _, w := range wrong {
-			files = append(files, w.File)
-			w.progress(-w.Size)
+		for _, m := range mismatched {
+			files = append(files, m.File)
+			m.progress(-m.Size)
 		}
 	}
 	return nil
 }
 
-// wrongFile is a file that came with the wrong content.
-type wrongFile struct {
+// mismatchedFile is a file with a wrong checksum.
+type mismatchedFile struct {
 	File
 	error
 }
 
-// downloadRound downloads files once. Files with the wrong content are no error of it.
-func (f *Client) downloadRound(ctx context.Context, files []File, o Options) (wrong []wrongFile, err error) {
+// downloadRound downloads each file once. It returns the files with wrong checksums, which
+// are not errors.
+func (f *Client) downloadRound(ctx context.Context, files []File, o Options) (mismatched []mismatchedFile, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	work := pool.New().WithMaxGoroutines(cmp.Or(o.Connections, 8))
@@ -88,27 +90,27 @@ func (f *Client) downloadRound(ctx context.Context, files []File, o Options) (wr
 			chunk = max(file.Size, 1)
 		}
 		if e := p.open(chunk); e != nil {
-			fail(fmt.Errorf("making room for %s: %w", file.name(), e))
+			fail(fmt.Errorf("cannot create the file for %s: %w", file.name(), e))
 			break
 		}
-		todo := p.have.missing()
+		missing := p.received.missing()
 		var fetching sync.WaitGroup
-		fetching.Add(len(todo))
+		fetching.Add(len(missing))
 		checks.Go(func() {
 			e := p.verify(ctx)
 			fetching.Wait()
 			p.close()
-			var sum *MismatchError
+			var mismatch *MismatchError
 			switch {
-			case errors.As(e, &sum):
+			case errors.As(e, &mismatch):
 				mu.Lock()
-				wrong = append(wrong, wrongFile{file, e})
+				mismatched = append(mismatched, mismatchedFile{file, e})
 				mu.Unlock()
 			case e != nil:
 				fail(e)
 			}
 		})
-		for _, i := range todo {
+		for _, i := range missing {
 			work.Go(func() {
 				defer fetching.Done()
 				var e error
@@ -129,11 +131,10 @@ func (f *Client) downloadRound(ctx context.Context, files []File, o Options) (wr
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
-	return wrong, err
+	return mismatched, err
 }
 
-// LocalPath returns the path that an address of the scheme file names; ok is false for
-// other addresses.
+// LocalPath returns the path of a URL with the scheme file; ok is false for other URLs.
 func LocalPath(address string) (path string, ok bool) {
 	u, err := url.Parse(address)
 	if err != nil || u.Scheme != "file" {

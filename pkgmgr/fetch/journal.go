@@ -15,55 +15,56 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 )
 
-// journal is the record of which bytes of a part are in its file. It only grows:
+// journal records which bytes of a part have been written to its file. It is append-only:
 //
-//	rbee-part 1 <size> <bytes of a chunk> <boot of the machine>
-//	<chunk> <bytes of it that are there>
+//	rbee-part 1 <file size> <chunk size> <boot ID>
+//	<chunk> <number of bytes of the chunk that have been written>
 //	mark
 //	sync
 //
-// A line is written after the bytes it speaks of are in the file. "mark" is where
-// the file begins to be brought to disk, and "sync" says that it is, up to the
-// mark: after the machine's end only that counts. A last line that is torn counts
-// for nothing. Its methods may be called from several goroutines.
+// A line is appended after its bytes have been written to the file. "mark" is appended before
+// a sync of the file starts, and "sync" after it has succeeded: the bytes recorded before the
+// mark are on disk. After a reboot, only these bytes are valid. An incomplete last line is
+// ignored. A journal is safe for concurrent use.
 type journal struct {
 	mu   sync.Mutex
 	file *os.File
-	err  error // of a write that failed: what would follow half a line could be misread
+	err  error // of a failed write; a line after an incomplete one could be misread
 }
 
-// chunks are the bytes that are there of each chunk of a file.
+// chunks has the number of valid bytes of each chunk of a file.
 type chunks struct {
-	size, length int64 // of the file, of a chunk
-	done         []int64
+	size, length int64   // sizes of the file and of a chunk
+	done         []int64 // valid bytes at the start of each chunk
 }
 
 func newChunks(size, length int64) *chunks {
 	return &chunks{size, length, make([]int64, (size+length-1)/length)}
 }
 
-// span is the place of a chunk.
+// span returns the start and end offsets of a chunk in the file.
 func (c *chunks) span(i int) (from, to int64) {
 	from = int64(i) * c.length
 	return from, min(from+c.length, c.size)
 }
 
-func (c *chunks) whole(i int) bool {
+// isComplete reports whether all bytes of a chunk are valid.
+func (c *chunks) isComplete(i int) bool {
 	from, to := c.span(i)
 	return c.done[i] == to-from
 }
 
-// missing lists the chunks that are not whole.
+// missing returns the indexes of the incomplete chunks.
 func (c *chunks) missing() (list []int) {
 	for i := range c.done {
-		if !c.whole(i) {
+		if !c.isComplete(i) {
 			list = append(list, i)
 		}
 	}
 	return list
 }
 
-// total is how many bytes are there.
+// total returns the number of valid bytes.
 func (c *chunks) total() (n int64) {
 	for _, d := range c.done {
 		n += d
@@ -71,20 +72,21 @@ func (c *chunks) total() (n int64) {
 	return n
 }
 
-// frontier is where the bytes end that are there without a gap.
-func (c *chunks) frontier() int64 {
+// contiguous returns the number of valid bytes at the start of the file, before the first gap.
+func (c *chunks) contiguous() int64 {
 	for i := range c.done {
-		if from, _ := c.span(i); !c.whole(i) {
+		if from, _ := c.span(i); !c.isComplete(i) {
 			return from + c.done[i]
 		}
 	}
 	return c.size
 }
 
-// readJournal reads what is there of a file of this size, and what of it is on
-// disk for sure, which in another boot of the machine is the same; boot names this one. A journal of
-// another file, or none, is fs.ErrNotExist.
-func readJournal(path string, size int64, boot string) (have, sure *chunks, err error) {
+// readJournal returns the received and the synced bytes of a file of the given size. boot is
+// the ID of the current boot; if the journal has another one, only the synced bytes count as
+// received. If the journal does not exist, is invalid or belongs to a file of another size,
+// the error is fs.ErrNotExist.
+func readJournal(path string, size int64, boot string) (received, synced *chunks, err error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, nil, err
@@ -96,37 +98,37 @@ func readJournal(path string, size int64, boot string) (have, sure *chunks, err 
 		return nil, nil, fs.ErrNotExist
 	}
 	var version int
-	var had, length int64
-	var madeIn string
-	if n, _ := fmt.Sscanf(header, "rbee-part %d %d %d %s", &version, &had, &length, &madeIn); n < 3 || version != 1 || had != size || length < 1 {
+	var journalSize, length int64
+	var journalBoot string
+	if n, _ := fmt.Sscanf(header, "rbee-part %d %d %d %s", &version, &journalSize, &length, &journalBoot); n < 3 || version != 1 || journalSize != size || length < 1 {
 		return nil, nil, fs.ErrNotExist
 	}
 	if size/length > 1<<24 {
 		return nil, nil, fs.ErrNotExist
 	}
-	have, marked, sure := newChunks(size, length), newChunks(size, length), newChunks(size, length)
+	received, marked, synced := newChunks(size, length), newChunks(size, length), newChunks(size, length)
 	for {
 		line, err := lines.ReadString('\n')
 		if err != nil {
-			break // the end, or half a line
+			break // the end or an incomplete line
 		}
 		switch line = strings.TrimSuffix(line, "\n"); line {
 		case "mark":
-			copy(marked.done, have.done)
+			copy(marked.done, received.done)
 		case "sync":
-			copy(sure.done, marked.done)
+			copy(synced.done, marked.done)
 		default:
-			have.read(line)
+			received.parseLine(line)
 		}
 	}
-	if boot == "" || boot != madeIn {
-		copy(have.done, sure.done)
+	if boot == "" || boot != journalBoot {
+		copy(received.done, synced.done)
 	}
-	return have, sure, nil
+	return received, synced, nil
 }
 
-// read takes in a line of a journal about one chunk; another is passed over.
-func (c *chunks) read(line string) {
+// parseLine applies a journal line about a chunk to c. It ignores invalid lines.
+func (c *chunks) parseLine(line string) {
 	number, bytes, ok := strings.Cut(line, " ")
 	i, err1 := strconv.Atoi(number)
 	n, err2 := strconv.ParseInt(bytes, 10, 64)
@@ -138,21 +140,21 @@ func (c *chunks) read(line string) {
 	}
 }
 
-// openJournal begins a journal that says what is there, and what of it is on disk
-// for sure. One that was there is whole until the new one is.
-func openJournal(path string, have, sure *chunks, boot string) (*journal, error) {
+// openJournal creates a journal with the received and the synced bytes. It replaces an
+// existing journal atomically.
+func openJournal(path string, received, synced *chunks, boot string) (*journal, error) {
 	var err error
-	if have.total() == 0 {
-		// Nothing can be lost. The old one goes first, because somebody may still
-		// be bringing an earlier download to disk, and note that in it.
+	if received.total() == 0 {
+		// No data can be lost. The old journal is removed first, because an earlier
+		// download may still be syncing in the background and writing to it.
 		if err = os.Remove(path); errors.Is(err, fs.ErrNotExist) {
 			err = nil
 		}
 		if err == nil {
-			err = os.WriteFile(path, journalText(have, sure, boot), 0o600)
+			err = os.WriteFile(path, journalText(received, synced, boot), 0o600)
 		}
 	} else {
-		err = atomicfile.WriteData(path, journalText(have, sure, boot), 0o600)
+		err = atomicfile.WriteData(path, journalText(received, synced, boot), 0o600)
 	}
 	if err != nil {
 		return nil, err
@@ -164,18 +166,18 @@ func openJournal(path string, have, sure *chunks, boot string) (*journal, error)
 	return &journal{file: f}, nil
 }
 
-// journalText is a journal's beginning.
-func journalText(have, sure *chunks, boot string) []byte {
+// journalText returns the initial content of a journal.
+func journalText(received, synced *chunks, boot string) []byte {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "rbee-part 1 %d %d %s\n", have.size, have.length, boot)
-	for i, n := range sure.done {
+	fmt.Fprintf(&b, "rbee-part 1 %d %d %s\n", received.size, received.length, boot)
+	for i, n := range synced.done {
 		if n > 0 {
 			fmt.Fprintf(&b, "%d %d\n", i, n)
 		}
 	}
 	b.WriteString("mark\nsync\n")
-	for i, n := range have.done {
-		if n != sure.done[i] {
+	for i, n := range received.done {
+		if n != synced.done[i] {
 			fmt.Fprintf(&b, "%d %d\n", i, n)
 		}
 	}
@@ -191,18 +193,18 @@ func (j *journal) write(line string) error {
 	return j.err
 }
 
-// note says that so many bytes of a chunk are in the file.
-func (j *journal) note(chunk int, done int64) error {
+// record records that the first done bytes of a chunk have been written to the file.
+func (j *journal) record(chunk int, done int64) error {
 	return j.write(fmt.Sprintf("%d %d\n", chunk, done))
 }
 
-// sync has the file brought to disk, and says that what was noted before is there.
-// Others may note more meanwhile.
-func (j *journal) sync(file func() error) error {
+// sync calls syncFile and records that the bytes recorded before the call are on disk. More
+// bytes can be recorded during the sync.
+func (j *journal) sync(syncFile func() error) error {
 	if err := j.write("mark\n"); err != nil {
 		return err
 	}
-	if err := file(); err != nil {
+	if err := syncFile(); err != nil {
 		return err
 	}
 	if err := j.write("sync\n"); err != nil {

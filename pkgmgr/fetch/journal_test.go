@@ -9,16 +9,16 @@ import (
 	"testing"
 )
 
-// testBoot names the boot of the machine that tests run in.
+// testBoot is the boot ID of the tests.
 const testBoot = "this-boot"
 
-// TestTornJournal holds that a journal may end anywhere, and that one of another
-// boot counts up to what was surely on disk.
-func TestTornJournal(t *testing.T) {
+// TestTruncatedJournal checks that a journal can be truncated anywhere, and that after a
+// reboot only synced data counts.
+func TestTruncatedJournal(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "j")
-	none := newChunks(1000, 300)
-	j, err := openJournal(path, none, none, testBoot)
+	empty := newChunks(1000, 300)
+	j, err := openJournal(path, empty, empty, testBoot)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -26,65 +26,65 @@ func TestTornJournal(t *testing.T) {
 		chunk int
 		done  int64
 	}{{0, 100}, {3, 100}, {0, 300}} {
-		if err := j.note(step.chunk, step.done); err != nil {
+		if err := j.record(step.chunk, step.done); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := errors.Join(j.sync(func() error { return j.note(1, 7) }), j.note(2, 1)); err != nil {
+	if err := errors.Join(j.sync(func() error { return j.record(1, 7) }), j.record(2, 1)); err != nil {
 		t.Fatal(err)
 	}
 	j.close()
-	whole, err := os.ReadFile(path)
+	complete, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for n := range len(whole) + 1 {
-		if err := os.WriteFile(path, whole[:n], 0o600); err != nil {
+	for n := range len(complete) + 1 {
+		if err := os.WriteFile(path, complete[:n], 0o600); err != nil {
 			t.Fatal(err)
 		}
 		got, _, err := readJournal(path, 1000, testBoot)
 		if err == nil && (got.done[0] > 300 || got.done[1] > 7 || got.done[2] > 1 || got.done[3] > 100) {
-			t.Errorf("cut after %d: %v", n, got.done)
+			t.Errorf("readJournal() of the first %d bytes = %v, want at most [300 7 1 100]", n, got.done)
 		}
-		if n == len(whole) && (err != nil || !slices.Equal(got.done, []int64{300, 7, 1, 100}) || got.total() != 408 || got.frontier() != 307) {
-			t.Errorf("whole: %+v, %v", got, err)
+		if n == len(complete) && (err != nil || !slices.Equal(got.done, []int64{300, 7, 1, 100}) || got.total() != 408 || got.contiguous() != 307) {
+			t.Errorf("readJournal() = %+v, %v, want [300 7 1 100] with total 408 and contiguous 307", got, err)
 		}
 	}
-	reboot(t, path)
+	simulateReboot(t, path)
 	if got, _, err := readJournal(path, 1000, testBoot); err != nil || !slices.Equal(got.done, []int64{300, 0, 0, 100}) {
-		t.Errorf("after a reboot: %+v, %v", got, err)
+		t.Errorf("readJournal() after a reboot = %+v, %v, want [300 0 0 100]", got, err)
 	}
 	if _, _, err := readJournal(path, 999, testBoot); err == nil {
-		t.Error("a journal of another file counts")
+		t.Error("readJournal() with another file size returns no error, want one")
 	}
 }
 
-// reboot makes a journal one of another boot of the machine.
-func reboot(t *testing.T, path string) {
+// simulateReboot changes the boot ID in a journal.
+func simulateReboot(t *testing.T, path string) {
 	t.Helper()
 	data, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	header, rest, _ := bytes.Cut(data, []byte("\n"))
-	words := bytes.Fields(header)
-	header = append(bytes.Join(words[:4], []byte(" ")), " another\n"...)
+	fields := bytes.Fields(header)
+	header = append(bytes.Join(fields[:4], []byte(" ")), " another\n"...)
 	if err := os.WriteFile(path, append(header, rest...), 0o600); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// TestJournalBeginsWithTheOld holds that a journal which goes on keeps apart what
-// is surely on disk, and that the old one is whole as long as anybody can read it.
-func TestJournalBeginsWithTheOld(t *testing.T) {
+// TestReopenedJournal checks that a reopened journal distinguishes received from synced data,
+// and that the new journal replaces the old one atomically.
+func TestReopenedJournal(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	path, old := filepath.Join(dir, "j"), filepath.Join(dir, "old")
-	have, sure := newChunks(1000, 300), newChunks(1000, 300)
-	copy(have.done, []int64{300, 200, 0, 100})
-	copy(sure.done, []int64{300, 50, 0, 0})
+	received, synced := newChunks(1000, 300), newChunks(1000, 300)
+	copy(received.done, []int64{300, 200, 0, 100})
+	copy(synced.done, []int64{300, 50, 0, 0})
 	for range 3 {
-		j, err := openJournal(path, have, sure, testBoot)
+		j, err := openJournal(path, received, synced, testBoot)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -97,49 +97,49 @@ func TestJournalBeginsWithTheOld(t *testing.T) {
 		if err := os.Link(path, old); err != nil {
 			t.Fatal(err)
 		}
-		gotHave, gotSure, err := readJournal(path, 1000, testBoot)
-		if err != nil || !slices.Equal(gotHave.done, have.done) || !slices.Equal(gotSure.done, sure.done) {
-			t.Fatalf("%+v, %+v, %v", gotHave, gotSure, err)
+		gotReceived, gotSynced, err := readJournal(path, 1000, testBoot)
+		if err != nil || !slices.Equal(gotReceived.done, received.done) || !slices.Equal(gotSynced.done, synced.done) {
+			t.Fatalf("readJournal() = %+v, %+v, %v, want %+v, %+v", gotReceived, gotSynced, err, received, synced)
 		}
-		if j, err = openJournal(path, gotHave, gotSure, testBoot); err != nil {
+		if j, err = openJournal(path, gotReceived, gotSynced, testBoot); err != nil {
 			t.Fatal(err)
 		}
-		if err := j.note(2, 5); err != nil {
+		if err := j.record(2, 5); err != nil {
 			t.Fatal(err)
 		}
 		j.close()
 		if after, err := os.ReadFile(old); err != nil || !bytes.Equal(after, before) {
-			t.Errorf("the old journal became %q, %v", after, err)
+			t.Errorf("old journal after openJournal() = %q, %v, want %q", after, err, before)
 		}
 	}
-	reboot(t, path)
-	if got, _, err := readJournal(path, 1000, testBoot); err != nil || !slices.Equal(got.done, sure.done) {
-		t.Errorf("after a reboot: %+v, %v", got, err)
+	simulateReboot(t, path)
+	if got, _, err := readJournal(path, 1000, testBoot); err != nil || !slices.Equal(got.done, synced.done) {
+		t.Errorf("readJournal() after a reboot = %+v, %v, want %+v", got, err, synced)
 	}
 }
 
-// TestJournalEndsAtAFailure holds that nothing follows a line that could not be
-// written whole.
-func TestJournalEndsAtAFailure(t *testing.T) {
+// TestJournalStopsAfterWriteError checks that a journal writes no lines after a failed write,
+// which may have written an incomplete line.
+func TestJournalStopsAfterWriteError(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "j")
-	none := newChunks(1000, 300)
-	j, err := openJournal(path, none, none, testBoot)
+	empty := newChunks(1000, 300)
+	j, err := openJournal(path, empty, empty, testBoot)
 	if err != nil {
 		t.Fatal(err)
 	}
-	good := j.file
-	if j.file, err = os.Open(path); err != nil { // not for writing
+	writable := j.file
+	if j.file, err = os.Open(path); err != nil { // read-only
 		t.Fatal(err)
 	}
-	if err := j.note(1, 1); err == nil {
-		t.Fatal("it is written")
+	if err := j.record(1, 1); err == nil {
+		t.Fatal("record() to a read-only file returns no error, want one")
 	}
 	j.close()
-	j.file = good
+	j.file = writable
 	defer j.close()
-	if err := j.note(1, 2); err == nil {
-		t.Error("a line follows one that is torn")
+	if err := j.record(1, 2); err == nil {
+		t.Error("record() after a failed write returns no error, want one")
 	}
 }
 
@@ -151,13 +151,13 @@ func FuzzJournal(f *testing.F) {
 		if err := os.WriteFile(path, data, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		have, sure, err := readJournal(path, 1000, testBoot)
+		received, synced, err := readJournal(path, 1000, testBoot)
 		if err != nil {
 			return
 		}
-		for _, c := range []*chunks{have, sure} {
-			if c.total() > 1000 || c.frontier() > 1000 || c.total() < 0 {
-				t.Errorf("%+v", c)
+		for _, c := range []*chunks{received, synced} {
+			if c.total() > 1000 || c.contiguous() > 1000 || c.total() < 0 {
+				t.Errorf("readJournal() = %+v, want at most 1000 bytes", c)
 			}
 		}
 	})

@@ -11,15 +11,14 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/filelock"
 )
 
-// PartSuffix ends the name of what has come of a [Client.Download].
+// PartSuffix is the file name suffix of an incomplete [Client.Download].
 const PartSuffix = ".part"
 
-// PartTTL is how long what has come of a download waits for the next try.
+// PartTTL is how long the data of an incomplete download is kept.
 const PartTTL = 7 * 24 * time.Hour
 
-// RemoveStale removes from a directory of downloads what nobody has added to since a
-// time, and nobody is at. What is whole stays. It is a courtesy, and its failure
-// changes nothing.
+// RemoveStale removes the incomplete downloads in dir that have not been modified after
+// since and that no process is using. It ignores errors.
 func RemoveStale(dir string, since time.Time) {
 	files, err := os.ReadDir(dir)
 	if err != nil {
@@ -27,8 +26,8 @@ func RemoveStale(dir string, since time.Time) {
 	}
 	for _, file := range files {
 		name := file.Name()
-		unfinished := strings.HasSuffix(name, PartSuffix) || strings.HasPrefix(name, ".") || strings.HasPrefix(name, "new-")
-		if !unfinished || !file.Type().IsRegular() {
+		incomplete := strings.HasSuffix(name, PartSuffix) || strings.HasPrefix(name, ".") || strings.HasPrefix(name, "new-")
+		if !incomplete || !file.Type().IsRegular() {
 			continue
 		}
 		info, err := file.Info()
@@ -41,14 +40,15 @@ func RemoveStale(dir string, since time.Time) {
 	}
 }
 
-// openPart opens what has come of a download, for this run alone until unlock. Where the
-// file system has no locks, nothing tells who is at it, and nothing is kept.
+// openPart opens the file of an incomplete download and locks it until unlock is called. If
+// another process has locked it, or if the file system does not support locks, the error is
+// [ErrBusy]. In the second case openPart also removes the file.
 func openPart(path string) (part *os.File, unlock func(), err error) {
-	return openPartBy(path, filelock.Try)
+	return openPartWith(path, filelock.Try)
 }
 
-// openPartBy is openPart with the call that locks.
-func openPartBy(path string, lock func(string, fs.FileMode) (*filelock.Lock, error)) (part *os.File, unlock func(), err error) {
+// openPartWith is openPart with another lock function.
+func openPartWith(path string, lock func(string, fs.FileMode) (*filelock.Lock, error)) (part *os.File, unlock func(), err error) {
 	l, err := lock(path, 0o700)
 	switch {
 	case filelock.Unsupported(err):

@@ -12,23 +12,23 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/filelock"
 )
 
-// TestPartWithoutLocks holds that nothing is kept of a download where the file system
-// has no locks.
-func TestPartWithoutLocks(t *testing.T) {
+// TestOpenPartWithoutLocks checks that openPart keeps no file if the file system does not
+// support locks.
+func TestOpenPartWithoutLocks(t *testing.T) {
 	t.Parallel()
 	for _, failure := range []error{syscall.ENOLCK, syscall.ENOTSUP, syscall.EOPNOTSUPP, syscall.ENOSYS} {
 		path := filepath.Join(t.TempDir(), "hives.lock")
-		if _, _, err := openPartBy(path+".part", func(string, fs.FileMode) (*filelock.Lock, error) { return nil, failure }); !errors.Is(err, ErrBusy) {
-			t.Errorf("%v: a part gives %v", failure, err)
+		if _, _, err := openPartWith(path+".part", func(string, fs.FileMode) (*filelock.Lock, error) { return nil, failure }); !errors.Is(err, ErrBusy) {
+			t.Errorf("openPartWith(lock error %v) = %v, want %v", failure, err, ErrBusy)
 		}
-		if left, err := os.ReadDir(filepath.Dir(path)); err != nil || len(left) != 0 {
-			t.Errorf("%v: left %v, %v", failure, left, err)
+		if files, err := os.ReadDir(filepath.Dir(path)); err != nil || len(files) != 0 {
+			t.Errorf("openPartWith(lock error %v) leaves %v, %v, want no files", failure, files, err)
 		}
 	}
 }
 
-// TestRemoveStale holds that what runs of long ago left of downloads goes, and nothing
-// that is whole, young, or somebody's right now.
+// TestRemoveStale checks that RemoveStale removes old incomplete downloads, and keeps complete
+// files, new ones, and ones in use.
 func TestRemoveStale(t *testing.T) {
 	t.Parallel()
 	dir, now := t.TempDir(), time.Now()
@@ -57,12 +57,12 @@ func TestRemoveStale(t *testing.T) {
 	defer part.Close()
 	defer unlock()
 	RemoveStale(dir, time.Now().Add(-PartTTL))
-	left, err := filepath.Glob(filepath.Join(dir, "*"))
+	files, err := filepath.Glob(filepath.Join(dir, "*"))
 	var names []string
-	for _, path := range left {
+	for _, path := range files {
 		names = append(names, filepath.Base(path))
 	}
 	if got := len(names); err != nil || got != 5 || names[0] != ".folder" || names[4] != "dd.part" {
-		t.Errorf("left %q, %v", names, err)
+		t.Errorf("files after RemoveStale() = %q, %v, want .folder, aa, bb.gz, cc.part and dd.part", names, err)
 	}
 }

@@ -5,18 +5,18 @@ import (
 	"strings"
 )
 
-// The public places of releases.
+// Public base URLs of releases.
 const (
-	// publicGitHub is where the release API says that files of releases are.
+	// publicGitHub is the base URL of the files of releases in responses of the release
+	// API.
 	publicGitHub = "https://github.com"
 
-	// PublicGitHubAPI is the base address of the release API.
+	// PublicGitHubAPI is the base URL of the release API.
 	PublicGitHubAPI = "https://api.github.com"
 )
 
-// MirrorURL returns where to fetch what has an address: the public addresses of
-// GitHub are replaced by those of the configured mirrors. The result has no user and
-// no password. Other addresses are returned as they are.
+// MirrorURL replaces the public base URLs of GitHub in address with the configured mirrors,
+// without their user and password. It returns other URLs unchanged.
 func (f *Client) MirrorURL(address string) string {
 	for _, m := range []struct{ public, mirror string }{{publicGitHub, f.Downloads}, {PublicGitHubAPI, f.API}} {
 		if rest, ok := strings.CutPrefix(address, m.public+"/"); ok && m.mirror != "" {
@@ -26,8 +26,8 @@ func (f *Client) MirrorURL(address string) string {
 	return address
 }
 
-// withoutUser returns an address without the user and the password in it; empty for
-// what is not an address, since it may contain a password all the same.
+// withoutUser returns a URL without user and password. It returns an empty string for an
+// invalid URL, which may contain a password too.
 func withoutUser(address string) string {
 	u, err := url.Parse(address)
 	if err != nil {
@@ -37,11 +37,11 @@ func withoutUser(address string) string {
 	return u.String()
 }
 
-// ofAPI reports whether an address belongs to the release API. A mirror may have the
-// API at the root of its server and the files of releases beside it: a token is not
-// for those.
-func (f *Client) ofAPI(u *url.URL) bool {
-	if !below(u, f.API, true) {
+// isAPI reports whether u belongs to the release API. If a mirror serves the API and the
+// files of releases under the root of one server, only the paths of the API do, because the
+// token must not be sent with requests for files.
+func (f *Client) isAPI(u *url.URL) bool {
+	if !isBelow(u, f.API, true) {
 		return false
 	}
 	api, err := url.Parse(f.API)

@@ -18,84 +18,87 @@ import (
 )
 
 const (
-	defaultChunk = 16 << 20
-	bufferSize   = 512 << 10
-	syncEvery    = 128 << 20   // bytes after which a file is brought to disk
-	syncPatience = time.Second // how long a download that ends waits for that
+	defaultChunk  = 16 << 20
+	bufferSize    = 512 << 10
+	syncThreshold = 128 << 20   // number of unsynced bytes that triggers a sync
+	syncTimeout   = time.Second // maximum time that close waits for the last sync
 )
 
-// part is one file that is being fetched in chunks.
+// part is a file that is being downloaded in chunks.
 type part struct {
 	*File
 	client *Client
 	pause  time.Duration // before the first retry
-	boot   string        // of the machine
+	boot   string        // ID of the current boot of the machine
 
 	f       *os.File
 	journal *journal
 
-	mu       sync.Mutex
-	grown    *sync.Cond // more bytes are there, or on disk, or it has failed
-	have     *chunks
-	address  string // where it really is, once the server has said; may expire
-	noRanges bool   // the server gives none: one connection fetches all
-	single   bool   // that connection is under way
-	unsynced int64  // bytes that are perhaps not on disk
-	syncing  bool   // they are being brought there
-	settled  bool   // the file has its name, or was thrown away
+	mu        sync.Mutex
+	cond      *sync.Cond // signals new data, the end of a sync, or an error
+	received  *chunks
+	address   string // URL of the content after redirects, may expire; empty if unknown
+	noRanges  bool   // the server does not support ranges: one request fetches everything
+	streaming bool   // that request is running
+	unsynced  int64  // bytes that may not be synced to disk
+	syncing   bool   // a sync is running
+	finished  bool   // the file was renamed to its path or discarded
 
 	syncFailed bool
 	err        error
 }
 
-// PartPath returns the path of a file that [Client.DownloadFiles] is fetching, in its full
-// length, and JournalPath that of the record of which bytes of it are there.
+// PartPath returns the path of the file in which [Client.DownloadFiles] stores the received
+// data of the file at path. The file has its final size from the start.
 func PartPath(path string) string { return path + ".rbee-part" }
 
-// JournalPath returns the path of the journal beside [PartPath].
+// JournalPath returns the path of the journal that records which bytes of the file at
+// [PartPath] have been received.
 func JournalPath(path string) string { return path + ".rbee-journal" }
 
-// Partial returns how many bytes of a file of this size an earlier
-// [Client.DownloadFiles] has brought. bootID names this boot of the machine; if it is
-// empty or the journal is of another one, only what is surely on disk counts.
+// Partial returns how many bytes of the file at path an earlier [Client.DownloadFiles] has
+// received. size is the size of the complete file. bootID identifies the current boot of the
+// machine; if it is empty or differs from the one in the journal, Partial counts only synced
+// data.
 func Partial(path string, size int64, bootID string) int64 {
 	info, err := os.Stat(PartPath(path))
 	if err != nil || info.Size() != size {
 		return 0
 	}
-	have, _, err := readJournal(JournalPath(path), size, bootID)
+	received, _, err := readJournal(JournalPath(path), size, bootID)
 	if err != nil {
 		return 0
 	}
-	return have.total()
+	return received.total()
 }
 
-// open goes on with what is there, or begins anew.
+// open opens the file and the journal of an earlier download, or creates new ones with the
+// given chunk size.
 func (p *part) open(chunk int64) (err error) {
-	p.grown = sync.NewCond(&p.mu)
+	p.cond = sync.NewCond(&p.mu)
 	p.f, err = os.OpenFile(PartPath(p.Path), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return err
 	}
-	var sure *chunks
+	var synced *chunks
 	info, err := p.f.Stat()
 	if err == nil && info.Size() == p.Size {
-		p.have, sure, err = readJournal(JournalPath(p.Path), p.Size, p.boot)
+		p.received, synced, err = readJournal(JournalPath(p.Path), p.Size, p.boot)
 	} else if err == nil {
 		err = fs.ErrNotExist
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		p.have, sure = newChunks(p.Size, chunk), newChunks(p.Size, chunk)
+		p.received, synced = newChunks(p.Size, chunk), newChunks(p.Size, chunk)
 		if err = p.f.Truncate(0); err == nil {
-			err = p.takeOver()
+			err = p.adoptPrefix()
 		}
 		if err == nil {
 			err = p.f.Truncate(p.Size)
 		}
 	}
 	if err == nil {
-		p.unsynced = p.have.total() - sure.total()
-		p.journal, err = openJournal(JournalPath(p.Path), p.have, sure, p.boot)
+		p.unsynced = p.received.total() - synced.total()
+		p.journal, err = openJournal(JournalPath(p.Path), p.received, synced, p.boot)
 	}
 	if err != nil {
 		_ = p.f.Close()
@@ -103,25 +106,25 @@ func (p *part) open(chunk int64) (err error) {
 	return err
 }
 
-// takeOver begins with what another program left of a download that was cut off:
-// the beginning of the file. It is checked with the rest at the end. A download
-// that is under way holds a lock, and keeps its file.
-func (p *part) takeOver() error {
+// adoptPrefix renames p.Prefix, the incomplete download of another program, to the file of
+// p, unless that program is using it. The checksum of the complete file also covers this
+// data.
+func (p *part) adoptPrefix() error {
 	if p.Prefix == "" {
 		return nil
 	}
 	info, err := os.Stat(p.Prefix)
 	if err != nil || info.Size() == 0 || info.Size() > p.Size {
-		return nil // there is nothing to take over
+		return nil // nothing to adopt
 	}
-	made, err := os.OpenFile(p.PrefixLock, os.O_CREATE|os.O_RDWR, 0o644) //nolint:gosec // as that program makes it
+	lockFile, err := os.OpenFile(p.PrefixLock, os.O_CREATE|os.O_RDWR, 0o644) //nolint:gosec // the mode that the other program uses
 	if err != nil {
-		return nil // it is only a help
+		return nil // adopting the prefix is optional
 	}
-	_ = made.Close()
+	_ = lockFile.Close()
 	lock, err := filelock.Try(p.PrefixLock, 0o755)
 	if err != nil {
-		return nil //nolint:nilerr // that program has it
+		return nil //nolint:nilerr // the other program is using the file
 	}
 	defer lock.Close()
 	_ = p.f.Close()
@@ -131,67 +134,67 @@ func (p *part) takeOver() error {
 	if p.f, err = os.OpenFile(PartPath(p.Path), os.O_RDWR, 0o600); err != nil {
 		return err
 	}
-	for i := range p.have.done {
-		from, to := p.have.span(i)
-		p.have.done[i] = max(0, min(to, info.Size())-from)
+	for i := range p.received.done {
+		from, to := p.received.span(i)
+		p.received.done[i] = max(0, min(to, info.Size())-from)
 	}
 	return nil
 }
 
-// close leaves what is there for a later download. It is brought to disk, so that
-// it outlasts the machine too; where that takes longer than syncPatience, it goes
-// on behind the caller's back. Nobody fetches or verifies any more.
+// close syncs the received data to disk for a later download, and closes the files. If this
+// takes longer than syncTimeout, it continues in the background. All other methods must have
+// returned.
 func (p *part) close() {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		p.mu.Lock()
 		for p.syncing {
-			p.grown.Wait()
+			p.cond.Wait()
 		}
-		// After a sync that failed the next one may speak of less than it seems to.
-		todo := p.unsynced > 0 && !p.settled && !p.syncFailed
+		// After a failed sync, a successful one does not prove that all data is on disk.
+		needsSync := p.unsynced > 0 && !p.finished && !p.syncFailed
 		p.mu.Unlock()
-		if todo {
-			_ = p.syncJournal() // what is not surely there is fetched again
+		if needsSync {
+			_ = p.syncJournal() // unsynced data is fetched again
 		}
 		p.journal.close()
 		_ = p.f.Close()
 	}()
-	patience := time.NewTimer(syncPatience)
-	defer patience.Stop()
+	timeout := time.NewTimer(syncTimeout)
+	defer timeout.Stop()
 	select {
 	case <-done:
-	case <-patience.C:
+	case <-timeout.C:
 	}
 }
 
-// discard throws away what is there.
+// discard removes the received data and its journal.
 func (p *part) discard() {
-	_ = os.Remove(JournalPath(p.Path)) // first: without it the rest counts for nothing
+	_ = os.Remove(JournalPath(p.Path)) // first: without the journal, the data is ignored
 	_ = os.Remove(PartPath(p.Path))
 }
 
-// fail ends the waiting of verify.
+// fail records the first error of the download and wakes up verify.
 func (p *part) fail(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.err == nil {
 		p.err = err
 	}
-	p.grown.Broadcast()
+	p.cond.Broadcast()
 }
 
-// fetch fetches one chunk, with patience.
+// fetch downloads one chunk, with retries.
 func (p *part) fetch(ctx context.Context, chunk int) error {
 	return retry(ctx, p.pause, func(failures int) (progress bool, err error) {
 		for {
-			before, enough := p.enough(chunk)
-			if enough {
+			before, done := p.chunkState(chunk)
+			if done {
 				return progress, nil
 			}
-			stale, err := p.attempt(ctx, chunk)
-			now, _ := p.enough(chunk)
+			staleURL, err := p.attempt(ctx, chunk)
+			now, _ := p.chunkState(chunk)
 			progress = progress || now > before
 			if err == nil {
 				continue
@@ -199,35 +202,35 @@ func (p *part) fetch(ctx context.Context, chunk int) error {
 			if progress {
 				failures = 0
 			}
-			return progress, p.classify(ctx, err, stale, failures+1)
+			return progress, p.classify(ctx, err, staleURL, failures+1)
 		}
 	})
 }
 
-// enough reports how many bytes are there, and whether the one who fetches a
-// chunk is done: with the chunk, or where there are no ranges with the file,
-// unless another fetches that.
-func (p *part) enough(chunk int) (total int64, done bool) {
+// chunkState returns how many bytes of the file have been received, and whether the caller
+// has nothing more to do for a chunk: the chunk is complete or, if the server does not
+// support ranges, the file is complete or another goroutine is fetching it.
+func (p *part) chunkState(chunk int) (total int64, done bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	total = p.have.total()
+	total = p.received.total()
 	if p.noRanges {
-		return total, p.single || total == p.Size
+		return total, p.streaming || total == p.Size
 	}
-	return total, p.have.whole(chunk)
+	return total, p.received.isComplete(chunk)
 }
 
-// classify returns an error that is permanent if another attempt is not worth it. It is
-// the failures-th in a row.
-func (p *part) classify(ctx context.Context, err error, stale string, failures int) error {
+// classify returns the error of an attempt, marked as permanent if retrying is useless.
+// failures is the number of consecutive failures, including this one.
+func (p *part) classify(ctx context.Context, err error, staleURL string, failures int) error {
 	var status *StatusError
 	switch {
 	case ctx.Err() != nil:
 		return backoff.Permanent(context.Cause(ctx))
 	case IsDiskFull(err):
 		return backoff.Permanent(err)
-	case errors.As(err, &status) && stale != "" && failures < maxFailures/2:
-		p.forget(stale) // it has expired: the server gives another one
+	case errors.As(err, &status) && staleURL != "" && failures < maxFailures/2:
+		p.forgetURL(staleURL) // it may have expired: the next attempt gets a new one
 		return err
 	case errors.As(err, &status) && !status.Temporary(), failures >= maxFailures:
 		return backoff.Permanent(&TransferError{p.name(), err})
@@ -235,8 +238,8 @@ func (p *part) classify(ctx context.Context, err error, stale string, failures i
 	return err
 }
 
-// forget drops an address of the file, unless another one is known by now.
-func (p *part) forget(address string) {
+// forgetURL clears p.address if it still has the given value.
+func (p *part) forgetURL(address string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.address == address {
@@ -244,16 +247,16 @@ func (p *part) forget(address string) {
 	}
 }
 
-// attempt fetches what is missing of a chunk once; or, from a server that gives
-// no ranges, of all chunks. If the server refuses, stale is the address of the content
-// that it gave and that may have expired.
-func (p *part) attempt(ctx context.Context, chunk int) (stale string, err error) {
+// attempt sends one request for the missing bytes of a chunk. If the server does not support
+// ranges, it fetches the missing bytes of all chunks. If the request fails with an error
+// status, staleURL is the redirected URL that may have expired; empty without a redirect.
+func (p *part) attempt(ctx context.Context, chunk int) (staleURL string, err error) {
 	p.mu.Lock()
-	from, to := p.have.span(chunk)
-	from += p.have.done[chunk]
+	from, to := p.received.span(chunk)
+	from += p.received.done[chunk]
 	address := p.address
 	p.mu.Unlock()
-	stale = address
+	staleURL = address
 	first := p.client.MirrorURL(p.URL)
 	if address == "" {
 		address = first
@@ -270,10 +273,10 @@ func (p *part) attempt(ctx context.Context, chunk int) (stale string, err error)
 			if resp.ContentLength >= 0 && resp.ContentLength != p.Size {
 				return &SizeError{Name: p.name(), Got: resp.ContentLength, Want: p.Size}
 			}
-			return p.takeAll(body)
+			return p.writeAll(body)
 		default:
 			if final != first {
-				stale = final // it can expire between the server's word and the use of it
+				staleURL = final // it can expire between the redirect and its use
 			}
 			return NewStatusError(resp)
 		}
@@ -282,31 +285,33 @@ func (p *part) attempt(ctx context.Context, chunk int) (stale string, err error)
 			p.address = final
 			p.mu.Unlock()
 		}
-		return p.take(body, chunk, from, to)
+		return p.writeChunk(body, chunk, from, to)
 	})
-	return stale, err
+	return staleURL, err
 }
 
+// checkRange returns an error if a partial response does not start at from, or if the size of
+// the file on the server is not p.Size.
 func (p *part) checkRange(resp *http.Response, from int64) error {
 	var first, last, total int64
 	text := resp.Header.Get("Content-Range")
 	if n, _ := fmt.Sscanf(text, "bytes %d-%d/%d", &first, &last, &total); n < 2 || first != from || n == 3 && total != p.Size {
-		return fmt.Errorf("the server sent the range %q, want %d bytes from %d of %d", text, last-first+1, from, p.Size)
+		return fmt.Errorf("invalid Content-Range %q: want start %d and size %d", text, from, p.Size)
 	}
 	return nil
 }
 
-// take writes a body into its place.
-func (p *part) take(body io.Reader, chunk int, at, to int64) error {
+// writeChunk writes a body to the range from at to to of the file, which is part of a chunk.
+func (p *part) writeChunk(body io.Reader, chunk int, at, to int64) error {
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
 	for at < to {
 		n, err := readSome(body, (*buf)[:min(int64(len(*buf)), to-at)])
 		if n > 0 {
-			written, err := p.f.WriteAt((*buf)[:n], at) // of a full disk the last bytes too
+			written, err := p.f.WriteAt((*buf)[:n], at) // partial on a full disk
 			at += int64(written)
-			if noted := p.note(chunk, at, int64(written)); err == nil {
-				err = noted
+			if recordErr := p.recordProgress(chunk, at, int64(written)); err == nil {
+				err = recordErr
 			}
 			if err != nil {
 				return fmt.Errorf("writing %s: %w", p.name(), err)
@@ -322,8 +327,8 @@ func (p *part) take(body io.Reader, chunk int, at, to int64) error {
 	return nil
 }
 
-// readSome fills the buffer as far as bytes come without a long wait: large
-// writes are cheaper, and what has arrived shall not wait long to be kept.
+// readSome reads until buf is full or about 250 ms have passed. Large writes are cheaper, but
+// received data must be recorded soon.
 func readSome(r io.Reader, buf []byte) (n int, err error) {
 	for start := time.Now(); n < len(buf) && err == nil && time.Since(start) < 250*time.Millisecond; {
 		var m int
@@ -335,37 +340,37 @@ func readSome(r io.Reader, buf []byte) (n int, err error) {
 
 var buffers = sync.Pool{New: func() any { b := make([]byte, bufferSize); return &b }}
 
-// takeAll writes a whole file, the only thing that this server gives. What is
-// there already is passed over. Other connections for the same file give way.
-func (p *part) takeAll(body io.Reader) error {
+// writeAll writes the body of a response from a server that does not support ranges. It
+// skips the data that has already been received. Other requests for the same file stop.
+func (p *part) writeAll(body io.Reader) error {
 	p.mu.Lock()
-	if p.single {
+	if p.streaming {
 		p.mu.Unlock()
 		return nil
 	}
-	p.noRanges, p.single = true, true
-	at := p.have.frontier()
+	p.noRanges, p.streaming = true, true
+	at := p.received.contiguous()
 	p.mu.Unlock()
 	defer func() {
 		p.mu.Lock()
-		p.single = false
+		p.streaming = false
 		p.mu.Unlock()
 	}()
 	if _, err := io.CopyN(io.Discard, body, at); err != nil {
 		return err
 	}
-	for i := range p.have.done {
-		from, to := p.have.span(i)
+	for i := range p.received.done {
+		from, to := p.received.span(i)
 		if to <= at {
 			continue
 		}
 		p.mu.Lock()
-		done := p.have.done[i]
-		if from+done > at { // there is a gap before what another connection fetched
-			p.have.done[i], done = at-from, at-from
+		done := p.received.done[i]
+		if from+done > at { // another request fetched data after a gap
+			p.received.done[i], done = at-from, at-from
 		}
 		p.mu.Unlock()
-		if err := p.take(body, i, from+done, to); err != nil {
+		if err := p.writeChunk(body, i, from+done, to); err != nil {
 			return err
 		}
 		at = to
@@ -373,20 +378,21 @@ func (p *part) takeAll(body io.Reader) error {
 	return nil
 }
 
-// note counts n bytes that are in the file now, up to a place in a chunk.
-func (p *part) note(chunk int, at, n int64) error {
+// recordProgress records that n more bytes have been written to the file, and that a chunk
+// has been received up to the offset at. It starts a sync if enough data is unsynced.
+func (p *part) recordProgress(chunk int, at, n int64) error {
 	p.mu.Lock()
-	from, _ := p.have.span(chunk)
-	done := max(p.have.done[chunk], at-from)
-	err := p.journal.note(chunk, done)
+	from, _ := p.received.span(chunk)
+	done := max(p.received.done[chunk], at-from)
+	err := p.journal.record(chunk, done)
 	if err == nil {
-		p.have.done[chunk] = done
+		p.received.done[chunk] = done
 		p.unsynced += n
-		if p.unsynced >= syncEvery && !p.syncing {
+		if p.unsynced >= syncThreshold && !p.syncing {
 			p.syncing, p.unsynced = true, 0
 			go p.sync(p.syncJournal)
 		}
-		p.grown.Broadcast()
+		p.cond.Broadcast()
 	}
 	p.mu.Unlock()
 	if err == nil {
@@ -395,30 +401,30 @@ func (p *part) note(chunk int, at, n int64) error {
 	return err
 }
 
-// syncJournal brings to disk what has arrived, and notes that.
+// syncJournal syncs the received data to disk and records this in the journal.
 func (p *part) syncJournal() error { return p.journal.sync(p.f.Sync) }
 
-// sync brings to disk what has arrived, while more does: who waits for a slow disk
-// can leave off. The caller has set p.syncing.
-func (p *part) sync(how func() error) {
-	err := how()
+// sync calls syncFile and then resets p.syncing, which the caller has set. It runs in its
+// own goroutine, so that a slow disk does not block the download or its cancellation.
+func (p *part) sync(syncFile func() error) {
+	err := syncFile()
 	if err != nil {
-		p.fail(fmt.Errorf("bringing %s to disk: %w", p.name(), err))
+		p.fail(fmt.Errorf("syncing %s to disk: %w", p.name(), err))
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.syncing, p.syncFailed = false, err != nil
-	p.grown.Broadcast()
+	p.cond.Broadcast()
 }
 
-// verify computes the checksum while bytes arrive, and gives the file its name
-// once all are there and right. A wrong one is a [*MismatchError], and the bytes
-// are thrown away.
+// verify computes the checksum while data is being received. Once the file is complete, it
+// renames it to its path. If the checksum is wrong, it discards the data and returns a
+// [*MismatchError].
 func (p *part) verify(ctx context.Context) error {
 	defer context.AfterFunc(ctx, func() { p.fail(context.Cause(ctx)) })()
 	h, buf := p.newHash(), make([]byte, 1<<20)
 	for at := int64(0); at < p.Size; {
-		end, err := p.await(at)
+		end, err := p.waitForData(at)
 		if err != nil {
 			return err
 		}
@@ -428,42 +434,42 @@ func (p *part) verify(ctx context.Context) error {
 			}
 			n, err := p.f.ReadAt(buf[:min(int64(len(buf)), end-at)], at)
 			if n == 0 && err != nil {
-				return fmt.Errorf("reading what was fetched of %s: %w", p.name(), err)
+				return fmt.Errorf("reading the downloaded data of %s: %w", p.name(), err)
 			}
-			_, _ = h.Write(buf[:n]) // never fails
+			_, _ = h.Write(buf[:n]) // never returns an error
 			at += int64(n)
 		}
 	}
 	if got := hex.EncodeToString(h.Sum(nil)); got != p.Sum {
-		p.settle()
+		p.markFinished()
 		p.discard()
 		return &MismatchError{Name: p.name(), Got: got, Want: p.Sum}
 	}
 	return p.finish()
 }
 
-// await waits until bytes are there after at without a gap, and tells where they
-// end. It does not wait once the download has failed.
-func (p *part) await(at int64) (end int64, err error) {
+// waitForData waits until all bytes before some offset end > at have been received, and
+// returns end. It returns immediately if the download has failed.
+func (p *part) waitForData(at int64) (end int64, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for p.err == nil && p.have.frontier() <= at {
-		p.grown.Wait()
+	for p.err == nil && p.received.contiguous() <= at {
+		p.cond.Wait()
 	}
-	return p.have.frontier(), p.err
+	return p.received.contiguous(), p.err
 }
 
-// finish gives a file that is right its name, once it is on disk.
+// finish syncs a verified file to disk, renames it to its path and removes the journal.
 func (p *part) finish() error {
 	if err := p.f.Chmod(p.mode()); err != nil {
 		return err
 	}
 	p.mu.Lock()
-	p.awaitSync()
+	p.waitForSync()
 	if p.err == nil {
 		p.syncing = true
 		go p.sync(p.f.Sync)
-		p.awaitSync()
+		p.waitForSync()
 	}
 	err := p.err
 	p.mu.Unlock()
@@ -473,31 +479,30 @@ func (p *part) finish() error {
 	if err := os.Rename(PartPath(p.Path), p.Path); err != nil {
 		return err
 	}
-	p.settle()
+	p.markFinished()
 	return os.Remove(JournalPath(p.Path))
 }
 
-// awaitSync waits for the sync that is under way, or until the download has
-// failed. The caller holds p.mu.
-func (p *part) awaitSync() {
+// waitForSync waits until the current sync ends or the download fails. The caller holds p.mu.
+func (p *part) waitForSync() {
 	for p.syncing && p.err == nil {
-		p.grown.Wait()
+		p.cond.Wait()
 	}
 }
 
-// settle says that nothing is left for a later download.
-func (p *part) settle() {
+// markFinished records that no data remains for a later download.
+func (p *part) markFinished() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.settled = true
+	p.finished = true
 }
 
-// copyFile is the way of a file of this machine into the cache.
+// copyFile copies a local file instead of downloading it.
 func (p *part) copyFile(ctx context.Context, path string) error {
 	src, err := os.Open(path)
 	if err != nil {
 		return err
 	}
 	defer src.Close()
-	return p.take(&ctxReader{ctx, src}, 0, 0, p.Size)
+	return p.writeChunk(&ctxReader{ctx, src}, 0, 0, p.Size)
 }

@@ -15,144 +15,145 @@ import (
 
 const modelFile = "model.gguf"
 
-// world is a server with a file, and the place for it.
-type world struct {
+// testDownload is a file on a test server and its target path.
+type testDownload struct {
 	*hubtest.Hub
 	File
 	content []byte
 }
 
-func newWorld(t *testing.T, dir string) *world {
+func newTestDownload(t *testing.T, dir string) *testDownload {
 	t.Helper()
 	content := hubtest.Noise(1, 1_000_000)
-	w := &world{Hub: hubtest.New(map[string]hubtest.Repo{"org/m": {modelFile: content}}), content: content}
-	w.File = File{
-		Name: modelFile, URL: w.CDN + "/org/m/" + modelFile, Path: filepath.Join(dir, "blob"), Sum: hubtest.Sum(content), Size: int64(len(content)),
+	d := &testDownload{Hub: hubtest.New(map[string]hubtest.Repo{"org/m": {modelFile: content}}), content: content}
+	d.File = File{
+		Name: modelFile, URL: d.CDN + "/org/m/" + modelFile, Path: filepath.Join(dir, "blob"), Sum: hubtest.Sum(content), Size: int64(len(content)),
 	}
-	t.Cleanup(w.Close)
-	return w
+	t.Cleanup(d.Close)
+	return d
 }
 
-func (w *world) download(ctx context.Context) error {
-	return (&Client{HTTP: NewHTTPClient(), Stall: 5 * time.Second}).DownloadFiles(ctx, []File{w.File}, Options{
+func (d *testDownload) run(ctx context.Context) error {
+	return (&Client{HTTP: NewHTTPClient(), Stall: 5 * time.Second}).DownloadFiles(ctx, []File{d.File}, Options{
 		ChunkSize: 64 << 10, Pause: time.Millisecond, BootID: testBoot,
 	})
 }
 
-// arrived returns how much of the file is there.
-func (w *world) arrived() int64 { return Partial(w.Path, w.Size, testBoot) }
+// received returns the number of received bytes of the file.
+func (d *testDownload) received() int64 { return Partial(d.Path, d.Size, testBoot) }
 
-// cutOff downloads the file as far as the server sends it, cancels once something has
-// arrived, and returns how much is there.
-func (w *world) cutOff(t *testing.T, after int64) int64 {
+// interrupt starts a download from a server that stops sending after the given number of
+// bytes, cancels it once some data has been received, and returns the number of received
+// bytes.
+func (d *testDownload) interrupt(t *testing.T, after int64) int64 {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	held := w.Hold(after)
+	held := d.Hold(after)
 	go func() {
-		for <-held; w.arrived() == 0 && t.Context().Err() == nil; {
+		for <-held; d.received() == 0 && t.Context().Err() == nil; {
 			time.Sleep(time.Millisecond)
 		}
 		cancel()
 	}()
-	if err := w.download(ctx); !errors.Is(err, context.Canceled) {
-		t.Fatal(err)
+	if err := d.run(ctx); !errors.Is(err, context.Canceled) {
+		t.Fatalf("DownloadFiles() = %v, want %v", err, context.Canceled)
 	}
-	w.Release()
-	return w.arrived()
+	d.Release()
+	return d.received()
 }
 
-func (w *world) part() *part {
-	return &part{File: &w.File, client: &Client{}, boot: testBoot}
+func (d *testDownload) part() *part {
+	return &part{File: &d.File, client: &Client{}, boot: testBoot}
 }
 
-// TestDownloadFiles holds that files are downloaded in chunks, and that one with the
-// wrong content is downloaded once more.
+// TestDownloadFiles checks that DownloadFiles downloads a file in chunks, and that it
+// downloads a file with a wrong checksum once more.
 func TestDownloadFiles(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		fault hubtest.Fault
 		want  string // of the error
 	}{
-		"good":         {},
-		"wrong once":   {hubtest.Fault{Wrong: 1}, ""},
-		"always wrong": {hubtest.Fault{Wrong: -1}, modelFile + " has the checksum"},
-		"always busy":  {hubtest.Fault{Status: 503, Statuses: -1}, "fetching " + modelFile + ": the server answered 503 Service Unavailable; what has arrived is kept"},
-		"busy":         {hubtest.Fault{Status: 503, Statuses: 4}, ""},
+		"no fault":         {},
+		"wrong once":       {hubtest.Fault{Wrong: 1}, ""},
+		"always wrong":     {hubtest.Fault{Wrong: -1}, modelFile + " has the checksum"},
+		"always busy":      {hubtest.Fault{Status: 503, Statuses: -1}, "cannot download " + modelFile + ": the server answered 503 Service Unavailable; the partial download is kept"},
+		"temporarily busy": {hubtest.Fault{Status: 503, Statuses: 4}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, t.TempDir())
-			w.Fail(modelFile, c.fault)
-			err := w.download(t.Context())
-			got, _ := os.ReadFile(w.Path)
-			if c.want == "" && (err != nil || !bytes.Equal(got, w.content)) || c.want != "" && (err == nil || !strings.HasPrefix(err.Error(), c.want)) {
-				t.Errorf("DownloadFiles() = %v with %d bytes, want %q", err, len(got), c.want)
+			d := newTestDownload(t, t.TempDir())
+			d.Fail(modelFile, c.fault)
+			err := d.run(t.Context())
+			got, _ := os.ReadFile(d.Path)
+			if c.want == "" && (err != nil || !bytes.Equal(got, d.content)) || c.want != "" && (err == nil || !strings.HasPrefix(err.Error(), c.want)) {
+				t.Errorf("DownloadFiles() = %v with %d bytes, want error %q", err, len(got), c.want)
 			}
 			var status *StatusError
 			if name == "always busy" && (!errors.As(err, &status) || status.Status != 503) {
-				t.Errorf("DownloadFiles() = %v, want a StatusError", err)
+				t.Errorf("DownloadFiles() = %v, want a StatusError with status 503", err)
 			}
 		})
 	}
 }
 
-// TestOutlastsTheMachine holds that what had arrived when a download was canceled
-// is there after a loss of power, and after one in the middle of the next download.
-func TestOutlastsTheMachine(t *testing.T) {
+// TestCanceledDownloadSurvivesReboot checks that the data of a canceled download survives a
+// power failure, and a second one during the next download.
+func TestCanceledDownloadSurvivesReboot(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, t.TempDir())
-	had := w.cutOff(t, 500_000)
-	if had == 0 {
-		t.Fatal("nothing is there")
+	d := newTestDownload(t, t.TempDir())
+	before := d.interrupt(t, 500_000)
+	if before == 0 {
+		t.Fatal("received bytes of the canceled download = 0, want more")
 	}
-	reboot(t, JournalPath(w.Path))
-	if now := w.arrived(); now != had {
-		t.Fatalf("%d bytes are left of %d", now, had)
+	simulateReboot(t, JournalPath(d.Path))
+	if got := d.received(); got != before {
+		t.Fatalf("received bytes after a reboot = %d, want %d", got, before)
 	}
-	p := w.part()
+	p := d.part()
 	if err := p.open(64 << 10); err != nil {
 		t.Fatal(err)
 	}
 	defer p.close()
-	if err := p.journal.note(p.have.missing()[0], 1); err != nil {
+	if err := p.journal.record(p.received.missing()[0], 1); err != nil {
 		t.Fatal(err)
 	}
-	reboot(t, JournalPath(w.Path))
-	if now := w.arrived(); now != had {
-		t.Errorf("%d bytes are left of %d while it goes on", now, had)
+	simulateReboot(t, JournalPath(d.Path))
+	if got := d.received(); got != before {
+		t.Errorf("received bytes after a reboot during the next download = %d, want %d", got, before)
 	}
 }
 
-// TestKilledIsBroughtToDisk holds that what a killed download left is brought to
-// disk by the next one, even if that brings nothing.
-func TestKilledIsBroughtToDisk(t *testing.T) {
+// TestNextDownloadSyncsKilledDownload checks that a download syncs the data of an earlier one
+// that was killed, even if it receives no data itself.
+func TestNextDownloadSyncsKilledDownload(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, t.TempDir())
-	had := w.cutOff(t, 500_000)
-	journal := JournalPath(w.Path)
+	d := newTestDownload(t, t.TempDir())
+	before := d.interrupt(t, 500_000)
+	journal := JournalPath(d.Path)
 	data, err := os.ReadFile(journal)
 	if err != nil {
 		t.Fatal(err)
 	}
-	unsure := strings.NewReplacer("mark\n", "", "sync\n", "").Replace(string(data))
-	if err := os.WriteFile(journal, []byte(unsure), 0o600); err != nil {
+	unsynced := strings.NewReplacer("mark\n", "", "sync\n", "").Replace(string(data))
+	if err := os.WriteFile(journal, []byte(unsynced), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p := w.part()
+	p := d.part()
 	if err := p.open(64 << 10); err != nil {
 		t.Fatal(err)
 	}
 	p.close()
-	reboot(t, journal)
-	if now := w.arrived(); now != had {
-		t.Errorf("%d bytes are left of %d", now, had)
+	simulateReboot(t, journal)
+	if got := d.received(); got != before {
+		t.Errorf("received bytes after a reboot = %d, want %d", got, before)
 	}
 }
 
-// TestBroughtToDiskOnTheWay holds that a long download is brought to disk while it
-// runs, and that a disk which fails there fails it.
-func TestBroughtToDiskOnTheWay(t *testing.T) {
+// TestDownloadSyncsPeriodically checks that a large download is synced to disk while it runs,
+// and that it fails if the sync fails.
+func TestDownloadSyncsPeriodically(t *testing.T) {
 	t.Parallel()
 	p := &part{
 		File:   &File{Name: "x", Size: 1000, Sum: strings.Repeat("a", 64), Path: filepath.Join(t.TempDir(), "blob")},
@@ -162,29 +163,29 @@ func TestBroughtToDiskOnTheWay(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer p.close()
-	p.unsynced = syncEvery - 10
-	if err := p.take(strings.NewReader("0123456789"), 3, 300, 310); err != nil {
+	p.unsynced = syncThreshold - 10
+	if err := p.writeChunk(strings.NewReader("0123456789"), 3, 300, 310); err != nil {
 		t.Fatal(err)
 	}
 	p.mu.Lock()
-	p.awaitSync()
+	p.waitForSync()
 	p.mu.Unlock()
-	reboot(t, JournalPath(p.Path))
+	simulateReboot(t, JournalPath(p.Path))
 	if n := Partial(p.Path, 1000, testBoot); n != 10 {
-		t.Errorf("%d bytes are surely on disk, of 10", n)
+		t.Errorf("Partial() after a reboot = %d, want 10", n)
 	}
-	_ = p.f.Close() // so that it cannot be brought to disk
-	p.unsynced = syncEvery
-	if err := p.note(4, 410, 10); err != nil {
+	_ = p.f.Close() // makes the next sync fail
+	p.unsynced = syncThreshold
+	if err := p.recordProgress(4, 410, 10); err != nil {
 		t.Fatal(err)
 	}
-	if err := p.verify(t.Context()); err == nil || !strings.Contains(err.Error(), "bringing x to disk") {
-		t.Errorf("it goes on: %v", err)
+	if err := p.verify(t.Context()); err == nil || !strings.Contains(err.Error(), "syncing x to disk") {
+		t.Errorf("verify() after a failed sync = %v, want an error with %q", err, "syncing x to disk")
 	}
 }
 
-// TestSlowDisk holds that neither a cancel nor the end of a download waits long for
-// a disk that is slow.
+// TestSlowDisk checks that neither canceling nor closing a download waits long for a slow
+// disk.
 func TestSlowDisk(t *testing.T) {
 	t.Parallel()
 	p := &part{
@@ -194,8 +195,8 @@ func TestSlowDisk(t *testing.T) {
 	if err := p.open(10); err != nil {
 		t.Fatal(err)
 	}
-	p.syncing = true // as long as the test says
-	if err := p.take(strings.NewReader("0123456789"), 0, 0, 10); err != nil {
+	p.syncing = true // until the test resets it
+	if err := p.writeChunk(strings.NewReader("0123456789"), 0, 0, 10); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -204,22 +205,22 @@ func TestSlowDisk(t *testing.T) {
 	cancel()
 	start := time.Now()
 	if err := <-verified; !errors.Is(err, context.Canceled) {
-		t.Error(err)
+		t.Errorf("verify() = %v, want %v", err, context.Canceled)
 	}
 	p.close()
-	if took := time.Since(start); took < syncPatience || took > syncPatience+5*time.Second {
-		t.Errorf("it took %s", took)
+	if took := time.Since(start); took < syncTimeout || took > syncTimeout+5*time.Second {
+		t.Errorf("verify() and close() took %s, want about %s", took, syncTimeout)
 	}
 	p.mu.Lock()
 	p.syncing = false
-	p.grown.Broadcast()
+	p.cond.Broadcast()
 	p.mu.Unlock()
 	for end := time.Now().Add(time.Minute); ; {
-		if _, sure, err := readJournal(JournalPath(p.Path), 10, testBoot); err == nil && sure.total() == 10 {
+		if _, synced, err := readJournal(JournalPath(p.Path), 10, testBoot); err == nil && synced.total() == 10 {
 			break
 		}
 		if time.Now().After(end) {
-			t.Fatal("it is not brought to disk behind the back")
+			t.Fatal("close() does not sync the data in the background")
 		}
 	}
 }

@@ -7,9 +7,10 @@ import (
 	"time"
 )
 
-// limited reports whether an answer says that a client has made too many requests:
-// https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api
-func limited(resp *http.Response) bool {
+// isRateLimited reports whether a response rejects a request because a rate limit is
+// exceeded, see
+// https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api.
+func isRateLimited(resp *http.Response) bool {
 	switch resp.StatusCode {
 	case http.StatusTooManyRequests:
 		return true
@@ -20,10 +21,10 @@ func limited(resp *http.Response) bool {
 	}
 }
 
-// limitEnd returns when a limit of requests ends; ok is false if the answer does not
-// say so. Retry-After takes precedence: the answer to a burst of requests has it, while
-// the other headers describe the limit of the hour.
-func limitEnd(h http.Header, now time.Time) (end time.Time, ok bool) {
+// rateLimitReset returns the time at which the client may send requests again; ok is false
+// if the headers do not contain it. Retry-After takes precedence, because it applies to
+// bursts of requests, while X-RateLimit-Reset describes the hourly limit.
+func rateLimitReset(h http.Header, now time.Time) (end time.Time, ok bool) {
 	after := strings.TrimSpace(h.Get("Retry-After"))
 	if n, err := strconv.ParseInt(after, 10, 32); err == nil && n >= 0 {
 		return now.Add(time.Duration(n) * time.Second), true
@@ -37,8 +38,8 @@ func limitEnd(h http.Header, now time.Time) (end time.Time, ok bool) {
 	return time.Time{}, false
 }
 
-// clock formats a time in the time zone of now, with the date if that is another day.
-func clock(t, now time.Time) string {
+// formatTime formats t in the time zone of now. It omits the date if t is on the same day.
+func formatTime(t, now time.Time) string {
 	t = t.In(now.Location())
 	if t.Format(time.DateOnly) == now.Format(time.DateOnly) {
 		return t.Format(time.TimeOnly)

@@ -10,20 +10,21 @@ import (
 )
 
 const (
-	// maxFailures is how many attempts in a row may fail without progress.
+	// maxFailures is the maximum number of consecutive attempts that fail without
+	// progress.
 	maxFailures = 6
 
-	// retryPause is the pause before the first retry.
+	// retryPause is the default pause before the first retry.
 	retryPause = 250 * time.Millisecond
 
 	// maxPauseDoublings limits how often the pause is doubled.
 	maxPauseDoublings = 5
 )
 
-// Retry calls attempt until it succeeds, and returns its last error after six failures,
-// or at once after a [StatusError] that is not temporary. It waits pause before the
-// first retry, 0 means 250 ms, then twice as long each time, and at least as long as the
-// server asks. It ends with ctx.
+// Retry calls attempt until it succeeds. It returns the last error after six failures, and
+// immediately after a [StatusError] that is not temporary. The pause before the first retry
+// is pause, where 0 means 250 ms. It doubles with each retry and is at least the time that
+// the server requests. Retry stops when ctx is done.
 func Retry(ctx context.Context, pause time.Duration, attempt func() error) error {
 	return retry(ctx, pause, func(int) (bool, error) {
 		err := attempt()
@@ -35,9 +36,9 @@ func Retry(ctx context.Context, pause time.Duration, attempt func() error) error
 	})
 }
 
-// retry calls attempt until it succeeds, fails with a permanent error, or has failed
-// maxFailures times in a row without progress. attempt gets the number of such failures
-// before it.
+// retry calls attempt until it succeeds, returns a permanent error, or has failed maxFailures
+// consecutive times without progress. The argument of attempt is the current number of such
+// failures.
 func retry(ctx context.Context, pause time.Duration, attempt func(failures int) (progress bool, err error)) error {
 	pause = cmp.Or(pause, retryPause)
 	p := &pacer{ExponentialBackOff: backoff.ExponentialBackOff{InitialInterval: pause, Multiplier: 2, MaxInterval: pause << maxPauseDoublings}}
@@ -46,7 +47,7 @@ func retry(ctx context.Context, pause time.Duration, attempt func(failures int) 
 		if progress {
 			p.Reset()
 		}
-		p.failed(err)
+		p.addFailure(err)
 		return struct{}{}, err
 	}, backoff.WithBackOff(p), backoff.WithMaxElapsedTime(0))
 	return err
@@ -55,8 +56,8 @@ func retry(ctx context.Context, pause time.Duration, attempt func(failures int) 
 // pacer computes the pauses between attempts.
 type pacer struct {
 	backoff.ExponentialBackOff
-	failures int           // in a row without progress
-	atLeast  time.Duration // what the server asks for
+	failures int           // consecutive failures without progress
+	minPause time.Duration // requested by the server
 }
 
 // Reset implements [backoff.BackOff].
@@ -65,13 +66,13 @@ func (p *pacer) Reset() {
 	p.failures = 0
 }
 
-// failed counts a failed attempt.
-func (p *pacer) failed(err error) {
+// addFailure counts a failed attempt.
+func (p *pacer) addFailure(err error) {
 	p.failures++
-	p.atLeast = 0
+	p.minPause = 0
 	var status *StatusError
 	if errors.As(err, &status) {
-		p.atLeast = status.RetryAfter
+		p.minPause = status.RetryAfter
 	}
 }
 
@@ -80,5 +81,5 @@ func (p *pacer) NextBackOff() time.Duration {
 	if p.failures >= maxFailures {
 		return backoff.Stop
 	}
-	return max(p.ExponentialBackOff.NextBackOff(), p.atLeast)
+	return max(p.ExponentialBackOff.NextBackOff(), p.minPause)
 }

@@ -21,11 +21,11 @@ import (
 )
 
 const (
-	// streamTries bounds how often a download is gone on with that is cut off again
-	// and again.
-	streamTries = 10
+	// maxStreamAttempts is the maximum number of requests for one download that is
+	// interrupted repeatedly.
+	maxStreamAttempts = 10
 
-	// maxDownload bounds a download whose size nobody has told, in bytes.
+	// maxDownload is the maximum size of a file of unknown size, in bytes.
 	maxDownload = 64 << 30
 
 	// streamBuffer is the size of the reads of a stream, in bytes.
@@ -34,38 +34,40 @@ const (
 
 // File is a file to download.
 type File struct {
-	// URL is the address of the content.
+	// URL is the URL of the content.
 	URL string
 
-	// Path is where the file appears once it is complete and has its checksum.
+	// Path is the path at which the file appears once it is complete and verified.
 	Path string
 
-	// Mode is the file's; 0 is 0o600.
+	// Mode is the mode of the file; 0 means 0o600.
 	Mode fs.FileMode
 
-	// Sum is the checksum in hex: SHA-256, or that of NewHash if that is not nil. It may
-	// only be empty for [Client.DownloadTo].
+	// Sum is the checksum in hex. NewHash returns its hash function; nil means SHA-256.
+	// Sum may be empty only for [Client.DownloadTo].
 	Sum     string
 	NewHash func() hash.Hash
 
-	// Size is the exact number of bytes; 0 if it is not known. Limit is how many bytes
-	// the file has at most if Size is 0; 0 is 64 GiB.
+	// Size is the exact size in bytes; 0 if unknown. If Size is 0, Limit is the maximum
+	// size in bytes; 0 means 64 GiB.
 	Size, Limit int64
 
-	// SkipSync says that the caller brings the file to disk.
+	// SkipSync skips syncing the file to disk.
 	SkipSync bool
 
-	// Progress, if not nil, is told how many bytes of the file are there more than
-	// before. What an earlier download brought counts; what is thrown away is negative.
-	// [Client.DownloadFiles] calls it from several goroutines.
+	// Progress, if not nil, is called with the number of additional bytes of the file
+	// that are available. The first call includes the data of an earlier download. The
+	// number is negative if data is discarded. [Client.DownloadFiles] calls Progress
+	// from several goroutines.
 	Progress func(n int64)
 
-	// Name is what [Client.DownloadFiles] calls the file in errors; empty is its address.
+	// Name is the name of the file in the errors of [Client.DownloadFiles]; empty means
+	// its URL.
 	Name string
 
-	// Prefix, if not empty, is a file of another program that may hold the beginning of
-	// the content, which [Client.DownloadFiles] takes over. PrefixLock is what that
-	// program locks while it writes it.
+	// Prefix, if not empty, is the incomplete download of another program, which
+	// [Client.DownloadFiles] continues. PrefixLock is the file that the other program
+	// locks while it writes to Prefix.
 	Prefix, PrefixLock string
 }
 
@@ -86,18 +88,18 @@ func (f *File) progress(n int64) {
 	}
 }
 
-// stream is a file while it is downloaded from its beginning to its end.
+// stream is a file that is being downloaded sequentially.
 type stream struct {
 	*File
 	f     *os.File
-	sum   string // that it must have; empty if nobody knows
-	limit int64  // bytes
+	sum   string // expected checksum; empty if unknown
+	limit int64  // maximum size in bytes
 
-	hash    hash.Hash
-	size    int64  // bytes that are there, which hash has seen
-	stamp   string // tells the server's file from another one under its address; may be empty
-	joined  bool   // it is of more than one answer
-	changed bool   // the last answer was of another file than the one before
+	hash    hash.Hash // of the received bytes
+	size    int64     // number of received bytes
+	etag    string    // strong ETag of the content; may be empty
+	resumed bool      // the data consists of several responses
+	changed bool      // the last response had another ETag than the one before
 }
 
 func newStream(file *File, to *os.File) *stream {
@@ -105,24 +107,24 @@ func newStream(file *File, to *os.File) *stream {
 	return &stream{File: file, f: to, sum: strings.ToLower(file.Sum), limit: limit, hash: file.newHash()}
 }
 
-// load takes in what the file holds already.
-func (p *stream) load() error {
+// readExisting reads the data that the file already has.
+func (p *stream) readExisting() error {
 	n, err := io.Copy(p.hash, p.f)
 	if err != nil || n > p.limit {
 		return errors.Join(err, p.reset())
 	}
-	p.size, p.joined = n, n > 0
+	p.size, p.resumed = n, n > 0
 	p.progress(n)
 	return nil
 }
 
-// digest is the checksum of what is there, in hex.
+// digest returns the checksum of the received data, in hex.
 func (p *stream) digest() string { return hex.EncodeToString(p.hash.Sum(nil)) }
 
-// reset begins anew.
+// reset discards the received data.
 func (p *stream) reset() error {
 	p.progress(-p.size)
-	p.hash, p.size, p.stamp, p.joined, p.changed = p.newHash(), 0, "", false, false
+	p.hash, p.size, p.etag, p.resumed, p.changed = p.newHash(), 0, "", false, false
 	_, err := p.f.Seek(0, io.SeekStart)
 	return errors.Join(err, p.f.Truncate(0))
 }
@@ -139,7 +141,7 @@ func (p *stream) Write(data []byte) (int, error) {
 	return n, err
 }
 
-// readAll takes in the rest of the file, and checks all of it.
+// readAll reads the rest of the file from r and verifies the complete file.
 func (p *stream) readAll(r io.Reader) error {
 	if _, err := io.CopyBuffer(struct{ io.Writer }{p}, struct{ io.Reader }{r}, make([]byte, streamBuffer)); err != nil {
 		return err
@@ -153,60 +155,59 @@ func (p *stream) readAll(r io.Reader) error {
 	return nil
 }
 
-// continues reports whether an answer goes on where the file ends.
+// continues reports whether a partial response continues at the end of the received data.
 func (p *stream) continues(h http.Header) bool {
-	stamp := stampOf(h)
-	return p.size > 0 && strings.HasPrefix(h.Get("Content-Range"), fmt.Sprintf("bytes %d-", p.size)) && (stamp == "" || p.stamp == "" || stamp == p.stamp)
+	etag := strongETag(h)
+	return p.size > 0 && strings.HasPrefix(h.Get("Content-Range"), fmt.Sprintf("bytes %d-", p.size)) && (etag == "" || p.etag == "" || etag == p.etag)
 }
 
-// DownloadTo downloads a file into to, and goes on with what is there; the file's path
-// does not count. It returns the checksum and the size. One that is cut off is gone on
-// with as long as that brings more; one that was put together and turns out to be
-// another one is begun anew.
+// DownloadTo downloads a file into to, resumes from the data that to already has, and returns
+// the checksum and the size of the file. It ignores file.Path. It resumes an interrupted
+// download as long as each request returns more data. If the file consists of several
+// responses and its checksum is wrong, it downloads the complete file again.
 func (f *Client) DownloadTo(ctx context.Context, file File, to *os.File) (sum string, n int64, err error) {
 	p := newStream(&file, to)
-	if err := p.load(); err != nil {
+	if err := p.readExisting(); err != nil {
 		return "", 0, err
 	}
 	if p.sum != "" && p.digest() == p.sum {
 		return p.sum, p.size, nil
 	}
 	_, err = backoff.Retry(ctx, func() (struct{}, error) {
-		again, err := f.extend(ctx, p)
-		if ctx.Err() != nil || !again || IsDiskFull(err) {
+		retry, err := f.fetchRest(ctx, p)
+		if ctx.Err() != nil || !retry || IsDiskFull(err) {
 			err = backoff.Permanent(err)
 		}
 		return struct{}{}, err
-	}, backoff.WithBackOff(&backoff.ZeroBackOff{}), backoff.WithMaxTries(streamTries), backoff.WithMaxElapsedTime(0))
+	}, backoff.WithBackOff(&backoff.ZeroBackOff{}), backoff.WithMaxTries(maxStreamAttempts), backoff.WithMaxElapsedTime(0))
 	if err != nil {
 		return "", 0, &downloadError{err}
 	}
 	return p.digest(), p.size, nil
 }
 
-// extend downloads what is missing, in one request, and reports whether another one may
-// bring more.
-func (f *Client) extend(ctx context.Context, p *stream) (again bool, err error) {
+// fetchRest requests the rest of the file once, and reports whether to retry after an error.
+func (f *Client) fetchRest(ctx context.Context, p *stream) (retry bool, err error) {
 	before := p.size
-	err = f.piece(ctx, p)
-	again = p.size > before || p.changed
+	err = f.requestRest(ctx, p)
+	retry = p.size > before || p.changed
 	var mismatch *MismatchError
 	var short *SizeError
 	switch {
 	case errors.As(err, &mismatch):
-		again = p.joined
+		retry = p.resumed
 		err = errors.Join(err, p.reset())
 	case errors.As(err, &short):
-		again = false
+		retry = false
 		err = errors.Join(err, p.reset())
 	}
-	return again, err
+	return retry, err
 }
 
-// piece downloads what is missing, in one request.
-func (f *Client) piece(ctx context.Context, p *stream) error {
-	if p.sum == "" && p.stamp == "" {
-		// Nothing would tell that the rest is of another file.
+// requestRest sends one request for the rest of the file.
+func (f *Client) requestRest(ctx context.Context, p *stream) error {
+	if p.sum == "" && p.etag == "" {
+		// A changed file could not be detected.
 		if err := p.reset(); err != nil {
 			return err
 		}
@@ -215,21 +216,21 @@ func (f *Client) piece(ctx context.Context, p *stream) error {
 	if p.size > 0 {
 		header.Set("Range", fmt.Sprintf("bytes=%d-", p.size))
 	}
-	if p.size > 0 && p.stamp != "" {
-		header.Set("If-Range", p.stamp)
+	if p.size > 0 && p.etag != "" {
+		header.Set("If-Range", p.etag)
 	}
 	return f.Get(ctx, cmp.Or(f.Verb, "fetching"), p.URL, header, func(resp *http.Response, r io.Reader) error {
 		switch {
 		case resp.StatusCode == http.StatusPartialContent && p.continues(resp.Header):
-			p.joined, p.changed = true, false
+			p.resumed, p.changed = true, false
 		case resp.StatusCode == http.StatusOK:
-			was, now := p.stamp, stampOf(resp.Header)
+			oldTag, newTag := p.etag, strongETag(resp.Header)
 			if err := p.reset(); err != nil {
 				return err
 			}
-			p.stamp, p.changed = now, was != "" && was != now
+			p.etag, p.changed = newTag, oldTag != "" && oldTag != newTag
 		case resp.StatusCode == http.StatusRequestedRangeNotSatisfiable && p.size > 0:
-			p.joined = true
+			p.resumed = true
 			return &MismatchError{}
 		default:
 			return f.ResponseError(resp)
@@ -238,29 +239,30 @@ func (f *Client) piece(ctx context.Context, p *stream) error {
 	})
 }
 
-// stampOf is what a server tells a file from others by, if it can be relied on:
-// https://www.rfc-editor.org/rfc/rfc9110#name-if-range
-func stampOf(h http.Header) string {
+// strongETag returns the ETag of a response, or an empty string if it is weak. If-Range
+// requires a strong one: https://www.rfc-editor.org/rfc/rfc9110#name-if-range
+func strongETag(h http.Header) string {
 	if tag := h.Get("ETag"); tag != "" && !strings.HasPrefix(tag, "W/") {
 		return tag
 	}
 	return ""
 }
 
-// Download downloads a file. It appears at its path, complete, once the content has its
-// checksum. What has come of one that fails waits beside it for the next try, in this run
-// or another; without it, or where another run is at it, all of the file is downloaded.
+// Download downloads a file. The file appears at its path once it is complete and verified.
+// If the download fails, the received data remains in a file with the suffix [PartSuffix],
+// and the next call resumes from it. If another process is using that file, Download
+// downloads the complete file separately.
 func (f *Client) Download(ctx context.Context, file File) error {
-	return file.receive(func(to *os.File) error {
+	return file.store(func(to *os.File) error {
 		_, _, err := f.DownloadTo(ctx, file, to)
 		return err
 	})
 }
 
-// Save is [Client.Download] with content that comes from a reader, of which nothing is
-// kept if it is cut off. The file's URL does not count.
+// Save is like [Client.Download] with content from a reader. It keeps no data if reading
+// fails, and ignores file.URL.
 func Save(r io.Reader, file File) error {
-	return file.receive(func(to *os.File) error {
+	return file.store(func(to *os.File) error {
 		p := newStream(&file, to)
 		if err := p.reset(); err != nil {
 			return err
@@ -272,8 +274,8 @@ func Save(r io.Reader, file File) error {
 	})
 }
 
-// receive lets fill bring what is missing of the file, and puts it in its place.
-func (f *File) receive(fill func(*os.File) error) error {
+// store opens the file's part, calls fill to complete it, and renames it to the file's path.
+func (f *File) store(fill func(*os.File) error) error {
 	part, unlock, err := openPart(f.Path + PartSuffix)
 	if errors.Is(err, ErrBusy) {
 		return atomicfile.WriteFile(f.Path, f.mode(), fill)
@@ -281,7 +283,7 @@ func (f *File) receive(fill func(*os.File) error) error {
 	if err != nil {
 		return err
 	}
-	defer unlock() // once it has its name, or is closed
+	defer unlock() // after the part is closed and renamed
 	err = fill(part)
 	info, statErr := part.Stat()
 	if err == nil {

@@ -21,115 +21,115 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 )
 
-// flaky serves contents, one a request, the last one from then on, and ends each
-// answer after cut bytes.
-type flaky struct {
+// flakyServer serves the next element of contents with each request, and the last element
+// with all further requests. It aborts each response after limit bytes.
+type flakyServer struct {
 	contents []string
-	tagged   bool // with an ETag
-	cut      int  // 0 for never
-	asked    []string
+	hasETag  bool
+	limit    int      // 0 for no limit
+	ranges   []string // Range headers of the requests
 }
 
-func (f *flaky) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	f.asked = append(f.asked, r.Header.Get("Range"))
-	content := f.contents[min(len(f.asked), len(f.contents))-1]
-	if f.tagged {
-		w.Header().Set("ETag", fmt.Sprintf("%q", shaOf(content)))
+func (f *flakyServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	f.ranges = append(f.ranges, r.Header.Get("Range"))
+	content := f.contents[min(len(f.ranges), len(f.contents))-1]
+	if f.hasETag {
+		w.Header().Set("ETag", fmt.Sprintf("%q", sha256Hex(content)))
 	}
 	out := w
-	if f.cut > 0 {
-		out = &cutWriter{w, f.cut}
+	if f.limit > 0 {
+		out = &abortWriter{w, f.limit}
 	}
 	http.ServeContent(out, r, "", time.Time{}, strings.NewReader(content))
 }
 
-// cutWriter ends a connection.
-type cutWriter struct {
+// abortWriter aborts a response after the remaining number of bytes.
+type abortWriter struct {
 	http.ResponseWriter
-	left int
+	remaining int
 }
 
-func (c *cutWriter) Write(p []byte) (int, error) {
-	if len(p) <= c.left {
-		c.left -= len(p)
-		return c.ResponseWriter.Write(p)
+func (a *abortWriter) Write(p []byte) (int, error) {
+	if len(p) <= a.remaining {
+		a.remaining -= len(p)
+		return a.ResponseWriter.Write(p)
 	}
-	_, _ = c.ResponseWriter.Write(p[:c.left])
-	_ = http.NewResponseController(c.ResponseWriter).Flush()
+	_, _ = a.ResponseWriter.Write(p[:a.remaining])
+	_ = http.NewResponseController(a.ResponseWriter).Flush()
 	panic(http.ErrAbortHandler)
 }
 
-// asked are the ranges that were asked for, or a dash if nothing was.
-func asked(f *flaky) string {
-	if f.asked == nil {
+// requestedRanges returns the Range headers of all requests, or "-" without any requests.
+func requestedRanges(f *flakyServer) string {
+	if f.ranges == nil {
 		return "-"
 	}
-	return strings.Join(f.asked, ",")
+	return strings.Join(f.ranges, ",")
 }
 
-func shaOf(text string) string {
+func sha256Hex(text string) string {
 	sum := sha256.Sum256([]byte(text))
 	return hex.EncodeToString(sum[:])
 }
 
-// TestDownloadGoesOn holds that a download which is cut off goes on where it was, and
-// never puts two files together.
-func TestDownloadGoesOn(t *testing.T) {
+// TestDownloadToResumes checks that DownloadTo resumes an interrupted download, and that it
+// never combines the contents of two files.
+func TestDownloadToResumes(t *testing.T) {
 	t.Parallel()
 	const a, b = "the bees make honey", "the bees make wax.."
 	for name, k := range map[string]struct {
-		flaky
-		sum  string
-		size int64
-		want string // the content, or words of the error
-		asks string // ranges
+		flakyServer
+		sum    string
+		size   int64
+		want   string // the content, or a part of the error
+		ranges string
 	}{
-		"in pieces":               {flaky{contents: []string{a}, cut: 7}, shaOf(a), 19, a, ",bytes=7-,bytes=14-"},
-		"in pieces, with a tag":   {flaky{contents: []string{a}, cut: 7, tagged: true}, "", 0, a, ",bytes=7-,bytes=14-"},
-		"nothing to know it by":   {flaky{contents: []string{a}, cut: 7}, "", 0, "unexpected EOF", ","},
-		"another one, by its tag": {flaky{contents: []string{a, b}, cut: 10, tagged: true}, "", 0, b, ",bytes=10-,bytes=10-"},
-		"another one, by its sum": {flaky{contents: []string{b, a}, cut: 15}, shaOf(a), 0, a, ",bytes=15-,,bytes=15-"},
-		"always another one":      {flaky{contents: []string{b}}, shaOf(a), 0, "its SHA-256 is " + shaOf(b), ""},
-		"cut again and again":     {flaky{contents: []string{a}, cut: 1}, shaOf(a), 0, "unexpected EOF", ",bytes=1-,bytes=2-,bytes=3-,bytes=4-,bytes=5-,bytes=6-,bytes=7-,bytes=8-,bytes=9-"},
-		"more than it should be":  {flaky{contents: []string{a}}, shaOf(a), 18, "more than 18 bytes came", ""},
+		"checksum":                  {flakyServer{contents: []string{a}, limit: 7}, sha256Hex(a), 19, a, ",bytes=7-,bytes=14-"},
+		"ETag":                      {flakyServer{contents: []string{a}, limit: 7, hasETag: true}, "", 0, a, ",bytes=7-,bytes=14-"},
+		"neither checksum nor ETag": {flakyServer{contents: []string{a}, limit: 7}, "", 0, "unexpected EOF", ","},
+		"changed ETag":              {flakyServer{contents: []string{a, b}, limit: 10, hasETag: true}, "", 0, b, ",bytes=10-,bytes=10-"},
+		"changed content":           {flakyServer{contents: []string{b, a}, limit: 15}, sha256Hex(a), 0, a, ",bytes=15-,,bytes=15-"},
+		"wrong content":             {flakyServer{contents: []string{b}}, sha256Hex(a), 0, "its SHA-256 is " + sha256Hex(b), ""},
+		"too many interruptions":    {flakyServer{contents: []string{a}, limit: 1}, sha256Hex(a), 0, "unexpected EOF", ",bytes=1-,bytes=2-,bytes=3-,bytes=4-,bytes=5-,bytes=6-,bytes=7-,bytes=8-,bytes=9-"},
+		"larger than the limit":     {flakyServer{contents: []string{a}}, sha256Hex(a), 18, "more than 18 bytes", ""},
 	} {
-		server := httptest.NewServer(&k.flaky)
+		server := httptest.NewServer(&k.flakyServer)
 		path := filepath.Join(t.TempDir(), "x")
 		err := atomicfile.WriteFile(path, 0o600, func(f *os.File) error {
 			sum, n, err := (&Client{}).DownloadTo(t.Context(), File{URL: server.URL + "/x", Sum: k.sum, Limit: k.size}, f)
-			if err == nil && (sum != shaOf(k.want) || n != int64(len(k.want))) {
-				t.Errorf("%s: %s, %d bytes", name, sum, n)
+			if err == nil && (sum != sha256Hex(k.want) || n != int64(len(k.want))) {
+				t.Errorf("%s: DownloadTo() = %s, %d, want %s, %d", name, sum, n, sha256Hex(k.want), len(k.want))
 			}
 			return err
 		})
 		server.Close()
 		got, _ := os.ReadFile(path)
-		if asks := strings.Join(k.asked, ","); (string(got) != k.want) == (err == nil) || err != nil && !strings.Contains(err.Error(), k.want) || asks != k.asks {
-			t.Errorf("%s: %q, %v, asked for %s", name, got, err, asks)
+		if ranges := strings.Join(k.flakyServer.ranges, ","); (string(got) != k.want) == (err == nil) || err != nil && !strings.Contains(err.Error(), k.want) || ranges != k.ranges {
+			t.Errorf("%s: DownloadTo() = %v with content %q and ranges %q, want %q and ranges %q", name, err, got, ranges, k.want, k.ranges)
 		}
 	}
 }
 
-// TestDownloadGoesOnInAnotherRun holds that what has come waits for the next run, that
-// what is no beginning is begun anew, and that two runs do not share it.
-func TestDownloadGoesOnInAnotherRun(t *testing.T) {
+// TestDownloadResumesEarlierDownload checks that Download resumes from an existing part file,
+// starts over if its content is wrong, and does not use a part file that is in use.
+func TestDownloadResumesEarlierDownload(t *testing.T) {
 	t.Parallel()
 	const a = "the bees make honey"
-	for name, k := range map[string]struct{ part, asks string }{
-		"nothing":     {"", ""},
-		"a beginning": {a[:7], "bytes=7-"},
-		"another one": {"the wasps", "bytes=9-,"},
-		"too long":    {a + a, ""},
-		"all of it":   {a, "-"},
-		"busy":        {a[:8], ""},
+	for name, k := range map[string]struct{ part, ranges string }{
+		"empty":    {"", ""},
+		"prefix":   {a[:7], "bytes=7-"},
+		"wrong":    {"the wasps", "bytes=9-,"},
+		"too long": {a + a, ""},
+		"complete": {a, "-"},
+		"in use":   {a[:8], ""},
 	} {
-		f := &flaky{contents: []string{a}}
+		f := &flakyServer{contents: []string{a}}
 		server := httptest.NewServer(f)
 		path := filepath.Join(t.TempDir(), "x")
 		if err := os.WriteFile(path+".part", []byte(k.part), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if name == "busy" {
+		if name == "in use" {
 			other, unlock, err := openPart(path + ".part")
 			if err != nil {
 				t.Fatal(err)
@@ -137,25 +137,28 @@ func TestDownloadGoesOnInAnotherRun(t *testing.T) {
 			defer other.Close()
 			defer unlock()
 		}
-		err := (&Client{}).Download(t.Context(), File{URL: server.URL + "/x", Sum: shaOf(a), Limit: int64(len(a)), Path: path})
+		err := (&Client{}).Download(t.Context(), File{URL: server.URL + "/x", Sum: sha256Hex(a), Limit: int64(len(a)), Path: path})
 		server.Close()
-		_, left := os.Stat(path + ".part")
-		if got, _ := os.ReadFile(path); err != nil || string(got) != a || asked(f) != k.asks || (left == nil) != (name == "busy") {
-			t.Errorf("%s: %v, %q, asked for %q, the part: %v", name, err, got, f.asked, left)
+		_, statErr := os.Stat(path + ".part")
+		if got, _ := os.ReadFile(path); err != nil || string(got) != a || requestedRanges(f) != k.ranges {
+			t.Errorf("%s: Download() = %v with content %q and ranges %q, want %q and ranges %q", name, err, got, requestedRanges(f), a, k.ranges)
+		}
+		if (statErr == nil) != (name == "in use") {
+			t.Errorf("%s: Stat() of the part file after Download() = %v, want the file only if it is in use", name, statErr)
 		}
 	}
-	// What is cut stays, and what is wrong does not.
-	for sum, want := range map[string]string{shaOf(a): a[:1], shaOf("wax"): ""} {
-		f := &flaky{contents: []string{a}, cut: 1}
+	// Download keeps the part file of an interrupted download, and removes wrong content.
+	for sum, want := range map[string]string{sha256Hex(a): a[:1], sha256Hex("wax"): ""} {
+		f := &flakyServer{contents: []string{a}, limit: 1}
 		if want == "" {
-			f.cut = 0
+			f.limit = 0
 		}
 		server := httptest.NewServer(f)
 		ctx, cancel := context.WithCancel(t.Context())
 		path := filepath.Join(t.TempDir(), "x")
 		server.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if len(f.asked) > 0 {
-				cancel() // the run is ended
+			if len(f.ranges) > 0 {
+				cancel()
 			}
 			f.ServeHTTP(w, r)
 		})
@@ -163,98 +166,99 @@ func TestDownloadGoesOnInAnotherRun(t *testing.T) {
 		cancel()
 		server.Close()
 		if got, _ := os.ReadFile(path + ".part"); err == nil || !strings.HasPrefix(string(got), want) || (want == "") != (len(got) == 0) {
-			t.Errorf("%v, %q is left", err, got)
+			t.Errorf("part file after Download() = %q with error %v, want it to start with %q, empty if the content is wrong", got, err, want)
 		}
 	}
 }
 
-// TestCredentialsStay holds that a token and a password go where they belong, and
-// never along with a redirect to another server.
-func TestCredentialsStay(t *testing.T) {
+// TestRedirectDropsCredentials checks that a token and a password are sent only to the
+// servers that they belong to, and never to the target of a redirect to another server.
+func TestRedirectDropsCredentials(t *testing.T) {
 	t.Parallel()
 	var got []string
-	far := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		got = append(got, "far "+r.Header.Get("Authorization"))
+	target := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		got = append(got, "target "+r.Header.Get("Authorization"))
 		_, _ = w.Write([]byte("honey"))
 	}))
-	t.Cleanup(far.Close)
-	near := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		got = append(got, "near "+r.Header.Get("Authorization"))
-		http.Redirect(w, r, far.URL+"/away", http.StatusFound)
+	t.Cleanup(target.Close)
+	source := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		got = append(got, "source "+r.Header.Get("Authorization"))
+		http.Redirect(w, r, target.URL+"/x", http.StatusFound)
 	}))
-	t.Cleanup(near.Close)
-	api := &Client{API: near.URL + "/api/", Token: "T"}
-	index := &Client{Index: strings.Replace(near.URL, "://", "://me:secret@", 1) + "/simple"}
-	for _, k := range []struct {
-		from *Client
-		path string
-		want []string
+	t.Cleanup(source.Close)
+	api := &Client{API: source.URL + "/api/", Token: "T"}
+	index := &Client{Index: strings.Replace(source.URL, "://", "://me:secret@", 1) + "/simple"}
+	for name, k := range map[string]struct {
+		client *Client
+		path   string
+		want   []string
 	}{
-		{api, "/api/code", []string{"near Bearer T", "far "}},
-		{api, "/other", []string{"near ", "far "}},
-		{index, "/packages/x.whl", []string{"near Basic bWU6c2VjcmV0", "far "}},
-		{&Client{}, "/api/code", []string{"near ", "far "}},
+		"API":            {api, "/api/code", []string{"source Bearer T", "target "}},
+		"outside of API": {api, "/other", []string{"source ", "target "}},
+		"index":          {index, "/packages/x.whl", []string{"source Basic bWU6c2VjcmV0", "target "}},
+		"no credentials": {&Client{}, "/api/code", []string{"source ", "target "}},
 	} {
 		got = nil
-		if text, err := k.from.Text(t.Context(), near.URL+k.path, 10); err != nil || text != "honey" || !slices.Equal(got, k.want) {
-			t.Errorf("%s: %q, %v, %q", k.path, text, err, got)
+		if text, err := k.client.Text(t.Context(), source.URL+k.path, 10); err != nil || text != "honey" || !slices.Equal(got, k.want) {
+			t.Errorf("%s: Text(%s) = %q, %v with credentials %q, want %q with %q", name, k.path, text, err, got, "honey", k.want)
 		}
 	}
 }
 
-// TestDownloadHidesQueries: a query may be a secret, so no error shows it.
-func TestDownloadHidesQueries(t *testing.T) {
+// TestDownloadErrorHidesQuery checks that errors do not contain the query of a URL, which may
+// be secret.
+func TestDownloadErrorHidesQuery(t *testing.T) {
 	t.Parallel()
 	server := httptest.NewServer(http.NotFoundHandler())
-	refused := server.URL + "/engine?token=secret"
-	for _, live := range []bool{true, false} {
-		if !live {
+	address := server.URL + "/engine?token=secret"
+	for _, running := range []bool{true, false} {
+		if !running {
 			server.Close()
 		}
-		err := (&Client{}).Download(t.Context(), File{URL: refused, Sum: shaOf("engine"), Path: filepath.Join(t.TempDir(), "engine")})
+		err := (&Client{}).Download(t.Context(), File{URL: address, Sum: sha256Hex("engine"), Path: filepath.Join(t.TempDir(), "engine")})
 		if err == nil || strings.Contains(err.Error(), "secret") || !strings.Contains(err.Error(), "/engine") {
-			t.Errorf("live %t: error %v", live, err)
+			t.Errorf("server running %t: Download() = %v, want an error with the path and without the query", running, err)
 		}
 	}
 }
 
-// slowHash takes its time for the first bytes that it sees.
+// slowHash delays its first write.
 type slowHash struct {
 	hash.Hash
-	wait time.Duration
+	delay time.Duration
 }
 
 func (s *slowHash) Write(p []byte) (int, error) {
-	time.Sleep(s.wait)
-	s.wait = 0
+	time.Sleep(s.delay)
+	s.delay = 0
 	return s.Hash.Write(p)
 }
 
-// TestSlowPart holds that a download is gone on with although it takes the machine
-// longer to read what is there than the line may be silent.
+// TestSlowPart checks that a download resumes even if reading the part file takes longer than
+// the stall timeout.
 func TestSlowPart(t *testing.T) {
 	t.Parallel()
-	const stall, there = 200 * time.Millisecond, 2000
+	const stall, partSize = 200 * time.Millisecond, 2000
 	data := strings.Repeat("honey", 1000)
-	f := &flaky{contents: []string{data}}
+	f := &flakyServer{contents: []string{data}}
 	server := httptest.NewServer(f)
 	defer server.Close()
 	path := filepath.Join(t.TempDir(), "w")
-	if err := os.WriteFile(path+PartSuffix, []byte(data[:there]), 0o600); err != nil {
+	if err := os.WriteFile(path+PartSuffix, []byte(data[:partSize]), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	var total int64
 	err := (&Client{Stall: stall}).Download(t.Context(), File{
-		URL: server.URL, Path: path, Sum: shaOf(data), Size: int64(len(data)), Progress: func(n int64) { total += n },
+		URL: server.URL, Path: path, Sum: sha256Hex(data), Size: int64(len(data)), Progress: func(n int64) { total += n },
 		NewHash: func() hash.Hash { return &slowHash{sha256.New(), 3 * stall} },
 	})
-	if got, readErr := os.ReadFile(path); err != nil || readErr != nil || string(got) != data || asked(f) != "bytes=2000-" || total != int64(len(data)) {
-		t.Errorf("Download() = %v with %d bytes and progress %d, asked for %s", err, len(got), total, asked(f))
+	if got, readErr := os.ReadFile(path); err != nil || readErr != nil || string(got) != data || requestedRanges(f) != "bytes=2000-" || total != int64(len(data)) {
+		t.Errorf("Download() = %v with %d bytes, progress %d and range %s, want %d bytes and range bytes=2000-", err, len(got), total, requestedRanges(f), len(data))
 	}
 }
 
-// TestSave holds that content of a reader is verified, and that nothing is left of
-// content that is wrong or cut off.
+// TestSave checks that Save verifies the content, and that it leaves no files if the content
+// is wrong or reading it fails.
 func TestSave(t *testing.T) {
 	t.Parallel()
 	const a = "the bees make honey"
@@ -263,22 +267,22 @@ func TestSave(t *testing.T) {
 		size    int64
 		want    string // of the error
 	}{
-		"good":      {strings.NewReader(a), 0, ""},
-		"with size": {strings.NewReader(a), 19, ""},
-		"too short": {strings.NewReader(a[:7]), 19, "7 bytes came, want 19"},
-		"too long":  {strings.NewReader(a + a), 19, "more than 19 bytes came"},
-		"wrong":     {strings.NewReader("the wasps"), 0, "its SHA-256 is " + shaOf("the wasps")},
-		"cut":       {io.MultiReader(strings.NewReader(a[:7]), iotest.ErrReader(errors.New("cut"))), 19, "cut"},
+		"without size": {strings.NewReader(a), 0, ""},
+		"with size":    {strings.NewReader(a), 19, ""},
+		"too short":    {strings.NewReader(a[:7]), 19, "received 7 bytes, want 19"},
+		"too long":     {strings.NewReader(a + a), 19, "more than 19 bytes"},
+		"wrong":        {strings.NewReader("the wasps"), 0, "its SHA-256 is " + sha256Hex("the wasps")},
+		"read error":   {io.MultiReader(strings.NewReader(a[:7]), iotest.ErrReader(errors.New("broken"))), 19, "broken"},
 	} {
 		dir := t.TempDir()
 		path := filepath.Join(dir, "x")
 		if err := os.WriteFile(path+PartSuffix, []byte("of an earlier download"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		err := Save(c.content, File{Path: path, Sum: shaOf(a), Size: c.size, SkipSync: true})
-		left, _ := os.ReadDir(dir)
-		if (c.want == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), c.want) || (err == nil) != (len(left) == 1) {
-			t.Errorf("%s: Save() = %v, want %q; %d files are left", name, err, c.want, len(left))
+		err := Save(c.content, File{Path: path, Sum: sha256Hex(a), Size: c.size, SkipSync: true})
+		files, _ := os.ReadDir(dir)
+		if (c.want == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), c.want) || (err == nil) != (len(files) == 1) {
+			t.Errorf("%s: Save() = %v and leaves %d files, want error %q, and one file only without an error", name, err, len(files), c.want)
 		}
 	}
 }

@@ -8,19 +8,19 @@ import (
 	"os"
 )
 
-// Sum is the SHA-256 of a file, in hex. It takes as long as reading it, and ends
-// with ctx.
+// Sum returns the SHA-256 of a file in hex. It stops when ctx is done.
 func Sum(ctx context.Context, path string) (string, error) {
-	sum, _, err := sumOf(path, func(f io.Reader) io.Reader { return &ctxReader{ctx, f} })
+	sum, _, err := hashPath(path, func(f io.Reader) io.Reader { return &ctxReader{ctx, f} })
 	return sum, err
 }
 
-// HashFile returns the SHA-256 of a file in hex, and its size.
+// HashFile returns the SHA-256 of a file in hex, and the size of the file in bytes.
 func HashFile(path string) (sum string, size int64, err error) {
-	return sumOf(path, func(f io.Reader) io.Reader { return f })
+	return hashPath(path, func(f io.Reader) io.Reader { return f })
 }
 
-func sumOf(path string, reader func(io.Reader) io.Reader) (sum string, size int64, err error) {
+// hashPath implements [HashFile] with a wrapper for the file's reader.
+func hashPath(path string, reader func(io.Reader) io.Reader) (sum string, size int64, err error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return "", 0, err
@@ -33,9 +33,9 @@ func sumOf(path string, reader func(io.Reader) io.Reader) (sum string, size int6
 	return hex.EncodeToString(h.Sum(nil)), size, nil
 }
 
-// ctxReader is a reader that ends with its context.
+// ctxReader is a reader that fails when its context is done.
 type ctxReader struct {
-	ctx context.Context // of this one copy
+	ctx context.Context // of a single copy operation
 	r   io.Reader
 }
 

@@ -1,5 +1,5 @@
-// Package filelock locks files between processes with flock(2). The kernel releases a
-// lock when the process ends, however it ends, so that no lock is ever stale.
+// Package filelock locks files between processes with flock(2). The kernel releases a lock
+// when its process exits for any reason, so locks cannot become stale.
 package filelock
 
 import (
@@ -16,59 +16,59 @@ import (
 	"github.com/gofrs/flock"
 )
 
-// Limits of the time between two tries of [Wait]. Locks that are held for a moment are
-// tried again soon, so that a waiter is not passed by processes that come later.
+// Maximum intervals between the attempts of [Wait]. The intervals are short at first, so that
+// processes that start later are unlikely to get a briefly held lock earlier.
 const (
-	shortPoll = 5 * time.Millisecond  // in the first shortTime
-	longPoll  = 50 * time.Millisecond // afterwards
-	shortTime = 2 * time.Second
+	shortPollInterval = 5 * time.Millisecond  // during shortPollTime
+	longPollInterval  = 50 * time.Millisecond // after shortPollTime
+	shortPollTime     = 2 * time.Second
 )
 
-// NoLimit makes [Wait] wait until its context ends.
+// NoLimit makes [Wait] wait until its context is done.
 const NoLimit time.Duration = -1
 
-// ErrHeld is returned for a file that another process has locked.
+// ErrHeld reports that another process has locked a file.
 var ErrHeld = errors.New("locked by another process")
 
 // Lock is a locked file.
 type Lock struct{ file *flock.Flock }
 
-// Try locks the file at path exclusively, or returns [ErrHeld]. It creates the file, and
-// its directory with dirMode, where they are missing.
+// Try locks the file at path exclusively, or returns [ErrHeld]. It creates the file and
+// missing directories, which get the mode dirMode.
 func Try(path string, dirMode fs.FileMode) (*Lock, error) {
 	return lock(path, dirMode, (*flock.Flock).TryLock)
 }
 
-// block is [Try] that waits in the kernel until the file is unlocked.
-func block(path string, dirMode fs.FileMode) (*Lock, error) {
+// tryBlocking is like [Try], but waits in the kernel until the file is unlocked.
+func tryBlocking(path string, dirMode fs.FileMode) (*Lock, error) {
 	return lock(path, dirMode, func(file *flock.Flock) (bool, error) {
 		err := file.Lock()
 		return err == nil, err
 	})
 }
 
-// lock locks the file at path with a call of take, or returns [ErrHeld] if that reports
-// false.
-func lock(path string, dirMode fs.FileMode, take func(*flock.Flock) (bool, error)) (*Lock, error) {
+// lock locks the file at path with the function acquire, or returns [ErrHeld] if that function
+// returns false.
+func lock(path string, dirMode fs.FileMode, acquire func(*flock.Flock) (bool, error)) (*Lock, error) {
 	for {
 		if err := os.MkdirAll(filepath.Dir(path), dirMode); err != nil {
 			return nil, err
 		}
 		file := flock.New(path, flock.SetFlag(os.O_CREATE|os.O_RDWR), flock.SetPermissions(0o600))
-		locked, err := take(file)
+		locked, err := acquire(file)
 		switch {
-		case errors.Is(err, syscall.EINTR), errors.Is(err, fs.ErrNotExist) && isMissing(filepath.Dir(path)): // its holder removed the directory too
+		case errors.Is(err, syscall.EINTR), errors.Is(err, fs.ErrNotExist) && isMissing(filepath.Dir(path)): // the previous holder removed the directory too
 			continue
 		case err != nil:
 			return nil, fmt.Errorf("cannot lock %s: %w", path, err)
 		case !locked:
 			return nil, ErrHeld
 		}
-		// The process that held it may have removed the file: a lock on a file without
-		// a name excludes nobody.
-		mine, err := file.Stat()
+		// The previous holder may have removed the file. A lock on a removed file has no
+		// effect on other processes.
+		lockedInfo, err := file.Stat()
 		if err == nil {
-			if named, err := os.Stat(path); err == nil && os.SameFile(mine, named) {
+			if info, err := os.Stat(path); err == nil && os.SameFile(lockedInfo, info) {
 				return &Lock{file}, nil
 			}
 		}
@@ -76,34 +76,35 @@ func lock(path string, dirMode fs.FileMode, take func(*flock.Flock) (bool, error
 	}
 }
 
+// isMissing reports whether path does not exist.
 func isMissing(path string) bool {
 	_, err := os.Lstat(path)
 	return errors.Is(err, fs.ErrNotExist)
 }
 
-// Wait is [Try] that waits until the file is unlocked, but no longer than limit; then it
-// returns [ErrHeld]. If ctx ends first, it returns the cause. waiting, if not nil, is
-// called once, a moment after the first try failed.
-func Wait(ctx context.Context, path string, dirMode fs.FileMode, limit time.Duration, waiting func()) (*Lock, error) {
+// Wait is like [Try], but waits until the file is unlocked. It returns [ErrHeld] after limit,
+// and the cause of ctx if ctx is done earlier. If Wait has to wait, it calls onWait once,
+// unless onWait is nil.
+func Wait(ctx context.Context, path string, dirMode fs.FileMode, limit time.Duration, onWait func()) (*Lock, error) {
 	start := time.Now()
-	for tries := 0; ; tries++ {
+	for attempts := 0; ; attempts++ {
 		l, err := Try(path, dirMode)
 		if !errors.Is(err, ErrHeld) {
 			return l, err
 		}
-		if tries == 1 && waiting != nil {
-			waiting()
+		if attempts == 1 && onWait != nil { // not for a lock that is held only for a moment
+			onWait()
 		}
-		if ctx.Done() == nil && limit < 0 && (tries > 0 || waiting == nil) {
-			return block(path, dirMode)
+		if ctx.Done() == nil && limit < 0 && (attempts > 0 || onWait == nil) {
+			return tryBlocking(path, dirMode)
 		}
 		pause := pollPause(time.Since(start))
 		if limit >= 0 {
-			left := limit - time.Since(start)
-			if left <= 0 {
+			remaining := limit - time.Since(start)
+			if remaining <= 0 {
 				return nil, err
 			}
-			pause = min(pause, left)
+			pause = min(pause, remaining)
 		}
 		select {
 		case <-ctx.Done():
@@ -113,18 +114,18 @@ func Wait(ctx context.Context, path string, dirMode fs.FileMode, limit time.Dura
 	}
 }
 
-// pollPause returns a random time until the next try, so that several waiters do not try
-// at the same time.
-func pollPause(waited time.Duration) time.Duration {
-	longest := shortPoll
-	if waited > shortTime {
-		longest = longPoll
+// pollPause returns the time until the next attempt after waiting for elapsed. It is random,
+// so that several processes do not try at the same time.
+func pollPause(elapsed time.Duration) time.Duration {
+	interval := shortPollInterval
+	if elapsed > shortPollTime {
+		interval = longPollInterval
 	}
-	return longest/2 + rand.N(longest/2) //nolint:gosec // no secret
+	return interval/2 + rand.N(interval/2) //nolint:gosec // not a secret
 }
 
-// Held reports whether another process has locked the file at path, exclusively. It
-// creates nothing.
+// Held reports whether another process has locked the file at path exclusively. It does not
+// create the file.
 func Held(path string) bool {
 	file := flock.New(path, flock.SetFlag(os.O_RDONLY))
 	locked, err := file.TryRLock()
@@ -135,12 +136,12 @@ func Held(path string) bool {
 // Close unlocks the file.
 func (l *Lock) Close() error { return l.file.Close() }
 
-// Remove removes the file and unlocks it. The file is removed first, so that the file of
-// another process is never removed.
+// Remove removes the file and unlocks it. It removes the file first, so that it cannot remove
+// a file that another process has locked.
 func (l *Lock) Remove() error { return errors.Join(os.Remove(l.file.Path()), l.file.Close()) }
 
-// Unsupported reports whether err is a failure to lock because the file system has no
-// locks, as some that are mounted over a network.
+// Unsupported reports whether err is the error of a file system that does not support locks,
+// such as some network file systems.
 func Unsupported(err error) bool {
 	return errors.Is(err, syscall.ENOLCK) || errors.Is(err, syscall.ENOTSUP) || errors.Is(err, syscall.EOPNOTSUPP) || errors.Is(err, syscall.ENOSYS)
 }

@@ -17,8 +17,8 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/filelock"
 )
 
-// TestMain plays another process: with RBEE_TEST_LOCK it locks that file, prints a line
-// and waits.
+// TestMain runs the tests or, if RBEE_TEST_LOCK is set, locks that file, prints a line and
+// sleeps.
 func TestMain(m *testing.M) {
 	if path := os.Getenv("RBEE_TEST_LOCK"); path != "" {
 		if _, err := filelock.Try(path, 0o700); err != nil {
@@ -35,32 +35,32 @@ func TestTry(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "new", "lock")
 	l, err := filelock.Try(path, 0o750)
 	if err != nil {
-		t.Fatalf("Try() = %v", err)
+		t.Fatalf("Try() = %v, want no error", err)
 	}
 	if info, err := os.Stat(filepath.Dir(path)); err != nil || info.Mode().Perm() != 0o750 {
-		t.Errorf("the directory has mode %v, %v", info.Mode(), err)
+		t.Errorf("Stat(directory) after Try() = %v, %v, want mode 750", info, err)
 	}
 	if _, err := filelock.Try(path, 0o750); !errors.Is(err, filelock.ErrHeld) {
-		t.Errorf("Try() of a locked file = %v, want ErrHeld", err)
+		t.Errorf("Try() of a locked file = %v, want %v", err, filelock.ErrHeld)
 	}
 	if err := l.Close(); err != nil {
-		t.Errorf("Close() = %v", err)
+		t.Errorf("Close() = %v, want no error", err)
 	}
 	l, err = filelock.Try(path, 0o750)
 	if err != nil {
-		t.Fatalf("Try() after Close() = %v", err)
+		t.Fatalf("Try() after Close() = %v, want no error", err)
 	}
 	if err := l.Remove(); err != nil {
-		t.Errorf("Remove() = %v", err)
+		t.Errorf("Remove() = %v, want no error", err)
 	}
 	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("Stat() after Remove() = %v", err)
+		t.Errorf("Stat() after Remove() = %v, want %v", err, fs.ErrNotExist)
 	}
 	if err := os.Mkdir(path, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := filelock.Try(path, 0o750); err == nil || errors.Is(err, filelock.ErrHeld) || filelock.Unsupported(err) {
-		t.Errorf("Try() of a directory = %v", err)
+		t.Errorf("Try() of a directory = %v, want an error that is neither %v nor about unsupported locks", err, filelock.ErrHeld)
 	}
 }
 
@@ -71,30 +71,30 @@ func TestWait(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	waited := 0
-	if _, err := filelock.Wait(t.Context(), path, 0o700, 60*time.Millisecond, func() { waited++ }); !errors.Is(err, filelock.ErrHeld) || waited != 1 {
-		t.Errorf("Wait(60 ms) = %v after %d calls of waiting, want ErrHeld and 1", err, waited)
+	calls := 0
+	if _, err := filelock.Wait(t.Context(), path, 0o700, 60*time.Millisecond, func() { calls++ }); !errors.Is(err, filelock.ErrHeld) || calls != 1 {
+		t.Errorf("Wait(60 ms) = %v after %d calls of onWait, want %v and 1", err, calls, filelock.ErrHeld)
 	}
-	cause := errors.New("no more")
+	cause := errors.New("canceled by the test")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	if _, err := filelock.Wait(ctx, path, 0o700, filelock.NoLimit, func() { cancel(cause) }); !errors.Is(err, cause) {
-		t.Errorf("Wait() with a canceled context = %v, want its cause", err)
+		t.Errorf("Wait() with a canceled context = %v, want %v", err, cause)
 	}
-	// The file that a waiter tries is removed and made again.
+	// The holder removes the file during Wait.
 	go func() { _ = l.Remove() }()
 	next, err := filelock.Wait(t.Context(), path, 0o700, filelock.NoLimit, nil)
 	if err != nil {
-		t.Fatalf("Wait() = %v", err)
+		t.Fatalf("Wait() = %v, want no error", err)
 	}
 	if _, err := filelock.Try(path, 0o700); !errors.Is(err, filelock.ErrHeld) {
-		t.Errorf("Try() of the file that a waiter locked = %v, want ErrHeld", err)
+		t.Errorf("Try() after Wait() = %v, want %v", err, filelock.ErrHeld)
 	}
 	_ = next.Close()
 }
 
-// TestWaitIsShort checks that a waiter gets a lock that is held for a moment soon after it
-// is released: by polling where the wait can be canceled, else by the kernel.
-func TestWaitIsShort(t *testing.T) {
+// TestWaitReturnsSoon checks that Wait returns soon after a briefly held lock is released. It
+// polls if the context can be canceled, and waits in the kernel otherwise.
+func TestWaitReturnsSoon(t *testing.T) {
 	t.Parallel()
 	const rounds = 20
 	for _, c := range []struct {
@@ -108,86 +108,86 @@ func TestWaitIsShort(t *testing.T) {
 			for range rounds {
 				l, err := filelock.Try(path, 0o700)
 				if err != nil {
-					t.Fatalf("Try() = %v", err)
+					t.Fatalf("Try() = %v, want no error", err)
 				}
 				var released atomic.Int64
 				time.AfterFunc(2*time.Millisecond, func() { released.Store(time.Now().UnixNano()); _ = l.Remove() })
 				next, err := filelock.Wait(c.ctx, path, 0o700, filelock.NoLimit, nil)
 				if err != nil {
-					t.Fatalf("Wait() = %v", err)
+					t.Fatalf("Wait() = %v, want no error", err)
 				}
 				total += time.Since(time.Unix(0, released.Load()))
 				_ = next.Remove()
 			}
-			if most := rounds * 20 * time.Millisecond; total > most {
-				t.Errorf("%d waits took %s longer than the lock was held, want at most %s", rounds, total, most)
+			if limit := rounds * 20 * time.Millisecond; total > limit {
+				t.Errorf("%d calls of Wait() returned %s after the release in total, want at most %s", rounds, total, limit)
 			}
 		})
 	}
 }
 
-// TestWaitBlocks checks that a wait that nothing can cancel reports that it waits, and
-// gets a lock whose file its holder removes.
-func TestWaitBlocks(t *testing.T) {
+// TestWaitWithoutCancellation checks that Wait with a context that cannot be canceled calls
+// onWait, and that it returns a lock if the previous holder removes the file.
+func TestWaitWithoutCancellation(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "lock")
 	l, err := filelock.Try(path, 0o700)
 	if err != nil {
-		t.Fatalf("Try() = %v", err)
+		t.Fatalf("Try() = %v, want no error", err)
 	}
-	waited := 0
+	calls := 0
 	next, err := filelock.Wait(context.Background(), path, 0o700, filelock.NoLimit, func() {
-		waited++
+		calls++
 		time.AfterFunc(20*time.Millisecond, func() { _ = l.Remove() })
 	})
-	if err != nil || waited != 1 {
-		t.Fatalf("Wait() = %v after %d calls of waiting, want nil and 1", err, waited)
+	if err != nil || calls != 1 {
+		t.Fatalf("Wait() = %v after %d calls of onWait, want nil and 1", err, calls)
 	}
 	if _, err := filelock.Try(path, 0o700); !errors.Is(err, filelock.ErrHeld) {
-		t.Errorf("Try() of the file that a waiter locked = %v, want ErrHeld", err)
+		t.Errorf("Try() after Wait() = %v, want %v", err, filelock.ErrHeld)
 	}
 	_ = next.Close()
 }
 
-// TestOneAtATime makes many goroutines lock and remove the same file.
-func TestOneAtATime(t *testing.T) {
+// TestMutualExclusion locks and removes the same file from several goroutines.
+func TestMutualExclusion(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "lock")
-	var inside, most int
+	var holders, maxHolders int
 	var mu sync.Mutex
-	var all sync.WaitGroup
+	var wg sync.WaitGroup
 	for i := range 8 {
-		all.Go(func() {
+		wg.Go(func() {
 			ctx := t.Context()
 			if i%2 == 0 {
-				ctx = context.Background() // waits in the kernel
+				ctx = context.Background() // makes Wait wait in the kernel
 			}
 			for range 3 {
 				l, err := filelock.Wait(ctx, path, 0o700, filelock.NoLimit, nil)
 				if err != nil {
-					t.Error(err)
+					t.Errorf("Wait() = %v, want no error", err)
 					return
 				}
 				mu.Lock()
-				inside++
-				most = max(most, inside)
+				holders++
+				maxHolders = max(maxHolders, holders)
 				mu.Unlock()
 				time.Sleep(time.Millisecond)
 				mu.Lock()
-				inside--
+				holders--
 				mu.Unlock()
 				_ = l.Remove()
 			}
 		})
 	}
-	all.Wait()
-	if most != 1 {
-		t.Errorf("%d had the lock at the same time", most)
+	wg.Wait()
+	if maxHolders != 1 {
+		t.Errorf("maximum number of goroutines with the lock = %d, want 1", maxHolders)
 	}
 }
 
-// TestKilledProcess kills a process that has locked a file.
-func TestKilledProcess(t *testing.T) {
+// TestKilledProcessReleasesLock kills a process that has locked a file.
+func TestKilledProcessReleasesLock(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "lock")
 	exe, err := os.Executable()
@@ -205,25 +205,26 @@ func TestKilledProcess(t *testing.T) {
 	}
 	line, err := bufio.NewReader(out).ReadString('\n')
 	if line != "locked\n" {
-		t.Errorf("the other process printed %q, %v", line, err)
+		t.Errorf("output of the other process = %q, %v, want %q", line, err, "locked\n")
 	}
 	if _, err := filelock.Try(path, 0o700); !errors.Is(err, filelock.ErrHeld) {
-		t.Errorf("Try() of a file that another process has locked = %v, want ErrHeld", err)
+		t.Errorf("Try() of a file that another process has locked = %v, want %v", err, filelock.ErrHeld)
 	}
 	if !filelock.Held(path) {
-		t.Error("Held() of a file that another process has locked = false")
+		t.Error("Held() of a file that another process has locked = false, want true")
 	}
 	_ = cmd.Process.Kill()
 	_ = cmd.Wait()
 	if filelock.Held(path) {
-		t.Error("Held() after the other process was killed = true")
+		t.Error("Held() after the other process was killed = true, want false")
 	}
-	if missing := path + "-missing"; filelock.Held(missing) || fileExists(missing) {
-		t.Error("Held() of a missing file = true, or it was created")
+	missing := path + "-missing"
+	if got, created := filelock.Held(missing), fileExists(missing); got || created {
+		t.Errorf("Held() of a missing file = %t, created: %t, want false and false", got, created)
 	}
 	l, err := filelock.Try(path, 0o700)
 	if err != nil {
-		t.Fatalf("Try() after the other process was killed = %v", err)
+		t.Fatalf("Try() after the other process was killed = %v, want no error", err)
 	}
 	_ = l.Close()
 }

@@ -22,13 +22,13 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// lockWait is how long requests wait for the lock, unless a test is about that. A killed process may keep it a moment.
+// lockWait is the LockWait of most requests, because a killed process may hold the lock for a moment.
 const lockWait = 30 * time.Second
 
-// answerLimit bounds how long a machine may take to end a run that nobody waits for.
-const answerLimit = 20 * time.Second
+// stopTimeout limits the time that a machine takes to stop a canceled run.
+const stopTimeout = 20 * time.Second
 
-// client uses one machine.
+// client is the client of a machine in a test.
 type client struct {
 	t       *testing.T
 	suite   *suite
@@ -36,7 +36,7 @@ type client struct {
 	host    pkgmgr.Host
 }
 
-// state reads the machine as pkgmgr does.
+// state reads the state of the machine with pkgmgr.
 func (c *client) state() wire.State {
 	c.t.Helper()
 	f, err := pkgmgr.Open(&config.Config{Hives: []config.Hive{{Alias: "m", Hostname: "m", HivePort: c.machine.Port}}}, pkgmgr.Options{
@@ -44,7 +44,7 @@ func (c *client) state() wire.State {
 		Binaries: c.machine.Binaries, Version: "0", CacheDir: c.t.TempDir(),
 	})
 	if err != nil {
-		c.t.Fatalf("Open() = %v", err)
+		c.t.Fatalf("Open() = %v, want no error", err)
 	}
 	defer f.Close()
 	f.Read(c.t.Context(), pkgmgr.ReadOptions{})
@@ -53,22 +53,22 @@ func (c *client) state() wire.State {
 		c.t.Fatalf("States() has %d hives, want 1", len(states))
 	}
 	if err := states[0].Err; err != nil {
-		c.t.Fatalf("reading the machine: %v", err)
+		c.t.Fatalf("States()[0].Err = %v, want no error", err)
 	}
 	return *states[0].State
 }
 
-// rbee returns the rbee for the machine.
+// rbee returns the rbee binary for the machine.
 func (c *client) rbee() *artifact.Binary {
 	c.t.Helper()
 	b, err := c.machine.Binaries.Binary(c.t.Context(), c.state().Platform, true)
 	if err != nil {
-		c.t.Fatalf("Binary() = %v", err)
+		c.t.Fatalf("Binary() = %v, want no error", err)
 	}
 	return b
 }
 
-// upload puts rbee where an upload belongs.
+// upload uploads rbee and returns its path and the install record for it.
 func (c *client) upload() (exe string, install *wire.Installed) {
 	c.t.Helper()
 	s, b := c.state(), c.rbee()
@@ -78,12 +78,12 @@ func (c *client) upload() (exe string, install *wire.Installed) {
 	}
 	exe = path.Join(s.Home, wire.BinDir, ".rbee-"+b.SHA256[:12]+"-"+rand.Text()[:8])
 	if err := c.host.Put(c.t.Context(), exe, 0o755, bytes.NewReader(packed.Gz), packed.Sum); err != nil {
-		c.t.Fatalf("Put(rbee) = %v", err)
+		c.t.Fatalf("Put(rbee) = %v, want no error", err)
 	}
 	return exe, &wire.Installed{Version: b.Version, SHA256: b.SHA256, Size: b.Size, MadeDirs: s.MissingDirs}
 }
 
-// installRbee installs rbee, and returns its path.
+// installRbee installs rbee and returns its path.
 func (c *client) installRbee() (exe string) {
 	c.t.Helper()
 	upload, install := c.upload()
@@ -92,14 +92,14 @@ func (c *client) installRbee() (exe string) {
 	return path.Join(c.state().Home, wire.Binary)
 }
 
-// exchange is one run of `rbee hive apply` that has ended.
+// exchange has the output of a run of `rbee hive apply`.
 type exchange struct {
 	messages []wire.Message // without the result
-	result   *wire.Result   // nil if none came
+	result   *wire.Result   // nil if the machine sent none
 	err      error          // of Host.Run
 }
 
-// needs lists the checksums that the machine asked for.
+// needs returns the checksums that the machine requested.
 func (e *exchange) needs() []string {
 	var sums []string
 	for _, m := range e.messages {
@@ -110,7 +110,7 @@ func (e *exchange) needs() []string {
 	return sums
 }
 
-// failures are the errors of the steps, and of the request, in one line.
+// failures returns the errors of the request and of all steps as one string, empty if nothing failed.
 func (e *exchange) failures() string {
 	switch {
 	case e.result == nil:
@@ -121,94 +121,90 @@ func (e *exchange) failures() string {
 	return e.result.Error + strings.Join(e.result.Errors, "")
 }
 
-// call is a request that is on its way.
+// call has the parameters of a run of `rbee hive apply`.
 type call struct {
-	ctx  context.Context
-	exe  string
-	body []byte                                     // instead of a request
-	on   func(m wire.Message, stdin *io.PipeWriter) // called with each message; nil: blobs are sent
+	ctx       context.Context
+	exe       string
+	body      []byte                                     // sent instead of a request unless nil
+	onMessage func(m wire.Message, stdin *io.PipeWriter) // called with each message except the result; may be nil
 }
 
-// start runs `rbee hive apply`. stdin stays open until the result is there.
+// start starts `rbee hive apply` and keeps stdin open until the machine sends the result.
 func (c *client) start(k call, req *wire.Request) <-chan *exchange {
 	host, done := c.host, make(chan *exchange, 1)
 	inR, inW := io.Pipe()
 	outR, outW := io.Pipe()
-	ran := make(chan error, 1)
+	runErr := make(chan error, 1)
 	go func() {
 		err := host.Run(k.ctx, []string{k.exe, "hive", "apply"}, inR, outW, nil)
 		_ = inR.CloseWithError(io.ErrClosedPipe)
 		_ = outW.Close()
-		ran <- err
+		runErr <- err
 	}()
 	go func() {
 		body := k.body
 		if body == nil {
 			var b bytes.Buffer
-			_ = wire.WriteRequest(&b, req) // what is written into memory cannot fail
+			_ = wire.WriteRequest(&b, req) // cannot fail: the writer is in memory
 			body = b.Bytes()
 		}
-		_, _ = inW.Write(body) // a machine that reads no more says why
+		_, _ = inW.Write(body) // if the machine stops reading, its result has the reason
 	}()
-	read := make(chan wire.Message, 1000) // a machine can write while a blob is sent to it
+	messages := make(chan wire.Message, 1000) // buffered, because the machine can write while it receives a blob
 	go func() {
-		defer close(read)
+		defer close(messages)
 		for out := wire.NewReader(outR); ; {
 			var m wire.Message
 			if err := out.Read(&m); err != nil {
 				return
 			}
-			if read <- m; m.Result != nil {
+			if messages <- m; m.Result != nil {
 				return
 			}
 		}
 	}()
 	go func() {
 		e := &exchange{}
-		for m := range read {
+		for m := range messages {
 			if e.result = m.Result; m.Result != nil {
 				break
 			}
 			e.messages = append(e.messages, m)
-			if k.on != nil {
-				k.on(m, inW)
+			if k.onMessage != nil {
+				k.onMessage(m, inW)
 			}
 		}
 		_ = inW.Close()
 		go func() { _, _ = io.Copy(io.Discard, outR) }()
-		e.err = <-ran
+		e.err = <-runErr
 		done <- e
 	}()
 	return done
 }
 
-// apply runs a request, and sends those of blobs that the machine asks for, by their checksums. What it asks for and
-// does not get is aborted.
+// apply runs a request and answers the machine's requests for artifacts from blobs, which maps checksums to contents. It
+// aborts the transfer of other artifacts.
 func (c *client) apply(exe string, req *wire.Request, blobs map[string][]byte) *exchange {
 	c.t.Helper()
 	req.Schema, req.Owner = cmp.Or(req.Schema, wire.Schema), "hosttest"
 	if req.LockWait == 0 {
 		req.LockWait = lockWait
 	}
-	k := call{ctx: c.t.Context(), exe: exe, on: func(m wire.Message, stdin *io.PipeWriter) {
+	k := call{ctx: c.t.Context(), exe: exe, onMessage: func(m wire.Message, stdin *io.PipeWriter) {
 		if m.Need == nil {
 			return
 		}
 		blob, ok := blobs[m.Need.SHA256]
 		var body io.Reader = bytes.NewReader(blob)
 		if !ok {
-			body = failingReader{}
+			body = errorReader{errors.New("hosttest: no such blob")}
 		}
-		_ = wire.SendBlob(stdin, body, false) // the machine's result says what came of it
+		_ = wire.SendBlob(stdin, body, false) // the machine's result has the outcome
 	}}
 	return c.wait(c.start(k, req))
 }
 
-type failingReader struct{}
-
-func (failingReader) Read([]byte) (int, error) { return 0, errors.New("hosttest: no such blob") }
-
-// wait waits for the end of a run.
+// wait waits for the end of a run and returns its output.
 func (c *client) wait(done <-chan *exchange) *exchange {
 	c.t.Helper()
 	select {
@@ -216,39 +212,44 @@ func (c *client) wait(done <-chan *exchange) *exchange {
 		c.checkCauses(e)
 		return e
 	case <-time.After(2 * time.Minute):
-		c.t.Fatal("`rbee hive apply` does not end")
+		c.t.Fatal("`rbee hive apply` does not exit within 2 minutes")
 		return nil
 	}
 }
 
-// checkCauses checks that every error of a result is classified, and nothing else.
+// checkCauses checks that a result has a cause for each error and no other causes.
 func (c *client) checkCauses(e *exchange) {
 	c.t.Helper()
 	if e.result == nil {
 		return
 	}
 	if (e.result.Error != "") != (e.result.Cause != nil) {
-		c.t.Errorf("error %q of the request has cause %+v", e.result.Error, e.result.Cause)
+		c.t.Errorf("result has error %q with cause %+v, want both or neither", e.result.Error, e.result.Cause)
 	}
 	for i, text := range e.result.Errors {
-		cause := e.result.CauseOf(i)
-		if (text != "") != (cause != nil) || strings.HasPrefix(text, "not begun") != (cause != nil && cause.Reason == operations.ReasonNotBegun) {
-			c.t.Errorf("error %q of step %d has cause %+v", text, i, cause)
+		if cause := e.result.CauseOf(i); (text != "") != (cause != nil) {
+			c.t.Errorf("step %d has error %q with cause %+v, want both or neither", i, text, cause)
 		}
 	}
 }
 
-// mustApply applies a request in which nothing may fail.
+// notStarted reports whether a step has the error of a step that was not started.
+func notStarted(r *wire.Result, index int) bool {
+	cause := r.CauseOf(index)
+	return cause != nil && cause.Reason == operations.ReasonNotBegun
+}
+
+// mustApply applies a request that must succeed.
 func (c *client) mustApply(exe string, req *wire.Request, blobs map[string][]byte) *exchange {
 	c.t.Helper()
 	e := c.apply(exe, req, blobs)
 	if e.err != nil || e.result == nil || e.failures() != "" || len(e.result.Errors) != len(req.Steps) {
-		c.t.Fatalf("apply(%+v): %s, %v", req.Steps, e.failures(), e.err)
+		c.t.Fatalf("apply(%+v) = errors %q, %v, want none", req.Steps, e.failures(), e.err)
 	}
 	return e
 }
 
-// worker returns what the state says of a worker type; nil if it is not installed.
+// worker returns the worker with the given type, or nil if it is not installed.
 func worker(s *wire.State, typ string) *wire.Worker {
 	for i := range s.Workers {
 		if s.Workers[i].Type == typ {
@@ -258,12 +259,13 @@ func worker(s *wire.State, typ string) *wire.Worker {
 	return nil
 }
 
+// checksum returns the SHA-256 of data in hex.
 func checksum(data []byte) string {
 	sum := sha256.Sum256(data)
 	return hex.EncodeToString(sum[:])
 }
 
-// program is a worker that is one file, and the step that installs it.
+// program returns a worker that consists of a single file, and the step that installs it.
 func program(typ, version string) (content []byte, step wire.Step) {
 	content = []byte("#!/bin/sh\necho " + typ + " " + version + "\n")
 	steps := []wire.InstallStep{{Kind: wire.StepFile, Artifact: &wire.Artifact{Name: typ, SHA256: checksum(content), Size: int64(len(content))}}}
@@ -272,7 +274,7 @@ func program(typ, version string) (content []byte, step wire.Step) {
 	}}
 }
 
-// blobs maps contents by their checksums.
+// blobs returns a map from the checksums of contents to the contents.
 func blobs(contents ...[]byte) map[string][]byte {
 	all := map[string][]byte{}
 	for _, b := range contents {

@@ -1,10 +1,10 @@
-// Package hosttest is the conformance suite for what package pkgmgr requires of a machine: the methods of [pkgmgr.Host],
-// the command that reads a machine, and the protocol of `rbee hive apply` with its messages, refusals and ends. The
-// in-memory machine of package fakehost passes it, and so do the real hive code and the real program over SSH. An
-// implementation of [pkgmgr.Host] runs it with [TestHost].
+// Package hosttest contains conformance tests for the machines that package pkgmgr manages. It tests the methods of
+// [pkgmgr.Host], the command that reads the state of a machine, and the protocol of `rbee hive apply`, including errors
+// and cancellation. The simulated machines of package fakehost, the hive code, and the rbee program over SSH all pass
+// these tests. Implementations of [pkgmgr.Host] run them with [TestHost].
 //
-// Messages for people are not compared, but for a word that says what a refusal is about. What must be equal is what a
-// program sees: which step failed, what was left alone, and how the machine is afterwards.
+// The tests check which steps fail, which data remains unchanged, and the final state of the machine. They do not
+// compare complete error messages, but only check that a message contains a certain word.
 package hosttest
 
 import (
@@ -15,36 +15,36 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/artifact"
 )
 
-// Machine is a machine without rbee, for one test.
+// Machine is a machine without rbee. Each test uses its own machine.
 type Machine struct {
 	// Connect opens a connection to the machine. It is called several times.
 	Connect func(ctx context.Context) (pkgmgr.Host, error)
 
-	// Binaries has the rbee that runs on the machine.
+	// Binaries has the rbee binary for the machine.
 	Binaries artifact.BinarySource
 
-	// Port is a loopback port of the machine that nothing listens on.
+	// Port is an unused loopback port of the machine.
 	Port int
 
-	// Cut breaks all open connections, as when a network fails: what uses one gets an error, and the machine sees the end
-	// of every program's stdin.
+	// Cut closes all open connections as a network failure does: calls return an error, and programs on the machine
+	// read the end of stdin.
 	Cut func()
 }
 
-// NewMachine creates a machine for one test, and removes it with t.Cleanup.
+// NewMachine creates a machine for a test. It registers a cleanup function with t.Cleanup.
 type NewMachine func(t *testing.T) *Machine
 
-// TestHost runs all tests, each with a machine of its own.
+// TestHost runs all conformance tests, each with its own machine.
 func TestHost(t *testing.T, newMachine NewMachine) {
 	s := &suite{newMachine: newMachine}
 	for name, test := range map[string]func(*testing.T, *client){
-		"bare":            testBare,
+		"not installed":   testNotInstalled,
 		"programs":        testPrograms,
 		"put":             testPut,
 		"install rbee":    testInstallSelf,
 		"roll back rbee":  testRollbackSelf,
-		"refused request": testRefusedRequest,
-		"refused steps":   testRefusedSteps,
+		"invalid request": testInvalidRequest,
+		"invalid steps":   testInvalidSteps,
 		"worker":          testWorker,
 		"builtin worker":  testBuiltinWorker,
 		"wrong content":   testWrongContent,
@@ -53,7 +53,7 @@ func TestHost(t *testing.T, newMachine NewMachine) {
 		"lock":            testLock,
 		"canceled":        testCanceled,
 		"end of stdin":    testEndOfStdin,
-		"cut":             testCut,
+		"connection lost": testConnectionLost,
 		"remove":          testRemove,
 		"fleet":           testFleet,
 	} {
@@ -65,18 +65,18 @@ func TestHost(t *testing.T, newMachine NewMachine) {
 	}
 }
 
-// connect opens a connection that ends with the test.
+// connect opens a connection and closes it at the end of the test.
 func connect(t *testing.T, m *Machine) pkgmgr.Host {
 	t.Helper()
 	h, err := m.Connect(t.Context())
 	if err != nil {
-		t.Fatalf("Connect() = %v", err)
+		t.Fatalf("Connect() = %v, want no error", err)
 	}
 	t.Cleanup(func() { _ = h.Close() })
 	return h
 }
 
-// suite is what all tests of one run share.
+// suite has the data that all tests share.
 type suite struct {
 	newMachine NewMachine
 	packed     artifact.PackedBinaries

@@ -8,7 +8,7 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// testWorker installs, updates, rolls back and removes a worker that is one file.
+// testWorker installs, updates, rolls back and removes a worker that consists of a single file.
 func testWorker(t *testing.T, c *client) {
 	exe := c.installRbee()
 	one, stepOne := program("w", "1")
@@ -16,96 +16,96 @@ func testWorker(t *testing.T, c *client) {
 	stepOne.Worker.Variant, stepOne.Worker.Launch = "cpu", &wire.Launch{Args: []string{"serve"}, Formats: []string{"gguf"}}
 	remove := wire.Step{Action: wire.ActionRemoveWorker, Worker: &wire.WorkerInstall{Type: "w"}}
 	rollback := wire.Step{Action: wire.ActionRollback, Worker: &wire.WorkerInstall{Type: "w"}}
-	check := func(what string, e *exchange, version, previous string, needs ...string) {
+	check := func(name string, e *exchange, version, previous string, needs ...string) {
 		t.Helper()
 		checkNotes(t, e, len(e.result.Errors))
 		if got := strings.Join(e.needs(), " "); got != strings.Join(needs, " ") {
-			t.Errorf("%s: the machine asked for %q, want %q", what, got, needs)
+			t.Errorf("%s: requested artifacts = %q, want %q", name, got, needs)
 		}
 		for from, s := range map[string]*wire.State{"result": e.result.State, "inspect": ptr(c.state())} {
 			w := worker(s, "w")
 			if version == "" {
 				if w != nil {
-					t.Errorf("%s: %s has %+v, want no worker", what, from, w)
+					t.Errorf("%s: worker of %s = %+v, want none", name, from, w)
 				}
 				continue
 			}
 			if w == nil || w.Version != version || w.Previous != previous || w.Corrupt != "" || w.Foreign || w.InstalledAt.IsZero() || w.Bytes <= 0 {
-				t.Errorf("%s: %s has %+v, want version %s, previous %q", what, from, w, version, previous)
+				t.Errorf("%s: worker of %s = %+v, want version %s, previous %q", name, from, w, version, previous)
 			}
 		}
 	}
 
 	e := c.mustApply(exe, &wire.Request{Steps: []wire.Step{remove}}, nil)
-	check("remove what is not installed", e, "", "")
+	check("remove missing worker", e, "", "")
 	e = c.mustApply(exe, &wire.Request{Steps: []wire.Step{stepOne}}, blobs(one))
 	check("install", e, "1", "", checksum(one))
 	if w := worker(e.result.State, "w"); w.SHA256 != stepOne.Worker.SHA256 || w.Requested != "1" || w.Variant != "cpu" || w.Bytes != int64(len(one)) || !w.Launch.Equal(stepOne.Worker.Launch) {
-		t.Errorf("install: %+v", w)
+		t.Errorf("install: worker = %+v, want the values of %+v", w, stepOne.Worker)
 	}
 	e = c.mustApply(exe, &wire.Request{Steps: []wire.Step{stepOne}}, nil)
-	check("install the same", e, "1", "")
+	check("install same version", e, "1", "")
 	stepOne.Worker.Requested, stepOne.Worker.Launch = "latest", &wire.Launch{Args: []string{"serve", "--fast"}}
 	e = c.mustApply(exe, &wire.Request{Steps: []wire.Step{stepOne}}, nil)
-	check("install the same with other settings", e, "1", "")
+	check("install same version with other settings", e, "1", "")
 	if w := worker(e.result.State, "w"); w.Requested != "latest" || !w.Launch.Equal(stepOne.Worker.Launch) {
-		t.Errorf("install the same with other settings: %+v", w)
+		t.Errorf("install same version with other settings: worker = %+v, want the values of %+v", w, stepOne.Worker)
 	}
 	stepOne.Worker.Force = true
 	e = c.mustApply(exe, &wire.Request{Steps: []wire.Step{stepOne}}, blobs(one))
-	check("install by force", e, "1", "", checksum(one))
+	check("install with force", e, "1", "", checksum(one))
 	stepOne.Worker.Force = false
 
 	e = c.mustApply(exe, &wire.Request{Steps: []wire.Step{stepTwo}}, blobs(two))
 	check("update", e, "2", "1", checksum(two))
 	stepTwo.Worker.Force = true
 	e = c.mustApply(exe, &wire.Request{Steps: []wire.Step{stepTwo}}, blobs(two))
-	check("install the update by force", e, "2", "1", checksum(two))
+	check("update with force", e, "2", "1", checksum(two))
 	stepTwo.Worker.Force = false
 	e = c.mustApply(exe, &wire.Request{Steps: []wire.Step{rollback}}, nil)
 	check("roll back", e, "1", "2")
 	e = c.mustApply(exe, &wire.Request{Steps: []wire.Step{rollback}}, nil)
 	check("roll back again", e, "2", "1")
 	e = c.mustApply(exe, &wire.Request{Steps: []wire.Step{stepOne}}, nil)
-	check("install the version before", e, "1", "2")
+	check("install previous version", e, "1", "2")
 
-	// Another type does not disturb the first.
+	// Installing another type does not change the first one.
 	other, stepOther := program("a", "1")
 	e = c.mustApply(exe, &wire.Request{Steps: []wire.Step{stepOther, {Action: wire.ActionStop}}}, blobs(other))
-	check("install another", e, "1", "2", checksum(other))
+	check("install other type", e, "1", "2", checksum(other))
 	if s := e.result.State; len(s.Workers) != 2 || s.Workers[0].Type != "a" || s.Workers[1].Type != "w" {
-		t.Errorf("workers %+v, want them sorted by type", s.Workers)
+		t.Errorf("workers = %+v, want types a and w, sorted", s.Workers)
 	}
 
 	e = c.mustApply(exe, &wire.Request{Steps: []wire.Step{remove}}, nil)
 	check("remove", e, "", "")
 	e = c.apply(exe, &wire.Request{Steps: []wire.Step{rollback}}, nil)
 	if e.err != nil || !strings.Contains(e.failures(), "not installed") {
-		t.Errorf("roll back what was removed: %s, %v", e.failures(), e.err)
+		t.Errorf("rollback of a removed worker = errors %q, %v, want an error with %q", e.failures(), e.err, "not installed")
 	}
 	e = c.mustApply(exe, &wire.Request{Steps: []wire.Step{stepTwo}}, blobs(two))
-	check("install after the removal", e, "2", "", checksum(two))
+	check("install after removal", e, "2", "", checksum(two))
 }
 
-// testBuiltinWorker installs a server inside rbee.
+// testBuiltinWorker installs a server that is built into rbee.
 func testBuiltinWorker(t *testing.T, c *client) {
 	step := wire.Step{Action: wire.ActionInstallWorker, Worker: &wire.WorkerInstall{
 		Type: "echo", Version: "1", Requested: "latest", Steps: []wire.InstallStep{{Kind: wire.StepBuiltin, Builtin: "echo"}},
 	}}
 	upload, _ := c.upload()
 	e := c.apply(upload, &wire.Request{Steps: []wire.Step{step}}, nil)
-	if e.err != nil || e.result == nil || e.result.Error != "" || !strings.Contains(e.failures(), "needs rbee") || e.result.State == nil || len(e.result.State.Workers) > 0 {
-		t.Errorf("a server inside an rbee that is not installed: %s, %v", e.failures(), e.err)
+	if e.err != nil || e.result == nil || e.result.Error != "" || !strings.Contains(e.failures(), "built-in worker") || e.result.State == nil || len(e.result.State.Workers) > 0 {
+		t.Errorf("install of a built-in worker without rbee = errors %q, %v, want an error with %q", e.failures(), e.err, "built-in worker")
 	}
 	exe := c.installRbee()
 	e = c.mustApply(exe, &wire.Request{Steps: []wire.Step{step}}, nil)
 	s := e.result.State
 	if w := worker(s, "echo"); w == nil || w.SHA256 != s.Rbee.SHA256 || w.Corrupt != "" || len(e.needs()) > 0 {
-		t.Errorf("a server inside rbee: %+v", s.Workers)
+		t.Errorf("workers after the install of a built-in worker = %+v, want echo with the checksum of rbee, %s", s.Workers, s.Rbee.SHA256)
 	}
 }
 
-// testWrongContent sends other bytes than were announced, or none.
+// testWrongContent sends artifacts with wrong content.
 func testWrongContent(t *testing.T, c *client) {
 	exe := c.installRbee()
 	one, stepOne := program("w", "1")
@@ -114,30 +114,30 @@ func testWrongContent(t *testing.T, c *client) {
 	c.mustApply(exe, &wire.Request{Steps: []wire.Step{stepOne}}, blobs(one))
 	for name, sent := range map[string]map[string][]byte{
 		"other content": {checksum(two): one, checksum(other): other},
-		"nothing":       {checksum(two): {}, checksum(other): other},
+		"empty":         {checksum(two): {}, checksum(other): other},
 		"aborted":       {checksum(other): other},
 	} {
 		e := c.apply(exe, &wire.Request{Steps: []wire.Step{stepTwo, stepOther}}, sent)
 		if e.err != nil || e.result == nil || len(e.result.Errors) != 2 || e.result.Errors[0] == "" || e.result.Errors[1] != "" {
-			t.Errorf("%s: %s, %v; want an error of the first step alone", name, e.failures(), e.err)
+			t.Errorf("%s: apply() = errors %q, %v, want only an error of the first step", name, e.failures(), e.err)
 			continue
 		}
 		checkNotes(t, e, 2)
 		if cause := e.result.CauseOf(0); name == "other content" && cause.Reason != operations.ReasonChecksum {
-			t.Errorf("%s: reason %q, want %q", name, cause.Reason, operations.ReasonChecksum)
+			t.Errorf("%s: reason of the error = %q, want %q", name, cause.Reason, operations.ReasonChecksum)
 		}
 		if w := worker(e.result.State, "w"); w == nil || w.Version != "1" || w.Corrupt != "" || w.Previous != "" {
-			t.Errorf("%s: %+v, want version 1 as before", name, w)
+			t.Errorf("%s: worker = %+v, want it unchanged with version 1", name, w)
 		}
 		if worker(e.result.State, "x") == nil {
-			t.Errorf("%s: the next step was not done", name)
+			t.Errorf("%s: workers = %+v, want x of the second step", name, e.result.State.Workers)
 		}
 		c.mustApply(exe, &wire.Request{Steps: []wire.Step{{Action: wire.ActionRemoveWorker, Worker: stepOther.Worker}}}, nil)
 	}
-	// The digest of what is installed is that of the steps, whatever the request says.
+	// The machine computes the digest of a worker itself.
 	stepTwo.Worker.SHA256 = strings.Repeat("0", 64)
 	e := c.mustApply(exe, &wire.Request{Steps: []wire.Step{stepTwo}}, blobs(two))
 	if w := worker(e.result.State, "w"); w == nil || w.SHA256 != wire.Digest(stepTwo.Worker.Steps, "") {
-		t.Errorf("a request with another digest: %+v", w)
+		t.Errorf("worker after a request with a wrong digest = %+v, want digest %s", w, wire.Digest(stepTwo.Worker.Steps, ""))
 	}
 }

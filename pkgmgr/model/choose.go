@@ -12,18 +12,19 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
 )
 
-// DefaultQuant is taken of several where none is named: the smallest that most
-// people find as good as the original.
+// DefaultQuant is the quantization to use if a reference does not name one and the
+// repository has several. It is the smallest one with generally good quality.
 const DefaultQuant = "Q4_K_M"
 
-// GGUFGroup is one model of GGUF files: one file, or all shards of one.
+// GGUFGroup is a model in GGUF format: one file, or all shards of a file.
 type GGUFGroup struct {
-	Name  string // without the numbers of shards
-	Quant string
+	Name  string   // of the file, without the shard number
+	Quant string   // quantization in upper case; empty if unknown
 	Files []string // sorted
 }
 
-// GroupGGUF sorts GGUF files into models; projectors are left out.
+// GroupGGUF groups the GGUF files among files into models, sorted by name. It ignores
+// projectors.
 func GroupGGUF(files []string) []GGUFGroup {
 	groups := map[string]*GGUFGroup{}
 	for _, f := range files {
@@ -44,7 +45,8 @@ func GroupGGUF(files []string) []GGUFGroup {
 	return list
 }
 
-// GroupIDs names each group: by its quantisation where that is unique, else by its file.
+// GroupIDs returns the ID of each group: its quantization if that is unique, and its name
+// otherwise.
 func GroupIDs(groups []GGUFGroup) []string {
 	count := map[string]int{}
 	for _, g := range groups {
@@ -59,7 +61,8 @@ func GroupIDs(groups []GGUFGroup) []string {
 	return names
 }
 
-// MatchGGUF finds the group that a part names; nil if there is none or several.
+// MatchGGUF returns the group that part identifies by a file, a name or a quantization. It
+// returns nil if no group or more than one group matches.
 func MatchGGUF(groups []GGUFGroup, part string) (found *GGUFGroup, several bool) {
 	for i, g := range groups {
 		if g.Name == part || slices.Contains(g.Files, part) {
@@ -78,8 +81,8 @@ func MatchGGUF(groups []GGUFGroup, part string) (found *GGUFGroup, several bool)
 	return found, false
 }
 
-// Choose picks the files of a repository that a reference means. An odd file does
-// no harm where it is not wanted.
+// Choose returns the files of a repository that ref refers to. It returns an error if any of
+// them is invalid; the other files of the repository may be invalid.
 func Choose(ref Ref, files []File) ([]File, error) {
 	chosen, err := chooseAny(ref, files)
 	if err != nil {
@@ -87,19 +90,20 @@ func Choose(ref Ref, files []File) ([]File, error) {
 	}
 	for _, f := range chosen {
 		if !f.Valid() {
-			return nil, failure(operations.ReasonModelInvalid, ref.String(), nil, "the hub lists a file of %s that cannot be: %q", ref.Repo, f.Path)
+			return nil, failure(operations.ReasonModelInvalid, ref.String(), nil, "the hub lists an invalid file of %s: %q", ref.Repo, f.Path)
 		}
 	}
 	groups := GroupGGUF(Paths(files))
 	for i, id := range GroupIDs(groups) {
 		file := groups[i].Files[0]
 		if !validPart(id) && slices.ContainsFunc(chosen, func(f File) bool { return f.Path == file }) {
-			return nil, failure(operations.ReasonModelInvalid, ref.String(), nil, "model %q: the file %q has : or @ in its name, so nothing could name it afterwards", ref, file)
+			return nil, failure(operations.ReasonModelInvalid, ref.String(), nil, "cannot use model %q: its file %q has a : or @ in its name", ref, file)
 		}
 	}
 	return chosen, nil
 }
 
+// chooseAny is like [Choose] but does not check that the files are valid.
 func chooseAny(ref Ref, files []File) ([]File, error) {
 	names := make([]string, len(files))
 	sizes := map[string]int64{}
@@ -109,40 +113,41 @@ func chooseAny(ref Ref, files []File) ([]File, error) {
 	groups := GroupGGUF(names)
 	if ref.Part != "" {
 		if g, several := MatchGGUF(groups, ref.Part); g != nil {
-			return pick(files, g.Files), nil
+			return selectFiles(files, g.Files), nil
 		} else if several {
-			return nil, notFound(operations.ReasonModelAmbiguous, ref.String(), "model %q has several files of that name; name one of them: %s", ref, describeGroups(groups, sizes, true))
+			return nil, notFound(operations.ReasonModelAmbiguous, ref.String(), "model %q matches several files; specify a file: %s", ref, describeGroups(groups, sizes, true))
 		}
 		if slices.Contains(names, ref.Part) {
-			return pick(files, []string{ref.Part}), nil
+			return selectFiles(files, []string{ref.Part}), nil
 		}
 		if len(groups) > 0 {
-			return nil, notFound(operations.ReasonModelUnknown, ref.String(), "model %q: the repository has no such quantisation or file; it has %s", ref, describeGroups(groups, sizes, false))
+			return nil, notFound(operations.ReasonModelUnknown, ref.String(), "model %q: the repository has no such quantization or file; it has %s", ref, describeGroups(groups, sizes, false))
 		}
 		names = slices.DeleteFunc(names, func(name string) bool { return !validPart(name) })
 		return nil, notFound(operations.ReasonModelUnknown, ref.String(), "model %q: the repository has no such file; it has %s", ref, strings.Join(names[:min(len(names), 20)], ", "))
 	}
 	if slices.ContainsFunc(names, IsSafetensors) {
-		return slices.DeleteFunc(slices.Clone(files), func(f File) bool { return superfluous(f.Path) }), nil
+		return slices.DeleteFunc(slices.Clone(files), func(f File) bool { return isRedundant(f.Path) }), nil
 	}
 	switch g, several := MatchGGUF(groups, DefaultQuant); {
 	case len(groups) == 1:
-		return pick(files, groups[0].Files), nil
+		return selectFiles(files, groups[0].Files), nil
 	case g != nil && !several:
-		return pick(files, g.Files), nil
+		return selectFiles(files, g.Files), nil
 	case len(groups) > 1:
-		return nil, notFound(operations.ReasonModelAmbiguous, ref.String(), "model %q has several quantisations and no single %s; name one of them: %s", ref, DefaultQuant, describeGroups(groups, sizes, false))
+		return nil, notFound(operations.ReasonModelAmbiguous, ref.String(), "model %q has several quantizations; specify a quantization: %s", ref, describeGroups(groups, sizes, false))
 	case len(files) == 0:
 		return nil, notFound(operations.ReasonModelUnknown, ref.String(), "model %q: the repository is empty", ref)
 	}
 	return files, nil
 }
 
-// IsSafetensors reports whether a file holds weights as safetensors.
+// IsSafetensors reports whether a file has the name of a safetensors file.
 func IsSafetensors(name string) bool { return strings.HasSuffix(name, ".safetensors") }
 
-// superfluous are the same weights in other formats, beside safetensors.
-func superfluous(name string) bool {
+// isRedundant reports whether a file of a repository with safetensors has the same weights in
+// another format.
+func isRedundant(name string) bool {
 	switch path.Ext(name) {
 	case ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".onnx_data", ".tflite", ".ot", ".gguf", ".mlmodel", ".mlpackage":
 		return true
@@ -160,31 +165,34 @@ func Paths(files []File) []string {
 	return names
 }
 
-func pick(files []File, names []string) []File {
-	var picked []File
+// selectFiles returns the files with the given paths.
+func selectFiles(files []File, paths []string) []File {
+	var selected []File
 	for _, f := range files {
-		if slices.Contains(names, f.Path) {
-			picked = append(picked, f)
+		if slices.Contains(paths, f.Path) {
+			selected = append(selected, f)
 		}
 	}
-	return picked
+	return selected
 }
 
-func describeGroups(groups []GGUFGroup, sizes map[string]int64, byFile bool) string {
+// describeGroups returns a list of the IDs of groups, or of their names if byName is true,
+// with their sizes.
+func describeGroups(groups []GGUFGroup, sizes map[string]int64, byName bool) string {
 	names := GroupIDs(groups)
-	words := make([]string, len(groups))
+	items := make([]string, len(groups))
 	for i, g := range groups {
 		var size int64
 		for _, f := range g.Files {
 			size += sizes[f]
 		}
-		if byFile {
+		if byName {
 			names[i] = g.Name
 		}
 		if !validPart(names[i]) {
 			names[i] = strconv.Quote(names[i])
 		}
-		words[i] = fmt.Sprintf("%s (%s)", names[i], bytesize.Format(size))
+		items[i] = fmt.Sprintf("%s (%s)", names[i], bytesize.Format(size))
 	}
-	return strings.Join(words, ", ")
+	return strings.Join(items, ", ")
 }

@@ -1,5 +1,5 @@
-// Package model knows models without storing them: it reads the names that people give
-// models ([ParseRef]), asks a model hub which files a model consists of ([Hub],
-// [Choose]), and estimates the memory that a model takes from the header of its GGUF file
-// or the config.json beside its safetensors ([EstimateMemory]).
+// Package model parses references to models ([ParseRef]), gets the files of a model from a
+// model hub ([Hub], [Choose]), and estimates the memory usage of a model from the header of
+// its GGUF file or from the config.json of its safetensors ([EstimateMemory]). It does not
+// store models.
 package model

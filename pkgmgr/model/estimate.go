@@ -13,35 +13,34 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
 )
 
-// usualContext is the length of context that is counted with where none is asked
-// for and the model has room for more.
-const usualContext = 8192
+// maxDefaultContext limits the default context length, in tokens.
+const maxDefaultContext = 8192
 
-// Estimate is the device memory that a model takes, in bytes.
+// Estimate is an estimate of the device memory usage of a model, in bytes.
 type Estimate struct {
-	Weights int64 // its files
-	Cache   int64 // keys and values of the context, 16 bits each; 0 if the model does not tell
-	Context int64 // tokens that Cache is for
-	Layers  int64 // that Cache is for
+	Weights int64 // size of the weights
+	Cache   int64 // size of the key-value cache with 16-bit values; 0 if unknown
+	Context int64 // context length of the cache, in tokens
+	Layers  int64 // number of layers of the cache
 }
 
-// Total is the sum.
+// Total returns the total memory usage in bytes.
 func (e Estimate) Total() int64 { return e.Weights + e.Cache }
 
-// Explain is the arithmetic, for a person.
+// Explain returns a description of the calculation for the user.
 func (e Estimate) Explain() string {
 	if e.Cache == 0 {
-		return fmt.Sprintf("%s weights; the model does not say what its context takes", bytesize.Format(e.Weights))
+		return fmt.Sprintf("%s weights; the size of the context cache is unknown", bytesize.Format(e.Weights))
 	}
 	return fmt.Sprintf("%s weights + %s for %d tokens of context in %d layers", bytesize.Format(e.Weights), bytesize.Format(e.Cache), e.Context, e.Layers)
 }
 
-// EstimateMemory computes what a model takes on devices with a context of so many
-// tokens; 0 is the model's own length, at most 8192. It reads the model's own
-// files: the header of a GGUF file, or config.json beside safetensors. The
-// estimate is of weights and context; engines take some more for themselves.
+// EstimateMemory estimates the device memory usage of a model with a context of contextLength
+// tokens; 0 means the context length of the model, at most 8192. It reads the header of a
+// GGUF file, or the config.json of safetensors. The estimate includes the weights and the
+// key-value cache, but not the additional memory of the engine.
 //
-// The context's share is 2 bytes for each number of keys and values:
+// The size of the cache in bytes is
 // layers × context × key-value heads × (key length + value length) × 2.
 func EstimateMemory(m operations.Model, contextLength int) (Estimate, error) {
 	var e Estimate
@@ -58,48 +57,50 @@ func EstimateMemory(m operations.Model, contextLength int) (Estimate, error) {
 	case "safetensors":
 		shape, err = configShape(filepath.Join(m.Path, "config.json"))
 	default:
-		return Estimate{}, errors.New("its files are neither GGUF nor safetensors")
+		return Estimate{}, errors.New("the model is neither GGUF nor safetensors")
 	}
 	if err != nil && m.Format == "gguf" {
 		return Estimate{}, err
 	}
 	if e.Context = int64(contextLength); e.Context == 0 {
-		e.Context = min(cmp.Or(shape.context, usualContext), usualContext)
+		e.Context = min(cmp.Or(shape.context, maxDefaultContext), maxDefaultContext)
 	}
 	e.Layers = shape.layers
 	e.Cache = shape.layers * e.Context * shape.heads * (shape.key + shape.value) * 2
 	return e, nil
 }
 
-// shape is what of a model decides on the size of its context.
+// shape has the parameters of a model that determine the size of its key-value cache.
 type shape struct{ layers, heads, key, value, context int64 }
 
-// sane refuses numbers that no model has, so that products stay in range.
-func (s shape) sane() (shape, error) {
-	limits := []struct{ n, most int64 }{{s.layers, 1 << 12}, {s.heads, 1 << 12}, {s.key, 1 << 14}, {s.value, 1 << 14}, {s.context, 1 << 31}}
-	if slices.ContainsFunc(limits, func(l struct{ n, most int64 }) bool { return l.n < 0 || l.n > l.most }) {
-		return shape{}, errors.New("its description has numbers that cannot be")
+// validate returns s, or an error if a number is out of range. The limits prevent an overflow
+// of the size of the cache.
+func (s shape) validate() (shape, error) {
+	limits := []struct{ n, max int64 }{{s.layers, 1 << 12}, {s.heads, 1 << 12}, {s.key, 1 << 14}, {s.value, 1 << 14}, {s.context, 1 << 31}}
+	if slices.ContainsFunc(limits, func(l struct{ n, max int64 }) bool { return l.n < 0 || l.n > l.max }) {
+		return shape{}, errors.New("invalid model parameters: a number is out of range")
 	}
 	return s, nil
 }
 
+// ggufShape reads the parameters from the header of a GGUF file.
 func ggufShape(path string) (shape, error) {
 	g, err := readGGUF(path)
 	if err != nil {
 		return shape{}, err
 	}
-	head := int64(0)
+	headLength := int64(0)
 	if g.Heads > 0 {
-		head = g.Embedding / g.Heads
+		headLength = g.Embedding / g.Heads
 	}
 	return shape{
-		layers: g.Layers, heads: cmp.Or(g.KVHeads, g.Heads), key: cmp.Or(g.KeyLength, head),
-		value: cmp.Or(g.ValueLength, head), context: g.Context,
-	}.sane()
+		layers: g.Layers, heads: cmp.Or(g.KVHeads, g.Heads), key: cmp.Or(g.KeyLength, headLength),
+		value: cmp.Or(g.ValueLength, headLength), context: g.Context,
+	}.validate()
 }
 
-// transformerConfig is config.json as transformers writes it; multimodal models
-// have the text model's part in text_config.
+// transformerConfig is the config.json of the transformers library. In multimodal models,
+// text_config has the parameters of the text model.
 type transformerConfig struct {
 	Layers   int64              `json:"num_hidden_layers"`
 	Heads    int64              `json:"num_attention_heads"`
@@ -110,6 +111,7 @@ type transformerConfig struct {
 	TextPart *transformerConfig `json:"text_config"`
 }
 
+// configShape reads the parameters from a config.json.
 func configShape(path string) (shape, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -124,14 +126,14 @@ func configShape(path string) (shape, error) {
 	}
 	var c transformerConfig
 	if err := json.Unmarshal(data, &c); err != nil {
-		return shape{}, fmt.Errorf("config.json: %w", err)
+		return shape{}, fmt.Errorf("invalid config.json: %w", err)
 	}
 	if c.TextPart != nil && c.Layers == 0 {
 		c = *c.TextPart
 	}
-	head := c.HeadDim
-	if head == 0 && c.Heads > 0 {
-		head = c.Hidden / c.Heads
+	headLength := c.HeadDim
+	if headLength == 0 && c.Heads > 0 {
+		headLength = c.Hidden / c.Heads
 	}
-	return shape{layers: c.Layers, heads: cmp.Or(c.KVHeads, c.Heads), key: head, value: head, context: c.Context}.sane()
+	return shape{layers: c.Layers, heads: cmp.Or(c.KVHeads, c.Heads), key: headLength, value: headLength, context: c.Context}.validate()
 }

@@ -13,5 +13,5 @@ func ExampleParseRef() {
 	fmt.Println(err)
 	// Output:
 	// org/bee-GGUF Q4_K_M v1 <nil>
-	// model "bee": want org/repo, with :quantisation or :file and @revision if needed, or an address
+	// invalid model "bee": want org/repo[:quantization][@revision], org/repo:file or a URL
 }

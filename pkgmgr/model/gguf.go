@@ -10,29 +10,30 @@ import (
 	"strings"
 )
 
-// errGGUF is a file that is none.
-var errGGUF = errors.New("it is no GGUF file")
+// errGGUF reports that a file is not a valid GGUF file.
+var errGGUF = errors.New("invalid GGUF file")
 
-// Limits of what is read of a GGUF file's header. Real ones hold a vocabulary of
-// some hundred thousand words.
+// Limits for the header of a GGUF file: the number of keys, the bytes of a string, and the
+// elements of an array. Real headers have vocabularies of several hundred thousand tokens.
 const (
 	maxKeys   = 1 << 16
 	maxString = 1 << 24
 	maxArray  = 1 << 26
 )
 
-// ggufInfo is what a GGUF file says of its model that matters for memory.
+// ggufInfo has the values in the header of a GGUF file that determine the memory usage.
 type ggufInfo struct {
 	Architecture string
 	Layers       int64 // block_count
 	Embedding    int64 // embedding_length
 	Heads        int64 // attention.head_count
-	KVHeads      int64 // attention.head_count_kv; of the largest layer where it differs
+	KVHeads      int64 // attention.head_count_kv; the maximum if layers differ
 	KeyLength    int64 // attention.key_length
 	ValueLength  int64 // attention.value_length
 	Context      int64 // context_length
 }
 
+// readGGUF reads the header of the GGUF file at path.
 func readGGUF(path string) (ggufInfo, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -42,9 +43,8 @@ func readGGUF(path string) (ggufInfo, error) {
 	return parseGGUF(f)
 }
 
-// parseGGUF reads the header of a GGUF file, version 2 or 3
-// (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md). It stops once it
-// knows all it needs.
+// parseGGUF reads the metadata in the header of a GGUF file, version 2 or 3, see
+// https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
 func parseGGUF(r io.Reader) (info ggufInfo, err error) {
 	g := &ggufReader{r: bufio.NewReaderSize(r, 64<<10)}
 	defer func() {
@@ -56,9 +56,9 @@ func parseGGUF(r io.Reader) (info ggufInfo, err error) {
 		return ggufInfo{}, errGGUF
 	}
 	if version := g.u32(); g.err == nil && version != 2 && version != 3 {
-		return ggufInfo{}, fmt.Errorf("%w of a version that is known: %d", errGGUF, version)
+		return ggufInfo{}, fmt.Errorf("%w: unknown version %d", errGGUF, version)
 	}
-	g.u64() // tensors
+	g.u64() // number of tensors
 	keys := g.u64()
 	if keys > maxKeys {
 		return ggufInfo{}, fmt.Errorf("%w: it has %d keys", errGGUF, keys)
@@ -73,16 +73,16 @@ func parseGGUF(r io.Reader) (info ggufInfo, err error) {
 			info.Architecture = g.text()
 			continue
 		}
-		into := info.field(key)
+		field := info.field(key)
 		n := g.number(kind, 0)
-		if into != nil && n > *into {
-			*into = n
+		if field != nil && n > *field {
+			*field = n
 		}
 	}
 	return info, nil
 }
 
-// field is where the value of a key goes; nil if it does not matter.
+// field returns the field for the value of a key, or nil if the key is not needed.
 func (i *ggufInfo) field(key string) *int64 {
 	_, name, ok := strings.Cut(key, ".")
 	if !ok || i.Architecture == "" || !strings.HasPrefix(key, i.Architecture+".") {
@@ -95,7 +95,7 @@ func (i *ggufInfo) field(key string) *int64 {
 	}[name]
 }
 
-// Types of values in a GGUF header.
+// Value types in a GGUF header.
 const (
 	ggufU8 = iota
 	ggufI8
@@ -112,7 +112,7 @@ const (
 	ggufF64
 )
 
-// ggufReader reads values; after the first error it gives zeros.
+// ggufReader reads values. After the first error, it returns zero values.
 type ggufReader struct {
 	r   *bufio.Reader
 	err error
@@ -133,7 +133,7 @@ func (g *ggufReader) skip(n uint64) {
 	if g.err == nil && n <= maxArray {
 		_, g.err = io.CopyN(io.Discard, g.r, int64(n))
 	} else if g.err == nil {
-		g.err = fmt.Errorf("%w: a value has %d bytes", errGGUF, n)
+		g.err = fmt.Errorf("%w: it has a value of %d bytes", errGGUF, n)
 	}
 }
 
@@ -143,15 +143,15 @@ func (g *ggufReader) text() string {
 		g.skip(maxArray + 1)
 		return ""
 	}
-	if n > 1024 { // no name that matters is so long
+	if n > 1024 { // all needed names are shorter
 		g.skip(n)
 		return ""
 	}
 	return string(g.bytes(int(n)))
 }
 
-// number reads a value; what is no number is passed over and is 0. Of an array it
-// is the largest number.
+// number reads a value of the given type. It returns the largest number of an array, and 0
+// for a value that is not a number.
 func (g *ggufReader) number(kind uint32, depth int) int64 {
 	switch kind {
 	case ggufU8, ggufI8, ggufBool:
@@ -161,11 +161,11 @@ func (g *ggufReader) number(kind uint32, depth int) int64 {
 	case ggufU32:
 		return int64(g.u32())
 	case ggufI32:
-		return int64(int32(g.u32())) //nolint:gosec // that is what it holds
+		return int64(int32(g.u32())) //nolint:gosec // the bits of a signed number
 	case ggufF32:
 		g.skip(4)
 	case ggufU64, ggufI64:
-		return max(0, int64(g.u64())) //nolint:gosec // nothing real is so large
+		return max(0, int64(g.u64())) //nolint:gosec // larger values are invalid
 	case ggufF64:
 		g.skip(8)
 	case ggufString:
@@ -178,6 +178,7 @@ func (g *ggufReader) number(kind uint32, depth int) int64 {
 	return 0
 }
 
+// array reads an array and returns its largest number.
 func (g *ggufReader) array(depth int) (largest int64) {
 	kind, n := g.u32(), g.u64()
 	if n > maxArray || depth > 4 {
@@ -193,6 +194,7 @@ func (g *ggufReader) array(depth int) (largest int64) {
 	return largest
 }
 
+// fail sets the error of the reader unless it has one.
 func (g *ggufReader) fail(format string, args ...any) {
 	if g.err == nil {
 		g.err = fmt.Errorf("%w: it has %s", errGGUF, fmt.Sprintf(format, args...))

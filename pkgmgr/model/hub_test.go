@@ -10,8 +10,8 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/model"
 )
 
-// TestHubGetHeader checks that a header may be nil, and that the caller's own stays as it
-// is.
+// TestHubGetHeader checks that Get accepts a nil header and does not modify the caller's
+// header.
 func TestHubGetHeader(t *testing.T) {
 	t.Parallel()
 	var got http.Header

@@ -22,7 +22,7 @@ func TestParseRef(t *testing.T) {
 		"file:///a/m.gguf#sha256=" + strings.ToUpper(sum): {URL: "file:///a/m.gguf", SHA256: sum},
 	} {
 		if got, err := ParseRef(in); err != nil || got != want {
-			t.Errorf("%s: %+v, %v", in, got, err)
+			t.Errorf("ParseRef(%q) = %+v, %v, want %+v", in, got, err, want)
 		}
 	}
 	for _, in := range []string{
@@ -32,10 +32,10 @@ func TestParseRef(t *testing.T) {
 	} {
 		got, err := ParseRef(in)
 		if operations.CodeOf(err) != operations.CodeBadOperation {
-			t.Errorf("%s: %+v, %v", in, got, err)
+			t.Errorf("ParseRef(%q) = %+v, %v, want an error with code %s", in, got, err, operations.CodeBadOperation)
 		}
 		if err != nil && strings.Contains(err.Error(), "hunter2") {
-			t.Errorf("the password is told: %v", err)
+			t.Errorf("ParseRef(%q) = %v, want an error without the password", in, err)
 		}
 	}
 }
@@ -48,18 +48,18 @@ func FuzzParseRef(f *testing.F) {
 		r, err := ParseRef(s)
 		if err != nil {
 			if operations.CodeOf(err) != operations.CodeBadOperation {
-				t.Errorf("%v", err)
+				t.Errorf("ParseRef(%q) = %v, want an error with code %s", s, err, operations.CodeBadOperation)
 			}
 			return
 		}
 		if r.URL != "" {
 			if name := r.LocalRepo(); !repoPattern.MatchString(name) || strings.Contains(name, "..") || strings.Contains(name, "--") {
-				t.Errorf("%q is kept as %q", s, name)
+				t.Errorf("ParseRef(%q).LocalRepo() = %q, want a valid repository name", s, name)
 			}
 			return
 		}
 		if again, err := ParseRef(r.String()); err != nil || again != r {
-			t.Errorf("%q became %+v, %v", s, again, err)
+			t.Errorf("ParseRef(%q) = %+v, %v, want %+v", r.String(), again, err, r)
 		}
 	})
 }
@@ -71,30 +71,30 @@ func TestQuantOf(t *testing.T) {
 		"bee-UD-Q4_K_XL.gguf": "UD-Q4_K_XL", "bee-bf16.gguf": "BF16", "bee-F16.gguf": "F16", "gpt-oss-20b-mxfp4.gguf": "MXFP4", "bee.gguf": "", "bee-4bit.gguf": "",
 	} {
 		if got := quantOf(file); got != want {
-			t.Errorf("%s: %q, want %q", file, got, want)
+			t.Errorf("quantOf(%q) = %q, want %q", file, got, want)
 		}
 	}
 }
 
-func TestGGUF(t *testing.T) {
+func TestParseGGUF(t *testing.T) {
 	t.Parallel()
 	file := hubtest.GGUF(1, 32, 8, 128, 131072, 10)
 	got, err := parseGGUF(bytes.NewReader(file))
 	want := ggufInfo{Architecture: "llama", Layers: 32, Embedding: 1024, Heads: 8, KVHeads: 8, Context: 131072}
 	if err != nil || got != want {
-		t.Errorf("%+v, %v", got, err)
+		t.Errorf("parseGGUF() = %+v, %v, want %+v", got, err, want)
 	}
 	for n := range 400 {
 		if _, err := parseGGUF(bytes.NewReader(file[:n])); n < 300 && err == nil {
-			t.Errorf("cut after %d bytes it is read", n)
+			t.Errorf("parseGGUF() of the first %d bytes returns no error, want one", n)
 		}
 	}
 	for name, bad := range map[string][]byte{
-		"empty": nil, "another format": []byte("PK\x03\x04............"), "version 1": []byte("GGUF\x01\x00\x00\x00"),
+		"empty": nil, "other format": []byte("PK\x03\x04............"), "version 1": []byte("GGUF\x01\x00\x00\x00"),
 		"many keys": append([]byte("GGUF\x03\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"), bytes.Repeat([]byte{0xff}, 8)...),
 	} {
 		if _, err := parseGGUF(bytes.NewReader(bad)); err == nil {
-			t.Errorf("%s: taken", name)
+			t.Errorf("%s: parseGGUF() returns no error, want one", name)
 		}
 	}
 }

@@ -16,7 +16,8 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// TarGz packs files, by path. Those whose content begins with #! are programs.
+// TarGz returns a tar.gz archive of files, which maps paths to contents. Files whose content
+// starts with #! are executable.
 func TarGz(files map[string]string) []byte {
 	var out bytes.Buffer
 	gz := gzip.NewWriter(&out)
@@ -25,7 +26,7 @@ func TarGz(files map[string]string) []byte {
 	return out.Bytes()
 }
 
-// TarZst is [TarGz] with zstd.
+// TarZst is like [TarGz] with zstd compression.
 func TarZst(files map[string]string) []byte {
 	var out bytes.Buffer
 	w, err := zstd.NewWriter(&out)
@@ -35,6 +36,7 @@ func TarZst(files map[string]string) []byte {
 	return out.Bytes()
 }
 
+// writeTar writes files to t and closes it.
 func writeTar(t *tar.Writer, files map[string]string) {
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		mode := int64(0o644)
@@ -48,29 +50,29 @@ func writeTar(t *tar.Writer, files map[string]string) {
 	must(t.Close())
 }
 
-// Wheel is a package as it is installed.
+// Wheel is a Python package in wheel format.
 type Wheel struct {
 	Name, Version string
 
-	// Tag is python-abi-platform; empty for py3-none-any.
+	// Tag is the compatibility tag, python-abi-platform; empty means py3-none-any.
 	Tag string
 
-	// Requires are the packages that it depends on, such as "six>=1.0".
+	// Requires are the dependencies, such as "six>=1.0".
 	Requires []string
 
-	// Scripts are programs that it puts into the environment's bin, and Files
-	// what lies beside its metadata.
+	// Scripts are the programs to install in the environment's bin directory, and
+	// Files all other files of the package, both by name.
 	Scripts, Files map[string]string
 
-	// Torch is the backend in whose own index it is; empty for the index itself.
+	// Torch is the torch backend whose index lists the wheel; empty for the main index.
 	Torch string
 
-	Yanked   bool      // it was withdrawn
-	Uploaded time.Time // zero: the index does not record it
-	LieSize  int64     // the size that the index tells; 0 for the right one
+	Yanked   bool
+	Uploaded time.Time // upload time in the index; zero for none
+	LieSize  int64     // wrong size in the index; 0 for the actual size
 }
 
-// Filename is the name of the wheel.
+// Filename returns the file name of the wheel.
 func (w Wheel) Filename() string {
 	tag := w.Tag
 	if tag == "" {
@@ -79,11 +81,11 @@ func (w Wheel) Filename() string {
 	return strings.ReplaceAll(w.Name, "-", "_") + "-" + w.Version + "-" + tag + ".whl"
 }
 
-// Bytes is the wheel.
+// Bytes returns the content of the wheel file.
 func (w Wheel) Bytes() []byte {
 	var out bytes.Buffer
 	z := zip.NewWriter(&out)
-	stem := strings.ReplaceAll(w.Name, "-", "_") + "-" + w.Version
+	prefix := strings.ReplaceAll(w.Name, "-", "_") + "-" + w.Version
 	var record strings.Builder
 	put := func(name, text string) {
 		f, err := z.CreateHeader(&zip.FileHeader{Name: name, Method: zip.Deflate})
@@ -97,16 +99,16 @@ func (w Wheel) Bytes() []byte {
 		put(name, w.Files[name])
 	}
 	for _, name := range slices.Sorted(maps.Keys(w.Scripts)) {
-		put(stem+".data/scripts/"+name, w.Scripts[name])
+		put(prefix+".data/scripts/"+name, w.Scripts[name])
 	}
 	meta := "Metadata-Version: 2.1\nName: " + w.Name + "\nVersion: " + w.Version + "\n"
 	for _, r := range w.Requires {
 		meta += "Requires-Dist: " + r + "\n"
 	}
-	put(stem+".dist-info/METADATA", meta)
-	put(stem+".dist-info/WHEEL", "Wheel-Version: 1.0\nGenerator: origintest\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-	record.WriteString(stem + ".dist-info/RECORD,,\n")
-	f, err := z.CreateHeader(&zip.FileHeader{Name: stem + ".dist-info/RECORD", Method: zip.Deflate})
+	put(prefix+".dist-info/METADATA", meta)
+	put(prefix+".dist-info/WHEEL", "Wheel-Version: 1.0\nGenerator: origintest\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+	record.WriteString(prefix + ".dist-info/RECORD,,\n")
+	f, err := z.CreateHeader(&zip.FileHeader{Name: prefix + ".dist-info/RECORD", Method: zip.Deflate})
 	must(err)
 	_, err = f.Write([]byte(record.String()))
 	must(err)
@@ -114,7 +116,7 @@ func (w Wheel) Bytes() []byte {
 	return out.Bytes()
 }
 
-// must ends a test whose own data cannot be made.
+// must panics if err is not nil. It is for errors that cannot happen in memory.
 func must(err error) {
 	if err != nil {
 		panic(err)

@@ -1,19 +1,16 @@
-// Package origintest plays, for tests, the places that workers are installed from:
-// a release API as GitHub's, a Python package index, and the programs that a
-// Python environment takes.
+// Package origintest provides download origins of workers for tests: a release API like
+// GitHub's, a Python package index, and the programs that create a Python environment.
 //
-// A [Server] answers on loopback. Releases and wheels are put into it, and its
-// addresses go into [pkgmgr.Origins]:
+// A [Server] listens on the loopback interface. Tests add releases and wheels to it and set
+// its URLs in [pkgmgr.Origins]:
 //
 //	s := origintest.New(t)
 //	s.AddRelease("owner/name", origintest.Release{Tag: "v1", Assets: map[string][]byte{"x.tar.gz": data}})
 //	origins := pkgmgr.Origins{GitHubAPI: s.API(), PythonIndex: s.Index()}
 //
-// [UV] stands for uv. A test binary becomes one: [Main] is called first in
-// TestMain, and [Server.AddTools] puts releases of uv and of Python into the
-// server whose programs run that binary.
+// [UV] is a replacement for uv that runs in the test binary: TestMain calls [Main] first, and
+// [Server.AddTools] adds releases of uv and Python whose programs run the test binary.
 //
-// The shapes are those of https://docs.github.com/en/rest/releases/releases, PEP
-// 691 (the index), PEP 427 (wheels), PEP 658 (their metadata) and PEP 751 (what uv
-// writes).
+// The formats follow https://docs.github.com/en/rest/releases/releases, PEP 503 and PEP 691
+// (package index), PEP 427 (wheels) and PEP 751 (lock files of uv).
 package origintest

@@ -9,8 +9,8 @@ import (
 // LlamaRepo is the repository of llama.cpp.
 const LlamaRepo = "ggml-org/llama.cpp"
 
-// llamaAssets are the names of the files of a build of llama.cpp, as of 2026-09-24.
-// {t} stands for the build's tag.
+// llamaAssets are the file names of a build of llama.cpp, as of 2026-09-24. {t} is the tag of
+// the build.
 var llamaAssets = []string{
 	"cudart-llama-{t}-bin-ubuntu-cuda-12.8-x64.tar.gz", "cudart-llama-{t}-bin-ubuntu-cuda-13.4-arm64.tar.gz",
 	"cudart-llama-{t}-bin-ubuntu-cuda-13.4-x64.tar.gz", "cudart-llama-bin-win-cuda-12.4-x64.zip", "cudart-llama-bin-win-cuda-13.4-x64.zip",
@@ -23,8 +23,8 @@ var llamaAssets = []string{
 	"llama-{t}-bin-win-vulkan-x64.zip", "llama-{t}-ui.tar.gz", "llama-{t}-xcframework.zip",
 }
 
-// LlamaAssets returns the files of a build of llama.cpp by name. Archives for Linux
-// contain program as llama-TAG/llama-server; the others have arbitrary contents.
+// LlamaAssets returns the files of a build of llama.cpp, by name. Archives for Linux contain
+// program as llama-TAG/llama-server; other archives have arbitrary contents.
 func LlamaAssets(tag, program string) map[string][]byte {
 	archive := TarGz(map[string]string{"llama-" + tag + "/llama-server": program})
 	all := map[string][]byte{}
@@ -38,9 +38,9 @@ func LlamaAssets(tag, program string) map[string][]byte {
 	return all
 }
 
-// AddLlamaBuild publishes a build of llama.cpp as it has been since 2026-08-25, as a
-// prerelease; classic publishes it as before, as a release. Files whose names contain
-// one of the parts in without are missing.
+// AddLlamaBuild publishes a build of llama.cpp: as a prerelease, as has been usual since
+// 2026-08-25, or as a release if classic is true. It omits files whose names contain any of
+// the strings in without.
 func (s *Server) AddLlamaBuild(tag string, classic bool, without ...string) {
 	assets := LlamaAssets(tag, "#!/bin/sh\necho "+tag+"\n")
 	for name := range assets {
@@ -51,8 +51,8 @@ func (s *Server) AddLlamaBuild(tag string, classic bool, without ...string) {
 	s.AddRelease(LlamaRepo, Release{Tag: tag, Prerelease: !classic, Assets: assets})
 }
 
-// AddLlamaVersion publishes a version of llama.cpp, a release whose only file contains
-// content, which is the tag of a build and a newline. Without content, it has no file.
+// AddLlamaVersion publishes a version of llama.cpp: a release with one file that has the given
+// content, the tag of a build and a newline. If content is empty, the release has no file.
 func (s *Server) AddLlamaVersion(tag, content string) {
 	r := Release{Tag: tag}
 	if content != "" {
@@ -61,39 +61,39 @@ func (s *Server) AddLlamaVersion(tag, content string) {
 	s.AddRelease(LlamaRepo, r)
 }
 
-// Answer answers requests whose path contains a part with status 200, a content type
-// and a body, until [Server.Mend] is called.
+// Answer sets the response to requests whose path contains part: status 200 with the given
+// content type and body. [Server.Mend] removes it.
 func (s *Server) Answer(part, contentType, body string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.answers = append(s.answers, fixedAnswer{part, contentType, body})
+	s.responses = append(s.responses, fixedResponse{part, contentType, body})
 }
 
-// fixedAnswer is an answer that does not depend on what is published.
-type fixedAnswer struct{ part, contentType, body string }
+// fixedResponse is a response set by [Server.Answer].
+type fixedResponse struct{ part, contentType, body string }
 
-// fixed sends the fixed answer for a request; false if there is none.
-func (s *Server) fixed(w http.ResponseWriter, r *http.Request) bool {
-	for _, a := range s.answers {
-		if strings.Contains(r.URL.Path, a.part) {
-			w.Header().Set("Content-Type", a.contentType)
-			_, _ = w.Write([]byte(a.body))
+// writeFixedResponse writes the fixed response to a request. It returns false if the request
+// has none.
+func (s *Server) writeFixedResponse(w http.ResponseWriter, r *http.Request) bool {
+	for _, f := range s.responses {
+		if strings.Contains(r.URL.Path, f.part) {
+			w.Header().Set("Content-Type", f.contentType)
+			_, _ = w.Write([]byte(f.body))
 			return true
 		}
 	}
 	return false
 }
 
-// Unchanged returns the number of requests to the release API that were answered with
-// 304 Not Modified.
+// Unchanged returns the number of responses of the release API with status 304 Not Modified.
 func (s *Server) Unchanged() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.unchanged
 }
 
-// MirrorGitHub makes the release API give addresses on https://github.com, and returns
-// the base address of a mirror of that.
+// MirrorGitHub makes the release API return URLs on https://github.com, and returns the base
+// URL of a mirror of them.
 func (s *Server) MirrorGitHub() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -101,7 +101,7 @@ func (s *Server) MirrorGitHub() string {
 	return s.srv.URL + "/mirror"
 }
 
-// assetURL returns the address of a file of a release.
+// assetURL returns the URL of a file of a release.
 func (s *Server) assetURL(repo, tag, name string) string {
 	if s.mirror {
 		return "https://github.com/" + repo + "/releases/download/" + tag + "/" + name
@@ -109,8 +109,8 @@ func (s *Server) assetURL(repo, tag, name string) string {
 	return s.srv.URL + "/download/" + repo + "/" + tag + "/" + name
 }
 
-// mirroredPath returns the path of a file of a release for its path on the mirror;
-// other paths are returned as they are.
+// mirroredPath converts the path of a file on the mirror to its path on this server. It
+// returns other paths unchanged.
 func mirroredPath(path string) string {
 	if rest, ok := strings.CutPrefix(path, "/mirror/"); ok {
 		return "/download/" + strings.Replace(rest, "/releases/download/", "/", 1)

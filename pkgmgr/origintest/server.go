@@ -20,26 +20,25 @@ import (
 	"time"
 )
 
-// Server plays the release API and the package index. Its methods may be called
-// while it answers.
+// Server serves a release API, a package index and downloads. It is safe for concurrent use.
 type Server struct {
 	srv *httptest.Server
 
 	mu       sync.Mutex
 	releases map[string][]Release // by repository, newest last
 	files    map[string][]byte    // downloads, by path
-	wheels   map[string][]Wheel   // by normal name
+	wheels   map[string][]Wheel   // by normalized name
 	faults   []*Fault
 	token    string
 	limited  bool
-	user     *url.Userinfo // who may ask the package index; nil for everybody
-	html     bool          // the package index answers in HTML
-	asked    []string
+	user     *url.Userinfo // credentials for the package index; nil for none
+	html     bool          // the package index responds with HTML
+	paths    []string      // of all requests
 
-	mirror    bool // the API gives addresses on github.com
-	answers   []fixedAnswer
-	requests  int // to the release API
-	unchanged int // of those, answered with 304
+	mirror      bool // the API returns URLs on github.com
+	responses   []fixedResponse
+	apiRequests int // requests to the release API
+	unchanged   int // number of those with status 304
 }
 
 // Release is a release of a repository.
@@ -48,23 +47,23 @@ type Release struct {
 	Published         time.Time // zero for none
 	Draft, Prerelease bool
 	Assets            map[string][]byte // by name
-	Code              []byte            // the source code, packed as tar.gz
-	NoDigest          bool              // the API tells no digests, as for old releases
-	WrongDigest       bool              // it tells wrong ones
+	Code              []byte            // the source code as a tar.gz archive
+	NoDigest          bool              // the API returns no digests, as for old releases
+	WrongDigest       bool              // the API returns wrong digests
 }
 
-// Fault makes downloads go wrong.
+// Fault is a fault of downloads.
 type Fault struct {
-	// Path is a part of the paths that it is for.
+	// Path is a substring of the paths with the fault.
 	Path string
 
-	Status  int   // answered in place of the content; 0 for none
-	Cut     int64 // the connection ends after so many bytes; 0 for never
-	Corrupt bool  // a byte is another one
-	Times   int   // how often; 0 for always
+	Status  int   // error status; 0 for none
+	Cut     int64 // number of bytes after which the connection is closed; 0 for never
+	Corrupt bool  // change a byte of the content
+	Times   int   // number of downloads with the fault; 0 for all
 }
 
-// New starts a server that ends with the test.
+// New starts a server and stops it at the end of the test.
 func New(t testing.TB) *Server {
 	t.Helper()
 	s := NewServer()
@@ -72,26 +71,28 @@ func New(t testing.TB) *Server {
 	return s
 }
 
-// NewServer starts a server; Close ends it.
+// NewServer starts a server. Call Close to stop it.
 func NewServer() *Server {
 	s := &Server{releases: map[string][]Release{}, files: map[string][]byte{}, wheels: map[string][]Wheel{}}
 	s.srv = httptest.NewServer(s)
 	return s
 }
 
-// Close ends the server.
+// Close stops the server.
 func (s *Server) Close() { s.srv.Close() }
 
-// API is the base address of the release API, and Index that of the package index.
-func (s *Server) API() string   { return s.srv.URL + "/api" }
+// API returns the base URL of the release API.
+func (s *Server) API() string { return s.srv.URL + "/api" }
+
+// Index returns the base URL of the package index.
 func (s *Server) Index() string { return s.srv.URL + "/simple" }
 
-// Asked counts the requests whose path has a part.
+// Asked returns the number of requests whose path contains part.
 func (s *Server) Asked(part string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := 0
-	for _, path := range s.asked {
+	for _, path := range s.paths {
 		if strings.Contains(path, part) {
 			n++
 		}
@@ -99,7 +100,7 @@ func (s *Server) Asked(part string) int {
 	return n
 }
 
-// AddRelease publishes a release, which is the newest then.
+// AddRelease publishes a release, which becomes the newest release of the repository.
 func (s *Server) AddRelease(repo string, r Release) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -110,7 +111,7 @@ func (s *Server) AddRelease(repo string, r Release) {
 	s.files["/code/"+repo+"/"+r.Tag] = r.Code
 }
 
-// AddFile publishes a download, and gives its address.
+// AddFile publishes a download and returns its URL.
 func (s *Server) AddFile(path string, data []byte) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -122,40 +123,41 @@ func (s *Server) AddFile(path string, data []byte) string {
 func (s *Server) AddWheel(w Wheel) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.wheels[normal(w.Name)] = append(s.wheels[normal(w.Name)], w)
+	s.wheels[normalize(w.Name)] = append(s.wheels[normalize(w.Name)], w)
 	s.files["/packages/"+w.Filename()] = w.Bytes()
 }
 
-// Break makes downloads go wrong from now on.
+// Break adds a fault to the following downloads.
 func (s *Server) Break(f Fault) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.faults = append(s.faults, &f)
 }
 
-// Mend ends all faults, and the limit of requests.
+// Mend removes all faults, the rate limit and all responses of Answer.
 func (s *Server) Mend() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.faults, s.limited, s.answers = nil, false, nil
+	s.faults, s.limited, s.responses = nil, false, nil
 }
 
-// LimitRate lets the API answer only those with a token.
+// LimitRate makes the release API reject requests without the token, as if their rate limit
+// were exceeded.
 func (s *Server) LimitRate(token string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.limited, s.token = true, token
 }
 
-// ServeHTML lets the package index answer in HTML (PEP 503), as simple servers do.
+// ServeHTML makes the package index respond with HTML (PEP 503), as simple servers do.
 func (s *Server) ServeHTML() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.html = true
 }
 
-// Lock lets only those with a user's password ask the package index and download
-// wheels. The address with them in it comes back.
+// Lock makes the package index and its wheels require a user name and a password. It returns
+// the URL of the index with both.
 func (s *Server) Lock(user, password string) (index string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -163,23 +165,23 @@ func (s *Server) Lock(user, password string) (index string) {
 	return strings.Replace(s.Index(), "://", "://"+s.user.String()+"@", 1)
 }
 
-// locked reports whether a request may not be answered for want of a password.
-func (s *Server) locked(r *http.Request) bool {
+// unauthorized reports whether a request requires a password that it does not have.
+func (s *Server) unauthorized(r *http.Request) bool {
 	user, password, _ := r.BasicAuth()
-	ofIndex := strings.HasPrefix(r.URL.Path, "/simple/") || strings.HasPrefix(r.URL.Path, "/packages/")
-	return s.user != nil && ofIndex && url.UserPassword(user, password).String() != s.user.String()
+	isIndex := strings.HasPrefix(r.URL.Path, "/simple/") || strings.HasPrefix(r.URL.Path, "/packages/")
+	return s.user != nil && isIndex && url.UserPassword(user, password).String() != s.user.String()
 }
 
 // ServeHTTP implements [http.Handler].
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.asked = append(s.asked, r.URL.Path)
+	s.paths = append(s.paths, r.URL.Path)
 	switch path := r.URL.Path; {
-	case s.fault(w, r):
-	case s.locked(r):
-		http.Error(w, "who are you?", http.StatusUnauthorized)
-	case s.fixed(w, r):
+	case s.writeIndexFault(w, r):
+	case s.unauthorized(r):
+		http.Error(w, "authentication required", http.StatusUnauthorized)
+	case s.writeFixedResponse(w, r):
 	case strings.HasPrefix(path, "/api/repos/"):
 		s.api(w, r, strings.TrimPrefix(path, "/api/repos/"))
 	case strings.HasPrefix(path, "/simple/"):
@@ -189,59 +191,61 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// api handles a request to the release API; path is the path after "/api/repos/".
 func (s *Server) api(w http.ResponseWriter, r *http.Request, path string) {
-	s.requests++
-	s.rateHeaders(w.Header())
+	s.apiRequests++
+	s.setRateHeaders(w.Header())
 	if s.limited && r.Header.Get("Authorization") != "Bearer "+s.token {
 		w.Header().Set("X-RateLimit-Remaining", "0")
-		answer(w, http.StatusForbidden, map[string]string{"message": "API rate limit exceeded"})
+		writeJSON(w, http.StatusForbidden, map[string]string{"message": "API rate limit exceeded"})
 		return
 	}
 	if repo, tag, ok := strings.Cut(path, "/tarball/"); ok {
 		http.Redirect(w, r, s.srv.URL+"/code/"+repo+"/"+tag, http.StatusFound) // as GitHub does
 		return
 	}
-	repo, what, _ := strings.Cut(path, "/releases")
+	repo, selector, _ := strings.Cut(path, "/releases")
 	var list []Release
 	for _, rel := range slices.Backward(s.releases[repo]) {
-		tag, named := strings.CutPrefix(what, "/tags/")
-		if what == "/latest" && !rel.Draft && !rel.Prerelease || named && tag == rel.Tag {
-			s.tagged(w, r, s.release(repo, rel))
+		tag, byTag := strings.CutPrefix(selector, "/tags/")
+		if selector == "/latest" && !rel.Draft && !rel.Prerelease || byTag && tag == rel.Tag {
+			s.writeWithETag(w, r, s.release(repo, rel))
 			return
 		}
 		list = append(list, rel)
 	}
-	if what != "" || len(list) == 0 {
-		answer(w, http.StatusNotFound, map[string]string{"message": "Not Found"})
+	if selector != "" || len(list) == 0 {
+		writeJSON(w, http.StatusNotFound, map[string]string{"message": "Not Found"})
 		return
 	}
-	per, _ := strconv.Atoi(r.URL.Query().Get("per_page"))
-	per = min(max(per, 1), 100)
+	perPage, _ := strconv.Atoi(r.URL.Query().Get("per_page"))
+	perPage = min(max(perPage, 1), 100)
 	page, _ := strconv.Atoi(r.URL.Query().Get("page"))
-	from := min(max(page-1, 0)*per, len(list))
-	to := min(from+per, len(list))
+	from := min(max(page-1, 0)*perPage, len(list))
+	to := min(from+perPage, len(list))
 	if to < len(list) {
-		w.Header().Set("Link", fmt.Sprintf(`<%s/repositories/1/releases?per_page=%d&page=%d>; rel="next"`, s.API(), per, max(page, 1)+1))
+		w.Header().Set("Link", fmt.Sprintf(`<%s/repositories/1/releases?per_page=%d&page=%d>; rel="next"`, s.API(), perPage, max(page, 1)+1))
 	}
-	pageOf := []any{}
+	releases := []any{}
 	for _, rel := range list[from:to] {
-		pageOf = append(pageOf, s.release(repo, rel))
+		releases = append(releases, s.release(repo, rel))
 	}
-	s.tagged(w, r, pageOf)
+	s.writeWithETag(w, r, releases)
 }
 
-// rateHeaders sets the headers on the limit of requests.
-func (s *Server) rateHeaders(h http.Header) {
+// setRateHeaders sets the rate limit headers of the release API.
+func (s *Server) setRateHeaders(h http.Header) {
 	const limit = 60
 	h.Set("X-RateLimit-Limit", strconv.Itoa(limit))
-	h.Set("X-RateLimit-Used", strconv.Itoa(s.requests))
-	h.Set("X-RateLimit-Remaining", strconv.Itoa(max(limit-s.requests, 1)))
+	h.Set("X-RateLimit-Used", strconv.Itoa(s.apiRequests))
+	h.Set("X-RateLimit-Remaining", strconv.Itoa(max(limit-s.apiRequests, 1)))
 	h.Set("X-RateLimit-Reset", strconv.FormatInt(time.Now().Add(time.Hour).Unix(), 10))
 	h.Set("X-RateLimit-Resource", "core")
 }
 
-// tagged answers with JSON and its ETag, or with 304 if the client has the same.
-func (s *Server) tagged(w http.ResponseWriter, r *http.Request, body any) {
+// writeWithETag writes a JSON response with an ETag, or status 304 if the client has the same
+// content.
+func (s *Server) writeWithETag(w http.ResponseWriter, r *http.Request, body any) {
 	data, err := json.Marshal(body)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
@@ -256,9 +260,10 @@ func (s *Server) tagged(w http.ResponseWriter, r *http.Request, body any) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
-	_, _ = w.Write(data) // the client sees what it got
+	_, _ = w.Write(data) // the client detects an incomplete response
 }
 
+// release returns the JSON value of a release in the format of the GitHub API.
 func (s *Server) release(repo string, r Release) any {
 	assets := []any{}
 	for _, name := range slices.Sorted(maps.Keys(r.Assets)) {
@@ -285,14 +290,15 @@ func (s *Server) release(repo string, r Release) any {
 	}
 }
 
-func answer(w http.ResponseWriter, status int, body any) {
+// writeJSON writes a JSON response.
+func writeJSON(w http.ResponseWriter, status int, body any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(body) // the client sees what it got
+	_ = json.NewEncoder(w).Encode(body) // the client detects an incomplete response
 }
 
-// project is the page of a package: name, or backend/name for one that is built
-// for a torch backend.
+// project writes the index page of a package. name is the package, or backend/package for the
+// index of a torch backend.
 func (s *Server) project(w http.ResponseWriter, r *http.Request, name string) {
 	backend, pkg, ok := strings.Cut(name, "/")
 	if !ok {
@@ -306,7 +312,7 @@ func (s *Server) project(w http.ResponseWriter, r *http.Request, name string) {
 			continue
 		}
 		size := int64(len(wheel.Bytes()))
-		if wheel.LieSize != 0 {
+		if wheel.LieSize != 0 { // reported instead of the actual size
 			size = wheel.LieSize
 		}
 		file := map[string]any{
@@ -336,6 +342,7 @@ func (s *Server) project(w http.ResponseWriter, r *http.Request, name string) {
 	_ = json.NewEncoder(w).Encode(map[string]any{"meta": map[string]string{"api-version": "1.1"}, "name": pkg, "files": files})
 }
 
+// download writes a published file, with the faults for its path.
 func (s *Server) download(w http.ResponseWriter, r *http.Request) {
 	data, ok := s.files[mirroredPath(r.URL.Path)]
 	if !ok {
@@ -353,7 +360,7 @@ func (s *Server) download(w http.ResponseWriter, r *http.Request) {
 		}
 		switch {
 		case f.Status != 0:
-			http.Error(w, "out of order", f.Status)
+			http.Error(w, "injected fault", f.Status)
 			return
 		case f.Cut > 0 && r.Header.Get("Range") == "":
 			w.Header().Set("Content-Length", strconv.Itoa(len(data)))
@@ -373,14 +380,15 @@ func hexSum(data []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// String names the server, for failures.
+// String returns the name and the URL of the server, for test failures.
 func (s *Server) String() string { return fmt.Sprintf("origintest at %s", s.srv.URL) }
 
-// fault sends the failure that [Server.Break] asks for on a page; false if none does.
-func (s *Server) fault(w http.ResponseWriter, r *http.Request) bool {
+// writeIndexFault writes the error response of a fault for a page of the package index. It
+// returns false if no fault applies.
+func (s *Server) writeIndexFault(w http.ResponseWriter, r *http.Request) bool {
 	for _, f := range s.faults {
 		if f.Status != 0 && strings.Contains(r.URL.Path, f.Path) && strings.HasPrefix(f.Path, "/simple/") {
-			http.Error(w, "out of order", f.Status)
+			http.Error(w, "injected fault", f.Status)
 			return true
 		}
 	}

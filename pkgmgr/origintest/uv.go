@@ -18,24 +18,23 @@ import (
 	"time"
 )
 
-// asUV is the variable that makes a test binary be uv.
-const asUV = "RBEE_ORIGINTEST_UV"
+// uvEnv is the environment variable that makes a test binary run as uv.
+const uvEnv = "RBEE_ORIGINTEST_UV"
 
-// Main runs uv's part and ends the process, if that is what this process is for;
-// else it does nothing. To be called first in TestMain.
+// Main runs [UV] and exits if the process was started as uv. TestMain must call it first.
 func Main() {
-	if os.Getenv(asUV) != "" {
+	if os.Getenv(uvEnv) != "" {
 		os.Exit(UV(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 	}
 }
 
-// AddTools publishes a uv whose program is exe, which calls [Main], and a Python
-// that is a shell script: it runs scripts as the shell does.
+// AddTools publishes a release of uv that runs the test binary exe, which must call [Main],
+// and a release of Python whose interpreter is the shell.
 func (s *Server) AddTools(exe string) { s.AddToolVersions(exe, "0.9.9", "20251120") }
 
-// AddToolVersions is [Server.AddTools] with versions of one's own.
+// AddToolVersions is like [Server.AddTools] with the given versions.
 func (s *Server) AddToolVersions(exe, uvVersion, pythonVersion string) {
-	uv := TarGz(map[string]string{"uv-x/uv": "#!/bin/sh\n" + asUV + "=1 exec '" + exe + "' \"$@\"\n"})
+	uv := TarGz(map[string]string{"uv-x/uv": "#!/bin/sh\n" + uvEnv + "=1 exec '" + exe + "' \"$@\"\n"})
 	python := TarGz(map[string]string{"python/bin/python3": "#!/bin/sh\n# " + pythonVersion + "\nexec /bin/sh \"$@\"\n"})
 	uvs, pythons := map[string][]byte{}, map[string][]byte{}
 	for _, cpu := range []string{"x86_64", "aarch64"} {
@@ -48,8 +47,8 @@ func (s *Server) AddToolVersions(exe, uvVersion, pythonVersion string) {
 	s.AddRelease("astral-sh/python-build-standalone", Release{Tag: pythonVersion, Assets: pythons})
 }
 
-// UV does what the parts of uv do that rbee uses; the arguments are those after
-// the program's name. Anything else is refused with status 2.
+// UV implements the commands of uv that rbee uses. args are the arguments after the program
+// name. It returns the exit status, which is 2 for unknown commands and flags.
 func UV(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	var err error
 	switch {
@@ -60,7 +59,7 @@ func UV(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	case len(args) > 2 && args[0] == "pip" && args[1] == "install":
 		err = install(args[2:])
 	default:
-		err = usage(fmt.Errorf("unknown command %q", args))
+		err = usageError{fmt.Errorf("unknown command %q", args)}
 	}
 	if err == nil {
 		return 0
@@ -73,14 +72,13 @@ func UV(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	return 1
 }
 
+// usageError is an error that makes [UV] return status 2.
 type usageError struct{ error }
 
-func usage(err error) error { return usageError{err} }
-
-// flags parses the flags of a command: bools and values must be given, optional ones
-// may be, and several values of one are joined by newlines. rest is the number of
-// arguments.
-func flags(args []string, bools, values []string, optional []string, rest int) (map[string]string, []string, error) {
+// parseFlags parses the flags of a command. bools and values are the required flags without
+// and with a value; optional flags have a value too. Several values of a flag are joined by
+// newlines. rest is the required number of arguments.
+func parseFlags(args []string, bools, values []string, optional []string, rest int) (map[string]string, []string, error) {
 	set := flag.NewFlagSet("uv", flag.ContinueOnError)
 	set.SetOutput(io.Discard)
 	out := map[string]string{}
@@ -95,42 +93,42 @@ func flags(args []string, bools, values []string, optional []string, rest int) (
 		})
 	}
 	if err := set.Parse(args); err != nil {
-		return nil, nil, usage(err)
+		return nil, nil, usageError{err}
 	}
 	for _, v := range values {
 		if out[v] == "" {
-			return nil, nil, usage(fmt.Errorf("--%s is missing", v))
+			return nil, nil, usageError{fmt.Errorf("--%s is missing", v)}
 		}
 	}
 	for name, v := range on {
 		if !*v {
-			return nil, nil, usage(fmt.Errorf("--%s is missing", name))
+			return nil, nil, usageError{fmt.Errorf("--%s is missing", name)}
 		}
 	}
 	if set.NArg() != rest {
-		return nil, nil, usage(fmt.Errorf("arguments %q", set.Args()))
+		return nil, nil, usageError{fmt.Errorf("invalid arguments %q: want %d", set.Args(), rest)}
 	}
 	return out, set.Args(), nil
 }
 
-// requirement is a line such as "six>=1.0, <2".
-var requirement = regexp.MustCompile(`^([A-Za-z0-9._-]+)(?:\[[^\]]*\])?\s*(.*)$`)
+// requirementPattern matches a line such as "six>=1.0, <2".
+var requirementPattern = regexp.MustCompile(`^([A-Za-z0-9._-]+)(?:\[[^\]]*\])?\s*(.*)$`)
 
-// resolution is one run of compile.
+// resolution has the options of a run of compile.
 type resolution struct {
-	indexes   []string // asked in order; the first that has a package decides
-	torch     string   // backend
-	platform  string   // of --python-platform
-	cutoff    time.Time
-	exempt    []string          // from the cutoff
-	overrides map[string]string // requirements by normal name
-	limits    map[string]string // constraints by normal name
+	indexes     []string // in order of priority; the first index with a package is used
+	torch       string   // backend
+	platform    string   // of --python-platform
+	cutoff      time.Time
+	exempt      []string          // packages without cutoff
+	overrides   map[string]string // by normalized name
+	constraints map[string]string // by normalized name
 }
 
-// compile resolves requirements: of the versions that have a wheel for the platform,
-// the one that was published last.
+// compile implements `uv pip compile`. For each package it selects the most recently
+// published version that has a wheel for the platform.
 func compile(args []string, stdin io.Reader) error {
-	opts, rest, err := flags(args, []string{"no-config", "no-progress", "quiet", "no-build"},
+	opts, rest, err := parseFlags(args, []string{"no-config", "no-progress", "quiet", "no-build"},
 		[]string{"python", "python-version", "python-platform", "output-file"},
 		[]string{"torch-backend", "prerelease", "index-strategy", "override", "constraint", "exclude-newer", "exclude-newer-package"}, 1)
 	if err != nil {
@@ -138,67 +136,68 @@ func compile(args []string, stdin io.Reader) error {
 	}
 	index := os.Getenv("UV_DEFAULT_INDEX")
 	if index == "" || rest[0] != "-" || os.Getenv("UV_CACHE_DIR") == "" {
-		return usage(errors.New("the index, the cache or the - is missing"))
+		return usageError{errors.New("UV_DEFAULT_INDEX, UV_CACHE_DIR or the argument - is missing")}
 	}
 	for _, name := range []string{"UV_OVERRIDE", "UV_CONSTRAINT", "UV_EXCLUDE_NEWER", "PIP_INDEX_URL", "UV_TORCH_BACKEND", "UV_PRERELEASE", "VIRTUAL_ENV"} {
 		if os.Getenv(name) != "" {
-			return usage(fmt.Errorf("%s of the user is set", name)) // the real one would obey it
+			return usageError{fmt.Errorf("%s is set", name)} // uv would use the user's setting
 		}
 	}
 	r := resolution{indexes: append(strings.Fields(os.Getenv("UV_INDEX")), index), torch: opts["torch-backend"], platform: opts["python-platform"]}
 	if r.overrides, err = readRequirements(opts["override"]); err != nil {
 		return err
 	}
-	if r.limits, err = readRequirements(opts["constraint"]); err != nil {
+	if r.constraints, err = readRequirements(opts["constraint"]); err != nil {
 		return err
 	}
 	if at := opts["exclude-newer"]; at != "" {
 		if r.cutoff, err = time.Parse(time.RFC3339, at); err != nil {
-			return usage(err)
+			return usageError{err}
 		}
 	}
 	for entry := range strings.FieldsSeq(opts["exclude-newer-package"]) {
 		name, ok := strings.CutSuffix(entry, "=false")
 		if !ok {
-			return usage(fmt.Errorf("--exclude-newer-package %s", entry))
+			return usageError{fmt.Errorf("invalid --exclude-newer-package %q: want NAME=false", entry)}
 		}
-		r.exempt = append(r.exempt, normal(name))
+		r.exempt = append(r.exempt, normalize(name))
 	}
 	text, err := io.ReadAll(stdin)
 	if err != nil {
 		return err
 	}
 	lock := "lock-version = \"1.0\"\ncreated-by = \"uv\"\n"
-	todo, done := strings.Split(string(text), "\n"), map[string]bool{}
-	for len(todo) > 0 {
-		line, _, _ := strings.Cut(todo[0], "#")
+	queue, done := strings.Split(string(text), "\n"), map[string]bool{}
+	for len(queue) > 0 {
+		line, _, _ := strings.Cut(queue[0], "#")
 		line, marker, _ := strings.Cut(line, ";")
-		todo = todo[1:]
-		m := requirement.FindStringSubmatch(strings.TrimSpace(line))
-		if m == nil || done[normal(m[1])] || strings.Contains(marker, "never") {
+		queue = queue[1:]
+		m := requirementPattern.FindStringSubmatch(strings.TrimSpace(line))
+		if m == nil || done[normalize(m[1])] || strings.Contains(marker, "never") {
 			continue
 		}
-		name, wish := normal(m[1]), m[2]
+		name, constraint := normalize(m[1]), m[2]
 		if o, ok := r.overrides[name]; ok {
-			if wish = o; strings.Contains(o, "never") {
+			if constraint = o; strings.Contains(o, "never") {
 				continue
 			}
 		}
-		if c := r.limits[name]; c != "" {
-			wish = strings.TrimPrefix(wish+","+c, ",")
+		if c := r.constraints[name]; c != "" {
+			constraint = strings.TrimPrefix(constraint+","+c, ",")
 		}
 		done[name] = true
-		entry, more, err := r.choose(name, wish)
+		entry, dependencies, err := r.choose(name, constraint)
 		if err != nil {
 			return err
 		}
 		lock += entry
-		todo = append(todo, more...)
+		queue = append(queue, dependencies...)
 	}
 	return os.WriteFile(opts["output-file"], []byte(lock), 0o600)
 }
 
-// readRequirements reads files of requirements.
+// readRequirements reads requirements files, given as paths separated by white space. It
+// returns the version constraints by normalized name.
 func readRequirements(paths string) (map[string]string, error) {
 	all := map[string]string{}
 	for path := range strings.FieldsSeq(paths) {
@@ -207,14 +206,15 @@ func readRequirements(paths string) (map[string]string, error) {
 			return nil, err
 		}
 		for line := range strings.Lines(string(data)) {
-			if m := requirement.FindStringSubmatch(strings.TrimSpace(line)); m != nil {
-				all[normal(m[1])] = m[2]
+			if m := requirementPattern.FindStringSubmatch(strings.TrimSpace(line)); m != nil {
+				all[normalize(m[1])] = m[2]
 			}
 		}
 	}
 	return all, nil
 }
 
+// indexFile is a file on a page of the package index.
 type indexFile struct {
 	Filename string            `json:"filename"`
 	URL      string            `json:"url"`
@@ -224,20 +224,21 @@ type indexFile struct {
 	Uploaded time.Time         `json:"upload-time"`
 }
 
-// noSolution is what uv prints where resolution fails.
-type noSolution struct{ because, hint string }
+// noSolutionError has the message that uv prints if the resolution fails.
+type noSolutionError struct{ reason, hint string }
 
-func (e noSolution) Error() string {
-	text := "No solution found when resolving dependencies\n  cause: Because " + e.because + ", we can conclude that your requirements are unsatisfiable."
+func (e noSolutionError) Error() string {
+	text := "No solution found when resolving dependencies\n  cause: Because " + e.reason + ", we can conclude that your requirements are unsatisfiable."
 	if e.hint != "" {
 		text += "\n\nhint: " + e.hint
 	}
 	return text
 }
 
-// choose finds the newest version of a package that fits, and what it depends on.
-func (r *resolution) choose(name, wish string) (entry string, requires []string, err error) {
-	missing := noSolution{because: fmt.Sprintf("%s was not found in the package registry and you require %s%s", name, name, wish)}
+// choose selects the newest version of a package that satisfies the constraint. It returns its
+// entry in the lock file and its dependencies.
+func (r *resolution) choose(name, constraint string) (entry string, requires []string, err error) {
+	missing := noSolutionError{reason: fmt.Sprintf("%s was not found in the package registry and you require %s%s", name, name, constraint)}
 	pages := []string{}
 	if r.torch != "" {
 		pages = append(pages, r.indexes[len(r.indexes)-1]+"/"+r.torch+"/"+name+"/")
@@ -258,31 +259,31 @@ func (r *resolution) choose(name, wish string) (entry string, requires []string,
 		case errors.As(err, &status) && status.code == http.StatusNotFound || err == nil:
 			continue
 		default:
-			return "", nil, usage(fmt.Errorf("Failed to fetch: %s\n  cause: %w", page, err)) //nolint:staticcheck // as uv words it
+			return "", nil, usageError{fmt.Errorf("Failed to fetch: %s\n  cause: %w", page, err)} //nolint:staticcheck // the message of uv
 		}
 		break
 	}
 	if len(files) == 0 {
 		return "", nil, missing
 	}
-	version, other := "", false
-	for _, f := range files { // as they were published
+	version, incompatible := "", false
+	for _, f := range files { // in the order of publication
 		parts := strings.Split(f.Filename, "-")
 		newer := !r.cutoff.IsZero() && !slices.Contains(r.exempt, name) && (f.Uploaded.IsZero() || f.Uploaded.After(r.cutoff))
-		if f.Yanked || newer || !fits(parts[1], wish) {
+		if f.Yanked || newer || !satisfies(parts[1], constraint) {
 			continue
 		}
-		if !onPlatform(f.Filename, r.platform) {
-			other = true
+		if !runsOn(f.Filename, r.platform) {
+			incompatible = true
 			continue
 		}
 		version = parts[1]
 	}
 	switch {
-	case version == "" && other:
-		return "", nil, noSolution{because: fmt.Sprintf("%s%s has no usable wheels and you require %s%s", name, wish, name, wish)}
+	case version == "" && incompatible:
+		return "", nil, noSolutionError{reason: fmt.Sprintf("%s%s has no usable wheels and you require %s%s", name, constraint, name, constraint)}
 	case version == "":
-		return "", nil, noSolution{because: fmt.Sprintf("there is no version of %s%s and you require %s%s", name, wish, name, wish)}
+		return "", nil, noSolutionError{reason: fmt.Sprintf("there is no version of %s%s and you require %s%s", name, constraint, name, constraint)}
 	}
 	var wheels []string
 	base, err := url.Parse(page)
@@ -290,16 +291,16 @@ func (r *resolution) choose(name, wish string) (entry string, requires []string,
 		return "", nil, err
 	}
 	for _, f := range files {
-		if strings.Split(f.Filename, "-")[1] != version || !onPlatform(f.Filename, r.platform) {
+		if strings.Split(f.Filename, "-")[1] != version || !runsOn(f.Filename, r.platform) {
 			continue
 		}
-		at, err := base.Parse(f.URL)
+		wheelURL, err := base.Parse(f.URL)
 		if err != nil {
 			return "", nil, err
 		}
-		wheels = append(wheels, fmt.Sprintf("{ url = %q, size = %d, hashes = { sha256 = %q } }", at, f.Size, f.Hashes["sha256"]))
+		wheels = append(wheels, fmt.Sprintf("{ url = %q, size = %d, hashes = { sha256 = %q } }", wheelURL, f.Size, f.Hashes["sha256"]))
 		if requires == nil {
-			if requires, err = readRequires(at.String()); err != nil {
+			if requires, err = readRequires(wheelURL.String()); err != nil {
 				return "", nil, err
 			}
 		}
@@ -309,9 +310,9 @@ func (r *resolution) choose(name, wish string) (entry string, requires []string,
 
 var manylinux = regexp.MustCompile(`manylinux_2_([0-9]+)_`)
 
-// onPlatform reports whether a wheel runs on a platform such as
-// x86_64-manylinux_2_28: its own glibc is not newer.
-func onPlatform(filename, platform string) bool {
+// runsOn reports whether a wheel runs on a platform such as x86_64-manylinux_2_28: the wheel
+// must not need a newer glibc.
+func runsOn(filename, platform string) bool {
 	have, want := manylinux.FindStringSubmatch(filename), manylinux.FindStringSubmatch(platform+"_")
 	if have == nil || want == nil {
 		return true
@@ -321,13 +322,15 @@ func onPlatform(filename, platform string) bool {
 	return h <= w
 }
 
-func fits(version, wish string) bool {
-	for term := range strings.SplitSeq(wish, ",") {
+// satisfies reports whether a version satisfies a constraint such as ">=1.0,<2". It compares
+// versions as strings.
+func satisfies(version, constraint string) bool {
+	for term := range strings.SplitSeq(constraint, ",") {
 		term = strings.TrimSpace(term)
 		want := strings.TrimSpace(strings.TrimLeft(term, "<>=!"))
 		version := version
 		if !strings.Contains(want, "+") {
-			version, _, _ = strings.Cut(version, "+") // local labels do not count
+			version, _, _ = strings.Cut(version, "+") // ignore the local label
 		}
 		switch {
 		case term == "":
@@ -339,7 +342,7 @@ func fits(version, wish string) bool {
 	return true
 }
 
-// statusError is an answer without a page.
+// statusError is a response with an error status.
 type statusError struct {
 	code   int
 	status string
@@ -347,6 +350,7 @@ type statusError struct {
 
 func (e statusError) Error() string { return e.status }
 
+// readPage reads a page of the package index.
 func readPage(address string) ([]indexFile, error) {
 	req, err := http.NewRequest(http.MethodGet, address, http.NoBody)
 	if err != nil {
@@ -378,7 +382,7 @@ var (
 	href   = regexp.MustCompile(`href="([^"#]*)(?:#sha256=([0-9a-f]+))?"`)
 )
 
-// readHTML reads a page after PEP 503, which has neither sizes nor dates.
+// readHTML parses a page in the format of PEP 503, which has neither sizes nor dates.
 func readHTML(body io.Reader) ([]indexFile, error) {
 	text, err := io.ReadAll(body)
 	if err != nil {
@@ -396,7 +400,7 @@ func readHTML(body io.Reader) ([]indexFile, error) {
 	return files, nil
 }
 
-// readRequires reads what a wheel depends on.
+// readRequires returns the dependencies of the wheel at a URL.
 func readRequires(address string) ([]string, error) {
 	resp, err := http.Get(address)
 	if err != nil {
@@ -433,6 +437,7 @@ func readRequires(address string) ([]string, error) {
 	return requires, nil
 }
 
+// unzip returns the contents of the files in a zip archive, by name.
 func unzip(path string) (map[string]string, error) {
 	z, err := zip.OpenReader(path)
 	if err != nil {
@@ -454,14 +459,14 @@ func unzip(path string) (map[string]string, error) {
 	return files, nil
 }
 
-// venv makes an environment.
+// venv implements `uv venv`.
 func venv(args []string) error {
-	opts, rest, err := flags(args, []string{"no-config", "offline", "no-python-downloads", "quiet", "relocatable"}, []string{"python"}, nil, 1)
+	opts, rest, err := parseFlags(args, []string{"no-config", "offline", "no-python-downloads", "quiet", "relocatable"}, []string{"python"}, nil, 1)
 	if err != nil {
 		return err
 	}
 	if info, err := os.Stat(opts["python"]); err != nil || info.Mode()&0o111 == 0 || !filepath.IsAbs(opts["python"]) {
-		return usage(fmt.Errorf("no interpreter at %s", opts["python"]))
+		return usageError{fmt.Errorf("no interpreter at %s", opts["python"])}
 	}
 	bin := filepath.Join(rest[0], "bin")
 	return errors.Join(
@@ -471,6 +476,7 @@ func venv(args []string) error {
 	)
 }
 
-var nameRuns = regexp.MustCompile(`[-_.]+`)
+var separators = regexp.MustCompile(`[-_.]+`)
 
-func normal(name string) string { return strings.ToLower(nameRuns.ReplaceAllString(name, "-")) }
+// normalize returns the normalized name of a package (PEP 503).
+func normalize(name string) string { return strings.ToLower(separators.ReplaceAllString(name, "-")) }

@@ -13,29 +13,30 @@ import (
 	"strings"
 )
 
-// install links wheels into an environment from the cache, as uv does: a wheel of a
-// --find-links directory is identified by the path of that directory and its own name,
-// and its content is read only if it is not unpacked in the cache. A wheel that is given
-// by its path is never taken from the cache. One with a file FAIL fails half-way.
+// install implements `uv pip install`. Like uv, it links wheels from the cache into an
+// environment: it identifies a wheel of a --find-links directory by the path of the directory
+// and the name of the wheel, and reads the wheel only if the cache does not have it. A wheel
+// that is given by its path is never taken from the cache. A wheel that contains a file FAIL
+// fails while it is being unpacked.
 func install(args []string) error {
-	var links []string
+	var dirs []string
 	var rest []string
 	for i := 0; i < len(args); i++ {
 		if args[i] == "--find-links" && i+1 < len(args) {
 			i++
-			links = append(links, args[i])
+			dirs = append(dirs, args[i])
 			continue
 		}
 		rest = append(rest, args[i])
 	}
-	opts, _, err := flags(rest, []string{"no-config", "offline", "no-index", "no-deps", "no-progress", "quiet", "compile-bytecode"},
+	opts, _, err := parseFlags(rest, []string{"no-config", "offline", "no-index", "no-deps", "no-progress", "quiet", "compile-bytecode"},
 		[]string{"python", "requirements", "link-mode"}, nil, 0)
 	if err != nil {
 		return err
 	}
 	cache := os.Getenv("UV_CACHE_DIR")
 	if cache == "" || opts["link-mode"] != "hardlink" {
-		return usage(errors.New("UV_CACHE_DIR or --link-mode hardlink is missing"))
+		return usageError{errors.New("UV_CACHE_DIR or --link-mode hardlink is missing")}
 	}
 	list, err := os.ReadFile(opts["requirements"])
 	if err != nil {
@@ -43,11 +44,11 @@ func install(args []string) error {
 	}
 	root := filepath.Dir(filepath.Dir(opts["python"]))
 	if _, err := os.Stat(filepath.Join(root, "pyvenv.cfg")); err != nil {
-		return fmt.Errorf("%s is no environment: %w", root, err)
+		return fmt.Errorf("%s is not a virtual environment: %w", root, err)
 	}
 	var archives []string
 	for requirement := range strings.FieldsSeq(string(list)) {
-		archive, err := prepare(cache, links, requirement)
+		archive, err := cachedWheel(cache, dirs, requirement)
 		if err != nil {
 			return err
 		}
@@ -55,24 +56,24 @@ func install(args []string) error {
 	}
 	site := filepath.Join(root, "lib", "python3.12", "site-packages")
 	for _, archive := range archives {
-		if err := link(archive, site, filepath.Join(root, "bin")); err != nil {
+		if err := linkWheel(archive, site, filepath.Join(root, "bin")); err != nil {
 			return err
 		}
 	}
 	return compileBytecode(site)
 }
 
-// prepare returns the directory of the cache into which the wheel of a requirement is
-// unpacked.
-func prepare(cache string, links []string, requirement string) (archive string, err error) {
-	name, version, named := strings.Cut(requirement, "==")
-	if !named {
+// cachedWheel returns the directory of the cache with the unpacked wheel of a requirement,
+// which is name==version or the path of a wheel. It unpacks the wheel if necessary.
+func cachedWheel(cache string, dirs []string, requirement string) (archive string, err error) {
+	name, version, hasVersion := strings.Cut(requirement, "==")
+	if !hasVersion {
 		return unpackWheel(cache, requirement)
 	}
-	for _, dir := range links {
+	for _, dir := range dirs {
 		u, err := url.Parse(dir)
 		if err != nil || u.Scheme != "file" {
-			return "", usage(fmt.Errorf("--find-links %q is no file URL", dir))
+			return "", usageError{fmt.Errorf("invalid --find-links %q: want a file URL", dir)}
 		}
 		dir = u.Path
 		wheels, err := filepath.Glob(filepath.Join(dir, "*.whl"))
@@ -81,11 +82,11 @@ func prepare(cache string, links []string, requirement string) (archive string, 
 		}
 		for _, wheel := range wheels {
 			parts := strings.SplitN(filepath.Base(wheel), "-", 3)
-			if normal(parts[0]) != normal(name) || parts[1] != version {
+			if normalize(parts[0]) != normalize(name) || parts[1] != version {
 				continue
 			}
 			sum := sha256.Sum256([]byte(dir))
-			pointer := filepath.Join(cache, "wheels-v8", "index", hex.EncodeToString(sum[:8]), normal(name), version+"-"+strings.TrimSuffix(parts[2], ".whl"))
+			pointer := filepath.Join(cache, "wheels-v8", "index", hex.EncodeToString(sum[:8]), normalize(name), version+"-"+strings.TrimSuffix(parts[2], ".whl"))
 			if archive, err := filepath.EvalSymlinks(pointer); err == nil {
 				return archive, nil
 			}
@@ -133,9 +134,9 @@ func unpackWheel(cache, path string) (archive string, err error) {
 	return archive, os.Rename(temp, archive)
 }
 
-// link links the files of an unpacked wheel into an environment, and copies them where
-// that is impossible. Scripts and the wheel's RECORD are files of the environment's own.
-func link(archive, site, bin string) error {
+// linkWheel links the files of an unpacked wheel into an environment. It copies files that
+// cannot be linked, scripts, and the wheel's RECORD.
+func linkWheel(archive, site, bin string) error {
 	return filepath.WalkDir(archive, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
@@ -144,14 +145,14 @@ func link(archive, site, bin string) error {
 		if err != nil {
 			return err
 		}
-		to, own := filepath.Join(site, name), filepath.Base(name) == "RECORD"
+		to, mustCopy := filepath.Join(site, name), filepath.Base(name) == "RECORD"
 		if _, script, ok := strings.Cut(name, ".data/scripts/"); ok {
-			to, own = filepath.Join(bin, script), true
+			to, mustCopy = filepath.Join(bin, script), true
 		}
 		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
 			return err
 		}
-		if !own {
+		if !mustCopy {
 			if err := os.Remove(to); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err
 			}
@@ -168,8 +169,7 @@ func link(archive, site, bin string) error {
 	})
 }
 
-// compileBytecode writes the bytecode of all Python files that have none of the same
-// modification time.
+// compileBytecode writes the bytecode of all Python files without up-to-date bytecode.
 func compileBytecode(site string) error {
 	return filepath.WalkDir(site, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !strings.HasSuffix(path, ".py") {

@@ -11,18 +11,17 @@ import (
 	"github.com/rbee-keeper/rbee/gpu"
 )
 
-// ProbedLibraries are the shared libraries of the machine, by soname, that engines
-// may need besides their own files.
+// ProbedLibraries are the shared libraries of the machine, by soname, that engines may need.
 var ProbedLibraries = []string{
 	"libOpenCL.so.1", "libcrypto.so.3", "libgomp.so.1", "libmpi_cxx.so.40", "libssl.so.3", "libvulkan.so.1", "libze_loader.so.1",
 }
 
-// Devices are the accelerators in a [State]. In JSON, each also has the keys of earlier
-// versions of rbee: memory_bytes is its memory_total, and compute its
-// compute_capability.
+// Devices are the accelerators in a [State]. For compatibility with earlier versions of
+// rbee, the JSON encoding of each device repeats memory_total as memory_bytes and
+// compute_capability as compute.
 type Devices []gpu.Device
 
-// deviceJSON is a device with the keys of earlier versions.
+// deviceJSON is a device with the additional keys of earlier versions.
 type deviceJSON struct {
 	gpu.Device
 
@@ -33,8 +32,8 @@ type deviceJSON struct {
 // MarshalJSON implements [json.Marshaler].
 func (d Devices) MarshalJSON() ([]byte, error) {
 	list := make([]deviceJSON, len(d))
-	for i, g := range d {
-		list[i] = deviceJSON{Device: g, MemoryBytes: g.MemoryTotal, Compute: g.ComputeCapability}
+	for i, dev := range d {
+		list[i] = deviceJSON{Device: dev, MemoryBytes: dev.MemoryTotal, Compute: dev.ComputeCapability}
 	}
 	return json.Marshal(list)
 }
@@ -54,37 +53,36 @@ func (d *Devices) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// NoGPU is the vendor of [DeviceNeeds] for a build that uses no accelerator.
+// NoGPU is the vendor in the [DeviceNeeds] of a build that does not use accelerators.
 const NoGPU = "none"
 
-// DeviceNeeds are the conditions under which a build runs on an accelerator.
+// DeviceNeeds are the requirements of a build on an accelerator.
 type DeviceNeeds struct {
-	// Vendor is the vendor of the accelerator, "any" for every vendor, or [NoGPU]
-	// for none.
+	// Vendor is the vendor of the accelerator, "any" for any vendor, or [NoGPU].
 	Vendor string `json:"vendor"`
 
-	// Driver is the oldest driver; empty for any.
+	// Driver is the minimum driver version; empty for no minimum.
 	Driver string `json:"driver,omitempty"`
 
-	// Compute and ComputeMax are the lowest and the highest compute capability;
-	// empty for no limit.
+	// Compute and ComputeMax are the lowest and highest supported compute
+	// capabilities; empty for no limit.
 	Compute    string `json:"compute,omitempty"`
 	ComputeMax string `json:"compute_max,omitempty"`
 
-	// Native are the compute capabilities that the build has machine code for; nil
-	// for all. The driver compiles PTX for the others, which takes PTXDriver or
-	// newer.
+	// Native are the compute capabilities that the build contains machine code for;
+	// nil for all. For others, the driver compiles PTX, which requires driver version
+	// PTXDriver.
 	Native    []string `json:"native,omitempty"`
 	PTXDriver string   `json:"ptx_driver,omitempty"`
 
-	// Architectures are AMD's targets that the build has machine code for, such as
-	// "gfx942"; nil for all.
+	// Architectures are the AMD architectures that the build contains machine code
+	// for, such as "gfx942"; nil for all.
 	Architectures []string `json:"architectures,omitempty"`
 }
 
-// Unmet returns the first condition that a device does not meet, such as "driver 535
-// is older than 580"; empty if it meets all. A compute capability or an architecture
-// that is not known does not count against a device.
+// Unmet returns the first requirement that d does not meet, such as "driver 535 is older
+// than 580"; empty if d meets all requirements. It assumes that an unknown compute
+// capability or architecture is sufficient.
 func (n *DeviceNeeds) Unmet(d gpu.Device) string {
 	driver := n.Driver
 	if n.PTXDriver != "" && d.ComputeCapability != "" && !n.native(d.ComputeCapability) {
@@ -113,8 +111,8 @@ func (n *DeviceNeeds) Unmet(d gpu.Device) string {
 	return ""
 }
 
-// native reports whether the build has machine code that runs on a compute
-// capability: code for the same major version and for no later minor version.
+// native reports whether the build contains machine code that runs on a device of the given
+// compute capability: code for the same major version and the same or a lower minor version.
 func (n *DeviceNeeds) native(compute string) bool {
 	if n.Native == nil {
 		return true
@@ -128,8 +126,8 @@ func (n *DeviceNeeds) native(compute string) bool {
 	return false
 }
 
-// compareNumbers compares versions made of numbers, such as "580.65.06". What follows
-// the digits of a part does not count.
+// compareNumbers compares two dotted versions, such as "580.65.06". It ignores everything
+// after the leading digits of each part.
 func compareNumbers(a, b string) int {
 	for a != "" || b != "" {
 		var x, y string
@@ -142,6 +140,7 @@ func compareNumbers(a, b string) int {
 	return 0
 }
 
+// leadingNumber returns the number at the start of s, or 0 if s does not start with a digit.
 func leadingNumber(s string) int {
 	end := 0
 	for end < len(s) && '0' <= s[end] && s[end] <= '9' {

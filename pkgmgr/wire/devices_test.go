@@ -8,7 +8,7 @@ import (
 	"github.com/rbee-keeper/rbee/gpu"
 )
 
-// TestDevicesJSON checks that the keys of earlier versions are read and written.
+// TestDevicesJSON checks that Devices reads and writes the keys of earlier versions.
 func TestDevicesJSON(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -16,7 +16,7 @@ func TestDevicesJSON(t *testing.T) {
 		want     gpu.Device
 		out      string
 	}{
-		{"earlier", `[{"vendor":"nvidia","name":"RTX","memory_bytes":7,"driver":"580","compute":"8.9"}]`,
+		{"keys of earlier versions", `[{"vendor":"nvidia","name":"RTX","memory_bytes":7,"driver":"580","compute":"8.9"}]`,
 			gpu.Device{Vendor: "nvidia", Name: "RTX", MemoryTotal: 7, Driver: "580", ComputeCapability: "8.9"},
 			`[{"index":0,"vendor":"nvidia","name":"RTX","memory_total":7,"driver":"580","compute_capability":"8.9","memory_bytes":7,"compute":"8.9"}]`},
 		{"AMD", `[{"index":1,"vendor":"amd","name":"MI300X","memory_total":9,"architecture":"gfx942","later":true}]`,
@@ -25,10 +25,10 @@ func TestDevicesJSON(t *testing.T) {
 	} {
 		var s State
 		if err := json.Unmarshal([]byte(`{"devices":`+tt.in+`}`), &s); err != nil || !reflect.DeepEqual(s.Devices, Devices{tt.want}) {
-			t.Errorf("%s: devices are %+v, %v, want %+v", tt.name, s.Devices, err, tt.want)
+			t.Errorf("%s: Unmarshal() = %+v, %v, want %+v", tt.name, s.Devices, err, tt.want)
 		}
 		if out, err := json.Marshal(s.Devices); err != nil || string(out) != tt.out {
-			t.Errorf("%s: JSON is %s, %v, want %s", tt.name, out, err, tt.out)
+			t.Errorf("%s: Marshal() = %s, %v, want %s", tt.name, out, err, tt.out)
 		}
 	}
 }
@@ -60,8 +60,8 @@ func TestDeviceNeedsUnmet(t *testing.T) {
 		{DeviceNeeds{Vendor: "nvidia", Compute: "7.5"}, card("", "6.1"), "compute capability 6.1, 7.5 is needed"},
 		{DeviceNeeds{Vendor: "nvidia", ComputeMax: "9.0"}, card("", "10.0"), "compute capability 10.0, 9.0 is the highest that the build supports"},
 		{cuda12, card("535.54", "8.9"), ""},
-		{cuda12, card("535.54", "8.7"), ""}, // runs the code for 8.6
-		{cuda12, card("535.54", ""), ""},    // not known
+		{cuda12, card("535.54", "8.7"), ""}, // runs the machine code for 8.6
+		{cuda12, card("535.54", ""), ""},    // unknown compute capability
 		{cuda12, card("520", "8.9"), "driver 520 is older than 525"},
 		{cuda12, card("535.54", "8.0"), "driver 535.54 is older than 570, which compute capability 8.0 needs"},
 		{cuda12, card("570.86", "8.0"), ""},

@@ -14,19 +14,20 @@ import (
 
 const recordSeparator = 0x1E
 
-// maxRecord bounds one record, so that a machine cannot fill the reader's memory.
+// maxRecord is the maximum size of a record in bytes. It bounds the memory that a Reader
+// uses.
 const maxRecord = 32 << 20
 
-// Writer writes records. Its methods may be called from several goroutines.
+// Writer writes records. It is safe for concurrent use.
 type Writer struct {
 	mu sync.Mutex
 	w  io.Writer
 }
 
-// NewWriter returns a Writer of records to w.
+// NewWriter returns a Writer that writes records to w.
 func NewWriter(w io.Writer) *Writer { return &Writer{w: w} }
 
-// Write sends v as one record, in a single write.
+// Write writes v as one record, with a single call to Write of the underlying writer.
 func (w *Writer) Write(v any) error {
 	body, err := json.Marshal(v)
 	if err != nil {
@@ -39,15 +40,16 @@ func (w *Writer) Write(v any) error {
 	return err
 }
 
-// Reader reads records and skips what is between them.
+// Reader reads records and skips all bytes between them.
 type Reader struct{ r *bufio.Reader }
 
-// NewReader returns a Reader of records from r.
+// NewReader returns a Reader that reads records from r.
 func NewReader(r io.Reader) *Reader { return &Reader{bufio.NewReader(r)} }
 
-// Read fills v from the next record. It returns io.EOF when there is none, and
-// io.ErrUnexpectedEOF when the stream ends within one. A record that another one
-// cuts off is dropped. After a record that is no JSON, reading can go on.
+// Read decodes the next record into v. It returns io.EOF at the end of the stream, and
+// io.ErrUnexpectedEOF if the stream ends within a record. It skips a record that is
+// interrupted by the start of another record. After an error about invalid JSON, the next
+// call reads the next record.
 func (r *Reader) Read(v any) error {
 	if err := r.skipNoise(); err != nil {
 		return err
@@ -55,17 +57,17 @@ func (r *Reader) Read(v any) error {
 	var body []byte
 	for {
 		part, err := r.r.ReadSlice('\n')
-		// JSON holds no such byte, so the one who wrote was cut off and began anew.
+		// JSON cannot contain this byte, so the writer was interrupted and started over.
 		if i := bytes.LastIndexByte(part, recordSeparator); i >= 0 {
 			body, part = body[:0], part[i+1:]
 		}
 		body = append(body, part...)
 		switch {
 		case len(body) > maxRecord:
-			return fmt.Errorf("a record of more than %d bytes", maxRecord)
+			return fmt.Errorf("record is larger than %d bytes", maxRecord)
 		case err == nil:
 			if err := json.Unmarshal(body, v); err != nil {
-				return fmt.Errorf("a record that is no JSON: %w", err)
+				return fmt.Errorf("invalid JSON in record: %w", err)
 			}
 			return nil
 		case errors.Is(err, bufio.ErrBufferFull):
@@ -89,23 +91,23 @@ func (r *Reader) skipNoise() error {
 	}
 }
 
-// Chunk lengths with a meaning of their own.
+// Special chunk lengths, and the maximum length of a chunk in bytes.
 const (
 	chunkEnd     = 0
 	chunkAborted = 0xFFFFFFFF
 	maxChunk     = 1 << 20
 )
 
-// ErrAborted is what a [BlobReader] returns when the sender could not go on.
-var ErrAborted = errors.New("the sender gave up sending the artifact")
+// ErrAborted reports that the sender of a blob could not send all of it.
+var ErrAborted = errors.New("the sender aborted the transfer of the artifact")
 
-// blobPiece is a chunk with its length: a multiple of what SSH puts into a packet,
-// so that no packet goes with four bytes.
-const blobPiece = 128 << 10
+// blobBufferSize is the size of a sent chunk and its length in bytes. It is a multiple of the
+// size of an SSH packet, which avoids packets with only a few bytes.
+const blobBufferSize = 128 << 10
 
-// SendBlob sends all of r as one blob: a byte that says whether it is gzip,
-// then chunks, each with its length as 4 bytes in network order, then a chunk
-// of length 0. If r fails, the receiver is told, and r's error is returned.
+// SendBlob sends all of r as one blob, in the format that the package documentation
+// describes. gzipped reports whether the content of r is compressed. If reading r fails,
+// SendBlob marks the blob as aborted and returns r's error.
 func SendBlob(w io.Writer, r io.Reader, gzipped bool) error {
 	head := []byte{0}
 	if gzipped {
@@ -114,11 +116,11 @@ func SendBlob(w io.Writer, r io.Reader, gzipped bool) error {
 	if _, err := w.Write(head); err != nil {
 		return err
 	}
-	buf := make([]byte, blobPiece)
+	buf := make([]byte, blobBufferSize)
 	for {
 		n, readErr := fill(r, buf[4:])
 		if n > 0 {
-			binary.BigEndian.PutUint32(buf, uint32(n)) //nolint:gosec // n is less than blobPiece
+			binary.BigEndian.PutUint32(buf, uint32(n)) //nolint:gosec // n is less than blobBufferSize
 			if _, err := w.Write(buf[:4+n]); err != nil {
 				return err
 			}
@@ -135,8 +137,8 @@ func SendBlob(w io.Writer, r io.Reader, gzipped bool) error {
 	}
 }
 
-// fill reads until p is full or r ends. Unlike io.ReadFull it hands on r's own
-// error: an io.ErrUnexpectedEOF of r is a failure and no end.
+// fill reads until p is full or r returns an error. Unlike io.ReadFull it returns r's error
+// unchanged, so that an io.ErrUnexpectedEOF from r is a failure and not the end of the data.
 func fill(r io.Reader, p []byte) (n int, err error) {
 	for n < len(p) && err == nil {
 		var m int
@@ -146,19 +148,19 @@ func fill(r io.Reader, p []byte) (n int, err error) {
 	return n, err
 }
 
-// BlobReader reads one blob, unpacked if it came as gzip. It must be read to
-// io.EOF, or drained by Close, before anything else is read from the stream.
+// BlobReader reads the content of one blob and decompresses it if necessary. It must be read
+// to io.EOF or closed before anything else is read from the stream.
 type BlobReader struct {
 	chunks *chunkReader
 	body   io.Reader
 }
 
-// NewBlobReader begins to read a blob from r, which must not buffer for itself
-// what follows the blob.
+// NewBlobReader returns a reader for the blob that starts at the current position of r. It
+// does not read beyond the end of the blob.
 func NewBlobReader(r io.Reader) (*BlobReader, error) {
 	var head [1]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
-		return nil, noEOF(err)
+		return nil, unexpectedEOF(err)
 	}
 	b := &BlobReader{chunks: &chunkReader{r: r}}
 	switch head[0] {
@@ -168,13 +170,13 @@ func NewBlobReader(r io.Reader) (*BlobReader, error) {
 		unpacked, err := gzip.NewReader(bufio.NewReader(b.chunks))
 		if err != nil {
 			if err := b.Close(); err != nil {
-				return nil, err // the stream itself broke
+				return nil, err // the stream itself failed
 			}
-			return nil, fmt.Errorf("unpacking the artifact: %w", err)
+			return nil, fmt.Errorf("cannot decompress the artifact: %w", err)
 		}
 		b.body = unpacked
 	default:
-		return nil, fmt.Errorf("a blob that begins with byte %#02x, want 0 or 1", head[0])
+		return nil, fmt.Errorf("invalid first byte %#02x of a blob: want 0 or 1", head[0])
 	}
 	return b, nil
 }
@@ -182,30 +184,30 @@ func NewBlobReader(r io.Reader) (*BlobReader, error) {
 // Read implements io.Reader.
 func (b *BlobReader) Read(p []byte) (int, error) { return b.body.Read(p) }
 
-// Close reads what is left of the blob, so that the stream is at its end. It
-// returns what broke the stream, again if Read has returned it already.
+// Close skips the rest of the blob. It returns the error of the stream, if any, even if Read
+// has already returned it.
 func (b *BlobReader) Close() error {
 	_, err := io.Copy(io.Discard, b.chunks)
 	return err
 }
 
 type chunkReader struct {
-	r    io.Reader
-	left uint32
-	err  error
+	r         io.Reader
+	remaining uint32 // bytes of the current chunk
+	err       error
 }
 
 func (c *chunkReader) Read(p []byte) (int, error) {
-	if c.left == 0 && c.err == nil {
+	if c.remaining == 0 && c.err == nil {
 		c.err = c.next()
 	}
 	if c.err != nil {
 		return 0, c.err
 	}
-	n, err := c.r.Read(p[:min(len(p), int(c.left))])
-	c.left -= uint32(n) //nolint:gosec // n is at most left
+	n, err := c.r.Read(p[:min(len(p), int(c.remaining))])
+	c.remaining -= uint32(n) //nolint:gosec // n is at most remaining
 	if err != nil {
-		c.err = noEOF(err)
+		c.err = unexpectedEOF(err)
 	}
 	if n > 0 {
 		return n, nil
@@ -213,10 +215,11 @@ func (c *chunkReader) Read(p []byte) (int, error) {
 	return 0, c.err
 }
 
+// next reads the length of the next chunk. It returns io.EOF at the end of the blob.
 func (c *chunkReader) next() error {
 	var head [4]byte
 	if _, err := io.ReadFull(c.r, head[:]); err != nil {
-		return noEOF(err)
+		return unexpectedEOF(err)
 	}
 	switch n := binary.BigEndian.Uint32(head[:]); {
 	case n == chunkEnd:
@@ -224,44 +227,44 @@ func (c *chunkReader) next() error {
 	case n == chunkAborted:
 		return ErrAborted
 	case n > maxChunk:
-		return fmt.Errorf("a chunk of %d bytes, more than %d", n, maxChunk)
+		return fmt.Errorf("invalid chunk length %d: want at most %d bytes", n, maxChunk)
 	default:
-		c.left = n
+		c.remaining = n
 		return nil
 	}
 }
 
-// noEOF turns an end of stream, which is no regular end here, into an error.
-func noEOF(err error) error {
+// unexpectedEOF returns io.ErrUnexpectedEOF if err is io.EOF, and err otherwise.
+func unexpectedEOF(err error) error {
 	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return err
 }
 
-// ReadRequest reads the request line from r without buffering what follows it.
+// ReadRequest reads a request from r. It does not read beyond the end of the line.
 func ReadRequest(r io.Reader) (*Request, error) {
 	var line bytes.Buffer
 	var one [1]byte
 	for {
 		if _, err := io.ReadFull(r, one[:]); err != nil {
-			return nil, fmt.Errorf("reading the request: %w", noEOF(err))
+			return nil, fmt.Errorf("cannot read the request: %w", unexpectedEOF(err))
 		}
 		if one[0] == '\n' {
 			break
 		}
 		if line.WriteByte(one[0]); line.Len() > maxRecord {
-			return nil, fmt.Errorf("a request of more than %d bytes", maxRecord)
+			return nil, fmt.Errorf("request is larger than %d bytes", maxRecord)
 		}
 	}
 	var req Request
 	if err := json.Unmarshal(line.Bytes(), &req); err != nil {
-		return nil, fmt.Errorf("reading the request: %w", err)
+		return nil, fmt.Errorf("invalid request: %w", err)
 	}
 	return &req, nil
 }
 
-// WriteRequest writes req as one line.
+// WriteRequest writes req to w as one line of JSON.
 func WriteRequest(w io.Writer, req *Request) error {
 	body, err := json.Marshal(req)
 	if err != nil {

@@ -9,12 +9,12 @@ import (
 	"testing"
 )
 
-// endless is a stream of one byte.
-type endless byte
+// repeatReader is an endless stream of one byte.
+type repeatReader byte
 
-func (e endless) Read(p []byte) (int, error) {
+func (r repeatReader) Read(p []byte) (int, error) {
 	for i := range p {
-		p[i] = byte(e)
+		p[i] = byte(r)
 	}
 	return len(p), nil
 }
@@ -27,7 +27,7 @@ func TestRecordsRoundTrip(t *testing.T) {
 		{Need: &Need{Index: 3}},
 		{Step: &StepNote{Index: 1, Done: true, Note: "a\x1eb\nc"}}, // escaped by JSON
 		{Result: &Result{Errors: []string{"", "ü"}, State: &State{Home: "/h", Settings: &Settings{Alias: "a", HivePort: 1}}}},
-		{Step: &StepNote{Note: strings.Repeat("long ", 20_000)}}, // more than a reader's buffer
+		{Step: &StepNote{Note: strings.Repeat("long ", 20_000)}}, // larger than the buffer of a Reader
 	}
 	var stream bytes.Buffer
 	w := NewWriter(&stream)
@@ -40,36 +40,36 @@ func TestRecordsRoundTrip(t *testing.T) {
 	for i, want := range sent {
 		var got Message
 		if err := r.Read(&got); err != nil || !reflect.DeepEqual(got, want) {
-			t.Fatalf("record %d: %+v, %v", i, got, err)
+			t.Fatalf("Read() of record %d = %+v, %v, want %+v", i, got, err, want)
 		}
 	}
 	if err := r.Read(new(Message)); !errors.Is(err, io.EOF) {
-		t.Errorf("at the end: %v, want EOF", err)
+		t.Errorf("Read() after the last record = %v, want %v", err, io.EOF)
 	}
-	if w.Write(make(chan int)) == nil || stream.Len() != 0 {
-		t.Error("what is no JSON was written")
+	if err := w.Write(make(chan int)); err == nil || stream.Len() != 0 {
+		t.Errorf("Write(chan) = %v and wrote %d bytes, want an error and 0 bytes", err, stream.Len())
 	}
 }
 
 func TestReader(t *testing.T) {
 	t.Parallel()
-	cut := `{"need":{"in` // the beginning of a record
+	partial := `{"need":{"in`
 	for name, tt := range map[string]struct {
 		stream string
-		want   []int // the numbers that come
+		want   []int // indexes of the records that are read
 		err    error
 	}{
-		"nothing":             {"", nil, io.EOF},
-		"only noise":          {"Last login: today\n\n{\"index\":9}\n", nil, io.EOF},
-		"noise before":        {"motd\r\n" + strings.Repeat("=", 10_000) + record(`{"index":1}`), []int{1}, io.EOF},
-		"noise between":       {record(`{"index":1}`) + "warning: x\n" + record(`{"index":2}`) + "bye", []int{1, 2}, io.EOF},
-		"cut off by another":  {"\x1e" + cut + record(`{"index":2}`), []int{2}, io.EOF},
-		"cut off twice":       {"\x1e" + cut + "\x1e" + cut + record(`{"index":2}`), []int{2}, io.EOF},
-		"long one cut off":    {"\x1e" + strings.Repeat("x", 10_000) + record(`{"index":2}`), []int{2}, io.EOF},
-		"separator twice":     {"\x1e" + record(`{"index":1}`), []int{1}, io.EOF},
-		"end in a record":     {record(`{"index":1}`) + "\x1e" + cut, []int{1}, io.ErrUnexpectedEOF},
-		"end after separator": {"\x1e", nil, io.ErrUnexpectedEOF},
-		"end before newline":  {"\x1e" + `{"index":1}`, nil, io.ErrUnexpectedEOF},
+		"empty stream":            {"", nil, io.EOF},
+		"only noise":              {"Last login: today\n\n{\"index\":9}\n", nil, io.EOF},
+		"noise before":            {"motd\r\n" + strings.Repeat("=", 10_000) + record(`{"index":1}`), []int{1}, io.EOF},
+		"noise between":           {record(`{"index":1}`) + "warning: x\n" + record(`{"index":2}`) + "bye", []int{1, 2}, io.EOF},
+		"interrupted record":      {"\x1e" + partial + record(`{"index":2}`), []int{2}, io.EOF},
+		"two interrupted records": {"\x1e" + partial + "\x1e" + partial + record(`{"index":2}`), []int{2}, io.EOF},
+		"long interrupted record": {"\x1e" + strings.Repeat("x", 10_000) + record(`{"index":2}`), []int{2}, io.EOF},
+		"repeated separator":      {"\x1e" + record(`{"index":1}`), []int{1}, io.EOF},
+		"end in a record":         {record(`{"index":1}`) + "\x1e" + partial, []int{1}, io.ErrUnexpectedEOF},
+		"end after separator":     {"\x1e", nil, io.ErrUnexpectedEOF},
+		"end before newline":      {"\x1e" + `{"index":1}`, nil, io.ErrUnexpectedEOF},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -83,7 +83,7 @@ func TestReader(t *testing.T) {
 					continue
 				}
 				if !errors.Is(err, tt.err) || !reflect.DeepEqual(got, tt.want) {
-					t.Errorf("got %v, %v; want %v, %v", got, err, tt.want, tt.err)
+					t.Errorf("Read() until an error = %v, %v, want %v, %v", got, err, tt.want, tt.err)
 				}
 				return
 			}
@@ -91,24 +91,24 @@ func TestReader(t *testing.T) {
 	}
 }
 
-func TestReaderRefuses(t *testing.T) {
+func TestReaderErrors(t *testing.T) {
 	t.Parallel()
-	r := NewReader(strings.NewReader(record("no JSON") + record(`{"index":1}`)))
+	r := NewReader(strings.NewReader(record("text") + record(`{"index":1}`)))
 	var n Need
-	if err := r.Read(&n); err == nil || !strings.Contains(err.Error(), "no JSON") {
-		t.Errorf("no JSON: %v", err)
+	if err := r.Read(&n); err == nil || !strings.Contains(err.Error(), "invalid JSON") {
+		t.Errorf("Read() of invalid JSON = %v, want an error with %q", err, "invalid JSON")
 	}
 	if err := r.Read(&n); err != nil || n.Index != 1 {
-		t.Errorf("after it: %+v, %v", n, err)
+		t.Errorf("Read() after invalid JSON = %+v, %v, want index 1", n, err)
 	}
-	r = NewReader(io.MultiReader(strings.NewReader("\x1e"), endless('x')))
-	if err := r.Read(&n); err == nil || !strings.Contains(err.Error(), "more than") {
-		t.Errorf("endless: %v", err)
+	r = NewReader(io.MultiReader(strings.NewReader("\x1e"), repeatReader('x')))
+	if err := r.Read(&n); err == nil || !strings.Contains(err.Error(), "larger than") {
+		t.Errorf("Read() of an endless record = %v, want an error with %q", err, "larger than")
 	}
-	broken := errors.New("broken")
-	r = NewReader(io.MultiReader(strings.NewReader("\x1e{"), failing{broken}))
-	if err := r.Read(&n); !errors.Is(err, broken) {
-		t.Errorf("broken: %v", err)
+	readErr := errors.New("broken")
+	r = NewReader(io.MultiReader(strings.NewReader("\x1e{"), errorReader{readErr}))
+	if err := r.Read(&n); !errors.Is(err, readErr) {
+		t.Errorf("Read() from a failing reader = %v, want %v", err, readErr)
 	}
 }
 
@@ -125,22 +125,22 @@ func TestRequest(t *testing.T) {
 	stream.WriteString("after")
 	got, err := ReadRequest(&stream)
 	if err != nil || !reflect.DeepEqual(got, want) {
-		t.Errorf("got %+v, %v", got, err)
+		t.Errorf("ReadRequest() = %+v, %v, want %+v", got, err, want)
 	}
 	if stream.String() != "after" {
-		t.Errorf("left %q", stream.String())
+		t.Errorf("stream after ReadRequest() = %q, want %q", stream.String(), "after")
 	}
 	for text, want := range map[string]string{"": "unexpected EOF", `{"schema":1}`: "unexpected EOF", "no\n": "invalid", "[]\n": "array"} {
 		if _, err := ReadRequest(strings.NewReader(text)); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%q: got %v, want %q", text, err, want)
+			t.Errorf("ReadRequest(%q) = %v, want an error with %q", text, err, want)
 		}
 	}
-	if _, err := ReadRequest(endless('x')); err == nil || !strings.Contains(err.Error(), "more than") {
-		t.Errorf("endless: %v", err)
+	if _, err := ReadRequest(repeatReader('x')); err == nil || !strings.Contains(err.Error(), "larger than") {
+		t.Errorf("ReadRequest() of an endless line = %v, want an error with %q", err, "larger than")
 	}
 }
 
-// Whatever was on the stream before, the record after it is read.
+// FuzzReader checks that a Reader finds a record after any other bytes.
 func FuzzReader(f *testing.F) {
 	f.Add([]byte("Welcome!\n"))
 	f.Add([]byte(record(`{"index":1}`)))
@@ -153,7 +153,7 @@ func FuzzReader(f *testing.F) {
 		}
 		r := NewReader(stream)
 		var last Need
-		for tries := 0; ; tries++ {
+		for reads := 0; ; reads++ {
 			var n Need
 			err := r.Read(&n)
 			if errors.Is(err, io.EOF) {
@@ -162,12 +162,12 @@ func FuzzReader(f *testing.F) {
 			if err == nil {
 				last = n
 			}
-			if tries > len(before)+1 {
-				t.Fatalf("it does not end: %v", err)
+			if reads > len(before)+1 {
+				t.Fatalf("Read() does not return %v after %d calls; the last error is %v", io.EOF, reads, err)
 			}
 		}
 		if last.Index != 4711 {
-			t.Errorf("the last record was lost: %+v", last)
+			t.Errorf("last record = %+v, want index 4711", last)
 		}
 	})
 }

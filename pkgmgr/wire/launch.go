@@ -8,88 +8,90 @@ import (
 	"net/http"
 )
 
-// Launch is how an installed worker is started, probed and stopped: the part of
-// a recipe that the machine keeps.
+// Launch describes how to start, probe and stop an installed worker. It is the part of a
+// recipe that is stored on the machine.
 type Launch struct {
-	// Args follow the entry point, and Env is added to its environment. In both,
-	// words in braces are replaced: {entry}, {payload}, {state}, {host}, {port},
-	// {model}, {model_path}, {model_file}, {model_sha256}, {devices},
+	// Args are the arguments of the entry point. Env is added to its environment. In
+	// both, these placeholders are replaced: {entry}, {payload}, {state}, {host},
+	// {port}, {model}, {model_path}, {model_file}, {model_sha256}, {devices},
 	// {device_count}, {context}, {context_total}, {parallel} and {cuda_home}.
 	Args []string          `json:"args,omitempty"`
 	Env  map[string]string `json:"env,omitempty"`
 
-	// API is the dialect it speaks: "openai" or "comfyui"; empty is "openai".
+	// API is the HTTP API of the worker: "openai" or "comfyui"; empty means "openai".
 	API string `json:"api,omitempty"`
 
-	// Links are made before it starts, in a directory of this process alone,
-	// {state}: the key is the link, the value what it leads to.
+	// Links are symbolic links to create before the worker starts. Each key is a path
+	// relative to {state}, the private directory of this process; each value is the
+	// target of the link.
 	Links map[string]string `json:"links,omitempty"`
 
-	// Prepare are requests that it gets once it answers, before it is ready.
+	// Prepare are requests to send when the worker answers, before it becomes ready.
 	Prepare []HTTPRequest `json:"prepare,omitempty"`
 
-	// Serves is what it calls its model in requests; empty if that is {model}.
+	// Serves is the model name in requests to the worker; empty means {model}.
 	Serves string `json:"serves,omitempty"`
 
-	// ReadyPath is asked for with GET until it answers ReadyStatus. Without a
-	// path a worker is ready as soon as it listens on its port.
+	// ReadyPath is the path to poll with GET until the response status is ReadyStatus.
+	// If it is empty, the worker is ready as soon as it listens on its port.
 	ReadyPath   string `json:"ready_path,omitempty"`
 	ReadyStatus int    `json:"ready_status,omitempty"`
 
-	// StallSeconds is how long a worker may load without writing to its log and
-	// without its memory changing; 0 is the machine's own.
+	// StallSeconds is the longest time that a loading worker may neither write to its
+	// log nor change its memory usage; 0 means the machine's default.
 	StallSeconds float64 `json:"stall_seconds,omitempty"`
 
-	// GraceSeconds is how long it may take to end after SIGTERM; 0 is the
-	// machine's own.
+	// GraceSeconds is the longest time between SIGTERM and the exit of the worker; 0
+	// means the machine's default.
 	GraceSeconds float64 `json:"grace_seconds,omitempty"`
 
-	// GPU is the vendor of the accelerator that it cannot run without, "any" for
-	// one of whatever vendor, or empty.
+	// GPU is the vendor of the accelerator that the worker requires, "any" for any
+	// vendor, or empty if it requires none.
 	GPU string `json:"gpu,omitempty"`
 
-	// Devices are the conditions under which the installed build runs on an
-	// accelerator; nil if every one that the worker can use will do.
+	// Devices are the requirements of the installed build on an accelerator; nil if it
+	// has none.
 	Devices *DeviceNeeds `json:"devices,omitempty"`
 
-	// Memory says what it takes on accelerators; nil for a worker that uses none.
+	// Memory describes the worker's memory usage on accelerators; nil if it uses no
+	// accelerator.
 	Memory *Memory `json:"memory,omitempty"`
 
-	// Formats are the formats of models that it serves: "gguf", "safetensors".
+	// Formats are the supported model formats, such as "gguf" or "safetensors".
 	Formats []string `json:"formats,omitempty"`
 
-	// Unknown keeps what a newer rbee sent.
+	// Unknown preserves the fields that a newer rbee has sent.
 	Unknown Unknown `json:"-"`
 }
 
-// HTTPRequest is something to ask a worker over HTTP, with POST. Words in braces
-// are replaced as in Launch; in the body as in a string of JSON.
+// HTTPRequest is a POST request to a worker. Placeholders are replaced as in [Launch]; in
+// Body, the values are escaped for use in a JSON string.
 type HTTPRequest struct {
 	Path string `json:"path"`
 	Body string `json:"body,omitempty"` // JSON
 }
 
-// Memory is how the device memory of a worker is estimated.
+// Memory has the parameters for the estimate of a worker's device memory.
 type Memory struct {
-	// Fixed is what it takes whatever the model, in bytes; 0 means that the
-	// model's files and its context say it.
+	// Fixed is the memory usage of the worker with any model, in bytes; 0 means that
+	// the estimate depends on the model's files and context.
 	Fixed int64 `json:"fixed,omitempty"`
 
-	// Overhead is taken on each device besides, in bytes.
+	// Overhead is the additional memory usage on each device, in bytes.
 	Overhead int64 `json:"overhead,omitempty"`
 
-	// Share is the part of each device's whole memory that it reserves, above 0
-	// to 1; 0 if it takes what it needs.
+	// Share is the fraction of each device's total memory that the worker reserves,
+	// greater than 0 and at most 1; 0 if it allocates only the memory that it needs.
 	Share float64 `json:"share,omitempty"`
 
-	// Context is the length of context, in tokens, that is counted with when
-	// none is asked for; 0 means the model's own, at most 8192.
+	// Context is the default context length for the estimate, in tokens; 0 means the
+	// context length of the model, at most 8192.
 	Context int `json:"context,omitempty"`
 }
 
 type plainLaunch Launch
 
-// UnmarshalJSON implements [json.Unmarshaler]; fields that this rbee does not know stay.
+// UnmarshalJSON implements [json.Unmarshaler]. It stores unknown fields in l.Unknown.
 func (l *Launch) UnmarshalJSON(data []byte) error {
 	return DecodeKeeping(data, (*plainLaunch)(l), &l.Unknown)
 }
@@ -97,19 +99,19 @@ func (l *Launch) UnmarshalJSON(data []byte) error {
 // MarshalJSON implements [json.Marshaler].
 func (l Launch) MarshalJSON() ([]byte, error) { return EncodeKeeping(plainLaunch(l), l.Unknown) }
 
-// Equal reports whether two launches are the same on the wire; nil equals nil alone.
+// Equal reports whether l and other have the same JSON encoding. Nil equals only nil.
 func (l *Launch) Equal(other *Launch) bool {
 	a, errA := json.Marshal(l)
 	b, errB := json.Marshal(other)
 	return errA == nil && errB == nil && bytes.Equal(a, b)
 }
 
-// DefaultReadyStatus is the ReadyStatus of a recipe that sets none.
+// DefaultReadyStatus is the default value of [Launch.ReadyStatus] in a recipe.
 const DefaultReadyStatus = http.StatusOK
 
-// Digest returns a SHA-256 (hex) over the fields that the recipe sets. A field that it
-// leaves to rbee does not count, so that another rbee, which fills in other fields,
-// computes the same digest for the same recipe. It is empty for nil.
+// Digest returns a SHA-256 (hex) of the fields that the recipe sets. It ignores defaults, so
+// that a version of rbee with other defaults computes the same digest for the same recipe.
+// It is empty for nil.
 func (l *Launch) Digest() string {
 	if l == nil {
 		return ""
@@ -121,9 +123,9 @@ func (l *Launch) Digest() string {
 	}
 	data, err := json.Marshal(set)
 	if err != nil {
-		return "" // strings and finite numbers: it cannot fail
+		return "" // cannot happen: the fields are strings and finite numbers
 	}
-	var fields map[string]json.RawMessage // sorts the fields by name
+	var fields map[string]json.RawMessage // encoded in the order of the names
 	if err := json.Unmarshal(data, &fields); err != nil {
 		return ""
 	}

@@ -17,28 +17,28 @@ func TestLaunchDigest(t *testing.T) {
 	base := func() *Launch { return &Launch{Args: []string{"serve"}, ReadyPath: "/health"} }
 	want := base().Digest()
 	if len(want) != 64 || (*Launch)(nil).Digest() != "" {
-		t.Errorf("Digest() = %q, of nil %q", want, (*Launch)(nil).Digest())
+		t.Errorf("Digest() = %q, want 64 characters; Digest() of nil = %q, want empty", want, (*Launch)(nil).Digest())
 	}
 	for name, tt := range map[string]struct {
 		launch *Launch
 		same   bool
 	}{
-		"the same":                       {base(), true},
-		"in another order":               {decode(`{"ready_path":"/health","args":["serve"]}`), true},
-		"with what rbee fills in":        {decode(`{"args":["serve"],"ready_path":"/health","ready_status":200}`), true},
-		"with a field of another rbee":   {decode(`{"args":["serve"],"ready_path":"/health","keep_alive":true}`), true},
-		"other arguments":                {&Launch{Args: []string{"run"}, ReadyPath: "/health"}, false},
-		"a status that the recipe sets":  {&Launch{Args: []string{"serve"}, ReadyPath: "/health", ReadyStatus: 204}, false},
-		"one more field that is set":     {&Launch{Args: []string{"serve"}, ReadyPath: "/health", GPU: "any"}, false},
-		"an environment that is not set": {&Launch{Args: []string{"serve"}, ReadyPath: "/health", Env: map[string]string{}}, true},
+		"equal value":           {base(), true},
+		"other order of fields": {decode(`{"ready_path":"/health","args":["serve"]}`), true},
+		"default status":        {decode(`{"args":["serve"],"ready_path":"/health","ready_status":200}`), true},
+		"unknown field":         {decode(`{"args":["serve"],"ready_path":"/health","keep_alive":true}`), true},
+		"empty environment":     {&Launch{Args: []string{"serve"}, ReadyPath: "/health", Env: map[string]string{}}, true},
+		"other arguments":       {&Launch{Args: []string{"run"}, ReadyPath: "/health"}, false},
+		"other status":          {&Launch{Args: []string{"serve"}, ReadyPath: "/health", ReadyStatus: 204}, false},
+		"additional field":      {&Launch{Args: []string{"serve"}, ReadyPath: "/health", GPU: "any"}, false},
 	} {
-		if got := tt.launch.Digest() == want; got != tt.same {
-			t.Errorf("%s: Digest() is the same = %t, want %t", name, got, tt.same)
+		if got := tt.launch.Digest(); (got == want) != tt.same {
+			t.Errorf("%s: Digest() = %s, want the digest %s of the base value: %t", name, got, want, tt.same)
 		}
 	}
 }
 
-func TestLaunchKeepsUnknownFields(t *testing.T) {
+func TestLaunchPreservesUnknownFields(t *testing.T) {
 	t.Parallel()
 	const text = `{"args":["serve"],"memory":{"fixed":1,"tiers":2},"keep_alive":true}`
 	var w WorkerInstall

@@ -1,46 +1,46 @@
 package wire
 
-// Progress reports how far the step with this index is within its current phase. A
-// machine sends it at most five times a second, and at least every other second while
-// a phase lasts.
+// Progress reports the progress of the step with this index in its current phase. During a
+// phase, a machine sends it at most five times per second and at least once every two
+// seconds, except while it receives an artifact.
 type Progress struct {
 	Index int `json:"index"`
 
 	// Phase is the current phase.
 	Phase Phase `json:"phase"`
 
-	// Bytes of Total bytes are done in the phases that move bytes; a Total of 0 is
-	// not known.
+	// Bytes is the number of processed bytes in phases that process bytes. Total is
+	// the number of bytes to process; 0 if unknown.
 	Bytes int64 `json:"bytes"`
 	Total int64 `json:"total,omitempty"`
 
-	// Count of CountTotal items are done in the other phases; a CountTotal of 0 is
-	// not known. Unit names the items.
+	// Count is the number of processed items in the other phases. CountTotal is the
+	// number of items to process; 0 if unknown. Unit is the kind of the items.
 	Count      int64 `json:"count,omitempty"`
 	CountTotal int64 `json:"count_total,omitempty"`
 	Unit       Unit  `json:"unit,omitempty"`
 }
 
-// Phase is a part of an install or removal step.
+// Phase is a part of a step that installs or removes files.
 type Phase string
 
-// The phases of a step. A step skips the phases that it does not need, and may enter
-// a phase more than once.
+// The phases of a step, with the unit of their progress in parentheses. A step skips phases
+// that it does not need and may repeat a phase.
 const (
-	PhaseDownload    Phase = "download"    // the machine downloads artifacts; bytes
-	PhaseUnpack      Phase = "unpack"      // unpacks an archive (bytes) or wheels (packages)
-	PhaseEnvironment Phase = "environment" // creates the Python environment; packages
-	PhaseCompile     Phase = "compile"     // compiles Python files to bytecode; files
-	PhaseCheck       Phase = "check"       // computes checksums of files; files
-	PhaseSync        Phase = "sync"        // flushes files to disk; no count
-	PhaseVerify      Phase = "verify"      // runs the recipe's check; no count
-	PhaseRemove      Phase = "remove"      // removes files; files
+	PhaseDownload    Phase = "download"    // download artifacts (bytes)
+	PhaseUnpack      Phase = "unpack"      // unpack an archive (bytes) or wheels (packages)
+	PhaseEnvironment Phase = "environment" // create the Python environment (packages)
+	PhaseCompile     Phase = "compile"     // compile Python files to bytecode (files)
+	PhaseCheck       Phase = "check"       // compute checksums (files)
+	PhaseSync        Phase = "sync"        // flush files to disk (none)
+	PhaseVerify      Phase = "verify"      // run the verify command of the recipe (none)
+	PhaseRemove      Phase = "remove"      // remove files (files)
 )
 
-// Unit is what [Progress] counts.
+// Unit is the kind of the items that a [Progress] counts.
 type Unit string
 
-// The units besides bytes.
+// The units of Count and CountTotal.
 const (
 	UnitFiles    Unit = "files"
 	UnitPackages Unit = "packages"

@@ -11,65 +11,65 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 )
 
-// Versioned is the head of everything that rbee stores or sends, so that different
-// versions of rbee can read what the others wrote. A value without it has schema 0.
+// Versioned is the header of stored and transmitted values. It allows different versions of
+// rbee to read each other's values. A value without this header has schema 0.
 type Versioned struct {
-	// Schema is the version of the format that the value was written in.
+	// Schema is the version of the format of the value.
 	Schema int `json:"schema"`
 
-	// MinReader is the oldest schema whose readers understand the value. A reader
-	// ignores fields that it does not know.
+	// MinReader is the oldest schema whose readers understand the value. Readers
+	// ignore unknown fields.
 	MinReader int `json:"min_reader,omitempty"`
 }
 
-// Readable returns a [*NewerSchemaError] if a value needs a newer reader than one that
-// knows the schema own. what names the value, such as a file.
-func (v Versioned) Readable(what string, own int) error {
-	if v.MinReader > own {
-		return &NewerSchemaError{What: what, MinReader: v.MinReader, Own: own}
+// Readable returns a [*NewerSchemaError] if v requires a reader that supports a newer schema
+// than supported. name is the name of the value for the error, such as a file name.
+func (v Versioned) Readable(name string, supported int) error {
+	if v.MinReader > supported {
+		return &NewerSchemaError{Name: name, MinReader: v.MinReader, Supported: supported}
 	}
 	return nil
 }
 
-// NewerSchemaError reports a value that a newer rbee has written in a way that this one
-// cannot read.
+// NewerSchemaError reports that this rbee cannot read a value that a newer rbee has written.
 type NewerSchemaError struct {
-	What           string // the value, such as a file
-	MinReader, Own int    // the schema that reading takes, and the one that this rbee knows
+	Name      string // of the value, such as a file name
+	MinReader int    // the oldest schema that can read the value
+	Supported int    // the schema that this rbee supports
 }
 
 func (e *NewerSchemaError) Error() string {
-	return fmt.Sprintf("%s was written by a newer rbee: reading it needs schema %d, this rbee knows %d; update this rbee", e.What, e.MinReader, e.Own)
+	return fmt.Sprintf("%s was written by a newer rbee: reading it needs schema %d, this rbee supports %d; update this rbee", e.Name, e.MinReader, e.Supported)
 }
 
-// ErrorCode returns the reason as text, for [operations.ReasonOf].
+// ErrorCode returns the reason as a string, for [operations.ReasonOf].
 func (*NewerSchemaError) ErrorCode() string { return string(operations.ReasonNewerFile) }
 
-// ErrorSubject returns the value, for [operations.SubjectOf].
+// ErrorSubject returns a subject with the name of the value, for [operations.SubjectOf].
 func (e *NewerSchemaError) ErrorSubject() operations.Subject {
-	return operations.SubjectFile.Named(e.What)
+	return operations.SubjectFile.Named(e.Name)
 }
 
-// Unknown keeps the JSON of a value in which there is more than this rbee knows, so that
-// writing the value again does not lose it. Embed it in a struct as the field
+// Unknown preserves the fields of a JSON value that this rbee does not know, so that they
+// are not lost when the value is decoded and encoded again. Add it to a struct as the field
 //
 //	Unknown wire.Unknown `json:"-"`
 //
-// and call [DecodeKeeping] and [EncodeKeeping] in its UnmarshalJSON and MarshalJSON.
+// and call [DecodeKeeping] and [EncodeKeeping] in its UnmarshalJSON and MarshalJSON methods.
 type Unknown struct{ raw string }
 
-// DecodeKeeping decodes data into v, a pointer to a struct without methods for JSON, and
-// stores data in unknown if v does not hold all of it.
+// DecodeKeeping decodes data into v, which must be a pointer to a struct without JSON
+// methods, and stores data in unknown if it contains fields that v does not have.
 func DecodeKeeping(data []byte, v any, unknown *Unknown) error {
 	if err := json.Unmarshal(data, v); err != nil {
 		return err
 	}
 	unknown.raw = ""
-	again, err := json.Marshal(v)
+	encoded, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
-	if more, err := holdsMore(data, again); err != nil || !more {
+	if more, err := hasUnknownMembers(data, encoded); err != nil || !more {
 		return err
 	}
 	var compact bytes.Buffer
@@ -80,47 +80,47 @@ func DecodeKeeping(data []byte, v any, unknown *Unknown) error {
 	return nil
 }
 
-// EncodeKeeping encodes v, a struct without methods for JSON, with what unknown holds
-// besides: each field that has not changed since v was decoded as it was stored, and the
-// fields that v does not have.
+// EncodeKeeping encodes v, which must be a struct without JSON methods, together with the
+// fields in unknown. Fields of v that have not changed since it was decoded keep their
+// original encoding.
 func EncodeKeeping(v any, unknown Unknown) ([]byte, error) {
 	data, err := json.Marshal(v)
 	if err != nil || unknown.raw == "" {
 		return data, err
 	}
-	before := reflect.New(reflect.TypeOf(v))
-	if err := json.Unmarshal([]byte(unknown.raw), before.Interface()); err != nil {
-		return data, nil //nolint:nilerr // it could be decoded as another type only
+	original := reflect.New(reflect.TypeOf(v))
+	if err := json.Unmarshal([]byte(unknown.raw), original.Interface()); err != nil {
+		return data, nil //nolint:nilerr // unknown belongs to a value of another type
 	}
-	was, err := json.Marshal(before.Interface())
+	oldData, err := json.Marshal(original.Interface())
 	switch {
 	case err != nil:
 		return nil, err
-	case bytes.Equal(was, data):
+	case bytes.Equal(oldData, data):
 		return []byte(unknown.raw), nil
 	}
-	var raw, old, known map[string]json.RawMessage
-	if err := errors.Join(json.Unmarshal([]byte(unknown.raw), &raw), json.Unmarshal(was, &old), json.Unmarshal(data, &known)); err != nil {
+	var raw, old, result map[string]json.RawMessage
+	if err := errors.Join(json.Unmarshal([]byte(unknown.raw), &raw), json.Unmarshal(oldData, &old), json.Unmarshal(data, &result)); err != nil {
 		return nil, err
 	}
-	names := fieldNames(reflect.TypeOf(v))
+	fields := fieldNames(reflect.TypeOf(v))
 	for name, value := range raw {
-		if now, ok := known[name]; ok && bytes.Equal(now, old[name]) || !names[strings.ToLower(name)] {
-			known[name] = value
+		if current, ok := result[name]; ok && bytes.Equal(current, old[name]) || !fields[strings.ToLower(name)] {
+			result[name] = value
 		}
 	}
 	order, err := memberNames(data)
 	if err != nil {
 		return nil, err
 	}
-	more, err := memberNames([]byte(unknown.raw))
+	rawOrder, err := memberNames([]byte(unknown.raw))
 	if err != nil {
 		return nil, err
 	}
-	return object(known, append(order, more...))
+	return encodeObject(result, append(order, rawOrder...))
 }
 
-// memberNames returns the names of the members of a JSON object, in its order.
+// memberNames returns the names of the members of a JSON object in their original order.
 func memberNames(data []byte) ([]string, error) {
 	dec := json.NewDecoder(bytes.NewReader(data))
 	if _, err := dec.Token(); err != nil {
@@ -142,9 +142,9 @@ func memberNames(data []byte) ([]string, error) {
 	return names, nil
 }
 
-// object returns a JSON object with members in an order of their names; names that are
-// repeated, or that are not members, are left out.
-func object(members map[string]json.RawMessage, order []string) ([]byte, error) {
+// encodeObject returns a JSON object with the members in the given order of their names. It
+// ignores repeated names and names without a member.
+func encodeObject(members map[string]json.RawMessage, order []string) ([]byte, error) {
 	out := []byte{'{'}
 	for _, name := range order {
 		value, ok := members[name]
@@ -164,8 +164,8 @@ func object(members map[string]json.RawMessage, order []string) ([]byte, error) 
 	return append(out, '}'), nil
 }
 
-// fieldNames returns the JSON names, in lower case, of the fields of a struct and of
-// those embedded in it.
+// fieldNames returns the JSON names, in lower case, of the fields of a struct, including the
+// fields of embedded structs.
 func fieldNames(t reflect.Type) map[string]bool {
 	names := map[string]bool{}
 	for i := range t.NumField() {
@@ -185,9 +185,9 @@ func fieldNames(t reflect.Type) map[string]bool {
 	return names
 }
 
-// holdsMore reports whether JSON a has a member that b does not have; different values of
-// the same member do not count.
-func holdsMore(a, b []byte) (bool, error) {
+// hasUnknownMembers reports whether JSON value a has a nonempty member, at any depth, that b
+// does not have. It does not compare the values of members.
+func hasUnknownMembers(a, b []byte) (bool, error) {
 	var x, y any
 	if err := json.Unmarshal(a, &x); err != nil {
 		return false, err
@@ -195,23 +195,24 @@ func holdsMore(a, b []byte) (bool, error) {
 	if err := json.Unmarshal(b, &y); err != nil {
 		return false, err
 	}
-	return more(x, y), nil
+	return valueHasUnknownMembers(x, y), nil
 }
 
-func more(x, y any) bool {
+// valueHasUnknownMembers implements [hasUnknownMembers] for decoded values.
+func valueHasUnknownMembers(x, y any) bool {
 	switch x := x.(type) {
 	case map[string]any:
 		other, _ := y.(map[string]any)
 		for name, value := range x {
-			has, ok := other[name]
-			if !ok && !empty(value) || ok && more(value, has) {
+			otherValue, ok := other[name]
+			if !ok && !isEmpty(value) || ok && valueHasUnknownMembers(value, otherValue) {
 				return true
 			}
 		}
 	case []any:
 		other, _ := y.([]any)
 		for i, value := range x {
-			if i < len(other) && more(value, other[i]) {
+			if i < len(other) && valueHasUnknownMembers(value, other[i]) {
 				return true
 			}
 		}
@@ -219,8 +220,8 @@ func more(x, y any) bool {
 	return false
 }
 
-// empty reports whether a value is what encoding leaves out with omitempty.
-func empty(v any) bool {
+// isEmpty reports whether the option omitempty omits the value.
+func isEmpty(v any) bool {
 	switch v := v.(type) {
 	case nil:
 		return true
@@ -238,15 +239,15 @@ func empty(v any) bool {
 	return false
 }
 
-// Compatible reports whether the rbee that made a state and this one understand each
-// other, so that this one can send requests to it.
+// Compatible reports whether this rbee can send requests to the rbee that created the state.
 func (s *State) Compatible() bool { return compatible(s.Schema, s.MinReader) }
 
-// Compatible reports whether this rbee understands a request.
+// Compatible reports whether this rbee understands the request.
 func (r *Request) Compatible() bool { return compatible(r.Schema, r.MinReader) }
 
-// IncompatibleReason returns the reason of the error of a machine that does not understand
-// a request: its rbee is too new for the sender, or older than the sender.
+// IncompatibleReason returns the reason of the error for a request that is not Compatible:
+// [operations.ReasonOtherVersion] if this rbee is too old for it, and
+// [operations.ReasonNewerHive] if this rbee is too new.
 func (r *Request) IncompatibleReason() operations.Reason {
 	if r.MinReader > Schema {
 		return operations.ReasonOtherVersion

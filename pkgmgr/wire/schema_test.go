@@ -6,43 +6,43 @@ import (
 	"testing"
 )
 
-type plainThing struct {
+type plainDocument struct {
 	Versioned
-	Name  string  `json:"name"`
-	Parts []plain `json:"parts,omitempty"`
+	Name  string `json:"name"`
+	Parts []part `json:"parts,omitempty"`
 }
 
-type plain struct {
+type part struct {
 	Size int `json:"size,omitempty"`
 }
 
-type thing struct {
-	plainThing
+type document struct {
+	plainDocument
 	Unknown Unknown `json:"-"`
 }
 
-func (t *thing) UnmarshalJSON(data []byte) error {
-	return DecodeKeeping(data, &t.plainThing, &t.Unknown)
+func (d *document) UnmarshalJSON(data []byte) error {
+	return DecodeKeeping(data, &d.plainDocument, &d.Unknown)
 }
-func (t thing) MarshalJSON() ([]byte, error) { return EncodeKeeping(t.plainThing, t.Unknown) }
+func (d document) MarshalJSON() ([]byte, error) { return EncodeKeeping(d.plainDocument, d.Unknown) }
 
-func TestUnknownFieldsAreKept(t *testing.T) {
+func TestUnknownFieldsArePreserved(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		name, in string
-		change   func(*thing)
+		change   func(*document)
 		want     string
 	}{
-		{"all known", `{"schema":1,"name":"a","parts":[{"size":1}]}`, nil, `{"schema":1,"name":"a","parts":[{"size":1}]}`},
+		{"no unknown fields", `{"schema":1,"name":"a","parts":[{"size":1}]}`, nil, `{"schema":1,"name":"a","parts":[{"size":1}]}`},
 		{"unchanged", `{"schema":9,"min_reader":1,"name":"a","new":{"x":[1]},"parts":[{"size":1,"color":"red"}]}`, nil,
 			`{"schema":9,"min_reader":1,"name":"a","new":{"x":[1]},"parts":[{"size":1,"color":"red"}]}`},
-		{"changed", `{"schema":9,"name":"a","new":7}`, func(v *thing) { v.Name = "b" }, `{"schema":9,"name":"b","new":7}`},
-		{"a field is emptied", `{"schema":9,"name":"a","new":7,"parts":[{"size":1}]}`, func(v *thing) { v.Parts = nil }, `{"schema":9,"name":"a","new":7}`},
-		{"an empty unknown field", `{"schema":1,"name":"a","new":""}`, nil, `{"schema":1,"name":"a"}`},
+		{"changed field", `{"schema":9,"name":"a","new":7}`, func(v *document) { v.Name = "b" }, `{"schema":9,"name":"b","new":7}`},
+		{"cleared field", `{"schema":9,"name":"a","new":7,"parts":[{"size":1}]}`, func(v *document) { v.Parts = nil }, `{"schema":9,"name":"a","new":7}`},
+		{"empty unknown field", `{"schema":1,"name":"a","new":""}`, nil, `{"schema":1,"name":"a"}`},
 	} {
-		var v thing
+		var v document
 		if err := json.Unmarshal([]byte(tt.in), &v); err != nil {
-			t.Fatalf("%s: %v", tt.name, err)
+			t.Fatalf("%s: Unmarshal() = %v, want no error", tt.name, err)
 		}
 		if tt.change != nil {
 			tt.change(&v)
@@ -57,35 +57,36 @@ func TestUnknownFieldsAreKept(t *testing.T) {
 func TestReadable(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
-		value Versioned
-		own   int
-		ok    bool
+		value     Versioned
+		supported int
+		ok        bool
 	}{
 		{Versioned{}, 1, true}, {Versioned{1, 1}, 1, true}, {Versioned{7, 1}, 1, true}, {Versioned{7, 2}, 1, false}, {Versioned{1, 0}, 2, true},
 	} {
-		err := tt.value.Readable("x", tt.own)
+		err := tt.value.Readable("x", tt.supported)
 		var newer *NewerSchemaError
 		if (err == nil) != tt.ok || err != nil && !errors.As(err, &newer) {
-			t.Errorf("%+v.Readable(%d) = %v, want ok %t", tt.value, tt.own, err, tt.ok)
+			t.Errorf("%+v.Readable(%q, %d) = %v, want no error: %t", tt.value, "x", tt.supported, err, tt.ok)
 		}
 	}
 }
 
-func FuzzKeeping(f *testing.F) {
+// FuzzUnknown checks that decoding and encoding a value loses no unknown fields.
+func FuzzUnknown(f *testing.F) {
 	f.Add(`{"schema":1,"name":"a","x":{"y":[1,2,{"z":null}]}}`)
 	f.Add(`{"parts":[{"size":1,"q":2},7]}`)
 	f.Fuzz(func(t *testing.T, in string) {
-		var v thing
+		var v document
 		if json.Unmarshal([]byte(in), &v) != nil {
 			t.Skip()
 		}
 		out, err := json.Marshal(v)
 		if err != nil {
-			t.Fatalf("Marshal() of what was decoded from %q: %v", in, err)
+			t.Fatalf("Marshal() of the value decoded from %q = %v, want no error", in, err)
 		}
-		more, err := holdsMore([]byte(in), out)
-		if err != nil || more {
-			t.Errorf("%q became %s, which has less (%v)", in, out, err)
+		lost, err := hasUnknownMembers([]byte(in), out)
+		if err != nil || lost {
+			t.Errorf("Marshal() of the value decoded from %q = %s, want all members of the input (%v)", in, out, err)
 		}
 	})
 }

@@ -7,35 +7,35 @@ import (
 	"time"
 )
 
-// Limits of the time that a [Verify] command may take.
+// Time limits of a [Verify] command.
 const (
 	DefaultVerifyLimit = 2 * time.Minute
 	MaxVerifyLimit     = 30 * time.Minute
 )
 
-// Verify is a command that proves that an installed worker can use its machine,
-// such as one that lists the devices that an engine finds. It passes if it exits
-// with status 0 and its output matches.
+// Verify is a command that checks that an installed worker can run on its machine, for
+// example by listing the devices that the engine detects. The check succeeds if the command
+// exits with status 0 and its output matches.
 type Verify struct {
-	// Command is the argument vector; no shell reads it. The first item is
-	// {entry} or a path below {payload}. In all items and in the values of Env,
-	// the placeholders {entry}, {payload} and {state} are replaced.
+	// Command is the argument vector, which is executed without a shell. The first
+	// item is {entry} or a path below {payload}. The placeholders {entry}, {payload}
+	// and {state} are replaced in all items and in the values of Env.
 	Command []string `json:"command"`
 
-	// Env is added to the environment that the worker itself gets.
+	// Env is added to the worker's own environment.
 	Env map[string]string `json:"env,omitempty"`
 
-	// Matches is a regular expression (RE2) for standard output and standard
-	// error together, since a program that finds no device may exit with status
-	// 0. Empty accepts any output.
+	// Matches is a regular expression (RE2) that must match the combined standard
+	// output and standard error, since a program that detects no device may exit with
+	// status 0. Empty accepts any output.
 	Matches string `json:"matches,omitempty"`
 
 	// LimitSeconds is the time limit; 0 means [DefaultVerifyLimit].
 	LimitSeconds float64 `json:"limit_seconds,omitempty"`
 
-	// BeforeStart runs the command also before the first start of a worker
-	// after the machine was booted, since a driver may have changed. It is for
-	// commands that take no more than a few seconds.
+	// BeforeStart also runs the command before the first start of the worker after
+	// a boot of the machine, since a driver may have changed. Use it only for commands
+	// that take a few seconds at most.
 	BeforeStart bool `json:"before_start,omitempty"`
 }
 
@@ -45,7 +45,7 @@ func (v *Verify) Limit() time.Duration {
 	return cmp.Or(max(0, time.Duration(seconds*float64(time.Second))), DefaultVerifyLimit)
 }
 
-// Equal reports whether two commands are the same on the wire; nil equals nil alone.
+// Equal reports whether v and other have the same JSON encoding. Nil equals only nil.
 func (v *Verify) Equal(other *Verify) bool {
 	a, errA := json.Marshal(v)
 	b, errB := json.Marshal(other)

@@ -2,30 +2,28 @@ package wire
 
 import (
 	"encoding/json"
+	"reflect"
 	"testing"
 )
 
-// TestNoCommands holds that a machine without a compiler is not taken for one
-// that nobody asked about it.
-func TestNoCommands(t *testing.T) {
+// TestStateDistinguishesNilCommands checks that the JSON encoding of a State distinguishes
+// a machine without commands from a machine that was not probed for them.
+func TestStateDistinguishesNilCommands(t *testing.T) {
 	t.Parallel()
-	for _, k := range []struct {
-		commands []string
-		known    bool
-	}{{nil, false}, {[]string{}, true}, {[]string{"cc"}, true}} {
-		data, err := json.Marshal(State{Commands: k.commands})
+	for _, commands := range [][]string{nil, {}, {"cc"}} {
+		data, err := json.Marshal(State{Commands: commands})
 		if err != nil {
 			t.Fatal(err)
 		}
 		var got State
-		if err := json.Unmarshal(data, &got); err != nil || (got.Commands != nil) != k.known || len(got.Commands) != len(k.commands) {
-			t.Errorf("%#v became %#v, %v", k.commands, got.Commands, err)
+		if err := json.Unmarshal(data, &got); err != nil || !reflect.DeepEqual(got.Commands, commands) {
+			t.Errorf("Unmarshal(Marshal(%#v)) = %#v, %v, want the same value", commands, got.Commands, err)
 		}
 	}
 }
 
-// TestDigest holds what tells one install from another, and that today's digest of
-// a file is the one on record everywhere.
+// TestDigest checks which properties of an install its digest depends on, and that the
+// digest of a single file is the checksum of the file.
 func TestDigest(t *testing.T) {
 	t.Parallel()
 	const sum = "AB12"
@@ -38,17 +36,17 @@ func TestDigest(t *testing.T) {
 	}
 	file := []InstallStep{{Kind: StepFile, Artifact: &Artifact{SHA256: sum}}}
 	if got := Digest(file, ""); got != "ab12" {
-		t.Errorf("a file: %s", got)
+		t.Errorf("Digest(file) = %s, want ab12", got)
 	}
 	if got := Digest([]InstallStep{{Kind: StepBuiltin, Builtin: "echo"}}, ""); got != "" {
-		t.Errorf("a server inside rbee: %s", got)
+		t.Errorf("Digest(built-in server) = %s, want an empty string", got)
 	}
 	first := Digest(archive(nil), "bin/x")
 	if first == "ab12" {
-		t.Errorf("an archive: %s", first)
+		t.Errorf("Digest(archive) = %s, want another value than the checksum of the archive", first)
 	}
-	if Digest(archive(func(s *InstallStep) { s.Artifact.URL, s.At = "https://elsewhere/x", "y.yaml:3" }), "bin/x") != first {
-		t.Error("the digest depends on where an archive comes from")
+	if got := Digest(archive(func(s *InstallStep) { s.Artifact.URL, s.At = "https://other/x", "y.yaml:3" }), "bin/x"); got != first {
+		t.Errorf("Digest(archive from another URL) = %s, want %s", got, first)
 	}
 	for name, other := range map[string]string{
 		"entry":  Digest(archive(nil), "bin/y"),
@@ -58,7 +56,7 @@ func TestDigest(t *testing.T) {
 		"sum":    Digest(archive(func(s *InstallStep) { s.Artifact = &Artifact{SHA256: "cd"} }), "bin/x"),
 	} {
 		if other == first {
-			t.Errorf("another %s is not noticed", name)
+			t.Errorf("Digest(archive with another %s) = %s, want another value", name, other)
 		}
 	}
 }

@@ -26,7 +26,7 @@ func TestRetryAfter(t *testing.T) {
 	t.Cleanup(srv.Close)
 	g := &releases{client: &fetch.Client{API: srv.URL}}
 	_, err := g.byTag(t.Context(), "a/b", "v1")
-	want := srv.URL + " takes no more requests before " + time.Date(2099, 1, 2, 12, 0, 0, 0, time.UTC).Local().Format(time.DateTime) + ": set GITHUB_TOKEN"
+	want := "rate limit of " + srv.URL + " exceeded until " + time.Date(2099, 1, 2, 12, 0, 0, 0, time.UTC).Local().Format(time.DateTime) + ": set GITHUB_TOKEN"
 	if err == nil || !strings.HasPrefix(err.Error(), want) {
 		t.Errorf("byTag() = %v, want %q", err, want)
 	}

@@ -112,11 +112,11 @@ func TestRateLimit(t *testing.T) {
 	t.Parallel()
 	f := &fakeAPI{limited: true, releases: []release{{Tag: "v1"}}}
 	g := newAPI(t, f)
-	if _, err := g.byTag(t.Context(), "a/b", "v1"); err == nil || !strings.Contains(err.Error(), "takes no more requests before 2030-01-02 03:04:05: set GITHUB_TOKEN") {
+	if _, err := g.byTag(t.Context(), "a/b", "v1"); err == nil || !strings.Contains(err.Error(), "exceeded until 2030-01-02 03:04:05: set GITHUB_TOKEN") {
 		t.Errorf("byTag() without a token = %v, want the time of the reset and a hint", err)
 	}
 	g.client.Token = "spent"
-	if _, err := g.byTag(t.Context(), "a/b", "v1"); err == nil || !strings.Contains(err.Error(), "the token in GITHUB_TOKEN has used up its share") || strings.Contains(err.Error(), "spent") {
+	if _, err := g.byTag(t.Context(), "a/b", "v1"); err == nil || !strings.Contains(err.Error(), "the token in GITHUB_TOKEN has reached its limit") || strings.Contains(err.Error(), "spent") {
 		t.Errorf("byTag() with a limited token = %v, want a hint without the token", err)
 	}
 	g.client.Token = "good"

@@ -1,6 +1,6 @@
-// Package hubtest plays a model hub inside the process: the API, the addresses of
-// files, and another host that they redirect to, with signatures that expire. It
-// can be told to fail in the ways that real ones do.
+// Package hubtest provides a model hub for tests: an API server and a file server. The API
+// server redirects requests for files to signed URLs of the file server, which can expire.
+// Tests can inject the faults of real servers.
 package hubtest
 
 import (
@@ -24,46 +24,47 @@ import (
 // Repo is the files of a repository, by path.
 type Repo map[string][]byte
 
-// Fault is what a file's server does wrong. Counts say how often; -1 is always.
+// Fault describes the faults of the file server. Counts are numbers of responses with the
+// fault; -1 means all.
 type Fault struct {
-	IgnoreRange bool // answers every request with the whole file
-	CutAfter    int  // bytes of an answer after which the connection is cut; 0: never
-	Cuts        int  // how many answers are cut
-	StallAfter  int  // bytes of an answer after which nothing comes any more; 0: never
-	Stalls      int
-	Wrong       int // answers with a byte that is wrong
-	Status      int // answers with this status instead, Statuses times
-	Statuses    int
-	RetryAfter  int  // seconds
-	NoSize      bool // says no Content-Length
-	ShiftRange  bool // sends another range than the one asked for
+	IgnoreRange bool // ignores Range headers
+	CutAfter    int  // closes the connection after this number of bytes; 0 for never
+	Cuts        int  // number of responses that are cut
+	StallAfter  int  // stops sending after this number of bytes; 0 for never
+	Stalls      int  // number of responses that stall
+	Wrong       int  // number of responses with a wrong byte
+	Status      int  // status of error responses
+	Statuses    int  // number of error responses
+	RetryAfter  int  // Retry-After header of error responses, in seconds; 0 for none
+	NoSize      bool // omits the Content-Length header
+	ShiftRange  bool // sends another range than the requested one
 }
 
-// Hub is a model hub. Change its fields before it is asked; its methods may be
-// called at any time.
+// Hub is a model hub. Its fields must be changed before the first request. Its methods are
+// safe for concurrent use.
 type Hub struct {
-	URL string // of the hub
-	CDN string // of the host where the files are
+	URL string // of the API server
+	CDN string // URL of the file server
 
 	Repos map[string]Repo
-	Gated map[string]string // repository to the token that it wants
-	Page  int               // entries of one page of a listing; 0 is all
-	Lists int               // how many listings answer 503 first
+	Gated map[string]string // the required token of each gated repository
+	Page  int               // number of entries per page of a listing; 0 for all
+	Lists int               // number of listings that fail with status 503 before one succeeds
 
 	server, cdn *httptest.Server
 
 	mu       sync.Mutex
-	faults   map[string]*Fault
-	served   map[string]int64
-	requests map[string]int
-	signed   int  // the signature that is valid
-	leaked   bool // the token came to the other host
+	faults   map[string]*Fault // by path
+	served   map[string]int64  // bytes, by path
+	requests map[string]int    // by path
+	signed   int               // the valid signature
+	leaked   bool              // the file server received a token
 	hold     chan struct{}
 	held     chan struct{}
 	after    int64
 }
 
-// New starts a hub. Close ends it.
+// New starts a hub. Call Close to stop it.
 func New(repos map[string]Repo) *Hub {
 	h := &Hub{Repos: repos, Gated: map[string]string{}, faults: map[string]*Fault{}, served: map[string]int64{}, requests: map[string]int{}, signed: 1}
 	h.server = httptest.NewServer(http.HandlerFunc(h.api))
@@ -72,7 +73,7 @@ func New(repos map[string]Repo) *Hub {
 	return h
 }
 
-// Close ends the hub, and connections to it.
+// Close stops the hub and closes all connections to it.
 func (h *Hub) Close() {
 	h.Release()
 	for _, s := range []*httptest.Server{h.server, h.cdn} {
@@ -81,47 +82,46 @@ func (h *Hub) Close() {
 	}
 }
 
-// Disconnect closes all connections to the host of the files, and waits until no request
-// is being served.
+// Disconnect closes all connections to the file server and waits for its handlers to return.
 func (h *Hub) Disconnect() { h.cdn.CloseClientConnections() }
 
-// Fail sets what goes wrong with files of this path.
+// Fail sets the faults for files with this path.
 func (h *Hub) Fail(path string, f Fault) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.faults[path] = &f
 }
 
-// Served is how many bytes of the files of this path were sent.
+// Served returns the number of bytes that were sent of files with this path.
 func (h *Hub) Served(path string) int64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.served[path]
 }
 
-// Requests is how often files of this path were asked for.
+// Requests returns the number of requests for files with this path.
 func (h *Hub) Requests(path string) int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.requests[path]
 }
 
-// Expire makes all addresses that were given invalid.
+// Expire invalidates all signed URLs.
 func (h *Hub) Expire() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.signed++
 }
 
-// Leaked reports whether the token came to the host of the files.
+// Leaked reports whether the file server has received a token.
 func (h *Hub) Leaked() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.leaked
 }
 
-// Hold keeps files from being sent once so many bytes were, until Release. The
-// channel is closed when that point is reached.
+// Hold blocks the file server once it has sent the given number of bytes in total, until
+// Release is called. The returned channel is closed when that number is reached.
 func (h *Hub) Hold(after int64) <-chan struct{} {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -129,7 +129,7 @@ func (h *Hub) Hold(after int64) <-chan struct{} {
 	return h.held
 }
 
-// Release ends Hold.
+// Release unblocks the file server after Hold.
 func (h *Hub) Release() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -139,20 +139,20 @@ func (h *Hub) Release() {
 	}
 }
 
-// Commit is the commit that every revision of a repository is.
+// Commit returns the commit of all revisions of a repository.
 func Commit(repo string) string {
 	sum := sha1.Sum([]byte(repo))
 	return hex.EncodeToString(sum[:])
 }
 
-// Sum is the SHA-256 of content, in hex.
+// Sum returns the SHA-256 of content in hex.
 func Sum(content []byte) string {
 	sum := sha256.Sum256(content)
 	return hex.EncodeToString(sum[:])
 }
 
-// Large are the files that the hub keeps by SHA-256.
-func Large(path string) bool {
+// IsLFS reports whether the hub stores a file in Git LFS, by its SHA-256.
+func IsLFS(path string) bool {
 	for _, ext := range []string{".gguf", ".safetensors", ".bin"} {
 		if strings.HasSuffix(path, ext) {
 			return true
@@ -161,25 +161,26 @@ func Large(path string) bool {
 	return false
 }
 
-// GitSum is the hash by which git names content.
-func GitSum(content []byte) string {
+// GitBlobHash returns the hash of content as a git blob, in hex.
+func GitBlobHash(content []byte) string {
 	sum := sha1.Sum(append(fmt.Appendf(nil, "blob %d\x00", len(content)), content...))
 	return hex.EncodeToString(sum[:])
 }
 
-func refuse(w http.ResponseWriter, status int, code, words string) {
+// writeError writes an error response in the format of the hub.
+func writeError(w http.ResponseWriter, status int, code, message string) {
 	w.Header().Set("X-Error-Code", code)
-	w.Header().Set("X-Error-Message", words)
+	w.Header().Set("X-Error-Message", message)
 	w.WriteHeader(status)
 }
 
-// api is the hub's own host.
+// api handles the requests to the API server.
 func (h *Hub) api(w http.ResponseWriter, r *http.Request) {
 	path := strings.TrimPrefix(r.URL.Path, "/")
 	path, isAPI := strings.CutPrefix(path, "api/models/")
 	parts := strings.SplitN(path, "/", 5)
 	if len(parts) < 4 {
-		refuse(w, http.StatusNotFound, "", "Not found")
+		writeError(w, http.StatusNotFound, "", "Not found")
 		return
 	}
 	name, verb, rev := parts[0]+"/"+parts[1], parts[2], parts[3]
@@ -187,20 +188,20 @@ func (h *Hub) api(w http.ResponseWriter, r *http.Request) {
 	want := h.Gated[name]
 	switch {
 	case !ok && r.Header.Get("Authorization") == "":
-		refuse(w, http.StatusUnauthorized, "RepoNotFound", "Invalid username or password.")
+		writeError(w, http.StatusUnauthorized, "RepoNotFound", "Invalid username or password.")
 		return
 	case !ok:
-		refuse(w, http.StatusNotFound, "RepoNotFound", "Repository not found")
+		writeError(w, http.StatusNotFound, "RepoNotFound", "Repository not found")
 		return
 	case want != "" && r.Header.Get("Authorization") != "Bearer "+want && (!isAPI || verb != "revision"):
-		refuse(w, http.StatusUnauthorized, "GatedRepo", "Access to model "+name+" is restricted. You must have access to it and be authenticated to access it.")
+		writeError(w, http.StatusUnauthorized, "GatedRepo", "Access to model "+name+" is restricted. You must have access to it and be authenticated to access it.")
 		return
 	}
 	if len(parts) == 5 && isAPI {
 		rev += "/" + parts[4]
 	}
 	if rev != "main" && rev != "refs/pr/1" && rev != Commit(name) {
-		refuse(w, http.StatusNotFound, "RevisionNotFound", "Invalid rev id: "+rev)
+		writeError(w, http.StatusNotFound, "RevisionNotFound", "Invalid rev id: "+rev)
 		return
 	}
 	h.mu.Lock()
@@ -221,10 +222,11 @@ func (h *Hub) api(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Repo-Commit", Commit(name))
 		http.Redirect(w, r, fmt.Sprintf("%s/%s/%s?X-Signature=%d", h.CDN, name, parts[4], signature), http.StatusFound)
 	default:
-		refuse(w, http.StatusNotFound, "EntryNotFound", "Entry not found")
+		writeError(w, http.StatusNotFound, "EntryNotFound", "Entry not found")
 	}
 }
 
+// tree writes the listing of the files of a repository.
 func (h *Hub) tree(w http.ResponseWriter, r *http.Request, repo Repo) {
 	type lfs struct {
 		OID  string `json:"oid"`
@@ -239,8 +241,8 @@ func (h *Hub) tree(w http.ResponseWriter, r *http.Request, repo Repo) {
 	}
 	entries := []entry{{Type: "directory", OID: strings.Repeat("0", 40), Path: "folder"}}
 	for _, path := range slices.Sorted(maps.Keys(repo)) {
-		e := entry{"file", GitSum(repo[path]), len(repo[path]), path, nil}
-		if Large(path) {
+		e := entry{"file", GitBlobHash(repo[path]), len(repo[path]), path, nil}
+		if IsLFS(path) {
 			e.LFS = &lfs{Sum(repo[path]), len(repo[path])}
 		}
 		entries = append(entries, e)
@@ -254,7 +256,7 @@ func (h *Hub) tree(w http.ResponseWriter, r *http.Request, repo Repo) {
 	_ = json.NewEncoder(w).Encode(entries[min(from, to):to])
 }
 
-// file is the host where the files are.
+// file handles the requests to the file server.
 func (h *Hub) file(w http.ResponseWriter, r *http.Request) {
 	parts := strings.SplitN(strings.TrimPrefix(r.URL.Path, "/"), "/", 3)
 	if len(parts) < 3 {
@@ -270,14 +272,14 @@ func (h *Hub) file(w http.ResponseWriter, r *http.Request) {
 	var f Fault
 	if set := h.faults[path]; set != nil {
 		f = *set
-		take := func(n *int) int {
-			now := *n
+		decrement := func(n *int) int {
+			old := *n
 			if *n > 0 {
 				*n--
 			}
-			return now
+			return old
 		}
-		f.Cuts, f.Stalls, f.Wrong, f.Statuses = take(&set.Cuts), take(&set.Stalls), take(&set.Wrong), take(&set.Statuses)
+		f.Cuts, f.Stalls, f.Wrong, f.Statuses = decrement(&set.Cuts), decrement(&set.Stalls), decrement(&set.Wrong), decrement(&set.Statuses)
 	}
 	h.mu.Unlock()
 	switch {
@@ -298,7 +300,7 @@ func (h *Hub) file(w http.ResponseWriter, r *http.Request) {
 		content = bytes.Clone(content)
 		content[len(content)/2] ^= 1
 	}
-	out := &faulty{ResponseWriter: w, hub: h, path: path, fault: f, ctx: r.Context().Done()}
+	out := &faultyWriter{ResponseWriter: w, hub: h, path: path, fault: f, ctx: r.Context().Done()}
 	if f.IgnoreRange {
 		r.Header.Del("Range")
 	}
@@ -316,8 +318,8 @@ func (h *Hub) file(w http.ResponseWriter, r *http.Request) {
 	http.ServeContent(out, r, "", time.Time{}, bytes.NewReader(content))
 }
 
-// faulty is an answer that goes wrong.
-type faulty struct {
+// faultyWriter writes a response with the faults of a Fault.
+type faultyWriter struct {
 	http.ResponseWriter
 	hub   *Hub
 	path  string
@@ -326,10 +328,10 @@ type faulty struct {
 	ctx   <-chan struct{}
 }
 
-func (f *faulty) Write(b []byte) (n int, err error) {
+func (f *faultyWriter) Write(b []byte) (n int, err error) {
 	for len(b) > 0 {
-		piece := b[:min(len(b), 16<<10)]
-		m, err := f.write(piece)
+		chunk := b[:min(len(b), 16<<10)]
+		m, err := f.write(chunk)
 		n += m
 		if err != nil {
 			return n, err
@@ -339,7 +341,7 @@ func (f *faulty) Write(b []byte) (n int, err error) {
 	return n, nil
 }
 
-func (f *faulty) write(b []byte) (int, error) {
+func (f *faultyWriter) write(b []byte) (int, error) {
 	if f.fault.CutAfter > 0 && f.fault.Cuts != 0 && f.sent >= f.fault.CutAfter {
 		panic(http.ErrAbortHandler)
 	}
@@ -357,15 +359,15 @@ func (f *faulty) write(b []byte) (int, error) {
 	return n, err
 }
 
-// wait is where Hold holds.
-func (f *faulty) wait() {
+// wait blocks while [Hub.Hold] is in effect and its number of bytes has been sent.
+func (f *faultyWriter) wait() {
 	f.hub.mu.Lock()
-	var all int64
+	var total int64
 	for _, n := range f.hub.served {
-		all += n
+		total += n
 	}
 	hold := f.hub.hold
-	if hold == nil || all < f.hub.after {
+	if hold == nil || total < f.hub.after {
 		f.hub.mu.Unlock()
 		return
 	}
@@ -382,8 +384,8 @@ func (f *faulty) wait() {
 	}
 }
 
-// GGUF makes a small file in that format, with weights of so many bytes that
-// differ by seed.
+// GGUF returns a GGUF file with the given parameters and number of bytes of weights, whose
+// content depends on seed.
 func GGUF(seed byte, layers, kvHeads, headLength, context uint32, weights int) []byte {
 	var b bytes.Buffer
 	put := func(v any) { _ = binary.Write(&b, binary.LittleEndian, v) }
@@ -419,7 +421,7 @@ func GGUF(seed byte, layers, kvHeads, headLength, context uint32, weights int) [
 	return append(b.Bytes(), Noise(seed, weights)...)
 }
 
-// Noise is n bytes that differ by seed and do not repeat soon.
+// Noise returns n pseudo-random bytes that depend on seed.
 func Noise(seed byte, n int) []byte {
 	b := make([]byte, n)
 	x := uint64(seed) + 0x9e3779b97f4a7c15

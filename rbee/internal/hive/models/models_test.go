@@ -189,10 +189,10 @@ func TestDownloadErrors(t *testing.T) {
 		want  []string
 	}{
 		{"org/none", "", operations.CodeFailed, []string{`"org/none"`, "HF_TOKEN"}},
-		{"org/none", "hf_x", operations.CodeNotFound, []string{"no model"}},
+		{"org/none", "hf_x", operations.CodeNotFound, []string{"not found"}},
 		{"org/gguf@no-such", "", operations.CodeNotFound, []string{`no revision "no-such"`}},
 		{"org/gguf:Q2_K", "", operations.CodeNotFound, []string{"Q4_K_M (976.9 KiB)", "Q8_0 (293.3 KiB)"}},
-		{"org/several", "", operations.CodeNotFound, []string{"several quantisations", "Q5_K_M", "Q6_K"}},
+		{"org/several", "", operations.CodeNotFound, []string{"several quantizations", "Q5_K_M", "Q6_K"}},
 		{"org/tensors:x.bin", "", operations.CodeNotFound, []string{"no such file", "config.json"}},
 		{"org/gated", "", operations.CodeFailed, []string{"gated", w.URL + "/org/gated", "HF_TOKEN"}},
 		{"org/gated", "hf_wrong", operations.CodeFailed, []string{"gated"}},
@@ -255,7 +255,7 @@ func TestPermanentFaults(t *testing.T) {
 		"closed connections": {hubtest.Fault{CutAfter: 16_000, Cuts: -1, IgnoreRange: true}, "unexpected EOF", true},
 		"unavailable":        {hubtest.Fault{Status: 503, Statuses: -1}, "503", true},
 		"missing file":       {hubtest.Fault{Status: 404, Statuses: -1}, "404", true},
-		"wrong range":        {hubtest.Fault{ShiftRange: true}, "sent the range", true},
+		"wrong range":        {hubtest.Fault{ShiftRange: true}, "invalid Content-Range", true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -539,7 +539,7 @@ func TestMaliciousFileNames(t *testing.T) {
 		w := newFixture(t)
 		w.Repos["org/evil"] = hubtest.Repo{name: []byte("x")}
 		_, err := w.Download(t.Context(), mustParseRef(t, "org/evil"), DownloadOptions{})
-		if operations.CodeOf(err) != operations.CodeFailed || !strings.Contains(err.Error(), "cannot be") {
+		if operations.CodeOf(err) != operations.CodeFailed || !strings.Contains(err.Error(), "invalid file") {
 			t.Errorf("Download() of a repository with file %q = %v, want an error", name, err)
 		}
 	}

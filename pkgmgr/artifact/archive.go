@@ -16,11 +16,11 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// ErrNotPacked says that an archive does not hold a file.
-var ErrNotPacked = errors.New("the archive does not hold it")
+// ErrNotPacked reports that an archive does not contain a file.
+var ErrNotPacked = errors.New("not found in the archive")
 
-// ReadPacked hands one file of an archive to read. strip is how many directories
-// at the beginning of names do not count.
+// ReadPacked calls read with the content of one file of an archive. name is its path after
+// strip leading directories have been removed from the paths in the archive.
 func ReadPacked(f *os.File, format wire.Format, strip int, name string, read func(io.Reader) error) error {
 	var r io.Reader
 	switch format {
@@ -38,9 +38,9 @@ func ReadPacked(f *os.File, format wire.Format, strip int, name string, read fun
 		defer zst.Close()
 		r = zst
 	case wire.FormatZip:
-		return readZipped(f, strip, name, read)
+		return readZipFile(f, strip, name, read)
 	default:
-		return fmt.Errorf("unknown format %q", format)
+		return fmt.Errorf("unknown archive format %q", format)
 	}
 	t := tar.NewReader(r)
 	for {
@@ -51,13 +51,14 @@ func ReadPacked(f *os.File, format wire.Format, strip int, name string, read fun
 		if err != nil {
 			return err
 		}
-		if header.Typeflag == tar.TypeReg && stripped(header.Name, strip) == name {
+		if header.Typeflag == tar.TypeReg && stripPath(header.Name, strip) == name {
 			return read(t)
 		}
 	}
 }
 
-func readZipped(f *os.File, strip int, name string, read func(io.Reader) error) error {
+// readZipFile implements [ReadPacked] for zip archives.
+func readZipFile(f *os.File, strip int, name string, read func(io.Reader) error) error {
 	info, err := f.Stat()
 	if err != nil {
 		return err
@@ -67,7 +68,7 @@ func readZipped(f *os.File, strip int, name string, read func(io.Reader) error) 
 		return err
 	}
 	for _, entry := range z.File {
-		if !entry.Mode().IsRegular() || stripped(entry.Name, strip) != name {
+		if !entry.Mode().IsRegular() || stripPath(entry.Name, strip) != name {
 			continue
 		}
 		r, err := entry.Open()
@@ -80,8 +81,8 @@ func readZipped(f *os.File, strip int, name string, read func(io.Reader) error) 
 	return fmt.Errorf("%s: %w", name, ErrNotPacked)
 }
 
-// stripped is a file's name without its first directories, as many as it has.
-func stripped(name string, strip int) string {
+// stripPath removes up to strip leading directories from name.
+func stripPath(name string, strip int) string {
 	name = path.Clean(name)
 	for range strip {
 		_, rest, ok := strings.Cut(name, "/")

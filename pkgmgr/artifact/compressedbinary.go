@@ -9,35 +9,35 @@ import (
 	"github.com/klauspost/compress/gzip"
 )
 
-// PackedBinary is an rbee binary, compressed in memory.
+// PackedBinary is a compressed rbee binary in memory.
 type PackedBinary struct {
 	Gz  []byte   // the binary, compressed with gzip
 	Sum [32]byte // SHA-256 of the binary
 }
 
-// PackedBinaries compresses each binary once.
+// PackedBinaries caches compressed binaries. The zero value is an empty cache.
 type PackedBinaries struct {
-	mu   sync.Mutex
-	done map[string]func() (*PackedBinary, error) // by SHA-256
+	mu      sync.Mutex
+	entries map[string]func() (*PackedBinary, error) // by SHA-256
 }
 
-// Get returns a binary compressed. Only the first call for a checksum reads the
-// binary.
+// Get returns the compressed form of a binary. Only the first call for each checksum reads
+// the binary.
 func (p *PackedBinaries) Get(b *Binary) (*PackedBinary, error) {
 	p.mu.Lock()
-	if p.done == nil {
-		p.done = map[string]func() (*PackedBinary, error){}
+	if p.entries == nil {
+		p.entries = map[string]func() (*PackedBinary, error){}
 	}
-	do, ok := p.done[b.SHA256]
+	get, ok := p.entries[b.SHA256]
 	if !ok {
-		do = sync.OnceValues(func() (*PackedBinary, error) { return packBinary(b) })
-		p.done[b.SHA256] = do
+		get = sync.OnceValues(func() (*PackedBinary, error) { return compressBinary(b) })
+		p.entries[b.SHA256] = get
 	}
 	p.mu.Unlock()
-	return do()
+	return get()
 }
 
-func packBinary(b *Binary) (*PackedBinary, error) {
+func compressBinary(b *Binary) (*PackedBinary, error) {
 	in, err := b.Open()
 	if err != nil {
 		return nil, err
@@ -45,7 +45,7 @@ func packBinary(b *Binary) (*PackedBinary, error) {
 	defer in.Close()
 	out := &PackedBinary{}
 	if _, err := hex.Decode(out.Sum[:], []byte(b.SHA256)); err != nil {
-		return nil, fmt.Errorf("the checksum of the binary: %w", err)
+		return nil, fmt.Errorf("invalid checksum %q of the binary: %w", b.SHA256, err)
 	}
 	buf := byteWriter{}
 	gz, err := gzip.NewWriterLevel(&buf, gzip.BestSpeed)
