@@ -71,7 +71,7 @@ func (e *Error) Unwrap() error { return e.Err }
 // FileError returns an error about a file of this machine. The message is the action that
 // failed, followed by the text of err. The reason is [ReasonOf] err.
 func FileError(path, action string, err error) *Error {
-	return &Error{Code: CodeFailed, Reason: ReasonOf(err), Subject: SubjectFile.Named(path), Message: action + ": " + err.Error(), Err: err}
+	return &Error{Code: CodeFailed, Reason: ReasonOf(err), Subject: SubjectFile.WithName(path), Message: action + ": " + err.Error(), Err: err}
 }
 
 // CodeOf returns the code of the first [*Error] in the chain of err. It returns

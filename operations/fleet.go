@@ -27,8 +27,8 @@ type HiveSnapshot struct {
 	Machine   HiveCapabilitiesReport `json:"machine"`
 	MachineAt time.Time              `json:"machine_at"`
 
-	// Installed lists the installed worker types.
-	Installed []InstalledType `json:"installed"`
+	// WorkerTypes lists the installed worker types.
+	WorkerTypes []InstalledWorkerType `json:"installed"`
 
 	// Workers lists the worker processes, except stopped ones.
 	Workers []WorkerProcess `json:"workers"`
@@ -37,8 +37,8 @@ type HiveSnapshot struct {
 	Models []Model `json:"models"`
 }
 
-// InstalledType is an installed worker type.
-type InstalledType struct {
+// InstalledWorkerType is an installed worker type.
+type InstalledWorkerType struct {
 	Type    string `json:"type"`
 	Version string `json:"version,omitempty"`
 
@@ -101,8 +101,8 @@ type FleetSnapshot struct {
 
 // Traffic summarizes the requests to the gateway of a queen.
 type Traffic struct {
-	// EverySeconds is the interval between two points, in seconds.
-	EverySeconds float64 `json:"every_seconds"`
+	// IntervalSeconds is the interval between two points, in seconds.
+	IntervalSeconds float64 `json:"every_seconds"`
 
 	// Points covers the last minutes, oldest first. The interval of the last point has
 	// not ended.

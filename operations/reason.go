@@ -27,7 +27,7 @@ const (
 	ReasonNewerHive        Reason = "newer_hive"        // the rbee of the hive is too new for this rbee
 	ReasonNewerFile        Reason = "newer_file"        // a newer rbee wrote the file in an unknown format
 	ReasonExists           Reason = "exists"            // the output file already exists
-	ReasonNotBegun         Reason = "not_begun"         // the run stopped before this step because of another failure
+	ReasonNotStarted       Reason = "not_begun"         // the run stopped before this step because of another failure
 	ReasonNotFound         Reason = "not_found"         // the file, URL path or job does not exist
 	ReasonNoHome           Reason = "no_home"           // the current user has no home directory
 )
@@ -35,23 +35,23 @@ const (
 // Reasons of connections to the machine of a hive, a hive daemon or a queen. The error
 // codes of package sshx have the same values.
 const (
-	ReasonResolve        Reason = "resolve"          // the host name has no address
-	ReasonRefused        Reason = "refused"          // the host refused the connection
-	ReasonTimeout        Reason = "timeout"          // the host or the server did not respond in time
-	ReasonUnreachable    Reason = "unreachable"      // no route to the host
-	ReasonAuth           Reason = "auth"             // the server rejected the credentials
-	ReasonHostKeyUnknown Reason = "host_key_unknown" // known_hosts has no key for the host
-	ReasonHostKeyChanged Reason = "host_key_changed" // known_hosts has a different key for the host, or the key is revoked
-	ReasonProtocol       Reason = "protocol"         // the server is not an SSH server, or supports no common algorithm
-	ReasonLost           Reason = "lost"             // the connection broke
-	ReasonSSHConfig      Reason = "config"           // ssh_config, known_hosts or a key file is invalid or cannot be read
-	ReasonProhibited     Reason = "prohibited"       // the SSH server does not allow forwarding
-	ReasonDaemon         Reason = "daemon"           // the machine is reachable but its hive daemon does not respond
-	ReasonConnecting     Reason = "connecting"       // the queen has not connected to the hive yet
-	ReasonOtherProgram   Reason = "other_program"    // the server is not rbee
-	ReasonOtherVersion   Reason = "other_version"    // the server is an incompatible version of rbee
-	ReasonStopping       Reason = "stopping"         // the queen or the hive daemon is shutting down
-	ReasonBusy           Reason = "busy"             // the queen or the hive daemon is running too many jobs
+	ReasonResolve         Reason = "resolve"          // the host name has no address
+	ReasonRefused         Reason = "refused"          // the host refused the connection
+	ReasonTimeout         Reason = "timeout"          // the host or the server did not respond in time
+	ReasonUnreachable     Reason = "unreachable"      // no route to the host
+	ReasonAuth            Reason = "auth"             // the server rejected the credentials
+	ReasonHostKeyUnknown  Reason = "host_key_unknown" // known_hosts has no key for the host
+	ReasonHostKeyChanged  Reason = "host_key_changed" // known_hosts has a different key for the host, or the key is revoked
+	ReasonProtocol        Reason = "protocol"         // the server is not an SSH server, or supports no common algorithm
+	ReasonLost            Reason = "lost"             // the connection broke
+	ReasonSSHConfig       Reason = "config"           // ssh_config, known_hosts or a key file is invalid or cannot be read
+	ReasonProhibited      Reason = "prohibited"       // the SSH server does not allow forwarding
+	ReasonDaemon          Reason = "daemon"           // the machine is reachable but its hive daemon does not respond
+	ReasonConnecting      Reason = "connecting"       // the queen has not connected to the hive yet
+	ReasonNotRbee         Reason = "other_program"    // the server is not rbee
+	ReasonVersionMismatch Reason = "other_version"    // the server is an incompatible version of rbee
+	ReasonStopping        Reason = "stopping"         // the queen or the hive daemon is shutting down
+	ReasonBusy            Reason = "busy"             // the queen or the hive daemon is running too many jobs
 )
 
 // Reasons of files on this machine.
@@ -79,16 +79,16 @@ const (
 
 // Reasons of installations.
 const (
-	ReasonLookup            Reason = "lookup"              // the release server or package index did not respond
-	ReasonNotLocked         Reason = "not_locked"          // hives.lock has no entry for this version and recipe
-	ReasonUnknownVersion    Reason = "unknown_version"     // the recipe has no such version
-	ReasonUnfitMachine      Reason = "unfit_machine"       // the worker does not support the hardware or platform of the hive
-	ReasonNoSolution        Reason = "no_solution"         // the package requirements have no solution
-	ReasonNoBinary          Reason = "no_binary"           // no rbee binary is available for the platform of the hive
-	ReasonOtherBuild        Reason = "other_build"         // the plan requires a different build of rbee
-	ReasonChecksum          Reason = "checksum"            // the checksum or size of a file does not match
-	ReasonVerifyFailed      Reason = "verify_failed"       // the verify command of the worker failed
-	ReasonNoPreviousVersion Reason = "no_previous_version" // the hive has no previous version to roll back to
+	ReasonLookup              Reason = "lookup"              // the release server or package index did not respond
+	ReasonNotLocked           Reason = "not_locked"          // hives.lock has no entry for this version and recipe
+	ReasonUnknownVersion      Reason = "unknown_version"     // the recipe has no such version
+	ReasonIncompatibleMachine Reason = "unfit_machine"       // the worker does not support the hardware or platform of the hive
+	ReasonNoSolution          Reason = "no_solution"         // the package requirements have no solution
+	ReasonNoBinary            Reason = "no_binary"           // no rbee binary is available for the platform of the hive
+	ReasonBuildMismatch       Reason = "other_build"         // the plan requires a different build of rbee
+	ReasonChecksum            Reason = "checksum"            // the checksum or size of a file does not match
+	ReasonVerifyFailed        Reason = "verify_failed"       // the verify command of the worker failed
+	ReasonNoPreviousVersion   Reason = "no_previous_version" // the hive has no previous version to roll back to
 )
 
 // Reasons of workers.
@@ -102,16 +102,16 @@ const (
 	ReasonNoWorker           Reason = "no_worker"            // no ready worker serves the model
 	ReasonNoWorkflowWorker   Reason = "no_workflow_worker"   // no ready worker supports workflows
 	ReasonRestarting         Reason = "restarting"           // the worker that served the model is about to restart
-	ReasonUnfitModel         Reason = "unfit_model"          // the worker does not support the format of the model
+	ReasonIncompatibleModel  Reason = "unfit_model"          // the worker does not support the format of the model
 )
 
 // Reasons of accelerators.
 const (
-	ReasonNoRoom          Reason = "no_room"          // the free memory is insufficient until idle on-demand workers are stopped
-	ReasonTooLarge        Reason = "too_large"        // the memory is insufficient even without idle on-demand workers
-	ReasonDeviceNotFound  Reason = "device_not_found" // the hive has no such device
-	ReasonDeviceAmbiguous Reason = "device_ambiguous" // the index matches devices of several vendors
-	ReasonDeviceUnusable  Reason = "device_unusable"  // the worker cannot use the devices of the hive
+	ReasonInsufficientMemory Reason = "no_room"          // the free memory is insufficient until idle on-demand workers are stopped
+	ReasonTooLarge           Reason = "too_large"        // the memory is insufficient even without idle on-demand workers
+	ReasonDeviceNotFound     Reason = "device_not_found" // the hive has no such device
+	ReasonDeviceAmbiguous    Reason = "device_ambiguous" // the index matches devices of several vendors
+	ReasonDeviceUnusable     Reason = "device_unusable"  // the worker cannot use the devices of the hive
 )
 
 // Reasons of models.
@@ -143,16 +143,16 @@ const (
 func Reasons() []Reason { return slices.Clone(allReasons[:]) }
 
 var allReasons = [...]Reason{
-	ReasonFailed, ReasonCanceled, ReasonUsage, ReasonInvalidOperation, ReasonRemovedOperation, ReasonUnsupported, ReasonLocked, ReasonStateChanged, ReasonNewerHive, ReasonNewerFile, ReasonExists, ReasonNotBegun, ReasonNotFound, ReasonNoHome,
+	ReasonFailed, ReasonCanceled, ReasonUsage, ReasonInvalidOperation, ReasonRemovedOperation, ReasonUnsupported, ReasonLocked, ReasonStateChanged, ReasonNewerHive, ReasonNewerFile, ReasonExists, ReasonNotStarted, ReasonNotFound, ReasonNoHome,
 	ReasonResolve, ReasonRefused, ReasonTimeout, ReasonUnreachable, ReasonAuth, ReasonHostKeyUnknown, ReasonHostKeyChanged, ReasonProtocol, ReasonLost,
-	ReasonSSHConfig, ReasonProhibited, ReasonDaemon, ReasonConnecting, ReasonOtherProgram, ReasonOtherVersion, ReasonStopping, ReasonBusy,
+	ReasonSSHConfig, ReasonProhibited, ReasonDaemon, ReasonConnecting, ReasonNotRbee, ReasonVersionMismatch, ReasonStopping, ReasonBusy,
 	ReasonConfigMissing, ReasonConfigInvalid, ReasonLockfileInvalid, ReasonRecordInvalid, ReasonNoHives, ReasonUnknownHive, ReasonUnknownWorker, ReasonUnknownRecipe,
 	ReasonInvalidRecipe, ReasonUnknownSSHHosts,
 	ReasonNotInstalled, ReasonDiskFull, ReasonPermissionDenied, ReasonReadOnly, ReasonPortInUse,
-	ReasonLookup, ReasonNotLocked, ReasonUnknownVersion, ReasonUnfitMachine, ReasonNoSolution, ReasonNoBinary, ReasonOtherBuild, ReasonChecksum, ReasonVerifyFailed, ReasonNoPreviousVersion,
+	ReasonLookup, ReasonNotLocked, ReasonUnknownVersion, ReasonIncompatibleMachine, ReasonNoSolution, ReasonNoBinary, ReasonBuildMismatch, ReasonChecksum, ReasonVerifyFailed, ReasonNoPreviousVersion,
 	ReasonWorkerNotInstalled, ReasonWorkerDamaged, ReasonWorkerNotFound, ReasonWorkerAmbiguous, ReasonWorkerNotReady, ReasonWorkerFailed,
-	ReasonNoWorker, ReasonNoWorkflowWorker, ReasonRestarting, ReasonUnfitModel,
-	ReasonNoRoom, ReasonTooLarge, ReasonDeviceNotFound, ReasonDeviceAmbiguous, ReasonDeviceUnusable,
+	ReasonNoWorker, ReasonNoWorkflowWorker, ReasonRestarting, ReasonIncompatibleModel,
+	ReasonInsufficientMemory, ReasonTooLarge, ReasonDeviceNotFound, ReasonDeviceAmbiguous, ReasonDeviceUnusable,
 	ReasonModelNotFound, ReasonModelUnknown, ReasonModelAmbiguous, ReasonModelGated, ReasonModelIncomplete, ReasonModelInUse, ReasonModelInvalid, ReasonDownload,
 	ReasonHostRefused, ReasonOriginRefused, ReasonUnsupportedMediaType, ReasonBodyTooLarge, ReasonKeysRequired, ReasonMissingAPIKey, ReasonKeysUnreadable,
 	ReasonInvalidAPIKey, ReasonInsufficientScope,
@@ -233,8 +233,8 @@ const (
 	SubjectPort    SubjectKind = "port"    // port number
 )
 
-// Named returns a subject of kind k with the given name.
-func (k SubjectKind) Named(name string) Subject { return Subject{Kind: k, Name: name} }
+// WithName returns a subject of kind k with the given name.
+func (k SubjectKind) WithName(name string) Subject { return Subject{Kind: k, Name: name} }
 
 // Subject identifies the object that an error concerns.
 type Subject struct {

@@ -102,7 +102,7 @@ func TestReasonOf(t *testing.T) {
 
 func TestErrorJSON(t *testing.T) {
 	t.Parallel()
-	e := ops.Error{Code: ops.CodeNotFound, Reason: ops.ReasonModelNotFound, Subject: ops.SubjectModel.Named("org/repo"), Hive: "gpu-1", Message: "m", Detail: "d"}
+	e := ops.Error{Code: ops.CodeNotFound, Reason: ops.ReasonModelNotFound, Subject: ops.SubjectModel.WithName("org/repo"), Hive: "gpu-1", Message: "m", Detail: "d"}
 	for _, test := range []struct {
 		e    ops.Error
 		want string

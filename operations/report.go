@@ -92,8 +92,8 @@ type HiveReport struct {
 	// Steps lists the completed steps.
 	Steps []Step `json:"steps,omitempty"`
 
-	// Failed lists the steps that failed or were skipped, with their errors.
-	Failed []FailedStep `json:"failed,omitempty"`
+	// FailedSteps lists the steps that failed or were skipped, with their errors.
+	FailedSteps []FailedStep `json:"failed,omitempty"`
 
 	// Error is set if the complete operation failed for the hive.
 	Error *Error `json:"error,omitempty"`
@@ -186,8 +186,8 @@ type UninstallReport struct {
 	Summary UninstallSummary `json:"summary"`
 	Hives   []HiveReport     `json:"hives"` // sorted by alias
 
-	// Purged lists the files and directories that were removed from this machine.
-	Purged []string `json:"purged,omitempty"`
+	// PurgedPaths lists the files and directories that were removed from this machine.
+	PurgedPaths []string `json:"purged,omitempty"`
 }
 
 // UninstallSummary counts the results of an uninstall.
@@ -330,8 +330,8 @@ type HiveSummary struct {
 	// InConfig reports whether the hive is in the config.
 	InConfig bool `json:"in_config"`
 
-	// OnRecord reports whether the hive is in the record of installed hives.
-	OnRecord bool `json:"on_record"`
+	// InRecord reports whether the hive is in the record of installed hives.
+	InRecord bool `json:"on_record"`
 
 	// InstalledAt is the time of the last installation from this machine; zero if never.
 	InstalledAt time.Time `json:"installed_at,omitzero"`

@@ -43,9 +43,9 @@ type WorkerProcess struct {
 	ModelID   string `json:"model_id,omitempty"`
 	ModelFile string `json:"model_file,omitempty"`
 
-	// Serves is the name of the model in the API of the engine. Empty if it equals
+	// ServedName is the name of the model in the API of the engine. Empty if it equals
 	// Model.
-	Serves string `json:"serves,omitempty"`
+	ServedName string `json:"serves,omitempty"`
 
 	// OnDemand reports whether the queen started the worker for a request.
 	OnDemand bool `json:"on_demand,omitempty"`
@@ -266,14 +266,14 @@ type ModelFile struct {
 type ModelDownloadReport struct {
 	Model Model `json:"model"`
 
-	// Downloaded is the number of bytes transferred by this operation.
-	Downloaded int64 `json:"downloaded_bytes"`
+	// DownloadedBytes is the number of bytes transferred by this operation.
+	DownloadedBytes int64 `json:"downloaded_bytes"`
 
-	// Resumed is the number of bytes reused from an earlier partial download.
-	Resumed int64 `json:"resumed_bytes,omitempty"`
+	// ResumedBytes is the number of bytes reused from an earlier partial download.
+	ResumedBytes int64 `json:"resumed_bytes,omitempty"`
 
-	// Present is the size of the files that were already complete, in bytes.
-	Present int64 `json:"present_bytes,omitempty"`
+	// PresentBytes is the size of the files that were already complete, in bytes.
+	PresentBytes int64 `json:"present_bytes,omitempty"`
 
 	DurationSeconds float64 `json:"duration_seconds"`
 }
@@ -304,11 +304,11 @@ func (*ModelGetReport) Outcome() Outcome { return OutcomeOK }
 type ModelDeleteReport struct {
 	Model Model `json:"model"` // the model before it was deleted
 
-	// Freed is the number of bytes freed on disk.
-	Freed int64 `json:"freed_bytes"`
+	// FreedBytes is the number of bytes freed on disk.
+	FreedBytes int64 `json:"freed_bytes"`
 
-	// Kept is the size of the files that other models share, in bytes.
-	Kept int64 `json:"kept_bytes,omitempty"`
+	// KeptBytes is the size of the files that other models share, in bytes.
+	KeptBytes int64 `json:"kept_bytes,omitempty"`
 }
 
 // Outcome returns [OutcomeOK].

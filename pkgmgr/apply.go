@@ -47,7 +47,7 @@ func (f *Fleet) Apply(ctx context.Context, p *plan.Plan, o ApplyOptions) []opera
 	if p == nil {
 		p = plan.New(nil)
 	}
-	unreadable := p.Readable("the plan", plan.Schema)
+	unreadable := p.CheckReadable("the plan", plan.Schema)
 	if unreadable == nil && slices.ContainsFunc(f.members, func(m *member) bool { return m.err == nil && checkUnchanged(m, p.Hive(m.hive.Alias)) == nil }) {
 		f.opts.Lock.Merge(p.Lock)
 	}
@@ -96,12 +96,12 @@ func (f *Fleet) unknownHives(p *plan.Plan) []operations.HiveReport {
 			continue
 		}
 		e := &operations.Error{
-			Code: operations.CodeNotFound, Reason: operations.ReasonUnknownHive, Subject: operations.SubjectHive.Named(s.Hive), Hive: s.Hive,
+			Code: operations.CodeNotFound, Reason: operations.ReasonUnknownHive, Subject: operations.SubjectHive.WithName(s.Hive), Hive: s.Hive,
 			Message: "cannot apply the plan: the hive is not in this fleet",
 		}
 		r := operations.HiveReport{Alias: s.Hive, Status: operations.HiveFailed, Workers: []string{}, Error: e}
 		for _, step := range p.StepsOf(s.Hive) {
-			r.Failed = append(r.Failed, operations.FailedStep{Step: step, Error: e})
+			r.FailedSteps = append(r.FailedSteps, operations.FailedStep{Step: step, Error: e})
 		}
 		reports = append(reports, r)
 	}
@@ -149,7 +149,7 @@ func hiveError(h config.Hive, code operations.Code, err error) *operations.Error
 		reason = operations.ConnectionReason(err)
 	}
 	if subject == (operations.Subject{}) {
-		subject = operations.SubjectHive.Named(h.Alias)
+		subject = operations.SubjectHive.WithName(h.Alias)
 	}
 	e := &operations.Error{Code: code, Reason: reason, Subject: subject, Hive: h.Alias, Message: err.Error(), Err: err}
 	var uvErr *uv.Error
@@ -164,7 +164,7 @@ func hiveError(h config.Hive, code operations.Code, err error) *operations.Error
 func stepError(h config.Hive, step operations.Step, err error) *operations.Error {
 	e := hiveError(h, operations.CodeFailed, err)
 	if step.Worker != "" && e.Subject.Kind == operations.SubjectHive {
-		e.Subject = operations.SubjectWorker.Named(step.Worker)
+		e.Subject = operations.SubjectWorker.WithName(step.Worker)
 	}
 	return e
 }
@@ -190,7 +190,7 @@ func (f *Fleet) applyHive(ctx context.Context, m *member, p *plan.Plan, o ApplyO
 	if err := checkUnchanged(m, target); err != nil {
 		report.Status, report.Error = operations.HiveFailed, err
 		for _, step := range steps {
-			report.Failed = append(report.Failed, operations.FailedStep{Step: step, Error: err})
+			report.FailedSteps = append(report.FailedSteps, operations.FailedStep{Step: step, Error: err})
 		}
 		return report
 	}
@@ -205,7 +205,7 @@ func (f *Fleet) applyHive(ctx context.Context, m *member, p *plan.Plan, o ApplyO
 // plan was made for.
 func checkUnchanged(m *member, target *plan.Hive) *operations.Error {
 	stateError := func(message string) *operations.Error {
-		return &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonStateChanged, Subject: operations.SubjectHive.Named(m.hive.Alias), Hive: m.hive.Alias, Message: message}
+		return &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonStateChanged, Subject: operations.SubjectHive.WithName(m.hive.Alias), Hive: m.hive.Alias, Message: message}
 	}
 	switch {
 	case target == nil:
@@ -255,7 +255,7 @@ func (s *stepRunner) run(ctx context.Context) {
 	s.failed, s.done = map[int]error{}, map[int]bool{}
 	home := s.member.state.Home
 	exe := path.Join(home, wire.Binary)
-	var install *wire.Installed
+	var install *wire.BinaryRecord
 	if installsRbee(s.steps[0]) {
 		var err error
 		if exe, install, err = s.upload(ctx, home); err != nil {
@@ -292,7 +292,7 @@ func (s *stepRunner) emitSent(i int, sent, total int64) {
 
 // upload sends the rbee binary to a temporary file next to its target. That binary then
 // runs the steps, and the first one installs it, under the lock of the hive.
-func (s *stepRunner) upload(ctx context.Context, home string) (exe string, install *wire.Installed, err error) {
+func (s *stepRunner) upload(ctx context.Context, home string) (exe string, install *wire.BinaryRecord, err error) {
 	s.emitStep(0, operations.StepStarted, nil, "")
 	if s.fleet.opts.Binaries == nil {
 		return "", nil, errNoBinaries
@@ -319,7 +319,7 @@ func (s *stepRunner) upload(ctx context.Context, home string) (exe string, insta
 		cleanUp(ctx, s.member, false)
 		return "", nil, fmt.Errorf("cannot send rbee: %w", err)
 	}
-	return exe, &wire.Installed{
+	return exe, &wire.BinaryRecord{
 		Version: cmp.Or(binary.Version, s.fleet.opts.Version), SHA256: binary.SHA256, Size: binary.Size,
 		MadeDirs: s.member.state.MissingDirs,
 	}, nil
@@ -338,7 +338,7 @@ func (f *Fleet) acquireUploadSlot(ctx context.Context) (release func(), err erro
 
 // request returns the request for `rbee hive apply`. index maps the steps of the request
 // to steps of the plan.
-func (s *stepRunner) request(install *wire.Installed) (req *wire.Request, index []int) {
+func (s *stepRunner) request(install *wire.BinaryRecord) (req *wire.Request, index []int) {
 	wait := s.opts.LockWait
 	if wait == 0 {
 		wait = DefaultLockWait
@@ -467,9 +467,9 @@ func (s *stepRunner) apply(ctx context.Context, exe string, req *wire.Request, i
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case runErr != nil:
-		return fmt.Errorf("`rbee hive apply` failed on the machine: %w%s", runErr, text.After(": ", stderr.String()))
+		return fmt.Errorf("`rbee hive apply` failed on the machine: %w%s", runErr, text.WithPrefix(": ", stderr.String()))
 	default:
-		return fmt.Errorf("`rbee hive apply` exited without a result: %w%s", exchangeErr, text.After(": ", stderr.String()))
+		return fmt.Errorf("`rbee hive apply` exited without a result: %w%s", exchangeErr, text.WithPrefix(": ", stderr.String()))
 	}
 }
 
@@ -506,12 +506,12 @@ func (s *stepRunner) exchange(ctx context.Context, in io.Writer, out *wire.Reade
 func validIndex(i int, index []int) bool { return i >= 0 && i < len(index) }
 
 // lockedBy formats the holder of the lock of a hive.
-func lockedBy(w *wire.Waiting) string {
+func lockedBy(w *wire.LockInfo) string {
 	return fmt.Sprintf("locked by %s since %s", cmp.Or(w.Holder, "another run"), w.Since.Local().Format(time.DateTime))
 }
 
 // handleStep handles a message that step i started, completed or failed.
-func (s *stepRunner) handleStep(i int, n *wire.StepNote) {
+func (s *stepRunner) handleStep(i int, n *wire.StepStatus) {
 	switch {
 	case n.Error != "":
 		err := s.failed[i] // the cause, if this side could not send an artifact
@@ -579,23 +579,23 @@ func (s *stepRunner) fillReport(r *operations.HiveReport) {
 				e = hiveError(h, operations.CodeFailed, s.err)
 			}
 			e.Detail = cmp.Or(s.details[i], e.Detail)
-			r.Failed = append(r.Failed, operations.FailedStep{Step: step, Error: e})
+			r.FailedSteps = append(r.FailedSteps, operations.FailedStep{Step: step, Error: e})
 		}
 	}
 	switch {
 	case s.result != nil && s.result.Locked != nil:
 		r.Status = operations.HiveLocked
 		r.Error = &operations.Error{
-			Code: operations.CodeLocked, Reason: operations.ReasonLocked, Subject: operations.SubjectHive.Named(h.Alias), Hive: h.Alias,
+			Code: operations.CodeLocked, Reason: operations.ReasonLocked, Subject: operations.SubjectHive.WithName(h.Alias), Hive: h.Alias,
 			Message: "another run is in progress: " + lockedBy(s.result.Locked),
 		}
-		r.Steps, r.Failed = nil, nil
+		r.Steps, r.FailedSteps = nil, nil
 	case s.err != nil && errors.Is(s.err, context.Canceled):
 		r.Status, r.Error = operations.HiveCanceled, hiveError(h, operations.CodeCanceled, s.err)
 	case s.err != nil:
 		r.Status, r.Error = operations.HiveFailed, hiveError(h, operations.CodeFailed, s.err)
-	case len(r.Failed) > 0:
-		r.Status, r.Error = operations.HiveFailed, r.Failed[0].Error
+	case len(r.FailedSteps) > 0:
+		r.Status, r.Error = operations.HiveFailed, r.FailedSteps[0].Error
 	}
 }
 
@@ -605,4 +605,4 @@ func settingsOnly(s operations.Step) bool {
 }
 
 // errNotStarted is the error of a step that did not run.
-var errNotStarted = &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonNotBegun, Message: "not started"}
+var errNotStarted = &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonNotStarted, Message: "not started"}

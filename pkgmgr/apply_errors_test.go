@@ -16,7 +16,7 @@ func TestApplyErrors(t *testing.T) {
 	local, _ := recipes(t, map[string]string{
 		"engine.bin": "#!/bin/sh\n", "engine.yaml": "type: engine\nsources:\n- {version: \"1.0\", file: ./engine.bin}\n",
 	})
-	hive, engine := operations.SubjectHive.Named("gpu-00"), operations.SubjectWorker.Named("engine")
+	hive, engine := operations.SubjectHive.WithName("gpu-00"), operations.SubjectWorker.WithName("engine")
 	for _, test := range []struct {
 		name    string
 		change  func(*pkgmgr.Options)
@@ -25,7 +25,7 @@ func TestApplyErrors(t *testing.T) {
 		subject operations.Subject
 	}{
 		{"no builds", func(o *pkgmgr.Options) { o.Binaries = nil }, nil, operations.ReasonNoBinary, hive},
-		{"different build", nil, func(p *plan.Plan) { p.Steps[0].Digest = strings.Repeat("0", 64) }, operations.ReasonOtherBuild, hive},
+		{"different build", nil, func(p *plan.Plan) { p.Steps[0].Digest = strings.Repeat("0", 64) }, operations.ReasonBuildMismatch, hive},
 		{"missing file", func(o *pkgmgr.Options) { o.Catalog = nil }, nil, operations.ReasonNotFound, engine},
 	} {
 		c, machines := echoFleet(1)
@@ -50,11 +50,11 @@ func TestApplyErrors(t *testing.T) {
 		})
 		other.Read(t.Context(), pkgmgr.ReadOptions{})
 		r := other.Apply(t.Context(), original, pkgmgr.ApplyOptions{})[0]
-		if r.Status != operations.HiveFailed || len(r.Failed) == 0 {
+		if r.Status != operations.HiveFailed || len(r.FailedSteps) == 0 {
 			t.Errorf("%s: Apply() = %+v, want a failed step", test.name, r)
 			continue
 		}
-		for i, e := range append(failed, r.Failed[0].Error) {
+		for i, e := range append(failed, r.FailedSteps[0].Error) {
 			if e.Reason != test.reason || e.Subject != test.subject || e.Hive != "gpu-00" {
 				t.Errorf("%s: error %d is %q with reason %q and subject %+v, want %q and %+v", test.name, i, e.Message, e.Reason, e.Subject, test.reason, test.subject)
 			}

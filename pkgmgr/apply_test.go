@@ -145,10 +145,10 @@ func TestPushDownloads(t *testing.T) {
 	r := syncFleet(t.Context(), f, plan.Options{}, pkgmgr.ApplyOptions{})
 	want := map[string]string{"changed": "its SHA-256 is " + hexSum(body[1:]), "lost": "404"}
 	for _, h := range r.Hives {
-		if h.Status != operations.HiveFailed || len(h.Failed) != 2 || len(h.Steps) != 5 {
+		if h.Status != operations.HiveFailed || len(h.FailedSteps) != 2 || len(h.Steps) != 5 {
 			t.Errorf("sync: report %+v, want 5 steps and 2 failed steps", h)
 		}
-		for _, s := range h.Failed {
+		for _, s := range h.FailedSteps {
 			if !strings.Contains(s.Error.Message, want[s.Step.Worker]) {
 				t.Errorf("%s: error %q, want %q in it", s.Step.Worker, s.Error.Message, want[s.Step.Worker])
 			}
@@ -189,7 +189,7 @@ func TestFailedURLDoesNotAffectOthers(t *testing.T) {
 	f := openFleet(t, c, machines, func(o *pkgmgr.Options) { o.Catalog, o.Push = catalog, true })
 	r := syncFleet(t.Context(), f, plan.Options{}, pkgmgr.ApplyOptions{})
 	m := machines["gpu-00"]
-	if failed := r.Hives[0].Failed; len(failed) != 1 || failed[0].Step.Worker != "first" || !bytes.Equal(m.Artifact("second"), body) {
+	if failed := r.Hives[0].FailedSteps; len(failed) != 1 || failed[0].Step.Worker != "first" || !bytes.Equal(m.Artifact("second"), body) {
 		t.Errorf("sync: report %+v, want only first to fail, and second installed", r.Hives[0])
 	}
 }
@@ -271,7 +271,7 @@ func TestApplyLockedHive(t *testing.T) {
 	c, machines := echoFleet(1)
 	m := machines["gpu-00"]
 	syncFleet(t.Context(), openFleet(t, c, machines, nil), plan.Options{}, pkgmgr.ApplyOptions{})
-	m.Locked = "ann@desk, pid 7"
+	m.LockHolder = "ann@desk, pid 7"
 	c.Hives[0].Labels = []string{"new"} // only the settings change, which are part of the request
 	for _, k := range []struct {
 		wait    time.Duration
@@ -290,7 +290,7 @@ func TestApplyLockedHive(t *testing.T) {
 		if h.Status != operations.HiveLocked || h.Error.Code != operations.CodeLocked || !strings.Contains(h.Error.Message, "ann@desk, pid 7") {
 			t.Errorf("LockWait %s: report %+v, want it locked by ann@desk, pid 7", k.wait, h)
 		}
-		if len(h.Steps) != 0 || len(h.Failed) != 0 || waiting != k.waiting || r.Outcome() != operations.OutcomeLocked {
+		if len(h.Steps) != 0 || len(h.FailedSteps) != 0 || waiting != k.waiting || r.Outcome() != operations.OutcomeLocked {
 			t.Errorf("LockWait %s: report %+v, %d waiting events, outcome %s; want no steps, %d events, %s", k.wait, h, waiting, r.Outcome(), k.waiting, operations.OutcomeLocked)
 		}
 	}
@@ -354,7 +354,7 @@ func TestApplyFailureOnMachine(t *testing.T) {
 		plan := f.Plan(t.Context(), plan.Options{Fetch: true})
 		m.Edit(before)
 		r := f.Apply(t.Context(), plan, pkgmgr.ApplyOptions{})[0]
-		if r.Status != operations.HiveFailed || !strings.Contains(r.Error.Message, want) || len(plan.Steps) != 1 || len(r.Failed) != 1 {
+		if r.Status != operations.HiveFailed || !strings.Contains(r.Error.Message, want) || len(plan.Steps) != 1 || len(r.FailedSteps) != 1 {
 			t.Errorf("Apply() = %+v with error %v, want %q in it and one failed step", r, r.Error, want)
 		}
 	}

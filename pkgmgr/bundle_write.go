@@ -144,7 +144,7 @@ func (c *bundleContents) add(hive, typ string, p wire.Platform, want plan.Desire
 		}
 	}
 	c.report.Workers = append(c.report.Workers, operations.BundleContents{
-		Worker: typ, Version: want.Version, Variant: want.Variant, Platform: p.Name(), Bytes: wire.Bytes(want.Steps),
+		Worker: typ, Version: want.Version, Variant: want.Variant, Platform: p.Name(), Bytes: wire.TotalSize(want.Steps),
 	})
 }
 
@@ -167,7 +167,7 @@ func (c *bundleContents) write(ctx context.Context, t *tar.Writer, o BundleOptio
 	slices.Sort(c.report.Platforms)
 	index, err := json.Marshal(artifact.BundleIndex{
 		Versioned: wire.Versioned{Schema: artifact.BundleSchema, MinReader: artifact.BundleSchema},
-		Form:      artifact.BundleForm, Version: f.opts.Version, CreatedAt: time.Now().UTC().Truncate(time.Second),
+		Format:    artifact.BundleFormat, Version: f.opts.Version, CreatedAt: time.Now().UTC().Truncate(time.Second),
 		Lock: json.RawMessage(f.opts.Lock.BundleText()), Recipes: o.Recipes, Binaries: sums,
 		Entries: len(binaries) + len(c.artifacts),
 	})

@@ -36,9 +36,9 @@ func cleanUp(ctx context.Context, m *member, uploads bool) {
 	_ = m.host.Run(ctx, append([]string{"sh", "-c", cleanupScript, "cleanup", removeUploads, m.state.Home}, dirs...), nil, nil, nil)
 }
 
-// Sweep removes the remains of interrupted installs from machines on which rbee is not
+// Cleanup removes the remains of interrupted installs from machines on which rbee is not
 // installed: uploaded files, and rbee's directories if they are empty.
-func (f *Fleet) Sweep(ctx context.Context) {
+func (f *Fleet) Cleanup(ctx context.Context) {
 	forEach(ctx, len(f.members), f.opts.Parallel, func(ctx context.Context, i int) {
 		cleanUp(ctx, f.members[i], true)
 	}, func(int, error) {})

@@ -23,4 +23,4 @@ func (e *buildMismatchError) Error() string {
 }
 
 // ErrorCode returns the reason as text, for [operations.ReasonOf].
-func (e *buildMismatchError) ErrorCode() string { return string(operations.ReasonOtherBuild) }
+func (e *buildMismatchError) ErrorCode() string { return string(operations.ReasonBuildMismatch) }

@@ -33,7 +33,7 @@ func Example() {
 		fmt.Println(err)
 		return
 	}
-	machines := fakehost.Fleet{"gpu-1": {}}
+	machines := fakehost.Machines{"gpu-1": {}}
 	fleet, err := pkgmgr.Open(config, pkgmgr.Options{
 		Connect: machines.Connect, Binaries: fakehost.Rbee("1.0.0"), Version: "1.0.0",
 		Events: func(e operations.Event) {

@@ -31,10 +31,10 @@ type Options struct {
 	// Connect opens a connection to a machine.
 	Connect Connect
 
-	// Only limits the fleet to the hives with these aliases, and Labels to hives that
+	// Aliases limits the fleet to the hives with these aliases, and Labels to hives that
 	// have all of these labels. Empty means all hives.
-	Only   []string
-	Labels []string
+	Aliases []string
+	Labels  []string
 
 	// Extra are hives that were installed from the config and then removed from it, as
 	// [Record.Extra] returns them.
@@ -95,7 +95,7 @@ type Fleet struct {
 	client      *fetch.Client
 	artifacts   *artifact.Cache
 	uploads     chan struct{}
-	packed      artifact.PackedBinaries
+	packed      artifact.CompressedBinaries
 	resolver    *resolve.Resolver
 
 	eventMu sync.Mutex
@@ -111,7 +111,7 @@ type member struct {
 	duration time.Duration
 }
 
-// Open returns a fleet of the hives of a config. It opens no connections. If [Options.Only]
+// Open returns a fleet of the hives of a config. It opens no connections. If [Options.Aliases]
 // contains an unknown alias, the error is an [*operations.Error] with
 // [operations.CodeNotFound].
 func Open(c *config.Config, o Options) (*Fleet, error) {
@@ -141,14 +141,14 @@ func Open(c *config.Config, o Options) (*Fleet, error) {
 	})
 
 	inConfig := []string{}
-	for _, alias := range o.Only {
+	for _, alias := range o.Aliases {
 		if h, ok := extras[alias]; ok {
 			f.members = append(f.members, &member{hive: h, extra: true})
 			continue
 		}
 		inConfig = append(inConfig, alias)
 	}
-	if len(o.Only) == 0 || len(inConfig) > 0 {
+	if len(o.Aliases) == 0 || len(inConfig) > 0 {
 		hives, err := c.Select(inConfig, o.Labels)
 		if err != nil {
 			return nil, err
@@ -157,7 +157,7 @@ func Open(c *config.Config, o Options) (*Fleet, error) {
 			f.members = append(f.members, &member{hive: h})
 		}
 	}
-	if len(o.Only) == 0 && len(o.Labels) == 0 {
+	if len(o.Aliases) == 0 && len(o.Labels) == 0 {
 		for _, h := range o.Extra {
 			f.members = append(f.members, &member{hive: h, extra: true})
 		}
@@ -307,7 +307,7 @@ func (f *Fleet) Plan(ctx context.Context, o plan.Options) *plan.Plan {
 	changes := plan.Diff(f.States(), want, o)
 	f.fillDownloads(changes)
 	changes.Upgrades = append(f.lockUpgrades(workers), changedFiles...)
-	changes.Lock = f.opts.Lock.Unsaved()
+	changes.Lock = f.opts.Lock.UnsavedChanges()
 	return changes
 }
 
@@ -352,7 +352,7 @@ func (f *Fleet) resolveDesired(ctx context.Context, o plan.Options) (plan.Desire
 			want.Workers[plan.WorkerKey{Hive: m.hive.Alias, Type: w.Type}] = l.Worker(ctx, m.hive.Alias, w, m.state, want)
 		}
 	}
-	return want, l.Moved
+	return want, l.FileChanges
 }
 
 // desiredBinary returns the build of rbee for a machine. It reports false if no build is

@@ -30,8 +30,8 @@ func echoHive(alias string, more ...string) config.Hive {
 }
 
 // echoFleet returns a config of n hives and empty machines for them.
-func echoFleet(n int) (*config.Config, fakehost.Fleet) {
-	c, machines := &config.Config{}, fakehost.Fleet{}
+func echoFleet(n int) (*config.Config, fakehost.Machines) {
+	c, machines := &config.Config{}, fakehost.Machines{}
 	for i := range n {
 		h := echoHive(fmt.Sprintf("gpu-%02d", i))
 		c.Hives = append(c.Hives, h)
@@ -40,7 +40,7 @@ func echoFleet(n int) (*config.Config, fakehost.Fleet) {
 	return c, machines
 }
 
-func openFleet(t *testing.T, c *config.Config, machines fakehost.Fleet, change func(*pkgmgr.Options)) *pkgmgr.Fleet {
+func openFleet(t *testing.T, c *config.Config, machines fakehost.Machines, change func(*pkgmgr.Options)) *pkgmgr.Fleet {
 	t.Helper()
 	o := pkgmgr.Options{Connect: machines.Connect, Binaries: fakehost.Rbee("1.0.0"), Version: "1.0.0", CacheDir: t.TempDir(), Owner: "me"}
 	if change != nil {
@@ -175,7 +175,7 @@ func TestFailureIsIsolated(t *testing.T) {
 	if s := machines["gpu-02"].State(); s.Rbee == nil || !s.Daemon.Running || len(s.Workers) != 0 || len(r.Hives[2].Steps) != 2 {
 		t.Errorf("gpu-02: state %+v, report %+v, want rbee and a running daemon without workers", s, r.Hives[2])
 	}
-	if s := machines["gpu-03"].State(); s.Rbee != nil || len(r.Hives[3].Failed) != 3 {
+	if s := machines["gpu-03"].State(); s.Rbee != nil || len(r.Hives[3].FailedSteps) != 3 {
 		t.Errorf("gpu-03: state %+v, report %+v, want no rbee and 3 failed steps", s, r.Hives[3])
 	}
 }
@@ -279,7 +279,7 @@ func TestExtraHivesAndWorkers(t *testing.T) {
 	t.Parallel()
 	c, machines := echoFleet(3)
 	syncFleet(t.Context(), openFleet(t, c, machines, nil), plan.Options{}, pkgmgr.ApplyOptions{})
-	machines["gpu-00"].Edit(func(s *wire.State) { s.Workers = append(s.Workers, wire.Worker{Type: "old", Foreign: true}) })
+	machines["gpu-00"].Edit(func(s *wire.State) { s.Workers = append(s.Workers, wire.Worker{Type: "old", Unmanaged: true}) })
 	machines["gpu-02"].Edit(func(s *wire.State) { s.Broken = "segmentation fault" })
 	smaller := &config.Config{Hives: c.Hives[:1]}
 	extras := func(o *pkgmgr.Options) { o.Extra = c.Hives[1:] }
@@ -306,7 +306,7 @@ func TestExtraHivesAndWorkers(t *testing.T) {
 func TestUninstall(t *testing.T) {
 	t.Parallel()
 	c, machines := echoFleet(4)
-	machines["gpu-01"].Initial = wire.State{Workers: []wire.Worker{{Type: "old", Foreign: true}}} // workers, no rbee
+	machines["gpu-01"].Initial = wire.State{Workers: []wire.Worker{{Type: "old", Unmanaged: true}}} // workers, no rbee
 	machines["gpu-02"].Unreachable = errors.New("no route")
 	f := openFleet(t, &config.Config{Hives: c.Hives[:1]}, machines, nil)
 	syncFleet(t.Context(), f, plan.Options{}, pkgmgr.ApplyOptions{})
@@ -317,7 +317,7 @@ func TestUninstall(t *testing.T) {
 		"gpu-00=uninstalled gpu-01=uninstalled gpu-02=unreachable gpu-03=not_installed" {
 		t.Errorf("Apply(UninstallPlan()) = %s, want two uninstalls, one unreachable and one not installed", got)
 	}
-	noBinaries := openFleet(t, &config.Config{Hives: c.Hives[1:2]}, fakehost.Fleet{
+	noBinaries := openFleet(t, &config.Config{Hives: c.Hives[1:2]}, fakehost.Machines{
 		"gpu-01": {Initial: wire.State{Workers: []wire.Worker{{Type: "old"}}}},
 	}, func(o *pkgmgr.Options) { o.Binaries = nil })
 	noBinaries.Read(t.Context(), pkgmgr.ReadOptions{})
@@ -391,16 +391,16 @@ func TestOpenSelectsHives(t *testing.T) {
 		want string
 	}{
 		{pkgmgr.Options{}, "extra gpu-00 gpu-01 gpu-02"},
-		{pkgmgr.Options{Only: []string{"gpu-02", "gpu-00"}}, "gpu-00 gpu-02"},
-		{pkgmgr.Options{Only: []string{"extra"}}, "extra"},
+		{pkgmgr.Options{Aliases: []string{"gpu-02", "gpu-00"}}, "gpu-00 gpu-02"},
+		{pkgmgr.Options{Aliases: []string{"extra"}}, "extra"},
 		{pkgmgr.Options{Labels: []string{"big"}}, "gpu-01"},
 		{pkgmgr.Options{Labels: []string{"none"}}, ""},
 	} {
 		if got, err := aliases(k.o); err != nil || got != k.want {
-			t.Errorf("Open() of aliases %v and labels %v has hives %q, %v, want %q", k.o.Only, k.o.Labels, got, err, k.want)
+			t.Errorf("Open() of aliases %v and labels %v has hives %q, %v, want %q", k.o.Aliases, k.o.Labels, got, err, k.want)
 		}
 	}
-	if _, err := aliases(pkgmgr.Options{Only: []string{"gpu-0"}}); operations.CodeOf(err) != operations.CodeNotFound {
+	if _, err := aliases(pkgmgr.Options{Aliases: []string{"gpu-0"}}); operations.CodeOf(err) != operations.CodeNotFound {
 		t.Errorf("Open() of an unknown alias = %v, want code %s", err, operations.CodeNotFound)
 	}
 	if _, err := pkgmgr.Open(c, pkgmgr.Options{}); err == nil {

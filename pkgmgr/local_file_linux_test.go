@@ -40,7 +40,7 @@ func TestUnwritableFiles(t *testing.T) {
 		if reason != operations.ReasonPermissionDenied && reason != operations.ReasonReadOnly {
 			t.Errorf("%s: %v has reason %q, want %s or %s", name, err, reason, operations.ReasonPermissionDenied, operations.ReasonReadOnly)
 		}
-		if want := operations.SubjectFile.Named(path); subject != want {
+		if want := operations.SubjectFile.WithName(path); subject != want {
 			t.Errorf("%s: %v has subject %+v, want %+v", name, err, subject, want)
 		}
 	}

@@ -60,7 +60,7 @@ func TestSaveKeepsConcurrentChanges(t *testing.T) {
 	_, upgrade := f.plan(plan.Options{Upgrade: true})
 	f.addRelease("1.2")
 	f.pin("gpu-02", "1.0")
-	if r := f.sync(plan.Options{Upgrade: true}, func(o *pkgmgr.Options) { o.Only = []string{"gpu-00"} }); f.version("gpu-00") != "1.2" {
+	if r := f.sync(plan.Options{Upgrade: true}, func(o *pkgmgr.Options) { o.Aliases = []string{"gpu-00"} }); f.version("gpu-00") != "1.2" {
 		t.Fatalf("sync: %s, gpu-00 has engine %q, want 1.2", results(r.Hives), f.version("gpu-00"))
 	}
 	slow.Pin("gpu-01", engineWorker, "1.0", time.Now())
@@ -120,18 +120,18 @@ func TestFailedUpgradeKeepsPin(t *testing.T) {
 	f.addRelease("1.0")
 	f.sync(plan.Options{}, nil)
 	f.addRelease("1.1")
-	f.sync(plan.Options{Upgrade: true, UpgradeTypes: []string{"engine"}}, func(o *pkgmgr.Options) { o.Only = []string{"gpu-01"} })
+	f.sync(plan.Options{Upgrade: true, UpgradeTypes: []string{"engine"}}, func(o *pkgmgr.Options) { o.Aliases = []string{"gpu-01"} })
 	f.pin("gpu-00", "1.0")
 
 	installErr := errors.New("cannot install")
 	for name, upgrade := range map[string]func(){
 		"other hive": func() {
-			f.sync(plan.Options{Upgrade: true}, func(o *pkgmgr.Options) { o.Only = []string{"gpu-01"} })
+			f.sync(plan.Options{Upgrade: true}, func(o *pkgmgr.Options) { o.Aliases = []string{"gpu-01"} })
 		},
 		"failed lookup": func() {
 			f.origin.LimitRate("token")
 			f.sync(plan.Options{Upgrade: true}, nil)
-			f.origin.Mend()
+			f.origin.ClearFaults()
 		},
 		"failed install": func() {
 			f.machines["gpu-00"].OnStep = func(s wire.Step) error {
@@ -280,7 +280,7 @@ func TestBundleErrorsContainRecipeLine(t *testing.T) {
 		workers := f.config.Hives[0].Workers
 		workers[len(workers)-1].Version = tt.constraint
 		f.machines["gpu-00"].Edit(func(s *wire.State) { s.Arch = "arm64" })
-		r := f.sync(plan.Options{}, func(o *pkgmgr.Options) { o.Bundle, o.Push, o.Lock, o.Only = b, true, lock, []string{"gpu-00"} })
+		r := f.sync(plan.Options{}, func(o *pkgmgr.Options) { o.Bundle, o.Push, o.Lock, o.Aliases = b, true, lock, []string{"gpu-00"} })
 		if blocked := r.Plan.Blocked; len(blocked) != 1 || !strings.Contains(blocked[0].Reason, tt.want) {
 			t.Errorf("%s: blocked %+v, want %q", tt.constraint, blocked, tt.want)
 		}

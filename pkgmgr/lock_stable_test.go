@@ -119,7 +119,7 @@ func TestGlibcFloor(t *testing.T) {
 			if tt.down != "" {
 				f.machines[tt.down].Unreachable = errors.New("connection refused")
 			}
-			r := f.sync(plan.Options{}, func(o *pkgmgr.Options) { o.Only = tt.only })
+			r := f.sync(plan.Options{}, func(o *pkgmgr.Options) { o.Aliases = tt.only })
 			if got := f.floor(); got != tt.floor {
 				t.Errorf("sync: floor() = %q, want %q", got, tt.floor)
 			}
@@ -128,7 +128,7 @@ func TestGlibcFloor(t *testing.T) {
 			}
 			// A second sync changes nothing.
 			before := f.lockText()
-			again := f.sync(plan.Options{}, func(o *pkgmgr.Options) { o.Only = tt.only })
+			again := f.sync(plan.Options{}, func(o *pkgmgr.Options) { o.Aliases = tt.only })
 			if len(again.Plan.Steps) != 0 || !bytes.Equal(before, f.lockText()) {
 				t.Errorf("the second sync has steps %+v and lock %s, want no changes", again.Plan.Steps, f.lockText())
 			}
@@ -173,7 +173,7 @@ func TestLockIsStable(t *testing.T) {
 			if tt.down != "" {
 				f.machines[tt.down].Unreachable = errors.New("connection refused")
 			}
-			f.sync(tt.opts, func(o *pkgmgr.Options) { o.Only = tt.only })
+			f.sync(tt.opts, func(o *pkgmgr.Options) { o.Aliases = tt.only })
 			if got := f.lockText(); !bytes.Equal(withoutTimes(t, got), withoutTimes(t, want)) {
 				t.Errorf("lockText() = %s\nwant %s", got, want)
 			}
@@ -214,9 +214,9 @@ func TestGlibcFloorFollowsConfig(t *testing.T) {
 	if f.floor() != "2.28→2.31 llguidance" || blockReasons(r) != "gpu-02 llguidance needs glibc 2.31, this machine has 2.30" {
 		t.Errorf("sync: floor() = %s, blocked %s; want 2.28→2.31 llguidance and gpu-02", f.floor(), blockReasons(r))
 	}
-	before, requests := f.lockText(), f.origin.Asked("/simple/")
-	if f.sync(plan.Options{}, nil); !bytes.Equal(before, f.lockText()) || f.origin.Asked("/simple/") != requests {
-		t.Errorf("the second sync made %d requests to the index and wrote lock %s, want none and no change", f.origin.Asked("/simple/")-requests, f.lockText())
+	before, requests := f.lockText(), f.origin.RequestCount("/simple/")
+	if f.sync(plan.Options{}, nil); !bytes.Equal(before, f.lockText()) || f.origin.RequestCount("/simple/") != requests {
+		t.Errorf("the second sync made %d requests to the index and wrote lock %s, want none and no change", f.origin.RequestCount("/simple/")-requests, f.lockText())
 	}
 }
 
@@ -254,7 +254,7 @@ func TestLatestWithoutSolution(t *testing.T) {
 	f = newFloorFleet(t, "2.39")
 	f.addEngine("1.1", releaseDate, "wax>=1")
 	f.origin.AddWheel(origintest.Wheel{Name: "wax", Version: "1", Uploaded: releaseDate})
-	f.origin.Break(origintest.Fault{Path: "/simple/wax/", Status: 500})
+	f.origin.AddFault(origintest.Fault{Path: "/simple/wax/", Status: 500})
 	r = f.sync(plan.Options{}, nil)
 	if got := blockReasons(r); f.version("gpu-00") != "" || !strings.Contains(got, "500 Internal Server Error") || !strings.Contains(got, "/simple/wax/") {
 		t.Errorf("version(gpu-00) = %q, blocked %s; want none, blocked by the failed request", f.version("gpu-00"), got)
@@ -335,7 +335,7 @@ func TestInvalidIndex(t *testing.T) {
 			t.Parallel()
 			f := newRecipeFleet(t, pythonRecipe)
 			f.addTools("0.9.9", "20251120")
-			f.origin.Answer("/simple/", tt.kind, tt.body)
+			f.origin.SetResponse("/simple/", tt.kind, tt.body)
 			r := f.sync(plan.Options{}, nil)
 			if got := blockReasons(r); !strings.Contains(got, tt.want) {
 				t.Errorf("sync: blocked %q, want %q in it", got, tt.want)
@@ -381,7 +381,7 @@ func TestTorchMirror(t *testing.T) {
 	f.addEngine("1.0", releaseDate, "torch>=2")
 	f.origin.AddWheel(origintest.Wheel{Name: "torch", Version: "3.0", Uploaded: releaseDate}) // newer than the mirror's
 	f.origin.AddWheel(origintest.Wheel{Name: "torch", Version: "2.9+cpu", Torch: "cpu"})
-	index := f.origin.Lock("me", "secret")
+	index := f.origin.RequirePassword("me", "secret")
 	var steps []wire.InstallStep
 	f.recordSteps("gpu-00", &steps)
 	r := f.sync(plan.Options{}, func(o *pkgmgr.Options) { o.Origins.PythonIndex, o.Origins.TorchIndex = index, index })

@@ -40,7 +40,7 @@ type lockFleet struct {
 	t        *testing.T
 	origin   *origintest.Server
 	config   *config.Config
-	machines fakehost.Fleet
+	machines fakehost.Machines
 	lock     string // path of the lock file
 	catalog  *catalog.Catalog
 	cache    string
@@ -134,10 +134,10 @@ func TestLockIsReused(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.addRelease("1.1")
-	requests := f.origin.Asked("/")
+	requests := f.origin.RequestCount("/")
 	f.machines["gpu-01"].Edit(func(s *wire.State) { s.Workers = nil })
-	if f.sync(plan.Options{}, nil); f.version("gpu-01") != "1.0" || f.origin.Asked("/releases") != 1 {
-		t.Errorf("second sync: gpu-01 has engine %s after %d more requests, want 1.0 without a lookup", f.version("gpu-01"), f.origin.Asked("/")-requests)
+	if f.sync(plan.Options{}, nil); f.version("gpu-01") != "1.0" || f.origin.RequestCount("/releases") != 1 {
+		t.Errorf("second sync: gpu-01 has engine %s after %d more requests, want 1.0 without a lookup", f.version("gpu-01"), f.origin.RequestCount("/")-requests)
 	}
 	if again, _ := os.ReadFile(f.lock); !bytes.Equal(first, again) {
 		t.Errorf("second sync: the lock is\n%s\nwant it unchanged:\n%s", again, first)
@@ -254,8 +254,8 @@ func TestDamagedCache(t *testing.T) {
 	push := func(o *pkgmgr.Options) { o.Push = true }
 	f.sync(plan.Options{}, push)
 	cached, err := filepath.Glob(filepath.Join(f.cache, "artefacts", "*"))
-	if err != nil || len(cached) != 1 || f.origin.Asked("/download/") != 1 {
-		t.Fatalf("the cache contains %q, %v, after %d requests, want one file after one request", cached, err, f.origin.Asked("/download/"))
+	if err != nil || len(cached) != 1 || f.origin.RequestCount("/download/") != 1 {
+		t.Fatalf("the cache contains %q, %v, after %d requests, want one file after one request", cached, err, f.origin.RequestCount("/download/"))
 	}
 	for _, damage := range []bool{false, true} {
 		if damage {
@@ -270,8 +270,8 @@ func TestDamagedCache(t *testing.T) {
 		if damage {
 			want = 2
 		}
-		if f.sync(plan.Options{}, push); f.version("gpu-01") != "1.0" || f.origin.Asked("/download/") != want {
-			t.Errorf("damaged %t: gpu-01 has engine %q after %d requests, want 1.0 after %d", damage, f.version("gpu-01"), f.origin.Asked("/download/"), want)
+		if f.sync(plan.Options{}, push); f.version("gpu-01") != "1.0" || f.origin.RequestCount("/download/") != want {
+			t.Errorf("damaged %t: gpu-01 has engine %q after %d requests, want 1.0 after %d", damage, f.version("gpu-01"), f.origin.RequestCount("/download/"), want)
 		}
 	}
 }

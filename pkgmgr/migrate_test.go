@@ -26,7 +26,7 @@ func TestMigrateThenInSync(t *testing.T) {
 	f := openFleet(t, c, machines, withCatalog)
 	syncFleet(t.Context(), f, plan.Options{}, pkgmgr.ApplyOptions{})
 	machines["gpu-02"].Edit(func(s *wire.State) {
-		s.Hostname, s.Workers = "third", append(s.Workers, wire.Worker{Type: "vllm", Foreign: true})
+		s.Hostname, s.Workers = "third", append(s.Workers, wire.Worker{Type: "vllm", Unmanaged: true})
 	})
 	for i, alias := range []string{"gpu-00", "gpu-01"} { // FromStates needs distinct host names
 		machines[alias].Edit(func(s *wire.State) { s.Hostname = []string{"first", "second"}[i] })
@@ -58,7 +58,7 @@ func TestFromStates(t *testing.T) {
 	t.Parallel()
 	state := func(hostname, alias string) *wire.State {
 		return &wire.State{
-			Hostname: hostname, User: "bee", Home: "/home/bee/rbee", Rbee: &wire.Installed{Version: "1"},
+			Hostname: hostname, User: "bee", Home: "/home/bee/rbee", Rbee: &wire.BinaryRecord{Version: "1"},
 			Settings: &wire.Settings{Alias: alias, HivePort: 8600, AutoStart: true},
 		}
 	}

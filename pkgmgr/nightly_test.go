@@ -62,7 +62,7 @@ func (f *lockFleet) planVersion(constraint string, edit func(*pkgmgr.Options)) (
 	workers := f.config.Hives[0].Workers
 	workers[len(workers)-1].Version = constraint
 	var notes []string
-	before := f.origin.Asked("/api/")
+	before := f.origin.RequestCount("/api/")
 	fleet, lock := f.open(func(o *pkgmgr.Options) {
 		o.Events = func(e operations.Event) {
 			if strings.HasPrefix(e.Message, origintest.LlamaRepo) {
@@ -83,7 +83,7 @@ func (f *lockFleet) planVersion(constraint string, edit func(*pkgmgr.Options)) (
 	for _, b := range plan.Blocked {
 		blocked += b.Reason
 	}
-	return version, strings.Join(notes, "; "), blocked, f.origin.Asked("/api/") - before
+	return version, strings.Join(notes, "; "), blocked, f.origin.RequestCount("/api/") - before
 }
 
 func TestNightlyReleases(t *testing.T) {
@@ -189,7 +189,7 @@ func TestReleaseAnswers(t *testing.T) {
 			t.Parallel()
 			f := newRecipeFleet(t, nightlyRecipe)
 			llamaReleases{from: 10700, to: 10711}.publish(f.origin)
-			f.origin.Answer(k.path, k.contentType, k.body)
+			f.origin.SetResponse(k.path, k.contentType, k.body)
 			_, _, blocked, _ := f.planVersion(k.constraint, nil)
 			if !strings.Contains(blocked, k.want) {
 				t.Errorf("planVersion(%q): blocked %q, want %q in it", k.constraint, blocked, k.want)
@@ -311,7 +311,7 @@ func TestVersionOfBuild(t *testing.T) {
 	if workers := f.load().Workers(); len(workers) != 1 || workers[0].Requested != "v0.5.0" || workers[0].Version != "b10811" {
 		t.Errorf("the lock has %+v, want v0.5.0 resolved to b10811", workers)
 	}
-	before := f.origin.Asked("/")
+	before := f.origin.RequestCount("/")
 	for _, k := range []struct {
 		constraint, lock, want string // lock: "remove" or "" to keep it
 	}{
@@ -336,7 +336,7 @@ func TestVersionOfBuild(t *testing.T) {
 			t.Errorf("%s, lock %q: status has drift %q, want %q", k.constraint, k.lock, text, k.want)
 		}
 	}
-	if n := f.origin.Asked("/") - before; n != 0 {
+	if n := f.origin.RequestCount("/") - before; n != 0 {
 		t.Errorf("status made %d requests, want none", n)
 	}
 	setVersion("v0.4.0")
@@ -376,10 +376,10 @@ func TestDownloadMirror(t *testing.T) {
 			if err != nil || !strings.Contains(string(text), `"https://github.com`+file+`"`) || strings.Contains(string(text), "secret") {
 				t.Errorf("the lock is %s, %v, want the URL of github.com and no password", text, err)
 			}
-			if n := f.origin.Asked("/mirror/ggml-org/llama.cpp/releases/download/v0.5.0/nightly-tag.txt"); n != 1 {
+			if n := f.origin.RequestCount("/mirror/ggml-org/llama.cpp/releases/download/v0.5.0/nightly-tag.txt"); n != 1 {
 				t.Errorf("this machine fetched the pointer %d times, want 1", n)
 			}
-			if n := f.origin.Asked("/mirror" + file); withPassword && n != 1 {
+			if n := f.origin.RequestCount("/mirror" + file); withPassword && n != 1 {
 				t.Errorf("this machine fetched the file %d times, want 1", n)
 			}
 		})

@@ -85,7 +85,7 @@ func TestGeneratedArchive(t *testing.T) {
 	f.origin.LimitRate("token")
 	withToken := func(o *pkgmgr.Options) { o.Origins.GitHubToken = "token" }
 	syncHive := func(hive string, edit func(*pkgmgr.Options)) *operations.SyncReport {
-		return f.sync(plan.Options{}, func(o *pkgmgr.Options) { edit(o); o.Only = []string{hive} })
+		return f.sync(plan.Options{}, func(o *pkgmgr.Options) { edit(o); o.Aliases = []string{hive} })
 	}
 	if r := syncHive("gpu-00", withToken); !bytes.Equal(f.machines["gpu-00"].Artifact("engine"), first) {
 		t.Fatalf("sync of gpu-00: blocked %+v, reports %+v, want the engine installed", r.Plan.Blocked, r.Hives)
@@ -109,7 +109,7 @@ func TestGeneratedArchive(t *testing.T) {
 	} {
 		f.machines["gpu-01"].Edit(func(s *wire.State) { s.Workers = nil })
 		r := syncHive("gpu-01", k.options)
-		if failed := r.Hives[0].Failed; len(failed) != 1 || !strings.Contains(failed[0].Error.Message, k.want) {
+		if failed := r.Hives[0].FailedSteps; len(failed) != 1 || !strings.Contains(failed[0].Error.Message, k.want) {
 			t.Errorf("%s: sync has failed steps %+v, want %q in the error", name, failed, k.want)
 		}
 	}
@@ -121,21 +121,21 @@ func TestPushErrorsContainRecipeLine(t *testing.T) {
 	t.Parallel()
 	f := newLockFleet(t)
 	f.addRelease("1.0")
-	f.origin.Break(origintest.Fault{Path: "/download/", Status: 503})
+	f.origin.AddFault(origintest.Fault{Path: "/download/", Status: 503})
 	r := f.sync(plan.Options{}, func(o *pkgmgr.Options) { o.Push = true })
 	for _, h := range r.Hives {
-		if len(h.Failed) != 1 || !strings.Contains(h.Failed[0].Error.Message, "engine.yaml:5: fetching http") {
-			t.Errorf("%s: sync has failed steps %+v, want one with the line of the recipe", h.Alias, h.Failed)
+		if len(h.FailedSteps) != 1 || !strings.Contains(h.FailedSteps[0].Error.Message, "engine.yaml:5: fetching http") {
+			t.Errorf("%s: sync has failed steps %+v, want one with the line of the recipe", h.Alias, h.FailedSteps)
 		}
 	}
 	// An interrupted download is continued. After a failure, the next hive tries again.
-	f.origin.Mend()
-	f.origin.Break(origintest.Fault{Path: "/download/", Status: 503, Times: 1})
-	f.origin.Break(origintest.Fault{Path: "/download/", Cut: 20})
-	before := f.origin.Asked("/download/")
+	f.origin.ClearFaults()
+	f.origin.AddFault(origintest.Fault{Path: "/download/", Status: 503, Times: 1})
+	f.origin.AddFault(origintest.Fault{Path: "/download/", Cut: 20})
+	before := f.origin.RequestCount("/download/")
 	r = f.sync(plan.Options{}, func(o *pkgmgr.Options) { o.Push, o.Parallel = true, 1 })
-	if f.version("gpu-01") != "1.0" || len(r.Hives[0].Failed) != 1 || f.origin.Asked("/download/") != before+3 {
-		t.Errorf("sync: gpu-01 has engine %q after %d requests, reports %+v; want 1.0 after 3 requests, and one failure on gpu-00", f.version("gpu-01"), f.origin.Asked("/download/")-before, r.Hives)
+	if f.version("gpu-01") != "1.0" || len(r.Hives[0].FailedSteps) != 1 || f.origin.RequestCount("/download/") != before+3 {
+		t.Errorf("sync: gpu-01 has engine %q after %d requests, reports %+v; want 1.0 after 3 requests, and one failure on gpu-00", f.version("gpu-01"), f.origin.RequestCount("/download/")-before, r.Hives)
 	}
 }
 
@@ -147,7 +147,7 @@ func TestIndexPassword(t *testing.T) {
 	f.addTools("0.9.9", "20251120")
 	f.addWheel("1.0")
 	f.origin.AddWheel(origintest.Wheel{Name: "wax", Version: "1.0"})
-	index := f.origin.Lock("me", "secret")
+	index := f.origin.RequirePassword("me", "secret")
 	var steps []wire.InstallStep
 	f.recordSteps("gpu-00", &steps)
 	r := f.sync(plan.Options{}, func(o *pkgmgr.Options) { o.Origins.PythonIndex = index })
@@ -221,7 +221,7 @@ func TestUpgradeWithoutReleaseAPI(t *testing.T) {
 	for _, newest := range []string{"1.0", "1.1"} { // the installed version, and a newer one
 		f.addWheel(newest)
 		var notes []string
-		before := f.origin.Asked("/api/")
+		before := f.origin.RequestCount("/api/")
 		r := f.sync(plan.Options{Upgrade: true, UpgradeTypes: []string{"engine"}}, func(o *pkgmgr.Options) {
 			o.Events = func(e operations.Event) {
 				if strings.Contains(e.Message, "keeping ") {
@@ -236,7 +236,7 @@ func TestUpgradeWithoutReleaseAPI(t *testing.T) {
 		if len(notes) != 2 || !strings.Contains(text, "keeping uv at 0.9.9: ") || !strings.Contains(text, "keeping python 3.12 at 20251120: ") || !strings.Contains(text, "rate limit of ") {
 			t.Errorf("%s: sync emitted notes %q, want that uv and Python keep their versions", newest, notes)
 		}
-		if n := f.origin.Asked("/api/") - before; n != 2 {
+		if n := f.origin.RequestCount("/api/") - before; n != 2 {
 			t.Errorf("%s: sync made %d requests to the release API, want 2", newest, n)
 		}
 	}
@@ -366,7 +366,7 @@ func TestLatestHasFilesOfVariants(t *testing.T) {
 			var got []string
 			fleet, lock := f.open(func(o *pkgmgr.Options) {
 				if k.only != "" {
-					o.Only = []string{k.only}
+					o.Aliases = []string{k.only}
 				}
 				o.Events = func(e operations.Event) {
 					if strings.HasPrefix(e.Message, "bees/engine") {

@@ -58,11 +58,11 @@ func TestStaleStepsFail(t *testing.T) {
 	f.addRelease("1.1")
 	f.sync(plan.Options{Upgrade: true}, nil)
 	for _, r := range slow.Apply(t.Context(), stale, pkgmgr.ApplyOptions{}) {
-		ok := slices.ContainsFunc(r.Failed, func(s operations.FailedStep) bool {
+		ok := slices.ContainsFunc(r.FailedSteps, func(s operations.FailedStep) bool {
 			return s.Step.Worker == "engine" && s.Error.Reason == operations.ReasonStateChanged
 		})
 		if !ok {
-			t.Errorf("%s: Apply() has failed steps %+v, want the engine with reason %s", r.Alias, r.Failed, operations.ReasonStateChanged)
+			t.Errorf("%s: Apply() has failed steps %+v, want the engine with reason %s", r.Alias, r.FailedSteps, operations.ReasonStateChanged)
 		}
 	}
 	if got, want := f.version("gpu-00"), "1.1"; got != want {
@@ -128,7 +128,7 @@ func TestPlanForOtherHives(t *testing.T) {
 	f := openFleet(t, c, machines, nil)
 	f.Read(t.Context(), pkgmgr.ReadOptions{})
 	p := f.Plan(t.Context(), plan.Options{Fetch: true})
-	part := openFleet(t, c, machines, func(o *pkgmgr.Options) { o.Only = []string{"gpu-00"} })
+	part := openFleet(t, c, machines, func(o *pkgmgr.Options) { o.Aliases = []string{"gpu-00"} })
 	part.Read(t.Context(), pkgmgr.ReadOptions{})
 	reports := part.Apply(t.Context(), p, pkgmgr.ApplyOptions{})
 	if got, want := results(reports), "gpu-00=installed gpu-01=failed"; got != want {
@@ -142,8 +142,8 @@ func TestPlanForOtherHives(t *testing.T) {
 	}
 	p = part.Plan(t.Context(), plan.Options{Fetch: true, Force: true})
 	p.Steps[0].Action = "fly"
-	if r := part.Apply(t.Context(), p, pkgmgr.ApplyOptions{})[0]; len(r.Failed) == 0 || r.Failed[0].Error.Reason != operations.ReasonUnsupported {
-		t.Errorf("Apply() of an unknown action has failed steps %+v, want reason %s", r.Failed, operations.ReasonUnsupported)
+	if r := part.Apply(t.Context(), p, pkgmgr.ApplyOptions{})[0]; len(r.FailedSteps) == 0 || r.FailedSteps[0].Error.Reason != operations.ReasonUnsupported {
+		t.Errorf("Apply() of an unknown action has failed steps %+v, want reason %s", r.FailedSteps, operations.ReasonUnsupported)
 	}
 }
 

@@ -136,7 +136,7 @@ func TestStateDigest(t *testing.T) {
 	t.Parallel()
 	base := func() *wire.State {
 		return &wire.State{
-			Rbee: &wire.Installed{Version: "1", SHA256: "aa"}, Settings: &wire.Settings{Alias: "a", HivePort: 8600},
+			Rbee: &wire.BinaryRecord{Version: "1", SHA256: "aa"}, Settings: &wire.Settings{Alias: "a", HivePort: 8600},
 			Workers: []wire.Worker{{Type: "vllm", Version: "2", Variant: "cuda-13", SHA256: "bb"}},
 		}
 	}

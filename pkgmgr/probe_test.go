@@ -211,7 +211,7 @@ func TestProbeForeignWorkers(t *testing.T) {
 			t.Fatal(err)
 		}
 		s := h.mustRead(t, pkgmgr.ReadOptions{})
-		want := []wire.Worker{{Type: "llama-cpp", Foreign: true}, {Type: "lost", Foreign: true}, {Type: "vllm", Foreign: true}}
+		want := []wire.Worker{{Type: "llama-cpp", Unmanaged: true}, {Type: "lost", Unmanaged: true}, {Type: "vllm", Unmanaged: true}}
 		if !reflect.DeepEqual(s.Workers, want) || s.DevicesKnown {
 			t.Errorf("Read() = %+v, want workers %+v and unknown devices", s, want)
 		}

@@ -27,7 +27,7 @@ import (
 // pkgmgr and the packages below it, and that both cross the wire.
 func TestReasonsOfTypedErrors(t *testing.T) {
 	t.Parallel()
-	vllm := operations.SubjectWorker.Named("vllm")
+	vllm := operations.SubjectWorker.WithName("vllm")
 	for _, test := range []struct {
 		err     error
 		reason  operations.Reason
@@ -35,9 +35,9 @@ func TestReasonsOfTypedErrors(t *testing.T) {
 	}{
 		{&catalog.NoSourcesError{Type: "vllm"}, operations.ReasonUnsupported, vllm},
 		{&catalog.UnknownVersionError{Type: "vllm"}, operations.ReasonUnknownVersion, vllm},
-		{&catalog.NoPlatformError{Type: "vllm"}, operations.ReasonUnfitMachine, vllm},
-		{&catalog.UnfitError{Type: "vllm"}, operations.ReasonUnfitMachine, vllm},
-		{&lockfile.GlibcError{Type: "vllm"}, operations.ReasonUnfitMachine, vllm},
+		{&catalog.UnsupportedPlatformError{Type: "vllm"}, operations.ReasonIncompatibleMachine, vllm},
+		{&catalog.UnsupportedMachineError{Type: "vllm"}, operations.ReasonIncompatibleMachine, vllm},
+		{&lockfile.GlibcError{Type: "vllm"}, operations.ReasonIncompatibleMachine, vllm},
 		{&resolve.NoSolutionError{Type: "vllm", Err: &uv.Error{}}, operations.ReasonNoSolution, vllm},
 		{&artifact.NoBinaryError{Err: errors.New("x")}, operations.ReasonNoBinary, operations.Subject{}},
 		{&fetch.APIError{Text: "x"}, operations.ReasonLookup, operations.Subject{}},
@@ -45,7 +45,7 @@ func TestReasonsOfTypedErrors(t *testing.T) {
 		{plan.ErrNotLocked, operations.ReasonNotLocked, operations.Subject{}},
 		{plan.ErrRecipeChanged, operations.ReasonNotLocked, operations.Subject{}},
 		{&plan.LookupError{Err: errors.New("x")}, operations.ReasonLookup, operations.Subject{}},
-		{&plan.LookupError{Err: &catalog.UnfitError{Type: "vllm"}}, operations.ReasonUnfitMachine, vllm},
+		{&plan.LookupError{Err: &catalog.UnsupportedMachineError{Type: "vllm"}}, operations.ReasonIncompatibleMachine, vllm},
 	} {
 		err := fmt.Errorf("wrapped: %w", test.err)
 		if reason, subject := operations.ReasonOf(err), operations.SubjectOf(err); reason != test.reason || subject != test.subject {

@@ -69,21 +69,21 @@ type (
 )
 
 func (f *recordFile) UnmarshalJSON(data []byte) error {
-	return wire.DecodeKeeping(data, (*plainRecordFile)(f), &f.Unknown)
+	return wire.UnmarshalWithUnknown(data, (*plainRecordFile)(f), &f.Unknown)
 }
 
 func (f recordFile) MarshalJSON() ([]byte, error) {
-	return wire.EncodeKeeping(plainRecordFile(f), f.Unknown)
+	return wire.MarshalWithUnknown(plainRecordFile(f), f.Unknown)
 }
 
 // UnmarshalJSON implements [json.Unmarshaler]. It preserves unknown fields.
 func (e *RecordEntry) UnmarshalJSON(data []byte) error {
-	return wire.DecodeKeeping(data, (*plainRecordEntry)(e), &e.Unknown)
+	return wire.UnmarshalWithUnknown(data, (*plainRecordEntry)(e), &e.Unknown)
 }
 
 // MarshalJSON implements [json.Marshaler].
 func (e RecordEntry) MarshalJSON() ([]byte, error) {
-	return wire.EncodeKeeping(plainRecordEntry(e), e.Unknown)
+	return wire.MarshalWithUnknown(plainRecordEntry(e), e.Unknown)
 }
 
 // Entries returns the hives in the record, sorted by alias. If the file does not exist,
@@ -107,11 +107,11 @@ func (r Record) read() (f recordFile, err error) {
 	}
 	if err := json.Unmarshal(data, &f); err != nil {
 		return recordFile{}, &operations.Error{
-			Code: operations.CodeFailed, Reason: operations.ReasonRecordInvalid, Subject: operations.SubjectFile.Named(r.Path),
+			Code: operations.CodeFailed, Reason: operations.ReasonRecordInvalid, Subject: operations.SubjectFile.WithName(r.Path),
 			Message: fmt.Sprintf("cannot read the record of hives: %s: %v", r.Path, err), Err: err,
 		}
 	}
-	if err := f.Readable(r.Path, recordSchema); err != nil {
+	if err := f.CheckReadable(r.Path, recordSchema); err != nil {
 		return recordFile{}, err
 	}
 	return f, nil

@@ -161,7 +161,7 @@ func TestRecordErrors(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err := r.Entries()
-		if reason, subject := operations.ReasonOf(err), operations.SubjectOf(err); reason != test.want || subject != operations.SubjectFile.Named(r.Path) {
+		if reason, subject := operations.ReasonOf(err), operations.SubjectOf(err); reason != test.want || subject != operations.SubjectFile.WithName(r.Path) {
 			t.Errorf("%s: Entries() = %v, reason %q and subject %+v; want %q and the file", test.name, err, reason, subject, test.want)
 		}
 	}

@@ -40,7 +40,7 @@ func (f *Fleet) SyncReport(p *plan.Plan, reports []operations.HiveReport, durati
 		for _, s := range h.Steps {
 			countWorker(&r.Summary, s)
 		}
-		for _, s := range h.Failed {
+		for _, s := range h.FailedSteps {
 			if s.Step.Worker != "" {
 				r.Summary.WorkersFailed++
 			}

@@ -81,7 +81,7 @@ func TestBinaryIsFetchedOnlyIfNeeded(t *testing.T) {
 	t.Parallel()
 	c, machines := echoFleet(2)
 	for _, alias := range []string{"gpu-00", "gpu-01"} {
-		machines[alias].Initial = wire.State{Rbee: &wire.Installed{Version: "1.0.0", SHA256: "aa"}}
+		machines[alias].Initial = wire.State{Rbee: &wire.BinaryRecord{Version: "1.0.0", SHA256: "aa"}}
 	}
 	source := failingSource{map[bool]int{}}
 	makePlan := func() *plan.Plan {

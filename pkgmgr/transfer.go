@@ -53,8 +53,8 @@ func (f *Fleet) hiveSteps(s *wire.State, install *plan.Install) []wire.InstallSt
 	steps := lockfile.CloneSteps(install.Steps)
 	dir := f.recipeDir(install)
 	for i := range steps {
-		if at := steps[i].At; at != "" {
-			steps[i].At = dir + at
+		if at := steps[i].Position; at != "" {
+			steps[i].Position = dir + at
 		}
 		for _, a := range steps[i].Artifacts() {
 			f.restoreURL(s, install, a)
@@ -150,8 +150,8 @@ func (f *Fleet) openArtifact(ctx context.Context, s *wire.State, install *plan.I
 			f.restoreURL(s, install, &complete)
 			compress := step.Kind == wire.StepFile // archives and wheels are compressed already
 			file, gzipped, err := f.artifacts.Open(ctx, complete, f.localFile(s.Platform, install, a), compress)
-			if err != nil && step.At != "" && ctx.Err() == nil {
-				err = fmt.Errorf("%s%s: %w", f.recipeDir(install), step.At, err)
+			if err != nil && step.Position != "" && ctx.Err() == nil {
+				err = fmt.Errorf("%s%s: %w", f.recipeDir(install), step.Position, err)
 			}
 			return file, gzipped, err
 		}

@@ -77,7 +77,7 @@ func upstreamFleet(t *testing.T, worker config.Worker, states []wire.State) (cha
 	s := origintest.New(t)
 	serveTools(t, s)
 	cfg := &config.Config{}
-	machines := fakehost.Fleet{}
+	machines := fakehost.Machines{}
 	for i, state := range states {
 		alias := fmt.Sprintf("m-%02d", i)
 		cfg.Hives = append(cfg.Hives, config.Hive{Alias: alias, Hostname: alias, HivePort: 8600, Workers: []config.Worker{worker}, AutoStart: true})
@@ -219,7 +219,7 @@ func planOne(t *testing.T, origins pkgmgr.Origins, lock *lockfile.Lock, worker c
 	if err != nil {
 		t.Fatal(err)
 	}
-	fleet := openFleet(t, config, fakehost.Fleet{"m": &fakehost.Machine{Initial: state}}, func(o *pkgmgr.Options) {
+	fleet := openFleet(t, config, fakehost.Machines{"m": &fakehost.Machine{Initial: state}}, func(o *pkgmgr.Options) {
 		o.CacheDir, o.Origins, o.Lock = filepath.Join(cache, "rbee-test-upstream"), origins, lock
 	})
 	fleet.Read(t.Context(), pkgmgr.ReadOptions{Devices: true})

@@ -156,7 +156,7 @@ func TestValidate(t *testing.T) {
 			h := config.Hive{Alias: "a", Hostname: "a.example", HivePort: 8600, Workers: []config.Worker{{Type: "needy", Version: version.Latest}}}
 			m := &fakehost.Machine{Initial: k.machine}
 			c := &config.Config{Path: "hives.conf", Hives: []config.Hive{h}}
-			f := openFleet(t, c, fakehost.Fleet{"a": m}, func(o *pkgmgr.Options) {
+			f := openFleet(t, c, fakehost.Machines{"a": m}, func(o *pkgmgr.Options) {
 				o.Catalog = catalog
 				if k.edit != nil {
 					k.edit(&c.Hives[0], m, o)

@@ -45,7 +45,7 @@ func TestValidateReportsMissingSoftware(t *testing.T) {
 				Platform: wire.Platform{OS: "linux", Arch: "amd64", Libc: "glibc", LibcVersion: "2.39"},
 				Devices:  tt.devices, DevicesKnown: true, Libraries: tt.libraries,
 			}}
-			f := openFleet(t, &config.Config{Path: "hives.conf", Hives: []config.Hive{h}}, fakehost.Fleet{"a": m}, nil)
+			f := openFleet(t, &config.Config{Path: "hives.conf", Hives: []config.Hive{h}}, fakehost.Machines{"a": m}, nil)
 			f.Read(t.Context(), pkgmgr.ReadOptions{Devices: true})
 			report := f.Validate(t.Context())
 			var errs, warnings []string

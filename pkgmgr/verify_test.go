@@ -44,7 +44,7 @@ func engineCatalog(t *testing.T, verify string) *catalog.Catalog {
 func TestVerifyCommandIsUpdated(t *testing.T) {
 	t.Parallel()
 	m := &fakehost.Machine{}
-	c, machines := &config.Config{Hives: []config.Hive{echoHive("gpu-1", "engine")}}, fakehost.Fleet{"gpu-1": m}
+	c, machines := &config.Config{Hives: []config.Hive{echoHive("gpu-1", "engine")}}, fakehost.Machines{"gpu-1": m}
 	sync := func(verify string) (*operations.SyncReport, wire.Worker) {
 		t.Helper()
 		f := openFleet(t, c, machines, func(o *pkgmgr.Options) { o.Catalog = engineCatalog(t, verify) })
@@ -87,7 +87,7 @@ func TestCPUFallbackWarning(t *testing.T) {
 		return wire.State{Devices: []gpu.Device{{Vendor: "nvidia", Name: "RTX 4090", Driver: driver}}}
 	}
 	c := &config.Config{Hives: []config.Hive{echoHive("cpu-1", "engine"), echoHive("gpu-1", "engine"), echoHive("gpu-2", "engine")}}
-	machines := fakehost.Fleet{"cpu-1": {}, "gpu-1": {Initial: device("535.54")}, "gpu-2": {Initial: device("580.1")}}
+	machines := fakehost.Machines{"cpu-1": {}, "gpu-1": {Initial: device("535.54")}, "gpu-2": {Initial: device("580.1")}}
 	catalog, record := engineCatalog(t, ""), newRecord(t)
 	open := func() *pkgmgr.Fleet {
 		f := openFleet(t, c, machines, func(o *pkgmgr.Options) { o.Catalog = catalog })

@@ -396,7 +396,7 @@ func TestLatency(t *testing.T) {
 	c := newClientFiles(t)
 	h := newHosts(t, c, 1)[0]
 	const rtt = 40 * time.Millisecond
-	h.Latency(rtt)
+	h.SetLatency(rtt)
 	start := time.Now()
 	client := c.dial(t, h)
 	dial := time.Since(start)

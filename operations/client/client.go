@@ -190,7 +190,7 @@ func (c *Client) post(ctx context.Context, req *request) (string, error) {
 		err := c.exchange(ctx, req, &created)
 		switch {
 		case err == nil && created.JobID == "":
-			return "", &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonOtherProgram, Subject: operations.SubjectQueen.Named(c.address()), Message: c.address() + " is not rbee: its response has no job id"}
+			return "", &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonNotRbee, Subject: operations.SubjectQueen.WithName(c.address()), Message: c.address() + " is not rbee: its response has no job id"}
 		case err == nil:
 			return created.JobID, nil
 		case operations.CodeOf(err) != operations.CodeUnreachable || !req.connected.Load():

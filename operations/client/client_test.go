@@ -63,14 +63,14 @@ func TestClientResponseErrors(t *testing.T) {
 		message           string
 	}{
 		"token rejected":       {401, "text/plain", "no", ops.CodeFailed, "auth", " rejected the token"},
-		"HTML page":            {200, "text/html; charset=utf-8", "<html>", ops.CodeFailed, ops.ReasonOtherProgram, `is not rbee: it responded with "200 OK" and text/html`},
-		"not found":            {404, "text/plain", "404 page not found", ops.CodeFailed, ops.ReasonOtherProgram, `is not rbee: it responded with "404 Not Found" and text/plain`},
-		"missing content type": {500, "", "", ops.CodeFailed, ops.ReasonOtherProgram, "is not rbee"},
-		"redirect":             {302, "", "", ops.CodeFailed, ops.ReasonOtherProgram, "302"},
-		"other error":          {400, "application/json", `{"error":"bad"}`, ops.CodeFailed, ops.ReasonOtherProgram, "is not rbee"},
+		"HTML page":            {200, "text/html; charset=utf-8", "<html>", ops.CodeFailed, ops.ReasonNotRbee, `is not rbee: it responded with "200 OK" and text/html`},
+		"not found":            {404, "text/plain", "404 page not found", ops.CodeFailed, ops.ReasonNotRbee, `is not rbee: it responded with "404 Not Found" and text/plain`},
+		"missing content type": {500, "", "", ops.CodeFailed, ops.ReasonNotRbee, "is not rbee"},
+		"redirect":             {302, "", "", ops.CodeFailed, ops.ReasonNotRbee, "302"},
+		"other error":          {400, "application/json", `{"error":"bad"}`, ops.CodeFailed, ops.ReasonNotRbee, "is not rbee"},
 		"error of rbee": {409, "application/json", `{"error":{"code":"locked","hive":"gpu-1","message":"held","problems":[{"message":"p"}]}}`,
 			ops.CodeLocked, "", "hive gpu-1: held\n  p"},
-		"array": {200, "application/json", `[1]`, ops.CodeFailed, ops.ReasonOtherProgram, "is not rbee"},
+		"array": {200, "application/json", `[1]`, ops.CodeFailed, ops.ReasonNotRbee, "is not rbee"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

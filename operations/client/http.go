@@ -95,7 +95,7 @@ func (p progressReader) Read(b []byte) (int, error) {
 func (c *Client) send(ctx context.Context, r *request) (*http.Response, error) {
 	base, err := url.Parse(c.URL)
 	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" {
-		return nil, &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonInvalidOperation, Subject: operations.SubjectQueen.Named(c.address()), Message: "invalid URL of rbee: want one such as http://127.0.0.1:8600"}
+		return nil, &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonInvalidOperation, Subject: operations.SubjectQueen.WithName(c.address()), Message: "invalid URL of rbee: want one such as http://127.0.0.1:8600"}
 	}
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) {
 		r.connected.Store(true)
@@ -131,9 +131,9 @@ func (c *Client) responseError(resp *http.Response) error {
 	opErr := httpjson.ReadError(resp.Body)
 	switch {
 	case resp.StatusCode == http.StatusUnauthorized && c.Token == "":
-		return &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonAuth, Subject: operations.SubjectQueen.Named(c.address()), Message: c.address() + " requires a token"}
+		return &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonAuth, Subject: operations.SubjectQueen.WithName(c.address()), Message: c.address() + " requires a token"}
 	case resp.StatusCode == http.StatusUnauthorized:
-		return &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonAuth, Subject: operations.SubjectQueen.Named(c.address()), Message: c.address() + " rejected the token"}
+		return &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonAuth, Subject: operations.SubjectQueen.WithName(c.address()), Message: c.address() + " rejected the token"}
 	case opErr != nil:
 		return opErr
 	}
@@ -146,7 +146,7 @@ func (c *Client) notRbeeError(resp *http.Response) *operations.Error {
 	if err != nil {
 		mediaType = "no content type"
 	}
-	return &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonOtherProgram, Subject: operations.SubjectQueen.Named(c.address()), Message: fmt.Sprintf("%s is not rbee: it responded with %q and %s", c.address(), resp.Status, mediaType)}
+	return &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonNotRbee, Subject: operations.SubjectQueen.WithName(c.address()), Message: fmt.Sprintf("%s is not rbee: it responded with %q and %s", c.address(), resp.Status, mediaType)}
 }
 
 // address returns the URL of the server without credentials, for error messages.
@@ -177,7 +177,7 @@ func (c *Client) transportError(ctx context.Context, r *request, err error) erro
 	if r.connected.Load() && (reason == operations.ReasonFailed || reason == operations.ReasonLost) {
 		text, reason = "lost connection to", operations.ReasonLost
 	}
-	return &operations.Error{Code: operations.CodeUnreachable, Reason: reason, Subject: operations.SubjectQueen.Named(c.address()), Message: fmt.Sprintf("%s %s: %v", text, c.address(), err), Err: err}
+	return &operations.Error{Code: operations.CodeUnreachable, Reason: reason, Subject: operations.SubjectQueen.WithName(c.address()), Message: fmt.Sprintf("%s %s: %v", text, c.address(), err), Err: err}
 }
 
 // transportReason is like [operations.ConnectionReason] but also classifies the timeouts of

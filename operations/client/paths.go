@@ -11,12 +11,12 @@ import (
 // operation.
 var pathFields = []string{"config_path", "bundle_path", "output_path"}
 
-// WithPaths returns a copy of op in which every path is replaced by mapping(path). It does
+// MapPaths returns a copy of op in which every path is replaced by mapping(path). It does
 // not call mapping for empty paths. The paths of an operation are the config, the bundle and
 // the output file on the machine that runs the operation. If mapping returns an error,
-// WithPaths returns an [*operations.Error] with [operations.CodeBadOperation] that names the
+// MapPaths returns an [*operations.Error] with [operations.CodeBadOperation] that names the
 // field.
-func WithPaths(op operations.Operation, mapping func(path string) (string, error)) (operations.Operation, error) {
+func MapPaths(op operations.Operation, mapping func(path string) (string, error)) (operations.Operation, error) {
 	data, err := op.MarshalJSON()
 	if err != nil {
 		return nil, invalidOperation("%s: %v", op.Kind(), err)
@@ -34,7 +34,7 @@ func WithPaths(op operations.Operation, mapping func(path string) (string, error
 		original := path
 		path, err := mapping(original)
 		if err != nil {
-			return nil, &operations.Error{Code: operations.CodeBadOperation, Reason: operations.ReasonInvalidOperation, Subject: operations.SubjectFile.Named(original), Message: fmt.Sprintf("%s: field %q: %v", op.Kind(), name, err), Err: err}
+			return nil, &operations.Error{Code: operations.CodeBadOperation, Reason: operations.ReasonInvalidOperation, Subject: operations.SubjectFile.WithName(original), Message: fmt.Sprintf("%s: field %q: %v", op.Kind(), name, err), Err: err}
 		}
 		if fields[name], err = json.Marshal(path); err != nil {
 			return nil, invalidOperation("%s: field %q: %v", op.Kind(), name, err)

@@ -26,13 +26,13 @@ func TestWithPaths(t *testing.T) {
 		{ops.WorkerSpawn{Target: target, Model: "m", Worker: "w", Env: map[string]string{"A": "b"}}, ops.WorkerSpawn{Target: wantTarget, Model: "m", Worker: "w", Env: map[string]string{"A": "b"}}},
 		{ops.Infer{Target: target, Model: "m", Prompt: "<config_path>", MaxTokens: 1}, ops.Infer{Target: wantTarget, Model: "m", Prompt: "<config_path>", MaxTokens: 1}},
 	} {
-		got, err := client.WithPaths(test.op, addBase)
+		got, err := client.MapPaths(test.op, addBase)
 		if err != nil || !reflect.DeepEqual(got, test.want) {
 			t.Errorf("WithPaths(%+v) = %+v, %v, want %+v", test.op, got, err, test.want)
 		}
 	}
 	mapErr := errors.New("path outside the directory")
-	_, err := client.WithPaths(ops.HiveList{ConfigPath: "c"}, func(string) (string, error) { return "", mapErr })
+	_, err := client.MapPaths(ops.HiveList{ConfigPath: "c"}, func(string) (string, error) { return "", mapErr })
 	want := `hive_list: field "config_path": path outside the directory`
 	if ops.CodeOf(err) != ops.CodeBadOperation || !errors.Is(err, mapErr) || err.Error() != want {
 		t.Errorf("WithPaths() with a failing mapping returned %v, want %s", err, want)

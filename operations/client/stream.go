@@ -116,7 +116,7 @@ func (w *watch) check(resp *http.Response) error {
 	}
 	err := w.client.responseError(resp)
 	if operations.CodeOf(err) == operations.CodeNotFound && w.jobSeen {
-		return &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonNotFound, Subject: operations.SubjectJob.Named(w.id), Message: fmt.Sprintf("job %s no longer exists: rbee was restarted or has discarded it", w.id), Err: err}
+		return &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonNotFound, Subject: operations.SubjectJob.WithName(w.id), Message: fmt.Sprintf("job %s no longer exists: rbee was restarted or has discarded it", w.id), Err: err}
 	}
 	switch resp.StatusCode {
 	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
@@ -175,7 +175,7 @@ func (w *watch) dispatch(f sse.Event) error {
 
 func (w *watch) streamError(err error) error {
 	return &operations.Error{
-		Code: operations.CodeFailed, Reason: operations.ReasonOtherProgram, Subject: operations.SubjectJob.Named(w.id), Message: fmt.Sprintf("cannot read the events of job %s from %s: %v", w.id, w.client.address(), err), Err: err,
+		Code: operations.CodeFailed, Reason: operations.ReasonNotRbee, Subject: operations.SubjectJob.WithName(w.id), Message: fmt.Sprintf("cannot read the events of job %s from %s: %v", w.id, w.client.address(), err), Err: err,
 	}
 }
 

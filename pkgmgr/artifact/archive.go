@@ -16,12 +16,12 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// ErrNotPacked reports that an archive does not contain a file.
-var ErrNotPacked = errors.New("not found in the archive")
+// ErrNotInArchive reports that an archive does not contain a file.
+var ErrNotInArchive = errors.New("not found in the archive")
 
-// ReadPacked calls read with the content of one file of an archive. name is its path after
+// ReadArchiveFile calls read with the content of one file of an archive. name is its path after
 // strip leading directories have been removed from the paths in the archive.
-func ReadPacked(f *os.File, format wire.Format, strip int, name string, read func(io.Reader) error) error {
+func ReadArchiveFile(f *os.File, format wire.Format, strip int, name string, read func(io.Reader) error) error {
 	var r io.Reader
 	switch format {
 	case wire.FormatTarGz:
@@ -46,7 +46,7 @@ func ReadPacked(f *os.File, format wire.Format, strip int, name string, read fun
 	for {
 		header, err := t.Next()
 		if errors.Is(err, io.EOF) {
-			return fmt.Errorf("%s: %w", name, ErrNotPacked)
+			return fmt.Errorf("%s: %w", name, ErrNotInArchive)
 		}
 		if err != nil {
 			return err
@@ -57,7 +57,7 @@ func ReadPacked(f *os.File, format wire.Format, strip int, name string, read fun
 	}
 }
 
-// readZipFile implements [ReadPacked] for zip archives.
+// readZipFile implements [ReadArchiveFile] for zip archives.
 func readZipFile(f *os.File, strip int, name string, read func(io.Reader) error) error {
 	info, err := f.Stat()
 	if err != nil {
@@ -78,7 +78,7 @@ func readZipFile(f *os.File, strip int, name string, read func(io.Reader) error)
 		defer r.Close()
 		return read(r)
 	}
-	return fmt.Errorf("%s: %w", name, ErrNotPacked)
+	return fmt.Errorf("%s: %w", name, ErrNotInArchive)
 }
 
 // stripPath removes up to strip leading directories from name.

@@ -36,7 +36,7 @@ type tarEntry struct{ offset, size int64 }
 // BundleIndex is the content of the first entry of a bundle.
 type BundleIndex struct {
 	wire.Versioned
-	Form      int               `json:"bundle"` // the version of the file format
+	Format    int               `json:"bundle"` // the version of the file format
 	Version   string            `json:"rbee_version"`
 	CreatedAt time.Time         `json:"created_at"`
 	Lock      json.RawMessage   `json:"lock"`
@@ -47,7 +47,7 @@ type BundleIndex struct {
 
 // Versions, names and limits of the bundle format.
 const (
-	BundleForm      = 1 // version of the file format
+	BundleFormat    = 1 // version of the file format
 	BundleSchema    = 1 // schema of the index
 	BundleIndexName = "rbee-bundle.json"
 	BundleArtifacts = "artefacts/"
@@ -86,11 +86,11 @@ func OpenBundle(path string) (_ *Bundle, err error) {
 			if err := json.NewDecoder(io.LimitReader(t, maxBundleIndex)).Decode(&b.index); err != nil {
 				return nil, fmt.Errorf("invalid index: %w", err)
 			}
-			if err := b.index.Readable("its index", BundleSchema); err != nil {
+			if err := b.index.CheckReadable("its index", BundleSchema); err != nil {
 				return nil, err
 			}
-			if b.index.Form != BundleForm {
-				return nil, fmt.Errorf("unknown bundle format %d: this rbee supports format %d", b.index.Form, BundleForm)
+			if b.index.Format != BundleFormat {
+				return nil, fmt.Errorf("unknown bundle format %d: this rbee supports format %d", b.index.Format, BundleFormat)
 			}
 			continue
 		}
@@ -101,7 +101,7 @@ func OpenBundle(path string) (_ *Bundle, err error) {
 		b.entries[h.Name] = tarEntry{offset, h.Size}
 	}
 	switch {
-	case b.index.Form == 0:
+	case b.index.Format == 0:
 		return nil, errors.New("it is empty")
 	case len(b.entries) != b.index.Entries:
 		return nil, fmt.Errorf("it is truncated: it has %d of %d files", len(b.entries), b.index.Entries)

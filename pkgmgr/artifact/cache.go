@@ -147,9 +147,9 @@ func (e *NoOriginError) Error() string {
 // ErrorCode returns the reason as a string, for [operations.ReasonOf].
 func (e *NoOriginError) ErrorCode() string { return string(operations.ReasonNotFound) }
 
-// Learn downloads a file with an unknown checksum into the cache and returns its checksum
+// Download downloads a file with an unknown checksum into the cache and returns its checksum
 // and size. size is the expected size in bytes; 0 if unknown.
-func (a *Cache) Learn(ctx context.Context, url string, size int64) (sum string, got int64, err error) {
+func (a *Cache) Download(ctx context.Context, url string, size int64) (sum string, got int64, err error) {
 	a.removeStale()
 	temp := filepath.Join(a.dir, "new-"+rand.Text())
 	if err := atomicfile.WriteFile(temp, 0o600, func(to *os.File) (err error) {

@@ -9,41 +9,41 @@ import (
 	"github.com/klauspost/compress/gzip"
 )
 
-// PackedBinary is a compressed rbee binary in memory.
-type PackedBinary struct {
+// CompressedBinary is a compressed rbee binary in memory.
+type CompressedBinary struct {
 	Gz  []byte   // the binary, compressed with gzip
 	Sum [32]byte // SHA-256 of the binary
 }
 
-// PackedBinaries caches compressed binaries. The zero value is an empty cache.
-type PackedBinaries struct {
+// CompressedBinaries caches compressed binaries. The zero value is an empty cache.
+type CompressedBinaries struct {
 	mu      sync.Mutex
-	entries map[string]func() (*PackedBinary, error) // by SHA-256
+	entries map[string]func() (*CompressedBinary, error) // by SHA-256
 }
 
 // Get returns the compressed form of a binary. Only the first call for each checksum reads
 // the binary.
-func (p *PackedBinaries) Get(b *Binary) (*PackedBinary, error) {
+func (p *CompressedBinaries) Get(b *Binary) (*CompressedBinary, error) {
 	p.mu.Lock()
 	if p.entries == nil {
-		p.entries = map[string]func() (*PackedBinary, error){}
+		p.entries = map[string]func() (*CompressedBinary, error){}
 	}
 	get, ok := p.entries[b.SHA256]
 	if !ok {
-		get = sync.OnceValues(func() (*PackedBinary, error) { return compressBinary(b) })
+		get = sync.OnceValues(func() (*CompressedBinary, error) { return compressBinary(b) })
 		p.entries[b.SHA256] = get
 	}
 	p.mu.Unlock()
 	return get()
 }
 
-func compressBinary(b *Binary) (*PackedBinary, error) {
+func compressBinary(b *Binary) (*CompressedBinary, error) {
 	in, err := b.Open()
 	if err != nil {
 		return nil, err
 	}
 	defer in.Close()
-	out := &PackedBinary{}
+	out := &CompressedBinary{}
 	if _, err := hex.Decode(out.Sum[:], []byte(b.SHA256)); err != nil {
 		return nil, fmt.Errorf("invalid checksum %q of the binary: %w", b.SHA256, err)
 	}

@@ -64,7 +64,7 @@ func (e *NoSourcesError) ErrorCode() string { return string(operations.ReasonUns
 
 // ErrorSubject returns the worker type.
 func (e *NoSourcesError) ErrorSubject() operations.Subject {
-	return operations.SubjectWorker.Named(e.Type)
+	return operations.SubjectWorker.WithName(e.Type)
 }
 
 // Unwrap returns [ErrNoSources].
@@ -88,7 +88,7 @@ func (e *UnknownTypeError) ErrorCode() string { return string(operations.ReasonU
 
 // ErrorSubject returns the worker type.
 func (e *UnknownTypeError) ErrorSubject() operations.Subject {
-	return operations.SubjectWorker.Named(e.Type)
+	return operations.SubjectWorker.WithName(e.Type)
 }
 
 // UnknownVersionError reports a version that a recipe does not have.
@@ -106,46 +106,52 @@ func (e *UnknownVersionError) ErrorCode() string { return string(operations.Reas
 
 // ErrorSubject returns the worker type.
 func (e *UnknownVersionError) ErrorSubject() operations.Subject {
-	return operations.SubjectWorker.Named(e.Type)
+	return operations.SubjectWorker.WithName(e.Type)
 }
 
-// NoPlatformError reports that a recipe has no source of a version for the machine's
+// UnsupportedPlatformError reports that a recipe has no source of a version for the machine's
 // platform.
-type NoPlatformError struct {
+type UnsupportedPlatformError struct {
 	Type, Version string
 	Platform      wire.Platform
 	Known         []string // supported platforms such as "linux/amd64 (glibc)", in the order of the recipe
 }
 
-func (e *NoPlatformError) Error() string {
+func (e *UnsupportedPlatformError) Error() string {
 	p := e.Platform
 	return fmt.Sprintf("worker %s does not support %s; supported platforms: %s", strings.TrimSpace(e.Type+" "+e.Version), p.Name(), strings.Join(e.Known, ", "))
 }
 
-// ErrorCode returns [operations.ReasonUnfitMachine].
-func (e *NoPlatformError) ErrorCode() string { return string(operations.ReasonUnfitMachine) }
-
-// ErrorSubject returns the worker type.
-func (e *NoPlatformError) ErrorSubject() operations.Subject {
-	return operations.SubjectWorker.Named(e.Type)
+// ErrorCode returns [operations.ReasonIncompatibleMachine].
+func (e *UnsupportedPlatformError) ErrorCode() string {
+	return string(operations.ReasonIncompatibleMachine)
 }
 
-// UnfitError reports that a recipe has sources for the machine's platform, but the machine
+// ErrorSubject returns the worker type.
+func (e *UnsupportedPlatformError) ErrorSubject() operations.Subject {
+	return operations.SubjectWorker.WithName(e.Type)
+}
+
+// UnsupportedMachineError reports that a recipe has sources for the machine's platform, but the machine
 // does not meet the requirements of any of them.
-type UnfitError struct {
+type UnsupportedMachineError struct {
 	Type, Version string
 	Reasons       []string // one for each source, in the order of the recipe
 }
 
-func (e *UnfitError) Error() string {
+func (e *UnsupportedMachineError) Error() string {
 	return fmt.Sprintf("worker %s cannot run on this machine: %s", strings.TrimSpace(e.Type+" "+e.Version), strings.Join(e.Reasons, "; "))
 }
 
-// ErrorCode returns [operations.ReasonUnfitMachine].
-func (e *UnfitError) ErrorCode() string { return string(operations.ReasonUnfitMachine) }
+// ErrorCode returns [operations.ReasonIncompatibleMachine].
+func (e *UnsupportedMachineError) ErrorCode() string {
+	return string(operations.ReasonIncompatibleMachine)
+}
 
 // ErrorSubject returns the worker type.
-func (e *UnfitError) ErrorSubject() operations.Subject { return operations.SubjectWorker.Named(e.Type) }
+func (e *UnsupportedMachineError) ErrorSubject() operations.Subject {
+	return operations.SubjectWorker.WithName(e.Type)
+}
 
 // ErrDevicesUnknown reports that the choice of a source depends on the machine's
 // accelerators, which were not probed.
@@ -183,7 +189,7 @@ func (s *Source) version(rbeeVersion string) string {
 
 // Choose returns the first source that provides an exact version and fits a machine. If the
 // recipe has Versions, an empty version means any version. The error is a
-// [*NoSourcesError], [*UnknownVersionError], [*NoPlatformError], [*UnfitError] or
+// [*NoSourcesError], [*UnknownVersionError], [*UnsupportedPlatformError], [*UnsupportedMachineError] or
 // [ErrDevicesUnknown], or reports a path that cannot be resolved.
 func (r *Recipe) Choose(version string, m Machine, rbeeVersion string) (Choice, error) {
 	if len(r.Sources) == 0 {
@@ -216,9 +222,9 @@ func (r *Recipe) Choose(version string, m Machine, rbeeVersion string) (Choice, 
 	}
 	switch {
 	case len(unfit) > 0:
-		return Choice{}, &UnfitError{Type: r.Type, Version: version, Reasons: unfit}
+		return Choice{}, &UnsupportedMachineError{Type: r.Type, Version: version, Reasons: unfit}
 	case len(platforms) > 0:
-		return Choice{}, &NoPlatformError{Type: r.Type, Version: version, Platform: m.Platform, Known: unique(platforms)}
+		return Choice{}, &UnsupportedPlatformError{Type: r.Type, Version: version, Platform: m.Platform, Known: unique(platforms)}
 	default:
 		return Choice{}, &UnknownVersionError{Type: r.Type, Version: version, Known: unique(versions)}
 	}
@@ -377,7 +383,7 @@ func resolvePath(file, folder string) (string, error) {
 func (r *Recipe) SourcesFor(m Machine) func(version string) ([]Source, error) {
 	return func(version string) ([]Source, error) {
 		choice, err := r.Choose(version, m, "")
-		var unfit *UnfitError
+		var unfit *UnsupportedMachineError
 		switch {
 		case errors.As(err, &unfit):
 			return nil, nil

@@ -98,11 +98,11 @@ func (s *Source) needsGPU() bool { return s.GPU != "" && s.GPU != wire.NoGPU }
 
 // deviceNeeds returns the requirements of the source's build for an accelerator, or nil if
 // it has none.
-func (s *Source) deviceNeeds() *wire.DeviceNeeds {
+func (s *Source) deviceNeeds() *wire.DeviceRequirements {
 	if s.GPU == "" {
 		return nil
 	}
-	return &wire.DeviceNeeds{
+	return &wire.DeviceRequirements{
 		Vendor: s.GPU, Driver: s.Driver, Compute: s.Compute, ComputeMax: s.ComputeMax, Native: s.Native, PTXDriver: s.PTXDriver,
 		Architectures: s.Architectures,
 	}
@@ -133,7 +133,7 @@ func (s *Source) missingLibraries(m Machine) string {
 // fitsDevices reports whether at least one accelerator meets the requirements and has at
 // least memory bytes. The reason names the usable and unusable accelerators, or the
 // problems of all of them if none is usable.
-func fitsDevices(n *wire.DeviceNeeds, memory int64, devices []gpu.Device) (ok bool, reason string) {
+func fitsDevices(n *wire.DeviceRequirements, memory int64, devices []gpu.Device) (ok bool, reason string) {
 	var usable []gpu.Device
 	var unused, problems []string
 	for _, d := range devices {

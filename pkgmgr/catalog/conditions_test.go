@@ -33,7 +33,7 @@ sources:
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i, want := range []*wire.DeviceNeeds{
+	for i, want := range []*wire.DeviceRequirements{
 		{Vendor: "nvidia", Driver: "525", Compute: "5.0", ComputeMax: "12.0", Native: []string{"8.6", "8.9"}, PTXDriver: "570"},
 		{Vendor: "amd"}, {Vendor: wire.NoGPU}, nil,
 	} {
@@ -115,7 +115,7 @@ sources:
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := r.Launch(&r.Sources[0]).Devices, (&wire.DeviceNeeds{Vendor: "amd", Architectures: []string{"gfx90a", "gfx942"}}); !reflect.DeepEqual(got, want) {
+	if got, want := r.Launch(&r.Sources[0]).Devices, (&wire.DeviceRequirements{Vendor: "amd", Architectures: []string{"gfx90a", "gfx942"}}); !reflect.DeepEqual(got, want) {
 		t.Errorf("Launch().Devices = %+v, want %+v", got, want)
 	}
 	card := func(architecture string) gpu.Device {

@@ -22,7 +22,7 @@ func outcome(t *testing.T, typ, version string, m machinestest.Machine) string {
 	if err != nil {
 		return "no: " + err.Error()
 	}
-	if unmet := Unmet(r.Needs, m.State()); len(unmet) > 0 {
+	if unmet := UnmetRequirements(r.Needs, m.State()); len(unmet) > 0 {
 		return "no: " + strings.Join(unmet, "; ")
 	}
 	return choice.Source.Name
@@ -135,9 +135,9 @@ func TestReasonNamesCards(t *testing.T) {
 	}
 	big, old := card("RTX 4090", "8.9"), card("GTX 1080 Ti", "6.1")
 	lost := gpu.Device{Vendor: "nvidia", Error: "GPU is lost"}
-	needs := &wire.DeviceNeeds{Vendor: "nvidia", Driver: "580", Compute: "7.5"}
+	needs := &wire.DeviceRequirements{Vendor: "nvidia", Driver: "580", Compute: "7.5"}
 	for _, tt := range []struct {
-		needs   *wire.DeviceNeeds
+		needs   *wire.DeviceRequirements
 		devices []gpu.Device
 		ok      bool
 		reason  string
@@ -150,7 +150,7 @@ func TestReasonNamesCards(t *testing.T) {
 		{needs, []gpu.Device{old, old}, false, "GTX 1080 Ti has compute capability 6.1, 7.5 is needed"},
 		{needs, []gpu.Device{old, lost}, false, "GTX 1080 Ti has compute capability 6.1, 7.5 is needed, the driver of the NVIDIA GPU fails: GPU is lost"},
 		{needs, []gpu.Device{{Vendor: "amd"}}, false, "no NVIDIA GPU found"},
-		{&wire.DeviceNeeds{Vendor: "any"}, []gpu.Device{big, {Vendor: "amd"}}, true, "RTX 4090, AMD GPU"},
+		{&wire.DeviceRequirements{Vendor: "any"}, []gpu.Device{big, {Vendor: "amd"}}, true, "RTX 4090, AMD GPU"},
 	} {
 		if ok, reason := fitsDevices(tt.needs, 0, tt.devices); ok != tt.ok || reason != tt.reason {
 			t.Errorf("fitsDevices(%+v, %+v) = %t, %q, want %t, %q", tt.needs, tt.devices, ok, reason, tt.ok, tt.reason)

@@ -118,12 +118,12 @@ type Source struct {
 	// Compute are the oldest driver and the lowest compute capability of the accelerator.
 	GPU, Driver, Compute string
 
-	// ComputeMax, Native and PTXDriver are as in [wire.DeviceNeeds].
+	// ComputeMax, Native and PTXDriver are as in [wire.DeviceRequirements].
 	ComputeMax string
 	Native     []string
 	PTXDriver  string
 
-	// Architectures are as in [wire.DeviceNeeds].
+	// Architectures are as in [wire.DeviceRequirements].
 	Architectures []string
 
 	// ROCm is the required version of ROCm or a prefix of it, such as "10"; empty if ROCm is

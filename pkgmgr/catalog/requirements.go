@@ -9,10 +9,10 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// Unmet returns a message for each requirement of a worker that a machine does not meet,
+// UnmetRequirements returns a message for each requirement of a worker that a machine does not meet,
 // including the requirements for running any program. Properties of the machine that were
 // not probed count as met.
-func Unmet(n Needs, s *wire.State) []string {
+func UnmetRequirements(n Needs, s *wire.State) []string {
 	unmet := UnmetNeeds(n, s)
 	if s.Noexec != "" {
 		unmet = append(unmet, NoexecMessage(s))
@@ -26,7 +26,7 @@ func NoexecMessage(s *wire.State) string {
 }
 
 // UnmetNeeds returns a message for each requirement of a worker that a machine does not
-// meet. Unlike [Unmet], it omits requirements that do not depend on the worker.
+// meet. Unlike [UnmetRequirements], it omits requirements that do not depend on the worker.
 func UnmetNeeds(n Needs, s *wire.State) []string {
 	var unmet []string
 	add := func(format string, args ...any) { unmet = append(unmet, fmt.Sprintf(format, args...)) }
@@ -40,14 +40,14 @@ func UnmetNeeds(n Needs, s *wire.State) []string {
 		add("%s", problem)
 	}
 	if n.GPU != "" && s.DevicesKnown {
-		if ok, reason := fitsDevices(&wire.DeviceNeeds{Vendor: n.GPU, Driver: n.Driver, Compute: n.Compute}, n.GPUMemory, s.Devices); !ok {
+		if ok, reason := fitsDevices(&wire.DeviceRequirements{Vendor: n.GPU, Driver: n.Driver, Compute: n.Compute}, n.GPUMemory, s.Devices); !ok {
 			add("%s", reason)
 		}
 	}
 	if s.Commands != nil {
 		for _, c := range n.Commands {
 			if !slices.Contains(s.Commands, c) {
-				add("%s is not in PATH%s", c, text.After(": ", installHints[c]))
+				add("%s is not in PATH%s", c, text.WithPrefix(": ", installHints[c]))
 			}
 		}
 	}

@@ -23,9 +23,9 @@ func Load(path string) (*Config, error) {
 	data, err := strict.ReadFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonConfigMissing, Subject: operations.SubjectFile.Named(path), Message: fmt.Sprintf("config file %s does not exist", path), Err: err}
+		return nil, &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonConfigMissing, Subject: operations.SubjectFile.WithName(path), Message: fmt.Sprintf("config file %s does not exist", path), Err: err}
 	case err != nil:
-		return nil, &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonOf(err), Subject: operations.SubjectFile.Named(path), Message: fmt.Sprintf("cannot read config file: %v", err), Err: err}
+		return nil, &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonOf(err), Subject: operations.SubjectFile.WithName(path), Message: fmt.Sprintf("cannot read config file: %v", err), Err: err}
 	}
 	c, err := Parse(path, data)
 	if err != nil {

@@ -36,7 +36,7 @@ func hasAll(have, want []string) bool {
 }
 
 func unknownHive(alias string, known []string) error {
-	e := &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonUnknownHive, Subject: operations.SubjectHive.Named(alias), Hive: alias, Message: "unknown hive"}
+	e := &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonUnknownHive, Subject: operations.SubjectHive.WithName(alias), Hive: alias, Message: "unknown hive"}
 	if near := suggest.Nearest(alias, known); near != "" {
 		e.Message += fmt.Sprintf("; did you mean %q?", near)
 	}

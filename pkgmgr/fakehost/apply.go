@@ -95,7 +95,7 @@ func (r *run) do(ctx context.Context) *wire.Result {
 	result := &wire.Result{Errors: make([]string, len(r.req.Steps))}
 	skipFrom := func(first int, reason string) {
 		for i := first; i < len(r.req.Steps); i++ {
-			result.Fail(i, "not started: "+reason, &operations.Error{Reason: operations.ReasonNotBegun})
+			result.Fail(i, "not started: "+reason, &operations.Error{Reason: operations.ReasonNotStarted})
 		}
 	}
 	release, locked, err := r.lock(ctx)
@@ -139,14 +139,14 @@ func (r *run) do(ctx context.Context) *wire.Result {
 }
 
 // lock takes the machine's lock. If another run holds it for too long, locked is that run.
-func (r *run) lock(ctx context.Context) (release func(), locked *wire.Waiting, err error) {
+func (r *run) lock(ctx context.Context) (release func(), locked *wire.LockInfo, err error) {
 	m := r.machine
 	acquired := func() func() {
-		m.Edit(func(*wire.State) { m.holder = wire.Waiting{Holder: r.req.Owner, Since: time.Now()} })
+		m.Edit(func(*wire.State) { m.holder = wire.LockInfo{Holder: r.req.Owner, Since: time.Now()} })
 		return func() { <-m.lock }
 	}
-	holder := wire.Waiting{Holder: m.Locked, Since: time.Now()}
-	if m.Locked == "" {
+	holder := wire.LockInfo{Holder: m.LockHolder, Since: time.Now()}
+	if m.LockHolder == "" {
 		m.Edit(func(*wire.State) {}) // creates the lock
 		select {
 		case m.lock <- struct{}{}:
@@ -160,7 +160,7 @@ func (r *run) lock(ctx context.Context) (release func(), locked *wire.Waiting, e
 			return nil, nil, err
 		}
 	}
-	if m.Locked != "" || r.req.LockWait <= 0 {
+	if m.LockHolder != "" || r.req.LockWait <= 0 {
 		return nil, &holder, nil
 	}
 	timeout := time.NewTimer(r.req.LockWait)
@@ -177,12 +177,12 @@ func (r *run) lock(ctx context.Context) (release func(), locked *wire.Waiting, e
 
 // reportStep runs a step and reports its start and its end.
 func (r *run) reportStep(ctx context.Context, i int, step wire.Step) error {
-	_ = r.out.Write(wire.Message{Step: &wire.StepNote{Index: i}}) // the result has the outcome too
+	_ = r.out.Write(wire.Message{Step: &wire.StepStatus{Index: i}}) // the result has the outcome too
 	err := r.step(i, step)
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
-	note := &wire.StepNote{Index: i, Done: true}
+	note := &wire.StepStatus{Index: i, Done: true}
 	if err != nil {
 		note.Error, note.Cause = err.Error(), wire.CauseOf(err)
 	}
@@ -244,7 +244,7 @@ func (r *run) step(i int, step wire.Step) error {
 func (r *run) rollback(worker string) (err error) {
 	m := r.machine
 	m.Edit(func(s *wire.State) {
-		i := slices.IndexFunc(s.Workers, func(w wire.Worker) bool { return w.Type == worker && !w.Foreign })
+		i := slices.IndexFunc(s.Workers, func(w wire.Worker) bool { return w.Type == worker && !w.Unmanaged })
 		if i < 0 {
 			err = fmt.Errorf("cannot roll back worker type %s: it was not installed by rbee", worker)
 			return
@@ -271,7 +271,7 @@ func (m *Machine) swapPrevious(s *wire.State, worker string) bool {
 }
 
 // installSelf installs the running binary.
-func (r *run) installSelf(want *wire.Installed) (err error) {
+func (r *run) installSelf(want *wire.BinaryRecord) (err error) {
 	r.machine.Edit(func(s *wire.State) {
 		content, isUpload := r.machine.files[r.exe]
 		sum, size := sha256.Sum256(content), int64(len(content))
@@ -301,7 +301,7 @@ func (r *run) rollbackSelf() (err error) {
 	r.machine.Edit(func(s *wire.State) {
 		if s.Rbee == nil || s.PreviousRbee == nil {
 			err = &operations.Error{
-				Code: operations.CodeFailed, Reason: operations.ReasonNoPreviousVersion, Subject: operations.SubjectFile.Named(wire.PrevBinary),
+				Code: operations.CodeFailed, Reason: operations.ReasonNoPreviousVersion, Subject: operations.SubjectFile.WithName(wire.PrevBinary),
 				Message: "cannot roll back rbee: this machine has no previous rbee",
 			}
 			return
@@ -344,7 +344,7 @@ func (r *run) installWorker(i int, want *wire.WorkerInstall) error {
 	}
 	w := wire.Worker{
 		Type: want.Type, Version: want.Version, Requested: want.Requested,
-		Variant: want.Variant, Launch: want.Launch, LaunchDigest: want.LaunchDigest, Verify: want.Verify, SHA256: digest, Bytes: wire.Bytes(want.Steps), InstalledAt: time.Now(),
+		Variant: want.Variant, Launch: want.Launch, LaunchDigest: want.LaunchDigest, Verify: want.Verify, SHA256: digest, Bytes: wire.TotalSize(want.Steps), InstalledAt: time.Now(),
 	}
 	var content []byte
 	for j := range want.Steps {
@@ -366,7 +366,7 @@ func (r *run) installWorker(i int, want *wire.WorkerInstall) error {
 			m.artifacts[want.Type] = content
 		}
 		for _, have := range s.Workers {
-			if have.Type == w.Type && have.Version != w.Version && !have.Foreign {
+			if have.Type == w.Type && have.Version != w.Version && !have.Unmanaged {
 				have.Previous = ""
 				m.previous[w.Type] = have
 			}
@@ -400,7 +400,7 @@ func (r *run) digest(want *wire.WorkerInstall) (digest string, err error) {
 // undamaged, and updates its record. It returns false if neither install matches.
 func (r *run) reuse(want *wire.WorkerInstall, digest string) (ok bool) {
 	matches := func(w wire.Worker) bool {
-		return w.Type == want.Type && w.Version == want.Version && w.SHA256 == digest && w.Corrupt == "" && !w.Foreign
+		return w.Type == want.Type && w.Version == want.Version && w.SHA256 == digest && w.Corrupt == "" && !w.Unmanaged
 	}
 	m := r.machine
 	m.Edit(func(s *wire.State) {

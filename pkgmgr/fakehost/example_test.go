@@ -13,10 +13,10 @@ import (
 
 // A test injects errors into machines and checks the reports of pkgmgr.
 func Example() {
-	machines := fakehost.Fleet{
+	machines := fakehost.Machines{
 		"new":    {},
 		"full":   {FailPut: errors.New("no space left on device")},
-		"busy":   {Locked: "ann@desk, pid 7"},
+		"busy":   {LockHolder: "ann@desk, pid 7"},
 		"remote": {Unreachable: &fakehost.ConnectError{Code: "timeout", Message: "no answer within 10s"}},
 	}
 	cfg := &config.Config{}

@@ -48,7 +48,7 @@ func gzipped(t *testing.T, content string) io.Reader {
 
 func TestConnect(t *testing.T) {
 	t.Parallel()
-	machines := fakehost.Fleet{"reachable": {}, "nil": nil, "unreachable": {Unreachable: errors.New("no route")}}
+	machines := fakehost.Machines{"reachable": {}, "nil": nil, "unreachable": {Unreachable: errors.New("no route")}}
 	for alias, want := range map[string]string{"reachable": "", "nil": "no machine for nil", "missing": "no machine for missing", "unreachable": "no route"} {
 		h, err := machines.Connect(t.Context(), config.Hive{Alias: alias})
 		if got := fmt.Sprint(err); err != nil && got != want || err == nil && (want != "" || h == nil) {
@@ -109,7 +109,7 @@ func TestRunUnknownProgram(t *testing.T) {
 // TestApply sends requests without pkgmgr, including invalid ones.
 func TestApply(t *testing.T) {
 	t.Parallel()
-	rbee := wire.State{Rbee: &wire.Installed{Version: "1", SHA256: "aa"}}
+	rbee := wire.State{Rbee: &wire.BinaryRecord{Version: "1", SHA256: "aa"}}
 	push := func(sum string) wire.Step {
 		return wire.Step{Action: wire.ActionInstallWorker, Worker: &wire.WorkerInstall{
 			Type: "w", Version: "1", SHA256: sum, Steps: []wire.InstallStep{{Kind: wire.StepFile, Artifact: &wire.Artifact{Name: "w", SHA256: sum}}},
@@ -126,7 +126,7 @@ func TestApply(t *testing.T) {
 		"unknown action":  {wire.Schema, wire.Step{Action: "fly"}, "", `unknown action "fly"`},
 		"no worker":       {wire.Schema, wire.Step{Action: wire.ActionInstallWorker}, "", "invalid step: no worker"},
 		"no binary":       {wire.Schema, wire.Step{Action: wire.ActionInstallSelf}, "", "no binary to install"},
-		"not uploaded":    {wire.Schema, wire.Step{Action: wire.ActionInstallSelf, Install: &wire.Installed{}}, "", "the uploaded rbee has SHA-256"},
+		"not uploaded":    {wire.Schema, wire.Step{Action: wire.ActionInstallSelf, Install: &wire.BinaryRecord{}}, "", "the uploaded rbee has SHA-256"},
 		"pushed":          {wire.Schema, push(fmt.Sprintf("%x", sha256.Sum256([]byte("body")))), "body", ""},
 		"changed in push": {wire.Schema, push(fmt.Sprintf("%x", sha256.Sum256([]byte("body")))), "bodx", "the artifact has SHA-256"},
 		"wrong checksum":  {wire.Schema, push("aa"), "", "want 64 hex digits"},
@@ -208,7 +208,7 @@ func TestDialAndState(t *testing.T) {
 // time.
 func TestConcurrentFleets(t *testing.T) {
 	t.Parallel()
-	machines := fakehost.Fleet{"a": {}, "b": {}}
+	machines := fakehost.Machines{"a": {}, "b": {}}
 	config := &config.Config{Hives: []config.Hive{
 		{Alias: "a", Hostname: "a", HivePort: 1, AutoStart: true, Workers: []config.Worker{{Type: "echo", Version: version.Latest}}}, {Alias: "b", Hostname: "b", HivePort: 1},
 	}}

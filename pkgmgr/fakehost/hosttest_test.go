@@ -17,7 +17,7 @@ func TestHost(t *testing.T) {
 		m := &fakehost.Machine{}
 		return &hosttest.Machine{
 			Connect:  func(ctx context.Context) (pkgmgr.Host, error) { return m.Connect(ctx, config.Hive{}) },
-			Binaries: fakehost.Rbee("1.0.0"), Port: 8600, Cut: m.Cut,
+			Binaries: fakehost.Rbee("1.0.0"), Port: 8600, Disconnect: m.Disconnect,
 		}
 	})
 }

@@ -32,12 +32,12 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// Fleet maps the aliases of hives to machines. It must not be modified while it is in use.
-type Fleet map[string]*Machine
+// Machines maps the aliases of hives to machines. It must not be modified while it is in use.
+type Machines map[string]*Machine
 
 // Connect implements [pkgmgr.Connect]. It returns an error with the code "resolve" for an
 // alias without a machine.
-func (f Fleet) Connect(ctx context.Context, hive config.Hive) (pkgmgr.Host, error) {
+func (f Machines) Connect(ctx context.Context, hive config.Hive) (pkgmgr.Host, error) {
 	m := f[hive.Alias]
 	if m == nil {
 		return nil, &ConnectError{Code: "resolve", Message: fmt.Sprintf("no machine for %s", hive.Alias)}
@@ -80,9 +80,9 @@ type Machine struct {
 	// it returns an error, the step fails.
 	OnStep func(wire.Step) error
 
-	// Locked, if not empty, is the owner of a run that holds the lock forever. Other
+	// LockHolder, if not empty, is the owner of a run that holds the lock forever. Other
 	// runs do not wait for the lock, but fail immediately.
-	Locked string
+	LockHolder string
 
 	// Network implements Dial; nil rejects all connections.
 	Network func(ctx context.Context, network, address string) (net.Conn, error)
@@ -96,7 +96,7 @@ type Machine struct {
 	calls       Calls
 	conns       map[*host]bool // open connections
 	lock        chan struct{}  // contains one value while a run holds the lock
-	holder      wire.Waiting
+	holder      wire.LockInfo
 }
 
 // Calls has the number of calls of each method of the connections to a machine.
@@ -117,9 +117,9 @@ func (m *Machine) Connect(ctx context.Context, _ config.Hive) (pkgmgr.Host, erro
 	return h, nil
 }
 
-// Cut closes all open connections as a network failure does: calls return an error with the
+// Disconnect closes all open connections as a network failure does: calls return an error with the
 // code "lost", and programs on the machine read the end of stdin.
-func (m *Machine) Cut() {
+func (m *Machine) Disconnect() {
 	var open []*host
 	m.Edit(func(*wire.State) {
 		for h := range m.conns {

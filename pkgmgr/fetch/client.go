@@ -44,9 +44,9 @@ type Client struct {
 	Hub      string            // base URL of the model hub; empty for none
 	HubToken operations.Secret // access token for the model hub; may be empty
 
-	UserAgent string        // of all requests; empty means "rbee"
-	Verb      string        // first word of the errors of downloads; empty means "fetching"
-	Stall     time.Duration // maximum time without data from the server; 0 means 60 seconds
+	UserAgent   string        // of all requests; empty means "rbee"
+	ErrorPrefix string        // first word of the errors of downloads; empty means "fetching"
+	Stall       time.Duration // maximum time without data from the server; 0 means 60 seconds
 }
 
 // NewHTTPClient returns an HTTP client for large files. It uses the proxies of the

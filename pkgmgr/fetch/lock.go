@@ -54,7 +54,7 @@ func openPartWith(path string, lock func(string, fs.FileMode) (*filelock.Lock, e
 	case filelock.Unsupported(err):
 		_ = os.Remove(path)
 		return nil, nil, ErrBusy
-	case errors.Is(err, filelock.ErrHeld):
+	case errors.Is(err, filelock.ErrLocked):
 		return nil, nil, ErrBusy
 	case err != nil:
 		return nil, nil, err

@@ -219,7 +219,7 @@ func (f *Client) requestRest(ctx context.Context, p *stream) error {
 	if p.size > 0 && p.etag != "" {
 		header.Set("If-Range", p.etag)
 	}
-	return f.Get(ctx, cmp.Or(f.Verb, "fetching"), p.URL, header, func(resp *http.Response, r io.Reader) error {
+	return f.Get(ctx, cmp.Or(f.ErrorPrefix, "fetching"), p.URL, header, func(resp *http.Response, r io.Reader) error {
 		switch {
 		case resp.StatusCode == http.StatusPartialContent && p.continues(resp.Header):
 			p.resumed, p.changed = true, false

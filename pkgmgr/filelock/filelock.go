@@ -27,13 +27,13 @@ const (
 // NoLimit makes [Wait] wait until its context is done.
 const NoLimit time.Duration = -1
 
-// ErrHeld reports that another process has locked a file.
-var ErrHeld = errors.New("locked by another process")
+// ErrLocked reports that another process has locked a file.
+var ErrLocked = errors.New("locked by another process")
 
 // Lock is a locked file.
 type Lock struct{ file *flock.Flock }
 
-// Try locks the file at path exclusively, or returns [ErrHeld]. It creates the file and
+// Try locks the file at path exclusively, or returns [ErrLocked]. It creates the file and
 // missing directories, which get the mode dirMode.
 func Try(path string, dirMode fs.FileMode) (*Lock, error) {
 	return lock(path, dirMode, (*flock.Flock).TryLock)
@@ -47,7 +47,7 @@ func tryBlocking(path string, dirMode fs.FileMode) (*Lock, error) {
 	})
 }
 
-// lock locks the file at path with the function acquire, or returns [ErrHeld] if that function
+// lock locks the file at path with the function acquire, or returns [ErrLocked] if that function
 // returns false.
 func lock(path string, dirMode fs.FileMode, acquire func(*flock.Flock) (bool, error)) (*Lock, error) {
 	for {
@@ -62,7 +62,7 @@ func lock(path string, dirMode fs.FileMode, acquire func(*flock.Flock) (bool, er
 		case err != nil:
 			return nil, fmt.Errorf("cannot lock %s: %w", path, err)
 		case !locked:
-			return nil, ErrHeld
+			return nil, ErrLocked
 		}
 		// The previous holder may have removed the file. A lock on a removed file has no
 		// effect on other processes.
@@ -82,14 +82,14 @@ func isMissing(path string) bool {
 	return errors.Is(err, fs.ErrNotExist)
 }
 
-// Wait is like [Try], but waits until the file is unlocked. It returns [ErrHeld] after limit,
+// Wait is like [Try], but waits until the file is unlocked. It returns [ErrLocked] after limit,
 // and the cause of ctx if ctx is done earlier. If Wait has to wait, it calls onWait once,
 // unless onWait is nil.
 func Wait(ctx context.Context, path string, dirMode fs.FileMode, limit time.Duration, onWait func()) (*Lock, error) {
 	start := time.Now()
 	for attempts := 0; ; attempts++ {
 		l, err := Try(path, dirMode)
-		if !errors.Is(err, ErrHeld) {
+		if !errors.Is(err, ErrLocked) {
 			return l, err
 		}
 		if attempts == 1 && onWait != nil { // not for a lock that is held only for a moment
@@ -124,9 +124,9 @@ func pollPause(elapsed time.Duration) time.Duration {
 	return interval/2 + rand.N(interval/2) //nolint:gosec // not a secret
 }
 
-// Held reports whether another process has locked the file at path exclusively. It does not
+// IsLocked reports whether another process has locked the file at path exclusively. It does not
 // create the file.
-func Held(path string) bool {
+func IsLocked(path string) bool {
 	file := flock.New(path, flock.SetFlag(os.O_RDONLY))
 	locked, err := file.TryRLock()
 	_ = file.Close()

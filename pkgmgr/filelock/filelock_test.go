@@ -40,8 +40,8 @@ func TestTry(t *testing.T) {
 	if info, err := os.Stat(filepath.Dir(path)); err != nil || info.Mode().Perm() != 0o750 {
 		t.Errorf("Stat(directory) after Try() = %v, %v, want mode 750", info, err)
 	}
-	if _, err := filelock.Try(path, 0o750); !errors.Is(err, filelock.ErrHeld) {
-		t.Errorf("Try() of a locked file = %v, want %v", err, filelock.ErrHeld)
+	if _, err := filelock.Try(path, 0o750); !errors.Is(err, filelock.ErrLocked) {
+		t.Errorf("Try() of a locked file = %v, want %v", err, filelock.ErrLocked)
 	}
 	if err := l.Close(); err != nil {
 		t.Errorf("Close() = %v, want no error", err)
@@ -59,8 +59,8 @@ func TestTry(t *testing.T) {
 	if err := os.Mkdir(path, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := filelock.Try(path, 0o750); err == nil || errors.Is(err, filelock.ErrHeld) || filelock.Unsupported(err) {
-		t.Errorf("Try() of a directory = %v, want an error that is neither %v nor about unsupported locks", err, filelock.ErrHeld)
+	if _, err := filelock.Try(path, 0o750); err == nil || errors.Is(err, filelock.ErrLocked) || filelock.Unsupported(err) {
+		t.Errorf("Try() of a directory = %v, want an error that is neither %v nor about unsupported locks", err, filelock.ErrLocked)
 	}
 }
 
@@ -72,8 +72,8 @@ func TestWait(t *testing.T) {
 		t.Fatal(err)
 	}
 	calls := 0
-	if _, err := filelock.Wait(t.Context(), path, 0o700, 60*time.Millisecond, func() { calls++ }); !errors.Is(err, filelock.ErrHeld) || calls != 1 {
-		t.Errorf("Wait(60 ms) = %v after %d calls of onWait, want %v and 1", err, calls, filelock.ErrHeld)
+	if _, err := filelock.Wait(t.Context(), path, 0o700, 60*time.Millisecond, func() { calls++ }); !errors.Is(err, filelock.ErrLocked) || calls != 1 {
+		t.Errorf("Wait(60 ms) = %v after %d calls of onWait, want %v and 1", err, calls, filelock.ErrLocked)
 	}
 	cause := errors.New("canceled by the test")
 	ctx, cancel := context.WithCancelCause(t.Context())
@@ -86,8 +86,8 @@ func TestWait(t *testing.T) {
 	if err != nil {
 		t.Fatalf("Wait() = %v, want no error", err)
 	}
-	if _, err := filelock.Try(path, 0o700); !errors.Is(err, filelock.ErrHeld) {
-		t.Errorf("Try() after Wait() = %v, want %v", err, filelock.ErrHeld)
+	if _, err := filelock.Try(path, 0o700); !errors.Is(err, filelock.ErrLocked) {
+		t.Errorf("Try() after Wait() = %v, want %v", err, filelock.ErrLocked)
 	}
 	_ = next.Close()
 }
@@ -143,8 +143,8 @@ func TestWaitWithoutCancellation(t *testing.T) {
 	if err != nil || calls != 1 {
 		t.Fatalf("Wait() = %v after %d calls of onWait, want nil and 1", err, calls)
 	}
-	if _, err := filelock.Try(path, 0o700); !errors.Is(err, filelock.ErrHeld) {
-		t.Errorf("Try() after Wait() = %v, want %v", err, filelock.ErrHeld)
+	if _, err := filelock.Try(path, 0o700); !errors.Is(err, filelock.ErrLocked) {
+		t.Errorf("Try() after Wait() = %v, want %v", err, filelock.ErrLocked)
 	}
 	_ = next.Close()
 }
@@ -207,19 +207,19 @@ func TestKilledProcessReleasesLock(t *testing.T) {
 	if line != "locked\n" {
 		t.Errorf("output of the other process = %q, %v, want %q", line, err, "locked\n")
 	}
-	if _, err := filelock.Try(path, 0o700); !errors.Is(err, filelock.ErrHeld) {
-		t.Errorf("Try() of a file that another process has locked = %v, want %v", err, filelock.ErrHeld)
+	if _, err := filelock.Try(path, 0o700); !errors.Is(err, filelock.ErrLocked) {
+		t.Errorf("Try() of a file that another process has locked = %v, want %v", err, filelock.ErrLocked)
 	}
-	if !filelock.Held(path) {
+	if !filelock.IsLocked(path) {
 		t.Error("Held() of a file that another process has locked = false, want true")
 	}
 	_ = cmd.Process.Kill()
 	_ = cmd.Wait()
-	if filelock.Held(path) {
+	if filelock.IsLocked(path) {
 		t.Error("Held() after the other process was killed = true, want false")
 	}
 	missing := path + "-missing"
-	if got, created := filelock.Held(missing), fileExists(missing); got || created {
+	if got, created := filelock.IsLocked(missing), fileExists(missing); got || created {
 		t.Errorf("Held() of a missing file = %t, created: %t, want false and false", got, created)
 	}
 	l, err := filelock.Try(path, 0o700)

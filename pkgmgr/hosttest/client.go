@@ -69,7 +69,7 @@ func (c *client) rbee() *artifact.Binary {
 }
 
 // upload uploads rbee and returns its path and the install record for it.
-func (c *client) upload() (exe string, install *wire.Installed) {
+func (c *client) upload() (exe string, install *wire.BinaryRecord) {
 	c.t.Helper()
 	s, b := c.state(), c.rbee()
 	packed, err := c.suite.packed.Get(b)
@@ -80,7 +80,7 @@ func (c *client) upload() (exe string, install *wire.Installed) {
 	if err := c.host.Put(c.t.Context(), exe, 0o755, bytes.NewReader(packed.Gz), packed.Sum); err != nil {
 		c.t.Fatalf("Put(rbee) = %v, want no error", err)
 	}
-	return exe, &wire.Installed{Version: b.Version, SHA256: b.SHA256, Size: b.Size, MadeDirs: s.MissingDirs}
+	return exe, &wire.BinaryRecord{Version: b.Version, SHA256: b.SHA256, Size: b.Size, MadeDirs: s.MissingDirs}
 }
 
 // installRbee installs rbee and returns its path.
@@ -236,7 +236,7 @@ func (c *client) checkCauses(e *exchange) {
 // notStarted reports whether a step has the error of a step that was not started.
 func notStarted(r *wire.Result, index int) bool {
 	cause := r.CauseOf(index)
-	return cause != nil && cause.Reason == operations.ReasonNotBegun
+	return cause != nil && cause.Reason == operations.ReasonNotStarted
 }
 
 // mustApply applies a request that must succeed.

@@ -26,9 +26,9 @@ type Machine struct {
 	// Port is an unused loopback port of the machine.
 	Port int
 
-	// Cut closes all open connections as a network failure does: calls return an error, and programs on the machine
+	// Disconnect closes all open connections as a network failure does: calls return an error, and programs on the machine
 	// read the end of stdin.
-	Cut func()
+	Disconnect func()
 }
 
 // NewMachine creates a machine for a test. It registers a cleanup function with t.Cleanup.
@@ -79,5 +79,5 @@ func connect(t *testing.T, m *Machine) pkgmgr.Host {
 // suite has the data that all tests share.
 type suite struct {
 	newMachine NewMachine
-	packed     artifact.PackedBinaries
+	packed     artifact.CompressedBinaries
 }

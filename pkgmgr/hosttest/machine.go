@@ -120,7 +120,7 @@ func testPut(t *testing.T, c *client) {
 	}
 	// The existing file must be unchanged.
 	sum := c.rbee().SHA256
-	e := c.apply(exe, &wire.Request{Steps: []wire.Step{{Action: wire.ActionInstallSelf, Install: &wire.Installed{Version: "0", SHA256: sum}}}}, nil)
+	e := c.apply(exe, &wire.Request{Steps: []wire.Step{{Action: wire.ActionInstallSelf, Install: &wire.BinaryRecord{Version: "0", SHA256: sum}}}}, nil)
 	if e.err != nil || e.failures() != "" {
 		t.Errorf("install_self of a file after failed calls of Put = errors %q, %v, want none", e.failures(), e.err)
 	}

@@ -28,7 +28,7 @@ func testInvalidRequest(t *testing.T, c *client) {
 	}{
 		"invalid JSON":    {body: "hello\n"},
 		"other JSON type": {body: "[]\n"},
-		"newer schema":    {req: &wire.Request{Schema: wire.Schema + 1, MinReader: wire.Schema + 1, Steps: []wire.Step{step}}, want: fmt.Sprint(wire.Schema + 1), reason: operations.ReasonOtherVersion},
+		"newer schema":    {req: &wire.Request{Schema: wire.Schema + 1, MinReader: wire.Schema + 1, Steps: []wire.Step{step}}, want: fmt.Sprint(wire.Schema + 1), reason: operations.ReasonVersionMismatch},
 		"older schema":    {req: &wire.Request{Schema: wire.MinReader - 1, Steps: []wire.Step{step}}, want: fmt.Sprint(wire.MinReader - 1), reason: operations.ReasonNewerHive},
 		"no schema":       {body: `{"steps":[{"action":"stop"}]}` + "\n"},
 		"no port":         {req: &wire.Request{Settings: &wire.Settings{Alias: "x"}}, want: "hive_port"},
@@ -157,7 +157,7 @@ func testInvalidSteps(t *testing.T, c *client) {
 		started := 2
 		if k.step.Action == wire.ActionInstallSelf { // the next step is not started
 			if !notStarted(e.result, 1) {
-				t.Errorf("%s: error of the next step = %q, want reason %s", name, e.result.Errors[1], operations.ReasonNotBegun)
+				t.Errorf("%s: error of the next step = %q, want reason %s", name, e.result.Errors[1], operations.ReasonNotStarted)
 			}
 			e.result.Errors[1], started = "", 1
 		}
@@ -211,7 +211,7 @@ func testLock(t *testing.T, c *client) {
 	}
 	for i, text := range e.result.Errors {
 		if !notStarted(e.result, i) {
-			t.Errorf("error of step %d without the lock = %q, want reason %s", i, text, operations.ReasonNotBegun)
+			t.Errorf("error of step %d without the lock = %q, want reason %s", i, text, operations.ReasonNotStarted)
 		}
 	}
 	if e.result.State != nil || slices.ContainsFunc(e.messages, func(m wire.Message) bool { return m.Step != nil }) {
@@ -221,7 +221,7 @@ func testLock(t *testing.T, c *client) {
 		t.Errorf("settings after apply() without the lock = %+v, want alias m", s.Settings)
 	}
 
-	waits := make(chan wire.Waiting, 1)
+	waits := make(chan wire.LockInfo, 1)
 	done := c.start(call{ctx: t.Context(), exe: exe, onMessage: func(m wire.Message, _ *io.PipeWriter) {
 		if m.Waiting != nil {
 			waits <- *m.Waiting
@@ -297,7 +297,7 @@ func testConnectionLost(t *testing.T, c *client) {
 	content, step := program("w", "1")
 	holder := c.holdLock(t.Context(), exe, content, step)
 	start := time.Now()
-	c.machine.Cut()
+	c.machine.Disconnect()
 	close(holder.release)
 	e := c.wait(holder.done)
 	if e.err == nil || errors.Is(e.err, context.Canceled) || time.Since(start) > stopTimeout {

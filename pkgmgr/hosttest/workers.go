@@ -30,7 +30,7 @@ func testWorker(t *testing.T, c *client) {
 				}
 				continue
 			}
-			if w == nil || w.Version != version || w.Previous != previous || w.Corrupt != "" || w.Foreign || w.InstalledAt.IsZero() || w.Bytes <= 0 {
+			if w == nil || w.Version != version || w.Previous != previous || w.Corrupt != "" || w.Unmanaged || w.InstalledAt.IsZero() || w.Bytes <= 0 {
 				t.Errorf("%s: worker of %s = %+v, want version %s, previous %q", name, from, w, version, previous)
 			}
 		}

@@ -43,11 +43,13 @@ func (e *GlibcError) Error() string {
 	return fmt.Sprintf("%s %s glibc %s, this machine has %s", subject, verb, e.Needs, e.Has)
 }
 
-// ErrorCode returns [operations.ReasonUnfitMachine].
-func (e *GlibcError) ErrorCode() string { return string(operations.ReasonUnfitMachine) }
+// ErrorCode returns [operations.ReasonIncompatibleMachine].
+func (e *GlibcError) ErrorCode() string { return string(operations.ReasonIncompatibleMachine) }
 
 // ErrorSubject returns the worker type.
-func (e *GlibcError) ErrorSubject() operations.Subject { return operations.SubjectWorker.Named(e.Type) }
+func (e *GlibcError) ErrorSubject() operations.Subject {
+	return operations.SubjectWorker.WithName(e.Type)
+}
 
 // maxListedPackages is the maximum number of packages that a message lists.
 const maxListedPackages = 3

@@ -12,31 +12,37 @@ type (
 )
 
 func (f *content) UnmarshalJSON(data []byte) error {
-	return wire.DecodeKeeping(data, (*plainContent)(f), &f.Unknown)
+	return wire.UnmarshalWithUnknown(data, (*plainContent)(f), &f.Unknown)
 }
 
-func (f content) MarshalJSON() ([]byte, error) { return wire.EncodeKeeping(plainContent(f), f.Unknown) }
+func (f content) MarshalJSON() ([]byte, error) {
+	return wire.MarshalWithUnknown(plainContent(f), f.Unknown)
+}
 
 // UnmarshalJSON implements [json.Unmarshaler]. It keeps unknown fields.
 func (w *Worker) UnmarshalJSON(data []byte) error {
-	return wire.DecodeKeeping(data, (*plainWorker)(w), &w.Unknown)
+	return wire.UnmarshalWithUnknown(data, (*plainWorker)(w), &w.Unknown)
 }
 
 // MarshalJSON implements [json.Marshaler]. It includes unknown fields.
-func (w Worker) MarshalJSON() ([]byte, error) { return wire.EncodeKeeping(plainWorker(w), w.Unknown) }
+func (w Worker) MarshalJSON() ([]byte, error) {
+	return wire.MarshalWithUnknown(plainWorker(w), w.Unknown)
+}
 
 // UnmarshalJSON implements [json.Unmarshaler]. It keeps unknown fields.
 func (s *Source) UnmarshalJSON(data []byte) error {
-	return wire.DecodeKeeping(data, (*plainSource)(s), &s.Unknown)
+	return wire.UnmarshalWithUnknown(data, (*plainSource)(s), &s.Unknown)
 }
 
 // MarshalJSON implements [json.Marshaler]. It includes unknown fields.
-func (s Source) MarshalJSON() ([]byte, error) { return wire.EncodeKeeping(plainSource(s), s.Unknown) }
+func (s Source) MarshalJSON() ([]byte, error) {
+	return wire.MarshalWithUnknown(plainSource(s), s.Unknown)
+}
 
 // UnmarshalJSON implements [json.Unmarshaler]. It keeps unknown fields.
 func (p *Pin) UnmarshalJSON(data []byte) error {
-	return wire.DecodeKeeping(data, (*plainPin)(p), &p.Unknown)
+	return wire.UnmarshalWithUnknown(data, (*plainPin)(p), &p.Unknown)
 }
 
 // MarshalJSON implements [json.Marshaler]. It includes unknown fields.
-func (p Pin) MarshalJSON() ([]byte, error) { return wire.EncodeKeeping(plainPin(p), p.Unknown) }
+func (p Pin) MarshalJSON() ([]byte, error) { return wire.MarshalWithUnknown(plainPin(p), p.Unknown) }

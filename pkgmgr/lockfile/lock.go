@@ -136,7 +136,7 @@ func parse(data []byte) (f content, err error) {
 	if err := json.Unmarshal(data, &f); err != nil {
 		return f, err
 	}
-	if err := f.Readable("the lock", Schema); err != nil {
+	if err := f.CheckReadable("the lock", Schema); err != nil {
 		return f, err
 	}
 	if f.Schema == 0 && f.Form != 1 {

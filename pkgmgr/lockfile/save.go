@@ -130,9 +130,9 @@ type Changes struct {
 	Sources []Source `json:"sources,omitempty"`
 }
 
-// Unsaved returns the changes since the lock was read or saved, or all entries of a lock
+// UnsavedChanges returns the changes since the lock was read or saved, or all entries of a lock
 // without a file.
-func (l *Lock) Unsaved() Changes {
+func (l *Lock) UnsavedChanges() Changes {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return Changes{

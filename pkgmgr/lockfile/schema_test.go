@@ -93,7 +93,7 @@ func TestLoadErrors(t *testing.T) {
 		}
 		_, err = Load(path)
 		code, reason, subject := operations.CodeOf(err), operations.ReasonOf(err), operations.SubjectOf(err)
-		if code != test.code || reason != test.reason || subject != operations.SubjectFile.Named(path) {
+		if code != test.code || reason != test.reason || subject != operations.SubjectFile.WithName(path) {
 			t.Errorf("%s: Load() = %v, code %q, reason %q, subject %+v; want %q, %q and the file", test.name, err, code, reason, subject, test.code, test.reason)
 		}
 	}
@@ -114,7 +114,7 @@ func TestSaveKeepsUnreadableLock(t *testing.T) {
 		t.Fatal(err)
 	}
 	err = l.Save()
-	if reason, subject := operations.ReasonOf(err), operations.SubjectOf(err); reason != operations.ReasonNewerFile || subject != operations.SubjectFile.Named(path) {
+	if reason, subject := operations.ReasonOf(err), operations.SubjectOf(err); reason != operations.ReasonNewerFile || subject != operations.SubjectFile.WithName(path) {
 		t.Errorf("Save() = %v, reason %q and subject %+v; want %q and the file", err, reason, subject, operations.ReasonNewerFile)
 	}
 	if data, _ := os.ReadFile(path); string(data) != newer {

@@ -131,7 +131,7 @@ func (h *Hub) Repository(ctx context.Context, ref Ref) (commit string, files []F
 		return "", nil, h.explain(ref, err)
 	}
 	if !commitPattern.MatchString(info.SHA) {
-		return "", nil, failure(operations.ReasonOtherProgram, ref.String(), nil, "%s is not a model hub: its response for %s has no commit", h.Client.Hub, ref.Repo)
+		return "", nil, failure(operations.ReasonNotRbee, ref.String(), nil, "%s is not a model hub: its response for %s has no commit", h.Client.Hub, ref.Repo)
 	}
 	for next := base + "/tree/" + info.SHA + "?recursive=true"; next != ""; {
 		var page []struct {

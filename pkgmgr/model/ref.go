@@ -33,7 +33,7 @@ var (
 func ParseRef(s string) (Ref, error) {
 	bad := func(format string, args ...any) (Ref, error) {
 		return Ref{}, &operations.Error{
-			Code: operations.CodeBadOperation, Reason: operations.ReasonInvalidOperation, Subject: operations.SubjectModel.Named(RedactRef(s)),
+			Code: operations.CodeBadOperation, Reason: operations.ReasonInvalidOperation, Subject: operations.SubjectModel.WithName(RedactRef(s)),
 			Message: fmt.Sprintf("invalid model %q: ", RedactRef(s)) + fmt.Sprintf(format, args...),
 		}
 	}

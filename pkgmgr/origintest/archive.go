@@ -67,9 +67,9 @@ type Wheel struct {
 	// Torch is the torch backend whose index lists the wheel; empty for the main index.
 	Torch string
 
-	Yanked   bool
-	Uploaded time.Time // upload time in the index; zero for none
-	LieSize  int64     // wrong size in the index; 0 for the actual size
+	Yanked       bool
+	Uploaded     time.Time // upload time in the index; zero for none
+	ReportedSize int64     // wrong size in the index; 0 for the actual size
 }
 
 // Filename returns the file name of the wheel.

@@ -61,15 +61,15 @@ func (s *Server) AddLlamaVersion(tag, content string) {
 	s.AddRelease(LlamaRepo, r)
 }
 
-// Answer sets the response to requests whose path contains part: status 200 with the given
-// content type and body. [Server.Mend] removes it.
-func (s *Server) Answer(part, contentType, body string) {
+// SetResponse sets the response to requests whose path contains part: status 200 with the given
+// content type and body. [Server.ClearFaults] removes it.
+func (s *Server) SetResponse(part, contentType, body string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.responses = append(s.responses, fixedResponse{part, contentType, body})
 }
 
-// fixedResponse is a response set by [Server.Answer].
+// fixedResponse is a response set by [Server.SetResponse].
 type fixedResponse struct{ part, contentType, body string }
 
 // writeFixedResponse writes the fixed response to a request. It returns false if the request

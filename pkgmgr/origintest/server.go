@@ -87,8 +87,8 @@ func (s *Server) API() string { return s.srv.URL + "/api" }
 // Index returns the base URL of the package index.
 func (s *Server) Index() string { return s.srv.URL + "/simple" }
 
-// Asked returns the number of requests whose path contains part.
-func (s *Server) Asked(part string) int {
+// RequestCount returns the number of requests whose path contains part.
+func (s *Server) RequestCount(part string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := 0
@@ -127,15 +127,15 @@ func (s *Server) AddWheel(w Wheel) {
 	s.files["/packages/"+w.Filename()] = w.Bytes()
 }
 
-// Break adds a fault to the following downloads.
-func (s *Server) Break(f Fault) {
+// AddFault adds a fault to the following downloads.
+func (s *Server) AddFault(f Fault) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.faults = append(s.faults, &f)
 }
 
-// Mend removes all faults, the rate limit and all responses of Answer.
-func (s *Server) Mend() {
+// ClearFaults removes all faults, the rate limit and all responses of Answer.
+func (s *Server) ClearFaults() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.faults, s.limited, s.responses = nil, false, nil
@@ -156,9 +156,9 @@ func (s *Server) ServeHTML() {
 	s.html = true
 }
 
-// Lock makes the package index and its wheels require a user name and a password. It returns
+// RequirePassword makes the package index and its wheels require a user name and a password. It returns
 // the URL of the index with both.
-func (s *Server) Lock(user, password string) (index string) {
+func (s *Server) RequirePassword(user, password string) (index string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.user = url.UserPassword(user, password)
@@ -312,8 +312,8 @@ func (s *Server) project(w http.ResponseWriter, r *http.Request, name string) {
 			continue
 		}
 		size := int64(len(wheel.Bytes()))
-		if wheel.LieSize != 0 { // reported instead of the actual size
-			size = wheel.LieSize
+		if wheel.ReportedSize != 0 { // reported instead of the actual size
+			size = wheel.ReportedSize
 		}
 		file := map[string]any{
 			"filename": wheel.Filename(), "url": root + "packages/" + wheel.Filename(), "size": size,

@@ -10,7 +10,7 @@ import (
 )
 
 // placeByIndex returns the decision for the devices that r requests by index.
-func (r Load) placeByIndex(devices []Device) (Decision, error) {
+func (r Request) placeByIndex(devices []Device) (Decision, error) {
 	requested, err := operations.ParseDevices(r.Device)
 	if err != nil {
 		return Decision{}, err
@@ -48,7 +48,7 @@ func (r Load) placeByIndex(devices []Device) (Decision, error) {
 
 // indexVendor returns the vendor whose devices the indices refer to: the vendor of the
 // engine, else the only vendor on the machine, else the only vendor with a usable device.
-func (r Load) indexVendor(devices []Device) (string, error) {
+func (r Request) indexVendor(devices []Device) (string, error) {
 	present := vendors(devices)
 	switch {
 	case r.Vendor != "":
@@ -72,7 +72,7 @@ func (r Load) indexVendor(devices []Device) (string, error) {
 }
 
 // unknownDevice returns the error for an index that no device of the vendor has.
-func (r Load) unknownDevice(index int, vendor string, devices []Device) error {
+func (r Request) unknownDevice(index int, vendor string, devices []Device) error {
 	e := errorf(operations.ReasonDeviceNotFound, "unknown device %d: this machine has no accelerator", index)
 	if len(devices) > 0 {
 		if vendor != "" {
@@ -80,6 +80,6 @@ func (r Load) unknownDevice(index int, vendor string, devices []Device) error {
 		}
 		e = errorf(operations.ReasonDeviceNotFound, "unknown %sdevice %d; this machine has:%s", vendor, index, deviceLines(devices, Device.status))
 	}
-	e.Code, e.Subject = operations.CodeNotFound, operations.SubjectDevice.Named(strconv.Itoa(index))
+	e.Code, e.Subject = operations.CodeNotFound, operations.SubjectDevice.WithName(strconv.Itoa(index))
 	return e
 }

@@ -13,15 +13,15 @@ func ExamplePlace() {
 		{Device: gpu.Device{Vendor: "nvidia", Index: 0, Name: "NVIDIA L4", MemoryTotal: 24 << 30, MemoryFree: &free, MemoryReserved: 16 << 30}},
 		{Device: gpu.Device{Vendor: "nvidia", Index: 1, Name: "NVIDIA L4", MemoryTotal: 24 << 30, MemoryFree: &free}},
 	}
-	request := placement.Load{
-		Worker: "llama-cpp", Model: "org/model", Wants: true,
-		Estimate: 17 << 30, Overhead: 1 << 30, Explain: "weights 15.0 GiB + cache 2.0 GiB",
+	request := placement.Request{
+		Worker: "llama-cpp", Model: "org/model", UsesAccelerator: true,
+		Estimate: 17 << 30, Overhead: 1 << 30, Breakdown: "weights 15.0 GiB + cache 2.0 GiB",
 	}
 	d, err := placement.Place(request, devices)
 	fmt.Println(d.Env["CUDA_VISIBLE_DEVICES"], err)
 	fmt.Println(d.Reason)
 
-	request.Estimate, request.Explain = 40<<30, "weights 38.0 GiB + cache 2.0 GiB"
+	request.Estimate, request.Breakdown = 40<<30, "weights 38.0 GiB + cache 2.0 GiB"
 	_, err = placement.Place(request, devices)
 	fmt.Println(err)
 	// Output:

@@ -12,7 +12,7 @@ import (
 
 // reason returns the reason of a decision in one line. basis is how the devices were
 // chosen.
-func (r Load) reason(chosen []Device, basis string) string {
+func (r Request) reason(chosen []Device, basis string) string {
 	parts := []string{basis, "needs " + r.describeNeed(len(chosen), chosen)}
 	for _, d := range chosen {
 		if len(chosen) > 1 {
@@ -27,7 +27,7 @@ func (r Load) reason(chosen []Device, basis string) string {
 // noFitError returns the error for a worker that does not fit: a line for the needed
 // memory, a line for each device, and a line for the missing memory. groups are the
 // usable devices. Of present, it lists the devices that the engine cannot run on.
-func (r Load) noFitError(groups [][]Device, present []Device) *operations.Error {
+func (r Request) noFitError(groups [][]Device, present []Device) *operations.Error {
 	devices := slices.Concat(groups...)
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s does not fit on this machine", r.name())
@@ -62,18 +62,18 @@ func (r Load) noFitError(groups [][]Device, present []Device) *operations.Error 
 	}
 	reason := operations.ReasonTooLarge
 	if r.choose(afterReclaim(groups)) != nil {
-		reason = operations.ReasonNoRoom
+		reason = operations.ReasonInsufficientMemory
 	}
 	e := errorf(reason, "%s", b.String())
-	if e.Subject = operations.SubjectModel.Named(r.Model); r.Model == "" {
-		e.Subject = operations.SubjectWorker.Named(r.Worker)
+	if e.Subject = operations.SubjectModel.WithName(r.Model); r.Model == "" {
+		e.Subject = operations.SubjectWorker.WithName(r.Worker)
 	}
 	return e
 }
 
 // bottleneck returns the device with the largest shortfall among the n devices with the
 // smallest shortfall, and its shortfall in bytes.
-func (r Load) bottleneck(g []Device, n int) (Device, int64) {
+func (r Request) bottleneck(g []Device, n int) (Device, int64) {
 	sorted := slices.SortedStableFunc(slices.Values(g), func(a, b Device) int {
 		switch missingA, missingB := r.shortfall(a, n), r.shortfall(b, n); {
 		case missingA < missingB:
@@ -89,7 +89,7 @@ func (r Load) bottleneck(g []Device, n int) (Device, int64) {
 }
 
 // describeShortfall formats the memory that is missing on d to use n devices.
-func (r Load) describeShortfall(d Device, n int, shortfall int64) string {
+func (r Request) describeShortfall(d Device, n int, shortfall int64) string {
 	where := "on one device"
 	if n > 1 {
 		where = fmt.Sprintf("on each of %d devices", n)
@@ -102,11 +102,11 @@ func (r Load) describeShortfall(d Device, n int, shortfall int64) string {
 }
 
 // describeNeed formats the calculation of the memory that is needed on each of n devices.
-func (r Load) describeNeed(n int, devices []Device) string {
+func (r Request) describeNeed(n int, devices []Device) string {
 	var b strings.Builder
 	breakdown := ""
-	if r.Explain != "" {
-		breakdown = " (" + r.Explain + ")"
+	if r.Breakdown != "" {
+		breakdown = " (" + r.Breakdown + ")"
 	}
 	switch {
 	case r.Estimate == 0 && r.Overhead == 0:
@@ -187,7 +187,7 @@ func (d Device) title() string {
 }
 
 // name formats the worker type and the model for messages.
-func (r Load) name() string {
+func (r Request) name() string {
 	if r.Model == "" {
 		return r.Worker
 	}

@@ -8,7 +8,7 @@ import (
 
 // shortfall returns how much more memory d would need if the worker used n devices, in
 // bytes. It is 0 if the worker fits.
-func (r Load) shortfall(d Device, n int) int64 {
+func (r Request) shortfall(d Device, n int) int64 {
 	need := r.perDevice(n)
 	excess := int64(0) // the memory beyond the reservation of the engine
 	if reserved := r.reservation(d); reserved > 0 {
@@ -22,7 +22,7 @@ func (r Load) shortfall(d Device, n int) int64 {
 }
 
 // perDevice returns the memory that the worker needs on each of n devices.
-func (r Load) perDevice(n int) int64 {
+func (r Request) perDevice(n int) int64 {
 	n = max(n, 1)
 	size := r.Estimate / int64(n)
 	if r.Estimate%int64(n) != 0 {
@@ -33,7 +33,7 @@ func (r Load) perDevice(n int) int64 {
 
 // reservation returns the memory that the engine reserves on d. It is 0 if the engine
 // reserves nothing, or if the total memory of the device is not known.
-func (r Load) reservation(d Device) int64 {
+func (r Request) reservation(d Device) int64 {
 	if !(r.Fraction > 0) { // also true for NaN
 		return 0
 	}

@@ -4,7 +4,7 @@ import "slices"
 
 // checkDevices returns the devices with the unfit field set. It checks only devices that
 // work and whose vendor the engine supports, because other devices are excluded anyway.
-func (r Load) checkDevices(devices []Device) []Device {
+func (r Request) checkDevices(devices []Device) []Device {
 	if r.Devices == nil {
 		return devices
 	}
@@ -19,7 +19,7 @@ func (r Load) checkDevices(devices []Device) []Device {
 }
 
 // unfitDevices returns the devices that work and that the engine cannot run on.
-func (r Load) unfitDevices(devices []Device) []Device {
+func (r Request) unfitDevices(devices []Device) []Device {
 	var unfit []Device
 	for _, d := range devices {
 		if d.works() && d.unfit != "" {
@@ -31,7 +31,7 @@ func (r Load) unfitDevices(devices []Device) []Device {
 
 // unfitNote returns the part of a reason that lists the devices that the engine cannot
 // run on, or "" if it can run on all of them.
-func (r Load) unfitNote(devices []Device) string {
+func (r Request) unfitNote(devices []Device) string {
 	unfit := r.unfitDevices(devices)
 	if len(unfit) == 0 {
 		return ""

@@ -28,7 +28,7 @@
 // If a worker does not fit, the error contains the calculation, one line for each
 // device. Place does not fall back to the CPU then, because the worker would be
 // much slower for no visible reason. The error has the reason
-// [operations.ReasonNoRoom] if stopping idle on-demand workers would free enough
+// [operations.ReasonInsufficientMemory] if stopping idle on-demand workers would free enough
 // memory, and [operations.ReasonTooLarge] otherwise.
 package placement
 
@@ -45,8 +45,8 @@ import (
 // anyVendor is the vendor of an engine that supports devices of every vendor.
 const anyVendor = "any"
 
-// Load describes the worker to place. Sizes are in bytes. Negative sizes count as 0.
-type Load struct {
+// Request describes the worker to place. Sizes are in bytes. Negative sizes count as 0.
+type Request struct {
 	// Worker and Model are the worker type and the model, for reasons and errors.
 	// Model may be empty.
 	Worker, Model string
@@ -61,14 +61,14 @@ type Load struct {
 
 	// Devices are the conditions under which the installed build of the engine runs
 	// on a device; nil if it runs on every device of Vendor.
-	Devices *wire.DeviceNeeds
+	Devices *wire.DeviceRequirements
 
-	// Wants means that the engine can use accelerators. If it is false, the worker
+	// UsesAccelerator means that the engine can use accelerators. If it is false, the worker
 	// runs on the CPU, unless devices are requested by index.
-	Wants bool
+	UsesAccelerator bool
 
-	// Requires means that the engine cannot run without an accelerator.
-	Requires bool
+	// RequiresAccelerator means that the engine cannot run without an accelerator.
+	RequiresAccelerator bool
 
 	// Estimate is the memory that the worker needs on all devices together. 0 means
 	// that it is not known; then only Overhead is required.
@@ -77,9 +77,9 @@ type Load struct {
 	// Overhead is the additional memory on each device, for context and buffers.
 	Overhead int64
 
-	// Explain lists the parts of Estimate, such as "weights 15.0 GiB + cache
+	// Breakdown lists the parts of Estimate, such as "weights 15.0 GiB + cache
 	// 2.0 GiB". It may be empty.
-	Explain string
+	Breakdown string
 
 	// Fraction is the fraction of the total memory of each device that the engine
 	// reserves, such as 0.9. It must be free, and the worker must fit into it. 0
@@ -126,17 +126,17 @@ type Decision struct {
 	Estimate int64
 }
 
-// Wait is the error of [Place] if the worker only fits on devices whose memory a
+// WaitError is the error of [Place] if the worker only fits on devices whose memory a
 // stopping worker may still use. The caller waits until those workers have exited, and
 // retries.
-type Wait struct {
+type WaitError struct {
 	Workers []string // IDs, sorted
 	Vendor  string   // of the devices
 	Devices []int    // indices, sorted
 }
 
 // Error returns a message with the workers and devices.
-func (w *Wait) Error() string {
+func (w *WaitError) Error() string {
 	return fmt.Sprintf("waiting for %s to release memory on %s %s",
 		strings.Join(w.Workers, ", "), w.Vendor, joinIndices(w.Devices))
 }
@@ -156,17 +156,17 @@ func (w *Wait) Error() string {
 //	Apple   no variable: there is one device, and it cannot be hidden
 //
 // For the CPU, the environment hides the devices of every vendor on the machine.
-func Place(r Load, devices []Device) (Decision, error) {
+func Place(r Request, devices []Device) (Decision, error) {
 	r = r.normalize()
 	devices = r.checkDevices(devices)
 	switch r.Device {
 	case operations.DeviceNone:
-		if r.Requires {
+		if r.RequiresAccelerator {
 			return Decision{}, errorf(operations.ReasonDeviceUnusable, "%s requires an accelerator, but device %q was requested", r.Worker, operations.DeviceNone)
 		}
 		return onCPU(devices, "using the CPU as requested"), nil
 	case "", operations.DeviceAuto:
-		if !r.Wants && !r.Requires {
+		if !r.UsesAccelerator && !r.RequiresAccelerator {
 			return onCPU(devices, r.Worker+" uses no accelerator: using the CPU"), nil
 		}
 		return r.placeAuto(devices)
@@ -177,7 +177,7 @@ func Place(r Load, devices []Device) (Decision, error) {
 
 // normalize returns r with defaults, with sizes in their valid range, and with the
 // conditions of Devices applied to the other fields.
-func (r Load) normalize() Load {
+func (r Request) normalize() Request {
 	r.Estimate, r.Overhead = max(r.Estimate, 0), max(r.Overhead, 0)
 	r.Fraction = min(r.Fraction, 1)
 	if r.Vendor == anyVendor {
@@ -186,8 +186,8 @@ func (r Load) normalize() Load {
 	if n := r.Devices; n != nil && r.Vendor == "" && n.Vendor != anyVendor && n.Vendor != wire.NoGPU {
 		r.Vendor = n.Vendor
 	}
-	if r.Devices != nil && r.Devices.Vendor == wire.NoGPU && !r.Requires {
-		r.Wants = false
+	if r.Devices != nil && r.Devices.Vendor == wire.NoGPU && !r.RequiresAccelerator {
+		r.UsesAccelerator = false
 	}
 	if r.DeviceCounts == nil {
 		r.DeviceCounts = []int{1, 2, 4, 8}
@@ -197,7 +197,7 @@ func (r Load) normalize() Load {
 
 // placeAuto chooses devices. It first tries devices without stopping workers, then all
 // devices as if the stopping workers had exited.
-func (r Load) placeAuto(devices []Device) (Decision, error) {
+func (r Request) placeAuto(devices []Device) (Decision, error) {
 	groups := r.vendorGroups(devices)
 	if len(groups) == 0 {
 		return r.placeWithoutDevice(devices)
@@ -224,7 +224,7 @@ func (r Load) placeAuto(devices []Device) (Decision, error) {
 
 // choose returns the smallest allowed number of devices of one group that fit, or
 // nil if the worker does not fit.
-func (r Load) choose(groups [][]Device) []Device {
+func (r Request) choose(groups [][]Device) []Device {
 	for _, n := range r.DeviceCounts {
 		for _, g := range groups {
 			var fitting []Device
@@ -244,7 +244,7 @@ func (r Load) choose(groups [][]Device) []Device {
 
 // vendorGroups returns the usable devices that the engine supports, grouped by vendor.
 // The vendor of the device with the most available memory comes first.
-func (r Load) vendorGroups(devices []Device) [][]Device {
+func (r Request) vendorGroups(devices []Device) [][]Device {
 	var groups [][]Device
 	for _, vendor := range vendors(devices) {
 		if r.Vendor != "" && r.Vendor != vendor {
@@ -267,7 +267,7 @@ func (r Load) vendorGroups(devices []Device) [][]Device {
 
 // decide returns the decision for the chosen devices. present are all devices of the
 // machine, and basis is how the devices were chosen.
-func (r Load) decide(chosen, present []Device, basis string) Decision {
+func (r Request) decide(chosen, present []Device, basis string) Decision {
 	d := Decision{Env: visibleEnv(chosen, present), Reason: r.reason(chosen, basis)}
 	for _, c := range chosen {
 		d.Devices = append(d.Devices, operations.WorkerDevice{Index: c.Index, Vendor: string(c.Vendor), UUID: c.UUID, Name: c.Name})
@@ -282,18 +282,18 @@ func (r Load) decide(chosen, present []Device, basis string) Decision {
 
 // placeWithoutDevice returns the decision for a machine without a device that the engine
 // can use: the CPU, or an error if the engine cannot run on it.
-func (r Load) placeWithoutDevice(devices []Device) (Decision, error) {
+func (r Request) placeWithoutDevice(devices []Device) (Decision, error) {
 	kind := "accelerator"
 	if r.Vendor != "" {
 		kind = r.Vendor + " " + kind
 	}
-	if r.Requires {
+	if r.RequiresAccelerator {
 		if len(devices) == 0 {
 			return Decision{}, errorf(operations.ReasonDeviceUnusable, "%s requires an %s, but this machine has no accelerator", r.Worker, kind)
 		}
 		return Decision{}, errorf(operations.ReasonDeviceUnusable, "%s requires an %s, but none is usable:%s", r.Worker, kind, deviceLines(devices, Device.status))
 	}
-	if r.Wants && len(r.unfitDevices(devices)) > 0 {
+	if r.UsesAccelerator && len(r.unfitDevices(devices)) > 0 {
 		return Decision{}, errorf(operations.ReasonDeviceUnusable, "the installed build of %s does not support the accelerators of this machine; use device %q to run it on the CPU:%s",
 			r.Worker, operations.DeviceNone, deviceLines(devices, Device.status))
 	}
@@ -309,8 +309,8 @@ func onCPU(devices []Device, reason string) Decision {
 }
 
 // newWait returns the error for the stopping workers of the chosen devices.
-func newWait(chosen []Device) *Wait {
-	w := &Wait{}
+func newWait(chosen []Device) *WaitError {
+	w := &WaitError{}
 	for _, d := range chosen {
 		if len(d.Draining) > 0 {
 			w.Vendor = string(d.Vendor)

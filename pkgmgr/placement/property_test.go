@@ -32,7 +32,7 @@ func TestPlaceProperty(t *testing.T) {
 			if len(d.Devices) != least || !fits(r, devices, d.Devices) {
 				t.Errorf("seed %d: Place(%+v, %+v) = %+v, want %d devices that fit", seed, r, devices, d, least)
 			}
-		case errors.As(err, new(*placement.Wait)):
+		case errors.As(err, new(*placement.WaitError)):
 			seen["wait"]++
 			if least != 0 || fewest(r, devices, true) == 0 {
 				t.Errorf("seed %d: Place() = %v, want %d devices", seed, err, least)
@@ -56,8 +56,8 @@ func TestPlaceProperty(t *testing.T) {
 	}
 }
 
-func randomRequest(rng *rand.Rand) placement.Load {
-	r := placement.Load{Worker: "w", Wants: true, Estimate: rng.Int64N(60), Overhead: rng.Int64N(4)}
+func randomRequest(rng *rand.Rand) placement.Request {
+	r := placement.Request{Worker: "w", UsesAccelerator: true, Estimate: rng.Int64N(60), Overhead: rng.Int64N(4)}
 	if rng.IntN(3) == 0 {
 		r.Fraction = 0.5 + rng.Float64()/2
 	}
@@ -94,7 +94,7 @@ func randomMachine(rng *rand.Rand) []placement.Device {
 
 // deviceFits is a direct implementation of the rule in the package comment. If drained is
 // set, the stopping workers of the device have exited.
-func deviceFits(r placement.Load, d placement.Device, n int, drained bool) bool {
+func deviceFits(r placement.Request, d placement.Device, n int, drained bool) bool {
 	need := (r.Estimate+int64(n)-1)/int64(n) + r.Overhead
 	total := int64(d.MemoryTotal)
 	share := int64(r.Fraction * float64(total)) // 0 without a fraction, or without a total
@@ -112,18 +112,18 @@ func deviceFits(r placement.Load, d placement.Device, n int, drained bool) bool 
 }
 
 // eligible reports whether the device works and the engine supports its vendor.
-func eligible(r placement.Load, d placement.Device) bool {
+func eligible(r placement.Request, d placement.Device) bool {
 	return d.Error == "" && (r.Vendor == "" || r.Vendor == "any" || r.Vendor == string(d.Vendor))
 }
 
 // usable reports whether any device is eligible.
-func usable(r placement.Load, devices []placement.Device) bool {
+func usable(r placement.Request, devices []placement.Device) bool {
 	return slices.ContainsFunc(devices, func(d placement.Device) bool { return eligible(r, d) })
 }
 
 // fewest tries all sets of devices and returns the size of the smallest allowed one, or 0
 // if none is allowed.
-func fewest(r placement.Load, devices []placement.Device, drained bool) int {
+func fewest(r placement.Request, devices []placement.Device, drained bool) int {
 	counts := r.DeviceCounts
 	if counts == nil {
 		counts = []int{1, 2, 4, 8}
@@ -139,7 +139,7 @@ func fewest(r placement.Load, devices []placement.Device, drained bool) int {
 }
 
 // allowed reports whether the devices in the bit set are n devices of one vendor that fit.
-func allowed(r placement.Load, devices []placement.Device, set, n int, drained bool) bool {
+func allowed(r placement.Request, devices []placement.Device, set, n int, drained bool) bool {
 	size, vendor := 0, ""
 	for i, d := range devices {
 		if set>>i&1 == 0 {
@@ -154,7 +154,7 @@ func allowed(r placement.Load, devices []placement.Device, set, n int, drained b
 }
 
 // fits reports whether the chosen devices are an allowed set.
-func fits(r placement.Load, devices []placement.Device, chosen []operations.WorkerDevice) bool {
+func fits(r placement.Request, devices []placement.Device, chosen []operations.WorkerDevice) bool {
 	set := 0
 	for i, d := range devices {
 		if slices.ContainsFunc(chosen, func(c operations.WorkerDevice) bool { return c.Vendor == string(d.Vendor) && c.Index == d.Index }) {

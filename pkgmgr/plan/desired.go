@@ -49,9 +49,9 @@ type DesiredWorker struct {
 
 	// Pinned means that a rollback keeps the hive's worker at this version.
 	//
-	// EndsPin means that the worker is pinned at another version, and that the pin ends
+	// Unpin means that the worker is pinned at another version, and that the pin ends
 	// once this version is installed.
-	Pinned, EndsPin bool
+	Pinned, Unpin bool
 
 	// SHA256 identifies the installed files, as [wire.Digest] of Steps and Entry. For
 	// a server inside rbee it is the SHA-256 of the rbee binary, which is empty if the

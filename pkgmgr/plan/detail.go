@@ -23,7 +23,7 @@ func (s HiveState) Detail() operations.HiveDetail {
 	}
 	for _, w := range st.Workers {
 		problem := w.Corrupt
-		if w.Foreign {
+		if w.Unmanaged {
 			problem = cmp.Or(problem, "not installed by rbee")
 		}
 		d.Workers = append(d.Workers, operations.WorkerDetail{

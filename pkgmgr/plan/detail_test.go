@@ -16,8 +16,8 @@ func TestHiveDetail(t *testing.T) {
 		t.Errorf("Detail() of an unreachable hive = %+v, want error %v, not installed, an empty list of workers", d, err)
 	}
 	d := plan.HiveState{Hive: config.Hive{Alias: "a"}, State: &wire.State{
-		Platform: wire.Platform{OS: "linux", Arch: "amd64", Libc: "glibc", LibcVersion: "2.36"}, Rbee: &wire.Installed{Version: "1"}, Daemon: wire.Daemon{Running: true, PID: 7, Port: 8600},
-		Workers: []wire.Worker{{Type: "foreign", Foreign: true}, {Type: "corrupt", Foreign: true, Corrupt: "run is missing"}, {Type: "intact", Version: "2"}},
+		Platform: wire.Platform{OS: "linux", Arch: "amd64", Libc: "glibc", LibcVersion: "2.36"}, Rbee: &wire.BinaryRecord{Version: "1"}, Daemon: wire.Daemon{Running: true, PID: 7, Port: 8600},
+		Workers: []wire.Worker{{Type: "foreign", Unmanaged: true}, {Type: "corrupt", Unmanaged: true, Corrupt: "run is missing"}, {Type: "intact", Version: "2"}},
 	}}.Detail()
 	if !d.Installed || d.Version != "1" || d.Libc != "glibc 2.36" || d.Daemon.PID != 7 || !d.Daemon.Running {
 		t.Errorf("Detail() = %+v, want version 1, glibc 2.36 and a daemon with PID 7", d)

@@ -125,9 +125,9 @@ func (d *hiveDiff) block(worker string, reason operations.Reason, message string
 // subject returns the worker, or the hive if worker is empty.
 func (d *hiveDiff) subject(worker string) operations.Subject {
 	if worker == "" {
-		return operations.SubjectHive.Named(d.hive.Alias)
+		return operations.SubjectHive.WithName(d.hive.Alias)
 	}
-	return operations.SubjectWorker.Named(worker)
+	return operations.SubjectWorker.WithName(worker)
 }
 
 // blockError is like block with an error as the reason. It keeps the output of uv if uv
@@ -216,7 +216,7 @@ func (d *hiveDiff) compareHive() (ready, restart bool) {
 		d.addDrift(operations.IssueNewerHive, "", "%s", reason)
 		if !d.state.Compatible() || d.state.Broken != "" {
 			d.blockError("", &operations.Error{
-				Code: operations.CodeUnsupported, Reason: operations.ReasonNewerHive, Subject: operations.SubjectHive.Named(d.hive.Alias), Hive: d.hive.Alias,
+				Code: operations.CodeUnsupported, Reason: operations.ReasonNewerHive, Subject: operations.SubjectHive.WithName(d.hive.Alias), Hive: d.hive.Alias,
 				Message: reason,
 			})
 			return false, false
@@ -286,7 +286,7 @@ var numericVersion = regexp.MustCompile(`^v?[0-9]+\.[0-9]+`)
 func installProblem(s *wire.State, b DesiredBinary, known bool) (operations.Reason, string) {
 	switch {
 	case s.Noexec != "":
-		return operations.ReasonUnfitMachine, catalog.NoexecMessage(s)
+		return operations.ReasonIncompatibleMachine, catalog.NoexecMessage(s)
 	case b.Err != nil:
 		return operations.ReasonOf(b.Err), b.Err.Error()
 	case !known:
@@ -344,7 +344,7 @@ func (d *hiveDiff) compareDaemon(restart bool) {
 	case !daemon.Running:
 		reason := "auto_start"
 		if d.state.Rbee != nil {
-			d.addDrift(operations.IssueHiveNotRunning, "", "Hive not running%s", text.After(": ", daemon.Problem))
+			d.addDrift(operations.IssueHiveNotRunning, "", "Hive not running%s", text.WithPrefix(": ", daemon.Problem))
 			reason = "not running"
 		}
 		d.addStep(operations.Step{Action: operations.ActionStartHive, Reason: reason})
@@ -371,7 +371,7 @@ func (d *hiveDiff) compareWorker(w config.Worker, ready bool) {
 		return
 	}
 	have := d.state.Workers[i]
-	if d.opts.Force || have.Version == want.Version && (have.Corrupt != "" || have.Foreign || have.SHA256 != want.SHA256) {
+	if d.opts.Force || have.Version == want.Version && (have.Corrupt != "" || have.Unmanaged || have.SHA256 != want.SHA256) {
 		d.plan.reinstall(d.hive.Alias, w.Type)
 	}
 	if d.newer && want.isBuiltin() && have.Corrupt == "" {
@@ -401,9 +401,9 @@ func workerDiff(have wire.Worker, configured config.Worker, want DesiredWorker) 
 	switch {
 	case have.Corrupt != "":
 		return operations.IssueCorruptWorker, "is damaged: " + have.Corrupt
-	case have.Foreign && configured.Version == version.Latest:
+	case have.Unmanaged && configured.Version == version.Latest:
 		return "", "" // adopted: its version is not known, and "latest" accepts any
-	case have.Foreign:
+	case have.Unmanaged:
 		return operations.IssueOutdatedWorker, fmt.Sprintf("was not installed by rbee, want version %s", configured.Version)
 	case want.Err != nil && !want.Indirect && version.IsExact(configured.Version) && !Satisfies(configured.Version, have.Version):
 		return operations.IssueOutdatedWorker, fmt.Sprintf("is %s, want %s", have.Version, configured.Version)
@@ -449,7 +449,7 @@ func Satisfies(constraint, exact string) bool {
 // config, which it does if the config requests the latest version.
 func IsAdopted(s *wire.State, configured config.Worker) bool {
 	return configured.Version == version.Latest && slices.ContainsFunc(s.Workers, func(w wire.Worker) bool {
-		return w.Type == configured.Type && w.Foreign && w.Corrupt == ""
+		return w.Type == configured.Type && w.Unmanaged && w.Corrupt == ""
 	})
 }
 
@@ -463,8 +463,8 @@ func (d *hiveDiff) installWorker(w config.Worker, want DesiredWorker, step opera
 	if !ready {
 		return // the hive itself is blocked
 	}
-	if unmet := catalog.Unmet(want.Needs, d.state); len(unmet) > 0 {
-		d.block(w.Type, operations.ReasonUnfitMachine, fmt.Sprintf("worker '%s' cannot run on this hive: %s", w.Type, strings.Join(unmet, "; ")))
+	if unmet := catalog.UnmetRequirements(want.Needs, d.state); len(unmet) > 0 {
+		d.block(w.Type, operations.ReasonIncompatibleMachine, fmt.Sprintf("worker '%s' cannot run on this hive: %s", w.Type, strings.Join(unmet, "; ")))
 		return
 	}
 	if d.newer && want.isBuiltin() {
@@ -548,7 +548,7 @@ func RemoveSteps(alias string, s *wire.State, version, reason string, downgrade 
 	}
 	if newer := newerReason(s, version); newer != "" && !downgrade {
 		return nil, &operations.Error{
-			Code: operations.CodeUnsupported, Reason: operations.ReasonNewerHive, Subject: operations.SubjectHive.Named(alias), Hive: alias, Message: newer,
+			Code: operations.CodeUnsupported, Reason: operations.ReasonNewerHive, Subject: operations.SubjectHive.WithName(alias), Hive: alias, Message: newer,
 		}
 	}
 	return []operations.Step{{

@@ -71,7 +71,7 @@ var diffCases = []diffCase{
 	{
 		name: "outdated, home mounted noexec",
 		edit: func(s *hiveState, _ *want, o *planOpts) {
-			s.State.Rbee, s.State.Broken, s.State.Noexec, o.Force = &wire.Installed{}, "permission denied", "/home", true
+			s.State.Rbee, s.State.Broken, s.State.Noexec, o.Force = &wire.BinaryRecord{}, "permission denied", "/home", true
 		},
 		drift:   []string{"outdated_hive : The installed rbee does not work"},
 		blocked: []string{": /home is mounted noexec"},
@@ -79,14 +79,16 @@ var diffCases = []diffCase{
 	{
 		name: "workers without rbee",
 		edit: func(s *hiveState, _ *want, _ *planOpts) {
-			s.State = &wire.State{Platform: diffPlatform, Workers: []wire.Worker{{Type: "llm", Foreign: true}}}
+			s.State = &wire.State{Platform: diffPlatform, Workers: []wire.Worker{{Type: "llm", Unmanaged: true}}}
 		},
 		steps: []string{"install_hive  >1.0", "start_hive  >"},
 		drift: []string{"missing_hive"},
 	},
 	{
-		name:  "older version of rbee",
-		edit:  func(s *hiveState, _ *want, _ *planOpts) { s.State.Rbee = &wire.Installed{Version: "0.9", SHA256: "a9"} },
+		name: "older version of rbee",
+		edit: func(s *hiveState, _ *want, _ *planOpts) {
+			s.State.Rbee = &wire.BinaryRecord{Version: "0.9", SHA256: "a9"}
+		},
 		steps: []string{"update_hive  0.9>1.0", "start_hive  >"},
 		drift: []string{"outdated_hive : rbee is 0.9, want 1.0"},
 	},
@@ -105,7 +107,7 @@ var diffCases = []diffCase{
 	{
 		name: "older version, checksum not known",
 		edit: func(s *hiveState, w *want, _ *planOpts) {
-			s.State.Rbee = &wire.Installed{Version: "0.9", SHA256: "aa"}
+			s.State.Rbee = &wire.BinaryRecord{Version: "0.9", SHA256: "aa"}
 			w.Binaries = nil
 		},
 		drift:   []string{"outdated_hive : rbee is 0.9, want 1.0"},
@@ -149,7 +151,7 @@ var diffCases = []diffCase{
 	{
 		name: "newer rbee is kept",
 		edit: func(s *hiveState, _ *want, _ *planOpts) {
-			s.State.Rbee, s.State.Daemon.SHA256 = &wire.Installed{Version: "1.1", SHA256: "zz"}, "zz"
+			s.State.Rbee, s.State.Daemon.SHA256 = &wire.BinaryRecord{Version: "1.1", SHA256: "zz"}, "zz"
 		},
 		drift: []string{"newer_hive : rbee 1.1 on the hive is newer than this one, 1.0"},
 	},
@@ -173,7 +175,7 @@ var diffCases = []diffCase{
 	{
 		name: "newer rbee is replaced with downgrade",
 		edit: func(s *hiveState, _ *want, o *planOpts) {
-			s.State.Rbee, o.Downgrade = &wire.Installed{Version: "1.1", SHA256: "zz"}, true
+			s.State.Rbee, o.Downgrade = &wire.BinaryRecord{Version: "1.1", SHA256: "zz"}, true
 		},
 		steps: []string{"update_hive  1.1>1.0", "start_hive  >"},
 		drift: []string{"outdated_hive : rbee is 1.1, want 1.0"},
@@ -393,12 +395,14 @@ var diffCases = []diffCase{
 	},
 	{
 		name: "foreign worker, adopted as the latest",
-		edit: func(s *hiveState, _ *want, _ *planOpts) { s.State.Workers[0] = wire.Worker{Type: "llm", Foreign: true} },
+		edit: func(s *hiveState, _ *want, _ *planOpts) {
+			s.State.Workers[0] = wire.Worker{Type: "llm", Unmanaged: true}
+		},
 	},
 	{
 		name: "foreign worker, exact version configured",
 		edit: func(s *hiveState, _ *want, _ *planOpts) {
-			s.State.Workers[0], s.Hive.Workers[0].Version = wire.Worker{Type: "llm", Foreign: true}, "2.0"
+			s.State.Workers[0], s.Hive.Workers[0].Version = wire.Worker{Type: "llm", Unmanaged: true}, "2.0"
 		},
 		steps: []string{"update_worker llm >2.0"},
 		drift: []string{"outdated_worker llm: Worker 'llm' was not installed by rbee, want version 2.0"},

@@ -20,7 +20,7 @@ func inSync() (plan.HiveState, plan.Desired) {
 	settings := h.Settings()
 	s := &wire.State{
 		Schema: wire.Schema, Platform: diffPlatform, Settings: &settings,
-		Rbee:    &wire.Installed{Version: "1.0", SHA256: "aa"},
+		Rbee:    &wire.BinaryRecord{Version: "1.0", SHA256: "aa"},
 		Daemon:  wire.Daemon{Running: true, SHA256: "aa"},
 		Workers: []wire.Worker{{Type: "llm", Version: "2.0", Requested: version.Latest, SHA256: "bb"}},
 	}

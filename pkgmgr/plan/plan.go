@@ -15,7 +15,7 @@ import (
 )
 
 // Schema is the version of the format of a saved [Plan]. Apply it only if
-// [wire.Versioned.Readable] returns nil for Schema.
+// [wire.Versioned.CheckReadable] returns nil for Schema.
 const Schema = 1
 
 // Plan contains the steps that users see and everything that is needed to apply them. It
@@ -159,13 +159,13 @@ func StateDigest(s *wire.State) string {
 	}
 	type worker struct{ Type, Version, Requested, Variant, SHA256 string }
 	digested := struct {
-		Build    *wire.Installed
+		Build    *wire.BinaryRecord
 		Broken   string
 		Settings *wire.Settings
 		Workers  []worker
 	}{Broken: s.Broken, Settings: s.Settings}
 	if s.Rbee != nil {
-		digested.Build = &wire.Installed{Version: s.Rbee.Version, SHA256: s.Rbee.SHA256}
+		digested.Build = &wire.BinaryRecord{Version: s.Rbee.Version, SHA256: s.Rbee.SHA256}
 	}
 	for _, w := range s.Workers {
 		digested.Workers = append(digested.Workers, worker{w.Type, w.Version, w.Requested, w.Variant, w.SHA256})
@@ -208,7 +208,7 @@ func hiveOf(s HiveState, desired Desired) Hive {
 	for _, w := range s.Hive.Workers {
 		d := desired.Workers[WorkerKey{s.Hive.Alias, w.Type}]
 		h.Workers = append(h.Workers, Worker{
-			Type: w.Type, Requested: w.Version, Version: d.Version, Unpin: d.EndsPin, Warning: d.Warning,
+			Type: w.Type, Requested: w.Version, Version: d.Version, Unpin: d.Unpin, Warning: d.Warning,
 		})
 	}
 	return h
@@ -221,9 +221,9 @@ func (p *Plan) install(typ string, d DesiredWorker) string {
 		Steps: lockfile.CloneSteps(d.Steps),
 	}
 	for j := range i.Steps {
-		i.Steps[j].At = path.Base(strings.ReplaceAll(i.Steps[j].At, `\`, "/")) // the directory of the recipe is a local path
-		if i.Steps[j].At == "." {
-			i.Steps[j].At = ""
+		i.Steps[j].Position = path.Base(strings.ReplaceAll(i.Steps[j].Position, `\`, "/")) // the directory of the recipe is a local path
+		if i.Steps[j].Position == "." {
+			i.Steps[j].Position = ""
 		}
 	}
 	for j := range i.Steps {

@@ -53,11 +53,11 @@ func (d *Devices) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// NoGPU is the vendor in the [DeviceNeeds] of a build that does not use accelerators.
+// NoGPU is the vendor in the [DeviceRequirements] of a build that does not use accelerators.
 const NoGPU = "none"
 
-// DeviceNeeds are the requirements of a build on an accelerator.
-type DeviceNeeds struct {
+// DeviceRequirements are the requirements of a build on an accelerator.
+type DeviceRequirements struct {
 	// Vendor is the vendor of the accelerator, "any" for any vendor, or [NoGPU].
 	Vendor string `json:"vendor"`
 
@@ -83,7 +83,7 @@ type DeviceNeeds struct {
 // Unmet returns the first requirement that d does not meet, such as "driver 535 is older
 // than 580"; empty if d meets all requirements. It assumes that an unknown compute
 // capability or architecture is sufficient.
-func (n *DeviceNeeds) Unmet(d gpu.Device) string {
+func (n *DeviceRequirements) Unmet(d gpu.Device) string {
 	driver := n.Driver
 	if n.PTXDriver != "" && d.ComputeCapability != "" && !n.native(d.ComputeCapability) {
 		driver = n.PTXDriver
@@ -113,7 +113,7 @@ func (n *DeviceNeeds) Unmet(d gpu.Device) string {
 
 // native reports whether the build contains machine code that runs on a device of the given
 // compute capability: code for the same major version and the same or a lower minor version.
-func (n *DeviceNeeds) native(compute string) bool {
+func (n *DeviceRequirements) native(compute string) bool {
 	if n.Native == nil {
 		return true
 	}

@@ -38,27 +38,27 @@ func TestDeviceNeedsUnmet(t *testing.T) {
 	card := func(driver, compute string) gpu.Device {
 		return gpu.Device{Vendor: "nvidia", Name: "card", Driver: driver, ComputeCapability: compute}
 	}
-	cuda12 := DeviceNeeds{Vendor: "nvidia", Driver: "525", Compute: "5.0", ComputeMax: "12.1", Native: []string{"8.6", "8.9", "12.0"}, PTXDriver: "570"}
+	cuda12 := DeviceRequirements{Vendor: "nvidia", Driver: "525", Compute: "5.0", ComputeMax: "12.1", Native: []string{"8.6", "8.9", "12.0"}, PTXDriver: "570"}
 	for _, tt := range []struct {
-		needs  DeviceNeeds
+		needs  DeviceRequirements
 		device gpu.Device
 		want   string
 	}{
-		{DeviceNeeds{Vendor: "any"}, gpu.Device{Vendor: "intel"}, ""},
-		{DeviceNeeds{}, gpu.Device{Vendor: "intel"}, ""},
-		{DeviceNeeds{Vendor: "amd", Architectures: []string{"gfx90a", "gfx942"}}, gpu.Device{Vendor: "amd", Architecture: "gfx942"}, ""},
-		{DeviceNeeds{Vendor: "amd", Architectures: []string{"gfx90a", "gfx942"}}, gpu.Device{Vendor: "amd"}, ""},
-		{DeviceNeeds{Vendor: "amd", Architectures: []string{"gfx90a", "gfx942"}}, gpu.Device{Vendor: "amd", Architecture: "gfx1100"}, "architecture gfx1100, gfx90a or gfx942 is needed"},
-		{DeviceNeeds{Vendor: NoGPU}, gpu.Device{Vendor: "intel"}, "the build uses no accelerator"},
-		{DeviceNeeds{Vendor: "nvidia"}, gpu.Device{Vendor: "amd"}, "the build is for nvidia"},
-		{DeviceNeeds{Vendor: "nvidia"}, gpu.Device{Vendor: "nvidia", Error: "GPU is lost"}, "GPU is lost"},
-		{DeviceNeeds{Vendor: "nvidia", Driver: "580"}, card("580.65.06", ""), ""},
-		{DeviceNeeds{Vendor: "nvidia", Driver: "580.82"}, card("580.65.06", ""), "driver 580.65.06 is older than 580.82"},
-		{DeviceNeeds{Vendor: "nvidia", Driver: "580"}, card("", "9.0"), "the driver's version is not known"},
-		{DeviceNeeds{Vendor: "nvidia", Compute: "7.5"}, card("", "12.0"), ""},
-		{DeviceNeeds{Vendor: "nvidia", Compute: "7.5"}, card("", ""), ""},
-		{DeviceNeeds{Vendor: "nvidia", Compute: "7.5"}, card("", "6.1"), "compute capability 6.1, 7.5 is needed"},
-		{DeviceNeeds{Vendor: "nvidia", ComputeMax: "9.0"}, card("", "10.0"), "compute capability 10.0, 9.0 is the highest that the build supports"},
+		{DeviceRequirements{Vendor: "any"}, gpu.Device{Vendor: "intel"}, ""},
+		{DeviceRequirements{}, gpu.Device{Vendor: "intel"}, ""},
+		{DeviceRequirements{Vendor: "amd", Architectures: []string{"gfx90a", "gfx942"}}, gpu.Device{Vendor: "amd", Architecture: "gfx942"}, ""},
+		{DeviceRequirements{Vendor: "amd", Architectures: []string{"gfx90a", "gfx942"}}, gpu.Device{Vendor: "amd"}, ""},
+		{DeviceRequirements{Vendor: "amd", Architectures: []string{"gfx90a", "gfx942"}}, gpu.Device{Vendor: "amd", Architecture: "gfx1100"}, "architecture gfx1100, gfx90a or gfx942 is needed"},
+		{DeviceRequirements{Vendor: NoGPU}, gpu.Device{Vendor: "intel"}, "the build uses no accelerator"},
+		{DeviceRequirements{Vendor: "nvidia"}, gpu.Device{Vendor: "amd"}, "the build is for nvidia"},
+		{DeviceRequirements{Vendor: "nvidia"}, gpu.Device{Vendor: "nvidia", Error: "GPU is lost"}, "GPU is lost"},
+		{DeviceRequirements{Vendor: "nvidia", Driver: "580"}, card("580.65.06", ""), ""},
+		{DeviceRequirements{Vendor: "nvidia", Driver: "580.82"}, card("580.65.06", ""), "driver 580.65.06 is older than 580.82"},
+		{DeviceRequirements{Vendor: "nvidia", Driver: "580"}, card("", "9.0"), "the driver's version is not known"},
+		{DeviceRequirements{Vendor: "nvidia", Compute: "7.5"}, card("", "12.0"), ""},
+		{DeviceRequirements{Vendor: "nvidia", Compute: "7.5"}, card("", ""), ""},
+		{DeviceRequirements{Vendor: "nvidia", Compute: "7.5"}, card("", "6.1"), "compute capability 6.1, 7.5 is needed"},
+		{DeviceRequirements{Vendor: "nvidia", ComputeMax: "9.0"}, card("", "10.0"), "compute capability 10.0, 9.0 is the highest that the build supports"},
 		{cuda12, card("535.54", "8.9"), ""},
 		{cuda12, card("535.54", "8.7"), ""}, // runs the machine code for 8.6
 		{cuda12, card("535.54", ""), ""},    // unknown compute capability

@@ -25,9 +25,9 @@ func TestRecordsRoundTrip(t *testing.T) {
 	t.Parallel()
 	sent := []Message{
 		{Need: &Need{Index: 3}},
-		{Step: &StepNote{Index: 1, Done: true, Note: "a\x1eb\nc"}}, // escaped by JSON
+		{Step: &StepStatus{Index: 1, Done: true, Note: "a\x1eb\nc"}}, // escaped by JSON
 		{Result: &Result{Errors: []string{"", "ü"}, State: &State{Home: "/h", Settings: &Settings{Alias: "a", HivePort: 1}}}},
-		{Step: &StepNote{Note: strings.Repeat("long ", 20_000)}}, // larger than the buffer of a Reader
+		{Step: &StepStatus{Note: strings.Repeat("long ", 20_000)}}, // larger than the buffer of a Reader
 	}
 	var stream bytes.Buffer
 	w := NewWriter(&stream)

@@ -51,7 +51,7 @@ type Launch struct {
 
 	// Devices are the requirements of the installed build on an accelerator; nil if it
 	// has none.
-	Devices *DeviceNeeds `json:"devices,omitempty"`
+	Devices *DeviceRequirements `json:"devices,omitempty"`
 
 	// Memory describes the worker's memory usage on accelerators; nil if it uses no
 	// accelerator.
@@ -93,11 +93,11 @@ type plainLaunch Launch
 
 // UnmarshalJSON implements [json.Unmarshaler]. It stores unknown fields in l.Unknown.
 func (l *Launch) UnmarshalJSON(data []byte) error {
-	return DecodeKeeping(data, (*plainLaunch)(l), &l.Unknown)
+	return UnmarshalWithUnknown(data, (*plainLaunch)(l), &l.Unknown)
 }
 
 // MarshalJSON implements [json.Marshaler].
-func (l Launch) MarshalJSON() ([]byte, error) { return EncodeKeeping(plainLaunch(l), l.Unknown) }
+func (l Launch) MarshalJSON() ([]byte, error) { return MarshalWithUnknown(plainLaunch(l), l.Unknown) }
 
 // Equal reports whether l and other have the same JSON encoding. Nil equals only nil.
 func (l *Launch) Equal(other *Launch) bool {

@@ -22,9 +22,9 @@ type Versioned struct {
 	MinReader int `json:"min_reader,omitempty"`
 }
 
-// Readable returns a [*NewerSchemaError] if v requires a reader that supports a newer schema
+// CheckReadable returns a [*NewerSchemaError] if v requires a reader that supports a newer schema
 // than supported. name is the name of the value for the error, such as a file name.
-func (v Versioned) Readable(name string, supported int) error {
+func (v Versioned) CheckReadable(name string, supported int) error {
 	if v.MinReader > supported {
 		return &NewerSchemaError{Name: name, MinReader: v.MinReader, Supported: supported}
 	}
@@ -47,7 +47,7 @@ func (*NewerSchemaError) ErrorCode() string { return string(operations.ReasonNew
 
 // ErrorSubject returns a subject with the name of the value, for [operations.SubjectOf].
 func (e *NewerSchemaError) ErrorSubject() operations.Subject {
-	return operations.SubjectFile.Named(e.Name)
+	return operations.SubjectFile.WithName(e.Name)
 }
 
 // Unknown preserves the fields of a JSON value that this rbee does not know, so that they
@@ -55,12 +55,12 @@ func (e *NewerSchemaError) ErrorSubject() operations.Subject {
 //
 //	Unknown wire.Unknown `json:"-"`
 //
-// and call [DecodeKeeping] and [EncodeKeeping] in its UnmarshalJSON and MarshalJSON methods.
+// and call [UnmarshalWithUnknown] and [MarshalWithUnknown] in its UnmarshalJSON and MarshalJSON methods.
 type Unknown struct{ raw string }
 
-// DecodeKeeping decodes data into v, which must be a pointer to a struct without JSON
+// UnmarshalWithUnknown decodes data into v, which must be a pointer to a struct without JSON
 // methods, and stores data in unknown if it contains fields that v does not have.
-func DecodeKeeping(data []byte, v any, unknown *Unknown) error {
+func UnmarshalWithUnknown(data []byte, v any, unknown *Unknown) error {
 	if err := json.Unmarshal(data, v); err != nil {
 		return err
 	}
@@ -80,10 +80,10 @@ func DecodeKeeping(data []byte, v any, unknown *Unknown) error {
 	return nil
 }
 
-// EncodeKeeping encodes v, which must be a struct without JSON methods, together with the
+// MarshalWithUnknown encodes v, which must be a struct without JSON methods, together with the
 // fields in unknown. Fields of v that have not changed since it was decoded keep their
 // original encoding.
-func EncodeKeeping(v any, unknown Unknown) ([]byte, error) {
+func MarshalWithUnknown(v any, unknown Unknown) ([]byte, error) {
 	data, err := json.Marshal(v)
 	if err != nil || unknown.raw == "" {
 		return data, err
@@ -246,11 +246,11 @@ func (s *State) Compatible() bool { return compatible(s.Schema, s.MinReader) }
 func (r *Request) Compatible() bool { return compatible(r.Schema, r.MinReader) }
 
 // IncompatibleReason returns the reason of the error for a request that is not Compatible:
-// [operations.ReasonOtherVersion] if this rbee is too old for it, and
+// [operations.ReasonVersionMismatch] if this rbee is too old for it, and
 // [operations.ReasonNewerHive] if this rbee is too new.
 func (r *Request) IncompatibleReason() operations.Reason {
 	if r.MinReader > Schema {
-		return operations.ReasonOtherVersion
+		return operations.ReasonVersionMismatch
 	}
 	return operations.ReasonNewerHive
 }

@@ -22,9 +22,11 @@ type document struct {
 }
 
 func (d *document) UnmarshalJSON(data []byte) error {
-	return DecodeKeeping(data, &d.plainDocument, &d.Unknown)
+	return UnmarshalWithUnknown(data, &d.plainDocument, &d.Unknown)
 }
-func (d document) MarshalJSON() ([]byte, error) { return EncodeKeeping(d.plainDocument, d.Unknown) }
+func (d document) MarshalJSON() ([]byte, error) {
+	return MarshalWithUnknown(d.plainDocument, d.Unknown)
+}
 
 func TestUnknownFieldsArePreserved(t *testing.T) {
 	t.Parallel()
@@ -63,7 +65,7 @@ func TestReadable(t *testing.T) {
 	}{
 		{Versioned{}, 1, true}, {Versioned{1, 1}, 1, true}, {Versioned{7, 1}, 1, true}, {Versioned{7, 2}, 1, false}, {Versioned{1, 0}, 2, true},
 	} {
-		err := tt.value.Readable("x", tt.supported)
+		err := tt.value.CheckReadable("x", tt.supported)
 		var newer *NewerSchemaError
 		if (err == nil) != tt.ok || err != nil && !errors.As(err, &newer) {
 			t.Errorf("%+v.Readable(%q, %d) = %v, want no error: %t", tt.value, "x", tt.supported, err, tt.ok)

@@ -23,8 +23,8 @@ const (
 	BinDir      = "bin"
 	Binary      = "bin/rbee"
 	PrevBinary  = "bin/rbee.prev"
-	BinaryInfo  = "bin/rbee.json"      // an [Installed]
-	PrevInfo    = "bin/rbee.prev.json" // the [Installed] of PrevBinary
+	BinaryInfo  = "bin/rbee.json"      // a [BinaryRecord]
+	PrevInfo    = "bin/rbee.prev.json" // the [BinaryRecord] of PrevBinary
 	UploadGlob  = "bin/.*rbee-*"       // uploaded binaries before they are installed, complete or partial
 	WorkersDir  = "workers"
 	EntryPrefix = "rbee-worker-" // workers/rbee-worker-<type> is the entry point of a worker
@@ -82,11 +82,11 @@ type State struct {
 	DevicesKnown bool `json:"devices_known,omitempty"`
 
 	// Rbee is the installed rbee; nil if rbee is not installed.
-	Rbee *Installed `json:"rbee,omitempty"`
+	Rbee *BinaryRecord `json:"rbee,omitempty"`
 
 	// PreviousRbee is the previously installed rbee, which [ActionRollbackSelf]
 	// restores; nil if the machine has none.
-	PreviousRbee *Installed `json:"previous_rbee,omitempty"`
+	PreviousRbee *BinaryRecord `json:"previous_rbee,omitempty"`
 
 	// Broken is the reason why the installed rbee does not work; empty if it works
 	// or rbee is not installed.
@@ -146,8 +146,8 @@ func ValidSHA256(s string) bool {
 // query parameters "deep" and "devices" correspond to the flags of `rbee hive inspect`.
 const StatePath = "/v1/state"
 
-// Installed is the record of an installed rbee binary.
-type Installed struct {
+// BinaryRecord is the record of an installed rbee binary.
+type BinaryRecord struct {
 	Version     string    `json:"version"`
 	SHA256      string    `json:"sha256"` // of the binary, in hex
 	Size        int64     `json:"size"`
@@ -216,8 +216,8 @@ type Worker struct {
 	Bytes       int64     `json:"bytes,omitempty"`
 	InstalledAt time.Time `json:"installed_at,omitzero"`
 
-	// Foreign reports whether the worker has an entry point that rbee did not install.
-	Foreign bool `json:"foreign,omitempty"`
+	// Unmanaged reports whether the worker has an entry point that rbee did not install.
+	Unmanaged bool `json:"foreign,omitempty"`
 
 	// Launch is [WorkerInstall.Launch] of the install.
 	Launch *Launch `json:"launch,omitempty"`
@@ -280,7 +280,7 @@ type Step struct {
 
 	// Install describes the binary that ActionInstallSelf must find; nil for other
 	// actions.
-	Install *Installed `json:"install,omitempty"`
+	Install *BinaryRecord `json:"install,omitempty"`
 
 	// Worker is set for the actions on workers. Actions other than
 	// ActionInstallWorker use only its Type.
@@ -302,7 +302,7 @@ func (s *Step) CheckExpected(have, target string) error {
 	}
 	subject := operations.Subject{}
 	if s.Worker != nil {
-		subject = operations.SubjectWorker.Named(s.Worker.Type)
+		subject = operations.SubjectWorker.WithName(s.Worker.Type)
 	}
 	return &StateChangedError{Subject: subject}
 }
@@ -375,9 +375,9 @@ const (
 type InstallStep struct {
 	Kind StepKind `json:"kind"`
 
-	// At is the position in the recipe, for errors, such as "catalog/x.yaml:12". May
+	// Position is the position in the recipe, for errors, such as "catalog/x.yaml:12". May
 	// be empty.
-	At string `json:"at,omitempty"`
+	Position string `json:"at,omitempty"`
 
 	// Builtin is the name of the server of a StepBuiltin.
 	Builtin string `json:"builtin,omitempty"`
@@ -486,9 +486,9 @@ func singleArtifact(steps []InstallStep, kind StepKind) (sum string, ok bool) {
 	return strings.ToLower(steps[0].Artifact.SHA256), true
 }
 
-// Bytes returns the total size of the artifacts of steps, in bytes. Artifacts of unknown
+// TotalSize returns the total size of the artifacts of steps, in bytes. Artifacts of unknown
 // size count as 0.
-func Bytes(steps []InstallStep) (n int64) {
+func TotalSize(steps []InstallStep) (n int64) {
 	for i := range steps {
 		for _, a := range steps[i].Artifacts() {
 			n += a.Size
@@ -510,22 +510,22 @@ const (
 // Message is a record that the machine sends while it applies a request. Exactly one field
 // is set.
 type Message struct {
-	Waiting  *Waiting  `json:"waiting,omitempty"`
-	Step     *StepNote `json:"step,omitempty"`
-	Need     *Need     `json:"need,omitempty"`
-	Progress *Progress `json:"progress,omitempty"`
-	Result   *Result   `json:"result,omitempty"`
+	Waiting  *LockInfo   `json:"waiting,omitempty"`
+	Step     *StepStatus `json:"step,omitempty"`
+	Need     *Need       `json:"need,omitempty"`
+	Progress *Progress   `json:"progress,omitempty"`
+	Result   *Result     `json:"result,omitempty"`
 }
 
-// Waiting reports that another run holds the machine's lock.
-type Waiting struct {
+// LockInfo reports that another run holds the machine's lock.
+type LockInfo struct {
 	Holder string    `json:"holder"` // its Request.Owner
 	Since  time.Time `json:"since"`
 }
 
-// StepNote reports that the step with this index has started (Done is false) or finished
+// StepStatus reports that the step with this index has started (Done is false) or finished
 // (Done is true). Error is set if the step failed.
-type StepNote struct {
+type StepStatus struct {
 	Index int    `json:"index"`
 	Done  bool   `json:"done,omitempty"`
 	Error string `json:"error,omitempty"`
@@ -554,7 +554,7 @@ type Result struct {
 
 	// Locked is set if the machine could not take its lock within
 	// [Request.LockWait]. In this case no step was started.
-	Locked *Waiting `json:"locked,omitempty"`
+	Locked *LockInfo `json:"locked,omitempty"`
 
 	// Error is the reason why the machine could not apply the request at all.
 	Error string `json:"error,omitempty"`

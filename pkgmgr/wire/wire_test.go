@@ -45,7 +45,7 @@ func TestDigest(t *testing.T) {
 	if first == "ab12" {
 		t.Errorf("Digest(archive) = %s, want another value than the checksum of the archive", first)
 	}
-	if got := Digest(archive(func(s *InstallStep) { s.Artifact.URL, s.At = "https://other/x", "y.yaml:3" }), "bin/x"); got != first {
+	if got := Digest(archive(func(s *InstallStep) { s.Artifact.URL, s.Position = "https://other/x", "y.yaml:3" }), "bin/x"); got != first {
 		t.Errorf("Digest(archive from another URL) = %s, want %s", got, first)
 	}
 	for name, other := range map[string]string{

@@ -47,9 +47,9 @@ func (h *Host) DropNext(n int) {
 	h.faults.drop = n
 }
 
-// Latency sets the round-trip time of new connections. It does not limit the throughput. Connecting takes one additional
+// SetLatency sets the round-trip time of new connections. It does not limit the throughput. Connecting takes one additional
 // round trip, like a TCP handshake.
-func (h *Host) Latency(rtt time.Duration) { h.faults.latency(rtt) }
+func (h *Host) SetLatency(rtt time.Duration) { h.faults.latency(rtt) }
 
 func (f *faults) cutAt(n int64) {
 	f.mu.Lock()

@@ -128,8 +128,8 @@ func (h *OpenSSHHost) CutAfter(n int64) { h.faults.cutAt(n) }
 // Stall is like [Host.Stall].
 func (h *OpenSSHHost) Stall(stall bool) { h.faults.stall(stall) }
 
-// Latency is like [Host.Latency].
-func (h *OpenSSHHost) Latency(rtt time.Duration) { h.faults.latency(rtt) }
+// SetLatency is like [Host.SetLatency].
+func (h *OpenSSHHost) SetLatency(rtt time.Duration) { h.faults.latency(rtt) }
 
 // Close closes all connections and waits for their sshd processes to exit. Running commands get EOF on standard input.
 func (h *OpenSSHHost) Close() error {

@@ -22,11 +22,11 @@ import (
 // Lookup resolves the workers of a config for a plan. It resolves each version constraint
 // and source once for all hives.
 type Lookup struct {
-	in       Input
-	opts     plan.Options
-	versions map[[2]string]versionOrErr
-	failed   map[string]error     // by source that cannot be resolved
-	Moved    []operations.Upgrade // versions whose files changed because the recipe's steps changed
+	in          Input
+	opts        plan.Options
+	versions    map[[2]string]versionOrErr
+	failed      map[string]error     // by source that cannot be resolved
+	FileChanges []operations.Upgrade // versions whose files changed because the recipe's steps changed
 }
 
 type versionOrErr struct {
@@ -94,7 +94,7 @@ func (l *Lookup) Worker(ctx context.Context, hive string, w config.Worker, s *wi
 	}
 	out := l.resolveChoice(ctx, recipe, choice, w.Version, s.Platform)
 	out.Warning = catalog.CPUWarning(w.Type, recipe.CPUFallbackReason(choice, machine, rbeeVersion))
-	out.Pinned, out.EndsPin = applies, pinned && !applies
+	out.Pinned, out.Unpin = applies, pinned && !applies
 	for i := range out.Steps {
 		if out.Steps[i].Kind == wire.StepBuiltin {
 			out.SHA256 = binary.SHA256
@@ -151,7 +151,7 @@ func (l *Lookup) resolveChoice(ctx context.Context, recipe *catalog.Recipe, choi
 		Steps: steps, Entry: choice.Source.Entry, SHA256: wire.Digest(steps, choice.Source.Entry), Files: map[string]string{}, Unstable: map[string]bool{},
 	}
 	for i, step := range choice.Source.Steps {
-		steps[i].At = location(recipe, step.Pos)
+		steps[i].Position = location(recipe, step.Pos)
 		switch o := step.Origin; {
 		case o.File != "" && !l.in.FromBundle:
 			out.Files[steps[i].Artifact.SHA256] = o.File
@@ -403,8 +403,8 @@ func (l *Lookup) recordFileChanges(typ, constraint, version string, before, afte
 		return
 	}
 	u := operations.Upgrade{Worker: typ, Requested: constraint}
-	if u.From, u.To = lockfile.ChangedFiles(version, before, after); !slices.Contains(l.Moved, u) {
-		l.Moved = append(l.Moved, u)
+	if u.From, u.To = lockfile.ChangedFiles(version, before, after); !slices.Contains(l.FileChanges, u) {
+		l.FileChanges = append(l.FileChanges, u)
 	}
 }
 
@@ -432,7 +432,7 @@ func (l *Lookup) Variants(ctx context.Context, w config.Worker, p wire.Platform)
 		all = append(all, want)
 	}
 	if len(all) == 0 {
-		all = append(all, plan.DesiredWorker{Err: &catalog.NoPlatformError{Type: w.Type, Version: version, Platform: p, Known: []string{"other platforms"}}})
+		all = append(all, plan.DesiredWorker{Err: &catalog.UnsupportedPlatformError{Type: w.Type, Version: version, Platform: p, Known: []string{"other platforms"}}})
 	}
 	return all
 }

@@ -40,7 +40,7 @@ func (e *NoSolutionError) ErrorCode() string { return string(operations.ReasonNo
 
 // ErrorSubject returns the worker type.
 func (e *NoSolutionError) ErrorSubject() operations.Subject {
-	return operations.SubjectWorker.Named(e.Type)
+	return operations.SubjectWorker.WithName(e.Type)
 }
 
 // Unwrap returns the error of uv.

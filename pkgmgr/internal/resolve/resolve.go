@@ -141,7 +141,7 @@ func (r *Resolver) resolvePackageVersion(typ, constraint string, versions []stri
 		var noSolution *NoSolutionError
 		switch {
 		case err == nil && first != nil:
-			r.warn(fmt.Sprintf("using %s %s: %v%s", typ, best, first, text.After("; also no solution for ", strings.Join(skipped[1:], ", "))))
+			r.warn(fmt.Sprintf("using %s %s: %v%s", typ, best, first, text.WithPrefix("; also no solution for ", strings.Join(skipped[1:], ", "))))
 			return best, nil
 		case err == nil:
 			return best, nil
@@ -163,7 +163,7 @@ func (r *Resolver) resolvePackageVersion(typ, constraint string, versions []stri
 // true. Packages are resolved for glibc 2.start, or for the oldest newer glibc that has a
 // solution. floor records this glibc; it is nil if the packages do not depend on glibc.
 func (r *Resolver) resolveSteps(ctx context.Context, recipe *catalog.Recipe, c catalog.Choice, p wire.Platform, start int, upgrade bool) (out []wire.InstallStep, floor *lockfile.GlibcFloor, err error) {
-	r.note(fmt.Sprintf("resolving %s %s%s", recipe.Type, c.Version, text.After(", ", c.Source.Name)))
+	r.note(fmt.Sprintf("resolving %s %s%s", recipe.Type, c.Version, text.WithPrefix(", ", c.Source.Name)))
 	for i, step := range c.Source.Steps {
 		ws := wire.InstallStep{Kind: step.Kind, Builtin: step.Builtin, Format: step.Format, Strip: step.Strip, Into: step.Into}
 		if step.Kind == wire.StepPython {
@@ -265,7 +265,7 @@ func (r *Resolver) artifact(ctx context.Context, v *catalog.Versions, o catalog.
 // cache, so that this machine can still send it after the file at the address has changed.
 func (r *Resolver) downloadForChecksum(ctx context.Context, name, from string, size int64) (*wire.Artifact, error) {
 	r.note("downloading " + name + " to compute its checksum")
-	sum, got, err := r.cache.Learn(ctx, from, size)
+	sum, got, err := r.cache.Download(ctx, from, size)
 	switch {
 	case err != nil:
 		return nil, err
@@ -310,12 +310,12 @@ func (r *Resolver) readPayloadFile(ctx context.Context, name string, before []ca
 			return "", err
 		}
 		var text strings.Builder
-		err = artifact.ReadPacked(f, step.Format, step.Strip, packedName, func(content io.Reader) error {
+		err = artifact.ReadArchiveFile(f, step.Format, step.Strip, packedName, func(content io.Reader) error {
 			_, err := io.Copy(&text, io.LimitReader(content, 1<<20))
 			return err
 		})
 		_ = f.Close()
-		if !errors.Is(err, artifact.ErrNotPacked) {
+		if !errors.Is(err, artifact.ErrNotInArchive) {
 			return text.String(), err
 		}
 	}

@@ -197,7 +197,7 @@ func (r *Resolver) uvProgram(ctx context.Context, oldest string) (string, error)
 	// exec.
 	syscall.ForkLock.RLock()
 	defer syscall.ForkLock.RUnlock()
-	return program, artifact.ReadPacked(f, tool.Format, tool.Strip, tool.Entry, func(content io.Reader) error {
+	return program, artifact.ReadArchiveFile(f, tool.Format, tool.Strip, tool.Entry, func(content io.Reader) error {
 		return atomicfile.Write(program, 0o700, func(w io.Writer) error {
 			_, err := io.Copy(w, content)
 			return err

@@ -46,10 +46,10 @@ type Hub struct {
 	URL string // of the API server
 	CDN string // URL of the file server
 
-	Repos map[string]Repo
-	Gated map[string]string // the required token of each gated repository
-	Page  int               // number of entries per page of a listing; 0 for all
-	Lists int               // number of listings that fail with status 503 before one succeeds
+	Repos        map[string]Repo
+	Gated        map[string]string // the required token of each gated repository
+	PageSize     int               // number of entries per page of a listing; 0 for all
+	ListFailures int               // number of listings that fail with status 503 before one succeeds
 
 	server, cdn *httptest.Server
 
@@ -205,9 +205,9 @@ func (h *Hub) api(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	h.mu.Lock()
-	busy := isAPI && h.Lists > 0
+	busy := isAPI && h.ListFailures > 0
 	if busy {
-		h.Lists--
+		h.ListFailures--
 	}
 	signature := h.signed
 	h.mu.Unlock()
@@ -249,8 +249,8 @@ func (h *Hub) tree(w http.ResponseWriter, r *http.Request, repo Repo) {
 	}
 	from, _ := strconv.Atoi(r.URL.Query().Get("cursor"))
 	to := len(entries)
-	if h.Page > 0 && from+h.Page < to {
-		to = from + h.Page
+	if h.PageSize > 0 && from+h.PageSize < to {
+		to = from + h.PageSize
 		w.Header().Set("Link", fmt.Sprintf(`<%s%s?recursive=true&cursor=%d>; rel="next"`, h.URL, r.URL.Path, to))
 	}
 	_ = json.NewEncoder(w).Encode(entries[min(from, to):to])

@@ -54,7 +54,7 @@ func (g *guard) drainBody(w http.ResponseWriter, r *http.Request, body *trackedB
 	if control.Flush() != nil {
 		return // the client has disconnected
 	}
-	_, _ = io.CopyN(io.Discard, &drainReader{body, control, time.Now().Add(g.Linger), g.Linger / drainIdleFraction}, maxDrainBytes) // the response is sent; errors do not matter
+	_, _ = io.CopyN(io.Discard, &drainReader{body, control, time.Now().Add(g.DrainTimeout), g.DrainTimeout / drainIdleFraction}, maxDrainBytes) // the response is sent; errors do not matter
 }
 
 // drainReader reads until a deadline, and at most idleTimeout without data.

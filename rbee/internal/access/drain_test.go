@@ -88,7 +88,7 @@ func TestDeniedBody(t *testing.T) {
 // response, and that the connection is closed soon.
 func TestMissingBody(t *testing.T) {
 	t.Parallel()
-	s := newGuardedServer(t, access.Options{Addr: ":8080", Linger: 300 * time.Millisecond})
+	s := newGuardedServer(t, access.Options{Addr: ":8080", DrainTimeout: 300 * time.Millisecond})
 	for _, length := range []string{"Content-Length: 100", "Content-Length: 999999", "Transfer-Encoding: chunked"} {
 		conn := dial(t, s)
 		fmt.Fprintf(conn, "POST /v1/models HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n%s\r\n\r\n", length)
@@ -122,7 +122,7 @@ func TestIncompleteBody(t *testing.T) {
 // closed.
 func TestSlowBody(t *testing.T) {
 	t.Parallel()
-	s := newGuardedServer(t, access.Options{Addr: ":8080", Linger: 300 * time.Millisecond})
+	s := newGuardedServer(t, access.Options{Addr: ":8080", DrainTimeout: 300 * time.Millisecond})
 	conn := dial(t, s)
 	fmt.Fprint(conn, "POST /v1/models HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 999999\r\n\r\n")
 	tick := time.NewTicker(10 * time.Millisecond)

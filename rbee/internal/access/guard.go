@@ -46,13 +46,13 @@ type Options struct {
 	// MaxBody is the maximum size of a request body in bytes; 0 means [DefaultMaxBody].
 	MaxBody int64
 
-	// Linger is how long the rest of a request body is read and discarded after the
+	// DrainTimeout is how long the rest of a request body is read and discarded after the
 	// response; 0 means 30 s. A pause of a sixth of that ends it.
-	Linger time.Duration
+	DrainTimeout time.Duration
 
-	// Refuse writes the response to a denied request in the format that the client
+	// WriteDenial writes the response to a denied request in the format that the client
 	// expects. If it is nil, the message is written as plain text.
-	Refuse func(w http.ResponseWriter, r *http.Request, status int, code, message string)
+	WriteDenial func(w http.ResponseWriter, r *http.Request, status int, code, message string)
 
 	// Log gets a line for each denied request; nil discards.
 	Log *slog.Logger
@@ -115,11 +115,11 @@ func newGuard(o Options) *guard {
 	if g.MaxBody == 0 {
 		g.MaxBody = DefaultMaxBody
 	}
-	if g.Linger == 0 {
-		g.Linger = defaultDrainTimeout
+	if g.DrainTimeout == 0 {
+		g.DrainTimeout = defaultDrainTimeout
 	}
-	if g.Refuse == nil {
-		g.Refuse = func(w http.ResponseWriter, _ *http.Request, status int, _, message string) {
+	if g.WriteDenial == nil {
+		g.WriteDenial = func(w http.ResponseWriter, _ *http.Request, status int, _, message string) {
 			http.Error(w, message, status)
 		}
 	}
@@ -196,7 +196,7 @@ func (g *guard) serve(w http.ResponseWriter, r *http.Request, next http.Handler)
 		if r.ContentLength != 0 {
 			h.Set("Connection", "close") // otherwise the server reads the body before it sends the response
 		}
-		g.Refuse(w, r, denied.status, denied.code, denied.message)
+		g.WriteDenial(w, r, denied.status, denied.code, denied.message)
 		g.drainBody(w, r, body)
 		return
 	}

@@ -34,7 +34,7 @@ func newGuardedServer(t testing.TB, o access.Options) *httptest.Server {
 		o.Addr = "127.0.0.1:8080"
 	}
 	o.Scope = scopeByPath
-	o.Refuse = func(w http.ResponseWriter, _ *http.Request, status int, code, _ string) {
+	o.WriteDenial = func(w http.ResponseWriter, _ *http.Request, status int, code, _ string) {
 		w.WriteHeader(status)
 		_, _ = io.WriteString(w, code)
 	}

@@ -82,10 +82,12 @@ type record struct {
 type plainRecord record
 
 func (r *record) UnmarshalJSON(data []byte) error {
-	return wire.DecodeKeeping(data, (*plainRecord)(r), &r.Unknown)
+	return wire.UnmarshalWithUnknown(data, (*plainRecord)(r), &r.Unknown)
 }
 
-func (r record) MarshalJSON() ([]byte, error) { return wire.EncodeKeeping(plainRecord(r), r.Unknown) }
+func (r record) MarshalJSON() ([]byte, error) {
+	return wire.MarshalWithUnknown(plainRecord(r), r.Unknown)
+}
 
 // OpenKeys returns the keys in the file at path. The file need not exist; [Keys.Add]
 // creates it.
@@ -297,7 +299,7 @@ func decodeStrict(data []byte) error {
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return errors.New("unexpected data after the keys")
 	}
-	if err := head.Readable("the file", statefile.Schema); err != nil || head.Schema > statefile.Schema {
+	if err := head.CheckReadable("the file", statefile.Schema); err != nil || head.Schema > statefile.Schema {
 		return err
 	}
 	d = json.NewDecoder(bytes.NewReader(data))

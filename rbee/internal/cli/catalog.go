@@ -82,7 +82,7 @@ func (c *catalogShowCmd) Run(_ context.Context, a *app) error {
 	}
 	recipe, ok := catalog.Recipe(c.Type)
 	if !ok {
-		e := &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonUnknownRecipe, Subject: operations.SubjectWorker.Named(c.Type), Message: fmt.Sprintf("unknown worker type '%s'", c.Type)}
+		e := &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonUnknownRecipe, Subject: operations.SubjectWorker.WithName(c.Type), Message: fmt.Sprintf("unknown worker type '%s'", c.Type)}
 		if near := catalog.Nearest(c.Type); near != "" {
 			e.Message += fmt.Sprintf(", did you mean '%s'?", near)
 		}
@@ -104,7 +104,7 @@ func (c *catalogShowCmd) Run(_ context.Context, a *app) error {
 func (c *catalogCheckCmd) Run(_ context.Context, a *app) error {
 	data, err := os.ReadFile(c.File)
 	if err != nil {
-		return &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonOf(err), Subject: operations.SubjectFile.Named(c.File), Message: "cannot read the recipe: " + err.Error(), Err: err}
+		return &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonOf(err), Subject: operations.SubjectFile.WithName(c.File), Message: "cannot read the recipe: " + err.Error(), Err: err}
 	}
 	recipe, err := catalog.ParseRecipe(c.File, data)
 	if err != nil {

@@ -126,7 +126,7 @@ func pick(kind kind, requested string, matches []match, others []string, failure
 	switch {
 	case len(matches) > 1:
 		return match{}, &operations.Error{
-			Code: operations.CodeNotFound, Reason: kind.ambiguous, Subject: kind.subject.Named(requested), Message: fmt.Sprintf("%d %ss match %q: %s", len(matches), kind.subject, requested, places(matches)),
+			Code: operations.CodeNotFound, Reason: kind.ambiguous, Subject: kind.subject.WithName(requested), Message: fmt.Sprintf("%d %ss match %q: %s", len(matches), kind.subject, requested, places(matches)),
 		}
 	case len(matches) == 1 && (matches[0].exact || len(failures) == 0):
 		return matches[0], nil
@@ -142,7 +142,7 @@ func pick(kind kind, requested string, matches []match, others []string, failure
 		return match{}, &hintedError{e, "if it is on a hive that did not answer, add --hive"}
 	default:
 		message := fmt.Sprintf("no %s %q on any hive (%s)", kind.subject, requested, found(others))
-		return match{}, &operations.Error{Code: operations.CodeNotFound, Reason: kind.missing, Subject: kind.subject.Named(requested), Message: message}
+		return match{}, &operations.Error{Code: operations.CodeNotFound, Reason: kind.missing, Subject: kind.subject.WithName(requested), Message: message}
 	}
 }
 

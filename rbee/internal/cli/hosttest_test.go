@@ -86,7 +86,7 @@ func TestHostOverSSH(t *testing.T) {
 			Connect: func(ctx context.Context) (pkgmgr.Host, error) {
 				return dialer.Dial(ctx, sshx.Target{Host: "127.0.0.1", User: h.User(), Port: h.Port(), KeyFile: keyFile})
 			},
-			Binaries: program(t), Port: unusedPort(t), Cut: h.Cut,
+			Binaries: program(t), Port: unusedPort(t), Disconnect: h.Cut,
 		}
 	})
 }
@@ -98,7 +98,7 @@ func TestHostInProcess(t *testing.T) {
 	t.Parallel()
 	hosttest.TestHost(t, func(t *testing.T) *hosttest.Machine {
 		m := &localMachine{user: homeDir(t), conns: map[*localHost]bool{}}
-		return &hosttest.Machine{Connect: m.connect, Binaries: program(t), Port: unusedPort(t), Cut: m.cut}
+		return &hosttest.Machine{Connect: m.connect, Binaries: program(t), Port: unusedPort(t), Disconnect: m.cut}
 	})
 }
 

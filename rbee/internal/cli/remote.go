@@ -23,7 +23,7 @@ type remoteQueen struct {
 // Run implements [operations.Runner]. It sends absolute paths, since the queen has
 // another working directory.
 func (r *remoteQueen) Run(ctx context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
-	op, err := client.WithPaths(op, r.absolute)
+	op, err := client.MapPaths(op, r.absolute)
 	if err != nil {
 		return nil, err
 	}

@@ -51,7 +51,7 @@ func (f *fleetRunner) Run(ctx context.Context, op operations.Operation, events o
 	}
 	switch op.(type) {
 	case operations.HiveList:
-		list := &operations.HiveListReport{Hives: []operations.HiveSummary{{Alias: "old", OnRecord: true}}}
+		list := &operations.HiveListReport{Hives: []operations.HiveSummary{{Alias: "old", InRecord: true}}}
 		for _, alias := range f.hives {
 			list.Hives = append(list.Hives, operations.HiveSummary{Alias: alias, InConfig: true})
 		}
@@ -287,7 +287,7 @@ func TestDownloadToSeveralHives(t *testing.T) {
 			return nil, &operations.Error{Code: operations.CodeUnreachable, Reason: "daemon", Hive: "gpu-2", Message: "daemon stopped"}
 		}
 		events(operations.Event{Type: operations.EventNote, Message: "without hive"})
-		return &operations.ModelDownloadReport{Model: operations.Model{ID: "o/r", Hive: "gpu-1"}, Downloaded: 2e9, DurationSeconds: 2}, nil
+		return &operations.ModelDownloadReport{Model: operations.Model{ID: "o/r", Hive: "gpu-1"}, DownloadedBytes: 2e9, DurationSeconds: 2}, nil
 	}}
 	r := f.command(t, nil, "download-model", "o/r", "--all-hives")
 	want := "✅ Downloaded o/r to gpu-1: 1.9 GiB in 2.0s (953.7 MiB/s)\n❌ gpu-2: daemon stopped\n   hint: run `rbee start-hive gpu-2` to start it\n"
@@ -302,7 +302,7 @@ func TestDownloadToSeveralHives(t *testing.T) {
 			Error  *operations.Error
 		}
 	}
-	if err := json.Unmarshal([]byte(r.out), &doc); err != nil || len(doc.Hives) != 2 || doc.Hives[0].Report.Downloaded != 2e9 || doc.Hives[1].Error.Reason != "daemon" || r.errOut != "" {
+	if err := json.Unmarshal([]byte(r.out), &doc); err != nil || len(doc.Hives) != 2 || doc.Hives[0].Report.DownloadedBytes != 2e9 || doc.Hives[1].Error.Reason != "daemon" || r.errOut != "" {
 		t.Errorf("download-model --json prints %q to stdout (%v) and %q to stderr, want both results as JSON", r.out, err, r.errOut)
 	}
 }

@@ -289,7 +289,7 @@ func origin(ts *testscript.TestScript, _ bool, args []string) {
 		s.AddWheel(origintest.Wheel{Name: "beeserve", Version: args[1], Requires: []string{"wax>=1"}, Scripts: map[string]string{"beeserve": program}})
 		wax := origintest.Wheel{Name: "wax", Version: args[1], Files: map[string]string{"wax.py": args[1]}}
 		if fault == "wrong-size" {
-			wax.LieSize = 7
+			wax.ReportedSize = 7
 		}
 		s.AddWheel(wax)
 	case "comfyui":
@@ -308,20 +308,20 @@ func origin(ts *testscript.TestScript, _ bool, args []string) {
 		status, err := strconv.Atoi(args[2])
 		switch {
 		case err == nil:
-			s.Break(origintest.Fault{Path: args[1], Status: status})
+			s.AddFault(origintest.Fault{Path: args[1], Status: status})
 		case args[2] == "cut":
-			s.Break(origintest.Fault{Path: args[1], Cut: 200})
+			s.AddFault(origintest.Fault{Path: args[1], Cut: 200})
 		default:
-			s.Break(origintest.Fault{Path: args[1], Corrupt: true})
+			s.AddFault(origintest.Fault{Path: args[1], Corrupt: true})
 		}
 	case "limit":
 		s.LimitRate(args[1])
 	case "repair":
-		s.Mend()
+		s.ClearFaults()
 	case "stop":
 		s.Close()
 	case "requests":
-		if got := s.Asked(args[1]); strconv.Itoa(got) != args[2] {
+		if got := s.RequestCount(args[1]); strconv.Itoa(got) != args[2] {
 			ts.Fatalf("got %d requests for %s, want %s", got, args[1], args[2])
 		}
 	default:

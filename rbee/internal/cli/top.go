@@ -377,7 +377,7 @@ func (f *topFeed) parse(data []byte, s *operations.FleetSnapshot) error {
 
 // unreadable returns the error of an invalid snapshot.
 func (f *topFeed) unreadable(err error) error {
-	return &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonOtherProgram, Subject: operations.SubjectQueen.Named(f.queen.URL), Message: fmt.Sprintf("cannot read the fleet snapshot of %s: %v", f.queen.URL, err), Err: err}
+	return &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonNotRbee, Subject: operations.SubjectQueen.WithName(f.queen.URL), Message: fmt.Sprintf("cannot read the fleet snapshot of %s: %v", f.queen.URL, err), Err: err}
 }
 
 // errIdle cancels a request that receives no data.
@@ -425,7 +425,7 @@ func (f *topFeed) send(ctx context.Context, accept string) (io.ReadCloser, error
 func (f *topFeed) errorOf(resp *http.Response, kind string) error {
 	known := httpjson.ReadError(resp.Body)
 	failed := func(reason operations.Reason, format string, args ...any) error {
-		return &operations.Error{Code: operations.CodeFailed, Reason: reason, Subject: operations.SubjectQueen.Named(f.queen.URL), Message: fmt.Sprintf(format, args...)}
+		return &operations.Error{Code: operations.CodeFailed, Reason: reason, Subject: operations.SubjectQueen.WithName(f.queen.URL), Message: fmt.Sprintf(format, args...)}
 	}
 	switch {
 	case resp.StatusCode == http.StatusUnauthorized && f.queen.Token == "":
@@ -433,11 +433,11 @@ func (f *topFeed) errorOf(resp *http.Response, kind string) error {
 	case resp.StatusCode == http.StatusUnauthorized:
 		return failed(operations.ReasonAuth, "%s rejected the API key", f.queen.URL)
 	case resp.StatusCode == http.StatusNotFound:
-		return failed(operations.ReasonOtherVersion, "%s does not support fleet snapshots: it answered %q", f.queen.URL, resp.Status)
+		return failed(operations.ReasonVersionMismatch, "%s does not support fleet snapshots: it answered %q", f.queen.URL, resp.Status)
 	case known != nil:
 		return known
 	}
-	return failed(operations.ReasonOtherProgram, "%s is not a queen: it answered %q with %s", f.queen.URL, resp.Status, cmp.Or(kind, "no content type"))
+	return failed(operations.ReasonNotRbee, "%s is not a queen: it answered %q with %s", f.queen.URL, resp.Status, cmp.Or(kind, "no content type"))
 }
 
 // unreachable converts an error of the connection to the queen.
@@ -460,7 +460,7 @@ func (f *topFeed) unreachable(ctx context.Context, err error) error {
 		reason = operations.ReasonLost
 	}
 	return &operations.Error{
-		Code: operations.CodeUnreachable, Reason: reason, Subject: operations.SubjectQueen.Named(f.queen.URL), Message: fmt.Sprintf("cannot reach the queen at %s: %v", f.queen.URL, err), Err: err,
+		Code: operations.CodeUnreachable, Reason: reason, Subject: operations.SubjectQueen.WithName(f.queen.URL), Message: fmt.Sprintf("cannot reach the queen at %s: %v", f.queen.URL, err), Err: err,
 	}
 }
 

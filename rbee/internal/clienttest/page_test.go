@@ -165,7 +165,7 @@ func testFleet() operations.FleetSnapshot {
 			}},
 			{Alias: "cellar", Hostname: "10.0.0.4", Link: operations.LinkStale, SeenAt: now.Add(-20 * time.Second)},
 		},
-		Traffic: operations.Traffic{EverySeconds: 5, Points: points, InFlight: 3, Waiting: 2},
+		Traffic: operations.Traffic{IntervalSeconds: 5, Points: points, InFlight: 3, Waiting: 2},
 		Drift:   []operations.Drift{{Hive: "basement", Issue: "missing_worker", Worker: "comfyui", Details: "Worker 'comfyui' not installed"}, {Hive: "cellar", Issue: "extra_worker", Worker: "sglang"}}, DriftAt: now.Add(-2 * time.Minute),
 	}
 }

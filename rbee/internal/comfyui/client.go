@@ -24,10 +24,10 @@ type Client struct {
 	// HTTP makes the requests; nil means [http.DefaultClient].
 	HTTP *http.Client
 
-	// Base is the URL of the server, such as http://127.0.0.1:8188, and may have a path.
+	// BaseURL is the URL of the server, such as http://127.0.0.1:8188, and may have a path.
 	// Header is sent with each request; it may be nil.
-	Base   string
-	Header http.Header
+	BaseURL string
+	Header  http.Header
 
 	// PollInterval is the first interval between polls, which grows up to a second; 0
 	// means 250 ms.
@@ -40,9 +40,9 @@ type Client struct {
 
 // Progress is the progress of a workflow.
 type Progress struct {
-	Running bool // false while it waits in the queue
-	Ahead   int  // number of workflows that run before it
-	Elapsed time.Duration
+	Running        bool // false while it waits in the queue
+	WorkflowsAhead int  // number of workflows that run before it
+	Elapsed        time.Duration
 }
 
 // File identifies an output file of a workflow.
@@ -288,10 +288,10 @@ func (c *Client) queueStatus(ctx context.Context, id string, p *Progress) (known
 			position, known = n, true
 		}
 	}
-	p.Ahead = len(response.Running)
+	p.WorkflowsAhead = len(response.Running)
 	for _, item := range response.Pending {
 		if n, promptID := number(item); promptID != id && n < position {
-			p.Ahead++
+			p.WorkflowsAhead++
 		}
 	}
 	return known, nil
@@ -338,7 +338,7 @@ func (c *Client) request(ctx context.Context, method, endpoint string, body []by
 // c.StallTimeout.
 func (c *Client) do(ctx context.Context, method, endpoint string, body []byte) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	req, err := http.NewRequestWithContext(ctx, method, strings.TrimSuffix(c.Base, "/")+endpoint, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, method, strings.TrimSuffix(c.BaseURL, "/")+endpoint, bytes.NewReader(body))
 	if err != nil {
 		cancel(nil)
 		return nil, err

@@ -26,7 +26,7 @@ func newClient(t *testing.T) (*Client, *comfytest.Server) {
 	t.Cleanup(s.Close)
 	srv := httptest.NewServer(http.StripPrefix("/before", s))
 	t.Cleanup(srv.Close)
-	return &Client{Base: srv.URL + "/before/", PollInterval: time.Millisecond}, s
+	return &Client{BaseURL: srv.URL + "/before/", PollInterval: time.Millisecond}, s
 }
 
 func mustParse(t *testing.T, text string) Workflow {
@@ -123,7 +123,7 @@ func TestCancelWorkflow(t *testing.T) {
 	<-started
 	waiting, stopSecond := context.WithCancelCause(t.Context())
 	_, err := c.Run(waiting, mustParse(t, beeWorkflow), func(p Progress) {
-		if p.Running || p.Ahead != 1 {
+		if p.Running || p.WorkflowsAhead != 1 {
 			t.Errorf("progress = %+v, want it to wait for one workflow", p)
 		}
 		stopSecond(cause)
@@ -151,7 +151,7 @@ func TestRestart(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "it was restarted") {
 		t.Errorf("Run() after a restart = %v, want an error", err)
 	}
-	c.Base = "http://127.0.0.1:1"
+	c.BaseURL = "http://127.0.0.1:1"
 	if _, err := c.Run(t.Context(), mustParse(t, beeWorkflow), nil); err == nil || !strings.Contains(err.Error(), "cannot queue the workflow") {
 		t.Errorf("Run() without a server = %v, want an error", err)
 	}
@@ -185,7 +185,7 @@ func TestStalledServer(t *testing.T) {
 					<-r.Context().Done()
 				}))
 				t.Cleanup(srv.Close)
-				c := &Client{Base: srv.URL, PollInterval: time.Millisecond, StallTimeout: 200 * time.Millisecond}
+				c := &Client{BaseURL: srv.URL, PollInterval: time.Millisecond, StallTimeout: 200 * time.Millisecond}
 				text := beeWorkflow
 				if at == "/queue" {
 					text = sleepWorkflow // the other workflow finishes before GET /queue

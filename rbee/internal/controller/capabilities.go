@@ -37,7 +37,7 @@ func (q *Controller) capabilities(ctx context.Context, op operations.HiveCapabil
 		var exitErr interface{ ExitStatus() int }
 		if errors.As(err, &exitErr) {
 			return nil, &operations.Error{
-				Code: operations.CodeFailed, Reason: operations.ReasonFailed, Subject: operations.SubjectHive.Named(h.Alias), Hive: h.Alias,
+				Code: operations.CodeFailed, Reason: operations.ReasonFailed, Subject: operations.SubjectHive.WithName(h.Alias), Hive: h.Alias,
 				Message: fmt.Sprintf("cannot detect the devices of the hive: %v: %s", err, strings.TrimSpace(stderr.String())), Err: err,
 			}
 		}
@@ -45,10 +45,10 @@ func (q *Controller) capabilities(ctx context.Context, op operations.HiveCapabil
 	}
 	r := new(operations.HiveCapabilitiesReport)
 	if err := wire.NewReader(&out).Read(r); err != nil {
-		return nil, &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonOtherProgram, Subject: operations.SubjectHive.Named(h.Alias), Hive: h.Alias, Message: "cannot read the devices of the hive: " + err.Error(), Err: err}
+		return nil, &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonNotRbee, Subject: operations.SubjectHive.WithName(h.Alias), Hive: h.Alias, Message: "cannot read the devices of the hive: " + err.Error(), Err: err}
 	}
 	if r.OS == "" {
-		return nil, &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonNotInstalled, Subject: operations.SubjectHive.Named(h.Alias), Hive: h.Alias, Message: "rbee is not installed on the hive"}
+		return nil, &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonNotInstalled, Subject: operations.SubjectHive.WithName(h.Alias), Hive: h.Alias, Message: "rbee is not installed on the hive"}
 	}
 	r.Alias = h.Alias
 	return r, nil

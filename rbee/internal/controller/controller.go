@@ -201,7 +201,7 @@ func report[R interface {
 // openFleet opens the fleet of a scope.
 func (q *Controller) openFleet(d *desired, scope operations.Scope, push bool, events operations.Handler) (*pkgmgr.Fleet, error) {
 	return pkgmgr.Open(d.config, pkgmgr.Options{
-		Connect: q.conn.Host, Only: scope.Hives, Labels: scope.Labels, Extra: d.extra, Catalog: d.catalog,
+		Connect: q.conn.Host, Aliases: scope.Hives, Labels: scope.Labels, Extra: d.extra, Catalog: d.catalog,
 		Binaries: d.binaries, Version: q.opts.Version, CacheDir: q.files.Paths.CacheDir,
 		Origins: q.opts.Origins, Lock: d.lock, Record: q.files.record, Push: push, Bundle: d.bundle,
 		Parallel: scope.Parallel, Events: events,

@@ -33,7 +33,7 @@ func (q *Controller) summaries(d *desired) ([]operations.HiveSummary, error) {
 		s := summary(h, inConfig)
 		for _, e := range entries {
 			if e.Hive().Address() == h.Address() && e.Config == d.path {
-				s.OnRecord, s.InstalledAt = true, e.InstalledAt
+				s.InRecord, s.InstalledAt = true, e.InstalledAt
 			}
 		}
 		list = append(list, s)
@@ -126,7 +126,7 @@ func (q *Controller) hiveDaemon(ctx context.Context, alias, configPath string, a
 		return nil, before.Err
 	case before.State.Rbee == nil:
 		return nil, &operations.Error{
-			Code: operations.CodeNotFound, Reason: operations.ReasonNotInstalled, Subject: operations.SubjectHive.Named(alias), Hive: alias, Message: "rbee is not installed on the hive",
+			Code: operations.CodeNotFound, Reason: operations.ReasonNotInstalled, Subject: operations.SubjectHive.WithName(alias), Hive: alias, Message: "rbee is not installed on the hive",
 		}
 	}
 	result := fleet.Daemon(ctx, action, pkgmgr.ApplyOptions{})[0]

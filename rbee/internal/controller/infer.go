@@ -207,14 +207,14 @@ func (o candidate) fail(message string, err error) error {
 		reason = operations.ReasonWorkerFailed
 	}
 	return &operations.Error{
-		Code: code, Reason: reason, Subject: operations.SubjectWorker.Named(o.Worker.ID), Hive: o.Client.Hive.Alias, Message: message, Err: err,
+		Code: code, Reason: reason, Subject: operations.SubjectWorker.WithName(o.Worker.ID), Hive: o.Client.Hive.Alias, Message: message, Err: err,
 	}
 }
 
 // post sends the prompt through the hive to the worker.
 func (o candidate) post(ctx context.Context, path string, op operations.Infer) (*http.Response, error) {
 	q := chatRequest{
-		Model: cmp.Or(o.Worker.Serves, o.Worker.Model), MaxTokens: op.MaxTokens, Temperature: op.Temperature, TopP: op.TopP, TopK: op.TopK, Seed: op.Seed, Stream: op.Stream,
+		Model: cmp.Or(o.Worker.ServedName, o.Worker.Model), MaxTokens: op.MaxTokens, Temperature: op.Temperature, TopP: op.TopP, TopK: op.TopK, Seed: op.Seed, Stream: op.Stream,
 	}
 	if op.Stream {
 		q.StreamOptions = &streamOptions{IncludeUsage: true}

@@ -84,7 +84,7 @@ func (q *Controller) outputFile(op operations.PackageMigrate) (string, error) {
 	}
 	if ext := filepath.Ext(out); ext == ".yaml" || ext == ".yml" {
 		return "", &operations.Error{
-			Code: operations.CodeBadOperation, Reason: operations.ReasonInvalidOperation, Subject: operations.SubjectFile.Named(out), Message: fmt.Sprintf("invalid output path %s: migrate writes TOML, want a name that does not end in .yaml or .yml", out),
+			Code: operations.CodeBadOperation, Reason: operations.ReasonInvalidOperation, Subject: operations.SubjectFile.WithName(out), Message: fmt.Sprintf("invalid output path %s: migrate writes TOML, want a name that does not end in .yaml or .yml", out),
 		}
 	}
 	if _, err := os.Stat(out); err == nil && !op.Force {
@@ -95,7 +95,7 @@ func (q *Controller) outputFile(op operations.PackageMigrate) (string, error) {
 
 func existsError(path string) error {
 	return &operations.Error{
-		Code: operations.CodeBadOperation, Reason: operations.ReasonExists, Subject: operations.SubjectFile.Named(path), Message: path + " already exists", Err: fs.ErrExist,
+		Code: operations.CodeBadOperation, Reason: operations.ReasonExists, Subject: operations.SubjectFile.WithName(path), Message: path + " already exists", Err: fs.ErrExist,
 	}
 }
 

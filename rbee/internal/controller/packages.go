@@ -70,7 +70,7 @@ func checkWorkerTypes(d *desired, types []string) error {
 	}
 	for _, typ := range types {
 		if !slices.Contains(configured, typ) {
-			return &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonUnknownWorker, Subject: operations.SubjectWorker.Named(typ), Message: fmt.Sprintf("worker type %q is not in the config", typ)}
+			return &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonUnknownWorker, Subject: operations.SubjectWorker.WithName(typ), Message: fmt.Sprintf("worker type %q is not in the config", typ)}
 		}
 	}
 	return nil
@@ -164,7 +164,7 @@ func (q *Controller) uninstall(ctx context.Context, op operations.PackageUninsta
 		Status: operations.StatusSuccess,
 		Hives:  fleet.Apply(ctx, plan, pkgmgr.ApplyOptions{LockWait: lockWait(op.LockWaitSeconds)}),
 	}
-	fleet.Sweep(ctx)
+	fleet.Cleanup(ctx)
 	if err := fleet.Save(r.Hives); err != nil {
 		return nil, err
 	}
@@ -197,7 +197,7 @@ func (q *Controller) uninstall(ctx context.Context, op operations.PackageUninsta
 	case failed > 0:
 		r.Status = operations.StatusPartial
 	case op.Purge:
-		if r.Purged, err = q.purge(d.path); err != nil {
+		if r.PurgedPaths, err = q.purge(d.path); err != nil {
 			return nil, err
 		}
 	}

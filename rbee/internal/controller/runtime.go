@@ -114,7 +114,7 @@ func runOnEach[R operations.Report](
 		r, ok := results[i].(R)
 		if !ok {
 			return nil, nil, &operations.Error{
-				Code: operations.CodeFailed, Reason: operations.ReasonOtherProgram, Subject: operations.SubjectHive.Named(hives[i].Alias), Hive: hives[i].Alias, Message: fmt.Sprintf("unexpected report %T from the hive", results[i]),
+				Code: operations.CodeFailed, Reason: operations.ReasonNotRbee, Subject: operations.SubjectHive.WithName(hives[i].Alias), Hive: hives[i].Alias, Message: fmt.Sprintf("unexpected report %T from the hive", results[i]),
 			}
 		}
 		reports = append(reports, r)

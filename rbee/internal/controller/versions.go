@@ -33,7 +33,7 @@ func (q *Controller) rollback(ctx context.Context, op operations.PackageRollback
 		return rollbackHive(ctx, op, fleet, state.State)
 	}
 	fail := func(code operations.Code, reason operations.Reason, format string, args ...any) (*operations.RollbackReport, error) {
-		return nil, &operations.Error{Code: code, Reason: reason, Subject: operations.SubjectWorker.Named(op.Worker), Hive: op.Hive, Message: fmt.Sprintf(format, args...)}
+		return nil, &operations.Error{Code: code, Reason: reason, Subject: operations.SubjectWorker.WithName(op.Worker), Hive: op.Hive, Message: fmt.Sprintf(format, args...)}
 	}
 	i := slices.IndexFunc(state.State.Workers, func(w wire.Worker) bool { return w.Type == op.Worker })
 	switch {
@@ -60,7 +60,7 @@ func (q *Controller) rollback(ctx context.Context, op operations.PackageRollback
 // rollbackHive restores the previous rbee of a hive, and restarts its daemon if it runs.
 func rollbackHive(ctx context.Context, op operations.PackageRollback, fleet *pkgmgr.Fleet, state *wire.State) (*operations.RollbackReport, error) {
 	fail := func(reason operations.Reason, message string) (*operations.RollbackReport, error) {
-		return nil, &operations.Error{Code: operations.CodeFailed, Reason: reason, Subject: operations.SubjectHive.Named(op.Hive), Hive: op.Hive, Message: message}
+		return nil, &operations.Error{Code: operations.CodeFailed, Reason: reason, Subject: operations.SubjectHive.WithName(op.Hive), Hive: op.Hive, Message: message}
 	}
 	switch {
 	case state.Rbee == nil:
@@ -83,7 +83,7 @@ func rollbackHive(ctx context.Context, op operations.PackageRollback, fleet *pkg
 
 // buildText returns the version of an rbee, with its build if the other one has the same
 // version.
-func buildText(rbee, other *wire.Installed) string {
+func buildText(rbee, other *wire.BinaryRecord) string {
 	text := cmp.Or(rbee.Version, "unknown")
 	if rbee.Version == other.Version && len(rbee.SHA256) > buildLen {
 		text += " (build " + rbee.SHA256[:buildLen] + ")"
@@ -120,7 +120,7 @@ func (q *Controller) bundle(ctx context.Context, op operations.PackageBundle, ev
 		return nil, err
 	}
 	if _, err := os.Lstat(path); err == nil && !op.Force {
-		return nil, &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonExists, Subject: operations.SubjectFile.Named(path), Message: path + " already exists"}
+		return nil, &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonExists, Subject: operations.SubjectFile.WithName(path), Message: path + " already exists"}
 	}
 	o := pkgmgr.BundleOptions{}
 	for _, p := range op.Platforms {

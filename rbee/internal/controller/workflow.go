@@ -35,14 +35,14 @@ func (o candidate) runWorkflow(ctx context.Context, op operations.Infer, events 
 		return nil, true, err
 	}
 	client := comfyui.Client{
-		HTTP:   o.Client.API.HTTP,
-		Base:   o.Client.WorkerURL(o.Worker.ID),
-		Header: http.Header{"Authorization": {"Bearer " + string(o.Client.API.Token)}},
+		HTTP:    o.Client.API.HTTP,
+		BaseURL: o.Client.WorkerURL(o.Worker.ID),
+		Header:  http.Header{"Authorization": {"Bearer " + string(o.Client.API.Token)}},
 	}
 	lastText, lastSent := "", time.Time{}
 	result, err := client.Run(ctx, graph, func(p comfyui.Progress) {
 		final = true
-		text := "the workflow is queued, " + strconv.Itoa(p.Ahead) + " ahead"
+		text := "the workflow is queued, " + strconv.Itoa(p.WorkflowsAhead) + " ahead"
 		if p.Running {
 			text = "the workflow is running"
 		}

@@ -219,7 +219,7 @@ func methodNotAllowed(allowed string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Allow", allowed)
 		writeError(w, http.StatusMethodNotAllowed, &operations.Error{
-			Code: operations.CodeUnsupported, Reason: operations.ReasonUnsupported, Subject: operations.SubjectAddress.Named(r.URL.Path), Message: fmt.Sprintf("method %s is not allowed at %s", r.Method, r.URL.Path),
+			Code: operations.CodeUnsupported, Reason: operations.ReasonUnsupported, Subject: operations.SubjectAddress.WithName(r.URL.Path), Message: fmt.Sprintf("method %s is not allowed at %s", r.Method, r.URL.Path),
 		})
 	}
 }

@@ -186,7 +186,7 @@ func New(r operations.Runner, o Options) *Server {
 	s.mux.HandleFunc("/v1/jobs/{id}", methodNotAllowed("GET, DELETE"))
 	s.mux.HandleFunc("/v1/jobs/{id}/stream", methodNotAllowed("GET"))
 	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		writeError(w, http.StatusNotFound, &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonNotFound, Subject: operations.SubjectAddress.Named(r.URL.Path), Message: "unknown path " + r.URL.Path})
+		writeError(w, http.StatusNotFound, &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonNotFound, Subject: operations.SubjectAddress.WithName(r.URL.Path), Message: "unknown path " + r.URL.Path})
 	})
 	return s
 }
@@ -262,7 +262,7 @@ func (s *Server) find(w http.ResponseWriter, r *http.Request) *job {
 	j := s.jobs[id]
 	s.mu.Unlock()
 	if j == nil {
-		writeError(w, http.StatusNotFound, &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonNotFound, Subject: operations.SubjectJob.Named(id), Message: fmt.Sprintf("unknown job %q", id)})
+		writeError(w, http.StatusNotFound, &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonNotFound, Subject: operations.SubjectJob.WithName(id), Message: fmt.Sprintf("unknown job %q", id)})
 	}
 	return j
 }

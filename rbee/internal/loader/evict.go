@@ -85,7 +85,7 @@ func lacksMemory(list []registry.Snapshot) bool {
 }
 
 func isOutOfMemory(v registry.Snapshot) bool {
-	return operations.ReasonOf(v.Err) == operations.ReasonNoRoom
+	return operations.ReasonOf(v.Err) == operations.ReasonInsufficientMemory
 }
 
 // evictForMemory evicts the cheapest idle worker of the hives that could not load the model

@@ -83,7 +83,7 @@ func (f *starter) startOnAnyHive(ctx context.Context, op operations.Infer, list 
 	}
 	err := noCandidateError(op, list)
 	if restartsSoon {
-		return nil, &operations.Error{Code: operations.CodeOf(err), Reason: operations.ReasonRestarting, Subject: operations.SubjectModel.Named(op.Model), Message: err.Error(), Err: err}
+		return nil, &operations.Error{Code: operations.CodeOf(err), Reason: operations.ReasonRestarting, Subject: operations.SubjectModel.WithName(op.Model), Message: err.Error(), Err: err}
 	}
 	return nil, err
 }

@@ -85,7 +85,7 @@ func (f *Finder) candidates(list []registry.Snapshot, op operations.Infer) (cand
 	r := request(op)
 	for i := range list {
 		if v := &list[i]; v.Report == nil && v.Err == nil {
-			v.Err = &operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonConnecting, Subject: operations.SubjectHive.Named(v.Hive.Alias), Hive: v.Hive.Alias, Message: "the hive has not connected yet"}
+			v.Err = &operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonConnecting, Subject: operations.SubjectHive.WithName(v.Hive.Alias), Hive: v.Hive.Alias, Message: "the hive has not connected yet"}
 		}
 	}
 	schedHives := hives(list)
@@ -139,7 +139,7 @@ func request(op operations.Infer) scheduler.Request {
 // startFailures returns the reasons for which a hive cannot start a worker, in order of
 // precedence.
 func startFailures() []operations.Reason {
-	return []operations.Reason{operations.ReasonNoRoom, operations.ReasonTooLarge, operations.ReasonModelGated, operations.ReasonDiskFull}
+	return []operations.Reason{operations.ReasonInsufficientMemory, operations.ReasonTooLarge, operations.ReasonModelGated, operations.ReasonDiskFull}
 }
 
 // IsNoCandidate reports whether err is the error of [Finder.Find] for hives on which no
@@ -201,6 +201,6 @@ func noCandidateError(op operations.Infer, list []registry.Snapshot) error {
 		}
 	}
 	return &operations.Error{
-		Code: operations.CodeNotFound, Reason: reason, Subject: operations.SubjectModel.Named(op.Model), Hive: op.HiveID, Message: b.String(),
+		Code: operations.CodeNotFound, Reason: reason, Subject: operations.SubjectModel.WithName(op.Model), Hive: op.HiveID, Message: b.String(),
 	}
 }

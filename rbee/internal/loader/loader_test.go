@@ -51,7 +51,7 @@ func TestIsNoCandidate(t *testing.T) {
 	hive := func(e *operations.Error) []registry.Snapshot {
 		return []registry.Snapshot{{Hive: config.Hive{Alias: "a"}, Err: e}}
 	}
-	full := &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonNoRoom, Message: "no memory"}
+	full := &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonInsufficientMemory, Message: "no memory"}
 	down := &operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonTimeout, Message: "no answer"}
 	for name, c := range map[string]struct {
 		err  error

@@ -86,7 +86,7 @@ func (f *Loader) noCandidateReason(name string) error {
 	err := noCandidateError(op, list)
 	for _, v := range list {
 		if v.Report == nil { // an unreachable hive may have the model
-			return &operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonOf(v.Err), Subject: operations.SubjectModel.Named(name), Message: err.Error(), Err: err}
+			return &operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonOf(v.Err), Subject: operations.SubjectModel.WithName(name), Message: err.Error(), Err: err}
 		}
 	}
 	return err

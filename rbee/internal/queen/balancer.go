@@ -151,7 +151,7 @@ func (f *balancer) acquire(d *registry.Client, w operations.WorkerProcess) *gate
 	}
 	return &gateway.Lease{
 		Backend: gateway.Backend{
-			Worker: w.ID, Instance: scheduler.Instance(w), Hive: w.Hive, Model: scheduler.ServedModel(w), Name: cmp.Or(w.Serves, w.Model),
+			Worker: w.ID, Instance: scheduler.Instance(w), Hive: w.Hive, Model: scheduler.ServedModel(w), Name: cmp.Or(w.ServedName, w.Model),
 			URL:       d.WorkerURL(w.ID),
 			Header:    http.Header{"Authorization": {"Bearer " + string(d.API.Token)}},
 			Transport: d.API.HTTP.Transport,
@@ -197,7 +197,7 @@ func apiError(model string, offline []string, err error) *gateway.APIError {
 	case len(offline) > 0:
 		apiErr.Code = "hive_away"
 		apiErr.Detail = fmt.Sprintf("the model %q is served by offline hives: %s", model, strings.Join(offline, ", "))
-	case errors.As(err, &e) && (e.Reason == operations.ReasonNoRoom || e.Reason == operations.ReasonTooLarge):
+	case errors.As(err, &e) && (e.Reason == operations.ReasonInsufficientMemory || e.Reason == operations.ReasonTooLarge):
 		apiErr.Code, apiErr.RetryAfter = string(e.Reason), loader.LoadFailureTTL
 		apiErr.Message = fmt.Sprintf("the model %q is not available: insufficient memory to load it", model)
 	case operations.CodeOf(err) == operations.CodeUnreachable:

@@ -270,7 +270,7 @@ func startHosts(b *testing.B, rbee string, n int, rtt time.Duration) (*controlle
 			b.Fatal(err)
 		}
 		b.Cleanup(func() { _ = h.Close() })
-		h.Latency(rtt)
+		h.SetLatency(rtt)
 		known.WriteString(h.KnownHostsLines())
 		fmt.Fprintf(&conf, "[[hive]]\nalias = \"h%d\"\nhostname = \"127.0.0.1\"\nssh_user = \"bench\"\nssh_port = %d\nssh_key = %q\nworkers = [{ type = \"echo\" }]\nauto_start = false\n",
 			i, h.Port(), filepath.Join(dir, "key"))

@@ -163,7 +163,7 @@ func (h *fakeHive) watch(w http.ResponseWriter, r *http.Request) {
 	for {
 		h.mu.Lock()
 		s := operations.HiveSnapshot{
-			Time: time.Now(), Models: h.models, Workers: h.workers, Installed: []operations.InstalledType{{Type: "llama-cpp", Formats: []string{"gguf"}}},
+			Time: time.Now(), Models: h.models, Workers: h.workers, WorkerTypes: []operations.InstalledWorkerType{{Type: "llama-cpp", Formats: []string{"gguf"}}},
 			Machine: h.machine,
 		}
 		data, err := json.Marshal(s)

@@ -165,7 +165,7 @@ func Serve(ctx context.Context, c controller.Options, o Options) error {
 // listenError returns the error of a queen that cannot listen on an address.
 func listenError(addr string, err error) error {
 	e := &operations.Error{
-		Code: operations.CodeFailed, Reason: operations.ReasonFailed, Subject: operations.SubjectQueen.Named(addr), Message: "queen: " + err.Error(), Err: err,
+		Code: operations.CodeFailed, Reason: operations.ReasonFailed, Subject: operations.SubjectQueen.WithName(addr), Message: "queen: " + err.Error(), Err: err,
 	}
 	if operations.ReasonOf(err) == operations.ReasonPortInUse {
 		e.Reason = operations.ReasonPortInUse
@@ -231,8 +231,8 @@ func (q *queen) handler(o Options, addr net.Addr, jobsServer http.Handler) http.
 	mux.Handle("/v1/", apiGateway)
 	mux.Handle("/", dashboard.Handler())
 	guard := access.Guard(access.Options{
-		Keys: o.Keys, Addr: addr.String(), Origins: o.Origins, Hosts: o.Hosts, Scope: requiredScope, MaxBody: maxBody, Linger: o.timeouts.read, Log: o.Log,
-		Refuse: func(w http.ResponseWriter, r *http.Request, status int, code, message string) {
+		Keys: o.Keys, Addr: addr.String(), Origins: o.Origins, Hosts: o.Hosts, Scope: requiredScope, MaxBody: maxBody, DrainTimeout: o.timeouts.read, Log: o.Log,
+		WriteDenial: func(w http.ResponseWriter, r *http.Request, status int, code, message string) {
 			if requiredScope(r) == access.ScopeInfer {
 				writeAPIError(w, status, code, message)
 				return
@@ -345,7 +345,7 @@ type remoteRunner struct {
 
 // Run implements [operations.Runner].
 func (r *remoteRunner) Run(ctx context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
-	op, err := client.WithPaths(op, r.inConfigDir)
+	op, err := client.MapPaths(op, r.inConfigDir)
 	if err != nil {
 		return nil, err
 	}

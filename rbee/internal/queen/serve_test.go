@@ -282,7 +282,7 @@ func TestRemotePaths(t *testing.T) {
 		"hives.conf":             "want an absolute path", // relative to an unknown directory
 		"../outside/x":           "want an absolute path",
 	} {
-		op, err := client.WithPaths(operations.PackageMigrate{OutputPath: path}, r.inConfigDir)
+		op, err := client.MapPaths(operations.PackageMigrate{OutputPath: path}, r.inConfigDir)
 		if isError := want != "" && !filepath.IsAbs(want); isError {
 			if operations.CodeOf(err) != operations.CodeBadOperation || !strings.Contains(err.Error(), want) {
 				t.Errorf("WithPaths(%q) = %v, %v, want an error with %q", path, op, err, want)
@@ -327,7 +327,7 @@ func TestServePortInUse(t *testing.T) {
 	for addr, reason := range map[string]operations.Reason{addr: operations.ReasonPortInUse, "127.0.0.1:-1": operations.ReasonFailed} {
 		err := Serve(t.Context(), controller.Options{}, Options{Addr: addr, Log: slog.New(slog.DiscardHandler)})
 		var e *operations.Error
-		if want := operations.SubjectQueen.Named(addr); !errors.As(err, &e) || e.Reason != reason || e.Subject != want {
+		if want := operations.SubjectQueen.WithName(addr); !errors.As(err, &e) || e.Reason != reason || e.Subject != want {
 			t.Errorf("Serve(%s) = %#v, want reason %s and subject %v", addr, err, reason, want)
 		}
 	}

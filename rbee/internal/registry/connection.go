@@ -98,7 +98,7 @@ func (l *Connection) connect(ctx context.Context) error {
 		start := time.Now()
 		err := l.watchDaemon(ctx, host)
 		l.update(func() { l.client = nil })
-		if e := (*operations.Error)(nil); ctx.Err() != nil || errors.As(err, &e) && e.Code == operations.CodeUnreachable && e.Reason != operations.ReasonDaemon && e.Reason != operations.ReasonOtherVersion {
+		if e := (*operations.Error)(nil); ctx.Err() != nil || errors.As(err, &e) && e.Code == operations.CodeUnreachable && e.Reason != operations.ReasonDaemon && e.Reason != operations.ReasonVersionMismatch {
 			return err
 		}
 		l.setOffline(err)
@@ -220,7 +220,7 @@ func (l *Connection) OfflineError() *operations.Error {
 	if l.problem != nil {
 		return l.problem
 	}
-	return &operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonConnecting, Subject: operations.SubjectHive.Named(l.hive.Alias), Hive: l.hive.Alias, Message: "the hive has not connected yet"}
+	return &operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonConnecting, Subject: operations.SubjectHive.WithName(l.hive.Alias), Hive: l.hive.Alias, Message: "the hive has not connected yet"}
 }
 
 // View returns the state of the connection and the last snapshot.

@@ -72,7 +72,7 @@ func findDaemon(ctx context.Context, h config.Hive, host pkgmgr.Host) (*Client, 
 	if err != nil {
 		var e *operations.Error
 		if errors.As(err, &e) {
-			e.Hive, e.Subject = h.Alias, operations.SubjectHive.Named(h.Alias)
+			e.Hive, e.Subject = h.Alias, operations.SubjectHive.WithName(h.Alias)
 		}
 		return nil, err
 	}
@@ -163,7 +163,7 @@ func parseDaemon(out string) (home string, token operations.Secret, port int, er
 	}
 	switch {
 	case !ok1 || !ok2 || !ok3 || home == "":
-		return fail(&operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonOtherProgram, Message: "unexpected output of the hive's shell"})
+		return fail(&operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonNotRbee, Message: "unexpected output of the hive's shell"})
 	case text == "":
 		return daemon("the hive daemon is not running")
 	case json.Unmarshal([]byte(text), &record) != nil || record.Port < 1:
@@ -181,7 +181,7 @@ func UnreachableError(alias string, err error) error {
 		return err
 	}
 	e := &operations.Error{
-		Code: operations.CodeUnreachable, Reason: operations.ConnectionReason(err), Subject: operations.SubjectHive.Named(alias), Hive: alias, Message: err.Error(), Err: err,
+		Code: operations.CodeUnreachable, Reason: operations.ConnectionReason(err), Subject: operations.SubjectHive.WithName(alias), Hive: alias, Message: err.Error(), Err: err,
 	}
 	if errors.Is(err, context.Canceled) {
 		e.Code, e.Reason = operations.CodeCanceled, operations.ReasonCanceled
@@ -214,7 +214,7 @@ func (d *Client) withHive(err error) error {
 	named := *e
 	named.Hive = d.Hive.Alias
 	if named.Subject.Kind == "" || named.Subject.Kind == operations.SubjectQueen {
-		named.Subject = operations.SubjectHive.Named(d.Hive.Alias) // the client knows only the address
+		named.Subject = operations.SubjectHive.WithName(d.Hive.Alias) // the client knows only the address
 	}
 	if named.Code == operations.CodeUnreachable && operations.ConnectionReason(named.Err) == operations.ReasonRefused {
 		named.Reason, named.Message = operations.ReasonDaemon, fmt.Sprintf("the hive daemon is not running: port %d refused the connection", d.port)

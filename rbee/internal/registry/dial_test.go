@@ -86,9 +86,9 @@ func TestParseDaemon(t *testing.T) {
 		{name: "no token", out: "\x1ehome /h\n\x1etoken \n\x1erecord {\"port\":1}\x1eend\n", code: operations.CodeUnreachable, reason: "daemon"},
 		{name: "truncated record", out: "\x1ehome /h\n\x1etoken abc\n\x1erecord {\"po\x1eend\n", code: operations.CodeUnreachable, reason: "daemon"},
 		{name: "no port", out: "\x1ehome /h\n\x1etoken abc\n\x1erecord {}\x1eend\n", code: operations.CodeUnreachable, reason: "daemon"},
-		{name: "login disabled", out: "This account is not available.\n", code: operations.CodeFailed, reason: operations.ReasonOtherProgram},
-		{name: "empty", code: operations.CodeFailed, reason: operations.ReasonOtherProgram},
-		{name: "no end mark", out: "\x1ehome /h\n\x1etoken abc\n\x1erecord {\"port\":1}", code: operations.CodeFailed, reason: operations.ReasonOtherProgram},
+		{name: "login disabled", out: "This account is not available.\n", code: operations.CodeFailed, reason: operations.ReasonNotRbee},
+		{name: "empty", code: operations.CodeFailed, reason: operations.ReasonNotRbee},
+		{name: "no end mark", out: "\x1ehome /h\n\x1etoken abc\n\x1erecord {\"port\":1}", code: operations.CodeFailed, reason: operations.ReasonNotRbee},
 	} {
 		home, token, port, err := parseDaemon(c.out)
 		if (home == "/h") != (err == nil) || token != c.token || port != c.port || operations.CodeOf(err) != c.code {

@@ -49,7 +49,7 @@ func (l *Connection) currentSnapshot() Snapshot {
 			return Snapshot{Hive: l.hive, Link: v.Link, Client: d, Report: v.Snapshot}
 		}
 	}
-	return Snapshot{Hive: l.hive, Link: operations.LinkOffline, Err: &operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonLost, Subject: operations.SubjectHive.Named(l.hive.Alias), Hive: l.hive.Alias, Message: "the hive disconnected"}}
+	return Snapshot{Hive: l.hive, Link: operations.LinkOffline, Err: &operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonLost, Subject: operations.SubjectHive.WithName(l.hive.Alias), Hive: l.hive.Alias, Message: "the hive disconnected"}}
 }
 
 // Snapshot requests a snapshot of the hive.
@@ -113,13 +113,13 @@ func (d *Client) watchSnapshots(ctx context.Context, message string, handle func
 
 // errDaemonVersion is the error of a daemon whose rbee cannot send snapshots.
 var errDaemonVersion = &operations.Error{
-	Code: operations.CodeUnreachable, Reason: operations.ReasonOtherVersion, Message: "the daemon runs another version of rbee: run `rbee sync` to update it",
+	Code: operations.CodeUnreachable, Reason: operations.ReasonVersionMismatch, Message: "the daemon runs another version of rbee: run `rbee sync` to update it",
 }
 
 // watchFailureReason returns the reason of a failed watch.
 func watchFailureReason(err error) operations.Reason {
 	if errors.Is(err, errDaemonVersion) {
-		return operations.ReasonOtherVersion
+		return operations.ReasonVersionMismatch
 	}
 	return operations.ReasonDaemon
 }
@@ -152,7 +152,7 @@ func parseSnapshot(e sse.Event, alias string) (*operations.HiveSnapshot, error) 
 	}
 	s := new(operations.HiveSnapshot)
 	if err := json.Unmarshal(e.Data, s); err != nil {
-		return nil, &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonOtherProgram, Subject: operations.SubjectHive.Named(alias), Hive: alias, Message: "cannot read the hive's snapshot: " + err.Error(), Err: err}
+		return nil, &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonNotRbee, Subject: operations.SubjectHive.WithName(alias), Hive: alias, Message: "cannot read the hive's snapshot: " + err.Error(), Err: err}
 	}
 	s.Machine.Alias = alias
 	for i := range s.Workers {

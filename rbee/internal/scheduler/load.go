@@ -50,7 +50,7 @@ func LoadTargets(hives []Hive, model string) (list []LoadTarget, reasons map[str
 // several, the order of the config decides. The hive must have a snapshot.
 func Engine(h Hive, format string) string {
 	serves := func(typ string) bool {
-		return slices.ContainsFunc(h.Report.Installed, func(i operations.InstalledType) bool {
+		return slices.ContainsFunc(h.Report.WorkerTypes, func(i operations.InstalledWorkerType) bool {
 			return i.Type == typ && slices.Contains(i.Formats, format)
 		})
 	}
@@ -59,7 +59,7 @@ func Engine(h Hive, format string) string {
 			return typ
 		}
 	}
-	for _, i := range h.Report.Installed {
+	for _, i := range h.Report.WorkerTypes {
 		if serves(i.Type) {
 			return i.Type
 		}
@@ -155,7 +155,7 @@ func formatOf(model string) string {
 func largestHive(hives []Hive, format string) int {
 	var list []int
 	for i := range hives {
-		if s := hives[i].Report; s != nil && slices.ContainsFunc(s.Installed, func(t operations.InstalledType) bool { return len(t.Formats) > 0 }) {
+		if s := hives[i].Report; s != nil && slices.ContainsFunc(s.WorkerTypes, func(t operations.InstalledWorkerType) bool { return len(t.Formats) > 0 }) {
 			list = append(list, i)
 		}
 	}

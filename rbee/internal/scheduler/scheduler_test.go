@@ -74,8 +74,8 @@ func TestLoadTargets(t *testing.T) {
 	model := operations.Model{ID: "org/m:Q4", Repo: "org/m", Format: "gguf", Complete: true}
 	one := func(alias string, edit func(*operations.HiveSnapshot)) Hive {
 		s := &operations.HiveSnapshot{
-			Models:    []operations.Model{model},
-			Installed: []operations.InstalledType{{Type: "llama-cpp", Formats: []string{"gguf"}}, {Type: "ollama", Formats: []string{"gguf"}}, {Type: "echo"}},
+			Models:      []operations.Model{model},
+			WorkerTypes: []operations.InstalledWorkerType{{Type: "llama-cpp", Formats: []string{"gguf"}}, {Type: "ollama", Formats: []string{"gguf"}}, {Type: "echo"}},
 		}
 		edit(s)
 		return Hive{Alias: alias, Types: []string{"echo", "ollama", "llama-cpp"}, Report: s}
@@ -199,7 +199,7 @@ func TestScheduleOrder(t *testing.T) {
 func TestCommonModelID(t *testing.T) {
 	t.Parallel()
 	hive := func(link operations.Link, format string, ids ...string) Hive {
-		s := &operations.HiveSnapshot{Installed: []operations.InstalledType{{Type: "llama-cpp", Formats: []string{"gguf"}}}}
+		s := &operations.HiveSnapshot{WorkerTypes: []operations.InstalledWorkerType{{Type: "llama-cpp", Formats: []string{"gguf"}}}}
 		for _, id := range ids {
 			s.Models = append(s.Models, operations.Model{ID: id, Repo: "org/m", Format: format})
 		}

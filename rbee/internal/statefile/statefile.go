@@ -31,9 +31,9 @@ type header struct {
 	MinReader int `json:"min_reader"`
 }
 
-// Head returns the schema of a file. The error for a missing file is
+// ReadSchema returns the schema of a file. The error for a missing file is
 // [fs.ErrNotExist].
-func Head(path string) (wire.Versioned, error) {
+func ReadSchema(path string) (wire.Versioned, error) {
 	h, _, err := read(path)
 	return wire.Versioned(h), err
 }
@@ -58,7 +58,7 @@ func read(path string) (h header, data []byte, err error) {
 	if err := json.Unmarshal(data, &h); err != nil {
 		return h, nil, fmt.Errorf("%s: %w", path, err)
 	}
-	return h, data, wire.Versioned(h).Readable(path, Schema)
+	return h, data, wire.Versioned(h).CheckReadable(path, Schema)
 }
 
 // Write atomically replaces a file with v, a struct or a pointer to a struct. It keeps
@@ -92,7 +92,7 @@ func encode(v any, old []byte, h header) ([]byte, error) {
 			return nil, err
 		}
 	}
-	body, err := wire.EncodeKeeping(value.Interface(), unknown)
+	body, err := wire.MarshalWithUnknown(value.Interface(), unknown)
 	if err != nil {
 		return nil, err
 	}
@@ -114,7 +114,7 @@ func collectUnknown(fields map[string]json.RawMessage, t reflect.Type, unknown *
 	if err != nil {
 		return err
 	}
-	if wire.DecodeKeeping(old, reflect.New(t).Interface(), unknown) != nil {
+	if wire.UnmarshalWithUnknown(old, reflect.New(t).Interface(), unknown) != nil {
 		*unknown = wire.Unknown{} // not of type t: no field can be kept
 	}
 	return nil

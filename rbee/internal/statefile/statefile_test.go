@@ -70,14 +70,14 @@ func TestWriteKeepsUnknownFields(t *testing.T) {
 func TestOldFileIsSchemaZero(t *testing.T) {
 	t.Parallel()
 	path := write(t, `{"name": "a"}`)
-	if h, err := Head(path); err != nil || h.Schema != 0 {
+	if h, err := ReadSchema(path); err != nil || h.Schema != 0 {
 		t.Errorf("ReadSchema() = %+v, %v, want schema 0", h, err)
 	}
 	var c content
 	if err := errors.Join(Read(path, &c), Write(path, c)); err != nil {
 		t.Fatal(err)
 	}
-	if h, err := Head(path); err != nil || h.Schema != Schema {
+	if h, err := ReadSchema(path); err != nil || h.Schema != Schema {
 		t.Errorf("ReadSchema() after Write = %+v, %v, want schema %d", h, err, Schema)
 	}
 }
@@ -86,10 +86,10 @@ func TestNewerFileIsNotReplaced(t *testing.T) {
 	t.Parallel()
 	const text = `{"schema": 9, "min_reader": 8, "name": "a"}`
 	path := write(t, text)
-	_, headErr := Head(path)
+	_, headErr := ReadSchema(path)
 	for name, err := range map[string]error{"Read": Read(path, &content{}), "Write": Write(path, content{Name: "b"}), "ReadSchema": headErr} {
 		var newer *wire.NewerSchemaError
-		if !errors.As(err, &newer) || operations.ReasonOf(err) != operations.ReasonNewerFile || operations.SubjectOf(err) != operations.SubjectFile.Named(path) {
+		if !errors.As(err, &newer) || operations.ReasonOf(err) != operations.ReasonNewerFile || operations.SubjectOf(err) != operations.SubjectFile.WithName(path) {
 			t.Errorf("%s() = %v, want a NewerSchemaError about %s", name, err, path)
 		}
 	}

@@ -293,7 +293,7 @@ func (t *Traffic) Report(waiting int) operations.Traffic {
 	defer t.mu.Unlock()
 	t.currentPoint(time.Now().UTC())
 	r := operations.Traffic{
-		EverySeconds: pointInterval.Seconds(), Points: make([]operations.TrafficPoint, 0, len(t.points)), Models: []operations.ModelTraffic{}, Waiting: waiting,
+		IntervalSeconds: pointInterval.Seconds(), Points: make([]operations.TrafficPoint, 0, len(t.points)), Models: []operations.ModelTraffic{}, Waiting: waiting,
 	}
 	for _, p := range t.points {
 		if len(p.firstTokens) > 0 {

@@ -25,11 +25,11 @@ func Hint(e *operations.Error) string {
 		return "wait until the queen has connected to the hive; run `rbee top` to see its state"
 	case operations.ReasonLost:
 		return "run the command again; it is safe to repeat"
-	case operations.ReasonOtherProgram:
+	case operations.ReasonNotRbee:
 		if e.Subject.Kind == operations.SubjectQueen {
 			return "check the address in --queen or $RBEE_QUEEN; `rbee serve` prints it"
 		}
-	case operations.ReasonOtherVersion:
+	case operations.ReasonVersionMismatch:
 		if e.Subject.Kind == operations.SubjectQueen {
 			return "use a queen of the same version as this rbee; run `rbee version` to print it"
 		}
@@ -82,7 +82,7 @@ func Hint(e *operations.Error) string {
 
 	case operations.ReasonLookup, operations.ReasonDownload:
 		return "check that the server is reachable, then run the command again; downloaded parts are kept"
-	case operations.ReasonOtherBuild:
+	case operations.ReasonBuildMismatch:
 		return "create the plan again with this rbee, or apply it with the rbee that created it"
 	case operations.ReasonNotLocked:
 		return "run `rbee sync` to resolve the version"
@@ -109,7 +109,7 @@ func Hint(e *operations.Error) string {
 	case operations.ReasonNoWorkflowWorker:
 		return "run `rbee spawn-worker" + hive + " --worker comfyui --model " + cmp.Or(e.Subject.Name, "MODEL") + "` to start one"
 
-	case operations.ReasonNoRoom, operations.ReasonTooLarge:
+	case operations.ReasonInsufficientMemory, operations.ReasonTooLarge:
 		return "stop a worker, or use more GPUs or a smaller --context; run `rbee hive-capabilities" + format.Prefixed(" ", e.Hive) + "` to see what uses the memory"
 	case operations.ReasonDeviceNotFound, operations.ReasonDeviceAmbiguous, operations.ReasonDeviceUnusable:
 		return "run `rbee hive-capabilities" + format.Prefixed(" ", e.Hive) + "` to list the devices"
@@ -132,10 +132,10 @@ func Hint(e *operations.Error) string {
 	case operations.ReasonOriginRefused:
 		return "run `rbee serve --origin URL` to allow the web page"
 
-	case operations.ReasonFailed, operations.ReasonNotBegun, operations.ReasonUsage, operations.ReasonInvalidOperation, operations.ReasonRemovedOperation, operations.ReasonUnsupported,
+	case operations.ReasonFailed, operations.ReasonNotStarted, operations.ReasonUsage, operations.ReasonInvalidOperation, operations.ReasonRemovedOperation, operations.ReasonUnsupported,
 		operations.ReasonNotFound, operations.ReasonConfigInvalid, operations.ReasonInvalidRecipe, operations.ReasonUnknownSSHHosts,
-		operations.ReasonUnknownVersion, operations.ReasonUnfitMachine, operations.ReasonNoSolution, operations.ReasonNoBinary, operations.ReasonNoPreviousVersion,
-		operations.ReasonUnfitModel, operations.ReasonModelUnknown, operations.ReasonModelInvalid,
+		operations.ReasonUnknownVersion, operations.ReasonIncompatibleMachine, operations.ReasonNoSolution, operations.ReasonNoBinary, operations.ReasonNoPreviousVersion,
+		operations.ReasonIncompatibleModel, operations.ReasonModelUnknown, operations.ReasonModelInvalid,
 		operations.ReasonUnsupportedMediaType, operations.ReasonBodyTooLarge:
 		return "" // the message states the problem and the solution
 	default:

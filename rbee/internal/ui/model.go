@@ -12,19 +12,19 @@ import (
 
 func (p *page) downloadModel(r *operations.ModelDownloadReport) {
 	m := r.Model
-	if r.Downloaded == 0 {
+	if r.DownloadedBytes == 0 {
 		p.okf("Nothing to change: %s is already%s (%s)", m.ID, cmp.Or(atHive(m.Hive), " downloaded"), bytesize.Format(m.Bytes))
 		return
 	}
-	text := bytesize.Format(r.Downloaded) + " in " + format.Seconds(r.DurationSeconds)
+	text := bytesize.Format(r.DownloadedBytes) + " in " + format.Seconds(r.DurationSeconds)
 	if r.DurationSeconds > 0 {
-		text += " (" + rate(float64(r.Downloaded)/r.DurationSeconds) + ")"
+		text += " (" + rate(float64(r.DownloadedBytes)/r.DurationSeconds) + ")"
 	}
-	if r.Resumed > 0 {
-		text += ", " + bytesize.Format(r.Resumed) + " resumed"
+	if r.ResumedBytes > 0 {
+		text += ", " + bytesize.Format(r.ResumedBytes) + " resumed"
 	}
-	if r.Present > 0 {
-		text += ", " + bytesize.Format(r.Present) + " already present"
+	if r.PresentBytes > 0 {
+		text += ", " + bytesize.Format(r.PresentBytes) + " already present"
 	}
 	p.okf("Downloaded %s%s: %s", m.ID, format.Prefixed(" to ", m.Hive), text)
 }
@@ -95,8 +95,8 @@ func (p *page) model(m operations.Model) {
 
 func (p *page) deleteModel(r *operations.ModelDeleteReport) {
 	kept := ""
-	if r.Kept > 0 {
-		kept = fmt.Sprintf(", %s kept for other models", bytesize.Format(r.Kept))
+	if r.KeptBytes > 0 {
+		kept = fmt.Sprintf(", %s kept for other models", bytesize.Format(r.KeptBytes))
 	}
-	p.okf("Deleted %s%s (%s freed%s)", r.Model.ID, format.Prefixed(" from ", r.Model.Hive), bytesize.Format(r.Freed), kept)
+	p.okf("Deleted %s%s (%s freed%s)", r.Model.ID, format.Prefixed(" from ", r.Model.Hive), bytesize.Format(r.FreedBytes), kept)
 }

@@ -78,12 +78,12 @@ func runtimeReports() map[string]operations.Report {
 		"stopped_note":    stopNote(on(readyWorker(), operations.WorkerStopped)),
 		"stopped_problem": stopProblem(on(readyWorker(), operations.WorkerStopped)),
 		"stop_failed":     &operations.WorkerDeleteReport{Worker: on(echo, operations.WorkerDraining), Problem: "process 123 did not exit after SIGKILL"},
-		"downloaded":      &operations.ModelDownloadReport{Model: model, Downloaded: 4_100_000_000, Resumed: 1_200_000_000, DurationSeconds: 35},
-		"downloaded_none": &operations.ModelDownloadReport{Model: model, Present: 4_100_000_000, DurationSeconds: 0.2},
+		"downloaded":      &operations.ModelDownloadReport{Model: model, DownloadedBytes: 4_100_000_000, ResumedBytes: 1_200_000_000, DurationSeconds: 35},
+		"downloaded_none": &operations.ModelDownloadReport{Model: model, PresentBytes: 4_100_000_000, DurationSeconds: 0.2},
 		"models":          &operations.ModelListReport{Models: []operations.Model{model, partial}, Errors: []*operations.Error{daemonError}},
 		"models_none":     &operations.ModelListReport{},
 		"model":           &operations.ModelGetReport{Model: detail},
-		"deleted":         &operations.ModelDeleteReport{Model: model, Freed: 4_000_000_000, Kept: 100_000_000},
+		"deleted":         &operations.ModelDeleteReport{Model: model, FreedBytes: 4_000_000_000, KeptBytes: 100_000_000},
 	}
 }
 
@@ -207,7 +207,7 @@ func TestHintsIgnoreMessages(t *testing.T) {
 
 func TestRuntimeHints(t *testing.T) {
 	t.Parallel()
-	worker, model := operations.SubjectWorker.Named, operations.SubjectModel.Named
+	worker, model := operations.SubjectWorker.WithName, operations.SubjectModel.WithName
 	for _, c := range []struct {
 		e    operations.Error
 		want string

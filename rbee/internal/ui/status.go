@@ -47,7 +47,7 @@ func (p *page) status(r *operations.StatusReport) {
 func (p *page) unreachable(d operations.Drift) {
 	e := d.Error
 	if e == nil {
-		e = &operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonUnreachable, Subject: operations.SubjectHive.Named(d.Hive), Hive: d.Hive, Message: d.Details}
+		e = &operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonUnreachable, Subject: operations.SubjectHive.WithName(d.Hive), Hive: d.Hive, Message: d.Details}
 	}
 	p.failure(d.Hive, e)
 }

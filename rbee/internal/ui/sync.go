@@ -124,12 +124,12 @@ func workersOf(steps []operations.Step, actions ...operations.Action) []string {
 func (p *page) hiveFailures(hives []operations.HiveReport) {
 	for _, h := range hives {
 		written := map[string]bool{} // by message
-		for _, f := range h.Failed {
+		for _, f := range h.FailedSteps {
 			e := f.Error
 			if e == nil {
-				e = &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonNotBegun, Message: "not started"}
+				e = &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonNotStarted, Message: "not started"}
 			}
-			if e.Reason == operations.ReasonNotBegun && (h.Error != nil && h.Error.Reason != operations.ReasonNotBegun || len(written) > 0) {
+			if e.Reason == operations.ReasonNotStarted && (h.Error != nil && h.Error.Reason != operations.ReasonNotStarted || len(written) > 0) {
 				continue
 			}
 			if !written[e.Message] {
@@ -141,7 +141,7 @@ func (p *page) hiveFailures(hives []operations.HiveReport) {
 		}
 		switch h.Status {
 		case operations.HiveFailed, operations.HiveUnreachable, operations.HiveLocked, operations.HiveCanceled:
-			if e := hiveError(h); !written[e.Message] && (h.Error != nil || len(h.Failed) == 0) {
+			if e := hiveError(h); !written[e.Message] && (h.Error != nil || len(h.FailedSteps) == 0) {
 				p.failure(h.Alias, e)
 			}
 		}
@@ -273,7 +273,7 @@ func (p *page) uninstall(r *operations.UninstallReport) {
 	if len(removed) == 0 && p.text.Len() == 0 {
 		p.okf("Nothing to remove: rbee is not installed on %s", format.Count(sum.HivesNotInstalled, "hive"))
 	}
-	for _, path := range r.Purged {
+	for _, path := range r.PurgedPaths {
 		p.okf("Removed %s", path)
 	}
 }

@@ -74,7 +74,7 @@ func reports() map[string]operations.Report {
 			operations.Step{Action: operations.ActionUpdateWorker, Worker: "c"}, operations.Step{Action: operations.ActionStartHive}),
 		"sync_failures": &operations.SyncReport{
 			Hives: []operations.HiveReport{
-				{Alias: "gpu-1", Status: operations.HiveFailed, Failed: []operations.FailedStep{{
+				{Alias: "gpu-1", Status: operations.HiveFailed, FailedSteps: []operations.FailedStep{{
 					Step: step("gpu-1", operations.ActionInstallWorker, "vllm"), Error: &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonDiskFull, Message: "write: no space left on device"},
 				}, {
 					Step: step("gpu-1", operations.ActionStartHive, ""), Error: &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonDiskFull, Message: "write: no space left on device"},
@@ -119,7 +119,7 @@ func reports() map[string]operations.Report {
 			Warnings: []operations.ValidateWarning{{Hive: "gpu-9", Warning: "skipped: unreachable"}}},
 		"uninstall": &operations.UninstallReport{Hives: []operations.HiveReport{
 			{Alias: "a", Status: operations.HiveUninstalled}, {Alias: "b", Status: operations.HiveUninstalled},
-		}, Summary: operations.UninstallSummary{WorkersRemoved: 3, DurationSeconds: 1.5}, Purged: []string{"/home/me/.config/rbee/hives.conf"}},
+		}, Summary: operations.UninstallSummary{WorkersRemoved: 3, DurationSeconds: 1.5}, PurgedPaths: []string{"/home/me/.config/rbee/hives.conf"}},
 		"uninstall_nothing": &operations.UninstallReport{Summary: operations.UninstallSummary{HivesNotInstalled: 2}},
 		"hives": &operations.HiveListReport{Hives: []operations.HiveSummary{
 			{Alias: "a", Hostname: "10.0.0.1", SSHUser: "root", SSHPort: 2222, HivePort: 8600, InConfig: true, Labels: []string{"a100", "lab"}, InstalledAt: installedAt,

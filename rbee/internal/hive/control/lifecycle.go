@@ -62,7 +62,7 @@ func waitForPort(ctx context.Context, port int) error {
 			return err
 		case time.Now().After(end):
 			return &operations.Error{
-				Code: operations.CodeFailed, Reason: operations.ReasonPortInUse, Subject: operations.SubjectPort.Named(strconv.Itoa(port)),
+				Code: operations.CodeFailed, Reason: operations.ReasonPortInUse, Subject: operations.SubjectPort.WithName(strconv.Itoa(port)),
 				Message: fmt.Sprintf("port %d is used by another process: stop it, or set another hive_port", port), Err: err,
 			}
 		}

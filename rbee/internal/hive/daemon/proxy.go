@@ -44,7 +44,7 @@ func proxy(m *workers.Manager, log *slog.Logger) http.Handler {
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id := r.PathValue("id")
-		port, done, err := m.Begin(id)
+		port, done, err := m.BeginRequest(id)
 		if err != nil {
 			w.Header().Set(errorHeader, string(operations.CodeOf(err)))
 			status := http.StatusServiceUnavailable
@@ -87,7 +87,7 @@ func proxy(m *workers.Manager, log *slog.Logger) http.Handler {
 				w.Header().Set(errorHeader, string(operations.CodeFailed))
 				status = http.StatusBadGateway
 				httpjson.WriteError(w, status, &operations.Error{
-					Code: operations.CodeFailed, Reason: operations.ReasonWorkerFailed, Subject: operations.SubjectWorker.Named(id), Message: "worker " + id + " did not answer: " + err.Error(), Err: err,
+					Code: operations.CodeFailed, Reason: operations.ReasonWorkerFailed, Subject: operations.SubjectWorker.WithName(id), Message: "worker " + id + " did not answer: " + err.Error(), Err: err,
 				})
 			},
 		}).ServeHTTP(w, r)

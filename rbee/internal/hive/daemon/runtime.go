@@ -85,7 +85,7 @@ func (sv *Server) Engine(ctx context.Context, typ string) (engine.Engine, error)
 // entry point that rbee did not create; it is started as in the builtin recipe.
 func (sv *Server) EngineOfBuild(ctx context.Context, typ, build string) (engine.Engine, error) {
 	fail := func(code operations.Code, reason operations.Reason, format string, args ...any) (engine.Engine, error) {
-		return engine.Engine{}, &operations.Error{Code: code, Reason: reason, Subject: operations.SubjectWorker.Named(typ), Message: fmt.Sprintf(format, args...)}
+		return engine.Engine{}, &operations.Error{Code: code, Reason: reason, Subject: operations.SubjectWorker.WithName(typ), Message: fmt.Sprintf(format, args...)}
 	}
 	if !wire.ValidName(typ) {
 		return fail(operations.CodeBadOperation, operations.ReasonInvalidOperation, "invalid worker type %q", typ)
@@ -200,7 +200,7 @@ func (rt *Runtime) capabilities(ctx context.Context) (*operations.HiveCapabiliti
 	var holders []operations.DeviceProcess
 	var wg sync.WaitGroup
 	at := time.Now()
-	wg.Go(func() { holders = rt.Workers.Holders(ctx) })
+	wg.Go(func() { holders = rt.Workers.DeviceProcesses(ctx) })
 	r, err := rt.machine.Capabilities(ctx)
 	wg.Wait()
 	if err != nil {
@@ -299,7 +299,7 @@ func (rt *Runtime) deleteModel(ctx context.Context, id string) (*operations.Mode
 	}
 	if by := rt.modelUsers(ctx)[m.ID]; len(by) > 0 {
 		return nil, &operations.Error{
-			Code: operations.CodeFailed, Reason: operations.ReasonModelInUse, Subject: operations.SubjectModel.Named(m.ID), Message: fmt.Sprintf("model %s is used by worker %s: stop it first", m.ID, by[0]),
+			Code: operations.CodeFailed, Reason: operations.ReasonModelInUse, Subject: operations.SubjectModel.WithName(m.ID), Message: fmt.Sprintf("model %s is used by worker %s: stop it first", m.ID, by[0]),
 		}
 	}
 	return rt.models.Delete(ctx, id)

@@ -59,7 +59,7 @@ func (sv *Server) Serve(ctx context.Context, o Options) error {
 		return err
 	}
 	lock, err := filelock.Try(sv.Home.Path(home.DaemonLock), 0o700)
-	if errors.Is(err, filelock.ErrHeld) {
+	if errors.Is(err, filelock.ErrLocked) {
 		return fmt.Errorf("another daemon of %s is already running", sv.Home.Root)
 	}
 	if err != nil {

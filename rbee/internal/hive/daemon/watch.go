@@ -40,11 +40,11 @@ type watcher struct {
 	machineTriedAt time.Time // end of the last query, successful or not
 	models         []operations.Model
 	modelsAt       time.Time
-	installed      []operations.InstalledType
+	installed      []operations.InstalledWorkerType
 }
 
 func (sv *Server) newWatcher(rec *control.Record, rt *Runtime) *watcher {
-	return &watcher{server: sv, rec: rec, rt: rt, refreshSlot: make(chan struct{}, 1), stop: make(chan struct{}), models: []operations.Model{}, installed: []operations.InstalledType{}}
+	return &watcher{server: sv, rec: rec, rt: rt, refreshSlot: make(chan struct{}, 1), stop: make(chan struct{}), models: []operations.Model{}, installed: []operations.InstalledWorkerType{}}
 }
 
 // ServeHTTP streams snapshots until the client disconnects. It sends a snapshot when it
@@ -109,7 +109,7 @@ func (w *watcher) snapshot(ctx context.Context) (operations.HiveSnapshot, error)
 	w.rt.Workers.Reserve(machine.Devices, w.holders, w.machineReadAt)
 	return operations.HiveSnapshot{
 		Time: time.Now().UTC(), Version: w.rec.Version, Since: w.rec.Since,
-		Machine: machine, MachineAt: w.machineAt, Installed: w.installed,
+		Machine: machine, MachineAt: w.machineAt, WorkerTypes: w.installed,
 		Workers: w.rt.Workers.List(false), Models: w.models,
 	}, ctx.Err()
 }
@@ -151,9 +151,9 @@ func (w *watcher) refresh(ctx context.Context) {
 func (w *watcher) refreshDisk(ctx context.Context) {
 	models, err := w.rt.listModels(ctx)
 	types, typesErr := w.server.Store.Workers(ctx, false)
-	installed := []operations.InstalledType{}
+	installed := []operations.InstalledWorkerType{}
 	for _, t := range types {
-		i := operations.InstalledType{Type: t.Type, Version: t.Version}
+		i := operations.InstalledWorkerType{Type: t.Type, Version: t.Version}
 		if t.Launch != nil && t.Corrupt == "" {
 			i.Formats = t.Launch.Formats
 		}
@@ -177,7 +177,7 @@ func (w *watcher) refreshMachine(ctx context.Context) {
 	var holders []operations.DeviceProcess
 	var wg sync.WaitGroup
 	if w.rt.Workers.IsLoading() {
-		wg.Go(func() { holders = w.rt.Workers.Holders(ctx) })
+		wg.Go(func() { holders = w.rt.Workers.DeviceProcesses(ctx) })
 	}
 	report, err := w.server.Inspector.Resources(ctx)
 	wg.Wait()

@@ -26,7 +26,7 @@ type lockInfo struct {
 }
 
 // LockedError reports that another run holds the lock.
-type LockedError struct{ By wire.Waiting }
+type LockedError struct{ By wire.LockInfo }
 
 // Error implements error.
 func (e *LockedError) Error() string {
@@ -39,7 +39,7 @@ func (e *LockedError) ErrorCode() string { return string(operations.ReasonLocked
 // Lock acquires the lock of the home for owner, and waits for it at most for wait. If
 // another process holds the lock, Lock calls waiting once, unless that is nil. The kernel
 // releases the lock when the process exits. After wait, the error is a *[LockedError].
-func (d *Dir) Lock(ctx context.Context, owner string, wait time.Duration, waiting func(wire.Waiting)) (io.Closer, error) {
+func (d *Dir) Lock(ctx context.Context, owner string, wait time.Duration, waiting func(wire.LockInfo)) (io.Closer, error) {
 	// A child process that the previous owner is starting holds the lock too, from fork
 	// until exec, so wait for at least minLockWait.
 	path := d.Path(wire.LockFile)
@@ -49,7 +49,7 @@ func (d *Dir) Lock(ctx context.Context, owner string, wait time.Duration, waitin
 		}
 	})
 	switch {
-	case errors.Is(err, filelock.ErrHeld):
+	case errors.Is(err, filelock.ErrLocked):
 		return nil, &LockedError{d.lockHolder()}
 	case err != nil && ctx.Err() != nil:
 		return nil, fmt.Errorf("waiting for the lock: %w", err)
@@ -70,7 +70,7 @@ func writeHolder(path, owner string) error {
 }
 
 // lockHolder returns the owner of the lock, as far as the lock file is readable.
-func (d *Dir) lockHolder() wire.Waiting {
+func (d *Dir) lockHolder() wire.LockInfo {
 	var by lockInfo
 	if err := atomicfile.ReadJSON(d.Path(wire.LockFile), &by); err != nil || by.Owner == "" {
 		by.Owner = "an unknown process"
@@ -78,5 +78,5 @@ func (d *Dir) lockHolder() wire.Waiting {
 			by.Owner = fmt.Sprintf("process %d", by.PID)
 		}
 	}
-	return wire.Waiting{Holder: by.Owner, Since: by.Since}
+	return wire.LockInfo{Holder: by.Owner, Since: by.Since}
 }

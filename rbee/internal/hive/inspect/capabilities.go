@@ -64,7 +64,7 @@ func (in *Inspector) holders(ctx context.Context) []operations.DeviceProcess {
 	if len(list) == 0 {
 		return nil
 	}
-	workerIDs, err := workers.Whose(in.Home.Path(home.WorkerRecords))
+	workerIDs, err := workers.ProcessOwners(in.Home.Path(home.WorkerRecords))
 	if err != nil {
 		return list // without worker IDs
 	}

@@ -101,11 +101,11 @@ func (s *stepRunner) applyRequest(ctx context.Context, req *wire.Request) *wire.
 	result := &wire.Result{Errors: make([]string, len(req.Steps))}
 	skipSteps := func(from int, cause error) {
 		for i := from; i < len(req.Steps); i++ {
-			result.Fail(i, "not started: "+cause.Error(), &operations.Error{Reason: operations.ReasonNotBegun})
+			result.Fail(i, "not started: "+cause.Error(), &operations.Error{Reason: operations.ReasonNotStarted})
 		}
 	}
 	waited := false
-	lock, err := s.Home.Lock(ctx, req.Owner, req.LockWait, func(w wire.Waiting) {
+	lock, err := s.Home.Lock(ctx, req.Owner, req.LockWait, func(w wire.LockInfo) {
 		waited = true
 		s.send(wire.Message{Waiting: &w})
 	})
@@ -193,9 +193,9 @@ func (s *stepRunner) prepare(req *wire.Request) error {
 // upgradeRecords rewrites the settings and the record of rbee if an older rbee wrote them.
 // It ignores unreadable files, which the steps report.
 func (in *Installer) upgradeRecords() error {
-	for path, v := range map[string]any{home.SettingsFile: new(wire.Settings), wire.BinaryInfo: new(wire.Installed)} {
+	for path, v := range map[string]any{home.SettingsFile: new(wire.Settings), wire.BinaryInfo: new(wire.BinaryRecord)} {
 		path = in.Home.Path(path)
-		if head, err := statefile.Head(path); err != nil || head.Schema > 0 || statefile.Read(path, v) != nil {
+		if head, err := statefile.ReadSchema(path); err != nil || head.Schema > 0 || statefile.Read(path, v) != nil {
 			continue
 		}
 		if err := statefile.Write(path, v); err != nil {
@@ -231,14 +231,14 @@ func (in *Installer) clean(ph *progress.Phase) error {
 
 // runStep runs one step, and sends a note at its start and its end.
 func (s *stepRunner) runStep(ctx context.Context, index int, step wire.Step) error {
-	s.send(wire.Message{Step: &wire.StepNote{Index: index}})
+	s.send(wire.Message{Step: &wire.StepStatus{Index: index}})
 	stop := s.startHeartbeat(index, step.Action)
 	note, err := s.runAction(ctx, index, step)
 	stop()
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
-	done := &wire.StepNote{Index: index, Done: true, Note: note}
+	done := &wire.StepStatus{Index: index, Done: true, Note: note}
 	if err != nil {
 		done.Error, done.Cause = err.Error(), wire.CauseOf(err)
 	}

@@ -154,7 +154,7 @@ func self(t *testing.T, h *Hive) wire.Step {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return wire.Step{Action: wire.ActionInstallSelf, Install: &wire.Installed{Version: "1.0", SHA256: sum, Size: size}}
+	return wire.Step{Action: wire.ActionInstallSelf, Install: &wire.BinaryRecord{Version: "1.0", SHA256: sum, Size: size}}
 }
 
 // worker returns a step that installs a version of worker w from data, an archive of the

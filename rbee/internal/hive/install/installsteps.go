@@ -106,10 +106,10 @@ func (st *stage) build(ctx context.Context) error {
 // withPosition prepends the position of a step in the recipe to an error. Errors that
 // concern all steps use the position of the first one.
 func withPosition(step *wire.InstallStep, err error) error {
-	if step.At == "" {
+	if step.Position == "" {
 		return err
 	}
-	return fmt.Errorf("%s: %w", step.At, err)
+	return fmt.Errorf("%s: %w", step.Position, err)
 }
 
 func (st *stage) checkSpace() error {

@@ -68,7 +68,7 @@ func (o *origin) pythonWorker(typ, version string, edit func(*origintest.Wheel, 
 	o.t.Helper()
 	workerWheel := origintest.Wheel{Name: typ, Version: version, Scripts: map[string]string{"serve": "#!/bin/sh\necho " + version + "\n"}}
 	wax := origintest.Wheel{Name: "wax", Version: version, Files: map[string]string{"wax.py": "# " + strings.Repeat("wax ", 10_000) + version}}
-	step := wire.InstallStep{Kind: wire.StepPython, At: typ + ".yaml:7", Into: "venv", Python: &wire.Python{UV: o.uv, Interpreter: o.python}}
+	step := wire.InstallStep{Kind: wire.StepPython, Position: typ + ".yaml:7", Into: "venv", Python: &wire.Python{UV: o.uv, Interpreter: o.python}}
 	if edit != nil {
 		edit(&workerWheel, &step)
 	}
@@ -103,7 +103,7 @@ func install(t *testing.T, h *Hive, steps ...wire.Step) []string {
 func TestPython(t *testing.T) {
 	t.Parallel()
 	h, o := newHive(t), newOrigin(t)
-	before := o.Asked("uv-x86_64")
+	before := o.RequestCount("uv-x86_64")
 	one, two := o.pythonWorker("one", "1.0", nil), o.pythonWorker("two", "2.0", nil)
 	if errs := install(t, h, one, two); errs[0]+errs[1] != "" {
 		t.Fatalf("install() = %q, want no errors", errs)
@@ -111,7 +111,7 @@ func TestPython(t *testing.T) {
 	if runWorker(t, h, "one") != "1.0" || runWorker(t, h, "two") != "2.0" {
 		t.Errorf("the programs of the workers print other output than their versions 1.0 and 2.0")
 	}
-	if n := o.Asked("uv-x86_64") - before; n != 1 {
+	if n := o.RequestCount("uv-x86_64") - before; n != 1 {
 		t.Errorf("downloads of uv = %d, want 1", n)
 	}
 	if _, err := os.Stat(h.Path(wire.DownloadDir)); err == nil {
@@ -248,21 +248,21 @@ func TestResumeDownload(t *testing.T) {
 	part := filepath.Join(h.Path(wire.DownloadDir), wheel.SHA256+partSuffix)
 
 	// The connection breaks, and then the server fails.
-	o.Break(origintest.Fault{Path: "/packages/wax", Cut: 40, Times: 1})
-	o.Break(origintest.Fault{Path: "/packages/wax", Status: http.StatusServiceUnavailable, Times: 1})
+	o.AddFault(origintest.Fault{Path: "/packages/wax", Cut: 40, Times: 1})
+	o.AddFault(origintest.Fault{Path: "/packages/wax", Status: http.StatusServiceUnavailable, Times: 1})
 	if errs := install(t, h, step); !strings.Contains(errs[0], "w.yaml:7: downloading http://") || !strings.Contains(errs[0], "503") {
 		t.Fatalf("install = %q, want status 503", errs)
 	}
 	if n := fileSize(part); n != 40 {
 		t.Fatalf("the partial download has %d bytes, want 40", n)
 	}
-	before := o.Asked("/packages/wax")
-	if errs := install(t, h, step); errs[0] != "" || runWorker(t, h, "w") != "1" || o.Asked("/packages/wax") != before+1 {
-		t.Errorf("the next install = %q with %d requests, want success with 1", errs, o.Asked("/packages/wax")-before)
+	before := o.RequestCount("/packages/wax")
+	if errs := install(t, h, step); errs[0] != "" || runWorker(t, h, "w") != "1" || o.RequestCount("/packages/wax") != before+1 {
+		t.Errorf("the next install = %q with %d requests, want success with 1", errs, o.RequestCount("/packages/wax")-before)
 	}
 	// The connection breaks once.
 	two := o.pythonWorker("w", "2", nil)
-	o.Break(origintest.Fault{Path: "/packages/w-2", Cut: 40, Times: 1})
+	o.AddFault(origintest.Fault{Path: "/packages/w-2", Cut: 40, Times: 1})
 	if errs := install(t, h, two); errs[0] != "" || runWorker(t, h, "w") != "2" {
 		t.Errorf("install with a broken connection = %q, want success", errs)
 	}
@@ -303,9 +303,9 @@ func TestRollback(t *testing.T) {
 		}
 	}
 	// The version is still on the hive, so its install needs no download.
-	before := o.Asked("/")
-	if errs := install(t, h, o.steps["w 2"]); errs[0] != "" || runWorker(t, h, "w") != "2" || o.Asked("/") != before {
-		t.Errorf("install of a kept version = %q with %d requests, want success without a request", errs, o.Asked("/")-before)
+	before := o.RequestCount("/")
+	if errs := install(t, h, o.steps["w 2"]); errs[0] != "" || runWorker(t, h, "w") != "2" || o.RequestCount("/") != before {
+		t.Errorf("install of a kept version = %q with %d requests, want success without a request", errs, o.RequestCount("/")-before)
 	}
 	if err := os.Remove(filepath.Join(h.BuildDir("w", "1"), "payload/venv/bin/serve")); err != nil {
 		t.Fatal(err)

@@ -35,7 +35,7 @@ func (in *Installer) uninstall(ctx context.Context, ph *progress.Phase) (note st
 	if err := in.Daemon.Service().Remove(ctx); err != nil {
 		return "", err
 	}
-	var rec wire.Installed
+	var rec wire.BinaryRecord
 	_ = statefile.Read(in.Home.Path(wire.BinaryInfo), &rec) // without it, keep the parent directories
 	entries, err := filepath.Glob(in.Store.EntryPath("*"))
 	if err != nil {
@@ -116,7 +116,7 @@ func (in *Installer) stopWorkers(ctx context.Context, typ string) error {
 		return in.stopThroughDaemon(ctx, d.Port, typ)
 	}
 	lock, err := filelock.Try(in.Home.Path(home.DaemonLock), 0o700)
-	if errors.Is(err, filelock.ErrHeld) {
+	if errors.Is(err, filelock.ErrLocked) {
 		return errors.New("cannot stop workers: the hive daemon does not answer")
 	}
 	if err != nil {
@@ -124,7 +124,7 @@ func (in *Installer) stopWorkers(ctx context.Context, typ string) error {
 	}
 	defer lock.Close()
 	m := in.Inspector.Machine()
-	if err := workers.Clear(ctx, workers.Options{
+	if err := workers.StopOffline(ctx, workers.Options{
 		Dir: in.Home.Path(home.WorkerRecords), Logs: in.Home.Path(home.WorkerLogs), Devices: m.Devices, Processes: m.Processes,
 	}, typ); err != nil {
 		return fmt.Errorf("cannot stop workers: %w", err)

@@ -19,7 +19,7 @@ import (
 )
 
 // recordPrevious stores the record of bin/rbee.prev.
-func (in *Installer) recordPrevious(rec *wire.Installed) error {
+func (in *Installer) recordPrevious(rec *wire.BinaryRecord) error {
 	path := in.Home.Path(wire.PrevInfo)
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) { // it describes another binary
 		return err
@@ -34,7 +34,7 @@ func (in *Installer) rollbackSelf() (note string, err error) {
 	current, _ := in.Store.Binary(false)
 	if previous == nil || current == nil {
 		return "", &operations.Error{
-			Code: operations.CodeFailed, Reason: operations.ReasonNoPreviousVersion, Subject: operations.SubjectFile.Named(in.Home.Path(wire.PrevBinary)),
+			Code: operations.CodeFailed, Reason: operations.ReasonNoPreviousVersion, Subject: operations.SubjectFile.WithName(in.Home.Path(wire.PrevBinary)),
 			Message: "cannot roll back rbee: no previous version",
 		}
 	}
@@ -47,7 +47,7 @@ func (in *Installer) rollbackSelf() (note string, err error) {
 		err = in.recordPrevious(previous)
 	case previous.SHA256 != sum:
 		err = &operations.Error{
-			Code: operations.CodeFailed, Reason: operations.ReasonChecksum, Subject: operations.SubjectFile.Named(in.Home.Path(wire.PrevBinary)),
+			Code: operations.CodeFailed, Reason: operations.ReasonChecksum, Subject: operations.SubjectFile.WithName(in.Home.Path(wire.PrevBinary)),
 			Message: fmt.Sprintf("cannot roll back rbee: the previous binary has SHA-256 %s, want %s", sum, previous.SHA256),
 		}
 	}
@@ -68,13 +68,13 @@ func (in *Installer) rollbackSelf() (note string, err error) {
 }
 
 // mergeMadeDirs stores the created directories of both records in each of them.
-func (in *Installer) mergeMadeDirs(current, previous *wire.Installed) error {
+func (in *Installer) mergeMadeDirs(current, previous *wire.BinaryRecord) error {
 	dirs := slices.Compact(slices.Sorted(slices.Values(slices.Concat(current.MadeDirs, previous.MadeDirs))))
 	current.MadeDirs, previous.MadeDirs = dirs, dirs
 	return errors.Join(statefile.Write(in.Home.Path(wire.BinaryInfo), current), statefile.Write(in.Home.Path(wire.PrevInfo), previous))
 }
 
-func versionText(rec *wire.Installed) string {
+func versionText(rec *wire.BinaryRecord) string {
 	if rec.Version == "" {
 		return "an unknown version"
 	}

@@ -139,7 +139,7 @@ func TestNewerStateIsNotReplaced(t *testing.T) {
 			if res.Cause != nil {
 				cause = res.Cause
 			}
-			if cause == nil || cause.Reason != operations.ReasonNewerFile || cause.Subject != operations.SubjectFile.Named(files[name]) {
+			if cause == nil || cause.Reason != operations.ReasonNewerFile || cause.Subject != operations.SubjectFile.WithName(files[name]) {
 				t.Errorf("Apply() = %q, %q, cause %+v, want reason %s", res.Error, res.Errors, cause, operations.ReasonNewerFile)
 			}
 			if after, _ := os.ReadFile(files[name]); string(after) != string(before) {
@@ -181,7 +181,7 @@ func TestApplyIncompatibleRequest(t *testing.T) {
 		want operations.Reason
 	}{
 		{"older", [2]int{wire.MinReader - 1, wire.MinReader - 1}, operations.ReasonNewerHive},
-		{"newer", [2]int{wire.Schema + 1, wire.Schema + 1}, operations.ReasonOtherVersion},
+		{"newer", [2]int{wire.Schema + 1, wire.Schema + 1}, operations.ReasonVersionMismatch},
 	} {
 		var in, out bytes.Buffer
 		if err := wire.WriteRequest(&in, &wire.Request{Schema: test.head[0], MinReader: test.head[1]}); err != nil {

@@ -38,7 +38,7 @@ func (in *Installer) removeUpload() {
 }
 
 // installSelf replaces bin/rbee with the running binary.
-func (in *Installer) installSelf(want *wire.Installed) (note string, err error) {
+func (in *Installer) installSelf(want *wire.BinaryRecord) (note string, err error) {
 	sum, size, err := fetch.HashFile(in.Store.Exe)
 	switch {
 	case err != nil:
@@ -46,13 +46,13 @@ func (in *Installer) installSelf(want *wire.Installed) (note string, err error) 
 	case sum != want.SHA256:
 		return "", fmt.Errorf("the uploaded rbee has SHA-256 %s, want %s", sum, want.SHA256)
 	}
-	prevRec := new(wire.Installed)
+	prevRec := new(wire.BinaryRecord)
 	newer := (*wire.NewerSchemaError)(nil)
 	if err := statefile.Read(in.Home.Path(wire.BinaryInfo), prevRec); errors.As(err, &newer) {
 		return "", fmt.Errorf("cannot replace the installed rbee: %w", err)
 	}
 	old, broken := in.Store.Binary(true)
-	rec := &wire.Installed{
+	rec := &wire.BinaryRecord{
 		Version: in.Store.Version, SHA256: sum, Size: size,
 		InstalledAt: time.Now().UTC().Truncate(time.Second), MadeDirs: want.MadeDirs,
 	}
@@ -82,7 +82,7 @@ func (in *Installer) installSelf(want *wire.Installed) (note string, err error) 
 
 // replaceBinary keeps bin/rbee and its record old as the previous version, and then renames
 // the running binary to bin/rbee. old is nil if rbee is not installed.
-func (in *Installer) replaceBinary(old *wire.Installed) error {
+func (in *Installer) replaceBinary(old *wire.BinaryRecord) error {
 	bin, upload := in.Home.Path(wire.BinDir), in.Store.Exe
 	if err := os.MkdirAll(bin, 0o755); err != nil { //nolint:gosec // world-readable programs
 		return err

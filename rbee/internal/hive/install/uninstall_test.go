@@ -23,7 +23,7 @@ func TestApplyAfterUninstall(t *testing.T) {
 	if err := os.WriteFile(h.Exe, []byte("rbee"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	lock, err := h.Lock(t.Context(), "the uninstall", 0, func(wire.Waiting) {})
+	lock, err := h.Lock(t.Context(), "the uninstall", 0, func(wire.LockInfo) {})
 	if err != nil {
 		t.Fatal(err)
 	}

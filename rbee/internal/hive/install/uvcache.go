@@ -181,7 +181,7 @@ func (st *stage) environment(ctx context.Context, uv, python, venv, into string,
 			}
 		}
 		st.mu.Lock()
-		st.total = wire.Bytes(st.manifest.Steps)
+		st.total = wire.TotalSize(st.manifest.Steps)
 		st.mu.Unlock()
 	}
 }

@@ -15,7 +15,7 @@ func TestEnvironmentsAreCopied(t *testing.T) {
 	t.Parallel()
 	eachUV(t, func(t *testing.T, h *Hive, o *origin) {
 		one, two := o.pythonWorker("one", "1.0", nil), o.pythonWorker("two", "1.0", nil)
-		before := o.Asked("/packages/wax")
+		before := o.RequestCount("/packages/wax")
 		cache := h.Path(wire.CacheDir)
 		if err := os.Mkdir(cache, 0o700); err != nil {
 			t.Fatal(err)
@@ -31,7 +31,7 @@ func TestEnvironmentsAreCopied(t *testing.T) {
 		// Use one request without an install of rbee, because another request could remove
 		// the cache directory, which is a mount point.
 		mustInstall(t, h, one, two)
-		if n := o.Asked("/packages/wax") - before; n != 1 {
+		if n := o.RequestCount("/packages/wax") - before; n != 1 {
 			t.Errorf("downloads of the common wheel = %d, want 1", n)
 		}
 		if sameFile(sitePath(t, h, "one", "wax.py"), sitePath(t, h, "two", "wax.py")) {

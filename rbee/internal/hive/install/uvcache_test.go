@@ -130,10 +130,10 @@ func TestEnvironmentsShareWheels(t *testing.T) {
 	eachUV(t, func(t *testing.T, h *Hive, o *origin) {
 		h.Root = filepath.Join(h.User, "a, b %20#?c")
 		one, two := o.pythonWorker("one", "1.0", nil), o.pythonWorker("two", "1.0", nil)
-		before := o.Asked("/packages/wax")
+		before := o.RequestCount("/packages/wax")
 		mustInstall(t, h, one)
 		mustInstall(t, h, two)
-		if n := o.Asked("/packages/wax") - before; n != 1 {
+		if n := o.RequestCount("/packages/wax") - before; n != 1 {
 			t.Errorf("downloads of the common wheel = %d, want 1", n)
 		}
 		if wheels, archives := cacheState(t, h); len(wheels) != 3 || archives != 3 {
@@ -206,16 +206,16 @@ func TestDamagedCacheIsReplaced(t *testing.T) {
 			t.Parallel()
 			eachUV(t, func(t *testing.T, h *Hive, o *origin) {
 				one, two := o.pythonWorker("one", "1.0", nil), o.pythonWorker("two", "1.0", nil)
-				wheels, tools := o.Asked("/packages/wax"), o.Asked("astral-sh")
+				wheels, tools := o.RequestCount("/packages/wax"), o.RequestCount("astral-sh")
 				mustInstall(t, h, one)
 				if err := damage(sitePath(t, h, "one", "wax.py")); err != nil {
 					t.Fatal(err)
 				}
 				mustInstall(t, h, two)
-				if n := o.Asked("/packages/wax") - wheels; n != 2 {
+				if n := o.RequestCount("/packages/wax") - wheels; n != 2 {
 					t.Errorf("downloads of the damaged wheel = %d, want 2", n)
 				}
-				if n := o.Asked("astral-sh") - tools; n != 2 {
+				if n := o.RequestCount("astral-sh") - tools; n != 2 {
 					t.Errorf("downloads of the two tools = %d, want 2", n)
 				}
 				if got, err := os.ReadFile(sitePath(t, h, "two", "wax.py")); err != nil || !strings.HasPrefix(string(got), "# wax wax") {
@@ -274,9 +274,9 @@ func TestUnusableCacheIsReplaced(t *testing.T) {
 					}
 				}
 				three := o.pythonWorker("three", "1.0", nil)
-				before := o.Asked("/packages/wax")
+				before := o.RequestCount("/packages/wax")
 				mustInstall(t, h, three)
-				if n := o.Asked("/packages/wax") - before; n != 0 {
+				if n := o.RequestCount("/packages/wax") - before; n != 0 {
 					t.Errorf("downloads of the wheel with a repaired cache = %d, want 0", n)
 				}
 			})

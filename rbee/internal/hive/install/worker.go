@@ -52,7 +52,7 @@ func (s *stepRunner) installWorker(ctx context.Context, index int, w *wire.Worke
 			return "used an existing build", s.cleanType(w.Type, s.removePhase(index))
 		}
 	}
-	total := wire.Bytes(w.Steps)
+	total := wire.TotalSize(w.Steps)
 	typeDir := s.Home.Path(wire.WorkersDir + "/" + w.Type)
 	if err := os.MkdirAll(typeDir, 0o755); err != nil { //nolint:gosec // world-readable programs
 		return "", home.WrapDiskFull(err, s.Home.Root, total)
@@ -93,7 +93,7 @@ func (s *stepRunner) installWorker(ctx context.Context, index int, w *wire.Worke
 func (in *Installer) checkReadable(typ string) error {
 	var newer *wire.NewerSchemaError
 	if build := in.Store.EntryBuild(typ); build != "" {
-		if _, err := statefile.Head(filepath.Join(in.Store.BuildDir(typ, build), installed.ManifestName)); errors.As(err, &newer) {
+		if _, err := statefile.ReadSchema(filepath.Join(in.Store.BuildDir(typ, build), installed.ManifestName)); errors.As(err, &newer) {
 			return fmt.Errorf("cannot replace the installed %s: %w", typ, err)
 		}
 	}

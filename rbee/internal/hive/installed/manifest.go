@@ -133,7 +133,7 @@ func (s *Store) WorkerBuild(ctx context.Context, typ, build string, deep bool) *
 	}
 	w := &wire.Worker{Type: typ, Version: VersionOf(build)}
 	if w.Version == "" {
-		w.Foreign = true
+		w.Unmanaged = true
 		if info, err := os.Stat(s.EntryPath(typ)); err != nil {
 			w.Corrupt = "the entry point links to a missing file"
 		} else {

@@ -27,7 +27,7 @@ type Store struct {
 // Binary returns the record of bin/rbee and describes damage to the file; broken is empty
 // if it is intact, and rec is nil if it does not exist. If the record does not match the
 // file, rec describes the file. If deep is set, Binary always compares the checksum.
-func (s *Store) Binary(deep bool) (rec *wire.Installed, broken string) {
+func (s *Store) Binary(deep bool) (rec *wire.BinaryRecord, broken string) {
 	path := s.Home.Path(wire.Binary)
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -35,7 +35,7 @@ func (s *Store) Binary(deep bool) (rec *wire.Installed, broken string) {
 			return nil, ""
 		}
 	}
-	rec = new(wire.Installed)
+	rec = new(wire.BinaryRecord)
 	recErr := statefile.Read(s.Home.Path(wire.BinaryInfo), rec)
 	newer := (*wire.NewerSchemaError)(nil)
 	switch {
@@ -64,7 +64,7 @@ func (s *Store) Binary(deep bool) (rec *wire.Installed, broken string) {
 	if other, err := s.exchangedRecord(sum); err == nil {
 		return other, ""
 	}
-	rec = &wire.Installed{SHA256: sum, Size: size, MadeDirs: rec.MadeDirs}
+	rec = &wire.BinaryRecord{SHA256: sum, Size: size, MadeDirs: rec.MadeDirs}
 	if exe, err := os.Stat(s.Exe); err == nil && os.SameFile(exe, info) {
 		rec.Version, broken = s.Version, "" // it is the running binary
 	}
@@ -73,8 +73,8 @@ func (s *Store) Binary(deep bool) (rec *wire.Installed, broken string) {
 
 // exchangedRecord returns the record of bin/rbee.prev if it describes the current bin/rbee:
 // a rollback was killed after it exchanged the files and before it exchanged the records.
-func (s *Store) exchangedRecord(sum string) (*wire.Installed, error) {
-	rec := new(wire.Installed)
+func (s *Store) exchangedRecord(sum string) (*wire.BinaryRecord, error) {
+	rec := new(wire.BinaryRecord)
 	if err := statefile.Read(s.Home.Path(wire.PrevInfo), rec); err != nil {
 		return nil, err
 	}
@@ -87,14 +87,14 @@ func (s *Store) exchangedRecord(sum string) (*wire.Installed, error) {
 // PreviousBinary returns the record of bin/rbee.prev, which a rollback restores; nil if
 // that is not an executable file. The version is empty if bin/rbee.prev has no record,
 // because an older rbee stored it.
-func (s *Store) PreviousBinary() *wire.Installed {
+func (s *Store) PreviousBinary() *wire.BinaryRecord {
 	info, err := os.Stat(s.Home.Path(wire.PrevBinary))
 	if err != nil || !info.Mode().IsRegular() || info.Mode()&0o100 == 0 {
 		return nil
 	}
-	rec := new(wire.Installed)
+	rec := new(wire.BinaryRecord)
 	if statefile.Read(s.Home.Path(wire.PrevInfo), rec) != nil || rec.Size != info.Size() {
-		return &wire.Installed{Size: info.Size()}
+		return &wire.BinaryRecord{Size: info.Size()}
 	}
 	return rec
 }

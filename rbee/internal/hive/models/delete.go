@@ -61,7 +61,7 @@ func (s *Store) Delete(ctx context.Context, id string) (*operations.ModelDeleteR
 	if err != nil {
 		return nil, err
 	}
-	if report.Freed, report.Kept, err = r.removeUnusedBlobs(deleted, after); err != nil {
+	if report.FreedBytes, report.KeptBytes, err = r.removeUnusedBlobs(deleted, after); err != nil {
 		return nil, err
 	}
 	return report, r.removeEmptySnapshot(m.Commit, after)

@@ -24,18 +24,18 @@ func TestDeleteKeepsSharedBlobs(t *testing.T) {
 	}
 	size := int64(len(shared))
 	r, err := w.Delete(t.Context(), "org/same:Q4_K_M")
-	if err != nil || r.Freed != 0 || r.Kept != size {
+	if err != nil || r.FreedBytes != 0 || r.KeptBytes != size {
 		t.Errorf("Delete(Q4_K_M) = %+v, %v, want 0 bytes freed and %d kept", r, err, size)
 	}
 	w.checkFiles(t, "org/same", "b-Q8_0.gguf", "c-Q2_K.gguf")
-	if r, err = w.Delete(t.Context(), "org/same:Q8_0"); err != nil || r.Freed != size || r.Kept != 0 {
+	if r, err = w.Delete(t.Context(), "org/same:Q8_0"); err != nil || r.FreedBytes != size || r.KeptBytes != 0 {
 		t.Errorf("Delete(Q8_0) = %+v, %v, want %d bytes freed", r, err, size)
 	}
 	w.checkFiles(t, "org/same", "c-Q2_K.gguf")
 	if _, err := w.Delete(t.Context(), "org/same:Q8_0"); operations.CodeOf(err) != operations.CodeNotFound || !strings.Contains(err.Error(), "org/same:Q2_K") {
 		t.Errorf("second Delete(Q8_0) = %v, want code %s and the other model", err, operations.CodeNotFound)
 	}
-	if r, err = w.Delete(t.Context(), "org/same:Q2_K"); err != nil || r.Freed != 5000 {
+	if r, err = w.Delete(t.Context(), "org/same:Q2_K"); err != nil || r.FreedBytes != 5000 {
 		t.Errorf("Delete(Q2_K) = %+v, %v, want 5000 bytes freed", r, err)
 	}
 	if _, err := os.Stat(w.repo("org/same").dir); err == nil {
@@ -51,7 +51,7 @@ func TestDeleteIncompleteModel(t *testing.T) {
 		t.Fatal("Download() = nil, want an error")
 	}
 	r, err := w.Delete(t.Context(), "org/gguf:Q4_K_M")
-	if err != nil || r.Freed == 0 {
+	if err != nil || r.FreedBytes == 0 {
 		t.Errorf("Delete() = %+v, %v, want some bytes freed", r, err)
 	}
 	if _, err := os.Stat(w.repo("org/gguf").dir); err == nil {

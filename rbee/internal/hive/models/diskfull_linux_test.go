@@ -97,8 +97,8 @@ func TestDiskFull(t *testing.T) {
 		t.Errorf("received data after the failed download = %d bytes, want %d", now, had)
 	}
 	free()
-	if r := w.mustDownload(t, "org/gguf"); r.Resumed != had {
-		t.Errorf("resumed %d bytes, want %d", r.Resumed, had)
+	if r := w.mustDownload(t, "org/gguf"); r.ResumedBytes != had {
+		t.Errorf("resumed %d bytes, want %d", r.ResumedBytes, had)
 	}
 	w.checkFiles(t, "org/gguf", q4)
 }

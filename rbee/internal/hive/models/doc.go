@@ -124,11 +124,11 @@ func DefaultToken(env func(string) string) operations.Secret {
 }
 
 func notFound(reason operations.Reason, model, format string, args ...any) error {
-	return &operations.Error{Code: operations.CodeNotFound, Reason: reason, Subject: operations.SubjectModel.Named(model), Message: fmt.Sprintf(format, args...)}
+	return &operations.Error{Code: operations.CodeNotFound, Reason: reason, Subject: operations.SubjectModel.WithName(model), Message: fmt.Sprintf(format, args...)}
 }
 
 func failure(reason operations.Reason, model string, err error, format string, args ...any) error {
-	return &operations.Error{Code: operations.CodeFailed, Reason: reason, Subject: operations.SubjectModel.Named(model), Message: fmt.Sprintf(format, args...), Err: err}
+	return &operations.Error{Code: operations.CodeFailed, Reason: reason, Subject: operations.SubjectModel.WithName(model), Message: fmt.Sprintf(format, args...), Err: err}
 }
 
 // diskFree returns the free space in bytes for this user on the filesystem of path, which

@@ -82,7 +82,7 @@ func bootID() string {
 // wrapNotExist returns an error with CodeNotFound if err is fs.ErrNotExist, else err.
 func wrapNotExist(err error, path string) error {
 	if errors.Is(err, fs.ErrNotExist) {
-		return &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonNotFound, Subject: operations.SubjectFile.Named(path), Message: "no such file on the hive: " + path, Err: err}
+		return &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonNotFound, Subject: operations.SubjectFile.WithName(path), Message: "no such file on the hive: " + path, Err: err}
 	}
 	return err
 }
@@ -119,7 +119,7 @@ func (d *download) runLocked(ctx context.Context) (*operations.ModelDownloadRepo
 		return nil, err
 	}
 	return &operations.ModelDownloadReport{
-		Model: *m, Downloaded: d.downloaded, Resumed: d.resumed, Present: d.present, DurationSeconds: time.Since(start).Seconds(),
+		Model: *m, DownloadedBytes: d.downloaded, ResumedBytes: d.resumed, PresentBytes: d.present, DurationSeconds: time.Since(start).Seconds(),
 	}, nil
 }
 

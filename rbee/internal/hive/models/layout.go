@@ -69,7 +69,7 @@ func (r repo) hubLockPath(etag string) string { return filepath.Join(r.locks, et
 
 // isHubLocked reports whether huggingface_hub is downloading a blob.
 func (r repo) isHubLocked(etag string) bool {
-	return filelock.Held(r.hubLockPath(etag))
+	return filelock.IsLocked(r.hubLockPath(etag))
 }
 
 // link creates the link to a blob in a snapshot.

@@ -113,14 +113,14 @@ func (w *fixture) findFiles(t *testing.T, pattern string) []string {
 func TestDownload(t *testing.T) {
 	t.Parallel()
 	w := newFixture(t)
-	w.Page = 2
+	w.PageSize = 2
 	var last Progress
 	r, err := w.Download(t.Context(), mustParseRef(t, "org/gguf"), DownloadOptions{Progress: func(p Progress) { last = p }})
 	if err != nil {
 		t.Fatal(err)
 	}
 	size := int64(len(w.Repos["org/gguf"][q4]))
-	if r.Model.ID != "org/gguf:Q4_K_M" || !r.Model.Complete || r.Downloaded != size || r.Model.Bytes != size || last.Bytes != size || last.Total != size {
+	if r.Model.ID != "org/gguf:Q4_K_M" || !r.Model.Complete || r.DownloadedBytes != size || r.Model.Bytes != size || last.Bytes != size || last.Total != size {
 		t.Errorf("Download() = %+v, last progress = %+v, want %d bytes", r, last, size)
 	}
 	w.checkFiles(t, "org/gguf", q4)
@@ -130,7 +130,7 @@ func TestDownload(t *testing.T) {
 	if data, err := os.ReadFile(w.repo("org/gguf").ref("main")); err != nil || string(data) != hubtest.Commit("org/gguf") {
 		t.Errorf("revision main = %q, %v, want %q", data, err, hubtest.Commit("org/gguf"))
 	}
-	if second := w.mustDownload(t, "org/gguf:q4_k_m"); second.Downloaded != 0 || second.Present != size {
+	if second := w.mustDownload(t, "org/gguf:q4_k_m"); second.DownloadedBytes != 0 || second.PresentBytes != size {
 		t.Errorf("second Download() = %+v, want %d bytes present", second, size)
 	}
 	if w.Served(q4) != size || w.Served(q8) != 0 {
@@ -234,7 +234,7 @@ func TestTransientFaults(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newFixture(t)
-			w.Stall, w.Lists = 300*time.Millisecond, 2
+			w.Stall, w.ListFailures = 300*time.Millisecond, 2
 			w.Fail(q4, f)
 			w.mustDownload(t, "org/gguf")
 			w.checkFiles(t, "org/gguf", q4)
@@ -317,12 +317,12 @@ func TestCancelAndResume(t *testing.T) {
 	before := w.Served(q4)
 	r := w.mustDownload(t, "org/gguf")
 	w.checkFiles(t, "org/gguf", q4)
-	if r.Resumed != m.PartialBytes || r.Downloaded != int64(len(w.Repos["org/gguf"][q4]))-r.Resumed {
+	if r.ResumedBytes != m.PartialBytes || r.DownloadedBytes != int64(len(w.Repos["org/gguf"][q4]))-r.ResumedBytes {
 		t.Errorf("Download() = %+v, want %d bytes resumed and the rest downloaded", r, m.PartialBytes)
 	}
 	// Bytes in flight when the connection was closed count as served but never arrived.
-	if served := w.Served(q4) - before; served > r.Downloaded+200_000 {
-		t.Errorf("served %d bytes for the second download, want at most %d", served, r.Downloaded+200_000)
+	if served := w.Served(q4) - before; served > r.DownloadedBytes+200_000 {
+		t.Errorf("served %d bytes for the second download, want at most %d", served, r.DownloadedBytes+200_000)
 	}
 }
 
@@ -360,8 +360,8 @@ func TestKill(t *testing.T) {
 	}
 	r := w.mustDownload(t, "org/gguf")
 	w.checkFiles(t, "org/gguf", q4)
-	if r.Resumed != had || had == 0 {
-		t.Errorf("resumed %d bytes, want %d", r.Resumed, had)
+	if r.ResumedBytes != had || had == 0 {
+		t.Errorf("resumed %d bytes, want %d", r.ResumedBytes, had)
 	}
 }
 
@@ -414,7 +414,7 @@ func TestFilesOfHuggingfaceHub(t *testing.T) {
 	write(r.blob(hubtest.Sum(content))+".incomplete", content[:600_000])
 	write(r.ref("main"), []byte(commit))
 	got := w.mustDownload(t, "org/gguf")
-	if got.Resumed != 600_000 || w.Served(q4) != int64(len(content))-600_000 {
+	if got.ResumedBytes != 600_000 || w.Served(q4) != int64(len(content))-600_000 {
 		t.Errorf("Download() = %+v, served %d bytes, want 600000 bytes resumed", got, w.Served(q4))
 	}
 	w.checkFiles(t, "org/gguf", q4)
@@ -445,7 +445,7 @@ func TestFilesOfHuggingfaceHub(t *testing.T) {
 		t.Errorf("Find() = %+v, %v, want path %s", m, err, plain.snapshot(strings.Repeat("a", 40)))
 	}
 	del, err := w.Delete(t.Context(), "other/plain@refs/pr/7")
-	if err != nil || del.Freed != 7 {
+	if err != nil || del.FreedBytes != 7 {
 		t.Errorf("Delete() = %+v, %v, want 7 bytes freed", del, err)
 	}
 }
@@ -469,7 +469,7 @@ func TestModelIDs(t *testing.T) {
 		if found, err := w.Find(t.Context(), mustParseRef(t, m.ID)); err != nil || found.ID != m.ID {
 			t.Errorf("Find(%q) = %+v, %v, want the same id", m.ID, found, err)
 		}
-		if r := w.mustDownload(t, m.ID); r.Model.ID != m.ID || r.Downloaded != 0 {
+		if r := w.mustDownload(t, m.ID); r.Model.ID != m.ID || r.DownloadedBytes != 0 {
 			t.Errorf("Download(%q) = %+v, want the same id and nothing downloaded", m.ID, r)
 		}
 	}
@@ -490,14 +490,14 @@ func TestDownloadURL(t *testing.T) {
 	sum := hubtest.Sum(content)
 	address := w.CDN + "/org/gguf/" + q4 + "?key=hush"
 	r := w.mustDownload(t, address+"#sha256="+sum)
-	if r.Model.ID != "local/bee-Q4_K_M:Q4_K_M" || r.Model.Format != "gguf" || r.Downloaded != int64(len(content)) {
+	if r.Model.ID != "local/bee-Q4_K_M:Q4_K_M" || r.Model.Format != "gguf" || r.DownloadedBytes != int64(len(content)) {
 		t.Errorf("Download(URL) = %+v, want %d bytes of local/bee-Q4_K_M:Q4_K_M", r, len(content))
 	}
 	if got, err := os.ReadFile(r.Model.Path); err != nil || !bytes.Equal(got, content) {
 		t.Errorf("ReadFile(model path) = %d bytes, %v, want %d", len(got), err, len(content))
 	}
 	requests := w.Requests(q4)
-	if second := w.mustDownload(t, address+"#sha256="+sum); second.Present != int64(len(content)) || w.Requests(q4) != requests {
+	if second := w.mustDownload(t, address+"#sha256="+sum); second.PresentBytes != int64(len(content)) || w.Requests(q4) != requests {
 		t.Errorf("second Download(URL) = %+v, %d requests, want %d and no new request", second, w.Requests(q4), requests)
 	}
 	for _, id := range []string{r.Model.ID, address + "#sha256=" + sum} {

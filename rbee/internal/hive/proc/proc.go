@@ -43,8 +43,8 @@ func (p ID) Alive() bool {
 	return err == nil && now == p
 }
 
-// ThisBoot reports whether p belongs to the current boot of the machine.
-func (p ID) ThisBoot() bool {
+// IsCurrentBoot reports whether p belongs to the current boot of the machine.
+func (p ID) IsCurrentBoot() bool {
 	now, err := bootID()
 	return err == nil && now == p.BootID
 }

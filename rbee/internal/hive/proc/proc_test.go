@@ -41,8 +41,8 @@ func TestIdentity(t *testing.T) {
 	t.Parallel()
 	cmd := startSleep(t, "A=b")
 	id := identify(t, cmd.Process.Pid)
-	if !id.Alive() || !id.ThisBoot() || id.PID != cmd.Process.Pid {
-		t.Errorf("Identify(%d) = %+v, Alive() = %t, ThisBoot() = %t, want both true", cmd.Process.Pid, id, id.Alive(), id.ThisBoot())
+	if !id.Alive() || !id.IsCurrentBoot() || id.PID != cmd.Process.Pid {
+		t.Errorf("Identify(%d) = %+v, Alive() = %t, ThisBoot() = %t, want both true", cmd.Process.Pid, id, id.Alive(), id.IsCurrentBoot())
 	}
 	for name, other := range map[string]proc.ID{
 		"zero ID":          {},

@@ -162,7 +162,7 @@ func (v *Verifier) VerifyBeforeStart(ctx context.Context, typ string, e engine.E
 			return err
 		}
 		err = wrapFailure(ctx, typ, e.Version, err)
-		return &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonOf(err), Subject: operations.SubjectWorker.Named(typ), Message: err.Error(), Err: err}
+		return &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonOf(err), Subject: operations.SubjectWorker.WithName(typ), Message: err.Error(), Err: err}
 	}
 	return recordVerified(dir, e.Verify)
 }
@@ -171,7 +171,7 @@ func (v *Verifier) VerifyBeforeStart(ctx context.Context, typ string, e engine.E
 func isVerified(dir string, v *wire.Verify) bool {
 	var rec Record
 	err := statefile.Read(filepath.Join(dir, RecordName), &rec)
-	return err == nil && rec.BootID != "" && rec.Verify.Equal(v) && proc.ID{BootID: rec.BootID}.ThisBoot()
+	return err == nil && rec.BootID != "" && rec.Verify.Equal(v) && proc.ID{BootID: rec.BootID}.IsCurrentBoot()
 }
 
 // recordVerified stores that a command passed for a build. It does nothing for a command

@@ -435,10 +435,10 @@ func TestClear(t *testing.T) {
 	if err := w.save(); err != nil {
 		t.Fatal(err)
 	}
-	if err := Clear(t.Context(), o, "other"); err != nil || hasExited(leader) {
+	if err := StopOffline(t.Context(), o, "other"); err != nil || hasExited(leader) {
 		t.Fatalf("Clear() of another type = %v, leader exited = %t, want nil and false", err, hasExited(leader))
 	}
-	if err := Clear(t.Context(), o, "fake"); err != nil || !hasExited(leader) {
+	if err := StopOffline(t.Context(), o, "fake"); err != nil || !hasExited(leader) {
 		t.Fatalf("Clear() = %v, leader exited = %t, want nil and true", err, hasExited(leader))
 	}
 	files, _ := filepath.Glob(filepath.Join(o.Dir, "*.json"))

@@ -127,7 +127,7 @@ func (w *worker) save() error {
 
 // upgradeRecord rewrites a record that has the schema of an earlier rbee.
 func (w *worker) upgradeRecord() {
-	if head, err := statefile.Head(w.m.path(w.record().ID)); err == nil && head.Schema == 0 {
+	if head, err := statefile.ReadSchema(w.m.path(w.record().ID)); err == nil && head.Schema == 0 {
 		w.update(func(*record) {})
 	}
 }

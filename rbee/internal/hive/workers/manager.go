@@ -289,11 +289,11 @@ func (m *Manager) describeWorkers() string {
 }
 
 func notFound(reason operations.Reason, worker, format string, args ...any) error {
-	return &operations.Error{Code: operations.CodeNotFound, Reason: reason, Subject: operations.SubjectWorker.Named(worker), Message: fmt.Sprintf(format, args...)}
+	return &operations.Error{Code: operations.CodeNotFound, Reason: reason, Subject: operations.SubjectWorker.WithName(worker), Message: fmt.Sprintf(format, args...)}
 }
 
 func failure(reason operations.Reason, worker, format string, args ...any) error {
-	return &operations.Error{Code: operations.CodeFailed, Reason: reason, Subject: operations.SubjectWorker.Named(worker), Message: fmt.Sprintf(format, args...)}
+	return &operations.Error{Code: operations.CodeFailed, Reason: reason, Subject: operations.SubjectWorker.WithName(worker), Message: fmt.Sprintf(format, args...)}
 }
 
 // create adds a new worker and writes its record.

@@ -75,9 +75,9 @@ func (m *Manager) deviceProcesses(ctx context.Context) (list []operations.Device
 	return list, err == nil
 }
 
-// Holders returns the processes with memory on the accelerators; processes of workers have
+// DeviceProcesses returns the processes with memory on the accelerators; processes of workers have
 // a worker id.
-func (m *Manager) Holders(ctx context.Context) []operations.DeviceProcess {
+func (m *Manager) DeviceProcesses(ctx context.Context) []operations.DeviceProcess {
 	list, _ := m.deviceProcesses(ctx)
 	return list
 }

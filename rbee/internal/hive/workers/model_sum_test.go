@@ -33,7 +33,7 @@ func TestModelSum(t *testing.T) {
 		}
 		m := newManager(t, o)
 		r, err := m.Spawn(t.Context(), operations.WorkerSpawn{Worker: "fake", Model: "x"}, nil)
-		if err != nil || r.Worker.Serves != serves || (computed > 0) != used {
+		if err != nil || r.Worker.ServedName != serves || (computed > 0) != used {
 			t.Fatalf("recipe uses the checksum: %t: Spawn() = %+v, %v, checksum computed %d times, want serves %q", used, r, err, computed, serves)
 		}
 		if target, err := os.Readlink(filepath.Join(m.stateDir(r.Worker.ID), "models", "tiny.gguf")); err != nil || target != model {

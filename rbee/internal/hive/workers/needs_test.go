@@ -21,7 +21,7 @@ func TestWorkerGetsSupportedDevice(t *testing.T) {
 	o.Engine = func(ctx context.Context, typ string) (engine.Engine, error) {
 		e, err := find(ctx, typ)
 		e.Launch.Memory = &wire.Memory{Fixed: gib}
-		e.Launch.Devices = &wire.DeviceNeeds{Vendor: "nvidia", Driver: "580", Compute: "7.5"}
+		e.Launch.Devices = &wire.DeviceRequirements{Vendor: "nvidia", Driver: "580", Compute: "7.5"}
 		return e, err
 	}
 	o.Devices = func(context.Context) ([]gpu.Device, error) {

@@ -130,7 +130,7 @@ func TestOtherProcessesAreNotSignaled(t *testing.T) {
 			}
 		}
 	}
-	if err := Clear(t.Context(), o, ""); err != nil {
+	if err := StopOffline(t.Context(), o, ""); err != nil {
 		t.Fatal(err)
 	}
 	if hasExited(leader) || hasExited(child) {

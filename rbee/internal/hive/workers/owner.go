@@ -2,12 +2,12 @@ package workers
 
 import "github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 
-// Whose returns the id of the worker to which each process belongs, by process id. It is
+// ProcessOwners returns the id of the worker to which each process belongs, by process id. It is
 // for programs without a [Manager]: it only reads the records in dir, whether or not a hive
 // daemon runs, and skips records that it cannot read. It does not search environments, so
 // it misses processes that left their group before the daemon recorded them. The error
 // reports that the records or the processes cannot be listed.
-func Whose(dir string) (map[int]string, error) {
+func ProcessOwners(dir string) (map[int]string, error) {
 	records, err := listRecords(dir, nil)
 	if err != nil || len(records) == 0 {
 		return nil, err

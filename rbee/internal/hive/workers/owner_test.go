@@ -64,7 +64,7 @@ func TestWhose(t *testing.T) {
 		t.Fatalf("members() = %v, want 3 processes", pids)
 	}
 	for _, when := range []string{"with manager", "without manager"} {
-		got, err := Whose(o.Dir)
+		got, err := ProcessOwners(o.Dir)
 		if err != nil || len(got) != 3 {
 			t.Errorf("%s: Whose() = %v, %v, want %v", when, got, err, pids)
 		}
@@ -96,7 +96,7 @@ func TestWhoseAndProgramsOnlyRead(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	got, err := Whose(dir)
+	got, err := ProcessOwners(dir)
 	if err != nil || got[os.Getpid()] != "me" {
 		t.Errorf("Whose() = %v, %v, want %d: me", got, err, os.Getpid())
 	}
@@ -111,7 +111,7 @@ func TestWhoseAndProgramsOnlyRead(t *testing.T) {
 			t.Errorf("Stat(%q) = %v, want the file kept", name, err)
 		}
 	}
-	if got, err := Whose(filepath.Join(dir, "none")); err != nil || len(got) != 0 {
+	if got, err := ProcessOwners(filepath.Join(dir, "none")); err != nil || len(got) != 0 {
 		t.Errorf("Whose() without records = %v, %v, want none", got, err)
 	}
 }

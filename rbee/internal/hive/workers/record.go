@@ -95,7 +95,7 @@ func (r *record) isTerminal() bool {
 // report returns the record as shown in reports.
 func (r *record) report() operations.WorkerProcess {
 	p := operations.WorkerProcess{
-		ID: r.ID, Worker: r.Worker, Version: r.Version, Model: r.Model, ModelID: r.ModelID, ModelFile: r.ModelFile, Serves: r.Serves, OnDemand: r.OnDemand, State: r.State, Port: r.Port, API: r.Launch.API,
+		ID: r.ID, Worker: r.Worker, Version: r.Version, Model: r.Model, ModelID: r.ModelID, ModelFile: r.ModelFile, ServedName: r.Serves, OnDemand: r.OnDemand, State: r.State, Port: r.Port, API: r.Launch.API,
 		Devices: slices.Clone(r.Devices), MemoryEstimate: r.Estimate, Argv: slices.Clone(r.Argv),
 		EnvNames:  slices.Sorted(maps.Keys(r.Env)),
 		CreatedAt: r.CreatedAt, StartedAt: r.StartedAt, ReadyAt: r.ReadyAt, EndedAt: r.EndedAt,

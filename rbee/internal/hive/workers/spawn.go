@@ -95,13 +95,13 @@ func (m *Manager) abandon(ctx context.Context, w *worker) error {
 		return err
 	}
 	return &operations.Error{
-		Code: operations.CodeCanceled, Reason: operations.ReasonCanceled, Subject: operations.SubjectWorker.Named(id), Message: fmt.Sprintf("worker %s was stopped before it was ready: %v", id, cause), Err: cause,
+		Code: operations.CodeCanceled, Reason: operations.ReasonCanceled, Subject: operations.SubjectWorker.WithName(id), Message: fmt.Sprintf("worker %s was stopped before it was ready: %v", id, cause), Err: cause,
 	}
 }
 
-// Begin registers a request to a worker, until end is called, and returns the worker's
+// BeginRequest registers a request to a worker, until end is called, and returns the worker's
 // port. The error reports that the worker is unknown or not ready.
-func (m *Manager) Begin(id string) (port int, end func(), err error) {
+func (m *Manager) BeginRequest(id string) (port int, end func(), err error) {
 	m.mu.Lock()
 	w := m.workers[id]
 	m.mu.Unlock()
@@ -142,9 +142,9 @@ func (m *Manager) StopAll(ctx context.Context, workerType string) error {
 	return nil
 }
 
-// Clear stops all recorded workers of a type, or all if workerType is empty, without
+// StopOffline stops all recorded workers of a type, or all if workerType is empty, without
 // resuming any. The hive daemon must not be running.
-func Clear(ctx context.Context, o Options, workerType string) error {
+func StopOffline(ctx context.Context, o Options, workerType string) error {
 	m := New(o)
 	defer m.Close()
 	if err := m.restore(func(r *record) bool { return workerType == "" || r.Worker == workerType }, func(w *worker) {
@@ -160,7 +160,7 @@ func Clear(ctx context.Context, o Options, workerType string) error {
 
 // Programs returns the paths of the programs from which recorded workers of a type were
 // started or are being started, except workers in a final state. dir is [Options].Dir. Like
-// [Whose] it only reads, whether or not a hive daemon runs. A record that only a newer rbee
+// [ProcessOwners] it only reads, whether or not a hive daemon runs. A record that only a newer rbee
 // can read is a [*wire.NewerSchemaError], because its program is unknown.
 func Programs(dir, workerType string) ([]string, error) {
 	var newer error

@@ -206,7 +206,7 @@ func (w *worker) resolveModel(ctx context.Context, l wire.Launch, r record) (eng
 	}
 	model, err := w.m.o.Model(ctx, r.Model, length)
 	if err == nil && !model.IsFile() && engine.HasPlaceholder(l, "{model_file}", "{model_sha256}") {
-		return model, failure(operations.ReasonUnfitModel, r.Worker, "%s needs one file of a model, but %s has several; name one as in org/repo:file", r.Worker, r.Model)
+		return model, failure(operations.ReasonIncompatibleModel, r.Worker, "%s needs one file of a model, but %s has several; name one as in org/repo:file", r.Worker, r.Model)
 	}
 	if err == nil && model.SHA256 == "" && engine.HasPlaceholder(l, "{model_sha256}") {
 		model.SHA256, err = model.Sum(ctx)
@@ -219,24 +219,24 @@ func (w *worker) resolveModel(ctx context.Context, l wire.Launch, r record) (eng
 // while it waits.
 func (w *worker) place(ctx context.Context, l wire.Launch, model engine.Model) (d placement.Decision, before map[string]deviceMemory, err error) {
 	r := w.record()
-	load := placement.Load{
+	load := placement.Request{
 		Worker: r.Worker, Model: r.Model, Device: r.Device, Vendor: l.GPU, Devices: l.Devices,
-		Wants: l.Memory != nil || l.GPU != "", Requires: l.GPU != "",
+		UsesAccelerator: l.Memory != nil || l.GPU != "", RequiresAccelerator: l.GPU != "",
 	}
 	if l.Memory != nil {
 		load.Overhead, load.Fraction = l.Memory.Overhead, l.Memory.Share
-		load.Estimate, load.Explain = model.Estimate, model.Explain
+		load.Estimate, load.Breakdown = model.Estimate, model.Explain
 		if r.Parallel > 1 && model.Estimate > 0 && l.Memory.Share == 0 {
 			// An engine that reserves a share divides it among the requests; other engines
 			// need memory for the context of each request.
 			load.Estimate = estimateForRequests(model, r.Parallel)
-			load.Explain += fmt.Sprintf(", with a context for each of %d requests", r.Parallel)
+			load.Breakdown += fmt.Sprintf(", with a context for each of %d requests", r.Parallel)
 		}
 		if l.Memory.Fixed > 0 {
-			load.Estimate, load.Explain = l.Memory.Fixed, "as set in its recipe"
+			load.Estimate, load.Breakdown = l.Memory.Fixed, "as set in its recipe"
 		}
 	}
-	if indices, err := operations.ParseDevices(r.Device); !load.Wants && len(indices) == 0 {
+	if indices, err := operations.ParseDevices(r.Device); !load.UsesAccelerator && len(indices) == 0 {
 		// Do not run the vendors' tools, which may be slow or hang.
 		return placement.Decision{Reason: "it uses no accelerator"}, nil, err
 	}
@@ -246,7 +246,7 @@ func (w *worker) place(ctx context.Context, l wire.Launch, model engine.Model) (
 			return d, nil, err
 		}
 		d, err = placement.Place(load, devices)
-		var wait *placement.Wait
+		var wait *placement.WaitError
 		if !errors.As(err, &wait) {
 			return d, snapshot.memoryBefore(d.Devices), err
 		}

@@ -47,7 +47,7 @@ func TestPrepare(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.Worker.Serves != "m-ab12" || r.Worker.ModelFile != "tiny.gguf" {
+	if r.Worker.ServedName != "m-ab12" || r.Worker.ModelFile != "tiny.gguf" {
 		t.Errorf("Spawn() = %+v, want serves m-ab12 and model file tiny.gguf", r.Worker)
 	}
 	state := m.stateDir(r.Worker.ID)

@@ -345,7 +345,7 @@ func TestDrain(t *testing.T) {
 	t.Parallel()
 	m := newManager(t, testOptions(t.TempDir()))
 	p := spawn(t, m, "serve")
-	port, end, err := m.Begin(p.ID)
+	port, end, err := m.BeginRequest(p.ID)
 	if err != nil || port != p.Port {
 		t.Fatalf("Begin(%q) = %d, %v, want %d", p.ID, port, err, p.Port)
 	}
@@ -361,7 +361,7 @@ func TestDrain(t *testing.T) {
 		got, _ := m.Get(operations.WorkerRef{ID: p.ID})
 		return got.State == operations.WorkerDraining
 	})
-	if _, _, err := m.Begin(p.ID); err == nil || !strings.Contains(err.Error(), "draining") {
+	if _, _, err := m.BeginRequest(p.ID); err == nil || !strings.Contains(err.Error(), "draining") {
 		t.Errorf("Begin() while draining = %v, want an error", err)
 	}
 	if hasExited(p.PID) {
@@ -437,7 +437,7 @@ func TestNotFound(t *testing.T) {
 	if _, err := m.Logs(t.Context(), operations.WorkerProcessLogs{WorkerRef: operations.WorkerRef{ID: "x"}}, nil); operations.CodeOf(err) != operations.CodeNotFound {
 		t.Errorf("Logs(x) = %v, want code %s", err, operations.CodeNotFound)
 	}
-	if _, _, err := m.Begin("x"); operations.CodeOf(err) != operations.CodeNotFound {
+	if _, _, err := m.BeginRequest("x"); operations.CodeOf(err) != operations.CodeNotFound {
 		t.Errorf("Begin(x) = %v, want code %s", err, operations.CodeNotFound)
 	}
 }

@@ -63,7 +63,7 @@ func mixedFleet() operations.FleetSnapshot {
 			stale, offline,
 			{Alias: "gpu-5", Hostname: "gpu-5", Link: operations.LinkConnecting},
 		},
-		Traffic: operations.Traffic{EverySeconds: 5, Points: points, InFlight: 4, Waiting: 1, Models: []operations.ModelTraffic{
+		Traffic: operations.Traffic{IntervalSeconds: 5, Points: points, InFlight: 4, Waiting: 1, Models: []operations.ModelTraffic{
 			{Model: "org/repo:m.gguf", Requests: 12, Tokens: 800},
 			{Model: "Qwen/Qwen3-8B", Requests: 45_300, Errors: 2, Tokens: 12_400_000, InFlight: 4},
 		}},
@@ -203,7 +203,7 @@ func hostileFleet(random *rand.Rand) operations.FleetSnapshot {
 		}
 		s.Hives = append(s.Hives, h)
 	}
-	s.Traffic = operations.Traffic{EverySeconds: []float64{0, -1, 1e-300, 5, 1e300, math.NaN()}[random.IntN(6)], InFlight: integer(), Waiting: integer()}
+	s.Traffic = operations.Traffic{IntervalSeconds: []float64{0, -1, 1e-300, 5, 1e300, math.NaN()}[random.IntN(6)], InFlight: integer(), Waiting: integer()}
 	for range random.IntN(100) {
 		f := number()
 		if f == nil {
@@ -266,7 +266,7 @@ func TestRate(t *testing.T) {
 		{0, "", 72.0 / 12}, {3 * time.Second, "", 22.0 / 10}, {time.Hour, "", 0}, {time.Hour, "connection refused", 72.0 / 12},
 	} {
 		p := &page{now: present.Add(c.late), o: Options{Problem: c.problem}, s: operations.FleetSnapshot{
-			Time: present, Traffic: operations.Traffic{EverySeconds: 5, Points: points},
+			Time: present, Traffic: operations.Traffic{IntervalSeconds: 5, Points: points},
 		}}
 		if got := p.rate(); math.Abs(got-c.want) > 1e-9 {
 			t.Errorf("rate %v later = %v, want %v", c.late, got, c.want)

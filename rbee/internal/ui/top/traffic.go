@@ -12,7 +12,7 @@ import (
 
 // pointSeconds returns the time between two points of the traffic, in seconds.
 func (p *page) pointSeconds() float64 {
-	if e := p.s.Traffic.EverySeconds; e > 0.1 {
+	if e := p.s.Traffic.IntervalSeconds; e > 0.1 {
 		return min(e, 3600)
 	}
 	return 0.1
