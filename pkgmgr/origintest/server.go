@@ -134,7 +134,7 @@ func (s *Server) Break(f Fault) {
 	s.faults = append(s.faults, &f)
 }
 
-// Mend removes all faults, the rate limit and all responses of Answer.
+// Mend removes all faults, the rate limit and all responses of [Server.Answer].
 func (s *Server) Mend() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -156,7 +156,7 @@ func (s *Server) ServeHTML() {
 	s.html = true
 }
 
-// Lock makes the package index and its wheels require a user name and a password. It returns
+// Lock protects the package index and its wheels with a user name and a password. It returns
 // the URL of the index with both.
 func (s *Server) Lock(user, password string) (index string) {
 	s.mu.Lock()

@@ -23,8 +23,8 @@ const (
 	BinDir      = "bin"
 	Binary      = "bin/rbee"
 	PrevBinary  = "bin/rbee.prev"
-	BinaryInfo  = "bin/rbee.json"      // an [Installed]
-	PrevInfo    = "bin/rbee.prev.json" // the [Installed] of PrevBinary
+	BinaryInfo  = "bin/rbee.json"      // [Installed] of Binary
+	PrevInfo    = "bin/rbee.prev.json" // [Installed] of PrevBinary
 	UploadGlob  = "bin/.*rbee-*"       // uploaded binaries before they are installed, complete or partial
 	WorkersDir  = "workers"
 	EntryPrefix = "rbee-worker-" // workers/rbee-worker-<type> is the entry point of a worker
@@ -375,8 +375,8 @@ const (
 type InstallStep struct {
 	Kind StepKind `json:"kind"`
 
-	// At is the position in the recipe, for errors, such as "catalog/x.yaml:12". May
-	// be empty.
+	// At is the file and line of the step in the recipe, for errors, such as
+	// "catalog/x.yaml:12". May be empty.
 	At string `json:"at,omitempty"`
 
 	// Builtin is the name of the server of a StepBuiltin.
